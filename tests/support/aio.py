@@ -1,0 +1,46 @@
+"""Run an async test under its loop, with a deadline: a test that waits for an event never hangs the suite."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import trio
+
+AsyncTest = Callable[..., Awaitable[None]]
+
+
+def trio_test(deadline: float = 20.0) -> Callable[[AsyncTest], Callable[..., None]]:
+    """Run an async test function under trio; fails after `deadline` seconds."""
+
+    def wrap(function: AsyncTest) -> Callable[..., None]:
+        @functools.wraps(function)
+        def runner(*args: Any, **kwargs: Any) -> None:
+            async def main() -> None:
+                with trio.fail_after(deadline):
+                    await function(*args, **kwargs)
+
+            trio.run(main)
+
+        return runner
+
+    return wrap
+
+
+def asyncio_test(deadline: float = 20.0) -> Callable[[AsyncTest], Callable[..., None]]:
+    """Run an async test function under asyncio; fails after `deadline` seconds."""
+
+    def wrap(function: AsyncTest) -> Callable[..., None]:
+        @functools.wraps(function)
+        def runner(*args: Any, **kwargs: Any) -> None:
+            async def main() -> None:
+                async with asyncio.timeout(deadline):
+                    await function(*args, **kwargs)
+
+            asyncio.run(main())
+
+        return runner
+
+    return wrap
