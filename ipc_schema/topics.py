@@ -129,20 +129,7 @@ def shard_topic(cluster: int, shard: int) -> str:
     return f"{_PREFIX}{cluster}/{shard}"
 
 
-# An application uses few content topics, many times each: 4096 remembered answers are some 1 MB at most
-# for topics of sane length, and refusals (exceptions) are not remembered at all.
-@lru_cache(maxsize=4096)
-def autoshard(content_topic: str, shard_count: int) -> int:
-    """The shard of a content topic in a cluster of `shard_count` shards.
-
-    sha256(application || version), last 8 bytes as a big-endian number, modulo the count. The specification
-    takes the whole digest; nwaku, js-waku and go-waku take 8 bytes, which differs unless the count is a
-    power of two. The implementations are the network, so they are followed here.
-
-    Raises `TopicError` for a malformed topic, a generation above 0, or a count below 1.
-    """
-    if shard_count < 1:
-        raise TopicError("Pubsub topic must be specified when static sharding is enabled")
+def _autoshard(content_topic: str, shard_count: int) -> int:
     topic = ContentTopic.parse(content_topic)
     if topic.generation:
         raise TopicError("Generation > 0 are not supported yet")
@@ -151,6 +138,29 @@ def autoshard(content_topic: str, shard_count: int) -> int:
     except UnicodeEncodeError as error:
         raise TopicError(f"invalid format: content topic is not valid Unicode: {error.reason}") from error
     return int.from_bytes(digest[24:], "big") % shard_count
+
+
+# An application uses few content topics, many times each. Topics come from the network too, so what is
+# remembered is bounded in bytes: at most 4096 entries of at most 256 characters. Refusals are never kept.
+_REMEMBERED_LENGTH: Final = 256
+_autoshard_remembered = lru_cache(maxsize=4096)(_autoshard)
+
+
+def autoshard(content_topic: str, shard_count: int) -> int:
+    """The shard of a content topic in a cluster of `shard_count` shards.
+
+    sha256(application || version), last 8 bytes as a big-endian number, modulo the count. The specification
+    takes the whole digest; nwaku, js-waku and go-waku take 8 bytes, which differs unless the count is a
+    power of two. The implementations are the network, so they are followed here.
+
+    Raises `TopicError` for a malformed topic, a generation above 0, or a count below 1 (a network without
+    autosharding).
+    """
+    if shard_count < 1:
+        raise TopicError("Pubsub topic must be specified when static sharding is enabled")
+    if len(content_topic) <= _REMEMBERED_LENGTH:
+        return _autoshard_remembered(content_topic, shard_count)
+    return _autoshard(content_topic, shard_count)
 
 
 def autoshard_topic(content_topic: str, cluster: int, shard_count: int) -> str:
