@@ -1,0 +1,134 @@
+"""Connection status and topic health, derived from what the kernel reports. Pure.
+
+Connection status of a core node (Messaging API; nwaku's rule): relay peers at or above D_low = Connected, some =
+PartiallyConnected, none = Disconnected. The kernel's absence is Disconnected with the reason.
+Topic health is the health of the topic's shard; the shard itself is never shown to an app.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+__all__ = [
+    "D_LOW",
+    "MERGE_SECONDS",
+    "Connection",
+    "ConnectionState",
+    "HealthTransition",
+    "NodeFacts",
+    "TopicHealth",
+    "connection_of",
+    "shard_health",
+]
+
+D_LOW: Final = 4
+MERGE_SECONDS: Final = 0.1
+"""Transitions within this time are merged into one event."""
+
+
+class Connection(StrEnum):
+    DISCONNECTED = "Disconnected"
+    PARTIALLY_CONNECTED = "PartiallyConnected"
+    CONNECTED = "Connected"
+
+
+class TopicHealth(StrEnum):
+    UNHEALTHY = "UNHEALTHY"
+    MINIMALLY_HEALTHY = "MINIMALLY_HEALTHY"
+    SUFFICIENTLY_HEALTHY = "SUFFICIENTLY_HEALTHY"
+    NOT_SUBSCRIBED = "NOT_SUBSCRIBED"
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionState:
+    status: Connection
+    reason: str
+    """Empty when connected; else one short text for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeFacts:
+    """What is known of the kernel now."""
+
+    kernel_up: bool
+    kernel_reason: str = ""
+    """Why the kernel is not up."""
+    relay_peers: int = 0
+    mesh_peers: dict[int, int] | None = None
+    """Mesh peers per shard that the kernel is on."""
+
+
+def connection_of(facts: NodeFacts) -> ConnectionState:
+    """The connection status of a core node."""
+    if not facts.kernel_up:
+        return ConnectionState(Connection.DISCONNECTED, facts.kernel_reason or "kernel is not reachable")
+    if facts.relay_peers >= D_LOW:
+        return ConnectionState(Connection.CONNECTED, "")
+    if facts.relay_peers > 0:
+        return ConnectionState(Connection.PARTIALLY_CONNECTED, f"{facts.relay_peers} of {D_LOW} relay peers")
+    return ConnectionState(Connection.DISCONNECTED, "no relay peers")
+
+
+def shard_health(facts: NodeFacts, shard: int) -> TopicHealth:
+    """The health of a shard that some app wants (nwaku's rule: 0, 1-3, >= 4 mesh peers)."""
+    mesh = (facts.mesh_peers or {}).get(shard, 0) if facts.kernel_up else 0
+    if mesh < 1:
+        return TopicHealth.UNHEALTHY
+    return TopicHealth.MINIMALLY_HEALTHY if mesh < D_LOW else TopicHealth.SUFFICIENTLY_HEALTHY
+
+
+class HealthTransition:
+    """Merges quick transitions: `update` says when to `settle`; `settle` gives what is then to be told."""
+
+    def __init__(self) -> None:
+        self.told = ConnectionState(Connection.DISCONNECTED, "starting")
+        self._told_shards: dict[int, TopicHealth] = {}
+        self._facts = NodeFacts(kernel_up=False, kernel_reason="starting")
+        self._wanted: frozenset[int] = frozenset()
+        self._settle_at: float | None = None
+
+    @property
+    def settle_at(self) -> float | None:
+        """When `settle` is due, on the clock given to `update`; None when nothing is pending."""
+        return self._settle_at
+
+    @property
+    def facts(self) -> NodeFacts:
+        return self._facts
+
+    def connection(self) -> ConnectionState:
+        """The status as of the newest facts, told or not."""
+        return connection_of(self._facts)
+
+    def shard(self, shard: int) -> TopicHealth:
+        return shard_health(self._facts, shard)
+
+    def update(self, facts: NodeFacts, wanted: frozenset[int], now: float) -> None:
+        """New facts, or another set of wanted shards."""
+        self._facts = facts
+        self._wanted = wanted
+        if self._settle_at is None and self._differs():
+            self._settle_at = now + MERGE_SECONDS
+
+    def _differs(self) -> bool:
+        if connection_of(self._facts).status != self.told.status:
+            return True
+        current = {shard: shard_health(self._facts, shard) for shard in self._wanted}
+        return current != self._told_shards
+
+    def settle(self, now: float) -> tuple[ConnectionState | None, dict[int, TopicHealth]]:
+        """What changed since the last settling: the connection (or None) and the shards whose health did."""
+        if self._settle_at is None or now < self._settle_at:
+            return None, {}
+        self._settle_at = None
+        connection = connection_of(self._facts)
+        changed = connection if connection.status != self.told.status else None
+        self.told = connection
+        current = {shard: shard_health(self._facts, shard) for shard in self._wanted}
+        shards = {
+            shard: health for shard, health in current.items() if self._told_shards.get(shard) != health
+        }
+        self._told_shards = current
+        return changed, shards

@@ -1,0 +1,207 @@
+"""What MAPI knows of one shard's event stream: where it is, whether something is missing, and since when. Pure.
+
+The shell asks `lease.acquire`, gives the answer to `leased`, replays while `behind`, and feeds live frames to `live`.
+Times are nanoseconds of the kernel's wall clock (one host, one clock).
+
+What counts as missing, and is told as `Missed`:
+- a range of seq that the kernel's replay ring no longer has (trimmed);
+- time in which the kernel had no mesh peer on the shard, or was not running, after it once was covered: the
+  kernel's coverage intervals say so, and a new kernel's begin at its first mesh peer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from typing import Final, NamedTuple
+
+__all__ = ["Live", "Missed", "Position", "StreamTracker", "uncovered"]
+
+Interval = tuple[int, int | None]
+"""Covered from, to (ns); None = still."""
+
+
+class Live(Enum):
+    """What to do with a live frame."""
+
+    DELIVER = 1
+    DROP = 2
+    """Had already, or a replay is under way that will bring it."""
+    RESYNC = 3
+    """A gap or another epoch: ask for the lease anew, then replay."""
+
+
+class Missed(NamedTuple):
+    """Messages of this time may be missing."""
+
+    from_ns: int
+    to_ns: int
+    reason: str
+
+
+class Position(NamedTuple):
+    """What is kept on disk per shard."""
+
+    instance: bytes
+    epoch: bytes
+    seq: int
+    good_ns: int
+    """Everything up to this moment was received, or reported as missing."""
+
+
+def uncovered(coverage: Sequence[Interval], from_ns: int, to_ns: int) -> list[tuple[int, int | None]]:
+    """The holes of `coverage` within from_ns … to_ns; a hole that lasts until `to_ns` ends with None."""
+    holes: list[tuple[int, int | None]] = []
+    at = from_ns
+    for start, end in coverage:
+        if end is not None and end <= at:
+            continue
+        if start >= to_ns:
+            break
+        if start > at:
+            holes.append((at, start))
+        if end is None or end >= to_ns:
+            return holes
+        at = max(at, end)
+    if at < to_ns:
+        holes.append((at, None))
+    return holes
+
+
+_NO_MESH: Final = "no mesh peers"
+_RESTARTED: Final = "kernel restarted"
+_ANEW: Final = "stream began anew"
+_TRIMMED: Final = "replay range exceeded"
+
+
+class StreamTracker:
+    """One shard's stream. `position` is the last one on disk, None for a shard that nobody wanted before."""
+
+    def __init__(self, position: Position | None, now_ns: int) -> None:
+        self.instance = position.instance if position else b""
+        self.epoch = position.epoch if position else b""
+        self.seq = position.seq if position else 0
+        self._known = position is not None
+        self._ever_covered = position is not None
+        self._checked_ns = position.good_ns if position else now_ns
+        self._received_ns = self._checked_ns
+        self._hole_from: int | None = None
+        self._hole_reason = _NO_MESH
+        self._target = 0
+        self.covered = False
+        self.live_now = False
+        """Live frames are taken; False while a lease or replay is outstanding."""
+        self.missed: list[Missed] = []
+        """To be told and emptied by the shell."""
+
+    @property
+    def position(self) -> Position:
+        """What to keep on disk now."""
+        good = self._checked_ns if self._hole_from is None else min(self._checked_ns, self._hole_from)
+        return Position(self.instance, self.epoch, self.seq, good)
+
+    @property
+    def behind(self) -> bool:
+        """The kernel's ring has events that we have not: replay after `seq`."""
+        return self.seq < self._target
+
+    def lost_kernel(self) -> None:
+        """The kernel does not answer: nothing live counts until the next lease."""
+        self.live_now = False
+        self.covered = False
+
+    def leased(
+        self,
+        instance: bytes,
+        epoch: bytes,
+        first: int,
+        last: int,
+        coverage: Sequence[Interval],
+        now_ns: int,
+    ) -> None:
+        """An answer to lease.acquire, first or renewed."""
+        reason = _NO_MESH
+        if epoch != self.epoch or instance != self.instance:
+            if self._known:
+                reason = _RESTARTED if instance != self.instance else _ANEW
+                # Heard until the last frame of the old stream; its coverage log went with it.
+                self._checked_ns = max(self._checked_ns, min(self._received_ns, now_ns))
+                self.seq = 0
+            else:
+                self.seq = last  # a new interest: what others recorded before is not ours
+            self._known = True
+            self.instance, self.epoch = instance, epoch
+        self._check_coverage(coverage, now_ns, reason)
+        self._target = max(last, self.seq)
+        if first > self.seq + 1 and last > self.seq:
+            self.trimmed(first)
+        self.live_now = not self.behind
+
+    def _check_coverage(self, coverage: Sequence[Interval], now_ns: int, reason: str) -> None:
+        self.covered = bool(coverage) and coverage[-1][1] is None
+        holes = uncovered(coverage, self._checked_ns, now_ns)
+        if self._hole_from is not None and holes and holes[0][0] == self._checked_ns:
+            holes[0] = (self._hole_from, holes[0][1])  # the same hole goes on
+            reason = self._hole_reason
+        elif self._hole_from is not None:
+            holes.insert(0, (self._hole_from, self._checked_ns))
+        self._hole_from = None
+        for start, end in holes:
+            if not self._ever_covered:
+                break
+            if end is None:
+                self._hole_from, self._hole_reason = start, reason
+            else:
+                self.missed.append(Missed(start, end, reason))
+        if coverage:
+            self._ever_covered = True
+        self._checked_ns = max(self._checked_ns, now_ns)
+
+    def live(self, instance: bytes, epoch: bytes, seq: int, time_ns: int) -> Live:
+        """A live event. DELIVER moves the position."""
+        if not self.live_now:
+            return Live.DROP
+        if epoch != self.epoch or instance != self.instance:
+            self.live_now = False
+            return Live.RESYNC
+        expected = self.seq + 1
+        if seq == expected:
+            self.seq = seq
+            self._received_ns = time_ns
+            return Live.DELIVER
+        if seq < expected:
+            return Live.DROP
+        self.live_now = False
+        return Live.RESYNC
+
+    def heartbeat(self, instance: bytes, epoch: bytes, seq: int, time_ns: int, covered: bool) -> Live:
+        """A heartbeat. RESYNC: something was lost, or coverage changed (the lease's answer has the intervals)."""
+        if not self.live_now:
+            return Live.DROP
+        if epoch != self.epoch or instance != self.instance or seq > self.seq:
+            self.live_now = False
+            return Live.RESYNC
+        self._received_ns = max(self._received_ns, time_ns)
+        return Live.DROP if covered == self.covered else Live.RESYNC
+
+    def replayed(self, seq: int, time_ns: int) -> bool:
+        """One event of a replay page, in order: True = deliver it."""
+        if seq != self.seq + 1:
+            return False
+        self.seq = seq
+        self._received_ns = max(self._received_ns, time_ns)
+        return True
+
+    def page_done(self, last: int, complete: bool) -> None:
+        """A replay page has been fed; `last` is the head of the ring as of that page."""
+        self._target = max(self._target, last)
+        if complete or not self.behind:
+            self._target = self.seq
+            self.live_now = True
+
+    def trimmed(self, first: int, first_time_ns: int | None = None) -> None:
+        """The ring begins at `first`: what lies between is gone."""
+        end = first_time_ns if first_time_ns is not None else self._checked_ns
+        start = min(self._received_ns, end)
+        self.missed.append(Missed(start, end, _TRIMMED))
+        self.seq = first - 1

@@ -1,0 +1,49 @@
+"""Whether a send subscribes its app to the content topic: a policy, so that it can be replaced or switched off.
+
+The Messaging API's specification says that the first send on a content topic SHOULD subscribe to it.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+__all__ = ["AutoSubscribe", "NeverSubscribe", "SubscribeOnFirstSend"]
+
+
+class AutoSubscribe(Protocol):
+    """Decides for one send of one app."""
+
+    def wants(self, app: str, content_topic: str, subscribed: bool) -> bool:
+        """True: subscribe the app to `content_topic` before this send. `subscribed`: it already is."""
+        ...
+
+    def unsubscribed(self, app: str, content_topic: str) -> None:
+        """The app unsubscribed the topic itself; it may not want to be subscribed again by its next send."""
+        ...
+
+
+class SubscribeOnFirstSend:
+    """The default: the first send on a topic subscribes, and an app that then unsubscribes is left alone."""
+
+    def __init__(self) -> None:
+        self._declined: dict[str, set[str]] = {}
+
+    def wants(self, app: str, content_topic: str, subscribed: bool) -> bool:
+        return not subscribed and content_topic not in self._declined.get(app, ())
+
+    def unsubscribed(self, app: str, content_topic: str) -> None:
+        self._declined.setdefault(app, set()).add(content_topic)
+
+    def forget(self, app: str) -> None:
+        """The app is gone; what it declined goes with it."""
+        self._declined.pop(app, None)
+
+
+class NeverSubscribe:
+    """Sends never subscribe."""
+
+    def wants(self, app: str, content_topic: str, subscribed: bool) -> bool:  # noqa: ARG002
+        return False
+
+    def unsubscribed(self, app: str, content_topic: str) -> None:
+        pass

@@ -1,0 +1,142 @@
+"""Who wants which content topic, and which shards that needs.
+
+Apps speak of content topics only. A topic belongs to one shard (autosharding); a shard is wanted while any app
+wants any topic on it. Pure: the caller persists, leases shards and tells apps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable
+from typing import Final, Generic, NamedTuple, TypeVar
+
+from ipc_schema.topics import TopicError
+
+__all__ = ["ALREADY_UNSUBSCRIBED", "MAX_CONTENT_TOPIC_BYTES", "Change", "Route", "SubscriptionTable"]
+
+MAX_CONTENT_TOPIC_BYTES: Final = 256
+"""Longest content topic an app may use, in UTF-8 bytes: the payload limit given in hello counts on it."""
+
+ALREADY_UNSUBSCRIBED: Final = "already unsubscribed"
+
+S = TypeVar("S", bound=Hashable)
+
+
+class Route(Generic[S]):
+    """Where the messages of one content topic go. `subscribers` is replaced, never changed in place, so a
+    reader may keep iterating the one it got."""
+
+    __slots__ = ("shard", "subscribers", "topic")
+
+    def __init__(self, topic: str, shard: int) -> None:
+        self.topic = topic
+        self.shard = shard
+        self.subscribers: tuple[S, ...] = ()
+
+
+class Change(NamedTuple):
+    """What a call changed. `errors` maps a topic to the text for the app; every other topic took effect."""
+
+    errors: dict[str, str]
+    changed: list[str]
+    """Topics that the subscriber gained or lost now (not those it already had)."""
+    shards_gained: set[int]
+    shards_lost: set[int]
+
+
+class SubscriptionTable(Generic[S]):
+    """All subscriptions of all apps. `routes` is read on the path of every message: one dict look-up."""
+
+    def __init__(self, shard_of: Callable[[str], int], *, max_topics: int) -> None:
+        """`shard_of` maps a content topic to its shard or raises TopicError; `max_topics` bounds one subscriber."""
+        self._shard_of = shard_of
+        self._max_topics = max_topics
+        self._topics: dict[S, set[str]] = {}
+        self._shard_topics: dict[int, set[str]] = {}
+        self.routes: dict[str, Route[S]] = {}
+
+    @property
+    def shards(self) -> set[int]:
+        """The shards that some app wants."""
+        return set(self._shard_topics)
+
+    def topics_of(self, subscriber: S) -> list[str]:
+        """The subscriber's content topics, sorted."""
+        return sorted(self._topics.get(subscriber, ()))
+
+    def has(self, subscriber: S, topic: str) -> bool:
+        return topic in self._topics.get(subscriber, ())
+
+    def topics_on(self, shard: int) -> set[str]:
+        """All content topics wanted on a shard (a copy)."""
+        return set(self._shard_topics.get(shard, ()))
+
+    def subscribers_on(self, shard: int) -> dict[S, list[str]]:
+        """Each subscriber with topics on the shard, and those topics, sorted."""
+        found: dict[S, list[str]] = {}
+        for topic in sorted(self._shard_topics.get(shard, ())):
+            for subscriber in self.routes[topic].subscribers:
+                found.setdefault(subscriber, []).append(topic)
+        return found
+
+    def resolve(self, topic: str) -> int:
+        """The shard of a content topic. Raises TopicError with the text for the app."""
+        if len(topic.encode("utf-8", "surrogatepass")) > MAX_CONTENT_TOPIC_BYTES:
+            raise TopicError(f"content topic is longer than {MAX_CONTENT_TOPIC_BYTES} bytes")
+        return self._shard_of(topic)
+
+    def subscribe(self, subscriber: S, topics: Iterable[str]) -> Change:
+        """Add topics; those that the subscriber already has are no error and no change."""
+        change = Change({}, [], set(), set())
+        own = self._topics.get(subscriber, set())
+        for topic in topics:
+            if topic in own:
+                continue
+            if len(own) >= self._max_topics:
+                change.errors[topic] = f"too many content topics: at most {self._max_topics}"
+                continue
+            try:
+                shard = self.resolve(topic)
+            except TopicError as error:
+                change.errors[topic] = str(error)
+                continue
+            route = self.routes.get(topic)
+            if route is None:
+                route = self.routes[topic] = Route(topic, shard)
+                on_shard = self._shard_topics.setdefault(shard, set())
+                if not on_shard:
+                    change.shards_gained.add(shard)
+                on_shard.add(topic)
+            route.subscribers = (*route.subscribers, subscriber)
+            own.add(topic)
+            change.changed.append(topic)
+        if own:
+            self._topics[subscriber] = own
+        return change
+
+    def unsubscribe(self, subscriber: S, topics: Iterable[str]) -> Change:
+        """Remove topics; one that the subscriber does not have is an error for that topic."""
+        change = Change({}, [], set(), set())
+        own = self._topics.get(subscriber, set())
+        for topic in topics:
+            if topic not in own:
+                change.errors[topic] = ALREADY_UNSUBSCRIBED
+                continue
+            own.discard(topic)
+            change.changed.append(topic)
+            route = self.routes[topic]
+            route.subscribers = tuple(s for s in route.subscribers if s != subscriber)
+            if route.subscribers:
+                continue
+            del self.routes[topic]
+            on_shard = self._shard_topics[route.shard]
+            on_shard.discard(topic)
+            if not on_shard:
+                del self._shard_topics[route.shard]
+                change.shards_lost.add(route.shard)
+        if not own:
+            self._topics.pop(subscriber, None)
+        return change
+
+    def remove(self, subscriber: S) -> Change:
+        """Forget a subscriber with all its topics."""
+        return self.unsubscribe(subscriber, self.topics_of(subscriber))

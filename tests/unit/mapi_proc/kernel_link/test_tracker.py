@@ -1,0 +1,120 @@
+"""The tracker of one shard's stream: order, gaps, epochs, coverage."""
+
+from __future__ import annotations
+
+import pytest
+
+from mapi_proc.kernel_link.tracker import Live, Missed, Position, StreamTracker, uncovered
+
+I1, I2 = b"i" * 16, b"j" * 16
+E1, E2 = b"e" * 8, b"f" * 8
+
+
+def fresh(now: int = 1000) -> StreamTracker:
+    tracker = StreamTracker(None, now)
+    tracker.leased(I1, E1, 1, 0, [(now, None)], now)
+    return tracker
+
+
+@pytest.mark.parametrize(
+    ("coverage", "expected"),
+    [
+        ([], [(10, None)]),
+        ([(0, None)], []),
+        ([(0, 5)], [(10, None)]),
+        ([(0, 12), (15, None)], [(12, 15)]),
+        ([(0, 12), (15, 18)], [(12, 15), (18, None)]),
+        ([(11, 13), (13, 20)], [(10, 11)]),
+        ([(20, None)], [(10, None)]),
+        ([(12, 25)], [(10, 12)]),
+    ],
+)
+def test_uncovered(coverage: list[tuple[int, int | None]], expected: list[tuple[int, int | None]]) -> None:
+    assert uncovered(coverage, 10, 20) == expected
+
+
+def test_live_events_in_order_are_delivered_and_repeats_dropped() -> None:
+    tracker = fresh()
+    assert tracker.live(I1, E1, 1, 1001) is Live.DELIVER
+    assert tracker.live(I1, E1, 1, 1001) is Live.DROP
+    assert tracker.live(I1, E1, 2, 1002) is Live.DELIVER
+    assert tracker.position == Position(I1, E1, 2, 1000)
+
+
+def test_a_gap_asks_for_a_resync_and_then_drops_until_replayed() -> None:
+    tracker = fresh()
+    assert tracker.live(I1, E1, 3, 1003) is Live.RESYNC
+    assert tracker.live(I1, E1, 4, 1004) is Live.DROP
+    tracker.leased(I1, E1, 1, 4, [(1000, None)], 1005)
+    assert tracker.behind
+    assert not tracker.live_now
+    assert [tracker.replayed(seq, 1000 + seq) for seq in (1, 2, 3)] == [True, True, True]
+    tracker.page_done(5, complete=False)
+    assert tracker.behind, "the head moved while we replayed"
+    assert tracker.replayed(4, 1004)
+    assert tracker.replayed(5, 1005)
+    tracker.page_done(5, complete=True)
+    assert tracker.live(I1, E1, 6, 1006) is Live.DELIVER
+    assert tracker.missed == []
+
+
+def test_a_heartbeat_shows_the_loss_of_the_last_events() -> None:
+    tracker = fresh()
+    assert tracker.heartbeat(I1, E1, 0, 1001, True) is Live.DROP
+    assert tracker.heartbeat(I1, E1, 2, 1002, True) is Live.RESYNC
+
+
+def test_a_new_interest_begins_at_the_head() -> None:
+    tracker = StreamTracker(None, 1000)
+    tracker.leased(I1, E1, 1, 500, [(1, None)], 1000)
+    assert not tracker.behind
+    assert tracker.live(I1, E1, 501, 1001) is Live.DELIVER
+
+
+def test_a_restarted_mapi_replays_from_its_position() -> None:
+    tracker = StreamTracker(Position(I1, E1, 7, 900), 1000)
+    tracker.leased(I1, E1, 3, 9, [(1, None)], 1000)
+    assert tracker.behind
+    assert tracker.missed == []
+
+
+def test_a_trimmed_ring_is_reported_as_missing() -> None:
+    tracker = StreamTracker(Position(I1, E1, 7, 900), 1000)
+    tracker.leased(I1, E1, 20, 25, [(1, None)], 1000)
+    assert tracker.missed == [Missed(900, 1000, "replay range exceeded")]
+    assert tracker.replayed(20, 990)
+
+
+def test_a_killed_kernel_is_a_hole_until_the_new_one_is_covered() -> None:
+    tracker = fresh()
+    tracker.heartbeat(I1, E1, 0, 2000, True)
+    tracker.lost_kernel()
+    assert tracker.live(I1, E1, 1, 2001) is Live.DROP
+    tracker.leased(I2, E2, 1, 0, [], 3000)
+    assert tracker.missed == [], "still open: its end is not known"
+    assert tracker.position.good_ns == 2000
+    tracker.leased(I2, E2, 1, 0, [(3500, None)], 4000)
+    assert tracker.missed == [Missed(2000, 3500, "kernel restarted")]
+    assert tracker.live(I2, E2, 1, 4001) is Live.DELIVER
+    assert tracker.position.good_ns == 4000
+
+
+def test_a_new_epoch_replays_what_was_recorded_since_activation() -> None:
+    tracker = fresh()
+    tracker.leased(I1, E2, 1, 3, [(1000, 1500), (1600, None)], 2000)
+    assert tracker.behind
+    assert tracker.seq == 0
+    assert tracker.missed == [Missed(1500, 1600, "stream began anew")]
+
+
+def test_time_without_mesh_peers_is_missing_but_not_before_the_first() -> None:
+    tracker = StreamTracker(None, 1000)
+    tracker.leased(I1, E1, 1, 0, [], 1000)
+    tracker.leased(I1, E1, 1, 0, [(1500, None)], 2000)
+    assert tracker.missed == [], "before the first mesh peer nothing was promised"
+    assert tracker.heartbeat(I1, E1, 0, 2500, False) is Live.RESYNC
+    tracker.leased(I1, E1, 1, 0, [(1500, 2400)], 2600)
+    tracker.leased(I1, E1, 1, 0, [(1500, 2400)], 2800)
+    assert tracker.missed == []
+    tracker.leased(I1, E1, 1, 0, [(1500, 2400), (2900, None)], 3000)
+    assert tracker.missed == [Missed(2400, 2900, "no mesh peers")]
