@@ -1,7 +1,7 @@
 """Connection status and topic health, derived from what the kernel reports. Pure.
 
-Connection status of a core node (Messaging API; nwaku's rule): relay peers at or above D_low = Connected, some =
-PartiallyConnected, none = Disconnected. The kernel's absence is Disconnected with the reason.
+Connection status of a core node (Messaging API; nwaku's rule): relay peers at or above D_low = Connected,
+some = PartiallyConnected, none = Disconnected. The kernel's absence is Disconnected with the reason.
 Topic health is the health of the topic's shard; the shard itself is never shown to an app.
 """
 

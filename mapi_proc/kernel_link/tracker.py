@@ -1,7 +1,7 @@
-"""What MAPI knows of one shard's event stream: where it is, whether something is missing, and since when. Pure.
+"""What MAPI knows of one shard's event stream: where it is, what is missing, and since when. Pure.
 
-The shell asks `lease.acquire`, gives the answer to `leased`, replays while `behind`, and feeds live frames to `live`.
-Times are nanoseconds of the kernel's wall clock (one host, one clock).
+The shell asks `lease.acquire`, gives the answer to `leased`, replays while `behind`, and feeds live frames to
+`live`. Times are nanoseconds of the kernel's wall clock (one host, one clock).
 
 What counts as missing, and is told as `Missed`:
 - a range of seq that the kernel's replay ring no longer has (trimmed);
@@ -175,7 +175,7 @@ class StreamTracker:
         return Live.RESYNC
 
     def heartbeat(self, instance: bytes, epoch: bytes, seq: int, time_ns: int, covered: bool) -> Live:
-        """A heartbeat. RESYNC: something was lost, or coverage changed (the lease's answer has the intervals)."""
+        """A heartbeat. RESYNC: something was lost, or coverage changed (a lease's answer tells when)."""
         if not self.live_now:
             return Live.DROP
         if epoch != self.epoch or instance != self.instance or seq > self.seq:

@@ -5,12 +5,12 @@
                no peers,  │  │ next round, or as soon as peers appear
             unknown outcome  │
                           v  │
-                         retry ──window over──> failed          attempted ──refused──> failed
+                         retry ──window over──> failed      attempted ──refused──> failed
 
-Timestamp and message hash are fixed on the first attempt and never change: a retry is the same message. An unknown
-outcome (the kernel died under the request) counts as transmitted, so every attempt after the first is forced out
-past the kernel's seen cache. The window counts time that MAPI ran since the first attempt; a send that was never
-attempted (no kernel) waits without an end.
+Timestamp and message hash are fixed on the first attempt and never change: a retry is the same message. An
+unknown outcome (the kernel died under the request) counts as transmitted, so every attempt after the first is
+forced out past the kernel's seen cache. The window counts time that MAPI ran since the first attempt; a send
+that was never attempted (no kernel) waits without an end.
 """
 
 from __future__ import annotations

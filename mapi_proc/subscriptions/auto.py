@@ -1,4 +1,4 @@
-"""Whether a send subscribes its app to the content topic: a policy, so that it can be replaced or switched off.
+"""Whether a send subscribes its app to the content topic: a policy that can be replaced or switched off.
 
 The Messaging API's specification says that the first send on a content topic SHOULD subscribe to it.
 """

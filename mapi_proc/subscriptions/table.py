@@ -1,7 +1,7 @@
 """Who wants which content topic, and which shards that needs.
 
-Apps speak of content topics only. A topic belongs to one shard (autosharding); a shard is wanted while any app
-wants any topic on it. Pure: the caller persists, leases shards and tells apps.
+Apps speak of content topics only. A topic belongs to one shard (autosharding); a shard is wanted while any
+app wants any topic on it. Pure: the caller persists, leases shards and tells apps.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class SubscriptionTable(Generic[S]):
     """All subscriptions of all apps. `routes` is read on the path of every message: one dict look-up."""
 
     def __init__(self, shard_of: Callable[[str], int], *, max_topics: int) -> None:
-        """`shard_of` maps a content topic to its shard or raises TopicError; `max_topics` bounds one subscriber."""
+        """`shard_of` maps a content topic to its shard or raises TopicError; `max_topics` bounds one app."""
         self._shard_of = shard_of
         self._max_topics = max_topics
         self._topics: dict[S, set[str]] = {}
