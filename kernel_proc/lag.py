@@ -1,0 +1,77 @@
+"""How late the event loop is: the one number that says whether a single-threaded node can keep up."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from math import exp
+from typing import Final, NamedTuple
+
+import trio
+
+from kernel_proc.logs import fields
+from kernel_proc.metrics import Sample
+
+__all__ = ["CHECK_SECONDS", "EventLoopLag", "LagReport"]
+
+log = logging.getLogger(__name__)
+
+CHECK_SECONDS: Final = 5.0
+ACCEPTED_LAG: Final = 0.05
+"""Seconds of lag that count as a load of 1."""
+LAGGING_AFTER: Final = 5.0
+"""A lag above this makes the node's state EVENT_LOOP_LAGGING."""
+_WINDOWS: Final = (60.0, 300.0, 900.0)
+_NAMES: Final = ("1m", "5m", "15m")
+
+
+class LagReport(NamedTuple):
+    """`load_*` are moving averages of lag / 50 ms: 1 is the most that is accepted for long."""
+
+    lag_ms: float
+    load_1m: float
+    load_5m: float
+    load_15m: float
+
+
+class EventLoopLag:
+    """Averages of what `observe` is told; `run` observes trio's own loop."""
+
+    def __init__(self) -> None:
+        self._loads = [0.0, 0.0, 0.0]
+        self.lag = 0.0
+        """Seconds by which the last check came late."""
+        self.accumulated = 0.0
+        """Seconds of lag since the start."""
+
+    @property
+    def lagging(self) -> bool:
+        """Whether the last check came more than 5 s late."""
+        return self.lag > LAGGING_AFTER
+
+    def observe(self, lag: float) -> None:
+        """Take in the lag of one check, in seconds; checks are 5 s apart."""
+        self.lag = max(0.0, lag)
+        self.accumulated += self.lag
+        for index, window in enumerate(_WINDOWS):
+            alpha = 1.0 - exp(-CHECK_SECONDS / window)
+            self._loads[index] += alpha * (self.lag / ACCEPTED_LAG - self._loads[index])
+
+    def report(self) -> LagReport:
+        """The state now."""
+        return LagReport(self.lag * 1000.0, self._loads[0], self._loads[1], self._loads[2])
+
+    def samples(self) -> Iterable[Sample]:
+        """For the metrics registry."""
+        for name, load in zip(_NAMES, self._loads, strict=True):
+            yield "event_loop_load", {"window": name}, load
+        yield "event_loop_accumulated_lag_secs", {}, self.accumulated
+
+    async def run(self) -> None:
+        """Measure every 5 s how much later than asked the loop comes back."""
+        while True:
+            due = trio.current_time() + CHECK_SECONDS
+            await trio.sleep_until(due)
+            self.observe(trio.current_time() - due)
+            if self.lagging:
+                log.warning("event loop is late", extra=fields(seconds=round(self.lag, 3)))

@@ -1,0 +1,101 @@
+"""The kernel's own counters and gauges, under the names that operators know from nwaku.
+
+Hot paths hold a `Counter` and add to it; everything that can be asked for at reading time (peers, queue
+lengths, counters kept by other parts) is a source, called by `collect`. Names are given without the prefix,
+which is a setting: `logos_delivery_` today, `waku_` on older dashboards.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+__all__ = ["Counter", "Histogram", "Registry", "Sample"]
+
+Sample = tuple[str, dict[str, str], float]
+"""One value: name, labels, value."""
+
+Source = Callable[[], Iterable[Sample]]
+
+MAX_SERIES: Final = 256
+"""Label sets per counter name; what comes after them is counted under `other`, since labels may come from
+peers."""
+
+
+class Counter:
+    """A number that only grows."""
+
+    __slots__ = ("value",)
+
+    def __init__(self) -> None:
+        self.value = 0
+
+    def add(self, amount: int = 1) -> None:
+        """Count `amount` more."""
+        self.value += amount
+
+
+class Histogram:
+    """Counts per upper bound, with sum and count, as Prometheus reads them."""
+
+    __slots__ = ("_bounds", "_counts", "_sum")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = tuple(bounds)
+        self._counts = [0] * (len(self._bounds) + 1)
+        self._sum = 0.0
+
+    def observe(self, value: float) -> None:
+        """Add one observation."""
+        self._counts[bisect_left(self._bounds, value)] += 1
+        self._sum += value
+
+    def samples(self, name: str) -> Iterable[Sample]:
+        """`name_bucket{le}` cumulative, `name_sum`, `name_count`."""
+        total = 0
+        for bound, count in zip((*self._bounds, float("inf")), self._counts, strict=True):
+            total += count
+            yield f"{name}_bucket", {"le": "+Inf" if bound == float("inf") else f"{bound:g}"}, total
+        yield f"{name}_sum", {}, self._sum
+        yield f"{name}_count", {}, total
+
+
+class Registry:
+    """All metrics of one process."""
+
+    def __init__(self, prefix: str = "logos_delivery_") -> None:
+        self.prefix = prefix
+        self._counters: dict[str, dict[tuple[tuple[str, str], ...], Counter]] = {}
+        self._histograms: dict[str, Histogram] = {}
+        self._sources: list[Source] = []
+
+    def counter(self, name: str, **labels: str) -> Counter:
+        """The counter of this name and these labels, the same object each time."""
+        series = self._counters.setdefault(name, {})
+        key = tuple(sorted(labels.items()))
+        found = series.get(key)
+        if found is None:
+            if len(series) >= MAX_SERIES:
+                key = tuple((label, "other") for label, _ in key)
+            found = series.setdefault(key, Counter())
+        return found
+
+    def histogram(self, name: str, bounds: Sequence[float]) -> Histogram:
+        """The histogram of this name; `bounds` are upper bounds in rising order, used the first time."""
+        return self._histograms.setdefault(name, Histogram(bounds))
+
+    def add_source(self, source: Source) -> None:
+        """Let `source` give its samples whenever somebody reads."""
+        self._sources.append(source)
+
+    def collect(self) -> list[Sample]:
+        """Every value there is, names prefixed."""
+        samples: list[Sample] = []
+        for name, series in self._counters.items():
+            samples.extend((self.prefix + name, dict(key), counter.value) for key, counter in series.items())
+        for name, histogram in self._histograms.items():
+            samples.extend((self.prefix + n, labels, value) for n, labels, value in histogram.samples(name))
+        for source in self._sources:
+            samples.extend((self.prefix + name, labels, value) for name, labels, value in source())
+        return samples
