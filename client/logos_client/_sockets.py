@@ -1,0 +1,439 @@
+"""One owner for one ZeroMQ socket on an asyncio loop (uvloop too), without a Future per message.
+
+libzmq's file descriptor is edge-triggered, and *any* call on the socket may eat the edge: a send that
+happens to process "a message arrived" leaves a reader that waits for the descriptor asleep for ever. So a
+socket has exactly one owner here, and the owner reads until the socket says `EAGAIN` after everything that
+may have eaten an edge:
+
+- the descriptor became readable: drain;
+- something was sent, subscribed or flushed: one drain is scheduled for the same turn of the loop (one for a
+  whole burst);
+- a handler raised, or the batch bound was hit: the drain goes on in the next turn.
+
+Receiving goes through `copy=False` frames whose bytes are taken at once: their `more` flag comes with the
+frame, and asking the socket for RCVMORE costs more than the whole receive. Sending is one direct call per
+frame: `send_multipart` costs three times that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import zmq
+
+_NOBLOCK: Final = int(zmq.NOBLOCK)
+_NOBLOCK_MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
+
+#: Messages handled in one turn of the loop before others get theirs.
+DEFAULT_BATCH: Final = 256
+#: Time until a half-open handshake is given up, and the reconnect delays (all ms).
+_HANDSHAKE_MS: Final = 5_000
+_RECONNECT_MS: Final = 50
+_RECONNECT_MAX_MS: Final = 2_000
+_FLUSH_EVERY_S: Final = 0.02
+
+
+class PeerCredentials(NamedTuple):
+    """Who is at the other end of an ipc connection, as the operating system says (not as the peer claims)."""
+
+    uid: int
+    gid: int
+    pid: int
+
+
+@dataclass(slots=True)
+class SocketCounters:
+    """What a socket did since it was opened. `dropped` and `unroutable` are messages that `send` answered
+    with False."""
+
+    received: int = 0
+    sent: int = 0
+    queued: int = 0
+    dropped: int = 0
+    dropped_bytes: int = 0
+    unroutable: int = 0
+
+
+class _Backlog:
+    """What one destination could not take yet, oldest first."""
+
+    __slots__ = ("messages", "size")
+
+    def __init__(self) -> None:
+        self.messages: deque[tuple[Sequence[bytes], int]] = deque()
+        self.size = 0
+
+
+class DrainSocket:
+    """Owns `socket`: reads it dry whenever it may hold something, and sends without blocking.
+
+    `on_message(frames)` gets every message as a list of bytes (on a ROUTER the sender's identity first). It
+    runs on the loop, must not block, and may call `send` and `close`. What it raises reaches the loop's
+    exception handler; reading goes on.
+
+    A message that the socket cannot take now waits in a backlog, bounded in count and bytes, in order; on a
+    ROUTER there is one per peer, so that a peer that does not read costs the others nothing, and one bound
+    over all. Beyond the bounds `send` answers False and counts the drop.
+
+    The caller keeps the right to configure, bind and connect the zmq socket before it hands it over;
+    afterwards only this object calls it. Must be created on a running loop.
+
+        socket = DrainSocket(open_dealer(context, endpoint), on_message=handle)
+        socket.send([b"LD1", header, body])
+        socket.close()
+    """
+
+    def __init__(
+        self,
+        socket: zmq.Socket[bytes],
+        on_message: Callable[[list[bytes]], None],
+        *,
+        on_unroutable: Callable[[bytes], None] | None = None,
+        batch: int = DEFAULT_BATCH,
+        backlog_messages: int = 1_000,
+        backlog_bytes: int = 8 << 20,
+        total_backlog_bytes: int = 64 << 20,
+    ) -> None:
+        self.counters = SocketCounters()
+        self._socket = socket
+        self._on_message = on_message
+        self._on_unroutable = on_unroutable
+        self._batch = batch
+        self._backlog_messages = backlog_messages
+        self._backlog_bytes = backlog_bytes
+        self._total_backlog_bytes = total_backlog_bytes
+        self._keyed = int(socket.getsockopt(zmq.TYPE)) == zmq.ROUTER
+        self._backlogs: dict[bytes, _Backlog] = {}
+        self._backlog_size = 0
+        # The backend's methods, bound: the layer above them in pyzmq only adds keyword arguments we do not
+        # use.
+        self._send_frame: Callable[..., None] = functools.partial(zmq.backend.Socket.send, socket)
+        self._recv_frame: Callable[..., Any] = functools.partial(zmq.backend.Socket.recv, socket)
+        self._last_frame: zmq.Frame | None = None
+        self._draining = False
+        self._paused = False
+        self._scheduled: asyncio.Handle | None = None
+        self._flush_timer: asyncio.TimerHandle | None = None
+        self._closed = False
+        self._loop = asyncio.get_running_loop()
+        self._fd = int(socket.getsockopt(zmq.FD))
+        self._loop.add_reader(self._fd, self._drain)
+        self._schedule()
+
+    # -- sending --------------------------------------------------------------------------------------------
+
+    def send(self, frames: Sequence[bytes]) -> bool:
+        """Send one message, or keep it until the socket can take it. Never blocks.
+
+        On a ROUTER the first frame is the destination. False: closed, no such peer (`on_unroutable` is
+        called), or the backlog is full; the message is then gone and counted.
+        """
+        if self._closed:
+            return False
+        key = frames[0] if self._keyed else b""
+        if key in self._backlogs:
+            return self._keep(key, frames)
+        # A drain in progress goes on until EAGAIN after we return, so it needs no second one.
+        if self._scheduled is None and not self._draining:
+            self._scheduled = self._loop.call_soon(self._drain_scheduled)
+        try:
+            sent = self._try_send(frames)
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            self._unroutable(key, 1)
+            return False
+        return True if sent else self._keep(key, frames)
+
+    def _try_send(self, frames: Sequence[bytes]) -> bool:
+        """One attempt. False: not now, and nothing of the message went out."""
+        send = self._send_frame
+        last = len(frames) - 1
+        at = 0
+        try:
+            for at, frame in enumerate(frames):
+                send(frame, _NOBLOCK if at == last else _NOBLOCK_MORE)
+        except zmq.Again:
+            # Refused in the middle: the connection went away, and libzmq rolled the message's first frames
+            # back. It now throws frames away up to the end of this message, so they must be offered: else
+            # the next message would lose its head.
+            if 0 < at < last:
+                for position in range(at + 1, last + 1):
+                    send(frames[position], _NOBLOCK if position == last else _NOBLOCK_MORE)
+            return False
+        self.counters.sent += 1
+        return True
+
+    def _keep(self, key: bytes, frames: Sequence[bytes]) -> bool:
+        size = sum(map(len, frames))
+        backlog = self._backlogs.get(key)
+        held, count = (backlog.size, len(backlog.messages)) if backlog is not None else (0, 0)
+        if (
+            count >= self._backlog_messages
+            or held + size > self._backlog_bytes
+            or self._backlog_size + size > self._total_backlog_bytes
+        ):
+            self.counters.dropped += 1
+            self.counters.dropped_bytes += size
+            return False
+        if backlog is None:
+            backlog = self._backlogs[key] = _Backlog()
+        backlog.messages.append((frames, size))
+        backlog.size += size
+        self._backlog_size += size
+        self.counters.queued += 1
+        self._flush_later()
+        return True
+
+    def _flush_later(self) -> None:
+        # A peer that reads again wakes us through the descriptor, but one call may eat the wake-ups of
+        # several peers of a ROUTER, and nothing tells which: so while something waits here, a slow timer
+        # asks.
+        if self._flush_timer is None:
+            self._flush_timer = self._loop.call_later(_FLUSH_EVERY_S, self._flush_timed)
+
+    def _flush_timed(self) -> None:
+        self._flush_timer = None
+        if self._backlogs:
+            self._drain()
+        if self._backlogs:
+            self._flush_later()
+
+    def _flush(self) -> None:
+        """Offer each destination what waits for it. The sends may eat an edge: the caller looks once more."""
+        for key, backlog in list(self._backlogs.items()):
+            messages = backlog.messages
+            try:
+                while messages and self._try_send(messages[0][0]):
+                    size = messages.popleft()[1]
+                    backlog.size -= size
+                    self._backlog_size -= size
+            except zmq.ZMQError as error:
+                if error.errno != zmq.EHOSTUNREACH:
+                    raise
+                self._unroutable(key, len(messages))
+                continue
+            if not messages:
+                self._backlogs.pop(key, None)
+
+    def _unroutable(self, key: bytes, count: int) -> None:
+        self.drop_backlog(key)
+        self.counters.unroutable += count
+        if self._on_unroutable is not None:
+            self._on_unroutable(key)
+
+    def drop_backlog(self, key: bytes = b"") -> int:
+        """Throw away what waits for a destination (the connection it was meant for is gone); how many
+        messages that was."""
+        backlog = self._backlogs.pop(key, None)
+        if backlog is None:
+            return 0
+        self._backlog_size -= backlog.size
+        return len(backlog.messages)
+
+    @property
+    def backlog_bytes(self) -> int:
+        """Bytes of all messages that wait for the socket to take them."""
+        return self._backlog_size
+
+    def backlog_of(self, key: bytes = b"") -> int:
+        """Bytes that wait for one destination (the identity on a ROUTER)."""
+        backlog = self._backlogs.get(key)
+        return backlog.size if backlog is not None else 0
+
+    # -- receiving ------------------------------------------------------------------------------------------
+
+    def _drain(self) -> None:
+        if self.closed or self._draining:
+            return
+        if self.paused:
+            self._flush()
+            return
+        receive, on_message, counters = self._recv_frame, self._on_message, self.counters
+        again = True  # stays so when a handler raises or the batch is full
+        self._draining = True
+        try:
+            for _ in range(self._batch):
+                try:
+                    frame: zmq.Frame = receive(_NOBLOCK, False)
+                except zmq.Again:
+                    again = False
+                    break
+                frames = [frame.bytes]
+                while frame.more:
+                    frame = receive(_NOBLOCK, False)
+                    frames.append(frame.bytes)
+                counters.received += 1
+                self._last_frame = frame
+                on_message(frames)
+                if self._closed or self._paused:
+                    again = not self._closed
+                    return
+            if self._backlogs:
+                self._flush()
+                again = again or (not self._closed and self._readable())
+        finally:
+            self._draining = False
+            self._last_frame = None
+            if again:
+                self._schedule()
+
+    def _readable(self) -> bool:
+        return bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+
+    def _drain_scheduled(self) -> None:
+        self._scheduled = None
+        self._drain()
+
+    def _schedule(self) -> None:
+        if self._scheduled is None and not self._closed:
+            self._scheduled = self._loop.call_soon(self._drain_scheduled)
+
+    def rearm(self) -> None:
+        """Must follow every call on the zmq socket that did not go through this object."""
+        self._schedule()
+
+    def pause(self) -> None:
+        """Stop reading (back-pressure): messages stay in the socket up to its high-water mark.
+
+        Sending goes on.
+        """
+        if not self._paused and not self._closed:
+            self._paused = True
+            # The descriptor stays readable while nobody reads; on a level-triggered loop that would spin.
+            self._loop.remove_reader(self._fd)
+
+    def resume(self) -> None:
+        """Read again after `pause`."""
+        if self._paused and not self._closed:
+            self._paused = False
+            self._loop.add_reader(self._fd, self._drain)
+            self._schedule()
+
+    @property
+    def paused(self) -> bool:
+        """True between `pause` and `resume`."""
+        return self._paused
+
+    def peer_credentials(self) -> PeerCredentials | None:
+        """Who sent the message being handled: valid inside `on_message` only, and on ipc connections only."""
+        if self._last_frame is None:
+            return None
+        try:
+            address = self._last_frame.get("Peer-Address")
+        except zmq.ZMQError:
+            return None
+        parts = str(address).rsplit(":", 3)
+        if len(parts) != 4 or not all(part.isdigit() for part in parts[1:]):
+            return None
+        return PeerCredentials(int(parts[1]), int(parts[2]), int(parts[3]))
+
+    # -- socket options and end -----------------------------------------------------------------------------
+
+    def subscribe(self, topic: bytes) -> None:
+        """SUB: receive messages whose first frame begins with `topic`."""
+        self._socket.setsockopt(zmq.SUBSCRIBE, topic)
+        self._schedule()
+
+    def unsubscribe(self, topic: bytes) -> None:
+        """SUB: undo one `subscribe`."""
+        self._socket.setsockopt(zmq.UNSUBSCRIBE, topic)
+        self._schedule()
+
+    def connect(self, endpoint: str) -> None:
+        """Connect the socket to one more endpoint."""
+        self._socket.connect(endpoint)
+        self._schedule()
+
+    def disconnect(self, endpoint: str) -> None:
+        """Leave an endpoint; what it had not read is dropped."""
+        self._socket.disconnect(endpoint)
+        self._schedule()
+
+    @property
+    def closed(self) -> bool:
+        """True after `close`."""
+        return self._closed
+
+    def close(self) -> None:
+        """Stop reading and close the socket; what still waits here is dropped, what the socket took follows
+        its LINGER."""
+        if self._closed:
+            return
+        self._closed = True
+        if not self._paused:
+            self._loop.remove_reader(self._fd)
+        if self._scheduled is not None:
+            self._scheduled.cancel()
+            self._scheduled = None
+        if self._flush_timer is not None:
+            self._flush_timer.cancel()
+            self._flush_timer = None
+        self._backlogs.clear()
+        self._backlog_size = 0
+        self._socket.close()
+
+
+# -- sockets with the options the contract asks for ---------------------------------------------------------
+
+
+def open_dealer(
+    context: zmq.Context[zmq.Socket[bytes]],
+    endpoint: str | None = None,
+    *,
+    max_frame: int = -1,
+    hwm: int = 1_000,
+) -> zmq.Socket[bytes]:
+    """A DEALER for requests. IMMEDIATE: a request never waits for a server that is not there and reaches
+    its successor."""
+    socket = context.socket(zmq.DEALER)
+    socket.setsockopt(zmq.IMMEDIATE, 1)
+    socket.setsockopt(zmq.LINGER, 0)
+    return _prepare(socket, endpoint, max_frame, hwm)
+
+
+def open_subscriber(
+    context: zmq.Context[zmq.Socket[bytes]],
+    endpoint: str | None = None,
+    *,
+    max_frame: int = -1,
+    hwm: int = 1_000,
+) -> zmq.Socket[bytes]:
+    """A SUB for events. SNDHWM 0: with a bound it loses its own subscriptions on a reconnect."""
+    socket = context.socket(zmq.SUB)
+    socket.setsockopt(zmq.LINGER, 0)
+    _prepare(socket, None, max_frame, hwm)
+    socket.setsockopt(zmq.SNDHWM, 0)
+    if endpoint is not None:
+        socket.connect(endpoint)
+    return socket
+
+
+def open_router(
+    context: zmq.Context[zmq.Socket[bytes]], *, max_frame: int = -1, hwm: int = 1_000, linger_ms: int = 1_000
+) -> zmq.Socket[bytes]:
+    """A ROUTER, not yet bound. MANDATORY: a peer that left or does not read is told apart from one that
+    took the message."""
+    socket = context.socket(zmq.ROUTER)
+    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+    socket.setsockopt(zmq.ROUTER_HANDOVER, 0)
+    socket.setsockopt(zmq.LINGER, linger_ms)
+    return _prepare(socket, None, max_frame, hwm)
+
+
+def _prepare(socket: zmq.Socket[bytes], endpoint: str | None, max_frame: int, hwm: int) -> zmq.Socket[bytes]:
+    socket.setsockopt(zmq.SNDHWM, hwm)
+    socket.setsockopt(zmq.RCVHWM, hwm)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
+    socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
+    socket.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
+    if max_frame >= 0:
+        socket.setsockopt(zmq.MAXMSGSIZE, max_frame)
+    if endpoint is not None:
+        socket.connect(endpoint)
+    return socket

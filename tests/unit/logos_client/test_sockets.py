@@ -1,0 +1,315 @@
+"""DrainSocket over real zmq sockets, on both loops."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import zmq
+from logos_client._sockets import (
+    DrainSocket,
+    PeerCredentials,
+    open_dealer,
+    open_router,
+    open_subscriber,
+)
+
+from tests.unit.logos_client.support import both_loops, short_directory, until
+
+Context = zmq.Context[zmq.Socket[bytes]]
+
+
+@dataclass
+class Bench:
+    """A context, a fresh ipc endpoint and every DrainSocket to close at the end."""
+
+    context: Context
+    endpoint: str
+    sockets: list[DrainSocket] = field(default_factory=list)
+
+    def own(self, socket: DrainSocket) -> DrainSocket:
+        self.sockets.append(socket)
+        return socket
+
+    def router(self, *, hwm: int = 1_000) -> zmq.Socket[bytes]:
+        socket = open_router(self.context, hwm=hwm, linger_ms=0)
+        socket.bind(self.endpoint)
+        return socket
+
+
+@contextmanager
+def bench() -> Iterator[Bench]:
+    with short_directory() as directory:
+        context: Context = zmq.Context()
+        made = Bench(context, f"ipc://{directory}/s")
+        try:
+            yield made
+        finally:
+            for socket in made.sockets:
+                socket.close()
+            context.destroy(linger=0)
+
+
+def ignore(frames: list[bytes]) -> None:
+    del frames
+
+
+@both_loops()
+async def test_the_edge_eaten_by_a_send_is_not_lost() -> None:
+    """Task A sends while task B waits for a reply: the send may consume the wake-up of what just arrived."""
+    with bench() as b:
+        router: list[DrainSocket] = []
+        router.append(b.own(DrainSocket(b.router(), lambda frames: void(router[0].send(frames)))))
+        waiting: dict[bytes, asyncio.Future[None]] = {}
+        dealer = b.own(
+            DrainSocket(
+                open_dealer(b.context, b.endpoint), lambda frames: waiting.pop(frames[0]).set_result(None)
+            )
+        )
+
+        async def ask(number: int) -> None:
+            key = number.to_bytes(4, "big")
+            future = waiting[key] = asyncio.get_running_loop().create_future()
+            assert dealer.send([key])
+            await future
+
+        async def talk(base: int) -> None:
+            for number in range(200):
+                await ask(base + number)
+                if number % 7 == 0:
+                    await asyncio.sleep(0)
+
+        await asyncio.gather(*(talk(base * 1_000) for base in range(8)))
+        assert dealer.counters.received == dealer.counters.sent == 1_600
+
+
+@both_loops()
+async def test_a_reply_that_arrives_while_we_only_send_is_read() -> None:
+    """The classic stall: after the last send nobody touches the socket again."""
+    with bench() as b:
+        peer = b.router()
+        peer.setsockopt(zmq.RCVTIMEO, 5_000)
+        got: list[bytes] = []
+        dealer = b.own(DrainSocket(open_dealer(b.context, b.endpoint), lambda frames: got.append(frames[-1])))
+        dealer.send([b"hello"])
+        identity = await asyncio.to_thread(lambda: peer.recv_multipart()[0])
+        for round_number in range(200):
+            # The peer's message is in the socket's mailbox before our send, which processes the command.
+            peer.send_multipart([identity, b"%d" % round_number])
+            dealer.send([b"x"])
+            await until(lambda n=round_number: len(got) == n + 1, what=f"message {round_number}")  # type: ignore[misc]
+        assert got[-1] == b"199"
+
+
+@both_loops()
+async def test_a_handler_that_raises_does_not_stop_the_reading() -> None:
+    with bench() as b:
+        faults: list[BaseException | None] = []
+        asyncio.get_running_loop().set_exception_handler(
+            lambda _loop, context: faults.append(context.get("exception"))
+        )
+        got: list[bytes] = []
+
+        def handle(frames: list[bytes]) -> None:
+            if frames[-1] == b"bad":
+                raise ValueError("bad")
+            got.append(frames[-1])
+
+        b.own(DrainSocket(b.router(), handle))
+        dealer = b.own(DrainSocket(open_dealer(b.context, b.endpoint), ignore))
+        for word in (b"one", b"bad", b"two", b"bad", b"bad", b"three"):
+            dealer.send([word])
+        await until(lambda: len(got) == 3)
+        assert got == [b"one", b"two", b"three"]
+        assert [type(fault) for fault in faults] == [ValueError] * 3
+
+
+@both_loops()
+async def test_a_flood_leaves_the_loop_its_turns() -> None:
+    with bench() as b:
+        source = b.context.socket(zmq.PUSH)
+        source.setsockopt(zmq.SNDHWM, 0)
+        sink = b.context.socket(zmq.PULL)
+        sink.setsockopt(zmq.RCVHWM, 0)
+        sink.bind("inproc://flood")
+        source.connect("inproc://flood")
+        for _ in range(5_000):
+            source.send(b"x")
+        seen = 0
+        at_turns: list[int] = []
+
+        def handle(frames: list[bytes]) -> None:
+            nonlocal seen
+            seen += 1
+
+        b.own(DrainSocket(sink, handle, batch=100))
+        while seen < 5_000:
+            await asyncio.sleep(0)
+            at_turns.append(seen)
+        # The descriptor and the scheduled drain may both run in one turn.
+        assert max(after - before for before, after in itertools.pairwise(at_turns)) <= 200
+        source.close(0)
+
+
+@both_loops()
+async def test_a_dealer_without_a_server_keeps_a_bounded_backlog_and_sends_it_later() -> None:
+    with bench() as b:
+        dealer = b.own(
+            DrainSocket(open_dealer(b.context, b.endpoint), ignore, backlog_messages=3, backlog_bytes=1_000)
+        )
+        assert [dealer.send([b"%d" % n]) for n in range(4)] == [True, True, True, False]
+        assert (dealer.counters.queued, dealer.counters.dropped, dealer.counters.dropped_bytes) == (3, 1, 1)
+        assert dealer.backlog_bytes == dealer.backlog_of() == 3
+        got: list[bytes] = []
+        b.own(DrainSocket(b.router(), lambda frames: got.append(frames[-1])))
+        await until(lambda: len(got) == 3)
+        assert got == [b"0", b"1", b"2"]
+        assert dealer.backlog_bytes == 0
+
+
+@both_loops()
+async def test_the_backlog_is_bounded_in_bytes_and_can_be_dropped() -> None:
+    with bench() as b:
+        dealer = b.own(DrainSocket(open_dealer(b.context, b.endpoint), ignore, backlog_bytes=100))
+        assert dealer.send([b"a" * 60])
+        assert not dealer.send([b"a" * 60])
+        assert dealer.drop_backlog() == 1
+        assert dealer.backlog_bytes == 0
+        assert dealer.drop_backlog() == 0
+
+
+@both_loops()
+async def test_a_peer_that_does_not_read_costs_the_others_nothing() -> None:
+    with bench() as b:
+        peers: list[bytes] = []
+        router = b.own(
+            DrainSocket(b.router(hwm=2), lambda frames: peers.append(frames[0]), backlog_bytes=500_000)
+        )
+        stuck = open_dealer(b.context, b.endpoint, hwm=2)
+        stuck.send(b"hi")
+        await until(lambda: len(peers) == 1)
+        got: list[bytes] = []
+        reader = b.own(DrainSocket(open_dealer(b.context, b.endpoint, hwm=2), lambda f: got.append(f[0])))
+        reader.send([b"hi"])
+        await until(lambda: len(peers) == 2)
+        # Until the pipes, the kernel's buffers and the backlog of the stuck peer are full.
+        taken = 0
+        while router.send([peers[0], b"x" * 50_000]):
+            taken += 1
+            assert taken < 10_000
+            await asyncio.sleep(0)
+        assert 0 < router.backlog_of(peers[0]) <= 500_000
+        for number in range(50):
+            assert router.send([peers[1], b"%d" % number])
+        await until(lambda: len(got) == 50)
+        # When it reads at last, it gets all that was taken, in order.
+        received = 0
+        while received < taken:
+            received += await asyncio.to_thread(lambda: len(stuck.recv_multipart()))
+        assert router.counters.dropped == 1
+        stuck.close(0)
+
+
+@both_loops()
+async def test_a_peer_that_left_is_reported_and_its_backlog_is_gone() -> None:
+    with bench() as b:
+        peers: list[bytes] = []
+        gone: list[bytes] = []
+        router = b.own(
+            DrainSocket(b.router(hwm=2), lambda frames: peers.append(frames[0]), on_unroutable=gone.append)
+        )
+        visitor = open_dealer(b.context, b.endpoint, hwm=2)
+        visitor.send(b"hi")
+        await until(lambda: len(peers) == 1)
+        while not router.backlog_of(peers[0]):
+            router.send([peers[0], b"x" * 50_000])
+            await asyncio.sleep(0)
+        visitor.close(0)
+        await until(lambda: gone == peers)
+        assert router.backlog_bytes == 0
+        assert router.counters.unroutable >= 1
+        assert not router.send([peers[0], b"late"])
+        assert not router.send([b"nobody", b"x"])
+        assert gone[-1] == b"nobody"
+
+
+@both_loops()
+async def test_pause_and_resume() -> None:
+    with bench() as b:
+        got: list[bytes] = []
+        router = b.own(DrainSocket(b.router(), lambda frames: got.append(frames[-1])))
+        dealer = b.own(DrainSocket(open_dealer(b.context, b.endpoint), ignore))
+        dealer.send([b"before"])
+        await until(lambda: len(got) == 1)
+        router.pause()
+        assert router.paused
+        for _ in range(10):
+            dealer.send([b"held"])
+        await until(lambda: dealer.backlog_bytes == 0)
+        assert len(got) == 1
+        router.resume()
+        await until(lambda: len(got) == 11)
+
+
+@both_loops()
+async def test_close_inside_a_handler_ends_the_reading_at_once() -> None:
+    with bench() as b:
+        got: list[bytes] = []
+        router: list[DrainSocket] = []
+
+        def handle(frames: list[bytes]) -> None:
+            got.append(frames[-1])
+            router[0].close()
+
+        router.append(b.own(DrainSocket(b.router(), handle)))
+        dealer = b.own(DrainSocket(open_dealer(b.context, b.endpoint), ignore))
+        for word in (b"one", b"two", b"three"):
+            dealer.send([word])
+        await until(lambda: router[0].closed)
+        assert got == [b"one"]
+        assert not router[0].send([b"x", b"y"])
+        router[0].close()
+
+
+@both_loops()
+async def test_a_subscriber_gets_its_topics_only() -> None:
+    with bench() as b:
+        publisher = b.context.socket(zmq.XPUB)
+        publisher.bind(b.endpoint)
+        publisher.setsockopt(zmq.RCVTIMEO, 5_000)
+        got: list[bytes] = []
+        subscriber = b.own(
+            DrainSocket(open_subscriber(b.context, b.endpoint), lambda frames: got.append(frames[1]))
+        )
+        subscriber.subscribe(b"m/1/1\0")
+        assert await asyncio.to_thread(publisher.recv) == b"\x01m/1/1\0"
+        publisher.send_multipart([b"m/1/10\0", b"other"])
+        publisher.send_multipart([b"m/1/1\0", b"mine"])
+        await until(lambda: bool(got))
+        assert got == [b"mine"]
+        subscriber.unsubscribe(b"m/1/1\0")
+        assert await asyncio.to_thread(publisher.recv) == b"\x00m/1/1\0"
+        publisher.close(0)
+
+
+@both_loops()
+async def test_who_sent_a_message_is_known_while_it_is_handled() -> None:
+    with bench() as b:
+        seen: list[PeerCredentials | None] = []
+        router: list[DrainSocket] = []
+        router.append(
+            b.own(DrainSocket(b.router(), lambda _frames: seen.append(router[0].peer_credentials())))
+        )
+        dealer = b.own(DrainSocket(open_dealer(b.context, b.endpoint), ignore))
+        dealer.send([b"a", b"b"])
+        await until(lambda: bool(seen))
+        assert seen == [PeerCredentials(os.getuid(), os.getgid(), os.getpid())]
+        assert router[0].peer_credentials() is None
+
+
+def void(_: object) -> None:
+    """For handlers whose result is of no interest."""
