@@ -1,0 +1,270 @@
+"""Declared bodies: dataclasses whose annotations say how they are read and checked.
+
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class LeaseAcquire(Body):
+        shards: tuple[Shard, ...]
+
+`from_body(map)` checks and converts, `to_body()` is its inverse. Rules of the contract that hold everywhere:
+unknown keys are ignored, nil is absent, an absent key takes the field's default or is an error, None is not
+written. What an annotation may be:
+
+| annotation | on the wire |
+|---|---|
+| `str`, `bytes`, `int`, `float`, `bool` | the value; with `Annotated[…, Size(…)]` or `Range(…)` its limits |
+| `object` | any value |
+| `X | None` | the value or nil |
+| `tuple[X, ...]` | array (limit by `Size`, in elements) |
+| `tuple[X, Y]` | array of that length; extra tail elements are ignored |
+| `dict[str, X]` | map |
+| a `Body` | map |
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, fields
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    NamedTuple,
+    Self,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+from ipc_schema.fields import (
+    INT64_MAX,
+    INT64_MIN,
+    MAX_ITEMS,
+    MAX_TEXT,
+    FieldError,
+    as_array,
+    as_binary,
+    as_boolean,
+    as_integer,
+    as_map,
+    as_number,
+    as_text,
+)
+
+__all__ = [
+    "AnyNumber",
+    "Bin8",
+    "Bin16",
+    "Bin32",
+    "Body",
+    "Ns",
+    "Range",
+    "Size",
+    "Uint",
+]
+
+
+class Size(NamedTuple):
+    """Limits of a `str` or `bytes` (in bytes), or of a `tuple` or `dict` (in elements)."""
+
+    high: int
+    low: int = 0
+
+
+class Range(NamedTuple):
+    """Limits of an `int`, both inclusive."""
+
+    low: int
+    high: int
+
+
+class NotFinite(NamedTuple):
+    """Marks a `float` that may be infinite or NaN."""
+
+
+Uint = Annotated[int, Range(0, INT64_MAX)]
+"""An unsigned integer; the contract stays within 63 bits, so that every language and SQLite can hold it."""
+Ns = Annotated[int, Range(INT64_MIN, INT64_MAX)]
+"""Nanoseconds since the Unix epoch."""
+Bin8 = Annotated[bytes, Size(8, 8)]
+Bin16 = Annotated[bytes, Size(16, 16)]
+Bin32 = Annotated[bytes, Size(32, 32)]
+AnyNumber = Annotated[float, NotFinite()]
+
+_Reader = Callable[[Any], Any]
+_Writer = Callable[[Any], Any]
+
+
+class Body:
+    """Base of declared bodies. `WHERE` names the place in errors (default: the class name)."""
+
+    __slots__ = ()
+    WHERE: ClassVar[str] = ""
+
+    @classmethod
+    def from_body(cls, body: Mapping[str, object]) -> Self:
+        """Read a decoded map. Raises `IpcError` (`bad_request`) that names the place."""
+        try:
+            return cls(**_read_values(cls, body))
+        except FieldError as error:
+            raise error.to_ipc(cls.WHERE or cls.__name__) from None
+
+    def to_body(self) -> dict[str, object]:
+        """As a map of msgpack values, without what is None."""
+        body: dict[str, object] = {}
+        for field in _plan(type(self)):
+            value = getattr(self, field.name)
+            if value is not None:
+                body[field.name] = value if field.write is None else field.write(value)
+        return body
+
+
+class _Field(NamedTuple):
+    name: str
+    read: _Reader
+    write: _Writer | None  # None: the value goes out as it is
+    required: bool
+
+
+_plans: dict[type[Body], tuple[_Field, ...]] = {}
+
+
+def _plan(cls: type[Body]) -> tuple[_Field, ...]:
+    """How to read and write the fields of a class, worked out from its annotations at first use."""
+    known = _plans.get(cls)
+    if known is not None:
+        return known
+    hints = get_type_hints(cls, include_extras=True)
+    plan = []
+    for field in fields(cls):  # type: ignore[arg-type]  # every Body is a dataclass
+        read, write = _codec(hints[field.name])
+        required = field.default is MISSING and field.default_factory is MISSING
+        plan.append(_Field(field.name, read, write, required))
+    return _plans.setdefault(cls, tuple(plan))
+
+
+def _read_values(cls: type[Body], body: Mapping[str, object]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, read, _, required in _plan(cls):
+        value = body.get(name)
+        if value is None:
+            if required:
+                raise FieldError("is missing").under(name)
+            continue
+        try:
+            values[name] = read(value)
+        except FieldError as error:
+            raise error.under(name) from None
+    return values
+
+
+# --- from annotations to readers and writers --------------------------------------------------------------
+
+
+def _codec(annotation: Any) -> tuple[_Reader, _Writer | None]:
+    limits: Any = None
+    if get_origin(annotation) is Annotated:
+        annotation, limits = get_args(annotation)[:2]
+    origin = get_origin(annotation)
+    if origin in (Union, types.UnionType):
+        inner = [argument for argument in get_args(annotation) if argument is not type(None)]
+        if len(inner) != 1:
+            raise TypeError(f"{annotation} is not one type or None")
+        return _optional(*_codec(inner[0]))
+    if origin is tuple:
+        arguments = get_args(annotation)
+        if len(arguments) == 2 and arguments[1] is Ellipsis:
+            return _array(*_codec(arguments[0]), limits.high if limits else MAX_ITEMS)
+        return _row([_codec(argument) for argument in arguments])
+    if origin is dict:
+        return _map(*_codec(get_args(annotation)[1]), limits.high if limits else MAX_ITEMS)
+    if isinstance(annotation, type) and issubclass(annotation, Body):
+        cls = annotation
+        return (lambda value: cls(**_read_values(cls, as_map(value)))), cls.to_body
+    return _scalar(annotation, limits), None
+
+
+def _scalar(annotation: Any, limits: Any) -> _Reader:
+    if annotation is str:
+        size = limits or Size(MAX_TEXT)
+        return lambda value: as_text(value, size.high, size.low)
+    if annotation is bytes:
+        size = limits or Size(INT64_MAX)
+        return lambda value: as_binary(value, size.high, size.low)
+    if annotation is int:
+        low, high = limits or Range(INT64_MIN, INT64_MAX)
+        return lambda value: as_integer(value, low, high)
+    if annotation is float:
+        finite = limits is None
+        return lambda value: as_number(value, finite=finite)
+    if annotation is bool:
+        return as_boolean
+    if annotation is object:
+        return lambda value: value
+    raise TypeError(f"{annotation} cannot stand in a body")
+
+
+def _optional(read: _Reader, write: _Writer | None) -> tuple[_Reader, _Writer | None]:
+    def read_optional(value: Any) -> Any:
+        return None if value is None else read(value)
+
+    if write is None:
+        return read_optional, None
+    writer = write
+    return read_optional, lambda value: None if value is None else writer(value)
+
+
+def _array(read: _Reader, write: _Writer | None, high: int) -> tuple[_Reader, _Writer]:
+    def read_array(value: Any) -> tuple[Any, ...]:
+        items = as_array(value, high)
+        done = 0
+        result = []
+        try:
+            for item in items:
+                result.append(read(item))
+                done += 1
+        except FieldError as error:
+            raise error.under(done) from None
+        return tuple(result)
+
+    if write is None:
+        return read_array, list
+    writer = write
+    return read_array, lambda value: [writer(item) for item in value]
+
+
+def _row(columns: list[tuple[_Reader, _Writer | None]]) -> tuple[_Reader, _Writer]:
+    def read_row(value: Any) -> tuple[Any, ...]:
+        items = as_array(value)
+        if len(items) < len(columns):
+            raise FieldError(f"{len(items)} elements, {len(columns)} are needed")
+        result = []
+        for index, ((read, _), item) in enumerate(zip(columns, items, strict=False)):
+            try:
+                result.append(read(item))
+            except FieldError as error:
+                raise error.under(index) from None
+        return tuple(result)
+
+    def write_row(value: Any) -> list[Any]:
+        return [
+            item if write is None else write(item) for (_, write), item in zip(columns, value, strict=True)
+        ]
+
+    return read_row, write_row
+
+
+def _map(read: _Reader, write: _Writer | None, high: int) -> tuple[_Reader, _Writer | None]:
+    def read_map(value: Any) -> dict[str, Any]:
+        result = {}
+        for key, item in as_map(value, high).items():
+            try:
+                result[key] = read(item)
+            except FieldError as error:
+                raise error.under(key) from None
+        return result
+
+    if write is None:
+        return read_map, None
+    writer = write
+    return read_map, lambda value: {key: writer(item) for key, item in value.items()}

@@ -1,0 +1,235 @@
+"""Checks of single values, and typed access to a decoded body that was not declared as a `Body`.
+
+The `as_…` functions take any decoded value and return it typed, or raise `FieldError` with a reason that
+does not name the place; whoever walks into a container adds its key to the error's path on the way out, so
+that the good case pays nothing for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import isfinite
+from typing import Final, TypeVar
+
+from ipc_schema.errors import ErrorCode, IpcError
+
+__all__ = [
+    "INT64_MAX",
+    "INT64_MIN",
+    "MAX_ITEMS",
+    "MAX_TEXT",
+    "FieldError",
+    "Fields",
+    "as_array",
+    "as_binary",
+    "as_boolean",
+    "as_integer",
+    "as_map",
+    "as_number",
+    "as_text",
+]
+
+INT64_MAX: Final = 2**63 - 1
+INT64_MIN: Final = -(2**63)
+MAX_TEXT: Final = 65_536
+"""Longest text in a body, in bytes of UTF-8, where nothing shorter is said."""
+MAX_ITEMS: Final = 16_384
+"""Most elements of one array or map in a body."""
+
+T = TypeVar("T")
+
+
+class FieldError(ValueError):
+    """A value is not what its place asks for. `path` grows from the inside out."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.path = ""
+
+    def under(self, key: str | int) -> FieldError:
+        """The same error one level further out: `key` is a map key or an index."""
+        step = f"[{key}]" if isinstance(key, int) else key
+        if not self.path:
+            self.path = step
+        elif self.path.startswith("["):
+            self.path = step + self.path
+        else:
+            self.path = f"{step}.{self.path}"
+        return self
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}" if self.path else self.reason
+
+    def to_ipc(self, where: str) -> IpcError:
+        """As the `bad_request` that a server answers; `where` names the method or frame."""
+        return IpcError(ErrorCode.BAD_REQUEST, f"{where}: {self}")
+
+
+def _kind(value: object) -> str:
+    names = {type(None): "nil", bool: "a boolean", int: "an integer", float: "a float", str: "text"}
+    names |= {bytes: "binary", list: "an array", tuple: "an array", dict: "a map"}
+    return names.get(type(value), type(value).__name__)
+
+
+def as_text(value: object, max_bytes: int = MAX_TEXT, min_bytes: int = 0) -> str:
+    """A str whose UTF-8 form has `min_bytes` to `max_bytes` bytes."""
+    if type(value) is not str:
+        raise FieldError(f"text is expected, not {_kind(value)}")
+    # A character has one to four bytes: only what lies between needs counting.
+    if len(value) * 4 > max_bytes or len(value) < min_bytes:
+        try:
+            size = len(value.encode())
+        except UnicodeEncodeError:
+            raise FieldError("the text is not valid Unicode") from None
+        if size > max_bytes:
+            raise FieldError(f"{size} bytes of text, at most {max_bytes} are allowed")
+        if size < min_bytes:
+            raise FieldError(f"{size} bytes of text, at least {min_bytes} are needed")
+    return value
+
+
+def as_binary(value: object, max_bytes: int = INT64_MAX, min_bytes: int = 0) -> bytes:
+    """A bytes of `min_bytes` to `max_bytes` bytes."""
+    if type(value) is not bytes:
+        raise FieldError(f"binary is expected, not {_kind(value)}")
+    size = len(value)
+    if not min_bytes <= size <= max_bytes:
+        if min_bytes == max_bytes:
+            raise FieldError(f"{size} bytes, exactly {max_bytes} are needed")
+        if size > max_bytes:
+            raise FieldError(f"{size} bytes, at most {max_bytes} are allowed")
+        raise FieldError(f"{size} bytes, at least {min_bytes} are needed")
+    return value
+
+
+def as_integer(value: object, low: int = INT64_MIN, high: int = INT64_MAX) -> int:
+    """An int in `low`..`high` (a bool or a float is none)."""
+    if type(value) is not int:
+        raise FieldError(f"an integer is expected, not {_kind(value)}")
+    if not low <= value <= high:
+        raise FieldError(f"{value} is outside {low}..{high}")
+    return value
+
+
+def as_number(value: object, *, finite: bool = True) -> float:
+    """An int or float as float; infinities and NaN only with `finite=False`."""
+    if type(value) is not float and type(value) is not int:
+        raise FieldError(f"a number is expected, not {_kind(value)}")
+    number = float(value)
+    if finite and not isfinite(number):
+        raise FieldError(f"{number} is not a finite number")
+    return number
+
+
+def as_boolean(value: object) -> bool:
+    """A bool."""
+    if type(value) is not bool:
+        raise FieldError(f"a boolean is expected, not {_kind(value)}")
+    return value
+
+
+def as_array(value: object, max_items: int = MAX_ITEMS) -> list[object] | tuple[object, ...]:
+    """A list or tuple of at most `max_items` elements."""
+    if type(value) is not list and type(value) is not tuple:
+        raise FieldError(f"an array is expected, not {_kind(value)}")
+    if len(value) > max_items:
+        raise FieldError(f"{len(value)} elements, at most {max_items} are allowed")
+    return value
+
+
+def as_map(value: object, max_items: int = MAX_ITEMS) -> dict[str, object]:
+    """A dict with str keys, of at most `max_items` entries."""
+    if type(value) is not dict:
+        raise FieldError(f"a map is expected, not {_kind(value)}")
+    if len(value) > max_items:
+        raise FieldError(f"{len(value)} entries, at most {max_items} are allowed")
+    for key in value:
+        if type(key) is not str:
+            raise FieldError(f"the key {key!r} of a map is no text")
+    return value
+
+
+class Fields:
+    """Typed getters over a decoded map. `where` names the method or frame in errors.
+
+    A key that is absent or nil is an error in the plain getters and yields `default` in the `optional_…`
+    ones. Every failure is an `IpcError` with `bad_request` that names the place and the key.
+    """
+
+    __slots__ = ("_body", "_where")
+
+    def __init__(self, body: Mapping[str, object], where: str) -> None:
+        self._body = body
+        self._where = where
+
+    def _get(self, key: str, read: Callable[[object], T]) -> T:
+        value = self._body.get(key)
+        if value is None:
+            raise FieldError("is missing").under(key).to_ipc(self._where)
+        try:
+            return read(value)
+        except FieldError as error:
+            raise error.under(key).to_ipc(self._where) from None
+
+    def has(self, key: str) -> bool:
+        """Whether the key is there and not nil."""
+        return self._body.get(key) is not None
+
+    def text(self, key: str, *, max_bytes: int = MAX_TEXT) -> str:
+        return self._get(key, lambda value: as_text(value, max_bytes))
+
+    def optional_text(self, key: str, default: T, *, max_bytes: int = MAX_TEXT) -> str | T:
+        return self.text(key, max_bytes=max_bytes) if self.has(key) else default
+
+    def binary(self, key: str, *, length: int | None = None, max: int = INT64_MAX) -> bytes:  # noqa: A002
+        """`length`: exactly so many bytes; `max`: at most so many."""
+        low, high = (0, max) if length is None else (length, length)
+        return self._get(key, lambda value: as_binary(value, high, low))
+
+    def optional_binary(
+        self,
+        key: str,
+        default: T,
+        *,
+        length: int | None = None,
+        max: int = INT64_MAX,  # noqa: A002
+    ) -> bytes | T:
+        return self.binary(key, length=length, max=max) if self.has(key) else default
+
+    def integer(self, key: str, low: int = INT64_MIN, high: int = INT64_MAX) -> int:
+        return self._get(key, lambda value: as_integer(value, low, high))
+
+    def optional_integer(self, key: str, default: T, low: int = INT64_MIN, high: int = INT64_MAX) -> int | T:
+        return self.integer(key, low, high) if self.has(key) else default
+
+    def boolean(self, key: str) -> bool:
+        return self._get(key, as_boolean)
+
+    def optional_boolean(self, key: str, default: T) -> bool | T:
+        return self.boolean(key) if self.has(key) else default
+
+    def texts(self, key: str, max_items: int = MAX_ITEMS, *, max_bytes: int = MAX_TEXT) -> list[str]:
+        """An array of texts, each of at most `max_bytes` bytes."""
+        return self._get(key, lambda value: _each(value, max_items, lambda item: as_text(item, max_bytes)))
+
+    def optional_texts(
+        self, key: str, default: T, max_items: int = MAX_ITEMS, *, max_bytes: int = MAX_TEXT
+    ) -> list[str] | T:
+        return self.texts(key, max_items, max_bytes=max_bytes) if self.has(key) else default
+
+    def integers(
+        self, key: str, max_items: int = MAX_ITEMS, *, low: int = INT64_MIN, high: int = INT64_MAX
+    ) -> list[int]:
+        """An array of integers, each in `low`..`high`."""
+        return self._get(key, lambda value: _each(value, max_items, lambda item: as_integer(item, low, high)))
+
+
+def _each(value: object, max_items: int, read: Callable[[object], T]) -> list[T]:
+    items: list[T] = []
+    for index, item in enumerate(as_array(value, max_items)):
+        try:
+            items.append(read(item))
+        except FieldError as error:
+            raise error.under(index) from None
+    return items
