@@ -1,0 +1,91 @@
+"""The message cache: what can be offered with IHAVE and handed out for IWANT."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from kernel_proc.relay.rpc import encode_message
+
+__all__ = ["CachedMessage", "MessageCache"]
+
+
+class CachedMessage:
+    """A message in the cache; its frame is encoded when first needed and then shared by all who get it."""
+
+    __slots__ = ("_frame", "data", "message_id", "served", "topic", "topic_name", "window")
+
+    def __init__(self, topic: bytes, topic_name: str, message_id: bytes, data: bytes, window: int) -> None:
+        self.topic = topic
+        self.topic_name = topic_name
+        self.message_id = message_id
+        self.data = data
+        self.window = window
+        self.served: dict[str, int] | None = None
+        self._frame: bytes | None = None
+
+    @property
+    def frame(self) -> bytes:
+        if self._frame is None:
+            self._frame = encode_message(self.topic, self.data)
+        return self._frame
+
+
+class MessageCache:
+    """Messages of the last `length` heartbeats, those of the last `gossip` offered; bounded by `max_bytes`.
+
+    Keyed by message id alone, as IWANT asks; the same bytes on a second topic replace the first entry.
+    """
+
+    def __init__(self, length: int, gossip: int, max_bytes: int) -> None:
+        self._length = length
+        self._gossip = gossip
+        self._max_bytes = max_bytes
+        self._by_id: dict[bytes, CachedMessage] = {}
+        self._window = 0
+        self._ids: deque[dict[str, list[bytes]]] = deque([{}], maxlen=gossip)
+        self.bytes = 0
+        self.evicted = 0
+        """Messages that left before their time because of `max_bytes`."""
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def put(self, topic: bytes, topic_name: str, message_id: bytes, data: bytes) -> CachedMessage:
+        known = self._by_id.pop(message_id, None)
+        if known is not None:
+            self.bytes -= len(known.data)
+        message = CachedMessage(topic, topic_name, message_id, data, self._window)
+        self._by_id[message_id] = message
+        self.bytes += len(data)
+        ids = self._ids[0].get(topic_name)
+        if ids is None:
+            self._ids[0][topic_name] = [message_id]
+        else:
+            ids.append(message_id)
+        while self.bytes > self._max_bytes:
+            self._drop_oldest()
+            self.evicted += 1
+        return message
+
+    def get(self, message_id: bytes) -> CachedMessage | None:
+        return self._by_id.get(message_id)
+
+    def gossip_ids(self, topic: str) -> Sequence[bytes]:
+        """Ids of `topic` in the gossip windows that are still in the cache, the newest window first."""
+        return [i for window in self._ids for i in window.get(topic, ()) if i in self._by_id]
+
+    def shift(self) -> None:
+        """One heartbeat has passed."""
+        self._window += 1
+        self._ids.appendleft({})
+        oldest = self._window - self._length + 1
+        while self._by_id:
+            message = next(iter(self._by_id.values()))  # insertion order is age
+            if message.window >= oldest:
+                break
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        message = self._by_id.pop(next(iter(self._by_id)))
+        self.bytes -= len(message.data)

@@ -1,0 +1,114 @@
+"""Lazy push: IHAVE and IWANT with their budgets, and IDONTWANT."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kernel_proc.relay.rpc import IHave
+from kernel_proc.relay.state import Peer, RouterState, Topic
+
+__all__ = ["Gossip"]
+
+
+class Gossip:
+    """The gossip part of the router core."""
+
+    def __init__(self, state: RouterState) -> None:
+        self._s = state
+        self._p = state.params
+
+    def _trusted(self, peer: Peer, now: float) -> bool:
+        return self._s.score(peer, now) >= self._s.score_params.gossip_threshold
+
+    def on_ihave(self, peer: Peer, ihave: IHave, now: float) -> None:
+        """Ask for what is new among the ids offered, within the budget of this heartbeat."""
+        s = self._s
+        peer.ihave_count += 1
+        topic = s.topics.get(ihave.topic)
+        if (
+            peer.ihave_count > self._p.max_ihave_messages
+            or peer.asked_ids >= self._p.max_ihave_length
+            or topic is None
+            or not topic.subscribed
+            or not self._trusted(peer, now)
+        ):
+            s.counters["ihave_ignored"] += 1
+            return
+        offered = ihave.message_ids[: self._p.max_ihave_length]
+        wanted = [
+            i for i in dict.fromkeys(offered) if i not in topic.seen and not s.promises.is_asked(i, now)
+        ]
+        room = self._p.max_ihave_length - peer.asked_ids
+        if len(wanted) > room:
+            wanted = s.rng.sample(wanted, room)
+        if not wanted:
+            return
+        peer.asked_ids += len(wanted)
+        s.counters["iwant_sent"] += len(wanted)
+        s.promises.ask(peer.peer_id, wanted, now, s.rng)
+        s.outgoing(peer).control.iwant.extend(wanted)
+
+    def on_iwant(self, peer: Peer, ids: Sequence[bytes], now: float) -> None:
+        """Queue what is asked for and cached: a message a few times per peer, so many bytes per heartbeat."""
+        if not self._trusted(peer, now):
+            self._s.counters["iwant_refused"] += len(ids)
+            return
+        for message_id in ids:
+            message = self._s.cache.get(message_id)
+            if message is None:
+                continue
+            if message.served is None:
+                message.served = {}
+            times = message.served.get(peer.peer_id, 0)
+            size = len(message.data)
+            if times >= self._p.iwant_retransmissions or peer.served_bytes + size > self._p.iwant_bytes:
+                self._s.counters["iwant_refused"] += 1
+                continue
+            message.served[peer.peer_id] = times + 1
+            peer.served_bytes += size
+            self._s.counters["iwant_served"] += 1
+            self._s.outgoing(peer).messages.append(message)
+
+    def on_idontwant(self, peer: Peer, ids: Sequence[bytes]) -> None:
+        room = self._p.max_idontwant - len(peer.dont_want)
+        peer.dont_want.update(ids[:room] if room > 0 else ())
+        self._s.counters["idontwant_received"] += len(ids)
+
+    def announce(self, topic: Topic, message_id: bytes, source: str | None) -> None:
+        """Tell the mesh that a large message has come and need not be sent to us any more."""
+        for peer in topic.mesh.values():
+            if peer.peer_id != source:
+                self._s.outgoing(peer).control.idontwant.append(message_id)
+                self._s.counters["idontwant_sent"] += 1
+
+    def emit(self, topic: str, excluded: dict[str, Peer], now: float) -> None:
+        """Offer recent ids to peers of the topic outside `excluded` (its mesh or fan-out)."""
+        s, p = self._s, self._p
+        ids = s.cache.gossip_ids(topic)
+        if not ids:
+            return
+        peers = [
+            peer
+            for peer in s.subscribers_of(topic)
+            if peer.peer_id not in excluded and self._trusted(peer, now)
+        ]
+        count = min(len(peers), max(p.d_lazy, int(p.gossip_factor * len(peers))))
+        for peer in s.rng.sample(peers, count):
+            # Each peer gets its own choice of too many ids, so that together they cover more.
+            chosen = ids if len(ids) <= p.max_ihave_length else s.rng.sample(ids, p.max_ihave_length)
+            s.outgoing(peer).control.ihave.append(IHave(topic, chosen))
+
+    def heartbeat(self, tick: int, now: float) -> None:
+        """New budgets; broken promises; old IDONTWANT."""
+        s = self._s
+        for peer_id, count in s.promises.broken(now).items():
+            s.counters["promises_broken"] += count
+            peer = s.peers.get(peer_id)
+            if peer is not None:
+                s.punish(peer, count * s.score_params.broken_promise, now)
+        turn = tick % self._p.history_gossip == 0
+        for peer in s.peers.values():
+            peer.ihave_count = peer.asked_ids = peer.served_bytes = 0
+            if turn and (peer.dont_want or peer.dont_want_old):
+                peer.dont_want_old = peer.dont_want
+                peer.dont_want = set()

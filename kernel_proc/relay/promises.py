@@ -1,0 +1,64 @@
+"""What peers have offered (IHAVE) and we have asked for (IWANT): asked once at a time, and kept or broken."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+
+__all__ = ["Promises"]
+
+
+class Promises:
+    """Ids on their way.
+
+    One id of each IWANT, chosen at random, is a *promise*: if nobody has delivered that message `followup`
+    seconds later, the peer that offered it has broken its word (GossipSub v1.1, P7). Every id asked for is
+    also kept for `retry` seconds, so that the same offer from a second peer does not fetch it twice.
+    """
+
+    def __init__(self, followup: float, retry: float) -> None:
+        self._followup = followup
+        self._retry = retry
+        self._promises: dict[bytes, dict[str, float]] = {}
+        self._asked: dict[bytes, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._asked)
+
+    def is_asked(self, message_id: bytes, now: float) -> bool:
+        """Somebody was asked for it a moment ago."""
+        until = self._asked.get(message_id)
+        return until is not None and now < until
+
+    def ask(self, peer: str, ids: Sequence[bytes], now: float, rng: Random) -> None:
+        """`ids` (not empty) are being asked of `peer`."""
+        until = now + self._retry
+        for message_id in ids:
+            self._asked[message_id] = until
+        self._promises.setdefault(rng.choice(ids), {}).setdefault(peer, now + self._followup)
+
+    def arrived(self, message_id: bytes) -> None:
+        """The message came, from whomever, valid or not."""
+        if self._asked:
+            self._asked.pop(message_id, None)
+        if self._promises:
+            self._promises.pop(message_id, None)
+
+    def forget_peer(self, peer: str) -> None:
+        for message_id in [i for i, peers in self._promises.items() if peer in peers]:
+            del self._promises[message_id][peer]
+            if not self._promises[message_id]:
+                del self._promises[message_id]
+
+    def broken(self, now: float) -> dict[str, int]:
+        """Broken promises by peer since the last call."""
+        self._asked = {i: until for i, until in self._asked.items() if now < until}
+        count: dict[str, int] = {}
+        for message_id, peers in list(self._promises.items()):
+            for peer, until in list(peers.items()):
+                if now >= until:
+                    del peers[peer]
+                    count[peer] = count.get(peer, 0) + 1
+            if not peers:
+                del self._promises[message_id]
+        return count

@@ -1,0 +1,333 @@
+"""The GossipSub router as a state machine: no I/O, no clock, no task.
+
+The shell feeds it what happens (peers, subscriptions, control, message ids, heartbeats), each call with the
+time, and collects what is to be sent with `take_pending`. Messages take the short way: `screen` says whether
+a copy is new, `accept` to whom it is to be forwarded. Nothing in here costs more per message with more peers,
+except the forwarding itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from random import Random
+from typing import NamedTuple
+
+from kernel_proc.relay.cache import CachedMessage
+from kernel_proc.relay.gossip import Gossip
+from kernel_proc.relay.mesh import Mesh
+from kernel_proc.relay.params import GossipParams, ScoreParams
+from kernel_proc.relay.rpc import Control, Subscription
+from kernel_proc.relay.scores import ScoreParts
+from kernel_proc.relay.seen import SeenCache
+from kernel_proc.relay.state import Outgoing, Peer, PxOffer, RouterState, Topic
+
+__all__ = ["PublishPlan", "Router"]
+
+_CONFIRM_WITHIN = 10.0
+"""Seconds a peer has to repeat its subscriptions after it replaced its stream."""
+
+
+class PublishPlan(NamedTuple):
+    message: CachedMessage
+    targets: Sequence[str]
+    duplicate: bool
+    """The message was seen before; without `force` there are no targets."""
+
+
+class Router:
+    """GossipSub v1.1 for Waku relay. All times are seconds of one monotonic clock."""
+
+    def __init__(self, gossip: GossipParams, score: ScoreParams, rng: Random) -> None:
+        self._s = RouterState(gossip, score, rng)
+        self._mesh = Mesh(self._s)
+        self._gossip = Gossip(self._s)
+        self._tick = 0
+        self._idontwant_above = gossip.idontwant_threshold
+
+    # -- peers ------------------------------------------------------------------------------------------
+
+    def add_peer(self, peer_id: str, ip: str, *, outbound: bool) -> None:
+        """A connected peer speaks relay. Nothing happens if it is known."""
+        s = self._s
+        if peer_id not in s.peers:
+            s.peers[peer_id] = Peer(peer_id, outbound, s.scores.connect(peer_id, ip))
+
+    def remove_peer(self, peer_id: str, now: float) -> None:
+        """The peer is gone. Its back-offs and a negative score stay."""
+        s = self._s
+        peer = s.peers.pop(peer_id, None)
+        if peer is None:
+            return
+        for name in list(peer.topics):
+            self._unsubscribed(peer, name)
+        for topic in s.topics.values():  # a GRAFT may have come without a subscription
+            if peer_id in topic.mesh:
+                s.ungraft(peer, topic)
+        s.scores.disconnect(peer_id, now)
+        s.promises.forget_peer(peer_id)
+        s.pending.pop(peer_id, None)
+
+    def peer(self, peer_id: str) -> Peer | None:
+        return self._s.peers.get(peer_id)
+
+    def hello(self, peer_id: str) -> Outgoing:
+        """What a new stream to a peer begins with: all our subscriptions, and the mesh as we see it.
+
+        It takes the place of everything that was still waiting for that peer.
+        """
+        s = self._s
+        waiting = s.pending.pop(peer_id, None)
+        hello = Outgoing()
+        for topic in s.topics.values():
+            if topic.subscribed:
+                hello.subscriptions.append(Subscription(True, topic.name))
+                if peer_id in topic.mesh:
+                    hello.control.graft.append(topic.name)
+        if waiting is not None:
+            hello.control.prune = waiting.control.prune
+            hello.messages = waiting.messages
+        return hello
+
+    def stream_replaced(self, peer_id: str, now: float) -> None:
+        """The peer opened another stream to us: what it does not subscribe again within seconds is over."""
+        peer = self._s.peers.get(peer_id)
+        if peer is not None and peer.topics:
+            peer.unconfirmed = set(peer.topics)
+            peer.unconfirmed_until = now + _CONFIRM_WITHIN
+
+    def malformed(self, peer_id: str, now: float) -> None:
+        """The peer sent bytes that are no RPC."""
+        peer = self._s.peers.get(peer_id)
+        if peer is not None:
+            self._s.punish(peer, self._s.score_params.malformed_rpc, now)
+
+    # -- topics -----------------------------------------------------------------------------------------
+
+    def subscribe(self, name: str, now: float) -> bool:
+        """Join a topic; False if we are on it already."""
+        s = self._s
+        topic = s.topics.get(name)
+        if topic is None:
+            topic = s.topics[name] = Topic(name, SeenCache(s.params.seen_ttl, s.params.seen_max, now))
+        elif topic.subscribed:
+            return False
+        topic.subscribed = True
+        s.by_raw[topic.raw] = topic
+        for peer in s.peers.values():
+            s.outgoing(peer).subscriptions.append(Subscription(True, name))
+        self._mesh.join(topic, now)
+        s.changed.add(name)
+        return True
+
+    def unsubscribe(self, name: str, now: float) -> bool:
+        """Leave a topic; False if we are not on it. What was seen on it stays seen for its time."""
+        s = self._s
+        topic = s.topics.get(name)
+        if topic is None or not topic.subscribed:
+            return False
+        self._mesh.leave(topic, now)
+        topic.subscribed = False
+        del s.by_raw[topic.raw]
+        for peer in s.peers.values():
+            s.outgoing(peer).subscriptions.append(Subscription(False, name))
+        s.changed.add(name)
+        return True
+
+    def subscriptions(self) -> list[str]:
+        return [topic.name for topic in self._s.topics.values() if topic.subscribed]
+
+    def topic_of(self, raw: bytes) -> Topic | None:
+        """The subscribed topic with these bytes as its name."""
+        return self._s.by_raw.get(raw)
+
+    # -- control ----------------------------------------------------------------------------------------
+
+    def on_subscriptions(self, peer: Peer, subscriptions: Iterable[Subscription], now: float) -> None:
+        s = self._s
+        wanting: dict[str, Topic] = {}
+        for subscribe, name in subscriptions:
+            peer.unconfirmed.discard(name)
+            if not subscribe:
+                if name in peer.topics:
+                    self._unsubscribed(peer, name)
+            elif name not in peer.topics:
+                if len(peer.topics) >= s.params.max_topics_per_peer:
+                    s.counters["topics_over_limit"] += 1
+                    continue
+                peer.topics.add(name)
+                s.subscribers.setdefault(name, {})[peer.peer_id] = peer
+                s.changed.add(name)
+                topic = s.topics.get(name)
+                if topic is not None and topic.subscribed and len(topic.mesh) < s.params.d_low:
+                    wanting[name] = topic
+        for topic in wanting.values():  # a mesh that wants for peers need not wait for the heartbeat
+            self._mesh.maintain(topic, now)
+
+    def on_control(self, peer: Peer, control: Control, now: float) -> None:
+        for name in control.graft:
+            self._mesh.on_graft(peer, name, now)
+        for prune in control.prune:
+            self._mesh.on_prune(peer, prune, now)
+        for ihave in control.ihave:
+            self._gossip.on_ihave(peer, ihave, now)
+        if control.iwant:
+            self._gossip.on_iwant(peer, control.iwant, now)
+        if control.idontwant:
+            self._gossip.on_idontwant(peer, control.idontwant)
+
+    def _unsubscribed(self, peer: Peer, name: str) -> None:
+        s = self._s
+        peer.topics.discard(name)
+        subscribers = s.subscribers.get(name)
+        if subscribers is not None:
+            subscribers.pop(peer.peer_id, None)
+            if not subscribers:
+                del s.subscribers[name]
+        fanout = s.fanout.get(name)
+        if fanout is not None:
+            fanout.pop(peer.peer_id, None)
+        topic = s.topics.get(name)
+        if topic is not None and peer.peer_id in topic.mesh:
+            s.ungraft(peer, topic)
+        s.changed.add(name)
+
+    # -- messages ---------------------------------------------------------------------------------------
+
+    def screen(self, topic: Topic, message_id: bytes) -> bool:
+        """A copy has come, from whomever: is it new? It only counts as seen once it is accepted."""
+        self._s.promises.arrived(message_id)
+        return message_id not in topic.seen
+
+    def accept(
+        self, source: Peer | None, topic: Topic, message_id: bytes, data: bytes, now: float
+    ) -> tuple[CachedMessage, list[str]]:
+        """A valid new message: remember it; returns it with the peers to forward it to."""
+        s = self._s
+        topic.seen.add(message_id, now)
+        message = s.cache.put(topic.raw, topic.name, message_id, data)
+        source_id = None
+        if source is not None:
+            s.scores.delivered_first(source.score, topic.name)
+            source_id = source.peer_id
+        if len(data) > self._idontwant_above:
+            self._gossip.announce(topic, message_id, source_id)
+        targets = []
+        for peer_id, peer in topic.mesh.items():
+            if peer_id == source_id:
+                continue
+            if peer.wants(message_id):
+                targets.append(peer_id)
+            else:
+                s.counters["idontwant_saved"] += 1
+        return message, targets
+
+    def reject(self, source: Peer, topic: Topic, now: float) -> None:
+        """The peer passed on something invalid (P4)."""
+        self._s.scores.delivered_invalid(source.score, topic.name)
+        self._s.judge(source, now)
+
+    def publish(self, name: str, message_id: bytes, data: bytes, now: float, *, force: bool) -> PublishPlan:
+        """An own message: whom to send it to. With flood publish that is every peer of the topic that is good
+        enough; otherwise the mesh, or the fan-out of a topic we are not subscribed to."""
+        s = self._s
+        topic = s.topics.get(name)
+        if topic is None:
+            topic = s.topics[name] = Topic(name, SeenCache(s.params.seen_ttl, s.params.seen_max, now))
+        duplicate = message_id in topic.seen
+        cached = s.cache.get(message_id)
+        if duplicate and not force:
+            known = cached or CachedMessage(topic.raw, name, message_id, data, 0)
+            return PublishPlan(known, (), duplicate=True)
+        topic.seen.add(message_id, now)
+        message = s.cache.put(topic.raw, name, message_id, data)
+        candidates: Iterable[Peer]
+        if s.params.flood_publish:
+            candidates = s.subscribers_of(name)
+        elif topic.subscribed:
+            candidates = topic.mesh.values()
+        else:
+            candidates = self._mesh.fanout_for(name, now)
+        threshold = s.score_params.publish_threshold
+        targets = [peer.peer_id for peer in candidates if s.score(peer, now) >= threshold]
+        return PublishPlan(message, targets, duplicate)
+
+    # -- time -------------------------------------------------------------------------------------------
+
+    def heartbeat(self, now: float) -> None:
+        s = self._s
+        self._tick += 1
+        s.scores.tick(now)
+        self._gossip.heartbeat(self._tick, now)
+        for peer in s.peers.values():
+            s.judge(peer, now)
+            if peer.unconfirmed and now >= peer.unconfirmed_until:
+                for name in peer.unconfirmed:
+                    self._unsubscribed(peer, name)
+                peer.unconfirmed = set()
+        for topic in list(s.topics.values()):
+            topic.seen.expire(now)
+            if topic.subscribed:
+                self._mesh.maintain(topic, now)
+                self._gossip.emit(topic.name, topic.mesh, now)
+            elif not len(topic.seen):
+                del s.topics[topic.name]
+        self._mesh.maintain_fanout(now)
+        for name, fanout in s.fanout.items():
+            self._gossip.emit(name, fanout, now)
+        s.cache.shift()
+        s.backoffs.expire(now, s.params.backoff_slack)
+
+    # -- results ----------------------------------------------------------------------------------------
+
+    def take_pending(self) -> dict[str, Outgoing]:
+        """What is to be sent, by peer; the caller sends it."""
+        pending = self._s.pending
+        if pending:
+            self._s.pending = {}
+        return pending
+
+    def take_changed(self) -> set[str]:
+        changed = self._s.changed
+        if changed:
+            self._s.changed = set()
+        return changed
+
+    def take_bad_peers(self) -> list[str]:
+        bad = self._s.bad_peers
+        if bad:
+            self._s.bad_peers = []
+        return bad
+
+    def take_px_offers(self) -> list[PxOffer]:
+        offers = self._s.px_offers
+        if offers:
+            self._s.px_offers = []
+        return offers
+
+    # -- looking in -------------------------------------------------------------------------------------
+
+    def mesh_peers(self, topic: str) -> list[str]:
+        entry = self._s.topics.get(topic)
+        return [] if entry is None else list(entry.mesh)
+
+    def topic_peers(self, topic: str) -> list[str]:
+        return list(self._s.subscribers.get(topic, ()))
+
+    def peers(self) -> list[str]:
+        return list(self._s.peers)
+
+    def score_parts(self, peer_id: str, now: float) -> ScoreParts | None:
+        peer = self._s.peers.get(peer_id)
+        return None if peer is None else self._s.scores.parts(peer.score, now)
+
+    def counters(self) -> dict[str, int]:
+        s = self._s
+        return {
+            **s.counters,
+            "cache_messages": len(s.cache),
+            "cache_bytes": s.cache.bytes,
+            "cache_evicted": s.cache.evicted,
+            "seen_ids": sum(len(topic.seen) for topic in s.topics.values()),
+            "seen_early_turns": sum(topic.seen.early_turns for topic in s.topics.values()),
+            "backoffs": len(s.backoffs),
+        }
