@@ -1,0 +1,93 @@
+"""The one door to py-libp2p: everything this room takes from the library is taken from here.
+
+Three things happen at this door and nowhere else:
+
+* the version is asserted, because this room stands on internals of exactly that release;
+* the logging set-up that `import libp2p` performs is undone: the library may log through the ordinary
+  hierarchy, and the process decides what becomes of it;
+* only what is sound is let in: keys, peer ids, the noise XX handshake, the identify message. Connections,
+  muxers and streams are this room's own (see `host`), since the library's end the process on a
+  malformed frame, go deaf after 250 inbound connections and do not enforce the receive window.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+REQUIRED_VERSION = "0.8.1"
+
+
+class WrongLibp2pVersion(ImportError):
+    """The installed py-libp2p is not the release this room was written and tested against."""
+
+
+def check_version(installed: str) -> None:
+    """Raise WrongLibp2pVersion unless `installed` is the pinned release."""
+    if installed != REQUIRED_VERSION:
+        raise WrongLibp2pVersion(
+            f"py-libp2p {REQUIRED_VERSION} is required, {installed} is installed: "
+            f"install the locked requirements (pip install 'libp2p=={REQUIRED_VERSION}')"
+        )
+
+
+@contextmanager
+def _logging_untouched() -> Iterator[None]:
+    """Keep the import from opening log files or threads, then put its logger back into the hierarchy."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    debug = os.environ.pop("LIBP2P_DEBUG", None)  # with it set, the import opens a file and a thread
+    try:
+        yield
+    finally:
+        if debug is not None:
+            os.environ["LIBP2P_DEBUG"] = debug
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        library = logging.getLogger("libp2p")
+        library.handlers.clear()
+        library.propagate = True
+        # Every failure reaches us as an exception and is counted; the library's own lines would let strangers
+        # write our log, and its debug lines come by the hundred per handshake.
+        library.setLevel(logging.CRITICAL)
+        logging.getLogger("multiaddr").setLevel(logging.WARNING)
+
+
+check_version(importlib.metadata.version("libp2p"))
+
+with _logging_untouched(), warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # the library's own deprecations are not ours to fix
+    import multiaddr
+    from libp2p.abc import IRawConnection
+    from libp2p.connection_types import ConnectionType
+    from libp2p.crypto.keys import KeyPair
+    from libp2p.crypto.secp256k1 import Secp256k1PrivateKey
+    from libp2p.crypto.x25519 import create_new_key_pair as create_x25519_key_pair
+    from libp2p.identity.identify.pb.identify_pb2 import Identify
+    from libp2p.peer.id import ID
+    from libp2p.security.noise.io import NoiseTransportReadWriter
+    from libp2p.security.noise.patterns import PatternXX
+    from libp2p.security.secure_session import SecureSession
+
+Multiaddr = multiaddr.Multiaddr
+
+__all__ = [
+    "ID",
+    "REQUIRED_VERSION",
+    "ConnectionType",
+    "IRawConnection",
+    "Identify",
+    "KeyPair",
+    "Multiaddr",
+    "NoiseTransportReadWriter",
+    "PatternXX",
+    "Secp256k1PrivateKey",
+    "SecureSession",
+    "WrongLibp2pVersion",
+    "check_version",
+    "create_x25519_key_pair",
+]

@@ -1,0 +1,93 @@
+"""Who may connect: caps before the handshake and after it. Pure: counts only, no sockets."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from kernel_proc.p2p.addresses import ip_group
+from kernel_proc.p2p.limits import HostLimits
+
+
+class Admission:
+    """Counts connections against the limits.
+
+    An inbound connection is `admit`ted on accept (before a byte is read), `established` after its handshake and
+    `release`d in the end; an outbound one is only established and released. A refusal is the name of the counter
+    that it is booked under.
+    """
+
+    def __init__(self, limits: HostLimits) -> None:
+        self._limits = limits
+        self._half_open: Counter[str] = Counter()
+        self._inbound: Counter[str] = Counter()
+        self._inbound_total = 0
+        self._half_open_total = 0
+        self._outbound_total = 0
+        self._per_peer: Counter[str] = Counter()
+
+    @property
+    def half_open(self) -> int:
+        """Inbound connections in their handshake."""
+        return self._half_open_total
+
+    @property
+    def established(self) -> int:
+        """Connections past their handshake, both directions."""
+        return self._inbound_total + self._outbound_total
+
+    def admit(self, ip: str) -> str | None:
+        """Take a half-open slot for an inbound connection, or say why not."""
+        limits, group = self._limits, ip_group(ip)
+        if self._half_open_total >= limits.max_half_open:
+            return "refused_half_open"
+        if limits.max_half_open_per_ip and self._half_open[group] >= limits.max_half_open_per_ip:
+            return "refused_half_open_ip"
+        if limits.max_per_ip and self._inbound[group] + self._half_open[group] >= limits.max_per_ip:
+            return "refused_ip"
+        # Half-open ones do not count here: strangers who never finish must not keep the finished out.
+        if self._inbound_total >= limits.max_inbound or self.established >= limits.max_connections:
+            return "refused_total"
+        self._half_open[group] += 1
+        self._half_open_total += 1
+        return None
+
+    def settle(self, ip: str) -> None:
+        """Give the half-open slot back: the handshake is over, one way or the other."""
+        self._decrement(self._half_open, ip_group(ip))
+        self._half_open_total -= 1
+
+    def establish(self, peer_id: str, ip: str, *, inbound: bool) -> str | None:
+        """Take a slot for a connection past its handshake, or say why not."""
+        limits = self._limits
+        if self._per_peer[peer_id] >= limits.max_per_peer:
+            return "refused_peer"
+        if self.established >= limits.max_connections or (
+            inbound and self._inbound_total >= limits.max_inbound
+        ):
+            return "refused_total"
+        self._per_peer[peer_id] += 1
+        if inbound:
+            self._inbound[ip_group(ip)] += 1
+            self._inbound_total += 1
+        else:
+            self._outbound_total += 1
+        return None
+
+    def release(self, peer_id: str, ip: str, *, inbound: bool) -> None:
+        """Give the slot of `establish` back."""
+        self._decrement(self._per_peer, peer_id)
+        if inbound:
+            self._decrement(self._inbound, ip_group(ip))
+            self._inbound_total -= 1
+        else:
+            self._outbound_total -= 1
+
+    def can_dial(self) -> bool:
+        """Whether there is room for one more outbound connection."""
+        return self.established < self._limits.max_connections
+
+    @staticmethod
+    def _decrement(counter: Counter[str], key: str) -> None:
+        counter[key] -= 1
+        if not counter[key]:
+            del counter[key]  # no memory for strangers who left

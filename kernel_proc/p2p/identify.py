@@ -1,0 +1,81 @@
+"""Identify 1.0.0 and its push: what each side tells the other about itself. Spec: libp2p/specs/identify."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from google.protobuf.message import DecodeError
+
+from kernel_proc.p2p import addresses, varint
+from kernel_proc.p2p._errors import ProtocolViolation
+from kernel_proc.p2p._libp2p import Identify
+from kernel_proc.p2p.api import PeerIdentity, PeerIdText
+from kernel_proc.p2p.multistream import Duplex
+
+PROTOCOL = "/ipfs/id/1.0.0"
+PUSH_PROTOCOL = "/ipfs/id/push/1.0.0"
+PROTOCOL_VERSION = "ipfs/0.1.0"
+MAX_MESSAGE = 64 * 1024
+MAX_PROTOCOLS = 512
+MAX_ADDRESSES = 64
+MAX_TEXT = 256
+
+
+def encode(
+    *,
+    public_key: bytes,
+    agent: str,
+    protocols: Iterable[str],
+    listen_addresses: Iterable[str],
+    observed_address: str | None,
+) -> bytes:
+    """One length-prefixed Identify message. `public_key` is the libp2p protobuf form."""
+    message = Identify(
+        protocol_version=PROTOCOL_VERSION,
+        agent_version=agent,
+        public_key=public_key,
+        listen_addrs=[addresses.to_bytes(address) for address in listen_addresses],
+        protocols=protocols,
+    )
+    if observed_address is not None:
+        message.observed_addr = addresses.to_bytes(observed_address)
+    body = message.SerializeToString()
+    return varint.encode(len(body)) + body
+
+
+def decode(peer_id: PeerIdText, body: bytes) -> PeerIdentity:
+    """The identity in one Identify message, cut to sane numbers. Raises ProtocolViolation.
+
+    The peer id is the one that the handshake proved; a message that names another key is a lie and refused.
+    """
+    message = Identify()
+    try:
+        message.ParseFromString(body)
+    except DecodeError:
+        raise ProtocolViolation("identify: not a protobuf message") from None
+    except UnicodeDecodeError:
+        raise ProtocolViolation("identify: text is not UTF-8") from None
+    known = (addresses.from_bytes(raw) for raw in message.listen_addrs[:MAX_ADDRESSES])
+    return PeerIdentity(
+        peer_id=peer_id,
+        agent=message.agent_version[:MAX_TEXT],
+        protocols=tuple(dict.fromkeys(p for p in message.protocols[:MAX_PROTOCOLS] if len(p) <= MAX_TEXT)),
+        listen_addresses=tuple(address for address in known if address is not None),
+        observed_address=addresses.from_bytes(message.observed_addr) if message.observed_addr else None,
+    )
+
+
+async def read(stream: Duplex, peer_id: PeerIdText) -> PeerIdentity:
+    """Read one message. Raises ProtocolViolation, ConnectionEnded, api.StreamClosed."""
+    length, shift = 0, 0
+    while True:
+        byte = (await stream.read_exactly(1))[0]
+        length |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            break
+        shift += 7
+        if shift > 21:
+            raise ProtocolViolation("identify: over-long length")
+    if length > MAX_MESSAGE:
+        raise ProtocolViolation(f"identify: message of {length} bytes")
+    return decode(peer_id, await stream.read_exactly(length))

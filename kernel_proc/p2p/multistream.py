@@ -1,0 +1,97 @@
+"""multistream-select 1.0: how both sides of a byte stream agree on what is spoken over it.
+
+Spec: github.com/multiformats/multistream-select. Used three times per stream of data: for the security layer,
+for the muxer, and for every stream. The initiator sends its header and first proposal in one write, which
+saves a round trip and is allowed by the spec.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Sequence
+from typing import Protocol
+
+from kernel_proc.p2p._errors import NegotiationFailed, ProtocolViolation
+
+HEADER = "/multistream/1.0.0"
+NOT_AVAILABLE = "na"
+MAX_MESSAGE = 1024
+MAX_PROPOSALS = 32
+
+
+class Duplex(Protocol):
+    """What is negotiated over."""
+
+    async def read_exactly(self, count: int) -> bytes: ...
+    async def write(self, data: bytes) -> None: ...
+
+
+def encode_message(text: str) -> bytes:
+    """One message: varint length, text, newline."""
+    body = text.encode() + b"\n"
+    length = len(body)
+    if length < 0x80:
+        return bytes((length,)) + body
+    return bytes((length & 0x7F | 0x80, length >> 7)) + body
+
+
+async def read_message(stream: Duplex) -> str:
+    """One message. Raises ProtocolViolation for a length over MAX_MESSAGE, bad UTF-8 or a missing newline."""
+    length, shift = 0, 0
+    while True:
+        byte = (await stream.read_exactly(1))[0]
+        length |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            break
+        shift += 7
+        if shift > 14:
+            raise ProtocolViolation("multistream: over-long length")
+    if not 0 < length <= MAX_MESSAGE:
+        raise ProtocolViolation(f"multistream: message of {length} bytes")
+    body = await stream.read_exactly(length)
+    if body[-1:] != b"\n":
+        raise ProtocolViolation("multistream: message without newline")
+    try:
+        return body[:-1].decode()
+    except UnicodeDecodeError:
+        raise ProtocolViolation("multistream: message is not UTF-8") from None
+
+
+async def select_one_of(stream: Duplex, protocols: Sequence[str]) -> str:
+    """Propose `protocols` in order; the first that the peer takes.
+
+    Raises NegotiationFailed when it takes none, ProtocolViolation when it does not speak multistream.
+    """
+    first = True
+    for protocol in protocols:
+        proposal = encode_message(protocol)
+        if first:
+            await stream.write(encode_message(HEADER) + proposal)
+            if await read_message(stream) != HEADER:
+                raise ProtocolViolation("multistream: the peer does not speak it")
+            first = False
+        else:
+            await stream.write(proposal)
+        answer = await read_message(stream)
+        if answer == protocol:
+            return protocol
+        if answer != NOT_AVAILABLE:
+            raise ProtocolViolation("multistream: answer to something else")
+    raise NegotiationFailed(f"the peer speaks none of {', '.join(protocols)}")
+
+
+async def answer_select(stream: Duplex, supported: Container[str]) -> str:
+    """Answer the initiator's proposals; the protocol agreed on.
+
+    Raises NegotiationFailed after MAX_PROPOSALS refusals, ProtocolViolation for anything that is not multistream.
+    """
+    if await read_message(stream) != HEADER:
+        raise ProtocolViolation("multistream: the peer does not speak it")
+    # At once: many initiators wait for our header before they propose anything.
+    await stream.write(encode_message(HEADER))
+    for _ in range(MAX_PROPOSALS):
+        proposal = await read_message(stream)
+        if proposal in supported:
+            await stream.write(encode_message(proposal))
+            return proposal
+        await stream.write(encode_message(NOT_AVAILABLE))
+    raise NegotiationFailed("too many proposals")

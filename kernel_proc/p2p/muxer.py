@@ -1,0 +1,354 @@
+"""A muxed connection: one reader, one writer, a bounded send queue, keepalive. Yamux and mplex fill in the frames.
+
+The reader never writes: answers go into the send queue under their own bound, so two peers can never block each
+other. The writer is woken by an event, joins what is queued into as few noise messages and socket writes as
+possible, and no cancelled task can leave half a frame on the wire.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Iterable
+
+import trio
+
+from kernel_proc.p2p._errors import ConnectionEnded, ProtocolViolation
+from kernel_proc.p2p.api import PeerIdText, StreamClosed
+from kernel_proc.p2p.limits import HostLimits
+from kernel_proc.p2p.noise import SecureChannel
+from kernel_proc.p2p.stream import MuxedStream
+
+SEND_BATCH = 128 * 1024
+"""Bytes sealed and handed to the socket at once: the write time-out is for this much."""
+
+Count = Callable[[str], None]
+"""Adds one to a named counter of the host."""
+
+
+class Muxer(abc.ABC):
+    """The part that yamux and mplex share. Errors: `run` raises ConnectionEnded, nothing else of its own."""
+
+    def __init__(self, channel: SecureChannel, *, outbound: bool, limits: HostLimits, count: Count) -> None:
+        self.peer_id: PeerIdText = channel.remote_peer.to_base58()
+        self.outbound = outbound
+        self.limits = limits
+        self.buffered = 0
+        """Unread bytes of all streams."""
+        self.last_received = trio.current_time()
+        self._channel = channel
+        self._count = count
+        self._streams: dict[object, MuxedStream] = {}
+        self._inbound_streams = 0
+        self._outbound_streams = 0
+        self._lingering: set[MuxedStream] = set()
+        self._queue: list[bytes | memoryview] = []
+        self._queued = 0
+        self._control_queued = 0
+        self._waiting_for_room: set[MuxedStream] = set()
+        self._wake_writer = trio.Event()
+        self._sending_since: float | None = None
+        self._ended: str | None = None
+        self._scope = trio.CancelScope()
+        self._accept: Callable[[MuxedStream], None] = self._refuse
+        self._last_tick = trio.current_time()
+        self._ping_waited: float | None = None
+        self._ping_sent_at = 0.0
+
+    # -- life -------------------------------------------------------------------------------------------------
+
+    @property
+    def ended(self) -> str | None:
+        """Why the connection is over; None while it lives."""
+        return self._ended
+
+    async def run(self, accept: Callable[[MuxedStream], None]) -> str:
+        """Read and write until the connection ends; says why it did. `accept` gets each stream the peer opens."""
+        self._accept = accept
+        with self._scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._guard, self._read_loop)
+                nursery.start_soon(self._guard, self._write_loop)
+        self.end("host stopped")
+        assert self._ended is not None
+        return self._ended
+
+    async def _guard(self, loop: Callable[[], object]) -> None:
+        try:
+            await loop()  # type: ignore[misc]
+        except ConnectionEnded as error:
+            if isinstance(error, ProtocolViolation):
+                self._count("protocol_violations")
+            self.end(error.reason)
+        except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
+            self.end("connection lost")
+
+    def end(self, reason: str) -> None:
+        """Close the connection: all streams abort, the loops stop. The first reason stays."""
+        if self._ended is not None:
+            return
+        self._ended = reason
+        for stream in list(self._streams.values()):
+            stream.abort(f"connection closed: {reason}")
+        self._streams.clear()
+        self._lingering.clear()
+        self._waiting_for_room.clear()
+        self._queue.clear()
+        self._scope.cancel()
+
+    # -- reading ----------------------------------------------------------------------------------------------
+
+    async def _read_loop(self) -> None:
+        receive = self._channel.receive
+        while True:
+            pieces = await receive()
+            if not pieces:
+                raise ConnectionEnded("closed by peer")
+            self.last_received = trio.current_time()
+            for piece in pieces:
+                self.feed(piece)
+            await self.after_feed()
+
+    @abc.abstractmethod
+    def feed(self, piece: bytes) -> None:
+        """Handle plaintext. Raises ProtocolViolation."""
+
+    async def after_feed(self) -> None:
+        """A place to hold the reader back where the muxer has no credit of its own."""
+        return
+
+    # -- writing ----------------------------------------------------------------------------------------------
+
+    def enqueue(self, *parts: bytes | memoryview) -> None:
+        """Queue one frame of data for the writer."""
+        self._queue.extend(parts)
+        for part in parts:
+            self._queued += len(part)
+        self._wake_writer.set()
+
+    def enqueue_control(self, frame: bytes) -> None:
+        """Queue an answer. A peer that makes us answer but does not read the answers is cut off."""
+        self._control_queued += len(frame)
+        if self._control_queued > self.limits.control_buffer:
+            raise ProtocolViolation("peer does not read our answers")
+        self.enqueue(frame)
+
+    async def _write_loop(self) -> None:
+        while True:
+            if not self._queue:
+                await self._wake_writer.wait()
+                self._wake_writer = trio.Event()
+                continue
+            batch, size = self._next_batch()
+            self._sending_since = trio.current_time()
+            await self._channel.stream.send_all(self._channel.seal(batch))
+            self._sending_since = None
+            self._queued -= size
+            if self._waiting_for_room and self._queued < self.limits.send_buffer:
+                for stream in self._waiting_for_room:
+                    stream.wake_writer()
+                self._waiting_for_room.clear()
+
+    def _next_batch(self) -> tuple[list[bytes | memoryview], int]:
+        queue = self._queue
+        if self._queued <= SEND_BATCH:
+            self._queue = []
+            self._control_queued = 0
+            return queue, self._queued
+        size = 0
+        for index, part in enumerate(queue):  # noqa: B007 - the index outlives the loop
+            size += len(part)
+            if size >= SEND_BATCH:
+                break
+        batch = queue[: index + 1]
+        del queue[: index + 1]
+        if not queue:
+            self._control_queued = 0
+        return batch, size
+
+    async def stream_write(self, stream: MuxedStream, data: bytes) -> None:
+        """Split `data` into frames as credit and room allow."""
+        view: memoryview | bytes = data
+        position, total = 0, len(data)
+        while True:
+            if stream.abort_reason is not None:
+                raise StreamClosed(stream.abort_reason)
+            if stream.output_ended:
+                raise StreamClosed("closed for writing")
+            if position == total:
+                break
+            size = min(stream.send_window, total - position, self.max_body)
+            if size > 0 and self._queued < self.limits.send_buffer:
+                if size < total:
+                    if position == 0:
+                        view = memoryview(data)
+                    self.send_body(stream, view[position : position + size])
+                else:
+                    self.send_body(stream, data)
+                position += size
+                continue
+            await self._wait_to_write(stream, for_room=size > 0)
+        await trio.lowlevel.checkpoint()
+
+    async def _wait_to_write(self, stream: MuxedStream, *, for_room: bool) -> None:
+        if for_room:
+            self._waiting_for_room.add(stream)
+        with trio.move_on_after(self.limits.write_timeout):
+            await stream.wait_writable()
+            return
+        self._waiting_for_room.discard(stream)
+        self._count("write_timeouts")
+        self.stream_reset(stream, "write time-out")
+
+    # -- what yamux and mplex fill in -------------------------------------------------------------------------
+
+    max_body: int
+    """Largest body of one data frame that we send."""
+
+    @abc.abstractmethod
+    def open_stream(self) -> MuxedStream:
+        """Open a stream. Raises StreamClosed when the connection is over or has no room."""
+
+    @abc.abstractmethod
+    def send_body(self, stream: MuxedStream, body: bytes | memoryview) -> None:
+        """Queue one data frame; `body` is not longer than max_body and the send window."""
+
+    @abc.abstractmethod
+    def send_end(self, stream: MuxedStream) -> None:
+        """Queue the frame that closes our direction."""
+
+    @abc.abstractmethod
+    def send_reset(self, stream: MuxedStream) -> None:
+        """Queue the frame that resets the stream."""
+
+    @abc.abstractmethod
+    def stream_consumed(self, stream: MuxedStream, count: int) -> None:
+        """The application took `count` bytes."""
+
+    @abc.abstractmethod
+    def send_ping(self) -> bool:
+        """Ask for a sign of life; False if the muxer has no such frame."""
+
+    # -- streams ----------------------------------------------------------------------------------------------
+
+    def _refuse(self, stream: MuxedStream) -> None:
+        self.stream_reset(stream, "not accepting streams")
+
+    def check_can_open(self) -> None:
+        """Raises StreamClosed when no stream can be opened now."""
+        if self._ended is not None:
+            raise StreamClosed(f"connection closed: {self._ended}")
+        if self._outbound_streams >= self.limits.max_outbound_streams:
+            self._count("streams_refused")
+            raise StreamClosed("too many open streams on this connection")
+
+    def add_stream(self, key: object, stream: MuxedStream) -> None:
+        self._streams[key] = stream
+        if stream.outbound:
+            self._outbound_streams += 1
+        else:
+            self._inbound_streams += 1
+
+    def may_accept(self) -> bool:
+        """Whether the peer may open one more stream."""
+        if self._inbound_streams < self.limits.max_inbound_streams:
+            return True
+        self._count("streams_refused")
+        return False
+
+    @abc.abstractmethod
+    def key_of(self, stream: MuxedStream) -> object:
+        """The key of a stream in the table."""
+
+    def _remove(self, stream: MuxedStream) -> None:
+        if self._streams.get(key := self.key_of(stream)) is not stream:
+            return
+        del self._streams[key]
+        self._lingering.discard(stream)
+        self._waiting_for_room.discard(stream)
+        if stream.outbound:
+            self._outbound_streams -= 1
+        else:
+            self._inbound_streams -= 1
+
+    def check_buffer(self, stream: MuxedStream) -> bool:
+        """Whether the connection's budget of unread bytes still holds; else the stream is reset."""
+        if self.buffered <= self.limits.connection_buffer:
+            return True
+        self._count("buffer_overruns")
+        self.stream_reset(stream, "too many unread bytes on this connection")
+        return False
+
+    def remote_end(self, stream: MuxedStream) -> None:
+        """The peer closed its direction."""
+        stream.end_of_input()
+        if stream.output_ended:
+            self._remove(stream)
+
+    def remote_reset(self, stream: MuxedStream) -> None:
+        self._remove(stream)
+        stream.abort("reset by peer")
+
+    def stream_close(self, stream: MuxedStream) -> None:
+        """Close our direction; the stream lingers for the peer's, and no longer than the limit."""
+        if stream.output_ended or stream.abort_reason is not None or self._ended is not None:
+            return
+        stream.output_ended = True
+        self.send_end(stream)
+        stream.wake_writer()
+        if stream.input_ended:
+            self._remove(stream)
+
+    def stream_linger(self, stream: MuxedStream) -> None:
+        """Nobody reads this stream any more: it is reset unless the peer ends it soon."""
+        if self._ended is None and self._streams.get(self.key_of(stream)) is stream:
+            stream.linger_until = trio.current_time() + self.limits.linger_timeout
+            self._lingering.add(stream)
+
+    def stream_reset(self, stream: MuxedStream, reason: str) -> None:
+        if stream.abort_reason is not None:
+            return
+        known = self._streams.get(self.key_of(stream)) is stream
+        self._remove(stream)
+        if known and self._ended is None:
+            self.send_reset(stream)
+        stream.abort(reason)
+
+    @property
+    def streams(self) -> Iterable[MuxedStream]:
+        """The open streams, for tests and metrics."""
+        return self._streams.values()
+
+    # -- keepalive --------------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> bool:
+        """Called about every second. True when the muxer cannot ping by itself and a ping stream is due.
+
+        Silence is counted in ticks, not wall time: after our own process was stopped or the machine slept, the
+        peer gets its full time to answer.
+        """
+        gap = min(now - self._last_tick, 2.0)
+        self._last_tick = now
+        for stream in [s for s in self._lingering if s.linger_until is not None and s.linger_until <= now]:
+            self._count("streams_lingered_out")
+            self.stream_reset(stream, "peer did not close the stream")
+        if self._sending_since is not None and now - self._sending_since > self.limits.write_timeout:
+            if gap < 2.0:
+                self._count("write_timeouts")
+                self._count("frozen_evicted")
+                self.end("write time-out")
+            else:
+                self._sending_since = now
+            return False
+        if self._ping_waited is not None:
+            if self.last_received > self._ping_sent_at:
+                self._ping_waited = None
+            else:
+                self._ping_waited += gap
+                if self._ping_waited >= self.limits.ping_timeout:
+                    self._count("frozen_evicted")
+                    self.end("no sign of life")
+                return False
+        if now - self.last_received >= self.limits.ping_interval:
+            self._ping_waited, self._ping_sent_at = 0.0, now
+            return not self.send_ping()
+        return False

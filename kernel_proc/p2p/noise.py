@@ -1,0 +1,249 @@
+"""Noise security: py-libp2p's XX handshake, then our own transport phase.
+
+The library reads each frame with two socket reads and writes one frame per call. Here one read of the socket
+feeds as many frames as it holds, and any number of plaintext pieces leave in one write.
+Spec: github.com/libp2p/specs/noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, cast
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+
+from kernel_proc.p2p._errors import ConnectionEnded, ProtocolViolation
+from kernel_proc.p2p._libp2p import (
+    ID,
+    ConnectionType,
+    IRawConnection,
+    KeyPair,
+    Multiaddr,
+    NoiseTransportReadWriter,
+    PatternXX,
+    SecureSession,
+    create_x25519_key_pair,
+)
+
+PROTOCOL = "/noise"
+TAG = 16
+MAX_FRAME = 65535
+MAX_PLAINTEXT = MAX_FRAME - TAG
+READ_SIZE = 2 * 65536
+"""One read holds a whole frame of the largest size and the start of the next."""
+
+
+class ByteStream(Protocol):
+    """A transport: trio.SocketStream as it is, or a WebSocket."""
+
+    async def receive_some(self, max_bytes: int) -> bytes | bytearray: ...
+    async def send_all(self, data: bytes) -> None: ...
+    async def aclose(self) -> None: ...
+
+
+class BufferedTransport:
+    """Exact reads over a transport, for the negotiation and the handshake."""
+
+    def __init__(self, stream: ByteStream) -> None:
+        self.stream = stream
+        self._buffer = bytearray()
+
+    async def read_exactly(self, count: int) -> bytes:
+        """Exactly `count` bytes, in however many pieces they arrive. Raises ConnectionEnded at EOF."""
+        while len(self._buffer) < count:
+            data = await self.stream.receive_some(READ_SIZE)
+            if not data:
+                raise ConnectionEnded("closed by peer")
+            self._buffer += data
+        result = bytes(self._buffer[:count])
+        del self._buffer[:count]
+        return result
+
+    async def write(self, data: bytes) -> None:
+        await self.stream.send_all(data)
+
+    def take_rest(self) -> bytes:
+        """What was read beyond the last exact read."""
+        rest = bytes(self._buffer)
+        self._buffer.clear()
+        return rest
+
+
+class _HandshakeConnection(IRawConnection):
+    """What py-libp2p's handshake sees of the transport. It never reads ahead of what the handshake asks for."""
+
+    def __init__(self, transport: BufferedTransport, *, initiator: bool) -> None:
+        self.is_initiator = initiator
+        self._transport = transport
+
+    async def read(self, n: int | None = None) -> bytes:
+        if n is None:
+            raise ProtocolViolation("noise: unbounded read")
+        # The whole count at once: the library's read_exactly gives up after 100 partial reads.
+        return await self._transport.read_exactly(n)
+
+    async def write(self, data: bytes) -> None:
+        await self._transport.write(data)
+
+    async def close(self) -> None:
+        """The transport is closed by who opened it."""
+
+    def get_remote_address(self) -> tuple[str, int] | None:
+        return None
+
+    def get_transport_addresses(self) -> list[Multiaddr]:
+        return []
+
+    def get_connection_type(self) -> ConnectionType:
+        return ConnectionType.DIRECT
+
+
+class NoiseSecurity:
+    """Makes secure channels with one node key. The noise static key is fresh per process, as the spec allows."""
+
+    def __init__(self, key_pair: KeyPair) -> None:
+        self._local = ID.from_pubkey(key_pair.public_key)
+        self._private = key_pair.private_key
+        self._static = create_x25519_key_pair().private_key
+
+    async def handshake(
+        self, transport: BufferedTransport, *, initiator: bool, expected: ID | None = None
+    ) -> SecureChannel:
+        """Run the handshake. Raises whatever a broken or lying peer makes the library raise; the caller treats
+        any exception as a failed handshake."""
+        pattern = PatternXX(self._local, self._private, self._static)
+        connection = _HandshakeConnection(transport, initiator=initiator)
+        if initiator:
+            session = await pattern.handshake_outbound(connection, expected)
+        else:
+            session = await pattern.handshake_inbound(connection)
+        secure = cast("SecureSession", session)
+        state = cast("NoiseTransportReadWriter", secure.conn).noise_state.noise_protocol
+        return SecureChannel(
+            transport.stream,
+            remote_peer=secure.get_remote_peer(),
+            send_key=bytes(state.cipher_state_encrypt.k),
+            receive_key=bytes(state.cipher_state_decrypt.k),
+            rest=transport.take_rest(),
+        )
+
+
+class SecureChannel:
+    """The encrypted channel after the handshake: `feed` and `seal` are pure, the rest is a thin shell."""
+
+    def __init__(
+        self, stream: ByteStream, *, remote_peer: ID, send_key: bytes, receive_key: bytes, rest: bytes = b""
+    ) -> None:
+        self.stream = stream
+        self.remote_peer = remote_peer
+        self._send = ChaCha20Poly1305(send_key)
+        self._receive = ChaCha20Poly1305(receive_key)
+        self._send_nonce = 0
+        self._receive_nonce = 0
+        self._cipher_buffer = bytearray(rest)
+        self._plain_buffer = bytearray()
+
+    # -- pure -------------------------------------------------------------------------------------------------
+
+    def feed(self, data: bytes | bytearray) -> list[bytes]:
+        """Plaintext pieces, one per whole frame, of what has arrived so far.
+
+        Raises ProtocolViolation for a frame that does not decrypt.
+        """
+        buffer = self._cipher_buffer
+        if buffer:
+            buffer += data
+            source: bytes | bytearray = buffer
+        else:
+            source = data  # the usual case needs no copy into the buffer
+        pieces: list[bytes] = []
+        position, end = 0, len(source)
+        view = memoryview(source)
+        try:
+            while end - position >= 2:
+                start = position + 2
+                stop = start + (source[position] << 8 | source[position + 1])
+                if stop > end:
+                    break
+                nonce = b"\0\0\0\0" + self._receive_nonce.to_bytes(8, "little")
+                self._receive_nonce += 1
+                piece = self._receive.decrypt(nonce, view[start:stop], None)
+                if piece:
+                    pieces.append(piece)
+                position = stop
+            rest = bytes(view[position:])
+        except (InvalidTag, ValueError):
+            raise ProtocolViolation("noise: frame does not decrypt") from None
+        finally:
+            view.release()
+        if source is buffer:
+            del buffer[:position]
+        else:
+            buffer += rest
+        return pieces
+
+    def seal(self, pieces: Sequence[bytes | memoryview]) -> bytes:
+        """Frames for all `pieces`: joined while they fit into one noise message, split where one does not."""
+        out: list[bytes] = []
+        batch: list[bytes | memoryview] = []
+        size = 0
+        for piece in pieces:
+            length = len(piece)
+            if size + length > MAX_PLAINTEXT:
+                if batch:
+                    self._seal_into(out, batch[0] if len(batch) == 1 else b"".join(batch))
+                    batch, size = [], 0
+                if length > MAX_PLAINTEXT:
+                    view = memoryview(piece)
+                    for start in range(0, length, MAX_PLAINTEXT):
+                        self._seal_into(out, view[start : start + MAX_PLAINTEXT])
+                    continue
+            batch.append(piece)
+            size += length
+        if batch:
+            self._seal_into(out, batch[0] if len(batch) == 1 else b"".join(batch))
+        return b"".join(out)
+
+    def _seal_into(self, out: list[bytes], plaintext: bytes | memoryview) -> None:
+        nonce = b"\0\0\0\0" + self._send_nonce.to_bytes(8, "little")
+        self._send_nonce += 1
+        out.append((len(plaintext) + TAG).to_bytes(2, "big"))
+        out.append(self._send.encrypt(nonce, plaintext, None))
+
+    # -- shell ------------------------------------------------------------------------------------------------
+
+    async def receive(self) -> list[bytes]:
+        """The next plaintext pieces; an empty list at EOF."""
+        if self._plain_buffer:
+            rest = bytes(self._plain_buffer)
+            self._plain_buffer.clear()
+            return [rest]
+        while True:
+            if self._cipher_buffer and (pieces := self.feed(b"")):
+                return pieces
+            data = await self.stream.receive_some(READ_SIZE)
+            if not data:
+                return []
+            if pieces := self.feed(data):
+                return pieces
+
+    async def read_exactly(self, count: int) -> bytes:
+        """For the negotiation of the muxer only."""
+        while len(self._plain_buffer) < count:
+            pieces = self.feed(b"") or self.feed(await self._receive_or_end())
+            for piece in pieces:
+                self._plain_buffer += piece
+        result = bytes(self._plain_buffer[:count])
+        del self._plain_buffer[:count]
+        return result
+
+    async def _receive_or_end(self) -> bytes | bytearray:
+        data = await self.stream.receive_some(READ_SIZE)
+        if not data:
+            raise ConnectionEnded("closed by peer")
+        return data
+
+    async def write(self, data: bytes) -> None:
+        """For the negotiation of the muxer only; afterwards one writer seals and sends."""
+        await self.stream.send_all(self.seal((data,)))

@@ -1,0 +1,201 @@
+"""One stream of a muxed connection: bounded buffers, credit, time-outs. Implements api.Stream."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+import trio
+
+from kernel_proc.p2p._errors import ConnectionEnded
+from kernel_proc.p2p.api import PeerIdText, StreamClosed
+
+if TYPE_CHECKING:
+    from kernel_proc.p2p.muxer import Muxer
+
+READ_SIZE = 65536
+
+
+class MuxedStream:
+    """A stream as the rest of the kernel sees it.
+
+    The muxer fills it from its reader with `deliver`, `end_of_input` and `abort`; these never wait. At most one
+    task reads at a time; writers take turns.
+    """
+
+    __slots__ = (
+        "_chunks",
+        "_head",
+        "_muxer",
+        "_readable",
+        "_write_lock",
+        "_writing",
+        "abort_reason",
+        "buffered",
+        "consumed",
+        "discarding",
+        "input_ended",
+        "linger_until",
+        "output_ended",
+        "outbound",
+        "protocol",
+        "receive_window",
+        "send_window",
+        "stream_id",
+    )
+
+    def __init__(
+        self, muxer: Muxer, stream_id: int, *, outbound: bool, send_window: int, receive_window: int
+    ) -> None:
+        self._muxer = muxer
+        self.stream_id = stream_id
+        self.outbound = outbound
+        self.protocol = ""
+        self.send_window = send_window
+        self.receive_window = receive_window
+        self.consumed = 0
+        """Bytes read by the application and not yet given back to the peer as credit."""
+        self.buffered = 0
+        self.input_ended = False
+        self.output_ended = False
+        self.abort_reason: str | None = None
+        self.linger_until: float | None = None
+        self.discarding = False
+        """Nobody reads any more: what still comes is dropped and not credited."""
+        self._chunks: deque[bytes] = deque()
+        self._head = 0
+        self._readable = trio.lowlevel.ParkingLot()
+        self._writing = trio.lowlevel.ParkingLot()
+        self._write_lock = trio.Lock()
+
+    @property
+    def peer_id(self) -> PeerIdText:
+        return self._muxer.peer_id
+
+    def __repr__(self) -> str:
+        return f"<MuxedStream {self.stream_id} {self.protocol or '?'} of {self.peer_id}>"
+
+    # -- the muxer's side -------------------------------------------------------------------------------------
+
+    def deliver(self, data: bytes) -> None:
+        """Bytes from the peer, already counted against the window."""
+        if self.discarding:
+            return
+        self._chunks.append(data)
+        self.buffered += len(data)
+        self._muxer.buffered += len(data)
+        self._readable.unpark_all()
+
+    def end_of_input(self) -> None:
+        """The peer will send no more."""
+        self.input_ended = True
+        self._readable.unpark_all()
+
+    def abort(self, reason: str) -> None:
+        """The stream is gone: what is buffered is dropped, whoever waits gets StreamClosed."""
+        if self.abort_reason is not None:
+            return
+        self.abort_reason = reason
+        self._muxer.buffered -= self.buffered
+        self.buffered = 0
+        self._chunks.clear()
+        self._readable.unpark_all()
+        self._writing.unpark_all()
+
+    def wake_writer(self) -> None:
+        """There is credit or room again."""
+        self._writing.unpark_all()
+
+    async def wait_writable(self) -> None:
+        """Park until `wake_writer` or `abort`."""
+        await self._writing.park()
+
+    # -- the application's side -------------------------------------------------------------------------------
+
+    async def read(self, max_bytes: int = READ_SIZE) -> bytes:
+        """At least one byte as soon as any is there, b"" at EOF. Raises StreamClosed."""
+        waited = False
+        while True:
+            if self.abort_reason is not None:
+                raise StreamClosed(self.abort_reason)
+            if self._chunks:
+                if not waited:
+                    await trio.lowlevel.checkpoint()
+                    if self.abort_reason is not None:
+                        raise StreamClosed(self.abort_reason)
+                return self._take(max_bytes)
+            if self.input_ended:
+                if not waited:
+                    await trio.lowlevel.checkpoint()
+                return b""
+            waited = True
+            await self._readable.park()
+
+    def _take(self, max_bytes: int) -> bytes:
+        chunks = self._chunks
+        head = chunks[0]
+        if self._head == 0 and len(head) <= max_bytes and len(chunks) == 1:
+            chunks.clear()
+            data = head
+        else:
+            parts: list[bytes | memoryview] = []
+            room = max_bytes
+            while chunks and room > 0:
+                head = chunks[0]
+                available = len(head) - self._head
+                if available <= room:
+                    parts.append(memoryview(head)[self._head :] if self._head else head)
+                    chunks.popleft()
+                    self._head = 0
+                    room -= available
+                else:
+                    parts.append(memoryview(head)[self._head : self._head + room])
+                    self._head += room
+                    room = 0
+            data = b"".join(parts)
+        self.buffered -= len(data)
+        self._muxer.buffered -= len(data)
+        self._muxer.stream_consumed(self, len(data))
+        return data
+
+    async def read_exactly(self, count: int) -> bytes:
+        """For the negotiation and fixed-size messages. Raises ConnectionEnded at EOF, StreamClosed."""
+        parts: list[bytes] = []
+        while count > 0:
+            data = await self.read(count)
+            if not data:
+                raise ConnectionEnded("stream ended in mid-message")
+            parts.append(data)
+            count -= len(data)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    async def write(self, data: bytes) -> None:
+        """Hand all of `data` to the connection. Raises StreamClosed, also when the peer grants no credit (or the
+        connection takes nothing) for the write time-out: the stream is then reset."""
+        try:
+            self._write_lock.acquire_nowait()
+        except trio.WouldBlock:
+            await self._write_lock.acquire()
+        try:
+            await self._muxer.stream_write(self, data)
+        finally:
+            self._write_lock.release()
+
+    async def close(self) -> None:
+        """Send EOF after what was written. Never raises (but is a checkpoint)."""
+        self._muxer.stream_close(self)
+        await trio.lowlevel.checkpoint()
+
+    async def reset(self) -> None:
+        """Tear both directions down now. Never raises (but is a checkpoint)."""
+        self._muxer.stream_reset(self, "reset by us")
+        await trio.lowlevel.checkpoint()
+
+    def finish(self) -> None:
+        """The handler is done with an inbound stream: close it, drop what is unread, allow the peer a while to end."""
+        self._muxer.stream_close(self)
+        self.discarding = True
+        self._muxer.buffered -= self.buffered
+        self.buffered = 0
+        self._chunks.clear()
+        self._muxer.stream_linger(self)

@@ -1,0 +1,156 @@
+"""TCP and WebSocket: dial, listen, and a WebSocket as a byte stream."""
+
+from __future__ import annotations
+
+import trio
+import wsproto
+from wsproto.connection import ConnectionState
+from wsproto.events import (
+    AcceptConnection,
+    BytesMessage,
+    CloseConnection,
+    Ping,
+    RejectConnection,
+    Request,
+    TextMessage,
+)
+from wsproto.utilities import ProtocolError
+
+from kernel_proc.p2p.addresses import Endpoint
+from kernel_proc.p2p.api import BadAddress, DialError
+from kernel_proc.p2p.noise import ByteStream
+
+BACKLOG = 128
+
+
+async def dial(endpoint: Endpoint) -> tuple[ByteStream, trio.SocketStream]:
+    """A transport to `endpoint` and the TCP stream below it. Raises DialError, BadAddress; the caller sets the deadline.
+
+    One address is dialled at once; several (a name) start half a second apart. py-libp2p waits 250 ms even for one.
+    """
+    if endpoint.port == 0:
+        raise BadAddress(f"{endpoint.text()}: port 0 cannot be dialled")
+    try:
+        if endpoint.kind in ("dns4", "dns6"):
+            # open_tcp_stream would also try the other family.
+            found = await trio.socket.getaddrinfo(
+                endpoint.host, endpoint.port, endpoint.family, trio.socket.SOCK_STREAM
+            )
+            host = str(found[0][4][0])
+        else:
+            host = endpoint.host
+        tcp = await trio.open_tcp_stream(host, endpoint.port, happy_eyeballs_delay=0.5)
+    except OSError as error:
+        raise DialError(f"{endpoint.text()}: {error.strerror or error}") from None
+    if not endpoint.websocket:
+        return tcp, tcp
+    try:
+        return await WebSocket.connect(tcp, f"{endpoint.host}:{endpoint.port}"), tcp
+    except BaseException:
+        await trio.aclose_forcefully(tcp)
+        raise
+
+
+async def listen(endpoint: Endpoint) -> list[trio.SocketListener]:
+    """Bound listeners for `endpoint`; port 0 takes a free one. Raises BadAddress, OSError."""
+    if endpoint.kind not in ("ip4", "ip6"):
+        raise BadAddress(f"{endpoint.text()}: listen on an IP address")
+    return list(await trio.open_tcp_listeners(endpoint.port, host=endpoint.host, backlog=BACKLOG))
+
+
+class WebSocket:
+    """A WebSocket as a byte stream: binary messages in and out, no task and no message buffer of its own.
+
+    Bytes of a long message are handed on as they arrive, so no message size is too large and none is buffered.
+    """
+
+    READ_SIZE = 65536
+
+    def __init__(self, tcp: trio.SocketStream, protocol: wsproto.WSConnection) -> None:
+        self._tcp = tcp
+        self._protocol = protocol
+        self._closed = False
+        # A pong is sent by the reading task while another may be sending data.
+        self._send_lock = trio.Lock()
+
+    @classmethod
+    async def accept(cls, tcp: trio.SocketStream) -> WebSocket:
+        """The server's side of the opening handshake. Raises trio.BrokenResourceError for what is not one."""
+        self = cls(tcp, wsproto.WSConnection(wsproto.ConnectionType.SERVER))
+        request = await self._handshake_event()
+        if not isinstance(request, Request):
+            raise trio.BrokenResourceError("not a WebSocket request")
+        await tcp.send_all(self._protocol.send(AcceptConnection()))
+        return self
+
+    @classmethod
+    async def connect(cls, tcp: trio.SocketStream, host: str) -> WebSocket:
+        """The client's side. Raises DialError when the server does not upgrade."""
+        self = cls(tcp, wsproto.WSConnection(wsproto.ConnectionType.CLIENT))
+        try:
+            await tcp.send_all(self._protocol.send(Request(host=host, target="/")))
+            answer = await self._handshake_event()
+        except trio.BrokenResourceError as error:
+            raise DialError(f"{host}: WebSocket handshake failed: {error}") from None
+        if not isinstance(answer, AcceptConnection):
+            raise DialError(f"{host}: WebSocket refused")
+        return self
+
+    async def _handshake_event(self) -> object:
+        while True:
+            for event in self._protocol.events():
+                if isinstance(event, RejectConnection):
+                    return event
+                return event
+            data = await self._tcp.receive_some(self.READ_SIZE)
+            try:
+                self._protocol.receive_data(data or None)
+            except ProtocolError as error:
+                raise trio.BrokenResourceError(str(error)) from None
+            if not data:
+                raise trio.BrokenResourceError("closed in the WebSocket handshake")
+
+    async def receive_some(self, max_bytes: int) -> bytes | bytearray:
+        """The next bytes; b"" at EOF. `max_bytes` is a hint, as in one read of the socket."""
+        while True:
+            parts: list[bytes] = []
+            try:
+                for event in self._protocol.events():
+                    if isinstance(event, BytesMessage):
+                        parts.append(bytes(event.data))
+                    elif isinstance(event, TextMessage):
+                        raise trio.BrokenResourceError("text message on a libp2p WebSocket")
+                    elif isinstance(event, Ping):
+                        await self._send(self._protocol.send(event.response()))
+                    elif isinstance(event, CloseConnection):
+                        self._closed = True
+                        if self._protocol.state is ConnectionState.REMOTE_CLOSING:
+                            await self._send(self._protocol.send(event.response()))
+            except ProtocolError as error:
+                raise trio.BrokenResourceError(str(error)) from None
+            if data := b"".join(parts):
+                return data
+            if self._closed:
+                return b""
+            received = await self._tcp.receive_some(max_bytes)
+            if not received:
+                return b""
+            try:
+                self._protocol.receive_data(received)
+            except ProtocolError as error:
+                raise trio.BrokenResourceError(str(error)) from None
+
+    async def _send(self, data: bytes) -> None:
+        async with self._send_lock:
+            await self._tcp.send_all(data)
+
+    async def send_all(self, data: bytes) -> None:
+        """One binary message."""
+        async with self._send_lock:
+            if self._protocol.state is not ConnectionState.OPEN:
+                raise trio.BrokenResourceError("WebSocket is closing")
+            await self._tcp.send_all(self._protocol.send(BytesMessage(data=data)))
+
+    async def aclose(self) -> None:
+        """Close the TCP connection under it; the close handshake of WebSocket tells a libp2p peer nothing."""
+        await self._tcp.aclose()

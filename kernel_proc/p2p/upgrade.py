@@ -1,0 +1,40 @@
+"""From a bare transport to a muxed connection: noise, then yamux or mplex. Nothing else is spoken."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kernel_proc.p2p import mplex, noise, yamux
+from kernel_proc.p2p._libp2p import ID
+from kernel_proc.p2p.limits import HostLimits
+from kernel_proc.p2p.mplex import Mplex
+from kernel_proc.p2p.multistream import answer_select, select_one_of
+from kernel_proc.p2p.muxer import Count, Muxer
+from kernel_proc.p2p.noise import BufferedTransport, ByteStream, NoiseSecurity
+from kernel_proc.p2p.yamux import Yamux
+
+MUXERS: Mapping[str, type[Muxer]] = {yamux.PROTOCOL: Yamux, mplex.PROTOCOL: Mplex}
+"""In order of preference."""
+
+
+async def upgrade(
+    stream: ByteStream,
+    security: NoiseSecurity,
+    *,
+    outbound: bool,
+    expected: ID | None,
+    limits: HostLimits,
+    count: Count,
+) -> Muxer:
+    """Secure and mux `stream`. Any exception means that the handshake failed; the caller sets the deadline."""
+    transport = BufferedTransport(stream)
+    if outbound:
+        await select_one_of(transport, (noise.PROTOCOL,))
+    else:
+        await answer_select(transport, (noise.PROTOCOL,))
+    channel = await security.handshake(transport, initiator=outbound, expected=expected)
+    if outbound:
+        protocol = await select_one_of(channel, tuple(MUXERS))
+    else:
+        protocol = await answer_select(channel, MUXERS)
+    return MUXERS[protocol](channel, outbound=outbound, limits=limits, count=count)

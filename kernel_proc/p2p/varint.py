@@ -1,0 +1,15 @@
+"""Unsigned varints (LEB128), as multiformats and protobuf use them."""
+
+from __future__ import annotations
+
+
+def encode(value: int) -> bytes:
+    """The shortest form of a non-negative number."""
+    if value < 0x80:
+        return bytes((value,))
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)

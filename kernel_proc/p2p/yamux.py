@@ -1,0 +1,200 @@
+"""Yamux 1.0.0 over a secure channel. Spec: github.com/hashicorp/yamux/blob/master/spec.md.
+
+What py-libp2p's does otherwise and this does not: it enforces the receive window (an overrun ends the
+connection), gives credit back once per half window, wakes a writer by the update it waits for, delivers a body as
+it arrives, and sends header and body in one noise message.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from kernel_proc.p2p._errors import ProtocolViolation
+from kernel_proc.p2p.api import StreamClosed
+from kernel_proc.p2p.limits import HostLimits
+from kernel_proc.p2p.muxer import Count, Muxer
+from kernel_proc.p2p.noise import MAX_PLAINTEXT, SecureChannel
+from kernel_proc.p2p.stream import MuxedStream
+
+PROTOCOL = "/yamux/1.0.0"
+INITIAL_WINDOW = 256 * 1024
+MAX_WINDOW = 2**31
+HEADER_SIZE = 12
+DATA, WINDOW_UPDATE, PING, GO_AWAY = range(4)
+SYN, ACK, FIN, RST = 1, 2, 4, 8
+MAX_STREAM_ID = 2**32 - 1
+
+_HEADER = struct.Struct("!BBHII")
+
+
+def header(kind: int, flags: int, stream_id: int, length: int) -> bytes:
+    """A yamux frame header, 12 bytes."""
+    return _HEADER.pack(0, kind, flags, stream_id, length)
+
+
+class Yamux(Muxer):
+    """One yamux session."""
+
+    max_body = MAX_PLAINTEXT - HEADER_SIZE
+
+    def __init__(self, channel: SecureChannel, *, outbound: bool, limits: HostLimits, count: Count) -> None:
+        super().__init__(channel, outbound=outbound, limits=limits, count=count)
+        self._next_id = 1 if outbound else 2
+        self._partial = b""
+        self._body_left = 0
+        self._body_stream: MuxedStream | None = None
+        self._body_flags = 0
+        self._ping_value = 0
+
+    # -- incoming ---------------------------------------------------------------------------------------------
+
+    def feed(self, piece: bytes) -> None:
+        position, end = 0, len(piece)
+        while position < end:
+            if self._body_left:
+                size = min(self._body_left, end - position)
+                stream = self._body_stream
+                if stream is not None and stream.abort_reason is None:
+                    whole = size == end and position == 0
+                    stream.deliver(piece if whole else piece[position : position + size])
+                    if not self.check_buffer(stream):
+                        self._body_stream = None
+                position += size
+                self._body_left -= size
+                if not self._body_left:
+                    self._finish_data()
+                continue
+            if self._partial:
+                need = HEADER_SIZE - len(self._partial)
+                self._partial += piece[position : position + need]
+                position += need
+                if len(self._partial) < HEADER_SIZE:
+                    return
+                head, self._partial = self._partial, b""
+                self._frame(*_HEADER.unpack(head))
+            elif end - position < HEADER_SIZE:
+                self._partial = piece[position:]
+                return
+            else:
+                fields = _HEADER.unpack_from(piece, position)
+                position += HEADER_SIZE
+                self._frame(*fields)
+
+    def _frame(self, version: int, kind: int, flags: int, stream_id: int, length: int) -> None:
+        if version != 0:
+            raise ProtocolViolation("yamux: unknown version")
+        if kind == DATA:
+            self._data(flags, stream_id, length)
+        elif kind == WINDOW_UPDATE:
+            self._window_update(flags, stream_id, length)
+        elif kind == PING:
+            if flags & SYN:
+                self.enqueue_control(header(PING, ACK, 0, length))
+        elif kind == GO_AWAY:
+            # The peer opens no more streams and is about to close; EOF follows.
+            return
+        else:
+            raise ProtocolViolation("yamux: unknown frame type")
+
+    def _stream_for(self, flags: int, stream_id: int) -> MuxedStream | None:
+        if flags & SYN:
+            return self._incoming(stream_id)
+        return self._streams.get(stream_id)
+
+    def _incoming(self, stream_id: int) -> MuxedStream | None:
+        if stream_id == 0 or (stream_id & 1) == (1 if self.outbound else 0):
+            raise ProtocolViolation("yamux: stream id of the wrong side")
+        if stream_id in self._streams:
+            raise ProtocolViolation("yamux: stream opened twice")
+        if not self.may_accept():
+            self.enqueue_control(header(WINDOW_UPDATE, RST, stream_id, 0))
+            return None
+        window = self.limits.stream_window
+        stream = MuxedStream(
+            self, stream_id, outbound=False, send_window=INITIAL_WINDOW, receive_window=window
+        )
+        self.add_stream(stream_id, stream)
+        self.enqueue_control(header(WINDOW_UPDATE, ACK, stream_id, window - INITIAL_WINDOW))
+        self._accept(stream)
+        return stream
+
+    def _data(self, flags: int, stream_id: int, length: int) -> None:
+        stream = self._stream_for(flags, stream_id)
+        if stream is not None:
+            if length > stream.receive_window:
+                self._count("window_overruns")
+                raise ProtocolViolation("yamux: receive window overrun")
+            stream.receive_window -= length
+        elif length > self.limits.stream_window:
+            # A body for a stream that is already gone is skipped, but it was never allowed to be larger.
+            raise ProtocolViolation("yamux: receive window overrun")
+        self._body_left, self._body_stream, self._body_flags = length, stream, flags
+        if not length:
+            self._finish_data()
+
+    def _finish_data(self) -> None:
+        stream, flags = self._body_stream, self._body_flags
+        self._body_stream = None
+        if stream is not None and flags & (FIN | RST):
+            self._end_flags(stream, flags)
+
+    def _window_update(self, flags: int, stream_id: int, length: int) -> None:
+        stream = self._stream_for(flags, stream_id)
+        if stream is None:
+            return
+        if length:
+            stream.send_window += length
+            if stream.send_window > MAX_WINDOW:
+                raise ProtocolViolation("yamux: send window overflow")
+            stream.wake_writer()
+        if flags & (FIN | RST):
+            self._end_flags(stream, flags)
+
+    def _end_flags(self, stream: MuxedStream, flags: int) -> None:
+        if flags & RST:
+            self.remote_reset(stream)
+        elif not stream.input_ended:
+            self.remote_end(stream)
+
+    # -- outgoing ---------------------------------------------------------------------------------------------
+
+    def open_stream(self) -> MuxedStream:
+        self.check_can_open()
+        if self._next_id > MAX_STREAM_ID:
+            self.end("stream ids used up")
+            raise StreamClosed("stream ids used up")
+        stream_id, self._next_id = self._next_id, self._next_id + 2
+        window = self.limits.stream_window
+        stream = MuxedStream(
+            self, stream_id, outbound=True, send_window=INITIAL_WINDOW, receive_window=window
+        )
+        self.add_stream(stream_id, stream)
+        self.enqueue(header(WINDOW_UPDATE, SYN, stream_id, window - INITIAL_WINDOW))
+        return stream
+
+    def send_body(self, stream: MuxedStream, body: bytes | memoryview) -> None:
+        stream.send_window -= len(body)
+        self.enqueue(header(DATA, 0, stream.stream_id, len(body)), body)
+
+    def send_end(self, stream: MuxedStream) -> None:
+        self.enqueue(header(WINDOW_UPDATE, FIN, stream.stream_id, 0))
+
+    def send_reset(self, stream: MuxedStream) -> None:
+        self.enqueue(header(WINDOW_UPDATE, RST, stream.stream_id, 0))
+
+    def stream_consumed(self, stream: MuxedStream, count: int) -> None:
+        stream.consumed += count
+        if stream.consumed * 2 < self.limits.stream_window or stream.input_ended:
+            return
+        credit, stream.consumed = stream.consumed, 0
+        stream.receive_window += credit
+        if self._ended is None:
+            self.enqueue(header(WINDOW_UPDATE, 0, stream.stream_id, credit))
+
+    def send_ping(self) -> bool:
+        self._ping_value = (self._ping_value + 1) & 0xFFFFFFFF
+        self.enqueue(header(PING, SYN, 0, self._ping_value))
+        return True
+
+    def key_of(self, stream: MuxedStream) -> object:
+        return stream.stream_id
