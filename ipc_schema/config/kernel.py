@@ -1,0 +1,345 @@
+"""The kernel's options and its typed configuration.
+
+Without a preset the node is on a local network of its own: cluster 0, one shard with autosharding, no entry
+nodes, listening on loopback. Cluster 0 because it is the one set aside for "no network in particular"
+(52/WAKU2-RELAY-STATIC-SHARD-ALLOC) and what nwaku uses when it is told nothing, so that both meet without any
+option; nwaku compares cluster ids in metadata for 0 as for any other (only go-waku skips the comparison for
+0, which matters to nobody who listens on loopback).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from ipc_schema.config import common
+from ipc_schema.config.kinds import (
+    ENDPOINT,
+    ENTRY_NODE,
+    IP_ADDRESS,
+    MULTIADDR,
+    PORT,
+    PRIVATE_KEY,
+    PROTECTED_SHARD,
+    TEXT,
+    ProtectedShard,
+    duration,
+    integer,
+    size,
+)
+from ipc_schema.config.options import (
+    Layer,
+    Option,
+    PortUse,
+    Resolved,
+    Schema,
+    refuse_port_clashes,
+    resolve,
+)
+from ipc_schema.config.presets import (
+    DEFAULT_MAX_MESSAGE_SIZE,
+    NetworkConfig,
+    Preset,
+    find_preset,
+    preset_layer,
+)
+from ipc_schema.config.sources import TomlFile, environment_layer, file_layer, flag_layer
+from ipc_schema.topics import MAX_CLUSTER, MAX_SHARD_COUNT
+
+__all__ = ["KERNEL_SCHEMA", "KernelConfig", "kernel_config", "load_kernel_config"]
+
+MIB: Final = 1024 * 1024
+
+NETWORK_OPTIONS: Final = (
+    Option(name="cluster-id", kind=integer(0, MAX_CLUSTER), default=0, doc="cluster of the network"),
+    Option(
+        name="num-shards-in-network",
+        kind=integer(0, MAX_SHARD_COUNT),
+        default=1,
+        doc="shards of the cluster, among which content topics are spread; 0: static sharding",
+    ),
+    Option(
+        name="max-msg-size",
+        kind=size(1024, 16 * MIB),
+        default=DEFAULT_MAX_MESSAGE_SIZE,
+        doc="largest relay frame and largest encoded message, such as 150KiB",
+    ),
+)
+
+KERNEL_SCHEMA: Final = Schema(
+    "kernel",
+    (
+        common.PRESET_OPTION,
+        *NETWORK_OPTIONS,
+        Option(
+            name="shard",
+            kind=integer(0, MAX_SHARD_COUNT - 1, "shard"),
+            repeatable=True,
+            unset="none: a shard is joined while somebody holds a lease on it",
+            doc="shard that the node stays on and records, without any lease",
+        ),
+        Option(
+            name="protected-shard",
+            kind=PROTECTED_SHARD,
+            repeatable=True,
+            doc="shard that accepts only messages signed with this key: <shard>:<public key in hex>",
+        ),
+        Option(
+            name="staticnode",
+            kind=MULTIADDR,
+            repeatable=True,
+            doc="peer to stay connected to",
+        ),
+        Option(
+            name="entry-node",
+            kind=ENTRY_NODE,
+            repeatable=True,
+            doc="node through which to enter the network; added to those of the preset",
+        ),
+        Option(
+            name="listen-address",
+            kind=IP_ADDRESS,
+            default="127.0.0.1",
+            doc="address to listen on; 0.0.0.0 under a preset, loopback without one",
+        ),
+        Option(name="tcp-port", kind=PORT, default=60000, doc="libp2p over TCP; 0: automatic"),
+        common.switch("websocket-support", False, "listen for libp2p over WebSocket too"),
+        Option(name="websocket-port", kind=PORT, default=8000, doc="libp2p over WebSocket; 0: automatic"),
+        Option(
+            name="ports-shift",
+            kind=integer(0, 65535),
+            default=0,
+            doc="added to every port but 0, for several nodes on one host",
+        ),
+        Option(
+            name="max-connections", kind=integer(1, 10_000), default=150, doc="libp2p connections at once"
+        ),
+        Option(
+            name="ip-colocation-limit",
+            kind=integer(0, 10_000),
+            default=5,
+            doc="connections from one IP address; 0: no limit",
+        ),
+        Option(
+            name="nodekey",
+            kind=PRIVATE_KEY,
+            secret=True,
+            unset="made on first start and kept in the data directory",
+            doc="secp256k1 private key of the node, 64 hex digits",
+        ),
+        Option(
+            name="agent-string",
+            kind=TEXT,
+            unset="logos-kernel/<version>",
+            doc="what the node calls itself to its peers",
+        ),
+        common.switch("relay", True, "take part in relay; off, the node carries no messages"),
+        *common.COMMON_OPTIONS,
+        Option(
+            name="ipc-events",
+            kind=ENDPOINT,
+            unset="ipc://<ipc-dir>/kernel/events",
+            doc="endpoint of the event stream",
+        ),
+        Option(
+            name="ipc-requests",
+            kind=ENDPOINT,
+            unset="ipc://<ipc-dir>/kernel/requests",
+            doc="endpoint for requests",
+        ),
+        Option(
+            name="ipc-control",
+            kind=ENDPOINT,
+            unset="ipc://<ipc-dir>/kernel/control",
+            doc="endpoint for health, shutdown and log level",
+        ),
+        Option(
+            name="replay-budget",
+            kind=size(0, 16 * 1024 * MIB),
+            default=64 * MIB,
+            doc="memory for all replay rings together",
+        ),
+        Option(
+            name="lease-ttl",
+            kind=duration(0.5, 3600.0),
+            default=60.0,
+            doc="time after which a lease that is not renewed lapses",
+        ),
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelConfig(common.CommonConfig):
+    """Everything a kernel is told. Ports are already shifted; sizes in bytes, times in seconds."""
+
+    network: NetworkConfig
+    shards: tuple[int, ...]
+    """Shards joined and recorded without any lease."""
+    protected_shards: tuple[ProtectedShard, ...]
+    static_nodes: tuple[str, ...]
+    entry_nodes: tuple[str, ...]
+    """Multiaddrs only; those of the preset come first."""
+    listen_address: str
+    tcp_port: int
+    websocket_port: int | None
+    """None: no WebSocket listener; 0: automatic."""
+    max_connections: int
+    ip_colocation_limit: int
+    """0: no limit."""
+    node_key: bytes | None = field(repr=False)
+    """32 bytes, or None: the key file of the data directory holds."""
+    agent_string: str | None
+    relay: bool
+    events_endpoint: str | None
+    """None: the socket of that name in the private directory; likewise the next two."""
+    requests_endpoint: str | None
+    control_endpoint: str | None
+    replay_budget: int
+    lease_ttl: float
+    warnings: tuple[str, ...]
+    """What an operator should read once at start: overridden presets, options without effect."""
+    resolved: Resolved = field(repr=False, compare=False)
+
+    def describe(self) -> list[dict[str, Any]]:
+        """All options with their values and where those came from (`node.config`)."""
+        return common.describe(KERNEL_SCHEMA, self.resolved)
+
+
+def load_kernel_config(
+    *,
+    flags: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] | None = None,
+    file: TomlFile | None = None,
+) -> KernelConfig:
+    """Put the kernel's configuration together from its sources. Raises `ConfigError`."""
+    layers = [environment_layer(KERNEL_SCHEMA, environ or {}), flag_layer(flags or {})]
+    if file is not None:
+        layers.append(file_layer(KERNEL_SCHEMA, file))
+    return kernel_config(layers)
+
+
+def kernel_config(layers: Iterable[Layer]) -> KernelConfig:
+    """Resolve the layers (preset and defaults are added here) and check what only fits together or not."""
+    explicit = list(layers)
+    preset = find_preset(resolve(KERNEL_SCHEMA, explicit)["preset"])
+    resolved = resolve(KERNEL_SCHEMA, explicit + ([preset_layer(preset)] if preset else []))
+    network = NetworkConfig(
+        cluster=resolved["cluster-id"],
+        shard_count=resolved["num-shards-in-network"],
+        max_message_size=resolved["max-msg-size"],
+        preset=preset.name if preset else "",
+        rln_required=preset is not None and preset.rln is not None,
+    )
+    _check_shards(resolved, network)
+    tcp_port, websocket_port = _ports(resolved)
+    return KernelConfig(
+        **common.common_config(resolved),
+        network=network,
+        shards=resolved["shard"],
+        protected_shards=resolved["protected-shard"],
+        static_nodes=resolved["staticnode"],
+        entry_nodes=resolved["entry-node"],
+        listen_address=resolved["listen-address"],
+        tcp_port=tcp_port,
+        websocket_port=websocket_port,
+        max_connections=resolved["max-connections"],
+        ip_colocation_limit=resolved["ip-colocation-limit"],
+        node_key=resolved["nodekey"],
+        agent_string=resolved["agent-string"] or None,
+        relay=resolved["relay"],
+        events_endpoint=resolved["ipc-events"],
+        requests_endpoint=resolved["ipc-requests"],
+        control_endpoint=resolved["ipc-control"],
+        replay_budget=resolved["replay-budget"],
+        lease_ttl=resolved["lease-ttl"],
+        warnings=tuple(_warnings(resolved, preset, network)),
+        resolved=resolved,
+    )
+
+
+def _check_shards(resolved: Resolved, network: NetworkConfig) -> None:
+    protected: tuple[ProtectedShard, ...] = resolved["protected-shard"]
+    numbers = {"shard": resolved["shard"], "protected-shard": tuple(item.shard for item in protected)}
+    for key, shards in numbers.items():
+        if shards and not resolved["relay"]:
+            raise resolved.refuse(key, "needs relay, which is off")
+        for shard in shards:
+            if network.shard_count and shard >= network.shard_count:
+                raise resolved.refuse(
+                    key, f"shard {shard} does not exist: the network has {network.shard_count} (from 0)"
+                )
+    if len(set(numbers["protected-shard"])) < len(protected):
+        raise resolved.refuse("protected-shard", "two keys for one shard")
+
+
+def _ports(resolved: Resolved) -> tuple[int, int | None]:
+    """The TCP and WebSocket ports, shifted and free of clashes."""
+    address = resolved["listen-address"]
+    uses = [PortUse("tcp-port", address, _shifted(resolved, "tcp-port"))]
+    if resolved["websocket-support"]:
+        uses.append(PortUse("websocket-port", address, _shifted(resolved, "websocket-port")))
+    endpoints = [
+        PortUse(key, *_tcp_endpoint(resolved[key]))
+        for key in ("ipc-events", "ipc-requests", "ipc-control")
+        if resolved[key] and resolved[key].startswith("tcp://")
+    ]
+    refuse_port_clashes((*uses, *endpoints))
+    _check_same_paths(resolved)
+    return uses[0].port, uses[1].port if len(uses) > 1 else None
+
+
+def _shifted(resolved: Resolved, key: str) -> int:
+    port: int = resolved[key]
+    shifted = port + resolved["ports-shift"] if port else 0
+    if shifted > 65535:
+        raise resolved.refuse("ports-shift", f"moves {key} {port} to {shifted}, above 65535")
+    return shifted
+
+
+def _tcp_endpoint(endpoint: str) -> tuple[str, int]:
+    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    return host.strip("[]").replace("localhost", "127.0.0.1"), int(port)
+
+
+def _check_same_paths(resolved: Resolved) -> None:
+    seen: dict[str, str] = {}
+    for key in ("ipc-events", "ipc-requests", "ipc-control"):
+        endpoint = resolved[key]
+        if endpoint is not None and seen.setdefault(endpoint, key) != key:
+            raise resolved.refuse(key, f"{endpoint} is already taken by {seen[endpoint]}")
+
+
+def _warnings(resolved: Resolved, preset: Preset | None, network: NetworkConfig) -> Iterable[str]:
+    if preset is not None:
+        for key, given in (
+            ("cluster-id", preset.cluster),
+            ("num-shards-in-network", preset.shard_count),
+            ("max-msg-size", preset.max_message_size),
+        ):
+            if resolved[key] != given:
+                source = resolved.source_of(key).source()
+                yield f"{key} {resolved[key]} ({source}) overrides {given} of the preset {preset.name}"
+        for node in preset.undialable_entry_nodes:
+            yield f"entry node {node} of the preset {preset.name} is not used until discovery exists"
+        if preset.discv5_boot_nodes:
+            count = len(preset.discv5_boot_nodes)
+            yield f"{count} discv5 boot nodes of the preset {preset.name} are not used until discovery exists"
+        if not resolved["entry-node"] and not resolved["staticnode"]:
+            yield (
+                f"the preset {preset.name} has no entry node that can be dialled without discovery: "
+                "give entry-node or staticnode"
+            )
+    elif network.cluster == 1:
+        yield (
+            "cluster 1 is The Waku Network, whose peers refuse messages without an RLN proof: "
+            "use the preset twn for it, and another cluster for a network of your own"
+        )
+    if network.rln_required:
+        yield (
+            f"the network {network.preset} takes only messages with an RLN proof, which this version "
+            "cannot make: the node relays and receives, it does not send"
+        )
+    if not resolved["websocket-support"]:
+        yield from common.without_effect(resolved, ["websocket-port"], "websocket-support is off")

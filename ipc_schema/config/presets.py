@@ -1,0 +1,245 @@
+"""The known networks, as data (nwaku `networks_config`, 64/WAKU2-NETWORK, messaging-api).
+
+A preset names a network by its cluster, its shards and its largest message, and the nodes where one enters
+it. What this version cannot use yet (discovery, RLN proofs) is here all the same: it is what the network *is*.
+
+In nwaku `--cluster-id=2` silently means logos.dev, whose cluster is 3. Here nothing follows from a cluster
+id: a preset is chosen by name only.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from ipc_schema.config.addresses import is_multiaddr
+from ipc_schema.config.options import ConfigError, Layer, Origin
+
+__all__ = ["PRESETS", "NetworkConfig", "Preset", "Rln", "find_preset", "preset_layer"]
+
+DEFAULT_MAX_MESSAGE_SIZE: Final = 150 * 1024
+"""Bytes of an encoded WakuMessage with all attributes (64/WAKU2-NETWORK)."""
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkConfig:
+    """The network a node is on, as `hello` tells it."""
+
+    cluster: int
+    shard_count: int
+    """Shards for autosharding; 0 means static sharding (no content topic maps to a shard)."""
+    max_message_size: int
+    """Bytes; the limit of a relay frame and of an encoded WakuMessage."""
+    preset: str = ""
+    """Name of the preset, empty without one."""
+    rln_required: bool = False
+    """Messages without an RLN proof are refused by the network's peers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rln:
+    """Parameters of a network that rate-limits by zero-knowledge proofs (17/WAKU2-RLN-RELAY)."""
+
+    epoch_seconds: int
+    user_message_limit: int
+    chain_id: int
+    contract: str
+
+
+@dataclass(frozen=True, slots=True)
+class Preset:
+    """One known network. Sizes in bytes."""
+
+    name: str
+    aliases: tuple[str, ...]
+    cluster: int
+    shard_count: int
+    max_message_size: int
+    rln: Rln | None
+    reliability: bool
+    """Sends are confirmed by store nodes (p2p-reliability)."""
+    entry_nodes: tuple[str, ...]
+    """Multiaddrs and `enrtree:` URLs."""
+    discv5: bool
+    discv5_boot_nodes: tuple[str, ...]
+    """ENRs."""
+    kademlia: bool
+    mix: bool
+
+    @property
+    def dialable_entry_nodes(self) -> tuple[str, ...]:
+        """The entry nodes that need no discovery."""
+        return tuple(node for node in self.entry_nodes if is_multiaddr(node))
+
+    @property
+    def undialable_entry_nodes(self) -> tuple[str, ...]:
+        """The entry nodes of which nothing comes without discovery: `enrtree:` and `enr:`."""
+        return tuple(node for node in self.entry_nodes if not is_multiaddr(node))
+
+    @property
+    def network(self) -> NetworkConfig:
+        """What this preset says of the network, before any override."""
+        return NetworkConfig(
+            self.cluster, self.shard_count, self.max_message_size, self.name, self.rln is not None
+        )
+
+
+def _entry(host: str, peer_id: str) -> str:
+    return f"/dns4/{host}.status.im/tcp/30303/p2p/{peer_id}"
+
+
+TWN: Final = Preset(
+    name="twn",
+    aliases=(),
+    cluster=1,
+    shard_count=8,
+    max_message_size=DEFAULT_MAX_MESSAGE_SIZE,
+    rln=Rln(
+        epoch_seconds=600,
+        user_message_limit=100,
+        chain_id=59141,
+        contract="0xB9cd878C90E49F797B4431fBF4fb333108CB90e6",
+    ),
+    reliability=False,
+    entry_nodes=(),
+    discv5=True,
+    discv5_boot_nodes=(
+        "enr:-QESuED0qW1BCmF-oH_ARGPr97Nv767bl_43uoy70vrbah3EaCAdK3Q0iRQ6wkSTTpdrg_dU_NC2ydO8leSlRpBX4pxiAYJpZIJ2NIJpcIRA4VDAim11bHRpYWRkcnO4XAArNiZub2RlLTAxLmRvLWFtczMud2FrdS5zYW5kYm94LnN0YXR1cy5pbQZ2XwAtNiZub2RlLTAxLmRvLWFtczMud2FrdS5zYW5kYm94LnN0YXR1cy5pbQYfQN4DgnJzkwABCAAAAAEAAgADAAQABQAGAAeJc2VjcDI1NmsxoQOTd-h5owwj-cx7xrmbvQKU8CV3Fomfdvcv1MBc-67T5oN0Y3CCdl-DdWRwgiMohXdha3UyDw",
+        "enr:-QEkuED9X80QF_jcN9gA2ZRhhmwVEeJnsg_Hyg7IFCTYnZD0BDI7a8HArE61NhJZFwygpHCWkgwSt2vqiABXkBxzIqZBAYJpZIJ2NIJpcIQiQlleim11bHRpYWRkcnO4bgA0Ni9ub2RlLTAxLmdjLXVzLWNlbnRyYWwxLWEud2FrdS5zYW5kYm94LnN0YXR1cy5pbQZ2XwA2Ni9ub2RlLTAxLmdjLXVzLWNlbnRyYWwxLWEud2FrdS5zYW5kYm94LnN0YXR1cy5pbQYfQN4DgnJzkwABCAAAAAEAAgADAAQABQAGAAeJc2VjcDI1NmsxoQPFAS8zz2cg1QQhxMaK8CzkGQ5wdHvPJcrgLzJGOiHpwYN0Y3CCdl-DdWRwgiMohXdha3UyDw",
+        "enr:-QEkuEBfEzJm_kigJ2HoSS_RBFJYhKHocGdkhhBr6jSUAWjLdFPp6Pj1l4yiTQp7TGHyu1kC6FyaU573VN8klLsEm-XuAYJpZIJ2NIJpcIQI2SVcim11bHRpYWRkcnO4bgA0Ni9ub2RlLTAxLmFjLWNuLWhvbmdrb25nLWMud2FrdS5zYW5kYm94LnN0YXR1cy5pbQZ2XwA2Ni9ub2RlLTAxLmFjLWNuLWhvbmdrb25nLWMud2FrdS5zYW5kYm94LnN0YXR1cy5pbQYfQN4DgnJzkwABCAAAAAEAAgADAAQABQAGAAeJc2VjcDI1NmsxoQOwsS69tgD7u1K50r5-qG5hweuTwa0W26aYPnvivpNlrYN0Y3CCdl-DdWRwgiMohXdha3UyDw",
+    ),
+    kademlia=False,
+    mix=False,
+)
+
+LOGOS_DEV: Final = Preset(
+    name="logos.dev",
+    aliases=("logosdev",),
+    cluster=3,
+    shard_count=8,
+    max_message_size=DEFAULT_MAX_MESSAGE_SIZE,
+    rln=None,
+    reliability=True,
+    entry_nodes=(
+        _entry("delivery-01.do-ams3.logos.dev", "16Uiu2HAmTUbnxLGT9JvV6mu9oPyDjqHK4Phs1VDJNUgESgNSkuby"),
+        _entry("delivery-02.do-ams3.logos.dev", "16Uiu2HAmMK7PYygBtKUQ8EHp7EfaD3bCEsJrkFooK8RQ2PVpJprH"),
+        _entry(
+            "delivery-01.gc-us-central1-a.logos.dev", "16Uiu2HAm4S1JYkuzDKLKQvwgAhZKs9otxXqt8SCGtB4hoJP1S397"
+        ),
+        _entry(
+            "delivery-02.gc-us-central1-a.logos.dev", "16Uiu2HAm8Y9kgBNtjxvCnf1X6gnZJW5EGE4UwwCL3CCm55TwqBiH"
+        ),
+        _entry(
+            "delivery-01.ac-cn-hongkong-c.logos.dev", "16Uiu2HAm8YokiNun9BkeA1ZRmhLbtNUvcwRr64F69tYj9fkGyuEP"
+        ),
+        _entry(
+            "delivery-02.ac-cn-hongkong-c.logos.dev", "16Uiu2HAkvwhGHKNry6LACrB8TmEFoCJKEX29XR5dDUzk3UT3UNSE"
+        ),
+    ),
+    discv5=True,
+    discv5_boot_nodes=(),
+    kademlia=True,
+    mix=True,
+)
+
+LOGOS_TEST: Final = Preset(
+    name="logos.test",
+    aliases=("logostest",),
+    cluster=2,
+    shard_count=8,
+    max_message_size=DEFAULT_MAX_MESSAGE_SIZE,
+    rln=None,
+    reliability=True,
+    entry_nodes=(
+        _entry("node-01.do-ams3.logos.test", "16Uiu2HAmQ9X2xDfPG3uL77V9piYDhjq14JhKCtcmNYsTMKNqrKCj"),
+        _entry("node-02.do-ams3.logos.test", "16Uiu2HAmB8NYprrfQrgWVzsJtYWkfjsXbmJEGNMG6othXsQ53BwG"),
+        _entry(
+            "node-01.gc-us-central1-a.logos.test", "16Uiu2HAmF8WtwGPmeGHgYAX2277jHgy5cW9F7zsB8EqUjBZQAZQ3"
+        ),
+        _entry(
+            "node-02.gc-us-central1-a.logos.test", "16Uiu2HAmUuXhUW9bdJpzN1kfDziFiUZo4bszTk66cvr7uuyCHXR7"
+        ),
+        _entry(
+            "node-01.ac-cn-hongkong-c.logos.test", "16Uiu2HAmL3oU95jh1BZHozn3uNhx8HEneirgr8M1jEAapzXGDqRF"
+        ),
+        _entry(
+            "node-02.ac-cn-hongkong-c.logos.test", "16Uiu2HAm28CoBZjpyxsanC8tQpbvZ7bZJnVYuB1EgFzb571qpWsV"
+        ),
+    ),
+    discv5=True,
+    discv5_boot_nodes=(),
+    kademlia=True,
+    mix=True,
+)
+
+STATUS_PROD: Final = Preset(
+    name="status.prod",
+    aliases=("statusprod",),
+    cluster=16,
+    shard_count=1,
+    max_message_size=1024 * 1024,
+    rln=None,
+    reliability=False,
+    entry_nodes=(
+        "enrtree://AMOJVZX4V6EXP7NTJPMAYJYST2QP6AJXYW76IU6VGJS7UVSNDYZG4@boot.prod.status.nodes.status.im",
+        _entry("boot-01.do-ams3.status.prod", "16Uiu2HAmAR24Mbb6VuzoyUiGx42UenDkshENVDj4qnmmbabLvo31"),
+        _entry(
+            "boot-01.gc-us-central1-a.status.prod", "16Uiu2HAm8mUZ18tBWPXDQsaF7PbCKYA35z7WB2xNZH2EVq1qS8LJ"
+        ),
+        _entry(
+            "boot-01.ac-cn-hongkong-c.status.prod", "16Uiu2HAmGwcE8v7gmJNEWFtZtojYpPMTHy2jBLL6xRk33qgDxFWX"
+        ),
+    ),
+    discv5=True,
+    discv5_boot_nodes=(),
+    kademlia=False,
+    mix=False,
+)
+
+PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
+    {preset.name: preset for preset in (TWN, LOGOS_DEV, LOGOS_TEST, STATUS_PROD)}
+)
+"""By their names, without the aliases."""
+
+_BY_ANY_NAME: Final = {name: preset for preset in PRESETS.values() for name in (preset.name, *preset.aliases)}
+
+
+def parse_preset_name(raw: object) -> str:
+    """The name of a preset from its name or an alias, in any case; empty text means none. `ValueError`."""
+    if not isinstance(raw, str):
+        raise ValueError(f"expected the name of a network, not {raw!r}")
+    name = raw.strip().lower()
+    if not name:
+        return ""
+    preset = _BY_ANY_NAME.get(name)
+    if preset is None:
+        near = difflib.get_close_matches(name, _BY_ANY_NAME, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ValueError(f"there is no network {raw!r}; {hint}Known: {', '.join(PRESETS)}")
+    return preset.name
+
+
+def find_preset(name: str) -> Preset | None:
+    """The preset of that name or alias; None for an empty name. Raises `ConfigError("preset", …)`."""
+    try:
+        return PRESETS.get(parse_preset_name(name))
+    except ValueError as error:
+        raise ConfigError("preset", str(error)) from None
+
+
+def preset_layer(preset: Preset) -> Layer:
+    """What a preset sets of the kernel's options: the network, its entry nodes, and listening to the world."""
+    return Layer(
+        Origin.PRESET,
+        {
+            "cluster-id": preset.cluster,
+            "num-shards-in-network": preset.shard_count,
+            "max-msg-size": preset.max_message_size,
+            "entry-node": preset.dialable_entry_nodes,
+            "listen-address": "0.0.0.0",  # noqa: S104 - one joins a public network to be reachable
+        },
+        detail=preset.name,
+    )

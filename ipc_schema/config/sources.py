@@ -1,0 +1,233 @@
+"""The sources of configuration as layers: TOML text, environment variables, command-line flags.
+
+Pure: texts and mappings come in, layers go out. Reading the file is the caller's; `config_file_of` says
+which one.
+
+- File: one TOML file for both processes, tables `[kernel]` and `[mapi]`, keys as the options are named.
+- Environment: `LOGOS_KERNEL_TCP_PORT`, `LOGOS_MAPI_LOG_LEVEL`: prefix, table, name in upper case, `-` as `_`.
+  Lists are comma-separated. An empty variable counts as unset. Unknown variables of a process are refused.
+- Flags: `--tcp-port 60001` or `--tcp-port=60001`; list options are repeated; a bare `--websocket-support` is
+  true.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from ipc_schema.config.options import ConfigError, Layer, Option, Origin, Schema
+
+__all__ = [
+    "CONFIG_FILE",
+    "ENVIRONMENT_PREFIX",
+    "TABLES",
+    "TomlFile",
+    "add_arguments",
+    "config_file_of",
+    "environment_layer",
+    "file_layer",
+    "flag_layer",
+    "parse_toml",
+    "to_environment",
+    "to_flags",
+    "variable_of",
+]
+
+ENVIRONMENT_PREFIX: Final = "LOGOS_"
+TABLES: Final = ("kernel", "mapi")
+"""The tables a configuration file may have. Each process reads its own and leaves the other one alone."""
+CONFIG_FILE: Final = "config-file"
+"""Flag (and variable) that names the file. Not an option: it cannot stand in a file."""
+
+_KEY_LINE: Final = re.compile(r"""\s*["']?([A-Za-z0-9_-]+)["']?\s*=""")
+_TABLE_LINE: Final = re.compile(r"\s*\[\s*([A-Za-z0-9_-]+)\s*\]")
+
+
+# --- the file ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TomlFile:
+    """A parsed configuration file. `lines` says for (table, key) on which line it stands, where known."""
+
+    path: str
+    tables: Mapping[str, Mapping[str, object]]
+    lines: Mapping[tuple[str, str], int] = field(default_factory=dict)
+
+
+def parse_toml(text: str, path: str) -> TomlFile:
+    """Parse the text of a configuration file. `path` is only for messages. Raises `ConfigError`."""
+    try:
+        document: dict[str, Any] = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(path, f"is not valid TOML: {error}") from error
+    for name, table in document.items():
+        if name not in TABLES:
+            allowed = " and ".join(f"[{table}]" for table in TABLES)
+            raise ConfigError(name, f"does not belong at the top of {path}: options stand under {allowed}")
+        if not isinstance(table, dict):
+            raise ConfigError(name, f"must be a table: [{name}] ({path})")
+    return TomlFile(path, document, _lines_of(text))
+
+
+def _lines_of(text: str) -> dict[tuple[str, str], int]:
+    """Where keys stand: for messages only, so a line inside a multi-line string may be taken for a key."""
+    lines: dict[tuple[str, str], int] = {}
+    table = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := _TABLE_LINE.match(line):
+            table = header[1]
+        elif key := _KEY_LINE.match(line):
+            lines.setdefault((table, key[1]), number)
+    return lines
+
+
+def file_layer(schema: Schema, file: TomlFile) -> Layer:
+    """The schema's table of the file."""
+    values = file.tables.get(schema.table, {})
+    details = {
+        key: f"{file.path} line {file.lines[schema.table, key]}"
+        for key in values
+        if (schema.table, key) in file.lines
+    }
+    return Layer(Origin.FILE, values, details, file.path)
+
+
+# --- the environment --------------------------------------------------------------------------------------
+
+
+def variable_of(schema: Schema, name: str) -> str:
+    """The environment variable of an option: `LOGOS_KERNEL_TCP_PORT`."""
+    return f"{ENVIRONMENT_PREFIX}{schema.table}_{name}".upper().replace("-", "_")
+
+
+def environment_layer(schema: Schema, environ: Mapping[str, str]) -> Layer:
+    """What the environment says about the schema's options. Raises `ConfigError` for unknown variables."""
+    names = {variable_of(schema, name): name for option in schema for name in (option.name, *option.aliases)}
+    reserved = variable_of(schema, CONFIG_FILE)
+    prefix = variable_of(schema, "")
+    values: dict[str, object] = {}
+    details: dict[str, str] = {}
+    for variable, text in environ.items():
+        if not variable.startswith(prefix) or variable == reserved:
+            continue
+        name = names.get(variable)
+        if name is None:
+            key = variable[len(prefix) :].lower().replace("_", "-")
+            raise ConfigError(variable, f"names no option of [{schema.table}]{schema.hint(key)}")
+        if text.strip():
+            listed = schema.option(name).repeatable
+            values[name] = [part.strip() for part in text.split(",") if part.strip()] if listed else text
+            details[name] = variable
+    return Layer(Origin.ENVIRONMENT, values, details)
+
+
+# --- flags ------------------------------------------------------------------------------------------------
+
+
+def add_arguments(parser: argparse.ArgumentParser, schema: Schema) -> None:
+    """Give the parser `--config-file` and one argument for each option. Values stay text for `resolve` to
+    read, so that a bad one is refused in the same words as from a file. Build the parser with
+    `allow_abbrev=False`, or a new option changes what an abbreviation means."""
+    parser.add_argument(
+        f"--{CONFIG_FILE}",
+        metavar="PATH",
+        dest=CONFIG_FILE,
+        default=argparse.SUPPRESS,
+        help=f"TOML file; this process reads its table [{schema.table}]",
+    )
+    for option in schema:
+        names = [f"--{name}" for name in (option.name, *option.aliases)]
+        metavar = option.kind.name.upper().replace(" ", "-")
+        # argparse expands % in help texts
+        help_text = _help(option).replace("%", "%%")
+        if option.repeatable:
+            parser.add_argument(
+                *names,
+                dest=option.name,
+                metavar=metavar,
+                action="append",
+                default=argparse.SUPPRESS,
+                help=help_text,
+            )
+        elif option.kind.name == "boolean":
+            parser.add_argument(
+                *names,
+                dest=option.name,
+                metavar=metavar,
+                nargs="?",
+                const="true",
+                default=argparse.SUPPRESS,
+                help=help_text,
+            )
+        else:
+            parser.add_argument(
+                *names, dest=option.name, metavar=metavar, default=argparse.SUPPRESS, help=help_text
+            )
+
+
+def _help(option: Option) -> str:
+    default = option.unset if option.default is None else option.kind.show(option.default)
+    return f"{option.doc} (default: {default})" if default != "" else option.doc
+
+
+def flag_layer(flags: Mapping[str, object]) -> Layer:
+    """Flags by option name, as `vars(parser.parse_args())` gives them; also a program's own overrides.
+
+    `--config-file` is passed over; `resolve` refuses whatever else is no option.
+    """
+    values = {name: value for name, value in flags.items() if name != CONFIG_FILE}
+    return Layer(Origin.FLAG, values, {name: f"--{name}" for name in values})
+
+
+def config_file_of(schema: Schema, flags: Mapping[str, object], environ: Mapping[str, str]) -> str | None:
+    """The path of the configuration file: flag, else variable, else None."""
+    named = flags.get(CONFIG_FILE) or environ.get(variable_of(schema, CONFIG_FILE))
+    return str(named) if named else None
+
+
+# --- and back: for whoever starts a process ---------------------------------------------------------------
+
+
+def _texts_of(schema: Schema, name: str, value: object) -> Sequence[str]:
+    option = schema.option(name)
+    items: Sequence[object] = value if option.repeatable and isinstance(value, list | tuple) else (value,)
+    return [_text_of(item) for item in items]
+
+
+def _text_of(item: object) -> str:
+    if isinstance(item, bool):
+        return "true" if item else "false"
+    return str(item)
+
+
+def to_flags(schema: Schema, values: Mapping[str, object]) -> list[str]:
+    """Raw option values as arguments of the process (`--name=value`); None is left out.
+
+    A secret is refused: arguments can be read by every user of the host. Use `to_environment` for it.
+    """
+    arguments: list[str] = []
+    for name, value in values.items():
+        if value is None:
+            continue
+        if schema.option(name).secret:
+            raise ConfigError(name, "is a secret and must not stand in a command line; use the environment")
+        arguments += [f"--{name}={text}" for text in _texts_of(schema, name, value)]
+    return arguments
+
+
+def to_environment(schema: Schema, values: Mapping[str, object]) -> dict[str, str]:
+    """Raw option values as environment variables of the process; None is left out."""
+    variables: dict[str, str] = {}
+    for name, value in values.items():
+        if value is None:
+            continue
+        texts = _texts_of(schema, name, value)
+        if schema.option(name).repeatable and any("," in text for text in texts):
+            raise ConfigError(name, "a list with a comma inside an item cannot be given by the environment")
+        variables[variable_of(schema, name)] = ",".join(texts)
+    return variables
