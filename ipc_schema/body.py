@@ -59,6 +59,7 @@ __all__ = [
     "Body",
     "Ns",
     "Range",
+    "Row",
     "Size",
     "Uint",
 ]
@@ -156,6 +157,35 @@ def _read_values(cls: type[Body], body: Mapping[str, object]) -> dict[str, Any]:
         except FieldError as error:
             raise error.under(name) from None
     return values
+
+
+class Row:
+    """Reads the elements of an append-only array by the annotations of a NamedTuple.
+
+    `skip` fields at the front of the class are filled by the caller, who has checked them already.
+    """
+
+    __slots__ = ("_columns", "cls", "skip")
+
+    def __init__(self, cls: type[Any], skip: int = 0) -> None:
+        hints = get_type_hints(cls, include_extras=True)
+        names: tuple[str, ...] = cls._fields
+        self.cls = cls
+        self.skip = skip
+        self._columns = tuple((name.replace("_", " "), _codec(hints[name])[0]) for name in names[skip:])
+
+    def read(self, values: tuple[Any, ...]) -> list[Any]:
+        """The checked elements; what `values` has beyond them is ignored. Raises `FieldError`."""
+        if len(values) < len(self._columns):
+            missing = self._columns[len(values)][0]
+            raise FieldError("is missing").under(missing)
+        result = []
+        for (name, read), value in zip(self._columns, values, strict=False):
+            try:
+                result.append(read(value))
+            except FieldError as error:
+                raise error.under(name) from None
+        return result
 
 
 # --- from annotations to readers and writers --------------------------------------------------------------

@@ -12,7 +12,7 @@ passed through untouched.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from msgpack import packb, unpackb
 
@@ -130,16 +130,27 @@ class Reply(NamedTuple):
 # --- unpacking, shared by all decoders --------------------------------------------------------------------
 
 
+# The unpacker makes room for as many elements as an array claims to have, at every level of nesting: without
+# limits on them a frame of a few kilobytes claims gigabytes.
+
+
 def _refuse_extension(code: int, _data: bytes) -> object:
     raise ValueError(f"extension type {code} is not used in this contract")
 
 
-def unpack_header(frame: bytes) -> tuple[object, ...]:
-    """Unpack a header frame: one array, nothing behind it. Raises `FieldError`."""
-    if len(frame) > MAX_HEADER:
-        raise FieldError(f"{len(frame)} bytes, at most {MAX_HEADER} are allowed")
+def unpack_header(frame: bytes, max_bytes: int = MAX_HEADER) -> tuple[Any, ...]:
+    """Unpack a header frame: one array, nothing behind it, inner arrays as tuples. Raises `FieldError`."""
+    if len(frame) > max_bytes:
+        raise FieldError(f"{len(frame)} bytes, at most {max_bytes} are allowed")
     try:
-        header = unpackb(frame, use_list=False, ext_hook=_refuse_extension, max_ext_len=0)
+        header = unpackb(
+            frame,
+            use_list=False,
+            ext_hook=_refuse_extension,
+            max_ext_len=0,
+            max_array_len=MAX_ITEMS,
+            max_map_len=MAX_ITEMS,
+        )
     except (ValueError, RecursionError) as error:
         raise FieldError(f"is not MessagePack: {_reason(error)}") from None
     if type(header) is not tuple:
@@ -154,8 +165,6 @@ def decode_body(frame: bytes) -> dict[str, object]:
     if len(frame) > MAX_BODY:
         raise FieldError(f"{len(frame)} bytes, at most {MAX_BODY} are allowed")
     try:
-        # The unpacker makes room for as many elements as an array claims to have, at every level of
-        # nesting: without these limits a small frame claims gigabytes.
         body = unpackb(
             frame,
             ext_hook=_refuse_extension,

@@ -1,0 +1,102 @@
+"""Where the sockets of a node lie (SPEC.md, "Transport"). Pure: nothing is made or looked up here.
+
+    <run dir>/kernel/{events,requests,control,lock}      <run dir>/mapi/{apps,control,lock}
+
+The run directory is `<data-dir>/run` unless the option `ipc-dir` names another one.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final, NamedTuple
+
+__all__ = [
+    "MAX_SOCKET_PATH",
+    "KernelEndpoints",
+    "MapiEndpoints",
+    "SocketPathError",
+    "kernel_directory",
+    "kernel_endpoints",
+    "lock_path",
+    "mapi_directory",
+    "mapi_endpoints",
+    "run_directory",
+    "socket_endpoint",
+    "socket_path",
+]
+
+MAX_SOCKET_PATH: Final = 107
+"""Bytes that the kernel's `sockaddr_un` has for a path, without its NUL."""
+
+_SCHEME: Final = "ipc://"
+
+
+class SocketPathError(ValueError):
+    """A socket's path is too long; the text names the option that shortens it."""
+
+
+class KernelEndpoints(NamedTuple):
+    """ZeroMQ endpoints of a kernel."""
+
+    events: str
+    requests: str
+    control: str
+
+
+class MapiEndpoints(NamedTuple):
+    """ZeroMQ endpoints of a Messaging API."""
+
+    apps: str
+    control: str
+
+
+def run_directory(data_dir: str | Path, ipc_dir: str | Path | None = None) -> Path:
+    """The run directory: `ipc_dir` where it is set, else `run` below the data directory."""
+    return Path(ipc_dir) if ipc_dir else Path(data_dir) / "run"
+
+
+def kernel_directory(run_dir: str | Path) -> Path:
+    """The private directory of the kernel's sockets and lock."""
+    return Path(run_dir) / "kernel"
+
+
+def mapi_directory(run_dir: str | Path) -> Path:
+    """The private directory of the Messaging API's sockets and lock."""
+    return Path(run_dir) / "mapi"
+
+
+def lock_path(directory: str | Path) -> Path:
+    """The lock file in a private directory: held before anything there is bound."""
+    return Path(directory) / "lock"
+
+
+def kernel_endpoints(run_dir: str | Path) -> KernelEndpoints:
+    """The endpoints of a kernel below a run directory. Raises `SocketPathError`."""
+    directory = kernel_directory(run_dir)
+    return KernelEndpoints(*(socket_endpoint(directory / name) for name in KernelEndpoints._fields))
+
+
+def mapi_endpoints(run_dir: str | Path) -> MapiEndpoints:
+    """The endpoints of a Messaging API below a run directory. Raises `SocketPathError`."""
+    directory = mapi_directory(run_dir)
+    return MapiEndpoints(*(socket_endpoint(directory / name) for name in MapiEndpoints._fields))
+
+
+def socket_endpoint(path: str | Path) -> str:
+    """The `ipc://` endpoint of a path. Raises `SocketPathError` for one that no socket can have."""
+    text = str(path)
+    size = len(os.fsencode(text))
+    if size > MAX_SOCKET_PATH:
+        raise SocketPathError(
+            f"socket path {text} has {size} bytes, at most {MAX_SOCKET_PATH} are possible: "
+            "set ipc-dir to a directory with a shorter path"
+        )
+    if "\0" in text:
+        raise SocketPathError("a socket path cannot hold a NUL byte")
+    return _SCHEME + text
+
+
+def socket_path(endpoint: str) -> Path | None:
+    """The path of an `ipc://` endpoint, None for any other transport."""
+    return Path(endpoint[len(_SCHEME) :]) if endpoint.startswith(_SCHEME) else None
