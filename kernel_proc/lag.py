@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from math import exp
 from typing import Final, NamedTuple
 
@@ -67,11 +67,14 @@ class EventLoopLag:
             yield "event_loop_load", {"window": name}, load
         yield "event_loop_accumulated_lag_secs", {}, self.accumulated
 
-    async def run(self) -> None:
-        """Measure every 5 s how much later than asked the loop comes back."""
+    async def run(self, changed: Callable[[], None] = lambda: None) -> None:
+        """Measure every 5 s how late the loop comes back; `changed` is called when `lagging` changes."""
         while True:
+            before = self.lagging
             due = trio.current_time() + CHECK_SECONDS
             await trio.sleep_until(due)
             self.observe(trio.current_time() - due)
+            if self.lagging != before:
+                changed()
             if self.lagging:
                 log.warning("event loop is late", extra=fields(seconds=round(self.lag, 3)))

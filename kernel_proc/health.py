@@ -1,0 +1,151 @@
+"""The node's health: what each protocol, each shard and the event loop are like. Facts only, no verdicts on
+"connected": that is policy of who reads them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import trio
+
+from ipc_schema.kernel.records import (
+    EventLoopHealth,
+    NodeHealth,
+    ProtocolHealth,
+    ProtocolState,
+    ShardHealth,
+    TopicHealth,
+)
+from kernel_proc.lag import EventLoopLag
+from kernel_proc.logs import fields
+
+__all__ = ["MERGE_SECONDS", "NOT_MOUNTED", "HealthMonitor", "relay_health", "shard_health"]
+
+log = logging.getLogger(__name__)
+
+MERGE_SECONDS: Final = 0.1
+"""Changes within this time make one event."""
+
+NOT_MOUNTED: Final = (
+    "Rln Relay",
+    "Lightpush",
+    "Legacy Lightpush",
+    "Filter",
+    "Store",
+    "Peer Exchange",
+    "Rendezvous",
+    "Mix",
+    "Store Client",
+    "Lightpush Client",
+    "Legacy Lightpush Client",
+    "Filter Client",
+)
+"""Protocols by nwaku's names that this version does not have; readers that look for them find them so."""
+
+
+def relay_health(peers: int, *, mounted: bool) -> ProtocolHealth:
+    """READY with at least one connected relay peer."""
+    if not mounted:
+        return ProtocolHealth(name="Relay", state=ProtocolState.NOT_MOUNTED)
+    if peers:
+        return ProtocolHealth(name="Relay", state=ProtocolState.READY, strength=peers)
+    return ProtocolHealth(name="Relay", state=ProtocolState.NOT_READY, description="No connected peers")
+
+
+def shard_health(shard: int, topic: str, mesh: int, connected: int, *, subscribed: bool) -> ShardHealth:
+    """Health of one shard from the numbers of its mesh and its connected peers."""
+    health = TopicHealth.of_mesh(mesh) if subscribed else TopicHealth.NOT_SUBSCRIBED
+    return ShardHealth(
+        shard=shard, pubsub_topic=topic, mesh_peers=mesh, connected_peers=connected, health=health
+    )
+
+
+class HealthMonitor:
+    """Puts the health together and tells when it changed.
+
+    `protocols` and `shards` give the parts when asked. `publish` gets the whole after a change that `touch`
+    announced, at most every 100 ms, and only if it differs from the last one told (the loop's load does not
+    count as a difference, or there would be no end to it).
+    """
+
+    def __init__(
+        self,
+        lag: EventLoopLag,
+        protocols: Callable[[], Sequence[ProtocolHealth]],
+        shards: Callable[[], Sequence[ShardHealth]],
+        publish: Callable[[NodeHealth], None],
+    ) -> None:
+        self._lag = lag
+        self._protocols = protocols
+        self._shards = shards
+        self._publish = publish
+        self._state = ProtocolState.INITIALIZING
+        self._changed = trio.Event()
+        self._last: tuple[object, ...] = ()
+        self._logged: dict[int, str] = {}
+
+    @property
+    def ready(self) -> bool:
+        """All parts are up and the node is not ending."""
+        return self._state is ProtocolState.READY
+
+    @property
+    def state(self) -> ProtocolState:
+        """The node's state as a whole."""
+        if self._state is ProtocolState.READY and self._lag.lagging:
+            return ProtocolState.EVENT_LOOP_LAGGING
+        return self._state
+
+    def set_state(self, state: ProtocolState) -> None:
+        """INITIALIZING until all parts are up, READY, SHUTTING_DOWN."""
+        self._state = state
+        self.touch()
+
+    def touch(self) -> None:
+        """Something that health is made of may have changed."""
+        self._changed.set()
+
+    def current(self) -> NodeHealth:
+        """The health now."""
+        lag = self._lag.report()
+        return NodeHealth(
+            state=self.state,
+            protocols=tuple(self._protocols()),
+            shards=tuple(self._shards()),
+            event_loop=EventLoopHealth(
+                lag_ms=round(lag.lag_ms, 3),
+                load_1m=round(lag.load_1m, 4),
+                load_5m=round(lag.load_5m, 4),
+                load_15m=round(lag.load_15m, 4),
+            ),
+        )
+
+    async def run(self) -> None:
+        """Watch for changes and tell them."""
+        while True:
+            await self._changed.wait()
+            await trio.sleep(MERGE_SECONDS)
+            self._changed = trio.Event()
+            self.check()
+
+    def check(self) -> None:
+        """Tell the health if it differs from the last one told."""
+        health = self.current()
+        compared = (health.state, health.protocols, health.shards)
+        if compared == self._last:
+            return
+        self._log_changes(health)
+        self._last = compared
+        self._publish(health)
+
+    def _log_changes(self, health: NodeHealth) -> None:
+        """One line for each shard whose health is another than before."""
+        for shard in health.shards:
+            if self._logged.get(shard.shard) != shard.health:
+                log.info(
+                    "shard health",
+                    extra=fields(shard=shard.shard, health=shard.health, mesh_peers=shard.mesh_peers),
+                )
+        self._logged = {shard.shard: shard.health for shard in health.shards}

@@ -1,0 +1,91 @@
+"""Who talks to the kernel: consumers by name, and the connections they come on.
+
+A consumer is the name given in hello and outlives its connection; a connection is a ROUTER identity. ROUTER
+does not tell of connections that end, so both tables are bounded and forget the least recently used.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from typing import Any, Final
+
+from ipc_schema.errors import ErrorCode, IpcError
+
+__all__ = ["Consumer", "Consumers"]
+
+MAX_CONNECTIONS: Final = 1024
+MAX_CONSUMERS: Final = 1024
+
+
+class Consumer:
+    """One consumer: what it has under way. `ordered` are its requests that must run one after another."""
+
+    __slots__ = ("in_flight", "kind", "name", "named", "ordered", "replaying")
+
+    def __init__(self, name: str, kind: str, *, named: bool) -> None:
+        self.name = name
+        self.kind = kind
+        self.named = named
+        self.in_flight = 0
+        self.replaying = False
+        self.ordered: deque[Any] = deque()
+
+
+class Consumers:
+    """The two tables. `holds_lease(name)` says whether a consumer must not be forgotten."""
+
+    def __init__(self, new_name: Callable[[], str], holds_lease: Callable[[str], bool]) -> None:
+        self._new_name = new_name
+        self._holds_lease = holds_lease
+        self._connections: OrderedDict[bytes, Consumer] = OrderedDict()
+        self._by_name: OrderedDict[str, Consumer] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def of(self, identity: bytes) -> Consumer | None:
+        """The consumer that said hello on this connection."""
+        found = self._connections.get(identity)
+        if found is not None:
+            self._connections.move_to_end(identity)
+        return found
+
+    def hello(self, identity: bytes, name: str | None, kind: str) -> Consumer:
+        """Bind the connection to the consumer of that name, made if new; without a name to a new one.
+
+        Raises `IpcError` (`busy`) when there are too many consumers that cannot be forgotten.
+        """
+        if name is None:
+            previous = self._connections.get(identity)
+            # A second hello on the same connection goes on with the name made up for the first one.
+            name = previous.name if previous is not None and not previous.named else self._new_name()
+            consumer = self._by_name.get(name) or self._add(Consumer(name, kind, named=False))
+        else:
+            consumer = self._by_name.get(name) or self._add(Consumer(name, kind, named=True))
+        consumer.kind = kind
+        self._by_name.move_to_end(consumer.name)
+        self._connections[identity] = consumer
+        self._connections.move_to_end(identity)
+        while len(self._connections) > MAX_CONNECTIONS:
+            self._connections.popitem(last=False)
+        return consumer
+
+    def forget_connection(self, identity: bytes) -> None:
+        """The connection is gone. Its consumer stays."""
+        self._connections.pop(identity, None)
+
+    def _add(self, consumer: Consumer) -> Consumer:
+        if len(self._by_name) >= MAX_CONSUMERS:
+            self._evict()
+        self._by_name[consumer.name] = consumer
+        return consumer
+
+    def _evict(self) -> None:
+        for name, consumer in self._by_name.items():
+            if not consumer.in_flight and not consumer.ordered and not self._holds_lease(name):
+                del self._by_name[name]
+                for identity in [i for i, c in self._connections.items() if c is consumer]:
+                    del self._connections[identity]
+                return
+        raise IpcError(ErrorCode.BUSY, f"{MAX_CONSUMERS} consumers are connected", retry_after_ms=10_000)

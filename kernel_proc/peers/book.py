@@ -1,0 +1,177 @@
+"""Who the node is connected to, and what is known about each: one record per connected peer.
+
+A host listener. Changes are told to one observer as they happen; records are built when asked for.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter as Tally
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Protocol
+
+from ipc_schema.kernel.records import PeerChange, PeerRecord
+from kernel_proc.logs import fields
+from kernel_proc.metrics import Sample
+from kernel_proc.p2p.api import PeerConnection, PeerIdentity, PeerIdText
+
+__all__ = ["MeshView", "PeerBook"]
+
+log = logging.getLogger(__name__)
+
+MAX_AGENTS: Final = 32
+"""Agents told apart in the metrics; they come from peers, so their number is not ours."""
+MAX_TEXT: Final = 256
+MAX_PROTOCOLS: Final = 64
+MAX_SHARDS: Final = 1024
+
+
+class MeshView(Protocol):
+    """What the book asks the relay about a peer."""
+
+    def mesh_topics(self, peer_id: PeerIdText) -> Sequence[str]:
+        """The pubsub topics in whose mesh the peer is."""
+        ...
+
+    def score(self, peer_id: PeerIdText) -> float | None:
+        """The peer's score, None if the relay does not know it."""
+        ...
+
+
+class _Entry:
+    __slots__ = ("cluster", "connection", "identity", "shards")
+
+    def __init__(self, connection: PeerConnection) -> None:
+        self.connection = connection
+        self.identity: PeerIdentity | None = None
+        self.cluster: int | None = None
+        self.shards: tuple[int, ...] = ()
+
+
+class PeerBook:
+    """Records of the connected peers.
+
+    `changed(change, record)` is called for each peer that joins, leaves, or becomes better known. `clock` is
+    the one that `PeerConnection.since` comes from, in seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float], changed: Callable[[PeerChange, PeerRecord], None]) -> None:
+        self._clock = clock
+        self._changed = changed
+        self._mesh: MeshView | None = None
+        self._entries: dict[PeerIdText, _Entry] = {}
+        self._origins: dict[PeerIdText, str] = {}
+
+    def attach_mesh(self, mesh: MeshView) -> None:
+        """Say who knows about meshes and scores; without, records have none."""
+        self._mesh = mesh
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    # --- host events ---
+
+    def peer_connected(self, connection: PeerConnection) -> None:
+        """A peer joined."""
+        self._entries[connection.peer_id] = _Entry(connection)
+        log.info(
+            "peer joined",
+            extra=fields(
+                peer=connection.peer_id, address=connection.address, direction=str(connection.direction)
+            ),
+        )
+        self._tell(PeerChange.JOINED, connection.peer_id)
+
+    def peer_identified(self, identity: PeerIdentity) -> None:
+        """A peer said who it is."""
+        entry = self._entries.get(identity.peer_id)
+        if entry is not None and entry.identity != identity:
+            entry.identity = identity
+            self._tell(PeerChange.CHANGED, identity.peer_id)
+
+    def peer_disconnected(self, peer_id: PeerIdText, reason: str) -> None:
+        """A peer left. Its origin is forgotten unless it is a configured peer."""
+        if peer_id in self._entries:
+            log.info("peer left", extra=fields(peer=peer_id, reason=reason))
+            self._tell(PeerChange.LEFT, peer_id)
+            del self._entries[peer_id]
+            if self._origins.get(peer_id) != "static":
+                self._origins.pop(peer_id, None)
+
+    # --- what others learn ---
+
+    def set_metadata(self, peer_id: PeerIdText, cluster: int, shards: Iterable[int]) -> None:
+        """The peer told its cluster and shards by the metadata protocol."""
+        entry = self._entries.get(peer_id)
+        known = tuple(sorted(set(shards))[:MAX_SHARDS])
+        if entry is not None and (entry.cluster, entry.shards) != (cluster, known):
+            entry.cluster, entry.shards = cluster, known
+            self._tell(PeerChange.CHANGED, peer_id)
+
+    def set_origin(self, peer_id: PeerIdText, origin: str) -> None:
+        """How the node came to know the peer: static, api. The first one known holds."""
+        if peer_id not in self._origins:
+            self._origins[peer_id] = origin
+            if peer_id in self._entries:
+                self._tell(PeerChange.CHANGED, peer_id)
+
+    # --- asking ---
+
+    def record(self, peer_id: PeerIdText) -> PeerRecord | None:
+        """What is known of a connected peer."""
+        entry = self._entries.get(peer_id)
+        return None if entry is None else self._record(peer_id, entry)
+
+    def records(self) -> list[PeerRecord]:
+        """All connected peers."""
+        return [self._record(peer_id, entry) for peer_id, entry in self._entries.items()]
+
+    def carrying(self, protocol: str) -> int:
+        """How many connected peers advertise the protocol."""
+        return sum(
+            1 for entry in self._entries.values() if entry.identity and protocol in entry.identity.protocols
+        )
+
+    def _tell(self, change: PeerChange, peer_id: PeerIdText) -> None:
+        self._changed(change, self._record(peer_id, self._entries[peer_id]))
+
+    def _record(self, peer_id: PeerIdText, entry: _Entry) -> PeerRecord:
+        connection, identity, mesh = entry.connection, entry.identity, self._mesh
+        score = mesh.score(peer_id) if mesh else None
+        return PeerRecord(
+            peer_id=peer_id,
+            address=connection.address,
+            direction=str(connection.direction),
+            connected_ms=max(0, int((self._clock() - connection.since) * 1000)),
+            agent=identity.agent[:MAX_TEXT] if identity else "",
+            protocols=tuple(p[:MAX_TEXT] for p in identity.protocols[:MAX_PROTOCOLS]) if identity else (),
+            cluster=entry.cluster,
+            shards=entry.shards,
+            origin=self._origins.get(peer_id, str(connection.direction)),
+            score=None if score is None else round(score, 3),
+            mesh=tuple(mesh.mesh_topics(peer_id)) if mesh else (),
+        )
+
+    # --- metrics ---
+
+    def samples(self, protocols: Sequence[str]) -> Iterable[Sample]:
+        """Peers by direction and protocol, by shard and by agent."""
+        by_protocol: Tally[tuple[str, str]] = Tally()
+        by_shard: Tally[int] = Tally()
+        by_agent: Tally[str] = Tally()
+        for entry in self._entries.values():
+            direction = str(entry.connection.direction)
+            carried = entry.identity.protocols if entry.identity else ()
+            by_protocol.update((direction, protocol) for protocol in protocols if protocol in carried)
+            by_shard.update(entry.shards)
+            by_agent[entry.identity.agent[:64] if entry.identity else ""] += 1
+        for (direction, protocol), count in by_protocol.items():
+            yield "connected_peers", {"direction": direction, "protocol": protocol}, count
+        for shard, count in sorted(by_shard.items()):
+            yield "connected_peers_per_shard", {"shard": str(shard)}, count
+        common = by_agent.most_common(MAX_AGENTS)
+        for agent, count in common:
+            yield "connected_peers_per_agent", {"agent": agent}, count
+        rest = sum(by_agent.values()) - sum(count for _, count in common)
+        if rest:
+            yield "connected_peers_per_agent", {"agent": "other"}, rest

@@ -1,0 +1,95 @@
+"""Keeps the connections to the configured peers up, one task an address."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from random import Random
+
+import trio
+
+from kernel_proc.logs import fields
+from kernel_proc.metrics import Registry
+from kernel_proc.p2p.api import BadAddress, Host, P2pError, PeerConnection, PeerIdentity, PeerIdText
+from kernel_proc.peers.backoff import DialBackoff
+
+__all__ = ["StaticDialer"]
+
+log = logging.getLogger(__name__)
+
+
+class StaticDialer:
+    """Dials each address, waits until its peer is gone, dials again. A host listener: add it to the host.
+
+    `connected(peer id, address)` is called for each connection that it made or found.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        addresses: Sequence[str],
+        registry: Registry,
+        rng: Random,
+        connected: Callable[[PeerIdText, str], None] = lambda _peer, _address: None,
+    ) -> None:
+        self._host = host
+        self._addresses = tuple(dict.fromkeys(addresses))
+        self._rng = rng
+        self._connected = connected
+        self._gone: dict[PeerIdText, trio.Event] = {}
+        self._succeeded = registry.counter("peers_dials", outcome="successful")
+        self._failed = registry.counter("peers_dials", outcome="failed")
+
+    async def run(self) -> None:
+        """Dial for ever. Cancel to stop."""
+        if not self._addresses:
+            return
+        async with trio.open_nursery() as nursery:
+            for address in self._addresses:
+                nursery.start_soon(self._keep, address, name=f"dial {address}")
+
+    async def _keep(self, address: str) -> None:
+        backoff = DialBackoff(self._rng)
+        while True:
+            try:
+                peer_id = await self._host.connect(address)
+            except BadAddress as error:
+                log.error("peer address cannot be used", extra=fields(address=address, reason=str(error)))
+                return
+            except P2pError as error:
+                self._failed.add()
+                delay = backoff.failed()
+                # The first failure is news, the rest of the row only for who looks closer.
+                level = logging.WARNING if backoff.failures == 1 else logging.DEBUG
+                log.log(
+                    level,
+                    "peer not reachable",
+                    extra=fields(address=address, reason=str(error), again_in=round(delay, 1)),
+                )
+                await trio.sleep(delay)
+                continue
+            if peer_id == self._host.peer_id:
+                log.error("peer address is our own", extra=fields(address=address))
+                return
+            self._succeeded.add()
+            self._connected(peer_id, address)
+            since = trio.current_time()
+            gone = self._gone.setdefault(peer_id, trio.Event())
+            if self._host.is_connected(peer_id):
+                await gone.wait()
+            await trio.sleep(backoff.lost(trio.current_time() - since))
+
+    # --- host events ---
+
+    def peer_connected(self, connection: PeerConnection) -> None:
+        """Nothing to do: `connect` tells."""
+
+    def peer_identified(self, identity: PeerIdentity) -> None:
+        """Nothing to do."""
+
+    def peer_disconnected(self, peer_id: PeerIdText, reason: str) -> None:
+        """Wake who waits for this peer."""
+        log.debug("peer gone", extra=fields(peer=peer_id, reason=reason))
+        gone = self._gone.pop(peer_id, None)
+        if gone is not None:
+            gone.set()
