@@ -36,6 +36,7 @@ _HANDSHAKE_MS: Final = 5_000
 _RECONNECT_MS: Final = 50
 _RECONNECT_MAX_MS: Final = 2_000
 _FLUSH_EVERY_S: Final = 0.02
+_DRAIN_ROUNDS: Final = 16
 
 
 class PeerCredentials(NamedTuple):
@@ -293,6 +294,17 @@ class DrainSocket:
     def _schedule(self) -> None:
         if self._scheduled is None and not self._closed:
             self._scheduled = self._loop.call_soon(self._drain_scheduled)
+
+    def drain_now(self) -> None:
+        """Handle what has arrived before going on, as far as the socket's own bound (its high-water mark).
+
+        Also makes the socket take notice of connections that came and went, which a mere send may put off.
+        """
+        for _ in range(_DRAIN_ROUNDS):
+            if self._closed or self._draining or self._paused or not self._readable():
+                break
+            self._drain()
+        self._schedule()
 
     def rearm(self) -> None:
         """Must follow every call on the zmq socket that did not go through this object."""

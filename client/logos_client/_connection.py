@@ -1,0 +1,491 @@
+"""A DEALER that speaks the contract's requests: hello, concurrent requests, its own reconnect.
+
+This is the lower layer: it raises `ipc_schema.errors.IpcError` and knows neither kernel nor Messaging API.
+`KernelClient` and `MessagingClient` stand on it, and so does a Messaging API on its way to the kernel.
+
+States: connecting (no server, or a lost one) → greeting (hello is on its way) → ready → connecting …;
+failed is a server that is there and refuses our hello: requests raise its reason at once, hello is tried
+again slowly. closed is the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Final
+
+import zmq
+
+from ipc_schema.errors import ErrorCode, IpcError
+from ipc_schema.frames import (
+    MAX_BUDGET_MS,
+    NO_REPLY,
+    FrameError,
+    Reply,
+    decode_reply,
+    encode_request,
+    is_app_event,
+)
+from logos_client._monitor import ConnectionMonitor
+from logos_client._sockets import DrainSocket, open_dealer
+
+log = logging.getLogger(__name__)
+
+DEFAULT_TIMEOUT: Final = 10.0
+#: Requests at once until the server's hello says how many it takes.
+_DEFAULT_IN_FLIGHT: Final = 64
+_HELLO_TIMEOUT: Final = 3.0
+_HELLO_RETRY: Final = 0.1
+_HELLO_RETRY_MAX: Final = 2.0
+_REFUSED_RETRY: Final = 5.0
+#: A server may still take the connection of our own dead predecessor for a live one: it learns better at
+#: its next heartbeat.
+_CONFLICT_GRACE: Final = 3.0
+#: Seconds without a word from us after which the server may begin to think of us as gone: we say one.
+_IDLE: Final = 10.0
+#: Looks at the clock per `silence`.
+_TICKS: Final = 4
+
+
+class ConnectionState(Enum):
+    """Where a `RequestConnection` is; see the module's text."""
+
+    CONNECTING = "connecting"
+    GREETING = "greeting"
+    READY = "ready"
+    FAILED = "failed"
+    CLOSED = "closed"
+
+
+@dataclass(slots=True)
+class ConnectionCounters:
+    """`garbage`: frames from the server that are no reply or event. `unmatched`: replies nobody waits for
+    any more."""
+
+    hellos: int = 0
+    restarts: int = 0
+    requests: int = 0
+    garbage: int = 0
+    unmatched: int = 0
+
+
+class RequestConnection:
+    """Requests to one ROUTER of the contract.
+
+    `hello()` gives the body of the hello request, each time anew; None for a control socket, which needs
+    none. `on_hello(reply)` runs after each accepted hello and before any request goes out on that
+    connection; an `IpcError` it raises counts as a refused hello. `on_down(reason)` runs when a connection
+    that was ready is lost, or the server turned out to be another instance. `on_event(frames)` gets the
+    frames of an app's stream. None of them may block. `keepalive` names a request without effect, sent
+    after silence, so that a server that forgot us says so.
+
+        connection = RequestConnection(endpoint, hello=lambda: {"kind": "tool", "protocol": [1, 1]})
+        await connection.wait_ready(5.0)
+        reply = await connection.request("node.info")
+        await connection.close()
+
+    Must be created on a running loop.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        hello: Callable[[], Mapping[str, object]] | None = None,
+        on_hello: Callable[[Reply], None] | None = None,
+        on_down: Callable[[str], None] | None = None,
+        on_event: Callable[[list[bytes]], None] | None = None,
+        keepalive: str | None = None,
+        silence: float = 4.0,
+        context: zmq.Context[zmq.Socket[bytes]] | None = None,
+        max_frame: int = -1,
+    ) -> None:
+        self.endpoint = endpoint
+        self.counters = ConnectionCounters()
+        self.instance: bytes | None = None
+        self.failure: IpcError | None = None
+        self._hello = hello
+        self._on_hello = on_hello
+        self._on_down = on_down
+        self._on_event = on_event
+        self._keepalive = keepalive
+        self._silence = silence
+        self._loop = asyncio.get_running_loop()
+        self._state = ConnectionState.CONNECTING
+        self._pending: dict[bytes, asyncio.Future[Reply]] = {}
+        self._turnstile = _Turnstile(_DEFAULT_IN_FLIGHT)
+        self._changed: list[asyncio.Future[None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._greeting: asyncio.Task[None] | None = None
+        self._probing = False
+        self._conflict_since: float | None = None
+        self._id_prefix = os.urandom(8)
+        self._id_count = 0
+        self._heard = self._spoke = self._loop.time()
+        self._tick: asyncio.TimerHandle | None = None
+        socket = open_dealer(context or zmq.Context.instance(), max_frame=max_frame)
+        self._monitor = ConnectionMonitor(socket, self._connected, self._disconnected)
+        self._socket = DrainSocket(socket, self._receive)
+        self._socket.connect(endpoint)
+        if keepalive is not None:
+            self._tick = self._loop.call_later(silence / _TICKS, self._check_alive)
+
+    # -- state -----------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> ConnectionState:
+        """Where the connection is now."""
+        return self._state
+
+    @property
+    def ready(self) -> bool:
+        """Whether a request would go out at once."""
+        return self._state is ConnectionState.READY
+
+    async def wait_ready(self, timeout: float | None = None) -> None:
+        """Wait until requests can be sent.
+
+        Raises `IpcError`: the server's own when it refuses our hello; `not_ready` when there is no server
+        within `timeout` seconds, or the connection is closed.
+        """
+        deadline = None if timeout is None else self._loop.time() + timeout
+        try:
+            async with asyncio.timeout_at(deadline):
+                while not self.ready:
+                    if self._state is ConnectionState.CLOSED:
+                        raise _closed()
+                    if self.failure is not None:
+                        raise _fresh(self.failure)
+                    changed = self._loop.create_future()
+                    self._changed.append(changed)
+                    await changed
+        except TimeoutError:
+            raise IpcError(
+                ErrorCode.NOT_READY,
+                f"no answer from {self.endpoint} within {timeout:g} s ({self._state.value})",
+            ) from None
+
+    def _set_state(self, state: ConnectionState) -> None:
+        self._state = state
+        waiting, self._changed = self._changed, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+    # -- requests --------------------------------------------------------------------------------------------
+
+    async def request(
+        self,
+        method: str,
+        body: Mapping[str, object] | None = None,
+        blobs: Sequence[bytes] = (),
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> Reply:
+        """Send a request, wait for its reply.
+
+        Waits for the server to be there and for a place among its requests in flight; all within `timeout`
+        seconds, which is also the budget the server is given. Raises `IpcError`: the server's answer,
+        `deadline_exceeded`, `peer_restarted` (the connection was lost under the request: whether it was
+        carried out is unknown), or `not_ready`.
+        """
+        deadline = self._loop.time() + timeout
+        if not self._turnstile.enter():
+            await self._turnstile.wait(deadline, method)
+        try:
+            while True:
+                if not self.ready:
+                    await self.wait_ready(max(0.0, deadline - self._loop.time()))
+                reply = await self._exchange(method, body, blobs, deadline)
+                error = reply.error
+                if error is None:
+                    return reply
+                # The server does not know this connection, so it did nothing: the request may go out again.
+                if not _wants_hello(error) or self._hello is None or self._loop.time() >= deadline:
+                    raise error
+        finally:
+            self._turnstile.leave()
+
+    def notify(
+        self, method: str, body: Mapping[str, object] | None = None, blobs: Sequence[bytes] = ()
+    ) -> bool:
+        """Send a request whose success nobody waits for. False when it could not be sent now: it is then
+        not sent at all."""
+        if not self.ready:
+            return False
+        self._spoke = self._loop.time()
+        return self._socket.send(encode_request(self._new_id(), method, body, blobs, flags=NO_REPLY))
+
+    async def _exchange(
+        self, method: str, body: Mapping[str, object] | None, blobs: Sequence[bytes], deadline: float
+    ) -> Reply:
+        """One request, one reply (an error reply too). Raises for what happens to the connection."""
+        now = self._loop.time()
+        remaining = deadline - now
+        if remaining <= 0:
+            raise _late(method)
+        correlation_id = self._new_id()
+        budget = min(MAX_BUDGET_MS, max(1, int(remaining * 1000)))
+        frames = encode_request(correlation_id, method, body, blobs, budget_ms=budget)
+        future: asyncio.Future[Reply] = self._loop.create_future()
+        self._pending[correlation_id] = future
+        timer = self._loop.call_at(deadline, _expire, future, method)
+        try:
+            self._spoke = now
+            self.counters.requests += 1
+            if not self._socket.send(frames):
+                raise IpcError(ErrorCode.BUSY, f"{method}: the server does not take requests fast enough")
+            return await future
+        finally:
+            timer.cancel()
+            self._pending.pop(correlation_id, None)
+
+    def _new_id(self) -> bytes:
+        self._id_count += 1
+        return self._id_prefix + self._id_count.to_bytes(8, "big")
+
+    # -- what comes in ---------------------------------------------------------------------------------------
+
+    def _receive(self, frames: list[bytes]) -> None:
+        self._heard = self._loop.time()
+        if len(frames) > 1 and is_app_event(frames[1]):
+            if self._on_event is not None:
+                self._on_event(frames)
+            return
+        try:
+            reply = decode_reply(frames)
+        except FrameError as error:
+            self.counters.garbage += 1
+            log.debug("dropped frames from %s: %s", self.endpoint, error)
+            return
+        future = self._pending.get(reply.correlation_id)
+        if future is None:
+            self.counters.unmatched += 1
+        elif not future.done():
+            future.set_result(reply)
+        if reply.instance != self.instance:
+            self._meet(reply.instance)
+        if reply.status and self.ready and _wants_hello(reply.error):
+            self._lose("the server does not know this connection any more")
+            self._greet_again()
+
+    def _meet(self, instance: bytes) -> None:
+        """Another instance answers than the one we greeted."""
+        known, self.instance = self.instance, instance
+        if known is None:
+            return
+        self.counters.restarts += 1
+        if self.ready:
+            self._lose("the server was restarted")
+            self._connected()
+
+    # -- the connection --------------------------------------------------------------------------------------
+
+    def _connected(self) -> None:
+        if self._state is ConnectionState.CLOSED:
+            return
+        self._socket.drain_now()  # lets the socket forget the connection before
+        if self._hello is None:
+            self._set_state(ConnectionState.READY)
+        else:
+            self._greet_again()
+
+    def _disconnected(self) -> None:
+        if self._state is ConnectionState.CLOSED:
+            return
+        self._socket.drain_now()  # answers that still made it
+        self._stop_greeting()
+        self.failure = None
+        self._lose("the connection was lost")
+
+    def _lose(self, reason: str) -> None:
+        """What was asked on this connection has no answer any more; nothing of it may reach a successor."""
+        was_ready = self.ready
+        self._socket.drop_backlog()
+        self._set_state(ConnectionState.CONNECTING)
+        for future in list(self._pending.values()):
+            if not future.done():
+                future.set_exception(IpcError(ErrorCode.PEER_RESTARTED, reason))
+        if was_ready and self._on_down is not None:
+            self._on_down(reason)
+
+    def _greet_again(self) -> None:
+        self._stop_greeting()
+        self._set_state(ConnectionState.GREETING)
+        self._greeting = self._spawn(self._greet())
+
+    def _stop_greeting(self) -> None:
+        if self._greeting is not None:
+            self._greeting.cancel()
+            self._greeting = None
+
+    async def _greet(self) -> None:
+        """Say hello until it is accepted. A lost connection cancels this; a new one starts it anew."""
+        delay = _HELLO_RETRY
+        assert self._hello is not None
+        while True:
+            try:
+                reply = await self._exchange("hello", self._hello(), (), self._loop.time() + _HELLO_TIMEOUT)
+                if reply.error is not None:
+                    raise reply.error
+                self._accept(reply)
+            except IpcError as error:
+                if self._worth_waiting(error):
+                    delay = min(delay * 2, _HELLO_RETRY_MAX)
+                else:
+                    self.failure = error
+                    self._set_state(ConnectionState.FAILED)
+                    delay = _REFUSED_RETRY
+                await asyncio.sleep(max(delay, (error.retry_after_ms or 0) / 1000))
+            else:
+                return
+
+    def _accept(self, reply: Reply) -> None:
+        self.instance = reply.instance
+        limits = reply.body.get("limits")
+        in_flight = limits.get("in_flight") if isinstance(limits, dict) else None
+        if self._on_hello is not None:
+            self._on_hello(reply)
+        self._turnstile.resize(
+            in_flight if isinstance(in_flight, int) and in_flight > 0 else _DEFAULT_IN_FLIGHT
+        )
+        self.counters.hellos += 1
+        self.failure = None
+        self._conflict_since = None
+        self._greeting = None
+        self._set_state(ConnectionState.READY)
+
+    def _worth_waiting(self, error: IpcError) -> bool:
+        if error.code is ErrorCode.CONFLICT:
+            now = self._loop.time()
+            if self._conflict_since is None:
+                self._conflict_since = now
+            return now - self._conflict_since < _CONFLICT_GRACE
+        return error.retriable
+
+    def _check_alive(self) -> None:
+        now = self._loop.time()
+        self._tick = self._loop.call_later(self._silence / _TICKS, self._check_alive)
+        if (
+            self.ready
+            and not self._probing
+            and (now - self._heard > self._silence or now - self._spoke > _IDLE)
+        ):
+            self._spawn(self._probe())
+
+    async def _probe(self) -> None:
+        self._probing = True
+        try:
+            assert self._keepalive is not None
+            await self._exchange(self._keepalive, None, (), self._loop.time() + self._silence)
+        except IpcError as error:
+            # Only a hung server, or one that just left: its return, or the loss of the connection, is
+            # noticed elsewhere.
+            log.debug("keepalive to %s: %s", self.endpoint, error)
+        finally:
+            self._probing = False
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def close(self) -> None:
+        """End it: requests under way raise `not_ready`. May be called twice."""
+        if self._state is ConnectionState.CLOSED:
+            return
+        self._set_state(ConnectionState.CLOSED)
+        if self._tick is not None:
+            self._tick.cancel()
+        for future in list(self._pending.values()):
+            if not future.done():
+                future.set_exception(_closed())
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        self._monitor.close()
+        self._socket.close()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class _Turnstile:
+    """Lets as many requests in at once as the server takes; the others wait in order."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._inside = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    def enter(self) -> bool:
+        """Take a place if there is one."""
+        if self._inside >= self._limit:
+            return False
+        self._inside += 1
+        return True
+
+    async def wait(self, deadline: float, method: str) -> None:
+        """Wait for a place that another hands on. Raises `IpcError` (`deadline_exceeded`)."""
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            async with asyncio.timeout_at(deadline):
+                await turn
+        except BaseException as error:
+            if turn.done() and not turn.cancelled():
+                self.leave()  # the place came too late for us
+            if isinstance(error, TimeoutError):
+                raise _late(method) from None
+            raise
+
+    def leave(self) -> None:
+        """Give a place to the next in line, or free it."""
+        if self._inside > self._limit or not self._hand_on():
+            self._inside -= 1
+
+    def resize(self, limit: int) -> None:
+        """From now on as many at once."""
+        self._limit = limit
+        while self._inside < self._limit and self._hand_on():
+            self._inside += 1
+
+    def _hand_on(self) -> bool:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return True
+        return False
+
+
+def _expire(future: asyncio.Future[Reply], method: str) -> None:
+    if not future.done():
+        future.set_exception(_late(method))
+
+
+def _late(method: str) -> IpcError:
+    return IpcError(ErrorCode.DEADLINE_EXCEEDED, f"{method}: no answer in time")
+
+
+def _closed() -> IpcError:
+    return IpcError(ErrorCode.NOT_READY, "the connection is closed", retriable=False)
+
+
+def _wants_hello(error: IpcError | None) -> bool:
+    return error is not None and error.code is ErrorCode.NOT_READY and "hello first" in error.message
+
+
+def _fresh(error: IpcError) -> IpcError:
+    """A copy to raise: one exception object raised in several tasks would collect all their tracebacks."""
+    return IpcError(
+        error.code,
+        error.message,
+        retriable=error.retriable,
+        retry_after_ms=error.retry_after_ms,
+        detail=error.detail,
+    )
