@@ -1,0 +1,109 @@
+"""hello: the first request on every connection (SPEC.md, "hello")."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+from ipc_schema import PROTOCOL_MIN, PROTOCOL_VERSION
+from ipc_schema.body import Bin16, Body, Range, Size, Uint
+from ipc_schema.errors import ErrorCode, IpcError
+from ipc_schema.names import MAX_NAME, check_name
+
+__all__ = [
+    "HEARTBEAT_MS",
+    "HELLO",
+    "HELLO_FIRST",
+    "HelloReply",
+    "HelloRequest",
+    "Limits",
+    "NetworkInfo",
+    "hello_first",
+    "negotiate",
+]
+
+HELLO: Final = "hello"
+HELLO_FIRST: Final = "hello first"
+"""The text of the `not_ready` that answers anything else before a hello."""
+HEARTBEAT_MS: Final = 1000
+
+_Version = Annotated[int, Range(0, 0xFFFF)]
+
+
+def hello_first() -> IpcError:
+    """The answer to a request on a connection without a hello."""
+    return IpcError(ErrorCode.NOT_READY, HELLO_FIRST)
+
+
+def negotiate(offered: Sequence[int], supported: tuple[int, int] = (PROTOCOL_MIN, PROTOCOL_VERSION)) -> int:
+    """The greatest version in both ranges `[min, max]`.
+
+    Raises `IpcError`: `unsupported_version` with `detail.supported` when there is none, `bad_request` when
+    `offered` is no range.
+    """
+    if len(offered) < 2 or offered[0] > offered[1]:
+        raise IpcError(ErrorCode.BAD_REQUEST, f"hello: protocol: {list(offered)} is not [min, max]")
+    version = min(offered[1], supported[1])
+    if version < max(offered[0], supported[0]):
+        raise IpcError(
+            ErrorCode.UNSUPPORTED_VERSION,
+            f"protocol {offered[0]} to {offered[1]} is offered, {supported[0]} to {supported[1]} spoken here",
+            detail={"supported": list(supported)},
+        )
+    return version
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HelloRequest(Body):
+    """`kind`: `mapi`, `tool` or `app`. `takeover` and `credit` are for the Messaging API alone."""
+
+    WHERE = HELLO
+
+    kind: Annotated[str, Size(32, 1)]
+    protocol: tuple[_Version, _Version] = (PROTOCOL_MIN, PROTOCOL_VERSION)
+    name: Annotated[str, Size(MAX_NAME)] | None = None
+    features: Annotated[tuple[Annotated[str, Size(64)], ...], Size(64)] = ()
+    takeover: bool = False
+    credit: Uint = 0
+
+    def check(self) -> int:
+        """Check the name and return the version to speak. Raises `IpcError`."""
+        if self.name is not None:
+            check_name(self.name)
+        return negotiate(self.protocol)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkInfo(Body):
+    """The network that a kernel is on. `shard_count` 0: static sharding; `preset` may be empty."""
+
+    cluster: Annotated[int, Range(0, 0xFFFF)]
+    shard_count: Annotated[int, Range(0, 1024)]
+    max_message_size: Uint
+    preset: str = ""
+    rln_required: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits(Body):
+    """Limits common to both servers: requests in flight per consumer, bytes of a body, bytes of a blob."""
+
+    in_flight: Uint
+    body_bytes: Uint
+    blob_bytes: Uint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HelloReply(Body):
+    """What both servers answer. Each adds its own: `kernel.methods.KernelHello`, `mapi.methods.MapiHello`."""
+
+    WHERE = "hello reply"
+
+    protocol: _Version
+    instance: Bin16
+    server: str
+    features: tuple[str, ...] = ()
+    limits: Limits
+    heartbeat_ms: Annotated[int, Range(1, 3_600_000)] = HEARTBEAT_MS
+    network: NetworkInfo

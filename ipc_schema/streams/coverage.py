@@ -1,0 +1,97 @@
+"""Coverage: the time in which a node could hear a shard at all."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Final, TypeAlias
+
+__all__ = ["MAX_INTERVALS", "CoverageLog", "Interval", "covers", "holes"]
+
+MAX_INTERVALS: Final = 256
+"""How many intervals are remembered; the time before the oldest counts as not covered."""
+
+Interval: TypeAlias = tuple[int, int | None]
+"""(from ns, to ns); None: still open."""
+
+
+def holes(intervals: Iterable[Interval], start: int, end: int) -> list[tuple[int, int]]:
+    """The parts of `start`..`end` (ns, half open) that no interval covers, in order.
+
+    `intervals` may come from elsewhere: they need not be sorted or apart, and empty ones are skipped. An open
+    one covers everything from its start on.
+    """
+    found = []
+    at = start
+    for low, high in sorted(intervals, key=lambda interval: interval[0]):
+        if at >= end or low >= end:
+            break
+        upper = end if high is None else min(high, end)
+        if upper <= low:
+            continue
+        if low > at:
+            found.append((at, low))
+        at = max(at, upper)
+    if at < end:
+        found.append((at, end))
+    return found
+
+
+def covers(intervals: Iterable[Interval], start: int, end: int) -> bool:
+    """Whether there is no hole in `start`..`end`; an empty range has none."""
+    return not holes(intervals, start, end)
+
+
+class CoverageLog:
+    """The coverage of one stream: opened with the first mesh peer, closed with the last.
+
+    Times are wall-clock ns. After a clock has stepped back, the same time passes twice; only the second
+    pass counts then: what was recorded beyond it is forgotten at the next `open`.
+    Opening what is open and closing what is closed change nothing.
+    """
+
+    __slots__ = ("_intervals", "_opened")
+
+    def __init__(self) -> None:
+        self._intervals: deque[tuple[int, int]] = deque()
+        self._opened: int | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether coverage is open now."""
+        return self._opened is not None
+
+    def open(self, now: int) -> bool:
+        """Coverage begins; False when it was open."""
+        if self._opened is not None:
+            return False
+        while self._intervals and self._intervals[-1][1] > now:
+            low, _ = self._intervals.pop()
+            if low < now:
+                self._intervals.append((low, now))
+        if len(self._intervals) == MAX_INTERVALS:
+            self._intervals.popleft()
+        self._opened = now
+        return True
+
+    def close(self, now: int) -> bool:
+        """Coverage ends; False when it was closed. An interval that would end before it began is dropped."""
+        if self._opened is None:
+            return False
+        if now > self._opened:
+            self._intervals.append((self._opened, now))
+        self._opened = None
+        return True
+
+    def intervals(self) -> tuple[Interval, ...]:
+        """What is remembered, oldest first, as `StreamState.coverage` has it."""
+        closed: tuple[Interval, ...] = tuple(self._intervals)
+        return closed if self._opened is None else (*closed, (self._opened, None))
+
+    def holes(self, start: int, end: int) -> list[tuple[int, int]]:
+        """The parts of `start`..`end` that were not covered, in order."""
+        return holes(self.intervals(), start, end)
+
+    def covers(self, start: int, end: int) -> bool:
+        """Whether there is no hole in `start`..`end`."""
+        return covers(self.intervals(), start, end)

@@ -1,0 +1,26 @@
+"""The state of a stream as leases, hello and `epoch_changed` report it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from ipc_schema.body import Bin8, Body, Ns, Range, Size, Uint
+from ipc_schema.streams.coverage import MAX_INTERVALS
+
+__all__ = ["StreamState"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamState(Body):
+    """A recorded stream. `first` is the oldest seq that replay has (`last` + 1 when it has none).
+
+    `coverage`: intervals `(from ns, to ns)` in which the node had a mesh peer on the shard; None = still.
+    """
+
+    stream: Annotated[str, Size(64, 1)]
+    shard: Annotated[int, Range(0, 0xFFFF)]
+    epoch: Bin8
+    first: Uint
+    last: Uint
+    coverage: Annotated[tuple[tuple[Ns, Ns | None], ...], Size(MAX_INTERVALS)] = ()
