@@ -1,0 +1,60 @@
+"""The MAPI process's database: one SQLite file, one writer thread, one transaction per input.
+
+What it promises: what `on_committed` was called for survives the death of the process, and of the host too
+when the batch was `durable`. Commits are grouped and come in the order of `Database.submit`.
+
+    database = await Database.open(data_dir / "mapi.sqlite3")
+    snapshot = await database.load()
+    batch = database.batch()
+    …fill it…
+    database.submit(batch, on_committed=answer)
+"""
+
+from mapi_proc.database.batch import Batch, CommitListener
+from mapi_proc.database.errors import (
+    BatchRefusedError,
+    DatabaseBusyError,
+    DatabaseClosedError,
+    DatabaseError,
+    DatabaseLockedError,
+    DatabaseTooNewError,
+    RequestExistsError,
+)
+from mapi_proc.database.records import (
+    AppRecord,
+    JournalEntry,
+    JournalExtent,
+    KernelPosition,
+    OutboxEntry,
+    OutboxState,
+    RememberedHashes,
+    Snapshot,
+)
+from mapi_proc.database.schema import NotOurDatabaseError
+from mapi_proc.database.store import Database, DatabaseCounters, DatabaseLimits
+from mapi_proc.database.writer import DatabaseState
+
+__all__ = [
+    "AppRecord",
+    "Batch",
+    "BatchRefusedError",
+    "CommitListener",
+    "Database",
+    "DatabaseBusyError",
+    "DatabaseClosedError",
+    "DatabaseCounters",
+    "DatabaseError",
+    "DatabaseLimits",
+    "DatabaseLockedError",
+    "DatabaseState",
+    "DatabaseTooNewError",
+    "JournalEntry",
+    "JournalExtent",
+    "KernelPosition",
+    "NotOurDatabaseError",
+    "OutboxEntry",
+    "OutboxState",
+    "RememberedHashes",
+    "RequestExistsError",
+    "Snapshot",
+]

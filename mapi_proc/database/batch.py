@@ -1,0 +1,223 @@
+"""A batch: what one input (a kernel event, an app's request, a publish result) changes, as one transaction.
+
+A batch is filled on the event loop and executed on the writer thread, so it holds plain tuples and nothing
+that belongs to either. Its operations run in the fixed order of `mapi_proc.database.statements`, whatever
+the order of the calls: apps forgotten, created and seen; subscriptions removed, then added; payloads;
+journal; acks and drops; positions; hashes; outbox; notes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from itertools import count
+from typing import Any, Final, Protocol
+
+from mapi_proc.database.records import AppRecord, KernelPosition, OutboxEntry, OutboxState
+
+__all__ = ["SEQ_BITS", "Batch", "CommitListener"]
+
+SEQ_BITS: Final = 40
+"""A journal key is `app id << 40 | seq`: one integer b-tree holds each app's events next to each other, in
+order.
+"""
+
+_ROW_OVERHEAD: Final = 64
+
+Row = tuple[Any, ...]
+
+
+class CommitListener(Protocol):
+    """A stream that hears how far it is on disk."""
+
+    def committed(self, seq: int) -> None:
+        """Everything up to `seq` is stored. Called on the event loop, in order of the batches."""
+
+
+class Batch:
+    """Changes that are stored all together or not at all. Make one with `Database.batch()`.
+
+    `durable`: the commit survives the loss of the host (fsync), not only of the process.
+    `cost`: bytes it occupies in the writer's queue, about.
+    """
+
+    __slots__ = (
+        "_payload_ids",
+        "acks",
+        "apps_created",
+        "apps_forgotten",
+        "apps_seen",
+        "cost",
+        "drops",
+        "durable",
+        "hashes_added",
+        "hashes_evicted",
+        "journal_rows",
+        "listeners",
+        "notes",
+        "outbox_added",
+        "outbox_changed",
+        "outbox_evicted",
+        "outbox_finished",
+        "payloads",
+        "positions",
+        "subscriptions_added",
+        "subscriptions_removed",
+    )
+
+    def __init__(self, payload_ids: count[int], *, durable: bool = False) -> None:
+        self._payload_ids = payload_ids
+        self.durable = durable
+        self.cost = 0
+        self.listeners: dict[CommitListener, int] = {}
+        self.apps_forgotten: list[Row] = []
+        self.apps_created: list[Row] = []
+        self.apps_seen: list[Row] = []
+        self.subscriptions_removed: list[Row] = []
+        self.subscriptions_added: list[Row] = []
+        self.payloads: list[Row] = []
+        self.journal_rows: list[Row] = []
+        self.acks: dict[int, int] = {}
+        self.drops: dict[int, tuple[int, str]] = {}
+        self.positions: dict[str, KernelPosition] = {}
+        self.hashes_added: list[Row] = []
+        self.hashes_evicted: list[Row] = []
+        self.outbox_added: list[OutboxEntry] = []
+        self.outbox_changed: list[Row] = []
+        self.outbox_finished: list[Row] = []
+        self.outbox_evicted: list[Row] = []
+        self.notes: list[Row] = []
+
+    @property
+    def empty(self) -> bool:
+        """True when there is nothing to store."""
+        return self.cost == 0
+
+    # --- apps -----------------------------------------------------------------------------------------------
+
+    def create_app(self, app: AppRecord) -> None:
+        """Add a named app. A name that is there already is refused (`BatchRefusedError`)."""
+        self.apps_created.append(tuple(app))
+        self.cost += _ROW_OVERHEAD
+
+    def app_seen(self, app_id: int, time: int) -> None:
+        """Note that the app was connected at `time`: absence counts from here."""
+        self.apps_seen.append((time, app_id))
+        self.cost += _ROW_OVERHEAD
+
+    def forget_app(self, app_id: int) -> None:
+        """Remove the app, its subscriptions and its stream. (Its accepted sends stay: they were promised.)"""
+        self.apps_forgotten.append((app_id,))
+        self.cost += _ROW_OVERHEAD
+
+    def subscribe(self, app_id: int, topics: Iterable[str]) -> None:
+        """Add subscriptions; those that are there stay."""
+        self._extend(self.subscriptions_added, app_id, topics)
+
+    def unsubscribe(self, app_id: int, topics: Iterable[str]) -> None:
+        """Remove subscriptions. A batch must not both add and remove the same one."""
+        self._extend(self.subscriptions_removed, app_id, topics)
+
+    def _extend(self, rows: list[Row], app_id: int, topics: Iterable[str]) -> None:
+        for topic in topics:
+            rows.append((app_id, topic))
+            self.cost += _ROW_OVERHEAD + len(topic)
+
+    # --- app streams (called by `mapi_proc.streams`) --------------------------------------------------------
+
+    def share_payload(self, payload: bytes) -> int:
+        """Store a payload once for several apps; give the id returned to each `journal`."""
+        payload_id = next(self._payload_ids)
+        self.payloads.append((payload_id, payload))
+        self.cost += len(payload) + _ROW_OVERHEAD
+        return payload_id
+
+    def journal(
+        self, app_id: int, seq: int, time: int, header: bytes, payload: bytes, payload_id: int = 0
+    ) -> None:
+        """Append an event to an app's stream: its two frames. With a `payload_id` only the header is stored
+        here.
+        """
+        cost = len(header) + len(payload)
+        if payload_id:
+            self.journal_rows.append((app_id << SEQ_BITS | seq, time, cost, payload_id, header, None))
+            self.cost += len(header) + _ROW_OVERHEAD
+        else:
+            self.journal_rows.append((app_id << SEQ_BITS | seq, time, cost, None, header, payload))
+            self.cost += cost + _ROW_OVERHEAD
+
+    def ack(self, app_id: int, seq: int) -> None:
+        """The app is done with everything up to `seq`: position and removal."""
+        self.acks[app_id] = seq
+        self.cost += _ROW_OVERHEAD
+
+    def drop(self, app_id: int, seq: int, reason: str) -> None:
+        """The stream's bounds removed everything up to `seq`."""
+        self.drops[app_id] = (seq, reason)
+        self.cost += _ROW_OVERHEAD
+
+    # --- kernel streams and de-duplication ------------------------------------------------------------------
+
+    def position(self, position: KernelPosition) -> None:
+        """The kernel stream is worked off up to here. The last one of a batch holds."""
+        self.positions[position.stream] = position
+        self.cost += _ROW_OVERHEAD
+
+    def remember(self, shard: int, time: int, hashes: bytes) -> None:
+        """Remember message hashes (n × 32 bytes in one piece: one row for all that a turn brought)."""
+        self.hashes_added.append((shard, time, hashes))
+        self.cost += len(hashes) + _ROW_OVERHEAD
+
+    def evict_hashes(self, shard: int, before: int) -> None:
+        """Forget the shard's hashes that were seen before this time."""
+        self.hashes_evicted.append((shard, before))
+        self.cost += _ROW_OVERHEAD
+
+    # --- outbox ---------------------------------------------------------------------------------------------
+
+    def put_send(self, entry: OutboxEntry) -> None:
+        """Accept a send. If (scope, request id) is there already the whole batch is refused with
+        `RequestExistsError`: put nothing into it that memory already takes for granted (no stream
+        events).
+        """
+        self.outbox_added.append(entry)
+        self.cost += _ROW_OVERHEAD * 2 + len(entry.payload) + len(entry.meta) + len(entry.content_topic)
+
+    def change_send(
+        self,
+        entry_id: int,
+        state: OutboxState,
+        *,
+        attempts: int,
+        timestamp: int,
+        message_hash: bytes,
+        first_attempt: int,
+        propagated: int,
+        elapsed: int,
+    ) -> None:
+        """Store where an unfinished send stands."""
+        row = (int(state), attempts, timestamp, message_hash, first_attempt, propagated, elapsed, entry_id)
+        self.outbox_changed.append(row)
+        self.cost += _ROW_OVERHEAD * 2
+
+    def finish_send(self, entry_id: int, state: OutboxState, time: int, detail: str = "") -> None:
+        """Store the final state; the payload goes, the request id stays. A send that is final already keeps
+        its first one.
+        """
+        self.outbox_finished.append((int(state), time, detail, entry_id))
+        self.cost += _ROW_OVERHEAD + len(detail)
+
+    def evict_requests(self, before: int) -> None:
+        """Forget finished sends that were accepted before this time (request ids are remembered for 24 h)."""
+        self.outbox_evicted.append((before,))
+        self.cost += _ROW_OVERHEAD
+
+    # --- small things ---------------------------------------------------------------------------------------
+
+    def note(self, key: str, value: bytes) -> None:
+        """Store a small value under a name (a rate limiter's count, …); read back as `Snapshot.notes`."""
+        self.notes.append((key, value))
+        self.cost += _ROW_OVERHEAD + len(value)
+
+
+OnCommitted = Callable[[], None]
+OnFailed = Callable[[Exception], None]

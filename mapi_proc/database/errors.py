@@ -1,0 +1,61 @@
+"""Errors of the database.
+
+    DatabaseError
+    ├── DatabaseLockedError      another process has the file
+    ├── DatabaseTooNewError      the file was written by a later version of this program
+    ├── DatabaseBusyError        the writer's queue is full: the caller should have looked at
+    `Database.congested` ├── DatabaseClosedError      submitted after `close`, or not on disk when `close`
+    gave up └── BatchRefusedError        the batch itself cannot be stored (a constraint, a value SQLite
+    cannot hold)
+        └── RequestExistsError   the outbox already holds this (scope, request id): a repeat or a conflict
+
+A full disk or an I/O error is none of these: the writer keeps the batches and tries again
+(`DatabaseState.STALLED`), because nothing may be acknowledged that is not on disk and nothing accepted may
+be lost.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BatchRefusedError",
+    "DatabaseBusyError",
+    "DatabaseClosedError",
+    "DatabaseError",
+    "DatabaseLockedError",
+    "DatabaseTooNewError",
+    "RequestExistsError",
+]
+
+
+class DatabaseError(Exception):
+    """Root of the database's errors. `retriable`: the same call may succeed later."""
+
+    retriable = False
+
+
+class DatabaseLockedError(DatabaseError):
+    """Another process has the database open."""
+
+    retriable = True
+
+
+class DatabaseTooNewError(DatabaseError):
+    """The schema is from a later version: refused, never touched."""
+
+
+class DatabaseBusyError(DatabaseError):
+    """The queue to the writer is at its bound."""
+
+    retriable = True
+
+
+class DatabaseClosedError(DatabaseError):
+    """The database is closed, or closed before this batch could be stored."""
+
+
+class BatchRefusedError(DatabaseError):
+    """This batch, and no other, was rolled back: it can never be stored as it is."""
+
+
+class RequestExistsError(BatchRefusedError):
+    """The outbox already has this (scope, request id); read it with `Database.find_request`."""

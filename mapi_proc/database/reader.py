@@ -1,0 +1,139 @@
+"""Reads, on their own connection and thread: a long read holds up neither the writer nor the event loop."""
+
+from __future__ import annotations
+
+import sqlite3
+from itertools import groupby
+
+from mapi_proc.database.batch import SEQ_BITS
+from mapi_proc.database.records import (
+    AppRecord,
+    JournalEntry,
+    JournalExtent,
+    KernelPosition,
+    OutboxEntry,
+    OutboxState,
+    RememberedHashes,
+    Snapshot,
+)
+from mapi_proc.database.statements import NOTE_PREFIX
+
+__all__ = ["find_request", "load_snapshot", "orphaned_apps", "pending_sends", "read_page"]
+
+_SEQ_MASK = (1 << SEQ_BITS) - 1
+_OUTBOX_COLUMNS = (
+    "id, scope, request_id, fingerprint, content_topic, payload, meta, ephemeral, accepted, state, attempts,"
+    " timestamp, message_hash, first_attempt, propagated, elapsed, finished, detail"
+)
+
+
+def read_page(
+    connection: sqlite3.Connection, app_id: int, after: int, up_to: int, max_bytes: int, max_events: int
+) -> list[JournalEntry]:
+    """Read an app's events in order, `after` < seq ≤ `up_to`: at most `max_bytes`, but at least one if there
+    is one.
+    """
+    base = app_id << SEQ_BITS
+    rows = connection.execute(
+        "SELECT journal.key, header, coalesce(payload, data) FROM journal LEFT JOIN payload ON payload.id = payload_id"
+        " WHERE key > ? AND key <= ? ORDER BY key LIMIT ?",
+        (base | after, base | up_to, max_events),
+    )
+    page: list[JournalEntry] = []
+    size = 0
+    for key, header, payload in rows:
+        page.append(JournalEntry(key & _SEQ_MASK, header, payload))
+        size += len(header) + len(payload)
+        if size >= max_bytes:
+            break
+    rows.close()  # an unfinished read would pin the write-ahead log
+    return page
+
+
+def find_request(connection: sqlite3.Connection, scope: bytes, request_id: bytes) -> OutboxEntry | None:
+    """Look a send up by its request id, finished or not (a finished one has no payload any more)."""
+    row = connection.execute(
+        f"SELECT {_OUTBOX_COLUMNS} FROM outbox WHERE scope = ? AND request_id = ?",  # noqa: S608 (our own columns)
+        (scope, request_id),
+    ).fetchone()
+    return None if row is None else _outbox_entry(row)
+
+
+def pending_sends(connection: sqlite3.Connection) -> list[OutboxEntry]:
+    """Read what the outbox holds that is not final, oldest first."""
+    rows = connection.execute(f"SELECT {_OUTBOX_COLUMNS} FROM outbox WHERE state < 10 ORDER BY id")  # noqa:
+    S608 return [_outbox_entry(row) for row in rows]
+
+
+def _outbox_entry(row: tuple) -> OutboxEntry:  # type: ignore[type-arg]
+    entry = OutboxEntry._make(row)
+    return entry._replace(ephemeral=bool(entry.ephemeral), state=OutboxState(entry.state))
+
+
+def orphaned_apps(connection: sqlite3.Connection) -> list[int]:
+    """Find the ids of forgotten apps whose events are still there (the process ended while it removed
+    them).
+    """
+    known = {app_id for (app_id,) in connection.execute("SELECT id FROM app")}
+    orphans: list[int] = []
+    key = 0
+    while True:  # one index probe per app
+        row = connection.execute(
+            "SELECT key FROM journal WHERE key > ? ORDER BY key LIMIT 1", (key,)
+        ).fetchone()
+        if row is None:
+            return orphans
+        app_id = row[0] >> SEQ_BITS
+        if app_id not in known:
+            orphans.append(app_id)
+        key = (app_id + 1) << SEQ_BITS
+
+
+def load_snapshot(connection: sqlite3.Connection, database_id: bytes) -> Snapshot:
+    """Read everything that is kept in memory, in one consistent view."""
+    connection.execute("BEGIN")
+    try:
+        return _load(connection, database_id)
+    finally:
+        connection.execute("COMMIT")
+
+
+def _load(connection: sqlite3.Connection, database_id: bytes) -> Snapshot:
+    execute = connection.execute
+    apps = [AppRecord._make(row) for row in execute("SELECT * FROM app ORDER BY id")]
+    subscriptions: dict[int, list[str]] = {app.app_id: [] for app in apps}
+    for app_id, topic in execute("SELECT app, topic FROM subscription ORDER BY app, topic"):
+        subscriptions.setdefault(app_id, []).append(topic)
+    # Sixteen events an extent: fine enough for the bounds, a sixteenth of the rows.
+    runs = execute(
+        "SELECT min(key), max(key), sum(cost), max(time) FROM journal GROUP BY key >> 4 ORDER BY min(key)"
+    ).fetchall()
+    extents: dict[int, list[JournalExtent]] = {app.app_id: [] for app in apps}
+    for app_id, rows in groupby(runs, key=lambda row: int(row[0]) >> SEQ_BITS):
+        extents[app_id] = [
+            JournalExtent(first & _SEQ_MASK, last & _SEQ_MASK, cost, newest)
+            for first, last, cost, newest in rows
+        ]
+    (last_entry,) = execute("SELECT ifnull(max(id), 0) FROM outbox").fetchone()
+    return Snapshot(
+        database_id=database_id,
+        apps=apps,
+        subscriptions=subscriptions,
+        extents=extents,
+        positions={
+            row[0]: KernelPosition._make(row)
+            for row in execute("SELECT stream, instance, epoch, seq, good_moment FROM kernel_position")
+        },
+        hashes=[
+            RememberedHashes._make(row) for row in execute("SELECT shard, time, hashes FROM seen ORDER BY id")
+        ],
+        outbox=pending_sends(connection),
+        next_app_id=max([app.app_id for app in apps] + list(extents), default=0) + 1,
+        next_entry_id=last_entry + 1,
+        notes={
+            key.removeprefix(NOTE_PREFIX): value
+            for key, value in execute(
+                "SELECT key, value FROM meta WHERE key >= ? AND key < ?", (NOTE_PREFIX, "note;")
+            )
+        },
+    )

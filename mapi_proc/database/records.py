@@ -1,0 +1,145 @@
+"""What the database holds, as values. Times are nanoseconds since 1970 by this host's clock; ids of streams,
+instances, requests and hashes are bytes, as on the wire (`ipc_schema/SPEC.md`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import NamedTuple
+
+__all__ = [
+    "AppRecord",
+    "JournalEntry",
+    "JournalExtent",
+    "KernelPosition",
+    "OutboxEntry",
+    "OutboxState",
+    "RememberedHashes",
+    "Snapshot",
+]
+
+
+class AppRecord(NamedTuple):
+    """A named app. `uid` is the one that first used the name.
+
+    Everything up to `acked` is done with; of what lies above it, everything up to `dropped` was removed by
+    the stream's bounds, for `drop_reason`.
+    """
+
+    app_id: int
+    name: str
+    uid: int
+    stream_id: bytes
+    created: int
+    last_seen: int
+    acked: int = 0
+    dropped: int = 0
+    drop_reason: str = ""
+
+
+class JournalEntry(NamedTuple):
+    """One event of an app's stream as its two frames: header and payload."""
+
+    seq: int
+    header: bytes
+    payload: bytes
+
+
+class JournalExtent(NamedTuple):
+    """A run of consecutive events of one app: what a stream must know to keep its bounds without reading
+    them.
+    """
+
+    first: int
+    last: int
+    cost: int
+    newest: int
+
+
+class KernelPosition(NamedTuple):
+    """How far a kernel stream (`m/<cluster>/<shard>`) has been worked off.
+
+    `good_moment`: nothing before it can be missing any more (0: unknown). Policy moves it; what is stored is
+    what was said last.
+    """
+
+    stream: str
+    instance: bytes
+    epoch: bytes
+    seq: int
+    good_moment: int = 0
+
+
+class RememberedHashes(NamedTuple):
+    """Message hashes of one shard that were seen at `time`, 32 bytes each, one after the other."""
+
+    shard: int
+    time: int
+    hashes: bytes
+
+
+class OutboxState(IntEnum):
+    """Where a send stands on disk; what moves it is the send service's business."""
+
+    PARKED = 0
+    ATTEMPTED = 1
+    PROPAGATED = 2
+    # Final from here on: the row stays as the memory of its request id, without the payload.
+    SENT = 10
+    FAILED = 11
+    UNCONFIRMED = 12
+    CANCELLED = 13
+
+    @property
+    def final(self) -> bool:
+        """True when nothing follows."""
+        return self >= OutboxState.SENT
+
+
+class OutboxEntry(NamedTuple):
+    """One accepted send.
+
+    `scope` is the app's stream id: request ids are unique in it. `fingerprint` stands for the whole request
+    body and tells a repeat from a conflict. `timestamp` and `message_hash` are fixed by the first attempt
+    and are on disk before it is made. `elapsed` is how long MAPI was running since that attempt: the retry
+    window counts only this.
+    """
+
+    entry_id: int
+    scope: bytes
+    request_id: bytes
+    fingerprint: bytes
+    content_topic: str
+    payload: bytes
+    meta: bytes
+    ephemeral: bool
+    accepted: int
+    state: OutboxState = OutboxState.PARKED
+    attempts: int = 0
+    timestamp: int = 0
+    message_hash: bytes = b""
+    first_attempt: int = 0
+    propagated: int = 0
+    elapsed: int = 0
+    finished: int = 0
+    detail: str = ""
+
+
+@dataclass(slots=True)
+class Snapshot:
+    """Everything that is held in memory while running, as it was on disk at the start.
+
+    The lists of subscriptions and extents have an entry for every app, maybe empty. `outbox` holds what is
+    not final, oldest first. `next_*` are ids that were never used.
+    """
+
+    database_id: bytes
+    apps: list[AppRecord]
+    subscriptions: dict[int, list[str]]
+    extents: dict[int, list[JournalExtent]]
+    positions: dict[str, KernelPosition]
+    hashes: list[RememberedHashes]
+    outbox: list[OutboxEntry]
+    next_app_id: int
+    next_entry_id: int
+    notes: dict[str, bytes] = field(default_factory=dict)

@@ -1,0 +1,131 @@
+"""How a batch becomes SQL. Runs on the writer thread, inside a transaction that the writer opens and closes.
+
+Each step of a statement gives up the interpreter lock and must win it back from a busy event loop, which can
+take a whole switch interval. So many rows go into one statement: `INSERT … VALUES (…), (…), …` in chunks of
+powers of two.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any, Final
+
+from mapi_proc.database.batch import SEQ_BITS, Batch
+from mapi_proc.database.errors import RequestExistsError
+
+__all__ = ["NOTE_PREFIX", "execute_batch", "release_journal"]
+
+_CHUNKS: Final = (64, 16, 4, 1)
+
+
+class _Insert:
+    """An INSERT of any number of rows in few statements."""
+
+    def __init__(self, head: str, columns: int, tail: str = "") -> None:
+        row = f"({', '.join('?' * columns)})"
+        self._texts = [(size, f"{head} VALUES {', '.join([row] * size)} {tail}") for size in _CHUNKS]
+
+    def __call__(self, connection: sqlite3.Connection, rows: Sequence[Sequence[Any]]) -> None:
+        position, total = 0, len(rows)
+        for size, text in self._texts:
+            while total - position >= size:
+                end = position + size
+                connection.execute(text, tuple(chain.from_iterable(rows[position:end])))
+                position = end
+
+
+_app_create = _Insert("INSERT INTO app", 9)
+_subscription_add = _Insert("INSERT OR IGNORE INTO subscription", 2)
+_payload_add = _Insert("INSERT INTO payload", 2)
+_journal_add = _Insert("INSERT INTO journal", 6)
+_hashes_add = _Insert("INSERT INTO seen (shard, time, hashes)", 3)
+_outbox_add = _Insert("INSERT INTO outbox", 18)
+_note_set = _Insert("INSERT INTO meta", 2, "ON CONFLICT (key) DO UPDATE SET value = excluded.value")
+_position_set = _Insert(
+    "INSERT INTO kernel_position",
+    5,
+    "ON CONFLICT (stream) DO UPDATE SET instance = excluded.instance, epoch = excluded.epoch, seq = excluded.seq,"
+    " good_moment = excluded.good_moment",
+)
+
+# A shared payload goes with the last journal row that refers to it.
+_RELEASE_PAYLOADS: Final = """
+DELETE FROM payload
+WHERE id IN (SELECT payload_id FROM journal WHERE key > ?1 AND key <= ?2 AND payload_id IS NOT NULL)
+  AND NOT EXISTS (SELECT 1 FROM journal AS other
+                  WHERE other.payload_id = payload.id AND NOT (other.key > ?1 AND other.key <= ?2))
+"""
+_RELEASE_JOURNAL: Final = "DELETE FROM journal WHERE key > ?1 AND key <= ?2"
+
+NOTE_PREFIX: Final = "note:"
+
+
+def execute_batch(connection: sqlite3.Connection, batch: Batch) -> None:
+    """Apply one batch. Raises `RequestExistsError` or whatever SQLite says; the caller rolls back."""
+    if batch.apps_forgotten:
+        # The journal is purged later, piece by piece: in one go a full one would hold up everybody's commits.
+        connection.executemany("DELETE FROM app WHERE id = ?", batch.apps_forgotten)
+        connection.executemany("DELETE FROM subscription WHERE app = ?", batch.apps_forgotten)
+    if batch.apps_created:
+        _app_create(connection, batch.apps_created)
+    if batch.apps_seen:
+        connection.executemany("UPDATE app SET last_seen = max(last_seen, ?) WHERE id = ?", batch.apps_seen)
+    if batch.subscriptions_removed:
+        connection.executemany(
+            "DELETE FROM subscription WHERE app = ? AND topic = ?", batch.subscriptions_removed
+        )
+    if batch.subscriptions_added:
+        _subscription_add(connection, batch.subscriptions_added)
+    if batch.payloads:
+        _payload_add(connection, batch.payloads)
+    if batch.journal_rows:
+        _journal_add(connection, batch.journal_rows)
+    for app_id, seq in batch.acks.items():
+        connection.execute("UPDATE app SET acked = max(acked, ?) WHERE id = ?", (seq, app_id))
+        release_journal(connection, app_id, seq)
+    for app_id, (seq, reason) in batch.drops.items():
+        connection.execute(
+            "UPDATE app SET dropped = max(dropped, ?), drop_reason = ? WHERE id = ?", (seq, reason, app_id)
+        )
+        release_journal(connection, app_id, seq)
+    if batch.positions:
+        _position_set(connection, list(batch.positions.values()))
+    if batch.hashes_added:
+        _hashes_add(connection, batch.hashes_added)
+    if batch.hashes_evicted:
+        connection.executemany("DELETE FROM seen WHERE shard = ? AND time < ?", batch.hashes_evicted)
+    _execute_outbox(connection, batch)
+    if batch.notes:
+        _note_set(connection, [(NOTE_PREFIX + key, value) for key, value in batch.notes])
+
+
+def release_journal(connection: sqlite3.Connection, app_id: int, seq: int) -> None:
+    """Remove an app's events up to `seq`, and the shared payloads that nobody else needs."""
+    bounds = (app_id << SEQ_BITS, app_id << SEQ_BITS | seq)
+    connection.execute(_RELEASE_PAYLOADS, bounds)
+    connection.execute(_RELEASE_JOURNAL, bounds)
+
+
+def _execute_outbox(connection: sqlite3.Connection, batch: Batch) -> None:
+    if batch.outbox_added:
+        try:
+            _outbox_add(connection, batch.outbox_added)
+        except sqlite3.IntegrityError as error:
+            if error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_UNIQUE:
+                raise RequestExistsError("this request id was used before") from error
+            raise
+    if batch.outbox_changed:
+        connection.executemany(
+            "UPDATE outbox SET state = ?, attempts = ?, timestamp = ?, message_hash = ?, first_attempt = ?,"
+            " propagated = ?, elapsed = ? WHERE id = ? AND state < 10",
+            batch.outbox_changed,
+        )
+    if batch.outbox_finished:
+        connection.executemany(
+            "UPDATE outbox SET state = ?, finished = ?, detail = ?, payload = x'' WHERE id = ? AND state < 10",
+            batch.outbox_finished,
+        )
+    if batch.outbox_evicted:
+        connection.executemany("DELETE FROM outbox WHERE state >= 10 AND accepted < ?", batch.outbox_evicted)

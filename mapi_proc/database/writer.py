@@ -1,0 +1,285 @@
+"""The writer thread: takes everything that is queued into one transaction, commits it, tells the event loop.
+
+It never gives a batch up for want of room or because of an I/O error: the group is rolled back and tried
+again, with a growing pause, until it is on disk or the database is closed. Only a batch that can never be
+stored is refused, alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Callable
+from enum import StrEnum
+from queue import Empty, SimpleQueue
+from typing import Final, NamedTuple, TypeVarTuple, Unpack
+
+from mapi_proc.database.batch import SEQ_BITS, Batch, OnCommitted, OnFailed
+from mapi_proc.database.errors import BatchRefusedError, DatabaseClosedError
+from mapi_proc.database.opening import OpenedFile, mark_corrupt
+from mapi_proc.database.statements import execute_batch, release_journal
+
+__all__ = ["DatabaseState", "GroupResult", "Submission", "Writer"]
+
+log = logging.getLogger(__name__)
+
+_Args = TypeVarTuple("_Args")
+
+GROUP_BATCHES: Final = 1024
+GROUP_BYTES: Final = 4 << 20
+CHECKPOINT_BYTES: Final = 8 << 20
+PURGE_ROWS: Final = 512
+FIRST_PAUSE: Final = 0.1
+LONGEST_PAUSE: Final = 5.0
+
+_CORRUPT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_OUTER: Final = (  # the disk's or the system's fault: the same batch may succeed later
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_PROTOCOL,
+    sqlite3.SQLITE_NOMEM,
+    *_CORRUPT,
+)
+
+
+class DatabaseState(StrEnum):
+    """What an operator sees."""
+
+    OPEN = "open"
+    STALLED = "stalled"
+    CLOSED = "closed"
+
+
+class Submission(NamedTuple):
+    """A batch on its way, and whom to tell."""
+
+    batch: Batch
+    on_committed: OnCommitted | None
+    on_failed: OnFailed | None
+
+
+class GroupResult(NamedTuple):
+    """One commit: its batches in order, and the errors of those that are not in it, by index."""
+
+    submissions: list[Submission]
+    failures: dict[int, Exception]
+
+
+class Writer:
+    """The thread that owns the writing connection. `submit` and `stop` are for the event loop's thread.
+
+    `on_group` and `on_state` (state, reason) are called on the loop, in order.
+    """
+
+    def __init__(
+        self,
+        opened: OpenedFile,
+        loop: asyncio.AbstractEventLoop,
+        on_group: Callable[[GroupResult], None],
+        on_state: Callable[[DatabaseState, str], None],
+    ) -> None:
+        self._opened = opened
+        self._connection = opened.connection
+        self._loop = loop
+        self._on_group = on_group
+        self._on_state = on_state
+        self._queue: SimpleQueue[Submission | None] = SimpleQueue()
+        self._closing = threading.Event()
+        self._stop_seen = False
+        self._stalled = False
+        self._full_sync = False
+        self._unchecked = 0
+        self._purges: deque[int] = deque()
+        self._thread = threading.Thread(target=self._run, name="mapi-database", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def submit(self, submission: Submission) -> None:
+        """Queue a batch. Never blocks; the bound is the caller's."""
+        self._queue.put(submission)
+
+    def purge(self, app_id: int) -> None:
+        """Queue the removal of a forgotten app's events (before `start` only: later the writer sees to
+        it).
+        """
+        self._purges.append(app_id)
+
+    def stop(self) -> None:
+        """Ask the thread to end after what is queued; a stalled writer tries once more and gives up."""
+        self._closing.set()
+        self._queue.put(None)
+
+    def join(self) -> None:
+        """Wait for the end of the thread (blocks)."""
+        self._thread.join()
+
+    # --- the thread -----------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._stop_seen:
+            group = self._collect()
+            if group:
+                self._store(group)
+                self._checkpoint()
+            elif self._purges:
+                self._purge_some()
+
+    def _collect(self) -> list[Submission]:
+        group: list[Submission] = []
+        size = 0
+        get = self._queue.get_nowait
+        try:
+            item = get() if self._purges else self._queue.get()
+            while item is not None:
+                group.append(item)
+                size += item.batch.cost
+                if len(group) >= GROUP_BATCHES or size >= GROUP_BYTES:
+                    return group
+                item = get()
+            self._stop_seen = True
+        except Empty:
+            pass
+        return group
+
+    def _store(self, group: list[Submission]) -> None:
+        pause = FIRST_PAUSE
+        while True:
+            last_try = self._closing.is_set()
+            try:
+                failures = self._commit(group)
+                break
+            except Exception as error:
+                self._rollback()
+                if not _outer(error):
+                    # One of these batches is impossible (whatever it raised): find it, so that it falls
+                    # alone.
+                    self._store_singly(group, error)
+                    return
+                self._stall(error)
+                if last_try:
+                    closed = DatabaseClosedError(f"closed before it could be stored: {error}")
+                    self._tell(GroupResult(group, dict.fromkeys(range(len(group)), closed)))
+                    return
+            self._closing.wait(pause)
+            pause = min(pause * 2, LONGEST_PAUSE)
+        if self._stalled:
+            self._stalled = False
+            log.warning("the database can be written again")
+            self._post(self._on_state, DatabaseState.OPEN, "")
+        self._tell(GroupResult(group, failures))
+        for index, submission in enumerate(group):
+            self._unchecked += submission.batch.cost
+            if index not in failures:
+                self._purges.extend(app_id for (app_id,) in submission.batch.apps_forgotten)
+
+    def _store_singly(self, group: list[Submission], error: Exception) -> None:
+        if len(group) == 1:
+            log.error("a batch cannot be stored", exc_info=error)
+            refused = BatchRefusedError(str(error))
+            refused.__cause__ = error
+            self._tell(GroupResult(group, {0: refused}))
+            return
+        for submission in group:
+            self._store([submission])
+
+    def _commit(self, group: list[Submission]) -> dict[int, Exception]:
+        """One transaction; returns the batches that were refused, by index."""
+        execute = self._connection.execute
+        full_sync = any(submission.batch.durable for submission in group)
+        if full_sync != self._full_sync:
+            execute(f"PRAGMA synchronous = {'FULL' if full_sync else 'NORMAL'}")
+            self._full_sync = full_sync
+        failures: dict[int, Exception] = {}
+        execute("BEGIN IMMEDIATE")
+        for index, submission in enumerate(group):
+            batch = submission.batch
+            if not batch.outbox_added:
+                execute_batch(self._connection, batch)
+                continue
+            # A repeated request id is an app's everyday input and must not cost the others their commit.
+            execute("SAVEPOINT batch")
+            try:
+                execute_batch(self._connection, batch)
+            except BatchRefusedError as error:
+                execute("ROLLBACK TO batch")
+                failures[index] = error
+            execute("RELEASE batch")
+        execute("COMMIT")
+        return failures
+
+    def _rollback(self) -> None:
+        # SQLite has rolled back by itself after some errors (full disk, I/O); asking again would be an error.
+        if self._connection.in_transaction:
+            try:
+                self._connection.execute("ROLLBACK")
+            except sqlite3.Error as error:
+                log.warning("rollback: %s", error)
+
+    def _stall(self, error: Exception) -> None:
+        if _code(error) in _CORRUPT:
+            mark_corrupt(self._opened.path)
+        if not self._stalled:
+            log.error("the database cannot be written (%s): trying again until it can", error)
+        self._stalled = True
+        self._post(self._on_state, DatabaseState.STALLED, str(error))
+
+    def _checkpoint(self) -> None:
+        """Move the write-ahead log into the file, between commits, when enough has come together."""
+        if self._unchecked < CHECKPOINT_BYTES:
+            return
+        self._unchecked = 0
+        try:
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        except sqlite3.Error as error:
+            log.warning(
+                "checkpoint: %s", error
+            )  # the log only grows; the next commit shows whether the disk is at fault
+
+    def _purge_some(self) -> None:
+        """Remove a piece of a forgotten app's stream; only when nothing else waits."""
+        app_id = self._purges[0]
+        low, high = app_id << SEQ_BITS, (app_id + 1) << SEQ_BITS
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            row = self._connection.execute(
+                "SELECT key FROM journal WHERE key > ? AND key < ? ORDER BY key LIMIT 1 OFFSET ?",
+                (low, high, PURGE_ROWS - 1),
+            ).fetchone()
+            release_journal(self._connection, app_id, (1 << SEQ_BITS) - 1 if row is None else row[0] - low)
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._rollback()
+            log.warning("what is left of a forgotten app will be removed at the next start: %s", error)
+            self._purges.popleft()
+            return
+        if row is None:
+            self._purges.popleft()
+
+    def _tell(self, result: GroupResult) -> None:
+        self._post(self._on_group, result)
+
+    def _post(self, callback: Callable[[Unpack[_Args]], None], *args: *_Args) -> None:
+        try:
+            self._loop.call_soon_threadsafe(callback, *args)
+        except RuntimeError:
+            # The loop is closed: nobody is left to tell. What was stored is stored.
+            log.warning("the event loop ended before the database was closed")
+            self._stop_seen = True
+
+
+def _code(error: BaseException) -> int:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def _outer(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or (isinstance(error, sqlite3.Error) and _code(error) in _OUTER)
