@@ -2,17 +2,15 @@
 
 What can be wrong with the file, and what is done about it:
 
-| finding | done |
-|---|---|
-| another process has it | `DatabaseLockedError` |
-| later schema, another program's database | `DatabaseTooNewError`, `NotOurDatabaseError`: refused, untouched |
-| not readable as a database, or marked corrupt by an earlier run and failing the check | moved aside (`….corrupt-<time>`), a new one begins: new database id, no apps, hence new stream ids |
-| older than it was (a copy was put back), or the host died while it was open | kept, but every stream gets a new id |
-
-The last row: journals are committed without fsync, so after a host loss (or from an old copy) a seq that an
-app has already seen could be given to another event. A (stream id, seq) names one event for ever; so the ids
-change. That a copy was put back shows by the generation, counted in the database and in a file beside it at
-every start; a host loss by the boot id.
+- Another process has it: `DatabaseLockedError`.
+- It has a later schema, or is another program's database: `DatabaseTooNewError`, `NotOurDatabaseError`; refused,
+  untouched.
+- It cannot be read as a database, or an earlier run found damage and the check now fails: it is moved aside
+  (`….corrupt-<time>`) and a new one begins, with a new database id and no apps, hence new stream ids.
+- It is older than it was (a copy was put back), or the host died while it was open: it is kept, but every stream
+  gets a new id. Journals are committed without fsync, so a seq that an app has already seen could be given to
+  another event; and (stream id, seq) names one event for ever. A copy that was put back shows by the generation,
+  counted at every start in the database and in a file beside it; a host loss shows by the boot id.
 """
 
 from __future__ import annotations
@@ -135,7 +133,8 @@ def _open(path: Path, random: Callable[[int], bytes], boot_id: str) -> OpenedFil
         migrate(connection)
         database_id = _settle_identity(connection, path, random, boot_id)
         (shared,) = connection.execute(
-            "SELECT max((SELECT ifnull(max(id), 0) FROM payload), (SELECT ifnull(max(payload_id), 0) FROM journal))"
+            "SELECT max((SELECT ifnull(max(id), 0) FROM payload),"
+            " (SELECT ifnull(max(payload_id), 0) FROM journal))"
         ).fetchone()
     except BaseException as error:
         if connection is not None:

@@ -46,8 +46,8 @@ _note_set = _Insert("INSERT INTO meta", 2, "ON CONFLICT (key) DO UPDATE SET valu
 _position_set = _Insert(
     "INSERT INTO kernel_position",
     5,
-    "ON CONFLICT (stream) DO UPDATE SET instance = excluded.instance, epoch = excluded.epoch, seq = excluded.seq,"
-    " good_moment = excluded.good_moment",
+    "ON CONFLICT (stream) DO UPDATE SET instance = excluded.instance, epoch = excluded.epoch,"
+    " seq = excluded.seq, good_moment = excluded.good_moment",
 )
 
 # A shared payload goes with the last journal row that refers to it.
@@ -124,7 +124,8 @@ def _execute_outbox(connection: sqlite3.Connection, batch: Batch) -> None:
         )
     if batch.outbox_finished:
         connection.executemany(
-            "UPDATE outbox SET state = ?, finished = ?, detail = ?, payload = x'' WHERE id = ? AND state < 10",
+            "UPDATE outbox SET state = ?, finished = ?, detail = ?, payload = x''"
+            " WHERE id = ? AND state < 10",
             batch.outbox_finished,
         )
     if batch.outbox_evicted:
