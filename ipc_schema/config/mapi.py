@@ -206,7 +206,7 @@ class MapiConfig(common.CommonConfig):
         return preset is None or preset.reliability
 
     def check_network(self, network: Network) -> None:
-        """Refuse (`ConfigError` naming the key) a kernel whose network contradicts what is configured here."""
+        """Refuse a kernel whose network contradicts what is configured here: `ConfigError` naming the key."""
         expected = {
             "preset": (self.preset or None, network.preset),
             "cluster-id": (self.resolved["cluster-id"], network.cluster),

@@ -1,7 +1,7 @@
 """The known networks, as data (nwaku `networks_config`, 64/WAKU2-NETWORK, messaging-api).
 
 A preset names a network by its cluster, its shards and its largest message, and the nodes where one enters
-it. What this version cannot use yet (discovery, RLN proofs) is here all the same: it is what the network *is*.
+it. What this version cannot use yet (discovery, RLN proofs) is here all the same: it is what the network is.
 
 In nwaku `--cluster-id=2` silently means logos.dev, whose cluster is 3. Here nothing follows from a cluster
 id: a preset is chosen by name only.
@@ -231,7 +231,7 @@ def find_preset(name: str) -> Preset | None:
 
 
 def preset_layer(preset: Preset) -> Layer:
-    """What a preset sets of the kernel's options: the network, its entry nodes, and listening to the world."""
+    """What a preset sets of the kernel's options: network, entry nodes, and listening to the world."""
     return Layer(
         Origin.PRESET,
         {

@@ -1,0 +1,178 @@
+"""The kernel's configuration."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from ipc_schema.config.kernel import KERNEL_SCHEMA, KernelConfig, load_kernel_config
+from ipc_schema.config.options import ConfigError
+from ipc_schema.config.presets import PRESETS, NetworkConfig
+from ipc_schema.config.sources import parse_toml
+
+KEY = "02" + "ab" * 32
+
+
+def config(**flags: object) -> KernelConfig:
+    return load_kernel_config(flags={name.replace("_", "-"): value for name, value in flags.items()})
+
+
+def refused(**flags: object) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
+        config(**flags)
+    return caught.value
+
+
+def test_without_a_preset_it_is_a_local_network() -> None:
+    kernel = config()
+    assert kernel.network == NetworkConfig(
+        cluster=0, shard_count=1, max_message_size=153_600, preset="", rln_required=False
+    )
+    assert kernel.listen_address == "127.0.0.1"
+    assert kernel.entry_nodes == kernel.static_nodes == kernel.shards == ()
+    assert (kernel.tcp_port, kernel.websocket_port) == (60000, None)
+    assert kernel.relay
+    assert kernel.node_key is None
+    assert kernel.lease_ttl == 60.0
+    assert kernel.replay_budget == 64 * 1024 * 1024
+    assert kernel.ipc_dir == "./data/run"
+    assert kernel.warnings == ()
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_names_the_network_and_listens_to_the_world(name: str) -> None:
+    kernel = config(preset=name)
+    assert kernel.network == PRESETS[name].network
+    assert kernel.listen_address == "0.0.0.0"
+    assert kernel.entry_nodes == PRESETS[name].dialable_entry_nodes
+    assert kernel.resolved.source_of("cluster-id").source() == f"preset {name}"
+
+
+def test_a_preset_may_stand_in_any_source_under_any_name() -> None:
+    file = parse_toml('[kernel]\npreset = "logosdev"', "f")
+    assert load_kernel_config(file=file).network.cluster == 3
+    environ = {"LOGOS_KERNEL_PRESET": "status.prod"}
+    assert load_kernel_config(file=file, environ=environ).network.max_message_size == 1_048_576
+    assert load_kernel_config(file=file, environ=environ, flags={"preset": ""}).network.cluster == 0
+
+
+def test_explicit_values_beat_the_preset_and_are_warned_about() -> None:
+    own = "/ip4/127.0.0.1/tcp/5"
+    kernel = config(preset="logos.test", cluster_id=42, listen_address="127.0.0.1", entry_node=[own])
+    assert kernel.network == NetworkConfig(42, 8, 153_600, "logos.test", False)
+    assert kernel.listen_address == "127.0.0.1"
+    assert kernel.entry_nodes == (*PRESETS["logos.test"].entry_nodes, own)
+    assert kernel.warnings == ("cluster-id 42 (flag --cluster-id) overrides 2 of the preset logos.test",)
+
+
+def test_what_waits_for_discovery_is_said() -> None:
+    tree = PRESETS["status.prod"].undialable_entry_nodes[0]
+    assert any(
+        tree in warning and "discovery" in warning for warning in config(preset="status.prod").warnings
+    )
+    twn = config(preset="twn")
+    assert any("3 discv5 boot nodes" in warning for warning in twn.warnings)
+    assert any("no entry node" in warning for warning in twn.warnings)
+    with_peer = config(preset="twn", staticnode=["/ip4/127.0.0.1/tcp/5"])
+    assert not any("no entry node" in warning for warning in with_peer.warnings)
+
+
+def test_twn_needs_proofs() -> None:
+    kernel = config(preset="twn")
+    assert kernel.network.rln_required
+    assert any("RLN" in warning for warning in kernel.warnings)
+    assert any("RLN" in warning for warning in config(cluster_id=1).warnings)
+    assert not config(cluster_id=1).network.rln_required
+
+
+def test_ports_are_shifted_but_automatic_ones_stay() -> None:
+    kernel = config(ports_shift=3, websocket_support=True)
+    assert (kernel.tcp_port, kernel.websocket_port) == (60003, 8003)
+    kernel = config(ports_shift=3, tcp_port=0, websocket_support=True, websocket_port=0)
+    assert (kernel.tcp_port, kernel.websocket_port) == (0, 0)
+    error = refused(ports_shift=6000)
+    assert error.key == "ports-shift"
+    assert "tcp-port" in str(error)
+
+
+def test_port_clashes_are_refused_naming_both() -> None:
+    error = refused(tcp_port=9000, websocket_support=True, websocket_port=9000)
+    assert error.key == "websocket-port"
+    assert "tcp-port" in str(error)
+    assert config(tcp_port=9000, websocket_port=9000).warnings == (
+        "websocket-port has no effect: websocket-support is off",
+    )
+    error = refused(tcp_port=9000, ipc_requests="tcp://127.0.0.1:9000")
+    assert error.key == "ipc-requests"
+    assert "tcp-port" in str(error)
+
+
+def test_endpoints_must_differ() -> None:
+    error = refused(ipc_requests="ipc:///tmp/a", ipc_control="ipc:///tmp/a")
+    assert error.key == "ipc-control"
+    assert "ipc-requests" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("flags", "key", "text"),
+    [
+        ({"shard": [8], "num_shards_in_network": 8}, "shard", "the network has 8"),
+        ({"shard": ["0"], "relay": False}, "shard", "needs relay"),
+        ({"protected_shard": [f"1:{KEY}"]}, "protected-shard", "the network has 1"),
+        ({"protected_shard": [f"0:{KEY}", f"0:03{KEY[2:]}"]}, "protected-shard", "two keys"),
+        ({"num_shards_in_network": 1025}, "num-shards-in-network", "1024"),
+        ({"cluster_id": 65536}, "cluster-id", "65535"),
+        ({"max_msg_size": "150iB"}, "max-msg-size", "150KiB"),
+        ({"max_msg_size": "1B"}, "max-msg-size", "1KiB"),
+        ({"entry_node": ["enrtree://a@b"]}, "entry-node", "discovery"),
+        ({"preset": "nope"}, "preset", "twn"),
+        ({"mode": "core"}, "mode", "no such option"),
+        ({"rest": True}, "rest", "no such option"),
+        ({"tcp_prot": 1}, "tcp-prot", "did you mean tcp-port?"),
+        ({"ipc_group": "a b"}, "ipc-group", "group"),
+    ],
+)
+def test_refusals_name_the_key(flags: dict[str, object], key: str, text: str) -> None:
+    error = refused(**flags)
+    assert error.key == key
+    assert text in str(error)
+
+
+def test_static_sharding_knows_any_shard() -> None:
+    kernel = config(num_shards_in_network=0, shard=[1, "64", 1023], protected_shard=[f"64:{KEY}"])
+    assert kernel.network.shard_count == 0
+    assert kernel.shards == (1, 64, 1023)
+    assert kernel.protected_shards[0].public_key.hex() == KEY
+
+
+def test_the_key_is_kept_out_of_what_is_printed() -> None:
+    kernel = config(nodekey="11" * 32)
+    assert kernel.node_key == b"\x11" * 32
+    printed = repr(kernel) + json.dumps(kernel.describe())
+    assert "11" * 32 not in printed
+    assert repr(b"\x11" * 32) not in printed
+
+
+def test_describe_is_plain_data_for_every_option() -> None:
+    rows = config(tcp_port=0, preset="status.prod").describe()
+    assert [row["name"] for row in rows] == [option.name for option in KERNEL_SCHEMA]
+    by_name: dict[str, Any] = {row["name"]: row for row in rows}
+    assert by_name["tcp-port"]["value"] == 0
+    assert (by_name["tcp-port"]["origin"], by_name["tcp-port"]["detail"]) == ("flag", "--tcp-port")
+    assert by_name["max-msg-size"]["value"] == "1MiB"
+    assert by_name["max-msg-size"]["default"] == "150KiB"
+    assert by_name["max-msg-size"]["origin"] == "preset"
+    json.dumps(rows)
+
+
+def test_the_kernels_configuration_does_not_load_the_messaging_apis() -> None:
+    code = (
+        "import sys, ipc_schema.config.kernel, ipc_schema.config.sources;"
+        "print([name for name in sys.modules if 'mapi' in name or name in ('asyncio', 'zmq', 'trio')])"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=30)
+    assert ran.stdout.strip() == "[]"
