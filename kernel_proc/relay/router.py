@@ -71,21 +71,13 @@ class Router:
         return self._s.peers.get(peer_id)
 
     def hello(self, peer_id: str) -> Outgoing:
-        """What a new stream to a peer begins with: all our subscriptions, and the mesh as we see it.
-
-        It takes the place of everything that was still waiting for that peer.
-        """
-        s = self._s
-        waiting = s.pending.pop(peer_id, None)
+        """What a new stream to a peer begins with: all our subscriptions, and the mesh as we see it."""
         hello = Outgoing()
-        for topic in s.topics.values():
+        for topic in self._s.topics.values():
             if topic.subscribed:
                 hello.subscriptions.append(Subscription(True, topic.name))
                 if peer_id in topic.mesh:
                     hello.control.graft.append(topic.name)
-        if waiting is not None:
-            hello.control.prune = waiting.control.prune
-            hello.messages = waiting.messages
         return hello
 
     def stream_replaced(self, peer_id: str, now: float) -> None:

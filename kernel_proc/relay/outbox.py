@@ -1,0 +1,96 @@
+"""What waits to be written to one peer, bounded in bytes and count."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from kernel_proc.relay.params import QueueParams
+
+__all__ = ["Outbox"]
+
+
+class Outbox:
+    """Two queues of whole frames: control, which goes first, and messages.
+
+    Frames are shared between the outboxes of all peers and never split; `take` joins them into one write.
+    """
+
+    __slots__ = ("_control", "_control_bytes", "_message_bytes", "_messages", "_params")
+
+    def __init__(self, params: QueueParams) -> None:
+        self._params = params
+        self._control: deque[bytes] = deque()
+        self._control_bytes = 0
+        self._messages: deque[tuple[bytes, bytes]] = deque()
+        self._message_bytes = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._messages or self._control)
+
+    @property
+    def size(self) -> int:
+        return self._control_bytes + self._message_bytes
+
+    def __len__(self) -> int:
+        return len(self._control) + len(self._messages)
+
+    def put_message(self, frame: bytes, message_id: bytes) -> bool:
+        """False if there is no room: the caller waits, or drops and counts."""
+        size = self._message_bytes + len(frame)
+        if self._messages and (
+            size > self._params.message_bytes or len(self._messages) >= self._params.message_count
+        ):
+            return False
+        self._messages.append((frame, message_id))
+        self._message_bytes = size
+        return True
+
+    def put_control(self, frame: bytes) -> bool:
+        if self._control and (
+            self._control_bytes + len(frame) > self._params.control_bytes
+            or len(self._control) >= self._params.control_count
+        ):
+            return False
+        self._control.append(frame)
+        self._control_bytes += len(frame)
+        return True
+
+    def put_first(self, frames: Iterable[bytes]) -> None:
+        """Frames that a new stream must begin with, before anything that is waiting; there is always room."""
+        frames = tuple(frames)
+        self._control.extendleft(reversed(frames))
+        self._control_bytes += sum(map(len, frames))
+
+    def take(self, unwanted: Callable[[bytes], bool] | None = None) -> bytes:
+        """The next bytes to write: at least one frame, more while they fit together; b"" if there is none.
+
+        Messages whose id is `unwanted` (the peer has them) are left out.
+        """
+        limit = self._params.write_bytes
+        taken: list[bytes] = []
+        size = 0
+        control = self._control
+        while control and (not taken or size + len(control[0]) <= limit):
+            frame = control.popleft()
+            taken.append(frame)
+            size += len(frame)
+        self._control_bytes -= size
+        if control:
+            return b"".join(taken)
+        messages = self._messages
+        popped = 0
+        while messages:
+            frame, message_id = messages[0]
+            if unwanted is not None and unwanted(message_id):
+                messages.popleft()
+                popped += len(frame)
+                continue
+            if taken and size + len(frame) > limit:
+                break
+            messages.popleft()
+            popped += len(frame)
+            taken.append(frame)
+            size += len(frame)
+        self._message_bytes -= popped
+        return taken[0] if len(taken) == 1 else b"".join(taken)

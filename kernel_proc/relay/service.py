@@ -1,0 +1,388 @@
+"""The relay of a node: the router core, the streams of its peers, its clock, and what the kernel calls."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from hashlib import sha256
+from random import Random, SystemRandom
+from typing import TYPE_CHECKING, TypeVar
+
+import trio
+
+from ipc_schema.message import MessageDecodeError, decode_message
+from kernel_proc.p2p.api import Direction, Host, PeerConnection, PeerIdentity, Stream
+from kernel_proc.relay.intake import Intake
+from kernel_proc.relay.link import PeerLink
+from kernel_proc.relay.messages import (
+    PublishResult,
+    RelayBadTopic,
+    RelayMessage,
+    RelayMessageInvalid,
+    RelayMessageTooLarge,
+)
+from kernel_proc.relay.params import RELAY_PROTOCOL, RelayParams
+from kernel_proc.relay.router import Router
+from kernel_proc.relay.rpc import message_rpc_size
+from kernel_proc.relay.scores import ScoreParts
+from kernel_proc.relay.state import Outgoing, PxOffer
+from kernel_proc.relay.validation import Validator, Validators, Verdict
+
+if TYPE_CHECKING:
+    from trio_typing import TaskStatus  # the stubs that py-libp2p brings hide trio's own name
+
+__all__ = ["RelayService"]
+
+log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+_MAX_INBOUND_STREAMS = 4
+"""Of one peer at once: the newest is read, and the one before it is on its way out."""
+
+_COUNTERS = (
+    "received",
+    "received_bytes",
+    "rpcs",
+    "rpcs_malformed",
+    "rpcs_graylisted",
+    "frames_refused",
+    "not_subscribed",
+    "duplicates",
+    "delivered",
+    "forwarded",
+    "ignored",
+    "rejected",
+    "rejected_signed",
+    "rejected_undecodable",
+    "oversize_ignored",
+    "validator_errors",
+    "callback_errors",
+    "published",
+    "publish_timeouts",
+    "dropped_messages",
+    "dropped_bytes",
+    "dropped_control",
+    "streams_opened",
+    "streams_lost",
+    "streams_replaced",
+    "peers_given_up",
+    "peers_graylisted",
+    "unexpected_bytes",
+)
+
+
+class RelayService:
+    """Waku relay (11/WAKU2-RELAY) on a host.
+
+    `on_message` is called for each new valid message on a subscribed topic, in the task that read it: it must
+    not block, and it must not raise. Own publishes do not come back through it: `publish` says whether they
+    were new. `on_change` is called with the topics whose mesh or subscribers have changed. `on_peer_exchange`
+    gets the unverified peers that a PRUNE offered.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        params: RelayParams | None = None,
+        *,
+        on_message: Callable[[RelayMessage], None] | None = None,
+        on_change: Callable[[frozenset[str]], None] | None = None,
+        on_peer_exchange: Callable[[PxOffer], None] | None = None,
+        rng: Random | None = None,
+        wall_clock_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self.params = params or RelayParams()
+        self.on_message = on_message
+        self.on_change = on_change
+        self.on_peer_exchange = on_peer_exchange
+        self._host = host
+        self._router = Router(self.params.gossip, self.params.score, rng or SystemRandom())
+        self._validators = Validators()
+        self._links: dict[str, PeerLink] = {}
+        self._counters = dict.fromkeys(_COUNTERS, 0)
+        self._nursery: trio.Nursery | None = None
+        self._published = time.perf_counter()
+        self._wall_clock_ns = wall_clock_ns
+        self._intake = Intake(
+            self._router,
+            self._validators,
+            self._links,
+            self.params,
+            self._counters,
+            deliver=self._deliver,
+            flush=self._flush,
+            spawn=self._spawn,
+        )
+
+    # -- life -------------------------------------------------------------------------------------------
+
+    async def run(self, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled. May be run once."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            self._host.add_listener(self)
+            self._host.set_stream_handler(RELAY_PROTOCOL, self._serve, max_per_peer=_MAX_INBOUND_STREAMS)
+            try:
+                for connection in self._host.connections():
+                    identity = self._host.identity(connection.peer_id)
+                    if identity is not None:
+                        self.peer_identified(identity)
+                task_status.started()
+                await self._beat()
+            finally:
+                self._nursery = None
+                self._host.remove_stream_handler(RELAY_PROTOCOL)
+                for link in list(self._links.values()):
+                    link.close()
+
+    async def _beat(self) -> None:
+        gossip = self.params.gossip
+        due = trio.current_time() + gossip.heartbeat_initial_delay
+        while True:
+            await trio.sleep_until(due)
+            now = trio.current_time()
+            self._router.heartbeat(now)
+            self._flush()
+            due = max(due + gossip.heartbeat_interval, now + gossip.heartbeat_interval / 2)
+
+    def _spawn(self, work: Callable[[], Awaitable[None]]) -> None:
+        if self._nursery is not None:
+            self._nursery.start_soon(work)
+
+    # -- the host's events ------------------------------------------------------------------------------
+
+    def peer_connected(self, connection: PeerConnection) -> None:
+        """Nothing yet: that it speaks relay is known after identify, or when it opens a stream to us."""
+
+    def peer_identified(self, identity: PeerIdentity) -> None:
+        if RELAY_PROTOCOL in identity.protocols:
+            self._link_to(identity.peer_id)
+
+    def peer_disconnected(self, peer_id: str, reason: str) -> None:  # noqa: ARG002 - HostEvents
+        link = self._links.pop(peer_id, None)
+        if link is not None:
+            link.close()
+            self._router.remove_peer(peer_id, trio.current_time())
+            self._flush()
+
+    # -- links ------------------------------------------------------------------------------------------
+
+    def _link_to(self, peer_id: str) -> PeerLink | None:
+        """The link to a connected peer that speaks relay, made if there is none; None while not running."""
+        link = self._links.get(peer_id)
+        if link is not None or self._nursery is None:
+            return link
+        connection = next((c for c in self._host.connections() if c.peer_id == peer_id), None)
+        if connection is None:
+            return None
+        self._router.add_peer(peer_id, connection.ip, outbound=connection.direction is Direction.OUTBOUND)
+        peer = self._router.peer(peer_id)
+        assert peer is not None
+        link = PeerLink(self._host, peer, self.params, self._counters, self._hello)
+        self._links[peer_id] = link
+        self._nursery.start_soon(self._run_link, link)
+        return link
+
+    async def _run_link(self, link: PeerLink) -> None:
+        await link.run()
+        if self._links.get(link.peer_id) is link:  # not merely replaced by that of a new connection
+            self.peer_disconnected(link.peer_id, "no relay stream")
+
+    def _hello(self, link: PeerLink) -> Outgoing:
+        self._flush()
+        return self._router.hello(link.peer_id)
+
+    async def _serve(self, stream: Stream) -> None:
+        """The host's handler of an inbound stream."""
+        link = self._link_to(stream.peer_id)
+        if link is None:
+            await stream.reset()
+            return
+        before, link.inbound = link.inbound, stream
+        if before is not None or link.inbound_count:
+            self._counters["streams_replaced"] += 1
+            self._router.stream_replaced(link.peer_id, trio.current_time())
+        link.inbound_count += 1
+        if before is not None:
+            await before.reset()
+        with trio.CancelScope() as scope:
+            link.readers.add(scope)
+            try:
+                await self._intake.read(stream, link.peer)
+            finally:
+                link.readers.discard(scope)
+                if link.inbound is stream:
+                    link.inbound = None
+        if scope.cancelled_caught:
+            await stream.reset()
+
+    # -- topics -----------------------------------------------------------------------------------------
+
+    def subscribe(self, topic: str) -> bool:
+        """Join a pubsub topic; False if already on it. Raises RelayBadTopic."""
+        _check_topic(topic)
+        new = self._router.subscribe(topic, trio.current_time())
+        self._flush()
+        return new
+
+    def unsubscribe(self, topic: str) -> bool:
+        """Leave a pubsub topic; False if not on it. Its validators are forgotten."""
+        known = self._router.unsubscribe(topic, trio.current_time())
+        self._validators.remove_topic(topic)
+        self._flush()
+        return known
+
+    def subscriptions(self) -> list[str]:
+        return self._router.subscriptions()
+
+    def add_validator(self, topic: str | None, validator: Validator) -> None:
+        """Ask `validator` about each message on `topic` (None: on every topic) after it was decoded."""
+        self._validators.add(topic, validator)
+
+    # -- publishing -------------------------------------------------------------------------------------
+
+    async def publish(self, topic: str, data: bytes, *, force: bool = False) -> PublishResult:
+        """Send an encoded WakuMessage to the peers of a topic.
+
+        Bytes that were seen within the seen time are not sent again (`duplicate`), unless `force`. Full
+        queues are waited for, up to `QueueParams.publish_wait`; peers that did not take it by then are not
+        counted.
+
+        Raises RelayMessageTooLarge, RelayMessageInvalid, RelayBadTopic.
+        """
+        _check_topic(topic)
+        if message_rpc_size(topic.encode(), len(data)) > self.params.max_rpc_size:
+            raise RelayMessageTooLarge(self.params.max_rpc_size)
+        message_id = sha256(data).digest()
+        await self._check(topic, data, message_id)
+        now = trio.current_time()
+        plan = self._router.publish(topic, message_id, data, now, force=force)
+        peers = 0
+        if plan.targets:
+            frame = plan.message.frame
+            full: list[PeerLink] = []
+            for target in plan.targets:
+                link = self._links.get(target)
+                if link is None:
+                    continue
+                if link.offer(frame, message_id):
+                    peers += 1
+                else:
+                    full.append(link)
+            if full:
+                peers += await self._wait_for_room(full, frame, message_id, now)
+        self._counters["published"] += 1
+        if time.perf_counter() - self._published > self.params.max_hold:
+            # Not at each call: whoever publishes in a loop gets full writes instead of a message per write.
+            await trio.lowlevel.checkpoint()
+            self._published = time.perf_counter()
+        return PublishResult(message_id, peers, plan.duplicate)
+
+    async def _check(self, topic: str, data: bytes, message_id: bytes) -> None:
+        """What our own validators refuse, every peer would hold against us."""
+        try:
+            decoded = decode_message(data)
+        except MessageDecodeError as error:
+            raise RelayMessageInvalid(str(error)) from error
+        verdict = self._validators.check(
+            RelayMessage(topic, data, decoded, message_id, "", self._wall_clock_ns())
+        )
+        if not isinstance(verdict, Verdict):
+            verdict = await verdict
+        if verdict is not Verdict.ACCEPT:
+            raise RelayMessageInvalid(f"refused by a validator of {topic}")
+
+    async def _wait_for_room(
+        self, links: Sequence[PeerLink], frame: bytes, message_id: bytes, now: float
+    ) -> int:
+        deadline = now + self.params.queues.publish_wait
+        taken: list[bool] = []
+
+        async def wait(link: PeerLink) -> None:
+            taken.append(await link.wait_and_offer(frame, message_id, deadline))
+
+        if len(links) == 1:
+            await wait(links[0])
+        else:
+            async with trio.open_nursery() as nursery:
+                for link in links:
+                    nursery.start_soon(wait, link)
+        self._counters["publish_timeouts"] += taken.count(False)
+        return taken.count(True)
+
+    # -- what comes out of the core -----------------------------------------------------------------------
+
+    def _deliver(self, message: RelayMessage) -> None:
+        if self.on_message is not None:
+            self._call(self.on_message, message)
+
+    def _call(self, callback: Callable[[_T], None], value: _T) -> None:
+        try:
+            callback(value)
+        except Exception:
+            # The defect of a listener must not end the stream of the peer whose bytes led to it.
+            self._counters["callback_errors"] += 1
+            log.exception("a listener of the relay failed")
+
+    def _flush(self) -> None:
+        """Send what the core has collected, report what has changed."""
+        router = self._router
+        for peer_id, outgoing in router.take_pending().items():
+            link = self._links.get(peer_id)
+            if link is not None:
+                link.send(outgoing)
+        changed = router.take_changed()
+        if changed and self.on_change is not None:
+            self._call(self.on_change, frozenset(changed))
+        for offer in router.take_px_offers():
+            if self.on_peer_exchange is not None:
+                self._call(self.on_peer_exchange, offer)
+        bad = router.take_bad_peers()
+        if bad:
+            self._disconnect(bad)
+
+    def _disconnect(self, peers: Iterable[str]) -> None:
+        for peer_id in peers:
+            self._counters["peers_graylisted"] += 1
+            log.info("relay peer %s fell below the graylist threshold", peer_id)
+            if self.params.score.disconnect_bad_peers and self._nursery is not None:
+                self._nursery.start_soon(
+                    self._host.disconnect, peer_id, "relay score below graylist threshold"
+                )
+
+    # -- looking in -------------------------------------------------------------------------------------
+
+    def peers(self) -> list[str]:
+        """Connected peers that speak relay."""
+        return self._router.peers()
+
+    def mesh_peers(self, topic: str) -> list[str]:
+        return self._router.mesh_peers(topic)
+
+    def topic_peers(self, topic: str) -> list[str]:
+        """Peers subscribed to a topic, whether we are or not."""
+        return self._router.topic_peers(topic)
+
+    def score(self, peer_id: str) -> ScoreParts | None:
+        """A connected peer's score and what it is made of."""
+        return self._router.score_parts(peer_id, trio.current_time())
+
+    def scores(self) -> dict[str, float]:
+        now = trio.current_time()
+        parts = {peer: self._router.score_parts(peer, now) for peer in self._router.peers()}
+        return {peer: part.total for peer, part in parts.items() if part is not None}
+
+    def counters(self) -> dict[str, int]:
+        """Monotonic counters, and present sizes (`queued_bytes`, `cache_*`, `seen_ids`, `backoffs`)."""
+        return {
+            **self._counters,
+            **self._router.counters(),
+            "queued_bytes": sum(link.queued_bytes for link in self._links.values()),
+        }
+
+
+def _check_topic(topic: str) -> None:
+    if not topic.strip():
+        raise RelayBadTopic("the pubsub topic is empty")

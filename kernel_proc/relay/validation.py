@@ -1,0 +1,124 @@
+"""Is a message fit to be passed on? Validators per topic, synchronous or not, and protected shards."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from enum import Enum
+from hashlib import sha256
+
+import coincurve
+
+from ipc_schema.message import WakuMessage
+from kernel_proc.relay.messages import RelayMessage
+
+__all__ = ["ProtectedShard", "Validator", "Validators", "Verdict", "protected_shard_hash"]
+
+PROTECTED_SHARD_WINDOW_NS = 5 * 60 * 1_000_000_000
+
+
+class Verdict(Enum):
+    ACCEPT = "accept"
+    IGNORE = "ignore"
+    """Drop it, without blame for the sender."""
+    REJECT = "reject"
+    """Drop it, and lower the sender's score (P4)."""
+
+
+Validator = Callable[[RelayMessage], Verdict | Awaitable[Verdict]]
+"""A verdict at once, or an awaitable of one. Messages wait for an awaitable; the reader of the peer does not,
+until too many are under way."""
+
+
+class Validators:
+    """Validators in the order they were added, those for every topic before those for one."""
+
+    def __init__(self) -> None:
+        self._common: list[Validator] = []
+        self._by_topic: dict[str, list[Validator]] = {}
+        self._chains: dict[str, Sequence[Validator]] = {}
+
+    def add(self, topic: str | None, validator: Validator) -> None:
+        """`topic` None: for every topic."""
+        if topic is None:
+            self._common.append(validator)
+        else:
+            self._by_topic.setdefault(topic, []).append(validator)
+        self._chains.clear()
+
+    def remove_topic(self, topic: str) -> None:
+        self._by_topic.pop(topic, None)
+        self._chains.pop(topic, None)
+
+    def check(self, message: RelayMessage) -> Verdict | Awaitable[Verdict]:
+        """The first verdict that is not ACCEPT, or ACCEPT."""
+        chain = self._chains.get(message.topic)
+        if chain is None:
+            if not (self._common or message.topic in self._by_topic):
+                return Verdict.ACCEPT  # nothing is kept for topics nobody asked about
+            chain = (*self._common, *self._by_topic.get(message.topic, ()))
+            self._chains[message.topic] = chain
+        for index, validator in enumerate(chain):
+            verdict = validator(message)
+            if verdict is Verdict.ACCEPT:
+                continue
+            if isinstance(verdict, Verdict):
+                return verdict
+            return _finish(verdict, chain[index + 1 :], message)
+        return Verdict.ACCEPT
+
+
+async def _finish(first: Awaitable[Verdict], rest: Sequence[Validator], message: RelayMessage) -> Verdict:
+    verdict = await first
+    for validator in rest:
+        if verdict is not Verdict.ACCEPT:
+            break
+        result = validator(message)
+        verdict = result if isinstance(result, Verdict) else await result
+    return verdict
+
+
+def protected_shard_hash(topic: str, message: WakuMessage) -> bytes:
+    """What the signature of a protected shard covers: sha256(pubsub topic ‖ payload ‖ content topic ‖
+    timestamp, 8 bytes little-endian ‖ ephemeral, one byte). `meta` is left out: it holds the signature."""
+    return sha256(
+        b"".join(
+            (
+                topic.encode(),
+                message.payload,
+                message.content_topic.encode(),
+                message.timestamp.to_bytes(8, "little", signed=True),
+                b"\x01" if message.ephemeral else b"\x00",
+            )
+        )
+    ).digest()
+
+
+class ProtectedShard:
+    """Validator of a shard on which only the owner of a key may publish (`--protected-shard` of nwaku).
+
+    The message needs a timestamp less than five minutes off, and in `meta` a compact secp256k1 signature
+    (r ‖ s, 64 bytes) by `public_key` (33 or 65 bytes; ValueError if it is none).
+    """
+
+    def __init__(self, topic: str, public_key: bytes, wall_clock_ns: Callable[[], int]) -> None:
+        self._topic = topic
+        self._key = coincurve.PublicKey(public_key)
+        self._clock = wall_clock_ns
+
+    def __call__(self, message: RelayMessage) -> Verdict:
+        waku = message.message
+        if message.topic != self._topic:
+            return Verdict.ACCEPT
+        if waku.timestamp == 0 or abs(self._clock() - waku.timestamp) >= PROTECTED_SHARD_WINDOW_NS:
+            return Verdict.REJECT
+        if len(waku.meta) != 64:
+            return Verdict.REJECT
+        digest = protected_shard_hash(message.topic, waku)
+        return Verdict.ACCEPT if self._signed(waku.meta, digest) else Verdict.REJECT
+
+    def _signed(self, compact: bytes, digest: bytes) -> bool:
+        try:
+            signature = coincurve.ecdsa.deserialize_compact(compact)
+        except ValueError:  # r or s is not below the group's order
+            return False
+        return self._key.verify(coincurve.ecdsa.cdata_to_der(signature), digest, hasher=None)
