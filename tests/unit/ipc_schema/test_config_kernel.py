@@ -33,7 +33,8 @@ def test_without_a_preset_it_is_a_local_network() -> None:
         cluster=0, shard_count=1, max_message_size=153_600, preset="", rln_required=False
     )
     assert kernel.listen_address == "127.0.0.1"
-    assert kernel.entry_nodes == kernel.static_nodes == kernel.shards == ()
+    assert kernel.entry_nodes == kernel.static_nodes == ()
+    assert kernel.shards == ()
     assert (kernel.tcp_port, kernel.websocket_port) == (60000, None)
     assert kernel.relay
     assert kernel.node_key is None

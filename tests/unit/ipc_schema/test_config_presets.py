@@ -79,7 +79,8 @@ def test_entry_nodes_are_addresses_that_can_be_dialled() -> None:
         MULTIADDR.parse(node)
     assert len(nodes) == len(set(nodes)) == 15
     (tree,) = PRESETS["status.prod"].undialable_entry_nodes
-    assert tree.startswith("enrtree://") and tree.endswith("@boot.prod.status.nodes.status.im")
+    assert tree.startswith("enrtree://")
+    assert tree.endswith("@boot.prod.status.nodes.status.im")
     assert all(node.startswith("enr:-") for node in PRESETS["twn"].discv5_boot_nodes)
 
 

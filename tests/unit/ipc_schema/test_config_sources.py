@@ -61,7 +61,7 @@ def test_an_empty_file_sets_nothing() -> None:
         ("tcp-port = 1", "tcp-port", "under [kernel] and [mapi]"),
         ("[kernal]\n", "kernal", "does not belong"),
         ("kernel = 3", "kernel", "must be a table"),
-        ("[kernel]\ntcp-port = ", "node.toml", "line 2"),
+        ("[kernel]\ntcp-port = \n", "node.toml", "line 2"),
         ("[kernel]\na = 1\na = 2", "node.toml", "not valid TOML"),
     ],
 )
