@@ -10,10 +10,9 @@ import re
 from ipaddress import IPv6Address, ip_address
 from typing import Final
 
-__all__ = ["check_endpoint", "check_entry_node", "check_multiaddr", "is_multiaddr"]
+from ipc_schema.paths import MAX_SOCKET_PATH
 
-MAX_SOCKET_PATH: Final = 107
-"""Bytes in the path of a Unix socket (Linux)."""
+__all__ = ["check_endpoint", "check_entry_node", "check_multiaddr", "is_multiaddr"]
 
 _HOST_NAME: Final = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62}\.)*[A-Za-z0-9_-]{0,62}\.?")
 # base58btc (no 0, O, I, l) of a multihash: secp256k1 and Ed25519 identities, SHA-256 of others

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import posixpath
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from ipc_schema.config.kinds import (
     BOOLEAN,
@@ -19,6 +18,7 @@ from ipc_schema.config.kinds import (
 )
 from ipc_schema.config.options import Option, Resolved, Schema
 from ipc_schema.config.presets import PRESETS, parse_preset_name
+from ipc_schema.paths import KernelEndpoints, MapiEndpoints, SocketPathError, run_directory
 
 __all__ = ["COMMON_OPTIONS", "CommonConfig", "common_config", "describe"]
 
@@ -107,11 +107,35 @@ def common_config(resolved: Resolved) -> dict[str, Any]:
         "data_dir": data_dir,
         "log_level": resolved["log-level"],
         "log_format": resolved["log-format"],
-        "ipc_dir": resolved["ipc-dir"] or posixpath.join(data_dir, "run"),
+        "ipc_dir": str(run_directory(data_dir, resolved["ipc-dir"])),
         "ipc_group": resolved["ipc-group"],
         "allowed_uids": resolved["allowed-uid"],
         "max_in_flight": resolved["ipc-max-in-flight"],
     }
+
+
+_E = TypeVar("_E", KernelEndpoints, MapiEndpoints)
+
+
+def endpoints(
+    resolved: Resolved, below: Callable[[str], _E], directory: tuple[str, str], options: Mapping[str, str]
+) -> _E:
+    """The endpoints below a run directory (option that names it, path), but for those that an option of
+    their own configures (`options`: field -> option).
+
+    Raises `ConfigError`: a socket path too long, or two options with one endpoint.
+    """
+    key, run_dir = directory
+    given = {field: resolved[name] for field, name in options.items() if resolved[name] is not None}
+    taken: dict[str, str] = {}
+    for field, endpoint in given.items():
+        name = options[field]
+        if taken.setdefault(endpoint, name) != name:
+            raise resolved.refuse(name, f"{endpoint} is already taken by {taken[endpoint]}")
+    try:
+        return below(run_dir)._replace(**given)
+    except SocketPathError as error:
+        raise resolved.refuse(key, str(error)) from None
 
 
 _HIDDEN: Final = "(set, not shown)"

@@ -39,12 +39,13 @@ from ipc_schema.config.options import (
 )
 from ipc_schema.config.presets import (
     DEFAULT_MAX_MESSAGE_SIZE,
-    NetworkConfig,
     Preset,
     find_preset,
     preset_layer,
 )
-from ipc_schema.config.sources import TomlFile, environment_layer, file_layer, flag_layer
+from ipc_schema.config.sources import TomlFile, explicit_layers
+from ipc_schema.hello import NetworkInfo
+from ipc_schema.paths import KernelEndpoints, kernel_endpoints
 from ipc_schema.topics import MAX_CLUSTER, MAX_SHARD_COUNT
 
 __all__ = ["KERNEL_SCHEMA", "KernelConfig", "kernel_config", "load_kernel_config"]
@@ -174,7 +175,7 @@ KERNEL_SCHEMA: Final = Schema(
 class KernelConfig(common.CommonConfig):
     """Everything a kernel is told. Ports are already shifted; sizes in bytes, times in seconds."""
 
-    network: NetworkConfig
+    network: NetworkInfo
     shards: tuple[int, ...]
     """Shards joined and recorded without any lease."""
     protected_shards: tuple[ProtectedShard, ...]
@@ -192,10 +193,8 @@ class KernelConfig(common.CommonConfig):
     """32 bytes, or None: the key file of the data directory holds."""
     agent_string: str | None
     relay: bool
-    events_endpoint: str | None
-    """None: the socket of that name in the private directory; likewise the next two."""
-    requests_endpoint: str | None
-    control_endpoint: str | None
+    endpoints: KernelEndpoints
+    """Where to bind: below `ipc_dir` but for those that were configured."""
     replay_budget: int
     lease_ttl: float
     warnings: tuple[str, ...]
@@ -214,10 +213,7 @@ def load_kernel_config(
     file: TomlFile | None = None,
 ) -> KernelConfig:
     """Put the kernel's configuration together from its sources. Raises `ConfigError`."""
-    layers = [environment_layer(KERNEL_SCHEMA, environ or {}), flag_layer(flags or {})]
-    if file is not None:
-        layers.append(file_layer(KERNEL_SCHEMA, file))
-    return kernel_config(layers)
+    return kernel_config(explicit_layers(KERNEL_SCHEMA, flags, environ, file))
 
 
 def kernel_config(layers: Iterable[Layer]) -> KernelConfig:
@@ -225,7 +221,7 @@ def kernel_config(layers: Iterable[Layer]) -> KernelConfig:
     explicit = list(layers)
     preset = find_preset(resolve(KERNEL_SCHEMA, explicit)["preset"])
     resolved = resolve(KERNEL_SCHEMA, explicit + ([preset_layer(preset)] if preset else []))
-    network = NetworkConfig(
+    network = NetworkInfo(
         cluster=resolved["cluster-id"],
         shard_count=resolved["num-shards-in-network"],
         max_message_size=resolved["max-msg-size"],
@@ -233,9 +229,16 @@ def kernel_config(layers: Iterable[Layer]) -> KernelConfig:
         rln_required=preset is not None and preset.rln is not None,
     )
     _check_shards(resolved, network)
+    shared = common.common_config(resolved)
+    endpoints = common.endpoints(
+        resolved,
+        kernel_endpoints,
+        ("ipc-dir", shared["ipc_dir"]),
+        {"events": "ipc-events", "requests": "ipc-requests", "control": "ipc-control"},
+    )
     tcp_port, websocket_port = _ports(resolved)
     return KernelConfig(
-        **common.common_config(resolved),
+        **shared,
         network=network,
         shards=resolved["shard"],
         protected_shards=resolved["protected-shard"],
@@ -249,9 +252,7 @@ def kernel_config(layers: Iterable[Layer]) -> KernelConfig:
         node_key=resolved["nodekey"],
         agent_string=resolved["agent-string"] or None,
         relay=resolved["relay"],
-        events_endpoint=resolved["ipc-events"],
-        requests_endpoint=resolved["ipc-requests"],
-        control_endpoint=resolved["ipc-control"],
+        endpoints=endpoints,
         replay_budget=resolved["replay-budget"],
         lease_ttl=resolved["lease-ttl"],
         warnings=tuple(_warnings(resolved, preset, network)),
@@ -259,7 +260,7 @@ def kernel_config(layers: Iterable[Layer]) -> KernelConfig:
     )
 
 
-def _check_shards(resolved: Resolved, network: NetworkConfig) -> None:
+def _check_shards(resolved: Resolved, network: NetworkInfo) -> None:
     protected: tuple[ProtectedShard, ...] = resolved["protected-shard"]
     numbers = {"shard": resolved["shard"], "protected-shard": tuple(item.shard for item in protected)}
     for key, shards in numbers.items():
@@ -286,7 +287,6 @@ def _ports(resolved: Resolved) -> tuple[int, int | None]:
         if resolved[key] and resolved[key].startswith("tcp://")
     ]
     refuse_port_clashes((*uses, *endpoints))
-    _check_same_paths(resolved)
     return uses[0].port, uses[1].port if len(uses) > 1 else None
 
 
@@ -303,15 +303,7 @@ def _tcp_endpoint(endpoint: str) -> tuple[str, int]:
     return host.strip("[]").replace("localhost", "127.0.0.1"), int(port)
 
 
-def _check_same_paths(resolved: Resolved) -> None:
-    seen: dict[str, str] = {}
-    for key in ("ipc-events", "ipc-requests", "ipc-control"):
-        endpoint = resolved[key]
-        if endpoint is not None and seen.setdefault(endpoint, key) != key:
-            raise resolved.refuse(key, f"{endpoint} is already taken by {seen[endpoint]}")
-
-
-def _warnings(resolved: Resolved, preset: Preset | None, network: NetworkConfig) -> Iterable[str]:
+def _warnings(resolved: Resolved, preset: Preset | None, network: NetworkInfo) -> Iterable[str]:
     if preset is not None:
         for key, given in (
             ("cluster-id", preset.cluster),

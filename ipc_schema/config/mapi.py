@@ -14,14 +14,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from ipc_schema.config import common
 from ipc_schema.config.kernel import KERNEL_SCHEMA, MIB, NETWORK_OPTIONS, load_kernel_config
 from ipc_schema.config.kinds import ENDPOINT, PATH, duration, integer, size
 from ipc_schema.config.options import ConfigError, Layer, Option, Resolved, Schema, resolve
 from ipc_schema.config.presets import find_preset
-from ipc_schema.config.sources import TomlFile, environment_layer, file_layer, flag_layer
+from ipc_schema.config.sources import TomlFile, explicit_layers
+from ipc_schema.hello import NetworkInfo
+from ipc_schema.paths import KernelEndpoints, MapiEndpoints, kernel_endpoints, mapi_endpoints
 
 __all__ = [
     "MAPI_SCHEMA",
@@ -157,19 +159,6 @@ MAPI_SCHEMA: Final = Schema(
 )
 
 
-class Network(Protocol):
-    """What a kernel's hello says about its network (also `NetworkConfig`)."""
-
-    @property
-    def cluster(self) -> int: ...
-    @property
-    def shard_count(self) -> int: ...
-    @property
-    def max_message_size(self) -> int: ...
-    @property
-    def preset(self) -> str: ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapiConfig(common.CommonConfig):
     """Everything a Messaging API is told. Sizes in bytes, times in seconds."""
@@ -177,14 +166,10 @@ class MapiConfig(common.CommonConfig):
     mode: Mode
     preset: str
     """Name of the preset, empty without one."""
-    apps_endpoint: str | None
-    """None: the socket of that name in the private directory; likewise the control endpoint."""
-    control_endpoint: str | None
-    kernel_dir: str
-    """The kernel's `ipc_dir`."""
-    kernel_requests: str | None
-    """None: the socket of that name under `kernel_dir`; likewise the control endpoint."""
-    kernel_control: str | None
+    endpoints: MapiEndpoints
+    """Where to bind: below `ipc_dir` but for those that were configured."""
+    kernel: KernelEndpoints
+    """The kernel to attach to. Its hello says where its events are; here is only their usual place."""
     auto_subscribe: bool
     send_window: float
     max_apps: int
@@ -205,7 +190,7 @@ class MapiConfig(common.CommonConfig):
         preset = find_preset(self.preset)
         return preset is None or preset.reliability
 
-    def check_network(self, network: Network) -> None:
+    def check_network(self, network: NetworkInfo) -> None:
         """Refuse a kernel whose network contradicts what is configured here: `ConfigError` naming the key."""
         expected = {
             "preset": (self.preset or None, network.preset),
@@ -230,10 +215,7 @@ def load_mapi_config(
     file: TomlFile | None = None,
 ) -> MapiConfig:
     """Put MAPI's configuration together from its sources. Raises `ConfigError`."""
-    layers = [environment_layer(MAPI_SCHEMA, environ or {}), flag_layer(flags or {})]
-    if file is not None:
-        layers.append(file_layer(MAPI_SCHEMA, file))
-    return mapi_config(layers)
+    return mapi_config(explicit_layers(MAPI_SCHEMA, flags, environ, file))
 
 
 def mapi_config(layers: Iterable[Layer]) -> MapiConfig:
@@ -244,18 +226,21 @@ def mapi_config(layers: Iterable[Layer]) -> MapiConfig:
         raise resolved.refuse("mode", "edge needs the filter and lightpush clients, which this version lacks")
     if resolved["journal-total-bytes"] < resolved["journal-max-bytes"]:
         raise resolved.refuse("journal-total-bytes", "is below journal-max-bytes, which one app may use")
-    if resolved["ipc-apps"] is not None and resolved["ipc-apps"] == resolved["ipc-control"]:
-        raise resolved.refuse("ipc-control", f"{resolved['ipc-control']} is already taken by ipc-apps")
     shared = common.common_config(resolved)
+    run_dir: str = shared["ipc_dir"]
     return MapiConfig(
         **shared,
         mode=mode,
         preset=resolved["preset"],
-        apps_endpoint=resolved["ipc-apps"],
-        control_endpoint=resolved["ipc-control"],
-        kernel_dir=resolved["kernel-dir"] or shared["ipc_dir"],
-        kernel_requests=resolved["kernel-requests"],
-        kernel_control=resolved["kernel-control"],
+        endpoints=common.endpoints(
+            resolved, mapi_endpoints, ("ipc-dir", run_dir), {"apps": "ipc-apps", "control": "ipc-control"}
+        ),
+        kernel=common.endpoints(
+            resolved,
+            kernel_endpoints,
+            ("kernel-dir", resolved["kernel-dir"] or run_dir),
+            {"requests": "kernel-requests", "control": "kernel-control"},
+        ),
         auto_subscribe=resolved["auto-subscribe"],
         send_window=resolved["send-window"],
         max_apps=resolved["max-apps"],

@@ -17,26 +17,12 @@ from typing import Final
 
 from ipc_schema.config.addresses import is_multiaddr
 from ipc_schema.config.options import ConfigError, Layer, Origin
+from ipc_schema.hello import NetworkInfo
 
-__all__ = ["PRESETS", "NetworkConfig", "Preset", "Rln", "find_preset", "preset_layer"]
+__all__ = ["PRESETS", "Preset", "Rln", "find_preset", "preset_layer"]
 
 DEFAULT_MAX_MESSAGE_SIZE: Final = 150 * 1024
 """Bytes of an encoded WakuMessage with all attributes (64/WAKU2-NETWORK)."""
-
-
-@dataclass(frozen=True, slots=True)
-class NetworkConfig:
-    """The network a node is on, as `hello` tells it."""
-
-    cluster: int
-    shard_count: int
-    """Shards for autosharding; 0 means static sharding (no content topic maps to a shard)."""
-    max_message_size: int
-    """Bytes; the limit of a relay frame and of an encoded WakuMessage."""
-    preset: str = ""
-    """Name of the preset, empty without one."""
-    rln_required: bool = False
-    """Messages without an RLN proof are refused by the network's peers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +66,14 @@ class Preset:
         return tuple(node for node in self.entry_nodes if not is_multiaddr(node))
 
     @property
-    def network(self) -> NetworkConfig:
+    def network(self) -> NetworkInfo:
         """What this preset says of the network, before any override."""
-        return NetworkConfig(
-            self.cluster, self.shard_count, self.max_message_size, self.name, self.rln is not None
+        return NetworkInfo(
+            cluster=self.cluster,
+            shard_count=self.shard_count,
+            max_message_size=self.max_message_size,
+            preset=self.name,
+            rln_required=self.rln is not None,
         )
 
 

@@ -29,6 +29,7 @@ __all__ = [
     "add_arguments",
     "config_file_of",
     "environment_layer",
+    "explicit_layers",
     "file_layer",
     "flag_layer",
     "parse_toml",
@@ -182,6 +183,19 @@ def flag_layer(flags: Mapping[str, object]) -> Layer:
     """
     values = {name: value for name, value in flags.items() if name != CONFIG_FILE}
     return Layer(Origin.FLAG, values, {name: f"--{name}" for name in values})
+
+
+def explicit_layers(
+    schema: Schema,
+    flags: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] | None = None,
+    file: TomlFile | None = None,
+) -> list[Layer]:
+    """The layers of what people say: everything but presets and defaults. Raises `ConfigError`."""
+    layers = [environment_layer(schema, environ or {}), flag_layer(flags or {})]
+    if file is not None:
+        layers.append(file_layer(schema, file))
+    return layers
 
 
 def config_file_of(schema: Schema, flags: Mapping[str, object], environ: Mapping[str, str]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -11,8 +12,9 @@ import pytest
 
 from ipc_schema.config.kernel import KERNEL_SCHEMA, KernelConfig, load_kernel_config
 from ipc_schema.config.options import ConfigError
-from ipc_schema.config.presets import PRESETS, NetworkConfig
+from ipc_schema.config.presets import PRESETS
 from ipc_schema.config.sources import parse_toml
+from ipc_schema.hello import NetworkInfo
 
 KEY = "02" + "ab" * 32
 
@@ -29,7 +31,7 @@ def refused(**flags: object) -> ConfigError:
 
 def test_without_a_preset_it_is_a_local_network() -> None:
     kernel = config()
-    assert kernel.network == NetworkConfig(
+    assert kernel.network == NetworkInfo(
         cluster=0, shard_count=1, max_message_size=153_600, preset="", rln_required=False
     )
     assert kernel.listen_address == "127.0.0.1"
@@ -40,7 +42,7 @@ def test_without_a_preset_it_is_a_local_network() -> None:
     assert kernel.node_key is None
     assert kernel.lease_ttl == 60.0
     assert kernel.replay_budget == 64 * 1024 * 1024
-    assert kernel.ipc_dir == "./data/run"
+    assert kernel.ipc_dir == "data/run"
     assert kernel.warnings == ()
 
 
@@ -64,7 +66,7 @@ def test_a_preset_may_stand_in_any_source_under_any_name() -> None:
 def test_explicit_values_beat_the_preset_and_are_warned_about() -> None:
     own = "/ip4/127.0.0.1/tcp/5"
     kernel = config(preset="logos.test", cluster_id=42, listen_address="127.0.0.1", entry_node=[own])
-    assert kernel.network == NetworkConfig(42, 8, 153_600, "logos.test", False)
+    assert kernel.network == dataclasses.replace(PRESETS["logos.test"].network, cluster=42)
     assert kernel.listen_address == "127.0.0.1"
     assert kernel.entry_nodes == (*PRESETS["logos.test"].entry_nodes, own)
     assert kernel.warnings == ("cluster-id 42 (flag --cluster-id) overrides 2 of the preset logos.test",)
@@ -112,7 +114,16 @@ def test_port_clashes_are_refused_naming_both() -> None:
     assert "tcp-port" in str(error)
 
 
-def test_endpoints_must_differ() -> None:
+def test_endpoints_fit_and_differ() -> None:
+    kernel = config(data_dir="/d", ipc_control="tcp://127.0.0.1:7001")
+    assert kernel.endpoints == (
+        "ipc:///d/run/kernel/events",
+        "ipc:///d/run/kernel/requests",
+        "tcp://127.0.0.1:7001",
+    )
+    error = refused(data_dir="/" + "d" * 90)
+    assert error.key == "ipc-dir"
+    assert "107" in str(error)
     error = refused(ipc_requests="ipc:///tmp/a", ipc_control="ipc:///tmp/a")
     assert error.key == "ipc-control"
     assert "ipc-requests" in str(error)

@@ -10,7 +10,8 @@ import pytest
 from ipc_schema.config.kernel import load_kernel_config
 from ipc_schema.config.mapi import MAPI_SCHEMA, MapiConfig, Mode, derive_kernel, derive_mapi, load_mapi_config
 from ipc_schema.config.options import ConfigError
-from ipc_schema.config.presets import PRESETS, NetworkConfig
+from ipc_schema.config.presets import PRESETS
+from ipc_schema.hello import NetworkInfo
 
 
 def config(**flags: object) -> MapiConfig:
@@ -30,15 +31,16 @@ def test_defaults() -> None:
     assert mapi.auto_subscribe
     assert mapi.send_window == 60.0
     assert mapi.reliability
-    assert mapi.ipc_dir == mapi.kernel_dir == "./data/run"
-    assert mapi.kernel_requests is mapi.kernel_control is mapi.apps_endpoint is None
+    assert mapi.endpoints == ("ipc://data/run/mapi/apps", "ipc://data/run/mapi/control")
+    assert mapi.kernel == load_kernel_config().endpoints
 
 
 def test_the_kernel_is_looked_for_beside_it_or_where_told() -> None:
-    assert config(data_dir="/d").kernel_dir == "/d/run"
-    assert config(ipc_dir="/run/logos").kernel_dir == "/run/logos"
-    assert config(ipc_dir="/run/logos", kernel_dir="/k").kernel_dir == "/k"
-    assert config(kernel_requests="tcp://127.0.0.1:7000").kernel_requests == "tcp://127.0.0.1:7000"
+    assert config(data_dir="/d").kernel.requests == "ipc:///d/run/kernel/requests"
+    assert config(ipc_dir="/run/logos").kernel.requests == "ipc:///run/logos/kernel/requests"
+    assert config(ipc_dir="/run/logos", kernel_dir="/k").kernel.control == "ipc:///k/kernel/control"
+    assert config(kernel_requests="tcp://127.0.0.1:7000").kernel.requests == "tcp://127.0.0.1:7000"
+    assert refused(kernel_dir="/" + "k" * 100).key == "kernel-dir"
 
 
 def test_reliability_is_the_presets() -> None:
@@ -65,7 +67,7 @@ def test_refusals_name_the_key(flags: dict[str, object], key: str, text: str) ->
     assert text in str(error)
 
 
-NETWORK = NetworkConfig(cluster=3, shard_count=8, max_message_size=153_600, preset="logos.dev")
+NETWORK = NetworkInfo(cluster=3, shard_count=8, max_message_size=153_600, preset="logos.dev")
 
 
 def test_a_kernel_that_meets_the_expectations_is_accepted() -> None:

@@ -8,7 +8,8 @@ import pytest
 
 from ipc_schema.config.kinds import MULTIADDR
 from ipc_schema.config.options import ConfigError
-from ipc_schema.config.presets import PRESETS, NetworkConfig, find_preset
+from ipc_schema.config.presets import PRESETS, find_preset
+from ipc_schema.hello import NetworkInfo
 
 # name: cluster, shards, largest message, rln, reliability, dialable entry nodes, boot nodes, kademlia, mix
 TABLE = {
@@ -42,7 +43,9 @@ def test_twn_rate_limits_by_proofs() -> None:
     assert rln is not None
     assert (rln.epoch_seconds, rln.user_message_limit, rln.chain_id) == (600, 100, 59141)
     assert rln.contract == "0xB9cd878C90E49F797B4431fBF4fb333108CB90e6"
-    assert PRESETS["twn"].network == NetworkConfig(1, 8, 153_600, "twn", True)
+    assert PRESETS["twn"].network == NetworkInfo(
+        cluster=1, shard_count=8, max_message_size=153_600, preset="twn", rln_required=True
+    )
 
 
 @pytest.mark.parametrize(
