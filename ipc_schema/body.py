@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import (
     Annotated,
     Any,
@@ -57,6 +57,8 @@ __all__ = [
     "Bin16",
     "Bin32",
     "Body",
+    "Empty",
+    "Method",
     "Ns",
     "Range",
     "Row",
@@ -157,6 +159,18 @@ def _read_values(cls: type[Body], body: Mapping[str, object]) -> dict[str, Any]:
         except FieldError as error:
             raise error.under(name) from None
     return values
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Empty(Body):
+    """A body that says nothing."""
+
+
+class Method(NamedTuple):
+    """The types of one method's bodies."""
+
+    request: type[Body]
+    reply: type[Body]
 
 
 class Row:

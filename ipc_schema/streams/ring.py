@@ -66,7 +66,7 @@ class RingBudget:
                 self.evicted += 1
 
     def refund(self, ring: ReplayRing, count: int, cost: int) -> None:
-        """For `ReplayRing.clear`: `count` events are gone without their tickets, the oldest ones of the ring."""
+        """For `ReplayRing.clear`: the `count` oldest tickets of the ring no longer stand for events."""
         self.used -= cost
         ring.stale += count
         self._stale += count

@@ -1,0 +1,57 @@
+"""Requests and replies of the control sockets, the same for kernel and Messaging API (SPEC.md, "Control")."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+from ipc_schema.body import Body, Empty, Method, Size, Uint
+
+__all__ = [
+    "HEALTH",
+    "LOG_LEVEL",
+    "METHODS",
+    "SHUTDOWN",
+    "ControlHealthReply",
+    "LogLevelReply",
+    "LogLevelRequest",
+]
+
+HEALTH: Final = "health"
+SHUTDOWN: Final = "shutdown"
+LOG_LEVEL: Final = "log_level"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlHealthReply(Body):
+    """What both servers tell. Each may add keys of its own to the map; read those from the body."""
+
+    ready: bool
+    state: str
+    version: str
+    pid: Uint
+    uptime_ms: Uint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogLevelRequest(Body):
+    """Set the level of a logger; None: of all."""
+
+    WHERE = LOG_LEVEL
+
+    level: Annotated[str, Size(16, 1)]
+    logger: Annotated[str, Size(256)] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogLevelReply(Body):
+    """The level that held before."""
+
+    previous: str
+
+
+METHODS: Final[dict[str, Method]] = {
+    HEALTH: Method(Empty, ControlHealthReply),
+    SHUTDOWN: Method(Empty, Empty),
+    LOG_LEVEL: Method(LogLevelRequest, LogLevelReply),
+}

@@ -1,0 +1,326 @@
+"""Requests and replies of the kernel's ROUTER (SPEC.md, "Streams" and "Other methods").
+
+`METHODS` maps each method's name to its two types. Requests are read with `.from_body`, whose errors are the
+`bad_request` to answer; blobs travel beside the body.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+from ipc_schema.body import AnyNumber, Bin8, Bin32, Body, Empty, Method, Ns, Range, Size, Uint
+from ipc_schema.errors import ErrorCode, IpcError
+from ipc_schema.hello import HELLO, HelloReply, HelloRequest, Limits
+from ipc_schema.kernel.records import NodeHealth, PeerRecord
+from ipc_schema.message import MAX_META_SIZE
+from ipc_schema.streams import MAX_REPLAY_EVENTS, ReplayBatch, StreamState
+
+__all__ = [
+    "HELLO",
+    "LEASE_ACQUIRE",
+    "LEASE_RELEASE",
+    "LEASE_RENEW_MS",
+    "LEASE_TTL_MS",
+    "MAX_LEASED_SHARDS",
+    "METHODS",
+    "NODE_CONFIG",
+    "NODE_HEALTH",
+    "NODE_INFO",
+    "NODE_METRICS",
+    "PEERS_CONNECT",
+    "PEERS_DISCONNECT",
+    "PEERS_LIST",
+    "RELAY_MESH",
+    "RELAY_PEERS",
+    "RELAY_PUBLISH",
+    "STREAM_REPLAY",
+    "ConnectResult",
+    "KernelHello",
+    "KernelLimits",
+    "LeaseAcquireReply",
+    "LeaseAcquireRequest",
+    "LeaseReleaseReply",
+    "LeaseReleaseRequest",
+    "NodeConfigReply",
+    "NodeInfoReply",
+    "NodeInfoRequest",
+    "NodeMetricsReply",
+    "OptionRecord",
+    "PeersConnectReply",
+    "PeersConnectRequest",
+    "PeersDisconnectReply",
+    "PeersDisconnectRequest",
+    "PeersListReply",
+    "RelayPeersReply",
+    "RelayPeersRequest",
+    "RelayPublishReply",
+    "RelayPublishRequest",
+    "StreamReplayReply",
+    "StreamReplayRequest",
+    "replay_blobs",
+    "replayed_events",
+]
+
+LEASE_ACQUIRE: Final = "lease.acquire"
+LEASE_RELEASE: Final = "lease.release"
+STREAM_REPLAY: Final = "stream.replay"
+RELAY_PUBLISH: Final = "relay.publish"
+RELAY_PEERS: Final = "relay.peers"
+RELAY_MESH: Final = "relay.mesh"
+PEERS_CONNECT: Final = "peers.connect"
+PEERS_DISCONNECT: Final = "peers.disconnect"
+PEERS_LIST: Final = "peers.list"
+NODE_HEALTH: Final = "node.health"
+NODE_INFO: Final = "node.info"
+NODE_CONFIG: Final = "node.config"
+NODE_METRICS: Final = "node.metrics"
+
+LEASE_TTL_MS: Final = 60_000
+LEASE_RENEW_MS: Final = 10_000
+MAX_LEASED_SHARDS: Final = 1024
+"""Most shards in one request: all that a cluster can have."""
+
+_Shard = Annotated[int, Range(0, 0xFFFF)]
+_Shards = Annotated[tuple[_Shard, ...], Size(MAX_LEASED_SHARDS)]
+_Address = Annotated[str, Size(1024, 1)]
+_PeerId = Annotated[str, Size(256, 1)]
+
+
+# --- hello and streams ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelLimits(Limits):
+    """Limits of a kernel. `max_payload`: bytes that surely fit a message; None: not told."""
+
+    replay_bytes: Uint
+    lease_ttl_ms: Uint = LEASE_TTL_MS
+    lease_renew_ms: Uint = LEASE_RENEW_MS
+    max_payload: Uint | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelHello(HelloReply):
+    """Reply of the kernel's hello. `events`: endpoint of the XPUB; `streams`: what is recorded now."""
+
+    limits: KernelLimits
+    events: str
+    consumer: str
+    streams: tuple[StreamState, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseAcquireRequest(Body):
+    """Take or renew leases on these shards, all or none."""
+
+    WHERE = LEASE_ACQUIRE
+
+    shards: _Shards
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseAcquireReply(Body):
+    """One stream state for each shard asked for, in that order."""
+
+    leases: tuple[StreamState, ...]
+    ttl_ms: Uint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseReleaseRequest(Body):
+    WHERE = LEASE_RELEASE
+
+    shards: _Shards
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseReleaseReply(Body):
+    """The shards on which this consumer held a lease until now."""
+
+    released: _Shards
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamReplayRequest(Body):
+    """The events of a stream behind seq `after`."""
+
+    WHERE = STREAM_REPLAY
+
+    stream: Annotated[str, Size(64, 1)]
+    epoch: Bin8
+    after: Uint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamReplayReply(Body):
+    """`events` events up to seq `last` come in twice as many blobs; `complete`: there is no later one."""
+
+    WHERE = "stream.replay reply"
+
+    events: Annotated[int, Range(0, MAX_REPLAY_EVENTS)]
+    last: Uint
+    complete: bool
+
+
+def replay_blobs(batch: ReplayBatch) -> tuple[StreamReplayReply, list[bytes]]:
+    """Body and blobs of a replay's reply."""
+    reply = StreamReplayReply(events=len(batch.events), last=batch.last, complete=batch.complete)
+    return reply, [frame for event in batch.events for frame in event]
+
+
+def replayed_events(reply: StreamReplayReply, blobs: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
+    """(F1, F2) of each replayed event. Raises `IpcError` (`bad_request`) when the blobs do not match."""
+    if len(blobs) != 2 * reply.events:
+        raise IpcError(
+            ErrorCode.BAD_REQUEST,
+            f"stream.replay reply: {reply.events} events need {2 * reply.events} blobs, not {len(blobs)}",
+        )
+    return list(zip(blobs[::2], blobs[1::2], strict=True))
+
+
+# --- relay and peers --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayPublishRequest(Body):
+    """Publish blob 0 as a message. Without topic and shard the content topic decides (autosharding)."""
+
+    WHERE = RELAY_PUBLISH
+
+    content_topic: str
+    pubsub_topic: str | None = None
+    shard: _Shard | None = None
+    timestamp: Ns | None = None
+    meta: Annotated[bytes, Size(MAX_META_SIZE)] = b""
+    version: Annotated[int, Range(0, 0xFFFF_FFFF)] = 0
+    ephemeral: bool = False
+    proof: bytes = b""
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayPublishReply(Body):
+    """`peers`: how many it went to; `duplicate`: seen within the seen time, nothing was sent."""
+
+    message_hash: Bin32
+    timestamp: Ns
+    pubsub_topic: str
+    peers: Uint
+    duplicate: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayPeersRequest(Body):
+    """Request of `relay.peers` and `relay.mesh`; None: all topics."""
+
+    WHERE = "relay.peers"
+
+    pubsub_topic: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayPeersReply(Body):
+    """Pubsub topic → peer ids."""
+
+    topics: dict[str, tuple[str, ...]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeersConnectRequest(Body):
+    WHERE = PEERS_CONNECT
+
+    addresses: Annotated[tuple[_Address, ...], Size(64)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectResult(Body):
+    """What became of one address: a peer id or an error."""
+
+    address: str
+    peer_id: str | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeersConnectReply(Body):
+    results: tuple[ConnectResult, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeersDisconnectRequest(Body):
+    WHERE = PEERS_DISCONNECT
+
+    peer_id: _PeerId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeersDisconnectReply(Body):
+    """False: the peer was not connected."""
+
+    disconnected: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeersListReply(Body):
+    peers: tuple[PeerRecord, ...]
+
+
+# --- the node ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeInfoRequest(Body):
+    """Which facts to tell; None: all."""
+
+    WHERE = NODE_INFO
+
+    ids: Annotated[tuple[Annotated[str, Size(64)], ...], Size(64)] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeInfoReply(Body):
+    info: dict[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptionRecord(Body):
+    """A configuration option. `origin` tells where its value came from; secrets show no value."""
+
+    name: str
+    type: str
+    default: object = None
+    value: object = None
+    origin: str = ""
+    doc: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeConfigReply(Body):
+    options: tuple[OptionRecord, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeMetricsReply(Body):
+    """(name, labels, value) of each sample."""
+
+    metrics: tuple[tuple[str, dict[str, str], AnyNumber], ...]
+
+
+METHODS: Final[dict[str, Method]] = {
+    HELLO: Method(HelloRequest, KernelHello),
+    LEASE_ACQUIRE: Method(LeaseAcquireRequest, LeaseAcquireReply),
+    LEASE_RELEASE: Method(LeaseReleaseRequest, LeaseReleaseReply),
+    STREAM_REPLAY: Method(StreamReplayRequest, StreamReplayReply),
+    RELAY_PUBLISH: Method(RelayPublishRequest, RelayPublishReply),
+    RELAY_PEERS: Method(RelayPeersRequest, RelayPeersReply),
+    RELAY_MESH: Method(RelayPeersRequest, RelayPeersReply),
+    PEERS_CONNECT: Method(PeersConnectRequest, PeersConnectReply),
+    PEERS_DISCONNECT: Method(PeersDisconnectRequest, PeersDisconnectReply),
+    PEERS_LIST: Method(Empty, PeersListReply),
+    NODE_HEALTH: Method(Empty, NodeHealth),
+    NODE_INFO: Method(NodeInfoRequest, NodeInfoReply),
+    NODE_CONFIG: Method(Empty, NodeConfigReply),
+    NODE_METRICS: Method(Empty, NodeMetricsReply),
+}

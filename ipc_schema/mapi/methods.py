@@ -1,0 +1,199 @@
+"""Requests and replies of the Messaging API's app socket (SPEC.md, "Messaging API").
+
+`METHODS` maps each method's name to its two types; see `kernel.methods` for how they are used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Final
+
+from ipc_schema.body import Bin16, Body, Empty, Method, Size, Uint
+from ipc_schema.hello import HELLO, HelloReply, HelloRequest, Limits
+from ipc_schema.kernel.methods import NODE_INFO, NodeInfoReply, NodeInfoRequest
+from ipc_schema.message import MAX_META_SIZE
+from ipc_schema.names import MAX_NAME
+
+__all__ = [
+    "ACK",
+    "CREDIT",
+    "FORGET",
+    "GOODBYE",
+    "HELLO",
+    "METHODS",
+    "NODE_INFO",
+    "PING",
+    "SEND",
+    "STATUS",
+    "SUBSCRIBE",
+    "SUBSCRIPTIONS",
+    "UNSUBSCRIBE",
+    "AckReply",
+    "AckRequest",
+    "ConnectionStatus",
+    "CreditRequest",
+    "ForgetRequest",
+    "MapiHello",
+    "MapiLimits",
+    "NodeInfoReply",
+    "NodeInfoRequest",
+    "SendReply",
+    "SendRequest",
+    "StatusReply",
+    "StreamPosition",
+    "SubscribeReply",
+    "SubscribeRequest",
+    "SubscriptionsReply",
+]
+
+SUBSCRIBE: Final = "subscribe"
+UNSUBSCRIBE: Final = "unsubscribe"
+SUBSCRIPTIONS: Final = "subscriptions"
+SEND: Final = "send"
+ACK: Final = "ack"
+CREDIT: Final = "credit"
+STATUS: Final = "status"
+PING: Final = "ping"
+FORGET: Final = "forget"
+GOODBYE: Final = "goodbye"
+
+
+class ConnectionStatus(StrEnum):
+    """Values of `connection`. Readers take others as they come: the field is text."""
+
+    DISCONNECTED = "Disconnected"
+    PARTIALLY_CONNECTED = "PartiallyConnected"
+    CONNECTED = "Connected"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapiLimits(Limits):
+    """Limits of a Messaging API: topics per app, payload bytes that surely fit, life of a send."""
+
+    topics: Uint
+    max_payload: Uint
+    send_window_ms: Uint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamPosition(Body):
+    """An app's stream: delivery goes on at `acked` + 1; `last` is the last seq given."""
+
+    id: Bin16
+    acked: Uint
+    last: Uint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusReply(Body):
+    """`connection` is a `ConnectionStatus`, the values of `topics` are `TopicHealth`."""
+
+    connection: str
+    reason: str = ""
+    resyncing: bool = False
+    topics: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapiHello(HelloReply):
+    """Reply of the Messaging API's hello. `app`: the app's name, made up for an ephemeral one."""
+
+    limits: MapiLimits
+    app: str
+    durable: bool
+    stream: StreamPosition
+    subscriptions: tuple[str, ...] = ()
+    status: StatusReply
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubscribeRequest(Body):
+    """Request of `subscribe` and `unsubscribe`."""
+
+    WHERE = SUBSCRIBE
+
+    topics: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubscribeReply(Body):
+    """Topic → why it was refused; the others took effect."""
+
+    errors: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubscriptionsReply(Body):
+    topics: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendRequest(Body):
+    """Send blob 0. The request id is the app's own, and its idempotency key."""
+
+    WHERE = SEND
+
+    request_id: Bin16
+    content_topic: str
+    meta: Annotated[bytes, Size(MAX_META_SIZE)] = b""
+    ephemeral: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SendReply(Body):
+    """Accepted; `repeated`: it was accepted before under this id."""
+
+    request_id: Bin16
+    repeated: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AckRequest(Body):
+    """Everything up to `seq` of the stream is done with."""
+
+    WHERE = ACK
+
+    stream: Bin16
+    seq: Uint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AckReply(Body):
+    """The stream's position now."""
+
+    acked: Uint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreditRequest(Body):
+    """Bytes granted since the hello, all together."""
+
+    WHERE = CREDIT
+
+    total: Uint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForgetRequest(Body):
+    """Name of an app of the same uid that is to be gone."""
+
+    WHERE = FORGET
+
+    name: Annotated[str, Size(MAX_NAME, 1)]
+
+
+METHODS: Final[dict[str, Method]] = {
+    HELLO: Method(HelloRequest, MapiHello),
+    SUBSCRIBE: Method(SubscribeRequest, SubscribeReply),
+    UNSUBSCRIBE: Method(SubscribeRequest, SubscribeReply),
+    SUBSCRIPTIONS: Method(Empty, SubscriptionsReply),
+    SEND: Method(SendRequest, SendReply),
+    ACK: Method(AckRequest, AckReply),
+    CREDIT: Method(CreditRequest, Empty),
+    STATUS: Method(Empty, StatusReply),
+    NODE_INFO: Method(NodeInfoRequest, NodeInfoReply),
+    PING: Method(Empty, Empty),
+    FORGET: Method(ForgetRequest, Empty),
+    GOODBYE: Method(Empty, Empty),
+}
