@@ -77,7 +77,7 @@ class Batch:
         self.payloads: list[Row] = []
         self.journal_rows: list[Row] = []
         self.acks: dict[int, int] = {}
-        self.drops: dict[int, tuple[int, str]] = {}
+        self.drops: dict[int, tuple[int, int, str]] = {}
         self.positions: dict[str, KernelPosition] = {}
         self.hashes_added: list[Row] = []
         self.hashes_evicted: list[Row] = []
@@ -150,9 +150,9 @@ class Batch:
         self.acks[app_id] = seq
         self.cost += _ROW_OVERHEAD
 
-    def drop(self, app_id: int, seq: int, reason: str) -> None:
+    def drop(self, app_id: int, seq: int, time: int, reason: str) -> None:
         """The stream's bounds removed everything up to `seq`."""
-        self.drops[app_id] = (seq, reason)
+        self.drops[app_id] = (seq, time, reason)
         self.cost += _ROW_OVERHEAD
 
     # --- kernel streams and de-duplication ------------------------------------------------------------------

@@ -3,14 +3,14 @@
 What can be wrong with the file, and what is done about it:
 
 - Another process has it: `DatabaseLockedError`.
-- It has a later schema, or is another program's database: `DatabaseTooNewError`, `NotOurDatabaseError`; refused,
-  untouched.
+- It has a later schema, or is another program's database: `DatabaseTooNewError`, `NotOurDatabaseError`;
+  refused, untouched.
 - It cannot be read as a database, or an earlier run found damage and the check now fails: it is moved aside
-  (`….corrupt-<time>`) and a new one begins, with a new database id and no apps, hence new stream ids.
-- It is older than it was (a copy was put back), or the host died while it was open: it is kept, but every stream
-  gets a new id. Journals are committed without fsync, so a seq that an app has already seen could be given to
-  another event; and (stream id, seq) names one event for ever. A copy that was put back shows by the generation,
-  counted at every start in the database and in a file beside it; a host loss shows by the boot id.
+  (`….corrupt-<time>`) and a new one begins: new database id, no apps, hence new stream ids.
+- It is older than it was (a copy was put back), or the host died while it was open: it is kept, but every
+  stream gets a new id. Journals are committed without fsync, so a seq that an app has already seen could be
+  given to another event; and (stream id, seq) names one event for ever. A copy that was put back shows by the
+  generation, counted at every start in the database and in a file beside it; a host loss by the boot id.
 """
 
 from __future__ import annotations
@@ -243,6 +243,7 @@ def _settle_identity(
         raise
     connection.execute("PRAGMA synchronous = NORMAL")
     draft = beside.with_name(beside.name + ".new")
+    draft.touch(mode=0o600)
     draft.write_text(str(generation))
     draft.replace(beside)
     return database_id

@@ -34,6 +34,7 @@ class AppRecord(NamedTuple):
     last_seen: int
     acked: int = 0
     dropped: int = 0
+    dropped_at: int = 0
     drop_reason: str = ""
 
 

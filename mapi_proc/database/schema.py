@@ -28,6 +28,7 @@ CREATE TABLE app (
     last_seen   INTEGER NOT NULL,
     acked       INTEGER NOT NULL DEFAULT 0,
     dropped     INTEGER NOT NULL DEFAULT 0,
+    dropped_at  INTEGER NOT NULL DEFAULT 0,
     drop_reason TEXT    NOT NULL DEFAULT ''
 );
 

@@ -36,7 +36,7 @@ class _Insert:
                 position = end
 
 
-_app_create = _Insert("INSERT INTO app", 9)
+_app_create = _Insert("INSERT INTO app", 10)
 _subscription_add = _Insert("INSERT OR IGNORE INTO subscription", 2)
 _payload_add = _Insert("INSERT INTO payload", 2)
 _journal_add = _Insert("INSERT INTO journal", 6)
@@ -85,9 +85,10 @@ def execute_batch(connection: sqlite3.Connection, batch: Batch) -> None:
     for app_id, seq in batch.acks.items():
         connection.execute("UPDATE app SET acked = max(acked, ?) WHERE id = ?", (seq, app_id))
         release_journal(connection, app_id, seq)
-    for app_id, (seq, reason) in batch.drops.items():
+    for app_id, (seq, time, reason) in batch.drops.items():
         connection.execute(
-            "UPDATE app SET dropped = max(dropped, ?), drop_reason = ? WHERE id = ?", (seq, reason, app_id)
+            "UPDATE app SET dropped = ?, dropped_at = ?, drop_reason = ? WHERE id = ? AND dropped < ?",
+            (seq, time, reason, app_id, seq),
         )
         release_journal(connection, app_id, seq)
     if batch.positions:

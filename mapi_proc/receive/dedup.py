@@ -1,0 +1,130 @@
+"""Which message hashes were seen: once per hash, O(1) per message, bounded, over restarts.
+
+The hashes of a shard are kept in slices of time, oldest first; whole slices are forgotten, so forgetting
+costs next to nothing per message. Times are this host's clock (never the sender's timestamp: an old stamp
+would expire at once, a future one never).
+
+What may be forgotten: a slice that is older than the retention **and** lies before the shard's horizon. The
+horizon is the moment before which no catch-up will ever ask again (the shard's good moment minus the
+overlap); a shard without one has only the retention. Only the bound on the count is stronger, because memory
+is finite: then the oldest slice of all goes, `forced` counts it, and `known_since` of its shard says from
+when on a hash that is not known is certainly new.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from mapi_proc.database import Batch, RememberedHashes
+
+__all__ = ["HASH_SIZE", "Dedup"]
+
+HASH_SIZE: Final = 32
+SLICE_SPAN: Final = 10_000_000_000
+"""Longest time that a slice covers, in ns."""
+SLICE_COUNT: Final = 2048
+"""Most hashes in a slice: forgetting one must not hold up the event loop."""
+DEFAULT_RETENTION: Final = 7 * 60 * 1_000_000_000
+DEFAULT_CAPACITY: Final = 1_000_000
+
+
+class _Slice:
+    __slots__ = ("first", "hashes", "last")
+
+    def __init__(self, time: int) -> None:
+        self.first = time
+        self.last = time
+        self.hashes: list[bytes] = []
+
+
+class Dedup:
+    """The memory of hashes. `known` is the set itself, for a test on the hot path; only `add` and `evict`
+    change it.
+
+    A hash costs about 150 bytes of memory. `persisted` hashes are those given to a batch; the others are
+    forgotten with the process.
+    """
+
+    def __init__(
+        self,
+        *,
+        retention: int = DEFAULT_RETENTION,
+        capacity: int = DEFAULT_CAPACITY,
+        loaded: Iterable[RememberedHashes] = (),
+    ) -> None:
+        """`retention` in ns, `capacity` in hashes; `loaded` is `Snapshot.hashes`."""
+        self.known: set[bytes] = set()
+        self.retention = retention
+        self.capacity = capacity
+        self.forced = 0
+        self._slices: dict[int, deque[_Slice]] = {}
+        self._known_since: dict[int, int] = {}
+        for shard, time, hashes in loaded:
+            for start in range(0, len(hashes), HASH_SIZE):
+                self.add(hashes[start : start + HASH_SIZE], shard, time)
+
+    def __len__(self) -> int:
+        return len(self.known)
+
+    def add(self, message_hash: bytes, shard: int, now: int) -> bool:
+        """Remember a hash. Returns False if it is known already: the message is a repeat."""
+        if message_hash in self.known:
+            return False
+        self.known.add(message_hash)
+        slices = self._slices.get(shard)
+        if slices is None:
+            slices = self._slices[shard] = deque()
+        if slices:
+            current = slices[-1]
+            # Also when the clock was set back: time within a shard never runs backwards here.
+            if now - current.first < SLICE_SPAN and len(current.hashes) < SLICE_COUNT:
+                current.hashes.append(message_hash)
+                if now > current.last:
+                    current.last = now
+                return True
+            now = max(now, current.last)
+        fresh = _Slice(now)
+        fresh.hashes.append(message_hash)
+        slices.append(fresh)
+        return True
+
+    def evict(self, now: int, horizons: Mapping[int, int], batch: Batch | None = None) -> int:
+        """Forget what may be forgotten; returns how many hashes. To be called every few seconds.
+
+        `horizons`: for each shard with a catch-up, its good moment minus the overlap, in ns. The same is
+        taken out of the database through `batch`.
+        """
+        forgotten = 0
+        for shard in list(self._slices):
+            limit = now - self.retention
+            horizon = horizons.get(shard)
+            if horizon is not None:
+                limit = min(limit, horizon)
+            slices = self._slices[shard]
+            while slices and slices[0].last < limit:
+                forgotten += self._forget_first(shard, batch)
+        while len(self.known) > self.capacity:
+            oldest = min((slices[0].first, shard) for shard, slices in self._slices.items() if slices)
+            count = self._forget_first(oldest[1], batch)
+            self.forced += count
+            forgotten += count
+        return forgotten
+
+    def known_since(self, shard: int) -> int:
+        """Every hash that was seen on the shard at or after this time (ns) is still known; 0 = none was ever
+        forgotten.
+        """
+        return self._known_since.get(shard, 0)
+
+    def _forget_first(self, shard: int, batch: Batch | None) -> int:
+        slices = self._slices[shard]
+        gone = slices.popleft()
+        self.known.difference_update(gone.hashes)
+        self._known_since[shard] = gone.last + 1
+        if batch is not None:
+            batch.evict_hashes(shard, gone.last + 1)
+        if not slices:
+            del self._slices[shard]
+        return len(gone.hashes)

@@ -1,0 +1,26 @@
+"""The apps' event streams: durable ones of named apps, ephemeral ones of the others.
+
+One interface, `AppStream`: append on one side; attach, grant, ack, pump, detach on the other. Which app gets
+which event is decided elsewhere (`mapi_proc.receive`, `mapi_proc.send`).
+"""
+
+from mapi_proc.streams.durable import DurableStream, PageReader
+from mapi_proc.streams.ephemeral import EphemeralStream
+from mapi_proc.streams.fanout import append_to_all
+from mapi_proc.streams.limits import CacheBudget, DurableLimits, EphemeralLimits, StreamCounters
+from mapi_proc.streams.stream import AckRefusedError, AppStream, Defer, EventSender
+
+__all__ = [
+    "AckRefusedError",
+    "AppStream",
+    "CacheBudget",
+    "Defer",
+    "DurableLimits",
+    "DurableStream",
+    "EphemeralLimits",
+    "EphemeralStream",
+    "EventSender",
+    "PageReader",
+    "StreamCounters",
+    "append_to_all",
+]

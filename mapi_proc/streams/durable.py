@@ -1,0 +1,218 @@
+"""The stream of a named app: on disk before it is sent, kept until acknowledged, resumed after the last ack.
+
+What the app has not been sent yet stays in memory too, as far as the tail's bounds allow; of a slow app's
+stream the older part is read back from the disk page by page. An app that is away or stuck so costs its
+bounded share of disk, one page and a bounded tail, and nobody else anything.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from mapi_proc.database import AppRecord, Batch, JournalEntry, JournalExtent
+from mapi_proc.streams.extents import Extents
+from mapi_proc.streams.limits import CacheBudget, DurableLimits
+from mapi_proc.streams.stream import AckRefusedError, AppStream, Defer, EventSender
+
+__all__ = ["DurableStream", "PageReader"]
+
+log = logging.getLogger(__name__)
+
+_ENTRY_OVERHEAD: Final = 256
+"""Bytes of memory that an event takes besides its frames, about."""
+
+
+class PageReader(Protocol):
+    """`Database.read_page`."""
+
+    def __call__(
+        self,
+        app_id: int,
+        after: int,
+        up_to: int,
+        max_bytes: int,
+        max_events: int,
+        done: Callable[[list[JournalEntry]], None],
+        /,
+    ) -> None:
+        """Read events and call `done` later (never before returning)."""
+
+
+class DurableStream(AppStream):
+    """A named app's stream over the journal. Implements `CommitListener`."""
+
+    durable = True
+
+    def __init__(
+        self,
+        app: AppRecord,
+        extents: Sequence[JournalExtent],
+        read_page: PageReader,
+        defer: Defer,
+        *,
+        limits: DurableLimits | None = None,
+        budget: CacheBudget | None = None,
+    ) -> None:
+        """Continue the stream as it was loaded (`Snapshot.apps`, `Snapshot.extents`); both empty for a new
+        app.
+        """
+        super().__init__(app.stream_id, defer)
+        self.app_id = app.app_id
+        self.limits = limits or DurableLimits()
+        self.acked = app.acked
+        self.dropped = app.dropped
+        self.drop_time = app.dropped_at
+        self.drop_reason = app.drop_reason
+        self.last_seq = max(app.acked, app.dropped, extents[-1].last if extents else 0)
+        self._sent = self.acked
+        self._committed = self.last_seq
+        self._extents = Extents(self.limits.max_bytes, self.limits.max_age, extents)
+        self._budget = budget or CacheBudget()
+        self._read_page = read_page
+        self._tail: deque[tuple[int, bytes, bytes]] = deque()
+        self._tail_bytes = 0
+        self._page: deque[JournalEntry] = deque()
+        self._reading = False
+        self._connection = 0
+
+    @property
+    def stored_bytes(self) -> int:
+        """Cost of what is in the journal and not acknowledged, to within 1/64 of the limit."""
+        return self._extents.total
+
+    # --- appending ------------------------------------------------------------------------------------------
+
+    def append(
+        self,
+        kind: int,
+        time_ns: int,
+        fields: bytes,
+        payload: bytes = b"",
+        batch: Batch | None = None,
+        payload_id: int = 0,
+    ) -> int:
+        """Add an event to the batch; it is sent when the batch is on disk."""
+        assert batch is not None, "a durable stream is written through a batch"
+        seq = self.last_seq + 1
+        header = self._encode(seq, kind, time_ns, fields)
+        batch.journal(self.app_id, seq, time_ns, header, payload, payload_id)
+        batch.listeners[self] = seq
+        self.last_seq = seq
+        self.counters.appended += 1
+        cost = len(header) + len(payload)
+        if self._send is not None:
+            self._tail.append((seq, header, payload))
+            self._tail_bytes += cost + _ENTRY_OVERHEAD
+            self._budget.used += cost + _ENTRY_OVERHEAD
+            while self._tail and (
+                self._tail_bytes > self.limits.tail_bytes or self._budget.used > self._budget.limit
+            ):
+                self._forget_first()
+        self._extents.add(seq, cost, time_ns)
+        if self._extents.total > self.limits.max_bytes:
+            self._drop(*self._extents.shrink(self.limits.max_bytes), time_ns, "bytes", batch)
+        return seq
+
+    def committed(self, seq: int) -> None:
+        """Everything up to `seq` is on disk and may be sent."""
+        self._committed = max(self._committed, seq)
+        self.pump()
+
+    def expire(self, now: int, batch: Batch) -> None:
+        """Drop what is older than the age bound."""
+        self._drop(*self._extents.expire(now - self.limits.max_age), now, "age", batch)
+
+    def _drop(self, last: int, size: int, now: int, reason: str, batch: Batch) -> None:
+        if last <= max(self.acked, self.dropped):
+            return
+        count = last - max(self.acked, self.dropped)
+        self._note_dropped(last, count, size, now, reason)
+        batch.drop(self.app_id, last, now, reason)
+        batch.listeners.setdefault(self, self._committed)  # so that the app hears of it once it is on disk
+
+    # --- acknowledging --------------------------------------------------------------------------------------
+
+    def ack(self, seq: int, batch: Batch) -> int:
+        """Move the position and free what is done with."""
+        if seq > self._committed:
+            raise AckRefusedError(f"seq {seq} was not sent, the last one is {self._committed}")
+        if seq > self.acked:
+            self.acked = seq
+            self._sent = max(self._sent, seq)
+            self._extents.release(seq)
+            batch.ack(self.app_id, seq)
+        return self.acked
+
+    # --- sending --------------------------------------------------------------------------------------------
+
+    def attach(self, send: EventSender, credit: int = 0) -> None:
+        """Begin with a connection after the last ack."""
+        self._connection += 1
+        super().attach(send, credit)
+
+    def detach(self) -> None:
+        """Let go of the connection and of what was in memory for it."""
+        super().detach()
+        self._connection += 1
+        self._page.clear()
+        self._tail.clear()
+        self._budget.used -= self._tail_bytes
+        self._tail_bytes = 0
+
+    def _peek(self) -> tuple[int, bytes, bytes] | None:
+        wanted = self._sent + 1
+        if wanted > self._committed:
+            return None
+        tail = self._tail
+        while tail and tail[0][0] < wanted:
+            self._forget_first()
+        if tail and tail[0][0] == wanted:
+            return tail[0]
+        page = self._page
+        while page and page[0].seq < wanted:
+            page.popleft()
+        if page:
+            if page[0].seq > wanted:
+                self._note_hole(page[0].seq - 1)
+                return self._dropped_event()
+            return page[0]
+        if not self._reading:
+            self._reading = True
+            up_to = min(self._committed, tail[0][0] - 1) if tail else self._committed
+            connection = self._connection
+            self._read_page(
+                self.app_id,
+                self._sent,
+                up_to,
+                self.limits.page_bytes,
+                self.limits.page_events,
+                lambda entries: self._page_read(connection, entries),
+            )
+        return None
+
+    def _dropped_event(self) -> tuple[int, bytes, bytes] | None:
+        # Not before it is on disk: what was sent can be acknowledged.
+        return super()._dropped_event() if self.dropped <= self._committed else None
+
+    def _note_hole(self, last: int) -> None:
+        first = self._sent + 1
+        log.error("app %d: events %d to %d are not in the journal", self.app_id, first, last)
+        self._note_dropped(last, last - self._sent, 0, self.drop_time, "lost")
+
+    def _page_read(self, connection: int, entries: list[JournalEntry]) -> None:
+        self._reading = False
+        self.counters.pages_read += 1
+        if connection == self._connection:
+            if not entries:
+                return  # a failed read, or the bounds were faster; whatever pumps next asks again
+            self._page.extend(entries)
+        self.pump()
+
+    def _forget_first(self) -> None:
+        _, header, payload = self._tail.popleft()
+        size = len(header) + len(payload) + _ENTRY_OVERHEAD
+        self._tail_bytes -= size
+        self._budget.used -= size

@@ -1,0 +1,29 @@
+"""One event into several apps' streams."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from mapi_proc.database import Batch
+from mapi_proc.streams.stream import AppStream
+
+__all__ = ["append_to_all"]
+
+_SHARED_FROM: Final = 512
+"""Payloads of this many bytes are stored once for all; below, the reference would cost more than it saves."""
+
+
+def append_to_all(
+    streams: Iterable[AppStream], kind: int, time_ns: int, fields: bytes, payload: bytes, batch: Batch
+) -> None:
+    """Append the event to each stream; what several durable ones get is stored once."""
+    payload_id = 0
+    if len(payload) >= _SHARED_FROM:
+        durable = 0
+        for stream in streams:
+            durable += stream.durable
+        if durable > 1:
+            payload_id = batch.share_payload(payload)
+    for stream in streams:
+        stream.append(kind, time_ns, fields, payload, batch, payload_id)

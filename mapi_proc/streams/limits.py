@@ -1,0 +1,54 @@
+"""Bounds of app streams, the shared cache budget, counters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["CacheBudget", "DurableLimits", "EphemeralLimits", "StreamCounters"]
+
+NANOSECONDS = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class DurableLimits:
+    """What a named app's stream may hold for it on disk, and in memory while the app is slow.
+
+    `max_bytes` and `max_age` (ns) are kept to within 1/64. `tail_bytes`: events not sent yet that are kept
+    in memory besides the disk; `page_bytes`, `page_events`: how much is read back at once.
+    """
+
+    max_bytes: int = 256 << 20
+    max_age: int = 7 * 24 * 3600 * NANOSECONDS
+    tail_bytes: int = 4 << 20
+    page_bytes: int = 512 << 10
+    page_events: int = 512
+
+
+@dataclass(frozen=True, slots=True)
+class EphemeralLimits:
+    """What waits in memory for an ephemeral app without credit."""
+
+    max_bytes: int = 16 << 20
+    max_events: int = 20_000
+
+
+@dataclass(slots=True)
+class CacheBudget:
+    """Bytes that the tails of all durable streams together may take. Beyond it a stream reads from the
+    disk.
+    """
+
+    limit: int = 64 << 20
+    used: int = 0
+
+
+@dataclass(slots=True)
+class StreamCounters:
+    """Totals of one stream since it is in memory."""
+
+    appended: int = 0
+    sent: int = 0
+    sent_bytes: int = 0
+    dropped: int = 0
+    dropped_bytes: int = 0
+    pages_read: int = 0

@@ -1,0 +1,195 @@
+"""What the two kinds of app stream have in common: order, credit, acknowledgement, one connection at a time.
+
+A stream gives every event its seq, and sends it to the attached connection as soon as credit allows and
+nothing older waits. Sending is a plain call: a stream has no task, no queue of its own beyond what its
+bounds allow, and no loop.
+
+Seqs and what they mean, always `acked` ≤ … ≤ `last_seq`:
+
+- `acked`: the app is done with everything up to here.
+- `dropped`: everything up to here that is not acknowledged was removed by the bounds. Where the app has not
+got it yet, one
+  `events_dropped` event takes its place in the order, under the seq of the last event removed.
+- `_sent`: sent on this connection (or acknowledged before it).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from ipc_schema.mapi.events import AppEventEncoder, AppEventKind, encode_app_event, pack_fields
+from mapi_proc.database import Batch
+from mapi_proc.streams.limits import StreamCounters
+
+__all__ = ["AckRefusedError", "AppStream", "Defer", "EventSender"]
+
+PUMP_EVENTS: Final = 256
+"""Events sent in one go; then others have their turn."""
+
+Defer = Callable[[Callable[[], None]], object]
+"""Call something soon: an event loop's `call_soon`."""
+
+
+class EventSender(Protocol):
+    """A connection's way out. False: not taken (its queue is full, or the peer is gone); `pump` when it can
+    go on.
+    """
+
+    def __call__(self, header: bytes, payload: bytes, /) -> bool:
+        """Send one event."""
+
+
+class AckRefusedError(ValueError):
+    """The app acknowledges what it cannot have got."""
+
+
+class AppStream(ABC):
+    """One app's stream of events.
+
+    Who appends calls `append` for each event; `attach`, `grant`, `ack`, `pump` and `detach` come from the
+    connection.
+    """
+
+    durable: bool
+
+    def __init__(self, stream_id: bytes, defer: Defer) -> None:
+        self.stream_id = stream_id
+        self.last_seq = 0
+        self.acked = 0
+        self.dropped = 0
+        self.drop_time = 0
+        self.drop_reason = ""
+        self.counters = StreamCounters()
+        self._encode = AppEventEncoder(stream_id).encode
+        self._defer = defer
+        self._deferred = False
+        self._send: EventSender | None = None
+        self._credit = 0
+        self._spent = 0
+        self._sent = 0
+
+    # --- the appending side ---------------------------------------------------------------------------------
+
+    @abstractmethod
+    def append(
+        self,
+        kind: int,
+        time_ns: int,
+        fields: bytes,
+        payload: bytes = b"",
+        batch: Batch | None = None,
+        payload_id: int = 0,
+    ) -> int:
+        """Add an event; returns its seq.
+
+        `fields` is what `ipc_schema.mapi.events.pack_fields` gave for this kind. A durable stream needs the
+        `batch` of this input and sends when that is on disk; `payload_id` says that the payload is stored
+        there already (`Batch.share_payload`).
+        """
+
+    @abstractmethod
+    def expire(self, now: int, batch: Batch) -> None:
+        """Apply the age bound. To be called now and then, with room in the database."""
+
+    # --- the connection -------------------------------------------------------------------------------------
+
+    @property
+    def attached(self) -> bool:
+        """True while a connection is there."""
+        return self._send is not None
+
+    @property
+    def credit_open(self) -> bool:
+        """True when the attached app has left credit for another event."""
+        return self._send is not None and self._spent < self._credit
+
+    def attach(self, send: EventSender, credit: int = 0) -> None:
+        """Begin with a connection: credit counts anew, delivery starts after the last ack. Replaces another
+        connection.
+        """
+        self.detach()
+        self._send = send
+        self._credit = credit
+        self._spent = 0
+        self._sent = self._start()
+        self.pump()
+
+    def detach(self) -> None:
+        """The connection is gone, or no longer this app's."""
+        self._send = None
+
+    def grant(self, total: int) -> None:
+        """The app allows `total` bytes since `attach`; less than before is ignored."""
+        if total > self._credit:
+            self._credit = total
+            self.pump()
+
+    @abstractmethod
+    def ack(self, seq: int, batch: Batch) -> int:
+        """The app is done with everything up to `seq`. Returns the new position, which holds when `batch` is
+        on disk.
+
+        Raises `AckRefusedError` for a seq that was never sent.
+        """
+
+    def pump(self) -> None:
+        """Send what may be sent. Cheap when there is nothing: call it when the connection can take more
+        again, and with each heartbeat (a read from the disk that failed is only tried again by the next
+        call).
+        """
+        for _ in range(PUMP_EVENTS):
+            send = self._send
+            if send is None or self._spent >= self._credit:
+                return
+            entry = self._peek() if self._sent >= self.dropped else self._dropped_event()
+            if entry is None:
+                return
+            seq, header, payload = entry
+            if not send(header, payload):
+                return
+            self._count_sent(seq, len(header) + len(payload))
+        if not self._deferred:
+            self._deferred = True
+            self._defer(self._pump_on)
+
+    def heartbeat(self, time_ns: int) -> bytes:
+        """The header of a heartbeat: the last seq, no payload, no credit."""
+        return encode_app_event(self.stream_id, self.last_seq, AppEventKind.HEARTBEAT, time_ns)
+
+    def taken_over(self, time_ns: int) -> bytes:
+        """The header of the last frame on a connection whose app's name another one has taken."""
+        return encode_app_event(self.stream_id, self.last_seq, AppEventKind.TAKEN_OVER, time_ns)
+
+    # --- for the kinds --------------------------------------------------------------------------------------
+
+    def _start(self) -> int:
+        """After which seq a new connection begins."""
+        return self.acked
+
+    @abstractmethod
+    def _peek(self) -> tuple[int, bytes, bytes] | None:
+        """The event after `_sent`, if it may be sent now: seq, header, payload."""
+
+    def _count_sent(self, seq: int, cost: int) -> None:
+        self._sent = max(self._sent, seq)
+        self._spent += cost
+        self.counters.sent += 1
+        self.counters.sent_bytes += cost
+
+    def _note_dropped(self, last: int, count: int, size: int, time: int, reason: str) -> None:
+        self.dropped = last
+        self.drop_time = time
+        self.drop_reason = reason
+        self.counters.dropped += count
+        self.counters.dropped_bytes += size
+
+    def _dropped_event(self) -> tuple[int, bytes, bytes] | None:
+        fields = pack_fields(self._sent + 1, self.dropped, self.drop_reason)
+        header = self._encode(self.dropped, AppEventKind.EVENTS_DROPPED, self.drop_time, fields)
+        return self.dropped, header, b""
+
+    def _pump_on(self) -> None:
+        self._deferred = False
+        self.pump()
