@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 
 from tests.interop.js_waku import JS_FOLDER, JsWakuPeer
+from tests.interop.python_peer import RelayHostPeer
+from tests.interop.relay_peer import RelayPeer
 
 NPM_CI_SECONDS = 240
 MakeJsPeer = Callable[..., JsWakuPeer]
+MakeOurPeer = Callable[..., RelayPeer]
 
 
 @pytest.fixture(scope="session")
@@ -49,5 +52,16 @@ def make_js_peer(js_packages: None) -> Iterator[MakeJsPeer]:
 
         def make(**arguments: Any) -> JsWakuPeer:
             return stack.enter_context(JsWakuPeer(**arguments))
+
+        yield make
+
+
+@pytest.fixture
+def make_our_peer() -> Iterator[MakeOurPeer]:
+    """Start nodes of ours; all are stopped when the test ends."""
+    with ExitStack() as stack:
+
+        def make(**arguments: Any) -> RelayPeer:
+            return stack.enter_context(RelayHostPeer(**arguments))
 
         yield make
