@@ -22,14 +22,14 @@ from contextlib import contextmanager
 REQUIRED_VERSION = "0.8.1"
 
 
-class WrongLibp2pVersion(ImportError):
+class WrongLibp2pVersionError(ImportError):
     """The installed py-libp2p is not the release this room was written and tested against."""
 
 
 def check_version(installed: str) -> None:
-    """Raise WrongLibp2pVersion unless `installed` is the pinned release."""
+    """Raise WrongLibp2pVersionError unless `installed` is the pinned release."""
     if installed != REQUIRED_VERSION:
-        raise WrongLibp2pVersion(
+        raise WrongLibp2pVersionError(
             f"py-libp2p {REQUIRED_VERSION} is required, {installed} is installed: "
             f"install the locked requirements (pip install 'libp2p=={REQUIRED_VERSION}')"
         )
@@ -87,7 +87,7 @@ __all__ = [
     "PatternXX",
     "Secp256k1PrivateKey",
     "SecureSession",
-    "WrongLibp2pVersion",
+    "WrongLibp2pVersionError",
     "check_version",
     "create_x25519_key_pair",
 ]

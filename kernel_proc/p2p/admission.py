@@ -11,9 +11,9 @@ from kernel_proc.p2p.limits import HostLimits
 class Admission:
     """Counts connections against the limits.
 
-    An inbound connection is `admit`ted on accept (before a byte is read), `established` after its handshake and
-    `release`d in the end; an outbound one is only established and released. A refusal is the name of the counter
-    that it is booked under.
+    An inbound connection is `admit`ted on accept (before a byte is read), `established` after its handshake
+    and `release`d in the end; an outbound one is only established and released. A refusal is the name of the
+    counter that it is booked under.
     """
 
     def __init__(self, limits: HostLimits) -> None:

@@ -118,7 +118,7 @@ def _load(path: Path) -> NodeKey:
 
 
 def _create(path: Path, key: NodeKey) -> None:
-    """Write to a private temporary name, flush to disk, then link into place: never half a key, never a race."""
+    """Write a private temporary file, flush it, link it into place: never half a key, never a race."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:

@@ -1,4 +1,4 @@
-"""What one host allows and how long it waits. Every number here bounds memory, tasks or time for a hostile peer."""
+"""What one host allows and how long it waits: each number bounds what a hostile peer can cost."""
 
 from __future__ import annotations
 
@@ -30,8 +30,12 @@ class HostLimits:
     """Streams of one connection that the peer opened, negotiating ones included."""
     max_outbound_streams: int = 256
     """Streams of one connection that we opened."""
-    stream_window: int = 256 * KIB
-    """Yamux receive window: what one stream may hold unread. At least 256 KiB (the protocol's start value)."""
+    max_stream_rate: int = 1000
+    """Streams a peer may open between two ticks of the keepalive (at most a second): opening and resetting in
+    a loop stays below every other cap."""
+    stream_window: int = 512 * KIB
+    """Yamux receive window: what one stream may hold unread. At least 256 KiB, the protocol's start
+    value; the rest is granted as the stream opens."""
     connection_buffer: int = 4096 * KIB
     """Unread bytes of all streams of one connection; the stream that crosses it is reset."""
     send_buffer: int = 256 * KIB
@@ -43,9 +47,9 @@ class HostLimits:
     ping_interval: float = 6.0
     """Silence after which we ask whether the peer is alive."""
     ping_timeout: float = 8.0
-    """Silence after that question which makes the peer frozen. The two and a second of tick stay below 20 s."""
-    linger_timeout: float = 10.0
-    """How long a stream that we closed may stay half open before it is reset."""
+    """Silence after that question which makes the peer frozen. With the interval and a tick: below 20 s."""
+    linger_timeout: float = 30.0
+    """How long a stream that we closed may stay half open without a byte from the peer before it is reset."""
 
     def __post_init__(self) -> None:
         if self.stream_window < 256 * KIB:

@@ -1,7 +1,8 @@
 """Mplex 6.7.0 over a secure channel, for peers that speak no yamux (js-waku in browsers).
 
-Spec: github.com/libp2p/specs/mplex. Mplex has no flow control: what holds a flooding peer back here is that the
-connection is not read while one stream's buffer is full; if nobody drains it in time, that stream is reset.
+Spec: github.com/libp2p/specs/mplex. Mplex has no flow control: what holds a flooding peer back here is that
+the connection is not read while one stream's buffer is full; if nobody drains it in time, that stream is
+reset.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Mplex(Muxer):
         self._full: set[MuxedStream] = set()
         self._drained = trio.lowlevel.ParkingLot()
 
-    # -- incoming ---------------------------------------------------------------------------------------------
+    # -- incoming ----------------------------------------------------------
 
     def feed(self, piece: bytes) -> None:
         position, end = 0, len(piece)
@@ -129,7 +130,7 @@ class Mplex(Muxer):
     def _is_full(self, stream: MuxedStream) -> bool:
         return stream.abort_reason is None and stream.buffered > self.limits.stream_window // 2
 
-    # -- outgoing ---------------------------------------------------------------------------------------------
+    # -- outgoing ----------------------------------------------------------
 
     def open_stream(self) -> MuxedStream:
         self.check_can_open()
@@ -153,7 +154,7 @@ class Mplex(Muxer):
     def send_reset(self, stream: MuxedStream) -> None:
         self.enqueue(self._head(stream, RESET_INITIATOR, 0))
 
-    def stream_consumed(self, stream: MuxedStream, count: int) -> None:
+    def stream_consumed(self, stream: MuxedStream, count: int) -> None:  # noqa: ARG002 - no credit to give
         if self._full and not self._is_full(stream):
             self._drained.unpark_all()
 

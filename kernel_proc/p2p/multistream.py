@@ -82,7 +82,7 @@ async def select_one_of(stream: Duplex, protocols: Sequence[str]) -> str:
 async def answer_select(stream: Duplex, supported: Container[str]) -> str:
     """Answer the initiator's proposals; the protocol agreed on.
 
-    Raises NegotiationFailed after MAX_PROPOSALS refusals, ProtocolViolation for anything that is not multistream.
+    Raises NegotiationFailed after MAX_PROPOSALS refusals, ProtocolViolation for what is not multistream.
     """
     if await read_message(stream) != HEADER:
         raise ProtocolViolation("multistream: the peer does not speak it")

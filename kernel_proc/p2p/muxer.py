@@ -1,8 +1,10 @@
-"""A muxed connection: one reader, one writer, a bounded send queue, keepalive. Yamux and mplex fill in the frames.
+"""A muxed connection: one reader, one writer, a bounded send queue, keepalive.
 
-The reader never writes: answers go into the send queue under their own bound, so two peers can never block each
-other. The writer is woken by an event, joins what is queued into as few noise messages and socket writes as
-possible, and no cancelled task can leave half a frame on the wire.
+Yamux and mplex add their frames to it.
+
+The reader never writes: answers go into the send queue under their own bound, so two peers can never block
+each other. The writer is woken by an event, joins what is queued into as few noise messages and socket
+writes as possible, and no cancelled task can leave half a frame on the wire.
 """
 
 from __future__ import annotations
@@ -20,6 +22,9 @@ from kernel_proc.p2p.stream import MuxedStream
 
 SEND_BATCH = 128 * 1024
 """Bytes sealed and handed to the socket at once: the write time-out is for this much."""
+
+LONGEST_TICK = 2.0
+"""Ticks come every second or faster. A longer gap was our own sleep, and is not held against the peer."""
 
 Count = Callable[[str], None]
 """Adds one to a named counter of the host."""
@@ -40,6 +45,7 @@ class Muxer(abc.ABC):
         self._streams: dict[object, MuxedStream] = {}
         self._inbound_streams = 0
         self._outbound_streams = 0
+        self._opened_by_peer = 0
         self._lingering: set[MuxedStream] = set()
         self._queue: list[bytes | memoryview] = []
         self._queued = 0
@@ -54,7 +60,7 @@ class Muxer(abc.ABC):
         self._ping_waited: float | None = None
         self._ping_sent_at = 0.0
 
-    # -- life -------------------------------------------------------------------------------------------------
+    # -- life ----------------------------------------------------------
 
     @property
     def ended(self) -> str | None:
@@ -62,7 +68,7 @@ class Muxer(abc.ABC):
         return self._ended
 
     async def run(self, accept: Callable[[MuxedStream], None]) -> str:
-        """Read and write until the connection ends; says why it did. `accept` gets each stream the peer opens."""
+        """Read and write until the connection ends; says why. `accept` gets each stream the peer opens."""
         self._accept = accept
         with self._scope:
             async with trio.open_nursery() as nursery:
@@ -95,7 +101,7 @@ class Muxer(abc.ABC):
         self._queue.clear()
         self._scope.cancel()
 
-    # -- reading ----------------------------------------------------------------------------------------------
+    # -- reading ----------------------------------------------------------
 
     async def _read_loop(self) -> None:
         receive = self._channel.receive
@@ -116,7 +122,7 @@ class Muxer(abc.ABC):
         """A place to hold the reader back where the muxer has no credit of its own."""
         return
 
-    # -- writing ----------------------------------------------------------------------------------------------
+    # -- writing ----------------------------------------------------------
 
     def enqueue(self, *parts: bytes | memoryview) -> None:
         """Queue one frame of data for the writer."""
@@ -192,14 +198,15 @@ class Muxer(abc.ABC):
     async def _wait_to_write(self, stream: MuxedStream, *, for_room: bool) -> None:
         if for_room:
             self._waiting_for_room.add(stream)
-        with trio.move_on_after(self.limits.write_timeout):
+        with trio.move_on_after(self.limits.write_timeout) as scope:
             await stream.wait_writable()
+        if not scope.cancelled_caught:
             return
         self._waiting_for_room.discard(stream)
         self._count("write_timeouts")
         self.stream_reset(stream, "write time-out")
 
-    # -- what yamux and mplex fill in -------------------------------------------------------------------------
+    # -- what yamux and mplex fill in ----------------------------------------------------------
 
     max_body: int
     """Largest body of one data frame that we send."""
@@ -228,7 +235,7 @@ class Muxer(abc.ABC):
     def send_ping(self) -> bool:
         """Ask for a sign of life; False if the muxer has no such frame."""
 
-    # -- streams ----------------------------------------------------------------------------------------------
+    # -- streams ----------------------------------------------------------
 
     def _refuse(self, stream: MuxedStream) -> None:
         self.stream_reset(stream, "not accepting streams")
@@ -250,6 +257,9 @@ class Muxer(abc.ABC):
 
     def may_accept(self) -> bool:
         """Whether the peer may open one more stream."""
+        self._opened_by_peer += 1
+        if self._opened_by_peer > self.limits.max_stream_rate:
+            raise ProtocolViolation("peer opens streams too fast")
         if self._inbound_streams < self.limits.max_inbound_streams:
             return True
         self._count("streams_refused")
@@ -289,7 +299,7 @@ class Muxer(abc.ABC):
         stream.abort("reset by peer")
 
     def stream_close(self, stream: MuxedStream) -> None:
-        """Close our direction; the stream lingers for the peer's, and no longer than the limit."""
+        """Close our direction. The peer has the linger time-out, from its last bytes on, to close its own."""
         if stream.output_ended or stream.abort_reason is not None or self._ended is not None:
             return
         stream.output_ended = True
@@ -297,9 +307,11 @@ class Muxer(abc.ABC):
         stream.wake_writer()
         if stream.input_ended:
             self._remove(stream)
+        else:
+            self.stream_linger(stream)
 
     def stream_linger(self, stream: MuxedStream) -> None:
-        """Nobody reads this stream any more: it is reset unless the peer ends it soon."""
+        """Start the linger time-out of a half-closed stream, or start it anew."""
         if self._ended is None and self._streams.get(self.key_of(stream)) is stream:
             stream.linger_until = trio.current_time() + self.limits.linger_timeout
             self._lingering.add(stream)
@@ -318,21 +330,22 @@ class Muxer(abc.ABC):
         """The open streams, for tests and metrics."""
         return self._streams.values()
 
-    # -- keepalive --------------------------------------------------------------------------------------------
+    # -- keepalive ----------------------------------------------------------
 
     def tick(self, now: float) -> bool:
         """Called about every second. True when the muxer cannot ping by itself and a ping stream is due.
 
-        Silence is counted in ticks, not wall time: after our own process was stopped or the machine slept, the
-        peer gets its full time to answer.
+        Silence is counted in ticks, not wall time: after our own process was stopped or the machine slept,
+        the peer gets its full time to answer.
         """
-        gap = min(now - self._last_tick, 2.0)
+        gap = min(now - self._last_tick, LONGEST_TICK)
         self._last_tick = now
+        self._opened_by_peer = 0
         for stream in [s for s in self._lingering if s.linger_until is not None and s.linger_until <= now]:
             self._count("streams_lingered_out")
             self.stream_reset(stream, "peer did not close the stream")
         if self._sending_since is not None and now - self._sending_since > self.limits.write_timeout:
-            if gap < 2.0:
+            if gap < LONGEST_TICK:
                 self._count("write_timeouts")
                 self._count("frozen_evicted")
                 self.end("write time-out")

@@ -71,7 +71,7 @@ class BufferedTransport:
 
 
 class _HandshakeConnection(IRawConnection):
-    """What py-libp2p's handshake sees of the transport. It never reads ahead of what the handshake asks for."""
+    """What py-libp2p's handshake sees of the transport."""
 
     def __init__(self, transport: BufferedTransport, *, initiator: bool) -> None:
         self.is_initiator = initiator
@@ -100,7 +100,7 @@ class _HandshakeConnection(IRawConnection):
 
 
 class NoiseSecurity:
-    """Makes secure channels with one node key. The noise static key is fresh per process, as the spec allows."""
+    """Makes secure channels with one node key. The noise static key is fresh per process."""
 
     def __init__(self, key_pair: KeyPair) -> None:
         self._local = ID.from_pubkey(key_pair.public_key)
@@ -110,8 +110,8 @@ class NoiseSecurity:
     async def handshake(
         self, transport: BufferedTransport, *, initiator: bool, expected: ID | None = None
     ) -> SecureChannel:
-        """Run the handshake. Raises whatever a broken or lying peer makes the library raise; the caller treats
-        any exception as a failed handshake."""
+        """Run the handshake. Raises whatever a broken or lying peer makes the library raise; the caller
+        treats any exception as a failed handshake."""
         pattern = PatternXX(self._local, self._private, self._static)
         connection = _HandshakeConnection(transport, initiator=initiator)
         if initiator:
@@ -144,7 +144,7 @@ class SecureChannel:
         self._cipher_buffer = bytearray(rest)
         self._plain_buffer = bytearray()
 
-    # -- pure -------------------------------------------------------------------------------------------------
+    # -- pure ----------------------------------------------------------
 
     def feed(self, data: bytes | bytearray) -> list[bytes]:
         """Plaintext pieces, one per whole frame, of what has arrived so far.
@@ -211,7 +211,7 @@ class SecureChannel:
         out.append((len(plaintext) + TAG).to_bytes(2, "big"))
         out.append(self._send.encrypt(nonce, plaintext, None))
 
-    # -- shell ------------------------------------------------------------------------------------------------
+    # -- shell ----------------------------------------------------------
 
     async def receive(self) -> list[bytes]:
         """The next plaintext pieces; an empty list at EOF."""

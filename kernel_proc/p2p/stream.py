@@ -19,8 +19,8 @@ READ_SIZE = 65536
 class MuxedStream:
     """A stream as the rest of the kernel sees it.
 
-    The muxer fills it from its reader with `deliver`, `end_of_input` and `abort`; these never wait. At most one
-    task reads at a time; writers take turns.
+    The muxer fills it from its reader with `deliver`, `end_of_input` and `abort`; these never wait. At most
+    one task reads at a time; writers take turns.
     """
 
     __slots__ = (
@@ -36,8 +36,8 @@ class MuxedStream:
         "discarding",
         "input_ended",
         "linger_until",
-        "output_ended",
         "outbound",
+        "output_ended",
         "protocol",
         "receive_window",
         "send_window",
@@ -75,12 +75,14 @@ class MuxedStream:
     def __repr__(self) -> str:
         return f"<MuxedStream {self.stream_id} {self.protocol or '?'} of {self.peer_id}>"
 
-    # -- the muxer's side -------------------------------------------------------------------------------------
+    # -- the muxer's side ----------------------------------------------------------
 
     def deliver(self, data: bytes) -> None:
         """Bytes from the peer, already counted against the window."""
         if self.discarding:
             return
+        if self.linger_until is not None:
+            self._muxer.stream_linger(self)  # half closed and still in use
         self._chunks.append(data)
         self.buffered += len(data)
         self._muxer.buffered += len(data)
@@ -110,7 +112,7 @@ class MuxedStream:
         """Park until `wake_writer` or `abort`."""
         await self._writing.park()
 
-    # -- the application's side -------------------------------------------------------------------------------
+    # -- the application's side ----------------------------------------------------------
 
     async def read(self, max_bytes: int = READ_SIZE) -> bytes:
         """At least one byte as soon as any is there, b"" at EOF. Raises StreamClosed."""
@@ -170,8 +172,8 @@ class MuxedStream:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def write(self, data: bytes) -> None:
-        """Hand all of `data` to the connection. Raises StreamClosed, also when the peer grants no credit (or the
-        connection takes nothing) for the write time-out: the stream is then reset."""
+        """Hand all of `data` to the connection. Raises StreamClosed, also when the peer grants no credit (or
+        the connection takes nothing) for the write time-out: the stream is then reset."""
         try:
             self._write_lock.acquire_nowait()
         except trio.WouldBlock:
@@ -191,8 +193,12 @@ class MuxedStream:
         self._muxer.stream_reset(self, "reset by us")
         await trio.lowlevel.checkpoint()
 
+    def drop(self, reason: str) -> None:
+        """`reset` for who must not wait."""
+        self._muxer.stream_reset(self, reason)
+
     def finish(self) -> None:
-        """The handler is done with an inbound stream: close it, drop what is unread, allow the peer a while to end."""
+        """The handler is done: close, drop what is unread, and give the peer a while to end its side."""
         self._muxer.stream_close(self)
         self.discarding = True
         self._muxer.buffered -= self.buffered

@@ -24,9 +24,9 @@ BACKLOG = 128
 
 
 async def dial(endpoint: Endpoint) -> tuple[ByteStream, trio.SocketStream]:
-    """A transport to `endpoint` and the TCP stream below it. Raises DialError, BadAddress; the caller sets the deadline.
+    """A transport to `endpoint` and the TCP stream below it. Raises DialError, BadAddress. No deadline here.
 
-    One address is dialled at once; several (a name) start half a second apart. py-libp2p waits 250 ms even for one.
+    One address is dialled at once (py-libp2p waits 250 ms even for one); several start half a second apart.
     """
     if endpoint.port == 0:
         raise BadAddress(f"{endpoint.text()}: port 0 cannot be dialled")
@@ -61,7 +61,7 @@ async def listen(endpoint: Endpoint) -> list[trio.SocketListener]:
 class WebSocket:
     """A WebSocket as a byte stream: binary messages in and out, no task and no message buffer of its own.
 
-    Bytes of a long message are handed on as they arrive, so no message size is too large and none is buffered.
+    Bytes of a long message are handed on as they arrive: no message is too large, none is buffered.
     """
 
     READ_SIZE = 65536

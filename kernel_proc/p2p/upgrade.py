@@ -26,7 +26,7 @@ async def upgrade(
     limits: HostLimits,
     count: Count,
 ) -> Muxer:
-    """Secure and mux `stream`. Any exception means that the handshake failed; the caller sets the deadline."""
+    """Secure and mux `stream`. Any exception means that the handshake failed. No deadline here."""
     transport = BufferedTransport(stream)
     if outbound:
         await select_one_of(transport, (noise.PROTOCOL,))

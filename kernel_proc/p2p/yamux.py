@@ -1,8 +1,8 @@
 """Yamux 1.0.0 over a secure channel. Spec: github.com/hashicorp/yamux/blob/master/spec.md.
 
-What py-libp2p's does otherwise and this does not: it enforces the receive window (an overrun ends the
-connection), gives credit back once per half window, wakes a writer by the update it waits for, delivers a body as
-it arrives, and sends header and body in one noise message.
+Other than py-libp2p's, it enforces the receive window (an overrun ends the connection), gives credit back
+once per half window, wakes a writer by the update it waits for, delivers a body as it arrives, and sends
+header and body in one noise message.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Yamux(Muxer):
         self._body_flags = 0
         self._ping_value = 0
 
-    # -- incoming ---------------------------------------------------------------------------------------------
+    # -- incoming ----------------------------------------------------------
 
     def feed(self, piece: bytes) -> None:
         position, end = 0, len(piece)
@@ -120,6 +120,8 @@ class Yamux(Muxer):
 
     def _data(self, flags: int, stream_id: int, length: int) -> None:
         stream = self._stream_for(flags, stream_id)
+        if stream is not None and stream.input_ended:
+            stream = None  # bytes after its FIN: skipped
         if stream is not None:
             if length > stream.receive_window:
                 self._count("window_overruns")
@@ -156,7 +158,7 @@ class Yamux(Muxer):
         elif not stream.input_ended:
             self.remote_end(stream)
 
-    # -- outgoing ---------------------------------------------------------------------------------------------
+    # -- outgoing ----------------------------------------------------------
 
     def open_stream(self) -> MuxedStream:
         self.check_can_open()

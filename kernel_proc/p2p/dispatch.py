@@ -1,0 +1,91 @@
+"""Which protocols are served, and what happens to a stream that a peer opens."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+
+import trio
+
+from kernel_proc.p2p._errors import ConnectionEnded, NegotiationFailed
+from kernel_proc.p2p.api import PeerIdText, StreamClosed, StreamHandler
+from kernel_proc.p2p.limits import HostLimits
+from kernel_proc.p2p.multistream import answer_select
+from kernel_proc.p2p.muxer import Count
+from kernel_proc.p2p.stream import MuxedStream
+
+log = logging.getLogger(__name__)
+
+
+class _Mounted:
+    __slots__ = ("active", "handler", "max_per_peer")
+
+    def __init__(self, handler: StreamHandler, max_per_peer: int) -> None:
+        self.handler = handler
+        self.max_per_peer = max_per_peer
+        self.active: Counter[PeerIdText] = Counter()
+
+
+class Dispatcher:
+    """Negotiates inbound streams and hands them to their handlers, within the caps per peer."""
+
+    def __init__(self, limits: HostLimits, count: Count) -> None:
+        self._limits = limits
+        self._count = count
+        self._mounted: dict[str, _Mounted] = {}
+
+    def mount(self, protocol: str, handler: StreamHandler, max_per_peer: int) -> None:
+        """Serve `protocol`; replaces an earlier handler, whose streams run on."""
+        self._mounted[protocol] = _Mounted(handler, max_per_peer)
+
+    def unmount(self, protocol: str) -> None:
+        """Take no more streams of `protocol`."""
+        self._mounted.pop(protocol, None)
+
+    def __contains__(self, protocol: object) -> bool:
+        return protocol in self._mounted
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._mounted)
+
+    async def serve(self, stream: MuxedStream) -> None:
+        """One stream from negotiation to end. Nothing that happens in it leaves it."""
+        mounted = await self._negotiate(stream)
+        if mounted is None:
+            self._count("negotiations_failed")
+            await stream.reset()
+            return
+        peer_id = stream.peer_id
+        if mounted.active[peer_id] >= mounted.max_per_peer:
+            self._count("streams_refused")
+            await stream.reset()
+            return
+        mounted.active[peer_id] += 1
+        try:
+            await mounted.handler(stream)
+        except StreamClosed as error:
+            log.debug("stream of %s (%s): %s", peer_id, stream.protocol, error)
+            await stream.reset()
+        except Exception:
+            # Here, and only here, ends whatever a handler raises: it costs the stream, never the connection.
+            self._count("handler_errors")
+            log.exception("handler of %s failed on a stream of %s", stream.protocol, peer_id)
+            await stream.reset()
+        else:
+            stream.finish()
+        finally:
+            mounted.active[peer_id] -= 1
+            if not mounted.active[peer_id]:
+                del mounted.active[peer_id]
+
+    async def _negotiate(self, stream: MuxedStream) -> _Mounted | None:
+        problem: object = "timed out"
+        try:
+            with trio.move_on_after(self._limits.negotiation_timeout):
+                stream.protocol = await answer_select(stream, self)
+                return self._mounted.get(stream.protocol)
+        except (StreamClosed, ConnectionEnded, NegotiationFailed) as error:
+            problem = error
+        log.debug("negotiation with %s: %s", stream.peer_id, problem)
+        return None

@@ -1,0 +1,69 @@
+"""One length-prefixed message at a time over a stream: what request and response protocols speak.
+
+The relay does not read this way: see kernel_proc.relay.framing for its in-place cutter.
+"""
+
+from __future__ import annotations
+
+from kernel_proc.p2p.api import Stream, StreamClosed
+
+__all__ = ["FrameError", "MessageReader", "encode_frame", "encode_varint"]
+
+MAX_LENGTH_BYTES = 5
+
+
+class FrameError(ValueError):
+    """The peer sent something that is not a length-prefixed message of an allowed size."""
+
+
+def encode_varint(value: int) -> bytes:
+    """Unsigned LEB128, as protobuf and multiformats use it."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def encode_frame(body: bytes) -> bytes:
+    """The message with its length in front."""
+    return encode_varint(len(body)) + body
+
+
+class MessageReader:
+    """Reads messages of at most `limit` bytes; holds no more than one of them and one read of the stream."""
+
+    def __init__(self, stream: Stream, limit: int) -> None:
+        self._stream = stream
+        self._limit = limit
+        self._buffer = bytearray()
+
+    async def read(self) -> bytes | None:
+        """The next message; None when the stream ended between two. Raises FrameError, StreamClosed."""
+        length, size = 0, 0
+        while True:
+            if len(self._buffer) == size and not await self._fill():
+                if size:
+                    raise StreamClosed("ended in mid-message")
+                return None
+            byte = self._buffer[size]
+            length |= (byte & 0x7F) << (7 * size)
+            size += 1
+            if byte < 0x80:
+                break
+            if size == MAX_LENGTH_BYTES:
+                raise FrameError("over-long length")
+        if length > self._limit:
+            raise FrameError(f"message of {length} bytes, at most {self._limit} are allowed")
+        while len(self._buffer) < size + length:
+            if not await self._fill():
+                raise StreamClosed("ended in mid-message")
+        body = bytes(self._buffer[size : size + length])
+        del self._buffer[: size + length]
+        return body
+
+    async def _fill(self) -> bool:
+        data = await self._stream.read()
+        self._buffer += data
+        return bool(data)

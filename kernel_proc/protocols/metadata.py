@@ -1,0 +1,242 @@
+"""Metadata (66/WAKU2-METADATA): peers tell each other their cluster and shards; other clusters are cut off.
+
+Request and response are the same message: 1 `cluster_id` uint32, 2 `shards` uint32
+unpacked, 3 `shards` packed. Implementations disagree about where shards stand (js-waku cannot read a
+packed field 2, go-waku writes only field 3), so both are written and all forms are read.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+import trio
+
+from kernel_proc.p2p.api import (
+    Host,
+    P2pError,
+    PeerConnection,
+    PeerIdentity,
+    PeerIdText,
+    Stream,
+    StreamClosed,
+)
+from kernel_proc.protocols.framing import FrameError, MessageReader, encode_frame, encode_varint
+from kernel_proc.protocols.protobuf import VARINT, ProtobufError, fields, packed_varints
+
+__all__ = ["PROTOCOL", "Metadata", "MetadataError", "MetadataProtocol", "decode", "encode"]
+
+log = logging.getLogger(__name__)
+
+PROTOCOL: Final = "/vac/waku/metadata/1.0.0"
+MAX_MESSAGE: Final = 16 * 1024
+MAX_SHARDS: Final = 1024
+"""More shards than a cluster can have (51/WAKU2-RELAY-SHARDING); what exceeds it is a nonsense message."""
+UINT32: Final = 2**32 - 1
+
+
+class MetadataError(ValueError):
+    """The bytes are not a metadata message."""
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """What one peer says of itself. `cluster` is None when the message names none."""
+
+    cluster: int | None
+    shards: tuple[int, ...]
+
+
+def encode(metadata: Metadata) -> bytes:
+    """The message body, shards unpacked in field 2 and packed in field 3."""
+    out = bytearray()
+    if metadata.cluster is not None:
+        out += _tag(1, VARINT) + encode_varint(metadata.cluster)
+    for shard in metadata.shards:
+        out += _tag(2, VARINT) + encode_varint(shard)
+    if metadata.shards:
+        packed = b"".join(map(encode_varint, metadata.shards))
+        out += _tag(3, 2) + encode_varint(len(packed)) + packed
+    return bytes(out)
+
+
+def decode(body: bytes) -> Metadata:
+    """Read a message body; field 3 wins over field 2 where both are there. Raises MetadataError."""
+    cluster: int | None = None
+    deprecated: dict[int, None] = {}
+    shards: dict[int, None] = {}
+    try:
+        for number, value in fields(body):
+            if number == 1 and isinstance(value, int):
+                cluster = value & UINT32
+            elif number in (2, 3):
+                into = shards if number == 3 else deprecated
+                for shard in (value,) if isinstance(value, int) else packed_varints(value):
+                    into[shard & UINT32] = None
+    except ProtobufError as error:
+        raise MetadataError(str(error)) from None
+    found = shards or deprecated
+    if len(found) > MAX_SHARDS:
+        raise MetadataError(f"{len(found)} shards")
+    return Metadata(cluster, tuple(found))
+
+
+def _tag(number: int, kind: int) -> bytes:
+    return bytes((number << 3 | kind,))
+
+
+def _ignore(_peer_id: PeerIdText, _metadata: Metadata) -> None:
+    """For who does not want to know."""
+
+
+class MetadataProtocol:
+    """Both sides of the protocol on one host.
+
+    Every peer that connects is asked at once. One that is of another cluster, names none, does not speak the
+    protocol or does not answer within `timeout` seconds is disconnected.
+
+    We answer a request only when identify has told us who asks and the connection is `settle` seconds old,
+    and in any case after `patience` seconds: nwaku throws shards away that reach it before it has put their
+    sender into its peer store.
+
+    `shards` gives our current shards; `learned(peer id, metadata)` is called for what a peer of our cluster
+    says.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        *,
+        cluster: int,
+        shards: Callable[[], Iterable[int]],
+        learned: Callable[[PeerIdText, Metadata], None] = _ignore,
+        timeout: float = 10.0,
+        settle: float = 0.4,
+        patience: float = 2.0,
+    ) -> None:
+        self._host = host
+        self._cluster = cluster
+        self._shards = shards
+        self._learned = learned
+        self._timeout = timeout
+        self._settle = settle
+        self._patience = patience
+        self._nursery: trio.Nursery | None = None
+        self._known: dict[PeerIdText, Metadata] = {}
+        self._since: dict[PeerIdText, float] = {}
+        self._identified: dict[PeerIdText, trio.Event] = {}
+        self._counters = {"answered": 0, "asked": 0, "bad_messages": 0, "failed": 0, "other_cluster": 0}
+        host.set_stream_handler(PROTOCOL, self._serve, max_per_peer=4)
+        host.add_listener(self)
+
+    @property
+    def local(self) -> Metadata:
+        """What we say of ourselves now."""
+        return Metadata(self._cluster, tuple(sorted(set(self._shards()))))
+
+    def peer_shards(self, peer_id: PeerIdText) -> tuple[int, ...] | None:
+        """The shards a connected peer told us; None if it has not told us."""
+        known = self._known.get(peer_id)
+        return None if known is None else known.shards
+
+    def counters(self) -> dict[str, int]:
+        """Monotonic: answered, asked, bad_messages, failed, other_cluster."""
+        return dict(self._counters)
+
+    async def run(self) -> None:
+        """Ask peers as they connect. Runs until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            try:
+                for connection in self._host.connections():
+                    self.peer_connected(connection)
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None
+
+    # -- host events ------------------------------------------
+
+    def peer_connected(self, connection: PeerConnection) -> None:
+        """Ask the peer, once per connection."""
+        peer_id = connection.peer_id
+        self._since.setdefault(peer_id, connection.since)
+        self._identified.setdefault(peer_id, trio.Event())
+        if self._nursery is not None:
+            self._nursery.start_soon(self._check, peer_id)
+
+    def peer_identified(self, identity: PeerIdentity) -> None:
+        """Answers to this peer need wait no longer for its identity."""
+        if (event := self._identified.get(identity.peer_id)) is not None:
+            event.set()
+
+    def peer_disconnected(self, peer_id: PeerIdText, reason: str) -> None:  # noqa: ARG002
+        """Forget the peer."""
+        self._known.pop(peer_id, None)
+        self._since.pop(peer_id, None)
+        if (event := self._identified.pop(peer_id, None)) is not None:
+            event.set()
+
+    # -- client side ------------------------------------------
+
+    async def _check(self, peer_id: PeerIdText) -> None:
+        self._counters["asked"] += 1
+        try:
+            metadata = await self._ask(peer_id)
+        except (P2pError, FrameError, MetadataError) as error:
+            if self._host.is_connected(peer_id):
+                self._counters["failed"] += 1
+                log.debug("metadata of %s: %s", peer_id, error)
+                await self._host.disconnect(peer_id, f"metadata: {error}")
+            return
+        if metadata.cluster != self._cluster:
+            self._counters["other_cluster"] += 1
+            named = "names no cluster" if metadata.cluster is None else f"is of cluster {metadata.cluster}"
+            await self._host.disconnect(peer_id, f"metadata: peer {named}, we are of {self._cluster}")
+            return
+        self._learn(peer_id, metadata)
+
+    async def _ask(self, peer_id: PeerIdText) -> Metadata:
+        """One request. Raises P2pError, FrameError, MetadataError."""
+        with trio.move_on_after(self._timeout):
+            stream = await self._host.open_stream(peer_id, (PROTOCOL,), deadline=self._timeout)
+            await stream.write(encode_frame(encode(self.local)))
+            await stream.close()
+            body = await MessageReader(stream, MAX_MESSAGE).read()
+            if body is None:
+                raise MetadataError("peer closed the stream without an answer")
+            return decode(body)
+        raise StreamClosed(f"no answer within {self._timeout:g} s")
+
+    def _learn(self, peer_id: PeerIdText, metadata: Metadata) -> None:
+        if metadata.cluster == self._cluster and peer_id in self._since:
+            self._known[peer_id] = metadata
+            self._learned(peer_id, metadata)
+
+    # -- service side -----------------------------------------
+
+    async def _serve(self, stream: Stream) -> None:
+        try:
+            with trio.move_on_after(self._timeout):
+                body = await MessageReader(stream, MAX_MESSAGE).read()
+                if body is None:
+                    return
+                metadata = decode(body)
+                await self._until_settled(stream.peer_id)
+                await stream.write(encode_frame(encode(self.local)))
+                self._counters["answered"] += 1
+                # A request carries the sender's shards like an answer does.
+                if stream.peer_id not in self._known:
+                    self._learn(stream.peer_id, metadata)
+        except (FrameError, MetadataError) as error:
+            self._counters["bad_messages"] += 1
+            log.debug("metadata request of %s: %s", stream.peer_id, error)
+            await stream.reset()
+
+    async def _until_settled(self, peer_id: PeerIdText) -> None:
+        with trio.move_on_after(self._patience):
+            event = self._identified.get(peer_id)
+            if event is not None and self._host.identity(peer_id) is None:
+                await event.wait()
+            await trio.sleep_until(self._since.get(peer_id, 0.0) + self._settle)
