@@ -1,6 +1,6 @@
 """How large a message may be: the limit is on the whole relay frame, not on the payload (nwaku, measured).
 
-A WakuMessage travels as `RPC{publish: Message{data, topic}}`; a frame above the network's maximum is never sent.
+A WakuMessage travels as `RPC{publish: Message{data, topic}}`; a frame above the maximum is never sent.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def largest_message(max_message_size: int, pubsub_topic: str) -> int:
 def largest_payload(
     max_message_size: int, pubsub_topic: str, content_topic_bytes: int, meta_bytes: int = MAX_META_SIZE
 ) -> int:
-    """The largest payload that surely fits with a content topic and meta of these lengths, without a proof."""
+    """The largest payload that surely fits with a content topic and meta of these lengths (no proof)."""
     room = largest_message(max_message_size, pubsub_topic)
     frame = WakuMessage(b"", "x" * content_topic_bytes, timestamp=_MAX_TIMESTAMP, meta=b"m" * meta_bytes)
     rest = len(encode_message(frame)) - 1  # its empty payload's length took one byte
