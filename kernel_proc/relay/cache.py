@@ -42,6 +42,8 @@ class MessageCache:
         self._gossip = gossip
         self._max_bytes = max_bytes
         self._by_id: dict[bytes, CachedMessage] = {}
+        # By age apart: the first key of a dict that is being deleted from the front is found by linear search.
+        self._by_age: deque[CachedMessage] = deque()
         self._window = 0
         self._ids: deque[dict[str, list[bytes]]] = deque([{}], maxlen=gossip)
         self.bytes = 0
@@ -57,6 +59,7 @@ class MessageCache:
             self.bytes -= len(known.data)
         message = CachedMessage(topic, topic_name, message_id, data, self._window)
         self._by_id[message_id] = message
+        self._by_age.append(message)
         self.bytes += len(data)
         ids = self._ids[0].get(topic_name)
         if ids is None:
@@ -80,12 +83,11 @@ class MessageCache:
         self._window += 1
         self._ids.appendleft({})
         oldest = self._window - self._length + 1
-        while self._by_id:
-            message = next(iter(self._by_id.values()))  # insertion order is age
-            if message.window >= oldest:
-                break
+        while self._by_age and self._by_age[0].window < oldest:
             self._drop_oldest()
 
     def _drop_oldest(self) -> None:
-        message = self._by_id.pop(next(iter(self._by_id)))
-        self.bytes -= len(message.data)
+        message = self._by_age.popleft()
+        if self._by_id.get(message.message_id) is message:  # not replaced by a later copy
+            del self._by_id[message.message_id]
+            self.bytes -= len(message.data)

@@ -46,11 +46,12 @@ class Router:
 
     # -- peers ------------------------------------------------------------------------------------------
 
-    def add_peer(self, peer_id: str, ip: str, *, outbound: bool) -> None:
+    def add_peer(self, peer_id: str, ip: str, now: float, *, outbound: bool) -> None:
         """A connected peer speaks relay. Nothing happens if it is known."""
         s = self._s
         if peer_id not in s.peers:
-            s.peers[peer_id] = Peer(peer_id, outbound, s.scores.connect(peer_id, ip))
+            peer = s.peers[peer_id] = Peer(peer_id, outbound, s.scores.connect(peer_id, ip))
+            s.judge(peer, now)  # it may have left with a score that is still kept
 
     def remove_peer(self, peer_id: str, now: float) -> None:
         """The peer is gone. Its back-offs and a negative score stay."""

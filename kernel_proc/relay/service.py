@@ -177,12 +177,14 @@ class RelayService:
         connection = next((c for c in self._host.connections() if c.peer_id == peer_id), None)
         if connection is None:
             return None
-        self._router.add_peer(peer_id, connection.ip, outbound=connection.direction is Direction.OUTBOUND)
+        outbound = connection.direction is Direction.OUTBOUND
+        self._router.add_peer(peer_id, connection.ip, trio.current_time(), outbound=outbound)
         peer = self._router.peer(peer_id)
         assert peer is not None
         link = PeerLink(self._host, peer, self.params, self._counters, self._hello)
         self._links[peer_id] = link
         self._nursery.start_soon(self._run_link, link)
+        self._flush()
         return link
 
     async def _run_link(self, link: PeerLink) -> None:

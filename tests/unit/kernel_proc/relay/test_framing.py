@@ -38,9 +38,10 @@ def test_a_frame_at_the_limit_passes_and_one_byte_more_does_not() -> None:
 
 def test_an_endless_length_is_refused() -> None:
     cutter = FrameCutter(300)
+    for _ in range(4):
+        assert cut(cutter, b"\xff") == []
     with pytest.raises(FramingError):
-        for _ in range(10):
-            cutter.feed(b"\xff")
+        cutter.feed(b"\xff")
 
 
 def test_byte_by_byte_is_held_and_joined_once() -> None:

@@ -33,7 +33,7 @@ LIMIT = 153_600
 
 
 def nwaku_frames() -> dict[str, bytes]:
-    """RPC bodies that nwaku wrote, by the first words of their note (`rpc` vectors carry no length prefix)."""
+    """RPC bodies that nwaku wrote, without length prefix, by their notes."""
     frames = json.loads(VECTORS.read_text())
     return {f["note"]: bytes.fromhex(f["hex"]) for f in frames if f["protocol"] == "relay"}
 
