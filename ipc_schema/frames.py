@@ -26,6 +26,7 @@ __all__ = [
     "MAX_BLOBS",
     "MAX_BODY",
     "MAX_BUDGET_MS",
+    "MAX_CONTAINERS",
     "MAX_DEPTH",
     "MAX_HEADER",
     "MAX_REPLY_BLOBS",
@@ -63,6 +64,8 @@ MAX_BLOBS: Final = 64
 MAX_REPLY_BLOBS: Final = 4096
 MAX_DEPTH: Final = 16
 """Deepest nesting of arrays and maps in a body, the body itself included."""
+MAX_CONTAINERS: Final = 65_536
+"""Most arrays and maps in a body, all together."""
 MAX_METHOD: Final = 64
 DEFAULT_BUDGET_MS: Final = 10_000
 MAX_BUDGET_MS: Final = 3_600_000
@@ -140,16 +143,18 @@ def _refuse_extension(code: int, _data: bytes) -> object:
 
 def unpack_header(frame: bytes, max_bytes: int = MAX_HEADER) -> tuple[Any, ...]:
     """Unpack a header frame: one array, nothing behind it, inner arrays as tuples. Raises `FieldError`."""
-    if len(frame) > max_bytes:
-        raise FieldError(f"{len(frame)} bytes, at most {max_bytes} are allowed")
+    size = len(frame)
+    if size > max_bytes:
+        raise FieldError(f"{size} bytes, at most {max_bytes} are allowed")
+    claims = min(MAX_ITEMS, size)
     try:
         header = unpackb(
             frame,
             use_list=False,
             ext_hook=_refuse_extension,
             max_ext_len=0,
-            max_array_len=MAX_ITEMS,
-            max_map_len=MAX_ITEMS,
+            max_array_len=claims,
+            max_map_len=claims,
         )
     except (ValueError, RecursionError) as error:
         raise FieldError(f"is not MessagePack: {_reason(error)}") from None
@@ -162,21 +167,42 @@ def decode_body(frame: bytes) -> dict[str, object]:
     """Unpack a body: one map with str keys, within the limits of size and nesting. Raises `FieldError`."""
     if frame == _EMPTY_BODY:
         return {}
-    if len(frame) > MAX_BODY:
-        raise FieldError(f"{len(frame)} bytes, at most {MAX_BODY} are allowed")
+    size = len(frame)
+    if size > MAX_BODY:
+        raise FieldError(f"{size} bytes, at most {MAX_BODY} are allowed")
+    claims = min(size, MAX_ITEMS)
+    # A container takes one byte in the frame and 64 in memory, so a large body's are counted as they come.
+    count = _ContainerCount() if size > MAX_CONTAINERS else None
     try:
         body = unpackb(
             frame,
             ext_hook=_refuse_extension,
+            object_hook=count,
+            list_hook=count,
             max_ext_len=0,
-            max_array_len=MAX_ITEMS,
-            max_map_len=MAX_ITEMS,
+            max_array_len=claims,
+            max_map_len=claims,
         )
     except (ValueError, RecursionError) as error:
         raise FieldError(f"is not MessagePack: {_reason(error)}") from None
     checked = as_map(body)
     _check_nesting(checked)
     return checked
+
+
+class _ContainerCount:
+    """A hook of the unpacker that passes arrays and maps through until there are too many."""
+
+    __slots__ = ("_left",)
+
+    def __init__(self) -> None:
+        self._left = MAX_CONTAINERS
+
+    def __call__(self, container: object) -> object:
+        self._left -= 1
+        if self._left < 0:
+            raise ValueError(f"more than {MAX_CONTAINERS} arrays and maps")
+        return container
 
 
 def _reason(error: Exception) -> str:
