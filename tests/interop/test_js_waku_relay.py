@@ -126,8 +126,8 @@ def test_metadata_is_exchanged_both_ways(
 
 @pytest.mark.xfail(
     strict=False,
-    reason="js-waku opens a metadata stream ahead at each peer update and keeps it: we reset it, over the cap "
-    "of 4 streams a peer or after 10 s without a request",
+    reason="js-waku opens a metadata stream ahead at each peer update and keeps it; we reset it above the "
+    "cap of 4 streams a peer, or after 10 s without a request",
 )
 @each_path
 def test_a_js_peer_asks_for_our_metadata(
