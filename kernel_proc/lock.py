@@ -64,15 +64,21 @@ class DirectoryLock:
         self.release()
 
 
-def private_directory(path: Path, mode: int = 0o700) -> None:
-    """Make `path` (and its parents) if missing, and give the last directory exactly `mode`.
+def private_directory(path: Path, group: int | None = None) -> None:
+    """Make `path` (and its parents) if missing: 0700, or 0750 for the group of that number.
+
+    With a group the directory also hands its group on to what is made in it (setgid): that is how a socket
+    gets the right group from the first moment.
 
     OSError when that is not possible, also when the directory belongs to another user, because then its
     owner could put a socket of his own where ours should be.
     """
-    path.mkdir(mode=mode, parents=True, exist_ok=True)
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = path.stat()
     if status.st_uid != os.geteuid():
         raise PermissionError(f"{path} belongs to uid {status.st_uid}, not to this process")
-    if status.st_mode & 0o777 != mode:
+    mode = 0o700 if group is None else 0o2750
+    if group is not None and status.st_gid != group:
+        os.chown(path, -1, group)
+    if status.st_mode & 0o7777 != mode:
         path.chmod(mode)

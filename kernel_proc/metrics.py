@@ -99,3 +99,23 @@ class Registry:
         for source in self._sources:
             samples.extend((self.prefix + name, labels, value) for name, labels, value in source())
         return samples
+
+    def exposition(self) -> str:
+        """Every value in the text format of Prometheus."""
+        return "".join(
+            f"{name}{_labels(labels)} {_number(value)}\n" for name, labels, value in self.collect()
+        )
+
+
+def _labels(labels: dict[str, str]) -> str:
+    return (
+        "{" + ",".join(f'{key}="{_escape(value)}"' for key, value in labels.items()) + "}" if labels else ""
+    )
+
+
+def _escape(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if float(value).is_integer() else repr(float(value))

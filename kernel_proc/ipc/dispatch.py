@@ -18,18 +18,17 @@ import trio
 
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.frames import FrameError, Request, decode_request, encode_error, encode_reply
+from ipc_schema.hello import hello_first
 from kernel_proc.ipc.consumers import Consumer, Consumers
 from kernel_proc.ipc.sockets import OwnedSocket, Peer, peer_uid
 from kernel_proc.logs import fields
 from kernel_proc.metrics import Counter, Registry
 
-__all__ = ["IN_FLIGHT", "Answer", "Call", "Dispatcher", "Handler", "Method"]
+__all__ = ["Answer", "Call", "Dispatcher", "Handler", "Route"]
 
 log = logging.getLogger(__name__)
 
-IN_FLIGHT: Final = 64
-"""Requests of one consumer at once."""
-IN_FLIGHT_TOTAL: Final = 1024
+IN_FLIGHT_TOTAL: Final = 4096
 """Requests of all consumers at once: names are free, tasks are not."""
 
 Answer = tuple[Mapping[str, object], Sequence[bytes]]
@@ -47,6 +46,12 @@ class Call:
     """trio.current_time() when the caller stops waiting."""
 
     @property
+    def consumer_name(self) -> str:
+        """Name of the consumer; only for methods that need a hello."""
+        assert self.consumer is not None
+        return self.consumer.name
+
+    @property
     def body(self) -> dict[str, object]:
         """The request's body."""
         return self.request.body
@@ -61,7 +66,7 @@ Handler = Callable[[Call], Answer] | Callable[[Call], Awaitable[Answer]]
 
 
 @dataclass(frozen=True, slots=True)
-class Method:
+class Route:
     """How a method is run. `ordered` only means something for coroutine functions."""
 
     handler: Handler
@@ -88,17 +93,19 @@ class Dispatcher:
         self,
         name: str,
         instance: bytes,
-        methods: Mapping[str, Method],
+        methods: Mapping[str, Route],
         registry: Registry,
         *,
         consumers: Consumers | None = None,
         allowed_uids: frozenset[int] | None = None,
+        in_flight: int = 256,
     ) -> None:
         self._name = name
         self._instance = instance
         self._methods = dict(methods)
         self._consumers = consumers
         self._allowed_uids = allowed_uids
+        self._per_consumer = in_flight
         self._nursery: trio.Nursery | None = None
         self._socket: OwnedSocket | None = None
         self._in_flight = 0
@@ -107,6 +114,10 @@ class Dispatcher:
             method: registry.counter("ipc_requests", socket=name, method=method)
             for method in (*self._methods, "unknown")
         }
+
+    def allow_all(self) -> None:
+        """Ask nobody for a uid: the socket is none that knows it."""
+        self._allowed_uids = None
 
     def attach(self, socket: OwnedSocket) -> None:
         """Say where replies go."""
@@ -142,37 +153,37 @@ class Dispatcher:
             if uid not in self._allowed_uids:
                 raise IpcError(ErrorCode.UNAUTHORISED, f"uid {uid} may not use this socket")
         consumer = self._consumers.of(identity) if self._consumers is not None else None
-        method = self._methods.get(request.method)
-        if self._consumers is not None and consumer is None and (method is None or method.needs_hello):
-            raise IpcError(ErrorCode.NOT_READY, "hello first")
-        if method is None:
+        route = self._methods.get(request.method)
+        if self._consumers is not None and consumer is None and (route is None or route.needs_hello):
+            raise hello_first()
+        if route is None:
             raise IpcError(ErrorCode.UNKNOWN_METHOD, f"there is no method {request.method!r}")
         deadline = trio.current_time() + request.effective_budget_ms / 1000
         call = Call(request, identity, consumer, deadline)
-        if not inspect.iscoroutinefunction(method.handler):
-            self._run_now(call, method, delimited=delimited)
+        if not inspect.iscoroutinefunction(route.handler):
+            self._run_now(call, route, delimited=delimited)
             return
         if self._nursery is None:
             raise IpcError(ErrorCode.NOT_READY, "the node is starting")
-        if consumer is not None and consumer.in_flight >= IN_FLIGHT:
-            raise IpcError(ErrorCode.BUSY, f"{IN_FLIGHT} requests are under way", retry_after_ms=50)
+        if consumer is not None and consumer.in_flight >= self._per_consumer:
+            raise IpcError(ErrorCode.BUSY, f"{self._per_consumer} requests are under way", retry_after_ms=50)
         if self._in_flight >= IN_FLIGHT_TOTAL:
             raise IpcError(ErrorCode.BUSY, "too many requests are under way", retry_after_ms=200)
         self._in_flight += 1
         if consumer is None:
-            self._nursery.start_soon(self._run_task, call, method, delimited, name=f"ipc {request.method}")
+            self._nursery.start_soon(self._run_task, call, route, delimited, name=f"ipc {request.method}")
             return
         consumer.in_flight += 1
-        if not method.ordered:
-            self._nursery.start_soon(self._run_task, call, method, delimited, name=f"ipc {request.method}")
+        if not route.ordered:
+            self._nursery.start_soon(self._run_task, call, route, delimited, name=f"ipc {request.method}")
             return
-        consumer.ordered.append((call, method, delimited))
+        consumer.ordered.append((call, route, delimited))
         if len(consumer.ordered) == 1:
             self._nursery.start_soon(self._run_ordered, consumer, name="ipc ordered")
 
-    def _run_now(self, call: Call, method: Method, *, delimited: bool) -> None:
+    def _run_now(self, call: Call, route: Route, *, delimited: bool) -> None:
         try:
-            answer = method.handler(call)
+            answer = route.handler(call)
             assert isinstance(answer, tuple)
             body, blobs = answer
         except Exception as error:  # mapped to one answer, and logged unless it is an error of the contract
@@ -183,16 +194,16 @@ class Dispatcher:
     async def _run_ordered(self, consumer: Consumer) -> None:
         queue = consumer.ordered
         while queue:
-            call, method, delimited = queue[0]
-            await self._run_task(call, method, delimited)
+            call, route, delimited = queue[0]
+            await self._run_task(call, route, delimited)
             queue.popleft()
 
-    async def _run_task(self, call: Call, method: Method, delimited: bool) -> None:
+    async def _run_task(self, call: Call, route: Route, delimited: bool) -> None:
         try:
             if trio.current_time() >= call.deadline:
                 raise IpcError(ErrorCode.DEADLINE_EXCEEDED, "the budget ran out before the work started")
             with trio.move_on_at(call.deadline) as scope:
-                running = method.handler(call)
+                running = route.handler(call)
                 assert not isinstance(running, tuple)
                 body, blobs = await running
                 self._answer(call, body, blobs, delimited=delimited)

@@ -21,7 +21,17 @@ import zmq
 
 from kernel_proc.logs import fields
 
-__all__ = ["EndpointError", "OwnedSocket", "Peer", "bind", "hwm_for", "make_router", "make_xpub", "peer_uid"]
+__all__ = [
+    "BLOB_SLACK",
+    "EndpointError",
+    "OwnedSocket",
+    "Peer",
+    "bind",
+    "hwm_for",
+    "make_router",
+    "make_xpub",
+    "peer_uid",
+]
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +48,8 @@ and thrown away, and the decoder then refuses the message."""
 XPUB_MEMORY: Final = 32 << 20
 """Bytes that one subscriber that does not read may hold in the kernel, at most."""
 LINGER_MS: Final = 1000
-CONTROL_SLACK: Final = 16 << 10
+BLOB_SLACK: Final = 16 << 10
+"""How much a blob may be larger than the greatest message."""
 
 Peer = str | None
 """What libzmq says about the other end: "localhost:<uid>:<gid>:<pid>" on ipc, an address on tcp."""

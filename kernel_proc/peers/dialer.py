@@ -33,7 +33,7 @@ class StaticDialer:
         connected: Callable[[PeerIdText, str], None] = lambda _peer, _address: None,
     ) -> None:
         self._host = host
-        self._addresses = tuple(dict.fromkeys(addresses))
+        self.addresses = tuple(dict.fromkeys(addresses))
         self._rng = rng
         self._connected = connected
         self._gone: dict[PeerIdText, trio.Event] = {}
@@ -42,10 +42,10 @@ class StaticDialer:
 
     async def run(self) -> None:
         """Dial for ever. Cancel to stop."""
-        if not self._addresses:
+        if not self.addresses:
             return
         async with trio.open_nursery() as nursery:
-            for address in self._addresses:
+            for address in self.addresses:
                 nursery.start_soon(self._keep, address, name=f"dial {address}")
 
     async def _keep(self, address: str) -> None:

@@ -1,0 +1,93 @@
+"""`logos-kernel` and `python -m kernel_proc`: configuration in, exit code out.
+
+0: asked to stop. 70: a part failed. 78: cannot start as configured (also: another node owns the data
+directory, a port is taken, the disk is full or read-only).
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from ipc_schema.config.kernel import KERNEL_SCHEMA, KernelConfig, load_kernel_config
+from ipc_schema.config.options import ConfigError
+from ipc_schema.config.sources import add_arguments, config_file_of, parse_toml
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+__all__ = ["main"]
+
+EXIT_CONFIG: Final = 78
+PROGRAM: Final = "logos-kernel"
+STOP_SECONDS: Final = 4
+
+
+class _Parser(argparse.ArgumentParser):
+    """Refuses with the exit code that tells a supervisor not to try again."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(EXIT_CONFIG, f"{self.prog}: {message}\n")
+
+
+def _configure(arguments: Sequence[str] | None) -> KernelConfig:
+    """The configuration of flags, environment and file. Raises `ConfigError`."""
+    parser = _Parser(prog=PROGRAM, description="A Waku node without a Messaging API.", allow_abbrev=False)
+    add_arguments(parser, KERNEL_SCHEMA)
+    flags = vars(parser.parse_args(arguments))
+    path = config_file_of(KERNEL_SCHEMA, flags, os.environ)
+    file = None
+    if path is not None:
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError("config-file", f"cannot read {path}: {error}") from error
+        file = parse_toml(text, path)
+    return load_kernel_config(flags=flags, environ=os.environ, file=file)
+
+
+def _give_up(_number: int, _frame: FrameType | None) -> NoReturn:
+    logging.getLogger(__name__).critical("stopping took too long")
+    os._exit(70)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a kernel until it is stopped; returns the exit code."""
+    try:
+        config = _configure(arguments)
+    except ConfigError as error:
+        sys.stderr.write(f"{PROGRAM}: {error}\n")
+        return EXIT_CONFIG
+    # Only now: a wrong option is refused in no time, and libp2p must be imported before logging is set up.
+    import trio
+
+    from kernel_proc import logs
+    from kernel_proc.node import Node, StartError
+
+    logs.configure(config.log_level, config.log_format)
+    log = logging.getLogger(__name__)
+    for warning in config.warnings:
+        log.warning(warning)
+
+    signal.signal(signal.SIGALRM, _give_up)
+
+    async def run() -> int:
+        # Stopping must not take longer than a supervisor waits, whatever hangs.
+        return await Node(config).run(signals=True, stopping=lambda: signal.alarm(STOP_SECONDS))
+
+    try:
+        return trio.run(run)
+    except StartError as error:
+        sys.stderr.write(f"{PROGRAM}: {error}\n")
+        return EXIT_CONFIG
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,90 @@
+"""The control socket: health, shutdown, log level. Its own socket and its own task; every answer is at once,
+so that nothing it is asked ever stands behind queued work."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+
+import trio
+
+from ipc_schema.control import (
+    HEALTH,
+    LOG_LEVEL,
+    SHUTDOWN,
+    ControlHealthReply,
+    LogLevelReply,
+    LogLevelRequest,
+)
+from ipc_schema.errors import ErrorCode, IpcError
+from ipc_schema.fields import Fields
+from kernel_proc import logs
+from kernel_proc.health import HealthMonitor
+from kernel_proc.ipc.dispatch import Answer, Call, Route
+
+__all__ = ["control_routes", "task_names"]
+
+
+def control_routes(
+    *,
+    health: HealthMonitor,
+    version: str,
+    started: float,
+    shutdown: Callable[[str], None],
+    sockets: Callable[[], Sequence[str]],
+) -> Mapping[str, Route]:
+    """Control methods. `started` is in trio's time; `sockets` names what the process listens on.
+
+    `health {detail: true}` also tells what the process is made of: its tasks, threads, listening sockets and
+    loaded modules.
+    """
+
+    def tell_health(call: Call) -> Answer:
+        detail = Fields(call.body, HEALTH).optional_boolean("detail", False)
+        current = health.current()
+        body = ControlHealthReply(
+            ready=health.ready,
+            state=current.state,
+            version=version,
+            pid=os.getpid(),
+            uptime_ms=int((trio.current_time() - started) * 1000),
+        ).to_body()
+        body["health"] = current.to_body()
+        if detail:
+            body["detail"] = {
+                "tasks": task_names(),
+                "threads": sorted(thread.name for thread in threading.enumerate()),
+                "sockets": list(sockets()),
+                "modules": sorted(sys.modules),
+            }
+        return body, ()
+
+    def stop(_call: Call) -> Answer:
+        shutdown("asked to by control")
+        return {}, ()
+
+    def log_level(call: Call) -> Answer:
+        request = LogLevelRequest.from_body(call.body)
+        try:
+            previous = logs.set_level(request.level, request.logger)
+        except logs.LogLevelError as error:
+            raise IpcError(ErrorCode.BAD_REQUEST, str(error)) from error
+        return LogLevelReply(previous=previous).to_body(), ()
+
+    routes = {HEALTH: tell_health, SHUTDOWN: stop, LOG_LEVEL: log_level}
+    return {name: Route(handler, needs_hello=False) for name, handler in routes.items()}
+
+
+def task_names() -> list[str]:
+    """Names of all trio tasks, sorted; without what trio itself runs."""
+    root = trio.lowlevel.current_root_task()
+    names: list[str] = []
+    waiting = [] if root is None else [root]
+    while waiting:
+        task = waiting.pop()
+        for nursery in task.child_nurseries:
+            waiting.extend(nursery.child_tasks)
+        names.append(task.name)
+    return sorted(name for name in names if not name.startswith("<init>"))

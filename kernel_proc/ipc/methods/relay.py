@@ -1,0 +1,67 @@
+"""relay.publish, relay.peers, relay.mesh."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from ipc_schema.errors import ErrorCode, IpcError
+from ipc_schema.kernel.methods import (
+    RELAY_MESH,
+    RELAY_PEERS,
+    RELAY_PUBLISH,
+    RelayPeersReply,
+    RelayPeersRequest,
+    RelayPublishReply,
+    RelayPublishRequest,
+)
+from ipc_schema.message import WakuMessage
+from ipc_schema.topics import PubsubTopic, TopicError
+from kernel_proc.ipc.dispatch import Answer, Call, Route
+from kernel_proc.publishing import Publishing
+from kernel_proc.shards import TopicRelay
+
+__all__ = ["relay_routes"]
+
+
+def relay_routes(
+    publishing: Publishing, relay: TopicRelay | None, topics: Callable[[], Sequence[str]]
+) -> Mapping[str, Route]:
+    """`topics` gives the pubsub topics the node is on; `relay` is None when relay is off."""
+
+    async def publish(call: Call) -> Answer:
+        request = RelayPublishRequest.from_body(call.body)
+        if len(call.blobs) != 1:
+            raise IpcError(ErrorCode.BAD_REQUEST, f"{len(call.blobs)} blobs, one is needed: the payload")
+        message = WakuMessage(
+            payload=call.blobs[0],
+            content_topic=request.content_topic,
+            version=request.version,
+            timestamp=request.timestamp or 0,
+            meta=request.meta,
+            proof=request.proof,
+            ephemeral=request.ephemeral,
+        )
+        done = await publishing.publish(
+            message, pubsub_topic=request.pubsub_topic, shard=request.shard, force=request.force
+        )
+        return RelayPublishReply(**done._asdict()).to_body(), ()
+
+    def by_topic(call: Call, look: Callable[[TopicRelay, str], Sequence[str]]) -> Answer:
+        wanted = RelayPeersRequest.from_body(call.body).pubsub_topic
+        if wanted is not None:
+            try:
+                PubsubTopic.parse(wanted)
+            except TopicError as error:
+                raise IpcError(ErrorCode.BAD_REQUEST, str(error)) from error
+        asked = topics() if wanted is None else [wanted]
+        found = {topic: tuple(look(relay, topic)) if relay is not None else () for topic in asked}
+        return RelayPeersReply(topics=found).to_body(), ()
+
+    def peers(call: Call) -> Answer:
+        return by_topic(call, lambda relay, topic: relay.topic_peers(topic))
+
+    def mesh(call: Call) -> Answer:
+        return by_topic(call, lambda relay, topic: relay.mesh_peers(topic))
+
+    # Ordered: what one consumer publishes in some order goes out in that order.
+    return {RELAY_PUBLISH: Route(publish, ordered=True), RELAY_PEERS: Route(peers), RELAY_MESH: Route(mesh)}

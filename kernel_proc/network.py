@@ -1,0 +1,179 @@
+"""The network side of a node: host, relay, metadata, dialler and peer book, wired to each other."""
+
+from __future__ import annotations
+
+import ipaddress
+import time
+from collections.abc import Callable, Iterable, Sequence
+from random import Random
+from typing import Final
+
+import trio
+
+from ipc_schema.config.kernel import KernelConfig
+from ipc_schema.kernel.records import PeerChange, PeerRecord, ProtocolHealth, ProtocolState
+from ipc_schema.topics import shard_topic
+from kernel_proc.health import NOT_MOUNTED, relay_health
+from kernel_proc.metrics import Registry, Sample
+from kernel_proc.p2p.api import PeerIdText
+from kernel_proc.p2p.host import Libp2pHost
+from kernel_proc.p2p.keys import NodeKey
+from kernel_proc.p2p.limits import HostLimits
+from kernel_proc.peers.book import PeerBook
+from kernel_proc.peers.dialer import StaticDialer
+from kernel_proc.protocols.metadata import PROTOCOL as METADATA_PROTOCOL
+from kernel_proc.protocols.metadata import Metadata, MetadataProtocol
+from kernel_proc.relay.messages import RelayMessage
+from kernel_proc.relay.params import RELAY_PROTOCOL, RelayParams
+from kernel_proc.relay.service import RelayService
+from kernel_proc.relay.validation import ProtectedShard
+from kernel_proc.shards import Shards
+from kernel_proc.version import version
+
+__all__ = ["Network", "host_limits", "listen_addresses"]
+
+PROTOCOLS: Final = (RELAY_PROTOCOL, METADATA_PROTOCOL)
+
+
+def listen_addresses(config: KernelConfig) -> list[str]:
+    """The multiaddrs to listen on: TCP, and WebSocket when it is on."""
+    family = "ip6" if ipaddress.ip_address(config.listen_address).version == 6 else "ip4"
+    base = f"/{family}/{config.listen_address}/tcp"
+    addresses = [f"{base}/{config.tcp_port}"]
+    if config.websocket_port is not None:
+        addresses.append(f"{base}/{config.websocket_port}/ws")
+    return addresses
+
+
+def host_limits(config: KernelConfig) -> HostLimits:
+    """The host's limits: a fifth of all connections stays free for peers that we choose to dial."""
+    total = config.max_connections
+    return HostLimits(
+        max_connections=total,
+        max_inbound=max(1, total - max(1, total // 5)),
+        max_per_ip=config.ip_colocation_limit,
+    )
+
+
+class Network:
+    """Made before anything is bound; `start` in a nursery binds and runs it.
+
+    `peer_changed` gets every change of a peer, `health_changed` is called when protocol or shard health may
+    have changed.
+    """
+
+    def __init__(
+        self,
+        config: KernelConfig,
+        key: NodeKey,
+        shards: Shards,
+        registry: Registry,
+        rng: Random,
+        *,
+        peer_changed: Callable[[PeerChange, PeerRecord], None],
+        health_changed: Callable[[], None],
+    ) -> None:
+        self._shards = shards
+        self._health_changed = health_changed
+        self.host = Libp2pHost(
+            key=key,
+            listen=listen_addresses(config),
+            limits=host_limits(config),
+            agent=config.agent_string or f"logos-kernel/{version()}",
+        )
+        self.book = PeerBook(trio.current_time, peer_changed)
+        self.host.add_listener(self.book)
+        self.relay = self._make_relay(config) if config.relay else None
+        self.metadata = MetadataProtocol(
+            self.host, cluster=config.network.cluster, shards=shards.joined, learned=self._learned
+        )
+        self.dialer = StaticDialer(
+            self.host,
+            (*config.entry_nodes, *config.static_nodes),
+            registry,
+            rng,
+            connected=lambda peer_id, _address: self.book.set_origin(peer_id, "static"),
+        )
+        self.host.add_listener(self.dialer)
+        registry.add_source(self._samples)
+
+    def _make_relay(self, config: KernelConfig) -> RelayService:
+        relay = RelayService(
+            self.host,
+            RelayParams(max_rpc_size=config.network.max_message_size),
+            on_message=self._on_message,
+            on_change=self._relay_changed,
+        )
+        for protected in config.protected_shards:
+            topic = shard_topic(config.network.cluster, protected.shard)
+            # For every topic (it looks at its own only): validators of one topic go when the topic is left,
+            # and what we publish there without being on it must be signed too.
+            relay.add_validator(None, ProtectedShard(topic, protected.public_key, time.time_ns))
+        self.book.attach_mesh(_Mesh(relay))
+        return relay
+
+    # --- what the parts tell ---
+
+    def _on_message(self, message: RelayMessage) -> None:
+        self._shards.on_message(message.topic, message.message, len(message.data))
+
+    def _relay_changed(self, topics: frozenset[str]) -> None:
+        self._shards.relay_changed(topics)
+        self._health_changed()
+
+    def _learned(self, peer_id: PeerIdText, metadata: Metadata) -> None:
+        if metadata.cluster is not None:
+            self.book.set_metadata(peer_id, metadata.cluster, metadata.shards)
+            self._health_changed()
+
+    # --- looking in ---
+
+    def protocols(self) -> list[ProtocolHealth]:
+        """Health of every protocol, those that this version does not have included."""
+        peers = len(self.relay.peers()) if self.relay else 0
+        told = sum(record.cluster is not None for record in self.book.records())
+        return [
+            relay_health(peers, mounted=self.relay is not None),
+            ProtocolHealth(name="Metadata", state=ProtocolState.READY, strength=told),
+            *(ProtocolHealth(name=name, state=ProtocolState.NOT_MOUNTED) for name in NOT_MOUNTED),
+        ]
+
+    def bound_ports(self) -> dict[str, int]:
+        """Ports by nwaku's names; 0: off."""
+        ports = dict.fromkeys(("tcp", "webSocket", "quic", "rest", "discv5Udp", "metrics"), 0)
+        for address in self.host.listen_addresses:
+            parts = address.split("/")
+            kind = "webSocket" if "ws" in parts else "tcp"
+            ports[kind] = int(parts[parts.index("tcp") + 1])
+        return ports
+
+    def _samples(self) -> Iterable[Sample]:
+        yield from self.book.samples(PROTOCOLS)
+        for name, value in self.host.counters().items():
+            yield f"p2p_{name}", {}, value
+        for name, value in self.metadata.counters().items():
+            yield f"metadata_{name}", {}, value
+        if self.relay is None:
+            return
+        counters = self.relay.counters()
+        yield "total_messages_cached", {}, counters.pop("cache_messages", 0)
+        accepted = {"result": "accepted"}, {"result": "rejected"}
+        yield "msg_validator_signed_outcome", accepted[0], counters.get("delivered", 0)
+        yield "msg_validator_signed_outcome", accepted[1], counters.get("rejected", 0)
+        for name, value in counters.items():
+            yield f"relay_{name}", {}, value
+
+
+class _Mesh:
+    """The relay as the peer book asks it."""
+
+    def __init__(self, relay: RelayService) -> None:
+        self._relay = relay
+
+    def mesh_topics(self, peer_id: PeerIdText) -> Sequence[str]:
+        relay = self._relay
+        return [topic for topic in relay.subscriptions() if peer_id in relay.mesh_peers(topic)]
+
+    def score(self, peer_id: PeerIdText) -> float | None:
+        parts = self._relay.score(peer_id)
+        return None if parts is None else parts.total

@@ -1,0 +1,240 @@
+"""The shards the node is on: leases and configured shards decide, relay and event streams follow.
+
+One place holds the rule that relay subscription, recording and coverage of a shard go together: a shard is
+joined when its first holder comes (a lease, or the operator's configuration) and left with the last one.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Protocol
+
+import trio
+
+from ipc_schema.errors import ErrorCode, IpcError
+from ipc_schema.kernel.events import SOURCE_RELAY
+from ipc_schema.kernel.records import ShardHealth
+from ipc_schema.leases import LeaseTable
+from ipc_schema.message import WakuMessage, message_hash
+from ipc_schema.streams import StreamState
+from ipc_schema.topics import MAX_SHARD, shard_topic
+from kernel_proc.health import shard_health
+from kernel_proc.ipc.events import EventPublisher
+from kernel_proc.logs import fields
+from kernel_proc.metrics import Registry, Sample
+
+__all__ = ["Shards", "TopicRelay"]
+
+log = logging.getLogger(__name__)
+
+EXPIRY_SECONDS: Final = 0.5
+"""How often lapsed leases are looked for."""
+MAX_LEASES: Final = 65_536
+SIZE_BOUNDS_KB: Final = (0, 1, 3, 5, 15, 50, 75, 100, 125, 150, 500, 700, 1000)
+"""nwaku's buckets of `histogram_message_size`, in kB."""
+
+
+class TopicRelay(Protocol):
+    """What the shards need of the relay. Topics are pubsub topics."""
+
+    def subscribe(self, topic: str) -> bool:
+        """Join."""
+        ...
+
+    def unsubscribe(self, topic: str) -> bool:
+        """Leave."""
+        ...
+
+    def mesh_peers(self, topic: str) -> Sequence[str]:
+        """Peer ids of the mesh."""
+        ...
+
+    def topic_peers(self, topic: str) -> Sequence[str]:
+        """Peer ids of all connected subscribers."""
+        ...
+
+
+class _Joined:
+    """A shard the node is on, with its traffic since it was joined."""
+
+    __slots__ = ("bytes", "largest", "messages", "shard")
+
+    def __init__(self, shard: int) -> None:
+        self.shard = shard
+        self.messages = 0
+        self.bytes = 0
+        self.largest = 0
+
+
+class Shards:
+    """Holders of shards, and what follows from them.
+
+    `relay` is None when relay is switched off: then no shard can be joined. `static` are the configured
+    shards, joined by `start`. `changed` is called when a shard was joined or left. Times of leases are
+    seconds of `clock`.
+    """
+
+    def __init__(
+        self,
+        publisher: EventPublisher,
+        *,
+        cluster: int,
+        shard_count: int,
+        lease_ttl: float,
+        static: Iterable[int],
+        registry: Registry,
+        clock: Callable[[], float] = trio.current_time,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._publisher = publisher
+        self._cluster = cluster
+        self._count = shard_count
+        self._static = frozenset(static)
+        self._leases = LeaseTable(lease_ttl)
+        self.lease_ttl = lease_ttl
+        self._clock = clock
+        self._changed = changed
+        self._relay: TopicRelay | None = None
+        self._joined: dict[str, _Joined] = {}
+        self._sizes = registry.histogram("histogram_message_size", SIZE_BOUNDS_KB)
+        self._from_relay = registry.counter("node_messages", type="relay")
+        registry.add_source(self._samples)
+
+    def start(self, relay: TopicRelay) -> None:
+        """Take the relay into use and join the configured shards."""
+        self._relay = relay
+        for shard in sorted(self._static):
+            self._join(shard)
+
+    # --- holders ---
+
+    def check(self, shard: int) -> str:
+        """The pubsub topic of a shard of this network. Raises `IpcError` (`bad_request`) for any other."""
+        if not 0 <= shard < (self._count or MAX_SHARD + 1):
+            known = (
+                f"the network has {self._count} (from 0)" if self._count else f"0 to {MAX_SHARD} are possible"
+            )
+            raise IpcError(ErrorCode.BAD_REQUEST, f"shard {shard} does not exist: {known}")
+        return shard_topic(self._cluster, shard)
+
+    def acquire(self, consumer: str, shards: Sequence[int]) -> list[StreamState]:
+        """Lease the shards to the consumer or renew its leases on them: all or none. Raises `IpcError`."""
+        for shard in shards:
+            self.check(shard)
+        if self._relay is None:
+            raise IpcError(ErrorCode.NOT_READY, "relay is off on this node", retriable=False)
+        if len(self._leases) + len(shards) > MAX_LEASES:
+            raise IpcError(ErrorCode.BUSY, f"{MAX_LEASES} leases are held", retry_after_ms=10_000)
+        now = self._clock()
+        self.expire()
+        for shard in dict.fromkeys(shards):
+            self._leases.acquire(consumer, shard, now)
+            self._join(shard)
+        return [self._publisher.state(shard) for shard in shards]
+
+    def release(self, consumer: str, shards: Sequence[int]) -> list[int]:
+        """Give leases up; returns the shards that the consumer had leased."""
+        released = [shard for shard in dict.fromkeys(shards) if self._leases.is_held(consumer, shard)]
+        for shard in released:
+            self._leases.release(consumer, shard)
+            self._leave_unless_held(shard)
+        return released
+
+    def holds_lease(self, consumer: str) -> bool:
+        """Whether the consumer has a lease on anything."""
+        return bool(self._leases.held_by(consumer))
+
+    def expire(self) -> None:
+        """Let leases lapse whose time is over."""
+        for shard in self._leases.expire(self._clock()):
+            log.info("lease lapsed", extra=fields(shard=shard))
+            self._leave_unless_held(shard)
+
+    async def run(self) -> None:
+        """Expire leases for ever. Cancel to stop."""
+        while True:
+            await trio.sleep(EXPIRY_SECONDS)
+            self.expire()
+
+    def _join(self, shard: int) -> None:
+        topic = self.check(shard)
+        if topic in self._joined or self._relay is None:
+            return
+        self._joined[topic] = _Joined(shard)
+        self._publisher.activate(shard)
+        self._relay.subscribe(topic)
+        self.relay_changed((topic,))
+        log.info("shard joined", extra=fields(shard=shard, topic=topic))
+        self._changed()
+
+    def _leave_unless_held(self, shard: int) -> None:
+        topic = shard_topic(self._cluster, shard)
+        if shard in self._static or self._leases.is_active(shard) or topic not in self._joined:
+            return
+        assert self._relay is not None
+        del self._joined[topic]
+        self._relay.unsubscribe(topic)
+        self._publisher.set_covered(shard, covered=False)
+        self._publisher.deactivate(shard)
+        log.info("shard left", extra=fields(shard=shard, topic=topic))
+        self._changed()
+
+    # --- what the relay tells ---
+
+    def on_message(self, topic: str, message: WakuMessage, size: int) -> None:
+        """A new valid message of `size` encoded bytes came from the network."""
+        joined = self._joined.get(topic)
+        if joined is None:
+            return
+        joined.messages += 1
+        joined.bytes += size
+        if size > joined.largest:
+            joined.largest = size
+        self._sizes.observe(size / 1000)
+        self._from_relay.value += 1
+        self._publisher.publish_message(joined.shard, message, message_hash(topic, message), SOURCE_RELAY)
+
+    def relay_changed(self, topics: Iterable[str]) -> None:
+        """The mesh or the subscribers of these topics changed: coverage follows at once."""
+        relay = self._relay
+        if relay is None:
+            return
+        for topic in topics:
+            joined = self._joined.get(topic)
+            if joined is not None:
+                self._publisher.set_covered(joined.shard, covered=bool(relay.mesh_peers(topic)))
+
+    # --- looking in ---
+
+    def joined(self) -> list[int]:
+        """The shards the node is on."""
+        return [joined.shard for joined in self._joined.values()]
+
+    def states(self) -> list[StreamState]:
+        """The recorded streams."""
+        return [self._publisher.state(shard) for shard in self._publisher.active_shards()]
+
+    def health(self) -> list[ShardHealth]:
+        """Health of the shards the node is on; with autosharding also of the others (NOT_SUBSCRIBED)."""
+        shards = range(self._count) if self._count else sorted(self.joined())
+        return [self._health(shard) for shard in shards]
+
+    def _health(self, shard: int) -> ShardHealth:
+        topic = shard_topic(self._cluster, shard)
+        relay = self._relay
+        return shard_health(
+            shard,
+            topic,
+            len(relay.mesh_peers(topic)) if relay else 0,
+            len(relay.topic_peers(topic)) if relay else 0,
+            subscribed=topic in self._joined,
+        )
+
+    def _samples(self) -> Iterable[Sample]:
+        for joined in self._joined.values():
+            labels = {"shard": str(joined.shard)}
+            average = joined.bytes / joined.messages if joined.messages else 0
+            yield "relay_avg_msg_bytes_per_shard", labels, average
+            yield "relay_max_msg_bytes_per_shard", labels, joined.largest
+            yield "relay_total_msg_bytes_per_shard", labels, joined.bytes
