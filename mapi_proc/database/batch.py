@@ -50,6 +50,7 @@ class Batch:
         "drops",
         "durable",
         "hashes_added",
+        "hashes_clamped",
         "hashes_evicted",
         "journal_rows",
         "listeners",
@@ -80,6 +81,7 @@ class Batch:
         self.drops: dict[int, tuple[int, int, str]] = {}
         self.positions: dict[str, KernelPosition] = {}
         self.hashes_added: list[Row] = []
+        self.hashes_clamped: list[Row] = []
         self.hashes_evicted: list[Row] = []
         self.outbox_added: list[OutboxEntry] = []
         self.outbox_changed: list[Row] = []
@@ -166,6 +168,11 @@ class Batch:
         """Remember message hashes (n × 32 bytes in one piece: one row for all that a turn brought)."""
         self.hashes_added.append((shard, time, hashes))
         self.cost += len(hashes) + _ROW_OVERHEAD
+
+    def clamp_hashes(self, shard: int, now: int) -> None:
+        """The clock was set back: what is stored with a later time counts as seen now."""
+        self.hashes_clamped.append((now, shard, now))
+        self.cost += _ROW_OVERHEAD
 
     def evict_hashes(self, shard: int, before: int) -> None:
         """Forget the shard's hashes that were seen before this time."""

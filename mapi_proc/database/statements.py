@@ -95,6 +95,8 @@ def execute_batch(connection: sqlite3.Connection, batch: Batch) -> None:
         _position_set(connection, list(batch.positions.values()))
     if batch.hashes_added:
         _hashes_add(connection, batch.hashes_added)
+    if batch.hashes_clamped:
+        connection.executemany("UPDATE seen SET time = ? WHERE shard = ? AND time > ?", batch.hashes_clamped)
     if batch.hashes_evicted:
         connection.executemany("DELETE FROM seen WHERE shard = ? AND time < ?", batch.hashes_evicted)
     _execute_outbox(connection, batch)

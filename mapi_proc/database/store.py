@@ -31,10 +31,10 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class DatabaseLimits:
-    """How much may wait for the disk."""
+    """How much may wait for the disk before no new input should be taken; twice as much is refused."""
 
     pending_batches: int = 4096
-    pending_bytes: int = 32 << 20
+    pending_bytes: int = 16 << 20
 
 
 @dataclass(slots=True)
@@ -136,7 +136,10 @@ class Database:
         """
         if self._closing:
             raise DatabaseClosedError("the database is closed")
-        if self.congested:
+        if (
+            self.pending_batches >= 2 * self.limits.pending_batches
+            or self.pending_bytes >= 2 * self.limits.pending_bytes
+        ):
             raise DatabaseBusyError(
                 f"{self.pending_batches} batches, {self.pending_bytes} bytes wait for the disk"
             )

@@ -29,8 +29,8 @@ log = logging.getLogger(__name__)
 _Args = TypeVarTuple("_Args")
 
 GROUP_BATCHES: Final = 1024
-GROUP_BYTES: Final = 4 << 20
-CHECKPOINT_BYTES: Final = 8 << 20
+GROUP_BYTES: Final = 1 << 20
+CHECKPOINT_BYTES: Final = 4 << 20  # larger ones only lengthen the pause that they are
 PURGE_ROWS: Final = 512
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 5.0

@@ -7,8 +7,7 @@ would expire at once, a future one never).
 What may be forgotten: a slice that is older than the retention **and** lies before the shard's horizon. The
 horizon is the moment before which no catch-up will ever ask again (the shard's good moment minus the
 overlap); a shard without one has only the retention. Only the bound on the count is stronger, because memory
-is finite: then the oldest slice of all goes, `forced` counts it, and `known_since` of its shard says from
-when on a hash that is not known is certainly new.
+is finite: then the oldest slice of all goes, `forced` counts it and `forced_until` says what it covered.
 """
 
 from __future__ import annotations
@@ -60,7 +59,7 @@ class Dedup:
         self.capacity = capacity
         self.forced = 0
         self._slices: dict[int, deque[_Slice]] = {}
-        self._known_since: dict[int, int] = {}
+        self._forced_until: dict[int, int] = {}
         for shard, time, hashes in loaded:
             for start in range(0, len(hashes), HASH_SIZE):
                 self.add(hashes[start : start + HASH_SIZE], shard, time)
@@ -103,26 +102,40 @@ class Dedup:
             if horizon is not None:
                 limit = min(limit, horizon)
             slices = self._slices[shard]
+            if slices[-1].last > now:
+                self._clamp(shard, now, batch)
             while slices and slices[0].last < limit:
                 forgotten += self._forget_first(shard, batch)
         while len(self.known) > self.capacity:
-            oldest = min((slices[0].first, shard) for shard, slices in self._slices.items() if slices)
-            count = self._forget_first(oldest[1], batch)
+            _, shard = min((slices[0].first, shard) for shard, slices in self._slices.items())
+            self._forced_until[shard] = self._slices[shard][0].last + 1
+            count = self._forget_first(shard, batch)
             self.forced += count
             forgotten += count
         return forgotten
 
-    def known_since(self, shard: int) -> int:
-        """Every hash that was seen on the shard at or after this time (ns) is still known; 0 = none was ever
-        forgotten.
+    def forced_until(self, shard: int) -> int:
+        """Hashes of the shard that were seen before this time (ns) were forgotten for want of room; 0 = none
+        were.
+
+        A catch-up that reaches behind it may bring messages a second time.
         """
-        return self._known_since.get(shard, 0)
+        return self._forced_until.get(shard, 0)
+
+    def _clamp(self, shard: int, now: int, batch: Batch | None) -> None:
+        # The clock was set back: what lies in the future would stay until the clock gets there once more.
+        for part in reversed(self._slices[shard]):
+            if part.last <= now:
+                break
+            part.last = now
+            part.first = min(part.first, now)
+        if batch is not None:
+            batch.clamp_hashes(shard, now)
 
     def _forget_first(self, shard: int, batch: Batch | None) -> int:
         slices = self._slices[shard]
         gone = slices.popleft()
         self.known.difference_update(gone.hashes)
-        self._known_since[shard] = gone.last + 1
         if batch is not None:
             batch.evict_hashes(shard, gone.last + 1)
         if not slices:
