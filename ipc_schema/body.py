@@ -105,12 +105,15 @@ class Body:
     WHERE: ClassVar[str] = ""
 
     @classmethod
-    def from_body(cls, body: Mapping[str, object]) -> Self:
-        """Read a decoded map. Raises `IpcError` (`bad_request`) that names the place."""
+    def from_body(cls, body: Mapping[str, object], where: str | None = None) -> Self:
+        """Read a decoded map. Raises `IpcError` (`bad_request`) that names the place.
+
+        `where` stands in for `WHERE`: a class may serve several methods.
+        """
         try:
             return cls(**_read_values(cls, body))
         except FieldError as error:
-            raise error.to_ipc(cls.WHERE or cls.__name__) from None
+            raise error.to_ipc(where or cls.WHERE or cls.__name__) from None
 
     def to_body(self) -> dict[str, object]:
         """As a map of msgpack values, without what is None."""

@@ -1,0 +1,135 @@
+"""All declared bodies: kernel, Messaging API and control."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ipc_schema import control
+from ipc_schema.body import Body, Empty
+from ipc_schema.errors import ErrorCode, IpcError
+from ipc_schema.frames import decode_body
+from ipc_schema.kernel import methods as kernel
+from ipc_schema.kernel.records import NodeHealth
+from ipc_schema.mapi import methods as mapi
+from ipc_schema.streams import ReplayBatch
+from tests.unit.ipc_schema.strategies import attempt, bodies, maps_near
+
+TABLES = {"kernel": kernel.METHODS, "mapi": mapi.METHODS, "control": control.METHODS}
+ALL: list[type[Body]] = sorted(
+    {cls for table in TABLES.values() for method in table.values() for cls in method},
+    key=lambda c: c.__name__,
+)
+
+
+def test_the_methods_are_those_of_the_contract() -> None:
+    assert set(kernel.METHODS) == {
+        "hello",
+        "lease.acquire",
+        "lease.release",
+        "stream.replay",
+        "relay.publish",
+        "relay.peers",
+        "relay.mesh",
+        "peers.connect",
+        "peers.disconnect",
+        "peers.list",
+        "node.health",
+        "node.info",
+        "node.config",
+        "node.metrics",
+    }
+    assert set(mapi.METHODS) == {
+        "hello",
+        "subscribe",
+        "unsubscribe",
+        "subscriptions",
+        "send",
+        "ack",
+        "credit",
+        "status",
+        "node.info",
+        "ping",
+        "forget",
+        "goodbye",
+    }
+    assert set(control.METHODS) == {"health", "shutdown", "log_level"}
+
+
+@pytest.mark.parametrize("cls", ALL, ids=lambda cls: cls.__name__)
+def test_every_body_comes_back_as_it_was(cls: type[Body]) -> None:
+    @settings(max_examples=40)
+    @given(bodies(cls))
+    def check(body: Any) -> None:
+        packed = msgpack.packb(body.to_body())
+        assert cls.from_body(decode_body(packed)) == body
+
+    check()
+
+
+@pytest.mark.parametrize("cls", ALL, ids=lambda cls: cls.__name__)
+def test_any_map_is_a_value_or_a_typed_error(cls: type[Body]) -> None:
+    @settings(max_examples=60)
+    @given(maps_near(cls))
+    def check(body: dict[str, Any]) -> None:
+        result = attempt(lambda: cls.from_body(body), IpcError)
+        if isinstance(result, IpcError):
+            assert result.code is ErrorCode.BAD_REQUEST
+            assert ": " in result.message
+        else:
+            msgpack.packb(result.to_body())
+
+    check()
+
+
+def test_no_body_names_another_methods_place() -> None:
+    """A copied WHERE would send users to the wrong method."""
+    shared = {"relay.mesh": "relay.peers", "unsubscribe": "subscribe"}
+    for table in TABLES.values():
+        for name, (request, _) in table.items():
+            if request is not Empty:
+                assert shared.get(name, name) == request.WHERE
+
+
+def test_metrics_may_be_anything_but_scores_are_finite() -> None:
+    reply = kernel.NodeMetricsReply.from_body({"metrics": [["lag", {"loop": "main"}, math.inf]]})
+    assert reply.metrics == (("lag", {"loop": "main"}, math.inf),)
+    with pytest.raises(IpcError, match="score"):
+        kernel.PeersListReply.from_body({"peers": [{"peer_id": "x", "score": math.nan}]})
+
+
+def test_replayed_events_travel_as_blobs() -> None:
+    batch = ReplayBatch([(b"h1", b"p1"), (b"h2", b"")], 9, True)
+    reply, blobs = kernel.replay_blobs(batch)
+    assert reply == kernel.StreamReplayReply(events=2, last=9, complete=True)
+    assert kernel.replayed_events(reply, blobs) == batch.events
+    with pytest.raises(IpcError, match="need 4 blobs, not 3"):
+        kernel.replayed_events(reply, blobs[:3])
+
+
+def test_a_body_of_two_methods_can_be_told_its_place() -> None:
+    with pytest.raises(IpcError, match="unsubscribe: topics: is missing"):
+        mapi.SubscribeRequest.from_body({}, mapi.UNSUBSCRIBE)
+
+
+def test_limits_of_the_contract() -> None:
+    assert kernel.LeaseAcquireRequest.from_body({"shards": [0, 65535]}).shards == (0, 65535)
+    for wrong in ([65536], [-1], list(range(1025))):
+        with pytest.raises(IpcError, match=r"lease\.acquire: shards"):
+            kernel.LeaseAcquireRequest.from_body({"shards": wrong})
+    with pytest.raises(IpcError, match="send: meta: 65 bytes, at most 64"):
+        mapi.SendRequest.from_body({"request_id": bytes(16), "content_topic": "/a/1/b/c", "meta": bytes(65)})
+    with pytest.raises(IpcError, match="send: request_id: 15 bytes"):
+        mapi.SendRequest.from_body({"request_id": bytes(15), "content_topic": "/a/1/b/c"})
+
+
+@given(st.sampled_from(["health", "state"]), st.text(max_size=3))
+def test_servers_may_add_keys(key: str, value: str) -> None:
+    body = {"ready": True, "state": "READY", "version": "1", "pid": 1, "uptime_ms": 2, f"own_{key}": value}
+    assert control.ControlHealthReply.from_body(body).ready
+    assert NodeHealth.from_body({"state": "READY", f"own_{key}": value}).state == "READY"
