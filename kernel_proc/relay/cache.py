@@ -42,7 +42,7 @@ class MessageCache:
         self._gossip = gossip
         self._max_bytes = max_bytes
         self._by_id: dict[bytes, CachedMessage] = {}
-        # By age apart: the first key of a dict that is being deleted from the front is found by linear search.
+        # By age, apart: finding the first key of a dict that is deleted from its front is a linear search.
         self._by_age: deque[CachedMessage] = deque()
         self._window = 0
         self._ids: deque[dict[str, list[bytes]]] = deque([{}], maxlen=gossip)

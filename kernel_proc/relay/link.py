@@ -9,7 +9,7 @@ import trio
 from kernel_proc.p2p.api import Host, NotConnected, ProtocolNotSupported, Stream, StreamClosed
 from kernel_proc.relay.outbox import Outbox
 from kernel_proc.relay.params import RELAY_PROTOCOL, RelayParams
-from kernel_proc.relay.rpc import encode_control, encode_subscriptions
+from kernel_proc.relay.rpc import Subscription, encode_control, encode_subscriptions
 from kernel_proc.relay.state import Outgoing, Peer
 
 __all__ = ["PeerLink"]
@@ -47,6 +47,10 @@ class PeerLink:
         self._hello = hello
         self._outbox = Outbox(params.queues)
         self._open = False
+        self._announced: set[str] = set()
+        """Topics that the peer may take us to be subscribed to."""
+        self._lost_control = False
+        """Control was dropped on the present stream: once there is room, it has to hear the hello again."""
         self._stalled = False
         self._wake = trio.Event()
         self._room = trio.Event()
@@ -108,7 +112,11 @@ class PeerLink:
         limit = self._params.max_rpc_size
         if self._open:
             if outgoing.subscriptions:
-                self._put_control(encode_subscriptions(outgoing.subscriptions, limit))
+                self._announced.update(s.topic for s in outgoing.subscriptions if s.subscribe)
+                if self._put_control(encode_subscriptions(outgoing.subscriptions, limit)):
+                    self._announced.difference_update(
+                        s.topic for s in outgoing.subscriptions if not s.subscribe
+                    )
         else:
             outgoing.control.graft = []
         if outgoing.control:
@@ -116,11 +124,25 @@ class PeerLink:
         for message in outgoing.messages:
             self.forward(message.frame, message.message_id)
 
-    def _put_control(self, frames: list[bytes]) -> None:
-        for frame in frames:
-            if not self._outbox.put_control(frame):
-                self._counters["dropped_control"] += 1
+    def _put_control(self, frames: list[bytes]) -> bool:
+        dropped = sum(not self._outbox.put_control(frame) for frame in frames)
+        if dropped:
+            self._counters["dropped_control"] += dropped
+            self._lost_control = True
         self._wake.set()
+        return not dropped
+
+    def _greet(self) -> None:
+        """Put what the peer must know at the head of the queue: subscriptions, ended ones too, and mesh."""
+        hello = self._hello(self)
+        current = {s.topic for s in hello.subscriptions}
+        ended = [Subscription(False, topic) for topic in sorted(self._announced - current)]
+        self._announced = current
+        self._lost_control = False
+        limit = self._params.max_rpc_size
+        self._outbox.put_first(
+            encode_subscriptions([*ended, *hello.subscriptions], limit) + encode_control(hello.control, limit)
+        )
 
     # -- the stream -------------------------------------------------------------------------------------
 
@@ -148,11 +170,7 @@ class PeerLink:
     async def _serve(self, stream: Stream) -> None:
         """Write until the stream ends, on whichever side."""
         self._counters["streams_opened"] += 1
-        outgoing = self._hello(self)
-        limit = self._params.max_rpc_size
-        self._outbox.put_first(
-            encode_subscriptions(outgoing.subscriptions, limit) + encode_control(outgoing.control, limit)
-        )
+        self._greet()
         self._open = True
         try:
             async with trio.open_nursery() as nursery:
@@ -167,6 +185,8 @@ class PeerLink:
     async def _write(self, stream: Stream) -> None:
         outbox, peer = self._outbox, self.peer
         while True:
+            if self._lost_control and not outbox.has_control:
+                self._greet()
             unwanted = None if not (peer.dont_want or peer.dont_want_old) else self._unwanted
             data = outbox.take(unwanted)
             if not data:

@@ -32,6 +32,10 @@ class Outbox:
     def size(self) -> int:
         return self._control_bytes + self._message_bytes
 
+    @property
+    def has_control(self) -> bool:
+        return bool(self._control)
+
     def __len__(self) -> int:
         return len(self._control) + len(self._messages)
 

@@ -129,7 +129,8 @@ def decode_rpc(buffer: bytes, start: int = 0, end: int | None = None) -> Rpc:
                 stop = pos + size
                 if stop > end:
                     raise RpcDecodeError("message exceeds its RPC")
-                messages.append(_decode_message(buffer, pos, stop))
+                if size:  # an empty one has no topic and goes nowhere
+                    messages.append(_decode_message(buffer, pos, stop))
                 pos = stop
                 continue
             if tag in (0x0A, 0x1A):

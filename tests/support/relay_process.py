@@ -1,4 +1,5 @@
-"""A relay node as a process of its own, driven by JSON lines: `python -m tests.support.relay_process`.
+"""A relay node as a process of its own, driven by JSON lines:
+`python -m tests.support.relay_process [node key in hex]`.
 
 It prints {"address", "peer_id"}; then it answers one line for each command line:
 connect {address, topic} · publish {count, size, topic} · received {count} · stats {} · leave {}.
@@ -14,6 +15,7 @@ from typing import Any
 
 import trio
 
+from kernel_proc.p2p.keys import node_key_from_hex
 from tests.support.relay import TOPIC, RelayNode, relay_node, waku
 
 
@@ -58,7 +60,8 @@ async def obey(node: RelayNode, command: dict[str, Any], tag: bytes) -> dict[str
 
 
 async def main() -> None:
-    async with relay_node(TOPIC) as node:
+    key = node_key_from_hex(sys.argv[1]) if len(sys.argv) > 1 else None
+    async with relay_node(TOPIC, key=key) as node:
         print(json.dumps({"address": node.address, "peer_id": node.peer_id}), flush=True)
         tag = node.peer_id.encode()
         while line := await trio.to_thread.run_sync(sys.stdin.readline):

@@ -1,0 +1,278 @@
+"""What a relay node says on the wire, seen by a peer that speaks the protocol by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from hashlib import sha256
+
+import pytest
+import trio
+
+from kernel_proc.p2p.keys import NodeKey
+from kernel_proc.relay.messages import RelayMessage
+from kernel_proc.relay.params import GossipParams, RelayParams
+from kernel_proc.relay.rpc import IHave, Prune, RawMessage, Subscription
+from kernel_proc.relay.validation import Verdict
+from tests.support.aio import trio_test
+from tests.support.raw_relay import LIMIT, RawPeer, frame, raw_peer
+from tests.support.relay import TOPIC, RelayNode, connect, relay_node, waku
+
+pytestmark = pytest.mark.integration
+
+FAST = RelayParams(gossip=GossipParams(heartbeat_interval=0.05, heartbeat_initial_delay=0.01))
+
+
+async def meshed(peer: RawPeer, node: RelayNode) -> None:
+    await peer.open(node)
+    await peer.until(lambda: TOPIC in peer.control("graft"))
+
+
+@trio_test(deadline=20)
+async def test_it_begins_with_its_subscriptions_and_grafts_us() -> None:
+    async with relay_node(TOPIC) as node, raw_peer() as peer:
+        await meshed(peer, node)
+        assert peer.subscriptions == [Subscription(True, TOPIC)]
+        assert peer.control("graft") == [TOPIC]
+
+
+@trio_test(deadline=20)
+async def test_messages_carry_nothing_but_data_and_topic() -> None:
+    async with relay_node(TOPIC) as node, raw_peer() as peer:
+        await meshed(peer, node)
+        data = waku(b"x")
+        await node.relay.publish(TOPIC, data)
+        await peer.until(lambda: bool(peer.messages))
+        assert peer.messages == [RawMessage(TOPIC.encode(), data, False)]
+
+
+@trio_test(deadline=20)
+async def test_bytes_are_forwarded_as_they_came() -> None:
+    """An unusual encoding of a message keeps its bytes, and so its id."""
+    async with relay_node(TOPIC) as node, raw_peer() as one, raw_peer() as two:
+        await meshed(one, node)
+        await meshed(two, node)
+        data = b"\x12\x02/t" + b"\x7a\x01?" + b"\x0a\x01p"
+        await one.send_message(data)
+        await two.until(lambda: bool(two.messages))
+        assert two.messages == [RawMessage(TOPIC.encode(), data, False)]
+        assert one.messages == []
+
+
+@trio_test(deadline=20)
+async def test_signed_messages_and_undecodable_ones_are_dropped_and_held_against_the_sender() -> None:
+    async with relay_node(TOPIC) as node, raw_peer() as peer:
+        await meshed(peer, node)
+        good = waku(b"good")
+        topic = b"\x22" + bytes([len(TOPIC)]) + TOPIC.encode()
+        for extra in (b"\x0a\x01f", b"\x1a\x01s", b"\x2a\x01g", b"\x32\x01k"):
+            message = extra + b"\x12" + bytes([len(good)]) + good + topic
+            await peer.send(frame(b"\x12" + bytes([len(message)]) + message))
+        await peer.send_message(b"\x12\x02/t")  # no payload tag
+        await peer.send_message(b"\x0a\x01p")  # no content topic tag
+        await peer.send_message(b"\xff\xff")
+        await peer.send_message(good)  # the bad copies have not poisoned it
+        await node.until_received(1)
+        assert node.payloads == [b"good"]
+        score = node.relay.score(peer.host.peer_id)
+        assert score is not None
+        assert score.invalid == -100 * 7**2
+        counters = node.relay.counters()
+        assert (counters["rejected_signed"], counters["rejected_undecodable"]) == (4, 3)
+
+
+@trio_test(deadline=20)
+async def test_what_a_peer_offers_is_asked_for_and_delivered() -> None:
+    async with relay_node(TOPIC) as node, raw_peer() as peer:
+        await meshed(peer, node)
+        data = waku(b"missed")
+        message_id = sha256(data).digest()
+        await peer.send_control(ihave=[IHave(TOPIC, [message_id])])
+        await peer.until(lambda: message_id in peer.control("iwant"))
+        await peer.send_message(data)
+        await node.until_received(1)
+
+
+@trio_test(deadline=20)
+async def test_a_peer_outside_the_mesh_recovers_by_ihave_and_iwant() -> None:
+    async with relay_node(TOPIC, params=FAST) as node, raw_peer() as peer, raw_peer() as source:
+        await meshed(source, node)
+        await meshed(peer, node)
+        await peer.send_control(prune=[Prune(TOPIC, 60)])
+        await node.until(lambda: peer.host.peer_id not in node.relay.mesh_peers(TOPIC))
+        data = waku(b"forwarded to the mesh only")
+        message_id = sha256(data).digest()
+        await source.send_message(data)
+        await peer.until(lambda: any(message_id in i.message_ids for i in peer.control("ihave")))  # type: ignore[attr-defined]
+        assert peer.messages == []
+        await peer.send_control(iwant=[message_id])
+        await peer.until(lambda: bool(peer.messages))
+        assert peer.messages == [RawMessage(TOPIC.encode(), data, False)]
+
+
+@trio_test(deadline=20)
+async def test_large_messages_are_announced_with_idontwant() -> None:
+    async with relay_node(TOPIC) as node, raw_peer() as one, raw_peer() as two:
+        await meshed(one, node)
+        await meshed(two, node)
+        data = waku(bytes(2048))
+        await one.send_message(data)
+        await two.until(lambda: bool(two.messages))
+        assert two.control("idontwant") == [sha256(data).digest()]
+        assert one.control("idontwant") == []
+
+
+@trio_test(deadline=20)
+async def test_idontwant_is_understood() -> None:
+    async with relay_node(TOPIC) as node, raw_peer() as one, raw_peer() as two:
+        await meshed(one, node)
+        await meshed(two, node)
+        unwanted, wanted = waku(b"1"), waku(b"2")
+        await two.send_control(idontwant=[sha256(unwanted).digest()])
+        await node.until(lambda: node.relay.counters()["idontwant_received"] == 1)
+        await one.send_message(unwanted)
+        await one.send_message(wanted)
+        await two.until(lambda: bool(two.messages))
+        assert [m.data for m in two.messages] == [wanted]
+
+
+@trio_test(deadline=20)
+async def test_leaving_says_unsubscribe_and_prune_with_five_seconds() -> None:
+    async with relay_node(TOPIC) as node, raw_peer() as peer:
+        await meshed(peer, node)
+        node.relay.unsubscribe(TOPIC)
+        await peer.until(lambda: bool(peer.control("prune")))
+        assert peer.control("prune") == [Prune(TOPIC, 5)]
+        assert peer.subscriptions[-1] == Subscription(False, TOPIC)
+
+
+@trio_test(deadline=30)
+async def test_the_end_of_our_stream_is_noticed_and_everything_is_said_again() -> None:
+    """nwaku ends its read loop after an oversize frame, without closing the connection."""
+    async with relay_node(TOPIC) as node, raw_peer() as peer:
+        await meshed(peer, node)
+        for turn in range(3):
+            peer.heard.clear()
+            if turn % 2:
+                await peer.inbound[-1].close()
+            else:
+                await peer.inbound[-1].reset()
+            await peer.until(lambda: TOPIC in peer.control("graft"))
+            assert peer.subscriptions == [Subscription(True, TOPIC)]
+            await node.relay.publish(TOPIC, waku(b"after %d" % turn))
+            await peer.until(lambda: bool(peer.messages))
+        assert node.relay.counters()["streams_lost"] == 3
+
+
+@trio_test(deadline=20)
+async def test_our_new_stream_replaces_the_old_one() -> None:
+    async with relay_node(TOPIC) as node, raw_peer() as peer:
+        await meshed(peer, node)
+        await peer.send_message(waku(b"1"))
+        await node.until_received(1)
+        await peer.reopen(node)
+        await peer.send_message(waku(b"2"))
+        await node.until_received(2)
+        assert node.relay.counters()["streams_replaced"] == 1
+
+
+@trio_test(deadline=20)
+async def test_a_back_off_holds_across_a_reconnect() -> None:
+    key = NodeKey.generate()
+    async with relay_node(TOPIC, params=FAST) as node:
+        async with raw_peer(key) as peer:
+            await meshed(peer, node)
+            await peer.send_control(prune=[Prune(TOPIC, 2)])
+            await node.until(lambda: not node.relay.mesh_peers(TOPIC))
+            pruned = trio.current_time()
+        await node.until(lambda: not node.relay.peers())
+        async with raw_peer(key) as peer:
+            await meshed(peer, node)
+            assert trio.current_time() - pruned >= 2
+
+
+@trio_test(deadline=20)
+async def test_a_peer_without_relay_is_left_in_peace() -> None:
+    async with relay_node(TOPIC, params=FAST) as node, relay_node() as other, raw_peer() as light:
+        light.host.remove_stream_handler("/vac/waku/relay/2.0.0")
+        await light.host.connect(node.address)
+        await other.host.connect(node.address)
+        await node.until(lambda: node.relay.peers() == [other.peer_id])
+        await node.until(lambda: node.host.identity(light.host.peer_id) is not None)
+        assert light.host.peer_id not in node.relay.peers()
+        assert node.relay.counters()["streams_opened"] == 1
+
+
+@trio_test(deadline=20)
+async def test_no_frame_is_above_the_limit_however_much_there_is_to_say() -> None:
+    async with relay_node(TOPIC) as node, raw_peer() as peer:
+        await meshed(peer, node)
+        ids = [n.to_bytes(32, "big") for n in range(4990)]
+        for start in range(0, len(ids), 1000):
+            await peer.send_control(ihave=[IHave(TOPIC, ids[start : start + 1000])])
+        await peer.until(lambda: len(peer.control("iwant")) == len(ids))
+        for n in range(9000):
+            node.relay.subscribe(f"/waku/2/rs/42/{n}")
+        await peer.until(lambda: len({s.topic for s in peer.subscriptions}) == 9000)
+        peer.heard.clear()
+        await peer.inbound[-1].reset()
+        await peer.until(lambda: len(peer.subscriptions) == 9000)
+        assert 100_000 < max(peer.frame_sizes) <= LIMIT
+
+
+@trio_test(deadline=20)
+async def test_asynchronous_validators_hold_a_message_and_share_one_verdict() -> None:
+    gate = trio.Event()
+    asked = 0
+
+    async def slow(message: RelayMessage) -> Verdict:
+        await gate.wait()
+        return Verdict.ACCEPT if message.message.payload == b"good" else Verdict.REJECT
+
+    def validator(message: RelayMessage) -> Awaitable[Verdict]:
+        nonlocal asked
+        asked += 1
+        return slow(message)
+
+    async with relay_node(TOPIC) as node, raw_peer() as one, raw_peer() as two:
+        node.relay.add_validator(TOPIC, validator)
+        await meshed(one, node)
+        await meshed(two, node)
+        for peer in (one, two):
+            await peer.send_message(waku(b"good"))
+            await peer.send_message(waku(b"bad"))
+        await node.until(lambda: node.relay.counters()["received"] == 4)
+        assert (asked, node.received) == (2, [])
+        gate.set()
+        await node.until_received(1)
+        await node.until(lambda: node.relay.counters()["rejected"] == 1)
+        assert node.payloads == [b"good"]
+        for peer in (one, two):
+            score = node.relay.score(peer.host.peer_id)
+            assert score is not None
+            assert score.invalid == -100
+
+
+@trio_test(deadline=20)
+async def test_a_peer_far_below_zero_is_disconnected() -> None:
+    async with relay_node(TOPIC) as node, raw_peer() as peer:
+        await meshed(peer, node)
+        for n in range(12):
+            await peer.send_message(b"\xff%d" % n)
+        await node.until(lambda: not node.host.is_connected(peer.host.peer_id))
+        assert node.relay.peers() == []
+        assert node.relay.counters()["peers_graylisted"] == 1
+
+
+@trio_test(deadline=20)
+async def test_listeners_hear_of_mesh_changes() -> None:
+    changes: list[frozenset[str]] = []
+    async with relay_node(TOPIC) as a, relay_node(TOPIC) as b:
+        a.relay.on_change = changes.append
+        await connect(b, a)
+        assert frozenset({TOPIC}) in changes
+        seen = len(changes)
+        await b.host.disconnect(a.peer_id, "test")
+        with trio.fail_after(5):
+            while len(changes) == seen:
+                await trio.sleep(0.01)
+        assert a.relay.mesh_peers(TOPIC) == []
