@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -31,8 +30,10 @@ from ipc_schema.frames import (
     encode_request,
     is_app_event,
 )
+from ipc_schema.hello import HELLO, HELLO_FIRST
 from logos_client._monitor import ConnectionMonitor
 from logos_client._sockets import DrainSocket, open_dealer
+from logos_client._turnstile import Turnstile
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +100,7 @@ class RequestConnection:
         hello: Callable[[], Mapping[str, object]] | None = None,
         on_hello: Callable[[Reply], None] | None = None,
         on_down: Callable[[str], None] | None = None,
+        on_refused: Callable[[IpcError], None] | None = None,
         on_event: Callable[[list[bytes]], None] | None = None,
         keepalive: str | None = None,
         silence: float = 4.0,
@@ -112,16 +114,18 @@ class RequestConnection:
         self._hello = hello
         self._on_hello = on_hello
         self._on_down = on_down
+        self._on_refused = on_refused
         self._on_event = on_event
         self._keepalive = keepalive
         self._silence = silence
         self._loop = asyncio.get_running_loop()
         self._state = ConnectionState.CONNECTING
         self._pending: dict[bytes, asyncio.Future[Reply]] = {}
-        self._turnstile = _Turnstile(_DEFAULT_IN_FLIGHT)
+        self._turnstile = Turnstile(_DEFAULT_IN_FLIGHT)
         self._changed: list[asyncio.Future[None]] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._greeting: asyncio.Task[None] | None = None
+        self._hello_id = b""
         self._probing = False
         self._conflict_since: float | None = None
         self._id_prefix = os.urandom(8)
@@ -230,6 +234,8 @@ class RequestConnection:
         if remaining <= 0:
             raise _late(method)
         correlation_id = self._new_id()
+        if method == HELLO:
+            self._hello_id = correlation_id
         budget = min(MAX_BUDGET_MS, max(1, int(remaining * 1000)))
         frames = encode_request(correlation_id, method, body, blobs, budget_ms=budget)
         future: asyncio.Future[Reply] = self._loop.create_future()
@@ -267,22 +273,24 @@ class RequestConnection:
         if future is None:
             self.counters.unmatched += 1
         elif not future.done():
-            future.set_result(reply)
-        if reply.instance != self.instance:
-            self._meet(reply.instance)
+            if reply.correlation_id == self._hello_id and not reply.status:
+                self._accept(reply, future)
+            else:
+                future.set_result(reply)
+        if reply.instance != self.instance and self._meet(reply.instance) and self.ready:
+            self._lose("the server was restarted")
+            self._connected()
         if reply.status and self.ready and _wants_hello(reply.error):
             self._lose("the server does not know this connection any more")
             self._greet_again()
 
-    def _meet(self, instance: bytes) -> None:
-        """Another instance answers than the one we greeted."""
+    def _meet(self, instance: bytes) -> bool:
+        """Note who answers; True: it is another instance than before."""
         known, self.instance = self.instance, instance
-        if known is None:
-            return
+        if known is None or known == instance:
+            return False
         self.counters.restarts += 1
-        if self.ready:
-            self._lose("the server was restarted")
-            self._connected()
+        return True
 
     # -- the connection --------------------------------------------------------------------------------------
 
@@ -330,35 +338,41 @@ class RequestConnection:
         assert self._hello is not None
         while True:
             try:
-                reply = await self._exchange("hello", self._hello(), (), self._loop.time() + _HELLO_TIMEOUT)
+                reply = await self._exchange(HELLO, self._hello(), (), self._loop.time() + _HELLO_TIMEOUT)
                 if reply.error is not None:
                     raise reply.error
-                self._accept(reply)
             except IpcError as error:
                 if self._worth_waiting(error):
                     delay = min(delay * 2, _HELLO_RETRY_MAX)
                 else:
-                    self.failure = error
-                    self._set_state(ConnectionState.FAILED)
+                    self._refuse(error)
                     delay = _REFUSED_RETRY
                 await asyncio.sleep(max(delay, (error.retry_after_ms or 0) / 1000))
             else:
                 return
 
-    def _accept(self, reply: Reply) -> None:
-        self.instance = reply.instance
-        limits = reply.body.get("limits")
-        in_flight = limits.get("in_flight") if isinstance(limits, dict) else None
+    def _accept(self, reply: Reply, future: asyncio.Future[Reply]) -> None:
+        """Our hello was accepted. At once, not in the task that waits: events may stand right behind it."""
         if self._on_hello is not None:
-            self._on_hello(reply)
-        self._turnstile.resize(
-            in_flight if isinstance(in_flight, int) and in_flight > 0 else _DEFAULT_IN_FLIGHT
-        )
+            try:
+                self._on_hello(reply)
+            except IpcError as error:
+                future.set_exception(error)
+                return
+        future.set_result(reply)
+        self._meet(reply.instance)
+        self._turnstile.resize(_in_flight_limit(reply))
         self.counters.hellos += 1
         self.failure = None
         self._conflict_since = None
-        self._greeting = None
         self._set_state(ConnectionState.READY)
+
+    def _refuse(self, error: IpcError) -> None:
+        first = self.failure is None
+        self.failure = error
+        self._set_state(ConnectionState.FAILED)
+        if first and self._on_refused is not None:
+            self._on_refused(error)
 
     def _worth_waiting(self, error: IpcError) -> bool:
         if error.code is ErrorCode.CONFLICT:
@@ -414,53 +428,10 @@ class RequestConnection:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-class _Turnstile:
-    """Lets as many requests in at once as the server takes; the others wait in order."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._inside = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
-
-    def enter(self) -> bool:
-        """Take a place if there is one."""
-        if self._inside >= self._limit:
-            return False
-        self._inside += 1
-        return True
-
-    async def wait(self, deadline: float, method: str) -> None:
-        """Wait for a place that another hands on. Raises `IpcError` (`deadline_exceeded`)."""
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
-        try:
-            async with asyncio.timeout_at(deadline):
-                await turn
-        except BaseException as error:
-            if turn.done() and not turn.cancelled():
-                self.leave()  # the place came too late for us
-            if isinstance(error, TimeoutError):
-                raise _late(method) from None
-            raise
-
-    def leave(self) -> None:
-        """Give a place to the next in line, or free it."""
-        if self._inside > self._limit or not self._hand_on():
-            self._inside -= 1
-
-    def resize(self, limit: int) -> None:
-        """From now on as many at once."""
-        self._limit = limit
-        while self._inside < self._limit and self._hand_on():
-            self._inside += 1
-
-    def _hand_on(self) -> bool:
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return True
-        return False
+def _in_flight_limit(reply: Reply) -> int:
+    limits = reply.body.get("limits")
+    in_flight = limits.get("in_flight") if isinstance(limits, dict) else None
+    return in_flight if isinstance(in_flight, int) and in_flight > 0 else _DEFAULT_IN_FLIGHT
 
 
 def _expire(future: asyncio.Future[Reply], method: str) -> None:
@@ -477,7 +448,7 @@ def _closed() -> IpcError:
 
 
 def _wants_hello(error: IpcError | None) -> bool:
-    return error is not None and error.code is ErrorCode.NOT_READY and "hello first" in error.message
+    return error is not None and error.code is ErrorCode.NOT_READY and error.message == HELLO_FIRST
 
 
 def _fresh(error: IpcError) -> IpcError:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import zmq
-from logos_client._sockets import DrainSocket, open_router
 
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.frames import FrameError, Request, decode_request, encode_error, encode_reply
+from logos_client._sockets import DrainSocket, open_router
 
 Body = Mapping[str, object]
 Answer = Body | tuple[Body, Sequence[bytes]] | None

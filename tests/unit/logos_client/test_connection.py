@@ -10,10 +10,10 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from logos_client._connection import ConnectionState, RequestConnection
 
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.frames import Reply, Request, encode_reply
+from logos_client._connection import ConnectionState, RequestConnection
 from tests.unit.logos_client.server import Answer, ContractServer
 from tests.unit.logos_client.support import both_loops, short_directory, until
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import zmq
+
 from logos_client._sockets import (
     DrainSocket,
     PeerCredentials,
@@ -17,7 +18,6 @@ from logos_client._sockets import (
     open_router,
     open_subscriber,
 )
-
 from tests.unit.logos_client.support import both_loops, short_directory, until
 
 Context = zmq.Context[zmq.Socket[bytes]]

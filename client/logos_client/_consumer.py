@@ -1,0 +1,146 @@
+"""How an app gets its events: one after another, by iteration or by callbacks."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from logos_client._stream import AppStream
+from logos_client.events import Event, TakenOver
+
+Callback = Callable[[Any], Awaitable[None] | None]
+
+
+class EventConsumer:
+    """Hands the events of a stream to one consumer.
+
+    `settle()` is called whenever an event was handled (credit and ack may be due).
+    """
+
+    def __init__(self, stream: AppStream, settle: Callable[[], None]) -> None:
+        self._stream = stream
+        self._settle = settle
+        self._callbacks: dict[type[Any], list[Callback]] = {}
+        self._waiter: asyncio.Future[None] | None = None
+        self._dispatcher: asyncio.Task[None] | None = None
+        self._iterating = False
+        self._taking = False
+        self._ended = False
+
+    def wake(self) -> None:
+        """Something was put into the stream."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def end(self) -> None:
+        """Nothing comes any more behind what is queued."""
+        self._ended = True
+        self.wake()
+
+    # -- iteration -------------------------------------------------------------------------------------------
+
+    async def next(self) -> Event | None:
+        """The next event that no callback took; None at the end. The event before it counts as handled."""
+        if not self._iterating:
+            await self._take_over_from_callbacks()
+        if self._taking:
+            raise RuntimeError("another task is waiting for the next event already")
+        self._taking = True
+        try:
+            while True:
+                event = await self._take()
+                if event is None:
+                    return None
+                callbacks = self._callbacks.get(type(event))
+                if not callbacks:
+                    return event
+                await self._call(callbacks, event)
+        finally:
+            self._taking = False
+
+    async def _take_over_from_callbacks(self) -> None:
+        dispatcher = self._dispatcher
+        if dispatcher is not None and dispatcher is asyncio.current_task():
+            raise RuntimeError("a callback cannot wait for the next event")
+        self._iterating = True
+        self.wake()
+        if dispatcher is not None:
+            await dispatcher
+
+    async def _take(self) -> Event | None:
+        stream = self._stream
+        while True:
+            event = stream.take()
+            self._settle()
+            if event is not None:
+                if type(event) is TakenOver:
+                    self._ended = True
+                return event
+            if self._ended:
+                return None
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+
+    # -- callbacks -------------------------------------------------------------------------------------------
+
+    def add(self, kind: type[Any], callback: Callback) -> Callable[[], None]:
+        """Call `callback` with each event of the class `kind`; returns what undoes it."""
+        self._callbacks.setdefault(kind, []).append(callback)
+        if self._dispatcher is None and not self._iterating:
+            self._dispatcher = asyncio.get_running_loop().create_task(self._dispatch())
+
+        def remove() -> None:
+            callbacks = self._callbacks.get(kind, [])
+            if callback in callbacks:
+                callbacks.remove(callback)
+
+        return remove
+
+    async def _dispatch(self) -> None:
+        """Callbacks without an iteration: events that none of them wants are passed over."""
+        while not self._iterating:
+            if not len(self._stream):
+                self._stream.handled()
+                self._settle()
+                if self._ended:
+                    return
+                self._waiter = asyncio.get_running_loop().create_future()
+                try:
+                    await self._waiter
+                finally:
+                    self._waiter = None
+                continue
+            event = await self._take()
+            if event is not None:
+                await self._call(self._callbacks.get(type(event), ()), event)
+        self._stream.handled()
+        self._settle()
+
+    async def _call(self, callbacks: Any, event: Event) -> None:
+        for callback in tuple(callbacks):
+            try:
+                result = callback(event)
+                if inspect.isawaitable(result):
+                    await result
+            except Exception as error:
+                # The app's fault, not the stream's: told to the loop's handler, and the next event comes.
+                asyncio.get_running_loop().call_exception_handler(
+                    {
+                        "message": f"callback for {type(event).__name__} failed",
+                        "exception": error,
+                        "event": event,
+                    }
+                )
+
+    async def close(self) -> None:
+        """Stop the callbacks and end the iteration."""
+        self.end()
+        dispatcher = self._dispatcher
+        if dispatcher is not None and dispatcher is not asyncio.current_task():
+            dispatcher.cancel()
+            await asyncio.gather(dispatcher, return_exceptions=True)

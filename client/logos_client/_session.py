@@ -1,0 +1,196 @@
+"""An app's life with the Messaging API: hello, its stream over any number of connections, credit and acks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any, Final
+
+import zmq
+
+from ipc_schema.errors import ErrorCode, IpcError
+from ipc_schema.frames import Reply
+from ipc_schema.hello import HelloRequest
+from ipc_schema.mapi import methods
+from ipc_schema.mapi.methods import MapiHello
+from logos_client._connection import RequestConnection
+from logos_client._consumer import EventConsumer
+from logos_client._stream import AppStream, Position
+from logos_client.events import LinkLost, LinkRestored, TakenOver
+
+log = logging.getLogger(__name__)
+
+_MAX_FRAME: Final = 64 << 20
+#: One ack for all that was handled in this time (s): for a named app each one is a write to the disk.
+_ACK_DELAY: Final = 0.1
+_RETRY_DELAY: Final = 0.2
+_RETRY_DELAY_MAX: Final = 5.0
+_CLOSE_TIMEOUT: Final = 2.0
+
+
+class AppSession:
+    """Keeps an app's stream going. `hello` is the last accepted one; `topics` what the app wants to be
+    subscribed to."""
+
+    def __init__(
+        self,
+        endpoint: str,
+        *,
+        name: str | None,
+        takeover: bool,
+        credit: int,
+        auto_ack: bool,
+        context: zmq.Context[zmq.Socket[bytes]] | None,
+    ) -> None:
+        self.hello: MapiHello | None = None
+        self.topics: set[str] = set()
+        self.taken_over = False
+        self.closed = False
+        self.stream = AppStream(credit)
+        self.consumer = EventConsumer(self.stream, self._settle)
+        self._name = name
+        self._takeover = takeover
+        self._auto_ack = auto_ack
+        self._offered_credit = 0
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.connection = RequestConnection(
+            endpoint,
+            hello=self._hello_body,
+            on_hello=self._greeted,
+            on_down=self._link_lost,
+            on_refused=lambda error: self._link_lost(str(error)),
+            on_event=self._receive,
+            keepalive=methods.PING,
+            context=context,
+            max_frame=_MAX_FRAME,
+        )
+
+    # -- hello -----------------------------------------------------------------------------------------------
+
+    def _hello_body(self) -> dict[str, object]:
+        self._offered_credit = self.stream.opening_credit()
+        # Taking over is for the first time only: two clients that both insist would take turns for ever.
+        takeover = self._takeover and self.hello is None
+        request = HelloRequest(kind="app", name=self._name, takeover=takeover, credit=self._offered_credit)
+        return request.to_body()
+
+    def _greeted(self, reply: Reply) -> None:
+        hello = MapiHello.from_body(reply.body)
+        first = self.hello is None
+        self.hello = hello
+        lost = self.stream.greeted(hello.stream.id, hello.stream.acked, self._offered_credit)
+        if first:
+            self.topics.update(hello.subscriptions)
+            return
+        missing = sorted(self.topics.difference(hello.subscriptions))
+        if missing:
+            self._spawn(self._resubscribe(missing, lost))
+        else:
+            self._restored(lost, {})
+        self._settle_later()  # what was handled meanwhile
+
+    async def _resubscribe(self, topics: list[str], lost: Position | None) -> None:
+        """Ask again for what the Messaging API does not know of us any more."""
+        delay = _RETRY_DELAY
+        while True:
+            try:
+                reply = await self.connection.request(methods.SUBSCRIBE, {"topics": topics})
+                errors = methods.SubscribeReply.from_body(reply.body).errors
+                break
+            except IpcError as error:
+                if error.code is ErrorCode.PEER_RESTARTED or not self.connection.ready:
+                    return  # the next hello does it
+                if not error.retriable:
+                    errors = dict.fromkeys(topics, str(error))
+                    break
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, _RETRY_DELAY_MAX)
+        self.topics.difference_update(errors)
+        self._restored(lost, errors)
+
+    def _restored(self, lost: Position | None, errors: dict[str, str]) -> None:
+        stream_id, seq = lost if lost is not None else (None, self.stream.last_seq)
+        self.stream.put_local(LinkRestored(lost is None, stream_id, seq, errors))
+        self.consumer.wake()
+
+    def _link_lost(self, reason: str) -> None:
+        if self.hello is not None and not self.taken_over:
+            self.stream.put_local(LinkLost(reason))
+            self.consumer.wake()
+
+    # -- events, credit and acks -----------------------------------------------------------------------------
+
+    def _receive(self, frames: list[bytes]) -> None:
+        event = self.stream.receive(frames)
+        if event is None:
+            self._settle()  # what was dropped gives its credit back too
+            return
+        if type(event) is TakenOver:
+            self.taken_over = True
+            self._spawn(self.connection.close())
+        self.consumer.wake()
+
+    def _settle(self) -> None:
+        """Give credit back, and see to it that an ack follows soon."""
+        if self.closed or self.taken_over:
+            return
+        total = self.stream.credit_due()
+        if total is not None:
+            if self.connection.notify(methods.CREDIT, {"total": total}):
+                self.stream.granted(total)
+            else:
+                self._settle_later()
+        if self._auto_ack and self._timer is None and self.stream.ack_due() is not None:
+            self._settle_later()
+
+    def _settle_later(self) -> None:
+        if self._timer is None and not self.closed:
+            self._timer = self._loop.call_later(_ACK_DELAY, self._settle_now)
+
+    def _settle_now(self) -> None:
+        self._timer = None
+        due = self.stream.ack_due() if self._auto_ack else None
+        if due is not None and self.connection.notify(methods.ACK, _ack_body(due)):
+            self.stream.acked(due)
+        self._settle()
+
+    async def ack(self, position: Position, timeout: float) -> None:
+        """Acknowledge up to a position; it holds when this returns. Raises `IpcError`."""
+        await self.connection.request(methods.ACK, _ack_body(position), timeout=timeout)
+        self.stream.acked(position)
+
+    # -- end -------------------------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """Acknowledge what was handled, say goodbye if somebody listens, and end."""
+        if self.closed:
+            return
+        self.closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self.connection.ready and not self.taken_over:
+            try:
+                due = self.stream.ack_due() if self._auto_ack else None
+                if due is not None:
+                    await self.ack(due, _CLOSE_TIMEOUT)
+                await self.connection.request(methods.GOODBYE, timeout=_CLOSE_TIMEOUT)
+            except IpcError as error:
+                log.debug("leaving %s: %s", self.connection.endpoint, error)
+        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.connection.close()
+        await self.consumer.close()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _ack_body(position: Position) -> dict[str, object]:
+    return {"stream": position.stream_id, "seq": position.seq}

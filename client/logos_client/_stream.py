@@ -1,0 +1,244 @@
+"""The client's end of an app's stream, without I/O: what to keep, what was seen before, how much credit and
+which ack are due.
+
+The queue is bounded by the credit given to the server: what was received and not yet handled, plus what the
+server may still send, is at most the window (and one event, since one may overdraw).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from ipc_schema.errors import IpcError
+from ipc_schema.mapi.events import AppHeartbeat, UnknownAppEvent, decode_app_event, event_cost
+from ipc_schema.mapi.events import MessageReceived as ReceivedHeader
+from logos_client.events import Event, EventsDropped, LinkLost, LinkRestored, MessageReceived, TakenOver
+
+#: Events that the client itself makes, kept while the app does not look: a server that flaps makes two a
+#: second.
+_MAX_LOCAL_EVENTS: Final = 64
+
+
+class Position(NamedTuple):
+    """A place in a stream: everything up to `seq`."""
+
+    stream_id: bytes
+    seq: int
+
+
+@dataclass(slots=True)
+class StreamCounters:
+    """What happened to events on their way in."""
+
+    received: int = 0
+    duplicates: int = 0
+    garbage: int = 0
+    unknown: int = 0
+    missing: int = 0
+    local_dropped: int = 0
+
+
+class _Queued(NamedTuple):
+    event: Event
+    cost: int
+    position: Position | None
+
+
+class AppStream:
+    """One app's stream, over any number of connections.
+
+    `window`: bytes of events that may wait here or be on their way.
+    """
+
+    def __init__(self, window: int) -> None:
+        if window < 1:
+            raise ValueError("the credit window needs at least one byte")
+        self.window = window
+        self.counters = StreamCounters()
+        self.stream_id: bytes | None = None
+        self.last_seq = 0
+        self._queue: deque[_Queued] = deque()
+        self._queued_bytes = 0
+        self._local = 0
+        self._in_hand: _Queued | None = None
+        self._received_cost = 0  # since the last hello
+        self._granted = 0  # since the last hello
+        self._handled: Position | None = None
+        self._acked: Position | None = None
+
+    # -- the connection --------------------------------------------------------------------------------------
+
+    def opening_credit(self) -> int:
+        """What to grant in a hello: the window, less what still waits here."""
+        return max(0, self.window - self._queued_bytes)
+
+    def greeted(self, stream_id: bytes, acked: int, credit: int) -> Position | None:
+        """A hello that granted `credit` was accepted.
+
+        Returns where the stream before it ended when this is another one.
+        """
+        self._received_cost = 0
+        self._granted = credit
+        lost: Position | None = None
+        if self.stream_id != stream_id:
+            if self.stream_id is not None:
+                lost = Position(self.stream_id, self.last_seq)
+            self.stream_id = stream_id
+            self.last_seq = acked
+        self.last_seq = max(self.last_seq, acked)
+        self._acked = Position(stream_id, acked)
+        return lost
+
+    # -- events in -------------------------------------------------------------------------------------------
+
+    def receive(self, frames: list[bytes]) -> Event | None:
+        """Take the frames of an event into the queue. None: there was nothing for the app in them."""
+        header = frames[1]
+        payload = frames[2] if len(frames) > 2 else b""
+        try:
+            event = decode_app_event(header)
+        except IpcError:
+            self.counters.garbage += 1
+            return None
+        if type(event) is AppHeartbeat:
+            return None
+        cost = event_cost(header, payload)
+        if type(event) is TakenOver:
+            self._put(event, 0, None)
+            return event
+        self._received_cost += cost
+        stream_id, seq = event.stream_id, event.seq
+        if stream_id != self.stream_id:
+            self.counters.garbage += 1
+            return None
+        if seq <= self.last_seq:
+            self.counters.duplicates += 1
+            return None
+        if seq != self.last_seq + 1 and not (
+            type(event) is EventsDropped and event.first <= self.last_seq + 1
+        ):
+            self._report_missing(event.time_ns, seq)
+        self.last_seq = seq
+        position = Position(stream_id, seq)
+        if type(event) is UnknownAppEvent:
+            self.counters.unknown += 1
+            self._handled_with_the_last(position)
+            return None
+        self.counters.received += 1
+        shown: Event
+        if type(event) is ReceivedHeader:
+            shown = MessageReceived(
+                stream_id,
+                seq,
+                event.time_ns,
+                event.content_topic,
+                payload,
+                event.message_hash,
+                event.timestamp,
+                event.meta,
+                event.ephemeral,
+                event.version,
+            )
+        else:
+            shown = event  # type: ignore[assignment]  # the other kinds were returned above
+        self._put(shown, cost, position)
+        return shown
+
+    def _handled_with_the_last(self, position: Position) -> None:
+        """Nothing to show, but to be acknowledged in its turn: together with the event before it."""
+        if self._queue:
+            self._queue[-1] = self._queue[-1]._replace(position=position)
+        elif self._in_hand is not None:
+            self._in_hand = self._in_hand._replace(position=position)
+        else:
+            self._handled = position
+
+    def _report_missing(self, time_ns: int, seq: int) -> None:
+        """The server skipped events without saying so: the app must know all the same."""
+        assert self.stream_id is not None
+        first, last = self.last_seq + 1, seq - 1
+        self.counters.missing += seq - first
+        self._put(EventsDropped(self.stream_id, last, time_ns, first, last, "never received"), 0, None)
+
+    def put_local(self, event: LinkLost | LinkRestored) -> None:
+        """Queue an event of the client's own. When nobody looks for long, the oldest of them go."""
+        if self._local >= _MAX_LOCAL_EVENTS:
+            for index, queued in enumerate(self._queue):
+                if isinstance(queued.event, LinkLost | LinkRestored):
+                    del self._queue[index]
+                    self._local -= 1
+                    self.counters.local_dropped += 1
+                    break
+        self._local += 1
+        self._put(event, 0, None)
+
+    def _put(self, event: Event, cost: int, position: Position | None) -> None:
+        self._queue.append(_Queued(event, cost, position))
+        self._queued_bytes += cost
+
+    # -- events out ------------------------------------------------------------------------------------------
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes of the events that wait here or are in the app's hands, counted as credit counts them."""
+        return self._queued_bytes
+
+    def take(self) -> Event | None:
+        """The next event, which is then in the app's hands; the one before it counts as handled."""
+        self.handled()
+        if not self._queue:
+            return None
+        queued = self._in_hand = self._queue.popleft()
+        if isinstance(queued.event, LinkLost | LinkRestored):
+            self._local -= 1
+        return queued.event
+
+    def handled(self) -> None:
+        """The app is done with the event in its hands: its bytes may be granted again."""
+        queued = self._in_hand
+        if queued is None:
+            return
+        self._in_hand = None
+        self._queued_bytes -= queued.cost
+        if queued.position is not None:
+            self._handled = queued.position
+
+    def position_of(self, event: Event | Position | None) -> Position | None:
+        """The position an app means: of an event, or of the last handled one. None: there is none."""
+        if event is None:
+            return self._handled
+        if isinstance(event, Position):
+            return event
+        if isinstance(event, LinkLost | LinkRestored | TakenOver):
+            return None
+        return Position(event.stream_id, event.seq)
+
+    # -- what is due to the server ---------------------------------------------------------------------------
+
+    def credit_due(self) -> int | None:
+        """The new total to grant, once a quarter of the window can be given back; else None."""
+        total = self._received_cost + max(0, self.window - self._queued_bytes)
+        return total if total - self._granted >= max(1, self.window // 4) else None
+
+    def granted(self, total: int) -> None:
+        """`credit_due` was sent."""
+        self._granted = total
+
+    def ack_due(self) -> Position | None:
+        """What was handled and is not acknowledged yet; None when there is nothing."""
+        handled = self._handled
+        if handled is None or handled.stream_id != self.stream_id:
+            return None
+        if self._acked is not None and handled.seq <= self._acked.seq:
+            return None
+        return handled
+
+    def acked(self, position: Position) -> None:
+        """`position` was acknowledged."""
+        if position.stream_id == self.stream_id and (self._acked is None or position.seq > self._acked.seq):
+            self._acked = position

@@ -1,0 +1,254 @@
+"""Everything this package raises for what happens outside of it.
+
+LogosError                    `code` (of the contract), `retriable`, `retry_after_ms`, `detail`
+├── RequestError              the request is at fault: the same one will not succeed later
+│   ├── BadRequestError           bad_request: malformed or refused input
+│   ├── UnknownMethodError        unknown_method
+│   ├── UnsupportedVersionError   unsupported_version: `detail["supported"]`
+│   ├── UnauthorisedError         unauthorised: not with this user id
+│   ├── TooLargeError             too_large
+│   ├── ConflictError             conflict: the name, id or stream is in use otherwise
+│   └── RlnRequiredError          rln_required: the network takes only messages with an RLN proof
+├── TemporaryError            the same request may succeed later
+│   ├── BusyError                 busy: a bound is reached; see `retry_after_ms`
+│   ├── NotReadyError             not_ready: the server, or a part of it, is not up
+│   ├── ResyncingError            resyncing
+│   ├── NoPeersError              no_peers
+│   ├── RateLimitedError          rate_limited
+│   └── InternalError             internal: a fault of the server; its log has `detail["reference"]`
+├── DeadlineError             deadline_exceeded; also a TimeoutError
+├── PeerRestartedError        peer_restarted: the connection was lost under the request, its outcome is
+unknown; │                             also a ConnectionError ├── StreamError               what a stream
+cannot give │   ├── TrimmedError              trimmed: the range is gone; `detail["first"]` is the oldest
+seq there is │   └── EpochChangedError         epoch_changed: the stream began anew └── ClosedError
+this client is closed
+
+Wrong arguments that no server needs to see (a negative time limit, say) raise the usual ValueError or
+TypeError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import ClassVar
+
+from ipc_schema.errors import ErrorCode, IpcError
+
+__all__ = [
+    "BadRequestError",
+    "BusyError",
+    "ClosedError",
+    "ConflictError",
+    "DeadlineError",
+    "EpochChangedError",
+    "InternalError",
+    "LogosError",
+    "NoPeersError",
+    "NotReadyError",
+    "PeerRestartedError",
+    "RateLimitedError",
+    "RequestError",
+    "ResyncingError",
+    "RlnRequiredError",
+    "StreamError",
+    "TemporaryError",
+    "TooLargeError",
+    "TrimmedError",
+    "UnauthorisedError",
+    "UnknownMethodError",
+    "UnsupportedVersionError",
+]
+
+
+class LogosError(Exception):
+    """Root of this package's errors.
+
+    `code`: one of the contract's closed list. `retriable`: whether the same request may succeed later.
+    `retry_after_ms`: when, if the server says. `detail`: what else it says, may be empty.
+    """
+
+    #: The codes for which this class stands (not those of its subclasses).
+    CODES: ClassVar[tuple[ErrorCode, ...]] = ()
+
+    def __init__(
+        self,
+        code: ErrorCode,
+        message: str,
+        *,
+        retriable: bool | None = None,
+        retry_after_ms: int | None = None,
+        detail: dict[str, object] | None = None,
+    ) -> None:
+        super().__init__(code, message)
+        self.code = code
+        self.message = message
+        self.retriable = code.retriable if retriable is None else retriable
+        self.retry_after_ms = retry_after_ms
+        self.detail: dict[str, object] = detail or {}
+
+    def __str__(self) -> str:
+        return f"{self.code}: {self.message}"
+
+
+class RequestError(LogosError):
+    """The request is at fault: repeating it does not help."""
+
+
+class BadRequestError(RequestError):
+    """Malformed or refused input; the message says what."""
+
+    CODES = (ErrorCode.BAD_REQUEST,)
+
+
+class UnknownMethodError(RequestError):
+    """The server has no such method: it is older than this client, or another kind of server."""
+
+    CODES = (ErrorCode.UNKNOWN_METHOD,)
+
+
+class UnsupportedVersionError(RequestError):
+    """No common version of the protocol."""
+
+    CODES = (ErrorCode.UNSUPPORTED_VERSION,)
+
+
+class UnauthorisedError(RequestError):
+    """This user id may not do that."""
+
+    CODES = (ErrorCode.UNAUTHORISED,)
+
+
+class TooLargeError(RequestError):
+    """More bytes than the network, or the server, takes."""
+
+    CODES = (ErrorCode.TOO_LARGE,)
+
+
+class ConflictError(RequestError):
+    """The name is another live app's, the request id was used for something else, or we were taken over."""
+
+    CODES = (ErrorCode.CONFLICT,)
+
+
+class RlnRequiredError(RequestError):
+    """This network takes only messages with an RLN proof."""
+
+    CODES = (ErrorCode.RLN_REQUIRED,)
+
+
+class TemporaryError(LogosError):
+    """The same request may succeed later."""
+
+
+class BusyError(TemporaryError):
+    """A bound of the server is reached."""
+
+    CODES = (ErrorCode.BUSY,)
+
+
+class NotReadyError(TemporaryError):
+    """No server, or one that is not up yet."""
+
+    CODES = (ErrorCode.NOT_READY,)
+
+
+class ResyncingError(TemporaryError):
+    """The server is catching up with the one below it."""
+
+    CODES = (ErrorCode.RESYNCING,)
+
+
+class NoPeersError(TemporaryError):
+    """Accepted and valid, but there is no peer to give it to."""
+
+    CODES = (ErrorCode.NO_PEERS,)
+
+
+class RateLimitedError(TemporaryError):
+    """More than the network or the server allows in this time."""
+
+    CODES = (ErrorCode.RATE_LIMITED,)
+
+
+class InternalError(TemporaryError):
+    """A fault of the server."""
+
+    CODES = (ErrorCode.INTERNAL,)
+
+
+class DeadlineError(LogosError, TimeoutError):
+    """Not in time. The request may still have been carried out, unless the server says otherwise."""
+
+    CODES = (ErrorCode.DEADLINE_EXCEEDED,)
+
+
+class PeerRestartedError(LogosError, ConnectionError):
+    """The connection was lost, or the server restarted, under the request: its outcome is unknown."""
+
+    CODES = (ErrorCode.PEER_RESTARTED,)
+
+
+class StreamError(LogosError):
+    """A stream does not have what was asked for."""
+
+
+class TrimmedError(StreamError):
+    """The range is gone."""
+
+    CODES = (ErrorCode.TRIMMED,)
+
+
+class EpochChangedError(StreamError):
+    """The stream began anew."""
+
+    CODES = (ErrorCode.EPOCH_CHANGED,)
+
+
+class ClosedError(LogosError):
+    """This client is closed: nothing goes out or comes in any more. Its code is `not_ready`."""
+
+    def __init__(self, message: str = "the client is closed") -> None:
+        super().__init__(ErrorCode.NOT_READY, message, retriable=False)
+
+
+_LEAVES: tuple[type[LogosError], ...] = (
+    BadRequestError,
+    UnknownMethodError,
+    UnsupportedVersionError,
+    UnauthorisedError,
+    TooLargeError,
+    ConflictError,
+    RlnRequiredError,
+    BusyError,
+    NotReadyError,
+    ResyncingError,
+    NoPeersError,
+    RateLimitedError,
+    InternalError,
+    DeadlineError,
+    PeerRestartedError,
+    TrimmedError,
+    EpochChangedError,
+)
+_BY_CODE: dict[ErrorCode, type[LogosError]] = {code: leaf for leaf in _LEAVES for code in leaf.CODES}
+
+
+def from_ipc(error: IpcError) -> LogosError:
+    """The public error for one of the contract's."""
+    return _BY_CODE[error.code](
+        error.code,
+        error.message,
+        retriable=error.retriable,
+        retry_after_ms=error.retry_after_ms,
+        detail=error.detail,
+    )
+
+
+@contextmanager
+def public_errors() -> Iterator[None]:
+    """The one boundary at which the contract's errors become this package's."""
+    try:
+        yield
+    except IpcError as error:
+        raise from_ipc(error) from None

@@ -1,0 +1,356 @@
+"""The client of a Messaging API: subscribe, send, and one ordered stream of events.
+
+    async with MessagingClient.connect(run_dir, name="weather") as client:
+        await client.subscribe("/weather/1/berlin/json")
+        request_id = await client.send("/weather/1/berlin/json", b'{"celsius": 21}')
+        async for event in client:
+            match event:
+                case MessageReceived():
+                    print(event.content_topic, event.payload)
+                case MessagePropagated(request_id=sent) if sent == request_id:
+                    print("on its way")
+
+What the classes of events mean stands in `logos_client.events`, the errors in `logos_client.exceptions`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from pathlib import Path
+from typing import Any, Final, Literal, Self, TypeVar, overload
+
+import zmq
+
+from ipc_schema.body import Body
+from ipc_schema.errors import ErrorCode, IpcError
+from ipc_schema.frames import Reply
+from ipc_schema.hello import NetworkInfo
+from ipc_schema.mapi import methods
+from ipc_schema.mapi.methods import MapiHello, MapiLimits, StatusReply
+from ipc_schema.names import check_name
+from ipc_schema.paths import mapi_endpoints
+from logos_client._connection import DEFAULT_TIMEOUT
+from logos_client._opening import Opening
+from logos_client._session import AppSession
+from logos_client._stream import Position, StreamCounters
+from logos_client.events import Event
+from logos_client.exceptions import ClosedError, ConflictError, public_errors
+
+B = TypeVar("B", bound=Body)
+E = TypeVar("E")
+Callback = Callable[[E], Awaitable[None] | None]
+AckMode = Literal["auto", "manual"]
+
+DEFAULT_CREDIT: Final = 2 << 20
+
+
+class MessagingClient:
+    """An app's connection to a Messaging API, on the running asyncio loop. Made by `connect`.
+
+    It reconnects by itself, as often as needed: the stream goes on after the last event it has seen, an
+    ephemeral app's content topics are subscribed again, and what cannot be recovered is an event
+    (`LinkRestored`, `EventsDropped`, `MessagesMissed`). Repeats are dropped by (stream id, seq).
+    """
+
+    def __init__(self, session: AppSession) -> None:
+        """Not for apps: see `connect`."""
+        self._session = session
+
+    # -- opening and closing ---------------------------------------------------------------------------------
+
+    @classmethod
+    def connect(
+        cls,
+        endpoint: str | Path,
+        *,
+        name: str | None = None,
+        takeover: bool = False,
+        credit: int = DEFAULT_CREDIT,
+        ack: AckMode = "auto",
+        timeout: float | None = DEFAULT_TIMEOUT,
+        context: zmq.Context[zmq.Socket[bytes]] | None = None,
+    ) -> Opening[Self]:
+        """Connect to a Messaging API: `await` it, or enter it as a context.
+
+        `endpoint`: `ipc://…`, `tcp://…`, or a node's run directory. `name`: a durable app
+        (`[a-z0-9._-]{1,64}`): its subscriptions, stream and position outlive this program; without one the
+        app ends with its connection. `takeover`: end another live connection of that name. `credit`: bytes
+        of events that may wait here or be on their way. `ack`: `"auto"` acknowledges an event when the next
+        one is asked for, or its callbacks have returned; `"manual"` leaves it to `ack`. `timeout`: seconds
+        to wait for the Messaging API, None for ever.
+
+        Raises `NotReadyError` (none there in time), `ConflictError` (the name is in use),
+        `UnsupportedVersionError`, `UnauthorisedError`, `BadRequestError`.
+        """
+
+        async def open_client() -> Self:
+            with public_errors():
+                if name is not None:
+                    check_name(name)
+                where = str(endpoint)
+                if "://" not in where:
+                    where = mapi_endpoints(where).apps
+                session = AppSession(
+                    where,
+                    name=name,
+                    takeover=takeover,
+                    credit=credit,
+                    auto_ack=ack == "auto",
+                    context=context,
+                )
+                try:
+                    await session.connection.wait_ready(timeout)
+                except BaseException:
+                    await session.close()
+                    raise
+                return cls(session)
+
+        return Opening(open_client)
+
+    async def close(self) -> None:
+        """Acknowledge what was handled (mode `auto`) and leave; a named app goes on in the Messaging API."""
+        await self._session.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    # -- what is known ---------------------------------------------------------------------------------------
+
+    @property
+    def connected(self) -> bool:
+        """Whether the Messaging API is there now (not whether its node has peers: see `status`)."""
+        return self._session.connection.ready
+
+    @property
+    def name(self) -> str:
+        """The app's name; one made up by the Messaging API when it is ephemeral."""
+        return self._greeting.app
+
+    @property
+    def durable(self) -> bool:
+        """Whether the app's stream outlives its connection."""
+        return self._greeting.durable
+
+    @property
+    def network(self) -> NetworkInfo:
+        """The network the node is on."""
+        return self._greeting.network
+
+    @property
+    def limits(self) -> MapiLimits:
+        """The Messaging API's limits; `max_payload` is what surely fits a message."""
+        return self._greeting.limits
+
+    @property
+    def server(self) -> str:
+        """Name and version of the Messaging API."""
+        return self._greeting.server
+
+    @property
+    def counters(self) -> StreamCounters:
+        """What happened to events on their way in."""
+        return self._session.stream.counters
+
+    @property
+    def buffered_bytes(self) -> int:
+        """Bytes of events that wait for the app; never above the credit by more than one event."""
+        return self._session.stream.queued_bytes
+
+    @property
+    def _greeting(self) -> MapiHello:
+        hello = self._session.hello
+        assert hello is not None, "connect returns after the hello"
+        return hello
+
+    # -- requests --------------------------------------------------------------------------------------------
+
+    async def subscribe(
+        self, topics: str | Iterable[str], *, timeout: float = DEFAULT_TIMEOUT
+    ) -> dict[str, str]:
+        """Subscribe to content topics. Returns content topic → why not; the others took effect."""
+        wanted = _as_topics(topics)
+        reply = await self._ask(methods.SUBSCRIBE, {"topics": wanted}, timeout=timeout, repeat=True)
+        errors = self._read(methods.SubscribeReply, reply).errors
+        self._session.topics.update(topic for topic in wanted if topic not in errors)
+        return errors
+
+    async def unsubscribe(
+        self, topics: str | Iterable[str], *, timeout: float = DEFAULT_TIMEOUT
+    ) -> dict[str, str]:
+        """Unsubscribe from content topics. Returns content topic → why not (not subscribed, say)."""
+        unwanted = _as_topics(topics)
+        reply = await self._ask(methods.UNSUBSCRIBE, {"topics": unwanted}, timeout=timeout)
+        self._session.topics.difference_update(unwanted)
+        return self._read(methods.SubscribeReply, reply).errors
+
+    async def subscriptions(self, *, timeout: float = DEFAULT_TIMEOUT) -> list[str]:
+        """The app's content topics."""
+        reply = await self._ask(methods.SUBSCRIPTIONS, timeout=timeout, repeat=True)
+        return list(self._read(methods.SubscriptionsReply, reply).topics)
+
+    async def send(
+        self,
+        content_topic: str,
+        payload: bytes | bytearray | memoryview,
+        *,
+        ephemeral: bool = False,
+        meta: bytes = b"",
+        request_id: bytes | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> bytes:
+        """Hand a message over. Returns its request id (16 bytes) once it is accepted.
+
+        Accepted needs no peer: the fate follows as `MessagePropagated`, `MessageSent` or `MessageError`
+        with this id. `ephemeral`: stores need not keep it. `meta`: at most 64 bytes. The request id is the
+        idempotency key: a call with the id of an earlier one and the same message does nothing more, so it
+        may be repeated after any error that is `retriable`. Across a reconnect the client repeats it
+        itself, within `timeout`.
+
+        Raises `BadRequestError` (content topic, empty payload, meta), `TooLargeError`, `BusyError`,
+        `ConflictError` (the id was used for another message), `RlnRequiredError`, `DeadlineError`.
+        """
+        if request_id is None:
+            request_id = os.urandom(16)
+        elif len(request_id) != 16:
+            raise ValueError(f"a request id has 16 bytes, not {len(request_id)}")
+        limit = self.limits.blob_bytes
+        if len(payload) > limit:
+            # Such a frame would cost us the connection: the server's socket refuses it unread.
+            most = self.network.max_message_size
+            with public_errors():
+                raise IpcError(ErrorCode.TOO_LARGE, f"Message size exceeded maximum of {most} bytes")
+        request = methods.SendRequest(
+            request_id=request_id, content_topic=content_topic, meta=meta, ephemeral=ephemeral
+        )
+        await self._ask(methods.SEND, request.to_body(), [bytes(payload)], timeout=timeout, repeat=True)
+        return request_id
+
+    async def ack(self, event: Event | Position | None = None, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+        """Acknowledge everything up to an event of the stream; None: up to the last handled one.
+
+        When it returns, a named app's acknowledgement is on disk: those events do not come again.
+        """
+        position = self._session.stream.position_of(event)
+        if position is not None:
+            self._check_open()
+            with public_errors():
+                await self._session.ack(position, timeout)
+
+    async def status(self, *, timeout: float = DEFAULT_TIMEOUT) -> StatusReply:
+        """The node's connection status, its reason, and the health of each subscribed content topic."""
+        return self._read(StatusReply, await self._ask(methods.STATUS, timeout=timeout, repeat=True))
+
+    async def node_info(
+        self, ids: Iterable[str] | None = None, *, timeout: float = DEFAULT_TIMEOUT
+    ) -> dict[str, object]:
+        """Facts about the node: Version, Metrics, MyMultiaddresses, MyENR, MyPeerId, MyBoundPorts,
+        MaxMessageSize."""
+        body = {} if ids is None else {"ids": list(ids)}
+        reply = await self._ask(methods.NODE_INFO, body, timeout=timeout, repeat=True)
+        return self._read(methods.NodeInfoReply, reply).info
+
+    async def forget(self, name: str, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+        """Delete a named app of the same user: its stream, its subscriptions, its position."""
+        await self._ask(methods.FORGET, {"name": name}, timeout=timeout)
+
+    async def _ask(
+        self,
+        method: str,
+        body: dict[str, Any] | None = None,
+        blobs: list[bytes] | None = None,
+        *,
+        timeout: float,
+        repeat: bool = False,
+    ) -> Reply:
+        """One request. `repeat`: doing it twice is doing it once, so a lost connection is no reason to give
+        up."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        while True:
+            self._check_open()
+            with public_errors():
+                try:
+                    remaining = max(0.0, deadline - loop.time())
+                    return await self._session.connection.request(
+                        method, body, blobs or (), timeout=remaining
+                    )
+                except IpcError as error:
+                    self._check_open()  # our own end is the better reason
+                    again = repeat and error.code is ErrorCode.PEER_RESTARTED
+                    if not again or loop.time() >= deadline:
+                        raise
+
+    def _check_open(self) -> None:
+        if self._session.taken_over:
+            raise ConflictError(ErrorCode.CONFLICT, "another connection has taken over this app's name")
+        if self._session.closed:
+            raise ClosedError
+
+    @staticmethod
+    def _read(kind: type[B], reply: Reply) -> B:
+        with public_errors():
+            return kind.from_body(reply.body)
+
+    # -- events ----------------------------------------------------------------------------------------------
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self
+
+    async def __anext__(self) -> Event:
+        event = await self._session.consumer.next()
+        if event is None:
+            raise StopAsyncIteration
+        return event
+
+    async def next_event(self, timeout: float | None = None) -> Event:
+        """The next event. Asking for it says that the one before it is handled.
+
+        Raises `DeadlineError` when there is none within `timeout` seconds, `ClosedError` when none can come
+        any more.
+        """
+        try:
+            async with asyncio.timeout(timeout):
+                event = await self._session.consumer.next()
+        except TimeoutError:
+            with public_errors():
+                raise IpcError(ErrorCode.DEADLINE_EXCEEDED, f"no event within {timeout:g} s") from None
+        if event is None:
+            raise ClosedError
+        return event
+
+    @overload
+    def on(self, kind: type[E]) -> Callable[[Callback[E]], Callback[E]]: ...
+    @overload
+    def on(self, kind: type[E], callback: Callback[E]) -> Callable[[], None]: ...
+    def on(self, kind: type[E], callback: Callback[E] | None = None) -> Any:
+        """Call a function, plain or async, with each event of a class.
+
+            remove = client.on(MessageReceived, handle)
+
+            @client.on(ConnectionStatusChange)
+            async def changed(event): ...
+
+        Callbacks run one after another, in the events' order; an async one is awaited, so a slow one makes
+        the stream wait, within the credit. While nobody iterates they run in the background and events
+        without a callback are passed over; once somebody iterates, they run as part of the iteration, which
+        gets the other events. What one raises goes to the loop's exception handler; the event counts as
+        handled.
+        """
+        if callback is None:
+
+            def decorate(function: Callback[E]) -> Callback[E]:
+                self._session.consumer.add(kind, function)
+                return function
+
+            return decorate
+        return self._session.consumer.add(kind, callback)
+
+
+def _as_topics(topics: str | Iterable[str]) -> list[str]:
+    """A single content topic is meant as one, not as its characters."""
+    return [topics] if isinstance(topics, str) else list(topics)
