@@ -53,16 +53,21 @@ def decode(peer_id: PeerIdText, body: bytes) -> PeerIdentity:
         message.ParseFromString(body)
     except DecodeError:
         raise ProtocolViolation("identify: not a protobuf message") from None
-    except UnicodeDecodeError:
-        raise ProtocolViolation("identify: text is not UTF-8") from None
     known = (addresses.from_bytes(raw) for raw in message.listen_addrs[:MAX_ADDRESSES])
     return PeerIdentity(
         peer_id=peer_id,
-        agent=message.agent_version[:MAX_TEXT],
-        protocols=tuple(dict.fromkeys(p for p in message.protocols[:MAX_PROTOCOLS] if len(p) <= MAX_TEXT)),
+        agent=_text(message.agent_version)[:MAX_TEXT],
+        protocols=tuple(
+            dict.fromkeys(_text(p) for p in message.protocols[:MAX_PROTOCOLS] if len(p) <= MAX_TEXT)
+        ),
         listen_addresses=tuple(address for address in known if address is not None),
         observed_address=addresses.from_bytes(message.observed_addr) if message.observed_addr else None,
     )
+
+
+def _text(value: str | bytes) -> str:
+    """The protobuf runtime hands out bytes, whatever it declares, where a peer wrote what is not UTF-8."""
+    return value if isinstance(value, str) else value.decode(errors="replace")
 
 
 async def read(stream: Duplex, peer_id: PeerIdText) -> PeerIdentity:

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import pytest
+
+from kernel_proc.p2p import addresses
+from kernel_proc.p2p.api import BadAddress
+
+PEER = "16Uiu2HAmTUbnxLGT9JvV6mu9oPyDjqHK4Phs1VDJNUgESgNSkuby"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "host", "port", "websocket", "peer"),
+    [
+        ("/ip4/127.0.0.1/tcp/60000", "ip4", "127.0.0.1", 60000, False, None),
+        (f"/ip4/10.0.0.1/tcp/1/ws/p2p/{PEER}", "ip4", "10.0.0.1", 1, True, PEER),
+        (f"/dns4/node.example.org/tcp/30303/p2p/{PEER}", "dns4", "node.example.org", 30303, False, PEER),
+        ("/ip6/::1/tcp/0", "ip6", "::1", 0, False, None),
+    ],
+)
+def test_parse(text: str, kind: str, host: str, port: int, websocket: bool, peer: str | None) -> None:
+    endpoint = addresses.parse(text)
+    assert (endpoint.kind, endpoint.host, endpoint.port, endpoint.websocket) == (kind, host, port, websocket)
+    assert (endpoint.peer_id.to_base58() if endpoint.peer_id else None) == peer
+    assert text.startswith(endpoint.text())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "nonsense",
+        "/ip4/300.0.0.1/tcp/1",
+        "/ip4/127.0.0.1/udp/1/quic-v1",
+        "/ip4/127.0.0.1",
+        "/ip4/127.0.0.1/tcp/70000",
+        "/ip4/127.0.0.1/tcp/1/tls/ws",
+        "/ip4/127.0.0.1/tcp/1/p2p/notapeer",
+        f"/ip4/127.0.0.1/tcp/1/p2p/{PEER}/p2p-circuit",
+    ],
+)
+def test_what_cannot_be_dialled_is_a_bad_address(text: str) -> None:
+    with pytest.raises(BadAddress):
+        addresses.parse(text)
+
+
+def test_binary_form_goes_both_ways_and_garbage_is_none() -> None:
+    text = "/ip4/127.0.0.1/tcp/61108/ws"
+    assert addresses.from_bytes(addresses.to_bytes(text)) == text
+    assert addresses.from_bytes(b"\xff\xff\xff") is None
+
+
+def test_sockets_addresses_are_shown_plainly() -> None:
+    assert (
+        addresses.from_sockaddr(("::ffff:10.1.2.3", 5, 0, 0), websocket=True).text()
+        == "/ip4/10.1.2.3/tcp/5/ws"
+    )
+    assert addresses.from_sockaddr(("fe80::1%eth0", 5, 0, 2), websocket=False).text() == "/ip6/fe80::1/tcp/5"
+
+
+def test_one_ipv6_host_commands_a_whole_64() -> None:
+    assert addresses.ip_group("2001:db8:1:2:3::4") == addresses.ip_group("2001:db8:1:2:ffff::1")
+    assert addresses.ip_group("2001:db8:1:2::1") != addresses.ip_group("2001:db8:1:3::1")
+    assert addresses.ip_group("10.0.0.1") != addresses.ip_group("10.0.0.2")
+
+
+def test_a_wildcard_is_advertised_as_real_addresses() -> None:
+    assert addresses.reachable_forms(addresses.parse("/ip4/127.0.0.1/tcp/9")) == ["/ip4/127.0.0.1/tcp/9"]
+    forms = addresses.reachable_forms(addresses.parse("/ip4/0.0.0.0/tcp/9/ws"))
+    assert "/ip4/127.0.0.1/tcp/9/ws" in forms
+    assert not any("0.0.0.0" in form for form in forms)

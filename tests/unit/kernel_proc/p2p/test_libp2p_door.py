@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kernel_proc.p2p._libp2p import REQUIRED_VERSION, WrongLibp2pVersionError, check_version
+
+ROOT = Path(__file__).parents[4]
+
+PROBE = """
+import logging, os, sys, threading
+root = logging.getLogger()
+marker = logging.NullHandler()
+root.addHandler(marker)
+root.setLevel(logging.ERROR)
+import kernel_proc.p2p.host
+library = logging.getLogger("libp2p")
+assert root.handlers == [marker] and root.level == logging.ERROR, root.handlers
+assert library.handlers == [] and library.propagate
+assert threading.active_count() == 1, threading.enumerate()
+assert os.environ["LIBP2P_DEBUG"] == "DEBUG"
+print("untouched")
+"""
+
+
+def test_another_release_is_refused_with_a_clear_error() -> None:
+    check_version(REQUIRED_VERSION)
+    with pytest.raises(WrongLibp2pVersionError, match=r"py-libp2p 0\.8\.1 is required, 0\.8\.2 is installed"):
+        check_version("0.8.2")
+
+
+def test_importing_leaves_logging_files_and_threads_alone(tmp_path: Path) -> None:
+    environment = {"LIBP2P_DEBUG": "DEBUG", "TMPDIR": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", PROBE], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "untouched\n"
+    assert done.stderr == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_interface_can_be_imported_without_libp2p() -> None:
+    probe = "import sys, kernel_proc.p2p.api; assert 'libp2p' not in sys.modules"
+    subprocess.run([sys.executable, "-c", probe], env={"PYTHONPATH": str(ROOT)}, check=True)
