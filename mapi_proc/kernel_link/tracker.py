@@ -15,10 +15,9 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Final, NamedTuple
 
-__all__ = ["Live", "Missed", "Position", "StreamTracker", "uncovered"]
+from ipc_schema.streams.coverage import Interval, holes
 
-Interval = tuple[int, int | None]
-"""Covered from, to (ns); None = still."""
+__all__ = ["Live", "Missed", "Position", "StreamTracker", "uncovered"]
 
 
 class Live(Enum):
@@ -51,21 +50,7 @@ class Position(NamedTuple):
 
 def uncovered(coverage: Sequence[Interval], from_ns: int, to_ns: int) -> list[tuple[int, int | None]]:
     """The holes of `coverage` within from_ns … to_ns; a hole that lasts until `to_ns` ends with None."""
-    holes: list[tuple[int, int | None]] = []
-    at = from_ns
-    for start, end in coverage:
-        if end is not None and end <= at:
-            continue
-        if start >= to_ns:
-            break
-        if start > at:
-            holes.append((at, start))
-        if end is None or end >= to_ns:
-            return holes
-        at = max(at, end)
-    if at < to_ns:
-        holes.append((at, None))
-    return holes
+    return [(start, None if end == to_ns else end) for start, end in holes(coverage, from_ns, to_ns)]
 
 
 _NO_MESH: Final = "no mesh peers"

@@ -63,7 +63,7 @@ class SendLoop:
         self._in_flight = in_flight
         self._max_tasks = max_tasks
         self._max_bytes = max_bytes
-        self._tasks: dict[tuple[str, bytes], SendTask] = {}
+        self._tasks: dict[tuple[bytes, bytes], SendTask] = {}
         self._bytes = 0
         self._due: list[tuple[float, int, SendTask]] = []
         self._order = 0
@@ -94,7 +94,7 @@ class SendLoop:
 
     def accept(self, task: SendTask) -> None:
         """Take over a send that is on disk (or need not be). Its bounds were checked with `check_room`."""
-        self._tasks[task.app, task.request_id] = task
+        self._tasks[task.scope, task.request_id] = task
         self._bytes += len(task.payload)
         self._schedule(task)
 
@@ -178,6 +178,6 @@ class SendLoop:
             self._schedule(task)
 
     def _finish(self, task: SendTask) -> None:
-        if self._tasks.pop((task.app, task.request_id), None) is not None:
+        if self._tasks.pop((task.scope, task.request_id), None) is not None:
             self._bytes -= len(task.payload)
         self._store.finished(task)

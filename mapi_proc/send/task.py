@@ -16,7 +16,7 @@ that was never attempted (no kernel) waits without an end.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import Enum
 from typing import Final, NamedTuple
 
 __all__ = [
@@ -44,14 +44,14 @@ BACKOFF_START: Final = 1.0
 BACKOFF_CAP: Final = 5.0
 
 
-class State(IntEnum):
-    """Numbers are what the database holds; they are never reused."""
+class State(Enum):
+    """Where a send stands; see the picture above."""
 
-    PARKED = 0
-    ATTEMPTED = 1
-    RETRY = 2
-    PROPAGATED = 3
-    FAILED = 4
+    PARKED = "parked"
+    ATTEMPTED = "attempted"
+    RETRY = "retry"
+    PROPAGATED = "propagated"
+    FAILED = "failed"
 
     @property
     def final(self) -> bool:
@@ -89,12 +89,15 @@ class SendTask:
     """One accepted send."""
 
     request_id: bytes
-    app: str
+    scope: bytes
+    """Stream id of the app it belongs to: request ids are unique in it."""
     content_topic: str
     shard: int
     payload: bytes
     meta: bytes
     ephemeral: bool
+    entry_id: int = 0
+    """Its row in the database."""
     state: State = State.PARKED
     timestamp: int = 0
     """ns; 0 until the first attempt."""

@@ -3,7 +3,6 @@
 from mapi_proc.subscriptions.auto import AutoSubscribe, NeverSubscribe, SubscribeOnFirstSend
 from mapi_proc.subscriptions.table import (
     ALREADY_UNSUBSCRIBED,
-    MAX_CONTENT_TOPIC_BYTES,
     Change,
     Route,
     SubscriptionTable,
@@ -11,7 +10,6 @@ from mapi_proc.subscriptions.table import (
 
 __all__ = [
     "ALREADY_UNSUBSCRIBED",
-    "MAX_CONTENT_TOPIC_BYTES",
     "AutoSubscribe",
     "Change",
     "NeverSubscribe",

@@ -21,6 +21,10 @@ class AutoSubscribe(Protocol):
         """The app unsubscribed the topic itself; it may not want to be subscribed again by its next send."""
         ...
 
+    def forget(self, app: str) -> None:
+        """The app is gone."""
+        ...
+
 
 class SubscribeOnFirstSend:
     """The default: the first send on a topic subscribes, and an app that then unsubscribes is left alone."""
@@ -46,4 +50,7 @@ class NeverSubscribe:
         return False
 
     def unsubscribed(self, app: str, content_topic: str) -> None:
+        pass
+
+    def forget(self, app: str) -> None:
         pass

@@ -7,30 +7,42 @@ app wants any topic on it. Pure: the caller persists, leases shards and tells ap
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 from ipc_schema.topics import TopicError
 
-__all__ = ["ALREADY_UNSUBSCRIBED", "MAX_CONTENT_TOPIC_BYTES", "Change", "Route", "SubscriptionTable"]
-
-MAX_CONTENT_TOPIC_BYTES: Final = 256
-"""Longest content topic an app may use, in UTF-8 bytes: the payload limit given in hello counts on it."""
+__all__ = ["ALREADY_UNSUBSCRIBED", "Change", "Route", "SubscriptionTable"]
 
 ALREADY_UNSUBSCRIBED: Final = "already unsubscribed"
 
-S = TypeVar("S", bound=Hashable)
+
+class Subscriber(Hashable, Protocol):
+    """Who subscribes: an app's stream. `durable`: what it gets is written to disk."""
+
+    @property
+    def durable(self) -> bool: ...
+
+
+S = TypeVar("S", bound=Subscriber)
 
 
 class Route(Generic[S]):
     """Where the messages of one content topic go. `subscribers` is replaced, never changed in place, so a
     reader may keep iterating the one it got."""
 
-    __slots__ = ("shard", "subscribers", "topic")
+    __slots__ = ("durable", "shard", "subscribers", "topic")
 
     def __init__(self, topic: str, shard: int) -> None:
         self.topic = topic
         self.shard = shard
         self.subscribers: tuple[S, ...] = ()
+        self.durable = False
+        """Whether any subscriber is durable."""
+
+    def set(self, subscribers: tuple[S, ...]) -> None:
+        """Replace the subscribers."""
+        self.subscribers = subscribers
+        self.durable = any(subscriber.durable for subscriber in subscribers)
 
 
 class Change(NamedTuple):
@@ -80,8 +92,6 @@ class SubscriptionTable(Generic[S]):
 
     def resolve(self, topic: str) -> int:
         """The shard of a content topic. Raises TopicError with the text for the app."""
-        if len(topic.encode("utf-8", "surrogatepass")) > MAX_CONTENT_TOPIC_BYTES:
-            raise TopicError(f"content topic is longer than {MAX_CONTENT_TOPIC_BYTES} bytes")
         return self._shard_of(topic)
 
     def subscribe(self, subscriber: S, topics: Iterable[str]) -> Change:
@@ -106,7 +116,7 @@ class SubscriptionTable(Generic[S]):
                 if not on_shard:
                     change.shards_gained.add(shard)
                 on_shard.add(topic)
-            route.subscribers = (*route.subscribers, subscriber)
+            route.set((*route.subscribers, subscriber))
             own.add(topic)
             change.changed.append(topic)
         if own:
@@ -124,7 +134,7 @@ class SubscriptionTable(Generic[S]):
             own.discard(topic)
             change.changed.append(topic)
             route = self.routes[topic]
-            route.subscribers = tuple(s for s in route.subscribers if s != subscriber)
+            route.set(tuple(s for s in route.subscribers if s != subscriber))
             if route.subscribers:
                 continue
             del self.routes[topic]

@@ -59,7 +59,7 @@ class Clock:
 
 
 def task(number: int = 0) -> SendTask:
-    return SendTask(number.to_bytes(16), "app", "/a/1/b/proto", 0, b"payload", b"", False)
+    return SendTask(number.to_bytes(16), b"app", "/a/1/b/proto", 0, b"payload", b"", False)
 
 
 @asynccontextmanager

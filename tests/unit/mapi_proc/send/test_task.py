@@ -23,7 +23,7 @@ from mapi_proc.send.task import (
 
 
 def task() -> SendTask:
-    return SendTask(b"r" * 16, "app", "/a/1/b/proto", 0, b"hello", b"", False)
+    return SendTask(b"r" * 16, b"app", "/a/1/b/proto", 0, b"hello", b"", False)
 
 
 def test_published_to_a_peer_is_propagated() -> None:

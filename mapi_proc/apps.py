@@ -1,0 +1,81 @@
+"""The apps that MAPI serves: named ones, which outlive their connection, and ephemeral ones, which do not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from mapi_proc.streams import AppStream
+
+__all__ = ["App", "AppRegistry", "Connection"]
+
+
+class Connection(Protocol):
+    """An app's live connection."""
+
+    def send(self, header: bytes, payload: bytes, /) -> bool:
+        """Send one event. False: not taken now."""
+        ...
+
+    def taken_over(self, header: bytes, /) -> None:
+        """Another connection has the name now: tell, and forget this one."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class App:
+    """One app. `app_id` is 0 for an ephemeral one; `uid` None where the system did not tell (tcp)."""
+
+    name: str
+    uid: int | None
+    stream: AppStream
+    app_id: int = 0
+    last_seen: int = 0
+    """ns; what is on disk of it may be older."""
+    connection: Connection | None = None
+    opening: bool = False
+    """Its record is on the way to the disk: nobody may have it yet."""
+
+    @property
+    def durable(self) -> bool:
+        return self.stream.durable
+
+
+class AppRegistry:
+    """All apps by name and by stream."""
+
+    def __init__(self) -> None:
+        self._by_name: dict[str, App] = {}
+        self._by_stream: dict[bytes, App] = {}
+
+    def __len__(self) -> int:
+        return len(self._by_name)
+
+    def __iter__(self) -> Iterator[App]:
+        return iter(tuple(self._by_name.values()))
+
+    def named(self, name: str) -> App | None:
+        return self._by_name.get(name)
+
+    def of_stream(self, stream: AppStream) -> App:
+        """The app whose stream this is. Raises KeyError."""
+        return self._by_stream[stream.stream_id]
+
+    def find_stream(self, stream_id: bytes) -> AppStream | None:
+        """The stream of that id, None when its app is gone."""
+        app = self._by_stream.get(stream_id)
+        return app.stream if app is not None else None
+
+    def add(self, app: App) -> None:
+        self._by_name[app.name] = app
+        self._by_stream[app.stream.stream_id] = app
+
+    def remove(self, app: App) -> None:
+        self._by_name.pop(app.name, None)
+        self._by_stream.pop(app.stream.stream_id, None)
+
+    @property
+    def connected(self) -> Iterator[App]:
+        """Apps with a live connection."""
+        return (app for app in self if app.connection is not None)

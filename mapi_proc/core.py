@@ -1,0 +1,566 @@
+"""The Messaging API itself: apps, subscriptions, sends, what arrives and what is told, on one database and
+one kernel.
+
+No sockets for apps here (`mapi_proc.ipc`) and no process (`mapi_proc.api`): this is what both work on. All
+calls come on one asyncio loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+from ipc_schema.config.mapi import MapiConfig
+from ipc_schema.config.options import ConfigError
+from ipc_schema.errors import ErrorCode, IpcError
+from ipc_schema.hello import NetworkInfo
+from ipc_schema.kernel.events import MessageEvent, parse_stream
+from ipc_schema.kernel.methods import NODE_INFO, KernelHello, NodeInfoReply, NodeInfoRequest
+from ipc_schema.kernel.records import NodeHealth
+from ipc_schema.mapi.events import AppEventKind, pack_fields
+from ipc_schema.mapi.methods import SendRequest, StatusReply
+from ipc_schema.names import check_name
+from mapi_proc.apps import App, AppRegistry, Connection
+from mapi_proc.database import (
+    AppRecord,
+    Batch,
+    Database,
+    DatabaseBusyError,
+    DatabaseClosedError,
+    JournalExtent,
+    OutboxEntry,
+)
+from mapi_proc.health import HealthTransition, NodeFacts, TopicHealth
+from mapi_proc.kernel_link.link import KernelLink
+from mapi_proc.kernel_link.tracker import Missed, Position
+from mapi_proc.network import NETWORK_NOTE, Network
+from mapi_proc.receive.dedup import Dedup
+from mapi_proc.receive.receiver import Receiver
+from mapi_proc.send.service import SendService
+from mapi_proc.streams import (
+    AckRefusedError,
+    AppStream,
+    CacheBudget,
+    DurableLimits,
+    DurableStream,
+    EphemeralLimits,
+    EphemeralStream,
+)
+from mapi_proc.subscriptions import AutoSubscribe, NeverSubscribe, SubscribeOnFirstSend, SubscriptionTable
+from mapi_proc.turn import Turn
+
+__all__ = ["Core"]
+
+log = logging.getLogger(__name__)
+
+_LEASE_WAIT_S: Final = 2.0
+_UPKEEP_S: Final = 5.0
+_RELAY: Final = "Relay"
+_SECOND: Final = 1_000_000_000
+
+
+class Core:
+    """See the module's text. `await Core.open(…)`, `await run()` until cancelled, `await close()`."""
+
+    def __init__(
+        self,
+        config: MapiConfig,
+        database: Database,
+        *,
+        auto_subscribe: AutoSubscribe | None = None,
+        now_ns: Callable[[], int] = time.time_ns,
+        on_fatal: Callable[[Exception], None],
+    ) -> None:
+        """Use `Core.open`."""
+        self.config = config
+        self.database = database
+        self.apps = AppRegistry()
+        self.health = HealthTransition()
+        self.missed_ranges = 0
+        self.now_ns = now_ns
+        self._loop = asyncio.get_running_loop()
+        self._on_fatal = on_fatal
+        if auto_subscribe is None:
+            auto_subscribe = SubscribeOnFirstSend() if config.auto_subscribe else NeverSubscribe()
+        self.auto_subscribe = auto_subscribe
+        self._network: Network | None = None
+        self._network_known = asyncio.Event()
+        self._positions: dict[str, Position] = {}
+        self._saved_topics: dict[App, list[str]] = {}
+        self._saved_sends: list[OutboxEntry] = []
+        self._next_app_id = 1
+        self._budget = CacheBudget()
+        self._settle_timer: asyncio.TimerHandle | None = None
+        self._closing = False
+        self._opening: dict[str, asyncio.Future[None]] = {}
+        self.turn = Turn(database, self._cluster, self._position_of, self._turn_failed, now_ns)
+        self.table: SubscriptionTable[AppStream] = SubscriptionTable(_no_network, max_topics=0)
+
+    @classmethod
+    async def open(
+        cls,
+        config: MapiConfig,
+        *,
+        auto_subscribe: AutoSubscribe | None = None,
+        on_fatal: Callable[[Exception], None],
+    ) -> Core:
+        """Open the database and take up what it holds. Raises DatabaseError, OSError."""
+        database = await Database.open(Path(config.data_dir) / "mapi.sqlite3")
+        try:
+            core = cls(config, database, auto_subscribe=auto_subscribe, on_fatal=on_fatal)
+            await core._load()
+        except BaseException:
+            await database.close()
+            raise
+        return core
+
+    async def _load(self) -> None:
+        snapshot = await self.database.load()
+        self._next_app_id = snapshot.next_app_id
+        self.dedup = Dedup(loaded=snapshot.hashes)
+        self.receiver = Receiver(self.table.routes, self.dedup, self.turn, self.now_ns)
+        for position in snapshot.positions.values():
+            self._positions[position.stream] = Position(
+                position.instance, position.epoch, position.seq, position.good_moment
+            )
+        for record in snapshot.apps:
+            stream = self._durable_stream(record, snapshot.extents.get(record.app_id, ()))
+            app = App(record.name, record.uid, stream, record.app_id, record.last_seen)
+            self.apps.add(app)
+            self._saved_topics[app] = snapshot.subscriptions.get(record.app_id, [])
+        self._saved_sends = snapshot.outbox
+        requests, control = self.config.kernel.requests, self.config.kernel.control
+        self.link = KernelLink(
+            requests,
+            control,
+            f"mapi-{self.database.database_id.hex()}",
+            self,
+            wall_clock_ns=self.now_ns,
+        )
+        self.turn.source = self.link
+        self.sends = SendService(
+            self.database,
+            self.turn,
+            self.link,
+            lambda: self.network,
+            self.apps.find_stream,
+            clock=time.monotonic,
+            now_ns=self.now_ns,
+            jitter=random.random,
+            window=self.config.send_window,
+            max_tasks=self.config.outbox_max_messages,
+            max_bytes=self.config.outbox_max_bytes,
+            next_entry_id=snapshot.next_entry_id,
+        )
+        note = snapshot.notes.get(NETWORK_NOTE)
+        network = Network.from_note(note) if note is not None else None
+        if network is not None and self._contradiction(network.info) is None:
+            self._adopt(network)
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.link.run(), name="kernel-link")
+            group.create_task(self.sends.loop.run(), name="send-loop")
+            group.create_task(self._upkeep(), name="upkeep")
+
+    async def close(self) -> None:
+        """Store what is open and close; may be called again."""
+        self._closing = True
+        if self._settle_timer is not None:
+            self._settle_timer.cancel()
+        await self.link.close()
+        for shard in self.table.shards:
+            if any(stream.durable for stream in self.table.subscribers_on(shard)):
+                self.turn.moved(shard)
+        now = self.now_ns()
+        for app in self.apps.connected:
+            if app.durable:
+                self.turn.batch.app_seen(app.app_id, now)
+        self.turn.flush()
+        await self.database.close()
+
+    # -- the network -------------------------------------------------------------------------------------
+
+    @property
+    def network(self) -> Network:
+        """The network that the node is on. Raises `not_ready` until a kernel has told it once."""
+        if self._network is None:
+            raise IpcError(ErrorCode.NOT_READY, "the kernel has not been reached yet", retry_after_ms=200)
+        return self._network
+
+    @property
+    def network_known(self) -> asyncio.Event:
+        return self._network_known
+
+    def _cluster(self) -> int:
+        return self.network.info.cluster
+
+    def _contradiction(self, info: NetworkInfo) -> ConfigError | None:
+        try:
+            self.config.check_network(info)
+        except ConfigError as error:
+            return error
+        return None
+
+    def _adopt(self, network: Network) -> None:
+        """Begin to work on a network: the first one known, or another than before."""
+        previous, self._network = self._network, network
+        topics = self._saved_topics or {
+            app: self.table.topics_of(app.stream) for app in self.apps if self.table.topics_of(app.stream)
+        }
+        self._saved_topics = {}
+        if previous is not None:
+            log.warning("the kernel is on another network than before; shards are worked out anew")
+            self.link.unwant(self.table.shards)
+        self.table = SubscriptionTable(network.shard_of, max_topics=self.config.max_topics_per_app)
+        self.receiver.routes = self.table.routes
+        for app, wanted in topics.items():
+            errors = self.table.subscribe(app.stream, wanted).errors
+            for topic, error in errors.items():
+                log.warning("app %s: subscription to %r cannot be kept: %s", app.name, topic, error)
+        self._want(self.table.shards)
+        if self._saved_sends:
+            saved, self._saved_sends = self._saved_sends, []
+            self.sends.resume(saved)
+        self._network_known.set()
+
+    def _want(self, shards: Iterable[int]) -> None:
+        positions: dict[int, Position] = {}
+        for name, position in self._positions.items():
+            cluster, shard = parse_stream(name)
+            if cluster == self._cluster():
+                positions[shard] = position
+        self._positions = {}
+        self.link.want(shards, positions)
+        self._facts_changed()
+
+    def _position_of(self, shard: int) -> Position | None:
+        tracker = self.link.tracker(shard)
+        return tracker.position if tracker is not None else None
+
+    # -- from the kernel link ----------------------------------------------------------------------------
+
+    def kernel_up(self, hello: KernelHello) -> None:
+        """The kernel's hello; refuses a kernel on a network that contradicts the configuration."""
+        refusal = self._contradiction(hello.network)
+        if refusal is not None:
+            raise IpcError(ErrorCode.BAD_REQUEST, str(refusal))
+        if self._network is None or self._network.info != hello.network:
+            network = Network(hello.network)
+            self._adopt(network)
+            self.turn.batch.note(NETWORK_NOTE, network.to_note())
+        log.info("kernel is up: %s", hello.server)
+        self._update_facts(NodeFacts(kernel_up=True))
+        self.sends.loop.set_online(True)
+
+    def kernel_down(self, reason: str) -> None:
+        """The kernel does not answer."""
+        log.warning("kernel is down: %s", reason)
+        self.sends.loop.set_online(False)
+        self._update_facts(NodeFacts(kernel_up=False, kernel_reason=reason))
+
+    def kernel_health(self, health: NodeHealth) -> None:
+        """What the kernel reports of itself."""
+        relay = next((p.strength for p in health.protocols if p.name == _RELAY), 0)
+        mesh = {shard.shard: shard.mesh_peers for shard in health.shards}
+        before = self.health.facts
+        self._update_facts(NodeFacts(kernel_up=self.link.up, relay_peers=relay, mesh_peers=mesh))
+        if relay > before.relay_peers or any(
+            n and not (before.mesh_peers or {}).get(s) for s, n in mesh.items()
+        ):
+            self.sends.loop.wake()
+
+    def message(self, shard: int, event: MessageEvent, payload: bytes) -> None:
+        """A message in order."""
+        self.receiver.message(shard, event, payload)
+
+    def missed(self, shard: int, missed: Missed) -> None:
+        """Messages of this time may be missing: nothing can recover them in this version, so every app is
+        told.
+        """
+        self.missed_ranges += 1
+        now = self.now_ns()
+        log.info("shard %d: messages may be missing (%s)", shard, missed.reason)
+        for stream, topics in self.table.subscribers_on(shard).items():
+            fields = pack_fields(topics, missed.from_ns, missed.to_ns, missed.reason)
+            stream.append(AppEventKind.MESSAGES_MISSED, now, fields, b"", self.turn.batch)
+
+    def position(self, shard: int, position: Position) -> None:  # noqa: ARG002 (read again when it is stored)
+        """The stream's position moved without a message."""
+        if any(stream.durable for stream in self.table.subscribers_on(shard)):
+            self.turn.moved(shard)
+
+    # -- status ------------------------------------------------------------------------------------------
+
+    def _facts_changed(self) -> None:
+        self._update_facts(self.health.facts)
+
+    def _update_facts(self, facts: NodeFacts) -> None:
+        self.health.update(facts, frozenset(self.table.shards), self._loop.time())
+        if self.health.settle_at is not None and self._settle_timer is None and not self._closing:
+            self._settle_timer = self._loop.call_at(self.health.settle_at, self._settle)
+
+    def _settle(self) -> None:
+        self._settle_timer = None
+        connection, shards = self.health.settle(self._loop.time())
+        now = self.now_ns()
+        for app in self.apps.connected:
+            if connection is not None:
+                fields = pack_fields(str(connection.status), connection.reason)
+                self._tell(app, AppEventKind.CONNECTION_STATUS_CHANGE, now, fields)
+            for shard, health in shards.items():
+                topics = self.table.topics_on(shard)
+                for topic in sorted(topics):
+                    if self.table.has(app.stream, topic):
+                        self._tell_health(app, topic, health, now)
+        if self.health.settle_at is not None:
+            self._update_facts(self.health.facts)
+
+    def _tell(self, app: App, kind: AppEventKind, now: int, fields: bytes) -> None:
+        app.stream.append(kind, now, fields, b"", self.turn.batch)
+
+    def _tell_health(self, app: App, topic: str, health: TopicHealth, now: int) -> None:
+        self._tell(app, AppEventKind.CONTENT_TOPIC_HEALTH_CHANGE, now, pack_fields(topic, str(health)))
+
+    def status(self, app: App | None) -> StatusReply:
+        """The status as an app sees it; None: of all topics."""
+        connection = self.health.connection()
+        topics = self.table.topics_of(app.stream) if app is not None else sorted(self.table.routes)
+        routes = self.table.routes
+        return StatusReply(
+            connection=str(connection.status),
+            reason=connection.reason,
+            resyncing=self.link.resyncing,
+            topics={topic: str(self.health.shard(routes[topic].shard)) for topic in topics},
+        )
+
+    # -- apps --------------------------------------------------------------------------------------------
+
+    def _durable_stream(self, record: AppRecord, extents: Sequence[JournalExtent]) -> DurableStream:
+        limits = DurableLimits(
+            max_bytes=self.config.journal_max_bytes, max_age=int(self.config.journal_max_age * _SECOND)
+        )
+        return DurableStream(
+            record,
+            extents,
+            self.database.read_page,
+            self._loop.call_soon,
+            limits=limits,
+            budget=self._budget,
+        )
+
+    async def open_app(self, name: str | None, uid: int | None) -> App:
+        """The app of this name (made on disk if it is new), or a new ephemeral one. Raises IpcError."""
+        if name is None:
+            return self._open_ephemeral(uid)
+        check_name(name)
+        while name in self._opening:
+            await asyncio.shield(self._opening[name])
+        app = self.apps.named(name)
+        if app is not None:
+            self._check_owner(app, uid)
+            return app
+        self._check_room()
+        record = AppRecord(
+            app_id=self._next_app_id,
+            name=name,
+            uid=-1 if uid is None else uid,
+            stream_id=os.urandom(16),
+            created=self.now_ns(),
+            last_seen=self.now_ns(),
+        )
+        self._next_app_id += 1
+        done = self._opening[name] = self._loop.create_future()
+        try:
+            batch = self.database.batch()
+            batch.create_app(record)
+            await self._commit(batch)
+            app = App(name, uid, self._durable_stream(record, ()), record.app_id, record.last_seen)
+            self.apps.add(app)
+        finally:
+            del self._opening[name]
+            done.set_result(None)
+        return app
+
+    def _open_ephemeral(self, uid: int | None) -> App:
+        self._check_room()
+        limits = EphemeralLimits(
+            max_bytes=self.config.ephemeral_max_bytes, max_events=self.config.ephemeral_max_events
+        )
+        stream = EphemeralStream(os.urandom(16), self._loop.call_soon, limits)
+        app = App(f"ephemeral-{stream.stream_id.hex()[:16]}", uid, stream)
+        self.apps.add(app)
+        return app
+
+    def _check_room(self) -> None:
+        if len(self.apps) >= self.config.max_apps:
+            raise IpcError(
+                ErrorCode.BUSY, f"{self.config.max_apps} apps are known already", retry_after_ms=10_000
+            )
+
+    @staticmethod
+    def _check_owner(app: App, uid: int | None) -> None:
+        if app.uid is not None and app.uid >= 0 and uid is not None and app.uid != uid:
+            raise IpcError(ErrorCode.UNAUTHORISED, f"the name {app.name} belongs to another user")
+
+    def attach(self, app: App, connection: Connection, credit: int, *, takeover: bool) -> None:
+        """Give an app its connection. Raises `conflict` when it has a live one and `takeover` is not said."""
+        if app.connection is not None and app.connection is not connection:
+            if not takeover:
+                raise IpcError(ErrorCode.CONFLICT, f"the name {app.name} has a live connection")
+            app.connection.taken_over(app.stream.taken_over(self.now_ns()))
+        app.connection = connection
+        app.stream.attach(connection.send, credit)
+
+    def detach(self, app: App, connection: Connection) -> None:
+        """The connection is gone. An ephemeral app goes with it; its accepted sends do not."""
+        if app.connection is not connection:
+            return
+        app.connection = None
+        app.stream.detach()
+        if app.durable:
+            app.last_seen = self.now_ns()
+            self.turn.batch.app_seen(app.app_id, app.last_seen)
+        else:
+            self._drop(app)
+
+    def _drop(self, app: App) -> None:
+        change = self.table.remove(app.stream)
+        self.link.unwant(change.shards_lost)
+        self.apps.remove(app)
+        self.auto_subscribe.forget(app.name)
+        if change.shards_lost:
+            self._facts_changed()
+
+    async def forget(self, name: str, uid: int | None) -> None:
+        """End a named app: stream, subscriptions, position. Raises IpcError."""
+        app = self.apps.named(name)
+        if app is None or not app.durable:
+            raise IpcError(ErrorCode.BAD_REQUEST, f"no app is named {name}")
+        self._check_owner(app, uid)
+        if app.connection is not None:
+            raise IpcError(ErrorCode.CONFLICT, f"the name {name} has a live connection")
+        self._drop(app)
+        batch = self.database.batch()
+        batch.forget_app(app.app_id)
+        await self._commit(batch)
+
+    async def subscribe(self, app: App, topics: Iterable[str], *, wait: bool = True) -> dict[str, str]:
+        """Subscribe; returns the errors by topic. `wait`: until the kernel records the shards, if it is
+        there.
+        """
+        _ = self.network
+        self._check_disk()
+        change = self.table.subscribe(app.stream, topics)
+        if change.shards_gained:
+            self._want(change.shards_gained)
+        if change.changed:
+            now = self.now_ns()
+            for topic in change.changed:
+                shard = self.table.routes[topic].shard
+                if shard not in change.shards_gained:
+                    self._tell_health(app, topic, self.health.shard(shard), now)
+            if app.durable:
+                batch = self.database.batch()
+                batch.subscribe(app.app_id, change.changed)
+                await self._commit(batch)
+        if wait and change.shards_gained and self.link.up:
+            await self.link.wait_leased(change.shards_gained, _LEASE_WAIT_S)
+        return change.errors
+
+    async def unsubscribe(self, app: App, topics: Iterable[str]) -> dict[str, str]:
+        """Unsubscribe; returns the errors by topic."""
+        _ = self.network
+        self._check_disk()
+        change = self.table.unsubscribe(app.stream, topics)
+        for topic in change.changed:
+            self.auto_subscribe.unsubscribed(app.name, topic)
+        self.link.unwant(change.shards_lost)
+        if change.shards_lost:
+            self._facts_changed()
+        if change.changed and app.durable:
+            batch = self.database.batch()
+            batch.unsubscribe(app.app_id, change.changed)
+            await self._commit(batch)
+        return change.errors
+
+    async def ack(self, app: App, stream_id: bytes, seq: int) -> int:
+        """Everything up to `seq` is done with; returns the position when it is on disk. Raises IpcError."""
+        if stream_id != app.stream.stream_id:
+            raise IpcError(ErrorCode.CONFLICT, "that is not this app's stream")
+        self._check_disk()
+        batch = self.database.batch()
+        try:
+            acked = app.stream.ack(seq, batch)
+        except AckRefusedError as error:
+            raise IpcError(ErrorCode.BAD_REQUEST, f"ack: {error}") from error
+        if not batch.empty:
+            await self._commit(batch)
+        return acked
+
+    async def send(self, app: App, request: SendRequest, payload: bytes) -> bool:
+        """Accept a send; True when it is a repeat. Its fate follows in the app's stream. Raises IpcError."""
+        topic = request.content_topic
+        shard = self.sends.check(request, payload)
+        if self.auto_subscribe.wants(app.name, topic, self.table.has(app.stream, topic)):
+            errors = await self.subscribe(app, [topic], wait=False)
+            if errors:
+                raise IpcError(
+                    ErrorCode.BAD_REQUEST, f"Failed to auto-subscribe before sending: {errors[topic]}"
+                )
+        return await self.sends.accept(app.stream, request, payload, shard)
+
+    async def node_info(self, ids: tuple[str, ...] | None) -> dict[str, object]:
+        """The kernel's node information. Raises IpcError."""
+        reply = await self.link.request(NODE_INFO, NodeInfoRequest(ids=ids).to_body())
+        return NodeInfoReply.from_body(reply.body).info
+
+    # -- disk and upkeep ---------------------------------------------------------------------------------
+
+    def _check_disk(self) -> None:
+        if self.database.congested:
+            reason = self.database.state_reason or "the disk is behind"
+            raise IpcError(ErrorCode.BUSY, reason, retry_after_ms=200)
+
+    async def _commit(self, batch: Batch) -> None:
+        try:
+            await self.database.commit(batch)
+        except DatabaseBusyError as error:
+            raise IpcError(ErrorCode.BUSY, "the disk is behind", retry_after_ms=200) from error
+        except DatabaseClosedError as error:
+            raise IpcError(ErrorCode.NOT_READY, "shutting down") from error
+
+    def _turn_failed(self, error: Exception) -> None:
+        if not self._closing:
+            log.critical("a transaction could not be stored: %s", error)
+            self._on_fatal(error)
+
+    async def _upkeep(self) -> None:
+        """Age bounds of streams, memory of hashes, apps that stayed away too long."""
+        while True:
+            await asyncio.sleep(_UPKEEP_S)
+            if self.database.congested:
+                continue
+            now = self.now_ns()
+            batch = self.turn.batch
+            self.dedup.evict(now, {}, batch)
+            away = now - int(self.config.app_expiry * _SECOND)
+            for app in self.apps:
+                app.stream.expire(now, batch)
+                if app.connection is not None:
+                    app.last_seen = now
+                elif app.durable and app.last_seen < away:
+                    log.info("app %s was away too long and is forgotten", app.name)
+                    self._drop(app)
+                    batch.forget_app(app.app_id)
+
+
+def _no_network(content_topic: str) -> int:  # noqa: ARG001
+    raise IpcError(ErrorCode.NOT_READY, "the kernel has not been reached yet")

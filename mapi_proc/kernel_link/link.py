@@ -1,0 +1,443 @@
+"""The connection to the kernel: hello, leases, live events, gaps and their replay, and whether it is alive.
+
+A shell around one `StreamTracker` per wanted shard. It starts in any order with the kernel, goes on by itself
+when the kernel is restarted or hangs, and tells its listener what arrives and what may be missing; what to do
+about that is the listener's policy.
+
+One task (`run`) makes the requests. Live frames are handled in the socket's own callback, without a task or
+Future per message.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final, Protocol
+
+import zmq
+
+from ipc_schema.errors import ErrorCode, IpcError
+from ipc_schema.frames import Reply
+from ipc_schema.hello import HelloRequest
+from ipc_schema.kernel.events import (
+    HEALTH_TOPIC,
+    HeaderError,
+    HealthEvent,
+    Heartbeat,
+    MessageEvent,
+    UnknownEvent,
+    decode_header,
+    stream_topic,
+)
+from ipc_schema.kernel.methods import (
+    KernelHello,
+    LeaseAcquireReply,
+    LeaseAcquireRequest,
+    LeaseReleaseRequest,
+    StreamReplayReply,
+    StreamReplayRequest,
+)
+from ipc_schema.kernel.records import NodeHealth
+from logos_client._connection import RequestConnection
+from logos_client._sockets import DrainSocket, open_subscriber
+from mapi_proc.kernel_link.tracker import Live, Missed, Position, StreamTracker
+
+__all__ = ["KernelLink", "LinkListener"]
+
+log = logging.getLogger(__name__)
+
+_RENEW_S: Final = 10.0
+_RETRY_S: Final = 0.5
+_RETRY_MAX_S: Final = 5.0
+_TICK_S: Final = 1.0
+_SILENCE_S: Final = 3.0
+_PING_S: Final = 1.0
+_SUB_HWM: Final = 1_000
+
+
+class LinkListener(Protocol):
+    """Who hears from the link. All calls come on the loop and must not block."""
+
+    def kernel_up(self, hello: KernelHello) -> None:
+        """The kernel accepted our hello. An IpcError raised here refuses it (a contradicting network)."""
+        ...
+
+    def kernel_down(self, reason: str) -> None: ...
+    def kernel_health(self, health: NodeHealth) -> None: ...
+    def message(self, shard: int, event: MessageEvent, payload: bytes) -> None:
+        """A message in order; the shard's tracker already stands on it."""
+        ...
+
+    def missed(self, shard: int, missed: Missed) -> None:
+        """Messages of this time may be missing."""
+        ...
+
+    def position(self, shard: int, position: Position) -> None:
+        """The position moved without a message (a new stream, a renewed lease): keep it."""
+        ...
+
+
+class KernelLink:
+    """See the module's text. Create it on a running loop, `await run()` until cancelled, then `close()`."""
+
+    def __init__(
+        self,
+        requests: str,
+        control: str,
+        name: str,
+        listener: LinkListener,
+        *,
+        wall_clock_ns: Callable[[], int],
+        context: zmq.Context[zmq.Socket[bytes]] | None = None,
+    ) -> None:
+        """`name` is the consumer's, the same after every restart."""
+        self._listener = listener
+        self._name = name
+        self._now_ns = wall_clock_ns
+        self._loop = asyncio.get_running_loop()
+        self._context = context or zmq.Context.instance()
+        self._trackers: dict[int, StreamTracker] = {}
+        self._by_topic: dict[bytes, tuple[int, StreamTracker]] = {}
+        self._hello: KernelHello | None = None
+        self._subscriber: DrainSocket | None = None
+        self._subscribed: set[bytes] = set()
+        self._events_endpoint = ""
+        self._heard = self._loop.time()
+        self._alive = False
+        self._flow = asyncio.Event()
+        self._flow.set()
+        self._work = asyncio.Event()
+        self._resync = False
+        self._release: set[int] = set()
+        self._leased = asyncio.Condition()
+        self._health_due = False
+        self.counters = {"gaps": 0, "replayed": 0, "resyncs": 0, "bad_headers": 0, "dropped_live": 0}
+        self._control = RequestConnection(control, context=self._context)
+        self._connection = RequestConnection(
+            requests,
+            hello=lambda: HelloRequest(kind="mapi", name=name).to_body(),
+            on_hello=self._on_hello,
+            on_down=self._on_down,
+            keepalive="node.health",
+            context=self._context,
+        )
+
+    # -- state -------------------------------------------------------------------------------------------
+
+    @property
+    def up(self) -> bool:
+        """The kernel answered our hello and has not gone silent since."""
+        return self._alive
+
+    @property
+    def hello(self) -> KernelHello | None:
+        """The kernel's last hello reply."""
+        return self._hello
+
+    @property
+    def resyncing(self) -> bool:
+        """Some wanted shard is not live: its lease or a replay is outstanding."""
+        return any(not tracker.live_now for tracker in self._trackers.values())
+
+    def covered(self, shard: int) -> bool:
+        """Whether the kernel has mesh peers on the shard, as of its last word."""
+        tracker = self._trackers.get(shard)
+        return tracker is not None and tracker.covered
+
+    def tracker(self, shard: int) -> StreamTracker | None:
+        return self._trackers.get(shard)
+
+    async def request(
+        self,
+        method: str,
+        body: Mapping[str, object] | None = None,
+        blobs: Sequence[bytes] = (),
+        *,
+        timeout: float = 10.0,
+    ) -> Reply:
+        """A request to the kernel. Raises IpcError."""
+        return await self._connection.request(method, body, blobs, timeout=timeout)
+
+    async def wait_up(self, timeout: float) -> bool:
+        """Wait until the kernel has answered; False when it has not within `timeout` seconds.
+
+        Raises IpcError when it was refused (another version, a contradicting network).
+        """
+        try:
+            await self._connection.wait_ready(timeout)
+        except IpcError as error:
+            if error.retriable:
+                return False
+            raise
+        return True
+
+    # -- what is wanted ----------------------------------------------------------------------------------
+
+    def want(self, shards: Iterable[int], positions: Mapping[int, Position]) -> None:
+        """Follow these shards from now on, from their position on disk where there is one."""
+        for shard in shards:
+            if shard not in self._trackers:
+                self._release.discard(shard)
+                self._trackers[shard] = StreamTracker(positions.get(shard), self._now_ns())
+                self._resync = True
+        self._work.set()
+
+    def unwant(self, shards: Iterable[int]) -> None:
+        """Leave these shards."""
+        for shard in shards:
+            if self._trackers.pop(shard, None) is not None:
+                self._release.add(shard)
+                if self._hello is not None:
+                    topic = stream_topic(self._hello.network.cluster, shard)
+                    self._by_topic.pop(topic, None)
+                    self._subscribe_to(topic, on=False)
+        self._work.set()
+
+    async def wait_leased(self, shards: Iterable[int], timeout: float) -> bool:
+        """Wait until the kernel records these shards for us; False when it does not within `timeout`."""
+        wanted = set(shards)
+        try:
+            async with asyncio.timeout(timeout), self._leased:
+                await self._leased.wait_for(
+                    lambda: all(t is None or t.live_now for t in map(self._trackers.get, wanted))
+                )
+        except TimeoutError:
+            return False
+        return True
+
+    def pause(self) -> None:
+        """Read no more events for now (the disk is behind): the kernel's ring keeps them."""
+        self._flow.clear()
+        if self._subscriber is not None:
+            self._subscriber.pause()
+
+    def resume(self) -> None:
+        """Read on after `pause`."""
+        self._flow.set()
+        if self._subscriber is not None:
+            self._subscriber.resume()
+
+    # -- the connection's calls --------------------------------------------------------------------------
+
+    def _on_hello(self, reply: Reply) -> None:
+        hello = KernelHello.from_body(reply.body)
+        self._listener.kernel_up(hello)
+        cluster_before = self._hello.network.cluster if self._hello is not None else None
+        self._hello = hello
+        self._heard = self._loop.time()
+        self._alive = True
+        if hello.events != self._events_endpoint or cluster_before != hello.network.cluster:
+            self._open_subscriber(hello.events)
+        self._resync = True
+        self._health_due = True
+        self._work.set()
+
+    def _on_down(self, reason: str) -> None:
+        self._lost(f"kernel: {reason}")
+
+    def _lost(self, reason: str) -> None:
+        for tracker in self._trackers.values():
+            tracker.lost_kernel()
+        if self._alive:
+            self._alive = False
+            self._listener.kernel_down(reason)
+
+    def _open_subscriber(self, endpoint: str) -> None:
+        if self._subscriber is not None:
+            self._subscriber.close()
+        self._subscribed.clear()
+        self._by_topic.clear()
+        self._events_endpoint = endpoint
+        self._subscriber = DrainSocket(
+            open_subscriber(self._context, endpoint, hwm=_SUB_HWM), self._event, batch=128
+        )
+        if not self._flow.is_set():
+            self._subscriber.pause()
+        self._subscribe_to(HEALTH_TOPIC, on=True)
+
+    def _subscribe_to(self, topic: bytes, *, on: bool) -> None:
+        if self._subscriber is None or (topic in self._subscribed) == on:
+            return
+        if on:
+            self._subscribed.add(topic)
+            self._subscriber.subscribe(topic)
+        else:
+            self._subscribed.discard(topic)
+            self._subscriber.unsubscribe(topic)
+
+    # -- live events: once per message -------------------------------------------------------------------
+
+    def _event(self, frames: list[bytes]) -> None:
+        try:
+            topic, header, payload = frames
+            event = decode_header(header)
+        except (ValueError, HeaderError) as error:
+            self.counters["bad_headers"] += 1
+            log.debug("bad event of the kernel: %s", error)
+            return
+        route = self._by_topic.get(topic)
+        if route is None:
+            self._heard = self._loop.time()
+            if type(event) is HealthEvent:
+                self._listener.kernel_health(event.health)
+            return
+        shard, tracker = route
+        if type(event) is MessageEvent:
+            verdict = tracker.live(event[0], event[1], event[2], event[3])
+            if verdict is Live.DELIVER:
+                self._listener.message(shard, event, payload)
+                return
+        elif type(event) is Heartbeat:
+            self._heard = self._loop.time()
+            verdict = tracker.heartbeat(event.instance, event.epoch, event.seq, event.time_ns, event.covered)
+        elif type(event) is UnknownEvent:
+            verdict = tracker.live(event.instance, event.epoch, event.seq, event.time_ns)
+            if verdict is Live.DELIVER:
+                return
+        else:
+            return
+        if verdict is Live.RESYNC:
+            self.counters["gaps"] += 1
+            self._resync = True
+            self._work.set()
+        else:
+            self.counters["dropped_live"] += 1
+
+    # -- the task of the link ----------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Keep leases, replay what was missed, watch whether the kernel lives. Until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._keep_leases(), name="kernel-link-leases")
+            group.create_task(self._watch(), name="kernel-link-watch")
+
+    async def close(self) -> None:
+        """End the connections; leases lapse by themselves, so that a restart finds its events."""
+        if self._subscriber is not None:
+            self._subscriber.close()
+        await self._connection.close()
+        await self._control.close()
+
+    async def _keep_leases(self) -> None:
+        delay = _RETRY_S
+        renew_at = self._loop.time()
+        while True:
+            if not self._resync and not self._release and not self._health_due:
+                try:
+                    async with asyncio.timeout_at(renew_at):
+                        await self._work.wait()
+                except TimeoutError:
+                    self._resync = True
+            self._work.clear()
+            try:
+                await self._connection.wait_ready()
+                if self._health_due:
+                    self._health_due = False
+                    reply = await self._connection.request("node.health")
+                    self._listener.kernel_health(NodeHealth.from_body(reply.body))
+                if self._release:
+                    released, self._release = sorted(self._release), set()
+                    await self._connection.request(
+                        "lease.release", LeaseReleaseRequest(shards=tuple(released)).to_body()
+                    )
+                if self._resync:
+                    self._resync = False
+                    await self._sync()
+                    renew_at = self._loop.time() + _RENEW_S
+            except IpcError as error:
+                self._resync = self._health_due = True
+                if not error.retriable and not self._alive:
+                    self._listener.kernel_down(f"kernel refused: {error.message}")
+                level = logging.INFO if error.retriable else logging.WARNING
+                log.log(level, "kernel link: %s; again in %.1f s", error, delay)
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, _RETRY_MAX_S)
+            else:
+                delay = _RETRY_S
+
+    async def _sync(self) -> None:
+        """Acquire or renew all leases, then replay what each stream has missed."""
+        self.counters["resyncs"] += 1
+        trackers = dict(self._trackers)
+        hello = self._hello
+        if not trackers or hello is None:
+            return
+        for shard, tracker in trackers.items():
+            topic = stream_topic(hello.network.cluster, shard)
+            self._by_topic[topic] = (shard, tracker)
+            self._subscribe_to(topic, on=True)
+        request = LeaseAcquireRequest(shards=tuple(sorted(trackers)))
+        reply = await self._connection.request("lease.acquire", request.to_body())
+        leases = LeaseAcquireReply.from_body(reply.body).leases
+        for state in leases:
+            followed = trackers.get(state.shard)
+            if followed is None or self._trackers.get(state.shard) is not followed:
+                continue  # no longer wanted
+            followed.leased(
+                reply.instance, state.epoch, state.first, state.last, state.coverage, self._now_ns()
+            )
+            self._tell(state.shard, followed)
+            if followed.behind:
+                await self._replay(state.shard, state.stream, followed)
+        async with self._leased:
+            self._leased.notify_all()
+
+    def _tell(self, shard: int, tracker: StreamTracker) -> None:
+        missed, tracker.missed = tracker.missed, []
+        for one in missed:
+            self._listener.missed(shard, one)
+        self._listener.position(shard, tracker.position)
+
+    async def _replay(self, shard: int, stream: str, tracker: StreamTracker) -> None:
+        while tracker.behind and self._trackers.get(shard) is tracker:
+            await self._flow.wait()
+            request = StreamReplayRequest(stream=stream, epoch=tracker.epoch, after=tracker.seq)
+            try:
+                reply = await self._connection.request("stream.replay", request.to_body())
+            except IpcError as error:
+                if error.code is ErrorCode.TRIMMED:
+                    first = (error.detail or {}).get("first")
+                    if isinstance(first, int) and first > tracker.seq + 1:
+                        tracker.trimmed(first)
+                        self._tell(shard, tracker)
+                        continue
+                if error.code is ErrorCode.EPOCH_CHANGED:
+                    self._resync = True
+                    return
+                raise
+            page = StreamReplayReply.from_body(reply.body)
+            blobs = reply.blobs
+            for at in range(0, len(blobs) - 1, 2):
+                event = decode_header(blobs[at])
+                if tracker.replayed(event.seq, event.time_ns):
+                    self.counters["replayed"] += 1
+                    if type(event) is MessageEvent:
+                        self._listener.message(shard, event, blobs[at + 1])
+            tracker.page_done(page.last, page.complete)
+            if not blobs and not page.complete:
+                raise IpcError(ErrorCode.INTERNAL, f"an empty replay page of {stream} that is not complete")
+            await asyncio.sleep(0)
+
+    async def _watch(self) -> None:
+        """A hung kernel keeps its sockets open: three heartbeats missed and no answer on control = down."""
+        while True:
+            await asyncio.sleep(_TICK_S)
+            if not self._connection.ready or self._hello is None:
+                continue
+            silence = self._loop.time() - self._heard
+            if self._alive and silence < _SILENCE_S:
+                continue
+            try:
+                await self._control.request("health", timeout=_PING_S)
+            except IpcError as error:
+                self._lost(f"kernel does not answer: {error.message}")
+                continue
+            if not self._alive:
+                # It hung and came back under the same instance: greet its listener again.
+                self._listener.kernel_up(self._hello)
+                self._alive = True
+                self._health_due = True
+            self._heard = self._loop.time()
+            self._resync = True
+            self._work.set()

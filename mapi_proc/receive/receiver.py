@@ -1,0 +1,73 @@
+"""The receive path: from a message of the kernel into the streams of the apps that subscribed its content
+topic.
+
+Runs once per message of every followed shard, so it is short: one dict look-up for what nobody wants, one set
+look-up for what was seen, one packing of the fields for any number of apps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from ipc_schema.kernel.events import MessageEvent
+from ipc_schema.mapi.events import AppEventKind, pack_fields
+from mapi_proc.receive.dedup import Dedup
+from mapi_proc.streams import AppStream, append_to_all
+from mapi_proc.subscriptions import Route
+from mapi_proc.turn import Turn
+
+__all__ = ["ReceiveCounters", "Receiver"]
+
+_RECEIVED: Final = int(AppEventKind.MESSAGE_RECEIVED)
+
+
+@dataclass(slots=True)
+class ReceiveCounters:
+    """Messages of followed shards: `unsubscribed` of no app's topic, `repeats` seen before, `accepted` once.
+    """
+
+    unsubscribed: int = 0
+    repeats: int = 0
+    accepted: int = 0
+
+
+class Receiver:
+    """`routes` is the subscription table's dict, shared; `now_ns` this host's clock."""
+
+    def __init__(
+        self,
+        routes: dict[str, Route[AppStream]],
+        dedup: Dedup,
+        turn: Turn,
+        now_ns: Callable[[], int],
+    ) -> None:
+        self.routes = routes
+        self.counters = ReceiveCounters()
+        self._dedup = dedup
+        self._turn = turn
+        self._now_ns = now_ns
+
+    def message(self, shard: int, event: MessageEvent, payload: bytes) -> None:
+        """One message in order. `event` as `decode_header` gave it."""
+        _, _, _, _, topic, message_hash, timestamp, meta, ephemeral, version, _, _ = event
+        route = self.routes.get(topic)
+        if route is None:
+            self.counters.unsubscribed += 1
+            return
+        now = self._now_ns()
+        if not self._dedup.add(message_hash, shard, now):
+            self.counters.repeats += 1
+            return
+        self.counters.accepted += 1
+        fields = pack_fields(topic, message_hash, timestamp, meta, ephemeral, version)
+        turn = self._turn
+        streams = route.subscribers
+        batch = turn.batch
+        if len(streams) == 1:
+            streams[0].append(_RECEIVED, now, fields, payload, batch)
+        else:
+            append_to_all(streams, _RECEIVED, now, fields, payload, batch)
+        if route.durable:
+            turn.received(shard, message_hash)

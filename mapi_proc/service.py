@@ -1,0 +1,226 @@
+"""The Messaging API as a service of this process: directories, lock, sockets, tasks; start and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final
+
+import zmq
+
+from ipc_schema.config.mapi import MapiConfig
+from ipc_schema.control import ControlHealthReply
+from ipc_schema.errors import IpcError
+from ipc_schema.frames import MAX_BODY
+from ipc_schema.logs import fields
+from ipc_schema.paths import lock_path, mapi_directory
+from ipc_schema.streams import new_instance
+from logos_client._sockets import open_router
+from mapi_proc.core import Core
+from mapi_proc.database import DatabaseState
+from mapi_proc.host import HostError, bind, group_number, lock, private_directory
+from mapi_proc.ipc.apps import AppServer
+from mapi_proc.ipc.control import ControlServer
+from mapi_proc.subscriptions import AutoSubscribe
+
+__all__ = ["MapiService", "package_version"]
+
+log = logging.getLogger(__name__)
+
+_BLOB_SLACK: Final = 16 << 10
+_LARGEST_MESSAGE: Final = 1 << 20
+"""Of any preset: the sockets are bound before the network is known."""
+_REPLIES_WAITING: Final = 4_000
+
+
+def package_version() -> str:
+    """The installed version of this distribution."""
+    try:
+        return version("logos-mapi")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+class MapiService:
+    """One running Messaging API. `start` and `stop` may be called again and again, in this order."""
+
+    def __init__(self, config: MapiConfig, *, auto_subscribe: AutoSubscribe | None = None) -> None:
+        self.config = config
+        self.on_end: Callable[[BaseException | None], None] = lambda _error: None
+        """Called when it ended by itself: a fault, or a shutdown asked for on the control socket (None)."""
+        self._auto_subscribe = auto_subscribe
+        self._core: Core | None = None
+        self._apps: AppServer | None = None
+        self._control: ControlServer | None = None
+        self._runner: asyncio.Task[None] | None = None
+        self._locks: list[int] = []
+        self._started = 0.0
+        self._instance = b""
+
+    @property
+    def core(self) -> Core:
+        """The running core. Raises RuntimeError when stopped."""
+        if self._core is None:
+            raise RuntimeError("the Messaging API is not started")
+        return self._core
+
+    @property
+    def running(self) -> bool:
+        return self._core is not None
+
+    async def start(self) -> None:
+        """Take directories and sockets, open the database, begin. The kernel may come later.
+
+        Raises HostError (another process has them, a path is too long, tcp outside loopback), DatabaseError.
+        """
+        if self._core is not None:
+            raise RuntimeError("the Messaging API is started already")
+        config = self.config
+        group = group_number(config.ipc_group)
+        data_dir, run_dir = Path(config.data_dir), mapi_directory(config.ipc_dir)
+        private_directory(data_dir)
+        private_directory(run_dir, group)
+        try:
+            self._locks.append(lock(data_dir / "mapi.lock", f"the data directory {data_dir}"))
+            self._locks.append(lock(lock_path(run_dir), f"the socket directory {run_dir}"))
+            self._instance = new_instance(os.urandom)
+            self._core = await Core.open(config, auto_subscribe=self._auto_subscribe, on_fatal=self._ended)
+            self._bind(self._core, group is not None)
+        except BaseException:
+            await self.stop()
+            raise
+        self._started = time.monotonic()
+        self._runner = asyncio.create_task(self._run(self._core, self._apps), name="mapi-service")
+        log.info(
+            "ready",
+            extra=fields(version=package_version(), apps=config.endpoints.apps, data_dir=config.data_dir),
+        )
+
+    def _bind(self, core: Core, group: bool) -> None:
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
+        uids = frozenset({os.geteuid(), *self.config.allowed_uids})
+        apps = open_router(context, max_frame=_LARGEST_MESSAGE + _BLOB_SLACK, hwm=_REPLIES_WAITING)
+        try:
+            bind(apps, self.config.endpoints.apps, group=group)
+        except HostError:
+            apps.close()
+            raise
+        self._apps = AppServer(
+            core,
+            apps,
+            self._instance,
+            f"logos-mapi/{package_version()}",
+            allowed_uids=uids,
+            body_bytes=MAX_BODY,
+            blob_bytes=_LARGEST_MESSAGE + _BLOB_SLACK,
+        )
+        control = open_router(context, max_frame=MAX_BODY, hwm=100)
+        try:
+            bind(control, self.config.endpoints.control, group=group)
+        except HostError:
+            control.close()
+            raise
+        self._control = ControlServer(
+            control, self._instance, self.health, lambda: self._ended(None), allowed_uids=uids
+        )
+
+    async def _run(self, core: Core, apps: AppServer | None) -> None:
+        assert apps is not None
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(core.run(), name="core")
+                group.create_task(apps.run(), name="apps")
+        except BaseExceptionGroup as error:
+            log.critical("a part failed", exc_info=error)
+            self._ended(error)
+
+    def _ended(self, error: BaseException | None) -> None:
+        # Later: the reply to a shutdown, or the log line, goes out first.
+        asyncio.get_running_loop().call_later(0.05, self.on_end, error)
+
+    async def stop(self) -> None:
+        """Store what is open, give everything back. Apps find us gone and wait. May be called when stopped."""
+        if self._runner is not None:
+            self._runner.cancel()
+            await asyncio.gather(self._runner, return_exceptions=True)
+            self._runner = None
+        if self._apps is not None:
+            await self._apps.close()
+            self._apps = None
+        if self._control is not None:
+            await self._control.close()
+            self._control = None
+        if self._core is not None:
+            core, self._core = self._core, None
+            await core.close()
+        for descriptor in self._locks:
+            os.close(descriptor)
+        self._locks.clear()
+
+    def health(self) -> dict[str, object]:
+        """The body of control's `health`."""
+        core = self.core
+        database = core.database
+        up = core.link.up
+        stalled = database.state is DatabaseState.STALLED
+        ready = up and not stalled
+        state = "READY" if ready else "NOT_READY"
+        try:
+            network: dict[str, object] | None = core.network.info.to_body()
+        except IpcError:
+            network = None
+        common = ControlHealthReply(
+            ready=ready,
+            state=state,
+            version=package_version(),
+            pid=os.getpid(),
+            uptime_ms=int((time.monotonic() - self._started) * 1000),
+        )
+        status = core.status(None)
+        receive, sends, link = core.receiver.counters, core.sends.counters, core.link.counters
+        return {
+            **common.to_body(),
+            "mode": str(self.config.mode),
+            "connection": status.connection,
+            "reason": status.reason,
+            "resyncing": status.resyncing,
+            "network": network,
+            "kernel": {
+                "up": up,
+                "instance": core.link.hello.instance if up and core.link.hello is not None else None,
+            },
+            "shards": {str(shard): str(core.health.shard(shard)) for shard in sorted(core.table.shards)},
+            "topics": len(core.table.routes),
+            "apps": {
+                "known": len(core.apps),
+                "connected": self._apps.connections if self._apps is not None else 0,
+            },
+            "sends": {
+                "pending": len(core.sends.loop),
+                "pending_bytes": core.sends.loop.pending_bytes,
+                "accepted": sends.accepted,
+                "repeated": sends.repeated,
+                "propagated": sends.propagated,
+                "failed": sends.failed,
+                "attempts": sends.attempts,
+            },
+            "receive": {
+                "accepted": receive.accepted,
+                "repeats": receive.repeats,
+                "unsubscribed": receive.unsubscribed,
+                "missed_ranges": core.missed_ranges,
+                **link,
+            },
+            "database": {
+                "state": str(database.state),
+                "reason": database.state_reason,
+                "pending_bytes": database.pending_bytes,
+                "commits": database.counters.commits,
+                "stalls": database.counters.stalls,
+            },
+        }

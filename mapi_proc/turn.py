@@ -1,0 +1,126 @@
+"""What one turn of the event loop changes, as one transaction: new events, positions, hashes, fates of sends.
+
+Whoever handles an input puts its changes into the turn's batch. The batch is submitted at the end of the
+turn, and what the streams hold back for it is sent when it is on disk. While the disk is behind, the batch
+stays open, the kernel's events wait in its replay ring, and nothing is dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Protocol
+
+from ipc_schema.kernel.events import stream_name
+from mapi_proc.database import Batch, Database, DatabaseError, KernelPosition
+from mapi_proc.kernel_link.tracker import Position
+
+__all__ = ["Pausable", "Turn"]
+
+log = logging.getLogger(__name__)
+
+
+class Pausable(Protocol):
+    """A source of input that can wait: the kernel's event socket."""
+
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+
+
+class Turn:
+    """See the module's text. `on_failed` hears of a transaction that could not be stored: a fault, or the
+    end.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        cluster: Callable[[], int],
+        position_of: Callable[[int], Position | None],
+        on_failed: Callable[[Exception], None],
+        now_ns: Callable[[], int],
+    ) -> None:
+        """`position_of(shard)`: where the shard's stream stands, read when the batch is submitted."""
+        self._database = database
+        self._cluster = cluster
+        self._position_of = position_of
+        self._on_failed = on_failed
+        self._now_ns = now_ns
+        self._loop = asyncio.get_running_loop()
+        self._batch: Batch | None = None
+        self._hashes: dict[int, list[bytes]] = {}
+        self._shards: set[int] = set()
+        self._waiting = False
+        self.source: Pausable | None = None
+        self.stalls = 0
+
+    @property
+    def batch(self) -> Batch:
+        """The batch of this turn. Ephemeral streams leave it empty; then nothing is written."""
+        batch = self._batch
+        if batch is None:
+            batch = self._batch = self._database.batch()
+            if not self._waiting:
+                self._loop.call_soon(self.flush)
+        return batch
+
+    def received(self, shard: int, message_hash: bytes) -> None:
+        """A message of this shard went into a durable stream: keep its hash and the shard's position."""
+        hashes = self._hashes.get(shard)
+        if hashes is None:
+            hashes = self._hashes[shard] = []
+            self._shards.add(shard)
+        hashes.append(message_hash)
+
+    def moved(self, shard: int) -> None:
+        """Keep the shard's position with this turn."""
+        self._shards.add(shard)
+        _ = self.batch
+
+    def flush(self) -> None:
+        """Submit what the turn brought. At the latest at the end of the turn; earlier for order's sake."""
+        batch = self._batch
+        if batch is None or self._waiting:
+            return
+        if self._behind():
+            self._wait()
+            return
+        now = self._now_ns()
+        for shard, hashes in self._hashes.items():
+            batch.remember(shard, now, b"".join(hashes))
+        self._hashes.clear()
+        for shard in self._shards:
+            position = self._position_of(shard)
+            if position is not None and position.epoch:
+                name = stream_name(self._cluster(), shard)
+                batch.position(KernelPosition(name, *position))
+        self._shards.clear()
+        self._batch = None
+        if batch.empty:
+            return
+        self._database.submit(batch, on_failed=self._failed)
+        if self._behind():
+            self._wait()
+
+    def _behind(self) -> bool:
+        return self._database.congested
+
+    def _wait(self) -> None:
+        self._waiting = True
+        self.stalls += 1
+        if self.source is not None:
+            self.source.pause()
+        self._database.when_room(self._room)
+
+    def _room(self) -> None:
+        self._waiting = False
+        if self.source is not None:
+            self.source.resume()
+        self.flush()
+
+    def _failed(self, error: Exception) -> None:
+        if isinstance(error, DatabaseError):
+            self._on_failed(error)
+        else:
+            raise error
