@@ -81,7 +81,7 @@ class Range(NamedTuple):
     high: int
 
 
-class NotFinite(NamedTuple):
+class _NotFinite(NamedTuple):
     """Marks a `float` that may be infinite or NaN."""
 
 
@@ -92,7 +92,7 @@ Ns = Annotated[int, Range(INT64_MIN, INT64_MAX)]
 Bin8 = Annotated[bytes, Size(8, 8)]
 Bin16 = Annotated[bytes, Size(16, 16)]
 Bin32 = Annotated[bytes, Size(32, 32)]
-AnyNumber = Annotated[float, NotFinite()]
+AnyNumber = Annotated[float, _NotFinite()]
 
 _Reader = Callable[[Any], Any]
 _Writer = Callable[[Any], Any]

@@ -328,7 +328,8 @@ def decode_request(frames: Sequence[bytes]) -> tuple[Request, bool]:
     delimited = _is_delimited(frames)
     header: tuple[object, ...] = ()
     try:
-        header, body, blobs = _split(frames, delimited, MAX_BLOBS)
+        header = _header(frames, delimited)
+        body, blobs = _rest(frames, delimited, MAX_BLOBS)
         if len(header) < 4:
             raise FieldError(f"header: {len(header)} elements, at least 4 are needed")
         correlation_id, method, budget_ms, flags = header[:4]
@@ -337,7 +338,7 @@ def decode_request(frames: Sequence[bytes]) -> tuple[Request, bool]:
             _within("method", as_text, method, MAX_METHOD, 1),
             _within("budget", as_integer, budget_ms, 0, MAX_BUDGET_MS),
             _within("flags", as_integer, flags, 0, INT64_MAX),
-            _body(body),
+            body,
             blobs,
         )
     except FieldError as error:
@@ -350,7 +351,8 @@ def decode_reply(frames: Sequence[bytes]) -> Reply:
     delimited = _is_delimited(frames)
     header: tuple[object, ...] = ()
     try:
-        header, body, blobs = _split(frames, delimited, MAX_REPLY_BLOBS)
+        header = _header(frames, delimited)
+        body, blobs = _rest(frames, delimited, MAX_REPLY_BLOBS)
         if len(header) < 3:
             raise FieldError(f"header: {len(header)} elements, at least 3 are needed")
         correlation_id, status, instance = header[:3]
@@ -358,7 +360,7 @@ def decode_reply(frames: Sequence[bytes]) -> Reply:
             _within("correlation id", as_binary, correlation_id, ID_SIZE, ID_SIZE),
             _within("status", as_integer, status, STATUS_OK, STATUS_ERROR),
             _within("instance", as_binary, instance, ID_SIZE, ID_SIZE),
-            _body(body),
+            body,
             blobs,
         )
         if reply.status:
@@ -375,30 +377,29 @@ def _is_delimited(frames: Sequence[bytes]) -> bool:
     return len(frames) > 0 and frames[0] == b""
 
 
-def _split(
-    frames: Sequence[bytes], delimited: bool, max_blobs: int
-) -> tuple[tuple[object, ...], bytes | None, Sequence[bytes]]:
-    """Header elements, body frame (None: there is none) and blobs. Raises `FieldError`."""
+def _header(frames: Sequence[bytes], delimited: bool) -> tuple[object, ...]:
     at = 1 if delimited else 0
     if len(frames) <= at or frames[at] != MAGIC:
         raise FieldError(f"the first frame is not {MAGIC.decode()}")
     if len(frames) < at + 2:
         raise FieldError("no header frame")
-    blobs = frames[at + 3 :]
+    try:
+        return unpack_header(frames[at + 1])
+    except FieldError as error:
+        raise error.under("header") from None
+
+
+def _rest(
+    frames: Sequence[bytes], delimited: bool, max_blobs: int
+) -> tuple[dict[str, object], Sequence[bytes]]:
+    at = 3 if delimited else 2
+    if len(frames) <= at:
+        raise FieldError("no body frame")
+    blobs = frames[at + 1 :]
     if len(blobs) > max_blobs:
         raise FieldError(f"{len(blobs)} blobs, at most {max_blobs} are allowed")
     try:
-        header = unpack_header(frames[at + 1])
-    except FieldError as error:
-        raise error.under("header") from None
-    return header, frames[at + 2] if len(frames) > at + 2 else None, blobs
-
-
-def _body(frame: bytes | None) -> dict[str, object]:
-    if frame is None:
-        raise FieldError("no body frame")
-    try:
-        return decode_body(frame)
+        return decode_body(frames[at]), blobs
     except FieldError as error:
         raise error.under("body") from None
 
