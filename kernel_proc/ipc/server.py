@@ -66,7 +66,8 @@ class IpcServer:
         frame = max(MAX_BODY, max_message_size + BLOB_SLACK)
         self.events = OwnedSocket(make_xpub(context, max_message_size), "events", publisher.on_subscription)
         self.requests = OwnedSocket(
-            make_router(context, max_frame=frame, max_waiting=in_flight),
+            # A pipe gives room back in steps of half its size; a client within its limit must always fit.
+            make_router(context, max_frame=frame, max_waiting=2 * in_flight + 16),
             "requests",
             self._requests.on_message,
             want_peer=True,

@@ -1,0 +1,357 @@
+"""Requests and control of a real kernel: every method, every refusal."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgpack
+import pytest
+import zmq
+
+from ipc_schema.frames import MAGIC, NO_REPLY, decode_reply, encode_request
+from tests.support.kernel_process import Dealer, KernelProcess, eventually, short_directory
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).resolve().parents[2]
+TOPIC = "/test/1/requests/proto"
+
+
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[KernelProcess]:
+    options = ("--num-shards-in-network=4", "--ipc-max-in-flight=8", "--cluster-id=7", "--shard=3")
+    with short_directory() as path, KernelProcess(path / "k", *options) as kernel:
+        yield kernel
+
+
+@pytest.fixture
+def dealer(kernel: KernelProcess) -> Iterator[Dealer]:
+    dealer = kernel.dealer()
+    yield dealer
+    dealer.close()
+
+
+# --- hello ------------------------------------------------------------------------------------------------
+
+
+def test_hello_tells_what_a_client_needs(kernel: KernelProcess) -> None:
+    dealer = kernel.dealer(hello=False)
+    hello = dealer.hello("some-mapi")
+    assert hello["protocol"] == 1
+    assert hello["consumer"] == "some-mapi"
+    assert hello["heartbeat_ms"] == 1000
+    assert hello["events"] == kernel.endpoints.events
+    assert hello["network"] == {
+        "cluster": 7,
+        "shard_count": 4,
+        "max_message_size": 153_600,
+        "preset": "",
+        "rln_required": False,
+    }
+    assert hello["limits"]["in_flight"] == 8
+    assert hello["limits"]["lease_ttl_ms"] == 60_000
+    assert [stream["shard"] for stream in hello["streams"]] == [3]
+    assert len(hello["instance"]) == 16
+
+
+def test_nothing_works_before_hello(kernel: KernelProcess) -> None:
+    dealer = kernel.dealer(hello=False)
+    for method in ("node.health", "lease.acquire", "no.such.method"):
+        reply = dealer.ask(method)
+        assert reply.error is not None
+        assert reply.error.code == "not_ready"
+        assert reply.error.message == "hello first"
+    assert dealer.code("hello", {"kind": "tool", "protocol": [2, 3]}) == "unsupported_version"
+    assert dealer.code("hello", {"kind": "tool", "protocol": [1, 1], "name": "Not Allowed"}) == "bad_request"
+    assert dealer.code("hello", {"kind": 5}) == "bad_request"
+
+
+def test_a_consumer_without_a_name_gets_one_and_keeps_it(kernel: KernelProcess) -> None:
+    dealer = kernel.dealer(hello=False)
+    first = dealer.hello()["consumer"]
+    assert first == dealer.hello()["consumer"]
+    assert first != kernel.dealer(hello=False).hello()["consumer"]
+
+
+# --- methods ----------------------------------------------------------------------------------------------
+
+
+def test_leases_follow_the_name_not_the_connection(kernel: KernelProcess) -> None:
+    one, two = kernel.dealer("lessee"), kernel.dealer("lessee")
+    first = one.ok("lease.acquire", {"shards": [1, 2]})
+    assert first["ttl_ms"] == 60_000
+    assert [lease["stream"] for lease in first["leases"]] == ["m/7/1", "m/7/2"]
+    again = two.ok("lease.acquire", {"shards": [1]})["leases"][0]
+    assert again["epoch"] == first["leases"][0]["epoch"]
+    assert two.ok("lease.release", {"shards": [0, 1]})["released"] == [1]
+    anew = one.ok("lease.acquire", {"shards": [1]})["leases"][0]
+    assert anew["epoch"] != again["epoch"]
+    assert one.ok("lease.release", {"shards": [1, 2]})["released"] == [1, 2]
+
+
+def test_leases_are_all_or_none(dealer: Dealer) -> None:
+    assert dealer.code("lease.acquire", {"shards": [0, 4]}) == "bad_request"
+    assert dealer.ok("lease.release", {"shards": [0]})["released"] == []
+    assert dealer.code("lease.acquire", {"shards": "all"}) == "bad_request"
+    assert dealer.code("lease.acquire") == "bad_request"
+
+
+def test_publish_outcomes(dealer: Dealer) -> None:
+    body = {"content_topic": TOPIC, "timestamp": time.time_ns()}
+    reply = dealer.ask("relay.publish", body, b"payload")
+    assert reply.error is not None
+    assert reply.error.code == "no_peers"
+    assert reply.error.retriable
+    digest = reply.error.detail["message_hash"]
+    assert isinstance(digest, bytes)
+    assert len(digest) == 32
+    assert reply.error.detail["timestamp"] == body["timestamp"]
+    # Nobody has it yet, so the repeat is a real attempt again and not "already seen".
+    assert dealer.code("relay.publish", body, b"payload") == "no_peers"
+    assert dealer.code("relay.publish", body | {"force": True}, b"payload") == "no_peers"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"content_topic": "no-topic"},
+        {"content_topic": ""},
+        {"content_topic": "/7/a/1/b/proto"},
+        {},
+        {"content_topic": TOPIC, "shard": 4},
+        {"content_topic": TOPIC, "shard": -1},
+        {"content_topic": TOPIC, "pubsub_topic": "/waku/2/rs/8/0"},
+        {"content_topic": TOPIC, "pubsub_topic": "/waku/2/default-waku/proto"},
+        {"content_topic": TOPIC, "pubsub_topic": "/waku/2/rs/7/9"},
+        {"content_topic": TOPIC, "pubsub_topic": "/waku/2/rs/7/1", "shard": 2},
+        {"content_topic": TOPIC, "meta": b"x" * 65},
+        {"content_topic": TOPIC, "timestamp": "now"},
+    ],
+)
+def test_what_publish_refuses(dealer: Dealer, body: dict[str, object]) -> None:
+    assert dealer.code("relay.publish", body, b"payload") == "bad_request"
+
+
+def test_publish_needs_one_payload(dealer: Dealer) -> None:
+    assert dealer.code("relay.publish", {"content_topic": TOPIC}) == "bad_request"
+    assert dealer.code("relay.publish", {"content_topic": TOPIC}, b"") == "bad_request"
+    assert dealer.code("relay.publish", {"content_topic": TOPIC}, b"a", b"b") == "bad_request"
+
+
+@pytest.mark.parametrize("size", [153_600, 153_540, 160_000])
+def test_oversize_messages_are_refused_by_their_text(dealer: Dealer, size: int) -> None:
+    """Larger than the maximum as a message, and too large only as a relay frame."""
+    reply = dealer.ask("relay.publish", {"content_topic": TOPIC}, bytes(size))
+    assert reply.error is not None
+    assert reply.error.code == "too_large"
+    assert reply.error.message == "Message size exceeded maximum of 153600 bytes"
+
+
+def test_node_methods(kernel: KernelProcess, dealer: Dealer) -> None:
+    info = dealer.ok("node.info")["info"]
+    assert set(info) == {
+        "Version",
+        "Metrics",
+        "MyMultiaddresses",
+        "MyENR",
+        "MyPeerId",
+        "MyBoundPorts",
+        "MaxMessageSize",
+    }
+    assert info["MyMultiaddresses"][0].endswith(f"/tcp/{info['MyBoundPorts']['tcp']}/p2p/{info['MyPeerId']}")
+    assert info["MaxMessageSize"] == 153_600
+    assert "logos_delivery_version" in info["Metrics"]
+    assert dealer.code("node.info", {"ids": ["MyPeerId", "Nonsense"]}) == "bad_request"
+
+    options = {option["name"]: option for option in dealer.ok("node.config")["options"]}
+    assert options["cluster-id"]["value"] == 7
+    assert options["cluster-id"]["origin"] == "flag"
+
+    metrics = dealer.ok("node.metrics")["metrics"]
+    names = {name for name, _, _ in metrics}
+    assert {"logos_delivery_event_loop_load", "logos_delivery_ipc_requests"} <= names
+
+    health = dealer.ok("node.health")
+    protocols = {protocol["name"]: protocol for protocol in health["protocols"]}
+    assert protocols["Relay"]["state"] == "NOT_READY"
+    assert protocols["Relay"]["description"] == "No connected peers"
+    assert protocols["Metadata"]["state"] == "READY"
+    assert protocols["Store"]["state"] == "NOT_MOUNTED"
+    shards = {shard["shard"]: shard["health"] for shard in health["shards"]}
+    assert shards[3] == "UNHEALTHY"
+    assert shards[0] == "NOT_SUBSCRIBED"
+
+
+def test_peers_methods_without_peers(dealer: Dealer) -> None:
+    assert dealer.ok("peers.list") == {"peers": []}
+    assert dealer.ok("peers.disconnect", {"peer_id": "16Uiu2"}) == {"disconnected": False}
+    unreachable = "/ip4/127.0.0.1/tcp/1"
+    results = dealer.ok("peers.connect", {"addresses": [unreachable, "nonsense", unreachable]})["results"]
+    assert [result["address"] for result in results] == [unreachable, "nonsense", unreachable]
+    assert all(result["error"] for result in results)
+    assert dealer.ok("relay.peers")["topics"] == {"/waku/2/rs/7/3": []}
+    assert dealer.ok("relay.mesh", {"pubsub_topic": "/waku/2/rs/7/1"})["topics"] == {"/waku/2/rs/7/1": []}
+    assert dealer.code("relay.mesh", {"pubsub_topic": "nonsense"}) == "bad_request"
+
+
+# --- limits and odd clients -------------------------------------------------------------------------------
+
+
+def test_a_plain_req_socket_works(kernel: KernelProcess) -> None:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    req = context.socket(zmq.REQ)
+    try:
+        req.set(zmq.LINGER, 0)
+        req.set(zmq.RCVTIMEO, 10_000)
+        req.connect(kernel.endpoints.requests)
+        req.send_multipart(encode_request(bytes(16), "hello", {"kind": "tool", "protocol": [1, 1]}))
+        assert decode_reply(req.recv_multipart()).error is None
+        req.send_multipart([MAGIC, b"garbage", b""])
+        error = decode_reply(req.recv_multipart()).error
+        assert error is not None
+        assert error.code == "bad_request"
+    finally:
+        req.close()
+        context.term()
+
+
+def test_success_without_reply_and_errors_with(dealer: Dealer) -> None:
+    dealer.send("node.health", flags=NO_REPLY)
+    failed = dealer.send("nope", flags=NO_REPLY)
+    assert dealer.receive().correlation_id == failed
+
+
+def test_unknown_tail_elements_and_keys_are_ignored(dealer: Dealer) -> None:
+    header = msgpack.packb([bytes(16), "node.health", 0, 0xFFFE, "more", 7])
+    dealer.socket.send_multipart([MAGIC, header, msgpack.packb({"unknown": 1})])
+    assert dealer.receive().error is None
+
+
+def test_at_most_so_many_requests_at_once(dealer: Dealer) -> None:
+    dead = {"addresses": ["/ip4/192.0.2.1/tcp/9"]}  # a test network: nobody answers
+    sent = [dealer.send("peers.connect", dead, budget_ms=1500) for _ in range(10)]
+    early = [dealer.receive(1.0) for _ in range(2)]
+    assert {reply.error.code for reply in early if reply.error} == {"busy"}
+    # What is answered at once is served all the same, before the slow ones.
+    assert dealer.ok("node.health")["state"] == "READY"
+    late = [dealer.receive(10.0) for _ in range(8)]
+    assert {reply.correlation_id for reply in (*early, *late)} == set(sent)
+
+
+def test_many_publishes_are_answered_in_their_order(dealer: Dealer) -> None:
+    for round_ in range(20):
+        sent = [
+            dealer.send("relay.publish", {"content_topic": TOPIC}, [b"%d %d" % (round_, n)]) for n in range(8)
+        ]
+        assert [dealer.receive().correlation_id for _ in sent] == sent
+
+
+def test_a_client_that_never_reads_holds_nobody_up(kernel: KernelProcess, dealer: Dealer) -> None:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    deaf = context.socket(zmq.DEALER)
+    try:
+        deaf.set(zmq.LINGER, 0)
+        deaf.set(zmq.RCVHWM, 1)
+        deaf.set(zmq.SNDHWM, 0)
+        deaf.connect(kernel.endpoints.requests)
+        deaf.send_multipart(encode_request(bytes(16), "hello", {"kind": "tool", "protocol": [1, 1]}))
+        for _ in range(3000):
+            deaf.send_multipart(encode_request(bytes(16), "node.config"))
+        slow = []
+        for _ in range(50):
+            before = time.monotonic()
+            dealer.ok("lease.release", {"shards": [0]})
+            slow.append(time.monotonic() - before)
+        assert max(slow) < 2.0
+
+        def dropped() -> float:
+            found: float = sum(
+                value
+                for name, labels, value in dealer.ok("node.metrics")["metrics"]
+                if name.endswith("ipc_dropped_slow") and labels["socket"] == "requests"
+            )
+            return found
+
+        eventually(dropped)
+    finally:
+        deaf.close()
+        context.term()
+
+
+# --- control ----------------------------------------------------------------------------------------------
+
+
+def test_control_tells_health_without_hello(kernel: KernelProcess) -> None:
+    control = kernel.control()
+    health = control.ok("health")
+    assert health["ready"] is True
+    assert health["state"] == "READY"
+    assert kernel.process is not None
+    assert health["pid"] == kernel.process.pid
+    assert health["uptime_ms"] >= 0
+    assert "detail" not in health
+    assert control.code("hello", {"kind": "tool"}) == "unknown_method"
+    assert control.code("node.health") == "unknown_method"
+
+
+def test_log_levels_change_while_running(kernel: KernelProcess) -> None:
+    control = kernel.control()
+    assert control.ok("log_level", {"level": "DEBUG"}) == {"previous": "INFO"}
+    assert control.ok("log_level", {"level": "INFO"}) == {"previous": "DEBUG"}
+    assert control.ok("log_level", {"level": "TRACE", "logger": "relay.service"}) == {"previous": "INFO"}
+    assert control.ok("log_level", {"level": "INFO", "logger": "relay.service"}) == {"previous": "TRACE"}
+    assert control.code("log_level", {"level": "LOUD"}) == "bad_request"
+    assert control.code("log_level", {"level": "INFO", "logger": "no.such"}) == "bad_request"
+
+
+def test_control_answers_while_requests_are_queued(kernel: KernelProcess, dealer: Dealer) -> None:
+    control = kernel.control()
+    control.ok("health")
+    for _ in range(2000):
+        dealer.send("node.config")
+    before = time.monotonic()
+    control.ok("health")
+    assert time.monotonic() - before < 1.0
+
+
+def test_sockets_are_private(kernel: KernelProcess) -> None:
+    directory = Path(kernel.endpoints.requests.removeprefix("ipc://")).parent
+    assert directory.stat().st_mode & 0o777 == 0o700
+    for name in ("events", "requests", "control"):
+        assert (directory / name).stat().st_mode & 0o077 == 0
+    assert (kernel.directory / "nodekey").stat().st_mode & 0o777 == 0o600
+
+
+OTHER_USER = """
+import os, sys
+sys.path[:0] = {path!r}
+import zmq
+from ipc_schema.frames import decode_reply, encode_request
+os.setgroups([65534]); os.setgid(65534); os.setuid(65533)
+context = zmq.Context()
+dealer = context.socket(zmq.DEALER)
+dealer.set(zmq.LINGER, 0)
+dealer.set(zmq.RCVTIMEO, 10_000)
+dealer.connect({endpoint!r})
+dealer.send_multipart(encode_request(bytes(16), "health"))
+print(decode_reply(dealer.recv_multipart()).error.code, flush=True)
+os._exit(0)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_another_user_is_refused() -> None:
+    """With a group others reach the sockets; who is not on the list of uids may still not ask anything."""
+    with short_directory() as path:
+        path.chmod(0o755)
+        with KernelProcess(path / "k", f"--ipc-dir={path}/k/run", "--ipc-group=65534") as kernel:
+            (path / "k").chmod(0o755)
+            script = OTHER_USER.format(path=[str(ROOT)], endpoint=kernel.endpoints.control)
+            asked = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=20)
+            assert asked.stdout.strip() == "unauthorised", asked.stderr
+            assert kernel.control().ok("health")["ready"]
