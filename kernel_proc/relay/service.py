@@ -41,7 +41,7 @@ _T = TypeVar("_T")
 _MAX_INBOUND_STREAMS = 4
 """Of one peer at once: the newest is read, and the one before it is on its way out."""
 
-_COUNTERS = (
+COUNTERS = (
     "received",
     "received_bytes",
     "rpcs",
@@ -54,7 +54,7 @@ _COUNTERS = (
     "forwarded",
     "ignored",
     "rejected",
-    "rejected_signed",
+    "dropped_signed",
     "rejected_undecodable",
     "oversize_ignored",
     "validator_errors",
@@ -101,7 +101,7 @@ class RelayService:
         self._router = Router(self.params.gossip, self.params.score, rng or SystemRandom())
         self._validators = Validators()
         self._links: dict[str, PeerLink] = {}
-        self._counters = dict.fromkeys(_COUNTERS, 0)
+        self._counters = dict.fromkeys(COUNTERS, 0)
         self._nursery: trio.Nursery | None = None
         self._published = time.perf_counter()
         self._wall_clock_ns = wall_clock_ns
@@ -230,9 +230,8 @@ class RelayService:
         return new
 
     def unsubscribe(self, topic: str) -> bool:
-        """Leave a pubsub topic; False if not on it. Its validators are forgotten."""
+        """Leave a pubsub topic; False if not on it. Its validators stay: a protected shard stays one."""
         known = self._router.unsubscribe(topic, trio.current_time())
-        self._validators.remove_topic(topic)
         self._flush()
         return known
 
@@ -242,6 +241,10 @@ class RelayService:
     def add_validator(self, topic: str | None, validator: Validator) -> None:
         """Ask `validator` about each message on `topic` (None: on every topic) after it was decoded."""
         self._validators.add(topic, validator)
+
+    def remove_validators(self, topic: str) -> None:
+        """Forget the validators that were added for this topic."""
+        self._validators.remove_topic(topic)
 
     # -- publishing -------------------------------------------------------------------------------------
 

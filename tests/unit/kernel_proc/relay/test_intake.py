@@ -1,0 +1,166 @@
+"""The reader of a peer on a stream in memory: whatever the bytes, however they are cut."""
+
+from __future__ import annotations
+
+from random import Random
+
+import trio
+import trio.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ipc_schema.message import WakuMessage, encode_message
+from kernel_proc.relay.intake import Intake
+from kernel_proc.relay.messages import RelayMessage
+from kernel_proc.relay.params import GossipParams, QueueParams, RelayParams, ScoreParams
+from kernel_proc.relay.router import Router
+from kernel_proc.relay.rpc import encode_message as encode_rpc
+from kernel_proc.relay.rpc import encode_varint
+from kernel_proc.relay.service import COUNTERS
+from kernel_proc.relay.validation import Validators, Verdict
+from tests.support.aio import trio_test
+
+T = "t"
+
+
+class MemoryStream:
+    """Gives out its chunks, then EOF."""
+
+    peer_id = "p"
+    protocol = ""
+
+    def __init__(self, chunks: list[bytes]) -> None:
+        self._chunks = [chunk for chunk in chunks if chunk]
+        self.was_reset = False
+
+    async def read(self, max_bytes: int = 65536) -> bytes:
+        await trio.lowlevel.checkpoint()
+        return self._chunks.pop(0) if self._chunks else b""
+
+    async def write(self, data: bytes) -> None:
+        raise AssertionError("nobody writes here")
+
+    async def close(self) -> None:
+        raise AssertionError("nobody closes this")
+
+    async def reset(self) -> None:
+        self.was_reset = True
+
+
+class Reader:
+    """An intake with one peer, subscribed to one topic."""
+
+    def __init__(self, nursery: trio.Nursery, **queues: int) -> None:
+        self.router = Router(GossipParams(), ScoreParams(), Random(1))
+        self.router.subscribe(T, 0)
+        self.router.add_peer("p", "10.0.0.1", 0, outbound=True)
+        self.validators = Validators()
+        self.counters = dict.fromkeys(COUNTERS, 0)
+        self.delivered: list[RelayMessage] = []
+        self.intake = Intake(
+            self.router,
+            self.validators,
+            {},
+            RelayParams(queues=QueueParams(**queues)),
+            self.counters,
+            deliver=self.delivered.append,
+            flush=lambda: None,
+            spawn=nursery.start_soon,
+        )
+
+    async def read(self, *chunks: bytes) -> MemoryStream:
+        stream = MemoryStream(list(chunks))
+        peer = self.router.peer("p")
+        assert peer is not None
+        await self.intake.read(stream, peer)
+        return stream
+
+
+def publish(payload: bytes) -> bytes:
+    return encode_rpc(T.encode(), encode_message(WakuMessage(payload, "/a/1/b/c", timestamp=1)))
+
+
+def run(*chunks: bytes) -> Reader:
+    """Feed a fresh reader and return it."""
+
+    async def main() -> Reader:
+        async with trio.open_nursery() as nursery:
+            reader = Reader(nursery)
+            await reader.read(*chunks)
+            return reader
+
+    return trio.run(main)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.binary(max_size=200), max_size=10))
+def test_any_bytes_end_the_stream_at_worst(chunks: list[bytes]) -> None:
+    run(*chunks)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.binary(max_size=60), max_size=10))
+def test_any_bytes_in_frames_leave_the_stream_usable(bodies: list[bytes]) -> None:
+    reader = run(*(encode_varint(len(b)) + b for b in bodies), publish(b"after"))
+    graylisted = reader.counters["rpcs_graylisted"]
+    assert graylisted or reader.delivered[-1].message.payload == b"after"
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.binary(max_size=300), unique=True, max_size=20), st.lists(st.integers(1, 200), min_size=1))
+def test_messages_come_out_whole_and_in_order_however_they_are_cut(
+    payloads: list[bytes], sizes: list[int]
+) -> None:
+    wire = b"".join(map(publish, payloads))
+    chunks: list[bytes] = []
+    while wire:
+        size = sizes[len(chunks) % len(sizes)]
+        chunks.append(wire[:size])
+        wire = wire[size:]
+    reader = run(*chunks)
+    assert [m.message.payload for m in reader.delivered] == payloads
+
+
+@trio_test()
+async def test_a_reader_waits_when_too_many_verdicts_are_under_way() -> None:
+    gate = trio.Event()
+
+    async def slow(_: RelayMessage) -> Verdict:
+        await gate.wait()
+        return Verdict.ACCEPT
+
+    async with trio.open_nursery() as nursery:
+        reader = Reader(nursery, validations=3)
+        reader.validators.add(T, slow)
+        wire = b"".join(publish(b"%d" % n) for n in range(10))
+        nursery.start_soon(reader.read, wire)
+        await trio.testing.wait_all_tasks_blocked()
+        assert reader.counters["received"] == 3
+        gate.set()
+    assert len(reader.delivered) == 10
+
+
+@trio_test()
+async def test_a_message_whose_reader_was_cancelled_still_gets_its_verdict() -> None:
+    gate = trio.Event()
+
+    async def slow(_: RelayMessage) -> Verdict:
+        await gate.wait()
+        return Verdict.ACCEPT
+
+    async with trio.open_nursery() as nursery:
+        reader = Reader(nursery, validations=1)
+        reader.validators.add(T, slow)
+        scope = trio.CancelScope()
+
+        async def read() -> None:
+            with scope:
+                await reader.read(publish(b"first"), publish(b"second"))
+
+        nursery.start_soon(read)
+        await trio.testing.wait_all_tasks_blocked()
+        scope.cancel()
+        await trio.testing.wait_all_tasks_blocked()
+        assert reader.counters["received"] == 1
+        gate.set()
+    assert [m.message.payload for m in reader.delivered] == [b"first"]
