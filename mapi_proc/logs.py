@@ -1,4 +1,6 @@
-"""Logging of the Messaging API: standard library, to stderr, one line per event that an operator cares about."""
+"""Logging of the Messaging API: standard library, to stderr, one line per event that an operator
+cares about.
+"""
 
 from __future__ import annotations
 

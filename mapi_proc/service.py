@@ -144,7 +144,9 @@ class MapiService:
         asyncio.get_running_loop().call_later(0.05, self.on_end, error)
 
     async def stop(self) -> None:
-        """Store what is open, give everything back. Apps find us gone and wait. May be called when stopped."""
+        """Store what is open, give everything back. Apps find us gone and wait. May be called
+        when stopped.
+        """
         if self._runner is not None:
             self._runner.cancel()
             await asyncio.gather(self._runner, return_exceptions=True)

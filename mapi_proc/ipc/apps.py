@@ -48,7 +48,9 @@ class _Session:
 
 
 class AppServer:
-    """Serves apps on a bound ROUTER. Create it on a running loop; `run` sends heartbeats and ends the silent."""
+    """Serves apps on a bound ROUTER. Create it on a running loop; `run` sends heartbeats and ends
+    the silent.
+    """
 
     def __init__(
         self,

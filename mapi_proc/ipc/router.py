@@ -90,7 +90,9 @@ class RouterServer:
         return self._socket
 
     def send(self, frames: Sequence[bytes]) -> bool:
-        """Send a message of our own to a connection (its identity first). False: it is gone or does not read."""
+        """Send a message of our own to a connection (its identity first). False: it is gone or
+        does not read.
+        """
         return self._socket.send(frames)
 
     def _receive(self, frames: list[bytes]) -> None:

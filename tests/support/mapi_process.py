@@ -1,0 +1,119 @@
+"""A real Messaging API process for tests: `python -m mapi_proc` on a data directory of the test."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from ipc_schema.errors import IpcError
+from ipc_schema.paths import mapi_endpoints
+from logos_client._connection import RequestConnection
+
+__all__ = ["MapiProcess", "control_request"]
+
+READY_S: Final = 20.0
+
+
+async def control_request(
+    endpoint: str, method: str, body: dict[str, object] | None = None, *, timeout: float = READY_S
+) -> dict[str, Any]:
+    """One request on a control socket. Raises IpcError."""
+    connection = RequestConnection(endpoint)
+    try:
+        return dict((await connection.request(method, body, timeout=timeout)).body)
+    finally:
+        await connection.close()
+
+
+class MapiProcess:
+    """One `mapi_proc`. A context manager; `kill` is SIGKILL, `start` runs it again on the same directory."""
+
+    def __init__(self, data_dir: Path, *options: str, kernel_dir: Path | None = None) -> None:
+        self.data_dir = data_dir
+        self.run_dir = data_dir / "run"
+        self.log = data_dir / "mapi.log"
+        self._options = list(options)
+        if kernel_dir is not None:
+            self._options += ["--kernel-dir", str(kernel_dir / "run")]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def control(self) -> str:
+        return mapi_endpoints(self.run_dir).control
+
+    def start(self) -> Self:
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "mapi_proc", "--data-dir", str(self.data_dir), *self._options],
+                stdout=log,
+                stderr=log,
+            )
+        return self
+
+    def kill(self) -> None:
+        """SIGKILL, and wait for the end."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def stop(self, timeout: float = 10.0) -> int:
+        """SIGTERM; the exit code."""
+        assert self._process is not None
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+        return self._process.wait(timeout)
+
+    def wait(self, timeout: float = READY_S) -> int:
+        """Wait for its own end; the exit code."""
+        assert self._process is not None
+        return self._process.wait(timeout)
+
+    def logged(self) -> str:
+        return self.log.read_text(errors="replace")
+
+    async def health(self) -> dict[str, Any]:
+        return await control_request(self.control, "health")
+
+    async def ready(self, timeout: float = READY_S) -> dict[str, Any]:
+        """Wait until it serves and its kernel is up."""
+        until = time.monotonic() + timeout
+        while True:
+            assert self._process is not None
+            assert self._process.poll() is None, f"mapi_proc ended: {self.logged()}"
+            try:
+                health = await control_request(self.control, "health", timeout=1.0)
+            except IpcError:
+                health = {}
+            if health.get("ready"):
+                return health
+            assert time.monotonic() < until, f"not ready: {health}\n{self.logged()}"
+            await asyncio.sleep(0.05)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGCONT)
+            try:
+                self.stop()
+            except subprocess.TimeoutExpired:
+                self.kill()
