@@ -6,7 +6,8 @@
 
 `from_body(map)` checks and converts, `to_body()` is its inverse. Rules of the contract that hold everywhere:
 unknown keys are ignored, nil is absent, an absent key takes the field's default or is an error, None is not
-written. What an annotation may be:
+written. `field(default=…, metadata=REQUIRED)` is a default for writers that readers insist on. What an
+annotation may be:
 
 | annotation | on the wire |
 |---|---|
@@ -28,6 +29,7 @@ from typing import (
     Annotated,
     Any,
     ClassVar,
+    Final,
     NamedTuple,
     Self,
     Union,
@@ -52,6 +54,7 @@ from ipc_schema.fields import (
 )
 
 __all__ = [
+    "REQUIRED",
     "AnyNumber",
     "Bin8",
     "Bin16",
@@ -65,6 +68,9 @@ __all__ = [
     "Size",
     "Uint",
 ]
+
+
+REQUIRED: Final[Mapping[str, bool]] = {"required": True}
 
 
 class Size(NamedTuple):
@@ -145,6 +151,7 @@ def _plan(cls: type[Body]) -> tuple[_Field, ...]:
     for field in fields(cls):  # type: ignore[arg-type]  # every Body is a dataclass
         read, write = _codec(hints[field.name])
         required = field.default is MISSING and field.default_factory is MISSING
+        required = required or field.metadata.get("required", False)
         plan.append(_Field(field.name, read, write, required))
     return _plans.setdefault(cls, tuple(plan))
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Final
 
 from ipc_schema import PROTOCOL_MIN, PROTOCOL_VERSION
-from ipc_schema.body import Bin16, Body, Range, Size, Uint
+from ipc_schema.body import REQUIRED, Bin16, Body, Range, Size, Uint
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.names import MAX_NAME, check_name
 
@@ -61,7 +61,7 @@ class HelloRequest(Body):
     WHERE = HELLO
 
     kind: Annotated[str, Size(32, 1)]
-    protocol: tuple[_Version, _Version] = (PROTOCOL_MIN, PROTOCOL_VERSION)
+    protocol: tuple[_Version, _Version] = field(default=(PROTOCOL_MIN, PROTOCOL_VERSION), metadata=REQUIRED)
     name: Annotated[str, Size(MAX_NAME)] | None = None
     features: Annotated[tuple[Annotated[str, Size(64)], ...], Size(64)] = ()
     takeover: bool = False

@@ -213,6 +213,7 @@ def bad_requests() -> None:
         add(f"{server} {method}: {name}", "request", frames, **rest)
 
     bad_body("kernel", "hello", "no kind", {"protocol": [1, 1]})
+    bad_body("kernel", "hello", "no protocol", {"kind": "tool"})
     bad_body("kernel", "hello", "protocol is no range", {"kind": "tool", "protocol": [1]})
     bad_body("kernel", "lease.acquire", "no shards", {})
     bad_body("kernel", "lease.acquire", "shard above 65535", {"shards": [1, 65536]})
