@@ -1,0 +1,85 @@
+"""The `logos` command: its subcommands, and where errors become exit codes (see `exits`)."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
+from types import ModuleType
+from typing import Final
+
+from ipc_schema.config.options import ConfigError
+from logos_deploy.commands import up
+from logos_deploy.exits import CommandError, Exit
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS: Final[tuple[ModuleType, ...]] = (up,)
+
+_EXITS: Final = """exit codes:
+  0 done    1 failed    2 wrong command line    65 input refused    69 no node there, or not installed
+  73 the data directory is in use    75 outcome not known in time    78 configuration refused
+  130 interrupted"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser with all subcommands."""
+    parser = argparse.ArgumentParser(
+        prog="logos",
+        description="Run a Logos Delivery node, look at it, send and listen.",
+        epilog=_EXITS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"logos {_version()}")
+    commands = parser.add_subparsers(dest="command", metavar="command", required=True)
+    for module in COMMANDS:
+        sub = commands.add_parser(module.NAME, help=module.HELP, description=module.HELP, allow_abbrev=False)
+        module.add_arguments(sub)
+        sub.set_defaults(run=module.run)
+    return parser
+
+
+def _version() -> str:
+    try:
+        return version("logos-mapi")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one subcommand; returns its exit code."""
+    parsed = _parse(arguments)
+    try:
+        code: int = parsed.run(parsed)
+        sys.stdout.flush()
+    except ConfigError as error:
+        return _refuse(Exit.CONFIG, str(error))
+    except CommandError as error:
+        return _refuse(error.code, error.message)
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has gone: nothing more to say, also not while Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.FAILED
+    return code
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """argparse does not take positionals on both sides of a flag (`a=1 --data-dir d b=2`) in a subcommand."""
+    parser = build_parser()
+    parsed, rest = parser.parse_known_args(arguments)
+    overrides = getattr(parsed, "overrides", None)
+    if rest and (overrides is None or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:
+        parsed.overrides = [*overrides, *rest]
+    return parsed
+
+
+def _refuse(code: Exit, message: str) -> int:
+    print(f"logos: {message}", file=sys.stderr)
+    return code

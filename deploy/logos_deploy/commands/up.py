@@ -1,0 +1,236 @@
+"""`logos up`: run a node in the foreground, under supervision, until it is told to end."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import errno
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from ipc_schema.config.options import ConfigError, PortUse
+from logos_deploy.control import ControlHealth, wait_ready
+from logos_deploy.exits import CommandError, Exit
+from logos_deploy.files import read_toml
+from logos_deploy.node.follow import LogFollower, tail
+from logos_deploy.node.plan import NodePlan, NodeRequest, listening_ports, plan_node
+from logos_deploy.node.rpc import RpcError
+from logos_deploy.node.supervisor import NodeInUseError, Supervisor, SupervisorError, missing_extras
+from logos_deploy.node.watch import NodeWatch, Verdict
+
+NAME: Final = "up"
+HELP: Final = "run a node (kernel and Messaging API) in the foreground, under supervision"
+
+_LOOK: Final = 0.2
+"""Seconds between looks at the log files. supervisord is asked only when its own log has grown."""
+_LABEL_WIDTH: Final = 10
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command line of `up`."""
+    parser.add_argument("--preset", help="network to join; without it a local network on loopback")
+    parser.add_argument("--mode", metavar="core|edge", help="how the node takes part (default: core)")
+    parser.add_argument("--kernel-only", action="store_true", help="no Messaging API")
+    parser.add_argument("--data-dir", metavar="DIR", help="what must survive a restart (default: ./data)")
+    parser.add_argument("--config-file", metavar="FILE", help="TOML with [kernel] and [mapi]")
+    parser.add_argument("--check", action="store_true", help="check the configuration and start nothing")
+    parser.add_argument(
+        "overrides",
+        nargs="*",
+        metavar="key=value",
+        help="any option of kernel or MAPI (both get it if both have it; kernel.key or mapi.key for one)",
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Check everything, then start, then stay until the end."""
+    request = NodeRequest(
+        preset=arguments.preset,
+        mode=arguments.mode,
+        kernel_only=arguments.kernel_only,
+        data_dir=arguments.data_dir,
+        config_file=arguments.config_file,
+        overrides=arguments.overrides,
+    )
+    plan = plan_node(request, os.environ, read_toml, Path.cwd())
+    supervisor = Supervisor(plan)
+    if arguments.check:
+        print("the configuration is good")
+        return Exit.OK
+    require_extras(with_mapi=plan.mapi is not None)
+    _refuse_taken_ports(listening_ports(plan))
+    return asyncio.run(_Foreground(plan, supervisor).run())
+
+
+def require_extras(*, with_mapi: bool) -> None:
+    """Raises `CommandError` that says what to install."""
+    missing = missing_extras(with_mapi=with_mapi)
+    if missing:
+        raise CommandError(
+            Exit.UNAVAILABLE,
+            f"a node needs more than the plain install: pip install 'logos-mapi[{','.join(missing)}]'",
+        )
+
+
+def _refuse_taken_ports(uses: Sequence[PortUse]) -> None:
+    """Another program on the port: better said now, by the key, than in a log."""
+    for use in uses:
+        family = socket.AF_INET6 if ":" in use.address else socket.AF_INET
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((use.address, use.port))
+            except OSError as error:
+                if error.errno == errno.EADDRINUSE:
+                    why = f"port {use.port} on {use.address} is in use by another program (0 = automatic)"
+                else:
+                    why = f"cannot listen on {use.address} port {use.port}: {error.strerror}"
+                raise ConfigError(use.key, why) from None
+
+
+class _Foreground:
+    """The life of one `logos up`."""
+
+    def __init__(self, plan: NodePlan, supervisor: Supervisor) -> None:
+        self._plan = plan
+        self._supervisor = supervisor
+        self._controls = {"kernel": plan.kernel.endpoints.control}
+        if plan.mapi is not None:
+            self._controls["mapi"] = plan.mapi.endpoints.control
+        self._watch = NodeWatch()
+        self._ready: set[str] = set()
+        self._waiting: dict[str, asyncio.Task[None]] = {}
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._verdict: Verdict | None = None
+
+    async def run(self) -> int:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, self._on_signal, number)
+        paths = self._supervisor.paths
+        followers = {"supervisor": LogFollower(paths.log)}
+        followers |= {name: LogFollower(paths.log_of(name)) for name in self._controls}
+        try:
+            await self._start()
+            await self._stay(followers)
+        finally:
+            await self._end(followers)
+        verdict = self._verdict
+        if verdict is None:
+            self._say("ended")
+            return Exit.OK
+        self._say(f"ended: {verdict.reason}")
+        return verdict.code
+
+    async def _start(self) -> None:
+        self._say(f"data directory {self._plan.data_dir}")
+        try:
+            await self._supervisor.start()
+        except NodeInUseError as error:
+            raise CommandError(Exit.IN_USE, f"{error}: one node at a time") from None
+        except SupervisorError as error:
+            raise CommandError(Exit.FAILED, str(error)) from None
+        except OSError as error:
+            raise CommandError(
+                Exit.CONFIG, f"data-dir: cannot use {self._supervisor.paths.directory}: {error}"
+            ) from None
+        await self._look_at_processes()
+
+    async def _stay(self, followers: dict[str, LogFollower]) -> None:
+        """Pass the logs on until somebody says stop, or the node ends by itself."""
+        while not self._stop.is_set() and self._verdict is None:
+            if self._show(followers):
+                await self._look_at_processes()
+            if self._supervisor.ended:
+                self._verdict = Verdict(Exit.FAILED, "supervisord has ended")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), _LOOK)
+
+    async def _end(self, followers: dict[str, LogFollower]) -> None:
+        for task in self._waiting.values():
+            task.cancel()
+        stopping = asyncio.create_task(self._supervisor.stop())
+        hurry = asyncio.create_task(self._hurry.wait())
+        while not stopping.done():
+            await asyncio.wait({stopping, hurry}, timeout=_LOOK, return_when=asyncio.FIRST_COMPLETED)
+            if hurry.done() and not stopping.done():
+                self._say("killing what is left")
+                stopping.cancel()
+                await asyncio.wait({stopping})
+            self._show(followers)
+        hurry.cancel()
+        self._show(followers)
+        for follower in followers.values():
+            follower.close()
+        if not stopping.cancelled():
+            stopping.result()
+
+    def _on_signal(self, number: int) -> None:
+        if self._stop.is_set():
+            self._hurry.set()
+        else:
+            self._say(f"{signal.Signals(number).name}: ending the node (again: kill it)")
+            self._stop.set()
+
+    # -- processes -------------------------------------------------------------------------------------------
+
+    async def _look_at_processes(self) -> None:
+        try:
+            states = await self._supervisor.processes()
+        except RpcError:
+            return  # it is ending, or busy: its log will grow again
+        now = asyncio.get_running_loop().time()
+        for name, pid, again in self._watch.started(now, states):
+            if again:
+                self._ready.discard(name)
+                self._say(f"{name} is started again, process {pid}")
+            if name in self._waiting:
+                self._waiting[name].cancel()
+            self._waiting[name] = asyncio.create_task(self._announce(name, pid))
+        self._verdict = self._verdict or self._watch.verdict(now, states)
+
+    async def _announce(self, name: str, pid: int) -> None:
+        health = await wait_ready(self._controls[name], pid=pid)
+        self._ready.add(name)
+        self._say(f"{name} is ready, process {pid}, version {health.common.version}")
+        if self._ready == self._controls.keys():
+            self._say(_invitation(self._plan, health))
+
+    # -- output ----------------------------------------------------------------------------------------------
+
+    def _show(self, followers: dict[str, LogFollower]) -> bool:
+        """Print what is new; returns whether supervisord had something to say."""
+        news = False
+        for name, follower in followers.items():
+            while lines := follower.read():
+                news = news or name == "supervisor"
+                for line in lines:
+                    self._print(name, line)
+        return news
+
+    def _say(self, text: str) -> None:
+        self._print("logos", text)
+
+    def _print(self, label: str, line: str) -> None:
+        # Without anybody to read it, the node goes on all the same.
+        with contextlib.suppress(BrokenPipeError):
+            print(f"{label:<{_LABEL_WIDTH}} | {line}", flush=True)
+
+
+def _invitation(plan: NodePlan, _health: ControlHealth) -> str:
+    if plan.mapi is None:
+        return f"the node is ready: tools connect to {plan.kernel.endpoints.requests}"
+    return f"the node is ready: apps connect to {plan.mapi.endpoints.apps}"
+
+
+def print_tail(path: Path, lines: int = 20) -> None:
+    """The end of a log, to stderr, for whoever has to find out why."""
+    for line in tail(path, lines):
+        print(f"  {line}", file=sys.stderr)

@@ -1,0 +1,216 @@
+"""From what an operator says to what the processes of one node are told. Pure: files come in as a reader.
+
+The processes read the same sources again (file, environment), so only what was said on the command line, and
+what follows from the kernel for MAPI, is passed on as flags. Everything is resolved here first: a
+configuration that a process would refuse is refused before anything is started.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from ipc_schema.config.kernel import KERNEL_SCHEMA, KernelConfig, load_kernel_config
+from ipc_schema.config.mapi import MAPI_SCHEMA, MapiConfig, load_mapi_config
+from ipc_schema.config.options import ConfigError, PortUse, Schema, refuse_port_clashes
+from ipc_schema.config.sources import CONFIG_FILE, TomlFile, config_file_of, to_flags, variable_of
+
+__all__ = ["NodePlan", "NodeRequest", "listening_ports", "plan_node"]
+
+ReadToml = Callable[[str], TomlFile]
+"""Reads and parses a configuration file. Raises `ConfigError`."""
+
+_SCHEMAS: Final[Mapping[str, Schema]] = {"kernel": KERNEL_SCHEMA, "mapi": MAPI_SCHEMA}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeRequest:
+    """What was said on the command line. `overrides` are `key=value`, `kernel.key=value`, `mapi.key=value`."""
+
+    preset: str | None = None
+    mode: str | None = None
+    kernel_only: bool = False
+    data_dir: str | None = None
+    config_file: str | None = None
+    overrides: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodePlan:
+    """One node, checked. The arguments are those of `python -m kernel_proc` and `python -m mapi_proc`."""
+
+    data_dir: Path
+    """Absolute."""
+    kernel: KernelConfig
+    kernel_arguments: tuple[str, ...]
+    mapi: MapiConfig | None
+    """None: the kernel alone."""
+    mapi_arguments: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class _Said:
+    """Options given on the command line, by process. Lists are collected, anything else only once."""
+
+    flags: dict[str, dict[str, Any]] = field(default_factory=lambda: {table: {} for table in _SCHEMAS})
+
+    def put(self, table: str, key: str, value: str) -> None:
+        option = _SCHEMAS[table].option(key)
+        if option.secret:
+            variable = variable_of(_SCHEMAS[table], option.name)
+            raise ConfigError(
+                key, f"is a secret, and every user of the host can read a command line: set {variable}"
+            )
+        values = self.flags[table]
+        if option.repeatable:
+            values.setdefault(option.name, []).append(value)
+        elif option.name in values:
+            raise ConfigError(key, "is given twice on the command line")
+        else:
+            values[option.name] = value
+
+
+def plan_node(
+    request: NodeRequest, environ: Mapping[str, str], read_toml: ReadToml, cwd: str | Path
+) -> NodePlan:
+    """Resolve the whole configuration of a node. Raises `ConfigError` naming the key."""
+    tables = ("kernel",) if request.kernel_only else ("kernel", "mapi")
+    said = _collect(request, tables)
+    files = {table: _file_of(table, request, environ, read_toml, cwd) for table in tables}
+
+    flags = said.flags["kernel"]
+    kernel = load_kernel_config(flags=flags, environ=environ, file=files["kernel"])
+    data_dir = Path(os.path.abspath(os.path.join(cwd, kernel.data_dir)))  # noqa: PTH100, PTH118 - pure
+    flags["data-dir"] = str(data_dir)
+    kernel = load_kernel_config(flags=flags, environ=environ, file=files["kernel"])
+    kernel_arguments = _arguments("kernel", flags, files["kernel"])
+    if request.kernel_only:
+        return NodePlan(
+            data_dir=data_dir,
+            kernel=kernel,
+            kernel_arguments=kernel_arguments,
+            mapi=None,
+            mapi_arguments=(),
+        )
+
+    flags = said.flags["mapi"]
+    bare = load_mapi_config(flags=flags, environ=environ, file=files["mapi"])
+    for name, value in _derived(kernel, data_dir).items():
+        if not bare.resolved.explicit(name):
+            flags[name] = value
+    mapi = load_mapi_config(flags=flags, environ=environ, file=files["mapi"])
+    _check_together(kernel, mapi)
+    return NodePlan(
+        data_dir=data_dir,
+        kernel=kernel,
+        kernel_arguments=kernel_arguments,
+        mapi=mapi,
+        mapi_arguments=_arguments("mapi", flags, files["mapi"]),
+    )
+
+
+def listening_ports(plan: NodePlan) -> list[PortUse]:
+    """The TCP ports that the node will listen on, without those that are automatic."""
+    kernel, mapi = plan.kernel, plan.mapi
+    uses = [PortUse("tcp-port", kernel.listen_address, kernel.tcp_port)]
+    if kernel.websocket_port is not None:
+        uses.append(PortUse("websocket-port", kernel.listen_address, kernel.websocket_port))
+    return [use for use in (*uses, *_endpoint_ports(kernel, mapi)) if use.port]
+
+
+def _collect(request: NodeRequest, tables: Sequence[str]) -> _Said:
+    said = _Said()
+    for key, value in (("preset", request.preset), ("data-dir", request.data_dir), ("mode", request.mode)):
+        if value is not None:
+            _give(said, tables, key, value)
+    for override in request.overrides:
+        key, equals, value = override.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            raise ConfigError(override, "is not key=value")
+        _give(said, tables, key, value)
+    return said
+
+
+def _give(said: _Said, tables: Sequence[str], key: str, value: str) -> None:
+    """Hand an option to the processes that have it."""
+    prefix, dot, name = key.partition(".")
+    if dot and prefix in _SCHEMAS:
+        if prefix not in tables:
+            raise ConfigError(key, "there is no MAPI with --kernel-only")
+        said.put(prefix, name, value)
+        return
+    if key == CONFIG_FILE:
+        raise ConfigError(key, f"is not an option of a process: give --{CONFIG_FILE}")
+    having = [table for table in tables if key in _SCHEMAS[table]]
+    if not having:
+        if key in MAPI_SCHEMA:
+            raise ConfigError(key, "is an option of MAPI, which --kernel-only leaves out")
+        hints = (KERNEL_SCHEMA.hint(key), *(MAPI_SCHEMA.hint(key) for table in tables if table == "mapi"))
+        raise ConfigError(key, f"there is no such option{next(filter(None, hints), '')}")
+    if key == "ipc-control" and len(having) > 1:
+        raise ConfigError(key, "is an endpoint of one process: give kernel.ipc-control or mapi.ipc-control")
+    for table in having:
+        said.put(table, key, value)
+
+
+def _file_of(
+    table: str, request: NodeRequest, environ: Mapping[str, str], read_toml: ReadToml, cwd: str | Path
+) -> TomlFile | None:
+    flags = {CONFIG_FILE: request.config_file}
+    path = config_file_of(_SCHEMAS[table], flags, environ)
+    return read_toml(str(Path(cwd, path))) if path else None
+
+
+def _arguments(table: str, flags: Mapping[str, object], file: TomlFile | None) -> tuple[str, ...]:
+    named = [f"--{CONFIG_FILE}={file.path}"] if file else []
+    return (*named, *to_flags(_SCHEMAS[table], flags))
+
+
+def _derived(kernel: KernelConfig, data_dir: Path) -> dict[str, object]:
+    """What MAPI takes from the kernel beside it, where nobody says otherwise."""
+    derived: dict[str, object] = {"data-dir": str(data_dir)}
+    if kernel.network.preset:
+        derived["preset"] = kernel.network.preset
+    if kernel.resolved.explicit("ipc-dir"):
+        derived["ipc-dir"] = kernel.ipc_dir
+    derived["kernel-dir"] = kernel.ipc_dir
+    for name in ("requests", "control"):
+        if kernel.resolved.explicit(f"ipc-{name}"):
+            derived[f"kernel-{name}"] = kernel.resolved[f"ipc-{name}"]
+    return derived
+
+
+def _check_together(kernel: KernelConfig, mapi: MapiConfig) -> None:
+    """What only the two together can get wrong."""
+    if kernel.resolved.explicit("relay") and not kernel.relay:
+        raise kernel.resolved.refuse("relay", f"must be on: the mode is {mapi.mode}; or give --kernel-only")
+    mapi.check_network(kernel.network)
+    for name in ("requests", "control"):
+        wanted, actual = getattr(mapi.kernel, name), getattr(kernel.endpoints, name)
+        if wanted != actual:
+            key = f"kernel-{name}" if mapi.resolved.explicit(f"kernel-{name}") else "kernel-dir"
+            raise mapi.resolved.refuse(key, f"leads to {wanted}, but the kernel of this node is at {actual}")
+    refuse_port_clashes(
+        use
+        for use in (
+            PortUse("tcp-port", kernel.listen_address, kernel.tcp_port),
+            *_endpoint_ports(kernel, mapi),
+        )
+    )
+
+
+def _endpoint_ports(kernel: KernelConfig, mapi: MapiConfig | None) -> list[PortUse]:
+    named = {f"ipc-{name}": endpoint for name, endpoint in kernel.endpoints._asdict().items()}
+    if mapi is not None:
+        named |= {f"mapi.ipc-{name}": endpoint for name, endpoint in mapi.endpoints._asdict().items()}
+    uses = []
+    for key, endpoint in named.items():
+        if endpoint.startswith("tcp://"):
+            host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+            address = host.strip("[]").replace("localhost", "127.0.0.1")
+            uses.append(PortUse(key, address, int(port)))
+    return uses

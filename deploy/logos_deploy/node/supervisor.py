@@ -1,0 +1,271 @@
+"""One running supervisord, owned by this process: started, watched, ended with all that it started."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import os
+import pwd
+import resource
+import secrets
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from ipc_schema.paths import kernel_directory, lock_path, mapi_directory
+from logos_deploy.node.conf import STOP_WAIT, Program, SupervisorPaths, render, supervisor_paths
+from logos_deploy.node.handles import (
+    DirectoryInUseError,
+    DirectoryLock,
+    ProcessHandle,
+    holder_of,
+    private_directory,
+)
+from logos_deploy.node.plan import NodePlan
+from logos_deploy.node.rpc import ProcessState, RpcError, SupervisorRpc
+
+__all__ = ["NodeInUseError", "Supervisor", "SupervisorError", "missing_extras", "programs_of"]
+
+_START_TIMEOUT: Final = 20.0
+_POLL: Final = 0.05
+_SPARE_FDS: Final = 1024
+# connections, their streams' timers and the database: no descriptor per stream, but room for all the same
+_FDS_PER_CONNECTION: Final = 4
+_MIN_FDS: Final = 8192
+_RELEASE_PATIENCE: Final = 2.0
+
+
+class SupervisorError(Exception):
+    """supervisord could not be started; the text says why, as far as it said so itself."""
+
+
+class NodeInUseError(Exception):
+    """The data directory has a node that runs."""
+
+
+def missing_extras(*, with_mapi: bool) -> list[str]:
+    """The extras of this distribution that starting a node needs and that are not installed."""
+    needed = {"kernel": ("libp2p", "trio"), "deploy": ("supervisor",)}
+    if with_mapi:
+        needed["mapi"] = ("uvloop",)
+    return [
+        extra
+        for extra, modules in needed.items()
+        if any(importlib.util.find_spec(module) is None for module in modules)
+    ]
+
+
+def programs_of(plan: NodePlan) -> list[Program]:
+    """The processes of a node, run by this interpreter (-P: the working directory holds no modules)."""
+    python = (sys.executable, "-P", "-m")
+    programs = [Program("kernel", (*python, "kernel_proc", *plan.kernel_arguments), priority=10)]
+    if plan.mapi is not None:
+        programs.append(Program("mapi", (*python, "mapi_proc", *plan.mapi_arguments), priority=20))
+    return programs
+
+
+class Supervisor:
+    """supervisord with the processes of one node.
+
+        supervisor = Supervisor(plan)
+        await supervisor.start()
+        …
+        await supervisor.stop()
+
+    After `stop`, and after a `start` that raised, nothing that it started runs.
+    """
+
+    def __init__(self, plan: NodePlan) -> None:
+        """Raises `ConfigError` when the paths do not suit supervisord."""
+        self.plan = plan
+        ipc_dir = Path(os.path.abspath(plan.kernel.ipc_dir))  # noqa: PTH100 - no symlink may be resolved
+        configured = ipc_dir if plan.kernel.resolved.explicit("ipc-dir") else None
+        self.paths: SupervisorPaths = supervisor_paths(plan.data_dir, configured)
+        self.programs: Sequence[Program] = programs_of(plan)
+        self._password = secrets.token_hex(16)
+        self._conf = render(
+            self.paths, self.programs, min_fds=_file_descriptors(plan), user=_user(), password=self._password
+        )
+        self._rpc = SupervisorRpc(self.paths.socket, self._password)
+        self._lock: DirectoryLock | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._children: dict[int, ProcessHandle] = {}
+
+    # -- start -----------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Start supervisord, and through it the processes. Returns when it answers; they may not be ready.
+
+        Raises `NodeInUseError`, `SupervisorError`, or OSError for a directory that cannot be used.
+        """
+        private_directory(self.paths.directory)
+        private_directory(self.paths.socket.parent)
+        try:
+            self._lock = DirectoryLock(self.paths.lock)
+            self._refuse_running()
+        except DirectoryInUseError as error:
+            raise NodeInUseError(f"the data directory {self.plan.data_dir} is {error}") from None
+        try:
+            self._write_conf()
+            await self._spawn()
+            await self._wait_answer()
+        except BaseException:
+            await self.stop()
+            raise
+
+    def _refuse_running(self) -> None:
+        """Also a node that was not started by this command owns its directories."""
+        run_dirs = {"kernel": kernel_directory(self.plan.kernel.ipc_dir)}
+        if self.plan.mapi is not None:
+            run_dirs["MAPI"] = mapi_directory(self.plan.mapi.ipc_dir)
+        for what, directory in run_dirs.items():
+            # a node whose `logos up` was killed is perhaps just ending
+            holder = holder_of(lock_path(directory), _RELEASE_PATIENCE)
+            if holder is not None:
+                self._unlock()
+                raise DirectoryInUseError(f"in use by a {what}" + (f", process {holder}" if holder else ""))
+
+    def _write_conf(self) -> None:
+        self.paths.conf.unlink(missing_ok=True)
+        descriptor = os.open(self.paths.conf, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(self._conf)
+
+    async def _spawn(self) -> None:
+        leash = (sys.executable, "-P", "-m", "logos_deploy.node.leash", str(os.getpid()))
+        # as a module, not as the script beside the interpreter: that may stand anywhere, or nowhere
+        command = (sys.executable, "-P", "-m", "supervisor.supervisord", "-c", str(self.paths.conf))
+        descriptor = os.open(self.paths.output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *leash,
+                *command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=descriptor,
+                stderr=descriptor,
+                umask=0o077,
+                # Ctrl-C is for us alone: we end supervisord in our own time
+                start_new_session=True,
+            )
+        finally:
+            os.close(descriptor)
+
+    async def _wait_answer(self) -> None:
+        try:
+            async with asyncio.timeout(_START_TIMEOUT):
+                while True:
+                    if self.ended:
+                        raise SupervisorError(f"supervisord did not start: {self._complaint()}")
+                    with contextlib.suppress(RpcError):
+                        await self.processes()
+                        return
+                    await asyncio.sleep(_POLL)
+        except TimeoutError:
+            raise SupervisorError(
+                f"supervisord gave no answer within {_START_TIMEOUT:g} s: {self._complaint()}"
+            ) from None
+
+    def _complaint(self) -> str:
+        lines = self.paths.output.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        wanted = [line for line in lines if line.startswith("Error")] or lines[-3:]
+        return " ".join(wanted) or f"it said nothing (see {self.paths.log})"
+
+    # -- while it runs ---------------------------------------------------------------------------------------
+
+    @property
+    def pid(self) -> int:
+        """supervisord's process id."""
+        assert self._process is not None, "not started"
+        return self._process.pid
+
+    @property
+    def ended(self) -> bool:
+        """Whether supervisord has ended."""
+        return self._process is not None and self._process.returncode is not None
+
+    async def wait(self) -> None:
+        """Wait until supervisord ends."""
+        assert self._process is not None, "not started"
+        await self._process.wait()
+
+    async def processes(self) -> list[ProcessState]:
+        """The processes as supervisord sees them. Raises `RpcError`."""
+        states = await self._rpc.processes()
+        self._remember({state.pid for state in states if state.pid})
+        return states
+
+    def _remember(self, pids: set[int]) -> None:
+        """Hold on to the children: if supervisord is killed, ending them falls to us."""
+        for pid in self._children.keys() - pids:
+            if not self._children[pid].alive():
+                self._children.pop(pid).close()
+        for pid in pids - self._children.keys():
+            with contextlib.suppress(ProcessLookupError):
+                self._children[pid] = ProcessHandle(pid)
+
+    # -- stop ------------------------------------------------------------------------------------------------
+
+    async def stop(self) -> None:
+        """End supervisord and everything it started, in good order if possible. May be called twice.
+
+        Cancelling it does not stop it in the middle: it then ends things the hard way, at once.
+        """
+        try:
+            if self._process is not None and not self.ended:
+                # supervisord may have started one that we have not seen yet
+                with contextlib.suppress(RpcError):
+                    await self.processes()
+                self._signal(signal.SIGTERM)
+                # one after the other, each with its full time
+                patience = (len(self.programs) + 1) * STOP_WAIT
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self.wait(), patience)
+            await self._end_orphans(signal.SIGTERM, STOP_WAIT)
+        finally:
+            self._kill_all()
+            if self._process is not None:
+                await asyncio.shield(self._process.wait())
+            for child in self._children.values():
+                child.close()
+            self._children.clear()
+            self._unlock()
+
+    async def _end_orphans(self, number: int, patience: float) -> None:
+        """Children that survived their supervisord."""
+        for child in self._children.values():
+            with contextlib.suppress(ProcessLookupError):
+                child.signal(number)
+        deadline = asyncio.get_running_loop().time() + patience
+        while any(child.alive() for child in self._children.values()):
+            if asyncio.get_running_loop().time() >= deadline:
+                return
+            await asyncio.sleep(_POLL)
+
+    def _kill_all(self) -> None:
+        self._signal(signal.SIGKILL)
+        for child in self._children.values():
+            child.kill()
+
+    def _signal(self, number: int) -> None:
+        if self._process is not None and self._process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(number)
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+
+def _file_descriptors(plan: NodePlan) -> int:
+    wanted = max(_MIN_FDS, plan.kernel.max_connections * _FDS_PER_CONNECTION + _SPARE_FDS)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    return wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+
+
+def _user() -> str | None:
+    """supervisord wants root to say that it is meant."""
+    return pwd.getpwuid(0).pw_name if os.geteuid() == 0 else None
