@@ -72,11 +72,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """argparse does not take positionals on both sides of a flag (`a=1 --data-dir d b=2`) in a subcommand."""
     parser = build_parser()
     parsed, rest = parser.parse_known_args(arguments)
-    overrides = getattr(parsed, "overrides", None)
-    if rest and (overrides is None or any(word.startswith("-") for word in rest)):
+    overrides: list[str] | None = getattr(parsed, "overrides", None)
+    if overrides is not None and not any(word.startswith("-") for word in rest):
+        overrides += rest
+    elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
-    if rest:
-        parsed.overrides = [*overrides, *rest]
     return parsed
 
 

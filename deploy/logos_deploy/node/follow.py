@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -20,26 +21,24 @@ class LogFollower:
         self.path = path
         self._file: BinaryIO | None = None
         self._rest = b""
-        if self._open() and self._file is not None:
-            self._file.seek(0, os.SEEK_END)
+        file = self._opened()
+        if file is not None:
+            file.seek(0, os.SEEK_END)
 
-    def _open(self) -> bool:
-        try:
-            self._file = self.path.open("rb")
-        except FileNotFoundError:
-            return False
-        return True
+    def _opened(self) -> BinaryIO | None:
+        if self._file is None:
+            with contextlib.suppress(FileNotFoundError):
+                self._file = self.path.open("rb")
+        return self._file
 
     def read(self) -> list[str]:
         """Whole lines, at most about 64 KiB of them; call again while there are any."""
-        if self._file is None and not self._open():
+        file = self._opened()
+        if file is None:
             return []
-        assert self._file is not None
-        data = self._file.read(_CHUNK)
-        if not data and self._rotated():
-            # The old file is read to its end; the new one is next.
-            self._file.close()
-            self._file = None
+        data = file.read(_CHUNK)
+        if not data and self._rotated(file):
+            self.close()  # read to its end; the new file is next
             return self.read()
         *lines, self._rest = (self._rest + data).split(b"\n")
         if len(self._rest) > _LONGEST_LINE:
@@ -47,16 +46,15 @@ class LogFollower:
             self._rest = b""
         return [line.decode("utf-8", "replace") for line in lines]
 
-    def _rotated(self) -> bool:
-        assert self._file is not None
-        mine = os.fstat(self._file.fileno())
+    def _rotated(self, file: BinaryIO) -> bool:
+        mine = os.fstat(file.fileno())
         try:
             there = self.path.stat()
         except FileNotFoundError:
             return False  # in the middle of it
         if (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino):
-            if there.st_size < self._file.tell():
-                self._file.seek(0)  # emptied in its place
+            if there.st_size < file.tell():
+                file.seek(0)  # emptied in its place
             return False
         return True
 

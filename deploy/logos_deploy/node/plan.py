@@ -28,7 +28,7 @@ _SCHEMAS: Final[Mapping[str, Schema]] = {"kernel": KERNEL_SCHEMA, "mapi": MAPI_S
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeRequest:
-    """What was said on the command line. `overrides` are `key=value`, `kernel.key=value`, `mapi.key=value`."""
+    """What was said on the command line. `overrides`: `key=value`, `kernel.key=value`, `mapi.key=value`."""
 
     preset: str | None = None
     mode: str | None = None
@@ -114,11 +114,7 @@ def plan_node(
 
 def listening_ports(plan: NodePlan) -> list[PortUse]:
     """The TCP ports that the node will listen on, without those that are automatic."""
-    kernel, mapi = plan.kernel, plan.mapi
-    uses = [PortUse("tcp-port", kernel.listen_address, kernel.tcp_port)]
-    if kernel.websocket_port is not None:
-        uses.append(PortUse("websocket-port", kernel.listen_address, kernel.websocket_port))
-    return [use for use in (*uses, *_endpoint_ports(kernel, mapi)) if use.port]
+    return [use for use in _ports(plan.kernel, plan.mapi) if use.port]
 
 
 def _collect(request: NodeRequest, tables: Sequence[str]) -> _Said:
@@ -194,20 +190,16 @@ def _check_together(kernel: KernelConfig, mapi: MapiConfig) -> None:
         if wanted != actual:
             key = f"kernel-{name}" if mapi.resolved.explicit(f"kernel-{name}") else "kernel-dir"
             raise mapi.resolved.refuse(key, f"leads to {wanted}, but the kernel of this node is at {actual}")
-    refuse_port_clashes(
-        use
-        for use in (
-            PortUse("tcp-port", kernel.listen_address, kernel.tcp_port),
-            *_endpoint_ports(kernel, mapi),
-        )
-    )
+    refuse_port_clashes(_ports(kernel, mapi))
 
 
-def _endpoint_ports(kernel: KernelConfig, mapi: MapiConfig | None) -> list[PortUse]:
+def _ports(kernel: KernelConfig, mapi: MapiConfig | None) -> list[PortUse]:
+    uses = [PortUse("tcp-port", kernel.listen_address, kernel.tcp_port)]
+    if kernel.websocket_port is not None:
+        uses.append(PortUse("websocket-port", kernel.listen_address, kernel.websocket_port))
     named = {f"ipc-{name}": endpoint for name, endpoint in kernel.endpoints._asdict().items()}
     if mapi is not None:
         named |= {f"mapi.ipc-{name}": endpoint for name, endpoint in mapi.endpoints._asdict().items()}
-    uses = []
     for key, endpoint in named.items():
         if endpoint.startswith("tcp://"):
             host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
