@@ -58,6 +58,7 @@ def control_routes(
                 "threads": sorted(thread.name for thread in threading.enumerate()),
                 "sockets": list(sockets()),
                 "modules": sorted(sys.modules),
+                "asyncio_loop": _asyncio_loop(),
             }
         return body, ()
 
@@ -75,6 +76,12 @@ def control_routes(
 
     routes = {HEALTH: tell_health, SHUTDOWN: stop, LOG_LEVEL: log_level}
     return {name: Route(handler, needs_hello=False) for name, handler in routes.items()}
+
+
+def _asyncio_loop() -> bool:
+    """Whether an asyncio loop runs in this thread. Only asked if some library has loaded it: we never do."""
+    events = sys.modules.get("asyncio.events")
+    return events is not None and events._get_running_loop() is not None  # noqa: SLF001 - documented for this
 
 
 def task_names() -> list[str]:

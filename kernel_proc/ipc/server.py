@@ -100,7 +100,7 @@ class IpcServer:
     async def serve(self) -> None:
         """Answer requests and send events until cancelled."""
         async with trio.open_nursery() as nursery:
-            await nursery.start(self._requests.run)
+            await nursery.start(self._requests.run, name="ipc dispatch")
             nursery.start_soon(self.requests.run, name="ipc requests")
             nursery.start_soon(self.events.run, name="ipc events")
             nursery.start_soon(self._publisher.run, name="ipc heartbeat")

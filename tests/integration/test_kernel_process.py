@@ -1,0 +1,178 @@
+"""The kernel as a process: options, refusals with their exit codes, a clean end."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.kernel_process import KernelProcess, short_directory
+
+pytestmark = pytest.mark.integration
+
+EXIT_CONFIG = 78
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    with short_directory() as path:
+        yield path
+
+
+def run(*options: str, **more: object) -> tuple[int, str]:
+    """Start a kernel that is expected to refuse: exit code and what it said."""
+    environment = dict(os.environ)
+    environment.update({key: str(value) for key, value in more.items() if key.startswith("LOGOS_")})
+    done = subprocess.run(
+        [sys.executable, "-m", "kernel_proc", *options],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        env=environment,
+    )
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "key"),
+    [
+        (["--tcp-port=seventy"], "tcp-port"),
+        (["--no-such-option=1"], "no-such-option"),
+        (["--preset=nowhere"], "preset"),
+        (["--shard=9"], "shard"),
+        (["--nodekey=1234"], "nodekey"),
+        (["--listen-address=example.org"], "listen-address"),
+        (["--ipc-requests=tcp://0.0.0.0:5555"], "ipc-requests"),
+        (["--config-file=/no/such/file"], "config-file"),
+        (["--ipc-group=no-such-group"], "ipc-group"),
+        (["--ipc-dir=/tmp/" + "x" * 120], "ipc-dir"),
+    ],
+)
+def test_bad_options_are_refused_by_name(directory: Path, options: list[str], key: str) -> None:
+    code, said = run(f"--data-dir={directory}/k", "--tcp-port=0", *options)
+    assert code == EXIT_CONFIG
+    assert key in said
+
+
+def test_bad_variables_and_files_are_refused_by_name(directory: Path) -> None:
+    code, said = run(f"--data-dir={directory}/k", LOGOS_KERNEL_TCP_PRT="1")
+    assert code == EXIT_CONFIG
+    assert "LOGOS_KERNEL_TCP_PRT" in said
+    file = directory / "node.toml"
+    file.write_text("[kernel]\nunknown = 1\n")
+    code, said = run(f"--config-file={file}", f"--data-dir={directory}/k")
+    assert code == EXIT_CONFIG
+    assert "unknown" in said
+
+
+def test_sources_are_put_together(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = directory / "node.toml"
+    file.write_text('[kernel]\ncluster-id = 9\nlog-format = "JSON"\nshard = [0]\n[mapi]\n')
+    monkeypatch.setenv("LOGOS_KERNEL_AGENT_STRING", "test-agent")
+    with KernelProcess(directory / "k", f"--config-file={file}") as kernel:
+        options = {o["name"]: o for o in kernel.dealer().ok("node.config")["options"]}
+        assert (options["cluster-id"]["value"], options["cluster-id"]["origin"]) == (9, "file")
+        assert (options["agent-string"]["value"], options["agent-string"]["origin"]) == (
+            "test-agent",
+            "environment",
+        )
+        assert options["tcp-port"]["origin"] == "flag"
+        lines = [json.loads(line) for line in kernel.log.read_text().splitlines()]
+        ready = next(line for line in lines if line["msg"] == "ready")
+        assert ready["cluster"] == 9
+        assert ready["requests"] == kernel.endpoints.requests
+
+
+def test_a_second_node_on_one_data_directory_is_refused(directory: Path) -> None:
+    with KernelProcess(directory / "k") as kernel:
+        assert kernel.process is not None
+        # also when its sockets would lie elsewhere
+        for options in ([], [f"--ipc-dir={directory}/elsewhere"]):
+            code, said = run(f"--data-dir={directory}/k", "--tcp-port=0", *options)
+            assert code == EXIT_CONFIG
+            assert f"in use by process {kernel.process.pid}" in said
+        # and another data directory with the same sockets
+        code, said = run(f"--data-dir={directory}/other", "--tcp-port=0", f"--ipc-dir={directory}/k/run")
+        assert code == EXIT_CONFIG
+        assert "in use" in said
+        assert kernel.control().ok("health")["ready"]
+
+
+def test_a_port_that_is_taken_is_named(directory: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        code, said = run(f"--data-dir={directory}/k", f"--tcp-port={port}")
+    assert code == EXIT_CONFIG
+    assert f"tcp-port {port}" in said
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_end_it_cleanly(directory: Path, number: int) -> None:
+    with KernelProcess(directory / "k", "--shard=0") as kernel:
+        before = time.monotonic()
+        assert kernel.stop(number) == 0
+        assert time.monotonic() - before < 5.0
+        run_dir = directory / "k" / "run" / "kernel"
+        assert {entry.name for entry in run_dir.iterdir()} == {"lock"}
+        assert "stopped" in kernel.log.read_text()
+
+
+def test_control_ends_it_with_an_answer(directory: Path) -> None:
+    with KernelProcess(directory / "k") as kernel:
+        assert kernel.control().ok("shutdown") == {}
+        assert kernel.process is not None
+        assert kernel.process.wait(5) == 0
+
+
+def test_a_data_directory_that_cannot_be_used(directory: Path) -> None:
+    (directory / "file").write_text("")
+    code, said = run(f"--data-dir={directory}/file/data")
+    assert code == EXIT_CONFIG
+    assert "data-dir" in said
+    (directory / "k").mkdir(mode=0o700)
+    (directory / "k" / "nodekey").write_text("not a key\n")
+    (directory / "k" / "nodekey").chmod(0o600)
+    code, said = run(f"--data-dir={directory}/k", "--tcp-port=0")
+    assert code == EXIT_CONFIG
+    assert "nodekey" in said
+    assert "not a key" not in said
+
+
+def test_a_full_disk_is_told(directory: Path) -> None:
+    """A limit of 0 bytes a file stands for it: the same call fails in the same way."""
+
+    def no_room() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+
+    done = subprocess.run(
+        [sys.executable, "-m", "kernel_proc", f"--data-dir={directory}/k", "--tcp-port=0"],
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=30,
+        preexec_fn=no_room,
+    )
+    assert done.returncode == EXIT_CONFIG
+    assert "data-dir" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_it_says_little_by_default(directory: Path) -> None:
+    with KernelProcess(directory / "k", "--shard=0") as kernel:
+        kernel.dealer().code("relay.publish", {"content_topic": "/a/1/b/c"}, b"secret payload")
+        kernel.stop()
+        text = kernel.log.read_text()
+        assert "secret payload" not in text
+        assert (kernel.directory / "nodekey").read_text().strip() not in text
+        assert len(text.splitlines()) <= 6
