@@ -18,6 +18,7 @@ from mapi_proc.database.errors import (
     DatabaseError,
     DatabaseLockedError,
     DatabaseTooNewError,
+    DatabaseUnavailableError,
     RequestExistsError,
 )
 from mapi_proc.database.records import (
@@ -48,6 +49,7 @@ __all__ = [
     "DatabaseLockedError",
     "DatabaseState",
     "DatabaseTooNewError",
+    "DatabaseUnavailableError",
     "JournalEntry",
     "JournalExtent",
     "KernelPosition",

@@ -1,17 +1,18 @@
 """Errors of the database.
 
     DatabaseError
-    ├── DatabaseLockedError      another process has the file
-    ├── DatabaseTooNewError      the file was written by a later version of this program
-    ├── DatabaseBusyError        the writer's queue is full: the caller should have looked at
-    `Database.congested` ├── DatabaseClosedError      submitted after `close`, or not on disk when `close`
-    gave up └── BatchRefusedError        the batch itself cannot be stored (a constraint, a value SQLite
-    cannot hold)
-        └── RequestExistsError   the outbox already holds this (scope, request id): a repeat or a conflict
+    ├── DatabaseLockedError       another process has the file
+    ├── DatabaseUnavailableError  the system refuses the file: full disk, no permission, I/O error
+    ├── DatabaseTooNewError       the file was written by a later version of this program
+    ├── NotOurDatabaseError       a SQLite file of another program stands there (in `schema`)
+    ├── DatabaseBusyError         the writer's queue is full: look at `Database.congested` first
+    ├── DatabaseClosedError       submitted after `close`, or not on disk when `close` gave up
+    └── BatchRefusedError         the batch itself cannot be stored (a constraint, an impossible value)
+        └── RequestExistsError    the outbox already holds this (scope, request id)
 
-A full disk or an I/O error is none of these: the writer keeps the batches and tries again
-(`DatabaseState.STALLED`), because nothing may be acknowledged that is not on disk and nothing accepted may
-be lost.
+A full disk or an I/O error while the database is open is none of these: the writer keeps the batches and
+tries again (`DatabaseState.STALLED`), because nothing may be acknowledged that is not on disk and nothing
+accepted may be lost.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ __all__ = [
     "DatabaseError",
     "DatabaseLockedError",
     "DatabaseTooNewError",
+    "DatabaseUnavailableError",
     "RequestExistsError",
 ]
 
@@ -35,6 +37,12 @@ class DatabaseError(Exception):
 
 class DatabaseLockedError(DatabaseError):
     """Another process has the database open."""
+
+    retriable = True
+
+
+class DatabaseUnavailableError(DatabaseError):
+    """The file cannot be opened now: a full disk, no permission, an I/O error."""
 
     retriable = True
 

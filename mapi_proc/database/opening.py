@@ -27,10 +27,10 @@ from pathlib import Path
 from typing import Final
 
 from mapi_proc.database.batch import SEQ_BITS
-from mapi_proc.database.errors import DatabaseLockedError
+from mapi_proc.database.errors import DatabaseLockedError, DatabaseUnavailableError
 from mapi_proc.database.schema import migrate
 
-__all__ = ["OpenedFile", "close_file", "connect", "mark_corrupt", "open_file"]
+__all__ = ["OpenedFile", "close_file", "connect", "is_corruption", "mark_corrupt", "open_file"]
 
 log = logging.getLogger(__name__)
 
@@ -80,20 +80,28 @@ def open_file(
 ) -> OpenedFile:
     """Open or make the database. Blocks; see the module for what is done about a damaged one.
 
-    `boot_id` stands for one run of the host (read from the system when not given). Raises `DatabaseError`s,
-    and `OSError` or `sqlite3.Error` when the file cannot be opened at all (permissions, a full disk).
+    `boot_id` stands for one run of the host (read from the system when not given). Raises `DatabaseError`s
+    only.
     """
     if boot_id is None:
         boot_id = _read_boot_id()
-    if path.with_name(path.name + ".damaged").exists() and not _check(path):
-        _move_aside(path, now, "it failed the integrity check")
     try:
-        return _open(path, random, boot_id)
-    except sqlite3.DatabaseError as error:
-        if not _is(error, _CORRUPT):
-            raise
-        _move_aside(path, now, str(error))
-        return _open(path, random, boot_id)
+        if path.with_name(path.name + ".damaged").exists() and not _check(path):
+            _move_aside(path, now, "it failed the integrity check")
+        try:
+            return _open(path, random, boot_id)
+        except sqlite3.DatabaseError as error:
+            if not is_corruption(error):
+                raise
+            _move_aside(path, now, str(error))
+            return _open(path, random, boot_id)
+    except (OSError, sqlite3.Error) as error:
+        raise DatabaseUnavailableError(f"cannot open {path}: {error}") from error
+
+
+def is_corruption(error: BaseException) -> bool:
+    """True when SQLite says that the file is damaged or no database."""
+    return isinstance(error, sqlite3.Error) and _is(error, _CORRUPT)
 
 
 def close_file(opened: OpenedFile) -> None:
@@ -164,9 +172,9 @@ def _lock(path: Path) -> int:
 def _check(path: Path) -> bool:
     try:
         with contextlib.closing(connect(path)) as connection:
-            (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+            (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
     except sqlite3.DatabaseError as error:
-        if _is(error, _CORRUPT):
+        if is_corruption(error):
             return False
         raise
     if verdict == "ok":

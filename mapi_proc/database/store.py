@@ -16,7 +16,14 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from mapi_proc.database.batch import Batch, OnCommitted, OnFailed
 from mapi_proc.database.errors import DatabaseBusyError, DatabaseClosedError
-from mapi_proc.database.opening import OpenedFile, close_file, connect, open_file
+from mapi_proc.database.opening import (
+    OpenedFile,
+    close_file,
+    connect,
+    is_corruption,
+    mark_corrupt,
+    open_file,
+)
 from mapi_proc.database.reader import find_request, load_snapshot, orphaned_apps, read_page
 from mapi_proc.database.records import JournalEntry, OutboxEntry, Snapshot
 from mapi_proc.database.writer import DatabaseState, GroupResult, Submission, Writer
@@ -92,8 +99,8 @@ class Database:
     ) -> Database:
         """Open or create the file (mode 0600), bring its schema up to date, start the threads.
 
-        What is done about damaged or old files: `mapi_proc.database.opening`. Raises `DatabaseLockedError`,
-        `DatabaseTooNewError`, `NotOurDatabaseError`, `OSError`, `sqlite3.Error`.
+        What is done about damaged or old files: `mapi_proc.database.opening`. Raises
+        `DatabaseLockedError`, `DatabaseUnavailableError`, `DatabaseTooNewError`, `NotOurDatabaseError`.
         """
         opened = await asyncio.to_thread(open_file, path, random=random, now=now(), boot_id=boot_id)
         database = cls(opened, limits)
@@ -204,7 +211,12 @@ class Database:
         def work() -> _T:
             if self._read_connection is None:
                 self._read_connection = connect(self.path, read_only=True)
-            return function(self._read_connection, *args, **kwargs)
+            try:
+                return function(self._read_connection, *args, **kwargs)
+            except sqlite3.Error as error:
+                if is_corruption(error):
+                    mark_corrupt(self.path)
+                raise
 
         return self._loop.run_in_executor(self._reader, work)
 

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple, TypeVarTuple, Unpack
 
 from mapi_proc.database.batch import SEQ_BITS, Batch, OnCommitted, OnFailed
 from mapi_proc.database.errors import BatchRefusedError, DatabaseClosedError
-from mapi_proc.database.opening import OpenedFile, mark_corrupt
+from mapi_proc.database.opening import OpenedFile, is_corruption, mark_corrupt
 from mapi_proc.database.statements import execute_batch, release_journal
 
 __all__ = ["DatabaseState", "GroupResult", "Submission", "Writer"]
@@ -35,7 +35,6 @@ PURGE_ROWS: Final = 512
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 5.0
 
-_CORRUPT: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _OUTER: Final = (  # the disk's or the system's fault: the same batch may succeed later
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_IOERR,
@@ -46,7 +45,8 @@ _OUTER: Final = (  # the disk's or the system's fault: the same batch may succee
     sqlite3.SQLITE_PERM,
     sqlite3.SQLITE_PROTOCOL,
     sqlite3.SQLITE_NOMEM,
-    *_CORRUPT,
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
 )
 
 
@@ -226,7 +226,7 @@ class Writer:
                 log.warning("rollback: %s", error)
 
     def _stall(self, error: Exception) -> None:
-        if _code(error) in _CORRUPT:
+        if is_corruption(error):
             mark_corrupt(self._opened.path)
         if not self._stalled:
             log.error("the database cannot be written (%s): trying again until it can", error)

@@ -178,11 +178,12 @@ class StreamTracker:
         return True
 
     def page_done(self, last: int, complete: bool) -> None:
-        """A replay page has been fed; `last` is the head of the ring as of that page."""
-        self._target = max(self._target, last)
-        if complete or not self.behind:
+        """A replay page up to seq `last` has been fed; `complete`: that was the head of the ring."""
+        if complete:
             self._target = self.seq
             self.live_now = True
+        else:
+            self._target = max(self._target, last + 1)
 
     def trimmed(self, first: int, first_time_ns: int | None = None) -> None:
         """The ring begins at `first`: what lies between is gone."""

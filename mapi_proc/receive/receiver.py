@@ -25,7 +25,8 @@ _RECEIVED: Final = int(AppEventKind.MESSAGE_RECEIVED)
 
 @dataclass(slots=True)
 class ReceiveCounters:
-    """Messages of followed shards: `unsubscribed` of no app's topic, `repeats` seen before, `accepted` once.
+    """Messages of followed shards: `unsubscribed` of no app's topic, `repeats` seen before,
+    `accepted` once.
     """
 
     unsubscribed: int = 0

@@ -182,14 +182,14 @@ class DurableStream(AppStream):
         if not self._reading:
             self._reading = True
             up_to = min(self._committed, tail[0][0] - 1) if tail else self._committed
-            connection = self._connection
+            connection, after = self._connection, self._sent
             self._read_page(
                 self.app_id,
-                self._sent,
+                after,
                 up_to,
                 self.limits.page_bytes,
                 self.limits.page_events,
-                lambda entries: self._page_read(connection, entries),
+                lambda entries: self._page_read(connection, after, entries),
             )
         return None
 
@@ -202,12 +202,13 @@ class DurableStream(AppStream):
         log.error("app %d: events %d to %d are not in the journal", self.app_id, first, last)
         self._note_dropped(last, last - self._sent, 0, self.drop_time, "lost")
 
-    def _page_read(self, connection: int, entries: list[JournalEntry]) -> None:
+    def _page_read(self, connection: int, after: int, entries: list[JournalEntry]) -> None:
         self._reading = False
         self.counters.pages_read += 1
         if connection == self._connection:
-            if not entries:
-                return  # a failed read, or the bounds were faster; whatever pumps next asks again
+            if not entries and self._sent == after:
+                return  # a failed read: whatever pumps next tries again (at once would be an endless loop)
+            # Empty after the stream moved on: the bounds or an ack were faster than the read.
             self._page.extend(entries)
         self.pump()
 

@@ -1,0 +1,232 @@
+"""`MessagingApi`: the Messaging API as an object of its own, for programs that hold one (and for `logos-
+mapi`).
+
+Two ways in:
+
+    api = MessagingApi.create("logos.test", mode="core", data_dir="…")   # its own kernel, as a child process
+    api = MessagingApi.attach("/run/logos", data_dir="…")                # a kernel that runs already
+
+    async with api:
+        await api.subscribe(["/my-app/1/chat/proto"])
+        request_id = await api.send("/my-app/1/chat/proto", b"hello")
+        async for event, payload in api.events():
+            …
+
+Apps in other processes reach the same object on its sockets (`ipc_schema/SPEC.md`), with the same rights.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Iterable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from ipc_schema.config.mapi import MapiConfig, Mode, derive_kernel, derive_mapi, load_mapi_config
+from ipc_schema.errors import ErrorCode, IpcError
+from ipc_schema.mapi.methods import SendRequest, StatusReply
+from logos_client.kernel import KernelClient
+from mapi_proc.core import Core
+from mapi_proc.kernel_child import KernelChild, KernelChildError
+from mapi_proc.local_app import LocalApp, LocalEvent
+from mapi_proc.service import MapiService
+from mapi_proc.subscriptions import AutoSubscribe
+
+__all__ = ["MessagingApi"]
+
+log = logging.getLogger(__name__)
+
+_RESTART_S: Final = 1.0
+
+
+class MessagingApi:
+    """A node's Messaging API. `start`, `stop` and `start` again work on the same object.
+
+    Errors are `IpcError` with `code` and `retriable`; configuration is refused with `ConfigError`.
+    """
+
+    def __init__(
+        self,
+        config: MapiConfig,
+        *,
+        kernel_options: Mapping[str, object] | None = None,
+        auto_subscribe: AutoSubscribe | None = None,
+        name: str | None = None,
+    ) -> None:
+        """Use `create` or `attach`. `kernel_options`: of the kernel to run as a child; None: attach to one.
+        `name`: makes the app in this process durable."""
+        self.config = config
+        self._kernel_options = kernel_options
+        self._service = MapiService(config, auto_subscribe=auto_subscribe)
+        self._name = name
+        self._local: LocalApp | None = None
+        self._opening = asyncio.Lock()
+        self._child: KernelChild | None = None
+        self._keeper: asyncio.Task[None] | None = None
+        self._kernel: KernelClient | None = None
+
+    @classmethod
+    def create(
+        cls,
+        preset: str = "",
+        *,
+        mode: Mode | str = Mode.CORE,
+        overrides: Mapping[str, object] | None = None,
+        data_dir: str | Path = "./data",
+        auto_subscribe: AutoSubscribe | None = None,
+        name: str | None = None,
+    ) -> Self:
+        """A node of its own: the kernel's configuration follows from preset, mode and overrides.
+
+        Without a preset: a local network (autosharding, one shard, no bootstrap, loopback). Raises
+        ConfigError.
+        """
+        given = {"data-dir": str(Path(data_dir).resolve()), **(overrides or {})}
+        options = derive_kernel(preset, mode, given)
+        config = load_mapi_config(flags=derive_mapi(preset, mode, given))
+        return cls(config, kernel_options=options, auto_subscribe=auto_subscribe, name=name)
+
+    @classmethod
+    def attach(
+        cls,
+        kernel_dir: str | Path,
+        *,
+        overrides: Mapping[str, object] | None = None,
+        data_dir: str | Path = "./data",
+        auto_subscribe: AutoSubscribe | None = None,
+        name: str | None = None,
+    ) -> Self:
+        """On a kernel that runs (or will): `kernel_dir` is its `ipc-dir`. Cluster, shard count and maximum
+        size are the kernel's; overrides that contradict them are refused when it says hello. Raises
+        ConfigError."""
+        flags = {
+            "data-dir": str(Path(data_dir).resolve()),
+            "kernel-dir": str(Path(kernel_dir).resolve()),
+            **(overrides or {}),
+        }
+        return cls(load_mapi_config(flags=flags), auto_subscribe=auto_subscribe, name=name)
+
+    # -- life ----------------------------------------------------------------------------------------------
+
+    @property
+    def service(self) -> MapiService:
+        """Sockets, health and core of this object, for those who host it."""
+        return self._service
+
+    @property
+    def kernel(self) -> KernelClient:
+        """The kernel's own interface: peers, health, metrics. Raises RuntimeError when stopped."""
+        if self._kernel is None:
+            raise RuntimeError("the Messaging API is not started")
+        return self._kernel
+
+    async def start(self, *, timeout: float = 20.0) -> None:
+        """Start, and wait until the kernel has answered. Raises IpcError: `not_ready` when it has not within
+        `timeout` seconds, `bad_request` when its network contradicts the overrides; HostError,
+        DatabaseError.
+        """
+        try:
+            if self._kernel_options is not None:
+                self._child = KernelChild(self._kernel_options)
+                await self._child.start()
+                self._keeper = asyncio.create_task(self._keep_child(self._child), name="kernel-child")
+            await self._service.start()
+            if not await self._service.core.link.wait_up(timeout):
+                raise IpcError(ErrorCode.NOT_READY, f"the kernel did not answer within {timeout:g} s")
+            # It answered our hello, so this one is answered at once.
+            self._kernel = await KernelClient.connect(self.config.kernel)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def _keep_child(self, child: KernelChild) -> None:
+        """A kernel that dies is started again: apps see Disconnected, then what they may have missed."""
+        while True:
+            try:
+                await child.ended()
+            except KernelChildError as error:
+                log.warning("%s; starting it again", error)
+            await asyncio.sleep(_RESTART_S)
+            await child.start()
+
+    async def stop(self) -> None:
+        """Stop everything that `start` began. May be called when stopped."""
+        if self._local is not None and self._service.running:
+            self._local.close()
+        self._local = None
+        if self._kernel is not None:
+            await self._kernel.close()
+            self._kernel = None
+        await self._service.stop()
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+            self._keeper = None
+        if self._child is not None:
+            await self._child.stop()
+            self._child = None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    # -- the Messaging API for this process ------------------------------------------------------------------
+
+    @property
+    def _core(self) -> Core:
+        return self._service.core
+
+    async def _app(self) -> LocalApp:
+        async with self._opening:
+            if self._local is None:
+                self._local = await LocalApp.open(self._core, self._name)
+            return self._local
+
+    async def subscribe(self, topics: Iterable[str]) -> dict[str, str]:
+        """Subscribe to content topics; returns topic -> why not. The others took effect."""
+        return await self._core.subscribe((await self._app()).app, list(topics))
+
+    async def unsubscribe(self, topics: Iterable[str]) -> dict[str, str]:
+        """Unsubscribe; returns topic -> why not (`already unsubscribed`)."""
+        return await self._core.unsubscribe((await self._app()).app, list(topics))
+
+    async def send(
+        self,
+        content_topic: str,
+        payload: bytes,
+        *,
+        ephemeral: bool = False,
+        meta: bytes = b"",
+        request_id: bytes | None = None,
+    ) -> bytes:
+        """Accept a message for sending; returns its request id (16 bytes). Its fate comes with `events`."""
+        request = SendRequest(
+            request_id=request_id or os.urandom(16),
+            content_topic=content_topic,
+            meta=meta,
+            ephemeral=ephemeral,
+        )
+        await self._core.send((await self._app()).app, request, payload)
+        return request.request_id
+
+    async def events(self) -> AsyncIterator[LocalEvent]:
+        """Everything that concerns this process's app, in order; ends with `stop`."""
+        app = await self._app()
+        async for event in app.events():
+            yield event
+
+    def status(self) -> StatusReply:
+        """Connection status, and the health of all content topics in use."""
+        return self._core.status(self._local.app if self._local is not None else None)
+
+    async def node_info(self, ids: Iterable[str] | None = None) -> dict[str, object]:
+        """The kernel's node information by id (`MyPeerId`, `MyMultiaddresses`, …)."""
+        return await self._core.node_info(tuple(ids) if ids is not None else None)

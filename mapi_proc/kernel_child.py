@@ -1,0 +1,81 @@
+"""A kernel as a child process of a Messaging API that was built from a preset.
+
+It is started by its command, not imported. It ends with us in any way: it holds the reading end of a pipe
+whose writing end only we have.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Mapping
+from typing import Final
+
+from ipc_schema.config.kernel import KERNEL_SCHEMA
+from ipc_schema.config.sources import to_environment
+
+__all__ = ["KernelChild", "KernelChildError"]
+
+_STOP_S: Final = 6.0
+
+
+class KernelChildError(Exception):
+    """The kernel process ended by itself; the text has its exit code."""
+
+
+class KernelChild:
+    """One kernel process. `options` are raw values as `derive_kernel` gives them; they travel in the
+    environment, because arguments are visible to other users.
+    """
+
+    def __init__(self, options: Mapping[str, object]) -> None:
+        self._options = dict(options)
+        self._process: asyncio.subprocess.Process | None = None
+        self._lifeline = -1
+
+    @property
+    def pid(self) -> int | None:
+        """The process id while it runs."""
+        return self._process.pid if self._process is not None else None
+
+    async def start(self) -> None:
+        """Start it; readiness is its hello."""
+        reading, self._lifeline = os.pipe()
+        os.set_inheritable(reading, True)
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("LOGOS_KERNEL_", "LOGOS_MAPI_"))
+        }
+        environment |= to_environment(KERNEL_SCHEMA, self._options)
+        environment["LOGOS_LIFELINE_FD"] = str(reading)
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "kernel_proc", env=environment, pass_fds=[reading]
+            )
+        finally:
+            os.close(reading)
+
+    async def ended(self) -> None:
+        """Wait until it ends by itself; raises KernelChildError then."""
+        assert self._process is not None
+        code = await self._process.wait()
+        raise KernelChildError(f"the kernel process ended with code {code}")
+
+    async def stop(self) -> None:
+        """TERM, then KILL. May be called when it does not run."""
+        process, self._process = self._process, None
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+            self._lifeline = -1
+        if process is None or process.returncode is not None:
+            return
+        process.send_signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(_STOP_S):
+                await process.wait()
+        except TimeoutError:
+            process.kill()
+            await process.wait()

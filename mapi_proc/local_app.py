@@ -1,0 +1,64 @@
+"""The app that lives in MAPI's own process: its events come through a queue instead of a socket, with the
+same credit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Final
+
+from ipc_schema.mapi.events import AppEvent, MessageReceived, decode_app_event
+from mapi_proc.apps import App
+from mapi_proc.core import Core
+
+__all__ = ["LocalApp", "LocalEvent"]
+
+_CREDIT: Final = 4 << 20
+
+LocalEvent = tuple[AppEvent, bytes]
+"""An event, and the payload of a message_received."""
+
+
+class LocalApp:
+    """One app in this process. Implements `mapi_proc.apps.Connection`. An event counts as done with, and is
+    acknowledged, when the next one is asked for."""
+
+    def __init__(self, core: Core, app: App) -> None:
+        self.app = app
+        self._core = core
+        self._queue: asyncio.Queue[tuple[AppEvent, bytes, int] | None] = asyncio.Queue()
+        self._granted = _CREDIT
+
+    @classmethod
+    async def open(cls, core: Core, name: str | None) -> LocalApp:
+        """Open and attach. Raises IpcError (`conflict` when another connection has the name)."""
+        app = await core.open_app(name, None)
+        local = cls(core, app)
+        core.attach(app, local, _CREDIT, takeover=False)
+        return local
+
+    def send(self, header: bytes, payload: bytes, /) -> bool:
+        """From the stream: bounded by the credit, so the queue needs no bound of its own."""
+        self._queue.put_nowait((decode_app_event(header), payload, len(header) + len(payload)))
+        return True
+
+    def taken_over(self, header: bytes, /) -> None:
+        """Another connection has the name now: the events end."""
+        self._queue.put_nowait((decode_app_event(header), b"", 0))
+        self._queue.put_nowait(None)
+
+    def close(self) -> None:
+        """Detach; `events` ends."""
+        self._core.detach(self.app, self)
+        self._queue.put_nowait(None)
+
+    async def events(self) -> AsyncIterator[LocalEvent]:
+        """The app's events in order, until `close`."""
+        while (item := await self._queue.get()) is not None:
+            event, payload, cost = item
+            yield event, payload if isinstance(event, MessageReceived) else b""
+            self._granted += cost
+            self.app.stream.grant(self._granted)
+            if cost:
+                await self._core.ack(self.app, event.stream_id, event.seq)
