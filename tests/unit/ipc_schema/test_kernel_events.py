@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipc_schema.errors import ErrorCode, IpcError
+from ipc_schema.fields import FieldError
 from ipc_schema.kernel import events
 from ipc_schema.kernel.events import (
     EVENT_VERSION,
@@ -31,7 +32,7 @@ from ipc_schema.kernel.events import (
 )
 from ipc_schema.kernel.records import NodeHealth, PeerChange, PeerRecord, ProtocolHealth, TopicHealth
 from ipc_schema.message import WakuMessage
-from tests.unit.ipc_schema.strategies import INT64, attempt, bodies, frames_near
+from tests.unit.ipc_schema.strategies import INT64, attempt, bodies, frames_near, values
 
 INSTANCE = bytes(range(16))
 EPOCH = bytes(range(8))
@@ -191,6 +192,22 @@ def test_any_bytes_are_an_event_or_a_typed_error(frame: bytes) -> None:
         assert len(event.instance) == 16
         assert len(event.epoch) == 8
         assert event.seq >= 0
+
+
+elements = st.tuples(st.integers(6, 13), values)
+
+
+@given(st.lists(elements, min_size=1, max_size=2))
+def test_the_hot_checks_are_those_of_the_declaration(changes: list[tuple[int, object]]) -> None:
+    """Decoding a message checks by hand what `MessageEvent` declares: both must draw the same line."""
+    header = list(MESSAGE_HEADER)
+    for at, value in changes:
+        header[at] = value
+    event = attempt(lambda: decode_header(msgpack.packb(header)), HeaderError)
+    declared = attempt(lambda: events._message.read(tuple(header[6:])), FieldError)
+    assert isinstance(event, HeaderError) == isinstance(declared, FieldError)
+    if isinstance(event, MessageEvent):
+        assert list(event[4:]) == declared
 
 
 def test_topics_end_in_nul() -> None:

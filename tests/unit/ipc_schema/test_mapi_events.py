@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ipc_schema.errors import ErrorCode
+from ipc_schema.fields import FieldError
 from ipc_schema.frames import is_app_event
 from ipc_schema.kernel.events import MessageEvent, decode_header, encode_message_header
 from ipc_schema.mapi import events
@@ -35,7 +36,7 @@ from ipc_schema.mapi.events import (
     pack_fields,
 )
 from ipc_schema.message import WakuMessage
-from tests.unit.ipc_schema.strategies import INT64, attempt, frames_near
+from tests.unit.ipc_schema.strategies import INT64, attempt, frames_near, values
 
 STREAM = bytes(range(16))
 REQUEST = bytes(range(16, 32))
@@ -148,6 +149,19 @@ def test_any_bytes_are_an_event_or_a_typed_error(frame: bytes) -> None:
     elif not isinstance(event, AppEventError):
         assert len(event.stream_id) == 16
         assert event.seq >= 0
+
+
+@given(st.lists(st.tuples(st.integers(5, 10), values), min_size=1, max_size=2))
+def test_the_hot_checks_are_those_of_the_declaration(changes: list[tuple[int, object]]) -> None:
+    """Decoding a message checks by hand what `MessageReceived` declares: both must draw the same line."""
+    header: list[object] = [1, STREAM, 7, 1, NOW, TOPIC, HASH, NOW, b"", False, 0]
+    for at, value in changes:
+        header[at] = value
+    event = attempt(lambda: decode_app_event(msgpack.packb(header)), AppEventError)
+    declared = attempt(lambda: events._received.read(tuple(header[5:])), FieldError)
+    assert isinstance(event, AppEventError) == isinstance(declared, FieldError)
+    if isinstance(event, MessageReceived):
+        assert list(event[3:]) == declared
 
 
 def test_the_cost_is_the_length_of_both_frames() -> None:
