@@ -338,14 +338,15 @@ class Muxer(abc.ABC):
         Silence is counted in ticks, not wall time: after our own process was stopped or the machine slept,
         the peer gets its full time to answer.
         """
-        gap = min(now - self._last_tick, LONGEST_TICK)
+        gap = now - self._last_tick
+        slept = gap > LONGEST_TICK
         self._last_tick = now
         self._opened_by_peer = 0
         for stream in [s for s in self._lingering if s.linger_until is not None and s.linger_until <= now]:
             self._count("streams_lingered_out")
             self.stream_reset(stream, "peer did not close the stream")
         if self._sending_since is not None and now - self._sending_since > self.limits.write_timeout:
-            if gap < LONGEST_TICK:
+            if not slept:
                 self._count("write_timeouts")
                 self._count("frozen_evicted")
                 self.end("write time-out")
@@ -356,7 +357,7 @@ class Muxer(abc.ABC):
             if self.last_received > self._ping_sent_at:
                 self._ping_waited = None
             else:
-                self._ping_waited += gap
+                self._ping_waited += 0.0 if slept else gap
                 if self._ping_waited >= self.limits.ping_timeout:
                     self._count("frozen_evicted")
                     self.end("no sign of life")
