@@ -38,6 +38,8 @@ from logos_client._stream import Position, StreamCounters
 from logos_client.events import Event
 from logos_client.exceptions import ClosedError, ConflictError, public_errors
 
+__all__ = ["DEFAULT_CREDIT", "AckMode", "MessagingClient"]
+
 B = TypeVar("B", bound=Body)
 E = TypeVar("E")
 Callback = Callable[[E], Awaitable[None] | None]

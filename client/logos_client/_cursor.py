@@ -1,0 +1,103 @@
+"""A reader's place in one of the kernel's streams: what to do with each event. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+
+from ipc_schema.streams import GapTracker, Step
+from logos_client.kernel_events import StreamLoss
+
+
+class Verdict(Enum):
+    """`KEEP` the event; `SKIP` it; `CATCH_UP`: skip it, something before it is missing."""
+
+    KEEP = "keep"
+    SKIP = "skip"
+    CATCH_UP = "catch up"
+
+
+class StreamCursor:
+    """Follows `stream`. Losses gather in `losses` until somebody takes them."""
+
+    def __init__(self, stream: str) -> None:
+        self.stream = stream
+        self.losses: list[StreamLoss] = []
+        self.behind = False
+        """A replay is under way: live events are skipped, it brings them."""
+        self.heard = False
+        """A heartbeat has come: the subscription is in force."""
+        self._tracker: GapTracker | None = None
+
+    @property
+    def last(self) -> int:
+        """The last seq kept."""
+        return self._tracker.last if self._tracker is not None else 0
+
+    @property
+    def epoch(self) -> bytes:
+        """The epoch followed; empty before anything was heard."""
+        return self._tracker.epoch if self._tracker is not None else b""
+
+    @property
+    def highest(self) -> int:
+        """The greatest seq known to exist in this epoch."""
+        return self._tracker.highest if self._tracker is not None else 0
+
+    def start(self, instance: bytes, epoch: bytes, last: int) -> None:
+        """Begin behind `last`, unless it is followed already."""
+        if self._tracker is None:
+            self._tracker = GapTracker(instance, epoch, last)
+
+    def event(self, instance: bytes, epoch: bytes, seq: int) -> Verdict:
+        """A live event."""
+        if self._tracker is None:
+            self._tracker = GapTracker(instance, epoch, seq - 1)
+        if self.behind:
+            return Verdict.SKIP
+        return self._judge(self._tracker.feed, instance, epoch, seq)
+
+    def heartbeat(self, instance: bytes, epoch: bytes, seq: int) -> Verdict:
+        """A heartbeat: what it says exists and we have not is missing."""
+        self.heard = True
+        if self._tracker is None:
+            self._tracker = GapTracker(instance, epoch, seq)
+        if self.behind:
+            return Verdict.SKIP
+        verdict = self._judge(self._tracker.heartbeat, instance, epoch, seq)
+        return verdict if verdict is Verdict.CATCH_UP else Verdict.SKIP
+
+    def replayed(self, instance: bytes, epoch: bytes, seq: int) -> Verdict:
+        """An event that a replay brought."""
+        assert self._tracker is not None
+        return self._judge(self._tracker.feed, instance, epoch, seq)
+
+    def _judge(
+        self, feed: Callable[[bytes, bytes, int], Step], instance: bytes, epoch: bytes, seq: int
+    ) -> Verdict:
+        step = feed(instance, epoch, seq)
+        if step is Step.NEW_EPOCH:
+            self.begin_anew(instance, epoch, "the kernel began this stream anew")
+            step = feed(instance, epoch, seq)
+        if step is Step.IN_ORDER:
+            return Verdict.KEEP
+        return Verdict.CATCH_UP if step is Step.GAP else Verdict.SKIP
+
+    def begin_anew(self, instance: bytes, epoch: bytes, reason: str) -> None:
+        """Follow another epoch from its first event. What the old one still had is lost, and how much is
+        unknown."""
+        assert self._tracker is not None
+        self.losses.append(StreamLoss(self.stream, self._tracker.last + 1, None, reason))
+        self._tracker.restart(instance, epoch)
+
+    def give_up(self, last: int, reason: str) -> None:
+        """Events up to `last` cannot be had any more."""
+        assert self._tracker is not None
+        if last > self._tracker.last:
+            self.losses.append(StreamLoss(self.stream, self._tracker.last + 1, last, reason))
+            self._tracker.skip_to(last)
+
+    def jump(self, last: int) -> None:
+        """Events up to `last` are made up for by a snapshot."""
+        assert self._tracker is not None
+        self._tracker.skip_to(last)

@@ -1,0 +1,348 @@
+"""The kernel's event streams as one async iterator: gap detection, replay, bounded memory."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, Self
+
+import zmq
+
+from ipc_schema.errors import ErrorCode, IpcError
+from ipc_schema.frames import Reply
+from ipc_schema.kernel import methods
+from ipc_schema.kernel.events import Heartbeat, MessageEvent, UnknownEvent, decode_header
+from ipc_schema.kernel.records import NodeHealth
+from ipc_schema.streams import StreamState
+from logos_client._cursor import StreamCursor, Verdict
+from logos_client._sockets import DrainSocket, open_subscriber
+from logos_client.exceptions import public_errors
+from logos_client.kernel_events import (
+    HealthEvent,
+    KernelEvent,
+    KernelFound,
+    KernelLost,
+    KernelMessage,
+    PeersSnapshot,
+)
+
+log = logging.getLogger(__name__)
+
+_HEALTH: Final = "p"
+_PEERS: Final = "n"
+_RETRY: Final = 0.2
+_RETRY_MAX: Final = 5.0
+#: What an event costs in memory beside its payload, roughly: many small events count too.
+_OVERHEAD: Final = 512
+_SUBSCRIBE_TIMEOUT: Final = 5.0
+_HWM: Final = 2_000
+
+
+class FeedHost(Protocol):
+    """What a feed needs of its `KernelClient`."""
+
+    replay_lock: asyncio.Lock
+    events_endpoint: str
+
+    @property
+    def instance(self) -> bytes:
+        """The kernel's."""
+
+    async def ask(
+        self, method: str, body: Mapping[str, object] | None = None, blobs: Sequence[bytes] = ()
+    ) -> Reply:
+        """One request. Raises `IpcError`."""
+
+    async def hold(self, shards: Sequence[int]) -> Sequence[StreamState]:
+        """Lease shards for the feed, kept renewed until `drop`. Raises `IpcError`."""
+
+    async def drop(self, feed: KernelFeed, shards: Sequence[int]) -> None:
+        """The feed ends."""
+
+
+@dataclass(slots=True)
+class FeedCounters:
+    """What happened to events. `skipped`: live ones left to a replay; `replays`: requests for one."""
+
+    received: int = 0
+    skipped: int = 0
+    replays: int = 0
+    garbage: int = 0
+
+
+class KernelFeed:
+    """Events of some of the kernel's streams, in each stream's order. Made by `KernelClient.events`.
+
+        async with client.events(shards=[0]) as feed:
+            async for event in feed:
+                if isinstance(event, KernelMessage): ...
+
+    A gap in a message stream is filled by replay, and a `StreamLoss` where it cannot be. When the reader is
+    slow, live events are left in the kernel's ring at `max_bytes`, and asked for once there is room:
+    nothing piles up here.
+    """
+
+    def __init__(
+        self,
+        host: FeedHost,
+        *,
+        streams: Mapping[bytes, str],
+        shards: Sequence[int],
+        lease: bool,
+        max_bytes: int,
+        context: zmq.Context[zmq.Socket[bytes]] | None,
+    ) -> None:
+        """Not for apps: see `KernelClient.events`. `streams`: F0 → name."""
+        self.counters = FeedCounters()
+        self._host = host
+        self._shards = tuple(shards)
+        self._lease = lease
+        self._max_bytes = max_bytes
+        self._context = context or zmq.Context.instance()
+        self._cursors = {topic: StreamCursor(name) for topic, name in streams.items()}
+        self._queue: deque[tuple[KernelEvent, int]] = deque()
+        self._queued = 0
+        self._changed = asyncio.Event()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._socket: DrainSocket | None = None
+        self._endpoint = ""
+        self._work: asyncio.Task[None] | None = None
+        self._closed = False
+
+    # -- opening and closing ---------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        """Lease the shards, subscribe, and wait until the subscriptions are in force."""
+        with public_errors():
+            try:
+                if self._lease and self._shards:
+                    for state in await self._host.hold(self._shards):
+                        cursor = self._named(state.stream)
+                        if cursor is not None:
+                            cursor.start(self._host.instance, state.epoch, state.last)
+                self.open_socket()
+                async with asyncio.timeout(_SUBSCRIBE_TIMEOUT):
+                    while self._silent():
+                        self._changed.clear()
+                        await self._changed.wait()
+            except TimeoutError:
+                await self.close()
+                silent = ", ".join(self._silent())
+                raise IpcError(ErrorCode.NOT_READY, f"no heartbeat on {silent}") from None
+            except BaseException:
+                await self.close()
+                raise
+        return self
+
+    def _silent(self) -> list[str]:
+        """Streams whose subscription is not in force yet; a shard that we do not lease may stay silent."""
+        return [
+            cursor.stream
+            for cursor in self._cursors.values()
+            if not cursor.heard and (self._lease or cursor.stream in (_HEALTH, _PEERS))
+        ]
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def open_socket(self) -> None:
+        """Connect to where the kernel's events are; nothing to do when that is where we are."""
+        if self._closed or self._endpoint == self._host.events_endpoint:
+            return
+        if self._socket is not None:
+            self._socket.close()
+        self._endpoint = self._host.events_endpoint
+        self._socket = DrainSocket(open_subscriber(self._context, self._endpoint, hwm=_HWM), self._receive)
+        for topic in self._cursors:
+            self._socket.subscribe(topic)
+
+    async def close(self) -> None:
+        """Unsubscribe, and give the leases back."""
+        if self._closed:
+            return
+        self._closed = True
+        self._changed.set()
+        if self._socket is not None:
+            self._socket.close()
+        if self._work is not None:
+            self._work.cancel()
+            await asyncio.gather(self._work, return_exceptions=True)
+        await self._host.drop(self, self._shards if self._lease else ())
+
+    # -- events out ------------------------------------------------------------------------------------------
+
+    def __aiter__(self) -> AsyncIterator[KernelEvent]:
+        return self
+
+    async def __anext__(self) -> KernelEvent:
+        while not self._queue:
+            if self._closed:
+                raise StopAsyncIteration
+            self._changed.clear()
+            await self._changed.wait()
+        event, cost = self._queue.popleft()
+        self._queued -= cost
+        if self._queued <= self._max_bytes // 2:
+            self._room.set()
+        return event
+
+    @property
+    def buffered_bytes(self) -> int:
+        """What the events that wait here cost in memory, roughly."""
+        return self._queued
+
+    def put(self, event: KernelEvent) -> None:
+        """Queue an event for the reader."""
+        cost = _OVERHEAD + (len(event.payload) if isinstance(event, KernelMessage) else 0)
+        if isinstance(event, KernelLost | KernelFound) and self._queued > 2 * self._max_bytes:
+            return  # a kernel that flaps while nobody reads
+        self._queue.append((event, cost))
+        self._queued += cost
+        if self._queued >= self._max_bytes:
+            self._room.clear()
+        self._changed.set()
+
+    # -- events in -------------------------------------------------------------------------------------------
+
+    def _receive(self, frames: list[bytes]) -> None:
+        cursor = self._cursors.get(frames[0])
+        try:
+            if cursor is None or len(frames) != 3:
+                raise IpcError(ErrorCode.BAD_REQUEST, f"{len(frames)} frames of {frames[0][:32]!r}")
+            event = decode_header(frames[1])
+        except IpcError as error:
+            self.counters.garbage += 1
+            log.debug("dropped an event: %s", error)
+            return
+        if type(event) is Heartbeat:
+            if not cursor.heard:
+                self._changed.set()
+            verdict = cursor.heartbeat(event.instance, event.epoch, event.seq)
+        elif not self._room.is_set() and not cursor.behind:
+            # Full: the kernel's ring keeps it for us.
+            verdict = Verdict.CATCH_UP
+        else:
+            verdict = cursor.event(event.instance, event.epoch, event.seq)
+            if verdict is Verdict.SKIP:
+                self.counters.skipped += 1
+        self._report(cursor)
+        if verdict is Verdict.KEEP:
+            self._show(cursor, event, frames[2])
+        elif verdict is Verdict.CATCH_UP:
+            self._catch_up(cursor)
+
+    def _show(self, cursor: StreamCursor, event: Any, payload: bytes) -> None:
+        if type(event) is MessageEvent:
+            self.counters.received += 1
+            self.put(
+                KernelMessage(
+                    cursor.stream,
+                    event.instance,
+                    event.epoch,
+                    event.seq,
+                    event.time_ns,
+                    event.content_topic,
+                    payload,
+                    event.message_hash,
+                    event.timestamp,
+                    event.meta,
+                    event.ephemeral,
+                    event.version,
+                    event.proof,
+                    event.source,
+                )
+            )
+        elif type(event) is not UnknownEvent:
+            self.counters.received += 1
+            self.put(event)
+
+    def _report(self, cursor: StreamCursor) -> None:
+        losses, cursor.losses = cursor.losses, []
+        if cursor.stream in (_HEALTH, _PEERS):
+            if losses:
+                self._catch_up(cursor)  # the whole makes up for what was lost
+            return
+        for loss in losses:
+            self.put(loss)
+
+    def _named(self, stream: str) -> StreamCursor | None:
+        return next((cursor for cursor in self._cursors.values() if cursor.stream == stream), None)
+
+    # -- catching up -----------------------------------------------------------------------------------------
+
+    def _catch_up(self, cursor: StreamCursor) -> None:
+        cursor.behind = True
+        if self._work is None and not self._closed:
+            self._work = asyncio.get_running_loop().create_task(self._catch_up_all())
+
+    async def _catch_up_all(self) -> None:
+        """Fill the gaps of all streams, one after another: the kernel takes one replay at a time from us."""
+        try:
+            await self._fill_all()
+        finally:
+            self._work = None
+
+    async def _fill_all(self) -> None:
+        delay = _RETRY
+        while behind := [cursor for cursor in self._cursors.values() if cursor.behind]:
+            for cursor in behind:
+                await self._room.wait()
+                try:
+                    await self._fill(cursor)
+                    delay = _RETRY
+                except IpcError as error:
+                    if error.retriable:
+                        log.debug("catching up on %s: %s", cursor.stream, error)
+                        await asyncio.sleep(delay)
+                        delay = min(delay * 2, _RETRY_MAX)
+                        continue
+                    cursor.give_up(cursor.highest, str(error))
+                    self._report(cursor)
+                cursor.behind = False
+
+    async def _fill(self, cursor: StreamCursor) -> None:
+        if cursor.stream == _HEALTH:
+            reply = await self._host.ask(methods.NODE_HEALTH)
+            cursor.jump(cursor.highest)
+            health = NodeHealth.from_body(reply.body)
+            self.put(HealthEvent(reply.instance, cursor.epoch, cursor.last, 0, health))
+        elif cursor.stream == _PEERS:
+            reply = await self._host.ask(methods.PEERS_LIST)
+            cursor.jump(cursor.highest)
+            self.put(PeersSnapshot(methods.PeersListReply.from_body(reply.body).peers))
+        else:
+            while not await self._replay_page(cursor):
+                await self._room.wait()
+
+    async def _replay_page(self, cursor: StreamCursor) -> bool:
+        """One page of a replay; True: there is no more."""
+        request = methods.StreamReplayRequest(stream=cursor.stream, epoch=cursor.epoch, after=cursor.last)
+        self.counters.replays += 1
+        try:
+            async with self._host.replay_lock:
+                reply = await self._host.ask(methods.STREAM_REPLAY, request.to_body())
+        except IpcError as error:
+            first = error.detail.get("first")
+            if error.code is ErrorCode.TRIMMED and isinstance(first, int) and first > cursor.last + 1:
+                cursor.give_up(first - 1, "no longer in the kernel's ring")
+            elif error.code is ErrorCode.EPOCH_CHANGED:
+                state = StreamState.from_body(error.detail)
+                cursor.begin_anew(self._host.instance, state.epoch, "the kernel began this stream anew")
+            else:
+                raise
+            self._report(cursor)
+            return False
+        page = methods.StreamReplayReply.from_body(reply.body)
+        events = methods.replayed_events(page, reply.blobs)
+        for header, payload in events:
+            event = decode_header(header)
+            if cursor.replayed(event.instance, event.epoch, event.seq) is Verdict.KEEP:
+                self._show(cursor, event, payload)
+        self._report(cursor)
+        if not events and not page.complete:
+            raise IpcError(ErrorCode.INTERNAL, f"an empty page in a replay of {cursor.stream}")
+        return page.complete

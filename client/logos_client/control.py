@@ -1,0 +1,81 @@
+"""The control socket of a kernel or a Messaging API: health, shutdown, log level. It needs no hello and
+never waits behind queued work, so its answer tells whether the process is alive.
+
+    async with ControlClient.connect(kernel_endpoints(run_dir).control) as control:
+        print((await control.health()).state)
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+import zmq
+
+from ipc_schema import control as methods
+from ipc_schema.control import ControlHealthReply
+from logos_client._connection import RequestConnection
+from logos_client._opening import Opening
+from logos_client.exceptions import public_errors
+
+__all__ = ["ControlClient"]
+
+_TIMEOUT = 5.0
+
+
+class ControlClient:
+    """Control of one process. Made by `connect`."""
+
+    def __init__(self, connection: RequestConnection) -> None:
+        """Not for apps: see `connect`."""
+        self._connection = connection
+
+    @classmethod
+    def connect(
+        cls,
+        endpoint: str,
+        *,
+        timeout: float | None = _TIMEOUT,
+        context: zmq.Context[zmq.Socket[bytes]] | None = None,
+    ) -> Opening[Self]:
+        """Connect: `await` it, or enter it as a context. Raises `NotReadyError` when nobody is there within
+        `timeout`."""
+
+        async def open_client() -> Self:
+            with public_errors():
+                connection = RequestConnection(endpoint, context=context)
+                try:
+                    await connection.wait_ready(timeout)
+                except BaseException:
+                    await connection.close()
+                    raise
+                return cls(connection)
+
+        return Opening(open_client)
+
+    async def health(self, *, timeout: float = _TIMEOUT) -> ControlHealthReply:
+        """Whether the process is ready, its state, version, pid and uptime."""
+        with public_errors():
+            reply = await self._connection.request(methods.HEALTH, timeout=timeout)
+            return ControlHealthReply.from_body(reply.body)
+
+    async def health_details(self, *, timeout: float = _TIMEOUT) -> dict[str, object]:
+        """All that the process says of its health, its own keys too."""
+        with public_errors():
+            reply = await self._connection.request(methods.HEALTH, {"detail": True}, timeout=timeout)
+            return reply.body
+
+    async def shutdown(self, *, timeout: float = _TIMEOUT) -> None:
+        """Ask the process to end; it does so after the answer."""
+        with public_errors():
+            await self._connection.request(methods.SHUTDOWN, timeout=timeout)
+
+    async def set_log_level(self, level: str, logger: str | None = None, *, timeout: float = _TIMEOUT) -> str:
+        """Change the log level, of one logger or of all, and return what it was."""
+        with public_errors():
+            body = methods.LogLevelRequest(level=level, logger=logger).to_body()
+            reply = await self._connection.request(methods.LOG_LEVEL, body, timeout=timeout)
+            return methods.LogLevelReply.from_body(reply.body).previous
+
+    async def close(self) -> None:
+        """End the connection."""
+        await self._connection.close()

@@ -1,0 +1,398 @@
+"""The client of a kernel, for operators' tools and for programs that want the relay without a Messaging API.
+
+    async with KernelClient.connect(run_dir) as kernel:
+        print((await kernel.info())["MyPeerId"])
+        async with kernel.events(shards=[0]) as feed:
+            async for event in feed:
+                print(event)
+
+What the classes of events mean stands in `logos_client.kernel_events`, the errors in
+`logos_client.exceptions`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Final, Self, TypeVar
+
+import zmq
+
+from ipc_schema.body import Body
+from ipc_schema.errors import IpcError
+from ipc_schema.frames import Reply
+from ipc_schema.hello import HelloRequest, NetworkInfo
+from ipc_schema.kernel import methods
+from ipc_schema.kernel.events import HEALTH_TOPIC, PEERS_TOPIC, stream_name, stream_topic
+from ipc_schema.kernel.methods import (
+    ConnectResult,
+    KernelHello,
+    KernelLimits,
+    OptionRecord,
+    RelayPublishReply,
+    RelayPublishRequest,
+)
+from ipc_schema.kernel.records import NodeHealth, PeerRecord
+from ipc_schema.names import check_name
+from ipc_schema.paths import KernelEndpoints, kernel_endpoints
+from ipc_schema.streams import StreamState
+from logos_client._connection import DEFAULT_TIMEOUT, RequestConnection
+from logos_client._feed import KernelFeed
+from logos_client._leases import LeaseKeeper
+from logos_client._opening import Opening
+from logos_client.control import ControlClient
+from logos_client.exceptions import ClosedError, public_errors
+from logos_client.kernel_events import KernelFound, KernelLost
+
+__all__ = ["DEFAULT_FEED_BYTES", "KernelClient", "KernelFeed"]
+
+log = logging.getLogger(__name__)
+
+B = TypeVar("B", bound=Body)
+
+_MAX_FRAME: Final = 64 << 20
+DEFAULT_FEED_BYTES: Final = 8 << 20
+
+
+class KernelClient:
+    """A consumer of a kernel, on the running asyncio loop. Made by `connect`.
+
+    It reconnects by itself, says hello again and takes its leases again.
+    """
+
+    def __init__(
+        self,
+        endpoints: KernelEndpoints,
+        *,
+        name: str | None,
+        kind: str,
+        context: zmq.Context[zmq.Socket[bytes]] | None,
+    ) -> None:
+        """Not for apps: see `connect`."""
+        self.replay_lock = asyncio.Lock()
+        self.events_endpoint = endpoints.events
+        self._endpoints = endpoints
+        self._name = name
+        self._kind = kind
+        self._context = context
+        self._hello: KernelHello | None = None
+        self._feeds: set[KernelFeed] = set()
+        self._closed = False
+        self._connection = RequestConnection(
+            endpoints.requests,
+            hello=self._hello_body,
+            on_hello=self._greeted,
+            on_down=self._lost,
+            on_refused=lambda error: self._lost(str(error)),
+            context=context,
+            max_frame=_MAX_FRAME,
+        )
+        self._leases = LeaseKeeper(self._connection)
+
+    # -- opening and closing ---------------------------------------------------------------------------------
+
+    @classmethod
+    def connect(
+        cls,
+        where: str | Path | KernelEndpoints,
+        *,
+        name: str | None = None,
+        kind: str = "tool",
+        timeout: float | None = DEFAULT_TIMEOUT,
+        context: zmq.Context[zmq.Socket[bytes]] | None = None,
+    ) -> Opening[Self]:
+        """Connect to a kernel: `await` it, or enter it as a context.
+
+        `where`: the node's run directory, or its endpoints. `name`: the consumer's (`[a-z0-9._-]{1,64}`):
+        leases belong to it and are continued by the next connection under it; without one the kernel makes
+        one up. `kind`: `"tool"`, `"app"` or `"mapi"`. `timeout`: seconds to wait for the kernel, None for
+        ever.
+
+        Raises `NotReadyError`, `UnsupportedVersionError`, `UnauthorisedError`, `BadRequestError`.
+        """
+
+        async def open_client() -> Self:
+            with public_errors():
+                if name is not None:
+                    check_name(name)
+                endpoints = where if isinstance(where, KernelEndpoints) else kernel_endpoints(where)
+                client = cls(endpoints, name=name, kind=kind, context=context)
+                try:
+                    await client._connection.wait_ready(timeout)
+                except BaseException:
+                    await client.close()
+                    raise
+                return client
+
+        return Opening(open_client)
+
+    async def close(self) -> None:
+        """End the feeds, give the leases back, disconnect."""
+        if self._closed:
+            return
+        for feed in list(self._feeds):
+            await feed.close()
+        self._closed = True
+        await self._leases.close()
+        await self._connection.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    # -- what is known ---------------------------------------------------------------------------------------
+
+    @property
+    def connected(self) -> bool:
+        """Whether the kernel is there now."""
+        return self._connection.ready
+
+    @property
+    def instance(self) -> bytes:
+        """Random per start of the kernel."""
+        return self._connection.instance or b""
+
+    @property
+    def consumer(self) -> str:
+        """The name under which the kernel knows us."""
+        return self._greeting.consumer
+
+    @property
+    def network(self) -> NetworkInfo:
+        """The network the node is on."""
+        return self._greeting.network
+
+    @property
+    def limits(self) -> KernelLimits:
+        """The kernel's limits."""
+        return self._greeting.limits
+
+    @property
+    def server(self) -> str:
+        """Name and version of the kernel."""
+        return self._greeting.server
+
+    @property
+    def _greeting(self) -> KernelHello:
+        assert self._hello is not None, "connect returns after the hello"
+        return self._hello
+
+    # -- relay -----------------------------------------------------------------------------------------------
+
+    async def publish(
+        self,
+        content_topic: str,
+        payload: bytes,
+        *,
+        pubsub_topic: str | None = None,
+        shard: int | None = None,
+        timestamp: int | None = None,
+        meta: bytes = b"",
+        version: int = 0,
+        ephemeral: bool = False,
+        proof: bytes = b"",
+        force: bool = False,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> RelayPublishReply:
+        """Publish a message; how many peers it went to, and its hash.
+
+        Without topic and shard the content topic decides (autosharding); without `timestamp` (ns) the
+        kernel stamps now. The same bytes again are no error and go nowhere (`duplicate`), unless `force`.
+
+        Raises `NoPeersError` (`detail` has message_hash and timestamp; local readers get the message all
+        the same), `TooLargeError`, `BadRequestError`, `PeerRestartedError` (publishing the same again, with
+        the same timestamp, is safe).
+        """
+        request = RelayPublishRequest(
+            content_topic=content_topic,
+            pubsub_topic=pubsub_topic,
+            shard=shard,
+            timestamp=timestamp,
+            meta=meta,
+            version=version,
+            ephemeral=ephemeral,
+            proof=proof,
+            force=force,
+        )
+        return await self._call(
+            RelayPublishReply, methods.RELAY_PUBLISH, request.to_body(), [payload], timeout=timeout
+        )
+
+    async def relay_peers(self, pubsub_topic: str | None = None) -> dict[str, tuple[str, ...]]:
+        """Pubsub topic → peers that are subscribed to it."""
+        return await self._topics(methods.RELAY_PEERS, pubsub_topic)
+
+    async def mesh(self, pubsub_topic: str | None = None) -> dict[str, tuple[str, ...]]:
+        """Pubsub topic → peers in its mesh."""
+        return await self._topics(methods.RELAY_MESH, pubsub_topic)
+
+    async def _topics(self, method: str, pubsub_topic: str | None) -> dict[str, tuple[str, ...]]:
+        request = methods.RelayPeersRequest(pubsub_topic=pubsub_topic)
+        return (await self._call(methods.RelayPeersReply, method, request.to_body())).topics
+
+    # -- peers and node --------------------------------------------------------------------------------------
+
+    async def peers(self) -> list[PeerRecord]:
+        """All connected peers."""
+        return list((await self._call(methods.PeersListReply, methods.PEERS_LIST)).peers)
+
+    async def connect_peers(
+        self, addresses: str | Iterable[str], *, timeout: float = 30.0
+    ) -> list[ConnectResult]:
+        """Dial multiaddresses; what became of each."""
+        wanted = [addresses] if isinstance(addresses, str) else list(addresses)
+        reply = await self._call(
+            methods.PeersConnectReply, methods.PEERS_CONNECT, {"addresses": wanted}, timeout=timeout
+        )
+        return list(reply.results)
+
+    async def disconnect_peer(self, peer_id: str) -> bool:
+        """Disconnect a peer; False: it was not connected."""
+        reply = await self._call(methods.PeersDisconnectReply, methods.PEERS_DISCONNECT, {"peer_id": peer_id})
+        return reply.disconnected
+
+    async def health(self) -> NodeHealth:
+        """State of the node, of each protocol and shard, and of its event loop."""
+        return await self._call(NodeHealth, methods.NODE_HEALTH)
+
+    async def info(self, ids: Iterable[str] | None = None) -> dict[str, object]:
+        """Facts about the node: Version, Metrics, MyMultiaddresses, MyENR, MyPeerId, MyBoundPorts,
+        MaxMessageSize."""
+        body = {} if ids is None else {"ids": list(ids)}
+        return (await self._call(methods.NodeInfoReply, methods.NODE_INFO, body)).info
+
+    async def config(self) -> list[OptionRecord]:
+        """Each configuration option with its value and where that came from."""
+        return list((await self._call(methods.NodeConfigReply, methods.NODE_CONFIG)).options)
+
+    async def metrics(self) -> list[tuple[str, dict[str, str], float]]:
+        """(name, labels, value) of each sample."""
+        return list((await self._call(methods.NodeMetricsReply, methods.NODE_METRICS)).metrics)
+
+    def control(self, *, timeout: float | None = 5.0) -> Opening[ControlClient]:
+        """The kernel's control socket: health, shutdown, log level."""
+        return ControlClient.connect(self._endpoints.control, timeout=timeout, context=self._context)
+
+    # -- streams ---------------------------------------------------------------------------------------------
+
+    async def lease(self, shards: Iterable[int]) -> list[StreamState]:
+        """Make the kernel take part in shards and record them, until `release` or `close`; renewed by
+        itself."""
+        wanted = tuple(shards)
+        with public_errors():
+            return list(await self.hold(wanted))
+
+    async def release(self, shards: Iterable[int]) -> None:
+        """Undo `lease` for these shards (each as often as it was leased)."""
+        with public_errors():
+            await self._leases.release(tuple(shards))
+
+    def events(
+        self,
+        *,
+        shards: Iterable[int] = (),
+        health: bool = False,
+        peers: bool = False,
+        lease: bool = True,
+        max_bytes: int = DEFAULT_FEED_BYTES,
+    ) -> KernelFeed:
+        """A feed of events: enter it as a context, iterate over it.
+
+        `shards`: messages of these, leased for as long as the feed is open unless `lease` is False (then
+        there is no replay, and nothing comes while nobody else leases them). `health`, `peers`: those
+        streams too. `max_bytes`: what may wait here.
+
+        Entering raises `NotReadyError` when the subscriptions do not come into force.
+        """
+        self._check_open()
+        wanted = tuple(shards)
+        cluster = self.network.cluster
+        streams = {stream_topic(cluster, shard): stream_name(cluster, shard) for shard in wanted}
+        if health:
+            streams[HEALTH_TOPIC] = HEALTH_TOPIC[:-1].decode()
+        if peers:
+            streams[PEERS_TOPIC] = PEERS_TOPIC[:-1].decode()
+        if not streams:
+            raise ValueError("a feed of no stream: name shards, health or peers")
+        feed = KernelFeed(
+            self, streams=streams, shards=wanted, lease=lease, max_bytes=max_bytes, context=self._context
+        )
+        self._feeds.add(feed)
+        return feed
+
+    async def replay(self, stream: str, epoch: bytes, after: int) -> tuple[list[tuple[bytes, bytes]], bool]:
+        """One page of a stream behind `after`, as (header, payload) frames, and whether it was the last page.
+
+        Raises `TrimmedError`, `EpochChangedError`, `BusyError` (one replay of a consumer at a time).
+        """
+        request = methods.StreamReplayRequest(stream=stream, epoch=epoch, after=after)
+        self._check_open()
+        with public_errors():
+            async with self.replay_lock:
+                reply = await self.ask(methods.STREAM_REPLAY, request.to_body())
+            page = methods.StreamReplayReply.from_body(reply.body)
+            return methods.replayed_events(page, reply.blobs), page.complete
+
+    # -- for feeds -------------------------------------------------------------------------------------------
+
+    async def ask(
+        self, method: str, body: Mapping[str, object] | None = None, blobs: Sequence[bytes] = ()
+    ) -> Reply:
+        """For feeds: one request. Raises `IpcError`."""
+        return await self._connection.request(method, body, blobs)
+
+    async def hold(self, shards: Sequence[int]) -> Sequence[StreamState]:
+        """For feeds: `lease`. Raises `IpcError`."""
+        self._check_open()
+        return await self._leases.hold(shards)
+
+    async def drop(self, feed: KernelFeed, shards: Sequence[int]) -> None:
+        """For feeds: one ends."""
+        self._feeds.discard(feed)
+        try:
+            await self._leases.release(shards)
+        except IpcError as error:
+            log.debug("releasing %s: %s", list(shards), error)
+
+    # -- the connection --------------------------------------------------------------------------------------
+
+    def _hello_body(self) -> dict[str, object]:
+        return HelloRequest(kind=self._kind, name=self._name).to_body()
+
+    def _greeted(self, reply: Reply) -> None:
+        hello = KernelHello.from_body(reply.body)
+        before, self._hello = self._hello, hello
+        if hello.events:
+            self.events_endpoint = hello.events
+        self._leases.renew_every = hello.limits.lease_renew_ms / 1000
+        self._leases.renew_now()
+        if before is not None:
+            for feed in self._feeds:
+                feed.open_socket()
+                feed.put(KernelFound(hello.instance, hello.instance != before.instance))
+
+    def _lost(self, reason: str) -> None:
+        for feed in self._feeds:
+            feed.put(KernelLost(reason))
+
+    async def _call(
+        self,
+        kind: type[B],
+        method: str,
+        body: Mapping[str, object] | None = None,
+        blobs: Sequence[bytes] = (),
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> B:
+        self._check_open()
+        with public_errors():
+            reply = await self._connection.request(method, body, blobs, timeout=timeout)
+            return kind.from_body(reply.body)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError

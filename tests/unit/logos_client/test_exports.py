@@ -1,0 +1,64 @@
+"""What the package promises to its users: names, errors, and a light import."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+
+import logos_client
+from ipc_schema.errors import ErrorCode, IpcError
+from logos_client import events, exceptions, kernel, kernel_events, messaging
+from logos_client.exceptions import LogosError, from_ipc
+
+
+def test_everything_exported_exists_and_is_documented() -> None:
+    for module in (logos_client, events, exceptions, kernel, kernel_events, messaging):
+        assert module.__all__ == sorted(module.__all__, key=_ruff_order), module.__name__
+        assert len(set(module.__all__)) == len(module.__all__)
+        for name in module.__all__:
+            exported = getattr(module, name)
+            if inspect.isclass(exported) or inspect.isfunction(exported):
+                assert exported.__doc__, name
+
+
+def test_all_events_and_errors_are_exported() -> None:
+    assert set(exceptions.__all__) <= set(logos_client.__all__)
+    assert set(events.__all__) <= set(logos_client.__all__)
+
+
+def test_public_methods_are_documented() -> None:
+    for owner in (logos_client.MessagingClient, logos_client.KernelClient, logos_client.ControlClient):
+        for name, member in inspect.getmembers(owner):
+            if not name.startswith("_"):
+                assert inspect.getdoc(member), f"{owner.__name__}.{name}"
+
+
+def test_each_code_has_its_error() -> None:
+    for code in ErrorCode:
+        error = from_ipc(IpcError(code, "why", retry_after_ms=3, detail={"a": 1}))
+        assert isinstance(error, LogosError)
+        assert type(error) is not LogosError
+        assert (error.code, error.message, error.retriable) == (code, "why", code.retriable)
+        assert (error.retry_after_ms, error.detail) == (3, {"a": 1})
+        assert str(error) == f"{code}: why"
+
+
+def test_the_import_is_light_and_changes_nothing() -> None:
+    """No event loop policy, no logging set up, nothing beyond pyzmq and msgpack."""
+    program = """
+import sys, logging, asyncio
+policy = asyncio.get_event_loop_policy()
+import logos_client
+heavy = {"uvloop", "trio", "libp2p", "zmq.asyncio", "zmq.eventloop", "kernel_proc", "mapi_proc", "sqlite3"}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+assert not logging.getLogger().handlers
+assert asyncio.get_event_loop_policy() is policy
+assert not [name for name in sys.modules if name.split(".")[0] in ("coincurve", "google", "multiaddr")]
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
+
+
+def _ruff_order(name: str) -> tuple[int, str]:
+    """Constants first, then classes, then the rest: the order that RUF022 keeps."""
+    return (0 if name.isupper() else 1 if name[0].isupper() else 2, name)
