@@ -1,4 +1,4 @@
-"""Streams: caps per connection and protocol, the receive window, memory of a hostile peer, write time-outs."""
+"""Streams: caps per connection and protocol, receive window, memory of a hostile peer, write time-outs."""
 
 from __future__ import annotations
 
