@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 
 from tests.interop.js_waku import JS_FOLDER, JsWakuPeer
+from tests.interop.kernel_peer import KernelPeer
 from tests.interop.python_peer import RelayHostPeer
-from tests.interop.relay_peer import RelayPeer
+from tests.interop.relay_peer import RelayNode
 
 NPM_CI_SECONDS = 240
 MakeJsPeer = Callable[..., JsWakuPeer]
-MakeOurPeer = Callable[..., RelayPeer]
+MakeOurPeer = Callable[..., RelayNode]
 
 
 @pytest.fixture(scope="session")
@@ -56,12 +57,22 @@ def make_js_peer(js_packages: None) -> Iterator[MakeJsPeer]:
         yield make
 
 
-@pytest.fixture
-def make_our_peer() -> Iterator[MakeOurPeer]:
-    """Start nodes of ours; all are stopped when the test ends."""
+def _maker(kind: type[RelayNode]) -> Iterator[MakeOurPeer]:
     with ExitStack() as stack:
 
-        def make(**arguments: Any) -> RelayPeer:
-            return stack.enter_context(RelayHostPeer(**arguments))
+        def make(**arguments: Any) -> RelayNode:
+            return stack.enter_context(kind(**arguments))
 
         yield make
+
+
+@pytest.fixture
+def make_our_peer() -> Iterator[MakeOurPeer]:
+    """Start kernels (arguments of `KernelPeer`); all are stopped when the test ends, with exit code 0."""
+    yield from _maker(KernelPeer)
+
+
+@pytest.fixture
+def make_relay_host() -> Iterator[MakeOurPeer]:
+    """The same without IPC (`RelayHostPeer`): when only kernels fail, the fault is above the relay."""
+    yield from _maker(RelayHostPeer)

@@ -1,8 +1,7 @@
 """A child process driven over JSON lines: commands on its stdin, replies and events on its stdout.
 
-Blocking, for plain test functions; every wait has a deadline, and what ends in a time-out says what the child
-wrote. A command is `{"id", "cmd", …}`, its reply `{"id", "ok", "result" | "error"}`; every other line is an
-event `{"event", …}`.
+Blocking, for plain test functions. A command is `{"id", "cmd", …}`, its reply
+`{"id", "ok", "result" | "error"}`; every other line is an event `{"event", …}`.
 """
 
 from __future__ import annotations
@@ -11,47 +10,23 @@ import contextlib
 import json
 import subprocess
 import threading
-import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any
 
-Event = dict[str, Any]
+from tests.interop.inbox import CommandError, Event, EventInbox, PeerEndedError, PeerError
 
 STOP_SECONDS = 5.0
-_STDERR_LINES = 200
 
 
-class ChildError(Exception):
-    """Root of what a driven process can end in."""
-
-
-class CommandError(ChildError):
-    """The child answered a command with an error; the text is the child's."""
-
-
-class ChildTimeoutError(ChildError):
-    """The event or reply did not come before the deadline."""
-
-
-class ChildEndedError(ChildError):
-    """The child ended while something was awaited from it."""
-
-
-class JsonLinesProcess:
-    """One child. Use it as a context manager; leaving it stops the child (then kills it after 5 s)."""
+class JsonLinesProcess(EventInbox):
+    """One child. `close` stops it, and kills it when it does not."""
 
     def __init__(
         self, name: str, command: Sequence[str], *, cwd: Path, env: Mapping[str, str] | None = None
     ) -> None:
-        self.name = name
-        self._changed = threading.Condition()
-        self._events: deque[Event] = deque()
+        super().__init__(name)
         self._replies: dict[int, Event] = {}
-        self._stderr: deque[str] = deque(maxlen=_STDERR_LINES)
-        self._ended = False
         self._next_id = 0
         self._process = subprocess.Popen(
             command,
@@ -78,14 +53,6 @@ class JsonLinesProcess:
         for reader in self._readers:
             reader.start()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     @property
     def pid(self) -> int:
         return self._process.pid
@@ -97,71 +64,35 @@ class JsonLinesProcess:
             try:
                 entry = json.loads(line)
             except ValueError:
-                self._stderr.append(f"(no JSON on stdout) {line.rstrip()}")
+                self._log.append(f"(no JSON on stdout) {line.rstrip()}")
+                continue
+            if "id" not in entry:
+                self._put(entry)
                 continue
             with self._changed:
-                if "id" in entry:
-                    self._replies[entry["id"]] = entry
-                else:
-                    self._events.append(entry)
+                self._replies[entry["id"]] = entry
                 self._changed.notify_all()
-        with self._changed:
-            self._ended = True
-            self._changed.notify_all()
+        self._end()
 
     def _read_stderr(self, pipe: IO[str]) -> None:
         for line in pipe:
-            self._stderr.append(line.rstrip())
-
-    def _wait(self, what: str, take: Callable[[], Event | None], deadline: float) -> Event:
-        """Return what `take` finds, called under the lock after every line read; `deadline` in seconds."""
-        end = time.monotonic() + deadline
-        with self._changed:
-            while (found := take()) is None:
-                if self._ended:
-                    raise ChildEndedError(f"{self.name} ended while {what} was awaited{self._story()}")
-                if not self._changed.wait(end - time.monotonic()):
-                    raise ChildTimeoutError(f"{self.name}: no {what} within {deadline:g} s{self._story()}")
-        return found
-
-    def _story(self) -> str:
-        events = [json.dumps(event)[:200] for event in self._events]
-        return "\n".join(["", "events not consumed:", *events, "stderr:", *self._stderr])
+            self._log.append(line.rstrip())
 
     # --- talking ------------------------------------------------------------------------------------------
 
     def request(self, cmd: str, *, deadline: float = 10.0, **arguments: Any) -> Any:
-        """Run one command and return its result. Raises CommandError, ChildTimeoutError, ChildEndedError."""
+        """Run one command and return its result. Raises CommandError, PeerTimeoutError, PeerEndedError."""
         self._next_id += 1
         command = {"id": self._next_id, "cmd": cmd, **arguments}
         try:
             self._stdin.write(json.dumps(command) + "\n")
             self._stdin.flush()
         except BrokenPipeError as error:
-            raise ChildEndedError(f"{self.name} is gone, {cmd!r} was not sent{self._story()}") from error
+            raise PeerEndedError(f"{self.name} is gone, {cmd!r} was not sent{self._story()}") from error
         reply = self._wait(f"reply to {cmd!r}", lambda: self._replies.pop(command["id"], None), deadline)
         if not reply["ok"]:
             raise CommandError(f"{self.name}: {cmd}: {reply['error']}")
         return reply["result"]
-
-    def wait_event(
-        self, kind: str, matches: Callable[[Event], bool] = lambda event: True, *, deadline: float = 10.0
-    ) -> Event:
-        """Take and return the first event of this kind that matches; others stay for later calls."""
-
-        def take() -> Event | None:
-            for event in self._events:
-                if event["event"] == kind and matches(event):
-                    self._events.remove(event)
-                    return event
-            return None
-
-        return self._wait(f"event {kind!r}", take, deadline)
-
-    def pending(self, kind: str) -> list[Event]:
-        """Events of this kind that came and were not taken."""
-        with self._changed:
-            return [event for event in self._events if event["event"] == kind]
 
     # --- ending -------------------------------------------------------------------------------------------
 
@@ -176,7 +107,7 @@ class JsonLinesProcess:
             try:
                 self.request("stop", deadline=STOP_SECONDS)
                 self._process.wait(STOP_SECONDS)
-            except (ChildError, subprocess.TimeoutExpired):
+            except (PeerError, subprocess.TimeoutExpired):
                 self._process.kill()
         self._clean_up()
 

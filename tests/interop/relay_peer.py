@@ -1,14 +1,17 @@
-"""Driver of a relay node in a process of its own, js-waku or ours: same commands, same events."""
+"""Relay nodes as the tests drive them: one interface for js-waku and for ours."""
 
 from __future__ import annotations
 
 import base64
+from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
-from tests.interop.json_lines import Event, JsonLinesProcess
+from tests.interop.inbox import Event, EventInbox
+from tests.interop.json_lines import JsonLinesProcess
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,34 +58,37 @@ class Mesh:
     subscribers: tuple[str, ...]
 
 
-class RelayPeer(JsonLinesProcess):
-    """One relay node behind the commands and events that `js/relay_peer.mjs` lists at its top."""
+class RelayNode(EventInbox):
+    """A relay node in processes of its own. As a context manager it is stopped at the end."""
 
-    def __init__(self, name: str, command: Sequence[str], *, cwd: Path, deadline: float) -> None:
-        super().__init__(name, command, cwd=cwd)
-        try:
-            ready = self.wait_event("ready", deadline=deadline)
-        except BaseException:
-            self.kill()
-            raise
-        self.peer_id: str = ready["peerId"]
-        self.addresses: tuple[str, ...] = tuple(ready["addresses"])
+    peer_id: str
+    addresses: tuple[str, ...]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @abstractmethod
+    def close(self) -> None:
+        """Stop it in good order; nothing to do if it is gone already."""
+
+    @abstractmethod
+    def kill(self) -> None:
+        """SIGKILL, and clean up."""
 
     def address(self, transport: str) -> str:
         """The full multiaddr (with /p2p) that it listens on by `tcp` or `ws`."""
         return next(text for text in self.addresses if ("/ws" in text) == (transport == "ws"))
 
+    @abstractmethod
     def dial(self, address: str, *, deadline: float = 15.0) -> str:
         """Connect to a multiaddr; returns the peer id."""
-        return str(self.request("dial", address=address, deadline=deadline)["peerId"])
 
-    def hang_up(self, peer_id: str) -> None:
-        self.request("hangup", peerId=peer_id)
-
-    def subscribe(self, content_topic: str, *, shard: int = 0) -> None:
-        """Have the messages of a content topic reported (`next_message`)."""
-        self.request("subscribe", contentTopic=content_topic, shard=shard)
-
+    @abstractmethod
     def publish(
         self,
         content_topic: str,
@@ -94,35 +100,10 @@ class RelayPeer(JsonLinesProcess):
         shard: int = 0,
     ) -> tuple[bytes, tuple[str, ...]]:
         """Relay one message; returns the node's message hash and the peers that it was sent to."""
-        arguments: dict[str, Any] = {"contentTopic": content_topic, "shard": shard, "ephemeral": ephemeral}
-        arguments["payload"] = base64.b64encode(payload).decode()
-        if timestamp_ms is not None:
-            arguments["timestampMs"] = timestamp_ms
-        if meta is not None:
-            arguments["meta"] = base64.b64encode(meta).decode()
-        result = self.request("publish", **arguments)
-        return bytes.fromhex(result["hash"]), tuple(result["peers"])
 
-    def metadata(self, peer_id: str) -> tuple[int, tuple[int, ...]]:
-        """Ask the peer for its cluster and shards."""
-        result = self.request("metadata", peerId=peer_id)
-        return result["clusterId"], tuple(result["shards"])
-
+    @abstractmethod
     def peers(self) -> dict[str, ConnectedPeer]:
         """Connected peers by id."""
-        return {
-            peer["peerId"]: ConnectedPeer(
-                peer["peerId"],
-                peer["agent"],
-                tuple(peer["protocols"]),
-                tuple(Connection(**connection) for connection in peer["connections"]),
-            )
-            for peer in self.request("peers")
-        }
-
-    def mesh(self, *, shard: int = 0) -> Mesh:
-        result = self.request("mesh", shard=shard)
-        return Mesh(tuple(result["mesh"]), tuple(result["subscribers"]))
 
     # --- events -------------------------------------------------------------------------------------------
 
@@ -151,6 +132,69 @@ class RelayPeer(JsonLinesProcess):
         """Cluster and shards of a peer's metadata, once this node has stored it."""
         event = self.wait_event("shards", lambda entry: bool(entry["peerId"] == peer_id), deadline=deadline)
         return event["clusterId"], tuple(event["shards"])
+
+
+class RelayPeer(JsonLinesProcess, RelayNode):
+    """One relay node behind the commands and events that `js/relay_peer.mjs` lists at its top."""
+
+    def __init__(self, name: str, command: Sequence[str], *, cwd: Path, deadline: float) -> None:
+        super().__init__(name, command, cwd=cwd)
+        try:
+            ready = self.wait_event("ready", deadline=deadline)
+        except BaseException:
+            self.kill()
+            raise
+        self.peer_id = ready["peerId"]
+        self.addresses = tuple(ready["addresses"])
+
+    def dial(self, address: str, *, deadline: float = 15.0) -> str:
+        return str(self.request("dial", address=address, deadline=deadline)["peerId"])
+
+    def hang_up(self, peer_id: str) -> None:
+        self.request("hangup", peerId=peer_id)
+
+    def subscribe(self, content_topic: str, *, shard: int = 0) -> None:
+        """Have the messages of a content topic reported (`next_message`)."""
+        self.request("subscribe", contentTopic=content_topic, shard=shard)
+
+    def publish(
+        self,
+        content_topic: str,
+        payload: bytes,
+        *,
+        timestamp_ms: int | None = None,
+        meta: bytes | None = None,
+        ephemeral: bool = False,
+        shard: int = 0,
+    ) -> tuple[bytes, tuple[str, ...]]:
+        arguments: dict[str, Any] = {"contentTopic": content_topic, "shard": shard, "ephemeral": ephemeral}
+        arguments["payload"] = base64.b64encode(payload).decode()
+        if timestamp_ms is not None:
+            arguments["timestampMs"] = timestamp_ms
+        if meta is not None:
+            arguments["meta"] = base64.b64encode(meta).decode()
+        result = self.request("publish", **arguments)
+        return bytes.fromhex(result["hash"]), tuple(result["peers"])
+
+    def metadata(self, peer_id: str) -> tuple[int, tuple[int, ...]]:
+        """Ask the peer for its cluster and shards."""
+        result = self.request("metadata", peerId=peer_id)
+        return result["clusterId"], tuple(result["shards"])
+
+    def peers(self) -> dict[str, ConnectedPeer]:
+        return {
+            peer["peerId"]: ConnectedPeer(
+                peer["peerId"],
+                peer["agent"],
+                tuple(peer["protocols"]),
+                tuple(Connection(**connection) for connection in peer["connections"]),
+            )
+            for peer in self.request("peers")
+        }
+
+    def mesh(self, *, shard: int = 0) -> Mesh:
+        result = self.request("mesh", shard=shard)
+        return Mesh(tuple(result["mesh"]), tuple(result["subscribers"]))
 
 
 def _message(event: Event) -> SeenMessage:

@@ -8,7 +8,7 @@ import pytest
 
 from ipc_schema.message import WakuMessage, message_hash
 from tests.interop.conftest import MakeJsPeer
-from tests.interop.json_lines import CommandError
+from tests.interop.inbox import CommandError
 
 pytestmark = [pytest.mark.interop, pytest.mark.timeout(300)]
 

@@ -10,8 +10,9 @@ import pytest
 
 from ipc_schema.message import WakuMessage, encode_message, message_hash
 from tests.interop.conftest import MakeJsPeer, MakeOurPeer
-from tests.interop.json_lines import CommandError
-from tests.interop.relay_peer import RelayPeer
+from tests.interop.inbox import CommandError
+from tests.interop.js_waku import JsWakuPeer
+from tests.interop.relay_peer import RelayNode
 
 pytestmark = [pytest.mark.interop, pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -44,18 +45,18 @@ def largest_payload() -> int:
     return MAX_RPC - RPC_OVERHEAD - fixed
 
 
-def make_js(make: MakeJsPeer, path: Path, **arguments: object) -> RelayPeer:
+def make_js(make: MakeJsPeer, path: Path, **arguments: object) -> JsWakuPeer:
     js = make(transports=[path.transport], muxers=[path.muxer], **arguments)
     js.subscribe(CONTENT_TOPIC)
     return js
 
 
-def until_meshed(one: RelayPeer, two: RelayPeer) -> None:
-    one.wait_meshed(two.peer_id)
-    two.wait_meshed(one.peer_id)
+def until_meshed(one: RelayNode, two: RelayNode, *, deadline: float = 30.0) -> None:
+    one.wait_meshed(two.peer_id, deadline=deadline)
+    two.wait_meshed(one.peer_id, deadline=deadline)
 
 
-def send_and_check(sender: RelayPeer, receiver: RelayPeer, payload: bytes, **fields: object) -> None:
+def send_and_check(sender: RelayNode, receiver: RelayNode, payload: bytes, **fields: object) -> None:
     """One message from node to node: same content, and the same hash on both sides and in our own rule."""
     timestamp_ms = time.time_ns() // 1_000_000
     digest, peers = sender.publish(CONTENT_TOPIC, payload, timestamp_ms=timestamp_ms, **fields)  # type: ignore[arg-type]
@@ -77,8 +78,17 @@ def send_and_check(sender: RelayPeer, receiver: RelayPeer, payload: bytes, **fie
 def test_messages_of_all_sizes_both_ways(
     make_js_peer: MakeJsPeer, make_our_peer: MakeOurPeer, path: Path, dialler: str
 ) -> None:
-    ours = make_our_peer()
-    js = make_js(make_js_peer, path)
+    check_all_sizes(make_our_peer(), make_js(make_js_peer, path), path, dialler)
+
+
+@each_path
+def test_messages_of_all_sizes_both_ways_without_the_ipc(
+    make_js_peer: MakeJsPeer, make_relay_host: MakeOurPeer, path: Path
+) -> None:
+    check_all_sizes(make_relay_host(), make_js(make_js_peer, path), path, "js")
+
+
+def check_all_sizes(ours: RelayNode, js: JsWakuPeer, path: Path, dialler: str) -> None:
     if dialler == "ours":
         ours.dial(js.address(path.transport))
     else:
@@ -125,6 +135,7 @@ def test_metadata_is_exchanged_both_ways(
 
 
 @pytest.mark.xfail(
+    raises=CommandError,
     strict=False,
     reason="js-waku opens a metadata stream ahead at each peer update and keeps it; we reset it above the "
     "cap of 4 streams a peer, or after 10 s without a request",
@@ -200,7 +211,6 @@ def test_a_restarted_js_peer_is_found_again(
     port = int(address.split("/")[4])
     again = make_js(make_js_peer, path, seed=seed, **{f"{path.transport}_port": port})
     assert again.peer_id == js.peer_id
-    ours.wait_connected(again.peer_id, deadline=30)
     until_meshed(ours, again)
     send_and_check(ours, again, b"after")
     send_and_check(again, ours, b"after, back")
