@@ -1,0 +1,45 @@
+"""Migrations."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import pytest
+
+from mapi_proc.database.schema import APPLICATION_ID, MIGRATIONS, migrate
+
+
+def connect() -> sqlite3.Connection:
+    return sqlite3.connect(":memory:", isolation_level=None)
+
+
+def pragma(connection: sqlite3.Connection, name: str) -> int:
+    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
+
+
+def test_a_new_file_gets_every_step() -> None:
+    connection = connect()
+    assert migrate(connection)
+    assert pragma(connection, "user_version") == len(MIGRATIONS)
+    assert pragma(connection, "application_id") == APPLICATION_ID
+    assert not migrate(connection)
+
+
+def test_an_old_file_gets_the_missing_steps_and_keeps_its_rows() -> None:
+    connection = connect()
+    first = "CREATE TABLE a (x INTEGER);"
+    migrate(connection, (first,))
+    connection.execute("INSERT INTO a VALUES (1)")
+    assert not migrate(connection, (first, "ALTER TABLE a ADD COLUMN y INTEGER DEFAULT 2;"))
+    assert connection.execute("SELECT * FROM a").fetchall() == [(1, 2)]
+    assert pragma(connection, "user_version") == 2
+
+
+def test_a_step_that_fails_leaves_the_version_before_it() -> None:
+    connection = connect()
+    steps = ("CREATE TABLE a (x INTEGER);", "CREATE TABLE b (x INTEGER); CREATE TABLE a (x INTEGER);")
+    with pytest.raises(sqlite3.OperationalError):
+        migrate(connection, steps)
+    assert pragma(connection, "user_version") == 1
+    assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("a",)]
+    assert not connection.in_transaction
