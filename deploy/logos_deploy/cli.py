@@ -11,12 +11,13 @@ from types import ModuleType
 from typing import Final
 
 from ipc_schema.config.options import ConfigError
-from logos_deploy.commands import up
+from logos_client.exceptions import DeadlineError, LogosError, NotReadyError, RequestError, TemporaryError
+from logos_deploy.commands import listen, send, status, up
 from logos_deploy.exits import CommandError, Exit
 
 __all__ = ["COMMANDS", "main"]
 
-COMMANDS: Final[tuple[ModuleType, ...]] = (up,)
+COMMANDS: Final[tuple[ModuleType, ...]] = (up, status, send, listen)
 
 _EXITS: Final = """exit codes:
   0 done    1 failed    2 wrong command line    65 input refused    69 no node there, or not installed
@@ -59,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(Exit.CONFIG, str(error))
     except CommandError as error:
         return _refuse(error.code, error.message)
+    except LogosError as error:
+        return _refuse(exit_of(error), _explain(error))
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
     except BrokenPipeError:
@@ -78,6 +81,23 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     elif rest:
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     return parsed
+
+
+def exit_of(error: LogosError) -> Exit:
+    """The exit code for an error of the client."""
+    if isinstance(error, NotReadyError):
+        return Exit.UNAVAILABLE
+    if isinstance(error, RequestError):
+        return Exit.DATA
+    if isinstance(error, DeadlineError | TemporaryError):
+        return Exit.UNDECIDED
+    return Exit.FAILED
+
+
+def _explain(error: LogosError) -> str:
+    if isinstance(error, NotReadyError):
+        return f"{error.message} (does `logos up` run, with this --data-dir?)"
+    return error.message
 
 
 def _refuse(code: Exit, message: str) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from ipc_schema.config.options import ConfigError, PortUse
-from logos_deploy.control import ControlHealth, wait_ready
+from logos_deploy.control import wait_ready
 from logos_deploy.exits import CommandError, Exit
 from logos_deploy.files import read_toml
 from logos_deploy.node.follow import LogFollower, tail
@@ -199,9 +199,9 @@ class _Foreground:
     async def _announce(self, name: str, pid: int) -> None:
         health = await wait_ready(self._controls[name], pid=pid)
         self._ready.add(name)
-        self._say(f"{name} is ready, process {pid}, version {health.common.version}")
+        self._say(f"{name} is ready, process {pid}, version {health.version}")
         if self._ready == self._controls.keys():
-            self._say(_invitation(self._plan, health))
+            self._say(_invitation(self._plan))
 
     # -- output ----------------------------------------------------------------------------------------------
 
@@ -224,7 +224,7 @@ class _Foreground:
             print(f"{label:<{_LABEL_WIDTH}} | {line}", flush=True)
 
 
-def _invitation(plan: NodePlan, _health: ControlHealth) -> str:
+def _invitation(plan: NodePlan) -> str:
     if plan.mapi is None:
         return f"the node is ready: tools connect to {plan.kernel.endpoints.requests}"
     return f"the node is ready: apps connect to {plan.mapi.endpoints.apps}"

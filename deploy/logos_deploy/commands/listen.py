@@ -1,0 +1,127 @@
+"""`logos listen`: print the messages of content topics as they come."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import sys
+from datetime import UTC, datetime
+from typing import Final
+
+from logos_client.events import (
+    ConnectionStatusChange,
+    Event,
+    EventsDropped,
+    LinkLost,
+    LinkRestored,
+    MessageReceived,
+    MessagesMissed,
+    TakenOver,
+)
+from logos_client.messaging import MessagingClient
+from logos_deploy.commands.where import add_where, where
+from logos_deploy.exits import CommandError, Exit
+from logos_deploy.session import run_interruptible
+from logos_deploy.text import one_line, payload_text
+
+NAME: Final = "listen"
+HELP: Final = "print the messages of content topics as they come"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command line of `listen`."""
+    parser.add_argument(
+        "content_topics", metavar="content-topic", nargs="+", help="/application/1/name/encoding"
+    )
+    parser.add_argument(
+        "--name", help="listen as this named app: what comes while nobody listens is delivered later"
+    )
+    parser.add_argument("--count", type=int, metavar="N", help="end after so many messages")
+    parser.add_argument("--json", action="store_true", help="one JSON object for each message")
+    add_where(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Until Ctrl-C (exit code 0), or `--count` messages. 65: a topic is refused; 69: no MAPI."""
+    if arguments.count is not None and arguments.count < 1:
+        raise CommandError(Exit.USAGE, "--count: at least 1")
+    place = where(arguments)
+    return run_interruptible(_listen(place.mapi.apps, arguments), interrupted=Exit.OK)
+
+
+async def _listen(endpoint: str, arguments: argparse.Namespace) -> int:
+    async with MessagingClient.connect(endpoint, name=arguments.name, timeout=5.0) as client:
+        _refuse(await client.subscribe(arguments.content_topics))
+        _note(f"listening on {', '.join(arguments.content_topics)} (Ctrl-C ends)")
+        seen = 0
+        async for event in client:
+            if isinstance(event, MessageReceived):
+                print(_as_json(event) if arguments.json else _as_text(event), flush=True)
+                seen += 1
+                if seen == arguments.count:
+                    return Exit.OK
+            elif isinstance(event, TakenOver):
+                raise CommandError(Exit.FAILED, f"another program goes on as {client.name}")
+            elif note := _remark(event):
+                _note(note)
+    return Exit.OK
+
+
+def _refuse(errors: dict[str, str]) -> None:
+    if errors:
+        raise CommandError(Exit.DATA, "; ".join(f"{topic}: {why}" for topic, why in errors.items()))
+
+
+def _note(text: str) -> None:
+    """Not part of the output."""
+    print(f"-- {text}", file=sys.stderr, flush=True)
+
+
+def _remark(event: Event) -> str:
+    match event:
+        case ConnectionStatusChange():
+            return f"{event.status}: {event.reason}" if event.reason else event.status
+        case EventsDropped():
+            return f"events {event.first} to {event.last} are gone: {event.reason}"
+        case MessagesMissed():
+            return f"messages may be missing ({_between(event.from_ns, event.to_ns)}): {event.reason}"
+        case LinkLost():
+            return f"the Messaging API is away: {event.reason}"
+        case LinkRestored(resumed=resumed):
+            return "the Messaging API is back" + ("" if resumed else "; what came meanwhile is lost")
+    return ""
+
+
+def _time(ns: int) -> str:
+    try:
+        when = datetime.fromtimestamp(ns / 1e9, UTC).astimezone()
+    except (OverflowError, ValueError, OSError):
+        return f"{ns} ns"  # the sender may write anything
+    return when.strftime("%H:%M:%S.") + f"{when.microsecond // 1000:03d}"
+
+
+def _between(start: int, end: int) -> str:
+    return f"{_time(start)} to {_time(end)}"
+
+
+def _as_text(event: MessageReceived) -> str:
+    return f"{_time(event.timestamp)}  {one_line(event.content_topic)}  {payload_text(event.payload)}"
+
+
+def _as_json(event: MessageReceived) -> str:
+    """The reference's names of keys; payload and meta in base64, as there."""
+    return json.dumps(
+        {
+            "event": "message_received",
+            "messageHash": "0x" + event.message_hash.hex(),
+            "contentTopic": event.content_topic,
+            "payload": base64.b64encode(event.payload).decode(),
+            "timestamp": event.timestamp,
+            "ephemeral": event.ephemeral,
+            "version": event.version,
+            "meta": base64.b64encode(event.meta).decode(),
+            "streamId": event.stream_id.hex(),
+            "seq": event.seq,
+        }
+    )

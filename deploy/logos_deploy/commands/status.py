@@ -1,0 +1,213 @@
+"""`logos status`: what a node's two processes say of themselves."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import dataclasses
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ipc_schema.kernel.records import NodeHealth, PeerRecord, ProtocolState
+from logos_client.exceptions import LogosError
+from logos_client.kernel import KernelClient
+from logos_deploy.commands.where import NodePlace, add_where, where
+from logos_deploy.control import ControlHealth, ask_health
+from logos_deploy.exits import Exit
+from logos_deploy.text import duration, one_line, size, table
+
+NAME: Final = "status"
+HELP: Final = "show a node: its processes, peers, shards and apps"
+
+_INFO: Final = ("MyPeerId", "MyMultiaddresses", "MaxMessageSize")
+_PEERS_SHOWN: Final = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeStatus:
+    """What could be learned. `peers` and `info` are None when the kernel's requests are not answered."""
+
+    kernel: ControlHealth | None
+    mapi: ControlHealth | None
+    peers: list[PeerRecord] | None
+    info: dict[str, object] | None
+
+    @property
+    def exit(self) -> Exit:
+        """0: everything that runs is ready, and the kernel runs."""
+        if self.kernel is None and self.mapi is None:
+            return Exit.UNAVAILABLE
+        parts = [part for part in (self.kernel, self.mapi) if part is not None]
+        return Exit.OK if self.kernel and all(part.common.ready for part in parts) else Exit.FAILED
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command line of `status`."""
+    parser.add_argument("--json", action="store_true", help="everything, for programs")
+    parser.add_argument("--timeout", type=float, default=3.0, metavar="SECONDS", help="(default: 3)")
+    add_where(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Ask and show. Exit code 0: ready; 1: something is not; 69: nothing runs there."""
+    place = where(arguments)
+    status = asyncio.run(gather(place, arguments.timeout))
+    if arguments.json:
+        print(json.dumps(as_json(status), indent=2, default=_json_value))
+    else:
+        print("\n".join(as_text(status, place)))
+    return status.exit
+
+
+async def gather(place: NodePlace, timeout: float) -> NodeStatus:
+    """Ask everybody at once; none of them makes the others wait."""
+    async with asyncio.TaskGroup() as group:
+        kernel = group.create_task(ask_health(place.kernel.control, timeout))
+        mapi = group.create_task(ask_health(place.mapi.control, timeout))
+        facts = group.create_task(_facts(place, timeout))
+    peers, info = facts.result() or (None, None)
+    return NodeStatus(kernel=kernel.result(), mapi=mapi.result(), peers=peers, info=info)
+
+
+async def _facts(place: NodePlace, timeout: float) -> tuple[list[PeerRecord], dict[str, object]] | None:
+    try:
+        async with asyncio.timeout(timeout):
+            async with KernelClient.connect(place.kernel, timeout=timeout) as client:
+                return await client.peers(), await client.info(_INFO)
+    except (LogosError, TimeoutError):
+        return None
+
+
+# --- for programs -----------------------------------------------------------------------------------------
+
+
+def as_json(status: NodeStatus) -> dict[str, Any]:
+    """`{kernel, mapi}`, null for what does not answer. Bytes become hex."""
+    kernel: dict[str, Any] | None = None
+    if status.kernel is not None:
+        kernel = {**status.kernel.common.to_body(), **status.kernel.more}
+        kernel["peers"] = None if status.peers is None else [peer.to_body() for peer in status.peers]
+        kernel["info"] = status.info
+    mapi = None if status.mapi is None else {**status.mapi.common.to_body(), **status.mapi.more}
+    return {"kernel": kernel, "mapi": mapi}
+
+
+def _json_value(value: object) -> object:
+    if isinstance(value, bytes):
+        return value.hex()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return dataclasses.asdict(value)
+    raise TypeError(f"{type(value).__name__} has no place in JSON")
+
+
+# --- for people -------------------------------------------------------------------------------------------
+
+
+def as_text(status: NodeStatus, place: NodePlace) -> Iterator[str]:
+    """Lines for a terminal."""
+    if status.kernel is None and status.mapi is None:
+        yield f"no node answers in {place.data_dir} (start one with: logos up --data-dir {place.data_dir})"
+        return
+    yield from _process("kernel", status.kernel, place.kernel.control)
+    if status.kernel is not None:
+        yield from _kernel(status)
+    yield from _process("mapi", status.mapi, place.mapi.control)
+    if status.mapi is not None:
+        yield from _mapi(status.mapi.more)
+
+
+def _process(name: str, health: ControlHealth | None, endpoint: str) -> Iterator[str]:
+    if health is None:
+        yield f"{name:<7} no answer at {endpoint}"
+        return
+    common = health.common
+    yield (
+        f"{name:<7} {common.state}, version {common.version}, process {common.pid}, "
+        f"up {duration(common.uptime_ms / 1000)}"
+    )
+
+
+def _line(key: str, text: str) -> str:
+    return f"  {key:<11} {text}"
+
+
+def _kernel(status: NodeStatus) -> Iterator[str]:
+    assert status.kernel is not None
+    health = NodeHealth.from_body(status.kernel.more.get("health", {"state": status.kernel.common.state}))
+    if status.info is not None:
+        yield _line("peer id", str(status.info.get("MyPeerId", "")))
+        addresses = status.info.get("MyMultiaddresses")
+        for address in addresses if isinstance(addresses, list | tuple) else ():
+            yield _line("listens on", str(address))
+    mounted = [part for part in health.protocols if part.state != ProtocolState.NOT_MOUNTED]
+    yield _line("protocols", ", ".join(f"{p.name} {p.state} ({p.strength} peers)" for p in mounted) or "none")
+    for shard in health.shards:
+        peers = f"{shard.mesh_peers} in the mesh of {shard.connected_peers} peers"
+        yield _line(f"shard {shard.shard}", f"{shard.health}, {peers}, {shard.pubsub_topic}")
+    loop = health.event_loop
+    yield _line("event loop", f"{loop.lag_ms:.1f} ms late, {loop.load_1m:.0%} busy in the last minute")
+    if status.peers is None:
+        yield _line("peers", "unknown: the kernel does not answer requests")
+        return
+    yield _line("peers", str(len(status.peers)))
+    rows = [
+        (
+            f"    {one_line(peer.peer_id)}",
+            peer.direction,
+            duration(peer.connected_ms / 1000),
+            "mesh" if peer.mesh else "",
+            one_line(peer.agent)[:40],
+            one_line(peer.address),
+        )
+        for peer in status.peers[:_PEERS_SHOWN]
+    ]
+    if rows:
+        yield table(rows)
+    if len(status.peers) > _PEERS_SHOWN:
+        yield f"    … and {len(status.peers) - _PEERS_SHOWN} more (--json has all)"
+
+
+def _mapi(more: dict[str, Any]) -> Iterator[str]:
+    """What MAPI adds is its own and may grow: whatever is not there is not shown."""
+    connection = str(more.get("connection", "unknown"))
+    if reason := more.get("reason"):
+        connection += f": {reason}"
+    if more.get("resyncing"):
+        connection += ", catching up with the kernel"
+    yield _line("connection", connection)
+    apps, sends, receive, database = (_map(more.get(key)) for key in ("apps", "sends", "receive", "database"))
+    if network := _map(more.get("network")):
+        shown = network.get("preset") or f"cluster {network.get('cluster')}"
+        yield _line(
+            "network",
+            f"{shown}, {network.get('shard_count') or 'static'} shards, "
+            f"messages up to {size(int(network.get('max_message_size', 0)))}",
+        )
+    for shard, shard_health in _map(more.get("shards")).items():
+        yield _line(f"shard {shard}", str(shard_health))
+    if apps:
+        yield _line(
+            "apps",
+            f"{apps.get('connected')} connected, {apps.get('known')} known, "
+            f"{more.get('topics', 0)} content topics",
+        )
+    if sends:
+        yield _line(
+            "sent",
+            f"{sends.get('accepted')} accepted, {sends.get('propagated')} propagated, "
+            f"{sends.get('failed')} given up, {sends.get('pending')} pending",
+        )
+    if receive:
+        yield _line(
+            "received",
+            f"{receive.get('accepted')} messages, {receive.get('missed_ranges', 0)} times reported missing",
+        )
+    if database:
+        why = f" ({database['reason']})" if database.get("reason") else ""
+        yield _line("database", f"{database.get('state')}{why}")
+
+
+def _map(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}

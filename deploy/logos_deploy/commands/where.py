@@ -1,0 +1,53 @@
+"""Which node a command is about: its directories, from the same sources as the node's own."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from ipc_schema.config.kernel import KERNEL_SCHEMA, load_kernel_config
+from ipc_schema.config.mapi import MAPI_SCHEMA, load_mapi_config
+from ipc_schema.config.sources import CONFIG_FILE, config_file_of
+from ipc_schema.paths import KernelEndpoints, MapiEndpoints
+from logos_deploy.files import read_toml
+
+__all__ = ["NodePlace", "add_where", "where"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodePlace:
+    """Where a node's sockets are."""
+
+    data_dir: Path
+    kernel: KernelEndpoints
+    mapi: MapiEndpoints
+
+
+def add_where(parser: argparse.ArgumentParser) -> None:
+    """The arguments that name a node."""
+    group = parser.add_argument_group("which node")
+    group.add_argument("--data-dir", metavar="DIR", help="its data directory (default: ./data)")
+    group.add_argument("--ipc-dir", metavar="DIR", help="its socket directory (default: <data-dir>/run)")
+    group.add_argument("--config-file", metavar="FILE", help="its TOML file")
+
+
+def where(arguments: argparse.Namespace) -> NodePlace:
+    """The node that the arguments, the environment and the file mean. Raises `ConfigError`."""
+    said = {CONFIG_FILE: arguments.config_file}
+    flags = {"data-dir": arguments.data_dir, "ipc-dir": arguments.ipc_dir}
+    files = {}
+    for schema in (KERNEL_SCHEMA, MAPI_SCHEMA):
+        path = config_file_of(schema, said, os.environ)
+        files[schema.table] = read_toml(path) if path else None
+    kernel = load_kernel_config(flags=flags, environ=os.environ, file=files["kernel"])
+    # as `logos up` has it: MAPI lies beside its kernel unless somebody says otherwise
+    mapi = load_mapi_config(flags=flags, environ=os.environ, file=files["mapi"])
+    beside = {
+        name: getattr(kernel, name.replace("-", "_"))
+        for name in ("data-dir", "ipc-dir")
+        if not mapi.resolved.explicit(name)
+    }
+    mapi = load_mapi_config(flags=flags | beside, environ=os.environ, file=files["mapi"])
+    return NodePlace(data_dir=Path(kernel.data_dir), kernel=kernel.endpoints, mapi=mapi.endpoints)
