@@ -1,0 +1,44 @@
+"""Waku relay (11/WAKU2-RELAY): this project's own GossipSub v1.1 router.
+
+A core without I/O (`router`, with `mesh`, `gossip`, `scores`, `cache`, `seen`, `backoff`, `promises`)
+decides; a trio shell (`service`, `link`, `intake`) moves bytes; `rpc` and `framing` are the wire.
+Opportunistic grafting is left out: nwaku runs with it off.
+"""
+
+from __future__ import annotations
+
+from kernel_proc.relay.messages import (
+    PublishResult,
+    RelayBadTopic,
+    RelayError,
+    RelayMessage,
+    RelayMessageInvalid,
+    RelayMessageTooLarge,
+)
+from kernel_proc.relay.params import RELAY_PROTOCOL, GossipParams, QueueParams, RelayParams, ScoreParams
+from kernel_proc.relay.rpc import PeerRecord
+from kernel_proc.relay.scores import ScoreParts
+from kernel_proc.relay.service import RelayService
+from kernel_proc.relay.state import PxOffer
+from kernel_proc.relay.validation import ProtectedShard, Validator, Verdict
+
+__all__ = [
+    "RELAY_PROTOCOL",
+    "GossipParams",
+    "PeerRecord",
+    "ProtectedShard",
+    "PublishResult",
+    "PxOffer",
+    "QueueParams",
+    "RelayBadTopic",
+    "RelayError",
+    "RelayMessage",
+    "RelayMessageInvalid",
+    "RelayMessageTooLarge",
+    "RelayParams",
+    "RelayService",
+    "ScoreParams",
+    "ScoreParts",
+    "Validator",
+    "Verdict",
+]

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import coincurve
 import pytest
 
-from kernel_proc.relay.messages import RelayMessageInvalid, RelayMessageTooLarge
+from ipc_schema.message import WakuMessage, encode_message
+from kernel_proc.relay import (
+    GossipParams,
+    ProtectedShard,
+    RelayMessageInvalid,
+    RelayMessageTooLarge,
+    RelayParams,
+)
+from kernel_proc.relay.validation import protected_shard_hash
 from tests.support.aio import trio_test
 from tests.support.relay import TOPIC, connect, relay_node, waku
 
@@ -106,3 +115,67 @@ async def test_publishing_without_subscribing_reaches_the_topic() -> None:
         await a.until(lambda: a.relay.topic_peers(TOPIC) == [b.peer_id])
         assert (await a.relay.publish(TOPIC, waku(b"x"))).peers == 1
         await b.until_received(1)
+
+
+@trio_test(deadline=30)
+async def test_after_a_reconnect_messages_flow_again_both_ways() -> None:
+    async with relay_node(TOPIC) as a, relay_node(TOPIC) as b:
+        for turn in range(3):
+            await connect(a, b)
+            assert (await a.relay.publish(TOPIC, waku(b"a%d" % turn))).peers == 1
+            assert (await b.relay.publish(TOPIC, waku(b"b%d" % turn))).peers == 1
+            await a.until_received(turn + 1)
+            await b.until_received(turn + 1)
+            await (a, b)[turn % 2].host.disconnect((b, a)[turn % 2].peer_id, "test")
+            await a.until(lambda: not a.relay.peers())
+            await b.until(lambda: not b.relay.peers())
+
+
+@trio_test(deadline=30)
+async def test_a_node_outside_the_mesh_gets_what_it_missed_by_gossip() -> None:
+    """B takes nobody into its mesh (D = 0): what A forwards reaches it by IHAVE and IWANT only."""
+    alone = GossipParams(d=0, d_low=0, d_high=0, d_out=0, heartbeat_interval=0.1)
+    quick = GossipParams(heartbeat_interval=0.1)
+    async with (
+        relay_node(TOPIC, params=RelayParams(gossip=quick)) as a,
+        relay_node(TOPIC, params=RelayParams(gossip=alone)) as b,
+        relay_node(TOPIC) as source,
+    ):
+        await connect(source, a)
+        await b.host.connect(a.address)
+        await a.until(lambda: b.peer_id in a.relay.topic_peers(TOPIC))
+        await a.until(lambda: b.peer_id not in a.relay.mesh_peers(TOPIC))  # B refuses the GRAFT
+        sent = [waku(b"%d" % n) for n in range(50)]
+        for data in sent:
+            await source.relay.publish(TOPIC, data)
+        await b.until_received(len(sent))
+        assert {m.data for m in b.received} == set(sent)
+        assert b.relay.counters()["iwant_sent"] >= len(sent)
+
+
+@trio_test(deadline=20)
+async def test_only_the_waku_protocol_is_offered() -> None:
+    async with relay_node(TOPIC) as a, relay_node(TOPIC) as b:
+        await connect(a, b)
+        identity = a.host.identity(b.peer_id)
+        assert identity is not None
+        pubsub = {p for p in identity.protocols if "relay" in p or "meshsub" in p or "floodsub" in p}
+        assert pubsub == {"/vac/waku/relay/2.0.0"}
+
+
+@trio_test(deadline=20)
+async def test_a_protected_shard_takes_the_owners_messages_only() -> None:
+    owner = coincurve.PrivateKey(b"\x07" * 32)
+    now = 1_700_000_000_000_000_000
+    message = WakuMessage(b"signed", "/a/1/b/c", timestamp=now)
+    digest = protected_shard_hash(TOPIC, message)
+    signed = encode_message(message._replace(meta=owner.sign_recoverable(digest, hasher=None)[:64]))
+    async with relay_node(TOPIC) as a, relay_node(TOPIC) as b:
+        b.relay.add_validator(TOPIC, ProtectedShard(TOPIC, owner.public_key.format(), lambda: now))
+        await connect(a, b)
+        await a.relay.publish(TOPIC, waku(b"unsigned"))
+        await a.relay.publish(TOPIC, signed)
+        await b.until_received(1)
+        assert b.payloads == [b"signed"]
+        with pytest.raises(RelayMessageInvalid):
+            await b.relay.publish(TOPIC, waku(b"unsigned"))
