@@ -135,7 +135,7 @@ asyncio.run(main())
         assert [int(key[1:]) for key in sorted(notes)][: len(told)] == told
         await database.close()
 
-    # The file system is as full as it was: the file may be opened (little is written then) or refused clearly.
+    # The file system is as full as it was: the file may be opened (it takes little) or refused clearly.
     try:
         check()
     except DatabaseUnavailableError:
