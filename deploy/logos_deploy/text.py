@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-__all__ = ["duration", "one_line", "payload_text", "size", "table"]
+__all__ = ["count", "duration", "one_line", "payload_text", "size", "table"]
+
+
+def count(number: int, noun: str) -> str:
+    """`1 peer`, `3 peers`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def duration(seconds: float) -> str:

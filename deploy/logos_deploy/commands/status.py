@@ -16,7 +16,7 @@ from logos_client.kernel import KernelClient
 from logos_deploy.commands.where import NodePlace, add_where, where
 from logos_deploy.control import ControlHealth, ask_health
 from logos_deploy.exits import Exit
-from logos_deploy.text import duration, one_line, size, table
+from logos_deploy.text import count, duration, one_line, size, table
 
 NAME: Final = "status"
 HELP: Final = "show a node: its processes, peers, shards and apps"
@@ -142,9 +142,11 @@ def _kernel(status: NodeStatus) -> Iterator[str]:
         for address in addresses if isinstance(addresses, list | tuple) else ():
             yield _line("listens on", str(address))
     mounted = [part for part in health.protocols if part.state != ProtocolState.NOT_MOUNTED]
-    yield _line("protocols", ", ".join(f"{p.name} {p.state} ({p.strength} peers)" for p in mounted) or "none")
+    yield _line(
+        "protocols", ", ".join(f"{p.name} {p.state} ({count(p.strength, 'peer')})" for p in mounted) or "none"
+    )
     for shard in health.shards:
-        peers = f"{shard.mesh_peers} in the mesh of {shard.connected_peers} peers"
+        peers = f"{shard.mesh_peers} in the mesh of {count(shard.connected_peers, 'peer')}"
         yield _line(f"shard {shard.shard}", f"{shard.health}, {peers}, {shard.pubsub_topic}")
     loop = health.event_loop
     yield _line("event loop", f"{loop.lag_ms:.1f} ms late, {loop.load_1m:.0%} busy in the last minute")
@@ -182,7 +184,7 @@ def _mapi(more: dict[str, Any]) -> Iterator[str]:
         shown = network.get("preset") or f"cluster {network.get('cluster')}"
         yield _line(
             "network",
-            f"{shown}, {network.get('shard_count') or 'static'} shards, "
+            f"{shown}, {_shards(network.get('shard_count'))}, "
             f"messages up to {size(int(network.get('max_message_size', 0)))}",
         )
     for shard, shard_health in _map(more.get("shards")).items():
@@ -207,6 +209,10 @@ def _mapi(more: dict[str, Any]) -> Iterator[str]:
     if database:
         why = f" ({database['reason']})" if database.get("reason") else ""
         yield _line("database", f"{database.get('state')}{why}")
+
+
+def _shards(number: object) -> str:
+    return count(number, "shard") if isinstance(number, int) and number else "static sharding"
 
 
 def _map(value: object) -> dict[str, Any]:
