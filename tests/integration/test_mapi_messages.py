@@ -1,0 +1,177 @@
+"""Two nodes, an app on each: what apps send and receive, through real processes and the public client."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from logos_client.events import (
+    ConnectionStatusChange,
+    ContentTopicHealthChange,
+    MessageError,
+    MessagePropagated,
+    MessageReceived,
+)
+from logos_client.exceptions import BadRequestError, ConflictError, RlnRequiredError, TooLargeError
+from logos_client.messaging import MessagingClient
+from tests.support.aio import asyncio_test
+from tests.support.kernel_process import KernelProcess
+from tests.support.mapi_process import MapiProcess
+from tests.support.nodes import TOPIC, collect, connected_pair, drain, node_pair, wait_for, wait_status
+
+pytestmark = pytest.mark.integration
+
+
+@asyncio_test(60)
+async def test_messages_of_all_sizes_both_ways_once_each_sender_included(tmp_path: Path) -> None:
+    with node_pair(tmp_path) as nodes:
+        async with connected_pair(nodes) as (a, b):
+            sizes = [1, 100, 1024, 14 * 1024, 100 * 1024, a.limits.max_payload]
+            sent = {}
+            for number, size in enumerate(sizes):
+                sender = (a, b)[number % 2]
+                payload = os.urandom(size)
+                sent[payload] = await sender.send(TOPIC, payload, meta=b"m" * (number % 3))
+            for app in (a, b):
+                received = await collect(app, MessageReceived, len(sizes))
+                assert {m.payload for m in received} == set(sent)
+                assert all(m.content_topic == TOPIC for m in received)
+                assert len({m.message_hash for m in received}) == len(sizes)
+            late = [e for app in (a, b) for e in await drain(app, 1.0) if isinstance(e, MessageReceived)]
+            assert late == [], "once per hash"
+
+
+@asyncio_test(60)
+async def test_propagated_once_with_the_hash_that_receivers_see(tmp_path: Path) -> None:
+    with node_pair(tmp_path) as nodes:
+        async with connected_pair(nodes) as (a, b):
+            request_id = await a.send(TOPIC, b"hello", ephemeral=True)
+            propagated = await wait_for(a, MessagePropagated)
+            received = await wait_for(b, MessageReceived)
+            assert propagated.request_id == request_id
+            assert propagated.message_hash == received.message_hash
+            assert received.ephemeral
+            assert received.timestamp > 0
+            assert not [e for e in await drain(a, 0.5) if isinstance(e, MessagePropagated)]
+
+
+@asyncio_test(60)
+async def test_only_subscribed_topics_arrive_and_the_first_send_subscribes(tmp_path: Path) -> None:
+    other, third = "/toychat/2/other/proto", "/toychat/2/third/proto"
+    with node_pair(tmp_path) as nodes:
+        async with connected_pair(nodes) as (a, b):
+            await b.send(other, b"subscribes b")
+            assert sorted(await b.subscriptions()) == sorted([TOPIC, other])
+            await a.send(third, b"not for b")
+            await a.send(other, b"for b")
+            await a.send(TOPIC, b"for both")
+            got = [m.payload for m in await collect(b, MessageReceived, 3)]
+            assert sorted(got) == [b"for b", b"for both", b"subscribes b"]
+            assert await b.unsubscribe([other, third]) == {third: "already unsubscribed"}
+            await a.send(other, b"no longer for b")
+            await a.send(TOPIC, b"last")
+            assert (await wait_for(b, MessageReceived)).payload == b"last"
+            await b.send(other, b"b declined this topic")
+            assert other not in await b.subscriptions(), "an app that unsubscribed is left alone"
+
+
+@asyncio_test(60)
+async def test_what_cannot_be_sent_is_refused_at_once(tmp_path: Path) -> None:
+    with KernelProcess(tmp_path / "a"), MapiProcess(tmp_path / "a") as mapi:
+        await mapi.ready()
+        async with MessagingClient.connect(mapi.run_dir) as app:
+            with pytest.raises(BadRequestError, match="payload"):
+                await app.send(TOPIC, b"")
+            with pytest.raises(BadRequestError, match="must start with slash"):
+                await app.send("nonsense", b"x")
+            with pytest.raises(BadRequestError, match="meta"):
+                await app.send(TOPIC, b"x", meta=b"m" * 65)
+            with pytest.raises(BadRequestError, match="Generation > 0"):
+                await app.send("/1/app/1/name/proto", b"x")
+            with pytest.raises(TooLargeError, match="Message size exceeded maximum of 153600 bytes"):
+                await app.send(TOPIC, bytes(153_600))
+            errors = await app.subscribe([TOPIC, "bad", "/a/b/c"])
+            assert set(errors) == {"bad", "/a/b/c"}
+            assert await app.subscriptions() == [TOPIC]
+
+
+@asyncio_test(60)
+async def test_a_request_id_is_the_idempotency_key(tmp_path: Path) -> None:
+    with node_pair(tmp_path) as nodes:
+        async with connected_pair(nodes, "alice", None) as (a, b):
+            request_id = os.urandom(16)
+            assert await a.send(TOPIC, b"once", request_id=request_id) == request_id
+            assert await a.send(TOPIC, b"once", request_id=request_id) == request_id
+            with pytest.raises(ConflictError):
+                await a.send(TOPIC, b"another", request_id=request_id)
+            assert (await wait_for(b, MessageReceived)).payload == b"once"
+            nodes[0].mapi.kill()
+            nodes[0].mapi.start()
+            await nodes[0].mapi.ready()
+            assert await a.send(TOPIC, b"once", request_id=request_id) == request_id, "remembered on disk"
+            with pytest.raises(ConflictError):
+                await a.send(TOPIC, b"another", request_id=request_id)
+            assert not [e for e in await drain(b, 1.0) if isinstance(e, MessageReceived)]
+
+
+@asyncio_test(90)
+async def test_a_send_before_any_peer_is_accepted_and_goes_out_when_one_comes(tmp_path: Path) -> None:
+    with KernelProcess(tmp_path / "a") as kernel, MapiProcess(tmp_path / "a") as mapi:
+        await mapi.ready()
+        async with MessagingClient.connect(mapi.run_dir) as a:
+            assert (await a.status()).connection == "Disconnected"
+            request_id = await a.send(TOPIC, b"early")
+            assert (await wait_for(a, MessageReceived)).payload == b"early", "its own node's apps hear it"
+            with (
+                KernelProcess(tmp_path / "b", f"--staticnode={kernel.address()}", "--shard=0"),
+                MapiProcess(tmp_path / "b") as second,
+            ):
+                await second.ready()
+                async with MessagingClient.connect(second.run_dir) as b:
+                    await b.subscribe(TOPIC)
+                    assert (await wait_for(b, MessageReceived, timeout=30)).payload == b"early"
+                    assert (await wait_for(a, MessagePropagated)).request_id == request_id
+            changed = await wait_for(a, ConnectionStatusChange, lambda e: e.status == "Disconnected")
+            assert "relay peers" in changed.reason
+
+
+@asyncio_test(60)
+async def test_without_peers_the_window_ends_with_the_known_text(tmp_path: Path) -> None:
+    with KernelProcess(tmp_path / "a"), MapiProcess(tmp_path / "a", "--send-window=2") as mapi:
+        await mapi.ready()
+        async with MessagingClient.connect(mapi.run_dir) as app:
+            request_id = await app.send(TOPIC, b"nobody there")
+            error = await wait_for(app, MessageError)
+            assert error.request_id == request_id
+            assert "Unable to send within retry time window" in error.text
+            assert not [e for e in await drain(app, 0.5) if isinstance(e, MessagePropagated | MessageError)]
+
+
+@asyncio_test(60)
+async def test_a_network_with_rln_refuses_sends_with_a_code(tmp_path: Path) -> None:
+    with (
+        KernelProcess(tmp_path / "a", "--preset=twn", "--listen-address=127.0.0.1"),
+        MapiProcess(tmp_path / "a", "--preset=twn") as mapi,
+    ):
+        await mapi.ready()
+        async with MessagingClient.connect(mapi.run_dir) as app:
+            with pytest.raises(RlnRequiredError):
+                await app.send(TOPIC, b"x")
+            assert await app.subscribe(TOPIC) == {}, "receiving needs no proof"
+
+
+@asyncio_test(60)
+async def test_status_and_topic_health_follow_the_peers(tmp_path: Path) -> None:
+    with node_pair(tmp_path) as nodes:
+        async with connected_pair(nodes) as (a, _b):
+            status = await a.status()
+            assert status.connection == "PartiallyConnected"
+            nodes[1].kernel.stop()
+            gone = await wait_for(a, ConnectionStatusChange, lambda e: e.status == "Disconnected")
+            assert gone.reason
+            await wait_for(a, ContentTopicHealthChange, lambda e: e.health == "UNHEALTHY")
+            nodes[1].kernel.start()
+            await wait_for(a, ConnectionStatusChange, lambda e: e.status == "PartiallyConnected", timeout=40)
+            await wait_status(a)

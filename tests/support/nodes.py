@@ -1,0 +1,117 @@
+"""Whole nodes for tests: a kernel and a Messaging API each, as real processes, and what tests
+ask of an app.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from typing import TypeVar
+
+from logos_client.events import Event
+from logos_client.exceptions import DeadlineError
+from logos_client.messaging import MessagingClient
+from tests.support.kernel_process import KernelProcess
+from tests.support.mapi_process import MapiProcess
+
+__all__ = ["TOPIC", "Node", "collect", "connected_pair", "drain", "node_pair", "wait_for", "wait_status"]
+
+TOPIC = "/toychat/2/huilong/proto"
+E = TypeVar("E")
+
+
+class Node:
+    """A kernel and a Messaging API on one data directory."""
+
+    def __init__(self, directory: Path, kernel: KernelProcess, mapi: MapiProcess) -> None:
+        self.directory = directory
+        self.kernel = kernel
+        self.mapi = mapi
+
+    @property
+    def run(self) -> Path:
+        """Where clients connect."""
+        return self.directory / "run"
+
+
+@contextmanager
+def node_pair(directory: Path, *, mapi_options: tuple[str, ...] = ()) -> Iterator[tuple[Node, Node]]:
+    """Two nodes on loopback, the second dialling the first."""
+    with KernelProcess(directory / "a") as first:
+        with (
+            KernelProcess(directory / "b", f"--staticnode={first.address()}") as second,
+            MapiProcess(directory / "a", *mapi_options) as mapi_a,
+            MapiProcess(directory / "b", *mapi_options) as mapi_b,
+        ):
+            yield Node(directory / "a", first, mapi_a), Node(directory / "b", second, mapi_b)
+
+
+@asynccontextmanager
+async def connected_pair(
+    nodes: tuple[Node, Node], *names: str | None, topic: str = TOPIC
+) -> AsyncIterator[tuple[MessagingClient, MessagingClient]]:
+    """An app on each node, subscribed, with a mesh between the two."""
+    first, second = names or (None, None)
+    for node in nodes:
+        await node.mapi.ready()
+    async with (
+        MessagingClient.connect(nodes[0].run, name=first) as a,
+        MessagingClient.connect(nodes[1].run, name=second) as b,
+    ):
+        for app in (a, b):
+            assert await app.subscribe(topic) == {}
+        for app in (a, b):
+            await wait_status(app, topic)
+        yield a, b
+
+
+async def wait_status(app: MessagingClient, topic: str = TOPIC, timeout: float = 30.0) -> None:
+    """Until the topic's shard has a mesh peer. Asks the status, so that no event is eaten."""
+    until = time.monotonic() + timeout
+    while True:
+        status = await app.status()
+        if status.topics.get(topic) in ("MINIMALLY_HEALTHY", "SUFFICIENTLY_HEALTHY"):
+            return
+        assert time.monotonic() < until, f"no mesh on {topic}: {status}"
+        await wait_event(app, 0.1)
+
+
+_kept: dict[int, list[Event]] = {}
+
+
+async def wait_event(app: MessagingClient, timeout: float) -> None:
+    """Let an event come, and keep it for whoever waits for one."""
+    with suppress(DeadlineError):
+        _kept.setdefault(id(app), []).append(await app.next_event(timeout))
+
+
+async def wait_for(
+    app: MessagingClient, kind: type[E], matches: Callable[[E], bool] = lambda _e: True, timeout: float = 20.0
+) -> E:
+    """The next event of a kind that matches; others are passed over."""
+    until = time.monotonic() + timeout
+    kept = _kept.get(id(app), [])
+    while True:
+        event = kept.pop(0) if kept else await app.next_event(max(0.0, until - time.monotonic()))
+        if isinstance(event, kind) and matches(event):
+            return event
+
+
+async def collect(app: MessagingClient, kind: type[E], count: int, timeout: float = 30.0) -> list[E]:
+    """The next `count` events of a kind."""
+    until = time.monotonic() + timeout
+    return [await wait_for(app, kind, timeout=until - time.monotonic()) for _ in range(count)]
+
+
+async def drain(app: MessagingClient, seconds: float) -> list[Event]:
+    """Everything that comes until nothing has come for `seconds`: for asserting that something
+    does not come.
+    """
+    events = _kept.pop(id(app), [])
+    while True:
+        try:
+            events.append(await app.next_event(seconds))
+        except DeadlineError:
+            return events
