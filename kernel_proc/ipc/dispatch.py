@@ -12,7 +12,7 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import trio
 
@@ -20,11 +20,11 @@ from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.frames import FrameError, Request, decode_request, encode_error, encode_reply
 from ipc_schema.hello import hello_first
 from kernel_proc.ipc.consumers import Consumer, Consumers
-from kernel_proc.ipc.sockets import OwnedSocket, Peer, peer_uid
+from kernel_proc.ipc.sockets import Peer, peer_uid
 from kernel_proc.logs import fields
 from kernel_proc.metrics import Counter, Registry
 
-__all__ = ["Answer", "Call", "Dispatcher", "Handler", "Route"]
+__all__ = ["Answer", "Call", "Dispatcher", "Handler", "ReplySocket", "Route"]
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +74,16 @@ class Route:
     needs_hello: bool = True
 
 
+class ReplySocket(Protocol):
+    """The ROUTER as the dispatcher uses it; an OwnedSocket is one."""
+
+    dropped_gone: int
+
+    def send(self, frames: Sequence[bytes]) -> bool:
+        """Send at once; False if the client has left or does not read."""
+        ...
+
+
 class _Failure:
     """Counters of failed requests by code, made once."""
 
@@ -107,7 +117,7 @@ class Dispatcher:
         self._allowed_uids = allowed_uids
         self._per_consumer = in_flight
         self._nursery: trio.Nursery | None = None
-        self._socket: OwnedSocket | None = None
+        self._socket: ReplySocket | None = None
         self._in_flight = 0
         self._failures = _Failure(registry, name)
         self._requests = {
@@ -119,7 +129,7 @@ class Dispatcher:
         """Ask nobody for a uid: the socket is none that knows it."""
         self._allowed_uids = None
 
-    def attach(self, socket: OwnedSocket) -> None:
+    def attach(self, socket: ReplySocket) -> None:
         """Say where replies go."""
         self._socket = socket
 

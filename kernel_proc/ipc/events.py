@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Final, Protocol
 
 import trio
 
@@ -31,16 +31,24 @@ from ipc_schema.kernel.events import (
 from ipc_schema.kernel.records import NodeHealth, PeerChange, PeerRecord
 from ipc_schema.message import WakuMessage
 from ipc_schema.streams import CoverageLog, ReplayBatch, ReplayRing, RingBudget, StreamState, new_epoch
-from kernel_proc.ipc.sockets import OwnedSocket, Peer
+from kernel_proc.ipc.sockets import Peer
 from kernel_proc.metrics import Registry, Sample
 
-__all__ = ["EventPublisher"]
+__all__ = ["EventPublisher", "EventSocket"]
 
 MAX_REPLAY_EVENTS: Final = 1024
 """Events in one reply at most: two frames each, all sent in one go, during which nothing else runs."""
 
 _SUBSCRIBE: Final = 1
 _UNSUBSCRIBE: Final = 0
+
+
+class EventSocket(Protocol):
+    """The XPUB as the publisher uses it; an OwnedSocket is one."""
+
+    def send3(self, first: bytes, second: bytes, third: bytes) -> None:
+        """Send three frames at once, to whoever takes them."""
+        ...
 
 
 class _Stream:
@@ -105,11 +113,11 @@ class EventPublisher:
         self._by_topic: dict[bytes, _Stream] = {HEALTH_TOPIC: self._health, PEERS_TOPIC: self._peers}
         self._by_shard: dict[int, _MessageStream] = {}
         self._active: dict[int, _MessageStream] = {}
-        self._socket: OwnedSocket | None = None
+        self._socket: EventSocket | None = None
         self._ignored = registry.counter("ipc_subscriptions_ignored")
         registry.add_source(self._samples)
 
-    def attach(self, socket: OwnedSocket) -> None:
+    def attach(self, socket: EventSocket) -> None:
         """Say where events go."""
         self._socket = socket
 
@@ -145,11 +153,6 @@ class EventPublisher:
             self._send(
                 stream, encode_peer(self.instance, stream.epoch, stream.seq, self._clock_ns(), change, peer)
             )
-
-    @property
-    def peers_watched(self) -> bool:
-        """Whether somebody subscribes to `n`."""
-        return self._peers.subscribed
 
     # --- activation and coverage ---
 

@@ -126,12 +126,6 @@ class PeerBook:
         """All connected peers."""
         return [self._record(peer_id, entry) for peer_id, entry in self._entries.items()]
 
-    def carrying(self, protocol: str) -> int:
-        """How many connected peers advertise the protocol."""
-        return sum(
-            1 for entry in self._entries.values() if entry.identity and protocol in entry.identity.protocols
-        )
-
     def _tell(self, change: PeerChange, peer_id: PeerIdText) -> None:
         self._changed(change, self._record(peer_id, self._entries[peer_id]))
 

@@ -1,0 +1,113 @@
+"""The peer book: one record a peer, every change told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ipc_schema.kernel.records import PeerChange, PeerRecord
+from kernel_proc.p2p.api import Direction, PeerConnection, PeerIdentity
+from kernel_proc.peers.book import MAX_AGENTS, PeerBook
+
+
+class Mesh:
+    def mesh_topics(self, peer_id: str) -> Sequence[str]:
+        return ["/waku/2/rs/1/1"] if peer_id == "a" else []
+
+    def score(self, peer_id: str) -> float | None:
+        return 1.23456 if peer_id == "a" else None
+
+
+class House:
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.told: list[tuple[PeerChange, PeerRecord]] = []
+        self.book = PeerBook(lambda: self.now, lambda change, record: self.told.append((change, record)))
+
+    def connect(self, peer_id: str, direction: Direction = Direction.INBOUND) -> None:
+        self.book.peer_connected(
+            PeerConnection(peer_id, "/ip4/127.0.0.1/tcp/1", "127.0.0.1", direction, self.now)
+        )
+
+    def identify(self, peer_id: str, agent: str = "agent", protocols: tuple[str, ...] = ("/relay",)) -> None:
+        self.book.peer_identified(PeerIdentity(peer_id, agent, protocols, (), None))
+
+    def changes(self) -> list[str]:
+        return [str(change) for change, _ in self.told]
+
+
+def test_a_peers_life() -> None:
+    house = House()
+    house.book.attach_mesh(Mesh())
+    house.book.set_origin("a", "static")
+    house.connect("a", Direction.OUTBOUND)
+    house.identify("a")
+    house.identify("a")  # nothing new
+    house.book.set_metadata("a", 1, [2, 1, 2])
+    house.book.set_metadata("a", 1, [1, 2])
+    house.now = 101.5
+    assert house.book.record("a") == PeerRecord(
+        peer_id="a",
+        address="/ip4/127.0.0.1/tcp/1",
+        direction="outbound",
+        connected_ms=1500,
+        agent="agent",
+        protocols=("/relay",),
+        cluster=1,
+        shards=(1, 2),
+        origin="static",
+        score=1.235,
+        mesh=("/waku/2/rs/1/1",),
+    )
+    house.book.peer_disconnected("a", "reason")
+    assert house.changes() == ["joined", "changed", "changed", "left"]
+    assert house.told[-1][1].cluster == 1
+    assert house.book.record("a") is None
+    house.connect("a")
+    assert house.told[-1][1].origin == "static"
+
+
+def test_the_first_origin_holds_and_ends_with_the_connection() -> None:
+    house = House()
+    house.connect("b")
+    assert house.told[-1][1].origin == "inbound"
+    house.book.set_origin("b", "api")
+    house.book.set_origin("b", "static")
+    assert house.told[-1][1].origin == "api"
+    assert house.changes() == ["joined", "changed"]
+    house.book.peer_disconnected("b", "")
+    house.connect("b")
+    assert house.told[-1][1].origin == "inbound"
+
+
+def test_unknown_peers_are_no_news() -> None:
+    house = House()
+    house.identify("x")
+    house.book.set_metadata("x", 1, [1])
+    house.book.peer_disconnected("x", "")
+    assert house.told == []
+    assert house.book.records() == []
+
+
+def test_what_peers_say_is_bounded() -> None:
+    house = House()
+    house.connect("a")
+    house.identify("a", "x" * 10_000, tuple(f"/{number}" + "p" * 1000 for number in range(500)))
+    house.book.set_metadata("a", 1, range(5000))
+    record = house.book.record("a")
+    assert record is not None
+    assert len(record.agent) == 256
+    assert len(record.protocols) == 64
+    assert max(map(len, record.protocols)) == 256
+    assert len(record.shards) == 1024
+
+
+def test_metrics() -> None:
+    house = House()
+    for number in range(MAX_AGENTS + 5):
+        house.connect(str(number))
+        house.identify(str(number), f"agent-{number}")
+    samples = list(house.book.samples(["/relay", "/store"]))
+    assert ("connected_peers", {"direction": "inbound", "protocol": "/relay"}, MAX_AGENTS + 5) in samples
+    agents = [labels["agent"] for name, labels, _ in samples if name == "connected_peers_per_agent"]
+    assert len(agents) == MAX_AGENTS + 1
+    assert ("connected_peers_per_agent", {"agent": "other"}, 5) in samples

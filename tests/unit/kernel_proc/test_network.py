@@ -1,0 +1,30 @@
+"""From the kernel's configuration to the host's."""
+
+from __future__ import annotations
+
+import pytest
+
+from ipc_schema.config.kernel import load_kernel_config
+from kernel_proc.network import host_limits, listen_addresses
+
+
+@pytest.mark.parametrize(
+    ("flags", "addresses"),
+    [
+        ({"tcp-port": 1}, ["/ip4/127.0.0.1/tcp/1"]),
+        ({"listen-address": "::1", "tcp-port": 0}, ["/ip6/::1/tcp/0"]),
+        (
+            {"tcp-port": 1, "websocket-support": True, "websocket-port": 2, "ports-shift": 5},
+            ["/ip4/127.0.0.1/tcp/6", "/ip4/127.0.0.1/tcp/7/ws"],
+        ),
+    ],
+)
+def test_listen_addresses(flags: dict[str, object], addresses: list[str]) -> None:
+    assert listen_addresses(load_kernel_config(flags=flags)) == addresses
+
+
+@pytest.mark.parametrize(("total", "inbound"), [(150, 120), (10, 8), (2, 1), (1, 1)])
+def test_some_connections_stay_free_for_dialling(total: int, inbound: int) -> None:
+    config = load_kernel_config(flags={"max-connections": total, "ip-colocation-limit": 3})
+    limits = host_limits(config)
+    assert (limits.max_connections, limits.max_inbound, limits.max_per_ip) == (total, inbound, 3)
