@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from ipc_schema.config.kernel import KERNEL_SCHEMA, KernelConfig, load_kernel_config
 from ipc_schema.config.options import ConfigError
 from ipc_schema.config.sources import add_arguments, config_file_of, parse_toml
+from kernel_proc.version import version
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -40,6 +41,7 @@ class _Parser(argparse.ArgumentParser):
 def _configure(arguments: Sequence[str] | None) -> KernelConfig:
     """The configuration of flags, environment and file. Raises `ConfigError`."""
     parser = _Parser(prog=PROGRAM, description="A Waku node without a Messaging API.", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {version()}")
     add_arguments(parser, KERNEL_SCHEMA)
     flags = vars(parser.parse_args(arguments))
     path = config_file_of(KERNEL_SCHEMA, flags, os.environ)

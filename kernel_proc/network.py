@@ -81,7 +81,8 @@ class Network:
             limits=host_limits(config),
             agent=config.agent_string or f"logos-kernel/{version()}",
         )
-        self.book = PeerBook(trio.current_time, peer_changed)
+        self._tell_peer = peer_changed
+        self.book = PeerBook(trio.current_time, self._peer_changed)
         self.host.add_listener(self.book)
         self.relay = self._make_relay(config) if config.relay else None
         self.metadata = MetadataProtocol(
@@ -114,6 +115,10 @@ class Network:
 
     # --- what the parts tell ---
 
+    def _peer_changed(self, change: PeerChange, record: PeerRecord) -> None:
+        self._tell_peer(change, record)
+        self._health_changed()
+
     def _on_message(self, message: RelayMessage) -> None:
         self._shards.on_message(message.topic, message.message, len(message.data))
 
@@ -124,7 +129,6 @@ class Network:
     def _learned(self, peer_id: PeerIdText, metadata: Metadata) -> None:
         if metadata.cluster is not None:
             self.book.set_metadata(peer_id, metadata.cluster, metadata.shards)
-            self._health_changed()
 
     # --- looking in ---
 

@@ -1,0 +1,152 @@
+"""The node as an object: it starts, stops, starts again, and never goes on with a dead part."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+
+from ipc_schema.config.kernel import KernelConfig, load_kernel_config
+from kernel_proc.ipc.events import EventPublisher
+from kernel_proc.lag import EventLoopLag
+from kernel_proc.node import EXIT_FAILED, EXIT_OK, Node, StartError
+from kernel_proc.p2p.host import Libp2pHost
+from kernel_proc.relay.service import RelayService
+from kernel_proc.shards import Shards
+from tests.support.aio import trio_test
+from tests.support.kernel_process import short_directory
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    with short_directory() as path:
+        yield path
+
+
+def config(directory: Path, **flags: object) -> KernelConfig:
+    given = {"data-dir": str(directory / "k"), "tcp-port": 0} | {
+        key.replace("_", "-"): value for key, value in flags.items()
+    }
+    return load_kernel_config(flags=given)
+
+
+async def until_ready(node: Node) -> None:
+    while not node.health.ready:
+        await trio.sleep(0.005)
+
+
+@trio_test()
+async def test_start_and_stop_again_and_again(directory: Path) -> None:
+    instances = set()
+    for _ in range(3):
+        node = Node(config(directory, shard=[0]))
+        instances.add(node.publisher.instance)
+        codes: list[int] = []
+
+        async def run(node: Node = node, codes: list[int] = codes) -> None:
+            codes.append(await node.run())
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run)
+            await until_ready(node)
+            assert node.shards.joined() == [0]
+            node.stop("test")
+            node.stop("twice")
+        assert codes == [EXIT_OK]
+    assert len(instances) == 3
+
+
+class BrokenPartError(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("owner", "method", "part"),
+    [
+        (EventPublisher, "run", "ipc"),
+        (Shards, "expire", "leases"),
+        (EventLoopLag, "run", "event loop lag"),
+        (RelayService, "_beat", "relay"),
+        (Libp2pHost, "_ticker", "host"),
+    ],
+)
+def test_a_part_that_fails_ends_the_node(
+    directory: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    owner: type,
+    method: str,
+    part: str,
+) -> None:
+    original = getattr(owner, method)
+
+    @trio_test()
+    async def check() -> None:
+        node = Node(config(directory))
+        if method == "expire":
+
+            def broken(_self: object) -> None:
+                raise BrokenPartError
+
+            monkeypatch.setattr(owner, method, broken)
+        else:
+
+            async def broken_later(*_args: object) -> None:
+                await until_ready(node)
+                raise BrokenPartError
+
+            monkeypatch.setattr(owner, method, broken_later)
+        with caplog.at_level(logging.CRITICAL):
+            assert await node.run() == EXIT_FAILED
+        told = [record for record in caplog.records if record.levelno == logging.CRITICAL]
+        assert [record.kernel_fields["part"] for record in told] == [part]  # type: ignore[attr-defined]
+
+    check()
+    assert original is not getattr(owner, method)
+
+
+def test_a_part_that_just_ends_ends_the_node(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    @trio_test()
+    async def check() -> None:
+        async def nothing(*_args: object) -> None:
+            await trio.lowlevel.checkpoint()
+
+        monkeypatch.setattr(EventLoopLag, "run", nothing)
+        assert await Node(config(directory)).run() == EXIT_FAILED
+
+    check()
+    assert "a part ended" in caplog.text
+
+
+@trio_test()
+async def test_a_taken_port_leaves_nothing_behind(directory: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(StartError, match=f"tcp-port {port}"):
+            await Node(config(directory, tcp_port=port)).run()
+    assert {entry.name for entry in (directory / "k" / "run" / "kernel").iterdir()} == {"lock"}
+    node = Node(config(directory))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(node.run)
+        await until_ready(node)
+        with pytest.raises(StartError, match="in use by process"):
+            await Node(config(directory)).run()
+        node.stop("test")
+
+
+@trio_test()
+async def test_a_configured_key_is_used_and_not_written(directory: Path) -> None:
+    node = Node(config(directory, nodekey="11" * 32))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(node.run)
+        await until_ready(node)
+        node.stop("test")
+    assert not (directory / "k" / "nodekey").exists()
