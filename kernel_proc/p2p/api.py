@@ -125,7 +125,8 @@ class Host(Protocol):
     def add_listener(self, events: HostEvents) -> None: ...
     def set_stream_handler(self, protocol: str, handler: StreamHandler, *, max_per_peer: int = 8) -> None:
         """Advertise `protocol` in identify and serve it. A handler that raises costs its stream, nothing else
-        (counted); over `max_per_peer` streams at once from one peer the stream is reset (counted)."""
+        (counted). Of more than `max_per_peer` streams at once from one peer, the oldest on which the peer has
+        said nothing yet is cancelled and reset; if there is none, the new one is reset (both counted)."""
         ...
 
     def remove_stream_handler(self, protocol: str) -> None: ...

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Iterator
 
 import trio
@@ -18,13 +17,45 @@ from kernel_proc.p2p.stream import MuxedStream
 log = logging.getLogger(__name__)
 
 
+class _Served:
+    """A stream in its handler."""
+
+    __slots__ = ("scope", "start", "stream")
+
+    def __init__(self, stream: MuxedStream) -> None:
+        self.stream = stream
+        self.start = stream.taken
+        self.scope = trio.CancelScope()
+
+    def is_silent(self) -> bool:
+        """The peer has said nothing since the negotiation."""
+        return self.stream.received == self.start
+
+
 class _Mounted:
+    """A protocol that is served, and its streams by peer, oldest first."""
+
     __slots__ = ("active", "handler", "max_per_peer")
 
     def __init__(self, handler: StreamHandler, max_per_peer: int) -> None:
         self.handler = handler
         self.max_per_peer = max_per_peer
-        self.active: Counter[PeerIdText] = Counter()
+        self.active: dict[PeerIdText, list[_Served]] = {}
+
+    def make_room(self, peer_id: PeerIdText) -> bool:
+        """Whether one more stream of the peer may be served, at the cost of an older silent one if need be.
+
+        js-waku opens streams ahead, forgets the older ones and uses only its newest.
+        """
+        served = self.active.get(peer_id, [])
+        if len(served) < self.max_per_peer:
+            return True
+        for index, older in enumerate(served):
+            if older.is_silent():
+                del served[index]
+                older.scope.cancel()
+                return True
+        return False
 
 
 class Dispatcher:
@@ -57,13 +88,18 @@ class Dispatcher:
             await stream.reset()
             return
         peer_id = stream.peer_id
-        if mounted.active[peer_id] >= mounted.max_per_peer:
+        if not mounted.make_room(peer_id):
             self._count("streams_refused")
             await stream.reset()
             return
-        mounted.active[peer_id] += 1
+        served = _Served(stream)
+        mounted.active.setdefault(peer_id, []).append(served)
         try:
-            await mounted.handler(stream)
+            with served.scope:
+                await mounted.handler(stream)
+            if served.scope.cancelled_caught:
+                self._count("streams_replaced")
+                await stream.reset()
         except StreamClosed as error:
             log.debug("stream of %s (%s): %s", peer_id, stream.protocol, error)
             await stream.reset()
@@ -75,9 +111,11 @@ class Dispatcher:
         else:
             stream.finish()
         finally:
-            mounted.active[peer_id] -= 1
-            if not mounted.active[peer_id]:
-                del mounted.active[peer_id]
+            group = mounted.active.get(peer_id, [])
+            if served in group:
+                group.remove(served)
+            if not group:
+                mounted.active.pop(peer_id, None)
 
     async def _negotiate(self, stream: MuxedStream) -> _Mounted | None:
         problem: object = "timed out"

@@ -57,6 +57,7 @@ _COUNTERS = (
     "handshake_failed",
     "handler_errors",
     "streams_refused",
+    "streams_replaced",
     "streams_lingered_out",
     "write_timeouts",
     "frozen_evicted",
@@ -225,9 +226,19 @@ class Libp2pHost:
             await trio.sleep(period)
             now = trio.current_time()
             for connection in self._all():
-                due = connection.muxer.tick(now)
+                try:
+                    due = connection.muxer.tick(now)
+                except Exception as error:  # one connection's trouble must not end the keepalive of all
+                    self._failed(connection, error)
+                    continue
                 if due and not connection.pinging and self._nursery is not None:
                     self._nursery.start_soon(self._ping_stream, connection)
+
+    def _failed(self, connection: _Connection, error: Exception) -> None:
+        """A bug met on a connection: it goes, the host stays."""
+        self._count("connection_errors")
+        log.error("connection with %s failed", connection.info.peer_id, exc_info=error)
+        connection.muxer.end(f"internal error: {error!r}")
 
     async def _ping_stream(self, connection: _Connection) -> None:
         """Where the muxer has no ping: one round of the ping protocol. Any answer counts; the tick judges."""
@@ -242,6 +253,8 @@ class Libp2pHost:
                     stream.finish()
         except (StreamClosed, ConnectionEnded, NegotiationFailed) as error:
             log.debug("ping of %s: %s", connection.info.peer_id, error)  # a refusal is a sign of life too
+        except Exception as error:
+            self._failed(connection, error)
         finally:
             connection.pinging = False
 
@@ -249,6 +262,13 @@ class Libp2pHost:
 
     async def _accepted(self, tcp: trio.SocketStream, *, websocket: bool) -> None:
         """One inbound connection from accept to end. Nothing that happens in it leaves it."""
+        try:
+            await self._serve_accepted(tcp, websocket=websocket)
+        except Exception:  # the boundary of what no inner boundary knows
+            self._count("connection_errors")
+            log.exception("inbound connection failed")
+
+    async def _serve_accepted(self, tcp: trio.SocketStream, *, websocket: bool) -> None:
         async with tcp:
             try:
                 endpoint = addresses.from_sockaddr(tcp.socket.getpeername(), websocket=websocket)
@@ -309,18 +329,15 @@ class Libp2pHost:
     async def _run_connection(self, connection: _Connection) -> None:
         """Run a booked connection to its end."""
         muxer = connection.muxer
-        reason = "host stopped"
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._identify, connection)
                 await muxer.run(lambda stream: nursery.start_soon(self._dispatcher.serve, stream))
                 nursery.cancel_scope.cancel()
         except Exception as error:  # the boundary of this connection: see the module's rule
-            self._count("connection_errors")
-            reason = f"internal error: {error!r}"
-            log.exception("connection with %s failed", muxer.peer_id)
+            self._failed(connection, error)
         finally:
-            muxer.end(reason)
+            muxer.end("host stopped")
             self._unregister(connection)
 
     def _unregister(self, connection: _Connection) -> None:

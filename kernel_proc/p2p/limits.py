@@ -17,9 +17,9 @@ class HostLimits:
     """Established inbound connections: the rest stays free for peers we choose to dial."""
     max_per_ip: int = 5
     """Established and half-open inbound connections from one IP (an IPv6 /64 counts as one)."""
-    max_half_open: int = 32
+    max_half_open: int = 64
     """Inbound connections whose handshake is not done."""
-    max_half_open_per_ip: int = 4
+    max_half_open_per_ip: int = 8
     max_per_peer: int = 3
     """Connections with one peer id: two can arise when both sides dial at once."""
     handshake_timeout: float = 10.0

@@ -40,8 +40,10 @@ class MuxedStream:
         "output_ended",
         "protocol",
         "receive_window",
+        "received",
         "send_window",
         "stream_id",
+        "taken",
     )
 
     def __init__(
@@ -56,6 +58,10 @@ class MuxedStream:
         self.consumed = 0
         """Bytes read by the application and not yet given back to the peer as credit."""
         self.buffered = 0
+        self.received = 0
+        """Bytes that came in all."""
+        self.taken = 0
+        """Bytes of them that were read."""
         self.input_ended = False
         self.output_ended = False
         self.abort_reason: str | None = None
@@ -84,6 +90,7 @@ class MuxedStream:
         if self.linger_until is not None:
             self._muxer.stream_linger(self)  # half closed and still in use
         self._chunks.append(data)
+        self.received += len(data)
         self.buffered += len(data)
         self._muxer.buffered += len(data)
         self._readable.unpark_all()
@@ -155,6 +162,7 @@ class MuxedStream:
                     self._head += room
                     room = 0
             data = b"".join(parts)
+        self.taken += len(data)
         self.buffered -= len(data)
         self._muxer.buffered -= len(data)
         self._muxer.stream_consumed(self, len(data))

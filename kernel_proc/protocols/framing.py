@@ -39,6 +39,10 @@ class MessageReader:
         self._limit = limit
         self._buffer = bytearray()
 
+    async def started(self) -> bool:
+        """Wait for the first byte of a message; False when the stream ended instead. Raises StreamClosed."""
+        return bool(self._buffer) or await self._fill()
+
     async def read(self) -> bytes | None:
         """The next message; None when the stream ended between two. Raises FrameError, StreamClosed."""
         length, size = 0, 0

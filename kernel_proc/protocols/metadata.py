@@ -217,9 +217,13 @@ class MetadataProtocol:
     # -- service side -----------------------------------------
 
     async def _serve(self, stream: Stream) -> None:
+        reader = MessageReader(stream, MAX_MESSAGE)
         try:
+            # Without a deadline: js-waku opens its stream long before it asks. The host bounds their number.
+            if not await reader.started():
+                return
             with trio.move_on_after(self._timeout):
-                body = await MessageReader(stream, MAX_MESSAGE).read()
+                body = await reader.read()
                 if body is None:
                     return
                 metadata = decode(body)

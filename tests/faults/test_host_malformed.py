@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
 
@@ -18,7 +19,7 @@ from kernel_proc.p2p.multistream import HEADER, encode_message
 from kernel_proc.p2p.ping import PROTOCOL as PING
 from kernel_proc.p2p.yamux import DATA, FIN, PROTOCOL, SYN, header
 from tests.support.aio import trio_test
-from tests.unit.kernel_proc.p2p.support import TCP, WS, echo, host, raw_peer, until
+from tests.unit.kernel_proc.p2p.support import ROOMY, TCP, WS, echo, host, raw_peer, until
 
 
 async def still_serves(node: Libp2pHost) -> None:
@@ -182,3 +183,39 @@ async def test_the_end_in_mid_frame_is_only_an_end() -> None:
         await events.wait_for("disconnected")
         await still_serves(far)
         assert far.counters()["connection_errors"] == 0
+
+
+@trio_test()
+async def test_a_bug_in_the_muxer_costs_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with host() as (far, events), host() as (near, _):
+        far.set_stream_handler("/echo", echo)
+        await near.connect(far.listen_addresses[0])
+        await events.wait_for("identified")
+        (connection,) = far._all()
+
+        def bug(_piece: bytes) -> None:
+            raise KeyError("a bug of ours")
+
+        monkeypatch.setattr(connection.muxer, "feed", bug)
+        (back,) = near._all()
+        back.muxer.send_ping()
+        await events.wait_for("disconnected")
+        assert "a bug of ours" in events.reasons[0]
+        assert far.counters()["connection_errors"] == 1
+        await still_serves(far)
+
+
+@trio_test()
+async def test_a_bug_in_the_keepalive_costs_its_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = dataclasses.replace(ROOMY, ping_interval=0.4)
+    async with host(limits=limits) as (far, events), host() as (near, _):
+        far.set_stream_handler("/echo", echo)
+        await near.connect(far.listen_addresses[0])
+
+        def bug(_now: float) -> bool:
+            raise KeyError("a bug of ours")
+
+        monkeypatch.setattr(far._all()[0].muxer, "tick", bug)
+        await events.wait_for("disconnected")
+        assert far.counters()["connection_errors"] == 1
+        await still_serves(far)

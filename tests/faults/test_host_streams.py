@@ -58,6 +58,9 @@ async def test_streams_of_one_protocol_and_peer_are_capped() -> None:
         far.set_stream_handler("/few", echo, max_per_peer=3)
         peer_id = await near.connect(far.listen_addresses[0])
         streams = [await near.open_stream(peer_id, ["/few"]) for _ in range(3)]
+        for stream in streams:
+            await stream.write(b"busy")
+            assert await stream.read() == b"busy"
         with pytest.raises(StreamClosed, match="reset by peer"):
             await (await near.open_stream(peer_id, ["/few"])).read()
         assert far.counters()["streams_refused"] == 1
@@ -71,6 +74,24 @@ async def test_streams_of_one_protocol_and_peer_are_capped() -> None:
         again = await near.open_stream(peer_id, ["/few"])
         await again.write(b"y")
         assert await again.read() == b"y"
+
+
+@trio_test()
+async def test_an_older_silent_stream_gives_way_to_a_new_one() -> None:
+    async with host() as (far, _), host() as (near, _):
+        far.set_stream_handler("/few", echo, max_per_peer=2)
+        peer_id = await near.connect(far.listen_addresses[0])
+        busy = await near.open_stream(peer_id, ["/few"])
+        await busy.write(b"a")
+        assert await busy.read() == b"a"
+        silent = await near.open_stream(peer_id, ["/few"])
+        newest = await near.open_stream(peer_id, ["/few"])
+        with pytest.raises(StreamClosed, match="reset by peer"):
+            await silent.read()
+        for stream in (busy, newest):
+            await stream.write(b"b")
+            assert await stream.read() == b"b"
+        assert (far.counters()["streams_replaced"], far.counters()["streams_refused"]) == (1, 0)
 
 
 @trio_test()
