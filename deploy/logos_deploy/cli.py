@@ -12,12 +12,12 @@ from typing import Final
 
 from ipc_schema.config.options import ConfigError
 from logos_client.exceptions import DeadlineError, LogosError, NotReadyError, RequestError, TemporaryError
-from logos_deploy.commands import listen, send, status, up
+from logos_deploy.commands import demo, listen, send, status, up
 from logos_deploy.exits import CommandError, Exit
 
 __all__ = ["COMMANDS", "main"]
 
-COMMANDS: Final[tuple[ModuleType, ...]] = (up, status, send, listen)
+COMMANDS: Final[tuple[ModuleType, ...]] = (up, status, send, listen, demo)
 
 _EXITS: Final = """exit codes:
   0 done    1 failed    2 wrong command line    65 input refused    69 no node there, or not installed

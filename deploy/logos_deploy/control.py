@@ -46,7 +46,7 @@ async def wait_ready(
         try:
             async with ControlClient.connect(endpoint, timeout=None) as control:
                 while True:
-                    health = await control.health()
+                    health = await control.health(timeout=_POLL * 10)
                     if health.ready and pid in (None, health.pid) and not_pid != health.pid:
                         return health
                     await asyncio.sleep(_POLL)

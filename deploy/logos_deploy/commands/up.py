@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
         overrides=arguments.overrides,
     )
     plan = plan_node(request, os.environ, read_toml, Path.cwd())
-    supervisor = Supervisor(plan)
+    supervisor = Supervisor(plan, os.environ)
     if arguments.check:
         print("the configuration is good")
         return Exit.OK

@@ -11,7 +11,7 @@ import resource
 import secrets
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -70,7 +70,7 @@ def programs_of(plan: NodePlan) -> list[Program]:
 class Supervisor:
     """supervisord with the processes of one node.
 
-        supervisor = Supervisor(plan)
+        supervisor = Supervisor(plan, os.environ)
         await supervisor.start()
         …
         await supervisor.stop()
@@ -78,9 +78,11 @@ class Supervisor:
     After `stop`, and after a `start` that raised, nothing that it started runs.
     """
 
-    def __init__(self, plan: NodePlan) -> None:
-        """Raises `ConfigError` when the paths do not suit supervisord."""
+    def __init__(self, plan: NodePlan, environ: Mapping[str, str]) -> None:
+        """`environ` is that of the processes, and the one with which the plan was made. Raises `ConfigError`
+        when the paths do not suit supervisord."""
         self.plan = plan
+        self._environ = environ
         ipc_dir = Path(os.path.abspath(plan.kernel.ipc_dir))  # noqa: PTH100 - no symlink may be resolved
         configured = ipc_dir if plan.kernel.resolved.explicit("ipc-dir") else None
         self.paths: SupervisorPaths = supervisor_paths(plan.data_dir, configured)
@@ -146,6 +148,7 @@ class Supervisor:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=descriptor,
                 stderr=descriptor,
+                env=self._environ,
                 umask=0o077,
                 # Ctrl-C is for us alone: we end supervisord in our own time
                 start_new_session=True,

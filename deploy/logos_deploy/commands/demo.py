@@ -1,0 +1,37 @@
+"""`logos demo`: two nodes, two apps, messages, two kills; in under a minute, leaving nothing behind."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Final
+
+from logos_deploy.commands.up import require_extras
+from logos_deploy.demo.story import tell
+from logos_deploy.exits import Exit
+from logos_deploy.session import run_interruptible
+
+NAME: Final = "demo"
+HELP: Final = "two nodes on this machine: messages both ways, kill -9, recovery"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """`demo` takes no arguments."""
+
+
+def run(_arguments: argparse.Namespace) -> int:
+    """Exit code 0: all of it worked and nothing is left running; 1: not, and why is on stderr."""
+    require_extras(with_mapi=True)
+
+    async def play() -> int:
+        return Exit.OK if await tell(_say, _complain) else Exit.FAILED
+
+    return run_interruptible(play())
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _complain(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,132 @@
+"""A node of the demonstration: supervised like any other, with a list of every process it ever had."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+from ipc_schema.control import ControlHealthReply
+from ipc_schema.paths import run_directory
+from logos_client.kernel import KernelClient
+from logos_deploy.control import wait_ready
+from logos_deploy.demo.app import DemoError
+from logos_deploy.files import read_toml
+from logos_deploy.node.follow import tail
+from logos_deploy.node.handles import ProcessHandle
+from logos_deploy.node.plan import NodeRequest, plan_node
+from logos_deploy.node.supervisor import Supervisor
+
+__all__ = ["DemoNode", "clean_environment", "free_ports"]
+
+_READY: Final = 30.0
+_TAIL: Final = 15
+
+
+def free_ports(count: int) -> list[int]:
+    """TCP ports of the loopback address that are free now. All are held until all are found."""
+    with contextlib.ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
+
+
+def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Without what would configure our processes."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if not name.startswith(("LOGOS_KERNEL_", "LOGOS_MAPI_"))
+    }
+
+
+class DemoNode:
+    """A kernel and a Messaging API under a supervisord of their own."""
+
+    def __init__(self, name: str, data_dir: Path, port: int, peers: Iterable[str] = ()) -> None:
+        self.name = name
+        self.run_dir = run_directory(data_dir)
+        environ = clean_environment(os.environ)
+        request = NodeRequest(
+            data_dir=str(data_dir),
+            # The port is fixed, so that the others find the kernel again when it was killed.
+            overrides=[f"tcp-port={port}", *(f"staticnode={address}" for address in peers)],
+        )
+        self._supervisor = Supervisor(plan_node(request, environ, read_toml, data_dir), environ)
+        plan = self._supervisor.plan
+        assert plan.mapi is not None
+        self._controls = {"kernel": plan.kernel.endpoints.control, "MAPI": plan.mapi.endpoints.control}
+        self._seen: dict[int, ProcessHandle] = {}
+        self._pids: dict[str, int] = {}
+
+    async def start(self) -> None:
+        """Start both processes; they are not ready yet."""
+        await self._supervisor.start()
+        self._see(self._supervisor.pid)
+
+    async def ready(self) -> dict[str, ControlHealthReply]:
+        """Wait until both say so. Raises `DemoError`."""
+        return {what: await self._ready(what) for what in self._controls}
+
+    async def _ready(self, what: str, not_pid: int | None = None) -> ControlHealthReply:
+        try:
+            async with asyncio.timeout(_READY):
+                health = await wait_ready(self._controls[what], not_pid=not_pid)
+        except TimeoutError:
+            raise DemoError(f"the {what} of node {self.name} is not ready within {_READY:g} s") from None
+        self._see(health.pid)
+        self._pids[what] = health.pid
+        return health
+
+    def _see(self, pid: int) -> None:
+        if pid not in self._seen:
+            try:
+                self._seen[pid] = ProcessHandle(pid)
+            except ProcessLookupError:
+                raise DemoError(f"process {pid} of node {self.name} ended at once") from None
+
+    async def address(self) -> str:
+        """Where the kernel listens, with its peer id."""
+        async with KernelClient.connect(self.run_dir) as client:
+            addresses = (await client.info(["MyMultiaddresses"]))["MyMultiaddresses"]
+        if not isinstance(addresses, list | tuple) or not addresses:
+            raise DemoError(f"the kernel of node {self.name} listens nowhere")
+        return str(addresses[0])
+
+    def kill(self, what: str) -> int:
+        """kill -9 the kernel or the MAPI, by the process id that its own health told; returns it."""
+        pid = self._pids[what]
+        if not self._seen[pid].kill():
+            raise DemoError(f"the {what} of node {self.name} (process {pid}) was gone before it was killed")
+        return pid
+
+    async def back(self, what: str, killed: int) -> ControlHealthReply:
+        """Wait until supervisord has started it again and it is ready."""
+        return await self._ready(what, killed)
+
+    async def stop(self) -> None:
+        """End everything of this node."""
+        await self._supervisor.stop()
+
+    def left_running(self) -> list[int]:
+        """Processes that this node ever had and that still run."""
+        return sorted(pid for pid, handle in self._seen.items() if handle.alive())
+
+    def logs(self) -> str:
+        """The ends of its logs."""
+        paths = self._supervisor.paths
+        parts = []
+        for path in (paths.log, paths.log_of("kernel"), paths.log_of("mapi")):
+            if lines := tail(path, _TAIL):
+                parts += [f"--- node {self.name}, {path.name}", *lines]
+        return "\n".join(parts)
+
+    def close(self) -> None:
+        """Let go of the processes."""
+        for handle in self._seen.values():
+            handle.close()
