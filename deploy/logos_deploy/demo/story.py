@@ -33,7 +33,7 @@ Say = Callable[[str], None]
 
 
 async def tell(say: Say, complain: Say) -> bool:
-    """The whole demonstration; True when everything went as it must. However it ends, nothing is left of it."""
+    """The whole demonstration; True when all went as it must. However it ends, nothing is left of it."""
     loop = asyncio.get_running_loop()
     start = loop.time()
 
