@@ -71,8 +71,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     import trio
 
     from kernel_proc import logs
+    from kernel_proc.lifeline import take_lifeline
     from kernel_proc.node import Node, StartError
 
+    try:
+        parent = take_lifeline(os.environ)
+    except ConfigError as error:
+        sys.stderr.write(f"{PROGRAM}: {error}\n")
+        return EXIT_CONFIG
     logs.configure(config.log_level, config.log_format)
     log = logging.getLogger(__name__)
     for warning in config.warnings:
@@ -82,7 +88,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     async def run() -> int:
         # Stopping must not take longer than a supervisor waits, whatever hangs.
-        return await Node(config).run(signals=True, stopping=lambda: signal.alarm(STOP_SECONDS))
+        return await Node(config).run(
+            signals=True, parent=parent, stopping=lambda: signal.alarm(STOP_SECONDS)
+        )
 
     try:
         return trio.run(run)

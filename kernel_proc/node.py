@@ -36,6 +36,7 @@ from kernel_proc.ipc.methods.streams import stream_routes
 from kernel_proc.ipc.server import Endpoints, IpcServer
 from kernel_proc.ipc.sockets import EndpointError
 from kernel_proc.lag import EventLoopLag
+from kernel_proc.lifeline import wait_for_parent
 from kernel_proc.lock import DirectoryLock, LockedError, private_directory
 from kernel_proc.logs import fields
 from kernel_proc.metrics import Registry
@@ -110,9 +111,15 @@ class Node:
 
     # --- life ---
 
-    async def run(self, *, signals: bool = False, stopping: Callable[[], object] = lambda: None) -> int:
-        """Start, serve until stopped, end; returns the exit code. With `signals` TERM and INT stop it;
-        `stopping` is called when that begins.
+    async def run(
+        self,
+        *,
+        signals: bool = False,
+        parent: int | None = None,
+        stopping: Callable[[], object] = lambda: None,
+    ) -> int:
+        """Start, serve until stopped, end; returns the exit code. With `signals` TERM and INT stop it, with
+        `parent` (a lifeline's descriptor) the parent's end does; `stopping` is called when that begins.
 
         Raises `StartError` with a text for the operator.
         """
@@ -139,6 +146,8 @@ class Node:
                 self._scope = nursery.cancel_scope
                 if signals:
                     nursery.start_soon(self._watch_signals, name="signals")
+                if parent is not None:
+                    nursery.start_soon(self._watch_parent, parent, name="lifeline")
                 nursery.start_soon(self._part, "ipc control", server.serve_control, name="ipc control")
                 refused: StartError | None = None
                 try:
@@ -228,6 +237,10 @@ class Node:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
             async for number in received:
                 self.stop(signal.Signals(number).name)
+
+    async def _watch_parent(self, descriptor: int) -> None:
+        await wait_for_parent(descriptor)
+        self.stop("the parent process is gone")
 
     # --- making the parts ---
 
