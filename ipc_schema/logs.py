@@ -18,6 +18,7 @@ __all__ = [
     "LogLevelError",
     "TextFormatter",
     "fields",
+    "find_and_set_level",
     "level_name",
     "level_number",
     "make_formatter",
@@ -104,3 +105,21 @@ class JsonFormatter(logging.Formatter):
 def make_formatter(log_format: str, root: str) -> logging.Formatter:
     """The formatter of the option `log-format` (TEXT or JSON) for a package's loggers."""
     return JsonFormatter(root) if log_format.upper() == "JSON" else TextFormatter(root)
+
+
+def find_and_set_level(root: str, level: str, logger: str | None = None) -> str:
+    """Change a level while running and return the name of the previous one.
+
+    `logger` is a name as it stands in the lines ("relay.service"), a library's logger ("libp2p"), or None for
+    the whole of `root`. Raises `LogLevelError`; loggers that do not exist are refused, so that a typing error
+    shows.
+    """
+    number = level_number(level)
+    name = logger or root
+    for candidate in (name, f"{root}.{name}"):
+        if candidate in logging.root.manager.loggerDict or candidate == root:
+            target = logging.getLogger(candidate)
+            previous = level_name(target.getEffectiveLevel())
+            target.setLevel(number)
+            return previous
+    raise LogLevelError(f"unknown logger {logger!r}")

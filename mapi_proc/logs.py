@@ -8,7 +8,7 @@ import logging
 import sys
 from typing import Final, TextIO
 
-from ipc_schema.logs import LogLevelError, level_name, level_number, make_formatter
+from ipc_schema.logs import find_and_set_level, level_number, make_formatter
 
 __all__ = ["configure", "set_level"]
 
@@ -31,14 +31,5 @@ def configure(level: str, log_format: str = "TEXT", stream: TextIO | None = None
 
 
 def set_level(level: str, logger: str | None = None) -> str:
-    """Change a level while running; returns the previous one's name. `logger`: as it stands in the lines,
-    None for all of ours. Raises `LogLevelError`, also for a logger that does not exist."""
-    number = level_number(level)
-    name = logger or _ROOT
-    for candidate in (name, f"{_ROOT}.{name}"):
-        if candidate in logging.root.manager.loggerDict:
-            target = logging.getLogger(candidate)
-            previous = level_name(target.getEffectiveLevel())
-            target.setLevel(number)
-            return previous
-    raise LogLevelError(f"unknown logger {logger!r}")
+    """Change a level while running and return the name of the previous one; see `find_and_set_level`."""
+    return find_and_set_level(_ROOT, level, logger)

@@ -78,7 +78,8 @@ class ShardHealth(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventLoopHealth(Body):
-    """Lateness of the kernel's loop in ms, and how busy it was (0 … 1) over 1, 5 and 15 minutes."""
+    """Lateness of the kernel's loop in ms, and its mean over 1, 5 and 15 minutes in units of the accepted lag
+    (50 ms; 1 = just acceptable, more is possible)."""
 
     lag_ms: float = 0.0
     load_1m: float = 0.0
