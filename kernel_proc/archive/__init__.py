@@ -1,0 +1,1 @@
+"""The message archive: what a store node keeps, in SQLite (default) or PostgreSQL."""
