@@ -16,15 +16,16 @@ HELP: Final = "two nodes on this machine: messages both ways, kill -9, recovery"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """`demo` takes no arguments."""
+    """The command line of `demo`."""
+    parser.add_argument("--keep", action="store_true", help="leave the nodes' directory, with all logs")
 
 
-def run(_arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     """Exit code 0: all of it worked and nothing is left running; 1: not, and why is on stderr."""
     require_extras(with_mapi=True)
 
     async def play() -> int:
-        return Exit.OK if await tell(_say, _complain) else Exit.FAILED
+        return Exit.OK if await tell(_say, _complain, keep=arguments.keep) else Exit.FAILED
 
     return run_interruptible(play())
 

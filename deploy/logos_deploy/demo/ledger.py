@@ -6,7 +6,7 @@ was sent without trusting any identifier that the node itself made.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from logos_deploy.text import size, table
@@ -79,10 +79,11 @@ class Ledger:
             entry.propagated_at is not None and len(entry.received) == len(self._apps) for entry in entries
         )
 
-    def faults(self) -> list[str]:
-        """What is wrong, in words; empty when each message reached each app exactly once."""
+    def faults(self, entries: Iterable[Entry] | None = None) -> list[str]:
+        """What is wrong, in words; empty when each message (or each of `entries`) reached each app exactly
+        once."""
         faults = []
-        for entry in self:
+        for entry in self if entries is None else entries:
             what = f"{size(len(entry.payload))} from {entry.sender}"
             if entry.error:
                 faults.append(f"{what}: {entry.error}")

@@ -32,8 +32,9 @@ _SIZES: Final = (8, 256, 1024, 14 * 1024, 64 * 1024)
 Say = Callable[[str], None]
 
 
-async def tell(say: Say, complain: Say) -> bool:
-    """The whole demonstration; True when all went as it must. However it ends, nothing is left of it."""
+async def tell(say: Say, complain: Say, *, keep: bool = False) -> bool:
+    """The whole demonstration; True when all went as it must. However it ends, nothing is left of it, but
+    with `keep` the directory of both nodes."""
     loop = asyncio.get_running_loop()
     start = loop.time()
 
@@ -45,7 +46,8 @@ async def tell(say: Say, complain: Say) -> bool:
     with ExitStack() as outer:
         # A short path: socket paths have at most 107 bytes.
         directory = Path(tempfile.mkdtemp(prefix="logos-", dir="/tmp"))
-        outer.callback(rmtree, directory, ignore_errors=True)
+        if not keep:
+            outer.callback(rmtree, directory, ignore_errors=True)
         for_all = outer.enter_context(ExitStack())
         try:
             try:
@@ -139,6 +141,8 @@ class _Story:
         what = f"{count(len(entries), 'message')} propagated and received by both apps"
         try:
             await app.until(lambda: self._ledger.settled(entries), _SETTLE, what)
+        except DemoError as error:
+            raise DemoError(f"{error}: {'; '.join(self._ledger.faults(entries))}") from None
         finally:
             self._say(_indent(self._ledger.time_lines(entries)))
 

@@ -143,7 +143,8 @@ def _program(program: Program, directory: str) -> dict[str, str]:
         "stopwaitsecs": str(STOP_WAIT),
         "umask": "077",
         "redirect_stderr": "true",
-        "stdout_logfile": f"{directory}/{program.name}.log",
+        # supervisord expands this one value twice
+        "stdout_logfile": _plain(f"{directory}/{program.name}.log"),
         "stdout_logfile_maxbytes": _LOG_BYTES,
         "stdout_logfile_backups": str(_LOG_BACKUPS),
     }

@@ -33,18 +33,20 @@ class LogFollower:
 
     def read(self) -> list[str]:
         """Whole lines, at most about 64 KiB of them; call again while there are any."""
-        file = self._opened()
-        if file is None:
-            return []
-        data = file.read(_CHUNK)
-        if not data and self._rotated(file):
-            self.close()  # read to its end; the new file is next
-            return self.read()
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        if len(self._rest) > _LONGEST_LINE:
-            lines.append(self._rest)
-            self._rest = b""
-        return [line.decode("utf-8", "replace") for line in lines]
+        while (file := self._opened()) is not None:
+            data = file.read(_CHUNK)
+            if not data:
+                if not self._rotated(file):
+                    break
+                self.close()  # read to its end; the new file is next
+                continue
+            *lines, self._rest = (self._rest + data).split(b"\n")
+            if len(self._rest) >= _LONGEST_LINE:
+                lines.append(self._rest)
+                self._rest = b""
+            if lines:
+                return [line.decode("utf-8", "replace") for line in lines]
+        return []
 
     def _rotated(self, file: BinaryIO) -> bool:
         mine = os.fstat(file.fileno())
@@ -53,9 +55,9 @@ class LogFollower:
         except FileNotFoundError:
             return False  # in the middle of it
         if (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino):
-            if there.st_size < file.tell():
-                file.seek(0)  # emptied in its place
-            return False
+            if there.st_size >= file.tell():
+                return False
+            # emptied in its place: opening it again is as good as a new one
         return True
 
     def close(self) -> None:
