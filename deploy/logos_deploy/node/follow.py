@@ -54,11 +54,9 @@ class LogFollower:
             there = self.path.stat()
         except FileNotFoundError:
             return False  # in the middle of it
-        if (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino):
-            if there.st_size >= file.tell():
-                return False
-            # emptied in its place: opening it again is as good as a new one
-        return True
+        same = (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino)
+        # emptied in its place: opening it again is as good as a new one
+        return not same or there.st_size < file.tell()
 
     def close(self) -> None:
         """Let go of the file."""
