@@ -134,12 +134,6 @@ def test_metadata_is_exchanged_both_ways(
     assert js.wait_shards(ours.peer_id) == (42, (0,))  # what our question said of us
 
 
-@pytest.mark.xfail(
-    raises=CommandError,
-    strict=False,
-    reason="js-waku opens a metadata stream ahead at each peer update and keeps it; we reset it above the "
-    "cap of 4 streams a peer, or after 10 s without a request",
-)
 @each_path
 def test_a_js_peer_asks_for_our_metadata(
     make_js_peer: MakeJsPeer, make_our_peer: MakeOurPeer, path: Path
