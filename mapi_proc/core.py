@@ -33,6 +33,7 @@ from mapi_proc.database import (
     Database,
     DatabaseBusyError,
     DatabaseClosedError,
+    DatabaseState,
     JournalExtent,
     OutboxEntry,
 )
@@ -61,6 +62,11 @@ log = logging.getLogger(__name__)
 
 _LEASE_WAIT_S: Final = 2.0
 _UPKEEP_S: Final = 5.0
+_SEEN_S: Final = 3600.0
+"""How old the note on disk may be that a connected app is there."""
+_UNDER_WAY_NS: Final = 5_000_000_000
+"""How far a message's timestamp (its sender's) may lie beside the time at which it would have come here:
+nwaku's DelayExtra."""
 _RELAY: Final = "Relay"
 _SECOND: Final = 1_000_000_000
 
@@ -98,7 +104,7 @@ class Core:
         self._budget = CacheBudget()
         self._settle_timer: asyncio.TimerHandle | None = None
         self._closing = False
-        self._opening: dict[str, asyncio.Future[None]] = {}
+        self._creating: dict[str, asyncio.Task[App]] = {}
         self.turn = Turn(database, self._cluster, self._position_of, self._turn_failed, now_ns)
         self.table: SubscriptionTable[AppStream] = SubscriptionTable(_no_network, max_topics=0)
 
@@ -271,7 +277,14 @@ class Core:
         relay = next((p.strength for p in health.protocols if p.name == _RELAY), 0)
         mesh = {shard.shard: shard.mesh_peers for shard in health.shards}
         before = self.health.facts
-        self._update_facts(NodeFacts(kernel_up=self.link.up, relay_peers=relay, mesh_peers=mesh))
+        self._update_facts(
+            NodeFacts(
+                kernel_up=self.link.up,
+                kernel_reason=before.kernel_reason,
+                relay_peers=relay,
+                mesh_peers=mesh,
+            )
+        )
         if relay > before.relay_peers or any(
             n and not (before.mesh_peers or {}).get(s) for s, n in mesh.items()
         ):
@@ -289,7 +302,9 @@ class Core:
         now = self.now_ns()
         log.info("shard %d: messages may be missing (%s)", shard, missed.reason)
         for stream, topics in self.table.subscribers_on(shard).items():
-            fields = pack_fields(topics, missed.from_ns, missed.to_ns, missed.reason)
+            fields = pack_fields(
+                topics, missed.from_ns - _UNDER_WAY_NS, missed.to_ns + _UNDER_WAY_NS, missed.reason
+            )
             stream.append(AppEventKind.MESSAGES_MISSED, now, fields, b"", self.turn.batch)
 
     def position(self, shard: int, position: Position) -> None:  # noqa: ARG002 (read again when it is stored)
@@ -361,13 +376,26 @@ class Core:
         if name is None:
             return self._open_ephemeral(uid)
         check_name(name)
-        while name in self._opening:
-            await asyncio.shield(self._opening[name])
         app = self.apps.named(name)
-        if app is not None:
-            self._check_owner(app, uid)
-            return app
-        self._check_room()
+        if app is None:
+            creating = self._creating.get(name)
+            if creating is None:
+                self._check_room()
+                self._check_disk()
+                creating = asyncio.create_task(self._create_app(name, uid), name=f"create {name}")
+                self._creating[name] = creating
+                creating.add_done_callback(lambda done: self._created(name, done))
+            # Whoever asks may go away meanwhile: the record is on its way to the disk all the same.
+            app = await asyncio.shield(creating)
+        self._check_owner(app, uid)
+        return app
+
+    def _created(self, name: str, done: asyncio.Task[App]) -> None:
+        del self._creating[name]
+        if not done.cancelled() and done.exception() is not None:
+            log.info("app %s could not be made: %s", name, done.exception())
+
+    async def _create_app(self, name: str, uid: int | None) -> App:
         record = AppRecord(
             app_id=self._next_app_id,
             name=name,
@@ -377,16 +405,11 @@ class Core:
             last_seen=self.now_ns(),
         )
         self._next_app_id += 1
-        done = self._opening[name] = self._loop.create_future()
-        try:
-            batch = self.database.batch()
-            batch.create_app(record)
-            await self._commit(batch)
-            app = App(name, uid, self._durable_stream(record, ()), record.app_id, record.last_seen)
-            self.apps.add(app)
-        finally:
-            del self._opening[name]
-            done.set_result(None)
+        batch = self.database.batch()
+        batch.create_app(record)
+        await self._commit(batch)
+        app = App(name, uid, self._durable_stream(record, ()), record.app_id, record.last_seen)
+        self.apps.add(app)
         return app
 
     def _open_ephemeral(self, uid: int | None) -> App:
@@ -400,7 +423,7 @@ class Core:
         return app
 
     def _check_room(self) -> None:
-        if len(self.apps) >= self.config.max_apps:
+        if len(self.apps) + len(self._creating) >= self.config.max_apps:
             raise IpcError(
                 ErrorCode.BUSY, f"{self.config.max_apps} apps are known already", retry_after_ms=10_000
             )
@@ -410,14 +433,25 @@ class Core:
         if app.uid is not None and app.uid >= 0 and uid is not None and app.uid != uid:
             raise IpcError(ErrorCode.UNAUTHORISED, f"the name {app.name} belongs to another user")
 
-    def attach(self, app: App, connection: Connection, credit: int, *, takeover: bool) -> None:
-        """Give an app its connection. Raises `conflict` when it has a live one and `takeover` is not said."""
-        if app.connection is not None and app.connection is not connection:
+    def claim(
+        self, app: App, connection: Connection, *, takeover: bool, instead_of: Connection | None = None
+    ) -> None:
+        """Make `connection` the app's only one; `attach` then begins to send. Raises `conflict` when the app
+        has a live one and `takeover` is not said. `instead_of`: the same peer's connection before; it is not
+        told.
+        """
+        other = app.connection
+        if other is not None and other is not instead_of:
             if not takeover:
                 raise IpcError(ErrorCode.CONFLICT, f"the name {app.name} has a live connection")
-            app.connection.taken_over(app.stream.taken_over(self.now_ns()))
+            other.taken_over(app.stream.taken_over(self.now_ns()))
+        app.stream.detach()
         app.connection = connection
-        app.stream.attach(connection.send, credit)
+
+    def attach(self, app: App, connection: Connection, credit: int) -> None:
+        """Begin to send to the connection that has claimed the app; nothing if another one has it by now."""
+        if app.connection is connection:
+            app.stream.attach(connection.send, credit)
 
     def detach(self, app: App, connection: Connection) -> None:
         """The connection is gone. An ephemeral app goes with it; its accepted sends do not."""
@@ -447,6 +481,7 @@ class Core:
         self._check_owner(app, uid)
         if app.connection is not None:
             raise IpcError(ErrorCode.CONFLICT, f"the name {name} has a live connection")
+        self._check_disk()
         self._drop(app)
         batch = self.database.batch()
         batch.forget_app(app.app_id)
@@ -457,7 +492,9 @@ class Core:
         there.
         """
         _ = self.network
-        self._check_disk()
+        if app.durable:
+            self._check_disk()
+        topics = list(topics)
         change = self.table.subscribe(app.stream, topics)
         if change.shards_gained:
             self._want(change.shards_gained)
@@ -467,10 +504,11 @@ class Core:
                 shard = self.table.routes[topic].shard
                 if shard not in change.shards_gained:
                     self._tell_health(app, topic, self.health.shard(shard), now)
-            if app.durable:
-                batch = self.database.batch()
-                batch.subscribe(app.app_id, change.changed)
-                await self._commit(batch)
+        if app.durable:
+            # Also when nothing changed: a first try that was given up may not be on disk yet.
+            batch = self.database.batch()
+            batch.subscribe(app.app_id, [topic for topic in topics if topic not in change.errors])
+            await self._commit(batch)
         if wait and change.shards_gained and self.link.up:
             await self.link.wait_leased(change.shards_gained, _LEASE_WAIT_S)
         return change.errors
@@ -478,16 +516,18 @@ class Core:
     async def unsubscribe(self, app: App, topics: Iterable[str]) -> dict[str, str]:
         """Unsubscribe; returns the errors by topic."""
         _ = self.network
-        self._check_disk()
+        if app.durable:
+            self._check_disk()
+        topics = list(topics)
         change = self.table.unsubscribe(app.stream, topics)
         for topic in change.changed:
             self.auto_subscribe.unsubscribed(app.name, topic)
         self.link.unwant(change.shards_lost)
         if change.shards_lost:
             self._facts_changed()
-        if change.changed and app.durable:
+        if app.durable:
             batch = self.database.batch()
-            batch.unsubscribe(app.app_id, change.changed)
+            batch.unsubscribe(app.app_id, topics)
             await self._commit(batch)
         return change.errors
 
@@ -495,7 +535,8 @@ class Core:
         """Everything up to `seq` is done with; returns the position when it is on disk. Raises IpcError."""
         if stream_id != app.stream.stream_id:
             raise IpcError(ErrorCode.CONFLICT, "that is not this app's stream")
-        self._check_disk()
+        if app.durable:
+            self._check_disk()
         batch = self.database.batch()
         try:
             acked = app.stream.ack(seq, batch)
@@ -509,6 +550,7 @@ class Core:
         """Accept a send; True when it is a repeat. Its fate follows in the app's stream. Raises IpcError."""
         topic = request.content_topic
         shard = self.sends.check(request, payload)
+        self._check_disk()
         if self.auto_subscribe.wants(app.name, topic, self.table.has(app.stream, topic)):
             errors = await self.subscribe(app, [topic], wait=False)
             if errors:
@@ -525,6 +567,9 @@ class Core:
     # -- disk and upkeep ---------------------------------------------------------------------------------
 
     def _check_disk(self) -> None:
+        if self.database.state is DatabaseState.STALLED:
+            reason = f"the disk cannot be written: {self.database.state_reason}"
+            raise IpcError(ErrorCode.BUSY, reason, retry_after_ms=1000)
         if self.database.congested:
             reason = self.database.state_reason or "the disk is behind"
             raise IpcError(ErrorCode.BUSY, reason, retry_after_ms=200)
@@ -552,14 +597,29 @@ class Core:
             batch = self.turn.batch
             self.dedup.evict(now, {}, batch)
             away = now - int(self.config.app_expiry * _SECOND)
+            seen = now - int(min(_SEEN_S, self.config.app_expiry / 4) * _SECOND)
             for app in self.apps:
                 app.stream.expire(now, batch)
                 if app.connection is not None:
-                    app.last_seen = now
+                    if app.durable and app.last_seen < seen:
+                        app.last_seen = now
+                        batch.app_seen(app.app_id, now)
                 elif app.durable and app.last_seen < away:
                     log.info("app %s was away too long and is forgotten", app.name)
                     self._drop(app)
                     batch.forget_app(app.app_id)
+            self._bound_journals(now, batch)
+
+    def _bound_journals(self, now: int, batch: Batch) -> None:
+        """All journals together: the largest one gives first, and its app is told."""
+        streams = [app.stream for app in self.apps if isinstance(app.stream, DurableStream)]
+        excess = sum(stream.stored_bytes for stream in streams) - self.config.journal_total_bytes
+        while excess > 0:
+            largest = max(streams, key=lambda stream: stream.stored_bytes)
+            freed = largest.shrink(largest.stored_bytes - excess, now, batch)
+            if not freed:
+                return
+            excess -= freed
 
 
 def _no_network(content_topic: str) -> int:  # noqa: ARG001

@@ -68,8 +68,12 @@ def lock(path: Path, what: str) -> int:
         os.close(descriptor)
         by = f" by process {owner}" if owner.isdigit() else ""
         raise HostError(f"{what} is in use{by}: one Messaging API at a time (lock file {path})") from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    except OSError as error:
+        os.close(descriptor)
+        raise HostError(f"{path}: {error.strerror}") from error
     return descriptor
 
 

@@ -5,6 +5,7 @@ same credit.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -33,9 +34,10 @@ class LocalApp:
     @classmethod
     async def open(cls, core: Core, name: str | None) -> LocalApp:
         """Open and attach. Raises IpcError (`conflict` when another connection has the name)."""
-        app = await core.open_app(name, None)
+        app = await core.open_app(name, os.geteuid())
         local = cls(core, app)
-        core.attach(app, local, _CREDIT, takeover=False)
+        core.claim(app, local, takeover=False)
+        core.attach(app, local, _CREDIT)
         return local
 
     def send(self, header: bytes, payload: bytes, /) -> bool:
@@ -60,5 +62,5 @@ class LocalApp:
             yield event, payload if isinstance(event, MessageReceived) else b""
             self._granted += cost
             self.app.stream.grant(self._granted)
-            if cost:
-                await self._core.ack(self.app, event.stream_id, event.seq)
+            if cost and self.app.connection is self:
+                self.app.stream.ack(event.seq, self._core.turn.batch)

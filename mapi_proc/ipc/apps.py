@@ -136,6 +136,7 @@ class AppServer:
         session = self._sessions.pop(identity, None)
         if session is not None and not session.over:
             self._core.detach(session.app, session)
+        self._router.socket.drop_backlog(identity)
 
     # -- hello -------------------------------------------------------------------------------------------
 
@@ -145,16 +146,18 @@ class AppServer:
         if before is not None and not before.app.durable and hello.name is None:
             app = before.app  # the same app says hello again: it keeps its stream
         else:
-            if before is not None:
-                self._gone(caller.identity)
             uid = caller.credentials.uid if caller.credentials is not None else None
             app = await self._core.open_app(hello.name, uid)
+            before = self._sessions.get(caller.identity)  # another hello of its may have been faster
+            if before is not None and before.app is not app:
+                self._gone(caller.identity)
         session = _Session(caller.identity, app, self._router.send, self._loop.time())
-        position = m.StreamPosition(id=app.stream.stream_id, acked=app.stream.acked, last=app.stream.last_seq)
         other = app.connection
-        if isinstance(other, _Session) and other.identity != caller.identity and hello.takeover:
+        self._core.claim(app, session, takeover=hello.takeover, instead_of=before)
+        if isinstance(other, _Session) and other is not before:
             self._sessions.pop(other.identity, None)
-        same = isinstance(other, _Session) and other.identity == caller.identity
+        self._sessions[caller.identity] = session
+        position = m.StreamPosition(id=app.stream.stream_id, acked=app.stream.acked, last=app.stream.last_seq)
         in_flight, body_bytes, blob_bytes = self._limits
         reply = m.MapiHello(
             protocol=version,
@@ -176,20 +179,9 @@ class AppServer:
             subscriptions=tuple(self._core.table.topics_of(app.stream)),
             status=self._core.status(app),
         )
-        answer = Answer(reply.to_body())
-        self._check_free(app, session, takeover=hello.takeover or same)
         # The events must come behind this answer: attach once the answer is on its way.
-        self._sessions[caller.identity] = session
-        self._loop.call_soon(self._attach, session, hello.credit)
-        return answer
-
-    def _check_free(self, app: App, session: _Session, *, takeover: bool) -> None:
-        if app.connection is not None and app.connection is not session and not takeover:
-            raise IpcError(ErrorCode.CONFLICT, f"the name {app.name} has a live connection")
-
-    def _attach(self, session: _Session, credit: int) -> None:
-        if self._sessions.get(session.identity) is session:
-            self._core.attach(session.app, session, credit, takeover=True)
+        self._loop.call_soon(self._core.attach, app, session, hello.credit)
+        return Answer(reply.to_body())
 
     # -- methods -----------------------------------------------------------------------------------------
 

@@ -217,6 +217,8 @@ class KernelLink:
         self._flow.set()
         if self._subscriber is not None:
             self._subscriber.resume()
+        self._resync = True  # for a replay that gave way
+        self._work.set()
 
     # -- the connection's calls --------------------------------------------------------------------------
 
@@ -391,7 +393,8 @@ class KernelLink:
 
     async def _replay(self, shard: int, stream: str, tracker: StreamTracker) -> None:
         while tracker.behind and self._trackers.get(shard) is tracker:
-            await self._flow.wait()
+            if not self._flow.is_set():
+                return  # `resume` goes on from here; renewing the leases must not wait for a disk
             request = StreamReplayRequest(stream=stream, epoch=tracker.epoch, after=tracker.seq)
             try:
                 reply = await self._connection.request("stream.replay", request.to_body())
@@ -399,7 +402,7 @@ class KernelLink:
                 if error.code is ErrorCode.TRIMMED:
                     first = (error.detail or {}).get("first")
                     if isinstance(first, int) and first > tracker.seq + 1:
-                        tracker.trimmed(first)
+                        tracker.trimmed(first, self._now_ns())
                         self._tell(shard, tracker)
                         continue
                 if error.code is ErrorCode.EPOCH_CHANGED:
@@ -439,5 +442,8 @@ class KernelLink:
                 self._alive = True
                 self._health_due = True
             self._heard = self._loop.time()
+            if self._flow.is_set():  # else the silence is our own
+                for tracker in self._trackers.values():
+                    tracker.suspect()
             self._resync = True
             self._work.set()

@@ -95,6 +95,10 @@ class StreamTracker:
         self.live_now = False
         self.covered = False
 
+    def suspect(self) -> None:
+        """Heartbeats stay away although the kernel answers: what was sent meanwhile must be asked for."""
+        self.live_now = False
+
     def leased(
         self,
         instance: bytes,
@@ -106,6 +110,7 @@ class StreamTracker:
     ) -> None:
         """An answer to lease.acquire, first or renewed."""
         reason = _NO_MESH
+        in_order = self.live_now and epoch == self.epoch and instance == self.instance
         if epoch != self.epoch or instance != self.instance:
             if self._known:
                 reason = _RESTARTED if instance != self.instance else _ANEW
@@ -117,6 +122,8 @@ class StreamTracker:
             self._known = True
             self.instance, self.epoch = instance, epoch
         self._check_coverage(coverage, now_ns, reason)
+        if in_order:
+            return  # a renewal: what the answer counts beyond our seq is on its way to us
         self._target = max(last, self.seq)
         if first > self.seq + 1 and last > self.seq:
             self.trimmed(first)
@@ -185,9 +192,10 @@ class StreamTracker:
         else:
             self._target = max(self._target, last + 1)
 
-    def trimmed(self, first: int, first_time_ns: int | None = None) -> None:
-        """The ring begins at `first`: what lies between is gone."""
-        end = first_time_ns if first_time_ns is not None else self._checked_ns
+    def trimmed(self, first: int, now_ns: int | None = None) -> None:
+        """The ring begins at `first`: what lies between is gone. `now_ns`: when that was found, if not with
+        the lease."""
+        end = max(self._checked_ns, now_ns or 0)
         start = min(self._received_ns, end)
         self.missed.append(Missed(start, end, _TRIMMED))
         self.seq = first - 1

@@ -121,6 +121,12 @@ class DurableStream(AppStream):
         self._committed = max(self._committed, seq)
         self.pump()
 
+    def shrink(self, max_bytes: int, now: int, batch: Batch) -> int:
+        """Drop the oldest events until about `max_bytes` are left; returns the bytes freed."""
+        last, freed = self._extents.shrink(max(0, max_bytes))
+        self._drop(last, freed, now, "bytes", batch)
+        return freed
+
     def expire(self, now: int, batch: Batch) -> None:
         """Drop what is older than the age bound."""
         self._drop(*self._extents.expire(now - self.limits.max_age), now, "age", batch)
