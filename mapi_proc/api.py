@@ -125,22 +125,37 @@ class MessagingApi:
 
     async def start(self, *, timeout: float = 20.0) -> None:
         """Start, and wait until the kernel has answered. Raises IpcError: `not_ready` when it has not within
-        `timeout` seconds, `bad_request` when its network contradicts the overrides; HostError,
-        DatabaseError.
+        `timeout` seconds, `bad_request` when its network contradicts the overrides; KernelChildError when
+        its own kernel refuses its configuration; HostError, DatabaseError; RuntimeError when started.
         """
+        if self._service.running or self._child is not None:
+            raise RuntimeError("the Messaging API is started already")
         try:
             if self._kernel_options is not None:
                 self._child = KernelChild(self._kernel_options)
                 await self._child.start()
                 self._keeper = asyncio.create_task(self._keep_child(self._child), name="kernel-child")
             await self._service.start()
-            if not await self._service.core.link.wait_up(timeout):
-                raise IpcError(ErrorCode.NOT_READY, f"the kernel did not answer within {timeout:g} s")
+            await self._wait_for_kernel(timeout)
             # It answered our hello, so this one is answered at once.
             self._kernel = await KernelClient.connect(self.config.kernel)
         except BaseException:
             await self.stop()
             raise
+
+    async def _wait_for_kernel(self, timeout: float) -> None:
+        up = asyncio.create_task(self._service.core.link.wait_up(timeout))
+        try:
+            await asyncio.wait(
+                {up} if self._keeper is None else {up, self._keeper}, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not up.done():
+                assert self._keeper is not None
+                self._keeper.result()  # raises: it ends only with an error
+            if not up.result():
+                raise IpcError(ErrorCode.NOT_READY, f"the kernel did not answer within {timeout:g} s")
+        finally:
+            up.cancel()
 
     async def _keep_child(self, child: KernelChild) -> None:
         """A kernel that dies is started again: apps see Disconnected, then what they may have missed."""
@@ -148,6 +163,9 @@ class MessagingApi:
             try:
                 await child.ended()
             except KernelChildError as error:
+                if error.final:
+                    log.error("%s: it refuses its configuration", error)
+                    raise
                 log.warning("%s; starting it again", error)
             await asyncio.sleep(_RESTART_S)
             await child.start()

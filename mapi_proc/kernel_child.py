@@ -19,10 +19,20 @@ from ipc_schema.config.sources import to_environment
 __all__ = ["KernelChild", "KernelChildError"]
 
 _STOP_S: Final = 6.0
+_EXIT_CONFIG: Final = 78
 
 
 class KernelChildError(Exception):
-    """The kernel process ended by itself; the text has its exit code."""
+    """The kernel process ended by itself with exit code `code`."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"the kernel process ended with code {code}")
+        self.code = code
+
+    @property
+    def final(self) -> bool:
+        """Starting it again will not help: it refuses its configuration (its log says why)."""
+        return self.code == _EXIT_CONFIG
 
 
 class KernelChild:
@@ -41,7 +51,8 @@ class KernelChild:
         return self._process.pid if self._process is not None else None
 
     async def start(self) -> None:
-        """Start it; readiness is its hello."""
+        """Start it, or start it again; readiness is its hello."""
+        self._cut_lifeline()
         reading, self._lifeline = os.pipe()
         os.set_inheritable(reading, True)
         environment = {
@@ -61,15 +72,17 @@ class KernelChild:
     async def ended(self) -> None:
         """Wait until it ends by itself; raises KernelChildError then."""
         assert self._process is not None
-        code = await self._process.wait()
-        raise KernelChildError(f"the kernel process ended with code {code}")
+        raise KernelChildError(await self._process.wait())
+
+    def _cut_lifeline(self) -> None:
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+            self._lifeline = -1
 
     async def stop(self) -> None:
         """TERM, then KILL. May be called when it does not run."""
         process, self._process = self._process, None
-        if self._lifeline >= 0:
-            os.close(self._lifeline)
-            self._lifeline = -1
+        self._cut_lifeline()
         if process is None or process.returncode is not None:
             return
         process.send_signal(signal.SIGTERM)

@@ -218,6 +218,10 @@ class MapiService:
                 "missed_ranges": core.missed_ranges,
                 **link,
             },
+            "ipc": {
+                "apps": self._apps.counters.to_body() if self._apps is not None else {},
+                "control": self._control.counters.to_body() if self._control is not None else {},
+            },
             "database": {
                 "state": str(database.state),
                 "reason": database.state_reason,

@@ -60,6 +60,19 @@ class RouterCounters:
     unsent: int = 0
     in_flight: dict[bytes, int] = field(default_factory=dict)
 
+    def to_body(self) -> dict[str, int]:
+        """For control's `health`; of `in_flight` the sum."""
+        return {
+            "requests": self.requests,
+            "bad": self.bad,
+            "refused_uid": self.refused_uid,
+            "busy": self.busy,
+            "late": self.late,
+            "faults": self.faults,
+            "unsent": self.unsent,
+            "in_flight": sum(self.in_flight.values()),
+        }
+
 
 class RouterServer:
     """Owns one bound ROUTER socket. Must be created on a running loop."""
