@@ -6,6 +6,7 @@ The relay does not read this way: see kernel_proc.relay.framing for its in-place
 from __future__ import annotations
 
 from kernel_proc.p2p.api import Stream, StreamClosed
+from kernel_proc.protocols.protobuf import encode_varint
 
 __all__ = ["FrameError", "MessageReader", "encode_frame", "encode_varint"]
 
@@ -14,16 +15,6 @@ MAX_LENGTH_BYTES = 5
 
 class FrameError(ValueError):
     """The peer sent something that is not a length-prefixed message of an allowed size."""
-
-
-def encode_varint(value: int) -> bytes:
-    """Unsigned LEB128, as protobuf and multiformats use it."""
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
 
 
 def encode_frame(body: bytes) -> bytes:

@@ -1,10 +1,29 @@
-"""The fields of a small protobuf message, for protocols that are not worth a generated class. Pure."""
+"""Reading and writing the fields of small protobuf messages, for protocols that are not worth generated
+classes. Pure.
+
+Readers loop over `fields` and take what has the type they expect: like nwaku, a field of another wire type
+counts as absent, and of a repeated field the last one holds.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-__all__ = ["VARINT", "ProtobufError", "fields", "packed_varints"]
+__all__ = [
+    "VARINT",
+    "Fields",
+    "MissingField",
+    "ProtobufError",
+    "encode_varint",
+    "fields",
+    "packed_varints",
+    "put_bytes",
+    "put_text",
+    "put_varint",
+    "put_zigzag",
+    "text",
+    "unzigzag",
+]
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 MAX_VARINT_BYTES = 10
@@ -12,20 +31,37 @@ _U64 = 2**64 - 1
 
 
 class ProtobufError(ValueError):
-    """The bytes are not a protobuf message."""
+    """The bytes are not the protobuf message they should be. `nwaku`: what nwaku says of the same bytes,
+    which goes into answers."""
+
+    def __init__(self, message: str, kind: str = "VarintDecode") -> None:
+        super().__init__(message)
+        self.nwaku = f"(kind: DecodeFailure, error: {kind})"
+
+
+class MissingField(ProtobufError):  # noqa: N818 - named for what it is
+    """A field without which the message means nothing is not on the wire (an empty one would be)."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"{name} is missing")
+        self.nwaku = f'(kind: MissingRequiredField, field: "{name}")'
+
+
+# --- reading ---
 
 
 def fields(body: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """(field number, value) in wire order: an int for varints, bytes for everything else.
+    """(field number, value) in wire order: an int for varints, bytes for length-delimited fields.
 
-    Raises ProtobufError for truncated or malformed input, groups included.
+    Fields of fixed width are passed over: no Waku message has any. Raises ProtobufError for truncated or
+    malformed input, groups included.
     """
     position, end = 0, len(body)
     while position < end:
         tag, position = _varint(body, position)
         number, kind = tag >> 3, tag & 7
         if number == 0:
-            raise ProtobufError("field number 0")
+            raise ProtobufError("field number 0", "BadWireType")
         if kind == VARINT:
             value, position = _varint(body, position)
             yield number, value
@@ -35,11 +71,70 @@ def fields(body: bytes) -> Iterator[tuple[int, int | bytes]]:
         elif kind in (FIXED32, FIXED64):
             length = 4 if kind == FIXED32 else 8
         else:
-            raise ProtobufError(f"wire type {kind}")
+            raise ProtobufError(f"wire type {kind}", "BadWireType")
         if length > end - position:
-            raise ProtobufError("field longer than the message")
-        yield number, body[position : position + length]
+            raise ProtobufError("field longer than the message", "MessageIncomplete")
+        if kind == BYTES:
+            yield number, body[position : position + length]
         position += length
+
+
+class Fields:
+    """The fields of a message by number, for messages that are read once and in no particular order."""
+
+    __slots__ = ("_blobs", "_numbers")
+
+    def __init__(self, body: bytes) -> None:
+        """Raises ProtobufError."""
+        self._numbers: dict[int, int] = {}
+        self._blobs: dict[int, list[bytes]] = {}
+        for number, value in fields(body):
+            if isinstance(value, int):
+                self._numbers[number] = value
+            else:
+                self._blobs.setdefault(number, []).append(value)
+
+    def number(self, field: int) -> int | None:
+        """An unsigned varint, None when absent."""
+        return self._numbers.get(field)
+
+    def signed(self, field: int) -> int | None:
+        """A sint64, None when absent."""
+        value = self._numbers.get(field)
+        return None if value is None else unzigzag(value)
+
+    def blob(self, field: int) -> bytes | None:
+        """The last value of a length-delimited field, None when absent."""
+        found = self._blobs.get(field)
+        return found[-1] if found else None
+
+    def blobs(self, field: int) -> list[bytes]:
+        """All values of a repeated length-delimited field."""
+        return self._blobs.get(field, [])
+
+    def text(self, field: int) -> str | None:
+        """A string, None when absent. Raises ProtobufError unless it is UTF-8."""
+        value = self.blob(field)
+        return None if value is None else text(value)
+
+    def texts(self, field: int) -> tuple[str, ...]:
+        """All values of a repeated string. Raises ProtobufError."""
+        return tuple(text(value) for value in self.blobs(field))
+
+    def required_text(self, field: int, name: str) -> str:
+        """A string that must be on the wire, if only empty. Raises MissingField, ProtobufError."""
+        value = self.text(field)
+        if value is None:
+            raise MissingField(name)
+        return value
+
+
+def text(value: bytes) -> str:
+    """A string field's value. Raises ProtobufError unless it is UTF-8."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise ProtobufError("text is not UTF-8", "IncorrectBlob") from None
 
 
 def packed_varints(value: bytes) -> Iterator[int]:
@@ -48,6 +143,11 @@ def packed_varints(value: bytes) -> Iterator[int]:
     while position < len(value):
         number, position = _varint(value, position)
         yield number
+
+
+def unzigzag(value: int) -> int:
+    """A sint64 out of its varint."""
+    return value >> 1 ^ -(value & 1)
 
 
 def _varint(body: bytes, position: int) -> tuple[int, int]:
@@ -59,3 +159,39 @@ def _varint(body: bytes, position: int) -> tuple[int, int]:
             return value & _U64, index + 1
         shift += 7
     raise ProtobufError("varint ends in mid-air")
+
+
+# --- writing ---
+
+
+def encode_varint(value: int) -> bytes:
+    """Unsigned LEB128, as protobuf and multiformats use it."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def put_varint(out: bytearray, field: int, value: int) -> None:
+    """Append an unsigned number below 2^64 (a bool or an enum is one)."""
+    out += encode_varint(field << 3 | VARINT)
+    out += encode_varint(value)
+
+
+def put_zigzag(out: bytearray, field: int, value: int) -> None:
+    """Append a sint64."""
+    put_varint(out, field, (value << 1 ^ value >> 63) & _U64)
+
+
+def put_bytes(out: bytearray, field: int, value: bytes | bytearray) -> None:
+    """Append bytes or an inner message; empty ones too, since nwaku insists on the tags of some."""
+    out += encode_varint(field << 3 | BYTES)
+    out += encode_varint(len(value))
+    out += value
+
+
+def put_text(out: bytearray, field: int, value: str) -> None:
+    """Append a string. Raises UnicodeEncodeError for lone surrogates."""
+    put_bytes(out, field, value.encode())

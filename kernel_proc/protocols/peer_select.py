@@ -1,0 +1,173 @@
+"""Which peer to ask: the named one, or the best of the connected ones that serve a protocol.
+
+`PeerRanking` is pure: it remembers how asking went and puts candidates in order. `ServicePeers` finds the
+candidates on a host and dials a peer that was named by its address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from random import Random
+from typing import Final, NamedTuple
+
+import trio
+
+from kernel_proc.p2p.api import Host, P2pError, PeerIdText
+from kernel_proc.protocols.requests import PeerUnreachable
+
+__all__ = ["Candidate", "PeerRanking", "ServicePeers"]
+
+PENALTY: Final = 15.0
+"""Seconds for which a peer stands behind the others after one failure; doubled by each further one."""
+MAX_PENALTY: Final = 600.0
+RECENT: Final = 600.0
+"""Seconds for which a success counts."""
+MAX_REMEMBERED: Final = 2048
+SMOOTHING: Final = 0.3
+
+
+class Candidate(NamedTuple):
+    """A peer that serves the protocol. `shards`: what it told by metadata; None or empty: nothing."""
+
+    peer_id: PeerIdText
+    shards: Collection[int] | None = None
+    configured: bool = False
+    """Named by the operator for this protocol."""
+
+
+class _Record:
+    __slots__ = ("failures", "last_success", "latency", "penalty_until")
+
+    def __init__(self) -> None:
+        self.failures = 0
+        self.penalty_until = 0.0
+        self.last_success: float | None = None
+        self.latency = 0.0
+
+
+class PeerRanking:
+    """How asking each peer for each protocol went, and what follows for the order of the next ones.
+
+    First those that have not failed of late; among them the operator's own, then those whose shards are known
+    to fit, then those that answered of late (the quicker the better), then the unknown ones at random. A
+    failure puts a peer behind all others for a while that doubles with each failure in a row.
+    """
+
+    def __init__(self, clock: Callable[[], float], rng: Random) -> None:
+        self._clock = clock
+        self._rng = rng
+        self._records: dict[tuple[PeerIdText, str], _Record] = {}
+
+    def succeeded(self, peer_id: PeerIdText, service: str, seconds: float) -> None:
+        """The peer gave a usable answer after `seconds`."""
+        record = self._record(peer_id, service)
+        known = record.last_success is not None
+        record.latency = record.latency + SMOOTHING * (seconds - record.latency) if known else seconds
+        record.last_success = self._clock()
+        record.failures = 0
+        record.penalty_until = 0.0
+
+    def failed(self, peer_id: PeerIdText, service: str) -> None:
+        """The peer gave no answer, or one that is of no use."""
+        record = self._record(peer_id, service)
+        penalty = min(MAX_PENALTY, PENALTY * 2.0 ** min(record.failures, 10))
+        record.failures += 1
+        record.penalty_until = self._clock() + penalty
+
+    def order(
+        self, candidates: Sequence[Candidate], service: str, shard: int | None = None
+    ) -> list[PeerIdText]:
+        """The candidates, best first. With a `shard`, those that told other shards only are left out unless
+        the operator named them: their answer would say nothing."""
+        now = self._clock()
+        fitting = [
+            candidate
+            for candidate in candidates
+            if shard is None or candidate.configured or not candidate.shards or shard in candidate.shards
+        ]
+        self._rng.shuffle(fitting)
+        return [
+            candidate.peer_id
+            for candidate in sorted(fitting, key=lambda c: self._key(c, service, shard, now))
+        ]
+
+    def _key(
+        self, candidate: Candidate, service: str, shard: int | None, now: float
+    ) -> tuple[float, bool, bool, bool, float]:
+        record = self._records.get((candidate.peer_id, service))
+        penalty = max(0.0, record.penalty_until - now) if record else 0.0
+        recent = record is not None and record.last_success is not None and now - record.last_success < RECENT
+        return (
+            penalty,
+            not candidate.configured,
+            shard is not None and not candidate.shards,
+            not recent,
+            record.latency if record and recent else 0.0,
+        )
+
+    def _record(self, peer_id: PeerIdText, service: str) -> _Record:
+        key = (peer_id, service)
+        record = self._records.pop(key, None) or _Record()
+        self._records[key] = record  # to the end: the first is the one not asked for longest
+        while len(self._records) > MAX_REMEMBERED:
+            del self._records[next(iter(self._records))]
+        return record
+
+
+class ServicePeers:
+    """The peers to ask for each service.
+
+    `shards` tells what a peer said by metadata; `configured` has the operator's addresses by service.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        ranking: PeerRanking,
+        shards: Callable[[PeerIdText], Collection[int] | None],
+        configured: Mapping[str, Sequence[str]],
+    ) -> None:
+        self._host = host
+        self.ranking = ranking
+        self._shards = shards
+        self._configured = {service: frozenset(map(_id_of, found)) for service, found in configured.items()}
+
+    def connected(self, protocols: Sequence[str]) -> list[PeerIdText]:
+        """Connected peers that said by identify that they speak one of `protocols`."""
+        found = dict.fromkeys(connection.peer_id for connection in self._host.connections())
+        return [peer_id for peer_id in found if self._speaks(peer_id, protocols)]
+
+    def _speaks(self, peer_id: PeerIdText, protocols: Sequence[str]) -> bool:
+        identity = self._host.identity(peer_id)
+        return identity is not None and any(protocol in identity.protocols for protocol in protocols)
+
+    def choose(self, service: str, protocols: Sequence[str], shard: int | None = None) -> list[PeerIdText]:
+        """Whom to ask, best first."""
+        operators = self._configured.get(service, frozenset())
+        candidates = [
+            Candidate(peer_id, self._shards(peer_id), peer_id in operators)
+            for peer_id in self.connected(protocols)
+        ]
+        return self.ranking.order(candidates, service, shard)
+
+    async def reach(self, peer: str, deadline: float) -> PeerIdText:
+        """The id of a peer named by its id or by a multiaddr, connected. Raises PeerUnreachable."""
+        if not peer.startswith("/"):
+            if not self._host.is_connected(peer):
+                raise PeerUnreachable(f"{peer} is not connected")
+            return peer
+        named = _id_of(peer)
+        if named and self._host.is_connected(named):
+            return named
+        try:
+            with trio.fail_after(deadline):
+                return await self._host.connect(peer, deadline=deadline)
+        except trio.TooSlowError:
+            raise PeerUnreachable(f"{peer} is not accessible within {deadline:g} s") from None
+        except P2pError as error:
+            raise PeerUnreachable(f"{peer} is not accessible: {error}") from error
+
+
+def _id_of(address: str) -> PeerIdText:
+    """The peer id at the end of a multiaddr; "" if it has none."""
+    return address.rpartition("/p2p/")[2] if "/p2p/" in address else ""

@@ -1,0 +1,263 @@
+"""One request, one response, one stream: what store, lightpush, filter-subscribe and peer exchange have in
+common, for the side that serves and for the side that asks.
+
+```
+CallError               what `call` raises; `retriable`: another peer, or the same one later
+├── PeerUnreachable     not connected, does not speak the protocol, or its stream broke before we had asked
+├── NoAnswer            no answer in time, or the stream ended without one
+└── BadAnswer           an answer that is too long or cannot be read
+```
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Final, NamedTuple
+
+import trio
+
+from kernel_proc.metrics import Sample
+from kernel_proc.p2p.api import Host, NotConnected, P2pError, PeerIdText, ProtocolNotSupported, Stream
+from kernel_proc.protocols.framing import FrameError, MessageReader, encode_frame
+from kernel_proc.protocols.ratelimit import RateLimiter
+
+__all__ = [
+    "BadAnswer",
+    "CallError",
+    "Handler",
+    "NoAnswer",
+    "PeerUnreachable",
+    "RequestService",
+    "ServiceLimits",
+    "call",
+]
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[PeerIdText, bytes], Awaitable[bytes | None]]
+"""From a peer's request to our response (bodies, without length prefix); None: no answer, the stream is
+reset."""
+
+DURATION_BOUNDS: Final = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0)
+
+
+class ServiceLimits(NamedTuple):
+    """Bounds of one service. Sizes in bytes, times in seconds."""
+
+    max_request: int
+    read_timeout: float = 10.0
+    """From the first byte of a request to its last. There is no bound before the first: js-waku opens streams
+    long before it asks, and the host bounds their number."""
+    answer_timeout: float = 30.0
+    """For the handler."""
+    write_timeout: float = 60.0
+    """For a whole response; the host's own time-out acts when a peer takes nothing at all."""
+    at_once: int = 32
+    """Requests of all peers being read, worked on and answered; more are answered as over the rate limit."""
+    at_once_per_peer: int = 4
+    streams_per_peer: int = 8
+
+
+class RequestService:
+    """Serves one protocol on a host.
+
+    `rejected` is the response (a body) to a request that is over a limit: it goes out before the request is
+    read. A request that cannot be framed, or does not come in time, costs its stream. What `handle` raises is
+    a defect: the host logs and counts it, and the stream is reset.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        protocol: str,
+        handle: Handler,
+        *,
+        service: str,
+        rejected: bytes,
+        limits: ServiceLimits,
+        limiter: RateLimiter | None = None,
+        clock: Callable[[], float] = trio.current_time,
+    ) -> None:
+        self.protocol = protocol
+        self.service = service
+        """Name in the metrics."""
+        self._host = host
+        self._handle = handle
+        self._rejected = encode_frame(rejected)
+        self._limits = limits
+        self._limiter = limiter
+        self._clock = clock
+        self._active: dict[PeerIdText, int] = {}
+        self._total = 0
+        self._counters = dict.fromkeys(
+            (
+                "served",
+                "rejected",
+                "busy",
+                "malformed",
+                "stalled",
+                "abandoned",
+                "unanswered",
+                "bytes_in",
+                "bytes_out",
+            ),
+            0,
+        )
+        self._seconds = 0.0
+
+    def mount(self) -> None:
+        """Advertise and serve the protocol."""
+        self._host.set_stream_handler(self.protocol, self._serve, max_per_peer=self._limits.streams_per_peer)
+
+    def unmount(self) -> None:
+        """Take no more streams."""
+        self._host.remove_stream_handler(self.protocol)
+
+    def counters(self) -> dict[str, int]:
+        """Monotonic: served; rejected (rate limit); busy (too many at once); malformed (no frame);
+        stalled (read or write timed out); abandoned (the handler took too long); unanswered; bytes_in,
+        bytes_out."""
+        return dict(self._counters)
+
+    def samples(self) -> Iterable[Sample]:
+        """Under nwaku's names, for the metrics registry."""
+        service, counters = self.service, self._counters
+        yield "service_requests", {"service": service, "state": "served"}, counters["served"]
+        rejected = counters["rejected"] + counters["busy"]
+        yield "service_requests", {"service": service, "state": "rejected"}, rejected
+        for direction in ("in", "out"):
+            labels = {"service": service, "direction": direction}
+            yield "service_network_bytes", labels, counters[f"bytes_{direction}"]
+        yield "service_request_handling_duration_seconds_sum", {"service": service}, round(self._seconds, 6)
+        yield "service_request_handling_duration_seconds_count", {"service": service}, counters["served"]
+        for kind in ("malformed", "stalled", "abandoned", "unanswered", "busy"):
+            yield "service_errors", {"service": service, "type": kind}, counters[kind]
+
+    # --- one stream ---
+
+    async def _serve(self, stream: Stream) -> None:
+        limits, counters, peer_id = self._limits, self._counters, stream.peer_id
+        reader = MessageReader(stream, limits.max_request)
+        if not await reader.started():
+            return
+        if self._limiter is not None and not self._limiter.allow(peer_id, self._clock()):
+            counters["rejected"] += 1
+            await self._write(stream, self._rejected)
+            return
+        if self._total >= limits.at_once or self._active.get(peer_id, 0) >= limits.at_once_per_peer:
+            counters["busy"] += 1
+            await self._write(stream, self._rejected)
+            return
+        self._total += 1
+        self._active[peer_id] = self._active.get(peer_id, 0) + 1
+        try:
+            await self._answer(stream, reader)
+        finally:
+            self._total -= 1
+            self._active[peer_id] -= 1
+            if not self._active[peer_id]:
+                del self._active[peer_id]
+
+    async def _answer(self, stream: Stream, reader: MessageReader) -> None:
+        limits, counters, peer_id = self._limits, self._counters, stream.peer_id
+        request: bytes | None = None
+        try:
+            with trio.move_on_after(limits.read_timeout) as scope:
+                request = await reader.read()
+        except FrameError as error:
+            counters["malformed"] += 1
+            log.debug("%s request of %s: %s", self.service, peer_id, error)
+            await stream.reset()
+            return
+        if scope.cancelled_caught or request is None:
+            counters["stalled"] += 1
+            await stream.reset()
+            return
+        counters["bytes_in"] += len(request)
+        begun = self._clock()
+        response: bytes | None = None
+        with trio.move_on_after(limits.answer_timeout) as scope:
+            response = await self._handle(peer_id, request)
+        if scope.cancelled_caught:
+            counters["abandoned"] += 1
+            log.warning("%s request of %s took too long", self.service, peer_id)
+        if response is None:
+            counters["unanswered"] += 1
+            await stream.reset()
+            return
+        counters["served"] += 1
+        self._seconds += self._clock() - begun
+        await self._write(stream, encode_frame(response))
+
+    async def _write(self, stream: Stream, frame: bytes) -> None:
+        with trio.move_on_after(self._limits.write_timeout) as scope:
+            await stream.write(frame)
+            self._counters["bytes_out"] += len(frame)
+        if scope.cancelled_caught:
+            self._counters["stalled"] += 1
+            await stream.reset()
+
+
+# --- asking ---
+
+
+class CallError(Exception):
+    """A request that got no usable answer."""
+
+    retriable = True
+
+
+class PeerUnreachable(CallError):  # noqa: N818 - the names say what happened
+    """There is no way to ask this peer."""
+
+
+class NoAnswer(CallError):  # noqa: N818
+    """Asked, and nothing came back in time."""
+
+
+class BadAnswer(CallError):  # noqa: N818
+    """What came back cannot be used."""
+
+
+async def call(
+    host: Host,
+    peer_id: PeerIdText,
+    protocols: Sequence[str],
+    request: bytes,
+    *,
+    max_response: int,
+    deadline: float,
+) -> bytes:
+    """Ask a connected peer: one request body out, one response body back, all within `deadline` seconds.
+
+    The first of `protocols` that the peer speaks is used. Raises CallError.
+    """
+    stream: Stream | None = None
+    done = False
+    try:
+        with trio.move_on_after(deadline):
+            try:
+                stream = await host.open_stream(peer_id, protocols, deadline=deadline)
+            except (NotConnected, ProtocolNotSupported) as error:
+                raise PeerUnreachable(str(error)) from error
+            except P2pError as error:
+                raise PeerUnreachable(f"no stream: {error}") from error
+            try:
+                await stream.write(encode_frame(request))
+                # Half closed: some servers read until the end of the stream.
+                await stream.close()
+                body = await MessageReader(stream, max_response).read()
+            except P2pError as error:
+                raise NoAnswer(str(error)) from error
+            except FrameError as error:
+                raise BadAnswer(str(error)) from error
+            if body is None:
+                raise NoAnswer("the stream was closed without an answer")
+            done = True
+            return body
+        raise NoAnswer(f"no answer within {deadline:g} s")
+    finally:
+        if stream is not None and not done:
+            with trio.CancelScope(shield=True):
+                await stream.reset()
