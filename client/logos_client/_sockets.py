@@ -26,15 +26,23 @@ from typing import Any, Final, NamedTuple
 
 import zmq
 
+from logos_client._options import open_dealer, open_router, open_subscriber
+
+__all__ = [
+    "DEFAULT_BATCH",
+    "DrainSocket",
+    "PeerCredentials",
+    "SocketCounters",
+    "open_dealer",
+    "open_router",
+    "open_subscriber",
+]
+
 _NOBLOCK: Final = int(zmq.NOBLOCK)
 _NOBLOCK_MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
 
 #: Messages handled in one turn of the loop before others get theirs.
 DEFAULT_BATCH: Final = 256
-#: Time until a half-open handshake is given up, and the reconnect delays (all ms).
-_HANDSHAKE_MS: Final = 5_000
-_RECONNECT_MS: Final = 50
-_RECONNECT_MAX_MS: Final = 2_000
 _FLUSH_EVERY_S: Final = 0.02
 _DRAIN_ROUNDS: Final = 16
 
@@ -79,7 +87,8 @@ class DrainSocket:
 
     A message that the socket cannot take now waits in a backlog, bounded in count and bytes, in order; on a
     ROUTER there is one per peer, so that a peer that does not read costs the others nothing, and one bound
-    over all. Beyond the bounds `send` answers False and counts the drop.
+    over all. Beyond the bounds `send` answers False and counts the drop; `on_writable(identity)` is called
+    when that destination's backlog has been taken (identity is b"" unless this is a ROUTER).
 
     The caller keeps the right to configure, bind and connect the zmq socket before it hands it over;
     afterwards only this object calls it. Must be created on a running loop.
@@ -95,6 +104,7 @@ class DrainSocket:
         on_message: Callable[[list[bytes]], None],
         *,
         on_unroutable: Callable[[bytes], None] | None = None,
+        on_writable: Callable[[bytes], None] | None = None,
         batch: int = DEFAULT_BATCH,
         backlog_messages: int = 1_000,
         backlog_bytes: int = 8 << 20,
@@ -104,6 +114,7 @@ class DrainSocket:
         self._socket = socket
         self._on_message = on_message
         self._on_unroutable = on_unroutable
+        self._on_writable = on_writable
         self._batch = batch
         self._backlog_messages = backlog_messages
         self._backlog_bytes = backlog_bytes
@@ -111,6 +122,7 @@ class DrainSocket:
         self._keyed = int(socket.getsockopt(zmq.TYPE)) == zmq.ROUTER
         self._backlogs: dict[bytes, _Backlog] = {}
         self._backlog_size = 0
+        self._refused: set[bytes] = set()
         # The backend's methods, bound: the layer above them in pyzmq only adds keyword arguments we do not
         # use.
         self._send_frame: Callable[..., None] = functools.partial(zmq.backend.Socket.send, socket)
@@ -181,6 +193,9 @@ class DrainSocket:
         ):
             self.counters.dropped += 1
             self.counters.dropped_bytes += size
+            if self._on_writable is not None:
+                self._refused.add(key)
+                self._flush_later()
             return False
         if backlog is None:
             backlog = self._backlogs[key] = _Backlog()
@@ -200,14 +215,15 @@ class DrainSocket:
 
     def _flush_timed(self) -> None:
         self._flush_timer = None
-        if self._backlogs:
-            self._drain()
-        if self._backlogs:
+        self._drain()
+        if self._backlogs or self._refused:
             self._flush_later()
 
     def _flush(self) -> None:
         """Offer each destination what waits for it. The sends may eat an edge: the caller looks once more."""
         for key, backlog in list(self._backlogs.items()):
+            if self._closed:
+                return  # by what we called
             messages = backlog.messages
             try:
                 while messages and self._try_send(messages[0][0]):
@@ -221,9 +237,14 @@ class DrainSocket:
                 continue
             if not messages:
                 self._backlogs.pop(key, None)
+        if self._refused and self._on_writable is not None:
+            for key in [key for key in self._refused if key not in self._backlogs]:
+                self._refused.discard(key)
+                self._on_writable(key)
 
     def _unroutable(self, key: bytes, count: int) -> None:
         self.drop_backlog(key)
+        self._refused.discard(key)
         self.counters.unroutable += count
         if self._on_unroutable is not None:
             self._on_unroutable(key)
@@ -275,7 +296,7 @@ class DrainSocket:
                 if self._closed or self._paused:
                     again = not self._closed
                     return
-            if self._backlogs:
+            if self._backlogs or self._refused:
                 self._flush()
                 again = again or (not self._closed and self._readable())
         finally:
@@ -387,65 +408,6 @@ class DrainSocket:
             self._flush_timer.cancel()
             self._flush_timer = None
         self._backlogs.clear()
+        self._refused.clear()
         self._backlog_size = 0
         self._socket.close()
-
-
-# -- sockets with the options the contract asks for ---------------------------------------------------------
-
-
-def open_dealer(
-    context: zmq.Context[zmq.Socket[bytes]],
-    endpoint: str | None = None,
-    *,
-    max_frame: int = -1,
-    hwm: int = 1_000,
-) -> zmq.Socket[bytes]:
-    """A DEALER for requests. IMMEDIATE: a request never waits for a server that is not there and reaches
-    its successor."""
-    socket = context.socket(zmq.DEALER)
-    socket.setsockopt(zmq.IMMEDIATE, 1)
-    socket.setsockopt(zmq.LINGER, 0)
-    return _prepare(socket, endpoint, max_frame, hwm)
-
-
-def open_subscriber(
-    context: zmq.Context[zmq.Socket[bytes]],
-    endpoint: str | None = None,
-    *,
-    max_frame: int = -1,
-    hwm: int = 1_000,
-) -> zmq.Socket[bytes]:
-    """A SUB for events. SNDHWM 0: with a bound it loses its own subscriptions on a reconnect."""
-    socket = context.socket(zmq.SUB)
-    socket.setsockopt(zmq.LINGER, 0)
-    _prepare(socket, None, max_frame, hwm)
-    socket.setsockopt(zmq.SNDHWM, 0)
-    if endpoint is not None:
-        socket.connect(endpoint)
-    return socket
-
-
-def open_router(
-    context: zmq.Context[zmq.Socket[bytes]], *, max_frame: int = -1, hwm: int = 1_000, linger_ms: int = 1_000
-) -> zmq.Socket[bytes]:
-    """A ROUTER, not yet bound. MANDATORY: a peer that left or does not read is told apart from one that
-    took the message."""
-    socket = context.socket(zmq.ROUTER)
-    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
-    socket.setsockopt(zmq.ROUTER_HANDOVER, 0)
-    socket.setsockopt(zmq.LINGER, linger_ms)
-    return _prepare(socket, None, max_frame, hwm)
-
-
-def _prepare(socket: zmq.Socket[bytes], endpoint: str | None, max_frame: int, hwm: int) -> zmq.Socket[bytes]:
-    socket.setsockopt(zmq.SNDHWM, hwm)
-    socket.setsockopt(zmq.RCVHWM, hwm)
-    socket.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
-    socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
-    socket.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
-    if max_frame >= 0:
-        socket.setsockopt(zmq.MAXMSGSIZE, max_frame)
-    if endpoint is not None:
-        socket.connect(endpoint)
-    return socket

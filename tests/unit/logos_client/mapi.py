@@ -101,9 +101,14 @@ class MiniMapi(ContractServer):
     def push(self, app: App) -> None:
         while app.identity is not None and app.sent < len(app.events) and app.cost < app.credit:
             header, payload = app.events[app.sent]
+            if not self.send(app.identity, event_frames(header, payload)):
+                return
             app.sent += 1
             app.cost += event_cost(header, payload)
-            self.send(app.identity, event_frames(header, payload))
+
+    def writable(self, identity: bytes) -> None:
+        if identity in self.by_identity:
+            self.push(self.by_identity[identity])
 
     # -- methods ---------------------------------------------------------------------------------------------
 

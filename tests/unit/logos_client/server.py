@@ -51,7 +51,7 @@ class ContractServer:
         self.known.clear()
         router = open_router(self._context, linger_ms=0)
         router.bind(self.endpoint)
-        self._socket = DrainSocket(router, self._handle)
+        self._socket = DrainSocket(router, self._handle, on_writable=self.writable)
 
     def stop(self) -> None:
         if self._socket is not None:
@@ -66,6 +66,9 @@ class ContractServer:
         """Frames of any kind, garbage too."""
         assert self._socket is not None
         return self._socket.send([identity, *frames])
+
+    def writable(self, identity: bytes) -> None:
+        """A connection that refused frames takes some again."""
 
     def methods(self) -> list[str]:
         """Names of the requests that came, in order."""

@@ -215,6 +215,36 @@ async def test_a_peer_that_does_not_read_costs_the_others_nothing() -> None:
 
 
 @both_loops()
+async def test_who_was_refused_hears_when_there_is_room_again() -> None:
+    with bench() as b:
+        peers: list[bytes] = []
+        writable: list[bytes] = []
+        router = b.own(
+            DrainSocket(
+                b.router(hwm=2),
+                lambda frames: peers.append(frames[0]),
+                on_writable=writable.append,
+                backlog_messages=5,
+            )
+        )
+        reader = open_dealer(b.context, b.endpoint, hwm=2)
+        reader.send(b"hi")
+        await until(lambda: len(peers) == 1)
+        taken = 0
+        while router.send([peers[0], b"x" * 50_000]):
+            taken += 1
+            await asyncio.sleep(0)
+        assert writable == []
+        assert not router.send([peers[0], b"again"])
+        for _ in range(taken):
+            await asyncio.to_thread(reader.recv)
+        await until(lambda: writable == peers)
+        assert router.send([peers[0], b"now"])
+        assert await asyncio.to_thread(reader.recv) == b"now"
+        reader.close(0)
+
+
+@both_loops()
 async def test_a_peer_that_left_is_reported_and_its_backlog_is_gone() -> None:
     with bench() as b:
         peers: list[bytes] = []

@@ -1,0 +1,69 @@
+"""Sockets with the options that the contract asks for (SPEC.md, "Transport")."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import zmq
+
+#: Time until a half-open handshake is given up, and the reconnect delays (all ms).
+_HANDSHAKE_MS: Final = 5_000
+_RECONNECT_MS: Final = 50
+_RECONNECT_MAX_MS: Final = 2_000
+
+
+def open_dealer(
+    context: zmq.Context[zmq.Socket[bytes]],
+    endpoint: str | None = None,
+    *,
+    max_frame: int = -1,
+    hwm: int = 1_000,
+) -> zmq.Socket[bytes]:
+    """A DEALER for requests. IMMEDIATE: a request never waits for a server that is not there and reaches
+    its successor."""
+    socket = context.socket(zmq.DEALER)
+    socket.setsockopt(zmq.IMMEDIATE, 1)
+    socket.setsockopt(zmq.LINGER, 0)
+    return _prepare(socket, endpoint, max_frame, hwm)
+
+
+def open_subscriber(
+    context: zmq.Context[zmq.Socket[bytes]],
+    endpoint: str | None = None,
+    *,
+    max_frame: int = -1,
+    hwm: int = 1_000,
+) -> zmq.Socket[bytes]:
+    """A SUB for events. SNDHWM 0: with a bound it loses its own subscriptions on a reconnect."""
+    socket = context.socket(zmq.SUB)
+    socket.setsockopt(zmq.LINGER, 0)
+    _prepare(socket, None, max_frame, hwm)
+    socket.setsockopt(zmq.SNDHWM, 0)
+    if endpoint is not None:
+        socket.connect(endpoint)
+    return socket
+
+
+def open_router(
+    context: zmq.Context[zmq.Socket[bytes]], *, max_frame: int = -1, hwm: int = 1_000, linger_ms: int = 1_000
+) -> zmq.Socket[bytes]:
+    """A ROUTER, not yet bound. MANDATORY: a peer that left or does not read is told apart from one that
+    took the message."""
+    socket = context.socket(zmq.ROUTER)
+    socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
+    socket.setsockopt(zmq.ROUTER_HANDOVER, 0)
+    socket.setsockopt(zmq.LINGER, linger_ms)
+    return _prepare(socket, None, max_frame, hwm)
+
+
+def _prepare(socket: zmq.Socket[bytes], endpoint: str | None, max_frame: int, hwm: int) -> zmq.Socket[bytes]:
+    socket.setsockopt(zmq.SNDHWM, hwm)
+    socket.setsockopt(zmq.RCVHWM, hwm)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
+    socket.setsockopt(zmq.RECONNECT_IVL, _RECONNECT_MS)
+    socket.setsockopt(zmq.RECONNECT_IVL_MAX, _RECONNECT_MAX_MS)
+    if max_frame >= 0:
+        socket.setsockopt(zmq.MAXMSGSIZE, max_frame)
+    if endpoint is not None:
+        socket.connect(endpoint)
+    return socket
