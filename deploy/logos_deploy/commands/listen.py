@@ -26,6 +26,7 @@ from logos_deploy.session import run_interruptible
 from logos_deploy.text import one_line, payload_text
 
 NAME: Final = "listen"
+_CONNECT: Final = 3.0
 HELP: Final = "print the messages of content topics as they come"
 
 
@@ -51,7 +52,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _listen(endpoint: str, arguments: argparse.Namespace) -> int:
-    async with MessagingClient.connect(endpoint, name=arguments.name, timeout=5.0) as client:
+    async with MessagingClient.connect(endpoint, name=arguments.name, timeout=_CONNECT) as client:
         _refuse(await client.subscribe(arguments.content_topics))
         _note(f"listening on {', '.join(arguments.content_topics)} (Ctrl-C ends)")
         seen = 0
@@ -60,6 +61,7 @@ async def _listen(endpoint: str, arguments: argparse.Namespace) -> int:
                 print(_as_json(event) if arguments.json else _as_text(event), flush=True)
                 seen += 1
                 if seen == arguments.count:
+                    await client.ack(event)  # nobody asks for the next one, which would say it
                     return Exit.OK
             elif isinstance(event, TakenOver):
                 raise CommandError(Exit.FAILED, f"another program goes on as {client.name}")

@@ -19,6 +19,7 @@ from logos_deploy.text import size
 NAME: Final = "send"
 HELP: Final = "send a message and wait for its fate"
 
+_CONNECT: Final = 3.0
 _GRACE: Final = 10.0
 """Seconds beyond the Messaging API's own window in which it decides."""
 
@@ -44,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def _send(endpoint: str, arguments: argparse.Namespace, payload: bytes) -> int:
-    async with MessagingClient.connect(endpoint, name=arguments.name, timeout=5.0) as client:
+    async with MessagingClient.connect(endpoint, name=arguments.name, timeout=_CONNECT) as client:
         window = client.limits.send_window_ms / 1000 + _GRACE
         patience = window if arguments.timeout is None else arguments.timeout
         line = _TimeLine(as_json=arguments.json)

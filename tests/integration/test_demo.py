@@ -1,0 +1,132 @@
+"""The demonstration, as `make demo` runs it: it works, and leaves nothing behind, however it ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from logos_deploy.exits import Exit
+from logos_deploy.node.handles import ProcessHandle
+from tests.integration.logos_node import clean_environment, wait_for
+
+pytestmark = pytest.mark.integration
+
+DEMO = (str(Path(sys.executable).with_name("logos")), "demo")
+
+
+def descendants(root: int) -> list[int]:
+    """Processes below `root` now."""
+    parents: dict[int, int] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            parents[int(entry.name)] = int(fields[1])
+    found, waiting = [], [root]
+    while waiting:
+        parent = waiting.pop()
+        children = [pid for pid, above in parents.items() if above == parent]
+        found += children
+        waiting += children
+    return found
+
+
+class Demo:
+    """A demonstration whose processes are all held on to."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            DEMO, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=clean_environment()
+        )
+        self.handles: dict[int, ProcessHandle] = {}
+        self.lines: list[str] = []
+
+    def read_until(self, text: str) -> None:
+        """Read lines, remembering the processes there are at each."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line)
+            for pid in descendants(self.process.pid):
+                if pid not in self.handles:
+                    try:
+                        self.handles[pid] = ProcessHandle(pid)
+                    except ProcessLookupError:
+                        continue
+            if text in line:
+                return
+        raise AssertionError(f"the demonstration never said {text!r}:\n{''.join(self.lines)}")
+
+    def alive(self) -> list[int]:
+        return [pid for pid, handle in self.handles.items() if handle.alive()]
+
+    def directory(self) -> Path:
+        match = re.search(r"/tmp/logos-\w+", self.lines[0])
+        assert match is not None
+        return Path(match[0])
+
+    def finish(self) -> int:
+        assert self.process.stdout is not None
+        self.lines += self.process.stdout.readlines()
+        return self.process.wait(30)
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+        for handle in self.handles.values():
+            handle.kill()
+            handle.close()
+
+
+def test_it_works_in_under_a_minute_and_leaves_nothing() -> None:
+    start = time.monotonic()
+    demo = Demo()
+    try:
+        demo.read_until("nothing is left running")
+        assert demo.finish() == Exit.OK, "".join(demo.lines)
+        assert time.monotonic() - start < 60
+        text = "".join(demo.lines)
+        assert "each was received by both apps, exactly once" in text
+        assert "150 KiB" in text
+        assert text.count("kill -9") == 2
+        # two supervisords, two kernels, two MAPIs, and the two that came in place of the killed
+        assert len(demo.handles) >= 8
+        assert demo.alive() == []
+        assert not demo.directory().exists()
+    finally:
+        demo.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("moment", ["two nodes on loopback", "node A is ready", "kill -9 of the kernel"])
+def test_interrupted_it_leaves_nothing(number: int, moment: str) -> None:
+    demo = Demo()
+    try:
+        demo.read_until(moment)
+        demo.process.send_signal(number)
+        demo.read_until("nothing is left running")
+        assert demo.finish() == Exit.INTERRUPTED
+        assert "Traceback" not in "".join(demo.lines)
+        assert demo.alive() == []
+        assert not demo.directory().exists()
+    finally:
+        demo.close()
+
+
+def test_killed_it_leaves_no_process() -> None:
+    demo = Demo()
+    try:
+        demo.read_until("node B is ready")
+        os.kill(demo.process.pid, signal.SIGKILL)
+        demo.process.wait(10)
+        wait_for(lambda: not demo.alive(), "its processes end by themselves")
+    finally:
+        demo.close()
