@@ -21,7 +21,15 @@ from ipc_schema.kernel.records import (
 from kernel_proc.lag import EventLoopLag
 from kernel_proc.logs import fields
 
-__all__ = ["MERGE_SECONDS", "NOT_MOUNTED", "HealthMonitor", "relay_health", "shard_health"]
+__all__ = [
+    "MERGE_SECONDS",
+    "NOT_MOUNTED",
+    "HealthMonitor",
+    "client_health",
+    "relay_health",
+    "service_health",
+    "shard_health",
+]
 
 log = logging.getLogger(__name__)
 
@@ -32,15 +40,15 @@ NOT_MOUNTED: Final = (
     "Rln Relay",
     "Lightpush",
     "Legacy Lightpush",
-    "Filter",
+    "Lightpush Client",
+    "Legacy Lightpush Client",
     "Store",
+    "Store Client",
+    "Filter",
+    "Filter Client",
     "Peer Exchange",
     "Rendezvous",
     "Mix",
-    "Store Client",
-    "Lightpush Client",
-    "Legacy Lightpush Client",
-    "Filter Client",
 )
 """Protocols by nwaku's names that this version does not have; readers that look for them find them so."""
 
@@ -52,6 +60,22 @@ def relay_health(peers: int, *, mounted: bool) -> ProtocolHealth:
     if peers:
         return ProtocolHealth(name="Relay", state=ProtocolState.READY, strength=peers)
     return ProtocolHealth(name="Relay", state=ProtocolState.NOT_READY, description="No connected peers")
+
+
+def service_health(name: str, *, mounted: bool, lacks: str = "") -> ProtocolHealth:
+    """A service of this node: READY unless it `lacks` something."""
+    if not mounted:
+        return ProtocolHealth(name=name, state=ProtocolState.NOT_MOUNTED)
+    state = ProtocolState.NOT_READY if lacks else ProtocolState.READY
+    return ProtocolHealth(name=name, state=state, description=lacks)
+
+
+def client_health(name: str, service: str, peers: int, *, own: bool = False) -> ProtocolHealth:
+    """The client of other nodes' `service`: READY with a connected peer that has it, or with our `own`."""
+    if peers or own:
+        return ProtocolHealth(name=name, state=ProtocolState.READY, strength=peers)
+    lacks = f"No {service} service peer available yet"
+    return ProtocolHealth(name=name, state=ProtocolState.NOT_READY, description=lacks)
 
 
 def shard_health(shard: int, topic: str, mesh: int, connected: int, *, subscribed: bool) -> ShardHealth:

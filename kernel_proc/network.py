@@ -13,7 +13,7 @@ import trio
 from ipc_schema.config.kernel import KernelConfig
 from ipc_schema.kernel.records import PeerChange, PeerRecord, ProtocolHealth, ProtocolState
 from ipc_schema.topics import shard_topic
-from kernel_proc.health import NOT_MOUNTED, relay_health
+from kernel_proc.health import relay_health
 from kernel_proc.metrics import Registry, Sample
 from kernel_proc.p2p.api import PeerIdText
 from kernel_proc.p2p.host import Libp2pHost
@@ -90,7 +90,7 @@ class Network:
         )
         self.dialer = StaticDialer(
             self.host,
-            (*config.entry_nodes, *config.static_nodes),
+            (*config.entry_nodes, *config.static_nodes, *config.services.nodes),
             registry,
             rng,
             connected=lambda peer_id, _address: self.book.set_origin(peer_id, "static"),
@@ -133,13 +133,12 @@ class Network:
     # --- looking in ---
 
     def protocols(self) -> list[ProtocolHealth]:
-        """Health of every protocol, those that this version does not have included."""
+        """Health of relay and metadata."""
         peers = len(self.relay.peers()) if self.relay else 0
         told = sum(record.cluster is not None for record in self.book.records())
         return [
             relay_health(peers, mounted=self.relay is not None),
             ProtocolHealth(name="Metadata", state=ProtocolState.READY, strength=told),
-            *(ProtocolHealth(name=name, state=ProtocolState.NOT_MOUNTED) for name in NOT_MOUNTED),
         ]
 
     def bound_ports(self) -> dict[str, int]:

@@ -22,7 +22,7 @@ from typing import Any, Final
 import trio
 
 from ipc_schema.config.kernel import KernelConfig
-from ipc_schema.kernel.records import ProtocolState
+from ipc_schema.kernel.records import ProtocolHealth, ProtocolState
 from ipc_schema.paths import kernel_directory, lock_path, socket_path
 from ipc_schema.streams import new_instance
 from kernel_proc.health import HealthMonitor
@@ -44,6 +44,8 @@ from kernel_proc.network import Network
 from kernel_proc.p2p.api import BadAddress
 from kernel_proc.p2p.keys import NodeKey, NodeKeyError, load_or_create_node_key
 from kernel_proc.publishing import Publishing
+from kernel_proc.sender import MessageSender
+from kernel_proc.services import Services
 from kernel_proc.shards import Shards
 from kernel_proc.version import version
 
@@ -88,10 +90,11 @@ class Node:
             changed=self._touch,
         )
         self._network: Network | None = None
+        self._services: Services | None = None
         self._server: IpcServer | None = None
         self.health = HealthMonitor(
             self._lag,
-            lambda: self._network.protocols() if self._network else (),
+            self._protocols,
             self.shards.health,
             self.publisher.publish_health,
         )
@@ -102,6 +105,12 @@ class Node:
 
     def _touch(self) -> None:
         self.health.touch()
+
+    def _protocols(self) -> list[ProtocolHealth]:
+        return [
+            *(self._network.protocols() if self._network else ()),
+            *(self._services.protocols() if self._services else ()),
+        ]
 
     def stop(self, reason: str) -> None:
         """End the node in good order."""
@@ -136,7 +145,9 @@ class Node:
                 peer_changed=self.publisher.publish_peer,
                 health_changed=self._touch,
             )
-            server = self._server = self._make_server(network, key)
+            sender = MessageSender(network.relay, self.shards) if network.relay is not None else None
+            services = self._services = Services(config.services, network, self.registry, SystemRandom())
+            server = self._server = self._make_server(network, sender, key)
             stack.callback(server.close)
             try:
                 server.bind(endpoints)
@@ -151,7 +162,7 @@ class Node:
                 nursery.start_soon(self._part, "ipc control", server.serve_control, name="ipc control")
                 refused: StartError | None = None
                 try:
-                    await self._start(nursery, network, server)
+                    await self._start(nursery, network, services, server)
                 except StartError as error:  # out of the nursery it would come wrapped in a group
                     refused = error
                 else:
@@ -168,17 +179,22 @@ class Node:
         log.info("stopped")
         return EXIT_OK
 
-    async def _start(self, nursery: trio.Nursery, network: Network, server: IpcServer) -> None:
+    async def _start(
+        self, nursery: trio.Nursery, network: Network, services: Services, server: IpcServer
+    ) -> None:
         def part(name: str, run: Callable[[], Awaitable[None]]) -> None:
             nursery.start_soon(self._part, name, run, name=name)
 
         part("event loop lag", lambda: self._lag.run(self._touch))
         part("health", self.health.run)
         part("leases", self.shards.run)
-        # Relay and metadata before the listeners: identify must name them to the first peer that comes.
+        # All protocols before the listeners: identify must name them to the first peer that comes.
         if network.relay is not None:
             await nursery.start(self._started_part, "relay", network.relay.run, name="relay")
         part("metadata", network.metadata.run)
+        services.mount()
+        for name, run in services.parts():
+            part(name, run)
         try:
             await nursery.start(self._started_part, "host", network.host.serve, name="host")
         except (OSError, BadAddress, ExceptionGroup) as error:
@@ -296,14 +312,13 @@ class Node:
             ports += f", websocket-port {config.websocket_port}"
         return StartError(f"cannot listen on listen-address {config.listen_address} ({ports}): {error}")
 
-    def _make_server(self, network: Network, key: NodeKey) -> IpcServer:
+    def _make_server(self, network: Network, sender: MessageSender | None, key: NodeKey) -> IpcServer:
         config = self.config
         info = config.network
         consumers = Consumers(lambda: f"anonymous-{secrets.token_hex(6)}", self.shards.holds_lease)
         publishing = Publishing(
-            network.relay,
+            sender,
             self.shards,
-            self.publisher,
             cluster=info.cluster,
             shard_count=info.shard_count,
             max_message_size=info.max_message_size,

@@ -3,34 +3,20 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable
-from typing import Final, NamedTuple, Protocol
-
-import trio
+from typing import NamedTuple
 
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.kernel.events import SOURCE_SELF
 from ipc_schema.message import MessageEncodeError, WakuMessage, encode_message, message_hash
 from ipc_schema.sizes import too_large_text
 from ipc_schema.topics import PubsubTopic, TopicError, autoshard
-from kernel_proc.ipc.events import EventPublisher
 from kernel_proc.metrics import Registry
-from kernel_proc.relay.messages import PublishResult, RelayBadTopic, RelayMessageInvalid, RelayMessageTooLarge
+from kernel_proc.relay.messages import RelayBadTopic, RelayMessageInvalid, RelayMessageTooLarge
+from kernel_proc.sender import MessageSender
 from kernel_proc.shards import Shards
 
-__all__ = ["Published", "Publishing", "PublishingRelay"]
-
-UNSENT_KEPT: Final = 4096
-UNSENT_SECONDS: Final = 300.0
-
-
-class PublishingRelay(Protocol):
-    """What publishing needs of the relay."""
-
-    async def publish(self, topic: str, data: bytes, *, force: bool = False) -> PublishResult:
-        """Send an encoded message; see RelayService."""
-        ...
+__all__ = ["Published", "Publishing"]
 
 
 class Published(NamedTuple):
@@ -47,14 +33,14 @@ class Publishing:
     """Publishes messages of this node's consumers.
 
     `max_message_size` bounds the encoded message, and with it the relay's frame; with `rln_required` a
-    message without a proof is refused, since every peer would hold it against us.
+    message without a proof is refused, since every peer would hold it against us. `sender` is None when
+    relay is off.
     """
 
     def __init__(
         self,
-        relay: PublishingRelay | None,
+        sender: MessageSender | None,
         shards: Shards,
-        publisher: EventPublisher,
         *,
         cluster: int,
         shard_count: int,
@@ -62,18 +48,14 @@ class Publishing:
         rln_required: bool,
         registry: Registry,
         clock_ns: Callable[[], int] = time.time_ns,
-        clock: Callable[[], float] = trio.current_time,
     ) -> None:
-        self._relay = relay
+        self._sender = sender
         self._shards = shards
-        self._publisher = publisher
         self._cluster = cluster
         self._shard_count = shard_count
         self._max_size = max_message_size
         self._rln_required = rln_required
         self._clock_ns = clock_ns
-        self._clock = clock
-        self._unsent: OrderedDict[bytes, float] = OrderedDict()
         self._sent = registry.counter("node_messages", type="self")
 
     async def publish(
@@ -90,13 +72,13 @@ class Publishing:
         `rln_required`, and `no_peers` with the message hash and timestamp as detail; the message is on the
         shard's stream all the same.
         """
-        number, topic = self._place(message.content_topic, pubsub_topic, shard)
+        topic = self._place(message.content_topic, pubsub_topic, shard)
         if not message.payload:
             raise IpcError(ErrorCode.BAD_REQUEST, "payload is empty")
         if self._rln_required and not message.proof:
             raise IpcError(ErrorCode.RLN_REQUIRED, "this network takes only messages with an RLN proof")
-        relay = self._relay
-        if relay is None:
+        sender = self._sender
+        if sender is None:
             raise IpcError(ErrorCode.NOT_READY, "relay is off on this node", retriable=False)
         if not message.timestamp:
             message = message._replace(timestamp=self._clock_ns())
@@ -107,31 +89,22 @@ class Publishing:
         if len(data) > self._max_size:
             raise self._too_large(self._max_size)
         digest = message_hash(topic, message)
-        again = force or self._is_unsent(digest)
-        # Once the relay has taken the message, a repeat is a duplicate: whatever the caller's patience, it
-        # must get onto the stream now or it never would. The relay bounds its own waiting.
-        with trio.CancelScope(shield=True):
-            try:
-                result = await relay.publish(topic, data, force=again)
-            except RelayMessageTooLarge as error:
-                raise self._too_large(error.limit) from error
-            except (RelayMessageInvalid, RelayBadTopic) as error:
-                raise IpcError(ErrorCode.BAD_REQUEST, str(error)) from error
-            if not result.duplicate:
-                self._sent.add()
-                self._publisher.publish_message(number, message, digest, SOURCE_SELF)
-        return self._outcome(
-            Published(digest, message.timestamp, topic, result.peers, result.duplicate), again
-        )
+        try:
+            sent = await sender.send(topic, message, data, digest, SOURCE_SELF, force=force)
+        except RelayMessageTooLarge as error:
+            raise self._too_large(error.limit) from error
+        except (RelayMessageInvalid, RelayBadTopic) as error:
+            raise IpcError(ErrorCode.BAD_REQUEST, str(error)) from error
+        if not sent.duplicate:
+            self._sent.add()
+        done = Published(digest, message.timestamp, topic, sent.peers, sent.duplicate)
+        if sent.reached_nobody:
+            raise self._no_peers(done)
+        return done
 
-    def _outcome(self, done: Published, again: bool) -> Published:
-        if done.peers:
-            self._unsent.pop(done.message_hash, None)
-            return done
-        if done.duplicate and not again:
-            return done
-        self._remember_unsent(done.message_hash)
-        raise IpcError(
+    @staticmethod
+    def _no_peers(done: Published) -> IpcError:
+        return IpcError(
             ErrorCode.NO_PEERS,
             f"no peer on {done.pubsub_topic}",
             detail={
@@ -142,7 +115,7 @@ class Publishing:
             },
         )
 
-    def _place(self, content_topic: str, pubsub_topic: str | None, shard: int | None) -> tuple[int, str]:
+    def _place(self, content_topic: str, pubsub_topic: str | None, shard: int | None) -> str:
         if not content_topic:
             raise IpcError(ErrorCode.BAD_REQUEST, "content topic is empty")
         try:
@@ -157,23 +130,8 @@ class Publishing:
                 shard = autoshard(content_topic, self._shard_count)
         except TopicError as error:
             raise IpcError(ErrorCode.BAD_REQUEST, str(error)) from error
-        return shard, self._shards.check(shard)
+        return self._shards.check(shard)
 
     @staticmethod
     def _too_large(limit: int) -> IpcError:
         return IpcError(ErrorCode.TOO_LARGE, too_large_text(limit))
-
-    # --- messages that nobody took yet ---
-    # The relay has them among the seen, so that a plain repeat would count as a duplicate and never be sent.
-
-    def _remember_unsent(self, digest: bytes) -> None:
-        self._unsent[digest] = self._clock()
-        self._unsent.move_to_end(digest)
-        oldest = self._clock() - UNSENT_SECONDS
-        while self._unsent and (
-            len(self._unsent) > UNSENT_KEPT or next(iter(self._unsent.values())) < oldest
-        ):
-            self._unsent.popitem(last=False)
-
-    def _is_unsent(self, digest: bytes) -> bool:
-        return digest in self._unsent

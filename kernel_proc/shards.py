@@ -24,7 +24,7 @@ from kernel_proc.ipc.events import EventPublisher
 from kernel_proc.logs import fields
 from kernel_proc.metrics import Registry, Sample
 
-__all__ = ["Shards", "TopicRelay"]
+__all__ = ["MessageSink", "Shards", "TopicRelay"]
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +33,10 @@ EXPIRY_SECONDS: Final = 0.5
 MAX_LEASES: Final = 65_536
 SIZE_BOUNDS_KB: Final = (0, 1, 3, 5, 15, 50, 75, 100, 125, 150, 500, 700, 1000)
 """nwaku's buckets of `histogram_message_size`, in kB."""
+
+
+MessageSink = Callable[[str, WakuMessage, bytes, int], None]
+"""Gets each new message of the joined shards: pubsub topic, message, message hash, source (SOURCE_*)."""
 
 
 class TopicRelay(Protocol):
@@ -97,6 +101,7 @@ class Shards:
         self._changed = changed
         self._relay: TopicRelay | None = None
         self._joined: dict[str, _Joined] = {}
+        self._sinks: list[MessageSink] = []
         self._sizes = registry.histogram("histogram_message_size", SIZE_BOUNDS_KB)
         self._from_relay = registry.counter("node_messages", type="relay")
         registry.add_source(self._samples)
@@ -193,7 +198,23 @@ class Shards:
             joined.largest = size
         self._sizes.observe(size / 1000)
         self._from_relay.value += 1
-        self._publisher.publish_message(joined.shard, message, message_hash(topic, message), SOURCE_RELAY)
+        self.deliver(topic, message, message_hash(topic, message), SOURCE_RELAY)
+
+    # --- where messages go ---
+
+    def add_sink(self, sink: MessageSink) -> None:
+        """Give every new message to `sink` too; it must neither block nor raise."""
+        self._sinks.append(sink)
+
+    def deliver(self, topic: str, message: WakuMessage, digest: bytes, source: int) -> None:
+        """A new message, wherever it came from: onto its shard's stream and to the sinks, if the node is on
+        the shard. None of them waits for another."""
+        joined = self._joined.get(topic)
+        if joined is None:
+            return
+        self._publisher.publish_message(joined.shard, message, digest, source)
+        for sink in self._sinks:
+            sink(topic, message, digest, source)
 
     def relay_changed(self, topics: Iterable[str]) -> None:
         """The mesh or the subscribers of these topics changed: coverage follows at once."""

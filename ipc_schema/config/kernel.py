@@ -43,6 +43,12 @@ from ipc_schema.config.presets import (
     find_preset,
     preset_layer,
 )
+from ipc_schema.config.services import (
+    SERVICE_OPTIONS,
+    ServiceConfig,
+    service_config,
+    service_warnings,
+)
 from ipc_schema.config.sources import TomlFile, explicit_layers
 from ipc_schema.hello import NetworkInfo
 from ipc_schema.paths import KernelEndpoints, kernel_endpoints
@@ -77,7 +83,7 @@ KERNEL_SCHEMA: Final = Schema(
             name="shard",
             kind=integer(0, MAX_SHARD_COUNT - 1, "shard"),
             repeatable=True,
-            unset="none: a shard is joined while somebody holds a lease on it",
+            unset="none: a shard is joined while somebody holds a lease on it; with store: every shard",
             doc="shard that the node stays on and records, without any lease",
         ),
         Option(
@@ -136,6 +142,7 @@ KERNEL_SCHEMA: Final = Schema(
             doc="what the node calls itself to its peers",
         ),
         common.switch("relay", True, "take part in relay; off, the node carries no messages"),
+        *SERVICE_OPTIONS,
         *common.COMMON_OPTIONS,
         Option(
             name="ipc-events",
@@ -193,6 +200,7 @@ class KernelConfig(common.CommonConfig):
     """32 bytes, or None: the key file of the data directory holds."""
     agent_string: str | None
     relay: bool
+    services: ServiceConfig
     endpoints: KernelEndpoints
     """Where to bind: below `ipc_dir` but for those that were configured."""
     replay_budget: int
@@ -240,7 +248,7 @@ def kernel_config(layers: Iterable[Layer]) -> KernelConfig:
     return KernelConfig(
         **shared,
         network=network,
-        shards=resolved["shard"],
+        shards=_static_shards(resolved, network),
         protected_shards=resolved["protected-shard"],
         static_nodes=resolved["staticnode"],
         entry_nodes=resolved["entry-node"],
@@ -252,12 +260,22 @@ def kernel_config(layers: Iterable[Layer]) -> KernelConfig:
         node_key=resolved["nodekey"],
         agent_string=resolved["agent-string"] or None,
         relay=resolved["relay"],
+        services=service_config(resolved),
         endpoints=endpoints,
         replay_budget=resolved["replay-budget"],
         lease_ttl=resolved["lease-ttl"],
         warnings=tuple(_warnings(resolved, preset, network)),
         resolved=resolved,
     )
+
+
+def _static_shards(resolved: Resolved, network: NetworkInfo) -> tuple[int, ...]:
+    """The configured shards. A store node without any is on all of them, as nwaku is: an archive that waits
+    for leases would have holes."""
+    shards: tuple[int, ...] = resolved["shard"]
+    if shards or not (resolved["store"] and resolved["relay"]):
+        return shards
+    return tuple(range(network.shard_count))
 
 
 def _check_shards(resolved: Resolved, network: NetworkInfo) -> None:
@@ -333,5 +351,8 @@ def _warnings(resolved: Resolved, preset: Preset | None, network: NetworkInfo) -
             f"the network {network.preset} takes only messages with an RLN proof, which this version "
             "cannot make: the node relays and receives, it does not send"
         )
+    yield from service_warnings(resolved)
+    if resolved["store"] and resolved["relay"] and not network.shard_count and not resolved["shard"]:
+        yield "store archives leased shards only: with static sharding, say by shard which to stay on"
     if not resolved["websocket-support"]:
         yield from common.without_effect(resolved, ["websocket-port"], "websocket-support is off")

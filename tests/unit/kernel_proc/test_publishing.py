@@ -14,6 +14,7 @@ from kernel_proc.ipc.events import EventPublisher
 from kernel_proc.metrics import Registry
 from kernel_proc.publishing import Published, Publishing
 from kernel_proc.relay.messages import PublishResult, RelayMessageInvalid, RelayMessageTooLarge
+from kernel_proc.sender import MessageSender
 from kernel_proc.shards import Shards
 from tests.support.mock_clock import mock_clock_test
 
@@ -77,9 +78,8 @@ class House:
         )
         self.shards.start(self.relay)
         self.publishing = Publishing(
-            self.relay if relay else None,
+            MessageSender(self.relay, self.shards) if relay else None,
             self.shards,
-            self.publisher,
             cluster=1,
             shard_count=shard_count,
             max_message_size=10_000,
