@@ -1,0 +1,47 @@
+"""`python -m tests.bench [NAME …]`: all benches, or those named. See docs/benchmarks.md.
+
+One JSON line on what it runs on, then one for each case. Exit code 1 when a run is not valid (a loss, a
+process that ended), 0 otherwise: a target that is not reached is told in its line, not by the exit code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from tests.bench.harness import BenchError, Options, emit, machine
+from tests.bench.pipeline.driver import pipeline
+from tests.bench.relay.driver import relay
+
+BENCHES: Final[dict[str, Callable[[Options], Iterator[dict[str, Any]]]]] = {
+    "relay": relay,
+    "pipeline": pipeline,
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description="Benchmarks with references.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(BENCHES)}; none: all")
+    parser.add_argument("--runs", type=int, default=5, help="measured runs of each side (5)")
+    parser.add_argument("--scale", type=float, default=1.0, help="length of the runs (1)")
+    parser.add_argument("--case", default="", metavar="TEXT", help="only cases whose name contains this")
+    arguments = parser.parse_args()
+    unknown = [name for name in arguments.names if name not in BENCHES]
+    if unknown or arguments.runs < 1 or arguments.scale <= 0:
+        parser.error(f"unknown bench: {', '.join(unknown)}" if unknown else "runs and scale are above 0")
+    options = Options(arguments.runs, arguments.scale, arguments.case)
+    emit(machine())
+    for name in arguments.names or BENCHES:
+        try:
+            for line in BENCHES[name](options):
+                emit(line)
+        except BenchError as error:
+            sys.stderr.write(f"bench {name}: {error}\n")
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
