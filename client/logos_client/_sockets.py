@@ -39,12 +39,17 @@ __all__ = [
 ]
 
 _NOBLOCK: Final = int(zmq.NOBLOCK)
+_EVENTS: Final = int(zmq.EVENTS)
+_POLLIN: Final = int(zmq.POLLIN)
 _NOBLOCK_MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
 
 #: Messages handled in one turn of the loop before others get theirs.
 DEFAULT_BATCH: Final = 256
 _FLUSH_EVERY_S: Final = 0.02
 _DRAIN_ROUNDS: Final = 16
+#: What `send_soon` holds back at most: so many messages, and nothing behind a frame of so many bytes.
+_RUN_MESSAGES: Final = 64
+_RUN_FRAME: Final = 16 << 10
 
 
 class PeerCredentials(NamedTuple):
@@ -123,10 +128,12 @@ class DrainSocket:
         self._backlogs: dict[bytes, _Backlog] = {}
         self._backlog_size = 0
         self._refused: set[bytes] = set()
+        self._run: list[Sequence[bytes]] = []
         # The backend's methods, bound: the layer above them in pyzmq only adds keyword arguments we do not
         # use.
         self._send_frame: Callable[..., None] = functools.partial(zmq.backend.Socket.send, socket)
         self._recv_frame: Callable[..., Any] = functools.partial(zmq.backend.Socket.recv, socket)
+        self._get_option: Callable[[int], int] = functools.partial(zmq.backend.Socket.get, socket)
         self._last_frame: zmq.Frame | None = None
         self._draining = False
         self._paused = False
@@ -148,9 +155,14 @@ class DrainSocket:
         """
         if self._closed:
             return False
+        if self._run:
+            self._send_run()
+        return self._send_now(frames)
+
+    def _send_now(self, frames: Sequence[bytes], *, promised: bool = False) -> bool:
         key = frames[0] if self._keyed else b""
         if key in self._backlogs:
-            return self._keep(key, frames)
+            return self._keep(key, frames, promised=promised)
         # A drain in progress goes on until EAGAIN after we return, so it needs no second one.
         if self._scheduled is None and not self._draining:
             self._scheduled = self._loop.call_soon(self._drain_scheduled)
@@ -161,7 +173,30 @@ class DrainSocket:
                 raise
             self._unroutable(key, 1)
             return False
-        return True if sent else self._keep(key, frames)
+        return True if sent else self._keep(key, frames, promised=promised)
+
+    def send_soon(self, frames: Sequence[bytes]) -> bool:
+        """`send` for streams: what one turn of the loop brings goes out in one run at its end.
+
+        libzmq's thread then works through many messages for one wake-up, and so does the reader. True is a
+        promise: the message goes out or waits in the backlog, unless the peer turns out to be gone
+        (`on_unroutable`). Order with `send` is kept.
+        """
+        key = frames[0] if self._keyed else b""
+        if self._closed or key in self._backlogs:
+            return self.send(frames)
+        run = self._run
+        run.append(frames)
+        if len(run) == 1:
+            self._loop.call_soon(self._send_run)
+        if len(run) >= _RUN_MESSAGES or len(frames[-1]) >= _RUN_FRAME:
+            self._send_run()
+        return True
+
+    def _send_run(self) -> None:
+        run, self._run = self._run, []
+        for frames in run:
+            self._send_now(frames, promised=True)
 
     def _try_send(self, frames: Sequence[bytes]) -> bool:
         """One attempt. False: not now, and nothing of the message went out."""
@@ -182,11 +217,11 @@ class DrainSocket:
         self.counters.sent += 1
         return True
 
-    def _keep(self, key: bytes, frames: Sequence[bytes]) -> bool:
+    def _keep(self, key: bytes, frames: Sequence[bytes], *, promised: bool = False) -> bool:
         size = sum(map(len, frames))
         backlog = self._backlogs.get(key)
         held, count = (backlog.size, len(backlog.messages)) if backlog is not None else (0, 0)
-        if (
+        if not promised and (
             count >= self._backlog_messages
             or held + size > self._backlog_bytes
             or self._backlog_size + size > self._total_backlog_bytes
@@ -306,11 +341,13 @@ class DrainSocket:
                 self._schedule()
 
     def _readable(self) -> bool:
-        return bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+        return self._get_option(_EVENTS) & _POLLIN != 0
 
     def _drain_scheduled(self) -> None:
         self._scheduled = None
-        self._drain()
+        # Most often there is nothing, and asking costs a third of a read that fails.
+        if not self._closed and (self._backlogs or self._refused or self._readable()):
+            self._drain()
 
     def _schedule(self) -> None:
         if self._scheduled is None and not self._closed:
@@ -398,6 +435,7 @@ class DrainSocket:
         its LINGER."""
         if self._closed:
             return
+        self._send_run()
         self._closed = True
         if not self._paused:
             self._loop.remove_reader(self._fd)

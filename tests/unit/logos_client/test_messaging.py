@@ -248,6 +248,7 @@ async def test_a_named_app_resumes_after_a_restart_and_repeats_are_dropped() -> 
         for number in range(5):
             server.message(app, b"%d" % number)
         assert await payloads(client, 3) == [b"0", b"1", b"2"]
+        await until(lambda: len(client._session.stream) == 2)
         server.stop()
         assert await payloads(client, 2) == [b"3", b"4"]
         assert isinstance(await client.next_event(5), LinkLost)
