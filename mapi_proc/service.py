@@ -35,7 +35,9 @@ log = logging.getLogger(__name__)
 _BLOB_SLACK: Final = 16 << 10
 _LARGEST_MESSAGE: Final = 1 << 20
 """Of any preset: the sockets are bound before the network is known."""
-_REPLIES_WAITING: Final = 4_000
+_WAITING: Final = 256
+"""Messages that libzmq holds for one app that does not read: with messages of 150 KiB about 38 MiB. What does
+not fit waits in the app's stream, inside its own bounds."""
 
 
 def package_version() -> str:
@@ -104,7 +106,7 @@ class MapiService:
     def _bind(self, core: Core, group: bool) -> None:
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
         uids = frozenset({os.geteuid(), *self.config.allowed_uids})
-        apps = open_router(context, max_frame=_LARGEST_MESSAGE + _BLOB_SLACK, hwm=_REPLIES_WAITING)
+        apps = open_router(context, max_frame=_LARGEST_MESSAGE + _BLOB_SLACK, hwm=_WAITING)
         try:
             bind(apps, self.config.endpoints.apps, group=group)
         except HostError:

@@ -76,6 +76,7 @@ class AppServer:
             allowed_uids=allowed_uids,
             in_flight=core.config.max_in_flight,
             on_gone=self._gone,
+            on_writable=self._writable,
         )
         self.counters = self._router.counters
         self._methods: dict[str, Callable[[_Session, Request], Result | Awaitable[Result]]] = {
@@ -138,6 +139,11 @@ class AppServer:
             self._core.detach(session.app, session)
         self._router.socket.drop_backlog(identity)
 
+    def _writable(self, identity: bytes) -> None:
+        session = self._sessions.get(identity)
+        if session is not None:
+            session.app.stream.pump()
+
     # -- hello -------------------------------------------------------------------------------------------
 
     async def _hello(self, caller: Caller, hello: HelloRequest, version: int) -> Answer:
@@ -151,7 +157,7 @@ class AppServer:
             before = self._sessions.get(caller.identity)  # another hello of its may have been faster
             if before is not None and before.app is not app:
                 self._gone(caller.identity)
-        session = _Session(caller.identity, app, self._router.send, self._loop.time())
+        session = _Session(caller.identity, app, self._router.socket.send_soon, self._loop.time())
         other = app.connection
         self._core.claim(app, session, takeover=hello.takeover, instead_of=before)
         if isinstance(other, _Session) and other is not before:

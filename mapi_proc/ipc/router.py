@@ -86,9 +86,10 @@ class RouterServer:
         allowed_uids: frozenset[int] | None = None,
         in_flight: int = 256,
         on_gone: Callable[[bytes], None] | None = None,
+        on_writable: Callable[[bytes], None] | None = None,
     ) -> None:
         """`allowed_uids` None: anyone that reaches the socket. `on_gone(identity)`: that connection is no
-        more.
+        more; `on_writable(identity)`: it takes messages again after `send` was refused.
         """
         self.counters = RouterCounters()
         self._instance = instance
@@ -96,7 +97,7 @@ class RouterServer:
         self._allowed = allowed_uids
         self._limit = in_flight
         self._tasks: set[asyncio.Task[None]] = set()
-        self._socket = DrainSocket(socket, self._receive, on_unroutable=on_gone)
+        self._socket = DrainSocket(socket, self._receive, on_unroutable=on_gone, on_writable=on_writable)
 
     @property
     def socket(self) -> DrainSocket:

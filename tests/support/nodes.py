@@ -16,7 +16,18 @@ from logos_client.messaging import MessagingClient
 from tests.support.kernel_process import KernelProcess
 from tests.support.mapi_process import MapiProcess
 
-__all__ = ["TOPIC", "Node", "collect", "connected_pair", "drain", "node_pair", "wait_for", "wait_status"]
+__all__ = [
+    "TOPIC",
+    "Node",
+    "collect",
+    "connected_pair",
+    "drain",
+    "node_pair",
+    "node_with_sender",
+    "single_node",
+    "wait_for",
+    "wait_status",
+]
 
 TOPIC = "/toychat/2/huilong/proto"
 E = TypeVar("E")
@@ -39,13 +50,39 @@ class Node:
 @contextmanager
 def node_pair(directory: Path, *, mapi_options: tuple[str, ...] = ()) -> Iterator[tuple[Node, Node]]:
     """Two nodes on loopback, the second dialling the first."""
-    with KernelProcess(directory / "a") as first:
-        with (
-            KernelProcess(directory / "b", f"--staticnode={first.address()}") as second,
-            MapiProcess(directory / "a", *mapi_options) as mapi_a,
-            MapiProcess(directory / "b", *mapi_options) as mapi_b,
-        ):
-            yield Node(directory / "a", first, mapi_a), Node(directory / "b", second, mapi_b)
+    with (
+        KernelProcess(directory / "a") as first,
+        KernelProcess(directory / "b", f"--staticnode={first.address()}") as second,
+        MapiProcess(directory / "a", *mapi_options) as mapi_a,
+        MapiProcess(directory / "b", *mapi_options) as mapi_b,
+    ):
+        yield Node(directory / "a", first, mapi_a), Node(directory / "b", second, mapi_b)
+
+
+@contextmanager
+def node_with_sender(directory: Path, *, mapi_options: tuple[str, ...] = ()) -> Iterator[tuple[Node, Path]]:
+    """A node, and a kernel that is its only peer and stays on shard 0: whence a test publishes. The node's
+    own kernel dials, so it finds its peer again after a restart. Gives the node and the sender's run
+    directory.
+    """
+    with (
+        KernelProcess(directory / "s", "--shard=0") as sender,
+        KernelProcess(directory / "n", f"--staticnode={sender.address()}") as kernel,
+        MapiProcess(directory / "n", *mapi_options) as mapi,
+    ):
+        yield Node(directory / "n", kernel, mapi), directory / "s" / "run"
+
+
+@contextmanager
+def single_node(
+    directory: Path, *, kernel_options: tuple[str, ...] = (), mapi_options: tuple[str, ...] = ()
+) -> Iterator[Node]:
+    """A node without peers. What is published at its kernel reaches its apps all the same."""
+    with (
+        KernelProcess(directory / "n", *kernel_options) as kernel,
+        MapiProcess(directory / "n", *mapi_options) as mapi,
+    ):
+        yield Node(directory / "n", kernel, mapi)
 
 
 @asynccontextmanager
