@@ -133,7 +133,7 @@ class DrainSocket:
         # use.
         self._send_frame: Callable[..., None] = functools.partial(zmq.backend.Socket.send, socket)
         self._recv_frame: Callable[..., Any] = functools.partial(zmq.backend.Socket.recv, socket)
-        self._get_option: Callable[[int], int] = functools.partial(zmq.backend.Socket.get, socket)
+        self._get_option: Callable[[int], Any] = functools.partial(zmq.backend.Socket.get, socket)
         self._last_frame: zmq.Frame | None = None
         self._draining = False
         self._paused = False
@@ -196,6 +196,8 @@ class DrainSocket:
     def _send_run(self) -> None:
         run, self._run = self._run, []
         for frames in run:
+            if self._closed:
+                return  # by what we called
             self._send_now(frames, promised=True)
 
     def _try_send(self, frames: Sequence[bytes]) -> bool:
@@ -341,7 +343,7 @@ class DrainSocket:
                 self._schedule()
 
     def _readable(self) -> bool:
-        return self._get_option(_EVENTS) & _POLLIN != 0
+        return bool(self._get_option(_EVENTS) & _POLLIN)
 
     def _drain_scheduled(self) -> None:
         self._scheduled = None

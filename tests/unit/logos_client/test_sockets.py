@@ -271,6 +271,43 @@ async def test_a_peer_that_left_is_reported_and_its_backlog_is_gone() -> None:
 
 
 @both_loops()
+async def test_what_is_sent_soon_goes_out_in_order_with_the_rest() -> None:
+    with bench() as b:
+        got: list[int] = []
+        b.own(DrainSocket(b.router(), lambda frames: got.append(int(frames[1]))))
+        dealer = b.own(DrainSocket(open_dealer(b.context, b.endpoint), ignore))
+        dealer.send([b"0"])
+        await until(lambda: got == [0])
+        assert dealer.send_soon([b"1"])
+        assert dealer.send_soon([b"2"])
+        assert dealer.counters.sent == 1, "not before the end of this turn"
+        assert dealer.send([b"3"])
+        assert dealer.counters.sent == 4
+        for number in range(4, 304):
+            assert dealer.send_soon([b"%d" % number, b"x" * (number % 7) * 5_000])
+        await until(lambda: len(got) == 304)
+        assert got == list(range(304))
+        assert dealer.send_soon([b"304"])
+        dealer.close()
+        assert dealer.counters.sent == 305
+        assert not dealer.send_soon([b"305"])
+
+
+@both_loops()
+async def test_what_is_promised_soon_waits_for_a_full_peer_beyond_the_bounds() -> None:
+    with bench() as b:
+        dealer = b.own(DrainSocket(open_dealer(b.context, b.endpoint), ignore, backlog_messages=2))
+        assert all(dealer.send_soon([b"%d" % number]) for number in range(10))
+        await asyncio.sleep(0)
+        assert dealer.counters.queued == 10
+        assert not dealer.send_soon([b"10"]), "from now on its backlog is known to be full"
+        got: list[bytes] = []
+        b.own(DrainSocket(b.router(), lambda frames: got.append(frames[1])))
+        await until(lambda: len(got) == 10)
+        assert got == [b"%d" % number for number in range(10)]
+
+
+@both_loops()
 async def test_pause_and_resume() -> None:
     with bench() as b:
         got: list[bytes] = []
