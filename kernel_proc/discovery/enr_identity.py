@@ -1,0 +1,96 @@
+"""The identity scheme "v4" of node records (EIP-778): keys, node ids, signatures; and the libp2p peer id.
+
+A node has one secp256k1 key. Its node id (32 bytes, keccak-256 of the public key) is its place in discovery,
+its peer id (the key itself, in base58) its name among libp2p peers.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Final
+
+import coincurve
+from coincurve import ecdsa
+from Crypto.Hash import keccak
+
+__all__ = ["SIGNATURE_BYTES", "Identity", "keccak256", "node_id_of", "peer_id_of", "verify"]
+
+SECRET_BYTES: Final = 32
+SIGNATURE_BYTES: Final = 64
+
+_PEER_ID_HEAD: Final = bytes.fromhex("002508021221")
+"""Multihash `identity` of 37 bytes, then the libp2p key message: type secp256k1, 33 bytes of key."""
+_BASE58: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+
+
+def keccak256(data: bytes) -> bytes:
+    """Keccak-256, which is not SHA3-256: the padding differs."""
+    return keccak.new(digest_bits=256, data=data).digest()
+
+
+@lru_cache(maxsize=1024)
+def node_id_of(public_key: bytes) -> bytes:
+    """The node id (32 bytes) of a compressed public key. Raises ValueError if it is none.
+
+    Remembered, because the same nodes are met again and again and a point has to be computed for it.
+    """
+    return keccak256(coincurve.PublicKey(public_key).format(compressed=False)[1:])
+
+
+def peer_id_of(public_key: bytes) -> str:
+    """The libp2p peer id of a compressed public key (33 bytes), as text (`16Uiu2…`)."""
+    data = _PEER_ID_HEAD + public_key
+    number, digits = int.from_bytes(data, "big"), ""
+    while number:
+        number, digit = divmod(number, 58)
+        digits = _BASE58[digit] + digits
+    return _BASE58[0] * (len(data) - len(data.lstrip(b"\0"))) + digits
+
+
+def verify(public_key: bytes, signature: bytes, digest: bytes) -> bool:
+    """Whether `signature` (64 bytes, r ‖ s) over a 32-byte digest was made with this compressed public key.
+
+    Only the lower of the two possible values of s is accepted, as by all other implementations.
+    """
+    if len(signature) != SIGNATURE_BYTES:
+        return False
+    try:
+        der = ecdsa.cdata_to_der(ecdsa.deserialize_compact(signature))
+        return coincurve.PublicKey(public_key).verify(der, digest, hasher=None)
+    except ValueError:
+        return False
+
+
+class Identity:
+    """A node's secret key. Neither `repr` nor an error shows it."""
+
+    __slots__ = ("_key", "node_id", "peer_id", "public_key")
+
+    def __init__(self, secret: bytes) -> None:
+        """`secret`: the 32 bytes. Raises ValueError if they are no key."""
+        if len(secret) != SECRET_BYTES:
+            raise ValueError(f"a secret key has {SECRET_BYTES} bytes, this one has {len(secret)}")
+        try:
+            self._key = coincurve.PrivateKey(secret)
+        except ValueError:
+            raise ValueError("not a secp256k1 secret key") from None
+        self.public_key: bytes = self._key.public_key.format()
+        self.node_id = node_id_of(self.public_key)
+        self.peer_id = peer_id_of(self.public_key)
+
+    def sign(self, digest: bytes) -> bytes:
+        """The signature over a 32-byte digest: 64 bytes, r ‖ s (RFC 6979, low s)."""
+        return self._key.sign_recoverable(digest, hasher=None)[:SIGNATURE_BYTES]
+
+    def ecdh(self, public_key: bytes) -> bytes:
+        """The point that is the product of a public key and this secret, compressed, 33 bytes.
+
+        Raises ValueError if `public_key` is none.
+        """
+        return coincurve.PublicKey(public_key).multiply(self._key.secret).format()
+
+    def __repr__(self) -> str:
+        return f"Identity(node_id={self.node_id.hex()[:16]}…)"
+
+    def __reduce__(self) -> str:
+        raise TypeError("a secret key is not to be pickled")

@@ -1,0 +1,239 @@
+"""Our own node record, kept current: what changes is set here, and a record with a higher `seq` is signed.
+
+The last record is kept in a file, so that `seq` goes on after a restart: other nodes ignore a record whose
+`seq` is not above the one they know, and would go on dialling a port that is no longer ours.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from kernel_proc.discovery.enr import MAX_RECORD, Enr, EnrError, EnrSizeError, record_size, sign_record
+from kernel_proc.discovery.enr_identity import Identity
+from kernel_proc.discovery.enr_values import Capability, RelayShards, encode_multiaddrs, encode_shards
+
+__all__ = ["LocalEnr", "split_addresses"]
+
+log = logging.getLogger(__name__)
+
+_LENGTH_FIELDS: Final = 2
+"""Bytes that the lengths of `multiaddrs` and of the whole record may take more, the fuller they are."""
+
+
+class LocalEnr:
+    """This node's record.
+
+    Nothing is signed before `record` is first asked for, so that a start with the settings of the last run
+    ends in the record of the last run. From then on each setter that changes something makes a new record
+    and tells the listeners; `batch` makes one of several changes.
+
+    A record that would not fit into 300 bytes is refused with EnrSizeError and the old one stays, but
+    `multiaddrs` give way first, the last ones before the first ones.
+    """
+
+    def __init__(self, identity: Identity, path: Path | None = None, *, now_ms: int) -> None:
+        """`path`: where the last record is kept; None: nowhere. `now_ms`: milliseconds since 1970, the first
+        `seq` where no record of this key is found, so that a lost file does not make us look outdated.
+        Raises OSError if the file is there and cannot be read."""
+        self.identity = identity
+        self._path = path
+        self._listeners: list[Callable[[Enr], None]] = []
+        self._pairs: dict[bytes, bytes] = {}
+        self._addresses: tuple[str, ...] = ()
+        self.dropped_addresses = 0
+        """How many of the addresses last set did not fit."""
+        stored = None if path is None else _load(path, identity)
+        self._seq = stored.seq if stored is not None else max(0, now_ms - 1)
+        self._record = stored
+        self._published = False
+        self._batches = 0
+
+    @property
+    def record(self) -> Enr:
+        """The current record. Inside a `batch` the one before it."""
+        if not self._published:
+            self._published = True
+            self._sign(self._fitting(self._pairs, self._addresses))
+        assert self._record is not None
+        return self._record
+
+    @property
+    def node_id(self) -> bytes:
+        """The node id, 32 bytes."""
+        return self.identity.node_id
+
+    def add_listener(self, listener: Callable[[Enr], None]) -> None:
+        """Have `listener` called with every new record."""
+        self._listeners.append(listener)
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Changes made inside become one new record at the end, also when the block raises."""
+        self._batches += 1
+        try:
+            yield
+        finally:
+            self._batches -= 1
+            self._renew()
+
+    # -- setters ----------------------------------------------
+
+    def set_capabilities(self, capabilities: Capability) -> None:
+        """The protocols that we serve."""
+        self._change({b"waku2": bytes((capabilities,))})
+
+    def set_shards(self, cluster: int, shards: Iterable[int]) -> None:
+        """The shards that we are on, in one cluster; none: the field goes. Raises ValueError for a number
+        that a record cannot tell."""
+        chosen = RelayShards.of(cluster, shards)
+        key, value = encode_shards(chosen)
+        self._change({b"rs": None, b"rsv": None} | ({key: value} if chosen.shards else {}))
+
+    def set_endpoint4(self, ip: str | None, tcp: int | None, udp: int | None) -> None:
+        """The IPv4 address and its ports; None: we have none."""
+        packed = None if ip is None else ipaddress.IPv4Address(ip).packed
+        self._change({b"ip": packed, b"tcp": _port(tcp), b"udp": _port(udp)})
+
+    def set_endpoint6(self, ip: str | None, tcp: int | None, udp: int | None) -> None:
+        """The IPv6 address and its ports; None: we have none."""
+        packed = None if ip is None else ipaddress.IPv6Address(ip).packed
+        self._change({b"ip6": packed, b"tcp6": _port(tcp), b"udp6": _port(udp)})
+
+    def set_udp(self, *, udp4: int | None, udp6: int | None) -> None:
+        """The ports at which discv5 is reached; None: it is not spoken there."""
+        self._change({b"udp": _port(udp4), b"udp6": _port(udp6)})
+
+    def set_addresses(self, addresses: Iterable[str]) -> None:
+        """Where the libp2p host is reached: its announced multiaddrs, the most useful first.
+
+        The first plain TCP address of each IP version goes into `ip`, `tcp`, `ip6`, `tcp6`, all others into
+        `multiaddrs`, as far as they fit. Addresses that nobody can dial (0.0.0.0, port 0) are left out. An
+        IP without a plain TCP address is left as it is: discv5 may need it.
+        Raises ValueError for a text that is no multiaddr.
+        """
+        plain, rest = split_addresses(addresses)
+        change: dict[bytes, bytes | None] = {b"tcp": None, b"tcp6": None}
+        for version, (ip, tcp) in plain.items():
+            ip_key, tcp_key = (b"ip", b"tcp") if version == 4 else (b"ip6", b"tcp6")
+            change |= {ip_key: ipaddress.ip_address(ip).packed, tcp_key: _port(tcp)}
+        self._change(change, rest)
+
+    def set_pair(self, key: bytes, value: bytes | None) -> None:
+        """Any other key; None removes it."""
+        if key in (b"id", b"secp256k1", b"multiaddrs"):
+            raise ValueError(f"{key!r} is not set by hand")
+        self._change({key: value})
+
+    # -- inside -----------------------------------------------
+
+    def _change(self, change: dict[bytes, bytes | None], addresses: tuple[str, ...] | None = None) -> None:
+        merged = {**self._pairs, **change}
+        pairs = {key: value for key, value in merged.items() if value is not None}
+        if addresses is None:
+            addresses = self._addresses
+        self._fitting(pairs, addresses)  # what raises must change nothing
+        self._pairs, self._addresses = pairs, addresses
+        self._renew()
+
+    def _renew(self) -> None:
+        if self._published and not self._batches:
+            self._sign(self._fitting(self._pairs, self._addresses))
+
+    def _fitting(self, pairs: dict[bytes, bytes], addresses: tuple[str, ...]) -> dict[bytes, bytes]:
+        """The pairs with as many of the addresses as fit. Raises EnrSizeError, ValueError."""
+        seq = self._seq + 1
+        room = MAX_RECORD - record_size(seq, {**pairs, b"multiaddrs": b""}) - _LENGTH_FIELDS
+        listed = encode_multiaddrs(addresses, max(room, 0), self.identity.peer_id)
+        whole = {**pairs, b"multiaddrs": listed} if listed else pairs
+        if (size := record_size(seq, whole)) > MAX_RECORD:
+            raise EnrSizeError(f"the record would have {size} bytes, more than {MAX_RECORD}")
+        return whole
+
+    def _sign(self, pairs: dict[bytes, bytes]) -> None:
+        """Make a new record if it differs from the last one."""
+        self.dropped_addresses = len(self._addresses) - _count(pairs.get(b"multiaddrs", b""))
+        if self._record is not None and _same(self._record, pairs):
+            return
+        record = sign_record(self.identity, self._seq + 1, pairs)
+        if self._path is not None:
+            _save(self._path, record)
+        self._record, self._seq = record, record.seq
+        if self.dropped_addresses:
+            log.info("%d addresses do not fit into the node record", self.dropped_addresses)
+        for listener in self._listeners:
+            listener(record)
+
+
+def split_addresses(addresses: Iterable[str]) -> tuple[dict[int, tuple[str, int]], tuple[str, ...]]:
+    """The first plain TCP address of each IP version, as version → (IP, port), and all others but those that
+    nobody can dial."""
+    plain: dict[int, tuple[str, int]] = {}
+    rest: list[str] = []
+    for address in addresses:
+        parts = address.split("/p2p/")[0].split("/")[1:]
+        if len(parts) < 4 or parts[0] not in ("ip4", "ip6"):
+            rest.append(address)
+            continue
+        if ipaddress.ip_address(parts[1]).is_unspecified or parts[3] == "0":
+            continue
+        version = int(parts[0][2])
+        if len(parts) == 4 and parts[2] == "tcp" and "p2p-circuit" not in address and version not in plain:
+            plain[version] = (parts[1], int(parts[3]))
+        else:
+            rest.append(address)
+    return plain, tuple(dict.fromkeys(rest))
+
+
+def _port(port: int | None) -> bytes | None:
+    if port is None:
+        return None
+    if not 0 < port <= 0xFFFF:
+        raise ValueError(f"port {port} is not in 1..65535")
+    return port.to_bytes((port.bit_length() + 7) // 8, "big")
+
+
+def _count(multiaddrs: bytes) -> int:
+    count = at = 0
+    while at < len(multiaddrs):
+        at += 2 + int.from_bytes(multiaddrs[at : at + 2], "big")
+        count += 1
+    return count
+
+
+def _same(record: Enr, pairs: dict[bytes, bytes]) -> bool:
+    fixed = (b"id", b"secp256k1")
+    return {key: value for key, value in record.pairs.items() if key not in fixed} == pairs
+
+
+def _load(path: Path, identity: Identity) -> Enr | None:
+    """The record in the file, if there is one and it is ours."""
+    try:
+        record = Enr.from_text(path.read_text(encoding="ascii", errors="replace").strip())
+    except FileNotFoundError:
+        return None
+    except EnrError as error:
+        log.warning("%s does not hold a node record (%s); the sequence number starts anew", path, error)
+        return None
+    if record.public_key != identity.public_key:
+        log.warning("%s holds the record of another key; the sequence number starts anew", path)
+        return None
+    return record
+
+
+def _save(path: Path, record: Enr) -> None:
+    """Whole or not at all. A disk that refuses costs us the memory of `seq`, not the node."""
+    temporary = path.with_name(f".{path.name}.new")
+    try:
+        with temporary.open("w", encoding="ascii") as file:
+            file.write(record.text + "\n")
+            file.flush()
+            os.fsync(file.fileno())  # records change rarely: an address, a shard
+        temporary.replace(path)
+    except OSError as error:
+        log.warning("the node record cannot be kept in %s: %s", path, error)
