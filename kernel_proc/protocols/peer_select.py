@@ -6,14 +6,14 @@ candidates on a host and dials a peer that was named by its address.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from random import Random
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import trio
 
 from kernel_proc.p2p.api import Host, P2pError, PeerIdText
-from kernel_proc.protocols.requests import PeerUnreachable
+from kernel_proc.protocols.requests import AllFailed, Attempt, CallError, PeerUnreachable, Refused
 
 __all__ = ["Candidate", "PeerRanking", "ServicePeers"]
 
@@ -24,6 +24,10 @@ RECENT: Final = 600.0
 """Seconds for which a success counts."""
 MAX_REMEMBERED: Final = 2048
 SMOOTHING: Final = 0.3
+MAX_TRIES: Final = 5
+"""Peers asked for one request, as nwaku does."""
+
+T = TypeVar("T")
 
 
 class Candidate(NamedTuple):
@@ -167,7 +171,49 @@ class ServicePeers:
         except P2pError as error:
             raise PeerUnreachable(f"{peer} is not accessible: {error}") from error
 
+    async def ask(
+        self,
+        service: str,
+        protocols: Sequence[str],
+        attempt: Callable[[PeerIdText, float], Awaitable[T]],
+        *,
+        named: str | None = None,
+        shard: int | None = None,
+        deadline: float,
+        patience: float = 10.0,
+    ) -> tuple[PeerIdText, T]:
+        """Make `attempt(peer id, seconds)` with the named peer (an id or a multiaddr), or with one good peer
+        after another until one gives an answer; returns who did, and the answer.
+
+        `deadline` is a time of trio's clock for all attempts; each gets at most `patience` seconds, and while
+        there are others to turn to at most half of what is left. What CallError an attempt raises counts
+        against its peer. Raises AllFailed.
+        """
+        attempts: list[Attempt] = []
+        waiting = [named] if named is not None else self.choose(service, protocols, shard)[:MAX_TRIES]
+        while waiting:
+            peer = waiting.pop(0)
+            left = deadline - trio.current_time()
+            if left <= 0:
+                break
+            try:
+                seconds = min(patience, left / 2 if waiting else left)
+                peer_id = await self.reach(peer, seconds)
+                begun = trio.current_time()
+                answer = await attempt(peer_id, max(0.001, seconds))
+            except CallError as error:
+                attempts.append(Attempt(peer, error))
+                if isinstance(error, Refused) and error.final:
+                    break
+                self.ranking.failed(peer, service)
+                continue
+            self.ranking.succeeded(peer_id, service, trio.current_time() - begun)
+            return peer_id, answer
+        on_shard = "" if shard is None else f" on shard {shard}"
+        raise AllFailed(service, attempts, f"no connected peer serves {service}{on_shard}")
+
 
 def _id_of(address: str) -> PeerIdText:
     """The peer id at the end of a multiaddr; "" if it has none."""
-    return address.rpartition("/p2p/")[2] if "/p2p/" in address else ""
+    parts = address.split("/")
+    return parts[-1] if len(parts) > 2 and parts[-2] in ("p2p", "ipfs") else ""

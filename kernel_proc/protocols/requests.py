@@ -5,7 +5,9 @@ common, for the side that serves and for the side that asks.
 CallError               what `call` raises; `retriable`: another peer, or the same one later
 ├── PeerUnreachable     not connected, does not speak the protocol, or its stream broke before we had asked
 ├── NoAnswer            no answer in time, or the stream ended without one
-└── BadAnswer           an answer that is too long or cannot be read
+├── BadAnswer           an answer that is too long, cannot be read, or is not what was asked for
+├── Refused             an answer with a status that is no success
+└── AllFailed           every peer that was tried failed; `attempts` says how
 ```
 """
 
@@ -23,11 +25,14 @@ from kernel_proc.protocols.framing import FrameError, MessageReader, encode_fram
 from kernel_proc.protocols.ratelimit import RateLimiter
 
 __all__ = [
+    "AllFailed",
+    "Attempt",
     "BadAnswer",
     "CallError",
     "Handler",
     "NoAnswer",
     "PeerUnreachable",
+    "Refused",
     "RequestService",
     "ServiceLimits",
     "call",
@@ -218,6 +223,38 @@ class NoAnswer(CallError):  # noqa: N818
 
 class BadAnswer(CallError):  # noqa: N818
     """What came back cannot be used."""
+
+
+class Refused(CallError):  # noqa: N818
+    """The peer's own word that it did not do it. `final`: so would every other peer say."""
+
+    def __init__(self, status: int, description: str, *, final: bool = False) -> None:
+        super().__init__(f"{status} {description}".strip())
+        self.status = status
+        self.description = description
+        self.final = final
+        self.retriable = not final
+
+
+class Attempt(NamedTuple):
+    """One peer that was tried in vain."""
+
+    peer: str
+    error: CallError
+
+
+class AllFailed(CallError):  # noqa: N818
+    """Nobody did what was asked; empty `attempts`: there was nobody to ask."""
+
+    def __init__(self, service: str, attempts: Sequence[Attempt], missing: str = "") -> None:
+        tried = "; ".join(f"{attempt.peer}: {attempt.error}" for attempt in attempts)
+        super().__init__(tried or missing or f"no connected peer serves {service}")
+        self.attempts = tuple(attempts)
+
+    @property
+    def statuses(self) -> list[int]:
+        """The status of each attempt that was refused."""
+        return [attempt.error.status for attempt in self.attempts if isinstance(attempt.error, Refused)]
 
 
 async def call(

@@ -1,0 +1,159 @@
+"""The messages of 12/WAKU2-FILTER, as nwaku and js-waku read and write them. Pure.
+
+| message | fields |
+|---|---|
+| FilterSubscribeRequest | 1 request_id; 2 type; 10 optional pubsub_topic; 11 repeated content_topics |
+| FilterSubscribeResponse | 1 request_id; 10 status_code; 11 optional status_desc |
+| MessagePush | 1 waku_message; 2 optional pubsub_topic |
+
+What nwaku insists on is always written: the request id (an empty one too), the type, the status code, and
+the pubsub topic of a push, which js-waku also drops a push without.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+from ipc_schema.message import MessageDecodeError, WakuMessage, decode_message
+from kernel_proc.protocols.protobuf import (
+    Fields,
+    MissingField,
+    ProtobufError,
+    put_bytes,
+    put_text,
+    put_varint,
+)
+
+__all__ = [
+    "MAX_CONTENT_TOPICS",
+    "PUSH_PROTOCOL",
+    "SUBSCRIBE_PROTOCOL",
+    "FilterRequest",
+    "FilterResponse",
+    "Push",
+    "RequestType",
+    "Status",
+    "decode_push",
+    "decode_request",
+    "decode_response",
+    "encode_push",
+    "encode_request",
+    "encode_response",
+]
+
+SUBSCRIBE_PROTOCOL: Final = "/vac/waku/filter-subscribe/2.0.0-beta1"
+PUSH_PROTOCOL: Final = "/vac/waku/filter-push/2.0.0-beta1"
+MAX_CONTENT_TOPICS: Final = 100
+"""In one request (nwaku, go-waku)."""
+
+
+class RequestType(IntEnum):
+    """FilterSubscribeType; a request without one is a ping."""
+
+    PING = 0
+    SUBSCRIBE = 1
+    UNSUBSCRIBE = 2
+    UNSUBSCRIBE_ALL = 3
+
+
+class Status(IntEnum):
+    """Status codes that servers send. The specification counts every 2xx as success."""
+
+    OK = 200
+    BAD_REQUEST = 400
+    NOT_FOUND = 404
+    TOO_MANY_REQUESTS = 429
+    SERVICE_UNAVAILABLE = 503
+
+
+class FilterRequest(NamedTuple):
+    """One request. `kind` is a RequestType, or another number that somebody sent."""
+
+    request_id: str
+    kind: int
+    pubsub_topic: str | None = None
+    content_topics: tuple[str, ...] = ()
+
+
+class FilterResponse(NamedTuple):
+    """One response."""
+
+    request_id: str
+    status: int
+    description: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the request was granted."""
+        return 200 <= self.status < 300
+
+
+class Push(NamedTuple):
+    """One pushed message. `pubsub_topic` is None where a server left it out."""
+
+    message: WakuMessage
+    pubsub_topic: str | None
+    size: int
+    """Of the encoded message, in bytes."""
+
+
+def encode_request(request: FilterRequest) -> bytes:
+    """The body of a request."""
+    out = bytearray()
+    put_text(out, 1, request.request_id)
+    put_varint(out, 2, request.kind)
+    if request.pubsub_topic is not None:
+        put_text(out, 10, request.pubsub_topic)
+    for topic in request.content_topics:
+        put_text(out, 11, topic)
+    return bytes(out)
+
+
+def decode_request(body: bytes) -> FilterRequest:
+    """Raises ProtobufError; MissingField when there is no request id."""
+    found = Fields(body)
+    return FilterRequest(
+        found.required_text(1, "request_id"), found.number(2) or 0, found.text(10), found.texts(11)
+    )
+
+
+def encode_response(response: FilterResponse) -> bytes:
+    """The body of a response."""
+    out = bytearray()
+    put_text(out, 1, response.request_id)
+    put_varint(out, 10, response.status)
+    if response.description is not None:
+        put_text(out, 11, response.description)
+    return bytes(out)
+
+
+def decode_response(body: bytes) -> FilterResponse:
+    """Raises ProtobufError; MissingField when there is no status code."""
+    found = Fields(body)
+    status = found.number(10)
+    if status is None:
+        raise MissingField("status_code")
+    # go-waku leaves an empty id out: it is a stock proto3 encoder.
+    return FilterResponse(found.text(1) or "", status & 0xFFFF_FFFF, found.text(11))
+
+
+def encode_push(message: bytes, pubsub_topic: str) -> bytes:
+    """The body of a push of an encoded WakuMessage."""
+    out = bytearray()
+    put_bytes(out, 1, message)
+    put_text(out, 2, pubsub_topic)
+    return bytes(out)
+
+
+def decode_push(body: bytes) -> Push:
+    """Raises ProtobufError, also for a message that is no WakuMessage."""
+    found = Fields(body)
+    data = found.blob(1)
+    if data is None:
+        raise MissingField("waku_message")
+    try:
+        message = decode_message(data)
+    except MessageDecodeError as error:
+        raise ProtobufError(str(error)) from None
+    return Push(message, found.text(2), len(data))

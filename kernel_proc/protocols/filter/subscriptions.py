@@ -1,0 +1,198 @@
+"""Who has subscribed to what at this node: the service's core, with nwaku's answers. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Final, NamedTuple
+
+from kernel_proc.protocols.filter.codec import (
+    MAX_CONTENT_TOPICS,
+    FilterRequest,
+    FilterResponse,
+    RequestType,
+    Status,
+)
+
+__all__ = ["FilterLimits", "Subscriptions"]
+
+TOPICS_NEEDED: Final = "pubsubTopic and contentTopics must be specified"
+NOT_SUBSCRIBED: Final = "peer has no subscriptions"
+TOO_MANY_CRITERIA: Final = "peer has reached maximum number of filter criteria"
+
+_Criterion = tuple[str, str]
+"""(pubsub topic, content topic)"""
+
+
+class FilterLimits(NamedTuple):
+    """What the service grants; the defaults are nwaku's. Seconds, bytes."""
+
+    max_peers: int = 1000
+    max_criteria: int = 1000
+    """Of one peer."""
+    timeout: float = 300.0
+    """A subscriber that is not heard of for so long is forgotten."""
+    max_topic_bytes: int = 256 * 1024
+    """Text of all criteria of one peer: names are of any length, and their memory is ours."""
+
+
+class _Subscriber:
+    __slots__ = ("bytes", "criteria", "seen", "since")
+
+    def __init__(self, now: float) -> None:
+        self.criteria: dict[_Criterion, None] = {}
+        self.bytes = 0
+        self.since = now
+        self.seen = now
+
+
+class Subscriptions:
+    """The table of subscribers. Times are seconds of one monotonic clock."""
+
+    def __init__(self, limits: FilterLimits) -> None:
+        self._limits = limits
+        self._peers: dict[str, _Subscriber] = {}
+        self._by_criterion: dict[_Criterion, dict[str, None]] = {}
+        self._criteria = 0
+
+    # --- asking ---
+
+    def __len__(self) -> int:
+        return len(self._peers)
+
+    def __contains__(self, peer_id: object) -> bool:
+        return peer_id in self._peers
+
+    @property
+    def criteria(self) -> int:
+        """Criteria of all subscribers together."""
+        return self._criteria
+
+    def peers(self) -> list[str]:
+        """All subscribers."""
+        return list(self._peers)
+
+    def criteria_of(self, peer_id: str) -> list[tuple[str, str]]:
+        """(pubsub topic, content topic) of each criterion of a peer."""
+        subscriber = self._peers.get(peer_id)
+        return list(subscriber.criteria) if subscriber is not None else []
+
+    def since(self, peer_id: str) -> float | None:
+        """When the peer became a subscriber; None: it is none."""
+        subscriber = self._peers.get(peer_id)
+        return None if subscriber is None else subscriber.since
+
+    def subscribers(self, pubsub_topic: str, content_topic: str) -> Collection[str]:
+        """The peers to push a message to, in the order in which they subscribed."""
+        return self._by_criterion.get((pubsub_topic, content_topic), ())
+
+    # --- requests ---
+
+    def handle(self, peer_id: str, request: FilterRequest, now: float) -> FilterResponse:
+        """Carry a request out and answer it."""
+        if request.kind == RequestType.PING:
+            return self._ping(peer_id, request, now)
+        if request.kind == RequestType.SUBSCRIBE:
+            return self._subscribe(peer_id, request, now)
+        if request.kind == RequestType.UNSUBSCRIBE:
+            return self._unsubscribe(peer_id, request, now)
+        if request.kind == RequestType.UNSUBSCRIBE_ALL:
+            return _ok(request) if self.remove(peer_id) else _not_found(request)
+        return _refused(request, Status.BAD_REQUEST, f"unknown request type {request.kind}")
+
+    def _ping(self, peer_id: str, request: FilterRequest, now: float) -> FilterResponse:
+        subscriber = self._peers.get(peer_id)
+        if subscriber is None:
+            return _not_found(request)
+        subscriber.seen = now
+        return _ok(request)
+
+    def _subscribe(self, peer_id: str, request: FilterRequest, now: float) -> FilterResponse:
+        wanted = _criteria(request)
+        if isinstance(wanted, FilterResponse):
+            return wanted
+        limits, subscriber = self._limits, self._peers.get(peer_id)
+        if subscriber is None and len(self._peers) >= limits.max_peers:
+            text = f"node has reached maximum number of subscriptions: {limits.max_peers}"
+            return _refused(request, Status.SERVICE_UNAVAILABLE, text)
+        # Like nwaku, what the peer has already counts again.
+        held = len(subscriber.criteria) if subscriber is not None else 0
+        new = [item for item in wanted if subscriber is None or item not in subscriber.criteria]
+        size = (subscriber.bytes if subscriber is not None else 0) + _size(new)
+        if held + len(wanted) > limits.max_criteria or size > limits.max_topic_bytes:
+            return _refused(request, Status.SERVICE_UNAVAILABLE, TOO_MANY_CRITERIA)
+        if subscriber is None:
+            subscriber = self._peers[peer_id] = _Subscriber(now)
+        for item in new:
+            subscriber.criteria[item] = None
+            self._by_criterion.setdefault(item, {})[peer_id] = None
+        subscriber.bytes = size
+        subscriber.seen = now
+        self._criteria += len(new)
+        return _ok(request)
+
+    def _unsubscribe(self, peer_id: str, request: FilterRequest, now: float) -> FilterResponse:
+        unwanted = _criteria(request)
+        if isinstance(unwanted, FilterResponse):
+            return unwanted
+        subscriber = self._peers.get(peer_id)
+        if subscriber is None:
+            return _not_found(request)
+        subscriber.seen = now
+        held = [item for item in unwanted if item in subscriber.criteria]
+        for item in held:
+            del subscriber.criteria[item]
+            self._unlist(peer_id, item)
+        subscriber.bytes -= _size(held)
+        if not subscriber.criteria:
+            del self._peers[peer_id]
+        return _ok(request) if len(held) == len(unwanted) else _not_found(request)
+
+    # --- forgetting ---
+
+    def remove(self, peer_id: str) -> bool:
+        """Forget a peer; False if it had not subscribed."""
+        subscriber = self._peers.pop(peer_id, None)
+        if subscriber is None:
+            return False
+        for item in subscriber.criteria:
+            self._unlist(peer_id, item)
+        return True
+
+    def idle(self, now: float) -> list[str]:
+        """The peers that have not been heard of for too long."""
+        oldest = now - self._limits.timeout
+        return [peer_id for peer_id, subscriber in self._peers.items() if subscriber.seen < oldest]
+
+    def _unlist(self, peer_id: str, item: _Criterion) -> None:
+        self._criteria -= 1
+        listed = self._by_criterion[item]
+        del listed[peer_id]
+        if not listed:
+            del self._by_criterion[item]
+
+
+def _criteria(request: FilterRequest) -> list[_Criterion] | FilterResponse:
+    """What a request is about, or what is wrong with it. Names may be anything, as in nwaku."""
+    if not request.pubsub_topic or not request.content_topics:
+        return _refused(request, Status.BAD_REQUEST, TOPICS_NEEDED)
+    if len(request.content_topics) > MAX_CONTENT_TOPICS:
+        text = f"exceeds maximum content topics: {MAX_CONTENT_TOPICS}"
+        return _refused(request, Status.BAD_REQUEST, text)
+    topic = request.pubsub_topic
+    return [(topic, content_topic) for content_topic in dict.fromkeys(request.content_topics)]
+
+
+def _size(criteria: Iterable[_Criterion]) -> int:
+    return sum(len(topic) + len(content_topic) for topic, content_topic in criteria)
+
+
+def _ok(request: FilterRequest) -> FilterResponse:
+    return FilterResponse(request.request_id, Status.OK, "OK")
+
+
+def _not_found(request: FilterRequest) -> FilterResponse:
+    return _refused(request, Status.NOT_FOUND, NOT_SUBSCRIBED)
+
+
+def _refused(request: FilterRequest, status: Status, text: str) -> FilterResponse:
+    return FilterResponse(request.request_id, status, f"{status.name}: {text}")

@@ -1,0 +1,142 @@
+"""Lightpush, client side: have another node publish a message."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Final, NamedTuple
+
+from kernel_proc.metrics import Registry
+from kernel_proc.p2p.api import Host, PeerIdText
+from kernel_proc.protocols.lightpush_codec import (
+    LEGACY_PROTOCOL,
+    PROTOCOL,
+    PushRequest,
+    PushStatus,
+    decode_legacy_response,
+    decode_response,
+    encode_legacy_request,
+    encode_request,
+)
+from kernel_proc.protocols.peer_select import ServicePeers
+from kernel_proc.protocols.protobuf import ProtobufError
+from kernel_proc.protocols.requests import BadAnswer, CallError, Refused, call
+
+__all__ = ["CLIENT_PROTOCOLS", "LightpushClient", "Pushed"]
+
+SERVICE: Final = "lightpush"
+CLIENT_PROTOCOLS: Final = (PROTOCOL, LEGACY_PROTOCOL)
+MAX_RESPONSE: Final = 64 * 1024
+PATIENCE: Final = 8.0
+"""Seconds for one peer."""
+FINAL: Final = frozenset({PushStatus.BAD_REQUEST, PushStatus.PAYLOAD_TOO_LARGE})
+"""What no other peer would answer differently. 420 is not among them: it can be one peer's word alone."""
+
+
+class Pushed(NamedTuple):
+    """A message that a peer has published. `relay_peers`: to how many; None: the legacy version does not
+    say."""
+
+    peer_id: PeerIdText
+    relay_peers: int | None
+
+
+class LightpushClient:
+    """Asks v3 where a peer has it, the legacy version elsewhere."""
+
+    def __init__(self, host: Host, peers: ServicePeers, registry: Registry) -> None:
+        self._host = host
+        self._peers = peers
+        self._registry = registry
+
+    async def publish(
+        self,
+        topic: str,
+        message: bytes,
+        *,
+        peer: str | None = None,
+        shard: int | None = None,
+        deadline: float,
+    ) -> Pushed:
+        """Have `message` (encoded) published on a pubsub topic, by the named peer or by a good one.
+
+        `deadline` is a time of trio's clock. Raises AllFailed.
+        """
+
+        async def attempt(peer_id: PeerIdText, seconds: float) -> int | None:
+            try:
+                return await self._ask(peer_id, topic, message, seconds)
+            except CallError as error:
+                kind = str(error.status) if isinstance(error, Refused) else type(error).__name__
+                self._registry.counter("lightpush_client_errors", type=kind).add()
+                raise
+
+        peer_id, relay_peers = await self._peers.ask(
+            SERVICE,
+            CLIENT_PROTOCOLS,
+            attempt,
+            named=peer,
+            shard=shard,
+            deadline=deadline,
+            patience=PATIENCE,
+        )
+        self._registry.counter("lightpush_client_messages").add()
+        return Pushed(peer_id, relay_peers)
+
+    async def _ask(self, peer_id: PeerIdText, topic: str, message: bytes, seconds: float) -> int | None:
+        request = PushRequest(secrets.token_hex(10), message, topic)
+        identity = self._host.identity(peer_id)
+        known = identity.protocols if identity else ()
+        legacy = LEGACY_PROTOCOL in known and PROTOCOL not in known
+        try:
+            if legacy:
+                await self._ask_legacy(peer_id, request, seconds)
+                return None
+            body = await call(
+                self._host,
+                peer_id,
+                (PROTOCOL,),
+                encode_request(request),
+                max_response=MAX_RESPONSE,
+                deadline=seconds,
+            )
+            response = decode_response(body)
+        except ProtobufError as error:
+            raise BadAnswer(f"undecodable answer: {error}") from error
+        if response.status != PushStatus.SUCCESS:
+            # Whatever its id: what a service says before it has read the request cannot carry it.
+            final = response.status in FINAL
+            raise Refused(response.status, response.description or "", final=final)
+        if response.request_id != request.request_id:
+            raise BadAnswer("an answer to another request")
+        if not response.relay_peers:  # nwaku reads it so too
+            raise Refused(PushStatus.NO_PEERS_TO_RELAY, "published to no peer")
+        return response.relay_peers
+
+    async def _ask_legacy(self, peer_id: PeerIdText, request: PushRequest, seconds: float) -> None:
+        body = await call(
+            self._host,
+            peer_id,
+            (LEGACY_PROTOCOL,),
+            encode_legacy_request(request),
+            max_response=MAX_RESPONSE,
+            deadline=seconds,
+        )
+        response = decode_legacy_response(body)
+        if not response.is_success:
+            status = _legacy_status(response.info or "")
+            raise Refused(status, response.info or "", final=status in FINAL)
+        if response.request_id != request.request_id:
+            raise BadAnswer("an answer to another request")
+
+
+def _legacy_status(info: str) -> PushStatus:
+    """The code that v3 has for a text of the legacy version."""
+    if info == "not_published_to_any_peer":
+        return PushStatus.NO_PEERS_TO_RELAY
+    if info == "TOO_MANY_REQUESTS":
+        return PushStatus.TOO_MANY_REQUESTS
+    if info.startswith(("decode_rpc_failure", "empty_request_body_failure")):
+        return PushStatus.BAD_REQUEST
+    if info.startswith("Message size exceeded"):
+        return PushStatus.INVALID_MESSAGE
+    return PushStatus.INTERNAL_SERVER_ERROR

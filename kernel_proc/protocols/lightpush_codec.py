@@ -1,0 +1,184 @@
+"""The messages of lightpush: v3 (19/WAKU2-LIGHTPUSH as nwaku and js-waku have it) and the legacy v2beta1.
+
+| v3 | fields |
+|---|---|
+| LightPushRequest | 1 request_id; 20 optional pubsub_topic; 21 WakuMessage |
+| LightPushResponse | 1 request_id; 10 status_code; 11 optional status_desc; 12 optional relay_peer_count |
+
+Legacy: PushRPC{1 request_id; 2 request{1 pubsub_topic; 2 WakuMessage}; 3 response{1 is_success bool;
+2 optional info}}.
+
+The codes are those of nwaku and js-waku: 19/WAKU2-LIGHTPUSH says 503 for what they call 505, and has no 420.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+from kernel_proc.protocols.protobuf import (
+    Fields,
+    MissingField,
+    ProtobufError,
+    put_bytes,
+    put_text,
+    put_varint,
+)
+
+__all__ = [
+    "LEGACY_PROTOCOL",
+    "NO_ID",
+    "PROTOCOL",
+    "LegacyResponse",
+    "PushRequest",
+    "PushResponse",
+    "PushStatus",
+    "decode_legacy_request",
+    "decode_legacy_response",
+    "decode_request",
+    "decode_response",
+    "encode_legacy_request",
+    "encode_legacy_response",
+    "encode_request",
+    "encode_response",
+]
+
+PROTOCOL: Final = "/vac/waku/lightpush/3.0.0"
+LEGACY_PROTOCOL: Final = "/vac/waku/lightpush/2.0.0-beta1"
+NO_ID: Final = "N/A"
+"""Request id of an answer to what could not be read, or was not."""
+
+
+class PushStatus(IntEnum):
+    """status_code."""
+
+    SUCCESS = 200
+    BAD_REQUEST = 400
+    PAYLOAD_TOO_LARGE = 413
+    INVALID_MESSAGE = 420
+    UNSUPPORTED_PUBSUB_TOPIC = 421
+    TOO_MANY_REQUESTS = 429
+    INTERNAL_SERVER_ERROR = 500
+    SERVICE_NOT_AVAILABLE = 503
+    OUT_OF_RLN_PROOF = 504
+    NO_PEERS_TO_RELAY = 505
+
+
+class PushRequest(NamedTuple):
+    """`message` is an encoded WakuMessage."""
+
+    request_id: str
+    message: bytes
+    pubsub_topic: str | None = None
+
+
+class PushResponse(NamedTuple):
+    """`status` is a PushStatus, or a number that is none."""
+
+    request_id: str
+    status: int
+    description: str | None = None
+    relay_peers: int | None = None
+
+
+class LegacyResponse(NamedTuple):
+    """What the legacy version answers."""
+
+    request_id: str
+    is_success: bool
+    info: str | None = None
+
+
+# --- v3 ---
+
+
+def encode_request(request: PushRequest) -> bytes:
+    """A LightPushRequest."""
+    out = bytearray()
+    put_text(out, 1, request.request_id)
+    if request.pubsub_topic is not None:
+        put_text(out, 20, request.pubsub_topic)
+    put_bytes(out, 21, request.message)
+    return bytes(out)
+
+
+def decode_request(body: bytes) -> PushRequest:
+    """Read a LightPushRequest. Raises ProtobufError."""
+    found = Fields(body)
+    request_id = found.required_text(1, "request_id")
+    message = found.blob(21)
+    if message is None:
+        raise MissingField("message")
+    return PushRequest(request_id, message, found.text(20))
+
+
+def encode_response(response: PushResponse) -> bytes:
+    """A LightPushResponse; id and code are written even when empty."""
+    out = bytearray()
+    put_text(out, 1, response.request_id)
+    put_varint(out, 10, response.status)
+    if response.description is not None:
+        put_text(out, 11, response.description)
+    if response.relay_peers is not None:
+        put_varint(out, 12, response.relay_peers)
+    return bytes(out)
+
+
+def decode_response(body: bytes) -> PushResponse:
+    """Read a LightPushResponse; an absent id is empty. Raises ProtobufError when there is no code."""
+    found = Fields(body)
+    status = found.number(10)
+    if status is None:
+        raise MissingField("status_code")
+    return PushResponse(found.text(1) or "", status, found.text(11), found.number(12))
+
+
+# --- legacy ---
+
+
+def encode_legacy_request(request: PushRequest) -> bytes:
+    """A PushRPC with a request."""
+    inner = bytearray()
+    put_text(inner, 1, request.pubsub_topic or "")
+    put_bytes(inner, 2, request.message)
+    out = bytearray()
+    put_text(out, 1, request.request_id)
+    put_bytes(out, 2, inner)
+    return bytes(out)
+
+
+def decode_legacy_request(body: bytes) -> PushRequest | None:
+    """Read a PushRPC; None when it has no request. Raises ProtobufError."""
+    found = Fields(body)
+    request_id = found.required_text(1, "request_id")
+    inner = found.blob(2)
+    if inner is None:
+        return None
+    request = Fields(inner)
+    topic = request.required_text(1, "pubsub_topic")
+    message = request.blob(2)
+    if message is None:
+        raise MissingField("message")
+    return PushRequest(request_id, message, topic)
+
+
+def encode_legacy_response(response: LegacyResponse) -> bytes:
+    """A PushRPC with a response; is_success is written even when false."""
+    inner = bytearray()
+    put_varint(inner, 1, int(response.is_success))
+    if response.info is not None:
+        put_text(inner, 2, response.info)
+    out = bytearray()
+    put_text(out, 1, response.request_id)
+    put_bytes(out, 3, inner)
+    return bytes(out)
+
+
+def decode_legacy_response(body: bytes) -> LegacyResponse:
+    """Read a PushRPC. Raises ProtobufError when it has no response."""
+    found = Fields(body)
+    inner = found.blob(3)
+    if inner is None:
+        raise ProtobufError("response is missing")
+    response = Fields(inner)
+    return LegacyResponse(found.text(1) or "", bool(response.number(1)), response.text(2))

@@ -1,0 +1,163 @@
+"""The messages of store v3 (13/WAKU2-STORE).
+
+| message | fields |
+|---|---|
+| StoreQueryRequest | 1 request_id; 2 include_data bool; 10 optional pubsub_topic; 11 repeated content_topics; 12, 13 optional sint64 time_start, time_end; 20 repeated message_hashes; 51 optional pagination_cursor (a hash); 52 pagination_forward bool; 53 optional pagination_limit uint64 |
+| StoreQueryResponse | 1 request_id; 10 status_code; 11 status_desc; 20 repeated WakuMessageKeyValue; 51 optional pagination_cursor |
+| WakuMessageKeyValue | 1 message_hash; 2 optional WakuMessage; 3 optional pubsub_topic |
+"""  # noqa: E501 - rows of a table
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Final, NamedTuple
+
+from kernel_proc.protocols.protobuf import (
+    Fields,
+    MissingField,
+    put_bytes,
+    put_text,
+    put_varint,
+    put_zigzag,
+)
+
+__all__ = [
+    "NO_ID",
+    "PROTOCOL",
+    "KeyValue",
+    "StoreRequest",
+    "StoreResponse",
+    "StoreStatus",
+    "decode_request",
+    "decode_response",
+    "encode_request",
+    "encode_response",
+]
+
+PROTOCOL: Final = "/vac/waku/store-query/3.0.0"
+NO_ID: Final = "N/A"
+"""Request id of an answer to what was not read."""
+
+
+class StoreStatus(IntEnum):
+    """status_code. 300 is what nwaku says when its archive refuses a query."""
+
+    SUCCESS = 200
+    BAD_RESPONSE = 300
+    BAD_REQUEST = 400
+    TOO_MANY_REQUESTS = 429
+    SERVICE_UNAVAILABLE = 503
+
+
+class StoreRequest(NamedTuple):
+    """A query. Times are nanoseconds since 1970, both inclusive (the specification excludes the end, nwaku
+    does not). All filters that are given must hold."""
+
+    request_id: str
+    include_data: bool = False
+    pubsub_topic: str | None = None
+    content_topics: tuple[str, ...] = ()
+    time_start: int | None = None
+    time_end: int | None = None
+    hashes: tuple[bytes, ...] = ()
+    cursor: bytes | None = None
+    forward: bool = False
+    """An absent field means backward, to nwaku as to us."""
+    limit: int | None = None
+
+
+class KeyValue(NamedTuple):
+    """One message of a response; `data` is the encoded WakuMessage."""
+
+    message_hash: bytes | None
+    data: bytes | None = None
+    pubsub_topic: str | None = None
+
+
+class StoreResponse(NamedTuple):
+    """`status` is a StoreStatus, or a number that is none."""
+
+    request_id: str
+    status: int
+    description: str
+    messages: tuple[KeyValue, ...] = ()
+    cursor: bytes | None = None
+
+
+def encode_request(request: StoreRequest) -> bytes:
+    """A StoreQueryRequest. The direction is always written: implementations disagree about its absence."""
+    out = bytearray()
+    put_text(out, 1, request.request_id)
+    put_varint(out, 2, int(request.include_data))
+    if request.pubsub_topic is not None:
+        put_text(out, 10, request.pubsub_topic)
+    for topic in request.content_topics:
+        put_text(out, 11, topic)
+    if request.time_start is not None:
+        put_zigzag(out, 12, request.time_start)
+    if request.time_end is not None:
+        put_zigzag(out, 13, request.time_end)
+    for digest in request.hashes:
+        put_bytes(out, 20, digest)
+    if request.cursor is not None:
+        put_bytes(out, 51, request.cursor)
+    put_varint(out, 52, int(request.forward))
+    if request.limit is not None:
+        put_varint(out, 53, request.limit)
+    return bytes(out)
+
+
+def decode_request(body: bytes) -> StoreRequest:
+    """Read a StoreQueryRequest. Raises ProtobufError."""
+    found = Fields(body)
+    return StoreRequest(
+        request_id=found.required_text(1, "request_id"),
+        include_data=bool(found.number(2)),
+        pubsub_topic=found.text(10),
+        content_topics=found.texts(11),
+        time_start=found.signed(12),
+        time_end=found.signed(13),
+        hashes=tuple(found.blobs(20)),
+        cursor=found.blob(51),
+        forward=bool(found.number(52)),
+        limit=found.number(53),
+    )
+
+
+def encode_response(response: StoreResponse) -> bytes:
+    """A StoreQueryResponse; id, code and text are written even when empty: nwaku insists."""
+    out = bytearray()
+    put_text(out, 1, response.request_id)
+    put_varint(out, 10, response.status)
+    put_text(out, 11, response.description)
+    for message in response.messages:
+        put_bytes(out, 20, _encode_key_value(message))
+    if response.cursor is not None:
+        put_bytes(out, 51, response.cursor)
+    return bytes(out)
+
+
+def _encode_key_value(message: KeyValue) -> bytearray:
+    out = bytearray()
+    if message.message_hash is not None:
+        put_bytes(out, 1, message.message_hash)
+    if message.data is not None:
+        put_bytes(out, 2, message.data)
+    if message.pubsub_topic is not None:
+        put_text(out, 3, message.pubsub_topic)
+    return out
+
+
+def decode_response(body: bytes) -> StoreResponse:
+    """Read a StoreQueryResponse; an absent id or text is empty. Raises ProtobufError if there is no code."""
+    found = Fields(body)
+    status = found.number(10)
+    if status is None:
+        raise MissingField("status_code")
+    messages = tuple(map(_decode_key_value, found.blobs(20)))
+    return StoreResponse(found.text(1) or "", status, found.text(11) or "", messages, found.blob(51) or None)
+
+
+def _decode_key_value(body: bytes) -> KeyValue:
+    found = Fields(body)
+    return KeyValue(found.blob(1), found.blob(2), found.text(3))
