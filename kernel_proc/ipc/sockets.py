@@ -13,8 +13,9 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import trio
 import zmq
@@ -35,8 +36,10 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-_MORE: Final = zmq.SNDMORE | zmq.NOBLOCK
-_LAST: Final = zmq.NOBLOCK
+_MORE: Final = int(zmq.SNDMORE | zmq.NOBLOCK)
+_LAST: Final = int(zmq.NOBLOCK)
+_EVENTS: Final = int(zmq.EVENTS)
+_POLLIN: Final = int(zmq.POLLIN)
 
 BATCH: Final = 64
 """Messages handled between two checkpoints."""
@@ -170,6 +173,10 @@ class OwnedSocket:
         self._socket = socket
         self._on_message = on_message
         self._want_peer = want_peer
+        # The backend's methods, bound: pyzmq's layer above them adds keyword arguments and enums that we do
+        # not use, at the price of the call itself.
+        self._send_frame: Callable[[bytes, int], None] = partial(zmq.backend.Socket.send, socket)
+        self._get_option: Callable[[int], Any] = partial(zmq.backend.Socket.get, socket)
         self._reading = False
         self._wait: trio.CancelScope | None = None
         self.received = 0
@@ -218,7 +225,7 @@ class OwnedSocket:
 
     def send3(self, first: bytes, second: bytes, third: bytes) -> None:
         """`send` of exactly three frames for sockets that never refuse (XPUB): the hot path."""
-        send = self._socket.send
+        send = self._send_frame
         send(first, _MORE)
         send(second, _MORE)
         send(third, _LAST)
@@ -233,8 +240,7 @@ class OwnedSocket:
             wait.cancel()
 
     def _poll(self) -> bool:
-        events = self._socket.get(zmq.EVENTS)
-        return bool(int(events) & zmq.POLLIN)
+        return bool(self._get_option(_EVENTS) & _POLLIN)
 
     # --- reading ---
 
