@@ -24,23 +24,23 @@ _Criterion = tuple[str, str]
 
 
 class FilterLimits(NamedTuple):
-    """What the service grants; the defaults are nwaku's. Seconds, bytes."""
+    """What the service grants; the defaults are nwaku's. Times in seconds."""
 
     max_peers: int = 1000
     max_criteria: int = 1000
     """Of one peer."""
     timeout: float = 300.0
     """A subscriber that is not heard of for so long is forgotten."""
-    max_topic_bytes: int = 256 * 1024
-    """Text of all criteria of one peer: names are of any length, and their memory is ours."""
+    max_text: int = 256 * 1024
+    """Characters of all criteria of one peer: names are of any length, and their memory is ours."""
 
 
 class _Subscriber:
-    __slots__ = ("bytes", "criteria", "seen", "since")
+    __slots__ = ("criteria", "seen", "since", "text")
 
     def __init__(self, now: float) -> None:
         self.criteria: dict[_Criterion, None] = {}
-        self.bytes = 0
+        self.text = 0
         self.since = now
         self.seen = now
 
@@ -112,20 +112,20 @@ class Subscriptions:
             return wanted
         limits, subscriber = self._limits, self._peers.get(peer_id)
         if subscriber is None and len(self._peers) >= limits.max_peers:
-            text = f"node has reached maximum number of subscriptions: {limits.max_peers}"
-            return _refused(request, Status.SERVICE_UNAVAILABLE, text)
+            full = f"node has reached maximum number of subscriptions: {limits.max_peers}"
+            return _refused(request, Status.SERVICE_UNAVAILABLE, full)
         # Like nwaku, what the peer has already counts again.
         held = len(subscriber.criteria) if subscriber is not None else 0
         new = [item for item in wanted if subscriber is None or item not in subscriber.criteria]
-        size = (subscriber.bytes if subscriber is not None else 0) + _size(new)
-        if held + len(wanted) > limits.max_criteria or size > limits.max_topic_bytes:
+        text = (subscriber.text if subscriber is not None else 0) + _text(new)
+        if held + len(wanted) > limits.max_criteria or text > limits.max_text:
             return _refused(request, Status.SERVICE_UNAVAILABLE, TOO_MANY_CRITERIA)
         if subscriber is None:
             subscriber = self._peers[peer_id] = _Subscriber(now)
         for item in new:
             subscriber.criteria[item] = None
             self._by_criterion.setdefault(item, {})[peer_id] = None
-        subscriber.bytes = size
+        subscriber.text = text
         subscriber.seen = now
         self._criteria += len(new)
         return _ok(request)
@@ -142,7 +142,7 @@ class Subscriptions:
         for item in held:
             del subscriber.criteria[item]
             self._unlist(peer_id, item)
-        subscriber.bytes -= _size(held)
+        subscriber.text -= _text(held)
         if not subscriber.criteria:
             del self._peers[peer_id]
         return _ok(request) if len(held) == len(unwanted) else _not_found(request)
@@ -182,7 +182,7 @@ def _criteria(request: FilterRequest) -> list[_Criterion] | FilterResponse:
     return [(topic, content_topic) for content_topic in dict.fromkeys(request.content_topics)]
 
 
-def _size(criteria: Iterable[_Criterion]) -> int:
+def _text(criteria: Iterable[_Criterion]) -> int:
     return sum(len(topic) + len(content_topic) for topic, content_topic in criteria)
 
 
