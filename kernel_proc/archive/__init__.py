@@ -1,1 +1,59 @@
-"""The message archive: what a store node keeps, in SQLite (default) or PostgreSQL."""
+"""The message archive: what a store node keeps, in SQLite (default) or PostgreSQL.
+
+`api` is what the rest of the kernel sees. `make_archive` builds one from its settings.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from kernel_proc.archive.api import Archive, ArchiveConfigError
+from kernel_proc.archive.engine import Engine
+from kernel_proc.archive.service import MessageArchive
+from kernel_proc.archive.settings import ArchiveSettings
+from kernel_proc.archive.sqlite import SqliteEngine
+from kernel_proc.metrics import Registry
+
+__all__ = ["make_archive", "make_engine"]
+
+SQLITE_READERS = 4
+
+
+def make_engine(settings: ArchiveSettings) -> Engine:
+    """The engine for a database URL; opens nothing. Raises `ArchiveConfigError`."""
+    database = settings.database
+    readers = max(1, settings.max_connections - 1)
+    if database.path is not None:
+        return SqliteEngine(
+            database.path,
+            readers=min(readers, SQLITE_READERS),
+            may_migrate=settings.migrate,
+            vacuum=settings.vacuum,
+        )
+    assert database.url is not None
+    try:
+        # Only a node that uses PostgreSQL needs its driver.
+        from kernel_proc.archive.postgres import PostgresEngine
+    except ImportError as error:
+        raise ArchiveConfigError(
+            f"{database.shown}: the PostgreSQL driver is missing ({error}): install logos-mapi[postgres]"
+        ) from error
+    return PostgresEngine(
+        database.url,
+        shown=database.shown,
+        readers=readers,
+        may_migrate=settings.migrate,
+        vacuum=settings.vacuum,
+    )
+
+
+def make_archive(
+    settings: ArchiveSettings,
+    *,
+    registry: Registry | None = None,
+    clock: Callable[[], int] = time.time_ns,
+    changed: Callable[[], None] = lambda: None,
+) -> Archive:
+    """An archive that is ready to `run`; see `MessageArchive`. Raises `ArchiveConfigError`."""
+    return MessageArchive(make_engine(settings), settings, registry=registry, clock=clock, changed=changed)

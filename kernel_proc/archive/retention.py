@@ -14,7 +14,7 @@ from typing import Final
 
 from kernel_proc.archive.api import ArchiveConfigError
 
-__all__ = ["DEFAULT_RETENTION", "RetentionPolicy", "parse_retention"]
+__all__ = ["DEFAULT_RETENTION", "RetentionPolicy", "excess", "parse_retention"]
 
 DEFAULT_RETENTION: Final = "time:172800"
 """Two days, nwaku's default."""
@@ -83,3 +83,13 @@ def _size(value: str) -> int:
     if size < 1:
         raise ArchiveConfigError(f"retention policy size:{value}: more than 0 is needed")
     return size
+
+
+def excess(policy: RetentionPolicy, messages: int, size: int) -> int:
+    """How many of the oldest messages are too many by capacity and size; for a size, by their average."""
+    too_many = 0
+    if policy.messages is not None:
+        too_many = messages - policy.messages
+    if policy.bytes is not None and size > policy.bytes:
+        too_many = max(too_many, -(-(size - policy.bytes) * messages // size))
+    return max(0, too_many)

@@ -1,0 +1,229 @@
+"""The shared engine: PostgreSQL, any number of kernels on one database.
+
+Every write is one statement and so one transaction. Kernels of one network store the same messages at the
+same time; rows go in sorted by hash, so that two of them wait for each other in one order only. One kernel at
+a time removes old messages.
+
+Connections are kept in a small pool of this module: the archive's threads are as few as its connections, so
+nobody ever waits for one, and who cannot connect learns why in the same moment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import psycopg
+from psycopg import sql
+
+from kernel_proc.archive.api import HistoryPage, HistoryQuery
+from kernel_proc.archive.engine import DatabaseFailed, RowsRefused, Totals
+from kernel_proc.archive.plan import EVERYTHING
+from kernel_proc.archive.postgres_read import PUBSUB_TOPICS, read_page
+from kernel_proc.archive.postgres_schema import ROW_BYTES, SchemaError, migrate
+from kernel_proc.archive.rows import Row
+
+__all__ = ["PostgresEngine"]
+
+log = logging.getLogger(__name__)
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+CONNECT_SECONDS: Final = 5
+WRITE_SECONDS: Final = 15.0
+COUNT_SECONDS: Final = 300.0
+REMOVAL_LOCK: Final = 0x4C44_4152_0002
+
+_INSERT: Final = """
+INSERT INTO logos_message (timestamp, hash, topic_key, pubsub_topic, content_topic, data, size)
+SELECT * FROM unnest(
+    %b::bigint[], %b::bytea[], %b::bigint[], %b::bytea[], %b::bytea[], %b::bytea[], %b::integer[]
+)
+ON CONFLICT DO NOTHING
+"""
+
+_REMOVE: Final = f"""
+DELETE FROM logos_message WHERE hash IN (
+    SELECT hash FROM ({PUBSUB_TOPICS}) AS topic (name)
+    CROSS JOIN LATERAL (
+        SELECT timestamp, hash FROM logos_message
+        WHERE pubsub_topic = topic.name AND (timestamp, hash) < (%b, %b)
+        ORDER BY timestamp, hash LIMIT %b
+    ) AS oldest
+    ORDER BY timestamp, hash LIMIT %b
+)
+"""  # noqa: S608 (our own text)
+
+_TOTALS: Final = "SELECT count(*), coalesce(sum(size), 0)::bigint FROM logos_message"
+
+_SESSION: Final = (
+    # Plans depend on the values (how many of a topic there are), and a plan is cheap beside a wrong one.
+    "SET plan_cache_mode = force_custom_plan",
+    "SET jit = off",
+    "SET timezone = 'UTC'",
+    "SET client_min_messages = warning",
+)
+
+
+class PostgresEngine:
+    """`Engine` on a database. `url` may hold a password, `shown` may not; `readers`: connections beside the
+    writer's.
+    """
+
+    def __init__(
+        self, url: str, *, shown: str, readers: int = 7, may_migrate: bool = True, vacuum: bool = False
+    ) -> None:
+        self.readers = readers
+        self._url = url
+        self._shown = shown
+        self._may_migrate = may_migrate
+        self._vacuum = vacuum
+        self._idle: deque[tuple[Connection, float]] = deque()
+        """Connections with the time-out they are set to."""
+        self._migrated = False
+        self._closed = False
+        self._write_lock = threading.Lock()
+
+    # --- life ---
+
+    def open(self) -> None:
+        """Connect, bring the schema up to date; with a connection there, see whether it still answers."""
+        with self._connection(WRITE_SECONDS) as connection:
+            connection.execute("SELECT 1")
+
+    def close(self) -> None:
+        """Close what is idle; connections in use are closed when their work ends."""
+        self._closed = True
+        self._forget_idle()
+
+    def _forget_idle(self) -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                _close(self._idle.pop()[0])
+
+    def _connect(self) -> Connection:
+        connection = psycopg.connect(
+            self._url,
+            autocommit=True,
+            connect_timeout=CONNECT_SECONDS,
+            prepare_threshold=None,  # so that a pooler may stand between
+            application_name="logos-kernel archive",
+            # A server that vanished without a word is noticed; on a local socket these mean nothing.
+            keepalives_idle=5,
+            keepalives_interval=2,
+            keepalives_count=3,
+            tcp_user_timeout=10_000,
+        )
+        try:
+            for statement in _SESSION:
+                connection.execute(statement)
+            if not self._migrated:
+                with self._write_lock:
+                    self._prepare(connection)
+        except BaseException:
+            _close(connection)
+            raise
+        return connection
+
+    def _prepare(self, connection: Connection) -> None:
+        if self._migrated:
+            return
+        migrate(connection, allowed=self._may_migrate)
+        if self._vacuum:
+            connection.execute("VACUUM (ANALYZE) logos_message")
+            self._vacuum = False
+        self._migrated = True
+
+    @contextlib.contextmanager
+    def _connection(self, timeout: float) -> Iterator[Connection]:
+        """A connection whose statements end within `timeout` seconds."""
+        connection: Connection | None = None
+        try:
+            try:
+                connection, current = self._idle.pop()
+            except IndexError:
+                connection, current = self._connect(), 0.0
+            if current != timeout:
+                connection.execute(sql.SQL("SET statement_timeout = {}").format(int(timeout * 1000)))
+            yield connection
+        except psycopg.errors.QueryCanceled as error:
+            raise DatabaseFailed(f"the query took longer than {timeout:g} s") from error
+        except (psycopg.DataError, psycopg.IntegrityError) as error:
+            raise RowsRefused(_text(error)) from error
+        except (psycopg.Error, SchemaError) as error:
+            # Whatever it was, others may have it too: the schema is looked at again, connections made anew.
+            self._migrated = False
+            self._forget_idle()
+            if connection is not None:
+                _close(connection)
+            raise DatabaseFailed(f"{self._shown}: {_text(error)}") from error
+        finally:
+            if connection is not None and not connection.closed:
+                self._give_back(connection, timeout)
+
+    def _give_back(self, connection: Connection, timeout: float) -> None:
+        self._idle.append((connection, timeout))
+        if self._closed:
+            self._forget_idle()
+
+    # --- writing ---
+
+    def insert(self, rows: Sequence[Row]) -> int:
+        """Store rows by one statement; those whose hash is there are left out."""
+        rows = sorted(rows, key=lambda row: row.message_hash)
+        columns = (
+            [row.timestamp for row in rows],
+            [row.message_hash for row in rows],
+            [row.topic_key for row in rows],
+            # bytea, because text cannot hold the character 0, and topics can.
+            [row.pubsub_topic.encode() for row in rows],
+            [row.content_topic.encode() for row in rows],
+            [row.data for row in rows],
+            [len(row.data) + len(row.content_topic) + ROW_BYTES for row in rows],
+        )
+        with self._connection(WRITE_SECONDS) as connection:
+            return connection.execute(_INSERT, columns).rowcount
+
+    def remove(self, limit: int, before: int | None = None) -> int:
+        """Remove the oldest messages; nothing while another kernel does."""
+        high = EVERYTHING.high if before is None else (before, b"")
+        with self._connection(WRITE_SECONDS) as connection, connection.transaction():
+            row = connection.execute("SELECT pg_try_advisory_xact_lock(%s)", (REMOVAL_LOCK,)).fetchone()
+            if row is None or not row[0]:
+                return 0
+            return connection.execute(_REMOVE, (*high, limit, limit)).rowcount
+
+    # --- reading ---
+
+    def read(self, query: HistoryQuery, timeout: float) -> HistoryPage:
+        """One page. Idle connections may be dead (the server was restarted): then once more, on a new one."""
+        for attempt in (1, 2):
+            try:
+                with self._connection(timeout) as connection:
+                    return read_page(connection, query)
+            except DatabaseFailed as error:
+                if attempt == 2 or not isinstance(error.__cause__, psycopg.OperationalError):
+                    raise
+        raise AssertionError("unreachable")
+
+    def totals(self) -> Totals:
+        """Count, from an index."""
+        with self._connection(COUNT_SECONDS) as connection:
+            row = connection.execute(_TOTALS).fetchone()
+        assert row is not None
+        return Totals(row[0], row[1])
+
+
+def _text(error: Exception) -> str:
+    """The first line of what PostgreSQL says; further ones quote statements and values."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _close(connection: Connection) -> None:
+    with contextlib.suppress(psycopg.Error):
+        connection.close()

@@ -1,0 +1,75 @@
+"""The tables in PostgreSQL and their versions. Names start with `logos_`, so that nothing else in the same
+database is touched.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import psycopg
+
+__all__ = ["ROW_BYTES", "SCHEMA_VERSION", "SchemaError", "migrate"]
+
+MIGRATION_LOCK: Final = 0x4C44_4152_0001
+
+ROW_BYTES: Final = 320
+"""What a row takes beside its data and content topic, with its part of the indexes (measured, rounded up)."""
+
+MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
+    (
+        """
+        CREATE TABLE logos_message (
+            timestamp bigint NOT NULL,
+            hash bytea NOT NULL,
+            topic_key bigint NOT NULL,
+            pubsub_topic bytea NOT NULL,
+            content_topic bytea NOT NULL,
+            data bytea NOT NULL,
+            size integer NOT NULL
+        )
+        """,
+        # Payloads are encrypted: compressing them is time for nothing.
+        "ALTER TABLE logos_message ALTER COLUMN data SET STORAGE EXTERNAL",
+        # Of a large table a fifth, the server's default, is too many dead rows to wait for.
+        """
+        ALTER TABLE logos_message SET (
+            autovacuum_vacuum_scale_factor = 0.05,
+            autovacuum_vacuum_insert_scale_factor = 0.05,
+            autovacuum_analyze_scale_factor = 0.05
+        )
+        """,
+        "CREATE UNIQUE INDEX logos_message_by_hash ON logos_message (hash) INCLUDE (timestamp, size)",
+        "CREATE INDEX logos_message_by_pubsub_topic ON logos_message (pubsub_topic, timestamp, hash)",
+        "CREATE INDEX logos_message_by_topics ON logos_message (topic_key, timestamp, hash)",
+    ),
+)
+"""Entry n leads from version n to n + 1. Entries are only ever added."""
+
+SCHEMA_VERSION: Final = len(MIGRATIONS)
+
+
+class SchemaError(Exception):
+    """The tables are not ours to use: a later version's, or an older one's that may not be migrated."""
+
+
+def migrate(connection: psycopg.Connection[tuple[Any, ...]], *, allowed: bool) -> None:
+    """Bring the tables up to date, all of it or nothing, one kernel at a time.
+
+    Raises `SchemaError`, `psycopg.Error`.
+    """
+    with connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))
+        connection.execute("CREATE TABLE IF NOT EXISTS logos_schema (version integer NOT NULL)")
+        row = connection.execute("SELECT version FROM logos_schema").fetchone()
+        version = 0 if row is None else row[0]
+        if version > SCHEMA_VERSION:
+            raise SchemaError(f"the tables have version {version}, this program knows {SCHEMA_VERSION}")
+        if version == SCHEMA_VERSION:
+            return
+        if version and not allowed:
+            raise SchemaError(f"the tables have version {version}, {SCHEMA_VERSION} is needed: migrate them")
+        for statements in MIGRATIONS[version:]:
+            for statement in statements:
+                connection.execute(statement.encode())
+        connection.execute("DELETE FROM logos_schema")
+        connection.execute("INSERT INTO logos_schema VALUES (%s)", (SCHEMA_VERSION,))

@@ -1,0 +1,66 @@
+"""How a message lies in the database, whichever it is.
+
+A row is found by its hash, by its pubsub topic in time order, or by its two topics in time order. For the
+last, an index holds `topic_key`, eight bytes of a hash of both topics: content topics come from the network
+and may be of any length, and an index must not grow with them. Who looks a key up compares the topics
+themselves too, so that two topics with one key are still two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from hashlib import sha256
+from typing import Final, NamedTuple
+
+from ipc_schema.message import MessageEncodeError, WakuMessage, encode_message
+
+__all__ = ["MAX_PUBSUB_TOPIC", "ROW_OVERHEAD", "Offer", "Row", "make_rows", "topic_key"]
+
+MAX_PUBSUB_TOPIC: Final = 512
+"""Bytes. Pubsub topics are those that the node itself joined; PostgreSQL cannot index much longer ones."""
+
+ROW_OVERHEAD: Final = 512
+"""Bytes that a waiting message costs beside its own."""
+
+
+class Offer(NamedTuple):
+    """A message that waits to be stored."""
+
+    pubsub_topic: str
+    message: WakuMessage
+    message_hash: bytes
+    cost: int
+    """What it counts in the queue, in bytes."""
+
+
+class Row(NamedTuple):
+    """A message as it is stored. `data` is the encoded WakuMessage, complete."""
+
+    timestamp: int
+    message_hash: bytes
+    topic_key: int
+    pubsub_topic: str
+    content_topic: str
+    data: bytes
+
+
+def topic_key(pubsub_topic: str, content_topic: str) -> int:
+    """A signed 64-bit number that stands for the pair in an index."""
+    digest = sha256(pubsub_topic.encode() + b"\0" + content_topic.encode()).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)
+
+
+def make_rows(offers: Iterable[Offer]) -> tuple[list[Row], int]:
+    """Encode messages; returns the rows and how many could not be encoded."""
+    rows: list[Row] = []
+    refused = 0
+    for pubsub_topic, message, message_hash, _ in offers:
+        content_topic = message.content_topic
+        try:
+            data = encode_message(message)
+            key = topic_key(pubsub_topic, content_topic)
+        except (MessageEncodeError, UnicodeEncodeError):
+            refused += 1
+        else:
+            rows.append(Row(message.timestamp, message_hash, key, pubsub_topic, content_topic, data))
+    return rows, refused

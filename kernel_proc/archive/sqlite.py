@@ -1,0 +1,239 @@
+"""The embedded engine: one SQLite file, one writing connection, a few reading ones.
+
+Rows go in by statements of up to 128 rows each: a worker thread gives the interpreter lock back while SQLite
+works, so a statement per row would be a fight for the lock with the node's own thread per row.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sqlite3
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from kernel_proc.archive.api import CursorNotFound, HistoryPage, HistoryQuery
+from kernel_proc.archive.engine import DatabaseFailed, RowsRefused, Totals
+from kernel_proc.archive.plan import EVERYTHING, Span
+from kernel_proc.archive.rows import Row
+from kernel_proc.archive.sqlite_file import (
+    connect,
+    is_interrupt,
+    is_refusal,
+    is_shortage,
+    migrate,
+    prepare_file,
+)
+from kernel_proc.archive.sqlite_read import marks, oldest_rows, padded, read_page
+
+__all__ = ["SqliteEngine"]
+
+log = logging.getLogger(__name__)
+
+WRITER_CACHE: Final = 32 << 20
+READER_CACHE: Final = 8 << 20
+PROGRESS_STEPS: Final = 100_000
+"""Steps of SQLite's machine, some milliseconds, between two looks at the clock."""
+COUNT_SECONDS: Final = 300.0
+CLOSE_SECONDS: Final = 1.0
+
+INSERT_SIZES: Final = (128, 16, 1)
+_COLUMNS: Final = "timestamp, hash, topic_key, pubsub_topic, content_topic, data"
+_INSERT: Final = {
+    size: f"INSERT OR IGNORE INTO message ({_COLUMNS}) VALUES " + ", ".join(["(?, ?, ?, ?, ?, ?)"] * size)  # noqa: S608
+    for size in INSERT_SIZES
+}
+
+
+class SqliteEngine:
+    """`Engine` on a file. `readers`: connections that read at once."""
+
+    def __init__(
+        self, path: Path, *, readers: int = 4, may_migrate: bool = True, vacuum: bool = False
+    ) -> None:
+        self.readers = readers
+        self._path = path
+        self._may_migrate = may_migrate
+        self._vacuum = vacuum
+        self._writer: sqlite3.Connection | None = None
+        self._file = (0, 0)
+        self._idle: deque[tuple[int, sqlite3.Connection]] = deque()
+        self._generation = 0
+        self._lock = threading.RLock()
+
+    # --- life ---
+
+    def open(self) -> None:
+        """Open or make the file, unless it is open. Raises `DatabaseFailed`."""
+        with self._lock:
+            self._open()
+
+    def _open(self) -> None:
+        if self._writer is not None:
+            if self._identity() == self._file:
+                return
+            # Writing on would fill a file that has no name any more.
+            self._reset()
+            raise DatabaseFailed(f"{self._path} was removed or replaced while it was open")
+        try:
+            prepare_file(self._path)
+            connection = connect(self._path, read_only=False, cache_bytes=WRITER_CACHE)
+        except (OSError, sqlite3.Error) as error:
+            raise DatabaseFailed(f"cannot open {self._path}: {_text(error)}") from error
+        try:
+            migrate(connection, self._path, allowed=self._may_migrate)
+            if self._vacuum:
+                connection.execute("VACUUM")
+                self._vacuum = False
+        except BaseException as error:
+            connection.close()
+            if isinstance(error, sqlite3.Error):
+                raise DatabaseFailed(f"cannot open {self._path}: {_text(error)}") from error
+            raise
+        self._file = self._identity()
+        self._writer = connection
+
+    def close(self) -> None:
+        """Close all connections that are not in use; reading ones that are follow when their read ends."""
+        if not self._lock.acquire(timeout=CLOSE_SECONDS):
+            log.warning("the archive is still being written: its file is left open")
+            return
+        try:
+            self._reset()
+        finally:
+            self._lock.release()
+
+    def _reset(self) -> None:
+        self._generation += 1
+        with contextlib.suppress(IndexError):  # readers take from it at the same time
+            while True:
+                _close(self._idle.pop()[1])
+        if self._writer is not None:
+            _close(self._writer)
+            self._writer = None
+
+    def _identity(self) -> tuple[int, int]:
+        try:
+            found = self._path.stat()
+        except OSError:
+            return 0, 0
+        return found.st_dev, found.st_ino
+
+    # --- writing ---
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, self._locked_transaction() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def _locked_transaction(self) -> Iterator[sqlite3.Connection]:
+        self._open()
+        connection = self._writer
+        assert connection is not None
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            yield connection
+            connection.execute("COMMIT")
+        except BaseException as error:
+            # After some errors (full disk) SQLite has rolled back by itself.
+            if connection.in_transaction:
+                with contextlib.suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
+            if isinstance(error, Exception) and is_refusal(error):
+                raise RowsRefused(_text(error)) from error
+            if isinstance(error, sqlite3.Error):
+                if not is_shortage(error):
+                    self._reset()  # by the next attempt it may be a mended file, or another one
+                raise DatabaseFailed(f"{self._path}: {_text(error)}") from error
+            raise
+
+    def insert(self, rows: Sequence[Row]) -> int:
+        """Store rows in one transaction; those whose hash is there are left out."""
+        new = 0
+        with self._transaction() as connection:
+            at = 0
+            for size in INSERT_SIZES:
+                while len(rows) - at >= size:
+                    new += connection.execute(
+                        _INSERT[size], [value for row in rows[at : at + size] for value in row]
+                    ).rowcount
+                    at += size
+        return new
+
+    def remove(self, limit: int, before: int | None = None) -> int:
+        """Remove the oldest messages."""
+        covered = EVERYTHING if before is None else Span(EVERYTHING.low, (before, b""))
+        with self._transaction() as connection:
+            oldest = oldest_rows(connection, limit, covered)
+            for part in padded(oldest):
+                connection.execute(f"DELETE FROM message WHERE id IN ({marks(len(part))})", part)  # noqa: S608
+        return len(oldest)
+
+    # --- reading ---
+
+    def read(self, query: HistoryQuery, timeout: float) -> HistoryPage:
+        """One page, in one consistent view."""
+        with self._reader(timeout) as connection:
+            return read_page(connection, query)
+
+    def totals(self) -> Totals:
+        """Count rows and pages in use."""
+        with self._reader(COUNT_SECONDS) as connection:
+            (messages,) = connection.execute("SELECT count(*) FROM message").fetchone()
+            (pages,) = connection.execute("PRAGMA page_count").fetchone()
+            (free,) = connection.execute("PRAGMA freelist_count").fetchone()
+            (size,) = connection.execute("PRAGMA page_size").fetchone()
+        return Totals(messages, (pages - free) * size)
+
+    @contextlib.contextmanager
+    def _reader(self, timeout: float) -> Iterator[sqlite3.Connection]:
+        try:
+            generation, connection = self._idle.pop()
+        except IndexError:
+            generation = self._generation
+            connection = self._connect_reader()
+        deadline = time.monotonic() + timeout
+        keep = False
+        try:
+            connection.set_progress_handler(lambda: time.monotonic() > deadline, PROGRESS_STEPS)
+            connection.execute("BEGIN")
+            try:
+                yield connection
+            finally:
+                if connection.in_transaction:
+                    connection.execute("COMMIT")
+            keep = True
+        except CursorNotFound:
+            keep = True
+            raise
+        except sqlite3.Error as error:
+            if is_interrupt(error):
+                raise DatabaseFailed(f"the query took longer than {timeout:g} s") from error
+            raise DatabaseFailed(f"{self._path}: {_text(error)}") from error
+        finally:
+            if keep and generation == self._generation:
+                self._idle.append((generation, connection))
+            else:
+                _close(connection)
+
+    def _connect_reader(self) -> sqlite3.Connection:
+        try:
+            return connect(self._path, read_only=True, cache_bytes=READER_CACHE)
+        except sqlite3.Error as error:
+            raise DatabaseFailed(f"cannot open {self._path}: {_text(error)}") from error
+
+
+def _text(error: Exception) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+
+
+def _close(connection: sqlite3.Connection) -> None:
+    try:
+        connection.close()
+    except sqlite3.Error as error:
+        log.warning("closing a connection of the archive: %s", error)

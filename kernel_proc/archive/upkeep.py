@@ -1,0 +1,107 @@
+"""Keeps the archive within its retention policy, in pieces so small that nothing waits for them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+import trio
+
+from kernel_proc.archive.engine import DatabaseFailed, Engine
+from kernel_proc.archive.retention import excess
+from kernel_proc.archive.settings import ArchiveSettings
+from kernel_proc.archive.threads import in_thread
+from kernel_proc.logs import fields
+
+__all__ = ["Upkeep"]
+
+log = logging.getLogger(__name__)
+
+CHUNK: Final = 500
+"""Messages that one transaction removes."""
+AFTER_FAILURE: Final = 60.0
+SECOND: Final = 1_000_000_000
+
+
+class Upkeep:
+    """Looks at the bounds at the start, then every `retention_interval`, and when a fiftieth of a bound has
+    come in since the last look.
+    """
+
+    def __init__(
+        self, engine: Engine, settings: ArchiveSettings, clock: Callable[[], int], counters: dict[str, int]
+    ) -> None:
+        self._engine = engine
+        self._policy = settings.retention
+        self._interval = settings.retention_interval
+        self._clock = clock
+        self._counters = counters
+        self._limiter = trio.CapacityLimiter(1)
+        self._look = trio.Event()
+        self._new_messages = self._new_bytes = 0
+        self.messages: int | None = None
+        """How many there are, as far as this node knows; None before the first count."""
+
+    def grown(self, messages: int, size: int) -> None:
+        """So much was stored."""
+        self._new_messages += messages
+        self._new_bytes += size
+        if self.messages is not None:
+            self.messages += messages
+        policy = self._policy
+        if (policy.messages is not None and self._new_messages * 50 > policy.messages) or (
+            policy.bytes is not None and self._new_bytes * 50 > policy.bytes
+        ):
+            self._look.set()
+
+    async def run(self, opened: trio.Event) -> None:
+        """Work from the moment the database is open until cancelled."""
+        await opened.wait()
+        while True:
+            self._look = trio.Event()
+            self._new_messages = self._new_bytes = 0
+            try:
+                await self._enforce()
+            except DatabaseFailed as error:
+                # The writer says it in the state; a failure of this alone is worth a line.
+                self._counters["retention_failures"] += 1
+                log.warning("retention", extra=fields(reason=error))
+                await trio.sleep(min(AFTER_FAILURE, self._interval))
+                continue
+            with trio.move_on_after(self._interval):
+                await self._look.wait()
+
+    async def _enforce(self) -> None:
+        policy = self._policy
+        removed = 0
+        if policy.seconds is not None:
+            removed += await self._remove(None, self._clock() - policy.seconds * SECOND)
+        if self.messages is None or policy.messages is not None or policy.bytes is not None:
+            totals = await in_thread(self._engine.totals, self._limiter)
+            self.messages = totals.messages
+            too_many = excess(policy, totals.messages, totals.bytes)
+            if too_many:
+                removed += await self._remove(too_many, None)
+        if removed:
+            log.info("retention", extra=fields(removed=removed, policy=policy))
+
+    async def _remove(self, count: int | None, before: int | None) -> int:
+        """Remove the oldest, `count` or all before a time, and rest as long as each piece took: messages that
+        come in meanwhile have at least half of the writer's time.
+        """
+        removed = 0
+        while count is None or removed < count:
+            limit = CHUNK if count is None else min(CHUNK, count - removed)
+            started = time.perf_counter()
+            gone = await in_thread(partial(self._engine.remove, limit, before), self._limiter)
+            removed += gone
+            self._counters["removed"] += gone
+            if self.messages is not None:
+                self.messages -= gone
+            if gone < limit:
+                break
+            await trio.sleep(time.perf_counter() - started)
+        return removed

@@ -1,0 +1,154 @@
+"""For tests of the archive: messages, a naive model to compare with, an archive that runs for a while."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
+from random import Random
+
+import trio
+
+from ipc_schema.message import WakuMessage, encode_message, message_hash
+from kernel_proc.archive import make_archive
+from kernel_proc.archive.api import (
+    Archive,
+    ArchiveState,
+    CursorNotFound,
+    HistoryPage,
+    HistoryQuery,
+    StoredMessage,
+)
+from kernel_proc.archive.settings import ArchiveSettings
+
+SHARD = "/waku/2/rs/1/0"
+NOW = 1_700_000_000_000_000_000
+
+
+def make_message(
+    timestamp: int, content: str = "/app/1/chat/proto", payload: bytes = b"payload", **more: object
+) -> WakuMessage:
+    """A message; `more` are its other fields."""
+    return WakuMessage(payload, content, timestamp=timestamp, **more)  # type: ignore[arg-type]
+
+
+def random_message(random: Random, timestamp: int, topics: int = 3, size: int = 20) -> WakuMessage:
+    """A message with something in every field."""
+    return WakuMessage(
+        payload=random.randbytes(random.randrange(size)),
+        content_topic=f"/app/1/chat-{random.randrange(topics)}/proto",
+        version=random.randrange(3),
+        timestamp=timestamp,
+        meta=random.randbytes(random.randrange(5)),
+        proof=random.randbytes(random.randrange(3)),
+    )
+
+
+class Model:
+    """The archive as a list."""
+
+    def __init__(self) -> None:
+        self.rows: dict[bytes, tuple[str, WakuMessage]] = {}
+
+    def add(self, pubsub_topic: str, message: WakuMessage) -> bytes:
+        digest = message_hash(pubsub_topic, message)
+        self.rows.setdefault(digest, (pubsub_topic, message))
+        return digest
+
+    def query(self, query: HistoryQuery) -> HistoryPage:
+        if query.cursor is not None and query.cursor not in self.rows:
+            raise CursorNotFound("cursor not found")
+        cursor = None if query.cursor is None else (self.rows[query.cursor][1].timestamp, query.cursor)
+        found = []
+        for digest, (pubsub, message) in self.rows.items():
+            key = (message.timestamp, digest)
+            if (
+                (query.pubsub_topic is None or pubsub == query.pubsub_topic)
+                and (not query.content_topics or message.content_topic in query.content_topics)
+                and (query.start is None or message.timestamp >= query.start)
+                and (query.end is None or message.timestamp <= query.end)
+                and (not query.hashes or digest in query.hashes)
+                and (cursor is None or (key > cursor if query.forward else key < cursor))
+            ):
+                found.append(key)
+        found.sort(reverse=not query.forward)
+        page = found[: query.limit]
+        next_cursor = page[-1][1] if len(found) > len(page) else None
+        if not query.forward:
+            page.reverse()
+        return HistoryPage(tuple(self.stored(key[1], query.include_data) for key in page), next_cursor)
+
+    def stored(self, digest: bytes, include_data: bool) -> StoredMessage:
+        if not include_data:
+            return StoredMessage(digest)
+        pubsub, message = self.rows[digest]
+        return StoredMessage(digest, pubsub, encode_message(message))
+
+
+def offer(archive: Archive, pubsub_topic: str, message: WakuMessage) -> bool:
+    """Offer a message at the moment of its timestamp."""
+    return archive.offer(pubsub_topic, message, message_hash(pubsub_topic, message), message.timestamp)
+
+
+def offer_all(archive: Archive, model: Model, messages: Iterable[tuple[str, WakuMessage]]) -> None:
+    """Offer messages and put them into the model."""
+    for pubsub_topic, message in messages:
+        model.add(pubsub_topic, message)
+        assert offer(archive, pubsub_topic, message)
+
+
+async def all_pages(archive: Archive, query: HistoryQuery) -> list[StoredMessage]:
+    """Follow the cursors to the end; messages in ascending order."""
+    pages: list[StoredMessage] = []
+    while True:
+        page = await archive.query(query)
+        assert len(page.messages) <= query.limit
+        pages = [*pages, *page.messages] if query.forward else [*page.messages, *pages]
+        if page.cursor is None:
+            return pages
+        query = HistoryQuery(
+            **{name: getattr(query, name) for name in HistoryQuery.__slots__ if name != "cursor"},
+            cursor=page.cursor,
+        )
+
+
+class StateLog:
+    """Follows an archive's state, to wait for one."""
+
+    def __init__(self) -> None:
+        self.archive: Archive | None = None
+        self.seen: list[tuple[ArchiveState, str]] = []
+        self._changed = trio.Event()
+
+    def __call__(self) -> None:
+        assert self.archive is not None
+        self.seen.append((self.archive.state, self.archive.reason))
+        self._changed.set()
+        self._changed = trio.Event()
+
+    async def reach(self, state: ArchiveState) -> str:
+        """Wait until the archive is in this state; returns the reason it names."""
+        assert self.archive is not None
+        while self.archive.state is not state:
+            await self._changed.wait()
+        return self.archive.reason
+
+
+@contextlib.asynccontextmanager
+async def running(
+    settings: ArchiveSettings,
+    *,
+    clock: Callable[[], int] = time.time_ns,
+    log: StateLog | None = None,
+    wait: bool = True,
+) -> AsyncIterator[Archive]:
+    """An archive that runs; with `wait`, from the moment it is READY."""
+    log = log or StateLog()
+    archive = make_archive(settings, clock=clock, changed=log)
+    log.archive = archive
+    async with trio.open_nursery() as nursery:
+        await nursery.start(archive.run)
+        if wait:
+            await log.reach(ArchiveState.READY)
+        yield archive
+        nursery.cancel_scope.cancel()

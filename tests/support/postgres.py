@@ -1,0 +1,183 @@
+"""A PostgreSQL server of the tests' own: Debian's binaries, a fresh directory, never root, loopback only."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import pwd
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+__all__ = ["PostgresServer", "postgres_binaries", "require_postgres"]
+
+USER = "archive"
+PASSWORD = "p@ss/word:%"
+"""Of characters that a URL must escape."""
+
+
+def postgres_binaries() -> Path | None:
+    """The directory of the newest `postgres` and `initdb`; None without them."""
+    places = Path("/usr/lib/postgresql").glob("*/bin")
+    found = sorted(places, key=lambda place: [int(n) for n in re.findall(r"\d+", place.parent.name)])
+    on_path = shutil.which("initdb")
+    if on_path:
+        found.append(Path(on_path).resolve().parent)
+    good = [place for place in found if (place / "postgres").exists() and (place / "initdb").exists()]
+    return good[-1] if good else None
+
+
+def require_postgres() -> Path:
+    """The binaries; skips the test where there are none."""
+    place = postgres_binaries()
+    if place is None:
+        pytest.skip("PostgreSQL's binaries are not installed (Debian: apt-get install postgresql)")
+    return place
+
+
+def _account() -> dict[str, Any]:
+    """For `Popen`: the server refuses to run as root."""
+    if os.geteuid() != 0:
+        return {}
+    for name in ("postgres", "nobody"):
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+    raise RuntimeError("neither a user postgres nor a user nobody")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class PostgresServer:
+    """One server; `with` starts and removes it. `options` are settings for its command line."""
+
+    def __init__(self, binaries: Path, **options: str) -> None:
+        self._binaries = binaries
+        self._options = {"fsync": "off", "max_connections": "60", "shared_buffers": "64MB", **options}
+        self._account = _account()
+        self._names = itertools.count(1)
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = _free_port()
+
+    def __enter__(self) -> PostgresServer:
+        # Short, because the path of the socket in it may have 107 bytes.
+        self.directory = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
+        try:
+            if self._account:
+                os.chown(self.directory, self._account["user"], self._account["group"])
+            self._initialise()
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+            self.stop(signal.SIGINT)
+        shutil.rmtree(self.directory)
+
+    def _initialise(self) -> None:
+        secret = self.directory / "password"
+        secret.write_text(PASSWORD)
+        secret.chmod(0o644)
+        subprocess.run(
+            [
+                *(
+                    str(self._binaries / "initdb"),
+                    "-D",
+                    str(self.directory / "data"),
+                    "-U",
+                    USER,
+                    "-E",
+                    "UTF8",
+                ),
+                *("--locale=C", "--no-sync", "--auth-local=trust", "--auth-host=scram-sha-256"),
+                f"--pwfile={secret}",
+            ],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            cwd=self.directory,
+            timeout=60,
+            **self._account,
+        )
+
+    def start(self) -> None:
+        """Start the server and wait until it answers."""
+        import psycopg
+
+        settings = [f"-c{name}={value}" for name, value in self._options.items()]
+        with (self.directory / "log").open("ab") as log:
+            self._process = process = subprocess.Popen(
+                [
+                    *(
+                        str(self._binaries / "postgres"),
+                        "-D",
+                        str(self.directory / "data"),
+                        "-h",
+                        "127.0.0.1",
+                    ),
+                    *("-k", str(self.directory), "-p", str(self.port), *settings),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.directory,
+                **self._account,
+            )
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                psycopg.connect(self.url("postgres"), connect_timeout=5).close()
+            except psycopg.OperationalError:
+                if process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError((self.directory / "log").read_text()[-2000:]) from None
+                time.sleep(0.05)
+            else:
+                return
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """End it: SIGINT disconnects everybody; SIGQUIT is a crash."""
+        assert self._process is not None
+        self._process.send_signal(how)
+        try:
+            self._process.wait(30)
+        finally:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def url(self, database: str, *, password: bool = True) -> str:
+        """The URL of a database over TCP."""
+        secret = f":{quote(PASSWORD, safe='')}" if password else ""
+        return f"postgres://{USER}{secret}@127.0.0.1:{self.port}/{database}"
+
+    def execute(self, statement: str, database: str = "postgres") -> list[tuple[Any, ...]]:
+        """Run one statement, as the owner."""
+        import psycopg
+
+        with psycopg.connect(self.url(database), autocommit=True) as connection:
+            cursor = connection.execute(statement.encode())
+            return cursor.fetchall() if cursor.description else []
+
+    def new_database(self) -> str:
+        """Make an empty database; returns its name."""
+        name = f"archive_{next(self._names)}"
+        self.execute(f"CREATE DATABASE {name}")
+        return name
