@@ -39,6 +39,7 @@ from ipc_schema.kernel.methods import (
     StreamReplayRequest,
 )
 from ipc_schema.kernel.records import NodeHealth
+from ipc_schema.streams import StreamState
 from logos_client._connection import RequestConnection
 from logos_client._sockets import DrainSocket, open_subscriber
 from mapi_proc.kernel_link.tracker import Live, Missed, Position, StreamTracker
@@ -200,7 +201,7 @@ class KernelLink:
         try:
             async with asyncio.timeout(timeout), self._leased:
                 await self._leased.wait_for(
-                    lambda: all(t is None or t.live_now for t in map(self._trackers.get, wanted))
+                    lambda: all(t is None or t.recorded for t in map(self._trackers.get, wanted))
                 )
         except TimeoutError:
             return False
@@ -372,6 +373,7 @@ class KernelLink:
         request = LeaseAcquireRequest(shards=tuple(sorted(trackers)))
         reply = await self._connection.request("lease.acquire", request.to_body())
         leases = LeaseAcquireReply.from_body(reply.body).leases
+        behind: list[tuple[StreamState, StreamTracker]] = []
         for state in leases:
             followed = trackers.get(state.shard)
             if followed is None or self._trackers.get(state.shard) is not followed:
@@ -381,9 +383,11 @@ class KernelLink:
             )
             self._tell(state.shard, followed)
             if followed.behind:
-                await self._replay(state.shard, state.stream, followed)
+                behind.append((state, followed))
         async with self._leased:
             self._leased.notify_all()
+        for state, followed in behind:
+            await self._replay(state.shard, state.stream, followed)
 
     def _tell(self, shard: int, tracker: StreamTracker) -> None:
         missed, tracker.missed = tracker.missed, []

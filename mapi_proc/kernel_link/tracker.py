@@ -76,6 +76,8 @@ class StreamTracker:
         self.covered = False
         self.live_now = False
         """Live frames are taken; False while a lease or replay is outstanding."""
+        self.recorded = False
+        """The kernel of now records the stream for us: what is published from here on is on it."""
         self.missed: list[Missed] = []
         """To be told and emptied by the shell."""
 
@@ -93,6 +95,7 @@ class StreamTracker:
     def lost_kernel(self) -> None:
         """The kernel does not answer: nothing live counts until the next lease."""
         self.live_now = False
+        self.recorded = False
         self.covered = False
 
     def suspect(self) -> None:
@@ -109,6 +112,7 @@ class StreamTracker:
         now_ns: int,
     ) -> None:
         """An answer to lease.acquire, first or renewed."""
+        self.recorded = True
         reason = _NO_MESH
         in_order = self.live_now and epoch == self.epoch and instance == self.instance
         if epoch != self.epoch or instance != self.instance:

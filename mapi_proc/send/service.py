@@ -47,6 +47,7 @@ REQUEST_MEMORY_NS: Final = 24 * 3600 * 1_000_000_000
 _RECENT: Final = 4096
 """Request ids in memory; older ones are looked up on disk."""
 _PUBLISH_TIMEOUT: Final = 10.0
+_LEASE_WAIT: Final = 5.0
 _NEVER_SENT: Final = frozenset(
     {ErrorCode.BUSY, ErrorCode.NOT_READY, ErrorCode.RESYNCING, ErrorCode.RATE_LIMITED, ErrorCode.NO_PEERS}
 )
@@ -272,6 +273,9 @@ class SendService:
 
     async def publish(self, task: SendTask, force: bool) -> Outcome:
         """One attempt through the kernel's relay."""
+        # Before the kernel records the shard for us, our own apps would not hear of the message.
+        if not await self._link.wait_leased((task.shard,), _LEASE_WAIT):
+            return NoPeers()
         self.counters.attempts += 1
         request = RelayPublishRequest(
             content_topic=task.content_topic,
