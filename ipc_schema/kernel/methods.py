@@ -13,7 +13,9 @@ from typing import Annotated, Final
 from ipc_schema.body import AnyNumber, Bin8, Bin32, Body, Empty, Method, Ns, Range, Size, Uint
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.hello import HELLO, HelloReply, HelloRequest, Limits
+from ipc_schema.kernel.lightpush import LIGHTPUSH_PUBLISH, LightpushPublishReply, LightpushPublishRequest
 from ipc_schema.kernel.records import NodeHealth, PeerRecord
+from ipc_schema.kernel.store import STORE_QUERY, StoreQueryReply, StoreQueryRequest
 from ipc_schema.message import MAX_META_SIZE
 from ipc_schema.streams import MAX_REPLAY_EVENTS, ReplayBatch, StreamState
 
@@ -23,6 +25,7 @@ __all__ = [
     "LEASE_RELEASE",
     "LEASE_RENEW_MS",
     "LEASE_TTL_MS",
+    "LIGHTPUSH_PUBLISH",
     "MAX_LEASED_SHARDS",
     "METHODS",
     "NODE_CONFIG",
@@ -35,6 +38,7 @@ __all__ = [
     "RELAY_MESH",
     "RELAY_PEERS",
     "RELAY_PUBLISH",
+    "STORE_QUERY",
     "STREAM_REPLAY",
     "ConnectResult",
     "KernelHello",
@@ -43,6 +47,8 @@ __all__ = [
     "LeaseAcquireRequest",
     "LeaseReleaseReply",
     "LeaseReleaseRequest",
+    "LightpushPublishReply",
+    "LightpushPublishRequest",
     "NodeConfigReply",
     "NodeInfoReply",
     "NodeInfoRequest",
@@ -57,6 +63,8 @@ __all__ = [
     "RelayPeersRequest",
     "RelayPublishReply",
     "RelayPublishRequest",
+    "StoreQueryReply",
+    "StoreQueryRequest",
     "StreamReplayReply",
     "StreamReplayRequest",
     "replay_blobs",
@@ -316,6 +324,8 @@ METHODS: Final[dict[str, Method]] = {
     RELAY_PUBLISH: Method(RelayPublishRequest, RelayPublishReply),
     RELAY_PEERS: Method(RelayPeersRequest, RelayPeersReply),
     RELAY_MESH: Method(RelayPeersRequest, RelayPeersReply),
+    LIGHTPUSH_PUBLISH: Method(LightpushPublishRequest, LightpushPublishReply),
+    STORE_QUERY: Method(StoreQueryRequest, StoreQueryReply),
     PEERS_CONNECT: Method(PeersConnectRequest, PeersConnectReply),
     PEERS_DISCONNECT: Method(PeersDisconnectRequest, PeersDisconnectReply),
     PEERS_LIST: Method(Empty, PeersListReply),

@@ -21,6 +21,7 @@ from ipc_schema.frames import MAGIC, NO_CORRELATION, NO_REPLY, encode_error, enc
 from ipc_schema.hello import HelloRequest, NetworkInfo
 from ipc_schema.kernel import events as kernel_events
 from ipc_schema.kernel import methods as kernel
+from ipc_schema.kernel import store as kernel_store
 from ipc_schema.kernel.records import EventLoopHealth, NodeHealth, PeerRecord, ProtocolHealth, ShardHealth
 from ipc_schema.mapi import events as app_events
 from ipc_schema.mapi import methods as mapi
@@ -117,6 +118,22 @@ def good_requests() -> None:
     request("kernel", "relay.mesh", kernel.RelayPeersRequest(pubsub_topic=PUBSUB))
     request("kernel", "relay.peers", kernel.RelayPeersRequest())
     address = f"/ip4/127.0.0.1/tcp/60000/p2p/{PEER}"
+    push = kernel.LightpushPublishRequest(content_topic=TOPIC, timestamp=NOW, peer=address)
+    request("kernel", "lightpush.publish", push, [b"hello"])
+    window = kernel.StoreQueryRequest(
+        pubsub_topic=PUBSUB,
+        content_topics=(TOPIC,),
+        time_start=NOW - 10**9,
+        time_end=NOW,
+        cursor=HASH,
+        forward=False,
+        limit=100,
+        include_data=True,
+        max_messages=2000,
+        peer=PEER,
+    )
+    request("kernel", "store.query", window, name="a window, backward, followed")
+    request("kernel", "store.query", {"hashes": [HASH, bytes(32)]}, name="presence")
     request("kernel", "peers.connect", kernel.PeersConnectRequest(addresses=(address,)))
     request("kernel", "peers.disconnect", kernel.PeersDisconnectRequest(peer_id=PEER))
     for method in ("peers.list", "node.health", "node.config", "node.metrics"):
@@ -282,6 +299,12 @@ def good_replies() -> None:
     reply("kernel", "stream.replay", kernel.StreamReplayReply(events=1, last=42, complete=True), replayed)
     published = kernel.RelayPublishReply(message_hash=HASH, timestamp=NOW, pubsub_topic=PUBSUB, peers=4)
     reply("kernel", "relay.publish", published)
+    pushed = kernel.LightpushPublishReply(
+        message_hash=HASH, timestamp=NOW, pubsub_topic=PUBSUB, peer=PEER, relay_peers=4
+    )
+    reply("kernel", "lightpush.publish", pushed)
+    found = kernel.StoreQueryReply(peer=PEER, hashes=(HASH,), cursor=HASH)
+    reply("kernel", "store.query", found, kernel_store.store_blobs([(PUBSUB, MESSAGE)]))
     reply("kernel", "relay.mesh", kernel.RelayPeersReply(topics={PUBSUB: (PEER,)}))
     connected = kernel.ConnectResult(address="/ip4/127.0.0.1/tcp/1", error="connection refused")
     reply("kernel", "peers.connect", kernel.PeersConnectReply(results=(connected,)))

@@ -36,6 +36,8 @@ def test_the_methods_are_those_of_the_contract() -> None:
         "relay.publish",
         "relay.peers",
         "relay.mesh",
+        "lightpush.publish",
+        "store.query",
         "peers.connect",
         "peers.disconnect",
         "peers.list",

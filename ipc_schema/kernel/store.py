@@ -1,0 +1,128 @@
+"""`store.query`: history of the network, asked of another node or of this node's own archive (SPEC.md §3.3).
+
+Messages travel as pairs of blobs: a header (append-only array) and the payload.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Final, NamedTuple
+
+from msgpack import packb
+
+from ipc_schema.body import Bin32, Body, Ns, Range, Row, Size
+from ipc_schema.errors import ErrorCode, IpcError
+from ipc_schema.fields import FieldError
+from ipc_schema.frames import unpack_header
+from ipc_schema.kernel.events import MAX_EVENT_HEADER
+from ipc_schema.message import MAX_META_SIZE, WakuMessage
+
+__all__ = [
+    "MAX_STORE_CONTENT_TOPICS",
+    "MAX_STORE_HASHES",
+    "MAX_STORE_MESSAGES",
+    "MAX_STORE_PAGE",
+    "STORE_QUERY",
+    "StoreQueryReply",
+    "StoreQueryRequest",
+    "StoredMessage",
+    "store_blobs",
+    "stored_messages",
+]
+
+STORE_QUERY: Final = "store.query"
+
+MAX_STORE_PAGE: Final = 100
+MAX_STORE_MESSAGES: Final = 2000
+"""Most messages in one reply: each takes two of its blobs."""
+MAX_STORE_HASHES: Final = 1000
+MAX_STORE_CONTENT_TOPICS: Final = 100
+
+_PeerName = Annotated[str, Size(1024, 1)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreQueryRequest(Body):
+    """Everything that is given must hold for a message; times are inclusive.
+
+    Without `max_messages` one page of at most `limit` is asked for; with it, pages are followed until so many
+    messages have come or there are no more. `peer` is a peer id or a multiaddr; None: a good peer is chosen;
+    the node's own peer id: its own archive.
+    """
+
+    WHERE = STORE_QUERY
+
+    pubsub_topic: str | None = None
+    content_topics: Annotated[tuple[str, ...], Size(MAX_STORE_CONTENT_TOPICS)] = ()
+    time_start: Ns | None = None
+    time_end: Ns | None = None
+    hashes: Annotated[tuple[Bin32, ...], Size(MAX_STORE_HASHES)] = ()
+    cursor: Bin32 | None = None
+    forward: bool = True
+    limit: Annotated[int, Range(1, MAX_STORE_PAGE)] = 20
+    include_data: bool = False
+    max_messages: Annotated[int, Range(1, MAX_STORE_MESSAGES)] | None = None
+    peer: _PeerName | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreQueryReply(Body):
+    """`hashes` of the messages found, oldest first; `cursor` for what comes next in the direction of the
+    query, None: nothing. With data, two blobs for each hash (`store_blobs`)."""
+
+    WHERE = "store.query reply"
+
+    peer: _PeerName
+    hashes: Annotated[tuple[Bin32, ...], Size(MAX_STORE_MESSAGES)]
+    cursor: Bin32 | None = None
+
+
+class StoredMessage(NamedTuple):
+    """One message of a reply with data."""
+
+    message_hash: bytes
+    pubsub_topic: str
+    message: WakuMessage
+
+
+class _Header(NamedTuple):
+    pubsub_topic: str
+    content_topic: Annotated[str, Size(MAX_EVENT_HEADER)]
+    timestamp: Ns
+    meta: Annotated[bytes, Size(MAX_META_SIZE)]
+    ephemeral: bool
+    message_version: Annotated[int, Range(0, 0xFFFF_FFFF)]
+    proof: bytes
+
+
+_header = Row(_Header)
+
+
+def store_blobs(messages: Iterable[tuple[str, WakuMessage]]) -> list[bytes]:
+    """The blobs of (pubsub topic, message) pairs."""
+    blobs: list[bytes] = []
+    for topic, (payload, content_topic, version, timestamp, meta, proof, ephemeral) in messages:
+        blobs.append(packb((topic, content_topic, timestamp, meta, ephemeral, version, proof)))
+        blobs.append(payload)
+    return blobs
+
+
+def stored_messages(reply: StoreQueryReply, blobs: Sequence[bytes]) -> list[StoredMessage]:
+    """The messages of a reply with data. Raises `IpcError` (`bad_request`) when the blobs do not match."""
+    needed = 2 * len(reply.hashes)
+    if len(blobs) != needed:
+        raise IpcError(
+            ErrorCode.BAD_REQUEST,
+            f"{reply.WHERE}: {len(reply.hashes)} messages need {needed} blobs, not {len(blobs)}",
+        )
+    found = []
+    for digest, header, payload in zip(reply.hashes, blobs[::2], blobs[1::2], strict=True):
+        try:
+            row = _header.read(unpack_header(header, MAX_EVENT_HEADER))
+        except FieldError as error:
+            raise error.to_ipc(f"{reply.WHERE}: header of a message") from None
+        topic, content_topic, timestamp, meta, ephemeral, version, proof = row
+        message = WakuMessage(payload, content_topic, version, timestamp, meta, proof, ephemeral)
+        found.append(StoredMessage(digest, topic, message))
+    return found
