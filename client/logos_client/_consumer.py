@@ -47,6 +47,11 @@ class EventConsumer:
             await self._take_over_from_callbacks()
         if self._taking:
             raise RuntimeError("another task is waiting for the next event already")
+        if not self._callbacks:
+            # Most often something is there: then nothing below is needed, at half the price.
+            event = self._take_now()
+            if event is not None:
+                return event
         self._taking = True
         try:
             while True:
@@ -70,13 +75,9 @@ class EventConsumer:
             await dispatcher
 
     async def _take(self) -> Event | None:
-        stream = self._stream
         while True:
-            event = stream.take()
-            self._settle()
+            event = self._take_now()
             if event is not None:
-                if type(event) is TakenOver:
-                    self._ended = True
                 return event
             if self._ended:
                 return None
@@ -85,6 +86,14 @@ class EventConsumer:
                 await self._waiter
             finally:
                 self._waiter = None
+
+    def _take_now(self) -> Event | None:
+        """The next event if it is here; the one before it counts as handled either way."""
+        event = self._stream.take()
+        self._settle()
+        if type(event) is TakenOver:
+            self._ended = True
+        return event
 
     # -- callbacks -------------------------------------------------------------------------------------------
 

@@ -19,6 +19,8 @@ from logos_client.events import Event, EventsDropped, LinkLost, LinkRestored, Me
 #: Events that the client itself makes, kept while the app does not look: a server that flaps makes two a
 #: second.
 _MAX_LOCAL_EVENTS: Final = 64
+#: Makes a named tuple of a sequence in one step: the class's own `__new__` costs as much as decoding does.
+_new_tuple: Final = tuple.__new__
 
 
 class Position(NamedTuple):
@@ -104,12 +106,12 @@ class AppStream:
             return None
         if type(event) is AppHeartbeat:
             return None
-        cost = event_cost(header, payload)
         if type(event) is TakenOver:
             self._put(event, 0, None)
             return event
+        cost = event_cost(header, payload)
         self._received_cost += cost
-        stream_id, seq = event.stream_id, event.seq
+        stream_id, seq, time_ns = event[:3]
         if stream_id != self.stream_id:
             self.counters.garbage += 1
             return None
@@ -119,9 +121,9 @@ class AppStream:
         if seq != self.last_seq + 1 and not (
             type(event) is EventsDropped and event.first <= self.last_seq + 1
         ):
-            self._report_missing(event.time_ns, seq)
+            self._report_missing(time_ns, seq)
         self.last_seq = seq
-        position = Position(stream_id, seq)
+        position = _new_tuple(Position, (stream_id, seq))
         if type(event) is UnknownAppEvent:
             self.counters.unknown += 1
             self._handled_with_the_last(position)
@@ -129,18 +131,8 @@ class AppStream:
         self.counters.received += 1
         shown: Event
         if type(event) is ReceivedHeader:
-            shown = MessageReceived(
-                stream_id,
-                seq,
-                event.time_ns,
-                event.content_topic,
-                payload,
-                event.message_hash,
-                event.timestamp,
-                event.meta,
-                event.ephemeral,
-                event.version,
-            )
+            # The header's fields with the payload behind the content topic.
+            shown = _new_tuple(MessageReceived, (*event[:4], payload, *event[4:]))
         else:
             shown = event  # type: ignore[assignment]  # the other kinds were returned above
         self._put(shown, cost, position)
@@ -175,7 +167,7 @@ class AppStream:
         self._put(event, 0, None)
 
     def _put(self, event: Event, cost: int, position: Position | None) -> None:
-        self._queue.append(_Queued(event, cost, position))
+        self._queue.append(_new_tuple(_Queued, (event, cost, position)))
         self._queued_bytes += cost
 
     # -- events out ------------------------------------------------------------------------------------------
