@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ipc_schema.kernel.events import MessageEvent
-from ipc_schema.mapi.events import AppEventKind, pack_fields
+from ipc_schema.mapi.events import AppEventKind, fields_packer
 from mapi_proc.receive.dedup import Dedup
 from mapi_proc.streams import AppStream, append_to_all
 from mapi_proc.subscriptions import Route
@@ -49,10 +49,11 @@ class Receiver:
         self._dedup = dedup
         self._turn = turn
         self._now_ns = now_ns
+        self._pack_fields = fields_packer()
 
     def message(self, shard: int, event: MessageEvent, payload: bytes) -> None:
         """One message in order. `event` as `decode_header` gave it."""
-        _, _, _, _, topic, message_hash, timestamp, meta, ephemeral, version, _, _ = event
+        topic, message_hash = event[4], event[5]
         route = self.routes.get(topic)
         if route is None:
             self.counters.unsubscribed += 1
@@ -62,13 +63,12 @@ class Receiver:
             self.counters.repeats += 1
             return
         self.counters.accepted += 1
-        fields = pack_fields(topic, message_hash, timestamp, meta, ephemeral, version)
-        turn = self._turn
+        fields = self._pack_fields(event[4:10])  # both headers have these six, in the same order
         streams = route.subscribers
-        batch = turn.batch
+        batch = self._turn.batch if route.durable else None
         if len(streams) == 1:
             streams[0].append(_RECEIVED, now, fields, payload, batch)
         else:
             append_to_all(streams, _RECEIVED, now, fields, payload, batch)
         if route.durable:
-            turn.received(shard, message_hash)
+            self._turn.received(shard, message_hash)

@@ -15,11 +15,14 @@ _SHARED_FROM: Final = 512
 
 
 def append_to_all(
-    streams: Iterable[AppStream], kind: int, time_ns: int, fields: bytes, payload: bytes, batch: Batch
+    streams: Iterable[AppStream], kind: int, time_ns: int, fields: bytes, payload: bytes, batch: Batch | None
 ) -> None:
-    """Append the event to each stream; what several durable ones get is stored once."""
+    """Append the event to each stream; what several durable ones get is stored once.
+
+    `batch` may be None when none of them is durable.
+    """
     payload_id = 0
-    if len(payload) >= _SHARED_FROM:
+    if batch is not None and len(payload) >= _SHARED_FROM:
         durable = 0
         for stream in streams:
             durable += stream.durable
