@@ -44,7 +44,8 @@ async def wait_ready(
     """
     while True:
         try:
-            async with ControlClient.connect(endpoint, timeout=None) as control:
+            # Short, and again: a socket that waits for its server waits longer and longer between attempts.
+            async with ControlClient.connect(endpoint, timeout=_POLL * 4) as control:
                 while True:
                     health = await control.health(timeout=_POLL * 10)
                     if health.ready and pid in (None, health.pid) and not_pid != health.pid:
