@@ -110,6 +110,7 @@ class KernelLink:
         self._flow.set()
         self._work = asyncio.Event()
         self._resync = False
+        self._renew_at = self._loop.time()
         self._release: set[int] = set()
         self._leased = asyncio.Condition()
         self._health_due = False
@@ -324,11 +325,10 @@ class KernelLink:
 
     async def _keep_leases(self) -> None:
         delay = _RETRY_S
-        renew_at = self._loop.time()
         while True:
             if not self._resync and not self._release and not self._health_due:
                 try:
-                    async with asyncio.timeout_at(renew_at):
+                    async with asyncio.timeout_at(self._renew_at):
                         await self._work.wait()
                 except TimeoutError:
                     self._resync = True
@@ -347,7 +347,6 @@ class KernelLink:
                 if self._resync:
                     self._resync = False
                     await self._sync()
-                    renew_at = self._loop.time() + _RENEW_S
             except IpcError as error:
                 self._resync = self._health_due = True
                 if not error.retriable and not self._alive:
@@ -364,8 +363,10 @@ class KernelLink:
         self.counters["resyncs"] += 1
         trackers = dict(self._trackers)
         hello = self._hello
+        self._renew_at = self._loop.time() + _RENEW_S
         if not trackers or hello is None:
             return
+        self._renew_at = self._loop.time() + hello.limits.lease_renew_ms / 1000
         for shard, tracker in trackers.items():
             topic = stream_topic(hello.network.cluster, shard)
             self._by_topic[topic] = (shard, tracker)
@@ -399,6 +400,9 @@ class KernelLink:
         while tracker.behind and self._trackers.get(shard) is tracker:
             if not self._flow.is_set():
                 return  # `resume` goes on from here; renewing the leases must not wait for a disk
+            if self._loop.time() >= self._renew_at:
+                self._resync = True  # nor for a long replay, which goes on after that
+                return
             request = StreamReplayRequest(stream=stream, epoch=tracker.epoch, after=tracker.seq)
             try:
                 reply = await self._connection.request("stream.replay", request.to_body())

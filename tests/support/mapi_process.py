@@ -13,12 +13,26 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from ipc_schema.errors import IpcError
+from ipc_schema.frames import is_app_event
 from ipc_schema.paths import mapi_endpoints
 from logos_client._connection import RequestConnection
+from tests.support.kernel_process import REPLY_SECONDS, Dealer
 
-__all__ = ["MapiProcess", "control_request"]
+__all__ = ["AppDealer", "MapiProcess", "control_request"]
 
 READY_S: Final = 20.0
+
+
+class AppDealer(Dealer):
+    """A plain socket of an app that wants answers only: the events between them are passed over."""
+
+    def frames(self, seconds: float = REPLY_SECONDS) -> list[bytes]:
+        """The next message that is no event."""
+        until = time.monotonic() + seconds
+        while True:
+            frames = super().frames(max(0.0, until - time.monotonic()))
+            if len(frames) < 2 or not is_app_event(frames[1]):
+                return frames
 
 
 async def control_request(
@@ -38,7 +52,7 @@ class MapiProcess:
     def __init__(self, data_dir: Path, *options: str, kernel_dir: Path | None = None) -> None:
         self.data_dir = data_dir
         self.run_dir = data_dir / "run"
-        self.log = data_dir / "mapi.log"
+        self.log = data_dir.parent / f"{data_dir.name}.mapi.log"
         self._options = list(options)
         if kernel_dir is not None:
             self._options += ["--kernel-dir", str(kernel_dir / "run")]
