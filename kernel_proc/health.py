@@ -38,12 +38,6 @@ MERGE_SECONDS: Final = 0.1
 
 NOT_MOUNTED: Final = (
     "Rln Relay",
-    "Lightpush",
-    "Legacy Lightpush",
-    "Lightpush Client",
-    "Legacy Lightpush Client",
-    "Store",
-    "Store Client",
     "Filter",
     "Filter Client",
     "Peer Exchange",

@@ -21,8 +21,11 @@ from kernel_proc.p2p.keys import NodeKey
 from kernel_proc.p2p.limits import HostLimits
 from kernel_proc.peers.book import PeerBook
 from kernel_proc.peers.dialer import StaticDialer
+from kernel_proc.protocols.lightpush_codec import LEGACY_PROTOCOL as LEGACY_LIGHTPUSH_PROTOCOL
+from kernel_proc.protocols.lightpush_codec import PROTOCOL as LIGHTPUSH_PROTOCOL
 from kernel_proc.protocols.metadata import PROTOCOL as METADATA_PROTOCOL
 from kernel_proc.protocols.metadata import Metadata, MetadataProtocol
+from kernel_proc.protocols.store_codec import PROTOCOL as STORE_PROTOCOL
 from kernel_proc.relay.messages import RelayMessage
 from kernel_proc.relay.params import RELAY_PROTOCOL, RelayParams
 from kernel_proc.relay.service import RelayService
@@ -32,7 +35,14 @@ from kernel_proc.version import version
 
 __all__ = ["Network", "host_limits", "listen_addresses"]
 
-PROTOCOLS: Final = (RELAY_PROTOCOL, METADATA_PROTOCOL)
+PROTOCOLS: Final = (
+    RELAY_PROTOCOL,
+    METADATA_PROTOCOL,
+    STORE_PROTOCOL,
+    LIGHTPUSH_PROTOCOL,
+    LEGACY_LIGHTPUSH_PROTOCOL,
+)
+"""Those by which connected peers are counted."""
 
 
 def listen_addresses(config: KernelConfig) -> list[str]:

@@ -25,6 +25,7 @@ from ipc_schema.config.kernel import KernelConfig
 from ipc_schema.kernel.records import ProtocolHealth, ProtocolState
 from ipc_schema.paths import kernel_directory, lock_path, socket_path
 from ipc_schema.streams import new_instance
+from kernel_proc.archive.api import ArchiveConfigError
 from kernel_proc.health import HealthMonitor
 from kernel_proc.ipc.consumers import Consumers
 from kernel_proc.ipc.control import control_routes
@@ -146,8 +147,8 @@ class Node:
                 health_changed=self._touch,
             )
             sender = MessageSender(network.relay, self.shards) if network.relay is not None else None
-            services = self._services = Services(config.services, network, self.registry, SystemRandom())
-            server = self._server = self._make_server(network, sender, key)
+            services = self._services = self._make_services(network, sender)
+            server = self._server = self._make_server(network, services, sender, key)
             stack.callback(server.close)
             try:
                 server.bind(endpoints)
@@ -312,7 +313,23 @@ class Node:
             ports += f", websocket-port {config.websocket_port}"
         return StartError(f"cannot listen on listen-address {config.listen_address} ({ports}): {error}")
 
-    def _make_server(self, network: Network, sender: MessageSender | None, key: NodeKey) -> IpcServer:
+    def _make_services(self, network: Network, sender: MessageSender | None) -> Services:
+        try:
+            return Services(
+                self.config,
+                network,
+                self.shards,
+                sender,
+                self.registry,
+                SystemRandom(),
+                changed=self._touch,
+            )
+        except ArchiveConfigError as error:
+            raise StartError(f"store: {error}") from error
+
+    def _make_server(
+        self, network: Network, services: Services, sender: MessageSender | None, key: NodeKey
+    ) -> IpcServer:
         config = self.config
         info = config.network
         consumers = Consumers(lambda: f"anonymous-{secrets.token_hex(6)}", self.shards.holds_lease)
@@ -347,6 +364,7 @@ class Node:
                 events_endpoint=self._endpoint_of_events,
             ),
             **relay_routes(publishing, relay, lambda: relay.subscriptions() if relay else []),
+            **services.routes(publishing),
             **peer_routes(host, network.book),
             **node_routes(health=self.health, registry=self.registry, info=facts, options=config.describe),
         }

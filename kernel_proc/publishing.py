@@ -16,7 +16,7 @@ from kernel_proc.relay.messages import RelayBadTopic, RelayMessageInvalid, Relay
 from kernel_proc.sender import MessageSender
 from kernel_proc.shards import Shards
 
-__all__ = ["Published", "Publishing"]
+__all__ = ["Published", "Publishing", "Ready"]
 
 
 class Published(NamedTuple):
@@ -27,6 +27,16 @@ class Published(NamedTuple):
     pubsub_topic: str
     peers: int
     duplicate: bool
+
+
+class Ready(NamedTuple):
+    """A message that may go out, encoded."""
+
+    message: WakuMessage
+    data: bytes
+    message_hash: bytes
+    pubsub_topic: str
+    shard: int
 
 
 class Publishing:
@@ -72,25 +82,13 @@ class Publishing:
         `rln_required`, and `no_peers` with the message hash and timestamp as detail; the message is on the
         shard's stream all the same.
         """
-        topic = self._place(message.content_topic, pubsub_topic, shard)
-        if not message.payload:
-            raise IpcError(ErrorCode.BAD_REQUEST, "payload is empty")
-        if self._rln_required and not message.proof:
-            raise IpcError(ErrorCode.RLN_REQUIRED, "this network takes only messages with an RLN proof")
+        ready = self.prepare(message, pubsub_topic=pubsub_topic, shard=shard)
         sender = self._sender
         if sender is None:
             raise IpcError(ErrorCode.NOT_READY, "relay is off on this node", retriable=False)
-        if not message.timestamp:
-            message = message._replace(timestamp=self._clock_ns())
+        topic, message, digest = ready.pubsub_topic, ready.message, ready.message_hash
         try:
-            data = encode_message(message)
-        except MessageEncodeError as error:
-            raise IpcError(ErrorCode.BAD_REQUEST, str(error)) from error
-        if len(data) > self._max_size:
-            raise self._too_large(self._max_size)
-        digest = message_hash(topic, message)
-        try:
-            sent = await sender.send(topic, message, data, digest, SOURCE_SELF, force=force)
+            sent = await sender.send(topic, message, ready.data, digest, SOURCE_SELF, force=force)
         except RelayMessageTooLarge as error:
             raise self._too_large(error.limit) from error
         except (RelayMessageInvalid, RelayBadTopic) as error:
@@ -101,6 +99,26 @@ class Publishing:
         if sent.reached_nobody:
             raise self._no_peers(done)
         return done
+
+    def prepare(
+        self, message: WakuMessage, *, pubsub_topic: str | None = None, shard: int | None = None
+    ) -> Ready:
+        """Place, stamp, check and encode a message, whoever is to publish it then. Raises `IpcError`:
+        `bad_request`, `too_large`, `rln_required`."""
+        number, topic = self._place(message.content_topic, pubsub_topic, shard)
+        if not message.payload:
+            raise IpcError(ErrorCode.BAD_REQUEST, "payload is empty")
+        if self._rln_required and not message.proof:
+            raise IpcError(ErrorCode.RLN_REQUIRED, "this network takes only messages with an RLN proof")
+        if not message.timestamp:
+            message = message._replace(timestamp=self._clock_ns())
+        try:
+            data = encode_message(message)
+        except MessageEncodeError as error:
+            raise IpcError(ErrorCode.BAD_REQUEST, str(error)) from error
+        if len(data) > self._max_size:
+            raise self._too_large(self._max_size)
+        return Ready(message, data, message_hash(topic, message), topic, number)
 
     @staticmethod
     def _no_peers(done: Published) -> IpcError:
@@ -115,7 +133,7 @@ class Publishing:
             },
         )
 
-    def _place(self, content_topic: str, pubsub_topic: str | None, shard: int | None) -> str:
+    def _place(self, content_topic: str, pubsub_topic: str | None, shard: int | None) -> tuple[int, str]:
         if not content_topic:
             raise IpcError(ErrorCode.BAD_REQUEST, "content topic is empty")
         try:
@@ -130,7 +148,7 @@ class Publishing:
                 shard = autoshard(content_topic, self._shard_count)
         except TopicError as error:
             raise IpcError(ErrorCode.BAD_REQUEST, str(error)) from error
-        return self._shards.check(shard)
+        return shard, self._shards.check(shard)
 
     @staticmethod
     def _too_large(limit: int) -> IpcError:

@@ -5,53 +5,169 @@ Each part has its own module in `kernel_proc.protocols`; what they have in commo
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from random import Random
+from typing import Final
 
 import trio
 
+from ipc_schema.config.kernel import KernelConfig
 from ipc_schema.config.services import ServiceConfig
 from ipc_schema.kernel.records import ProtocolHealth
+from ipc_schema.message import WakuMessage
+from kernel_proc.archive import make_archive
+from kernel_proc.archive.api import Archive, ArchiveState
+from kernel_proc.archive.retention import parse_retention
+from kernel_proc.archive.settings import ArchiveSettings, parse_database_url
 from kernel_proc.health import NOT_MOUNTED, client_health, service_health
+from kernel_proc.ipc.dispatch import Route
+from kernel_proc.ipc.methods.lightpush import lightpush_routes
+from kernel_proc.ipc.methods.store import store_routes
 from kernel_proc.metrics import Registry, Sample
 from kernel_proc.network import Network
+from kernel_proc.protocols import lightpush_codec, store_codec
+from kernel_proc.protocols.lightpush import LightpushService
+from kernel_proc.protocols.lightpush_client import LightpushClient
 from kernel_proc.protocols.peer_select import PeerRanking, ServicePeers
+from kernel_proc.protocols.ratelimit import ServiceLimiter
 from kernel_proc.protocols.requests import RequestService
+from kernel_proc.protocols.store import StoreService
+from kernel_proc.protocols.store_client import StoreClient
+from kernel_proc.publishing import Publishing
+from kernel_proc.sender import MessageSender
+from kernel_proc.shards import Shards
 
 __all__ = ["Services"]
 
+LIGHTPUSH: Final = (lightpush_codec.PROTOCOL,)
+LEGACY_LIGHTPUSH: Final = (lightpush_codec.LEGACY_PROTOCOL,)
+STORE: Final = (store_codec.PROTOCOL,)
+
 
 class Services:
-    """Made after the network and mounted before it listens: identify must name them to the first peer."""
+    """Made after the network and mounted before it listens: identify must name them to the first peer.
 
-    def __init__(self, config: ServiceConfig, network: Network, registry: Registry, rng: Random) -> None:
+    `sender` is None when relay is off. `changed` is called when health may have changed. Raises
+    `ArchiveConfigError` for a database or retention policy that cannot be.
+    """
+
+    def __init__(
+        self,
+        config: KernelConfig,
+        network: Network,
+        shards: Shards,
+        sender: MessageSender | None,
+        registry: Registry,
+        rng: Random,
+        *,
+        changed: Callable[[], None] = lambda: None,
+    ) -> None:
+        services = config.services
+        host = network.host
         self._network = network
+        self._shard_count = config.network.shard_count
         self._mounted: list[RequestService] = []
-        configured = {"store": config.store_node, "lightpush": config.lightpush_node}
+        configured = {"store": services.store_node, "lightpush": services.lightpush_node}
         self.peers = ServicePeers(
-            network.host,
+            host,
             PeerRanking(trio.current_time, rng),
             network.metadata.peer_shards,
             {service: [address] for service, address in configured.items() if address is not None},
         )
+        self.archive = _make_archive(services, Path(config.data_dir), registry, changed)
+        if self.archive is not None:
+            shards.add_sink(_into(self.archive))
+            limiter = ServiceLimiter(services.rate_limits["store"])
+            self._mounted.append(StoreService(host, self.archive, registry, limiter).service)
+        self._has_lightpush = services.lightpush and sender is not None
+        if services.lightpush and sender is not None and network.relay is not None:
+            limiter = ServiceLimiter(services.rate_limits["lightpush"])
+            lightpush = LightpushService(host, sender, network.relay, config.network, registry, limiter)
+            self._mounted += lightpush.services
+        self._lightpush_client = LightpushClient(host, self.peers, registry)
+        self._store_client = StoreClient(
+            host, self.peers, registry, max_message_size=config.network.max_message_size
+        )
         registry.add_source(self._samples)
+
+    # --- life ---
 
     def mount(self) -> None:
         """Serve what is configured."""
         for service in self._mounted:
             service.mount()
 
+    def parts(self) -> Iterable[tuple[str, Callable[[], Awaitable[None]]]]:
+        """What must run while the node does, by name."""
+        if self.archive is not None:
+            yield "archive", self.archive.run
+
+    def routes(self, publishing: Publishing) -> Mapping[str, Route]:
+        """The methods of the requests socket."""
+        return {
+            **lightpush_routes(publishing, self._lightpush_client),
+            **store_routes(
+                self._store_client,
+                self.archive,
+                self._network.host.peer_id,
+                shard_count=self._shard_count,
+            ),
+        }
+
+    # --- looking in ---
+
     def protocols(self) -> list[ProtocolHealth]:
         """Health of every service and client, by nwaku's names."""
-        return [*(service_health(name, mounted=False) for name in NOT_MOUNTED)]
+        relay = self._network.relay
+        no_relay = "" if relay is not None and relay.peers() else "Relay is not ready"
+        own_store = self.archive is not None
+        return [
+            service_health("Lightpush", mounted=self._has_lightpush, lacks=no_relay),
+            service_health("Legacy Lightpush", mounted=self._has_lightpush, lacks=no_relay),
+            service_health("Store", mounted=own_store, lacks=self._archive_lacks()),
+            self._client("Lightpush Client", "Lightpush", LIGHTPUSH),
+            self._client("Legacy Lightpush Client", "Lightpush", LEGACY_LIGHTPUSH),
+            self._client("Store Client", "Store", STORE, own=own_store),
+            *(service_health(name, mounted=False) for name in NOT_MOUNTED),
+        ]
 
-    def _client(self, name: str, service: str, protocols: Sequence[str]) -> ProtocolHealth:
-        return client_health(name, service, len(self.peers.connected(protocols)))
+    def _archive_lacks(self) -> str:
+        archive = self.archive
+        if archive is None or archive.state is ArchiveState.READY:
+            return ""
+        return archive.reason or f"the archive is {archive.state}"
+
+    def _client(
+        self, name: str, service: str, protocols: Sequence[str], *, own: bool = False
+    ) -> ProtocolHealth:
+        return client_health(name, service, len(self.peers.connected(protocols)), own=own)
 
     def _samples(self) -> Iterable[Sample]:
+        yield "lightpush_peers", {}, len(self.peers.connected(LIGHTPUSH))
+        yield "store_peers", {}, len(self.peers.connected(STORE))
         for service in self._mounted:
             yield from service.samples()
 
-    def parts(self) -> Iterable[tuple[str, Callable[[], Awaitable[None]]]]:
-        """What must run while the node does, by name."""
-        return ()
+
+def _make_archive(
+    config: ServiceConfig, directory: Path, registry: Registry, changed: Callable[[], None]
+) -> Archive | None:
+    if not config.store:
+        return None
+    settings = ArchiveSettings(
+        database=parse_database_url(config.store_database, directory),
+        retention=parse_retention(config.store_retention),
+        max_connections=config.store_connections,
+        migrate=config.store_migrate,
+        vacuum=config.store_vacuum,
+    )
+    return make_archive(settings, registry=registry, changed=changed)
+
+
+def _into(archive: Archive) -> Callable[[str, WakuMessage, bytes, int], None]:
+    def sink(topic: str, message: WakuMessage, digest: bytes, _source: int) -> None:
+        archive.offer(topic, message, digest, time.time_ns())
+
+    return sink

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 import trio
 
 from ipc_schema.message import MessageDecodeError, WakuMessage, decode_message, message_hash
-from kernel_proc.archive.api import MAX_PAGE, HistoryQuery
+from kernel_proc.archive.api import Archive, HistoryQuery
 from kernel_proc.metrics import Registry
 from kernel_proc.p2p.api import Host, PeerIdText
 from kernel_proc.protocols.peer_select import ServicePeers
@@ -26,7 +26,7 @@ from kernel_proc.protocols.store_codec import (
     encode_request,
 )
 
-__all__ = ["CLIENT_PROTOCOLS", "Found", "History", "StoreClient"]
+__all__ = ["CLIENT_PROTOCOLS", "Found", "History", "StoreClient", "local_history", "read_page"]
 
 SERVICE: Final = "store"
 CLIENT_PROTOCOLS: Final = (PROTOCOL,)
@@ -49,7 +49,7 @@ class Found(NamedTuple):
 
 
 class History(NamedTuple):
-    """What a peer answered, ascending by time within each page, pages in the order of paging."""
+    """What a peer answered, in the order of (timestamp, hash), also when it was paged backward."""
 
     peer_id: PeerIdText
     messages: tuple[Found, ...]
@@ -84,7 +84,7 @@ class StoreClient:
         """
 
         async def first(peer_id: PeerIdText, seconds: float) -> tuple[tuple[Found, ...], bytes | None]:
-            return await self._page(peer_id, _limited(query, max_messages, 0), seconds)
+            return await self._page(peer_id, _Pages(query, max_messages, max_bytes).following(), seconds)
 
         peer_id, (messages, cursor) = await self._peers.ask(
             SERVICE,
@@ -95,26 +95,19 @@ class StoreClient:
             deadline=deadline,
             patience=PATIENCE,
         )
-        everything = list(messages)
-        size = _size(messages)
-        while (
-            max_messages is not None
-            and cursor is not None
-            and len(everything) < max_messages
-            and size < max_bytes
-        ):
+        pages = _Pages(query, max_messages, max_bytes)
+        pages.add(messages, cursor)
+        while not pages.done:
             left = deadline - trio.current_time()
             if left <= 0:
                 break
-            following = _limited(query, max_messages, len(everything), cursor)
             try:
-                messages, cursor = await self._page(peer_id, following, min(PATIENCE, left))
+                messages, cursor = await self._page(peer_id, pages.following(), min(PATIENCE, left))
             except CallError:
                 self._peers.ranking.failed(peer_id, SERVICE)
                 break
-            everything += messages
-            size += _size(messages)
-        return History(peer_id, tuple(everything), cursor)
+            pages.add(messages, cursor)
+        return pages.history(peer_id)
 
     async def _page(
         self, peer_id: PeerIdText, query: HistoryQuery, seconds: float
@@ -210,13 +203,54 @@ def _check(query: HistoryQuery, asked: frozenset[bytes], entry: KeyValue) -> Fou
     return Found(digest, topic, message, len(entry.data))
 
 
-def _limited(
-    query: HistoryQuery, max_messages: int | None, have: int, cursor: bytes | None = None
-) -> HistoryQuery:
-    """The query for the next page."""
-    limit = query.limit if max_messages is None else max(1, min(query.limit, max_messages - have, MAX_PAGE))
-    return replace(query, cursor=cursor or query.cursor, limit=limit)
+class _Pages:
+    """Pages as they come, in the direction of the query, within bounds of count and bytes."""
+
+    def __init__(self, query: HistoryQuery, max_messages: int | None, max_bytes: int) -> None:
+        self._query = query
+        self._follow = max_messages is not None
+        self._room = max_messages if max_messages is not None else query.limit
+        self._bytes = max_bytes
+        self._kept: list[Found] = []
+        self._cursor: bytes | None = query.cursor
+        self.done = False
+
+    def following(self) -> HistoryQuery:
+        """The query for the next page."""
+        return replace(self._query, cursor=self._cursor, limit=min(self._query.limit, self._room))
+
+    def add(self, messages: Sequence[Found], cursor: bytes | None) -> None:
+        """Keep a page (ascending), or its first part in the direction of the query when it is too large; one
+        message is always kept."""
+        self._cursor = cursor
+        for message in messages if self._query.forward else reversed(messages):
+            self._bytes -= message.size
+            if self._bytes < 0 and self._kept:
+                self._cursor = self._kept[-1].message_hash
+                self.done = True
+                return
+            self._kept.append(message)
+            self._room -= 1
+        self.done = not self._follow or self._cursor is None or self._room <= 0 or self._bytes <= 0
+
+    def history(self, peer_id: PeerIdText) -> History:
+        """Everything that was kept, ascending."""
+        kept = self._kept if self._query.forward else self._kept[::-1]
+        return History(peer_id, tuple(kept), self._cursor)
 
 
-def _size(messages: Sequence[Found]) -> int:
-    return sum(message.size for message in messages)
+async def local_history(
+    archive: Archive, peer_id: PeerIdText, query: HistoryQuery, *, max_messages: int | None, max_bytes: int
+) -> History:
+    """The same from the node's own archive. Raises ArchiveError."""
+    pages = _Pages(query, max_messages, max_bytes)
+    while not pages.done:
+        page = await archive.query(pages.following())
+        pages.add(
+            [
+                Found(found.message_hash, found.pubsub_topic, found.message, len(found.data or b""))
+                for found in page.messages
+            ],
+            page.cursor,
+        )
+    return pages.history(peer_id)

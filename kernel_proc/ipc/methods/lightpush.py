@@ -1,0 +1,70 @@
+"""lightpush.publish."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from ipc_schema.errors import ErrorCode, IpcError
+from ipc_schema.kernel.lightpush import (
+    LIGHTPUSH_PUBLISH,
+    LightpushPublishReply,
+    LightpushPublishRequest,
+)
+from ipc_schema.message import WakuMessage
+from kernel_proc.ipc.dispatch import Answer, Call, Route
+from kernel_proc.ipc.methods.service_errors import service_error
+from kernel_proc.protocols.lightpush_client import LightpushClient
+from kernel_proc.protocols.requests import AllFailed
+from kernel_proc.publishing import Publishing
+
+__all__ = ["ANSWER_MARGIN", "lightpush_routes"]
+
+ANSWER_MARGIN: Final = 0.2
+"""Seconds of the budget that are kept for the answer."""
+
+
+def lightpush_routes(publishing: Publishing, client: LightpushClient) -> Mapping[str, Route]:
+    """`publishing` places and checks messages as for relay."""
+
+    async def publish(call: Call) -> Answer:
+        request = LightpushPublishRequest.from_body(call.body)
+        if len(call.blobs) != 1:
+            raise IpcError(ErrorCode.BAD_REQUEST, f"{len(call.blobs)} blobs, one is needed: the payload")
+        message = WakuMessage(
+            payload=call.blobs[0],
+            content_topic=request.content_topic,
+            version=request.version,
+            timestamp=request.timestamp or 0,
+            meta=request.meta,
+            proof=request.proof,
+            ephemeral=request.ephemeral,
+        )
+        ready = publishing.prepare(message, pubsub_topic=request.pubsub_topic, shard=request.shard)
+        try:
+            done = await client.publish(
+                ready.pubsub_topic,
+                ready.data,
+                peer=request.peer,
+                shard=ready.shard,
+                deadline=call.deadline - ANSWER_MARGIN,
+            )
+        except AllFailed as error:
+            failure = service_error(error)
+            # What the caller needs to try again with the very same message, or to look it up in a store.
+            failure.detail |= {
+                "message_hash": ready.message_hash,
+                "timestamp": ready.message.timestamp,
+                "pubsub_topic": ready.pubsub_topic,
+            }
+            raise failure from error
+        reply = LightpushPublishReply(
+            message_hash=ready.message_hash,
+            timestamp=ready.message.timestamp,
+            pubsub_topic=ready.pubsub_topic,
+            peer=done.peer_id,
+            relay_peers=done.relay_peers,
+        )
+        return reply.to_body(), ()
+
+    return {LIGHTPUSH_PUBLISH: Route(publish)}
