@@ -181,16 +181,19 @@ class ServicePeers:
         shard: int | None = None,
         deadline: float,
         patience: float = 10.0,
+        exclude: Collection[str] = (),
     ) -> tuple[PeerIdText, T]:
         """Make `attempt(peer id, seconds)` with the named peer (an id or a multiaddr), or with one good peer
-        after another until one gives an answer; returns who did, and the answer.
+        after another, but for those of `exclude`, until one gives an answer; returns who did, and the
+        answer.
 
         `deadline` is a time of trio's clock for all attempts; each gets at most `patience` seconds, and while
         there are others to turn to at most half of what is left. What CallError an attempt raises counts
         against its peer. Raises AllFailed.
         """
         attempts: list[Attempt] = []
-        waiting = [named] if named is not None else self.choose(service, protocols, shard)[:MAX_TRIES]
+        found = [named] if named is not None else self.choose(service, protocols, shard)
+        waiting = [peer for peer in found if peer == named or peer not in exclude][:MAX_TRIES]
         while waiting:
             peer = waiting.pop(0)
             left = deadline - trio.current_time()

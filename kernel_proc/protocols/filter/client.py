@@ -1,0 +1,526 @@
+"""Filter's client side (12/WAKU2-FILTER): subscribes at other peers for this node's consumers, takes pushes.
+
+Mechanism only: whom to subscribe at, how many of them, and whom to replace is for the caller to say. What is
+held where is kept alive (a ping a minute, since servers forget the silent), taken back when its last consumer
+has left, and given up when the peer disconnects, says that it holds nothing, or does not answer.
+
+A push is taken only from a peer that holds a subscription of ours for exactly its topics.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Final, NamedTuple
+
+import trio
+
+from ipc_schema.message import WakuMessage, message_hash
+from kernel_proc.logs import fields
+from kernel_proc.metrics import Registry, Sample
+from kernel_proc.p2p.api import Host, PeerConnection, PeerIdentity, PeerIdText, Stream
+from kernel_proc.protocols.filter.codec import (
+    MAX_CONTENT_TOPICS,
+    PUSH_PROTOCOL,
+    SUBSCRIBE_PROTOCOL,
+    FilterRequest,
+    FilterResponse,
+    RequestType,
+    Status,
+    decode_push,
+    decode_response,
+    encode_request,
+)
+from kernel_proc.protocols.filter.interests import Interests
+from kernel_proc.protocols.framing import FrameError, MessageReader
+from kernel_proc.protocols.peer_select import ServicePeers
+from kernel_proc.protocols.protobuf import ProtobufError
+from kernel_proc.protocols.requests import BadAnswer, CallError, NoAnswer, PeerUnreachable, Refused, call
+
+__all__ = ["SERVICE", "ClientParams", "FilterClient", "NotWanted", "Pinged"]
+
+log = logging.getLogger(__name__)
+
+SERVICE: Final = "filter"
+"""Name in the ranking of peers."""
+MAX_RESPONSE: Final = 64 * 1024
+MAX_STREAMS: Final = 32
+"""Push streams of one peer: go-waku opens one for each message."""
+PUSH_OVERHEAD: Final = 64 * 1024
+"""What a push may be larger than the largest message (nwaku)."""
+READ_TIMEOUT: Final = 20.0
+"""From the first byte of a push to its last, in seconds."""
+
+
+class NotWanted(Exception):  # noqa: N818
+    """While a subscription was made, the consumer's lease on the shard ended."""
+
+
+class Pinged(NamedTuple):
+    """What a ping told. `status` is the peer's code, None without an answer; `problem` why it is not 2xx."""
+
+    peer_id: PeerIdText
+    status: int | None
+    problem: str = ""
+
+
+class ClientParams(NamedTuple):
+    """Times in seconds."""
+
+    call_timeout: float = 5.0
+    patience: float = 10.0
+    """For one peer of a subscribe, dialling it included."""
+    ping_interval: float = 60.0
+    """js-waku's; servers forget the silent after 300."""
+    ping_retry: float = 5.0
+    max_failures: int = 3
+    """In a row; then the peer holds nothing any more, as far as we are concerned."""
+    tick: float = 1.0
+
+
+class _Contact:
+    """How things stand with one peer. All requests to it are made under `lock`, one at a time."""
+
+    __slots__ = ("attended", "due", "failures", "lock")
+
+    def __init__(self, due: float) -> None:
+        self.lock = trio.Lock()
+        self.due = due
+        """When to ping it."""
+        self.failures = 0
+        self.attended = False
+
+
+class FilterClient:
+    """Subscriptions of this node at other peers.
+
+    `deliver(pubsub topic, message, hash)` puts a message on its shard's stream and says whether it was new;
+    `is_leased(consumer, pubsub topic)` whether the consumer still holds its lease; `changed(pubsub topics)`
+    is called when the peers that hold something there have changed; `is_valid(pubsub topic, message)` looks
+    at a message as the relay's validators would.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        peers: ServicePeers,
+        registry: Registry,
+        *,
+        deliver: Callable[[str, WakuMessage, bytes], bool],
+        is_leased: Callable[[str, str], bool],
+        changed: Callable[[Collection[str]], None],
+        max_message_size: int,
+        is_valid: Callable[[str, WakuMessage], bool] = lambda _topic, _message: True,
+        params: ClientParams | None = None,
+        random_bytes: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self._host = host
+        self._peers = peers
+        self._deliver = deliver
+        self._is_leased = is_leased
+        self._changed = changed
+        self._is_valid = is_valid
+        self._max_message = max_message_size
+        self._params = params or ClientParams()
+        self._random_bytes = random_bytes
+        self.interests = Interests()
+        self._contacts: dict[PeerIdText, _Contact] = {}
+        self._poke = trio.Event()
+        self._counters = dict.fromkeys(
+            (
+                "delivered",
+                "not_new",
+                "unsolicited",
+                "malformed",
+                "oversize",
+                "invalid",
+                "subscribe",
+                "unsubscribe",
+                "ping",
+                "refused",
+                "failed",
+                "lost",
+            ),
+            0,
+        )
+        host.add_listener(self)
+        registry.add_source(self._samples)
+
+    # --- life ---
+
+    def mount(self) -> None:
+        """Advertise and take pushes: servers drop subscribers that do not advertise it."""
+        self._host.set_stream_handler(PUSH_PROTOCOL, self._serve, max_per_peer=MAX_STREAMS)
+
+    def unmount(self) -> None:
+        """Take no more push streams."""
+        self._host.remove_stream_handler(PUSH_PROTOCOL)
+
+    async def run(self) -> None:
+        """Keep subscriptions alive and take back those that nobody wants, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                now = trio.current_time()
+                for peer_id in self.interests.peers():
+                    contact = self._contact(peer_id)
+                    if not contact.attended and (contact.due <= now or self._has_orphans(peer_id, contact)):
+                        contact.attended = True
+                        nursery.start_soon(self._attend_alone, peer_id, contact)
+                self._poke = trio.Event()
+                with trio.move_on_after(self._params.tick):
+                    await self._poke.wait()
+
+    def _has_orphans(self, peer_id: PeerIdText, contact: _Contact) -> bool:
+        # While somebody is talking to the peer, what looks like an orphan may be about to be taken.
+        return not contact.lock.locked() and not contact.failures and bool(self.interests.orphans(peer_id))
+
+    async def _attend_alone(self, peer_id: PeerIdText, contact: _Contact) -> None:
+        try:
+            await self._attend(peer_id)
+        except CallError as error:
+            log.debug("filter peer %s: %s", peer_id, error)
+        finally:
+            contact.attended = False
+            self._tidy(peer_id)
+
+    # --- what consumers ask for ---
+
+    async def subscribe(
+        self,
+        consumer: str,
+        topic: str,
+        shard: int,
+        contents: Sequence[str],
+        *,
+        deadline: float,
+        peer: str | None = None,
+        exclude: Collection[str] = (),
+    ) -> PeerIdText:
+        """Have a peer push these content topics of a pubsub topic; returns which peer.
+
+        `peer` is an id or a multiaddr; without, the best connected peer that serves filter, and is not one of
+        `exclude`, is asked, and the next ones if it fails, until `deadline` (trio's clock). Asking again at
+        the same peer makes sure that it still has them. Raises AllFailed, NotWanted.
+        """
+
+        async def attempt(peer_id: PeerIdText, seconds: float) -> None:
+            with trio.move_on_after(seconds) as scope:
+                await self._subscribe_at(consumer, peer_id, topic, contents)
+            if scope.cancelled_caught:
+                raise NoAnswer(f"not done within {seconds:g} s")
+
+        peer_id, _ = await self._peers.ask(
+            SERVICE,
+            (SUBSCRIBE_PROTOCOL,),
+            attempt,
+            named=peer,
+            shard=shard,
+            deadline=deadline,
+            patience=self._params.patience,
+            exclude=exclude,
+        )
+        return peer_id
+
+    async def _subscribe_at(
+        self, consumer: str, peer_id: PeerIdText, topic: str, contents: Sequence[str]
+    ) -> None:
+        interests = self.interests
+        async with self._talking_to(peer_id):
+            missing = interests.missing(peer_id, topic, contents)
+            if not missing and not (await self._ping(peer_id)).ok:
+                missing = interests.missing(peer_id, topic, contents)
+            if missing:
+                await self._subscribe_missing(peer_id, topic, missing)
+            if not self._host.is_connected(peer_id):
+                raise PeerUnreachable(f"{peer_id} has left")
+            if not self._is_leased(consumer, topic):
+                self._poke.set()
+                raise NotWanted(topic)
+            interests.add(consumer, peer_id, topic, contents)
+        self._changed((topic,))
+
+    async def _subscribe_missing(self, peer_id: PeerIdText, topic: str, contents: list[str]) -> None:
+        # Until a consumer is written in, these are orphans: whatever goes wrong from here on (a time-out, a
+        # cancelled request), `run` takes back what the peer may have.
+        self.interests.expect(peer_id, topic, contents)
+        try:
+            for some in _chunks(contents):
+                await self._ask(peer_id, RequestType.SUBSCRIBE, topic, some)
+        except PeerUnreachable:
+            self.interests.removed(peer_id, {topic: contents})
+            raise
+        except Refused:
+            if len(contents) <= MAX_CONTENT_TOPICS:  # otherwise it has some of them
+                self.interests.removed(peer_id, {topic: contents})
+            raise
+
+    async def unsubscribe(
+        self, consumer: str, topics: dict[str, Collection[str]], *, peer: str | None = None
+    ) -> dict[PeerIdText, str]:
+        """The consumer no longer wants these (pubsub topic -> content topics), at one peer (its id) or at
+        all of them.
+
+        Returns what went wrong on the wire, by peer. The consumer is rid of them all the same, and what a
+        peer still pushes is dropped.
+        """
+        concerned: dict[PeerIdText, None] = {}
+        for topic, contents in topics.items():
+            concerned |= dict.fromkeys(self.interests.release(consumer, topic, contents, peer))
+        self._changed(tuple(topics))
+        problems: dict[PeerIdText, str] = {}
+
+        async def take_back(peer_id: PeerIdText) -> None:
+            try:
+                await self._attend(peer_id)
+            except CallError as error:
+                problems[peer_id] = str(error)
+
+        async with trio.open_nursery() as nursery:
+            for peer_id in concerned:
+                nursery.start_soon(take_back, peer_id)
+        return problems
+
+    async def ping(self, peers: Iterable[PeerIdText]) -> list[Pinged]:
+        """Ask peers whether they still hold our subscriptions. Those that do not are held to hold none."""
+        results: dict[PeerIdText, Pinged] = {}
+
+        async def ask(peer_id: PeerIdText) -> None:
+            try:
+                async with self._talking_to(peer_id):
+                    response = await self._ping(peer_id)
+            except Refused as error:
+                results[peer_id] = Pinged(peer_id, error.status, str(error))
+            except CallError as error:
+                results[peer_id] = Pinged(peer_id, None, str(error))
+            else:
+                results[peer_id] = Pinged(
+                    peer_id, response.status, "" if response.ok else response.description or ""
+                )
+
+        async with trio.open_nursery() as nursery:
+            for peer_id in dict.fromkeys(peers):
+                nursery.start_soon(ask, peer_id)
+        return list(results.values())
+
+    def leases_ended(self) -> None:
+        """Some leases lapsed or were given up: their consumers' wishes end with them."""
+        ended = [party for party in self.interests.parties() if not self._is_leased(*party)]
+        for consumer, topic in ended:
+            self.interests.release(consumer, topic, self.interests.wishes(consumer, topic))
+        if ended:
+            self._changed(tuple({topic for _, topic in ended}))
+            self._poke.set()
+
+    # --- talking to peers ---
+
+    def _contact(self, peer_id: PeerIdText) -> _Contact:
+        contact = self._contacts.get(peer_id)
+        if contact is None:
+            due = trio.current_time() + self._params.ping_interval
+            contact = self._contacts[peer_id] = _Contact(due)
+        return contact
+
+    @asynccontextmanager
+    async def _talking_to(self, peer_id: PeerIdText) -> AsyncIterator[_Contact]:
+        """Requests to a peer are made one after another, so that what is held there does not change under
+        them."""
+        contact = self._contact(peer_id)
+        try:
+            async with contact.lock:
+                yield contact
+        finally:
+            self._tidy(peer_id)
+
+    async def _attend(self, peer_id: PeerIdText) -> None:
+        """Take back what nobody wants, and ping if it is time. Raises CallError."""
+        interests = self.interests
+        async with self._talking_to(peer_id) as contact:
+            orphans = interests.orphans(peer_id)
+            if orphans:
+                if interests.is_all_orphaned(peer_id):
+                    await self._ask(peer_id, RequestType.UNSUBSCRIBE_ALL, allow=Status.NOT_FOUND)
+                else:
+                    for topic, contents in orphans.items():
+                        for some in _chunks(contents):
+                            await self._take_back(peer_id, topic, some)
+                interests.removed(peer_id, orphans)
+            if contact.due <= trio.current_time() and peer_id in interests:
+                await self._ping(peer_id)
+
+    async def _take_back(self, peer_id: PeerIdText, topic: str, contents: list[str]) -> None:
+        response = await self._ask(peer_id, RequestType.UNSUBSCRIBE, topic, contents, allow=Status.NOT_FOUND)
+        if not response.ok:
+            # It had not what we took back. What else has it not?
+            self._contact(peer_id).due = trio.current_time()
+
+    async def _ping(self, peer_id: PeerIdText) -> FilterResponse:
+        response = await self._ask(peer_id, RequestType.PING, allow=Status.NOT_FOUND)
+        if not response.ok:
+            self._lose(peer_id, "peer has forgotten our subscriptions")
+        return response
+
+    async def _ask(
+        self,
+        peer_id: PeerIdText,
+        kind: RequestType,
+        topic: str | None = None,
+        contents: Sequence[str] = (),
+        *,
+        allow: int | None = None,
+    ) -> FilterResponse:
+        """One request. Raises CallError, also for any refusal but with the status `allow`."""
+        self._counters[_COUNTED[kind]] += 1
+        contact = self._contact(peer_id)
+        request = FilterRequest(self._random_bytes(10).hex(), kind, topic, tuple(contents))
+        try:
+            body = await call(
+                self._host,
+                peer_id,
+                (SUBSCRIBE_PROTOCOL,),
+                encode_request(request),
+                max_response=MAX_RESPONSE,
+                deadline=self._params.call_timeout,
+            )
+            response = _read(body, request.request_id)
+        except CallError:
+            self._counters["failed"] += 1
+            self._failed(peer_id, contact)
+            raise
+        if response.ok or response.status == allow:
+            contact.failures = 0
+            contact.due = trio.current_time() + self._params.ping_interval
+            return response
+        self._counters["refused"] += 1
+        if kind is RequestType.PING:
+            self._failed(peer_id, contact)
+        final = response.status == Status.BAD_REQUEST
+        raise Refused(response.status, response.description or "", final=final)
+
+    def _failed(self, peer_id: PeerIdText, contact: _Contact) -> None:
+        contact.failures += 1
+        contact.due = trio.current_time() + self._params.ping_retry
+        if contact.failures >= self._params.max_failures:
+            contact.failures = 0
+            self._peers.ranking.failed(peer_id, SERVICE)
+            self._lose(peer_id, "peer does not answer")
+
+    def _lose(self, peer_id: PeerIdText, reason: str) -> None:
+        topics = self.interests.lose(peer_id)
+        if topics:
+            self._counters["lost"] += 1
+            log.info("filter subscriptions lost", extra=fields(peer=peer_id, reason=reason))
+            self._changed(topics)
+
+    def _tidy(self, peer_id: PeerIdText) -> None:
+        """Forget a peer that has left, unless somebody is still busy with it."""
+        contact = self._contacts.get(peer_id)
+        if contact is None or contact.lock.locked() or contact.attended or self._host.is_connected(peer_id):
+            return
+        del self._contacts[peer_id]
+
+    # --- pushes ---
+
+    async def _serve(self, stream: Stream) -> None:
+        """One push stream: messages until it ends."""
+        peer_id, counters = stream.peer_id, self._counters
+        reader = MessageReader(stream, self._max_message + PUSH_OVERHEAD)
+        while await reader.started():
+            if peer_id not in self.interests:
+                counters["unsolicited"] += 1
+                await stream.reset()
+                return
+            try:
+                with trio.fail_after(READ_TIMEOUT):
+                    body = await reader.read()
+            except (FrameError, trio.TooSlowError) as error:
+                counters["malformed"] += 1
+                log.debug("filter push of %s: %s", peer_id, error)
+                await stream.reset()
+                return
+            if body is None:
+                return
+            self._take(peer_id, body)
+
+    def _take(self, peer_id: PeerIdText, body: bytes) -> None:
+        counters = self._counters
+        try:
+            push = decode_push(body)
+        except ProtobufError as error:
+            counters["malformed"] += 1
+            log.debug("filter push of %s: %s", peer_id, error)
+            return
+        message = push.message
+        topic = push.pubsub_topic
+        if topic is None:
+            # Optional by the specification. There is no doubt as long as it can only be one.
+            possible = self.interests.topics_of(peer_id, message.content_topic)
+            topic = possible[0] if len(possible) == 1 else ""
+        if not self.interests.holds(peer_id, topic, message.content_topic):
+            counters["unsolicited"] += 1
+        elif push.size > self._max_message:
+            counters["oversize"] += 1
+        elif not self._is_valid(topic, message):
+            counters["invalid"] += 1
+        elif self._deliver(topic, message, message_hash(topic, message)):
+            counters["delivered"] += 1
+        else:
+            counters["not_new"] += 1
+
+    # --- host events ---
+
+    def peer_connected(self, connection: PeerConnection) -> None:
+        """Nothing is held yet."""
+
+    def peer_identified(self, identity: PeerIdentity) -> None:
+        """Nothing to do."""
+
+    def peer_disconnected(self, peer_id: PeerIdText, reason: str) -> None:
+        """What the peer held, it holds no more for us: there is no way for its pushes."""
+        self._lose(peer_id, reason)
+        self._tidy(peer_id)
+
+    # --- looking in ---
+
+    def counters(self) -> dict[str, int]:
+        """Monotonic: pushes delivered, not_new (or no longer of interest), unsolicited, malformed, oversize,
+        invalid; requests made (subscribe, unsubscribe, ping), refused, failed; peers lost with what they
+        held."""
+        return dict(self._counters)
+
+    def _samples(self) -> Iterable[Sample]:
+        counters = self._counters
+        for outcome in ("delivered", "not_new", "unsolicited", "malformed", "oversize", "invalid"):
+            yield "filter_client_pushes", {"outcome": outcome}, counters[outcome]
+        for kind in ("subscribe", "unsubscribe", "ping"):
+            yield "filter_client_requests", {"type": kind}, counters[kind]
+        for kind in ("refused", "failed"):
+            yield "filter_client_errors", {"type": kind}, counters[kind]
+        yield "filter_client_peers_lost", {}, counters["lost"]
+        yield "filter_client_wishes", {}, len(self.interests)
+        yield "filter_client_peers", {}, len(self.interests.peers())
+
+
+_COUNTED: Final = {
+    RequestType.PING: "ping",
+    RequestType.SUBSCRIBE: "subscribe",
+    RequestType.UNSUBSCRIBE: "unsubscribe",
+    RequestType.UNSUBSCRIBE_ALL: "unsubscribe",
+}
+
+
+def _read(body: bytes, request_id: str) -> FilterResponse:
+    try:
+        response = decode_response(body)
+    except ProtobufError as error:
+        raise BadAnswer(str(error)) from error
+    # Over its rate limit a server answers before it reads, and so without knowing the id.
+    if response.request_id != request_id and response.status != Status.TOO_MANY_REQUESTS:
+        raise BadAnswer("answer to another request")
+    return response
+
+
+def _chunks(contents: Sequence[str]) -> Iterable[list[str]]:
+    for start in range(0, len(contents), MAX_CONTENT_TOPICS):
+        yield list(contents[start : start + MAX_CONTENT_TOPICS])

@@ -1,0 +1,205 @@
+"""What this node's consumers want by filter, and which peers hold a subscription of ours for it. Pure.
+
+Two relations, kept apart because peers come and go under a wish that stays:
+
+- *wanted*: consumer x (pubsub topic, content topic), until it unsubscribes or its lease lapses;
+- *held*: peer x (pubsub topic, content topic), with the consumers it is held for. Without any it is an
+  orphan, whose wire subscription has to be taken back: on the wire an unsubscribe goes out only when the last
+  consumer has left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+__all__ = ["Interests"]
+
+_Consumers = dict[str, None]
+_Contents = dict[str, _Consumers]
+
+
+class Interests:
+    """Both relations. Topics are pubsub topics, contents are content topics."""
+
+    def __init__(self) -> None:
+        self._wanted: dict[str, _Contents] = {}
+        self._held: dict[str, dict[str, _Contents]] = {}
+        self._size = 0
+
+    # --- asking ---
+
+    def __len__(self) -> int:
+        """Wishes of all consumers together."""
+        return self._size
+
+    def __bool__(self) -> bool:
+        return bool(self._held)
+
+    def __contains__(self, peer_id: object) -> bool:
+        """Whether the peer holds anything, orphans included."""
+        return peer_id in self._held
+
+    def holds(self, peer_id: str, topic: str, content: str) -> bool:
+        """Whether we may have a subscription for this at the peer (an orphan counts)."""
+        return content in self._held.get(peer_id, {}).get(topic, ())
+
+    def topics_of(self, peer_id: str, content: str) -> list[str]:
+        """The pubsub topics on which the peer holds a content topic."""
+        return [topic for topic, contents in self._held.get(peer_id, {}).items() if content in contents]
+
+    def missing(self, peer_id: str, topic: str, contents: Iterable[str]) -> list[str]:
+        """Those of `contents` that the peer holds for no consumer, without repeats."""
+        held = self._held.get(peer_id, {}).get(topic, {})
+        return [content for content in dict.fromkeys(contents) if not held.get(content)]
+
+    def peers(self) -> list[str]:
+        """The peers that hold anything."""
+        return list(self._held)
+
+    def holders(self, topic: str) -> dict[str, list[str]]:
+        """Peer -> the content topics it holds on a pubsub topic for at least one consumer."""
+        found = {
+            peer_id: [content for content, consumers in topics.get(topic, {}).items() if consumers]
+            for peer_id, topics in self._held.items()
+        }
+        return {peer_id: contents for peer_id, contents in found.items() if contents}
+
+    def held_for(self, consumer: str, topic: str) -> dict[str, list[str]]:
+        """`holders`, but only what is held for one consumer."""
+        found = {
+            peer_id: [
+                content for content, consumers in topics.get(topic, {}).items() if consumer in consumers
+            ]
+            for peer_id, topics in self._held.items()
+        }
+        return {peer_id: contents for peer_id, contents in found.items() if contents}
+
+    def peers_for(self, consumer: str) -> list[str]:
+        """The peers that hold anything for a consumer."""
+        return [
+            peer_id
+            for peer_id, topics in self._held.items()
+            if any(consumer in consumers for contents in topics.values() for consumers in contents.values())
+        ]
+
+    def wishes(self, consumer: str, topic: str) -> list[str]:
+        """The content topics that a consumer wants on a pubsub topic."""
+        return [content for content, who in self._wanted.get(topic, {}).items() if consumer in who]
+
+    def wanted_topics(self, consumer: str) -> list[str]:
+        """The pubsub topics on which a consumer wants anything."""
+        return [
+            topic
+            for topic, contents in self._wanted.items()
+            if any(consumer in consumers for consumers in contents.values())
+        ]
+
+    def parties(self) -> set[tuple[str, str]]:
+        """(consumer, pubsub topic) of every wish."""
+        return {
+            (consumer, topic)
+            for topic, contents in self._wanted.items()
+            for consumers in contents.values()
+            for consumer in consumers
+        }
+
+    def strength(self, topic: str) -> int:
+        """How many peers hold what is wanted on a pubsub topic: of the content topic that fewest hold. 0 too
+        when nothing is wanted."""
+        wanted = self._wanted.get(topic)
+        if not wanted:
+            return 0
+        held = list(self.holders(topic).values())
+        return min(sum(content in contents for contents in held) for content in wanted)
+
+    def wanted(self) -> list[str]:
+        """The pubsub topics on which anything is wanted."""
+        return list(self._wanted)
+
+    def orphans(self, peer_id: str) -> dict[str, list[str]]:
+        """Pubsub topic -> content topics that the peer holds for nobody."""
+        found = {
+            topic: [content for content, consumers in contents.items() if not consumers]
+            for topic, contents in self._held.get(peer_id, {}).items()
+        }
+        return {topic: contents for topic, contents in found.items() if contents}
+
+    def is_all_orphaned(self, peer_id: str) -> bool:
+        """Whether the peer holds nothing for anybody."""
+        return not any(
+            consumers for contents in self._held.get(peer_id, {}).values() for consumers in contents.values()
+        )
+
+    # --- changing ---
+
+    def expect(self, peer_id: str, topic: str, contents: Iterable[str]) -> None:
+        """The peer is about to be asked to hold these: its pushes may come before its answer."""
+        held = self._held.setdefault(peer_id, {}).setdefault(topic, {})
+        for content in contents:
+            held.setdefault(content, {})
+
+    def add(self, consumer: str, peer_id: str, topic: str, contents: Iterable[str]) -> None:
+        """The peer holds these, for the consumer, who wants them."""
+        held = self._held.setdefault(peer_id, {}).setdefault(topic, {})
+        wanted = self._wanted.setdefault(topic, {})
+        for content in contents:
+            held.setdefault(content, {})[consumer] = None
+            consumers = wanted.setdefault(content, {})
+            self._size += consumer not in consumers
+            consumers[consumer] = None
+
+    def release(
+        self, consumer: str, topic: str, contents: Collection[str], peer_id: str | None = None
+    ) -> list[str]:
+        """The consumer no longer wants these: at one peer, or at all of them. Returns the peers concerned.
+
+        The wish itself ends with the last peer that holds it for the consumer.
+        """
+        concerned = []
+        for holder, topics in self._held.items():
+            if peer_id is not None and holder != peer_id:
+                continue
+            held = topics.get(topic, {})
+            before = [content for content in contents if consumer in held.get(content, ())]
+            for content in before:
+                del held[content][consumer]
+            if before:
+                concerned.append(holder)
+        kept = (
+            set()
+            if peer_id is None
+            else {c for found in self.held_for(consumer, topic).values() for c in found}
+        )
+        for content in contents:
+            if content not in kept:
+                self._unwish(consumer, topic, content)
+        return concerned
+
+    def removed(self, peer_id: str, topics: Mapping[str, Iterable[str]]) -> None:
+        """The peer no longer holds these; those that a consumer has come for since are left."""
+        held = self._held.get(peer_id, {})
+        for topic, contents in topics.items():
+            entries = held.get(topic, {})
+            for content in contents:
+                if content in entries and not entries[content]:
+                    del entries[content]
+            if topic in held and not entries:
+                del held[topic]
+        if peer_id in self._held and not held:
+            del self._held[peer_id]
+
+    def lose(self, peer_id: str) -> list[str]:
+        """The peer is gone, or holds nothing any more; wishes stay. Returns the pubsub topics concerned."""
+        return list(self._held.pop(peer_id, ()))
+
+    def _unwish(self, consumer: str, topic: str, content: str) -> None:
+        contents = self._wanted.get(topic, {})
+        consumers = contents.get(content, {})
+        if consumer not in consumers:
+            return
+        del consumers[consumer]
+        self._size -= 1
+        if not consumers:
+            del contents[content]
+        if not contents:
+            del self._wanted[topic]
