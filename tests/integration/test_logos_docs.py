@@ -66,29 +66,28 @@ def test_the_chat(directory: Path) -> None:
     source = example("docs/build-an-app.md", "chat")
     program = directory / "chat.py"
     program.write_text(source, encoding="utf-8")
-    bob = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, program, "data/run", "bob"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         cwd=directory,
         env=clean_environment(),
-    )
-    try:
-        assert bob.stdin is not None
-        assert bob.stdout is not None
-        bob.stdin.write("I am here\n")
-        bob.stdin.flush()
-        while "bob: I am here" not in (line := bob.stdout.readline()):
-            assert line
-        run(directory, source, "data/run", "alice", stdin="hello bob\n")
-        while "alice: hello bob" not in (line := bob.stdout.readline()):
-            assert line
-        bob.stdin.close()
-        assert bob.wait(20) == 0
-    finally:
-        bob.kill()
-        bob.communicate()
+    ) as bob:
+        try:
+            assert bob.stdin is not None
+            assert bob.stdout is not None
+            bob.stdin.write("I am here\n")
+            bob.stdin.flush()
+            while "bob: I am here" not in (line := bob.stdout.readline()):
+                assert line
+            run(directory, source, "data/run", "alice", stdin="hello bob\n")
+            while "alice: hello bob" not in (line := bob.stdout.readline()):
+                assert line
+            bob.stdin.close()
+            assert bob.wait(20) == 0
+        finally:
+            bob.kill()
 
 
 def test_the_kernel_client(directory: Path) -> None:
