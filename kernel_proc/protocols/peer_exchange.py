@@ -1,0 +1,245 @@
+"""Peer exchange (34/WAKU2-PEER-EXCHANGE): signed records (ENRs) of peers, given and asked for.
+
+    RPC { 1 query { 1 num_peers }; 2 response { 1 repeated { 1 enr }; 10 status_code; 11 status_desc } }
+
+The status is nwaku's extension. nwaku's decoder wants a query in every RPC, and so one stands, empty, in our
+answers; js-waku and go-waku leave it out. Records are opaque here: bytes in RLP, which discovery makes and
+reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+from random import Random, SystemRandom
+from typing import Final, NamedTuple
+
+import trio
+
+from ipc_schema.config.ratelimits import RateLimit
+from kernel_proc.metrics import Registry
+from kernel_proc.p2p.api import Host, PeerIdText
+from kernel_proc.protocols.peer_select import ServicePeers
+from kernel_proc.protocols.protobuf import (
+    Fields,
+    MissingField,
+    ProtobufError,
+    put_bytes,
+    put_text,
+    put_varint,
+)
+from kernel_proc.protocols.ratelimit import ServiceLimiter
+from kernel_proc.protocols.requests import BadAnswer, Refused, RequestService, ServiceLimits, call
+
+__all__ = [
+    "MAX_RECORDS",
+    "PROTOCOL",
+    "SERVICE",
+    "Exchanged",
+    "PeerExchangeClient",
+    "PeerExchangeService",
+    "PxResponse",
+    "PxStatus",
+    "RecordSource",
+    "decode_request",
+    "decode_response",
+    "encode_request",
+    "encode_response",
+]
+
+PROTOCOL: Final = "/vac/waku/peer-exchange/2.0.0-alpha1"
+SERVICE: Final = "px"
+"""Name in the metrics and in the ranking of peers; `px` too in `rate-limit`."""
+MAX_RECORDS: Final = 60
+"""In one answer (nwaku)."""
+MAX_RECORD_BYTES: Final = 300
+"""Of one record (EIP-778)."""
+MAX_REQUEST: Final = 1024
+MAX_RESPONSE: Final = 64 * 1024
+PATIENCE: Final = 5.0
+"""Seconds for one peer."""
+
+
+class PxStatus(IntEnum):
+    """Status codes of nwaku that go over the wire."""
+
+    OK = 200
+    BAD_REQUEST = 400
+    TOO_MANY_REQUESTS = 429
+    SERVICE_UNAVAILABLE = 503
+
+
+class PxResponse(NamedTuple):
+    """An answer. `status` is None where it is not told."""
+
+    records: tuple[bytes, ...] = ()
+    status: int | None = None
+    description: str | None = None
+
+    @property
+    def code(self) -> int:
+        """The status; of an answer that tells none, 200 if there are records and 503 if not (nwaku)."""
+        if self.status is not None:
+            return self.status
+        return PxStatus.OK if self.records else PxStatus.SERVICE_UNAVAILABLE
+
+
+# --- codec ---
+
+
+def encode_request(count: int) -> bytes:
+    """The body of a request for `count` records."""
+    query, out = bytearray(), bytearray()
+    put_varint(query, 1, count)
+    put_bytes(out, 1, query)
+    return bytes(out)
+
+
+def decode_request(body: bytes) -> int:
+    """How many records are asked for; a query that does not say asks for none. Raises ProtobufError."""
+    query = Fields(body).blob(1)
+    if query is None:
+        raise MissingField("request")
+    return Fields(query).number(1) or 0
+
+
+def encode_response(response: PxResponse) -> bytes:
+    """The body of an answer."""
+    inner, out = bytearray(), bytearray()
+    for record in response.records:
+        info = bytearray()
+        put_bytes(info, 1, record)
+        put_bytes(inner, 1, info)
+    if response.status is not None:
+        put_varint(inner, 10, response.status)
+    if response.description is not None:
+        put_text(inner, 11, response.description)
+    put_bytes(out, 1, b"\x08\x00")
+    put_bytes(out, 2, inner)
+    return bytes(out)
+
+
+def decode_response(body: bytes) -> PxResponse:
+    """Read an answer. Raises ProtobufError, also where there is no response in it."""
+    inner = Fields(body).blob(2)
+    if inner is None:
+        raise MissingField("response")
+    found = Fields(inner)
+    records = tuple(Fields(info).blob(1) or b"" for info in found.blobs(1))
+    status = found.number(10)
+    return PxResponse(
+        tuple(filter(None, records)), None if status is None else status & 0xFFFF_FFFF, found.text(11)
+    )
+
+
+# --- service ---
+
+RecordSource = Callable[[], Sequence[bytes]]
+"""The records that may be given away now: of peers that discovery found and that can be dialled."""
+
+_REJECTED: Final = encode_response(PxResponse(status=PxStatus.TOO_MANY_REQUESTS))
+
+
+class PeerExchangeService:
+    """Gives away a random choice of what `source` has. `requests` is to be mounted."""
+
+    def __init__(
+        self,
+        host: Host,
+        source: RecordSource,
+        registry: Registry,
+        *,
+        rate_limit: RateLimit | None = None,
+        rng: Random | None = None,
+    ) -> None:
+        self._source = source
+        self._rng = rng or SystemRandom()
+        self.requests = RequestService(
+            host,
+            PROTOCOL,
+            self._handle,
+            service=SERVICE,
+            rejected=_REJECTED,
+            limits=ServiceLimits(MAX_REQUEST),
+            limiter=ServiceLimiter(rate_limit),
+        )
+        self._sent = registry.counter("px_peers_sent")
+        self._undecodable = registry.counter("px_errors", type="decode_rpc_failure")
+
+    async def _handle(self, _peer_id: PeerIdText, body: bytes) -> bytes:
+        await trio.lowlevel.checkpoint()
+        try:
+            wanted = decode_request(body)
+        except ProtobufError as error:
+            self._undecodable.add()
+            return encode_response(PxResponse(status=PxStatus.BAD_REQUEST, description=error.nwaku))
+        records = [record for record in self._source() if 0 < len(record) <= MAX_RECORD_BYTES]
+        chosen = self._rng.sample(records, min(wanted, MAX_RECORDS, len(records)))
+        self._sent.add(len(chosen))
+        return encode_response(PxResponse(tuple(chosen), PxStatus.OK))
+
+
+# --- client ---
+
+
+class Exchanged(NamedTuple):
+    """What a peer gave."""
+
+    peer_id: PeerIdText
+    records: tuple[bytes, ...]
+
+
+class PeerExchangeClient:
+    """Asks other peers for records. `received` gets what came, for discovery to look at."""
+
+    def __init__(
+        self,
+        host: Host,
+        peers: ServicePeers,
+        registry: Registry,
+        *,
+        received: Callable[[PeerIdText, Sequence[bytes]], None] = lambda _peer, _records: None,
+    ) -> None:
+        self._host = host
+        self._peers = peers
+        self._received = received
+        self._registry = registry
+        self._counted = {name: registry.counter(f"px_peers_received_{name}") for name in ("total", "refused")}
+
+    async def request(self, count: int, *, peer: str | None = None, deadline: float) -> Exchanged:
+        """At most `count` records (1 to 60), from the named peer or a good one.
+
+        `deadline` is a time of trio's clock. Raises AllFailed.
+        """
+
+        async def attempt(peer_id: PeerIdText, seconds: float) -> tuple[bytes, ...]:
+            return await self._ask(peer_id, count, seconds)
+
+        peer_id, records = await self._peers.ask(
+            SERVICE, (PROTOCOL,), attempt, named=peer, deadline=deadline, patience=PATIENCE
+        )
+        self._counted["total"].add(len(records))
+        self._received(peer_id, records)
+        return Exchanged(peer_id, records)
+
+    async def _ask(self, peer_id: PeerIdText, count: int, seconds: float) -> tuple[bytes, ...]:
+        body = await call(
+            self._host,
+            peer_id,
+            (PROTOCOL,),
+            encode_request(count),
+            max_response=MAX_RESPONSE,
+            deadline=seconds,
+        )
+        try:
+            response = decode_response(body)
+        except ProtobufError as error:
+            raise BadAnswer(f"undecodable answer: {error}") from error
+        code = response.code
+        if code != PxStatus.OK:
+            self._registry.counter("px_client_errors", type=str(code)).add()
+            raise Refused(code, response.description or "")
+        usable = dict.fromkeys(one for one in response.records if len(one) <= MAX_RECORD_BYTES)
+        records = tuple(usable)[:count]
+        self._counted["refused"].add(len(response.records) - len(records))
+        return records
