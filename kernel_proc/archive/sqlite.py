@@ -41,6 +41,8 @@ PROGRESS_STEPS: Final = 100_000
 COUNT_SECONDS: Final = 300.0
 CLOSE_SECONDS: Final = 1.0
 
+_NO_FILE: Final = (0, 0)
+
 INSERT_SIZES: Final = (128, 16, 1)
 _COLUMNS: Final = "timestamp, hash, topic_key, pubsub_topic, content_topic, data"
 _INSERT: Final = {
@@ -60,7 +62,8 @@ class SqliteEngine:
         self._may_migrate = may_migrate
         self._vacuum = vacuum
         self._writer: sqlite3.Connection | None = None
-        self._file = (0, 0)
+        self._file = _NO_FILE
+        """Which file it is that was found good and may be read."""
         self._idle: deque[tuple[int, sqlite3.Connection]] = deque()
         self._generation = 0
         self._lock = threading.RLock()
@@ -78,7 +81,9 @@ class SqliteEngine:
                 return
             # Writing on would fill a file that has no name any more.
             self._reset()
+            self._file = _NO_FILE
             raise DatabaseFailed(f"{self._path} was removed or replaced while it was open")
+        self._file = _NO_FILE
         try:
             prepare_file(self._path)
             connection = connect(self._path, read_only=False, cache_bytes=WRITER_CACHE)
@@ -120,7 +125,7 @@ class SqliteEngine:
         try:
             found = self._path.stat()
         except OSError:
-            return 0, 0
+            return _NO_FILE
         return found.st_dev, found.st_ino
 
     # --- writing ---
@@ -222,6 +227,8 @@ class SqliteEngine:
                 _close(connection)
 
     def _connect_reader(self) -> sqlite3.Connection:
+        if self._file == _NO_FILE:
+            raise DatabaseFailed(f"{self._path} is not open")
         try:
             return connect(self._path, read_only=True, cache_bytes=READER_CACHE)
         except sqlite3.Error as error:

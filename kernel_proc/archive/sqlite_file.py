@@ -87,7 +87,6 @@ def connect(path: Path, *, read_only: bool, cache_bytes: int) -> sqlite3.Connect
         connection.execute("PRAGMA temp_store = MEMORY")
         if not read_only:
             connection.execute(f"PRAGMA page_size = {PAGE_SIZE}")
-            connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("PRAGMA wal_autocheckpoint = 4096")
             connection.execute("PRAGMA journal_size_limit = 67108864")
@@ -100,23 +99,17 @@ def connect(path: Path, *, read_only: bool, cache_bytes: int) -> sqlite3.Connect
 
 
 def migrate(connection: sqlite3.Connection, path: Path, *, allowed: bool) -> None:
-    """Bring the schema up to date, all of it or nothing.
+    """Bring the schema up to date, all of it or nothing, and write ahead from here on.
 
     Raises `DatabaseFailed` for a file of another program or a later version, and for an older one unless
     `allowed`; such a file is left as it is.
     """
+    _check(connection, path, allowed=allowed)
+    connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("BEGIN IMMEDIATE")
     try:
-        (application,) = connection.execute("PRAGMA application_id").fetchone()
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-        if application != APPLICATION_ID and (tables or version or application):
-            raise DatabaseFailed(f"{path} is the database of another program")
-        if version > SCHEMA_VERSION:
-            raise DatabaseFailed(f"{path} has schema {version}, this version knows {SCHEMA_VERSION}")
+        version = _check(connection, path, allowed=allowed)  # another process may have been here
         if version < SCHEMA_VERSION:
-            if tables and not allowed:
-                raise DatabaseFailed(f"{path} has schema {version}, {SCHEMA_VERSION} is needed: migrate it")
             for statements in MIGRATIONS[version:]:
                 for statement in statements:
                     connection.execute(statement)
@@ -127,6 +120,21 @@ def migrate(connection: sqlite3.Connection, path: Path, *, allowed: bool) -> Non
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def _check(connection: sqlite3.Connection, path: Path, *, allowed: bool) -> int:
+    """The version of the schema, 0 for an empty file. Raises `DatabaseFailed`."""
+    version: int
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    if application != APPLICATION_ID and (tables or version or application):
+        raise DatabaseFailed(f"{path} is the database of another program")
+    if version > SCHEMA_VERSION:
+        raise DatabaseFailed(f"{path} has schema {version}, this version knows {SCHEMA_VERSION}")
+    if version < SCHEMA_VERSION and tables and not allowed:
+        raise DatabaseFailed(f"{path} has schema {version}, {SCHEMA_VERSION} is needed: migrate it")
+    return version
 
 
 def is_refusal(error: Exception) -> bool:
