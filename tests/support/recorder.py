@@ -9,7 +9,14 @@ from typing import Any, Self
 
 from ipc_schema.frames import Reply
 from ipc_schema.hello import HelloRequest
-from ipc_schema.mapi.events import AppEvent, AppHeartbeat, MessageReceived, MessagesMissed, decode_app_event
+from ipc_schema.mapi.events import (
+    AppEvent,
+    AppHeartbeat,
+    MessageReceived,
+    MessagesMissed,
+    decode_app_event,
+    event_cost,
+)
 from ipc_schema.mapi.methods import MapiHello
 from ipc_schema.paths import mapi_endpoints
 from logos_client._connection import RequestConnection
@@ -34,6 +41,7 @@ class Recorder:
     ) -> None:
         self.hellos: list[MapiHello] = []
         self.events: list[tuple[AppEvent, bytes]] = []
+        self.costs: list[int] = []
         self.heartbeats = 0
         self._ack_every = ack_every
         self._changed = asyncio.Event()
@@ -56,6 +64,7 @@ class Recorder:
             self.heartbeats += 1
         else:
             self.events.append((event, frames[2]))
+            self.costs.append(event_cost(frames[1], frames[2]))
             if self._ack_every and len(self.events) % self._ack_every == 0:
                 self.connection.notify("ack", {"stream": event.stream_id, "seq": event.seq})
         self._changed.set()
