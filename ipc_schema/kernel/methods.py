@@ -13,13 +13,29 @@ from typing import Annotated, Final
 from ipc_schema.body import AnyNumber, Bin8, Bin32, Body, Empty, Method, Ns, Range, Size, Uint
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.hello import HELLO, HelloReply, HelloRequest, Limits
+from ipc_schema.kernel.filter import (
+    FILTER_PING,
+    FILTER_SUBSCRIBE,
+    FILTER_UNSUBSCRIBE,
+    FilterPeer,
+    FilterPingReply,
+    FilterPingRequest,
+    FilterSubscribeReply,
+    FilterSubscribeRequest,
+    FilterUnsubscribeReply,
+    FilterUnsubscribeRequest,
+)
 from ipc_schema.kernel.lightpush import LIGHTPUSH_PUBLISH, LightpushPublishReply, LightpushPublishRequest
+from ipc_schema.kernel.peer_exchange import PEER_EXCHANGE_REQUEST, PeerExchangeReply, PeerExchangeRequest
 from ipc_schema.kernel.records import NodeHealth, PeerRecord
 from ipc_schema.kernel.store import STORE_QUERY, StoreQueryReply, StoreQueryRequest
 from ipc_schema.message import MAX_META_SIZE
 from ipc_schema.streams import MAX_REPLAY_EVENTS, ReplayBatch, StreamState
 
 __all__ = [
+    "FILTER_PING",
+    "FILTER_SUBSCRIBE",
+    "FILTER_UNSUBSCRIBE",
     "HELLO",
     "LEASE_ACQUIRE",
     "LEASE_RELEASE",
@@ -35,12 +51,20 @@ __all__ = [
     "PEERS_CONNECT",
     "PEERS_DISCONNECT",
     "PEERS_LIST",
+    "PEER_EXCHANGE_REQUEST",
     "RELAY_MESH",
     "RELAY_PEERS",
     "RELAY_PUBLISH",
     "STORE_QUERY",
     "STREAM_REPLAY",
     "ConnectResult",
+    "FilterPeer",
+    "FilterPingReply",
+    "FilterPingRequest",
+    "FilterSubscribeReply",
+    "FilterSubscribeRequest",
+    "FilterUnsubscribeReply",
+    "FilterUnsubscribeRequest",
     "KernelHello",
     "KernelLimits",
     "LeaseAcquireReply",
@@ -54,6 +78,8 @@ __all__ = [
     "NodeInfoRequest",
     "NodeMetricsReply",
     "OptionRecord",
+    "PeerExchangeReply",
+    "PeerExchangeRequest",
     "PeersConnectReply",
     "PeersConnectRequest",
     "PeersDisconnectReply",
@@ -326,6 +352,10 @@ METHODS: Final[dict[str, Method]] = {
     RELAY_MESH: Method(RelayPeersRequest, RelayPeersReply),
     LIGHTPUSH_PUBLISH: Method(LightpushPublishRequest, LightpushPublishReply),
     STORE_QUERY: Method(StoreQueryRequest, StoreQueryReply),
+    FILTER_SUBSCRIBE: Method(FilterSubscribeRequest, FilterSubscribeReply),
+    FILTER_UNSUBSCRIBE: Method(FilterUnsubscribeRequest, FilterUnsubscribeReply),
+    FILTER_PING: Method(FilterPingRequest, FilterPingReply),
+    PEER_EXCHANGE_REQUEST: Method(PeerExchangeRequest, PeerExchangeReply),
     PEERS_CONNECT: Method(PeersConnectRequest, PeersConnectReply),
     PEERS_DISCONNECT: Method(PeersDisconnectRequest, PeersDisconnectReply),
     PEERS_LIST: Method(Empty, PeersListReply),

@@ -46,6 +46,13 @@ class TopicHealth(StrEnum):
             return cls.UNHEALTHY
         return cls.MINIMALLY_HEALTHY if mesh_peers < 4 else cls.SUFFICIENTLY_HEALTHY
 
+    @classmethod
+    def of_filter(cls, filter_peers: int) -> TopicHealth:
+        """The health of a shard that so many peers push by filter."""
+        if filter_peers < 1:
+            return cls.UNHEALTHY
+        return cls.MINIMALLY_HEALTHY if filter_peers < 2 else cls.SUFFICIENTLY_HEALTHY
+
 
 class PeerChange(StrEnum):
     """What a peer event tells."""
@@ -67,12 +74,14 @@ class ProtocolHealth(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardHealth(Body):
-    """One shard of the node's cluster; `health` is a `TopicHealth`."""
+    """One shard of the node's cluster; `health` is a `TopicHealth`. `filter_peers`: peers that push what this
+    node's consumers want of it, of the content topic that fewest hold."""
 
     shard: Uint
     pubsub_topic: str
     mesh_peers: Uint = 0
     connected_peers: Uint = 0
+    filter_peers: Uint = 0
     health: str
 
 

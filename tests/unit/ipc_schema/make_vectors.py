@@ -134,6 +134,12 @@ def good_requests() -> None:
     )
     request("kernel", "store.query", window, name="a window, backward, followed")
     request("kernel", "store.query", {"hashes": [HASH, bytes(32)]}, name="presence")
+    subscribe = kernel.FilterSubscribeRequest(content_topics=(TOPIC,), shard=3, exclude=(PEER,))
+    request("kernel", "filter.subscribe", subscribe)
+    request("kernel", "filter.unsubscribe", kernel.FilterUnsubscribeRequest(pubsub_topic=PUBSUB, peer=PEER))
+    request("kernel", "filter.unsubscribe", {}, name="everything, everywhere")
+    request("kernel", "filter.ping", kernel.FilterPingRequest(peer=PEER))
+    request("kernel", "peer_exchange.request", kernel.PeerExchangeRequest(count=60, peer=address))
     request("kernel", "peers.connect", kernel.PeersConnectRequest(addresses=(address,)))
     request("kernel", "peers.disconnect", kernel.PeersDisconnectRequest(peer_id=PEER))
     for method in ("peers.list", "node.health", "node.config", "node.metrics"):
@@ -242,6 +248,8 @@ def bad_requests() -> None:
     bad_body(
         "kernel", "relay.publish", "timestamp above 2^63 - 1", {"content_topic": TOPIC, "timestamp": 2**63}
     )
+    bad_body("kernel", "filter.subscribe", "an empty content topic", {"content_topics": [""]})
+    bad_body("kernel", "peer_exchange.request", "61 records", {"count": 61})
     bad_body("mapi", "send", "request id of 15 bytes", {"request_id": bytes(15), "content_topic": TOPIC})
     bad_body("mapi", "send", "content topic is binary", {"request_id": REQUEST, "content_topic": b"x"})
     bad_body("mapi", "subscribe", "topics is text", {"topics": TOPIC})
@@ -305,6 +313,14 @@ def good_replies() -> None:
     reply("kernel", "lightpush.publish", pushed)
     found = kernel.StoreQueryReply(peer=PEER, hashes=(HASH,), cursor=HASH)
     reply("kernel", "store.query", found, kernel_store.store_blobs([(PUBSUB, MESSAGE)]))
+    held = {PUBSUB: {PEER: (TOPIC,)}}
+    subscribed = kernel.FilterSubscribeReply(peer=PEER, pubsub_topic=PUBSUB, held=held)
+    reply("kernel", "filter.subscribe", subscribed)
+    unsubscribed = kernel.FilterUnsubscribeReply(held={}, errors={PEER: "no answer within 5 s"})
+    reply("kernel", "filter.unsubscribe", unsubscribed)
+    pinged = (kernel.FilterPeer(peer=PEER, status=200), kernel.FilterPeer(peer="p", error="not connected"))
+    reply("kernel", "filter.ping", kernel.FilterPingReply(peers=pinged, held=held))
+    reply("kernel", "peer_exchange.request", kernel.PeerExchangeReply(peer=PEER, enrs=(b"\xc0", b"\xc1\x80")))
     reply("kernel", "relay.mesh", kernel.RelayPeersReply(topics={PUBSUB: (PEER,)}))
     connected = kernel.ConnectResult(address="/ip4/127.0.0.1/tcp/1", error="connection refused")
     reply("kernel", "peers.connect", kernel.PeersConnectReply(results=(connected,)))

@@ -1,0 +1,118 @@
+"""`filter.subscribe`, `filter.unsubscribe`, `filter.ping`: messages pushed by other nodes (SPEC.md §3.3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+from ipc_schema.body import Body, Range, Size, Uint
+
+__all__ = [
+    "FILTER_PING",
+    "FILTER_SUBSCRIBE",
+    "FILTER_UNSUBSCRIBE",
+    "MAX_FILTER_EXCLUDED",
+    "MAX_FILTER_TOPICS",
+    "FilterPeer",
+    "FilterPingReply",
+    "FilterPingRequest",
+    "FilterSubscribeReply",
+    "FilterSubscribeRequest",
+    "FilterUnsubscribeReply",
+    "FilterUnsubscribeRequest",
+    "Held",
+]
+
+FILTER_SUBSCRIBE: Final = "filter.subscribe"
+FILTER_UNSUBSCRIBE: Final = "filter.unsubscribe"
+FILTER_PING: Final = "filter.ping"
+
+MAX_FILTER_TOPICS: Final = 1000
+"""Content topics in one request: what services grant one subscriber in all."""
+MAX_FILTER_EXCLUDED: Final = 64
+
+_PeerName = Annotated[str, Size(1024, 1)]
+_Topic = Annotated[str, Size(1024, 1)]
+_Shard = Annotated[int, Range(0, 0xFFFF)]
+
+Held = dict[str, dict[str, tuple[str, ...]]]
+"""Pubsub topic → peer id → content topics: what peers hold for the consumer who asks."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilterSubscribeRequest(Body):
+    """Have a peer push these content topics of one shard, on which the consumer must hold a lease.
+
+    Without topic and shard autosharding decides; all content topics must then be of one shard. `peer` is a
+    peer id or a multiaddr; None: good peers that are not in `exclude` are tried until one has done it.
+    """
+
+    WHERE = FILTER_SUBSCRIBE
+
+    content_topics: Annotated[tuple[_Topic, ...], Size(MAX_FILTER_TOPICS)]
+    pubsub_topic: str | None = None
+    shard: _Shard | None = None
+    peer: _PeerName | None = None
+    exclude: Annotated[tuple[_PeerName, ...], Size(MAX_FILTER_EXCLUDED)] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilterSubscribeReply(Body):
+    """`peer` holds the subscription; `held`: all that peers hold for the consumer on that pubsub topic."""
+
+    WHERE = "filter.subscribe reply"
+
+    peer: _PeerName
+    pubsub_topic: str
+    held: Held
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilterUnsubscribeRequest(Body):
+    """Give up content topics (none named: all) of one shard (none named: of the shard they belong to, or of
+    every shard), at one peer or at all of them."""
+
+    WHERE = FILTER_UNSUBSCRIBE
+
+    content_topics: Annotated[tuple[_Topic, ...], Size(MAX_FILTER_TOPICS)] = ()
+    pubsub_topic: str | None = None
+    shard: _Shard | None = None
+    peer: _PeerName | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilterUnsubscribeReply(Body):
+    """`held`: what is left; `errors`: peer → why it could not be told. It is rid of all the same."""
+
+    WHERE = "filter.unsubscribe reply"
+
+    held: Held
+    errors: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilterPingRequest(Body):
+    """Ask one peer, or all that hold something for the consumer, whether they still do."""
+
+    WHERE = FILTER_PING
+
+    peer: _PeerName | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilterPeer(Body):
+    """One peer's answer: `status` 200 it does, 404 it does not, None: no answer, `error` says why."""
+
+    peer: _PeerName
+    status: Uint | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilterPingReply(Body):
+    """`held`: what peers hold for the consumer, now that they have been asked."""
+
+    WHERE = "filter.ping reply"
+
+    peers: tuple[FilterPeer, ...]
+    held: Held

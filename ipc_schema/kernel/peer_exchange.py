@@ -1,0 +1,42 @@
+"""`peer_exchange.request`: records of peers, asked of another node (SPEC.md §3.3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+from ipc_schema.body import Body, Range, Size
+
+__all__ = [
+    "MAX_EXCHANGED",
+    "PEER_EXCHANGE_REQUEST",
+    "PeerExchangeReply",
+    "PeerExchangeRequest",
+]
+
+PEER_EXCHANGE_REQUEST: Final = "peer_exchange.request"
+
+MAX_EXCHANGED: Final = 60
+"""Most records that a service gives at once (nwaku)."""
+
+_PeerName = Annotated[str, Size(1024, 1)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerExchangeRequest(Body):
+    """Ask for at most `count` records. `peer` is a peer id or a multiaddr; None: good peers are tried."""
+
+    WHERE = PEER_EXCHANGE_REQUEST
+
+    count: Annotated[int, Range(1, MAX_EXCHANGED)] = 5
+    peer: _PeerName | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerExchangeReply(Body):
+    """`enrs`: signed records in RLP (EIP-778), as they came: nobody has looked at them yet."""
+
+    WHERE = "peer_exchange.request reply"
+
+    peer: _PeerName
+    enrs: Annotated[tuple[bytes, ...], Size(MAX_EXCHANGED)]
