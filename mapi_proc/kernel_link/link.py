@@ -254,7 +254,7 @@ class KernelLink:
         self._by_topic.clear()
         self._events_endpoint = endpoint
         self._subscriber = DrainSocket(
-            open_subscriber(self._context, endpoint, hwm=_SUB_HWM), self._event, batch=128
+            open_subscriber(self._context, endpoint, hwm=_SUB_HWM), self._event, batch=128, least_frames=3
         )
         if not self._flow.is_set():
             self._subscriber.pause()

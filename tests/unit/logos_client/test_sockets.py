@@ -106,6 +106,24 @@ async def test_a_reply_that_arrives_while_we_only_send_is_read() -> None:
 
 
 @both_loops()
+async def test_a_message_shorter_than_agreed_costs_the_next_one_and_no_more() -> None:
+    with bench() as b:
+        peer = b.router()
+        peer.setsockopt(zmq.RCVTIMEO, 5_000)
+        got: list[list[bytes]] = []
+        dealer = b.own(DrainSocket(open_dealer(b.context, b.endpoint), got.append, least_frames=3))
+        dealer.send([b"hello"])
+        identity = await asyncio.to_thread(lambda: peer.recv_multipart()[0])
+        for message in (b"abc", b"x", b"def", b"ghijk", b"lm"):
+            peer.send_multipart([identity, *(bytes([frame]) for frame in message)])
+        await until(lambda: sum(map(len, got)) == 14)
+        seen = [b"".join(frames) for frames in got]
+        assert b"".join(seen) == b"abcxdefghijklm"
+        assert b"abc" in seen
+        assert b"ghijk" in seen
+
+
+@both_loops()
 async def test_a_handler_that_raises_does_not_stop_the_reading() -> None:
     with bench() as b:
         faults: list[BaseException | None] = []
