@@ -4,35 +4,45 @@
     python -m tests.bench.pipeline.bare middle EVENTS_ENDPOINT APPS_ENDPOINT
     python -m tests.bench.pipeline.bare app APPS_ENDPOINT ACK_SOCKET
 
-source: XPUB, an event header packed for each message, three direct sends. middle: SUB, header unpacked, hash
-looked up in a set, an app header packed, four direct sends on a ROUTER. app: DEALER, header unpacked, count.
-The frames are those of the contract; there is no loop library, no validation, no subscription table, no seq
-check, no credit, no bound and no second socket. The calls are the backend's own (pyzmq's Python layer above
-them costs about as much again), frames are counted instead of asking for RCVMORE, and a large payload goes
-through without a copy.
+source: XPUB, an event header encoded for each message, three direct sends. middle: SUB, header decoded, hash
+looked up in a set, an app header encoded, four direct sends on a ROUTER. app: DEALER, header decoded, count.
+
+Frames and header codec are those of the contract. Around them is only what a drain loop needs: poll, then read
+without blocking until nothing is left. There is no event loop library, no second socket, no subscription
+table, no seq check, no credit, no bound; the number of frames is taken for granted (asking for RCVMORE costs
+more than reading), flags are plain integers, and a large payload goes through without a copy.
 """
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 import zmq
-from msgpack import Packer, unpackb
 
 from ipc_schema.frames import MAGIC
+from ipc_schema.kernel.events import SOURCE_RELAY, MessageEvent, MessageHeaderEncoder, decode_header
+from ipc_schema.mapi.events import (
+    AppEventEncoder,
+    AppEventKind,
+    MessageReceived,
+    decode_app_event,
+    fields_packer,
+)
+from ipc_schema.message import WakuMessage
 from tests.bench.lines import cpu_us, emit
 from tests.bench.pipeline.wire import Acks, Tally, hash_maker, payload_maker
 
 _TOPIC: Final = b"m/42/0\0"
 _MORE: Final = int(zmq.SNDMORE)
+_NOBLOCK: Final = int(zmq.NOBLOCK)
+_RECEIVED: Final = int(AppEventKind.MESSAGE_RECEIVED)
 _ZERO_COPY_FROM: Final = 64 << 10
 
 
@@ -45,11 +55,6 @@ def _open(kind: int) -> zmq.Socket[bytes]:
     return opened
 
 
-def _calls(opened: zmq.Socket[bytes]) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    backend = zmq.backend.Socket
-    return functools.partial(backend.send, opened), functools.partial(backend.recv, opened)
-
-
 def source(events: str, ack_path: str) -> None:
     """Publish on command, at most a window ahead of the app."""
     listener = socket.socket(socket.AF_UNIX)
@@ -60,9 +65,8 @@ def source(events: str, ack_path: str) -> None:
     emit("ready")
     acks = Acks(listener.accept()[0])
     publisher.recv()  # the subscription
-    send, _ = _calls(publisher)
-    pack, digest = Packer().pack, hash_maker()
-    instance, epoch, seq = os.urandom(16), os.urandom(8), 0
+    send, digest, seq = publisher.send, hash_maker(), 0
+    encode = MessageHeaderEncoder(os.urandom(16), os.urandom(8)).encode
     emit("subscribed")
     for line in sys.stdin:
         command = json.loads(line)
@@ -82,10 +86,10 @@ def source(events: str, ack_path: str) -> None:
             payload = make(full)
             seq += 1
             now = time.time_ns()
-            header = pack((1, 1, instance, epoch, seq, now, topic, digest(full), now, b"", False, 0, b"", 0))
+            message = WakuMessage(payload, topic, timestamp=now)
             send(_TOPIC, _MORE)
-            send(header, _MORE)
-            send(payload, 0)
+            send(encode(seq, now, message, digest(full), SOURCE_RELAY), _MORE)
+            send(payload)
         while acks.count < messages:
             acks.look(0)
         emit("published", start_ns=start, cpu_us=cpu_us() - cpu)
@@ -100,32 +104,33 @@ def middle(events: str, apps: str) -> None:
     subscriber = _open(zmq.SUB)
     subscriber.subscribe(_TOPIC)
     subscriber.connect(events)
-    send, _ = _calls(router)
-    _, receive = _calls(subscriber)
-    pack = Packer().pack
+    send, receive = router.send, subscriber.recv
+    encode = AppEventEncoder(os.urandom(16)).encode
+    pack_fields = fields_packer()
     seen: set[bytes] = set()
-    stream, seq, size = os.urandom(16), 0, 0
+    seq = size = 0
+    poller = zmq.Poller()
+    poller.register(subscriber, zmq.POLLIN)
     while True:
-        receive(0)
-        header = unpackb(receive(0), use_list=False)
-        if size < _ZERO_COPY_FROM:
-            payload = receive(0)
-            size = len(payload)
-            copy = True
-        else:
-            payload = receive(0, False)
-            size = len(payload.buffer)
-            copy = False
-        digest = header[7]
-        if digest in seen:
-            continue
-        seen.add(digest)
-        seq += 1
-        head = pack((1, stream, seq, 1, time.time_ns(), *header[6:12]))
-        send(identity, _MORE)
-        send(MAGIC, _MORE)
-        send(head, _MORE)
-        send(payload, 0, copy)
+        poller.poll()
+        with suppress(zmq.Again):
+            while True:
+                receive(_NOBLOCK)
+                event = decode_header(receive(_NOBLOCK))
+                zero_copy = size >= _ZERO_COPY_FROM
+                payload: Any = receive(_NOBLOCK, copy=not zero_copy)
+                size = len(payload)
+                assert type(event) is MessageEvent
+                digest = event[5]
+                if digest in seen:
+                    continue
+                seen.add(digest)
+                seq += 1
+                header = encode(seq, _RECEIVED, time.time_ns(), pack_fields(event[4:10]))
+                send(identity, _MORE)
+                send(MAGIC, _MORE)
+                send(header, _MORE)
+                send(payload, copy=not zero_copy)
 
 
 def app(apps: str, ack_path: str) -> None:
@@ -148,14 +153,19 @@ def app(apps: str, ack_path: str) -> None:
         os._exit(0)
 
     threading.Thread(target=obey, daemon=True).start()
-    _, receive = _calls(dealer)
+    receive = dealer.recv
+    poller = zmq.Poller()
+    poller.register(dealer, zmq.POLLIN)
     emit("ready")
     while True:
-        receive(0)
-        header = unpackb(receive(0), use_list=False)
-        payload = receive(0)
-        if header[3] == 1:
-            tallies[0].take(payload)
+        poller.poll()
+        with suppress(zmq.Again):
+            while True:
+                receive(_NOBLOCK)
+                event = decode_app_event(receive(_NOBLOCK))
+                payload = receive(_NOBLOCK)
+                if type(event) is MessageReceived:
+                    tallies[0].take(payload)
 
 
 def _end_with_stdin() -> None:

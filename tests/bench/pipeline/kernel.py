@@ -41,7 +41,7 @@ from tests.bench.pipeline.wire import MAX_TOPIC, Acks, hash_maker, payload_maker
 CLUSTER: Final = 42
 SHARD: Final = 0
 MAX_MESSAGE: Final = 153_600
-REPLAY_BYTES: Final = 64 << 20
+REPLAY_BYTES: Final = 8 << 20
 IN_FLIGHT: Final = 256
 TURN_MESSAGES: Final = 64
 """Between two checkpoints, as a reader of the relay would deliver them."""
