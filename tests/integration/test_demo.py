@@ -105,9 +105,15 @@ def test_it_works_in_under_a_minute_and_leaves_nothing() -> None:
         demo.close()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("moment", ["two nodes on loopback", "node A is ready", "kill -9 of the kernel"])
-def test_interrupted_it_leaves_nothing(number: int, moment: str) -> None:
+@pytest.mark.parametrize(
+    ("moment", "number"),
+    [
+        ("two nodes on loopback", signal.SIGINT),
+        ("node A is ready", signal.SIGTERM),
+        ("kill -9 of the kernel", signal.SIGINT),
+    ],
+)
+def test_interrupted_it_leaves_nothing(moment: str, number: int) -> None:
     demo = Demo()
     try:
         demo.read_until(moment)
