@@ -1,0 +1,206 @@
+"""Whom to ask: the order of candidates, and going on to the next when one fails."""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+import trio
+
+from kernel_proc.p2p.api import PeerIdText
+from kernel_proc.protocols.peer_select import MAX_PENALTY, Candidate, PeerRanking, ServicePeers
+from kernel_proc.protocols.requests import AllFailed, NoAnswer, Refused
+from tests.support.memory_hosts import MemoryHost, MemoryNetwork, memory_network
+from tests.support.mock_clock import mock_clock_test
+
+
+class House:
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.ranking = PeerRanking(lambda: self.now, Random(1))
+
+    def order(self, *candidates: Candidate | str, shard: int | None = None) -> list[str]:
+        found = [Candidate(c) if isinstance(c, str) else c for c in candidates]
+        return self.ranking.order(found, "store", shard)
+
+
+def test_the_unknown_come_in_random_order() -> None:
+    house = House()
+    first = {house.order("a", "b", "c")[0] for _ in range(100)}
+    assert first == {"a", "b", "c"}
+
+
+def test_who_answered_comes_first_and_the_quickest_of_them() -> None:
+    house = House()
+    house.ranking.succeeded("slow", "store", 2.0)
+    house.ranking.succeeded("quick", "store", 0.1)
+    house.ranking.succeeded("other", "lightpush", 0.01)
+    assert house.order("other", "slow", "quick") == ["quick", "slow", "other"]
+    house.now += 601
+    assert len({tuple(house.order("slow", "quick")) for _ in range(50)}) == 2  # long ago
+
+
+def test_a_failure_puts_a_peer_behind_all_others_for_a_while_that_doubles() -> None:
+    house = House()
+    house.ranking.succeeded("a", "store", 0.1)
+    house.ranking.failed("a", "store")
+    assert house.order("a", "b") == ["b", "a"]
+    house.now += 15
+    assert house.order("a", "b") == ["a", "b"]
+    house.ranking.failed("a", "store")
+    house.now += 29
+    assert house.order("a", "b") == ["b", "a"]
+    house.now += 1
+    assert house.order("a", "b") == ["a", "b"]
+    for _ in range(100):
+        house.ranking.failed("a", "store")
+    house.now += MAX_PENALTY
+    assert house.order("a", "b") == ["a", "b"]
+    house.ranking.failed("b", "store")
+    house.ranking.succeeded("b", "store", 0.01)
+    assert house.order("a", "b") == ["b", "a"]
+
+
+def test_all_failed_still_means_somebody_is_asked_the_longest_ago_first() -> None:
+    house = House()
+    house.ranking.failed("a", "store")
+    house.now += 5
+    house.ranking.failed("b", "store")
+    assert house.order("b", "a") == ["a", "b"]
+
+
+def test_the_operators_peer_comes_first_unless_it_fails() -> None:
+    house = House()
+    house.ranking.succeeded("quick", "store", 0.01)
+    mine = Candidate("mine", shards=(5,), configured=True)
+    assert house.order("quick", mine, shard=1) == ["mine", "quick"]
+    house.ranking.failed("mine", "store")
+    assert house.order("quick", mine, shard=1) == ["quick", "mine"]
+
+
+def test_shards_decide_who_is_asked_at_all() -> None:
+    house = House()
+    known, other, silent = Candidate("known", {1, 2}), Candidate("other", {3}), Candidate("silent", ())
+    untold = Candidate("untold")
+    order = house.order(other, silent, known, untold, shard=2)
+    assert order[0] == "known"
+    assert sorted(order[1:]) == ["silent", "untold"]
+    assert len(house.order(other, silent, known, untold)) == 4
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    house = House()
+    house.ranking.failed("first", "store")
+    for number in range(5000):
+        house.ranking.failed(str(number), "store")
+    assert len(house.ranking._records) == 2048
+    assert house.order("4999", "first") == ["first", "4999"]
+
+
+# --- on a host ---
+
+PROTOCOL = "/p"
+
+
+def service_peers(host: MemoryHost, **configured: str) -> ServicePeers:
+    ranking = PeerRanking(trio.current_time, Random(1))
+    return ServicePeers(host, ranking, lambda _peer: None, {k: [v] for k, v in configured.items()})
+
+
+async def nobody(_stream: object) -> None:
+    raise NotImplementedError
+
+
+def three(network: MemoryNetwork) -> MemoryHost:
+    me = network.host("me")
+    for peer_id in ("a", "b", "c"):
+        network.host(peer_id).set_stream_handler(PROTOCOL, nobody)
+    network.host("bystander")
+    return me
+
+
+@mock_clock_test
+async def test_one_after_another_until_one_answers() -> None:
+    async with memory_network() as network:
+        peers = service_peers(three(network))
+        asked: list[str] = []
+
+        async def attempt(peer_id: PeerIdText, seconds: float) -> str:
+            asked.append(peer_id)
+            if len(asked) < 3:
+                raise NoAnswer("silence")
+            return "answer"
+
+        found = await peers.ask("s", [PROTOCOL], attempt, deadline=trio.current_time() + 10)
+        assert found == (asked[2], "answer")
+        assert sorted(asked) == ["a", "b", "c"]
+        assert peers.choose("s", [PROTOCOL])[0] == asked[2]
+
+
+@mock_clock_test
+async def test_the_time_left_is_shared_with_those_still_to_be_asked() -> None:
+    async with memory_network() as network:
+        peers = service_peers(three(network))
+        given: list[float] = []
+
+        async def attempt(peer_id: PeerIdText, seconds: float) -> None:
+            given.append(seconds)
+            await trio.sleep(seconds)
+            raise NoAnswer("silence")
+
+        begun = trio.current_time()
+        with pytest.raises(AllFailed) as failed:
+            await peers.ask("s", [PROTOCOL], attempt, deadline=begun + 8, patience=3)
+        assert given == [3, 2.5, 2.5]
+        assert trio.current_time() == begun + 8
+        assert [attempt.peer for attempt in failed.value.attempts] == peers.choose("s", [PROTOCOL])
+
+
+@mock_clock_test
+async def test_a_final_refusal_is_not_tried_elsewhere() -> None:
+    async with memory_network() as network:
+        peers = service_peers(three(network))
+
+        async def attempt(peer_id: PeerIdText, seconds: float) -> None:
+            raise Refused(400, "nonsense", final=True)
+
+        with pytest.raises(AllFailed, match="nonsense") as failed:
+            await peers.ask("s", [PROTOCOL], attempt, deadline=trio.current_time() + 10)
+        assert failed.value.statuses == [400]
+
+
+@mock_clock_test
+async def test_named_peers() -> None:
+    async with memory_network() as network:
+        me = three(network)
+        peers = service_peers(me)
+
+        async def attempt(peer_id: PeerIdText, seconds: float) -> str:
+            return peer_id.upper()
+
+        async def ask(named: str) -> tuple[str, str]:
+            return await peers.ask("s", [PROTOCOL], attempt, named=named, deadline=trio.current_time() + 10)
+
+        assert await ask("b") == ("b", "B")
+        network.dialable["/ip4/127.0.0.1/tcp/7/p2p/c"] = "c"
+        assert await ask("/ip4/127.0.0.1/tcp/7/p2p/c") == ("c", "C")
+        assert me.dialled == []  # it is connected
+        me.away.add("c")
+        assert await ask("/ip4/127.0.0.1/tcp/7/p2p/c") == ("c", "C")
+        assert len(me.dialled) == 1
+        for gone in ("stranger", "/ip4/127.0.0.1/tcp/9/p2p/x"):
+            with pytest.raises(AllFailed, match=r"not connected|not accessible"):
+                await ask(gone)
+
+
+@mock_clock_test
+async def test_nobody_there() -> None:
+    async with memory_network() as network:
+        peers = service_peers(network.host("me"), s="/ip4/127.0.0.1/tcp/7/p2p/c")
+
+        async def attempt(peer_id: PeerIdText, seconds: float) -> None:
+            raise NotImplementedError
+
+        with pytest.raises(AllFailed, match="no connected peer serves s on shard 4") as failed:
+            await peers.ask("s", [PROTOCOL], attempt, shard=4, deadline=trio.current_time() + 10)
+        assert failed.value.attempts == ()

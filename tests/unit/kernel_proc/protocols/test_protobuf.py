@@ -1,0 +1,69 @@
+"""Writing fields, and reading them by number."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kernel_proc.protocols.protobuf import (
+    Fields,
+    MissingField,
+    ProtobufError,
+    encode_varint,
+    put_bytes,
+    put_text,
+    put_varint,
+    put_zigzag,
+)
+
+
+@given(st.integers(1, 2**29 - 1), st.integers(0, 2**64 - 1), st.integers(-(2**63), 2**63 - 1), st.text())
+def test_what_is_written_is_read(field: int, number: int, signed: int, text: str) -> None:
+    out = bytearray()
+    put_varint(out, field, number)
+    assert Fields(bytes(out)).number(field) == number
+    put_zigzag(out, field, signed)
+    assert Fields(bytes(out)).signed(field) == signed
+    put_text(out, field, text)
+    put_bytes(out, field, b"last")
+    found = Fields(bytes(out))
+    assert found.blob(field) == b"last"
+    assert found.texts(field) == (text, "last")
+
+
+def test_known_bytes() -> None:
+    out = bytearray()
+    put_text(out, 1, "")
+    put_varint(out, 10, 300)
+    put_zigzag(out, 12, -1)
+    put_bytes(out, 51, b"\x01")
+    assert out.hex() == "0a00" + "50ac02" + "6001" + "9a030101"
+    assert encode_varint(2**64 - 1).hex() == "ffffffffffffffffff01"
+
+
+def test_a_field_of_another_type_counts_as_absent() -> None:
+    found = Fields(bytes.fromhex("0801" + "1201ff" + "1901010101010101012502020202"))
+    assert found.blob(1) is None
+    assert found.number(2) is None
+    assert found.number(3) is None
+    assert found.number(4) is None
+    assert found.text(5) is None
+    with pytest.raises(MissingField):
+        found.required_text(1, "request_id")
+
+
+@pytest.mark.parametrize(
+    ("hexed", "nwaku"),
+    [
+        ("ffff", "(kind: DecodeFailure, error: VarintDecode)"),
+        ("0a05ab", "(kind: DecodeFailure, error: MessageIncomplete)"),
+        ("0b", "(kind: DecodeFailure, error: BadWireType)"),
+        ("0a01ff", "(kind: DecodeFailure, error: IncorrectBlob)"),
+        ("1000", '(kind: MissingRequiredField, field: "request_id")'),
+    ],
+)
+def test_errors_know_what_nwaku_says(hexed: str, nwaku: str) -> None:
+    with pytest.raises(ProtobufError) as caught:
+        Fields(bytes.fromhex(hexed)).required_text(1, "request_id")
+    assert caught.value.nwaku == nwaku
