@@ -5,17 +5,24 @@
   `logos_client.kernel`.
 - `ControlClient`: health, shutdown and log level of either process.
 
-All are asyncio objects of the loop that made them. Events are in `logos_client.events` and
-`logos_client.kernel_events`, errors in `logos_client.exceptions`; what apps use of them is here as well.
+All are asyncio objects of the loop that made them; `logos_client.blocking` has the same for threads and
+scripts. Events are in `logos_client.events` and `logos_client.kernel_events`, errors in
+`logos_client.exceptions`; everything of them, and every type that a method takes or gives, is here as well.
 """
 
 from __future__ import annotations
 
+from ipc_schema.control import ControlHealthReply
+from ipc_schema.errors import ErrorCode
 from ipc_schema.hello import NetworkInfo
-from ipc_schema.kernel.methods import ConnectResult, OptionRecord, RelayPublishReply
+from ipc_schema.kernel.methods import ConnectResult, KernelLimits, OptionRecord, RelayPublishReply
 from ipc_schema.kernel.records import NodeHealth, PeerRecord
-from ipc_schema.mapi.methods import ConnectionStatus, StatusReply
+from ipc_schema.mapi.methods import ConnectionStatus, MapiLimits, StatusReply
 from ipc_schema.paths import KernelEndpoints, MapiEndpoints, kernel_endpoints, mapi_endpoints
+from ipc_schema.streams import StreamState
+from logos_client._feed import FeedCounters
+from logos_client._opening import Opening
+from logos_client._stream import Position, StreamCounters
 from logos_client.control import ControlClient
 from logos_client.events import (
     ConnectionStatusChange,
@@ -41,6 +48,7 @@ from logos_client.exceptions import (
     ConflictError,
     DeadlineError,
     EpochChangedError,
+    ForkedError,
     InternalError,
     LogosError,
     NoPeersError,
@@ -58,8 +66,11 @@ from logos_client.exceptions import (
     UnknownMethodError,
     UnsupportedVersionError,
 )
-from logos_client.kernel import KernelClient, KernelFeed
+from logos_client.kernel import DEFAULT_FEED_BYTES, KernelClient, KernelFeed
 from logos_client.kernel_events import (
+    SOURCE_FILTER,
+    SOURCE_RELAY,
+    SOURCE_SELF,
     HealthEvent,
     KernelEvent,
     KernelFound,
@@ -69,9 +80,15 @@ from logos_client.kernel_events import (
     PeersSnapshot,
     StreamLoss,
 )
-from logos_client.messaging import MessagingClient
+from logos_client.messaging import DEFAULT_CREDIT, AckMode, MessagingClient
 
 __all__ = [
+    "DEFAULT_CREDIT",
+    "DEFAULT_FEED_BYTES",
+    "SOURCE_FILTER",
+    "SOURCE_RELAY",
+    "SOURCE_SELF",
+    "AckMode",
     "BadRequestError",
     "BusyError",
     "ClosedError",
@@ -81,10 +98,14 @@ __all__ = [
     "ConnectionStatusChange",
     "ContentTopicHealthChange",
     "ControlClient",
+    "ControlHealthReply",
     "DeadlineError",
     "EpochChangedError",
+    "ErrorCode",
     "Event",
     "EventsDropped",
+    "FeedCounters",
+    "ForkedError",
     "HealthEvent",
     "InternalError",
     "KernelClient",
@@ -92,12 +113,14 @@ __all__ = [
     "KernelEvent",
     "KernelFeed",
     "KernelFound",
+    "KernelLimits",
     "KernelLost",
     "KernelMessage",
     "LinkLost",
     "LinkRestored",
     "LogosError",
     "MapiEndpoints",
+    "MapiLimits",
     "MessageCancelled",
     "MessageError",
     "MessagePropagated",
@@ -110,20 +133,24 @@ __all__ = [
     "NoPeersError",
     "NodeHealth",
     "NotReadyError",
+    "Opening",
     "OptionRecord",
     "PeerEvent",
     "PeerRecord",
     "PeerRestartedError",
     "PeersSnapshot",
+    "Position",
     "RateLimitedError",
     "RelayPublishReply",
     "RequestError",
     "ResyncingError",
     "RlnRequiredError",
     "StatusReply",
+    "StreamCounters",
     "StreamError",
     "StreamEvent",
     "StreamLoss",
+    "StreamState",
     "TakenOver",
     "TemporaryError",
     "TooLargeError",

@@ -18,8 +18,9 @@ from ipc_schema.kernel.events import Heartbeat, MessageEvent, UnknownEvent, deco
 from ipc_schema.kernel.records import NodeHealth
 from ipc_schema.streams import StreamState
 from logos_client._cursor import StreamCursor, Verdict
+from logos_client._process import HomeProcess
 from logos_client._sockets import DrainSocket, open_subscriber
-from logos_client.exceptions import public_errors
+from logos_client.exceptions import ClosedError, public_errors
 from logos_client.kernel_events import (
     HealthEvent,
     KernelEvent,
@@ -97,6 +98,7 @@ class KernelFeed:
     ) -> None:
         """Not for apps: see `KernelClient.events`. `streams`: F0 → name."""
         self.counters = FeedCounters()
+        self._home = HomeProcess()
         self._host = host
         self._shards = tuple(shards)
         self._lease = lease
@@ -162,7 +164,7 @@ class KernelFeed:
 
     async def close(self) -> None:
         """Unsubscribe, and give the leases back."""
-        if self._closed:
+        if self._closed or self._home.left:
             return
         self._closed = True
         self._changed.set()
@@ -179,9 +181,30 @@ class KernelFeed:
         return self
 
     async def __anext__(self) -> KernelEvent:
+        event = await self._next()
+        if event is None:
+            raise StopAsyncIteration
+        return event
+
+    async def next_event(self, timeout: float | None = None) -> KernelEvent:
+        """The next event. Raises `DeadlineError` when there is none within `timeout` seconds, `ClosedError`
+        when none can come any more."""
+        try:
+            async with asyncio.timeout(timeout):
+                event = await self._next()
+        except TimeoutError:
+            with public_errors():
+                raise IpcError(ErrorCode.DEADLINE_EXCEEDED, f"no event within {timeout:g} s") from None
+        if event is None:
+            raise ClosedError
+        return event
+
+    async def _next(self) -> KernelEvent | None:
+        """The next event, None at the end."""
+        self._home.check()
         while not self._queue:
             if self._closed:
-                raise StopAsyncIteration
+                return None
             self._changed.clear()
             await self._changed.wait()
         event, cost = self._queue.popleft()

@@ -13,9 +13,11 @@ import zmq
 
 from ipc_schema import control as methods
 from ipc_schema.control import ControlHealthReply
+from ipc_schema.frames import Reply
 from logos_client._connection import RequestConnection
 from logos_client._opening import Opening
-from logos_client.exceptions import public_errors
+from logos_client._process import HomeProcess
+from logos_client.exceptions import ClosedError, public_errors
 
 __all__ = ["ControlClient"]
 
@@ -28,6 +30,8 @@ class ControlClient:
     def __init__(self, connection: RequestConnection) -> None:
         """Not for apps: see `connect`."""
         self._connection = connection
+        self._home = HomeProcess()
+        self._closed = False
 
     @classmethod
     def connect(
@@ -54,28 +58,40 @@ class ControlClient:
 
     async def health(self, *, timeout: float = _TIMEOUT) -> ControlHealthReply:
         """Whether the process is ready, its state, version, pid and uptime."""
+        reply = await self._ask(methods.HEALTH, timeout=timeout)
         with public_errors():
-            reply = await self._connection.request(methods.HEALTH, timeout=timeout)
             return ControlHealthReply.from_body(reply.body)
 
     async def health_details(self, *, timeout: float = _TIMEOUT) -> dict[str, object]:
         """All that the process says of its health, its own keys too."""
-        with public_errors():
-            reply = await self._connection.request(methods.HEALTH, {"detail": True}, timeout=timeout)
-            return reply.body
+        return (await self._ask(methods.HEALTH, {"detail": True}, timeout=timeout)).body
 
     async def shutdown(self, *, timeout: float = _TIMEOUT) -> None:
         """Ask the process to end; it does so after the answer."""
-        with public_errors():
-            await self._connection.request(methods.SHUTDOWN, timeout=timeout)
+        await self._ask(methods.SHUTDOWN, timeout=timeout)
 
     async def set_log_level(self, level: str, logger: str | None = None, *, timeout: float = _TIMEOUT) -> str:
         """Change the log level, of one logger or of all, and return what it was."""
+        body = methods.LogLevelRequest(level=level, logger=logger).to_body()
+        reply = await self._ask(methods.LOG_LEVEL, body, timeout=timeout)
         with public_errors():
-            body = methods.LogLevelRequest(level=level, logger=logger).to_body()
-            reply = await self._connection.request(methods.LOG_LEVEL, body, timeout=timeout)
             return methods.LogLevelReply.from_body(reply.body).previous
+
+    async def _ask(self, method: str, body: dict[str, object] | None = None, *, timeout: float) -> Reply:
+        self._home.check()
+        if self._closed:
+            raise ClosedError
+        with public_errors():
+            return await self._connection.request(method, body, timeout=timeout)
 
     async def close(self) -> None:
         """End the connection."""
-        await self._connection.close()
+        self._closed = True
+        if not self._home.left:
+            await self._connection.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()

@@ -1,27 +1,29 @@
 """Everything this package raises for what happens outside of it.
 
-LogosError                    `code` (of the contract), `retriable`, `retry_after_ms`, `detail`
-├── RequestError              the request is at fault: the same one will not succeed later
-│   ├── BadRequestError           bad_request: malformed or refused input
-│   ├── UnknownMethodError        unknown_method
-│   ├── UnsupportedVersionError   unsupported_version: `detail["supported"]`
-│   ├── UnauthorisedError         unauthorised: not with this user id
-│   ├── TooLargeError             too_large
-│   ├── ConflictError             conflict: the name, id or stream is in use otherwise
-│   └── RlnRequiredError          rln_required: the network takes only messages with an RLN proof
-├── TemporaryError            the same request may succeed later
-│   ├── BusyError                 busy: a bound is reached; see `retry_after_ms`
-│   ├── NotReadyError             not_ready: the server, or a part of it, is not up
-│   ├── ResyncingError            resyncing
-│   ├── NoPeersError              no_peers
-│   ├── RateLimitedError          rate_limited
-│   └── InternalError             internal: a fault of the server; its log has `detail["reference"]`
-├── DeadlineError             deadline_exceeded; also a TimeoutError
-├── PeerRestartedError        peer_restarted: the connection was lost under the request, its outcome is
-unknown; │                             also a ConnectionError ├── StreamError               what a stream
-cannot give │   ├── TrimmedError              trimmed: the range is gone; `detail["first"]` is the oldest
-seq there is │   └── EpochChangedError         epoch_changed: the stream began anew └── ClosedError
-this client is closed
+    LogosError                      `code` (of the contract), `retriable`, `retry_after_ms`, `detail`
+    ├── RequestError                the request is at fault: the same one will not succeed later
+    │   ├── BadRequestError         bad_request: malformed or refused input
+    │   ├── UnknownMethodError      unknown_method
+    │   ├── UnsupportedVersionError unsupported_version: `detail["supported"]`
+    │   ├── UnauthorisedError       unauthorised: not with this user id
+    │   ├── TooLargeError           too_large
+    │   ├── ConflictError           conflict: the name, id or stream is in use otherwise
+    │   └── RlnRequiredError        rln_required: the network takes only messages with an RLN proof
+    ├── TemporaryError              the same request may succeed later
+    │   ├── BusyError               busy: a bound is reached; see `retry_after_ms`
+    │   ├── NotReadyError           not_ready: the server, or a part of it, is not up
+    │   ├── ResyncingError          resyncing
+    │   ├── NoPeersError            no_peers
+    │   ├── RateLimitedError        rate_limited
+    │   └── InternalError           internal: the server's fault; its log has `detail["reference"]`
+    ├── DeadlineError               deadline_exceeded; also a TimeoutError
+    ├── PeerRestartedError          peer_restarted: the connection was lost under the request, its
+    │                               outcome is unknown; also a ConnectionError
+    ├── StreamError                 what a stream cannot give
+    │   ├── TrimmedError            trimmed: the range is gone; `detail["first"]` is the oldest seq left
+    │   └── EpochChangedError       epoch_changed: the stream began anew
+    └── ClosedError                 this client is closed
+        └── ForkedError             this client belongs to the process that this one is a fork of
 
 Wrong arguments that no server needs to see (a negative time limit, say) raise the usual ValueError or
 TypeError.
@@ -42,6 +44,7 @@ __all__ = [
     "ConflictError",
     "DeadlineError",
     "EpochChangedError",
+    "ForkedError",
     "InternalError",
     "LogosError",
     "NoPeersError",
@@ -210,6 +213,15 @@ class ClosedError(LogosError):
 
     def __init__(self, message: str = "the client is closed") -> None:
         super().__init__(ErrorCode.NOT_READY, message, retriable=False)
+
+
+class ForkedError(ClosedError):
+    """This client was made before a fork, in the parent: the child has to connect a client of its own."""
+
+    def __init__(self, owner: int) -> None:
+        super().__init__(
+            f"this client belongs to process {owner}, of which this one is a fork: connect anew after a fork"
+        )
 
 
 _LEAVES: tuple[type[LogosError], ...] = (

@@ -42,6 +42,7 @@ from logos_client._connection import DEFAULT_TIMEOUT, RequestConnection
 from logos_client._feed import KernelFeed
 from logos_client._leases import LeaseKeeper
 from logos_client._opening import Opening
+from logos_client._process import HomeProcess
 from logos_client.control import ControlClient
 from logos_client.exceptions import ClosedError, public_errors
 from logos_client.kernel_events import KernelFound, KernelLost
@@ -59,7 +60,9 @@ DEFAULT_FEED_BYTES: Final = 8 << 20
 class KernelClient:
     """A consumer of a kernel, on the running asyncio loop. Made by `connect`.
 
-    It reconnects by itself, says hello again and takes its leases again.
+    It reconnects by itself, says hello again and takes its leases again. Use it from the loop (and so the
+    thread) that made it; after a fork, `ForkedError` in the child. For other threads, and programs without a
+    loop, there is `logos_client.blocking`.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class KernelClient:
     ) -> None:
         """Not for apps: see `connect`."""
         self.replay_lock = asyncio.Lock()
+        self._home = HomeProcess()
         self.events_endpoint = endpoints.events
         self._endpoints = endpoints
         self._name = name
@@ -130,7 +134,7 @@ class KernelClient:
 
     async def close(self) -> None:
         """End the feeds, give the leases back, disconnect."""
-        if self._closed:
+        if self._closed or self._home.left:
             return
         for feed in list(self._feeds):
             await feed.close()
@@ -288,6 +292,7 @@ class KernelClient:
 
     async def release(self, shards: Iterable[int]) -> None:
         """Undo `lease` for these shards (each as often as it was leased)."""
+        self._check_open()
         with public_errors():
             await self._leases.release(tuple(shards))
 
@@ -394,5 +399,6 @@ class KernelClient:
             return kind.from_body(reply.body)
 
     def _check_open(self) -> None:
+        self._home.check()
         if self._closed:
             raise ClosedError

@@ -33,6 +33,7 @@ from ipc_schema.names import check_name
 from ipc_schema.paths import mapi_endpoints
 from logos_client._connection import DEFAULT_TIMEOUT
 from logos_client._opening import Opening
+from logos_client._process import HomeProcess
 from logos_client._session import AppSession
 from logos_client._stream import Position, StreamCounters
 from logos_client.events import Event
@@ -51,6 +52,9 @@ DEFAULT_CREDIT: Final = 2 << 20
 class MessagingClient:
     """An app's connection to a Messaging API, on the running asyncio loop. Made by `connect`.
 
+    Use it from the loop (and so the thread) that made it; after a fork, `ForkedError` in the child. For other
+    threads, and programs without a loop, there is `logos_client.blocking`.
+
     It reconnects by itself, as often as needed: the stream goes on after the last event it has seen, an
     ephemeral app's content topics are subscribed again, and what cannot be recovered is an event
     (`LinkRestored`, `EventsDropped`, `MessagesMissed`). Repeats are dropped by (stream id, seq).
@@ -59,6 +63,7 @@ class MessagingClient:
     def __init__(self, session: AppSession) -> None:
         """Not for apps: see `connect`."""
         self._session = session
+        self._home = HomeProcess()
 
     # -- opening and closing ---------------------------------------------------------------------------------
 
@@ -113,7 +118,8 @@ class MessagingClient:
 
     async def close(self) -> None:
         """Acknowledge what was handled (mode `auto`) and leave; a named app goes on in the Messaging API."""
-        await self._session.close()
+        if not self._home.left:
+            await self._session.close()
 
     async def __aenter__(self) -> Self:
         return self
@@ -288,6 +294,7 @@ class MessagingClient:
                         raise
 
     def _check_open(self) -> None:
+        self._home.check()
         if self._session.taken_over:
             raise ConflictError(ErrorCode.CONFLICT, "another connection has taken over this app's name")
         if self._session.closed:
@@ -315,6 +322,7 @@ class MessagingClient:
         Raises `DeadlineError` when there is none within `timeout` seconds, `ClosedError` when none can come
         any more.
         """
+        self._home.check()
         try:
             async with asyncio.timeout(timeout):
                 event = await self._session.consumer.next()
