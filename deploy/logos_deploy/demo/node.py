@@ -24,7 +24,7 @@ from logos_deploy.node.supervisor import Supervisor
 __all__ = ["DemoNode", "clean_environment", "free_ports"]
 
 _READY: Final = 30.0
-_TAIL: Final = 15
+_TAIL: Final = 40
 
 
 def free_ports(count: int) -> list[int]:
