@@ -38,13 +38,17 @@ MERGE_SECONDS: Final = 0.1
 
 NOT_MOUNTED: Final = (
     "Rln Relay",
-    "Filter",
-    "Filter Client",
-    "Peer Exchange",
     "Rendezvous",
     "Mix",
 )
 """Protocols by nwaku's names that this version does not have; readers that look for them find them so."""
+
+
+_BEST_FIRST: Final = (
+    TopicHealth.SUFFICIENTLY_HEALTHY,
+    TopicHealth.MINIMALLY_HEALTHY,
+    TopicHealth.UNHEALTHY,
+)
 
 
 def relay_health(peers: int, *, mounted: bool) -> ProtocolHealth:
@@ -72,11 +76,21 @@ def client_health(name: str, service: str, peers: int, *, own: bool = False) -> 
     return ProtocolHealth(name=name, state=ProtocolState.NOT_READY, description=lacks)
 
 
-def shard_health(shard: int, topic: str, mesh: int, connected: int, *, subscribed: bool) -> ShardHealth:
-    """Health of one shard from the numbers of its mesh and its connected peers."""
-    health = TopicHealth.of_mesh(mesh) if subscribed else TopicHealth.NOT_SUBSCRIBED
+def shard_health(
+    shard: int, topic: str, mesh: int, connected: int, *, subscribed: bool, pushing: int = 0
+) -> ShardHealth:
+    """Health of one shard from the numbers of its mesh, its connected peers and those that push to us."""
+    health = TopicHealth.NOT_SUBSCRIBED
+    if subscribed:
+        ways = {TopicHealth.of_mesh(mesh), TopicHealth.of_filter(pushing)}
+        health = next(one for one in _BEST_FIRST if one in ways)
     return ShardHealth(
-        shard=shard, pubsub_topic=topic, mesh_peers=mesh, connected_peers=connected, health=health
+        shard=shard,
+        pubsub_topic=topic,
+        mesh_peers=mesh,
+        connected_peers=connected,
+        filter_peers=pushing,
+        health=health,
     )
 
 

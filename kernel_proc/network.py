@@ -12,6 +12,7 @@ import trio
 
 from ipc_schema.config.kernel import KernelConfig
 from ipc_schema.kernel.records import PeerChange, PeerRecord, ProtocolHealth, ProtocolState
+from ipc_schema.message import WakuMessage
 from ipc_schema.topics import shard_topic
 from kernel_proc.health import relay_health
 from kernel_proc.metrics import Registry, Sample
@@ -29,7 +30,7 @@ from kernel_proc.protocols.store_codec import PROTOCOL as STORE_PROTOCOL
 from kernel_proc.relay.messages import RelayMessage
 from kernel_proc.relay.params import RELAY_PROTOCOL, RelayParams
 from kernel_proc.relay.service import RelayService
-from kernel_proc.relay.validation import ProtectedShard
+from kernel_proc.relay.validation import ProtectedShard, Verdict
 from kernel_proc.shards import Shards
 from kernel_proc.version import version
 
@@ -94,9 +95,17 @@ class Network:
         self._tell_peer = peer_changed
         self.book = PeerBook(trio.current_time, self._peer_changed)
         self.host.add_listener(self.book)
+        self._protected = [
+            ProtectedShard(shard_topic(config.network.cluster, one.shard), one.public_key, time.time_ns)
+            for one in config.protected_shards
+        ]
         self.relay = self._make_relay(config) if config.relay else None
         self.metadata = MetadataProtocol(
-            self.host, cluster=config.network.cluster, shards=shards.joined, learned=self._learned
+            self.host,
+            cluster=config.network.cluster,
+            # A node without relay carries no shard, whatever it records: nobody should come to it for one.
+            shards=shards.joined if config.relay else tuple,
+            learned=self._learned,
         )
         self.dialer = StaticDialer(
             self.host,
@@ -115,11 +124,10 @@ class Network:
             on_message=self._on_message,
             on_change=self._relay_changed,
         )
-        for protected in config.protected_shards:
-            topic = shard_topic(config.network.cluster, protected.shard)
+        for validator in self._protected:
             # For every topic (it looks at its own only): validators of one topic go when the topic is left,
             # and what we publish there without being on it must be signed too.
-            relay.add_validator(None, ProtectedShard(topic, protected.public_key, time.time_ns))
+            relay.add_validator(None, validator)
         self.book.attach_mesh(_Mesh(relay))
         return relay
 
@@ -139,6 +147,11 @@ class Network:
     def _learned(self, peer_id: PeerIdText, metadata: Metadata) -> None:
         if metadata.cluster is not None:
             self.book.set_metadata(peer_id, metadata.cluster, metadata.shards)
+
+    def is_valid(self, topic: str, message: WakuMessage) -> bool:
+        """Whether a message that did not come by relay would pass its validators."""
+        seen = RelayMessage(topic, b"", message, b"", "", 0)
+        return all(validator(seen) is Verdict.ACCEPT for validator in self._protected)
 
     # --- looking in ---
 

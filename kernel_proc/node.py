@@ -204,8 +204,7 @@ class Node:
             if cause is None:
                 raise
             raise self._cannot_listen(cause) from error
-        if network.relay is not None:
-            self.shards.start(network.relay)
+        self.shards.start(network.relay)
         part("ipc", server.serve)
         if network.dialer.addresses:
             part("dialer", network.dialer.run)

@@ -23,13 +23,28 @@ from kernel_proc.archive.retention import parse_retention
 from kernel_proc.archive.settings import ArchiveSettings, parse_database_url
 from kernel_proc.health import NOT_MOUNTED, client_health, service_health
 from kernel_proc.ipc.dispatch import Route
+from kernel_proc.ipc.methods.filter import filter_routes
 from kernel_proc.ipc.methods.lightpush import lightpush_routes
+from kernel_proc.ipc.methods.peer_exchange import peer_exchange_routes
 from kernel_proc.ipc.methods.store import store_routes
 from kernel_proc.metrics import Registry, Sample
 from kernel_proc.network import Network
+from kernel_proc.p2p.api import Host
 from kernel_proc.protocols import lightpush_codec, store_codec
+from kernel_proc.protocols.filter.client import SERVICE as FILTER_SERVICE
+from kernel_proc.protocols.filter.client import FilterClient
+from kernel_proc.protocols.filter.codec import SUBSCRIBE_PROTOCOL
+from kernel_proc.protocols.filter.service import FilterService
+from kernel_proc.protocols.filter.subscriptions import FilterLimits
 from kernel_proc.protocols.lightpush import LightpushService
 from kernel_proc.protocols.lightpush_client import LightpushClient
+from kernel_proc.protocols.peer_exchange import PROTOCOL as PX_PROTOCOL
+from kernel_proc.protocols.peer_exchange import SERVICE as PX_SERVICE
+from kernel_proc.protocols.peer_exchange import (
+    PeerExchangeClient,
+    PeerExchangeService,
+    RecordSource,
+)
 from kernel_proc.protocols.peer_select import PeerRanking, ServicePeers
 from kernel_proc.protocols.ratelimit import ServiceLimiter
 from kernel_proc.protocols.requests import RequestService
@@ -44,6 +59,8 @@ __all__ = ["Services"]
 LIGHTPUSH: Final = (lightpush_codec.PROTOCOL,)
 LEGACY_LIGHTPUSH: Final = (lightpush_codec.LEGACY_PROTOCOL,)
 STORE: Final = (store_codec.PROTOCOL,)
+FILTER: Final = (SUBSCRIBE_PROTOCOL,)
+PEER_EXCHANGE: Final = (PX_PROTOCOL,)
 
 
 class Services:
@@ -69,7 +86,12 @@ class Services:
         self._network = network
         self._shard_count = config.network.shard_count
         self._mounted: list[RequestService] = []
-        configured = {"store": services.store_node, "lightpush": services.lightpush_node}
+        configured = {
+            "store": services.store_node,
+            "lightpush": services.lightpush_node,
+            FILTER_SERVICE: services.filter_node,
+            PX_SERVICE: services.peer_exchange_node,
+        }
         self.peers = ServicePeers(
             host,
             PeerRanking(trio.current_time, rng),
@@ -90,6 +112,35 @@ class Services:
         self._store_client = StoreClient(
             host, self.peers, registry, max_message_size=config.network.max_message_size
         )
+        self.filter: FilterService | None = None
+        if services.filter and network.relay is not None:
+            self.filter = _make_filter(services, host, registry, changed)
+            shards.add_sink(self.filter.on_message)
+            self._mounted.append(self.filter.requests)
+        self.filter_client = FilterClient(
+            host,
+            self.peers,
+            registry,
+            deliver=shards.deliver_filtered,
+            is_leased=shards.is_leased,
+            changed=shards.filter_changed,
+            max_message_size=config.network.max_message_size,
+            is_valid=network.is_valid,
+        )
+        shards.attach_filter(self.filter_client)
+        self._filter_routes = filter_routes(
+            self.filter_client, shards, config.network.cluster, config.network.shard_count
+        )
+        self.records: RecordSource = tuple
+        """What peer exchange may give away. Nothing, until discovery puts a source of its own here."""
+        self._has_peer_exchange = services.peer_exchange
+        if services.peer_exchange:
+            px_limit = services.rate_limits["px"]
+            exchange = PeerExchangeService(
+                host, lambda: self.records(), registry, rate_limit=px_limit, rng=rng
+            )
+            self._mounted.append(exchange.requests)
+        self.peer_exchange_client = PeerExchangeClient(host, self.peers, registry)
         registry.add_source(self._samples)
 
     # --- life ---
@@ -98,11 +149,15 @@ class Services:
         """Serve what is configured."""
         for service in self._mounted:
             service.mount()
+        self.filter_client.mount()
 
     def parts(self) -> Iterable[tuple[str, Callable[[], Awaitable[None]]]]:
         """What must run while the node does, by name."""
         if self.archive is not None:
             yield "archive", self.archive.run
+        if self.filter is not None:
+            yield "filter", self.filter.run
+        yield "filter client", self.filter_client.run
 
     def routes(self, publishing: Publishing) -> Mapping[str, Route]:
         """The methods of the requests socket."""
@@ -114,6 +169,8 @@ class Services:
                 self._network.host.peer_id,
                 shard_count=self._shard_count,
             ),
+            **self._filter_routes,
+            **peer_exchange_routes(self.peer_exchange_client),
         }
 
     # --- looking in ---
@@ -130,8 +187,19 @@ class Services:
             self._client("Lightpush Client", "Lightpush", LIGHTPUSH),
             self._client("Legacy Lightpush Client", "Lightpush", LEGACY_LIGHTPUSH),
             self._client("Store Client", "Store", STORE, own=own_store),
+            service_health("Filter", mounted=self.filter is not None, lacks=no_relay),
+            self._filter_client_health(),
+            service_health("Peer Exchange", mounted=self._has_peer_exchange),
             *(service_health(name, mounted=False) for name in NOT_MOUNTED),
         ]
+
+    def _filter_client_health(self) -> ProtocolHealth:
+        """Without relay, about the peers that push what is wanted, on the shard where they are fewest."""
+        interests = self.filter_client.interests
+        wanted = interests.wanted() if self._network.relay is None else []
+        if not wanted:
+            return self._client("Filter Client", "Filter", FILTER)
+        return client_health("Filter Client", "Filter", min(map(interests.strength, wanted)))
 
     def _archive_lacks(self) -> str:
         archive = self.archive
@@ -147,6 +215,8 @@ class Services:
     def _samples(self) -> Iterable[Sample]:
         yield "lightpush_peers", {}, len(self.peers.connected(LIGHTPUSH))
         yield "store_peers", {}, len(self.peers.connected(STORE))
+        yield "filter_peers", {}, len(self.peers.connected(FILTER))
+        yield "px_peers", {}, len(self.peers.connected(PEER_EXCHANGE))
         for service in self._mounted:
             yield from service.samples()
 
@@ -164,6 +234,15 @@ def _make_archive(
         vacuum=config.store_vacuum,
     )
     return make_archive(settings, registry=registry, changed=changed)
+
+
+def _make_filter(
+    config: ServiceConfig, host: Host, registry: Registry, changed: Callable[[], None]
+) -> FilterService:
+    limits = FilterLimits(config.filter_max_peers, config.filter_max_criteria, config.filter_timeout)
+    return FilterService(
+        host, registry, limits=limits, rate_limit=config.rate_limits["filter"], changed=changed
+    )
 
 
 def _into(archive: Archive) -> Callable[[str, WakuMessage, bytes, int], None]:

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 import trio
 
 from ipc_schema.errors import ErrorCode, IpcError
-from ipc_schema.kernel.events import SOURCE_RELAY
+from ipc_schema.kernel.events import SOURCE_FILTER, SOURCE_RELAY
 from ipc_schema.kernel.records import ShardHealth
 from ipc_schema.leases import LeaseTable
 from ipc_schema.message import WakuMessage, message_hash
@@ -23,14 +23,18 @@ from kernel_proc.health import shard_health
 from kernel_proc.ipc.events import EventPublisher
 from kernel_proc.logs import fields
 from kernel_proc.metrics import Registry, Sample
+from kernel_proc.relay.seen import SeenCache
 
-__all__ = ["MessageSink", "Shards", "TopicRelay"]
+__all__ = ["FilterView", "MessageSink", "Shards", "TopicRelay"]
 
 log = logging.getLogger(__name__)
 
 EXPIRY_SECONDS: Final = 0.5
 """How often lapsed leases are looked for."""
 MAX_LEASES: Final = 65_536
+RECENT_SECONDS: Final = 120.0
+RECENT_KEPT: Final = 50_000
+"""For so long, and so many of them twice over, messages are known again that come by relay and by filter."""
 SIZE_BOUNDS_KB: Final = (0, 1, 3, 5, 15, 50, 75, 100, 125, 150, 500, 700, 1000)
 """nwaku's buckets of `histogram_message_size`, in kB."""
 
@@ -59,6 +63,23 @@ class TopicRelay(Protocol):
         ...
 
 
+class FilterView(Protocol):
+    """What the shards need of the filter client."""
+
+    @property
+    def in_use(self) -> bool:
+        """Whether any peer pushes to us, or is about to."""
+        ...
+
+    def strength(self, topic: str) -> int:
+        """How many peers push what is wanted on a pubsub topic; 0 too when nothing is."""
+        ...
+
+    def leases_ended(self) -> None:
+        """Some leases lapsed or were given up."""
+        ...
+
+
 class _Joined:
     """A shard the node is on, with its traffic since it was joined."""
 
@@ -74,8 +95,9 @@ class _Joined:
 class Shards:
     """Holders of shards, and what follows from them.
 
-    `relay` is None when relay is switched off: then no shard can be joined. `static` are the configured
-    shards, joined by `start`. `changed` is called when a shard was joined or left. Times of leases are
+    Messages come from the relay, unless it is off, and from the filter client, if there is one: without
+    either no shard can be joined. `static` are the configured shards, joined by `start`. `changed` is
+    called when a shard was joined or left, or the peers that push it have changed. Times of leases are
     seconds of `clock`.
     """
 
@@ -100,15 +122,24 @@ class Shards:
         self._clock = clock
         self._changed = changed
         self._relay: TopicRelay | None = None
+        self._filter: FilterView | None = None
+        self._recent: SeenCache | None = None
+        self._started = False
         self._joined: dict[str, _Joined] = {}
         self._sinks: list[MessageSink] = []
         self._sizes = registry.histogram("histogram_message_size", SIZE_BOUNDS_KB)
         self._from_relay = registry.counter("node_messages", type="relay")
+        self._from_filter = registry.counter("node_messages", type="filter")
         registry.add_source(self._samples)
 
-    def start(self, relay: TopicRelay) -> None:
-        """Take the relay into use and join the configured shards."""
+    def attach_filter(self, client: FilterView) -> None:
+        """Let messages come by filter too. Before `start`."""
+        self._filter = client
+
+    def start(self, relay: TopicRelay | None) -> None:
+        """Take the relay into use (None: it is off) and join the configured shards."""
         self._relay = relay
+        self._started = relay is not None or self._filter is not None
         for shard in sorted(self._static):
             self._join(shard)
 
@@ -127,7 +158,7 @@ class Shards:
         """Lease the shards to the consumer or renew its leases on them: all or none. Raises `IpcError`."""
         for shard in shards:
             self.check(shard)
-        if self._relay is None:
+        if not self._started:
             raise IpcError(ErrorCode.NOT_READY, "relay is off on this node", retriable=False)
         if len(self._leases) + len(shards) > MAX_LEASES:
             raise IpcError(ErrorCode.BUSY, f"{MAX_LEASES} leases are held", retry_after_ms=10_000)
@@ -144,17 +175,28 @@ class Shards:
         for shard in released:
             self._leases.release(consumer, shard)
             self._leave_unless_held(shard)
+        if released and self._filter is not None:
+            self._filter.leases_ended()
         return released
 
     def holds_lease(self, consumer: str) -> bool:
         """Whether the consumer has a lease on anything."""
         return bool(self._leases.held_by(consumer))
 
+    def is_leased(self, consumer: str, topic: str) -> bool:
+        """Whether the consumer has a lease on the shard of a pubsub topic."""
+        joined = self._joined.get(topic)
+        return joined is not None and self._leases.is_held(consumer, joined.shard)
+
     def expire(self) -> None:
         """Let leases lapse whose time is over."""
+        before = len(self._leases)
         for shard in self._leases.expire(self._clock()):
             log.info("lease lapsed", extra=fields(shard=shard))
             self._leave_unless_held(shard)
+        if self._filter is not None and len(self._leases) != before:
+            self._filter.leases_ended()
+        self._expire_recent()
 
     async def run(self) -> None:
         """Expire leases for ever. Cancel to stop."""
@@ -164,11 +206,12 @@ class Shards:
 
     def _join(self, shard: int) -> None:
         topic = self.check(shard)
-        if topic in self._joined or self._relay is None:
+        if topic in self._joined or not self._started:
             return
         self._joined[topic] = _Joined(shard)
         self._publisher.activate(shard)
-        self._relay.subscribe(topic)
+        if self._relay is not None:
+            self._relay.subscribe(topic)
         self.relay_changed((topic,))
         log.info("shard joined", extra=fields(shard=shard, topic=topic))
         self._changed()
@@ -177,9 +220,9 @@ class Shards:
         topic = shard_topic(self._cluster, shard)
         if shard in self._static or self._leases.is_active(shard) or topic not in self._joined:
             return
-        assert self._relay is not None
         del self._joined[topic]
-        self._relay.unsubscribe(topic)
+        if self._relay is not None:
+            self._relay.unsubscribe(topic)
         self._publisher.set_covered(shard, covered=False)
         self._publisher.deactivate(shard)
         log.info("shard left", extra=fields(shard=shard, topic=topic))
@@ -212,19 +255,61 @@ class Shards:
         joined = self._joined.get(topic)
         if joined is None:
             return
-        self._publisher.publish_message(joined.shard, message, digest, source)
+        if self._recent is None or self._is_new(digest):
+            self._publisher.publish_message(joined.shard, message, digest, source)
         for sink in self._sinks:
             sink(topic, message, digest, source)
 
+    def deliver_filtered(self, topic: str, message: WakuMessage, digest: bytes) -> bool:
+        """A message that a peer pushed: onto its shard's stream, unless it is there already or the node is
+        not on the shard (False).
+
+        It does not go to the sinks: it has not passed the relay's validators, so it is neither archived nor
+        pushed on.
+        """
+        joined = self._joined.get(topic)
+        if joined is None or not self._is_new(digest):
+            return False
+        self._from_filter.value += 1
+        self._publisher.publish_message(joined.shard, message, digest, SOURCE_FILTER)
+        return True
+
+    def _is_new(self, digest: bytes) -> bool:
+        """Whether the message is not on its stream yet, as far as we remember, and remember it."""
+        recent = self._recent
+        if recent is None:
+            recent = self._recent = SeenCache(RECENT_SECONDS, RECENT_KEPT, self._clock())
+        if digest in recent:
+            return False
+        recent.add(digest, self._clock())
+        return True
+
+    def _expire_recent(self) -> None:
+        """Only who uses filter pays for the memory of messages."""
+        recent = self._recent
+        if recent is None:
+            return
+        recent.expire(self._clock())
+        if not recent and not (self._filter is not None and self._filter.in_use):
+            self._recent = None
+
     def relay_changed(self, topics: Iterable[str]) -> None:
         """The mesh or the subscribers of these topics changed: coverage follows at once."""
-        relay = self._relay
-        if relay is None:
-            return
+        relay, client = self._relay, self._filter
         for topic in topics:
             joined = self._joined.get(topic)
             if joined is not None:
-                self._publisher.set_covered(joined.shard, covered=bool(relay.mesh_peers(topic)))
+                covered = bool(relay is not None and relay.mesh_peers(topic)) or bool(
+                    client is not None and client.strength(topic)
+                )
+                self._publisher.set_covered(joined.shard, covered=covered)
+
+    def filter_changed(self, topics: Iterable[str]) -> None:
+        """The peers that push messages of these topics changed."""
+        if self._recent is None and self._filter is not None and self._filter.in_use:
+            self._recent = SeenCache(RECENT_SECONDS, RECENT_KEPT, self._clock())
+        self.relay_changed(topics)
+        self._changed()
 
     # --- looking in ---
 
@@ -250,6 +335,7 @@ class Shards:
             len(relay.mesh_peers(topic)) if relay else 0,
             len(relay.topic_peers(topic)) if relay else 0,
             subscribed=topic in self._joined,
+            pushing=self._filter.strength(topic) if self._filter is not None else 0,
         )
 
     def _samples(self) -> Iterable[Sample]:

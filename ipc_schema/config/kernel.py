@@ -141,7 +141,9 @@ KERNEL_SCHEMA: Final = Schema(
             unset="logos-kernel/<version>",
             doc="what the node calls itself to its peers",
         ),
-        common.switch("relay", True, "take part in relay; off, the node carries no messages"),
+        common.switch(
+            "relay", True, "take part in relay; off, the node carries no messages, and gets its own by filter"
+        ),
         *SERVICE_OPTIONS,
         *common.COMMON_OPTIONS,
         Option(

@@ -9,7 +9,7 @@ from typing import Final
 
 from ipc_schema.config import common
 from ipc_schema.config.addresses import check_multiaddr
-from ipc_schema.config.kinds import TEXT, Kind, integer
+from ipc_schema.config.kinds import TEXT, Kind, duration, integer
 from ipc_schema.config.options import Option, Resolved
 from ipc_schema.config.ratelimits import RATE_LIMIT, RateLimit, rate_limits
 
@@ -66,6 +66,28 @@ SERVICE_OPTIONS: Final = (
     common.switch("store-message-db-vacuum", False, "give the database's unused space back at start"),
     common.switch("lightpush", True, "publish messages for light clients; needs relay"),
     Option(name="lightpushnode", kind=SERVICE_NODE, doc="peer to ask first to publish a message"),
+    common.switch("filter", True, "push messages of the node's shards to light clients; needs relay"),
+    Option(name="filternode", kind=SERVICE_NODE, doc="peer to ask first to push messages"),
+    Option(
+        name="filter-subscription-timeout",
+        kind=duration(1.0, 86_400.0),
+        default=300.0,
+        doc="time after which a light client that is not heard of is forgotten",
+    ),
+    Option(
+        name="filter-max-peers-to-serve",
+        kind=integer(1, 100_000),
+        default=1000,
+        doc="light clients at once",
+    ),
+    Option(
+        name="filter-max-criteria",
+        kind=integer(1, 100_000),
+        default=1000,
+        doc="subscriptions of one light client",
+    ),
+    common.switch("peer-exchange", True, "give records of peers to those that ask"),
+    Option(name="peer-exchange-node", kind=SERVICE_NODE, doc="peer to ask first for records of peers"),
     Option(
         name="rate-limit",
         kind=RATE_LIMIT,
@@ -90,13 +112,22 @@ class ServiceConfig:
     store_vacuum: bool
     lightpush: bool
     lightpush_node: str | None
+    filter: bool
+    filter_node: str | None
+    filter_timeout: float
+    """Seconds."""
+    filter_max_peers: int
+    filter_max_criteria: int
+    peer_exchange: bool
+    peer_exchange_node: str | None
     rate_limits: Mapping[str, RateLimit | None]
     """By protocol: store, lightpush, px, filter. None: no limit."""
 
     @property
     def nodes(self) -> tuple[str, ...]:
         """The addresses of all configured service peers."""
-        return tuple(node for node in (self.store_node, self.lightpush_node) if node is not None)
+        nodes = (self.store_node, self.lightpush_node, self.filter_node, self.peer_exchange_node)
+        return tuple(node for node in nodes if node is not None)
 
 
 def service_config(resolved: Resolved) -> ServiceConfig:
@@ -111,6 +142,13 @@ def service_config(resolved: Resolved) -> ServiceConfig:
         store_vacuum=resolved["store-message-db-vacuum"],
         lightpush=resolved["lightpush"],
         lightpush_node=resolved["lightpushnode"],
+        filter=resolved["filter"],
+        filter_node=resolved["filternode"],
+        filter_timeout=resolved["filter-subscription-timeout"],
+        filter_max_peers=resolved["filter-max-peers-to-serve"],
+        filter_max_criteria=resolved["filter-max-criteria"],
+        peer_exchange=resolved["peer-exchange"],
+        peer_exchange_node=resolved["peer-exchange-node"],
         rate_limits=rate_limits(resolved["rate-limit"] or ()),
     )
 
@@ -134,3 +172,11 @@ def service_warnings(resolved: Resolved) -> Iterable[str]:
             yield "store answers from what is in its database: relay is off, so nothing new comes in"
         if resolved["lightpush"]:
             yield from common.without_effect(resolved, ("lightpush",), "relay is off")
+        if resolved["filter"]:
+            yield from common.without_effect(resolved, ("filter",), "relay is off")
+    if not resolved["filter"]:
+        yield from common.without_effect(
+            resolved,
+            ("filter-subscription-timeout", "filter-max-peers-to-serve", "filter-max-criteria"),
+            "filter is off",
+        )

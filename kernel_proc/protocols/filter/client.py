@@ -245,6 +245,7 @@ class FilterClient:
         # Until a consumer is written in, these are orphans: whatever goes wrong from here on (a time-out, a
         # cancelled request), `run` takes back what the peer may have.
         self.interests.expect(peer_id, topic, contents)
+        self._changed((topic,))
         try:
             for some in _chunks(contents):
                 await self._ask(peer_id, RequestType.SUBSCRIBE, topic, some)
@@ -312,6 +313,15 @@ class FilterClient:
         if ended:
             self._changed(tuple({topic for _, topic in ended}))
             self._poke.set()
+
+    @property
+    def in_use(self) -> bool:
+        """Whether any peer pushes to us, or is about to."""
+        return bool(self.interests)
+
+    def strength(self, topic: str) -> int:
+        """How many peers push what is wanted on a pubsub topic; 0 too when nothing is."""
+        return self.interests.strength(topic)
 
     # --- talking to peers ---
 

@@ -1,0 +1,134 @@
+"""filter.subscribe, filter.unsubscribe, filter.ping."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Final
+
+from ipc_schema.errors import ErrorCode, IpcError
+from ipc_schema.kernel.filter import (
+    FILTER_PING,
+    FILTER_SUBSCRIBE,
+    FILTER_UNSUBSCRIBE,
+    FilterPeer,
+    FilterPingReply,
+    FilterPingRequest,
+    FilterSubscribeReply,
+    FilterSubscribeRequest,
+    FilterUnsubscribeReply,
+    FilterUnsubscribeRequest,
+    Held,
+)
+from ipc_schema.topics import PubsubTopic, TopicError, autoshard
+from kernel_proc.ipc.dispatch import Answer, Call, Route
+from kernel_proc.ipc.methods.lightpush import ANSWER_MARGIN
+from kernel_proc.ipc.methods.service_errors import service_error
+from kernel_proc.protocols.filter.client import FilterClient, NotWanted
+from kernel_proc.protocols.requests import AllFailed
+from kernel_proc.shards import Shards
+
+__all__ = ["MAX_SUBSCRIPTIONS", "filter_routes"]
+
+MAX_SUBSCRIPTIONS: Final = 100_000
+"""Of all consumers together: names of content topics are of any length and number."""
+
+
+def filter_routes(
+    client: FilterClient, shards: Shards, cluster: int, shard_count: int
+) -> Mapping[str, Route]:
+    """Messages pushed by other nodes, for the consumer who asks."""
+    interests = client.interests
+
+    def place(where: str, pubsub_topic: str | None, shard: int | None, contents: Collection[str]) -> int:
+        """The one shard that a request is about. Raises IpcError."""
+        try:
+            if pubsub_topic is not None:
+                parsed = PubsubTopic.parse(pubsub_topic)
+                if parsed.cluster != cluster:
+                    raise TopicError(f"{pubsub_topic} is not on cluster {cluster}")
+                if shard is not None and shard != parsed.shard:
+                    raise TopicError(f"shard {shard} and {pubsub_topic} are not the same")
+                return parsed.shard
+            if shard is not None:
+                return shard
+            found = {autoshard(content, shard_count) for content in contents}
+        except TopicError as error:
+            raise IpcError(ErrorCode.BAD_REQUEST, f"{where}: {error}") from error
+        if len(found) != 1:
+            raise IpcError(ErrorCode.BAD_REQUEST, f"{where}: content topics of {len(found)} shards, not one")
+        return found.pop()
+
+    def held(consumer: str) -> Held:
+        topics = {topic: interests.held_for(consumer, topic) for topic in interests.wanted_topics(consumer)}
+        return {topic: _tuples(peers) for topic, peers in topics.items() if peers}
+
+    def not_leased(topic: str) -> IpcError:
+        text = f"{FILTER_SUBSCRIBE}: no lease on {topic}: what is subscribed to lasts as long as a lease"
+        return IpcError(ErrorCode.BAD_REQUEST, text)
+
+    async def subscribe(call: Call) -> Answer:
+        request = FilterSubscribeRequest.from_body(call.body)
+        contents = tuple(dict.fromkeys(request.content_topics))
+        if not contents:
+            raise IpcError(ErrorCode.BAD_REQUEST, f"{FILTER_SUBSCRIBE}: no content topic")
+        shard = place(FILTER_SUBSCRIBE, request.pubsub_topic, request.shard, contents)
+        topic = shards.check(shard)
+        consumer = call.consumer_name
+        if not shards.is_leased(consumer, topic):
+            raise not_leased(topic)
+        if len(interests) + len(contents) > MAX_SUBSCRIPTIONS:
+            raise IpcError(
+                ErrorCode.BUSY, f"{MAX_SUBSCRIPTIONS} subscriptions are held", retry_after_ms=10_000
+            )
+        try:
+            peer_id = await client.subscribe(
+                consumer,
+                topic,
+                shard,
+                contents,
+                peer=request.peer,
+                exclude=request.exclude,
+                deadline=call.deadline - ANSWER_MARGIN,
+            )
+        except AllFailed as error:
+            raise service_error(error) from error
+        except NotWanted:
+            raise not_leased(topic) from None
+        reply = FilterSubscribeReply(
+            peer=peer_id,
+            pubsub_topic=topic,
+            held={topic: _tuples(interests.held_for(consumer, topic))},
+        )
+        return reply.to_body(), ()
+
+    async def unsubscribe(call: Call) -> Answer:
+        request = FilterUnsubscribeRequest.from_body(call.body)
+        consumer, contents = call.consumer_name, request.content_topics
+        topics: dict[str, Collection[str]]
+        if request.pubsub_topic is None and request.shard is None and not contents:
+            topics = {topic: interests.wishes(consumer, topic) for topic in interests.wanted_topics(consumer)}
+        else:
+            topic = shards.check(place(FILTER_UNSUBSCRIBE, request.pubsub_topic, request.shard, contents))
+            topics = {topic: contents or interests.wishes(consumer, topic)}
+        errors = await client.unsubscribe(consumer, topics, peer=request.peer)
+        return FilterUnsubscribeReply(held=held(consumer), errors=errors).to_body(), ()
+
+    async def ping(call: Call) -> Answer:
+        request = FilterPingRequest.from_body(call.body)
+        consumer = call.consumer_name
+        asked = interests.peers_for(consumer) if request.peer is None else [request.peer]
+        found = await client.ping(asked)
+        peers = tuple(
+            FilterPeer(peer=one.peer_id, status=one.status, error=one.problem or None) for one in found
+        )
+        return FilterPingReply(peers=peers, held=held(consumer)).to_body(), ()
+
+    return {
+        FILTER_SUBSCRIBE: Route(subscribe),
+        FILTER_UNSUBSCRIBE: Route(unsubscribe),
+        FILTER_PING: Route(ping),
+    }
+
+
+def _tuples(peers: Mapping[str, Collection[str]]) -> dict[str, tuple[str, ...]]:
+    return {peer_id: tuple(contents) for peer_id, contents in peers.items()}

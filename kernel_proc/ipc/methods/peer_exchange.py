@@ -1,0 +1,30 @@
+"""peer_exchange.request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ipc_schema.kernel.peer_exchange import PEER_EXCHANGE_REQUEST, PeerExchangeReply, PeerExchangeRequest
+from kernel_proc.ipc.dispatch import Answer, Call, Route
+from kernel_proc.ipc.methods.lightpush import ANSWER_MARGIN
+from kernel_proc.ipc.methods.service_errors import service_error
+from kernel_proc.protocols.peer_exchange import PeerExchangeClient
+from kernel_proc.protocols.requests import AllFailed
+
+__all__ = ["peer_exchange_routes"]
+
+
+def peer_exchange_routes(client: PeerExchangeClient) -> Mapping[str, Route]:
+    """Records of peers, asked of another node."""
+
+    async def request(call: Call) -> Answer:
+        wanted = PeerExchangeRequest.from_body(call.body)
+        try:
+            found = await client.request(
+                wanted.count, peer=wanted.peer, deadline=call.deadline - ANSWER_MARGIN
+            )
+        except AllFailed as error:
+            raise service_error(error) from error
+        return PeerExchangeReply(peer=found.peer_id, enrs=found.records).to_body(), ()
+
+    return {PEER_EXCHANGE_REQUEST: Route(request)}
