@@ -1,0 +1,92 @@
+"""UDP endpoints, and what may be said about the IP addresses in them."""
+
+from __future__ import annotations
+
+import ipaddress
+from functools import lru_cache
+from typing import NamedTuple
+
+from kernel_proc.discovery.enr import Enr
+
+__all__ = ["Contact", "Endpoint", "contact_of", "group_of", "is_loopback", "may_relay"]
+
+IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class Endpoint(NamedTuple):
+    """An IP address in its usual text form (an IPv4 address never mapped into IPv6), and a UDP port."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def of(cls, host: str, port: int) -> Endpoint:
+        """From what a socket reports. Raises ValueError if `host` is no IP address."""
+        return cls(str(_parse(host)), port)
+
+    @property
+    def packed(self) -> bytes:
+        """The address as 4 or 16 bytes."""
+        return _parse(self.host).packed
+
+    @property
+    def version(self) -> int:
+        """4 or 6."""
+        return 6 if ":" in self.host else 4
+
+
+class Contact(NamedTuple):
+    """A node at an endpoint. Sessions belong to both: a node that moves has to prove itself again."""
+
+    node_id: bytes
+    endpoint: Endpoint
+
+
+@lru_cache(maxsize=4096)
+def _parse(host: str) -> IpAddress:
+    ip = ipaddress.ip_address(host.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+        return ip.ipv4_mapped
+    return ip
+
+
+def contact_of(record: Enr, versions: frozenset[int]) -> Contact | None:
+    """How to reach the node of a record over one of these IP versions, IPv4 first; None: not at all."""
+    for version, ip, port in ((4, record.ip4, record.udp4), (6, record.ip6, record.udp6)):
+        if version in versions and ip is not None and port is not None:
+            return Contact(record.node_id, Endpoint.of(ip, port))
+    return None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether the address is one of this machine only."""
+    return _parse(host).is_loopback
+
+
+@lru_cache(maxsize=4096)
+def group_of(host: str) -> str:
+    """The addresses that count as one where a single owner must not get many places.
+
+    In the Internet whoever has one address usually has its neighbours: a /24 or a /64 is one group. In
+    private networks each address counts for itself.
+    """
+    ip = _parse(host)
+    if ip.is_private:
+        return str(ip)
+    return str(ipaddress.ip_network((ip, 24 if ip.version == 4 else 64), strict=False))
+
+
+def may_relay(host: str, teller: str) -> bool:
+    """Whether a record with this address is to be believed from (or told to) a node at `teller`.
+
+    Addresses of a private network or of one machine mean something only there. Who gets them from outside
+    is led to attack its own neighbours.
+    """
+    ip, source = _parse(host), _parse(teller)
+    if ip.is_loopback:  # asked first: Python counts ::1 as reserved
+        return source.is_loopback
+    if ip.is_unspecified or ip.is_multicast or ip.is_reserved:
+        return False
+    if ip.is_private or ip.is_link_local:
+        return source.is_private or source.is_loopback
+    return True

@@ -1,0 +1,385 @@
+"""discv5 without I/O: the table and its upkeep, lookups, walks.
+
+Everything happens in one of two calls, `receive` (a datagram) and `tick` (time has passed), or in a request
+that the owner makes; each takes the time. Afterwards the owner sends what is in `outbox` and calls `tick`
+again at `wakeup()` at the latest. Random numbers come from outside, so that a network of engines can be run
+in a test without sockets and clocks, the same way each time.
+"""
+
+from __future__ import annotations
+
+import random as random_module
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from kernel_proc.discovery.discv5.dialogue import Dialogue, TalkHandler, TooManyRequestsError
+from kernel_proc.discovery.discv5.endpoint import Contact, Endpoint, contact_of, may_relay
+from kernel_proc.discovery.discv5.lookup import Lookup, distances_to
+from kernel_proc.discovery.discv5.messages import Pong
+from kernel_proc.discovery.discv5.params import Params
+from kernel_proc.discovery.discv5.table import Added, Node, Table, random_id_at
+from kernel_proc.discovery.discv5.votes import Votes
+from kernel_proc.discovery.enr import Enr
+from kernel_proc.discovery.enr_local import LocalEnr
+
+__all__ = ["Engine"]
+
+_ANNOUNCED: Final = 64
+"""Nodes that are told at once that our record has changed; the others learn it when they are checked."""
+_ANNOUNCE_INTERVAL: Final = 0.1
+_FIRST_BACKOFF: Final = 1.0
+
+
+class _Search:
+    __slots__ = ("done", "lookup", "new", "told", "walk")
+
+    def __init__(self, lookup: Lookup, done: Callable[[list[Enr]], None], walk: bool) -> None:
+        self.lookup = lookup
+        self.done = done
+        self.walk = walk
+        self.told: set[bytes] = set()
+        """Nodes that the owner was told of in this walk."""
+        self.new = 0
+        """Nodes that came into the table by it."""
+
+
+def _nothing(_: object) -> None:
+    """For who does not want to know."""
+
+
+def _anyone(_: Enr) -> bool:
+    return True
+
+
+class Engine:
+    """One node of discv5.
+
+    `found(record)` is called for every node that a walk meets and `wanted` lets pass, once a walk, as soon as
+    it is met; that somebody names a node does not mean that it is there. `external(endpoint)` is called when
+    the endpoint at which others see us changes.
+    """
+
+    def __init__(
+        self,
+        local: LocalEnr,
+        params: Params,
+        random: random_module.Random,
+        *,
+        now: float,
+        versions: frozenset[int] = frozenset({4}),
+        found: Callable[[Enr], None] = _nothing,
+        wanted: Callable[[Enr], bool] = _anyone,
+        external: Callable[[Endpoint], None] = _nothing,
+    ) -> None:
+        """`versions`: IP versions that we can send over. `random` makes keys: a `random.SystemRandom`, except
+        in tests."""
+        self._local = local
+        self._params = params
+        self._random = random
+        self._versions = versions
+        self._found = found
+        self._wanted = wanted
+        self._external = external
+        self._dialogue = Dialogue(local, self, params, random, versions, now)
+        self.table = Table(local.node_id, params)
+        self._votes = Votes(params)
+        self._observed: dict[int, Endpoint] = {}
+        self._searches: set[_Search] = set()
+        self._bootstrap: tuple[Enr, ...] = ()
+        self._walk_pause = params.walk_pause
+        self._walk_backoff = _FIRST_BACKOFF / 2
+        self._walk_at: float | None = now
+        """None: a walk is under way."""
+        self._joined = False
+        """Somebody has answered a walk."""
+        self._check_at = now
+        self._check_unverified_at = now
+        self._announce: deque[Contact] = deque()
+        self._announce_at = now
+        self._announced = local.record.seq
+        self._counters = {"walks": 0, "found": 0, "banned": 0}
+
+    # -- what the owner sees ----------------------------------
+
+    @property
+    def outbox(self) -> list[tuple[Endpoint, bytes]]:
+        """Datagrams to be sent. The owner empties it."""
+        return self._dialogue.outbox
+
+    def counters(self) -> dict[str, int]:
+        """What only grows, by name."""
+        return {**self._dialogue.counters(), **self._counters}
+
+    def gauges(self) -> dict[str, int]:
+        """What there is now, by name."""
+        return {
+            "nodes": len(self.table),
+            "nodes_verified": self.table.verified,
+            "replacements": self.table.replacements,
+            "sessions": self._dialogue.sessions,
+            "requests": self._dialogue.pending,
+            "lookups": len(self._searches),
+        }
+
+    def observed(self, version: int) -> Endpoint | None:
+        """The endpoint at which the majority of nodes sees us."""
+        return self._observed.get(version)
+
+    def set_bootstrap(self, records: Iterable[Enr], now: float) -> None:
+        """Nodes that are asked when we know no other; replaces those given before."""
+        self._bootstrap = tuple(records)
+        self._seed(now)
+
+    def set_walk_pause(self, seconds: float, now: float) -> None:
+        """The pause between two random walks: short while nodes are needed, long when they are not."""
+        self._walk_pause = seconds
+        if self._walk_at is not None:
+            self._walk_at = min(self._walk_at, now + seconds)
+
+    def set_talk_handler(self, protocol: bytes, handler: TalkHandler | None) -> None:
+        """Answer TALKREQs of a protocol (with at most MAX_TALK bytes, else with none), or no longer."""
+        self._dialogue.set_talk_handler(protocol, handler)
+
+    def add_record(self, record: Enr, now: float) -> Added | None:
+        """Offer a record to the table; None: there is no way to reach its node."""
+        contact = contact_of(record, self._versions)
+        return None if contact is None else self.table.add(record, contact, now)
+
+    # -- requests of the owner --------------------------------
+
+    def ping(self, record: Enr, now: float, done: Callable[[Pong | None], None] = _nothing) -> None:
+        """PING a node; `done(None)` if it does not answer. Raises TooManyRequestsError, and ValueError for
+        a node that we cannot reach."""
+        self._dialogue.now = now
+        self._dialogue.ping(record, done)
+
+    def find_node(
+        self,
+        record: Enr,
+        distances: Sequence[int],
+        now: float,
+        done: Callable[[list[Enr] | None], None] = _nothing,
+    ) -> None:
+        """FINDNODE; `done` gets verified records of these distances, None if there was no answer at all.
+        Raises as `ping`."""
+        self._dialogue.now = now
+        self._dialogue.find_node(record, distances, done)
+
+    def talk(
+        self,
+        record: Enr,
+        protocol: bytes,
+        payload: bytes,
+        now: float,
+        done: Callable[[bytes | None], None] = _nothing,
+    ) -> None:
+        """TALKREQ; `done` gets the answer, empty if the node does not know the protocol. Raises as `ping`,
+        ValueError also for more than MAX_TALK bytes."""
+        self._dialogue.now = now
+        self._dialogue.talk(record, protocol, payload, done)
+
+    def lookup(self, target: bytes, now: float, done: Callable[[list[Enr]], None]) -> None:
+        """Look for the nodes closest to a node id; `done` gets those that answered, closest first.
+        Raises TooManyRequestsError."""
+        self._dialogue.now = now
+        if len(self._searches) >= self._params.max_lookups:
+            raise TooManyRequestsError
+        self._search(target, done, walk=False)
+
+    # -- datagrams --------------------------------------------
+
+    def receive(self, datagram: bytes, source: Endpoint, now: float) -> None:
+        """Take a datagram. Never raises for what is in it."""
+        self._dialogue.now = now
+        self._dialogue.receive(datagram, source)
+
+    # -- what the dialogue tells ------------------------------
+
+    def known_record(self, node_id: bytes) -> Enr | None:
+        """The record in the table."""
+        node = self.table.get(node_id)
+        return None if node is None else node.record
+
+    def tellable(self, contact: Contact, distances: Sequence[int]) -> list[Enr]:
+        """Nodes that have answered us, and that mean something where the asking one is."""
+        nodes = self.table.at_distances((at for at in distances if at), 2 * self._params.nodes_limit)
+        return [node.record for node in nodes if self._may_tell(node, contact)]
+
+    def _may_tell(self, node: Node, contact: Contact) -> bool:
+        return node.contact.node_id != contact.node_id and may_relay(
+            node.contact.endpoint.host, contact.endpoint.host
+        )
+
+    def node_proven(self, contact: Contact, record: Enr) -> None:
+        """It goes into the table if it came from where its record says. Others are told of it only after it
+        has answered us there."""
+        if contact_of(record, self._versions) == contact:
+            self.table.add(record, contact, self._dialogue.now)
+
+    def node_answered(self, contact: Contact) -> None:
+        """It is there."""
+        self.table.answered(contact, self._dialogue.now)
+
+    def node_silent(self, contact: Contact) -> None:
+        """It may be gone."""
+        self.table.failed(contact)
+
+    def node_misbehaved(self, contact: Contact) -> None:
+        """Keep away from it for a while."""
+        self._counters["banned"] += 1
+        self.table.ban(contact.node_id, self._dialogue.now)
+
+    def node_has_record(self, contact: Contact, seq: int) -> None:
+        """Ask for its record if ours is older."""
+        node = self.table.get(contact.node_id)
+        if node is None or seq <= node.record.seq:
+            return
+
+        def take(records: list[Enr] | None) -> None:
+            for record in records or ():
+                self.add_record(record, self._dialogue.now)
+
+        try:
+            self._dialogue.find_node(node.record, (0,), take)
+        except TooManyRequestsError:
+            return  # it will say so again
+
+    def node_sees_us(self, contact: Contact, endpoint: Endpoint) -> None:
+        """A vote about our own endpoint."""
+        now = self._dialogue.now
+        self._votes.add(contact, endpoint, now)
+        winner = self._votes.winner(endpoint.version, now)
+        if winner is not None and winner != self._observed.get(endpoint.version):
+            self._observed[endpoint.version] = winner
+            self._external(winner)
+
+    # -- time -------------------------------------------------
+
+    def wakeup(self) -> float:
+        """When `tick` is to be called at the latest."""
+        times = [self._check_at]
+        if (deadline := self._dialogue.deadline()) is not None:
+            times.append(deadline)
+        if self._walk_at is not None:
+            times.append(self._walk_at)
+        if self.table.unchecked() is not None:
+            times.append(self._check_unverified_at)
+        if self._announce:
+            times.append(self._announce_at)
+        return min(times)
+
+    def tick(self, now: float) -> None:
+        """Do what is due."""
+        self._dialogue.now = now
+        self._dialogue.expire()
+        self._announce_changes(now)
+        if now >= self._check_unverified_at and (node := self.table.unchecked()) is not None:
+            self._check_unverified_at = now + self._params.check_unverified_interval
+            self._check(node)
+        if now >= self._check_at:
+            self._check_at = now + self._random.uniform(0, self._params.check_interval)
+            self._check(self.table.to_check(self._random))
+        if self._walk_at is not None and now >= self._walk_at:
+            self._walk(now)
+
+    def _announce_changes(self, now: float) -> None:
+        """PING the nodes that we know to be there when our record has changed: they then ask for it."""
+        if self._local.record.seq != self._announced:
+            self._announced = self._local.record.seq
+            verified = sorted((n for n in self.table.nodes() if n.verified), key=lambda n: -n.seen)
+            self._announce = deque(node.contact for node in verified[:_ANNOUNCED])
+        if self._announce and now >= self._announce_at:
+            self._announce_at = now + _ANNOUNCE_INTERVAL
+            self._check(self.table.get(self._announce.popleft().node_id))
+
+    def _check(self, node: Node | None) -> None:
+        if node is None:
+            return
+        node.checked = True
+        try:
+            self._dialogue.ping(node.record, _nothing)
+        except TooManyRequestsError:
+            return  # so many are under way to it or to others that its turn may come later
+
+    # -- lookups ----------------------------------------------
+
+    def _search(self, target: bytes, done: Callable[[list[Enr]], None], *, walk: bool) -> None:
+        search = _Search(Lookup(target, self._local.node_id, self._params), done, walk)
+        self._searches.add(search)
+        self.table.looked_up(target, self._dialogue.now)
+        seeds = self.table.closest(target, self._params.lookup_results)
+        search.lookup.add((node.record, node.contact) for node in seeds)
+        self._advance(search)
+
+    def _advance(self, search: _Search) -> None:
+        lookup = search.lookup
+        while (chosen := lookup.next()) is not None:
+            self._step(search, *chosen)
+        if lookup.finished and search in self._searches:
+            self._searches.remove(search)
+            if search.walk:
+                self._walked(search)
+            search.done(lookup.closest())
+
+    def _step(self, search: _Search, record: Enr, contact: Contact) -> None:
+        def done(records: list[Enr] | None) -> None:
+            if records is None:
+                search.lookup.failed(contact.node_id)
+            else:
+                search.lookup.answered(contact.node_id)
+                self._tell(search, record)
+                self._learn(search, records)
+            self._advance(search)
+
+        distances = distances_to(contact.node_id, search.lookup.target, self._params.lookup_distances)
+        try:
+            self._dialogue.find_node(record, distances, done)
+        except TooManyRequestsError:
+            search.lookup.failed(contact.node_id)
+
+    def _learn(self, search: _Search, records: list[Enr]) -> None:
+        for record in records:
+            contact = contact_of(record, self._versions)
+            if contact is None:
+                continue
+            added = self.table.add(record, contact, self._dialogue.now)
+            if added is Added.BANNED:
+                continue
+            search.new += added is Added.NEW
+            search.lookup.add([(record, contact)])
+            self._tell(search, record)
+
+    def _tell(self, search: _Search, record: Enr) -> None:
+        if search.walk and record.node_id not in search.told and self._wanted(record):
+            search.told.add(record.node_id)
+            self._counters["found"] += 1
+            self._found(record)
+
+    # -- walks ------------------------------------------------
+
+    def _seed(self, now: float) -> None:
+        for record in self._bootstrap:
+            self.add_record(record, now)
+
+    def _walk(self, now: float) -> None:
+        """Look for a node id to meet nodes on the way: for our own until somebody answers, then in the part
+        of the network that we have not looked into for long, then anywhere."""
+        self._walk_at = None
+        if not self.table.verified:
+            self._seed(now)
+        if not self._joined:
+            target = self._local.node_id
+        elif (at := self.table.to_refresh(now)) is not None:
+            target = random_id_at(self._local.node_id, at, self._random)
+        else:
+            target = self._random.randbytes(len(self._local.node_id))
+        self._counters["walks"] += 1
+        self._search(target, _nothing, walk=True)
+
+    def _walked(self, search: _Search) -> None:
+        """The next walk comes soon while there is something new to see, or nobody to ask; else the pause
+        grows to the one set."""
+        self._joined = self._joined or search.lookup.responsive > 0
+        self._walk_backoff = _FIRST_BACKOFF if search.new else self._walk_backoff * 2
+        self._walk_at = self._dialogue.now + min(self._walk_backoff, self._walk_pause)

@@ -1,0 +1,76 @@
+"""Bounds: a map that forgets what was not used longest, and a rate for each of many keys."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Generic, TypeVar
+
+__all__ = ["LruDict", "TokenBuckets"]
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class LruDict(Generic[K, V]):
+    """At most `capacity` entries; a new one puts out the one not used longest."""
+
+    __slots__ = ("_entries", "capacity", "evicted")
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.evicted = 0
+        self._entries: OrderedDict[K, V] = OrderedDict()
+
+    def get(self, key: K) -> V | None:
+        """The entry, now the one used last."""
+        value = self._entries.get(key)
+        if value is not None:
+            self._entries.move_to_end(key)
+        return value
+
+    def put(self, key: K, value: V) -> None:
+        """Set an entry."""
+        self._entries[key] = value
+        self._entries.move_to_end(key)
+        if len(self._entries) > self.capacity:
+            self._entries.popitem(last=False)
+            self.evicted += 1
+
+    def pop(self, key: K) -> V | None:
+        """Remove and return an entry."""
+        return self._entries.pop(key, None)
+
+    def values(self) -> list[V]:
+        """All values, the one not used longest first."""
+        return list(self._entries.values())
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, key: K) -> bool:
+        return key in self._entries
+
+
+class TokenBuckets(Generic[K]):
+    """`rate` events a second and `burst` at once for each key; the last `capacity` keys are remembered.
+
+    Who makes us forget a key by using many others has gained one burst, and spent more than that.
+    """
+
+    __slots__ = ("_buckets", "_burst", "_rate")
+
+    def __init__(self, rate: float, burst: float, capacity: int) -> None:
+        self._rate = rate
+        self._burst = burst
+        self._buckets: LruDict[K, tuple[float, float]] = LruDict(capacity)
+
+    def allow(self, key: K, now: float) -> bool:
+        """Whether one more event of `key` is within its rate. `now` in seconds, never going back."""
+        tokens, then = self._buckets.get(key) or (self._burst, now)
+        tokens = min(self._burst, tokens + (now - then) * self._rate)
+        allowed = tokens >= 1
+        self._buckets.put(key, (tokens - allowed, now))
+        return allowed
+
+    def __len__(self) -> int:
+        return len(self._buckets)

@@ -1,0 +1,171 @@
+"""The messages of discv5 v5.1: a type byte and an RLP list that begins with the request id.
+
+Topic messages are not used by Waku and count as unknown.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import Final, NamedTuple
+
+from kernel_proc.discovery import rlp
+from kernel_proc.discovery.discv5.endpoint import Endpoint
+
+__all__ = [
+    "FindNode",
+    "Message",
+    "MessageError",
+    "Nodes",
+    "Ping",
+    "Pong",
+    "Request",
+    "Response",
+    "TalkRequest",
+    "TalkResponse",
+    "decode",
+    "encode",
+]
+
+MAX_REQUEST_ID: Final = 8
+MAX_DISTANCES: Final = 257
+"""There are no more different ones."""
+MAX_RECORDS: Final = 20
+"""More do not go into a packet: the smallest record has about 110 bytes, of which 1280 hold eleven."""
+
+
+class MessageError(ValueError):
+    """Not a message of discv5."""
+
+
+class Ping(NamedTuple):
+    """Are you there? My record is of this sequence number."""
+
+    request_id: bytes
+    record_seq: int
+
+
+class Pong(NamedTuple):
+    """I am, and see you at this endpoint."""
+
+    request_id: bytes
+    record_seq: int
+    observed: Endpoint
+
+
+class FindNode(NamedTuple):
+    """Which nodes do you know at these distances from you? 0 asks for the asked node's own record."""
+
+    request_id: bytes
+    distances: tuple[int, ...]
+
+
+class Nodes(NamedTuple):
+    """A part of the answer, of `total` parts. Records as RLP, not verified."""
+
+    request_id: bytes
+    total: int
+    records: tuple[bytes, ...]
+
+
+class TalkRequest(NamedTuple):
+    """A question in an application's own protocol."""
+
+    request_id: bytes
+    protocol: bytes
+    payload: bytes
+
+
+class TalkResponse(NamedTuple):
+    """Its answer; empty when the protocol is not known."""
+
+    request_id: bytes
+    payload: bytes
+
+
+Request = Ping | FindNode | TalkRequest
+Response = Pong | Nodes | TalkResponse
+Message = Request | Response
+
+_PING, _PONG, _FINDNODE, _NODES, _TALKREQ, _TALKRESP = range(1, 7)
+
+
+def encode(message: Message) -> bytes:
+    """The plaintext of a message."""
+    request_id = rlp.encode(message.request_id)
+    match message:
+        case Ping(_, seq):
+            kind, rest = _PING, [rlp.encode(seq)]
+        case Pong(_, seq, (_, port) as observed):
+            kind, rest = _PONG, [rlp.encode(seq), rlp.encode(observed.packed), rlp.encode(port)]
+        case FindNode(_, distances):
+            kind, rest = _FINDNODE, [rlp.encode(distances)]
+        case Nodes(_, total, records):
+            kind, rest = _NODES, [rlp.encode(total), rlp.encode_list(records)]
+        case TalkRequest(_, protocol, payload):
+            kind, rest = _TALKREQ, [rlp.encode(protocol), rlp.encode(payload)]
+        case TalkResponse(_, payload):
+            kind, rest = _TALKRESP, [rlp.encode(payload)]
+    return bytes((kind,)) + rlp.encode_list([request_id, *rest])
+
+
+def decode(plaintext: bytes) -> Message:
+    """Read a message. Raises MessageError."""
+    if not plaintext:
+        raise MessageError("empty")
+    try:
+        fields = rlp.read_list(plaintext[1:], 4)
+        return _decode(plaintext[0], fields)
+    except rlp.RlpError as error:
+        raise MessageError(str(error)) from None
+
+
+_FIELDS: Final = {_PING: 2, _PONG: 4, _FINDNODE: 2, _NODES: 3, _TALKREQ: 3, _TALKRESP: 2}
+
+
+def _decode(kind: int, fields: list[rlp.Item]) -> Message:
+    count = _FIELDS.get(kind)
+    if count is None:
+        raise MessageError(f"unknown type {kind}")
+    if len(fields) != count:
+        raise MessageError(f"{len(fields)} fields, not {count}")
+    request_id = _bytes(fields[0])
+    if len(request_id) > MAX_REQUEST_ID:
+        raise MessageError(f"a request id of {len(request_id)} bytes")
+    match kind:
+        case 1:
+            return Ping(request_id, rlp.to_int(fields[1], 8))
+        case 2:
+            observed = Endpoint.of(_ip(_bytes(fields[2])), rlp.to_int(fields[3], 2))
+            return Pong(request_id, rlp.to_int(fields[1], 8), observed)
+        case 3:
+            distances = tuple(rlp.to_int(item, 2) for item in _list(fields[1], MAX_DISTANCES))
+            if any(distance > 256 for distance in distances):
+                raise MessageError("a distance above 256")
+            return FindNode(request_id, distances)
+        case 4:
+            records = _list(fields[2], MAX_RECORDS)
+            if not all(record.is_list for record in records):
+                raise MessageError("a record that is no list")
+            return Nodes(request_id, rlp.to_int(fields[1], 8), tuple(record.raw for record in records))
+        case 5:
+            return TalkRequest(request_id, _bytes(fields[1]), _bytes(fields[2]))
+        case _:
+            return TalkResponse(request_id, _bytes(fields[1]))
+
+
+def _bytes(item: rlp.Item) -> bytes:
+    if item.is_list:
+        raise MessageError("a list where bytes belong")
+    return item.content
+
+
+def _list(item: rlp.Item, limit: int) -> list[rlp.Item]:
+    if not item.is_list:
+        raise MessageError("bytes where a list belongs")
+    return rlp.items(item.content, limit)
+
+
+def _ip(packed: bytes) -> str:
+    if len(packed) not in (4, 16):
+        raise MessageError(f"an IP address of {len(packed)} bytes")
+    return str(ipaddress.ip_address(packed))

@@ -1,0 +1,191 @@
+"""The packets of discv5 v5.1: masked header, kinds, sizes.
+
+    packet  = masking-iv(16) ‖ AES-128-CTR(header) ‖ message
+    header  = protocol-id(6) ‖ version(2) ‖ flag(1) ‖ nonce(12) ‖ authdata-size(2) ‖ authdata
+
+The protocol id is a parameter: Waku's network says `d5waku` where the specification says `discv5`
+(33/WAKU2-DISCV5).
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import CTR
+
+from kernel_proc.discovery.discv5.crypto import NONCE_BYTES, TAG_BYTES
+from kernel_proc.discovery.enr import MAX_RECORD
+from kernel_proc.discovery.enr_identity import SIGNATURE_BYTES
+
+__all__ = [
+    "IV_BYTES",
+    "MAX_PACKET",
+    "MIN_PACKET",
+    "OVERHEAD",
+    "WAKU_PROTOCOL_ID",
+    "Handshake",
+    "Header",
+    "Ordinary",
+    "PacketError",
+    "Whoareyou",
+    "decode",
+    "handshake_header",
+    "ordinary_header",
+    "whoareyou_header",
+]
+
+WAKU_PROTOCOL_ID: Final = b"d5waku"
+
+MIN_PACKET: Final = 63
+MAX_PACKET: Final = 1280
+IV_BYTES: Final = 16
+NODE_ID_BYTES: Final = 32
+ID_NONCE_BYTES: Final = 16
+EPHEMERAL_KEY_BYTES: Final = 33
+
+_VERSION: Final = b"\x00\x01"
+_ORDINARY, _WHOAREYOU, _HANDSHAKE = range(3)
+_STATIC: Final = 23
+_PROTOCOL: Final = 6
+_WHOAREYOU_AUTHDATA: Final = ID_NONCE_BYTES + 8
+_HANDSHAKE_HEAD: Final = NODE_ID_BYTES + 2
+_HANDSHAKE_MIN: Final = _HANDSHAKE_HEAD + SIGNATURE_BYTES + EPHEMERAL_KEY_BYTES
+
+OVERHEAD: Final = IV_BYTES + _STATIC + NODE_ID_BYTES + TAG_BYTES
+"""Bytes of an ordinary packet beside its plaintext."""
+
+
+class PacketError(ValueError):
+    """Not a packet for us: of another protocol or node, or malformed."""
+
+
+class Ordinary(NamedTuple):
+    """A message under the keys of a session (flag 0)."""
+
+    nonce: bytes
+    source: bytes
+    associated: bytes
+    """What the encryption authenticates beside the message: masking-iv ‖ header."""
+    ciphertext: bytes
+
+
+class Whoareyou(NamedTuple):
+    """The answer to a message that could not be decrypted (flag 1)."""
+
+    nonce: bytes
+    """That of the message."""
+    id_nonce: bytes
+    record_seq: int
+    """Of the newest record of ours that the sender has; 0: none."""
+    challenge_data: bytes
+
+
+class Handshake(NamedTuple):
+    """A message with the proof of who sends it (flag 2)."""
+
+    nonce: bytes
+    source: bytes
+    signature: bytes
+    ephemeral_key: bytes
+    record: bytes
+    """The sender's record, empty if left out."""
+    associated: bytes
+    ciphertext: bytes
+
+
+class Header(NamedTuple):
+    """A header to be sent, in plain and masked form. The message is appended to `masked`."""
+
+    associated: bytes
+    """masking-iv ‖ header; for WHOAREYOU the challenge-data."""
+    masked: bytes
+
+
+def decode(
+    data: bytes, node_id: bytes, protocol_id: bytes = WAKU_PROTOCOL_ID
+) -> Ordinary | Whoareyou | Handshake:
+    """Read a datagram sent to the node `node_id`. Raises PacketError."""
+    if not MIN_PACKET <= len(data) <= MAX_PACKET:
+        raise PacketError("size")
+    unmask = Cipher(AES(node_id[:16]), CTR(data[:IV_BYTES])).decryptor().update
+    static = unmask(data[IV_BYTES : IV_BYTES + _STATIC])
+    if static[:_PROTOCOL] != protocol_id or static[6:8] != _VERSION:
+        raise PacketError("protocol")
+    flag, nonce = static[8], static[9 : 9 + NONCE_BYTES]
+    end = IV_BYTES + _STATIC + int.from_bytes(static[21:23], "big")
+    if end > len(data):
+        raise PacketError("header is cut off")
+    authdata = unmask(data[IV_BYTES + _STATIC : end])
+    associated = data[:IV_BYTES] + static + authdata
+    message = data[end:]
+    if flag == _WHOAREYOU:
+        if len(authdata) != _WHOAREYOU_AUTHDATA or message:
+            raise PacketError("WHOAREYOU of another size")
+        seq = int.from_bytes(authdata[ID_NONCE_BYTES:], "big")
+        return Whoareyou(nonce, authdata[:ID_NONCE_BYTES], seq, associated)
+    if len(message) < TAG_BYTES:
+        raise PacketError("message is cut off")
+    if flag == _ORDINARY:
+        if len(authdata) != NODE_ID_BYTES:
+            raise PacketError("authdata of another size")
+        return Ordinary(nonce, authdata, associated, message)
+    if flag != _HANDSHAKE:
+        raise PacketError("flag")
+    if not _HANDSHAKE_MIN <= len(authdata) <= _HANDSHAKE_MIN + MAX_RECORD:
+        raise PacketError("authdata of another size")
+    if (authdata[NODE_ID_BYTES], authdata[NODE_ID_BYTES + 1]) != (SIGNATURE_BYTES, EPHEMERAL_KEY_BYTES):
+        raise PacketError("another identity scheme")
+    key = _HANDSHAKE_HEAD + SIGNATURE_BYTES
+    return Handshake(
+        nonce,
+        authdata[:NODE_ID_BYTES],
+        authdata[_HANDSHAKE_HEAD:key],
+        authdata[key:_HANDSHAKE_MIN],
+        authdata[_HANDSHAKE_MIN:],
+        associated,
+        message,
+    )
+
+
+def _header(flag: int, target: bytes, iv: bytes, nonce: bytes, authdata: bytes, protocol_id: bytes) -> Header:
+    size = len(authdata).to_bytes(2, "big")
+    header = b"".join((protocol_id, _VERSION, bytes((flag,)), nonce, size, authdata))
+    masked = Cipher(AES(target[:16]), CTR(iv)).encryptor().update(header)
+    return Header(iv + header, iv + masked)
+
+
+def ordinary_header(
+    target: bytes, source: bytes, iv: bytes, nonce: bytes, protocol_id: bytes = WAKU_PROTOCOL_ID
+) -> Header:
+    """The header of a message from node `source` to node `target`."""
+    return _header(_ORDINARY, target, iv, nonce, source, protocol_id)
+
+
+def whoareyou_header(
+    target: bytes,
+    iv: bytes,
+    nonce: bytes,
+    id_nonce: bytes,
+    record_seq: int,
+    protocol_id: bytes = WAKU_PROTOCOL_ID,
+) -> Header:
+    """A WHOAREYOU for `target`'s message with this nonce: a header is all it is."""
+    return _header(_WHOAREYOU, target, iv, nonce, id_nonce + record_seq.to_bytes(8, "big"), protocol_id)
+
+
+def handshake_header(
+    target: bytes,
+    source: bytes,
+    iv: bytes,
+    nonce: bytes,
+    signature: bytes,
+    ephemeral_key: bytes,
+    record: bytes,
+    protocol_id: bytes = WAKU_PROTOCOL_ID,
+) -> Header:
+    """The header of the message that answers a WHOAREYOU; `record` may be empty."""
+    sizes = bytes((len(signature), len(ephemeral_key)))
+    authdata = b"".join((source, sizes, signature, ephemeral_key, record))
+    return _header(_HANDSHAKE, target, iv, nonce, authdata, protocol_id)

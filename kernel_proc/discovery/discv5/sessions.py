@@ -1,0 +1,124 @@
+"""Sessions: the keys that two nodes at two endpoints share, and the challenges that lead to them."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final, NamedTuple
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from kernel_proc.discovery.discv5.crypto import NONCE_BYTES
+from kernel_proc.discovery.discv5.endpoint import Contact
+from kernel_proc.discovery.discv5.limits import LruDict
+from kernel_proc.discovery.enr import Enr
+
+__all__ = ["MAX_MESSAGES", "NONCE_RANDOM", "Challenge", "Challenges", "Session"]
+
+MAX_MESSAGES: Final = 2**32 - 1
+"""Messages under one key: their number is the first part of the nonce, which must never repeat."""
+_COUNTER: Final = 4
+NONCE_RANDOM: Final = NONCE_BYTES - _COUNTER
+_CHALLENGES_PER_CONTACT: Final = 3
+
+
+class _Keys:
+    __slots__ = ("proven", "receive", "send", "sent")
+
+    def __init__(self, send: bytes, receive: bytes, proven: bool) -> None:
+        self.send = AESGCM(send)
+        self.receive = AESGCM(receive)
+        self.proven = proven
+        self.sent = 0
+
+
+class Session:
+    """Keys shared with one contact, and the pair of keys before them.
+
+    The older pair is kept for reading: when both nodes begin a handshake at the same time there are two
+    valid pairs, and each node may take the other one for the newer. Whichever pair the other node is seen to
+    use becomes the one we use, so that both come to agree.
+    """
+
+    __slots__ = ("_current", "_older", "generation")
+
+    def __init__(self, send: bytes, receive: bytes, *, proven: bool) -> None:
+        """`proven`: the other node has shown that it has these keys."""
+        self._current = _Keys(send, receive, proven)
+        self._older: _Keys | None = None
+        self.generation = 1
+        """How many handshakes there were."""
+
+    def rekey(self, send: bytes, receive: bytes, *, proven: bool) -> None:
+        """New keys from a new handshake."""
+        self._current, self._older = _Keys(send, receive, proven), self._current
+        self.generation += 1
+
+    @property
+    def proven(self) -> bool:
+        """Whether requests may be sent: the other node surely has the keys, and they are not used up."""
+        return self._current.proven and self._current.sent < MAX_MESSAGES
+
+    def next_nonce(self, random: bytes) -> bytes:
+        """A nonce that no other message under these keys has. `random`: NONCE_RANDOM bytes."""
+        self._current.sent += 1
+        return self._current.sent.to_bytes(_COUNTER, "big") + random
+
+    def seal(self, nonce: bytes, plaintext: bytes, associated: bytes) -> bytes:
+        """Encrypt for the other node."""
+        return self._current.send.encrypt(nonce, plaintext, associated)
+
+    def open(self, nonce: bytes, ciphertext: bytes, associated: bytes) -> bytes | None:
+        """Decrypt what came; None: it is under other keys."""
+        for keys in (self._current, self._older):
+            if keys is None:
+                continue
+            try:
+                plaintext = keys.receive.decrypt(nonce, ciphertext, associated)
+            except InvalidTag:
+                continue
+            if keys is not self._current:
+                self._current, self._older = keys, self._current
+            keys.proven = True
+            return plaintext
+        return None
+
+
+class Challenge(NamedTuple):
+    """A WHOAREYOU that we sent."""
+
+    data: bytes
+    record: Enr | None
+    """The record that we know of the node, whose sequence number the challenge told."""
+    expires: float
+
+
+class Challenges:
+    """Challenges not yet answered: the last few of each contact, of a bounded number of contacts.
+
+    Several, because a node may have several messages under way, each of which gets a challenge of its own,
+    and because a single place could be overwritten by anyone who forges the sender's address.
+    """
+
+    __slots__ = ("_challenges",)
+
+    def __init__(self, capacity: int) -> None:
+        self._challenges: LruDict[Contact, deque[Challenge]] = LruDict(capacity)
+
+    def add(self, contact: Contact, challenge: Challenge) -> None:
+        """Remember a challenge."""
+        known = self._challenges.get(contact) or deque(maxlen=_CHALLENGES_PER_CONTACT)
+        known.append(challenge)
+        self._challenges.put(contact, known)
+
+    def of(self, contact: Contact, now: float) -> list[Challenge]:
+        """Those of a contact that are still open, newest first."""
+        known = self._challenges.get(contact) or ()
+        return [challenge for challenge in reversed(known) if challenge.expires > now]
+
+    def discard(self, contact: Contact) -> None:
+        """The contact has proven itself."""
+        self._challenges.pop(contact)
+
+    def __len__(self) -> int:
+        return len(self._challenges)

@@ -1,0 +1,270 @@
+"""The routing table: nodes by their distance from us, so many of each distance, and not many of one owner.
+
+Distances are logarithmic: 256 minus the number of leading bits that two node ids share; half of all nodes are
+at 256, a quarter at 255 and so on. A bucket keeps those of one distance, the one not seen longest first, and
+beside them replacements for when one of them is gone.
+"""
+
+from __future__ import annotations
+
+import random as random_module
+from collections import Counter
+from collections.abc import Iterable
+from enum import Enum, auto
+
+from kernel_proc.discovery.discv5.endpoint import Contact, group_of, is_loopback
+from kernel_proc.discovery.discv5.limits import LruDict
+from kernel_proc.discovery.discv5.params import Params
+from kernel_proc.discovery.enr import Enr
+
+__all__ = ["Added", "Node", "Table", "distance", "log_distance", "random_id_at"]
+
+
+def distance(one: bytes, other: bytes) -> int:
+    """XOR of two node ids as a number."""
+    return int.from_bytes(one, "big") ^ int.from_bytes(other, "big")
+
+
+def log_distance(one: bytes, other: bytes) -> int:
+    """0 for the same node, else 1 to 256."""
+    return distance(one, other).bit_length()
+
+
+class Added(Enum):
+    """What became of a record given to the table."""
+
+    NEW = auto()
+    UPDATED = auto()
+    KNOWN = auto()
+    """This record or a newer one is there."""
+    REPLACEMENT = auto()
+    """The bucket is full; the node waits beside it."""
+    LIMITED = auto()
+    """Too many nodes of the same group of addresses."""
+    BANNED = auto()
+    OURSELVES = auto()
+
+
+class Node:
+    """A node in the table."""
+
+    __slots__ = ("checked", "contact", "failures", "record", "seen", "verified")
+
+    def __init__(self, record: Enr, contact: Contact) -> None:
+        self.record = record
+        self.contact = contact
+        self.verified = False
+        """It has answered us at this endpoint. Only such nodes are told to others."""
+        self.checked = False
+        """It was asked whether it is there, at this endpoint."""
+        self.failures = 0
+        """Requests in a row without an answer."""
+        self.seen = float("-inf")
+        """When it answered last."""
+
+    def __repr__(self) -> str:
+        host, port = self.contact.endpoint
+        return f"Node({self.contact.node_id.hex()[:8]}… at {host}:{port})"
+
+
+class _Bucket:
+    __slots__ = ("looked_into", "nodes", "replacements")
+
+    def __init__(self) -> None:
+        self.nodes: dict[bytes, Node] = {}
+        """In the order of `seen`."""
+        self.replacements: dict[bytes, Node] = {}
+        self.looked_into = float("-inf")
+
+
+class Table:
+    """256 buckets. Bounded: (bucket_size + replacements) nodes each."""
+
+    def __init__(self, node_id: bytes, params: Params) -> None:
+        self.node_id = node_id
+        self._params = params
+        self._buckets: dict[int, _Bucket] = {}
+        self._groups: Counter[str] = Counter()
+        self._bans: LruDict[bytes, float] = LruDict(params.bans)
+
+    # -- reading ----------------------------------------------
+
+    def get(self, node_id: bytes) -> Node | None:
+        """A node of the table, not a replacement."""
+        bucket = self._buckets.get(log_distance(self.node_id, node_id))
+        return None if bucket is None else bucket.nodes.get(node_id)
+
+    def nodes(self) -> list[Node]:
+        """All nodes, without replacements."""
+        return [node for bucket in self._buckets.values() for node in bucket.nodes.values()]
+
+    def __len__(self) -> int:
+        return sum(len(bucket.nodes) for bucket in self._buckets.values())
+
+    @property
+    def verified(self) -> int:
+        """How many nodes have answered us."""
+        return sum(node.verified for node in self.nodes())
+
+    @property
+    def replacements(self) -> int:
+        """How many nodes wait beside their bucket."""
+        return sum(len(bucket.replacements) for bucket in self._buckets.values())
+
+    def closest(self, target: bytes, count: int) -> list[Node]:
+        """The nodes closest to a node id, verified ones or not."""
+        return sorted(self.nodes(), key=lambda node: distance(node.contact.node_id, target))[:count]
+
+    def at_distances(self, distances: Iterable[int], limit: int) -> list[Node]:
+        """Verified nodes at these distances from us, those seen last first."""
+        found: list[Node] = []
+        for at in dict.fromkeys(distances):
+            if (bucket := self._buckets.get(at)) is not None:
+                found += [node for node in reversed(bucket.nodes.values()) if node.verified]
+        return found[:limit]
+
+    # -- changes ----------------------------------------------
+
+    def add(self, record: Enr, contact: Contact, now: float) -> Added:
+        """Take a record. A newer one replaces that of a known node; a new endpoint must be verified anew."""
+        at = log_distance(self.node_id, contact.node_id)
+        if at == 0:
+            return Added.OURSELVES
+        if (until := self._bans.get(contact.node_id)) is not None:
+            if now < until:
+                return Added.BANNED
+            self._bans.pop(contact.node_id)
+        bucket = self._buckets.get(at) or _Bucket()
+        self._buckets[at] = bucket
+        for nodes in (bucket.nodes, bucket.replacements):
+            if (known := nodes.get(contact.node_id)) is not None:
+                return self._update(bucket, nodes, known, record, contact)
+        if not self._room(bucket, contact):
+            return Added.LIMITED
+        full = len(bucket.nodes) >= self._params.bucket_size
+        if full and len(bucket.replacements) >= self._params.replacements:
+            self._take(bucket.replacements, next(iter(bucket.replacements)))
+        self._groups[group_of(contact.endpoint.host)] += 1
+        (bucket.replacements if full else bucket.nodes)[contact.node_id] = Node(record, contact)
+        return Added.REPLACEMENT if full else Added.NEW
+
+    def _update(
+        self, bucket: _Bucket, nodes: dict[bytes, Node], known: Node, record: Enr, contact: Contact
+    ) -> Added:
+        if record.seq <= known.record.seq:
+            return Added.KNOWN
+        if contact.endpoint == known.contact.endpoint:
+            known.record = record
+            return Added.UPDATED
+        self._take(nodes, contact.node_id)
+        if not self._room(bucket, contact):
+            self._refill(bucket)
+            return Added.LIMITED
+        # It moved: in its old place, but as a node that nobody has checked.
+        self._groups[group_of(contact.endpoint.host)] += 1
+        nodes[contact.node_id] = Node(record, contact)
+        return Added.UPDATED
+
+    def _room(self, bucket: _Bucket, contact: Contact) -> bool:
+        """Whether the limits for one group of addresses let one more in."""
+        host = contact.endpoint.host
+        if self._params.exempt_loopback and is_loopback(host):
+            return True
+        group = group_of(host)
+        if self._groups[group] >= self._params.table_ip_limit:
+            return False
+        same = sum(
+            group_of(node.contact.endpoint.host) == group
+            for nodes in (bucket.nodes, bucket.replacements)
+            for node in nodes.values()
+        )
+        return same < self._params.bucket_ip_limit
+
+    def _take(self, nodes: dict[bytes, Node], node_id: bytes) -> None:
+        group = group_of(nodes.pop(node_id).contact.endpoint.host)
+        self._groups[group] -= 1
+        if not self._groups[group]:
+            del self._groups[group]
+
+    def _refill(self, bucket: _Bucket) -> None:
+        """Put the newest replacement into a place that has become free."""
+        if bucket.replacements and len(bucket.nodes) < self._params.bucket_size:
+            node_id, node = bucket.replacements.popitem()
+            bucket.nodes[node_id] = node
+
+    def answered(self, contact: Contact, now: float) -> None:
+        """The node has answered a request of ours at this endpoint."""
+        bucket = self._buckets.get(log_distance(self.node_id, contact.node_id))
+        node = None if bucket is None else bucket.nodes.get(contact.node_id)
+        if bucket is None or node is None or node.contact != contact:
+            return
+        node.verified = node.checked = True
+        node.failures = 0
+        node.seen = now
+        bucket.nodes[contact.node_id] = bucket.nodes.pop(contact.node_id)  # the one seen last is last
+
+    def failed(self, contact: Contact) -> bool:
+        """The node has left a request without answer; whether it was removed for that."""
+        node = self.get(contact.node_id)
+        if node is None or node.contact != contact:
+            return False
+        node.checked = True
+        node.failures += 1
+        if node.verified and node.failures < self._params.max_failures:
+            return False
+        self.remove(contact.node_id)
+        return True
+
+    def remove(self, node_id: bytes) -> None:
+        """Remove a node; a replacement takes its place."""
+        bucket = self._buckets.get(log_distance(self.node_id, node_id))
+        if bucket is None:
+            return
+        for nodes in (bucket.nodes, bucket.replacements):
+            if node_id in nodes:
+                self._take(nodes, node_id)
+        self._refill(bucket)
+
+    def ban(self, node_id: bytes, now: float) -> None:
+        """Remove a node that misbehaved, and do not take it back for a while."""
+        self._bans.put(node_id, now + self._params.ban_time)
+        self.remove(node_id)
+
+    # -- upkeep -----------------------------------------------
+
+    def unchecked(self) -> Node | None:
+        """A node that was never asked whether it is there."""
+        return next((node for node in self.nodes() if not node.checked), None)
+
+    def to_check(self, random: random_module.Random) -> Node | None:
+        """The node not seen longest of a random bucket."""
+        filled = [bucket for bucket in self._buckets.values() if bucket.nodes]
+        return next(iter(random.choice(filled).nodes.values())) if filled else None
+
+    def to_refresh(self, now: float) -> int | None:
+        """The distance not looked into longest, of those where nodes are likely, if it is time."""
+        oldest = min(self._likely(), key=self._looked_into)
+        return oldest if now - self._looked_into(oldest) >= self._params.refresh_interval else None
+
+    def _likely(self) -> range:
+        """Distances down to the one below the closest node: beyond it there is nobody to be expected."""
+        filled = (at for at, bucket in self._buckets.items() if bucket.nodes)
+        return range(max(1, min(filled, default=256) - 1), 257)
+
+    def _looked_into(self, at: int) -> float:
+        bucket = self._buckets.get(at)
+        return float("-inf") if bucket is None else bucket.looked_into
+
+    def looked_up(self, target: bytes, now: float) -> None:
+        """A lookup for this node id was made."""
+        at = log_distance(self.node_id, target)
+        bucket = self._buckets.get(at)
+        if bucket is None:
+            bucket = self._buckets[at] = _Bucket()
+        bucket.looked_into = now
+
+
+def random_id_at(node_id: bytes, at: int, random: random_module.Random) -> bytes:
+    """A random node id at a logarithmic distance from `node_id`."""
+    offset = random.getrandbits(at - 1) | 1 << (at - 1) if at > 1 else at
+    return (int.from_bytes(node_id, "big") ^ offset).to_bytes(len(node_id), "big")

@@ -1,0 +1,43 @@
+"""Our own endpoint as other nodes see it, by majority."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import NamedTuple
+
+from kernel_proc.discovery.discv5.endpoint import Contact, Endpoint, group_of, is_loopback
+from kernel_proc.discovery.discv5.limits import LruDict
+from kernel_proc.discovery.discv5.params import Params
+
+__all__ = ["Votes"]
+
+
+class _Vote(NamedTuple):
+    seen: Endpoint
+    at: float
+
+
+class Votes:
+    """What was seen of us lately, one vote for each group of addresses: whoever has many nodes in one network
+    has one voice."""
+
+    def __init__(self, params: Params) -> None:
+        self._params = params
+        self._votes: LruDict[tuple[int, object], _Vote] = LruDict(params.votes)
+
+    def add(self, voter: Contact, seen: Endpoint, now: float) -> None:
+        """A node says at which endpoint it sees us."""
+        host = voter.endpoint.host
+        exempt = self._params.exempt_loopback and is_loopback(host)
+        self._votes.put((seen.version, voter.node_id if exempt else group_of(host)), _Vote(seen, now))
+
+    def winner(self, version: int, now: float) -> Endpoint | None:
+        """The endpoint of this IP version that more than half see, if they are enough."""
+        since = now - self._params.vote_window
+        seen = [
+            vote.seen for vote in self._votes.values() if vote.at >= since and vote.seen.version == version
+        ]
+        if not seen:
+            return None
+        endpoint, count = Counter(seen).most_common(1)[0]
+        return endpoint if count >= self._params.vote_minimum and 2 * count > len(seen) else None
