@@ -1,0 +1,86 @@
+"""An archive that is a list: what the rules of history queries come to, written as plainly as possible."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import trio
+
+from ipc_schema.message import WakuMessage, encode_message, message_hash
+from kernel_proc.archive.api import (
+    ArchiveError,
+    ArchiveState,
+    CursorNotFound,
+    HistoryPage,
+    HistoryQuery,
+    StoredMessage,
+)
+from kernel_proc.metrics import Sample
+
+__all__ = ["MemoryArchive"]
+
+
+class MemoryArchive:
+    """Implements Archive, with a settable error."""
+
+    state = ArchiveState.READY
+    reason = ""
+
+    def __init__(self) -> None:
+        self.rows: dict[bytes, tuple[str, WakuMessage]] = {}
+        self.error: ArchiveError | None = None
+        self.queries: list[HistoryQuery] = []
+
+    def put(self, topic: str, message: WakuMessage) -> bytes:
+        digest = message_hash(topic, message)
+        self.rows[digest] = (topic, message)
+        return digest
+
+    def offer(self, pubsub_topic: str, message: WakuMessage, message_hash: bytes, received_ns: int) -> bool:
+        self.rows[message_hash] = (pubsub_topic, message)
+        return True
+
+    async def query(self, query: HistoryQuery) -> HistoryPage:
+        await trio.lowlevel.checkpoint()
+        self.queries.append(query)
+        if self.error is not None:
+            raise self.error
+        ordered = sorted(
+            (message.timestamp, digest, topic, message) for digest, (topic, message) in self.rows.items()
+        )
+        found = [
+            StoredMessage(digest, topic, encode_message(message))
+            if query.include_data
+            else StoredMessage(digest)
+            for timestamp, digest, topic, message in ordered
+            if (query.pubsub_topic is None or topic == query.pubsub_topic)
+            and (not query.content_topics or message.content_topic in query.content_topics)
+            and (query.start is None or timestamp >= query.start)
+            and (query.end is None or timestamp <= query.end)
+            and (not query.hashes or digest in query.hashes)
+        ]
+        if not query.forward:
+            found.reverse()
+        if query.cursor is not None:
+            if query.cursor not in self.rows:
+                raise CursorNotFound("cursor not found")
+            key = (self.rows[query.cursor][1].timestamp, query.cursor)
+            behind = [(self.rows[m.message_hash][1].timestamp, m.message_hash) for m in found]
+            found = [
+                m for m, at in zip(found, behind, strict=True) if (at > key if query.forward else at < key)
+            ]
+        page, rest = found[: query.limit], found[query.limit :]
+        cursor = page[-1].message_hash if rest else None
+        return HistoryPage(tuple(page if query.forward else page[::-1]), cursor)
+
+    async def flush(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def run(self, *, task_status: object = None) -> None:
+        await trio.sleep_forever()
+
+    def counters(self) -> dict[str, int]:
+        return {}
+
+    def samples(self) -> Iterable[Sample]:
+        return ()
