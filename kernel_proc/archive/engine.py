@@ -60,13 +60,20 @@ class Engine(Protocol):
         """One page, within `timeout` seconds. Raises `CursorNotFound`, `DatabaseFailed`."""
         ...
 
+    def claim(self) -> bool:
+        """Whether this node is the one that removes old messages, from here until a minute after its last
+        `claim` or `remove`. Raises `DatabaseFailed`.
+
+        Two nodes that each counted what is too much, and each removed as much, would remove it twice.
+        """
+        ...
+
     def totals(self) -> Totals:
         """Count. May take a while with many messages, and holds nobody up. Raises `DatabaseFailed`."""
         ...
 
     def remove(self, limit: int, before: int | None = None) -> int:
         """Remove the oldest messages, at most `limit`, in one short transaction; with `before`, only those
-        with an earlier timestamp. Returns how many; 0 also when another node is doing it. Raises
-        `DatabaseFailed`.
+        with an earlier timestamp. Returns how many; 0 also when the claim is lost. Raises `DatabaseFailed`.
         """
         ...

@@ -2,7 +2,7 @@
 
 Every write is one statement and so one transaction. Kernels of one network store the same messages at the
 same time; rows go in sorted by hash, so that two of them wait for each other in one order only. One kernel at
-a time removes old messages.
+a time removes old messages: it holds a lease, a row of the database.
 
 Connections are kept in a small pool of this module: the archive's threads are as few as its connections, so
 nobody ever waits for one, and who cannot connect learns why in the same moment.
@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import uuid
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
@@ -36,7 +37,7 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 CONNECT_SECONDS: Final = 5
 WRITE_SECONDS: Final = 15.0
 COUNT_SECONDS: Final = 300.0
-REMOVAL_LOCK: Final = 0x4C44_4152_0002
+CLAIM_SECONDS: Final = 60
 
 _INSERT: Final = """
 INSERT INTO logos_message (timestamp, hash, topic_key, pubsub_topic, content_topic, data, size)
@@ -57,6 +58,11 @@ DELETE FROM logos_message WHERE hash IN (
     ORDER BY timestamp, hash LIMIT %b
 )
 """  # noqa: S608 (our own text)
+
+_CLAIM: Final = """
+UPDATE logos_removal SET holder = %s, until = now() + %s * interval '1 second'
+WHERE holder = %s OR until < now()
+"""
 
 _TOTALS: Final = "SELECT count(*), coalesce(sum(size), 0)::bigint FROM logos_message"
 
@@ -84,6 +90,7 @@ class PostgresEngine:
         self._vacuum = vacuum
         self._idle: deque[tuple[Connection, float]] = deque()
         """Connections with the time-out they are set to."""
+        self._holder = uuid.uuid4()
         self._migrated = False
         self._closed = False
         self._write_lock = threading.Lock()
@@ -188,12 +195,19 @@ class PostgresEngine:
         with self._connection(WRITE_SECONDS) as connection:
             return connection.execute(_INSERT, columns).rowcount
 
+    def claim(self) -> bool:
+        """Take or renew the lease on removing."""
+        with self._connection(WRITE_SECONDS) as connection:
+            return self._claim(connection)
+
+    def _claim(self, connection: Connection) -> bool:
+        return connection.execute(_CLAIM, (self._holder, CLAIM_SECONDS, self._holder)).rowcount == 1
+
     def remove(self, limit: int, before: int | None = None) -> int:
-        """Remove the oldest messages; nothing while another kernel does."""
+        """Remove the oldest messages, as long as the lease is ours."""
         high = EVERYTHING.high if before is None else (before, b"")
         with self._connection(WRITE_SECONDS) as connection, connection.transaction():
-            row = connection.execute("SELECT pg_try_advisory_xact_lock(%s)", (REMOVAL_LOCK,)).fetchone()
-            if row is None or not row[0]:
+            if not self._claim(connection):
                 return 0
             return connection.execute(_REMOVE, (*high, limit, limit)).rowcount
 

@@ -41,6 +41,9 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE UNIQUE INDEX logos_message_by_hash ON logos_message (hash) INCLUDE (timestamp, size)",
         "CREATE INDEX logos_message_by_pubsub_topic ON logos_message (pubsub_topic, timestamp, hash)",
         "CREATE INDEX logos_message_by_topics ON logos_message (topic_key, timestamp, hash)",
+        # One row: the kernel that removes old messages, and until when nobody else may.
+        "CREATE TABLE logos_removal (holder uuid, until timestamptz NOT NULL)",
+        "INSERT INTO logos_removal VALUES (NULL, '-infinity')",
     ),
 )
 """Entry n leads from version n to n + 1. Entries are only ever added."""

@@ -170,6 +170,10 @@ class SqliteEngine:
                     at += size
         return new
 
+    def claim(self) -> bool:
+        """A file has one node."""
+        return True
+
     def remove(self, limit: int, before: int | None = None) -> int:
         """Remove the oldest messages."""
         covered = EVERYTHING if before is None else Span(EVERYTHING.low, (before, b""))

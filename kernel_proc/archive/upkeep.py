@@ -10,8 +10,8 @@ from typing import Final
 
 import trio
 
-from kernel_proc.archive.engine import DatabaseFailed, Engine
-from kernel_proc.archive.retention import excess
+from kernel_proc.archive.engine import DatabaseFailed, Engine, Totals
+from kernel_proc.archive.retention import RetentionPolicy, excess
 from kernel_proc.archive.settings import ArchiveSettings
 from kernel_proc.archive.threads import in_thread
 from kernel_proc.logs import fields
@@ -76,17 +76,24 @@ class Upkeep:
 
     async def _enforce(self) -> None:
         policy = self._policy
+        if policy == RetentionPolicy() or not await in_thread(self._engine.claim, self._limiter):
+            await self._count()
+            return
         removed = 0
         if policy.seconds is not None:
             removed += await self._remove(None, self._clock() - policy.seconds * SECOND)
         if self.messages is None or policy.messages is not None or policy.bytes is not None:
-            totals = await in_thread(self._engine.totals, self._limiter)
-            self.messages = totals.messages
+            totals = await self._count()
             too_many = excess(policy, totals.messages, totals.bytes)
             if too_many:
                 removed += await self._remove(too_many, None)
         if removed:
             log.info("retention", extra=fields(removed=removed, policy=policy))
+
+    async def _count(self) -> Totals:
+        totals = await in_thread(self._engine.totals, self._limiter)
+        self.messages = totals.messages
+        return totals
 
     async def _remove(self, count: int | None, before: int | None) -> int:
         """Remove the oldest, `count` or all before a time, and rest as long as each piece took: messages that
