@@ -4,13 +4,14 @@
     python -m tests.bench.pipeline.bare middle EVENTS_ENDPOINT APPS_ENDPOINT
     python -m tests.bench.pipeline.bare app APPS_ENDPOINT ACK_SOCKET
 
-source: XPUB, an event header encoded for each message, three direct sends. middle: SUB, header decoded, hash
-looked up in a set, an app header encoded, four direct sends on a ROUTER. app: DEALER, header decoded, count.
+source: XPUB, an event header encoded for each message, three direct sends. middle: SUB, header decoded,
+hash looked up in a set, an app header encoded, four direct sends on a ROUTER. app: DEALER, header decoded,
+count.
 
-Frames and header codec are those of the contract. Around them is only what a drain loop needs: poll, then read
-without blocking until nothing is left. There is no event loop library, no second socket, no subscription
-table, no seq check, no credit, no bound; the number of frames is taken for granted (asking for RCVMORE costs
-more than reading), flags are plain integers, and a large payload goes through without a copy.
+Frames and header codec are those of the contract. Around them is only what a drain loop needs: poll, then
+read without blocking until nothing is left. There is no event loop library, no second socket, no
+subscription table, no seq check, no credit, no bound; the number of frames is taken for granted (asking for
+RCVMORE costs more than reading), flags are plain integers, and a large payload goes through without a copy.
 """
 
 from __future__ import annotations

@@ -33,6 +33,7 @@ RATE: Final = 200
 RATED_MESSAGES: Final = 400
 RATED_SIZE: Final = 1024
 READY_SECONDS: Final = 30.0
+LOG_SHOWN: Final = 4_000
 
 _rounds = itertools.count(1)
 """Numbers of rounds: no two messages of a run are equal, on whatever line they go."""
@@ -98,11 +99,15 @@ def _mapi(directory: Path, kernel_directory: Path) -> Iterator[int]:
         end = time.monotonic() + READY_SECONDS
         while not _health(directory).get("ready"):
             if process.poll() is not None or time.monotonic() > end:
-                raise BenchError(f"mapi_proc is not ready:\n{log.read_text(errors='replace')}")
+                raise BenchError(f"mapi_proc is not ready:\n{log.read_text(errors='replace')[:LOG_SHOWN]}")
         yield process.pid
     finally:
         process.terminate()
-        process.wait(10)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _health(directory: Path, seconds: float = 1.0) -> dict[str, Any]:

@@ -13,10 +13,10 @@ from typing import Any, Final
 
 from tests.bench.harness import BenchError, Case, Child, Options, Round, alternate, kib, result
 
-__all__ = ["relay"]
+__all__ = ["NodePair", "relay"]
 
 BENCH: Final = "relay"
-SIZES: Final = {150: 10_000, 1024: 8_000, 14 * 1024: 3_000, 100 * 1024: 600}
+SIZES: Final = {150: 25_000, 1024: 20_000, 14 * 1024: 8_000, 100 * 1024: 1_500}
 """Payload size → messages of a run."""
 WINDOW_MESSAGES: Final = 1024
 WINDOW_BYTES: Final = 4 << 20
@@ -28,7 +28,7 @@ WARM_UP_BYTES: Final = 128 << 20
 _JS: Final = Path(__file__).parents[1] / "js"
 
 
-class _Pair:
+class NodePair:
     """A publisher and a receiver that mesh with each other. Both sides of the bench obey the same commands
     (tests/bench/js/relay_node.mjs says which)."""
 
@@ -85,8 +85,8 @@ def relay(options: Options) -> Iterator[dict[str, Any]]:
 
 def _rounds(options: Options, node: str, size: int, messages: int) -> list[list[Round]]:
     with ExitStack() as stack:
-        ours = _Pair(stack, "ours", [sys.executable, "-m", "tests.bench.relay.node"])
-        js = _Pair(stack, "js", [node, "--import", "./polyfill.mjs", "relay_node.mjs"], cwd=_JS)
+        ours = NodePair(stack, "ours", [sys.executable, "-m", "tests.bench.relay.node"])
+        js = NodePair(stack, "js", [node, "--import", "./polyfill.mjs", "relay_node.mjs"], cwd=_JS)
         ours.run(size, min(OUR_WARM_UP, messages))  # not measured
         js.run(size, options.count(min(JS_WARM_UP, WARM_UP_BYTES // size)))
         return alternate(options.runs, partial(ours.run, size, messages), partial(js.run, size, messages))

@@ -74,12 +74,14 @@ class _Receiver:
         self._seen = bytearray()
         self._first = self._last = 0
         self._cpu = self._used = 0.0
+        self._told = True
 
     def expect(self, command: dict[str, Any]) -> None:
         self._round, self._messages = command["round"], command["messages"]
         self._ack_every = command["ackEvery"]
         self._seen = bytearray(self._messages)
         self._received = self._duplicates = 0
+        self._told = False
         self._cpu = cpu_us()
         emit("expecting", round=self._round)
 
@@ -109,7 +111,8 @@ class _Receiver:
             await self._due.wait()
             self._due = trio.Event()
             await stream.send_all(_ACK.pack(self._received))
-            if self._received == self._messages:
+            if self._received == self._messages and not self._told:
+                self._told = True
                 self._report()
 
     def _report(self) -> None:
