@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
@@ -18,7 +19,7 @@ from ipc_schema.control import ControlHealthReply
 from ipc_schema.errors import IpcError
 from ipc_schema.frames import MAX_BODY
 from ipc_schema.logs import fields
-from ipc_schema.paths import lock_path, mapi_directory
+from ipc_schema.paths import lock_path, mapi_directory, socket_path
 from ipc_schema.streams import new_instance
 from logos_client._sockets import open_router
 from mapi_proc.core import Core
@@ -56,11 +57,13 @@ class MapiService:
         self.on_end: Callable[[BaseException | None], None] = lambda _error: None
         """Called when it ended by itself: a fault, or a shutdown asked for on the control socket (None)."""
         self._auto_subscribe = auto_subscribe
+        self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._core: Core | None = None
         self._apps: AppServer | None = None
         self._control: ControlServer | None = None
         self._runner: asyncio.Task[None] | None = None
         self._locks: list[int] = []
+        self._bound: list[Path] = []
         self._started = 0.0
         self._instance = b""
 
@@ -91,8 +94,11 @@ class MapiService:
             self._locks.append(lock(data_dir / "mapi.lock", f"the data directory {data_dir}"))
             self._locks.append(lock(lock_path(run_dir), f"the socket directory {run_dir}"))
             self._instance = new_instance(os.urandom)
-            self._core = await Core.open(config, auto_subscribe=self._auto_subscribe, on_fatal=self._ended)
-            self._bind(self._core, group is not None)
+            context = self._context = zmq.Context()
+            self._core = await Core.open(
+                config, context=context, auto_subscribe=self._auto_subscribe, on_fatal=self._ended
+            )
+            self._bind(context, self._core, group is not None)
         except BaseException:
             await self.stop()
             raise
@@ -103,12 +109,11 @@ class MapiService:
             extra=fields(version=package_version(), apps=config.endpoints.apps, data_dir=config.data_dir),
         )
 
-    def _bind(self, core: Core, group: bool) -> None:
-        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
+    def _bind(self, context: zmq.Context[zmq.Socket[bytes]], core: Core, group: bool) -> None:
         uids = frozenset({os.geteuid(), *self.config.allowed_uids})
         apps = open_router(context, max_frame=_LARGEST_MESSAGE + _BLOB_SLACK, hwm=_WAITING)
         try:
-            bind(apps, self.config.endpoints.apps, group=group)
+            self._note(bind(apps, self.config.endpoints.apps, group=group))
         except HostError:
             apps.close()
             raise
@@ -123,13 +128,18 @@ class MapiService:
         )
         control = open_router(context, max_frame=MAX_BODY, hwm=100)
         try:
-            bind(control, self.config.endpoints.control, group=group)
+            self._note(bind(control, self.config.endpoints.control, group=group))
         except HostError:
             control.close()
             raise
         self._control = ControlServer(
             control, self._instance, self.health, lambda: self._ended(None), allowed_uids=uids
         )
+
+    def _note(self, endpoint: str) -> None:
+        path = socket_path(endpoint)
+        if path is not None:
+            self._bound.append(path)
 
     async def _run(self, core: Core, apps: AppServer | None) -> None:
         assert apps is not None
@@ -162,6 +172,13 @@ class MapiService:
         if self._core is not None:
             core, self._core = self._core, None
             await core.close()
+        if self._context is not None:
+            # Answers on their way are still sent, for up to a second.
+            context, self._context = self._context, None
+            await asyncio.to_thread(context.term)
+        for path in self._bound:  # before the locks are given up: a successor's are not ours to remove
+            path.unlink(missing_ok=True)
+        self._bound.clear()
         for descriptor in self._locks:
             os.close(descriptor)
         self._locks.clear()
@@ -203,15 +220,13 @@ class MapiService:
             "apps": {
                 "known": len(core.apps),
                 "connected": self._apps.connections if self._apps is not None else 0,
+                "journal_bytes": core.journal_bytes,
             },
             "sends": {
                 "pending": len(core.sends.loop),
                 "pending_bytes": core.sends.loop.pending_bytes,
-                "accepted": sends.accepted,
-                "repeated": sends.repeated,
-                "propagated": sends.propagated,
-                "failed": sends.failed,
-                "attempts": sends.attempts,
+                "repeated": core.sends.acceptance.repeated,
+                **asdict(sends),
             },
             "receive": {
                 "accepted": receive.accepted,

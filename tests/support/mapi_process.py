@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -101,11 +102,22 @@ class MapiProcess:
     def logged(self) -> str:
         return self.log.read_text(errors="replace")
 
+    async def ask(self, method: str, body: dict[str, object] | None = None) -> dict[str, Any]:
+        """A request on the control socket. Raises IpcError."""
+        return await control_request(self.control, method, body)
+
     async def health(self) -> dict[str, Any]:
-        return await control_request(self.control, "health")
+        return await self.ask("health")
+
+    async def serving(self) -> dict[str, Any]:
+        """Wait until it answers, with or without a kernel."""
+        return await self._until(lambda _health: True, READY_S)
 
     async def ready(self, timeout: float = READY_S) -> dict[str, Any]:
         """Wait until it serves and its kernel is up."""
+        return await self._until(lambda health: bool(health["ready"]), timeout)
+
+    async def _until(self, check: Callable[[dict[str, Any]], bool], timeout: float) -> dict[str, Any]:
         until = time.monotonic() + timeout
         while True:
             assert self._process is not None
@@ -114,7 +126,7 @@ class MapiProcess:
                 health = await control_request(self.control, "health", timeout=1.0)
             except IpcError:
                 health = {}
-            if health.get("ready"):
+            if health and check(health):
                 return health
             assert time.monotonic() < until, f"not ready: {health}\n{self.logged()}"
             await asyncio.sleep(0.05)
