@@ -7,7 +7,6 @@ import logging
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
@@ -225,8 +224,11 @@ class MapiService:
             "sends": {
                 "pending": len(core.sends.loop),
                 "pending_bytes": core.sends.loop.pending_bytes,
-                "repeated": core.sends.acceptance.repeated,
-                **asdict(sends),
+                "accepted": sends.accepted,
+                "repeated": sends.repeated,
+                "propagated": sends.propagated,
+                "failed": sends.failed,
+                "attempts": sends.attempts,
             },
             "receive": {
                 "accepted": receive.accepted,
