@@ -6,7 +6,8 @@ candidates on a host and dials a peer that was named by its address.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from random import Random
 from typing import Final, NamedTuple, TypeVar
 
@@ -26,6 +27,9 @@ MAX_REMEMBERED: Final = 2048
 SMOOTHING: Final = 0.3
 MAX_TRIES: Final = 5
 """Peers asked for one request, as nwaku does."""
+MAX_AT_ONCE: Final = 8
+"""Requests of ours to one peer for one service at once; further ones wait. Services bound the streams of a
+peer, and reset what is too much."""
 
 T = TypeVar("T")
 
@@ -118,6 +122,10 @@ class PeerRanking:
         return record
 
 
+class _NoTurnError(CallError):
+    """We have too much under way to the peer ourselves, which is no fault of it."""
+
+
 class ServicePeers:
     """The peers to ask for each service.
 
@@ -134,6 +142,7 @@ class ServicePeers:
         self._host = host
         self.ranking = ranking
         self._shards = shards
+        self._places: dict[tuple[PeerIdText, str], trio.Semaphore] = {}
         self._configured = {service: frozenset(map(_id_of, found)) for service, found in configured.items()}
 
     def connected(self, protocols: Sequence[str]) -> list[PeerIdText]:
@@ -201,19 +210,41 @@ class ServicePeers:
                 break
             try:
                 seconds = min(patience, left / 2 if waiting else left)
-                peer_id = await self.reach(peer, seconds)
                 begun = trio.current_time()
-                answer = await attempt(peer_id, max(0.001, seconds))
+                peer_id = await self.reach(peer, seconds)
+                async with self._turn(peer_id, service, begun + seconds):
+                    asked = trio.current_time()
+                    answer = await attempt(peer_id, max(0.001, begun + seconds - asked))
+                    took = trio.current_time() - asked
+            except _NoTurnError as error:
+                attempts.append(Attempt(peer, error))
+                continue
             except CallError as error:
                 attempts.append(Attempt(peer, error))
                 if isinstance(error, Refused) and error.final:
                     break
                 self.ranking.failed(peer, service)
                 continue
-            self.ranking.succeeded(peer_id, service, trio.current_time() - begun)
+            self.ranking.succeeded(peer_id, service, took)
             return peer_id, answer
         on_shard = "" if shard is None else f" on shard {shard}"
         raise AllFailed(service, attempts, f"no connected peer serves {service}{on_shard}")
+
+    @asynccontextmanager
+    async def _turn(self, peer_id: PeerIdText, service: str, deadline: float) -> AsyncIterator[None]:
+        """One of the places that requests to this peer have. Raises _NoTurnError if none is free in time."""
+        key = (peer_id, service)
+        places = self._places.setdefault(key, trio.Semaphore(MAX_AT_ONCE))
+        with trio.move_on_at(deadline) as waiting:
+            await places.acquire()
+        if waiting.cancelled_caught:
+            raise _NoTurnError(f"{MAX_AT_ONCE} requests are under way to this peer")
+        try:
+            yield
+        finally:
+            places.release()
+            if places.value == MAX_AT_ONCE and not places.statistics().tasks_waiting:
+                self._places.pop(key, None)
 
 
 def _id_of(address: str) -> PeerIdText:

@@ -60,8 +60,9 @@ class ServiceLimits(NamedTuple):
     """For a whole response; the host's own time-out acts when a peer takes nothing at all."""
     at_once: int = 32
     """Requests of all peers being read, worked on and answered; more are answered as over the rate limit."""
-    at_once_per_peer: int = 4
-    streams_per_peer: int = 8
+    at_once_per_peer: int = 16
+    streams_per_peer: int = 32
+    """Idle ones included. Above, the host resets the oldest idle one, or the newcomer."""
 
 
 class RequestService:

@@ -6,6 +6,7 @@ from random import Random
 
 import pytest
 import trio
+import trio.testing
 
 from kernel_proc.p2p.api import PeerIdText
 from kernel_proc.protocols.peer_select import MAX_PENALTY, Candidate, PeerRanking, ServicePeers
@@ -154,6 +155,40 @@ async def test_the_time_left_is_shared_with_those_still_to_be_asked() -> None:
         assert given == [3, 2.5, 2.5]
         assert trio.current_time() == begun + 8
         assert [attempt.peer for attempt in failed.value.attempts] == peers.choose("s", [PROTOCOL])
+
+
+@mock_clock_test
+async def test_many_requests_to_one_peer_take_turns() -> None:
+    async with memory_network() as network:
+        peers = service_peers(three(network))
+        under_way = most = 0
+
+        async def attempt(peer_id: PeerIdText, seconds: float) -> None:
+            nonlocal under_way, most
+            under_way += 1
+            most = max(most, under_way)
+            await trio.sleep(1)
+            under_way -= 1
+
+        begun = trio.current_time()
+        failed: list[AllFailed] = []
+
+        async def one(seconds: float) -> None:
+            try:
+                await peers.ask("s", [PROTOCOL], attempt, named="a", deadline=begun + seconds)
+            except AllFailed as error:
+                failed.append(error)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(one, 9)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(one, 0.5)
+        assert most == 8
+        assert trio.current_time() == begun + 3
+        assert [str(error) for error in failed] == ["a: 8 requests are under way to this peer"]
+        assert peers._places == {}
+        assert peers.choose("s", [PROTOCOL])[0] == "a"  # which is not held against it
 
 
 @mock_clock_test
