@@ -18,12 +18,19 @@ from typing import Final
 
 import zmq
 
-from ipc_schema.config.mapi import MapiConfig
+from ipc_schema.config.mapi import MapiConfig, Mode
 from ipc_schema.config.options import ConfigError
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.hello import NetworkInfo
 from ipc_schema.kernel.events import MessageEvent, parse_stream
-from ipc_schema.kernel.methods import NODE_INFO, KernelHello, NodeInfoReply, NodeInfoRequest
+from ipc_schema.kernel.methods import (
+    NODE_INFO,
+    PEERS_LIST,
+    KernelHello,
+    NodeInfoReply,
+    NodeInfoRequest,
+    PeersListReply,
+)
 from ipc_schema.kernel.records import NodeHealth
 from ipc_schema.mapi.events import AppEventKind, pack_fields
 from ipc_schema.mapi.methods import SendRequest, StatusReply
@@ -44,9 +51,13 @@ from mapi_proc.health import HealthTransition, NodeFacts, TopicHealth
 from mapi_proc.kernel_link.link import KernelLink
 from mapi_proc.kernel_link.tracker import Missed, Position
 from mapi_proc.network import NETWORK_NOTE, Network
+from mapi_proc.peers import ServicePeers
 from mapi_proc.receive.dedup import Dedup
 from mapi_proc.receive.receiver import Receiver
-from mapi_proc.send.service import SendService
+from mapi_proc.send.processors import Lightpush, Processor, Relay
+from mapi_proc.send.service import RATE_NOTE, SendService
+from mapi_proc.send.stores import StorePresence
+from mapi_proc.send.task import SendTask
 from mapi_proc.streams import (
     AckRefusedError,
     AppStream,
@@ -65,6 +76,8 @@ log = logging.getLogger(__name__)
 
 _LEASE_WAIT_S: Final = 2.0
 _UPKEEP_S: Final = 5.0
+_PEERS_S: Final = 10.0
+_EDGE_REDUNDANCY: Final = 2
 _SEEN_S: Final = 3600.0
 """How old the note on disk may be that a connected app is there."""
 _UNDER_WAY_NS: Final = 5_000_000_000
@@ -100,6 +113,7 @@ class Core:
         self.auto_subscribe = auto_subscribe
         self._network: Network | None = None
         self._network_known = asyncio.Event()
+        self._peers_changed = asyncio.Event()
         self._positions: dict[str, Position] = {}
         self._saved_topics: dict[App, list[str]] = {}
         self._saved_sends: list[OutboxEntry] = []
@@ -164,30 +178,42 @@ class Core:
     def _take_up(self, snapshot: Snapshot) -> None:
         """The part that needs the link."""
         self.turn.source = self.link
+        self.peers = ServicePeers(time.monotonic, random.random)
         self.sends = SendService(
             self.database,
             self.turn,
-            self.link,
             lambda: self.network,
             self.apps.find_stream,
+            self._chain(),
+            StorePresence(self.link, self.peers),
             clock=time.monotonic,
             now_ns=self.now_ns,
             jitter=random.random,
             window=self.config.send_window,
+            reliability=self.config.reliability,
+            rate_limit=self.config.send_rate_limit,
             max_tasks=self.config.outbox_max_messages,
             max_bytes=self.config.outbox_max_bytes,
             next_entry_id=snapshot.next_entry_id,
         )
+        self.sends.limiter.load(snapshot.notes.get(RATE_NOTE, b""))
         note = snapshot.notes.get(NETWORK_NOTE)
         network = Network.from_note(note) if note is not None else None
         if network is not None and self._contradiction(network.info) is None:
             self._adopt(network)
+
+    def _chain(self) -> list[Processor]:
+        """The ways out of this mode, in order."""
+        if self.config.mode is Mode.EDGE:
+            return [Lightpush(self.link, self.peers, _EDGE_REDUNDANCY)]
+        return [Relay(self.link), Lightpush(self.link, self.peers, 1)]
 
     async def run(self) -> None:
         """Serve until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.link.run(), name="kernel-link")
             group.create_task(self.sends.loop.run(), name="send-loop")
+            group.create_task(self._follow_peers(), name="peers")
             group.create_task(self._upkeep(), name="upkeep")
 
     async def close(self) -> None:
@@ -288,6 +314,7 @@ class Core:
 
     def kernel_health(self, health: NodeHealth) -> None:
         """What the kernel reports of itself."""
+        self._peers_changed.set()
         relay = next((p.strength for p in health.protocols if p.name == _RELAY), 0)
         mesh = {shard.shard: shard.mesh_peers for shard in health.shards}
         before = self.health.facts
@@ -573,6 +600,17 @@ class Core:
                 )
         return await self.sends.accept(app.stream, request, payload, shard)
 
+    def cancel(self, app: App, request_id: bytes) -> bool:
+        """Cancel a send before its first attempt; `message_cancelled` follows. False: too late,
+        or unknown.
+        """
+        self._check_disk()
+        return self.sends.cancel(app.stream, request_id)
+
+    def pending(self, app: App) -> list[SendTask]:
+        """The app's sends that are not final, oldest first."""
+        return self.sends.pending(app.stream)
+
     async def node_info(self, ids: tuple[str, ...] | None) -> dict[str, object]:
         """The kernel's node information. Raises IpcError."""
         reply = await self.link.request(NODE_INFO, NodeInfoRequest(ids=ids).to_body())
@@ -601,6 +639,25 @@ class Core:
             log.critical("a transaction could not be stored: %s", error)
             self._on_fatal(error)
 
+    async def _follow_peers(self) -> None:
+        """Keep the list of service peers: now and then, and soon after the kernel's health changed."""
+        while True:
+            try:
+                async with asyncio.timeout(_PEERS_S):
+                    await self._peers_changed.wait()
+            except TimeoutError:
+                pass
+            self._peers_changed.clear()
+            if not self.link.up:
+                self.peers.update(())
+                continue
+            try:
+                reply = await self.link.request(PEERS_LIST)
+                self.peers.update(PeersListReply.from_body(reply.body).peers)
+            except IpcError as error:
+                log.debug("peers of the kernel: %s", error)
+                await asyncio.sleep(1.0)
+
     async def _upkeep(self) -> None:
         """Age bounds of streams, memory of hashes, apps that stayed away too long."""
         while True:
@@ -610,6 +667,7 @@ class Core:
             now = self.now_ns()
             batch = self.turn.batch
             self.dedup.evict(now, {}, batch)
+            self.sends.keep_windows()
             away = now - int(self.config.app_expiry * _SECOND)
             seen = now - int(min(_SEEN_S, self.config.app_expiry / 4) * _SECOND)
             for app in self.apps:

@@ -7,6 +7,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
@@ -224,11 +225,8 @@ class MapiService:
             "sends": {
                 "pending": len(core.sends.loop),
                 "pending_bytes": core.sends.loop.pending_bytes,
-                "accepted": sends.accepted,
-                "repeated": sends.repeated,
-                "propagated": sends.propagated,
-                "failed": sends.failed,
-                "attempts": sends.attempts,
+                "repeated": core.sends.acceptance.repeated,
+                **asdict(sends),
             },
             "receive": {
                 "accepted": receive.accepted,

@@ -18,9 +18,10 @@ from typing import Any, Final
 
 from ipc_schema.config import common
 from ipc_schema.config.kernel import KERNEL_SCHEMA, MIB, NETWORK_OPTIONS, load_kernel_config
-from ipc_schema.config.kinds import ENDPOINT, PATH, duration, integer, size
+from ipc_schema.config.kinds import BOOLEAN, ENDPOINT, PATH, Kind, duration, integer, size
 from ipc_schema.config.options import ConfigError, Layer, Option, Resolved, Schema, resolve
 from ipc_schema.config.presets import find_preset
+from ipc_schema.config.ratelimits import RateLimit, RateLimitSetting, parse_rate_limit
 from ipc_schema.config.sources import TomlFile, explicit_layers
 from ipc_schema.hello import NetworkInfo
 from ipc_schema.paths import KernelEndpoints, MapiEndpoints, kernel_endpoints, mapi_endpoints
@@ -44,6 +45,15 @@ class Mode(StrEnum):
     CORE = "core"
     EDGE = "edge"
 
+
+def _send_rate(raw: object) -> RateLimitSetting:
+    setting = parse_rate_limit(raw)
+    if setting.protocol is not None:
+        raise ValueError(f"{raw!r} names a protocol: only <volume>/<period><h|m|s|ms> is possible here")
+    return setting
+
+
+SEND_RATE: Final = Kind("messages per time", _send_rate, lambda setting: str(setting.text))
 
 MAPI_SCHEMA: Final = Schema(
     "mapi",
@@ -94,6 +104,18 @@ MAPI_SCHEMA: Final = Schema(
             kind=duration(1.0, _DAY),
             default=60.0,
             doc="time in which a message must reach the network before it is given up",
+        ),
+        Option(
+            name="reliability",
+            kind=BOOLEAN,
+            unset="what the preset says, true without one",
+            doc="have sends confirmed by stores, and published again when those lack them",
+        ),
+        Option(
+            name="send-rate-limit",
+            kind=SEND_RATE,
+            unset="no limit",
+            doc="messages per time that are sent, in order, such as 100/10m; more wait for the next epoch",
         ),
         Option(
             name="max-apps",
@@ -172,6 +194,7 @@ class MapiConfig(common.CommonConfig):
     """The kernel to attach to. Its hello says where its events are; here is only their usual place."""
     auto_subscribe: bool
     send_window: float
+    send_rate_limit: RateLimit | None
     max_apps: int
     max_topics_per_app: int
     app_expiry: float
@@ -186,7 +209,12 @@ class MapiConfig(common.CommonConfig):
 
     @property
     def reliability(self) -> bool:
-        """Whether sends are to be confirmed by stores: what the preset says, true without one."""
+        """Whether sends are to be confirmed by stores: as configured, else what the preset
+        says, else true.
+        """
+        configured: bool | None = self.resolved["reliability"]
+        if configured is not None:
+            return configured
         preset = find_preset(self.preset)
         return preset is None or preset.reliability
 
@@ -243,6 +271,7 @@ def mapi_config(layers: Iterable[Layer]) -> MapiConfig:
         ),
         auto_subscribe=resolved["auto-subscribe"],
         send_window=resolved["send-window"],
+        send_rate_limit=resolved["send-rate-limit"].limit if resolved["send-rate-limit"] else None,
         max_apps=resolved["max-apps"],
         max_topics_per_app=resolved["max-topics-per-app"],
         app_expiry=resolved["app-expiry"],

@@ -2,18 +2,31 @@
 
 A shell around `task`: it decides nothing about outcomes. What it owns is time (when is the next attempt due),
 the bounds (how many attempts are under way, how much is accepted and not yet settled), and order (first
-accepted, first attempted).
+accepted, first attempted). What has propagated is handed to the confirmation (`confirm`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import heapq
+from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from ipc_schema.errors import ErrorCode, IpcError
-from mapi_proc.send.task import SEND_WINDOW, Outcome, SendTask, State, attempt, conclude, expire
+from mapi_proc.send.confirm import ConfirmLoop, Presence
+from mapi_proc.send.rate import RateLimiter
+from mapi_proc.send.task import (
+    SEND_WINDOW,
+    Outcome,
+    SendTask,
+    State,
+    attempt,
+    cancel,
+    conclude,
+    expire,
+    is_over,
+)
 
 __all__ = ["SendLoop", "SendStore"]
 
@@ -26,11 +39,15 @@ class SendStore(Protocol):
         ...
 
     async def publish(self, task: SendTask, force: bool) -> Outcome:
-        """One attempt through the kernel; never raises for what a kernel or network can do."""
+        """One round through the processors; never raises for what a kernel or network can do."""
         ...
 
     def retrying(self, task: SendTask, window_used: float) -> None:
         """The task waits for another attempt; `window_used` seconds of its window are gone."""
+        ...
+
+    def propagated(self, task: SendTask, window_used: float) -> None:
+        """It has propagated, for the first time: write and tell."""
         ...
 
     def finished(self, task: SendTask) -> None:
@@ -41,8 +58,9 @@ class SendStore(Protocol):
 class SendLoop:
     """All sends of one MAPI that are accepted and not final.
 
-    `clock` is seconds of running time, `jitter` gives 0..1. At most `in_flight` attempts run at once.
-    `max_tasks` and `max_bytes` bound what waits; beyond them `accept` raises `busy`.
+    `clock` is seconds of running time, `wall_ns` the wall clock, `jitter` gives 0..1. At most `in_flight`
+    attempts run at once. `max_tasks` and `max_bytes` bound what waits; beyond them `accept` raises `busy`.
+    `presence` asks stores; `reliability` says whether anything is confirmed at all.
     """
 
     def __init__(
@@ -50,7 +68,11 @@ class SendLoop:
         store: SendStore,
         *,
         clock: Callable[[], float],
+        wall_ns: Callable[[], int],
         jitter: Callable[[], float],
+        presence: Presence,
+        reliability: bool,
+        limiter: RateLimiter,
         window: float = SEND_WINDOW,
         in_flight: int = 64,
         max_tasks: int = 10_000,
@@ -58,18 +80,33 @@ class SendLoop:
     ) -> None:
         self._store = store
         self._clock = clock
+        self._wall_ns = wall_ns
         self._jitter = jitter
+        self._reliability = reliability
+        self._limiter = limiter
         self._window = window
         self._in_flight = in_flight
         self._max_tasks = max_tasks
         self._max_bytes = max_bytes
         self._tasks: dict[tuple[bytes, bytes], SendTask] = {}
         self._bytes = 0
+        self._parked: deque[SendTask] = deque()
         self._due: list[tuple[float, int, SendTask]] = []
         self._order = 0
         self._running = 0
         self._online = False
         self._changed = asyncio.Event()
+        self.confirm = ConfirmLoop(
+            presence,
+            clock=clock,
+            wall_ns=wall_ns,
+            window=window,
+            finished=self._finish,
+            republish=self._republish,
+            aged=self._aged,
+        )
+
+    # -- what waits --------------------------------------------------------------------------------------
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -93,22 +130,44 @@ class SendLoop:
             )
 
     def accept(self, task: SendTask) -> None:
-        """Take over a send that is on disk (or need not be). Its bounds were checked with `check_room`."""
+        """Take over a send that is on disk. Its bounds were checked with `check_room`."""
+        self._hold(task)
+        self._parked.append(task)
+        self._changed.set()
+
+    def _hold(self, task: SendTask) -> None:
         self._tasks[task.scope, task.request_id] = task
         self._bytes += len(task.payload)
-        self._schedule(task)
 
     def resume(self, task: SendTask, window_used: float) -> None:
         """Take over a send from the database after a restart of MAPI."""
-        if task.attempts:
-            task.state = State.RETRY  # if it was under way: its outcome is unknown, so the next is forced
-            task.first_attempt = self._clock() - window_used
-        task.next_attempt = 0.0
-        self.accept(task)
+        now = self._clock()
+        if not task.attempts:
+            self.accept(task)
+            return
+        task.first_attempt = now - window_used
+        task.transmitted = True  # if it was under way, its outcome is unknown
+        self._hold(task)
+        if task.state is State.PROPAGATED:
+            task.propagated_at = now - window_used
+            self.confirm.add(task)
+        else:
+            task.state = State.RETRY
+            task.next_attempt = 0.0
+            self._schedule(task)
+
+    def cancel(self, scope: bytes, request_id: bytes) -> bool:
+        """Cancel a send that was not attempted yet. False: too late, or there is no such send."""
+        task = self._tasks.get((scope, request_id))
+        if task is None or not cancel(task):
+            return False
+        self._finish(task)
+        return True
 
     def set_online(self, online: bool) -> None:
         """Whether the kernel can be asked at all. While it cannot, no attempt is made."""
         self._online = online
+        self.confirm.set_online(online)
         self._changed.set()
 
     def wake(self) -> None:
@@ -122,39 +181,62 @@ class SendLoop:
         heapq.heappush(self._due, (task.next_attempt, self._order, task))
         self._changed.set()
 
+    # -- the loop ----------------------------------------------------------------------------------------
+
     async def run(self) -> None:
         """Serve until cancelled. What is under way when cancelled is left as on disk."""
         async with asyncio.TaskGroup() as group:
+            group.create_task(self.confirm.run(), name="confirm")
             while True:
                 self._changed.clear()
                 now = self._clock()
-                if not self._online:
-                    self._expire_waiting(now)
+                if self._online:
+                    self._begin_due(group, now)
                 else:
-                    while self._due and self._running < self._in_flight and self._due[0][0] <= now:
-                        task = heapq.heappop(self._due)[2]
-                        if expire(task, now, self._window):
-                            self._finish(task)
-                            continue
-                        self._running += 1
-                        group.create_task(self._attempt(task))
+                    self._expire_waiting(now)
                 await self._wait()
+
+    def _begin_due(self, group: asyncio.TaskGroup, now: float) -> None:
+        while self._due and self._running < self._in_flight and self._due[0][0] <= now:
+            task = heapq.heappop(self._due)[2]
+            if is_over(task) or not task.payload:
+                continue  # published again, and found or too old meanwhile
+            if expire(task, now, self._window):
+                self._finish(task)
+            else:
+                self._begin(group, task)
+        while self._parked and self._running < self._in_flight:
+            if self._parked[0].state is not State.PARKED:
+                self._parked.popleft()  # cancelled
+            elif self._limiter.admit(self._wall_ns() / 1e9):
+                self._begin(group, self._parked.popleft())
+            else:
+                return
+
+    def _begin(self, group: asyncio.TaskGroup, task: SendTask) -> None:
+        if task.state is State.PARKED:
+            task.state = State.ATTEMPTED  # from here on it cannot be cancelled
+        self._running += 1
+        group.create_task(self._attempt(task))
 
     def _expire_waiting(self, now: float) -> None:
         """While the kernel is away, windows of attempted sends still run out."""
         expired = [entry for entry in self._due if expire(entry[2], now, self._window)]
         if expired:
-            self._due = [entry for entry in self._due if not entry[2].state.final]
+            self._due = [entry for entry in self._due if not is_over(entry[2])]
             heapq.heapify(self._due)
             for _, _, task in expired:
                 self._finish(task)
 
     async def _wait(self) -> None:
         delay: float | None = None
-        if self._due and self._online and self._running < self._in_flight:
-            delay = max(0.0, self._due[0][0] - self._clock())
-        elif self._due and not self._online:
-            delay = 1.0
+        if not self._online:
+            delay = 1.0 if self._due else None
+        elif self._running < self._in_flight:
+            waits = [self._due[0][0] - self._clock()] if self._due else []
+            if self._parked:
+                waits.append(self._limiter.next_epoch(self._wall_ns() / 1e9))
+            delay = max(0.0, min(waits)) if waits else None
         try:
             async with asyncio.timeout(delay):
                 await self._changed.wait()
@@ -167,15 +249,38 @@ class SendLoop:
                 await self._store.attempting(task)
             force = attempt(task, self._clock())
             outcome = await self._store.publish(task, force)
-            state = conclude(task, outcome, self._clock(), self._jitter(), self._window)
         finally:
             self._running -= 1
             self._changed.set()
-        if state.final:
+        if is_over(task):
+            return  # found in a store while it was published again
+        first = conclude(
+            task,
+            outcome,
+            self._clock(),
+            self._jitter(),
+            reliability=self._reliability,
+            window=self._window,
+        )
+        used = self._clock() - task.first_attempt
+        if first:
+            self._store.propagated(task, used)
+            if task.state is State.PROPAGATED:
+                self.confirm.add(task)
+        if is_over(task):
             self._finish(task)
-        else:
-            self._store.retrying(task, self._clock() - task.first_attempt)
+        elif task.state is State.RETRY:
+            self._store.retrying(task, used)
             self._schedule(task)
+
+    def _republish(self, task: SendTask) -> None:
+        task.next_attempt = self._clock()
+        self._schedule(task)
+
+    def _aged(self, task: SendTask) -> None:
+        """It will not be published again: its payload need not be kept in memory."""
+        self._bytes -= len(task.payload)
+        task.payload = b""
 
     def _finish(self, task: SendTask) -> None:
         if self._tasks.pop((task.scope, task.request_id), None) is not None:

@@ -1,16 +1,20 @@
-"""The fate of one accepted send, as a pure state machine: (task, outcome, now) -> new state and what to tell.
+"""The fate of one accepted send, as a pure state machine: (task, event, now) -> new state and what to tell.
 
-    parked ──attempt──> attempted ──published──> propagated
-                          │  ^
-               no peers,  │  │ next round, or as soon as peers appear
-            unknown outcome  │
-                          v  │
-                         retry ──window over──> failed      attempted ──refused──> failed
+    parked ──attempt──> attempted ──published──> propagated ──found in a store──> sent
+      │                   │  ^                     │    │
+      │      no peers,    │  │ next round, or as   │    └─window over, or not asked─> unconfirmed
+      │   unknown outcome │  │ soon as peers come  │
+      │                   v  │                     └─missing and young─> published again
+      │                  retry ──window over──> failed
+      └─cancel─> cancelled           attempted ──refused──> failed
 
 Timestamp and message hash are fixed on the first attempt and never change: a retry is the same message. An
 unknown outcome (the kernel died under the request) counts as transmitted, so every attempt after the first is
 forced out past the kernel's seen cache. The window counts time that MAPI ran since the first attempt; a send
-that was never attempted (no kernel) waits without an end.
+that was never attempted (no kernel, no rate budget) waits without an end.
+
+Stores take a message only while its timestamp is young (13/WAKU2-STORE: 20 s), so publishing again for their
+sake ends when it is `REPUBLISH_AGE_NS` old; asking them goes on until the window ends.
 """
 
 from __future__ import annotations
@@ -20,8 +24,13 @@ from enum import Enum
 from typing import Final, NamedTuple
 
 __all__ = [
+    "ARCHIVE_TIME",
     "BACKOFF_CAP",
     "BACKOFF_START",
+    "EPHEMERAL",
+    "NOT_CONFIRMED",
+    "RELIABILITY_OFF",
+    "REPUBLISH_AGE_NS",
     "SEND_WINDOW",
     "WINDOW_ERROR",
     "NoPeers",
@@ -33,15 +42,28 @@ __all__ = [
     "Unknown",
     "attempt",
     "backoff",
+    "cancel",
     "conclude",
     "expire",
+    "is_over",
+    "judge",
+    "next_check",
 ]
 
 SEND_WINDOW: Final = 60.0
-"""Seconds from the first attempt within which a send must propagate (nwaku: MaxTimeInCache)."""
+"""Seconds from the first attempt within which a send must propagate and be confirmed (nwaku:
+MaxTimeInCache).
+"""
+ARCHIVE_TIME: Final = 3.0
+"""Seconds before a store is asked for a message, and between two rounds of asking (nwaku: ArchiveTime)."""
+REPUBLISH_AGE_NS: Final = 15_000_000_000
 WINDOW_ERROR: Final = "Unable to send within retry time window"
+NOT_CONFIRMED: Final = "not confirmed by a store within the send window"
+RELIABILITY_OFF: Final = "reliability is off"
+EPHEMERAL: Final = "ephemeral messages are not stored"
 BACKOFF_START: Final = 1.0
 BACKOFF_CAP: Final = 5.0
+_CHECK_CAP: Final = 12.0
 
 
 class State(Enum):
@@ -51,22 +73,28 @@ class State(Enum):
     ATTEMPTED = "attempted"
     RETRY = "retry"
     PROPAGATED = "propagated"
+    SENT = "sent"
+    UNCONFIRMED = "unconfirmed"
     FAILED = "failed"
+    CANCELLED = "cancelled"
 
     @property
     def final(self) -> bool:
-        return self in (State.PROPAGATED, State.FAILED)
+        return self in _FINAL
+
+
+_FINAL: Final = frozenset({State.SENT, State.UNCONFIRMED, State.FAILED, State.CANCELLED})
 
 
 class Published(NamedTuple):
-    """The kernel gave it to `peers` peers; `duplicate`: it had seen these bytes and sent nothing."""
+    """Given to `peers` peers; `duplicate`: those bytes had been seen and nothing was sent."""
 
     peers: int
-    duplicate: bool
+    duplicate: bool = False
 
 
 class NoPeers(NamedTuple):
-    """Valid, but nobody to give it to."""
+    """Valid, but nobody to give it to now."""
 
 
 class Refused(NamedTuple):
@@ -98,6 +126,7 @@ class SendTask:
     ephemeral: bool
     entry_id: int = 0
     """Its row in the database."""
+    accepted_ns: int = 0
     state: State = State.PARKED
     timestamp: int = 0
     """ns; 0 until the first attempt."""
@@ -106,7 +135,21 @@ class SendTask:
     first_attempt: float = 0.0
     """On MAPI's running clock (seconds); a restart continues it from the time already used."""
     next_attempt: float = 0.0
+    transmitted: bool = False
+    """It was published, or may have been."""
+    propagated_at: float = 0.0
+    """On the running clock; 0 until then."""
+    checks: int = 0
+    """How often a store was asked in vain."""
+    kept: float = 0.0
+    """How much of its window the database knows to be used (seconds)."""
     error: str = ""
+    """Why it failed, or stayed unconfirmed."""
+
+
+def is_over(task: SendTask) -> bool:
+    """Whether it has its fate."""
+    return task.state.final
 
 
 def backoff(attempts: int, jitter: float) -> float:
@@ -119,37 +162,88 @@ def attempt(task: SendTask, now: float) -> bool:
     task.attempts += 1
     if task.attempts == 1:
         task.first_attempt = now
-    task.state = State.ATTEMPTED
+    if task.state is not State.PROPAGATED:
+        task.state = State.ATTEMPTED
     return task.attempts > 1
 
 
 def conclude(
-    task: SendTask, outcome: Outcome, now: float, jitter: float, window: float = SEND_WINDOW
-) -> State:
-    """The attempt's outcome. Returns the new state; a final one is told to the app once."""
+    task: SendTask,
+    outcome: Outcome,
+    now: float,
+    jitter: float,
+    *,
+    reliability: bool,
+    window: float = SEND_WINDOW,
+) -> bool:
+    """The attempt's outcome. True: it has propagated now, for the first time.
+
+    What was published again for a store's sake has propagated before: no outcome is a failure any more.
+    """
+    if task.state is State.PROPAGATED:
+        return False
     match outcome:
         case Published(peers=peers) if peers > 0:
             task.state = State.PROPAGATED
+            task.transmitted = True
+            task.propagated_at = now
+            if not reliability or task.ephemeral:
+                task.state = State.UNCONFIRMED
+                task.error = EPHEMERAL if task.ephemeral else RELIABILITY_OFF
+            return True
         case Published():
+            # Seen before and given to nobody now: once more, forced. (Transmitted: somebody had these bytes.)
+            task.transmitted = True
             task.state = State.RETRY
-            task.next_attempt = now  # seen before, sent to nobody now: once more, forced
-            if task.attempts > 1:
-                task.next_attempt += backoff(task.attempts, jitter)
+            task.next_attempt = now if task.attempts == 1 else now + backoff(task.attempts, jitter)
         case Refused(text=text):
             task.state = State.FAILED
             task.error = text
         case NoPeers() | Unknown():
+            task.transmitted = task.transmitted or isinstance(outcome, Unknown)
             task.state = State.RETRY
             task.next_attempt = now + backoff(task.attempts, jitter)
     if task.state is State.RETRY:
         expire(task, now, window)
-    return task.state
+    return False
 
 
 def expire(task: SendTask, now: float, window: float = SEND_WINDOW) -> bool:
-    """Fail a task in retry whose window is over. True if it failed now."""
-    if task.state is State.RETRY and now - task.first_attempt >= window:
+    """End a task whose window is over. True if it ended now."""
+    if now - task.first_attempt < window:
+        return False
+    if task.state is State.RETRY:
         task.state = State.FAILED
         task.error = WINDOW_ERROR
         return True
+    if task.state is State.PROPAGATED:
+        task.state = State.UNCONFIRMED
+        task.error = NOT_CONFIRMED
+        return True
     return False
+
+
+def next_check(task: SendTask, now: float) -> float:
+    """When to ask a store for it: not before `ARCHIVE_TIME`, then ever less often."""
+    if task.checks == 0:
+        return max(task.propagated_at + ARCHIVE_TIME, now)
+    return now + min(ARCHIVE_TIME * 1.5 ** (task.checks - 1), _CHECK_CAP)
+
+
+def judge(task: SendTask, found: bool, now_ns: int) -> bool:
+    """A store's answer. True: publish it again, since it is missing there and still young enough
+    to be taken.
+    """
+    if found:
+        task.state = State.SENT
+        return False
+    task.checks += 1
+    return now_ns - task.timestamp < REPUBLISH_AGE_NS
+
+
+def cancel(task: SendTask) -> bool:
+    """Give it up; possible only before the first attempt. True if it is cancelled now."""
+    if task.state is not State.PARKED or task.attempts:
+        return False
+    task.state = State.CANCELLED
+    return True

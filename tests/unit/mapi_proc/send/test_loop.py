@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
 
+from ipc_schema.config.ratelimits import RateLimit
 from ipc_schema.errors import ErrorCode, IpcError
 from mapi_proc.send.loop import SendLoop
+from mapi_proc.send.rate import RateLimiter
 from mapi_proc.send.task import WINDOW_ERROR, NoPeers, Outcome, Published, SendTask, State, Unknown
 from tests.support.aio import asyncio_test
 
@@ -28,8 +30,8 @@ class Store:
         self.most = 0
 
     async def attempting(self, task: SendTask) -> None:
-        task.timestamp = 1
-        task.message_hash = b"h" * 32
+        task.timestamp = int(100e9)
+        task.message_hash = task.request_id * 2
         self.log.append("attempting")
 
     async def publish(self, task: SendTask, force: bool) -> Outcome:
@@ -45,6 +47,9 @@ class Store:
 
     def retrying(self, task: SendTask, window_used: float) -> None:
         self.retried.set()
+
+    def propagated(self, task: SendTask, window_used: float) -> None:
+        self.log.append("propagated")
 
     def finished(self, task: SendTask) -> None:
         self.done.put_nowait(task)
@@ -73,8 +78,41 @@ async def running(loop: SendLoop) -> AsyncIterator[None]:
             await runner
 
 
-def make(store: Store, clock: Callable[[], float], **bounds: int) -> SendLoop:
-    return SendLoop(store, clock=clock, jitter=lambda: 0.5, **bounds)
+class Archive:
+    """A store: has what is in `held`; `asked` are the hashes of each query."""
+
+    def __init__(self) -> None:
+        self.held: set[bytes] = set()
+        self.asked: asyncio.Queue[list[bytes]] = asyncio.Queue()
+        self.there = True
+
+    async def __call__(self, shard: int, hashes: Sequence[bytes], /) -> set[bytes] | None:
+        self.asked.put_nowait(list(hashes))
+        return self.held & set(hashes) if self.there else None
+
+
+def make(
+    store: Store,
+    clock: Clock,
+    *,
+    archive: Archive | None = None,
+    limit: RateLimit | None = None,
+    in_flight: int = 64,
+    max_tasks: int = 10_000,
+    max_bytes: int = 1 << 20,
+) -> SendLoop:
+    return SendLoop(
+        store,
+        clock=clock,
+        wall_ns=lambda: int(clock.now * 1e9),
+        jitter=lambda: 0.5,
+        presence=archive or Archive(),
+        reliability=archive is not None,
+        limiter=RateLimiter(limit),
+        in_flight=in_flight,
+        max_tasks=max_tasks,
+        max_bytes=max_bytes,
+    )
 
 
 @asyncio_test()
@@ -85,8 +123,8 @@ async def test_the_attempt_is_written_before_it_is_published() -> None:
     async with running(loop):
         loop.accept(task())
         done = await store.done.get()
-    assert done.state is State.PROPAGATED
-    assert store.log == ["attempting", "publish"]
+    assert done.state is State.UNCONFIRMED
+    assert store.log == ["attempting", "publish", "propagated"]
     assert len(loop) == 0
     assert loop.pending_bytes == 0
 
@@ -101,7 +139,7 @@ async def test_nothing_is_attempted_while_the_kernel_is_away() -> None:
         await asyncio.sleep(0)
         assert store.log == []
         loop.set_online(True)
-        assert (await store.done.get()).state is State.PROPAGATED
+        assert (await store.done.get()).state is State.UNCONFIRMED
 
 
 @asyncio_test()
@@ -114,7 +152,7 @@ async def test_no_peers_then_peers_appear() -> None:
         await store.retried.wait()
         assert store.done.empty()
         loop.wake()
-        assert (await store.done.get()).state is State.PROPAGATED
+        assert (await store.done.get()).state is State.UNCONFIRMED
     assert store.forced == [False, True]
 
 
@@ -155,7 +193,7 @@ async def test_a_send_resumed_after_a_restart_is_forced_and_keeps_its_window() -
     loop = make(store, clock)
     loop.set_online(True)
     old = task()
-    old.attempts, old.timestamp, old.message_hash, old.state = 1, 7, b"x" * 32, State.ATTEMPTED
+    old.attempts, old.timestamp, old.message_hash = 1, 7, b"x" * 32
     async with running(loop):
         loop.resume(old, window_used=59.5)
         await store.retried.wait()
@@ -177,3 +215,104 @@ async def test_room_is_bounded_in_count_and_bytes() -> None:
     loop.accept(task(2))
     with pytest.raises(IpcError):
         loop.check_room(1)
+
+
+@asyncio_test()
+async def test_a_store_is_asked_after_three_seconds_and_its_word_is_the_end() -> None:
+    store, clock, archive = Store(Published(2)), Clock(), Archive()
+    loop = make(store, clock, archive=archive)
+    loop.set_online(True)
+    async with running(loop):
+        loop.accept(task(7))
+        while "propagated" not in store.log:
+            await asyncio.sleep(0)
+        clock.now += 2.9
+        loop.confirm.set_online(True)
+        await asyncio.sleep(0.01)
+        assert archive.asked.empty()
+        archive.held.add((7).to_bytes(16) * 2)
+        clock.now += 0.2
+        loop.confirm.set_online(True)
+        assert await archive.asked.get() == [(7).to_bytes(16) * 2]
+        assert (await store.done.get()).state is State.SENT
+    assert store.log.count("publish") == 1
+
+
+@asyncio_test()
+async def test_a_missing_message_is_published_again_only_while_it_is_young() -> None:
+    store, clock, archive = Store(Published(2)), Clock(), Archive()
+    loop = make(store, clock, archive=archive)
+    loop.set_online(True)
+    async with running(loop):
+        loop.accept(task())
+        while "propagated" not in store.log:
+            await asyncio.sleep(0)
+        published = 1
+        for _ in range(30):
+            clock.now += 3.0
+            loop.confirm.set_online(True)
+            await asyncio.sleep(0.002)
+            if store.log.count("publish") > published:
+                assert clock.now < 100.0 + 15.0 + 0.1
+                published = store.log.count("publish")
+            if not store.done.empty():
+                break
+        assert (await store.done.get()).state is State.UNCONFIRMED
+    assert published >= 3
+    assert all(store.forced[1:])
+    assert store.log.count("propagated") == 1
+    assert loop.pending_bytes == 0
+
+
+@asyncio_test()
+async def test_without_a_store_the_window_ends_it_unconfirmed() -> None:
+    store, clock, archive = Store(Published(2)), Clock(), Archive()
+    archive.there = False
+    loop = make(store, clock, archive=archive)
+    loop.set_online(True)
+    async with running(loop):
+        loop.accept(task())
+        while "propagated" not in store.log:
+            await asyncio.sleep(0)
+        clock.now += 61.0
+        loop.confirm.set_online(True)
+        assert (await store.done.get()).state is State.UNCONFIRMED
+    assert store.log.count("publish") == 1, "a store that cannot be asked is no reason to publish again"
+
+
+@asyncio_test()
+async def test_many_hashes_are_asked_for_in_batches_of_a_hundred() -> None:
+    store, clock, archive = Store(Published(2)), Clock(), Archive()
+    loop = make(store, clock, archive=archive)
+    loop.set_online(True)
+    async with running(loop):
+        for number in range(250):
+            archive.held.add(number.to_bytes(16) * 2)
+            loop.accept(task(number))
+        while store.log.count("propagated") < 250:
+            await asyncio.sleep(0)
+        clock.now += 3.1
+        loop.confirm.set_online(True)
+        sizes = [len(await archive.asked.get()) for _ in range(3)]
+        assert sizes == [100, 100, 50]
+        done = {(await store.done.get()).state for _ in range(250)}
+    assert done == {State.SENT}
+
+
+@asyncio_test()
+async def test_the_rate_limit_parks_in_order_and_the_next_epoch_goes_on() -> None:
+    store, clock = Store(Published(1)), Clock()
+    loop = make(store, clock, limit=RateLimit(2, 50.0))
+    loop.set_online(True)
+    async with running(loop):
+        for number in range(5):
+            loop.accept(task(number))
+        first = [(await store.done.get()).request_id for _ in range(2)]
+        await asyncio.sleep(0.01)
+        assert store.done.empty()
+        assert loop.cancel(b"app", (3).to_bytes(16)), "what waits for its epoch can be cancelled"
+        assert (await store.done.get()).state is State.CANCELLED
+        clock.now += 50.0
+        loop.set_online(True)
+        second = [(await store.done.get()).request_id for _ in range(2)]
+    assert first + second == [number.to_bytes(16) for number in (0, 1, 2, 4)]

@@ -1,0 +1,110 @@
+"""Which service peers to ask: by protocol and shard, those that have answered of late, others in turn.
+
+The kernel reports its connected peers; choosing among them for redundancy, rotation and back-off is policy
+and so belongs here. A peer that fails waits longer each time and is never given up; while the node is
+offline nobody is blamed. Pure but for the clock given in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from ipc_schema.kernel.records import PeerRecord
+
+__all__ = ["FILTER", "LIGHTPUSH", "STORE", "ServicePeers"]
+
+STORE: Final = ("/vac/waku/store-query/3.0.0",)
+LIGHTPUSH: Final = ("/vac/waku/lightpush/3.0.0", "/vac/waku/lightpush/2.0.0-beta1")
+FILTER: Final = ("/vac/waku/filter-subscribe/2.0.0-beta1",)
+
+_BACKOFF_START: Final = 1.0
+_BACKOFF_CAP: Final = 60.0
+
+
+@dataclass(slots=True)
+class _Standing:
+    failures: int = 0
+    until: float = 0.0
+    last_success: float = float("-inf")
+    last_asked: float = float("-inf")
+
+
+class ServicePeers:
+    """The connected peers and their standing per protocol."""
+
+    def __init__(self, clock: Callable[[], float], jitter: Callable[[], float]) -> None:
+        self._clock = clock
+        self._jitter = jitter
+        self._peers: dict[str, PeerRecord] = {}
+        self._standing: dict[tuple[str, str], _Standing] = {}
+        self.online = False
+
+    def update(self, peers: Iterable[PeerRecord]) -> None:
+        """The connected peers as the kernel lists them."""
+        self._peers = {peer.peer_id: peer for peer in peers}
+        self._standing = {key: held for key, held in self._standing.items() if key[1] in self._peers}
+        self.online = bool(self._peers)
+
+    def count(self, protocols: tuple[str, ...], shard: int | None = None) -> int:
+        """Connected peers that serve a protocol (and a shard)."""
+        return sum(self._serves(peer, protocols, shard) for peer in self._peers.values())
+
+    @staticmethod
+    def _serves(peer: PeerRecord, protocols: tuple[str, ...], shard: int | None) -> bool:
+        if not any(protocol in peer.protocols for protocol in protocols):
+            return False
+        # A peer that has not told its shards may serve any.
+        return shard is None or not peer.shards or shard in peer.shards
+
+    def choose(
+        self,
+        protocols: tuple[str, ...],
+        shard: int | None,
+        count: int,
+        *,
+        exclude: Iterable[str] = (),
+        rotate: bool = False,
+    ) -> list[str]:
+        """Up to `count` peers, the best first: those not backing off, by latest success; with `rotate` the
+        one asked longest ago first. When all are backing off, the one whose turn comes first.
+        """
+        now = self._clock()
+        left_out = set(exclude)
+        able = [
+            peer_id
+            for peer_id, peer in self._peers.items()
+            if peer_id not in left_out and self._serves(peer, protocols, shard)
+        ]
+        standing = {peer_id: self._standing.get((protocols[0], peer_id), _Standing()) for peer_id in able}
+        free = [peer_id for peer_id in able if standing[peer_id].until <= now]
+        if rotate:
+            free.sort(key=lambda peer_id: standing[peer_id].last_asked)
+        else:
+            free.sort(key=lambda peer_id: (standing[peer_id].failures, -standing[peer_id].last_success))
+        if not free and able:
+            free = [min(able, key=lambda peer_id: standing[peer_id].until)]
+        chosen = free[:count]
+        for peer_id in chosen:
+            self._of(protocols, peer_id).last_asked = now
+        return chosen
+
+    def _of(self, protocols: tuple[str, ...], peer_id: str) -> _Standing:
+        return self._standing.setdefault((protocols[0], peer_id), _Standing())
+
+    def succeeded(self, protocols: tuple[str, ...], peer_id: str) -> None:
+        """The peer did what it was asked."""
+        standing = self._of(protocols, peer_id)
+        standing.failures, standing.until, standing.last_success = 0, 0.0, self._clock()
+
+    def failed(self, protocols: tuple[str, ...], peer_id: str) -> None:
+        """The peer failed: it waits, exponentially longer, with jitter. Not while we are
+        offline ourselves.
+        """
+        if not self.online or peer_id not in self._peers:
+            return
+        standing = self._of(protocols, peer_id)
+        standing.failures += 1
+        wait = min(_BACKOFF_START * 2.0 ** (standing.failures - 1), _BACKOFF_CAP)
+        standing.until = self._clock() + wait * (0.8 + 0.4 * self._jitter())

@@ -1,0 +1,179 @@
+"""Accepting sends: what is refused at once, what is on disk before it is accepted, what is a repeat (SPEC.md
+4.2).
+
+Accepted means on disk, and survives the loss of the host. The request id is the idempotency key within the
+app's stream: concurrent twins are joined, a repeat is answered as the first time, another body under the
+same id is a conflict.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import OrderedDict
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Final
+
+from ipc_schema.errors import ErrorCode, IpcError
+from ipc_schema.mapi.methods import SendRequest
+from ipc_schema.message import WakuMessage, encode_message
+from ipc_schema.sizes import relay_frame_size, too_large_text
+from ipc_schema.topics import shard_topic
+from mapi_proc.database import (
+    Database,
+    DatabaseBusyError,
+    DatabaseClosedError,
+    OutboxEntry,
+    RequestExistsError,
+)
+from mapi_proc.network import Network
+from mapi_proc.streams import AppStream
+
+__all__ = ["Acceptance", "fingerprint"]
+
+REQUEST_MEMORY_NS: Final = 24 * 3600 * 1_000_000_000
+"""How long a request id is remembered after its send was accepted."""
+_RECENT: Final = 4096
+"""Request ids in memory; older ones are looked up on disk."""
+_EVICT_EVERY_NS: Final = 600 * 1_000_000_000
+
+
+def fingerprint(request: SendRequest, payload: bytes) -> bytes:
+    """Stands for the whole body of a send: tells a repeat from a conflict."""
+    topic = request.content_topic.encode()
+    digest = sha256(b"%d:%d:%d:" % (len(topic), len(request.meta), request.ephemeral))
+    for part in (topic, request.meta, payload):
+        digest.update(part)
+    return digest.digest()
+
+
+class Acceptance:
+    """Takes sends over. `accepted(entry, shard)` is called when one is on disk; `check_room(size)`
+    raises `busy`.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        network: Callable[[], Network],
+        *,
+        now_ns: Callable[[], int],
+        check_room: Callable[[int], None],
+        accepted: Callable[[OutboxEntry, int], None],
+        next_entry_id: int,
+    ) -> None:
+        self._database = database
+        self._network = network
+        self._now_ns = now_ns
+        self._check_room = check_room
+        self._accepted = accepted
+        self._entry_ids = itertools.count(next_entry_id)
+        self._recent: OrderedDict[tuple[bytes, bytes], tuple[bytes, asyncio.Future[None] | None]] = (
+            OrderedDict()
+        )
+        self._evict_at = 0
+        self.repeated = 0
+
+    def check(self, request: SendRequest, payload: bytes) -> int:
+        """What can be refused at once, is. Returns the shard. Raises IpcError."""
+        network = self._network()
+        if network.info.rln_required:
+            raise IpcError(
+                ErrorCode.RLN_REQUIRED,
+                f"network {network.info.preset or network.info.cluster} needs an RLN proof with each message",
+            )
+        if not payload:
+            raise IpcError(ErrorCode.BAD_REQUEST, "payload: empty")
+        shard = network.shard_of_checked(request.content_topic)
+        maximum = network.info.max_message_size
+        message = WakuMessage(payload, request.content_topic, 0, self._now_ns(), request.meta)
+        size = len(encode_message(message))
+        if relay_frame_size(size, shard_topic(network.info.cluster, shard)) > maximum:
+            raise IpcError(ErrorCode.TOO_LARGE, too_large_text(maximum))
+        return shard
+
+    async def accept(self, stream: AppStream, request: SendRequest, payload: bytes, shard: int) -> bool:
+        """Take over a checked send; returns when it is on disk. True: it was accepted before (a repeat)."""
+        mark = fingerprint(request, payload)
+        key = (stream.stream_id, request.request_id)
+        known = self._recent.get(key)
+        if known is not None:
+            return await self._repeat(mark, known[0], known[1])
+        self._check_room(len(payload))
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.add_done_callback(_retrieve)
+        self._recent[key] = (mark, done)
+        entry = OutboxEntry(
+            entry_id=next(self._entry_ids),
+            scope=stream.stream_id,
+            request_id=request.request_id,
+            fingerprint=mark,
+            content_topic=request.content_topic,
+            payload=payload,
+            meta=request.meta,
+            ephemeral=request.ephemeral,
+            accepted=self._now_ns(),
+        )
+
+        def committed() -> None:
+            self._recent[key] = (mark, None)
+            self._trim_recent()
+            self._accepted(entry, shard)
+            if not done.done():
+                done.set_result(None)
+
+        def failed(error: Exception) -> None:
+            self._recent.pop(key, None)
+            if not done.done():
+                done.set_exception(error)
+
+        batch = self._database.batch(durable=True)
+        batch.put_send(entry)
+        self._evict_old(batch.evict_requests)
+        try:
+            self._database.submit(batch, committed, failed)
+        except (DatabaseBusyError, DatabaseClosedError) as error:
+            failed(error)
+        try:
+            await asyncio.shield(done)
+        except RequestExistsError:
+            stored = await self._database.find_request(*key)
+            if stored is None:
+                raise
+            return await self._repeat(mark, stored.fingerprint, None)
+        except DatabaseBusyError as error:
+            raise IpcError(ErrorCode.BUSY, "the disk is behind", retry_after_ms=200) from error
+        except DatabaseClosedError as error:
+            raise IpcError(ErrorCode.NOT_READY, "shutting down") from error
+        return False
+
+    async def _repeat(self, mark: bytes, first: bytes, done: asyncio.Future[None] | None) -> bool:
+        if mark != first:
+            raise IpcError(ErrorCode.CONFLICT, "this request id was used for another message")
+        if done is not None:
+            try:
+                await asyncio.shield(done)
+            except (DatabaseBusyError, DatabaseClosedError, RequestExistsError) as error:
+                raise IpcError(ErrorCode.BUSY, "its first try was not stored", retry_after_ms=200) from error
+        self.repeated += 1
+        return True
+
+    def _trim_recent(self) -> None:
+        while len(self._recent) > _RECENT:
+            key, (_, done) = next(iter(self._recent.items()))
+            if done is not None:
+                break  # still on its way to the disk
+            del self._recent[key]
+
+    def _evict_old(self, evict: Callable[[int], None]) -> None:
+        now = self._now_ns()
+        if now >= self._evict_at:
+            self._evict_at = now + _EVICT_EVERY_NS
+            evict(now - REQUEST_MEMORY_NS)
+
+
+def _retrieve(done: asyncio.Future[None]) -> None:
+    """A future whose waiter went away still had its error looked at."""
+    if not done.cancelled():
+        done.exception()

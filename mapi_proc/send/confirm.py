@@ -1,0 +1,143 @@
+"""Store confirmation: is what propagated really kept? Presence queries in batches, by hash (p2p-reliability).
+
+A message is asked for when it is three seconds old, then ever less often until its window ends; rounds are at
+least three seconds apart. What a store lacks is published again while stores would still take it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from mapi_proc.send.task import ARCHIVE_TIME, REPUBLISH_AGE_NS, SendTask, expire, is_over, judge, next_check
+
+__all__ = ["BATCH", "ConfirmLoop", "Presence"]
+
+BATCH: Final = 100
+"""Most hashes in one query: what servers answer on one page."""
+QUERIES_A_ROUND: Final = 20
+
+
+class Presence(Protocol):
+    """Asks a store."""
+
+    async def __call__(self, shard: int, hashes: Sequence[bytes], /) -> set[bytes] | None:
+        """Which of at most `BATCH` messages a store has; None: no store could be asked now."""
+        ...
+
+
+class ConfirmLoop:
+    """The sends that have propagated and wait for a store's word."""
+
+    def __init__(
+        self,
+        presence: Presence,
+        *,
+        clock: Callable[[], float],
+        wall_ns: Callable[[], int],
+        window: float,
+        finished: Callable[[SendTask], None],
+        republish: Callable[[SendTask], None],
+        aged: Callable[[SendTask], None],
+    ) -> None:
+        """`finished(task)`: sent, or unconfirmed since the window is over. `aged(task)`: it will not be
+        published again any more.
+        """
+        self._presence = presence
+        self._clock = clock
+        self._wall_ns = wall_ns
+        self._window = window
+        self._finished = finished
+        self._republish = republish
+        self._aged = aged
+        self._due: list[tuple[float, int, SendTask]] = []
+        self._order = 0
+        self._last_round = float("-inf")
+        self._online = False
+        self._changed = asyncio.Event()
+        self.queries = 0
+        self.unanswered = 0
+
+    def __len__(self) -> int:
+        return len(self._due)
+
+    def add(self, task: SendTask) -> None:
+        """Take over a send that has propagated."""
+        self._push(task, next_check(task, self._clock()))
+        self._changed.set()
+
+    def set_online(self, online: bool) -> None:
+        """Whether the kernel can be asked."""
+        self._online = online
+        self._changed.set()
+
+    def _push(self, task: SendTask, when: float) -> None:
+        # Its window's end is looked at too, so that it is told in time even when no store can be asked.
+        self._order += 1
+        heapq.heappush(self._due, (min(when, task.first_attempt + self._window), self._order, task))
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        while True:
+            self._changed.clear()
+            await self._round()
+            await self._wait()
+
+    async def _wait(self) -> None:
+        delay: float | None = None
+        if self._due:
+            now = self._clock()
+            delay = max(0.0, self._due[0][0] - now, self._last_round + ARCHIVE_TIME - now)
+        try:
+            async with asyncio.timeout(delay):
+                await self._changed.wait()
+        except TimeoutError:
+            return
+        # Something new: it is never due at once, so the wait goes on with the new first one.
+
+    async def _round(self) -> None:
+        now = self._clock()
+        if not self._due or self._due[0][0] > now or now < self._last_round + ARCHIVE_TIME:
+            return
+        self._last_round = now
+        by_shard: dict[int, list[SendTask]] = {}
+        taken = 0
+        while self._due and self._due[0][0] <= now and taken < BATCH * QUERIES_A_ROUND:
+            task = heapq.heappop(self._due)[2]
+            if is_over(task):
+                continue
+            if expire(task, now, self._window):
+                self._finished(task)
+                continue
+            by_shard.setdefault(task.shard, []).append(task)
+            taken += 1
+        for shard, tasks in by_shard.items():
+            for start in range(0, len(tasks), BATCH):
+                await self._ask(shard, tasks[start : start + BATCH])
+
+    async def _ask(self, shard: int, tasks: list[SendTask]) -> None:
+        found: set[bytes] | None = None
+        if self._online:
+            self.queries += 1
+            found = await self._presence(shard, [task.message_hash for task in tasks])
+        if found is None:
+            self.unanswered += 1
+        now, now_ns = self._clock(), self._wall_ns()
+        for task in tasks:
+            if is_over(task):
+                continue
+            if found is None:
+                when = now + ARCHIVE_TIME
+            else:
+                again = judge(task, task.message_hash in found, now_ns)
+                if is_over(task):
+                    self._finished(task)
+                    continue
+                if again:
+                    self._republish(task)
+                when = next_check(task, now)
+            if task.payload and now_ns - task.timestamp >= REPUBLISH_AGE_NS:
+                self._aged(task)
+            self._push(task, when)

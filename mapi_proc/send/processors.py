@@ -1,0 +1,158 @@
+"""How a message gets out: through the kernel's relay, or through other nodes by lightpush
+(19/WAKU2-LIGHTPUSH).
+
+One attempt is one walk along the chain of the mode: core asks relay, and lightpush at once when relay has no
+peers; edge asks lightpush alone, two services for redundancy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final, Protocol
+
+from ipc_schema.errors import ErrorCode, IpcError
+from ipc_schema.kernel.lightpush import LIGHTPUSH_PUBLISH, LightpushPublishReply, LightpushPublishRequest
+from ipc_schema.kernel.methods import RELAY_PUBLISH, RelayPublishReply, RelayPublishRequest
+from mapi_proc.kernel_link.link import KernelLink
+from mapi_proc.peers import LIGHTPUSH, ServicePeers
+from mapi_proc.send.task import NoPeers, Outcome, Published, Refused, SendTask, Unknown
+
+__all__ = ["Lightpush", "Processor", "Relay", "run_chain"]
+
+_PUBLISH_TIMEOUT: Final = 10.0
+_LEASE_WAIT: Final = 5.0
+_NEVER_SENT: Final = frozenset(
+    {ErrorCode.BUSY, ErrorCode.NOT_READY, ErrorCode.RESYNCING, ErrorCode.RATE_LIMITED, ErrorCode.NO_PEERS}
+)
+_FINAL: Final = frozenset(
+    {
+        ErrorCode.BAD_REQUEST,
+        ErrorCode.TOO_LARGE,
+        ErrorCode.RLN_REQUIRED,
+        ErrorCode.UNAUTHORISED,
+        ErrorCode.UNKNOWN_METHOD,
+    }
+)
+_SEEN_OR_NO_PEERS: Final = 505
+"""A lightpush service's answer both when it has no peers and when it has seen the message before."""
+
+
+class Processor(Protocol):
+    """One way out."""
+
+    async def attempt(self, task: SendTask, force: bool) -> Outcome:
+        """Try once; never raises for what a kernel or network can do."""
+        ...
+
+
+async def run_chain(chain: Sequence[Processor], task: SendTask, force: bool) -> Outcome:
+    """One round: the next processor is asked at once when the one before it had nobody to give the message
+    to.
+
+    An unknown outcome ends the round (the message may be out), and so does a refusal.
+    """
+    outcome: Outcome = NoPeers()
+    for processor in chain:
+        outcome = await processor.attempt(task, force)
+        if not isinstance(outcome, NoPeers):
+            return outcome
+    return outcome
+
+
+def _outcome(error: IpcError) -> Outcome:
+    if error.code in _NEVER_SENT:
+        return NoPeers()
+    if error.code in _FINAL:
+        return Refused(error.message)
+    return Unknown(error.message)
+
+
+class Relay:
+    """The kernel's own relay."""
+
+    def __init__(self, link: KernelLink) -> None:
+        self._link = link
+
+    async def attempt(self, task: SendTask, force: bool) -> Outcome:
+        """Publish; forced past the seen cache when the bytes may have been published before."""
+        # Before the kernel records the shard for us, our own apps would not hear of the message.
+        if not await self._link.wait_leased((task.shard,), _LEASE_WAIT):
+            return NoPeers()
+        request = RelayPublishRequest(
+            content_topic=task.content_topic,
+            shard=task.shard,
+            timestamp=task.timestamp,
+            meta=task.meta,
+            ephemeral=task.ephemeral,
+            force=force,
+        )
+        try:
+            reply = await self._link.request(
+                RELAY_PUBLISH, request.to_body(), [task.payload], timeout=_PUBLISH_TIMEOUT
+            )
+            answer = RelayPublishReply.from_body(reply.body)
+        except IpcError as error:
+            return _outcome(error)
+        return Published(answer.peers, answer.duplicate)
+
+
+class Lightpush:
+    """Other nodes' lightpush services: `redundancy` of them at once, each another one."""
+
+    def __init__(self, link: KernelLink, peers: ServicePeers, redundancy: int) -> None:
+        self._link = link
+        self._peers = peers
+        self._redundancy = redundancy
+
+    async def attempt(self, task: SendTask, force: bool) -> Outcome:  # noqa: ARG002 (services have no force)
+        """Ask the best services at once. One that has published it is enough."""
+        chosen = self._peers.choose(LIGHTPUSH, task.shard, self._redundancy)
+        if not chosen:
+            return NoPeers()
+        outcomes = await asyncio.gather(*(self._ask(task, peer) for peer in chosen))
+        return _best(outcomes)
+
+    async def _ask(self, task: SendTask, peer: str) -> Outcome:
+        request = LightpushPublishRequest(
+            content_topic=task.content_topic,
+            shard=task.shard,
+            timestamp=task.timestamp,
+            meta=task.meta,
+            ephemeral=task.ephemeral,
+            peer=peer,
+        )
+        try:
+            reply = await self._link.request(
+                LIGHTPUSH_PUBLISH, request.to_body(), [task.payload], timeout=_PUBLISH_TIMEOUT
+            )
+            answer = LightpushPublishReply.from_body(reply.body)
+        except IpcError as error:
+            if error.code is ErrorCode.NO_PEERS and _statuses(error) == {_SEEN_OR_NO_PEERS}:
+                # After something went out these bytes are in its seen cache: neither failure nor blame.
+                if task.transmitted:
+                    return Published(0, duplicate=True)
+                self._peers.failed(LIGHTPUSH, peer)
+                return NoPeers()
+            outcome = _outcome(error)
+            if not isinstance(outcome, Refused):
+                self._peers.failed(LIGHTPUSH, peer)
+            return outcome
+        self._peers.succeeded(LIGHTPUSH, peer)
+        return Published(max(1, answer.relay_peers or 0))
+
+
+def _statuses(error: IpcError) -> set[Any]:
+    attempts = (error.detail or {}).get("attempts")
+    if not isinstance(attempts, list):
+        return set()
+    return {attempt.get("status") for attempt in attempts if isinstance(attempt, dict)}
+
+
+def _best(outcomes: Sequence[Outcome]) -> Outcome:
+    """One success counts; else what may be out; else that somebody refused it; else nothing."""
+    for kind in (Published, Unknown, Refused):
+        for outcome in outcomes:
+            if isinstance(outcome, kind):
+                return outcome
+    return NoPeers()
