@@ -210,8 +210,10 @@ class DrainSocket:
         last = len(frames) - 1
         at = 0
         try:
-            for at, frame in enumerate(frames):
-                send(frame, _NOBLOCK if at == last else _NOBLOCK_MORE)
+            while at < last:
+                send(frames[at], _NOBLOCK_MORE)
+                at += 1
+            send(frames[at], _NOBLOCK)
         except zmq.Again:
             # Refused in the middle: the connection went away, and libzmq rolled the message's first frames
             # back. It now throws frames away up to the end of this message, so they must be offered: else
