@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import signal
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -160,10 +160,8 @@ def test_nobody_there() -> None:
             assert "Traceback" not in done.stderr
 
 
-def test_status_of_a_kernel_whose_requests_hang(tmp_path: Path) -> None:
+def test_status_of_a_kernel_that_hangs() -> None:
     """A process that is stopped does not hold the others up."""
-    import os
-
     with short_directory() as directory:
         node = LogosUp(directory / "n")
         try:
@@ -177,5 +175,23 @@ def test_status_of_a_kernel_whose_requests_hang(tmp_path: Path) -> None:
             assert done.returncode == Exit.FAILED
             assert "kernel  no answer at" in done.stdout
             assert "mapi    " in done.stdout
+        finally:
+            node.close()
+
+
+def test_status_of_a_node_whose_mapi_hangs_is_not_ready() -> None:
+    with short_directory() as directory:
+        node = LogosUp(directory / "n")
+        try:
+            node.wait_said("the node is ready")
+            mapi = node.pid_of("mapi")
+            os.kill(mapi, signal.SIGSTOP)
+            try:
+                done = logos("status", "--data-dir", str(node.data_dir), "--timeout", "1")
+            finally:
+                os.kill(mapi, signal.SIGCONT)
+            assert done.returncode == Exit.FAILED
+            assert "kernel  READY" in done.stdout
+            assert "mapi    no answer at" in done.stdout
         finally:
             node.close()

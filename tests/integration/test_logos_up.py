@@ -135,6 +135,9 @@ def test_the_kernel_alone(up: Callable[..., LogosUp]) -> None:
     status = node.status()
     assert status["kernel"]["ready"]
     assert status["mapi"] is None
+    shown = logos("status", "--data-dir", str(node.data_dir))
+    assert shown.returncode == Exit.OK
+    assert shown.stdout.rstrip().endswith("mapi    none")
     assert not (node.data_dir / "mapi.sqlite3").exists()
     assert node.end() == Exit.OK
 

@@ -16,6 +16,7 @@ from logos_client.kernel import KernelClient
 from logos_deploy.commands.where import NodePlace, add_where, where
 from logos_deploy.control import ControlHealth, ask_health
 from logos_deploy.exits import Exit
+from logos_deploy.node.handles import holder_of
 from logos_deploy.text import count, duration, one_line, size, table
 
 NAME: Final = "status"
@@ -31,16 +32,18 @@ class NodeStatus:
 
     kernel: ControlHealth | None
     mapi: ControlHealth | None
+    mapi_expected: bool
+    """A `logos up` that has a MAPI is at work there."""
     peers: list[PeerRecord] | None
     info: dict[str, object] | None
 
     @property
     def exit(self) -> Exit:
-        """0: everything that runs is ready, and the kernel runs."""
+        """0: the kernel is ready, and so is MAPI where there is one or should be."""
         if self.kernel is None and self.mapi is None:
             return Exit.UNAVAILABLE
-        parts = [part for part in (self.kernel, self.mapi) if part is not None]
-        return Exit.OK if self.kernel and all(part.common.ready for part in parts) else Exit.FAILED
+        needed = [self.kernel, self.mapi] if self.mapi or self.mapi_expected else [self.kernel]
+        return Exit.OK if all(part is not None and part.common.ready for part in needed) else Exit.FAILED
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,7 +71,23 @@ async def gather(place: NodePlace, timeout: float) -> NodeStatus:
         mapi = group.create_task(ask_health(place.mapi.control, timeout))
         facts = group.create_task(_facts(place, timeout))
     peers, info = facts.result() or (None, None)
-    return NodeStatus(kernel=kernel.result(), mapi=mapi.result(), peers=peers, info=info)
+    return NodeStatus(
+        kernel=kernel.result(),
+        mapi=mapi.result(),
+        mapi_expected=_mapi_is_supervised(place),
+        peers=peers,
+        info=info,
+    )
+
+
+def _mapi_is_supervised(place: NodePlace) -> bool:
+    directory = place.data_dir / "supervisor"
+    try:
+        if holder_of(directory / "lock") is None:
+            return False
+        return "[program:mapi]" in (directory / "supervisord.conf").read_text(encoding="utf-8")
+    except OSError:
+        return False  # another user's, or just being written
 
 
 async def _facts(place: NodePlace, timeout: float) -> tuple[list[PeerRecord], dict[str, object]] | None:
@@ -113,6 +132,9 @@ def as_text(status: NodeStatus, place: NodePlace) -> Iterator[str]:
     yield from _process("kernel", status.kernel, place.kernel.control)
     if status.kernel is not None:
         yield from _kernel(status)
+    if status.mapi is None and not status.mapi_expected:
+        yield f"{'mapi':<7} none"
+        return
     yield from _process("mapi", status.mapi, place.mapi.control)
     if status.mapi is not None:
         yield from _mapi(status.mapi.more)
