@@ -27,11 +27,12 @@ from typing import Final, Self
 
 from ipc_schema.config.mapi import MapiConfig, Mode, derive_kernel, derive_mapi, load_mapi_config
 from ipc_schema.errors import ErrorCode, IpcError
-from ipc_schema.mapi.methods import SendRequest, StatusReply
+from ipc_schema.mapi.methods import PendingReply, SendRequest, StatusReply
 from logos_client.kernel import KernelClient
 from mapi_proc.core import Core
 from mapi_proc.kernel_child import KernelChild, KernelChildError
 from mapi_proc.local_app import LocalApp, LocalEvent
+from mapi_proc.send.service import pending_reply
 from mapi_proc.service import MapiService
 from mapi_proc.subscriptions import AutoSubscribe
 
@@ -234,6 +235,16 @@ class MessagingApi:
         )
         await self._core.send((await self._app()).app, request, payload)
         return request.request_id
+
+    async def pending(self) -> PendingReply:
+        """This process's sends that have no fate yet, oldest first."""
+        return pending_reply(self._core.pending((await self._app()).app))
+
+    async def cancel(self, request_id: bytes) -> bool:
+        """Cancel a send that was not attempted yet; `message_cancelled` follows. False: too late,
+        or unknown.
+        """
+        return self._core.cancel((await self._app()).app, request_id)
 
     async def events(self) -> AsyncIterator[LocalEvent]:
         """Everything that concerns this process's app, in order; ends with `stop`."""

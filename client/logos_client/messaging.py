@@ -28,7 +28,7 @@ from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.frames import Reply
 from ipc_schema.hello import NetworkInfo
 from ipc_schema.mapi import methods
-from ipc_schema.mapi.methods import MapiHello, MapiLimits, StatusReply
+from ipc_schema.mapi.methods import MapiHello, MapiLimits, PendingReply, StatusReply
 from ipc_schema.names import check_name
 from ipc_schema.paths import mapi_endpoints
 from logos_client._connection import DEFAULT_TIMEOUT
@@ -238,6 +238,19 @@ class MessagingClient:
         await self._ask(methods.SEND, request.to_body(), [bytes(payload)], timeout=timeout, repeat=True)
         return request_id
 
+    async def pending(self, *, timeout: float = DEFAULT_TIMEOUT) -> PendingReply:
+        """The app's sends that have no fate yet, oldest first (at most 1,000), and how many there are."""
+        return self._read(PendingReply, await self._ask(methods.PENDING, timeout=timeout, repeat=True))
+
+    async def cancel(self, request_id: bytes, *, timeout: float = DEFAULT_TIMEOUT) -> bool:
+        """Cancel a send that was not attempted yet; `MessageCancelled` follows.
+
+        False: too late (its fate follows as ever), or there is no such send.
+        """
+        request = methods.CancelRequest(request_id=request_id)
+        reply = await self._ask(methods.CANCEL, request.to_body(), timeout=timeout)
+        return self._read(methods.CancelReply, reply).cancelled
+
     async def ack(self, event: Event | Position | None = None, *, timeout: float = DEFAULT_TIMEOUT) -> None:
         """Acknowledge everything up to an event of the stream; None: up to the last handled one.
 
@@ -277,10 +290,10 @@ class MessagingClient:
     ) -> Reply:
         """One request. `repeat`: doing it twice is doing it once, so a lost connection is no reason to give
         up."""
+        self._check_open()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout
         while True:
-            self._check_open()
             with public_errors():
                 try:
                     remaining = max(0.0, deadline - loop.time())

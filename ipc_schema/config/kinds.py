@@ -175,15 +175,15 @@ _DURATION: Final = re.compile(r"\s*([0-9]{1,12}(?:\.[0-9]{1,9})?)\s*(ms|s|m|h|d|
 
 
 def parse_duration(raw: object) -> float:
-    """Seconds from `60s`, `1500ms`, `10m`, `12h`, `7d`, or a plain number of seconds."""
+    """Seconds from `60s`, `1500ms`, `10m`, `12h`, `7d`, or a plain number of seconds; to the nanosecond."""
     if isinstance(raw, int | float) and not isinstance(raw, bool):
         if not isfinite(raw) or raw < 0:
             raise ValueError(f"{raw} is not a duration")
-        return float(raw)
+        return round(float(raw), 9)
     match = _DURATION.fullmatch(raw) if isinstance(raw, str) else None
     if match is None:
         raise ValueError(f"{raw!r} is not a duration such as 60s, 1500ms, 10m, 12h or 7d")
-    return float(match[1]) * _DURATION_UNITS[match[2].lower()]
+    return round(float(match[1]) * _DURATION_UNITS[match[2].lower()], 9)
 
 
 def format_duration(seconds: float) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Final
 
-from ipc_schema.body import Bin16, Body, Empty, Method, Size, Uint
+from ipc_schema.body import Bin16, Bin32, Body, Empty, Method, Ns, Size, Uint
 from ipc_schema.hello import HELLO, HelloReply, HelloRequest, Limits
 from ipc_schema.kernel.methods import NODE_INFO, NodeInfoReply, NodeInfoRequest
 from ipc_schema.message import MAX_META_SIZE
@@ -17,12 +17,15 @@ from ipc_schema.names import MAX_NAME
 
 __all__ = [
     "ACK",
+    "CANCEL",
     "CREDIT",
     "FORGET",
     "GOODBYE",
     "HELLO",
+    "MAX_PENDING",
     "METHODS",
     "NODE_INFO",
+    "PENDING",
     "PING",
     "SEND",
     "STATUS",
@@ -31,6 +34,8 @@ __all__ = [
     "UNSUBSCRIBE",
     "AckReply",
     "AckRequest",
+    "CancelReply",
+    "CancelRequest",
     "ConnectionStatus",
     "CreditRequest",
     "ForgetRequest",
@@ -38,6 +43,8 @@ __all__ = [
     "MapiLimits",
     "NodeInfoReply",
     "NodeInfoRequest",
+    "PendingReply",
+    "PendingSend",
     "SendReply",
     "SendRequest",
     "StatusReply",
@@ -54,8 +61,12 @@ SEND: Final = "send"
 ACK: Final = "ack"
 CREDIT: Final = "credit"
 STATUS: Final = "status"
+PENDING: Final = "pending"
+CANCEL: Final = "cancel"
 PING: Final = "ping"
 FORGET: Final = "forget"
+MAX_PENDING: Final = 1000
+"""Most sends in one reply of `pending`."""
 GOODBYE: Final = "goodbye"
 
 
@@ -149,6 +160,47 @@ class SendReply(Body):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PendingSend(Body):
+    """An accepted send that has no fate yet. `state`: `parked` (not attempted), `attempted`, `retry`,
+    `propagated`.
+
+    `message_hash` and `timestamp` are fixed by the first attempt.
+    """
+
+    request_id: Bin16
+    content_topic: str
+    state: str
+    accepted_ns: Ns
+    attempts: Uint = 0
+    message_hash: Bin32 | None = None
+    timestamp: Ns | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PendingReply(Body):
+    """The oldest of the app's sends without a fate, at most 1,000, and how many there are in all."""
+
+    sends: Annotated[tuple[PendingSend, ...], Size(MAX_PENDING)]
+    total: Uint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelRequest(Body):
+    """Cancel a send that was not attempted yet."""
+
+    WHERE = CANCEL
+
+    request_id: Bin16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CancelReply(Body):
+    """False: too late, or there is no such send."""
+
+    cancelled: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AckRequest(Body):
     """Everything up to `seq` of the stream is done with."""
 
@@ -193,6 +245,8 @@ METHODS: Final[dict[str, Method]] = {
     CREDIT: Method(CreditRequest, Empty),
     STATUS: Method(Empty, StatusReply),
     NODE_INFO: Method(NodeInfoRequest, NodeInfoReply),
+    PENDING: Method(Empty, PendingReply),
+    CANCEL: Method(CancelRequest, CancelReply),
     PING: Method(Empty, Empty),
     FORGET: Method(ForgetRequest, Empty),
     GOODBYE: Method(Empty, Empty),

@@ -16,6 +16,7 @@ from ipc_schema.mapi import methods as m
 from mapi_proc.apps import App
 from mapi_proc.core import Core
 from mapi_proc.ipc.router import Answer, Caller, Result, RouterServer
+from mapi_proc.send.service import pending_reply
 
 __all__ = ["SILENCE_S", "AppServer"]
 
@@ -86,6 +87,8 @@ class AppServer:
             m.SEND: self._send,
             m.ACK: self._ack,
             m.CREDIT: self._credit,
+            m.PENDING: self._pending,
+            m.CANCEL: self._cancel,
             m.STATUS: self._status,
             m.NODE_INFO: self._node_info,
             m.PING: lambda _session, _request: Answer(),
@@ -222,6 +225,14 @@ class AppServer:
     def _credit(self, session: _Session, request: Request) -> Answer:
         session.app.stream.grant(m.CreditRequest.from_body(request.body).total)
         return Answer()
+
+    def _pending(self, session: _Session, request: Request) -> Answer:  # noqa: ARG002
+        return Answer(pending_reply(self._core.pending(session.app)).to_body())
+
+    def _cancel(self, session: _Session, request: Request) -> Answer:
+        wanted = m.CancelRequest.from_body(request.body)
+        cancelled = self._core.cancel(session.app, wanted.request_id)
+        return Answer(m.CancelReply(cancelled=cancelled).to_body())
 
     def _status(self, session: _Session, request: Request) -> Answer:  # noqa: ARG002
         return Answer(self._core.status(session.app).to_body())

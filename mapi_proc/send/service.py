@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from ipc_schema.config.ratelimits import RateLimit
 from ipc_schema.errors import IpcError
 from ipc_schema.mapi.events import AppEventKind, pack_fields
-from ipc_schema.mapi.methods import SendRequest
+from ipc_schema.mapi.methods import MAX_PENDING, PendingReply, PendingSend, SendRequest
 from ipc_schema.message import WakuMessage, message_hash
 from ipc_schema.topics import shard_topic
 from mapi_proc.database import Database, DatabaseBusyError, OutboxEntry, OutboxState
@@ -29,7 +29,7 @@ from mapi_proc.send.task import Outcome, SendTask, State
 from mapi_proc.streams import AppStream
 from mapi_proc.turn import Turn
 
-__all__ = ["RATE_NOTE", "SendCounters", "SendService"]
+__all__ = ["RATE_NOTE", "SendCounters", "SendService", "pending_reply"]
 
 log = logging.getLogger(__name__)
 
@@ -247,6 +247,25 @@ class SendService:
         if stream is not None:
             packed = pack_fields(task.request_id, *fields)
             stream.append(kind, self._now_ns(), packed, b"", self._turn.batch)
+
+
+def pending_reply(tasks: Sequence[SendTask]) -> PendingReply:
+    """The reply of the method `pending`."""
+    return PendingReply(
+        sends=tuple(
+            PendingSend(
+                request_id=task.request_id,
+                content_topic=task.content_topic,
+                state=task.state.value,
+                accepted_ns=task.accepted_ns,
+                attempts=task.attempts,
+                message_hash=task.message_hash or None,
+                timestamp=task.timestamp or None,
+            )
+            for task in tasks[:MAX_PENDING]
+        ),
+        total=len(tasks),
+    )
 
 
 def _task(entry: OutboxEntry, shard: int) -> SendTask:

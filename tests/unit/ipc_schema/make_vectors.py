@@ -15,7 +15,7 @@ import msgpack
 
 import ipc_schema
 from ipc_schema import PROTOCOL_VERSION, control
-from ipc_schema.body import Body
+from ipc_schema.body import Body, Empty
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.frames import MAGIC, NO_CORRELATION, NO_REPLY, encode_error, encode_reply, encode_request
 from ipc_schema.hello import HelloRequest, NetworkInfo
@@ -148,6 +148,8 @@ def good_requests() -> None:
     request("mapi", "hello", HelloRequest(kind="app", name="chat.alice", takeover=True, credit=1 << 20))
     request("mapi", "subscribe", mapi.SubscribeRequest(topics=(TOPIC, "/café/1/x/proto")), budget_ms=0)
     request("mapi", "unsubscribe", mapi.SubscribeRequest(topics=(TOPIC,)))
+    request("mapi", "pending", Empty())
+    request("mapi", "cancel", mapi.CancelRequest(request_id=REQUEST))
     send = mapi.SendRequest(request_id=REQUEST, content_topic=TOPIC)
     request("mapi", "send", send, [bytes(range(256))], budget_ms=3_600_000)
     request("mapi", "send", send, [b"x"], name="from a REQ socket", delimited=True)
@@ -313,7 +315,7 @@ def good_replies() -> None:
     reply("kernel", "lightpush.publish", pushed)
     found = kernel.StoreQueryReply(peer=PEER, hashes=(HASH,), cursor=HASH)
     reply("kernel", "store.query", found, kernel_store.store_blobs([(PUBSUB, MESSAGE)]))
-    held = {PUBSUB: {PEER: (TOPIC,)}}
+    held: dict[str, dict[str, tuple[str, ...]]] = {PUBSUB: {PEER: (TOPIC,)}}
     subscribed = kernel.FilterSubscribeReply(peer=PEER, pubsub_topic=PUBSUB, held=held)
     reply("kernel", "filter.subscribe", subscribed)
     unsubscribed = kernel.FilterUnsubscribeReply(held={}, errors={PEER: "no answer within 5 s"})

@@ -51,6 +51,8 @@ def test_the_methods_are_those_of_the_contract() -> None:
         "node.metrics",
     }
     assert set(mapi.METHODS) == {
+        "pending",
+        "cancel",
         "hello",
         "subscribe",
         "unsubscribe",
