@@ -17,7 +17,7 @@ from ipc_schema.errors import ErrorCode
 from ipc_schema.hello import NetworkInfo
 from ipc_schema.kernel.methods import ConnectResult, KernelLimits, OptionRecord, RelayPublishReply
 from ipc_schema.kernel.records import NodeHealth, PeerRecord
-from ipc_schema.mapi.methods import ConnectionStatus, MapiLimits, StatusReply
+from ipc_schema.mapi.methods import ConnectionStatus, MapiLimits, PendingReply, PendingSend, StatusReply
 from ipc_schema.paths import KernelEndpoints, MapiEndpoints, kernel_endpoints, mapi_endpoints
 from ipc_schema.streams import StreamState
 from logos_client._feed import FeedCounters
@@ -139,6 +139,8 @@ __all__ = [
     "PeerRecord",
     "PeerRestartedError",
     "PeersSnapshot",
+    "PendingReply",
+    "PendingSend",
     "Position",
     "RateLimitedError",
     "RelayPublishReply",

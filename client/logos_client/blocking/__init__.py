@@ -1,0 +1,32 @@
+"""The clients in blocking form, for scripts and for programs with threads: the same names and meanings as in
+`logos_client`, without `async` and `await`.
+
+    with MessagingClient.connect(run_dir, name="weather") as client:
+        client.subscribe("/weather/1/berlin/json")
+        client.send("/weather/1/berlin/json", b'{"celsius": 21}')
+        for event in client:
+            print(event)
+
+**Threads.** Each client has a thread of its own, in which its connection lives. Every method may be called by
+any thread, at the same time too. Events have one consumer at a time: a second thread that asks for the next
+event while the first waits gets a RuntimeError. Callbacks run one after another in another thread of the
+client's; they may call everything but the wait for an event.
+
+**Forks.** A client belongs to the process that made it. In a child made by fork every call raises
+`ForkedError` at once and `close` does nothing; the parent's client goes on undisturbed. The child may
+connect clients of its own.
+
+**Ctrl-C and the end.** While a call waits, KeyboardInterrupt is raised as usual: the request is given up
+(its outcome is then unknown), an event is not lost. A program that ends without closing its clients has
+them closed then, within three seconds. A client that is forgotten is closed, with a ResourceWarning.
+
+Events, errors and all other types are those of `logos_client`.
+"""
+
+from __future__ import annotations
+
+from logos_client.blocking.control import ControlClient
+from logos_client.blocking.kernel import KernelClient, KernelFeed
+from logos_client.blocking.messaging import MessagingClient
+
+__all__ = ["ControlClient", "KernelClient", "KernelFeed", "MessagingClient"]

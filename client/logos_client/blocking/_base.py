@@ -1,0 +1,111 @@
+"""What the blocking clients have in common: their end, and taking events one at a time."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+import weakref
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Generic, Protocol, Self, TypeVar
+
+from ipc_schema.errors import ErrorCode
+from logos_client.blocking._portal import Call, Portal
+from logos_client.exceptions import ClosedError, DeadlineError
+
+__all__ = ["AsyncClosable", "BlockingClient", "EventTap", "here", "open_client"]
+
+E = TypeVar("E")
+
+
+class AsyncClosable(Protocol):
+    """The asyncio client inside of a blocking one."""
+
+    async def close(self) -> None:
+        """End it."""
+
+
+C = TypeVar("C", bound=AsyncClosable)
+
+
+def open_client(name: str, work: Callable[[], Coroutine[Any, Any, C]]) -> tuple[Portal, C]:
+    """A portal with a client in it. Nothing stays of it when that cannot be opened, or is interrupted."""
+    portal = Portal(f"logos {name}")
+    try:
+        client = portal.call(work)
+    except BaseException:
+        portal.begin_close()
+        raise
+    portal.on_close = client.close
+    return portal, client
+
+
+def here(texts: str | Iterable[str]) -> str | list[str]:
+    """Run through an argument in the caller's thread: it may be a generator."""
+    return texts if isinstance(texts, str) else list(texts)
+
+
+class BlockingClient:
+    """A client with a loop of its own, and so with an end."""
+
+    def __init__(self, portal: Portal) -> None:
+        """Not for apps: see `connect`."""
+        self._portal = portal
+        # Not the client itself: it must be free to go. At the program's end the portals see to themselves.
+        weakref.finalize(self, _forgotten, portal, type(self).__name__).atexit = False
+
+    def close(self) -> None:
+        """End the connection in good order, and the thread behind it. May be called again, by any thread."""
+        self._portal.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _forgotten(portal: Portal, kind: str) -> None:
+    if portal.open:
+        portal.begin_close()
+        warnings.warn(f"unclosed {kind}", ResourceWarning, stacklevel=2)
+
+
+class EventTap(Generic[E]):
+    """Takes events from the loop, one when one is asked for.
+
+    A wait that ends early, by its time limit or by Ctrl-C, leaves the taking under way: its event is the
+    answer to the next call. So none is lost, and none counts as handled before it was given out.
+    """
+
+    def __init__(self, portal: Portal, take: Callable[[], Coroutine[Any, Any, E | None]]) -> None:
+        """`take()` waits for the next event; None at the end."""
+        self._portal = portal
+        self._take = take
+        self._turn = threading.Lock()
+        self._call: Call[E | None] | None = None
+
+    def next(self, timeout: float | None = None) -> E:
+        """The next event. Raises `DeadlineError`, `ClosedError` at the end, RuntimeError when another thread
+        waits for it."""
+        self._portal.home.check()
+        if not self._turn.acquire(blocking=False):
+            raise RuntimeError("another thread is waiting for the next event already")
+        try:
+            call = self._call
+            if call is None:
+                call = self._call = self._portal.start(self._take)
+            try:
+                event = call.wait(timeout)
+            except BaseException as error:
+                if call.raised(error):
+                    self._call = None
+                elif isinstance(error, TimeoutError) and not call.done:
+                    what = f"no event within {timeout:g} s"
+                    raise DeadlineError(ErrorCode.DEADLINE_EXCEEDED, what) from None
+                raise
+            self._call = None
+        finally:
+            self._turn.release()
+        if event is None:
+            raise ClosedError
+        return event
