@@ -57,7 +57,7 @@ class StoreService:
             self.answer,
             service=PROTOCOL,
             rejected=encode_response(StoreResponse(NO_ID, StoreStatus.TOO_MANY_REQUESTS, TOO_MANY)),
-            limits=ServiceLimits(max_request=MAX_REQUEST, at_once=32),
+            limits=ServiceLimits(max_request=MAX_REQUEST, at_once=32, at_once_per_peer=8),
             limiter=limiter,
         )
 

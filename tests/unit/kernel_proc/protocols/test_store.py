@@ -217,6 +217,7 @@ def test_an_archive_in_trouble(error: ArchiveBusy | ArchiveUnavailable) -> None:
 
 
 @given(st.binary(max_size=300))
+@settings(deadline=None)
 def test_any_bytes_are_answered(body: bytes) -> None:
     @mock_clock_test
     async def check() -> None:
@@ -375,7 +376,7 @@ def test_pages_are_followed_to_the_end(forward: bool, limit: int, data: bool) ->
 
 
 @given(st.data(), st.booleans(), st.integers(1, 12), st.integers(1, 40))
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 def test_any_division_into_requests_gives_the_same(
     data: st.DataObject, forward: bool, limit: int, max_messages: int
 ) -> None:

@@ -1,0 +1,34 @@
+"""Failures of other nodes as errors of the contract."""
+
+from __future__ import annotations
+
+import pytest
+
+from kernel_proc.ipc.methods.service_errors import service_error
+from kernel_proc.protocols.requests import AllFailed, Attempt, CallError, NoAnswer, Refused
+
+
+@pytest.mark.parametrize(
+    ("errors", "code", "retriable"),
+    [
+        ([], "no_peers", True),
+        ([NoAnswer("silence")], "no_peers", True),
+        ([Refused(505, "no peers"), NoAnswer("silence")], "no_peers", True),
+        ([Refused(503, "")], "no_peers", True),
+        ([Refused(429, ""), Refused(429, "")], "rate_limited", True),
+        ([Refused(429, ""), NoAnswer("silence")], "no_peers", True),
+        ([NoAnswer("silence"), Refused(420, "invalid")], "bad_request", False),
+        ([Refused(300, "cursor not found")], "bad_request", False),
+        ([Refused(400, "nonsense", final=True)], "bad_request", False),
+    ],
+)
+def test_codes(errors: list[CallError], code: str, retriable: bool) -> None:
+    failed = AllFailed("store", [Attempt(f"p{n}", error) for n, error in enumerate(errors)])
+    error = service_error(failed)
+    assert (str(error.code), error.retriable) == (code, retriable)
+    expected = [
+        {"peer": f"p{n}", "error": str(each)} | ({"status": each.status} if isinstance(each, Refused) else {})
+        for n, each in enumerate(errors)
+    ]
+    assert error.detail == ({"attempts": expected} if errors else {})
+    assert error.message
