@@ -82,13 +82,15 @@ class KernelChild:
     async def stop(self) -> None:
         """TERM, then KILL. May be called when it does not run."""
         process, self._process = self._process, None
-        self._cut_lifeline()
-        if process is None or process.returncode is not None:
-            return
-        process.send_signal(signal.SIGTERM)
         try:
-            async with asyncio.timeout(_STOP_S):
+            if process is None or process.returncode is not None:
+                return
+            process.send_signal(signal.SIGTERM)
+            try:
+                async with asyncio.timeout(_STOP_S):
+                    await process.wait()
+            except TimeoutError:
+                process.kill()
                 await process.wait()
-        except TimeoutError:
-            process.kill()
-            await process.wait()
+        finally:
+            self._cut_lifeline()  # last: a kernel that is ending already would take TERM for impatience

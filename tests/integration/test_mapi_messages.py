@@ -124,13 +124,11 @@ async def test_a_send_before_any_peer_is_accepted_and_goes_out_when_one_comes(tm
             assert (await a.status()).connection == "Disconnected"
             request_id = await a.send(TOPIC, b"early")
             assert (await wait_for(a, MessageReceived)).payload == b"early", "its own node's apps hear it"
-            with (
-                KernelProcess(tmp_path / "b", f"--staticnode={kernel.address()}", "--shard=0"),
-                MapiProcess(tmp_path / "b") as second,
-            ):
+            with KernelProcess(tmp_path / "b") as other, MapiProcess(tmp_path / "b") as second:
                 await second.ready()
                 async with MessagingClient.connect(second.run_dir) as b:
-                    await b.subscribe(TOPIC)
+                    await b.subscribe(TOPIC)  # before they meet: a new interest begins at the head
+                    other.dealer().ok("peers.connect", {"addresses": [kernel.address()]})
                     assert (await wait_for(b, MessageReceived, timeout=30)).payload == b"early"
                     assert (await wait_for(a, MessagePropagated)).request_id == request_id
             changed = await wait_for(a, ConnectionStatusChange, lambda e: e.status == "Disconnected")
