@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ipc_schema.errors import IpcError
-from ipc_schema.kernel.events import MessageEvent, decode_header
+from ipc_schema.kernel.events import SOURCE_SELF, MessageEvent, decode_header
 from ipc_schema.message import WakuMessage, message_hash
 from kernel_proc.ipc.events import EventPublisher
 from kernel_proc.metrics import Registry
@@ -36,10 +36,32 @@ class Relay:
         return self.mesh.get(topic, [])
 
 
+class Filter:
+    """The filter client as far as shards know it."""
+
+    def __init__(self) -> None:
+        self.in_use = False
+        self.pushing: dict[str, int] = {}
+        self.ended = 0
+
+    def strength(self, topic: str) -> int:
+        return self.pushing.get(topic, 0)
+
+    def leases_ended(self) -> None:
+        self.ended += 1
+
+
 class House:
     """Shards on a relay of the test, with a clock of the test."""
 
-    def __init__(self, static: tuple[int, ...] = (), shard_count: int = 8, *, relay: bool = True) -> None:
+    def __init__(
+        self,
+        static: tuple[int, ...] = (),
+        shard_count: int = 8,
+        *,
+        relay: bool = True,
+        with_filter: bool = False,
+    ) -> None:
         self.now = 0.0
         self.changes = 0
         self.registry = Registry("")
@@ -61,8 +83,11 @@ class House:
             clock=lambda: self.now,
             changed=self._changed,
         )
-        if relay:
-            self.shards.start(self.relay)
+        self.filter = Filter()
+        if with_filter:
+            self.shards.attach_filter(self.filter)
+        if relay or with_filter:
+            self.shards.start(self.relay if relay else None)
 
     def _changed(self) -> None:
         self.changes += 1
@@ -195,3 +220,89 @@ def test_health_of_shards(mesh: int, health: str) -> None:
     assert first.health == "NOT_SUBSCRIBED"
     assert (second.shard, second.pubsub_topic) == (1, TOPIC.format(1))
     assert (second.health, second.mesh_peers, second.connected_peers) == (health, mesh, mesh)
+
+
+# --- messages that peers push ---
+
+
+def test_without_relay_shards_are_recorded_and_covered_by_filter() -> None:
+    house = House(relay=False, with_filter=True)
+    topic = TOPIC.format(1)
+    (state,) = house.shards.acquire("a", [1])
+    assert house.publisher.is_active(1)
+    assert state.coverage == ()
+    assert house.shards.is_leased("a", topic)
+    assert not house.shards.is_leased("b", topic)
+    house.filter.in_use, house.filter.pushing = True, {topic: 1}
+    house.shards.filter_changed([topic])
+    assert house.publisher.state(1).coverage[-1][1] is None
+    health = house.shards.health()[1]
+    assert (health.filter_peers, health.health) == (1, "MINIMALLY_HEALTHY")
+    house.filter.pushing.clear()
+    house.shards.filter_changed([topic])
+    assert house.publisher.state(1).coverage[-1][1] is not None
+    assert house.shards.release("a", [1]) == [1]
+    assert house.filter.ended == 1
+    assert not house.publisher.is_active(1)
+
+
+def test_coverage_lasts_while_relay_or_filter_brings_the_shard() -> None:
+    house = House(with_filter=True)
+    topic = TOPIC.format(1)
+    house.shards.acquire("a", [1])
+    house.relay.mesh[topic] = ["peer"]
+    house.shards.relay_changed([topic])
+    house.filter.pushing = {topic: 2}
+    house.shards.filter_changed([topic])
+    house.relay.mesh.clear()
+    house.shards.relay_changed([topic])
+    assert house.publisher.state(1).coverage[-1][1] is None
+    assert house.shards.health()[1].health == "SUFFICIENTLY_HEALTHY"
+    house.filter.pushing.clear()
+    house.shards.filter_changed([topic])
+    assert house.publisher.state(1).coverage[-1][1] is not None
+
+
+def test_lapsed_leases_are_told_to_filter() -> None:
+    house = House(with_filter=True)
+    house.shards.acquire("a", [1])
+    house.shards.acquire("b", [1])
+    house.now = 30.0
+    house.shards.acquire("a", [1])
+    house.shards.expire()
+    assert house.filter.ended == 0
+    house.now = 61.0
+    house.shards.expire()  # the lease of b: the shard stays, for a
+    assert house.filter.ended == 1
+    assert house.shards.joined() == [1]
+
+
+def test_whatever_brings_a_message_it_is_on_the_stream_once() -> None:
+    house = House(with_filter=True)
+    topic = TOPIC.format(1)
+    sunk: list[tuple[bytes, int]] = []
+    house.shards.add_sink(lambda _topic, message, _digest, source: sunk.append((message.payload, source)))
+    epoch = house.shards.acquire("a", [1])[0].epoch
+    house.filter.in_use = True
+    house.shards.filter_changed([topic])
+
+    def message(payload: bytes) -> tuple[WakuMessage, bytes]:
+        made = WakuMessage(payload, "/a/1/b/proto", timestamp=5)
+        return made, message_hash(topic, made)
+
+    for payload in (b"relayed", b"relayed", b"own"):
+        made, digest = message(payload)
+        if payload == b"own":
+            house.shards.deliver(topic, made, digest, SOURCE_SELF)
+        elif not sunk:
+            house.shards.on_message(topic, made, 10)
+        assert not house.shards.deliver_filtered(topic, made, digest)
+    made, digest = message(b"pushed")
+    assert house.shards.deliver_filtered(topic, made, digest)
+    assert not house.shards.deliver_filtered(topic, made, digest)
+    house.shards.on_message(topic, made, 10)
+    events = [decode_header(header) for header, _ in house.publisher.replay("m/1/1", epoch, 0).events]
+    assert [event.source for event in events if isinstance(event, MessageEvent)] == [0, 2, 1]
+    # What a peer pushed has passed no validator: it goes to no sink until the relay brings it too.
+    assert sunk == [(b"relayed", 0), (b"own", SOURCE_SELF), (b"pushed", 0)]
+    assert not house.shards.deliver_filtered(TOPIC.format(2), *message(b"elsewhere"))
