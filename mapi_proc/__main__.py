@@ -53,7 +53,8 @@ def _configure(arguments: Sequence[str] | None) -> MapiConfig:
     return load_mapi_config(flags=flags, environ=os.environ, file=file)
 
 
-async def _serve(config: MapiConfig) -> int:
+async def _serve(config: MapiConfig, parent: int | None) -> int:
+    from mapi_proc.lifeline import watch_lifeline
     from mapi_proc.service import MapiService
 
     service = MapiService(config)
@@ -67,6 +68,8 @@ async def _serve(config: MapiConfig) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end, None)
+    if parent is not None:
+        watch_lifeline(loop, parent, lambda: end(None))
     await service.start()
     try:
         error = await ended
@@ -90,10 +93,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from mapi_proc import logs
     from mapi_proc.database import DatabaseError
     from mapi_proc.host import HostError
+    from mapi_proc.lifeline import take_lifeline
+
+    try:
+        parent = take_lifeline(os.environ)
+    except ConfigError as error:
+        sys.stderr.write(f"{PROGRAM}: {error}\n")
+        return EXIT_CONFIG
 
     logs.configure(config.log_level, config.log_format)
     try:
-        return uvloop.run(_serve(config))
+        return uvloop.run(_serve(config, parent))
     except (HostError, DatabaseError, sqlite3.Error, OSError) as error:
         logging.getLogger(__name__).critical("cannot start: %s", error)
         return EXIT_CONFIG
