@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -134,5 +135,6 @@ def test_killed_it_leaves_no_process() -> None:
         os.kill(demo.process.pid, signal.SIGKILL)
         demo.process.wait(10)
         wait_for(lambda: not demo.alive(), "its processes end by themselves")
+        shutil.rmtree(demo.directory())  # that much is left
     finally:
         demo.close()
