@@ -51,9 +51,11 @@ from mapi_proc.health import HealthTransition, NodeFacts, TopicHealth
 from mapi_proc.kernel_link.link import KernelLink
 from mapi_proc.kernel_link.tracker import Missed, Position
 from mapi_proc.network import NETWORK_NOTE, Network
-from mapi_proc.peers import ServicePeers
+from mapi_proc.peers import STORE, ServicePeers
+from mapi_proc.receive.catchup import OVERLAP_NS, CatchUp, Gap, catch_up_policy
 from mapi_proc.receive.dedup import Dedup
 from mapi_proc.receive.receiver import Receiver
+from mapi_proc.receive.stores import StoreHistory
 from mapi_proc.send.processors import Lightpush, Processor, Relay
 from mapi_proc.send.service import RATE_NOTE, SendService
 from mapi_proc.send.stores import StorePresence
@@ -196,6 +198,17 @@ class Core:
             max_bytes=self.config.outbox_max_bytes,
             next_entry_id=snapshot.next_entry_id,
         )
+        self.catchup = CatchUp(
+            catch_up_policy(self.config.catch_up),
+            StoreHistory(self.link, self.peers, self._cluster),
+            clock=time.monotonic,
+            now_ns=self.now_ns,
+            topics_on=lambda shard: self.table.topics_on(shard),
+            is_known=self.dedup.known.__contains__,
+            deliver=self.receiver.recovered,
+            tell=self._tell_missed,
+            closed=self._moved,
+        )
         self.sends.limiter.load(snapshot.notes.get(RATE_NOTE, b""))
         note = snapshot.notes.get(NETWORK_NOTE)
         network = Network.from_note(note) if note is not None else None
@@ -213,6 +226,8 @@ class Core:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.link.run(), name="kernel-link")
             group.create_task(self.sends.loop.run(), name="send-loop")
+            group.create_task(self.catchup.run(), name="catch-up")
+            group.create_task(self._ticks(), name="ticks")
             group.create_task(self._follow_peers(), name="peers")
             group.create_task(self._upkeep(), name="upkeep")
 
@@ -264,7 +279,7 @@ class Core:
         self._saved_topics = {}
         if previous is not None:
             log.warning("the kernel is on another network than before; shards are worked out anew")
-            self.link.unwant(self.table.shards)
+            self._unwant(self.table.shards)
         self.table = SubscriptionTable(network.shard_of, max_topics=self.config.max_topics_per_app)
         self.receiver.routes = self.table.routes
         for app, wanted in topics.items():
@@ -289,7 +304,10 @@ class Core:
 
     def _position_of(self, shard: int) -> Position | None:
         tracker = self.link.tracker(shard)
-        return tracker.position if tracker is not None else None
+        if tracker is None:
+            return None
+        position, gap = tracker.position, self.catchup.oldest(shard)
+        return position if gap is None else position._replace(good_ns=min(position.good_ns, gap))
 
     # -- from the kernel link ----------------------------------------------------------------------------
 
@@ -305,11 +323,13 @@ class Core:
         log.info("kernel is up: %s", hello.server)
         self._update_facts(NodeFacts(kernel_up=True))
         self.sends.loop.set_online(True)
+        self.catchup.set_online(True)
 
     def kernel_down(self, reason: str) -> None:
         """The kernel does not answer."""
         log.warning("kernel is down: %s", reason)
         self.sends.loop.set_online(False)
+        self.catchup.set_online(False)
         self._update_facts(NodeFacts(kernel_up=False, kernel_reason=reason))
 
     def kernel_health(self, health: NodeHealth) -> None:
@@ -336,22 +356,30 @@ class Core:
         self.receiver.message(shard, event, payload)
 
     def missed(self, shard: int, missed: Missed) -> None:
-        """Messages of this time may be missing: nothing can recover them in this version, so every app is
-        told.
-        """
+        """Messages of this time may be missing: stores are asked, as the policy wants."""
         self.missed_ranges += 1
-        now = self.now_ns()
         log.info("shard %d: messages may be missing (%s)", shard, missed.reason)
-        for stream, topics in self.table.subscribers_on(shard).items():
-            fields = pack_fields(
-                topics, missed.from_ns - _UNDER_WAY_NS, missed.to_ns + _UNDER_WAY_NS, missed.reason
-            )
+        self.catchup.add(shard, missed)
+
+    def _tell_missed(self, gap: Gap) -> None:
+        """A gap is not recovered, or not yet: every app with a topic on the shard is told."""
+        now = self.now_ns()
+        for stream, topics in self.table.subscribers_on(gap.shard).items():
+            fields = pack_fields(topics, gap.from_ns - _UNDER_WAY_NS, gap.to_ns + _UNDER_WAY_NS, gap.reason)
             stream.append(AppEventKind.MESSAGES_MISSED, now, fields, b"", self.turn.batch)
 
     def position(self, shard: int, position: Position) -> None:  # noqa: ARG002 (read again when it is stored)
         """The stream's position moved without a message."""
+        self._moved(shard)
+
+    def _moved(self, shard: int) -> None:
         if any(stream.durable for stream in self.table.subscribers_on(shard)):
             self.turn.moved(shard)
+
+    def _unwant(self, shards: Iterable[int]) -> None:
+        gone = list(shards)
+        self.link.unwant(gone)
+        self.catchup.forget(gone)
 
     # -- status ------------------------------------------------------------------------------------------
 
@@ -508,7 +536,7 @@ class Core:
 
     def _drop(self, app: App) -> None:
         change = self.table.remove(app.stream)
-        self.link.unwant(change.shards_lost)
+        self._unwant(change.shards_lost)
         self.apps.remove(app)
         self.auto_subscribe.forget(app.name)
         if change.shards_lost:
@@ -563,7 +591,7 @@ class Core:
         change = self.table.unsubscribe(app.stream, topics)
         for topic in change.changed:
             self.auto_subscribe.unsubscribed(app.name, topic)
-        self.link.unwant(change.shards_lost)
+        self._unwant(change.shards_lost)
         if change.shards_lost:
             self._facts_changed()
         if app.durable:
@@ -653,10 +681,27 @@ class Core:
                 continue
             try:
                 reply = await self.link.request(PEERS_LIST)
+                stores = self.peers.count(STORE)
                 self.peers.update(PeersListReply.from_body(reply.body).peers)
+                if self.peers.count(STORE) > stores:
+                    self.catchup.wake()
             except IpcError as error:
                 log.debug("peers of the kernel: %s", error)
                 await asyncio.sleep(1.0)
+
+    async def _ticks(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            self.catchup.tick(self.table.shards)
+
+    def _horizons(self) -> dict[int, int]:
+        """Per shard, the moment before which no catch-up will ask again: newer hashes are not forgotten."""
+        horizons: dict[int, int] = {}
+        for shard in self.table.shards:
+            position = self._position_of(shard)
+            if position is not None:
+                horizons[shard] = position.good_ns - OVERLAP_NS
+        return horizons
 
     async def _upkeep(self) -> None:
         """Age bounds of streams, memory of hashes, apps that stayed away too long."""
@@ -666,7 +711,7 @@ class Core:
                 continue
             now = self.now_ns()
             batch = self.turn.batch
-            self.dedup.evict(now, {}, batch)
+            self.dedup.evict(now, self._horizons(), batch)
             self.sends.keep_windows()
             away = now - int(self.config.app_expiry * _SECOND)
             seen = now - int(min(_SEEN_S, self.config.app_expiry / 4) * _SECOND)

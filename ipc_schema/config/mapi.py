@@ -18,7 +18,17 @@ from typing import Any, Final
 
 from ipc_schema.config import common
 from ipc_schema.config.kernel import KERNEL_SCHEMA, MIB, NETWORK_OPTIONS, load_kernel_config
-from ipc_schema.config.kinds import BOOLEAN, ENDPOINT, PATH, Kind, duration, integer, size
+from ipc_schema.config.kinds import (
+    BOOLEAN,
+    ENDPOINT,
+    PATH,
+    Kind,
+    duration,
+    format_duration,
+    integer,
+    parse_duration,
+    size,
+)
 from ipc_schema.config.options import ConfigError, Layer, Option, Resolved, Schema, resolve
 from ipc_schema.config.presets import find_preset
 from ipc_schema.config.ratelimits import RateLimit, RateLimitSetting, parse_rate_limit
@@ -53,6 +63,21 @@ def _send_rate(raw: object) -> RateLimitSetting:
     return setting
 
 
+def _catch_up(raw: object) -> str | float:
+    if isinstance(raw, str) and raw.strip().lower() in ("on-gap", "never"):
+        return raw.strip().lower()
+    seconds = parse_duration(raw)
+    if seconds < _LEAST_PERIOD:
+        raise ValueError(f"{raw!r}: at least {_LEAST_PERIOD:g}s lie between two rounds")
+    return seconds
+
+
+_LEAST_PERIOD: Final = 10.0
+CATCH_UP: Final = Kind(
+    "on-gap, never or a duration",
+    _catch_up,
+    lambda value: value if isinstance(value, str) else format_duration(value),
+)
 SEND_RATE: Final = Kind("messages per time", _send_rate, lambda setting: str(setting.text))
 
 MAPI_SCHEMA: Final = Schema(
@@ -110,6 +135,12 @@ MAPI_SCHEMA: Final = Schema(
             kind=BOOLEAN,
             unset="what the preset says, true without one",
             doc="have sends confirmed by stores, and published again when those lack them",
+        ),
+        Option(
+            name="catch-up",
+            kind=CATCH_UP,
+            default="on-gap",
+            doc="when stores are asked for what may have been missed: on-gap, never, or also every 10m, say",
         ),
         Option(
             name="send-rate-limit",
@@ -194,6 +225,8 @@ class MapiConfig(common.CommonConfig):
     """The kernel to attach to. Its hello says where its events are; here is only their usual place."""
     auto_subscribe: bool
     send_window: float
+    catch_up: str | float
+    """`on-gap`, `never`, or the seconds between periodic rounds."""
     send_rate_limit: RateLimit | None
     max_apps: int
     max_topics_per_app: int
@@ -271,6 +304,7 @@ def mapi_config(layers: Iterable[Layer]) -> MapiConfig:
         ),
         auto_subscribe=resolved["auto-subscribe"],
         send_window=resolved["send-window"],
+        catch_up=resolved["catch-up"],
         send_rate_limit=resolved["send-rate-limit"].limit if resolved["send-rate-limit"] else None,
         max_apps=resolved["max-apps"],
         max_topics_per_app=resolved["max-topics-per-app"],

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ipc_schema.kernel.events import MessageEvent
+from ipc_schema.kernel.store import StoredMessage
 from ipc_schema.mapi.events import AppEventKind, fields_packer
 from mapi_proc.receive.dedup import Dedup
 from mapi_proc.streams import AppStream, append_to_all
@@ -32,6 +33,7 @@ class ReceiveCounters:
     unsubscribed: int = 0
     repeats: int = 0
     accepted: int = 0
+    recovered: int = 0
 
 
 class Receiver:
@@ -72,3 +74,19 @@ class Receiver:
             append_to_all(streams, _RECEIVED, now, fields, payload, batch)
         if route.durable:
             self._turn.received(shard, message_hash)
+
+    def recovered(self, shard: int, stored: StoredMessage) -> None:
+        """A message that a store had and the live stream had not."""
+        message = stored.message
+        route = self.routes.get(message.content_topic)
+        now = self._now_ns()
+        if route is None or not self._dedup.add(stored.message_hash, shard, now):
+            return
+        self.counters.recovered += 1
+        topic, timestamp, meta = message.content_topic, message.timestamp, message.meta
+        fields = self._pack_fields(
+            (topic, stored.message_hash, timestamp, meta, message.ephemeral, message.version)
+        )
+        append_to_all(route.subscribers, _RECEIVED, now, fields, message.payload, self._turn.batch)
+        if route.durable:
+            self._turn.received(shard, stored.message_hash)
