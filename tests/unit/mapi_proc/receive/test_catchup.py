@@ -1,0 +1,211 @@
+"""Catch-up over stores that the test scripts, with a clock of the test."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+
+from ipc_schema.kernel.store import StoredMessage
+from ipc_schema.message import WakuMessage
+from mapi_proc.kernel_link.tracker import Live, Missed, StreamTracker
+from mapi_proc.receive.catchup import (
+    AFTER_NS,
+    OVERLAP_NS,
+    PATIENCE_S,
+    CatchUp,
+    CatchUpPolicy,
+    Gap,
+    Never,
+    OnGap,
+    Periodic,
+    catch_up_policy,
+    chunked,
+)
+from tests.support.aio import asyncio_test
+
+S = 1_000_000_000
+GAP = Missed(1000 * S, 1010 * S, "no mesh peers")
+
+
+def digest(number: int) -> bytes:
+    return number.to_bytes(32, "big")
+
+
+class Stores:
+    """What a store has, by content topic; every query is recorded."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, list[int]] = {}
+        self.there = True
+        self.queries: list[tuple[str, ...]] = []
+        self.windows: set[tuple[int, int]] = set()
+        self.bodies: list[list[bytes]] = []
+
+    async def hashes(
+        self, shard: int, topics: Sequence[str], start_ns: int, end_ns: int
+    ) -> list[bytes] | None:
+        assert topics
+        self.queries.append(tuple(topics))
+        self.windows.add((start_ns, end_ns))
+        return [digest(n) for topic in topics for n in self.held.get(topic, ())] if self.there else None
+
+    async def messages(self, shard: int, hashes: Sequence[bytes]) -> list[StoredMessage] | None:
+        assert hashes, "never an empty hash list"
+        self.bodies.append(list(hashes))
+        return [StoredMessage(found, "/waku/2/rs/0/0", WakuMessage(b"x", "/t/1/a/b")) for found in hashes]
+
+
+class World:
+    def __init__(self, policy: CatchUpPolicy, topics: set[str]) -> None:
+        self.stores = Stores()
+        self.now = 0.0
+        self.known: set[bytes] = set()
+        self.delivered: list[bytes] = []
+        self.told: list[Gap] = []
+        self.closed = asyncio.Event()
+        self.catchup = CatchUp(
+            policy,
+            self.stores,
+            clock=lambda: self.now,
+            now_ns=lambda: 1020 * S + int(self.now * S),
+            topics_on=lambda _shard: topics,
+            is_known=self.known.__contains__,
+            deliver=self.deliver,
+            tell=self.told.append,
+            closed=lambda _shard: self.closed.set(),
+        )
+        self.catchup.set_online(True)
+
+    def deliver(self, shard: int, message: StoredMessage) -> None:
+        self.known.add(message.message_hash)
+        self.delivered.append(message.message_hash)
+
+
+@asynccontextmanager
+async def running(world: World) -> AsyncIterator[None]:
+    task = asyncio.create_task(world.catchup.run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+
+def topics(count: int) -> set[str]:
+    return {f"/app/1/topic-{number}/proto" for number in range(count)}
+
+
+@asyncio_test()
+async def test_a_gap_is_asked_for_in_portions_and_only_the_unknown_is_fetched() -> None:
+    world = World(OnGap(), topics(25))
+    world.stores.held = {"/app/1/topic-3/proto": [1, 2], "/app/1/topic-20/proto": [3]}
+    world.known.add(digest(2))
+    async with running(world):
+        world.catchup.add(0, GAP)
+        assert world.catchup.oldest(0) == GAP.from_ns
+        await world.closed.wait()
+    assert [len(query) for query in world.stores.queries] == [10, 10, 5]
+    assert world.stores.windows == {(GAP.from_ns - OVERLAP_NS, GAP.to_ns + AFTER_NS)}
+    assert sorted(world.delivered) == [digest(1), digest(3)]
+    assert world.catchup.oldest(0) is None
+    assert world.told == []
+
+
+@asyncio_test()
+async def test_without_a_store_the_apps_are_told_and_it_is_tried_on() -> None:
+    world = World(OnGap(), topics(1))
+    world.stores.there = False
+    async with running(world):
+        world.catchup.add(0, GAP)
+        while not world.stores.queries:
+            await asyncio.sleep(0)
+        world.now = PATIENCE_S - 0.1
+        world.catchup.tick({0})
+        assert world.told == []
+        world.now = PATIENCE_S
+        world.catchup.tick({0})
+        world.catchup.tick({0})
+        assert len(world.told) == 1, "once"
+        assert world.catchup.oldest(0) == GAP.from_ns, "the good moment stays before it"
+        world.stores.there = True
+        world.stores.held = {"/app/1/topic-0/proto": [7]}
+        world.catchup.wake()
+        await world.closed.wait()
+    assert world.delivered == [digest(7)]
+
+
+@asyncio_test()
+async def test_the_policy_never_tells_and_asks_nothing() -> None:
+    world = World(Never(), topics(3))
+    async with running(world):
+        world.catchup.add(0, GAP)
+        await asyncio.sleep(0.01)
+    assert len(world.told) == 1
+    assert world.stores.queries == []
+
+
+@asyncio_test()
+async def test_nothing_is_asked_while_the_kernel_is_away_or_the_shard_is_not_wanted() -> None:
+    world = World(OnGap(), topics(3))
+    world.catchup.set_online(False)
+    async with running(world):
+        world.catchup.add(0, GAP)
+        await asyncio.sleep(0.01)
+        assert world.stores.queries == []
+        world.catchup.forget({0})
+        world.catchup.set_online(True)
+        await asyncio.sleep(0.01)
+    assert world.stores.queries == []
+
+
+@asyncio_test()
+async def test_a_connected_node_asks_nothing_in_an_hour_with_500_content_topics() -> None:
+    world = World(OnGap(), topics(500))
+    instance, epoch, start = b"i" * 16, b"e" * 8, 1000 * S
+    tracker = StreamTracker(None, start)
+    async with running(world):
+        seq = 0
+        for second in range(3600):
+            now = start + second * S
+            if second % 10 == 0:
+                tracker.leased(instance, epoch, 1, seq, [(start, None)], now)
+            seq += 1
+            assert tracker.live(instance, epoch, seq, now) is Live.DELIVER
+            assert tracker.heartbeat(instance, epoch, seq, now, True) is Live.DROP
+            world.now = float(second)
+            world.catchup.tick({0})
+            for missed in tracker.missed:
+                world.catchup.add(0, missed)
+            tracker.missed.clear()
+            if second % 100 == 0:
+                await asyncio.sleep(0)
+    assert world.stores.queries == []
+    assert world.stores.bodies == []
+
+
+@asyncio_test()
+async def test_periodic_rounds_ask_for_the_time_since_the_last_one() -> None:
+    world = World(Periodic(60.0), topics(1))
+    async with running(world):
+        world.catchup.tick({0})
+        world.now = 59.0
+        world.catchup.tick({0})
+        await asyncio.sleep(0)
+        assert world.stores.queries == []
+        world.now = 60.0
+        world.catchup.tick({0})
+        await world.closed.wait()
+    (window,) = world.stores.windows
+    assert window == (1020 * S - OVERLAP_NS, 1080 * S + AFTER_NS)
+
+
+def test_portions_and_settings() -> None:
+    assert chunked(()) == []
+    assert [len(part) for part in chunked(topics(11))] == [10, 1]
+    assert isinstance(catch_up_policy("never"), Never)
+    assert catch_up_policy("on-gap").period is None
+    assert catch_up_policy(600.0).period == 600.0
