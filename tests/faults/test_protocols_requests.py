@@ -118,12 +118,15 @@ async def test_a_frame_that_is_too_long_is_refused_by_its_first_bytes() -> None:
 
 @trio_test()
 async def test_requests_that_trickle_are_given_up_and_hold_no_others() -> None:
-    async with pair(read_timeout=0.5) as two:
-        streams = [await two.near.open_stream(two.far.peer_id, [PROTOCOL]) for _ in range(8)]
+    async with pair(read_timeout=1.0) as two, host() as (slow, _):
+        places = two.service._limits.at_once_per_peer
+        await slow.connect(two.far.listen_addresses[0])
+        streams = [await slow.open_stream(two.far.peer_id, [PROTOCOL]) for _ in range(places + 2)]
         for stream in streams:
             await stream.write(b"\x50\x0a")
+        await until(lambda: two.service.counters()["busy"] == 2)
         await is_well(two)
-        await until(lambda: two.service.counters()["stalled"] == 8)
+        await until(lambda: two.service.counters()["stalled"] == places)
         await is_well(two)
 
 
