@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from kernel_proc.archive.api import ArchiveConfigError
 from kernel_proc.archive.retention import DEFAULT_RETENTION, RetentionPolicy, parse_retention
@@ -35,7 +35,7 @@ class Database:
         parts = urlsplit(self.url)
         user = f"{quote(unquote(parts.username))}@" if parts.username else ""
         host = parts.netloc.rpartition("@")[2]
-        return urlunsplit(("postgres", user + host, parts.path, "", ""))
+        return f"postgres://{user}{host}{parts.path}"
 
 
 def parse_database_url(url: str, directory: Path) -> Database:

@@ -46,7 +46,8 @@ _NO_FILE: Final = (0, 0)
 INSERT_SIZES: Final = (128, 16, 1)
 _COLUMNS: Final = "timestamp, hash, topic_key, pubsub_topic, content_topic, data"
 _INSERT: Final = {
-    size: f"INSERT OR IGNORE INTO message ({_COLUMNS}) VALUES " + ", ".join(["(?, ?, ?, ?, ?, ?)"] * size)  # noqa: S608
+    size: f"INSERT INTO message ({_COLUMNS}) VALUES {', '.join(['(?, ?, ?, ?, ?, ?)'] * size)}"  # noqa: S608
+    " ON CONFLICT (hash, timestamp) DO NOTHING"
     for size in INSERT_SIZES
 }
 
