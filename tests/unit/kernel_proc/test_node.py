@@ -103,7 +103,7 @@ def test_a_part_that_fails_ends_the_node(
         with caplog.at_level(logging.CRITICAL):
             assert await node.run() == EXIT_FAILED
         told = [record for record in caplog.records if record.levelno == logging.CRITICAL]
-        assert [record.kernel_fields["part"] for record in told] == [part]  # type: ignore[attr-defined]
+        assert [record.named_values["part"] for record in told] == [part]  # type: ignore[attr-defined]
 
     check()
     assert original is not getattr(owner, method)

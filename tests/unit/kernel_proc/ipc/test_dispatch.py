@@ -129,7 +129,7 @@ async def test_a_fault_is_told_by_reference_only(methods: Methods, caplog: pytes
     assert error is not None
     assert error.code == "internal"
     assert "secret" not in error.message
-    assert error.detail["reference"] == caplog.records[0].kernel_fields["reference"]  # type: ignore[attr-defined]
+    assert error.detail["reference"] == caplog.records[0].named_values["reference"]  # type: ignore[attr-defined]
     client.ask("too_much")
     assert client.codes()[-1] == "too_large"
 
