@@ -23,6 +23,7 @@ __all__ = ["pipeline"]
 
 BENCH: Final = "pipeline"
 REFERENCE: Final = "bare pyzmq drain loops, three processes"
+BLIND: Final = "1 KiB, journal off, against blind reads"
 LARGEST: Final = 150 * 1024 - 512
 """The largest payload that fits a relay frame of 153,600 B with the bench's content topic, rounded."""
 SIZES: Final = {150: 20_000, 1024: 20_000, 14 * 1024: 8_000, LARGEST: 1_500}
@@ -65,7 +66,7 @@ class _Line:
             "expecting",
             round=number,
             messages=messages,
-            ack_every=max(1, outstanding // 4),
+            ack_every=max(1, outstanding // 2),
             timed=rate is not None,
         )
         meter = CpuMeter(self._pids)
@@ -138,17 +139,18 @@ def _start_ours(stack: ExitStack, directory: Path) -> tuple[_Line, _Line, Callab
     return lines[0], lines[1], lambda: _health(data)
 
 
-def _start_bare(stack: ExitStack, directory: Path) -> _Line:
-    events, apps = f"ipc://{directory}/be", f"ipc://{directory}/ba"
-    acks = str(directory / "bare")
+def _start_bare(stack: ExitStack, directory: Path, how: str) -> _Line:
+    """The reference: `whole` or `blind` (see `bare`)."""
+    events, apps = f"ipc://{directory}/{how}-e", f"ipc://{directory}/{how}-a"
+    acks = str(directory / how)
 
     def child(role: str, *arguments: str) -> Child:
         started = stack.enter_context(Child.python(role, "tests.bench.pipeline.bare", role, *arguments))
         started.event("ready")
         return started
 
-    source, middle = child("source", events, acks), child("middle", events, apps)
-    app = child("app", apps, acks)
+    source, middle = child("source", events, acks), child("middle", events, apps, how)
+    app = child("app", apps, acks, how)
     source.event("subscribed")
     pids = {"kernel": source.pid, "mapi": middle.pid, "app": app.pid}
     return _Line(source, app, _EPHEMERAL, pids)
@@ -159,10 +161,12 @@ def pipeline(options: Options) -> Iterator[dict[str, Any]]:
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lb-")))
         ephemeral, named, health = _start_ours(stack, directory)
-        bare = _start_bare(stack, directory)
+        bare = _start_bare(stack, directory, "whole")
         for size, messages in SIZES.items():
             yield from _throughput(options, size, options.count(messages), ephemeral, named, bare)
         yield from _latency(options, ephemeral, named, bare)
+        if options.wants(BLIND):
+            yield _blind(options, ephemeral, _start_bare(stack, directory, "blind"))
         receive = health()["receive"]
         if receive["gaps"]:
             raise BenchError(f"the kernel's XPUB dropped: the flow control is too wide: {receive}")
@@ -190,6 +194,18 @@ def _throughput(
         elif size == 1024:
             case.target, case.reached = "≥ 5000 msg/s", lambda line: line["ours"] >= 5000
         yield result(case, ours, rounds[-1])
+
+
+def _blind(options: Options, ephemeral: _Line, bare: _Line) -> dict[str, Any]:
+    """How far away the fastest loops are that pyzmq allows; no target."""
+    size, messages = 1024, options.count(SIZES[1024])
+    for line in (ephemeral, bare):
+        line.run(size, max(20, messages // 10))  # not measured
+    ours, reference = alternate(
+        options.runs, partial(ephemeral.run, size, messages), partial(bare.run, size, messages)
+    )
+    case = Case(BENCH, BLIND, "msg/s", f"{REFERENCE}, frames read blindly", more={"messages": messages})
+    return result(case, ours, reference)
 
 
 def _latency(options: Options, ephemeral: _Line, named: _Line, bare: _Line) -> Iterator[dict[str, Any]]:
