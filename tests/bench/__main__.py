@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from tests.bench.filter import filter_bench
 from tests.bench.harness import BenchError, Options, emit, machine
 from tests.bench.pipeline.driver import pipeline
 from tests.bench.relay.driver import relay
@@ -18,6 +19,7 @@ from tests.bench.relay.driver import relay
 BENCHES: Final[dict[str, Callable[[Options], Iterator[dict[str, Any]]]]] = {
     "relay": relay,
     "pipeline": pipeline,
+    "filter": filter_bench,
 }
 
 
