@@ -29,7 +29,7 @@ from kernel_proc.ipc.methods.peer_exchange import peer_exchange_routes
 from kernel_proc.ipc.methods.store import store_routes
 from kernel_proc.metrics import Registry, Sample
 from kernel_proc.network import Network
-from kernel_proc.p2p.api import Host
+from kernel_proc.p2p.api import Host, PeerIdText
 from kernel_proc.protocols import lightpush_codec, store_codec
 from kernel_proc.protocols.filter.client import SERVICE as FILTER_SERVICE
 from kernel_proc.protocols.filter.client import FilterClient
@@ -114,7 +114,7 @@ class Services:
         )
         self.filter: FilterService | None = None
         if services.filter and network.relay is not None:
-            self.filter = _make_filter(services, host, registry, changed)
+            self.filter = _make_filter(services, host, registry)
             shards.add_sink(self.filter.on_message)
             self._mounted.append(self.filter.requests)
         self.filter_client = FilterClient(
@@ -140,7 +140,14 @@ class Services:
                 host, lambda: self.records(), registry, rate_limit=px_limit, rng=rng
             )
             self._mounted.append(exchange.requests)
-        self.peer_exchange_client = PeerExchangeClient(host, self.peers, registry)
+        self.records_received: Callable[[PeerIdText, Sequence[bytes]], None] = _ignore
+        """Gets what peer exchange brought, unverified; discovery puts its own here."""
+        self.peer_exchange_client = PeerExchangeClient(
+            host,
+            self.peers,
+            registry,
+            received=lambda peer, records: self.records_received(peer, records),
+        )
         registry.add_source(self._samples)
 
     # --- life ---
@@ -236,13 +243,13 @@ def _make_archive(
     return make_archive(settings, registry=registry, changed=changed)
 
 
-def _make_filter(
-    config: ServiceConfig, host: Host, registry: Registry, changed: Callable[[], None]
-) -> FilterService:
+def _ignore(_peer_id: PeerIdText, _records: Sequence[bytes]) -> None:
+    """While there is no discovery, records only go to who asked for them."""
+
+
+def _make_filter(config: ServiceConfig, host: Host, registry: Registry) -> FilterService:
     limits = FilterLimits(config.filter_max_peers, config.filter_max_criteria, config.filter_timeout)
-    return FilterService(
-        host, registry, limits=limits, rate_limit=config.rate_limits["filter"], changed=changed
-    )
+    return FilterService(host, registry, limits=limits, rate_limit=config.rate_limits["filter"])
 
 
 def _into(archive: Archive) -> Callable[[str, WakuMessage, bytes, int], None]:

@@ -55,7 +55,8 @@ def publish(kernel: Dealer, payload: bytes, topic: str = TOPIC) -> bytes:
     """Publish at a kernel; having no relay peer is no matter."""
     reply = kernel.ask("relay.publish", {"content_topic": topic}, payload)
     body = reply.body if reply.error is None else reply.error.detail
-    digest: bytes = body["message_hash"]
+    digest = body["message_hash"]
+    assert isinstance(digest, bytes)
     return digest
 
 
@@ -162,13 +163,14 @@ def test_a_peer_that_leaves_holds_nothing_any_more(service: KernelProcess, edge:
 def test_what_is_asked_for_wrongly(service: KernelProcess, edge: KernelProcess) -> None:
     dealer = edge.dealer("app")
     dealer.ok("lease.acquire", {"shards": [0]})
-    for body in (
+    wrong: list[dict[str, object]] = [
         {"content_topics": []},
         {"content_topics": ["no topic"]},
         {"content_topics": [TOPIC], "shard": 1},
         {"content_topics": [TOPIC], "pubsub_topic": "/waku/2/rs/9/0"},
         {"content_topics": [TOPIC], "pubsub_topic": PUBSUB, "shard": 3},
-    ):
+    ]
+    for body in wrong:
         assert dealer.code("filter.subscribe", body) == "bad_request", body
     peer = service.info("MyPeerId")["MyPeerId"]
     body = {"content_topics": [TOPIC], "exclude": [peer]}

@@ -142,6 +142,7 @@ class FilterClient:
                 "refused",
                 "failed",
                 "lost",
+                "faults",
             ),
             0,
         )
@@ -181,6 +182,10 @@ class FilterClient:
             await self._attend(peer_id)
         except CallError as error:
             log.debug("filter peer %s: %s", peer_id, error)
+        except Exception:  # what one peer brings about must not end the care for the others, nor the node
+            self._counters["faults"] += 1
+            log.exception("caring for the filter peer %s failed", peer_id)
+            contact.due = trio.current_time() + self._params.ping_interval
         finally:
             contact.attended = False
             self._tidy(peer_id)
@@ -403,7 +408,7 @@ class FilterClient:
             contact.due = trio.current_time() + self._params.ping_interval
             return response
         self._counters["refused"] += 1
-        if kind is RequestType.PING:
+        if kind is not RequestType.SUBSCRIBE:
             self._failed(peer_id, contact)
         final = response.status == Status.BAD_REQUEST
         raise Refused(response.status, response.description or "", final=final)
@@ -496,7 +501,7 @@ class FilterClient:
     def counters(self) -> dict[str, int]:
         """Monotonic: pushes delivered, not_new (or no longer of interest), unsolicited, malformed, oversize,
         invalid; requests made (subscribe, unsubscribe, ping), refused, failed; peers lost with what they
-        held."""
+        held; faults of ours."""
         return dict(self._counters)
 
     def _samples(self) -> Iterable[Sample]:
@@ -505,7 +510,7 @@ class FilterClient:
             yield "filter_client_pushes", {"outcome": outcome}, counters[outcome]
         for kind in ("subscribe", "unsubscribe", "ping"):
             yield "filter_client_requests", {"type": kind}, counters[kind]
-        for kind in ("refused", "failed"):
+        for kind in ("refused", "failed", "faults"):
             yield "filter_client_errors", {"type": kind}, counters[kind]
         yield "filter_client_peers_lost", {}, counters["lost"]
         yield "filter_client_wishes", {}, len(self.interests)

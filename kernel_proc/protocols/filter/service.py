@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Final
 
 import trio
@@ -78,11 +78,9 @@ class FilterService:
         limits: FilterLimits | None = None,
         params: PushParams | None = None,
         rate_limit: RateLimit | None = None,
-        changed: Callable[[], None] = lambda: None,
     ) -> None:
         self._host = host
         self._params = params or PushParams()
-        self._changed = changed
         self.table = Subscriptions(limits or FilterLimits())
         self.requests = RequestService(
             host,
@@ -114,6 +112,7 @@ class FilterService:
                 "idle",
                 "unsupported",
                 "unreachable",
+                "fault",
             ),
             0,
         )
@@ -127,7 +126,7 @@ class FilterService:
     def counters(self) -> dict[str, int]:
         """Monotonic: messages that somebody had subscribed to, repeats of them; frames sent, failed, dropped;
         push streams opened, reads of unexpected bytes on them; undecodable requests; subscribers forgotten as
-        idle, unsupported, unreachable."""
+        idle, unsupported, unreachable, or for a fault of ours."""
         return dict(self._counters)
 
     # --- life ---
@@ -188,8 +187,17 @@ class FilterService:
         params = self._params
         queue = PushQueue(self._budget, max_count=params.queue_count, max_bytes=params.queue_bytes)
         link = self._links[peer_id] = PushLink(self._host, peer_id, queue, params, self._counters)
-        self._nursery.start_soon(link.run)
+        self._nursery.start_soon(self._run_link, link)
         return link
+
+    async def _run_link(self, link: PushLink) -> None:
+        """What one subscriber brings about costs that subscriber, whatever it is, and never the node."""
+        try:
+            await link.run()
+        except Exception:
+            log.exception("pushing to %s failed", link.peer_id)
+            if self._links.get(link.peer_id) is link:
+                self._remove(link.peer_id, "fault")
 
     # --- subscribers ---
 
@@ -209,7 +217,6 @@ class FilterService:
             self._forget(peer_id)
         elif link is not None:
             link.heard()
-        self._changed()
         return encode_response(response)
 
     def sweep(self) -> None:
@@ -243,7 +250,6 @@ class FilterService:
         log.info("filter subscriber forgotten", extra=fields(peer=peer_id, reason=why))
         self.table.remove(peer_id)
         self._forget(peer_id)
-        self._changed()
 
     def _forget(self, peer_id: PeerIdText) -> None:
         self._gone.pop(peer_id, None)
@@ -278,7 +284,7 @@ class FilterService:
         yield "filter_queued_bytes", {}, self._budget.used
         for outcome in ("sent", "failed", "dropped"):
             yield "filter_pushes", {"outcome": outcome}, counters[outcome]
-        for why in ("idle", "unsupported", "unreachable"):
+        for why in ("idle", "unsupported", "unreachable", "fault"):
             yield "filter_subscribers_removed", {"reason": why}, counters[why]
         for what in ("messages", "repeats", "streams"):
             yield f"filter_push_{what}", {}, counters[what]
