@@ -1,4 +1,39 @@
-"""The `logos` command: runs a node under supervision, looks at it, sends and listens.
+"""The `logos` command, which runs a node under supervision, looks at it, sends and listens; and `launch`, which
+runs a node for one app, without a supervisor.
 
 Processes are started by their entry points and spoken to over their sockets; nothing of theirs is imported.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from logos_deploy.launcher import (
+        ConfigError,
+        DataDirInUseError,
+        LaunchError,
+        MissingExtrasError,
+        Mode,
+        Node,
+        launch,
+    )
+
+__all__ = [
+    "ConfigError",
+    "DataDirInUseError",
+    "LaunchError",
+    "MissingExtrasError",
+    "Mode",
+    "Node",
+    "launch",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Late: the small programs of this package start without the launcher.
+    if name in __all__:
+        from logos_deploy import launcher
+
+        return getattr(launcher, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

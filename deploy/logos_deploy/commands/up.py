@@ -5,21 +5,18 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import errno
 import os
 import signal
-import socket
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from ipc_schema.config.options import ConfigError, PortUse
 from logos_deploy.control import wait_ready
 from logos_deploy.exits import CommandError, Exit
 from logos_deploy.files import read_toml
 from logos_deploy.node.follow import LogFollower, tail
 from logos_deploy.node.plan import NodePlan, NodeRequest, listening_ports, plan_node
+from logos_deploy.node.ports import refuse_taken_ports
 from logos_deploy.node.rpc import RpcError
 from logos_deploy.node.supervisor import NodeInUseError, Supervisor, SupervisorError, missing_extras
 from logos_deploy.node.watch import NodeWatch, Verdict
@@ -64,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
         print("the configuration is good")
         return Exit.OK
     require_extras(with_mapi=plan.mapi is not None)
-    _refuse_taken_ports(listening_ports(plan))
+    refuse_taken_ports(listening_ports(plan))
     return asyncio.run(_Foreground(plan, supervisor).run())
 
 
@@ -76,22 +73,6 @@ def require_extras(*, with_mapi: bool) -> None:
             Exit.UNAVAILABLE,
             f"a node needs more than the plain install: pip install 'logos-mapi[{','.join(missing)}]'",
         )
-
-
-def _refuse_taken_ports(uses: Sequence[PortUse]) -> None:
-    """Another program on the port: better said now, by the key, than in a log."""
-    for use in uses:
-        family = socket.AF_INET6 if ":" in use.address else socket.AF_INET
-        with socket.socket(family, socket.SOCK_STREAM) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind((use.address, use.port))
-            except OSError as error:
-                if error.errno == errno.EADDRINUSE:
-                    why = f"port {use.port} on {use.address} is in use by another program (0 = automatic)"
-                else:
-                    why = f"cannot listen on {use.address} port {use.port}: {error.strerror}"
-                raise ConfigError(use.key, why) from None
 
 
 class _Foreground:

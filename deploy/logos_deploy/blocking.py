@@ -1,0 +1,128 @@
+"""The launcher in blocking form, for scripts and for programs with threads.
+
+    with launch(preset="logos.test", name="weather") as node:
+        node.client.subscribe("/weather/1/berlin/json")
+        for event in node.client:
+            print(event)
+
+Everything is as in `logos_deploy.launcher`; threads, forks, Ctrl-C and the end of the program are as in
+`logos_client.blocking`. A program that ends without closing its node has it ended then.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+from ipc_schema.config.mapi import Mode
+from logos_client._connection import DEFAULT_TIMEOUT
+from logos_client.blocking import KernelClient, MessagingClient
+from logos_client.blocking._base import BlockingClient, open_client
+from logos_client.blocking._portal import Portal
+from logos_client.messaging import AckMode
+from logos_deploy.launcher import START_SECONDS
+from logos_deploy.launcher_node import NodeProcesses
+from logos_deploy.launcher_plan import plan_launch
+
+__all__ = ["Node", "launch"]
+
+
+def launch(
+    preset: str = "",
+    mode: Mode | str = Mode.CORE,
+    overrides: Mapping[str, object] | None = None,
+    *,
+    data_dir: str | Path | None = None,
+    name: str | None = None,
+    ack: AckMode = "auto",
+    timeout: float = START_SECONDS,
+) -> Node:
+    """Start a node and connect to it; see `logos_deploy.launcher.launch`."""
+    plan = plan_launch(preset, mode, overrides or {}, data_dir)
+
+    async def start() -> NodeProcesses:
+        processes = NodeProcesses(plan)
+        await processes.start(timeout)
+        return processes
+
+    portal, processes = open_client("node", start)
+    try:
+        client = MessagingClient.connect(plan.mapi.endpoints.apps, name=name, ack=ack)
+    except BaseException:
+        portal.close()
+        raise
+    return Node(portal, processes, client)
+
+
+class Node(BlockingClient):
+    """A node that runs for this app, with a client that is connected to it. Made by `launch`.
+
+    In a child that the app forks, `close` does nothing and the clients are refused.
+    """
+
+    def __init__(self, portal: Portal, processes: NodeProcesses, client: MessagingClient) -> None:
+        """Not for apps: see `launch`."""
+        super().__init__(portal)
+        self._processes = processes
+        self._client = client
+        self._kernel: KernelClient | None = None
+        self._opening = threading.Lock()
+
+    @property
+    def client(self) -> MessagingClient:
+        """The app's client."""
+        return self._client
+
+    def kernel(self, *, timeout: float = DEFAULT_TIMEOUT) -> KernelClient:
+        """A client of the node's kernel: peers, health, metrics. The same one at each call; it is closed with
+        the node. Raises as `KernelClient.connect` does."""
+        self._portal.check()
+        with self._opening:
+            if self._kernel is None:
+                endpoints = self._processes.plan.kernel.endpoints
+                self._kernel = KernelClient.connect(endpoints, timeout=timeout)
+            return self._kernel
+
+    @property
+    def data_dir(self) -> Path:
+        """What the node keeps."""
+        return self._processes.plan.data_dir
+
+    @property
+    def run_dir(self) -> Path:
+        """Where its sockets are: other programs of the same user connect there."""
+        return Path(self._processes.plan.mapi.ipc_dir)
+
+    @property
+    def logs(self) -> Mapping[str, Path]:
+        """The log files of `kernel` and `mapi`."""
+        return dict(self._processes.logs)
+
+    @property
+    def pids(self) -> Mapping[str, int | None]:
+        """The process ids of `kernel` and `mapi`; None while one is being started again."""
+        return self._processes.pids
+
+    @property
+    def restarts(self) -> Mapping[str, int]:
+        """How often each process was started again."""
+        return self._processes.restarts
+
+    def wait(self) -> None:
+        """Wait until the node is closed, by another thread. Raises `LaunchError` when one of its processes is
+        gone for good: given up, or asked to end by somebody else."""
+        self._portal.call(self._processes.wait)
+
+    def close(self) -> None:
+        """Close the clients, then end both processes in good order. May be called again, by any thread."""
+        try:
+            self._client.close()
+            if self._kernel is not None:
+                self._kernel.close()
+        finally:
+            super().close()
+
+    def __enter__(self) -> Self:
+        return self

@@ -1,0 +1,207 @@
+"""The processes of a launched node, as children of the app that end with it in any case.
+
+Each child holds the reading end of a pipe, the lifeline, and ends when its writing end is gone. Only the app
+may have that one: what it starts otherwise does not inherit it, and in a child that it forks it is closed at
+once, so that such a child, outliving the app, keeps no node alive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Mapping
+from typing import Final
+
+from logos_deploy.launcher_logs import LogFile
+from logos_deploy.launcher_plan import Program
+
+__all__ = ["ChildEndedError", "Keeper", "Lifeline"]
+
+log = logging.getLogger(__name__)
+
+STOP_SECONDS: Final = 6.0
+"""From TERM to KILL: both processes stop by themselves within less."""
+RESTART_SECONDS: Final = 0.5
+MAX_RESTARTS: Final = 5
+RESTART_WINDOW: Final = 30.0
+_EXIT_CONFIG: Final = 78
+_POLL: Final = 0.05
+_VARIABLE: Final = "LOGOS_LIFELINE_FD"
+
+
+class Lifeline:
+    """The pipe whose end is the app's end."""
+
+    def __init__(self) -> None:
+        with _forks:  # no fork between the pipe's making and its place among those that a fork closes
+            self.reading, self._writing = os.pipe()
+            _lifelines.add(self)
+
+    def cut(self) -> None:
+        """Let go of both ends. May be called again."""
+        with _forks:
+            _lifelines.discard(self)
+            for descriptor in (self.reading, self._writing):
+                if descriptor >= 0:
+                    os.close(descriptor)
+            self.reading = self._writing = -1
+
+
+_forks = threading.RLock()
+_lifelines: set[Lifeline] = set()
+
+
+def _in_forked_child() -> None:
+    for lifeline in list(_lifelines):
+        lifeline.cut()
+    _forks.release()
+
+
+os.register_at_fork(before=_forks.acquire, after_in_parent=_forks.release, after_in_child=_in_forked_child)
+
+
+class ChildEndedError(Exception):
+    """A process ended and is not started again. `said`: its last lines."""
+
+    def __init__(self, name: str, code: int, said: list[str], why: str = "") -> None:
+        super().__init__(f"{name} {_how(code)}{why}" + (f": {said[-1]}" if said else ""))
+        self.name = name
+        self.code = code
+        self.said = said
+
+    @property
+    def refused(self) -> bool:
+        """Whether it refuses its configuration."""
+        return self.code == _EXIT_CONFIG
+
+
+def _how(code: int) -> str:
+    if code < 0:
+        return f"was ended by signal {-code}"
+    return "refused its configuration" if code == _EXIT_CONFIG else f"ended with exit code {code}"
+
+
+class Keeper:
+    """Keeps one process running, from `keep` on until `stop`.
+
+    One that dies is started again, at most five times in half a minute, and not before `settled`: until then
+    its death is the failure of the launch.
+    """
+
+    def __init__(
+        self, program: Program, environ: Mapping[str, str], lifeline: Lifeline, output: LogFile
+    ) -> None:
+        self.name = program.name
+        self.output = output
+        self.restarts = 0
+        self.settled = False
+        self._program = program
+        self._environment = program.environment(environ) | {_VARIABLE: str(lifeline.reading)}
+        self._lifeline = lifeline
+        self._process: subprocess.Popen[bytes] | None = None
+        self._log_start = 0
+        self._stop = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process id while it runs."""
+        process = self._process
+        return process.pid if process is not None and process.returncode is None else None
+
+    def keep(self) -> asyncio.Task[None]:
+        """Start it. The task ends with `stop`, or with `ChildEndedError`."""
+        self._start()  # here, so that there is a pid
+        self._task = asyncio.get_running_loop().create_task(self._keep(), name=f"keeper of {self.name}")
+        return self._task
+
+    async def _keep(self) -> None:
+        deaths: deque[float] = deque(maxlen=MAX_RESTARTS)
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                code = await self._ended()
+            except asyncio.CancelledError:
+                self._signal(signal.SIGTERM)  # the app's loop ends without us having been stopped
+                raise
+            if self._stop.is_set():
+                return
+            said = self.output.lines_since(self._log_start)
+            if not self.settled or code in (0, _EXIT_CONFIG):
+                raise ChildEndedError(self.name, code, said)
+            if len(deaths) == MAX_RESTARTS and loop.time() - deaths[0] <= RESTART_WINDOW:
+                why = f", {MAX_RESTARTS + 1} times within {RESTART_WINDOW:g} s"
+                raise ChildEndedError(self.name, code, said, why)
+            deaths.append(loop.time())
+            log.warning("%s %s: starting it again", self.name, _how(code))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), RESTART_SECONDS)
+            if self._stop.is_set():
+                return
+            self.restarts += 1
+            self._start()
+
+    def _start(self) -> None:
+        self.output.rotate()
+        self._log_start = self.output.size()
+        output = self.output.open()
+        try:
+            self._process = subprocess.Popen(
+                self._program.command,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                pass_fds=[self._lifeline.reading],
+                process_group=0,  # Ctrl-C at the terminal is the app's: it ends us in good order
+            )
+        finally:
+            os.close(output)
+
+    async def _ended(self) -> int:
+        """Wait for the process's end; its exit code, negative: the signal."""
+        assert self._process is not None
+        if not hasattr(os, "pidfd_open"):
+            while self._process.poll() is None:  # noqa: ASYNC110 - the system tells no other way
+                await asyncio.sleep(_POLL)
+            return self._process.wait()
+        loop = asyncio.get_running_loop()
+        ended = asyncio.Event()
+        descriptor = os.pidfd_open(self._process.pid)
+        loop.add_reader(descriptor, ended.set)
+        try:
+            await ended.wait()
+        finally:
+            loop.remove_reader(descriptor)
+            os.close(descriptor)
+        return self._process.wait()
+
+    async def stop(self) -> None:
+        """TERM, then KILL. May be called again, and when it never ran. Cancelling it kills at once."""
+        self._stop.set()
+        try:
+            self._signal(signal.SIGTERM)
+            if self._task is not None:
+                await asyncio.wait({self._task}, timeout=STOP_SECONDS)
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._stop.set()
+        self._signal(signal.SIGKILL)
+        if self._process is not None:
+            self._process.wait()  # it cannot refuse this one
+        if self._task is not None:
+            self._task.cancel()
+
+    def _signal(self, number: int) -> None:
+        # Popen knows whether it has reaped it, so this never reaches another process.
+        if self._process is not None:
+            self._process.send_signal(number)

@@ -1,0 +1,69 @@
+"""Where the output of a launched process goes: a file in the data directory, bounded by rotation.
+
+The process writes into the file itself, so that it never waits for the app, and goes on to write while it
+ends after the app's death. So the file cannot be exchanged under it: it is copied and cut down, and a line
+written in between is lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from pathlib import Path
+from typing import Final
+
+__all__ = ["MAX_LOG_BYTES", "LogFile"]
+
+MAX_LOG_BYTES: Final = 10 << 20
+_BACKUPS: Final = 3
+_TAIL: Final = 16 << 10
+
+
+class LogFile:
+    """`<name>.log`, and up to three older ones beside it: `<name>.log.1` is the youngest."""
+
+    def __init__(self, path: Path, max_bytes: int = MAX_LOG_BYTES) -> None:
+        self.path = path
+        self._max_bytes = max_bytes
+
+    def open(self) -> int:
+        """A descriptor to append to, for a process. Readable by its owner only."""
+        return os.open(
+            self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+        )
+
+    def size(self) -> int:
+        """Bytes in it now; 0 when there is none."""
+        try:
+            return self.path.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def rotate(self) -> bool:
+        """Begin anew when it is too large; whether it was."""
+        if self.size() <= self._max_bytes:
+            return False
+        for number in range(_BACKUPS, 1, -1):
+            with contextlib.suppress(FileNotFoundError):
+                self._backup(number - 1).replace(self._backup(number))
+        copy = self._backup(1)
+        copy.unlink(missing_ok=True)
+        shutil.copyfile(self.path, copy)
+        copy.chmod(0o600)
+        os.truncate(self.path, 0)
+        return True
+
+    def _backup(self, number: int) -> Path:
+        return self.path.with_name(f"{self.path.name}.{number}")
+
+    def lines_since(self, position: int, most: int = 20) -> list[str]:
+        """The last lines written behind `position`."""
+        try:
+            with self.path.open("rb") as file:
+                end = file.seek(0, os.SEEK_END)
+                file.seek(max(position if position <= end else 0, end - _TAIL))
+                text = file.read()
+        except FileNotFoundError:
+            return []
+        return text.decode("utf-8", "replace").splitlines()[-most:]

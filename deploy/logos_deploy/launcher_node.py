@@ -1,0 +1,223 @@
+"""The two processes of a launched node: started, awaited, kept, ended. The clients stand above (`launcher`,
+`blocking`)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import logging
+import os
+from pathlib import Path
+from typing import Any, Final
+
+from ipc_schema.paths import kernel_directory, lock_path, mapi_directory
+from logos_client._process import HomeProcess
+from logos_deploy.control import wait_ready
+from logos_deploy.launcher_child import ChildEndedError, Keeper, Lifeline
+from logos_deploy.launcher_logs import LogFile
+from logos_deploy.launcher_plan import LaunchPlan, config_error_of
+from logos_deploy.node.handles import holder_of, private_directory
+from logos_deploy.node.ports import refuse_taken_ports
+
+__all__ = ["DataDirInUseError", "LaunchError", "MissingExtrasError", "NodeProcesses"]
+
+log = logging.getLogger(__name__)
+
+_EXTRAS: Final = {"kernel": ("libp2p", "trio"), "mapi": ("uvloop",)}
+_ROTATE_SECONDS: Final = 60.0
+RELEASE_SECONDS = 8.0
+"""How long a node that is ending, its app having died, may still hold the data directory."""
+_POLL: Final = 0.05
+
+
+class LaunchError(Exception):
+    """The node cannot run, or runs no more.
+
+    `process`: `kernel` or `mapi`, where it is one's fault; `log`: its log file; `output`: the last lines that
+    it wrote there.
+    """
+
+    def __init__(
+        self, message: str, *, process: str = "", log: Path | None = None, output: list[str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.process = process
+        self.log = log
+        self.output = output or []
+
+
+class DataDirInUseError(LaunchError):
+    """Another node runs on this data directory."""
+
+
+class MissingExtrasError(LaunchError):
+    """The parts of the distribution that hold the processes are not installed; the message says how to."""
+
+
+def require_extras() -> None:
+    """Raises `MissingExtrasError`."""
+    missing = [
+        extra
+        for extra, modules in _EXTRAS.items()
+        if any(importlib.util.find_spec(module) is None for module in modules)
+    ]
+    if missing:
+        wanted = ",".join(missing)
+        raise MissingExtrasError(
+            f"launching a node needs more than the plain install: pip install 'logos-mapi[{wanted}]'"
+        )
+
+
+class NodeProcesses:
+    """Kernel and Messaging API of one node, on the running loop. Nothing runs after `close`, nor after a
+    `start` that raised."""
+
+    def __init__(self, plan: LaunchPlan) -> None:
+        self.plan = plan
+        self.home = HomeProcess()
+        logs = plan.data_dir / "logs"
+        self.logs = {program.name: logs / f"{program.name}.log" for program in plan.programs}
+        self._lifeline: Lifeline | None = None
+        self._keepers: list[Keeper] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._rotation: asyncio.Task[None] | None = None
+        self._over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    # -- what is known ---------------------------------------------------------------------------------------
+
+    @property
+    def pids(self) -> dict[str, int | None]:
+        """Process ids by name; None for one that does not run at the moment."""
+        return {keeper.name: keeper.pid for keeper in self._keepers}
+
+    @property
+    def restarts(self) -> dict[str, int]:
+        """How often each was started again."""
+        return {keeper.name: keeper.restarts for keeper in self._keepers}
+
+    # -- start -----------------------------------------------------------------------------------------------
+
+    async def start(self, timeout: float) -> None:
+        """Start both and wait until they are ready. Raises `LaunchError`, `ConfigError`, OSError."""
+        require_extras()
+        await self._wait_free()
+        refuse_taken_ports(self.plan.ports)
+        for directory in (self.plan.data_dir, self.plan.data_dir / "logs"):
+            private_directory(directory)
+        self._lifeline = Lifeline()
+        try:
+            for program in self.plan.programs:
+                log = LogFile(self.logs[program.name])
+                self._keepers.append(Keeper(program, os.environ, self._lifeline, log))
+                self._tasks.append(self._keepers[-1].keep())
+            await self._wait_ready(timeout)
+        except BaseException:
+            await self.close()
+            raise
+        for keeper, task in zip(self._keepers, self._tasks, strict=True):
+            keeper.settled = True
+            task.add_done_callback(self._ended)
+        self._rotation = asyncio.get_running_loop().create_task(self._rotate(), name="log rotation")
+
+    async def _wait_free(self) -> None:
+        """A node whose app was killed may still be ending; one that runs is refused."""
+        deadline = asyncio.get_running_loop().time() + RELEASE_SECONDS
+        directories = {
+            "kernel": kernel_directory(self.plan.kernel.ipc_dir),
+            "Messaging API": mapi_directory(self.plan.mapi.ipc_dir),
+        }
+        for what, directory in directories.items():
+            while (holder := holder_of(lock_path(directory))) is not None:
+                if asyncio.get_running_loop().time() >= deadline:
+                    by = f", process {holder}" if holder else ""
+                    raise DataDirInUseError(f"{self.plan.data_dir} is in use by a {what}{by}")
+                await asyncio.sleep(_POLL)
+
+    async def _wait_ready(self, timeout: float) -> None:
+        controls = (self.plan.kernel.endpoints.control, self.plan.mapi.endpoints.control)
+        waits = [
+            asyncio.create_task(wait_ready(control, pid=keeper.pid))
+            for control, keeper in zip(controls, self._keepers, strict=True)
+        ]
+        ready = asyncio.gather(*waits)
+        try:
+            watched: set[asyncio.Future[Any]] = {ready, *self._tasks}
+            await asyncio.wait(watched, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+            for task in self._tasks:
+                if task.done():
+                    self._raise_for(task)
+            if not ready.done():
+                late = [k for k, wait in zip(self._keepers, waits, strict=True) if not wait.done()]
+                name = late[0].name
+                output = late[0].output.lines_since(0)
+                raise LaunchError(
+                    f"{' and '.join(keeper.name for keeper in late)} not ready within {timeout:g} s"
+                    + (f"; last in {self.logs[name]}: {output[-1]}" if output else ""),
+                    process=name,
+                    log=self.logs[name],
+                    output=output,
+                )
+            ready.result()
+        finally:
+            ready.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await ready
+
+    def _raise_for(self, task: asyncio.Task[None]) -> None:
+        try:
+            task.result()
+        except ChildEndedError as error:
+            if error.refused and error.said and (refused := config_error_of(error.said[-1])) is not None:
+                raise refused from None
+            raise self._failure(error) from None
+
+    def _failure(self, error: ChildEndedError) -> LaunchError:
+        return LaunchError(str(error), process=error.name, log=self.logs[error.name], output=error.said)
+
+    # -- while it runs ---------------------------------------------------------------------------------------
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if self._over.done() or task.cancelled():
+            return
+        error = task.exception()
+        if isinstance(error, ChildEndedError):
+            log.error("the node is given up: %s", error)
+            self._over.set_exception(self._failure(error))
+        elif error is not None:
+            self._over.set_exception(error)
+
+    async def wait(self) -> None:
+        """Return when the node was closed; raises `LaunchError` when a process is gone for good."""
+        await asyncio.shield(self._over)
+
+    async def _rotate(self) -> None:
+        while True:
+            await asyncio.sleep(_ROTATE_SECONDS)
+            for keeper in self._keepers:
+                await asyncio.to_thread(keeper.output.rotate)
+
+    # -- stop ------------------------------------------------------------------------------------------------
+
+    async def close(self) -> None:
+        """End both in good order, MAPI first, so that it takes its leave of the kernel. May be called again;
+        in a fork of the app it does nothing."""
+        if self.home.left:
+            return
+        if self._rotation is not None:
+            self._rotation.cancel()
+        try:
+            for keeper in reversed(self._keepers):
+                await keeper.stop()
+        except BaseException:
+            for keeper in self._keepers:
+                keeper.kill()
+            raise
+        finally:
+            if self._lifeline is not None:
+                self._lifeline.cut()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            if not self._over.done():
+                self._over.set_result(None)
+            elif not self._over.cancelled():
+                self._over.exception()  # somebody may have asked for it, or not
