@@ -1,7 +1,7 @@
 """Messages between nodes that know who they are: packets, handshakes and sessions, without I/O.
 
 Datagrams go in by `receive`, come out in `outbox`. Above it, messages are plaintext bytes that belong to a
-contact: `Upward` is told what came and what was proven. Nothing is repeated on a time-out (the specification
+contact: `Upward` is told what came and from whom. Nothing is repeated on a time-out (the specification
 does not want it); whoever sends a request says when it is over (`finish`).
 
 The course of a request without a session, and what each side keeps for it:
@@ -42,12 +42,8 @@ class Upward(Protocol):
         """The newest record known of a node."""
         ...
 
-    def proven(self, contact: Contact, record: Enr, now: float) -> None:
-        """The node of `record` is at this endpoint: it came through a handshake that it began."""
-        ...
-
-    def message(self, contact: Contact, plaintext: bytes, now: float) -> None:
-        """A message under the keys of a session."""
+    def message(self, contact: Contact, record: Enr, plaintext: bytes, now: float) -> None:
+        """A message of the node of `record`, which has proven to be at this endpoint."""
         ...
 
 
@@ -238,10 +234,13 @@ class Channel:
             return
         if fresh:
             self._send_waiting(contact, session)
-        self._upward.message(contact, plaintext, now)
+        self._upward.message(contact, session.record, plaintext, now)
 
     def _challenge(self, nonce: bytes, contact: Contact, now: float) -> None:
         record = self._upward.known_record(contact.node_id)
+        session = self._sessions.get(contact)
+        if session is not None and (record is None or record.seq < session.record.seq):
+            record = session.record
         header = packets.whoareyou_header(
             contact.node_id,
             self._random.randbytes(packets.IV_BYTES),
@@ -261,16 +260,23 @@ class Channel:
             self.counters["whoareyou_unexpected"] += 1
             return
         contact, me = outgoing.contact, self._identity
+        session = self._sessions.get(contact)
+        others = self._requests[contact]
+        if session is not None and not session.proven and any(other.handshaken for other in others):
+            # Several requests were under way when the other node lost its keys. One handshake is enough, and
+            # most nodes accept only one; this request waits for its end.
+            self._forget_nonce(outgoing)
+            outgoing.nonce, outgoing.generation = None, 0
+            return
         ephemeral = self._ephemeral()
         keys = derive_keys(
             ephemeral.ecdh(outgoing.record.public_key), me.node_id, contact.node_id, packet.challenge_data
         )
-        session = self._sessions.get(contact)
         if session is None:
-            session = Session(keys.initiator, keys.recipient, proven=False)
+            session = Session(keys.initiator, keys.recipient, outgoing.record, proven=False)
             self._sessions.put(contact, session)
         else:
-            session.rekey(keys.initiator, keys.recipient, proven=False)
+            session.rekey(keys.initiator, keys.recipient, outgoing.record, proven=False)
         record = self._record()
         nonce = session.next_nonce(self._random.randbytes(NONCE_RANDOM))
         header = packets.handshake_header(
@@ -311,17 +317,16 @@ class Channel:
         else:
             self.counters["handshakes_refused"] += 1
             return
-        record, session, message = accepted
+        session, message = accepted
         self._challenges.discard(contact)
         self.counters["handshakes_received"] += 1
-        self._upward.proven(contact, record, now)
         self._send_waiting(contact, session)
-        self._upward.message(contact, message, now)
+        self._upward.message(contact, session.record, message, now)
 
     def _accept(
         self, packet: Handshake, contact: Contact, challenge: Challenge
-    ) -> tuple[Enr, Session, bytes] | None:
-        """Who it is, the new session and the message, if the handshake answers the challenge."""
+    ) -> tuple[Session, bytes] | None:
+        """The new session and the message, if the handshake answers the challenge."""
         record = challenge.record
         if packet.record:
             try:
@@ -347,11 +352,11 @@ class Channel:
             return None
         session = self._sessions.get(contact)
         if session is None:
-            session = Session(keys.recipient, keys.initiator, proven=True)
+            session = Session(keys.recipient, keys.initiator, record, proven=True)
             self._sessions.put(contact, session)
         else:
-            session.rekey(keys.recipient, keys.initiator, proven=True)
-        return record, session, message
+            session.rekey(keys.recipient, keys.initiator, record, proven=True)
+        return session, message
 
     def _send_waiting(self, contact: Contact, session: Session) -> None:
         """The session can be used: what was not sent yet, only to knock, or under keys that the other node

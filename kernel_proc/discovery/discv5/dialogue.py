@@ -59,8 +59,8 @@ class Listener(Protocol):
         """Records of other nodes at these distances from us that this node may be told."""
         ...
 
-    def node_proven(self, contact: Contact, record: Enr) -> None:
-        """The node of `record` came to us from this endpoint."""
+    def node_came(self, contact: Contact, record: Enr) -> None:
+        """The node of `record` has sent us a request from this endpoint."""
         ...
 
     def node_answered(self, contact: Contact) -> None:
@@ -246,11 +246,7 @@ class Dialogue:
         """For the channel."""
         return self._listener.known_record(node_id)
 
-    def proven(self, contact: Contact, record: Enr, now: float) -> None:  # noqa: ARG002
-        """From the channel."""
-        self._listener.node_proven(contact, record)
-
-    def message(self, contact: Contact, plaintext: bytes, now: float) -> None:
+    def message(self, contact: Contact, record: Enr, plaintext: bytes, now: float) -> None:
         """From the channel."""
         try:
             message = messages.decode(plaintext)
@@ -261,6 +257,7 @@ class Dialogue:
         match message:
             case Ping() | FindNode() | TalkRequest():
                 self._counters["requests_received"] += 1
+                self._listener.node_came(contact, record)
                 self._answer(contact, message)
             case Pong() | Nodes() | TalkResponse():
                 self._answered(contact, message)

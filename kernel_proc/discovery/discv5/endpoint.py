@@ -50,6 +50,7 @@ def _parse(host: str) -> IpAddress:
     return ip
 
 
+@lru_cache(maxsize=4096)
 def contact_of(record: Enr, versions: frozenset[int]) -> Contact | None:
     """How to reach the node of a record over one of these IP versions, IPv4 first; None: not at all."""
     for version, ip, port in ((4, record.ip4, record.udp4), (6, record.ip6, record.udp6)):
@@ -76,6 +77,7 @@ def group_of(host: str) -> str:
     return str(ipaddress.ip_network((ip, 24 if ip.version == 4 else 64), strict=False))
 
 
+@lru_cache(maxsize=4096)
 def may_relay(host: str, teller: str) -> bool:
     """Whether a record with this address is to be believed from (or told to) a node at `teller`.
 

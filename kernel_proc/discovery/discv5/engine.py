@@ -55,9 +55,9 @@ def _anyone(_: Enr) -> bool:
 class Engine:
     """One node of discv5.
 
-    `found(record)` is called for every node that a walk meets and `wanted` lets pass, once a walk, as soon as
-    it is met; that somebody names a node does not mean that it is there. `external(endpoint)` is called when
-    the endpoint at which others see us changes.
+    `found(record)` is called for nodes that `wanted` lets pass: for each that a walk meets, once a walk, as
+    soon as it is met (that somebody names a node does not mean that it is there), and for each that answers
+    us for the first time. `external(endpoint)` is called when the endpoint at which others see us changes.
     """
 
     def __init__(
@@ -211,15 +211,19 @@ class Engine:
             node.contact.endpoint.host, contact.endpoint.host
         )
 
-    def node_proven(self, contact: Contact, record: Enr) -> None:
+    def node_came(self, contact: Contact, record: Enr) -> None:
         """It goes into the table if it came from where its record says. Others are told of it only after it
         has answered us there."""
-        if contact_of(record, self._versions) == contact:
+        if self.table.get(contact.node_id) is None and contact_of(record, self._versions) == contact:
             self.table.add(record, contact, self._dialogue.now)
 
     def node_answered(self, contact: Contact) -> None:
         """It is there."""
-        self.table.answered(contact, self._dialogue.now)
+        if self.table.answered(contact, self._dialogue.now):
+            node = self.table.get(contact.node_id)
+            if node is not None and self._wanted(node.record):
+                self._counters["found"] += 1
+                self._found(node.record)
 
     def node_silent(self, contact: Contact) -> None:
         """It may be gone."""

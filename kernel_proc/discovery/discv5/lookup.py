@@ -19,7 +19,8 @@ def distances_to(node_id: bytes, target: bytes, count: int) -> tuple[int, ...]:
     """At which distances from itself a node may know others close to `target`: that of the target first, then
     those around it."""
     at = log_distance(node_id, target)
-    around = [at, *(other for step in range(1, 257) for other in (at + step, at - step))]
+    # One to each side more than needed, for where a side ends.
+    around = [at, *(other for step in range(1, count + 1) for other in (at + step, at - step))]
     return tuple(other for other in around if 1 <= other <= 256)[:count]
 
 

@@ -57,8 +57,8 @@ class Discv5Service:
 
     `run` binds and works until it is cancelled or `stop` is called, and can then be called again; the table
     begins empty each time. Callbacks are called in the trio loop and must not wait: `found` for nodes that
-    walks meet and `wanted` lets pass (several times, as walks meet them again), `external` when other nodes
-    agree on another endpoint of ours.
+    walks meet and `wanted` lets pass (`Engine` says when, and that it is several times for each), `external`
+    when other nodes agree on another endpoint of ours.
     """
 
     def __init__(

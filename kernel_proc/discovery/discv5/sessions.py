@@ -40,17 +40,20 @@ class Session:
     use becomes the one we use, so that both come to agree.
     """
 
-    __slots__ = ("_current", "_older", "generation")
+    __slots__ = ("_current", "_older", "generation", "record")
 
-    def __init__(self, send: bytes, receive: bytes, *, proven: bool) -> None:
+    def __init__(self, send: bytes, receive: bytes, record: Enr, *, proven: bool) -> None:
         """`proven`: the other node has shown that it has these keys."""
+        self.record = record
+        """The other node's record, as of the last handshake."""
         self._current = _Keys(send, receive, proven)
         self._older: _Keys | None = None
         self.generation = 1
         """How many handshakes there were."""
 
-    def rekey(self, send: bytes, receive: bytes, *, proven: bool) -> None:
+    def rekey(self, send: bytes, receive: bytes, record: Enr, *, proven: bool) -> None:
         """New keys from a new handshake."""
+        self.record = record
         self._current, self._older = _Keys(send, receive, proven), self._current
         self.generation += 1
 

@@ -134,8 +134,7 @@ class Table:
             if now < until:
                 return Added.BANNED
             self._bans.pop(contact.node_id)
-        bucket = self._buckets.get(at) or _Bucket()
-        self._buckets[at] = bucket
+        bucket = self._buckets.setdefault(at, _Bucket())
         for nodes in (bucket.nodes, bucket.replacements):
             if (known := nodes.get(contact.node_id)) is not None:
                 return self._update(bucket, nodes, known, record, contact)
@@ -192,16 +191,18 @@ class Table:
             node_id, node = bucket.replacements.popitem()
             bucket.nodes[node_id] = node
 
-    def answered(self, contact: Contact, now: float) -> None:
-        """The node has answered a request of ours at this endpoint."""
+    def answered(self, contact: Contact, now: float) -> bool:
+        """The node has answered a request of ours at this endpoint; whether this is the first time."""
         bucket = self._buckets.get(log_distance(self.node_id, contact.node_id))
         node = None if bucket is None else bucket.nodes.get(contact.node_id)
         if bucket is None or node is None or node.contact != contact:
-            return
+            return False
+        first = not node.verified
         node.verified = node.checked = True
         node.failures = 0
         node.seen = now
         bucket.nodes[contact.node_id] = bucket.nodes.pop(contact.node_id)  # the one seen last is last
+        return first
 
     def failed(self, contact: Contact) -> bool:
         """The node has left a request without answer; whether it was removed for that."""
@@ -247,9 +248,10 @@ class Table:
         return oldest if now - self._looked_into(oldest) >= self._params.refresh_interval else None
 
     def _likely(self) -> range:
-        """Distances down to the one below the closest node: beyond it there is nobody to be expected."""
+        """Distances down to the one below the closest node, the farthest first, since half of all nodes are
+        there: beyond the closest one nobody is to be expected."""
         filled = (at for at, bucket in self._buckets.items() if bucket.nodes)
-        return range(max(1, min(filled, default=256) - 1), 257)
+        return range(256, max(1, min(filled, default=256) - 1) - 1, -1)
 
     def _looked_into(self, at: int) -> float:
         bucket = self._buckets.get(at)
@@ -258,10 +260,8 @@ class Table:
     def looked_up(self, target: bytes, now: float) -> None:
         """A lookup for this node id was made."""
         at = log_distance(self.node_id, target)
-        bucket = self._buckets.get(at)
-        if bucket is None:
-            bucket = self._buckets[at] = _Bucket()
-        bucket.looked_into = now
+        if at:
+            self._buckets.setdefault(at, _Bucket()).looked_into = now
 
 
 def random_id_at(node_id: bytes, at: int, random: random_module.Random) -> bytes:
