@@ -10,7 +10,7 @@ import logging
 import random as random_module
 import socket
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
 import trio
 
@@ -32,6 +32,7 @@ __all__ = ["Discv5Error", "Discv5Service"]
 
 log = logging.getLogger(__name__)
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _TURN: Final = 64
@@ -99,7 +100,13 @@ class Discv5Service:
         self._scope: trio.CancelScope | None = None
         self._waiting: set[trio.Event] = set()
         self._before: dict[str, int] = {}
-        self._counters = {"datagrams_not_sent": 0, "bytes_received": 0, "bytes_sent": 0, "socket_errors": 0}
+        self._counters = {
+            "datagrams_not_sent": 0,
+            "bytes_received": 0,
+            "bytes_sent": 0,
+            "socket_errors": 0,
+            "callback_failures": 0,
+        }
 
     # -- state ------------------------------------------------
 
@@ -167,7 +174,8 @@ class Discv5Service:
         else:
             self._talk[protocol] = handler
         if self._engine is not None:
-            self._engine.set_talk_handler(protocol, handler)
+            contained = None if handler is None else self._contained(handler, b"")
+            self._engine.set_talk_handler(protocol, contained)
 
     # -- running ----------------------------------------------
 
@@ -216,18 +224,32 @@ class Discv5Service:
             self._random,
             now=now,
             versions=frozenset(ports),
-            found=self._found,
-            wanted=self._wanted,
-            external=self._external,
+            found=self._contained(self._found, None),
+            wanted=self._contained(self._wanted, False),
+            external=self._contained(self._external, None),
         )
         engine.set_bootstrap(self._reachable(self._bootstrap), now)
         engine.set_walk_pause(self._walk_pause, now)
         for protocol, handler in self._talk.items():
-            engine.set_talk_handler(protocol, handler)
+            engine.set_talk_handler(protocol, self._contained(handler, b""))
         self._engine = engine
         where = ", ".join(f"{endpoint.host}:{endpoint.port}" for endpoint in self._bound)
         log.info("discv5 listens on %s", where, extra=fields(bootstrap=len(self._bootstrap)))
         return engine
+
+    def _contained(self, callback: Callable[P, T], otherwise: T) -> Callable[P, T]:
+        """A defect of a callback must not let a stranger's datagram end the service: it is logged, counted,
+        and `otherwise` is the result."""
+
+        def call(*arguments: P.args, **named: P.kwargs) -> T:
+            try:
+                return callback(*arguments, **named)
+            except Exception:
+                self._counters["callback_failures"] += 1
+                log.exception("discv5: a callback failed")
+                return otherwise
+
+        return call
 
     def _reachable(self, records: Iterable[Enr]) -> list[Enr]:
         """Boot nodes that we can send to; the operator is told of the others."""
