@@ -46,15 +46,17 @@ async def publish_and_receive(node: Node, reader: MessagingClient, load: Load, c
     """Publish at the load's rate; the reader gets all of it in order. Returns each message's seconds from its
     stamp to the app."""
     before = len(load.sent)
-    publishing = asyncio.create_task(load.run(count))
     received: list[MessageReceived] = []
     delays = []
-    while len(received) < count:
-        event = await reader.next_event(20)
-        if isinstance(event, MessageReceived):
-            received.append(event)
-            delays.append((time.time_ns() - event.timestamp) / 1e9)
-    await publishing
+
+    async def receive() -> None:
+        while len(received) < count:
+            event = await reader.next_event(20)
+            if isinstance(event, MessageReceived):
+                received.append(event)
+                delays.append((time.time_ns() - event.timestamp) / 1e9)
+
+    await asyncio.gather(load.run(count), receive())
     assert [event.payload for event in received] == list(load.sent)[before:]
     return delays
 

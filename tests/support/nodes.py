@@ -48,6 +48,17 @@ class Node:
 
 
 @contextmanager
+def telling(*logs: Path) -> Iterator[None]:
+    """Show the ends of these logs when a test fails: the processes' files are gone by then."""
+    try:
+        yield
+    except BaseException:
+        for log in logs:
+            print(f"--- {log}\n{log.read_text(errors='replace')[-4000:] if log.exists() else '(none)'}")
+        raise
+
+
+@contextmanager
 def node_pair(directory: Path, *, mapi_options: tuple[str, ...] = ()) -> Iterator[tuple[Node, Node]]:
     """Two nodes on loopback, the second dialling the first."""
     with (
@@ -56,7 +67,8 @@ def node_pair(directory: Path, *, mapi_options: tuple[str, ...] = ()) -> Iterato
         MapiProcess(directory / "a", *mapi_options) as mapi_a,
         MapiProcess(directory / "b", *mapi_options) as mapi_b,
     ):
-        yield Node(directory / "a", first, mapi_a), Node(directory / "b", second, mapi_b)
+        with telling(first.log, second.log, mapi_a.log, mapi_b.log):
+            yield Node(directory / "a", first, mapi_a), Node(directory / "b", second, mapi_b)
 
 
 @contextmanager
@@ -70,7 +82,8 @@ def node_with_sender(directory: Path, *, mapi_options: tuple[str, ...] = ()) -> 
         KernelProcess(directory / "n", f"--staticnode={sender.address()}") as kernel,
         MapiProcess(directory / "n", *mapi_options) as mapi,
     ):
-        yield Node(directory / "n", kernel, mapi), directory / "s" / "run"
+        with telling(sender.log, kernel.log, mapi.log):
+            yield Node(directory / "n", kernel, mapi), directory / "s" / "run"
 
 
 @contextmanager
@@ -82,7 +95,8 @@ def single_node(
         KernelProcess(directory / "n", *kernel_options) as kernel,
         MapiProcess(directory / "n", *mapi_options) as mapi,
     ):
-        yield Node(directory / "n", kernel, mapi)
+        with telling(kernel.log, mapi.log):
+            yield Node(directory / "n", kernel, mapi)
 
 
 @asynccontextmanager
