@@ -66,9 +66,9 @@ def node_pair(directory: Path, *, mapi_options: tuple[str, ...] = ()) -> Iterato
         KernelProcess(directory / "b", f"--staticnode={first.address()}") as second,
         MapiProcess(directory / "a", *mapi_options) as mapi_a,
         MapiProcess(directory / "b", *mapi_options) as mapi_b,
+        telling(first.log, second.log, mapi_a.log, mapi_b.log),
     ):
-        with telling(first.log, second.log, mapi_a.log, mapi_b.log):
-            yield Node(directory / "a", first, mapi_a), Node(directory / "b", second, mapi_b)
+        yield Node(directory / "a", first, mapi_a), Node(directory / "b", second, mapi_b)
 
 
 @contextmanager
@@ -81,9 +81,9 @@ def node_with_sender(directory: Path, *, mapi_options: tuple[str, ...] = ()) -> 
         KernelProcess(directory / "s", "--shard=0") as sender,
         KernelProcess(directory / "n", f"--staticnode={sender.address()}") as kernel,
         MapiProcess(directory / "n", *mapi_options) as mapi,
+        telling(sender.log, kernel.log, mapi.log),
     ):
-        with telling(sender.log, kernel.log, mapi.log):
-            yield Node(directory / "n", kernel, mapi), directory / "s" / "run"
+        yield Node(directory / "n", kernel, mapi), directory / "s" / "run"
 
 
 @contextmanager
@@ -94,9 +94,9 @@ def single_node(
     with (
         KernelProcess(directory / "n", *kernel_options) as kernel,
         MapiProcess(directory / "n", *mapi_options) as mapi,
+        telling(kernel.log, mapi.log),
     ):
-        with telling(kernel.log, mapi.log):
-            yield Node(directory / "n", kernel, mapi)
+        yield Node(directory / "n", kernel, mapi)
 
 
 @asynccontextmanager
