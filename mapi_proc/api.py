@@ -32,6 +32,7 @@ from logos_client.kernel import KernelClient
 from mapi_proc.core import Core
 from mapi_proc.kernel_child import KernelChild, KernelChildError
 from mapi_proc.local_app import LocalApp, LocalEvent
+from mapi_proc.receive.past import HistoryRange
 from mapi_proc.send.service import pending_reply
 from mapi_proc.service import MapiService
 from mapi_proc.subscriptions import AutoSubscribe
@@ -209,9 +210,15 @@ class MessagingApi:
                 self._local = await LocalApp.open(self._core, self._name)
             return self._local
 
-    async def subscribe(self, topics: Iterable[str]) -> dict[str, str]:
-        """Subscribe to content topics; returns topic -> why not. The others took effect."""
-        return await self._core.subscribe((await self._app()).app, list(topics))
+    async def subscribe(
+        self, topics: Iterable[str], *, since_last: bool = False, history: float = 0.0
+    ) -> dict[str, str]:
+        """Subscribe to content topics; returns topic -> why not. The others took effect.
+
+        `since_last`: also what came since this app left the topic; `history`: also the last so many seconds.
+        """
+        past = HistoryRange(since_last, int(history * 1e9))
+        return await self._core.subscribe((await self._app()).app, list(topics), history=past)
 
     async def unsubscribe(self, topics: Iterable[str]) -> dict[str, str]:
         """Unsubscribe; returns topic -> why not (`already unsubscribed`)."""

@@ -54,6 +54,8 @@ from mapi_proc.network import NETWORK_NOTE, Network
 from mapi_proc.peers import STORE, ServicePeers
 from mapi_proc.receive.catchup import OVERLAP_NS, CatchUp, Gap, catch_up_policy
 from mapi_proc.receive.dedup import Dedup
+from mapi_proc.receive.history import HistoryJobs
+from mapi_proc.receive.past import HistoryRange, PastTopics
 from mapi_proc.receive.receiver import Receiver
 from mapi_proc.receive.stores import StoreHistory
 from mapi_proc.send.processors import Lightpush, Processor, Relay
@@ -79,6 +81,7 @@ log = logging.getLogger(__name__)
 _LEASE_WAIT_S: Final = 2.0
 _UPKEEP_S: Final = 5.0
 _PEERS_S: Final = 10.0
+_GIVEN_EVERY_NS: Final = 600 * 1_000_000_000
 _EDGE_REDUNDANCY: Final = 2
 _SEEN_S: Final = 3600.0
 """How old the note on disk may be that a connected app is there."""
@@ -116,6 +119,7 @@ class Core:
         self._network: Network | None = None
         self._network_known = asyncio.Event()
         self._peers_changed = asyncio.Event()
+        self._forget_given_at = 0
         self._positions: dict[str, Position] = {}
         self._saved_topics: dict[App, list[str]] = {}
         self._saved_sends: list[OutboxEntry] = []
@@ -209,6 +213,20 @@ class Core:
             tell=self._tell_missed,
             closed=self._moved,
         )
+        self.history = HistoryJobs(
+            StoreHistory(self.link, self.peers, self._cluster),
+            self.database,
+            self.turn,
+            self.receiver,
+            clock=time.monotonic,
+            has=lambda stream, topic: self.table.has(stream, topic),
+        )
+        self._past = PastTopics(self.config.max_topics_per_app)
+        streams = {app.app_id: app for app in self.apps}
+        for (app_id, topic), left in snapshot.left.items():
+            if app_id in streams:
+                self._past.left(streams[app_id], [topic], left)
+        self._saved_history = snapshot.history
         self.sends.limiter.load(snapshot.notes.get(RATE_NOTE, b""))
         note = snapshot.notes.get(NETWORK_NOTE)
         network = Network.from_note(note) if note is not None else None
@@ -227,6 +245,7 @@ class Core:
             group.create_task(self.link.run(), name="kernel-link")
             group.create_task(self.sends.loop.run(), name="send-loop")
             group.create_task(self.catchup.run(), name="catch-up")
+            group.create_task(self.history.run(), name="history")
             group.create_task(self._ticks(), name="ticks")
             group.create_task(self._follow_peers(), name="peers")
             group.create_task(self._upkeep(), name="upkeep")
@@ -287,10 +306,20 @@ class Core:
             for topic, error in errors.items():
                 log.warning("app %s: subscription to %r cannot be kept: %s", app.name, topic, error)
         self._want(self.table.shards)
+        self._resume_history()
         if self._saved_sends:
             saved, self._saved_sends = self._saved_sends, []
             self.sends.resume(saved)
         self._network_known.set()
+
+    def _resume_history(self) -> None:
+        """Jobs that a restart interrupted."""
+        saved, self._saved_history = self._saved_history, []
+        streams = {app.app_id: app.stream for app in self.apps if app.durable}
+        for wanted in saved:
+            stream, route = streams.get(wanted.app_id), self.table.routes.get(wanted.topic)
+            if stream is not None and route is not None:
+                self.history.add(stream, route.shard, [wanted.topic], wanted.start, wanted.end)
 
     def _want(self, shards: Iterable[int]) -> None:
         positions: dict[int, Position] = {}
@@ -324,12 +353,14 @@ class Core:
         self._update_facts(NodeFacts(kernel_up=True))
         self.sends.loop.set_online(True)
         self.catchup.set_online(True)
+        self.history.set_online(True)
 
     def kernel_down(self, reason: str) -> None:
         """The kernel does not answer."""
         log.warning("kernel is down: %s", reason)
         self.sends.loop.set_online(False)
         self.catchup.set_online(False)
+        self.history.set_online(False)
         self._update_facts(NodeFacts(kernel_up=False, kernel_reason=reason))
 
     def kernel_health(self, health: NodeHealth) -> None:
@@ -539,6 +570,8 @@ class Core:
         self._unwant(change.shards_lost)
         self.apps.remove(app)
         self.auto_subscribe.forget(app.name)
+        self.history.forget(app.stream)
+        self._past.forget(app)
         if change.shards_lost:
             self._facts_changed()
 
@@ -556,15 +589,23 @@ class Core:
         batch.forget_app(app.app_id)
         await self._commit(batch)
 
-    async def subscribe(self, app: App, topics: Iterable[str], *, wait: bool = True) -> dict[str, str]:
-        """Subscribe; returns the errors by topic. `wait`: until the kernel records the shards, if it is
-        there.
+    async def subscribe(
+        self,
+        app: App,
+        topics: Iterable[str],
+        *,
+        history: HistoryRange | None = None,
+        wait: bool = True,
+    ) -> dict[str, str]:
+        """Subscribe; returns the errors by topic. `history`: what of the past is to come too. `wait`: until
+        the kernel records the shards, if it is there.
         """
         _ = self.network
         if app.durable:
             self._check_disk()
         topics = list(topics)
         change = self.table.subscribe(app.stream, topics)
+        taken = [topic for topic in topics if topic not in change.errors]
         if change.shards_gained:
             self._want(change.shards_gained)
         if change.changed:
@@ -573,14 +614,29 @@ class Core:
                 shard = self.table.routes[topic].shard
                 if shard not in change.shards_gained:
                     self._tell_health(app, topic, self.health.shard(shard), now)
+        jobs = self._past.jobs(app, taken, history, self.now_ns())
         if app.durable:
             # Also when nothing changed: a first try that was given up may not be on disk yet.
             batch = self.database.batch()
-            batch.subscribe(app.app_id, [topic for topic in topics if topic not in change.errors])
+            batch.subscribe(app.app_id, taken)
+            for (start, end), wanted in jobs.items():
+                for topic in wanted:
+                    batch.want_history(app.app_id, topic, start, end)
             await self._commit(batch)
+        for (start, end), wanted in jobs.items():
+            self._begin_history(app, wanted, start, end)
         if wait and change.shards_gained and self.link.up:
             await self.link.wait_leased(change.shards_gained, _LEASE_WAIT_S)
         return change.errors
+
+    def _begin_history(self, app: App, topics: Iterable[str], start: int, end: int) -> None:
+        by_shard: dict[int, list[str]] = {}
+        for topic in topics:
+            route = self.table.routes.get(topic)
+            if route is not None:  # else it was unsubscribed meanwhile
+                by_shard.setdefault(route.shard, []).append(topic)
+        for shard, wanted in by_shard.items():
+            self.history.add(app.stream, shard, wanted, start, end)
 
     async def unsubscribe(self, app: App, topics: Iterable[str]) -> dict[str, str]:
         """Unsubscribe; returns the errors by topic."""
@@ -591,12 +647,15 @@ class Core:
         change = self.table.unsubscribe(app.stream, topics)
         for topic in change.changed:
             self.auto_subscribe.unsubscribed(app.name, topic)
+        now = self.now_ns()
+        left = self._past.left(app, change.changed, now)
         self._unwant(change.shards_lost)
         if change.shards_lost:
             self._facts_changed()
         if app.durable:
             batch = self.database.batch()
             batch.unsubscribe(app.app_id, topics)
+            batch.left(app.app_id, left, now)
             await self._commit(batch)
         return change.errors
 
@@ -685,6 +744,7 @@ class Core:
                 self.peers.update(PeersListReply.from_body(reply.body).peers)
                 if self.peers.count(STORE) > stores:
                     self.catchup.wake()
+                    self.history.wake()
             except IpcError as error:
                 log.debug("peers of the kernel: %s", error)
                 await asyncio.sleep(1.0)
@@ -712,6 +772,9 @@ class Core:
             now = self.now_ns()
             batch = self.turn.batch
             self.dedup.evict(now, self._horizons(), batch)
+            if now >= self._forget_given_at:
+                self._forget_given_at = now + _GIVEN_EVERY_NS
+                batch.evict_delivered(now - int(self.config.app_expiry * _SECOND))
             self.sends.keep_windows()
             away = now - int(self.config.app_expiry * _SECOND)
             seen = now - int(min(_SEEN_S, self.config.app_expiry / 4) * _SECOND)

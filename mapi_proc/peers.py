@@ -71,24 +71,54 @@ class ServicePeers:
         one asked longest ago first. When all are backing off, the one whose turn comes first.
         """
         now = self._clock()
-        left_out = set(exclude)
-        able = [
-            peer_id
-            for peer_id, peer in self._peers.items()
-            if peer_id not in left_out and self._serves(peer, protocols, shard)
-        ]
+        able = self._able(protocols, shard, exclude)
         standing = {peer_id: self._standing.get((protocols[0], peer_id), _Standing()) for peer_id in able}
-        free = [peer_id for peer_id in able if standing[peer_id].until <= now]
         if rotate:
+            free = [peer_id for peer_id in able if standing[peer_id].until <= now]
             free.sort(key=lambda peer_id: standing[peer_id].last_asked)
         else:
-            free.sort(key=lambda peer_id: (standing[peer_id].failures, -standing[peer_id].last_success))
+            free = self.free(protocols, shard, exclude=exclude)
         if not free and able:
             free = [min(able, key=lambda peer_id: standing[peer_id].until)]
         chosen = free[:count]
         for peer_id in chosen:
             self._of(protocols, peer_id).last_asked = now
         return chosen
+
+    def free(
+        self, protocols: tuple[str, ...], shard: int | None, *, exclude: Iterable[str] = ()
+    ) -> list[str]:
+        """The peers that are not backing off, the best first."""
+        now = self._clock()
+        standing = {
+            peer_id: self._standing.get((protocols[0], peer_id), _Standing())
+            for peer_id in self._able(protocols, shard, exclude)
+        }
+        found = [peer_id for peer_id in standing if standing[peer_id].until <= now]
+        found.sort(key=lambda peer_id: (standing[peer_id].failures, -standing[peer_id].last_success))
+        return found
+
+    def next_free(self, protocols: tuple[str, ...], shard: int | None) -> float | None:
+        """When the next peer has done backing off, on the clock given; None: none is backing off."""
+        now = self._clock()
+        ends = (
+            self._standing[key].until
+            for peer_id in self._able(protocols, shard, ())
+            if (key := (protocols[0], peer_id)) in self._standing
+        )
+        return min((end for end in ends if end > now), default=None)
+
+    def __contains__(self, peer_id: object) -> bool:
+        """Whether the peer is connected."""
+        return peer_id in self._peers
+
+    def _able(self, protocols: tuple[str, ...], shard: int | None, exclude: Iterable[str]) -> list[str]:
+        left_out = set(exclude)
+        return [
+            peer_id
+            for peer_id, peer in self._peers.items()
+            if peer_id not in left_out and self._serves(peer, protocols, shard)
+        ]
 
     def _of(self, protocols: tuple[str, ...], peer_id: str) -> _Standing:
         return self._standing.setdefault((protocols[0], peer_id), _Standing())

@@ -51,6 +51,9 @@ class Turn:
         self._batch: Batch | None = None
         self._hashes: dict[int, list[bytes]] = {}
         self._shards: set[int] = set()
+        self._given: dict[int, list[bytes]] = {}
+        self.watched: dict[int, set[bytes]] = {}
+        """Apps (ids) of which somebody wants to know at once what they are given."""
         self._waiting = False
         self.source: Pausable | None = None
         self.stalls = 0
@@ -73,6 +76,15 @@ class Turn:
             self._shards.add(shard)
         hashes.append(message_hash)
 
+    def given(self, app_id: int, message_hash: bytes) -> None:
+        """A named app was given a message: its history must not bring it again."""
+        hashes = self._given.get(app_id)
+        if hashes is None:
+            hashes = self._given[app_id] = []
+        hashes.append(message_hash)
+        if self.watched and app_id in self.watched:
+            self.watched[app_id].add(message_hash)
+
     def moved(self, shard: int) -> None:
         """Keep the shard's position with this turn."""
         self._shards.add(shard)
@@ -90,6 +102,9 @@ class Turn:
         for shard, hashes in self._hashes.items():
             batch.remember(shard, now, b"".join(hashes))
         self._hashes.clear()
+        for app_id, hashes in self._given.items():
+            batch.delivered(app_id, now, b"".join(hashes))
+        self._given.clear()
         for shard in self._shards:
             position = self._position_of(shard)
             if position is not None and position.epoch:

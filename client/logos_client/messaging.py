@@ -178,11 +178,26 @@ class MessagingClient:
     # -- requests --------------------------------------------------------------------------------------------
 
     async def subscribe(
-        self, topics: str | Iterable[str], *, timeout: float = DEFAULT_TIMEOUT
+        self,
+        topics: str | Iterable[str],
+        *,
+        since_last: bool = False,
+        history: float = 0.0,
+        timeout: float = DEFAULT_TIMEOUT,
     ) -> dict[str, str]:
-        """Subscribe to content topics. Returns content topic → why not; the others took effect."""
+        """Subscribe to content topics. Returns content topic → why not; the others took effect.
+
+        `since_last`: also what came since this app unsubscribed the topic. `history`: also what came in the
+        last so many seconds. Both arrive as `MessageReceived` like everything else, once per message, as soon
+        as a store can be asked.
+        """
         wanted = _as_topics(topics)
-        reply = await self._ask(methods.SUBSCRIBE, {"topics": wanted}, timeout=timeout, repeat=True)
+        body: dict[str, Any] = {"topics": wanted}
+        if since_last:
+            body["since_last"] = True
+        if history:
+            body["history_ms"] = int(history * 1000)
+        reply = await self._ask(methods.SUBSCRIBE, body, timeout=timeout, repeat=True)
         errors = self._read(methods.SubscribeReply, reply).errors
         self._session.topics.update(topic for topic in wanted if topic not in errors)
         return errors

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Final
 
-from ipc_schema.body import Bin16, Bin32, Body, Empty, Method, Ns, Size, Uint
+from ipc_schema.body import Bin16, Bin32, Body, Empty, Method, Ns, Range, Size, Uint
 from ipc_schema.hello import HELLO, HelloReply, HelloRequest, Limits
 from ipc_schema.kernel.methods import NODE_INFO, NodeInfoReply, NodeInfoRequest
 from ipc_schema.message import MAX_META_SIZE
@@ -22,6 +22,7 @@ __all__ = [
     "FORGET",
     "GOODBYE",
     "HELLO",
+    "MAX_HISTORY_MS",
     "MAX_PENDING",
     "METHODS",
     "NODE_INFO",
@@ -65,6 +66,8 @@ PENDING: Final = "pending"
 CANCEL: Final = "cancel"
 PING: Final = "ping"
 FORGET: Final = "forget"
+MAX_HISTORY_MS: Final = 366 * 24 * 3600 * 1000
+"""Longest time back that history can be asked for."""
 MAX_PENDING: Final = 1000
 """Most sends in one reply of `pending`."""
 GOODBYE: Final = "goodbye"
@@ -120,11 +123,15 @@ class MapiHello(HelloReply):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubscribeRequest(Body):
-    """Request of `subscribe` and `unsubscribe`."""
+    """Request of `subscribe` and `unsubscribe`; of the past, `subscribe` alone takes anything: what came
+    since the app left the topic, or in the last `history_ms` milliseconds.
+    """
 
     WHERE = SUBSCRIBE
 
     topics: tuple[str, ...]
+    since_last: bool = False
+    history_ms: Annotated[int, Range(0, MAX_HISTORY_MS)] = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

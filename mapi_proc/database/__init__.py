@@ -30,6 +30,7 @@ from mapi_proc.database.records import (
     OutboxState,
     RememberedHashes,
     Snapshot,
+    WantedHistory,
 )
 from mapi_proc.database.schema import NotOurDatabaseError
 from mapi_proc.database.store import Database, DatabaseCounters, DatabaseLimits
@@ -59,4 +60,5 @@ __all__ = [
     "RememberedHashes",
     "RequestExistsError",
     "Snapshot",
+    "WantedHistory",
 ]

@@ -47,12 +47,17 @@ class Batch:
         "apps_forgotten",
         "apps_seen",
         "cost",
+        "delivered_added",
+        "delivered_evicted",
         "drops",
         "durable",
         "hashes_added",
         "hashes_clamped",
         "hashes_evicted",
+        "history_done",
+        "history_wanted",
         "journal_rows",
+        "left_topics",
         "listeners",
         "notes",
         "outbox_added",
@@ -82,6 +87,11 @@ class Batch:
         self.positions: dict[str, KernelPosition] = {}
         self.hashes_added: list[Row] = []
         self.hashes_clamped: list[Row] = []
+        self.delivered_added: list[Row] = []
+        self.delivered_evicted: list[Row] = []
+        self.left_topics: list[Row] = []
+        self.history_wanted: list[Row] = []
+        self.history_done: list[Row] = []
         self.hashes_evicted: list[Row] = []
         self.outbox_added: list[OutboxEntry] = []
         self.outbox_changed: list[Row] = []
@@ -177,6 +187,35 @@ class Batch:
     def evict_hashes(self, shard: int, before: int) -> None:
         """Forget the shard's hashes that were seen before this time."""
         self.hashes_evicted.append((shard, before))
+        self.cost += _ROW_OVERHEAD
+
+    # --- history
+    # ---------------------------------------------------------------------------------------------
+
+    def delivered(self, app_id: int, time: int, hashes: bytes) -> None:
+        """Remember what an app was given (n × 32 bytes in one piece)."""
+        self.delivered_added.append((app_id, time, hashes))
+        self.cost += len(hashes) + _ROW_OVERHEAD
+
+    def evict_delivered(self, before: int) -> None:
+        """Forget what apps were given before this time."""
+        self.delivered_evicted.append((before,))
+        self.cost += _ROW_OVERHEAD
+
+    def left(self, app_id: int, topics: Iterable[str], time: int) -> None:
+        """The app gave up these topics at `time`: from there on it may ask for their history."""
+        for topic in topics:
+            self.left_topics.append((app_id, topic, time))
+            self.cost += _ROW_OVERHEAD + len(topic)
+
+    def want_history(self, app_id: int, topic: str, start: int, end: int) -> None:
+        """Fetch the topic's messages of this time for the app; kept until `end_history`."""
+        self.history_wanted.append((app_id, topic, start, end))
+        self.cost += _ROW_OVERHEAD + len(topic)
+
+    def end_history(self, app_id: int, topic: str) -> None:
+        """The history was fetched, or is not wanted any more."""
+        self.history_done.append((app_id, topic))
         self.cost += _ROW_OVERHEAD
 
     # --- outbox ---------------------------------------------------------------------------------------------

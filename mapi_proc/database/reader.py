@@ -15,10 +15,11 @@ from mapi_proc.database.records import (
     OutboxState,
     RememberedHashes,
     Snapshot,
+    WantedHistory,
 )
 from mapi_proc.database.statements import NOTE_PREFIX
 
-__all__ = ["find_request", "load_snapshot", "orphaned_apps", "pending_sends", "read_page"]
+__all__ = ["find_delivered", "find_request", "load_snapshot", "orphaned_apps", "pending_sends", "read_page"]
 
 _SEQ_MASK = (1 << SEQ_BITS) - 1
 _OUTBOX_COLUMNS = (
@@ -71,6 +72,14 @@ def pending_sends(connection: sqlite3.Connection) -> list[OutboxEntry]:
 def _outbox_entry(row: tuple) -> OutboxEntry:  # type: ignore[type-arg]
     entry = OutboxEntry._make(row)
     return entry._replace(ephemeral=bool(entry.ephemeral), state=OutboxState(entry.state))
+
+
+def find_delivered(connection: sqlite3.Connection, app_id: int) -> set[bytes]:
+    """The hashes of all messages that an app was given, as far as they are remembered."""
+    found: set[bytes] = set()
+    for (hashes,) in connection.execute("SELECT hashes FROM delivered WHERE app = ?", (app_id,)):
+        found.update(hashes[start : start + 32] for start in range(0, len(hashes), 32))
+    return found
 
 
 def orphaned_apps(connection: sqlite3.Connection) -> list[int]:
@@ -139,4 +148,8 @@ def _load(connection: sqlite3.Connection, database_id: bytes) -> Snapshot:
                 "SELECT key, value FROM meta WHERE key >= ? AND key < ?", (NOTE_PREFIX, "note;")
             )
         },
+        left={(app, topic): time for app, topic, time in execute("SELECT app, topic, time FROM left_topic")},
+        history=[
+            WantedHistory._make(row) for row in execute("SELECT app, topic, start, end FROM wanted_history")
+        ],
     )

@@ -16,6 +16,7 @@ __all__ = [
     "OutboxState",
     "RememberedHashes",
     "Snapshot",
+    "WantedHistory",
 ]
 
 
@@ -126,6 +127,15 @@ class OutboxEntry(NamedTuple):
     detail: str = ""
 
 
+class WantedHistory(NamedTuple):
+    """History that an app asked for and has not got yet (times in ns)."""
+
+    app_id: int
+    topic: str
+    start: int
+    end: int
+
+
 @dataclass(slots=True)
 class Snapshot:
     """Everything that is held in memory while running, as it was on disk at the start.
@@ -144,3 +154,6 @@ class Snapshot:
     next_app_id: int
     next_entry_id: int
     notes: dict[str, bytes] = field(default_factory=dict)
+    left: dict[tuple[int, str], int] = field(default_factory=dict)
+    """When an app (id) gave up a topic, ns."""
+    history: list[WantedHistory] = field(default_factory=list)

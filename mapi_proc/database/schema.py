@@ -93,7 +93,34 @@ CREATE INDEX outbox_pending ON outbox (id) WHERE state < 10;
 CREATE INDEX outbox_finished ON outbox (accepted) WHERE state >= 10;
 """
 
-MIGRATIONS: Final = (_VERSION_1,)
+_VERSION_2: Final = """
+-- What each named app was given, many hashes in a row: history must not bring a message twice.
+CREATE TABLE delivered (
+    id     INTEGER PRIMARY KEY,
+    app    INTEGER NOT NULL,
+    time   INTEGER NOT NULL,
+    hashes BLOB    NOT NULL
+);
+CREATE INDEX delivered_app ON delivered (app);
+CREATE INDEX delivered_time ON delivered (time);
+
+-- When an app gave up a topic, and history it asked for that is not fetched yet.
+CREATE TABLE left_topic (
+    app   INTEGER NOT NULL,
+    topic TEXT    NOT NULL,
+    time  INTEGER NOT NULL,
+    PRIMARY KEY (app, topic)
+) WITHOUT ROWID;
+CREATE TABLE wanted_history (
+    app   INTEGER NOT NULL,
+    topic TEXT    NOT NULL,
+    start INTEGER NOT NULL,
+    end   INTEGER NOT NULL,
+    PRIMARY KEY (app, topic)
+) WITHOUT ROWID;
+"""
+
+MIGRATIONS: Final = (_VERSION_1, _VERSION_2)
 
 
 class NotOurDatabaseError(DatabaseError):

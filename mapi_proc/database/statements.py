@@ -41,6 +41,9 @@ _subscription_add = _Insert("INSERT OR IGNORE INTO subscription", 2)
 _payload_add = _Insert("INSERT INTO payload", 2)
 _journal_add = _Insert("INSERT INTO journal", 6)
 _hashes_add = _Insert("INSERT INTO seen (shard, time, hashes)", 3)
+_delivered_add = _Insert("INSERT INTO delivered (app, time, hashes)", 3)
+_left_set = _Insert("INSERT OR REPLACE INTO left_topic", 3)
+_history_set = _Insert("INSERT OR REPLACE INTO wanted_history", 4)
 _outbox_add = _Insert("INSERT INTO outbox", 18)
 _note_set = _Insert("INSERT INTO meta", 2, "ON CONFLICT (key) DO UPDATE SET value = excluded.value")
 _position_set = _Insert(
@@ -67,7 +70,8 @@ def execute_batch(connection: sqlite3.Connection, batch: Batch) -> None:
     if batch.apps_forgotten:
         # The journal is purged later, piece by piece: in one go a full one would hold up everybody's commits.
         connection.executemany("DELETE FROM app WHERE id = ?", batch.apps_forgotten)
-        connection.executemany("DELETE FROM subscription WHERE app = ?", batch.apps_forgotten)
+        for table in ("subscription", "delivered", "left_topic", "wanted_history"):
+            connection.executemany(f"DELETE FROM {table} WHERE app = ?", batch.apps_forgotten)  # noqa: S608
     if batch.apps_created:
         _app_create(connection, batch.apps_created)
     if batch.apps_seen:
@@ -99,9 +103,23 @@ def execute_batch(connection: sqlite3.Connection, batch: Batch) -> None:
         connection.executemany("UPDATE seen SET time = ? WHERE shard = ? AND time > ?", batch.hashes_clamped)
     if batch.hashes_evicted:
         connection.executemany("DELETE FROM seen WHERE shard = ? AND time < ?", batch.hashes_evicted)
+    _execute_history(connection, batch)
     _execute_outbox(connection, batch)
     if batch.notes:
         _note_set(connection, [(NOTE_PREFIX + key, value) for key, value in batch.notes])
+
+
+def _execute_history(connection: sqlite3.Connection, batch: Batch) -> None:
+    if batch.delivered_added:
+        _delivered_add(connection, batch.delivered_added)
+    if batch.delivered_evicted:
+        connection.executemany("DELETE FROM delivered WHERE time < ?", batch.delivered_evicted)
+    if batch.left_topics:
+        _left_set(connection, batch.left_topics)
+    if batch.history_wanted:
+        _history_set(connection, batch.history_wanted)
+    if batch.history_done:
+        connection.executemany("DELETE FROM wanted_history WHERE app = ? AND topic = ?", batch.history_done)
 
 
 def release_journal(connection: sqlite3.Connection, app_id: int, seq: int) -> None:

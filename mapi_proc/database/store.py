@@ -24,7 +24,7 @@ from mapi_proc.database.opening import (
     mark_corrupt,
     open_file,
 )
-from mapi_proc.database.reader import find_request, load_snapshot, orphaned_apps, read_page
+from mapi_proc.database.reader import find_delivered, find_request, load_snapshot, orphaned_apps, read_page
 from mapi_proc.database.records import JournalEntry, OutboxEntry, Snapshot
 from mapi_proc.database.writer import DatabaseState, GroupResult, Submission, Writer
 
@@ -178,6 +178,10 @@ class Database:
     async def find_request(self, scope: bytes, request_id: bytes) -> OutboxEntry | None:
         """Look up a send, pending or finished within the time that request ids are remembered."""
         return await self._read(find_request, scope, request_id)
+
+    async def find_delivered(self, app_id: int) -> set[bytes]:
+        """The hashes of all messages that an app was given. Committed ones only: see `commit`."""
+        return await self._read(find_delivered, app_id)
 
     def read_page(
         self,

@@ -16,6 +16,7 @@ from ipc_schema.mapi import methods as m
 from mapi_proc.apps import App
 from mapi_proc.core import Core
 from mapi_proc.ipc.router import Answer, Caller, Result, RouterServer
+from mapi_proc.receive.past import HistoryRange
 from mapi_proc.send.service import pending_reply
 
 __all__ = ["SILENCE_S", "AppServer"]
@@ -195,8 +196,9 @@ class AppServer:
     # -- methods -----------------------------------------------------------------------------------------
 
     async def _subscribe(self, session: _Session, request: Request) -> Answer:
-        topics = m.SubscribeRequest.from_body(request.body).topics
-        errors = await self._core.subscribe(session.app, topics)
+        wanted = m.SubscribeRequest.from_body(request.body)
+        history = HistoryRange(wanted.since_last, wanted.history_ms * 1_000_000)
+        errors = await self._core.subscribe(session.app, wanted.topics, history=history)
         return Answer(m.SubscribeReply(errors=errors).to_body())
 
     async def _unsubscribe(self, session: _Session, request: Request) -> Answer:

@@ -34,6 +34,7 @@ class ReceiveCounters:
     repeats: int = 0
     accepted: int = 0
     recovered: int = 0
+    from_history: int = 0
 
 
 class Receiver:
@@ -72,8 +73,16 @@ class Receiver:
             streams[0].append(_RECEIVED, now, fields, payload, batch)
         else:
             append_to_all(streams, _RECEIVED, now, fields, payload, batch)
+        self._remember(route, shard, message_hash)
+
+    def _remember(self, route: Route[AppStream], shard: int, message_hash: bytes) -> None:
         if route.durable:
             self._turn.received(shard, message_hash)
+        for stream in route.subscribers:
+            if stream.app_id:
+                self._turn.given(stream.app_id, message_hash)
+            else:
+                stream.note_given(message_hash)
 
     def recovered(self, shard: int, stored: StoredMessage) -> None:
         """A message that a store had and the live stream had not."""
@@ -83,10 +92,38 @@ class Receiver:
         if route is None or not self._dedup.add(stored.message_hash, shard, now):
             return
         self.counters.recovered += 1
-        topic, timestamp, meta = message.content_topic, message.timestamp, message.meta
-        fields = self._pack_fields(
-            (topic, stored.message_hash, timestamp, meta, message.ephemeral, message.version)
+        fields = self._fields(stored)
+        append_to_all(route.subscribers, _RECEIVED, now, fields, stored.message.payload, self._turn.batch)
+        self._remember(route, shard, stored.message_hash)
+
+    def _fields(self, stored: StoredMessage) -> bytes:
+        message = stored.message
+        return self._pack_fields(
+            (
+                message.content_topic,
+                stored.message_hash,
+                message.timestamp,
+                message.meta,
+                message.ephemeral,
+                message.version,
+            )
         )
-        append_to_all(route.subscribers, _RECEIVED, now, fields, message.payload, self._turn.batch)
-        if route.durable:
-            self._turn.received(shard, stored.message_hash)
+
+    def from_history(self, shard: int, stream: AppStream, stored: StoredMessage) -> None:
+        """A message that one app asked for. One that nobody had seen goes to everybody who
+        wants its topic.
+        """
+        if stored.message_hash not in self._dedup.known:
+            self.recovered(shard, stored)
+            return
+        route = self.routes.get(stored.message.content_topic)
+        if route is None or stream not in route.subscribers:
+            return
+        self.counters.from_history += 1
+        stream.append(
+            _RECEIVED, self._now_ns(), self._fields(stored), stored.message.payload, self._turn.batch
+        )
+        if stream.app_id:
+            self._turn.given(stream.app_id, stored.message_hash)
+        else:
+            stream.note_given(stored.message_hash)

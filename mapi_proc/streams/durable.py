@@ -116,6 +116,13 @@ class DurableStream(AppStream):
             self._drop(*self._extents.shrink(self.limits.max_bytes), time_ns, "bytes", batch)
         return seq
 
+    def note_given(self, message_hash: bytes) -> None:
+        """The turn that appended it has it written."""
+
+    def was_given(self, message_hash: bytes) -> bool:  # noqa: ARG002
+        """Ask the database: `find_delivered`."""
+        return False
+
     def committed(self, seq: int) -> None:
         """Everything up to `seq` is on disk and may be sent."""
         self._committed = max(self._committed, seq)

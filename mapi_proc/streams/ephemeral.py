@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import Final
 
 from mapi_proc.database import Batch
 from mapi_proc.streams.limits import EphemeralLimits
 from mapi_proc.streams.stream import AckRefusedError, AppStream, Defer
 
 __all__ = ["EphemeralStream"]
+
+_REMEMBERED: Final = 20_000
+"""Messages whose hashes an ephemeral app's stream remembers, at least: history does not bring them again."""
 
 
 class EphemeralStream(AppStream):
@@ -21,6 +25,8 @@ class EphemeralStream(AppStream):
     def __init__(self, stream_id: bytes, defer: Defer, limits: EphemeralLimits | None = None) -> None:
         super().__init__(stream_id, defer)
         self.limits = limits or EphemeralLimits()
+        self._given: set[bytes] = set()
+        self._given_before: set[bytes] = set()
         self._waiting: deque[tuple[int, bytes, bytes]] = deque()
         self.waiting_bytes = 0
 
@@ -57,6 +63,16 @@ class EphemeralStream(AppStream):
         if self.waiting_bytes > self.limits.max_bytes or len(self._waiting) > self.limits.max_events:
             self._shrink(time_ns)
         return seq
+
+    def note_given(self, message_hash: bytes) -> None:
+        """In two generations: the older one is forgotten when the younger one is full."""
+        self._given.add(message_hash)
+        if len(self._given) >= _REMEMBERED:
+            self._given_before, self._given = self._given, set()
+
+    def was_given(self, message_hash: bytes) -> bool:
+        """Whether it was among the last messages given."""
+        return message_hash in self._given or message_hash in self._given_before
 
     def expire(self, now: int, batch: Batch) -> None:
         """An ephemeral stream has no age bound."""

@@ -53,6 +53,8 @@ class AppStream(ABC):
     """
 
     durable: bool
+    app_id = 0
+    """The named app's id in the database; 0 for an ephemeral one."""
 
     def __init__(self, stream_id: bytes, defer: Defer) -> None:
         self.stream_id = stream_id
@@ -88,6 +90,14 @@ class AppStream(ABC):
         `batch` of this input and sends when that is on disk; `payload_id` says that the payload is stored
         there already (`Batch.share_payload`).
         """
+
+    @abstractmethod
+    def note_given(self, message_hash: bytes) -> None:
+        """Remember that this message was given. (Of named apps the database remembers it.)"""
+
+    @abstractmethod
+    def was_given(self, message_hash: bytes) -> bool:
+        """Whether an ephemeral app was given this message, as far as that is remembered."""
 
     @abstractmethod
     def expire(self, now: int, batch: Batch) -> None:

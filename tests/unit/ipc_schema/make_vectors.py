@@ -147,6 +147,8 @@ def good_requests() -> None:
     request("kernel", "node.info", kernel.NodeInfoRequest(ids=("Version", "MyPeerId")))
     request("mapi", "hello", HelloRequest(kind="app", name="chat.alice", takeover=True, credit=1 << 20))
     request("mapi", "subscribe", mapi.SubscribeRequest(topics=(TOPIC, "/café/1/x/proto")), budget_ms=0)
+    past = mapi.SubscribeRequest(topics=(TOPIC,), since_last=True, history_ms=3_600_000)
+    request("mapi", "subscribe", past, name="with history")
     request("mapi", "unsubscribe", mapi.SubscribeRequest(topics=(TOPIC,)))
     request("mapi", "pending", Empty())
     request("mapi", "cancel", mapi.CancelRequest(request_id=REQUEST))

@@ -1,0 +1,139 @@
+"""Delivery with a store in the network: confirmation, catch-up, history; real processes throughout."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from logos_client.events import (
+    MessageCancelled,
+    MessagePropagated,
+    MessageReceived,
+    MessageSent,
+    MessagesMissed,
+    MessageUnconfirmed,
+)
+from logos_client.messaging import MessagingClient
+from tests.support.aio import asyncio_test
+from tests.support.kernel_process import KernelProcess
+from tests.support.mapi_process import MapiProcess
+from tests.support.nodes import TOPIC, Node, collect, connected_pair, drain, node_pair, wait_for, wait_status
+
+pytestmark = pytest.mark.integration
+
+
+@contextmanager
+def pair_with_store(directory: Path) -> Iterator[tuple[Node, Node, KernelProcess]]:
+    """Two nodes with apps, and between them a kernel that archives."""
+    with KernelProcess(directory / "s", "--store=true", "--shard=0") as store:
+        dial = f"--staticnode={store.address()}"
+        with (
+            KernelProcess(directory / "a", dial) as first,
+            KernelProcess(directory / "b", dial) as second,
+            MapiProcess(directory / "a") as mapi_a,
+            MapiProcess(directory / "b") as mapi_b,
+        ):
+            yield Node(directory / "a", first, mapi_a), Node(directory / "b", second, mapi_b), store
+
+
+@asyncio_test(90)
+async def test_sent_means_that_a_store_has_it_and_follows_propagated(tmp_path: Path) -> None:
+    with pair_with_store(tmp_path) as (a, b, _store):
+        async with connected_pair((a, b), "alice", "bob") as (alice, _bob):
+            request_id = await alice.send(TOPIC, b"kept")
+            passing = await alice.send(TOPIC, b"passing", ephemeral=True)
+            fates: list[MessagePropagated | MessageSent | MessageUnconfirmed] = []
+            while sum(not isinstance(e, MessagePropagated) for e in fates) < 2:
+                fates.append(await wait_for(alice, MessagePropagated | MessageSent | MessageUnconfirmed))  # type: ignore[arg-type]
+            kept = [type(e) for e in fates if e.request_id == request_id]
+            assert kept == [MessagePropagated, MessageSent]
+            ephemeral = [e for e in fates if e.request_id == passing]
+            assert [type(e) for e in ephemeral] == [MessagePropagated, MessageUnconfirmed]
+            last = ephemeral[1]
+            assert isinstance(last, MessageUnconfirmed)
+            assert "ephemeral" in last.reason
+            assert (await alice.pending()).total == 0
+
+
+@asyncio_test(120)
+async def test_what_was_archived_while_the_kernel_was_away_arrives_once(tmp_path: Path) -> None:
+    with pair_with_store(tmp_path) as (a, b, _store):
+        async with connected_pair((a, b), "alice", "bob") as (alice, bob):
+            await alice.send(TOPIC, b"before")
+            assert (await wait_for(bob, MessageReceived)).payload == b"before"
+            b.kernel.stop(9)
+            for number in range(30):
+                await alice.send(TOPIC, b"missed-%d" % number)
+            await collect(alice, MessageSent, 31, timeout=20)
+            await asyncio.to_thread(b.kernel.start)
+            await wait_status(bob)
+            got = await collect(bob, MessageReceived, 30, timeout=20)
+            assert sorted(m.payload for m in got) == sorted(b"missed-%d" % n for n in range(30))
+            await alice.send(TOPIC, b"after")
+            assert (await wait_for(bob, MessageReceived)).payload == b"after"
+            rest = await drain(bob, 1.5)
+            assert not [e for e in rest if isinstance(e, MessageReceived)], "once"
+            assert not [e for e in rest if isinstance(e, MessagesMissed)], "what is recovered is not missed"
+
+
+@asyncio_test(120)
+async def test_mapi_and_kernel_away_together_lose_nothing_that_a_store_has(tmp_path: Path) -> None:
+    with pair_with_store(tmp_path) as (a, b, _store):
+        async with connected_pair((a, b), "alice", "bob") as (alice, bob):
+            await alice.send(TOPIC, b"before")
+            await wait_for(bob, MessageReceived)
+            await bob.ack()
+            b.mapi.kill()
+            b.kernel.stop(9)
+            for number in range(10):
+                await alice.send(TOPIC, b"missed-%d" % number)
+            await collect(alice, MessageSent, 11, timeout=20)
+            b.mapi.start()
+            await asyncio.to_thread(b.kernel.start)
+            got = await collect(bob, MessageReceived, 10, timeout=30)
+            assert sorted(m.payload for m in got) == sorted(b"missed-%d" % n for n in range(10))
+
+
+@asyncio_test(120)
+async def test_history_on_subscribe_once_per_app(tmp_path: Path) -> None:
+    with pair_with_store(tmp_path) as (a, b, _store):
+        async with connected_pair((a, b), "alice", "bob") as (alice, bob):
+            for number in range(5):
+                await alice.send(TOPIC, b"early-%d" % number)
+            await collect(bob, MessageReceived, 5)
+            await collect(alice, MessageSent, 5, timeout=15)
+            early = {b"early-%d" % number for number in range(5)}
+            async with MessagingClient.connect(b.run, name="carol") as carol:
+                assert await carol.subscribe(TOPIC, history=600) == {}
+                assert {m.payload for m in await collect(carol, MessageReceived, 5)} == early
+                assert await carol.subscribe(TOPIC, history=600) == {}
+                await bob.unsubscribe(TOPIC)
+                await alice.send(TOPIC, b"while bob was away")
+                assert (await wait_for(carol, MessageReceived)).payload == b"while bob was away"
+                await wait_for(alice, MessageSent)
+                assert await bob.subscribe(TOPIC, since_last=True) == {}
+                assert (await wait_for(bob, MessageReceived)).payload == b"while bob was away"
+                assert await bob.subscribe(TOPIC, history=600) == {}
+                for app in (bob, carol):
+                    again = [e for e in await drain(app, 1.5) if isinstance(e, MessageReceived)]
+                    assert again == [], "nobody gets a message twice"
+
+
+@asyncio_test(60)
+async def test_a_send_can_be_cancelled_before_its_first_attempt(tmp_path: Path) -> None:
+    with node_pair(tmp_path, mapi_options=("--send-rate-limit=1/1h",)) as nodes:
+        async with connected_pair(nodes) as (a, _b):
+            first = await a.send(TOPIC, b"goes")
+            second = await a.send(TOPIC, b"waits")
+            await wait_for(a, MessagePropagated)
+            pending = await a.pending()
+            states = {send.request_id: send.state for send in pending.sends}
+            assert states[second] == "parked"
+            assert not await a.cancel(first)
+            assert await a.cancel(second)
+            assert (await wait_for(a, MessageCancelled)).request_id == second
+            assert second not in {send.request_id for send in (await a.pending()).sends}
