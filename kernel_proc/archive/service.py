@@ -51,6 +51,7 @@ PROBE_SECONDS: Final = 5.0
 """Without messages the database is looked at this often, so that its loss shows."""
 SILENCE_SECONDS: Final = 10.0
 """A database that has not answered for so long is STALLED, though the answer is still waited for."""
+WATCH_SECONDS: Final = 1.0
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 5.0
 CLOSING_SECONDS: Final = 2.0
@@ -332,7 +333,7 @@ class MessageArchive:
     async def _watch(self) -> None:
         """See a database that says nothing at all."""
         while True:
-            await trio.sleep(1.0)
+            await trio.sleep(WATCH_SECONDS)
             if self._asked is not None and trio.current_time() - self._asked > SILENCE_SECONDS:
                 self._stall(f"no answer for more than {SILENCE_SECONDS:g} s")
 

@@ -1,0 +1,287 @@
+"""The archive around an engine that fails as it is told to."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import trio
+
+from ipc_schema.message import decode_message
+from kernel_proc.archive.api import (
+    Archive,
+    ArchiveState,
+    ArchiveUnavailable,
+    HistoryPage,
+    HistoryQuery,
+    StoredMessage,
+)
+from kernel_proc.archive.engine import DatabaseFailed, RowsRefused, Totals
+from kernel_proc.archive.retention import RetentionPolicy, parse_retention
+from kernel_proc.archive.rows import Row
+from kernel_proc.archive.service import MessageArchive
+from kernel_proc.archive.settings import ArchiveSettings, Database
+from tests.support.aio import trio_test
+from tests.support.archive import NOW, SHARD, make_message, offer
+
+SETTINGS = ArchiveSettings(database=Database(path=Path("/nowhere")), retention=RetentionPolicy())
+
+
+class ScriptedEngine:
+    """Keeps rows in a list; `failures` are raised by the next writes, `poison` is refused for ever."""
+
+    def __init__(self) -> None:
+        self.readers = 2
+        self.rows: list[Row] = []
+        self.groups: list[int] = []
+        self.failures: list[str] = []
+        self.poison: set[int] = set()
+        self.closed = False
+        self.claimed = True
+        self.claims = 0
+        self.broken_removals = 0
+        self.hold: threading.Event | None = None
+
+    def _fail(self) -> None:
+        if self.hold is not None:
+            assert self.hold.wait(10)
+        if self.failures:
+            raise DatabaseFailed(self.failures.pop(0))
+
+    def open(self) -> None:
+        self._fail()
+
+    def close(self) -> None:
+        self.closed = True
+
+    def insert(self, rows: Sequence[Row]) -> int:
+        self._fail()
+        if any(row.timestamp in self.poison for row in rows):
+            raise RowsRefused("poison")
+        held = {row.message_hash for row in self.rows}
+        new = [row for row in rows if row.message_hash not in held]
+        self.rows += new
+        self.groups.append(len(rows))
+        return len(new)
+
+    def read(self, query: HistoryQuery, timeout: float) -> HistoryPage:
+        self._fail()
+        return HistoryPage(tuple(StoredMessage(row.message_hash) for row in self.rows), None)
+
+    def claim(self) -> bool:
+        self.claims += 1
+        return self.claimed
+
+    def totals(self) -> Totals:
+        return Totals(len(self.rows), 1000 * len(self.rows))
+
+    def remove(self, limit: int, before: int | None = None) -> int:
+        if self.broken_removals:
+            self.broken_removals -= 1
+            raise DatabaseFailed("locked")
+        gone = [row for row in self.rows if before is None or row.timestamp < before][:limit]
+        self.rows = self.rows[len(gone) :]
+        return len(gone)
+
+    def times(self) -> list[int]:
+        return [decode_message(row.data).timestamp - NOW for row in self.rows]
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pauses of milliseconds."""
+    monkeypatch.setattr("kernel_proc.archive.service.FIRST_PAUSE", 0.001)
+    monkeypatch.setattr("kernel_proc.archive.service.LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr("kernel_proc.archive.service.WATCH_SECONDS", 0.01)
+
+
+def with_archive(
+    engine: ScriptedEngine,
+    body: Callable[[MessageArchive], Awaitable[None]],
+    settings: ArchiveSettings = SETTINGS,
+    states: list[ArchiveState] | None = None,
+) -> None:
+    """Run `body` beside the archive."""
+    seen = [] if states is None else states
+
+    @trio_test()
+    async def run() -> None:
+        archive = MessageArchive(
+            engine, settings, clock=lambda: NOW, changed=lambda: seen.append(archive.state)
+        )
+        async with trio.open_nursery() as nursery:
+            await nursery.start(archive.run)
+            await body(archive)
+            nursery.cancel_scope.cancel()
+
+    run()
+
+
+def store(archive: Archive, count: int, first: int = 0) -> None:
+    for number in range(first, first + count):
+        assert offer(archive, SHARD, make_message(NOW + number))
+
+
+def test_a_poisoned_message_falls_alone(caplog: pytest.LogCaptureFixture) -> None:
+    engine = ScriptedEngine()
+    engine.poison = {NOW + 3, NOW + 8}
+    states: list[ArchiveState] = []
+
+    async def body(archive: MessageArchive) -> None:
+        store(archive, 10)
+        await archive.flush()
+        counters = archive.counters()
+        assert (counters["stored"], counters["refused"], counters["write_failures"]) == (8, 2, 0)
+
+    with_archive(engine, body, states=states)
+    assert engine.times() == [0, 1, 2, 4, 5, 6, 7, 9]
+    assert states == [ArchiveState.READY, ArchiveState.CLOSED]
+    assert [record.levelno for record in caplog.records] == [logging.ERROR] * 2
+
+
+def test_a_group_is_tried_until_it_is_stored_in_order(caplog: pytest.LogCaptureFixture) -> None:
+    engine = ScriptedEngine()
+    states: list[ArchiveState] = []
+    caplog.set_level(logging.INFO)
+
+    async def body(archive: MessageArchive) -> None:
+        store(archive, 5)
+        await archive.flush()
+        engine.failures = ["disk full"] * 20
+        store(archive, 5, first=5)
+        await archive.flush()
+        assert archive.counters()["write_failures"] == 20
+        assert (archive.state, archive.reason) == (ArchiveState.READY, "")
+
+    with_archive(engine, body, states=states)
+    assert engine.times() == list(range(10))
+    assert states == [ArchiveState.READY, ArchiveState.STALLED, ArchiveState.READY, ArchiveState.CLOSED]
+    # One line when it begins and one when it ends, not one for each attempt.
+    assert [record.levelname for record in caplog.records] == ["ERROR", "WARNING"]
+
+
+def test_queries_before_it_is_open_are_unavailable_and_offers_wait() -> None:
+    engine = ScriptedEngine()
+    engine.failures = ["refused"] * 3
+
+    async def body(archive: MessageArchive) -> None:
+        assert archive.state is ArchiveState.OPENING
+        with pytest.raises(ArchiveUnavailable):
+            await archive.query(HistoryQuery())
+        store(archive, 3)
+        await archive.flush()
+        assert len((await archive.query(HistoryQuery())).messages) == 3
+
+    with_archive(engine, body)
+
+
+def test_what_comes_in_while_a_group_is_written_is_the_next_group() -> None:
+    engine = ScriptedEngine()
+
+    async def body(archive: MessageArchive) -> None:
+        while archive.state is ArchiveState.OPENING:
+            await trio.sleep(0.001)
+        engine.hold = threading.Event()
+        store(archive, 1)
+        while archive._asked is None:
+            await trio.sleep(0.001)
+        store(archive, 1500, first=1)
+        engine.hold.set()
+        await archive.flush()
+
+    with_archive(engine, body)
+    assert engine.groups == [1, 1024, 476]
+
+
+def test_an_engine_that_says_nothing_is_stalled_and_then_ready_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kernel_proc.archive.service.SILENCE_SECONDS", 0.05)
+    engine = ScriptedEngine()
+    states: list[ArchiveState] = []
+
+    async def body(archive: MessageArchive) -> None:
+        store(archive, 1)
+        await archive.flush()
+        engine.hold = threading.Event()
+        store(archive, 1, first=1)
+        while states[-1] is not ArchiveState.STALLED:
+            await trio.sleep(0.001)
+        assert "no answer" in archive.reason
+        engine.hold.set()
+        await archive.flush()
+
+    with_archive(engine, body, states=states)
+    assert engine.times() == [0, 1]
+    assert states == [ArchiveState.READY, ArchiveState.STALLED, ArchiveState.READY, ArchiveState.CLOSED]
+
+
+def test_at_the_end_a_failing_database_is_tried_once_more_and_left(caplog: pytest.LogCaptureFixture) -> None:
+    engine = ScriptedEngine()
+
+    async def body(archive: MessageArchive) -> None:
+        store(archive, 2)
+        await archive.flush()
+        engine.failures = ["lost"] * 1000
+        store(archive, 3, first=2)
+
+    with_archive(engine, body)
+    assert engine.times() == [0, 1]
+    assert len(engine.failures) > 990
+    assert engine.closed
+    assert "lost with the archive" in caplog.text
+
+
+def test_who_waits_for_a_flush_may_give_up() -> None:
+    engine = ScriptedEngine()
+
+    async def body(archive: MessageArchive) -> None:
+        engine.failures = ["lost"] * 20
+        store(archive, 1)
+        with trio.move_on_after(0.002) as scope:
+            await archive.flush()
+        assert scope.cancelled_caught
+        await archive.flush()
+        await archive.flush()
+
+    with_archive(engine, body)
+
+
+def test_retention_goes_on_after_a_failure() -> None:
+    engine = ScriptedEngine()
+    settings = replace(SETTINGS, retention=parse_retention("capacity:600"), retention_interval=0.01)
+
+    async def body(archive: MessageArchive) -> None:
+        engine.broken_removals = 3
+        store(archive, 2000)
+        await archive.flush()
+        while len(engine.rows) > 600:
+            await trio.sleep(0.001)
+        counters = archive.counters()
+        assert (counters["removed"], counters["retention_failures"]) == (1400, 3)
+        assert counters["write_failures"] == 0
+        assert archive.state is ArchiveState.READY
+
+    with_archive(engine, body, settings)
+    assert engine.times() == list(range(1400, 2000))
+
+
+def test_without_the_claim_nothing_is_removed() -> None:
+    engine = ScriptedEngine()
+    engine.claimed = False
+    settings = replace(SETTINGS, retention=parse_retention("capacity:10;time:1"), retention_interval=0.01)
+
+    async def body(archive: MessageArchive) -> None:
+        store(archive, 100)
+        await archive.flush()
+        while engine.claims < 5:
+            await trio.sleep(0.001)
+        assert len(engine.rows) == 100
+        assert ("archive_messages", {"type": "stored"}, 100) in archive.samples()
+        engine.claimed = True
+        while len(engine.rows) > 10:
+            await trio.sleep(0.001)
+
+    with_archive(engine, body, settings)
