@@ -1,5 +1,5 @@
-"""The `logos` command, which runs a node under supervision, looks at it, sends and listens; and `launch`, which
-runs a node for one app, without a supervisor.
+"""The `logos` command, which runs a node under supervision, looks at it, sends and listens; and `launch`,
+which runs a node for one app, without a supervisor.
 
 Processes are started by their entry points and spoken to over their sockets; nothing of theirs is imported.
 """

@@ -21,6 +21,7 @@ from logos_client._connection import DEFAULT_TIMEOUT
 from logos_client.blocking import KernelClient, MessagingClient
 from logos_client.blocking._base import BlockingClient, open_client
 from logos_client.blocking._portal import Portal
+from logos_client.exceptions import ClosedError, ForkedError
 from logos_client.messaging import AckMode
 from logos_deploy.launcher import START_SECONDS
 from logos_deploy.launcher_node import NodeProcesses
@@ -113,7 +114,12 @@ class Node(BlockingClient):
     def wait(self) -> None:
         """Wait until the node is closed, by another thread. Raises `LaunchError` when one of its processes is
         gone for good: given up, or asked to end by somebody else."""
-        self._portal.call(self._processes.wait)
+        try:
+            self._portal.call(self._processes.wait)
+        except ForkedError:
+            raise
+        except ClosedError:
+            return  # that is what we waited for
 
     def close(self) -> None:
         """Close the clients, then end both processes in good order. May be called again, by any thread."""

@@ -77,14 +77,14 @@ class ChildEndedError(Exception):
 
     @property
     def refused(self) -> bool:
-        """Whether it refuses its configuration."""
+        """Whether it cannot start as it is configured."""
         return self.code == _EXIT_CONFIG
 
 
 def _how(code: int) -> str:
     if code < 0:
         return f"was ended by signal {-code}"
-    return "refused its configuration" if code == _EXIT_CONFIG else f"ended with exit code {code}"
+    return "cannot start as configured" if code == _EXIT_CONFIG else f"ended with exit code {code}"
 
 
 class Keeper:

@@ -24,6 +24,7 @@ from logos_deploy.node.plan import NodePlan, listening_ports
 __all__ = ["LaunchPlan", "Program", "config_error_of", "plan_launch"]
 
 DEFAULT_DATA_DIR: Final = "./data"
+_OF_THE_LAUNCH: Final = frozenset({"kernel-dir", "kernel-requests", "kernel-control"})
 _OWN_VARIABLES: Final = ("LOGOS_KERNEL_", "LOGOS_MAPI_")
 
 
@@ -58,6 +59,8 @@ def plan_launch(
 ) -> LaunchPlan:
     """Resolve the whole configuration. Raises `ConfigError` naming the key."""
     given = dict(overrides)
+    for key in _OF_THE_LAUNCH & given.keys():
+        raise ConfigError(key, "is decided by the launch, whose own kernel it is")
     if data_dir is not None:
         if "data-dir" in given:
             raise ConfigError("data-dir", "is given twice: as an argument and as an override")
@@ -67,10 +70,9 @@ def plan_launch(
     kernel_options = derive_kernel(preset, mode, given)
     kernel = load_kernel_config(flags=kernel_options)
     mapi_options = derive_mapi(preset, mode, given)
-    # Where the kernel was told to listen elsewhere than in its run directory, MAPI has to know.
-    mapi_options.setdefault("kernel-dir", kernel.ipc_dir)
+    mapi_options["kernel-dir"] = kernel.ipc_dir
     if kernel.resolved.explicit("ipc-requests"):
-        mapi_options.setdefault("kernel-requests", kernel.endpoints.requests)
+        mapi_options["kernel-requests"] = kernel.endpoints.requests
     mapi = load_mapi_config(flags=mapi_options)
     mapi.check_network(kernel.network)
     node = NodePlan(data_dir=directory, kernel=kernel, kernel_arguments=(), mapi=mapi, mapi_arguments=())

@@ -1,0 +1,124 @@
+"""What `launch` makes of its arguments, before anything is started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import logos_deploy
+from ipc_schema.config.options import ConfigError
+from logos_deploy import launcher
+from logos_deploy.launcher_logs import LogFile
+from logos_deploy.launcher_node import MissingExtrasError, require_extras
+from logos_deploy.launcher_plan import config_error_of, plan_launch
+
+
+def test_both_processes_get_what_concerns_them(tmp_path: Path) -> None:
+    plan = plan_launch("logos.test", "core", {"tcp-port": 0, "max-apps": 7}, tmp_path / "node")
+    kernel, mapi = plan.programs
+    assert plan.data_dir == tmp_path / "node"
+    assert plan.kernel.network.preset == "logos.test"
+    assert plan.mapi.max_apps == 7
+    assert kernel.variables["LOGOS_KERNEL_TCP_PORT"] == "0"
+    assert mapi.variables["LOGOS_MAPI_MODE"] == "core"
+    assert plan.mapi.kernel.requests == plan.kernel.endpoints.requests
+    assert plan.mapi.kernel.control == plan.kernel.endpoints.control
+    assert kernel.command[1:4] == ("-P", "-m", "kernel_proc")
+    assert f"--data-dir={tmp_path / 'node'}" in mapi.command
+
+
+def test_a_secret_is_in_no_command_line(tmp_path: Path) -> None:
+    key = "11" * 32
+    plan = plan_launch("", "core", {"nodekey": key}, tmp_path)
+    kernel, mapi = plan.programs
+    assert kernel.variables["LOGOS_KERNEL_NODEKEY"] == key
+    assert key not in " ".join((*kernel.command, *mapi.command, *mapi.variables.values()))
+
+
+def test_the_environment_of_the_app_does_not_configure_the_node(tmp_path: Path) -> None:
+    plan = plan_launch("", "core", {}, tmp_path)
+    environment = plan.programs[0].environment(
+        {"PATH": "/bin", "LOGOS_KERNEL_TCP_PORT": "1", "LOGOS_MAPI_MODE": "edge", "LOGOS_OTHER": "1"}
+    )
+    assert environment["PATH"] == "/bin"
+    assert environment["LOGOS_OTHER"] == "1"
+    assert "LOGOS_KERNEL_TCP_PORT" not in environment
+    assert "LOGOS_MAPI_MODE" not in environment
+
+
+def test_relative_directories_are_those_of_the_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert plan_launch("", "core", {}, None).data_dir == tmp_path / "data"
+    assert plan_launch("", "core", {"data-dir": "own"}, None).data_dir == tmp_path / "own"
+
+
+@pytest.mark.parametrize(
+    ("preset", "mode", "overrides", "key"),
+    [
+        ("no such", "core", {}, "preset"),
+        ("", "center", {}, "mode"),
+        ("", "core", {"tcp-prot": 1}, "tcp-prot"),
+        ("", "core", {"tcp-port": "many"}, "tcp-port"),
+        ("", "core", {"relay": False}, "relay"),
+        ("", "core", {"mode": "edge"}, "mode"),
+        ("", "core", {"data-dir": "x"}, "data-dir"),
+        ("", "core", {"kernel-dir": "/elsewhere"}, "kernel-dir"),
+        ("", "core", {"tcp-port": 60000, "ipc-requests": "tcp://127.0.0.1:60000"}, "tcp-port|ipc-requests"),
+    ],
+)
+def test_errors_name_the_key(
+    tmp_path: Path, preset: str, mode: str, overrides: dict[str, object], key: str
+) -> None:
+    with pytest.raises(ConfigError, match=key) as caught:
+        plan_launch(preset, mode, overrides, tmp_path)
+    assert caught.value.key in key.split("|")
+
+
+def test_a_refusal_of_a_process_is_the_same_error() -> None:
+    error = config_error_of("logos-kernel: data-dir: is on fire")
+    assert error is not None
+    assert (error.key, error.message) == ("data-dir", "is on fire")
+    assert config_error_of("logos-mapi: mode: no") is not None
+    assert config_error_of("2026-01-01 INF ready") is None
+    assert config_error_of("logos-kernel: something else: no") is None
+
+
+def test_missing_extras_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    require_extras()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "trio" else name)
+    with pytest.raises(MissingExtrasError, match=r"pip install 'logos-mapi\[kernel\]'"):
+        require_extras()
+
+
+def test_the_package_has_the_launcher() -> None:
+    for name in logos_deploy.__all__:
+        assert getattr(logos_deploy, name) is getattr(launcher, name)
+    assert logos_deploy.__all__ == launcher.__all__
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = logos_deploy.nothing
+
+
+def test_logs_are_bounded(tmp_path: Path) -> None:
+    log = LogFile(tmp_path / "kernel.log", max_bytes=100)
+    assert log.size() == 0
+    assert not log.rotate()
+    descriptor = log.open()
+    import os
+
+    try:
+        for number in range(6):
+            os.write(descriptor, b"%d" % number * 101 + b"\n")
+            assert log.rotate()
+        os.write(descriptor, b"now\n")  # the same descriptor goes on, at the beginning
+    finally:
+        os.close(descriptor)
+    assert log.path.read_bytes() == b"now\n"
+    assert log.lines_since(0) == ["now"]
+    backups = sorted(tmp_path.glob("kernel.log.*"))
+    assert [(path.name, path.read_bytes()[:1]) for path in backups] == [
+        ("kernel.log.1", b"5"),
+        ("kernel.log.2", b"4"),
+        ("kernel.log.3", b"3"),
+    ]
+    assert all(path.stat().st_mode & 0o777 == 0o600 for path in backups)
