@@ -10,6 +10,7 @@ A push is taken only from a peer that holds a subscription of ours for exactly i
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -170,7 +171,8 @@ class FilterClient:
                         contact.attended = True
                         nursery.start_soon(self._attend_alone, peer_id, contact)
                 self._poke = trio.Event()
-                with trio.move_on_after(self._params.tick):
+                # Without subscriptions there is nothing to look after.
+                with trio.move_on_after(self._params.tick if self.interests else math.inf):
                     await self._poke.wait()
 
     def _has_orphans(self, peer_id: PeerIdText, contact: _Contact) -> bool:
@@ -251,6 +253,7 @@ class FilterClient:
         # cancelled request), `run` takes back what the peer may have.
         self.interests.expect(peer_id, topic, contents)
         self._changed((topic,))
+        self._poke.set()
         try:
             for some in _chunks(contents):
                 await self._ask(peer_id, RequestType.SUBSCRIBE, topic, some)

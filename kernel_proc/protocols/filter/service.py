@@ -136,7 +136,7 @@ class FilterService:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             try:
-                nursery.start_soon(self._wake_writers)
+                nursery.start_soon(self._wake_writers, name="filter writers")
                 while True:
                     await trio.sleep(self._params.sweep)
                     self.sweep()
@@ -187,7 +187,7 @@ class FilterService:
         params = self._params
         queue = PushQueue(self._budget, max_count=params.queue_count, max_bytes=params.queue_bytes)
         link = self._links[peer_id] = PushLink(self._host, peer_id, queue, params, self._counters)
-        self._nursery.start_soon(self._run_link, link)
+        self._nursery.start_soon(self._run_link, link, name=f"filter push {peer_id}")
         return link
 
     async def _run_link(self, link: PushLink) -> None:
