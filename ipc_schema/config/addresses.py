@@ -12,7 +12,14 @@ from typing import Final
 
 from ipc_schema.paths import MAX_SOCKET_PATH
 
-__all__ = ["check_endpoint", "check_entry_node", "check_multiaddr", "is_multiaddr"]
+__all__ = [
+    "check_endpoint",
+    "check_enr",
+    "check_enrtree",
+    "check_entry_node",
+    "check_multiaddr",
+    "is_multiaddr",
+]
 
 _HOST_NAME: Final = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62}\.)*[A-Za-z0-9_-]{0,62}\.?")
 # base58btc (no 0, O, I, l) of a multihash: secp256k1 and Ed25519 identities, SHA-256 of others
@@ -62,11 +69,26 @@ def check_multiaddr(text: str) -> None:
 
 
 def check_entry_node(text: str) -> None:
-    """A multiaddr. `enrtree:` and `enr:` are refused by name, since nothing would come of them yet."""
-    for scheme in ("enrtree:", "enr:"):
-        if text.startswith(scheme):
-            raise ValueError(f"{scheme} entry nodes need discovery, which this version does not have")
-    check_multiaddr(text)
+    """A multiaddr, a node record `enr:…`, or a signed list of nodes `enrtree://<key>@<domain>`."""
+    if text.startswith("enrtree:"):
+        check_enrtree(text)
+    elif text.startswith("enr:"):
+        check_enr(text)
+    else:
+        check_multiaddr(text)
+
+
+def check_enr(text: str) -> None:
+    """The form of a node record's text (EIP-778); its signature is for who has the cryptography."""
+    if not re.fullmatch(r"enr:[A-Za-z0-9_-]{80,400}", text):
+        raise ValueError(f"{text[:80]!r} is not a node record (enr: and base64url, 300 bytes at most)")
+
+
+def check_enrtree(text: str) -> None:
+    """The form of a URL of EIP-1459: the key (33 bytes in base32) and the domain."""
+    match = re.fullmatch(r"enrtree://([A-Z2-7]{53})@(.+)", text)
+    if match is None or not _HOST_NAME.fullmatch(match[2]) or "." not in match[2].rstrip("."):
+        raise ValueError(f"{text[:120]!r} is not enrtree://<key, 53 characters in base32>@<domain>")
 
 
 def check_endpoint(text: str) -> None:

@@ -14,6 +14,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ipc_schema.config import common
+from ipc_schema.config.addresses import is_multiaddr
+from ipc_schema.config.discovery import (
+    DISCOVERY_OPTIONS,
+    DiscoveryConfig,
+    discovery_config,
+    discovery_warnings,
+)
 from ipc_schema.config.kinds import (
     ENDPOINT,
     ENTRY_NODE,
@@ -102,7 +109,8 @@ KERNEL_SCHEMA: Final = Schema(
             name="entry-node",
             kind=ENTRY_NODE,
             repeatable=True,
-            doc="node through which to enter the network; added to those of the preset",
+            doc="node through which to enter the network: a multiaddr, a node record (enr:…) or a "
+            "signed list (enrtree://…); added to those of the preset",
         ),
         Option(
             name="listen-address",
@@ -144,6 +152,7 @@ KERNEL_SCHEMA: Final = Schema(
         common.switch(
             "relay", True, "take part in relay; off, the node carries no messages, and gets its own by filter"
         ),
+        *DISCOVERY_OPTIONS,
         *SERVICE_OPTIONS,
         *common.COMMON_OPTIONS,
         Option(
@@ -190,7 +199,7 @@ class KernelConfig(common.CommonConfig):
     protected_shards: tuple[ProtectedShard, ...]
     static_nodes: tuple[str, ...]
     entry_nodes: tuple[str, ...]
-    """Multiaddrs only; those of the preset come first."""
+    """The multiaddrs among them; those of the preset come first. The others are in `discovery`."""
     listen_address: str
     tcp_port: int
     websocket_port: int | None
@@ -203,6 +212,7 @@ class KernelConfig(common.CommonConfig):
     agent_string: str | None
     relay: bool
     services: ServiceConfig
+    discovery: DiscoveryConfig
     endpoints: KernelEndpoints
     """Where to bind: below `ipc_dir` but for those that were configured."""
     replay_budget: int
@@ -246,14 +256,14 @@ def kernel_config(layers: Iterable[Layer]) -> KernelConfig:
         ("ipc-dir", shared["ipc_dir"]),
         {"events": "ipc-events", "requests": "ipc-requests", "control": "ipc-control"},
     )
-    tcp_port, websocket_port = _ports(resolved)
+    tcp_port, websocket_port, udp_port = _ports(resolved)
     return KernelConfig(
         **shared,
         network=network,
         shards=_static_shards(resolved, network),
         protected_shards=resolved["protected-shard"],
         static_nodes=resolved["staticnode"],
-        entry_nodes=resolved["entry-node"],
+        entry_nodes=tuple(node for node in resolved["entry-node"] if is_multiaddr(node)),
         listen_address=resolved["listen-address"],
         tcp_port=tcp_port,
         websocket_port=websocket_port,
@@ -263,6 +273,7 @@ def kernel_config(layers: Iterable[Layer]) -> KernelConfig:
         agent_string=resolved["agent-string"] or None,
         relay=resolved["relay"],
         services=service_config(resolved),
+        discovery=discovery_config(resolved, port=udp_port, preset=preset is not None),
         endpoints=endpoints,
         replay_budget=resolved["replay-budget"],
         lease_ttl=resolved["lease-ttl"],
@@ -295,8 +306,8 @@ def _check_shards(resolved: Resolved, network: NetworkInfo) -> None:
         raise resolved.refuse("protected-shard", "two keys for one shard")
 
 
-def _ports(resolved: Resolved) -> tuple[int, int | None]:
-    """The TCP and WebSocket ports, shifted and free of clashes."""
+def _ports(resolved: Resolved) -> tuple[int, int | None, int]:
+    """The TCP, WebSocket and UDP ports, shifted and free of clashes."""
     address = resolved["listen-address"]
     uses = [PortUse("tcp-port", address, _shifted(resolved, "tcp-port"))]
     if resolved["websocket-support"]:
@@ -307,7 +318,8 @@ def _ports(resolved: Resolved) -> tuple[int, int | None]:
         if resolved[key] and resolved[key].startswith("tcp://")
     ]
     refuse_port_clashes((*uses, *endpoints))
-    return uses[0].port, uses[1].port if len(uses) > 1 else None
+    websocket = uses[1].port if len(uses) > 1 else None
+    return uses[0].port, websocket, _shifted(resolved, "discv5-udp-port")
 
 
 def _shifted(resolved: Resolved, key: str) -> int:
@@ -333,15 +345,14 @@ def _warnings(resolved: Resolved, preset: Preset | None, network: NetworkInfo) -
             if resolved[key] != given:
                 source = resolved.source_of(key).source()
                 yield f"{key} {resolved[key]} ({source}) overrides {given} of the preset {preset.name}"
-        for node in preset.undialable_entry_nodes:
-            yield f"entry node {node} of the preset {preset.name} is not used until discovery exists"
-        if preset.discv5_boot_nodes:
-            count = len(preset.discv5_boot_nodes)
-            yield f"{count} discv5 boot nodes of the preset {preset.name} are not used until discovery exists"
-        if not resolved["entry-node"] and not resolved["staticnode"]:
+        if (
+            not resolved["entry-node"]
+            and not resolved["staticnode"]
+            and not (resolved["discv5-discovery"] and resolved["discv5-bootstrap-node"])
+        ):
             yield (
                 f"the preset {preset.name} has no entry node that can be dialled without discovery: "
-                "give entry-node or staticnode"
+                "give entry-node or staticnode, or turn discv5-discovery on"
             )
     elif network.cluster == 1:
         yield (
@@ -354,6 +365,7 @@ def _warnings(resolved: Resolved, preset: Preset | None, network: NetworkInfo) -
             "cannot make: the node relays and receives, it does not send"
         )
     yield from service_warnings(resolved)
+    yield from discovery_warnings(resolved)
     if resolved["store"] and resolved["relay"] and not network.shard_count and not resolved["shard"]:
         yield "store archives leased shards only: with static sharding, say by shard which to stay on"
     if not resolved["websocket-support"]:

@@ -282,16 +282,13 @@ def load_mapi_config(
 def mapi_config(layers: Iterable[Layer]) -> MapiConfig:
     """Resolve the layers and check what only fits together or not. Raises `ConfigError`."""
     resolved = resolve(MAPI_SCHEMA, layers)
-    mode = Mode(resolved["mode"])
-    if mode is Mode.EDGE:
-        raise resolved.refuse("mode", "edge needs the filter and lightpush clients, which this version lacks")
     if resolved["journal-total-bytes"] < resolved["journal-max-bytes"]:
         raise resolved.refuse("journal-total-bytes", "is below journal-max-bytes, which one app may use")
     shared = common.common_config(resolved)
     run_dir: str = shared["ipc_dir"]
     return MapiConfig(
         **shared,
-        mode=mode,
+        mode=Mode(resolved["mode"]),
         preset=resolved["preset"],
         endpoints=common.endpoints(
             resolved, mapi_endpoints, ("ipc-dir", run_dir), {"apps": "ipc-apps", "control": "ipc-control"}

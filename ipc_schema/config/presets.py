@@ -61,11 +61,6 @@ class Preset:
         return tuple(node for node in self.entry_nodes if is_multiaddr(node))
 
     @property
-    def undialable_entry_nodes(self) -> tuple[str, ...]:
-        """The entry nodes of which nothing comes without discovery: `enrtree:` and `enr:`."""
-        return tuple(node for node in self.entry_nodes if not is_multiaddr(node))
-
-    @property
     def network(self) -> NetworkInfo:
         """What this preset says of the network, before any override."""
         return NetworkInfo(
@@ -221,14 +216,16 @@ def find_preset(name: str) -> Preset | None:
 
 
 def preset_layer(preset: Preset) -> Layer:
-    """What a preset sets of the kernel's options: network, entry nodes, and listening to the world."""
+    """What a preset sets of the kernel's options: network, entry nodes, discovery, listening to the world."""
     return Layer(
         Origin.PRESET,
         {
             "cluster-id": preset.cluster,
             "num-shards-in-network": preset.shard_count,
             "max-msg-size": preset.max_message_size,
-            "entry-node": preset.dialable_entry_nodes,
+            "entry-node": preset.entry_nodes,
+            "discv5-discovery": preset.discv5,
+            "discv5-bootstrap-node": preset.discv5_boot_nodes,
             "listen-address": "0.0.0.0",  # noqa: S104 - one joins a public network to be reachable
         },
         detail=preset.name,

@@ -72,15 +72,16 @@ def test_explicit_values_beat_the_preset_and_are_warned_about() -> None:
     assert kernel.warnings == ("cluster-id 42 (flag --cluster-id) overrides 2 of the preset logos.test",)
 
 
-def test_what_waits_for_discovery_is_said() -> None:
-    tree = PRESETS["status.prod"].undialable_entry_nodes[0]
-    assert any(
-        tree in warning and "discovery" in warning for warning in config(preset="status.prod").warnings
-    )
+def test_a_preset_brings_its_discovery() -> None:
+    status = config(preset="status.prod")
+    assert len(status.discovery.dns_trees) == 1
+    assert status.discovery.discv5
     twn = config(preset="twn")
-    assert any("3 discv5 boot nodes" in warning for warning in twn.warnings)
-    assert any("no entry node" in warning for warning in twn.warnings)
-    with_peer = config(preset="twn", staticnode=["/ip4/127.0.0.1/tcp/5"])
+    assert twn.discovery.discv5_boot_nodes == PRESETS["twn"].discv5_boot_nodes
+    assert not any("no entry node" in warning for warning in twn.warnings)
+    without = config(preset="twn", discv5_discovery=False)
+    assert any("no entry node" in warning for warning in without.warnings)
+    with_peer = config(preset="twn", discv5_discovery=False, staticnode=["/ip4/127.0.0.1/tcp/5"])
     assert not any("no entry node" in warning for warning in with_peer.warnings)
 
 
@@ -140,7 +141,13 @@ def test_endpoints_fit_and_differ() -> None:
         ({"cluster_id": 65536}, "cluster-id", "65535"),
         ({"max_msg_size": "150iB"}, "max-msg-size", "150KiB"),
         ({"max_msg_size": "1B"}, "max-msg-size", "1KiB"),
-        ({"entry_node": ["enrtree://a@b"]}, "entry-node", "discovery"),
+        ({"entry_node": ["enrtree://a@b"]}, "entry-node", "base32"),
+        ({"discv5_bootstrap_node": ["enr:short"]}, "discv5-bootstrap-node", "node record"),
+        ({"nat": "upnp"}, "nat", "extip"),
+        ({"relay_service_ratio": "50:60"}, "relay-service-ratio", "percent"),
+        ({"dns_addrs_name_server": ["dns.example"]}, "dns-addrs-name-server", "IP address"),
+        ({"dns4_domain_name": "a b"}, "dns4-domain-name", "domain"),
+        ({"ext_multiaddr_only": True}, "ext-multiaddr-only", "no ext-multiaddr"),
         ({"preset": "nope"}, "preset", "twn"),
         ({"mode": "core"}, "mode", "no such option"),
         ({"rest": True}, "rest", "no such option"),

@@ -161,11 +161,6 @@ def test_refused_values(kind: Kind, raw: object) -> None:
     assert str(caught.value)
 
 
-def test_entry_nodes_that_need_discovery_are_refused_by_that_name() -> None:
-    with pytest.raises(ValueError, match="need discovery"):
-        kinds.ENTRY_NODE.parse("enrtree://KEY@host")
-
-
 @pytest.mark.parametrize("secret", ["zz" * 32, "11" * 31, "ff" * 32])
 def test_a_bad_private_key_is_not_repeated(secret: str) -> None:
     with pytest.raises(ValueError) as caught:

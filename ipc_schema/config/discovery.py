@@ -1,0 +1,224 @@
+"""Options of discovery and of the peer manager: how peers are found and kept, and where we are reached."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Final
+
+from ipc_schema.config import common
+from ipc_schema.config.addresses import check_enr, check_enrtree
+from ipc_schema.config.kinds import MULTIADDR, PORT, Kind, integer
+from ipc_schema.config.options import Option, Origin, Resolved
+
+__all__ = ["DISCOVERY_OPTIONS", "DiscoveryConfig", "NameServer", "discovery_config", "discovery_warnings"]
+
+MAX_STORE: Final = 5000
+"""Known peers that are kept unless an operator asks for more."""
+
+
+@dataclass(frozen=True, slots=True)
+class NameServer:
+    """A DNS server to ask."""
+
+    ip: str
+    port: int = 53
+
+    def __str__(self) -> str:
+        if self.port == 53:
+            return self.ip
+        return f"[{self.ip}]:{self.port}" if ":" in self.ip else f"{self.ip}:{self.port}"
+
+
+def _parse_name_server(raw: object) -> NameServer:
+    text = raw.strip() if isinstance(raw, str) else ""
+    match = re.fullmatch(r"\[([0-9a-fA-F:.]+)\]:([0-9]{1,5})|([0-9.]+):([0-9]{1,5})|([0-9a-fA-F:.]+)", text)
+    try:
+        if match is None:
+            raise ValueError
+        ip = str(ip_address(match[1] or match[3] or match[5]))
+        port = int(match[2] or match[4] or 53)
+        if not 0 < port <= 65535:
+            raise ValueError
+    except ValueError:
+        raise ValueError(f"{raw!r} is not the IP address of a DNS server, with or without :port") from None
+    return NameServer(ip, port)
+
+
+def _parse_ratio(raw: object) -> str:
+    match = re.fullmatch(r"([0-9]{1,3})\s*:\s*([0-9]{1,3})", raw.strip()) if isinstance(raw, str) else None
+    if match is None or int(match[1]) + int(match[2]) != 100:
+        raise ValueError(f"{raw!r} is not <relay>:<service> in percent, such as 50:50")
+    return f"{int(match[1])}:{int(match[2])}"
+
+
+def _parse_nat(raw: object) -> str:
+    text = raw.strip() if isinstance(raw, str) else ""
+    if text in ("any", "none"):
+        return text
+    if text in ("upnp", "pmp"):
+        raise ValueError(f"{text} is not supported: map the ports by hand and give extip:<IP address>")
+    try:
+        if not text.startswith("extip:"):
+            raise ValueError
+        return f"extip:{ip_address(text.removeprefix('extip:'))}"
+    except ValueError:
+        raise ValueError(f"{raw!r} is none of any, none, extip:<IP address>") from None
+
+
+def _parse_domain(raw: object) -> str:
+    text = raw.strip().rstrip(".") if isinstance(raw, str) else ""
+    if not re.fullmatch(
+        r"(?=.{1,253}$)([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)*[A-Za-z0-9-]{1,63}", text
+    ):
+        raise ValueError(f"{raw!r} is not a domain name")
+    return text
+
+
+def _parse_enr(raw: object) -> str:
+    text = raw.strip() if isinstance(raw, str) else ""
+    check_enr(text)
+    return text
+
+
+def _parse_enrtree(raw: object) -> str:
+    text = raw.strip() if isinstance(raw, str) else ""
+    check_enrtree(text)
+    return text
+
+
+ENR: Final = Kind("enr", _parse_enr)
+ENRTREE: Final = Kind("enrtree URL", _parse_enrtree)
+NAME_SERVER: Final = Kind("DNS server", _parse_name_server, str)
+RATIO: Final = Kind("ratio", _parse_ratio)
+NAT: Final = Kind("any, none or extip:<IP>", _parse_nat)
+DOMAIN: Final = Kind("domain name", _parse_domain)
+
+DISCOVERY_OPTIONS: Final = (
+    common.switch("discv5-discovery", False, "find peers by discv5; on under presets that use it"),
+    Option(name="discv5-udp-port", kind=PORT, default=9000, doc="discv5 over UDP; 0: automatic"),
+    Option(
+        name="discv5-bootstrap-node",
+        kind=ENR,
+        repeatable=True,
+        doc="node record (enr:…) to enter discv5 by; added to those of the preset",
+    ),
+    Option(
+        name="dns-discovery-url",
+        kind=ENRTREE,
+        repeatable=True,
+        doc="signed list of nodes in the DNS (EIP-1459), enrtree://<key>@<domain>; the same as an entry-node",
+    ),
+    Option(
+        name="dns-addrs-name-server",
+        kind=NAME_SERVER,
+        repeatable=True,
+        unset="those of the system",
+        doc="DNS server for lists of nodes: <IP address>[:<port>]",
+    ),
+    Option(
+        name="peer-exchange-discovery",
+        kind=common.BOOLEAN,
+        unset="on under a preset, with peer-exchange-node, and without relay",
+        doc="ask peers for peers while there are too few",
+    ),
+    common.switch("peer-persistence", True, "keep known peers in the data directory"),
+    Option(
+        name="peer-store-capacity",
+        kind=integer(1, 1_000_000),
+        unset=f"5 x max-connections, {MAX_STORE} at most",
+        doc="known peers to keep",
+    ),
+    Option(
+        name="relay-service-ratio",
+        kind=RATIO,
+        default="50:50",
+        doc="how connections are split between relay peers (of which a third are dialled) and service peers",
+    ),
+    Option(
+        name="nat",
+        kind=NAT,
+        default="any",
+        doc="our address outside: any: what other nodes see of us; extip:<IP>: this one; none: unknown",
+    ),
+    Option(name="ext-multiaddr", kind=MULTIADDR, repeatable=True, doc="further address to announce"),
+    common.switch("ext-multiaddr-only", False, "announce nothing but ext-multiaddr"),
+    Option(name="dns4-domain-name", kind=DOMAIN, doc="domain name of this host, announced with its ports"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiscoveryConfig:
+    """What discovery and the peer manager are told."""
+
+    discv5: bool
+    discv5_port: int
+    """UDP; already shifted. 0: automatic."""
+    discv5_boot_nodes: tuple[str, ...]
+    """`enr:` texts: those of discv5-bootstrap-node and of entry-node, those of the preset first."""
+    dns_trees: tuple[str, ...]
+    """`enrtree:` URLs of dns-discovery-url and entry-node."""
+    name_servers: tuple[NameServer, ...]
+    """None of them: those of the system."""
+    peer_exchange: bool
+    """Ask peers for peers."""
+    persistent: bool
+    store_capacity: int
+    relay_share: float
+    """0..1 of all connections."""
+    external_ip: str | None
+    observed_address: bool
+    """What other nodes see of us may be announced."""
+    external_addresses: tuple[str, ...]
+    only_external: bool
+    domain: str | None
+
+
+def discovery_config(resolved: Resolved, *, port: int, preset: bool) -> DiscoveryConfig:
+    """The discovery part of a resolved configuration. `port`: the shifted UDP port."""
+    entries: tuple[str, ...] = resolved["entry-node"]
+    enrs = tuple(one for one in entries if one.startswith("enr:"))
+    trees = tuple(one for one in entries if one.startswith("enrtree:"))
+    asked: bool | None = resolved["peer-exchange-discovery"]
+    by_itself = preset or not resolved["relay"] or resolved["peer-exchange-node"] is not None
+    capacity: int | None = resolved["peer-store-capacity"]
+    nat: str = resolved["nat"]
+    if resolved["ext-multiaddr-only"] and not resolved["ext-multiaddr"]:
+        raise resolved.refuse("ext-multiaddr-only", "there is no ext-multiaddr")
+    return DiscoveryConfig(
+        discv5=_discv5(resolved),
+        discv5_port=port,
+        discv5_boot_nodes=tuple(dict.fromkeys((*resolved["discv5-bootstrap-node"], *enrs))),
+        dns_trees=tuple(dict.fromkeys((*trees, *resolved["dns-discovery-url"]))),
+        name_servers=resolved["dns-addrs-name-server"],
+        peer_exchange=by_itself if asked is None else asked,
+        persistent=resolved["peer-persistence"],
+        store_capacity=min(5 * resolved["max-connections"], MAX_STORE) if capacity is None else capacity,
+        relay_share=int(resolved["relay-service-ratio"].partition(":")[0]) / 100,
+        external_ip=nat.removeprefix("extip:") if nat.startswith("extip:") else None,
+        observed_address=nat == "any",
+        external_addresses=resolved["ext-multiaddr"],
+        only_external=resolved["ext-multiaddr-only"],
+        domain=resolved["dns4-domain-name"],
+    )
+
+
+def _discv5(resolved: Resolved) -> bool:
+    """A preset's discv5 is for who listens to the world: a loopback address reaches nobody out there."""
+    by_preset = resolved.source_of("discv5-discovery").origin is Origin.PRESET
+    loopback = ip_address(resolved["listen-address"]).is_loopback
+    return bool(resolved["discv5-discovery"]) and not (by_preset and loopback)
+
+
+def discovery_warnings(resolved: Resolved) -> Iterable[str]:
+    """What an operator should read once at start."""
+    if not resolved["discv5-discovery"]:
+        yield from common.without_effect(resolved, ("discv5-udp-port",), "discv5-discovery is off")
+    if not resolved["dns-discovery-url"] and not any(map(_is_tree, resolved["entry-node"])):
+        yield from common.without_effect(resolved, ("dns-addrs-name-server",), "there is no enrtree: URL")
+
+
+def _is_tree(entry: str) -> bool:
+    return entry.startswith("enrtree:")
