@@ -13,6 +13,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -47,11 +48,11 @@ from mapi_proc.database import (
     OutboxEntry,
     Snapshot,
 )
-from mapi_proc.health import HealthTransition, NodeFacts, TopicHealth
+from mapi_proc.health import EdgePeers, HealthTransition, NodeFacts, TopicHealth
 from mapi_proc.kernel_link.link import KernelLink
 from mapi_proc.kernel_link.tracker import Missed, Position
 from mapi_proc.network import NETWORK_NOTE, Network
-from mapi_proc.peers import STORE, ServicePeers
+from mapi_proc.peers import FILTER, LIGHTPUSH, STORE, ServicePeers
 from mapi_proc.receive.catchup import OVERLAP_NS, CatchUp, Gap, catch_up_policy
 from mapi_proc.receive.dedup import Dedup
 from mapi_proc.receive.history import HistoryJobs
@@ -71,7 +72,14 @@ from mapi_proc.streams import (
     EphemeralLimits,
     EphemeralStream,
 )
-from mapi_proc.subscriptions import AutoSubscribe, NeverSubscribe, SubscribeOnFirstSend, SubscriptionTable
+from mapi_proc.subscriptions import (
+    AutoSubscribe,
+    Change,
+    NeverSubscribe,
+    SubscribeOnFirstSend,
+    SubscriptionTable,
+)
+from mapi_proc.subscriptions.filter_keeper import FilterKeeper
 from mapi_proc.turn import Turn
 
 __all__ = ["Core"]
@@ -89,6 +97,8 @@ _UNDER_WAY_NS: Final = 5_000_000_000
 """How far a message's timestamp (its sender's) may lie beside the time at which it would have come here:
 nwaku's DelayExtra."""
 _RELAY: Final = "Relay"
+_LIGHTPUSH_CLIENTS: Final = ("Lightpush Client", "Legacy Lightpush Client")
+_STORE_CLIENT: Final = "Store Client"
 _SECOND: Final = 1_000_000_000
 
 
@@ -120,6 +130,7 @@ class Core:
         self._network_known = asyncio.Event()
         self._peers_changed = asyncio.Event()
         self._forget_given_at = 0
+        self._node_health: NodeHealth | None = None
         self._positions: dict[str, Position] = {}
         self._saved_topics: dict[App, list[str]] = {}
         self._saved_sends: list[OutboxEntry] = []
@@ -185,6 +196,17 @@ class Core:
         """The part that needs the link."""
         self.turn.source = self.link
         self.peers = ServicePeers(time.monotonic, random.random)
+        self.filters: FilterKeeper | None = None
+        if self.config.mode is Mode.EDGE:
+            self.filters = FilterKeeper(
+                self.link,
+                self.peers,
+                lambda: {shard: self.table.topics_on(shard) for shard in self.table.shards},
+                clock=time.monotonic,
+                now_ns=self.now_ns,
+                changed=self._edge_changed,
+                missed=self.missed,
+            )
         self.sends = SendService(
             self.database,
             self.turn,
@@ -235,8 +257,8 @@ class Core:
 
     def _chain(self) -> list[Processor]:
         """The ways out of this mode, in order."""
-        if self.config.mode is Mode.EDGE:
-            return [Lightpush(self.link, self.peers, _EDGE_REDUNDANCY)]
+        if self.filters is not None:
+            return [Lightpush(self.link, self.peers, _EDGE_REDUNDANCY, self._hears)]
         return [Relay(self.link), Lightpush(self.link, self.peers, 1)]
 
     async def run(self) -> None:
@@ -246,6 +268,8 @@ class Core:
             group.create_task(self.sends.loop.run(), name="send-loop")
             group.create_task(self.catchup.run(), name="catch-up")
             group.create_task(self.history.run(), name="history")
+            if self.filters is not None:
+                group.create_task(self.filters.run(), name="filters")
             group.create_task(self._ticks(), name="ticks")
             group.create_task(self._follow_peers(), name="peers")
             group.create_task(self._upkeep(), name="upkeep")
@@ -329,7 +353,12 @@ class Core:
                 positions[shard] = position
         self._positions = {}
         self.link.want(shards, positions)
+        self._topics_changed()
         self._facts_changed()
+
+    def _topics_changed(self) -> None:
+        if self.filters is not None:
+            self.filters.topics_changed()
 
     def _position_of(self, shard: int) -> Position | None:
         tracker = self.link.tracker(shard)
@@ -350,7 +379,9 @@ class Core:
             self._adopt(network)
             self.turn.batch.note(NETWORK_NOTE, network.to_note())
         log.info("kernel is up: %s", hello.server)
-        self._update_facts(NodeFacts(kernel_up=True))
+        self._update_facts(NodeFacts(kernel_up=True, edge=self._edge_peers(None)))
+        if self.filters is not None:
+            self.filters.kernel_up()
         self.sends.loop.set_online(True)
         self.catchup.set_online(True)
         self.history.set_online(True)
@@ -361,6 +392,8 @@ class Core:
         self.sends.loop.set_online(False)
         self.catchup.set_online(False)
         self.history.set_online(False)
+        if self.filters is not None:
+            self.filters.kernel_down()
         self._update_facts(NodeFacts(kernel_up=False, kernel_reason=reason))
 
     def kernel_health(self, health: NodeHealth) -> None:
@@ -369,18 +402,48 @@ class Core:
         relay = next((p.strength for p in health.protocols if p.name == _RELAY), 0)
         mesh = {shard.shard: shard.mesh_peers for shard in health.shards}
         before = self.health.facts
+        if self.filters is not None:
+            self.filters.health(health)
         self._update_facts(
             NodeFacts(
                 kernel_up=self.link.up,
                 kernel_reason=before.kernel_reason,
                 relay_peers=relay,
                 mesh_peers=mesh,
+                edge=self._edge_peers(health),
             )
         )
         if relay > before.relay_peers or any(
             n and not (before.mesh_peers or {}).get(s) for s, n in mesh.items()
         ):
             self.sends.loop.wake()
+
+    def _edge_peers(self, health: NodeHealth | None) -> EdgePeers | None:
+        """Who serves an edge node."""
+        if self.filters is None:
+            return None
+        self._node_health = health
+        if health is None:
+            return EdgePeers()
+        strengths = {protocol.name: protocol.strength for protocol in health.protocols}
+        strength = self.filters.plan.strength
+        pushing = {shard: n for shard in self.table.shards if (n := strength(shard)) is not None}
+        return EdgePeers(
+            filter=min(pushing.values()) if pushing else self.peers.count(FILTER),
+            lightpush=max(strengths.get(name, 0) for name in _LIGHTPUSH_CLIENTS),
+            store=strengths.get(_STORE_CLIENT, 0),
+            pushing=pushing,
+        )
+
+    def _edge_changed(self) -> None:
+        """Other peers push than before."""
+        self._update_facts(replace(self.health.facts, edge=self._edge_peers(self._node_health)))
+
+    async def _hears(self, shard: int, topic: str) -> None:
+        """Wait until a message sent now would come back: else our own apps would not hear of it."""
+        if self.filters is not None and topic in self.table.routes:
+            await self.link.wait_leased((shard,), _LEASE_WAIT_S)
+            await self.filters.wait_held({shard: (topic,)}, _LEASE_WAIT_S)
 
     def message(self, shard: int, event: MessageEvent, payload: bytes) -> None:
         """A message in order."""
@@ -399,8 +462,10 @@ class Core:
             fields = pack_fields(topics, gap.from_ns - _UNDER_WAY_NS, gap.to_ns + _UNDER_WAY_NS, gap.reason)
             stream.append(AppEventKind.MESSAGES_MISSED, now, fields, b"", self.turn.batch)
 
-    def position(self, shard: int, position: Position) -> None:  # noqa: ARG002 (read again when it is stored)
-        """The stream's position moved without a message."""
+    def position(self, shard: int, position: Position) -> None:
+        """The stream's position moved without a message; it is read again when it is stored."""
+        if self.filters is not None:
+            self.filters.leased(shard, position.instance, position.epoch)
         self._moved(shard)
 
     def _moved(self, shard: int) -> None:
@@ -410,6 +475,7 @@ class Core:
     def _unwant(self, shards: Iterable[int]) -> None:
         gone = list(shards)
         self.link.unwant(gone)
+        self._topics_changed()
         self.catchup.forget(gone)
 
     # -- status ------------------------------------------------------------------------------------------
@@ -609,6 +675,7 @@ class Core:
         if change.shards_gained:
             self._want(change.shards_gained)
         if change.changed:
+            self._topics_changed()
             now = self.now_ns()
             for topic in change.changed:
                 shard = self.table.routes[topic].shard
@@ -625,8 +692,8 @@ class Core:
             await self._commit(batch)
         for (start, end), wanted in jobs.items():
             self._begin_history(app, wanted, start, end)
-        if wait and change.shards_gained and self.link.up:
-            await self.link.wait_leased(change.shards_gained, _LEASE_WAIT_S)
+        if wait and change.changed and self.link.up:
+            await self._wait_followed(change)
         return change.errors
 
     def _begin_history(self, app: App, topics: Iterable[str], start: int, end: int) -> None:
@@ -637,6 +704,17 @@ class Core:
                 by_shard.setdefault(route.shard, []).append(topic)
         for shard, wanted in by_shard.items():
             self.history.add(app.stream, shard, wanted, start, end)
+
+    async def _wait_followed(self, change: Change) -> None:
+        """What is published from here on arrives, if the kernel and its peers can have it so at once."""
+        if change.shards_gained:
+            await self.link.wait_leased(change.shards_gained, _LEASE_WAIT_S)
+        if self.filters is not None:
+            topics: dict[int, list[str]] = {}
+            for topic in change.changed:
+                if topic in self.table.routes:
+                    topics.setdefault(self.table.routes[topic].shard, []).append(topic)
+            await self.filters.wait_held(topics, _LEASE_WAIT_S)
 
     async def unsubscribe(self, app: App, topics: Iterable[str]) -> dict[str, str]:
         """Unsubscribe; returns the errors by topic."""
@@ -740,8 +818,12 @@ class Core:
                 continue
             try:
                 reply = await self.link.request(PEERS_LIST)
-                stores = self.peers.count(STORE)
+                stores, pushers = self.peers.count(STORE), self.peers.count(LIGHTPUSH)
                 self.peers.update(PeersListReply.from_body(reply.body).peers)
+                if self.filters is not None:
+                    self.filters.peers_changed()
+                if self.peers.count(LIGHTPUSH) > pushers:
+                    self.sends.loop.wake()
                 if self.peers.count(STORE) > stores:
                     self.catchup.wake()
                     self.history.wake()

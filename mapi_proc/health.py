@@ -1,21 +1,27 @@
 """Connection status and topic health, derived from what the kernel reports. Pure.
 
 Connection status of a core node (Messaging API; nwaku's rule): relay peers at or above D_low = Connected,
-some = PartiallyConnected, none = Disconnected. The kernel's absence is Disconnected with the reason.
-Topic health is the health of the topic's shard; the shard itself is never shown to an app.
+some = PartiallyConnected, none = Disconnected. Of an edge node: by the peers that serve it, filter (those
+that confirmed its subscriptions), lightpush and store; none of one kind = Disconnected, two of each =
+Connected. The kernel's absence is Disconnected with the reason.
+Topic health is the health of the topic's shard, by mesh peers or by those that push it; the shard itself is
+never shown to an app.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
 __all__ = [
     "D_LOW",
+    "EDGE_HEALTHY",
     "MERGE_SECONDS",
     "Connection",
     "ConnectionState",
+    "EdgePeers",
     "HealthTransition",
     "NodeFacts",
     "TopicHealth",
@@ -24,6 +30,8 @@ __all__ = [
 ]
 
 D_LOW: Final = 4
+EDGE_HEALTHY: Final = 2
+"""Peers of each kind that an edge node needs to be well served."""
 MERGE_SECONDS: Final = 0.1
 """Transitions within this time are merged into one event."""
 
@@ -49,6 +57,19 @@ class ConnectionState:
 
 
 @dataclass(frozen=True, slots=True)
+class EdgePeers:
+    """The peers that serve an edge node."""
+
+    filter: int = 0
+    """That push what is wanted, on the shard where they are fewest; while nothing is wanted, or was not
+    asked for yet, those that could."""
+    lightpush: int = 0
+    store: int = 0
+    pushing: Mapping[int, int] = field(default_factory=dict)
+    """Peers per shard that push what is wanted on it."""
+
+
+@dataclass(frozen=True, slots=True)
 class NodeFacts:
     """What is known of the kernel now."""
 
@@ -58,12 +79,16 @@ class NodeFacts:
     relay_peers: int = 0
     mesh_peers: dict[int, int] | None = None
     """Mesh peers per shard that the kernel is on."""
+    edge: EdgePeers | None = None
+    """None: a core node."""
 
 
 def connection_of(facts: NodeFacts) -> ConnectionState:
-    """The connection status of a core node."""
+    """The connection status of a node."""
     if not facts.kernel_up:
         return ConnectionState(Connection.DISCONNECTED, facts.kernel_reason or "kernel is not reachable")
+    if facts.edge is not None:
+        return _edge_connection(facts.edge)
     if facts.relay_peers >= D_LOW:
         return ConnectionState(Connection.CONNECTED, "")
     if facts.relay_peers > 0:
@@ -71,12 +96,28 @@ def connection_of(facts: NodeFacts) -> ConnectionState:
     return ConnectionState(Connection.DISCONNECTED, "no relay peers")
 
 
+def _edge_connection(peers: EdgePeers) -> ConnectionState:
+    kinds = {"filter": peers.filter, "lightpush": peers.lightpush, "store": peers.store}
+    lacking = [kind for kind, count in kinds.items() if count < 1]
+    if lacking:
+        return ConnectionState(Connection.DISCONNECTED, f"no {' or '.join(lacking)} peers")
+    few = [f"{count} of {EDGE_HEALTHY} {kind} peers" for kind, count in kinds.items() if count < EDGE_HEALTHY]
+    if few:
+        return ConnectionState(Connection.PARTIALLY_CONNECTED, ", ".join(few))
+    return ConnectionState(Connection.CONNECTED, "")
+
+
 def shard_health(facts: NodeFacts, shard: int) -> TopicHealth:
-    """The health of a shard that some app wants (nwaku's rule: 0, 1-3, >= 4 mesh peers)."""
-    mesh = (facts.mesh_peers or {}).get(shard, 0) if facts.kernel_up else 0
-    if mesh < 1:
+    """The health of a shard that some app wants (nwaku's rule: 0, 1-3, >= 4 mesh peers; on an edge node 0, 1,
+    >= 2 peers that push it).
+    """
+    if facts.edge is not None:
+        peers, enough = facts.edge.pushing.get(shard, 0), EDGE_HEALTHY
+    else:
+        peers, enough = (facts.mesh_peers or {}).get(shard, 0), D_LOW
+    if peers < 1 or not facts.kernel_up:
         return TopicHealth.UNHEALTHY
-    return TopicHealth.MINIMALLY_HEALTHY if mesh < D_LOW else TopicHealth.SUFFICIENTLY_HEALTHY
+    return TopicHealth.MINIMALLY_HEALTHY if peers < enough else TopicHealth.SUFFICIENTLY_HEALTHY
 
 
 class HealthTransition:

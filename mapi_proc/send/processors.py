@@ -8,7 +8,7 @@ peers; edge asks lightpush alone, two services for redundancy.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Protocol
 
 from ipc_schema.errors import ErrorCode, IpcError
@@ -100,13 +100,23 @@ class Relay:
 class Lightpush:
     """Other nodes' lightpush services: `redundancy` of them at once, each another one."""
 
-    def __init__(self, link: KernelLink, peers: ServicePeers, redundancy: int) -> None:
+    def __init__(
+        self,
+        link: KernelLink,
+        peers: ServicePeers,
+        redundancy: int,
+        hears: Callable[[int, str], Awaitable[None]] | None = None,
+    ) -> None:
+        """`hears(shard, content topic)` is awaited first: until what is sent there would come back to us."""
         self._link = link
         self._peers = peers
         self._redundancy = redundancy
+        self._hears = hears
 
     async def attempt(self, task: SendTask, force: bool) -> Outcome:  # noqa: ARG002 (services have no force)
         """Ask the best services at once. One that has published it is enough."""
+        if self._hears is not None:
+            await self._hears(task.shard, task.content_topic)
         chosen = self._peers.choose(LIGHTPUSH, task.shard, self._redundancy)
         if not chosen:
             return NoPeers()

@@ -213,7 +213,7 @@ async def test_overrides_that_contradict_the_kernel_are_refused_by_name(director
     ("preset", "mode", "overrides", "key"),
     [
         ("nowhere", "core", {}, "preset"),
-        ("", "edge", {}, "mode"),
+        ("", "edge", {"relay": True}, "relay"),
         ("", "boat", {}, "mode"),
         ("", "core", {"no-such-option": 1}, "no-such-option"),
         ("", "core", {"tcp-port": "seventy"}, "tcp-port"),

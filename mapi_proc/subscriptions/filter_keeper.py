@@ -1,0 +1,221 @@
+"""Keeps an edge node's filter subscriptions as its apps want them: the shell around `FilterPlan`.
+
+It is told what changes (apps' topics, the kernel and its health, the list of peers, leases), makes the
+requests that the plan asks for, and tells when something else is held than before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Final
+
+from ipc_schema.errors import IpcError
+from ipc_schema.kernel.filter import (
+    FILTER_PING,
+    FILTER_SUBSCRIBE,
+    FILTER_UNSUBSCRIBE,
+    FilterPingReply,
+    FilterSubscribeReply,
+    FilterSubscribeRequest,
+    FilterUnsubscribeReply,
+    FilterUnsubscribeRequest,
+    Held,
+)
+from ipc_schema.kernel.records import NodeHealth
+from ipc_schema.topics import PubsubTopic, TopicError
+from mapi_proc.kernel_link.link import KernelLink
+from mapi_proc.kernel_link.tracker import Missed
+from mapi_proc.peers import FILTER, ServicePeers
+from mapi_proc.subscriptions.filter_plan import Action, Audit, FilterPlan, Leave, Subscribe, Unsubscribe
+
+__all__ = ["FilterKeeper"]
+
+log = logging.getLogger(__name__)
+
+_SUBSCRIBE_TIMEOUT: Final = 12.0
+_TIMEOUT: Final = 20.0
+_EXPOSED_NS: Final = 10_000_000_000
+"""What is shorter lies within the reach of the catch-up that the kernel's restart brings."""
+_INCOMPLETE: Final = "filter subscriptions incomplete"
+
+
+class FilterKeeper:
+    """See the module's text. `wanted()` gives all content topics of all apps by shard; `changed()` is called
+    when something else is held; `missed` when messages may have been missed that the kernel cannot know of.
+    """
+
+    def __init__(
+        self,
+        link: KernelLink,
+        peers: ServicePeers,
+        wanted: Callable[[], Mapping[int, Collection[str]]],
+        *,
+        clock: Callable[[], float],
+        now_ns: Callable[[], int],
+        changed: Callable[[], None],
+        missed: Callable[[int, Missed], None],
+    ) -> None:
+        self.plan = FilterPlan(peers, clock)
+        self.counters = {"subscribe": 0, "unsubscribe": 0, "audit": 0, "failed": 0}
+        self._link = link
+        self._peers = peers
+        self._wanted = wanted
+        self._clock = clock
+        self._now_ns = now_ns
+        self._changed = changed
+        self._missed = missed
+        self._wake = asyncio.Event()
+        self._news = asyncio.Condition()
+        self._exposed: dict[int, int] = {}
+        self._dirty = True
+
+    # -- what it is told ---------------------------------------------------------------------------------
+
+    def topics_changed(self) -> None:
+        """Apps want other topics."""
+        self._dirty = True
+        self._wake.set()
+
+    def kernel_up(self) -> None:
+        """The kernel answered our hello."""
+        self.plan.kernel_up()
+        self._wake.set()
+
+    def kernel_down(self) -> None:
+        """The kernel does not answer."""
+        self.plan.kernel_down()
+        self._wake.set()
+
+    def leased(self, shard: int, instance: bytes, epoch: bytes) -> None:
+        """The kernel records a shard for us."""
+        self._take_wanted()
+        self.plan.leased(shard, instance, epoch)
+        self._wake.set()
+
+    def health(self, health: NodeHealth) -> None:
+        """What the kernel counts."""
+        self.plan.counted({shard.shard: shard.filter_peers for shard in health.shards})
+        self._wake.set()
+
+    def peers_changed(self) -> None:
+        """`ServicePeers` has another list."""
+        self.plan.peers_changed()
+        self._tell()
+        self._wake.set()
+
+    # -- what it does ------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                self._wake.clear()
+                self._take_wanted()
+                for action in self.plan.decide():
+                    group.create_task(self._act(action), name=f"filter {action}")
+                self._watch_exposure()
+                due = self.plan.wake_at()
+                try:
+                    async with asyncio.timeout(None if due is None else max(0.0, due - self._clock())):
+                        await self._wake.wait()
+                except TimeoutError:
+                    pass
+
+    def _take_wanted(self) -> None:
+        if self._dirty:
+            self._dirty = False
+            self.plan.want(self._wanted())
+
+    async def _act(self, action: Action) -> None:
+        try:
+            await self._ask(action)
+        except IpcError as error:
+            self.counters["failed"] += 1
+            # Only where the kernel tells of attempts has it asked a peer.
+            blame = bool((error.detail or {}).get("attempts"))
+            log.log(logging.INFO if blame else logging.DEBUG, "filter: %s: %s", _named(action), error)
+            self.plan.failed(action, blame=blame)
+        else:
+            self.plan.done(action)
+        self._tell()
+        self._wake.set()
+        async with self._news:
+            self._news.notify_all()
+
+    async def _ask(self, action: Action) -> None:
+        body: dict[str, Any]
+        match action:
+            case Audit():
+                self.counters["audit"] += 1
+                reply = await self._link.request(FILTER_PING, timeout=_TIMEOUT)
+                self.plan.held(_by_shard(FilterPingReply.from_body(reply.body).held))
+            case Subscribe(shard=shard, peer=peer, topics=topics):
+                self.counters["subscribe"] += 1
+                body = FilterSubscribeRequest(content_topics=topics, shard=shard, peer=peer).to_body()
+                reply = await self._link.request(FILTER_SUBSCRIBE, body, timeout=_SUBSCRIBE_TIMEOUT)
+                held = _by_shard(FilterSubscribeReply.from_body(reply.body).held)
+                self.plan.held(held, (shard,))
+            case Unsubscribe() | Leave():
+                self.counters["unsubscribe"] += 1
+                request = FilterUnsubscribeRequest(
+                    content_topics=action.topics,
+                    shard=action.shard,
+                    peer=action.peer if isinstance(action, Unsubscribe) else None,
+                )
+                reply = await self._link.request(FILTER_UNSUBSCRIBE, request.to_body(), timeout=_TIMEOUT)
+                self.plan.held(_by_shard(FilterUnsubscribeReply.from_body(reply.body).held))
+
+    def _tell(self) -> None:
+        self._watch_exposure()
+        self._changed()
+
+    def _watch_exposure(self) -> None:
+        now = self._now_ns()
+        for shard in self.plan.shards:
+            if self.plan.exposed(shard):
+                self._exposed.setdefault(shard, now)
+            else:
+                since = self._exposed.pop(shard, now)
+                if now - since >= _EXPOSED_NS:
+                    self._missed(shard, Missed(since, now, _INCOMPLETE))
+
+    # -- waiting -----------------------------------------------------------------------------------------
+
+    async def wait_held(self, topics: Mapping[int, Collection[str]], timeout: float) -> None:
+        """Wait until each of these topics is pushed by somebody: for at most `timeout` seconds, and not at
+        all when there is no filter service, or in a flood of changes.
+        """
+        self._take_wanted()
+
+        def over() -> bool:
+            if not self._link.up or self.plan.throttled or not self.plan.lacks(topics):
+                return True
+            return not any(self._peers.count(FILTER, shard) for shard in topics)
+
+        try:
+            async with asyncio.timeout(timeout), self._news:
+                await self._news.wait_for(over)
+        except TimeoutError:
+            pass
+
+
+def _by_shard(held: Held) -> dict[int, Mapping[str, Collection[str]]]:
+    found: dict[int, Mapping[str, Collection[str]]] = {}
+    for topic, peers in held.items():
+        try:
+            found[PubsubTopic.parse(topic).shard] = peers
+        except TopicError:
+            log.warning("the kernel names a pubsub topic that is none: %r", topic)
+    return found
+
+
+def _named(action: Action) -> str:
+    match action:
+        case Subscribe(shard=shard, peer=peer, topics=topics):
+            return f"{len(topics)} topics of shard {shard} at {peer}"
+        case Unsubscribe() | Leave():
+            return f"taking back {len(action.topics)} topics of shard {action.shard}"
+        case _:
+            return "what is held"
