@@ -20,7 +20,7 @@ from kernel_proc.relay.link import PeerLink
 from kernel_proc.relay.messages import RelayMessage
 from kernel_proc.relay.params import RelayParams
 from kernel_proc.relay.router import Router
-from kernel_proc.relay.rpc import RawMessage, Rpc, RpcDecodeError, decode_rpc, message_rpc_size
+from kernel_proc.relay.rpc import RawMessage, Rpc, RpcDecodeError, decode_rpc, fits_rpc
 from kernel_proc.relay.state import Peer, Topic
 from kernel_proc.relay.validation import Validators, Verdict
 
@@ -179,7 +179,7 @@ class Intake:
         return None
 
     def _fits(self, topic: Topic, data: bytes) -> bool:
-        return message_rpc_size(topic.raw, len(data)) <= self._params.max_rpc_size
+        return fits_rpc(topic.raw, len(data), self._params.max_rpc_size)
 
     def _accept(self, peer: Peer, topic: Topic, message: RelayMessage, now: float) -> None:
         cached, targets = self._router.accept(peer, topic, message.message_id, message.data, now)

@@ -240,8 +240,8 @@ class Router:
             candidates = topic.mesh.values()
         else:
             candidates = self._mesh.fanout_for(name, now)
-        threshold = s.score_params.publish_threshold
-        targets = [peer.peer_id for peer in candidates if s.score(peer, now) >= threshold]
+        threshold, at_least = s.score_params.publish_threshold, s.scores.at_least
+        targets = [peer.peer_id for peer in candidates if at_least(peer.score, threshold, now)]
         return PublishPlan(message, targets, duplicate)
 
     # -- time -------------------------------------------------------------------------------------------

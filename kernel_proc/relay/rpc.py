@@ -13,7 +13,8 @@ wins. Anything that is not protobuf, or claims more bytes than there are, is `Rp
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 __all__ = [
     "Control",
@@ -29,6 +30,7 @@ __all__ = [
     "encode_message",
     "encode_subscriptions",
     "encode_varint",
+    "fits_rpc",
     "message_rpc_size",
 ]
 
@@ -364,13 +366,35 @@ def message_rpc_size(topic: bytes, data_size: int) -> int:
     return 1 + _varint_size(inner) + inner
 
 
+_MOST_OVERHEAD: Final = 24
+"""Bytes around data and topic in a publishing RPC, at most: tags, and lengths of up to 5 bytes."""
+
+
+def fits_rpc(topic: bytes, data_size: int, limit: int) -> bool:
+    """Whether the RPC body that publishes `data_size` bytes on `topic` has at most `limit` bytes."""
+    if data_size + len(topic) + _MOST_OVERHEAD <= limit:
+        return True  # by far the most: the exact sum is asked near the limit only
+    return message_rpc_size(topic, data_size) <= limit
+
+
+@lru_cache(maxsize=1024)
+def _message_head(topic_size: int, data_size: int) -> bytes:
+    """Everything before the data of a publishing RPC: few sizes recur often."""
+    size = encode_varint(data_size)
+    tail = 1 + _varint_size(topic_size) + topic_size
+    inner = encode_varint(1 + len(size) + data_size + tail)
+    body = encode_varint(2 + len(inner) + len(size) + data_size + tail)
+    return b"".join((body, b"\x12", inner, b"\x12", size))
+
+
+@lru_cache(maxsize=256)
+def _message_tail(topic: bytes) -> bytes:
+    return b"\x22" + encode_varint(len(topic)) + topic
+
+
 def encode_message(topic: bytes, data: bytes) -> bytes:
     """The frame of an RPC that publishes one message, with nothing but data and topic (StrictNoSign)."""
-    tail = b"\x22" + encode_varint(len(topic)) + topic
-    size = encode_varint(len(data))
-    inner = encode_varint(1 + len(size) + len(data) + len(tail))
-    body_size = 2 + len(inner) + len(size) + len(data) + len(tail)
-    return b"".join((encode_varint(body_size), b"\x12", inner, b"\x12", size, data, tail))
+    return b"".join((_message_head(len(topic), len(data)), data, _message_tail(topic)))
 
 
 def encode_subscriptions(subscriptions: Iterable[Subscription], limit: int) -> list[bytes]:

@@ -109,6 +109,19 @@ class ScoreBook:
     def score(self, score: PeerScore, now: float) -> float:
         return self.parts(score, now).total
 
+    def at_least(self, score: PeerScore, threshold: float, now: float) -> bool:
+        """Whether the score is not below a threshold. Quick for a peer that has nothing against it, which is
+        asked once per message and peer.
+        """
+        if (
+            threshold <= 0.0
+            and score.behaviour == 0.0
+            and self._by_ip.get(score.ip, 0) <= self._params.colocation_threshold
+            and not any(topic.invalid for topic in score.topics.values())
+        ):
+            return True  # every other part is positive
+        return self.parts(score, now).total >= threshold
+
     def parts(self, score: PeerScore, now: float) -> ScoreParts:
         p = self._params
         p1 = p2 = p4 = 0.0

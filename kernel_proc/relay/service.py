@@ -24,7 +24,7 @@ from kernel_proc.relay.messages import (
 )
 from kernel_proc.relay.params import RELAY_PROTOCOL, RelayParams
 from kernel_proc.relay.router import Router
-from kernel_proc.relay.rpc import message_rpc_size
+from kernel_proc.relay.rpc import fits_rpc
 from kernel_proc.relay.scores import ScoreParts
 from kernel_proc.relay.state import Outgoing, PxOffer
 from kernel_proc.relay.validation import Validator, Validators, Verdict
@@ -258,7 +258,7 @@ class RelayService:
         Raises RelayMessageTooLarge, RelayMessageInvalid, RelayBadTopic.
         """
         _check_topic(topic)
-        if message_rpc_size(topic.encode(), len(data)) > self.params.max_rpc_size:
+        if not fits_rpc(topic.encode(), len(data), self.params.max_rpc_size):
             raise RelayMessageTooLarge(self.params.max_rpc_size)
         message_id = sha256(data).digest()
         await self._check(topic, data, message_id)
