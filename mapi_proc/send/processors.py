@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.kernel.lightpush import LIGHTPUSH_PUBLISH, LightpushPublishReply, LightpushPublishRequest
@@ -120,10 +120,20 @@ class Lightpush:
         chosen = self._peers.choose(LIGHTPUSH, task.shard, self._redundancy)
         if not chosen:
             return NoPeers()
-        outcomes = await asyncio.gather(*(self._ask(task, peer) for peer in chosen))
-        return _best(outcomes)
+        answers = await asyncio.gather(*(self._ask(task, peer) for peer in chosen))
+        out = task.transmitted or any(isinstance(answer.outcome, Published | Unknown) for answer in answers)
+        for peer, answer in zip(chosen, answers, strict=True):
+            if isinstance(answer.outcome, Published):
+                self._peers.succeeded(LIGHTPUSH, peer)
+            elif answer.failed and not (answer.seen and out):
+                self._peers.failed(LIGHTPUSH, peer)
+        best = _best([answer.outcome for answer in answers])
+        if isinstance(best, NoPeers) and task.transmitted and any(answer.seen for answer in answers):
+            # An earlier attempt has had no answer, and the network knows the message: it got through.
+            return Published(1, duplicate=True)
+        return best
 
-    async def _ask(self, task: SendTask, peer: str) -> Outcome:
+    async def _ask(self, task: SendTask, peer: str) -> _Answer:
         request = LightpushPublishRequest(
             content_topic=task.content_topic,
             shard=task.shard,
@@ -138,25 +148,30 @@ class Lightpush:
             )
             answer = LightpushPublishReply.from_body(reply.body)
         except IpcError as error:
-            if error.code is ErrorCode.NO_PEERS and _statuses(error) == {_SEEN_OR_NO_PEERS}:
-                # After something went out these bytes are in its seen cache: neither failure nor blame.
-                if task.transmitted:
-                    return Published(0, duplicate=True)
-                self._peers.failed(LIGHTPUSH, peer)
-                return NoPeers()
-            outcome = _outcome(error)
-            if not isinstance(outcome, Refused):
-                self._peers.failed(LIGHTPUSH, peer)
-            return outcome
-        self._peers.succeeded(LIGHTPUSH, peer)
-        return Published(max(1, answer.relay_peers or 0))
+            return _failure(error)
+        return _Answer(Published(max(1, answer.relay_peers or 0)))
 
 
-def _statuses(error: IpcError) -> set[Any]:
+class _Answer(NamedTuple):
+    """One service's answer. `failed`: the peer did not do it (else the kernel, or the request, is to blame);
+    `seen`: the words by which it may mean that it has seen the message before.
+    """
+
+    outcome: Outcome
+    failed: bool = False
+    seen: bool = False
+
+
+def _failure(error: IpcError) -> _Answer:
     attempts = (error.detail or {}).get("attempts")
-    if not isinstance(attempts, list):
-        return set()
-    return {attempt.get("status") for attempt in attempts if isinstance(attempt, dict)}
+    tried = [one for one in attempts if isinstance(one, dict)] if isinstance(attempts, list) else []
+    if not tried:
+        return _Answer(_outcome(error))
+    seen = {one.get("status") for one in tried} == {_SEEN_OR_NO_PEERS}
+    outcome = _outcome(error)
+    if isinstance(outcome, NoPeers) and any(one.get("unanswered") for one in tried):
+        outcome = Unknown(error.message)
+    return _Answer(outcome, failed=not isinstance(outcome, Refused), seen=seen)
 
 
 def _best(outcomes: Sequence[Outcome]) -> Outcome:

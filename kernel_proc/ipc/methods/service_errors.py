@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ipc_schema.errors import ErrorCode, IpcError
-from kernel_proc.protocols.requests import AllFailed, Refused
+from kernel_proc.protocols.requests import AllFailed, BadAnswer, CallError, NoAnswer, Refused
 
 __all__ = ["service_error"]
 
@@ -24,8 +24,14 @@ def service_error(error: AllFailed) -> IpcError:
     else:
         code = ErrorCode.NO_PEERS
     attempts = [
-        {"peer": attempt.peer, "error": str(attempt.error)}
-        | ({"status": attempt.error.status} if isinstance(attempt.error, Refused) else {})
+        {"peer": attempt.peer, "error": str(attempt.error), **_outcome(attempt.error)}
         for attempt in error.attempts
     ]
     return IpcError(code, str(error), detail={"attempts": attempts} if attempts else None)
+
+
+def _outcome(error: CallError) -> dict[str, object]:
+    """The peer's own word, or that it was asked and what it did is not known."""
+    if isinstance(error, Refused):
+        return {"status": error.status}
+    return {"unanswered": True} if isinstance(error, NoAnswer | BadAnswer) else {}

@@ -5,7 +5,15 @@ from __future__ import annotations
 import pytest
 
 from kernel_proc.ipc.methods.service_errors import service_error
-from kernel_proc.protocols.requests import AllFailed, Attempt, CallError, NoAnswer, Refused
+from kernel_proc.protocols.requests import (
+    AllFailed,
+    Attempt,
+    BadAnswer,
+    CallError,
+    NoAnswer,
+    PeerUnreachable,
+    Refused,
+)
 
 
 @pytest.mark.parametrize(
@@ -13,6 +21,7 @@ from kernel_proc.protocols.requests import AllFailed, Attempt, CallError, NoAnsw
     [
         ([], "no_peers", True),
         ([NoAnswer("silence")], "no_peers", True),
+        ([PeerUnreachable("gone"), BadAnswer("noise")], "no_peers", True),
         ([Refused(505, "no peers"), NoAnswer("silence")], "no_peers", True),
         ([Refused(503, "")], "no_peers", True),
         ([Refused(429, ""), Refused(429, "")], "rate_limited", True),
@@ -27,7 +36,9 @@ def test_codes(errors: list[CallError], code: str, retriable: bool) -> None:
     error = service_error(failed)
     assert (str(error.code), error.retriable) == (code, retriable)
     expected = [
-        {"peer": f"p{n}", "error": str(each)} | ({"status": each.status} if isinstance(each, Refused) else {})
+        {"peer": f"p{n}", "error": str(each)}
+        | ({"status": each.status} if isinstance(each, Refused) else {})
+        | ({"unanswered": True} if isinstance(each, NoAnswer | BadAnswer) else {})
         for n, each in enumerate(errors)
     ]
     assert error.detail == ({"attempts": expected} if errors else {})
