@@ -16,7 +16,7 @@ from ipc_schema.control import ControlHealthReply
 from ipc_schema.errors import ErrorCode
 from ipc_schema.hello import NetworkInfo
 from ipc_schema.kernel.methods import ConnectResult, KernelLimits, OptionRecord, RelayPublishReply
-from ipc_schema.kernel.records import NodeHealth, PeerRecord
+from ipc_schema.kernel.records import NodeHealth, PeerChange, PeerRecord, TopicHealth
 from ipc_schema.mapi.methods import ConnectionStatus, MapiLimits, PendingReply, PendingSend, StatusReply
 from ipc_schema.paths import KernelEndpoints, MapiEndpoints, kernel_endpoints, mapi_endpoints
 from ipc_schema.streams import StreamState
@@ -135,6 +135,7 @@ __all__ = [
     "NotReadyError",
     "Opening",
     "OptionRecord",
+    "PeerChange",
     "PeerEvent",
     "PeerRecord",
     "PeerRestartedError",
@@ -156,6 +157,7 @@ __all__ = [
     "TakenOver",
     "TemporaryError",
     "TooLargeError",
+    "TopicHealth",
     "TrimmedError",
     "UnauthorisedError",
     "UnknownMethodError",

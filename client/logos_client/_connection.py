@@ -108,7 +108,7 @@ class RequestConnection:
         max_frame: int = -1,
     ) -> None:
         self.endpoint = endpoint
-        self.counters = ConnectionCounters()
+        self.counters: ConnectionCounters = ConnectionCounters()
         self.instance: bytes | None = None
         self.failure: IpcError | None = None
         self._hello = hello

@@ -97,7 +97,7 @@ class KernelFeed:
         context: zmq.Context[zmq.Socket[bytes]] | None,
     ) -> None:
         """Not for apps: see `KernelClient.events`. `streams`: F0 → name."""
-        self.counters = FeedCounters()
+        self.counters: FeedCounters = FeedCounters()
         self._home = HomeProcess()
         self._host = host
         self._shards = tuple(shards)

@@ -20,7 +20,7 @@ class HomeProcess:
     __slots__ = ("pid",)
 
     def __init__(self) -> None:
-        self.pid = os.getpid()
+        self.pid: int = os.getpid()
 
     @property
     def left(self) -> bool:

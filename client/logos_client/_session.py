@@ -45,10 +45,10 @@ class AppSession:
     ) -> None:
         self.hello: MapiHello | None = None
         self.topics: set[str] = set()
-        self.taken_over = False
-        self.closed = False
-        self.stream = AppStream(credit)
-        self.consumer = EventConsumer(self.stream, self._settle)
+        self.taken_over: bool = False
+        self.closed: bool = False
+        self.stream: AppStream = AppStream(credit)
+        self.consumer: EventConsumer = EventConsumer(self.stream, self._settle)
         self._name = name
         self._takeover = takeover
         self._auto_ack = auto_ack
@@ -56,7 +56,7 @@ class AppSession:
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self.connection = RequestConnection(
+        self.connection: RequestConnection = RequestConnection(
             endpoint,
             hello=self._hello_body,
             on_hello=self._greeted,

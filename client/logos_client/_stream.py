@@ -58,9 +58,9 @@ class AppStream:
         if window < 1:
             raise ValueError("the credit window needs at least one byte")
         self.window = window
-        self.counters = StreamCounters()
+        self.counters: StreamCounters = StreamCounters()
         self.stream_id: bytes | None = None
-        self.last_seq = 0
+        self.last_seq: int = 0
         self._queue: deque[_Queued] = deque()
         self._queued_bytes = 0
         self._local = 0

@@ -86,7 +86,7 @@ class LogosError(Exception):
         super().__init__(code, message)
         self.code = code
         self.message = message
-        self.retriable = code.retriable if retriable is None else retriable
+        self.retriable: bool = code.retriable if retriable is None else retriable
         self.retry_after_ms = retry_after_ms
         self.detail: dict[str, object] = detail or {}
 
@@ -101,43 +101,43 @@ class RequestError(LogosError):
 class BadRequestError(RequestError):
     """Malformed or refused input; the message says what."""
 
-    CODES = (ErrorCode.BAD_REQUEST,)
+    CODES: ClassVar[tuple[ErrorCode, ...]] = (ErrorCode.BAD_REQUEST,)
 
 
 class UnknownMethodError(RequestError):
     """The server has no such method: it is older than this client, or another kind of server."""
 
-    CODES = (ErrorCode.UNKNOWN_METHOD,)
+    CODES: ClassVar[tuple[ErrorCode, ...]] = (ErrorCode.UNKNOWN_METHOD,)
 
 
 class UnsupportedVersionError(RequestError):
     """No common version of the protocol."""
 
-    CODES = (ErrorCode.UNSUPPORTED_VERSION,)
+    CODES: ClassVar[tuple[ErrorCode, ...]] = (ErrorCode.UNSUPPORTED_VERSION,)
 
 
 class UnauthorisedError(RequestError):
     """This user id may not do that."""
 
-    CODES = (ErrorCode.UNAUTHORISED,)
+    CODES: ClassVar[tuple[ErrorCode, ...]] = (ErrorCode.UNAUTHORISED,)
 
 
 class TooLargeError(RequestError):
     """More bytes than the network, or the server, takes."""
 
-    CODES = (ErrorCode.TOO_LARGE,)
+    CODES: ClassVar[tuple[ErrorCode, ...]] = (ErrorCode.TOO_LARGE,)
 
 
 class ConflictError(RequestError):
     """The name is another live app's, the request id was used for something else, or we were taken over."""
 
-    CODES = (ErrorCode.CONFLICT,)
+    CODES: ClassVar[tuple[ErrorCode, ...]] = (ErrorCode.CONFLICT,)
 
 
 class RlnRequiredError(RequestError):
     """This network takes only messages with an RLN proof."""
 
-    CODES = (ErrorCode.RLN_REQUIRED,)
+    CODES: ClassVar[tuple[ErrorCode, ...]] = (ErrorCode.RLN_REQUIRED,)
 
 
 class TemporaryError(LogosError):
@@ -147,49 +147,49 @@ class TemporaryError(LogosError):
 class BusyError(TemporaryError):
     """A bound of the server is reached."""
 
-    CODES = (ErrorCode.BUSY,)
+    CODES: ClassVar[tuple[ErrorCode, ...]] = (ErrorCode.BUSY,)
 
 
 class NotReadyError(TemporaryError):
     """No server, or one that is not up yet."""
 
-    CODES = (ErrorCode.NOT_READY,)
+    CODES: ClassVar[tuple[ErrorCode, ...]] = (ErrorCode.NOT_READY,)
 
 
 class ResyncingError(TemporaryError):
     """The server is catching up with the one below it."""
 
-    CODES = (ErrorCode.RESYNCING,)
+    CODES: ClassVar[tuple[ErrorCode, ...]] = (ErrorCode.RESYNCING,)
 
 
 class NoPeersError(TemporaryError):
     """Accepted and valid, but there is no peer to give it to."""
 
-    CODES = (ErrorCode.NO_PEERS,)
+    CODES: ClassVar[tuple[ErrorCode, ...]] = (ErrorCode.NO_PEERS,)
 
 
 class RateLimitedError(TemporaryError):
     """More than the network or the server allows in this time."""
 
-    CODES = (ErrorCode.RATE_LIMITED,)
+    CODES: ClassVar[tuple[ErrorCode, ...]] = (ErrorCode.RATE_LIMITED,)
 
 
 class InternalError(TemporaryError):
     """A fault of the server."""
 
-    CODES = (ErrorCode.INTERNAL,)
+    CODES: ClassVar[tuple[ErrorCode, ...]] = (ErrorCode.INTERNAL,)
 
 
 class DeadlineError(LogosError, TimeoutError):
     """Not in time. The request may still have been carried out, unless the server says otherwise."""
 
-    CODES = (ErrorCode.DEADLINE_EXCEEDED,)
+    CODES: ClassVar[tuple[ErrorCode, ...]] = (ErrorCode.DEADLINE_EXCEEDED,)
 
 
 class PeerRestartedError(LogosError, ConnectionError):
     """The connection was lost, or the server restarted, under the request: its outcome is unknown."""
 
-    CODES = (ErrorCode.PEER_RESTARTED,)
+    CODES: ClassVar[tuple[ErrorCode, ...]] = (ErrorCode.PEER_RESTARTED,)
 
 
 class StreamError(LogosError):
@@ -199,13 +199,13 @@ class StreamError(LogosError):
 class TrimmedError(StreamError):
     """The range is gone."""
 
-    CODES = (ErrorCode.TRIMMED,)
+    CODES: ClassVar[tuple[ErrorCode, ...]] = (ErrorCode.TRIMMED,)
 
 
 class EpochChangedError(StreamError):
     """The stream began anew."""
 
-    CODES = (ErrorCode.EPOCH_CHANGED,)
+    CODES: ClassVar[tuple[ErrorCode, ...]] = (ErrorCode.EPOCH_CHANGED,)
 
 
 class ClosedError(LogosError):

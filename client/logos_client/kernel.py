@@ -49,7 +49,7 @@ from logos_client.kernel_events import KernelFound, KernelLost
 
 __all__ = ["DEFAULT_FEED_BYTES", "KernelClient", "KernelFeed"]
 
-log = logging.getLogger(__name__)
+log: logging.Logger = logging.getLogger(__name__)
 
 B = TypeVar("B", bound=Body)
 
@@ -74,9 +74,9 @@ class KernelClient:
         context: zmq.Context[zmq.Socket[bytes]] | None,
     ) -> None:
         """Not for apps: see `connect`."""
-        self.replay_lock = asyncio.Lock()
+        self.replay_lock: asyncio.Lock = asyncio.Lock()
         self._home = HomeProcess()
-        self.events_endpoint = endpoints.events
+        self.events_endpoint: str = endpoints.events
         self._endpoints = endpoints
         self._name = name
         self._kind = kind

@@ -70,7 +70,8 @@ class ChildEndedError(Exception):
     """A process ended and is not started again. `said`: its last lines."""
 
     def __init__(self, name: str, code: int, said: list[str], why: str = "") -> None:
-        super().__init__(f"{name} {_how(code)}{why}" + (f": {said[-1]}" if said else ""))
+        last_words = f": {said[-1]}" if said and code else ""
+        super().__init__(f"{name} {_how(code)}{why}{last_words}")
         self.name = name
         self.code = code
         self.said = said
@@ -84,6 +85,8 @@ class ChildEndedError(Exception):
 def _how(code: int) -> str:
     if code < 0:
         return f"was ended by signal {-code}"
+    if code == 0:
+        return "ended, as somebody asked it to"
     return "cannot start as configured" if code == _EXIT_CONFIG else f"ended with exit code {code}"
 
 

@@ -44,7 +44,7 @@ class LaunchError(Exception):
         super().__init__(message)
         self.process = process
         self.log = log
-        self.output = output or []
+        self.output: list[str] = output or []
 
 
 class DataDirInUseError(LaunchError):
@@ -75,9 +75,9 @@ class NodeProcesses:
 
     def __init__(self, plan: LaunchPlan) -> None:
         self.plan = plan
-        self.home = HomeProcess()
+        self.home: HomeProcess = HomeProcess()
         logs = plan.data_dir / "logs"
-        self.logs = {program.name: logs / f"{program.name}.log" for program in plan.programs}
+        self.logs: dict[str, Path] = {program.name: logs / f"{program.name}.log" for program in plan.programs}
         self._lifeline: Lifeline | None = None
         self._keepers: list[Keeper] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -182,7 +182,7 @@ class NodeProcesses:
             return
         error = task.exception()
         if isinstance(error, ChildEndedError):
-            log.error("the node is given up: %s", error)
+            log.log(logging.ERROR if error.code else logging.INFO, "the node is given up: %s", error)
             self._over.set_exception(self._failure(error))
         elif error is not None:
             self._over.set_exception(error)

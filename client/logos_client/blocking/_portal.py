@@ -84,7 +84,7 @@ class Portal:
 
     def __init__(self, name: str) -> None:
         """`name`: of the thread, for people."""
-        self.home = HomeProcess()
+        self.home: HomeProcess = HomeProcess()
         self.on_close: Callable[[], Awaitable[None]] | None = None
         """In the loop, first thing when it ends: closes what lives there."""
         self._loop: asyncio.AbstractEventLoop | None = None
