@@ -127,9 +127,23 @@ class MessagingClient(BlockingClient):
 
     # -- requests --------------------------------------------------------------------------------------------
 
-    def subscribe(self, topics: str | Iterable[str], *, timeout: float = DEFAULT_TIMEOUT) -> dict[str, str]:
-        """Subscribe to content topics. Returns content topic → why not; the others took effect."""
-        return self._portal.call(self._client.subscribe, here(topics), timeout=timeout)
+    def subscribe(
+        self,
+        topics: str | Iterable[str],
+        *,
+        since_last: bool = False,
+        history: float = 0.0,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> dict[str, str]:
+        """Subscribe to content topics. Returns content topic → why not; the others took effect.
+
+        `since_last`: also what came since this app unsubscribed the topic. `history`: also what came in the
+        last so many seconds. Both arrive as `MessageReceived` like everything else, once per message, as soon
+        as a store can be asked.
+        """
+        return self._portal.call(
+            self._client.subscribe, here(topics), since_last=since_last, history=history, timeout=timeout
+        )
 
     def unsubscribe(self, topics: str | Iterable[str], *, timeout: float = DEFAULT_TIMEOUT) -> dict[str, str]:
         """Unsubscribe from content topics. Returns content topic → why not (not subscribed, say)."""
