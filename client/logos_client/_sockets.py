@@ -349,6 +349,11 @@ class DrainSocket:
             if self._backlogs or self._refused:
                 self._flush()
                 again = again or (not self._closed and self._readable())
+        except zmq.ContextTerminated:
+            # Whoever ended the context ended us: looking again would find the same, for ever.
+            again = False
+            self._draining = False
+            self.close()
         finally:
             self._draining = False
             self._last_frame = None
@@ -361,7 +366,12 @@ class DrainSocket:
     def _drain_scheduled(self) -> None:
         self._scheduled = None
         # Most often there is nothing, and asking costs a third of a read that fails.
-        if not self._closed and (self._backlogs or self._refused or self._readable()):
+        try:
+            wanted = not self._closed and (self._backlogs or self._refused or self._readable())
+        except zmq.ContextTerminated:
+            self.close()
+            return
+        if wanted:
             self._drain()
 
     def _schedule(self) -> None:

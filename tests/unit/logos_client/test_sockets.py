@@ -401,3 +401,12 @@ async def test_who_sent_a_message_is_known_while_it_is_handled() -> None:
 
 def void(_: object) -> None:
     """For handlers whose result is of no interest."""
+
+
+@both_loops()
+async def test_a_context_that_ends_ends_the_socket_instead_of_spinning() -> None:
+    context: Context = zmq.Context()
+    socket = DrainSocket(open_dealer(context), ignore)
+    ending = asyncio.get_running_loop().run_in_executor(None, context.term)
+    await until(lambda: socket.closed)
+    await ending
