@@ -348,11 +348,9 @@ class Engine:
             if contact is None:
                 continue
             added = self.table.add(record, contact, self._dialogue.now)
-            if added is Added.BANNED:
-                continue
             search.new += added is Added.NEW
-            search.lookup.add([(record, contact)])
-            self._tell(search, record)
+            if added is not Added.BANNED and search.lookup.consider(record, contact):
+                self._tell(search, record)
 
     def _tell(self, search: _Search, record: Enr) -> None:
         if search.walk and record.node_id not in search.told and self._wanted(record):

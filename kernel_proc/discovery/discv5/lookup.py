@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
-from kernel_proc.discovery.discv5.endpoint import Contact
+from kernel_proc.discovery.discv5.endpoint import Contact, group_of, is_loopback
 from kernel_proc.discovery.discv5.params import Params
 from kernel_proc.discovery.discv5.table import distance, log_distance
 from kernel_proc.discovery.enr import Enr
@@ -36,20 +37,38 @@ class Lookup:
         self._own_id = own_id
         self._params = params
         self._known: dict[bytes, tuple[Enr, Contact]] = {}
+        self._groups: Counter[str] = Counter()
         self._asked: set[bytes] = set()
         self._answered: set[bytes] = set()
         self._failed: set[bytes] = set()
 
     def add(self, records: Iterable[tuple[Enr, Contact]]) -> None:
-        """Nodes that one may ask; a newer record replaces an older one unless it was used already."""
+        """Nodes that one may ask."""
         for record, contact in records:
-            known = self._known.get(contact.node_id)
-            if contact.node_id == self._own_id or contact.node_id in self._asked:
-                continue
-            if known is None and len(self._known) >= MAX_FOUND:
-                continue
-            if known is None or record.seq > known[0].seq:
-                self._known[contact.node_id] = (record, contact)
+            self.consider(record, contact)
+
+    def consider(self, record: Enr, contact: Contact) -> bool:
+        """A node that one may ask; whether it has a place here. A newer record replaces an older one unless
+        it was used already. Of one group of addresses only so many get a place as in the table: else whoever
+        is asked could fill the lookup with nodes of its own."""
+        node_id = contact.node_id
+        if node_id == self._own_id:
+            return False
+        known = self._known.get(node_id)
+        if known is not None:
+            if record.seq > known[0].seq and node_id not in self._asked:
+                self._known[node_id] = (record, contact)
+            return True
+        host = contact.endpoint.host
+        group = group_of(host)
+        exempt = self._params.exempt_loopback and is_loopback(host)
+        if len(self._known) >= MAX_FOUND or (
+            self._groups[group] >= self._params.table_ip_limit and not exempt
+        ):
+            return False
+        self._groups[group] += 1
+        self._known[node_id] = (record, contact)
+        return True
 
     def next(self) -> tuple[Enr, Contact] | None:
         """The next node to ask, which counts as asked from now on; None: wait, or it is over."""
@@ -88,8 +107,3 @@ class Lookup:
     def closest(self) -> list[Enr]:
         """The closest nodes that have answered."""
         return [self._known[node_id][0] for node_id in self._closest() if node_id in self._answered]
-
-    def found(self) -> list[Enr]:
-        """Every node met but those that did not answer, also nodes not asked, closest to the target first."""
-        alive = [node_id for node_id in self._known if node_id not in self._failed]
-        return [self._known[n][0] for n in sorted(alive, key=lambda n: distance(n, self.target))]

@@ -100,6 +100,7 @@ class Discv5Service:
         self._scope: trio.CancelScope | None = None
         self._waiting: set[trio.Event] = set()
         self._before: dict[str, int] = {}
+        local.add_listener(lambda _record: self._wake.set())  # a changed record is to be told
         self._counters = {
             "datagrams_not_sent": 0,
             "bytes_received": 0,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -87,7 +88,6 @@ def test_silent_nodes_are_passed_over() -> None:
     found = [record.node_id for record in lookup.closest()]
     assert found[:4] == alive[:4]
     assert len(found) == 16
-    assert not silent & {record.node_id for record in lookup.found()}
 
 
 def test_without_anyone_to_ask_it_is_over() -> None:
@@ -120,5 +120,15 @@ def test_what_is_kept_is_bounded() -> None:
     lookup = Lookup(TARGET, OWN, PARAMS)
     record: Enr = record_of(identity(1), "20.0.0.1")
     source = random.Random(1)
-    lookup.add((record, Contact(source.randbytes(32), Endpoint("20.0.0.1", 1))) for _ in range(5000))
-    assert len(lookup.found()) == MAX_FOUND
+    lookup.add((record, Contact(source.randbytes(32), Endpoint(public_ip(n), 1))) for n in range(5000))
+    assert len(lookup._known) == MAX_FOUND
+
+
+def test_one_network_gets_few_places() -> None:
+    for exempt, host, places in ((False, "66.6.6.6", 10), (False, "127.0.0.1", 10), (True, "127.0.0.1", 100)):
+        lookup = Lookup(TARGET, OWN, replace(PARAMS, exempt_loopback=exempt))
+        record, source = record_of(identity(1), host), random.Random(1)
+        given = [
+            lookup.consider(record, Contact(source.randbytes(32), Endpoint(host, 1))) for _ in range(100)
+        ]
+        assert given.count(True) == places
