@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 BENCH  ?=
-NPM_DIRS := client/js tests/interop/js tests/bench/js
+NPM_DIRS := client/js tests/interop/js tests/interop/discv5 tests/interop/sdk tests/bench/js
 
 .DEFAULT_GOAL := help
 .PHONY: help env node demo test check format bench lock clean

@@ -1,4 +1,4 @@
-# ruff: noqa: N818 - the names say what happened
+
 """Errors between the modules of this room; none of them leaves it (see api for those that do)."""
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class ProtobufError(ValueError):
         self.nwaku = f"(kind: DecodeFailure, error: {kind})"
 
 
-class MissingField(ProtobufError):  # noqa: N818 - named for what it is
+class MissingField(ProtobufError):
     """A field without which the message means nothing is not on the wire (an empty one would be)."""
 
     def __init__(self, name: str) -> None:

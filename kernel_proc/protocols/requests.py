@@ -214,19 +214,19 @@ class CallError(Exception):
     retriable = True
 
 
-class PeerUnreachable(CallError):  # noqa: N818 - the names say what happened
+class PeerUnreachable(CallError):
     """There is no way to ask this peer."""
 
 
-class NoAnswer(CallError):  # noqa: N818
+class NoAnswer(CallError):
     """Asked, and nothing came back in time."""
 
 
-class BadAnswer(CallError):  # noqa: N818
+class BadAnswer(CallError):
     """What came back cannot be used."""
 
 
-class Refused(CallError):  # noqa: N818
+class Refused(CallError):
     """The peer's own word that it did not do it. `final`: so would every other peer say."""
 
     def __init__(self, status: int, description: str, *, final: bool = False) -> None:
@@ -244,7 +244,7 @@ class Attempt(NamedTuple):
     error: CallError
 
 
-class AllFailed(CallError):  # noqa: N818
+class AllFailed(CallError):
     """Nobody did what was asked; empty `attempts`: there was nobody to ask."""
 
     def __init__(self, service: str, attempts: Sequence[Attempt], missing: str = "") -> None:

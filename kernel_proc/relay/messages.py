@@ -53,15 +53,15 @@ class RelayError(Exception):
     retriable = False
 
 
-class RelayMessageTooLarge(RelayError):  # noqa: N818 - a name fixed by the kernel's interface
+class RelayMessageTooLarge(RelayError):
     def __init__(self, limit: int) -> None:
         super().__init__(f"Message size exceeded maximum of {limit} bytes")
         self.limit = limit
 
 
-class RelayMessageInvalid(RelayError):  # noqa: N818
+class RelayMessageInvalid(RelayError):
     pass
 
 
-class RelayBadTopic(RelayError):  # noqa: N818
+class RelayBadTopic(RelayError):
     pass

@@ -11,6 +11,9 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from tests.bench.archive import archive
+from tests.bench.discv5 import discv5
+from tests.bench.enr import enr
 from tests.bench.filter import filter_bench
 from tests.bench.harness import BenchError, Options, emit, machine
 from tests.bench.pipeline.driver import pipeline
@@ -20,6 +23,9 @@ BENCHES: Final[dict[str, Callable[[Options], Iterator[dict[str, Any]]]]] = {
     "relay": relay,
     "pipeline": pipeline,
     "filter": filter_bench,
+    "archive": archive,
+    "enr": enr,
+    "discv5": discv5,
 }
 
 

@@ -55,7 +55,7 @@ READ_TIMEOUT: Final = 20.0
 """From the first byte of a push to its last, in seconds."""
 
 
-class NotWanted(Exception):  # noqa: N818
+class NotWanted(Exception):
     """While a subscription was made, the consumer's lease on the shard ended."""
 
 
