@@ -128,25 +128,27 @@ class PushLink:
                 await self._serve(stream)
 
     async def _serve(self, stream: Stream) -> None:
-        """Write until the stream ends, on whichever side."""
+        """Write until the stream ends, on whichever side, or the peer is no subscriber any more.
+
+        Only a stream that was left amid a frame is reset: js-waku would lose what it has not read yet.
+        """
         opened = trio.current_time()
         ended = trio.Event()
-        graceful = False
+        whole = True
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch, stream, ended)
-                while not ended.is_set():
+                while whole and not ended.is_set():
                     data, count = self._queue.take(self._params.write_bytes)
-                    if not count:
+                    if count:
+                        whole = False
+                        whole = await self._write(stream, data, count, opened)
+                    else:
                         await self._wait()
-                    elif not await self._write(stream, data, count, opened):
-                        break
-                else:
-                    graceful = True
                 nursery.cancel_scope.cancel()
         finally:
             with trio.CancelScope(shield=True):
-                await (stream.close() if graceful else stream.reset())
+                await (stream.close() if whole else stream.reset())
 
     async def _write(self, stream: Stream, data: bytes, count: int, opened: float) -> bool:
         begun = trio.current_time()

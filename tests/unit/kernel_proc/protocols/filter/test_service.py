@@ -44,6 +44,8 @@ class Client:
         self.name = name
         self.pushes: list[Push] = []
         self.streams = 0
+        self.ended = 0
+        """Of the streams, those that were closed and not reset."""
         self.reads = trio.Event()
         self.reads.set()
         if takes_pushes:
@@ -56,6 +58,7 @@ class Client:
             await self.reads.wait()
             body = await reader.read()
             if body is None:
+                self.ended += 1
                 return
             self.pushes.append(decode_push(body))
 
@@ -205,6 +208,22 @@ async def test_who_unsubscribes_gets_no_more() -> None:
         one.message(b"3")
         await settle()
         assert ann.payloads == [b"1", b"3"]
+
+
+@mock_clock_test
+async def test_what_was_pushed_can_be_read_after_unsubscribing() -> None:
+    async with house() as one:
+        ann = Client(one.network, "ann")
+        await ann.subscribe(A)
+        ann.reads = trio.Event()
+        one.message(b"1")
+        await settle()
+        assert (await ann.ask(RequestType.UNSUBSCRIBE, A)).status == 200
+        await settle()
+        ann.reads.set()
+        await settle()
+        assert ann.payloads == [b"1"]
+        assert ann.ended == 1
 
 
 @mock_clock_test
