@@ -7,6 +7,8 @@ import pytest
 from mapi_proc.health import (
     MERGE_SECONDS,
     Connection,
+    ConnectionState,
+    EdgePeers,
     HealthTransition,
     NodeFacts,
     TopicHealth,
@@ -66,3 +68,41 @@ def test_a_newly_wanted_shard_is_told_once() -> None:
     assert transition.settle(1.0) == (None, {2: TopicHealth.MINIMALLY_HEALTHY})
     transition.update(facts, frozenset({2}), 2.0)
     assert transition.settle_at is None
+
+
+def edge(filter_: int, lightpush: int, store: int, **pushing: int) -> NodeFacts:
+    shards = {int(name[1:]): count for name, count in pushing.items()}
+    return NodeFacts(kernel_up=True, edge=EdgePeers(filter_, lightpush, store, shards))
+
+
+@pytest.mark.parametrize(
+    ("peers", "status", "reason"),
+    [
+        ((2, 2, 2), Connection.CONNECTED, ""),
+        ((5, 2, 3), Connection.CONNECTED, ""),
+        ((1, 2, 2), Connection.PARTIALLY_CONNECTED, "1 of 2 filter peers"),
+        ((2, 1, 1), Connection.PARTIALLY_CONNECTED, "1 of 2 lightpush peers, 1 of 2 store peers"),
+        ((0, 2, 2), Connection.DISCONNECTED, "no filter peers"),
+        ((2, 0, 1), Connection.DISCONNECTED, "no lightpush peers"),
+        ((2, 1, 0), Connection.DISCONNECTED, "no store peers"),
+        ((0, 0, 0), Connection.DISCONNECTED, "no filter or lightpush or store peers"),
+    ],
+)
+def test_connection_of_an_edge_node(peers: tuple[int, int, int], status: Connection, reason: str) -> None:
+    assert connection_of(edge(*peers)) == ConnectionState(status, reason)
+
+
+def test_relay_peers_count_for_nothing_on_an_edge_node() -> None:
+    facts = NodeFacts(kernel_up=True, relay_peers=9, mesh_peers={1: 9}, edge=EdgePeers())
+    assert connection_of(facts).status is Connection.DISCONNECTED
+    assert shard_health(facts, 1) is TopicHealth.UNHEALTHY
+
+
+@pytest.mark.parametrize(
+    ("pushing", "health"),
+    [(0, TopicHealth.UNHEALTHY), (1, TopicHealth.MINIMALLY_HEALTHY), (2, TopicHealth.SUFFICIENTLY_HEALTHY),
+     (3, TopicHealth.SUFFICIENTLY_HEALTHY)],
+)  # fmt: skip
+def test_shard_health_by_filter_peers(pushing: int, health: TopicHealth) -> None:
+    assert shard_health(edge(2, 2, 2, s7=pushing), 7) is health
+    assert shard_health(edge(2, 2, 2), 7) is TopicHealth.UNHEALTHY
