@@ -86,7 +86,7 @@ def refused(*options: str) -> str:
         (["--send-window=soon"], "send-window"),
         (["--no-such-option=1"], "no-such-option"),
         (["--preset=nowhere"], "preset"),
-        (["--mode=edge"], "mode"),
+        (["--mode=boat"], "mode"),
         (["--journal-total-bytes=1MiB"], "journal-total-bytes"),
         (["--ipc-apps=tcp://0.0.0.0:5555"], "ipc-apps"),
         (["--ipc-group=no-such-group"], "ipc-group"),

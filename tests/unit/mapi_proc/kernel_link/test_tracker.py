@@ -85,6 +85,24 @@ def test_a_trimmed_ring_is_reported_as_missing() -> None:
     assert tracker.replayed(20, 990)
 
 
+def test_a_renewed_lease_while_live_is_no_gap() -> None:
+    tracker = fresh()
+    assert tracker.live(I1, E1, 1, 1001) is Live.DELIVER
+    tracker.leased(I1, E1, 1, 4, [(1000, None)], 1005)  # 2 to 4 are on their way to us
+    assert not tracker.behind
+    assert tracker.live(I1, E1, 2, 1002) is Live.DELIVER
+    tracker.suspect()
+    tracker.leased(I1, E1, 1, 4, [(1000, None)], 1006)
+    assert tracker.behind, "after a silence they are asked for"
+
+
+def test_what_was_trimmed_during_a_long_replay_is_missing_until_then() -> None:
+    tracker = StreamTracker(Position(I1, E1, 7, 900), 1000)
+    tracker.leased(I1, E1, 3, 9, [(1, None)], 1000)
+    tracker.trimmed(20, 3000)
+    assert tracker.missed == [Missed(900, 3000, "replay range exceeded")]
+
+
 def test_a_killed_kernel_is_a_hole_until_the_new_one_is_covered() -> None:
     tracker = fresh()
     tracker.heartbeat(I1, E1, 0, 2000, True)
