@@ -217,6 +217,7 @@ class MapiService:
             },
             "shards": {str(shard): str(core.health.shard(shard)) for shard in sorted(core.table.shards)},
             "topics": len(core.table.routes),
+            "filter": core.filters.to_body() if core.filters is not None else None,
             "apps": {
                 "known": len(core.apps),
                 "connected": self._apps.connections if self._apps is not None else 0,

@@ -71,6 +71,13 @@ class FilterKeeper:
         self._exposed: dict[int, int] = {}
         self._dirty = True
 
+    def to_body(self) -> dict[str, object]:
+        """For operators: the peers that hold something, by shard, with how many content topics; what was
+        asked.
+        """
+        plan = self.plan
+        return {"held": {str(shard): plan.held_by(shard) for shard in plan.shards}, **self.counters}
+
     # -- what it is told ---------------------------------------------------------------------------------
 
     def topics_changed(self) -> None:

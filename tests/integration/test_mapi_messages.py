@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,64 +18,90 @@ from logos_client.events import (
 from logos_client.exceptions import BadRequestError, ConflictError, RlnRequiredError, TooLargeError
 from logos_client.messaging import MessagingClient
 from tests.support.aio import asyncio_test
-from tests.support.kernel_process import KernelProcess
+from tests.support.kernel_process import KernelProcess, short_directory
 from tests.support.mapi_process import MapiProcess
-from tests.support.nodes import TOPIC, collect, connected_pair, drain, node_pair, wait_for, wait_status
+from tests.support.nodes import (
+    TOPIC,
+    Node,
+    collect,
+    connected_pair,
+    drain,
+    edge_pair,
+    node_pair,
+    services,
+    wait_for,
+    wait_status,
+)
 
 pytestmark = pytest.mark.integration
 
 
-@asyncio_test(60)
-async def test_messages_of_all_sizes_both_ways_once_each_sender_included(tmp_path: Path) -> None:
-    with node_pair(tmp_path) as nodes:
-        async with connected_pair(nodes) as (a, b):
-            sizes = [1, 100, 1024, 14 * 1024, 100 * 1024, a.limits.max_payload]
-            sent = {}
-            for number, size in enumerate(sizes):
-                sender = (a, b)[number % 2]
-                payload = os.urandom(size)
-                sent[payload] = await sender.send(TOPIC, payload, meta=b"m" * (number % 3))
-            for app in (a, b):
-                received = await collect(app, MessageReceived, len(sizes))
-                assert {m.payload for m in received} == set(sent)
-                assert all(m.content_topic == TOPIC for m in received)
-                assert len({m.message_hash for m in received}) == len(sizes)
-            late = [e for app in (a, b) for e in await drain(app, 1.0) if isinstance(e, MessageReceived)]
-            assert late == [], "once per hash"
+@pytest.fixture(name="servers", scope="module")
+def _servers() -> Iterator[list[KernelProcess]]:
+    """What serves the edge nodes of this module's tests."""
+    with short_directory() as directory, services(directory, ("--store=true",), ()) as started:
+        yield started
+
+
+@pytest.fixture(name="nodes", params=["core", "edge"])
+def _nodes(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Node, Node]]:
+    """Two nodes that hear each other, in either mode."""
+    if request.param == "core":
+        pair = node_pair(tmp_path)
+    else:
+        pair = edge_pair(tmp_path, request.getfixturevalue("servers"))
+    with pair as nodes:
+        yield nodes
 
 
 @asyncio_test(60)
-async def test_propagated_once_with_the_hash_that_receivers_see(tmp_path: Path) -> None:
-    with node_pair(tmp_path) as nodes:
-        async with connected_pair(nodes) as (a, b):
-            request_id = await a.send(TOPIC, b"hello", ephemeral=True)
-            propagated = await wait_for(a, MessagePropagated)
-            received = await wait_for(b, MessageReceived)
-            assert propagated.request_id == request_id
-            assert propagated.message_hash == received.message_hash
-            assert received.ephemeral
-            assert received.timestamp > 0
-            assert not [e for e in await drain(a, 0.5) if isinstance(e, MessagePropagated)]
+async def test_messages_of_all_sizes_both_ways_once_each_sender_included(nodes: tuple[Node, Node]) -> None:
+    async with connected_pair(nodes) as (a, b):
+        sizes = [1, 100, 1024, 14 * 1024, 100 * 1024, a.limits.max_payload]
+        sent = {}
+        for number, size in enumerate(sizes):
+            sender = (a, b)[number % 2]
+            payload = os.urandom(size)
+            sent[payload] = await sender.send(TOPIC, payload, meta=b"m" * (number % 3))
+        for app in (a, b):
+            received = await collect(app, MessageReceived, len(sizes))
+            assert {m.payload for m in received} == set(sent)
+            assert all(m.content_topic == TOPIC for m in received)
+            assert len({m.message_hash for m in received}) == len(sizes)
+        late = [e for app in (a, b) for e in await drain(app, 1.0) if isinstance(e, MessageReceived)]
+        assert late == [], "once per hash"
 
 
 @asyncio_test(60)
-async def test_only_subscribed_topics_arrive_and_the_first_send_subscribes(tmp_path: Path) -> None:
+async def test_propagated_once_with_the_hash_that_receivers_see(nodes: tuple[Node, Node]) -> None:
+    async with connected_pair(nodes) as (a, b):
+        request_id = await a.send(TOPIC, b"hello", ephemeral=True)
+        propagated = await wait_for(a, MessagePropagated)
+        received = await wait_for(b, MessageReceived)
+        assert propagated.request_id == request_id
+        assert propagated.message_hash == received.message_hash
+        assert received.ephemeral
+        assert received.timestamp > 0
+        assert not [e for e in await drain(a, 0.5) if isinstance(e, MessagePropagated)]
+
+
+@asyncio_test(60)
+async def test_only_subscribed_topics_arrive_and_the_first_send_subscribes(nodes: tuple[Node, Node]) -> None:
     other, third = "/toychat/2/other/proto", "/toychat/2/third/proto"
-    with node_pair(tmp_path) as nodes:
-        async with connected_pair(nodes) as (a, b):
-            await b.send(other, b"subscribes b")
-            assert sorted(await b.subscriptions()) == sorted([TOPIC, other])
-            await a.send(third, b"not for b")
-            await a.send(other, b"for b")
-            await a.send(TOPIC, b"for both")
-            got = [m.payload for m in await collect(b, MessageReceived, 3)]
-            assert sorted(got) == [b"for b", b"for both", b"subscribes b"]
-            assert await b.unsubscribe([other, third]) == {third: "already unsubscribed"}
-            await a.send(other, b"no longer for b")
-            await a.send(TOPIC, b"last")
-            assert (await wait_for(b, MessageReceived)).payload == b"last"
-            await b.send(other, b"b declined this topic")
-            assert other not in await b.subscriptions(), "an app that unsubscribed is left alone"
+    async with connected_pair(nodes) as (a, b):
+        await b.send(other, b"subscribes b")
+        assert sorted(await b.subscriptions()) == sorted([TOPIC, other])
+        await a.send(third, b"not for b")
+        await a.send(other, b"for b")
+        await a.send(TOPIC, b"for both")
+        got = [m.payload for m in await collect(b, MessageReceived, 3)]
+        assert sorted(got) == [b"for b", b"for both", b"subscribes b"]
+        assert await b.unsubscribe([other, third]) == {third: "already unsubscribed"}
+        await a.send(other, b"no longer for b")
+        await a.send(TOPIC, b"last")
+        assert (await wait_for(b, MessageReceived)).payload == b"last"
+        await b.send(other, b"b declined this topic")
+        assert other not in await b.subscriptions(), "an app that unsubscribed is left alone"
 
 
 @asyncio_test(60)
@@ -98,22 +125,21 @@ async def test_what_cannot_be_sent_is_refused_at_once(tmp_path: Path) -> None:
 
 
 @asyncio_test(60)
-async def test_a_request_id_is_the_idempotency_key(tmp_path: Path) -> None:
-    with node_pair(tmp_path) as nodes:
-        async with connected_pair(nodes, "alice", None) as (a, b):
-            request_id = os.urandom(16)
-            assert await a.send(TOPIC, b"once", request_id=request_id) == request_id
-            assert await a.send(TOPIC, b"once", request_id=request_id) == request_id
-            with pytest.raises(ConflictError):
-                await a.send(TOPIC, b"another", request_id=request_id)
-            assert (await wait_for(b, MessageReceived)).payload == b"once"
-            nodes[0].mapi.kill()
-            nodes[0].mapi.start()
-            await nodes[0].mapi.ready()
-            assert await a.send(TOPIC, b"once", request_id=request_id) == request_id, "remembered on disk"
-            with pytest.raises(ConflictError):
-                await a.send(TOPIC, b"another", request_id=request_id)
-            assert not [e for e in await drain(b, 1.0) if isinstance(e, MessageReceived)]
+async def test_a_request_id_is_the_idempotency_key(nodes: tuple[Node, Node]) -> None:
+    async with connected_pair(nodes, "alice", None) as (a, b):
+        request_id = os.urandom(16)
+        assert await a.send(TOPIC, b"once", request_id=request_id) == request_id
+        assert await a.send(TOPIC, b"once", request_id=request_id) == request_id
+        with pytest.raises(ConflictError):
+            await a.send(TOPIC, b"another", request_id=request_id)
+        assert (await wait_for(b, MessageReceived)).payload == b"once"
+        nodes[0].mapi.kill()
+        nodes[0].mapi.start()
+        await nodes[0].mapi.ready()
+        assert await a.send(TOPIC, b"once", request_id=request_id) == request_id, "remembered on disk"
+        with pytest.raises(ConflictError):
+            await a.send(TOPIC, b"another", request_id=request_id)
+        assert not [e for e in await drain(b, 1.0) if isinstance(e, MessageReceived)]
 
 
 @asyncio_test(90)

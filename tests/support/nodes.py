@@ -5,8 +5,8 @@ ask of an app.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,8 +22,10 @@ __all__ = [
     "collect",
     "connected_pair",
     "drain",
+    "edge_pair",
     "node_pair",
     "node_with_sender",
+    "services",
     "single_node",
     "wait_for",
     "wait_status",
@@ -67,6 +69,37 @@ def node_pair(directory: Path, *, mapi_options: tuple[str, ...] = ()) -> Iterato
         MapiProcess(directory / "a", *mapi_options) as mapi_a,
         MapiProcess(directory / "b", *mapi_options) as mapi_b,
         telling(first.log, second.log, mapi_a.log, mapi_b.log),
+    ):
+        yield Node(directory / "a", first, mapi_a), Node(directory / "b", second, mapi_b)
+
+
+@contextmanager
+def services(directory: Path, *options: Sequence[str]) -> Iterator[list[KernelProcess]]:
+    """Kernels on shard 0 that serve edge nodes by filter and lightpush, each dialling the first one; one for
+    each set of further options.
+    """
+    with ExitStack() as stack:
+        started: list[KernelProcess] = []
+        for number, each in enumerate(options):
+            dial = [f"--staticnode={started[0].address()}"] if started else []
+            # All of a test comes from one address, and not at the rate that the default limits are made for.
+            served = ("--shard=0", "--ip-colocation-limit=0", "--rate-limit=lightpush:0/1s")
+            kernel = KernelProcess(directory / f"s{number}", *served, *dial, *each)
+            started.append(stack.enter_context(kernel))
+        yield started
+
+
+@contextmanager
+def edge_pair(
+    directory: Path, served_by: Sequence[KernelProcess], *, mapi_options: tuple[str, ...] = ()
+) -> Iterator[tuple[Node, Node]]:
+    """Two edge nodes: neither relays, both dial the same service nodes."""
+    kernel_options = ["--relay=false", *(f"--staticnode={kernel.address()}" for kernel in served_by)]
+    with (
+        KernelProcess(directory / "a", *kernel_options) as first,
+        KernelProcess(directory / "b", *kernel_options) as second,
+        MapiProcess(directory / "a", "--mode=edge", *mapi_options) as mapi_a,
+        MapiProcess(directory / "b", "--mode=edge", *mapi_options) as mapi_b,
     ):
         yield Node(directory / "a", first, mapi_a), Node(directory / "b", second, mapi_b)
 
