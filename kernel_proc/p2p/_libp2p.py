@@ -1,10 +1,12 @@
 """The one door to py-libp2p: everything this room takes from the library is taken from here.
 
-Three things happen at this door and nowhere else:
+Four things happen at this door and nowhere else:
 
 * the version is asserted, because this room stands on internals of exactly that release;
 * the logging set-up that `import libp2p` performs is undone: the library may log through the ordinary
   hierarchy, and the process decides what becomes of it;
+* only what is used is loaded: the library's packages import all of it (QUIC, HTTP clients, mDNS), which takes
+  30 MB and most of the start, for a dozen modules;
 * only what is sound is let in: keys, peer ids, the noise XX handshake, the identify message. Connections,
   muxers and streams are this room's own (see `host`), since the library's end the process on a
   malformed frame, go deaf after 250 inbound connections and do not enforce the receive window.
@@ -13,11 +15,16 @@ Three things happen at this door and nowhere else:
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from typing import Final
 
 REQUIRED_VERSION = "0.8.1"
 
@@ -57,10 +64,45 @@ def _logging_untouched() -> Iterator[None]:
         logging.getLogger("multiaddr").setLevel(logging.WARNING)
 
 
+_BARE: Final = (
+    "libp2p",
+    "libp2p.identity",
+    "libp2p.identity.identify",
+    "libp2p.pubsub",
+    "libp2p.security",
+    "libp2p.tools",
+    "libp2p.transport",
+    "libp2p.transport.quic",
+)
+"""Packages whose `__init__` does nothing but import what we do not use."""
+
+
+def _enter_bare_packages() -> None:
+    """Let the packages be found without running their `__init__`: their modules are then loaded one by one.
+
+    Nothing of the kind happens if somebody has loaded the library before us: two halves of it would not fit.
+    """
+    if "libp2p" in sys.modules:
+        return
+    root = importlib.util.find_spec("libp2p")
+    if root is None or not root.submodule_search_locations:
+        raise ImportError("py-libp2p is installed without its files")
+    base = Path(root.submodule_search_locations[0])
+    for name in _BARE:
+        spec = ModuleSpec(name, loader=None, is_package=True)
+        spec.submodule_search_locations = [str(base.joinpath(*name.split(".")[1:]))]
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+    # `libp2p.custom_types` names this one class in an alias; the real one brings in all of aioquic.
+    stream = importlib.util.module_from_spec(ModuleSpec("libp2p.transport.quic.stream", loader=None))
+    vars(stream)["QUICStream"] = type("QUICStream", (), {})
+    sys.modules[stream.__name__] = stream
+
+
 check_version(importlib.metadata.version("libp2p"))
 
 with _logging_untouched(), warnings.catch_warnings():
     warnings.simplefilter("ignore")  # the library's own deprecations are not ours to fix
+    _enter_bare_packages()
     import multiaddr
     from libp2p.abc import IRawConnection
     from libp2p.connection_types import ConnectionType

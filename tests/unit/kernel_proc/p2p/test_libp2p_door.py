@@ -46,3 +46,32 @@ def test_importing_leaves_logging_files_and_threads_alone(tmp_path: Path) -> Non
 def test_the_interface_can_be_imported_without_libp2p() -> None:
     probe = "import sys, kernel_proc.p2p.api; assert 'libp2p' not in sys.modules"
     subprocess.run([sys.executable, "-c", probe], env={"PYTHONPATH": str(ROOT)}, check=True)
+
+
+def test_the_node_loads_only_what_it_uses_of_the_library() -> None:
+    probe = """
+import sys, kernel_proc.node
+loaded = {name.partition(".")[0] for name in sys.modules}
+print(sorted(loaded & {"aioquic", "httpx", "requests", "grpc", "zeroconf", "aiortc", "asyncio"}))
+assert "libp2p.host.basic_host" not in sys.modules
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", probe],
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
+
+
+def test_a_library_that_is_loaded_already_is_used_as_it_is() -> None:
+    probe = """
+import warnings
+warnings.simplefilter("ignore")
+import libp2p
+import kernel_proc.p2p._libp2p as door
+from libp2p.peer.id import ID
+assert door.ID is ID and libp2p.new_host
+"""
+    subprocess.run([sys.executable, "-c", probe], env={"PYTHONPATH": str(ROOT)}, check=True)
