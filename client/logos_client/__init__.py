@@ -15,9 +15,19 @@ from __future__ import annotations
 from ipc_schema.control import ControlHealthReply
 from ipc_schema.errors import ErrorCode
 from ipc_schema.hello import NetworkInfo
+from ipc_schema.kernel.filter import (
+    FilterPeer,
+    FilterPingReply,
+    FilterSubscribeReply,
+    FilterUnsubscribeReply,
+)
+from ipc_schema.kernel.lightpush import LightpushPublishReply
 from ipc_schema.kernel.methods import ConnectResult, KernelLimits, OptionRecord, RelayPublishReply
+from ipc_schema.kernel.peer_exchange import PeerExchangeReply
 from ipc_schema.kernel.records import NodeHealth, PeerChange, PeerRecord, TopicHealth
+from ipc_schema.kernel.store import StoredMessage
 from ipc_schema.mapi.methods import ConnectionStatus, MapiLimits, PendingReply, PendingSend, StatusReply
+from ipc_schema.message import WakuMessage
 from ipc_schema.paths import KernelEndpoints, MapiEndpoints, kernel_endpoints, mapi_endpoints
 from ipc_schema.streams import StreamState
 from logos_client._feed import FeedCounters
@@ -66,7 +76,7 @@ from logos_client.exceptions import (
     UnknownMethodError,
     UnsupportedVersionError,
 )
-from logos_client.kernel import DEFAULT_FEED_BYTES, KernelClient, KernelFeed
+from logos_client.kernel import DEFAULT_FEED_BYTES, KernelClient, KernelFeed, StorePage
 from logos_client.kernel_events import (
     SOURCE_FILTER,
     SOURCE_RELAY,
@@ -105,6 +115,10 @@ __all__ = [
     "Event",
     "EventsDropped",
     "FeedCounters",
+    "FilterPeer",
+    "FilterPingReply",
+    "FilterSubscribeReply",
+    "FilterUnsubscribeReply",
     "ForkedError",
     "HealthEvent",
     "InternalError",
@@ -116,6 +130,7 @@ __all__ = [
     "KernelLimits",
     "KernelLost",
     "KernelMessage",
+    "LightpushPublishReply",
     "LinkLost",
     "LinkRestored",
     "LogosError",
@@ -137,6 +152,7 @@ __all__ = [
     "OptionRecord",
     "PeerChange",
     "PeerEvent",
+    "PeerExchangeReply",
     "PeerRecord",
     "PeerRestartedError",
     "PeersSnapshot",
@@ -149,6 +165,8 @@ __all__ = [
     "ResyncingError",
     "RlnRequiredError",
     "StatusReply",
+    "StorePage",
+    "StoredMessage",
     "StreamCounters",
     "StreamError",
     "StreamEvent",
@@ -162,6 +180,7 @@ __all__ = [
     "UnauthorisedError",
     "UnknownMethodError",
     "UnsupportedVersionError",
+    "WakuMessage",
     "kernel_endpoints",
     "mapi_endpoints",
 ]

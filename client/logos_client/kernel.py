@@ -16,11 +16,10 @@ import asyncio
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, Self, TypeVar
+from typing import Final, Self
 
 import zmq
 
-from ipc_schema.body import Body
 from ipc_schema.errors import IpcError
 from ipc_schema.frames import Reply
 from ipc_schema.hello import HelloRequest, NetworkInfo
@@ -43,21 +42,20 @@ from logos_client._feed import KernelFeed
 from logos_client._leases import LeaseKeeper
 from logos_client._opening import Opening
 from logos_client._process import HomeProcess
+from logos_client._services import ServiceMethods, StorePage
 from logos_client.control import ControlClient
 from logos_client.exceptions import ClosedError, public_errors
 from logos_client.kernel_events import KernelFound, KernelLost
 
-__all__ = ["DEFAULT_FEED_BYTES", "KernelClient", "KernelFeed"]
+__all__ = ["DEFAULT_FEED_BYTES", "KernelClient", "KernelFeed", "StorePage"]
 
 log: logging.Logger = logging.getLogger(__name__)
-
-B = TypeVar("B", bound=Body)
 
 _MAX_FRAME: Final = 64 << 20
 DEFAULT_FEED_BYTES: Final = 8 << 20
 
 
-class KernelClient:
+class KernelClient(ServiceMethods):
     """A consumer of a kernel, on the running asyncio loop. Made by `connect`.
 
     It reconnects by itself, says hello again and takes its leases again. Use it from the loop (and so the
@@ -384,19 +382,17 @@ class KernelClient:
         for feed in self._feeds:
             feed.put(KernelLost(reason))
 
-    async def _call(
+    async def _reply(
         self,
-        kind: type[B],
         method: str,
         body: Mapping[str, object] | None = None,
         blobs: Sequence[bytes] = (),
         *,
         timeout: float = DEFAULT_TIMEOUT,
-    ) -> B:
+    ) -> Reply:
         self._check_open()
         with public_errors():
-            reply = await self._connection.request(method, body, blobs, timeout=timeout)
-            return kind.from_body(reply.body)
+            return await self._connection.request(method, body, blobs, timeout=timeout)
 
     def _check_open(self) -> None:
         self._home.check()

@@ -26,6 +26,7 @@ from logos_client._connection import DEFAULT_TIMEOUT
 from logos_client._feed import FeedCounters
 from logos_client.blocking._base import BlockingClient, EventTap, here, open_client
 from logos_client.blocking._portal import Portal
+from logos_client.blocking._services import ServiceMethods
 from logos_client.blocking.control import ControlClient
 from logos_client.exceptions import ClosedError, ForkedError
 from logos_client.kernel import DEFAULT_FEED_BYTES
@@ -34,7 +35,7 @@ from logos_client.kernel_events import KernelEvent
 __all__ = ["KernelClient", "KernelFeed"]
 
 
-class KernelClient(BlockingClient):
+class KernelClient(ServiceMethods, BlockingClient):
     """A consumer of a kernel. Made by `connect`.
 
     It reconnects by itself, says hello again and takes its leases again.
@@ -43,7 +44,7 @@ class KernelClient(BlockingClient):
     def __init__(self, portal: Portal, client: kernel.KernelClient) -> None:
         """Not for apps: see `connect`."""
         super().__init__(portal)
-        self._client = client
+        self._client: kernel.KernelClient = client
 
     # -- opening ---------------------------------------------------------------------------------------------
 
