@@ -81,19 +81,23 @@ class EventTap(Generic[E]):
         """`take()` waits for the next event; None at the end."""
         self._portal = portal
         self._take = take
-        self._turn = threading.Lock()
+        # The thread whose turn it is. No lock: Ctrl-C between taking it and the `try` would keep it for ever.
+        self._turn: dict[str, int] = {}
         self._call: Call[E | None] | None = None
 
     def next(self, timeout: float | None = None) -> E:
         """The next event. Raises `DeadlineError`, `ClosedError` at the end, RuntimeError when another thread
         waits for it."""
         self._portal.home.check()
-        if not self._turn.acquire(blocking=False):
+        me = threading.get_ident()
+        if self._turn.setdefault("thread", me) != me:
             raise RuntimeError("another thread is waiting for the next event already")
         try:
             call = self._call
             if call is None:
-                call = self._call = self._portal.start(self._take)
+                call = self._call = Call(self._portal, self._take)
+            if not call.begun:  # also one that Ctrl-C kept from it
+                self._portal.begin(call)
             try:
                 event = call.wait(timeout)
             except BaseException as error:
@@ -105,7 +109,7 @@ class EventTap(Generic[E]):
                 raise
             self._call = None
         finally:
-            self._turn.release()
+            self._turn.clear()
         if event is None:
             raise ClosedError
         return event

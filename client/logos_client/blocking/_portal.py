@@ -30,16 +30,22 @@ EXIT_SECONDS: Final = 3.0
 
 
 class Call(Generic[T]):
-    """Work under way in the portal's loop."""
+    """Work for the portal's loop; under way once it was given to `Portal.begin`."""
 
-    def __init__(self, portal: Portal) -> None:
+    def __init__(self, portal: Portal, work: Callable[[], Coroutine[Any, Any, T]]) -> None:
         self._portal = portal
+        self._work = work
         self._task: asyncio.Task[T] | None = None
         self._future: Future[T] = Future()
 
     def wait(self, timeout: float | None = None) -> T:
         """Its result. Raises what it raised, or TimeoutError while `done` is False; it then goes on."""
         return self._future.result(timeout)
+
+    @property
+    def begun(self) -> bool:
+        """Whether the loop has begun it."""
+        return self._task is not None
 
     @property
     def done(self) -> bool:
@@ -58,10 +64,11 @@ class Call(Generic[T]):
         if self._task is not None:
             self._task.cancel()
 
-    def start(self, work: Callable[[], Coroutine[Any, Any, T]]) -> None:
-        """In the loop: begin."""
-        self._task = asyncio.get_running_loop().create_task(work())
-        self._task.add_done_callback(self._finished)
+    def start(self) -> None:
+        """In the loop: begin, once."""
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._work())
+            self._task.add_done_callback(self._finished)
 
     def _finished(self, task: asyncio.Task[T]) -> None:
         if task.cancelled():
@@ -108,22 +115,22 @@ class Portal:
 
         An interrupted wait (Ctrl-C) cancels it. Raises `ForkedError`, `ClosedError`, and what it raises.
         """
-        call = self.start(lambda: function(*arguments, **named))
+        call: Call[T] = Call(self, lambda: function(*arguments, **named))
         try:
+            self.begin(call)
             return call.wait()
         finally:
             if not call.done:
                 call.cancel()
 
-    def start(self, work: Callable[[], Coroutine[Any, Any, T]]) -> Call[T]:
-        """Begin work in the loop without waiting for it. Raises `ForkedError`, `ClosedError`."""
+    def begin(self, call: Call[Any]) -> None:
+        """Begin work in the loop without waiting for it; nothing when it has begun. Raises `ForkedError`,
+        `ClosedError`."""
         self.check()
-        call: Call[T] = Call(self)
         self._calls.add(call)
         # The thread sets `_ended` before it fails the calls it finds: none can be in between.
-        if self._ended or not self.post(call.start, work):
+        if self._ended or not self.post(call.start):
             call.fail(ClosedError())
-        return call
 
     def forget(self, call: Call[Any]) -> None:
         """It has its result."""

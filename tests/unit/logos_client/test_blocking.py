@@ -251,6 +251,8 @@ def test_callbacks_beside_an_iteration(mapi: Served[MiniMapi]) -> None:
     with blocking.MessagingClient.connect(mapi.endpoint) as client:
         seen: list[MessageReceived] = []
         remove = client.on(MessageReceived, seen.append)
+        with pytest.raises(DeadlineError):
+            client.next_event(0.01)  # from now on there is an iteration
         messages(mapi, b"1")
         mapi.do(lambda s: s.emit(s.only_app(), AppEventKind.MESSAGE_PROPAGATED, bytes(16), bytes(32), 1))
         assert isinstance(client.next_event(10), MessagePropagated)
