@@ -32,7 +32,10 @@ def open_client(name: str, work: Callable[[], Coroutine[Any, Any, C]]) -> tuple[
     portal = Portal(f"logos {name}")
     try:
         client = portal.call(work)
-    except BaseException:
+    except Exception:
+        portal.close()
+        raise
+    except BaseException:  # Ctrl-C: at once, it ends by itself
         portal.begin_close()
         raise
     portal.on_close = client.close
