@@ -1,4 +1,4 @@
-"""The network side of a node: host, relay, metadata, dialler and peer book, wired to each other."""
+"""The network side of a node: host, relay, metadata, peering and peer book, wired to each other."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from kernel_proc.p2p.api import PeerIdText
 from kernel_proc.p2p.host import Libp2pHost
 from kernel_proc.p2p.keys import NodeKey
 from kernel_proc.p2p.limits import HostLimits
+from kernel_proc.peering import Peering
 from kernel_proc.peers.book import PeerBook
 from kernel_proc.peers.dialer import StaticDialer
 from kernel_proc.protocols.lightpush_codec import LEGACY_PROTOCOL as LEGACY_LIGHTPUSH_PROTOCOL
@@ -115,6 +116,9 @@ class Network:
             connected=lambda peer_id, _address: self.book.set_origin(peer_id, "static"),
         )
         self.host.add_listener(self.dialer)
+        self.peering = Peering(
+            config, key, self.host, self.relay, self.metadata, shards, self.book, registry, rng
+        )
         registry.add_source(self._samples)
 
     def _make_relay(self, config: KernelConfig) -> RelayService:
@@ -147,6 +151,7 @@ class Network:
     def _learned(self, peer_id: PeerIdText, metadata: Metadata) -> None:
         if metadata.cluster is not None:
             self.book.set_metadata(peer_id, metadata.cluster, metadata.shards)
+            self.peering.manager.peer_described(peer_id, metadata.cluster, metadata.shards)
 
     def is_valid(self, topic: str, message: WakuMessage) -> bool:
         """Whether a message that did not come by relay would pass its validators."""
@@ -171,6 +176,8 @@ class Network:
             parts = address.split("/")
             kind = "webSocket" if "ws" in parts else "tcp"
             ports[kind] = int(parts[parts.index("tcp") + 1])
+        for endpoint in self.peering.discv5.bound:
+            ports["discv5Udp"] = endpoint.port
         return ports
 
     def _samples(self) -> Iterable[Sample]:

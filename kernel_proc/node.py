@@ -25,10 +25,12 @@ from ipc_schema.config.kernel import KernelConfig
 from ipc_schema.kernel.records import ProtocolHealth, ProtocolState
 from ipc_schema.paths import kernel_directory, lock_path, socket_path
 from ipc_schema.streams import new_instance
+from ipc_schema.web import Site, standard_pages
 from kernel_proc.archive.api import ArchiveConfigError
 from kernel_proc.health import HealthMonitor
+from kernel_proc.http import WebServer
 from kernel_proc.ipc.consumers import Consumers
-from kernel_proc.ipc.control import control_routes
+from kernel_proc.ipc.control import control_routes, health_body, task_names
 from kernel_proc.ipc.events import EventPublisher
 from kernel_proc.ipc.methods.node import node_routes
 from kernel_proc.ipc.methods.peers import peer_routes
@@ -44,6 +46,7 @@ from kernel_proc.metrics import Registry
 from kernel_proc.network import Network
 from kernel_proc.p2p.api import BadAddress
 from kernel_proc.p2p.keys import NodeKey, NodeKeyError, load_or_create_node_key
+from kernel_proc.peering import PeeringError
 from kernel_proc.publishing import Publishing
 from kernel_proc.sender import MessageSender
 from kernel_proc.services import Services
@@ -70,7 +73,7 @@ class Node:
 
     def __init__(self, config: KernelConfig) -> None:
         self.config = config
-        self.registry = Registry()
+        self.registry = Registry(config.metrics.prefix)
         self.publisher = EventPublisher(
             instance=new_instance(os.urandom),
             cluster=config.network.cluster,
@@ -81,6 +84,7 @@ class Node:
         self._lag = EventLoopLag()
         self.registry.add_source(self._lag.samples)
         self.registry.counter("version", version=version()).add()
+        self.registry.add_source(lambda: [("tasks", {}, len(task_names()))])
         self.shards = Shards(
             self.publisher,
             cluster=config.network.cluster,
@@ -93,6 +97,8 @@ class Node:
         self._network: Network | None = None
         self._services: Services | None = None
         self._server: IpcServer | None = None
+        self._web: WebServer | None = None
+        self._started = 0.0
         self.health = HealthMonitor(
             self._lag,
             self._protocols,
@@ -106,6 +112,8 @@ class Node:
 
     def _touch(self) -> None:
         self.health.touch()
+        if self._network is not None:
+            self._network.peering.shards_changed()
 
     def _protocols(self) -> list[ProtocolHealth]:
         return [
@@ -133,19 +141,11 @@ class Node:
 
         Raises `StartError` with a text for the operator.
         """
-        config = self.config
+        self._started = trio.current_time()
         with ExitStack() as stack:
             endpoints = self._claim(stack)
             key = self._key()
-            network = self._network = Network(
-                config,
-                key,
-                self.shards,
-                self.registry,
-                SystemRandom(),
-                peer_changed=self.publisher.publish_peer,
-                health_changed=self._touch,
-            )
+            network = self._network = self._make_network(key)
             sender = MessageSender(network.relay, self.shards) if network.relay is not None else None
             services = self._services = self._make_services(network, sender)
             server = self._server = self._make_server(network, services, sender, key)
@@ -186,6 +186,7 @@ class Node:
         def part(name: str, run: Callable[[], Awaitable[None]]) -> None:
             nursery.start_soon(self._part, name, run, name=name)
 
+        await self._start_web(part)
         part("event loop lag", lambda: self._lag.run(self._touch))
         part("health", self.health.run)
         part("leases", self.shards.run)
@@ -205,6 +206,17 @@ class Node:
                 raise
             raise self._cannot_listen(cause) from error
         self.shards.start(network.relay)
+        network.peering.bound()
+        try:
+            await nursery.start(self._started_part, "peering", network.peering.run, name="peering")
+        except (OSError, ExceptionGroup) as error:
+            failed = next((leaf for leaf in _leaves(error) if isinstance(leaf, OSError)), None)
+            if failed is None:
+                raise
+            raise StartError(
+                f"cannot listen on listen-address {self.config.listen_address} "
+                f"(discv5-udp-port {self.config.discovery.discv5_port}): {failed}"
+            ) from error
         part("ipc", server.serve)
         if network.dialer.addresses:
             part("dialer", network.dialer.run)
@@ -221,6 +233,25 @@ class Node:
                 control=server.control.endpoint,
             ),
         )
+
+    async def _start_web(self, part: Callable[[str, Callable[[], Awaitable[None]]], None]) -> None:
+        """Before the others, so that `/ready` says no while they start."""
+        wanted = self.config.metrics
+        if wanted.port is None:
+            return
+        pages = standard_pages(
+            self.registry.exposition, lambda: health_body(self.health, version(), self._started)
+        )
+        web = WebServer(Site(pages), self.registry)
+        try:
+            await web.bind(wanted.address, wanted.port)
+        except OSError as error:
+            raise StartError(
+                f"cannot listen on metrics-server-address {wanted.address} "
+                f"(metrics-server-port {wanted.port}): {error}"
+            ) from error
+        self._web = web
+        part("http", web.run)
 
     async def _part(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
         """Run a part that never ends by itself; the end of one is the end of the node."""
@@ -312,9 +343,25 @@ class Node:
             ports += f", websocket-port {config.websocket_port}"
         return StartError(f"cannot listen on listen-address {config.listen_address} ({ports}): {error}")
 
+    def _make_network(self, key: NodeKey) -> Network:
+        try:
+            return Network(
+                self.config,
+                key,
+                self.shards,
+                self.registry,
+                SystemRandom(),
+                peer_changed=self.publisher.publish_peer,
+                health_changed=self._touch,
+            )
+        except PeeringError as error:
+            raise StartError(str(error)) from error
+        except OSError as error:
+            raise StartError(f"data-dir: {error.filename}: {error.strerror or error}") from error
+
     def _make_services(self, network: Network, sender: MessageSender | None) -> Services:
         try:
-            return Services(
+            services = Services(
                 self.config,
                 network,
                 self.shards,
@@ -325,6 +372,10 @@ class Node:
             )
         except ArchiveConfigError as error:
             raise StartError(f"store: {error}") from error
+        peering = network.peering
+        services.records, services.records_received = peering.exchangeable, peering.exchanged
+        peering.attach_exchange(services.peer_exchange_client)
+        return services
 
     def _make_server(
         self, network: Network, services: Services, sender: MessageSender | None, key: NodeKey
@@ -346,9 +397,9 @@ class Node:
             "Version": version,
             "Metrics": self.registry.exposition,
             "MyMultiaddresses": lambda: list(host.listen_addresses),
-            "MyENR": lambda: "",  # there is no discovery yet, and so no record
+            "MyENR": lambda: network.peering.enr.record.text,
             "MyPeerId": lambda: key.peer_id,
-            "MyBoundPorts": network.bound_ports,
+            "MyBoundPorts": lambda: network.bound_ports() | {"metrics": self._web.port if self._web else 0},
             "MaxMessageSize": lambda: info.max_message_size,
         }
         routes = {
@@ -370,7 +421,7 @@ class Node:
         control = control_routes(
             health=self.health,
             version=version(),
-            started=trio.current_time(),
+            started=self._started,
             shutdown=self.stop,
             sockets=self._listening,
         )
@@ -390,6 +441,8 @@ class Node:
 
     def _listening(self) -> list[str]:
         network = list(self._network.host.listen_addresses) if self._network else []
+        if self._web is not None:
+            network.append(f"http://{self.config.metrics.address}:{self._web.port}")
         return [*(socket.endpoint for socket in self._server.sockets), *network] if self._server else network
 
 

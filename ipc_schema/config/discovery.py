@@ -10,7 +10,7 @@ from typing import Final
 
 from ipc_schema.config import common
 from ipc_schema.config.addresses import check_enr, check_enrtree
-from ipc_schema.config.kinds import MULTIADDR, PORT, Kind, integer
+from ipc_schema.config.kinds import BOOLEAN, MULTIADDR, PORT, Kind, integer
 from ipc_schema.config.options import Option, Origin, Resolved
 
 __all__ = ["DISCOVERY_OPTIONS", "DiscoveryConfig", "NameServer", "discovery_config", "discovery_warnings"]
@@ -120,7 +120,7 @@ DISCOVERY_OPTIONS: Final = (
     ),
     Option(
         name="peer-exchange-discovery",
-        kind=common.BOOLEAN,
+        kind=BOOLEAN,
         unset="on under a preset, with peer-exchange-node, and without relay",
         doc="ask peers for peers while there are too few",
     ),
@@ -157,7 +157,9 @@ class DiscoveryConfig:
     discv5_port: int
     """UDP; already shifted. 0: automatic."""
     discv5_boot_nodes: tuple[str, ...]
-    """`enr:` texts: those of discv5-bootstrap-node and of entry-node, those of the preset first."""
+    """`enr:` texts, those of the preset first."""
+    entry_records: tuple[str, ...]
+    """The `enr:` texts of entry-node: they are dialled, and boot nodes of discv5 too."""
     dns_trees: tuple[str, ...]
     """`enrtree:` URLs of dns-discovery-url and entry-node."""
     name_servers: tuple[NameServer, ...]
@@ -190,7 +192,8 @@ def discovery_config(resolved: Resolved, *, port: int, preset: bool) -> Discover
     return DiscoveryConfig(
         discv5=_discv5(resolved),
         discv5_port=port,
-        discv5_boot_nodes=tuple(dict.fromkeys((*resolved["discv5-bootstrap-node"], *enrs))),
+        discv5_boot_nodes=resolved["discv5-bootstrap-node"],
+        entry_records=enrs,
         dns_trees=tuple(dict.fromkeys((*trees, *resolved["dns-discovery-url"]))),
         name_servers=resolved["dns-addrs-name-server"],
         peer_exchange=by_itself if asked is None else asked,

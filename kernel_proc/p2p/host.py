@@ -146,6 +146,17 @@ class Libp2pHost:
         """What identify advertises: exactly what is mounted."""
         return list(self._dispatcher)
 
+    def set_announced(self, announced: Sequence[str]) -> None:
+        """What identify tells from now on about where we are reached; none: the bound addresses. Multiaddrs
+        without peer id, also of transports that only a proxy before us speaks."""
+        for address in announced:
+            addresses.to_bytes(address)  # raises here, not at the first peer that asks
+        self._announce = tuple(announced)
+
+    def reachable_addresses(self) -> list[str]:
+        """The bound addresses without peer id, a wildcard as the addresses of this machine."""
+        return [form for bound in self._bound for form in addresses.reachable_forms(bound)]
+
     def connections(self) -> Sequence[PeerConnection]:
         return [connection.info for group in self._peers.values() for connection in group]
 
@@ -459,9 +470,7 @@ class Libp2pHost:
 
     async def _serve_identify(self, stream: Stream) -> None:
         observed = next((c.address for c in self.connections() if c.peer_id == stream.peer_id), None)
-        listen = self._announce or [
-            form for bound in self._bound for form in addresses.reachable_forms(bound)
-        ]
+        listen = self._announce or self.reachable_addresses()
         await stream.write(
             identify.encode(
                 public_key=self._public_key,

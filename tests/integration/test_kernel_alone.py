@@ -38,6 +38,10 @@ TASKS = Counter(
         "kernel_proc.p2p.host.Libp2pHost._ticker",
         "leases",
         "metadata",
+        "kernel_proc.peers.manager.PeerManager._keep_saved",
+        "kernel_proc.peers.manager.PeerManager._watch_sleep",
+        "peer manager",
+        "peering",
         "relay",
         "signals",
         "trio._highlevel_serve_listeners._serve_one_listener",  # the TCP listener

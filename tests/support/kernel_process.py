@@ -149,7 +149,13 @@ class KernelProcess:
 
     def start(self) -> Self:
         """Start the process and wait until it is ready."""
-        process = self.launch()
+        self.launch()
+        return self.wait_ready()
+
+    def wait_ready(self) -> Self:
+        """Wait until the launched process is ready."""
+        process = self.process
+        assert process is not None
         end = time.monotonic() + START_SECONDS
         control = self.control()
         while True:

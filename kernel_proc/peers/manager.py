@@ -1,0 +1,414 @@
+"""The peer manager: keeps as many good connections as the node wants, out of the peers it knows.
+
+The policy is `plan`, the memory `store`; here are the clock, the dials and the file. The manager sleeps until
+something happened that may change the plan. The host's own keepalive (pings, frozen peers closed) tells it
+that a peer is gone; what it adds is what no single connection shows: that the machine slept, and that we are
+offline, when nobody is to be blamed.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence, Set
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+from typing import Final, Protocol
+
+import trio
+
+from kernel_proc.logs import fields
+from kernel_proc.metrics import Registry, Sample
+from kernel_proc.p2p.api import (
+    BadAddress,
+    Direction,
+    Host,
+    P2pError,
+    PeerConnection,
+    PeerIdentity,
+    PeerIdText,
+)
+from kernel_proc.peers.online import OnlineMonitor, SleepDetector
+from kernel_proc.peers.plan import SERVICES, Connected, Targets, Wanted, plan
+from kernel_proc.peers.store import USELESS_DELAY, KnownPeer, Origin, PeerStore, group_of_address
+from kernel_proc.peers.store_file import load_peers, save_peers, snapshot
+from kernel_proc.relay.params import RELAY_PROTOCOL
+
+__all__ = ["ManagerSettings", "NodeView", "PeerManager"]
+
+log = logging.getLogger(__name__)
+
+AT_ONCE: Final = 10
+"""Dials under way at once."""
+DIAL_SECONDS: Final = 10.0
+FURTHER_SECONDS: Final = 5.0
+"""For each further address of the same peer."""
+MAX_TRIED: Final = 4
+"""Addresses of one peer tried in one dial."""
+PAUSE: Final = 0.25
+"""Between two looks at the plan, whatever happens: a burst of events makes one."""
+SHORT_PERIOD: Final = 2.0
+LONG_PERIOD: Final = 15.0
+LET_GO_SECONDS: Final = 600.0
+"""A peer that we, or somebody over the IPC, disconnected is not dialled by itself for so long."""
+SAVE_FIRST: Final = 2.0
+SAVE_PERIOD: Final = 30.0
+SLEEP_PERIOD: Final = 5.0
+WAKU: Final = "/vac/waku/"
+
+
+class NodeView(Protocol):
+    """What the manager asks of the rest of the node."""
+
+    def wanted(self) -> Wanted:
+        """What the node needs now."""
+        ...
+
+    def shards_of(self, peer_id: PeerIdText) -> Collection[int]:
+        """What a connected peer told of its shards."""
+        ...
+
+    def mesh(self) -> Set[PeerIdText]:
+        """The peers that are in any mesh of ours."""
+        ...
+
+    def score_of(self, peer_id: PeerIdText) -> float:
+        """Its relay score; 0: none."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ManagerSettings:
+    """What the manager is told. `per_group`: connections to one place, 0: no limit."""
+
+    targets: Targets
+    per_group: int
+    loopback: bool
+    """We listen on loopback only: addresses there mean something to us."""
+    protected: frozenset[PeerIdText] = frozenset()
+    """The operator's own peers."""
+    path: Path | None = None
+    """The file of the store; None: it is not kept."""
+
+
+@dataclass(slots=True)
+class _Dials:
+    groups: dict[PeerIdText, str] = field(default_factory=dict)
+    evicting: set[PeerIdText] = field(default_factory=set)
+
+
+class PeerManager:
+    """A host listener: add it to the host, then `run`. `online_changed` is called with each change."""
+
+    def __init__(
+        self,
+        host: Host,
+        store: PeerStore,
+        settings: ManagerSettings,
+        view: NodeView,
+        registry: Registry,
+        rng: Random,
+        *,
+        usable: Callable[[str], bool],
+        found_origin: Callable[[PeerIdText, str], None] = lambda _peer, _origin: None,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        """`usable` says whether the host can dial a multiaddr; `found_origin` is told how a peer that is
+        being connected was found."""
+        self._host = host
+        self.store = store
+        self._settings = settings
+        self._view = view
+        self._rng = rng
+        self._usable = usable
+        self._found_origin = found_origin
+        self._wall = wall
+        self._dials = _Dials()
+        self._connected: dict[PeerIdText, PeerConnection] = {}
+        self._monitor = OnlineMonitor()
+        self._wake = trio.Event()
+        self._nursery: trio.Nursery | None = None
+        self._saved = store.changes
+        self.short = True
+        """Something that is wanted is missing: more peers should be looked for."""
+        self._succeeded = registry.counter("peers_dials", outcome="successful")
+        self._failed = registry.counter("peers_dials", outcome="failed")
+        self._evicted = registry.counter("peers_evicted")
+        registry.add_source(self._samples)
+
+    @property
+    def online(self) -> bool:
+        """Whether anything of the network has been heard of lately."""
+        return self._monitor.online(self._wall(), len(self._connected))
+
+    def sign_of_life(self) -> None:
+        """Something of the network answered, by whatever way."""
+        self._monitor.sign(self._wall())
+
+    # --- learning ---
+
+    def learn(
+        self,
+        peer_id: PeerIdText,
+        addresses: Iterable[str],
+        origin: str,
+        *,
+        enr: bytes = b"",
+        seq: int = 0,
+        capabilities: int = 0,
+        cluster: int | None = None,
+        shards: Collection[int] = (),
+    ) -> bool:
+        """Somebody told of a peer. False: it is of no use, or there is no room for it."""
+        own = f"/p2p/{peer_id}"
+        chosen = [one if one.endswith(own) else one + own for one in addresses if self._may_dial(one)]
+        wanted = self._view.wanted()
+        if not chosen or (cluster is not None and cluster != wanted.cluster):
+            return False
+        before = self.store.changes
+        learned = self.store.learn(
+            peer_id,
+            chosen,
+            origin,
+            self._wall(),
+            enr=enr,
+            seq=seq,
+            capabilities=capabilities,
+            cluster=cluster,
+            shards=shards,
+        )
+        if self.store.changes != before:
+            self.wake()
+        return learned
+
+    def _may_dial(self, address: str) -> bool:
+        """Nobody is to lead us to this machine's own services, unless we are on this machine only."""
+        parts = address.split("/", 3)
+        if len(parts) > 2 and parts[1] in ("ip4", "ip6"):
+            try:
+                ip = ipaddress.ip_address(parts[2])
+            except ValueError:
+                return False
+            if ip.is_unspecified or ip.is_multicast or (ip.is_loopback and not self._settings.loopback):
+                return False
+        return self._usable(address)
+
+    def wake(self) -> None:
+        """Something that the plan depends on has changed."""
+        self._wake.set()
+
+    def let_go(self, peer_id: PeerIdText) -> None:
+        """Do not dial this peer by itself for a while."""
+        self.store.postpone(peer_id, self._wall(), LET_GO_SECONDS)
+
+    # --- host events ---
+
+    def peer_connected(self, connection: PeerConnection) -> None:
+        """A peer is there: for an outbound one that proves its address."""
+        peer_id = connection.peer_id
+        self._connected[peer_id] = connection
+        if connection.direction is Direction.OUTBOUND:
+            address = f"{connection.address}/p2p/{peer_id}"
+            if self.store.get(peer_id) is None:
+                origin = Origin.STATIC if peer_id in self._settings.protected else Origin.API
+                self.learn(peer_id, (address,), origin)
+            self.store.succeeded(peer_id, self._wall(), address)
+        if (known := self.store.get(peer_id)) is not None:
+            self._found_origin(peer_id, known.origin)
+        self.wake()
+
+    def peer_identified(self, identity: PeerIdentity) -> None:
+        """What it serves; of one that came by itself also where, as far as it is where we see it."""
+        peer_id = identity.peer_id
+        connection = self._connected.get(peer_id)
+        if connection is None:
+            return
+        if connection.direction is Direction.INBOUND and any(WAKU in one for one in identity.protocols):
+            # Elsewhere may be anybody: a peer is not to make us dial others.
+            seen = group_of_address(connection.address)
+            there = [one for one in identity.listen_addresses if group_of_address(one) == seen]
+            if there:
+                self.learn(peer_id, there, Origin.INBOUND)
+        self.store.described(peer_id, protocols=identity.protocols)
+        self.wake()
+
+    def peer_described(self, peer_id: PeerIdText, cluster: int, shards: Collection[int]) -> None:
+        """A peer of our cluster told its shards by metadata."""
+        self.store.described(peer_id, cluster=cluster, shards=shards)
+        self.wake()
+
+    def peer_disconnected(self, peer_id: PeerIdText, reason: str) -> None:
+        """A peer is gone."""
+        connection = self._connected.pop(peer_id, None)
+        self._dials.evicting.discard(peer_id)
+        if connection is None:
+            return
+        now = self._wall()
+        self.store.lost(peer_id, now, trio.current_time() - connection.since)
+        if reason.startswith("metadata: peer "):  # of another cluster, or of none
+            self.store.postpone(peer_id, now, USELESS_DELAY)
+        self.wake()
+
+    # --- running ---
+
+    def restore(self) -> None:
+        """Take in what the last run knew."""
+        if self._settings.path is None:
+            return
+        self.store.restore(load_peers(self._settings.path), self._wall())
+        self._saved = self.store.changes
+        if len(self.store):
+            log.info("known peers restored", extra=fields(peers=len(self.store)))
+
+    async def run(self) -> None:
+        """Keep connections until cancelled; the store is written at the end."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                nursery.start_soon(self._watch_sleep)
+                nursery.start_soon(self._keep_saved)
+                while True:
+                    self._wake = trio.Event()
+                    self._step(nursery)
+                    with trio.move_on_after(SHORT_PERIOD if self.short else LONG_PERIOD):
+                        await self._wake.wait()
+                    await trio.sleep(PAUSE)
+        finally:
+            self._nursery = None
+            self._save_now()
+
+    def _step(self, nursery: trio.Nursery) -> None:
+        """Do what the plan says."""
+        now = self._wall()
+        if self._monitor.came_back(now, len(self._connected)):
+            log.info("online", extra=fields(peers=len(self._connected)))
+            self.store.forgive(now)
+        step = plan(
+            self.store,
+            self._view_of_connected(),
+            self._view.wanted(),
+            self._settings.targets,
+            now=now,
+            dialling=self._dials.groups,
+            at_once=AT_ONCE - len(self._dials.groups),
+            per_group=self._settings.per_group,
+            online=self.online,
+            rng=self._rng,
+        )
+        self.short = step.short
+        for peer in step.dial:
+            self._dials.groups[peer.peer_id] = peer.group
+            nursery.start_soon(self._dial, peer, name=f"dial {peer.peer_id}")
+        for peer_id, reason in step.evict:
+            if peer_id not in self._dials.evicting:
+                self._dials.evicting.add(peer_id)
+                nursery.start_soon(self._evict, peer_id, reason)
+
+    def _view_of_connected(self) -> Sequence[Connected]:
+        now = trio.current_time()
+        mesh = self._view.mesh()
+        return [self._as_connected(connection, now, mesh) for connection in self._connected.values()]
+
+    def _as_connected(self, connection: PeerConnection, now: float, mesh: Set[PeerIdText]) -> Connected:
+        peer_id, view = connection.peer_id, self._view
+        identity = self._host.identity(peer_id)
+        protocols = identity.protocols if identity is not None else ()
+        return Connected(
+            peer_id=peer_id,
+            outbound=connection.direction is Direction.OUTBOUND,
+            group=group_of_address(connection.address),
+            age=now - connection.since,
+            relay=RELAY_PROTOCOL in protocols,
+            identified=identity is not None,
+            shards=frozenset(view.shards_of(peer_id)),
+            services=frozenset(name for name, one in SERVICES.items() if one.protocol in protocols),
+            in_mesh=peer_id in mesh,
+            score=view.score_of(peer_id),
+            protected=peer_id in self._settings.protected,
+        )
+
+    async def _dial(self, peer: KnownPeer) -> None:
+        peer_id = peer.peer_id
+        try:
+            for number, address in enumerate(peer.addresses[:MAX_TRIED]):
+                try:
+                    await self._host.connect(address, deadline=FURTHER_SECONDS if number else DIAL_SECONDS)
+                except BadAddress as error:
+                    log.debug("address cannot be dialled", extra=fields(address=address, reason=str(error)))
+                except P2pError as error:
+                    log.debug("peer not reachable", extra=fields(address=address, reason=str(error)))
+                else:
+                    self._succeeded.add()
+                    self.store.succeeded(peer_id, self._wall(), address)
+                    return
+            self._failed.add()
+            self.store.failed(peer_id, self._wall(), online=self.online)
+        finally:
+            self._dials.groups.pop(peer_id, None)
+            self.wake()
+
+    async def _evict(self, peer_id: PeerIdText, reason: str) -> None:
+        self._evicted.add()
+        self.let_go(peer_id)
+        await self._host.disconnect(peer_id, reason)
+
+    async def _watch_sleep(self) -> None:
+        detector = SleepDetector()
+        while True:
+            slept = detector.slept(time.clock_gettime(time.CLOCK_BOOTTIME), time.monotonic())
+            if slept is not None:
+                await self.drop_all(f"the machine slept for {slept:.0f} s")
+            await trio.sleep(SLEEP_PERIOD)
+
+    async def drop_all(self, reason: str) -> None:
+        """Close every connection: they are stale, and new ones are made at once."""
+        log.info("all connections are dropped", extra=fields(reason=reason, peers=len(self._connected)))
+        async with trio.open_nursery() as nursery:
+            for peer_id in list(self._connected):
+                nursery.start_soon(self._host.disconnect, peer_id, reason)
+        self.store.forgive(self._wall())
+        self.wake()
+
+    # --- the file ---
+
+    async def _keep_saved(self) -> None:
+        path, period = self._settings.path, SAVE_FIRST
+        refused = False
+        while path is not None:
+            await trio.sleep(period)
+            if self._saved == self.store.changes:
+                continue
+            period = SAVE_PERIOD
+            changes, peers = self.store.changes, snapshot(self.store)
+            try:
+                await trio.to_thread.run_sync(save_peers, path, peers)
+            except OSError as error:
+                if not refused:
+                    log.warning("known peers cannot be kept", extra=fields(file=str(path), reason=str(error)))
+                refused = True
+            else:
+                self._saved, refused = changes, False
+
+    def _save_now(self) -> None:
+        path = self._settings.path
+        if path is None or self._saved == self.store.changes:
+            return
+        try:
+            save_peers(path, snapshot(self.store))
+        except OSError as error:
+            log.warning("known peers cannot be kept", extra=fields(file=str(path), reason=str(error)))
+        else:
+            self._saved = self.store.changes
+
+    # --- metrics ---
+
+    def _samples(self) -> Iterable[Sample]:
+        now = self._wall()
+        yield "peer_store_size", {}, len(self.store)
+        yield "peers_online", {}, float(self.online)
+        yield "peers_dialling", {}, len(self._dials.groups)
+        yield "peers_waiting", {}, sum(not peer.is_due(now) for peer in self.store)
+        yield "peer_store_refused", {}, self.store.refused
+        yield "peer_store_pruned", {}, self.store.pruned

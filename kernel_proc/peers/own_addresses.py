@@ -1,0 +1,122 @@
+"""Where others reach us: what is bound, what the operator says, and what peers see of us. Pure.
+
+What one peer says it sees is worth nothing; what the majority of several says, each at another place, is
+taken. Only the IP address is believed: the port that a peer sees is that of one outgoing connection.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+__all__ = ["OwnAddresses", "is_public"]
+
+QUORUM: Final = 3
+"""Observers, each at another place, that must see the same address; and more than half of all."""
+OBSERVERS: Final = 64
+"""Whose last word is remembered."""
+
+
+def _ip(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    parts = address.split("/", 3)
+    if len(parts) < 3 or parts[1] not in ("ip4", "ip6"):
+        return None
+    try:
+        return ipaddress.ip_address(parts[2])
+    except ValueError:
+        return None
+
+
+def is_public(address: str) -> bool:
+    """Whether a multiaddr may be reached from anywhere; a name may."""
+    ip = _ip(address)
+    return ip is None or ip.is_global
+
+
+class OwnAddresses:
+    """`bound` addresses, without peer id, come when the listeners are there."""
+
+    def __init__(
+        self,
+        *,
+        external: Sequence[str] = (),
+        only_external: bool = False,
+        external_ip: str | None = None,
+        domain: str | None = None,
+        observing: bool = False,
+    ) -> None:
+        self._external = tuple(one.split("/p2p/")[0] for one in external)
+        self._only_external = only_external
+        self._external_ip = external_ip
+        self._domain = domain
+        self._observing = observing and external_ip is None and not only_external
+        self._bound: tuple[str, ...] = ()
+        self._seen: OrderedDict[tuple[int, str], str] = OrderedDict()
+        self._observed: dict[int, str] = {}
+
+    @property
+    def observed(self) -> tuple[str, ...]:
+        """The IP addresses that others agree on."""
+        return tuple(self._observed.values())
+
+    def bind(self, addresses: Iterable[str]) -> None:
+        """The listeners' addresses, wildcards already replaced by those of this machine."""
+        self._bound = tuple(addresses)
+
+    def observe(self, observer: str, address: str) -> bool:
+        """A peer at the place `observer` sees us at this multiaddr. True: what we announce has changed."""
+        ip = _ip(address)
+        if not self._observing or ip is None or not ip.is_global:
+            return False
+        key = ip.version, observer
+        self._seen[key] = str(ip)
+        self._seen.move_to_end(key)
+        while len(self._seen) > OBSERVERS:
+            self._seen.popitem(last=False)
+        return self._agree(ip.version)
+
+    def agreed(self, ip: str) -> bool:
+        """Others agreed on this address by another way (discv5). True: what we announce has changed."""
+        parsed = ipaddress.ip_address(ip)
+        if not self._observing or not parsed.is_global or self._observed.get(parsed.version) == ip:
+            return False
+        self._observed[parsed.version] = ip
+        return True
+
+    def _agree(self, version: int) -> bool:
+        said = Counter(ip for (one, _), ip in self._seen.items() if one == version)
+        ip, count = said.most_common(1)[0]
+        if count < QUORUM or 2 * count <= said.total() or self._observed.get(version) == ip:
+            return False
+        self._observed[version] = ip
+        return True
+
+    def announced(self) -> tuple[str, ...]:
+        """What identify tells, the best first."""
+        if self._only_external:
+            return self._external
+        found = [*self._external]
+        outside = [self._external_ip] if self._external_ip else list(self._observed.values())
+        for bound in self._bound:
+            _, kind, _, rest = bound.split("/", 3)
+            if self._domain is not None and kind == "ip4":
+                found.append(f"/dns4/{self._domain}/{rest}")
+            found += [
+                f"/ip{6 if ':' in ip else 4}/{ip}/{rest}" for ip in outside if (":" in ip) == (kind == "ip6")
+            ]
+        inside = [one for one in self._bound if not _is_loopback(one)]
+        # Loopback is worth telling only to who can be nowhere else.
+        found += inside or self._bound
+        return tuple(dict.fromkeys(found))
+
+    def for_record(self) -> tuple[str, ...]:
+        """What the node record tells: it has little room, and strangers can do nothing with private ones."""
+        announced = self.announced()
+        return tuple(filter(is_public, announced)) or announced
+
+
+def _is_loopback(address: str) -> bool:
+    ip = _ip(address)
+    return ip is not None and ip.is_loopback

@@ -1,0 +1,337 @@
+"""The peers that the node knows of, connected or not: where they are, what they do, how dialling them went.
+
+Pure: times are seconds since 1970 (the store outlives the process) and come in as arguments. Bounded twice:
+by number, and by what one network address may fill, so that nobody can crowd out the rest with names that
+cost nothing. A peer is never given up for ever: what fails waits longer each time, up to half an hour, and is
+forgotten only when something better needs the room.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from random import Random
+from typing import Final
+
+__all__ = ["KnownPeer", "Origin", "PeerStore", "group_of_address", "peer_id_in"]
+
+MAX_ADDRESSES: Final = 8
+MAX_ADDRESS_TEXT: Final = 300
+MAX_PROTOCOLS: Final = 32
+MAX_SHARDS: Final = 64
+
+FIRST_DELAY: Final = 5.0
+HIGHEST_DELAY: Final = 1800.0
+USELESS_DELAY: Final = 3600.0
+"""For a peer that is of no use to us as it is: another network, or no Waku at all."""
+OFFLINE_DELAY: Final = 5.0
+"""After a dial that failed while nothing of the network could be reached: that says nothing of the peer."""
+FORGIVEN_WITHIN: Final = 10.0
+"""Once online again, peers that wait are tried within so many seconds."""
+
+
+class Origin(StrEnum):
+    """How a peer came to be known; the first way holds."""
+
+    STATIC = "static"
+    API = "api"
+    DNS = "dns"
+    DISCV5 = "discv5"
+    PEER_EXCHANGE = "peer-exchange"
+    PRUNE = "prune"
+    """Offered by a relay peer that pruned us."""
+    INBOUND = "inbound"
+    CACHE = "cache"
+    """From the file of an earlier run that did not say."""
+
+
+def peer_id_in(address: str) -> str | None:
+    """The peer id at the end of a multiaddr."""
+    _, mark, peer_id = address.rpartition("/p2p/")
+    return peer_id if mark and peer_id and "/" not in peer_id else None
+
+
+def group_of_address(address: str) -> str:
+    """What counts as one place for limits: an IPv4 address, the /64 of an IPv6 address, or a host name."""
+    parts = address.split("/", 3)
+    host = parts[2] if len(parts) > 2 else address
+    try:
+        ip = ipaddress.ip_address(host)
+    except ValueError:
+        return host.lower()
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip.ipv4_mapped is not None:
+            return str(ip.ipv4_mapped)
+        return str(ipaddress.IPv6Network((ip, 64), strict=False).network_address)
+    return host
+
+
+@dataclass(slots=True)
+class KnownPeer:
+    """One peer. Times are seconds since 1970, 0: never. `cluster` None: it has not told."""
+
+    peer_id: str
+    addresses: tuple[str, ...] = ()
+    """Multiaddrs with the peer id, the one that worked last first."""
+    origin: str = Origin.CACHE
+    protocols: tuple[str, ...] = ()
+    capabilities: int = 0
+    """The `waku2` bits of its record."""
+    cluster: int | None = None
+    shards: tuple[int, ...] = ()
+    enr: bytes = field(default=b"", repr=False)
+    seq: int = 0
+    """Of the record."""
+    learned: float = 0.0
+    last_success: float = 0.0
+    last_attempt: float = 0.0
+    failures: int = 0
+    """Dials in a row that failed while others succeeded."""
+    retry_at: float = 0.0
+    group: str = ""
+    """The place of its first address."""
+
+    def is_due(self, now: float) -> bool:
+        """Whether it may be dialled."""
+        return bool(self.addresses) and now >= self.retry_at
+
+
+class PeerStore:
+    """`capacity` peers at most, of which at most `per_group` at one place (0: no limit).
+
+    `keep` says which peers must not be forgotten now: those that are connected, and the operator's own.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        *,
+        per_group: int = 0,
+        rng: Random,
+        keep: Callable[[str], bool] = lambda _peer: False,
+        own_id: str = "",
+    ) -> None:
+        self.capacity = max(1, capacity)
+        self._per_group = per_group
+        self._rng = rng
+        self._keep = keep
+        self._own_id = own_id
+        self._peers: dict[str, KnownPeer] = {}
+        self._groups: Counter[str] = Counter()
+        self.changes = 0
+        """Grows with each change that is worth writing to disk."""
+        self.refused = 0
+        self.pruned = 0
+
+    def __len__(self) -> int:
+        return len(self._peers)
+
+    def __iter__(self) -> Iterator[KnownPeer]:
+        return iter(self._peers.values())
+
+    def get(self, peer_id: str) -> KnownPeer | None:
+        """What is known of a peer."""
+        return self._peers.get(peer_id)
+
+    # --- learning ---
+
+    def learn(
+        self,
+        peer_id: str,
+        addresses: Iterable[str],
+        origin: str,
+        now: float,
+        *,
+        enr: bytes = b"",
+        seq: int = 0,
+        capabilities: int = 0,
+        cluster: int | None = None,
+        shards: Collection[int] = (),
+    ) -> bool:
+        """Somebody told of a peer. False: there is no room for it, or nothing that could be dialled.
+
+        What a signed record says (`seq` above 0) holds against what was heard otherwise, and a newer record
+        against an older one; addresses that worked once stay first.
+        """
+        usable = tuple(one for one in dict.fromkeys(addresses) if len(one) <= MAX_ADDRESS_TEXT)
+        if peer_id == self._own_id or not usable:
+            return False
+        known = self._peers.get(peer_id)
+        if known is None:
+            group = group_of_address(usable[0])
+            if not self._has_room(group):
+                self.refused += 1
+                return False
+            known = KnownPeer(peer_id, origin=origin, learned=now, group=group)
+            self._peers[peer_id] = known
+            self._groups[group] += 1
+            self.changes += 1
+        if seq and seq < known.seq:
+            return True
+        if seq > known.seq:
+            news = set(usable) - set(known.addresses)
+            known.enr, known.seq, known.capabilities = enr, seq, capabilities
+            known.cluster, known.shards = cluster, tuple(sorted(shards)[:MAX_SHARDS])
+            if news:  # it moved: what failed at the old place says nothing of the new one
+                known.retry_at, known.failures = min(known.retry_at, now), 0
+            self._set_addresses(known, (*usable, *known.addresses) if not news else usable)
+            self.changes += 1
+        elif not seq:
+            self._set_addresses(known, (*known.addresses, *usable))
+        self._prune(now, peer_id)
+        return peer_id in self._peers
+
+    def _set_addresses(self, known: KnownPeer, addresses: Iterable[str]) -> None:
+        chosen = tuple(dict.fromkeys(addresses))[:MAX_ADDRESSES]
+        if chosen == known.addresses:
+            return
+        known.addresses = chosen
+        self.changes += 1
+        group = group_of_address(chosen[0])
+        if group != known.group:
+            self._leave(known)
+            known.group = group
+            self._groups[group] += 1
+
+    def _has_room(self, group: str) -> bool:
+        if not self._per_group or self._groups[group] < self._per_group:
+            return True
+        # Full of names: the one that has failed most makes room, if any has. A good one never does.
+        there = [p for p in self._peers.values() if p.group == group and p.failures and not p.last_success]
+        there = [peer for peer in there if not self._keep(peer.peer_id)]
+        if not there:
+            return False
+        self._forget(max(there, key=lambda peer: peer.failures))
+        return True
+
+    def described(
+        self,
+        peer_id: str,
+        *,
+        protocols: Collection[str] | None = None,
+        cluster: int | None = None,
+        shards: Collection[int] | None = None,
+    ) -> None:
+        """What a connected peer said of itself, by identify or by metadata."""
+        known = self._peers.get(peer_id)
+        if known is None:
+            return
+        before = known.protocols, known.cluster, known.shards
+        if protocols is not None:
+            known.protocols = tuple(sorted(protocols)[:MAX_PROTOCOLS])
+        if cluster is not None:
+            known.cluster = cluster
+        if shards is not None:
+            known.shards = tuple(sorted(shards)[:MAX_SHARDS])
+        if before != (known.protocols, known.cluster, known.shards):
+            self.changes += 1
+
+    # --- dialling ---
+
+    def succeeded(self, peer_id: str, now: float, address: str | None = None) -> None:
+        """A connection was made, at `address` if we dialled it."""
+        known = self._peers.get(peer_id)
+        if known is None:
+            return
+        known.last_success = known.last_attempt = now
+        known.failures, known.retry_at = 0, 0.0
+        self.changes += 1
+        if address is not None and address in known.addresses:
+            self._set_addresses(known, (address, *known.addresses))
+
+    def failed(self, peer_id: str, now: float, *, online: bool) -> None:
+        """A dial failed. Only while we are `online` is that held against the peer."""
+        known = self._peers.get(peer_id)
+        if known is None:
+            return
+        known.last_attempt = now
+        if not online:
+            known.retry_at = now + OFFLINE_DELAY * self._rng.uniform(0.8, 1.6)
+            return
+        known.failures += 1
+        delay = min(HIGHEST_DELAY, FIRST_DELAY * 2.0 ** min(known.failures - 1, 12))
+        known.retry_at = now + delay * self._rng.uniform(0.8, 1.2)
+        self.changes += 1
+
+    def lost(self, peer_id: str, now: float, lasted: float) -> None:
+        """A connection ended. A short one counts as a failure, so that nobody is dialled in a circle."""
+        known = self._peers.get(peer_id)
+        if known is None:
+            return
+        if lasted < FIRST_DELAY:
+            self.failed(peer_id, now, online=True)
+        else:
+            known.last_success = now
+            known.retry_at = max(known.retry_at, now + self._rng.uniform(0.2, 1.0))
+            self.changes += 1
+
+    def postpone(self, peer_id: str, now: float, seconds: float) -> None:
+        """Not to be dialled for a while, whatever else happens: useless to us, or somebody wants it gone."""
+        known = self._peers.get(peer_id)
+        if known is not None:
+            known.retry_at = max(known.retry_at, now + seconds * self._rng.uniform(0.9, 1.1))
+            self.changes += 1
+
+    def forgive(self, now: float) -> None:
+        """We were offline: what failed meanwhile is tried again soon. Useless peers stay where they are."""
+        for known in self._peers.values():
+            if now < known.retry_at <= now + HIGHEST_DELAY * 1.2:
+                known.retry_at = now + self._rng.uniform(0, FORGIVEN_WITHIN)
+
+    # --- bounds ---
+
+    def value(self, peer: KnownPeer, now: float) -> tuple[float, ...]:
+        """What a peer is worth keeping for: the greater the better."""
+        return (
+            self._keep(peer.peer_id),
+            peer.last_success > 0 and peer.failures < 8,
+            -peer.failures,
+            peer.last_success,
+            peer.retry_at <= now,
+        )
+
+    def _prune(self, now: float, newcomer: str) -> None:
+        """Several at a time, so that a flood of newcomers costs a sort now and then instead of one each."""
+        slack = max(1, self.capacity // 16)
+        if len(self._peers) <= self.capacity:
+            return
+        ranked = list(self._peers.values())
+        self._rng.shuffle(ranked)  # among equals chance decides, and not who came last
+        ranked.sort(key=lambda peer: self.value(peer, now))
+        for peer in ranked[: len(ranked) - self.capacity + slack]:
+            if self._keep(peer.peer_id) or (peer.peer_id == newcomer and len(self._peers) <= self.capacity):
+                continue
+            self._forget(peer)
+            self.pruned += 1
+
+    def forget(self, peer_id: str) -> None:
+        """Drop what is known of a peer."""
+        if (known := self._peers.get(peer_id)) is not None:
+            self._forget(known)
+
+    def _forget(self, known: KnownPeer) -> None:
+        del self._peers[known.peer_id]
+        self._leave(known)
+        self.changes += 1
+
+    def _leave(self, known: KnownPeer) -> None:
+        self._groups[known.group] -= 1
+        if self._groups[known.group] <= 0:
+            del self._groups[known.group]
+
+    def restore(self, peers: Iterable[KnownPeer], now: float) -> None:
+        """Take in what an earlier run knew. The clock may have been set since: waits are bounded anew."""
+        for peer in peers:
+            if peer.peer_id == self._own_id or not peer.addresses or peer.peer_id in self._peers:
+                continue
+            peer.group = group_of_address(peer.addresses[0])
+            peer.retry_at = min(peer.retry_at, now + USELESS_DELAY)
+            peer.last_success, peer.last_attempt = min(peer.last_success, now), min(peer.last_attempt, now)
+            if peer.last_success and peer.failures == 0:
+                peer.retry_at = 0.0
+            self._peers[peer.peer_id] = peer
+            self._groups[peer.group] += 1
+        self._prune(now, "")

@@ -1,0 +1,92 @@
+"""The peer store on disk: one JSON file, replaced as a whole, readable by people.
+
+What is in it only saves time: a file that cannot be read is put aside and the node starts without, a disk
+that refuses is told once in a row of refusals and tried again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from base64 import b64decode, b64encode
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from kernel_proc.peers.store import MAX_ADDRESS_TEXT, MAX_ADDRESSES, KnownPeer
+
+__all__ = ["load_peers", "save_peers", "snapshot"]
+
+log = logging.getLogger(__name__)
+
+VERSION: Final = 1
+MAX_FILE: Final = 64 * 1024 * 1024
+
+
+def snapshot(peers: Iterable[KnownPeer]) -> list[dict[str, Any]]:
+    """What `save_peers` writes, taken in the loop so that writing may happen in a thread."""
+    return [asdict(peer) for peer in peers]
+
+
+def save_peers(path: Path, peers: Sequence[dict[str, Any]]) -> None:
+    """Replace the file. Raises OSError."""
+    for peer in peers:
+        peer["enr"] = b64encode(peer["enr"]).decode()
+        peer.pop("group", None)
+    temporary = path.with_name(f".{path.name}.new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        json.dump({"version": VERSION, "peers": peers}, file, separators=(",", ":"))
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def load_peers(path: Path) -> list[KnownPeer]:
+    """The peers of an earlier run; none if there is no usable file."""
+    try:
+        if path.stat().st_size > MAX_FILE:
+            raise ValueError(f"more than {MAX_FILE} bytes")
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["version"] != VERSION:
+            raise ValueError(f"version {content['version']}")
+        return [_peer(one) for one in content["peers"]]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        log.warning("the peer store %s cannot be read (%s): the node starts without it", path, error)
+        _put_aside(path)
+        return []
+
+
+def _put_aside(path: Path) -> None:
+    try:
+        path.replace(path.with_name(f"{path.name}.unreadable"))
+    except OSError as error:
+        log.warning("it cannot be put aside either: %s", error)
+
+
+def _peer(row: dict[str, Any]) -> KnownPeer:
+    """Raises ValueError, TypeError, KeyError."""
+    addresses = tuple(str(one) for one in row["addresses"])[:MAX_ADDRESSES]
+    if any(len(one) > MAX_ADDRESS_TEXT for one in addresses):
+        raise ValueError("an address that is too long")
+    cluster = row["cluster"]
+    return KnownPeer(
+        peer_id=str(row["peer_id"]),
+        addresses=addresses,
+        origin=str(row["origin"]),
+        protocols=tuple(map(str, row["protocols"])),
+        capabilities=int(row["capabilities"]),
+        cluster=None if cluster is None else int(cluster),
+        shards=tuple(map(int, row["shards"])),
+        enr=b64decode(row["enr"], validate=True),
+        seq=int(row["seq"]),
+        learned=float(row["learned"]),
+        last_success=float(row["last_success"]),
+        last_attempt=float(row["last_attempt"]),
+        failures=int(row["failures"]),
+        retry_at=float(row["retry_at"]),
+    )
