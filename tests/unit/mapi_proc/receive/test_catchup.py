@@ -168,12 +168,11 @@ async def test_a_connected_node_asks_nothing_in_an_hour_with_500_content_topics(
     instance, epoch, start = b"i" * 16, b"e" * 8, 1000 * S
     tracker = StreamTracker(None, start)
     async with running(world):
-        seq = 0
         for second in range(3600):
+            seq = second + 1
             now = start + second * S
             if second % 10 == 0:
-                tracker.leased(instance, epoch, 1, seq, [(start, None)], now)
-            seq += 1
+                tracker.leased(instance, epoch, 1, second, [(start, None)], now)
             assert tracker.live(instance, epoch, seq, now) is Live.DELIVER
             assert tracker.heartbeat(instance, epoch, seq, now, True) is Live.DROP
             world.now = float(second)
