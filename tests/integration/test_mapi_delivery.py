@@ -21,14 +21,36 @@ from logos_client.messaging import MessagingClient
 from tests.support.aio import asyncio_test
 from tests.support.kernel_process import KernelProcess
 from tests.support.mapi_process import MapiProcess
-from tests.support.nodes import TOPIC, Node, collect, connected_pair, drain, node_pair, wait_for, wait_status
+from tests.support.nodes import (
+    TOPIC,
+    Node,
+    collect,
+    connected_pair,
+    drain,
+    edge_pair,
+    node_pair,
+    services,
+    wait_for,
+    wait_status,
+)
 
 pytestmark = pytest.mark.integration
 
+in_both_modes = pytest.mark.parametrize("mode", ["core", "edge"])
+
 
 @contextmanager
-def pair_with_store(directory: Path) -> Iterator[tuple[Node, Node, KernelProcess]]:
-    """Two nodes with apps, and between them a kernel that archives."""
+def pair_with_store(directory: Path, mode: str) -> Iterator[tuple[Node, Node, KernelProcess]]:
+    """Two nodes with apps, and between them a kernel that archives. To edge nodes it gives all services, and
+    so does a second one.
+    """
+    if mode == "edge":
+        with (
+            services(directory, ("--store=true",), ()) as served_by,
+            edge_pair(directory, served_by) as (a, b),
+        ):
+            yield a, b, served_by[0]
+        return
     with KernelProcess(directory / "s", "--store=true", "--shard=0") as store:
         dial = f"--staticnode={store.address()}"
         with (
@@ -40,9 +62,10 @@ def pair_with_store(directory: Path) -> Iterator[tuple[Node, Node, KernelProcess
             yield Node(directory / "a", first, mapi_a), Node(directory / "b", second, mapi_b), store
 
 
+@in_both_modes
 @asyncio_test(90)
-async def test_sent_means_that_a_store_has_it_and_follows_propagated(tmp_path: Path) -> None:
-    with pair_with_store(tmp_path) as (a, b, _store):
+async def test_sent_means_that_a_store_has_it_and_follows_propagated(tmp_path: Path, mode: str) -> None:
+    with pair_with_store(tmp_path, mode) as (a, b, _store):
         async with connected_pair((a, b), "alice", "bob") as (alice, _bob):
             request_id = await alice.send(TOPIC, b"kept")
             passing = await alice.send(TOPIC, b"passing", ephemeral=True)
@@ -59,9 +82,10 @@ async def test_sent_means_that_a_store_has_it_and_follows_propagated(tmp_path: P
             assert (await alice.pending()).total == 0
 
 
+@in_both_modes
 @asyncio_test(120)
-async def test_what_was_archived_while_the_kernel_was_away_arrives_once(tmp_path: Path) -> None:
-    with pair_with_store(tmp_path) as (a, b, _store):
+async def test_what_was_archived_while_the_kernel_was_away_arrives_once(tmp_path: Path, mode: str) -> None:
+    with pair_with_store(tmp_path, mode) as (a, b, _store):
         async with connected_pair((a, b), "alice", "bob") as (alice, bob):
             await alice.send(TOPIC, b"before")
             assert (await wait_for(bob, MessageReceived)).payload == b"before"
@@ -80,9 +104,10 @@ async def test_what_was_archived_while_the_kernel_was_away_arrives_once(tmp_path
             assert not [e for e in rest if isinstance(e, MessagesMissed)], "what is recovered is not missed"
 
 
+@in_both_modes
 @asyncio_test(120)
-async def test_mapi_and_kernel_away_together_lose_nothing_that_a_store_has(tmp_path: Path) -> None:
-    with pair_with_store(tmp_path) as (a, b, _store):
+async def test_mapi_and_kernel_away_together_lose_nothing_that_a_store_has(tmp_path: Path, mode: str) -> None:
+    with pair_with_store(tmp_path, mode) as (a, b, _store):
         async with connected_pair((a, b), "alice", "bob") as (alice, bob):
             await alice.send(TOPIC, b"before")
             await wait_for(bob, MessageReceived)
@@ -98,9 +123,10 @@ async def test_mapi_and_kernel_away_together_lose_nothing_that_a_store_has(tmp_p
             assert sorted(m.payload for m in got) == sorted(b"missed-%d" % n for n in range(10))
 
 
+@in_both_modes
 @asyncio_test(120)
-async def test_history_on_subscribe_once_per_app(tmp_path: Path) -> None:
-    with pair_with_store(tmp_path) as (a, b, _store):
+async def test_history_on_subscribe_once_per_app(tmp_path: Path, mode: str) -> None:
+    with pair_with_store(tmp_path, mode) as (a, b, _store):
         async with connected_pair((a, b), "alice", "bob") as (alice, bob):
             for number in range(5):
                 await alice.send(TOPIC, b"early-%d" % number)
