@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -12,38 +10,27 @@ import pytest
 
 from tests.interop.js_waku import JS_FOLDER, JsWakuPeer
 from tests.interop.kernel_peer import KernelPeer
+from tests.interop.npm import install_packages
 from tests.interop.python_peer import RelayHostPeer
 from tests.interop.relay_peer import RelayNode
+from tests.interop.sdk.light_node import FOLDER as SDK_FOLDER
+from tests.interop.sdk.light_node import LightNode
 
-NPM_CI_SECONDS = 240
 MakeJsPeer = Callable[..., JsWakuPeer]
+MakeLightNode = Callable[..., LightNode]
 MakeOurPeer = Callable[..., RelayNode]
 
 
 @pytest.fixture(scope="session")
 def js_packages() -> None:
-    """Install the locked npm packages if they are missing or older than the lock file.
+    """js-waku's relay on js-libp2p."""
+    install_packages(JS_FOLDER)
 
-    Skips only where there is no Node.js at all: a failing installation is a failure.
-    """
-    npm = shutil.which("npm")
-    if npm is None or shutil.which("node") is None:
-        pytest.skip("no `node` and `npm` here: js-waku cannot be run")
-    lock = JS_FOLDER / "package-lock.json"
-    installed = JS_FOLDER / "node_modules" / ".package-lock.json"
-    if installed.exists() and installed.stat().st_mtime >= lock.stat().st_mtime:
-        return
-    done = subprocess.run(
-        [npm, "ci", "--no-fund", "--no-audit"],
-        cwd=JS_FOLDER,
-        capture_output=True,
-        text=True,
-        timeout=NPM_CI_SECONDS,
-        check=False,
-    )
-    if done.returncode != 0:
-        pytest.fail(f"npm ci in {JS_FOLDER} failed ({done.returncode}):\n{done.stdout}\n{done.stderr}")
-    installed.touch()
+
+@pytest.fixture(scope="session")
+def sdk_packages() -> None:
+    """js-waku's SDK."""
+    install_packages(SDK_FOLDER)
 
 
 @pytest.fixture
@@ -53,6 +40,17 @@ def make_js_peer(js_packages: None) -> Iterator[MakeJsPeer]:
 
         def make(**arguments: Any) -> JsWakuPeer:
             return stack.enter_context(JsWakuPeer(**arguments))
+
+        yield make
+
+
+@pytest.fixture
+def make_light_node(sdk_packages: None) -> Iterator[MakeLightNode]:
+    """Start light nodes of the SDK (arguments of `LightNode`); all are stopped when the test ends."""
+    with ExitStack() as stack:
+
+        def make(**arguments: Any) -> LightNode:
+            return stack.enter_context(LightNode(**arguments))
 
         yield make
 
