@@ -7,9 +7,14 @@ which is a setting: `logos_delivery_` today, `waku_` on older dashboards.
 
 from __future__ import annotations
 
+import os
+import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Final
+
+from ipc_schema import prometheus
 
 __all__ = ["Counter", "Histogram", "Registry", "Sample"]
 
@@ -101,21 +106,18 @@ class Registry:
         return samples
 
     def exposition(self) -> str:
-        """Every value in the text format of Prometheus."""
-        return "".join(
-            f"{name}{_labels(labels)} {_number(value)}\n" for name, labels, value in self.collect()
-        )
+        """Every value in the text format of Prometheus, and those of the process itself."""
+        kinds = dict.fromkeys((self.prefix + name for name in self._counters), "counter")
+        kinds |= dict.fromkeys((self.prefix + name for name in self._histograms), "histogram")
+        return prometheus.exposition([*self.collect(), *_process()], kinds)
 
 
-def _labels(labels: dict[str, str]) -> str:
-    return (
-        "{" + ",".join(f'{key}="{_escape(value)}"' for key, value in labels.items()) + "}" if labels else ""
-    )
-
-
-def _escape(value: str) -> str:
-    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-
-
-def _number(value: float) -> str:
-    return str(int(value)) if float(value).is_integer() else repr(float(value))
+def _process() -> list[prometheus.Sample]:
+    """The metrics of this process as the system has them (Linux); none elsewhere."""
+    try:
+        stat = Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace")
+        files = sum(1 for _ in Path("/proc/self/fd").iterdir()) - 1  # but for the one that lists them
+    except OSError:
+        return []
+    boot = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    return prometheus.process_samples(stat, os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE"), files, boot)

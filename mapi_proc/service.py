@@ -21,12 +21,15 @@ from ipc_schema.frames import MAX_BODY
 from ipc_schema.logs import fields
 from ipc_schema.paths import lock_path, mapi_directory, socket_path
 from ipc_schema.streams import new_instance
+from ipc_schema.web import Site, standard_pages
 from logos_client._sockets import open_router
 from mapi_proc.core import Core
 from mapi_proc.database import DatabaseState
 from mapi_proc.host import HostError, bind, group_number, lock, private_directory
+from mapi_proc.http import WebCounters, WebServer
 from mapi_proc.ipc.apps import AppServer
 from mapi_proc.ipc.control import ControlServer
+from mapi_proc.metrics import exposition
 from mapi_proc.subscriptions import AutoSubscribe
 
 __all__ = ["MapiService", "package_version"]
@@ -61,6 +64,7 @@ class MapiService:
         self._core: Core | None = None
         self._apps: AppServer | None = None
         self._control: ControlServer | None = None
+        self._web: WebServer | None = None
         self._runner: asyncio.Task[None] | None = None
         self._locks: list[int] = []
         self._bound: list[Path] = []
@@ -85,6 +89,7 @@ class MapiService:
         """
         if self._core is not None:
             raise RuntimeError("the Messaging API is started already")
+        self._started = time.monotonic()
         config = self.config
         group = group_number(config.ipc_group)
         data_dir, run_dir = Path(config.data_dir), mapi_directory(config.ipc_dir)
@@ -99,10 +104,10 @@ class MapiService:
                 config, context=context, auto_subscribe=self._auto_subscribe, on_fatal=self._ended
             )
             self._bind(context, self._core, group is not None)
+            await self._start_web()
         except BaseException:
             await self.stop()
             raise
-        self._started = time.monotonic()
         self._runner = asyncio.create_task(self._run(self._core, self._apps), name="mapi-service")
         log.info(
             "ready",
@@ -136,6 +141,13 @@ class MapiService:
             control, self._instance, self.health, lambda: self._ended(None), allowed_uids=uids
         )
 
+    async def _start_web(self) -> None:
+        wanted = self.config.metrics
+        if wanted.port is not None:
+            pages = standard_pages(lambda: exposition(self.health(), wanted.prefix), self.health)
+            self._web = WebServer(Site(pages))
+            await self._web.start(wanted.address, wanted.port)
+
     def _note(self, endpoint: str) -> None:
         path = socket_path(endpoint)
         if path is not None:
@@ -163,6 +175,9 @@ class MapiService:
             self._runner.cancel()
             await asyncio.gather(self._runner, return_exceptions=True)
             self._runner = None
+        if self._web is not None:
+            await self._web.close()
+            self._web = None
         if self._apps is not None:
             await self._apps.close()
             self._apps = None
@@ -207,6 +222,7 @@ class MapiService:
         return {
             **common.to_body(),
             "mode": str(self.config.mode),
+            "reliability": self.config.reliability,
             "connection": status.connection,
             "reason": status.reason,
             "resyncing": status.resyncing,
@@ -240,6 +256,8 @@ class MapiService:
                 "apps": self._apps.counters.to_body() if self._apps is not None else {},
                 "control": self._control.counters.to_body() if self._control is not None else {},
             },
+            "http": asdict(self._web.counters if self._web is not None else WebCounters()),
+            "metrics_port": self._web.port if self._web is not None else 0,
             "database": {
                 "state": str(database.state),
                 "reason": database.state_reason,

@@ -41,6 +41,13 @@ PRESET_OPTION: Final = Option(
     doc=f"the network to join: {', '.join(PRESETS)}; empty for a local network of one's own",
 )
 
+PORTS_SHIFT: Final = Option(
+    name="ports-shift",
+    kind=integer(0, 65535),
+    default=0,
+    doc="added to every port but 0, for several nodes on one host",
+)
+
 COMMON_OPTIONS: Final = (
     Option(
         name="data-dir",
@@ -136,6 +143,21 @@ def endpoints(
         return below(run_dir)._replace(**given)
     except SocketPathError as error:
         raise resolved.refuse(key, str(error)) from None
+
+
+def shifted(resolved: Resolved, key: str) -> int:
+    """The port of an option with `ports-shift` added; 0 stays 0. Raises `ConfigError`."""
+    port: int = resolved[key]
+    moved: int = port + resolved["ports-shift"] if port else 0
+    if moved > 65535:
+        raise resolved.refuse("ports-shift", f"moves {key} {port} to {moved}, above 65535")
+    return moved
+
+
+def tcp_endpoint(endpoint: str) -> tuple[str, int]:
+    """IP address and port of a tcp:// endpoint."""
+    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    return host.strip("[]").replace("localhost", "127.0.0.1"), int(port)
 
 
 _HIDDEN: Final = "(set, not shown)"

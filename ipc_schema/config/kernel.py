@@ -35,6 +35,7 @@ from ipc_schema.config.kinds import (
     integer,
     size,
 )
+from ipc_schema.config.metrics import MetricsConfig, metrics_config, metrics_options, metrics_warnings
 from ipc_schema.config.options import (
     Layer,
     Option,
@@ -121,12 +122,7 @@ KERNEL_SCHEMA: Final = Schema(
         Option(name="tcp-port", kind=PORT, default=60000, doc="libp2p over TCP; 0: automatic"),
         common.switch("websocket-support", False, "listen for libp2p over WebSocket too"),
         Option(name="websocket-port", kind=PORT, default=8000, doc="libp2p over WebSocket; 0: automatic"),
-        Option(
-            name="ports-shift",
-            kind=integer(0, 65535),
-            default=0,
-            doc="added to every port but 0, for several nodes on one host",
-        ),
+        common.PORTS_SHIFT,
         Option(
             name="max-connections", kind=integer(1, 10_000), default=150, doc="libp2p connections at once"
         ),
@@ -154,6 +150,7 @@ KERNEL_SCHEMA: Final = Schema(
         ),
         *DISCOVERY_OPTIONS,
         *SERVICE_OPTIONS,
+        *metrics_options(8008),
         *common.COMMON_OPTIONS,
         Option(
             name="ipc-events",
@@ -213,6 +210,7 @@ class KernelConfig(common.CommonConfig):
     relay: bool
     services: ServiceConfig
     discovery: DiscoveryConfig
+    metrics: MetricsConfig
     endpoints: KernelEndpoints
     """Where to bind: below `ipc_dir` but for those that were configured."""
     replay_budget: int
@@ -256,7 +254,7 @@ def kernel_config(layers: Iterable[Layer]) -> KernelConfig:
         ("ipc-dir", shared["ipc_dir"]),
         {"events": "ipc-events", "requests": "ipc-requests", "control": "ipc-control"},
     )
-    tcp_port, websocket_port, udp_port = _ports(resolved)
+    tcp_port, websocket_port, udp_port, metrics_port = _ports(resolved)
     return KernelConfig(
         **shared,
         network=network,
@@ -274,6 +272,7 @@ def kernel_config(layers: Iterable[Layer]) -> KernelConfig:
         relay=resolved["relay"],
         services=service_config(resolved),
         discovery=discovery_config(resolved, port=udp_port, preset=preset is not None),
+        metrics=metrics_config(resolved, metrics_port),
         endpoints=endpoints,
         replay_budget=resolved["replay-budget"],
         lease_ttl=resolved["lease-ttl"],
@@ -306,33 +305,23 @@ def _check_shards(resolved: Resolved, network: NetworkInfo) -> None:
         raise resolved.refuse("protected-shard", "two keys for one shard")
 
 
-def _ports(resolved: Resolved) -> tuple[int, int | None, int]:
-    """The TCP, WebSocket and UDP ports, shifted and free of clashes."""
+def _ports(resolved: Resolved) -> tuple[int, int | None, int, int]:
+    """The ports of TCP, WebSocket, UDP and metrics, shifted and free of clashes."""
     address = resolved["listen-address"]
-    uses = [PortUse("tcp-port", address, _shifted(resolved, "tcp-port"))]
+    uses = [PortUse("tcp-port", address, common.shifted(resolved, "tcp-port"))]
     if resolved["websocket-support"]:
-        uses.append(PortUse("websocket-port", address, _shifted(resolved, "websocket-port")))
+        uses.append(PortUse("websocket-port", address, common.shifted(resolved, "websocket-port")))
     endpoints = [
-        PortUse(key, *_tcp_endpoint(resolved[key]))
+        PortUse(key, *common.tcp_endpoint(resolved[key]))
         for key in ("ipc-events", "ipc-requests", "ipc-control")
         if resolved[key] and resolved[key].startswith("tcp://")
     ]
-    refuse_port_clashes((*uses, *endpoints))
     websocket = uses[1].port if len(uses) > 1 else None
-    return uses[0].port, websocket, _shifted(resolved, "discv5-udp-port")
-
-
-def _shifted(resolved: Resolved, key: str) -> int:
-    port: int = resolved[key]
-    shifted = port + resolved["ports-shift"] if port else 0
-    if shifted > 65535:
-        raise resolved.refuse("ports-shift", f"moves {key} {port} to {shifted}, above 65535")
-    return shifted
-
-
-def _tcp_endpoint(endpoint: str) -> tuple[str, int]:
-    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
-    return host.strip("[]").replace("localhost", "127.0.0.1"), int(port)
+    metrics = common.shifted(resolved, "metrics-server-port")
+    if resolved["metrics-server"]:
+        uses.append(PortUse("metrics-server-port", resolved["metrics-server-address"], metrics))
+    refuse_port_clashes((*uses, *endpoints))
+    return uses[0].port, websocket, common.shifted(resolved, "discv5-udp-port"), metrics
 
 
 def _warnings(resolved: Resolved, preset: Preset | None, network: NetworkInfo) -> Iterable[str]:
@@ -366,6 +355,7 @@ def _warnings(resolved: Resolved, preset: Preset | None, network: NetworkInfo) -
         )
     yield from service_warnings(resolved)
     yield from discovery_warnings(resolved)
+    yield from metrics_warnings(resolved)
     if resolved["store"] and resolved["relay"] and not network.shard_count and not resolved["shard"]:
         yield "store archives leased shards only: with static sharding, say by shard which to stay on"
     if not resolved["websocket-support"]:

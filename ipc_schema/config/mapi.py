@@ -29,7 +29,17 @@ from ipc_schema.config.kinds import (
     parse_duration,
     size,
 )
-from ipc_schema.config.options import ConfigError, Layer, Option, Resolved, Schema, resolve
+from ipc_schema.config.metrics import MetricsConfig, metrics_config, metrics_options
+from ipc_schema.config.options import (
+    ConfigError,
+    Layer,
+    Option,
+    PortUse,
+    Resolved,
+    Schema,
+    refuse_port_clashes,
+    resolve,
+)
 from ipc_schema.config.presets import find_preset
 from ipc_schema.config.ratelimits import RateLimit, RateLimitSetting, parse_rate_limit
 from ipc_schema.config.sources import TomlFile, explicit_layers
@@ -90,6 +100,8 @@ MAPI_SCHEMA: Final = Schema(
             replace(option, default=None, doc=f"expected of the kernel: {option.doc}")
             for option in NETWORK_OPTIONS
         ),
+        common.PORTS_SHIFT,
+        *metrics_options(8009),
         *common.COMMON_OPTIONS,
         Option(
             name="ipc-apps",
@@ -223,6 +235,7 @@ class MapiConfig(common.CommonConfig):
     """Where to bind: below `ipc_dir` but for those that were configured."""
     kernel: KernelEndpoints
     """The kernel to attach to. Its hello says where its events are; here is only their usual place."""
+    metrics: MetricsConfig
     auto_subscribe: bool
     send_window: float
     catch_up: str | float
@@ -299,6 +312,7 @@ def mapi_config(layers: Iterable[Layer]) -> MapiConfig:
             ("kernel-dir", resolved["kernel-dir"] or run_dir),
             {"requests": "kernel-requests", "control": "kernel-control"},
         ),
+        metrics=metrics_config(resolved, _metrics_port(resolved)),
         auto_subscribe=resolved["auto-subscribe"],
         send_window=resolved["send-window"],
         catch_up=resolved["catch-up"],
@@ -317,10 +331,24 @@ def mapi_config(layers: Iterable[Layer]) -> MapiConfig:
     )
 
 
+def _metrics_port(resolved: Resolved) -> int:
+    """The port of the metrics server, shifted and free of clashes."""
+    port = common.shifted(resolved, "metrics-server-port")
+    if resolved["metrics-server"]:
+        endpoints = [
+            PortUse(key, *common.tcp_endpoint(resolved[key]))
+            for key in ("ipc-apps", "ipc-control")
+            if resolved[key] and resolved[key].startswith("tcp://")
+        ]
+        address = resolved["metrics-server-address"]
+        refuse_port_clashes((*endpoints, PortUse("metrics-server-port", address, port)))
+    return port
+
+
 # --- (preset, mode, overrides) -> two processes -----------------------------------------------------------
 
 # These are named alike in both processes but must differ: each is the endpoint of one of them.
-_OWN_TO_EACH: Final = frozenset({"ipc-control"})
+_OWN_TO_EACH: Final = frozenset({"ipc-control", "metrics-server-port"})
 _DECIDED_BY_MODE: Final = frozenset({"relay"})
 
 

@@ -24,7 +24,21 @@ from kernel_proc import logs
 from kernel_proc.health import HealthMonitor
 from kernel_proc.ipc.dispatch import Answer, Call, Route
 
-__all__ = ["control_routes", "task_names"]
+__all__ = ["control_routes", "health_body", "task_names"]
+
+
+def health_body(health: HealthMonitor, version: str, started: float) -> dict[str, object]:
+    """What `health` answers here and over HTTP. `started` is in trio's time."""
+    current = health.current()
+    body = ControlHealthReply(
+        ready=health.ready,
+        state=current.state,
+        version=version,
+        pid=os.getpid(),
+        uptime_ms=int((trio.current_time() - started) * 1000),
+    ).to_body()
+    body["health"] = current.to_body()
+    return body
 
 
 def control_routes(
@@ -43,15 +57,7 @@ def control_routes(
 
     def tell_health(call: Call) -> Answer:
         detail = Fields(call.body, HEALTH).optional_boolean("detail", False)
-        current = health.current()
-        body = ControlHealthReply(
-            ready=health.ready,
-            state=current.state,
-            version=version,
-            pid=os.getpid(),
-            uptime_ms=int((trio.current_time() - started) * 1000),
-        ).to_body()
-        body["health"] = current.to_body()
+        body = health_body(health, version, started)
         if detail:
             body["detail"] = {
                 "tasks": task_names(),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from kernel_proc import metrics
 from kernel_proc.metrics import Registry
 
@@ -46,4 +48,15 @@ def test_exposition() -> None:
     registry = Registry("x_")
     registry.counter("a", text='quote " slash \\ line\n').add()
     registry.counter("b").add(2)
-    assert registry.exposition() == 'x_a{text="quote \\" slash \\\\ line\\n"} 1\nx_b 2\n'
+    registry.histogram("size", [1.0]).observe(0.5)
+    page = registry.exposition()
+    assert page.startswith(
+        '# TYPE x_a counter\nx_a{text="quote \\" slash \\\\ line\\n"} 1\n'
+        "# TYPE x_b counter\nx_b 2\n"
+        '# TYPE x_size histogram\nx_size_bucket{le="1"} 1\nx_size_bucket{le="+Inf"} 1\n'
+        "x_size_sum 0.5\nx_size_count 1\n"
+    )
+    values = dict(line.rsplit(" ", 1) for line in page.splitlines() if not line.startswith("#"))
+    assert float(values["process_resident_memory_bytes"]) > 10e6
+    assert 0 <= time.time() - float(values["process_start_time_seconds"]) < 36_000
+    assert float(values["process_open_fds"]) >= 3

@@ -1,0 +1,91 @@
+"""The Messaging API's counters and gauges as Prometheus reads them, made from what control's `health` tells:
+one source, so that both always agree.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ipc_schema import prometheus
+from ipc_schema.prometheus import Sample
+from mapi_proc.database import DatabaseState
+from mapi_proc.health import Connection
+
+__all__ = ["exposition", "samples"]
+
+_COUNTERS = (
+    "messaging_sends",
+    "messaging_send_requests_repeated",
+    "messaging_received",
+    "messaging_missed_ranges",
+    "messaging_kernel_link",
+    "messaging_database_commits",
+    "messaging_database_stalls",
+    "messaging_ipc",
+    "http_requests",
+    "send_store_validation_timeout_total",
+)
+
+
+def samples(health: Mapping[str, Any]) -> Iterable[Sample]:
+    """Every value there is, names without prefix. `health` is the body of control's `health`."""
+    yield "version", {"version": health["version"]}, 1
+    for status in Connection:
+        yield "messaging_connection", {"status": str(status)}, health["connection"] == status
+    yield "messaging_ready", {}, health["ready"]
+    yield "messaging_resyncing", {}, health["resyncing"]
+    yield "messaging_kernel_up", {}, health["kernel"]["up"]
+    yield "messaging_topics", {}, health["topics"]
+    apps, sends, database = dict(health["apps"]), dict(health["sends"]), health["database"]
+    yield "messaging_journal_bytes", {}, apps.pop("journal_bytes")
+    for state, count in apps.items():
+        yield "messaging_apps", {"state": state}, count
+    yield "messaging_sends_pending", {}, sends.pop("pending")
+    yield "messaging_sends_pending_bytes", {}, sends.pop("pending_bytes")
+    yield "messaging_send_requests_repeated", {}, sends.pop("repeated")
+    # Without reliability no store is asked, and every send stays unconfirmed.
+    yield "send_store_validation_timeout_total", {}, sends["unconfirmed"] if health["reliability"] else 0
+    for state, count in sends.items():
+        yield "messaging_sends", {"state": state}, count
+    receive = dict(health["receive"])
+    yield "messaging_missed_ranges", {}, receive.pop("missed_ranges")
+    for kind in ("accepted", "repeats", "unsubscribed"):
+        yield "messaging_received", {"type": kind}, receive.pop(kind)
+    for kind, count in receive.items():
+        yield "messaging_kernel_link", {"type": kind}, count
+    for socket, counters in health["ipc"].items():
+        for kind, count in counters.items():
+            yield (
+                "messaging_ipc_in_flight" if kind == "in_flight" else "messaging_ipc",
+                {"socket": socket} if kind == "in_flight" else {"socket": socket, "type": kind},
+                count,
+            )
+    yield "messaging_database_stalled", {}, database["state"] == DatabaseState.STALLED
+    for name in ("pending_bytes", "commits", "stalls"):
+        yield f"messaging_database_{name}", {}, database[name]
+    for outcome, count in health["http"].items():
+        yield "http_requests", {"outcome": outcome}, count
+    yield "tasks", {}, len(asyncio.all_tasks())
+
+
+def exposition(health: Mapping[str, Any], prefix: str) -> str:
+    """The page: ours with the prefix, and the process' own."""
+    ours = [(prefix + name, labels, value) for name, labels, value in samples(health)]
+    kinds = dict.fromkeys((prefix + name for name in _COUNTERS), "counter")
+    return prometheus.exposition([*ours, *_process()], kinds)
+
+
+def _process() -> list[Sample]:
+    """The metrics of this process as the system has them (Linux); none elsewhere."""
+    try:
+        stat = Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace")
+        files = sum(1 for _ in Path("/proc/self/fd").iterdir()) - 1  # but for the one that lists them
+    except OSError:
+        return []
+    boot = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+    return prometheus.process_samples(stat, os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE"), files, boot)
