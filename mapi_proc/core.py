@@ -32,7 +32,7 @@ from ipc_schema.kernel.methods import (
     NodeInfoRequest,
     PeersListReply,
 )
-from ipc_schema.kernel.records import NodeHealth
+from ipc_schema.kernel.records import NodeHealth, ProtocolState
 from ipc_schema.mapi.events import AppEventKind, pack_fields
 from ipc_schema.mapi.methods import SendRequest, StatusReply
 from ipc_schema.names import check_name
@@ -48,7 +48,7 @@ from mapi_proc.database import (
     OutboxEntry,
     Snapshot,
 )
-from mapi_proc.health import EdgePeers, HealthTransition, NodeFacts, TopicHealth
+from mapi_proc.health import D_LOW, EdgePeers, HealthTransition, NodeFacts, TopicHealth
 from mapi_proc.kernel_link.link import KernelLink
 from mapi_proc.kernel_link.tracker import Missed, Position
 from mapi_proc.network import NETWORK_NOTE, Network
@@ -56,6 +56,7 @@ from mapi_proc.peers import FILTER, LIGHTPUSH, STORE, ServicePeers
 from mapi_proc.receive.catchup import OVERLAP_NS, CatchUp, Gap, catch_up_policy
 from mapi_proc.receive.dedup import Dedup
 from mapi_proc.receive.history import HistoryJobs
+from mapi_proc.receive.islands import Islands
 from mapi_proc.receive.past import HistoryRange, PastTopics
 from mapi_proc.receive.receiver import Receiver
 from mapi_proc.receive.stores import StoreHistory
@@ -235,6 +236,7 @@ class Core:
             tell=self._tell_missed,
             closed=self._moved,
         )
+        self.islands = Islands(D_LOW)
         self.history = HistoryJobs(
             StoreHistory(self.link, self.peers, self._cluster),
             self.database,
@@ -347,10 +349,13 @@ class Core:
 
     def _want(self, shards: Iterable[int]) -> None:
         positions: dict[int, Position] = {}
+        shards = tuple(shards)
         for name, position in self._positions.items():
             cluster, shard = parse_stream(name)
             if cluster == self._cluster():
                 positions[shard] = position
+                if self.filters is None and shard in shards:
+                    self.islands.restarted(shard, position.good_ns)
         self._positions = {}
         self.link.want(shards, positions)
         self._topics_changed()
@@ -364,8 +369,12 @@ class Core:
         tracker = self.link.tracker(shard)
         if tracker is None:
             return None
-        position, gap = tracker.position, self.catchup.oldest(shard)
-        return position if gap is None else position._replace(good_ns=min(position.good_ns, gap))
+        position = tracker.position
+        good = position.good_ns
+        for open_since in (self.catchup.oldest(shard), self.islands.since(shard, self.now_ns())):
+            if open_since is not None:
+                good = min(good, open_since)
+        return position._replace(good_ns=good)
 
     # -- from the kernel link ----------------------------------------------------------------------------
 
@@ -399,15 +408,21 @@ class Core:
     def kernel_health(self, health: NodeHealth) -> None:
         """What the kernel reports of itself."""
         self._peers_changed.set()
-        relay = next((p.strength for p in health.protocols if p.name == _RELAY), 0)
+        relay_health = next((p for p in health.protocols if p.name == _RELAY), None)
+        relay = relay_health.strength if relay_health is not None else 0
         mesh = {shard.shard: shard.mesh_peers for shard in health.shards}
         before = self.health.facts
         if self.filters is not None:
             self.filters.health(health)
+        else:
+            stores = next((p.strength for p in health.protocols if p.name == _STORE_CLIENT), 0)
+            for shard, missed in self.islands.update(self.now_ns(), stores, mesh, self.table.shards):
+                self.missed(shard, missed)
         self._update_facts(
             NodeFacts(
                 kernel_up=self.link.up,
                 kernel_reason=before.kernel_reason,
+                relay_off=relay_health is not None and relay_health.state == ProtocolState.NOT_MOUNTED,
                 relay_peers=relay,
                 mesh_peers=mesh,
                 edge=self._edge_peers(health),
@@ -477,6 +492,7 @@ class Core:
         self.link.unwant(gone)
         self._topics_changed()
         self.catchup.forget(gone)
+        self.islands.forget(gone)
 
     # -- status ------------------------------------------------------------------------------------------
 

@@ -5,9 +5,12 @@ restarted, its replay ring had been trimmed. For each gap the stores are asked f
 shard, hashes first, bodies of the unknown ones; every message is checked against its hash by the kernel and
 enters the apps' streams once.
 
-What is asked for reaches 40 s before the gap (clocks differ, and messages travel) and 20 s behind it. The
-shard's good moment on disk stays before the oldest open gap, so that a restart asks again for what was not
-recovered. When to catch up at all is a policy.
+What is asked for reaches 40 s before the gap (clocks differ, and messages travel) and 20 s behind it. Stores
+take a message for 20 s, so one that passed us by in the gap may come to them after we have asked. Therefore
+the same is asked once more when those 20 s are over, and only then the gap is closed.
+
+The shard's good moment on disk stays before the oldest open gap, so that a restart asks again for what was
+not recovered. When to catch up at all is a policy.
 """
 
 from __future__ import annotations
@@ -43,6 +46,10 @@ TOPICS_A_QUERY: Final = 10
 """Content topics in one query: what servers take (nwaku, go-waku)."""
 _RETRY_S: Final = 2.0
 _RETRY_MAX_S: Final = 60.0
+SETTLE_NS: Final = AFTER_NS + 3_000_000_000
+"""How long after a gap's end stores may still take messages of it, and write them down."""
+_FOLD_NS: Final = 300 * 1_000_000_000
+"""Gaps of a shard that follow one another within this time are asked for as one."""
 PATIENCE_S: Final = 10.0
 """How long an app is not told of a gap that may still be recovered."""
 
@@ -120,6 +127,8 @@ class Gap:
     attempts: int = 0
     next_attempt: float = 0.0
     told: bool = False
+    recovered: bool = False
+    """It was asked for with success, and waits to be asked for once more."""
     scheduled: bool = False
     """A periodic round: nobody is told when it fails."""
 
@@ -182,6 +191,12 @@ class CatchUp:
             self._tell(gap)
             return
         gap.next_attempt = gap.since
+        for other in self._gaps:
+            # The links flap: one question serves for all.
+            if other.shard == shard and other.recovered and gap.to_ns - other.from_ns <= _FOLD_NS:
+                gap.from_ns = min(gap.from_ns, other.from_ns)
+                self._gaps.remove(other)
+                break
         self._gaps.append(gap)
         self._changed.set()
 
@@ -204,14 +219,15 @@ class CatchUp:
     def wake(self) -> None:
         """Peers appeared: what failed is tried again now."""
         for gap in self._gaps:
-            gap.next_attempt = 0.0
+            if not gap.recovered:
+                gap.next_attempt = 0.0
         self._changed.set()
 
     def tick(self, shards: Iterable[int]) -> None:
         """Now and then: tell what takes too long, begin periodic rounds."""
         now = self._clock()
         for gap in self._gaps:
-            if not gap.told and not gap.scheduled and now - gap.since >= PATIENCE_S:
+            if not gap.told and not gap.recovered and not gap.scheduled and now - gap.since >= PATIENCE_S:
                 gap.told = True
                 self._tell(gap)
         period = self._policy.period
@@ -245,7 +261,13 @@ class CatchUp:
 
     async def _attempt(self, gap: Gap) -> None:
         gap.attempts += 1
+        asked_ns = self._now_ns()
         if await self._recover(gap):
+            left = gap.to_ns + SETTLE_NS - asked_ns
+            if left > 0 and not gap.scheduled:
+                gap.recovered, gap.attempts = True, 0
+                gap.next_attempt = self._clock() + left / 1e9
+                return
             if gap in self._gaps:
                 self._gaps.remove(gap)
             self._closed(gap.shard)

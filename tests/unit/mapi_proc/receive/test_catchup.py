@@ -15,6 +15,7 @@ from mapi_proc.receive.catchup import (
     AFTER_NS,
     OVERLAP_NS,
     PATIENCE_S,
+    SETTLE_NS,
     CatchUp,
     CatchUpPolicy,
     Gap,
@@ -27,7 +28,7 @@ from mapi_proc.receive.catchup import (
 from tests.support.aio import asyncio_test
 
 S = 1_000_000_000
-GAP = Missed(1000 * S, 1010 * S, "no mesh peers")
+GAP = Missed(900 * S, 910 * S, "no mesh peers")
 
 
 def digest(number: int) -> bytes:
@@ -61,7 +62,7 @@ class Stores:
 class World:
     def __init__(self, policy: CatchUpPolicy, topics: set[str]) -> None:
         self.stores = Stores()
-        self.now = 0.0
+        self.now = 20.0
         self.known: set[bytes] = set()
         self.delivered: list[bytes] = []
         self.told: list[Gap] = []
@@ -70,7 +71,7 @@ class World:
             policy,
             self.stores,
             clock=lambda: self.now,
-            now_ns=lambda: 1020 * S + int(self.now * S),
+            now_ns=lambda: 1000 * S + int(self.now * S),
             topics_on=lambda _shard: topics,
             is_known=self.known.__contains__,
             deliver=self.deliver,
@@ -123,10 +124,10 @@ async def test_without_a_store_the_apps_are_told_and_it_is_tried_on() -> None:
         world.catchup.add(0, GAP)
         while not world.stores.queries:
             await asyncio.sleep(0)
-        world.now = PATIENCE_S - 0.1
+        world.now += PATIENCE_S - 0.1
         world.catchup.tick({0})
         assert world.told == []
-        world.now = PATIENCE_S
+        world.now += 0.1
         world.catchup.tick({0})
         world.catchup.tick({0})
         assert len(world.told) == 1, "once"
@@ -136,6 +137,56 @@ async def test_without_a_store_the_apps_are_told_and_it_is_tried_on() -> None:
         world.catchup.wake()
         await world.closed.wait()
     assert world.delivered == [digest(7)]
+
+
+async def asked(world: World, times: int) -> None:
+    """Wait until stores were asked so many times, and the answer is worked off."""
+    async with asyncio.timeout(5):
+        while len(world.stores.queries) < times:
+            await asyncio.sleep(0)
+    await asyncio.sleep(0.01)
+
+
+@asyncio_test()
+async def test_what_comes_late_to_the_stores_is_asked_for_once_more() -> None:
+    world = World(OnGap(), topics(1))
+    fresh = Missed(1010 * S, 1019 * S, "no mesh peers")
+    world.stores.held = {"/app/1/topic-0/proto": [1]}
+    async with running(world):
+        world.catchup.add(0, fresh)
+        await asked(world, 1)
+        assert world.delivered == [digest(1)]
+        assert world.catchup.oldest(0) == fresh.from_ns, "it stays open on disk"
+        world.stores.held = {"/app/1/topic-0/proto": [1, 2]}
+        world.now += PATIENCE_S
+        world.catchup.tick({0})
+        world.catchup.wake()
+        await asyncio.sleep(0.01)
+        assert len(world.stores.queries) == 1, "peers that appear change nothing for it"
+        world.now = (fresh.to_ns + SETTLE_NS) / S - 1000
+        world.catchup.set_online(True)
+        await world.closed.wait()
+    assert world.delivered == [digest(1), digest(2)]
+    assert world.catchup.oldest(0) is None
+    assert world.told == [], "what is recovered is not told as missed"
+
+
+@asyncio_test()
+async def test_gaps_of_a_flapping_link_are_asked_for_together() -> None:
+    world = World(OnGap(), topics(1))
+    async with running(world):
+        for number in range(5):
+            at = 1010 + 2 * number
+            world.now = at - 999.0
+            world.catchup.add(0, Missed(at * S, (at + 1) * S, "no mesh peers"))
+            await asked(world, number + 1)
+            assert len(world.catchup) == 1
+        assert world.catchup.oldest(0) == 1010 * S
+        world.now += SETTLE_NS / S + 1
+        world.catchup.set_online(True)
+        await world.closed.wait()
+    assert len(world.stores.queries) == 6
+    assert min(world.stores.windows)[0] == 1010 * S - OVERLAP_NS
 
 
 @asyncio_test()
@@ -175,7 +226,7 @@ async def test_a_connected_node_asks_nothing_in_an_hour_with_500_content_topics(
                 tracker.leased(instance, epoch, 1, second, [(start, None)], now)
             assert tracker.live(instance, epoch, seq, now) is Live.DELIVER
             assert tracker.heartbeat(instance, epoch, seq, now, True) is Live.DROP
-            world.now = float(second)
+            world.now = 20.0 + second
             world.catchup.tick({0})
             for missed in tracker.missed:
                 world.catchup.add(0, missed)
@@ -191,11 +242,11 @@ async def test_periodic_rounds_ask_for_the_time_since_the_last_one() -> None:
     world = World(Periodic(60.0), topics(1))
     async with running(world):
         world.catchup.tick({0})
-        world.now = 59.0
+        world.now += 59.0
         world.catchup.tick({0})
         await asyncio.sleep(0)
         assert world.stores.queries == []
-        world.now = 60.0
+        world.now += 1.0
         world.catchup.tick({0})
         await world.closed.wait()
     (window,) = world.stores.windows
