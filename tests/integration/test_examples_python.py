@@ -33,8 +33,14 @@ INTERNAL = {"ask", "hold", "drop", "put", "open_socket"}
 
 @pytest.fixture(scope="module")
 def directory() -> Iterator[Path]:
-    """A directory with a node in `data`, as the page has it."""
-    with short_directory() as path, KernelProcess(path / "data"), MapiProcess(path / "data") as mapi:
+    """A directory with a node in `data`, as the page has it, and another node that it can ask."""
+    services = ("--store=true", "--filter=true", "--lightpush=true", "--peer-exchange=true")
+    with (
+        short_directory() as path,
+        KernelProcess(path / "other", *services) as other,
+        KernelProcess(path / "data", f"--staticnode={other.address()}"),
+        MapiProcess(path / "data") as mapi,
+    ):
         _wait(mapi)
         yield path
 
@@ -59,6 +65,7 @@ def test_it_runs(directory: Path, name: str) -> None:
     )
     print(done.stdout)
     assert (done.returncode, done.stderr) == (0, "")
+    assert "nobody in reach" not in done.stdout
 
 
 def test_all_are_typed_and_nothing_is_any(tmp_path: Path) -> None:
