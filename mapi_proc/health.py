@@ -76,6 +76,8 @@ class NodeFacts:
     kernel_up: bool
     kernel_reason: str = ""
     """Why the kernel is not up."""
+    relay_off: bool = False
+    """The kernel runs without relay."""
     relay_peers: int = 0
     mesh_peers: dict[int, int] | None = None
     """Mesh peers per shard that the kernel is on."""
@@ -93,7 +95,8 @@ def connection_of(facts: NodeFacts) -> ConnectionState:
         return ConnectionState(Connection.CONNECTED, "")
     if facts.relay_peers > 0:
         return ConnectionState(Connection.PARTIALLY_CONNECTED, f"{facts.relay_peers} of {D_LOW} relay peers")
-    return ConnectionState(Connection.DISCONNECTED, "no relay peers")
+    reason = "relay is off at the kernel: this needs mode edge" if facts.relay_off else "no relay peers"
+    return ConnectionState(Connection.DISCONNECTED, reason)
 
 
 def _edge_connection(peers: EdgePeers) -> ConnectionState:

@@ -38,7 +38,11 @@ _SUBSCRIBE_TIMEOUT: Final = 12.0
 _TIMEOUT: Final = 20.0
 _EXPOSED_NS: Final = 10_000_000_000
 """What is shorter lies within the reach of the catch-up that the kernel's restart brings."""
+_UNHEARD_NS: Final = 35_000_000_000
+"""What is shorter lies within the reach of the catch-up that the loss of the last peer brings anyway, which
+asks from 40 s before it; and longer than between two audits, so that a peer that leaves is none of these."""
 _INCOMPLETE: Final = "filter subscriptions incomplete"
+_SILENT: Final = "filter peers had been silent"
 
 
 class FilterKeeper:
@@ -69,6 +73,8 @@ class FilterKeeper:
         self._wake = asyncio.Event()
         self._news = asyncio.Condition()
         self._exposed: dict[int, int] = {}
+        self._heard: dict[int, int] = {}
+        """Shard -> when (wall clock, ns) a peer was asked that then confirmed that it pushes us."""
         self._dirty = True
 
     def to_body(self) -> dict[str, object]:
@@ -93,6 +99,7 @@ class FilterKeeper:
     def kernel_down(self) -> None:
         """The kernel does not answer."""
         self.plan.kernel_down()
+        self._heard.clear()  # the link knows since when it did not hear the kernel
         self._wake.set()
 
     def leased(self, shard: int, instance: bytes, epoch: bytes) -> None:
@@ -122,7 +129,7 @@ class FilterKeeper:
                 self._take_wanted()
                 for action in self.plan.decide():
                     group.create_task(self._act(action), name=f"filter {action}")
-                self._watch_exposure()
+                self._watch()
                 due = self.plan.wake_at()
                 try:
                     async with asyncio.timeout(None if due is None else max(0.0, due - self._clock())):
@@ -153,17 +160,22 @@ class FilterKeeper:
 
     async def _ask(self, action: Action) -> None:
         body: dict[str, Any]
+        asked = self._now_ns()
         match action:
             case Audit():
                 self.counters["audit"] += 1
                 reply = await self._link.request(FILTER_PING, timeout=_TIMEOUT)
-                self.plan.held(_by_shard(FilterPingReply.from_body(reply.body).held))
+                told = FilterPingReply.from_body(reply.body)
+                self.plan.held(_by_shard(told.held))
+                answered = {one.peer for one in told.peers if one.status is not None}
+                self._confirmed(asked, answered)
             case Subscribe(shard=shard, peer=peer, topics=topics):
                 self.counters["subscribe"] += 1
                 body = FilterSubscribeRequest(content_topics=topics, shard=shard, peer=peer).to_body()
                 reply = await self._link.request(FILTER_SUBSCRIBE, body, timeout=_SUBSCRIBE_TIMEOUT)
                 held = _by_shard(FilterSubscribeReply.from_body(reply.body).held)
                 self.plan.held(held, (shard,))
+                self._confirmed(asked, {peer})
             case Unsubscribe() | Leave():
                 self.counters["unsubscribe"] += 1
                 request = FilterUnsubscribeRequest(
@@ -174,12 +186,24 @@ class FilterKeeper:
                 reply = await self._link.request(FILTER_UNSUBSCRIBE, request.to_body(), timeout=_TIMEOUT)
                 self.plan.held(_by_shard(FilterUnsubscribeReply.from_body(reply.body).held))
 
+    def _confirmed(self, asked: int, peers: set[str]) -> None:
+        for shard in self.plan.shards:
+            if not peers.isdisjoint(self.plan.held_by(shard)):
+                self._heard[shard] = asked
+
     def _tell(self) -> None:
-        self._watch_exposure()
+        self._watch()
         self._changed()
 
-    def _watch_exposure(self) -> None:
+    def _watch(self) -> None:
+        """Find what the kernel's coverage cannot know of: topics that a restarted kernel was not asked for
+        yet, and the time before a silent peer was given up, the last one of its shard.
+        """
         now = self._now_ns()
+        for shard in [shard for shard in self._heard if not self.plan.held_by(shard)]:
+            since = self._heard.pop(shard)
+            if now - since >= _UNHEARD_NS and shard in self.plan.shards:
+                self._missed(shard, Missed(since, now, _SILENT))
         for shard in self.plan.shards:
             if self.plan.exposed(shard):
                 self._exposed.setdefault(shard, now)
