@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import subprocess
 import sys
 
@@ -62,3 +63,19 @@ assert not [name for name in sys.modules if name.split(".")[0] in ("coincurve", 
 def _ruff_order(name: str) -> tuple[int, str]:
     """Constants first, then classes, then the rest: the order that RUF022 keeps."""
     return (0 if name.isupper() else 1 if name[0].isupper() else 2, name)
+
+
+def test_the_tree_of_errors_is_that_of_the_classes() -> None:
+    """Each class below its base, in a block that no line-wrapper joins."""
+    depths: list[tuple[int, str]] = []
+    for line in (exceptions.__doc__ or "").splitlines():
+        found = re.match(r" {4}([│├└─ ]*)([A-Z]\w+Error)\b", line)
+        if found:
+            depths.append((len(found[1]) // 4, found[2]))
+            assert len(line) <= 105
+    assert {name for _, name in depths} == set(exceptions.__all__)
+    parents: dict[int, str] = {}
+    for depth, name in depths:
+        parents[depth] = name
+        if depth:
+            assert parents[depth - 1] in {base.__name__ for base in getattr(exceptions, name).__bases__}, name
