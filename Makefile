@@ -4,10 +4,12 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 BENCH  ?=
+SEED   ?=
+DURATION ?= 100
 NPM_DIRS := client/js tests/interop/js tests/interop/discv5 tests/interop/sdk tests/bench/js
 
 .DEFAULT_GOAL := help
-.PHONY: help env node demo test check format bench lock clean
+.PHONY: help env node demo test check format bench chaos lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -46,6 +48,9 @@ format: env ## format and mend what ruff can mend
 
 bench: env node ## all benchmarks, or one: make bench BENCH=relay
 	$(BIN)/python -m tests.bench $(BENCH)
+
+chaos: env ## three nodes and a store, killed and cut for three minutes: make chaos [SEED=7] [DURATION=600]
+	$(BIN)/python -m tests.chaos --seconds $(DURATION) $(if $(SEED),--seed $(SEED))
 
 lock: env ## resolve requirements/dev.lock anew
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-emit-index-url --no-header --upgrade pyproject.toml -o requirements/dev.lock
