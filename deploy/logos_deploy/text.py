@@ -27,10 +27,15 @@ def duration(seconds: float) -> str:
 
 
 def size(count: int) -> str:
-    """`17 B`, `1.5 KiB`, `149 KiB`."""
+    """`17 B`, `1.5 KiB`, `149 KiB`, `78 GiB`."""
     if count < 1024:
         return f"{count} B"
-    return f"{count / 1024:.1f} KiB" if count < 10 * 1024 else f"{count / 1024:.0f} KiB"
+    value, unit = count / 1024, "KiB"
+    for larger in ("MiB", "GiB", "TiB"):
+        if value < 1024:
+            break
+        value, unit = value / 1024, larger
+    return f"{value:.1f} {unit}" if value < 10 else f"{value:.0f} {unit}"
 
 
 def one_line(text: str) -> str:

@@ -6,7 +6,6 @@ import argparse
 import base64
 import json
 import sys
-from datetime import UTC, datetime
 from typing import Final
 
 from logos_client.events import (
@@ -20,6 +19,7 @@ from logos_client.events import (
     TakenOver,
 )
 from logos_client.messaging import MessagingClient
+from logos_deploy.commands.output import clock_time
 from logos_deploy.commands.where import add_where, where
 from logos_deploy.exits import CommandError, Exit
 from logos_deploy.session import run_interruptible
@@ -95,20 +95,12 @@ def _remark(event: Event) -> str:
     return ""
 
 
-def _time(ns: int) -> str:
-    try:
-        when = datetime.fromtimestamp(ns / 1e9, UTC).astimezone()
-    except (OverflowError, ValueError, OSError):
-        return f"{ns} ns"  # the sender may write anything
-    return when.strftime("%H:%M:%S.") + f"{when.microsecond // 1000:03d}"
-
-
 def _between(start: int, end: int) -> str:
-    return f"{_time(start)} to {_time(end)}"
+    return f"{clock_time(start)} to {clock_time(end)}"
 
 
 def _as_text(event: MessageReceived) -> str:
-    return f"{_time(event.timestamp)}  {one_line(event.content_topic)}  {payload_text(event.payload)}"
+    return f"{clock_time(event.timestamp)}  {one_line(event.content_topic)}  {payload_text(event.payload)}"
 
 
 def _as_json(event: MessageReceived) -> str:

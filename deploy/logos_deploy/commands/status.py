@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import dataclasses
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final
 
 from ipc_schema.kernel.records import NodeHealth, PeerRecord, ProtocolState
 from logos_client.exceptions import LogosError
 from logos_client.kernel import KernelClient
+from logos_deploy.commands.output import Screen, print_json
 from logos_deploy.commands.where import NodePlace, add_where, where
 from logos_deploy.control import ControlHealth, ask_health
-from logos_deploy.exits import Exit
-from logos_deploy.node.handles import holder_of
+from logos_deploy.exits import CommandError, Exit
+from logos_deploy.node.running import mapi_is_supervised
+from logos_deploy.session import run_interruptible
 from logos_deploy.text import count, duration, one_line, size, table
 
 NAME: Final = "status"
@@ -50,18 +51,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line of `status`."""
     parser.add_argument("--json", action="store_true", help="everything, for programs")
     parser.add_argument("--timeout", type=float, default=3.0, metavar="SECONDS", help="(default: 3)")
+    parser.add_argument(
+        "--watch",
+        type=float,
+        nargs="?",
+        const=2.0,
+        metavar="SECONDS",
+        help="show it again and again, until Ctrl-C: in place on a terminal (default: every 2 s)",
+    )
     add_where(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Ask and show. Exit code 0: ready; 1: something is not; 69: nothing runs there."""
+    if arguments.watch is not None and not arguments.watch >= 0.1:
+        raise CommandError(Exit.USAGE, "--watch: at least 0.1 s")
     place = where(arguments)
-    status = asyncio.run(gather(place, arguments.timeout))
+    if arguments.watch is None:
+        return run_interruptible(_once(place, arguments))
+    return run_interruptible(_watch(place, arguments), interrupted=Exit.OK)
+
+
+async def _once(place: NodePlace, arguments: argparse.Namespace) -> int:
+    status = await gather(place, arguments.timeout)
     if arguments.json:
-        print(json.dumps(as_json(status), indent=2, default=_json_value))
+        print_json(as_json(status), indent=2)
     else:
         print("\n".join(as_text(status, place)))
     return status.exit
+
+
+async def _watch(place: NodePlace, arguments: argparse.Namespace) -> int:
+    screen = Screen()
+    while True:
+        status = await gather(place, arguments.timeout)
+        if arguments.json:
+            print_json(as_json(status))  # one document on each line
+        else:
+            head = f"{datetime.now().astimezone():%H:%M:%S}  {place.data_dir}"
+            screen.show("\n".join((head, *as_text(status, place))))
+        await asyncio.sleep(arguments.watch)
 
 
 async def gather(place: NodePlace, timeout: float) -> NodeStatus:
@@ -74,20 +103,10 @@ async def gather(place: NodePlace, timeout: float) -> NodeStatus:
     return NodeStatus(
         kernel=kernel.result(),
         mapi=mapi.result(),
-        mapi_expected=_mapi_is_supervised(place),
+        mapi_expected=mapi_is_supervised(place.supervisor),
         peers=peers,
         info=info,
     )
-
-
-def _mapi_is_supervised(place: NodePlace) -> bool:
-    directory = place.data_dir / "supervisor"
-    try:
-        if holder_of(directory / "lock") is None:
-            return False
-        return "[program:mapi]" in (directory / "supervisord.conf").read_text(encoding="utf-8")
-    except OSError:
-        return False  # another user's, or just being written
 
 
 async def _facts(place: NodePlace, timeout: float) -> tuple[list[PeerRecord], dict[str, object]] | None:
@@ -111,14 +130,6 @@ def as_json(status: NodeStatus) -> dict[str, Any]:
         kernel["info"] = status.info
     mapi = None if status.mapi is None else {**status.mapi.common.to_body(), **status.mapi.more}
     return {"kernel": kernel, "mapi": mapi}
-
-
-def _json_value(value: object) -> object:
-    if isinstance(value, bytes):
-        return value.hex()
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return dataclasses.asdict(value)
-    raise TypeError(f"{type(value).__name__} has no place in JSON")
 
 
 # --- for people -------------------------------------------------------------------------------------------

@@ -6,8 +6,10 @@ import argparse
 import asyncio
 import contextlib
 import os
+import shlex
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -31,12 +33,22 @@ _LABEL_WIDTH: Final = 10
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line of `up`."""
+    add_node(parser)
+    parser.add_argument("--check", action="store_true", help="check the configuration and start nothing")
+    parser.add_argument(
+        "--write-only",
+        action="store_true",
+        help="check it and write supervisord's file, start nothing, and print how to run it",
+    )
+
+
+def add_node(parser: argparse.ArgumentParser) -> None:
+    """The arguments that describe a node to be."""
     parser.add_argument("--preset", help="network to join; without it a local network on loopback")
     parser.add_argument("--mode", metavar="core|edge", help="how the node takes part (default: core)")
     parser.add_argument("--kernel-only", action="store_true", help="no Messaging API")
     parser.add_argument("--data-dir", metavar="DIR", help="what must survive a restart (default: ./data)")
     parser.add_argument("--config-file", metavar="FILE", help="TOML with [kernel] and [mapi]")
-    parser.add_argument("--check", action="store_true", help="check the configuration and start nothing")
     parser.add_argument(
         "overrides",
         nargs="*",
@@ -47,6 +59,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check everything, then start, then stay until the end."""
+    plan = plan_of(arguments)
+    supervisor = Supervisor(plan, os.environ)
+    if arguments.check:
+        print("the configuration is good")
+        return Exit.OK
+    require_extras(with_mapi=plan.mapi is not None)
+    if arguments.write_only:
+        return _write_only(supervisor)
+    refuse_taken_ports(listening_ports(plan))
+    return asyncio.run(_Foreground(plan, supervisor).run())
+
+
+def plan_of(arguments: argparse.Namespace) -> NodePlan:
+    """The node that `add_node`'s arguments, the environment and the file mean. Raises `ConfigError`."""
     request = NodeRequest(
         preset=arguments.preset,
         mode=arguments.mode,
@@ -55,14 +81,32 @@ def run(arguments: argparse.Namespace) -> int:
         config_file=arguments.config_file,
         overrides=arguments.overrides,
     )
-    plan = plan_node(request, os.environ, read_toml, Path.cwd())
-    supervisor = Supervisor(plan, os.environ)
-    if arguments.check:
-        print("the configuration is good")
-        return Exit.OK
-    require_extras(with_mapi=plan.mapi is not None)
-    refuse_taken_ports(listening_ports(plan))
-    return asyncio.run(_Foreground(plan, supervisor).run())
+    return plan_node(request, os.environ, read_toml, Path.cwd())
+
+
+def _write_only(supervisor: Supervisor) -> int:
+    with _start_errors(supervisor):
+        command = supervisor.write_only()
+    print(f"written: {supervisor.paths.conf}")
+    print(f"run it:  {shlex.join(command)}")
+    # the processes read their environment again, and it will be supervisord's
+    for name in sorted(name for name in os.environ if name.startswith(("LOGOS_KERNEL_", "LOGOS_MAPI_"))):
+        print(f"with     {name} in its environment, as here")
+    return Exit.OK
+
+
+@contextlib.contextmanager
+def _start_errors(supervisor: Supervisor) -> Iterator[None]:
+    try:
+        yield
+    except NodeInUseError as error:
+        raise CommandError(Exit.IN_USE, f"{error}: one node at a time") from None
+    except SupervisorError as error:
+        raise CommandError(Exit.FAILED, str(error)) from None
+    except OSError as error:
+        raise CommandError(
+            Exit.CONFIG, f"data-dir: cannot use {supervisor.paths.directory}: {error}"
+        ) from None
 
 
 def require_extras(*, with_mapi: bool) -> None:
@@ -112,16 +156,8 @@ class _Foreground:
 
     async def _start(self) -> None:
         self._say(f"data directory {self._plan.data_dir}")
-        try:
+        with _start_errors(self._supervisor):
             await self._supervisor.start()
-        except NodeInUseError as error:
-            raise CommandError(Exit.IN_USE, f"{error}: one node at a time") from None
-        except SupervisorError as error:
-            raise CommandError(Exit.FAILED, str(error)) from None
-        except OSError as error:
-            raise CommandError(
-                Exit.CONFIG, f"data-dir: cannot use {self._supervisor.paths.directory}: {error}"
-            ) from None
         await self._look_at_processes()
 
     async def _stay(self, followers: dict[str, LogFollower]) -> None:

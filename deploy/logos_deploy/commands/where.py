@@ -12,17 +12,22 @@ from ipc_schema.config.mapi import MAPI_SCHEMA, load_mapi_config
 from ipc_schema.config.sources import CONFIG_FILE, config_file_of
 from ipc_schema.paths import KernelEndpoints, MapiEndpoints
 from logos_deploy.files import read_toml
+from logos_deploy.node.conf import SupervisorPaths, supervisor_paths
 
 __all__ = ["NodePlace", "add_where", "where"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodePlace:
-    """Where a node's sockets are."""
+    """Where a node's sockets and locks are."""
 
     data_dir: Path
+    run_dir: Path
+    """Of the kernel."""
+    mapi_run_dir: Path
     kernel: KernelEndpoints
     mapi: MapiEndpoints
+    supervisor: SupervisorPaths
 
 
 def add_where(parser: argparse.ArgumentParser) -> None:
@@ -50,4 +55,14 @@ def where(arguments: argparse.Namespace) -> NodePlace:
         if not mapi.resolved.explicit(name)
     }
     mapi = load_mapi_config(flags=flags | beside, environ=os.environ, file=files["mapi"])
-    return NodePlace(data_dir=Path(kernel.data_dir), kernel=kernel.endpoints, mapi=mapi.endpoints)
+    run_dir = Path(kernel.ipc_dir)
+    return NodePlace(
+        data_dir=Path(kernel.data_dir),
+        run_dir=run_dir,
+        mapi_run_dir=Path(mapi.ipc_dir),
+        kernel=kernel.endpoints,
+        mapi=mapi.endpoints,
+        supervisor=supervisor_paths(
+            Path(kernel.data_dir), run_dir if kernel.resolved.explicit("ipc-dir") else None
+        ),
+    )

@@ -8,6 +8,7 @@ any other end is. Both processes start at once, in any order: each waits for the
 
 from __future__ import annotations
 
+import configparser
 import os
 import shlex
 from collections.abc import Iterable, Sequence
@@ -18,7 +19,7 @@ from typing import Final
 from ipc_schema.config.options import ConfigError
 from ipc_schema.paths import MAX_SOCKET_PATH
 
-__all__ = ["STOP_WAIT", "Program", "SupervisorPaths", "render", "supervisor_paths"]
+__all__ = ["STOP_WAIT", "Program", "SupervisorPaths", "access_of", "render", "supervisor_paths"]
 
 STOP_WAIT: Final = 6
 """Seconds a process has to end after TERM, before KILL."""
@@ -125,10 +126,21 @@ def render(
         ),
         *((f"program:{program.name}", _program(program, directory)) for program in programs),
     ]
-    lines = ["; written by `logos up` at each start: changes here do not last", ""]
+    lines = ["; written by `logos up`, anew at each start: changes here do not last", ""]
     for name, settings in sections:
         lines += [f"[{name}]", *(f"{key}={value}" for key, value in settings.items()), ""]
     return "\n".join(lines)
+
+
+def access_of(conf: str) -> tuple[Path, str] | None:
+    """(socket, password) of the supervisord that a file of `render` is for; None when it is another file."""
+    parser = configparser.RawConfigParser(delimiters=("=",), comment_prefixes=(";",), strict=False)
+    try:
+        parser.read_string(conf)
+        url = parser.get("supervisorctl", "serverurl").replace("%%", "%")
+        return Path(url.removeprefix("unix://")), parser.get("supervisorctl", "password")
+    except configparser.Error:
+        return None
 
 
 def _program(program: Program, directory: str) -> dict[str, str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ipc_schema.config.kernel import KERNEL_SCHEMA, KernelConfig, load_kernel_config
-from ipc_schema.config.mapi import MAPI_SCHEMA, MapiConfig, load_mapi_config
+from ipc_schema.config.mapi import MAPI_SCHEMA, MapiConfig, Mode, load_mapi_config
 from ipc_schema.config.options import ConfigError, PortUse, Schema, refuse_port_clashes
 from ipc_schema.config.sources import CONFIG_FILE, TomlFile, config_file_of, to_flags, variable_of
 
@@ -24,6 +24,8 @@ ReadToml = Callable[[str], TomlFile]
 """Reads and parses a configuration file. Raises `ConfigError`."""
 
 _SCHEMAS: Final[Mapping[str, Schema]] = {"kernel": KERNEL_SCHEMA, "mapi": MAPI_SCHEMA}
+# Named alike in both processes, but a value for both would make them clash.
+_OWN_TO_EACH: Final = frozenset({"ipc-control", "metrics-server-port"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +51,8 @@ class NodePlan:
     mapi: MapiConfig | None
     """None: the kernel alone."""
     mapi_arguments: tuple[str, ...]
+    derived: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """(table, option) of the flags that nobody gave → where their values come from."""
 
 
 @dataclass(slots=True)
@@ -83,6 +87,13 @@ def plan_node(
 
     flags = said.flags["kernel"]
     kernel = load_kernel_config(flags=flags, environ=environ, file=files["kernel"])
+    edge = not request.kernel_only and _is_edge(said.flags["mapi"], environ, files["mapi"])
+    derived: dict[tuple[str, str], str] = {}
+    if edge and not kernel.resolved.explicit("relay"):
+        flags["relay"] = "false"
+        derived["kernel", "relay"] = "mode edge"
+    if "data-dir" not in flags:
+        derived["kernel", "data-dir"] = kernel.resolved.source_of("data-dir").source()
     data_dir = Path(os.path.abspath(os.path.join(cwd, kernel.data_dir)))  # noqa: PTH100, PTH118 - pure
     flags["data-dir"] = str(data_dir)
     kernel = load_kernel_config(flags=flags, environ=environ, file=files["kernel"])
@@ -94,6 +105,7 @@ def plan_node(
             kernel_arguments=kernel_arguments,
             mapi=None,
             mapi_arguments=(),
+            derived=derived,
         )
 
     flags = said.flags["mapi"]
@@ -101,6 +113,7 @@ def plan_node(
     for name, value in _derived(kernel, data_dir).items():
         if not bare.resolved.explicit(name):
             flags[name] = value
+            derived["mapi", name] = "the kernel beside it"
     mapi = load_mapi_config(flags=flags, environ=environ, file=files["mapi"])
     _check_together(kernel, mapi)
     return NodePlan(
@@ -109,7 +122,12 @@ def plan_node(
         kernel_arguments=kernel_arguments,
         mapi=mapi,
         mapi_arguments=_arguments("mapi", flags, files["mapi"]),
+        derived=derived,
     )
+
+
+def _is_edge(flags: Mapping[str, object], environ: Mapping[str, str], file: TomlFile | None) -> bool:
+    return load_mapi_config(flags=flags, environ=environ, file=file).mode is Mode.EDGE
 
 
 def listening_ports(plan: NodePlan) -> list[PortUse]:
@@ -147,8 +165,8 @@ def _give(said: _Said, tables: Sequence[str], key: str, value: str) -> None:
             raise ConfigError(key, "is an option of MAPI, which --kernel-only leaves out")
         hints = (KERNEL_SCHEMA.hint(key), *(MAPI_SCHEMA.hint(key) for table in tables if table == "mapi"))
         raise ConfigError(key, f"there is no such option{next(filter(None, hints), '')}")
-    if key == "ipc-control" and len(having) > 1:
-        raise ConfigError(key, "is an endpoint of one process: give kernel.ipc-control or mapi.ipc-control")
+    if key in _OWN_TO_EACH and len(having) > 1:
+        raise ConfigError(key, f"belongs to one process: give kernel.{key} or mapi.{key}")
     for table in having:
         said.put(table, key, value)
 
@@ -182,8 +200,11 @@ def _derived(kernel: KernelConfig, data_dir: Path) -> dict[str, object]:
 
 def _check_together(kernel: KernelConfig, mapi: MapiConfig) -> None:
     """What only the two together can get wrong."""
-    if kernel.resolved.explicit("relay") and not kernel.relay:
-        raise kernel.resolved.refuse("relay", f"must be on: the mode is {mapi.mode}; or give --kernel-only")
+    if kernel.relay is (mapi.mode is Mode.EDGE):
+        wanted = "off" if kernel.relay else "on"
+        raise kernel.resolved.refuse(
+            "relay", f"must be {wanted}: the mode is {mapi.mode}; or give --kernel-only"
+        )
     mapi.check_network(kernel.network)
     for name in ("requests", "control"):
         wanted, actual = getattr(mapi.kernel, name), getattr(kernel.endpoints, name)
@@ -197,6 +218,10 @@ def _ports(kernel: KernelConfig, mapi: MapiConfig | None) -> list[PortUse]:
     uses = [PortUse("tcp-port", kernel.listen_address, kernel.tcp_port)]
     if kernel.websocket_port is not None:
         uses.append(PortUse("websocket-port", kernel.listen_address, kernel.websocket_port))
+    if kernel.metrics.port is not None:
+        uses.append(PortUse("kernel.metrics-server-port", kernel.metrics.address, kernel.metrics.port))
+    if mapi is not None and mapi.metrics.port is not None:
+        uses.append(PortUse("mapi.metrics-server-port", mapi.metrics.address, mapi.metrics.port))
     named = {f"ipc-{name}": endpoint for name, endpoint in kernel.endpoints._asdict().items()}
     if mapi is not None:
         named |= {f"mapi.ipc-{name}": endpoint for name, endpoint in mapi.endpoints._asdict().items()}

@@ -53,6 +53,10 @@ class SupervisorRpc:
         except (TypeError, KeyError) as error:
             raise RpcError(f"getAllProcessInfo: {error!r}") from error
 
+    async def shutdown(self) -> None:
+        """Have supervisord end its programs and itself; it does so after the answer. Raises `RpcError`."""
+        await self._call("supervisor.shutdown", ())
+
     async def _call(self, method: str, arguments: Sequence[Any]) -> Any:
         try:
             async with asyncio.timeout(self._timeout):

@@ -27,7 +27,14 @@ from logos_deploy.node.handles import (
 from logos_deploy.node.plan import NodePlan
 from logos_deploy.node.rpc import ProcessState, RpcError, SupervisorRpc
 
-__all__ = ["NodeInUseError", "Supervisor", "SupervisorError", "missing_extras", "programs_of"]
+__all__ = [
+    "NodeInUseError",
+    "Supervisor",
+    "SupervisorError",
+    "missing_extras",
+    "programs_of",
+    "wanted_descriptors",
+]
 
 _START_TIMEOUT: Final = 20.0
 _POLL: Final = 0.05
@@ -89,7 +96,11 @@ class Supervisor:
         self.programs: Sequence[Program] = programs_of(plan)
         self._password = secrets.token_hex(16)
         self._conf = render(
-            self.paths, self.programs, min_fds=_file_descriptors(plan), user=_user(), password=self._password
+            self.paths,
+            self.programs,
+            min_fds=file_descriptors(plan.kernel.max_connections),
+            user=_user(),
+            password=self._password,
         )
         self._rpc = SupervisorRpc(self.paths.socket, self._password)
         self._lock: DirectoryLock | None = None
@@ -98,18 +109,24 @@ class Supervisor:
 
     # -- start -----------------------------------------------------------------------------------------------
 
+    def write_only(self) -> tuple[str, ...]:
+        """Write the file for a supervisord that somebody else starts; its command.
+
+        Raises `NodeInUseError`, or OSError for a directory that cannot be used.
+        """
+        self._take_directories()
+        try:
+            self._write_conf()
+        finally:
+            self._unlock()
+        return self._command()
+
     async def start(self) -> None:
         """Start supervisord, and through it the processes. Returns when it answers; they may not be ready.
 
         Raises `NodeInUseError`, `SupervisorError`, or OSError for a directory that cannot be used.
         """
-        private_directory(self.paths.directory)
-        private_directory(self.paths.socket.parent)
-        try:
-            self._lock = DirectoryLock(self.paths.lock)
-            self._refuse_running()
-        except DirectoryInUseError as error:
-            raise NodeInUseError(f"the data directory {self.plan.data_dir} is {error}") from None
+        self._take_directories()
         try:
             self._write_conf()
             await self._spawn()
@@ -117,6 +134,15 @@ class Supervisor:
         except BaseException:
             await self.stop()
             raise
+
+    def _take_directories(self) -> None:
+        private_directory(self.paths.directory)
+        private_directory(self.paths.socket.parent)
+        try:
+            self._lock = DirectoryLock(self.paths.lock)
+            self._refuse_running()
+        except DirectoryInUseError as error:
+            raise NodeInUseError(f"the data directory {self.plan.data_dir} is {error}") from None
 
     def _refuse_running(self) -> None:
         """Also a node that was not started by this command owns its directories."""
@@ -138,13 +164,11 @@ class Supervisor:
 
     async def _spawn(self) -> None:
         leash = (sys.executable, "-P", "-m", "logos_deploy.node.leash", str(os.getpid()))
-        # as a module, not as the script beside the interpreter: that may stand anywhere, or nowhere
-        command = (sys.executable, "-P", "-m", "supervisor.supervisord", "-c", str(self.paths.conf))
         descriptor = os.open(self.paths.output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
         try:
             self._process = await asyncio.create_subprocess_exec(
                 *leash,
-                *command,
+                *self._command(),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=descriptor,
                 stderr=descriptor,
@@ -155,6 +179,10 @@ class Supervisor:
             )
         finally:
             os.close(descriptor)
+
+    def _command(self) -> tuple[str, ...]:
+        # as a module, not as the script beside the interpreter: that may stand anywhere, or nowhere
+        return (sys.executable, "-P", "-m", "supervisor.supervisord", "-c", str(self.paths.conf))
 
     async def _wait_answer(self) -> None:
         try:
@@ -263,10 +291,16 @@ class Supervisor:
             self._lock = None
 
 
-def _file_descriptors(plan: NodePlan) -> int:
-    wanted = max(_MIN_FDS, plan.kernel.max_connections * _FDS_PER_CONNECTION + _SPARE_FDS)
+def file_descriptors(max_connections: int) -> int:
+    """The limit of open files that a node asks for, as far as this host lets it have it."""
+    wanted = wanted_descriptors(max_connections)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     return wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+
+
+def wanted_descriptors(max_connections: int) -> int:
+    """Open files that a node of so many connections may come to need."""
+    return max(_MIN_FDS, max_connections * _FDS_PER_CONNECTION + _SPARE_FDS)
 
 
 def _user() -> str | None:

@@ -1,0 +1,125 @@
+"""`logos config`: every option of both processes, with its value and where that came from."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+from ipc_schema.config.common import describe
+from ipc_schema.config.kernel import KERNEL_SCHEMA
+from ipc_schema.config.mapi import MAPI_SCHEMA
+from ipc_schema.config.options import ConfigError
+from logos_client.exceptions import LogosError
+from logos_client.kernel import KernelClient
+from logos_deploy.commands.output import print_json
+from logos_deploy.commands.up import add_node, plan_of
+from logos_deploy.commands.where import NodePlace, where
+from logos_deploy.control import ask_health
+from logos_deploy.exits import CommandError, Exit
+from logos_deploy.node.environment import ProcessConfigError, config_of_process
+from logos_deploy.text import one_line, table
+
+NAME: Final = "config"
+HELP: Final = "show the configuration of a node, and where each value comes from"
+
+Rows = list[dict[str, Any]]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command line of `config`: that of `up`, whose configuration it shows."""
+    parser.add_argument(
+        "--running", action="store_true", help="of the node that runs there, not of one that these words mean"
+    )
+    parser.add_argument("--all", action="store_true", help="the options that have their default too")
+    parser.add_argument("--json", action="store_true", help="all of it, for programs")
+    add_node(parser)
+    parser.add_argument(
+        "--ipc-dir", metavar="DIR", help="with --running: its socket directory (default: <data-dir>/run)"
+    )
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Exit code 0; 78: such a configuration is refused; 69: no node runs there."""
+    if not arguments.running and arguments.ipc_dir is not None:
+        arguments.overrides.append(f"ipc-dir={arguments.ipc_dir}")
+    if arguments.running and (words := _words_of_a_node_to_be(arguments)):
+        raise CommandError(Exit.USAGE, f"--running: {words} is for a node that does not run yet")
+    found = _of_the_running(where(arguments)) if arguments.running else _of_a_node_to_be(arguments)
+    if arguments.json:
+        print_json(found, indent=2)
+    else:
+        print("\n".join(as_text(found, everything=arguments.all)))
+    return Exit.OK
+
+
+def _words_of_a_node_to_be(arguments: argparse.Namespace) -> str:
+    said = {"--preset": arguments.preset, "--mode": arguments.mode, "--kernel-only": arguments.kernel_only}
+    return next((name for name, value in said.items() if value), "") or " ".join(arguments.overrides)
+
+
+def _of_a_node_to_be(arguments: argparse.Namespace) -> dict[str, Rows | None]:
+    plan = plan_of(arguments)
+    found: dict[str, Rows | None] = {
+        "kernel": describe(KERNEL_SCHEMA, plan.kernel.resolved),
+        "mapi": None if plan.mapi is None else describe(MAPI_SCHEMA, plan.mapi.resolved),
+    }
+    for table_name, rows in found.items():
+        for row in rows or ():
+            # `logos up` hands these on as flags, but nobody gave them
+            if (why := plan.derived.get((table_name, row["name"]))) is not None:
+                row |= {"origin": "derived", "detail": f"from {why}"}
+    return found
+
+
+def _of_the_running(place: NodePlace) -> dict[str, Rows | None]:
+    return asyncio.run(_ask(place))
+
+
+async def _ask(place: NodePlace) -> dict[str, Rows | None]:
+    """The kernel tells its own. MAPI has no such request: its command line and environment are read again."""
+    try:
+        async with KernelClient.connect(place.kernel, timeout=3.0) as client:
+            kernel: Rows = [option.to_body() for option in await client.config()]
+    except LogosError as error:
+        raise CommandError(Exit.UNAVAILABLE, f"the kernel does not tell: {error}") from None
+    health = await ask_health(place.mapi.control)
+    mapi: Rows | None = None
+    if health is not None:
+        try:
+            resolved = config_of_process("mapi", health.common.pid)
+            mapi = describe(resolved.schema, resolved)
+        except (ProcessConfigError, ConfigError) as error:
+            raise CommandError(Exit.FAILED, f"mapi: {error}") from None
+    return {"kernel": kernel, "mapi": mapi}
+
+
+def as_text(found: dict[str, Rows | None], *, everything: bool) -> Iterator[str]:
+    """A table for each process; options with their default only if `everything` is wanted."""
+    for name, rows in found.items():
+        if rows is None:
+            yield f"{name}: none"
+            continue
+        shown = [row for row in rows if everything or row.get("origin") != "default"]
+        yield name
+        if shown:
+            yield table(_cells(shown))
+        if len(shown) < len(rows):
+            yield f"  and {len(rows) - len(shown)} options with their default (--all shows them)"
+
+
+def _cells(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[str, str, str]]:
+    for row in rows:
+        source = f"{row.get('origin', '')} {row.get('detail', '')}".rstrip()
+        yield f"  {row['name']}", one_line(_value(row.get("value"))), source
+
+
+def _value(value: object) -> str:
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list | tuple):
+        return ", ".join(_value(item) for item in value) or "-"
+    return str(value)

@@ -1,0 +1,113 @@
+"""`logos doctor`: what is wrong with this host, for a node as these words describe it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from ipc_schema.config.options import ConfigError, PortUse
+from ipc_schema.paths import kernel_directory, lock_path, mapi_directory
+from logos_deploy.commands.output import print_json
+from logos_deploy.commands.up import add_node, plan_of
+from logos_deploy.control import ask_health
+from logos_deploy.exits import Exit
+from logos_deploy.node import checkup
+from logos_deploy.node.checkup import Finding, Level
+from logos_deploy.node.conf import supervisor_paths
+from logos_deploy.node.handles import holder_of
+from logos_deploy.node.plan import NodePlan, listening_ports
+from logos_deploy.node.supervisor import wanted_descriptors
+
+NAME: Final = "doctor"
+HELP: Final = "say what is wrong with this host: packages, directories, ports, limits, clock"
+
+_MARKS: Final = {Level.OK: "ok  ", Level.WARN: "warn", Level.FAIL: "FAIL"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command line of `doctor`: that of `up`, whose success it foretells."""
+    parser.add_argument("--json", action="store_true", help="one JSON object, for programs")
+    add_node(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Exit code 0: nothing stands in the way (there may be warnings); 1: something does."""
+    findings = list(examine(arguments))
+    bad = [finding for finding in findings if finding.level is Level.FAIL]
+    if arguments.json:
+        print_json({"ok": not bad, "findings": findings}, indent=2)
+    else:
+        print("\n".join(as_text(findings)))
+    return Exit.FAILED if bad else Exit.OK
+
+
+def examine(arguments: argparse.Namespace) -> Iterator[Finding]:
+    """All checks, as far as they can be made."""
+    yield checkup.check_python()
+    extras = ["kernel", "deploy"] if arguments.kernel_only else ["kernel", "mapi", "deploy"]
+    yield from checkup.check_packages(extras)
+    try:
+        plan = plan_of(arguments)
+        paths = supervisor_paths(
+            plan.data_dir, Path(plan.kernel.ipc_dir) if plan.kernel.resolved.explicit("ipc-dir") else None
+        )
+    except ConfigError as error:
+        yield Finding(Level.FAIL, "configuration", str(error), "logos config shows what is read from where")
+        return
+    yield Finding(Level.OK, "configuration", "can be used")
+    yield checkup.check_directory("data directory", plan.data_dir)
+    if not Path(plan.kernel.ipc_dir).is_relative_to(plan.data_dir):
+        yield checkup.check_directory("socket directory", Path(plan.kernel.ipc_dir))
+    yield checkup.check_disk(plan.data_dir)
+    yield checkup.check_clock(plan.data_dir)
+    yield checkup.check_descriptors(wanted_descriptors(plan.kernel.max_connections))
+    try:
+        running = holder_of(paths.lock) is not None
+    except OSError as error:
+        yield Finding(Level.FAIL, "supervisor", f"{paths.lock}: {error.strerror}")
+        running = False
+    kernel, mapi = asyncio.run(_processes(plan))
+    yield kernel[0]
+    if mapi is not None:
+        yield mapi[0]
+    if running or kernel[1] or (mapi is not None and mapi[1]):
+        return  # its ports are in use, by itself
+    yield from checkup.check_ports(listening_ports(plan))
+    discovery = plan.kernel.discovery
+    if discovery.discv5 and discovery.discv5_port:
+        yield checkup.check_udp_port(
+            PortUse("discv5-udp-port", plan.kernel.listen_address, discovery.discv5_port)
+        )
+
+
+async def _processes(plan: NodePlan) -> tuple[tuple[Finding, bool], tuple[Finding, bool] | None]:
+    """What is at the sockets of each, and whether that is a process that runs."""
+    kernel = await _process("kernel", kernel_directory(plan.kernel.ipc_dir), plan.kernel.endpoints.control)
+    if plan.mapi is None:
+        return kernel, None
+    return kernel, await _process("mapi", mapi_directory(plan.mapi.ipc_dir), plan.mapi.endpoints.control)
+
+
+async def _process(name: str, directory: Path, control: str) -> tuple[Finding, bool]:
+    try:
+        holder = holder_of(lock_path(directory))
+    except OSError as error:
+        return Finding(Level.FAIL, name, f"{directory}: {error.strerror}"), False
+    answers = holder is not None and await ask_health(control) is not None
+    return checkup.check_sockets(name, directory, holder, answers), holder is not None
+
+
+def as_text(findings: list[Finding]) -> Iterator[str]:
+    """A line for each, with what to do below; a verdict at the end."""
+    for finding in findings:
+        yield f"{_MARKS[finding.level]}  {finding.subject:<16}  {finding.text}"
+        if finding.advice:
+            yield f"{'':24}→ {finding.advice}"
+    counts = [sum(finding.level is level for finding in findings) for level in (Level.FAIL, Level.WARN)]
+    if counts[0]:
+        yield f"a node cannot run like this: {counts[0]} to mend, {counts[1]} to look at"
+    else:
+        yield "a node can run here" + (f"; {counts[1]} to look at" if counts[1] else "")

@@ -1,0 +1,120 @@
+"""`logos down`: end the node of a data directory in good order, and wait until it has ended."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import signal
+from typing import Final
+
+from ipc_schema.errors import IpcError
+from logos_client.control import ControlClient
+from logos_client.exceptions import LogosError
+from logos_deploy.commands.output import print_json
+from logos_deploy.commands.where import NodePlace, add_where, where
+from logos_deploy.exits import CommandError, Exit
+from logos_deploy.node.handles import ProcessHandle
+from logos_deploy.node.rpc import RpcError
+from logos_deploy.node.running import FOREGROUND, KERNEL, MAPI, Holder, holders, supervisor_rpc
+from logos_deploy.session import run_interruptible
+
+NAME: Final = "down"
+HELP: Final = "end the node of a data directory in good order"
+
+_POLL: Final = 0.05
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command line of `down`."""
+    parser.add_argument(
+        "--timeout", type=float, default=30.0, metavar="SECONDS", help="how long to wait (default: 30)"
+    )
+    parser.add_argument("--kill", action="store_true", help="kill what has not ended when the time is over")
+    parser.add_argument("--json", action="store_true", help="one JSON object, for programs")
+    add_where(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Exit code 0: nothing runs there any more; 75: something still does; 1: it may not be ended by us."""
+    return run_interruptible(_down(where(arguments), arguments))
+
+
+async def _down(place: NodePlace, arguments: argparse.Namespace) -> int:
+    found = _holders(place)
+    with contextlib.ExitStack() as stack:
+        handles = _hold(stack, found)
+        try:
+            how = await _ask(place, found, handles)
+        except PermissionError as error:
+            raise CommandError(Exit.FAILED, f"the node is another user's: {error}") from None
+        left = await _wait(place, arguments.timeout)
+        killed = False
+        if left and arguments.kill:
+            _hold_more(stack, handles, left)
+            killed = sum(handle.kill() for handle in handles.values()) > 0
+            left = await _wait(place, 5.0)
+    if arguments.json:
+        print_json(
+            {"ended": not left, "how": how, "killed": killed, "processes": found, "left": left},
+        )
+    elif not found:
+        print(f"no node runs in {place.data_dir}")
+    else:
+        names = ", ".join(f"{holder.role} (process {holder.pid})" for holder in left or found)
+        print(f"{'still running' if left else 'killed' if killed else 'ended'}: {names}")
+    return Exit.UNDECIDED if left else Exit.OK
+
+
+def _holders(place: NodePlace) -> list[Holder]:
+    try:
+        return holders(place.supervisor, place.run_dir, place.mapi_run_dir)
+    except PermissionError as error:
+        raise CommandError(Exit.FAILED, f"the data directory is another user's: {error}") from None
+
+
+def _hold(stack: contextlib.ExitStack, found: list[Holder]) -> dict[str, ProcessHandle]:
+    handles: dict[str, ProcessHandle] = {}
+    _hold_more(stack, handles, found)
+    return handles
+
+
+def _hold_more(stack: contextlib.ExitStack, handles: dict[str, ProcessHandle], found: list[Holder]) -> None:
+    for holder in found:
+        known = handles.get(holder.role)
+        if holder.pid and (known is None or known.pid != holder.pid):
+            with contextlib.suppress(ProcessLookupError):
+                handles[holder.role] = stack.enter_context(ProcessHandle(holder.pid))
+
+
+async def _ask(place: NodePlace, found: list[Holder], handles: dict[str, ProcessHandle]) -> str:
+    """Tell whoever is on top: what it started, it ends itself, in its order. How it was told."""
+    if FOREGROUND in handles:
+        with contextlib.suppress(ProcessLookupError):
+            handles[FOREGROUND].signal(signal.SIGTERM)
+        return FOREGROUND
+    if not found:
+        return "none"
+    rpc = supervisor_rpc(place.supervisor)
+    if rpc is not None:
+        with contextlib.suppress(RpcError):
+            await rpc.shutdown()
+            return "supervisord"
+    # each by itself: whoever started them takes the exit code 0 for what it is, the end that was asked for
+    endpoints = {MAPI: place.mapi.control, KERNEL: place.kernel.control}
+    for role in (MAPI, KERNEL):
+        if any(holder.role == role for holder in found):
+            with contextlib.suppress(LogosError, IpcError):
+                async with ControlClient.connect(endpoints[role], timeout=3.0) as control:
+                    await control.shutdown(timeout=3.0)
+    return "control"
+
+
+async def _wait(place: NodePlace, seconds: float) -> list[Holder]:
+    """Wait until nobody holds a lock; whoever still does when the time is over."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    while True:
+        left = _holders(place)
+        if not left or asyncio.get_running_loop().time() >= deadline:
+            return left
+        await asyncio.sleep(_POLL)

@@ -1,0 +1,102 @@
+"""`logos health`: are the processes of a node ready? For scripts and supervisors; people want `status`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from dataclasses import dataclass
+from typing import Any, Final
+
+from logos_deploy.commands.output import print_json
+from logos_deploy.commands.where import NodePlace, add_where, where
+from logos_deploy.control import ControlHealth, ask_health
+from logos_deploy.exits import Exit
+from logos_deploy.node.running import mapi_is_supervised
+from logos_deploy.session import run_interruptible
+
+NAME: Final = "health"
+HELP: Final = "say whether the processes of a node are ready"
+
+_POLL: Final = 0.25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeReadiness:
+    """What the control sockets answer; None: nothing. `mapi_expected`: there should be a MAPI."""
+
+    kernel: ControlHealth | None
+    mapi: ControlHealth | None
+    mapi_expected: bool
+
+    @property
+    def exit(self) -> Exit:
+        """0: the kernel is ready, and so is MAPI where there is one or should be."""
+        if self.kernel is None and self.mapi is None:
+            return Exit.UNAVAILABLE
+        needed = [self.kernel, self.mapi] if self.mapi or self.mapi_expected else [self.kernel]
+        return Exit.OK if all(part is not None and part.common.ready for part in needed) else Exit.FAILED
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command line of `health`."""
+    parser.add_argument(
+        "--wait", type=float, metavar="SECONDS", help="wait so long for it to become ready (default: do not)"
+    )
+    parser.add_argument("--timeout", type=float, default=2.0, metavar="SECONDS", help="(default: 2)")
+    parser.add_argument("--json", action="store_true", help="one JSON object, for programs")
+    add_where(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Exit code 0: ready; 1: something is not; 69: nothing answers."""
+    return run_interruptible(_health(where(arguments), arguments))
+
+
+async def _health(place: NodePlace, arguments: argparse.Namespace) -> int:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + (arguments.wait or 0.0)
+    while True:
+        found = await ask_both(place, arguments.timeout)
+        if found.exit is Exit.OK or loop.time() >= deadline:
+            break
+        await asyncio.sleep(_POLL)
+    if arguments.json:
+        print_json(as_json(found))
+    else:
+        print("\n".join(as_text(found, place)))
+    return found.exit
+
+
+async def ask_both(place: NodePlace, timeout: float) -> NodeReadiness:
+    """Ask both control sockets at once."""
+    async with asyncio.TaskGroup() as group:
+        kernel = group.create_task(ask_health(place.kernel.control, timeout))
+        mapi = group.create_task(ask_health(place.mapi.control, timeout))
+    return NodeReadiness(
+        kernel=kernel.result(), mapi=mapi.result(), mapi_expected=mapi_is_supervised(place.supervisor)
+    )
+
+
+def as_json(found: NodeReadiness) -> dict[str, Any]:
+    """`{ready, kernel: {ready, state, …} or null, mapi: …}`."""
+    parts = {"kernel": found.kernel, "mapi": found.mapi}
+    return {
+        "ready": found.exit is Exit.OK,
+        **{name: part and part.common.to_body() for name, part in parts.items()},
+    }
+
+
+def as_text(found: NodeReadiness, place: NodePlace) -> list[str]:
+    """A line for each process that there is or should be."""
+    lines = [_line("kernel", found.kernel, place.kernel.control)]
+    if found.mapi is not None or found.mapi_expected:
+        lines.append(_line("mapi", found.mapi, place.mapi.control))
+    return lines
+
+
+def _line(name: str, health: ControlHealth | None, endpoint: str) -> str:
+    if health is None:
+        return f"{name:<7} no answer at {endpoint}"
+    state = health.common.state
+    why = str(health.more.get("reason") or "")
+    return f"{name:<7} {state if health.common.ready else f'not ready: {state}'}{f' ({why})' if why else ''}"

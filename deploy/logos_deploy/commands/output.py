@@ -1,0 +1,59 @@
+"""What commands share when they print: JSON for programs, and screens that are drawn again and again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from datetime import UTC, datetime
+from enum import Enum
+
+__all__ = ["Screen", "clock_time", "print_json", "to_json"]
+
+
+def print_json(value: object, *, indent: int | None = None) -> None:
+    """One JSON document; without `indent` on one line."""
+    print(to_json(value, indent=indent), flush=True)
+
+
+def to_json(value: object, *, indent: int | None = None) -> str:
+    """JSON text. Bytes become hex, dataclasses and records objects."""
+    return json.dumps(value, indent=indent, default=_json_value, ensure_ascii=False)
+
+
+def _json_value(value: object) -> object:
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, Enum):
+        return value.value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    raise TypeError(f"{type(value).__name__} has no place in JSON")
+
+
+def clock_time(ns: int) -> str:
+    """Local time of day with milliseconds; the number itself when it is no possible time."""
+    try:
+        when = datetime.fromtimestamp(ns / 1e9, UTC).astimezone()
+    except (OverflowError, ValueError, OSError):
+        return f"{ns} ns"  # a sender may write anything
+    return when.strftime("%H:%M:%S.") + f"{when.microsecond // 1000:03d}"
+
+
+class Screen:
+    """Shows a text again and again: in its place on a terminal, else one block below the other."""
+
+    def __init__(self) -> None:
+        self._terminal = sys.stdout.isatty()
+        self._lines = 0
+
+    def show(self, text: str) -> None:
+        """Replace what was shown before."""
+        if not self._terminal:
+            print(text, end="\n\n", flush=True)
+            return
+        # to the top left, each line cleared to its end, then whatever stood below: nothing flickers
+        body = "".join(f"{line}\x1b[K\n" for line in text.splitlines())
+        start = "\x1b[H" if self._lines else "\x1b[2J\x1b[H"
+        self._lines = text.count("\n") + 1
+        print(f"{start}{body}\x1b[J", end="", flush=True)

@@ -1,0 +1,138 @@
+"""`logos pending`: sends that were accepted and have no fate yet; and cancelling one of them."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from typing import Any, Final
+
+from ipc_schema.mapi.methods import PendingReply, PendingSend
+from logos_client.exceptions import ConflictError
+from logos_client.messaging import MessagingClient
+from logos_deploy.commands.output import print_json
+from logos_deploy.commands.where import NodePlace, add_where, where
+from logos_deploy.control import ask_health
+from logos_deploy.exits import CommandError, Exit
+from logos_deploy.session import run_interruptible
+from logos_deploy.text import count, duration, one_line, size, table
+
+NAME: Final = "pending"
+HELP: Final = "show the sends that have no fate yet: how many there are, or those of one app"
+
+_CONNECT: Final = 3.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command line of `pending`."""
+    parser.add_argument(
+        "--name", help="those of this named app (one is made if there is none); it must not be connected"
+    )
+    parser.add_argument(
+        "--takeover", action="store_true", help="with --name: end the connection that the app has"
+    )
+    parser.add_argument(
+        "--cancel", metavar="ID", help="with --name: cancel this send, if it was not attempted yet"
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object, for programs")
+    add_where(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Exit code 0; 1: the app is connected, or it was too late to cancel; 69: no MAPI."""
+    if arguments.name is None and (arguments.takeover or arguments.cancel):
+        raise CommandError(Exit.USAGE, "--takeover and --cancel need --name")
+    request_id = _request_id(arguments.cancel)
+    place = where(arguments)
+    work = _of_all(place, arguments) if arguments.name is None else _of_one(place, arguments, request_id)
+    return run_interruptible(work)
+
+
+def _request_id(text: str | None) -> bytes | None:
+    if text is None:
+        return None
+    try:
+        request_id = bytes.fromhex(text)
+    except ValueError:
+        request_id = b""
+    if len(request_id) != 16:
+        raise CommandError(Exit.USAGE, f"--cancel: {text!r} is not a request id, 32 hex digits")
+    return request_id
+
+
+async def _of_all(place: NodePlace, arguments: argparse.Namespace) -> int:
+    health = await ask_health(place.mapi.control)
+    if health is None:
+        raise CommandError(Exit.UNAVAILABLE, f"no Messaging API answers at {place.mapi.control}")
+    sends = health.more.get("sends")
+    sends = sends if isinstance(sends, dict) else {}
+    number, payload = int(sends.get("pending", 0)), int(sends.get("pending_bytes", 0))
+    if arguments.json:
+        print_json({"total": number, "bytes": payload})
+    else:
+        print(f"{count(number, 'send')} without a fate, {size(payload)} (--name shows those of an app)")
+    return Exit.OK
+
+
+async def _of_one(place: NodePlace, arguments: argparse.Namespace, request_id: bytes | None) -> int:
+    # Events stay where they are: nothing is acknowledged by a client that never asks for one.
+    connecting = MessagingClient.connect(
+        place.mapi.apps, name=arguments.name, takeover=arguments.takeover, ack="manual", timeout=_CONNECT
+    )
+    try:
+        async with connecting as client:
+            if request_id is not None:
+                return _say_cancelled(arguments, await client.cancel(request_id))
+            reply = await client.pending()
+    except ConflictError:
+        raise CommandError(
+            Exit.FAILED, f"{arguments.name} is connected and can ask itself; --takeover ends its connection"
+        ) from None
+    if arguments.json:
+        print_json(as_json(reply))
+    else:
+        print(as_text(reply, time.time_ns()))
+    return Exit.OK
+
+
+def _say_cancelled(arguments: argparse.Namespace, cancelled: bool) -> int:
+    if arguments.json:
+        print_json({"cancelled": cancelled})
+    else:
+        print("cancelled" if cancelled else "too late, or there is no such send")
+    return Exit.OK if cancelled else Exit.FAILED
+
+
+def as_json(reply: PendingReply) -> dict[str, Any]:
+    """`{total, sends: […]}`, names of keys as in events."""
+    return {"total": reply.total, "sends": [_row(send) for send in reply.sends]}
+
+
+def _row(send: PendingSend) -> dict[str, Any]:
+    return {
+        "requestId": send.request_id.hex(),
+        "contentTopic": send.content_topic,
+        "state": send.state,
+        "acceptedNs": send.accepted_ns,
+        "attempts": send.attempts,
+        "messageHash": "0x" + send.message_hash.hex() if send.message_hash else None,
+        "timestamp": send.timestamp,
+    }
+
+
+def as_text(reply: PendingReply, now_ns: int) -> str:
+    """A table, the oldest first."""
+    if not reply.total:
+        return "no send without a fate"
+    rows = [
+        (
+            send.request_id.hex(),
+            send.state,
+            duration(max(0, now_ns - send.accepted_ns) / 1e9),
+            send.attempts,
+            one_line(send.content_topic),
+        )
+        for send in reply.sends
+    ]
+    text = table(rows, heads=("request id", "state", "for", "attempts", "content topic"), right=(3,))
+    more = reply.total - len(reply.sends)
+    return f"{text}\nand {more} more" if more else text

@@ -1,0 +1,320 @@
+"""What can be wrong with a host on which a node is to run. Each check looks at one thing and says what it
+found; none of them changes anything."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import resource
+import shutil
+import socket
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+from ipc_schema.config.options import ConfigError, PortUse
+from logos_deploy.node.ports import refuse_taken_ports
+from logos_deploy.text import size
+
+__all__ = [
+    "Finding",
+    "Level",
+    "check_clock",
+    "check_descriptors",
+    "check_directory",
+    "check_disk",
+    "check_packages",
+    "check_ports",
+    "check_python",
+    "check_sockets",
+    "check_udp_port",
+]
+
+_DISTRIBUTION: Final = "logos-mapi"
+_DISK_LOW: Final = 1 << 30
+_DISK_OUT: Final = 100 << 20
+_FILES_LOW: Final = 1000
+_CLOCK_BACK: Final = 60.0
+_TIME_ERROR: Final = 5
+"""What adjtimex(2) returns while the clock is not synchronised."""
+_TIMEX_BYTES: Final = 512
+
+
+class Level(StrEnum):
+    """How bad it is."""
+
+    OK = "ok"
+    WARN = "warn"
+    """A node runs, but not as well as it could, or not for long."""
+    FAIL = "fail"
+    """No node can run like this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`advice`: what to do about it; empty when nothing has to be done."""
+
+    level: Level
+    subject: str
+    text: str
+    advice: str = ""
+
+
+def check_python(version: tuple[int, ...] = tuple(sys.version_info[:3])) -> Finding:
+    """3.11 or newer."""
+    text = ".".join(map(str, version))
+    if version < (3, 11):
+        return Finding(Level.FAIL, "python", f"{text} is too old", "install Python 3.11 or newer")
+    return Finding(Level.OK, "python", f"{text}, {sys.executable}")
+
+
+# --- packages ---------------------------------------------------------------------------------------------
+
+_REQUIREMENT: Final = re.compile(r"([A-Za-z0-9._-]+)(?:\[[^]]*\])?\s*([^;]*)(?:;\s*(.*))?")
+_EXTRA: Final = re.compile(r"""extra\s*==\s*['"]([^'"]+)['"]""")
+_BOUND: Final = re.compile(r"(>=|<=|==|<|>)\s*([0-9.]+)")
+
+
+def check_packages(
+    extras: Iterable[str],
+    requirements: Iterable[str] | None = None,
+    installed: Callable[[str], str] = metadata.version,
+) -> Iterator[Finding]:
+    """That what this distribution needs is there, in a version that it allows."""
+    if requirements is None:
+        try:
+            requirements = metadata.requires(_DISTRIBUTION) or ()
+        except metadata.PackageNotFoundError:
+            yield Finding(Level.WARN, "packages", f"{_DISTRIBUTION} is not installed as a package")
+            return
+    wanted = set(extras)
+    good: list[str] = []
+    missing: set[str] = set()
+    for line in requirements:
+        match = _REQUIREMENT.match(line)
+        if match is None or match[1] == _DISTRIBUTION:
+            continue
+        name, bounds, marker = match[1], match[2], match[3] or ""
+        extra = _EXTRA.search(marker)
+        if extra is not None and extra[1] not in wanted:
+            continue
+        try:
+            version = installed(name)
+        except metadata.PackageNotFoundError:
+            missing.add(extra[1] if extra else "")
+            continue
+        if allowed(version, bounds):
+            good.append(f"{name} {version}")
+        else:
+            yield Finding(
+                Level.FAIL,
+                "packages",
+                f"{name} {version} is installed, {bounds} is needed",
+                _reinstall(wanted),
+            )
+    if missing:
+        what = ", ".join(sorted(extra or "the plain install" for extra in missing))
+        yield Finding(Level.FAIL, "packages", f"not (wholly) installed: {what}", _reinstall(wanted))
+    if good:
+        yield Finding(Level.OK, "packages", ", ".join(good))
+
+
+def _reinstall(extras: Iterable[str]) -> str:
+    return f"pip install --upgrade '{_DISTRIBUTION}[{','.join(sorted(extras))}]'"
+
+
+def allowed(version: str, bounds: str) -> bool:
+    """Whether a released version is inside bounds such as `>=27.0,<28`. Of a pre-release, the numbers."""
+    mine = _numbers(version)
+    for operator, text in _BOUND.findall(bounds):
+        bound = _numbers(text)
+        width = max(len(mine), len(bound))
+        one, other = (numbers + (0,) * (width - len(numbers)) for numbers in (mine, bound))
+        held = {
+            ">=": one >= other,
+            "<=": one <= other,
+            "==": one == other,
+            "<": one < other,
+            ">": one > other,
+        }
+        if not held[operator]:
+            return False
+    return True
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    match = re.match(r"[0-9]+(?:\.[0-9]+)*", version)
+    return tuple(int(part) for part in match[0].split(".")) if match else ()
+
+
+# --- directories and disk ---------------------------------------------------------------------------------
+
+
+def check_directory(subject: str, path: Path) -> Finding:
+    """That the directory can be used, or made: ours alone, and writable."""
+    existing = _existing(path)
+    if existing is None or not existing.is_dir():
+        return Finding(Level.FAIL, subject, f"{existing or path} is no directory", "name another one")
+    if existing != path:
+        if not os.access(existing, os.W_OK | os.X_OK):
+            return Finding(
+                Level.FAIL,
+                subject,
+                f"{path} cannot be made: no right to write in {existing}",
+                _owner_advice(path),
+            )
+        return Finding(Level.OK, subject, f"{path} does not exist yet and can be made")
+    status = path.stat()
+    if status.st_uid != os.geteuid():
+        return Finding(
+            Level.FAIL,
+            subject,
+            f"{path} belongs to uid {status.st_uid}, this is uid {os.geteuid()}",
+            _owner_advice(path),
+        )
+    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        return Finding(Level.FAIL, subject, f"no right to write in {path}", f"chmod u+rwx {path}")
+    if status.st_mode & 0o022:
+        return Finding(
+            Level.WARN,
+            subject,
+            f"{path} can be written by others ({stat.filemode(status.st_mode)})",
+            f"chmod go-w {path}",
+        )
+    return Finding(Level.OK, subject, f"{path} ({stat.filemode(status.st_mode)})")
+
+
+def _owner_advice(path: Path) -> str:
+    return f"run as its owner, or choose another directory than {path}"
+
+
+def _existing(path: Path) -> Path | None:
+    """The path itself, or the nearest one above it that exists."""
+    return next((above for above in (path, *path.parents) if above.exists()), None)
+
+
+def check_disk(path: Path) -> Finding:
+    """Space, and room for files, where the directory is or will be."""
+    place = _existing(path) or Path("/")
+    try:
+        free = shutil.disk_usage(place).free
+        files = os.statvfs(place)
+    except OSError as error:
+        return Finding(Level.WARN, "disk", f"{place}: {error.strerror}")
+    if free < _DISK_OUT:
+        return Finding(Level.FAIL, "disk", f"{size(free)} left at {place}", "make room: the outbox must grow")
+    if files.f_files and files.f_favail < _FILES_LOW:
+        return Finding(Level.WARN, "disk", f"room for {files.f_favail} files at {place}", "remove some")
+    if free < _DISK_LOW:
+        return Finding(
+            Level.WARN, "disk", f"{size(free)} left at {place}", "journals alone may take journal-total-bytes"
+        )
+    return Finding(Level.OK, "disk", f"{size(free)} left at {place}")
+
+
+# --- sockets ----------------------------------------------------------------------------------------------
+
+
+def check_sockets(subject: str, directory: Path, holder: int | None, answers: bool) -> Finding:
+    """The sockets of one process. `holder`: who holds the lock beside them; `answers`: its control socket."""
+    if holder is not None:
+        who = f"process {holder}" if holder else "a process"
+        if answers:
+            return Finding(Level.OK, subject, f"{who} runs there and answers")
+        return Finding(
+            Level.FAIL, subject, f"{who} runs there and does not answer", "see its log; logos down --kill"
+        )
+    try:
+        left = sorted(path.name for path in directory.iterdir() if stat.S_ISSOCK(path.lstat().st_mode))
+    except FileNotFoundError:
+        left = []
+    except OSError as error:
+        return Finding(Level.FAIL, subject, f"{directory}: {error.strerror}")
+    if left:
+        # the lock is free, so they are nobody's: the next start takes their place
+        return Finding(
+            Level.OK, subject, f"nobody runs there; left over by one that was killed: {', '.join(left)}"
+        )
+    return Finding(Level.OK, subject, "nobody runs there")
+
+
+def check_ports(uses: Iterable[PortUse]) -> Iterator[Finding]:
+    """That each TCP port is free."""
+    for use in uses:
+        try:
+            refuse_taken_ports([use])
+        except ConfigError as error:
+            yield Finding(Level.FAIL, "ports", str(error), f"give another {use.key}, or ports-shift")
+        else:
+            yield Finding(Level.OK, "ports", f"{use.key}: {use.port} on {use.address} is free (TCP)")
+
+
+def check_udp_port(use: PortUse) -> Finding:
+    """That the port is free for UDP."""
+    family = socket.AF_INET6 if ":" in use.address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind((use.address, use.port))
+        except OSError as error:
+            text = f"{use.key}: port {use.port} on {use.address}: {error.strerror}"
+            return Finding(Level.FAIL, "ports", text, f"give another {use.key}, or ports-shift")
+    return Finding(Level.OK, "ports", f"{use.key}: {use.port} on {use.address} is free (UDP)")
+
+
+# --- limits and the clock ---------------------------------------------------------------------------------
+
+
+def check_descriptors(wanted: int, hard: int | None = None) -> Finding:
+    """That so many files may be open. `hard`: the limit that counts, of this process without it."""
+    if hard is None:
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if hard == resource.RLIM_INFINITY:
+        return Finding(Level.OK, "open files", "no limit")
+    if hard < wanted:
+        advice = f"raise it to {wanted} (ulimit -Hn, LimitNOFILE= of systemd), or lower max-connections"
+        return Finding(Level.WARN, "open files", f"at most {hard}, {wanted} are wanted", advice)
+    return Finding(Level.OK, "open files", f"{hard} possible, {wanted} wanted")
+
+
+def check_clock(data_dir: Path, now: float | None = None, synchronised: bool | None = None) -> Finding:
+    """Messages carry their sender's time and are refused when it is far off: the clock must be right."""
+    now = time.time() if now is None else now
+    newest = max((_mtime(path) for path in data_dir.glob("*")), default=0.0) if data_dir.is_dir() else 0.0
+    if newest > now + _CLOCK_BACK:
+        return Finding(
+            Level.FAIL,
+            "clock",
+            f"files in {data_dir} are {newest - now:.0f} s younger than now: the clock was set back",
+            "set the clock; run a time service",
+        )
+    known = _clock_synchronised() if synchronised is None else synchronised
+    if known is False:
+        return Finding(
+            Level.WARN, "clock", "not synchronised, says the system", "run a time service (chrony, timesyncd)"
+        )
+    return Finding(Level.OK, "clock", "synchronised" if known else "runs; whether it is right is not known")
+
+
+def _mtime(path: Path) -> float:
+    try:
+        return path.lstat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _clock_synchronised() -> bool | None:
+    """What adjtimex(2) says; None where there is no such call, or no right to it."""
+    try:
+        adjtimex = ctypes.CDLL(None, use_errno=True).adjtimex
+    except (OSError, AttributeError):
+        return None
+    # struct timex, larger than on any machine; all zero: only reading
+    answer = int(adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES)))
+    return None if answer < 0 else answer != _TIME_ERROR

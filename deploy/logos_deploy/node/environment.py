@@ -1,0 +1,72 @@
+"""The configuration of a process that runs, read from what the system knows of it (Linux: /proc)."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from ipc_schema.config.kernel import KERNEL_SCHEMA, load_kernel_config
+from ipc_schema.config.mapi import MAPI_SCHEMA, load_mapi_config
+from ipc_schema.config.options import Resolved, Schema
+from ipc_schema.config.sources import add_arguments, config_file_of
+from logos_deploy.files import read_toml
+
+__all__ = ["ProcessConfigError", "config_of_process", "resolved_from"]
+
+_MODULES: Final[Mapping[str, tuple[str, ...]]] = {
+    "kernel": ("kernel_proc", "logos-kernel"),
+    "mapi": ("mapi_proc", "logos-mapi"),
+}
+
+
+class ProcessConfigError(Exception):
+    """The process cannot be looked at, or is none of ours; the text says which."""
+
+
+def config_of_process(table: str, pid: int) -> Resolved:
+    """What the arguments and the environment of process `pid` lead to, with its file as that is now.
+
+    `table`: `kernel` or `mapi`. Raises `ProcessConfigError`, or `ConfigError` for a file that became wrong.
+    """
+    root = Path(f"/proc/{pid}")
+    try:
+        arguments = _strings(root / "cmdline")
+        environ = dict(variable.split("=", 1) for variable in _strings(root / "environ") if "=" in variable)
+        cwd = (root / "cwd").readlink()
+    except OSError as error:
+        raise ProcessConfigError(f"cannot look at process {pid}: {error.strerror or error}") from None
+    return resolved_from(table, arguments, environ, cwd)
+
+
+def _strings(path: Path) -> list[str]:
+    return [os.fsdecode(part) for part in path.read_bytes().split(b"\0")[:-1]]
+
+
+def resolved_from(table: str, command: Sequence[str], environ: Mapping[str, str], cwd: Path) -> Resolved:
+    """The configuration of a whole command line (interpreter and program first). Raises `ProcessConfigError`
+    for another program."""
+    schema: Schema = KERNEL_SCHEMA if table == "kernel" else MAPI_SCHEMA
+    start = next(
+        (
+            index + 1
+            for index, word in enumerate(command)
+            if word in _MODULES[table] or Path(word).name in _MODULES[table]
+        ),
+        None,
+    )
+    if start is None:
+        raise ProcessConfigError(f"it is no {table} that was started as one: {' '.join(command[:4])}")
+    parser = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False)
+    add_arguments(parser, schema)
+    try:
+        flags = vars(parser.parse_known_args(list(command[start:]))[0])
+    except argparse.ArgumentError as error:
+        raise ProcessConfigError(f"its command line cannot be read: {error}") from None
+    path = config_file_of(schema, flags, environ)
+    file = read_toml(str(cwd / path)) if path else None
+    if table == "kernel":
+        return load_kernel_config(flags=flags, environ=environ, file=file).resolved
+    return load_mapi_config(flags=flags, environ=environ, file=file).resolved

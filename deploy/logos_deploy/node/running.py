@@ -1,0 +1,64 @@
+"""Who runs a data directory: the locks say it, and they cannot be stale (the system drops a dead owner's)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ipc_schema.paths import kernel_directory, lock_path, mapi_directory
+from logos_deploy.node.conf import SupervisorPaths, access_of
+from logos_deploy.node.handles import holder_of
+from logos_deploy.node.rpc import SupervisorRpc
+
+__all__ = ["Holder", "Role", "holders", "mapi_is_supervised", "supervisor_rpc"]
+
+Role = str
+FOREGROUND: Final[Role] = "logos up"
+KERNEL: Final[Role] = "kernel"
+MAPI: Final[Role] = "mapi"
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A living process that holds a lock of the node. `pid` 0: it does not say which one it is."""
+
+    role: Role
+    pid: int
+
+
+def holders(paths: SupervisorPaths, run_dir: Path, mapi_run_dir: Path) -> list[Holder]:
+    """The processes of a node, the supervising one first; empty: nothing runs."""
+    locks = (
+        (FOREGROUND, paths.lock),
+        (KERNEL, lock_path(kernel_directory(run_dir))),
+        (MAPI, lock_path(mapi_directory(mapi_run_dir))),
+    )
+    return [Holder(role, pid) for role, pid in _held(locks)]
+
+
+def _held(locks: Iterable[tuple[Role, Path]]) -> Iterable[tuple[Role, int]]:
+    for role, path in locks:
+        pid = holder_of(path)
+        if pid is not None:
+            yield role, pid
+
+
+def supervisor_rpc(paths: SupervisorPaths) -> SupervisorRpc | None:
+    """The supervisord that the file in the data directory is for, running or not; None without a file."""
+    try:
+        access = access_of(paths.conf.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return None
+    return SupervisorRpc(*access) if access else None
+
+
+def mapi_is_supervised(paths: SupervisorPaths) -> bool:
+    """Whether a `logos up` that has a MAPI is at work there."""
+    try:
+        if holder_of(paths.lock) is None:
+            return False
+        return "[program:mapi]" in paths.conf.read_text(encoding="utf-8")
+    except OSError:
+        return False  # another user's, or just being written
