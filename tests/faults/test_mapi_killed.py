@@ -57,8 +57,8 @@ async def test_mapi_killed_under_load_loses_nothing_and_reports_nothing(director
             await alice.subscribed(TOPIC)
             assert await bob.subscribe(TOPIC) == {}
             load = Load(kernel)
-            publishing = asyncio.create_task(load.run(1000))
-            for number in (200, 500):
+            publishing = asyncio.create_task(load.run(600))
+            for number in (150, 350):
                 await load.reached(number)
                 node.mapi.kill()
                 node.mapi.start()
@@ -86,7 +86,7 @@ async def test_a_kernel_killed_under_load_delivers_or_reports_missing_by_range(d
         ):
             await alice.subscribed(TOPIC)
             load = Load(kernel)
-            publishing = asyncio.create_task(load.run(1000))
+            publishing = asyncio.create_task(load.run(600))
             await load.reached(200)
             assert node.kernel.process is not None
             node.kernel.process.kill()
@@ -182,7 +182,7 @@ async def test_kernel_and_mapi_killed_at_once(directory: Path) -> None:
         ):
             await alice.subscribed(TOPIC)
             load = Load(kernel)
-            publishing = asyncio.create_task(load.run(700))
+            publishing = asyncio.create_task(load.run(500))
             await load.reached(200)
             assert node.kernel.process is not None
             node.kernel.process.kill()
@@ -207,8 +207,8 @@ async def test_an_app_killed_under_load_resumes_after_its_last_ack(directory: Pa
             with app:
                 await other.subscribed(TOPIC)
                 load = Load(kernel)
-                publishing = asyncio.create_task(load.run(800))
-                for number in (200, 450):
+                publishing = asyncio.create_task(load.run(500))
+                for number in (150, 300):
                     await load.reached(number)
                     app.kill()
                     await asyncio.to_thread(app.start)
