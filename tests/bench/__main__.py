@@ -15,17 +15,23 @@ from tests.bench.archive import archive
 from tests.bench.discv5 import discv5
 from tests.bench.enr import enr
 from tests.bench.filter import filter_bench
+from tests.bench.footprint import footprint
 from tests.bench.harness import BenchError, Options, emit, machine
 from tests.bench.pipeline.driver import pipeline
 from tests.bench.relay.driver import relay
+from tests.bench.rpc import rpc
+from tests.bench.send import send
 
 BENCHES: Final[dict[str, Callable[[Options], Iterator[dict[str, Any]]]]] = {
     "relay": relay,
     "pipeline": pipeline,
     "filter": filter_bench,
     "archive": archive,
+    "rpc": rpc,
+    "footprint": footprint,
     "enr": enr,
     "discv5": discv5,
+    "send": send,
 }
 
 
