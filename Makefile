@@ -6,10 +6,11 @@ READY  := $(VENV)/.ready
 BENCH  ?=
 SEED   ?=
 DURATION ?= 100
+MINUTES ?= 30
 NPM_DIRS := client/js tests/interop/js tests/interop/discv5 tests/interop/sdk tests/bench/js
 
 .DEFAULT_GOAL := help
-.PHONY: help env node demo test check format bench chaos lock clean
+.PHONY: help env node demo test check format bench chaos soak lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -51,6 +52,9 @@ bench: env node ## all benchmarks, or one: make bench BENCH=relay
 
 chaos: env ## three nodes and a store, killed and cut for three minutes: make chaos [SEED=7] [DURATION=600]
 	$(BIN)/python -m tests.chaos --seconds $(DURATION) $(if $(SEED),--seed $(SEED))
+
+soak: env ## two nodes under steady load for half an hour, and what grows in them: make soak [MINUTES=2]
+	$(BIN)/python -m tests.soak --minutes $(MINUTES)
 
 lock: env ## resolve requirements/dev.lock anew
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-emit-index-url --no-header --upgrade pyproject.toml -o requirements/dev.lock
