@@ -1,7 +1,9 @@
 """Store confirmation: is what propagated really kept? Presence queries in batches, by hash (p2p-reliability).
 
 A message is asked for when it is three seconds old, then ever less often until its window ends; rounds are at
-least three seconds apart. What a store lacks is published again while stores would still take it.
+least three seconds apart. A round asks for all that is due, some queries at once, so that the confirmation
+keeps pace with any number of sends; it ends early when no store answers. What a store lacks is published
+again while stores would still take it.
 """
 
 from __future__ import annotations
@@ -13,11 +15,11 @@ from typing import Final, Protocol
 
 from mapi_proc.send.task import ARCHIVE_TIME, REPUBLISH_AGE_NS, SendTask, expire, is_over, judge, next_check
 
-__all__ = ["BATCH", "ConfirmLoop", "Presence"]
+__all__ = ["BATCH", "QUERIES_AT_ONCE", "ConfirmLoop", "Presence"]
 
 BATCH: Final = 100
 """Most hashes in one query: what servers answer on one page."""
-QUERIES_A_ROUND: Final = 20
+QUERIES_AT_ONCE: Final = 4
 
 
 class Presence(Protocol):
@@ -66,7 +68,8 @@ class ConfirmLoop:
     def add(self, task: SendTask) -> None:
         """Take over a send that has propagated."""
         self._push(task, next_check(task, self._clock()))
-        self._changed.set()
+        if self._due[0][2] is task:  # else what is awaited comes before it
+            self._changed.set()
 
     def set_online(self, online: bool) -> None:
         """Whether the kernel can be asked."""
@@ -102,9 +105,18 @@ class ConfirmLoop:
         if not self._due or self._due[0][0] > now or now < self._last_round + ARCHIVE_TIME:
             return
         self._last_round = now
+        batches = self._take_due(now)
+        for start in range(0, len(batches), QUERIES_AT_ONCE):
+            answers = await asyncio.gather(*map(self._ask, batches[start : start + QUERIES_AT_ONCE]))
+            if not any(answers):
+                for batch in batches[start + QUERIES_AT_ONCE :]:
+                    self._judge(batch, None)
+                return
+
+    def _take_due(self, now: float) -> list[list[SendTask]]:
+        """What is to be asked for now, in batches of one shard; sends whose window is over are ended."""
         by_shard: dict[int, list[SendTask]] = {}
-        taken = 0
-        while self._due and self._due[0][0] <= now and taken < BATCH * QUERIES_A_ROUND:
+        while self._due and self._due[0][0] <= now:
             task = heapq.heappop(self._due)[2]
             if is_over(task):
                 continue
@@ -112,18 +124,25 @@ class ConfirmLoop:
                 self._finished(task)
                 continue
             by_shard.setdefault(task.shard, []).append(task)
-            taken += 1
-        for shard, tasks in by_shard.items():
-            for start in range(0, len(tasks), BATCH):
-                await self._ask(shard, tasks[start : start + BATCH])
+        return [
+            tasks[start : start + BATCH]
+            for tasks in by_shard.values()
+            for start in range(0, len(tasks), BATCH)
+        ]
 
-    async def _ask(self, shard: int, tasks: list[SendTask]) -> None:
+    async def _ask(self, tasks: list[SendTask]) -> bool:
+        """Ask for a batch and judge it. False: no store could be asked."""
         found: set[bytes] | None = None
         if self._online:
             self.queries += 1
-            found = await self._presence(shard, [task.message_hash for task in tasks])
+            found = await self._presence(tasks[0].shard, [task.message_hash for task in tasks])
         if found is None:
             self.unanswered += 1
+        self._judge(tasks, found)
+        return found is not None
+
+    def _judge(self, tasks: list[SendTask], found: set[bytes] | None) -> None:
+        """`found` is None when they could not be asked for: they stay as they are until the next round."""
         now, now_ns = self._clock(), self._wall_ns()
         for task in tasks:
             if is_over(task):

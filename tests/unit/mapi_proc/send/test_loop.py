@@ -10,6 +10,7 @@ import pytest
 
 from ipc_schema.config.ratelimits import RateLimit
 from ipc_schema.errors import ErrorCode, IpcError
+from mapi_proc.send.confirm import QUERIES_AT_ONCE
 from mapi_proc.send.loop import SendLoop
 from mapi_proc.send.rate import RateLimiter
 from mapi_proc.send.task import WINDOW_ERROR, NoPeers, Outcome, Published, SendTask, State, Unknown
@@ -297,6 +298,46 @@ async def test_many_hashes_are_asked_for_in_batches_of_a_hundred() -> None:
         assert sizes == [100, 100, 50]
         done = {(await store.done.get()).state for _ in range(250)}
     assert done == {State.SENT}
+
+
+@asyncio_test()
+async def test_one_round_asks_for_all_that_is_due() -> None:
+    store, clock, archive = Store(Published(2)), Clock(), Archive()
+    loop = make(store, clock, archive=archive)
+    loop.set_online(True)
+    async with running(loop):
+        for number in range(5000):
+            archive.held.add(number.to_bytes(16) * 2)
+            loop.accept(task(number))
+        while store.log.count("propagated") < 5000:
+            await asyncio.sleep(0)
+        clock.now += 3.1
+        loop.confirm.set_online(True)
+        for _ in range(5000):
+            assert (await store.done.get()).state is State.SENT
+    assert archive.asked.qsize() == 50
+
+
+@asyncio_test()
+async def test_a_round_ends_when_no_store_answers() -> None:
+    store, clock, archive = Store(Published(2)), Clock(), Archive()
+    archive.there = False
+    loop = make(store, clock, archive=archive)
+    loop.set_online(True)
+    async with running(loop):
+        for number in range(3000):
+            loop.accept(task(number))
+        while store.log.count("propagated") < 3000:
+            await asyncio.sleep(0)
+        clock.now += 3.1
+        loop.confirm.set_online(True)
+        while len(loop.confirm) < 3000 or archive.asked.empty():
+            await asyncio.sleep(0)
+        assert archive.asked.qsize() == QUERIES_AT_ONCE
+        clock.now += 60
+        loop.confirm.set_online(True)
+        for _ in range(3000):
+            assert (await store.done.get()).state is State.UNCONFIRMED
 
 
 @asyncio_test()
