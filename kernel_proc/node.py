@@ -32,6 +32,7 @@ from kernel_proc.http import WebServer
 from kernel_proc.ipc.consumers import Consumers
 from kernel_proc.ipc.control import control_routes, health_body, task_names
 from kernel_proc.ipc.events import EventPublisher
+from kernel_proc.ipc.methods.discovery import discovery_routes
 from kernel_proc.ipc.methods.node import node_routes
 from kernel_proc.ipc.methods.peers import peer_routes
 from kernel_proc.ipc.methods.relay import relay_routes
@@ -415,7 +416,8 @@ class Node:
             ),
             **relay_routes(publishing, relay, lambda: relay.subscriptions() if relay else []),
             **services.routes(publishing),
-            **peer_routes(host, network.book),
+            **peer_routes(host, network.book, let_go=network.peering.manager.let_go),
+            **discovery_routes(network.peering, host),
             **node_routes(health=self.health, registry=self.registry, info=facts, options=config.describe),
         }
         control = control_routes(

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import trio
 
+from ipc_schema.config.discovery import NameServer
 from ipc_schema.config.kernel import KernelConfig
 from kernel_proc.discovery.discv5 import Discv5Service, Endpoint, waku_filter
 from kernel_proc.discovery.dns_lists import DnsLists
@@ -170,6 +171,7 @@ class Peering:
             raise PeeringError(f"dns-discovery-url: {error}") from error
         self._exchange: ExchangeClient | None = None
         self._nursery: trio.Nursery | None = None
+        self._discv5_ended = trio.Event()
         self._is_bound = False
         self._announced_shards: tuple[int, ...] | None = None
         self._unusable = registry.counter("discovery_records_refused")
@@ -336,12 +338,12 @@ class Peering:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             if self._config.discv5:
-                await nursery.start(self.discv5.run)
+                await nursery.start(self._run_discv5)
             task_status.started()
             nursery.start_soon(self.manager.run, name="peer manager")
             if self.dns.lists:
                 nursery.start_soon(self.dns.run, name="lists in the DNS")
-            if self._config.peer_exchange and self._exchange is not None:
+            if self._exchange is not None and self._config.peer_exchange:
                 nursery.start_soon(self._ask_for_peers, self._exchange, name="peer exchange")
             await self._pace()
 
@@ -360,8 +362,43 @@ class Peering:
         """Start discv5; False: it runs already. Raises OSError."""
         if self.discv5.running or self._nursery is None:
             return False
-        await self._nursery.start(self.discv5.run)
+        await self._nursery.start(self._run_discv5)
         return True
+
+    async def _run_discv5(self, task_status: TaskStatus[tuple[Endpoint, ...]]) -> None:
+        self._discv5_ended = trio.Event()
+        try:
+            await self.discv5.run(task_status)
+        finally:
+            self._discv5_ended.set()
+
+    async def stop_discv5(self) -> bool:
+        """Stop discv5; False: it did not run. Its UDP port is free afterwards."""
+        if not self.discv5.running:
+            await trio.lowlevel.checkpoint()
+            return False
+        self.discv5.stop()
+        await self._discv5_ended.wait()
+        self.enr.set_udp(udp4=None, udp6=None)
+        return True
+
+    def set_boot_nodes(self, records: Sequence[Enr], *, add: bool = False) -> None:
+        """Enter discv5 by these nodes, in place of those before or beside them."""
+        self.boot_nodes = tuple(dict.fromkeys((*(self.boot_nodes if add else ()), *records)))
+        self.discv5.set_bootstrap(self.boot_nodes)
+        if self.discv5.running:
+            for record in records:
+                self._learn(record, Origin.DISCV5)
+
+    @property
+    def name_servers(self) -> Sequence[NameServer]:
+        """Those configured; none: those of the system."""
+        return self._config.name_servers
+
+    @property
+    def asks_for_peers(self) -> bool:
+        """Whether peers are asked for peers while there are too few."""
+        return self._config.peer_exchange and self._exchange is not None
 
     async def _pace(self) -> None:
         """Let discv5 work as hard as peers are wanted."""

@@ -27,8 +27,10 @@ from ipc_schema.kernel import methods
 from ipc_schema.kernel.events import HEALTH_TOPIC, PEERS_TOPIC, stream_name, stream_topic
 from ipc_schema.kernel.methods import (
     ConnectResult,
+    DiscoveryStatus,
     KernelHello,
     KernelLimits,
+    KnownPeersReply,
     OptionRecord,
     RelayPublishReply,
     RelayPublishRequest,
@@ -241,6 +243,15 @@ class KernelClient(ServiceMethods):
     async def peers(self) -> list[PeerRecord]:
         """All connected peers."""
         return list((await self._call(methods.PeersListReply, methods.PEERS_LIST)).peers)
+
+    async def known_peers(self, limit: int = 100) -> KnownPeersReply:
+        """The most valuable peers of the node's store, connected or not (500 at most), and their total."""
+        request = methods.KnownPeersRequest(limit=limit)
+        return await self._call(methods.KnownPeersReply, methods.PEERS_KNOWN, request.to_body())
+
+    async def discovery(self) -> DiscoveryStatus:
+        """How the node finds its peers: discv5, lists in the DNS, its own record and addresses."""
+        return await self._call(methods.DiscoveryStatus, methods.DISCOVERY_STATUS)
 
     async def connect_peers(
         self, addresses: str | Iterable[str], *, timeout: float = 30.0

@@ -12,12 +12,38 @@ from typing import Final
 
 from ipc_schema.config.options import ConfigError
 from logos_client.exceptions import DeadlineError, LogosError, NotReadyError, RequestError, TemporaryError
-from logos_deploy.commands import demo, listen, send, status, up
-from logos_deploy.exits import CommandError, Exit
+from logos_deploy.commands import (
+    config,
+    demo,
+    doctor,
+    down,
+    health,
+    listen,
+    peers,
+    pending,
+    send,
+    status,
+    tail,
+    up,
+)
+from logos_deploy.exits import COMMAND_EXITS, CommandError, Exit
 
 __all__ = ["COMMANDS", "main"]
 
-COMMANDS: Final[tuple[ModuleType, ...]] = (up, status, send, listen, demo)
+COMMANDS: Final[tuple[ModuleType, ...]] = (
+    up,
+    down,
+    status,
+    health,
+    peers,
+    send,
+    listen,
+    pending,
+    tail,
+    config,
+    doctor,
+    demo,
+)
 
 _EXITS: Final = """exit codes:
   0 done    1 failed    2 wrong command line    65 input refused    69 no node there, or not installed
@@ -37,10 +63,21 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"logos {_version()}")
     commands = parser.add_subparsers(dest="command", metavar="command", required=True)
     for module in COMMANDS:
-        sub = commands.add_parser(module.NAME, help=module.HELP, description=module.HELP, allow_abbrev=False)
+        sub = commands.add_parser(
+            module.NAME,
+            help=module.HELP,
+            description=module.HELP,
+            epilog=_epilog(module.NAME),
+            allow_abbrev=False,
+        )
         module.add_arguments(sub)
         sub.set_defaults(run=module.run)
     return parser
+
+
+def _epilog(command: str) -> str:
+    codes = "; ".join(f"{int(code)}: {text}" for code, text in COMMAND_EXITS[command].items())
+    return f"exit codes: {codes}"
 
 
 def _version() -> str:

@@ -13,7 +13,14 @@ from ipc_schema.config.addresses import check_enr, check_enrtree
 from ipc_schema.config.kinds import BOOLEAN, MULTIADDR, PORT, Kind, integer
 from ipc_schema.config.options import Option, Origin, Resolved
 
-__all__ = ["DISCOVERY_OPTIONS", "DiscoveryConfig", "NameServer", "discovery_config", "discovery_warnings"]
+__all__ = [
+    "DISCOVERY_OPTIONS",
+    "NAME_SERVER",
+    "DiscoveryConfig",
+    "NameServer",
+    "discovery_config",
+    "discovery_warnings",
+]
 
 MAX_STORE: Final = 5000
 """Known peers that are kept unless an operator asks for more."""

@@ -9,6 +9,7 @@ forgotten only when something better needs the room.
 from __future__ import annotations
 
 import ipaddress
+from base64 import urlsafe_b64encode
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from enum import StrEnum
 from random import Random
 from typing import Final
 
-__all__ = ["KnownPeer", "Origin", "PeerStore", "group_of_address", "peer_id_in"]
+__all__ = ["KnownPeer", "Origin", "PeerStore", "group_of_address", "peer_id_in", "record_text"]
 
 MAX_ADDRESSES: Final = 8
 MAX_ADDRESS_TEXT: Final = 300
@@ -52,6 +53,11 @@ def peer_id_in(address: str) -> str | None:
     """The peer id at the end of a multiaddr."""
     _, mark, peer_id = address.rpartition("/p2p/")
     return peer_id if mark and peer_id and "/" not in peer_id else None
+
+
+def record_text(raw: bytes) -> str:
+    """The text of a node record that was verified when it came."""
+    return "enr:" + urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
 def group_of_address(address: str) -> str:

@@ -17,6 +17,7 @@ from typing import Self
 import zmq
 
 from ipc_schema.hello import NetworkInfo
+from ipc_schema.kernel.discovery import DiscoveryStatus, KnownPeersReply
 from ipc_schema.kernel.methods import ConnectResult, KernelLimits, OptionRecord, RelayPublishReply
 from ipc_schema.kernel.records import NodeHealth, PeerRecord
 from ipc_schema.paths import KernelEndpoints
@@ -161,6 +162,14 @@ class KernelClient(ServiceMethods, BlockingClient):
     def peers(self) -> list[PeerRecord]:
         """All connected peers."""
         return self._portal.call(self._client.peers)
+
+    def known_peers(self, limit: int = 100) -> KnownPeersReply:
+        """The most valuable peers of the node's store, connected or not (500 at most), and their total."""
+        return self._portal.call(self._client.known_peers, limit)
+
+    def discovery(self) -> DiscoveryStatus:
+        """How the node finds its peers: discv5, lists in the DNS, its own record and addresses."""
+        return self._portal.call(self._client.discovery)
 
     def connect_peers(self, addresses: str | Iterable[str], *, timeout: float = 30.0) -> list[ConnectResult]:
         """Dial multiaddresses; what became of each."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import trio
 
@@ -26,8 +26,10 @@ __all__ = ["peer_routes"]
 _DIAL_SECONDS = 10.0
 
 
-def peer_routes(host: Host, book: PeerBook) -> Mapping[str, Route]:
-    """Connecting, disconnecting, and who is there."""
+def peer_routes(
+    host: Host, book: PeerBook, *, let_go: Callable[[str], None] = lambda _peer: None
+) -> Mapping[str, Route]:
+    """Connecting, disconnecting, and who is there. `let_go` is told whom somebody wants disconnected."""
 
     async def connect(call: Call) -> Answer:
         request = PeersConnectRequest.from_body(call.body)
@@ -53,6 +55,7 @@ def peer_routes(host: Host, book: PeerBook) -> Mapping[str, Route]:
     async def disconnect(call: Call) -> Answer:
         request = PeersDisconnectRequest.from_body(call.body)
         connected = host.is_connected(request.peer_id)
+        let_go(request.peer_id)
         await host.disconnect(request.peer_id, "asked to by peers.disconnect")
         return PeersDisconnectReply(disconnected=connected).to_body(), ()
 

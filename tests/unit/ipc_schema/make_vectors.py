@@ -56,6 +56,11 @@ TOPIC = "/toy-chat/2/huilong/proto"
 MESSAGE = WakuMessage(b"hello", TOPIC, 0, NOW, b"\x01\x02", b"", False)
 HASH = message_hash(shard_topic(1, 3), MESSAGE)
 PEER = "16Uiu2HAm4v86W3bmT1BiH6oSPzcsSr24iDQpSN5Qa992BCjjwgrD"
+ENR = (
+    "enr:-IS4QHCYrYZbAKWCBRlAy5zzaDZXJBGkcnh4MHcBFZntXNFrdvJjX04jRzjzCBOonrkTfj499SZuOh8R33Ls8RRcy5wBgmlkgnY0gmlw"
+    "hH8AAAGJc2VjcDI1NmsxoQPKY0yuDUmstAHYpMa2_oxVtw0RW_QAdpzBQA8yWM0xOIN1ZHCCdl8"
+)
+TREE = "enrtree://AKPYQIUQIL7PSIACI32J7FGZW56E5FKHEFCCOFHILBIMW3M6LWXS2@nodes.example.org"
 PUBSUB = shard_topic(1, 3)
 
 Vector = dict[str, Any]
@@ -142,6 +147,12 @@ def good_requests() -> None:
     request("kernel", "peer_exchange.request", kernel.PeerExchangeRequest(count=60, peer=address))
     request("kernel", "peers.connect", kernel.PeersConnectRequest(addresses=(address,)))
     request("kernel", "peers.disconnect", kernel.PeersDisconnectRequest(peer_id=PEER))
+    request("kernel", "peers.known", kernel.KnownPeersRequest(limit=500))
+    request("kernel", "discovery.bootnodes", kernel.BootnodesRequest(enrs=(ENR,), add=True))
+    listing = kernel.ListRequest(url=TREE, name_server="127.0.0.1:5353", use=False)
+    request("kernel", "discovery.list", listing)
+    for method in ("discovery.status", "discovery.start", "discovery.stop"):
+        request("kernel", method, {})
     for method in ("peers.list", "node.health", "node.config", "node.metrics"):
         request("kernel", method, {})
     request("kernel", "node.info", kernel.NodeInfoRequest(ids=("Version", "MyPeerId")))
@@ -330,6 +341,39 @@ def good_replies() -> None:
     reply("kernel", "peers.connect", kernel.PeersConnectReply(results=(connected,)))
     reply("kernel", "peers.disconnect", kernel.PeersDisconnectReply(disconnected=True))
     reply("kernel", "peers.list", kernel.PeersListReply(peers=(peer_record(),)))
+    known = kernel.KnownRecord(
+        peer_id=PEER,
+        addresses=(f"/ip4/127.0.0.1/tcp/60000/p2p/{PEER}",),
+        origin="discv5",
+        connected=True,
+        protocols=("/vac/waku/relay/2.0.0",),
+        cluster=2,
+        shards=(3,),
+        last_success_ms=NOW // 10**6,
+        failures=1,
+        retry_ms=5000,
+        enr=ENR,
+    )
+    reply("kernel", "peers.known", kernel.KnownPeersReply(total=1, peers=(known,)))
+    reply("kernel", "discovery.start", kernel.DiscoveryRunning(running=True, changed=True))
+    reply("kernel", "discovery.stop", kernel.DiscoveryRunning(running=False, changed=False))
+    reply("kernel", "discovery.bootnodes", kernel.BootnodesReply(boot_nodes=4))
+    listed = kernel.ListReply(seq=1839, enrs=(ENR,), complete=False, errors=("one entry is missing",))
+    reply("kernel", "discovery.list", listed)
+    discovery = kernel.DiscoveryStatus(
+        online=True,
+        short=False,
+        known=120,
+        due=100,
+        enr=ENR,
+        addresses=("/ip4/192.0.2.1/tcp/60000",),
+        discv5=kernel.Discv5Record(
+            running=True, port=9000, nodes=40, verified=30, boot_nodes=3, observed="192.0.2.1:9000"
+        ),
+        lists=(kernel.ListRecord(url=TREE, seq=1839, records=12, read_ms=NOW // 10**6),),
+        peer_exchange=True,
+    )
+    reply("kernel", "discovery.status", discovery)
     reply("kernel", "node.health", health)
     info: dict[str, object] = {"Version": "0.1.0", "MyPeerId": PEER}
     reply("kernel", "node.info", kernel.NodeInfoReply(info=info))

@@ -1,0 +1,166 @@
+"""`discovery.*` and `peers.known`: how the node finds peers, and all that it knows of (SPEC.md §3.3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+from ipc_schema.body import Body, Range, Size, Uint
+
+__all__ = [
+    "DISCOVERY_BOOTNODES",
+    "DISCOVERY_LIST",
+    "DISCOVERY_START",
+    "DISCOVERY_STATUS",
+    "DISCOVERY_STOP",
+    "MAX_BOOTNODES",
+    "MAX_KNOWN",
+    "MAX_LISTED",
+    "PEERS_KNOWN",
+    "BootnodesReply",
+    "BootnodesRequest",
+    "DiscoveryRunning",
+    "DiscoveryStatus",
+    "Discv5Record",
+    "KnownPeersReply",
+    "KnownPeersRequest",
+    "KnownRecord",
+    "ListRecord",
+    "ListReply",
+    "ListRequest",
+]
+
+DISCOVERY_STATUS: Final = "discovery.status"
+DISCOVERY_START: Final = "discovery.start"
+DISCOVERY_STOP: Final = "discovery.stop"
+DISCOVERY_BOOTNODES: Final = "discovery.bootnodes"
+DISCOVERY_LIST: Final = "discovery.list"
+PEERS_KNOWN: Final = "peers.known"
+
+MAX_BOOTNODES: Final = 64
+MAX_KNOWN: Final = 500
+"""Known peers in one reply."""
+MAX_LISTED: Final = 500
+
+_Enr = Annotated[str, Size(420, 1)]
+_Url = Annotated[str, Size(400, 1)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Discv5Record(Body):
+    """discv5. `nodes` of its table, of which `verified` have answered; `observed`: where others see us."""
+
+    running: bool = False
+    port: Uint = 0
+    nodes: Uint = 0
+    verified: Uint = 0
+    boot_nodes: Uint = 0
+    observed: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListRecord(Body):
+    """A signed list of nodes in the DNS. `read_ms`: when it was read, ms since 1970, 0: not yet."""
+
+    url: str
+    seq: Uint = 0
+    records: Uint = 0
+    read_ms: Uint = 0
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiscoveryStatus(Body):
+    """Reply of `discovery.status`.
+
+    `online`: something of the network was heard of lately; `short`: peers that are wanted are missing;
+    `known` peers in the store, `due` of them may be dialled now; `addresses` are announced to others.
+    """
+
+    online: bool
+    short: bool
+    known: Uint
+    due: Uint = 0
+    enr: str
+    addresses: tuple[str, ...] = ()
+    discv5: Discv5Record = Discv5Record()
+    lists: tuple[ListRecord, ...] = ()
+    peer_exchange: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiscoveryRunning(Body):
+    """Reply of `discovery.start` and `discovery.stop`: `changed` is False if it was so before."""
+
+    running: bool
+    changed: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BootnodesRequest(Body):
+    """Enter discv5 by these nodes from now on, in place of those given before; with `add` beside them."""
+
+    WHERE = DISCOVERY_BOOTNODES
+
+    enrs: Annotated[tuple[_Enr, ...], Size(MAX_BOOTNODES)]
+    add: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BootnodesReply(Body):
+    boot_nodes: Uint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListRequest(Body):
+    """Read a signed list once. `name_server`: `<IP>[:<port>]`, None: as configured. `use`: take the nodes."""
+
+    WHERE = DISCOVERY_LIST
+
+    url: _Url
+    name_server: Annotated[str, Size(64, 1)] | None = None
+    use: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListReply(Body):
+    """`enrs` as text. `complete` False: something of the list was left out, for the reasons in `errors`."""
+
+    seq: Uint
+    enrs: Annotated[tuple[str, ...], Size(MAX_LISTED)]
+    complete: bool
+    errors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownPeersRequest(Body):
+    """The most valuable `limit` peers of the store."""
+
+    WHERE = PEERS_KNOWN
+
+    limit: Annotated[int, Range(1, MAX_KNOWN)] = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownRecord(Body):
+    """A peer of the store. `last_success_ms`: since 1970, 0: never; `retry_ms`: until it may be dialled."""
+
+    peer_id: str
+    addresses: tuple[str, ...] = ()
+    origin: str = ""
+    connected: bool = False
+    protocols: tuple[str, ...] = ()
+    cluster: Uint | None = None
+    shards: tuple[Uint, ...] = ()
+    last_success_ms: Uint = 0
+    failures: Uint = 0
+    retry_ms: Uint = 0
+    enr: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownPeersReply(Body):
+    """`total`: how many there are in all."""
+
+    total: Uint
+    peers: Annotated[tuple[KnownRecord, ...], Size(MAX_KNOWN)]

@@ -1,0 +1,164 @@
+"""discovery.status, discovery.start, discovery.stop, discovery.bootnodes, discovery.list, peers.known."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import trio
+
+from ipc_schema.config.discovery import NAME_SERVER
+from ipc_schema.errors import ErrorCode, IpcError
+from ipc_schema.kernel.discovery import (
+    DISCOVERY_BOOTNODES,
+    DISCOVERY_LIST,
+    DISCOVERY_START,
+    DISCOVERY_STATUS,
+    DISCOVERY_STOP,
+    MAX_LISTED,
+    PEERS_KNOWN,
+    BootnodesReply,
+    BootnodesRequest,
+    DiscoveryRunning,
+    DiscoveryStatus,
+    Discv5Record,
+    KnownPeersReply,
+    KnownPeersRequest,
+    KnownRecord,
+    ListRecord,
+    ListReply,
+    ListRequest,
+)
+from kernel_proc.discovery.dns_client import DnsFailure, TreeClient, TreeLimits
+from kernel_proc.discovery.dns_resolver import DnsTxtResolver
+from kernel_proc.discovery.dns_tree import TreeError, parse_url
+from kernel_proc.discovery.enr import Enr, EnrError
+from kernel_proc.ipc.dispatch import Answer, Call, Route
+from kernel_proc.p2p.api import Host
+from kernel_proc.peering import Peering
+from kernel_proc.peers.store import KnownPeer, Origin, record_text
+
+__all__ = ["discovery_routes"]
+
+_MARGIN = 0.3
+"""Seconds of a request's budget that are left for its answer."""
+
+
+def discovery_routes(peering: Peering, host: Host) -> Mapping[str, Route]:
+    """How peers are found, and which are known."""
+
+    def status(_call: Call) -> Answer:
+        return _status(peering).to_body(), ()
+
+    async def start(_call: Call) -> Answer:
+        try:
+            changed = await peering.start_discv5()
+        except OSError as error:
+            raise IpcError(ErrorCode.NOT_READY, f"discv5 cannot listen: {error}") from error
+        return DiscoveryRunning(running=peering.discv5.running, changed=changed).to_body(), ()
+
+    async def stop(_call: Call) -> Answer:
+        changed = await peering.stop_discv5()
+        return DiscoveryRunning(running=peering.discv5.running, changed=changed).to_body(), ()
+
+    def bootnodes(call: Call) -> Answer:
+        request = BootnodesRequest.from_body(call.body)
+        try:
+            records = [Enr.from_text(text) for text in request.enrs]
+        except EnrError as error:
+            raise IpcError(ErrorCode.BAD_REQUEST, f"enrs: {error}") from error
+        peering.set_boot_nodes(records, add=request.add)
+        return BootnodesReply(boot_nodes=len(peering.boot_nodes)).to_body(), ()
+
+    async def listing(call: Call) -> Answer:
+        request = ListRequest.from_body(call.body)
+        seconds = max(0.1, call.deadline - trio.current_time() - _MARGIN)
+        try:
+            url = parse_url(request.url)
+            given = request.name_server
+            servers = peering.name_servers if given is None else (NAME_SERVER.parse(given),)
+        except ValueError as error:  # TreeError is one
+            raise IpcError(ErrorCode.BAD_REQUEST, str(error)) from error
+        try:
+            client = TreeClient(DnsTxtResolver(servers), TreeLimits(records=MAX_LISTED, seconds=seconds))
+            with trio.fail_after(seconds):
+                reading = await client.read(url)
+        except trio.TooSlowError:
+            raise IpcError(ErrorCode.DEADLINE_EXCEEDED, f"no answer within {seconds:.1f} s") from None
+        except (DnsFailure, TreeError) as error:
+            raise IpcError(ErrorCode.NO_PEERS, str(error)) from error
+        if request.use:
+            peering.learn_records(reading.records, Origin.DNS)
+        reply = ListReply(
+            seq=reading.seq,
+            enrs=tuple(record.text for record in reading.records[:MAX_LISTED]),
+            complete=reading.complete,
+            errors=tuple(reading.errors),
+        )
+        return reply.to_body(), ()
+
+    def known(call: Call) -> Answer:
+        request = KnownPeersRequest.from_body(call.body)
+        now = time.time()
+        store = peering.store
+        best = sorted(store, key=lambda peer: store.value(peer, now), reverse=True)[: request.limit]
+        rows = tuple(_row(peer, now, connected=host.is_connected(peer.peer_id)) for peer in best)
+        return KnownPeersReply(total=len(store), peers=rows).to_body(), ()
+
+    return {
+        DISCOVERY_STATUS: Route(status),
+        DISCOVERY_START: Route(start),
+        DISCOVERY_STOP: Route(stop),
+        DISCOVERY_BOOTNODES: Route(bootnodes),
+        DISCOVERY_LIST: Route(listing),
+        PEERS_KNOWN: Route(known),
+    }
+
+
+def _status(peering: Peering) -> DiscoveryStatus:
+    discv5, now = peering.discv5, time.time()
+    nodes = discv5.nodes()
+    seen = discv5.observed()
+    return DiscoveryStatus(
+        online=peering.manager.online,
+        short=peering.manager.short,
+        known=len(peering.store),
+        due=sum(peer.is_due(now) for peer in peering.store),
+        enr=peering.enr.record.text,
+        addresses=peering.own.announced(),
+        discv5=Discv5Record(
+            running=discv5.running,
+            port=discv5.bound[0].port if discv5.bound else 0,
+            nodes=len(nodes),
+            verified=sum(node.verified for node in nodes),
+            boot_nodes=len(peering.boot_nodes),
+            observed=f"{seen.host}:{seen.port}" if seen is not None else "",
+        ),
+        lists=tuple(
+            ListRecord(
+                url=str(one.url),
+                seq=one.seq,
+                records=one.records,
+                read_ms=int(one.read_at * 1000),
+                error=one.error[:1000],
+            )
+            for one in peering.dns.lists
+        ),
+        peer_exchange=peering.asks_for_peers,
+    )
+
+
+def _row(peer: KnownPeer, now: float, *, connected: bool) -> KnownRecord:
+    return KnownRecord(
+        peer_id=peer.peer_id,
+        addresses=peer.addresses,
+        origin=str(peer.origin),
+        connected=connected,
+        protocols=peer.protocols,
+        cluster=peer.cluster,
+        shards=peer.shards,
+        last_success_ms=int(peer.last_success * 1000),
+        failures=peer.failures,
+        retry_ms=max(0, int((peer.retry_at - now) * 1000)),
+        enr=record_text(peer.enr) if peer.enr else "",
+    )

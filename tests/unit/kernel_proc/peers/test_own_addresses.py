@@ -1,0 +1,81 @@
+"""What the node announces as its addresses; whether it is online, and whether the machine slept."""
+
+from __future__ import annotations
+
+from kernel_proc.peers.online import OnlineMonitor, SleepDetector
+from kernel_proc.peers.own_addresses import OwnAddresses
+
+BOUND = ("/ip4/192.168.1.5/tcp/60000", "/ip4/127.0.0.1/tcp/60000", "/ip4/192.168.1.5/tcp/8000/ws")
+
+
+def test_what_is_bound_and_loopback_only_where_there_is_nothing_else() -> None:
+    own = OwnAddresses()
+    own.bind(BOUND)
+    assert own.announced() == (BOUND[0], BOUND[2])
+    assert own.for_record() == own.announced()
+    own.bind(BOUND[1:2])
+    assert own.announced() == BOUND[1:2]
+
+
+def test_an_external_address_goes_with_every_port() -> None:
+    own = OwnAddresses(external_ip="8.8.4.4", domain="node.example.org")
+    own.bind(BOUND)
+    public = (
+        "/dns4/node.example.org/tcp/60000",
+        "/ip4/8.8.4.4/tcp/60000",
+        "/dns4/node.example.org/tcp/8000/ws",
+        "/ip4/8.8.4.4/tcp/8000/ws",
+    )
+    assert own.for_record() == public
+    assert own.announced() == (*public, BOUND[0], BOUND[2])
+
+
+def test_only_what_the_operator_says() -> None:
+    own = OwnAddresses(external=("/dns4/x.org/tcp/443/wss/p2p/me",), only_external=True, observing=True)
+    own.bind(BOUND)
+    for observer in "abcd":
+        assert not own.observe(observer, "/ip4/8.8.8.8/tcp/5")
+    assert own.announced() == ("/dns4/x.org/tcp/443/wss",)
+
+
+def test_a_quorum_of_places_decides() -> None:
+    own = OwnAddresses(observing=True)
+    own.bind(BOUND)
+    for _ in range(10):
+        assert not own.observe("one", "/ip4/9.9.9.9/tcp/5"), "however often one of them says it"
+    assert not own.observe("two", "/ip4/8.8.8.8/tcp/5")
+    assert not own.observe("three", "/ip4/8.8.8.8/tcp/6")
+    assert own.observe("four", "/ip4/8.8.8.8/tcp/7")
+    assert own.for_record()[0] == "/ip4/8.8.8.8/tcp/60000"
+    assert not own.observe("five", "/ip4/8.8.8.8/tcp/7"), "nothing new"
+    assert own.agreed("9.9.9.9")
+    assert not own.agreed("10.0.0.1")
+
+
+def test_private_and_unreadable_observations_are_nothing() -> None:
+    own = OwnAddresses(observing=True)
+    for observer in "abcdef":
+        assert not own.observe(observer, "/ip4/10.0.0.1/tcp/1")
+        assert not own.observe(observer, "/dns4/evil.example/tcp/1")
+        assert not own.observe(observer, "")
+
+
+def test_online_while_something_answers() -> None:
+    monitor = OnlineMonitor()
+    assert not monitor.online(0, 0)
+    assert monitor.came_back(1, 1)
+    assert not monitor.came_back(2, 1)
+    assert monitor.online(10, 0), "a moment without peers is not the end of the network"
+    assert not monitor.online(60, 0)
+    assert not monitor.came_back(60, 0)
+    monitor.sign(70)
+    assert monitor.came_back(71, 0)
+
+
+def test_sleep_is_seen_and_slowness_is_not() -> None:
+    detector = SleepDetector(at_least=10)
+    assert detector.slept(100, 100) is None
+    assert detector.slept(500, 500) is None
+    assert detector.slept(505, 504) is None
+    assert detector.slept(1505, 505) == 999
+    assert detector.slept(1510, 510) is None

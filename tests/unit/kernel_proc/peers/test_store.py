@@ -1,0 +1,189 @@
+"""The store of known peers: what it learns, how it waits, what it forgets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from kernel_proc.peers.store import KnownPeer, Origin, PeerStore, group_of_address, peer_id_in
+from kernel_proc.peers.store_file import load_peers, save_peers, snapshot
+
+NOW = 1_800_000_000.0
+
+
+def address(number: int, ip: str | None = None) -> str:
+    return f"/ip4/{ip or f'10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}'}/tcp/1/p2p/p{number}"
+
+
+def store(capacity: int = 100, per_group: int = 0, **more: object) -> PeerStore:
+    return PeerStore(capacity, per_group=per_group, rng=Random(1), own_id="me", **more)  # type: ignore[arg-type]
+
+
+def learn(into: PeerStore, number: int, ip: str | None = None, **more: object) -> bool:
+    return into.learn(f"p{number}", (address(number, ip),), Origin.DISCV5, NOW, **more)  # type: ignore[arg-type]
+
+
+def test_a_failure_waits_longer_each_time_but_never_for_ever() -> None:
+    peers, now = store(), NOW
+    waits: list[float] = []
+    learn(peers, 1)
+    known = peers.get("p1")
+    assert known is not None
+    for _ in range(30):
+        peers.failed("p1", now, online=True)
+        waits.append(known.retry_at - now)
+        now = known.retry_at
+        assert known.is_due(now)
+    assert waits[0] < 7
+    assert waits[3] > waits[0]
+    assert max(waits) <= 1800 * 1.2
+    peers.succeeded("p1", now)
+    assert known.failures == 0
+    assert known.is_due(now)
+
+
+def test_nobody_is_punished_while_we_are_offline() -> None:
+    peers = store()
+    learn(peers, 1)
+    for _ in range(20):
+        peers.failed("p1", NOW, online=False)
+    known = peers.get("p1")
+    assert known is not None
+    assert known.failures == 0
+    assert known.retry_at <= NOW + 10
+
+
+def test_who_failed_is_tried_again_soon_after_we_were_offline_but_the_useless_are_not() -> None:
+    peers = store()
+    for number in (1, 2):
+        learn(peers, number)
+        for _ in range(9):
+            peers.failed(f"p{number}", NOW, online=True)
+    peers.postpone("p2", NOW, 3600)
+    peers.forgive(NOW)
+    one, two = peers.get("p1"), peers.get("p2")
+    assert one is not None
+    assert two is not None
+    assert one.is_due(NOW + 10)
+    assert not two.is_due(NOW + 3000)
+
+
+def test_ten_thousand_bogus_peers_do_not_crowd_out_good_ones() -> None:
+    peers = store(capacity=200)
+    for number in range(20):
+        learn(peers, number)
+        peers.succeeded(f"p{number}", NOW)
+    for number in range(100, 10_100):
+        learn(peers, number)
+        if number % 3 == 0:
+            peers.failed(f"p{number}", NOW, online=True)
+    assert len(peers) <= 200
+    assert all(peers.get(f"p{number}") is not None for number in range(20))
+    assert peers.pruned > 9000
+
+
+def test_one_place_cannot_fill_the_store() -> None:
+    peers = store(capacity=1000, per_group=10)
+    for number in range(500):
+        learn(peers, number, "192.0.2.1")
+    learn(peers, 1000, "192.0.2.2")
+    assert len(peers) == 11
+    assert peers.refused == 490
+    # A name that turned out to be nothing makes room; one that is good does not.
+    peers.failed("p3", NOW, online=True)
+    assert learn(peers, 600, "192.0.2.1")
+    assert peers.get("p3") is None
+    assert len(peers) == 11
+
+
+def test_the_connected_are_kept_whatever_comes() -> None:
+    peers = PeerStore(5, rng=Random(1), keep=lambda peer: peer == "p1")
+    learn(peers, 1)
+    for _ in range(10):
+        peers.failed("p1", NOW, online=True)
+    for number in range(2, 50):
+        learn(peers, number)
+    assert peers.get("p1") is not None
+
+
+def test_a_newer_record_holds_and_an_older_one_does_not() -> None:
+    peers = store()
+    learn(peers, 1, "10.0.0.1", seq=5, enr=b"five", cluster=2, shards=(1,))
+    peers.failed("p1", NOW, online=True)
+    learn(peers, 1, "10.0.0.9", seq=4, enr=b"four", cluster=3, shards=(2,))
+    known = peers.get("p1")
+    assert known is not None
+    assert (known.enr, known.cluster, known.shards) == (b"five", 2, (1,))
+    learn(peers, 1, "10.0.0.2", seq=6, enr=b"six", cluster=2, shards=(1, 3))
+    assert list(known.addresses) == [address(1, "10.0.0.2")]
+    assert known.is_due(NOW), "it has moved: the old place says nothing of the new one"
+    learn(peers, 1, "10.0.0.3")
+    assert list(known.addresses) == [address(1, "10.0.0.2"), address(1, "10.0.0.3")]
+    peers.succeeded("p1", NOW, address(1, "10.0.0.3"))
+    assert known.addresses[0] == address(1, "10.0.0.3")
+
+
+def test_ourselves_and_the_unreachable_are_not_learned() -> None:
+    peers = store()
+    assert not peers.learn("me", (address(1),), Origin.DISCV5, NOW)
+    assert not peers.learn("p1", (), Origin.DISCV5, NOW)
+    assert not peers.learn("p1", ("/ip4/" + "1" * 400,), Origin.DISCV5, NOW)
+    assert len(peers) == 0
+
+
+def test_a_short_connection_counts_as_a_failure() -> None:
+    peers = store()
+    learn(peers, 1)
+    known = peers.get("p1")
+    assert known is not None
+    peers.lost("p1", NOW, 0.5)
+    assert known.failures == 1
+    peers.succeeded("p1", NOW)
+    peers.lost("p1", NOW, 300)
+    assert known.failures == 0
+    assert known.is_due(NOW + 1)
+
+
+def test_the_file_gives_back_what_it_got(tmp_path: Path) -> None:
+    peers = store()
+    learn(peers, 1, seq=3, enr=b"\x00\xff", cluster=2, shards=(1, 2), capabilities=3)
+    peers.described("p1", protocols=("/b", "/a"))
+    peers.failed("p1", NOW, online=True)
+    learn(peers, 2)
+    peers.succeeded("p2", NOW)
+    path = tmp_path / "peers.json"
+    save_peers(path, snapshot(peers))
+    again = store()
+    again.restore(load_peers(path), NOW + 1)
+    assert list(again) == list(peers)
+    assert load_peers(tmp_path / "none") == []
+
+
+def test_a_clock_that_was_set_back_does_not_lock_peers_away(tmp_path: Path) -> None:
+    peer = KnownPeer("p1", (address(1),), retry_at=NOW + 10**9, last_success=NOW + 10**9, failures=3)
+    peers = store()
+    peers.restore([peer], NOW)
+    assert peer.retry_at <= NOW + 3600
+    assert peer.last_success <= NOW
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"version":2,"peers":[]}', '{"version":1,"peers":[{}]}', "[" * 100_000]
+)
+def test_a_file_that_is_none_is_put_aside(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "peers.json"
+    path.write_text(text)
+    assert load_peers(path) == []
+    assert not path.exists()
+    assert path.with_name("peers.json.unreadable").exists()
+
+
+def test_places_and_names() -> None:
+    assert group_of_address("/ip4/192.0.2.1/tcp/1") == "192.0.2.1"
+    assert group_of_address("/ip6/2001:db8::1/tcp/1") == group_of_address("/ip6/2001:db8::2/tcp/9")
+    assert group_of_address("/ip6/::ffff:192.0.2.1/tcp/1") == "192.0.2.1"
+    assert group_of_address("/dns4/A.example/tcp/1") == "a.example"
+    assert peer_id_in("/ip4/1.2.3.4/tcp/1/p2p/abc") == "abc"
+    assert peer_id_in("/ip4/1.2.3.4/tcp/1") is None
