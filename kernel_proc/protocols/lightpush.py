@@ -59,6 +59,10 @@ class TopicPeers(Protocol):
         """Connected peers that are subscribed to a topic."""
         ...
 
+    def subscriptions(self) -> Sequence[str]:
+        """The topics that this node is on itself."""
+        ...
+
 
 class _Outcome(NamedTuple):
     status: PushStatus
@@ -108,7 +112,7 @@ class LightpushService:
         )
         """The protocols to mount. They share the limiter."""
 
-    async def answer(self, _peer_id: PeerIdText, body: bytes) -> bytes:
+    async def answer(self, peer_id: PeerIdText, body: bytes) -> bytes:
         """A request of v3."""
         try:
             request = decode_request(body)
@@ -118,11 +122,11 @@ class LightpushService:
             request_id = NO_ID
         else:
             request_id = request.request_id
-            outcome = await self._push(request.pubsub_topic, message)
+            outcome = await self._push(peer_id, request.pubsub_topic, message)
         self._registry.counter("lightpush_v3_messages", type=outcome.status.name).add()
         return encode_response(PushResponse(request_id, outcome.status, outcome.description, outcome.peers))
 
-    async def answer_legacy(self, _peer_id: PeerIdText, body: bytes) -> bytes:
+    async def answer_legacy(self, peer_id: PeerIdText, body: bytes) -> bytes:
         """A request of the legacy version, in which texts stand for codes."""
         request_id, kind = "", "decode_rpc_failure"
         try:
@@ -136,7 +140,7 @@ class LightpushService:
                 kind = "empty_request_body_failure"
             else:
                 request_id = request.request_id
-                outcome = await self._push(request.pubsub_topic, message)
+                outcome = await self._push(peer_id, request.pubsub_topic, message)
                 kind = outcome.status.name
                 if outcome.status is PushStatus.SUCCESS:
                     response = LegacyResponse(request_id, True, "OK")
@@ -149,7 +153,16 @@ class LightpushService:
 
     # --- one message ---
 
-    async def _push(self, topic: str | None, message: WakuMessage) -> _Outcome:
+    def _has_somebody(self, topic: str, pusher: PeerIdText) -> bool:
+        """Whether a message of this peer would get anywhere: to us, or to anybody but the peer it came from.
+
+        A relay that has lost its mesh for a moment may push to us; handing its message back to it alone would
+        not be publishing.
+        """
+        relay = self._relay
+        return topic in relay.subscriptions() or any(peer != pusher for peer in relay.topic_peers(topic))
+
+    async def _push(self, pusher: PeerIdText, topic: str | None, message: WakuMessage) -> _Outcome:
         if topic is None:
             placed = self._place(message.content_topic)
             if isinstance(placed, _Outcome):
@@ -171,6 +184,8 @@ class LightpushService:
         limit = self._network.max_message_size
         if len(data) > limit:
             return _Outcome(PushStatus.INVALID_MESSAGE, too_large_text(limit))
+        if not self._has_somebody(topic, pusher):
+            return _Outcome(PushStatus.NO_PEERS_TO_RELAY, NO_PEERS)
         digest = message_hash(topic, message)
         try:
             sent = await self._sender.send(topic, message, data, digest, SOURCE_RELAY)

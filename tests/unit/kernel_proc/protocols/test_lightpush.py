@@ -112,6 +112,8 @@ class Relay:
 
     def __init__(self) -> None:
         self.peers = 1
+        self.names = ["p", "q", "r"]
+        self.on_topic = True
         self.seen: set[bytes] = set()
         self.sent: list[tuple[str, bytes]] = []
         self.error: Exception | None = None
@@ -129,9 +131,12 @@ class Relay:
         return PublishResult(message_id, peers, duplicate)
 
     def topic_peers(self, topic: str) -> list[str]:
-        return ["p"] * self.peers if topic == TOPIC else []
+        return self.names[: self.peers] if topic == TOPIC else []
 
     mesh_peers = topic_peers
+
+    def subscriptions(self) -> list[str]:
+        return [TOPIC] if self.on_topic else []
 
     def subscribe(self, topic: str) -> bool:
         return True
@@ -237,6 +242,18 @@ async def test_what_nobody_took_is_no_success_and_goes_out_with_the_next_try() -
         assert await one.push() == PushResponse("id", 200, None, 2)
         one.relay.peers = 0  # all gone, and it was sent before: nobody can be said to have it now
         assert (await one.push()).status == 505
+
+
+@mock_clock_test
+async def test_handing_a_message_back_to_the_one_it_came_from_is_not_publishing() -> None:
+    async with house() as (one, _):
+        one.relay.names, one.relay.on_topic = ["peer", "q"], False
+        assert (await one.push()).status == 505
+        assert one.relay.sent == [], "and it is not held for seen: a later try goes out"
+        one.relay.on_topic = True
+        assert (await one.push()).status == 200, "we are on the topic ourselves"
+        one.relay.on_topic, one.relay.peers = False, 2
+        assert (await one.push(MESSAGE._replace(payload=b"another"))).status == 200
 
 
 @mock_clock_test
