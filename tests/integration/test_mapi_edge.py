@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ipc_schema.kernel.events import stream_topic
 from ipc_schema.mapi import events
 from logos_client.events import (
     ConnectionStatusChange,
@@ -119,6 +120,7 @@ async def test_what_was_archived_while_nobody_pushed_arrives_once(tmp_path: Path
                 for number in range(30):
                     publish(archive, b"missed-%d" % number)
 
+                request_id = await app.send(TOPIC, b"own")
                 with KernelProcess(
                     tmp_path / "n",
                     "--shard=0",
@@ -126,16 +128,38 @@ async def test_what_was_archived_while_nobody_pushed_arrives_once(tmp_path: Path
                     f"--staticnode={archive.address()}",
                 ) as new:
                     edge.dealer().ok("peers.connect", {"addresses": [new.address()]})
-                    got = await collect(app, MessageReceived, 30, timeout=20)
-                    assert {m.payload for m in got} == {b"missed-%d" % number for number in range(30)}
+                    got = await collect(app, MessageReceived, 31, timeout=20)
+                    assert {m.payload for m in got} == {b"own", *(b"missed-%d" % n for n in range(30))}
                     await until_held(mapi, lambda held: list(held) == [new.info("MyPeerId")["MyPeerId"]])
                     publish(archive, b"after")
                     assert (await wait_for(app, MessageReceived)).payload == b"after"
+                    assert (await wait_for(app, MessageSent)).request_id == request_id
                     rest = await drain(app, 1.5)
                     assert not [e for e in rest if isinstance(e, MessageReceived)], "once"
                     assert not [e for e in rest if isinstance(e, MessagesMissed)], (
                         "what is recovered is not missed"
                     )
+
+
+@asyncio_test(60)
+async def test_relay_without_peers_on_the_shard_fails_over_to_lightpush_at_once(tmp_path: Path) -> None:
+    # The server relays for others on the shard without being on it.
+    with (
+        KernelProcess(tmp_path / "s", "--ip-colocation-limit=0") as server,
+        KernelProcess(tmp_path / "t", "--shard=0", f"--staticnode={server.address()}") as third,
+        KernelProcess(tmp_path / "a", f"--staticnode={server.address()}"),
+        MapiProcess(tmp_path / "a") as mapi,
+    ):
+        await mapi.ready()
+        arrived = third.subscriber(stream_topic(0, 0))
+        arrived.heartbeat()
+        async with MessagingClient.connect(mapi.run_dir) as app:
+            await app.send(TOPIC, b"over there")
+            received = await wait_for(app, MessageReceived)  # its own node's apps hear it first
+            propagated = await wait_for(app, MessagePropagated)
+            assert received.message_hash == propagated.message_hash
+            event, payload = await asyncio.to_thread(arrived.message)
+            assert (event.message_hash, payload) == (propagated.message_hash, b"over there")
 
 
 @asyncio_test(60)

@@ -75,13 +75,13 @@ def node_pair(directory: Path, *, mapi_options: tuple[str, ...] = ()) -> Iterato
 
 @contextmanager
 def services(directory: Path, *options: Sequence[str]) -> Iterator[list[KernelProcess]]:
-    """Kernels on shard 0 that serve edge nodes by filter and lightpush, each dialling the first one; one for
+    """Kernels on shard 0 that serve edge nodes by filter and lightpush, all connected to each other; one for
     each set of further options.
     """
     with ExitStack() as stack:
         started: list[KernelProcess] = []
         for number, each in enumerate(options):
-            dial = [f"--staticnode={started[0].address()}"] if started else []
+            dial = [f"--staticnode={other.address()}" for other in started]
             # All of a test comes from one address, and not at the rate that the default limits are made for.
             served = ("--shard=0", "--ip-colocation-limit=0", "--rate-limit=lightpush:0/1s")
             kernel = KernelProcess(directory / f"s{number}", *served, *dial, *each)
