@@ -4,6 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 BENCH  ?=
+# Tests mostly wait for each other and for time: more of them at once than there are cores.
+JOBS   ?= 3
 SEED   ?=
 DURATION ?= 100
 MINUTES ?= 30
@@ -35,7 +37,7 @@ demo: env ## two supervised nodes, an app on each, messages both ways, kill -9, 
 	$(BIN)/logos demo
 
 test: env node ## all tests (under ten minutes on two cores)
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
 
 check: env ## format, lint, types, import rules
 	$(BIN)/ruff format --check .
