@@ -255,11 +255,11 @@ class PeerStore:
             return
         known.last_attempt = now
         if not online:
-            known.retry_at = now + OFFLINE_DELAY * self._rng.uniform(0.8, 1.6)
+            known.retry_at = max(known.retry_at, now + OFFLINE_DELAY * self._rng.uniform(0.8, 1.6))
             return
         known.failures += 1
         delay = min(HIGHEST_DELAY, FIRST_DELAY * 2.0 ** min(known.failures - 1, 12))
-        known.retry_at = now + delay * self._rng.uniform(0.8, 1.2)
+        known.retry_at = max(known.retry_at, now + delay * self._rng.uniform(0.8, 1.2))
         self.changes += 1
 
     def lost(self, peer_id: str, now: float, lasted: float) -> None:

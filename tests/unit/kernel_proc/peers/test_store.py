@@ -146,6 +146,16 @@ def test_a_short_connection_counts_as_a_failure() -> None:
     assert known.is_due(NOW + 1)
 
 
+def test_who_was_sent_away_stays_away_also_when_the_connection_was_short() -> None:
+    peers = store()
+    learn(peers, 1)
+    peers.postpone("p1", NOW, 600)
+    peers.lost("p1", NOW, 0.5)
+    known = peers.get("p1")
+    assert known is not None
+    assert not known.is_due(NOW + 500)
+
+
 def test_the_file_gives_back_what_it_got(tmp_path: Path) -> None:
     peers = store()
     learn(peers, 1, seq=3, enr=b"\x00\xff", cluster=2, shards=(1, 2), capabilities=3)

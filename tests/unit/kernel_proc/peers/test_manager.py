@@ -1,0 +1,248 @@
+"""The peer manager on a host that is only pretended, with a clock that jumps."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Iterable, Set
+from contextlib import asynccontextmanager
+from pathlib import Path
+from random import Random
+from typing import cast
+
+import trio
+
+from kernel_proc.metrics import Registry
+from kernel_proc.p2p.api import DialError, Direction, Host, PeerConnection, PeerIdentity
+from kernel_proc.peers.manager import ManagerSettings, PeerManager
+from kernel_proc.peers.plan import Targets, Wanted
+from kernel_proc.peers.store import Origin, PeerStore, group_of_address
+from kernel_proc.relay.params import RELAY_PROTOCOL
+from tests.support.mock_clock import mock_clock_test
+
+START = 1_800_000_000.0
+
+
+class FakeHost:
+    """Every dial of an address in `there` succeeds; the network may be `down`."""
+
+    peer_id = "me"
+
+    def __init__(self) -> None:
+        self.there: set[str] = set()
+        self.down = False
+        self.dials: list[str] = []
+        self.dialling = 0
+        self.most_at_once = 0
+        self.live: dict[str, PeerConnection] = {}
+        self.identities: dict[str, PeerIdentity] = {}
+        self.manager: PeerManager | None = None
+
+    async def connect(self, address: str, *, deadline: float = 10.0) -> str:
+        self.dials.append(address)
+        self.dialling += 1
+        self.most_at_once = max(self.most_at_once, self.dialling)
+        try:
+            await trio.sleep(1.0 if address in self.there and not self.down else deadline)
+        finally:
+            self.dialling -= 1
+        if address not in self.there or self.down:
+            raise DialError("no answer")
+        place, _, peer_id = address.partition("/p2p/")
+        self.arrive(peer_id, place, Direction.OUTBOUND)
+        return peer_id
+
+    def arrive(
+        self,
+        peer_id: str,
+        place: str,
+        direction: Direction,
+        *,
+        listens: Iterable[str] = (),
+        protocols: tuple[str, ...] = (RELAY_PROTOCOL,),
+    ) -> None:
+        assert self.manager is not None
+        made = PeerConnection(peer_id, place, group_of_address(place), direction, trio.current_time())
+        self.live[peer_id] = made
+        self.manager.peer_connected(made)
+        identity = PeerIdentity(peer_id, "", protocols, tuple(listens), None)
+        self.identities[peer_id] = identity
+        self.manager.peer_identified(identity)
+
+    async def disconnect(self, peer_id: str, reason: str) -> None:
+        await trio.lowlevel.checkpoint()
+        self.leave(peer_id, reason)
+
+    def leave(self, peer_id: str, reason: str = "gone") -> None:
+        assert self.manager is not None
+        if self.live.pop(peer_id, None) is not None:
+            self.identities.pop(peer_id)
+            self.manager.peer_disconnected(peer_id, reason)
+
+    def is_connected(self, peer_id: str) -> bool:
+        return peer_id in self.live
+
+    def identity(self, peer_id: str) -> PeerIdentity | None:
+        return self.identities.get(peer_id)
+
+
+class View:
+    def wanted(self) -> Wanted:
+        return Wanted(2, frozenset({0}), frozenset())
+
+    def shards_of(self, peer_id: str) -> Collection[int]:
+        return (0,)
+
+    def mesh(self) -> Set[str]:
+        return frozenset()
+
+    def score_of(self, peer_id: str) -> float:
+        return 0.0
+
+
+def address(number: int) -> str:
+    return f"/ip4/10.1.{number >> 8}.{number & 255}/tcp/1/p2p/p{number}"
+
+
+@asynccontextmanager
+async def managed(path: Path | None = None, **targets: int) -> AsyncIterator[tuple[FakeHost, PeerManager]]:
+    host, registry = FakeHost(), Registry("")
+    store = PeerStore(300, rng=Random(1), keep=host.is_connected, own_id="me")
+    limits = {"total": 50, "relay_out": 8, "relay_in": 16, "service": 25} | targets
+    manager = host.manager = PeerManager(
+        cast("Host", host),
+        store,
+        ManagerSettings(targets=Targets(**limits), per_group=3, loopback=False, path=path),
+        View(),
+        registry,
+        Random(2),
+        usable=lambda _address: True,
+        wall=lambda: START + trio.current_time(),
+    )
+    manager.restore()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(manager.run)
+        yield host, manager
+        nursery.cancel_scope.cancel()
+
+
+@mock_clock_test
+async def test_it_dials_in_parallel_until_the_target_is_met() -> None:
+    async with managed() as (host, manager):
+        for number in range(40):
+            host.there.add(address(number))
+            assert manager.learn(f"p{number}", (address(number),), Origin.DISCV5)
+        await trio.sleep(3)
+        assert len(host.live) == 8
+        assert 4 <= host.most_at_once <= 10
+        await trio.sleep(600)
+        assert len(host.dials) == 8, "who has enough leaves the others alone"
+        host.leave("p" + host.dials[0].partition("/p2p/p")[2])
+        await trio.sleep(5)
+        assert len(host.live) == 8, "the place of one that left is filled"
+
+
+@mock_clock_test
+async def test_bogus_peers_do_not_starve_good_ones() -> None:
+    async with managed() as (host, manager):
+        for number in range(1000, 11_000):
+            manager.learn(f"p{number}", (address(number),), Origin.PEER_EXCHANGE)
+        assert len(manager.store) <= 300
+        await trio.sleep(120)
+        for number in range(8):
+            host.there.add(address(number))
+            manager.learn(f"p{number}", (address(number),), Origin.DISCV5)
+            manager.store.succeeded(f"p{number}", START + trio.current_time())
+        await trio.sleep(60)
+        assert len(host.live) == 8
+        assert host.most_at_once <= 10
+
+
+@mock_clock_test
+async def test_after_an_outage_everybody_is_back_within_seconds() -> None:
+    async with managed() as (host, manager):
+        for number in range(8):
+            host.there.add(address(number))
+            manager.learn(f"p{number}", (address(number),), Origin.DISCV5)
+        await trio.sleep(30)
+        assert len(host.live) == 8
+        host.down = True
+        for peer_id in list(host.live):
+            host.leave(peer_id)
+        await trio.sleep(3600)
+        assert not manager.online
+        assert all(peer.failures <= 1 for peer in manager.store), "the outage was ours"
+        tried = len(host.dials)
+        await trio.sleep(600)
+        assert len(host.dials) - tried < 600, "and nobody is hammered meanwhile"
+        host.down = False
+        await trio.sleep(60)
+        assert len(host.live) == 8
+
+
+@mock_clock_test
+async def test_a_peer_of_another_cluster_is_not_dialled_again_for_long() -> None:
+    async with managed() as (host, manager):
+        host.there.add(address(1))
+        manager.learn("p1", (address(1),), Origin.DISCV5)
+        await trio.sleep(3)
+        host.leave("p1", "metadata: peer is of cluster 9, we are of 2")
+        await trio.sleep(1800)
+        assert len(host.dials) == 1
+        await trio.sleep(3600)
+        assert len(host.dials) == 2
+
+
+@mock_clock_test
+async def test_who_comes_by_itself_is_remembered_where_we_see_it_only() -> None:
+    async with managed() as (host, manager):
+        listens = ("/ip4/10.9.0.1/tcp/600", "/ip4/8.8.8.8/tcp/25", "/ip4/127.0.0.1/tcp/1")
+        host.arrive("x", "/ip4/10.9.0.1/tcp/40000", Direction.INBOUND, listens=listens)
+        known = manager.store.get("x")
+        assert known is not None
+        assert known.addresses == ("/ip4/10.9.0.1/tcp/600/p2p/x",)
+        assert not manager.learn("y", ("/ip4/127.0.0.1/tcp/22",), Origin.DISCV5)
+        assert not manager.learn("y", ("/ip4/0.0.0.0/tcp/22",), Origin.DISCV5)
+        assert not manager.learn("y", (address(9),), Origin.DISCV5, seq=1, cluster=9)
+        await trio.lowlevel.checkpoint()
+
+
+@mock_clock_test
+async def test_inbound_peers_beyond_their_share_are_let_go() -> None:
+    async with managed(total=12, relay_out=4, relay_in=5, service=3) as (host, _):
+        for number in range(12):
+            host.arrive(f"i{number}", f"/ip4/10.7.0.{number}/tcp/1", Direction.INBOUND)
+        await trio.sleep(60)
+        assert len(host.live) < 12
+
+
+@mock_clock_test
+async def test_all_connections_can_be_dropped_and_come_back() -> None:
+    async with managed() as (host, manager):
+        for number in range(8):
+            host.there.add(address(number))
+            manager.learn(f"p{number}", (address(number),), Origin.DISCV5)
+        await trio.sleep(30)
+        await manager.drop_all("the machine slept")
+        assert host.live == {}
+        await trio.sleep(30)
+        assert len(host.live) == 8
+
+
+def test_the_store_is_written_at_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "peers.json"
+
+    @mock_clock_test
+    async def first() -> None:
+        async with managed(path) as (_, manager):
+            manager.learn("p1", (address(1),), Origin.DNS)
+            await trio.sleep(0.1)
+
+    @mock_clock_test
+    async def second() -> None:
+        async with managed(path) as (_, manager):
+            known = manager.store.get("p1")
+            assert known is not None
+            assert known.origin == Origin.DNS
+            await trio.lowlevel.checkpoint()
+
+    first()
+    second()
