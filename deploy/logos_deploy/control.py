@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from ipc_schema.control import ControlHealthReply
 from ipc_schema.errors import IpcError
+from ipc_schema.paths import socket_path
 from logos_client.control import ControlClient
 from logos_client.exceptions import LogosError
 
@@ -23,7 +24,10 @@ class ControlHealth(NamedTuple):
 
 
 async def ask_health(endpoint: str, timeout: float = 2.0) -> ControlHealth | None:
-    """Health of the process at a control endpoint; None when none answers in time."""
+    """Health of the process at a control endpoint; None when none answers in time, at once without socket."""
+    path = socket_path(endpoint)
+    if path is not None and not path.exists():
+        return None
     try:
         async with asyncio.timeout(timeout):
             async with ControlClient.connect(endpoint, timeout=timeout) as control:

@@ -5,9 +5,11 @@ Those above 63 are the numbers of sysexits.h, which supervisors and scripts know
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntEnum
+from typing import Final
 
-__all__ = ["CommandError", "Exit"]
+__all__ = ["COMMAND_EXITS", "CommandError", "Exit"]
 
 
 class Exit(IntEnum):
@@ -30,6 +32,57 @@ class Exit(IntEnum):
     """The configuration is refused; the message names the key."""
     INTERRUPTED = 130
     """Ended by Ctrl-C."""
+
+
+_NOBODY: Final = "no node answers there"
+
+COMMAND_EXITS: Final[Mapping[str, Mapping[Exit, str]]] = {
+    "up": {
+        Exit.OK: "ended as it was asked to",
+        Exit.FAILED: "a process cannot live, or supervisord has ended",
+        Exit.UNAVAILABLE: "a part is not installed (the message says which extra)",
+        Exit.IN_USE: "the data directory has a node that runs",
+    },
+    "down": {
+        Exit.OK: "nothing runs there any more",
+        Exit.FAILED: "it is another user's",
+        Exit.UNDECIDED: "something still runs",
+    },
+    "status": {Exit.OK: "ready", Exit.FAILED: "something is not ready", Exit.UNAVAILABLE: _NOBODY},
+    "health": {Exit.OK: "ready", Exit.FAILED: "something is not ready", Exit.UNAVAILABLE: _NOBODY},
+    "peers": {Exit.OK: "done", Exit.UNAVAILABLE: _NOBODY},
+    "send": {
+        Exit.OK: "it has propagated",
+        Exit.FAILED: "it was given up",
+        Exit.DATA: "bad content topic, empty or too large payload",
+        Exit.UNAVAILABLE: _NOBODY,
+        Exit.UNDECIDED: "not known yet: it is accepted, and may still go",
+    },
+    "listen": {
+        Exit.OK: "ended as it was asked to",
+        Exit.FAILED: "another program goes on under that name",
+        Exit.DATA: "bad content topic",
+        Exit.UNAVAILABLE: _NOBODY,
+    },
+    "pending": {
+        Exit.OK: "done",
+        Exit.FAILED: "the app is connected; it was too late to cancel",
+        Exit.UNAVAILABLE: _NOBODY,
+    },
+    "tail": {
+        Exit.OK: "ended as it was asked to",
+        Exit.DATA: "the node is on no such shard",
+        Exit.UNAVAILABLE: _NOBODY,
+    },
+    "config": {Exit.OK: "done", Exit.FAILED: "MAPI cannot be looked at", Exit.UNAVAILABLE: _NOBODY},
+    "doctor": {Exit.OK: "a node can run here", Exit.FAILED: "it cannot; what to do is said"},
+    "demo": {
+        Exit.OK: "all of it worked, nothing is left",
+        Exit.FAILED: "it did not",
+        Exit.UNAVAILABLE: "a part is not installed",
+    },
+}
+"""What the codes mean of each command. Of all: 2 (the command line), 78 (the configuration), 130 (Ctrl-C)."""
 
 
 class CommandError(Exception):

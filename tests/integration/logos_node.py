@@ -45,13 +45,14 @@ def wait_for(condition: Callable[[], object], what: str, timeout: float = DEADLI
 class LogosUp:
     """One `logos up` in the background."""
 
-    def __init__(self, data_dir: Path, *arguments: str) -> None:
+    def __init__(self, data_dir: Path, *arguments: str, automatic_port: bool = True) -> None:
+        port = ("tcp-port=0",) if automatic_port else ()
         self.data_dir = data_dir
         self.seen: dict[int, ProcessHandle] = {}
         self._output = data_dir.with_name(data_dir.name + ".out")
         with self._output.open("wb") as file:
             self.process = subprocess.Popen(
-                [*LOGOS, "up", "--data-dir", str(data_dir), "tcp-port=0", *arguments],
+                [*LOGOS, "up", "--data-dir", str(data_dir), *port, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,

@@ -1,4 +1,4 @@
-"""The tables of options in docs/operate.md, made from the schemas.
+"""The tables of options and exit codes in docs/operate.md, made from the schemas and from `exits`.
 
 python -m tests.unit.logos_deploy.option_tables      writes them into the file
 """
@@ -11,6 +11,7 @@ from ipc_schema.config.common import COMMON_OPTIONS, describe
 from ipc_schema.config.kernel import KERNEL_SCHEMA
 from ipc_schema.config.mapi import MAPI_SCHEMA
 from ipc_schema.config.options import Schema
+from logos_deploy.exits import COMMAND_EXITS
 
 PAGE = Path(__file__).parents[3] / "docs" / "operate.md"
 
@@ -39,7 +40,17 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("<", "&lt;").replace(">", "&gt;")
 
 
+def exits() -> str:
+    """What the exit codes mean of each command."""
+    lines = ["| `logos …` | exit codes |", "|---|---|"]
+    for command, meanings in COMMAND_EXITS.items():
+        told = "; ".join(f"{int(code)}: {meaning}" for code, meaning in meanings.items())
+        lines.append(f"| `{command}` | {told} |")
+    return "\n".join(lines)
+
+
 TABLES = {
+    "exits": exits(),
     "kernel": table(KERNEL_SCHEMA, common=False),
     "mapi": table(MAPI_SCHEMA, common=False),
     "common": table(KERNEL_SCHEMA, common=True),
