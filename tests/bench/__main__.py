@@ -17,16 +17,20 @@ from tests.bench.enr import enr
 from tests.bench.filter import filter_bench
 from tests.bench.footprint import footprint
 from tests.bench.harness import BenchError, Options, emit, machine
+from tests.bench.mesh.driver import mesh
 from tests.bench.pipeline.driver import pipeline
 from tests.bench.relay.driver import relay
 from tests.bench.rpc import rpc
 from tests.bench.send import send
+from tests.bench.topics import topics
 
 BENCHES: Final[dict[str, Callable[[Options], Iterator[dict[str, Any]]]]] = {
     "relay": relay,
     "pipeline": pipeline,
     "filter": filter_bench,
     "archive": archive,
+    "topics": topics,
+    "mesh": mesh,
     "rpc": rpc,
     "footprint": footprint,
     "enr": enr,
