@@ -31,6 +31,7 @@ from kernel_proc.protocols.store_codec import PROTOCOL as STORE_PROTOCOL
 from kernel_proc.relay.messages import RelayMessage
 from kernel_proc.relay.params import RELAY_PROTOCOL, RelayParams
 from kernel_proc.relay.service import RelayService
+from kernel_proc.relay.state import PxOffer
 from kernel_proc.relay.validation import ProtectedShard, Verdict
 from kernel_proc.shards import Shards
 from kernel_proc.version import version
@@ -94,6 +95,7 @@ class Network:
             agent=config.agent_string or f"logos-kernel/{version()}",
         )
         self._tell_peer = peer_changed
+        self._prune_offers = registry.counter("relay_px_offered")
         self.book = PeerBook(trio.current_time, self._peer_changed)
         self.host.add_listener(self.book)
         self._protected = [
@@ -127,6 +129,7 @@ class Network:
             RelayParams(max_rpc_size=config.network.max_message_size),
             on_message=self._on_message,
             on_change=self._relay_changed,
+            on_peer_exchange=self._offered,
         )
         for validator in self._protected:
             # For every topic (it looks at its own only): validators of one topic go when the topic is left,
@@ -147,6 +150,11 @@ class Network:
     def _relay_changed(self, topics: frozenset[str]) -> None:
         self._shards.relay_changed(topics)
         self._health_changed()
+
+    def _offered(self, offer: PxOffer) -> None:
+        """Peers that a PRUNE named. Counted and left: without their own signature on an address, taking them
+        up would let any peer send us wherever it likes."""
+        self._prune_offers.add(len(offer.records))
 
     def _learned(self, peer_id: PeerIdText, metadata: Metadata) -> None:
         if metadata.cluster is not None:
