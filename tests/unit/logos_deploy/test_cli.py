@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from logos_client import exceptions
 from logos_deploy import cli
 from logos_deploy.commands import up
-from logos_deploy.exits import Exit
+from logos_deploy.exits import COMMAND_EXITS, Exit
 
 
 @pytest.fixture(autouse=True)
@@ -23,8 +24,8 @@ def test_help_and_version_name_every_command(capsys: pytest.CaptureFixture[str])
         cli.main(["--help"])
     assert ended.value.code == 0
     text = capsys.readouterr().out
-    for command in ("up", "status", "send", "listen", "demo"):
-        assert f"    {command} " in text
+    for module in cli.COMMANDS:
+        assert f"    {module.NAME} " in text
     with pytest.raises(SystemExit) as ended:
         cli.main(["--version"])
     assert ended.value.code == 0
@@ -108,3 +109,79 @@ def test_every_error_of_the_client_has_an_exit_code() -> None:
     assert cli.exit_of(made[exceptions.PeerRestartedError]) == Exit.FAILED
     for error in made.values():
         assert isinstance(cli.exit_of(error), Exit)
+
+
+def test_the_exit_codes_of_every_command_are_told_in_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(COMMAND_EXITS) == [module.NAME for module in cli.COMMANDS]
+    for module in cli.COMMANDS:
+        with pytest.raises(SystemExit):
+            cli.main([module.NAME, "--help"])
+        text = " ".join(capsys.readouterr().out.split())
+        for code, meaning in COMMAND_EXITS[module.NAME].items():
+            assert f"{int(code)}: {meaning}" in text
+
+
+def test_the_configuration_of_a_node_to_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("LOGOS_KERNEL_NODEKEY", "1" * 64)
+    (tmp_path / "n.toml").write_text("[mapi]\nmax-apps = 7\n")
+    words = ["config", "--preset", "logos.test", "--config-file", "n.toml", "tcp-port=0"]
+    assert cli.main(words) == Exit.OK
+    rows = {tuple(line.split()[:2]): line.split()[2:] for line in capsys.readouterr().out.splitlines()}
+    assert rows["tcp-port", "0"] == ["flag", "--tcp-port"]
+    assert rows["preset", "logos.test"] == ["flag", "--preset"]
+    assert rows["max-apps", "7"][0] == "file"
+    assert rows["max-apps", "7"][-2:] == ["line", "2"]
+    assert rows["data-dir", str(tmp_path / "data")] == ["derived", "from", "the", "kernel", "beside", "it"]
+    assert cli.main([*words, "--json"]) == Exit.OK
+    text = capsys.readouterr().out
+    assert "1" * 64 not in text
+    found = {row["name"]: row for row in json.loads(text)["kernel"]}
+    assert found["nodekey"]["origin"] == "environment"
+    assert found["cluster-id"]["origin"] == "preset"
+    assert found["max-connections"] | {"doc": ""} == {
+        "name": "max-connections",
+        "type": "integer",
+        "default": 150,
+        "doc": "",
+        "value": 150,
+        "origin": "default",
+        "detail": "",
+    }
+    assert list(tmp_path.iterdir()) == [tmp_path / "n.toml"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["config", "max-app=1"], Exit.CONFIG),
+        (["config", "--running", "tcp-port=1"], Exit.USAGE),
+        (["pending", "--takeover"], Exit.USAGE),
+        (["pending", "--name", "a", "--cancel", "xyz"], Exit.USAGE),
+        (["pending"], Exit.UNAVAILABLE),
+        (["health"], Exit.UNAVAILABLE),
+        (["health", "--json"], Exit.UNAVAILABLE),
+        (["down", "--json"], Exit.OK),
+        (["tail", "--count", "0"], Exit.USAGE),
+        (["status", "--watch", "0"], Exit.USAGE),
+    ],
+)
+def test_exit_codes_where_no_node_runs(arguments: list[str], code: Exit) -> None:
+    assert cli.main(arguments) == code
+
+
+def test_the_doctor_finds_what_stands_in_the_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["doctor", "tcp-port=0"]) == Exit.OK, capsys.readouterr().out
+    assert "a node can run here" in capsys.readouterr().out
+    (tmp_path / "data").write_text("not a directory")
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        assert cli.main(["doctor", f"tcp-port={port}", "--json"]) == Exit.FAILED
+    findings = json.loads(capsys.readouterr().out)["findings"]
+    bad = {finding["subject"] for finding in findings if finding["level"] == "fail"}
+    assert {"data directory", "ports"} <= bad
+    assert cli.main(["doctor", "tcp-prt=1"]) == Exit.FAILED
+    assert "did you mean tcp-port?" in capsys.readouterr().out

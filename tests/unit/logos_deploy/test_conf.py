@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ipc_schema.config.options import ConfigError
-from logos_deploy.node.conf import Program, SupervisorPaths, render, supervisor_paths
+from logos_deploy.node.conf import Program, SupervisorPaths, access_of, render, supervisor_paths
 
 supervisor_options = pytest.importorskip("supervisor.options")
 
@@ -94,3 +94,11 @@ def test_the_longest_socket_path_leaves_room_for_supervisords_temporary_name() -
     assert len(os.fsencode(supervisor_paths(Path("/" + longest)).socket)) + len(".4194304") == 107
     with pytest.raises(ConfigError):
         supervisor_paths(Path("/" + longest + "d"))
+
+
+def test_the_way_to_a_supervisord_is_read_from_its_file(tmp_path: Path) -> None:
+    paths = supervisor_paths(tmp_path / "50% of 'it'")
+    text = render(paths, [Program("kernel", ("/bin/true",), 10)], min_fds=100, user=None, password="pw")
+    assert access_of(text) == (paths.socket, "pw")
+    assert access_of("[supervisord]\n") is None
+    assert access_of("no such file\n") is None

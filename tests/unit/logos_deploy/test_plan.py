@@ -130,8 +130,10 @@ def test_flag_beats_environment_beats_file() -> None:
         (("tcp-port",), "tcp-port", "is not key=value"),
         (("ipc-control=tcp://127.0.0.1:1",), "ipc-control", "kernel.ipc-control or mapi.ipc-control"),
         (("nodekey=" + "1" * 64,), "nodekey", "LOGOS_KERNEL_NODEKEY"),
-        (("mode=edge",), "mode", "edge"),
+        (("mode=fringe",), "mode", "core"),
         (("relay=false",), "relay", "--kernel-only"),
+        (("mode=edge", "relay=true"), "relay", "must be off"),
+        (("metrics-server-port=1",), "metrics-server-port", "kernel.metrics-server-port or mapi.metrics"),
         (("config-file=x",), "config-file", "--config-file"),
         (("mapi.cluster-id=3",), "cluster-id", "contradicts the kernel"),
         (("kernel-dir=/elsewhere",), "kernel-dir", "the kernel of this node"),
@@ -192,3 +194,21 @@ def test_a_data_directory_that_is_too_deep_for_sockets_is_refused() -> None:
 def test_the_ports_to_try_are_those_that_are_fixed() -> None:
     node = plan("tcp-port=0", "ipc-apps=tcp://127.0.0.1:7001")
     assert [(use.key, use.port) for use in listening_ports(node)] == [("mapi.ipc-apps", 7001)]
+
+
+def test_an_edge_node_has_a_kernel_without_relay() -> None:
+    for node in (plan(mode="edge"), plan(file='[mapi]\nmode = "edge"\n')):
+        assert not node.kernel.relay
+        assert "--relay=false" in node.kernel_arguments
+        assert node.derived["kernel", "relay"] == "mode edge"
+    assert plan().kernel.relay
+
+
+def test_metrics_of_both_processes_are_among_the_ports() -> None:
+    node = plan("tcp-port=0", "metrics-server=true", "ports-shift=10")
+    assert [(use.key, use.port) for use in listening_ports(node)] == [
+        ("kernel.metrics-server-port", 8018),
+        ("mapi.metrics-server-port", 8019),
+    ]
+    error = refusal("metrics-server=true", "mapi.metrics-server-port=8008")
+    assert error.key == "mapi.metrics-server-port"
