@@ -507,6 +507,8 @@ class Core:
     def _settle(self) -> None:
         self._settle_timer = None
         connection, shards = self.health.settle(self._loop.time())
+        if connection is not None:
+            log.info("connection: %s", ", ".join(filter(None, (connection.status, connection.reason))))
         now = self.now_ns()
         for app in self.apps.connected:
             if connection is not None:

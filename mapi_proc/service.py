@@ -172,6 +172,7 @@ class MapiService:
         when stopped.
         """
         if self._runner is not None:
+            log.info("stopping")
             self._runner.cancel()
             await asyncio.gather(self._runner, return_exceptions=True)
             self._runner = None
