@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from tests.bench.archive import archive
+from tests.bench.dedup import dedup
 from tests.bench.discv5 import discv5
 from tests.bench.enr import enr
 from tests.bench.filter import filter_bench
 from tests.bench.footprint import footprint
 from tests.bench.harness import BenchError, Options, emit, machine
 from tests.bench.mesh.driver import mesh
+from tests.bench.outbox import outbox
 from tests.bench.pipeline.driver import pipeline
 from tests.bench.relay.driver import relay
 from tests.bench.rpc import rpc
@@ -36,6 +38,8 @@ BENCHES: Final[dict[str, Callable[[Options], Iterator[dict[str, Any]]]]] = {
     "enr": enr,
     "discv5": discv5,
     "send": send,
+    "outbox": outbox,
+    "dedup": dedup,
 }
 
 
