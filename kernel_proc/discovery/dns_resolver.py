@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-import dns.asyncresolver
 import dns.exception
 import dns.name
 import dns.rdatatype
-import dns.resolver
 from dns.rdtypes.ANY.TXT import TXT
 
 from ipc_schema.config.discovery import NameServer
@@ -27,6 +25,10 @@ class DnsTxtResolver:
     """Asks over UDP, and over TCP what does not fit. Raises DnsFailure when the system has no name server."""
 
     def __init__(self, servers: Sequence[NameServer] = (), *, lifetime: float = LIFETIME) -> None:
+        # Here and not above: dnspython's resolver brings QUIC and asyncio with it, for a node that asks no
+        # DNS too.
+        import dns.asyncresolver
+
         try:
             self._resolver = dns.asyncresolver.Resolver(configure=not servers)
         except dns.exception.DNSException as error:

@@ -51,7 +51,6 @@ def test_reliability_is_the_presets() -> None:
 @pytest.mark.parametrize(
     ("flags", "key", "text"),
     [
-        ({"mode": "edge"}, "mode", "filter and lightpush"),
         ({"mode": "both"}, "mode", "core, edge"),
         ({"preset": "x"}, "preset", "twn"),
         ({"journal_total_bytes": "1MiB"}, "journal-total-bytes", "journal-max-bytes"),
@@ -127,8 +126,7 @@ def test_overrides_are_divided_between_the_processes() -> None:
 def test_the_mode_decides_about_relay() -> None:
     assert derive_kernel("", Mode.EDGE, {}) == {"preset": "", "relay": False}
     assert derive_kernel("", "core", {}) == {"preset": "", "relay": True}
-    with pytest.raises(ConfigError, match="edge needs"):
-        derive_mapi("", Mode.EDGE, {})
+    assert derive_mapi("", Mode.EDGE, {})["mode"] == "edge"
 
 
 @pytest.mark.parametrize(

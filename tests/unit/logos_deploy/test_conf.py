@@ -63,7 +63,7 @@ def test_the_rules_of_restarting(tmp_path: Path) -> None:
 
 
 def test_a_path_with_odd_characters(tmp_path: Path) -> None:
-    directory = tmp_path / "50% of (it)s"
+    directory = tmp_path / "5% (it)s"
     options = read_back(directory, "/bin/echo")
     assert options.logfile == str(directory / "supervisor" / "supervisord.log")  # type: ignore[attr-defined]
     (group,) = options.process_group_configs  # type: ignore[attr-defined]
