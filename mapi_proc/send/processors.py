@@ -115,7 +115,7 @@ class Lightpush:
 
     async def attempt(self, task: SendTask, force: bool) -> Outcome:  # noqa: ARG002 (services have no force)
         """Ask the best services at once. One that has published it is enough."""
-        if self._hears is not None and task.attempts <= 1:
+        if self._hears is not None:
             await self._hears(task.shard, task.content_topic)
         chosen = self._peers.choose(LIGHTPUSH, task.shard, self._redundancy)
         if not chosen:

@@ -112,6 +112,8 @@ async def test_what_was_archived_while_nobody_pushed_arrives_once(tmp_path: Path
                 await until_held(mapi, lambda held: len(held) == 1)
                 publish(archive, b"before")
                 assert (await wait_for(app, MessageReceived)).payload == b"before"
+                assert (await app.status()).connection == "PartiallyConnected"
+                await drain(app, 0.3)  # else this and what follows would be merged into nothing
 
                 server.stop(9)
                 lost = await wait_for(app, ConnectionStatusChange, lambda e: e.status == "Disconnected")
