@@ -67,21 +67,21 @@ class ArchiveError(Exception):
     retriable = False
 
 
-class BadQuery(ArchiveError, ValueError):  # noqa: N818 - named for what it is
+class BadQuery(ArchiveError, ValueError):
     """The query cannot be asked."""
 
 
-class CursorNotFound(ArchiveError):  # noqa: N818
+class CursorNotFound(ArchiveError):
     """The cursor names no message of the archive."""
 
 
-class ArchiveBusy(ArchiveError):  # noqa: N818
+class ArchiveBusy(ArchiveError):
     """As many queries as may wait are waiting."""
 
     retriable = True
 
 
-class ArchiveUnavailable(ArchiveError):  # noqa: N818
+class ArchiveUnavailable(ArchiveError):
     """The database cannot be read now, or did not answer in time."""
 
     retriable = True

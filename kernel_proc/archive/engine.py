@@ -16,13 +16,13 @@ from kernel_proc.archive.rows import Row
 __all__ = ["DatabaseFailed", "Engine", "RowsRefused", "Totals"]
 
 
-class DatabaseFailed(Exception):  # noqa: N818 - named for what happened
+class DatabaseFailed(Exception):
     """The database cannot be used now: full, locked, lost, damaged, of another program. The text is for an
     operator. The same call may succeed later.
     """
 
 
-class RowsRefused(Exception):  # noqa: N818
+class RowsRefused(Exception):
     """The database is well, but one of these rows can never be stored; none of them was."""
 
 

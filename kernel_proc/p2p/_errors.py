@@ -1,4 +1,3 @@
-
 """Errors between the modules of this room; none of them leaves it (see api for those that do)."""
 
 from __future__ import annotations

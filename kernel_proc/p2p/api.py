@@ -1,4 +1,3 @@
-
 """What the rest of the kernel knows of libp2p: these types and nothing else.
 
 Peer ids are their base58 text, addresses are multiaddr text, everywhere outside this room.
