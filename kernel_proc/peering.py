@@ -53,8 +53,10 @@ log = logging.getLogger(__name__)
 
 STORE_FILE: Final = "peers.json"
 RECORD_FILE: Final = "enr"
-WALK_SHORT: Final = 2.0
-"""Seconds between random walks of discv5 while peers are wanted."""
+WALK_ALONE: Final = 1.0
+"""Seconds between random walks of discv5 while nobody is connected; while some are, but more are wanted
+(nwaku); when all is well."""
+WALK_SHORT: Final = 5.0
 WALK_LONG: Final = 60.0
 LOOK: Final = 1.0
 """Seconds between two looks at whether the sources should work."""
@@ -177,7 +179,7 @@ class Peering:
         self._unusable = registry.counter("discovery_records_refused")
         capabilities = _capabilities(config)
         self.enr.set_capabilities(capabilities)
-        self._walks_short = True
+        self._walk_pause = 0.0
         host.add_listener(self.manager)
         host.add_listener(self)
         registry.add_source(self._samples)
@@ -411,9 +413,12 @@ class Peering:
             ):
                 seeded = trio.current_time()
                 self._seed()
-            if self._walks_short is not self.manager.short:
-                self._walks_short = self.manager.short
-                self.discv5.set_walk_pause(WALK_SHORT if self._walks_short else WALK_LONG)
+            pause = WALK_SHORT if self.manager.short else WALK_LONG
+            if not self._host.connections():
+                pause = WALK_ALONE
+            if pause != self._walk_pause:
+                self._walk_pause = pause
+                self.discv5.set_walk_pause(pause)
             await trio.sleep(LOOK)
 
     async def _ask_for_peers(self, client: ExchangeClient) -> None:
