@@ -7,6 +7,7 @@ small request; what is beyond is answered 503 or closed, and counted.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -32,7 +33,7 @@ class WebServer:
     def __init__(self, site: Site, registry: Registry, *, seconds: float = SECONDS) -> None:
         self._site = site
         self._seconds = seconds
-        self._listeners: list[trio.SocketListener] = []
+        self._listeners: Sequence[trio.SocketListener] = ()
         self._connections = 0
         self._served = registry.counter("http_requests", outcome="served")
         self._bad = registry.counter("http_requests", outcome="refused")
