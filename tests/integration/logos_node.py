@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,13 @@ def wait_for(condition: Callable[[], object], what: str, timeout: float = DEADLI
 class LogosUp:
     """One `logos up` in the background."""
 
-    def __init__(self, data_dir: Path, *arguments: str, automatic_port: bool = True) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *arguments: str,
+        automatic_port: bool = True,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
         port = ("tcp-port=0",) if automatic_port else ()
         self.data_dir = data_dir
         self.seen: dict[int, ProcessHandle] = {}
@@ -56,7 +62,7 @@ class LogosUp:
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                env=clean_environment(),
+                env={**clean_environment(), **(environ or {})},
             )
 
     def output(self) -> str:

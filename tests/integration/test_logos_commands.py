@@ -24,6 +24,7 @@ from tests.integration.logos_node import (
 pytestmark = pytest.mark.integration
 
 TOPIC = "/test/1/chat/plain"
+NODEKEY = "5a" * 32
 
 
 @pytest.fixture(scope="module")
@@ -137,61 +138,137 @@ def test_what_is_refused(pair: tuple[LogosUp, LogosUp]) -> None:
     assert topic.stderr.startswith("logos: chat: ")
 
 
-def test_a_message_that_nobody_takes_is_undecided() -> None:
+@pytest.fixture(scope="module")
+def lone() -> Iterator[LogosUp]:
+    """A node without peers, with a secret in its environment."""
     with short_directory() as directory:
-        node = LogosUp(directory / "n")
+        node = LogosUp(directory / "n", "send-window=50s", environ={"LOGOS_KERNEL_NODEKEY": NODEKEY})
         try:
             node.wait_said("the node is ready")
-            done = logos("send", TOPIC, "x", "--data-dir", str(node.data_dir), "--timeout", "2")
-            assert done.returncode == Exit.UNDECIDED
-            assert "accepted" in done.stdout
-            assert "undecided" in done.stdout
+            yield node
         finally:
             node.close()
+
+
+def test_a_message_that_nobody_takes_is_undecided_and_pending(lone: LogosUp) -> None:
+    where = ("--data-dir", str(lone.data_dir))
+    done = logos("send", TOPIC, "x", *where, "--timeout", "0.5", "--name", "sender", "--json")
+    assert done.returncode == Exit.UNDECIDED, done.stderr
+    accepted, undecided = (json.loads(line) for line in done.stdout.splitlines())
+    assert (accepted["event"], undecided["event"]) == ("message_accepted", "message_undecided")
+
+    everybody = json.loads(logos("pending", *where, "--json").stdout)
+    assert everybody["total"] >= 1
+    one = json.loads(logos("pending", *where, "--name", "sender", "--json").stdout)
+    assert [send["requestId"] for send in one["sends"]] == [accepted["requestId"]]
+    assert one["sends"][0]["contentTopic"] == TOPIC
+    assert accepted["requestId"] in logos("pending", *where, "--name", "sender").stdout
+    late = logos("pending", *where, "--name", "sender", "--cancel", accepted["requestId"])
+    assert (late.returncode, late.stdout) == (Exit.FAILED, "too late, or there is no such send\n")
+
+
+def test_an_app_that_is_connected_keeps_its_connection(lone: LogosUp) -> None:
+    listener = Listener(lone, "--name", "busy")
+    done = logos("pending", "--data-dir", str(lone.data_dir), "--name", "busy")
+    assert done.returncode == Exit.FAILED
+    assert "--takeover" in done.stderr
+    listener.process.send_signal(signal.SIGTERM)
+    assert listener.end()[0] == Exit.OK
+
+
+def test_the_configuration_of_a_running_node(lone: LogosUp) -> None:
+    done = logos("config", "--running", "--data-dir", str(lone.data_dir), "--json")
+    assert done.returncode == Exit.OK, done.stderr
+    assert NODEKEY not in done.stdout
+    found = json.loads(done.stdout)
+    kernel, mapi = ({row["name"]: row for row in found[name]} for name in ("kernel", "mapi"))
+    assert (kernel["tcp-port"]["value"], kernel["tcp-port"]["origin"]) == (0, "flag")
+    assert kernel["nodekey"]["origin"] == "environment"
+    assert (mapi["send-window"]["value"], mapi["send-window"]["origin"]) == ("50s", "flag")
+
+
+def test_health_and_the_doctor_beside_a_node_that_runs(lone: LogosUp) -> None:
+    where = ("--data-dir", str(lone.data_dir))
+    health = logos("health", *where)
+    assert health.returncode == Exit.OK
+    assert [line.split()[:2] for line in health.stdout.splitlines()] == [
+        ["kernel", "READY"],
+        ["mapi", "READY"],
+    ]
+    # its own port is no obstacle
+    doctor = logos("doctor", *where, "tcp-port=0")
+    assert doctor.returncode == Exit.OK, doctor.stdout
+    assert f"process {lone.pid_of('kernel')} runs there and answers" in doctor.stdout
+
+
+def test_tail_shows_messages_without_their_payload(lone: LogosUp) -> None:
+    where = ("--data-dir", str(lone.data_dir))
+    command = [*LOGOS, "tail", *where, "--only", "messages", "--shard", "0", "--json", "--count", "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=clean_environment()) as tail:
+        try:
+            # nothing tells from outside when it listens: it sees the first message after that
+            for _ in range(100):
+                logos("send", TOPIC, "a secret", *where, "--timeout", "0.1")
+                if tail.poll() is not None:
+                    break
+            assert tail.stdout is not None
+            row = json.loads(tail.stdout.readline())
+            assert tail.wait(10) == Exit.OK
+        finally:
+            tail.kill()
+    assert (row["event"], row["content_topic"], row["size"]) == ("message", TOPIC, 8)
+    assert "payload" not in row
+
+
+def test_status_is_watched_until_it_is_told_to_end(lone: LogosUp) -> None:
+    command = [*LOGOS, "status", "--watch", "0.1", "--json", "--data-dir", str(lone.data_dir)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=clean_environment()) as watch:
+        try:
+            assert watch.stdout is not None
+            for _ in range(3):
+                assert json.loads(watch.stdout.readline())["kernel"]["ready"]
+            watch.send_signal(signal.SIGINT)
+            watch.stdout.read()
+            assert watch.wait(10) == Exit.OK
+        finally:
+            watch.kill()
 
 
 def test_nobody_there() -> None:
     with short_directory() as directory:
-        where = ("--data-dir", str(directory))
-        for command in (("send", TOPIC, "x"), ("listen", TOPIC)):
-            done = logos(*command, *where)
-            assert done.returncode == Exit.UNAVAILABLE
-            assert "does `logos up` run" in done.stderr
-            assert "Traceback" not in done.stderr
+        commands = (("send", TOPIC, "x"), ("listen", TOPIC), ("tail",), ("config", "--running"))
+        # all at once: each waits a while for a node that may be just starting
+        running = [
+            subprocess.Popen(
+                [*LOGOS, *command, "--data-dir", str(directory)],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=clean_environment(),
+            )
+            for command in commands
+        ]
+        for command, process in zip(commands, running, strict=True):
+            _, error = process.communicate(timeout=40)
+            assert process.returncode == Exit.UNAVAILABLE, command
+            assert error.startswith("logos: ")
+            assert "Traceback" not in error
 
 
-def test_status_of_a_kernel_that_hangs() -> None:
-    """A process that is stopped does not hold the others up."""
-    with short_directory() as directory:
-        node = LogosUp(directory / "n")
-        try:
-            node.wait_said("the node is ready")
-            kernel = node.pid_of("kernel")
-            os.kill(kernel, signal.SIGSTOP)
-            try:
-                done = logos("status", "--data-dir", str(node.data_dir), "--timeout", "1")
-            finally:
-                os.kill(kernel, signal.SIGCONT)
-            assert done.returncode == Exit.FAILED
-            assert "kernel  no answer at" in done.stdout
-            assert "mapi    " in done.stdout
-        finally:
-            node.close()
-
-
-def test_status_of_a_node_whose_mapi_hangs_is_not_ready() -> None:
-    with short_directory() as directory:
-        node = LogosUp(directory / "n")
-        try:
-            node.wait_said("the node is ready")
-            mapi = node.pid_of("mapi")
-            os.kill(mapi, signal.SIGSTOP)
-            try:
-                done = logos("status", "--data-dir", str(node.data_dir), "--timeout", "1")
-            finally:
-                os.kill(mapi, signal.SIGCONT)
-            assert done.returncode == Exit.FAILED
-            assert "kernel  READY" in done.stdout
-            assert "mapi    no answer at" in done.stdout
-        finally:
-            node.close()
+@pytest.mark.parametrize(("frozen", "other"), [("kernel", "mapi"), ("mapi", "kernel")])
+def test_a_process_that_hangs_does_not_hold_the_answer_up(lone: LogosUp, frozen: str, other: str) -> None:
+    pid = lone.pid_of(frozen)
+    where = ("--data-dir", str(lone.data_dir), "--timeout", "1")
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        status, health = logos("status", *where), logos("health", *where)
+        doctor = logos("doctor", "--data-dir", str(lone.data_dir), "tcp-port=0")
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    for done in (status, health):
+        assert done.returncode == Exit.FAILED
+        assert f"{frozen:<7} no answer at" in done.stdout
+        assert f"{other:<7} " in done.stdout
+    assert doctor.returncode == Exit.FAILED
+    assert f"process {pid} runs there and does not answer" in doctor.stdout
+    wait_for(lambda: logos("health", *where).returncode == Exit.OK, "the node is ready again")

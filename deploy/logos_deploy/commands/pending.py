@@ -19,7 +19,8 @@ from logos_deploy.text import count, duration, one_line, size, table
 NAME: Final = "pending"
 HELP: Final = "show the sends that have no fate yet: how many there are, or those of one app"
 
-_CONNECT: Final = 3.0
+_CONNECT: Final = 6.0
+"""Seconds; longer than the client tries again when the name is in use, so that it can say so."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
