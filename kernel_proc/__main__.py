@@ -7,6 +7,7 @@ directory, a port is taken, the disk is full or read-only).
 from __future__ import annotations
 
 import argparse
+import gc
 import logging
 import os
 import signal
@@ -79,6 +80,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ConfigError as error:
         sys.stderr.write(f"{PROGRAM}: {error}\n")
         return EXIT_CONFIG
+    # The message path makes many short-lived tuples and no cycles: collecting after every 700 of them costs a
+    # tenth of the relay's time and frees nothing.
+    gc.set_threshold(50_000, 20, 50)
     logs.configure(config.log_level, config.log_format)
     log = logging.getLogger(__name__)
     for warning in config.warnings:
