@@ -152,7 +152,7 @@ def lone() -> Iterator[LogosUp]:
 
 def test_a_message_that_nobody_takes_is_undecided_and_pending(lone: LogosUp) -> None:
     where = ("--data-dir", str(lone.data_dir))
-    done = logos("send", TOPIC, "x", *where, "--timeout", "0.5", "--name", "sender", "--json")
+    done = logos("send", TOPIC, "x", *where, "--timeout", "2", "--name", "sender", "--json")
     assert done.returncode == Exit.UNDECIDED, done.stderr
     accepted, undecided = (json.loads(line) for line in done.stdout.splitlines())
     assert (accepted["event"], undecided["event"]) == ("message_accepted", "message_undecided")
@@ -208,7 +208,7 @@ def test_tail_shows_messages_without_their_payload(lone: LogosUp) -> None:
         try:
             # nothing tells from outside when it listens: it sees the first message after that
             for _ in range(100):
-                logos("send", TOPIC, "a secret", *where, "--timeout", "0.1")
+                logos("send", TOPIC, "a secret", *where, "--timeout", "0.5")
                 if tail.poll() is not None:
                     break
             assert tail.stdout is not None
