@@ -58,6 +58,8 @@ WALK_ALONE: Final = 1.0
 (nwaku); when all is well."""
 WALK_SHORT: Final = 5.0
 WALK_LONG: Final = 60.0
+WALKS_IN_VAIN: Final = 15.0
+"""Seconds without a new peer after which the pause doubles."""
 LOOK: Final = 1.0
 """Seconds between two looks at whether the sources should work."""
 SEEDS: Final = 48
@@ -404,7 +406,7 @@ class Peering:
 
     async def _pace(self) -> None:
         """Let discv5 work as hard as peers are wanted."""
-        seeded = float("-inf")
+        seeded, arrived, news = float("-inf"), 0, trio.current_time()
         while True:
             if (
                 self.discv5.running
@@ -413,9 +415,15 @@ class Peering:
             ):
                 seeded = trio.current_time()
                 self._seed()
-            pause = WALK_SHORT if self.manager.short else WALK_LONG
+            now = trio.current_time()
+            if self.store.arrived != arrived:
+                arrived, news = self.store.arrived, now
+            pause = WALK_LONG
             if not self._host.connections():
                 pause = WALK_ALONE
+            elif self.manager.short:
+                # Who looks in vain looks less and less: a small network has no more than it has.
+                pause = min(WALK_LONG, WALK_SHORT * 2.0 ** int((now - news) / WALKS_IN_VAIN))
             if pause != self._walk_pause:
                 self._walk_pause = pause
                 self.discv5.set_walk_pause(pause)

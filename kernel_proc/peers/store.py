@@ -129,6 +129,8 @@ class PeerStore:
         self._groups: Counter[str] = Counter()
         self.changes = 0
         """Grows with each change that is worth writing to disk."""
+        self.arrived = 0
+        """Peers that were not known before, in all."""
         self.refused = 0
         self.pruned = 0
 
@@ -175,6 +177,7 @@ class PeerStore:
             self._peers[peer_id] = known
             self._groups[group] += 1
             self.changes += 1
+            self.arrived += 1
         if seq and seq < known.seq:
             return True
         if seq > known.seq:
