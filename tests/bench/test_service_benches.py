@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.bench.archive_relay.driver import archive_relay
 from tests.bench.harness import Options
 from tests.bench.lightpush import lightpush
 
@@ -17,3 +18,20 @@ def test_lightpush() -> None:
         assert line["ours"] > 0
         assert line["reference"] > 0
         assert set(line["cpu_us"]) == {"service", "relay peer", "clients"}
+
+
+def test_latency_beside_queries() -> None:
+    (line,) = archive_relay(Options(runs=1, scale=0.01, only="latency"))
+    assert (line["samples"], line["preloaded"]) == (100, 1000)
+    assert line["queries"] > 0
+    assert line["queries_refused"] == 0
+    assert 0 < line["p50_ms"] <= line["p99_ms"]
+    assert 0 < line["reference_p50_ms"] <= line["reference_p99_ms"]
+
+
+def test_inserts_while_relaying() -> None:
+    (line,) = archive_relay(Options(runs=1, scale=0.015, only="inserts"))
+    assert line["messages"] == 300
+    assert 0 < line["ours"] <= line["relayed_per_s"]
+    assert line["reference"] > 0
+    assert set(line["cpu_us"]) == {"kernel", "publisher"}
