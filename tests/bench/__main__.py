@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from tests.bench.archive import archive
+from tests.bench.archive_relay.driver import archive_relay
 from tests.bench.dedup import dedup
 from tests.bench.discv5 import discv5
 from tests.bench.enr import enr
 from tests.bench.filter import filter_bench
 from tests.bench.footprint import footprint
 from tests.bench.harness import BenchError, Options, emit, machine
+from tests.bench.lightpush import lightpush
 from tests.bench.mesh.driver import mesh
 from tests.bench.outbox import outbox
 from tests.bench.pipeline.driver import pipeline
@@ -30,7 +32,9 @@ BENCHES: Final[dict[str, Callable[[Options], Iterator[dict[str, Any]]]]] = {
     "relay": relay,
     "pipeline": pipeline,
     "filter": filter_bench,
+    "lightpush": lightpush,
     "archive": archive,
+    "archive-relay": archive_relay,
     "topics": topics,
     "mesh": mesh,
     "rpc": rpc,
