@@ -192,9 +192,10 @@ class CatchUp:
             return
         gap.next_attempt = gap.since
         for other in self._gaps:
-            # The links flap: one question serves for all.
-            if other.shard == shard and other.recovered and gap.to_ns - other.from_ns <= _FOLD_NS:
-                gap.from_ns = min(gap.from_ns, other.from_ns)
+            # The links flap, or two signs tell of the same: one question serves for all.
+            open_ = other.recovered or not (other.attempts or other.scheduled)
+            if other.shard == shard and open_ and gap.to_ns - other.from_ns <= _FOLD_NS:
+                gap.from_ns, gap.to_ns = min(gap.from_ns, other.from_ns), max(gap.to_ns, other.to_ns)
                 self._gaps.remove(other)
                 break
         self._gaps.append(gap)
