@@ -34,4 +34,4 @@ def test_inserts_while_relaying() -> None:
     assert line["messages"] == 300
     assert 0 < line["ours"] <= line["relayed_per_s"]
     assert line["reference"] > 0
-    assert set(line["cpu_us"]) == {"kernel", "publisher"}
+    assert set(line["cpu_us"]) == {"kernel", "publisher", "receiver"}

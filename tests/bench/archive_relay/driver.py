@@ -164,7 +164,7 @@ def _latency(
         publisher.send(cmd="publish", round=number, messages=messages, rate=RATE)
         publisher.event("published", RUN_SECONDS)
         received = kernel.receiver.event("received", RUN_SECONDS)
-        cpu = meter.per_message(messages)
+        cpu = meter.per_message(messages) | {"receiver": received["cpu_us"]}
         extra = {"p50_ms": received["p50_ms"], "p99_ms": received["p99_ms"]}
         if asking:
             asked = asker.ask("asked", cmd="stop")
@@ -215,11 +215,12 @@ class _Flood:
         told = self._send(messages, number, filler)
         for _ in range(messages // BATCH - told):
             target.receiver.event("progress")
-        last = relayed = target.receiver.event("received")["last_ns"]
+        received = target.receiver.event("received")
+        last = relayed = received["last_ns"]
         if stored:
             until(lambda: target.archived() - before >= messages, "every message in the archive")
             last = max(last, time.monotonic_ns())
-        cpu = meter.per_message(messages)
+        cpu = meter.per_message(messages) | {"receiver": received["cpu_us"]}
         return Round(
             messages * 1e9 / (last - start), cpu, {"relayed_per_s": messages * 1e9 / (relayed - start)}
         )
