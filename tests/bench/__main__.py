@@ -14,6 +14,7 @@ from typing import Any, Final
 from tests.bench.archive import archive
 from tests.bench.archive_relay.driver import archive_relay
 from tests.bench.dedup import dedup
+from tests.bench.discovery import discovery
 from tests.bench.discv5 import discv5
 from tests.bench.enr import enr
 from tests.bench.filter import filter_bench
@@ -35,12 +36,13 @@ BENCHES: Final[dict[str, Callable[[Options], Iterator[dict[str, Any]]]]] = {
     "lightpush": lightpush,
     "archive": archive,
     "archive-relay": archive_relay,
-    "topics": topics,
-    "mesh": mesh,
     "rpc": rpc,
     "footprint": footprint,
+    "topics": topics,
+    "mesh": mesh,
     "enr": enr,
     "discv5": discv5,
+    "discovery": discovery,
     "send": send,
     "outbox": outbox,
     "dedup": dedup,
