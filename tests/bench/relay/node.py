@@ -20,6 +20,7 @@ from typing import Any, Final
 import trio
 
 from ipc_schema.message import WakuMessage, encode_message
+from kernel_proc.__main__ import collect_less
 from kernel_proc.p2p.host import Libp2pHost
 from kernel_proc.p2p.keys import NodeKey
 from kernel_proc.relay.messages import RelayMessage
@@ -215,7 +216,9 @@ async def _serve(role: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--role", choices=("receiver", "publisher"), required=True)
-    trio.run(_serve, parser.parse_args().role)
+    role = parser.parse_args().role
+    collect_less()  # as a kernel does
+    trio.run(_serve, role)
 
 
 if __name__ == "__main__":
