@@ -26,8 +26,9 @@ from tests.chaos.plan import Cut, Kill, make_plan
 TOPICS: Final = ("/chaos/1/red/proto", "/chaos/1/green/proto", "/chaos/1/blue/proto")
 SETTLE_S: Final = 150.0
 """The longest wait at the end: the send window, and the time that a catch-up may take behind it."""
-CALM_S: Final = 6.0
-"""How long nothing may change any more before the judgement: a late double has time to show."""
+CALM_S: Final = 26.0
+"""How long all must stay well before the judgement: longer than a catch-up waits with asking once more, so
+that a message that comes twice has time to show."""
 
 
 async def _wound(fleet: Fleet, fault: Kill | Cut, begin: float, cuts: asyncio.TaskGroup) -> None:
