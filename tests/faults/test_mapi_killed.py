@@ -45,6 +45,11 @@ def uncovered(load: Load, app: Recorder) -> list[bytes]:
     ]
 
 
+def instances(app: Recorder) -> int:
+    """How many Messaging APIs the app has greeted."""
+    return len({hello.instance for hello in app.hellos})
+
+
 @asyncio_test(90)
 async def test_mapi_killed_under_load_loses_nothing_and_reports_nothing(directory: Path) -> None:
     with node_with_sender(directory) as (node, sender):
@@ -58,15 +63,16 @@ async def test_mapi_killed_under_load_loses_nothing_and_reports_nothing(director
             assert await bob.subscribe(TOPIC) == {}
             load = Load(kernel)
             publishing = asyncio.create_task(load.run(600))
-            for number in (150, 350):
+            for lives, number in enumerate((150, 350), start=1):
                 await load.reached(number)
+                await alice.until(lambda: instances(alice) == lives)  # noqa: B023 (awaited in this round)
                 node.mapi.kill()
                 node.mapi.start()
             await publishing
             await alice.until(lambda: set(alice.payloads) == set(load.sent))
             assert alice.missed == []
             alice.check_names()
-            assert len({hello.instance for hello in alice.hellos}) == 3
+            await alice.until(lambda: instances(alice) == 3)
             assert len({hello.stream.id for hello in alice.hellos}) == 1
 
             events = await drain(bob, 1.0)
