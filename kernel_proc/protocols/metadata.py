@@ -128,7 +128,8 @@ class MetadataProtocol:
         self._since: dict[PeerIdText, float] = {}
         self._identified: dict[PeerIdText, trio.Event] = {}
         self._counters = {"answered": 0, "asked": 0, "bad_messages": 0, "failed": 0, "other_cluster": 0}
-        host.set_stream_handler(PROTOCOL, self._serve, max_per_peer=4)
+        # js-waku opens a stream ahead at each change of a peer and may take any of them: room for a burst.
+        host.set_stream_handler(PROTOCOL, self._serve, max_per_peer=16)
         host.add_listener(self)
 
     @property
