@@ -211,6 +211,7 @@ async def test_a_bug_in_the_keepalive_costs_its_connection(monkeypatch: pytest.M
     async with host(limits=limits) as (far, events), host() as (near, _):
         far.set_stream_handler("/echo", echo)
         await near.connect(far.listen_addresses[0])
+        await events.wait_for("connected")  # the far side is done a moment after the near one
 
         def bug(_now: float) -> bool:
             raise KeyError("a bug of ours")
