@@ -148,6 +148,11 @@ KERNEL_SCHEMA: Final = Schema(
         common.switch(
             "relay", True, "take part in relay; off, the node carries no messages, and gets its own by filter"
         ),
+        common.switch(
+            "relay-peer-exchange",
+            False,
+            "name other peers to relay peers for whom our mesh has no place, and take up those named to us",
+        ),
         *DISCOVERY_OPTIONS,
         *SERVICE_OPTIONS,
         *metrics_options(8008),
@@ -208,6 +213,8 @@ class KernelConfig(common.CommonConfig):
     """32 bytes, or None: the key file of the data directory holds."""
     agent_string: str | None
     relay: bool
+    relay_peer_exchange: bool
+    """PRUNEs may carry peers: those we send, and those we take up."""
     services: ServiceConfig
     discovery: DiscoveryConfig
     metrics: MetricsConfig
@@ -270,6 +277,7 @@ def kernel_config(layers: Iterable[Layer]) -> KernelConfig:
         node_key=resolved["nodekey"],
         agent_string=resolved["agent-string"] or None,
         relay=resolved["relay"],
+        relay_peer_exchange=resolved["relay-peer-exchange"],
         services=service_config(resolved),
         discovery=discovery_config(resolved, port=udp_port, preset=preset is not None),
         metrics=metrics_config(resolved, metrics_port),
@@ -358,5 +366,7 @@ def _warnings(resolved: Resolved, preset: Preset | None, network: NetworkInfo) -
     yield from metrics_warnings(resolved)
     if resolved["store"] and resolved["relay"] and not network.shard_count and not resolved["shard"]:
         yield "store archives leased shards only: with static sharding, say by shard which to stay on"
+    if not resolved["relay"]:
+        yield from common.without_effect(resolved, ["relay-peer-exchange"], "relay is off")
     if not resolved["websocket-support"]:
         yield from common.without_effect(resolved, ["websocket-port"], "websocket-support is off")

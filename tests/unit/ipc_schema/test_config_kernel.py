@@ -72,6 +72,14 @@ def test_explicit_values_beat_the_preset_and_are_warned_about() -> None:
     assert kernel.warnings == ("cluster-id 42 (flag --cluster-id) overrides 2 of the preset logos.test",)
 
 
+def test_relay_peer_exchange_is_off_unless_asked_for_and_needs_relay() -> None:
+    assert not config().relay_peer_exchange
+    assert config(relay_peer_exchange=True).relay_peer_exchange
+    assert config(relay=False, relay_peer_exchange=True).warnings == (
+        "relay-peer-exchange has no effect: relay is off",
+    )
+
+
 def test_a_preset_brings_its_discovery() -> None:
     status = config(preset="status.prod")
     assert len(status.discovery.dns_trees) == 1
