@@ -374,7 +374,8 @@ class Node:
         except ArchiveConfigError as error:
             raise StartError(f"store: {error}") from error
         peering = network.peering
-        services.records, services.records_received = peering.exchangeable, peering.exchanged
+        services.records, services.own_record = peering.exchangeable, peering.own_record
+        services.records_received = peering.exchanged
         peering.attach_exchange(services.peer_exchange_client)
         return services
 

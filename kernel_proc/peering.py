@@ -316,6 +316,13 @@ class Peering:
         used = self.learn_records(good, Origin.PEER_EXCHANGE)
         log.debug("peer exchange", extra=fields(peer=peer_id, records=len(records), used=used))
 
+    def own_record(self) -> bytes | None:
+        """Our record, if it says what we serve and where."""
+        if not self._is_bound:
+            return None
+        record = self.enr.record
+        return record.raw if record.capabilities and record.addresses else None
+
     def exchangeable(self) -> list[bytes]:
         """Records that we may give away: of peers of our cluster that have been reached of late."""
         since = time.time() - PROVEN
@@ -438,7 +445,8 @@ class Peering:
                     await client.request(EXCHANGE_COUNT, deadline=trio.current_time() + EXCHANGE_SECONDS)
                 except AllFailed as error:
                     log.debug("no peers by peer exchange", extra=fields(reason=str(error)))
-                    pause = EXCHANGE_FIRST if not self._host.connections() else EXCHANGE_PERIOD / 6
+                    # Nobody to ask yet costs nothing to find out; who did not answer is left in peace.
+                    pause = EXCHANGE_PERIOD / 6 if error.attempts else EXCHANGE_FIRST
             await trio.sleep(pause)
 
     # --- looking in ---

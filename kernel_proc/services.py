@@ -41,6 +41,7 @@ from kernel_proc.protocols.lightpush_client import LightpushClient
 from kernel_proc.protocols.peer_exchange import PROTOCOL as PX_PROTOCOL
 from kernel_proc.protocols.peer_exchange import SERVICE as PX_SERVICE
 from kernel_proc.protocols.peer_exchange import (
+    OwnRecord,
     PeerExchangeClient,
     PeerExchangeService,
     RecordSource,
@@ -133,11 +134,18 @@ class Services:
         )
         self.records: RecordSource = tuple
         """What peer exchange may give away. Nothing, until discovery puts a source of its own here."""
+        self.own_record: OwnRecord = lambda: None
+        """Our own record, which peer exchange gives beside them."""
         self._has_peer_exchange = services.peer_exchange
         if services.peer_exchange:
             px_limit = services.rate_limits["px"]
             exchange = PeerExchangeService(
-                host, lambda: self.records(), registry, rate_limit=px_limit, rng=rng
+                host,
+                lambda: self.records(),
+                registry,
+                own=lambda: self.own_record(),
+                rate_limit=px_limit,
+                rng=rng,
             )
             self._mounted.append(exchange.requests)
         self.records_received: Callable[[PeerIdText, Sequence[bytes]], None] = _ignore

@@ -128,7 +128,7 @@ DISCOVERY_OPTIONS: Final = (
     Option(
         name="peer-exchange-discovery",
         kind=BOOLEAN,
-        unset="on under a preset, with peer-exchange-node, and without relay",
+        unset="on under a preset, with discv5-discovery or peer-exchange-node, and without relay",
         doc="ask peers for peers while there are too few",
     ),
     common.switch("peer-persistence", True, "keep known peers in the data directory"),
@@ -191,7 +191,12 @@ def discovery_config(resolved: Resolved, *, port: int, preset: bool) -> Discover
     enrs = tuple(one for one in entries if one.startswith("enr:"))
     trees = tuple(one for one in entries if one.startswith("enrtree:"))
     asked: bool | None = resolved["peer-exchange-discovery"]
-    by_itself = preset or not resolved["relay"] or resolved["peer-exchange-node"] is not None
+    by_itself = (
+        preset
+        or resolved["discv5-discovery"]  # an entry node known by its multiaddr has records to enter it by
+        or not resolved["relay"]
+        or resolved["peer-exchange-node"] is not None
+    )
     capacity: int | None = resolved["peer-store-capacity"]
     nat: str = resolved["nat"]
     if resolved["ext-multiaddr-only"] and not resolved["ext-multiaddr"]:

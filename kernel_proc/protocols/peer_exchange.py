@@ -36,6 +36,7 @@ __all__ = [
     "PROTOCOL",
     "SERVICE",
     "Exchanged",
+    "OwnRecord",
     "PeerExchangeClient",
     "PeerExchangeService",
     "PxResponse",
@@ -140,8 +141,13 @@ RecordSource = Callable[[], Sequence[bytes]]
 _REJECTED: Final = encode_response(PxResponse(status=PxStatus.TOO_MANY_REQUESTS))
 
 
+OwnRecord = Callable[[], bytes | None]
+"""Our own current record; None: it would help nobody."""
+
+
 class PeerExchangeService:
-    """Gives away a random choice of what `source` has. `requests` is to be mounted."""
+    """Gives away a random choice of what `source` has, and beside it, where there is room, our `own` record:
+    who knows us by a multiaddr only enters discv5 by it. `requests` is to be mounted."""
 
     def __init__(
         self,
@@ -149,10 +155,12 @@ class PeerExchangeService:
         source: RecordSource,
         registry: Registry,
         *,
+        own: OwnRecord = lambda: None,
         rate_limit: RateLimit | None = None,
         rng: Random | None = None,
     ) -> None:
         self._source = source
+        self._own = own
         self._rng = rng or SystemRandom()
         self.requests = RequestService(
             host,
@@ -174,7 +182,11 @@ class PeerExchangeService:
             self._undecodable.add()
             return encode_response(PxResponse(status=PxStatus.BAD_REQUEST, description=error.nwaku))
         records = [record for record in self._source() if 0 < len(record) <= MAX_RECORD_BYTES]
-        chosen = self._rng.sample(records, min(wanted, MAX_RECORDS, len(records)))
+        room = min(wanted, MAX_RECORDS)
+        chosen = self._rng.sample(records, min(room, len(records)))
+        own = self._own() if len(chosen) < room else None
+        if own is not None and own not in chosen:
+            chosen.append(own)
         self._sent.add(len(chosen))
         return encode_response(PxResponse(tuple(chosen), PxStatus.OK))
 

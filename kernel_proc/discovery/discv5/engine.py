@@ -220,6 +220,8 @@ class Engine:
     def node_answered(self, contact: Contact) -> None:
         """It is there."""
         if self.table.answered(contact, self._dialogue.now):
+            if not self._joined and self._walk_at is not None:
+                self._walk_at = self._dialogue.now  # somebody to ask at last: whatever the pause, now
             node = self.table.get(contact.node_id)
             if node is not None and self._wanted(node.record):
                 self._counters["found"] += 1

@@ -94,11 +94,15 @@ def test_answers_survive(records: tuple[bytes, ...], status: int | None, text: s
 
 @asynccontextmanager
 async def house(
-    source: Callable[[], Sequence[bytes]] = lambda: RECORDS, rate_limit: RateLimit | None = None
+    source: Callable[[], Sequence[bytes]] = lambda: RECORDS,
+    rate_limit: RateLimit | None = None,
+    own: Callable[[], bytes | None] = lambda: None,
 ) -> AsyncIterator[tuple[MemoryNetwork, PeerExchangeClient, list[tuple[str, Sequence[bytes]]]]]:
     async with memory_network() as network:
         us, server = network.host("us"), network.host("s")
-        service = PeerExchangeService(server, source, Registry(), rate_limit=rate_limit, rng=Random(3))
+        service = PeerExchangeService(
+            server, source, Registry(), own=own, rate_limit=rate_limit, rng=Random(3)
+        )
         service.requests.mount()
         received: list[tuple[str, Sequence[bytes]]] = []
         peers = ServicePeers(us, PeerRanking(trio.current_time, Random(1)), lambda _peer: None, {})
@@ -132,6 +136,16 @@ async def test_a_random_choice_of_at_most_sixty() -> None:
 async def test_nobody_to_tell_of_is_an_empty_answer() -> None:
     async with house(tuple) as (_network, client, _received):
         assert (await client.request(5, deadline=soon())).records == ()
+
+
+@mock_clock_test
+async def test_an_answer_that_is_not_full_has_our_own_record_too() -> None:
+    async with house(lambda: RECORDS[:3], own=lambda: b"own") as (_network, client, _received):
+        assert set((await client.request(60, deadline=soon())).records) == {*RECORDS[:3], b"own"}
+        assert b"own" not in (await client.request(3, deadline=soon())).records
+        assert b"own" in (await client.request(4, deadline=soon())).records
+    async with house(tuple, own=lambda: b"own") as (_network, client, _received):
+        assert (await client.request(1, deadline=soon())).records == (b"own",)
 
 
 @mock_clock_test

@@ -86,6 +86,16 @@ def test_a_boot_node_that_comes_late_is_found() -> None:
     assert network.run(15, lambda: len(boot.known) == 4 and all(len(node.known) == 4 for node in nodes))
 
 
+def test_who_gets_its_first_record_late_looks_around_at_once() -> None:
+    network, nodes = network_of(6)
+    newcomer = network.add(30)
+    newcomer.engine.set_walk_pause(60.0, network.now)
+    network.run(100)
+    assert not newcomer.known
+    newcomer.engine.add_record(nodes[0].record, network.now)
+    assert network.run(3, lambda: len(newcomer.known) == 6)
+
+
 def test_when_our_network_is_down_nobody_is_forgotten() -> None:
     network, nodes = network_of(8)
     network.run(30)
