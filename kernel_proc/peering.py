@@ -138,7 +138,7 @@ class Peering:
             host,
             self.store,
             ManagerSettings(
-                targets=Targets.of(config.max_connections, discovery.relay_share, relay=config.relay),
+                targets=Targets.of(config.max_connections, discovery.relay_connections),
                 per_group=limit,
                 loopback=self._loopback,
                 protected=protected,

@@ -103,6 +103,10 @@ RATIO: Final = Kind("ratio", _parse_ratio)
 NAT: Final = Kind("any, none or extip:<IP>", _parse_nat)
 DOMAIN: Final = Kind("domain name", _parse_domain)
 
+MIN_RELAY_CONNECTIONS: Final = 8
+"""D_high of the relay's meshes: with fewer relay peers than a mesh may have, the relay and the peer manager
+would take from each other (nwaku refuses it too)."""
+
 DISCOVERY_OPTIONS: Final = (
     common.switch("discv5-discovery", False, "find peers by discv5; on under presets that use it"),
     Option(name="discv5-udp-port", kind=PORT, default=9000, doc="discv5 over UDP; 0: automatic"),
@@ -142,7 +146,7 @@ DISCOVERY_OPTIONS: Final = (
         name="relay-service-ratio",
         kind=RATIO,
         default="50:50",
-        doc="how connections are split between relay peers (of which a third are dialled) and service peers",
+        doc="how connections are split between relay peers (8 at least, a third dialled) and service peers",
     ),
     Option(
         name="nat",
@@ -175,8 +179,8 @@ class DiscoveryConfig:
     """Ask peers for peers."""
     persistent: bool
     store_capacity: int
-    relay_share: float
-    """0..1 of all connections."""
+    relay_connections: int
+    """Those of all connections that are for relay peers; the rest is for service peers. 0: relay is off."""
     external_ip: str | None
     observed_address: bool
     """What other nodes see of us may be announced."""
@@ -211,12 +215,35 @@ def discovery_config(resolved: Resolved, *, port: int, preset: bool) -> Discover
         peer_exchange=by_itself if asked is None else asked,
         persistent=resolved["peer-persistence"],
         store_capacity=min(5 * resolved["max-connections"], MAX_STORE) if capacity is None else capacity,
-        relay_share=int(resolved["relay-service-ratio"].partition(":")[0]) / 100,
+        relay_connections=_relay_connections(resolved) if resolved["relay"] else 0,
         external_ip=nat.removeprefix("extip:") if nat.startswith("extip:") else None,
         observed_address=nat == "any",
         external_addresses=resolved["ext-multiaddr"],
         only_external=resolved["ext-multiaddr-only"],
         domain=resolved["dns4-domain-name"],
+    )
+
+
+def _relay_connections(resolved: Resolved) -> int:
+    """The relay's part of all connections. Raises ConfigError if no mesh can live on it."""
+    total: int = resolved["max-connections"]
+    ratio: str = resolved["relay-service-ratio"]
+    percent = int(ratio.partition(":")[0])
+    part = -(-total * percent // 100)
+    if part >= MIN_RELAY_CONNECTIONS:
+        return part
+    # The smallest x with ceil(x * y / 100) >= n is the one just above 100 * (n - 1) / y.
+    below = 100 * (MIN_RELAY_CONNECTIONS - 1)
+    ways = [f"max-connections to {below // percent + 1}"] if percent else []
+    if total >= MIN_RELAY_CONNECTIONS:
+        least = below // total + 1
+        ways.append(f"relay-service-ratio to {least}:{100 - least}")
+    if not ways:
+        ways.append(f"max-connections to {MIN_RELAY_CONNECTIONS} and relay-service-ratio to 100:0")
+    raise resolved.refuse(
+        "max-connections",
+        f"{total}, of which relay-service-ratio {ratio} leaves {part} for relay, where a mesh may need "
+        f"{MIN_RELAY_CONNECTIONS}: raise {' or '.join(ways)}, or turn relay off",
     )
 
 

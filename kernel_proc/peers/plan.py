@@ -56,12 +56,9 @@ class Targets:
     service: int
 
     @classmethod
-    def of(cls, max_connections: int, relay_share: float, *, relay: bool) -> Targets:
-        """Of all connections, `relay_share` (0..1) for relay. Without relay all are for services."""
-        if not relay:
-            return cls(max_connections, 0, 0, max_connections)
-        for_relay = min(max_connections, max(1, ceil(max_connections * relay_share)))
-        out = max(1, ceil(for_relay / 3))
+    def of(cls, max_connections: int, for_relay: int) -> Targets:
+        """Of all connections, `for_relay` for relay peers (0: relay is off), the rest for services."""
+        out = ceil(for_relay / 3)
         return cls(max_connections, out, for_relay - out, max_connections - for_relay)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from typing import Any
@@ -167,6 +168,30 @@ def test_refusals_name_the_key(flags: dict[str, object], key: str, text: str) ->
     error = refused(**flags)
     assert error.key == key
     assert text in str(error)
+
+
+@pytest.mark.parametrize(
+    ("total", "ratio", "ways"),
+    [
+        (14, "50:50", "raise max-connections to 15 or relay-service-ratio to 51:49, or turn relay off"),
+        (150, "4:96", "raise max-connections to 176 or relay-service-ratio to 5:95,"),
+        (8, "50:50", "raise max-connections to 15 or relay-service-ratio to 88:12,"),
+        (7, "100:0", "raise max-connections to 8, or"),
+        (7, "0:100", "raise max-connections to 8 and relay-service-ratio to 100:0, or"),
+        (150, "0:100", "raise relay-service-ratio to 5:95, or"),
+    ],
+)
+def test_relay_without_room_for_a_mesh_is_refused(total: int, ratio: str, ways: str) -> None:
+    error = refused(max_connections=total, relay_service_ratio=ratio)
+    assert error.key == "max-connections"
+    assert ways in str(error)
+    for option, value in re.findall(r"(max-connections|relay-service-ratio) to (\S+?)[, ]", str(error)):
+        given = {"max_connections": total, "relay_service_ratio": ratio}
+        if " and " in ways:
+            given = {"max_connections": 8, "relay_service_ratio": "100:0"}
+        given[option.replace("-", "_")] = value
+        assert config(**given).discovery.relay_connections == 8
+    assert config(relay=False, max_connections=total, relay_service_ratio=ratio).max_connections == total
 
 
 def test_static_sharding_knows_any_shard() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from ipc_schema.config.discovery import MIN_RELAY_CONNECTIONS
 from ipc_schema.config.kernel import load_kernel_config
 from kernel_proc.network import host_limits, listen_addresses
+from kernel_proc.relay.params import GossipParams
 
 
 @pytest.mark.parametrize(
@@ -25,6 +27,11 @@ def test_listen_addresses(flags: dict[str, object], addresses: list[str]) -> Non
 
 @pytest.mark.parametrize(("total", "inbound"), [(150, 120), (10, 8), (2, 1), (1, 1)])
 def test_some_connections_stay_free_for_dialling(total: int, inbound: int) -> None:
-    config = load_kernel_config(flags={"max-connections": total, "ip-colocation-limit": 3})
+    flags = {"max-connections": total, "ip-colocation-limit": 3, "relay": False}
+    config = load_kernel_config(flags=flags)
     limits = host_limits(config)
     assert (limits.max_connections, limits.max_inbound, limits.max_per_ip) == (total, inbound, 3)
+
+
+def test_the_fewest_relay_connections_hold_a_full_mesh() -> None:
+    assert GossipParams().d_high == MIN_RELAY_CONNECTIONS

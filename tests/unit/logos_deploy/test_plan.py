@@ -113,10 +113,10 @@ def test_the_arguments_lead_to_the_same_configuration_in_the_process() -> None:
 
 
 def test_flag_beats_environment_beats_file() -> None:
-    text = "[kernel]\ntcp-port = 1\nmax-connections = 1\nwebsocket-port = 1\n"
-    environ = {"LOGOS_KERNEL_TCP_PORT": "2", "LOGOS_KERNEL_MAX_CONNECTIONS": "2"}
+    text = "[kernel]\ntcp-port = 1\nmax-connections = 21\nwebsocket-port = 1\n"
+    environ = {"LOGOS_KERNEL_TCP_PORT": "2", "LOGOS_KERNEL_MAX_CONNECTIONS": "22"}
     node = plan("tcp-port=3", file=text, environ=environ)
-    assert (node.kernel.tcp_port, node.kernel.max_connections) == (3, 2)
+    assert (node.kernel.tcp_port, node.kernel.max_connections) == (3, 22)
     assert node.kernel.resolved["websocket-port"] == 1
 
 

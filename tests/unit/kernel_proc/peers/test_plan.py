@@ -38,7 +38,7 @@ def step(
         peers,
         connected,
         wanted,
-        targets or Targets.of(150, 0.5, relay=True),
+        targets or Targets.of(150, 75),
         now=NOW,
         dialling={},
         at_once=at_once,
@@ -53,11 +53,11 @@ def names(made: Plan) -> list[str]:
 
 
 def test_the_options_change_the_targets() -> None:
-    assert Targets.of(150, 0.5, relay=True) == Targets(150, 25, 50, 75)
-    assert Targets.of(150, 0.8, relay=True) == Targets(150, 40, 80, 30)
-    assert Targets.of(30, 0.5, relay=True).relay_out == 5
-    assert Targets.of(1, 0.5, relay=True) == Targets(1, 1, 0, 0)
-    assert Targets.of(10, 0.5, relay=False) == Targets(10, 0, 0, 10)
+    assert Targets.of(150, 75) == Targets(150, 25, 50, 75)
+    assert Targets.of(150, 120) == Targets(150, 40, 80, 30)
+    assert Targets.of(30, 15).relay_out == 5
+    assert Targets.of(16, 8) == Targets(16, 3, 5, 8)
+    assert Targets.of(10, 0) == Targets(10, 0, 0, 10)
 
 
 def test_dials_stop_at_the_target_and_at_the_number_at_once() -> None:
@@ -65,7 +65,7 @@ def test_dials_stop_at_the_target_and_at_the_number_at_once() -> None:
     assert len(names(step(many))) == 10
     out = [relay_peer(number, outbound=True, shards=frozenset({1})) for number in range(24)]
     assert len(names(step(many, out))) == 1
-    small = Targets.of(10, 0.5, relay=True)
+    small = Targets.of(10, 5)
     assert len(names(step(many, out[:1], targets=small))) == 1
 
 
@@ -107,7 +107,7 @@ def test_offline_few_are_tried() -> None:
 
 def test_an_edge_node_looks_for_services_only() -> None:
     wanted = Wanted(2, frozenset(), frozenset(SERVICES), relay=False)
-    targets = Targets.of(50, 0.5, relay=False)
+    targets = Targets.of(50, 0)
     peers = [
         known(1, capabilities=int(Capability.RELAY)),
         known(2, capabilities=int(Capability.RELAY | Capability.STORE)),
