@@ -6,7 +6,6 @@ directory, a port is taken, the disk is full or read-only).
 
 from __future__ import annotations
 
-import argparse
 import gc
 import logging
 import os
@@ -16,9 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from ipc_schema.config.command_line import EXIT_CONFIG, CommandLine
 from ipc_schema.config.kernel import KERNEL_SCHEMA, KernelConfig, load_kernel_config
 from ipc_schema.config.options import ConfigError
-from ipc_schema.config.sources import add_arguments, config_file_of, parse_toml
 from kernel_proc.version import version
 
 if TYPE_CHECKING:
@@ -26,34 +25,19 @@ if TYPE_CHECKING:
 
 __all__ = ["collect_less", "main"]
 
-EXIT_CONFIG: Final = 78
 PROGRAM: Final = "logos-kernel"
 STOP_SECONDS: Final = 4
 
 
-class _Parser(argparse.ArgumentParser):
-    """Refuses with the exit code that tells a supervisor not to try again."""
-
-    def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        self.exit(EXIT_CONFIG, f"{self.prog}: {message}\n")
-
-
 def _configure(arguments: Sequence[str] | None) -> KernelConfig:
     """The configuration of flags, environment and file. Raises `ConfigError`."""
-    parser = _Parser(prog=PROGRAM, description="A Waku node without a Messaging API.", allow_abbrev=False)
-    parser.add_argument("--version", action="version", version=f"{PROGRAM} {version()}")
-    add_arguments(parser, KERNEL_SCHEMA)
-    flags = vars(parser.parse_args(arguments))
-    path = config_file_of(KERNEL_SCHEMA, flags, os.environ)
-    file = None
-    if path is not None:
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError("config-file", f"cannot read {path}: {error}") from error
-        file = parse_toml(text, path)
-    return load_kernel_config(flags=flags, environ=os.environ, file=file)
+    command = CommandLine(PROGRAM, version(), KERNEL_SCHEMA, "A Waku node without a Messaging API.")
+    flags, environ, file = command.sources(arguments, os.environ, _read)
+    return load_kernel_config(flags=flags, environ=environ, file=file)
+
+
+def _read(path: str) -> str:
+    return Path(path).read_text(encoding="utf-8")
 
 
 def _give_up(_number: int, _frame: FrameType | None) -> NoReturn:

@@ -54,15 +54,13 @@ from kernel_proc.services import Services
 from kernel_proc.shards import Shards
 from kernel_proc.version import version
 
-__all__ = ["EXIT_CONFIG", "EXIT_FAILED", "EXIT_OK", "Node", "StartError"]
+__all__ = ["EXIT_FAILED", "EXIT_OK", "Node", "StartError"]
 
 log = logging.getLogger(__name__)
 
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 70
 """A part failed (EX_SOFTWARE): starting again may help."""
-EXIT_CONFIG: Final = 78
-"""It cannot start as it is configured (EX_CONFIG): a supervisor should not try again."""
 
 
 class StartError(Exception):

@@ -6,7 +6,6 @@ directory, the disk is read-only, the database is from a later version).
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import logging
 import os
@@ -15,42 +14,29 @@ import sqlite3
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final
 
+from ipc_schema.config.command_line import EXIT_CONFIG, CommandLine
 from ipc_schema.config.mapi import MAPI_SCHEMA, MapiConfig, load_mapi_config
 from ipc_schema.config.options import ConfigError
-from ipc_schema.config.sources import add_arguments, config_file_of, parse_toml
+from mapi_proc.version import version
 
 __all__ = ["main"]
 
 EXIT_FAILED: Final = 70
-EXIT_CONFIG: Final = 78
 PROGRAM: Final = "logos-mapi"
 STOP_SECONDS: Final = 5
 
 
-class _Parser(argparse.ArgumentParser):
-    """Refuses with the exit code that tells a supervisor not to try again."""
-
-    def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        self.exit(EXIT_CONFIG, f"{self.prog}: {message}\n")
-
-
 def _configure(arguments: Sequence[str] | None) -> MapiConfig:
     """The configuration of flags, environment and file. Raises `ConfigError`."""
-    parser = _Parser(prog=PROGRAM, description="The Messaging API of a Waku node.", allow_abbrev=False)
-    add_arguments(parser, MAPI_SCHEMA)
-    flags = vars(parser.parse_args(arguments))
-    path = config_file_of(MAPI_SCHEMA, flags, os.environ)
-    file = None
-    if path is not None:
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError("config-file", f"cannot read {path}: {error}") from error
-        file = parse_toml(text, path)
-    return load_mapi_config(flags=flags, environ=os.environ, file=file)
+    command = CommandLine(PROGRAM, version(), MAPI_SCHEMA, "The Messaging API of a Waku node.")
+    flags, environ, file = command.sources(arguments, os.environ, _read)
+    return load_mapi_config(flags=flags, environ=environ, file=file)
+
+
+def _read(path: str) -> str:
+    return Path(path).read_text(encoding="utf-8")
 
 
 async def _serve(config: MapiConfig, parent: int | None) -> int:
@@ -102,10 +88,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_CONFIG
 
     logs.configure(config.log_level, config.log_format)
+    log = logging.getLogger(__name__)
+    for warning in config.warnings:
+        log.warning(warning)
     try:
         return uvloop.run(_serve(config, parent))
     except (HostError, DatabaseError, sqlite3.Error, OSError) as error:
-        logging.getLogger(__name__).critical("cannot start: %s", error)
+        log.critical("cannot start: %s", error)
         return EXIT_CONFIG
 
 

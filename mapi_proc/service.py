@@ -8,7 +8,6 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
@@ -31,8 +30,9 @@ from mapi_proc.ipc.apps import AppServer
 from mapi_proc.ipc.control import ControlServer
 from mapi_proc.metrics import exposition
 from mapi_proc.subscriptions import AutoSubscribe
+from mapi_proc.version import version
 
-__all__ = ["MapiService", "package_version"]
+__all__ = ["MapiService"]
 
 log = logging.getLogger(__name__)
 
@@ -42,14 +42,6 @@ _LARGEST_MESSAGE: Final = 1 << 20
 _WAITING: Final = 256
 """Messages that libzmq holds for one app that does not read: with messages of 150 KiB about 38 MiB. What does
 not fit waits in the app's stream, inside its own bounds."""
-
-
-def package_version() -> str:
-    """The installed version of this distribution."""
-    try:
-        return version("logos-mapi")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 class MapiService:
@@ -111,7 +103,7 @@ class MapiService:
         self._runner = asyncio.create_task(self._run(self._core, self._apps), name="mapi-service")
         log.info(
             "ready",
-            extra=fields(version=package_version(), apps=config.endpoints.apps, data_dir=config.data_dir),
+            extra=fields(version=version(), apps=config.endpoints.apps, data_dir=config.data_dir),
         )
 
     def _bind(self, context: zmq.Context[zmq.Socket[bytes]], core: Core, group: bool) -> None:
@@ -126,7 +118,7 @@ class MapiService:
             core,
             apps,
             self._instance,
-            f"logos-mapi/{package_version()}",
+            f"logos-mapi/{version()}",
             allowed_uids=uids,
             body_bytes=MAX_BODY,
             blob_bytes=_LARGEST_MESSAGE + _BLOB_SLACK,
@@ -214,7 +206,7 @@ class MapiService:
         common = ControlHealthReply(
             ready=ready,
             state=state,
-            version=package_version(),
+            version=version(),
             pid=os.getpid(),
             uptime_ms=int((time.monotonic() - self._started) * 1000),
         )

@@ -16,7 +16,7 @@ from ipc_schema.config.kinds import (
     choice,
     integer,
 )
-from ipc_schema.config.options import Option, Resolved, Schema
+from ipc_schema.config.options import Option, PortUse, Resolved, Schema
 from ipc_schema.config.presets import PRESETS, parse_preset_name
 from ipc_schema.paths import KernelEndpoints, MapiEndpoints, SocketPathError, run_directory
 
@@ -105,9 +105,11 @@ class CommonConfig:
     ipc_group: str | None
     allowed_uids: tuple[int, ...]
     max_in_flight: int
+    warnings: tuple[str, ...]
+    """What an operator should read once at start: overridden presets, options without effect."""
 
 
-def common_config(resolved: Resolved) -> dict[str, Any]:
+def common_config(resolved: Resolved, warnings: Iterable[str]) -> dict[str, Any]:
     """The fields of `CommonConfig`."""
     data_dir: str = resolved["data-dir"]
     return {
@@ -118,6 +120,7 @@ def common_config(resolved: Resolved) -> dict[str, Any]:
         "ipc_group": resolved["ipc-group"],
         "allowed_uids": resolved["allowed-uid"],
         "max_in_flight": resolved["ipc-max-in-flight"],
+        "warnings": tuple(warnings),
     }
 
 
@@ -154,10 +157,15 @@ def shifted(resolved: Resolved, key: str) -> int:
     return moved
 
 
-def tcp_endpoint(endpoint: str) -> tuple[str, int]:
-    """IP address and port of a tcp:// endpoint."""
-    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
-    return host.strip("[]").replace("localhost", "127.0.0.1"), int(port)
+def tcp_uses(resolved: Resolved, names: Iterable[str]) -> list[PortUse]:
+    """The ports of those options that have a tcp:// endpoint for their value."""
+    uses: list[PortUse] = []
+    for name in names:
+        endpoint: str | None = resolved[name]
+        if endpoint is not None and endpoint.startswith("tcp://"):
+            host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+            uses.append(PortUse(name, host.strip("[]").replace("localhost", "127.0.0.1"), int(port)))
+    return uses
 
 
 _HIDDEN: Final = "(set, not shown)"

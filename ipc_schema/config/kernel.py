@@ -42,6 +42,7 @@ from ipc_schema.config.options import (
     PortUse,
     Resolved,
     Schema,
+    Section,
     refuse_port_clashes,
     resolve,
 )
@@ -84,108 +85,129 @@ NETWORK_OPTIONS: Final = (
 
 KERNEL_SCHEMA: Final = Schema(
     "kernel",
-    (
-        common.PRESET_OPTION,
-        *NETWORK_OPTIONS,
-        Option(
-            name="shard",
-            kind=integer(0, MAX_SHARD_COUNT - 1, "shard"),
-            repeatable=True,
-            unset="none: a shard is joined while somebody holds a lease on it; with store: every shard",
-            doc="shard that the node stays on and records, without any lease",
+    Section(
+        "The network",
+        (
+            common.PRESET_OPTION,
+            *NETWORK_OPTIONS,
+            Option(
+                name="shard",
+                kind=integer(0, MAX_SHARD_COUNT - 1, "shard"),
+                repeatable=True,
+                unset="none: a shard is joined while somebody holds a lease on it; with store: every shard",
+                doc="shard that the node stays on and records, without any lease",
+            ),
+            Option(
+                name="protected-shard",
+                kind=PROTECTED_SHARD,
+                repeatable=True,
+                doc="shard that accepts only messages signed with this key: <shard>:<public key in hex>",
+            ),
+            Option(
+                name="staticnode",
+                kind=MULTIADDR,
+                repeatable=True,
+                doc="peer to stay connected to",
+            ),
+            Option(
+                name="entry-node",
+                kind=ENTRY_NODE,
+                repeatable=True,
+                doc="node through which to enter the network: a multiaddr, a node record (enr:…) or a "
+                "signed list (enrtree://…); added to those of the preset",
+            ),
         ),
-        Option(
-            name="protected-shard",
-            kind=PROTECTED_SHARD,
-            repeatable=True,
-            doc="shard that accepts only messages signed with this key: <shard>:<public key in hex>",
+    ),
+    Section(
+        "Listening",
+        (
+            Option(
+                name="listen-address",
+                kind=IP_ADDRESS,
+                default="127.0.0.1",
+                doc="address to listen on; 0.0.0.0 under a preset, loopback without one",
+            ),
+            Option(name="tcp-port", kind=PORT, default=60000, doc="libp2p over TCP; 0: automatic"),
+            common.switch("websocket-support", False, "listen for libp2p over WebSocket too"),
+            Option(name="websocket-port", kind=PORT, default=8000, doc="libp2p over WebSocket; 0: automatic"),
+            common.PORTS_SHIFT,
         ),
-        Option(
-            name="staticnode",
-            kind=MULTIADDR,
-            repeatable=True,
-            doc="peer to stay connected to",
+    ),
+    Section(
+        "Peers and relay",
+        (
+            Option(
+                name="max-connections", kind=integer(1, 10_000), default=150, doc="libp2p connections at once"
+            ),
+            Option(
+                name="ip-colocation-limit",
+                kind=integer(0, 10_000),
+                default=5,
+                doc="connections from one IP address; 0: no limit",
+            ),
+            Option(
+                name="nodekey",
+                kind=PRIVATE_KEY,
+                secret=True,
+                unset="made on first start and kept in the data directory",
+                doc="secp256k1 private key of the node, 64 hex digits",
+            ),
+            Option(
+                name="agent-string",
+                kind=TEXT,
+                unset="logos-kernel/<version>",
+                doc="what the node calls itself to its peers",
+            ),
+            common.switch(
+                "relay",
+                True,
+                "take part in relay; off, the node carries no messages, and gets its own by filter",
+            ),
+            common.switch(
+                "relay-peer-exchange",
+                False,
+                "name other peers to relay peers for whom our mesh has no place, and take up those named "
+                "to us",
+            ),
         ),
-        Option(
-            name="entry-node",
-            kind=ENTRY_NODE,
-            repeatable=True,
-            doc="node through which to enter the network: a multiaddr, a node record (enr:…) or a "
-            "signed list (enrtree://…); added to those of the preset",
-        ),
-        Option(
-            name="listen-address",
-            kind=IP_ADDRESS,
-            default="127.0.0.1",
-            doc="address to listen on; 0.0.0.0 under a preset, loopback without one",
-        ),
-        Option(name="tcp-port", kind=PORT, default=60000, doc="libp2p over TCP; 0: automatic"),
-        common.switch("websocket-support", False, "listen for libp2p over WebSocket too"),
-        Option(name="websocket-port", kind=PORT, default=8000, doc="libp2p over WebSocket; 0: automatic"),
-        common.PORTS_SHIFT,
-        Option(
-            name="max-connections", kind=integer(1, 10_000), default=150, doc="libp2p connections at once"
-        ),
-        Option(
-            name="ip-colocation-limit",
-            kind=integer(0, 10_000),
-            default=5,
-            doc="connections from one IP address; 0: no limit",
-        ),
-        Option(
-            name="nodekey",
-            kind=PRIVATE_KEY,
-            secret=True,
-            unset="made on first start and kept in the data directory",
-            doc="secp256k1 private key of the node, 64 hex digits",
-        ),
-        Option(
-            name="agent-string",
-            kind=TEXT,
-            unset="logos-kernel/<version>",
-            doc="what the node calls itself to its peers",
-        ),
-        common.switch(
-            "relay", True, "take part in relay; off, the node carries no messages, and gets its own by filter"
-        ),
-        common.switch(
-            "relay-peer-exchange",
-            False,
-            "name other peers to relay peers for whom our mesh has no place, and take up those named to us",
-        ),
-        *DISCOVERY_OPTIONS,
-        *SERVICE_OPTIONS,
-        *metrics_options(8008),
-        *common.COMMON_OPTIONS,
-        Option(
-            name="ipc-events",
-            kind=ENDPOINT,
-            unset="ipc://<ipc-dir>/kernel/events",
-            doc="endpoint of the event stream",
-        ),
-        Option(
-            name="ipc-requests",
-            kind=ENDPOINT,
-            unset="ipc://<ipc-dir>/kernel/requests",
-            doc="endpoint for requests",
-        ),
-        Option(
-            name="ipc-control",
-            kind=ENDPOINT,
-            unset="ipc://<ipc-dir>/kernel/control",
-            doc="endpoint for health, shutdown and log level",
-        ),
-        Option(
-            name="replay-budget",
-            kind=size(0, 16 * 1024 * MIB),
-            default=64 * MIB,
-            doc="memory for all replay rings together",
-        ),
-        Option(
-            name="lease-ttl",
-            kind=duration(0.5, 3600.0),
-            default=60.0,
-            doc="time after which a lease that is not renewed lapses",
+    ),
+    Section("Discovery and addresses", DISCOVERY_OPTIONS),
+    Section("Services", SERVICE_OPTIONS),
+    Section("Metrics", metrics_options(8008)),
+    Section("The process", common.COMMON_OPTIONS),
+    Section(
+        "Sockets",
+        (
+            Option(
+                name="ipc-events",
+                kind=ENDPOINT,
+                unset="ipc://<ipc-dir>/kernel/events",
+                doc="endpoint of the event stream",
+            ),
+            Option(
+                name="ipc-requests",
+                kind=ENDPOINT,
+                unset="ipc://<ipc-dir>/kernel/requests",
+                doc="endpoint for requests",
+            ),
+            Option(
+                name="ipc-control",
+                kind=ENDPOINT,
+                unset="ipc://<ipc-dir>/kernel/control",
+                doc="endpoint for health, shutdown and log level",
+            ),
+            Option(
+                name="replay-budget",
+                kind=size(0, 16 * 1024 * MIB),
+                default=64 * MIB,
+                doc="memory for all replay rings together",
+            ),
+            Option(
+                name="lease-ttl",
+                kind=duration(0.5, 3600.0),
+                default=60.0,
+                doc="time after which a lease that is not renewed lapses",
+            ),
         ),
     ),
 )
@@ -222,8 +244,6 @@ class KernelConfig(common.CommonConfig):
     """Where to bind: below `ipc_dir` but for those that were configured."""
     replay_budget: int
     lease_ttl: float
-    warnings: tuple[str, ...]
-    """What an operator should read once at start: overridden presets, options without effect."""
     resolved: Resolved = field(repr=False, compare=False)
 
     def describe(self) -> list[dict[str, Any]]:
@@ -254,7 +274,7 @@ def kernel_config(layers: Iterable[Layer]) -> KernelConfig:
         rln_required=preset is not None and preset.rln is not None,
     )
     _check_shards(resolved, network)
-    shared = common.common_config(resolved)
+    shared = common.common_config(resolved, _warnings(resolved, preset, network))
     endpoints = common.endpoints(
         resolved,
         kernel_endpoints,
@@ -284,7 +304,6 @@ def kernel_config(layers: Iterable[Layer]) -> KernelConfig:
         endpoints=endpoints,
         replay_budget=resolved["replay-budget"],
         lease_ttl=resolved["lease-ttl"],
-        warnings=tuple(_warnings(resolved, preset, network)),
         resolved=resolved,
     )
 
@@ -319,11 +338,7 @@ def _ports(resolved: Resolved) -> tuple[int, int | None, int, int]:
     uses = [PortUse("tcp-port", address, common.shifted(resolved, "tcp-port"))]
     if resolved["websocket-support"]:
         uses.append(PortUse("websocket-port", address, common.shifted(resolved, "websocket-port")))
-    endpoints = [
-        PortUse(key, *common.tcp_endpoint(resolved[key]))
-        for key in ("ipc-events", "ipc-requests", "ipc-control")
-        if resolved[key] and resolved[key].startswith("tcp://")
-    ]
+    endpoints = common.tcp_uses(resolved, ("ipc-events", "ipc-requests", "ipc-control"))
     websocket = uses[1].port if len(uses) > 1 else None
     metrics = common.shifted(resolved, "metrics-server-port")
     if resolved["metrics-server"]:

@@ -29,7 +29,7 @@ from ipc_schema.config.kinds import (
     parse_duration,
     size,
 )
-from ipc_schema.config.metrics import MetricsConfig, metrics_config, metrics_options
+from ipc_schema.config.metrics import MetricsConfig, metrics_config, metrics_options, metrics_warnings
 from ipc_schema.config.options import (
     ConfigError,
     Layer,
@@ -37,6 +37,7 @@ from ipc_schema.config.options import (
     PortUse,
     Resolved,
     Schema,
+    Section,
     refuse_port_clashes,
     resolve,
 )
@@ -92,133 +93,163 @@ SEND_RATE: Final = Kind("messages per time", _send_rate, lambda setting: str(set
 
 MAPI_SCHEMA: Final = Schema(
     "mapi",
-    (
-        common.one_of("mode", tuple(Mode), Mode.CORE, "how the node takes part in the network"),
-        common.PRESET_OPTION,
-        # What the kernel must be on; nothing is expected of what is not set.
-        *(
-            replace(option, default=None, doc=f"expected of the kernel: {option.doc}")
-            for option in NETWORK_OPTIONS
+    Section(
+        "The node",
+        (
+            common.one_of("mode", tuple(Mode), Mode.CORE, "how the node takes part in the network"),
+            common.PRESET_OPTION,
+            # What the kernel must be on; nothing is expected of what is not set.
+            *(
+                replace(option, default=None, doc=f"expected of the kernel: {option.doc}")
+                for option in NETWORK_OPTIONS
+            ),
         ),
-        common.PORTS_SHIFT,
-        *metrics_options(8009),
-        *common.COMMON_OPTIONS,
-        Option(
-            name="ipc-apps",
-            kind=ENDPOINT,
-            unset="ipc://<ipc-dir>/mapi/apps",
-            doc="endpoint for apps",
+    ),
+    Section(
+        "The kernel",
+        (
+            Option(
+                name="kernel-dir",
+                kind=PATH,
+                unset="the same as ipc-dir",
+                doc="ipc-dir of the kernel to attach to",
+            ),
+            Option(
+                name="kernel-requests",
+                kind=ENDPOINT,
+                unset="ipc://<kernel-dir>/kernel/requests",
+                doc="endpoint of the kernel's requests; its hello says where the events are",
+            ),
+            Option(
+                name="kernel-control",
+                kind=ENDPOINT,
+                unset="ipc://<kernel-dir>/kernel/control",
+                doc="endpoint of the kernel's control",
+            ),
         ),
-        Option(
-            name="ipc-control",
-            kind=ENDPOINT,
-            unset="ipc://<ipc-dir>/mapi/control",
-            doc="endpoint for health, shutdown and log level",
+    ),
+    Section(
+        "Messages",
+        (
+            common.switch(
+                "auto-subscribe", True, "subscribe an app to a content topic when it first sends on it"
+            ),
+            Option(
+                name="send-window",
+                kind=duration(1.0, _DAY),
+                default=60.0,
+                doc="time in which a message must reach the network before it is given up",
+            ),
+            Option(
+                name="reliability",
+                kind=BOOLEAN,
+                unset="what the preset says, true without one",
+                doc="have sends confirmed by stores, and published again when those lack them",
+            ),
+            Option(
+                name="catch-up",
+                kind=CATCH_UP,
+                default="on-gap",
+                doc="when stores are asked for what may have been missed: on-gap, never, or also every "
+                "10m, say",
+            ),
+            Option(
+                name="send-rate-limit",
+                kind=SEND_RATE,
+                unset="no limit",
+                doc="messages per time that are sent, in order, such as 100/10m; more wait for the next "
+                "epoch",
+            ),
+            Option(
+                name="outbox-max-messages",
+                kind=integer(1, 10_000_000),
+                default=10_000,
+                doc="accepted messages not yet finished; more are answered busy",
+            ),
+            Option(
+                name="outbox-max-bytes",
+                kind=size(64 * 1024, 1024 * 1024 * MIB),
+                default=256 * MIB,
+                doc="accepted messages not yet finished; more are answered busy",
+            ),
         ),
-        Option(
-            name="kernel-dir",
-            kind=PATH,
-            unset="the same as ipc-dir",
-            doc="ipc-dir of the kernel to attach to",
+    ),
+    Section(
+        "Apps",
+        (
+            Option(
+                name="max-apps",
+                kind=integer(1, 100_000),
+                default=256,
+                doc="apps known at once, named and connected ones together",
+            ),
+            Option(
+                name="max-topics-per-app",
+                kind=integer(1, 100_000),
+                default=1000,
+                doc="content topics that one app may subscribe to",
+            ),
+            Option(
+                name="app-expiry",
+                kind=duration(60.0, 3650 * _DAY),
+                default=30 * _DAY,
+                doc="time of absence after which a named app is forgotten",
+            ),
+            Option(
+                name="journal-max-bytes",
+                kind=size(64 * 1024, 1024 * 1024 * MIB),
+                default=64 * MIB,
+                doc="largest journal of one named app; the oldest events go first, and the app is told",
+            ),
+            Option(
+                name="journal-max-age",
+                kind=duration(60.0, 3650 * _DAY),
+                default=7 * _DAY,
+                doc="age at which an event leaves a named app's journal, and the app is told",
+            ),
+            Option(
+                name="journal-total-bytes",
+                kind=size(64 * 1024, 1024 * 1024 * MIB),
+                default=1024 * MIB,
+                doc="all journals together",
+            ),
+            Option(
+                name="ephemeral-max-bytes",
+                kind=size(64 * 1024, 16 * 1024 * MIB),
+                default=16 * MIB,
+                doc="events waiting in memory for one unnamed app",
+            ),
+            Option(
+                name="ephemeral-max-events",
+                kind=integer(16, 10_000_000),
+                default=20_000,
+                doc="events waiting in memory for one unnamed app",
+            ),
         ),
-        Option(
-            name="kernel-requests",
-            kind=ENDPOINT,
-            unset="ipc://<kernel-dir>/kernel/requests",
-            doc="endpoint of the kernel's requests; its hello says where the events are",
+    ),
+    Section(
+        "Metrics",
+        (
+            *metrics_options(8009),
+            common.PORTS_SHIFT,
         ),
-        Option(
-            name="kernel-control",
-            kind=ENDPOINT,
-            unset="ipc://<kernel-dir>/kernel/control",
-            doc="endpoint of the kernel's control",
-        ),
-        common.switch(
-            "auto-subscribe", True, "subscribe an app to a content topic when it first sends on it"
-        ),
-        Option(
-            name="send-window",
-            kind=duration(1.0, _DAY),
-            default=60.0,
-            doc="time in which a message must reach the network before it is given up",
-        ),
-        Option(
-            name="reliability",
-            kind=BOOLEAN,
-            unset="what the preset says, true without one",
-            doc="have sends confirmed by stores, and published again when those lack them",
-        ),
-        Option(
-            name="catch-up",
-            kind=CATCH_UP,
-            default="on-gap",
-            doc="when stores are asked for what may have been missed: on-gap, never, or also every 10m, say",
-        ),
-        Option(
-            name="send-rate-limit",
-            kind=SEND_RATE,
-            unset="no limit",
-            doc="messages per time that are sent, in order, such as 100/10m; more wait for the next epoch",
-        ),
-        Option(
-            name="max-apps",
-            kind=integer(1, 100_000),
-            default=256,
-            doc="apps known at once, named and connected ones together",
-        ),
-        Option(
-            name="max-topics-per-app",
-            kind=integer(1, 100_000),
-            default=1000,
-            doc="content topics that one app may subscribe to",
-        ),
-        Option(
-            name="app-expiry",
-            kind=duration(60.0, 3650 * _DAY),
-            default=30 * _DAY,
-            doc="time of absence after which a named app is forgotten",
-        ),
-        Option(
-            name="journal-max-bytes",
-            kind=size(64 * 1024, 1024 * 1024 * MIB),
-            default=64 * MIB,
-            doc="largest journal of one named app; the oldest events go first, and the app is told",
-        ),
-        Option(
-            name="journal-max-age",
-            kind=duration(60.0, 3650 * _DAY),
-            default=7 * _DAY,
-            doc="age at which an event leaves a named app's journal, and the app is told",
-        ),
-        Option(
-            name="journal-total-bytes",
-            kind=size(64 * 1024, 1024 * 1024 * MIB),
-            default=1024 * MIB,
-            doc="all journals together",
-        ),
-        Option(
-            name="ephemeral-max-bytes",
-            kind=size(64 * 1024, 16 * 1024 * MIB),
-            default=16 * MIB,
-            doc="events waiting in memory for one unnamed app",
-        ),
-        Option(
-            name="ephemeral-max-events",
-            kind=integer(16, 10_000_000),
-            default=20_000,
-            doc="events waiting in memory for one unnamed app",
-        ),
-        Option(
-            name="outbox-max-messages",
-            kind=integer(1, 10_000_000),
-            default=10_000,
-            doc="accepted messages not yet finished; more are answered busy",
-        ),
-        Option(
-            name="outbox-max-bytes",
-            kind=size(64 * 1024, 1024 * 1024 * MIB),
-            default=256 * MIB,
-            doc="accepted messages not yet finished; more are answered busy",
+    ),
+    Section("The process", common.COMMON_OPTIONS),
+    Section(
+        "Sockets",
+        (
+            Option(
+                name="ipc-apps",
+                kind=ENDPOINT,
+                unset="ipc://<ipc-dir>/mapi/apps",
+                doc="endpoint for apps",
+            ),
+            Option(
+                name="ipc-control",
+                kind=ENDPOINT,
+                unset="ipc://<ipc-dir>/mapi/control",
+                doc="endpoint for health, shutdown and log level",
+            ),
         ),
     ),
 )
@@ -297,7 +328,7 @@ def mapi_config(layers: Iterable[Layer]) -> MapiConfig:
     resolved = resolve(MAPI_SCHEMA, layers)
     if resolved["journal-total-bytes"] < resolved["journal-max-bytes"]:
         raise resolved.refuse("journal-total-bytes", "is below journal-max-bytes, which one app may use")
-    shared = common.common_config(resolved)
+    shared = common.common_config(resolved, metrics_warnings(resolved))
     run_dir: str = shared["ipc_dir"]
     return MapiConfig(
         **shared,
@@ -335,11 +366,7 @@ def _metrics_port(resolved: Resolved) -> int:
     """The port of the metrics server, shifted and free of clashes."""
     port = common.shifted(resolved, "metrics-server-port")
     if resolved["metrics-server"]:
-        endpoints = [
-            PortUse(key, *common.tcp_endpoint(resolved[key]))
-            for key in ("ipc-apps", "ipc-control")
-            if resolved[key] and resolved[key].startswith("tcp://")
-        ]
+        endpoints = common.tcp_uses(resolved, ("ipc-apps", "ipc-control"))
         address = resolved["metrics-server-address"]
         refuse_port_clashes((*endpoints, PortUse("metrics-server-port", address, port)))
     return port

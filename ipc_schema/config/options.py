@@ -31,6 +31,7 @@ __all__ = [
     "PortUse",
     "Resolved",
     "Schema",
+    "Section",
     "Value",
     "refuse_port_clashes",
     "resolve",
@@ -103,12 +104,20 @@ class Layer:
         return f"{self.origin} {self.where(key)}".rstrip()
 
 
+class Section(NamedTuple):
+    """Options that are shown to people under one title."""
+
+    title: str
+    options: tuple[Option, ...]
+
+
 class Schema:
     """The options of one process, by name. `table` is its table in the file and part of variable names."""
 
-    def __init__(self, table: str, options: Iterable[Option]) -> None:
+    def __init__(self, table: str, *sections: Section) -> None:
         self.table = table
-        self.options = tuple(options)
+        self.sections = sections
+        self.options = tuple(option for section in sections for option in section.options)
         self._by_name: dict[str, Option] = {}
         for option in self.options:
             for name in (option.name, *option.aliases):

@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from ipc_schema.config.kinds import BOOLEAN
 from ipc_schema.config.options import ConfigError, Layer, Option, Origin, Schema
 
 __all__ = [
@@ -141,39 +142,43 @@ def add_arguments(parser: argparse.ArgumentParser, schema: Schema) -> None:
         default=argparse.SUPPRESS,
         help=f"TOML file; this process reads its table [{schema.table}]",
     )
-    for option in schema:
-        names = [f"--{name}" for name in (option.name, *option.aliases)]
-        metavar = option.kind.name.upper().replace(" ", "-")
-        # argparse expands % in help texts
-        help_text = _help(option).replace("%", "%%")
-        if option.repeatable:
-            parser.add_argument(
-                *names,
+    for section in schema.sections:
+        group = parser.add_argument_group(section.title)
+        for option in section.options:
+            special: dict[str, Any] = {}
+            if option.repeatable:
+                special = {"action": "append"}
+            elif option.kind is BOOLEAN:
+                special = {"nargs": "?", "const": "true"}
+            group.add_argument(
+                *(f"--{name}" for name in (option.name, *option.aliases)),
                 dest=option.name,
-                metavar=metavar,
-                action="append",
+                metavar=_metavar(option),
                 default=argparse.SUPPRESS,
-                help=help_text,
-            )
-        elif option.kind.name == "boolean":
-            parser.add_argument(
-                *names,
-                dest=option.name,
-                metavar=metavar,
-                nargs="?",
-                const="true",
-                default=argparse.SUPPRESS,
-                help=help_text,
-            )
-        else:
-            parser.add_argument(
-                *names, dest=option.name, metavar=metavar, default=argparse.SUPPRESS, help=help_text
+                # argparse expands % in help texts
+                help=_help(schema, option).replace("%", "%%"),
+                **special,
             )
 
 
-def _help(option: Option) -> str:
+def _metavar(option: Option) -> str:
+    """What stands for the value: the words of a choice as they are, else the name of the kind."""
+    if option.kind is BOOLEAN:
+        return "true|false"
+    words = re.split(r", | or ", option.kind.name)
+    return "|".join(words) if len(words) > 1 else option.kind.name.upper().replace(" ", "-")
+
+
+def _help(schema: Schema, option: Option) -> str:
     default = option.unset if option.default is None else option.kind.show(option.default)
-    return f"{option.doc} (default: {default})" if default != "" else option.doc
+    if isinstance(default, bool):
+        default = "true" if default else "false"
+    notes = [f"default: {default}"] if default != "" else []
+    if option.repeatable:
+        notes.append("may be given several times")
+    if option.secret:
+        notes.append(f"better in the environment, as {variable_of(schema, option.name)}")
+    return f"{option.doc} ({'; '.join(notes)})" if notes else option.doc
 
 
 def flag_layer(flags: Mapping[str, object]) -> Layer:

@@ -57,3 +57,11 @@ def test_a_node_of_both_gets_two_ports() -> None:
     assert (kernel.metrics.port, mapi.metrics.port) == (8013, 8014)
     with pytest.raises(ConfigError, match="belongs to one process"):
         derive_kernel("", "core", {"metrics-server-port": 1})
+
+
+@pytest.mark.parametrize("load", [load_kernel_config, load_mapi_config])
+def test_both_processes_tell_of_options_without_effect(load: Load) -> None:
+    assert load(flags={"metrics-server-port": "1"}).warnings == (
+        "metrics-server-port has no effect: metrics-server is off",
+    )
+    assert load(flags={"metrics-server-port": "1", "metrics-server": True}).warnings == ()

@@ -15,18 +15,28 @@ from ipc_schema.config.options import (
     Origin,
     PortUse,
     Schema,
+    Section,
     refuse_port_clashes,
     resolve,
 )
 
 SCHEMA = Schema(
     "kernel",
-    (
-        Option(name="tcp-port", kind=kinds.PORT, default=60000, doc="port"),
-        Option(name="staticnode", kind=kinds.TEXT, repeatable=True, doc="peers"),
-        Option(name="nodekey", kind=kinds.PRIVATE_KEY, secret=True, doc="key", unset="made on first start"),
-        Option(
-            name="data-dir", aliases=("local-storage-path",), kind=kinds.PATH, default="./data", doc="place"
+    Section(
+        "All",
+        (
+            Option(name="tcp-port", kind=kinds.PORT, default=60000, doc="port"),
+            Option(name="staticnode", kind=kinds.TEXT, repeatable=True, doc="peers"),
+            Option(
+                name="nodekey", kind=kinds.PRIVATE_KEY, secret=True, doc="key", unset="made on first start"
+            ),
+            Option(
+                name="data-dir",
+                aliases=("local-storage-path",),
+                kind=kinds.PATH,
+                default="./data",
+                doc="place",
+            ),
         ),
     ),
 )
@@ -118,7 +128,7 @@ def test_an_alias_is_the_same_option() -> None:
 def test_two_options_of_one_name_are_a_programming_error() -> None:
     option = Option(name="a", kind=kinds.TEXT, doc="")
     with pytest.raises(ValueError, match="two options"):
-        Schema("kernel", (option, option))
+        Schema("kernel", Section("All", (option, option)))
 
 
 def test_port_clashes_name_both_keys() -> None:
