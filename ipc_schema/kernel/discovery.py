@@ -73,8 +73,10 @@ class ListRecord(Body):
 class DiscoveryStatus(Body):
     """Reply of `discovery.status`.
 
-    `online`: something of the network was heard of lately; `short`: peers that are wanted are missing;
-    `known` peers in the store, `due` of them may be dialled now; `addresses` are announced to others.
+    `online`: something of the network was heard of lately; `short`: peers that are wanted are missing, namely
+    relay peers on `short_shards` and peers for `short_services` (`store`, `filter`, `lightpush`), or relay
+    peers at all where neither is named; `known` peers in the store, `due` of them may be dialled now;
+    `addresses` are announced to others.
     """
 
     online: bool
@@ -86,6 +88,8 @@ class DiscoveryStatus(Body):
     discv5: Discv5Record = Discv5Record()
     lists: tuple[ListRecord, ...] = ()
     peer_exchange: bool = False
+    short_shards: tuple[Uint, ...] = ()
+    short_services: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +147,8 @@ class KnownPeersRequest(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownRecord(Body):
-    """A peer of the store. `last_success_ms`: since 1970, 0: never; `retry_ms`: until it may be dialled."""
+    """A peer of the store. `last_success_ms`: since 1970, 0: never; `retry_ms`: until it may be dialled;
+    `why`: what went wrong the last time, for people; empty when nothing has since the node started."""
 
     peer_id: str
     addresses: tuple[str, ...] = ()
@@ -156,6 +161,7 @@ class KnownRecord(Body):
     failures: Uint = 0
     retry_ms: Uint = 0
     enr: str = ""
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,6 +49,7 @@ from ipc_schema.kernel.peer_exchange import PEER_EXCHANGE_REQUEST, PeerExchangeR
 from ipc_schema.kernel.records import NodeHealth, PeerRecord
 from ipc_schema.kernel.store import STORE_QUERY, StoreQueryReply, StoreQueryRequest
 from ipc_schema.message import MAX_META_SIZE
+from ipc_schema.node_info import NODE_INFO, NodeInfoReply, NodeInfoRequest
 from ipc_schema.streams import MAX_REPLAY_EVENTS, ReplayBatch, StreamState
 
 __all__ = [
@@ -143,7 +144,6 @@ PEERS_CONNECT: Final = "peers.connect"
 PEERS_DISCONNECT: Final = "peers.disconnect"
 PEERS_LIST: Final = "peers.list"
 NODE_HEALTH: Final = "node.health"
-NODE_INFO: Final = "node.info"
 NODE_CONFIG: Final = "node.config"
 NODE_METRICS: Final = "node.metrics"
 
@@ -341,22 +341,12 @@ class PeersListReply(Body):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NodeInfoRequest(Body):
-    """Which facts to tell; None: all."""
-
-    WHERE = NODE_INFO
-
-    ids: Annotated[tuple[Annotated[str, Size(64)], ...], Size(64)] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NodeInfoReply(Body):
-    info: dict[str, object]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class OptionRecord(Body):
-    """A configuration option. `origin` tells where its value came from; secrets show no value."""
+    """A configuration option; secrets show no value.
+
+    `origin` tells where the value came from: `default`, `preset`, `file`, `environment` or `flag`; `detail`
+    which one: the file and line, the variable, the flag, the preset.
+    """
 
     name: str
     type: str
@@ -364,6 +354,7 @@ class OptionRecord(Body):
     value: object = None
     origin: str = ""
     doc: str = ""
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

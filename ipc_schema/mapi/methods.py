@@ -11,9 +11,9 @@ from typing import Annotated, Final
 
 from ipc_schema.body import Bin16, Bin32, Body, Empty, Method, Ns, Range, Size, Uint
 from ipc_schema.hello import HELLO, HelloReply, HelloRequest, Limits
-from ipc_schema.kernel.methods import NODE_INFO, NodeInfoReply, NodeInfoRequest
 from ipc_schema.message import MAX_META_SIZE
 from ipc_schema.names import MAX_NAME
+from ipc_schema.node_info import NODE_INFO, NodeInfoReply, NodeInfoRequest
 
 __all__ = [
     "ACK",

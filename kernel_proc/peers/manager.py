@@ -133,6 +133,8 @@ class PeerManager:
         self._saved = store.changes
         self.short = True
         """Something that is wanted is missing: more peers should be looked for."""
+        self.short_shards: Set[int] = frozenset()
+        self.short_services: Set[str] = frozenset()
         self._succeeded = registry.counter("peers_dials", outcome="successful")
         self._failed = registry.counter("peers_dials", outcome="failed")
         self._evicted = registry.counter("peers_evicted")
@@ -199,9 +201,9 @@ class PeerManager:
         """Something that the plan depends on has changed."""
         self._wake.set()
 
-    def let_go(self, peer_id: PeerIdText) -> None:
+    def let_go(self, peer_id: PeerIdText, why: str = "disconnected by request") -> None:
         """Do not dial this peer by itself for a while."""
-        self.store.postpone(peer_id, self._wall(), LET_GO_SECONDS)
+        self.store.postpone(peer_id, self._wall(), LET_GO_SECONDS, why)
 
     # --- host events ---
 
@@ -246,9 +248,9 @@ class PeerManager:
         if connection is None:
             return
         now = self._wall()
-        self.store.lost(peer_id, now, trio.current_time() - connection.since)
+        self.store.lost(peer_id, now, trio.current_time() - connection.since, reason)
         if reason.startswith("metadata: peer "):  # of another cluster, or of none
-            self.store.postpone(peer_id, now, USELESS_DELAY)
+            self.store.postpone(peer_id, now, USELESS_DELAY, reason)
         self.wake()
 
     # --- running ---
@@ -298,6 +300,7 @@ class PeerManager:
             rng=self._rng,
         )
         self.short = step.short
+        self.short_shards, self.short_services = step.short_shards, step.short_services
         for peer in step.dial:
             self._dials.groups[peer.peer_id] = peer.group
             nursery.start_soon(self._dial, peer, name=f"dial {peer.peer_id}")
@@ -330,7 +333,7 @@ class PeerManager:
         )
 
     async def _dial(self, peer: KnownPeer) -> None:
-        peer_id = peer.peer_id
+        peer_id, why = peer.peer_id, "none of its addresses can be dialled"
         try:
             for number, address in enumerate(peer.addresses[:MAX_TRIED]):
                 try:
@@ -338,20 +341,21 @@ class PeerManager:
                 except BadAddress as error:
                     log.debug("address cannot be dialled", extra=fields(address=address, reason=str(error)))
                 except P2pError as error:
-                    log.debug("peer not reachable", extra=fields(address=address, reason=str(error)))
+                    why = str(error)
+                    log.debug("peer not reachable", extra=fields(address=address, reason=why))
                 else:
                     self._succeeded.add()
                     self.store.succeeded(peer_id, self._wall(), address)
                     return
             self._failed.add()
-            self.store.failed(peer_id, self._wall(), online=self.online)
+            self.store.failed(peer_id, self._wall(), online=self.online, why=why)
         finally:
             self._dials.groups.pop(peer_id, None)
             self.wake()
 
     async def _evict(self, peer_id: PeerIdText, reason: str) -> None:
         self._evicted.add()
-        self.let_go(peer_id)
+        self.let_go(peer_id, reason)
         await self._host.disconnect(peer_id, reason)
 
     async def _watch_sleep(self) -> None:

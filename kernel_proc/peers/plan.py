@@ -100,6 +100,9 @@ class Plan(NamedTuple):
     evict: list[tuple[str, str]]
     short: bool
     """Something that is wanted is still missing: more peers should be looked for."""
+    short_shards: Set[int] = frozenset()
+    """Those with fewer connected relay peers than wanted."""
+    short_services: Set[str] = frozenset()
 
 
 def plan(
@@ -132,6 +135,7 @@ def plan(
     service_only = sum(peer.outbound and peer.identified and not peer.relay for peer in connected)
     room_service = targets.service - service_only
     free = targets.total - len(there) - len(dialling)
+    short_services = frozenset(missing)
     short = bool(missing) or (wanted.relay and (bool(lacking) or (not wanted.shards and room_relay > 0)))
 
     groups = Counter(peer.group for peer in connected)
@@ -162,7 +166,7 @@ def plan(
         chosen.append(candidate)
     if not online:
         chosen = chosen[: max(2, at_once // 3)]
-    return Plan(chosen, _evictions(connected, wanted, targets), short)
+    return Plan(chosen, _evictions(connected, wanted, targets), short, frozenset(lacking), short_services)
 
 
 def _gives(peer: KnownPeer) -> Collection[str]:

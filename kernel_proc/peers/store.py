@@ -23,6 +23,7 @@ MAX_ADDRESSES: Final = 8
 MAX_ADDRESS_TEXT: Final = 300
 MAX_PROTOCOLS: Final = 32
 MAX_SHARDS: Final = 64
+MAX_WHY: Final = 200
 
 FIRST_DELAY: Final = 5.0
 HIGHEST_DELAY: Final = 1800.0
@@ -97,6 +98,8 @@ class KnownPeer:
     failures: int = 0
     """Dials in a row that failed while others succeeded."""
     retry_at: float = 0.0
+    why: str = ""
+    """What went wrong the last time, for people; not kept on disk."""
     group: str = ""
     """The place of its first address."""
 
@@ -246,17 +249,17 @@ class PeerStore:
         if known is None:
             return
         known.last_success = known.last_attempt = now
-        known.failures, known.retry_at = 0, 0.0
+        known.failures, known.retry_at, known.why = 0, 0.0, ""
         self.changes += 1
         if address is not None and address in known.addresses:
             self._set_addresses(known, (address, *known.addresses))
 
-    def failed(self, peer_id: str, now: float, *, online: bool) -> None:
+    def failed(self, peer_id: str, now: float, *, online: bool, why: str = "") -> None:
         """A dial failed. Only while we are `online` is that held against the peer."""
         known = self._peers.get(peer_id)
         if known is None:
             return
-        known.last_attempt = now
+        known.last_attempt, known.why = now, why[:MAX_WHY]
         if not online:
             known.retry_at = max(known.retry_at, now + OFFLINE_DELAY * self._rng.uniform(0.8, 1.6))
             return
@@ -265,23 +268,24 @@ class PeerStore:
         known.retry_at = max(known.retry_at, now + delay * self._rng.uniform(0.8, 1.2))
         self.changes += 1
 
-    def lost(self, peer_id: str, now: float, lasted: float) -> None:
+    def lost(self, peer_id: str, now: float, lasted: float, why: str = "") -> None:
         """A connection ended. A short one counts as a failure, so that nobody is dialled in a circle."""
         known = self._peers.get(peer_id)
         if known is None:
             return
         if lasted < FIRST_DELAY:
-            self.failed(peer_id, now, online=True)
+            self.failed(peer_id, now, online=True, why=why)
         else:
-            known.last_success = now
+            known.last_success, known.why = now, why[:MAX_WHY]
             known.retry_at = max(known.retry_at, now + self._rng.uniform(0.2, 1.0))
             self.changes += 1
 
-    def postpone(self, peer_id: str, now: float, seconds: float) -> None:
+    def postpone(self, peer_id: str, now: float, seconds: float, why: str = "") -> None:
         """Not to be dialled for a while, whatever else happens: useless to us, or somebody wants it gone."""
         known = self._peers.get(peer_id)
         if known is not None:
             known.retry_at = max(known.retry_at, now + seconds * self._rng.uniform(0.9, 1.1))
+            known.why = why[:MAX_WHY] or known.why
             self.changes += 1
 
     def forgive(self, now: float) -> None:

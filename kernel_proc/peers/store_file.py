@@ -34,7 +34,8 @@ def save_peers(path: Path, peers: Sequence[dict[str, Any]]) -> None:
     """Replace the file. Raises OSError."""
     for peer in peers:
         peer["enr"] = b64encode(peer["enr"]).decode()
-        peer.pop("group", None)
+        for name in ("group", "why"):
+            peer.pop(name, None)
     temporary = path.with_name(f".{path.name}.new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:

@@ -87,6 +87,8 @@ def test_sources_are_put_together(directory: Path, monkeypatch: pytest.MonkeyPat
             "environment",
         )
         assert options["tcp-port"]["origin"] == "flag"
+        details = [options[name]["detail"] for name in ("cluster-id", "agent-string", "tcp-port")]
+        assert details == [f"{file} line 2", "LOGOS_KERNEL_AGENT_STRING", "--tcp-port"]
         lines = [json.loads(line) for line in kernel.log.read_text().splitlines()]
         ready = next(line for line in lines if line["msg"] == "ready")
         assert ready["cluster"] == 9

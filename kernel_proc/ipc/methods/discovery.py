@@ -145,6 +145,8 @@ def _status(peering: Peering) -> DiscoveryStatus:
             for one in peering.dns.lists
         ),
         peer_exchange=peering.asks_for_peers,
+        short_shards=tuple(sorted(peering.manager.short_shards)),
+        short_services=tuple(sorted(peering.manager.short_services)),
     )
 
 
@@ -161,4 +163,5 @@ def _row(peer: KnownPeer, now: float, *, connected: bool) -> KnownRecord:
         failures=peer.failures,
         retry_ms=max(0, int((peer.retry_at - now) * 1000)),
         enr=record_text(peer.enr) if peer.enr else "",
+        why=peer.why,
     )

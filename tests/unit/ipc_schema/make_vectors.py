@@ -353,6 +353,7 @@ def good_replies() -> None:
         failures=1,
         retry_ms=5000,
         enr=ENR,
+        why="connection refused",
     )
     reply("kernel", "peers.known", kernel.KnownPeersReply(total=1, peers=(known,)))
     reply("kernel", "discovery.start", kernel.DiscoveryRunning(running=True, changed=True))
@@ -362,7 +363,7 @@ def good_replies() -> None:
     reply("kernel", "discovery.list", listed)
     discovery = kernel.DiscoveryStatus(
         online=True,
-        short=False,
+        short=True,
         known=120,
         due=100,
         enr=ENR,
@@ -372,13 +373,21 @@ def good_replies() -> None:
         ),
         lists=(kernel.ListRecord(url=TREE, seq=1839, records=12, read_ms=NOW // 10**6),),
         peer_exchange=True,
+        short_shards=(3,),
+        short_services=("store",),
     )
     reply("kernel", "discovery.status", discovery)
     reply("kernel", "node.health", health)
     info: dict[str, object] = {"Version": "0.1.0", "MyPeerId": PEER}
     reply("kernel", "node.info", kernel.NodeInfoReply(info=info))
     option = kernel.OptionRecord(
-        name="tcp-port", type="integer", default=60000, value=0, origin="flag", doc="port"
+        name="tcp-port",
+        type="integer",
+        default=60000,
+        value=0,
+        origin="flag",
+        doc="port",
+        detail="--tcp-port",
     )
     reply("kernel", "node.config", kernel.NodeConfigReply(options=(option,)))
     reply("kernel", "node.metrics", kernel.NodeMetricsReply(metrics=(("loop_lag", {"loop": "main"}, 0.25),)))

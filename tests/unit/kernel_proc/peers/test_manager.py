@@ -187,6 +187,9 @@ async def test_a_peer_of_another_cluster_is_not_dialled_again_for_long() -> None
         host.leave("p1", "metadata: peer is of cluster 9, we are of 2")
         await trio.sleep(1800)
         assert len(host.dials) == 1
+        known = manager.store.get("p1")
+        assert known is not None
+        assert "of cluster 9" in known.why
         await trio.sleep(3600)
         assert len(host.dials) == 2
 

@@ -119,6 +119,7 @@ def test_an_edge_node_looks_for_services_only() -> None:
     assert "p3" in names(made)
     assert len(made.dial) == 4, "three for the store, one for the rest"
     assert made.short
+    assert made.short_services == set(SERVICES), "also while they are being dialled"
     there = [
         Connected(f"c{n}", outbound=True, group=str(n), age=60, services=frozenset(SERVICES))
         for n in range(3)
@@ -126,10 +127,13 @@ def test_an_edge_node_looks_for_services_only() -> None:
     done = step(peers, there, wanted=wanted, targets=targets)
     assert done.dial == []
     assert not done.short
+    assert not done.short_services
 
 
 def test_a_node_short_of_mesh_peers_says_so() -> None:
-    assert step([]).short
+    alone = step([])
+    assert alone.short
+    assert alone.short_shards == {1}
     enough = [relay_peer(number, shards=frozenset({1})) for number in range(12)]
     assert not step([], enough).short
 

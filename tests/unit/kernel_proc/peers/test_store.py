@@ -156,6 +156,24 @@ def test_who_was_sent_away_stays_away_also_when_the_connection_was_short() -> No
     assert not known.is_due(NOW + 500)
 
 
+def test_what_went_wrong_the_last_time_is_told() -> None:
+    peers = store()
+    learn(peers, 1)
+    known = peers.get("p1")
+    assert known is not None
+    assert known.why == ""
+    peers.failed("p1", NOW, online=False, why="x" * 1000)
+    assert known.why == "x" * 200
+    peers.lost("p1", NOW, 300, "closed")
+    assert known.why == "closed"
+    peers.postpone("p1", NOW, 600, "of another cluster")
+    assert known.why == "of another cluster"
+    peers.postpone("p1", NOW, 600)
+    assert known.why == "of another cluster"
+    peers.succeeded("p1", NOW)
+    assert known.why == ""
+
+
 def test_the_file_gives_back_what_it_got(tmp_path: Path) -> None:
     peers = store()
     learn(peers, 1, seq=3, enr=b"\x00\xff", cluster=2, shards=(1, 2), capabilities=3)

@@ -1,0 +1,26 @@
+"""`node.info`, which kernel and Messaging API answer alike (SPEC.md §3.3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+from ipc_schema.body import Body, Size
+
+__all__ = ["NODE_INFO", "NodeInfoReply", "NodeInfoRequest"]
+
+NODE_INFO: Final = "node.info"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeInfoRequest(Body):
+    """Which facts to tell; None: all."""
+
+    WHERE = NODE_INFO
+
+    ids: Annotated[tuple[Annotated[str, Size(64)], ...], Size(64)] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeInfoReply(Body):
+    info: dict[str, object]
