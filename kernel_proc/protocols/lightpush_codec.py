@@ -24,6 +24,7 @@ from kernel_proc.protocols.protobuf import (
     put_text,
     put_varint,
 )
+from kernel_proc.protocols.reply_head import NO_ID, put_head, read_head
 
 __all__ = [
     "LEGACY_PROTOCOL",
@@ -45,8 +46,6 @@ __all__ = [
 
 PROTOCOL: Final = "/vac/waku/lightpush/3.0.0"
 LEGACY_PROTOCOL: Final = "/vac/waku/lightpush/2.0.0-beta1"
-NO_ID: Final = "N/A"
-"""Request id of an answer to what could not be read, or was not."""
 
 
 class PushStatus(IntEnum):
@@ -113,24 +112,19 @@ def decode_request(body: bytes) -> PushRequest:
 
 
 def encode_response(response: PushResponse) -> bytes:
-    """A LightPushResponse; id and code are written even when empty."""
+    """A LightPushResponse."""
+    request_id, status, description, relay_peers = response
     out = bytearray()
-    put_text(out, 1, response.request_id)
-    put_varint(out, 10, response.status)
-    if response.description is not None:
-        put_text(out, 11, response.description)
-    if response.relay_peers is not None:
-        put_varint(out, 12, response.relay_peers)
+    put_head(out, request_id, status, description)
+    if relay_peers is not None:
+        put_varint(out, 12, relay_peers)
     return bytes(out)
 
 
 def decode_response(body: bytes) -> PushResponse:
     """Read a LightPushResponse; an absent id is empty. Raises ProtobufError when there is no code."""
     found = Fields(body)
-    status = found.number(10)
-    if status is None:
-        raise MissingField("status_code")
-    return PushResponse(found.text(1) or "", status, found.text(11), found.number(12))
+    return PushResponse(*read_head(found), found.number(12))
 
 
 # --- legacy ---

@@ -14,12 +14,12 @@ from typing import Final, NamedTuple
 
 from kernel_proc.protocols.protobuf import (
     Fields,
-    MissingField,
     put_bytes,
     put_text,
     put_varint,
     put_zigzag,
 )
+from kernel_proc.protocols.reply_head import NO_ID, put_head, read_head
 
 __all__ = [
     "NO_ID",
@@ -35,8 +35,6 @@ __all__ = [
 ]
 
 PROTOCOL: Final = "/vac/waku/store-query/3.0.0"
-NO_ID: Final = "N/A"
-"""Request id of an answer to what was not read."""
 
 
 class StoreStatus(IntEnum):
@@ -125,11 +123,9 @@ def decode_request(body: bytes) -> StoreRequest:
 
 
 def encode_response(response: StoreResponse) -> bytes:
-    """A StoreQueryResponse; id, code and text are written even when empty: nwaku insists."""
+    """A StoreQueryResponse; the text is written even when empty: nwaku insists."""
     out = bytearray()
-    put_text(out, 1, response.request_id)
-    put_varint(out, 10, response.status)
-    put_text(out, 11, response.description)
+    put_head(out, response.request_id, response.status, response.description)
     for message in response.messages:
         put_bytes(out, 20, _encode_key_value(message))
     if response.cursor is not None:
@@ -151,11 +147,9 @@ def _encode_key_value(message: KeyValue) -> bytearray:
 def decode_response(body: bytes) -> StoreResponse:
     """Read a StoreQueryResponse; an absent id or text is empty. Raises ProtobufError if there is no code."""
     found = Fields(body)
-    status = found.number(10)
-    if status is None:
-        raise MissingField("status_code")
+    request_id, status, description = read_head(found)
     messages = tuple(map(_decode_key_value, found.blobs(20)))
-    return StoreResponse(found.text(1) or "", status, found.text(11) or "", messages, found.blob(51) or None)
+    return StoreResponse(request_id, status, description or "", messages, found.blob(51) or None)
 
 
 def _decode_key_value(body: bytes) -> KeyValue:

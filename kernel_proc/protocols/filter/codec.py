@@ -24,6 +24,7 @@ from kernel_proc.protocols.protobuf import (
     put_text,
     put_varint,
 )
+from kernel_proc.protocols.reply_head import put_head, read_head
 
 __all__ = [
     "MAX_CONTENT_TOPICS",
@@ -121,21 +122,13 @@ def decode_request(body: bytes) -> FilterRequest:
 def encode_response(response: FilterResponse) -> bytes:
     """The body of a response."""
     out = bytearray()
-    put_text(out, 1, response.request_id)
-    put_varint(out, 10, response.status)
-    if response.description is not None:
-        put_text(out, 11, response.description)
+    put_head(out, *response)
     return bytes(out)
 
 
 def decode_response(body: bytes) -> FilterResponse:
     """Raises ProtobufError; MissingField when there is no status code."""
-    found = Fields(body)
-    status = found.number(10)
-    if status is None:
-        raise MissingField("status_code")
-    # go-waku leaves an empty id out: it is a stock proto3 encoder.
-    return FilterResponse(found.text(1) or "", status & 0xFFFF_FFFF, found.text(11))
+    return FilterResponse(*read_head(Fields(body)))
 
 
 def encode_push(message: bytes, pubsub_topic: str) -> bytes:

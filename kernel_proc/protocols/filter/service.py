@@ -40,6 +40,7 @@ from kernel_proc.protocols.filter.subscriptions import FilterLimits, Subscriptio
 from kernel_proc.protocols.framing import encode_frame
 from kernel_proc.protocols.protobuf import ProtobufError
 from kernel_proc.protocols.ratelimit import PeerLimiter
+from kernel_proc.protocols.reply_head import NO_ID
 from kernel_proc.protocols.requests import RequestService, ServiceLimits
 from kernel_proc.relay.seen import SeenCache
 
@@ -51,7 +52,7 @@ MAX_REQUEST: Final = 256 * 1024
 """A hundred content topics of 2.6 kB each; nwaku reads up to 1.5 MB."""
 REJECTED: Final = encode_response(
     FilterResponse(
-        "N/A", Status.TOO_MANY_REQUESTS, "TOO_MANY_REQUESTS: request rejected due to rate limit exceeded"
+        NO_ID, Status.TOO_MANY_REQUESTS, "TOO_MANY_REQUESTS: request rejected due to rate limit exceeded"
     )
 )
 PUSHED_SECONDS: Final = 120.0

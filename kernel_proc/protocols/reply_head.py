@@ -1,0 +1,47 @@
+"""What the responses of store, lightpush and filter begin with. Pure.
+
+| field | |
+|---|---|
+| 1 request_id | go-waku leaves an empty one out: it is a stock proto3 encoder |
+| 10 status_code | uint32; a response without one says nothing |
+| 11 optional status_desc | |
+
+nwaku insists on the first two, so they are written even when empty.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from kernel_proc.protocols.protobuf import Fields, MissingField, put_text, put_varint
+
+__all__ = ["NO_ID", "ReplyHead", "put_head", "read_head"]
+
+NO_ID: Final = "N/A"
+"""Request id of an answer to what could not be read, or was not."""
+
+_UINT32: Final = 0xFFFF_FFFF
+
+
+class ReplyHead(NamedTuple):
+    """The first three fields of a response."""
+
+    request_id: str
+    status: int
+    description: str | None = None
+
+
+def put_head(out: bytearray, request_id: str, status: int, description: str | None) -> None:
+    """Append the head; a description that is None is left out."""
+    put_text(out, 1, request_id)
+    put_varint(out, 10, status)
+    if description is not None:
+        put_text(out, 11, description)
+
+
+def read_head(found: Fields) -> ReplyHead:
+    """The head; an absent id is empty. Raises ProtobufError; MissingField when there is no status code."""
+    status = found.number(10)
+    if status is None:
+        raise MissingField("status_code")
+    return ReplyHead(found.text(1) or "", status & _UINT32, found.text(11))
