@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import signal
 import time
+from contextlib import ExitStack
 
 import pytest
 
 from tests.support.kernel_process import KernelProcess, eventually, kernels, short_directory
+from tests.support.networks import healthy, start_in_pairs
 
 pytestmark = pytest.mark.integration
 
 SHARD = "--shard=0"
+COMMON = (SHARD, "--cluster-id=44", "--ip-colocation-limit=0")
+DISCV5 = (*COMMON, "--discv5-discovery", "--discv5-udp-port=0")
+FOUND = {"discv5", "peer-exchange", "inbound"}
+LIMIT = 10.0
 
 
 def peers(kernel: KernelProcess) -> set[str]:
@@ -21,29 +27,51 @@ def peers(kernel: KernelProcess) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGKILL])
-def test_a_filled_store_is_enough_to_come_back(ending: int) -> None:
-    with short_directory() as directory, kernels(directory, (SHARD,), (SHARD,), (SHARD,)) as running:
-        others = running[1:]
-        known = {other.info("MyPeerId")["MyPeerId"] for other in others}
-        wanderer = running[0]
-        dealer = wanderer.dealer()
-        addresses = [other.address() for other in others]
-        assert all(
-            one.get("error") is None
-            for one in dealer.ok("peers.connect", {"addresses": addresses})["results"]
-        )
-        eventually(lambda: (wanderer.directory / "peers.json").exists(), 20)
-        # What comes last must be there too when the process is killed: give the file its next turn.
-        eventually(lambda: all(p in (wanderer.directory / "peers.json").read_text() for p in known), 40)
-        wanderer.stop(ending)
-        since = time.monotonic()
-        wanderer.start()
-        eventually(lambda: peers(wanderer) >= known, 10)
-        assert time.monotonic() - since < 15
-        origins = {p["origin"] for p in wanderer.dealer().ok("peers.list")["peers"]}
-        assert origins <= {"api", "inbound"}
-        assert (wanderer.directory / "peers.json").stat().st_mode & 0o777 == 0o600
+def origins(kernel: KernelProcess) -> set[str]:
+    dealer = kernel.dealer()
+    found = {peer["origin"] for peer in dealer.ok("peers.list")["peers"]}
+    dealer.close()
+    return found
+
+
+def returned(kernel: KernelProcess, known: set[str]) -> float:
+    """Start it again; seconds from being ready until it is connected to all of them and healthy."""
+    kernel.start()
+    ready = time.monotonic()
+    eventually(lambda: peers(kernel) >= known, LIMIT)
+    eventually(lambda: healthy(kernel), ready + LIMIT - time.monotonic())
+    return time.monotonic() - ready
+
+
+@pytest.mark.timeout(150)
+def test_a_filled_store_is_enough_to_come_back() -> None:
+    with short_directory() as directory, ExitStack() as stack:
+        bootstrap = stack.enter_context(KernelProcess(directory / "boot", *DISCV5))
+        entry = f"--discv5-bootstrap-node={bootstrap.info('MyENR')['MyENR']}"
+        wanderer = KernelProcess(directory / "w", *DISCV5, entry)
+        others = [KernelProcess(directory / f"k{number}", *DISCV5, entry) for number in range(5)]
+        start_in_pairs(stack, [*others, wanderer])
+        known = {kernel.info("MyPeerId")["MyPeerId"]: kernel for kernel in others}
+        eventually(lambda: peers(wanderer) >= known.keys(), 60)
+        assert "discv5" in origins(wanderer)
+        assert origins(wanderer) <= FOUND, "nobody told it whom to connect to"
+        file = wanderer.directory / "peers.json"
+        # What came last must be there too when the process is killed: give the file its next turn.
+        eventually(lambda: file.exists() and all(peer in file.read_text() for peer in known), 40)
+        assert file.stat().st_mode & 0o777 == 0o600
+
+        wanderer.stop(signal.SIGKILL)
+        bootstrap.stop(signal.SIGKILL)
+        wanderer.options = DISCV5  # and nobody is named to it
+        print(f"after SIGKILL, without bootstrap: {returned(wanderer, {*known}):.2f} s from ready to healthy")
+        assert origins(wanderer) <= FOUND, "how they were found is kept"
+
+        # Without discv5 the file alone is left, and one of those in it has gone meanwhile.
+        wanderer.stop(signal.SIGTERM)
+        known.pop(next(iter(known))).stop(signal.SIGKILL)
+        wanderer.options = (*COMMON, "--discv5-discovery=false")
+        print(f"after SIGTERM, by the file alone: {returned(wanderer, {*known}):.2f} s from ready to healthy")
+        assert not wanderer.dealer().ok("discovery.status")["discv5"]["running"]
 
 
 def test_without_persistence_nothing_is_kept() -> None:

@@ -1,4 +1,4 @@
-"""Peers by lists in the DNS, by peer exchange, and by what an operator asks for; over real kernels."""
+"""Peers by lists in the DNS and by what an operator asks for; over real kernels."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ SHARD = "--shard=0"
 CLUSTER = "--cluster-id=43"
 LOOPBACK = "--ip-colocation-limit=0"
 DISCV5 = ("--discv5-discovery", "--discv5-udp-port=0", SHARD, CLUSTER, LOOPBACK)
-SERVICES = ("/vac/waku/filter-subscribe/", "/vac/waku/lightpush/3", "/vac/waku/store-query/")
 
 
 def listed(dealer: Dealer) -> dict[str, dict[str, object]]:
@@ -56,36 +55,6 @@ def test_a_signed_list_in_the_dns_is_enough() -> None:
                 server.zone["nodes.example.org"] = "v=spf1 -all"
                 assert dealer.code("discovery.list", asked) == "no_peers"
                 assert dealer.code("discovery.list", {"url": "enrtree://x@y"}) == "bad_request"
-
-
-@pytest.mark.timeout(150)
-def test_an_edge_node_finds_every_service_by_peer_exchange_alone() -> None:
-    with short_directory() as directory, ExitStack() as stack:
-        first = stack.enter_context(KernelProcess(directory / "s0", *DISCV5))
-        enr, address = first.info("MyENR")["MyENR"], first.address()
-        for number in (1, 2, 3):
-            options = (
-                *DISCV5,
-                f"--discv5-bootstrap-node={enr}",
-                "--store",
-                "--store-message-db-url=sqlite://s",
-            )
-            stack.enter_context(KernelProcess(directory / f"s{number}", *options))
-        server = first.dealer()
-        eventually(lambda: len(listed(server)) == 3, 30)
-        edge = stack.enter_context(
-            KernelProcess(directory / "edge", "--relay=false", CLUSTER, f"--peer-exchange-node={address}")
-        )
-        dealer = edge.dealer()
-
-        def served() -> bool:
-            found = [" ".join(map(str, peer["protocols"])) for peer in listed(dealer).values()]  # type: ignore[call-overload]
-            return all(sum(name in one for one in found) >= 2 for name in SERVICES)
-
-        eventually(served, 60)
-        origins = {peer["origin"] for peer in listed(dealer).values()}
-        assert origins == {"static", "peer-exchange"}
-        assert not dealer.ok("discovery.status")["discv5"]["running"]
 
 
 def test_discv5_is_started_and_stopped_by_request() -> None:
