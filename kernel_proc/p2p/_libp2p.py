@@ -7,9 +7,9 @@ Four things happen at this door and nowhere else:
   hierarchy, and the process decides what becomes of it;
 * only what is used is loaded: the library's packages import all of it (QUIC, HTTP clients, mDNS), which takes
   30 MB and most of the start, for a dozen modules;
-* only what is sound is let in: keys, peer ids, the noise XX handshake, the identify message. Connections,
-  muxers and streams are this room's own (see `host`), since the library's end the process on a
-  malformed frame, go deaf after 250 inbound connections and do not enforce the receive window.
+* only what is sound is let in: keys, peer ids, the noise XX handshake, the messages of identify and of peer
+  records. Connections, muxers and streams are this room's own (see `host`), since the library's end the
+  process on a malformed frame, go deaf after 250 inbound connections and do not enforce the receive window.
 """
 
 from __future__ import annotations
@@ -106,11 +106,15 @@ with _logging_untouched(), warnings.catch_warnings():
     import multiaddr
     from libp2p.abc import IRawConnection
     from libp2p.connection_types import ConnectionType
-    from libp2p.crypto.keys import KeyPair
+    from libp2p.crypto.keys import KeyPair, PublicKey
+    from libp2p.crypto.rsa import RSAPublicKey
     from libp2p.crypto.secp256k1 import Secp256k1PrivateKey
+    from libp2p.crypto.serialization import deserialize_public_key
     from libp2p.crypto.x25519 import create_new_key_pair as create_x25519_key_pair
     from libp2p.identity.identify.pb.identify_pb2 import Identify
     from libp2p.peer.id import ID
+    from libp2p.peer.pb.envelope_pb2 import Envelope
+    from libp2p.peer.pb.peer_record_pb2 import PeerRecord as RecordMessage
     from libp2p.security.noise.io import NoiseTransportReadWriter
     from libp2p.security.noise.patterns import PatternXX
     from libp2p.security.secure_session import SecureSession
@@ -121,15 +125,20 @@ __all__ = [
     "ID",
     "REQUIRED_VERSION",
     "ConnectionType",
+    "Envelope",
     "IRawConnection",
     "Identify",
     "KeyPair",
     "Multiaddr",
     "NoiseTransportReadWriter",
     "PatternXX",
+    "PublicKey",
+    "RSAPublicKey",
+    "RecordMessage",
     "Secp256k1PrivateKey",
     "SecureSession",
     "WrongLibp2pVersionError",
     "check_version",
     "create_x25519_key_pair",
+    "deserialize_public_key",
 ]

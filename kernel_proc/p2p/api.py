@@ -6,7 +6,7 @@ Peer ids are their base58 text, addresses are multiaddr text, everywhere outside
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -62,6 +62,19 @@ class PeerConnection:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerRecord:
+    """Where a peer says it is reached, with its signature (libp2p RFC 0003), which has been verified."""
+
+    peer_id: PeerIdText
+    seq: int
+    """Grows with each change; comparable only between records of one peer."""
+    addresses: tuple[str, ...]
+    """Multiaddrs as the peer wrote them, mostly without its id; those we can read."""
+    envelope: bytes = field(repr=False)
+    """The signed form, byte for byte as it came: to hand it on."""
+
+
+@dataclass(frozen=True, slots=True)
 class PeerIdentity:
     """What identify told us about a peer."""
 
@@ -70,6 +83,8 @@ class PeerIdentity:
     protocols: tuple[str, ...]
     listen_addresses: tuple[str, ...]
     observed_address: str | None
+    record: PeerRecord | None = None
+    """None: it sent none, or none that holds."""
 
 
 class Stream(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 
 from google.protobuf.message import DecodeError
@@ -9,8 +10,12 @@ from google.protobuf.message import DecodeError
 from kernel_proc.p2p import addresses, varint
 from kernel_proc.p2p._errors import ProtocolViolation
 from kernel_proc.p2p._libp2p import Identify
-from kernel_proc.p2p.api import PeerIdentity, PeerIdText
+from kernel_proc.p2p.api import PeerIdentity, PeerIdText, PeerRecord
 from kernel_proc.p2p.multistream import Duplex
+from kernel_proc.p2p.muxer import Count
+from kernel_proc.p2p.peer_record import PeerRecordError, open_envelope
+
+log = logging.getLogger(__name__)
 
 PROTOCOL = "/ipfs/id/1.0.0"
 PUSH_PROTOCOL = "/ipfs/id/push/1.0.0"
@@ -28,8 +33,9 @@ def encode(
     protocols: Iterable[str],
     listen_addresses: Iterable[str],
     observed_address: str | None,
+    record: PeerRecord | None = None,
 ) -> bytes:
-    """One length-prefixed Identify message. `public_key` is the libp2p protobuf form."""
+    """One length-prefixed Identify message. `public_key` is the libp2p protobuf form, `record` our own."""
     message = Identify(
         protocol_version=PROTOCOL_VERSION,
         agent_version=agent,
@@ -39,14 +45,17 @@ def encode(
     )
     if observed_address is not None:
         message.observed_addr = addresses.to_bytes(observed_address)
+    if record is not None:
+        message.signedPeerRecord = record.envelope
     body = message.SerializeToString()
     return varint.encode(len(body)) + body
 
 
-def decode(peer_id: PeerIdText, body: bytes) -> PeerIdentity:
+def decode(peer_id: PeerIdText, body: bytes, count: Count = lambda _name: None) -> PeerIdentity:
     """The identity in one Identify message, cut to sane numbers. Raises ProtocolViolation.
 
-    The peer id is the one that the handshake proved; a message that names another key is a lie and refused.
+    The peer id is the one that the handshake proved, whatever key the message names. A signed record that
+    does not hold, or is another peer's, is counted and left out; the rest of the message is still of use.
     """
     message = Identify()
     try:
@@ -62,7 +71,20 @@ def decode(peer_id: PeerIdText, body: bytes) -> PeerIdentity:
         ),
         listen_addresses=tuple(address for address in known if address is not None),
         observed_address=addresses.from_bytes(message.observed_addr) if message.observed_addr else None,
+        record=_record(peer_id, message.signedPeerRecord, count) if message.signedPeerRecord else None,
     )
+
+
+def _record(peer_id: PeerIdText, envelope: bytes, count: Count) -> PeerRecord | None:
+    try:
+        record = open_envelope(envelope)
+    except PeerRecordError as error:
+        log.debug("peer record in the identify of %s: %s", peer_id, error)
+    else:
+        if record.peer_id == peer_id:
+            return record
+    count("peer_records_refused")
+    return None
 
 
 def _text(value: str | bytes) -> str:
@@ -70,7 +92,7 @@ def _text(value: str | bytes) -> str:
     return value if isinstance(value, str) else value.decode(errors="replace")
 
 
-async def read(stream: Duplex, peer_id: PeerIdText) -> PeerIdentity:
+async def read(stream: Duplex, peer_id: PeerIdText, count: Count = lambda _name: None) -> PeerIdentity:
     """Read one message. Raises ProtocolViolation, ConnectionEnded, api.StreamClosed."""
     length, shift = 0, 0
     while True:
@@ -83,4 +105,4 @@ async def read(stream: Duplex, peer_id: PeerIdText) -> PeerIdentity:
             raise ProtocolViolation("identify: over-long length")
     if length > MAX_MESSAGE:
         raise ProtocolViolation(f"identify: message of {length} bytes")
-    return decode(peer_id, await stream.read_exactly(length))
+    return decode(peer_id, await stream.read_exactly(length), count)

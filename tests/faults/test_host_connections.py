@@ -44,9 +44,9 @@ async def test_half_open_sockets_do_not_lock_others_out(listen: str) -> None:
         port = int(far.listen_addresses[0].split("/")[4])
         silent = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(60)]
         await until(lambda: far.counters()["refused_half_open_ip"] == 52)
-        assert far._admission.half_open == 8
+        assert far._connections.admission.half_open == 8
         # Those who said nothing are gone after the handshake time-out, and the door is open again.
-        await until(lambda: far._admission.half_open == 0)
+        await until(lambda: far._connections.admission.half_open == 0)
         assert far.counters()["handshake_failed"] == 8
         async with host(listen=[]) as (near, _):
             await near.connect(far.listen_addresses[1])

@@ -129,7 +129,7 @@ async def test_our_own_sleep_is_not_held_against_the_peer() -> None:
         async with host(limits=QUICK) as (node, events):
             peer_id = await node.connect(address)
             await events.wait_for("identified")
-            (connection,) = node._all()
+            (connection,) = node._connections.all()
             muxer = connection.muxer
             now = trio.current_time()
             muxer.last_received = now - 1

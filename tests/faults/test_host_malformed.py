@@ -191,13 +191,13 @@ async def test_a_bug_in_the_muxer_costs_its_connection(monkeypatch: pytest.Monke
         far.set_stream_handler("/echo", echo)
         await near.connect(far.listen_addresses[0])
         await events.wait_for("identified")
-        (connection,) = far._all()
+        (connection,) = far._connections.all()
 
         def bug(_piece: bytes) -> None:
             raise KeyError("a bug of ours")
 
         monkeypatch.setattr(connection.muxer, "feed", bug)
-        (back,) = near._all()
+        (back,) = near._connections.all()
         back.muxer.send_ping()
         await events.wait_for("disconnected")
         assert "a bug of ours" in events.reasons[0]
@@ -216,7 +216,7 @@ async def test_a_bug_in_the_keepalive_costs_its_connection(monkeypatch: pytest.M
         def bug(_now: float) -> bool:
             raise KeyError("a bug of ours")
 
-        monkeypatch.setattr(far._all()[0].muxer, "tick", bug)
+        monkeypatch.setattr(far._connections.all()[0].muxer, "tick", bug)
         await events.wait_for("disconnected")
         assert far.counters()["connection_errors"] == 1
         await still_serves(far)

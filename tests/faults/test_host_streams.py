@@ -134,7 +134,7 @@ async def test_windows_of_many_streams_together_stay_in_the_budget() -> None:
             for _ in range(8):
                 await peer.send(header(DATA, 0, stream_id, len(body)) + body)
         await until(lambda: far.counters()["buffer_overruns"] > 0)
-        (connection,) = far._all()
+        (connection,) = far._connections.all()
         assert connection.muxer.buffered <= ROOMY.connection_buffer
         assert peak_memory() - before < 3 * ROOMY.connection_buffer
 
@@ -151,7 +151,7 @@ async def test_a_mplex_peer_that_floods_a_sleeping_stream_is_held_back() -> None
         with trio.move_on_after(2):
             for _ in range(1000):
                 await peer.send(varint(MESSAGE_INITIATOR) + varint(len(body)) + body)
-        (connection,) = far._all()
+        (connection,) = far._connections.all()
         assert connection.muxer.buffered <= 2 * ROOMY.stream_window
         assert peak_memory() - before < 16 * MIB
 

@@ -35,7 +35,7 @@ TASKS = Counter(
         "ipc events",
         "ipc heartbeat",
         "ipc requests",
-        "kernel_proc.p2p.host.Libp2pHost._ticker",
+        "keepalive",
         "leases",
         "metadata",
         "kernel_proc.peers.manager.PeerManager._keep_saved",

@@ -14,7 +14,7 @@ from ipc_schema.config.kernel import KernelConfig, load_kernel_config
 from kernel_proc.ipc.events import EventPublisher
 from kernel_proc.lag import EventLoopLag
 from kernel_proc.node import EXIT_FAILED, EXIT_OK, Node, StartError
-from kernel_proc.p2p.host import Libp2pHost
+from kernel_proc.p2p.keepalive import Keepalive
 from kernel_proc.relay.service import RelayService
 from kernel_proc.shards import Shards
 from tests.support.aio import trio_test
@@ -71,7 +71,7 @@ class BrokenPartError(Exception):
         (Shards, "expire", "leases"),
         (EventLoopLag, "run", "event loop lag"),
         (RelayService, "_beat", "relay"),
-        (Libp2pHost, "_ticker", "host"),
+        (Keepalive, "run", "host"),
     ],
 )
 def test_a_part_that_fails_ends_the_node(

@@ -210,7 +210,7 @@ async def test_calls_for_one_peer_share_one_dial() -> None:
         assert await near.connect(far.listen_addresses[0]) == far.peer_id
         assert near.counters()["dialled"] == 1
         assert [what for what, _ in events.log].count("connected") == 1
-        assert near._dialling == {}
+        assert near._dialler._dialling == {}
 
 
 @trio_test()

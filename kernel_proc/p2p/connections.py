@@ -1,0 +1,132 @@
+"""The live connections of a host, by peer, what each peer said of itself, and who is told of both."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+import trio
+
+from kernel_proc.p2p.addresses import Endpoint
+from kernel_proc.p2p.admission import Admission
+from kernel_proc.p2p.api import Direction, HostEvents, PeerConnection, PeerIdentity, PeerIdText
+from kernel_proc.p2p.limits import HostLimits
+from kernel_proc.p2p.muxer import Count, Muxer
+
+log = logging.getLogger(__name__)
+
+
+class Connection:
+    """One live connection and its muxer."""
+
+    __slots__ = ("endpoint", "gone", "info", "muxer", "pinging")
+
+    def __init__(self, info: PeerConnection, endpoint: Endpoint, muxer: Muxer) -> None:
+        self.info = info
+        self.endpoint = endpoint
+        self.muxer = muxer
+        self.pinging = False
+        self.gone = trio.Event()
+
+
+class Connections:
+    """Books connections in and out, within the limits, and tells the listeners.
+
+    `peer_connected` comes with the first connection of a peer, `peer_disconnected` when its last one is gone;
+    both sides dialling at once makes two, and both are kept.
+    """
+
+    def __init__(self, own_id: PeerIdText, limits: HostLimits, count: Count) -> None:
+        self.admission = Admission(limits)
+        self._own_id = own_id
+        self._count = count
+        self._listeners: list[HostEvents] = []
+        self._peers: dict[PeerIdText, list[Connection]] = {}
+        self._identities: dict[PeerIdText, PeerIdentity] = {}
+
+    # -- who is there ---------------------------------------------------
+
+    def __contains__(self, peer_id: object) -> bool:
+        return peer_id in self._peers
+
+    def all(self) -> list[Connection]:
+        """Every connection, in a list of the caller's."""
+        return [connection for group in self._peers.values() for connection in group]
+
+    def of(self, peer_id: PeerIdText) -> Sequence[Connection]:
+        """The connections of one peer, oldest first."""
+        return tuple(self._peers.get(peer_id, ()))
+
+    # -- in and out -----------------------------------------------------
+
+    def register(self, muxer: Muxer, endpoint: Endpoint, direction: Direction) -> Connection | str:
+        """Book a connection that has passed its handshake, or say why it must go."""
+        peer_id = muxer.peer_id
+        if peer_id == self._own_id:
+            self._count("refused_peer")
+            return "that is this node itself"
+        inbound = direction is Direction.INBOUND
+        if (refused := self.admission.establish(peer_id, endpoint.host, inbound=inbound)) is not None:
+            self._count(refused)
+            return "too many connections"
+        info = PeerConnection(peer_id, endpoint.text(), endpoint.host, direction, trio.current_time())
+        connection = Connection(info, endpoint, muxer)
+        group = self._peers.setdefault(peer_id, [])
+        group.append(connection)
+        if len(group) == 1:
+            self._emit(lambda listener: listener.peer_connected(info))
+        return connection
+
+    def unregister(self, connection: Connection) -> None:
+        """A connection has ended. With a peer's last one goes what it said of itself."""
+        info, peer_id = connection.info, connection.info.peer_id
+        group = self._peers[peer_id]
+        group.remove(connection)
+        self.admission.release(peer_id, info.ip, inbound=info.direction is Direction.INBOUND)
+        connection.gone.set()
+        if not group:
+            del self._peers[peer_id]
+            self._identities.pop(peer_id, None)
+            reason = connection.muxer.ended or "closed"
+            self._emit(lambda listener: listener.peer_disconnected(peer_id, reason))
+
+    def failed(self, connection: Connection, error: Exception) -> None:
+        """A bug met on a connection: it goes, the host stays."""
+        self._count("connection_errors")
+        log.error("connection with %s failed", connection.info.peer_id, exc_info=error)
+        connection.muxer.end(f"internal error: {error!r}")
+
+    async def close(self, peer_id: PeerIdText, reason: str) -> None:
+        """End all connections of a peer and wait until they are gone."""
+        closing = self.of(peer_id)
+        for connection in closing:
+            connection.muxer.end(reason)
+        for connection in closing:
+            await connection.gone.wait()
+        await trio.lowlevel.checkpoint()
+
+    # -- what a peer said -----------------------------------------------
+
+    def identity(self, peer_id: PeerIdText) -> PeerIdentity | None:
+        """What a connected peer told us last."""
+        return self._identities.get(peer_id)
+
+    def identified(self, identity: PeerIdentity) -> None:
+        """A peer told us who it is; kept while it is connected."""
+        if identity.peer_id in self._peers:
+            self._identities[identity.peer_id] = identity
+            self._emit(lambda listener: listener.peer_identified(identity))
+
+    # -- who is told ----------------------------------------------------
+
+    def add_listener(self, events: HostEvents) -> None:
+        """Tell `events` from now on."""
+        self._listeners.append(events)
+
+    def _emit(self, call: Callable[[HostEvents], None]) -> None:
+        for listener in self._listeners:
+            try:
+                call(listener)
+            except Exception:  # a listener's bug must not cost the connection; it is logged and counted
+                self._count("listener_errors")
+                log.exception("host event listener %r failed", listener)

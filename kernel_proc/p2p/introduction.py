@@ -1,0 +1,143 @@
+"""Identify at work: what we tell each peer of ourselves, and what each new peer is asked."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+import trio
+
+from kernel_proc.p2p import addresses, identify
+from kernel_proc.p2p._errors import ConnectionEnded, NegotiationFailed
+from kernel_proc.p2p.api import PeerIdentity, PeerRecord, Stream, StreamClosed
+from kernel_proc.p2p.connections import Connection, Connections
+from kernel_proc.p2p.keys import NodeKey
+from kernel_proc.p2p.limits import HostLimits
+from kernel_proc.p2p.multistream import select_one_of
+from kernel_proc.p2p.muxer import Count
+from kernel_proc.p2p.peer_record import seal
+from kernel_proc.p2p.stream import MuxedStream
+
+log = logging.getLogger(__name__)
+
+
+def _wall_clock_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class OwnRecord:
+    """Our signed peer record. Signed anew only when the addresses have changed: a signature costs more than
+    the rest of an identify.
+
+    Its sequence number is the time of the signature in milliseconds, so that it grows over restarts too, and
+    at least one more than the last.
+    """
+
+    def __init__(self, key: NodeKey, wall_clock_ms: Callable[[], int] = _wall_clock_ms) -> None:
+        self._key = key
+        self._wall_clock_ms = wall_clock_ms
+        self._asked: tuple[str, ...] = ()
+        self._record: PeerRecord | None = None
+
+    def of(self, listen: Iterable[str]) -> PeerRecord | None:
+        """The record of these addresses; None of none: there is nothing to hand on."""
+        listen = tuple(listen)
+        if not listen:
+            return None
+        if self._record is None or listen != self._asked:
+            last = 0 if self._record is None else self._record.seq
+            self._record = seal(self._key, listen, max(last + 1, self._wall_clock_ms()))
+            self._asked = listen
+        return self._record
+
+
+class Introduction:
+    """Both sides of identify. `reachable` are the addresses to tell while none are announced."""
+
+    def __init__(
+        self,
+        key: NodeKey,
+        agent: str,
+        protocols: Iterable[str],
+        connections: Connections,
+        limits: HostLimits,
+        count: Count,
+        *,
+        announce: Sequence[str],
+        reachable: Callable[[], Sequence[str]],
+    ) -> None:
+        self._public_key = key.libp2p_key_pair().public_key.serialize()
+        self._agent = agent
+        self._protocols = protocols
+        self._connections = connections
+        self._limits = limits
+        self._count = count
+        self._announce = tuple(announce)
+        self._reachable = reachable
+        self._own_record = OwnRecord(key)
+
+    def announce(self, announced: Sequence[str]) -> None:
+        """Tell these addresses from now on; none: the reachable ones. Raises for one that is no multiaddr."""
+        for address in announced:
+            addresses.to_bytes(address)  # raises here, not at the first peer that asks
+        self._announce = tuple(announced)
+
+    def own_record(self) -> PeerRecord | None:
+        """What others may hand on of us."""
+        return self._own_record.of(self._announce or self._reachable())
+
+    async def serve(self, stream: Stream) -> None:
+        """A peer asks who we are."""
+        seen = next((one.info.address for one in self._connections.of(stream.peer_id)), None)
+        listen = self._announce or self._reachable()
+        await stream.write(
+            identify.encode(
+                public_key=self._public_key,
+                agent=self._agent,
+                protocols=self._protocols,
+                listen_addresses=listen,
+                observed_address=seen,
+                record=self._own_record.of(listen),
+            )
+        )
+
+    async def serve_push(self, stream: Stream) -> None:
+        """A peer says who it is, unasked."""
+        assert isinstance(stream, MuxedStream)
+        try:
+            with trio.move_on_after(self._limits.negotiation_timeout):
+                self._heard(await identify.read(stream, stream.peer_id, self._count))
+        except ConnectionEnded as error:
+            self._count("identify_failed")
+            raise StreamClosed(error.reason) from None
+
+    async def ask(self, connection: Connection) -> None:
+        """Ask a new connection's peer who it is."""
+        problem: object = "timed out"
+        try:
+            with trio.move_on_after(self._limits.negotiation_timeout):
+                stream = connection.muxer.open_stream()
+                try:
+                    await select_one_of(stream, (identify.PROTOCOL,))
+                    identity = await identify.read(stream, stream.peer_id, self._count)
+                finally:
+                    stream.finish()
+                self._heard(identity)
+                return
+        except (StreamClosed, ConnectionEnded, NegotiationFailed) as error:
+            problem = error
+        if connection.muxer.ended is None:
+            self._count("identify_failed")
+            log.debug("identify of %s failed: %s", connection.info.peer_id, problem)
+
+    def _heard(self, identity: PeerIdentity) -> None:
+        """Of two records of one peer the newer one stays: messages may overtake each other, and a push need
+        not repeat the record."""
+        before = self._connections.identity(identity.peer_id)
+        if before is not None and before.record is not None:
+            new = identity.record
+            if new is None or new.seq < before.record.seq:
+                identity = replace(identity, record=before.record)
+        self._connections.identified(identity)

@@ -1,0 +1,107 @@
+"""Outbound connections, from the dial to their end."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import trio
+
+from kernel_proc.p2p import addresses, transport
+from kernel_proc.p2p.addresses import Endpoint
+from kernel_proc.p2p.api import BadAddress, DialError, Direction, PeerIdText
+from kernel_proc.p2p.connections import Connection, Connections
+from kernel_proc.p2p.limits import HostLimits
+from kernel_proc.p2p.muxer import Count
+from kernel_proc.p2p.noise import NoiseSecurity
+from kernel_proc.p2p.upgrade import upgrade
+
+if TYPE_CHECKING:
+    from trio_typing import TaskStatus  # trio's own name is hidden by the stubs that py-libp2p brings
+
+
+class Dialler:
+    """Dials, and hands each new connection to `run`, in `nursery` while there is one."""
+
+    def __init__(
+        self,
+        own_id: PeerIdText,
+        connections: Connections,
+        security: NoiseSecurity,
+        limits: HostLimits,
+        count: Count,
+        run: Callable[[Connection], Awaitable[None]],
+    ) -> None:
+        self.nursery: trio.Nursery | None = None
+        self._own_id = own_id
+        self._connections = connections
+        self._security = security
+        self._limits = limits
+        self._count = count
+        self._run = run
+        self._dialling: dict[PeerIdText, trio.Lock] = {}
+
+    async def connect(self, address: str, deadline: float) -> PeerIdText:
+        """Dial; at once if connected. Calls for one peer share one dial. Raises BadAddress, DialError."""
+        endpoint = addresses.parse(address)
+        if endpoint.peer_id is None:
+            return await self._dial(endpoint, deadline)
+        peer_id = endpoint.peer_id.to_base58()
+        if peer_id == self._own_id:
+            raise BadAddress(f"{address} is this node")
+        lock = self._dialling.setdefault(peer_id, trio.Lock())
+        try:
+            async with lock:
+                if peer_id in self._connections:
+                    return peer_id
+                return await self._dial(endpoint, deadline)
+        finally:
+            if not lock.locked():
+                self._dialling.pop(peer_id, None)
+
+    async def _dial(self, endpoint: Endpoint, deadline: float) -> PeerIdText:
+        if self.nursery is None:
+            raise DialError("the host is not running")
+        if not self._connections.admission.can_dial():
+            raise DialError("connection limit reached")
+        with trio.move_on_after(deadline):
+            result = await self.nursery.start(self._dialled, endpoint)
+            if isinstance(result, Exception):
+                raise result
+            return str(result)
+        raise DialError(f"{endpoint.text()}: timed out after {deadline:g} s")
+
+    async def _dialled(self, endpoint: Endpoint, *, task_status: TaskStatus[PeerIdText | Exception]) -> None:
+        """One outbound connection from dial to end; `started` with the peer id or with what went wrong."""
+        tcp: trio.SocketStream | None = None
+        try:
+            try:
+                stream, tcp = await transport.dial(endpoint)
+                with trio.fail_after(self._limits.handshake_timeout):
+                    muxer = await upgrade(
+                        stream,
+                        self._security,
+                        outbound=True,
+                        expected=endpoint.peer_id,
+                        limits=self._limits,
+                        count=self._count,
+                    )
+                remote = addresses.from_sockaddr(tcp.socket.getpeername(), websocket=endpoint.websocket)
+            except (DialError, BadAddress) as error:
+                task_status.started(error)
+                return
+            except Exception as error:  # the peer's bytes went through three libraries: all of it means no
+                self._count("handshake_failed")
+                what = str(error) or type(error).__name__
+                task_status.started(DialError(f"{endpoint.text()}: handshake failed: {what}"))
+                return
+            connection = self._connections.register(muxer, remote, Direction.OUTBOUND)
+            if isinstance(connection, str):
+                task_status.started(DialError(f"{endpoint.text()}: {connection}"))
+                return
+            self._count("dialled")
+            task_status.started(muxer.peer_id)
+            await self._run(connection)
+        finally:
+            if tcp is not None:
+                await trio.aclose_forcefully(tcp)

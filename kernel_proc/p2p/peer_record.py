@@ -1,0 +1,114 @@
+"""Signed peer records: the addresses of a peer, signed by the peer itself, so that others may hand them on.
+
+A record (libp2p RFC 0003) names a peer, its addresses and a sequence number that grows with every change. It
+travels in an envelope (libp2p RFC 0002) with the public key and a signature over domain, payload type and
+payload. Pure: what is read here may come from anybody, and every refusal is a `PeerRecordError`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from google.protobuf.message import DecodeError
+
+from kernel_proc.p2p import addresses, varint
+from kernel_proc.p2p._libp2p import (
+    ID,
+    Envelope,
+    PublicKey,
+    RecordMessage,
+    RSAPublicKey,
+    deserialize_public_key,
+)
+from kernel_proc.p2p.api import PeerRecord
+from kernel_proc.p2p.keys import NodeKey
+
+__all__ = ["MAX_ADDRESSES", "MAX_ENVELOPE", "PeerRecordError", "open_envelope", "seal"]
+
+DOMAIN: Final = b"libp2p-peer-record"
+PAYLOAD_TYPE: Final = b"\x03\x01"
+"""The multicodec libp2p-peer-record, as go-libp2p, nim-libp2p and js-libp2p write it."""
+MAX_ENVELOPE: Final = 4096
+"""Bytes of an envelope. Sixteen of them must fit into one relay RPC, and each connected peer's is kept."""
+MAX_ADDRESSES: Final = 32
+"""Addresses of one record; what is beyond is not written, and not read."""
+_MAX_EXPONENT_BITS: Final = 32
+"""Of an RSA key: a longer one only makes the verification slow."""
+_MAX_SEQ: Final = 2**64 - 1
+
+
+class PeerRecordError(ValueError):
+    """The bytes are no peer record that its peer has signed. `reason` is one word, for a counter."""
+
+    def __init__(self, message: str, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def seal(key: NodeKey, listen: Iterable[str], seq: int) -> PeerRecord:
+    """The record of this node: its multiaddrs without peer id, the best first."""
+    listen = tuple(listen)[:MAX_ADDRESSES]
+    record = RecordMessage(peer_id=ID.from_base58(key.peer_id).to_bytes(), seq=min(seq, _MAX_SEQ))
+    for address in listen:
+        record.addresses.add(multiaddr=addresses.to_bytes(address))
+    payload = record.SerializeToString()
+    pair = key.libp2p_key_pair()
+    envelope = Envelope(
+        payload_type=PAYLOAD_TYPE,
+        payload=payload,
+        signature=pair.private_key.sign(_signed_bytes(payload)),
+    )
+    envelope.public_key.ParseFromString(pair.public_key.serialize())
+    return PeerRecord(key.peer_id, record.seq, listen, envelope.SerializeToString())
+
+
+def open_envelope(raw: bytes) -> PeerRecord:
+    """The record in an envelope whose key has signed it and is the key of the peer it names.
+
+    Addresses that we cannot read (transports of tomorrow) are left out; there may be none left. Raises
+    PeerRecordError.
+    """
+    if len(raw) > MAX_ENVELOPE:
+        raise PeerRecordError(f"envelope of {len(raw)} bytes, more than {MAX_ENVELOPE}", "oversized")
+    envelope = Envelope()
+    record = RecordMessage()
+    try:
+        envelope.ParseFromString(raw)
+        if envelope.payload_type != PAYLOAD_TYPE:
+            raise PeerRecordError("the envelope holds something other than a peer record", "malformed")
+        record.ParseFromString(envelope.payload)
+    except DecodeError:
+        raise PeerRecordError("not a protobuf message", "malformed") from None
+    key = _key(envelope)
+    peer_id = ID.from_pubkey(key)
+    if record.peer_id != peer_id.to_bytes():
+        raise PeerRecordError("signed by another key than that of the peer it names", "forged")
+    if not _verified(key, _signed_bytes(envelope.payload), envelope.signature):
+        raise PeerRecordError("the signature is wrong", "forged")
+    read = (addresses.from_bytes(info.multiaddr) for info in record.addresses[:MAX_ADDRESSES])
+    known = tuple(dict.fromkeys(address for address in read if address is not None))
+    return PeerRecord(peer_id.to_base58(), record.seq, known, raw)
+
+
+def _signed_bytes(payload: bytes) -> bytes:
+    return b"".join(varint.encode(len(part)) + part for part in (DOMAIN, PAYLOAD_TYPE, payload))
+
+
+def _key(envelope: Envelope) -> PublicKey:
+    if not envelope.HasField("public_key"):
+        raise PeerRecordError("the envelope has no key", "malformed")
+    try:
+        key = deserialize_public_key(envelope.public_key.SerializeToString())
+    except Exception as error:  # four libraries raise their own for bytes that are no key of theirs
+        raise PeerRecordError(f"no usable key: {error}", "malformed") from None
+    if isinstance(key, RSAPublicKey) and int(key.impl.e).bit_length() > _MAX_EXPONENT_BITS:
+        raise PeerRecordError("an RSA key with an exponent of no use but to keep us busy", "malformed")
+    return key
+
+
+def _verified(key: PublicKey, data: bytes, signature: bytes) -> bool:
+    try:
+        return key.verify(data, signature)
+    except Exception:  # a signature that cannot even be read; as in _key
+        return False
