@@ -219,10 +219,10 @@ async def test_both_sides_dialling_at_once_is_one_peer_until_the_last_connection
         one.set_stream_handler("/echo", echo)
         two.set_stream_handler("/echo", echo)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(one._dial, _endpoint(two), 5.0)
-            nursery.start_soon(two._dial, _endpoint(one), 5.0)
+            nursery.start_soon(one._dialler._dial, _endpoint(two), 5.0)
+            nursery.start_soon(two._dialler._dial, _endpoint(one), 5.0)
         await until(lambda: len(one.connections()) == len(two.connections()) == 2)
-        first = one._peers[two.peer_id][0]
+        first = one._connections.of(two.peer_id)[0]
         first.muxer.end("one of two")
         await first.gone.wait()
         await until(lambda: len(two.connections()) == 1)
@@ -252,7 +252,7 @@ async def test_a_listener_that_raises_costs_nothing() -> None:
         peer_identified = peer_disconnected = peer_connected
 
     async with host() as (far, far_events), host() as (near, _):
-        far._events.insert(0, Broken())  # type: ignore[arg-type]
+        far._connections._listeners.insert(0, Broken())  # type: ignore[arg-type]
         await near.connect(far.listen_addresses[0])
         await far_events.wait_for("identified")
         assert far.counters()["listener_errors"] == 2
