@@ -16,7 +16,7 @@ import trio
 from kernel_proc.p2p.api import Host, P2pError, PeerIdText
 from kernel_proc.protocols.requests import AllFailed, Attempt, CallError, PeerUnreachable, Refused
 
-__all__ = ["Candidate", "PeerRanking", "ServicePeers"]
+__all__ = ["Candidate", "PeerRanking", "ServicePeers", "id_of"]
 
 PENALTY: Final = 15.0
 """Seconds for which a peer stands behind the others after one failure; doubled by each further one."""
@@ -143,7 +143,7 @@ class ServicePeers:
         self.ranking = ranking
         self._shards = shards
         self._places: dict[tuple[PeerIdText, str], trio.Semaphore] = {}
-        self._configured = {service: frozenset(map(_id_of, found)) for service, found in configured.items()}
+        self._configured = {service: frozenset(map(id_of, found)) for service, found in configured.items()}
 
     def connected(self, protocols: Sequence[str]) -> list[PeerIdText]:
         """Connected peers that said by identify that they speak one of `protocols`."""
@@ -169,7 +169,7 @@ class ServicePeers:
             if not self._host.is_connected(peer):
                 raise PeerUnreachable(f"{peer} is not connected")
             return peer
-        named = _id_of(peer)
+        named = id_of(peer)
         if named and self._host.is_connected(named):
             return named
         try:
@@ -247,7 +247,7 @@ class ServicePeers:
                 self._places.pop(key, None)
 
 
-def _id_of(address: str) -> PeerIdText:
+def id_of(address: str) -> PeerIdText:
     """The peer id at the end of a multiaddr; "" if it has none."""
     parts = address.split("/")
     return parts[-1] if len(parts) > 2 and parts[-2] in ("p2p", "ipfs") else ""

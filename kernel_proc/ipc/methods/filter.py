@@ -24,6 +24,7 @@ from kernel_proc.ipc.dispatch import Answer, Call, Route
 from kernel_proc.ipc.methods.lightpush import ANSWER_MARGIN
 from kernel_proc.ipc.methods.service_errors import service_error
 from kernel_proc.protocols.filter.client import FilterClient, NotWanted
+from kernel_proc.protocols.peer_select import id_of
 from kernel_proc.protocols.requests import AllFailed
 from kernel_proc.shards import Shards
 
@@ -38,6 +39,8 @@ def filter_routes(
 ) -> Mapping[str, Route]:
     """Messages pushed by other nodes, for the consumer who asks."""
     interests = client.interests
+    asking = 0
+    """Subscriptions that peers are being asked for, for consumers who have not got them yet."""
 
     def place(where: str, pubsub_topic: str | None, shard: int | None, contents: Collection[str]) -> int:
         """The one shard that a request is about. Raises IpcError."""
@@ -58,6 +61,11 @@ def filter_routes(
             raise IpcError(ErrorCode.BAD_REQUEST, f"{where}: content topics of {len(found)} shards, not one")
         return found.pop()
 
+    def named(peer: str | None) -> str | None:
+        """The id of a peer that a request names. Nobody is dialled for it: who is not connected holds
+        nothing."""
+        return id_of(peer) or peer if peer is not None else None
+
     def held(consumer: str) -> Held:
         topics = {topic: interests.held_for(consumer, topic) for topic in interests.wanted_topics(consumer)}
         return {topic: _tuples(peers) for topic, peers in topics.items() if peers}
@@ -76,10 +84,13 @@ def filter_routes(
         consumer = call.consumer_name
         if not shards.is_leased(consumer, topic):
             raise not_leased(topic)
-        if len(interests) + len(contents) > MAX_SUBSCRIPTIONS:
+        new = interests.new_wishes(consumer, topic, contents)
+        nonlocal asking
+        if new and len(interests) + asking + new > MAX_SUBSCRIPTIONS:
             raise IpcError(
                 ErrorCode.BUSY, f"{MAX_SUBSCRIPTIONS} subscriptions are held", retry_after_ms=10_000
             )
+        asking += new
         try:
             peer_id = await client.subscribe(
                 consumer,
@@ -94,6 +105,8 @@ def filter_routes(
             raise service_error(error) from error
         except NotWanted:
             raise not_leased(topic) from None
+        finally:
+            asking -= new
         reply = FilterSubscribeReply(
             peer=peer_id,
             pubsub_topic=topic,
@@ -110,13 +123,14 @@ def filter_routes(
         else:
             topic = shards.check(place(FILTER_UNSUBSCRIBE, request.pubsub_topic, request.shard, contents))
             topics = {topic: contents or interests.wishes(consumer, topic)}
-        errors = await client.unsubscribe(consumer, topics, peer=request.peer)
+        errors = await client.unsubscribe(consumer, topics, peer=named(request.peer))
         return FilterUnsubscribeReply(held=held(consumer), errors=errors).to_body(), ()
 
     async def ping(call: Call) -> Answer:
         request = FilterPingRequest.from_body(call.body)
         consumer = call.consumer_name
-        asked = interests.peers_for(consumer) if request.peer is None else [request.peer]
+        peer = named(request.peer)
+        asked = interests.peers_for(consumer) if peer is None else [peer]
         found = await client.ping(asked)
         peers = tuple(
             FilterPeer(peer=one.peer_id, status=one.status, error=one.problem or None) for one in found

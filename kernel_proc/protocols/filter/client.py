@@ -4,7 +4,7 @@ Mechanism only: whom to subscribe at, how many of them, and whom to replace is f
 held where is kept alive (a ping a minute, since servers forget the silent), taken back when its last consumer
 has left, and given up when the peer disconnects, says that it holds nothing, or does not answer.
 
-A push is taken only from a peer that holds a subscription of ours for exactly its topics.
+Requests to peers are `contacts`', pushes `pushes`'.
 """
 
 from __future__ import annotations
@@ -12,33 +12,27 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final, NamedTuple
 
 import trio
 
-from ipc_schema.message import WakuMessage, message_hash
+from ipc_schema.message import WakuMessage
 from kernel_proc.logs import fields
 from kernel_proc.metrics import Registry, Sample
-from kernel_proc.p2p.api import Host, PeerConnection, PeerIdentity, PeerIdText, Stream
+from kernel_proc.p2p.api import Host, PeerConnection, PeerIdentity, PeerIdText
 from kernel_proc.protocols.filter.codec import (
     MAX_CONTENT_TOPICS,
-    PUSH_PROTOCOL,
     SUBSCRIBE_PROTOCOL,
-    FilterRequest,
     FilterResponse,
     RequestType,
     Status,
-    decode_push,
-    decode_response,
-    encode_request,
 )
+from kernel_proc.protocols.filter.contacts import ClientParams, Contact, Contacts
 from kernel_proc.protocols.filter.interests import Interests
-from kernel_proc.protocols.framing import FrameError, MessageReader
+from kernel_proc.protocols.filter.pushes import PushReceiver
 from kernel_proc.protocols.peer_select import ServicePeers
-from kernel_proc.protocols.protobuf import ProtobufError
-from kernel_proc.protocols.requests import BadAnswer, CallError, NoAnswer, PeerUnreachable, Refused, call
+from kernel_proc.protocols.requests import CallError, NoAnswer, PeerUnreachable, Refused
 
 __all__ = ["SERVICE", "ClientParams", "FilterClient", "NotWanted", "Pinged"]
 
@@ -46,13 +40,6 @@ log = logging.getLogger(__name__)
 
 SERVICE: Final = "filter"
 """Name in the ranking of peers."""
-MAX_RESPONSE: Final = 64 * 1024
-MAX_STREAMS: Final = 32
-"""Push streams of one peer: go-waku opens one for each message."""
-PUSH_OVERHEAD: Final = 64 * 1024
-"""What a push may be larger than the largest message (nwaku)."""
-READ_TIMEOUT: Final = 20.0
-"""From the first byte of a push to its last, in seconds."""
 
 
 class NotWanted(Exception):
@@ -65,33 +52,6 @@ class Pinged(NamedTuple):
     peer_id: PeerIdText
     status: int | None
     problem: str = ""
-
-
-class ClientParams(NamedTuple):
-    """Times in seconds."""
-
-    call_timeout: float = 5.0
-    patience: float = 10.0
-    """For one peer of a subscribe, dialling it included."""
-    ping_interval: float = 60.0
-    """js-waku's; servers forget the silent after 300."""
-    ping_retry: float = 5.0
-    max_failures: int = 3
-    """In a row; then the peer holds nothing any more, as far as we are concerned."""
-    tick: float = 1.0
-
-
-class _Contact:
-    """How things stand with one peer. All requests to it are made under `lock`, one at a time."""
-
-    __slots__ = ("attended", "due", "failures", "lock")
-
-    def __init__(self, due: float) -> None:
-        self.lock = trio.Lock()
-        self.due = due
-        """When to ping it."""
-        self.failures = 0
-        self.attended = False
 
 
 class FilterClient:
@@ -119,15 +79,10 @@ class FilterClient:
     ) -> None:
         self._host = host
         self._peers = peers
-        self._deliver = deliver
         self._is_leased = is_leased
         self._changed = changed
-        self._is_valid = is_valid
-        self._max_message = max_message_size
         self._params = params or ClientParams()
-        self._random_bytes = random_bytes
         self.interests = Interests()
-        self._contacts: dict[PeerIdText, _Contact] = {}
         self._poke = trio.Event()
         self._counters = dict.fromkeys(
             (
@@ -147,6 +102,17 @@ class FilterClient:
             ),
             0,
         )
+        self._contacts = Contacts(
+            host, self._params, self._counters, self._give_up, random_bytes=random_bytes
+        )
+        self._pushes = PushReceiver(
+            host,
+            self.interests,
+            self._counters,
+            deliver=deliver,
+            is_valid=is_valid,
+            max_message_size=max_message_size,
+        )
         host.add_listener(self)
         registry.add_source(self._samples)
 
@@ -154,11 +120,11 @@ class FilterClient:
 
     def mount(self) -> None:
         """Advertise and take pushes: servers drop subscribers that do not advertise it."""
-        self._host.set_stream_handler(PUSH_PROTOCOL, self._serve, max_per_peer=MAX_STREAMS)
+        self._pushes.mount()
 
     def unmount(self) -> None:
         """Take no more push streams."""
-        self._host.remove_stream_handler(PUSH_PROTOCOL)
+        self._pushes.unmount()
 
     async def run(self) -> None:
         """Keep subscriptions alive and take back those that nobody wants, until cancelled."""
@@ -166,7 +132,7 @@ class FilterClient:
             while True:
                 now = trio.current_time()
                 for peer_id in self.interests.peers():
-                    contact = self._contact(peer_id)
+                    contact = self._contacts.of(peer_id)
                     if not contact.attended and (contact.due <= now or self._has_orphans(peer_id, contact)):
                         contact.attended = True
                         nursery.start_soon(self._attend_alone, peer_id, contact)
@@ -175,11 +141,11 @@ class FilterClient:
                 with trio.move_on_after(self._params.tick if self.interests else math.inf):
                     await self._poke.wait()
 
-    def _has_orphans(self, peer_id: PeerIdText, contact: _Contact) -> bool:
+    def _has_orphans(self, peer_id: PeerIdText, contact: Contact) -> bool:
         # While somebody is talking to the peer, what looks like an orphan may be about to be taken.
-        return not contact.lock.locked() and not contact.failures and bool(self.interests.orphans(peer_id))
+        return not contact.lock.locked() and not contact.failures and self.interests.has_orphans(peer_id)
 
-    async def _attend_alone(self, peer_id: PeerIdText, contact: _Contact) -> None:
+    async def _attend_alone(self, peer_id: PeerIdText, contact: Contact) -> None:
         try:
             await self._attend(peer_id)
         except CallError as error:
@@ -190,7 +156,7 @@ class FilterClient:
             contact.due = trio.current_time() + self._params.ping_interval
         finally:
             contact.attended = False
-            self._tidy(peer_id)
+            self._contacts.tidy(peer_id)
 
     # --- what consumers ask for ---
 
@@ -234,7 +200,7 @@ class FilterClient:
         self, consumer: str, peer_id: PeerIdText, topic: str, contents: Sequence[str]
     ) -> None:
         interests = self.interests
-        async with self._talking_to(peer_id):
+        async with self._contacts.talking_to(peer_id):
             missing = interests.missing(peer_id, topic, contents)
             if not missing and not (await self._ping(peer_id)).ok:
                 missing = interests.missing(peer_id, topic, contents)
@@ -256,7 +222,7 @@ class FilterClient:
         self._poke.set()
         try:
             for some in _chunks(contents):
-                await self._ask(peer_id, RequestType.SUBSCRIBE, topic, some)
+                await self._contacts.ask(peer_id, RequestType.SUBSCRIBE, topic, some)
         except PeerUnreachable:
             self.interests.removed(peer_id, {topic: contents})
             raise
@@ -297,7 +263,7 @@ class FilterClient:
 
         async def ask(peer_id: PeerIdText) -> None:
             try:
-                async with self._talking_to(peer_id):
+                async with self._contacts.talking_to(peer_id):
                     response = await self._ping(peer_id)
             except Refused as error:
                 results[peer_id] = Pinged(peer_id, error.status, str(error))
@@ -333,32 +299,14 @@ class FilterClient:
 
     # --- talking to peers ---
 
-    def _contact(self, peer_id: PeerIdText) -> _Contact:
-        contact = self._contacts.get(peer_id)
-        if contact is None:
-            due = trio.current_time() + self._params.ping_interval
-            contact = self._contacts[peer_id] = _Contact(due)
-        return contact
-
-    @asynccontextmanager
-    async def _talking_to(self, peer_id: PeerIdText) -> AsyncIterator[_Contact]:
-        """Requests to a peer are made one after another, so that what is held there does not change under
-        them."""
-        contact = self._contact(peer_id)
-        try:
-            async with contact.lock:
-                yield contact
-        finally:
-            self._tidy(peer_id)
-
     async def _attend(self, peer_id: PeerIdText) -> None:
         """Take back what nobody wants, and ping if it is time. Raises CallError."""
         interests = self.interests
-        async with self._talking_to(peer_id) as contact:
+        async with self._contacts.talking_to(peer_id) as contact:
             orphans = interests.orphans(peer_id)
             if orphans:
                 if interests.is_all_orphaned(peer_id):
-                    await self._ask(peer_id, RequestType.UNSUBSCRIBE_ALL, allow=Status.NOT_FOUND)
+                    await self._contacts.ask(peer_id, RequestType.UNSUBSCRIBE_ALL, allow=Status.NOT_FOUND)
                 else:
                     for topic, contents in orphans.items():
                         for some in _chunks(contents):
@@ -368,61 +316,22 @@ class FilterClient:
                 await self._ping(peer_id)
 
     async def _take_back(self, peer_id: PeerIdText, topic: str, contents: list[str]) -> None:
-        response = await self._ask(peer_id, RequestType.UNSUBSCRIBE, topic, contents, allow=Status.NOT_FOUND)
+        response = await self._contacts.ask(
+            peer_id, RequestType.UNSUBSCRIBE, topic, contents, allow=Status.NOT_FOUND
+        )
         if not response.ok:
             # It had not what we took back. What else has it not?
-            self._contact(peer_id).due = trio.current_time()
+            self._contacts.of(peer_id).due = trio.current_time()
 
     async def _ping(self, peer_id: PeerIdText) -> FilterResponse:
-        response = await self._ask(peer_id, RequestType.PING, allow=Status.NOT_FOUND)
+        response = await self._contacts.ask(peer_id, RequestType.PING, allow=Status.NOT_FOUND)
         if not response.ok:
             self._lose(peer_id, "peer has forgotten our subscriptions")
         return response
 
-    async def _ask(
-        self,
-        peer_id: PeerIdText,
-        kind: RequestType,
-        topic: str | None = None,
-        contents: Sequence[str] = (),
-        *,
-        allow: int | None = None,
-    ) -> FilterResponse:
-        """One request. Raises CallError, also for any refusal but with the status `allow`."""
-        self._counters[_COUNTED[kind]] += 1
-        contact = self._contact(peer_id)
-        request = FilterRequest(self._random_bytes(10).hex(), kind, topic, tuple(contents))
-        try:
-            body = await call(
-                self._host,
-                peer_id,
-                (SUBSCRIBE_PROTOCOL,),
-                encode_request(request),
-                max_response=MAX_RESPONSE,
-                deadline=self._params.call_timeout,
-            )
-            response = _read(body, request.request_id)
-        except CallError:
-            self._counters["failed"] += 1
-            self._failed(peer_id, contact)
-            raise
-        if response.ok or response.status == allow:
-            contact.failures = 0
-            contact.due = trio.current_time() + self._params.ping_interval
-            return response
-        self._counters["refused"] += 1
-        if kind is not RequestType.SUBSCRIBE:
-            self._failed(peer_id, contact)
-        final = response.status == Status.BAD_REQUEST
-        raise Refused(response.status, response.description or "", final=final)
-
-    def _failed(self, peer_id: PeerIdText, contact: _Contact) -> None:
-        contact.failures += 1
-        contact.due = trio.current_time() + self._params.ping_retry
-        if contact.failures >= self._params.max_failures:
-            contact.failures = 0
-            self._peers.ranking.failed(peer_id, SERVICE)
-            self._lose(peer_id, "peer does not answer")
+    def _give_up(self, peer_id: PeerIdText) -> None:
+        self._peers.ranking.failed(peer_id, SERVICE)
+        self._lose(peer_id, "peer does not answer")
 
     def _lose(self, peer_id: PeerIdText, reason: str) -> None:
         topics = self.interests.lose(peer_id)
@@ -430,61 +339,6 @@ class FilterClient:
             self._counters["lost"] += 1
             log.info("filter subscriptions lost", extra=fields(peer=peer_id, reason=reason))
             self._changed(topics)
-
-    def _tidy(self, peer_id: PeerIdText) -> None:
-        """Forget a peer that has left, unless somebody is still busy with it."""
-        contact = self._contacts.get(peer_id)
-        if contact is None or contact.lock.locked() or contact.attended or self._host.is_connected(peer_id):
-            return
-        del self._contacts[peer_id]
-
-    # --- pushes ---
-
-    async def _serve(self, stream: Stream) -> None:
-        """One push stream: messages until it ends."""
-        peer_id, counters = stream.peer_id, self._counters
-        reader = MessageReader(stream, self._max_message + PUSH_OVERHEAD)
-        while await reader.started():
-            if peer_id not in self.interests:
-                counters["unsolicited"] += 1
-                await stream.reset()
-                return
-            try:
-                with trio.fail_after(READ_TIMEOUT):
-                    body = await reader.read()
-            except (FrameError, trio.TooSlowError) as error:
-                counters["malformed"] += 1
-                log.debug("filter push of %s: %s", peer_id, error)
-                await stream.reset()
-                return
-            if body is None:
-                return
-            self._take(peer_id, body)
-
-    def _take(self, peer_id: PeerIdText, body: bytes) -> None:
-        counters = self._counters
-        try:
-            push = decode_push(body)
-        except ProtobufError as error:
-            counters["malformed"] += 1
-            log.debug("filter push of %s: %s", peer_id, error)
-            return
-        message = push.message
-        topic = push.pubsub_topic
-        if topic is None:
-            # Optional by the specification. There is no doubt as long as it can only be one.
-            possible = self.interests.topics_of(peer_id, message.content_topic)
-            topic = possible[0] if len(possible) == 1 else ""
-        if not self.interests.holds(peer_id, topic, message.content_topic):
-            counters["unsolicited"] += 1
-        elif push.size > self._max_message:
-            counters["oversize"] += 1
-        elif not self._is_valid(topic, message):
-            counters["invalid"] += 1
-        elif self._deliver(topic, message, message_hash(topic, message)):
-            counters["delivered"] += 1
-        else:
-            counters["not_new"] += 1
 
     # --- host events ---
 
@@ -497,7 +351,7 @@ class FilterClient:
     def peer_disconnected(self, peer_id: PeerIdText, reason: str) -> None:
         """What the peer held, it holds no more for us: there is no way for its pushes."""
         self._lose(peer_id, reason)
-        self._tidy(peer_id)
+        self._contacts.tidy(peer_id)
 
     # --- looking in ---
 
@@ -518,25 +372,6 @@ class FilterClient:
         yield "filter_client_peers_lost", {}, counters["lost"]
         yield "filter_client_wishes", {}, len(self.interests)
         yield "filter_client_peers", {}, len(self.interests.peers())
-
-
-_COUNTED: Final = {
-    RequestType.PING: "ping",
-    RequestType.SUBSCRIBE: "subscribe",
-    RequestType.UNSUBSCRIBE: "unsubscribe",
-    RequestType.UNSUBSCRIBE_ALL: "unsubscribe",
-}
-
-
-def _read(body: bytes, request_id: str) -> FilterResponse:
-    try:
-        response = decode_response(body)
-    except ProtobufError as error:
-        raise BadAnswer(str(error)) from error
-    # Over its rate limit a server answers before it reads, and so without knowing the id.
-    if response.request_id != request_id and response.status != Status.TOO_MANY_REQUESTS:
-        raise BadAnswer("answer to another request")
-    return response
 
 
 def _chunks(contents: Sequence[str]) -> Iterable[list[str]]:

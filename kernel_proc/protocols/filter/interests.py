@@ -6,6 +6,9 @@ Two relations, kept apart because peers come and go under a wish that stays:
 - *held*: peer x (pubsub topic, content topic), with the consumers it is held for. Without any it is an
   orphan, whose wire subscription has to be taken back: on the wire an unsubscribe goes out only when the last
   consumer has left.
+
+There may be a hundred thousand of them, and health asks for `strength` at every change of the mesh: what is
+asked often is kept ready, and the rest costs as much as its answer is long.
 """
 
 from __future__ import annotations
@@ -14,16 +17,24 @@ from collections.abc import Collection, Iterable, Mapping
 
 __all__ = ["Interests"]
 
-_Consumers = dict[str, None]
-_Contents = dict[str, _Consumers]
+_Set = dict[str, None]
+"""In the order of coming."""
 
 
 class Interests:
     """Both relations. Topics are pubsub topics, contents are content topics."""
 
     def __init__(self) -> None:
-        self._wanted: dict[str, _Contents] = {}
-        self._held: dict[str, dict[str, _Contents]] = {}
+        self._wishes: dict[tuple[str, str], _Set] = {}
+        """(consumer, topic) -> contents."""
+        self._wanted: dict[str, dict[str, int]] = {}
+        """Topic -> content -> how many consumers want it."""
+        self._held: dict[str, dict[str, dict[str, _Set]]] = {}
+        """Peer -> topic -> content -> consumers."""
+        self._orphans: dict[str, dict[tuple[str, str], None]] = {}
+        """Peer -> what `_held` has of it without a consumer."""
+        self._strengths: dict[str, int] = {}
+        """Of the topics where nothing has changed since they were asked for."""
         self._size = 0
 
     # --- asking ---
@@ -51,6 +62,11 @@ class Interests:
         """Those of `contents` that the peer holds for no consumer, without repeats."""
         held = self._held.get(peer_id, {}).get(topic, {})
         return [content for content in dict.fromkeys(contents) if not held.get(content)]
+
+    def new_wishes(self, consumer: str, topic: str, contents: Iterable[str]) -> int:
+        """How many of `contents` (each given once) the consumer does not want yet."""
+        wishes = self._wishes.get((consumer, topic), {})
+        return sum(content not in wishes for content in contents)
 
     def peers(self) -> list[str]:
         """The peers that hold anything."""
@@ -84,45 +100,41 @@ class Interests:
 
     def wishes(self, consumer: str, topic: str) -> list[str]:
         """The content topics that a consumer wants on a pubsub topic."""
-        return [content for content, who in self._wanted.get(topic, {}).items() if consumer in who]
+        return list(self._wishes.get((consumer, topic), ()))
 
     def wanted_topics(self, consumer: str) -> list[str]:
         """The pubsub topics on which a consumer wants anything."""
-        return [
-            topic
-            for topic, contents in self._wanted.items()
-            if any(consumer in consumers for consumers in contents.values())
-        ]
+        return [topic for who, topic in self._wishes if who == consumer]
 
     def parties(self) -> set[tuple[str, str]]:
         """(consumer, pubsub topic) of every wish."""
-        return {
-            (consumer, topic)
-            for topic, contents in self._wanted.items()
-            for consumers in contents.values()
-            for consumer in consumers
-        }
+        return set(self._wishes)
 
     def strength(self, topic: str) -> int:
         """How many peers hold what is wanted on a pubsub topic: of the content topic that fewest hold. 0 too
         when nothing is wanted."""
-        wanted = self._wanted.get(topic)
-        if not wanted:
-            return 0
-        held = list(self.holders(topic).values())
-        return min(sum(content in contents for contents in held) for content in wanted)
+        known = self._strengths.get(topic)
+        if known is None:
+            wanted = self._wanted.get(topic, ())
+            held = [topics[topic] for topics in self._held.values() if topic in topics]
+            known = min((sum(bool(one.get(content)) for one in held) for content in wanted), default=0)
+            self._strengths[topic] = known
+        return known
 
     def wanted(self) -> list[str]:
         """The pubsub topics on which anything is wanted."""
         return list(self._wanted)
 
+    def has_orphans(self, peer_id: str) -> bool:
+        """Whether the peer holds anything for nobody."""
+        return peer_id in self._orphans
+
     def orphans(self, peer_id: str) -> dict[str, list[str]]:
         """Pubsub topic -> content topics that the peer holds for nobody."""
-        found = {
-            topic: [content for content, consumers in contents.items() if not consumers]
-            for topic, contents in self._held.get(peer_id, {}).items()
-        }
-        return {topic: contents for topic, contents in found.items() if contents}
+        found: dict[str, list[str]] = {}
+        for topic, content in self._orphans.get(peer_id, ()):
+            found.setdefault(topic, []).append(content)
+        return found
 
     def is_all_orphaned(self, peer_id: str) -> bool:
         """Whether the peer holds nothing for anybody."""
@@ -136,17 +148,23 @@ class Interests:
         """The peer is about to be asked to hold these: its pushes may come before its answer."""
         held = self._held.setdefault(peer_id, {}).setdefault(topic, {})
         for content in contents:
-            held.setdefault(content, {})
+            if content not in held:
+                held[content] = {}
+                self._orphans.setdefault(peer_id, {})[topic, content] = None
 
     def add(self, consumer: str, peer_id: str, topic: str, contents: Iterable[str]) -> None:
         """The peer holds these, for the consumer, who wants them."""
         held = self._held.setdefault(peer_id, {}).setdefault(topic, {})
         wanted = self._wanted.setdefault(topic, {})
+        wishes = self._wishes.setdefault((consumer, topic), {})
         for content in contents:
             held.setdefault(content, {})[consumer] = None
-            consumers = wanted.setdefault(content, {})
-            self._size += consumer not in consumers
-            consumers[consumer] = None
+            self._adopt(peer_id, topic, content)
+            if content not in wishes:
+                wishes[content] = None
+                wanted[content] = wanted.get(content, 0) + 1
+                self._size += 1
+        self._strengths.pop(topic, None)
 
     def release(
         self, consumer: str, topic: str, contents: Collection[str], peer_id: str | None = None
@@ -163,6 +181,8 @@ class Interests:
             before = [content for content in contents if consumer in held.get(content, ())]
             for content in before:
                 del held[content][consumer]
+                if not held[content]:
+                    self._orphans.setdefault(holder, {})[topic, content] = None
             if before:
                 concerned.append(holder)
         kept = (
@@ -173,6 +193,7 @@ class Interests:
         for content in contents:
             if content not in kept:
                 self._unwish(consumer, topic, content)
+        self._strengths.pop(topic, None)
         return concerned
 
     def removed(self, peer_id: str, topics: Mapping[str, Iterable[str]]) -> None:
@@ -183,6 +204,7 @@ class Interests:
             for content in contents:
                 if content in entries and not entries[content]:
                     del entries[content]
+                    self._adopt(peer_id, topic, content)
             if topic in held and not entries:
                 del held[topic]
         if peer_id in self._held and not held:
@@ -190,16 +212,31 @@ class Interests:
 
     def lose(self, peer_id: str) -> list[str]:
         """The peer is gone, or holds nothing any more; wishes stay. Returns the pubsub topics concerned."""
-        return list(self._held.pop(peer_id, ()))
+        topics = list(self._held.pop(peer_id, ()))
+        self._orphans.pop(peer_id, None)
+        for topic in topics:
+            self._strengths.pop(topic, None)
+        return topics
+
+    def _adopt(self, peer_id: str, topic: str, content: str) -> None:
+        """It is no orphan, or no longer."""
+        orphans = self._orphans.get(peer_id)
+        if orphans is not None:
+            orphans.pop((topic, content), None)
+            if not orphans:
+                del self._orphans[peer_id]
 
     def _unwish(self, consumer: str, topic: str, content: str) -> None:
-        contents = self._wanted.get(topic, {})
-        consumers = contents.get(content, {})
-        if consumer not in consumers:
+        wishes = self._wishes.get((consumer, topic), {})
+        if content not in wishes:
             return
-        del consumers[consumer]
+        del wishes[content]
         self._size -= 1
-        if not consumers:
-            del contents[content]
-        if not contents:
+        wanted = self._wanted[topic]
+        wanted[content] -= 1
+        if not wanted[content]:
+            del wanted[content]
+        if not wishes:
+            del self._wishes[consumer, topic]
+        if not wanted:
             del self._wanted[topic]

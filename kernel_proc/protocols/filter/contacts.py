@@ -1,0 +1,168 @@
+"""The peers that filter's client talks to: one request at a time to each, and how long one may fail.
+
+Mechanism only: what is asked of whom is the client's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Final, NamedTuple
+
+import trio
+
+from kernel_proc.p2p.api import Host, PeerIdText
+from kernel_proc.protocols.filter.codec import (
+    SUBSCRIBE_PROTOCOL,
+    FilterRequest,
+    FilterResponse,
+    RequestType,
+    Status,
+    decode_response,
+    encode_request,
+)
+from kernel_proc.protocols.protobuf import ProtobufError
+from kernel_proc.protocols.requests import BadAnswer, CallError, Refused, call
+
+__all__ = ["ClientParams", "Contact", "Contacts"]
+
+MAX_RESPONSE: Final = 64 * 1024
+
+
+class ClientParams(NamedTuple):
+    """Times in seconds."""
+
+    call_timeout: float = 5.0
+    patience: float = 10.0
+    """For one peer of a subscribe, dialling it included."""
+    ping_interval: float = 60.0
+    """js-waku's; servers forget the silent after 300."""
+    ping_retry: float = 5.0
+    max_failures: int = 3
+    """In a row; then the peer holds nothing any more, as far as we are concerned."""
+    tick: float = 1.0
+
+
+class Contact:
+    """How things stand with one peer. All requests to it are made under `lock`, one at a time."""
+
+    __slots__ = ("attended", "due", "failures", "lock")
+
+    def __init__(self, due: float) -> None:
+        self.lock = trio.Lock()
+        self.due = due
+        """When to ping it."""
+        self.failures = 0
+        self.attended = False
+
+
+class Contacts:
+    """Requests to peers. `counters` (subscribe, unsubscribe, ping, refused, failed) are the caller's;
+    `gave_up(peer id)` is called for a peer that has failed too often in a row.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        params: ClientParams,
+        counters: dict[str, int],
+        gave_up: Callable[[PeerIdText], None],
+        *,
+        random_bytes: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        self._host = host
+        self._params = params
+        self._counters = counters
+        self._gave_up = gave_up
+        self._random_bytes = random_bytes
+        self._by_peer: dict[PeerIdText, Contact] = {}
+
+    def of(self, peer_id: PeerIdText) -> Contact:
+        """How things stand with a peer; from here on it is known."""
+        contact = self._by_peer.get(peer_id)
+        if contact is None:
+            due = trio.current_time() + self._params.ping_interval
+            contact = self._by_peer[peer_id] = Contact(due)
+        return contact
+
+    @asynccontextmanager
+    async def talking_to(self, peer_id: PeerIdText) -> AsyncIterator[Contact]:
+        """Requests to a peer are made one after another, so that what is held there does not change under
+        them."""
+        contact = self.of(peer_id)
+        try:
+            async with contact.lock:
+                yield contact
+        finally:
+            self.tidy(peer_id)
+
+    async def ask(
+        self,
+        peer_id: PeerIdText,
+        kind: RequestType,
+        topic: str | None = None,
+        contents: Sequence[str] = (),
+        *,
+        allow: int | None = None,
+    ) -> FilterResponse:
+        """One request. Raises CallError, also for any refusal but with the status `allow`."""
+        self._counters[_COUNTED[kind]] += 1
+        contact = self.of(peer_id)
+        request = FilterRequest(self._random_bytes(10).hex(), kind, topic, tuple(contents))
+        try:
+            body = await call(
+                self._host,
+                peer_id,
+                (SUBSCRIBE_PROTOCOL,),
+                encode_request(request),
+                max_response=MAX_RESPONSE,
+                deadline=self._params.call_timeout,
+            )
+            response = _read(body, request.request_id)
+        except CallError:
+            self._counters["failed"] += 1
+            self._failed(peer_id, contact)
+            raise
+        if response.ok or response.status == allow:
+            contact.failures = 0
+            contact.due = trio.current_time() + self._params.ping_interval
+            return response
+        self._counters["refused"] += 1
+        if kind is not RequestType.SUBSCRIBE:
+            self._failed(peer_id, contact)
+        final = response.status == Status.BAD_REQUEST
+        raise Refused(response.status, response.description or "", final=final)
+
+    def _failed(self, peer_id: PeerIdText, contact: Contact) -> None:
+        contact.failures += 1
+        contact.due = trio.current_time() + self._params.ping_retry
+        if contact.failures >= self._params.max_failures:
+            contact.failures = 0
+            self._gave_up(peer_id)
+
+    def tidy(self, peer_id: PeerIdText) -> None:
+        """Forget a peer that has left, unless somebody is still busy with it."""
+        contact = self._by_peer.get(peer_id)
+        if contact is None or contact.lock.locked() or contact.attended or self._host.is_connected(peer_id):
+            return
+        del self._by_peer[peer_id]
+
+
+_COUNTED: Final = {
+    RequestType.PING: "ping",
+    RequestType.SUBSCRIBE: "subscribe",
+    RequestType.UNSUBSCRIBE: "unsubscribe",
+    RequestType.UNSUBSCRIBE_ALL: "unsubscribe",
+}
+
+
+def _read(body: bytes, request_id: str) -> FilterResponse:
+    try:
+        response = decode_response(body)
+    except ProtobufError as error:
+        raise BadAnswer(str(error)) from error
+    # Over its rate limit a server answers before it reads, and so without knowing the id.
+    if response.request_id != request_id and response.status != Status.TOO_MANY_REQUESTS:
+        raise BadAnswer("answer to another request")
+    return response

@@ -1,0 +1,107 @@
+"""What peers push to us by filter: read, checked, handed on (12/WAKU2-FILTER).
+
+A push is taken only from a peer that holds a subscription of ours for exactly its topics.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+import trio
+
+from ipc_schema.message import WakuMessage, message_hash
+from kernel_proc.p2p.api import Host, PeerIdText, Stream
+from kernel_proc.protocols.filter.codec import PUSH_PROTOCOL, decode_push
+from kernel_proc.protocols.filter.interests import Interests
+from kernel_proc.protocols.framing import FrameError, MessageReader
+from kernel_proc.protocols.protobuf import ProtobufError
+
+__all__ = ["PushReceiver"]
+
+log = logging.getLogger(__name__)
+
+MAX_STREAMS: Final = 32
+"""Push streams of one peer: go-waku opens one for each message."""
+PUSH_OVERHEAD: Final = 64 * 1024
+"""What a push may be larger than the largest message (nwaku)."""
+READ_TIMEOUT: Final = 20.0
+"""From the first byte of a push to its last, in seconds."""
+
+
+class PushReceiver:
+    """The push protocol of a host. `counters` (delivered, not_new, unsolicited, malformed, oversize, invalid)
+    are the caller's; `deliver` and `is_valid` as in `FilterClient`.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        interests: Interests,
+        counters: dict[str, int],
+        *,
+        deliver: Callable[[str, WakuMessage, bytes], bool],
+        is_valid: Callable[[str, WakuMessage], bool],
+        max_message_size: int,
+    ) -> None:
+        self._host = host
+        self._interests = interests
+        self._counters = counters
+        self._deliver = deliver
+        self._is_valid = is_valid
+        self._max_message = max_message_size
+
+    def mount(self) -> None:
+        """Advertise and take pushes: servers drop subscribers that do not advertise it."""
+        self._host.set_stream_handler(PUSH_PROTOCOL, self._serve, max_per_peer=MAX_STREAMS)
+
+    def unmount(self) -> None:
+        """Take no more push streams."""
+        self._host.remove_stream_handler(PUSH_PROTOCOL)
+
+    async def _serve(self, stream: Stream) -> None:
+        """One push stream: messages until it ends."""
+        peer_id, counters = stream.peer_id, self._counters
+        reader = MessageReader(stream, self._max_message + PUSH_OVERHEAD)
+        while await reader.started():
+            if peer_id not in self._interests:
+                counters["unsolicited"] += 1
+                await stream.reset()
+                return
+            try:
+                with trio.fail_after(READ_TIMEOUT):
+                    body = await reader.read()
+            except (FrameError, trio.TooSlowError) as error:
+                counters["malformed"] += 1
+                log.debug("filter push of %s: %s", peer_id, error)
+                await stream.reset()
+                return
+            if body is None:
+                return
+            self._take(peer_id, body)
+
+    def _take(self, peer_id: PeerIdText, body: bytes) -> None:
+        counters = self._counters
+        try:
+            push = decode_push(body)
+        except ProtobufError as error:
+            counters["malformed"] += 1
+            log.debug("filter push of %s: %s", peer_id, error)
+            return
+        message = push.message
+        topic = push.pubsub_topic
+        if topic is None:
+            # Optional by the specification. There is no doubt as long as it can only be one.
+            possible = self._interests.topics_of(peer_id, message.content_topic)
+            topic = possible[0] if len(possible) == 1 else ""
+        if not self._interests.holds(peer_id, topic, message.content_topic):
+            counters["unsolicited"] += 1
+        elif push.size > self._max_message:
+            counters["oversize"] += 1
+        elif not self._is_valid(topic, message):
+            counters["invalid"] += 1
+        elif self._deliver(topic, message, message_hash(topic, message)):
+            counters["delivered"] += 1
+        else:
+            counters["not_new"] += 1
