@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
+from typing import TypeVar
 
 __all__ = ["LeaseTable"]
+
+_Key = TypeVar("_Key", str, int)
 
 
 class LeaseTable:
@@ -14,7 +17,7 @@ class LeaseTable:
     lease on it.
     """
 
-    __slots__ = ("_counts", "_ends", "ttl")
+    __slots__ = ("_counts", "_ends", "_holders", "ttl")
 
     def __init__(self, ttl: float) -> None:
         if ttl <= 0:
@@ -22,7 +25,8 @@ class LeaseTable:
         self.ttl = ttl
         # All leases last equally long, so the order of renewal is the order of expiry.
         self._ends: OrderedDict[tuple[str, int], float] = OrderedDict()
-        self._counts: dict[int, int] = {}
+        self._counts: Counter[int] = Counter()
+        self._holders: Counter[str] = Counter()
 
     def __len__(self) -> int:
         return len(self._ends)
@@ -35,19 +39,15 @@ class LeaseTable:
         if known:
             self._ends.move_to_end(key)
             return False
-        count = self._counts.get(shard, 0)
-        self._counts[shard] = count + 1
-        return count == 0
+        self._holders[consumer] += 1
+        self._counts[shard] += 1
+        return self._counts[shard] == 1
 
     def release(self, consumer: str, shard: int) -> bool:
         """Give a lease up, if it is held. True: the shard became inactive by it."""
         if self._ends.pop((consumer, shard), None) is None:
             return False
-        return self._uncount(shard)
-
-    def release_all(self, consumer: str) -> list[int]:
-        """Give up all leases of a consumer; the shards that became inactive."""
-        return [shard for shard in self.held_by(consumer) if self.release(consumer, shard)]
+        return self._uncount(consumer, shard)
 
     def expire(self, now: float) -> list[int]:
         """End what was not renewed in time; the shards that became inactive."""
@@ -57,33 +57,29 @@ class LeaseTable:
             if end > now:
                 break
             del self._ends[key]
-            if self._uncount(key[1]):
+            if self._uncount(*key):
                 inactive.append(key[1])
         return inactive
-
-    def next_expiry(self) -> float | None:
-        """When the next lease ends if nobody renews it; None: there is none."""
-        return next(iter(self._ends.values()), None)
 
     def is_held(self, consumer: str, shard: int) -> bool:
         """Whether the consumer has a lease on the shard."""
         return (consumer, shard) in self._ends
 
-    def held_by(self, consumer: str) -> list[int]:
-        """The shards of a consumer, in ascending order."""
-        return sorted(shard for holder, shard in self._ends if holder == consumer)
-
-    def active_shards(self) -> list[int]:
-        """The shards with at least one lease, in ascending order."""
-        return sorted(self._counts)
+    def holds_any(self, consumer: str) -> bool:
+        """Whether the consumer has a lease on anything."""
+        return consumer in self._holders
 
     def is_active(self, shard: int) -> bool:
         """Whether anyone holds a lease on the shard."""
         return shard in self._counts
 
-    def _uncount(self, shard: int) -> bool:
-        self._counts[shard] -= 1
-        if self._counts[shard]:
-            return False
-        del self._counts[shard]
-        return True
+    def _uncount(self, consumer: str, shard: int) -> bool:
+        _take(self._holders, consumer)
+        _take(self._counts, shard)
+        return shard not in self._counts
+
+
+def _take(counts: Counter[_Key], key: _Key) -> None:
+    counts[key] -= 1
+    if not counts[key]:
+        del counts[key]

@@ -160,11 +160,14 @@ class Shards:
             self.check(shard)
         if not self._started:
             raise IpcError(ErrorCode.NOT_READY, "relay is off on this node", retriable=False)
-        if len(self._leases) + len(shards) > MAX_LEASES:
-            raise IpcError(ErrorCode.BUSY, f"{MAX_LEASES} leases are held", retry_after_ms=10_000)
         now = self._clock()
         self.expire()
-        for shard in dict.fromkeys(shards):
+        wanted = dict.fromkeys(shards)
+        # What is only renewed takes no room: at the bound a lease must not lapse for want of a renewal.
+        new = sum(not self._leases.is_held(consumer, shard) for shard in wanted)
+        if new and len(self._leases) + new > MAX_LEASES:
+            raise IpcError(ErrorCode.BUSY, f"{MAX_LEASES} leases are held", retry_after_ms=10_000)
+        for shard in wanted:
             self._leases.acquire(consumer, shard, now)
             self._join(shard)
         return [self._publisher.state(shard) for shard in shards]
@@ -181,7 +184,7 @@ class Shards:
 
     def holds_lease(self, consumer: str) -> bool:
         """Whether the consumer has a lease on anything."""
-        return bool(self._leases.held_by(consumer))
+        return self._leases.holds_any(consumer)
 
     def is_leased(self, consumer: str, topic: str) -> bool:
         """Whether the consumer has a lease on the shard of a pubsub topic."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
-from ipc_schema.errors import IpcError
+from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.kernel.events import SOURCE_SELF, MessageEvent, decode_header
 from ipc_schema.message import WakuMessage, message_hash
+from kernel_proc import shards
 from kernel_proc.ipc.events import EventPublisher
 from kernel_proc.metrics import Registry
 from kernel_proc.shards import Shards
@@ -131,6 +134,30 @@ def test_leases_lapse_unless_renewed() -> None:
     house.now = 110.0
     # renewed a moment too late: that is a new activation, and its epoch shows it
     assert house.shards.acquire("a", [1])[0].epoch != epoch
+
+
+def test_at_the_bound_leases_can_still_be_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "MAX_LEASES", 3)
+    house = House()
+    house.shards.acquire("a", [1, 2, 3])
+    with pytest.raises(IpcError, match="3 leases are held") as caught:
+        house.shards.acquire("b", [1])
+    assert caught.value.code is ErrorCode.BUSY
+    house.now = 50.0
+    assert [state.shard for state in house.shards.acquire("a", [3, 1, 2, 1])] == [3, 1, 2, 1]
+    house.now = 110.0  # all have lapsed, which makes room at once
+    assert len(house.shards.acquire("b", [1, 2, 3])) == 3
+
+
+def test_whether_a_consumer_holds_a_lease_is_known_at_once() -> None:
+    """It is asked for each consumer when the table of consumers is full: going through 65,536 leases a
+    thousand times over held the loop up for seconds."""
+    house = House(shard_count=0)
+    for number in range(60):
+        house.shards.acquire(f"c{number}", list(range(1024)))
+    begun = time.perf_counter()
+    assert sum(house.shards.holds_lease(f"c{number}") for number in range(1024)) == 60
+    assert time.perf_counter() - begun < 0.5
 
 
 def test_configured_shards_need_no_lease_and_survive_one() -> None:
