@@ -87,7 +87,7 @@ def open_envelope(raw: bytes) -> PeerRecord:
     if not _verified(key, _signed_bytes(envelope.payload), envelope.signature):
         raise PeerRecordError("the signature is wrong", "forged")
     read = (addresses.from_bytes(info.multiaddr) for info in record.addresses[:MAX_ADDRESSES])
-    known = tuple(dict.fromkeys(address for address in read if address is not None))
+    known = tuple(dict.fromkeys(address for address in read if address))
     return PeerRecord(peer_id.to_base58(), record.seq, known, raw)
 
 
