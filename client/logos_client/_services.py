@@ -7,12 +7,9 @@ refused, `status`.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, NamedTuple, TypeVar
+from collections.abc import Iterable
+from typing import Final, NamedTuple
 
-from ipc_schema.body import Body
-from ipc_schema.frames import Reply
 from ipc_schema.kernel.filter import (
     FILTER_PING,
     FILTER_SUBSCRIBE,
@@ -33,12 +30,10 @@ from ipc_schema.kernel.store import (
     StoreQueryRequest,
     stored_messages,
 )
-from logos_client._connection import DEFAULT_TIMEOUT
+from logos_client._calls import Calls, texts
 from logos_client.exceptions import public_errors
 
 __all__ = ["PEER_TIMEOUT", "ServiceMethods", "StorePage"]
-
-B = TypeVar("B", bound=Body)
 
 PEER_TIMEOUT: Final = 30.0
 """Seconds for what other nodes are asked: several may be tried, one after the other."""
@@ -56,32 +51,8 @@ class StorePage(NamedTuple):
     """For the next page in the direction of the query; None: there is nothing more."""
 
 
-class ServiceMethods(ABC):
+class ServiceMethods(Calls):
     """The part of a `KernelClient` that is about other nodes' services."""
-
-    @abstractmethod
-    async def _reply(
-        self,
-        method: str,
-        body: Mapping[str, object] | None = None,
-        blobs: Sequence[bytes] = (),
-        *,
-        timeout: float = DEFAULT_TIMEOUT,
-    ) -> Reply:
-        """One request. Raises `LogosError`."""
-
-    async def _call(
-        self,
-        kind: type[B],
-        method: str,
-        body: Mapping[str, object] | None = None,
-        blobs: Sequence[bytes] = (),
-        *,
-        timeout: float = DEFAULT_TIMEOUT,
-    ) -> B:
-        reply = await self._reply(method, body, blobs, timeout=timeout)
-        with public_errors():
-            return kind.from_body(reply.body)
 
     # -- store -----------------------------------------------------------------------------------------------
 
@@ -124,7 +95,7 @@ class ServiceMethods(ABC):
         """
         request = StoreQueryRequest(
             pubsub_topic=pubsub_topic,
-            content_topics=_texts(content_topics),
+            content_topics=texts(content_topics),
             time_start=time_start,
             time_end=time_end,
             hashes=tuple(hashes),
@@ -215,7 +186,7 @@ class ServiceMethods(ABC):
         `BusyError`, `RateLimitedError`, `DeadlineError`.
         """
         request = FilterSubscribeRequest(
-            content_topics=_texts(content_topics),
+            content_topics=texts(content_topics),
             pubsub_topic=pubsub_topic,
             shard=shard,
             peer=peer,
@@ -241,7 +212,7 @@ class ServiceMethods(ABC):
         could not be told; it is rid of all the same. Raises `BadRequestError`, `DeadlineError`.
         """
         request = FilterUnsubscribeRequest(
-            content_topics=_texts(content_topics), pubsub_topic=pubsub_topic, shard=shard, peer=peer
+            content_topics=texts(content_topics), pubsub_topic=pubsub_topic, shard=shard, peer=peer
         )
         return await self._call(
             FilterUnsubscribeReply, FILTER_UNSUBSCRIBE, request.to_body(), timeout=timeout
@@ -275,7 +246,3 @@ class ServiceMethods(ABC):
         """
         request = PeerExchangeRequest(count=count, peer=peer)
         return await self._call(PeerExchangeReply, PEER_EXCHANGE_REQUEST, request.to_body(), timeout=timeout)
-
-
-def _texts(texts: str | Iterable[str]) -> tuple[str, ...]:
-    return (texts,) if isinstance(texts, str) else tuple(texts)

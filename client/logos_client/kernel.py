@@ -27,10 +27,8 @@ from ipc_schema.kernel import methods
 from ipc_schema.kernel.events import HEALTH_TOPIC, PEERS_TOPIC, stream_name, stream_topic
 from ipc_schema.kernel.methods import (
     ConnectResult,
-    DiscoveryStatus,
     KernelHello,
     KernelLimits,
-    KnownPeersReply,
     OptionRecord,
     RelayPublishReply,
     RelayPublishRequest,
@@ -40,6 +38,7 @@ from ipc_schema.names import check_name
 from ipc_schema.paths import KernelEndpoints, kernel_endpoints
 from ipc_schema.streams import StreamState
 from logos_client._connection import DEFAULT_TIMEOUT, RequestConnection
+from logos_client._discovery import DiscoveryMethods
 from logos_client._feed import KernelFeed
 from logos_client._leases import LeaseKeeper
 from logos_client._opening import Opening
@@ -57,7 +56,7 @@ _MAX_FRAME: Final = 64 << 20
 DEFAULT_FEED_BYTES: Final = 8 << 20
 
 
-class KernelClient(ServiceMethods):
+class KernelClient(ServiceMethods, DiscoveryMethods):
     """A consumer of a kernel, on the running asyncio loop. Made by `connect`.
 
     It reconnects by itself, says hello again and takes its leases again. Use it from the loop (and so the
@@ -241,17 +240,8 @@ class KernelClient(ServiceMethods):
     # -- peers and node --------------------------------------------------------------------------------------
 
     async def peers(self) -> list[PeerRecord]:
-        """All connected peers."""
+        """All connected peers: how each was found (`origin`), what it serves, its shards, score and mesh."""
         return list((await self._call(methods.PeersListReply, methods.PEERS_LIST)).peers)
-
-    async def known_peers(self, limit: int = 100) -> KnownPeersReply:
-        """The most valuable peers of the node's store, connected or not (500 at most), and their total."""
-        request = methods.KnownPeersRequest(limit=limit)
-        return await self._call(methods.KnownPeersReply, methods.PEERS_KNOWN, request.to_body())
-
-    async def discovery(self) -> DiscoveryStatus:
-        """How the node finds its peers: discv5, lists in the DNS, its own record and addresses."""
-        return await self._call(methods.DiscoveryStatus, methods.DISCOVERY_STATUS)
 
     async def connect_peers(
         self, addresses: str | Iterable[str], *, timeout: float = 30.0

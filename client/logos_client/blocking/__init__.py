@@ -25,8 +25,24 @@ Events, errors and all other types are those of `logos_client`.
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from logos_client.blocking.control import ControlClient
-from logos_client.blocking.kernel import KernelClient, KernelFeed
 from logos_client.blocking.messaging import MessagingClient
+
+if TYPE_CHECKING:
+    from logos_client.blocking.kernel import KernelClient, KernelFeed
+else:
+    # When it is asked for: see `logos_client`.
+    def __getattr__(name: str) -> object:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module("logos_client.blocking.kernel"), name)
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
+
 
 __all__ = ["ControlClient", "KernelClient", "KernelFeed", "MessagingClient"]

@@ -17,7 +17,6 @@ from typing import Self
 import zmq
 
 from ipc_schema.hello import NetworkInfo
-from ipc_schema.kernel.discovery import DiscoveryStatus, KnownPeersReply
 from ipc_schema.kernel.methods import ConnectResult, KernelLimits, OptionRecord, RelayPublishReply
 from ipc_schema.kernel.records import NodeHealth, PeerRecord
 from ipc_schema.paths import KernelEndpoints
@@ -26,6 +25,7 @@ from logos_client import _feed, control, kernel
 from logos_client._connection import DEFAULT_TIMEOUT
 from logos_client._feed import FeedCounters
 from logos_client.blocking._base import BlockingClient, EventTap, here, open_client
+from logos_client.blocking._discovery import DiscoveryMethods
 from logos_client.blocking._portal import Portal
 from logos_client.blocking._services import ServiceMethods
 from logos_client.blocking.control import ControlClient
@@ -36,7 +36,7 @@ from logos_client.kernel_events import KernelEvent
 __all__ = ["KernelClient", "KernelFeed"]
 
 
-class KernelClient(ServiceMethods, BlockingClient):
+class KernelClient(ServiceMethods, DiscoveryMethods, BlockingClient):
     """A consumer of a kernel. Made by `connect`.
 
     It reconnects by itself, says hello again and takes its leases again.
@@ -160,16 +160,8 @@ class KernelClient(ServiceMethods, BlockingClient):
     # -- peers and node --------------------------------------------------------------------------------------
 
     def peers(self) -> list[PeerRecord]:
-        """All connected peers."""
+        """All connected peers: how each was found (`origin`), what it serves, its shards, score and mesh."""
         return self._portal.call(self._client.peers)
-
-    def known_peers(self, limit: int = 100) -> KnownPeersReply:
-        """The most valuable peers of the node's store, connected or not (500 at most), and their total."""
-        return self._portal.call(self._client.known_peers, limit)
-
-    def discovery(self) -> DiscoveryStatus:
-        """How the node finds its peers: discv5, lists in the DNS, its own record and addresses."""
-        return self._portal.call(self._client.discovery)
 
     def connect_peers(self, addresses: str | Iterable[str], *, timeout: float = 30.0) -> list[ConnectResult]:
         """Dial multiaddresses; what became of each."""

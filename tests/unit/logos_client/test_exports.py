@@ -9,7 +9,7 @@ import sys
 
 import logos_client
 from ipc_schema.errors import ErrorCode, IpcError
-from logos_client import events, exceptions, kernel, kernel_events, messaging
+from logos_client import _kernel_half, events, exceptions, kernel, kernel_events, messaging
 from logos_client.exceptions import LogosError, from_ipc
 
 
@@ -58,6 +58,26 @@ assert asyncio.get_event_loop_policy() is policy
 assert not [name for name in sys.modules if name.split(".")[0] in ("coincurve", "google", "multiaddr")]
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
+
+
+def test_what_an_app_does_not_need_comes_when_it_is_asked_for() -> None:
+    program = """
+import sys
+from logos_client import MessagingClient, blocking
+assert blocking.MessagingClient
+half = {"logos_client.kernel", "ipc_schema.kernel.methods"}
+assert not half & set(sys.modules)
+for module in (sys.modules["logos_client"], blocking):
+    assert "KernelClient" in dir(module)
+    assert module.KernelClient is vars(module)["KernelClient"]
+    assert not hasattr(module, "Kernelclient")
+assert half <= set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=30)
+
+
+def test_what_comes_late_is_exported_too() -> None:
+    assert set(_kernel_half.__all__) <= set(logos_client.__all__)
 
 
 def _ruff_order(name: str) -> tuple[int, str]:

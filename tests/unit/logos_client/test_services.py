@@ -12,7 +12,7 @@ from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.frames import Request
 from ipc_schema.kernel.filter import FilterPeer
 from ipc_schema.kernel.store import store_blobs
-from logos_client import BadRequestError, ClosedError, KernelClient, NoPeersError, WakuMessage
+from logos_client import BadRequestError, ClosedError, KernelClient, NoPeersError, NotReadyError, WakuMessage
 from tests.unit.logos_client.kernel import MiniKernel
 from tests.unit.logos_client.server import Answer
 from tests.unit.logos_client.support import both_loops, short_directory
@@ -160,3 +160,50 @@ async def test_peer_exchange() -> None:
         assert found.enrs == (b"one", b"two")
     with pytest.raises(ClosedError):
         await client.peer_exchange()
+
+
+@both_loops()
+async def test_discv5_is_turned_on_and_off_and_given_boot_nodes() -> None:
+    async with asked("discovery.start", {"running": True, "changed": False}) as (client, requests):
+        started = await client.discovery_start()
+        assert (started.running, started.changed) == (True, False)
+        assert requests[-1].body == {}
+    async with asked("discovery.stop", {"running": False, "changed": True}) as (client, _):
+        assert (await client.discovery_stop()).changed
+    async with asked("discovery.bootnodes", {"boot_nodes": 3}) as (client, requests):
+        assert await client.discovery_bootnodes("enr:-one") == 3
+        assert body(requests) == {"enrs": ["enr:-one"]}
+        await client.discovery_bootnodes(iter(["enr:-one", "enr:-two"]), add=True)
+        assert body(requests) == {"enrs": ["enr:-one", "enr:-two"], "add": True}
+    refused = IpcError(ErrorCode.NOT_READY, "discv5 cannot listen: Address already in use")
+    async with asked("discovery.start", refused) as (client, _):
+        with pytest.raises(NotReadyError, match="already in use"):
+            await client.discovery_start()
+
+
+@both_loops()
+async def test_a_list_in_the_dns() -> None:
+    answer: dict[str, object] = {"seq": 7, "enrs": ["enr:-one"], "complete": False, "errors": ["a loop"]}
+    async with asked("discovery.list", answer) as (client, requests):
+        found = await client.discovery_list("enrtree://k@d", name_server="127.0.0.1:53", use=False, timeout=3)
+        assert body(requests) == {"url": "enrtree://k@d", "name_server": "127.0.0.1:53"}
+        assert 2000 < requests[-1].budget_ms <= 3000
+        assert (found.seq, found.enrs, found.complete, found.errors) == (7, ("enr:-one",), False, ("a loop",))
+        await client.discovery_list("enrtree://k@d")
+        assert body(requests) == {"url": "enrtree://k@d", "use": True}
+    with pytest.raises(ClosedError):
+        await client.discovery_list("enrtree://k@d")
+
+
+@both_loops()
+async def test_known_peers_and_the_state_of_discovery() -> None:
+    row = {"peer_id": PEER, "failures": 2, "retry_ms": 9000, "why": "connection refused"}
+    async with asked("peers.known", {"total": 40, "peers": [row]}) as (client, requests):
+        known = await client.known_peers(1)
+        assert body(requests) == {"limit": 1}
+        assert known.total == 40
+        assert (known.peers[0].retry_ms, known.peers[0].why) == (9000, "connection refused")
+    status = {"online": True, "short": True, "known": 3, "enr": "enr:-me", "short_shards": [0, 5]}
+    async with asked("discovery.status", status) as (client, _):
+        found = await client.discovery()
+        assert (found.short_shards, found.short_services, found.discv5.running) == ((0, 5), (), False)

@@ -1,0 +1,49 @@
+"""What all the parts of a kernel's client are built on: one request, one typed reply."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
+
+from ipc_schema.body import Body
+from ipc_schema.frames import Reply
+from logos_client._connection import DEFAULT_TIMEOUT
+from logos_client.exceptions import public_errors
+
+__all__ = ["Calls", "texts"]
+
+B = TypeVar("B", bound=Body)
+
+
+class Calls(ABC):
+    """Somebody who can ask a kernel."""
+
+    @abstractmethod
+    async def _reply(
+        self,
+        method: str,
+        body: Mapping[str, object] | None = None,
+        blobs: Sequence[bytes] = (),
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> Reply:
+        """One request. Raises `LogosError`."""
+
+    async def _call(
+        self,
+        kind: type[B],
+        method: str,
+        body: Mapping[str, object] | None = None,
+        blobs: Sequence[bytes] = (),
+        *,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> B:
+        reply = await self._reply(method, body, blobs, timeout=timeout)
+        with public_errors():
+            return kind.from_body(reply.body)
+
+
+def texts(one_or_more: str | Iterable[str]) -> tuple[str, ...]:
+    """A single text is one of them, and not its letters."""
+    return (one_or_more,) if isinstance(one_or_more, str) else tuple(one_or_more)
