@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Final
 
-from ipc_schema.body import Body, Range, Size, Uint
+from ipc_schema.body import Body, Size, Uint
+from ipc_schema.kernel.values import PeerName, Shard
 
 __all__ = [
     "FILTER_PING",
@@ -31,9 +32,7 @@ MAX_FILTER_TOPICS: Final = 1000
 """Content topics in one request: what services grant one subscriber in all."""
 MAX_FILTER_EXCLUDED: Final = 64
 
-_PeerName = Annotated[str, Size(1024, 1)]
 _Topic = Annotated[str, Size(1024, 1)]
-_Shard = Annotated[int, Range(0, 0xFFFF)]
 
 Held = dict[str, dict[str, tuple[str, ...]]]
 """Pubsub topic → peer id → content topics: what peers hold for the consumer who asks."""
@@ -51,9 +50,9 @@ class FilterSubscribeRequest(Body):
 
     content_topics: Annotated[tuple[_Topic, ...], Size(MAX_FILTER_TOPICS)]
     pubsub_topic: str | None = None
-    shard: _Shard | None = None
-    peer: _PeerName | None = None
-    exclude: Annotated[tuple[_PeerName, ...], Size(MAX_FILTER_EXCLUDED)] = ()
+    shard: Shard | None = None
+    peer: PeerName | None = None
+    exclude: Annotated[tuple[PeerName, ...], Size(MAX_FILTER_EXCLUDED)] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +61,7 @@ class FilterSubscribeReply(Body):
 
     WHERE = "filter.subscribe reply"
 
-    peer: _PeerName
+    peer: PeerName
     pubsub_topic: str
     held: Held
 
@@ -76,8 +75,8 @@ class FilterUnsubscribeRequest(Body):
 
     content_topics: Annotated[tuple[_Topic, ...], Size(MAX_FILTER_TOPICS)] = ()
     pubsub_topic: str | None = None
-    shard: _Shard | None = None
-    peer: _PeerName | None = None
+    shard: Shard | None = None
+    peer: PeerName | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,14 +95,14 @@ class FilterPingRequest(Body):
 
     WHERE = FILTER_PING
 
-    peer: _PeerName | None = None
+    peer: PeerName | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilterPeer(Body):
     """One peer's answer: `status` 200 it does, 404 it does not, None: no answer, `error` says why."""
 
-    peer: _PeerName
+    peer: PeerName
     status: Uint | None = None
     error: str | None = None
 

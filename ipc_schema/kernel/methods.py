@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final
 
-from ipc_schema.body import AnyNumber, Bin8, Bin32, Body, Empty, Method, Ns, Range, Size, Uint
+from ipc_schema.body import AnyNumber, Bin8, Body, Empty, Method, Range, Size, Uint
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.hello import HELLO, HelloReply, HelloRequest, Limits
 from ipc_schema.kernel.discovery import (
@@ -47,8 +47,17 @@ from ipc_schema.kernel.filter import (
 from ipc_schema.kernel.lightpush import LIGHTPUSH_PUBLISH, LightpushPublishReply, LightpushPublishRequest
 from ipc_schema.kernel.peer_exchange import PEER_EXCHANGE_REQUEST, PeerExchangeReply, PeerExchangeRequest
 from ipc_schema.kernel.records import NodeHealth, PeerRecord
+from ipc_schema.kernel.relay import (
+    RELAY_MESH,
+    RELAY_PEERS,
+    RELAY_PUBLISH,
+    RelayPeersReply,
+    RelayPeersRequest,
+    RelayPublishReply,
+    RelayPublishRequest,
+)
 from ipc_schema.kernel.store import STORE_QUERY, StoreQueryReply, StoreQueryRequest
-from ipc_schema.message import MAX_META_SIZE
+from ipc_schema.kernel.values import Address, PeerId, Shard
 from ipc_schema.node_info import NODE_INFO, NodeInfoReply, NodeInfoRequest
 from ipc_schema.streams import MAX_REPLAY_EVENTS, ReplayBatch, StreamState
 
@@ -137,9 +146,6 @@ __all__ = [
 LEASE_ACQUIRE: Final = "lease.acquire"
 LEASE_RELEASE: Final = "lease.release"
 STREAM_REPLAY: Final = "stream.replay"
-RELAY_PUBLISH: Final = "relay.publish"
-RELAY_PEERS: Final = "relay.peers"
-RELAY_MESH: Final = "relay.mesh"
 PEERS_CONNECT: Final = "peers.connect"
 PEERS_DISCONNECT: Final = "peers.disconnect"
 PEERS_LIST: Final = "peers.list"
@@ -152,10 +158,7 @@ LEASE_RENEW_MS: Final = 10_000
 MAX_LEASED_SHARDS: Final = 1024
 """Most shards in one request: all that a cluster can have."""
 
-_Shard = Annotated[int, Range(0, 0xFFFF)]
-_Shards = Annotated[tuple[_Shard, ...], Size(MAX_LEASED_SHARDS)]
-_Address = Annotated[str, Size(1024, 1)]
-_PeerId = Annotated[str, Size(256, 1)]
+_Shards = Annotated[tuple[Shard, ...], Size(MAX_LEASED_SHARDS)]
 
 
 # --- hello and streams ------------------------------------------------------------------------------------
@@ -250,58 +253,14 @@ def replayed_events(reply: StreamReplayReply, blobs: Sequence[bytes]) -> list[tu
     return list(zip(blobs[::2], blobs[1::2], strict=True))
 
 
-# --- relay and peers --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RelayPublishRequest(Body):
-    """Publish blob 0 as a message. Without topic and shard the content topic decides (autosharding)."""
-
-    WHERE = RELAY_PUBLISH
-
-    content_topic: str
-    pubsub_topic: str | None = None
-    shard: _Shard | None = None
-    timestamp: Ns | None = None
-    meta: Annotated[bytes, Size(MAX_META_SIZE)] = b""
-    version: Annotated[int, Range(0, 0xFFFF_FFFF)] = 0
-    ephemeral: bool = False
-    proof: bytes = b""
-    force: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RelayPublishReply(Body):
-    """`peers`: how many it went to; `duplicate`: seen within the seen time, nothing was sent."""
-
-    message_hash: Bin32
-    timestamp: Ns
-    pubsub_topic: str
-    peers: Uint
-    duplicate: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RelayPeersRequest(Body):
-    """Request of `relay.peers` and `relay.mesh`; None: all topics."""
-
-    WHERE = "relay.peers"
-
-    pubsub_topic: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RelayPeersReply(Body):
-    """Pubsub topic → peer ids."""
-
-    topics: dict[str, tuple[str, ...]]
+# --- peers ------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeersConnectRequest(Body):
     WHERE = PEERS_CONNECT
 
-    addresses: Annotated[tuple[_Address, ...], Size(64)]
+    addresses: Annotated[tuple[Address, ...], Size(64)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -322,7 +281,7 @@ class PeersConnectReply(Body):
 class PeersDisconnectRequest(Body):
     WHERE = PEERS_DISCONNECT
 
-    peer_id: _PeerId
+    peer_id: PeerId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

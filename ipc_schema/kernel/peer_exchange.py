@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Final
 
 from ipc_schema.body import Body, Range, Size
+from ipc_schema.kernel.values import PeerName
 
 __all__ = [
     "MAX_EXCHANGED",
@@ -19,8 +20,6 @@ PEER_EXCHANGE_REQUEST: Final = "peer_exchange.request"
 MAX_EXCHANGED: Final = 60
 """Most records that a service gives at once (nwaku)."""
 
-_PeerName = Annotated[str, Size(1024, 1)]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerExchangeRequest(Body):
@@ -29,7 +28,7 @@ class PeerExchangeRequest(Body):
     WHERE = PEER_EXCHANGE_REQUEST
 
     count: Annotated[int, Range(1, MAX_EXCHANGED)] = 5
-    peer: _PeerName | None = None
+    peer: PeerName | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,5 +37,5 @@ class PeerExchangeReply(Body):
 
     WHERE = "peer_exchange.request reply"
 
-    peer: _PeerName
+    peer: PeerName
     enrs: Annotated[tuple[bytes, ...], Size(MAX_EXCHANGED)]

@@ -16,6 +16,7 @@ from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.fields import FieldError
 from ipc_schema.frames import unpack_header
 from ipc_schema.kernel.events import MAX_EVENT_HEADER
+from ipc_schema.kernel.values import PeerName
 from ipc_schema.message import MAX_META_SIZE, WakuMessage
 
 __all__ = [
@@ -39,8 +40,6 @@ MAX_STORE_MESSAGES: Final = 2000
 MAX_STORE_HASHES: Final = 1000
 MAX_STORE_CONTENT_TOPICS: Final = 100
 
-_PeerName = Annotated[str, Size(1024, 1)]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreQueryRequest(Body):
@@ -63,7 +62,7 @@ class StoreQueryRequest(Body):
     limit: Annotated[int, Range(1, MAX_STORE_PAGE)] = 20
     include_data: bool = False
     max_messages: Annotated[int, Range(1, MAX_STORE_MESSAGES)] | None = None
-    peer: _PeerName | None = None
+    peer: PeerName | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +72,7 @@ class StoreQueryReply(Body):
 
     WHERE = "store.query reply"
 
-    peer: _PeerName
+    peer: PeerName
     hashes: Annotated[tuple[Bin32, ...], Size(MAX_STORE_MESSAGES)]
     cursor: Bin32 | None = None
 

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.kernel.lightpush import (
     LIGHTPUSH_PUBLISH,
     LightpushPublishReply,
     LightpushPublishRequest,
 )
-from ipc_schema.message import WakuMessage
 from kernel_proc.ipc.dispatch import Answer, Call, Route
 from kernel_proc.ipc.methods.service_errors import service_error
 from kernel_proc.protocols.lightpush_client import LightpushClient
@@ -29,17 +27,7 @@ def lightpush_routes(publishing: Publishing, client: LightpushClient) -> Mapping
 
     async def publish(call: Call) -> Answer:
         request = LightpushPublishRequest.from_body(call.body)
-        if len(call.blobs) != 1:
-            raise IpcError(ErrorCode.BAD_REQUEST, f"{len(call.blobs)} blobs, one is needed: the payload")
-        message = WakuMessage(
-            payload=call.blobs[0],
-            content_topic=request.content_topic,
-            version=request.version,
-            timestamp=request.timestamp or 0,
-            meta=request.meta,
-            proof=request.proof,
-            ephemeral=request.ephemeral,
-        )
+        message = request.message(call.blobs)
         ready = publishing.prepare(message, pubsub_topic=request.pubsub_topic, shard=request.shard)
         try:
             done = await client.publish(

@@ -14,7 +14,6 @@ from ipc_schema.kernel.methods import (
     RelayPublishReply,
     RelayPublishRequest,
 )
-from ipc_schema.message import WakuMessage
 from ipc_schema.topics import PubsubTopic, TopicError
 from kernel_proc.ipc.dispatch import Answer, Call, Route
 from kernel_proc.publishing import Publishing
@@ -30,17 +29,7 @@ def relay_routes(
 
     async def publish(call: Call) -> Answer:
         request = RelayPublishRequest.from_body(call.body)
-        if len(call.blobs) != 1:
-            raise IpcError(ErrorCode.BAD_REQUEST, f"{len(call.blobs)} blobs, one is needed: the payload")
-        message = WakuMessage(
-            payload=call.blobs[0],
-            content_topic=request.content_topic,
-            version=request.version,
-            timestamp=request.timestamp or 0,
-            meta=request.meta,
-            proof=request.proof,
-            ephemeral=request.ephemeral,
-        )
+        message = request.message(call.blobs)
         done = await publishing.publish(
             message, pubsub_topic=request.pubsub_topic, shard=request.shard, force=request.force
         )

@@ -147,3 +147,13 @@ def test_servers_may_add_keys(key: str, value: str) -> None:
     body = {"ready": True, "state": "READY", "version": "1", "pid": 1, "uptime_ms": 2, f"own_{key}": value}
     assert control.ControlHealthReply.from_body(body).ready
     assert NodeHealth.from_body({"state": "READY", f"own_{key}": value}).state == "READY"
+
+
+def test_a_message_is_published_with_one_blob() -> None:
+    request = kernel.RelayPublishRequest(content_topic="/a/1/b/c", meta=b"m", version=1, ephemeral=True)
+    message = request.message([b"payload"])
+    assert (message.payload, message.content_topic, message.timestamp) == (b"payload", "/a/1/b/c", 0)
+    assert (message.meta, message.version, message.ephemeral, message.proof) == (b"m", 1, True, b"")
+    for blobs in ([], [b"a", b"b"]):
+        with pytest.raises(IpcError, match="one is needed: the payload"):
+            kernel.LightpushPublishRequest(content_topic="/a/1/b/c").message(blobs)

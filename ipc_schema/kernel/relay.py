@@ -1,0 +1,93 @@
+"""`relay.publish`, `relay.peers`, `relay.mesh`, and what every way of publishing takes (SPEC.md §3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+from ipc_schema.body import Bin32, Body, Ns, Range, Size, Uint
+from ipc_schema.errors import ErrorCode, IpcError
+from ipc_schema.kernel.values import Shard
+from ipc_schema.message import MAX_META_SIZE, WakuMessage
+
+__all__ = [
+    "RELAY_MESH",
+    "RELAY_PEERS",
+    "RELAY_PUBLISH",
+    "PublishRequest",
+    "RelayPeersReply",
+    "RelayPeersRequest",
+    "RelayPublishReply",
+    "RelayPublishRequest",
+]
+
+RELAY_PUBLISH: Final = "relay.publish"
+RELAY_PEERS: Final = "relay.peers"
+RELAY_MESH: Final = "relay.mesh"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishRequest(Body):
+    """A message to publish, with its payload as blob 0. Without topic and shard the content topic decides
+    (autosharding); without a timestamp it is stamped by who publishes."""
+
+    content_topic: str
+    pubsub_topic: str | None = None
+    shard: Shard | None = None
+    timestamp: Ns | None = None
+    meta: Annotated[bytes, Size(MAX_META_SIZE)] = b""
+    version: Annotated[int, Range(0, 0xFFFF_FFFF)] = 0
+    ephemeral: bool = False
+    proof: bytes = b""
+
+    def message(self, blobs: Sequence[bytes]) -> WakuMessage:
+        """The message that body and blobs make; a timestamp of 0 is none. Raises `IpcError`
+        (`bad_request`) unless there is one blob."""
+        if len(blobs) != 1:
+            raise IpcError(ErrorCode.BAD_REQUEST, f"{len(blobs)} blobs, one is needed: the payload")
+        return WakuMessage(
+            payload=blobs[0],
+            content_topic=self.content_topic,
+            version=self.version,
+            timestamp=self.timestamp or 0,
+            meta=self.meta,
+            proof=self.proof,
+            ephemeral=self.ephemeral,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayPublishRequest(PublishRequest):
+    """Publish to the relay's peers; `force`: also what was seen lately."""
+
+    WHERE = RELAY_PUBLISH
+
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayPublishReply(Body):
+    """`peers`: how many it went to; `duplicate`: seen within the seen time, nothing was sent."""
+
+    message_hash: Bin32
+    timestamp: Ns
+    pubsub_topic: str
+    peers: Uint
+    duplicate: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayPeersRequest(Body):
+    """Request of `relay.peers` and `relay.mesh`; None: all topics."""
+
+    WHERE = RELAY_PEERS
+
+    pubsub_topic: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayPeersReply(Body):
+    """Pubsub topic → peer ids."""
+
+    topics: dict[str, tuple[str, ...]]

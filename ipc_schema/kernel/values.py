@@ -1,0 +1,18 @@
+"""Values that several of the kernel's methods take (SPEC.md §3.3)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from ipc_schema.body import Range, Size
+
+__all__ = ["MAX_ADDRESS", "Address", "PeerId", "PeerName", "Shard"]
+
+MAX_ADDRESS: Final = 1024
+"""Bytes of a multiaddr, or of whatever names a peer."""
+
+Shard = Annotated[int, Range(0, 0xFFFF)]
+Address = Annotated[str, Size(MAX_ADDRESS, 1)]
+PeerId = Annotated[str, Size(256, 1)]
+PeerName = Annotated[str, Size(MAX_ADDRESS, 1)]
+"""A peer id, or a multiaddr with one."""
