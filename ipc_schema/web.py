@@ -7,16 +7,36 @@ headers for browsers of other origins.
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from http import HTTPStatus
 from typing import Any, Final
 
 from ipc_schema import prometheus
 
-__all__ = ["MAX_HEAD", "Head", "Page", "Site", "WebError", "head_of", "standard_pages"]
+__all__ = [
+    "MAX_CONNECTIONS",
+    "MAX_HEAD",
+    "SECONDS",
+    "Head",
+    "Outcome",
+    "Page",
+    "Site",
+    "Visit",
+    "WebError",
+    "head_of",
+    "standard_pages",
+]
 
+log = logging.getLogger(__name__)
+
+MAX_CONNECTIONS: Final = 16
+"""At once. Nothing of a process may depend on who connects here: what comes beyond is answered 503."""
+SECONDS: Final = 5.0
+"""For a whole connection: a request, the answer, the end."""
 MAX_HEAD: Final = 8192
 """Bytes of a request before its first empty line."""
 
@@ -87,6 +107,50 @@ class Site:
     def refusal(status: HTTPStatus) -> bytes:
         """The whole response that says no."""
         return _response(Page(f"{status.phrase}\n".encode(), status=status), with_body=True)
+
+
+class Outcome(StrEnum):
+    """What became of a connection, for the counter `http_requests`."""
+
+    SERVED = "served"
+    REFUSED = "refused"
+    FAILED = "failed"
+    """The page could not be made."""
+    BUSY = "busy"
+    TOO_SLOW = "too_slow"
+
+
+class Visit:
+    """One connection without its socket: what comes in goes to `receive`, until that gives the answer."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._data = bytearray()
+        self.outcome: Outcome | None = None
+        """None until there is an answer."""
+
+    def turn_away(self) -> bytes:
+        """The answer when there are too many connections."""
+        self.outcome = Outcome.BUSY
+        return Site.refusal(HTTPStatus.SERVICE_UNAVAILABLE)
+
+    def receive(self, data: bytes) -> bytes | None:
+        """The whole response, or None while the request is not complete. Raises nothing."""
+        self._data += data
+        try:
+            head = head_of(self._data)
+            if head is None:
+                return None
+            answer = self._site.answer(head)
+        except WebError as error:
+            self.outcome = Outcome.REFUSED
+            return Site.refusal(error.status)
+        except Exception:  # a page that fails must be told, and must not end the process
+            log.exception("a page failed")
+            self.outcome = Outcome.FAILED
+            return Site.refusal(HTTPStatus.INTERNAL_SERVER_ERROR)
+        self.outcome = Outcome.SERVED
+        return answer
 
 
 def _response(page: Page, *, with_body: bool) -> bytes:

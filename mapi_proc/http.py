@@ -1,39 +1,26 @@
-"""The pages of metrics, health and readiness over HTTP, for Prometheus and whoever watches nodes.
-
-Nothing of the Messaging API may depend on who connects here: few connections at once, each with little time
-and one small request; what is beyond is answered 503 or closed, and counted.
-"""
+"""The pages of metrics, health and readiness over HTTP, on asyncio. See `ipc_schema.web` for what is
+answered."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Final
 
 from ipc_schema.logs import fields
-from ipc_schema.web import MAX_HEAD, Head, Site, WebError, head_of
+from ipc_schema.web import MAX_CONNECTIONS, MAX_HEAD, SECONDS, Outcome, Site, Visit
 from mapi_proc.host import HostError
 
-__all__ = ["MAX_CONNECTIONS", "WebCounters", "WebServer"]
+__all__ = ["WebServer", "no_visits"]
 
 log = logging.getLogger(__name__)
 
-MAX_CONNECTIONS: Final = 16
-SECONDS: Final = 5.0
-"""For a whole connection: a request, the answer, the end."""
 _CHUNK: Final = 4096
 
 
-@dataclass(slots=True)
-class WebCounters:
-    """Connections since the start, by what became of them."""
-
-    served: int = 0
-    refused: int = 0
-    too_slow: int = 0
-    busy: int = 0
+def no_visits() -> dict[Outcome, int]:
+    """Connections by what became of them, when nobody has come yet."""
+    return dict.fromkeys(Outcome, 0)
 
 
 class WebServer:
@@ -44,7 +31,8 @@ class WebServer:
         self._seconds = seconds
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self.counters = WebCounters()
+        self.counters = no_visits()
+        """Connections since the start, by what became of them."""
         self.port = 0
         """The port bound."""
 
@@ -81,54 +69,27 @@ class WebServer:
             async with asyncio.timeout(self._seconds):
                 await self._exchange(reader, writer)
         except TimeoutError:
-            self.counters.too_slow += 1
+            self.counters[Outcome.TOO_SLOW] += 1
         except OSError:
             pass  # the other side is gone: there is nobody to tell
         finally:
             writer.transport.abort()
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._tasks) > MAX_CONNECTIONS:
-            self.counters.busy += 1
-            await _end(reader, writer, Site.refusal(HTTPStatus.SERVICE_UNAVAILABLE))
-            return
-        try:
-            head = await _head(reader)
-            if head is None:
+        visit = Visit(self._site)
+        answer = visit.turn_away() if len(self._tasks) > MAX_CONNECTIONS else None
+        while answer is None:
+            data = await reader.read(_CHUNK)
+            if not data:
                 return
-            answer = self._site.answer(head)
-        except WebError as error:
-            self.counters.refused += 1
-            answer = Site.refusal(error.status)
-        except OSError:
-            raise
-        except Exception:  # a page that fails must be told, and must not end the process
-            log.exception("a page failed")
-            answer = Site.refusal(HTTPStatus.INTERNAL_SERVER_ERROR)
-        else:
-            self.counters.served += 1
-        await _end(reader, writer, answer)
-
-
-async def _head(reader: asyncio.StreamReader) -> Head | None:
-    """The request; None when the other side ended without one."""
-    data = bytearray()
-    while True:
-        chunk = await reader.read(_CHUNK)
-        if not chunk:
-            return None
-        data += chunk
-        head = head_of(data)
-        if head is not None:
-            return head
-
-
-async def _end(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: bytes) -> None:
-    """Answer, and wait for the other side's end: closed before that, unread bytes would reset the connection
-    and the answer might be lost."""
-    writer.write(answer)
-    await writer.drain()
-    writer.write_eof()
-    for _ in range(16):
-        if not await reader.read(_CHUNK):
-            return
+            answer = visit.receive(data)
+        if visit.outcome is not None:
+            self.counters[visit.outcome] += 1
+        writer.write(answer)
+        await writer.drain()
+        writer.write_eof()
+        # Closed before the other side has ended, unread bytes would reset the connection and the answer
+        # might be lost.
+        for _ in range(16):
+            if not await reader.read(_CHUNK):
+                return

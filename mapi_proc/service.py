@@ -25,7 +25,7 @@ from logos_client._sockets import open_router
 from mapi_proc.core import Core
 from mapi_proc.database import DatabaseState
 from mapi_proc.host import HostError, bind, group_number, lock, private_directory
-from mapi_proc.http import WebCounters, WebServer
+from mapi_proc.http import WebServer, no_visits
 from mapi_proc.ipc.apps import AppServer
 from mapi_proc.ipc.control import ControlServer
 from mapi_proc.metrics import exposition
@@ -249,7 +249,10 @@ class MapiService:
                 "apps": self._apps.counters.to_body() if self._apps is not None else {},
                 "control": self._control.counters.to_body() if self._control is not None else {},
             },
-            "http": asdict(self._web.counters if self._web is not None else WebCounters()),
+            "http": {
+                str(outcome): count
+                for outcome, count in (self._web.counters if self._web is not None else no_visits()).items()
+            },
             "metrics_port": self._web.port if self._web is not None else 0,
             "database": {
                 "state": str(database.state),

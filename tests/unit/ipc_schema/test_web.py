@@ -3,12 +3,23 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from http import HTTPStatus
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipc_schema.web import MAX_HEAD, Head, Page, Site, WebError, head_of, standard_pages
+from ipc_schema.web import (
+    MAX_HEAD,
+    Head,
+    Outcome,
+    Page,
+    Site,
+    Visit,
+    WebError,
+    head_of,
+    standard_pages,
+)
 
 GET = b"GET /metrics?x=1 HTTP/1.1\r\nHost: a\r\nAccept: text/plain\r\n\r\n"
 
@@ -73,3 +84,46 @@ def test_standard_pages() -> None:
     assert (pages["/ready"]().status, pages["/ready"]().body) == (503, b"INITIALIZING\n")
     health.update(ready=True, state="READY")
     assert pages["/ready"]().status == 200
+
+
+def failing() -> Page:
+    raise RuntimeError("a page of the test")
+
+
+SITE = Site({"/metrics": lambda: Page(b"x 1"), "/fails": failing})
+
+
+@given(st.lists(st.integers(1, len(GET) - 1), max_size=5))
+def test_a_visit_gives_one_answer_however_the_request_comes(cuts: list[int]) -> None:
+    at = [0, *sorted(cuts), len(GET)]
+    visit = Visit(SITE)
+    *before, last = [visit.receive(GET[start:end]) for start, end in pairwise(at)]
+    assert before == [None] * len(before)
+    assert last == SITE.answer(Head("GET", "/metrics"))
+    assert visit.outcome is Outcome.SERVED
+
+
+@given(st.lists(st.binary(max_size=50), max_size=5))
+def test_no_visitor_brings_more_about_than_a_refusal(parts: list[bytes]) -> None:
+    visit = Visit(SITE)
+    for part in parts:
+        answer = visit.receive(part)
+        if answer is not None:
+            assert answer.startswith(b"HTTP/1.1 4")
+            assert visit.outcome is Outcome.REFUSED
+
+
+def test_a_page_that_fails_is_told_and_counted(caplog: pytest.LogCaptureFixture) -> None:
+    visit = Visit(SITE)
+    answer = visit.receive(GET.replace(b"/metrics", b"/fails"))
+    assert answer is not None
+    assert answer.startswith(b"HTTP/1.1 500 ")
+    assert b"a page of the test" not in answer
+    assert visit.outcome is Outcome.FAILED
+    assert "a page failed" in caplog.text
+
+
+def test_too_many_visitors_are_turned_away() -> None:
+    visit = Visit(SITE)
+    assert visit.turn_away().startswith(b"HTTP/1.1 503 ")
+    assert visit.outcome is Outcome.BUSY
