@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["BOUNDS", "Bound", "Growth", "growth"]
+__all__ = ["BOUNDS", "NETWORK_BOUNDS", "Bound", "Growth", "growth"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,12 @@ BOUNDS: Final[Mapping[str, Bound]] = {
     # SQLite's log is used again from its beginning once it has 64 MiB.
     "wal": Bound(72 << 20),
 }
+NETWORK_BOUNDS: Final[Mapping[str, Bound]] = {
+    **BOUNDS,
+    # Two peers more than at the beginning, with their streams: one that came back and the bootstrap.
+    "files": Bound(10),
+    "tasks": Bound(30),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +61,16 @@ class Growth:
 
 
 def growth(
-    process: str, samples: Sequence[Mapping[str, float]], seconds: float, messages: int
+    process: str,
+    samples: Sequence[Mapping[str, float]],
+    seconds: float,
+    messages: int,
+    bounds: Mapping[str, Bound] = BOUNDS,
 ) -> list[Growth]:
     """The growth of every bounded figure in the samples of one process, taken after the warm-up."""
     part = max(1, len(samples) // 5)
     found = []
-    for figure, bound in BOUNDS.items():
+    for figure, bound in bounds.items():
         values = [sample[figure] for sample in samples]
         first, last = statistics.median(values[:part]), statistics.median(values[-part:])
         found.append(Growth(process, figure, first, last, bound.allowed(seconds, messages)))

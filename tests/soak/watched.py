@@ -1,0 +1,67 @@
+"""One process whose figures are looked at again and again, and the lines that a soak prints."""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Final
+
+from tests.soak.growth import BOUNDS, Bound, growth
+
+__all__ = ["METRICS", "Watched", "emit", "report_growth", "warm_up"]
+
+METRICS: Final = ("--metrics-server=true", "--metrics-server-port=0")
+"""What a process is to be started with."""
+_WARM_UP: Final = (0.25, 300.0)
+_FIGURES: Final = {
+    "memory": "process_resident_memory_bytes",
+    "files": "process_open_fds",
+    "tasks": "logos_delivery_tasks",
+    "cpu": "process_cpu_seconds_total",
+}
+
+
+def warm_up(seconds: float) -> float:
+    """The part of a run, in seconds, that is not compared: the first quarter, at most five minutes."""
+    return min(seconds * _WARM_UP[0], _WARM_UP[1])
+
+
+def emit(**values: object) -> None:
+    """One JSON line."""
+    print(json.dumps(values), flush=True)
+
+
+@dataclass
+class Watched:
+    """One process: where its pages are, where its database is, and what was seen of it."""
+
+    name: str
+    port: int
+    data: Path
+    samples: list[dict[str, float]] = field(default_factory=list)
+
+    def look(self) -> dict[str, float]:
+        """The figures now. Raises OSError when it does not answer."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as response:
+            page = response.read().decode()
+        values = dict(re.findall(r"^(\w+) (\S+)$", page, re.MULTILINE))
+        seen = {figure: float(values[name]) for figure, name in _FIGURES.items()}
+        for figure, pattern in (("database", "*.sqlite3"), ("wal", "*.sqlite3-wal")):
+            seen[figure] = float(sum(path.stat().st_size for path in self.data.glob(pattern)))
+        return seen
+
+
+def report_growth(
+    process: Watched, seconds: float, messages: int, bounds: Mapping[str, Bound] = BOUNDS
+) -> bool:
+    """Print what grew in a process in so many seconds after the warm-up. False: more than it may."""
+    used = process.samples[-1]["cpu"] - process.samples[0]["cpu"]
+    emit(process=process.name, cpu_percent=round(100 * used / seconds, 1))
+    found = growth(process.name, process.samples, seconds, messages, bounds)
+    for one in found:
+        emit(**asdict(one), grown=one.grown, within=one.within)
+    return all(one.within for one in found)
