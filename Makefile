@@ -55,7 +55,7 @@ bench: env node ## all benchmarks, or one: make bench BENCH=relay
 chaos: env ## three nodes and a store, killed and cut for three minutes: make chaos [SEED=7] [DURATION=600]
 	$(BIN)/python -m tests.chaos --seconds $(DURATION) $(if $(SEED),--seed $(SEED))
 
-soak: env ## two nodes under steady load for half an hour, and what grows in them: make soak [MINUTES=2]
+soak: env ## steady load for half an hour, on two nodes and on a network that comes and goes: make soak [MINUTES=4]
 	$(BIN)/python -m tests.soak --minutes $(MINUTES)
 
 lock: env ## resolve requirements/dev.lock anew
