@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from random import Random
@@ -15,6 +16,7 @@ from ipc_schema.kernel.records import PeerChange, PeerRecord, ProtocolHealth, Pr
 from ipc_schema.message import WakuMessage
 from ipc_schema.topics import shard_topic
 from kernel_proc.health import relay_health
+from kernel_proc.logs import fields
 from kernel_proc.metrics import Registry, Sample
 from kernel_proc.p2p.api import PeerIdText
 from kernel_proc.p2p.host import Libp2pHost
@@ -23,13 +25,15 @@ from kernel_proc.p2p.limits import HostLimits
 from kernel_proc.peering import Peering
 from kernel_proc.peers.book import PeerBook
 from kernel_proc.peers.dialer import StaticDialer
+from kernel_proc.peers.offers import Offers
+from kernel_proc.peers.store import Origin
 from kernel_proc.protocols.lightpush_codec import LEGACY_PROTOCOL as LEGACY_LIGHTPUSH_PROTOCOL
 from kernel_proc.protocols.lightpush_codec import PROTOCOL as LIGHTPUSH_PROTOCOL
 from kernel_proc.protocols.metadata import PROTOCOL as METADATA_PROTOCOL
 from kernel_proc.protocols.metadata import Metadata, MetadataProtocol
 from kernel_proc.protocols.store_codec import PROTOCOL as STORE_PROTOCOL
 from kernel_proc.relay.messages import RelayMessage
-from kernel_proc.relay.params import RELAY_PROTOCOL, RelayParams
+from kernel_proc.relay.params import RELAY_PROTOCOL, GossipParams, RelayParams
 from kernel_proc.relay.service import RelayService
 from kernel_proc.relay.state import PxOffer
 from kernel_proc.relay.validation import ProtectedShard, Verdict
@@ -37,6 +41,8 @@ from kernel_proc.shards import Shards
 from kernel_proc.version import version
 
 __all__ = ["Network", "host_limits", "listen_addresses"]
+
+log = logging.getLogger(__name__)
 
 PROTOCOLS: Final = (
     RELAY_PROTOCOL,
@@ -95,7 +101,6 @@ class Network:
             agent=config.agent_string or f"logos-kernel/{version()}",
         )
         self._tell_peer = peer_changed
-        self._prune_offers = registry.counter("relay_px_offered")
         self.book = PeerBook(trio.current_time, self._peer_changed)
         self.host.add_listener(self.book)
         self._protected = [
@@ -121,12 +126,20 @@ class Network:
         self.peering = Peering(
             config, key, self.host, self.relay, self.metadata, shards, self.book, registry, rng
         )
+        self._offers = Offers(
+            is_known=lambda peer_id: peer_id == key.peer_id or self.host.is_connected(peer_id),
+            learn=lambda peer_id, named: self.peering.manager.learn(peer_id, named, Origin.PRUNE),
+            count=lambda outcome: registry.counter("relay_px_peers", outcome=outcome).add(),
+        )
         registry.add_source(self._samples)
 
     def _make_relay(self, config: KernelConfig) -> RelayService:
         relay = RelayService(
             self.host,
-            RelayParams(max_rpc_size=config.network.max_message_size),
+            RelayParams(
+                max_rpc_size=config.network.max_message_size,
+                gossip=GossipParams(peer_exchange=config.relay_peer_exchange),
+            ),
             on_message=self._on_message,
             on_change=self._relay_changed,
             on_peer_exchange=self._offered,
@@ -152,9 +165,12 @@ class Network:
         self._health_changed()
 
     def _offered(self, offer: PxOffer) -> None:
-        """Peers that a PRUNE named. Counted and left: without their own signature on an address, taking them
-        up would let any peer send us wherever it likes."""
-        self._prune_offers.add(len(offer.records))
+        """Peers that a PRUNE named."""
+        used = self._offers.take(offer.peer, offer.peers, trio.current_time())
+        log.debug(
+            "peers named in a PRUNE",
+            extra=fields(peer=offer.peer, topic=offer.topic, peers=len(offer.peers), used=used),
+        )
 
     def _learned(self, peer_id: PeerIdText, metadata: Metadata) -> None:
         if metadata.cluster is not None:

@@ -16,7 +16,7 @@ from kernel_proc.relay.messages import (
     RelayMessageTooLarge,
 )
 from kernel_proc.relay.params import RELAY_PROTOCOL, GossipParams, QueueParams, RelayParams, ScoreParams
-from kernel_proc.relay.rpc import PeerRecord
+from kernel_proc.relay.rpc import PeerInfo
 from kernel_proc.relay.scores import ScoreParts
 from kernel_proc.relay.service import RelayService
 from kernel_proc.relay.state import PxOffer
@@ -25,7 +25,7 @@ from kernel_proc.relay.validation import ProtectedShard, Validator, Verdict
 __all__ = [
     "RELAY_PROTOCOL",
     "GossipParams",
-    "PeerRecord",
+    "PeerInfo",
     "ProtectedShard",
     "PublishResult",
     "PxOffer",

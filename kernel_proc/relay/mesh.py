@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from kernel_proc.relay.rpc import Prune
+from kernel_proc.relay.exchange import peers_to_offer
+from kernel_proc.relay.rpc import PeerInfo, Prune
 from kernel_proc.relay.state import Peer, PxOffer, RouterState, Topic
 
 __all__ = ["Mesh"]
@@ -44,9 +45,11 @@ class Mesh:
             s.counters["grafts_in_backoff"] += 1
             s.punish(peer, s.score_params.graft_in_backoff, now)
             self._refuse(peer, name, now)
-        elif s.score(peer, now) < 0 or (len(topic.mesh) >= self._p.d_high and not peer.outbound):
-            # Peers that we dialled may exceed D_high: otherwise a crowd that dials us could shut them out.
+        elif s.score(peer, now) < 0:
             self._refuse(peer, name, now)
+        elif len(topic.mesh) >= self._p.d_high and not peer.outbound:
+            # Peers that we dialled may exceed D_high: otherwise a crowd that dials us could shut them out.
+            self._refuse(peer, name, now, self._others(peer, topic, now))
         else:
             s.graft(peer, topic, now)
 
@@ -55,16 +58,29 @@ class Mesh:
         topic = s.topics.get(prune.topic)
         if topic is None:
             return
-        backoff = self._p.prune_backoff if prune.backoff is None else prune.backoff
-        s.backoffs.set(topic.name, peer.peer_id, now + backoff)
-        if peer.peer_id in topic.mesh:
+        # None at all would let it GRAFT and PRUNE us in a circle, with new peers to turn to each time.
+        s.backoffs.set(topic.name, peer.peer_id, now + (prune.backoff or self._p.prune_backoff))
+        meshed = peer.peer_id in topic.mesh
+        if meshed:
             s.ungraft(peer, topic)
-        if prune.peers and topic.subscribed and s.score(peer, now) >= 0:
-            s.px_offers.append(PxOffer(peer.peer_id, topic.name, prune.peers))
+        if prune.peers:
+            s.counters["px_offered"] += len(prune.peers)
+            if meshed and self._p.peer_exchange and s.score(peer, now) >= s.score_params.accept_px_threshold:
+                s.px_offers.append(PxOffer(peer.peer_id, topic.name, prune.peers))
+            else:
+                s.counters["px_ignored"] += len(prune.peers)
 
-    def _refuse(self, peer: Peer, topic: str, now: float) -> None:
+    def _refuse(self, peer: Peer, topic: str, now: float, others: tuple[PeerInfo, ...] = ()) -> None:
         self._s.counters["grafts_refused"] += 1
-        self._s.send_prune(peer, topic, self._p.prune_backoff, now)
+        self._s.send_prune(peer, topic, self._p.prune_backoff, now, others)
+
+    def _others(self, peer: Peer, topic: Topic, now: float) -> tuple[PeerInfo, ...]:
+        """Whom to name to a peer for whom there is no place."""
+        if not self._p.peer_exchange:
+            return ()
+        s = self._s
+        subscribers = s.subscribers_of(topic.name)
+        return peers_to_offer(peer, subscribers, lambda one: s.score(one, now), self._p.prune_peers, s.rng)
 
     # -- upkeep -----------------------------------------------------------------------------------------
 
@@ -78,7 +94,7 @@ class Mesh:
             self._fill(topic, now, p.d - len(topic.mesh))
         if len(topic.mesh) > p.d_high:
             for peer in self._surplus(topic, scores, now):
-                self._prune(peer, topic, now)
+                self._prune(peer, topic, now, self._others(peer, topic, now))
         outbound = sum(peer.outbound for peer in topic.mesh.values())
         if len(topic.mesh) >= p.d_low and outbound < p.d_out:
             self._fill(topic, now, p.d_out - outbound, lambda peer: peer.outbound)
@@ -127,9 +143,9 @@ class Mesh:
         self._s.graft(peer, topic, now)
         self._s.send_graft(peer, topic.name)
 
-    def _prune(self, peer: Peer, topic: Topic, now: float) -> None:
+    def _prune(self, peer: Peer, topic: Topic, now: float, others: tuple[PeerInfo, ...] = ()) -> None:
         self._s.ungraft(peer, topic)
-        self._s.send_prune(peer, topic.name, self._p.prune_backoff, now)
+        self._s.send_prune(peer, topic.name, self._p.prune_backoff, now, others)
 
     # -- fan-out: publishing on topics we are not subscribed to, when flood publish is off ----------------
 

@@ -36,6 +36,10 @@ class GossipParams:
     backoff_slack: float = 1.0
     """We GRAFT only this long after a back-off has ended: clocks and heartbeats differ."""
     max_backoffs: int = 16_384
+    peer_exchange: bool = False
+    """Name other peers in a PRUNE for want of room, and heed those that are named to us."""
+    prune_peers: int = 16
+    """Peers named in one PRUNE, at most (GossipSub v1.1; nim-libp2p: twice D_high, which is the same)."""
     flood_publish: bool = True
     max_ihave_messages: int = 10
     """IHAVE entries taken from one peer per heartbeat."""
@@ -82,6 +86,9 @@ class ScoreParams:
     gossip_threshold: float = -100.0
     publish_threshold: float = -1000.0
     graylist_threshold: float = -10_000.0
+    accept_px_threshold: float = 0.0
+    """Peers named by a peer with a lower score are ignored. Zero as in go-waku; nim-libp2p asks for more than
+    the gossip threshold only, which lets those lead us who have already been caught."""
     graft_in_backoff: float = 0.1
     """Added to the behaviour counter by a GRAFT inside a back-off (as nwaku counts it)."""
     broken_promise: float = 1.0

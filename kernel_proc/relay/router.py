@@ -16,7 +16,7 @@ from kernel_proc.relay.cache import CachedMessage
 from kernel_proc.relay.gossip import Gossip
 from kernel_proc.relay.mesh import Mesh
 from kernel_proc.relay.params import GossipParams, ScoreParams
-from kernel_proc.relay.rpc import Control, Subscription
+from kernel_proc.relay.rpc import Control, PeerInfo, Subscription
 from kernel_proc.relay.scores import ScoreParts
 from kernel_proc.relay.seen import SeenCache
 from kernel_proc.relay.state import Outgoing, Peer, PxOffer, RouterState, Topic
@@ -67,6 +67,12 @@ class Router:
         s.scores.disconnect(peer_id, now)
         s.promises.forget_peer(peer_id)
         s.pending.pop(peer_id, None)
+
+    def describe_peer(self, peer_id: str, info: PeerInfo | None) -> None:
+        """What a peer may be named by to others; None: it must not be named."""
+        peer = self._s.peers.get(peer_id)
+        if peer is not None:
+            peer.info = info
 
     def peer(self, peer_id: str) -> Peer | None:
         return self._s.peers.get(peer_id)

@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 __all__ = [
     "Control",
     "IHave",
-    "PeerRecord",
+    "PeerInfo",
     "Prune",
     "RawMessage",
     "Rpc",
@@ -37,8 +37,8 @@ __all__ = [
 MAX_BACKOFF_S = 3600
 """A PRUNE may ask for any uint64 of seconds; more than an hour is read as an hour."""
 
-MAX_PX_RECORDS = 16
-"""Peer records kept of one PRUNE (what a GossipSub v1.1 node sends at most)."""
+MAX_PX_PEERS = 16
+"""Peers read of one PRUNE (what a GossipSub v1.1 node sends at most)."""
 
 
 class RpcDecodeError(ValueError):
@@ -59,8 +59,8 @@ class RawMessage(NamedTuple):
     """It carried `from`, `seqno`, `signature` or `key`, which StrictNoSign forbids."""
 
 
-class PeerRecord(NamedTuple):
-    """A peer offered by a PRUNE (peer exchange): binary peer id and, possibly empty, its signed record."""
+class PeerInfo(NamedTuple):
+    """A peer named by a PRUNE (peer exchange): binary peer id and, possibly empty, its signed record."""
 
     peer_id: bytes
     signed_record: bytes
@@ -75,7 +75,7 @@ class Prune(NamedTuple):
     topic: str
     backoff: int | None
     """Seconds; None when the field was absent."""
-    peers: tuple[PeerRecord, ...] = ()
+    peers: tuple[PeerInfo, ...] = ()
 
 
 class Control:
@@ -246,16 +246,17 @@ def _decode_ids(
 def _decode_prune(buffer: bytes, pos: int, end: int, control: Control) -> None:
     topic = ""
     backoff: int | None = None
-    peers: list[PeerRecord] = []
+    peers: list[PeerInfo] = []
     while pos < end:
         tag = buffer[pos]
         if tag == 0x0A:
             topic, pos = _text(buffer, pos + 1, end)
         elif tag == 0x12:
             pos, stop = _span(buffer, pos + 1, end)
-            record = _decode_peer_record(buffer, pos, stop)
-            if record.peer_id and len(peers) < MAX_PX_RECORDS:
-                peers.append(record)
+            if len(peers) < MAX_PX_PEERS:
+                info = _decode_peer_info(buffer, pos, stop)
+                if info.peer_id:
+                    peers.append(info)
             pos = stop
         elif tag == 0x18:
             value, pos = _varint(buffer, pos + 1, end)
@@ -266,7 +267,7 @@ def _decode_prune(buffer: bytes, pos: int, end: int, control: Control) -> None:
         control.prune.append(Prune(topic, backoff, tuple(peers)))
 
 
-def _decode_peer_record(buffer: bytes, pos: int, end: int) -> PeerRecord:
+def _decode_peer_info(buffer: bytes, pos: int, end: int) -> PeerInfo:
     peer_id = signed_record = b""
     while pos < end:
         tag = buffer[pos]
@@ -279,7 +280,7 @@ def _decode_peer_record(buffer: bytes, pos: int, end: int) -> PeerRecord:
             pos = stop
         else:
             pos = _skip_field(buffer, pos, end)
-    return PeerRecord(peer_id, signed_record)
+    return PeerInfo(peer_id, signed_record)
 
 
 def _varint(buffer: bytes, pos: int, end: int) -> tuple[int, int]:

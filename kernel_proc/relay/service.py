@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 import trio
 
 from ipc_schema.message import MessageDecodeError, decode_message
+from kernel_proc.p2p import peer_ids
 from kernel_proc.p2p.api import Direction, Host, PeerConnection, PeerIdentity, Stream
 from kernel_proc.relay.intake import Intake
 from kernel_proc.relay.link import PeerLink
@@ -24,7 +25,7 @@ from kernel_proc.relay.messages import (
 )
 from kernel_proc.relay.params import RELAY_PROTOCOL, RelayParams
 from kernel_proc.relay.router import Router
-from kernel_proc.relay.rpc import fits_rpc
+from kernel_proc.relay.rpc import PeerInfo, fits_rpc
 from kernel_proc.relay.scores import ScoreParts
 from kernel_proc.relay.state import Outgoing, PxOffer
 from kernel_proc.relay.validation import Validator, Validators, Verdict
@@ -79,7 +80,7 @@ class RelayService:
     `on_message` is called for each new valid message on a subscribed topic, in the task that read it: it must
     not block, and it must not raise. Own publishes do not come back through it: `publish` says whether they
     were new. `on_change` is called with the topics whose mesh or subscribers have changed. `on_peer_exchange`
-    gets the unverified peers that a PRUNE offered.
+    gets the peers that a PRUNE named, unverified, if `GossipParams.peer_exchange` is on.
     """
 
     def __init__(
@@ -159,6 +160,7 @@ class RelayService:
     def peer_identified(self, identity: PeerIdentity) -> None:
         if RELAY_PROTOCOL in identity.protocols:
             self._link_to(identity.peer_id)
+        self._router.describe_peer(identity.peer_id, _info(identity))
 
     def peer_disconnected(self, peer_id: str, reason: str) -> None:  # noqa: ARG002 - HostEvents
         link = self._links.pop(peer_id, None)
@@ -179,6 +181,8 @@ class RelayService:
             return None
         outbound = connection.direction is Direction.OUTBOUND
         self._router.add_peer(peer_id, connection.ip, trio.current_time(), outbound=outbound)
+        if (identity := self._host.identity(peer_id)) is not None:
+            self._router.describe_peer(peer_id, _info(identity))
         peer = self._router.peer(peer_id)
         assert peer is not None
         link = PeerLink(self._host, peer, self.params, self._counters, self._hello)
@@ -391,3 +395,11 @@ class RelayService:
 def _check_topic(topic: str) -> None:
     if not topic.strip():
         raise RelayBadTopic("the pubsub topic is empty")
+
+
+def _info(identity: PeerIdentity) -> PeerInfo | None:
+    """What a peer may be named by to others: its signed record, if that says where it is."""
+    record = identity.record
+    if record is None or not record.addresses:
+        return None
+    return PeerInfo(peer_ids.to_bytes(record.peer_id), record.envelope)

@@ -10,7 +10,7 @@ from kernel_proc.relay.backoff import BackoffTable
 from kernel_proc.relay.cache import CachedMessage, MessageCache
 from kernel_proc.relay.params import GossipParams, ScoreParams
 from kernel_proc.relay.promises import Promises
-from kernel_proc.relay.rpc import Control, PeerRecord, Prune, Subscription
+from kernel_proc.relay.rpc import Control, PeerInfo, Prune, Subscription
 from kernel_proc.relay.scores import PeerScore, ScoreBook
 from kernel_proc.relay.seen import SeenCache
 
@@ -26,6 +26,7 @@ class Peer:
         "dont_want_old",
         "graylisted",
         "ihave_count",
+        "info",
         "outbound",
         "peer_id",
         "score",
@@ -40,6 +41,8 @@ class Peer:
         self.outbound = outbound
         """We dialled it (counts for D_out)."""
         self.score = score
+        self.info: PeerInfo | None = None
+        """What we may name it by to others, once identify has told."""
         self.graylisted = False
         """Kept up to date with the score, so that the reader looks at one flag."""
         self.topics: set[str] = set()
@@ -70,11 +73,11 @@ class Topic:
 
 
 class PxOffer(NamedTuple):
-    """Peers that `peer` offered for `topic` when it pruned us. Nobody has verified the records."""
+    """Peers that `peer` named for `topic` when it pruned us. Nobody has verified their records."""
 
     peer: str
     topic: str
-    records: tuple[PeerRecord, ...]
+    peers: tuple[PeerInfo, ...]
 
 
 class Outgoing:
@@ -155,10 +158,14 @@ class RouterState:
     def send_graft(self, peer: Peer, topic: str) -> None:
         self.outgoing(peer).control.graft.append(topic)
 
-    def send_prune(self, peer: Peer, topic: str, backoff: float, now: float) -> None:
-        """Tell a peer that it is not, or no longer, in our mesh; the back-off binds both sides."""
+    def send_prune(
+        self, peer: Peer, topic: str, backoff: float, now: float, others: tuple[PeerInfo, ...] = ()
+    ) -> None:
+        """Tell a peer that it is not, or no longer, in our mesh, and which others it may turn to; the
+        back-off binds both sides."""
         self.backoffs.set(topic, peer.peer_id, now + backoff)
-        self.outgoing(peer).control.prune.append(Prune(topic, round(backoff)))
+        self.outgoing(peer).control.prune.append(Prune(topic, round(backoff), others))
+        self.counters["px_given"] += len(others)
 
 
 COUNTERS = (
@@ -175,4 +182,7 @@ COUNTERS = (
     "idontwant_saved",
     "promises_broken",
     "topics_over_limit",
+    "px_given",
+    "px_offered",
+    "px_ignored",
 )

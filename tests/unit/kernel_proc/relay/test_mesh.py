@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kernel_proc.relay.params import ScoreParams
-from kernel_proc.relay.rpc import PeerRecord, Prune, Subscription
+from kernel_proc.relay.rpc import Prune, Subscription
 from tests.unit.kernel_proc.relay.core import Core, T, U
 
 
@@ -223,19 +223,6 @@ def test_a_wild_number_of_back_offs_stays_bounded() -> None:
         core.prunes(f"p{n}", 3600)
         core.router.remove_peer(f"p{n}", core.now)
     assert core.router.counters()["backoffs"] == 100
-
-
-def test_peers_offered_in_a_prune_are_handed_out_if_the_peer_is_in_good_standing() -> None:
-    core = Core()
-    core.router.subscribe(T, core.now)
-    core.peers(2, T)
-    records = (PeerRecord(b"id", b"record"),)
-    core.router.reject(core.peer("p1"), core.topic(), core.now)
-    for name in ("p0", "p1"):
-        core.gets(name, prune=[Prune(T, 60, records)])
-    (offer,) = core.router.take_px_offers()
-    assert offer == ("p0", T, records)
-    assert core.router.take_px_offers() == []
 
 
 # -- connections and streams -------------------------------------------------------------------------------

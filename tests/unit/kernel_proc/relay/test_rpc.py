@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from kernel_proc.relay.rpc import (
     Control,
     IHave,
-    PeerRecord,
+    PeerInfo,
     Prune,
     RawMessage,
     Rpc,
@@ -145,7 +145,7 @@ def test_unknown_fields_and_wrong_wire_types_are_skipped() -> None:
 
 
 def test_prune_with_peers_and_a_wild_backoff() -> None:
-    peers = tuple(PeerRecord(bytes([n]) * 38, b"record" * n) for n in range(40))
+    peers = tuple(PeerInfo(bytes([n]) * 38, b"record" * n) for n in range(40))
     control = Control()
     control.prune.append(Prune("t", 60, peers))
     (frame,) = encode_control(control, LIMIT)
