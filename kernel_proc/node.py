@@ -8,22 +8,19 @@ nothing is ever silently dead.
 
 from __future__ import annotations
 
-import grp
 import logging
 import os
 import secrets
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 from random import SystemRandom
-from typing import Any, Final
+from typing import Final
 
 import trio
 
 from ipc_schema.config.kernel import KernelConfig
 from ipc_schema.kernel.records import ProtocolHealth, ProtocolState
-from ipc_schema.paths import kernel_directory, lock_path, socket_path
 from ipc_schema.streams import new_instance
 from ipc_schema.web import Site, standard_pages
 from kernel_proc.archive.api import ArchiveConfigError
@@ -37,17 +34,18 @@ from kernel_proc.ipc.methods.node import node_routes
 from kernel_proc.ipc.methods.peers import peer_routes
 from kernel_proc.ipc.methods.relay import relay_routes
 from kernel_proc.ipc.methods.streams import stream_routes
-from kernel_proc.ipc.server import Endpoints, IpcServer
+from kernel_proc.ipc.server import IpcServer
 from kernel_proc.ipc.sockets import EndpointError
 from kernel_proc.lag import EventLoopLag
 from kernel_proc.lifeline import wait_for_parent
-from kernel_proc.lock import DirectoryLock, LockedError, private_directory
 from kernel_proc.logs import fields
 from kernel_proc.metrics import Registry
 from kernel_proc.network import Network
 from kernel_proc.p2p.api import BadAddress
-from kernel_proc.p2p.keys import NodeKey, NodeKeyError, load_or_create_node_key
+from kernel_proc.p2p.keys import NodeKey
+from kernel_proc.parts import Parts, leaf
 from kernel_proc.peering import PeeringError
+from kernel_proc.premises import StartError, claim, node_key
 from kernel_proc.publishing import Publishing
 from kernel_proc.sender import MessageSender
 from kernel_proc.services import Services
@@ -61,10 +59,6 @@ log = logging.getLogger(__name__)
 EXIT_OK: Final = 0
 EXIT_FAILED: Final = 70
 """A part failed (EX_SOFTWARE): starting again may help."""
-
-
-class StartError(Exception):
-    """The node cannot start: a directory, lock, key, socket or port that its configuration asks for."""
 
 
 class Node:
@@ -106,8 +100,6 @@ class Node:
         )
         self._stop = trio.Event()
         self._stop_reason = ""
-        self._failed_part: str | None = None
-        self._scope = trio.CancelScope()
 
     def _touch(self) -> None:
         self.health.touch()
@@ -142,8 +134,8 @@ class Node:
         """
         self._started = trio.current_time()
         with ExitStack() as stack:
-            endpoints = self._claim(stack)
-            key = self._key()
+            endpoints = claim(self.config, stack)
+            key = node_key(self.config)
             network = self._network = self._make_network(key)
             sender = MessageSender(network.relay, self.shards) if network.relay is not None else None
             services = self._services = self._make_services(network, sender)
@@ -154,71 +146,68 @@ class Node:
             except EndpointError as error:
                 raise StartError(str(error)) from error
             async with trio.open_nursery() as nursery:
-                self._scope = nursery.cancel_scope
+                parts = Parts(nursery)
                 if signals:
                     nursery.start_soon(self._watch_signals, name="signals")
                 if parent is not None:
                     nursery.start_soon(self._watch_parent, parent, name="lifeline")
-                nursery.start_soon(self._part, "ipc control", server.serve_control, name="ipc control")
+                parts.add("ipc control", server.serve_control)
                 refused: StartError | None = None
                 try:
-                    await self._start(nursery, network, services, server)
+                    await self._start(parts, network, services, server)
+                    await self._stop.wait()
                 except StartError as error:  # out of the nursery it would come wrapped in a group
                     refused = error
-                else:
-                    await self._stop.wait()
-                stopping()
-                log.info("stopping", extra=fields(reason=self._stop_reason or "cannot start"))
-                self.health.set_state(ProtocolState.SHUTTING_DOWN)
-                self.health.check()
+                finally:
+                    # Also when a part has failed: an end that hangs would look like a node that lives.
+                    stopping()
+                    reason = self._stop_reason or ("a part ended" if parts.failed else "cannot start")
+                    log.info("stopping", extra=fields(reason=reason))
+                    self.health.set_state(ProtocolState.SHUTTING_DOWN)
+                    self.health.check()
                 nursery.cancel_scope.cancel()
         if refused is not None:
             raise refused
-        if self._failed_part is not None:
+        if parts.failed is not None:
             return EXIT_FAILED
         log.info("stopped")
         return EXIT_OK
 
-    async def _start(
-        self, nursery: trio.Nursery, network: Network, services: Services, server: IpcServer
-    ) -> None:
-        def part(name: str, run: Callable[[], Awaitable[None]]) -> None:
-            nursery.start_soon(self._part, name, run, name=name)
-
-        await self._start_web(part)
-        part("event loop lag", lambda: self._lag.run(self._touch))
-        part("health", self.health.run)
-        part("leases", self.shards.run)
+    async def _start(self, parts: Parts, network: Network, services: Services, server: IpcServer) -> None:
+        await self._start_web(parts)
+        parts.add("event loop lag", lambda: self._lag.run(self._touch))
+        parts.add("health", self.health.run)
+        parts.add("leases", self.shards.run)
         # All protocols before the listeners: identify must name them to the first peer that comes.
         if network.relay is not None:
-            await nursery.start(self._started_part, "relay", network.relay.run, name="relay")
-        part("metadata", network.metadata.run)
+            await parts.start("relay", network.relay.run)
+        parts.add("metadata", network.metadata.run)
         services.mount()
         for name, run in services.parts():
-            part(name, run)
+            parts.add(name, run)
         try:
-            await nursery.start(self._started_part, "host", network.host.serve, name="host")
+            await parts.start("host", network.host.serve)
         except (OSError, BadAddress, ExceptionGroup) as error:
             # The host listens inside a nursery, and a nursery wraps what is raised in it.
-            cause = next((leaf for leaf in _leaves(error) if isinstance(leaf, OSError | BadAddress)), None)
+            cause = leaf(error, OSError, BadAddress)
             if cause is None:
                 raise
             raise self._cannot_listen(cause) from error
         self.shards.start(network.relay)
         network.peering.bound()
         try:
-            await nursery.start(self._started_part, "peering", network.peering.run, name="peering")
+            await parts.start("peering", network.peering.run)
         except (OSError, ExceptionGroup) as error:
-            failed = next((leaf for leaf in _leaves(error) if isinstance(leaf, OSError)), None)
+            failed = leaf(error, OSError)
             if failed is None:
                 raise
             raise StartError(
                 f"cannot listen on listen-address {self.config.listen_address} "
                 f"(discv5-udp-port {self.config.discovery.discv5_port}): {failed}"
             ) from error
-        part("ipc", server.serve)
+        parts.add("ipc", server.serve)
         if network.dialer.addresses:
-            part("dialer", network.dialer.run)
+            parts.add("dialer", network.dialer.run)
         self.health.set_state(ProtocolState.READY)
         log.info(
             "ready",
@@ -233,7 +222,7 @@ class Node:
             ),
         )
 
-    async def _start_web(self, part: Callable[[str, Callable[[], Awaitable[None]]], None]) -> None:
+    async def _start_web(self, parts: Parts) -> None:
         """Before the others, so that `/ready` says no while they start."""
         wanted = self.config.metrics
         if wanted.port is None:
@@ -250,34 +239,7 @@ class Node:
                 f"(metrics-server-port {wanted.port}): {error}"
             ) from error
         self._web = web
-        part("http", web.run)
-
-    async def _part(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
-        """Run a part that never ends by itself; the end of one is the end of the node."""
-        try:
-            await run()
-        except Exception:  # whatever it is: it must end the node, in good order, and be told
-            log.critical("a part failed, the node ends", exc_info=True, extra=fields(part=name))
-        else:
-            log.critical("a part ended, the node ends", extra=fields(part=name))
-        self._failed_part = self._failed_part or name
-        self._scope.cancel()
-
-    async def _started_part(
-        self, name: str, run: Callable[..., Awaitable[None]], *, task_status: Any
-    ) -> None:
-        """`_part` for nursery.start: what it raises before it has started goes to the starter."""
-        status = _Status(task_status)
-        try:
-            await run(task_status=status)
-        except Exception:
-            if not status.is_started:
-                raise
-            log.critical("a part failed, the node ends", exc_info=True, extra=fields(part=name))
-        else:
-            log.critical("a part ended, the node ends", extra=fields(part=name))
-        self._failed_part = self._failed_part or name
-        self._scope.cancel()
+        parts.add("http", web.run)
 
     async def _watch_signals(self) -> None:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
@@ -289,51 +251,6 @@ class Node:
         self.stop("the parent process is gone")
 
     # --- making the parts ---
-
-    def _claim(self, stack: ExitStack) -> Endpoints:
-        """Directories and locks, in this order: nothing is touched that another node owns."""
-        config = self.config
-        data = Path(config.data_dir)
-        sockets = kernel_directory(config.ipc_dir)
-        group = self._group()
-        try:
-            data.mkdir(mode=0o700, parents=True, exist_ok=True)
-            stack.enter_context(DirectoryLock.acquire(data / "kernel.lock", f"the data directory {data}"))
-            private_directory(sockets, group)
-            stack.enter_context(DirectoryLock.acquire(lock_path(sockets), f"the socket directory {sockets}"))
-            # Absolute, because clients that are told the endpoint work in directories of their own.
-            events, requests, control = map(_absolute, config.endpoints)
-            for endpoint in (events, requests, control):
-                path = socket_path(endpoint)
-                if path is not None and path.parent != sockets.absolute():
-                    private_directory(path.parent, group)
-        except LockedError as error:
-            raise StartError(str(error)) from error
-        except OSError as error:
-            raise StartError(f"data-dir: {error.filename or data}: {error.strerror or error}") from error
-        return Endpoints(events, requests, control, group=group is not None)
-
-    def _group(self) -> int | None:
-        name = self.config.ipc_group
-        if name is None:
-            return None
-        if name.isdigit():
-            return int(name)
-        try:
-            return grp.getgrnam(name).gr_gid
-        except KeyError:
-            raise StartError(f"ipc-group: there is no group {name!r}") from None
-
-    def _key(self) -> NodeKey:
-        config = self.config
-        try:
-            if config.node_key is not None:
-                return NodeKey(config.node_key)
-            return load_or_create_node_key(Path(config.data_dir) / "nodekey")
-        except NodeKeyError as error:
-            raise StartError(f"nodekey: {error}") from error
-        except OSError as error:
-            raise StartError(f"data-dir: {error.filename}: {error.strerror or error}") from error
 
     def _cannot_listen(self, error: Exception) -> StartError:
         config = self.config
@@ -445,27 +362,3 @@ class Node:
         if self._web is not None:
             network.append(f"http://{self.config.metrics.address}:{self._web.port}")
         return [*(socket.endpoint for socket in self._server.sockets), *network] if self._server else network
-
-
-def _absolute(endpoint: str) -> str:
-    path = socket_path(endpoint)
-    return endpoint if path is None else f"ipc://{path.absolute()}"
-
-
-class _Status:
-    """A task status that remembers whether `started` was called."""
-
-    def __init__(self, inner: Any) -> None:
-        self._inner = inner
-        self.is_started = False
-
-    def started(self, value: object = None) -> None:
-        self.is_started = True
-        self._inner.started(value)
-
-
-def _leaves(error: BaseException) -> list[BaseException]:
-    """The exceptions inside nested groups."""
-    if not isinstance(error, BaseExceptionGroup):
-        return [error]
-    return [leaf for inner in error.exceptions for leaf in _leaves(inner)]

@@ -100,8 +100,10 @@ def test_a_part_that_fails_ends_the_node(
                 raise BrokenPartError
 
             monkeypatch.setattr(owner, method, broken_later)
+        ending: list[str] = []
         with caplog.at_level(logging.CRITICAL):
-            assert await node.run() == EXIT_FAILED
+            assert await node.run(stopping=lambda: ending.append("now")) == EXIT_FAILED
+        assert ending == ["now"]  # the clock runs: a node that hangs in its end would look alive
         told = [record for record in caplog.records if record.levelno == logging.CRITICAL]
         assert [record.named_values["part"] for record in told] == [part]  # type: ignore[attr-defined]
 
