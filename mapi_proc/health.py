@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from ipc_schema.kernel.records import NodeHealth, ProtocolState
+
 __all__ = [
     "D_LOW",
     "EDGE_HEALTHY",
@@ -26,7 +28,10 @@ __all__ = [
     "NodeFacts",
     "TopicHealth",
     "connection_of",
+    "edge_peers",
+    "node_facts",
     "shard_health",
+    "store_peers",
 ]
 
 D_LOW: Final = 4
@@ -121,6 +126,44 @@ def shard_health(facts: NodeFacts, shard: int) -> TopicHealth:
     if peers < 1 or not facts.kernel_up:
         return TopicHealth.UNHEALTHY
     return TopicHealth.MINIMALLY_HEALTHY if peers < enough else TopicHealth.SUFFICIENTLY_HEALTHY
+
+
+_RELAY: Final = "Relay"
+_LIGHTPUSH_CLIENTS: Final = ("Lightpush Client", "Legacy Lightpush Client")
+_STORE_CLIENT: Final = "Store Client"
+
+
+def node_facts(health: NodeHealth, *, kernel_up: bool, reason: str, edge: EdgePeers | None) -> NodeFacts:
+    """The facts in a kernel's report."""
+    relay = next((protocol for protocol in health.protocols if protocol.name == _RELAY), None)
+    return NodeFacts(
+        kernel_up=kernel_up,
+        kernel_reason=reason,
+        relay_off=relay is not None and relay.state == ProtocolState.NOT_MOUNTED,
+        relay_peers=relay.strength if relay is not None else 0,
+        mesh_peers={shard.shard: shard.mesh_peers for shard in health.shards},
+        edge=edge,
+    )
+
+
+def store_peers(health: NodeHealth) -> int:
+    """The peers in a kernel's report that stores can be asked of."""
+    return next((protocol.strength for protocol in health.protocols if protocol.name == _STORE_CLIENT), 0)
+
+
+def edge_peers(health: NodeHealth | None, pushing: Mapping[int, int], able: int) -> EdgePeers:
+    """Who serves an edge node: by the kernel's last report, the peers that push (by shard), and the peers
+    that are able to.
+    """
+    if health is None:
+        return EdgePeers()
+    strengths = {protocol.name: protocol.strength for protocol in health.protocols}
+    return EdgePeers(
+        filter=min(pushing.values()) if pushing else able,
+        lightpush=max(strengths.get(name, 0) for name in _LIGHTPUSH_CLIENTS),
+        store=strengths.get(_STORE_CLIENT, 0),
+        pushing=pushing,
+    )
 
 
 class HealthTransition:

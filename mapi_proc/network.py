@@ -5,19 +5,21 @@ kernel.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from ipc_schema.config.options import ConfigError
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.hello import NetworkInfo
 from ipc_schema.sizes import largest_payload
 from ipc_schema.topics import TopicError, autoshard, shard_topic
 
-__all__ = ["MAX_CONTENT_TOPIC_BYTES", "NETWORK_NOTE", "Network"]
+__all__ = ["MAX_CONTENT_TOPIC_BYTES", "NETWORK_NOTE", "CurrentNetwork", "Network", "NetworkKeeper"]
 
 MAX_CONTENT_TOPIC_BYTES: Final = 256
 """Longest content topic an app may use, in UTF-8 bytes: the payload limit given in hello counts on it."""
 
-NETWORK_NOTE = "network"
+NETWORK_NOTE: Final = "network"
 """The database's note that holds the last network."""
 
 
@@ -56,3 +58,72 @@ class Network:
             return cls(NetworkInfo.from_body(body)) if isinstance(body, dict) else None
         except (ValueError, IpcError):
             return None
+
+
+class CurrentNetwork:
+    """The network of now: None until a kernel, or the note of an earlier run, has told it."""
+
+    def __init__(self) -> None:
+        self.known: Network | None = None
+
+    def __call__(self) -> Network:
+        """The network. Raises IpcError: `not_ready` while it is unknown."""
+        if self.known is None:
+            raise IpcError(ErrorCode.NOT_READY, "the kernel has not been reached yet", retry_after_ms=200)
+        return self.known
+
+    @property
+    def cluster(self) -> int:
+        """Raises IpcError as a call does."""
+        return self().info.cluster
+
+    def shard_of(self, content_topic: str) -> int:
+        """Raises IpcError, TopicError."""
+        return self().shard_of(content_topic)
+
+
+class NetworkKeeper:
+    """Holds the network to what the kernel says, and the configuration to the network."""
+
+    def __init__(
+        self,
+        current: CurrentNetwork,
+        check: Callable[[NetworkInfo], None],
+        adopt: Sequence[Callable[[Network], None]],
+        keep: Callable[[str, bytes], None],
+    ) -> None:
+        """`check` raises ConfigError for a network that contradicts the configuration; `adopt`: who begins to
+        work on a network, the first one known or another than before; `keep(key, note)`: on disk."""
+        self._current = current
+        self._check = check
+        self._adopt = adopt
+        self._keep = keep
+
+    def load(self, notes: Mapping[str, bytes]) -> None:
+        """Begin on the last run's network, if there was one and it may still be."""
+        note = notes.get(NETWORK_NOTE)
+        network = Network.from_note(note) if note is not None else None
+        if network is not None and self._contradiction(network.info) is None:
+            self._begin(network)
+
+    def meet(self, info: NetworkInfo) -> None:
+        """A kernel's network. Raises IpcError when it contradicts the configuration."""
+        refusal = self._contradiction(info)
+        if refusal is not None:
+            raise IpcError(ErrorCode.BAD_REQUEST, str(refusal))
+        if self._current.known is None or self._current.known.info != info:
+            network = Network(info)
+            self._begin(network)
+            self._keep(NETWORK_NOTE, network.to_note())
+
+    def _begin(self, network: Network) -> None:
+        self._current.known = network
+        for adopt in self._adopt:
+            adopt(network)
+
+    def _contradiction(self, info: NetworkInfo) -> ConfigError | None:
+        try:
+            self._check(info)
+        except ConfigError as error:
+            return error
+        return None

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ipc_schema.kernel.records import PeerRecord
+from mapi_proc.backoff import retry_delay
 
 __all__ = ["FILTER", "LIGHTPUSH", "STORE", "ServicePeers"]
 
@@ -136,5 +137,5 @@ class ServicePeers:
             return
         standing = self._of(protocols, peer_id)
         standing.failures += 1
-        wait = min(_BACKOFF_START * 2.0 ** (standing.failures - 1), _BACKOFF_CAP)
+        wait = retry_delay(standing.failures, _BACKOFF_START, 2.0, _BACKOFF_CAP)
         standing.until = self._clock() + wait * (0.8 + 0.4 * self._jitter())

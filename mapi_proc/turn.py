@@ -8,9 +8,9 @@ stays open, the kernel's events wait in its replay ring, and nothing is dropped.
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final, Protocol
 
 from ipc_schema.kernel.events import stream_name
 from mapi_proc.database import Batch, Database, DatabaseError, KernelPosition
@@ -18,7 +18,7 @@ from mapi_proc.kernel_link.tracker import Position
 
 __all__ = ["Pausable", "Turn"]
 
-log = logging.getLogger(__name__)
+_BARRIER_NOTE: Final = "barrier"
 
 
 class Pausable(Protocol):
@@ -52,8 +52,7 @@ class Turn:
         self._hashes: dict[int, list[bytes]] = {}
         self._shards: set[int] = set()
         self._given: dict[int, list[bytes]] = {}
-        self.watched: dict[int, set[bytes]] = {}
-        """Apps (ids) of which somebody wants to know at once what they are given."""
+        self._watched: dict[int, set[bytes]] = {}
         self._waiting = False
         self.source: Pausable | None = None
         self.stalls = 0
@@ -82,13 +81,38 @@ class Turn:
         if hashes is None:
             hashes = self._given[app_id] = []
         hashes.append(message_hash)
-        if self.watched and app_id in self.watched:
-            self.watched[app_id].add(message_hash)
+        if self._watched and app_id in self._watched:
+            self._watched[app_id].add(message_hash)
+
+    @contextmanager
+    def watch(self, app_id: int) -> Iterator[set[bytes]]:
+        """What the named app is given from now on, as long as the context is open (one for an app)."""
+        given: set[bytes] = set()
+        self._watched[app_id] = given
+        try:
+            yield given
+        finally:
+            del self._watched[app_id]
+
+    async def room(self) -> None:
+        """Wait until the disk keeps up: for input that can wait."""
+        while self._database.congested:
+            room = asyncio.Event()
+            self._database.when_room(room.set)
+            await room.wait()
 
     def moved(self, shard: int) -> None:
         """Keep the shard's position with this turn."""
         self._shards.add(shard)
         _ = self.batch
+
+    async def stored(self) -> None:
+        """Wait until all that was put into this turn's batch until now is on disk. Raises DatabaseError."""
+        await self.room()
+        self.flush()
+        barrier = self._database.batch()
+        barrier.note(_BARRIER_NOTE, b"")
+        await self._database.commit(barrier)
 
     def flush(self) -> None:
         """Submit what the turn brought. At the latest at the end of the turn; earlier for order's sake."""

@@ -74,10 +74,11 @@ def _outbox_entry(row: tuple) -> OutboxEntry:  # type: ignore[type-arg]
     return entry._replace(ephemeral=bool(entry.ephemeral), state=OutboxState(entry.state))
 
 
-def find_delivered(connection: sqlite3.Connection, app_id: int) -> set[bytes]:
-    """The hashes of all messages that an app was given, as far as they are remembered."""
+def find_delivered(connection: sqlite3.Connection, app_id: int, since: int) -> set[bytes]:
+    """The hashes of all messages that an app was given since then, as far as they are remembered."""
     found: set[bytes] = set()
-    for (hashes,) in connection.execute("SELECT hashes FROM delivered WHERE app = ?", (app_id,)):
+    rows = connection.execute("SELECT hashes FROM delivered WHERE app = ? AND time >= ?", (app_id, since))
+    for (hashes,) in rows:
         found.update(hashes[start : start + 32] for start in range(0, len(hashes), 32))
     return found
 

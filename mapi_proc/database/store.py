@@ -179,9 +179,11 @@ class Database:
         """Look up a send, pending or finished within the time that request ids are remembered."""
         return await self._read(find_request, scope, request_id)
 
-    async def find_delivered(self, app_id: int) -> set[bytes]:
-        """The hashes of all messages that an app was given. Committed ones only: see `commit`."""
-        return await self._read(find_delivered, app_id)
+    async def find_delivered(self, app_id: int, since: int = 0) -> set[bytes]:
+        """The hashes of all messages that an app was given since then (ns). Committed ones only: see
+        `commit`.
+        """
+        return await self._read(find_delivered, app_id, since)
 
     def read_page(
         self,

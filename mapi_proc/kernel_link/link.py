@@ -20,16 +20,7 @@ import zmq
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.frames import Reply
 from ipc_schema.hello import HelloRequest
-from ipc_schema.kernel.events import (
-    HEALTH_TOPIC,
-    HeaderError,
-    HealthEvent,
-    Heartbeat,
-    MessageEvent,
-    UnknownEvent,
-    decode_header,
-    stream_topic,
-)
+from ipc_schema.kernel.events import MessageEvent, decode_header, stream_topic
 from ipc_schema.kernel.methods import (
     KernelHello,
     LeaseAcquireReply,
@@ -41,8 +32,8 @@ from ipc_schema.kernel.methods import (
 from ipc_schema.kernel.records import NodeHealth
 from ipc_schema.streams import StreamState
 from logos_client._connection import RequestConnection
-from logos_client._sockets import DrainSocket, open_subscriber
-from mapi_proc.kernel_link.tracker import Live, Missed, Position, StreamTracker
+from mapi_proc.kernel_link.events import EventSink, EventSocket
+from mapi_proc.kernel_link.tracker import NO_MESH_PEERS, Missed, Position, StreamTracker
 
 __all__ = ["KernelLink", "LinkListener"]
 
@@ -54,20 +45,17 @@ _RETRY_MAX_S: Final = 5.0
 _TICK_S: Final = 1.0
 _SILENCE_S: Final = 3.0
 _PING_S: Final = 1.0
-_SUB_HWM: Final = 1_000
 
 
-class LinkListener(Protocol):
+class LinkListener(EventSink, Protocol):
     """Who hears from the link. All calls come on the loop and must not block."""
 
     def kernel_up(self, hello: KernelHello) -> None:
         """The kernel accepted our hello. An IpcError raised here refuses it (a contradicting network)."""
         ...
 
-    def kernel_down(self, reason: str) -> None: ...
-    def kernel_health(self, health: NodeHealth) -> None: ...
-    def message(self, shard: int, event: MessageEvent, payload: bytes) -> None:
-        """A message in order; the shard's tracker already stands on it."""
+    def kernel_down(self, reason: str) -> None:
+        """The kernel does not answer."""
         ...
 
     def missed(self, shard: int, missed: Missed) -> None:
@@ -80,50 +68,52 @@ class LinkListener(Protocol):
 
 
 class KernelLink:
-    """See the module's text. Create it on a running loop, `await run()` until cancelled, then `close()`."""
+    """See the module's text. Create it on a running loop, `tell` it who listens, `await run()` until
+    cancelled, then `close()`."""
 
     def __init__(
         self,
         requests: str,
         control: str,
         name: str,
-        listener: LinkListener,
         *,
         wall_clock_ns: Callable[[], int],
+        deaf: str = NO_MESH_PEERS,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
     ) -> None:
-        """`name` is the consumer's, the same after every restart."""
-        self._listener = listener
+        """`name` is the consumer's, the same after every restart. `deaf`: why messages are missed while the
+        kernel has no coverage.
+        """
         self._name = name
         self._now_ns = wall_clock_ns
+        self._deaf = deaf
         self._loop = asyncio.get_running_loop()
-        self._context = context or zmq.Context.instance()
+        context = context or zmq.Context.instance()
+        self.counters = {"gaps": 0, "replayed": 0, "resyncs": 0, "bad_headers": 0, "dropped_live": 0}
         self._trackers: dict[int, StreamTracker] = {}
-        self._by_topic: dict[bytes, tuple[int, StreamTracker]] = {}
+        self._events = EventSocket(context, self._sync_soon, self.counters)
         self._hello: KernelHello | None = None
-        self._subscriber: DrainSocket | None = None
-        self._subscribed: set[bytes] = set()
-        self._events_endpoint = ""
-        self._heard = self._loop.time()
         self._alive = False
-        self._flow = asyncio.Event()
-        self._flow.set()
         self._work = asyncio.Event()
         self._resync = False
         self._renew_at = self._loop.time()
         self._release: set[int] = set()
         self._leased = asyncio.Condition()
         self._health_due = False
-        self.counters = {"gaps": 0, "replayed": 0, "resyncs": 0, "bad_headers": 0, "dropped_live": 0}
-        self._control = RequestConnection(control, context=self._context)
+        self._control = RequestConnection(control, context=context)
         self._connection = RequestConnection(
             requests,
             hello=lambda: HelloRequest(kind="mapi", name=name).to_body(),
             on_hello=self._on_hello,
             on_down=self._on_down,
             keepalive="node.health",
-            context=self._context,
+            context=context,
         )
+
+    def tell(self, listener: LinkListener) -> None:
+        """Whom to tell. Before the loop has its next turn: the kernel may answer then."""
+        self._listener = listener
+        self._events.sink = listener
 
     # -- state -------------------------------------------------------------------------------------------
 
@@ -142,12 +132,8 @@ class KernelLink:
         """Some wanted shard is not live: its lease or a replay is outstanding."""
         return any(not tracker.live_now for tracker in self._trackers.values())
 
-    def covered(self, shard: int) -> bool:
-        """Whether the kernel has mesh peers on the shard, as of its last word."""
-        tracker = self._trackers.get(shard)
-        return tracker is not None and tracker.covered
-
     def tracker(self, shard: int) -> StreamTracker | None:
+        """Where a followed shard's stream stands."""
         return self._trackers.get(shard)
 
     async def request(
@@ -181,7 +167,7 @@ class KernelLink:
         for shard in shards:
             if shard not in self._trackers:
                 self._release.discard(shard)
-                self._trackers[shard] = StreamTracker(positions.get(shard), self._now_ns())
+                self._trackers[shard] = StreamTracker(positions.get(shard), self._now_ns(), self._deaf)
                 self._resync = True
         self._work.set()
 
@@ -191,9 +177,7 @@ class KernelLink:
             if self._trackers.pop(shard, None) is not None:
                 self._release.add(shard)
                 if self._hello is not None:
-                    topic = stream_topic(self._hello.network.cluster, shard)
-                    self._by_topic.pop(topic, None)
-                    self._subscribe_to(topic, on=False)
+                    self._events.leave(stream_topic(self._hello.network.cluster, shard))
         self._work.set()
 
     async def wait_leased(self, shards: Iterable[int], timeout: float) -> bool:
@@ -210,16 +194,15 @@ class KernelLink:
 
     def pause(self) -> None:
         """Read no more events for now (the disk is behind): the kernel's ring keeps them."""
-        self._flow.clear()
-        if self._subscriber is not None:
-            self._subscriber.pause()
+        self._events.pause()
 
     def resume(self) -> None:
         """Read on after `pause`."""
-        self._flow.set()
-        if self._subscriber is not None:
-            self._subscriber.resume()
-        self._resync = True  # for a replay that gave way
+        self._events.resume()
+        self._sync_soon()  # for a replay that gave way
+
+    def _sync_soon(self) -> None:
+        self._resync = True
         self._work.set()
 
     # -- the connection's calls --------------------------------------------------------------------------
@@ -227,15 +210,14 @@ class KernelLink:
     def _on_hello(self, reply: Reply) -> None:
         hello = KernelHello.from_body(reply.body)
         self._listener.kernel_up(hello)
-        cluster_before = self._hello.network.cluster if self._hello is not None else None
+        if self._hello is not None and self._hello.network.cluster != hello.network.cluster:
+            self._events.close()
         self._hello = hello
-        self._heard = self._loop.time()
+        self._events.heard = self._loop.time()
         self._alive = True
-        if hello.events != self._events_endpoint or cluster_before != hello.network.cluster:
-            self._open_subscriber(hello.events)
-        self._resync = True
+        self._events.open(hello.events)
         self._health_due = True
-        self._work.set()
+        self._sync_soon()
 
     def _on_down(self, reason: str) -> None:
         self._lost(f"kernel: {reason}")
@@ -247,67 +229,6 @@ class KernelLink:
             self._alive = False
             self._listener.kernel_down(reason)
 
-    def _open_subscriber(self, endpoint: str) -> None:
-        if self._subscriber is not None:
-            self._subscriber.close()
-        self._subscribed.clear()
-        self._by_topic.clear()
-        self._events_endpoint = endpoint
-        self._subscriber = DrainSocket(
-            open_subscriber(self._context, endpoint, hwm=_SUB_HWM), self._event, batch=128, least_frames=3
-        )
-        if not self._flow.is_set():
-            self._subscriber.pause()
-        self._subscribe_to(HEALTH_TOPIC, on=True)
-
-    def _subscribe_to(self, topic: bytes, *, on: bool) -> None:
-        if self._subscriber is None or (topic in self._subscribed) == on:
-            return
-        if on:
-            self._subscribed.add(topic)
-            self._subscriber.subscribe(topic)
-        else:
-            self._subscribed.discard(topic)
-            self._subscriber.unsubscribe(topic)
-
-    # -- live events: once per message -------------------------------------------------------------------
-
-    def _event(self, frames: list[bytes]) -> None:
-        try:
-            topic, header, payload = frames
-            event = decode_header(header)
-        except (ValueError, HeaderError) as error:
-            self.counters["bad_headers"] += 1
-            log.debug("bad event of the kernel: %s", error)
-            return
-        route = self._by_topic.get(topic)
-        if route is None:
-            self._heard = self._loop.time()
-            if type(event) is HealthEvent:
-                self._listener.kernel_health(event.health)
-            return
-        shard, tracker = route
-        if type(event) is MessageEvent:
-            verdict = tracker.live(event[0], event[1], event[2], event[3])
-            if verdict is Live.DELIVER:
-                self._listener.message(shard, event, payload)
-                return
-        elif type(event) is Heartbeat:
-            self._heard = self._loop.time()
-            verdict = tracker.heartbeat(event.instance, event.epoch, event.seq, event.time_ns, event.covered)
-        elif type(event) is UnknownEvent:
-            verdict = tracker.live(event.instance, event.epoch, event.seq, event.time_ns)
-            if verdict is Live.DELIVER:
-                return
-        else:
-            return
-        if verdict is Live.RESYNC:
-            self.counters["gaps"] += 1
-            self._resync = True
-            self._work.set()
-        else:
-            self.counters["dropped_live"] += 1
-
     # -- the task of the link ----------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -318,8 +239,7 @@ class KernelLink:
 
     async def close(self) -> None:
         """End the connections; leases lapse by themselves, so that a restart finds its events."""
-        if self._subscriber is not None:
-            self._subscriber.close()
+        self._events.close()
         await self._connection.close()
         await self._control.close()
 
@@ -368,9 +288,7 @@ class KernelLink:
             return
         self._renew_at = self._loop.time() + hello.limits.lease_renew_ms / 1000
         for shard, tracker in trackers.items():
-            topic = stream_topic(hello.network.cluster, shard)
-            self._by_topic[topic] = (shard, tracker)
-            self._subscribe_to(topic, on=True)
+            self._events.follow(stream_topic(hello.network.cluster, shard), shard, tracker)
         request = LeaseAcquireRequest(shards=tuple(sorted(trackers)))
         reply = await self._connection.request("lease.acquire", request.to_body())
         leases = LeaseAcquireReply.from_body(reply.body).leases
@@ -382,7 +300,7 @@ class KernelLink:
             followed.leased(
                 reply.instance, state.epoch, state.first, state.last, state.coverage, self._now_ns()
             )
-            self._tell(state.shard, followed)
+            self._tell_of(state.shard, followed)
             if followed.behind:
                 behind.append((state, followed))
         async with self._leased:
@@ -390,7 +308,7 @@ class KernelLink:
         for state, followed in behind:
             await self._replay(state.shard, state.stream, followed)
 
-    def _tell(self, shard: int, tracker: StreamTracker) -> None:
+    def _tell_of(self, shard: int, tracker: StreamTracker) -> None:
         missed, tracker.missed = tracker.missed, []
         for one in missed:
             self._listener.missed(shard, one)
@@ -398,7 +316,7 @@ class KernelLink:
 
     async def _replay(self, shard: int, stream: str, tracker: StreamTracker) -> None:
         while tracker.behind and self._trackers.get(shard) is tracker:
-            if not self._flow.is_set():
+            if not self._events.reading:
                 return  # `resume` goes on from here; renewing the leases must not wait for a disk
             if self._loop.time() >= self._renew_at:
                 self._resync = True  # nor for a long replay, which goes on after that
@@ -411,7 +329,7 @@ class KernelLink:
                     first = (error.detail or {}).get("first")
                     if isinstance(first, int) and first > tracker.seq + 1:
                         tracker.trimmed(first, self._now_ns())
-                        self._tell(shard, tracker)
+                        self._tell_of(shard, tracker)
                         continue
                 if error.code is ErrorCode.EPOCH_CHANGED:
                     self._resync = True
@@ -436,7 +354,7 @@ class KernelLink:
             await asyncio.sleep(_TICK_S)
             if not self._connection.ready or self._hello is None:
                 continue
-            silence = self._loop.time() - self._heard
+            silence = self._loop.time() - self._events.heard
             if self._alive and silence < _SILENCE_S:
                 continue
             try:
@@ -449,9 +367,8 @@ class KernelLink:
                 self._listener.kernel_up(self._hello)
                 self._alive = True
                 self._health_due = True
-            self._heard = self._loop.time()
-            if self._flow.is_set():  # else the silence is our own
+            self._events.heard = self._loop.time()
+            if self._events.reading:  # else the silence is our own
                 for tracker in self._trackers.values():
                     tracker.suspect()
-            self._resync = True
-            self._work.set()
+            self._sync_soon()

@@ -5,8 +5,9 @@ The shell asks `lease.acquire`, gives the answer to `leased`, replays while `beh
 
 What counts as missing, and is told as `Missed`:
 - a range of seq that the kernel's replay ring no longer has (trimmed);
-- time in which the kernel had no mesh peer on the shard, or was not running, after it once was covered: the
-  kernel's coverage intervals say so, and a new kernel's begin at its first mesh peer.
+- time in which the kernel had no peer to hear the shard from (a mesh peer, or on an edge node one that pushes
+  it), or was not running, after it once was covered: the kernel's coverage intervals say so, and a new
+  kernel's begin at its first such peer.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Final, NamedTuple
 
 from ipc_schema.streams.coverage import Interval, holes
 
-__all__ = ["Live", "Missed", "Position", "StreamTracker", "uncovered"]
+__all__ = ["NO_FILTER_PEERS", "NO_MESH_PEERS", "Live", "Missed", "Position", "StreamTracker", "uncovered"]
 
 
 class Live(Enum):
@@ -53,16 +54,20 @@ def uncovered(coverage: Sequence[Interval], from_ns: int, to_ns: int) -> list[tu
     return [(start, None if end == to_ns else end) for start, end in holes(coverage, from_ns, to_ns)]
 
 
-_NO_MESH: Final = "no mesh peers"
+NO_MESH_PEERS: Final = "no mesh peers"
+NO_FILTER_PEERS: Final = "no filter peers"
+"""An edge node hears by filter alone."""
 _RESTARTED: Final = "kernel restarted"
 _ANEW: Final = "stream began anew"
 _TRIMMED: Final = "replay range exceeded"
 
 
 class StreamTracker:
-    """One shard's stream. `position` is the last one on disk, None for a shard that nobody wanted before."""
+    """One shard's stream. `position` is the last one on disk, None for a shard that nobody wanted before.
+    `deaf`: why messages are missed where the kernel has no coverage."""
 
-    def __init__(self, position: Position | None, now_ns: int) -> None:
+    def __init__(self, position: Position | None, now_ns: int, deaf: str = NO_MESH_PEERS) -> None:
+        self._deaf = deaf
         self.instance = position.instance if position else b""
         self.epoch = position.epoch if position else b""
         self.seq = position.seq if position else 0
@@ -71,7 +76,7 @@ class StreamTracker:
         self._checked_ns = position.good_ns if position else now_ns
         self._received_ns = self._checked_ns
         self._hole_from: int | None = None
-        self._hole_reason = _NO_MESH
+        self._hole_reason = deaf
         self._target = 0
         self.covered = False
         self.live_now = False
@@ -113,7 +118,7 @@ class StreamTracker:
     ) -> None:
         """An answer to lease.acquire, first or renewed."""
         self.recorded = True
-        reason = _NO_MESH
+        reason = self._deaf
         in_order = self.live_now and epoch == self.epoch and instance == self.instance
         if epoch != self.epoch or instance != self.instance:
             if self._known:

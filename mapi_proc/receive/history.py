@@ -7,28 +7,27 @@ Jobs of named apps are on disk until they are done.
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from mapi_proc.database import Database
-from mapi_proc.receive.catchup import AFTER_NS, OVERLAP_NS, History, chunked
-from mapi_proc.receive.receiver import Receiver
+from ipc_schema.errors import ErrorCode, IpcError
+from ipc_schema.kernel.store import StoredMessage
+from mapi_proc.database import WantedHistory
+from mapi_proc.receive.catchup import AFTER_NS, OVERLAP_NS
+from mapi_proc.receive.fetching import History, fetch
+from mapi_proc.receive.worklist import Verdict, Work, Worklist
 from mapi_proc.streams import AppStream
 from mapi_proc.turn import Turn
 
-__all__ = ["HistoryJob", "HistoryJobs"]
+__all__ = ["MAX_JOBS", "HistoryJob", "HistoryJobs"]
 
-log = logging.getLogger(__name__)
-
-_RETRY_S: Final = 2.0
-_RETRY_MAX_S: Final = 60.0
+MAX_JOBS: Final = 256
+"""Open jobs of one app."""
 
 
 @dataclass(slots=True, eq=False)
-class HistoryJob:
+class HistoryJob(Work):
     """What one app wants of one shard, from `start` to `end` (ns)."""
 
     stream: AppStream
@@ -36,120 +35,110 @@ class HistoryJob:
     topics: list[str]
     start: int
     end: int
-    attempts: int = 0
-    next_attempt: float = 0.0
 
 
 class HistoryJobs:
-    """All jobs, and the loop that works them off one after the other."""
+    """All jobs, worked off one after the other."""
 
     def __init__(
         self,
         history: History,
-        database: Database,
         turn: Turn,
-        receiver: Receiver,
         *,
         clock: Callable[[], float],
+        shard_of: Callable[[str], int | None],
         has: Callable[[AppStream, str], bool],
+        given: Callable[[int, int], Awaitable[set[bytes] | None]],
+        deliver: Callable[[int, AppStream, StoredMessage], None],
     ) -> None:
-        """`has(stream, topic)`: whether the app still subscribes it."""
+        """`shard_of(topic)`: None when nobody subscribes it; `has(stream, topic)`: whether the app still
+        does. `given(app id, since)`: the hashes of what a named app was given since then (ns), None when the
+        disk cannot say now; `deliver(shard, stream, message)`."""
         self._history = history
-        self._database = database
         self._turn = turn
-        self._receiver = receiver
         self._clock = clock
+        self._shard_of = shard_of
         self._has = has
-        self._jobs: list[HistoryJob] = []
-        self._online = False
-        self._changed = asyncio.Event()
+        self._given = given
+        self._deliver = deliver
+        self._jobs: Worklist[HistoryJob] = Worklist(self._attempt, clock)
+        self.set_online = self._jobs.set_online
+        self.wake = self._jobs.wake
+        self.run = self._jobs.run
 
     def __len__(self) -> int:
         return len(self._jobs)
 
-    def add(self, stream: AppStream, shard: int, topics: Iterable[str], start: int, end: int) -> None:
-        """Begin a job."""
-        job = HistoryJob(stream, shard, sorted(topics), start, end, next_attempt=self._clock())
-        self._jobs.append(job)
-        self._changed.set()
+    def check_room(self, stream: AppStream) -> None:
+        """Raises `busy` when the app has as many jobs as it may have."""
+        if sum(job.stream is stream for job in self._jobs) >= MAX_JOBS:
+            reason = f"{MAX_JOBS} spans of history are asked for already, and no store has answered"
+            raise IpcError(ErrorCode.BUSY, reason, retry_after_ms=2000)
+
+    def begin(self, stream: AppStream, topics: Iterable[str], start: int, end: int) -> None:
+        """Fetch the topics' messages of this time; those that are not subscribed any more are left out."""
+        by_shard: dict[int, list[str]] = {}
+        for topic in topics:
+            shard = self._shard_of(topic)
+            if shard is not None:
+                by_shard.setdefault(shard, []).append(topic)
+        now = self._clock()
+        for shard, wanted in by_shard.items():
+            self._jobs.add(HistoryJob(stream, shard, sorted(wanted), start, end, next_attempt=now))
+
+    def resume(self, saved: Iterable[WantedHistory], streams: Mapping[int, AppStream]) -> None:
+        """The jobs that a restart interrupted; `streams` by app id."""
+        spans: dict[tuple[int, int, int], list[str]] = {}
+        for one in saved:
+            spans.setdefault((one.app_id, one.start, one.end), []).append(one.topic)
+        for (app_id, start, end), topics in spans.items():
+            if app_id in streams:
+                self.begin(streams[app_id], topics, start, end)
 
     def forget(self, stream: AppStream) -> None:
         """The app is gone."""
-        self._jobs = [job for job in self._jobs if job.stream is not stream]
-
-    def set_online(self, online: bool) -> None:
-        """Whether the kernel can be asked."""
-        self._online = online
-        self._changed.set()
-
-    def wake(self) -> None:
-        """Stores appeared."""
         for job in self._jobs:
-            job.next_attempt = 0.0
-        self._changed.set()
+            if job.stream is stream:
+                self._jobs.remove(job)
 
-    async def run(self) -> None:
-        """Work jobs off until cancelled."""
-        while True:
-            self._changed.clear()
-            now = self._clock()
-            for job in list(self._jobs) if self._online else ():
-                if job.next_attempt <= now and job in self._jobs:
-                    await self._attempt(job)
-            delay: float | None = None
-            if self._jobs and self._online:
-                delay = max(0.05, min(job.next_attempt for job in self._jobs) - self._clock())
-            try:
-                async with asyncio.timeout(delay):
-                    await self._changed.wait()
-            except TimeoutError:
-                continue
-
-    async def _attempt(self, job: HistoryJob) -> None:
+    async def _attempt(self, job: HistoryJob) -> Verdict:
         topics = [topic for topic in job.topics if self._has(job.stream, topic)]
         if topics and not await self._fetch(job, topics):
-            job.attempts += 1
-            wait = min(_RETRY_S * 1.5 ** (job.attempts - 1), _RETRY_MAX_S)
-            job.next_attempt = self._clock() + wait
-            return
+            return Verdict.FAILED
         if job in self._jobs:
-            self._jobs.remove(job)
-            if job.stream.app_id:
-                for topic in job.topics:
-                    self._turn.batch.end_history(job.stream.app_id, topic)
+            self._end(job)
+        return Verdict.DONE
+
+    def _end(self, job: HistoryJob) -> None:
+        """Nothing of it is on disk any more, but for topics of which another job wants another time."""
+        if not job.stream.app_id:
+            return
+        others = [other.topics for other in self._jobs if other is not job and other.stream is job.stream]
+        for topic in set(job.topics).difference(*others):
+            self._turn.batch.end_history(job.stream.app_id, topic)
 
     async def _fetch(self, job: HistoryJob, topics: list[str]) -> bool:
-        app_id = job.stream.app_id
-        watch: set[bytes] = set()
-        if app_id:
-            self._turn.watched[app_id] = watch
-        try:
-            known = await self._given(app_id)
-            for portion in chunked(topics):
-                start, end = job.start - OVERLAP_NS, job.end + AFTER_NS
-                hashes = await self._history.hashes(job.shard, portion, start, end)
-                if hashes is None:
-                    return False
-                new = [found for found in hashes if found not in known and found not in watch]
-                messages = await self._history.messages(job.shard, new) if new else []
-                if messages is None:
-                    return False
-                for message in sorted(messages, key=lambda stored: stored.message.timestamp):
-                    found = message.message_hash
-                    if found in known or found in watch or job.stream.was_given(found):
-                        continue
-                    if self._has(job.stream, message.message.content_topic):
-                        self._receiver.from_history(job.shard, job.stream, message)
-        finally:
-            self._turn.watched.pop(app_id, None)
-        return True
+        stream = job.stream
+        since = job.start - OVERLAP_NS
+        with self._turn.watch(stream.app_id) as fresh:  # what it is given from here on
+            known = await self._given(stream.app_id, since) if stream.app_id else set()
+            if known is None:
+                return False
 
-    async def _given(self, app_id: int) -> set[bytes]:
-        """What a named app was given, as of now: what is on its way to the disk is waited for."""
-        if not app_id:
-            return set()
-        self._turn.flush()
-        barrier = self._database.batch()
-        barrier.note("history-barrier", b"")
-        await self._database.commit(barrier)
-        return await self._database.find_delivered(app_id)
+            def wanted(digest: bytes) -> bool:
+                return not (digest in known or digest in fresh or stream.was_given(digest))
+
+            def deliver(message: StoredMessage) -> None:
+                if self._has(stream, message.message.content_topic):
+                    self._deliver(job.shard, stream, message)
+
+            return await fetch(
+                self._history,
+                job.shard,
+                topics,
+                since,
+                job.end + AFTER_NS,
+                room=self._turn.room,
+                wanted=wanted,
+                deliver=deliver,
+            )

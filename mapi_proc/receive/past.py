@@ -4,7 +4,7 @@ back. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from mapi_proc.apps import App
@@ -20,13 +20,24 @@ class HistoryRange(NamedTuple):
     since_last: bool = False
     back_ns: int = 0
 
+    @property
+    def wanted(self) -> bool:
+        """Whether anything of the past is."""
+        return self.since_last or self.back_ns > 0
+
 
 class PastTopics:
     """When apps left topics. Bounded per app: of what does not fit, nothing is known."""
 
-    def __init__(self, max_topics: int) -> None:
+    def __init__(
+        self, max_topics: int, apps: Mapping[int, App], loaded: Mapping[tuple[int, str], int]
+    ) -> None:
+        """`loaded`: (app id, topic) -> when it left it (ns), as of the last run."""
         self._max_topics = max_topics
         self._left: dict[bytes, dict[str, int]] = {}
+        for (app_id, topic), time in loaded.items():
+            if app_id in apps:
+                self.left(apps[app_id], [topic], time)
 
     def left(self, app: App, topics: Iterable[str], now: int) -> list[str]:
         """The app gave up these topics; returns those that are remembered."""

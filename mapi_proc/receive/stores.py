@@ -22,15 +22,12 @@ __all__ = ["StoreHistory"]
 
 _TIMEOUT: Final = 30.0
 _STORES: Final = 3
-_HASHES_A_QUERY: Final = 100
 _MOST_HASHES: Final = 200_000
 """Of one query, over all pages: a store that never ends its pages is given up."""
 
 
 class StoreHistory:
-    """Implements `History`. A store that fails is followed by the next one; each answer is of one
-    store alone.
-    """
+    """Implements `History`. A store that fails is followed by the next one."""
 
     def __init__(self, link: KernelLink, peers: ServicePeers, cluster: Callable[[], int]) -> None:
         self._link = link
@@ -80,38 +77,34 @@ class StoreHistory:
             cursor = page.cursor
 
     async def messages(self, shard: int, hashes: Sequence[bytes]) -> list[StoredMessage] | None:
-        """Those of these messages that stores have, oldest first of each portion; None: none answered."""
-        found: list[StoredMessage] = []
-        for start in range(0, len(hashes), _HASHES_A_QUERY):
-            portion = await self._bodies(shard, hashes[start : start + _HASHES_A_QUERY])
-            if portion is None:
-                return None
-            found += portion
-        return found
-
-    async def _bodies(self, shard: int, hashes: Sequence[bytes]) -> list[StoredMessage] | None:
-        wanted = set(hashes)
-        topic = shard_topic(self._cluster(), shard)
+        """Those of these messages that stores have, what one lacks of the next one; None: none answered."""
+        found: dict[bytes, StoredMessage] = {}
+        answered = False
         for peer in self._peers.choose(STORE, shard, _STORES):
-            found: dict[bytes, StoredMessage] = {}
-            while len(found) < len(wanted):
-                missing = tuple(digest for digest in hashes if digest not in found)
-                request = StoreQueryRequest(
-                    hashes=missing, limit=100, include_data=True, max_messages=len(missing), peer=peer
-                )
-                try:
-                    reply = await self._link.request(STORE_QUERY, request.to_body(), timeout=_TIMEOUT)
-                    page = StoreQueryReply.from_body(reply.body)
-                    messages = stored_messages(page, reply.blobs)
-                except IpcError:
-                    self._peers.failed(STORE, peer)
-                    break
-                new = [m for m in messages if m.message_hash in wanted and m.message_hash not in found]
-                found |= {message.message_hash: message for message in new if message.pubsub_topic == topic}
-                if page.cursor is None or not new:
-                    self._peers.succeeded(STORE, peer)
-                    return list(found.values())
-            else:
+            answered |= await self._bodies(shard_topic(self._cluster(), shard), hashes, peer, found)
+            if len(found) == len(hashes):
+                break
+        return list(found.values()) if answered else None
+
+    async def _bodies(
+        self, topic: str, hashes: Sequence[bytes], peer: str, found: dict[bytes, StoredMessage]
+    ) -> bool:
+        """Add to `found` what one store has of the rest. False: it did not answer."""
+        while True:
+            missing = tuple(digest for digest in hashes if digest not in found)
+            request = StoreQueryRequest(
+                hashes=missing, limit=100, include_data=True, max_messages=len(missing), peer=peer
+            )
+            try:
+                reply = await self._link.request(STORE_QUERY, request.to_body(), timeout=_TIMEOUT)
+                page = StoreQueryReply.from_body(reply.body)
+                messages = stored_messages(page, reply.blobs)
+            except IpcError:
+                self._peers.failed(STORE, peer)
+                return False
+            new = {m.message_hash: m for m in messages if m.pubsub_topic == topic}
+            new = {digest: new[digest] for digest in missing if digest in new}
+            found |= new
+            if page.cursor is None or not new or len(new) == len(missing):
                 self._peers.succeeded(STORE, peer)
-                return list(found.values())
-        return None
+                return True

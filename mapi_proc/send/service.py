@@ -18,7 +18,7 @@ from ipc_schema.mapi.events import AppEventKind, pack_fields
 from ipc_schema.mapi.methods import MAX_PENDING, PendingReply, PendingSend, SendRequest
 from ipc_schema.message import WakuMessage, message_hash
 from ipc_schema.topics import shard_topic
-from mapi_proc.database import Database, DatabaseBusyError, OutboxEntry, OutboxState
+from mapi_proc.database import Database, DatabaseBusyError, OutboxEntry, OutboxState, Snapshot
 from mapi_proc.network import Network
 from mapi_proc.send.acceptance import Acceptance
 from mapi_proc.send.confirm import Presence
@@ -29,7 +29,7 @@ from mapi_proc.send.task import Outcome, SendTask, State
 from mapi_proc.streams import AppStream
 from mapi_proc.turn import Turn
 
-__all__ = ["RATE_NOTE", "SendCounters", "SendService", "pending_reply"]
+__all__ = ["SendCounters", "SendService", "pending_reply"]
 
 log = logging.getLogger(__name__)
 
@@ -89,8 +89,9 @@ class SendService:
         rate_limit: RateLimit | None,
         max_tasks: int,
         max_bytes: int,
-        next_entry_id: int,
+        snapshot: Snapshot,
     ) -> None:
+        """`snapshot`: what was accepted before a restart goes on when the network is known (`adopt`)."""
         self._database = database
         self._turn = turn
         self._network = network
@@ -100,6 +101,8 @@ class SendService:
         self._now_ns = now_ns
         self.counters = SendCounters()
         self.limiter = RateLimiter(rate_limit)
+        self.limiter.load(snapshot.notes.get(RATE_NOTE, b""))
+        self._saved = snapshot.outbox
         self.loop = SendLoop(
             self,
             clock=clock,
@@ -118,7 +121,7 @@ class SendService:
             now_ns=now_ns,
             check_room=self.loop.check_room,
             accepted=self._accepted,
-            next_entry_id=next_entry_id,
+            next_entry_id=snapshot.next_entry_id,
         )
 
     def check(self, request: SendRequest, payload: bytes) -> int:
@@ -143,12 +146,13 @@ class SendService:
         """The app's sends that are not final, oldest first."""
         return [task for task in self.loop.pending() if task.scope == stream.stream_id]
 
-    def resume(self, entries: list[OutboxEntry]) -> None:
-        """Go on with what was accepted before a restart."""
-        for entry in entries:
+    def adopt(self, network: Network) -> None:
+        """The network is known: go on with what was accepted before a restart."""
+        saved, self._saved = self._saved, []
+        for entry in saved:
             task = _task(entry, 0)
             try:
-                task.shard = self._network().shard_of_checked(entry.content_topic)
+                task.shard = network.shard_of_checked(entry.content_topic)
             except IpcError as error:
                 task.state, task.error = State.FAILED, error.message
                 self.finished(task)

@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, NamedTuple
 
+from mapi_proc.backoff import retry_delay
+
 __all__ = [
     "ARCHIVE_TIME",
     "BACKOFF_CAP",
@@ -154,7 +156,7 @@ def is_over(task: SendTask) -> bool:
 
 def backoff(attempts: int, jitter: float) -> float:
     """Seconds to wait after the n-th attempt; `jitter` in 0..1 spreads it by up to a fifth."""
-    return min(BACKOFF_START * 1.5 ** max(0, attempts - 1), BACKOFF_CAP) * (0.9 + 0.2 * jitter)
+    return retry_delay(attempts, BACKOFF_START, 1.5, BACKOFF_CAP) * (0.9 + 0.2 * jitter)
 
 
 def attempt(task: SendTask, now: float) -> bool:
@@ -227,7 +229,7 @@ def next_check(task: SendTask, now: float) -> float:
     """When to ask a store for it: not before `ARCHIVE_TIME`, then ever less often."""
     if task.checks == 0:
         return max(task.propagated_at + ARCHIVE_TIME, now)
-    return now + min(ARCHIVE_TIME * 1.5 ** (task.checks - 1), _CHECK_CAP)
+    return now + retry_delay(task.checks, ARCHIVE_TIME, 1.5, _CHECK_CAP)
 
 
 def judge(task: SendTask, found: bool, now_ns: int) -> bool:

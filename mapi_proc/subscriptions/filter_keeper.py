@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Final
 
 from ipc_schema.errors import IpcError
@@ -83,6 +83,12 @@ class FilterKeeper:
         """
         plan = self.plan
         return {"held": {str(shard): plan.held_by(shard) for shard in plan.shards}, **self.counters}
+
+    def pushing(self, shards: Iterable[int]) -> dict[int, int]:
+        """Peers per shard that push what is wanted on it; shards of which that is not known yet are left
+        out.
+        """
+        return {shard: n for shard in shards if (n := self.plan.strength(shard)) is not None}
 
     # -- what it is told ---------------------------------------------------------------------------------
 

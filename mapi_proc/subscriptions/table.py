@@ -90,9 +90,33 @@ class SubscriptionTable(Generic[S]):
                 found.setdefault(subscriber, []).append(topic)
         return found
 
+    def shard_of(self, topic: str) -> int | None:
+        """The shard of a topic that somebody wants; None: nobody does."""
+        route = self.routes.get(topic)
+        return route.shard if route is not None else None
+
+    def durable_on(self, shard: int) -> bool:
+        """Whether any subscriber with a topic on the shard is durable."""
+        return any(self.routes[topic].durable for topic in self._shard_topics.get(shard, ()))
+
+    def by_shard(self) -> dict[int, set[str]]:
+        """All content topics wanted, by shard (copies)."""
+        return {shard: set(topics) for shard, topics in self._shard_topics.items()}
+
     def resolve(self, topic: str) -> int:
         """The shard of a content topic. Raises TopicError with the text for the app."""
         return self._shard_of(topic)
+
+    def move(self, shard_of: Callable[[str], int]) -> dict[S, dict[str, str]]:
+        """Another network: every subscription is made anew on its shards. Returns those that cannot be kept,
+        as the errors of each subscriber. `routes` stays the same object.
+        """
+        self._shard_of = shard_of
+        kept = self._topics
+        self._topics, self._shard_topics = {}, {}
+        self.routes.clear()
+        lost = {subscriber: self.subscribe(subscriber, topics).errors for subscriber, topics in kept.items()}
+        return {subscriber: errors for subscriber, errors in lost.items() if errors}
 
     def subscribe(self, subscriber: S, topics: Iterable[str]) -> Change:
         """Add topics; those that the subscriber already has are no error and no change."""

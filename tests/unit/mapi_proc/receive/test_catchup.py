@@ -23,8 +23,8 @@ from mapi_proc.receive.catchup import (
     OnGap,
     Periodic,
     catch_up_policy,
-    chunked,
 )
+from mapi_proc.receive.fetching import chunked
 from tests.support.aio import asyncio_test
 
 S = 1_000_000_000
@@ -74,11 +74,15 @@ class World:
             now_ns=lambda: 1000 * S + int(self.now * S),
             topics_on=lambda _shard: topics,
             is_known=self.known.__contains__,
+            room=self.room,
             deliver=self.deliver,
             tell=self.told.append,
             closed=lambda _shard: self.closed.set(),
         )
         self.catchup.set_online(True)
+
+    async def room(self) -> None:
+        """The disk always keeps up here."""
 
     def deliver(self, shard: int, message: StoredMessage) -> None:
         self.known.add(message.message_hash)

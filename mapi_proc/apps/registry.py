@@ -34,8 +34,6 @@ class App:
     last_seen: int = 0
     """ns; what is on disk of it may be older."""
     connection: Connection | None = None
-    opening: bool = False
-    """Its record is on the way to the disk: nobody may have it yet."""
 
     @property
     def durable(self) -> bool:
@@ -57,10 +55,6 @@ class AppRegistry:
 
     def named(self, name: str) -> App | None:
         return self._by_name.get(name)
-
-    def of_stream(self, stream: AppStream) -> App:
-        """The app whose stream this is. Raises KeyError."""
-        return self._by_stream[stream.stream_id]
 
     def find_stream(self, stream_id: bytes) -> AppStream | None:
         """The stream of that id, None when its app is gone."""

@@ -1,0 +1,180 @@
+"""How apps come and go: a named one's record on disk, its one live connection, its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from ipc_schema.config.mapi import MapiConfig
+from ipc_schema.errors import ErrorCode, IpcError
+from ipc_schema.names import check_name
+from mapi_proc.apps.registry import App, AppRegistry, Connection
+from mapi_proc.database import AppRecord, Database, JournalExtent, Snapshot
+from mapi_proc.disk import Disk
+from mapi_proc.streams import CacheBudget, DurableLimits, DurableStream, EphemeralLimits, EphemeralStream
+from mapi_proc.turn import Turn
+
+__all__ = ["AppLifecycle"]
+
+log = logging.getLogger(__name__)
+
+_SECOND: Final = 1_000_000_000
+
+
+class AppLifecycle:
+    """Fills and empties the registry. `dropped(app)`: an app is gone, and what it wanted with it."""
+
+    def __init__(
+        self,
+        config: MapiConfig,
+        apps: AppRegistry,
+        database: Database,
+        turn: Turn,
+        dropped: Callable[[App], None],
+        now_ns: Callable[[], int],
+        snapshot: Snapshot,
+    ) -> None:
+        """Takes up the named apps of the snapshot."""
+        self._config = config
+        self._apps = apps
+        self._database = database
+        self._disk = Disk(database)
+        self._turn = turn
+        self._dropped = dropped
+        self._now_ns = now_ns
+        self._defer = asyncio.get_running_loop().call_soon
+        self._budget = CacheBudget()
+        self._next_app_id = snapshot.next_app_id
+        self._creating: dict[str, asyncio.Task[App]] = {}
+        for record in snapshot.apps:
+            stream = self._durable_stream(record, snapshot.extents.get(record.app_id, ()))
+            self._apps.add(App(record.name, record.uid, stream, record.app_id, record.last_seen))
+
+    def _durable_stream(self, record: AppRecord, extents: Sequence[JournalExtent]) -> DurableStream:
+        limits = DurableLimits(
+            max_bytes=self._config.journal_max_bytes, max_age=int(self._config.journal_max_age * _SECOND)
+        )
+        return DurableStream(
+            record, extents, self._database.read_page, self._defer, limits=limits, budget=self._budget
+        )
+
+    # -- opening -----------------------------------------------------------------------------------------
+
+    async def open(self, name: str | None, uid: int | None) -> App:
+        """The app of this name (made on disk if it is new), or a new ephemeral one. Raises IpcError."""
+        if name is None:
+            return self._open_ephemeral(uid)
+        check_name(name)
+        while (app := self._apps.named(name)) is None:
+            creating = self._creating.get(name)
+            if creating is None:
+                self._check_room()
+                self._disk.check()
+                creating = asyncio.create_task(self._create(name, uid), name=f"create {name}")
+                self._creating[name] = creating
+                creating.add_done_callback(lambda done: self._created(name, done))
+            # Whoever asks may go away meanwhile: the record is on its way to the disk all the same. And it
+            # may be forgotten again before we have it: then it is made anew.
+            await asyncio.shield(creating)
+        self._check_owner(app, uid)
+        return app
+
+    def owned(self, name: str, uid: int | None) -> App:
+        """The named app, which must be this user's. Nothing is made. Raises IpcError."""
+        check_name(name)
+        app = self._apps.named(name)
+        if app is None or not app.durable:
+            raise IpcError(ErrorCode.BAD_REQUEST, f"no app is named {name}")
+        self._check_owner(app, uid)
+        return app
+
+    def _created(self, name: str, done: asyncio.Task[App]) -> None:
+        del self._creating[name]
+        if not done.cancelled() and done.exception() is not None:
+            log.info("app %s could not be made: %s", name, done.exception())
+
+    async def _create(self, name: str, uid: int | None) -> App:
+        record = AppRecord(
+            app_id=self._next_app_id,
+            name=name,
+            uid=-1 if uid is None else uid,
+            stream_id=os.urandom(16),
+            created=self._now_ns(),
+            last_seen=self._now_ns(),
+        )
+        self._next_app_id += 1
+        batch = self._database.batch()
+        batch.create_app(record)
+        await self._disk.commit(batch)
+        app = App(name, uid, self._durable_stream(record, ()), record.app_id, record.last_seen)
+        self._apps.add(app)
+        return app
+
+    def _open_ephemeral(self, uid: int | None) -> App:
+        self._check_room()
+        limits = EphemeralLimits(
+            max_bytes=self._config.ephemeral_max_bytes, max_events=self._config.ephemeral_max_events
+        )
+        stream = EphemeralStream(os.urandom(16), self._defer, limits)
+        app = App(f"ephemeral-{stream.stream_id.hex()[:16]}", uid, stream)
+        self._apps.add(app)
+        return app
+
+    def _check_room(self) -> None:
+        if len(self._apps) + len(self._creating) >= self._config.max_apps:
+            raise IpcError(
+                ErrorCode.BUSY, f"{self._config.max_apps} apps are known already", retry_after_ms=10_000
+            )
+
+    @staticmethod
+    def _check_owner(app: App, uid: int | None) -> None:
+        if app.uid is not None and app.uid >= 0 and uid is not None and app.uid != uid:
+            raise IpcError(ErrorCode.UNAUTHORISED, f"the name {app.name} belongs to another user")
+
+    # -- the connection ----------------------------------------------------------------------------------
+
+    def claim(
+        self, app: App, connection: Connection, *, takeover: bool, instead_of: Connection | None
+    ) -> None:
+        """See `Core.claim`."""
+        other = app.connection
+        if other is not None and other is not instead_of:
+            if not takeover:
+                raise IpcError(ErrorCode.CONFLICT, f"the name {app.name} has a live connection")
+            other.taken_over(app.stream.taken_over(self._now_ns()))
+        app.stream.detach()
+        app.connection = connection
+
+    def detach(self, app: App, connection: Connection) -> None:
+        """See `Core.detach`."""
+        if app.connection is not connection:
+            return
+        app.connection = None
+        app.stream.detach()
+        if app.durable:
+            app.last_seen = self._now_ns()
+            self._turn.batch.app_seen(app.app_id, app.last_seen)
+        else:
+            self.drop(app)
+
+    # -- the end -----------------------------------------------------------------------------------------
+
+    def drop(self, app: App) -> None:
+        """The app is gone from memory; a named one's record is the caller's."""
+        self._apps.remove(app)
+        self._dropped(app)
+
+    async def forget(self, name: str, uid: int | None) -> None:
+        """See `Core.forget`."""
+        app = self.owned(name, uid)
+        if app.connection is not None:
+            raise IpcError(ErrorCode.CONFLICT, f"the name {name} has a live connection")
+        self._disk.check()
+        self._turn.flush()  # else its last events came to the disk behind its end
+        self.drop(app)
+        batch = self._database.batch()
+        batch.forget_app(app.app_id)
+        await self._disk.commit(batch)

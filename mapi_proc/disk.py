@@ -1,0 +1,36 @@
+"""The database as an app's request meets it: refused while the disk is behind, its errors those of the
+contract.
+"""
+
+from __future__ import annotations
+
+from ipc_schema.errors import ErrorCode, IpcError
+from mapi_proc.database import Batch, Database, DatabaseBusyError, DatabaseClosedError, DatabaseState
+
+__all__ = ["Disk"]
+
+
+class Disk:
+    """A view of one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def check(self) -> None:
+        """Raises `busy` while no new input should be taken."""
+        database = self._database
+        if database.state is DatabaseState.STALLED:
+            reason = f"the disk cannot be written: {database.state_reason}"
+            raise IpcError(ErrorCode.BUSY, reason, retry_after_ms=1000)
+        if database.congested:
+            reason = database.state_reason or "the disk is behind"
+            raise IpcError(ErrorCode.BUSY, reason, retry_after_ms=200)
+
+    async def commit(self, batch: Batch) -> None:
+        """Wait until the batch is on disk. Raises IpcError."""
+        try:
+            await self._database.commit(batch)
+        except DatabaseBusyError as error:
+            raise IpcError(ErrorCode.BUSY, "the disk is behind", retry_after_ms=200) from error
+        except DatabaseClosedError as error:
+            raise IpcError(ErrorCode.NOT_READY, "shutting down") from error

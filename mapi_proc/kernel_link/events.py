@@ -1,0 +1,162 @@
+"""The kernel's live events: the SUB socket, and each frame's way to the tracker of its stream.
+
+Runs once per message, in the socket's own callback: no task and no Future.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import zmq
+
+from ipc_schema.kernel.events import (
+    HEALTH_TOPIC,
+    HeaderError,
+    HealthEvent,
+    Heartbeat,
+    MessageEvent,
+    UnknownEvent,
+    decode_header,
+)
+from ipc_schema.kernel.records import NodeHealth
+from logos_client._sockets import DrainSocket, open_subscriber
+from mapi_proc.kernel_link.tracker import Live, StreamTracker
+
+__all__ = ["EventSink", "EventSocket"]
+
+log = logging.getLogger(__name__)
+
+_SUB_HWM: Final = 1_000
+
+
+class EventSink(Protocol):
+    """Where events go."""
+
+    def kernel_health(self, health: NodeHealth) -> None:
+        """The kernel's report of itself."""
+        ...
+
+    def message(self, shard: int, event: MessageEvent, payload: bytes) -> None:
+        """A message in order; its tracker already stands on it."""
+        ...
+
+
+class EventSocket:
+    """Subscribed to the kernel's health, and to the streams that are followed. `open` it first."""
+
+    def __init__(
+        self, context: zmq.Context[zmq.Socket[bytes]], gap: Callable[[], None], counters: dict[str, int]
+    ) -> None:
+        """`gap()`: something was lost, and a tracker waits for a replay. Counts `gaps`, `bad_headers` and
+        `dropped_live`. On a running loop."""
+        self.sink: EventSink | None = None
+        self._context = context
+        self._gap = gap
+        self._counters = counters
+        self._loop = asyncio.get_running_loop()
+        self._endpoint = ""
+        self._socket: DrainSocket | None = None
+        self._reading = True
+        self._subscribed: set[bytes] = set()
+        self._trackers: dict[bytes, tuple[int, StreamTracker]] = {}
+        self.heard = self._loop.time()
+        """When the kernel was last heard, on the loop's clock."""
+
+    @property
+    def reading(self) -> bool:
+        """False while paused."""
+        return self._reading
+
+    def open(self, endpoint: str) -> None:
+        """Listen there; nothing when it is listened there already."""
+        if endpoint == self._endpoint:
+            return
+        self.close()
+        self._endpoint = endpoint
+        self._socket = DrainSocket(
+            open_subscriber(self._context, endpoint, hwm=_SUB_HWM), self._event, batch=128, least_frames=3
+        )
+        if not self._reading:
+            self._socket.pause()
+        self._subscribe(HEALTH_TOPIC, on=True)
+
+    def close(self) -> None:
+        """Listen no more."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+        self._endpoint = ""
+        self._subscribed.clear()
+        self._trackers.clear()
+
+    def pause(self) -> None:
+        """Read no more for now."""
+        self._reading = False
+        if self._socket is not None:
+            self._socket.pause()
+
+    def resume(self) -> None:
+        """Read on."""
+        self._reading = True
+        if self._socket is not None:
+            self._socket.resume()
+
+    def follow(self, topic: bytes, shard: int, tracker: StreamTracker) -> None:
+        """Give this stream's events to the tracker."""
+        self._trackers[topic] = (shard, tracker)
+        self._subscribe(topic, on=True)
+
+    def leave(self, topic: bytes) -> None:
+        """Hear no more of this stream."""
+        self._trackers.pop(topic, None)
+        self._subscribe(topic, on=False)
+
+    def _subscribe(self, topic: bytes, *, on: bool) -> None:
+        if self._socket is None or (topic in self._subscribed) == on:
+            return
+        if on:
+            self._subscribed.add(topic)
+            self._socket.subscribe(topic)
+        else:
+            self._subscribed.discard(topic)
+            self._socket.unsubscribe(topic)
+
+    def _event(self, frames: list[bytes]) -> None:
+        try:
+            topic, header, payload = frames
+            event = decode_header(header)
+        except (ValueError, HeaderError) as error:
+            self._counters["bad_headers"] += 1
+            log.debug("bad event of the kernel: %s", error)
+            return
+        sink = self.sink
+        assert sink is not None, "the listener is given before the first event"
+        route = self._trackers.get(topic)
+        if route is None:
+            self.heard = self._loop.time()
+            if type(event) is HealthEvent:
+                sink.kernel_health(event.health)
+            return
+        shard, tracker = route
+        if type(event) is MessageEvent:
+            verdict = tracker.live(event[0], event[1], event[2], event[3])
+            if verdict is Live.DELIVER:
+                sink.message(shard, event, payload)
+                return
+        elif type(event) is Heartbeat:
+            self.heard = self._loop.time()
+            verdict = tracker.heartbeat(event.instance, event.epoch, event.seq, event.time_ns, event.covered)
+        elif type(event) is UnknownEvent:
+            verdict = tracker.live(event.instance, event.epoch, event.seq, event.time_ns)
+            if verdict is Live.DELIVER:
+                return
+        else:
+            return
+        if verdict is Live.RESYNC:
+            self._counters["gaps"] += 1
+            self._gap()
+        else:
+            self._counters["dropped_live"] += 1

@@ -1,0 +1,261 @@
+"""The parts of a Messaging API, made and joined, and nothing else: each part is told only of those it needs.
+
+KernelLink ──> KernelListener ──> Receiver ──> streams of the apps ──> Turn ──> Database
+                    ├──> StatusTeller (connection, topic health)
+                    └──> CatchUp, HistoryJobs ──> stores, through the kernel
+SubscriptionService ──> FollowedShards ──> KernelLink, FilterKeeper
+SendService ──> Database, then relay or lightpush, through the kernel
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from ipc_schema.config.mapi import MapiConfig, Mode
+from mapi_proc.apps import AppRegistry
+from mapi_proc.apps.lifecycle import AppLifecycle
+from mapi_proc.database import Database, Snapshot
+from mapi_proc.health import D_LOW
+from mapi_proc.kernel_link.link import KernelLink
+from mapi_proc.kernel_link.positions import Positions
+from mapi_proc.kernel_listener import KernelListener
+from mapi_proc.network import CurrentNetwork, NetworkKeeper
+from mapi_proc.peer_watch import PeerWatch
+from mapi_proc.peers import LIGHTPUSH, STORE, ServicePeers
+from mapi_proc.receive.catchup import CatchUp, catch_up_policy
+from mapi_proc.receive.dedup import Dedup
+from mapi_proc.receive.given import GivenMessages
+from mapi_proc.receive.history import HistoryJobs
+from mapi_proc.receive.islands import Islands
+from mapi_proc.receive.past import PastTopics
+from mapi_proc.receive.receiver import Receiver
+from mapi_proc.receive.stores import StoreHistory
+from mapi_proc.send.processors import Lightpush, Processor, Relay
+from mapi_proc.send.service import SendService
+from mapi_proc.send.stores import StorePresence
+from mapi_proc.shards import FollowedShards
+from mapi_proc.status import StatusTeller
+from mapi_proc.streams import AppStream
+from mapi_proc.subscriptions import AutoSubscribe, NeverSubscribe, SubscribeOnFirstSend, SubscriptionTable
+from mapi_proc.subscriptions.filter_keeper import FilterKeeper
+from mapi_proc.subscriptions.service import SubscriptionService
+from mapi_proc.turn import Turn
+from mapi_proc.upkeep import Upkeep
+
+__all__ = ["Parts", "make_parts"]
+
+_EDGE_REDUNDANCY: Final = 2
+"""Lightpush services that an edge node gives a message to at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the core works with. `filters`: of an edge node."""
+
+    network: CurrentNetwork
+    networks: NetworkKeeper
+    turn: Turn
+    apps: AppRegistry
+    lifecycle: AppLifecycle
+    table: SubscriptionTable[AppStream]
+    subscriptions: SubscriptionService
+    shards: FollowedShards
+    status: StatusTeller
+    receiver: Receiver
+    catchup: CatchUp
+    history: HistoryJobs
+    filters: FilterKeeper | None
+    sends: SendService
+    peer_watch: PeerWatch
+    listener: KernelListener
+    upkeep: Upkeep
+
+
+def make_parts(
+    config: MapiConfig,
+    database: Database,
+    link: KernelLink,
+    snapshot: Snapshot,
+    *,
+    auto_subscribe: AutoSubscribe | None,
+    turn_failed: Callable[[Exception], None],
+    now_ns: Callable[[], int],
+) -> Parts:
+    """All parts, as the snapshot has them. On a running loop; nothing runs yet."""
+    clock = time.monotonic
+    edge = config.mode is Mode.EDGE
+    network = CurrentNetwork()
+
+    def cluster() -> int:
+        return network.cluster
+
+    turn = Turn(database, cluster, lambda shard: positions.of(shard), turn_failed, now_ns)
+    turn.source = link
+    apps = AppRegistry()
+    lifecycle = AppLifecycle(
+        config, apps, database, turn, lambda app: subscriptions.drop(app), now_ns, snapshot
+    )
+    table: SubscriptionTable[AppStream] = SubscriptionTable(
+        network.shard_of, max_topics=config.max_topics_per_app
+    )
+    status = StatusTeller(apps, table, turn, now_ns=now_ns, resyncing=lambda: link.resyncing)
+
+    # What arrives, and what may have been missed.
+    dedup = Dedup(loaded=snapshot.hashes)
+    receiver = Receiver(table.routes, dedup, turn, now_ns)
+    peers = ServicePeers(clock, random.random)
+    stores = StoreHistory(link, peers, cluster)
+    catchup = CatchUp(
+        catch_up_policy(config.catch_up),
+        stores,
+        clock=clock,
+        now_ns=now_ns,
+        topics_on=table.topics_on,
+        is_known=dedup.known.__contains__,
+        room=turn.room,
+        deliver=receiver.recovered,
+        tell=status.missed,
+        closed=lambda shard: shards.moved(shard),
+    )
+    history = HistoryJobs(
+        stores,
+        turn,
+        clock=clock,
+        shard_of=table.shard_of,
+        has=table.has,
+        given=GivenMessages(database, turn),
+        deliver=receiver.from_history,
+    )
+    islands = Islands(D_LOW)
+    positions = Positions(
+        snapshot.positions.values(),
+        link.tracker,
+        (catchup.oldest, lambda shard: islands.since(shard, now_ns())),
+    )
+
+    # What is wanted.
+    filters: FilterKeeper | None = None
+    if edge:
+        filters = FilterKeeper(
+            link,
+            peers,
+            table.by_shard,
+            clock=clock,
+            now_ns=now_ns,
+            changed=lambda: listener.edge_changed(),
+            missed=catchup.add,
+        )
+    shards = FollowedShards(
+        link,
+        table,
+        network,
+        positions,
+        turn,
+        catchup=catchup,
+        islands=islands,
+        status=status,
+        filters=filters,
+    )
+    if auto_subscribe is None:
+        auto_subscribe = SubscribeOnFirstSend() if config.auto_subscribe else NeverSubscribe()
+    subscriptions = SubscriptionService(
+        apps,
+        table,
+        shards,
+        history,
+        PastTopics(config.max_topics_per_app, {app.app_id: app for app in apps}, snapshot.left),
+        auto_subscribe,
+        status=status,
+        database=database,
+        network=network,
+        now_ns=now_ns,
+        loaded=snapshot.subscriptions,
+        loaded_history=snapshot.history,
+    )
+
+    # What is sent.
+    chain: list[Processor] = [Relay(link), Lightpush(link, peers, 1)]
+    if edge:
+        chain = [Lightpush(link, peers, _EDGE_REDUNDANCY, shards.wait_echo)]
+    sends = SendService(
+        database,
+        turn,
+        network,
+        apps.find_stream,
+        chain,
+        StorePresence(link, peers),
+        clock=clock,
+        now_ns=now_ns,
+        jitter=random.random,
+        window=config.send_window,
+        reliability=config.reliability,
+        rate_limit=config.send_rate_limit,
+        max_tasks=config.outbox_max_messages,
+        max_bytes=config.outbox_max_bytes,
+        snapshot=snapshot,
+    )
+
+    # The kernel.
+    networks = NetworkKeeper(
+        network,
+        config.check_network,
+        (subscriptions.adopt, sends.adopt),
+        keep=lambda key, note: turn.batch.note(key, note),
+    )
+    peer_watch = PeerWatch(
+        link,
+        peers,
+        changed=filters.peers_changed if filters is not None else lambda: None,
+        grown={LIGHTPUSH: (sends.loop.wake,), STORE: (catchup.wake, history.wake)},
+    )
+    listener = KernelListener(
+        networks.meet,
+        receiver,
+        shards,
+        status,
+        catchup,
+        islands,
+        sends.loop,
+        peer_watch,
+        (sends.loop, catchup, history),
+        filters=filters,
+        wanted=lambda: table.shards,
+        now_ns=now_ns,
+    )
+    upkeep = Upkeep(
+        config,
+        database,
+        turn,
+        apps=apps,
+        lifecycle=lifecycle,
+        table=table,
+        positions=positions,
+        dedup=dedup,
+        catchup=catchup,
+        sends=sends,
+        clock=clock,
+        now_ns=now_ns,
+    )
+    return Parts(
+        network=network,
+        networks=networks,
+        turn=turn,
+        apps=apps,
+        lifecycle=lifecycle,
+        table=table,
+        subscriptions=subscriptions,
+        shards=shards,
+        status=status,
+        receiver=receiver,
+        catchup=catchup,
+        history=history,
+        filters=filters,
+        sends=sends,
+        peer_watch=peer_watch,
+        listener=listener,
+        upkeep=upkeep,
+    )

@@ -1,0 +1,75 @@
+"""Keeps the list of connected service peers: now and then, and soon after the kernel's health changed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from ipc_schema.errors import IpcError
+from ipc_schema.kernel.methods import PEERS_LIST, PeersListReply
+from mapi_proc.kernel_link.link import KernelLink
+from mapi_proc.peers import FILTER, ServicePeers
+
+__all__ = ["PeerWatch"]
+
+log = logging.getLogger(__name__)
+
+_EVERY_S: Final = 10.0
+_PAUSE_S: Final = 1.0
+
+
+class PeerWatch:
+    """`await run()` until cancelled."""
+
+    def __init__(
+        self,
+        link: KernelLink,
+        peers: ServicePeers,
+        *,
+        changed: Callable[[], None],
+        grown: Mapping[tuple[str, ...], Sequence[Callable[[], None]]],
+    ) -> None:
+        """`changed()` after each new list; `grown[protocols]` when more peers serve them than before."""
+        self._link = link
+        self._peers = peers
+        self._changed = changed
+        self._grown = grown
+        self._look = asyncio.Event()
+
+    @property
+    def pushers(self) -> int:
+        """Connected peers that could push messages to us (12/WAKU2-FILTER)."""
+        return self._peers.count(FILTER)
+
+    def look(self) -> None:
+        """The list may have changed."""
+        self._look.set()
+
+    async def run(self) -> None:
+        """Keep the list until cancelled."""
+        while True:
+            try:
+                async with asyncio.timeout(_EVERY_S):
+                    await self._look.wait()
+            except TimeoutError:
+                pass
+            self._look.clear()
+            if not self._link.up:
+                self._peers.update(())
+                continue
+            try:
+                reply = await self._link.request(PEERS_LIST)
+                listed = PeersListReply.from_body(reply.body).peers
+            except IpcError as error:
+                log.debug("peers of the kernel: %s", error)
+                await asyncio.sleep(_PAUSE_S)
+                continue
+            before = {protocols: self._peers.count(protocols) for protocols in self._grown}
+            self._peers.update(listed)
+            self._changed()
+            for protocols, callbacks in self._grown.items():
+                if self._peers.count(protocols) > before[protocols]:
+                    for callback in callbacks:
+                        callback()

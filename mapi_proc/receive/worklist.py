@@ -1,0 +1,115 @@
+"""Work that is tried until it succeeds, piece after piece: what is due now, how long a failure waits, and the
+wait itself. Catch-up and history are both such work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, Generic, TypeVar
+
+from mapi_proc.backoff import retry_delay
+
+__all__ = ["Verdict", "Work", "Worklist"]
+
+_RETRY_S: Final = 2.0
+_RETRY_MAX_S: Final = 60.0
+_LEAST_WAIT_S: Final = 0.05
+
+
+class Verdict(Enum):
+    """How an attempt went."""
+
+    DONE = 1
+    FAILED = 2
+    """Again after a while, which grows with each failure."""
+    LATER = 3
+    """Again at the `next_attempt` that the attempt has set."""
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Work:
+    """A piece of work; two of them are never the same one. `next_attempt` is on the running clock."""
+
+    attempts: int = 0
+    """Since the last success."""
+    next_attempt: float = 0.0
+
+
+W = TypeVar("W", bound=Work)
+
+
+class Worklist(Generic[W]):
+    """The open pieces, oldest first, and the loop that works them off one after the other while online.
+
+    A piece may be removed at any time, also while it is attempted: what comes of it is then nobody's.
+    """
+
+    def __init__(self, attempt: Callable[[W], Awaitable[Verdict]], clock: Callable[[], float]) -> None:
+        """`attempt` must not raise for what a kernel or network can do. `clock`: seconds of running time."""
+        self._attempt = attempt
+        self._clock = clock
+        self._items: dict[W, None] = {}
+        self._changed = asyncio.Event()
+        self._online = False
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __iter__(self) -> Iterator[W]:
+        return iter(tuple(self._items))
+
+    def __contains__(self, work: object) -> bool:
+        return work in self._items
+
+    def add(self, work: W) -> None:
+        """One more, due at its `next_attempt`."""
+        self._items[work] = None
+        self._changed.set()
+
+    def remove(self, work: W) -> None:
+        """It is not wanted any more; nothing when it is not there."""
+        self._items.pop(work, None)
+
+    def set_online(self, online: bool) -> None:
+        """Whether anything can be done at all."""
+        self._online = online
+        self._changed.set()
+
+    def wake(self, which: Callable[[W], bool] = lambda _work: True) -> None:
+        """Try now what waits."""
+        for work in self._items:
+            if which(work):
+                work.next_attempt = 0.0
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        while True:
+            self._changed.clear()
+            now = self._clock()
+            for work in self:
+                if self._online and work.next_attempt <= now and work in self._items:
+                    await self._try(work)
+            try:
+                async with asyncio.timeout(self._wait()):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+
+    def _wait(self) -> float | None:
+        if not self._items or not self._online:
+            return None
+        return max(_LEAST_WAIT_S, min(work.next_attempt for work in self._items) - self._clock())
+
+    async def _try(self, work: W) -> None:
+        work.attempts += 1
+        match await self._attempt(work):
+            case Verdict.DONE:
+                self.remove(work)
+            case Verdict.LATER:
+                work.attempts = 0
+            case Verdict.FAILED:
+                work.next_attempt = self._clock() + retry_delay(work.attempts, _RETRY_S, 1.5, _RETRY_MAX_S)

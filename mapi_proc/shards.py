@@ -1,0 +1,105 @@
+"""The kernel's streams that apps need: a shard is followed while any app wants any topic on it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Final
+
+from mapi_proc.kernel_link.link import KernelLink
+from mapi_proc.kernel_link.positions import Positions
+from mapi_proc.network import CurrentNetwork
+from mapi_proc.receive.catchup import CatchUp
+from mapi_proc.receive.islands import Islands
+from mapi_proc.status import StatusTeller
+from mapi_proc.streams import AppStream
+from mapi_proc.subscriptions import Change, SubscriptionTable
+from mapi_proc.subscriptions.filter_keeper import FilterKeeper
+from mapi_proc.turn import Turn
+
+__all__ = ["FollowedShards"]
+
+_WAIT_S: Final = 2.0
+
+
+class FollowedShards:
+    """Tells everybody who works per shard which ones there are. `filters`: of an edge node."""
+
+    def __init__(
+        self,
+        link: KernelLink,
+        table: SubscriptionTable[AppStream],
+        network: CurrentNetwork,
+        positions: Positions,
+        turn: Turn,
+        *,
+        catchup: CatchUp,
+        islands: Islands,
+        status: StatusTeller,
+        filters: FilterKeeper | None,
+    ) -> None:
+        self._link = link
+        self._table = table
+        self._network = network
+        self._positions = positions
+        self._turn = turn
+        self._catchup = catchup
+        self._islands = islands
+        self._status = status
+        self._filters = filters
+
+    def follow(self, shards: Collection[int]) -> None:
+        """From now on, and from where the last run stood if this is the first time."""
+        positions = self._positions.take_loaded(self._network.cluster)
+        if self._filters is None:
+            for shard in positions.keys() & set(shards):
+                self._islands.restarted(shard, positions[shard].good_ns)
+        self._link.want(shards, positions)
+        self.topics_changed()
+        self._status.refresh()
+
+    def leave(self, shards: Iterable[int]) -> None:
+        """Nobody wants these any more."""
+        gone = list(shards)
+        self._link.unwant(gone)
+        self.topics_changed()
+        self._catchup.forget(gone)
+        self._islands.forget(gone)
+        if gone:
+            self._status.refresh()
+
+    def topics_changed(self) -> None:
+        """Other topics are wanted of the same shards."""
+        if self._filters is not None:
+            self._filters.topics_changed()
+
+    def moved(self, shard: int) -> None:
+        """Its position is to be kept, if anybody's stream depends on it."""
+        if self._table.durable_on(shard):
+            self._turn.moved(shard)
+
+    def close(self) -> None:
+        """Keep all positions."""
+        for shard in self._table.shards:
+            self.moved(shard)
+
+    # -- waiting -----------------------------------------------------------------------------------------
+
+    async def wait_heard(self, change: Change) -> None:
+        """Until what is published now arrives, if the kernel and its peers can have it so at once."""
+        if not self._link.up:
+            return
+        if change.shards_gained:
+            await self._link.wait_leased(change.shards_gained, _WAIT_S)
+        if self._filters is not None:
+            topics: dict[int, list[str]] = {}
+            for topic in change.changed:
+                route = self._table.routes.get(topic)
+                if route is not None:
+                    topics.setdefault(route.shard, []).append(topic)
+            await self._filters.wait_held(topics, _WAIT_S)
+
+    async def wait_echo(self, shard: int, topic: str) -> None:
+        """Until a message sent now would come back: else our own apps would not hear of it."""
+        if self._filters is not None and topic in self._table.routes:
+            await self._link.wait_leased((shard,), _WAIT_S)
+            await self._filters.wait_held({shard: (topic,)}, _WAIT_S)

@@ -1,0 +1,119 @@
+"""What apps are told of the node: connection status, the health of their topics, what was missed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from ipc_schema.mapi.events import AppEventKind, pack_fields
+from ipc_schema.mapi.methods import StatusReply
+from mapi_proc.apps import App, AppRegistry
+from mapi_proc.health import HealthTransition, NodeFacts, TopicHealth
+from mapi_proc.receive.catchup import Gap
+from mapi_proc.streams import AppStream
+from mapi_proc.subscriptions import SubscriptionTable
+from mapi_proc.turn import Turn
+
+__all__ = ["StatusTeller"]
+
+log = logging.getLogger(__name__)
+
+_UNDER_WAY_NS: Final = 5_000_000_000
+"""How far a message's timestamp (its sender's) may lie beside the time at which it would have come here:
+nwaku's DelayExtra."""
+
+
+class StatusTeller:
+    """Holds the facts of now, and tells connected apps of transitions when they have settled."""
+
+    def __init__(
+        self,
+        apps: AppRegistry,
+        table: SubscriptionTable[AppStream],
+        turn: Turn,
+        *,
+        now_ns: Callable[[], int],
+        resyncing: Callable[[], bool],
+    ) -> None:
+        """Must be created on a running loop. `resyncing()`: whether live streams are not all followed now."""
+        self.health = HealthTransition()
+        self._apps = apps
+        self._table = table
+        self._turn = turn
+        self._now_ns = now_ns
+        self._resyncing = resyncing
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    @property
+    def facts(self) -> NodeFacts:
+        return self.health.facts
+
+    def update(self, facts: NodeFacts) -> None:
+        """What is known of the node has changed."""
+        self.health.update(facts, frozenset(self._table.shards), self._loop.time())
+        if self.health.settle_at is not None and self._timer is None and not self._closed:
+            self._timer = self._loop.call_at(self.health.settle_at, self._settle)
+
+    def refresh(self) -> None:
+        """Other shards are wanted than before."""
+        self.update(self.facts)
+
+    def close(self) -> None:
+        """Tell nothing more."""
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _settle(self) -> None:
+        self._timer = None
+        connection, shards = self.health.settle(self._loop.time())
+        now = self._now_ns()
+        if connection is not None:
+            log.info("connection: %s", ", ".join(filter(None, (connection.status, connection.reason))))
+            fields = pack_fields(str(connection.status), connection.reason)
+            for app in self._apps.connected:
+                self._tell(app.stream, AppEventKind.CONNECTION_STATUS_CHANGE, now, fields)
+        connected = {app.stream for app in self._apps.connected} if shards else set()
+        for shard, health in shards.items():
+            for stream, topics in self._table.subscribers_on(shard).items():
+                if stream in connected:
+                    self._tell_health(stream, topics, health, now)
+        if self.health.settle_at is not None:
+            self.refresh()
+
+    def _tell(self, stream: AppStream, kind: AppEventKind, now: int, fields: bytes) -> None:
+        stream.append(kind, now, fields, b"", self._turn.batch)
+
+    def _tell_health(self, stream: AppStream, topics: Iterable[str], health: TopicHealth, now: int) -> None:
+        for topic in topics:
+            fields = pack_fields(topic, str(health))
+            self._tell(stream, AppEventKind.CONTENT_TOPIC_HEALTH_CHANGE, now, fields)
+
+    def topics_gained(self, app: App, topics: Iterable[str]) -> None:
+        """The app wants these too, on shards whose health is known already."""
+        now = self._now_ns()
+        for topic in topics:
+            self._tell_health(app.stream, (topic,), self.health.shard(self._table.routes[topic].shard), now)
+
+    def missed(self, gap: Gap) -> None:
+        """A gap is not recovered, or not yet: every app with a topic on the shard is told."""
+        now = self._now_ns()
+        for stream, topics in self._table.subscribers_on(gap.shard).items():
+            fields = pack_fields(topics, gap.from_ns - _UNDER_WAY_NS, gap.to_ns + _UNDER_WAY_NS, gap.reason)
+            self._tell(stream, AppEventKind.MESSAGES_MISSED, now, fields)
+
+    def reply(self, app: App | None) -> StatusReply:
+        """The status as an app sees it; None: of all topics."""
+        connection = self.health.connection()
+        routes = self._table.routes
+        topics = self._table.topics_of(app.stream) if app is not None else sorted(routes)
+        return StatusReply(
+            connection=str(connection.status),
+            reason=connection.reason,
+            resyncing=self._resyncing(),
+            topics={topic: str(self.health.shard(routes[topic].shard)) for topic in topics},
+        )

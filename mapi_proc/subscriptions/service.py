@@ -1,0 +1,147 @@
+"""Apps' subscriptions: in memory, on disk, in the kernel, and what of the past they are to bring."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+
+from ipc_schema.errors import ErrorCode, IpcError
+from mapi_proc.apps import App, AppRegistry
+from mapi_proc.database import Database, WantedHistory
+from mapi_proc.disk import Disk
+from mapi_proc.network import CurrentNetwork, Network
+from mapi_proc.receive.history import HistoryJobs
+from mapi_proc.receive.past import HistoryRange, PastTopics
+from mapi_proc.shards import FollowedShards
+from mapi_proc.status import StatusTeller
+from mapi_proc.streams import AppStream
+from mapi_proc.subscriptions.auto import AutoSubscribe
+from mapi_proc.subscriptions.table import SubscriptionTable
+
+__all__ = ["SubscriptionService"]
+
+log = logging.getLogger(__name__)
+
+
+class SubscriptionService:
+    """All subscriptions of all apps. `past` knows when which app left which topic."""
+
+    def __init__(
+        self,
+        apps: AppRegistry,
+        table: SubscriptionTable[AppStream],
+        shards: FollowedShards,
+        history: HistoryJobs,
+        past: PastTopics,
+        auto: AutoSubscribe,
+        *,
+        status: StatusTeller,
+        database: Database,
+        network: CurrentNetwork,
+        now_ns: Callable[[], int],
+        loaded: Mapping[int, Iterable[str]],
+        loaded_history: Iterable[WantedHistory],
+    ) -> None:
+        """`loaded`: topics by app id, `loaded_history`: as of the last run; for when the network is known."""
+        self._apps = apps
+        self._table = table
+        self._shards = shards
+        self._history = history
+        self._past = past
+        self._auto = auto
+        self._status = status
+        self._database = database
+        self._disk = Disk(database)
+        self._network = network
+        self._now_ns = now_ns
+        self._adopted = False
+        self._loaded = dict(loaded)
+        self._loaded_history = list(loaded_history)
+
+    def adopt(self, network: Network) -> None:
+        """Begin on a network: the first one known, or another than before."""
+        if self._adopted:
+            log.warning("the kernel is on another network than before; shards are worked out anew")
+            self._shards.leave(self._table.shards)
+        self._adopted = True
+        lost = self._table.move(network.shard_of)
+        loaded, self._loaded = self._loaded, {}
+        streams = {app.app_id: app.stream for app in self._apps if app.durable}
+        for app_id, topics in loaded.items():
+            if app_id in streams:
+                lost[streams[app_id]] = self._table.subscribe(streams[app_id], topics).errors
+        for app in self._apps:
+            for topic, error in lost.get(app.stream, {}).items():
+                log.warning("app %s: subscription to %r cannot be kept: %s", app.name, topic, error)
+        self._shards.follow(self._table.shards)
+        history, self._loaded_history = self._loaded_history, []
+        self._history.resume(history, streams)
+
+    async def subscribe(
+        self, app: App, topics: Iterable[str], *, history: HistoryRange | None = None, wait: bool = True
+    ) -> dict[str, str]:
+        """See `Core.subscribe`."""
+        _ = self._network()
+        if app.durable:
+            self._disk.check()
+        if history is not None and history.wanted:
+            self._history.check_room(app.stream)
+        topics = list(topics)
+        change = self._table.subscribe(app.stream, topics)
+        taken = [topic for topic in topics if topic not in change.errors]
+        if change.shards_gained:
+            self._shards.follow(change.shards_gained)
+        if change.changed:
+            self._shards.topics_changed()
+            routes = self._table.routes
+            known = [topic for topic in change.changed if routes[topic].shard not in change.shards_gained]
+            self._status.topics_gained(app, known)
+        jobs = self._past.jobs(app, taken, history, self._now_ns())
+        if app.durable:
+            # Also when nothing changed: a first try that was given up may not be on disk yet.
+            batch = self._database.batch()
+            batch.subscribe(app.app_id, taken)
+            for (start, end), wanted in jobs.items():
+                for topic in wanted:
+                    batch.want_history(app.app_id, topic, start, end)
+            await self._disk.commit(batch)
+        for (start, end), wanted in jobs.items():
+            self._history.begin(app.stream, wanted, start, end)
+        if wait and change.changed:
+            await self._shards.wait_heard(change)
+        return change.errors
+
+    async def subscribe_to_send(self, app: App, topic: str) -> None:
+        """What the policy wants before a send on the topic. Raises IpcError."""
+        if not self._auto.wants(app.name, topic, self._table.has(app.stream, topic)):
+            return
+        errors = await self.subscribe(app, [topic], wait=False)
+        if errors:
+            raise IpcError(ErrorCode.BAD_REQUEST, f"Failed to auto-subscribe before sending: {errors[topic]}")
+
+    async def unsubscribe(self, app: App, topics: Iterable[str]) -> dict[str, str]:
+        """See `Core.unsubscribe`."""
+        _ = self._network()
+        if app.durable:
+            self._disk.check()
+        topics = list(topics)
+        change = self._table.unsubscribe(app.stream, topics)
+        for topic in change.changed:
+            self._auto.unsubscribed(app.name, topic)
+        now = self._now_ns()
+        left = self._past.left(app, change.changed, now)
+        self._shards.leave(change.shards_lost)
+        if app.durable:
+            batch = self._database.batch()
+            batch.unsubscribe(app.app_id, topics)
+            batch.left(app.app_id, left, now)
+            await self._disk.commit(batch)
+        return change.errors
+
+    def drop(self, app: App) -> None:
+        """The app is gone."""
+        change = self._table.remove(app.stream)
+        self._shards.leave(change.shards_lost)
+        self._auto.forget(app.name)
+        self._history.forget(app.stream)
+        self._past.forget(app)

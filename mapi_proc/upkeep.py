@@ -1,0 +1,129 @@
+"""What is done now and then: bounds of age and size, memories that are forgotten, apps that stayed away."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from ipc_schema.config.mapi import MapiConfig
+from mapi_proc.apps import AppRegistry
+from mapi_proc.apps.lifecycle import AppLifecycle
+from mapi_proc.database import Batch, Database
+from mapi_proc.kernel_link.positions import Positions
+from mapi_proc.receive.catchup import OVERLAP_NS, CatchUp
+from mapi_proc.receive.dedup import Dedup
+from mapi_proc.send.service import SendService
+from mapi_proc.streams import AppStream, DurableStream
+from mapi_proc.subscriptions import SubscriptionTable
+from mapi_proc.turn import Turn
+
+__all__ = ["Upkeep", "journal_bytes"]
+
+log = logging.getLogger(__name__)
+
+_TICK_S: Final = 1.0
+_UPKEEP_S: Final = 5.0
+_GIVEN_EVERY_S: Final = 600.0
+_SEEN_S: Final = 3600.0
+"""How old the note on disk may be that a connected app is there."""
+_SECOND: Final = 1_000_000_000
+
+
+def journal_bytes(apps: AppRegistry) -> int:
+    """What waits in the journals of all named apps, about."""
+    return sum(stream.stored_bytes for stream in _durable(apps))
+
+
+def _durable(apps: AppRegistry) -> list[DurableStream]:
+    return [app.stream for app in apps if isinstance(app.stream, DurableStream)]
+
+
+class Upkeep:
+    """`await run()` until cancelled."""
+
+    def __init__(
+        self,
+        config: MapiConfig,
+        database: Database,
+        turn: Turn,
+        *,
+        apps: AppRegistry,
+        lifecycle: AppLifecycle,
+        table: SubscriptionTable[AppStream],
+        positions: Positions,
+        dedup: Dedup,
+        catchup: CatchUp,
+        sends: SendService,
+        clock: Callable[[], float],
+        now_ns: Callable[[], int],
+    ) -> None:
+        self._config = config
+        self._database = database
+        self._turn = turn
+        self._apps = apps
+        self._lifecycle = lifecycle
+        self._table = table
+        self._positions = positions
+        self._dedup = dedup
+        self._catchup = catchup
+        self._sends = sends
+        self._clock = clock
+        self._now_ns = now_ns
+        self._forget_given_at = clock()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        due = self._clock() + _UPKEEP_S
+        while True:
+            await asyncio.sleep(_TICK_S)
+            self._catchup.tick(self._table.shards)
+            if self._clock() >= due and not self._database.congested:
+                due = self._clock() + _UPKEEP_S
+                self.keep()
+
+    def keep(self) -> None:
+        """One round."""
+        now, batch = self._now_ns(), self._turn.batch
+        self._dedup.evict(now, self._horizons(), batch)
+        if self._clock() >= self._forget_given_at:
+            self._forget_given_at = self._clock() + _GIVEN_EVERY_S
+            batch.evict_delivered(now - int(self._config.app_expiry * _SECOND))
+        self._sends.keep_windows()
+        self._keep_apps(now, batch)
+        self._bound_journals(now, batch)
+
+    def _horizons(self) -> dict[int, int]:
+        """Per shard, the moment before which no catch-up will ask again: newer hashes are not forgotten."""
+        horizons: dict[int, int] = {}
+        for shard in self._table.shards:
+            position = self._positions.of(shard)
+            if position is not None:
+                horizons[shard] = position.good_ns - OVERLAP_NS
+        return horizons
+
+    def _keep_apps(self, now: int, batch: Batch) -> None:
+        away = now - int(self._config.app_expiry * _SECOND)
+        seen = now - int(min(_SEEN_S, self._config.app_expiry / 4) * _SECOND)
+        for app in self._apps:
+            app.stream.expire(now, batch)
+            if app.connection is not None:
+                if app.durable and app.last_seen < seen:
+                    app.last_seen = now
+                    batch.app_seen(app.app_id, now)
+            elif app.durable and app.last_seen < away:
+                log.info("app %s was away too long and is forgotten", app.name)
+                self._lifecycle.drop(app)
+                batch.forget_app(app.app_id)
+
+    def _bound_journals(self, now: int, batch: Batch) -> None:
+        """All journals together: the largest one gives first, and its app is told."""
+        streams = _durable(self._apps)
+        excess = sum(stream.stored_bytes for stream in streams) - self._config.journal_total_bytes
+        while excess > 0:
+            largest = max(streams, key=lambda stream: stream.stored_bytes)
+            freed = largest.shrink(largest.stored_bytes - excess, now, batch)
+            if not freed:
+                return
+            excess -= freed
