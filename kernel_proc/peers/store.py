@@ -273,6 +273,8 @@ class PeerStore:
         known = self._peers.get(peer_id)
         if known is None:
             return
+        if known.retry_at > now + HIGHEST_DELAY * 1.2:
+            why = known.why  # it is useless to us: that says more than how it hung up
         if lasted < FIRST_DELAY:
             self.failed(peer_id, now, online=True, why=why)
         else:

@@ -166,9 +166,11 @@ def test_what_went_wrong_the_last_time_is_told() -> None:
     assert known.why == "x" * 200
     peers.lost("p1", NOW, 300, "closed")
     assert known.why == "closed"
-    peers.postpone("p1", NOW, 600, "of another cluster")
-    assert known.why == "of another cluster"
+    peers.postpone("p1", NOW, 600, "sent away")
+    assert known.why == "sent away"
+    peers.postpone("p1", NOW, 3600, "of another cluster")
     peers.postpone("p1", NOW, 600)
+    peers.lost("p1", NOW, 0.5, "closed by peer")
     assert known.why == "of another cluster"
     peers.succeeded("p1", NOW)
     assert known.why == ""
