@@ -25,7 +25,7 @@ from kernel_proc.p2p.limits import HostLimits
 from kernel_proc.peering import Peering
 from kernel_proc.peers.book import PeerBook
 from kernel_proc.peers.dialer import StaticDialer
-from kernel_proc.peers.offers import Offers
+from kernel_proc.peers.offers import Offers, Outcome
 from kernel_proc.peers.store import Origin
 from kernel_proc.protocols.lightpush_codec import LEGACY_PROTOCOL as LEGACY_LIGHTPUSH_PROTOCOL
 from kernel_proc.protocols.lightpush_codec import PROTOCOL as LIGHTPUSH_PROTOCOL
@@ -126,10 +126,11 @@ class Network:
         self.peering = Peering(
             config, key, self.host, self.relay, self.metadata, shards, self.book, registry, rng
         )
+        named = {outcome: registry.counter("relay_px_peers", outcome=outcome) for outcome in Outcome}
         self._offers = Offers(
             is_known=lambda peer_id: peer_id == key.peer_id or self.host.is_connected(peer_id),
-            learn=lambda peer_id, named: self.peering.manager.learn(peer_id, named, Origin.PRUNE),
-            count=lambda outcome: registry.counter("relay_px_peers", outcome=outcome).add(),
+            learn=lambda peer_id, listen: self.peering.manager.learn(peer_id, listen, Origin.PRUNE),
+            count=lambda outcome: named[outcome].add(),
         )
         registry.add_source(self._samples)
 
