@@ -127,7 +127,7 @@ def test_idle_connections_that_died_cost_no_query(server: PostgresServer, settin
 def test_frozen_server_shows_and_holds_nothing_up(
     server: PostgresServer, settings: ArchiveSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kernel_proc.archive.service.SILENCE_SECONDS", 1.0)
+    monkeypatch.setattr("kernel_proc.archive.writer.SILENCE_SECONDS", 1.0)
 
     @trio_test(deadline=60)
     async def run() -> None:

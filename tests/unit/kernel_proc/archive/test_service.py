@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from ipc_schema.message import decode_message
 from kernel_proc.archive.api import (
@@ -94,9 +95,9 @@ class ScriptedEngine:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses of milliseconds."""
-    monkeypatch.setattr("kernel_proc.archive.service.FIRST_PAUSE", 0.001)
-    monkeypatch.setattr("kernel_proc.archive.service.LONGEST_PAUSE", 0.01)
-    monkeypatch.setattr("kernel_proc.archive.service.WATCH_SECONDS", 0.01)
+    monkeypatch.setattr("kernel_proc.archive.writer.FIRST_PAUSE", 0.001)
+    monkeypatch.setattr("kernel_proc.archive.writer.LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr("kernel_proc.archive.writer.WATCH_SECONDS", 0.01)
 
 
 def with_archive(
@@ -187,7 +188,7 @@ def test_what_comes_in_while_a_group_is_written_is_the_next_group() -> None:
             await trio.sleep(0.001)
         engine.hold = threading.Event()
         store(archive, 1)
-        while archive._asked is None:
+        while archive._writer._asked is None:
             await trio.sleep(0.001)
         store(archive, 1500, first=1)
         engine.hold.set()
@@ -198,7 +199,7 @@ def test_what_comes_in_while_a_group_is_written_is_the_next_group() -> None:
 
 
 def test_an_engine_that_says_nothing_is_stalled_and_then_ready_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("kernel_proc.archive.service.SILENCE_SECONDS", 0.05)
+    monkeypatch.setattr("kernel_proc.archive.writer.SILENCE_SECONDS", 0.05)
     engine = ScriptedEngine()
     states: list[ArchiveState] = []
 
@@ -247,6 +248,41 @@ def test_who_waits_for_a_flush_may_give_up() -> None:
         await archive.flush()
 
     with_archive(engine, body)
+
+
+def test_a_flush_ends_with_the_archive() -> None:
+    """Whoever waits for messages that the archive could not store any more must not wait for ever."""
+    engine = ScriptedEngine()
+    engine.failures = ["gone"] * 1000
+
+    @trio_test()
+    async def check() -> None:
+        archive = MessageArchive(engine, SETTINGS)
+        flushed: list[bool] = []
+
+        async def flush() -> None:
+            await archive.flush()
+            flushed.append(True)
+
+        async with trio.open_nursery() as outer, trio.open_nursery() as nursery:
+            await nursery.start(archive.run)
+            assert offer(archive, SHARD, make_message(NOW))
+            outer.start_soon(flush)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+        assert flushed == [True]
+
+    check()
+
+
+def test_every_refusal_is_told_on_the_page_of_metrics() -> None:
+    archive = MessageArchive(ScriptedEngine(), SETTINGS)
+    told = {labels["type"] for name, labels, _ in archive.samples() if name == "archive_errors"}
+    topic = "/waku/2/rs/1/" + "9" * 200
+    assert not archive.offer(topic, make_message(NOW), bytes(32), NOW)
+    assert {"bad_topic", "closed", "queue_full", "query_busy"} <= told
+    counted = {labels.get("type"): value for name, labels, value in archive.samples()}
+    assert counted["bad_topic"] == 1
 
 
 def test_retention_goes_on_after_a_failure() -> None:

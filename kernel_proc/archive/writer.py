@@ -1,0 +1,241 @@
+"""Messages into the database: in groups, one transaction each, and again and again until they are stored.
+
+A group is what came in while the one before was written, or within 20 ms. The database may fail in any way
+and at any time: then the state is STALLED, what waits stays within the queue's bounds, and the same group is
+tried again.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+import trio
+
+from kernel_proc.archive.api import ArchiveState
+from kernel_proc.archive.engine import DatabaseFailed, Engine, RowsRefused
+from kernel_proc.archive.queue import OfferQueue
+from kernel_proc.archive.rows import Offer, make_rows
+from kernel_proc.archive.threads import in_thread
+from kernel_proc.logs import fields
+from kernel_proc.metrics import Histogram
+
+__all__ = ["Writer"]
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+GROUP_MESSAGES: Final = 1024
+GROUP_BYTES: Final = 4 << 20
+GROUP_SECONDS: Final = 0.02
+"""A group waits this long for company: at low rates fewer commits and fewer threads woken."""
+PROBE_SECONDS: Final = 5.0
+"""Without messages the database is looked at this often, so that its loss shows."""
+SILENCE_SECONDS: Final = 10.0
+"""A database that has not answered for so long is STALLED, though the answer is still waited for."""
+WATCH_SECONDS: Final = 1.0
+FIRST_PAUSE: Final = 0.1
+LONGEST_PAUSE: Final = 5.0
+
+
+class Writer:
+    """The one that writes. `counters` (stored, duplicates, refused, write_failures) are the caller's;
+    `grown(messages, bytes)` is told what was stored, `changed` that state or reason are others.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        queue: OfferQueue,
+        counters: dict[str, int],
+        seconds: Histogram,
+        *,
+        grown: Callable[[int, int], None],
+        changed: Callable[[], None],
+    ) -> None:
+        self._engine = engine
+        self._queue = queue
+        self._counters = counters
+        self._seconds = seconds
+        self._grown = grown
+        self._changed = changed
+        self.state = ArchiveState.OPENING
+        self.reason = ""
+        """Why it is STALLED."""
+        self.opened = trio.Event()
+        """The database is there, or was."""
+        self._scope = trio.CancelScope(shield=True)
+        self._limiter = trio.CapacityLimiter(1)
+        self._work = trio.Event()
+        self._group_full = trio.Event()
+        self._settled = trio.Event()
+        self._closing = trio.Event()
+        self._ended = False
+        self._flushing = 0
+        self._asked: float | None = None
+        """Since when the database owes an answer."""
+
+    # --- for the others ---
+
+    @property
+    def is_closing(self) -> bool:
+        """Nothing more is taken in."""
+        return self._closing.is_set()
+
+    def added(self) -> None:
+        """Something has come into the queue."""
+        self._work.set()
+        if len(self._queue) >= GROUP_MESSAGES:
+            self._group_full.set()
+
+    async def flush(self) -> None:
+        """Wait until everything that is in the queue now is settled, or lost with the archive."""
+        goal = self._queue.accepted
+        self._flushing += 1
+        self._group_full.set()
+        try:
+            while self._queue.settled < goal and not self._ended:
+                await self._settled.wait()
+        finally:
+            self._flushing -= 1
+        await trio.lowlevel.checkpoint()
+
+    def close(self, seconds: float) -> None:
+        """Store what waits, for at most so long, then end."""
+        for event in (self._closing, self._work, self._group_full):
+            event.set()
+        self._scope.deadline = trio.current_time() + seconds
+
+    def closed(self) -> None:
+        """The database is closed."""
+        self._set_state(ArchiveState.CLOSED)
+
+    # --- life ---
+
+    async def run(self) -> None:
+        """Write until closed; a cancellation around it does not end it."""
+        try:
+            with self._scope:
+                await self._write()
+        finally:
+            self._ended = True
+            self._settled.set()
+
+    async def watch(self) -> None:
+        """See a database that says nothing at all. Runs until cancelled."""
+        while True:
+            await trio.sleep(WATCH_SECONDS)
+            if self._asked is not None and trio.current_time() - self._asked > SILENCE_SECONDS:
+                self._stall(f"no answer for more than {SILENCE_SECONDS:g} s")
+
+    async def _write(self) -> None:
+        if not await self._open():
+            return
+        while True:
+            await self._wait_for_group()
+            group = self._queue.take(GROUP_MESSAGES, GROUP_BYTES)
+            if group:
+                if not await self._store(group):
+                    return
+                self._queue.settle(group)
+                self._settled.set()
+                self._settled = trio.Event()
+            elif self._closing.is_set():
+                return
+            else:
+                await self._open()
+
+    async def _open(self) -> bool:
+        """Open the database, or see whether it still is."""
+
+        def work() -> bool:
+            self._engine.open()
+            return True
+
+        return bool(await self._until_done(work))
+
+    async def _wait_for_group(self) -> None:
+        """Until a group is worth writing, or nothing came for long, or the archive closes."""
+        if not self._queue and not self._closing.is_set():
+            self._work = trio.Event()
+            with trio.move_on_after(PROBE_SECONDS):
+                await self._work.wait()
+        if 0 < len(self._queue) < GROUP_MESSAGES and not self._flushing and not self._closing.is_set():
+            self._group_full = trio.Event()
+            with trio.move_on_after(GROUP_SECONDS):
+                await self._group_full.wait()
+
+    async def _store(self, group: list[Offer]) -> bool:
+        """Store a group; False when the archive closes and it could not be."""
+
+        def work() -> tuple[int, int, int]:
+            rows, impossible = make_rows(group)
+            size = sum(len(row.data) for row in rows)
+            return self._engine.insert(rows) if rows else 0, impossible, size
+
+        started = time.perf_counter()
+        try:
+            result = await self._until_done(work)
+        except RowsRefused as error:
+            if len(group) == 1:
+                self._counters["refused"] += 1
+                log.error("a message cannot be stored", extra=fields(reason=error))
+                return True
+            half = len(group) // 2
+            return await self._store(group[:half]) and await self._store(group[half:])
+        if result is None:
+            return False
+        self._seconds.observe(time.perf_counter() - started)
+        new, impossible, size = result
+        self._counters["stored"] += new
+        self._counters["refused"] += impossible
+        self._counters["duplicates"] += len(group) - impossible - new
+        self._grown(new, size)
+        return True
+
+    async def _until_done(self, work: Callable[[], T]) -> T | None:
+        """Have a thread do it, again and again until it succeeds; None when the archive closes before.
+
+        Raises `RowsRefused`.
+        """
+        pause = FIRST_PAUSE
+        while True:
+            last = self._closing.is_set()
+            self._asked = trio.current_time()
+            try:
+                result = await in_thread(work, self._limiter)
+            except DatabaseFailed as error:
+                self._asked = None
+                self._counters["write_failures"] += 1
+                self._stall(str(error))
+                if last:
+                    return None
+                with trio.move_on_after(pause):
+                    await self._closing.wait()
+                pause = min(pause * 2, LONGEST_PAUSE)
+            except RowsRefused:
+                self._recover()
+                raise
+            else:
+                self._recover()
+                return result
+
+    def _stall(self, reason: str) -> None:
+        if self.state is not ArchiveState.STALLED:
+            log.error("the archive cannot be written: trying again until it can", extra=fields(reason=reason))
+        self._set_state(ArchiveState.STALLED, reason)
+
+    def _recover(self) -> None:
+        if self.state is ArchiveState.STALLED:
+            log.warning("the archive can be written", extra=fields(waiting=self._queue.messages))
+        self._asked = None
+        self.opened.set()
+        self._set_state(ArchiveState.READY)
+
+    def _set_state(self, state: ArchiveState, reason: str = "") -> None:
+        if (state, reason) != (self.state, self.reason):
+            self.state, self.reason = state, reason
+            self._changed()
