@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Protocol
 
 import trio
 
@@ -23,13 +24,22 @@ from kernel_proc.relay.rpc import (
     encode_subscriptions,
     encode_varint,
 )
-from tests.support.relay import LIMITS, LOOPBACK, TOPIC, RelayNode
+from tests.support.relay import LIMITS, LOOPBACK, TOPIC
 
 LIMIT = 153_600
 
 
 def frame(body: bytes) -> bytes:
     return encode_varint(len(body)) + body
+
+
+class Target(Protocol):
+    """What a raw peer connects to."""
+
+    @property
+    def address(self) -> str: ...
+    @property
+    def peer_id(self) -> str: ...
 
 
 class RawPeer:
@@ -77,12 +87,12 @@ class RawPeer:
 
     # -- sending ------------------------------------------------------------------------------------
 
-    async def open(self, node: RelayNode) -> None:
+    async def open(self, node: Target) -> None:
         """Connect, open our stream, subscribe."""
         await self.host.connect(node.address)
         await self.reopen(node)
 
-    async def reopen(self, node: RelayNode, *, subscribe: bool = True) -> None:
+    async def reopen(self, node: Target, *, subscribe: bool = True) -> None:
         self._out = await self.host.open_stream(node.peer_id, [RELAY_PROTOCOL])
         if subscribe:
             for data in encode_subscriptions([Subscription(True, TOPIC)], LIMIT):
