@@ -253,16 +253,23 @@ class MessagingClient:
         await self._ask(methods.SEND, request.to_body(), [bytes(payload)], timeout=timeout, repeat=True)
         return request_id
 
-    async def pending(self, *, timeout: float = DEFAULT_TIMEOUT) -> PendingReply:
-        """The app's sends that have no fate yet, oldest first (at most 1,000), and how many there are."""
-        return self._read(PendingReply, await self._ask(methods.PENDING, timeout=timeout, repeat=True))
+    async def pending(self, *, name: str | None = None, timeout: float = DEFAULT_TIMEOUT) -> PendingReply:
+        """The app's sends that have no fate yet, oldest first (at most 1,000), and how many there are.
 
-    async def cancel(self, request_id: bytes, *, timeout: float = DEFAULT_TIMEOUT) -> bool:
+        `name`: those of another named app of the same user, connected or not; `BadRequestError` when there is
+        none.
+        """
+        body = methods.PendingRequest(name=name).to_body()
+        return self._read(PendingReply, await self._ask(methods.PENDING, body, timeout=timeout, repeat=True))
+
+    async def cancel(
+        self, request_id: bytes, *, name: str | None = None, timeout: float = DEFAULT_TIMEOUT
+    ) -> bool:
         """Cancel a send that was not attempted yet; `MessageCancelled` follows.
 
-        False: too late (its fate follows as ever), or there is no such send.
+        False: too late (its fate follows as ever), or there is no such send. `name`: as in `pending`.
         """
-        request = methods.CancelRequest(request_id=request_id)
+        request = methods.CancelRequest(request_id=request_id, name=name)
         reply = await self._ask(methods.CANCEL, request.to_body(), timeout=timeout)
         return self._read(methods.CancelReply, reply).cancelled
 

@@ -45,6 +45,7 @@ __all__ = [
     "NodeInfoReply",
     "NodeInfoRequest",
     "PendingReply",
+    "PendingRequest",
     "PendingSend",
     "SendReply",
     "SendRequest",
@@ -192,12 +193,22 @@ class PendingReply(Body):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PendingRequest(Body):
+    """`name`: of that named app of the same uid; None: of the app that asks."""
+
+    WHERE = PENDING
+
+    name: Annotated[str, Size(MAX_NAME, 1)] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CancelRequest(Body):
-    """Cancel a send that was not attempted yet."""
+    """Cancel a send that was not attempted yet; `name` as in `PendingRequest`."""
 
     WHERE = CANCEL
 
     request_id: Bin16
+    name: Annotated[str, Size(MAX_NAME, 1)] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,7 +263,7 @@ METHODS: Final[dict[str, Method]] = {
     CREDIT: Method(CreditRequest, Empty),
     STATUS: Method(Empty, StatusReply),
     NODE_INFO: Method(NodeInfoRequest, NodeInfoReply),
-    PENDING: Method(Empty, PendingReply),
+    PENDING: Method(PendingRequest, PendingReply),
     CANCEL: Method(CancelRequest, CancelReply),
     PING: Method(Empty, Empty),
     FORGET: Method(ForgetRequest, Empty),

@@ -228,12 +228,17 @@ class AppServer:
         session.app.stream.grant(m.CreditRequest.from_body(request.body).total)
         return Answer()
 
-    def _pending(self, session: _Session, request: Request) -> Answer:  # noqa: ARG002
-        return Answer(pending_reply(self._core.pending(session.app)).to_body())
+    def _pending(self, session: _Session, request: Request) -> Answer:
+        app = self._meant(session, m.PendingRequest.from_body(request.body).name)
+        return Answer(pending_reply(self._core.pending(app)).to_body())
+
+    def _meant(self, session: _Session, name: str | None) -> App:
+        """The app that a request is about: its sender, or the one it names."""
+        return session.app if name is None else self._core.named_app(name, session.app.uid)
 
     def _cancel(self, session: _Session, request: Request) -> Answer:
         wanted = m.CancelRequest.from_body(request.body)
-        cancelled = self._core.cancel(session.app, wanted.request_id)
+        cancelled = self._core.cancel(self._meant(session, wanted.name), wanted.request_id)
         return Answer(m.CancelReply(cancelled=cancelled).to_body())
 
     def _status(self, session: _Session, request: Request) -> Answer:  # noqa: ARG002

@@ -18,7 +18,7 @@ from ipc_schema.frames import encode_request
 from ipc_schema.mapi.events import MessageReceived, TakenOver
 from ipc_schema.paths import mapi_endpoints
 from logos_client.events import TakenOver as TakenOverEvent
-from logos_client.exceptions import ConflictError
+from logos_client.exceptions import BadRequestError, ConflictError
 from logos_client.messaging import MessagingClient
 from tests.support.aio import asyncio_test
 from tests.support.kernel_process import Context, eventually, short_directory
@@ -310,3 +310,31 @@ async def test_a_message_is_received_once_per_hash_whoever_repeats_it(node: Node
         assert app.payloads == [b"the same", b"the same", b"end"]
         hashes = [event.message_hash for event, _ in app.events if isinstance(event, MessageReceived)]
         assert len(set(hashes)) == 3
+
+
+@asyncio_test(30)
+async def test_the_sends_of_another_app_are_seen_without_its_connection_and_without_making_it(
+    node: Node,
+) -> None:
+    apps = mapi_endpoints(node.run).apps
+    await empty(node)
+    async with MessagingClient.connect(apps) as tool:
+        known = (await node.mapi.health())["apps"]["known"]
+        with pytest.raises(BadRequestError, match="no app is named nobody"):
+            await tool.pending(name="nobody")
+        with pytest.raises(BadRequestError, match="no app is named nobody"):
+            await tool.cancel(os.urandom(16), name="nobody")
+        with pytest.raises(BadRequestError):
+            await tool.pending(name="not a name")
+        assert (await node.mapi.health())["apps"]["known"] == known
+        async with MessagingClient.connect(apps, name="sender") as sender:
+            request_id = await sender.send(TOPIC, b"to nobody yet")
+            async with asyncio.timeout(10):
+                # No peer is there: it stays without a fate.
+                while not (seen := await tool.pending(name="sender")).sends:
+                    await asyncio.sleep(0.02)
+            assert [send.request_id for send in seen.sends] == [request_id]
+            assert await sender.pending() == seen, "it has kept its connection"
+            assert not (await tool.pending()).sends, "of the tool itself"
+            assert not await tool.cancel(request_id, name="sender"), "it was attempted"
+        assert [send.request_id for send in (await tool.pending(name="sender")).sends] == [request_id]

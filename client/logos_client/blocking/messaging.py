@@ -184,16 +184,20 @@ class MessagingClient(BlockingClient):
             timeout=timeout,
         )
 
-    def pending(self, *, timeout: float = DEFAULT_TIMEOUT) -> PendingReply:
-        """The app's sends that have no fate yet, oldest first (at most 1,000), and how many there are."""
-        return self._portal.call(self._client.pending, timeout=timeout)
+    def pending(self, *, name: str | None = None, timeout: float = DEFAULT_TIMEOUT) -> PendingReply:
+        """The app's sends that have no fate yet, oldest first (at most 1,000), and how many there are.
 
-    def cancel(self, request_id: bytes, *, timeout: float = DEFAULT_TIMEOUT) -> bool:
+        `name`: those of another named app of the same user, connected or not; `BadRequestError` when there is
+        none.
+        """
+        return self._portal.call(self._client.pending, name=name, timeout=timeout)
+
+    def cancel(self, request_id: bytes, *, name: str | None = None, timeout: float = DEFAULT_TIMEOUT) -> bool:
         """Cancel a send that was not attempted yet; `MessageCancelled` follows.
 
-        False: too late (its fate follows as ever), or there is no such send.
+        False: too late (its fate follows as ever), or there is no such send. `name`: as in `pending`.
         """
-        return self._portal.call(self._client.cancel, request_id, timeout=timeout)
+        return self._portal.call(self._client.cancel, request_id, name=name, timeout=timeout)
 
     def ack(self, event: Event | Position | None = None, *, timeout: float = DEFAULT_TIMEOUT) -> None:
         """Acknowledge everything up to an event of the stream; None: up to the last handled one.

@@ -15,7 +15,7 @@ import msgpack
 
 import ipc_schema
 from ipc_schema import PROTOCOL_VERSION, control
-from ipc_schema.body import Body, Empty
+from ipc_schema.body import Body
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.frames import MAGIC, NO_CORRELATION, NO_REPLY, encode_error, encode_reply, encode_request
 from ipc_schema.hello import HelloRequest, NetworkInfo
@@ -161,8 +161,11 @@ def good_requests() -> None:
     past = mapi.SubscribeRequest(topics=(TOPIC,), since_last=True, history_ms=3_600_000)
     request("mapi", "subscribe", past, name="with history")
     request("mapi", "unsubscribe", mapi.SubscribeRequest(topics=(TOPIC,)))
-    request("mapi", "pending", Empty())
+    request("mapi", "pending", mapi.PendingRequest())
+    request("mapi", "pending", mapi.PendingRequest(name="alice"), name="pending of another named app")
     request("mapi", "cancel", mapi.CancelRequest(request_id=REQUEST))
+    cancel = mapi.CancelRequest(request_id=REQUEST, name="alice")
+    request("mapi", "cancel", cancel, name="cancel for another named app")
     send = mapi.SendRequest(request_id=REQUEST, content_topic=TOPIC)
     request("mapi", "send", send, [bytes(range(256))], budget_ms=3_600_000)
     request("mapi", "send", send, [b"x"], name="from a REQ socket", delimited=True)
