@@ -63,7 +63,8 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
             # The writer checkpoints after it has told of a commit; this is the limit if it does not get to
             # it.
             connection.execute("PRAGMA wal_autocheckpoint = 16384")
-            connection.execute("PRAGMA journal_size_limit = 67108864")
+            # A log that a long read made long is cut back when it begins anew.
+            connection.execute("PRAGMA journal_size_limit = 16777216")
             connection.execute("PRAGMA synchronous = NORMAL")
             # Some distributions build SQLite to overwrite what is deleted: twice the writing for a journal.
             connection.execute("PRAGMA secure_delete = OFF")

@@ -18,6 +18,7 @@ from queue import Empty, SimpleQueue
 from typing import Final, NamedTuple, TypeVarTuple, Unpack
 
 from mapi_proc.database.batch import SEQ_BITS, Batch, OnCommitted, OnFailed
+from mapi_proc.database.checkpoints import LogGrowth
 from mapi_proc.database.errors import BatchRefusedError, DatabaseClosedError
 from mapi_proc.database.opening import OpenedFile, is_corruption, mark_corrupt
 from mapi_proc.database.statements import execute_batch, release_journal
@@ -30,7 +31,6 @@ _Args = TypeVarTuple("_Args")
 
 GROUP_BATCHES: Final = 1024
 GROUP_BYTES: Final = 1 << 20
-CHECKPOINT_BYTES: Final = 4 << 20  # larger ones only lengthen the pause that they are
 PURGE_ROWS: Final = 512
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 5.0
@@ -96,7 +96,7 @@ class Writer:
         self._stop_seen = False
         self._stalled = False
         self._full_sync = False
-        self._unchecked = 0
+        self._growth = LogGrowth()
         self._purges: deque[int] = deque()
         self._thread = threading.Thread(target=self._run, name="mapi-database", daemon=True)
 
@@ -133,6 +133,7 @@ class Writer:
                 self._checkpoint()
             elif self._purges:
                 self._purge_some()
+                self._checkpoint()
 
     def _collect(self) -> list[Submission]:
         group: list[Submission] = []
@@ -177,8 +178,8 @@ class Writer:
             log.warning("the database can be written again")
             self._post(self._on_state, DatabaseState.OPEN, "")
         self._tell(GroupResult(group, failures))
+        self._growth.committed(sum(submission.batch.cost for submission in group))
         for index, submission in enumerate(group):
-            self._unchecked += submission.batch.cost
             if index not in failures:
                 self._purges.extend(app_id for (app_id,) in submission.batch.apps_forgotten)
 
@@ -235,15 +236,16 @@ class Writer:
 
     def _checkpoint(self) -> None:
         """Move the write-ahead log into the file, between commits, when enough has come together."""
-        if self._unchecked < CHECKPOINT_BYTES:
+        if not self._growth.due:
             return
-        self._unchecked = 0
         try:
-            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            row = self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         except sqlite3.Error as error:
-            log.warning(
-                "checkpoint: %s", error
-            )  # the log only grows; the next commit shows whether the disk is at fault
+            # The log only grows; the next commit shows whether the disk is at fault.
+            log.warning("checkpoint: %s", error)
+            self._growth.failed()
+        else:
+            self._growth.checkpointed(row[1], row[2])
 
     def _purge_some(self) -> None:
         """Remove a piece of a forgotten app's stream; only when nothing else waits."""
@@ -257,6 +259,7 @@ class Writer:
             ).fetchone()
             release_journal(self._connection, app_id, (1 << SEQ_BITS) - 1 if row is None else row[0] - low)
             self._connection.execute("COMMIT")
+            self._growth.committed(PURGE_ROWS << 10)
         except sqlite3.Error as error:
             self._rollback()
             log.warning("what is left of a forgotten app will be removed at the next start: %s", error)
