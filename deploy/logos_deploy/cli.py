@@ -15,6 +15,7 @@ from logos_client.exceptions import DeadlineError, LogosError, NotReadyError, Re
 from logos_deploy.commands import (
     config,
     demo,
+    discovery,
     doctor,
     down,
     health,
@@ -36,6 +37,7 @@ COMMANDS: Final[tuple[ModuleType, ...]] = (
     status,
     health,
     peers,
+    discovery,
     send,
     listen,
     pending,

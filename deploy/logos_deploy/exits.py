@@ -51,6 +51,12 @@ COMMAND_EXITS: Final[Mapping[str, Mapping[Exit, str]]] = {
     "status": {Exit.OK: "ready", Exit.FAILED: "something is not ready", Exit.UNAVAILABLE: _NOBODY},
     "health": {Exit.OK: "ready", Exit.FAILED: "something is not ready", Exit.UNAVAILABLE: _NOBODY},
     "peers": {Exit.OK: "done", Exit.UNAVAILABLE: _NOBODY},
+    "discovery": {
+        Exit.OK: "done",
+        Exit.FAILED: "the list cannot be read",
+        Exit.DATA: "no list, or no node record",
+        Exit.UNAVAILABLE: f"{_NOBODY}, or discv5 cannot have its UDP port",
+    },
     "send": {
         Exit.OK: "it has propagated",
         Exit.FAILED: "it was given up",
@@ -66,7 +72,8 @@ COMMAND_EXITS: Final[Mapping[str, Mapping[Exit, str]]] = {
     },
     "pending": {
         Exit.OK: "done",
-        Exit.FAILED: "the app is connected; it was too late to cancel",
+        Exit.FAILED: "it was too late to cancel",
+        Exit.DATA: "there is no such app",
         Exit.UNAVAILABLE: _NOBODY,
     },
     "tail": {

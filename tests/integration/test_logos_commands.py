@@ -167,11 +167,18 @@ def test_a_message_that_nobody_takes_is_undecided_and_pending(lone: LogosUp) -> 
     assert (late.returncode, late.stdout) == (Exit.FAILED, "too late, or there is no such send\n")
 
 
-def test_an_app_that_is_connected_keeps_its_connection(lone: LogosUp) -> None:
+def test_sends_of_an_app_are_looked_at_without_disturbing_or_making_it(lone: LogosUp) -> None:
+    where = ("--data-dir", str(lone.data_dir))
     listener = Listener(lone, "--name", "busy")
-    done = logos("pending", "--data-dir", str(lone.data_dir), "--name", "busy")
-    assert done.returncode == Exit.FAILED
-    assert "--takeover" in done.stderr
+    known = lone.status()["mapi"]["apps"]["known"]
+    done = logos("pending", *where, "--name", "busy")
+    assert (done.returncode, done.stdout) == (Exit.OK, "no send without a fate\n")
+    for more in ((), ("--cancel", "00" * 16)):
+        nobody = logos("pending", *where, "--name", "nobody", *more)
+        assert nobody.returncode == Exit.DATA
+        assert "no app is named nobody" in nobody.stderr
+    assert lone.status()["mapi"]["apps"]["known"] == known, "asking has made none"
+    assert listener.process.poll() is None, "it has kept its connection"
     listener.process.send_signal(signal.SIGTERM)
     assert listener.end()[0] == Exit.OK
 
@@ -183,7 +190,9 @@ def test_the_configuration_of_a_running_node(lone: LogosUp) -> None:
     found = json.loads(done.stdout)
     kernel, mapi = ({row["name"]: row for row in found[name]} for name in ("kernel", "mapi"))
     assert (kernel["tcp-port"]["value"], kernel["tcp-port"]["origin"]) == (0, "flag")
+    assert kernel["tcp-port"]["detail"] == "--tcp-port"
     assert kernel["nodekey"]["origin"] == "environment"
+    assert kernel["nodekey"]["detail"] == "LOGOS_KERNEL_NODEKEY"
     assert (mapi["send-window"]["value"], mapi["send-window"]["origin"]) == ("50s", "flag")
 
 
@@ -199,6 +208,7 @@ def test_health_and_the_doctor_beside_a_node_that_runs(lone: LogosUp) -> None:
     doctor = logos("doctor", *where, "tcp-port=0")
     assert doctor.returncode == Exit.OK, doctor.stdout
     assert f"process {lone.pid_of('kernel')} runs there and answers" in doctor.stdout
+    assert "nothing says where to look for peers" in doctor.stdout
 
 
 def test_tail_shows_messages_without_their_payload(lone: LogosUp) -> None:

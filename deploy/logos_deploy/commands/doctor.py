@@ -10,7 +10,9 @@ from typing import Final
 
 from ipc_schema.config.options import ConfigError, PortUse
 from ipc_schema.paths import kernel_directory, lock_path, mapi_directory
-from logos_deploy.commands.output import print_json
+from logos_client.exceptions import LogosError
+from logos_client.kernel import KernelClient
+from logos_deploy.commands.output import as_lines, print_json
 from logos_deploy.commands.up import add_node, plan_of
 from logos_deploy.control import ask_health
 from logos_deploy.exits import Exit
@@ -18,13 +20,14 @@ from logos_deploy.node import checkup
 from logos_deploy.node.checkup import Finding, Level
 from logos_deploy.node.conf import supervisor_paths
 from logos_deploy.node.handles import holder_of
+from logos_deploy.node.network_view import check_sources, diagnose, look
 from logos_deploy.node.plan import NodePlan, listening_ports
 from logos_deploy.node.supervisor import wanted_descriptors
 
 NAME: Final = "doctor"
-HELP: Final = "say what is wrong with this host: packages, directories, ports, limits, clock"
+HELP: Final = "say what is wrong: packages, directories, ports, limits, clock; and why a node finds no peers"
 
-_MARKS: Final = {Level.OK: "ok  ", Level.WARN: "warn", Level.FAIL: "FAIL"}
+_PATIENCE: Final = 5.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,13 +77,26 @@ def examine(arguments: argparse.Namespace) -> Iterator[Finding]:
     if mapi is not None:
         yield mapi[0]
     if running or kernel[1] or (mapi is not None and mapi[1]):
-        return  # its ports are in use, by itself
+        # its ports are in use, by itself; but there is somebody to ask
+        if kernel[0].level is Level.OK and kernel[1]:
+            yield from asyncio.run(_network(plan))
+        return
     yield from checkup.check_ports(listening_ports(plan))
     discovery = plan.kernel.discovery
     if discovery.discv5 and discovery.discv5_port:
         yield checkup.check_udp_port(
             PortUse("discv5-udp-port", plan.kernel.listen_address, discovery.discv5_port)
         )
+    yield check_sources(plan.kernel)
+
+
+async def _network(plan: NodePlan) -> list[Finding]:
+    """What the kernel that runs there says of its peers."""
+    try:
+        async with KernelClient.connect(plan.kernel.endpoints, timeout=_PATIENCE) as client:
+            return list(diagnose(await look(client)))
+    except LogosError as error:
+        return [Finding(Level.WARN, "peers", f"the kernel does not say: {error.message}")]
 
 
 async def _processes(plan: NodePlan) -> tuple[tuple[Finding, bool], tuple[Finding, bool] | None]:
@@ -102,10 +118,7 @@ async def _process(name: str, directory: Path, control: str) -> tuple[Finding, b
 
 def as_text(findings: list[Finding]) -> Iterator[str]:
     """A line for each, with what to do below; a verdict at the end."""
-    for finding in findings:
-        yield f"{_MARKS[finding.level]}  {finding.subject:<16}  {finding.text}"
-        if finding.advice:
-            yield f"{'':24}→ {finding.advice}"
+    yield from as_lines(findings)
     counts = [sum(finding.level is level for finding in findings) for level in (Level.FAIL, Level.WARN)]
     if counts[0]:
         yield f"a node cannot run like this: {counts[0]} to mend, {counts[1]} to look at"

@@ -5,10 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from enum import Enum
+from typing import Final
 
-__all__ = ["Screen", "clock_time", "print_json", "to_json"]
+from logos_deploy.node.checkup import Finding, Level
+
+__all__ = ["Screen", "as_lines", "clock_time", "print_json", "to_json"]
+
+_MARKS: Final = {Level.OK: "ok  ", Level.WARN: "warn", Level.FAIL: "FAIL"}
 
 
 def print_json(value: object, *, indent: int | None = None) -> None:
@@ -38,6 +44,14 @@ def clock_time(ns: int) -> str:
     except (OverflowError, ValueError, OSError):
         return f"{ns} ns"  # a sender may write anything
     return when.strftime("%H:%M:%S.") + f"{when.microsecond // 1000:03d}"
+
+
+def as_lines(findings: Iterable[Finding]) -> Iterator[str]:
+    """A line for each, with what to do below."""
+    for finding in findings:
+        yield f"{_MARKS[finding.level]}  {finding.subject:<16}  {finding.text}"
+        if finding.advice:
+            yield f"{'':24}→ {finding.advice}"
 
 
 class Screen:

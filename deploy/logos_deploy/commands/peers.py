@@ -1,24 +1,24 @@
-"""`logos peers`: who a node is connected to, whom else it knows, and how it finds them."""
+"""`logos peers`: who a node is connected to, and whom else it knows."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
-from ipc_schema.kernel.discovery import DiscoveryStatus, KnownPeersReply, KnownRecord
+from ipc_schema.kernel.discovery import KnownRecord
 from ipc_schema.kernel.records import PeerRecord
 from logos_client.kernel import KernelClient
+from logos_deploy.commands.output import print_json
 from logos_deploy.commands.where import add_where, where
 from logos_deploy.exits import Exit
+from logos_deploy.node.network_view import NetworkView, look, reason, wanted_peers
 from logos_deploy.text import count, duration, one_line, table
 
 NAME: Final = "peers"
-HELP: Final = "show a node's peers: connected ones, known ones, and how they are found"
+HELP: Final = "show a node's peers: connected ones and known ones, how each was found and what it serves"
 
 _SERVICES: Final = (
     ("/vac/waku/relay/", "relay"),
@@ -27,21 +27,12 @@ _SERVICES: Final = (
     ("/vac/waku/lightpush/", "lightpush"),
     ("/vac/waku/peer-exchange/", "px"),
 )
-_KNOWN: Final = 500
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Peers:
-    """What the kernel says. `known` only if it was asked for."""
-
-    connected: Sequence[PeerRecord]
-    discovery: DiscoveryStatus
-    known: KnownPeersReply | None = None
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line of `peers`."""
-    parser.add_argument("--all", action="store_true", help="also those that are not connected")
+    parser.add_argument("--all", action="store_true", help="also those that are not connected, and why")
+    parser.add_argument("--long", action="store_true", help="whole peer ids, and what each calls itself")
     parser.add_argument("--json", action="store_true", help="everything, for programs")
     parser.add_argument("--timeout", type=float, default=5.0, metavar="SECONDS", help="(default: 5)")
     add_where(parser)
@@ -49,110 +40,119 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Ask and show. Exit code 0, 69 if no kernel answers."""
-    place = where(arguments)
-    peers = asyncio.run(_ask(place.kernel, arguments.timeout, known=arguments.all))
+    view = asyncio.run(ask(arguments))
     if arguments.json:
-        print(json.dumps(as_json(peers), indent=2))
+        print_json(as_json(view, known=arguments.all), indent=2)
     else:
-        print("\n".join(as_text(peers, time.time())))
+        print("\n".join(as_text(view, time.time(), known=arguments.all, long=arguments.long)))
     return Exit.OK
 
 
-async def _ask(endpoints: Any, timeout: float, *, known: bool) -> Peers:
-    async with KernelClient.connect(endpoints, timeout=timeout) as client:
-        return Peers(
-            connected=await client.peers(),
-            discovery=await client.discovery(),
-            known=await client.known_peers(_KNOWN) if known else None,
-        )
+async def ask(arguments: argparse.Namespace) -> NetworkView:
+    """The view of the kernel that the arguments mean."""
+    async with KernelClient.connect(where(arguments).kernel, timeout=arguments.timeout) as client:
+        return await look(client)
 
 
-def as_json(peers: Peers) -> dict[str, Any]:
+def as_json(view: NetworkView, *, known: bool) -> dict[str, Any]:
     """`{connected, discovery, known}`; `known` is null unless asked for."""
     return {
-        "connected": [peer.to_body() for peer in peers.connected],
-        "discovery": peers.discovery.to_body(),
-        "known": None if peers.known is None else [peer.to_body() for peer in peers.known.peers],
+        "connected": [peer.to_body() for peer in view.connected],
+        "discovery": view.status.to_body(),
+        "known": [peer.to_body() for peer in view.known.peers] if known else None,
     }
 
 
-def as_text(peers: Peers, now: float) -> Iterator[str]:
+def as_text(view: NetworkView, now: float, *, known: bool = False, long: bool = False) -> Iterator[str]:
     """Lines for a terminal. `now`: seconds since 1970."""
-    yield from _summary(peers)
-    if peers.connected:
+    yield from _summary(view)
+    if view.connected:
+        heads = ["peer", "way", "for", "found by", "serves", "shards", "mesh", "score", "address"]
+        rows = sorted(view.connected, key=lambda peer: (not peer.mesh, -(peer.score or 0.0), peer.peer_id))
         yield ""
-        rows = sorted(peers.connected, key=lambda peer: (not peer.mesh, -(peer.score or 0.0), peer.peer_id))
         yield table(
-            map(_connected, rows),
-            heads=("peer", "address", "way", "for", "found by", "serves", "shards", "mesh", "score"),
-            right=(8,),
+            (_connected(peer, long=long) for peer in rows),
+            heads=[*heads, "agent"] if long else heads,
+            right=(7,),
         )
-    if peers.known is not None:
-        others = [peer for peer in peers.known.peers if not peer.connected]
-        yield ""
-        if not others:
-            yield "no other peers are known"
-            return
-        yield table(
-            (_known(peer, now) for peer in others),
-            heads=(
-                "known peer",
-                "address",
-                "found by",
-                "serves",
-                "shards",
-                "last connected",
-                "failed",
-                "next dial",
-            ),
-            right=(6,),
-        )
+    others = [peer for peer in view.known.peers if not peer.connected]
+    if not known:
+        if others:
+            waiting = sum(peer.retry_ms > 0 for peer in others)
+            waits = f", {waiting} of them only after a while" if waiting else ""
+            yield ""
+            yield f"{count(len(others), 'more peer')} could be dialled{waits} (--all shows them)"
+        return
+    yield ""
+    if not others:
+        yield "no other peers are known"
+        return
+    yield table(
+        (_known(peer, now, long=long) for peer in others),
+        heads=(
+            "not connected",
+            "found by",
+            "serves",
+            "shards",
+            "last there",
+            "failed",
+            "next dial",
+            "address",
+            "why",
+        ),
+        right=(5,),
+    )
+    if view.known.total > len(view.known.peers):
+        yield f"and {view.known.total - len(view.known.peers)} more"
 
 
-def _summary(peers: Peers) -> Iterator[str]:
-    discovery = peers.discovery
-    state = "online" if discovery.online else "offline"
-    needs = ", looking for more" if discovery.short else ""
-    yield f"{count(len(peers.connected), 'peer')} connected, {discovery.known} known, {state}{needs}"
-    if discovery.discv5.running:
-        discv5 = discovery.discv5
-        yield (
-            f"discv5 on UDP port {discv5.port}: {count(discv5.nodes, 'node')}, {discv5.verified} verified, "
-            f"{count(discv5.boot_nodes, 'boot node')}"
-        )
-    for one in discovery.lists:
-        problem = f" ({one_line(one.error)})" if one.error else ""
-        yield f"list {one_line(one.url.partition('@')[2])}: {count(one.records, 'node')}{problem}"
-    if discovery.peer_exchange:
-        yield "peer exchange asks peers for peers"
+def _summary(view: NetworkView) -> Iterator[str]:
+    status = view.status
+    inbound = sum(peer.direction == "inbound" for peer in view.connected)
+    ways = f" ({inbound} in, {len(view.connected) - inbound} out)" if view.connected else ""
+    state = "" if status.online else "; offline: nothing was heard of the network lately"
+    yield f"{count(len(view.connected), 'peer')} connected{ways}, {status.known} known{state}"
+    if wanted := wanted_peers(status):
+        yield f"looking for more {wanted}"
+    for one in view.configured:
+        if not one.connected:
+            yield f"{one.option} {one_line(one.address)} is not connected"
 
 
-def _connected(peer: PeerRecord) -> Sequence[object]:
-    return (
-        peer.peer_id[-12:],
-        one_line(peer.address),
+def _connected(peer: PeerRecord, *, long: bool) -> Sequence[object]:
+    row = (
+        _peer_id(peer.peer_id, long=long),
         "in" if peer.direction == "inbound" else "out",
         duration(peer.connected_ms / 1000),
         one_line(peer.origin),
         _services(peer.protocols),
         _shards(peer.shards),
-        len(peer.mesh) or "",
+        _shards(
+            [int(topic.rpartition("/")[2]) for topic in peer.mesh if topic.rpartition("/")[2].isdecimal()]
+        ),
         "" if peer.score is None else f"{peer.score:.1f}",
+        one_line(peer.address),
     )
+    return (*row, one_line(peer.agent)[:40]) if long else row
 
 
-def _known(peer: KnownRecord, now: float) -> Sequence[object]:
+def _known(peer: KnownRecord, now: float, *, long: bool) -> Sequence[object]:
     last = peer.last_success_ms / 1000
     return (
-        peer.peer_id[-12:],
-        one_line(peer.addresses[0].partition("/p2p/")[0]) if peer.addresses else "",
+        _peer_id(peer.peer_id, long=long),
         one_line(peer.origin),
         _services(peer.protocols),
         _shards(peer.shards),
         f"{duration(max(0.0, now - last))} ago" if last else "never",
         peer.failures or "",
-        f"in {duration(peer.retry_ms / 1000)}" if peer.retry_ms else "any time",
+        f"in {duration(peer.retry_ms / 1000)}" if peer.retry_ms else "if wanted",
+        one_line(peer.addresses[0].partition("/p2p/")[0]) if peer.addresses else "",
+        reason(peer)[:80],
     )
+
+
+def _peer_id(peer_id: str, *, long: bool) -> str:
+    return one_line(peer_id if long else f"…{peer_id[-12:]}")
 
 
 def _services(protocols: Sequence[str]) -> str:
@@ -161,5 +161,5 @@ def _services(protocols: Sequence[str]) -> str:
 
 
 def _shards(shards: Sequence[int]) -> str:
-    shown = ",".join(map(str, shards[:8]))
+    shown = ",".join(map(str, sorted(shards)[:8]))
     return shown + ",…" if len(shards) > 8 else shown

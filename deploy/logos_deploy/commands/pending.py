@@ -7,7 +7,6 @@ import time
 from typing import Any, Final
 
 from ipc_schema.mapi.methods import PendingReply, PendingSend
-from logos_client.exceptions import ConflictError
 from logos_client.messaging import MessagingClient
 from logos_deploy.commands.output import print_json
 from logos_deploy.commands.where import NodePlace, add_where, where
@@ -19,18 +18,13 @@ from logos_deploy.text import count, duration, one_line, size, table
 NAME: Final = "pending"
 HELP: Final = "show the sends that have no fate yet: how many there are, or those of one app"
 
-_CONNECT: Final = 6.0
-"""Seconds; longer than the client tries again when the name is in use, so that it can say so."""
+_CONNECT: Final = 5.0
+"""Seconds."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command line of `pending`."""
-    parser.add_argument(
-        "--name", help="those of this named app (one is made if there is none); it must not be connected"
-    )
-    parser.add_argument(
-        "--takeover", action="store_true", help="with --name: end the connection that the app has"
-    )
+    parser.add_argument("--name", help="those of this named app, one by one")
     parser.add_argument(
         "--cancel", metavar="ID", help="with --name: cancel this send, if it was not attempted yet"
     )
@@ -39,9 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit code 0; 1: the app is connected, or it was too late to cancel; 69: no MAPI."""
-    if arguments.name is None and (arguments.takeover or arguments.cancel):
-        raise CommandError(Exit.USAGE, "--takeover and --cancel need --name")
+    """Exit code 0; 1: it was too late to cancel; 65: there is no such app; 69: no MAPI."""
+    if arguments.name is None and arguments.cancel:
+        raise CommandError(Exit.USAGE, "--cancel needs --name")
     request_id = _request_id(arguments.cancel)
     place = where(arguments)
     work = _of_all(place, arguments) if arguments.name is None else _of_one(place, arguments, request_id)
@@ -75,19 +69,11 @@ async def _of_all(place: NodePlace, arguments: argparse.Namespace) -> int:
 
 
 async def _of_one(place: NodePlace, arguments: argparse.Namespace, request_id: bytes | None) -> int:
-    # Events stay where they are: nothing is acknowledged by a client that never asks for one.
-    connecting = MessagingClient.connect(
-        place.mapi.apps, name=arguments.name, takeover=arguments.takeover, ack="manual", timeout=_CONNECT
-    )
-    try:
-        async with connecting as client:
-            if request_id is not None:
-                return _say_cancelled(arguments, await client.cancel(request_id))
-            reply = await client.pending()
-    except ConflictError:
-        raise CommandError(
-            Exit.FAILED, f"{arguments.name} is connected and can ask itself; --takeover ends its connection"
-        ) from None
+    # By a connection of its own, without a name: the app keeps its own, and none is made that is not there.
+    async with MessagingClient.connect(place.mapi.apps, timeout=_CONNECT) as client:
+        if request_id is not None:
+            return _say_cancelled(arguments, await client.cancel(request_id, name=arguments.name))
+        reply = await client.pending(name=arguments.name)
     if arguments.json:
         print_json(as_json(reply))
     else:

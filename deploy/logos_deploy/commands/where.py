@@ -30,12 +30,16 @@ class NodePlace:
     supervisor: SupervisorPaths
 
 
-def add_where(parser: argparse.ArgumentParser) -> None:
-    """The arguments that name a node."""
+def add_where(parser: argparse.ArgumentParser, *, again: bool = False) -> None:
+    """The arguments that name a node. `again`: they may stand before a word and behind it, and what is not
+    said behind it does not undo what was said before."""
     group = parser.add_argument_group("which node")
-    group.add_argument("--data-dir", metavar="DIR", help="its data directory (default: ./data)")
-    group.add_argument("--ipc-dir", metavar="DIR", help="its socket directory (default: <data-dir>/run)")
-    group.add_argument("--config-file", metavar="FILE", help="its TOML file")
+    for name, kind, text in (
+        ("--data-dir", "DIR", "its data directory (default: ./data)"),
+        ("--ipc-dir", "DIR", "its socket directory (default: <data-dir>/run)"),
+        ("--config-file", "FILE", "its TOML file"),
+    ):
+        group.add_argument(name, metavar=kind, help=text, default=argparse.SUPPRESS if again else None)
 
 
 def where(arguments: argparse.Namespace) -> NodePlace:

@@ -126,9 +126,10 @@ class DemoApp:
                 state = "the stream goes on where it was" if event.resumed else "the stream is LOST"
                 self.notes.append(f"{self.name}: the Messaging API is back, {state}")
             case MessagesMissed():
+                # Wider than the gap by seconds: messages were under way when it began and ended.
                 seconds = (event.to_ns - event.from_ns) / 1e9
                 self.notes.append(
-                    f"{self.name}: told of {seconds:.1f} s without the network ({event.reason})"
+                    f"{self.name}: told that messages may be missing, within {seconds:.1f} s ({event.reason})"
                 )
             case EventsDropped():
                 self.notes.append(f"{self.name}: events {event.first} to {event.last} were DROPPED")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from pathlib import Path
 
@@ -25,7 +26,7 @@ def test_help_and_version_name_every_command(capsys: pytest.CaptureFixture[str])
     assert ended.value.code == 0
     text = capsys.readouterr().out
     for module in cli.COMMANDS:
-        assert f"    {module.NAME} " in text
+        assert re.search(rf"^    {module.NAME}\s", text, re.MULTILINE)
     with pytest.raises(SystemExit) as ended:
         cli.main(["--version"])
     assert ended.value.code == 0
@@ -157,13 +158,16 @@ def test_the_configuration_of_a_node_to_be(
     [
         (["config", "max-app=1"], Exit.CONFIG),
         (["config", "--running", "tcp-port=1"], Exit.USAGE),
-        (["pending", "--takeover"], Exit.USAGE),
+        (["pending", "--cancel", "00" * 16], Exit.USAGE),
         (["pending", "--name", "a", "--cancel", "xyz"], Exit.USAGE),
         (["pending"], Exit.UNAVAILABLE),
         (["health"], Exit.UNAVAILABLE),
         (["health", "--json"], Exit.UNAVAILABLE),
         (["down", "--json"], Exit.OK),
         (["tail", "--count", "0"], Exit.USAGE),
+        (["peers", "--timeout", "0.1"], Exit.UNAVAILABLE),
+        (["discovery", "--timeout", "0.1"], Exit.UNAVAILABLE),
+        (["discovery", "--data-dir", "d", "list", "enrtree://k@d", "--timeout", "0.1"], Exit.UNAVAILABLE),
         (["status", "--watch", "0"], Exit.USAGE),
     ],
 )

@@ -1,0 +1,190 @@
+"""`logos discovery`: how a node finds its peers; reading a list of nodes; discv5 on and off."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any, Final
+
+from ipc_schema.kernel.discovery import Discv5Record, ListRecord
+from logos_client.exceptions import NoPeersError
+from logos_client.kernel import KernelClient
+from logos_deploy.commands.output import as_lines, print_json
+from logos_deploy.commands.where import add_where, where
+from logos_deploy.exits import CommandError, Exit
+from logos_deploy.node.checkup import Level
+from logos_deploy.node.network_view import NetworkView, diagnose, look, wanted_peers
+from logos_deploy.text import count, duration, one_line, table
+
+NAME: Final = "discovery"
+HELP: Final = "show how a node finds its peers, and what is wrong with that; read a list of nodes"
+
+_LIST_SECONDS: Final = 30.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command line of `discovery` and of what stands behind it."""
+    _common(parser)
+    # Not from `add_where` again: what is not said behind the word must not undo what was said before it.
+    actions = parser.add_subparsers(dest="action", metavar="action")
+    listing = actions.add_parser(
+        "list", help="read a signed list of nodes in the DNS (EIP-1459) by this node", allow_abbrev=False
+    )
+    listing.add_argument("url", metavar="enrtree://…")
+    listing.add_argument("--name-server", metavar="IP[:PORT]", help="ask this one (default: as configured)")
+    listing.add_argument(
+        "--use", action="store_true", help="the node takes the nodes, and dials those it wants"
+    )
+    start = actions.add_parser("start", help="start discv5, until the kernel ends", allow_abbrev=False)
+    stop = actions.add_parser("stop", help="stop discv5, until the kernel ends", allow_abbrev=False)
+    boot = actions.add_parser("bootnodes", help="enter discv5 by these nodes", allow_abbrev=False)
+    boot.add_argument("enrs", nargs="+", metavar="enr:…")
+    boot.add_argument("--add", action="store_true", help="beside those that it has, not in their place")
+    for action in (listing, start, stop, boot):
+        _common(action, again=True)
+
+
+def _common(parser: argparse.ArgumentParser, *, again: bool = False) -> None:
+    left: Any = argparse.SUPPRESS
+    parser.add_argument(
+        "--json", action="store_true", default=left if again else False, help="one JSON object, for programs"
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=left if again else 5.0, metavar="SECONDS", help="(default: 5)"
+    )
+    add_where(parser, again=again)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Exit code 0; 1: the list cannot be read; 65: it is none, or a record is none; 69: no kernel answers."""
+    return asyncio.run(_run(arguments))
+
+
+async def _run(arguments: argparse.Namespace) -> int:
+    async with KernelClient.connect(where(arguments).kernel, timeout=arguments.timeout) as client:
+        match arguments.action:
+            case "list":
+                return await _list(client, arguments)
+            case "start" | "stop":
+                return await _switch(client, arguments)
+            case "bootnodes":
+                return await _boot_nodes(client, arguments)
+            case _:
+                return _show(await look(client), arguments)
+
+
+# --- the state --------------------------------------------------------------------------------------------
+
+
+def _show(view: NetworkView, arguments: argparse.Namespace) -> int:
+    if arguments.json:
+        print_json(as_json(view), indent=2)
+    else:
+        print("\n".join(as_text(view, time.time())))
+    return Exit.OK
+
+
+def as_json(view: NetworkView) -> dict[str, Any]:
+    """`{status, cluster, connected, configured, findings}`."""
+    return {
+        "cluster": view.cluster,
+        "connected": len(view.connected),
+        "status": view.status.to_body(),
+        "configured": view.configured,
+        "findings": list(diagnose(view)),
+    }
+
+
+def as_text(view: NetworkView, now: float) -> Iterator[str]:
+    """Lines for a terminal. `now`: seconds since 1970."""
+    yield table(_rows(view, now))
+    # how it stands is in the rows already
+    troubles = [one for one in diagnose(view) if one.level is not Level.OK and one.subject != "peers"]
+    if troubles:
+        yield ""
+        yield from as_lines(troubles)
+
+
+def _rows(view: NetworkView, now: float) -> Iterator[tuple[str, str]]:
+    status = view.status
+    yield "own record", status.enr
+    for address in status.addresses or ("nothing: nobody can dial this node",):
+        yield "announces", one_line(address)
+    yield "cluster", str(view.cluster)
+    for shard in view.shards:
+        peers = f"{shard.mesh_peers} in the mesh of {count(shard.connected_peers, 'peer')}"
+        yield f"shard {shard.shard}", f"{shard.health}, {peers}"
+    waiting = status.known - status.due
+    wait = f", {waiting} to be dialled only after a while" if waiting else ""
+    offline = "" if status.online else "; nothing was heard of the network lately"
+    yield "peers", f"{len(view.connected)} connected, {status.known} known{wait}{offline}"
+    yield "looks for", wanted_peers(status) or "nobody: the node has the peers it wants"
+    yield "discv5", "; ".join(_discv5(view.status.discv5))
+    for one in status.lists:
+        yield "list", ", ".join(_list_of_nodes(one, now))
+    yield "peer exchange", "asks peers for peers while some are wanted" if status.peer_exchange else "off"
+    for peer in view.configured:
+        if peer.connected:  # of the others it is told what is wrong
+            yield peer.option, f"{one_line(peer.address)} is connected"
+
+
+def _discv5(discv5: Discv5Record) -> Iterator[str]:
+    if not discv5.running:
+        yield "off"
+        return
+    yield f"UDP port {discv5.port}"
+    yield f"{count(discv5.nodes, 'node')} in its table, {discv5.verified} of them have answered"
+    yield count(discv5.boot_nodes, "boot node")
+    if discv5.observed:
+        yield f"others see us at {discv5.observed}"
+
+
+def _list_of_nodes(one: ListRecord, now: float) -> Iterator[str]:
+    yield f"{one_line(one.url.partition('@')[2])}: {count(one.records, 'node')}"
+    yield f"read {duration(max(0.0, now - one.read_ms / 1000))} ago" if one.read_ms else "not read yet"
+
+
+# --- what it does -----------------------------------------------------------------------------------------
+
+
+async def _list(client: KernelClient, arguments: argparse.Namespace) -> int:
+    try:
+        found = await client.discovery_list(
+            arguments.url, name_server=arguments.name_server, use=arguments.use, timeout=_LIST_SECONDS
+        )
+    except NoPeersError as error:
+        raise CommandError(Exit.FAILED, f"the list cannot be read: {error.message}") from None
+    if arguments.json:
+        print_json(found.to_body(), indent=2)
+        return Exit.OK
+    print(f"version {found.seq}: {count(len(found.enrs), 'node')}", file=sys.stderr)
+    for enr in found.enrs:
+        print(enr)
+    for problem in found.errors:
+        print(f"left out: {one_line(problem)}", file=sys.stderr)
+    return Exit.OK
+
+
+async def _switch(client: KernelClient, arguments: argparse.Namespace) -> int:
+    if arguments.action == "start":
+        reply = await client.discovery_start()
+    else:
+        reply = await client.discovery_stop()
+    if arguments.json:
+        print_json(reply.to_body())
+    else:
+        now = "runs" if reply.running else "does not run"
+        print(f"discv5 {now}{'' if reply.changed else ', as before'}")
+    return Exit.OK
+
+
+async def _boot_nodes(client: KernelClient, arguments: argparse.Namespace) -> int:
+    number = await client.discovery_bootnodes(arguments.enrs, add=arguments.add)
+    if arguments.json:
+        print_json({"boot_nodes": number})
+    else:
+        print(f"discv5 has {count(number, 'boot node')}")
+    return Exit.OK

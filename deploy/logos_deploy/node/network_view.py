@@ -1,0 +1,235 @@
+"""How a kernel stands in its network, and what may be wrong with that: "my node finds nobody".
+
+`look` asks a kernel, `diagnose` judges what it said and is pure, `check_sources` judges a configuration
+before there is a kernel.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from ipc_schema.config.kernel import KernelConfig
+from ipc_schema.kernel.discovery import DiscoveryStatus, KnownPeersReply, KnownRecord
+from ipc_schema.kernel.records import PeerRecord, ShardHealth
+from logos_client.kernel import KernelClient
+from logos_deploy.node.checkup import Finding, Level
+from logos_deploy.text import count, duration, one_line
+
+__all__ = ["ConfiguredPeer", "NetworkView", "check_sources", "diagnose", "look", "reason", "wanted_peers"]
+
+_KNOWN: Final = 500
+"""As many as one reply may have."""
+_CONFIGURED: Final = (
+    "staticnode",
+    "entry-node",
+    "storenode",
+    "filternode",
+    "lightpushnode",
+    "peer-exchange-node",
+)
+_OF_ANOTHER_NETWORK: Final = "metadata: "
+"""How a kernel's reasons begin when it cut a peer off for what that one's metadata told."""
+_STRANGERS: Final = "metadata_other_cluster"
+_WHERE_TO_BEGIN: Final = "entry-node=<multiaddr, enr:… or enrtree://…>, or a preset"
+_MOST: Final = 5
+"""Configured peers that are told of one by one."""
+_SAME_NETWORK: Final = "has it the preset, or cluster-id and shards, of the others? (logos config --running)"
+
+
+@dataclass(frozen=True, slots=True)
+class ConfiguredPeer:
+    """A peer that an option names by its multiaddr."""
+
+    option: str
+    address: str
+    connected: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkView:
+    """What a kernel says. `known` has the most valuable 500 at most."""
+
+    cluster: int
+    status: DiscoveryStatus
+    connected: Sequence[PeerRecord]
+    known: KnownPeersReply
+    shards: Sequence[ShardHealth]
+    configured: Sequence[ConfiguredPeer]
+    strangers: int = 0
+    """How often a peer turned out to be of another network since the kernel started."""
+
+
+async def look(client: KernelClient) -> NetworkView:
+    """Ask a kernel. Raises `LogosError`."""
+    connected = await client.peers()
+    options = {option.name: option.value for option in await client.config()}
+    return NetworkView(
+        cluster=client.network.cluster,
+        status=await client.discovery(),
+        connected=connected,
+        known=await client.known_peers(_KNOWN),
+        shards=(await client.health()).shards,
+        configured=tuple(_configured(options, {peer.peer_id for peer in connected})),
+        strangers=int(sum(value for name, _, value in await client.metrics() if name.endswith(_STRANGERS))),
+    )
+
+
+def _configured(options: Mapping[str, object], connected: set[str]) -> Iterator[ConfiguredPeer]:
+    for option in _CONFIGURED:
+        value = options.get(option)
+        for address in value if isinstance(value, list | tuple) else [value]:
+            if isinstance(address, str) and "/p2p/" in address:
+                yield ConfiguredPeer(option, address, _peer_id(address) in connected)
+
+
+def _peer_id(address: str) -> str:
+    return address.rpartition("/p2p/")[2]
+
+
+def reason(peer: KnownRecord) -> str:
+    """Why a peer is not connected, as far as the kernel says."""
+    return one_line(peer.why.removeprefix(_OF_ANOTHER_NETWORK))
+
+
+def wanted_peers(status: DiscoveryStatus) -> str:
+    """`relay peers on shards 0 and 3; peers that serve store`; empty if nothing is wanted."""
+    if not status.short:
+        return ""
+    wanted = []
+    if shards := status.short_shards:
+        wanted.append(f"relay peers on {_numbered('shard', shards)}")
+    if status.short_services:
+        wanted.append(f"peers that serve {', '.join(status.short_services)}")
+    return "; ".join(wanted) or "relay peers"
+
+
+def _numbered(noun: str, numbers: Sequence[int]) -> str:
+    shown = [*map(str, numbers[:8]), *(["…"] if len(numbers) > 8 else [])]
+    return f"{noun}{'' if len(numbers) == 1 else 's'} {', '.join(shown)}"
+
+
+def check_sources(kernel: KernelConfig) -> Finding:
+    """That a node with this configuration has somebody to begin with."""
+    discovery = kernel.discovery
+    boot_nodes = {*discovery.discv5_boot_nodes, *discovery.entry_records}
+    named = {*kernel.static_nodes, *kernel.entry_nodes, *kernel.services.nodes}
+    ways = [
+        count(len(found), noun)
+        for found, noun in (
+            (discovery.dns_trees, "list in the DNS"),
+            (boot_nodes, "node record"),
+            (named, "configured peer"),
+        )
+        if found
+    ]
+    if ways:
+        text = f"begins with {', '.join(ways)}" + ("; discv5" if discovery.discv5 else "")
+        return Finding(Level.OK, "peers", text.replace("list in the DNSs", "lists in the DNS"))
+    if discovery.discv5:
+        return Finding(Level.WARN, "peers", "discv5 is on and has no node to begin with", _WHERE_TO_BEGIN)
+    text = "nothing says where to look for peers: others must connect to this node"
+    if kernel.network.preset:
+        return Finding(Level.WARN, "peers", text, _WHERE_TO_BEGIN)
+    return Finding(Level.OK, "peers", text)
+
+
+def diagnose(view: NetworkView) -> Iterator[Finding]:
+    """What is wrong, and how it stands where nothing is. Never `FAIL`: the node runs."""
+    yield _standing(view)
+    if not view.connected:
+        yield from _why_nobody(view)
+    yield from _configured_ones(view)
+    for one in view.status.lists:
+        if one.error:
+            place = one_line(one.url.partition("@")[2])
+            text = f"the list {place} cannot be read: {one_line(one.error)}"
+            yield Finding(Level.WARN, "discovery", text, "does the host resolve names? dns-addrs-name-server")
+    if view.connected and not view.status.addresses:
+        text = "no address is announced: nobody can dial this node"
+        yield Finding(Level.WARN, "discovery", text, "nat=extip:<IP address>, or ext-multiaddr")
+
+
+def _standing(view: NetworkView) -> Finding:
+    status = view.status
+    text = f"{count(len(view.connected), 'peer')} connected, {status.known} known"
+    if wanted := wanted_peers(status):
+        text += f"; wanted: {wanted}"
+    if view.connected:
+        return Finding(Level.OK, "peers", text)
+    alone = not (_has_somebody_to_ask(view) or status.discv5.running)
+    return Finding(Level.OK if alone else Level.WARN, "peers", text)
+
+
+def _has_somebody_to_ask(view: NetworkView) -> bool:
+    status = view.status
+    return bool(
+        status.known or status.lists or view.configured or status.discv5.nodes or status.discv5.boot_nodes
+    )
+
+
+def _why_nobody(view: NetworkView) -> Iterator[Finding]:
+    """The node is alone: each thing that explains it."""
+    status, discv5, known = view.status, view.status.discv5, view.known.peers
+    if not _has_somebody_to_ask(view):
+        if discv5.running:
+            yield Finding(
+                Level.WARN, "discovery", "discv5 runs and has no node to begin with", _WHERE_TO_BEGIN
+            )
+        else:
+            text = "nothing says where to look for peers: others must connect to this node"
+            yield Finding(Level.OK, "discovery", text, f"if it is to look itself: {_WHERE_TO_BEGIN}")
+        return
+    if discv5.running and (discv5.boot_nodes or discv5.nodes) and not discv5.verified:
+        text = f"discv5: none of {count(max(discv5.boot_nodes, discv5.nodes), 'node')} has answered"
+        yield Finding(
+            Level.WARN,
+            "discovery",
+            text,
+            f"is UDP let through (port {discv5.port})? are the records still right?",
+        )
+    if discv5.verified and not any(peer.origin == "discv5" for peer in known):
+        text = f"discv5: {count(discv5.verified, 'node')} answered, none of this node's network"
+        yield Finding(Level.WARN, "discovery", f"{text} ({_network(view)})", _SAME_NETWORK)
+    cut_off = [peer for peer in known if peer.why.startswith(_OF_ANOTHER_NETWORK)]
+    if view.strangers:
+        text = f"peers of another network were met, {count(view.strangers, 'time')}"
+        text += f"; one of them: {reason(cut_off[0])}" if cut_off else f" (this one is of {_network(view)})"
+        yield Finding(Level.WARN, "discovery", text, _SAME_NETWORK)
+    waiting = [peer for peer in known if peer not in cut_off]
+    if waiting and not status.due:
+        yield _all_wait(waiting)
+
+
+def _all_wait(waiting: Sequence[KnownRecord]) -> Finding:
+    first = duration(min(peer.retry_ms for peer in waiting) / 1000)
+    if len(waiting) == 1:
+        text = f"the only known peer is dialled again in {first}"
+    else:
+        text = f"all {len(waiting)} known peers failed, the first is dialled again in {first}"
+    whys = Counter(reason(peer) for peer in waiting if peer.why)
+    if whys:
+        text += f"; mostly: {whys.most_common(1)[0][0]}"
+    return Finding(Level.WARN, "discovery", text, "none is given up; logos peers --all shows them")
+
+
+def _network(view: NetworkView) -> str:
+    shards = [shard.shard for shard in view.shards]
+    return f"cluster {view.cluster}, {_numbered('shard', shards) if shards else 'no shard'}"
+
+
+def _configured_ones(view: NetworkView) -> Iterator[Finding]:
+    known = {peer.peer_id: peer for peer in view.known.peers}
+    absent = [one for one in view.configured if not one.connected]
+    for one in absent[:_MOST]:
+        text = f"{one.option} {one_line(one.address)} is not connected"
+        peer = known.get(_peer_id(one.address))
+        if peer is not None and peer.why:
+            yield Finding(Level.WARN, "discovery", f"{text}: {reason(peer)}")
+        else:
+            yield Finding(Level.WARN, "discovery", text, "does it run there? the log says what failed first")
+    if len(absent) > _MOST:
+        text = f"and {len(absent) - _MOST} more configured peers are not connected"
+        yield Finding(Level.WARN, "discovery", text)
