@@ -24,7 +24,7 @@ from logos_client.blocking._portal import Portal
 from logos_client.exceptions import ClosedError, ForkedError
 from logos_client.messaging import AckMode
 from logos_deploy.launcher import START_SECONDS
-from logos_deploy.launcher_node import NodeProcesses
+from logos_deploy.launcher_node import NodeFacts, NodeProcesses
 from logos_deploy.launcher_plan import plan_launch
 
 __all__ = ["Node", "launch"]
@@ -57,7 +57,7 @@ def launch(
     return Node(portal, processes, client)
 
 
-class Node(BlockingClient):
+class Node(NodeFacts, BlockingClient):
     """A node that runs for this app, with a client that is connected to it. Made by `launch`.
 
     In a child that the app forks, `close` does nothing and the clients are refused.
@@ -85,31 +85,6 @@ class Node(BlockingClient):
                 endpoints = self._processes.plan.kernel.endpoints
                 self._kernel = KernelClient.connect(endpoints, timeout=timeout)
             return self._kernel
-
-    @property
-    def data_dir(self) -> Path:
-        """What the node keeps."""
-        return self._processes.plan.data_dir
-
-    @property
-    def run_dir(self) -> Path:
-        """Where its sockets are: other programs of the same user connect there."""
-        return Path(self._processes.plan.mapi.ipc_dir)
-
-    @property
-    def logs(self) -> Mapping[str, Path]:
-        """The log files of `kernel` and `mapi`."""
-        return dict(self._processes.logs)
-
-    @property
-    def pids(self) -> Mapping[str, int | None]:
-        """The process ids of `kernel` and `mapi`; None while one is being started again."""
-        return self._processes.pids
-
-    @property
-    def restarts(self) -> Mapping[str, int]:
-        """How often each process was started again."""
-        return self._processes.restarts
 
     def wait(self) -> None:
         """Wait until the node is closed, by another thread. Raises `LaunchError` when one of its processes is

@@ -25,7 +25,13 @@ from ipc_schema.config.options import ConfigError
 from logos_client import KernelClient, MessagingClient, Opening
 from logos_client._connection import DEFAULT_TIMEOUT
 from logos_client.messaging import AckMode
-from logos_deploy.launcher_node import DataDirInUseError, LaunchError, MissingExtrasError, NodeProcesses
+from logos_deploy.launcher_node import (
+    DataDirInUseError,
+    LaunchError,
+    MissingExtrasError,
+    NodeFacts,
+    NodeProcesses,
+)
 from logos_deploy.launcher_plan import plan_launch
 
 __all__ = [
@@ -77,7 +83,7 @@ def launch(
     return Opening(start)
 
 
-class Node:
+class Node(NodeFacts):
     """A node that runs for this app, with a client that is connected to it. Made by `launch`.
 
     In a child that the app forks, `close` does nothing and the clients are refused.
@@ -103,31 +109,6 @@ class Node:
                 endpoints = self._processes.plan.kernel.endpoints
                 self._kernel = await KernelClient.connect(endpoints, timeout=timeout)
             return self._kernel
-
-    @property
-    def data_dir(self) -> Path:
-        """What the node keeps."""
-        return self._processes.plan.data_dir
-
-    @property
-    def run_dir(self) -> Path:
-        """Where its sockets are: other programs of the same user connect there."""
-        return Path(self._processes.plan.mapi.ipc_dir)
-
-    @property
-    def logs(self) -> Mapping[str, Path]:
-        """The log files of `kernel` and `mapi`."""
-        return dict(self._processes.logs)
-
-    @property
-    def pids(self) -> Mapping[str, int | None]:
-        """The process ids of `kernel` and `mapi`; None while one is being started again."""
-        return self._processes.pids
-
-    @property
-    def restarts(self) -> Mapping[str, int]:
-        """How often each process was started again."""
-        return self._processes.restarts
 
     async def wait(self) -> None:
         """Wait until the node is closed. Raises `LaunchError` when one of its processes is gone for good:

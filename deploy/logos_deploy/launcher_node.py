@@ -8,6 +8,7 @@ import contextlib
 import importlib.util
 import logging
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,7 +21,7 @@ from logos_deploy.launcher_plan import LaunchPlan, config_error_of
 from logos_deploy.node.handles import holder_of, private_directory
 from logos_deploy.node.ports import refuse_taken_ports
 
-__all__ = ["DataDirInUseError", "LaunchError", "MissingExtrasError", "NodeProcesses"]
+__all__ = ["DataDirInUseError", "LaunchError", "MissingExtrasError", "NodeFacts", "NodeProcesses"]
 
 log = logging.getLogger(__name__)
 
@@ -221,3 +222,34 @@ class NodeProcesses:
                 self._over.set_result(None)
             elif not self._over.cancelled():
                 self._over.exception()  # somebody may have asked for it, or not
+
+
+class NodeFacts:
+    """What there is to know of a launched node, the same in its asyncio and its blocking form."""
+
+    _processes: NodeProcesses
+
+    @property
+    def data_dir(self) -> Path:
+        """What the node keeps."""
+        return self._processes.plan.data_dir
+
+    @property
+    def run_dir(self) -> Path:
+        """Where its sockets are: other programs of the same user connect there."""
+        return Path(self._processes.plan.mapi.ipc_dir)
+
+    @property
+    def logs(self) -> Mapping[str, Path]:
+        """The log files of `kernel` and `mapi`."""
+        return dict(self._processes.logs)
+
+    @property
+    def pids(self) -> Mapping[str, int | None]:
+        """The process ids of `kernel` and `mapi`; None while one is being started again."""
+        return self._processes.pids
+
+    @property
+    def restarts(self) -> Mapping[str, int]:
+        """How often each process was started again."""
+        return self._processes.restarts
