@@ -72,6 +72,7 @@ class Libp2pHost:
         self._listen = [addresses.parse(address) for address in listen]
         self._bound: list[Endpoint] = []
         self._running = False
+        self._nursery: trio.Nursery | None = None
         self._connections = Connections(key.peer_id, limits, count)
         self._dispatcher = Dispatcher(limits, count)
         self._introduction = Introduction(
@@ -115,8 +116,10 @@ class Libp2pHost:
 
     def set_announced(self, announced: Sequence[str]) -> None:
         """What identify tells from now on about where we are reached; none: the bound addresses. Multiaddrs
-        without peer id, also of transports that only a proxy before us speaks."""
-        self._introduction.announce(announced)
+        without peer id, also of transports that only a proxy before us speaks. Connected peers are told."""
+        news = self._introduction.announce(announced)
+        if news and self._nursery is not None and self._connections.all():
+            self._nursery.start_soon(self._introduction.push, name="identify push")
 
     def reachable_addresses(self) -> list[str]:
         """The bound addresses without peer id, a wildcard as the addresses of this machine."""
@@ -170,12 +173,12 @@ class Libp2pHost:
                 handler = partial(self._acceptor.accepted, websocket=websocket)
                 serve = partial(trio.serve_listeners, handler, [listener], handler_nursery=nursery)
                 nursery.start_soon(serve)
-            self._dialler.nursery = nursery
+            self._nursery = self._dialler.nursery = nursery
             nursery.start_soon(self._keepalive.run, name="keepalive")
             try:
                 yield self
             finally:
-                self._dialler.nursery = None
+                self._nursery = self._dialler.nursery = None
                 self._running = False
                 self._bound.clear()
                 for connection in self._connections.all():

@@ -11,7 +11,7 @@ import trio
 
 from kernel_proc.p2p import addresses, identify
 from kernel_proc.p2p._errors import ConnectionEnded, NegotiationFailed
-from kernel_proc.p2p.api import PeerIdentity, PeerRecord, Stream, StreamClosed
+from kernel_proc.p2p.api import PeerIdentity, PeerIdText, PeerRecord, Stream, StreamClosed
 from kernel_proc.p2p.connections import Connection, Connections
 from kernel_proc.p2p.keys import NodeKey
 from kernel_proc.p2p.limits import HostLimits
@@ -78,11 +78,13 @@ class Introduction:
         self._reachable = reachable
         self._own_record = OwnRecord(key)
 
-    def announce(self, announced: Sequence[str]) -> None:
-        """Tell these addresses from now on; none: the reachable ones. Raises for one that is no multiaddr."""
+    def announce(self, announced: Sequence[str]) -> bool:
+        """Tell these addresses from now on; none: the reachable ones. True: that is news, which `push` tells
+        those who have asked before. Raises for one that is no multiaddr."""
         for address in announced:
             addresses.to_bytes(address)  # raises here, not at the first peer that asks
-        self._announce = tuple(announced)
+        before, self._announce = self._announce, tuple(announced)
+        return before != self._announce
 
     def own_record(self) -> PeerRecord | None:
         """What others may hand on of us."""
@@ -90,18 +92,46 @@ class Introduction:
 
     async def serve(self, stream: Stream) -> None:
         """A peer asks who we are."""
-        seen = next((one.info.address for one in self._connections.of(stream.peer_id)), None)
+        await stream.write(self._message(stream.peer_id))
+
+    def _message(self, peer_id: PeerIdText) -> bytes:
+        """Who we are, and where we see this peer."""
+        seen = next((one.info.address for one in self._connections.of(peer_id)), None)
         listen = self._announce or self._reachable()
-        await stream.write(
-            identify.encode(
-                public_key=self._public_key,
-                agent=self._agent,
-                protocols=self._protocols,
-                listen_addresses=listen,
-                observed_address=seen,
-                record=self._own_record.of(listen),
-            )
+        return identify.encode(
+            public_key=self._public_key,
+            agent=self._agent,
+            protocols=self._protocols,
+            listen_addresses=listen,
+            observed_address=seen,
+            record=self._own_record.of(listen),
         )
+
+    async def push(self) -> None:
+        """Tell every connected peer that listens to it who we are now: what others may hand on of us is of no
+        use once we have moved. One peer after another; nothing that one does stops the round."""
+        for connection in self._connections.all():
+            peer_id = connection.info.peer_id
+            identity = self._connections.identity(peer_id)
+            if identity is None or identify.PUSH_PROTOCOL not in identity.protocols:
+                continue
+            try:
+                with trio.move_on_after(self._limits.negotiation_timeout):
+                    await self._push_to(connection)
+            except (StreamClosed, ConnectionEnded, NegotiationFailed) as error:
+                log.debug("identify push to %s: %s", peer_id, error)
+            except Exception as error:  # the boundary of a bug met on this connection
+                self._connections.failed(connection, error)
+
+    async def _push_to(self, connection: Connection) -> None:
+        if connection.muxer.ended is not None:
+            return
+        stream = connection.muxer.open_stream()
+        try:
+            await select_one_of(stream, (identify.PUSH_PROTOCOL,))
+            await stream.write(self._message(connection.info.peer_id))
+        finally:
+            stream.finish()
 
     async def serve_push(self, stream: Stream) -> None:
         """A peer says who it is, unasked."""

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import trio
+
 from kernel_proc.p2p import identify, introduction
+from kernel_proc.p2p.api import Stream
 from kernel_proc.p2p.introduction import OwnRecord
 from kernel_proc.p2p.peer_record import open_envelope, seal
 from tests.support.aio import trio_test
-from tests.unit.kernel_proc.p2p.support import KEYS, host, until
+from tests.unit.kernel_proc.p2p.support import KEYS, ROOMY, host, until
 
 ONE, TWO = "/ip4/192.0.2.1/tcp/1", "/ip4/192.0.2.2/tcp/2"
 
@@ -52,6 +57,46 @@ async def test_a_peer_learns_our_signed_record_and_forgets_it_with_the_connectio
         assert near.counters()["peer_records_refused"] == 0
         await near.disconnect(peer_id, "enough")
         assert near.identity(peer_id) is None
+
+
+@trio_test()
+async def test_connected_peers_are_told_when_we_have_moved() -> None:
+    async with host() as (far, _), host() as (near, near_events), host() as (third, third_events):
+        far.set_announced([ONE])
+        for peer, events in ((near, near_events), (third, third_events)):
+            await peer.connect(far.listen_addresses[0])
+            await events.wait_for("identified")
+        await until(
+            lambda: far.identity(near.peer_id) is not None and far.identity(third.peer_id) is not None
+        )
+        far.set_announced([ONE])  # no news
+        far.set_announced([ONE, TWO])
+        for peer, events in ((near, near_events), (third, third_events)):
+            await events.wait_for("identified", 2)
+            identity = peer.identity(far.peer_id)
+            assert identity is not None
+            assert identity.listen_addresses == (ONE, TWO)
+            assert identity.record == far.own_record()
+            assert events.log.count(("identified", far.peer_id)) == 2
+
+
+@trio_test()
+async def test_a_peer_that_is_deaf_holds_up_nobody() -> None:
+    limits = replace(ROOMY, negotiation_timeout=0.2)
+    async with host(limits=limits) as (far, _), host() as (near, near_events), host() as (deaf, deaf_events):
+
+        async def hang(stream: Stream) -> None:
+            await trio.sleep_forever()
+
+        deaf.set_stream_handler(identify.PUSH_PROTOCOL, hang)
+        for peer, events in ((deaf, deaf_events), (near, near_events)):
+            await peer.connect(far.listen_addresses[0])
+            await events.wait_for("identified")
+        await until(lambda: far.identity(near.peer_id) is not None and far.identity(deaf.peer_id) is not None)
+        deaf.remove_stream_handler(identify.PUSH_PROTOCOL)  # refuses what it has promised
+        far.set_announced([TWO])
+        await near_events.wait_for("identified", 2)
+        assert far.is_connected(deaf.peer_id)
 
 
 @trio_test()
