@@ -14,7 +14,8 @@ JS_FOLDER = Path(__file__).parent / "js"
 class JsWakuPeer(RelayPeer):
     """One js-waku node. `transports` of tcp, ws; `muxers` of yamux, mplex, in order of preference.
 
-    `seed` (32 bytes) and the ports make a restarted node the same peer at the same address.
+    `seed` (32 bytes) and the ports make a restarted node the same peer at the same address. With `exchange`
+    it names others in its PRUNEs and follows those named to it; `degree` is the size of its mesh.
     """
 
     def __init__(
@@ -27,6 +28,8 @@ class JsWakuPeer(RelayPeer):
         tcp_port: int = 0,
         ws_port: int = 0,
         seed: bytes | None = None,
+        exchange: bool = False,
+        degree: int | None = None,
         deadline: float = 30.0,
     ) -> None:
         node = shutil.which("node")
@@ -38,4 +41,8 @@ class JsWakuPeer(RelayPeer):
         command += ["--cluster", str(cluster), "--shards", ",".join(map(str, shards))]
         if seed is not None:
             command += ["--seed", seed.hex()]
+        if exchange:
+            command += ["--px"]
+        if degree is not None:
+            command += ["--degree", str(degree)]
         super().__init__("js-waku", command, cwd=JS_FOLDER, deadline=deadline)

@@ -50,7 +50,7 @@ T = TypeVar("T")
 class KernelPeer(RelayNode):
     """One kernel with a data directory of its own, on shard 0 of `cluster`; it keeps dialling `static` peers.
 
-    Use it from one thread. `seed` is the node key, 32 bytes.
+    Use it from one thread. `seed` is the node key, 32 bytes; `options` are further flags.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class KernelPeer(RelayNode):
         static: Sequence[str] = (),
         cluster: int = 42,
         seed: bytes | None = None,
+        options: Sequence[str] = (),
         deadline: float = 30.0,
     ) -> None:
         super().__init__("kernel")
@@ -68,7 +69,7 @@ class KernelPeer(RelayNode):
         self._context = zmq.Context[zmq.Socket[bytes]]()
         self._requests = self._context.socket(zmq.DEALER)
         self._requests.linger = 0
-        self._process = self._start(static, seed)
+        self._process = self._start(static, seed, options)
         assert self._process.stdout is not None
         self._threads = [threading.Thread(target=self._read_log, args=(self._process.stdout,), daemon=True)]
         self._threads[0].start()
@@ -78,7 +79,7 @@ class KernelPeer(RelayNode):
             self.kill()
             raise
 
-    def _start(self, static: Sequence[str], seed: bytes | None) -> subprocess.Popen[str]:
+    def _start(self, static: Sequence[str], seed: bytes | None, more: Sequence[str]) -> subprocess.Popen[str]:
         options: dict[str, object] = {
             "data-dir": self._data,
             "cluster-id": self._cluster,
@@ -93,6 +94,7 @@ class KernelPeer(RelayNode):
         command = [sys.executable, "-m", "kernel_proc"]
         command += [f"--{name}={value}" for name, value in options.items()]
         command += [f"--staticnode={address}" for address in static]
+        command += more
         return subprocess.Popen(
             command,
             cwd=REPOSITORY,

@@ -12,7 +12,9 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 class RelayHostPeer(RelayPeer):
-    """Host, relay and metadata of the kernel, without its IPC (`relay_host.py`); re-dials `static` peers."""
+    """Host, relay and metadata of the kernel, without its IPC (`relay_host.py`); re-dials `static` peers.
+    With `degree` its mesh has that many peers, and who finds no place is told of others.
+    """
 
     def __init__(
         self,
@@ -22,12 +24,15 @@ class RelayHostPeer(RelayPeer):
         ws_port: int = 0,
         cluster: int = 42,
         seed: bytes | None = None,
+        degree: int | None = None,
         deadline: float = 30.0,
     ) -> None:
         command = [sys.executable, "-m", "tests.interop.relay_host", "--cluster", str(cluster)]
         command += ["--tcp-port", str(tcp_port), "--ws-port", str(ws_port)]
         if seed is not None:
             command += ["--seed", seed.hex()]
+        if degree is not None:
+            command += ["--degree", str(degree)]
         if static:
             command += ["--static", *static]
         super().__init__("relay host", command, cwd=REPOSITORY, deadline=deadline)

@@ -1,7 +1,7 @@
 """The kernel's host, relay and metadata alone in a process, behind the commands of `js/relay_peer.mjs`.
 
     python -m tests.interop.relay_host [--tcp-port 0] [--ws-port 0] [--cluster 42] [--shards 0] [--seed HEX]
-        [--static MULTIADDR …]
+        [--static MULTIADDR …] [--degree 6]
 
 What is between libp2p and the IPC sockets, without the IPC: where a test of the whole kernel fails and one
 with this process does not, the fault is above the relay. A port of -1 leaves the transport out; `subscribe`
@@ -31,6 +31,7 @@ from kernel_proc.p2p.keys import NodeKey
 from kernel_proc.peers.dialer import StaticDialer
 from kernel_proc.protocols.metadata import Metadata, MetadataProtocol
 from kernel_proc.relay.messages import RelayError, RelayMessage
+from kernel_proc.relay.params import GossipParams, RelayParams
 from kernel_proc.relay.service import RelayService
 
 Arguments = dict[str, Any]
@@ -49,12 +50,14 @@ def emit(line: Arguments) -> None:
 class RelayHost:
     """The node, and one method for each command."""
 
-    def __init__(self, host: Host, cluster: int, shards: list[int]) -> None:
+    def __init__(self, host: Host, cluster: int, shards: list[int], gossip: GossipParams) -> None:
         self._host = host
         self._cluster = cluster
         self._meshes: dict[str, set[str]] = {}
         self.topics = [self._topic(shard) for shard in shards]
-        self.relay = RelayService(host, on_message=self._message, on_change=self._changed)
+        self.relay = RelayService(
+            host, RelayParams(gossip=gossip), on_message=self._message, on_change=self._changed
+        )
         self.metadata = MetadataProtocol(host, cluster=cluster, shards=lambda: shards, learned=self._learned)
         host.add_listener(self)
 
@@ -207,12 +210,19 @@ async def run(number: int, command: Callable[..., Awaitable[Any]], arguments: Ar
         emit({"id": number, "ok": False, "error": f"{type(error).__name__}: {error}"})
 
 
+def gossip_params(degree: int | None) -> GossipParams:
+    """With a degree: a mesh of exactly so many, and others named to who finds no place in it."""
+    if degree is None:
+        return GossipParams()
+    return GossipParams(d=degree, d_low=degree, d_high=degree, d_score=degree, d_out=0, peer_exchange=True)
+
+
 async def serve(options: argparse.Namespace) -> None:
     key = NodeKey(bytes.fromhex(options.seed)) if options.seed else NodeKey.generate()
     ports = ((options.tcp_port, ""), (options.ws_port, "/ws"))
     listen = [f"/ip4/127.0.0.1/tcp/{port}{suffix}" for port, suffix in ports if port >= 0]
     async with Libp2pHost(key=key, listen=listen).run() as host, trio.open_nursery() as nursery:
-        node = RelayHost(host, options.cluster, options.shards)
+        node = RelayHost(host, options.cluster, options.shards, gossip_params(options.degree))
         dialer = StaticDialer(host, options.static, Registry(), SystemRandom())
         host.add_listener(dialer)
         await nursery.start(node.relay.run)
@@ -232,6 +242,7 @@ def main() -> None:
     parser.add_argument("--cluster", type=int, default=42)
     parser.add_argument("--shards", type=lambda text: [int(part) for part in text.split(",")], default=[0])
     parser.add_argument("--seed", default="")
+    parser.add_argument("--degree", type=int)
     parser.add_argument("--static", nargs="*", default=[])
     trio.run(partial(serve, parser.parse_args()))
 

@@ -1,9 +1,10 @@
 // A js-waku relay node on js-libp2p, on loopback only, driven over JSON lines. tests/interop/js_waku.py is its driver.
 //
 //   node --import ./polyfill.mjs relay_peer.mjs [--transports tcp,ws] [--muxers yamux,mplex] [--tcp-port 0]
-//        [--ws-port 0] [--cluster 42] [--shards 0] [--seed <64 hex digits>]
+//        [--ws-port 0] [--cluster 42] [--shards 0] [--seed <64 hex digits>] [--px] [--degree 6]
 //
-// `--seed` fixes the Ed25519 identity, so that a restarted node is the same peer.
+// `--seed` fixes the Ed25519 identity, so that a restarted node is the same peer. `--px` names other peers in
+// PRUNEs and follows those that are named to it, `--degree` is the size of a mesh, no peer more or less.
 //
 // Commands (stdin): {"id", "cmd", …}. Each is answered {"id", "ok": true, "result"} or {"id", "ok": false, "error"}.
 //   dial      {address}                       -> {peerId}
@@ -52,7 +53,9 @@ const { values: args } = parseArgs({
     'ws-port': { type: 'string', default: '0' },
     cluster: { type: 'string', default: '42' },
     shards: { type: 'string', default: '0' },
-    seed: { type: 'string' }
+    seed: { type: 'string' },
+    px: { type: 'boolean', default: false },
+    degree: { type: 'string' }
   }
 })
 
@@ -88,6 +91,16 @@ async function identity () {
   return await createFromPrivKey(await generateKeyPairFromSeed('Ed25519', Uint8Array.from(Buffer.from(args.seed, 'hex'))))
 }
 
+const gossip = {
+  doPX: args.px,
+  ...(args.px ? { scoreThresholds: { acceptPXThreshold: 0 } } : {}), // as nwaku and go-waku: no score has to be earned
+  ...(args.degree === undefined ? {} : degrees(Number(args.degree)))
+}
+
+function degrees (degree) {
+  return { D: degree, Dlo: degree, Dhi: degree, Dscore: degree, Dout: 0 }
+}
+
 const node = await createLibp2p({
   peerId: await identity(),
   addresses: { listen: transports.map((transport) => transport.listen) },
@@ -98,7 +111,7 @@ const node = await createLibp2p({
   services: {
     identify: identify(),
     ping: ping(),
-    pubsub: wakuGossipSub(),
+    pubsub: wakuGossipSub(gossip),
     metadata: (components) => wakuMetadata(pubsubTopics)({ components, registrar: components.registrar, peerStore: components.peerStore })
   }
 })
