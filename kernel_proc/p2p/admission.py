@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from kernel_proc.p2p.addresses import ip_group
 from kernel_proc.p2p.limits import HostLimits
@@ -12,14 +14,19 @@ class Admission:
     """Counts connections against the limits.
 
     An inbound connection is `admit`ted on accept (before a byte is read), `established` after its handshake
-    and `release`d in the end; an outbound one is only established and released. A refusal is the name of the
-    counter that it is booked under.
+    and `release`d in the end; an outbound one is established and released, and has `dialling` before that. A
+    refusal is the name of the counter that it is booked under.
+
+    At one IP address those that we dialled count too: who sits there must not get twice as many by making us
+    dial half of them, and the relay's scores, which count both directions, would punish them all for it (P6).
+    Only inbound ones are refused for it: whom to dial is the caller's choice.
     """
 
     def __init__(self, limits: HostLimits) -> None:
         self._limits = limits
         self._half_open: Counter[str] = Counter()
-        self._inbound: Counter[str] = Counter()
+        self._per_ip: Counter[str] = Counter()
+        self._dialling: Counter[str] = Counter()
         self._inbound_total = 0
         self._half_open_total = 0
         self._outbound_total = 0
@@ -42,7 +49,7 @@ class Admission:
             return "refused_half_open"
         if limits.max_half_open_per_ip and self._half_open[group] >= limits.max_half_open_per_ip:
             return "refused_half_open_ip"
-        if limits.max_per_ip and self._inbound[group] + self._half_open[group] >= limits.max_per_ip:
+        if limits.max_per_ip and self._at(group) + self._half_open[group] >= limits.max_per_ip:
             return "refused_ip"
         # Half-open ones do not count here: strangers who never finish must not keep the finished out.
         if self._inbound_total >= limits.max_inbound or self.established >= limits.max_connections:
@@ -61,13 +68,15 @@ class Admission:
         limits = self._limits
         if self._per_peer[peer_id] >= limits.max_per_peer:
             return "refused_peer"
+        if inbound and limits.max_per_ip and self._at(ip_group(ip)) >= limits.max_per_ip:
+            return "refused_ip"  # a dial to the same place began during its handshake
         if self.established >= limits.max_connections or (
             inbound and self._inbound_total >= limits.max_inbound
         ):
             return "refused_total"
         self._per_peer[peer_id] += 1
+        self._per_ip[ip_group(ip)] += 1
         if inbound:
-            self._inbound[ip_group(ip)] += 1
             self._inbound_total += 1
         else:
             self._outbound_total += 1
@@ -76,11 +85,24 @@ class Admission:
     def release(self, peer_id: str, ip: str, *, inbound: bool) -> None:
         """Give the slot of `establish` back."""
         self._decrement(self._per_peer, peer_id)
+        self._decrement(self._per_ip, ip_group(ip))
         if inbound:
-            self._decrement(self._inbound, ip_group(ip))
             self._inbound_total -= 1
         else:
             self._outbound_total -= 1
+
+    @contextmanager
+    def dialling(self, ip: str) -> Iterator[None]:
+        """Keep a place at an address while it is dialled."""
+        group = ip_group(ip)
+        self._dialling[group] += 1
+        try:
+            yield
+        finally:
+            self._decrement(self._dialling, group)
+
+    def _at(self, group: str) -> int:
+        return self._per_ip[group] + self._dialling[group]
 
     def can_dial(self) -> bool:
         """Whether there is room for one more outbound connection."""

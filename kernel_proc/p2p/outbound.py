@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import trio
@@ -76,16 +77,17 @@ class Dialler:
         tcp: trio.SocketStream | None = None
         try:
             try:
-                stream, tcp = await transport.dial(endpoint)
-                with trio.fail_after(self._limits.handshake_timeout):
-                    muxer = await upgrade(
-                        stream,
-                        self._security,
-                        outbound=True,
-                        expected=endpoint.peer_id,
-                        limits=self._limits,
-                        count=self._count,
-                    )
+                with self._place_for(endpoint):
+                    stream, tcp = await transport.dial(endpoint)
+                    with trio.fail_after(self._limits.handshake_timeout):
+                        muxer = await upgrade(
+                            stream,
+                            self._security,
+                            outbound=True,
+                            expected=endpoint.peer_id,
+                            limits=self._limits,
+                            count=self._count,
+                        )
                 remote = addresses.from_sockaddr(tcp.socket.getpeername(), websocket=endpoint.websocket)
             except (DialError, BadAddress) as error:
                 task_status.started(error)
@@ -105,3 +107,8 @@ class Dialler:
         finally:
             if tcp is not None:
                 await trio.aclose_forcefully(tcp)
+
+    def _place_for(self, endpoint: Endpoint) -> AbstractContextManager[None]:
+        # Behind a name may be any address: it counts once we are connected.
+        named = endpoint.kind not in ("ip4", "ip6")
+        return nullcontext() if named else self._connections.admission.dialling(endpoint.host)

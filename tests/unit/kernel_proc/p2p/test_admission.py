@@ -29,6 +29,29 @@ def test_established_and_half_open_ones_of_an_ip_count_together() -> None:
     assert admission.admit("10.0.0.2") is None
 
 
+def test_those_we_dialled_count_at_their_address_but_are_never_refused_for_it() -> None:
+    admission = Admission(HostLimits(max_per_ip=2))
+    assert admission.establish("a", "10.0.0.1", inbound=False) is None
+    assert establish(admission, "b", "10.0.0.1") is None
+    assert admission.admit("10.0.0.1") == "refused_ip"
+    assert admission.establish("c", "10.0.0.1", inbound=False) is None
+    for peer in "ac":
+        admission.release(peer, "10.0.0.1", inbound=False)
+    assert admission.admit("10.0.0.1") is None
+
+
+def test_a_dial_under_way_keeps_its_place() -> None:
+    admission = Admission(HostLimits(max_per_ip=1))
+    with admission.dialling("10.0.0.1"):
+        assert admission.admit("10.0.0.1") == "refused_ip"
+        assert admission.admit("10.0.0.2") is None
+    assert admission.admit("10.0.0.1") is None
+    with admission.dialling("10.0.0.1"):  # begun while the other is in its handshake
+        admission.settle("10.0.0.1")
+        assert admission.establish("a", "10.0.0.1", inbound=True) == "refused_ip"
+    assert admission.established == 0
+
+
 def test_inbound_ones_leave_room_for_dialling() -> None:
     admission = Admission(HostLimits(max_connections=3, max_inbound=2, max_per_ip=0))
     assert [establish(admission, str(n), "10.0.0.1") for n in range(3)] == [None, None, "refused_total"]
@@ -67,4 +90,4 @@ def test_nothing_is_remembered_of_strangers_who_left() -> None:
         assert establish(admission, str(n), ip) is None
         admission.release(str(n), ip, inbound=True)
     assert (admission.established, admission.half_open) == (0, 0)
-    assert not any((admission._half_open, admission._inbound, admission._per_peer))
+    assert not any((admission._half_open, admission._per_ip, admission._dialling, admission._per_peer))
