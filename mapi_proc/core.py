@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.kernel.methods import NODE_INFO, NodeInfoReply, NodeInfoRequest
 from ipc_schema.mapi.methods import SendRequest, StatusReply
 from mapi_proc.apps import App, Connection
+from mapi_proc.clocks import SYSTEM_CLOCKS, Clocks
 from mapi_proc.database import Database, Snapshot
 from mapi_proc.disk import Disk
 from mapi_proc.health import HealthTransition
@@ -52,12 +52,13 @@ class Core:
         *,
         auto_subscribe: AutoSubscribe | None,
         on_fatal: Callable[[Exception], None],
+        clocks: Clocks,
     ) -> None:
         """Use `Core.open`."""
         self.config = config
         self.database = database
         self.link = link
-        self.now_ns = time.time_ns
+        self.now_ns = clocks.now_ns
         self._on_fatal = on_fatal
         self._closing = False
         self._disk = Disk(database)
@@ -68,7 +69,7 @@ class Core:
             snapshot,
             auto_subscribe=auto_subscribe,
             turn_failed=self._turn_failed,
-            now_ns=self.now_ns,
+            clocks=clocks,
         )
         self.apps = parts.apps
         self.table = parts.table
@@ -87,6 +88,7 @@ class Core:
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
         auto_subscribe: AutoSubscribe | None = None,
         on_fatal: Callable[[Exception], None],
+        clocks: Clocks = SYSTEM_CLOCKS,
     ) -> Core:
         """Open the database and take up what it holds. `context`: of the sockets to the kernel. Raises
         DatabaseError, OSError."""
@@ -98,11 +100,19 @@ class Core:
                 config.kernel.requests,
                 config.kernel.control,
                 f"mapi-{database.database_id.hex()}",
-                wall_clock_ns=time.time_ns,
+                wall_clock_ns=clocks.now_ns,
                 deaf=NO_FILTER_PEERS if config.mode is Mode.EDGE else NO_MESH_PEERS,
                 context=context,
             )
-            return cls(config, database, link, snapshot, auto_subscribe=auto_subscribe, on_fatal=on_fatal)
+            return cls(
+                config,
+                database,
+                link,
+                snapshot,
+                auto_subscribe=auto_subscribe,
+                on_fatal=on_fatal,
+                clocks=clocks,
+            )
         except BaseException:
             if link is not None:
                 await link.close()
@@ -123,6 +133,8 @@ class Core:
 
     async def close(self) -> None:
         """Store what is open and close; may be called again."""
+        if self._closing:
+            return
         self._closing = True
         self._parts.status.close()
         await self.link.close()
@@ -213,7 +225,8 @@ class Core:
             acked = app.stream.ack(seq, batch)
         except AckRefusedError as error:
             raise IpcError(ErrorCode.BAD_REQUEST, f"ack: {error}") from error
-        if not batch.empty:
+        if app.durable:
+            # Also when it moves nothing: an equal one may still be on its way to the disk.
             await self._disk.commit(batch)
         return acked
 

@@ -9,27 +9,42 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from ipc_schema import prometheus
-from ipc_schema.prometheus import Sample
+from ipc_schema.prometheus import Family, Sample
 from mapi_proc.database import DatabaseState
 from mapi_proc.health import Connection
 
 __all__ = ["exposition", "samples"]
 
-_COUNTERS = (
-    "messaging_sends",
-    "messaging_send_requests_repeated",
-    "messaging_received",
-    "messaging_missed_ranges",
-    "messaging_kernel_link",
-    "messaging_database_commits",
-    "messaging_database_stalls",
-    "messaging_ipc",
-    "http_requests",
-    "send_store_validation_timeout_total",
-)
+_FAMILIES: Final[Mapping[str, Family]] = {
+    "version": Family("gauge", "1, with the version of the program as label."),
+    "tasks": Family("gauge", "Tasks of the event loop."),
+    "http_requests": Family("counter", "Requests to this server by outcome."),
+    "messaging_connection": Family("gauge", "1 for the connection status that holds now."),
+    "messaging_ready": Family("gauge", "1: apps are served."),
+    "messaging_resyncing": Family("gauge", "1: what may have been missed is being asked for."),
+    "messaging_kernel_up": Family("gauge", "1: the kernel answers."),
+    "messaging_kernel_link": Family("counter", "What happened on the way from the kernel, by type."),
+    "messaging_topics": Family("gauge", "Content topics that apps have subscribed to."),
+    "messaging_apps": Family("gauge", "Apps by state."),
+    "messaging_journal_bytes": Family("gauge", "Bytes in all journals together."),
+    "messaging_sends": Family("counter", "Sends by what became of them."),
+    "messaging_sends_pending": Family("gauge", "Accepted sends without a fate."),
+    "messaging_sends_pending_bytes": Family("gauge", "Bytes of accepted sends without a fate."),
+    "messaging_send_requests_repeated": Family("counter", "Requests to send what was accepted before."),
+    "send_store_validation_timeout_total": Family("counter", "Sends that no store confirmed in time."),
+    "messaging_received": Family("counter", "Messages from the kernel by type; repeats: known already."),
+    "messaging_missed_ranges": Family("counter", "Times whose messages may be missing for good."),
+    "messaging_ipc": Family("counter", "What happened on the sockets, by socket and type."),
+    "messaging_ipc_in_flight": Family("gauge", "Requests of apps being worked on, by socket."),
+    "messaging_database_stalled": Family("gauge", "1: the database cannot be written."),
+    "messaging_database_pending_bytes": Family("gauge", "Bytes that wait to be written."),
+    "messaging_database_commits": Family("counter", "Transactions written."),
+    "messaging_database_stalls": Family("counter", "Times that the database could not be written."),
+}
+"""What each of our metrics is. Names stand without the prefix."""
 
 
 def samples(health: Mapping[str, Any]) -> Iterable[Sample]:
@@ -76,8 +91,8 @@ def samples(health: Mapping[str, Any]) -> Iterable[Sample]:
 def exposition(health: Mapping[str, Any], prefix: str) -> str:
     """The page: ours with the prefix, and the process' own."""
     ours = [(prefix + name, labels, value) for name, labels, value in samples(health)]
-    kinds = dict.fromkeys((prefix + name for name in _COUNTERS), "counter")
-    return prometheus.exposition([*ours, *_process()], kinds)
+    families = {prefix + name: family for name, family in _FAMILIES.items()}
+    return prometheus.exposition([*ours, *_process()], {**families, **prometheus.PROCESS})
 
 
 def _process() -> list[Sample]:

@@ -10,7 +10,6 @@ SendService ──> Database, then relay or lightpush, through the kernel
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -18,6 +17,7 @@ from typing import Final
 from ipc_schema.config.mapi import MapiConfig, Mode
 from mapi_proc.apps import AppRegistry
 from mapi_proc.apps.lifecycle import AppLifecycle
+from mapi_proc.clocks import Clocks
 from mapi_proc.database import Database, Snapshot
 from mapi_proc.health import D_LOW
 from mapi_proc.kernel_link.link import KernelLink
@@ -83,10 +83,10 @@ def make_parts(
     *,
     auto_subscribe: AutoSubscribe | None,
     turn_failed: Callable[[Exception], None],
-    now_ns: Callable[[], int],
+    clocks: Clocks,
 ) -> Parts:
     """All parts, as the snapshot has them. On a running loop; nothing runs yet."""
-    clock = time.monotonic
+    now_ns, clock = clocks.now_ns, clocks.running
     edge = config.mode is Mode.EDGE
     network = CurrentNetwork()
 
@@ -97,7 +97,14 @@ def make_parts(
     turn.source = link
     apps = AppRegistry()
     lifecycle = AppLifecycle(
-        config, apps, database, turn, lambda app: subscriptions.drop(app), now_ns, snapshot
+        config,
+        apps,
+        database,
+        turn,
+        lambda app: subscriptions.drop(app),
+        snapshot,
+        clock=clock,
+        now_ns=now_ns,
     )
     table: SubscriptionTable[AppStream] = SubscriptionTable(
         network.shard_of, max_topics=config.max_topics_per_app
@@ -237,8 +244,7 @@ def make_parts(
         dedup=dedup,
         catchup=catchup,
         sends=sends,
-        clock=clock,
-        now_ns=now_ns,
+        clocks=clocks,
     )
     return Parts(
         network=network,

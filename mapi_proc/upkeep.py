@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from typing import Final
 
 from ipc_schema.config.mapi import MapiConfig
 from mapi_proc.apps import AppRegistry
 from mapi_proc.apps.lifecycle import AppLifecycle
+from mapi_proc.clocks import Clocks, WallClockSteps
 from mapi_proc.database import Batch, Database
 from mapi_proc.kernel_link.positions import Positions
 from mapi_proc.receive.catchup import OVERLAP_NS, CatchUp
@@ -28,6 +28,8 @@ _UPKEEP_S: Final = 5.0
 _GIVEN_EVERY_S: Final = 600.0
 _SEEN_S: Final = 3600.0
 """How old the note on disk may be that a connected app is there."""
+_GRACE_S: Final = 3600.0
+"""After a start of ours an app has so long to come back, however long we were not running ourselves."""
 _SECOND: Final = 1_000_000_000
 
 
@@ -56,8 +58,7 @@ class Upkeep:
         dedup: Dedup,
         catchup: CatchUp,
         sends: SendService,
-        clock: Callable[[], float],
-        now_ns: Callable[[], int],
+        clocks: Clocks,
     ) -> None:
         self._config = config
         self._database = database
@@ -69,9 +70,10 @@ class Upkeep:
         self._dedup = dedup
         self._catchup = catchup
         self._sends = sends
-        self._clock = clock
-        self._now_ns = now_ns
-        self._forget_given_at = clock()
+        self._clock = clocks.running
+        self._now_ns = clocks.now_ns
+        self._steps = WallClockSteps(clocks)
+        self._forget_given_at = self._clock()
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -104,15 +106,22 @@ class Upkeep:
         return horizons
 
     def _keep_apps(self, now: int, batch: Batch) -> None:
-        away = now - int(self._config.app_expiry * _SECOND)
-        seen = now - int(min(_SEEN_S, self._config.app_expiry / 4) * _SECOND)
+        expiry = self._config.app_expiry
+        away, seen = now - int(expiry * _SECOND), now - int(min(_SEEN_S, expiry / 4) * _SECOND)
+        could_come = self._clock() - min(_GRACE_S, expiry / 10)
+        step = self._steps.look()
+        if step:
+            log.warning("the clock was set by %.0f s", step / _SECOND)
         for app in self._apps:
             app.stream.expire(now, batch)
+            if step and app.durable:
+                app.last_seen += step  # it is not away longer for that
+                batch.app_seen(app.app_id, app.last_seen)
             if app.connection is not None:
                 if app.durable and app.last_seen < seen:
                     app.last_seen = now
                     batch.app_seen(app.app_id, now)
-            elif app.durable and app.last_seen < away:
+            elif app.durable and app.last_seen < away and app.away_since < could_come:
                 log.info("app %s was away too long and is forgotten", app.name)
                 self._lifecycle.drop(app)
                 batch.forget_app(app.app_id)

@@ -34,8 +34,10 @@ class AppLifecycle:
         database: Database,
         turn: Turn,
         dropped: Callable[[App], None],
-        now_ns: Callable[[], int],
         snapshot: Snapshot,
+        *,
+        clock: Callable[[], float],
+        now_ns: Callable[[], int],
     ) -> None:
         """Takes up the named apps of the snapshot."""
         self._config = config
@@ -44,6 +46,7 @@ class AppLifecycle:
         self._disk = Disk(database)
         self._turn = turn
         self._dropped = dropped
+        self._clock = clock
         self._now_ns = now_ns
         self._defer = asyncio.get_running_loop().call_soon
         self._budget = CacheBudget()
@@ -51,7 +54,8 @@ class AppLifecycle:
         self._creating: dict[str, asyncio.Task[App]] = {}
         for record in snapshot.apps:
             stream = self._durable_stream(record, snapshot.extents.get(record.app_id, ()))
-            self._apps.add(App(record.name, record.uid, stream, record.app_id, record.last_seen))
+            app = App(record.name, record.uid, stream, record.app_id, record.last_seen, clock())
+            self._apps.add(app)
 
     def _durable_stream(self, record: AppRecord, extents: Sequence[JournalExtent]) -> DurableStream:
         limits = DurableLimits(
@@ -109,7 +113,8 @@ class AppLifecycle:
         batch = self._database.batch()
         batch.create_app(record)
         await self._disk.commit(batch)
-        app = App(name, uid, self._durable_stream(record, ()), record.app_id, record.last_seen)
+        stream = self._durable_stream(record, ())
+        app = App(name, uid, stream, record.app_id, record.last_seen, self._clock())
         self._apps.add(app)
         return app
 
@@ -153,6 +158,7 @@ class AppLifecycle:
         if app.connection is not connection:
             return
         app.connection = None
+        app.away_since = self._clock()
         app.stream.detach()
         if app.durable:
             app.last_seen = self._now_ns()

@@ -33,6 +33,8 @@ class App:
     app_id: int = 0
     last_seen: int = 0
     """ns; what is on disk of it may be older."""
+    away_since: float = 0.0
+    """Of an app without a connection, on the running clock: since then it could have come."""
     connection: Connection | None = None
 
     @property

@@ -189,8 +189,7 @@ class Batch:
         self.hashes_evicted.append((shard, before))
         self.cost += _ROW_OVERHEAD
 
-    # --- history
-    # ---------------------------------------------------------------------------------------------
+    # --- history ------------------------------------------------------------------------------------------
 
     def delivered(self, app_id: int, time: int, hashes: bytes) -> None:
         """Remember what an app was given (n × 32 bytes in one piece)."""
@@ -209,7 +208,9 @@ class Batch:
             self.cost += _ROW_OVERHEAD + len(topic)
 
     def want_history(self, app_id: int, topic: str, start: int, end: int) -> None:
-        """Fetch the topic's messages of this time for the app; kept until `end_history`."""
+        """Fetch the topic's messages of this time for the app; kept until `end_history`. Several spans of a
+        topic are kept as one, from the first to the last.
+        """
         self.history_wanted.append((app_id, topic, start, end))
         self.cost += _ROW_OVERHEAD + len(topic)
 

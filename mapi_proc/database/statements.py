@@ -43,7 +43,11 @@ _journal_add = _Insert("INSERT INTO journal", 6)
 _hashes_add = _Insert("INSERT INTO seen (shard, time, hashes)", 3)
 _delivered_add = _Insert("INSERT INTO delivered (app, time, hashes)", 3)
 _left_set = _Insert("INSERT OR REPLACE INTO left_topic", 3)
-_history_set = _Insert("INSERT OR REPLACE INTO wanted_history", 4)
+_history_set = _Insert(
+    "INSERT INTO wanted_history",
+    4,
+    "ON CONFLICT (app, topic) DO UPDATE SET start = min(start, excluded.start), end = max(end, excluded.end)",
+)
 _outbox_add = _Insert("INSERT INTO outbox", 18)
 _note_set = _Insert("INSERT INTO meta", 2, "ON CONFLICT (key) DO UPDATE SET value = excluded.value")
 _position_set = _Insert(

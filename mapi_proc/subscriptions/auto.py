@@ -5,9 +5,12 @@ The Messaging API's specification says that the first send on a content topic SH
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 __all__ = ["AutoSubscribe", "NeverSubscribe", "SubscribeOnFirstSend"]
+
+
+MOST_DECLINED: Final = 10_000
 
 
 class AutoSubscribe(Protocol):
@@ -29,14 +32,20 @@ class AutoSubscribe(Protocol):
 class SubscribeOnFirstSend:
     """The default: the first send on a topic subscribes, and an app that then unsubscribes is left alone."""
 
-    def __init__(self) -> None:
-        self._declined: dict[str, set[str]] = {}
+    def __init__(self, most: int = MOST_DECLINED) -> None:
+        """`most`: so many declined topics of an app are remembered, the latest."""
+        self._most = most
+        self._declined: dict[str, dict[str, None]] = {}
 
     def wants(self, app: str, content_topic: str, subscribed: bool) -> bool:
         return not subscribed and content_topic not in self._declined.get(app, ())
 
     def unsubscribed(self, app: str, content_topic: str) -> None:
-        self._declined.setdefault(app, set()).add(content_topic)
+        declined = self._declined.setdefault(app, {})
+        declined.pop(content_topic, None)
+        declined[content_topic] = None
+        if len(declined) > self._most:
+            del declined[next(iter(declined))]
 
     def forget(self, app: str) -> None:
         """The app is gone; what it declined goes with it."""

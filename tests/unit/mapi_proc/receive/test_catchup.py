@@ -13,6 +13,7 @@ from ipc_schema.message import WakuMessage
 from mapi_proc.kernel_link.tracker import Live, Missed, StreamTracker
 from mapi_proc.receive.catchup import (
     AFTER_NS,
+    MAX_GAPS,
     OVERLAP_NS,
     PATIENCE_S,
     SETTLE_NS,
@@ -263,3 +264,31 @@ def test_portions_and_settings() -> None:
     assert isinstance(catch_up_policy("never"), Never)
     assert catch_up_policy("on-gap").period is None
     assert catch_up_policy(600.0).period == 600.0
+
+
+@asyncio_test()
+async def test_gaps_that_no_store_closes_are_folded_when_there_are_many() -> None:
+    world = World(OnGap(), topics(1))
+    world.stores.there = False
+    async with running(world):
+        for number in range(MAX_GAPS + 20):
+            at = (100 + 400 * number) * S
+            world.catchup.add(0, Missed(at, at + S, "no mesh peers"))
+            await asked(world, number + 1)
+        assert len(world.catchup) == MAX_GAPS
+        assert world.catchup.oldest(0) == 100 * S, "nothing of them is given up"
+        assert world.catchup.found == MAX_GAPS + 20
+
+
+@asyncio_test()
+async def test_a_gap_in_the_future_of_a_clock_that_was_set_back_is_closed_all_the_same() -> None:
+    world = World(OnGap(), topics(1))
+    async with running(world):
+        world.catchup.add(0, Missed(9000 * S, 9010 * S, "no mesh peers"))
+        await asked(world, 1)
+        ((start, end),) = world.stores.windows
+        assert start < end == 1020 * S + AFTER_NS
+        world.now += SETTLE_NS / S
+        world.catchup.set_online(True)
+        await world.closed.wait()
+    assert len(world.catchup) == 0

@@ -1,0 +1,167 @@
+"""The core on a real database: names, acknowledgements, absence, clocks that are set, floods."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from ipc_schema.errors import ErrorCode, IpcError
+from ipc_schema.mapi.methods import SendRequest
+from mapi_proc.core import Core
+from mapi_proc.receive.history import MAX_JOBS
+from mapi_proc.receive.past import HistoryRange
+from tests.support.aio import asyncio_test
+from tests.unit.mapi_proc.core.world import DAY, SECOND, TestClocks, connected, core_of
+
+TOPIC = "/app/1/chat/proto"
+
+
+def topics(count: int) -> list[str]:
+    return [f"/app/1/topic-{number}/proto" for number in range(count)]
+
+
+def keep(core: Core) -> None:
+    core._parts.upkeep.keep()
+
+
+@asyncio_test()
+async def test_subscriptions_and_sends_go_on_after_a_restart(tmp_path: Path) -> None:
+    clocks = TestClocks()
+    request = SendRequest(request_id=os.urandom(16), content_topic=TOPIC)
+    async with core_of(tmp_path, clocks) as core:
+        app, _ = await connected(core, "alice")
+        assert list(await core.subscribe(app, [*topics(3), "no topic"])) == ["no topic"]
+        assert not await core.send(app, request, b"hello")
+    async with core_of(tmp_path, clocks) as core:
+        app, _ = await connected(core, "alice")
+        assert core.table.topics_of(app.stream) == sorted([TOPIC, *topics(3)])
+        assert [task.request_id for task in core.pending(app)] == [request.request_id]
+        assert await core.send(app, request, b"hello"), "a repeat"
+        assert core.cancel(app, request.request_id)
+
+
+@asyncio_test()
+async def test_a_repeated_ack_is_answered_when_it_is_on_disk(tmp_path: Path) -> None:
+    async with core_of(tmp_path, TestClocks()) as core:
+        app, listening = await connected(core, "alice")
+        await core.subscribe(app, [TOPIC])
+        request = SendRequest(request_id=os.urandom(16), content_topic=TOPIC)
+        await core.send(app, request, b"hello")
+        assert core.cancel(app, request.request_id)
+        async with asyncio.timeout(5):
+            while not listening.events:
+                await asyncio.sleep(0.001)
+        seq = listening.events[-1].seq
+        stream = app.stream.stream_id
+        first = asyncio.create_task(core.ack(app, stream, seq))
+        second = asyncio.create_task(core.ack(app, stream, seq))
+        await asyncio.sleep(0)  # both have been taken, and the disk has not answered
+        assert not first.done()
+        assert not second.done()
+        assert await first == await second == seq
+        assert (await core.database.load()).apps[0].acked == seq
+        with pytest.raises(IpcError):
+            await core.ack(app, stream, seq + 1)
+
+
+@asyncio_test()
+async def test_an_app_forgotten_while_it_is_opened_is_made_anew(tmp_path: Path) -> None:
+    async with core_of(tmp_path, TestClocks()) as core:
+        opening = asyncio.create_task(core.open_app("alice", 1000))
+        while core.apps.named("alice") is None:
+            await asyncio.sleep(0)
+        forgetting = asyncio.create_task(core.forget("alice", 1000))
+        app = await opening
+        await forgetting
+        assert core.apps.named("alice") in (None, app), "nobody holds an app that is no more"
+
+
+@asyncio_test()
+async def test_an_app_that_is_looked_at_is_not_made(tmp_path: Path) -> None:
+    async with core_of(tmp_path, TestClocks()) as core:
+        for name in ("nobody", "not a name"):
+            with pytest.raises(IpcError) as refused:
+                core.named_app(name, 1000)
+            assert refused.value.code is ErrorCode.BAD_REQUEST
+        app, _ = await connected(core, "alice")
+        assert core.named_app("alice", 1000) is app
+        with pytest.raises(IpcError) as refused:
+            core.named_app("alice", 1001)
+        assert refused.value.code is ErrorCode.UNAUTHORISED
+        assert len(core.apps) == 1
+
+
+@asyncio_test()
+async def test_after_a_long_pause_of_ours_apps_have_time_to_come_back(tmp_path: Path) -> None:
+    clocks = TestClocks()
+    async with core_of(tmp_path, clocks) as core:
+        await connected(core, "alice")
+    clocks.pass_by(40 * 24 * 3600, asleep=True)
+    async with core_of(tmp_path, clocks) as core:
+        clocks.pass_by(60)
+        keep(core)
+        assert core.apps.named("alice") is not None, "a minute after the start"
+        clocks.pass_by(3600)
+        keep(core)
+        assert core.apps.named("alice") is None
+
+
+@asyncio_test()
+async def test_a_clock_that_is_set_makes_nobody_absent(tmp_path: Path) -> None:
+    """A board without a clock of its own starts in 1970, until the network tells it the time."""
+    clocks = TestClocks()
+    clocks.wall = 3600 * SECOND
+    async with core_of(tmp_path, clocks) as core:
+        app, listening = await connected(core, "alice")
+        core.detach(app, listening)
+        clocks.pass_by(2 * 3600)
+        keep(core)
+        clocks.wall += 20_000 * DAY
+        keep(core)
+        assert core.apps.named("alice") is app
+    async with core_of(tmp_path, clocks) as core:
+        clocks.pass_by(2 * 3600)
+        keep(core)
+        assert core.apps.named("alice") is not None, "also on disk it was seen a moment ago"
+
+
+@asyncio_test()
+async def test_history_that_no_store_gives_is_bounded_and_survives(tmp_path: Path) -> None:
+    clocks = TestClocks()
+    async with core_of(tmp_path, clocks) as core:
+        app, _ = await connected(core, "alice")
+        for number in range(MAX_JOBS):
+            clocks.pass_by(1)
+            await core.subscribe(app, [TOPIC], history=HistoryRange(back_ns=(number + 1) * SECOND))
+        with pytest.raises(IpcError) as refused:
+            await core.subscribe(app, [TOPIC], history=HistoryRange(back_ns=SECOND))
+        assert refused.value.code is ErrorCode.BUSY
+        assert refused.value.retriable
+        assert await core.subscribe(app, topics(1)) == {}, "what asks for no past is not refused"
+        (saved,) = (await core.database.load()).history
+        assert (saved.start, saved.end) == (clocks.wall - MAX_JOBS * SECOND, clocks.wall)
+    async with core_of(tmp_path, clocks) as core:
+        assert len(core._parts.history) == 1, "all spans of the topic as one"
+
+
+@asyncio_test(60)
+async def test_ten_thousand_topics_of_one_app_and_a_flood_of_changes(tmp_path: Path) -> None:
+    async with core_of(tmp_path, TestClocks(), max_topics_per_app=10_000) as core:
+        app, _ = await connected(core, "alice")
+        many = topics(10_000)
+        for start in range(0, len(many), 1000):
+            assert await core.subscribe(app, many[start : start + 1000]) == {}
+        assert list(await core.subscribe(app, ["/one/1/more/proto"])) == ["/one/1/more/proto"]
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        for topic in many[:300]:
+            await core.unsubscribe(app, [topic])
+            await core.subscribe(app, [topic])
+        assert loop.time() - begun < 15, "what changes costs, not what there is"
+        await core.unsubscribe(app, many)
+        assert core.table.routes == {}
+        assert core.table.shards == set()
+        assert not core.link.resyncing, "no stream is followed any more"

@@ -1,0 +1,131 @@
+"""Asking stores for a span of time: portions, a disk that is behind, stores that lack something or lie."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from ipc_schema.errors import ErrorCode, IpcError
+from ipc_schema.frames import Reply
+from ipc_schema.kernel.records import PeerRecord
+from ipc_schema.kernel.store import StoredMessage, StoreQueryReply, store_blobs
+from ipc_schema.message import WakuMessage, message_hash
+from ipc_schema.topics import shard_topic
+from mapi_proc.kernel_link.link import KernelLink
+from mapi_proc.peers import STORE, ServicePeers
+from mapi_proc.receive.fetching import HASHES_A_QUERY, fetch
+from mapi_proc.receive.stores import StoreHistory
+from tests.support.aio import asyncio_test
+
+TOPIC = "/app/1/chat/proto"
+PUBSUB = shard_topic(1, 0)
+
+
+def stored(number: int, pubsub: str = PUBSUB) -> StoredMessage:
+    message = WakuMessage(b"%d" % number, TOPIC, timestamp=number)
+    return StoredMessage(message_hash(pubsub, message), pubsub, message)
+
+
+class Stores:
+    """A history of many messages, and how much of it is in memory at once."""
+
+    def __init__(self, count: int) -> None:
+        self.held = {one.message_hash: one for one in map(stored, range(count))}
+        self.asked: list[int] = []
+
+    async def hashes(self, shard: int, topics: Sequence[str], start_ns: int, end_ns: int) -> list[bytes]:
+        return list(self.held)
+
+    async def messages(self, shard: int, hashes: Sequence[bytes]) -> list[StoredMessage]:
+        self.asked.append(len(hashes))
+        return [self.held[digest] for digest in reversed(hashes)]
+
+
+@asyncio_test()
+async def test_a_long_time_passes_through_one_portion_of_memory_and_waits_for_the_disk() -> None:
+    stores = Stores(1050)
+    delivered: list[int] = []
+    room = asyncio.Event()
+
+    def deliver(message: StoredMessage) -> None:
+        delivered.append(message.message.timestamp)
+
+    async def wait() -> None:
+        await room.wait()
+
+    async def run() -> bool:
+        return await fetch(
+            stores, 0, [TOPIC], 0, 9999, room=wait, wanted=lambda _digest: True, deliver=deliver
+        )
+
+    task = asyncio.create_task(run())
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert stores.asked == [], "nothing is asked for while the disk is behind"
+    room.set()
+    assert await task
+    assert stores.asked == [HASHES_A_QUERY] * 10 + [50]
+    assert delivered == list(range(1050)), "oldest first"
+
+
+class Kernel:
+    """A kernel whose store peers answer as the test says."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, list[StoredMessage]] = {}
+        self.endless = False
+        self.asked: list[str] = []
+
+    async def request(
+        self, method: str, body: Mapping[str, object], blobs: Sequence[bytes] = (), *, timeout: float = 10.0
+    ) -> Reply:
+        peer = str(body["peer"])
+        self.asked.append(peer)
+        if peer not in self.answers:
+            raise IpcError(ErrorCode.NO_PEERS, "it does not answer")
+        found = self.answers[peer]
+        if not self.endless:
+            wanted = cast("list[bytes]", body["hashes"])
+            found = [one for one in found if one.message_hash in wanted]
+        cursor = bytes(32) if self.endless else None
+        reply = StoreQueryReply(peer=peer, hashes=tuple(one.message_hash for one in found), cursor=cursor)
+        return Reply(
+            bytes(16),
+            0,
+            bytes(16),
+            reply.to_body(),
+            tuple(store_blobs((one.pubsub_topic, one.message) for one in found)),
+        )
+
+
+def world(*names: str) -> tuple[Kernel, StoreHistory]:
+    kernel = Kernel()
+    peers = ServicePeers(lambda: 0.0, lambda: 0.5)
+    peers.update(PeerRecord(peer_id=name, protocols=STORE) for name in names)
+    return kernel, StoreHistory(cast("KernelLink", kernel), peers, lambda: 1)
+
+
+@asyncio_test()
+async def test_what_one_store_lacks_the_next_one_is_asked_for() -> None:
+    kernel, history = world("a", "b", "c")
+    one, two = stored(1), stored(2)
+    kernel.answers = {"a": [one], "b": [one, two]}
+    found = await history.messages(0, [one.message_hash, two.message_hash])
+    assert found == [one, two]
+    assert kernel.asked == ["a", "b"]
+
+
+@asyncio_test()
+async def test_a_store_that_gives_another_shards_messages_for_ever_is_left() -> None:
+    kernel, history = world("liar")
+    foreign = stored(1, shard_topic(1, 7))
+    kernel.answers, kernel.endless = {"liar": [foreign]}, True
+    assert await history.messages(0, [foreign.message_hash]) == []
+    assert len(kernel.asked) == 1
+
+
+@asyncio_test()
+async def test_without_an_answer_nothing_is_known() -> None:
+    _, history = world("silent")
+    assert await history.messages(0, [stored(1).message_hash]) is None
