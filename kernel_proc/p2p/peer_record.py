@@ -8,6 +8,7 @@ payload. Pure: what is read here may come from anybody, and every refusal is a `
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import islice
 from typing import Final
 
 from google.protobuf.message import DecodeError
@@ -33,6 +34,8 @@ MAX_ENVELOPE: Final = 4096
 """Bytes of an envelope. Sixteen of them must fit into one relay RPC, and each connected peer's is kept."""
 MAX_ADDRESSES: Final = 32
 """Addresses of one record; what is beyond is not written, and not read."""
+_BESIDE_ADDRESSES: Final = 256
+"""Bytes of our envelope that are not addresses, at most: key, signature, tags and lengths."""
 _MAX_EXPONENT_BITS: Final = 32
 """Of an RSA key: a longer one only makes the verification slow."""
 _MAX_SEQ: Final = 2**64 - 1
@@ -47,11 +50,15 @@ class PeerRecordError(ValueError):
 
 
 def seal(key: NodeKey, listen: Iterable[str], seq: int) -> PeerRecord:
-    """The record of this node: its multiaddrs without peer id, the best first."""
-    listen = tuple(listen)[:MAX_ADDRESSES]
+    """The record of this node: its multiaddrs without peer id, best first, as many as there is room for."""
     record = RecordMessage(peer_id=ID.from_base58(key.peer_id).to_bytes(), seq=min(seq, _MAX_SEQ))
-    for address in listen:
-        record.addresses.add(multiaddr=addresses.to_bytes(address))
+    told: list[str] = []
+    for address in islice(listen, MAX_ADDRESSES):
+        raw = addresses.to_bytes(address)
+        if record.ByteSize() + len(raw) > MAX_ENVELOPE - _BESIDE_ADDRESSES:
+            break
+        record.addresses.add(multiaddr=raw)
+        told.append(address)
     payload = record.SerializeToString()
     pair = key.libp2p_key_pair()
     envelope = Envelope(
@@ -60,7 +67,7 @@ def seal(key: NodeKey, listen: Iterable[str], seq: int) -> PeerRecord:
         signature=pair.private_key.sign(_signed_bytes(payload)),
     )
     envelope.public_key.ParseFromString(pair.public_key.serialize())
-    return PeerRecord(key.peer_id, record.seq, listen, envelope.SerializeToString())
+    return PeerRecord(key.peer_id, record.seq, tuple(told), envelope.SerializeToString())
 
 
 def open_envelope(raw: bytes) -> PeerRecord:

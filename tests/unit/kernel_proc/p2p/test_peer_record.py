@@ -140,6 +140,9 @@ def test_sizes_are_bounded() -> None:
     own = seal(KEYS[0], [f"/ip4/192.0.2.1/tcp/{n}" for n in range(1, 101)], 1)
     assert own.addresses == tuple(f"/ip4/192.0.2.1/tcp/{n}" for n in range(1, MAX_ADDRESSES + 1))
     assert len(own.envelope) < MAX_ENVELOPE
+    long = seal(KEYS[0], ["/dns4/" + f"{n:060}." * 4 + "example/tcp/1" for n in range(MAX_ADDRESSES)], 1)
+    assert MAX_ENVELOPE - 600 < len(long.envelope) <= MAX_ENVELOPE
+    assert open_envelope(long.envelope) == long
 
 
 def test_addresses_that_nobody_can_read_are_left_out() -> None:
