@@ -25,8 +25,8 @@ from kernel_proc.p2p.limits import HostLimits
 from kernel_proc.peering import Peering
 from kernel_proc.peers.book import PeerBook
 from kernel_proc.peers.dialer import StaticDialer
+from kernel_proc.peers.known import Origin
 from kernel_proc.peers.offers import Offers, Outcome
-from kernel_proc.peers.store import Origin
 from kernel_proc.protocols.lightpush_codec import LEGACY_PROTOCOL as LEGACY_LIGHTPUSH_PROTOCOL
 from kernel_proc.protocols.lightpush_codec import PROTOCOL as LIGHTPUSH_PROTOCOL
 from kernel_proc.protocols.metadata import PROTOCOL as METADATA_PROTOCOL

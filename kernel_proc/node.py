@@ -289,9 +289,9 @@ class Node:
         except ArchiveConfigError as error:
             raise StartError(f"store: {error}") from error
         peering = network.peering
-        services.records, services.own_record = peering.exchangeable, peering.own_record
-        services.records_received = peering.exchanged
-        peering.attach_exchange(services.peer_exchange_client)
+        services.records, services.own_record = peering.sources.exchangeable, peering.own.exchangeable
+        services.records_received = peering.sources.exchanged
+        peering.attach_services(services.peer_exchange_client, services.at_work)
         return services
 
     def _make_server(
@@ -314,7 +314,7 @@ class Node:
             "Version": version,
             "Metrics": self.registry.exposition,
             "MyMultiaddresses": lambda: list(host.listen_addresses),
-            "MyENR": lambda: network.peering.enr.record.text,
+            "MyENR": lambda: network.peering.own.enr.record.text,
             "MyPeerId": lambda: key.peer_id,
             "MyBoundPorts": lambda: network.bound_ports() | {"metrics": self._web.port if self._web else 0},
             "MaxMessageSize": lambda: info.max_message_size,

@@ -6,7 +6,7 @@ Each part has its own module in `kernel_proc.protocols`; what they have in commo
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -189,6 +189,10 @@ class Services:
         }
 
     # --- looking in ---
+
+    def at_work(self) -> Set[PeerIdText]:
+        """The peers with which a request is under way, of ours or of theirs."""
+        return frozenset(self.peers.asked()).union(*(service.busy for service in self._mounted))
 
     def protocols(self) -> list[ProtocolHealth]:
         """Health of every service and client, by nwaku's names."""

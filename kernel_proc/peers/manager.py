@@ -30,9 +30,10 @@ from kernel_proc.p2p.api import (
     PeerIdentity,
     PeerIdText,
 )
+from kernel_proc.peers.known import KnownPeer, Origin, group_of_address
 from kernel_proc.peers.online import OnlineMonitor, SleepDetector
 from kernel_proc.peers.plan import SERVICES, Connected, Targets, Wanted, plan
-from kernel_proc.peers.store import USELESS_DELAY, KnownPeer, Origin, PeerStore, group_of_address
+from kernel_proc.peers.store import USELESS_DELAY, PeerStore
 from kernel_proc.peers.store_file import load_peers, save_peers, snapshot
 from kernel_proc.relay.params import RELAY_PROTOCOL
 
@@ -49,6 +50,8 @@ MAX_TRIED: Final = 4
 """Addresses of one peer tried in one dial."""
 PAUSE: Final = 0.25
 """Between two looks at the plan, whatever happens: a burst of events makes one."""
+PAUSE_OFFLINE: Final = 2.0
+"""The same while nothing of the network can be heard: dials then often fail at once."""
 SHORT_PERIOD: Final = 2.0
 LONG_PERIOD: Final = 15.0
 LET_GO_SECONDS: Final = 600.0
@@ -78,6 +81,10 @@ class NodeView(Protocol):
         """Its relay score; 0: none."""
         ...
 
+    def at_work(self) -> Set[PeerIdText]:
+        """Peers with which a request is under way, of ours or of theirs."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManagerSettings:
@@ -95,7 +102,7 @@ class ManagerSettings:
 
 @dataclass(slots=True)
 class _Dials:
-    groups: dict[PeerIdText, str] = field(default_factory=dict)
+    under_way: dict[PeerIdText, KnownPeer] = field(default_factory=dict)
     evicting: set[PeerIdText] = field(default_factory=set)
 
 
@@ -127,7 +134,7 @@ class PeerManager:
         self._wall = wall
         self._dials = _Dials()
         self._connected: dict[PeerIdText, PeerConnection] = {}
-        self._monitor = OnlineMonitor()
+        self._monitor = OnlineMonitor(wall())
         self._wake = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._saved = store.changes
@@ -144,6 +151,9 @@ class PeerManager:
     def online(self) -> bool:
         """Whether anything of the network has been heard of lately."""
         return self._monitor.online(self._wall(), len(self._connected))
+
+    def _may_be_online(self) -> bool:
+        return self._monitor.may_be_online(self._wall(), len(self._connected))
 
     def sign_of_life(self) -> None:
         """Something of the network answered, by whatever way."""
@@ -162,8 +172,10 @@ class PeerManager:
         capabilities: int = 0,
         cluster: int | None = None,
         shards: Collection[int] = (),
+        source: str = "",
     ) -> bool:
-        """Somebody told of a peer. False: it is of no use, or there is no room for it."""
+        """Somebody told of a peer: `source`, where the origin does not say who. False: it is of no use, or
+        there is no room for it."""
         own = f"/p2p/{peer_id}"
         chosen = [one if one.endswith(own) else one + own for one in addresses if self._may_dial(one)]
         wanted = self._view.wanted()
@@ -180,6 +192,7 @@ class PeerManager:
             capabilities=capabilities,
             cluster=cluster,
             shards=shards,
+            source=source,
         )
         if self.store.changes != before:
             self.wake()
@@ -248,7 +261,8 @@ class PeerManager:
         if connection is None:
             return
         now = self._wall()
-        self.store.lost(peer_id, now, trio.current_time() - connection.since, reason)
+        if self.store.lost(peer_id, now, trio.current_time() - connection.since, reason):
+            self._monitor.failure(now, peer_id)
         if reason.startswith("metadata: peer "):  # of another cluster, or of none
             self.store.postpone(peer_id, now, USELESS_DELAY, reason)
         self.wake()
@@ -276,7 +290,7 @@ class PeerManager:
                     self._step(nursery)
                     with trio.move_on_after(SHORT_PERIOD if self.short else LONG_PERIOD):
                         await self._wake.wait()
-                    await trio.sleep(PAUSE)
+                    await trio.sleep(PAUSE if self._may_be_online() else PAUSE_OFFLINE)
         finally:
             self._nursery = None
             self._save_now()
@@ -287,22 +301,24 @@ class PeerManager:
         if self._monitor.came_back(now, len(self._connected)):
             log.info("online", extra=fields(peers=len(self._connected)))
             self.store.forgive(now)
+        for peer_id in self._monitor.excused(now, len(self._connected)):
+            self.store.excuse(peer_id)
         step = plan(
             self.store,
             self._view_of_connected(),
             self._view.wanted(),
             self._settings.targets,
             now=now,
-            dialling=self._dials.groups,
-            at_once=AT_ONCE - len(self._dials.groups),
+            dialling=self._dials.under_way,
+            at_once=AT_ONCE,
             per_group=self._settings.per_group,
-            online=self.online,
+            online=self._may_be_online(),
             rng=self._rng,
         )
         self.short = step.short
         self.short_shards, self.short_services = step.short_shards, step.short_services
         for peer in step.dial:
-            self._dials.groups[peer.peer_id] = peer.group
+            self._dials.under_way[peer.peer_id] = peer
             nursery.start_soon(self._dial, peer, name=f"dial {peer.peer_id}")
         for peer_id, reason in step.evict:
             if peer_id not in self._dials.evicting:
@@ -312,9 +328,12 @@ class PeerManager:
     def _view_of_connected(self) -> Sequence[Connected]:
         now = trio.current_time()
         mesh = self._view.mesh()
-        return [self._as_connected(connection, now, mesh) for connection in self._connected.values()]
+        busy = self._view.at_work() | self._settings.protected
+        return [self._as_connected(connection, now, mesh, busy) for connection in self._connected.values()]
 
-    def _as_connected(self, connection: PeerConnection, now: float, mesh: Set[PeerIdText]) -> Connected:
+    def _as_connected(
+        self, connection: PeerConnection, now: float, mesh: Set[PeerIdText], protected: Set[PeerIdText]
+    ) -> Connected:
         peer_id, view = connection.peer_id, self._view
         identity = self._host.identity(peer_id)
         protocols = identity.protocols if identity is not None else ()
@@ -329,7 +348,7 @@ class PeerManager:
             services=frozenset(name for name, one in SERVICES.items() if one.protocol in protocols),
             in_mesh=peer_id in mesh,
             score=view.score_of(peer_id),
-            protected=peer_id in self._settings.protected,
+            protected=peer_id in protected,
         )
 
     async def _dial(self, peer: KnownPeer) -> None:
@@ -348,9 +367,12 @@ class PeerManager:
                     self.store.succeeded(peer_id, self._wall(), address)
                     return
             self._failed.add()
-            self.store.failed(peer_id, self._wall(), online=self.online, why=why)
+            now, online = self._wall(), self.online
+            self.store.failed(peer_id, now, online=online, why=why)
+            if online:
+                self._monitor.failure(now, peer_id)
         finally:
-            self._dials.groups.pop(peer_id, None)
+            self._dials.under_way.pop(peer_id, None)
             self.wake()
 
     async def _evict(self, peer_id: PeerIdText, reason: str) -> None:
@@ -412,7 +434,7 @@ class PeerManager:
         now = self._wall()
         yield "peer_store_size", {}, len(self.store)
         yield "peers_online", {}, float(self.online)
-        yield "peers_dialling", {}, len(self._dials.groups)
+        yield "peers_dialling", {}, len(self._dials.under_way)
         yield "peers_waiting", {}, sum(not peer.is_due(now) for peer in self.store)
         yield "peer_store_refused", {}, self.store.refused
         yield "peer_store_pruned", {}, self.store.pruned

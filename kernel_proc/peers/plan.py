@@ -9,27 +9,33 @@ rest of the relay target.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from math import ceil
 from random import Random
 from typing import Final, NamedTuple
 
 from kernel_proc.discovery.enr_values import Capability
-from kernel_proc.peers.store import KnownPeer
+from kernel_proc.peers.known import KnownPeer
 from kernel_proc.protocols import lightpush_codec, store_codec
 from kernel_proc.protocols.filter import codec as filter_codec
+from kernel_proc.relay.params import GossipParams
 
 __all__ = ["SERVICES", "Connected", "Plan", "Targets", "Wanted", "plan"]
 
-SHARD_PEERS: Final = 12
-"""Connected relay peers to have on each shard we are on: D_high, so that the mesh can choose."""
+_MESH: Final = GossipParams()
+SHARD_PEERS: Final = _MESH.d + _MESH.d_lazy
+"""Connected relay peers to have on each shard we are on: D (6) for the mesh and D_lazy (6) to gossip with. So
+the mesh is full even where half of those asked refuse, having enough of others, a back-off or our bad score.
+A small network has fewer, and all of them."""
 SERVICE_PEERS: Final = 3
 """Connected peers to have of each service that we use: one to ask, one to fall back on, one spare."""
 SETTLE: Final = 20.0
 """Seconds in which a new connection is not judged: identify, metadata and the mesh need their time."""
 MAX_AGAIN: Final = 3
 """Dials at once of peers that failed before, while others are waiting."""
+AT_ONCE_OFFLINE: Final = 3
+"""Dials under way while nothing of the network can be heard: enough to see that it is back."""
 
 
 class Service(NamedTuple):
@@ -58,7 +64,8 @@ class Targets:
     @classmethod
     def of(cls, max_connections: int, for_relay: int) -> Targets:
         """Of all connections, `for_relay` for relay peers (0: relay is off), the rest for services."""
-        out = ceil(for_relay / 3)
+        # Who sits behind a NAT gets no others: with D of its own it has a mesh even so.
+        out = min(for_relay, max(ceil(for_relay / 3), _MESH.d))
         return cls(max_connections, out, for_relay - out, max_connections - for_relay)
 
 
@@ -78,7 +85,7 @@ class Connected:
     in_mesh: bool = False
     score: float = 0.0
     protected: bool = False
-    """The operator named it, or it is at work for us."""
+    """The operator named it, or something is under way with it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +112,42 @@ class Plan(NamedTuple):
     short_services: Set[str] = frozenset()
 
 
+class _Places:
+    """What is wanted and not there yet, and the room for it."""
+
+    def __init__(self, connected: Sequence[Connected], wanted: Wanted, targets: Targets) -> None:
+        self.on_shard: Counter[int] = Counter()
+        serving: Counter[str] = Counter()
+        for peer in connected:
+            serving.update(peer.services)
+            if peer.relay:
+                self.on_shard.update(peer.shards)
+        self.lacking = frozenset(
+            shard for shard in wanted.shards if wanted.relay and self.on_shard[shard] < SHARD_PEERS
+        )
+        missing = {name: SERVICE_PEERS - serving[name] for name in wanted.services}
+        self.missing = {name: count for name, count in missing.items() if count > 0}
+        relay_out = sum(peer.outbound and (peer.relay or not peer.identified) for peer in connected)
+        service_out = sum(peer.outbound and peer.identified and not peer.relay for peer in connected)
+        self.relay = targets.relay_out - relay_out if wanted.relay else 0
+        self.service = targets.service - service_out
+
+    def take(self, peer: KnownPeer) -> bool:
+        """Give the peer a place, if there is one that it fits."""
+        serves = [name for name in self.missing if _serves(peer, name)]
+        if self.relay > 0 and _relays(peer):
+            self.relay -= 1
+        elif serves and self.service > 0:
+            self.service -= 1
+        else:
+            return False
+        for name in serves:
+            self.missing[name] -= 1
+            if not self.missing[name]:
+                del self.missing[name]
+        return True
+
+
 def plan(
     known: Iterable[KnownPeer],
     connected: Sequence[Connected],
@@ -112,68 +155,53 @@ def plan(
     targets: Targets,
     *,
     now: float,
-    dialling: Mapping[str, str],
+    dialling: Mapping[str, KnownPeer],
     at_once: int,
     per_group: int,
     online: bool,
     rng: Random,
 ) -> Plan:
-    """The next step. `dialling` are the dials under way, peer id to group; `at_once` how many more may be
-    started; `per_group` is the limit of connections to one place (0: none)."""
+    """The next step. `dialling` are the peers being dialled, by id; `at_once` how many may be; `per_group` is
+    the limit of connections to one place (0: none)."""
+    places = _Places(connected, wanted, targets)
+    lacking, short_services = places.lacking, frozenset(places.missing)
+    surplus = _surplus(connected, wanted, places)
+    may_grow = places.relay > 0 or bool(surplus)
+    short = bool(short_services) or (wanted.relay and may_grow and bool(lacking or not wanted.shards))
     there = {peer.peer_id for peer in connected}
-    on_shard: Counter[int] = Counter()
-    serving: Counter[str] = Counter()
-    for peer in connected:
-        serving.update(peer.services)
-        if peer.relay:
-            on_shard.update(peer.shards)
-    relay_out = sum(peer.outbound and (peer.relay or not peer.identified) for peer in connected)
-    lacking = {shard for shard in wanted.shards if on_shard[shard] < SHARD_PEERS} if wanted.relay else set()
-    missing = {name: SERVICE_PEERS - serving[name] for name in wanted.services}
-    missing = {name: count for name, count in missing.items() if count > 0}
-    room_relay = targets.relay_out - relay_out if wanted.relay else 0
-    service_only = sum(peer.outbound and peer.identified and not peer.relay for peer in connected)
-    room_service = targets.service - service_only
-    free = targets.total - len(there) - len(dialling)
-    short_services = frozenset(missing)
-    short = bool(missing) or (wanted.relay and (bool(lacking) or (not wanted.shards and room_relay > 0)))
-
     groups = Counter(peer.group for peer in connected)
-    groups.update(dialling.values())
+    for peer in dialling.values():
+        places.take(peer)
+        groups[peer.group] += 1
+    at_once = at_once if online else min(at_once, AT_ONCE_OFFLINE)
+    room = min(at_once, targets.total - len(there)) - len(dialling)
     chosen: list[KnownPeer] = []
+    turned_away = False
     again = 0
-    for candidate in _ranked(known, wanted, lacking, missing, there, dialling, now, rng):
-        if len(chosen) >= min(at_once, free):
+    for candidate in _ranked(known, wanted, places, {*there, *dialling}, now, rng):
+        if len(chosen) >= room:
             break
         if per_group and groups[candidate.group] >= per_group:
             continue
         if candidate.failures and chosen and (again := again + 1) > MAX_AGAIN:
             continue
-        gives = _gives(candidate)
-        serves = {name for name in missing if _serves(candidate, name)}
-        for_relay = room_relay > 0 and "relay" in gives
-        if not for_relay and not (serves and room_service > 0):
-            continue
-        if for_relay:
-            room_relay -= 1
+        if places.take(candidate):
+            groups[candidate.group] += 1
+            chosen.append(candidate)
         else:
-            room_service -= 1
-        for name in serves:
-            missing[name] -= 1
-            if not missing[name]:
-                del missing[name]
-        groups[candidate.group] += 1
-        chosen.append(candidate)
-    if not online:
-        chosen = chosen[: max(2, at_once // 3)]
-    return Plan(chosen, _evictions(connected, wanted, targets), short, frozenset(lacking), short_services)
+            turned_away = turned_away or not lacking.isdisjoint(candidate.shards)
+    evict = _evictions(connected, wanted, targets)
+    if turned_away and surplus and not evict and not dialling:
+        # One at a time: whoever comes in its place may be on more than one of the shards that lack peers.
+        evict.append((surplus[0].peer_id, "its shards have enough peers, and others have not"))
+    return Plan(chosen, evict, short, lacking, short_services)
 
 
-def _gives(peer: KnownPeer) -> Collection[str]:
-    """`relay`, unless what it said of itself shows that it does not."""
+def _relays(peer: KnownPeer) -> bool:
+    """Unless what it said of itself shows that it does not."""
     if peer.protocols:
-        return ("relay",) if any("/waku/relay/" in one for one in peer.protocols) else ()
-    return () if peer.capabilities and not peer.capabilities & Capability.RELAY else ("relay",)
+        return any("/waku/relay/" in one for one in peer.protocols)
+    return not peer.capabilities or bool(peer.capabilities & Capability.RELAY)
 
 
 def _serves(peer: KnownPeer, name: str) -> bool:
@@ -187,29 +215,21 @@ def _serves(peer: KnownPeer, name: str) -> bool:
 def _ranked(
     known: Iterable[KnownPeer],
     wanted: Wanted,
-    lacking: Set[int],
-    missing: Collection[str],
-    there: Collection[str],
-    dialling: Collection[str],
+    places: _Places,
+    taken: Set[str],
     now: float,
     rng: Random,
 ) -> list[KnownPeer]:
-    """Those that may be dialled and are of use, the most useful first."""
+    """Those that may be dialled and are of use: what works before what does not, and of the rest the most
+    useful first. Peers that were never reached take turns by who told of them: whoever tells of thousands
+    gets no more of our dials than who tells of a few."""
     ranked: list[tuple[tuple[float, ...], KnownPeer]] = []
     for peer in known:
-        if not peer.is_due(now) or peer.peer_id in there or peer.peer_id in dialling:
+        if not peer.is_due(now) or peer.peer_id in taken:
             continue
         if peer.cluster is not None and peer.cluster != wanted.cluster:
             continue
-        use = 0
-        if not wanted.shards or not peer.shards:
-            use = 1
-        elif lacking and not lacking.isdisjoint(peer.shards):
-            use = 2 + min(len(lacking & set(peer.shards)), 8)
-        elif not wanted.shards.isdisjoint(peer.shards):
-            use = 1
-        if any(_serves(peer, name) for name in missing):
-            use += 2
+        use = _use(peer, wanted, places)
         if not use:
             continue
         key = (
@@ -222,7 +242,49 @@ def _ranked(
         )
         ranked.append((key, peer))
     ranked.sort(key=lambda pair: pair[0])
-    return [peer for _, peer in ranked]
+    told: Counter[str] = Counter()
+    turns: list[tuple[bool, int]] = []
+    for _, peer in ranked:
+        proven = peer.last_success > 0
+        turns.append((peer.failures > 0, 0 if proven else told[peer.source]))
+        if not proven:
+            told[peer.source] += 1
+    order = sorted(range(len(ranked)), key=turns.__getitem__)  # stable: within a turn as before
+    return [ranked[at][1] for at in order]
+
+
+def _use(peer: KnownPeer, wanted: Wanted, places: _Places) -> int:
+    """0: none."""
+    use = 0
+    if not wanted.shards or not peer.shards:
+        use = 1
+    elif not places.lacking.isdisjoint(peer.shards):
+        use = 2 + min(len(places.lacking.intersection(peer.shards)), 8)
+    elif not wanted.shards.isdisjoint(peer.shards):
+        use = 1
+    if any(_serves(peer, name) for name in places.missing):
+        use += 2
+    return use
+
+
+def _surplus(connected: Sequence[Connected], wanted: Wanted, places: _Places) -> list[Connected]:
+    """While a shard lacks peers: those that we dialled and would not miss, the least useful first."""
+    if not places.lacking:
+        return []
+    there = [
+        peer
+        for peer in connected
+        if peer.outbound
+        and peer.relay
+        and not peer.protected
+        and not peer.in_mesh
+        and peer.age >= SETTLE
+        and peer.shards
+        and places.lacking.isdisjoint(peer.shards)
+        and all(places.on_shard[shard] > SHARD_PEERS for shard in peer.shards & wanted.shards)
+        and not peer.services & wanted.services
+    ]
+    return sorted(there, key=lambda peer: _worth(peer, wanted))
 
 
 def _evictions(connected: Sequence[Connected], wanted: Wanted, targets: Targets) -> list[tuple[str, str]]:
@@ -264,6 +326,7 @@ def _worth(peer: Connected, wanted: Wanted) -> tuple[float, ...]:
     return (
         peer.score >= 0,
         peer.in_mesh,
+        not peer.services.isdisjoint(wanted.services),
         not peer.shards.isdisjoint(wanted.shards),
         peer.score,
         peer.age,

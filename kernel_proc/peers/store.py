@@ -1,23 +1,22 @@
 """The peers that the node knows of, connected or not: where they are, what they do, how dialling them went.
 
-Pure: times are seconds since 1970 (the store outlives the process) and come in as arguments. Bounded twice:
-by number, and by what one network address may fill, so that nobody can crowd out the rest with names that
-cost nothing. A peer is never given up for ever: what fails waits longer each time, up to half an hour, and is
-forgotten only when something better needs the room.
+Pure: times are seconds since 1970 (the store outlives the process) and come in as arguments. Bounded three
+times: by number, by what one network address may fill, and by what one teller may fill with peers that nobody
+has reached yet; so nobody can crowd out the rest with names that cost nothing. A peer is never given up for
+ever: what fails waits longer each time, up to half an hour, and is forgotten only when something better needs
+the room.
 """
 
 from __future__ import annotations
 
-import ipaddress
-from base64 import urlsafe_b64encode
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass, field
-from enum import StrEnum
 from random import Random
 from typing import Final
 
-__all__ = ["KnownPeer", "Origin", "PeerStore", "group_of_address", "peer_id_in", "record_text"]
+from kernel_proc.peers.known import KnownPeer, Origin, group_of_address
+
+__all__ = ["PeerStore"]
 
 MAX_ADDRESSES: Final = 8
 MAX_ADDRESS_TEXT: Final = 300
@@ -35,81 +34,12 @@ FORGIVEN_WITHIN: Final = 10.0
 """Once online again, peers that wait are tried within so many seconds."""
 
 
-class Origin(StrEnum):
-    """How a peer came to be known; the first way holds."""
-
-    STATIC = "static"
-    API = "api"
-    DNS = "dns"
-    DISCV5 = "discv5"
-    PEER_EXCHANGE = "peer-exchange"
-    PRUNE = "prune"
-    """Offered by a relay peer that pruned us."""
-    INBOUND = "inbound"
-    CACHE = "cache"
-    """From the file of an earlier run that did not say."""
-
-
-def peer_id_in(address: str) -> str | None:
-    """The peer id at the end of a multiaddr."""
-    _, mark, peer_id = address.rpartition("/p2p/")
-    return peer_id if mark and peer_id and "/" not in peer_id else None
-
-
-def record_text(raw: bytes) -> str:
-    """The text of a node record that was verified when it came."""
-    return "enr:" + urlsafe_b64encode(raw).rstrip(b"=").decode()
-
-
-def group_of_address(address: str) -> str:
-    """What counts as one place for limits: an IPv4 address, the /64 of an IPv6 address, or a host name."""
-    parts = address.split("/", 3)
-    host = parts[2] if len(parts) > 2 else address
-    try:
-        ip = ipaddress.ip_address(host)
-    except ValueError:
-        return host.lower()
-    if isinstance(ip, ipaddress.IPv6Address):
-        if ip.ipv4_mapped is not None:
-            return str(ip.ipv4_mapped)
-        return str(ipaddress.IPv6Network((ip, 64), strict=False).network_address)
-    return host
-
-
-@dataclass(slots=True)
-class KnownPeer:
-    """One peer. Times are seconds since 1970, 0: never. `cluster` None: it has not told."""
-
-    peer_id: str
-    addresses: tuple[str, ...] = ()
-    """Multiaddrs with the peer id, the one that worked last first."""
-    origin: str = Origin.CACHE
-    protocols: tuple[str, ...] = ()
-    capabilities: int = 0
-    """The `waku2` bits of its record."""
-    cluster: int | None = None
-    shards: tuple[int, ...] = ()
-    enr: bytes = field(default=b"", repr=False)
-    seq: int = 0
-    """Of the record."""
-    learned: float = 0.0
-    last_success: float = 0.0
-    last_attempt: float = 0.0
-    failures: int = 0
-    """Dials in a row that failed while others succeeded."""
-    retry_at: float = 0.0
-    why: str = ""
-    """What went wrong the last time, for people; not kept on disk."""
-    group: str = ""
-    """The place of its first address."""
-
-    def is_due(self, now: float) -> bool:
-        """Whether it may be dialled."""
-        return bool(self.addresses) and now >= self.retry_at
+_OPERATOR: Final = frozenset({Origin.STATIC, Origin.API})
 
 
 class PeerStore:
-    """`capacity` peers at most, of which at most `per_group` at one place (0: no limit).
+    """`capacity` peers at most, of which at most `per_group` at one place (0: no limit), and at most a
+    quarter that were never reached and that one teller has named.
 
     `keep` says which peers must not be forgotten now: those that are connected, and the operator's own.
     """
@@ -128,8 +58,11 @@ class PeerStore:
         self._rng = rng
         self._keep = keep
         self._own_id = own_id
+        self.per_source = max(16, self.capacity // 4)
         self._peers: dict[str, KnownPeer] = {}
         self._groups: Counter[str] = Counter()
+        self._told: dict[str, dict[str, None]] = {}
+        """By who told of them: the peers that were never reached."""
         self.changes = 0
         """Grows with each change that is worth writing to disk."""
         self.arrived = 0
@@ -161,8 +94,10 @@ class PeerStore:
         capabilities: int = 0,
         cluster: int | None = None,
         shards: Collection[int] = (),
+        source: str = "",
     ) -> bool:
-        """Somebody told of a peer. False: there is no room for it, or nothing that could be dialled.
+        """Somebody told of a peer (`source` says who, where the origin does not). False: there is no room for
+        it, or nothing that could be dialled.
 
         What a signed record says (`seq` above 0) holds against what was heard otherwise, and a newer record
         against an older one; addresses that worked once stay first.
@@ -170,17 +105,21 @@ class PeerStore:
         usable = tuple(one for one in dict.fromkeys(addresses) if len(one) <= MAX_ADDRESS_TEXT)
         if peer_id == self._own_id or not usable:
             return False
+        source = source or str(origin)
         known = self._peers.get(peer_id)
         if known is None:
             group = group_of_address(usable[0])
-            if not self._has_room(group):
+            if not self._has_room(group, origin, source):
                 self.refused += 1
                 return False
             known = KnownPeer(peer_id, origin=origin, learned=now, group=group)
             self._peers[peer_id] = known
             self._groups[group] += 1
+            self._enter_queue(known, source)
             self.changes += 1
             self.arrived += 1
+        elif not known.last_success and self._queued(source) < self._queued(known.source):
+            self._enter_queue(known, source)  # the shorter one: its teller told of fewer
         if seq and seq < known.seq:
             return True
         if seq > known.seq:
@@ -208,15 +147,27 @@ class PeerStore:
             known.group = group
             self._groups[group] += 1
 
-    def _has_room(self, group: str) -> bool:
-        if not self._per_group or self._groups[group] < self._per_group:
+    def _has_room(self, group: str, origin: str, source: str) -> bool:
+        if self._per_group and self._groups[group] >= self._per_group:
+            # Full of names: the one that has failed most makes room, if any has. A good one never does.
+            there = [
+                p for p in self._peers.values() if p.group == group and p.failures and not p.last_success
+            ]
+            if not self._drop_one(there):
+                return False
+        told = self._told.get(source, {})
+        if len(told) < self.per_source or origin in _OPERATOR:
             return True
-        # Full of names: the one that has failed most makes room, if any has. A good one never does.
-        there = [p for p in self._peers.values() if p.group == group and p.failures and not p.last_success]
-        there = [peer for peer in there if not self._keep(peer.peer_id)]
+        there = [self._peers[peer_id] for peer_id in told]
+        self._rng.shuffle(there)  # among those that nobody has tried chance decides, so a good one has some
+        return self._drop_one(there)
+
+    def _drop_one(self, candidates: Iterable[KnownPeer]) -> bool:
+        there = [peer for peer in candidates if not self._keep(peer.peer_id)]
         if not there:
             return False
         self._forget(max(there, key=lambda peer: peer.failures))
+        self.pruned += 1
         return True
 
     def described(
@@ -248,6 +199,7 @@ class PeerStore:
         known = self._peers.get(peer_id)
         if known is None:
             return
+        self._leave_queue(known)
         known.last_success = known.last_attempt = now
         known.failures, known.retry_at, known.why = 0, 0.0, ""
         self.changes += 1
@@ -268,19 +220,29 @@ class PeerStore:
         known.retry_at = max(known.retry_at, now + delay * self._rng.uniform(0.8, 1.2))
         self.changes += 1
 
-    def lost(self, peer_id: str, now: float, lasted: float, why: str = "") -> None:
-        """A connection ended. A short one counts as a failure, so that nobody is dialled in a circle."""
+    def excuse(self, peer_id: str) -> None:
+        """A failure that was held against the peer was ours after all."""
+        known = self._peers.get(peer_id)
+        if known is not None and known.failures:
+            known.failures -= 1
+            self.changes += 1
+
+    def lost(self, peer_id: str, now: float, lasted: float, why: str = "") -> bool:
+        """A connection ended. A short one counts as a failure (True), so that nobody is dialled in a
+        circle."""
         known = self._peers.get(peer_id)
         if known is None:
-            return
+            return False
         if known.retry_at > now + HIGHEST_DELAY * 1.2:
             why = known.why  # it is useless to us: that says more than how it hung up
         if lasted < FIRST_DELAY:
             self.failed(peer_id, now, online=True, why=why)
-        else:
-            known.last_success, known.why = now, why[:MAX_WHY]
-            known.retry_at = max(known.retry_at, now + self._rng.uniform(0.2, 1.0))
-            self.changes += 1
+            return True
+        self._leave_queue(known)
+        known.last_success, known.why = now, why[:MAX_WHY]
+        known.retry_at = max(known.retry_at, now + self._rng.uniform(0.2, 1.0))
+        self.changes += 1
+        return False
 
     def postpone(self, peer_id: str, now: float, seconds: float, why: str = "") -> None:
         """Not to be dialled for a while, whatever else happens: useless to us, or somebody wants it gone."""
@@ -330,12 +292,28 @@ class PeerStore:
     def _forget(self, known: KnownPeer) -> None:
         del self._peers[known.peer_id]
         self._leave(known)
+        self._leave_queue(known)
         self.changes += 1
 
     def _leave(self, known: KnownPeer) -> None:
         self._groups[known.group] -= 1
         if self._groups[known.group] <= 0:
             del self._groups[known.group]
+
+    def _queued(self, source: str) -> int:
+        return len(self._told.get(source, ()))
+
+    def _enter_queue(self, known: KnownPeer, source: str) -> None:
+        self._leave_queue(known)
+        known.source = source
+        self._told.setdefault(source, {})[known.peer_id] = None
+
+    def _leave_queue(self, known: KnownPeer) -> None:
+        told = self._told.get(known.source)
+        if told is not None:
+            told.pop(known.peer_id, None)
+            if not told:
+                del self._told[known.source]
 
     def restore(self, peers: Iterable[KnownPeer], now: float) -> None:
         """Take in what an earlier run knew. The clock may have been set since: waits are bounded anew."""

@@ -15,7 +15,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from kernel_proc.peers.store import MAX_ADDRESS_TEXT, MAX_ADDRESSES, KnownPeer
+from kernel_proc.peers.known import KnownPeer
+from kernel_proc.peers.store import MAX_ADDRESS_TEXT, MAX_ADDRESSES
 
 __all__ = ["load_peers", "save_peers", "snapshot"]
 
@@ -34,7 +35,7 @@ def save_peers(path: Path, peers: Sequence[dict[str, Any]]) -> None:
     """Replace the file. Raises OSError."""
     for peer in peers:
         peer["enr"] = b64encode(peer["enr"]).decode()
-        for name in ("group", "why"):
+        for name in ("group", "why", "source"):
             peer.pop(name, None)
     temporary = path.with_name(f".{path.name}.new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)

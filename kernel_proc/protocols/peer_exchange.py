@@ -9,7 +9,7 @@ reads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from enum import IntEnum
 from random import Random, SystemRandom
 from typing import Final, NamedTuple
@@ -218,8 +218,10 @@ class PeerExchangeClient:
         self._registry = registry
         self._counted = {name: registry.counter(f"px_peers_received_{name}") for name in ("total", "refused")}
 
-    async def request(self, count: int, *, peer: str | None = None, deadline: float) -> Exchanged:
-        """At most `count` records (1 to 60), from the named peer or a good one.
+    async def request(
+        self, count: int, *, peer: str | None = None, exclude: Collection[str] = (), deadline: float
+    ) -> Exchanged:
+        """At most `count` records (1 to 60), from the named peer or a good one that is none of `exclude`.
 
         `deadline` is a time of trio's clock. Raises AllFailed.
         """
@@ -228,7 +230,13 @@ class PeerExchangeClient:
             return await self._ask(peer_id, count, seconds)
 
         peer_id, records = await self._peers.ask(
-            SERVICE, (PROTOCOL,), attempt, named=peer, deadline=deadline, patience=PATIENCE
+            SERVICE,
+            (PROTOCOL,),
+            attempt,
+            named=peer,
+            deadline=deadline,
+            patience=PATIENCE,
+            exclude=exclude,
         )
         self._counted["total"].add(len(records))
         self._received(peer_id, records)

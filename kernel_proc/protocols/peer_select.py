@@ -6,7 +6,7 @@ candidates on a host and dials a peer that was named by its address.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence, Set
 from contextlib import asynccontextmanager
 from random import Random
 from typing import Final, NamedTuple, TypeVar
@@ -229,6 +229,10 @@ class ServicePeers:
             return peer_id, answer
         on_shard = "" if shard is None else f" on shard {shard}"
         raise AllFailed(service, attempts, f"no connected peer serves {service}{on_shard}")
+
+    def asked(self) -> Set[PeerIdText]:
+        """The peers with which a request of ours is under way."""
+        return {peer_id for peer_id, _ in self._places}
 
     @asynccontextmanager
     async def _turn(self, peer_id: PeerIdText, service: str, deadline: float) -> AsyncIterator[None]:

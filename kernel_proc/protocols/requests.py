@@ -14,7 +14,7 @@ CallError               what `call` raises; `retriable`: another peer, or the sa
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence, Set
 from typing import Final, NamedTuple
 
 import trio
@@ -119,6 +119,11 @@ class RequestService:
     def unmount(self) -> None:
         """Take no more streams."""
         self._host.remove_stream_handler(self.protocol)
+
+    @property
+    def busy(self) -> Set[PeerIdText]:
+        """The peers that are being answered."""
+        return self._active.keys()
 
     def counters(self) -> dict[str, int]:
         """Monotonic: served; rejected (rate limit); busy (too many at once); malformed (no frame);

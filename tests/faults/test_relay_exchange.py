@@ -16,7 +16,7 @@ from kernel_proc.node import Node
 from kernel_proc.p2p import peer_ids
 from kernel_proc.p2p.keys import NodeKey
 from kernel_proc.p2p.peer_record import MAX_ENVELOPE, seal
-from kernel_proc.peers.store import Origin
+from kernel_proc.peers.known import Origin
 from kernel_proc.protocols.metadata import MetadataProtocol
 from kernel_proc.relay.rpc import PeerInfo, Prune
 from tests.support.aio import trio_test

@@ -134,6 +134,11 @@ class Discv5Service:
         """The nodes of the table."""
         return [] if self._engine is None else self._engine.table.nodes()
 
+    def has_answered(self, node_id: bytes) -> bool:
+        """Whether this node of the table has answered us, where its record says it is."""
+        node = None if self._engine is None else self._engine.table.get(node_id)
+        return node is not None and node.verified
+
     def counters(self) -> dict[str, int]:
         """What only grows, by name, over all runs."""
         now = {} if self._engine is None else self._engine.counters()

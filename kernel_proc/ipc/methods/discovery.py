@@ -36,7 +36,7 @@ from kernel_proc.discovery.enr import Enr, EnrError
 from kernel_proc.ipc.dispatch import Answer, Call, Route
 from kernel_proc.p2p.api import Host
 from kernel_proc.peering import Peering
-from kernel_proc.peers.store import KnownPeer, Origin, record_text
+from kernel_proc.peers.known import KnownPeer, Origin, record_text
 
 __all__ = ["discovery_routes"]
 
@@ -88,7 +88,7 @@ def discovery_routes(peering: Peering, host: Host) -> Mapping[str, Route]:
         except (DnsFailure, TreeError) as error:
             raise IpcError(ErrorCode.NO_PEERS, str(error)) from error
         if request.use:
-            peering.learn_records(reading.records, Origin.DNS)
+            peering.sources.learn_records(reading.records, Origin.DNS)
         reply = ListReply(
             seq=reading.seq,
             enrs=tuple(record.text for record in reading.records[:MAX_LISTED]),
@@ -124,8 +124,8 @@ def _status(peering: Peering) -> DiscoveryStatus:
         short=peering.manager.short,
         known=len(peering.store),
         due=sum(peer.is_due(now) for peer in peering.store),
-        enr=peering.enr.record.text,
-        addresses=peering.own.announced(),
+        enr=peering.own.enr.record.text,
+        addresses=peering.own.addresses.announced(),
         discv5=Discv5Record(
             running=discv5.running,
             port=discv5.bound[0].port if discv5.bound else 0,

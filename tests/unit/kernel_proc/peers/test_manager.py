@@ -12,9 +12,10 @@ import trio
 
 from kernel_proc.metrics import Registry
 from kernel_proc.p2p.api import DialError, Direction, Host, PeerConnection, PeerIdentity
+from kernel_proc.peers.known import Origin, group_of_address
 from kernel_proc.peers.manager import ManagerSettings, PeerManager
 from kernel_proc.peers.plan import Targets, Wanted
-from kernel_proc.peers.store import Origin, PeerStore, group_of_address
+from kernel_proc.peers.store import PeerStore
 from kernel_proc.relay.params import RELAY_PROTOCOL
 from tests.support.mock_clock import mock_clock_test
 
@@ -85,6 +86,9 @@ class FakeHost:
 
 
 class View:
+    def __init__(self) -> None:
+        self.working: set[str] = set()
+
     def wanted(self) -> Wanted:
         return Wanted(2, frozenset({0}), frozenset())
 
@@ -96,6 +100,9 @@ class View:
 
     def score_of(self, peer_id: str) -> float:
         return 0.0
+
+    def at_work(self) -> Set[str]:
+        return frozenset(self.working)
 
 
 def address(number: int) -> str:

@@ -11,8 +11,9 @@ import pytest
 from kernel_proc.p2p import peer_ids
 from kernel_proc.p2p.keys import NodeKey
 from kernel_proc.p2p.peer_record import MAX_ENVELOPE, seal
+from kernel_proc.peers.known import Origin
 from kernel_proc.peers.offers import IN_ALL, PER_PEER, PERIOD, Allowance, Offers, Outcome, judge
-from kernel_proc.peers.store import Origin, PeerStore
+from kernel_proc.peers.store import PeerStore
 from kernel_proc.relay.rpc import PeerInfo
 
 KEYS = [NodeKey(bytes(31) + bytes([n])) for n in range(1, 20)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from kernel_proc.peers.online import OnlineMonitor, SleepDetector
 from kernel_proc.peers.own_addresses import OwnAddresses
 
 BOUND = ("/ip4/192.168.1.5/tcp/60000", "/ip4/127.0.0.1/tcp/60000", "/ip4/192.168.1.5/tcp/8000/ws")
@@ -58,24 +57,3 @@ def test_private_and_unreadable_observations_are_nothing() -> None:
         assert not own.observe(observer, "/ip4/10.0.0.1/tcp/1")
         assert not own.observe(observer, "/dns4/evil.example/tcp/1")
         assert not own.observe(observer, "")
-
-
-def test_online_while_something_answers() -> None:
-    monitor = OnlineMonitor()
-    assert not monitor.online(0, 0)
-    assert monitor.came_back(1, 1)
-    assert not monitor.came_back(2, 1)
-    assert monitor.online(10, 0), "a moment without peers is not the end of the network"
-    assert not monitor.online(60, 0)
-    assert not monitor.came_back(60, 0)
-    monitor.sign(70)
-    assert monitor.came_back(71, 0)
-
-
-def test_sleep_is_seen_and_slowness_is_not() -> None:
-    detector = SleepDetector(at_least=10)
-    assert detector.slept(100, 100) is None
-    assert detector.slept(500, 500) is None
-    assert detector.slept(505, 504) is None
-    assert detector.slept(1505, 505) == 999
-    assert detector.slept(1510, 510) is None

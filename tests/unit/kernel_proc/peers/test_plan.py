@@ -7,8 +7,8 @@ from dataclasses import replace
 from random import Random
 
 from kernel_proc.discovery.enr_values import Capability
+from kernel_proc.peers.known import KnownPeer
 from kernel_proc.peers.plan import SERVICES, Connected, Plan, Targets, Wanted, plan
-from kernel_proc.peers.store import KnownPeer
 
 NOW = 1_800_000_000.0
 WANTED = Wanted(2, frozenset({1}), frozenset())
@@ -30,6 +30,7 @@ def step(
     wanted: Wanted = WANTED,
     targets: Targets | None = None,
     *,
+    dialling: Sequence[KnownPeer] = (),
     at_once: int = 10,
     per_group: int = 0,
     online: bool = True,
@@ -40,7 +41,7 @@ def step(
         wanted,
         targets or Targets.of(150, 75),
         now=NOW,
-        dialling={},
+        dialling={peer.peer_id: peer for peer in dialling},
         at_once=at_once,
         per_group=per_group,
         online=online,
@@ -55,8 +56,8 @@ def names(made: Plan) -> list[str]:
 def test_the_options_change_the_targets() -> None:
     assert Targets.of(150, 75) == Targets(150, 25, 50, 75)
     assert Targets.of(150, 120) == Targets(150, 40, 80, 30)
-    assert Targets.of(30, 15).relay_out == 5
-    assert Targets.of(16, 8) == Targets(16, 3, 5, 8)
+    assert Targets.of(30, 15) == Targets(30, 6, 9, 15), "D of its own, for who gets no others"
+    assert Targets.of(16, 8) == Targets(16, 6, 2, 8)
     assert Targets.of(10, 0) == Targets(10, 0, 0, 10)
 
 
@@ -65,8 +66,8 @@ def test_dials_stop_at_the_target_and_at_the_number_at_once() -> None:
     assert len(names(step(many))) == 10
     out = [relay_peer(number, outbound=True, shards=frozenset({1})) for number in range(24)]
     assert len(names(step(many, out))) == 1
-    small = Targets.of(10, 5)
-    assert len(names(step(many, out[:1], targets=small))) == 1
+    small = Targets.of(16, 8)
+    assert len(names(step(many, out[:1], targets=small))) == 5
 
 
 def test_peers_of_our_shards_come_first_and_those_of_others_not_at_all() -> None:
@@ -103,6 +104,52 @@ def test_one_place_gets_no_more_than_its_connections() -> None:
 def test_offline_few_are_tried() -> None:
     peers = [known(number) for number in range(20)]
     assert len(names(step(peers, online=False))) == 3
+
+
+def test_dials_under_way_have_their_places_already() -> None:
+    many = [known(number, cluster=2, shards=(1,)) for number in range(100)]
+    out = [relay_peer(number, outbound=True, shards=frozenset({1})) for number in range(20)]
+    assert len(names(step(many[5:], out, dialling=many[:5]))) == 0
+    assert len(names(step(many[4:], out, dialling=many[:4]))) == 1
+    assert len(names(step(many[4:], dialling=many[:4]))) == 6, "at once"
+    assert names(step(many[3:], dialling=many[:3], online=False)) == []
+
+
+def test_who_tells_of_thousands_does_not_keep_us_from_what_others_tell() -> None:
+    bogus = [known(number, cluster=2, shards=(1,), source="liar") for number in range(5000)]
+    good = [known(6000 + number, cluster=2, shards=(1,), source="friend") for number in range(5)]
+    chosen = names(step(bogus + good))
+    assert {peer.peer_id for peer in good} <= set(chosen)
+    assert len(chosen) == 10, "the liar may still be right"
+    proven = [known(7000, cluster=2, shards=(1,), last_success=NOW - 60, source="liar")]
+    assert "p7000" in names(step(bogus + good + proven, at_once=3))
+
+
+def test_a_shard_that_lacks_peers_gets_a_place_of_one_that_has_too_many() -> None:
+    wanted = replace(WANTED, shards=frozenset({1, 2}))
+    targets = Targets(total=150, relay_out=14, relay_in=61, service=75)
+    busy = relay_peer(0, outbound=True, shards=frozenset({1}), protected=True, score=-1.0)
+    meshed = relay_peer(1, outbound=True, shards=frozenset({1}), in_mesh=True, score=-1.0)
+    rest = [relay_peer(number, outbound=True, shards=frozenset({1})) for number in range(2, 13)]
+    worst = relay_peer(13, outbound=True, shards=frozenset({1}), score=-0.5)
+    full = [busy, meshed, *rest, worst]
+    other = known(1, cluster=2, shards=(2,))
+    made = step([other], full, wanted=wanted, targets=targets)
+    assert (made.dial, [peer for peer, _ in made.evict]) == ([], ["c13"])
+    assert made.short
+    assert step([], full, wanted=wanted, targets=targets).evict == [], "nobody is known to come instead"
+    assert step([other], full[:-1], wanted=wanted, targets=targets).dial == [other]
+    assert step([other], full[:12], wanted=wanted, targets=replace(targets, relay_out=12)).evict == [], (
+        "twelve are what the first shard needs itself"
+    )
+
+
+def test_nobody_is_looked_for_when_there_is_no_place() -> None:
+    targets = Targets(total=16, relay_out=6, relay_in=2, service=8)
+    full = [relay_peer(number, outbound=True, shards=frozenset({1})) for number in range(6)]
+    made = step([known(1)], full, targets=targets)
+    assert made.short_shards == {1}
+    assert not made.short
 
 
 def test_an_edge_node_looks_for_services_only() -> None:

@@ -7,7 +7,8 @@ from random import Random
 
 import pytest
 
-from kernel_proc.peers.store import KnownPeer, Origin, PeerStore, group_of_address, peer_id_in
+from kernel_proc.peers.known import KnownPeer, Origin, group_of_address, peer_id_in
+from kernel_proc.peers.store import PeerStore
 from kernel_proc.peers.store_file import load_peers, save_peers, snapshot
 
 NOW = 1_800_000_000.0
@@ -82,6 +83,42 @@ def test_ten_thousand_bogus_peers_do_not_crowd_out_good_ones() -> None:
     assert len(peers) <= 200
     assert all(peers.get(f"p{number}") is not None for number in range(20))
     assert peers.pruned > 9000
+
+
+def test_one_teller_cannot_fill_the_store_with_peers_that_nobody_has_reached() -> None:
+    peers = store(capacity=400)
+    for number in range(10_000):
+        learn(peers, number, source="liar")
+    assert len(peers) == 100
+    for number in range(20_000, 20_050):
+        learn(peers, number, source="friend")
+    for number in range(10_000, 15_000):
+        learn(peers, number, source="liar")
+    assert all(peers.get(f"p{number}") is not None for number in range(20_000, 20_050))
+    there = [peer for peer in peers if peer.source == "liar"]
+    assert len(there) == 100
+    # What was reached counts for the liar no more; and what the friend names too, waits with the friend's.
+    for peer in there[:40]:
+        peers.succeeded(peer.peer_id, NOW)
+    learn(peers, int(there[50].peer_id[1:]), source="friend")
+    assert there[50].source == "friend"
+    for number in range(30_000, 30_100):
+        learn(peers, number, source="liar")
+    assert sum(peer.source == "liar" and not peer.last_success for peer in peers) == 100
+
+
+def test_what_was_held_against_a_peer_can_be_taken_back() -> None:
+    peers = store()
+    learn(peers, 1)
+    for _ in range(2):
+        peers.failed("p1", NOW, online=True)
+        peers.excuse("p1")
+    known = peers.get("p1")
+    assert known is not None
+    assert known.failures == 0
+    peers.excuse("p1")
+    peers.excuse("nobody")
+    assert known.failures == 0
 
 
 def test_one_place_cannot_fill_the_store() -> None:

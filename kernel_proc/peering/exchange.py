@@ -1,0 +1,78 @@
+"""Asks peers for peers while there are too few, another one each time."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection
+from typing import Final, Protocol
+
+import trio
+
+from kernel_proc.logs import fields
+from kernel_proc.peering.pace import ASK_ALONE, ExchangePace
+from kernel_proc.protocols.requests import AllFailed
+
+__all__ = ["Answered", "ExchangeClient", "PeerAsking"]
+
+log = logging.getLogger(__name__)
+
+COUNT: Final = 30
+SECONDS: Final = 12.0
+MAX_ASKED: Final = 64
+
+
+class Answered(Protocol):
+    """What peer exchange gives back."""
+
+    @property
+    def peer_id(self) -> str:
+        """Who answered."""
+        ...
+
+
+class ExchangeClient(Protocol):
+    """What is asked of peer exchange. The records themselves go to `Sources.exchanged`."""
+
+    async def request(
+        self, count: int, *, peer: str | None = None, exclude: Collection[str] = (), deadline: float
+    ) -> Answered:
+        """Ask the peer, or any but those of `exclude`. Raises AllFailed."""
+        ...
+
+
+class PeerAsking:
+    """`is_short` says whether peers are wanted, `arrived` how many the store has ever taken in."""
+
+    def __init__(
+        self, client: ExchangeClient, is_short: Callable[[], bool], arrived: Callable[[], int]
+    ) -> None:
+        self._client = client
+        self._is_short = is_short
+        self._arrived = arrived
+        self._pace = ExchangePace()
+        self._asked: dict[str, None] = {}
+        """In turn: whoever answers best would else be all that we hear."""
+
+    async def run(self) -> None:
+        """Ask until cancelled."""
+        pause = ASK_ALONE
+        while True:
+            await trio.sleep(pause)
+            pause = await self._ask() if self._is_short() else ASK_ALONE
+
+    async def _ask(self) -> float:
+        before = self._arrived()
+        deadline = trio.current_time() + SECONDS
+        try:
+            answered = await self._client.request(COUNT, exclude=tuple(self._asked), deadline=deadline)
+        except AllFailed as error:
+            log.debug("no peers by peer exchange", extra=fields(reason=str(error)))
+            if error.attempts:
+                return self._pace.answered(news=False)
+            everybody_had_a_turn = bool(self._asked)
+            self._asked.clear()
+            return 0.0 if everybody_had_a_turn else self._pace.nobody_to_ask()
+        self._asked[answered.peer_id] = None
+        if len(self._asked) > MAX_ASKED:
+            del self._asked[next(iter(self._asked))]
+        return self._pace.answered(news=self._arrived() > before)

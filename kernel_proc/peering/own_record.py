@@ -1,0 +1,111 @@
+"""Our node record, kept current with what is bound, observed, mounted and joined."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ipc_schema.config.kernel import KernelConfig
+from kernel_proc.discovery.discv5 import Endpoint
+from kernel_proc.discovery.enr_identity import Identity
+from kernel_proc.discovery.enr_local import LocalEnr
+from kernel_proc.discovery.enr_values import MAX_SHARDS
+from kernel_proc.logs import fields
+from kernel_proc.p2p.api import PeerConnection, PeerIdentity, PeerIdText
+from kernel_proc.p2p.host import Libp2pHost
+from kernel_proc.p2p.keys import NodeKey
+from kernel_proc.peering.settings import capabilities
+from kernel_proc.peers.known import group_of_address
+from kernel_proc.peers.own_addresses import OwnAddresses
+
+__all__ = ["OwnRecord"]
+
+log = logging.getLogger(__name__)
+
+RECORD_FILE = "enr"
+
+
+class OwnRecord:
+    """A host listener. `shards` are those we are on, now. Raises OSError (the data directory)."""
+
+    def __init__(
+        self, config: KernelConfig, key: NodeKey, host: Libp2pHost, shards: Callable[[], Sequence[int]]
+    ) -> None:
+        discovery = config.discovery
+        self._host = host
+        self._cluster = config.network.cluster
+        self._shards = shards
+        self._announced_shards: tuple[int, ...] | None = None
+        self.is_bound = False
+        self.addresses = OwnAddresses(
+            external=discovery.external_addresses,
+            only_external=discovery.only_external,
+            external_ip=discovery.external_ip,
+            domain=discovery.domain,
+            observing=discovery.observed_address,
+        )
+        self.enr = LocalEnr(
+            Identity(key.secret_bytes()),
+            Path(config.data_dir) / RECORD_FILE,
+            now_ms=time.time_ns() // 1_000_000,
+        )
+        self.enr.set_capabilities(capabilities(config))
+
+    def bound(self) -> None:
+        """The listeners are there: say where."""
+        self.is_bound = True
+        self.addresses.bind(self._host.reachable_addresses())
+        self._announce()
+        self.shards_changed()
+
+    def _announce(self) -> None:
+        self._host.set_announced(self.addresses.announced())
+        self.enr.set_addresses(self.addresses.for_record())
+
+    def shards_changed(self) -> bool:
+        """The node may have joined or left shards; whether it has."""
+        shards = tuple(sorted(one for one in self._shards() if one < MAX_SHARDS))
+        if not self.is_bound or shards == self._announced_shards:
+            return False
+        self._announced_shards = shards
+        self.enr.set_shards(self._cluster, shards)
+        return True
+
+    def seen_at(self, endpoint: Endpoint) -> None:
+        """discv5 knows at which address others see us."""
+        if self.addresses.agreed(endpoint.host):
+            log.info("other nodes see us at another address", extra=fields(ip=endpoint.host))
+            self._announce()
+
+    def no_udp(self) -> None:
+        """discv5 is not spoken any more."""
+        self.enr.set_udp(udp4=None, udp6=None)
+
+    def exchangeable(self) -> bytes | None:
+        """The record, if it says what we serve and where."""
+        if not self.is_bound:
+            return None
+        record = self.enr.record
+        return record.raw if record.capabilities and record.addresses else None
+
+    # --- host events ---
+
+    def peer_connected(self, connection: PeerConnection) -> None:
+        """Nothing to learn yet."""
+
+    def peer_identified(self, identity: PeerIdentity) -> None:
+        """The peer said where it sees us."""
+        if identity.observed_address is None:
+            return
+        connection = next((c for c in self._host.connections() if c.peer_id == identity.peer_id), None)
+        if connection is not None and self.addresses.observe(
+            group_of_address(connection.address), identity.observed_address
+        ):
+            ips = ",".join(self.addresses.observed)
+            log.info("peers see us at another address", extra=fields(ip=ips))
+            self._announce()
+
+    def peer_disconnected(self, peer_id: PeerIdText, reason: str) -> None:
+        """What it said holds until others say otherwise."""

@@ -1,0 +1,249 @@
+"""The peering of a node: its parts made, wired and run."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Sequence, Set
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from ipc_schema.config.discovery import NameServer
+from ipc_schema.config.kernel import KernelConfig
+from kernel_proc.discovery.discv5 import Discv5Service, Endpoint, waku_filter
+from kernel_proc.discovery.dns_lists import DnsLists
+from kernel_proc.discovery.dns_resolver import DnsTxtResolver
+from kernel_proc.discovery.dns_tree import TreeError
+from kernel_proc.discovery.enr import Enr
+from kernel_proc.metrics import Registry, Sample
+from kernel_proc.p2p.api import PeerIdText
+from kernel_proc.p2p.host import Libp2pHost
+from kernel_proc.p2p.keys import NodeKey
+from kernel_proc.peering.exchange import ExchangeClient, PeerAsking
+from kernel_proc.peering.needs import Needs
+from kernel_proc.peering.own_record import OwnRecord
+from kernel_proc.peering.pace import WalkPace
+from kernel_proc.peering.settings import (
+    PeeringError,
+    is_usable,
+    node_records,
+    operators_peers,
+    services_wanted,
+)
+from kernel_proc.peering.sources import Sources
+from kernel_proc.peers.book import PeerBook
+from kernel_proc.peers.known import Origin
+from kernel_proc.peers.manager import ManagerSettings, PeerManager
+from kernel_proc.peers.plan import Targets
+from kernel_proc.peers.store import PeerStore
+from kernel_proc.protocols.metadata import MetadataProtocol
+from kernel_proc.relay.service import RelayService
+from kernel_proc.shards import Shards
+
+if TYPE_CHECKING:
+    from trio_typing import TaskStatus  # the stubs that py-libp2p brings hide trio's own name
+
+__all__ = ["Peering"]
+
+STORE_FILE: Final = "peers.json"
+LOOK: Final = 1.0
+"""Seconds between two looks at whether discv5 should work."""
+SEED_PERIOD: Final = 15.0
+"""Seconds between two offers of the store's nodes to a discv5 that nobody answers."""
+
+
+class Peering:
+    """Made after the host, to which it adds itself; `bound` once the listeners are there, then `run`."""
+
+    def __init__(
+        self,
+        config: KernelConfig,
+        key: NodeKey,
+        host: Libp2pHost,
+        relay: RelayService | None,
+        metadata: MetadataProtocol,
+        shards: Shards,
+        book: PeerBook,
+        registry: Registry,
+        rng: Random,
+    ) -> None:
+        """Raises PeeringError, OSError (the data directory)."""
+        discovery, network = config.discovery, config.network
+        self._config = discovery
+        self._host = host
+        self._needs = Needs(network.cluster, services_wanted(config), relay, metadata, shards)
+        self.own = OwnRecord(config, key, host, self._needs.own_shards)
+        self._entries = node_records("entry-node", discovery.entry_records)
+        boot = node_records("discv5-bootstrap-node", discovery.discv5_boot_nodes)
+        self.boot_nodes: tuple[Enr, ...] = tuple(dict.fromkeys((*boot, *self._entries)))
+        protected = operators_peers(config)
+        loopback = ipaddress.ip_address(config.listen_address).is_loopback
+        limit = 0 if loopback else config.ip_colocation_limit
+        self.store = PeerStore(
+            discovery.store_capacity,
+            per_group=2 * limit,
+            rng=rng,
+            keep=lambda peer_id: host.is_connected(peer_id) or peer_id in protected,
+            own_id=key.peer_id,
+        )
+        self.manager = PeerManager(
+            host,
+            self.store,
+            ManagerSettings(
+                targets=Targets.of(config.max_connections, discovery.relay_connections),
+                per_group=limit,
+                loopback=loopback,
+                protected=protected,
+                path=Path(config.data_dir) / STORE_FILE if discovery.persistent else None,
+            ),
+            self._needs,
+            registry,
+            rng,
+            usable=is_usable,
+            found_origin=book.set_origin,
+        )
+        self._wanted = waku_filter(
+            network.cluster,
+            self._needs.own_shards,
+            bootstrap=self.boot_nodes,
+            shard_count=network.shard_count,
+        )
+        self.sources = Sources(network, host, self.manager, registry)
+        self.discv5 = self.sources.discv5 = Discv5Service(
+            self.own.enr,
+            listen=[(config.listen_address, discovery.discv5_port)],
+            bootstrap=self.boot_nodes,
+            found=self.sources.found,
+            wanted=self._wanted,
+            external=self.own.seen_at,
+            random=rng,
+        )
+        try:
+            self.dns = DnsLists(
+                discovery.dns_trees,
+                lambda: DnsTxtResolver(discovery.name_servers),
+                self.sources.listed,
+                rng,
+            )
+        except TreeError as error:
+            raise PeeringError(f"dns-discovery-url: {error}") from error
+        self._asking: PeerAsking | None = None
+        self._nursery: trio.Nursery | None = None
+        self._discv5_ended = trio.Event()
+        host.add_listener(self.manager)
+        host.add_listener(self.own)
+        registry.add_source(self._samples)
+
+    def attach_services(self, exchange: ExchangeClient, at_work: Callable[[], Set[PeerIdText]]) -> None:
+        """Ask peers for peers by `exchange`, and disconnect nobody of those `at_work`."""
+        self._needs.at_work = at_work
+        if self._config.peer_exchange:
+            self._asking = PeerAsking(exchange, lambda: self.manager.short, lambda: self.store.arrived)
+
+    def bound(self) -> None:
+        """The listeners are there: say so, and learn whom the operator named."""
+        self.own.bound()
+        self.manager.restore()
+        for record in self._entries:
+            self.sources.learn(record, Origin.STATIC)
+        if self._config.discv5:
+            for record in self.boot_nodes:
+                self.sources.learn(record, Origin.DISCV5)
+
+    def shards_changed(self) -> None:
+        """The node may have joined or left shards."""
+        if self.own.shards_changed():
+            self.sources.look_again(self._wanted)
+            self.manager.wake()
+
+    # --- running ---
+
+    async def run(self, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Find peers until cancelled; started when the UDP port is bound. Raises OSError."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            if self._config.discv5:
+                await nursery.start(self._run_discv5)
+            task_status.started()
+            nursery.start_soon(self.manager.run, name="peer manager")
+            if self.dns.lists:
+                nursery.start_soon(self.dns.run, name="lists in the DNS")
+            if self._asking is not None:
+                nursery.start_soon(self._asking.run, name="peer exchange")
+            await self._keep_pace()
+
+    async def _keep_pace(self) -> None:
+        """Let discv5 work as hard as peers are wanted."""
+        pace, set_pause, seeded = WalkPace(trio.current_time()), 0.0, float("-inf")
+        while True:
+            now = trio.current_time()
+            known = self.discv5.running and any(node.verified for node in self.discv5.nodes())
+            if self.discv5.running and not known and now - seeded > SEED_PERIOD:
+                seeded = now
+                self.sources.seed()
+            pause = pace.pause(
+                now,
+                arrived=self.store.arrived,
+                connected=bool(self._host.connections()),
+                short=self.manager.short,
+            )
+            if pause != set_pause:
+                set_pause = pause
+                self.discv5.set_walk_pause(pause)
+            await trio.sleep(LOOK)
+
+    # --- discv5 by request ---
+
+    async def start_discv5(self) -> bool:
+        """Start discv5; False: it runs already. Raises OSError."""
+        if self.discv5.running or self._nursery is None:
+            return False
+        await self._nursery.start(self._run_discv5)
+        return True
+
+    async def _run_discv5(self, task_status: TaskStatus[tuple[Endpoint, ...]]) -> None:
+        self._discv5_ended = trio.Event()
+        try:
+            await self.discv5.run(task_status)
+        finally:
+            self._discv5_ended.set()
+
+    async def stop_discv5(self) -> bool:
+        """Stop discv5; False: it did not run. Its UDP port is free afterwards."""
+        if not self.discv5.running:
+            await trio.lowlevel.checkpoint()
+            return False
+        self.discv5.stop()
+        await self._discv5_ended.wait()
+        self.own.no_udp()
+        return True
+
+    def set_boot_nodes(self, records: Sequence[Enr], *, add: bool = False) -> None:
+        """Enter discv5 by these nodes, in place of those before or beside them."""
+        self.boot_nodes = tuple(dict.fromkeys((*(self.boot_nodes if add else ()), *records)))
+        self.discv5.set_bootstrap(self.boot_nodes)
+        if self.discv5.running:
+            for record in records:
+                self.sources.learn(record, Origin.DISCV5)
+
+    # --- looking in ---
+
+    @property
+    def name_servers(self) -> Sequence[NameServer]:
+        """Those configured; none: those of the system."""
+        return self._config.name_servers
+
+    @property
+    def asks_for_peers(self) -> bool:
+        """Whether peers are asked for peers while there are too few."""
+        return self._asking is not None
+
+    def _samples(self) -> list[Sample]:
+        found: list[Sample] = []
+        if self.discv5.running:
+            values = self.discv5.counters() | self.discv5.gauges()
+            found += [(f"discv5_{name}", {}, value) for name, value in values.items()]
+        found.append(("discovery_record_seq", {}, self.own.enr.record.seq if self.own.is_bound else 0))
+        return found

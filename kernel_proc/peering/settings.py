@@ -1,0 +1,67 @@
+"""What the configuration says about peering, in the terms of the parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ipc_schema.config.kernel import KernelConfig
+from kernel_proc.discovery.enr import Enr, EnrError
+from kernel_proc.discovery.enr_values import Capability
+from kernel_proc.p2p import addresses
+from kernel_proc.p2p.api import BadAddress, PeerIdText
+from kernel_proc.peers.known import peer_id_in
+from kernel_proc.peers.plan import SERVICES
+
+__all__ = ["PeeringError", "capabilities", "is_usable", "node_records", "operators_peers", "services_wanted"]
+
+
+class PeeringError(ValueError):
+    """The configuration names a node record or a list that is none."""
+
+
+def services_wanted(config: KernelConfig) -> frozenset[str]:
+    """Services of other nodes that this one may use: without relay all, else history that it has not."""
+    if not config.relay:
+        return frozenset(SERVICES)
+    return frozenset() if config.services.store else frozenset({"store"})
+
+
+def capabilities(config: KernelConfig) -> Capability:
+    """What the node serves."""
+    services = config.services
+    mounted = {
+        Capability.RELAY: config.relay,
+        Capability.STORE: services.store,
+        Capability.FILTER: services.filter and config.relay,
+        Capability.LIGHTPUSH: services.lightpush and config.relay,
+    }
+    found = Capability(0)
+    for bit, there in mounted.items():
+        found |= bit if there else Capability(0)
+    return found
+
+
+def operators_peers(config: KernelConfig) -> frozenset[PeerIdText]:
+    """Those named by an address with a peer id."""
+    named = (*config.entry_nodes, *config.static_nodes, *config.services.nodes)
+    return frozenset(filter(None, map(peer_id_in, named)))
+
+
+def node_records(option: str, texts: Iterable[str]) -> tuple[Enr, ...]:
+    """Read the node records of an option. Raises PeeringError."""
+    found = []
+    for text in texts:
+        try:
+            found.append(Enr.from_text(text))
+        except EnrError as error:
+            raise PeeringError(f"{option}: {text}: {error}") from error
+    return tuple(found)
+
+
+def is_usable(address: str) -> bool:
+    """Whether our host can dial it."""
+    try:
+        addresses.parse(address)
+    except BadAddress:
+        return False
+    return True

@@ -1,0 +1,85 @@
+"""What is known of one peer, and what an address says."""
+
+from __future__ import annotations
+
+import ipaddress
+from base64 import urlsafe_b64encode
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+__all__ = ["KnownPeer", "Origin", "group_of_address", "peer_id_in", "record_text"]
+
+
+class Origin(StrEnum):
+    """How a peer came to be known; the first way holds."""
+
+    STATIC = "static"
+    API = "api"
+    DNS = "dns"
+    DISCV5 = "discv5"
+    PEER_EXCHANGE = "peer-exchange"
+    PRUNE = "prune"
+    """Offered by a relay peer that pruned us."""
+    INBOUND = "inbound"
+    CACHE = "cache"
+    """From the file of an earlier run that did not say."""
+
+
+def peer_id_in(address: str) -> str | None:
+    """The peer id at the end of a multiaddr."""
+    _, mark, peer_id = address.rpartition("/p2p/")
+    return peer_id if mark and peer_id and "/" not in peer_id else None
+
+
+def record_text(raw: bytes) -> str:
+    """The text of a node record that was verified when it came."""
+    return "enr:" + urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def group_of_address(address: str) -> str:
+    """What counts as one place for limits: an IPv4 address, the /64 of an IPv6 address, or a host name."""
+    parts = address.split("/", 3)
+    host = parts[2] if len(parts) > 2 else address
+    try:
+        ip = ipaddress.ip_address(host)
+    except ValueError:
+        return host.lower()
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip.ipv4_mapped is not None:
+            return str(ip.ipv4_mapped)
+        return str(ipaddress.IPv6Network((ip, 64), strict=False).network_address)
+    return host
+
+
+@dataclass(slots=True)
+class KnownPeer:
+    """One peer. Times are seconds since 1970, 0: never. `cluster` None: it has not told."""
+
+    peer_id: str
+    addresses: tuple[str, ...] = ()
+    """Multiaddrs with the peer id, the one that worked last first."""
+    origin: str = Origin.CACHE
+    source: str = field(default="", compare=False)
+    """Who told of it; not kept on disk."""
+    protocols: tuple[str, ...] = ()
+    capabilities: int = 0
+    """The `waku2` bits of its record."""
+    cluster: int | None = None
+    shards: tuple[int, ...] = ()
+    enr: bytes = field(default=b"", repr=False)
+    seq: int = 0
+    """Of the record."""
+    learned: float = 0.0
+    last_success: float = 0.0
+    last_attempt: float = 0.0
+    failures: int = 0
+    """Dials in a row that failed while others succeeded."""
+    retry_at: float = 0.0
+    why: str = ""
+    """What went wrong the last time, for people; not kept on disk."""
+    group: str = ""
+    """The place of its first address."""
+
+    def is_due(self, now: float) -> bool:
+        """Whether it may be dialled."""
+        return bool(self.addresses) and now >= self.retry_at
