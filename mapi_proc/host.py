@@ -16,6 +16,8 @@ from typing import Final
 
 import zmq
 
+from ipc_schema.paths import socket_path
+
 __all__ = ["HostError", "bind", "group_number", "lock", "private_directory"]
 
 _MAX_PATH: Final = 107
@@ -80,6 +82,9 @@ def lock(path: Path, what: str) -> int:
 def bind(socket: zmq.Socket[bytes], endpoint: str, *, group: bool = False) -> str:
     """Bind under a umask that leaves no moment for others; returns the real endpoint. Raises HostError for
     tcp outside loopback, a path too long for a Unix socket, or an address that cannot be had."""
+    path = socket_path(endpoint)
+    if path is not None:  # absolute, because clients that are told it work in directories of their own
+        endpoint = f"ipc://{path.absolute()}"
     scheme, _, rest = endpoint.partition("://")
     if scheme == "tcp":
         address = rest.rpartition(":")[0].strip("[]")
@@ -89,8 +94,8 @@ def bind(socket: zmq.Socket[bytes], endpoint: str, *, group: bool = False) -> st
             loopback = False
         if not loopback:
             raise HostError(f"{endpoint}: tcp is possible on loopback only, since there is no authentication")
-    elif scheme != "ipc" or not rest.startswith("/"):
-        raise HostError(f"{endpoint}: only ipc:///absolute/path and tcp:// on loopback are possible")
+    elif scheme != "ipc":
+        raise HostError(f"{endpoint}: only ipc:// and tcp:// on loopback are possible")
     elif len(os.fsencode(rest)) > _MAX_PATH:
         raise HostError(
             f"the socket path {rest} has {len(os.fsencode(rest))} bytes, at most {_MAX_PATH} are possible: "

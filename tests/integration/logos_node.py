@@ -51,14 +51,24 @@ class LogosUp:
         *arguments: str,
         automatic_port: bool = True,
         environ: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
     ) -> None:
+        """`cwd`: run there, and name the data directory as it is seen from there."""
         port = ("tcp-port=0",) if automatic_port else ()
         self.data_dir = data_dir
         self.seen: dict[int, ProcessHandle] = {}
         self._output = data_dir.with_name(data_dir.name + ".out")
         with self._output.open("wb") as file:
             self.process = subprocess.Popen(
-                [*LOGOS, "up", "--data-dir", str(data_dir), *port, *arguments],
+                [
+                    *LOGOS,
+                    "up",
+                    "--data-dir",
+                    os.path.relpath(data_dir, cwd) if cwd else data_dir,
+                    *port,
+                    *arguments,
+                ],
+                cwd=cwd,
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,

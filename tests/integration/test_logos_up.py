@@ -31,8 +31,8 @@ def directory() -> Iterator[Path]:
 def up(directory: Path) -> Iterator[Callable[..., LogosUp]]:
     running: list[LogosUp] = []
 
-    def start(*arguments: str, name: str = "n") -> LogosUp:
-        node = LogosUp(directory / name, *arguments)
+    def start(*arguments: str, name: str = "n", cwd: Path | None = None) -> LogosUp:
+        node = LogosUp(directory / name, *arguments, cwd=cwd)
         running.append(node)
         return node
 
@@ -51,6 +51,13 @@ def shared() -> Iterator[LogosUp]:
             yield node
         finally:
             node.close()
+
+
+def test_directories_may_be_named_as_they_are_seen_from_here(
+    up: Callable[..., LogosUp], directory: Path
+) -> None:
+    node = up("ipc-dir=sockets", cwd=directory)
+    node.wait_said(f"the node is ready: apps connect to ipc://{directory}/sockets/mapi/apps")
 
 
 def test_a_node_is_private(shared: LogosUp) -> None:

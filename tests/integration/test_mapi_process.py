@@ -43,6 +43,17 @@ def directory() -> Iterator[Path]:
         yield path
 
 
+def test_its_directory_may_be_named_as_it_is_seen_from_here(directory: Path) -> None:
+    command = [sys.executable, "-m", "mapi_proc", "--data-dir", "d"]
+    with subprocess.Popen(command, cwd=directory, stderr=subprocess.PIPE, text=True) as mapi:
+        try:
+            eventually(lambda: (directory / "d" / "run" / "mapi" / "apps").is_socket())
+        finally:
+            mapi.terminate()
+        assert mapi.stderr is not None
+        assert "cannot start" not in mapi.stderr.read()
+
+
 class Dealers:
     """Plain connections to apps' sockets, closed at the end."""
 

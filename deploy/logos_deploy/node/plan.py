@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from ipc_schema.config.kernel import KERNEL_SCHEMA, KernelConfig, load_kernel_config
 from ipc_schema.config.mapi import MAPI_SCHEMA, MapiConfig, Mode, load_mapi_config
-from ipc_schema.config.options import ConfigError, PortUse, Schema, refuse_port_clashes
+from ipc_schema.config.options import ConfigError, PortUse, Resolved, Schema, refuse_port_clashes
 from ipc_schema.config.sources import CONFIG_FILE, TomlFile, config_file_of, to_flags, variable_of
 
 __all__ = ["NodePlan", "NodeRequest", "listening_ports", "plan_node"]
@@ -92,10 +92,11 @@ def plan_node(
     if edge and not kernel.resolved.explicit("relay"):
         flags["relay"] = "false"
         derived["kernel", "relay"] = "mode edge"
+    _make_absolute("kernel", ("data-dir", "ipc-dir"), kernel.resolved, flags, derived, cwd)
     if "data-dir" not in flags:
         derived["kernel", "data-dir"] = kernel.resolved.source_of("data-dir").source()
-    data_dir = Path(os.path.abspath(os.path.join(cwd, kernel.data_dir)))  # noqa: PTH100, PTH118 - pure
-    flags["data-dir"] = str(data_dir)
+        flags["data-dir"] = _absolute(cwd, kernel.data_dir)
+    data_dir = Path(str(flags["data-dir"]))
     kernel = load_kernel_config(flags=flags, environ=environ, file=files["kernel"])
     kernel_arguments = _arguments("kernel", flags, files["kernel"])
     if request.kernel_only:
@@ -114,6 +115,7 @@ def plan_node(
         if not bare.resolved.explicit(name):
             flags[name] = value
             derived["mapi", name] = "the kernel beside it"
+    _make_absolute("mapi", ("data-dir", "ipc-dir", "kernel-dir"), bare.resolved, flags, derived, cwd)
     mapi = load_mapi_config(flags=flags, environ=environ, file=files["mapi"])
     _check_together(kernel, mapi)
     return NodePlan(
@@ -124,6 +126,26 @@ def plan_node(
         mapi_arguments=_arguments("mapi", flags, files["mapi"]),
         derived=derived,
     )
+
+
+def _make_absolute(
+    table: str,
+    names: Sequence[str],
+    resolved: Resolved,
+    flags: dict[str, Any],
+    derived: dict[tuple[str, str], str],
+    cwd: str | Path,
+) -> None:
+    """Whatever the processes' working directory will be, they mean the same directories as who says this."""
+    for name in names:
+        if resolved.explicit(name):
+            if name not in flags:
+                derived[table, name] = resolved.source_of(name).source()
+            flags[name] = _absolute(cwd, resolved[name])
+
+
+def _absolute(cwd: str | Path, path: str) -> str:
+    return os.path.abspath(os.path.join(cwd, path))  # noqa: PTH100, PTH118 - pure
 
 
 def _is_edge(flags: Mapping[str, object], environ: Mapping[str, str], file: TomlFile | None) -> bool:

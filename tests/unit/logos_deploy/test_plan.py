@@ -49,6 +49,18 @@ def test_without_anything_it_is_a_local_node_in_the_working_directory() -> None:
     assert node.mapi.data_dir == node.kernel.data_dir
 
 
+def test_directories_are_those_of_whoever_names_them() -> None:
+    """Not of the working directory that a process will have."""
+    node = plan("ipc-dir=s", data_dir="d")
+    for arguments in (node.kernel_arguments, node.mapi_arguments):
+        assert {"--data-dir=/srv/node/d", "--ipc-dir=/srv/node/s"} <= set(arguments)
+    node = plan(file='[kernel]\nipc-dir = "a"\n[mapi]\ndata-dir = "b"\nipc-dir = "../c"\n')
+    assert "--ipc-dir=/srv/node/a" in node.kernel_arguments
+    assert {"--data-dir=/srv/node/b", "--ipc-dir=/srv/c"} <= set(node.mapi_arguments)
+    assert "--kernel-dir=/srv/node/a" in node.mapi_arguments
+    assert node.derived["mapi", "data-dir"].startswith("file ")
+
+
 def test_an_override_goes_to_the_process_that_has_the_option() -> None:
     node = plan("tcp-port=0", "send-window=90s", "log-level=DEBUG", data_dir="d")
     assert "--tcp-port=0" in node.kernel_arguments
