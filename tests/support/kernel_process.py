@@ -130,9 +130,13 @@ class Subscriber:
 class KernelProcess:
     """`python -m kernel_proc` on loopback with automatic ports. Use it as a context manager."""
 
-    def __init__(self, directory: Path, *options: str, context: Context | None = None) -> None:
+    def __init__(
+        self, directory: Path, *options: str, context: Context | None = None, through: Sequence[str] = ()
+    ) -> None:
+        """`through`: a command that runs the kernel as its arguments, in its own place (`nsenter …`)."""
         self.directory = directory
         self.options = options
+        self._through = tuple(through)
         self.endpoints: KernelEndpoints = kernel_endpoints(directory / "run")
         self.log = directory.parent / f"{directory.name}.log"
         self._context = context or zmq.Context()
@@ -144,7 +148,7 @@ class KernelProcess:
         """Start the process without waiting for it."""
         command = [sys.executable, "-m", "kernel_proc", f"--data-dir={self.directory}", "--tcp-port=0"]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen([*command, *self.options], stderr=log, stdout=log)
+            self.process = subprocess.Popen([*self._through, *command, *self.options], stderr=log, stdout=log)
         return self.process
 
     def start(self) -> Self:
