@@ -61,10 +61,8 @@ def test_js_prunes_us_and_we_go_where_it_says(make_js_peer: MakeJsPeer, make_our
         js.subscribe(CONTENT_TOPIC)
     other.dial(hub.address("tcp"))
     hub.wait_meshed(other.peer_id)
-    ours = make_our_peer(
-        static=[hub.address("tcp")], options=["--relay-peer-exchange", "--ip-colocation-limit=0"]
-    )
-    ours.wait_connected(hub.peer_id)
+    ours = make_our_peer(options=["--relay-peer-exchange", "--ip-colocation-limit=0"])
+    ours.dial(hub.address("tcp"))
     ours.wait_connected(other.peer_id, deadline=30.0)
     ours.wait_meshed(other.peer_id, deadline=30.0)
 
