@@ -152,8 +152,9 @@ def lone() -> Iterator[LogosUp]:
 
 def test_a_message_that_nobody_takes_is_undecided_and_pending(lone: LogosUp) -> None:
     where = ("--data-dir", str(lone.data_dir))
-    done = logos("send", TOPIC, "x", *where, "--timeout", "2", "--name", "sender", "--json")
+    done = logos("send", TOPIC, "x", *where, "--timeout", "4", "--name", "sender", "--json")
     assert done.returncode == Exit.UNDECIDED, done.stderr
+    assert "-- no peer has taken it yet, the node is Disconnected (no relay peers)" in done.stderr
     accepted, undecided = (json.loads(line) for line in done.stdout.splitlines())
     assert (accepted["event"], undecided["event"]) == ("message_accepted", "message_undecided")
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import sys
 import time
 from typing import Final
 
 from logos_client.events import MessageError, MessagePropagated, MessageSent
+from logos_client.exceptions import LogosError
 from logos_client.messaging import MessagingClient
 from logos_deploy.commands.where import add_where, where
 from logos_deploy.exits import Exit
@@ -22,6 +24,8 @@ HELP: Final = "send a message and wait for its fate"
 _CONNECT: Final = 3.0
 _GRACE: Final = 10.0
 """Seconds beyond the Messaging API's own window in which it decides."""
+_PUZZLING: Final = 3.0
+"""Seconds after which somebody who waits wants to know why."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -53,6 +57,7 @@ async def _send(endpoint: str, arguments: argparse.Namespace, payload: bytes) ->
             arguments.content_topic, payload, ephemeral=arguments.ephemeral, timeout=patience
         )
         line.say("accepted", f"{size(len(payload))}", request_id=request_id)
+        telling = asyncio.create_task(_tell_why_it_takes_so_long(client))
         try:
             async with asyncio.timeout(patience):
                 async for event in client:
@@ -65,8 +70,23 @@ async def _send(endpoint: str, arguments: argparse.Namespace, payload: bytes) ->
                             return Exit.FAILED
         except TimeoutError:
             pass
+        finally:
+            telling.cancel()
         line.say("undecided", f"no peer has it after {patience:g} s", request_id=request_id)
         return Exit.UNDECIDED
+
+
+async def _tell_why_it_takes_so_long(client: MessagingClient) -> None:
+    await asyncio.sleep(_PUZZLING)
+    with contextlib.suppress(LogosError):  # the wait itself will tell of that
+        status = await client.status()
+        reason = f" ({status.reason})" if status.reason else ""
+        print(
+            f"-- no peer has taken it yet, the node is {status.connection}{reason}; "
+            "Ctrl-C leaves it to the node (logos discovery says what is wrong)",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 class _TimeLine:
