@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
-__all__ = ["CONTENT_TYPE", "Sample", "exposition", "process_samples"]
+__all__ = ["CONTENT_TYPE", "PROCESS", "Family", "Sample", "exposition", "histogram_of", "process_samples"]
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -19,24 +19,46 @@ _BAD_IN_LABEL: Final = re.compile(r"[^a-zA-Z0-9_]")
 _OF_HISTOGRAM: Final = ("_bucket", "_sum", "_count")
 
 
-def exposition(samples: Iterable[Sample], kinds: Mapping[str, str] | None = None) -> str:
-    """The samples as lines, those of one name together and in the order of their first.
+class Family(NamedTuple):
+    """What a page says of all samples of one name: `kind` is counter, gauge or histogram."""
 
-    `kinds` says by name what is a `counter`, `gauge` or `histogram`; what is not in it is left untyped. A
-    series that comes twice is told once, with its first value: a reader would refuse the whole page.
+    kind: str
+    help: str
+
+
+PROCESS: Final[Mapping[str, Family]] = {
+    "process_cpu_seconds_total": Family("counter", "User and system CPU time of the process."),
+    "process_start_time_seconds": Family("gauge", "Start of the process, in seconds since 1970."),
+    "process_virtual_memory_bytes": Family("gauge", "Virtual memory of the process."),
+    "process_resident_memory_bytes": Family("gauge", "Resident memory of the process."),
+    "process_open_fds": Family("gauge", "Open file descriptors of the process."),
+    "process_threads": Family("gauge", "Threads of the process."),
+}
+"""What `process_samples` gives."""
+
+
+def exposition(samples: Iterable[Sample], families: Mapping[str, Family] | None = None) -> str:
+    """The samples as lines, those of one family together and in the order of their first, below its HELP and
+    TYPE.
+
+    What is not in `families` is left untyped. A series that comes twice is told once, with its first value: a
+    reader would refuse the whole page.
     """
-    kinds = kinds or {}
-    families: dict[str, dict[str, None]] = {}
+    families = families or {}
+    by_family: dict[str, dict[str, None]] = {}
     seen: set[str] = set()
-    for name, labels, value in samples:
-        series = _name(name) + _labels(labels)
+    for given, labels, value in samples:
+        name = _name(given)
+        series = name + _labels(labels)
         if series not in seen:
             seen.add(series)
-            families.setdefault(_family(name, kinds), {})[f"{series} {_number(value)}\n"] = None
+            by_family.setdefault(_family(name, families), {})[f"{series} {_number(value)}\n"] = None
     parts: list[str] = []
-    for family, lines in families.items():
-        if family in kinds:
-            parts.append(f"# TYPE {_name(family)} {kinds[family]}\n")
+    for name, lines in by_family.items():
+        family = families.get(name)
+        if family is not None:
+            parts.append(f"# HELP {name} {_escape_help(family.help)}\n")
+            parts.append(f"# TYPE {name} {family.kind}\n")
         parts.extend(lines)
     return "".join(parts)
 
@@ -59,11 +81,17 @@ def process_samples(stat: str, ticks: int, page: int, files: int, boot: float) -
     ]
 
 
-def _family(name: str, kinds: Mapping[str, str]) -> str:
+def histogram_of(name: str) -> str:
+    """The histogram that a sample of this name would belong to; the name itself where it cannot be one."""
     for ending in _OF_HISTOGRAM:
-        if name.endswith(ending) and kinds.get(name.removesuffix(ending)) == "histogram":
+        if name.endswith(ending):
             return name.removesuffix(ending)
     return name
+
+
+def _family(name: str, families: Mapping[str, Family]) -> str:
+    whole = histogram_of(name)
+    return whole if whole in families and families[whole].kind == "histogram" else name
 
 
 def _name(name: str) -> str:
@@ -74,7 +102,10 @@ def _name(name: str) -> str:
 def _labels(labels: Mapping[str, str]) -> str:
     if not labels:
         return ""
-    return "{" + ",".join(f'{_label(key)}="{_escape(value)}"' for key, value in labels.items()) + "}"
+    clean: dict[str, str] = {}
+    for key, value in labels.items():
+        clean.setdefault(_label(key), value)
+    return "{" + ",".join(f'{key}="{_escape(value)}"' for key, value in clean.items()) + "}"
 
 
 def _label(key: str) -> str:
@@ -83,7 +114,13 @@ def _label(key: str) -> str:
 
 
 def _escape(value: str) -> str:
+    if not value.isascii():
+        value = value.encode("utf-8", "replace").decode()
     return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+
+
+def _escape_help(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("\n", "\\n")
 
 
 def _number(value: float) -> str:

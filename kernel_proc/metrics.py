@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 import time
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from ipc_schema import prometheus
+from kernel_proc.metric_families import family_of
 
 __all__ = ["Counter", "Histogram", "Registry", "Sample"]
 
@@ -44,9 +45,10 @@ class Counter:
 class Histogram:
     """Counts per upper bound, with sum and count, as Prometheus reads them."""
 
-    __slots__ = ("_bounds", "_counts", "_sum")
+    __slots__ = ("_bounds", "_counts", "_labels", "_sum")
 
-    def __init__(self, bounds: Sequence[float]) -> None:
+    def __init__(self, bounds: Sequence[float], labels: Mapping[str, str] | None = None) -> None:
+        self._labels = dict(labels or {})
         self._bounds = tuple(bounds)
         self._counts = [0] * (len(self._bounds) + 1)
         self._sum = 0.0
@@ -61,9 +63,10 @@ class Histogram:
         total = 0
         for bound, count in zip((*self._bounds, float("inf")), self._counts, strict=True):
             total += count
-            yield f"{name}_bucket", {"le": "+Inf" if bound == float("inf") else f"{bound:g}"}, total
-        yield f"{name}_sum", {}, self._sum
-        yield f"{name}_count", {}, total
+            edge = "+Inf" if bound == float("inf") else f"{bound:g}"
+            yield f"{name}_bucket", {**self._labels, "le": edge}, total
+        yield f"{name}_sum", self._labels, self._sum
+        yield f"{name}_count", self._labels, total
 
 
 class Registry:
@@ -72,7 +75,7 @@ class Registry:
     def __init__(self, prefix: str = "logos_delivery_") -> None:
         self.prefix = prefix
         self._counters: dict[str, dict[tuple[tuple[str, str], ...], Counter]] = {}
-        self._histograms: dict[str, Histogram] = {}
+        self._histograms: dict[str, dict[tuple[tuple[str, str], ...], Histogram]] = {}
         self._sources: list[Source] = []
 
     def counter(self, name: str, **labels: str) -> Counter:
@@ -86,9 +89,11 @@ class Registry:
             found = series.setdefault(key, Counter())
         return found
 
-    def histogram(self, name: str, bounds: Sequence[float]) -> Histogram:
-        """The histogram of this name; `bounds` are upper bounds in rising order, used the first time."""
-        return self._histograms.setdefault(name, Histogram(bounds))
+    def histogram(self, name: str, bounds: Sequence[float], **labels: str) -> Histogram:
+        """The histogram of this name and these labels, which are ours and few; `bounds` are upper bounds in
+        rising order, used the first time."""
+        key = tuple(sorted(labels.items()))
+        return self._histograms.setdefault(name, {}).setdefault(key, Histogram(bounds, labels))
 
     def add_source(self, source: Source) -> None:
         """Let `source` give its samples whenever somebody reads."""
@@ -99,17 +104,24 @@ class Registry:
         samples: list[Sample] = []
         for name, series in self._counters.items():
             samples.extend((self.prefix + name, dict(key), counter.value) for key, counter in series.items())
-        for name, histogram in self._histograms.items():
-            samples.extend((self.prefix + n, labels, value) for n, labels, value in histogram.samples(name))
+        for name, histograms in self._histograms.items():
+            for one in histograms.values():
+                samples.extend((self.prefix + n, labels, value) for n, labels, value in one.samples(name))
         for source in self._sources:
             samples.extend((self.prefix + name, labels, value) for name, labels, value in source())
         return samples
 
     def exposition(self) -> str:
         """Every value in the text format of Prometheus, and those of the process itself."""
-        kinds = dict.fromkeys((self.prefix + name for name in self._counters), "counter")
-        kinds |= dict.fromkeys((self.prefix + name for name in self._histograms), "histogram")
-        return prometheus.exposition([*self.collect(), *_process()], kinds)
+        samples = self.collect()
+        families = dict(prometheus.PROCESS)
+        for sample, _, _ in samples:
+            name = sample.removeprefix(self.prefix)
+            for one in (name, prometheus.histogram_of(name)):
+                family = family_of(one)
+                if family is not None:
+                    families[self.prefix + one] = family
+        return prometheus.exposition([*samples, *_process()], families)
 
 
 def _process() -> list[prometheus.Sample]:

@@ -76,8 +76,9 @@ class Node:
         )
         self._lag = EventLoopLag()
         self.registry.add_source(self._lag.samples)
-        self.registry.counter("version", version=version()).add()
-        self.registry.add_source(lambda: [("tasks", {}, len(task_names()))])
+        self.registry.add_source(
+            lambda: [("version", {"version": version()}, 1), ("tasks", {}, len(task_names()))]
+        )
         self.shards = Shards(
             self.publisher,
             cluster=config.network.cluster,

@@ -123,7 +123,7 @@ class LightpushService:
         else:
             request_id = request.request_id
             outcome = await self._push(peer_id, request.pubsub_topic, message)
-        self._registry.counter("lightpush_v3_messages", type=outcome.status.name).add()
+        self._count("lightpush_v3", outcome.status.name)
         return encode_response(PushResponse(request_id, outcome.status, outcome.description, outcome.peers))
 
     async def answer_legacy(self, peer_id: PeerIdText, body: bytes) -> bytes:
@@ -148,8 +148,13 @@ class LightpushService:
                     response = LegacyResponse(request_id, False, "not_published_to_any_peer")
                 else:
                     response = LegacyResponse(request_id, False, outcome.description)
-        self._registry.counter("lightpush_messages", type=kind).add()
+        self._count("lightpush", kind)
         return encode_legacy_response(response)
+
+    def _count(self, version: str, kind: str) -> None:
+        self._registry.counter(f"{version}_messages", type=kind).add()
+        if kind != PushStatus.SUCCESS.name:
+            self._registry.counter(f"{version}_errors", type=kind).add()
 
     # --- one message ---
 

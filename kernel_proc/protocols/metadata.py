@@ -127,7 +127,9 @@ class MetadataProtocol:
         self._known: dict[PeerIdText, Metadata] = {}
         self._since: dict[PeerIdText, float] = {}
         self._identified: dict[PeerIdText, trio.Event] = {}
-        self._counters = {"answered": 0, "asked": 0, "bad_messages": 0, "failed": 0, "other_cluster": 0}
+        self._counters = dict.fromkeys(
+            ("answered", "asked", "bad_messages", "failed", "other_cluster", "stalled"), 0
+        )
         # js-waku opens a stream ahead at each change of a peer and may take any of them: room for a burst.
         host.set_stream_handler(PROTOCOL, self._serve, max_per_peer=16)
         host.add_listener(self)
@@ -143,7 +145,8 @@ class MetadataProtocol:
         return None if known is None else known.shards
 
     def counters(self) -> dict[str, int]:
-        """Monotonic: answered, asked, bad_messages, failed, other_cluster."""
+        """Monotonic: answered, asked, bad_messages, failed, other_cluster; stalled: requests of others that
+        did not come to their end in time."""
         return dict(self._counters)
 
     async def run(self) -> None:
@@ -223,7 +226,7 @@ class MetadataProtocol:
             # Without a deadline: js-waku opens its stream long before it asks. The host bounds their number.
             if not await reader.started():
                 return
-            with trio.move_on_after(self._timeout):
+            with trio.move_on_after(self._timeout) as scope:
                 body = await reader.read()
                 if body is None:
                     return
@@ -234,6 +237,9 @@ class MetadataProtocol:
                 # A request carries the sender's shards like an answer does.
                 if stream.peer_id not in self._known:
                     self._learn(stream.peer_id, metadata)
+            if scope.cancelled_caught:
+                self._counters["stalled"] += 1
+                await stream.reset()
         except (FrameError, MetadataError) as error:
             self._counters["bad_messages"] += 1
             log.debug("metadata request of %s: %s", stream.peer_id, error)

@@ -22,6 +22,11 @@ PEER_SHARE: Final = 0.75
 class RateLimiter(Protocol):
     """Whether one more request of a peer is served."""
 
+    @property
+    def limit(self) -> RateLimit | None:
+        """What was configured; None: no limit."""
+        ...
+
     def allow(self, peer_id: str, now: float) -> bool:
         """Count the request and say yes, or say no."""
         ...

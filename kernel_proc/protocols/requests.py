@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 
 import trio
 
-from kernel_proc.metrics import Sample
+from kernel_proc.metrics import Histogram, Sample
 from kernel_proc.p2p.api import Host, NotConnected, P2pError, PeerIdText, ProtocolNotSupported, Stream
 from kernel_proc.protocols.framing import FrameError, MessageReader, encode_frame
 from kernel_proc.protocols.ratelimit import RateLimiter
@@ -110,7 +110,7 @@ class RequestService:
             ),
             0,
         )
-        self._seconds = 0.0
+        self._seconds = Histogram(DURATION_BOUNDS, {"service": service})
 
     def mount(self) -> None:
         """Advertise and serve the protocol."""
@@ -140,8 +140,10 @@ class RequestService:
         for direction in ("in", "out"):
             labels = {"service": service, "direction": direction}
             yield "service_network_bytes", labels, counters[f"bytes_{direction}"]
-        yield "service_request_handling_duration_seconds_sum", {"service": service}, round(self._seconds, 6)
-        yield "service_request_handling_duration_seconds_count", {"service": service}, counters["served"]
+        limit = self._limiter.limit if self._limiter is not None else None
+        rate = limit.volume / limit.period if limit is not None else 0.0
+        yield "service_requests_limit", {"service": service}, rate
+        yield from self._seconds.samples("service_request_handling_duration_seconds")
         for kind in ("malformed", "stalled", "abandoned", "unanswered", "busy"):
             yield "service_errors", {"service": service, "type": kind}, counters[kind]
 
@@ -198,7 +200,7 @@ class RequestService:
             await stream.reset()
             return
         counters["served"] += 1
-        self._seconds += self._clock() - begun
+        self._seconds.observe(self._clock() - begun)
         await self._write(stream, encode_frame(response))
 
     async def _write(self, stream: Stream, frame: bytes) -> None:

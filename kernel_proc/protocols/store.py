@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+import trio
+
 from kernel_proc.archive.api import (
     DEFAULT_PAGE,
     MAX_PAGE,
@@ -51,6 +53,9 @@ class StoreService:
         self._archive = archive
         self._queries = registry.counter("store_queries")
         self._registry = registry
+        self._seconds = 0.0
+        """What the last query of the database took."""
+        registry.add_source(lambda: [("store_time_seconds", {"phase": "query-db-time"}, self._seconds)])
         self.service = RequestService(
             host,
             PROTOCOL,
@@ -75,7 +80,9 @@ class StoreService:
         except ProtobufError as error:
             return StoreResponse("", StoreStatus.BAD_REQUEST, f"decoding rpc failed: {error.nwaku}")
         try:
+            begun = trio.current_time()
             page = await self._archive.query(history_query(request))
+            self._seconds = trio.current_time() - begun
         except BadQuery as error:
             # nwaku pads short hashes with zeros; a refusal tells their sender more.
             return StoreResponse(request.request_id, StoreStatus.BAD_REQUEST, f"BAD_REQUEST: {error}")

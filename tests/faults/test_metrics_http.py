@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 import zmq
 
+from tests.support.exposition import check_histogram, parse
 from tests.support.kernel_process import Dealer, KernelProcess, eventually, short_directory
 from tests.support.mapi_process import MapiProcess
 
 pytestmark = pytest.mark.integration
 
 SERVE = ("--metrics-server=true", "--metrics-server-port=0", "--metrics-prefix=waku_")
-LINE = re.compile(r'(# TYPE \w+ \w+|[a-zA-Z_:]\w*(\{\w+="[^"]*"(,\w+="[^"]*")*\})? [-+.\dea-zA-Z]+)')
 
 
 def get(port: int, path: str, method: str = "GET") -> tuple[int, str]:
@@ -66,10 +66,12 @@ def test_pages_and_bad_clients(kind: str) -> None:
     with short_directory() as place, serving(kind, place) as (port, endpoint), ExitStack() as stack:
         status, page = get(port, "/metrics")
         assert status == 200
-        lines = page.splitlines()
-        assert [line for line in lines if not LINE.fullmatch(line)] == []
-        series = [line.rpartition(" ")[0] for line in lines]
-        assert len(set(series)) == len(series)
+        families = parse(page)
+        assert [family.name for family in families.values() if family.kind == "untyped"] == []
+        assert [family.name for family in families.values() if not family.help] == []
+        for family in families.values():
+            if family.kind == "histogram":
+                check_histogram(family)
         assert 'waku_version{version="' in page
         assert "\nprocess_resident_memory_bytes " in page
         assert ("waku_peers_dials" in page) is (kind == "kernel")

@@ -120,6 +120,10 @@ class FilterService:
         self._requests = {
             kind: registry.counter("filter_requests", type=name) for kind, name in _KINDS.items()
         }
+        self._answering = {
+            kind: registry.histogram("filter_request_duration_seconds", DURATION_BOUNDS, type=name)
+            for kind, name in _KINDS.items()
+        }
         self._duration = registry.histogram("filter_handle_message_duration_seconds", DURATION_BOUNDS)
         host.add_listener(self)
         registry.add_source(self._samples)
@@ -210,9 +214,12 @@ class FilterService:
             self._counters["undecodable"] += 1
             log.debug("filter request of %s: %s", peer_id, error)
             return None  # nwaku does not answer it either
+        begun = trio.current_time()
+        response = self.table.handle(peer_id, request, begun)
         if request.kind in _KINDS:
-            self._requests[RequestType(request.kind)].add()
-        response = self.table.handle(peer_id, request, trio.current_time())
+            kind = RequestType(request.kind)
+            self._requests[kind].add()
+            self._answering[kind].observe(trio.current_time() - begun)
         link = self._links.get(peer_id)
         if peer_id not in self.table:
             self._forget(peer_id)

@@ -2,20 +2,40 @@ from __future__ import annotations
 
 import math
 
-from ipc_schema.prometheus import exposition, process_samples
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ipc_schema.prometheus import PROCESS, Family, Sample, exposition, process_samples
+from tests.support.exposition import parse
 
 
 def test_series_of_a_name_stand_together_and_none_comes_twice() -> None:
     page = exposition(
-        [("a", {"x": "1"}, 1), ("b", {}, 2.5), ("a", {"x": "2"}, 3), ("a", {"x": "1"}, 9)], {"a": "counter"}
+        [("a", {"x": "1"}, 1), ("b", {}, 2.5), ("a", {"x": "2"}, 3), ("a", {"x": "1"}, 9)],
+        {"a": Family("counter", "of\nthe \\ test")},
     )
-    assert page == '# TYPE a counter\na{x="1"} 1\na{x="2"} 3\nb 2.5\n'
+    assert page == ('# HELP a of\\nthe \\\\ test\n# TYPE a counter\na{x="1"} 1\na{x="2"} 3\nb 2.5\n')
 
 
-def test_a_histogram_has_one_type_line() -> None:
+def test_a_histogram_has_one_head() -> None:
     samples = [("h_bucket", {"le": "+Inf"}, 1), ("h_sum", {}, 0.5), ("h_count", {}, 1), ("x_count", {}, 4)]
-    page = exposition(samples, {"h": "histogram"})
-    assert page == '# TYPE h histogram\nh_bucket{le="+Inf"} 1\nh_sum 0.5\nh_count 1\nx_count 4\n'
+    page = exposition(samples, {"h": Family("histogram", "H.")})
+    assert page == (
+        '# HELP h H.\n# TYPE h histogram\nh_bucket{le="+Inf"} 1\nh_sum 0.5\nh_count 1\nx_count 4\n'
+    )
+
+
+LABELS = st.dictionaries(st.text(max_size=5), st.text(st.characters(codec=None), max_size=8), max_size=2)
+NAMES = st.text(max_size=8) | st.sampled_from(["h_bucket", "h_sum", "h_count", "c", "g"])
+FAMILIES = {"h": Family("histogram", "h"), "c": Family("counter", "c\\\n"), "g": Family("gauge", "")}
+
+
+@given(st.lists(st.tuples(NAMES, LABELS, st.floats() | st.integers() | st.booleans()), max_size=12))
+def test_any_samples_make_a_page_that_can_be_read(samples: list[Sample]) -> None:
+    page = exposition(samples, FAMILIES)
+    page.encode()
+    families = parse(page)
+    assert sum(len(family.samples) for family in families.values()) <= len(samples)
 
 
 def test_whatever_stands_in_names_and_labels_the_page_can_be_read() -> None:
@@ -35,3 +55,4 @@ def test_the_process_from_what_the_system_tells() -> None:
         "process_open_fds": 12,
         "process_threads": 20,
     }
+    assert set(values) == set(PROCESS)

@@ -6,6 +6,7 @@ import time
 
 from kernel_proc import metrics
 from kernel_proc.metrics import Registry
+from tests.support.exposition import check_histogram, parse
 
 
 def test_counters_are_shared_by_name_and_labels() -> None:
@@ -44,19 +45,32 @@ def test_histograms_are_cumulative() -> None:
     ]
 
 
+def test_a_histogram_may_have_labels() -> None:
+    registry = Registry("")
+    registry.histogram("took", (1,), kind="a").observe(2)
+    registry.histogram("took", (1,), kind="b").observe(0.5)
+    registry.histogram("took", (1,), kind="b").observe(0.5)
+    counts = {labels["kind"]: value for name, labels, value in registry.collect() if name == "took_count"}
+    assert counts == {"a": 1, "b": 2}
+
+
 def test_exposition() -> None:
     registry = Registry("x_")
-    registry.counter("a", text='quote " slash \\ line\n').add()
-    registry.counter("b").add(2)
-    registry.histogram("size", [1.0]).observe(0.5)
+    registry.counter("ipc_errors", text='quote " slash \\ line\n').add()
+    registry.counter("nobody_knows").add(2)
+    registry.histogram("histogram_message_size", [1.0]).observe(0.5)
+    registry.add_source(lambda: [("relay_px_given", {}, 3), ("relay_backoffs", {}, 1)])
     page = registry.exposition()
-    assert page.startswith(
-        '# TYPE x_a counter\nx_a{text="quote \\" slash \\\\ line\\n"} 1\n'
-        "# TYPE x_b counter\nx_b 2\n"
-        '# TYPE x_size histogram\nx_size_bucket{le="1"} 1\nx_size_bucket{le="+Inf"} 1\n'
-        "x_size_sum 0.5\nx_size_count 1\n"
-    )
+    families = parse(page)
+    assert 'x_ipc_errors{text="quote \\" slash \\\\ line\\n"} 1\n' in page
+    assert families["x_ipc_errors"].kind == "counter"
+    assert families["x_nobody_knows"].kind == "untyped"
+    check_histogram(families["x_histogram_message_size"])
+    assert families["x_relay_px_given"].kind == "counter"
+    assert families["x_relay_px_given"].help == "Relay: px given, counted since the start."
+    assert families["x_relay_backoffs"].kind == "gauge"
     values = dict(line.rsplit(" ", 1) for line in page.splitlines() if not line.startswith("#"))
     assert float(values["process_resident_memory_bytes"]) > 10e6
     assert 0 <= time.time() - float(values["process_start_time_seconds"]) < 36_000
     assert float(values["process_open_fds"]) >= 3
+    assert families["process_cpu_seconds_total"].kind == "counter"

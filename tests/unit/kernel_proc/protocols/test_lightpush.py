@@ -151,7 +151,7 @@ class House:
         self, host: MemoryHost, network: NetworkInfo = NETWORK, limit: RateLimit | None = None
     ) -> None:
         self.relay = Relay()
-        registry = Registry("")
+        registry = self.registry = Registry("")
         publisher = EventPublisher(
             instance=bytes(16), cluster=42, shard_count=1, replay_bytes=0, registry=registry
         )
@@ -242,6 +242,26 @@ async def test_what_nobody_took_is_no_success_and_goes_out_with_the_next_try() -
         assert await one.push() == PushResponse("id", 200, None, 2)
         one.relay.peers = 0  # all gone, and it was sent before: nobody can be said to have it now
         assert (await one.push()).status == 505
+
+
+@mock_clock_test
+async def test_what_becomes_of_requests_is_counted_under_nwakus_names() -> None:
+    async with house() as (one, _):
+        one.relay.peers = 1
+        await one.push()
+        one.relay.peers = 0
+        await one.push(MESSAGE._replace(payload=b"other"))
+        await one.push_legacy(MESSAGE._replace(payload=b""))
+        counted = {
+            (name, labels["type"]): value
+            for name, labels, value in one.registry.collect()
+            if "type" in labels
+        }
+        assert counted["lightpush_v3_messages", "SUCCESS"] == 1
+        assert counted["lightpush_v3_messages", "NO_PEERS_TO_RELAY"] == 1
+        assert ("lightpush_v3_errors", "SUCCESS") not in counted
+        assert counted["lightpush_v3_errors", "NO_PEERS_TO_RELAY"] == 1
+        assert counted["lightpush_errors", "INVALID_MESSAGE"] == 1
 
 
 @mock_clock_test

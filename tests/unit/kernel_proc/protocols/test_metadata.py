@@ -213,6 +213,7 @@ async def test_an_answer_waits_until_the_asker_has_put_us_into_its_books() -> No
     async with host() as (two, _), node(42, settle=0.3) as (one, events, _, _):
         two.set_stream_handler(PROTOCOL, _answer(b"\x02\x08\x2a"))
         peer_id = await two.connect(one.listen_addresses[0])
+        await until(lambda: bool(one.connections()))
         since = one.connections()[0].since
         await ask(two, peer_id)
         assert trio.current_time() - since >= 0.3
@@ -242,6 +243,19 @@ async def test_bad_requests_cost_their_stream_and_are_counted() -> None:
                 await stream.read()
         assert metadata.counters()["bad_messages"] == 2
         assert one.counters()["handler_errors"] == 0
+        assert await ask(two, peer_id) == Metadata(42, ())
+
+
+@trio_test()
+async def test_a_request_that_does_not_come_to_its_end_costs_its_stream_and_is_counted() -> None:
+    async with host() as (two, _), node(42, timeout=0.3) as (one, _, metadata, _):
+        two.set_stream_handler(PROTOCOL, _answer(b"\x02\x08\x2a"))
+        peer_id = await two.connect(one.listen_addresses[0])
+        stream = await two.open_stream(peer_id, [PROTOCOL])
+        await stream.write(b"\x05\x08")
+        with pytest.raises(StreamClosed):
+            await stream.read()
+        assert metadata.counters()["stalled"] == 1
         assert await ask(two, peer_id) == Metadata(42, ())
 
 

@@ -73,6 +73,9 @@ async def test_a_request_is_answered_and_the_stream_closed() -> None:
         assert (counters["served"], counters["bytes_in"], counters["bytes_out"]) == (2, 5, 7)
         samples = {(name, labels.get("state")): value for name, labels, value in service.samples()}
         assert samples["service_requests", "served"] == 2
+        # without a limiter; the time is a histogram of the service
+        assert samples["service_requests_limit", None] == 0
+        assert samples["service_request_handling_duration_seconds_count", None] == 2
 
 
 @mock_clock_test
@@ -123,6 +126,8 @@ async def test_a_peer_that_leaves_in_mid_request(half: bytes) -> None:
 
 
 class Never:
+    limit = None
+
     def allow(self, peer_id: str, now: float) -> bool:
         return False
 
