@@ -45,20 +45,27 @@ class Dialler:
     async def connect(self, address: str, deadline: float) -> PeerIdText:
         """Dial; at once if connected. Calls for one peer share one dial. Raises BadAddress, DialError."""
         endpoint = addresses.parse(address)
-        if endpoint.peer_id is None:
-            return await self._dial(endpoint, deadline)
-        peer_id = endpoint.peer_id.to_base58()
-        if peer_id == self._own_id:
-            raise BadAddress(f"{address} is this node")
-        lock = self._dialling.setdefault(peer_id, trio.Lock())
-        try:
-            async with lock:
-                if peer_id in self._connections:
-                    return peer_id
+        with self._place_for(endpoint):
+            if endpoint.peer_id is None:
                 return await self._dial(endpoint, deadline)
-        finally:
-            if not lock.locked():
-                self._dialling.pop(peer_id, None)
+            peer_id = endpoint.peer_id.to_base58()
+            if peer_id == self._own_id:
+                raise BadAddress(f"{address} is this node")
+            lock = self._dialling.setdefault(peer_id, trio.Lock())
+            try:
+                async with lock:
+                    if peer_id in self._connections:
+                        return peer_id
+                    return await self._dial(endpoint, deadline)
+            finally:
+                if not lock.locked():
+                    self._dialling.pop(peer_id, None)
+
+    def _place_for(self, endpoint: Endpoint) -> AbstractContextManager[None]:
+        """From the first moment on: others who come from there meanwhile must not fill what the caller saw to
+        be free. Behind a name may be any address: it counts once we are connected."""
+        named = endpoint.kind not in ("ip4", "ip6")
+        return nullcontext() if named else self._connections.admission.dialling(endpoint.host)
 
     async def _dial(self, endpoint: Endpoint, deadline: float) -> PeerIdText:
         if self.nursery is None:
@@ -77,17 +84,16 @@ class Dialler:
         tcp: trio.SocketStream | None = None
         try:
             try:
-                with self._place_for(endpoint):
-                    stream, tcp = await transport.dial(endpoint)
-                    with trio.fail_after(self._limits.handshake_timeout):
-                        muxer = await upgrade(
-                            stream,
-                            self._security,
-                            outbound=True,
-                            expected=endpoint.peer_id,
-                            limits=self._limits,
-                            count=self._count,
-                        )
+                stream, tcp = await transport.dial(endpoint)
+                with trio.fail_after(self._limits.handshake_timeout):
+                    muxer = await upgrade(
+                        stream,
+                        self._security,
+                        outbound=True,
+                        expected=endpoint.peer_id,
+                        limits=self._limits,
+                        count=self._count,
+                    )
                 remote = addresses.from_sockaddr(tcp.socket.getpeername(), websocket=endpoint.websocket)
             except (DialError, BadAddress) as error:
                 task_status.started(error)
@@ -107,8 +113,3 @@ class Dialler:
         finally:
             if tcp is not None:
                 await trio.aclose_forcefully(tcp)
-
-    def _place_for(self, endpoint: Endpoint) -> AbstractContextManager[None]:
-        # Behind a name may be any address: it counts once we are connected.
-        named = endpoint.kind not in ("ip4", "ip6")
-        return nullcontext() if named else self._connections.admission.dialling(endpoint.host)

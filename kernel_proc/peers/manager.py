@@ -354,7 +354,10 @@ class PeerManager:
     async def _dial(self, peer: KnownPeer) -> None:
         peer_id, why = peer.peer_id, "none of its addresses can be dialled"
         try:
-            for number, address in enumerate(peer.addresses[:MAX_TRIED]):
+            free = [address for address in peer.addresses[:MAX_TRIED] if not self._is_full(address, peer)]
+            if not free:
+                return  # others came from there since this was planned
+            for number, address in enumerate(free):
                 try:
                     await self._host.connect(address, deadline=FURTHER_SECONDS if number else DIAL_SECONDS)
                 except BadAddress as error:
@@ -374,6 +377,13 @@ class PeerManager:
         finally:
             self._dials.under_way.pop(peer_id, None)
             self.wake()
+
+    def _is_full(self, address: str, peer: KnownPeer) -> bool:
+        """Whether the place of an address has as many connections as it may, with dials of other peers."""
+        limit, group = self._settings.per_group, group_of_address(address)
+        there = sum(group_of_address(one.address) == group for one in self._connected.values())
+        there += sum(one.group == group for one in self._dials.under_way.values() if one is not peer)
+        return 0 < limit <= there
 
     async def _evict(self, peer_id: PeerIdText, reason: str) -> None:
         self._evicted.add()

@@ -12,7 +12,7 @@ import trio
 
 from kernel_proc.metrics import Registry
 from kernel_proc.p2p.api import DialError, Direction, Host, PeerConnection, PeerIdentity
-from kernel_proc.peers.known import Origin, group_of_address
+from kernel_proc.peers.known import KnownPeer, Origin, group_of_address
 from kernel_proc.peers.manager import ManagerSettings, PeerManager
 from kernel_proc.peers.plan import Targets, Wanted
 from kernel_proc.peers.store import PeerStore
@@ -145,6 +145,18 @@ async def test_it_dials_in_parallel_until_the_target_is_met() -> None:
         host.leave("p" + host.dials[0].partition("/p2p/p")[2])
         await trio.sleep(5)
         assert len(host.live) == 8, "the place of one that left is filled"
+
+
+@mock_clock_test
+async def test_a_place_that_fills_up_before_a_dial_begins_is_not_dialled() -> None:
+    async with managed() as (host, manager):
+        for number in range(3):  # as many as one place may have
+            host.arrive(f"in{number}", "/ip4/10.1.0.7/tcp/5", Direction.INBOUND)
+        peer = KnownPeer("p", ("/ip4/10.1.0.7/tcp/1/p2p/p", address(8)), group="10.1.0.7")
+        await manager._dial(peer)
+        assert host.dials == [address(8)], "where there is room"
+        await manager._dial(KnownPeer("q", ("/ip4/10.1.0.7/tcp/2/p2p/q",), group="10.1.0.7"))
+        assert host.dials == [address(8)]
 
 
 @mock_clock_test
