@@ -32,7 +32,7 @@ _FIRST_BACKOFF: Final = 1.0
 
 
 class _Search:
-    __slots__ = ("done", "lookup", "new", "told", "walk")
+    __slots__ = ("done", "lookup", "new", "told", "unknown", "walk")
 
     def __init__(self, lookup: Lookup, done: Callable[[list[Enr]], None], walk: bool) -> None:
         self.lookup = lookup
@@ -42,6 +42,13 @@ class _Search:
         """Nodes that the owner was told of in this walk."""
         self.new = 0
         """Nodes that came into the table by it."""
+        self.unknown = 0
+        """The same, and those for which there was no place there but beside it."""
+
+    def has_seen_enough(self, params: Params) -> bool:
+        """A walk is there to meet nodes: where several have answered and named only known ones it ends, while
+        a lookup goes on to the closest. In a small network that is nearly all that walks cost."""
+        return self.walk and not self.unknown and self.lookup.responsive >= params.lookup_concurrency
 
 
 def _nothing(_: object) -> None:
@@ -320,9 +327,11 @@ class Engine:
 
     def _advance(self, search: _Search) -> None:
         lookup = search.lookup
-        while (chosen := lookup.next()) is not None:
+        enough = search.has_seen_enough(self._params)
+        while not enough and (chosen := lookup.next()) is not None:
             self._step(search, *chosen)
-        if lookup.finished and search in self._searches:
+        over = lookup.finished or (enough and not lookup.waiting)
+        if over and search in self._searches:
             self._searches.remove(search)
             if search.walk:
                 self._walked(search)
@@ -351,6 +360,7 @@ class Engine:
                 continue
             added = self.table.add(record, contact, self._dialogue.now)
             search.new += added is Added.NEW
+            search.unknown += added in (Added.NEW, Added.REPLACEMENT)
             if added is not Added.BANNED and search.lookup.consider(record, contact):
                 self._tell(search, record)
 

@@ -72,7 +72,7 @@ class Lookup:
 
     def next(self) -> tuple[Enr, Contact] | None:
         """The next node to ask, which counts as asked from now on; None: wait, or it is over."""
-        if len(self._asked) - len(self._answered) - len(self._failed) >= self._params.lookup_concurrency:
+        if self.waiting >= self._params.lookup_concurrency:
             return None
         for node_id in self._closest():
             if node_id not in self._asked:
@@ -96,8 +96,12 @@ class Lookup:
     @property
     def finished(self) -> bool:
         """Whether nobody is left to be asked or waited for."""
-        waiting = len(self._asked) - len(self._answered) - len(self._failed)
-        return waiting == 0 and all(node_id in self._asked for node_id in self._closest())
+        return not self.waiting and all(node_id in self._asked for node_id in self._closest())
+
+    @property
+    def waiting(self) -> int:
+        """How many nodes are asked and have not answered yet."""
+        return len(self._asked) - len(self._answered) - len(self._failed)
 
     @property
     def responsive(self) -> int:

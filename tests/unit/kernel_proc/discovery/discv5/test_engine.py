@@ -86,6 +86,26 @@ def test_a_boot_node_that_comes_late_is_found() -> None:
     assert network.run(15, lambda: len(boot.known) == 4 and all(len(node.known) == 4 for node in nodes))
 
 
+def test_where_there_is_nothing_new_a_walk_is_short() -> None:
+    network, nodes = network_of(20)
+    for node in nodes:
+        node.engine.set_walk_pause(60.0, network.now)
+    assert network.run(30, lambda: all(len(node.known) == 19 for node in nodes))
+    network.run(60)
+    before, walks = network.bytes, sum(node.engine.counters()["walks"] for node in nodes)
+    asked = network.datagrams
+    network.run(600)
+    walks = sum(node.engine.counters()["walks"] for node in nodes) - walks
+    assert 190 <= walks <= 220
+    # Three nodes are asked, not all: a request, and an answer of up to six datagrams; and the pings.
+    assert (network.datagrams - asked) / walks < 45
+    assert (network.bytes - before) / 600 / 20 < 300, "bytes a second and node"
+    newcomer = network.add(50, bootstrap=[nodes[3].record])
+    newcomer.engine.set_walk_pause(60.0, network.now)
+    assert network.run(20, lambda: len(newcomer.known) == 20)
+    assert network.run(90, lambda: all(newcomer.record.node_id in node.known for node in nodes))
+
+
 def test_who_gets_its_first_record_late_looks_around_at_once() -> None:
     network, nodes = network_of(6)
     newcomer = network.add(30)
