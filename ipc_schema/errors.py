@@ -16,7 +16,7 @@ __all__ = ["MAX_ERROR_TEXT", "ErrorCode", "IpcError"]
 MAX_ERROR_TEXT: Final = 1024
 """Longest `message` of an error on the wire, in characters; what is longer is cut."""
 
-_MAX_RETRY_AFTER_MS: Final = 86_400_000
+_MAX_RETRY_AFTER_MS: Final = 2**63 - 1
 
 
 class ErrorCode(StrEnum):

@@ -54,6 +54,7 @@ __all__ = [
     "SubscribeReply",
     "SubscribeRequest",
     "SubscriptionsReply",
+    "UnsubscribeRequest",
 ]
 
 SUBSCRIBE: Final = "subscribe"
@@ -124,15 +125,21 @@ class MapiHello(HelloReply):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubscribeRequest(Body):
-    """Request of `subscribe` and `unsubscribe`; of the past, `subscribe` alone takes anything: what came
-    since the app left the topic, or in the last `history_ms` milliseconds.
-    """
+    """Topics, and what of the past is wanted: what came since the app left the topic, or in the last
+    `history_ms` milliseconds."""
 
     WHERE = SUBSCRIBE
 
     topics: tuple[str, ...]
     since_last: bool = False
     history_ms: Annotated[int, Range(0, MAX_HISTORY_MS)] = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnsubscribeRequest(Body):
+    WHERE = UNSUBSCRIBE
+
+    topics: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,7 +263,7 @@ class ForgetRequest(Body):
 METHODS: Final[dict[str, Method]] = {
     HELLO: Method(HelloRequest, MapiHello),
     SUBSCRIBE: Method(SubscribeRequest, SubscribeReply),
-    UNSUBSCRIBE: Method(SubscribeRequest, SubscribeReply),
+    UNSUBSCRIBE: Method(UnsubscribeRequest, SubscribeReply),
     SUBSCRIPTIONS: Method(Empty, SubscriptionsReply),
     SEND: Method(SendRequest, SendReply),
     ACK: Method(AckRequest, AckReply),

@@ -202,7 +202,7 @@ class AppServer:
         return Answer(m.SubscribeReply(errors=errors).to_body())
 
     async def _unsubscribe(self, session: _Session, request: Request) -> Answer:
-        topics = m.SubscribeRequest.from_body(request.body).topics
+        topics = m.UnsubscribeRequest.from_body(request.body).topics
         errors = await self._core.unsubscribe(session.app, topics)
         return Answer(m.SubscribeReply(errors=errors).to_body())
 

@@ -36,7 +36,7 @@ def relay_routes(
         return RelayPublishReply(**done._asdict()).to_body(), ()
 
     def by_topic(call: Call, look: Callable[[TopicRelay, str], Sequence[str]]) -> Answer:
-        wanted = RelayPeersRequest.from_body(call.body).pubsub_topic
+        wanted = RelayPeersRequest.from_body(call.body, call.request.method).pubsub_topic
         if wanted is not None:
             try:
                 PubsubTopic.parse(wanted)

@@ -160,7 +160,7 @@ def good_requests() -> None:
     request("mapi", "subscribe", mapi.SubscribeRequest(topics=(TOPIC, "/café/1/x/proto")), budget_ms=0)
     past = mapi.SubscribeRequest(topics=(TOPIC,), since_last=True, history_ms=3_600_000)
     request("mapi", "subscribe", past, name="with history")
-    request("mapi", "unsubscribe", mapi.SubscribeRequest(topics=(TOPIC,)))
+    request("mapi", "unsubscribe", mapi.UnsubscribeRequest(topics=(TOPIC,)))
     request("mapi", "pending", mapi.PendingRequest())
     request("mapi", "pending", mapi.PendingRequest(name="alice"), name="pending of another named app")
     request("mapi", "cancel", mapi.CancelRequest(request_id=REQUEST))

@@ -94,3 +94,11 @@ def test_any_body_is_an_error_or_raises_one(body: dict[str, object]) -> None:
     # Reading and refusing both give an IpcError; either can be sent and comes back as it was.
     again = IpcError.from_body(result.to_body())
     assert (again.code, again.retriable) == (result.code, result.retriable)
+
+
+def test_a_hint_of_any_length_is_read() -> None:
+    """A reader that took only hints of up to a day lost the error with the hint."""
+    error = IpcError.from_body({"code": "busy", "message": "", "retry_after_ms": 2**63 - 1})
+    assert error.retry_after_ms == 2**63 - 1
+    with pytest.raises(IpcError, match="retry_after_ms"):
+        IpcError.from_body({"code": "busy", "message": "", "retry_after_ms": 2**63})

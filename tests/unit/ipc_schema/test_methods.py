@@ -103,7 +103,7 @@ def test_any_map_is_a_value_or_a_typed_error(cls: type[Body]) -> None:
 
 def test_no_body_names_another_methods_place() -> None:
     """A copied WHERE would send users to the wrong method."""
-    shared = {"relay.mesh": "relay.peers", "unsubscribe": "subscribe"}
+    shared = {"relay.mesh": "relay.peers"}
     for table in TABLES.values():
         for name, (request, _) in table.items():
             if request is not Empty:
@@ -127,8 +127,8 @@ def test_replayed_events_travel_as_blobs() -> None:
 
 
 def test_a_body_of_two_methods_can_be_told_its_place() -> None:
-    with pytest.raises(IpcError, match="unsubscribe: topics: is missing"):
-        mapi.SubscribeRequest.from_body({}, mapi.UNSUBSCRIBE)
+    with pytest.raises(IpcError, match=r"relay\.mesh: pubsub_topic: text is expected"):
+        kernel.RelayPeersRequest.from_body({"pubsub_topic": 1}, kernel.RELAY_MESH)
 
 
 def test_limits_of_the_contract() -> None:

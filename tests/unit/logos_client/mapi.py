@@ -157,7 +157,7 @@ class MiniMapi(ContractServer):
     def _unsubscribe(self, identity: bytes, request: Request) -> Answer:
         app = self._app(identity)
         errors = {}
-        for topic in methods.SubscribeRequest.from_body(request.body).topics:
+        for topic in methods.UnsubscribeRequest.from_body(request.body).topics:
             if topic in app.topics:
                 app.topics.remove(topic)
             else:
