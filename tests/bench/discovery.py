@@ -21,10 +21,12 @@ BENCH: Final = "discovery"
 SIZES: Final = (5, 10, 20)
 LIMIT: Final = 60.0
 D_LOW: Final = 4
-D_HIGH: Final = 12
+"""Mesh peers with which a shard is sufficiently healthy."""
+CANDIDATES: Final = 12
+"""Connected peers that the peer manager wants for each shard: D for the mesh and D_lazy to gossip with."""
 IDLE_SECONDS: Final = 20.0
 OPTIONS: Final = ("--shard=0", "--discv5-discovery", "--discv5-udp-port=0", "--ip-colocation-limit=0")
-_MARKS: Final = ("first peer", "D_low mesh peers", "D_high connected peers")
+_MARKS: Final = ("first peer", "D_low mesh peers", "12 connected peers")
 _WANTED: Final = Round(LIMIT, {})
 _TRAFFIC: Final = Round(8.0, {})
 
@@ -68,7 +70,7 @@ def _run(size: int, idle: float) -> tuple[float, ...]:
         marks: tuple[Callable[[Dealer], bool], ...] = (
             lambda dealer: bool(dealer.ok("peers.list")["peers"]),
             lambda dealer: _mesh(dealer) >= min(D_LOW, size - 1),
-            lambda dealer: len(dealer.ok("peers.list")["peers"]) >= min(D_HIGH, size - 1),
+            lambda dealer: len(dealer.ok("peers.list")["peers"]) >= min(CANDIDATES, size - 1),
         )
         times = tuple(_until(mark, dealers, began) for mark in marks)
         time.sleep(1.5 * idle)  # tables fill and new nodes are looked at: that is not idle yet

@@ -30,6 +30,8 @@ class FakeHost:
     def __init__(self) -> None:
         self.there: set[str] = set()
         self.down = False
+        self.refusing = False
+        """Dials that fail do so at once."""
         self.dials: list[str] = []
         self.dialling = 0
         self.most_at_once = 0
@@ -42,7 +44,8 @@ class FakeHost:
         self.dialling += 1
         self.most_at_once = max(self.most_at_once, self.dialling)
         try:
-            await trio.sleep(1.0 if address in self.there and not self.down else deadline)
+            works = address in self.there and not self.down
+            await trio.sleep(1.0 if works else 0.0 if self.refusing else deadline)
         finally:
             self.dialling -= 1
         if address not in self.there or self.down:
@@ -110,7 +113,9 @@ def address(number: int) -> str:
 
 
 @asynccontextmanager
-async def managed(path: Path | None = None, **targets: int) -> AsyncIterator[tuple[FakeHost, PeerManager]]:
+async def managed(
+    path: Path | None = None, view: View | None = None, **targets: int
+) -> AsyncIterator[tuple[FakeHost, PeerManager]]:
     host, registry = FakeHost(), Registry("")
     store = PeerStore(300, rng=Random(1), keep=host.is_connected, own_id="me")
     limits = {"total": 50, "relay_out": 8, "relay_in": 16, "service": 25} | targets
@@ -118,7 +123,7 @@ async def managed(path: Path | None = None, **targets: int) -> AsyncIterator[tup
         cast("Host", host),
         store,
         ManagerSettings(targets=Targets(**limits), per_group=3, loopback=False, path=path),
-        View(),
+        view or View(),
         registry,
         Random(2),
         usable=lambda _address: True,
@@ -234,6 +239,46 @@ async def test_inbound_peers_beyond_their_share_are_let_go() -> None:
             host.arrive(f"i{number}", f"/ip4/10.7.0.{number}/tcp/1", Direction.INBOUND)
         await trio.sleep(60)
         assert len(host.live) < 12
+
+
+@mock_clock_test
+async def test_who_is_at_work_is_not_let_go() -> None:
+    view = View()
+    view.working = {f"i{number}" for number in range(12)}
+    async with managed(view=view, total=12, relay_out=4, relay_in=5, service=3) as (host, _):
+        for number in range(12):
+            host.arrive(f"i{number}", f"/ip4/10.7.0.{number}/tcp/1", Direction.INBOUND)
+        await trio.sleep(120)
+        assert len(host.live) == 12
+        view.working = {"i0", "i1"}
+        await trio.sleep(60)
+        assert {"i0", "i1"} <= host.live.keys()
+        assert len(host.live) < 12
+
+
+@mock_clock_test
+async def test_dials_that_fail_at_once_in_an_outage_are_excused() -> None:
+    async with managed() as (host, manager):
+        for number in range(40):
+            manager.learn(f"p{number}", (address(number),), Origin.DISCV5)
+        for number in range(4):
+            host.there.add(address(number))
+        await trio.sleep(200)
+        assert len(host.live) == 4
+        before = {peer.peer_id: peer.failures for peer in manager.store}
+        assert max(before.values()) > 2
+        host.down, host.refusing = True, True  # as without a route
+        for peer_id in list(host.live):
+            host.leave(peer_id)
+        tried = len(host.dials)
+        await trio.sleep(600)
+        assert not manager.online
+        assert len(host.dials) - tried < 1200, "a few every two seconds"
+        worse = [peer.peer_id for peer in manager.store if peer.failures > before[peer.peer_id]]
+        assert worse == []
+        host.down = False
+        await trio.sleep(30)
+        assert len(host.live) == 4
 
 
 @mock_clock_test

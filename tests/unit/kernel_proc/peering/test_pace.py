@@ -1,0 +1,27 @@
+"""How hard the sources work."""
+
+from __future__ import annotations
+
+from kernel_proc.peering.pace import ExchangePace, WalkPace
+
+
+def test_walks_are_short_of_breath_only_while_they_are_of_use() -> None:
+    pace = WalkPace(1000.0)
+    assert pace.pause(1000.0, arrived=0, connected=False, short=True) == 1
+    assert pace.pause(1010.0, arrived=3, connected=True, short=True) == 5
+    assert pace.pause(1020.0, arrived=3, connected=True, short=True) == 5
+    assert pace.pause(1026.0, arrived=3, connected=True, short=True) == 10, "in vain"
+    assert pace.pause(1041.0, arrived=3, connected=True, short=True) == 20
+    assert pace.pause(9000.0, arrived=3, connected=True, short=True) == 60
+    assert pace.pause(9001.0, arrived=4, connected=True, short=True) == 5, "news"
+    assert pace.pause(9002.0, arrived=4, connected=True, short=False) == 60
+    assert pace.pause(9003.0, arrived=4, connected=False, short=False) == 1
+
+
+def test_who_is_asked_in_vain_is_asked_less_and_less() -> None:
+    pace = ExchangePace()
+    assert pace.nobody_to_ask() == 1
+    assert pace.answered(news=False) == 5
+    assert [pace.answered(news=False) for _ in range(7)] == [10, 20, 40, 80, 160, 240, 240]
+    assert pace.answered(news=True) == 5
+    assert pace.answered(news=False) == 10
