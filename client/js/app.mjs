@@ -48,6 +48,7 @@ print({ event: "connected" });
 for await (const line of createInterface({ input: process.stdin })) {
   const { id, cmd, ...rest } = JSON.parse(line);
   try {
+    if (!Object.hasOwn(commands, cmd)) throw new TypeError(`no command ${cmd}: ${Object.keys(commands).join(", ")}`);
     print({ id, ok: true, result: await commands[cmd](rest) });
   } catch (error) {
     print({ id, ok: false, error: error.code ?? String(error) });

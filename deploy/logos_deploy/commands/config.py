@@ -110,9 +110,14 @@ def as_text(found: dict[str, Rows | None], *, everything: bool) -> Iterator[str]
 
 
 def _cells(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[str, str, str]]:
+    """Of a list each item has a line of its own."""
     for row in rows:
         source = f"{row.get('origin', '')} {row.get('detail', '')}".rstrip()
-        yield f"  {row['name']}", one_line(_value(row.get("value"))), source
+        value = row.get("value")
+        first, *others = value if isinstance(value, list | tuple) and value else [value]
+        yield f"  {row['name']}", one_line(_value(first)), source
+        for item in others:
+            yield "", one_line(_value(item)), ""
 
 
 def _value(value: object) -> str:
@@ -121,5 +126,5 @@ def _value(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list | tuple):
-        return ", ".join(_value(item) for item in value) or "-"
+        return ", ".join(map(_value, value)) or "-"
     return str(value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Final
 
 from ipc_schema.kernel.discovery import KnownRecord
@@ -120,16 +120,15 @@ def _summary(view: NetworkView) -> Iterator[str]:
 
 
 def _connected(peer: PeerRecord, *, long: bool) -> Sequence[object]:
+    mesh = {int(number) for topic in peer.mesh if (number := topic.rpartition("/")[2]).isdecimal()}
     row = (
         _peer_id(peer.peer_id, long=long),
         "in" if peer.direction == "inbound" else "out",
         duration(peer.connected_ms / 1000),
         one_line(peer.origin),
         _services(peer.protocols),
-        _shards(peer.shards),
-        _shards(
-            [int(topic.rpartition("/")[2]) for topic in peer.mesh if topic.rpartition("/")[2].isdecimal()]
-        ),
+        _shards({*peer.shards, *mesh}),  # what it told of its shards may be older than our mesh
+        _shards(mesh),
         "" if peer.score is None else f"{peer.score:.1f}",
         one_line(peer.address),
     )
@@ -160,6 +159,6 @@ def _services(protocols: Sequence[str]) -> str:
     return " ".join(found)
 
 
-def _shards(shards: Sequence[int]) -> str:
+def _shards(shards: Collection[int]) -> str:
     shown = ",".join(map(str, sorted(shards)[:8]))
     return shown + ",…" if len(shards) > 8 else shown
