@@ -293,7 +293,10 @@ class PeersDisconnectReply(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeersListReply(Body):
+    """As many peers as fit a reply; `total`: how many are connected."""
+
     peers: tuple[PeerRecord, ...]
+    total: Uint = 0
 
 
 # --- the node ---------------------------------------------------------------------------------------------

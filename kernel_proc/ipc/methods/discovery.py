@@ -34,6 +34,7 @@ from kernel_proc.discovery.dns_resolver import DnsTxtResolver
 from kernel_proc.discovery.dns_tree import TreeError, parse_url
 from kernel_proc.discovery.enr import Enr, EnrError
 from kernel_proc.ipc.dispatch import Answer, Call, Route
+from kernel_proc.ipc.methods.fitting import fitting
 from kernel_proc.p2p.api import Host
 from kernel_proc.peering import Peering
 from kernel_proc.peers.known import KnownPeer, Origin, record_text
@@ -103,7 +104,7 @@ def discovery_routes(peering: Peering, host: Host) -> Mapping[str, Route]:
         store = peering.store
         best = sorted(store, key=lambda peer: store.value(peer, now), reverse=True)[: request.limit]
         rows = tuple(_row(peer, now, connected=host.is_connected(peer.peer_id)) for peer in best)
-        return KnownPeersReply(total=len(store), peers=rows).to_body(), ()
+        return KnownPeersReply(total=len(store), peers=fitting(rows)).to_body(), ()
 
     return {
         DISCOVERY_STATUS: Route(status),

@@ -18,6 +18,7 @@ from ipc_schema.kernel.methods import (
     PeersListReply,
 )
 from kernel_proc.ipc.dispatch import Answer, Call, Route
+from kernel_proc.ipc.methods.fitting import fitting
 from kernel_proc.p2p.api import Host, P2pError
 from kernel_proc.peers.book import PeerBook
 
@@ -60,7 +61,7 @@ def peer_routes(
         return PeersDisconnectReply(disconnected=connected).to_body(), ()
 
     def listing(_call: Call) -> Answer:
-        return PeersListReply(peers=tuple(book.records())).to_body(), ()
+        return PeersListReply(peers=fitting(book.records()), total=len(book)).to_body(), ()
 
     return {
         PEERS_CONNECT: Route(connect),

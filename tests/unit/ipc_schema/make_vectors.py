@@ -343,7 +343,7 @@ def good_replies() -> None:
     connected = kernel.ConnectResult(address="/ip4/127.0.0.1/tcp/1", error="connection refused")
     reply("kernel", "peers.connect", kernel.PeersConnectReply(results=(connected,)))
     reply("kernel", "peers.disconnect", kernel.PeersDisconnectReply(disconnected=True))
-    reply("kernel", "peers.list", kernel.PeersListReply(peers=(peer_record(),)))
+    reply("kernel", "peers.list", kernel.PeersListReply(peers=(peer_record(),), total=1))
     known = kernel.KnownRecord(
         peer_id=PEER,
         addresses=(f"/ip4/127.0.0.1/tcp/60000/p2p/{PEER}",),
