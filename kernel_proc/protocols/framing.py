@@ -54,7 +54,8 @@ class MessageReader:
         while len(self._buffer) < size + length:
             if not await self._fill():
                 raise StreamClosed("ended in mid-message")
-        body = bytes(self._buffer[size : size + length])
+        with memoryview(self._buffer) as view:  # a slice of the buffer itself would be a copy more
+            body = bytes(view[size : size + length])
         del self._buffer[: size + length]
         return body
 

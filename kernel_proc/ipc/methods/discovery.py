@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import time
 from collections.abc import Mapping
 
@@ -102,7 +103,7 @@ def discovery_routes(peering: Peering, host: Host) -> Mapping[str, Route]:
         request = KnownPeersRequest.from_body(call.body)
         now = time.time()
         store = peering.store
-        best = sorted(store, key=lambda peer: store.value(peer, now), reverse=True)[: request.limit]
+        best = heapq.nlargest(request.limit, store, key=lambda peer: store.value(peer, now))
         rows = tuple(_row(peer, now, connected=host.is_connected(peer.peer_id)) for peer in best)
         return KnownPeersReply(total=len(store), peers=fitting(rows)).to_body(), ()
 

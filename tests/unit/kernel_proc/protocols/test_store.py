@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 import pytest
 import trio
@@ -22,6 +24,7 @@ from kernel_proc.archive.api import (
     StoredMessage,
 )
 from kernel_proc.metrics import Registry
+from kernel_proc.protocols import store_client
 from kernel_proc.protocols import store_codec as codec
 from kernel_proc.protocols.framing import MessageReader, encode_frame
 from kernel_proc.protocols.peer_select import PeerRanking, ServicePeers
@@ -30,6 +33,7 @@ from kernel_proc.protocols.requests import AllFailed, BadAnswer, Refused
 from kernel_proc.protocols.store import MAX_PAGE_BYTES, StoreService, cut
 from kernel_proc.protocols.store_client import History, StoreClient, local_history, read_page
 from kernel_proc.protocols.store_codec import PROTOCOL, KeyValue, StoreRequest, StoreResponse
+from tests.support.aio import trio_test
 from tests.support.memory_archive import MemoryArchive
 from tests.support.memory_hosts import MemoryHost, MemoryStream, memory_network
 from tests.support.mock_clock import mock_clock_test
@@ -413,6 +417,45 @@ async def test_without_max_messages_it_is_one_page() -> None:
         assert len(history.messages) == 5
         assert history.cursor == message_hash(TOPIC, MESSAGES[4])
         assert len(near.opened) == 1
+
+
+@trio_test()
+async def test_a_large_page_does_not_hold_up_the_loop() -> None:
+    """Some services answer with all that was asked for, however large. Taking 15 MB apart and hashing them
+    took 40 ms, in which nothing else ran; in a thread, other tasks have their turns meanwhile."""
+    messages = [WakuMessage(bytes([n]) * 120_000, CONTENT, timestamp=n + 1) for n in range(100)]
+    entries = tuple(KeyValue(message_hash(TOPIC, m), encode_message(m), TOPIC) for m in messages)
+    where: list[int] = []
+
+    def checked(*arguments: Any) -> Any:
+        where.append(threading.get_ident())
+        return read_page(*arguments)
+
+    def answer(request: StoreRequest) -> StoreResponse:
+        return StoreResponse(request.request_id, 200, "OK", entries[: request.limit])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store_client, "read_page", checked)
+        async with client(far=answer) as (one, _):
+            small = HistoryQuery(pubsub_topic=TOPIC, include_data=True, limit=1)
+            large = HistoryQuery(pubsub_topic=TOPIC, include_data=True, limit=100)
+            assert len((await ask(one, small)).messages) == 1
+            assert [found.message for found in (await ask(one, large)).messages] == messages
+    assert where[0] == threading.get_ident()
+    assert where[1] != threading.get_ident()
+
+
+@trio_test()
+async def test_a_large_answer_that_lies_is_refused_all_the_same() -> None:
+    forged = KeyValue(bytes(32), encode_message(WakuMessage(bytes(1_500_000), CONTENT, timestamp=1)), TOPIC)
+
+    def liar(request: StoreRequest) -> StoreResponse:
+        return StoreResponse(request.request_id, 200, "OK", (forged,))
+
+    async with client(far=liar) as (one, _):
+        query = HistoryQuery(pubsub_topic=TOPIC, include_data=True)
+        with pytest.raises(AllFailed, match="not what its hash says"):
+            await ask(one, query)
 
 
 @mock_clock_test
