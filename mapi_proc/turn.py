@@ -10,15 +10,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final, Protocol
+from typing import Protocol
 
 from ipc_schema.kernel.events import stream_name
-from mapi_proc.database import Batch, Database, DatabaseError, KernelPosition
+from mapi_proc.database import Batch, Database, DatabaseClosedError, DatabaseError, KernelPosition
 from mapi_proc.kernel_link.tracker import Position
 
 __all__ = ["Pausable", "Turn"]
-
-_BARRIER_NOTE: Final = "barrier"
 
 
 class Pausable(Protocol):
@@ -53,6 +51,7 @@ class Turn:
         self._shards: set[int] = set()
         self._given: dict[int, list[bytes]] = {}
         self._watched: dict[int, set[bytes]] = {}
+        self._stored: asyncio.Future[None] | None = None
         self._waiting = False
         self.source: Pausable | None = None
         self.stalls = 0
@@ -108,11 +107,10 @@ class Turn:
 
     async def stored(self) -> None:
         """Wait until all that was put into this turn's batch until now is on disk. Raises DatabaseError."""
-        await self.room()
-        self.flush()
-        barrier = self._database.batch()
-        barrier.note(_BARRIER_NOTE, b"")
-        await self._database.commit(barrier)
+        _ = self.batch  # it will be flushed, empty or not
+        if self._stored is None:
+            self._stored = self._loop.create_future()
+        await asyncio.shield(self._stored)
 
     def flush(self) -> None:
         """Submit what the turn brought. At the latest at the end of the turn; earlier for order's sake."""
@@ -136,11 +134,28 @@ class Turn:
                 batch.position(KernelPosition(name, *position))
         self._shards.clear()
         self._batch = None
-        if batch.empty:
+        stored, self._stored = self._stored, None
+        if batch.empty and stored is None:
             return
-        self._database.submit(batch, on_failed=self._failed)
+        try:
+            self._submit(batch, stored)
+        except DatabaseClosedError as error:
+            if stored is None:
+                raise
+            _fail(stored, error)
         if self._behind():
             self._wait()
+
+    def _submit(self, batch: Batch, stored: asyncio.Future[None] | None) -> None:
+        if stored is None:
+            self._database.submit(batch, on_failed=self._failed)
+            return
+
+        def failed(error: Exception) -> None:
+            _fail(stored, error)
+            self._failed(error)
+
+        self._database.submit(batch, lambda: _done(stored), failed)
 
     def _behind(self) -> bool:
         return self._database.congested
@@ -163,3 +178,14 @@ class Turn:
             self._on_failed(error)
         else:
             raise error
+
+
+def _done(stored: asyncio.Future[None]) -> None:
+    if not stored.done():
+        stored.set_result(None)
+
+
+def _fail(stored: asyncio.Future[None], error: Exception) -> None:
+    if not stored.done():
+        stored.set_exception(error)
+        stored.exception()  # whoever waited may have gone away

@@ -6,7 +6,6 @@ transaction, so that each accepted send ends in exactly one final state whatever
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from ipc_schema.mapi.events import AppEventKind, pack_fields
 from ipc_schema.mapi.methods import MAX_PENDING, PendingReply, PendingSend, SendRequest
 from ipc_schema.message import WakuMessage, message_hash
 from ipc_schema.topics import shard_topic
-from mapi_proc.database import Database, DatabaseBusyError, OutboxEntry, OutboxState, Snapshot
+from mapi_proc.database import Database, OutboxEntry, OutboxState, Snapshot
 from mapi_proc.network import Network
 from mapi_proc.send.acceptance import Acceptance
 from mapi_proc.send.confirm import Presence
@@ -177,7 +176,7 @@ class SendService:
             shard_topic(self._network().info.cluster, task.shard),
             WakuMessage(task.payload, task.content_topic, timestamp=task.timestamp, meta=task.meta),
         )
-        batch = self._database.batch()
+        batch = self._turn.batch
         batch.change_send(
             task.entry_id,
             OutboxState.ATTEMPTED,
@@ -190,15 +189,7 @@ class SendService:
         )
         if self.limiter.limited:
             batch.note(RATE_NOTE, self.limiter.note())
-        while True:
-            try:
-                await self._database.commit(batch)
-            except DatabaseBusyError:
-                room = asyncio.Event()
-                self._database.when_room(room.set)
-                await room.wait()
-            else:
-                return
+        await self._turn.stored()  # with all that are attempted in this turn
 
     async def publish(self, task: SendTask, force: bool) -> Outcome:
         """One round through the processors."""
