@@ -29,6 +29,7 @@ from mapi_proc.peers import LIGHTPUSH, STORE, ServicePeers
 from mapi_proc.receive.catchup import CatchUp, catch_up_policy
 from mapi_proc.receive.dedup import Dedup
 from mapi_proc.receive.given import GivenMessages
+from mapi_proc.receive.given_count import GivenCount
 from mapi_proc.receive.history import HistoryJobs
 from mapi_proc.receive.islands import Islands
 from mapi_proc.receive.past import PastTopics
@@ -93,7 +94,8 @@ def make_parts(
     def cluster() -> int:
         return network.cluster
 
-    turn = Turn(database, cluster, lambda shard: positions.of(shard), turn_failed, now_ns)
+    given_count = GivenCount(snapshot.given)
+    turn = Turn(database, cluster, lambda shard: positions.of(shard), turn_failed, now_ns, given_count)
     turn.source = link
     apps = AppRegistry()
     lifecycle = AppLifecycle(
@@ -242,6 +244,7 @@ def make_parts(
         table=table,
         positions=positions,
         dedup=dedup,
+        given_count=given_count,
         catchup=catchup,
         sends=sends,
         clocks=clocks,

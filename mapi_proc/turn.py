@@ -15,6 +15,7 @@ from typing import Protocol
 from ipc_schema.kernel.events import stream_name
 from mapi_proc.database import Batch, Database, DatabaseClosedError, DatabaseError, KernelPosition
 from mapi_proc.kernel_link.tracker import Position
+from mapi_proc.receive.given_count import GivenCount
 
 __all__ = ["Pausable", "Turn"]
 
@@ -38,8 +39,10 @@ class Turn:
         position_of: Callable[[int], Position | None],
         on_failed: Callable[[Exception], None],
         now_ns: Callable[[], int],
+        given_count: GivenCount | None = None,
     ) -> None:
-        """`position_of(shard)`: where the shard's stream stands, read when the batch is submitted."""
+        """`position_of(shard)`: where the shard's stream stands, read when the batch is submitted.
+        `given_count` counts what apps are given."""
         self._database = database
         self._cluster = cluster
         self._position_of = position_of
@@ -50,6 +53,7 @@ class Turn:
         self._hashes: dict[int, list[bytes]] = {}
         self._shards: set[int] = set()
         self._given: dict[int, list[bytes]] = {}
+        self._given_count = given_count or GivenCount()
         self._watched: dict[int, set[bytes]] = {}
         self._stored: asyncio.Future[None] | None = None
         self._waiting = False
@@ -126,6 +130,7 @@ class Turn:
         self._hashes.clear()
         for app_id, hashes in self._given.items():
             batch.delivered(app_id, now, b"".join(hashes))
+            self._given_count.add(now, len(hashes))
         self._given.clear()
         for shard in self._shards:
             position = self._position_of(shard)

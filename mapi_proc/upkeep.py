@@ -14,6 +14,7 @@ from mapi_proc.database import Batch, Database
 from mapi_proc.kernel_link.positions import Positions
 from mapi_proc.receive.catchup import OVERLAP_NS, CatchUp
 from mapi_proc.receive.dedup import Dedup
+from mapi_proc.receive.given_count import GivenCount
 from mapi_proc.send.service import SendService
 from mapi_proc.streams import AppStream, DurableStream
 from mapi_proc.subscriptions import SubscriptionTable
@@ -56,6 +57,7 @@ class Upkeep:
         table: SubscriptionTable[AppStream],
         positions: Positions,
         dedup: Dedup,
+        given_count: GivenCount,
         catchup: CatchUp,
         sends: SendService,
         clocks: Clocks,
@@ -68,6 +70,7 @@ class Upkeep:
         self._table = table
         self._positions = positions
         self._dedup = dedup
+        self._given_count = given_count
         self._catchup = catchup
         self._sends = sends
         self._clock = clocks.running
@@ -89,12 +92,20 @@ class Upkeep:
         """One round."""
         now, batch = self._now_ns(), self._turn.batch
         self._dedup.evict(now, self._horizons(), batch)
-        if self._clock() >= self._forget_given_at:
-            self._forget_given_at = self._clock() + _GIVEN_EVERY_S
-            batch.evict_delivered(now - int(self._config.app_expiry * _SECOND))
+        self._forget_given(now, batch)
         self._sends.keep_windows()
         self._keep_apps(now, batch)
         self._bound_journals(now, batch)
+
+    def _forget_given(self, now: int, batch: Batch) -> None:
+        """What apps were given too long ago, or too much of it."""
+        before = self._given_count.excess()
+        if self._clock() >= self._forget_given_at:
+            self._forget_given_at = self._clock() + _GIVEN_EVERY_S
+            before = max(before or 0, now - int(self._config.app_expiry * _SECOND))
+            self._given_count.forget(before)
+        if before is not None:
+            batch.evict_delivered(before)
 
     def _horizons(self) -> dict[int, int]:
         """Per shard, the moment before which no catch-up will ask again: newer hashes are not forgotten."""

@@ -21,6 +21,7 @@ from mapi_proc.database.statements import NOTE_PREFIX
 
 __all__ = ["find_delivered", "find_request", "load_snapshot", "orphaned_apps", "pending_sends", "read_page"]
 
+GIVEN_SLICE_NS = 600 * 1_000_000_000
 _SEQ_MASK = (1 << SEQ_BITS) - 1
 _OUTBOX_COLUMNS = (
     "id, scope, request_id, fingerprint, content_topic, payload, meta, ephemeral, accepted, state, attempts,"
@@ -153,4 +154,8 @@ def _load(connection: sqlite3.Connection, database_id: bytes) -> Snapshot:
         history=[
             WantedHistory._make(row) for row in execute("SELECT app, topic, start, end FROM wanted_history")
         ],
+        given=execute(
+            "SELECT min(time), sum(length(hashes)) / 32 FROM delivered GROUP BY time / ? ORDER BY 1",
+            (GIVEN_SLICE_NS,),
+        ).fetchall(),
     )

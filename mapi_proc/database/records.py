@@ -157,3 +157,5 @@ class Snapshot:
     left: dict[tuple[int, str], int] = field(default_factory=dict)
     """When an app (id) gave up a topic, ns."""
     history: list[WantedHistory] = field(default_factory=list)
+    given: list[tuple[int, int]] = field(default_factory=list)
+    """How many hashes of messages given to apps are kept from which time (ns) on, in slices, oldest first."""
