@@ -39,6 +39,9 @@ __all__ = ["EventPublisher", "EventSocket"]
 MAX_REPLAY_EVENTS: Final = 1024
 """Events in one reply at most: two frames each, all sent in one go, during which nothing else runs."""
 
+BEATS_AT_ONCE: Final = 128
+"""Heartbeats in one turn of the loop: with static sharding somebody may read a thousand streams."""
+
 _SUBSCRIBE: Final = 1
 _UNSUBSCRIBE: Final = 0
 
@@ -82,6 +85,11 @@ class _MessageStream(_Stream):
     @property
     def covered(self) -> bool:
         return self.coverage.is_open
+
+    @property
+    def is_unused(self) -> bool:
+        """It was never active, and has nothing that a later reader could ask for."""
+        return self.ring is None and self.seq == 0 and not self.coverage.intervals()
 
 
 class EventPublisher:
@@ -236,6 +244,14 @@ class EventPublisher:
             return
         stream.subscribed = frame[0] == _SUBSCRIBE
         self._beat(stream)
+        if not stream.subscribed:
+            self._forget_unused(stream)
+
+    def _forget_unused(self, stream: _Stream) -> None:
+        """A stream that is there only because somebody once subscribed to it: there may be 65,536 of them."""
+        if isinstance(stream, _MessageStream) and stream.is_unused:
+            del self._by_shard[stream.shard]
+            del self._by_topic[stream.topic]
 
     def _subscribable(self, topic: bytes) -> _Stream | None:
         stream = self._by_topic.get(topic)
@@ -256,7 +272,10 @@ class EventPublisher:
         while True:
             due += HEARTBEAT_MS / 1000
             await trio.sleep_until(due)
-            self.beat()
+            for number, stream in enumerate(list(self._by_topic.values()), 1):
+                self._beat(stream)
+                if number % BEATS_AT_ONCE == 0:
+                    await trio.lowlevel.checkpoint()
             due = max(due, trio.current_time() - HEARTBEAT_MS / 1000)
 
     def beat(self) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
+import trio
 
 from ipc_schema.errors import IpcError
 from ipc_schema.kernel.events import (
@@ -20,8 +23,9 @@ from ipc_schema.kernel.events import (
 )
 from ipc_schema.kernel.records import NodeHealth, PeerChange, PeerRecord
 from ipc_schema.message import WakuMessage
-from kernel_proc.ipc.events import EventPublisher
+from kernel_proc.ipc.events import BEATS_AT_ONCE, EventPublisher
 from kernel_proc.metrics import Registry
+from tests.support.mock_clock import mock_clock_test
 
 SHARD = stream_topic(1, 1)
 MESSAGE = WakuMessage(b"payload", "/a/1/b/proto", 3, 4, b"meta", b"proof", True)
@@ -195,6 +199,48 @@ def test_static_sharding_knows_every_shard() -> None:
     bench = Bench(shard_count=0)
     bench.subscribe(stream_topic(1, 65_535))
     assert len(bench.take()) == 1
+
+
+def test_streams_that_were_only_subscribed_to_are_forgotten() -> None:
+    bench = Bench(shard_count=0)
+    for shard in range(2000):
+        bench.subscribe(stream_topic(1, shard))
+    bench.publisher.activate(7)
+    for shard in range(2000):
+        bench.subscribe(stream_topic(1, shard), on=False)
+    assert len(bench.publisher._by_topic) == 3  # health, peers, and the one that is recorded
+    bench.publisher.deactivate(7)
+    epoch = bench.publisher.state(7).epoch
+    bench.publisher.set_covered(8, covered=True)
+    bench.subscribe(stream_topic(1, 8))
+    bench.subscribe(stream_topic(1, 8), on=False)
+    assert bench.publisher.state(8).coverage  # what it was covered by is kept
+    assert bench.publisher.state(7).epoch == epoch
+
+
+@mock_clock_test
+async def test_a_thousand_heartbeats_leave_turns_for_others() -> None:
+    bench = Bench(shard_count=0)
+    for shard in range(1000):
+        bench.subscribe(stream_topic(1, shard))
+    bench.take()
+    turns: list[int] = []
+
+    async def other() -> None:
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns.append(len(bench.sent))
+            if len(bench.sent) >= 1000:
+                return
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bench.publisher.run)
+        await trio.sleep(1.0)
+        await other()
+        nursery.cancel_scope.cancel()
+    steps = [after - before for before, after in pairwise(turns)]
+    # trio takes the tasks of a turn in any order
+    assert max(steps) <= 2 * BEATS_AT_ONCE
 
 
 def test_health_and_peers_count_without_readers() -> None:
