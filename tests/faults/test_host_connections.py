@@ -82,6 +82,32 @@ async def test_connections_of_one_ip_are_capped() -> None:
 
 
 @trio_test()
+async def test_a_dial_keeps_its_place_at_an_address_and_counts_there_once_connected() -> None:
+    limits = dataclasses.replace(ROOMY, max_per_ip=1)
+    async with host(limits=limits) as (near, _), host() as (far, _), host() as (other, _):
+        silent = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        port = silent[0].socket.getsockname()[1]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_refused, near, f"/ip4/127.0.0.1/tcp/{port}/p2p/{NodeKey.generate().peer_id}")
+            tcp = await silent[0].accept()
+            with pytest.raises(DialError):
+                await other.connect(near.listen_addresses[0])
+            await tcp.aclose()
+        await silent[0].aclose()
+        await near.connect(far.listen_addresses[0])
+        with pytest.raises(DialError):
+            await other.connect(near.listen_addresses[0])
+        assert near.counters()["refused_ip"] == 2
+        await near.disconnect(far.peer_id, "room for another")
+        await other.connect(near.listen_addresses[0])
+
+
+async def _refused(dialling: Libp2pHost, address: str) -> None:
+    with pytest.raises(DialError):
+        await dialling.connect(address)
+
+
+@trio_test()
 async def test_connections_in_all_are_capped_and_dialling_keeps_its_share() -> None:
     limits = dataclasses.replace(ROOMY, max_connections=3, max_inbound=2)
     async with host(limits=limits) as (far, _), host() as (a, _), host() as (b, _), host() as (c, _):
