@@ -188,7 +188,7 @@ def test_node_methods(kernel: KernelProcess, dealer: Dealer) -> None:
 
 
 def test_peers_methods_without_peers(dealer: Dealer) -> None:
-    assert dealer.ok("peers.list") == {"peers": []}
+    assert dealer.ok("peers.list") == {"peers": [], "total": 0}
     assert dealer.ok("peers.disconnect", {"peer_id": "16Uiu2"}) == {"disconnected": False}
     unreachable = "/ip4/127.0.0.1/tcp/1"
     results = dealer.ok("peers.connect", {"addresses": [unreachable, "nonsense", unreachable]})["results"]
