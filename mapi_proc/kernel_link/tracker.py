@@ -78,6 +78,11 @@ class StreamTracker:
         self._hole_from: int | None = None
         self._hole_reason = deaf
         self._target = 0
+        self._heard_until: int | None = None
+        """What is received after this moment does not tell that all was received: the kernel had no peers, or
+        it is a replay. None: it does."""
+        self._told_last = self.seq
+        """The last event of the stream that we have heard of."""
         self.covered = False
         self.live_now = False
         """Live frames are taken; False while a lease or replay is outstanding."""
@@ -89,8 +94,17 @@ class StreamTracker:
     @property
     def position(self) -> Position:
         """What to keep on disk now."""
-        good = self._checked_ns if self._hole_from is None else min(self._checked_ns, self._hole_from)
+        good = self._known_until
+        if self._hole_from is not None:
+            good = min(good, self._hole_from)
         return Position(self.instance, self.epoch, self.seq, good)
+
+    @property
+    def _known_until(self) -> int:
+        """Up to here nothing of the stream is outstanding."""
+        if self.seq < self._told_last:
+            return min(self._checked_ns, self._received_ns)
+        return self._checked_ns
 
     @property
     def behind(self) -> bool:
@@ -123,26 +137,30 @@ class StreamTracker:
         if epoch != self.epoch or instance != self.instance:
             if self._known:
                 reason = _RESTARTED if instance != self.instance else _ANEW
-                # Heard until the last frame of the old stream; its coverage log went with it.
-                self._checked_ns = max(self._checked_ns, min(self._received_ns, now_ns))
+                # Heard until the last frame of the old stream; its coverage log went with it, and what we had
+                # not got of it yet.
+                heard = self._received_ns if self._heard_until is None else self._heard_until
+                self._checked_ns = max(self._known_until, min(heard, self._received_ns, now_ns))
                 self.seq = 0
             else:
                 self.seq = last  # a new interest: what others recorded before is not ours
             self._known = True
+            self._told_last = last
             self.instance, self.epoch = instance, epoch
+        self._told_last = max(self._told_last, last)
         self._check_coverage(coverage, now_ns, reason)
-        if in_order:
-            return  # a renewal: what the answer counts beyond our seq is on its way to us
-        self._target = max(last, self.seq)
-        if first > self.seq + 1 and last > self.seq:
-            self.trimmed(first)
-        self.live_now = not self.behind
+        if not in_order:  # else a renewal: what the answer counts beyond our seq is on its way to us
+            self._target = max(last, self.seq)
+            if first > self.seq + 1 and last > self.seq:
+                self.trimmed(first)
+            self.live_now = not self.behind
+        self._heard_until = None if self.live_now and self.covered else self._checked_ns
 
     def _check_coverage(self, coverage: Sequence[Interval], now_ns: int, reason: str) -> None:
         self.covered = bool(coverage) and coverage[-1][1] is None
         holes = uncovered(coverage, self._checked_ns, now_ns)
         if self._hole_from is not None and holes and holes[0][0] == self._checked_ns:
-            holes[0] = (self._hole_from, holes[0][1])  # the same hole goes on
+            holes[0] = (min(self._hole_from, holes[0][0]), holes[0][1])  # the same hole goes on
             reason = self._hole_reason
         elif self._hole_from is not None:
             holes.insert(0, (self._hole_from, self._checked_ns))
@@ -172,6 +190,7 @@ class StreamTracker:
             return Live.DELIVER
         if seq < expected:
             return Live.DROP
+        self._told_last = max(self._told_last, seq)
         self.live_now = False
         return Live.RESYNC
 
@@ -179,9 +198,15 @@ class StreamTracker:
         """A heartbeat. RESYNC: something was lost, or coverage changed (a lease's answer tells when)."""
         if not self.live_now:
             return Live.DROP
-        if epoch != self.epoch or instance != self.instance or seq > self.seq:
+        if epoch != self.epoch or instance != self.instance:
             self.live_now = False
             return Live.RESYNC
+        if seq > self.seq:
+            self._told_last = max(self._told_last, seq)
+            self.live_now = False
+            return Live.RESYNC
+        if not covered and self._heard_until is None:
+            self._heard_until = self._received_ns
         self._received_ns = max(self._received_ns, time_ns)
         return Live.DROP if covered == self.covered else Live.RESYNC
 
