@@ -11,11 +11,18 @@ Each peer is asked one thing at a time: one that hangs delays nobody else.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
+from typing import Final
 
 from mapi_proc.peers import FILTER, ServicePeers
+from mapi_proc.subscriptions.filter_state import (
+    Action,
+    Audit,
+    Leave,
+    ShardState,
+    Subscribe,
+    Unsubscribe,
+)
 
 __all__ = [
     "AUDIT_S",
@@ -49,74 +56,13 @@ _PAUSE_S: Final = 1.0
 """After a request that failed by no fault of a peer."""
 
 
-class Audit(NamedTuple):
-    """Ask all holders whether they still hold it, and the kernel for the whole of what is held."""
-
-
-class Subscribe(NamedTuple):
-    """Have `peer` push these."""
-
-    shard: int
-    peer: str
-    topics: tuple[str, ...]
-
-
-class Unsubscribe(NamedTuple):
-    """Take back what is held at one peer too many."""
-
-    shard: int
-    peer: str
-    topics: tuple[str, ...]
-
-
-class Leave(NamedTuple):
-    """No longer wanted: nowhere. Without topics: everything of the shard, to begin anew."""
-
-    shard: int
-    topics: tuple[str, ...]
-
-
-Action = Audit | Subscribe | Unsubscribe | Leave
-
-
-@dataclass(slots=True)
-class _Shard:
-    wanted: dict[str, float] = field(default_factory=dict)
-    """Content topic -> since when (the plan's clock)."""
-    held: dict[str, set[str]] = field(default_factory=dict)
-    """Peer -> the content topics that it holds for us."""
-    asked: set[str] = field(default_factory=set)
-    """What the kernel may think we want: it remembers a wish until it is taken back, held or not."""
-    confirmed: set[str] = field(default_factory=set)
-    """Of the wanted topics, those that were ever held."""
-    lease: tuple[bytes, bytes] | None = None
-    """Instance and epoch of the stream that the kernel records for us."""
-    kernel_count: int = 0
-    """Peers that push what all consumers want, of the topic that fewest hold: as the kernel's health says."""
-    doubt_since: float | None = None
-    """Since when the kernel counts fewer than we do."""
-    believed: int | None = None
-    """So low a kernel's count was found to be no loss of ours: other consumers want something too."""
-    suspect: bool = False
-    """An audit is under way because of it."""
-    anew: bool | None = None
-    """To be begun anew; None: that has not been tried under this lease."""
-
-    def holders(self, topic: str) -> int:
-        return sum(topic in topics for topics in self.held.values())
-
-    def count(self) -> int:
-        """What the kernel should count at least, if only we wanted anything."""
-        return min(map(self.holders, self.asked), default=0)
-
-
 class FilterPlan:
     """See the module's text. `clock` is seconds of running time."""
 
     def __init__(self, peers: ServicePeers, clock: Callable[[], float]) -> None:
         self._peers = peers
         self._clock = clock
-        self._shards: dict[int, _Shard] = {}
+        self._shards: dict[int, ShardState] = {}
         self._in_flight: dict[str, Action] = {}
         self._up = False
         self._known = False
@@ -133,11 +79,8 @@ class FilterPlan:
         for shard in [shard for shard in self._shards if shard not in wanted]:
             del self._shards[shard]  # its lease is given up, and what is held ends with it
         for shard, topics in wanted.items():
-            state = self._shards.setdefault(shard, _Shard())
-            if state.wanted.keys() != set(topics):
-                state.wanted = {topic: state.wanted.get(topic, now) for topic in topics}
-                state.confirmed &= state.wanted.keys()
-                changed = True
+            state = self._shards.setdefault(shard, ShardState())
+            changed |= state.want(topics if isinstance(topics, Set) else set(topics), now)
         if changed and self._due <= now:
             self._paced_until = max(self._paced_until, now) + DEBOUNCE_S
             self._due = max(now + SETTLE_S, self._paced_until - BURST * DEBOUNCE_S)
@@ -218,7 +161,7 @@ class FilterPlan:
             self._in_flight[key] = action
             actions.append(action)
 
-    def _suspects(self, now: float) -> list[_Shard]:
+    def _suspects(self, now: float) -> list[ShardState]:
         """The shards on which the kernel has counted fewer peers than we do for a while."""
         found = []
         for state in self._shards.values():
@@ -230,7 +173,7 @@ class FilterPlan:
                 found.append(state)
         return found
 
-    def _leave(self, shard: int, state: _Shard, actions: list[Action]) -> None:
+    def _leave(self, shard: int, state: ShardState, actions: list[Action]) -> None:
         under_way = self._under_way(shard)
         if state.anew and not under_way:
             self._begin(_leave_key(shard), Leave(shard, ()), actions)
@@ -239,7 +182,7 @@ class FilterPlan:
         if unwanted:
             self._begin(_leave_key(shard), Leave(shard, tuple(unwanted[:TOPICS_A_REQUEST])), actions)
 
-    def _subscribe(self, shard: int, state: _Shard, actions: list[Action]) -> None:
+    def _subscribe(self, shard: int, state: ShardState, actions: list[Action]) -> None:
         leaving = self._in_flight.get(_leave_key(shard))
         going = set(leaving.topics) if isinstance(leaving, Leave) else set()
         if isinstance(leaving, Leave) and not leaving.topics:
@@ -267,7 +210,7 @@ class FilterPlan:
             if not lacking:
                 return
 
-    def _unsubscribe(self, shard: int, state: _Shard, actions: list[Action]) -> None:
+    def _unsubscribe(self, shard: int, state: ShardState, actions: list[Action]) -> None:
         """Where more peers hold a topic than should, those go that hold the least."""
         if len(state.held) <= PEERS_A_TOPIC:
             return
@@ -326,7 +269,7 @@ class FilterPlan:
             case _:
                 pass
 
-    def _cleared(self, state: _Shard) -> None:
+    def _cleared(self, state: ShardState) -> None:
         """An audit has found out why the kernel counted fewer."""
         state.suspect = False
         if state.kernel_count >= state.count():
@@ -384,20 +327,14 @@ class FilterPlan:
         state = self._shards.get(shard)
         if state is None:
             return None
-        new = self._clock() - FRESH_S
-        settled = [topic for topic, since in state.wanted.items() if topic in state.confirmed or since < new]
-        return min(map(state.holders, settled), default=None)
+        return state.strength(self._clock() - FRESH_S)
 
     def exposed(self, shard: int) -> bool:
         """Whether a topic that was held before is held by nobody, and the kernel does not know it: to a
         kernel that was restarted nothing is missing until it has been asked for.
         """
         state = self._shards.get(shard)
-        return (
-            state is not None
-            and state.kernel_count > 0
-            and not all(state.holders(topic) for topic in state.confirmed)
-        )
+        return state is not None and state.exposed
 
     def held_by(self, shard: int) -> dict[str, int]:
         """Peer -> how many content topics of the shard it holds for us."""
