@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 IN_FLIGHT_TOTAL: Final = 4096
 """Requests of all consumers at once: names are free, tasks are not."""
 
+ANSWER_MARGIN: Final = 0.2
+"""Seconds of a request's budget that are kept for its answer."""
+
 Answer = tuple[Mapping[str, object], Sequence[bytes]]
 """Body and blobs of a reply."""
 
@@ -44,6 +47,11 @@ class Call:
     consumer: Consumer | None
     deadline: float
     """trio.current_time() when the caller stops waiting."""
+
+    @property
+    def answer_by(self) -> float:
+        """When work that asks others must be over, so that the answer still comes in time."""
+        return self.deadline - ANSWER_MARGIN
 
     @property
     def consumer_name(self) -> str:

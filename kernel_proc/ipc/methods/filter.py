@@ -21,7 +21,6 @@ from ipc_schema.kernel.filter import (
 )
 from ipc_schema.topics import PubsubTopic, TopicError, autoshard
 from kernel_proc.ipc.dispatch import Answer, Call, Route
-from kernel_proc.ipc.methods.lightpush import ANSWER_MARGIN
 from kernel_proc.ipc.methods.service_errors import service_error
 from kernel_proc.protocols.filter.client import FilterClient, NotWanted
 from kernel_proc.protocols.peer_select import id_of
@@ -99,7 +98,7 @@ def filter_routes(
                 contents,
                 peer=request.peer,
                 exclude=request.exclude,
-                deadline=call.deadline - ANSWER_MARGIN,
+                deadline=call.answer_by,
             )
         except AllFailed as error:
             raise service_error(error) from error

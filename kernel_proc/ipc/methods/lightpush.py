@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
 
 from ipc_schema.kernel.lightpush import (
     LIGHTPUSH_PUBLISH,
@@ -16,10 +15,7 @@ from kernel_proc.protocols.lightpush_client import LightpushClient
 from kernel_proc.protocols.requests import AllFailed
 from kernel_proc.publishing import Publishing
 
-__all__ = ["ANSWER_MARGIN", "lightpush_routes"]
-
-ANSWER_MARGIN: Final = 0.2
-"""Seconds of the budget that are kept for the answer."""
+__all__ = ["lightpush_routes"]
 
 
 def lightpush_routes(publishing: Publishing, client: LightpushClient) -> Mapping[str, Route]:
@@ -35,7 +31,7 @@ def lightpush_routes(publishing: Publishing, client: LightpushClient) -> Mapping
                 ready.data,
                 peer=request.peer,
                 shard=ready.shard,
-                deadline=call.deadline - ANSWER_MARGIN,
+                deadline=call.answer_by,
             )
         except AllFailed as error:
             failure = service_error(error)

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 from ipc_schema.kernel.peer_exchange import PEER_EXCHANGE_REQUEST, PeerExchangeReply, PeerExchangeRequest
 from kernel_proc.ipc.dispatch import Answer, Call, Route
-from kernel_proc.ipc.methods.lightpush import ANSWER_MARGIN
 from kernel_proc.ipc.methods.service_errors import service_error
 from kernel_proc.protocols.peer_exchange import PeerExchangeClient
 from kernel_proc.protocols.requests import AllFailed
@@ -20,9 +19,7 @@ def peer_exchange_routes(client: PeerExchangeClient) -> Mapping[str, Route]:
     async def request(call: Call) -> Answer:
         wanted = PeerExchangeRequest.from_body(call.body)
         try:
-            found = await client.request(
-                wanted.count, peer=wanted.peer, deadline=call.deadline - ANSWER_MARGIN
-            )
+            found = await client.request(wanted.count, peer=wanted.peer, deadline=call.answer_by)
         except AllFailed as error:
             raise service_error(error) from error
         return PeerExchangeReply(peer=found.peer_id, enrs=found.records).to_body(), ()

@@ -35,7 +35,7 @@ def peer_routes(
     async def connect(call: Call) -> Answer:
         request = PeersConnectRequest.from_body(call.body)
         # Answer inside the budget, with what is known by then.
-        patience = max(0.05, min(_DIAL_SECONDS, call.deadline - trio.current_time() - 0.2))
+        patience = max(0.05, min(_DIAL_SECONDS, call.answer_by - trio.current_time()))
         results: dict[str, ConnectResult] = {}
 
         async def dial(address: str) -> None:

@@ -16,7 +16,6 @@ from kernel_proc.archive.api import (
     HistoryQuery,
 )
 from kernel_proc.ipc.dispatch import Answer, Call, Route
-from kernel_proc.ipc.methods.lightpush import ANSWER_MARGIN
 from kernel_proc.ipc.methods.service_errors import service_error
 from kernel_proc.p2p.api import PeerIdText
 from kernel_proc.protocols.requests import AllFailed
@@ -65,7 +64,7 @@ def store_routes(
                     shard=_shard_of(request, shard_count),
                     max_messages=request.max_messages,
                     max_bytes=MAX_REPLY_BYTES,
-                    deadline=call.deadline - ANSWER_MARGIN,
+                    deadline=call.answer_by,
                 )
             except AllFailed as error:
                 raise service_error(error) from error
