@@ -8,6 +8,7 @@ Every refusal is a `TopicError` whose text is the one callers of nwaku match on.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import lru_cache
 from hashlib import sha256
 from typing import Final, NamedTuple, Self
@@ -22,6 +23,7 @@ __all__ = [
     "TopicError",
     "autoshard",
     "autoshard_topic",
+    "place",
     "shard_topic",
 ]
 
@@ -166,3 +168,31 @@ def autoshard(content_topic: str, shard_count: int) -> int:
 def autoshard_topic(content_topic: str, cluster: int, shard_count: int) -> str:
     """The pubsub topic that autosharding gives a content topic. Raises `TopicError`."""
     return shard_topic(cluster, autoshard(content_topic, shard_count))
+
+
+def place(
+    content_topics: Iterable[str],
+    *,
+    cluster: int,
+    shard_count: int,
+    pubsub_topic: str | None = None,
+    shard: int | None = None,
+) -> int:
+    """The one shard that a request is about: of its pubsub topic, else the one it names, else the one that
+    autosharding gives its content topics. Whether the network has it is not looked at.
+
+    Raises `TopicError`: two that contradict each other, another cluster, content topics of several shards.
+    """
+    if pubsub_topic is not None:
+        parsed = PubsubTopic.parse(pubsub_topic)
+        if parsed.cluster != cluster:
+            raise TopicError(f"{pubsub_topic} is not on cluster {cluster}")
+        if shard is not None and shard != parsed.shard:
+            raise TopicError(f"shard {shard} and {pubsub_topic} are not the same")
+        return parsed.shard
+    if shard is not None:
+        return shard
+    found = {autoshard(content, shard_count) for content in content_topics}
+    if len(found) != 1:
+        raise TopicError(f"content topics of {len(found)} shards, not one")
+    return found.pop()

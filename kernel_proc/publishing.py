@@ -10,7 +10,7 @@ from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.kernel.events import SOURCE_SELF
 from ipc_schema.message import MessageEncodeError, WakuMessage, encode_message, message_hash
 from ipc_schema.sizes import too_large_text
-from ipc_schema.topics import PubsubTopic, TopicError, autoshard
+from ipc_schema.topics import TopicError, place
 from kernel_proc.metrics import Registry
 from kernel_proc.relay.messages import RelayBadTopic, RelayMessageInvalid, RelayMessageTooLarge
 from kernel_proc.sender import MessageSender
@@ -137,18 +137,16 @@ class Publishing:
         if not content_topic:
             raise IpcError(ErrorCode.BAD_REQUEST, "content topic is empty")
         try:
-            if pubsub_topic is not None:
-                parsed = PubsubTopic.parse(pubsub_topic)
-                if parsed.cluster != self._cluster:
-                    raise TopicError(f"{pubsub_topic} is not on cluster {self._cluster}")
-                if shard is not None and shard != parsed.shard:
-                    raise TopicError(f"shard {shard} and {pubsub_topic} are not the same")
-                shard = parsed.shard
-            elif shard is None:
-                shard = autoshard(content_topic, self._shard_count)
+            number = place(
+                (content_topic,),
+                cluster=self._cluster,
+                shard_count=self._shard_count,
+                pubsub_topic=pubsub_topic,
+                shard=shard,
+            )
         except TopicError as error:
             raise IpcError(ErrorCode.BAD_REQUEST, str(error)) from error
-        return shard, self._shards.check(shard)
+        return number, self._shards.check(number)
 
     @staticmethod
     def _too_large(limit: int) -> IpcError:

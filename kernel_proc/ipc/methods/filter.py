@@ -19,7 +19,7 @@ from ipc_schema.kernel.filter import (
     FilterUnsubscribeRequest,
     Held,
 )
-from ipc_schema.topics import PubsubTopic, TopicError, autoshard
+from ipc_schema.topics import TopicError, place
 from kernel_proc.ipc.dispatch import Answer, Call, Route
 from kernel_proc.ipc.methods.service_errors import service_error
 from kernel_proc.protocols.filter.client import FilterClient, NotWanted
@@ -41,24 +41,20 @@ def filter_routes(
     asking = 0
     """Subscriptions that peers are being asked for, for consumers who have not got them yet."""
 
-    def place(where: str, pubsub_topic: str | None, shard: int | None, contents: Collection[str]) -> int:
+    def shard_of(
+        request: FilterSubscribeRequest | FilterUnsubscribeRequest, contents: Collection[str]
+    ) -> int:
         """The one shard that a request is about. Raises IpcError."""
         try:
-            if pubsub_topic is not None:
-                parsed = PubsubTopic.parse(pubsub_topic)
-                if parsed.cluster != cluster:
-                    raise TopicError(f"{pubsub_topic} is not on cluster {cluster}")
-                if shard is not None and shard != parsed.shard:
-                    raise TopicError(f"shard {shard} and {pubsub_topic} are not the same")
-                return parsed.shard
-            if shard is not None:
-                return shard
-            found = {autoshard(content, shard_count) for content in contents}
+            return place(
+                contents,
+                cluster=cluster,
+                shard_count=shard_count,
+                pubsub_topic=request.pubsub_topic,
+                shard=request.shard,
+            )
         except TopicError as error:
-            raise IpcError(ErrorCode.BAD_REQUEST, f"{where}: {error}") from error
-        if len(found) != 1:
-            raise IpcError(ErrorCode.BAD_REQUEST, f"{where}: content topics of {len(found)} shards, not one")
-        return found.pop()
+            raise IpcError(ErrorCode.BAD_REQUEST, f"{request.WHERE}: {error}") from error
 
     def named(peer: str | None) -> str | None:
         """The id of a peer that a request names. Nobody is dialled for it: who is not connected holds
@@ -78,7 +74,7 @@ def filter_routes(
         contents = tuple(dict.fromkeys(request.content_topics))
         if not contents:
             raise IpcError(ErrorCode.BAD_REQUEST, f"{FILTER_SUBSCRIBE}: no content topic")
-        shard = place(FILTER_SUBSCRIBE, request.pubsub_topic, request.shard, contents)
+        shard = shard_of(request, contents)
         topic = shards.check(shard)
         consumer = call.consumer_name
         if not shards.is_leased(consumer, topic):
@@ -120,7 +116,7 @@ def filter_routes(
         if request.pubsub_topic is None and request.shard is None and not contents:
             topics = {topic: interests.wishes(consumer, topic) for topic in interests.wanted_topics(consumer)}
         else:
-            topic = shards.check(place(FILTER_UNSUBSCRIBE, request.pubsub_topic, request.shard, contents))
+            topic = shards.check(shard_of(request, contents))
             topics = {topic: contents or interests.wishes(consumer, topic)}
         errors = await client.unsubscribe(consumer, topics, peer=named(request.peer))
         return FilterUnsubscribeReply(held=held(consumer), errors=errors).to_body(), ()

@@ -19,6 +19,7 @@ from ipc_schema.topics import (
     TopicError,
     autoshard,
     autoshard_topic,
+    place,
     shard_topic,
 )
 
@@ -109,3 +110,25 @@ def test_any_text_gives_a_shard_or_a_topic_error(text: str, count: int) -> None:
             assert 0 <= autoshard(candidate, count) < count
         with contextlib.suppress(TopicError):
             PubsubTopic.parse(candidate)
+
+
+def test_the_shard_that_a_request_is_about() -> None:
+    topics = ("/toychat/2/huilong/proto",)
+    where: dict[str, Any] = {"cluster": 1, "shard_count": 8}
+    by_content = autoshard(topics[0], 8)
+    assert place(topics, **where) == by_content
+    assert place(topics, **where, shard=7) == 7
+    assert place((), **where, pubsub_topic="/waku/2/rs/1/5") == 5
+    assert place((), **where, pubsub_topic="/waku/2/rs/1/5", shard=5) == 5
+    several = tuple(f"/app{number}/1/x/proto" for number in range(20))
+    wrong: list[tuple[tuple[str, ...], dict[str, Any], str]] = [
+        (topics, {"pubsub_topic": "/waku/2/rs/2/5"}, "is not on cluster 1"),
+        (topics, {"pubsub_topic": "/waku/2/rs/1/5", "shard": 4}, "are not the same"),
+        (topics, {"pubsub_topic": "nonsense"}, "nonsense"),
+        (("nonsense",), {}, "must start with slash"),
+        (several, {}, "shards, not one"),
+        ((), {}, "of 0 shards, not one"),
+    ]
+    for contents, more, text in wrong:
+        with pytest.raises(TopicError, match=text):
+            place(contents, **where, **more)
