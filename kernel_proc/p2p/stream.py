@@ -3,17 +3,46 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import trio
 
 from kernel_proc.p2p._errors import ConnectionEnded
 from kernel_proc.p2p.api import PeerIdText, StreamClosed
 
-if TYPE_CHECKING:
-    from kernel_proc.p2p.muxer import Muxer
-
 READ_SIZE = 65536
+
+
+class Carrier(Protocol):
+    """What a stream needs of the muxer whose connection carries it."""
+
+    buffered: int
+    """Unread bytes of all its streams."""
+
+    @property
+    def peer_id(self) -> PeerIdText:
+        """The other side."""
+        ...
+
+    async def stream_write(self, stream: MuxedStream, data: bytes) -> None:
+        """Send as credit allows. Raises StreamClosed."""
+        ...
+
+    def stream_consumed(self, stream: MuxedStream, count: int) -> None:
+        """The application took `count` bytes: they may be credited."""
+        ...
+
+    def stream_close(self, stream: MuxedStream) -> None:
+        """End our direction."""
+        ...
+
+    def stream_reset(self, stream: MuxedStream, reason: str) -> None:
+        """End both directions at once."""
+        ...
+
+    def stream_linger(self, stream: MuxedStream) -> None:
+        """Begin the time-out of a half-closed stream anew."""
+        ...
 
 
 class MuxedStream:
@@ -47,7 +76,7 @@ class MuxedStream:
     )
 
     def __init__(
-        self, muxer: Muxer, stream_id: int, *, outbound: bool, send_window: int, receive_window: int
+        self, muxer: Carrier, stream_id: int, *, outbound: bool, send_window: int, receive_window: int
     ) -> None:
         self._muxer = muxer
         self.stream_id = stream_id
