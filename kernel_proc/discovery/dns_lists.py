@@ -40,13 +40,13 @@ class ListState:
 
 
 class DnsLists:
-    """Reads the lists of `urls`; `found` gets every node record of theirs."""
+    """Reads the lists of `urls`; `found` gets every node record of theirs, and which list it was."""
 
     def __init__(
         self,
         urls: Sequence[str],
         resolver: Callable[[], TxtResolver],
-        found: Callable[[Enr], None],
+        found: Callable[[Enr, TreeUrl], None],
         rng: Random,
     ) -> None:
         """Raises TreeError for an URL that is none. `resolver` is called when the first list is read."""
@@ -79,7 +79,9 @@ class DnsLists:
         try:
             if self._client is None:
                 self._client = TreeClient(self._make_resolver())
-            reading: Reading = await self._client.read(state.url, self._found)
+            reading: Reading = await self._client.read(
+                state.url, lambda record: self._found(record, state.url)
+            )
         except (DnsFailure, TreeError) as error:
             self.failures += 1
             if not state.error:

@@ -1,7 +1,8 @@
 """What others tell of peers, and what we tell of them: node records in and out.
 
 Each source is a teller of its own to the peer store, which bounds what one teller may fill: every peer that
-answers peer exchange, discv5 as far as nodes were only named, discv5 as far as they answered us, the DNS.
+answers peer exchange, every list in the DNS, discv5 as far as nodes were only named, and as far as they
+answered us.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Final
 from ipc_schema.hello import NetworkInfo
 from kernel_proc.discovery.discv5 import Discv5Service
 from kernel_proc.discovery.discv5.endpoint import may_relay
+from kernel_proc.discovery.dns_tree import TreeUrl
 from kernel_proc.discovery.enr import Enr, EnrError
 from kernel_proc.discovery.enr_values import MAX_SHARDS
 from kernel_proc.logs import fields
@@ -83,10 +85,10 @@ class Sources:
             if node.verified and wanted(node.record):
                 self.learn(node.record, Origin.DISCV5, ANSWERED)
 
-    def listed(self, record: Enr) -> None:
+    def listed(self, record: Enr, url: TreeUrl) -> None:
         """A list in the DNS has this node."""
         self._manager.sign_of_life()
-        self.learn_records((record,), Origin.DNS)
+        self.learn_records((record,), Origin.DNS, f"list {url}")
 
     def exchanged(self, peer_id: PeerIdText, records: Sequence[bytes]) -> None:
         """Peer exchange gave these records, which nobody has looked at."""

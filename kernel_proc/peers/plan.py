@@ -178,7 +178,7 @@ def plan(
     chosen: list[KnownPeer] = []
     turned_away = False
     again = 0
-    for candidate in _ranked(known, wanted, places, {*there, *dialling}, now, rng):
+    for candidate in _ranked(known, wanted, places, there, dialling, now, rng):
         if len(chosen) >= room:
             break
         if per_group and groups[candidate.group] >= per_group:
@@ -216,16 +216,17 @@ def _ranked(
     known: Iterable[KnownPeer],
     wanted: Wanted,
     places: _Places,
-    taken: Set[str],
+    there: Set[str],
+    dialling: Mapping[str, KnownPeer],
     now: float,
     rng: Random,
 ) -> list[KnownPeer]:
-    """Those that may be dialled and are of use: what works before what does not, and of the rest the most
-    useful first. Peers that were never reached take turns by who told of them: whoever tells of thousands
-    gets no more of our dials than who tells of a few."""
+    """Those that may be dialled and are of use: what worked, then what was never reached, then what failed,
+    the most useful first. Peers that were never reached take turns by who told of them: whoever tells of
+    thousands, each of them a wonder, gets no more of our dials than who tells of a few."""
     ranked: list[tuple[tuple[float, ...], KnownPeer]] = []
     for peer in known:
-        if not peer.is_due(now) or peer.peer_id in taken:
+        if not peer.is_due(now) or peer.peer_id in there or peer.peer_id in dialling:
             continue
         if peer.cluster is not None and peer.cluster != wanted.cluster:
             continue
@@ -242,14 +243,16 @@ def _ranked(
         )
         ranked.append((key, peer))
     ranked.sort(key=lambda pair: pair[0])
-    told: Counter[str] = Counter()
-    turns: list[tuple[bool, int]] = []
-    for _, peer in ranked:
-        proven = peer.last_success > 0
-        turns.append((peer.failures > 0, 0 if proven else told[peer.source]))
-        if not proven:
+    # Dials under way have had their turn: else whose names fail at once would always be the next.
+    told = Counter(peer.source for peer in dialling.values() if not peer.last_success)
+    turns: list[tuple[bool, int, float]] = []
+    for place, (_, peer) in enumerate(ranked):
+        if peer.last_success or peer.failures:
+            turns.append((peer.failures > 0, 0, place / len(ranked) - 1))
+        else:
+            turns.append((False, told[peer.source], rng.random()))
             told[peer.source] += 1
-    order = sorted(range(len(ranked)), key=turns.__getitem__)  # stable: within a turn as before
+    order = sorted(range(len(ranked)), key=turns.__getitem__)
     return [ranked[at][1] for at in order]
 
 

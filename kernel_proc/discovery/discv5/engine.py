@@ -47,8 +47,12 @@ class _Search:
 
     def has_seen_enough(self, params: Params) -> bool:
         """A walk is there to meet nodes: where several have answered and named only known ones it ends, while
-        a lookup goes on to the closest. In a small network that is nearly all that walks cost."""
-        return self.walk and not self.unknown and self.lookup.responsive >= params.lookup_concurrency
+        a lookup goes on to the closest. In a small network that is nearly all that walks cost. And it ends
+        where those who were named are not there, so that liars cannot make it last."""
+        if not self.walk:
+            return False
+        in_vain = not self.unknown and self.lookup.responsive >= params.lookup_concurrency
+        return in_vain or self.lookup.silent >= params.walk_silent
 
 
 def _nothing(_: object) -> None:
@@ -222,7 +226,7 @@ class Engine:
         """It goes into the table if it came from where its record says. Others are told of it only after it
         has answered us there."""
         if self.table.get(contact.node_id) is None and contact_of(record, self._versions) == contact:
-            self.table.add(record, contact, self._dialogue.now)
+            self.table.add(record, contact, self._dialogue.now, alive=True)
 
     def node_answered(self, contact: Contact) -> None:
         """It is there."""
@@ -321,8 +325,18 @@ class Engine:
         search = _Search(Lookup(target, self._local.node_id, self._params), done, walk)
         self._searches.add(search)
         self.table.looked_up(target, self._dialogue.now)
-        seeds = self.table.closest(target, self._params.lookup_results)
-        search.lookup.add((node.record, node.contact) for node in seeds)
+        nodes = self.table.closest(target)
+        proven = [node for node in nodes if node.verified]
+        if len(proven) < self._params.lookup_concurrency:
+            seeds = nodes[: self._params.lookup_results]
+        elif walk:
+            # Some that are close and some from anywhere, so that nobody is always, or never, asked.
+            seeds = proven[: self._params.walk_seeds // 2]
+            others = proven[len(seeds) :]
+            seeds += self._random.sample(others, min(len(others), self._params.walk_seeds - len(seeds)))
+        else:
+            seeds = proven[: self._params.lookup_results]
+        search.lookup.add(((node.record, node.contact) for node in seeds), first=walk)
         self._advance(search)
 
     def _advance(self, search: _Search) -> None:
@@ -343,6 +357,8 @@ class Engine:
                 search.lookup.failed(contact.node_id)
             else:
                 search.lookup.answered(contact.node_id)
+                self.table.add(record, contact, self._dialogue.now, alive=True)
+                self.node_answered(contact)
                 self._tell(search, record)
                 self._learn(search, records)
             self._advance(search)

@@ -29,7 +29,8 @@ class Lookup:
     """The state of one lookup. Nobody is asked twice.
 
     It is over when the `lookup_results` closest nodes of all that are known, but for those that did not
-    answer, have answered.
+    answer, have answered. Nodes given to `add` are `first` asked where that is wanted, however close others
+    are said to be.
     """
 
     def __init__(self, target: bytes, own_id: bytes, params: Params) -> None:
@@ -41,11 +42,13 @@ class Lookup:
         self._asked: set[bytes] = set()
         self._answered: set[bytes] = set()
         self._failed: set[bytes] = set()
+        self._first: list[bytes] = []
 
-    def add(self, records: Iterable[tuple[Enr, Contact]]) -> None:
+    def add(self, records: Iterable[tuple[Enr, Contact]], *, first: bool = False) -> None:
         """Nodes that one may ask."""
         for record, contact in records:
-            self.consider(record, contact)
+            if self.consider(record, contact) and first:
+                self._first.append(contact.node_id)
 
     def consider(self, record: Enr, contact: Contact) -> bool:
         """A node that one may ask; whether it has a place here. A newer record replaces an older one unless
@@ -74,7 +77,7 @@ class Lookup:
         """The next node to ask, which counts as asked from now on; None: wait, or it is over."""
         if self.waiting >= self._params.lookup_concurrency:
             return None
-        for node_id in self._closest():
+        for node_id in (*self._first, *self._closest()):
             if node_id not in self._asked:
                 self._asked.add(node_id)
                 return self._known[node_id]
@@ -96,12 +99,17 @@ class Lookup:
     @property
     def finished(self) -> bool:
         """Whether nobody is left to be asked or waited for."""
-        return not self.waiting and all(node_id in self._asked for node_id in self._closest())
+        return not self.waiting and all(one in self._asked for one in (*self._first, *self._closest()))
 
     @property
     def waiting(self) -> int:
         """How many nodes are asked and have not answered yet."""
         return len(self._asked) - len(self._answered) - len(self._failed)
+
+    @property
+    def silent(self) -> int:
+        """How many nodes have not answered."""
+        return len(self._failed)
 
     @property
     def responsive(self) -> int:

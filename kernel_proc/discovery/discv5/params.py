@@ -64,6 +64,10 @@ class Params:
     """Records that a FINDNODE gives."""
     nodes_parts: int = 16
     """Parts of an answer that are waited for: one record each, at worst."""
+    walk_seeds: int = 8
+    """Nodes of the table that a random walk asks first."""
+    walk_silent: int = 6
+    """Nodes without answer after which a walk is left."""
     walk_pause: float = 5.0
     """Between two random walks, when they show nothing new (nwaku: 5)."""
 

@@ -48,13 +48,15 @@ class Added(Enum):
 class Node:
     """A node in the table."""
 
-    __slots__ = ("checked", "contact", "failures", "record", "seen", "verified")
+    __slots__ = ("alive", "checked", "contact", "failures", "record", "seen", "verified")
 
     def __init__(self, record: Enr, contact: Contact) -> None:
         self.record = record
         self.contact = contact
         self.verified = False
         """It has answered us at this endpoint. Only such nodes are told to others."""
+        self.alive = False
+        """It has shown, if only by its own request, that it is there; others were only named to us."""
         self.checked = False
         """It was asked whether it is there, at this endpoint."""
         self.failures = 0
@@ -111,9 +113,9 @@ class Table:
         """How many nodes wait beside their bucket."""
         return sum(len(bucket.replacements) for bucket in self._buckets.values())
 
-    def closest(self, target: bytes, count: int) -> list[Node]:
-        """The nodes closest to a node id, verified ones or not."""
-        return sorted(self.nodes(), key=lambda node: distance(node.contact.node_id, target))[:count]
+    def closest(self, target: bytes) -> list[Node]:
+        """The nodes, the closest to a node id first, verified ones or not."""
+        return sorted(self.nodes(), key=lambda node: distance(node.contact.node_id, target))
 
     def at_distances(self, distances: Iterable[int], limit: int) -> list[Node]:
         """Verified nodes at these distances from us, those seen last first."""
@@ -125,8 +127,11 @@ class Table:
 
     # -- changes ----------------------------------------------
 
-    def add(self, record: Enr, contact: Contact, now: float) -> Added:
-        """Take a record. A newer one replaces that of a known node; a new endpoint must be verified anew."""
+    def add(self, record: Enr, contact: Contact, now: float, *, alive: bool = False) -> Added:
+        """Take a record. A newer one replaces that of a known node; a new endpoint must be verified anew.
+
+        `alive`: the node itself has just been heard at this endpoint. For such a one there is room where
+        nodes are that were only named to us: names cost nothing, and must not keep anybody out."""
         at = log_distance(self.node_id, contact.node_id)
         if at == 0:
             return Added.OURSELVES
@@ -135,17 +140,49 @@ class Table:
                 return Added.BANNED
             self._bans.pop(contact.node_id)
         bucket = self._buckets.setdefault(at, _Bucket())
+        if alive and contact.node_id not in bucket.nodes:
+            self._make_way(bucket, contact.node_id)
         for nodes in (bucket.nodes, bucket.replacements):
             if (known := nodes.get(contact.node_id)) is not None:
-                return self._update(bucket, nodes, known, record, contact)
+                added = self._update(bucket, nodes, known, record, contact)
+                known = nodes.get(contact.node_id)
+                if known is not None and known.contact == contact:
+                    known.alive = known.alive or alive
+                return added
         if not self._room(bucket, contact):
             return Added.LIMITED
         full = len(bucket.nodes) >= self._params.bucket_size
-        if full and len(bucket.replacements) >= self._params.replacements:
-            self._take(bucket.replacements, next(iter(bucket.replacements)))
+        if full and not self._room_beside(bucket, alive=alive):
+            return Added.LIMITED
         self._groups[group_of(contact.endpoint.host)] += 1
-        (bucket.replacements if full else bucket.nodes)[contact.node_id] = Node(record, contact)
+        node = (bucket.replacements if full else bucket.nodes)[contact.node_id] = Node(record, contact)
+        node.alive = alive
         return Added.REPLACEMENT if full else Added.NEW
+
+    def _make_way(self, bucket: _Bucket, node_id: bytes) -> None:
+        """Put a node of a full bucket that was only named beside it, for one that is there."""
+        if len(bucket.nodes) >= self._params.bucket_size:
+            named = next((at for at, node in bucket.nodes.items() if not node.alive), None)
+            if named is None:
+                return
+            if self._room_beside(bucket, alive=False):
+                bucket.replacements[named] = bucket.nodes.pop(named)
+            else:
+                self._take(bucket.nodes, named)
+        if node_id in bucket.replacements:
+            bucket.nodes[node_id] = bucket.replacements.pop(node_id)
+
+    def _room_beside(self, bucket: _Bucket, *, alive: bool) -> bool:
+        """Make room for one more replacement: the oldest that was only named goes, or for one that is alive
+        the oldest."""
+        if len(bucket.replacements) < self._params.replacements:
+            return True
+        oldest = next((at for at, node in bucket.replacements.items() if not node.alive), None)
+        if oldest is None and alive:
+            oldest = next(iter(bucket.replacements))
+        if oldest is not None:
+            self._take(bucket.replacements, oldest)
+        return oldest is not None
 
     def _update(
         self, bucket: _Bucket, nodes: dict[bytes, Node], known: Node, record: Enr, contact: Contact
@@ -186,10 +223,12 @@ class Table:
             del self._groups[group]
 
     def _refill(self, bucket: _Bucket) -> None:
-        """Put the newest replacement into a place that has become free."""
+        """Put a replacement into a place that has become free: one that is alive, the newest."""
         if bucket.replacements and len(bucket.nodes) < self._params.bucket_size:
-            node_id, node = bucket.replacements.popitem()
-            bucket.nodes[node_id] = node
+            newest = reversed(bucket.replacements)
+            chosen = next((at for at in newest if bucket.replacements[at].alive), None)
+            chosen = chosen or next(reversed(bucket.replacements))
+            bucket.nodes[chosen] = bucket.replacements.pop(chosen)
 
     def answered(self, contact: Contact, now: float) -> bool:
         """The node has answered a request of ours at this endpoint; whether this is the first time."""
@@ -198,7 +237,7 @@ class Table:
         if bucket is None or node is None or node.contact != contact:
             return False
         first = not node.verified
-        node.verified = node.checked = True
+        node.verified = node.checked = node.alive = True
         node.failures = 0
         node.seen = now
         bucket.nodes[contact.node_id] = bucket.nodes.pop(contact.node_id)  # the one seen last is last
@@ -234,8 +273,14 @@ class Table:
     # -- upkeep -----------------------------------------------
 
     def unchecked(self) -> Node | None:
-        """A node that was never asked whether it is there."""
-        return next((node for node in self.nodes() if not node.checked), None)
+        """A node that was never asked whether it is there; first those of which we have heard themselves."""
+        found: Node | None = None
+        for node in self.nodes():
+            if not node.checked:
+                if node.alive:
+                    return node
+                found = found or node
+        return found
 
     def to_check(self, random: random_module.Random) -> Node | None:
         """The node not seen longest of a random bucket."""

@@ -165,7 +165,9 @@ async def test_a_list_that_cannot_be_read_is_tried_again() -> None:
     one = listing("nodes.example.org", records(3))
     with dns_server() as server:
         found: list[Enr] = []
-        lists = DnsLists([one.url], lambda: resolver(server), found.append, Random(1))
+        lists = DnsLists(
+            [one.url], lambda: resolver(server), lambda record, _url: found.append(record), Random(1)
+        )
         (state,) = lists.lists
         assert not await lists.read(state)
         assert "nodes.example.org" in state.error

@@ -123,6 +123,11 @@ def test_who_tells_of_thousands_does_not_keep_us_from_what_others_tell() -> None
     assert len(chosen) == 10, "the liar may still be right"
     proven = [known(7000, cluster=2, shards=(1,), last_success=NOW - 60, source="liar")]
     assert "p7000" in names(step(bogus + good + proven, at_once=3))
+    # Nor by praising them: all services, and dials that fail at once and are free for the next.
+    wonders = [replace(peer, capabilities=15) for peer in bogus]
+    modest = known(6000, cluster=2, shards=(1,), capabilities=1, source="friend")
+    wanted = replace(WANTED, services=frozenset(SERVICES))
+    assert "p6000" in names(step([*wonders[9:], modest], wanted=wanted, dialling=wonders[:9]))
 
 
 def test_a_shard_that_lacks_peers_gets_a_place_of_one_that_has_too_many() -> None:

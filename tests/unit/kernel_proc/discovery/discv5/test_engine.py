@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import count
 from typing import Any
 
 import pytest
@@ -84,6 +85,38 @@ def test_a_boot_node_that_comes_late_is_found() -> None:
     assert not any(node.known for node in nodes)
     boot = network.add(0)
     assert network.run(15, lambda: len(boot.known) == 4 and all(len(node.known) == 4 for node in nodes))
+
+
+def test_names_of_nobody_keep_no_good_node_out() -> None:
+    network = Network()
+    good = network.add(0)
+    liars = [network.add(number) for number in range(1, 9)]
+    numbers = count(1000)
+
+    def lie(liar: SimulatedNode) -> None:
+        def tellable(_contact: Contact, distances: Sequence[int]) -> list[Enr]:
+            named: list[Enr] = []
+            while len(named) < 16:
+                number = next(numbers)
+                record = record_of(identity(number), public_ip(number % 40_000))
+                if log_distance(record.node_id, liar.record.node_id) in distances:
+                    named.append(record)
+            return named
+
+        liar.engine.tellable = tellable  # type: ignore[method-assign, assignment]
+
+    for liar in liars:
+        lie(liar)
+    victim = network.add(20, bootstrap=[one.record for one in (good, *liars)])
+    network.run(60)
+    assert len(victim.engine.table) > 20
+    late = network.add(30, bootstrap=[good.record])
+    began = network.now
+    assert network.run(60, lambda: late.record.node_id in victim.known)
+    print(f"found after {network.now - began:.1f} s")
+    network.run(60)
+    assert {one.record.node_id for one in (good, late)} <= victim.known
+    assert victim.engine.counters()["walks"] > 12, "nor do they make a walk last"
 
 
 def test_where_there_is_nothing_new_a_walk_is_short() -> None:

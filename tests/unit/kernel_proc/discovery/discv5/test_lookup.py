@@ -44,6 +44,26 @@ def test_asking_a_node_about_itself_asks_for_its_closest() -> None:
     assert distances_to(OWN, OWN, 3) == (1, 2, 3)
 
 
+def test_those_to_be_asked_first_are_however_far_they_are() -> None:
+    ordered = by_distance(TARGET)
+    lookup = Lookup(TARGET, OWN, PARAMS)
+    far = ordered[-2:]
+    lookup.add((NODES[node_id] for node_id in far), first=True)
+    lookup.add(NODES[node_id] for node_id in ordered[:40])
+    asked = []
+    while (chosen := lookup.next()) is not None:
+        asked.append(chosen[1].node_id)
+        if len(asked) == 3:
+            break
+    assert asked == [*far, ordered[0]]
+    assert lookup.waiting == 3
+    for node_id in asked:
+        lookup.answered(node_id)
+    assert not lookup.finished
+    lookup.failed(ordered[1])
+    assert lookup.silent == 1
+
+
 def walk(answers: Callable[[bytes], list[bytes] | None], seeds: list[bytes]) -> Lookup:
     """Run a lookup; `answers` gives whom a node names, None if it is silent."""
     lookup = Lookup(TARGET, OWN, PARAMS)

@@ -58,6 +58,33 @@ def test_the_newest_replacement_takes_a_free_place() -> None:
     assert (len(table), table.replacements) == (16, 3)
 
 
+def test_who_was_only_named_makes_way_for_who_is_there() -> None:
+    table = filled(24)
+    for number in range(24, 34):
+        assert table.add(*entry(number), 0.0, alive=True) is Added.NEW
+    assert (len(table), table.replacements) == (16, 8)
+    assert all(table.get(entry(number)[1].node_id) for number in range(24, 34))
+    assert table.add(*entry(33), 0.0) is Added.KNOWN
+    unchecked = table.unchecked()
+    assert unchecked is not None
+    assert unchecked.contact == entry(24)[1], "and is looked at first"
+    # A bucket of those who are there is full as ever; and beside it names flush nobody out.
+    for number in range(34, 40):
+        table.add(*entry(number), 0.0, alive=True)
+    assert table.add(*entry(40), 0.0, alive=True) is Added.REPLACEMENT
+    for number in range(41, 60):
+        assert table.add(*entry(number), 0.0) in (Added.REPLACEMENT, Added.LIMITED)
+    assert (len(table), table.replacements) == (16, 8)
+    table.remove(entry(39)[1].node_id)
+    assert table.get(entry(40)[1].node_id) is not None
+    # One that waits beside the bucket because it was only named comes in when it shows itself.
+    waiting = filled(20)
+    assert waiting.get(entry(18)[1].node_id) is None
+    assert waiting.add(*entry(18), 1.0, alive=True) is Added.KNOWN
+    assert waiting.get(entry(18)[1].node_id) is not None
+    assert (len(waiting), waiting.replacements) == (16, 4)
+
+
 def test_we_are_not_in_our_table() -> None:
     table = Table(OWN, PARAMS)
     me = identity(0)
@@ -129,7 +156,7 @@ def test_closest() -> None:
     for number in range(60):
         table.add(*entry(number, far=False), 0.0)
     target = identity(500).node_id
-    found = [node.contact.node_id for node in table.closest(target, 10)]
+    found = [node.contact.node_id for node in table.closest(target)[:10]]
     everyone = sorted((n.contact.node_id for n in table.nodes()), key=lambda i: distance(i, target))
     assert found == everyone[:10]
 
