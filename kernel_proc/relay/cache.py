@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from kernel_proc.relay.rpc import encode_message
+from kernel_proc.relay.rpc_writer import encode_message
 
 __all__ = ["CachedMessage", "MessageCache"]
 

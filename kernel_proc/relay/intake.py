@@ -20,7 +20,9 @@ from kernel_proc.relay.link import PeerLink
 from kernel_proc.relay.messages import RelayMessage
 from kernel_proc.relay.params import RelayParams
 from kernel_proc.relay.router import Router
-from kernel_proc.relay.rpc import RawMessage, Rpc, RpcDecodeError, decode_rpc, fits_rpc
+from kernel_proc.relay.rpc import RawMessage, Rpc
+from kernel_proc.relay.rpc_reader import RpcDecodeError, decode_rpc
+from kernel_proc.relay.rpc_writer import fits_rpc
 from kernel_proc.relay.state import Peer, Topic
 from kernel_proc.relay.validation import Validators, Verdict
 

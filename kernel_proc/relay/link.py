@@ -9,7 +9,8 @@ import trio
 from kernel_proc.p2p.api import Host, NotConnected, ProtocolNotSupported, Stream, StreamClosed
 from kernel_proc.relay.outbox import Outbox
 from kernel_proc.relay.params import RELAY_PROTOCOL, RelayParams
-from kernel_proc.relay.rpc import Subscription, encode_control, encode_subscriptions
+from kernel_proc.relay.rpc import Subscription
+from kernel_proc.relay.rpc_writer import encode_control, encode_subscriptions
 from kernel_proc.relay.state import Outgoing, Peer
 
 __all__ = ["PeerLink"]

@@ -25,7 +25,8 @@ from kernel_proc.relay.messages import (
 )
 from kernel_proc.relay.params import RELAY_PROTOCOL, RelayParams
 from kernel_proc.relay.router import Router
-from kernel_proc.relay.rpc import PeerInfo, fits_rpc
+from kernel_proc.relay.rpc import PeerInfo
+from kernel_proc.relay.rpc_writer import fits_rpc
 from kernel_proc.relay.scores import ScoreParts
 from kernel_proc.relay.state import Outgoing, PxOffer
 from kernel_proc.relay.validation import Validator, Validators, Verdict

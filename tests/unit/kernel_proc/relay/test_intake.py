@@ -14,8 +14,8 @@ from kernel_proc.relay.intake import Intake
 from kernel_proc.relay.messages import RelayMessage
 from kernel_proc.relay.params import GossipParams, QueueParams, RelayParams, ScoreParams
 from kernel_proc.relay.router import Router
-from kernel_proc.relay.rpc import encode_message as encode_rpc
-from kernel_proc.relay.rpc import encode_varint
+from kernel_proc.relay.rpc_writer import encode_message as encode_rpc
+from kernel_proc.relay.rpc_writer import encode_varint
 from kernel_proc.relay.service import COUNTERS
 from kernel_proc.relay.validation import Validators, Verdict
 from tests.support.aio import trio_test
