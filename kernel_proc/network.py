@@ -120,7 +120,7 @@ class Network:
             (*config.entry_nodes, *config.static_nodes, *config.services.nodes),
             registry,
             rng,
-            connected=lambda peer_id, _address: self.book.set_origin(peer_id, "static"),
+            connected=lambda peer_id, address: self.peering.manager.named_by_operator(peer_id, address),
         )
         self.host.add_listener(self.dialer)
         self.peering = Peering(

@@ -78,14 +78,13 @@ class Peering:
         self._entries = node_records("entry-node", discovery.entry_records)
         boot = node_records("discv5-bootstrap-node", discovery.discv5_boot_nodes)
         self.boot_nodes: tuple[Enr, ...] = tuple(dict.fromkeys((*boot, *self._entries)))
-        protected = operators_peers(config)
         loopback = ipaddress.ip_address(config.listen_address).is_loopback
         limit = 0 if loopback else config.ip_colocation_limit
         self.store = PeerStore(
             discovery.store_capacity,
             per_group=2 * limit,
             rng=rng,
-            keep=lambda peer_id: host.is_connected(peer_id) or peer_id in protected,
+            keep=lambda peer_id: host.is_connected(peer_id) or self.manager.is_operators(peer_id),
             own_id=key.peer_id,
         )
         self.manager = PeerManager(
@@ -95,7 +94,7 @@ class Peering:
                 targets=Targets.of(config.max_connections, discovery.relay_connections),
                 per_group=limit,
                 loopback=loopback,
-                protected=protected,
+                protected=operators_peers(config),
                 path=Path(config.data_dir) / STORE_FILE if discovery.persistent else None,
             ),
             self._needs,

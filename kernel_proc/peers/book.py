@@ -109,8 +109,10 @@ class PeerBook:
             self._tell(PeerChange.CHANGED, peer_id)
 
     def set_origin(self, peer_id: PeerIdText, origin: str) -> None:
-        """How the node came to know the peer: static, api. The first one known holds."""
-        if peer_id not in self._origins:
+        """How the node came to know the peer. The first one told holds, but the operator's word (`static`)
+        comes before all others."""
+        held = self._origins.get(peer_id)
+        if held is None or (origin == "static" and held != "static"):
             self._origins[peer_id] = origin
             if peer_id in self._entries:
                 self._tell(PeerChange.CHANGED, peer_id)

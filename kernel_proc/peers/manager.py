@@ -95,7 +95,7 @@ class ManagerSettings:
     loopback: bool
     """We listen on loopback only: addresses there mean something to us."""
     protected: frozenset[PeerIdText] = frozenset()
-    """The operator's own peers."""
+    """The operator's own peers, as far as their addresses say who they are."""
     path: Path | None = None
     """The file of the store; None: it is not kept."""
 
@@ -127,6 +127,8 @@ class PeerManager:
         self._host = host
         self.store = store
         self._settings = settings
+        self._led_to: dict[str, PeerIdText] = {}
+        """Peers found at addresses of the operator's, by address."""
         self._view = view
         self._rng = rng
         self._usable = usable
@@ -218,6 +220,16 @@ class PeerManager:
         """Do not dial this peer by itself for a while."""
         self.store.postpone(peer_id, self._wall(), LET_GO_SECONDS, why)
 
+    def is_operators(self, peer_id: PeerIdText) -> bool:
+        """Whether the operator named this peer."""
+        return peer_id in self._settings.protected or peer_id in self._led_to.values()
+
+    def named_by_operator(self, peer_id: PeerIdText, address: str) -> None:
+        """An address of the operator's, which need not have said whose it is, leads to this peer."""
+        self._led_to[address] = peer_id
+        self.store.set_origin(peer_id, Origin.STATIC)
+        self._found_origin(peer_id, Origin.STATIC)
+
     # --- host events ---
 
     def peer_connected(self, connection: PeerConnection) -> None:
@@ -227,7 +239,7 @@ class PeerManager:
         if connection.direction is Direction.OUTBOUND:
             address = f"{connection.address}/p2p/{peer_id}"
             if self.store.get(peer_id) is None:
-                origin = Origin.STATIC if peer_id in self._settings.protected else Origin.API
+                origin = Origin.STATIC if self.is_operators(peer_id) else Origin.API
                 self.learn(peer_id, (address,), origin)
             self.store.succeeded(peer_id, self._wall(), address)
         if (known := self.store.get(peer_id)) is not None:
@@ -328,7 +340,7 @@ class PeerManager:
     def _view_of_connected(self) -> Sequence[Connected]:
         now = trio.current_time()
         mesh = self._view.mesh()
-        busy = self._view.at_work() | self._settings.protected
+        busy = self._view.at_work() | self._settings.protected | set(self._led_to.values())
         return [self._as_connected(connection, now, mesh, busy) for connection in self._connected.values()]
 
     def _as_connected(

@@ -82,6 +82,13 @@ class PeerStore:
 
     # --- learning ---
 
+    def set_origin(self, peer_id: str, origin: str) -> None:
+        """It is known now how the peer really was found."""
+        known = self._peers.get(peer_id)
+        if known is not None and known.origin != origin:
+            known.origin = origin
+            self.changes += 1
+
     def learn(
         self,
         peer_id: str,

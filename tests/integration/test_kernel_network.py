@@ -152,6 +152,15 @@ def test_the_largest_message_passes_and_one_byte_more_does_not(directory: Path) 
         assert event.source == SOURCE_RELAY
 
 
+def test_an_address_that_does_not_say_whose_it_is_is_enough(directory: Path) -> None:
+    with KernelProcess(directory / "one", "--shard=0") as one:
+        address = one.address().split("/p2p/")[0]
+        with KernelProcess(directory / "two", "--shard=0", f"--staticnode={address}") as two:
+            dealer = two.dealer()
+            eventually(lambda: meshed(dealer))
+            eventually(lambda: [p["origin"] for p in dealer.ok("peers.list")["peers"]] == ["static"])
+
+
 def test_a_killed_kernel_comes_back_as_the_same_peer(directory: Path) -> None:
     """Static peers are dialled again, the peer id stays, the instance and the epochs do not."""
     one = KernelProcess(directory / "one", "--shard=0")

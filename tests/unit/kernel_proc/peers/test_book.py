@@ -71,12 +71,24 @@ def test_the_first_origin_holds_and_ends_with_the_connection() -> None:
     house.connect("b")
     assert house.told[-1][1].origin == "inbound"
     house.book.set_origin("b", "api")
-    house.book.set_origin("b", "static")
+    house.book.set_origin("b", "discv5")
     assert house.told[-1][1].origin == "api"
     assert house.changes() == ["joined", "changed"]
     house.book.peer_disconnected("b", "")
     house.connect("b")
     assert house.told[-1][1].origin == "inbound"
+
+
+def test_the_operators_word_comes_before_others() -> None:
+    house = House()
+    house.connect("b")
+    house.book.set_origin("b", "api")
+    house.book.set_origin("b", "static")
+    house.book.set_origin("b", "api")
+    assert house.told[-1][1].origin == "static"
+    house.book.peer_disconnected("b", "")
+    house.connect("b")
+    assert house.told[-1][1].origin == "static"
 
 
 def test_unknown_peers_are_no_news() -> None:
