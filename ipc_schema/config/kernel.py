@@ -143,7 +143,7 @@ KERNEL_SCHEMA: Final = Schema(
                 name="ip-colocation-limit",
                 kind=integer(0, 10_000),
                 default=5,
-                doc="connections from one IP address; 0: no limit",
+                doc="connections with one IP address; 0: no limit",
             ),
             Option(
                 name="nodekey",

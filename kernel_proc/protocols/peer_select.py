@@ -205,6 +205,7 @@ class ServicePeers:
         waiting = [peer for peer in found if peer == named or peer not in exclude][:MAX_TRIES]
         while waiting:
             peer = waiting.pop(0)
+            peer_id = id_of(peer) or peer
             left = deadline - trio.current_time()
             if left <= 0:
                 break
@@ -223,7 +224,7 @@ class ServicePeers:
                 attempts.append(Attempt(peer, error))
                 if isinstance(error, Refused) and error.final:
                     break
-                self.ranking.failed(peer, service)
+                self.ranking.failed(peer_id, service)
                 continue
             self.ranking.succeeded(peer_id, service, took)
             return peer_id, answer

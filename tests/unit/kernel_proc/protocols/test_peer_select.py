@@ -229,6 +229,21 @@ async def test_named_peers() -> None:
 
 
 @mock_clock_test
+async def test_a_peer_named_by_its_address_is_judged_as_itself() -> None:
+    async with memory_network() as network:
+        peers = service_peers(three(network))
+        network.dialable["/ip4/127.0.0.1/tcp/7/p2p/c"] = "c"
+
+        async def attempt(peer_id: PeerIdText, seconds: float) -> None:
+            raise NoAnswer("silence")
+
+        with pytest.raises(AllFailed):
+            named = "/ip4/127.0.0.1/tcp/7/p2p/c"
+            await peers.ask("s", [PROTOCOL], attempt, named=named, deadline=trio.current_time() + 10)
+        assert peers.choose("s", [PROTOCOL])[-1] == "c"
+
+
+@mock_clock_test
 async def test_nobody_there() -> None:
     async with memory_network() as network:
         peers = service_peers(network.host("me"), s="/ip4/127.0.0.1/tcp/7/p2p/c")
