@@ -70,7 +70,7 @@ class Reading:
     def note(self, problem: str) -> None:
         """Something was left out."""
         self.complete = False
-        if len(self.errors) < MAX_ERRORS:
+        if len(self.errors) < MAX_ERRORS and problem not in self.errors:
             self.errors.append(problem)
 
 

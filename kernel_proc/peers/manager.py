@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import math
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence, Set
 from dataclasses import dataclass, field
@@ -60,6 +61,8 @@ SAVE_FIRST: Final = 2.0
 SAVE_PERIOD: Final = 30.0
 SLEEP_PERIOD: Final = 5.0
 WAKU: Final = "/vac/waku/"
+HOST_STOPPED: Final = "host stopped"
+"""What the host says of each connection when it ends."""
 
 
 class NodeView(Protocol):
@@ -273,7 +276,9 @@ class PeerManager:
         if connection is None:
             return
         now = self._wall()
-        if self.store.lost(peer_id, now, trio.current_time() - connection.since, reason):
+        # That we end is no short connection of the peer's making: the next run should go on with it.
+        lasted = math.inf if reason == HOST_STOPPED else trio.current_time() - connection.since
+        if self.store.lost(peer_id, now, lasted, reason):
             self._monitor.failure(now, peer_id)
         if reason.startswith("metadata: peer "):  # of another cluster, or of none
             self.store.postpone(peer_id, now, USELESS_DELAY, reason)

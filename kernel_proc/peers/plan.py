@@ -221,8 +221,8 @@ def _ranked(
     now: float,
     rng: Random,
 ) -> list[KnownPeer]:
-    """Those that may be dialled and are of use: what worked, then what was never reached, then what failed,
-    the most useful first. Peers that were never reached take turns by who told of them: whoever tells of
+    """Those that may be dialled and are of use. First what worked last time, the most useful ahead. All
+    others take turns: those that failed, and those never tried by who told of them. So whoever tells of
     thousands, each of them a wonder, gets no more of our dials than who tells of a few."""
     ranked: list[tuple[tuple[float, ...], KnownPeer]] = []
     for peer in known:
@@ -244,16 +244,26 @@ def _ranked(
         ranked.append((key, peer))
     ranked.sort(key=lambda pair: pair[0])
     # Dials under way have had their turn: else whose names fail at once would always be the next.
-    told = Counter(peer.source for peer in dialling.values() if not peer.last_success)
-    turns: list[tuple[bool, int, float]] = []
+    told = Counter(map(_queue, dialling.values()))
+    turns: list[tuple[int, float]] = []
     for place, (_, peer) in enumerate(ranked):
-        if peer.last_success or peer.failures:
-            turns.append((peer.failures > 0, 0, place / len(ranked) - 1))
+        if (queue := _queue(peer)) == _WORKS:
+            turns.append((-1, place))
         else:
-            turns.append((False, told[peer.source], rng.random()))
-            told[peer.source] += 1
+            turns.append((told[queue], rng.random()))
+            told[queue] += 1
     order = sorted(range(len(ranked)), key=turns.__getitem__)
     return [ranked[at][1] for at in order]
+
+
+_WORKS: Final = ""
+
+
+def _queue(peer: KnownPeer) -> str:
+    """In which queue a peer waits for its turn; none if it worked last time, when it need not."""
+    if peer.last_success:
+        return "worked once" if peer.failures else _WORKS
+    return "never worked" if peer.failures else f"told by {peer.source}"
 
 
 def _use(peer: KnownPeer, wanted: Wanted, places: _Places) -> int:

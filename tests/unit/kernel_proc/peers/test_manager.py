@@ -260,6 +260,18 @@ async def test_a_peer_at_an_address_of_the_operators_is_the_operators() -> None:
 
 
 @mock_clock_test
+async def test_a_stop_right_after_a_connection_is_not_held_against_the_peer() -> None:
+    async with managed() as (host, manager):
+        for number in (1, 2):
+            host.there.add(address(number))
+            manager.learn(f"p{number}", (address(number),), Origin.DISCV5)
+        await trio.sleep(3)
+        host.leave("p1", "host stopped")
+        host.leave("p2", "closed by peer")
+        assert [peer.failures for peer in manager.store] == [0, 1]
+
+
+@mock_clock_test
 async def test_who_is_at_work_is_not_let_go() -> None:
     view = View()
     view.working = {f"i{number}" for number in range(12)}

@@ -130,6 +130,15 @@ def test_who_tells_of_thousands_does_not_keep_us_from_what_others_tell() -> None
     assert "p6000" in names(step([*wonders[9:], modest], wanted=wanted, dialling=wonders[:9]))
 
 
+def test_one_failure_does_not_put_a_peer_behind_thousands_that_nobody_has_tried() -> None:
+    bogus = [known(number, cluster=2, shards=(1,), source="liar") for number in range(5000)]
+    once = known(6000, cluster=2, shards=(1,), last_success=NOW - 60, failures=1)
+    never = known(6001, cluster=2, shards=(1,), failures=7)
+    chosen = names(step([*bogus, once, never]))
+    assert {"p6000", "p6001"} <= set(chosen)
+    assert len(chosen) == 10
+
+
 def test_a_shard_that_lacks_peers_gets_a_place_of_one_that_has_too_many() -> None:
     wanted = replace(WANTED, shards=frozenset({1, 2}))
     targets = Targets(total=150, relay_out=14, relay_in=61, service=75)
