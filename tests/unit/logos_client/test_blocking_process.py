@@ -24,6 +24,7 @@ from logos_client import *
 from logos_client import blocking
 endpoint = sys.argv[1]
 TOPIC = "/a/1/b/c"
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job has it ignored
 
 def child(work):
     "Fork; the child's exit code is 0 when work() returned, 1 after an exception, 9 after five seconds."
