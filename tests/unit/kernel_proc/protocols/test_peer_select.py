@@ -237,8 +237,8 @@ async def test_a_peer_named_by_its_address_is_judged_as_itself() -> None:
         async def attempt(peer_id: PeerIdText, seconds: float) -> None:
             raise NoAnswer("silence")
 
-        with pytest.raises(AllFailed):
-            named = "/ip4/127.0.0.1/tcp/7/p2p/c"
+        named = "/ip4/127.0.0.1/tcp/7/p2p/c"
+        with pytest.raises(AllFailed, match="silence"):
             await peers.ask("s", [PROTOCOL], attempt, named=named, deadline=trio.current_time() + 10)
         assert peers.choose("s", [PROTOCOL])[-1] == "c"
 
