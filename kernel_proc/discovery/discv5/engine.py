@@ -232,7 +232,9 @@ class Engine:
         """It is there."""
         if self.table.answered(contact, self._dialogue.now):
             if not self._joined and self._walk_at is not None:
-                self._walk_at = self._dialogue.now  # somebody to ask at last: whatever the pause, now
+                # Somebody to ask at last: at once, and soon again, since others come at this time too.
+                self._walk_at = self._dialogue.now
+                self._walk_backoff = _FIRST_BACKOFF / 2
             node = self.table.get(contact.node_id)
             if node is not None and self._wanted(node.record):
                 self._counters["found"] += 1
