@@ -236,9 +236,9 @@ def test_requests_of_the_owner() -> None:
     network.run(1)
     assert got[1] == [b.record]
     b.engine.set_talk_handler(b"echo", lambda contact, payload: contact.endpoint.host.encode() + payload)
-    a.engine.talk(b.record, b"echo", b"!", network.now, got.append)
-    a.engine.talk(c.record, b"echo", b"!", network.now, got.append)
-    network.run(1)
+    for other in (b, c):
+        a.engine.talk(other.record, b"echo", b"!", network.now, got.append)
+        network.run(1)
     assert got[2:] == [a.endpoint.host.encode() + b"!", b""]
     b.engine.set_talk_handler(b"echo", lambda _contact, _payload: bytes(2000))
     a.engine.talk(b.record, b"echo", b"!", network.now, got.append)
