@@ -129,7 +129,7 @@ class Network:
         named = {outcome: registry.counter("relay_px_peers", outcome=outcome) for outcome in Outcome}
         self._offers = Offers(
             is_known=lambda peer_id: peer_id == key.peer_id or self.host.is_connected(peer_id),
-            learn=lambda peer_id, listen: self.peering.manager.learn(peer_id, listen, Origin.PRUNE),
+            learn=self._learn_offered,
             count=lambda outcome: named[outcome].add(),
         )
         registry.add_source(self._samples)
@@ -153,6 +153,9 @@ class Network:
         return relay
 
     # --- what the parts tell ---
+
+    def _learn_offered(self, peer_id: PeerIdText, addresses: Sequence[str], offering: PeerIdText) -> bool:
+        return self.peering.manager.learn(peer_id, addresses, Origin.PRUNE, source=f"offered by {offering}")
 
     def _peer_changed(self, change: PeerChange, record: PeerRecord) -> None:
         self._tell_peer(change, record)

@@ -97,14 +97,14 @@ def judge(info: PeerInfo, is_known: Callable[[PeerIdText], bool], may_look: Call
 
 
 class Offers:
-    """Takes offers within the allowance. `learn` is told the peer id and its addresses, and says whether they
-    are of any use."""
+    """Takes offers within the allowance. `learn` is told the peer id, its addresses and who offered it, and
+    says whether that is of any use."""
 
     def __init__(
         self,
         *,
         is_known: Callable[[PeerIdText], bool],
-        learn: Callable[[PeerIdText, Sequence[str]], bool],
+        learn: Callable[[PeerIdText, Sequence[str], PeerIdText], bool],
         count: Callable[[Outcome], None],
         allowance: Allowance | None = None,
     ) -> None:
@@ -119,7 +119,7 @@ class Offers:
         for info in peers:
             record, outcome = judge(info, self._is_known, lambda: self._allowance.take(offering, now))
             if record is not None:
-                if self._learn(record.peer_id, record.addresses):
+                if self._learn(record.peer_id, record.addresses, offering):
                     used += 1
                 else:
                     outcome = Outcome.USELESS

@@ -204,7 +204,8 @@ async def test_a_peer_that_does_not_read_holds_up_nobody() -> None:
         stuck.reading = False
         for n in range(3000):
             await source.relay.publish(TOPIC, waku(n.to_bytes(4, "big") + bytes(1020)))
-        await good.until_received(3000)
+            if n % 100 == 99:  # less than a queue: on a busy machine the good one may be slow too
+                await good.until_received(n + 1)
         counters = node.relay.counters()
         assert counters["dropped_messages"] > 0
         assert counters["queued_bytes"] <= 600 * 1024

@@ -27,6 +27,7 @@ PAGE = ROOT / "docs" / "clients.md"
 EXAMPLES: dict[str, str] = dict(
     re.findall(r"<!-- example: (\S+) -->\n```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
 )
+_SLOW = re.compile(r"Executing <.*> took \d+\.\d+ seconds$")
 #: Methods that the parts of a client have for each other.
 INTERNAL = {"ask", "hold", "drop", "put", "open_socket"}
 
@@ -64,7 +65,9 @@ def test_it_runs(directory: Path, name: str) -> None:
         env=clean_environment(),
     )
     print(done.stdout)
-    assert (done.returncode, done.stderr) == (0, "")
+    # asyncio's development mode tells of each callback over 100 ms, which the machine's load decides.
+    complaints = [line for line in done.stderr.splitlines() if not _SLOW.match(line)]
+    assert (done.returncode, complaints) == (0, [])
     assert "nobody in reach" not in done.stdout
 
 

@@ -33,6 +33,7 @@ class Desk:
 
     def __init__(self, *, known: Sequence[str] = (), useful: bool = True, **allowance: float) -> None:
         self.learned: dict[str, tuple[str, ...]] = {}
+        self.tellers: set[str] = set()
         self.outcomes: Counter[str] = Counter()
         self.useful = useful
         self.offers = Offers(
@@ -42,8 +43,9 @@ class Desk:
             allowance=Allowance(**allowance),  # type: ignore[arg-type]
         )
 
-    def _learn(self, peer_id: str, listen: Sequence[str]) -> bool:
+    def _learn(self, peer_id: str, listen: Sequence[str], offering: str) -> bool:
         self.learned[peer_id] = tuple(listen)
+        self.tellers.add(offering)
         return self.useful
 
 
@@ -52,6 +54,7 @@ def test_a_good_record_is_learned_with_its_addresses() -> None:
     assert desk.offers.take("offering", [named(KEYS[0], ADDRESS, "/dns4/a.example/tcp/1/ws")], 0.0) == 1
     assert desk.learned == {KEYS[0].peer_id: (ADDRESS, "/dns4/a.example/tcp/1/ws")}
     assert desk.outcomes == {"taken": 1}
+    assert desk.tellers == {"offering"}
 
 
 @pytest.mark.parametrize(
@@ -118,7 +121,7 @@ def test_thousands_of_offers_leave_nothing_behind() -> None:
     outcomes: Counter[str] = Counter()
     offers = Offers(
         is_known=lambda _peer: False,
-        learn=lambda peer_id, listen: store.learn(peer_id, listen, Origin.PRUNE, 1.0),
+        learn=lambda peer_id, listen, teller: store.learn(peer_id, listen, Origin.PRUNE, 1.0, source=teller),
         count=lambda outcome: outcomes.update([outcome.value]),
     )
     good = [named(NodeKey(bytes(30) + n.to_bytes(2, "big"))) for n in range(1, 400)]
