@@ -37,6 +37,7 @@ class _Party:
         )
         self.contact = Contact(self.me.node_id, self.endpoint)
         self.heard = 0
+        self.now = 0.0
         self.channel = Channel(self.me, lambda: self.record, self, PARAMS, random.SystemRandom())
 
     def known_record(self, node_id: bytes) -> Enr | None:
@@ -56,9 +57,10 @@ class _Party:
 def _handshake(a: _Party, b: _Party) -> None:
     """a knocks, b asks who it is, a proves it, b reads the message."""
     heard, request = b.heard, a.channel.request(b.contact, b.record, PING)
-    b.channel.receive(a.send(), a.endpoint, 0.0)
-    a.channel.receive(b.send(), b.endpoint, 0.0)
-    b.channel.receive(a.send(), a.endpoint, 0.0)
+    b.now += 1.0  # a second later: how many handshakes are taken at once has a bound
+    b.channel.receive(a.send(), a.endpoint, b.now)
+    a.channel.receive(b.send(), b.endpoint, b.now)
+    b.channel.receive(a.send(), a.endpoint, b.now)
     a.channel.finish(request, answered=False)  # so that the next one begins anew
     if b.heard == heard:
         raise BenchError("the handshake failed")
