@@ -25,6 +25,8 @@ const node = await createLibp2p({
   transports: [tcp()],
   connectionEncrypters: [noise()],
   streamMuxers: [yamux({ streamOptions: { maxReadBufferLength: 64 * MIB } })],
+  // All nodes are on one address and connect at once; by default five a second are taken from it.
+  connectionManager: { inboundConnectionThreshold: Infinity },
   services: {
     identify: identify(),
     pubsub: gossipsub({
