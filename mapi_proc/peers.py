@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from ipc_schema.backoff import retry_delay
 from ipc_schema.kernel.records import PeerRecord
-from mapi_proc.backoff import retry_delay
 
 __all__ = ["FILTER", "LIGHTPUSH", "STORE", "ServicePeers"]
 

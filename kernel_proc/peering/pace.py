@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from ipc_schema.backoff import retry_delay
+
 __all__ = ["ExchangePace", "WalkPace"]
 
 WALK_ALONE: Final = 1.0
@@ -37,7 +39,8 @@ class WalkPace:
             return WALK_ALONE
         if not short:
             return WALK_LONG
-        return min(WALK_LONG, WALK_SHORT * 2.0 ** int((now - self._news) / WALKS_IN_VAIN))
+        in_vain = int((now - self._news) / WALKS_IN_VAIN)
+        return retry_delay(in_vain + 1, WALK_SHORT, 2.0, WALK_LONG)
 
 
 class ExchangePace:

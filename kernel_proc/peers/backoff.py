@@ -5,6 +5,8 @@ from __future__ import annotations
 from random import Random
 from typing import Final
 
+from ipc_schema.backoff import retry_delay
+
 __all__ = ["DialBackoff"]
 
 FIRST: Final = 1.0
@@ -33,8 +35,7 @@ class DialBackoff:
     def failed(self) -> float:
         """A dial failed: how long to wait."""
         self._failures += 1
-        delay = min(HIGHEST, FIRST * 2.0 ** min(self._failures - 1, 10))
-        return delay * self._rng.uniform(0.8, 1.2)
+        return retry_delay(self._failures, FIRST, 2.0, HIGHEST) * self._rng.uniform(0.8, 1.2)
 
     def lost(self, lasted: float) -> float:
         """A connection ended after `lasted` seconds: how long to wait."""

@@ -14,6 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from random import Random
 from typing import Final
 
+from ipc_schema.backoff import retry_delay
 from kernel_proc.peers.known import KnownPeer, Origin, group_of_address
 
 __all__ = ["PeerStore"]
@@ -223,7 +224,7 @@ class PeerStore:
             known.retry_at = max(known.retry_at, now + OFFLINE_DELAY * self._rng.uniform(0.8, 1.6))
             return
         known.failures += 1
-        delay = min(HIGHEST_DELAY, FIRST_DELAY * 2.0 ** min(known.failures - 1, 12))
+        delay = retry_delay(known.failures, FIRST_DELAY, 2.0, HIGHEST_DELAY)
         known.retry_at = max(known.retry_at, now + delay * self._rng.uniform(0.8, 1.2))
         self.changes += 1
 

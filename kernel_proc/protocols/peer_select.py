@@ -13,6 +13,7 @@ from typing import Final, NamedTuple, TypeVar
 
 import trio
 
+from ipc_schema.backoff import retry_delay
 from kernel_proc.p2p.api import Host, P2pError, PeerIdText
 from kernel_proc.protocols.requests import AllFailed, Attempt, CallError, PeerUnreachable, Refused
 
@@ -78,8 +79,8 @@ class PeerRanking:
     def failed(self, peer_id: PeerIdText, service: str) -> None:
         """The peer gave no answer, or one that is of no use."""
         record = self._record(peer_id, service)
-        penalty = min(MAX_PENALTY, PENALTY * 2.0 ** min(record.failures, 10))
         record.failures += 1
+        penalty = retry_delay(record.failures, PENALTY, 2.0, MAX_PENALTY)
         record.penalty_until = self._clock() + penalty
 
     def order(

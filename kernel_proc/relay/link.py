@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import trio
 
+from ipc_schema.backoff import retry_delay
 from kernel_proc.p2p.api import Host, NotConnected, ProtocolNotSupported, Stream, StreamClosed
 from kernel_proc.relay.outbox import Outbox
 from kernel_proc.relay.params import RELAY_PROTOCOL, RelayParams
@@ -153,8 +154,8 @@ class PeerLink:
         with self.scope:
             while failures < self._params.reopen_attempts:
                 if failures:
-                    delay = self._params.reopen_delay * 2 ** (failures - 1)
-                    await trio.sleep(min(delay, self._params.reopen_delay_max))
+                    params = self._params
+                    await trio.sleep(retry_delay(failures, params.reopen_delay, 2.0, params.reopen_delay_max))
                 try:
                     stream = await self._host.open_stream(self.peer_id, (RELAY_PROTOCOL,))
                 except (NotConnected, ProtocolNotSupported):

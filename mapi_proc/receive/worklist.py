@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Generic, TypeVar
 
-from mapi_proc.backoff import retry_delay
+from ipc_schema.backoff import retry_delay
 
 __all__ = ["Verdict", "Work", "Worklist"]
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, NamedTuple
 
-from mapi_proc.backoff import retry_delay
+from ipc_schema.backoff import retry_delay
 
 __all__ = [
     "ARCHIVE_TIME",

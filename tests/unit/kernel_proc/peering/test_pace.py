@@ -13,6 +13,7 @@ def test_walks_are_short_of_breath_only_while_they_are_of_use() -> None:
     assert pace.pause(1026.0, arrived=3, connected=True, short=True) == 10, "in vain"
     assert pace.pause(1041.0, arrived=3, connected=True, short=True) == 20
     assert pace.pause(9000.0, arrived=3, connected=True, short=True) == 60
+    assert pace.pause(10.0**6, arrived=3, connected=True, short=True) == 60, "days in vain overflow nothing"
     assert pace.pause(9001.0, arrived=4, connected=True, short=True) == 5, "news"
     assert pace.pause(9002.0, arrived=4, connected=True, short=False) == 60
     assert pace.pause(9003.0, arrived=4, connected=False, short=False) == 1

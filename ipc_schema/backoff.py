@@ -1,4 +1,4 @@
-"""How long to wait after the n-th failure. Pure."""
+"""How long to wait after the n-th failure. Pure, and the same in both processes."""
 
 from __future__ import annotations
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ipc_schema.backoff import retry_delay
 from ipc_schema.kernel.records import PeerRecord
-from mapi_proc.backoff import retry_delay
 from mapi_proc.peers import STORE, ServicePeers
 from mapi_proc.send.task import backoff
 
