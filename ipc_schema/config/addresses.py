@@ -19,11 +19,13 @@ __all__ = [
     "check_entry_node",
     "check_multiaddr",
     "is_multiaddr",
+    "peer_id_in",
 ]
 
 _HOST_NAME: Final = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62}\.)*[A-Za-z0-9_-]{0,62}\.?")
 # base58btc (no 0, O, I, l) of a multihash: secp256k1 and Ed25519 identities, SHA-256 of others
 _PEER_ID: Final = re.compile(r"(16Uiu2HA|12D3Koo|Qm)[1-9A-HJ-NP-Za-km-z]{20,60}")
+_PEER_ID_NAMES: Final = ("p2p", "ipfs")
 _TRANSPORTS: Final = ((), ("ws",), ("wss",), ("tls", "ws"))
 
 
@@ -47,6 +49,12 @@ def _check_host(kind: str, host: str) -> None:
         raise ValueError(f"a multiaddr begins with /ip4, /ip6, /dns, /dns4 or /dns6, not /{kind}")
 
 
+def peer_id_in(address: str) -> str | None:
+    """The peer id at the end of a multiaddr; None: it has none."""
+    parts = address.split("/")
+    return parts[-1] or None if len(parts) > 2 and parts[-2] in _PEER_ID_NAMES else None
+
+
 def check_multiaddr(text: str) -> None:
     """Accept `/ip4|ip6|dns|dns4|dns6/<host>/tcp/<port>[/ws|/wss|/tls/ws][/p2p/<peer id>]`; `ValueError`."""
     if not text.startswith("/"):
@@ -60,7 +68,7 @@ def check_multiaddr(text: str) -> None:
     if not re.fullmatch(r"[0-9]{1,5}", parts[3]) or not 0 < int(parts[3]) <= 65535:
         raise ValueError(f"{text!r}: {parts[3]!r} is not a port in 1..65535")
     rest = parts[4:]
-    if len(rest) >= 2 and rest[-2] in ("p2p", "ipfs"):
+    if len(rest) >= 2 and rest[-2] in _PEER_ID_NAMES:
         if not _PEER_ID.fullmatch(rest[-1]):
             raise ValueError(f"{text!r}: {rest[-1]!r} is not a peer id")
         rest = rest[:-2]

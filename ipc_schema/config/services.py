@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ipc_schema.config import common
-from ipc_schema.config.addresses import check_multiaddr
+from ipc_schema.config.addresses import check_multiaddr, peer_id_in
 from ipc_schema.config.kinds import TEXT, Kind, duration, integer
 from ipc_schema.config.options import Option, Resolved
 from ipc_schema.config.ratelimits import RATE_LIMIT, RateLimit, rate_limits
@@ -22,7 +22,7 @@ def _parse_service_node(raw: object) -> str:
     if not isinstance(raw, str):
         raise ValueError(f"expected a multiaddr, not {raw!r}")
     check_multiaddr(raw)
-    if "/p2p/" not in raw and "/ipfs/" not in raw:
+    if peer_id_in(raw) is None:
         raise ValueError(f"{raw!r}: the peer id is missing (/p2p/<peer id>)")
     return raw
 

@@ -43,6 +43,7 @@ __all__ = [
     "EnrSignatureError",
     "EnrSizeError",
     "record_size",
+    "record_text",
     "sign_record",
 ]
 
@@ -141,7 +142,7 @@ class Enr:
     @cached_property
     def text(self) -> str:
         """`enr:` and base64url without padding."""
-        return _PREFIX + urlsafe_b64encode(self.raw).rstrip(b"=").decode()
+        return record_text(self.raw)
 
     @cached_property
     def peer_id(self) -> str:
@@ -243,6 +244,11 @@ def _pairs(elements: list[rlp.Item]) -> dict[bytes, bytes]:
 def _content(identity_key: bytes, seq: int, pairs: Mapping[bytes, bytes]) -> list[bytes]:
     whole = {**pairs, b"id": _SCHEME, b"secp256k1": identity_key}
     return [rlp.encode(seq), *(rlp.encode(part) for pair in sorted(whole.items()) for part in pair)]
+
+
+def record_text(raw: bytes) -> str:
+    """The text of an encoded record: `enr:` and base64url without padding. It is not looked at."""
+    return _PREFIX + urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
 def record_size(seq: int, pairs: Mapping[bytes, bytes]) -> int:

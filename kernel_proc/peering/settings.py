@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ipc_schema.config.addresses import peer_id_in
 from ipc_schema.config.kernel import KernelConfig
 from kernel_proc.discovery.enr import Enr, EnrError
 from kernel_proc.discovery.enr_values import Capability
 from kernel_proc.p2p import addresses
 from kernel_proc.p2p.api import BadAddress, PeerIdText
-from kernel_proc.peers.known import peer_id_in
 from kernel_proc.peers.plan import SERVICES
 
 __all__ = ["PeeringError", "capabilities", "is_usable", "node_records", "operators_peers", "services_wanted"]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
-from base64 import urlsafe_b64encode
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-__all__ = ["KnownPeer", "Origin", "group_of_address", "peer_id_in", "record_text"]
+__all__ = ["KnownPeer", "Origin", "group_of_address"]
 
 
 class Origin(StrEnum):
@@ -23,17 +22,6 @@ class Origin(StrEnum):
     INBOUND = "inbound"
     CACHE = "cache"
     """From the file of an earlier run that did not say."""
-
-
-def peer_id_in(address: str) -> str | None:
-    """The peer id at the end of a multiaddr."""
-    _, mark, peer_id = address.rpartition("/p2p/")
-    return peer_id if mark and peer_id and "/" not in peer_id else None
-
-
-def record_text(raw: bytes) -> str:
-    """The text of a node record that was verified when it came."""
-    return "enr:" + urlsafe_b64encode(raw).rstrip(b"=").decode()
 
 
 def group_of_address(address: str) -> str:

@@ -14,10 +14,11 @@ from typing import Final, NamedTuple, TypeVar
 import trio
 
 from ipc_schema.backoff import retry_delay
+from ipc_schema.config.addresses import peer_id_in
 from kernel_proc.p2p.api import Host, P2pError, PeerIdText
 from kernel_proc.protocols.requests import AllFailed, Attempt, CallError, PeerUnreachable, Refused
 
-__all__ = ["Candidate", "PeerRanking", "ServicePeers", "id_of"]
+__all__ = ["Candidate", "PeerRanking", "ServicePeers"]
 
 PENALTY: Final = 15.0
 """Seconds for which a peer stands behind the others after one failure; doubled by each further one."""
@@ -144,7 +145,9 @@ class ServicePeers:
         self.ranking = ranking
         self._shards = shards
         self._places: dict[tuple[PeerIdText, str], trio.Semaphore] = {}
-        self._configured = {service: frozenset(map(id_of, found)) for service, found in configured.items()}
+        self._configured = {
+            service: frozenset(filter(None, map(peer_id_in, found))) for service, found in configured.items()
+        }
 
     def connected(self, protocols: Sequence[str]) -> list[PeerIdText]:
         """Connected peers that said by identify that they speak one of `protocols`."""
@@ -170,7 +173,7 @@ class ServicePeers:
             if not self._host.is_connected(peer):
                 raise PeerUnreachable(f"{peer} is not connected")
             return peer
-        named = id_of(peer)
+        named = peer_id_in(peer)
         if named and self._host.is_connected(named):
             return named
         try:
@@ -206,7 +209,7 @@ class ServicePeers:
         waiting = [peer for peer in found if peer == named or peer not in exclude][:MAX_TRIES]
         while waiting:
             peer = waiting.pop(0)
-            peer_id = id_of(peer) or peer
+            peer_id = peer_id_in(peer) or peer
             left = deadline - trio.current_time()
             if left <= 0:
                 break
@@ -251,9 +254,3 @@ class ServicePeers:
             places.release()
             if places.value == MAX_AT_ONCE and not places.statistics().tasks_waiting:
                 self._places.pop(key, None)
-
-
-def id_of(address: str) -> PeerIdText:
-    """The peer id at the end of a multiaddr; "" if it has none."""
-    parts = address.split("/")
-    return parts[-1] if len(parts) > 2 and parts[-2] in ("p2p", "ipfs") else ""

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from ipc_schema.config.addresses import peer_id_in
 from ipc_schema.config.kernel import KernelConfig
 from ipc_schema.kernel.discovery import DiscoveryStatus, KnownPeersReply, KnownRecord
 from ipc_schema.kernel.records import PeerRecord, ShardHealth
@@ -81,12 +82,8 @@ def _configured(options: Mapping[str, object], connected: set[str]) -> Iterator[
     for option in _CONFIGURED:
         value = options.get(option)
         for address in value if isinstance(value, list | tuple) else [value]:
-            if isinstance(address, str) and "/p2p/" in address:
-                yield ConfiguredPeer(option, address, _peer_id(address) in connected)
-
-
-def _peer_id(address: str) -> str:
-    return address.rpartition("/p2p/")[2]
+            if isinstance(address, str) and (peer_id := peer_id_in(address)) is not None:
+                yield ConfiguredPeer(option, address, peer_id in connected)
 
 
 def reason(peer: KnownRecord) -> str:
@@ -225,7 +222,7 @@ def _configured_ones(view: NetworkView) -> Iterator[Finding]:
     absent = [one for one in view.configured if not one.connected]
     for one in absent[:_MOST]:
         text = f"{one.option} {one_line(one.address)} is not connected"
-        peer = known.get(_peer_id(one.address))
+        peer = known.get(peer_id_in(one.address) or "")
         if peer is not None and peer.why:
             yield Finding(Level.WARN, "discovery", f"{text}: {reason(peer)}")
         else:

@@ -33,17 +33,14 @@ from ipc_schema.kernel.discovery import (
 from kernel_proc.discovery.dns_client import DnsFailure, TreeClient, TreeLimits
 from kernel_proc.discovery.dns_resolver import DnsTxtResolver
 from kernel_proc.discovery.dns_tree import TreeError, parse_url
-from kernel_proc.discovery.enr import Enr, EnrError
+from kernel_proc.discovery.enr import Enr, EnrError, record_text
 from kernel_proc.ipc.dispatch import Answer, Call, Route
 from kernel_proc.ipc.methods.fitting import fitting
 from kernel_proc.p2p.api import Host
 from kernel_proc.peering import Peering
-from kernel_proc.peers.known import KnownPeer, Origin, record_text
+from kernel_proc.peers.known import KnownPeer, Origin
 
 __all__ = ["discovery_routes"]
-
-_MARGIN = 0.3
-"""Seconds of a request's budget that are left for its answer."""
 
 
 def discovery_routes(peering: Peering, host: Host) -> Mapping[str, Route]:
@@ -74,7 +71,7 @@ def discovery_routes(peering: Peering, host: Host) -> Mapping[str, Route]:
 
     async def listing(call: Call) -> Answer:
         request = ListRequest.from_body(call.body)
-        seconds = max(0.1, call.deadline - trio.current_time() - _MARGIN)
+        seconds = max(0.1, call.answer_by - trio.current_time())
         try:
             url = parse_url(request.url)
             given = request.name_server

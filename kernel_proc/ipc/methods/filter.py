@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Final
 
+from ipc_schema.config.addresses import peer_id_in
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.kernel.filter import (
     FILTER_PING,
@@ -23,7 +24,6 @@ from ipc_schema.topics import TopicError, place
 from kernel_proc.ipc.dispatch import Answer, Call, Route
 from kernel_proc.ipc.methods.service_errors import service_error
 from kernel_proc.protocols.filter.client import FilterClient, NotWanted
-from kernel_proc.protocols.peer_select import id_of
 from kernel_proc.protocols.requests import AllFailed
 from kernel_proc.shards import Shards
 
@@ -59,7 +59,7 @@ def filter_routes(
     def named(peer: str | None) -> str | None:
         """The id of a peer that a request names. Nobody is dialled for it: who is not connected holds
         nothing."""
-        return id_of(peer) or peer if peer is not None else None
+        return peer_id_in(peer) or peer if peer is not None else None
 
     def held(consumer: str) -> Held:
         topics = {topic: interests.held_for(consumer, topic) for topic in interests.wanted_topics(consumer)}

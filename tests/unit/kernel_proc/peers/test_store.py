@@ -7,7 +7,8 @@ from random import Random
 
 import pytest
 
-from kernel_proc.peers.known import KnownPeer, Origin, group_of_address, peer_id_in
+from ipc_schema.config.addresses import peer_id_in
+from kernel_proc.peers.known import KnownPeer, Origin, group_of_address
 from kernel_proc.peers.store import PeerStore
 from kernel_proc.peers.store_file import load_peers, save_peers, snapshot
 
