@@ -23,7 +23,7 @@ from kernel_proc.p2p.host import Libp2pHost
 from kernel_proc.p2p.keys import NodeKey
 from kernel_proc.p2p.limits import HostLimits
 from kernel_proc.peering import Peering
-from kernel_proc.peers.book import PeerBook
+from kernel_proc.peers.connected_peers import PeerBook
 from kernel_proc.peers.dialer import StaticDialer
 from kernel_proc.peers.known import Origin
 from kernel_proc.peers.offers import Offers, Outcome

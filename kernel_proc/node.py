@@ -43,13 +43,13 @@ from kernel_proc.metrics import Registry
 from kernel_proc.network import Network
 from kernel_proc.p2p.api import BadAddress
 from kernel_proc.p2p.keys import NodeKey
-from kernel_proc.parts import Parts, leaf
 from kernel_proc.peering import PeeringError
-from kernel_proc.premises import StartError, claim, node_key
 from kernel_proc.publishing import Publishing
 from kernel_proc.sender import MessageSender
 from kernel_proc.services import Services
 from kernel_proc.shards import Shards
+from kernel_proc.startup import StartError, claim, node_key
+from kernel_proc.supervision import Parts, leaf
 from kernel_proc.version import version
 
 __all__ = ["EXIT_FAILED", "EXIT_OK", "Node", "StartError"]

@@ -32,7 +32,7 @@ from logos_client.kernel import KernelClient
 from mapi_proc.core import Core
 from mapi_proc.kernel_child import KernelChild, KernelChildError
 from mapi_proc.local_app import LocalApp, LocalEvent
-from mapi_proc.receive.past import HistoryRange
+from mapi_proc.receive.history_ranges import HistoryRange
 from mapi_proc.send.service import pending_reply
 from mapi_proc.service import MapiService
 from mapi_proc.subscriptions import AutoSubscribe

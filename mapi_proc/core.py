@@ -4,7 +4,7 @@ one kernel.
 No sockets for apps here (`mapi_proc.ipc`) and no process (`mapi_proc.api`): this is what both work on. All
 calls come on one asyncio loop.
 
-The parts are made and joined in `mapi_proc.parts`; what is done here is done by more than one of them.
+The parts are made and joined in `mapi_proc.wiring`; what is done here is done by more than one of them.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from mapi_proc.health import HealthTransition
 from mapi_proc.kernel_link.link import KernelLink
 from mapi_proc.kernel_link.tracker import NO_FILTER_PEERS, NO_MESH_PEERS
 from mapi_proc.network import Network
-from mapi_proc.parts import make_parts
-from mapi_proc.receive.past import HistoryRange
+from mapi_proc.receive.history_ranges import HistoryRange
 from mapi_proc.send.task import SendTask
 from mapi_proc.streams import AckRefusedError
 from mapi_proc.subscriptions import AutoSubscribe
 from mapi_proc.upkeep import journal_bytes
+from mapi_proc.wiring import make_parts
 
 __all__ = ["Core"]
 

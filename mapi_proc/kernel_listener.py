@@ -14,11 +14,11 @@ from mapi_proc.health import EdgePeers, NodeFacts, edge_peers, node_facts, store
 from mapi_proc.kernel_link.tracker import Missed, Position
 from mapi_proc.peer_watch import PeerWatch
 from mapi_proc.receive.catchup import CatchUp
-from mapi_proc.receive.islands import Islands
+from mapi_proc.receive.partitions import Islands
 from mapi_proc.receive.receiver import Receiver
 from mapi_proc.send.loop import SendLoop
 from mapi_proc.shards import FollowedShards
-from mapi_proc.status import StatusTeller
+from mapi_proc.status import StatusNotifier
 from mapi_proc.subscriptions.filter_keeper import FilterKeeper
 
 __all__ = ["KernelListener", "Worker"]
@@ -43,7 +43,7 @@ class KernelListener:
         network: Callable[[NetworkInfo], None],
         receiver: Receiver,
         shards: FollowedShards,
-        status: StatusTeller,
+        status: StatusNotifier,
         catchup: CatchUp,
         islands: Islands,
         sends: SendLoop,

@@ -9,12 +9,12 @@ from mapi_proc.kernel_link.link import KernelLink
 from mapi_proc.kernel_link.positions import Positions
 from mapi_proc.network import CurrentNetwork
 from mapi_proc.receive.catchup import CatchUp
-from mapi_proc.receive.islands import Islands
-from mapi_proc.status import StatusTeller
+from mapi_proc.receive.partitions import Islands
+from mapi_proc.status import StatusNotifier
 from mapi_proc.streams import AppStream
 from mapi_proc.subscriptions import Change, SubscriptionTable
 from mapi_proc.subscriptions.filter_keeper import FilterKeeper
-from mapi_proc.turn import Turn
+from mapi_proc.write_batch import Turn
 
 __all__ = ["FollowedShards"]
 
@@ -34,7 +34,7 @@ class FollowedShards:
         *,
         catchup: CatchUp,
         islands: Islands,
-        status: StatusTeller,
+        status: StatusNotifier,
         filters: FilterKeeper | None,
     ) -> None:
         self._link = link

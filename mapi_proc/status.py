@@ -14,9 +14,9 @@ from mapi_proc.health import HealthTransition, NodeFacts, TopicHealth
 from mapi_proc.receive.catchup import Gap
 from mapi_proc.streams import AppStream
 from mapi_proc.subscriptions import SubscriptionTable
-from mapi_proc.turn import Turn
+from mapi_proc.write_batch import Turn
 
-__all__ = ["StatusTeller"]
+__all__ = ["StatusNotifier"]
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ _UNDER_WAY_NS: Final = 5_000_000_000
 nwaku's DelayExtra."""
 
 
-class StatusTeller:
+class StatusNotifier:
     """Holds the facts of now, and tells connected apps of transitions when they have settled."""
 
     def __init__(

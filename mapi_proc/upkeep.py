@@ -14,11 +14,11 @@ from mapi_proc.database import Batch, Database
 from mapi_proc.kernel_link.positions import Positions
 from mapi_proc.receive.catchup import OVERLAP_NS, CatchUp
 from mapi_proc.receive.dedup import Dedup
-from mapi_proc.receive.given_count import GivenCount
+from mapi_proc.receive.delivered_bounds import GivenCount
 from mapi_proc.send.service import SendService
 from mapi_proc.streams import AppStream, DurableStream
 from mapi_proc.subscriptions import SubscriptionTable
-from mapi_proc.turn import Turn
+from mapi_proc.write_batch import Turn
 
 __all__ = ["Upkeep", "journal_bytes"]
 

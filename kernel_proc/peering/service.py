@@ -33,7 +33,7 @@ from kernel_proc.peering.settings import (
     services_wanted,
 )
 from kernel_proc.peering.sources import Sources
-from kernel_proc.peers.book import PeerBook
+from kernel_proc.peers.connected_peers import PeerBook
 from kernel_proc.peers.known import Origin
 from kernel_proc.peers.manager import ManagerSettings, PeerManager
 from kernel_proc.peers.plan import Targets

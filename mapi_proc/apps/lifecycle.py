@@ -15,7 +15,7 @@ from mapi_proc.apps.registry import App, AppRegistry, Connection
 from mapi_proc.database import AppRecord, Database, JournalExtent, Snapshot
 from mapi_proc.disk import Disk
 from mapi_proc.streams import CacheBudget, DurableLimits, DurableStream, EphemeralLimits, EphemeralStream
-from mapi_proc.turn import Turn
+from mapi_proc.write_batch import Turn
 
 __all__ = ["AppLifecycle"]
 

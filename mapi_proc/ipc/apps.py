@@ -16,7 +16,7 @@ from ipc_schema.mapi import methods as m
 from mapi_proc.apps import App
 from mapi_proc.core import Core
 from mapi_proc.ipc.router import Answer, Caller, Result, RouterServer
-from mapi_proc.receive.past import HistoryRange
+from mapi_proc.receive.history_ranges import HistoryRange
 from mapi_proc.send.service import pending_reply
 
 __all__ = ["SILENCE_S", "AppServer"]

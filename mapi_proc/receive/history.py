@@ -18,7 +18,7 @@ from mapi_proc.receive.catchup import AFTER_NS, OVERLAP_NS
 from mapi_proc.receive.fetching import History, fetch
 from mapi_proc.receive.worklist import Verdict, Work, Worklist
 from mapi_proc.streams import AppStream
-from mapi_proc.turn import Turn
+from mapi_proc.write_batch import Turn
 
 __all__ = ["MAX_JOBS", "HistoryJob", "HistoryJobs"]
 

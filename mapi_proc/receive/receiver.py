@@ -17,7 +17,7 @@ from ipc_schema.mapi.events import AppEventKind, fields_packer
 from mapi_proc.receive.dedup import Dedup
 from mapi_proc.streams import AppStream, append_to_all
 from mapi_proc.subscriptions import Route
-from mapi_proc.turn import Turn
+from mapi_proc.write_batch import Turn
 
 __all__ = ["ReceiveCounters", "Receiver"]
 

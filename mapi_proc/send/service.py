@@ -26,7 +26,7 @@ from mapi_proc.send.processors import Processor, run_chain
 from mapi_proc.send.rate import RateLimiter
 from mapi_proc.send.task import Outcome, SendTask, State
 from mapi_proc.streams import AppStream
-from mapi_proc.turn import Turn
+from mapi_proc.write_batch import Turn
 
 __all__ = ["SendCounters", "SendService", "pending_reply"]
 

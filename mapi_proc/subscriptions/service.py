@@ -11,9 +11,9 @@ from mapi_proc.database import Database, WantedHistory
 from mapi_proc.disk import Disk
 from mapi_proc.network import CurrentNetwork, Network
 from mapi_proc.receive.history import HistoryJobs
-from mapi_proc.receive.past import HistoryRange, PastTopics
+from mapi_proc.receive.history_ranges import HistoryRange, PastTopics
 from mapi_proc.shards import FollowedShards
-from mapi_proc.status import StatusTeller
+from mapi_proc.status import StatusNotifier
 from mapi_proc.streams import AppStream
 from mapi_proc.subscriptions.auto import AutoSubscribe
 from mapi_proc.subscriptions.table import SubscriptionTable
@@ -35,7 +35,7 @@ class SubscriptionService:
         past: PastTopics,
         auto: AutoSubscribe,
         *,
-        status: StatusTeller,
+        status: StatusNotifier,
         database: Database,
         network: CurrentNetwork,
         now_ns: Callable[[], int],

@@ -20,7 +20,7 @@ from ipc_schema.kernel.methods import (
 from kernel_proc.ipc.dispatch import Answer, Call, Route
 from kernel_proc.ipc.methods.fitting import fitting
 from kernel_proc.p2p.api import Host, P2pError
-from kernel_proc.peers.book import PeerBook
+from kernel_proc.peers.connected_peers import PeerBook
 
 __all__ = ["peer_routes"]
 

@@ -12,7 +12,7 @@ from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.mapi.methods import SendRequest
 from mapi_proc.core import Core
 from mapi_proc.receive.history import MAX_JOBS
-from mapi_proc.receive.past import HistoryRange
+from mapi_proc.receive.history_ranges import HistoryRange
 from tests.support.aio import asyncio_test
 from tests.unit.mapi_proc.core.world import DAY, SECOND, TestClocks, connected, core_of
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mapi_proc.database import Database
-from mapi_proc.receive.given_count import GivenCount
+from mapi_proc.receive.delivered_bounds import GivenCount
 from tests.support.aio import asyncio_test
 from tests.unit.mapi_proc.database.support import app_record
 

@@ -1,7 +1,7 @@
 """The parts of a Messaging API, made and joined, and nothing else: each part is told only of those it needs.
 
 KernelLink ──> KernelListener ──> Receiver ──> streams of the apps ──> Turn ──> Database
-                    ├──> StatusTeller (connection, topic health)
+                    ├──> StatusNotifier (connection, topic health)
                     └──> CatchUp, HistoryJobs ──> stores, through the kernel
 SubscriptionService ──> FollowedShards ──> KernelLink, FilterKeeper
 SendService ──> Database, then relay or lightpush, through the kernel
@@ -28,24 +28,24 @@ from mapi_proc.peer_watch import PeerWatch
 from mapi_proc.peers import LIGHTPUSH, STORE, ServicePeers
 from mapi_proc.receive.catchup import CatchUp, catch_up_policy
 from mapi_proc.receive.dedup import Dedup
-from mapi_proc.receive.given import GivenMessages
-from mapi_proc.receive.given_count import GivenCount
+from mapi_proc.receive.delivered import GivenMessages
+from mapi_proc.receive.delivered_bounds import GivenCount
 from mapi_proc.receive.history import HistoryJobs
-from mapi_proc.receive.islands import Islands
-from mapi_proc.receive.past import PastTopics
+from mapi_proc.receive.history_ranges import PastTopics
+from mapi_proc.receive.partitions import Islands
 from mapi_proc.receive.receiver import Receiver
 from mapi_proc.receive.stores import StoreHistory
 from mapi_proc.send.processors import Lightpush, Processor, Relay
 from mapi_proc.send.service import SendService
 from mapi_proc.send.stores import StorePresence
 from mapi_proc.shards import FollowedShards
-from mapi_proc.status import StatusTeller
+from mapi_proc.status import StatusNotifier
 from mapi_proc.streams import AppStream
 from mapi_proc.subscriptions import AutoSubscribe, NeverSubscribe, SubscribeOnFirstSend, SubscriptionTable
 from mapi_proc.subscriptions.filter_keeper import FilterKeeper
 from mapi_proc.subscriptions.service import SubscriptionService
-from mapi_proc.turn import Turn
 from mapi_proc.upkeep import Upkeep
+from mapi_proc.write_batch import Turn
 
 __all__ = ["Parts", "make_parts"]
 
@@ -65,7 +65,7 @@ class Parts:
     table: SubscriptionTable[AppStream]
     subscriptions: SubscriptionService
     shards: FollowedShards
-    status: StatusTeller
+    status: StatusNotifier
     receiver: Receiver
     catchup: CatchUp
     history: HistoryJobs
@@ -111,7 +111,7 @@ def make_parts(
     table: SubscriptionTable[AppStream] = SubscriptionTable(
         network.shard_of, max_topics=config.max_topics_per_app
     )
-    status = StatusTeller(apps, table, turn, now_ns=now_ns, resyncing=lambda: link.resyncing)
+    status = StatusNotifier(apps, table, turn, now_ns=now_ns, resyncing=lambda: link.resyncing)
 
     # What arrives, and what may have been missed.
     dedup = Dedup(loaded=snapshot.hashes)

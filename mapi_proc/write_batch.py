@@ -15,7 +15,7 @@ from typing import Protocol
 from ipc_schema.kernel.events import stream_name
 from mapi_proc.database import Batch, Database, DatabaseClosedError, DatabaseError, KernelPosition
 from mapi_proc.kernel_link.tracker import Position
-from mapi_proc.receive.given_count import GivenCount
+from mapi_proc.receive.delivered_bounds import GivenCount
 
 __all__ = ["Pausable", "Turn"]
 

@@ -6,8 +6,8 @@ import asyncio
 from pathlib import Path
 
 from mapi_proc.database import Database, DatabaseLimits
-from mapi_proc.receive.given import GivenMessages
-from mapi_proc.turn import Turn
+from mapi_proc.receive.delivered import GivenMessages
+from mapi_proc.write_batch import Turn
 from tests.support.aio import asyncio_test
 from tests.unit.mapi_proc.database.support import app_record
 

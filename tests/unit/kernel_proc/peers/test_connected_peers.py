@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ipc_schema.kernel.records import PeerChange, PeerRecord
 from kernel_proc.p2p.api import Direction, PeerConnection, PeerIdentity
-from kernel_proc.peers.book import MAX_AGENTS, PeerBook
+from kernel_proc.peers.connected_peers import MAX_AGENTS, PeerBook
 
 
 class Mesh:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mapi_proc.receive.islands import LONGEST_NS, Islands
+from mapi_proc.receive.partitions import LONGEST_NS, Islands
 
 S = 1_000_000_000
 FULL = 4

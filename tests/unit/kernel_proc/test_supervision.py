@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import trio
 
-from kernel_proc.parts import Parts, leaf
+from kernel_proc.supervision import Parts, leaf
 from tests.support.aio import trio_test
 
 

@@ -7,7 +7,7 @@ import sqlite3
 from typing import Final
 
 from mapi_proc.database import Database, DatabaseError
-from mapi_proc.turn import Turn
+from mapi_proc.write_batch import Turn
 
 __all__ = ["GivenMessages"]
 
