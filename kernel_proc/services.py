@@ -13,14 +13,14 @@ from typing import Final
 
 import trio
 
+from ipc_schema.config.archive import parse_database_url
 from ipc_schema.config.kernel import KernelConfig
 from ipc_schema.config.services import ServiceConfig
 from ipc_schema.kernel.records import ProtocolHealth
 from ipc_schema.message import WakuMessage
 from kernel_proc.archive import make_archive
 from kernel_proc.archive.api import Archive, ArchiveState
-from kernel_proc.archive.retention import parse_retention
-from kernel_proc.archive.settings import ArchiveSettings, parse_database_url
+from kernel_proc.archive.settings import ArchiveSettings
 from kernel_proc.health import NOT_MOUNTED, client_health, service_health
 from kernel_proc.ipc.dispatch import Route
 from kernel_proc.ipc.methods.filter import filter_routes
@@ -68,7 +68,7 @@ class Services:
     """Made after the network and mounted before it listens: identify must name them to the first peer.
 
     `sender` is None when relay is off. `changed` is called when health may have changed. Raises
-    `ArchiveConfigError` for a database or retention policy that cannot be.
+    `ArchiveConfigError` if the driver of the archive's database is not installed.
     """
 
     def __init__(
@@ -247,7 +247,7 @@ def _make_archive(
         return None
     settings = ArchiveSettings(
         database=parse_database_url(config.store_database, directory),
-        retention=parse_retention(config.store_retention),
+        retention=config.store_retention,
         max_connections=config.store_connections,
         migrate=config.store_migrate,
         vacuum=config.store_vacuum,

@@ -75,11 +75,14 @@ def _parse_nat(raw: object) -> str:
         raise ValueError(f"{raw!r} is none of any, none, extip:<IP address>") from None
 
 
+# RFC 1123 §2.1: letters, digits, inner hyphens; a numeric last label would read as an IP address.
+_LABEL: Final = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_DOMAIN: Final = re.compile(rf"(?=.{{1,253}}$)({_LABEL}\.)*(?![0-9]+$){_LABEL}")
+
+
 def _parse_domain(raw: object) -> str:
     text = raw.strip().rstrip(".") if isinstance(raw, str) else ""
-    if not re.fullmatch(
-        r"(?=.{1,253}$)([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)*[A-Za-z0-9-]{1,63}", text
-    ):
+    if _DOMAIN.fullmatch(text) is None:
         raise ValueError(f"{raw!r} is not a domain name")
     return text
 

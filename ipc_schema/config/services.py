@@ -5,11 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from ipc_schema.config import common
 from ipc_schema.config.addresses import check_multiaddr, peer_id_in
-from ipc_schema.config.kinds import TEXT, Kind, duration, integer
+from ipc_schema.config.archive import (
+    DEFAULT_DATABASE_URL,
+    DEFAULT_RETENTION,
+    RetentionPolicy,
+    parse_database_url,
+    parse_retention,
+)
+from ipc_schema.config.kinds import Kind, duration, integer
 from ipc_schema.config.options import Option, Resolved
 from ipc_schema.config.ratelimits import RATE_LIMIT, RateLimit, rate_limits
 
@@ -28,10 +36,16 @@ def _parse_service_node(raw: object) -> str:
 
 
 def _parse_database_url(raw: object) -> str:
-    # The value is not repeated: it may hold a password. The archive says what it cannot use.
-    if not isinstance(raw, str) or "://" not in raw or len(raw) > MAX_TEXT:
+    if not isinstance(raw, str) or len(raw) > MAX_TEXT:  # the value is not repeated: it may hold a password
         raise ValueError("a URL is needed: sqlite://<path> or postgres://user:password@host:port/name")
+    parse_database_url(raw, Path())
     return raw
+
+
+def _parse_policy(raw: object) -> RetentionPolicy:
+    if not isinstance(raw, str):
+        raise ValueError(f"{raw!r} is not a retention policy such as time:172800;size:10GB")
+    return parse_retention(raw)
 
 
 def _without_password(url: str) -> str:
@@ -40,6 +54,7 @@ def _without_password(url: str) -> str:
 
 SERVICE_NODE: Final = Kind("multiaddr", _parse_service_node)
 DATABASE_URL: Final = Kind("database URL", _parse_database_url, _without_password)
+RETENTION: Final = Kind("retention policy", _parse_policy, str)
 
 SERVICE_OPTIONS: Final = (
     common.switch("store", False, "archive messages and answer history queries"),
@@ -47,13 +62,13 @@ SERVICE_OPTIONS: Final = (
     Option(
         name="store-message-db-url",
         kind=DATABASE_URL,
-        default="sqlite://store.sqlite3",
+        default=DEFAULT_DATABASE_URL,
         doc="database of the archive: sqlite://<path>, relative to data-dir, or postgres://…",
     ),
     Option(
         name="store-message-retention-policy",
-        kind=TEXT,
-        default="time:172800",
+        kind=RETENTION,
+        default=parse_retention(DEFAULT_RETENTION),
         doc="what the archive keeps: time:<seconds>, capacity:<messages>, size:<n>MB|GB, joined by ';'; none",
     ),
     Option(
@@ -106,7 +121,7 @@ class ServiceConfig:
     store: bool
     store_node: str | None
     store_database: str = field(repr=False)
-    store_retention: str
+    store_retention: RetentionPolicy
     store_connections: int
     store_migrate: bool
     store_vacuum: bool

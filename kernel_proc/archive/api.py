@@ -10,7 +10,7 @@ ArchiveError
 ├── CursorNotFound       the cursor names no message of the archive (never there, or removed by retention)
 ├── ArchiveBusy          too many queries wait already (retriable)
 ├── ArchiveUnavailable   the database does not answer, or not in time (retriable)
-└── ArchiveConfigError   a database URL or retention policy that cannot be read
+└── ArchiveConfigError   the database's driver is not installed
 ```
 """
 
@@ -88,7 +88,7 @@ class ArchiveUnavailable(ArchiveError):
 
 
 class ArchiveConfigError(ArchiveError, ValueError):
-    """A database URL or a retention policy cannot be read."""
+    """The archive cannot run as configured: the driver of its database is not installed."""
 
 
 class ArchiveState(StrEnum):

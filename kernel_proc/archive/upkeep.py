@@ -10,8 +10,9 @@ from typing import Final
 
 import trio
 
+from ipc_schema.config.archive import RetentionPolicy
 from kernel_proc.archive.engine import DatabaseFailed, Engine, Totals
-from kernel_proc.archive.retention import RetentionPolicy, excess
+from kernel_proc.archive.retention import excess
 from kernel_proc.archive.settings import ArchiveSettings
 from kernel_proc.archive.threads import in_thread
 from kernel_proc.logs import fields

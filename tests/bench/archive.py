@@ -19,11 +19,11 @@ from typing import Any, Final
 
 import trio
 
+from ipc_schema.config.archive import RetentionPolicy, parse_database_url
 from ipc_schema.message import WakuMessage
 from kernel_proc.archive import make_archive
 from kernel_proc.archive.api import Archive, ArchiveState, HistoryQuery
-from kernel_proc.archive.retention import RetentionPolicy
-from kernel_proc.archive.settings import ArchiveSettings, parse_database_url
+from kernel_proc.archive.settings import ArchiveSettings
 from tests.bench.harness import BenchError, Case, Options, Round, alternate, percentile, result
 from tests.support.postgres import PostgresServer, postgres_binaries
 

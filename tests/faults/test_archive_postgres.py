@@ -14,10 +14,10 @@ from random import Random
 import pytest
 import trio
 
+from ipc_schema.config.archive import RetentionPolicy, parse_database_url, parse_retention
 from ipc_schema.message import message_hash
 from kernel_proc.archive.api import Archive, ArchiveState, ArchiveUnavailable, HistoryQuery
-from kernel_proc.archive.retention import RetentionPolicy, parse_retention
-from kernel_proc.archive.settings import ArchiveSettings, parse_database_url
+from kernel_proc.archive.settings import ArchiveSettings
 from tests.support.aio import trio_test
 from tests.support.archive import (
     NOW,

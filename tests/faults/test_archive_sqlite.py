@@ -15,10 +15,10 @@ from random import Random
 import pytest
 import trio
 
+from ipc_schema.config.archive import Database, RetentionPolicy
 from ipc_schema.message import decode_message, message_hash
 from kernel_proc.archive.api import ArchiveState, ArchiveUnavailable, HistoryQuery
-from kernel_proc.archive.retention import RetentionPolicy
-from kernel_proc.archive.settings import ArchiveSettings, Database
+from kernel_proc.archive.settings import ArchiveSettings
 from tests.support.aio import trio_test
 from tests.support.archive import NOW, SHARD, StateLog, all_pages, make_message, offer, running
 

@@ -10,6 +10,7 @@ from random import Random
 import pytest
 import trio
 
+from ipc_schema.config.archive import Database, RetentionPolicy, parse_database_url, parse_retention
 from ipc_schema.message import WakuMessage, message_hash
 from kernel_proc.archive.api import (
     ArchiveBusy,
@@ -18,8 +19,7 @@ from kernel_proc.archive.api import (
     CursorNotFound,
     HistoryQuery,
 )
-from kernel_proc.archive.retention import RetentionPolicy, parse_retention
-from kernel_proc.archive.settings import ArchiveSettings, Database, parse_database_url
+from kernel_proc.archive.settings import ArchiveSettings
 from tests.support.aio import trio_test
 from tests.support.archive import (
     NOW,

@@ -17,6 +17,7 @@ from logos_deploy.control import wait_ready
 from logos_deploy.exits import CommandError, Exit
 from logos_deploy.files import read_toml
 from logos_deploy.node.follow import LogFollower, tail
+from logos_deploy.node.host_checks import check_host
 from logos_deploy.node.plan import NodePlan, NodeRequest, listening_ports, plan_node
 from logos_deploy.node.ports import refuse_taken_ports
 from logos_deploy.node.rpc import RpcError
@@ -60,6 +61,7 @@ def add_node(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Check everything, then start, then stay until the end."""
     plan = plan_of(arguments)
+    check_host(plan)
     supervisor = Supervisor(plan, os.environ)
     if arguments.check:
         print("the configuration is good")

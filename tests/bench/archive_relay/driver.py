@@ -22,11 +22,11 @@ from typing import Any, Final
 
 import trio
 
+from ipc_schema.config.archive import RetentionPolicy, parse_database_url
 from ipc_schema.message import WakuMessage
 from kernel_proc.archive import make_archive
 from kernel_proc.archive.api import ArchiveState
-from kernel_proc.archive.retention import RetentionPolicy
-from kernel_proc.archive.settings import ArchiveSettings, parse_database_url
+from kernel_proc.archive.settings import ArchiveSettings
 from tests.bench.archive_relay.node import PAYLOAD, TOPIC, content_topic, make_filler, stamped
 from tests.bench.disk import DISK, refuse_memory
 from tests.bench.harness import BenchError, Case, Child, CpuMeter, Options, Round, alternate, result

@@ -48,6 +48,16 @@ def test_overrides_may_stand_on_both_sides_of_a_flag(capsys: pytest.CaptureFixtu
     assert "max-app: there is no such option, did you mean max-apps?" in capsys.readouterr().err
 
 
+def test_checking_refuses_what_the_host_does_not_have(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["up", "--check", "ipc-group=no-such-group-here"]) == Exit.CONFIG
+    assert "there is no group 'no-such-group-here'" in capsys.readouterr().err
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    assert cli.main(["up", "--check", "store=true", "store-message-db-url=postgres://h/n"]) == Exit.CONFIG
+    assert "logos-mapi[postgres]" in capsys.readouterr().err
+
+
 def test_checking_makes_nothing(tmp_path: Path) -> None:
     assert cli.main(["up", "--check"]) == Exit.OK
     assert list(tmp_path.iterdir()) == []

@@ -2,56 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from kernel_proc.archive.api import ArchiveConfigError
-from kernel_proc.archive.retention import DEFAULT_RETENTION, RetentionPolicy, excess, parse_retention
-
-
-@pytest.mark.parametrize(
-    ("text", "policy"),
-    [
-        (DEFAULT_RETENTION, RetentionPolicy(seconds=172_800)),
-        ("time:3600", RetentionPolicy(seconds=3600)),
-        ("capacity:25000", RetentionPolicy(messages=25_000)),
-        ("size:25GB", RetentionPolicy(bytes=25_000_000_000)),
-        ("size:1.5 mb", RetentionPolicy(bytes=1_500_000)),
-        ("size:2GiB", RetentionPolicy(bytes=2 << 30)),
-        (" time:60 ; Size:1MB;capacity:5", RetentionPolicy(60, 5, 1_000_000)),
-        ("", RetentionPolicy()),
-        ("none", RetentionPolicy()),
-    ],
-)
-def test_policies(text: str, policy: RetentionPolicy) -> None:
-    assert parse_retention(text) == policy
-    assert parse_retention(str(policy)) == policy
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "time",
-        "time:",
-        "time:-1",
-        "time:0",
-        "time:1h",
-        "time:1.5",
-        "capacity:many",
-        "capacity:٣",
-        "size:1",
-        "size:MB",
-        "size:1TB",
-        "size:0MB",
-        "size:1,5MB",
-        "age:3",
-        "time:1;time:2",
-        "time:1;",
-        "time:1;none",
-        "time:1,size:1MB",
-        "time:" + "9" * 30,
-    ],
-)
-def test_what_cannot_be_read_is_named(text: str) -> None:
-    with pytest.raises(ArchiveConfigError, match="retention policy"):
-        parse_retention(text)
+from ipc_schema.config.archive import RetentionPolicy
+from kernel_proc.archive.retention import excess
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 import trio
 import trio.testing
 
+from ipc_schema.config.archive import Database, RetentionPolicy, parse_retention
 from ipc_schema.message import decode_message
 from kernel_proc.archive.api import (
     Archive,
@@ -22,10 +23,9 @@ from kernel_proc.archive.api import (
     StoredMessage,
 )
 from kernel_proc.archive.engine import DatabaseFailed, RowsRefused, Totals
-from kernel_proc.archive.retention import RetentionPolicy, parse_retention
 from kernel_proc.archive.rows import Row
 from kernel_proc.archive.service import MessageArchive
-from kernel_proc.archive.settings import ArchiveSettings, Database
+from kernel_proc.archive.settings import ArchiveSettings
 from tests.support.aio import trio_test
 from tests.support.archive import NOW, SHARD, make_message, offer
 

@@ -1,0 +1,142 @@
+"""Where the archive's messages are kept and how many of them: database URL and retention policy.
+
+Both grammars live here, not in the kernel's archive, so that a configuration check refuses what the archive
+could not use.
+
+- Database URLs: `sqlite://<path>` (nwaku's form; relative to the data directory, or `sqlite:///absolute`) and
+  `postgres://user:password@host:port/database` (`postgresql://` is the same).
+- Retention: nwaku's `store-message-retention-policy`, a list of `time:<seconds>`, `capacity:<messages>` and
+  `size:<number><B|KB|MB|GB>`, separated by `;`, each kind at most once; `none` or nothing keeps everything.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote, unquote, urlsplit
+
+__all__ = [
+    "DEFAULT_DATABASE_URL",
+    "DEFAULT_RETENTION",
+    "Database",
+    "RetentionPolicy",
+    "parse_database_url",
+    "parse_retention",
+]
+
+DEFAULT_DATABASE_URL: Final = "sqlite://store.sqlite3"
+
+DEFAULT_RETENTION: Final = "time:172800"
+"""Two days, nwaku's default."""
+
+_UNITS: Final = {
+    "b": 1,
+    "kb": 10**3,
+    "mb": 10**6,
+    "gb": 10**9,
+    "kib": 1 << 10,
+    "mib": 1 << 20,
+    "gib": 1 << 30,
+}
+_SIZE: Final = re.compile(r"([0-9]{1,15}(?:[.][0-9]{1,9})?) *([a-z]+)", re.IGNORECASE)
+_NUMBER: Final = re.compile(r"[0-9]{1,15}")
+
+
+@dataclass(frozen=True, slots=True)
+class RetentionPolicy:
+    """Bounds of the archive; None: no such bound."""
+
+    seconds: int | None = None
+    messages: int | None = None
+    bytes: int | None = None
+
+    def __str__(self) -> str:
+        parts = []
+        if self.seconds is not None:
+            parts.append(f"time:{self.seconds}")
+        if self.bytes is not None:
+            parts.append(f"size:{self.bytes}B")
+        if self.messages is not None:
+            parts.append(f"capacity:{self.messages}")
+        return ";".join(parts) or "none"
+
+
+def parse_retention(text: str) -> RetentionPolicy:
+    """Read a policy. Raises `ValueError` with a text for the operator."""
+    found: dict[str, int] = {}
+    if text.strip().lower() not in ("", "none"):
+        for part in text.split(";"):
+            kind, colon, value = part.strip().partition(":")
+            name = kind.strip().lower()
+            if not colon or name not in ("time", "capacity", "size"):
+                raise ValueError(
+                    f"retention policy {part.strip()!r}: time:<seconds>, capacity:<messages> or size:<n>MB"
+                )
+            if name in found:
+                raise ValueError(f"retention policy {text!r}: {name} stands twice")
+            found[name] = _size(value.strip()) if name == "size" else _count(name, value.strip())
+    return RetentionPolicy(found.get("time"), found.get("capacity"), found.get("size"))
+
+
+def _count(name: str, value: str) -> int:
+    if _NUMBER.fullmatch(value) is None or int(value) == 0:
+        raise ValueError(f"retention policy {name}:{value}: a whole number above 0 is needed")
+    return int(value)
+
+
+def _size(value: str) -> int:
+    match = _SIZE.fullmatch(value)
+    unit = _UNITS.get(match[2].lower()) if match else None
+    if match is None or unit is None:
+        raise ValueError(f"retention policy size:{value}: a number and MB or GB are needed")
+    size = int(float(match[1]) * unit)
+    if size < 1:
+        raise ValueError(f"retention policy size:{value}: more than 0 is needed")
+    return size
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    """Where the messages are: exactly one of `path` (SQLite) and `url` (PostgreSQL) is set."""
+
+    path: Path | None = None
+    url: str | None = field(default=None, repr=False)
+
+    @property
+    def shown(self) -> str:
+        """The same for an operator's eyes, without a password."""
+        if self.url is None:
+            return f"sqlite://{self.path}"
+        parts = urlsplit(self.url)
+        user = f"{quote(unquote(parts.username))}@" if parts.username else ""
+        host = parts.netloc.rpartition("@")[2]
+        return f"postgres://{user}{host}{parts.path}"
+
+
+def parse_database_url(url: str, directory: Path) -> Database:
+    """Read a database URL; relative SQLite paths stand in `directory`. Raises `ValueError`, whose
+    text holds nothing of a URL that may hold a password.
+    """
+    scheme, separator, rest = url.partition("://")
+    scheme = scheme.lower()
+    if separator and scheme == "sqlite":
+        path = rest.partition("?")[0]
+        if not path or path == ":memory:" or "\0" in path or path.endswith("/"):
+            raise ValueError(f"database URL {url!r}: sqlite://<path of a file> is needed")
+        return Database(path=directory / path)
+    if separator and scheme in ("postgres", "postgresql"):
+        try:
+            parts = urlsplit(url)
+            _ = parts.port  # reading it checks it
+        except ValueError:
+            # The error of the standard library repeats what it took for the port: a part of a password with
+            # an unescaped slash.
+            raise ValueError(
+                f"database URL: {scheme}://…: bad host or port (escape / and @ in a password as %2F and %40)"
+            ) from None
+        if not parts.path.strip("/"):
+            raise ValueError(f"database URL: {scheme}://…: the database's name is missing")
+        return Database(url=url)
+    raise ValueError("database URL: sqlite://<path> or postgres://user:password@host:port/name")
