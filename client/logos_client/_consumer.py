@@ -27,6 +27,7 @@ class EventConsumer:
         self._dispatcher: asyncio.Task[None] | None = None
         self._iterating = False
         self._taking = False
+        self._taker: asyncio.Task[Any] | None = None
         self._ended = False
 
     def wake(self) -> None:
@@ -43,6 +44,7 @@ class EventConsumer:
 
     async def next(self) -> Event | None:
         """The next event that no callback took; None at the end. The event before it counts as handled."""
+        self._taker = asyncio.current_task()
         if not self._iterating:
             await self._take_over_from_callbacks()
         if self._taking:
@@ -64,6 +66,17 @@ class EventConsumer:
                 await self._call(callbacks, event)
         finally:
             self._taking = False
+
+    def settled(self) -> bool:
+        """Whether the app is done with the event in its hands, as far as can be seen from here.
+
+        It is when the task that took it is the one that asks, or has ended without an exception. A task
+        that is still running, was cancelled or has failed may have stopped halfway: the event comes again.
+        """
+        taker = self._taker
+        if taker is None or taker is asyncio.current_task():
+            return taker is not None
+        return taker.done() and not taker.cancelled() and taker.exception() is None
 
     async def _take_over_from_callbacks(self) -> None:
         dispatcher = self._dispatcher
@@ -112,6 +125,7 @@ class EventConsumer:
 
     async def _dispatch(self) -> None:
         """Callbacks without an iteration: events that none of them wants are passed over."""
+        self._taker = asyncio.current_task()
         while not self._iterating:
             if not len(self._stream):
                 self._stream.handled()

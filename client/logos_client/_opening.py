@@ -8,10 +8,16 @@ from typing import Any, Generic, Protocol, TypeVar
 
 
 class Closable(Protocol):
-    """A client that can be closed."""
+    """A client that is closed by leaving it as a context."""
 
-    async def close(self) -> None:
-        """End it."""
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None:
+        """Close it; the arguments say whether it is left in good order."""
 
 
 C = TypeVar("C", bound=Closable)
@@ -38,4 +44,4 @@ class Opening(Generic[C]):
         traceback: TracebackType | None,
     ) -> None:
         if self._client is not None:
-            await self._client.close()
+            await self._client.__aexit__(kind, error, traceback)

@@ -164,11 +164,16 @@ class AppSession:
 
     # -- end -------------------------------------------------------------------------------------------------
 
-    async def close(self) -> None:
-        """Acknowledge what was handled, say goodbye if somebody listens, and end."""
+    async def close(self, *, done: bool) -> None:
+        """Acknowledge what was handled, say goodbye to a server that is there, and end.
+
+        `done`: the event in the app's hands counts as handled.
+        """
         if self.closed:
             return
         self.closed = True
+        if done:
+            self.stream.handled()
         if self._timer is not None:
             self._timer.cancel()
         if self.connection.ready and not self.taken_over:

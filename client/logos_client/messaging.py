@@ -17,8 +17,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Final, Literal, Self, TypeVar, overload
 
 import zmq
@@ -85,7 +87,8 @@ class MessagingClient:
         (`[a-z0-9._-]{1,64}`): its subscriptions, stream and position outlive this program; without one the
         app ends with its connection. `takeover`: end another live connection of that name. `credit`: bytes
         of events that may wait here or be on their way. `ack`: `"auto"` acknowledges an event when the next
-        one is asked for, or its callbacks have returned; `"manual"` leaves it to `ack`. `timeout`: seconds
+        one is asked for, its callbacks have returned, or the client is left in good order (see `close`);
+        `"manual"` leaves it to `ack`. `timeout`: seconds
         to wait for the Messaging API, None for ever.
 
         Raises `NotReadyError` (none there in time), `ConflictError` (the name is in use),
@@ -110,22 +113,35 @@ class MessagingClient:
                 try:
                     await session.connection.wait_ready(timeout)
                 except BaseException:
-                    await session.close()
+                    await session.close(done=False)
                     raise
                 return cls(session)
 
         return Opening(open_client)
 
     async def close(self) -> None:
-        """Acknowledge what was handled (mode `auto`) and leave; a named app goes on in the Messaging API."""
+        """Acknowledge what was handled (mode `auto`) and leave; a named app goes on in the Messaging API.
+
+        The last event given out counts as handled, too, when the task that got it calls this or has ended
+        normally; not while an exception is on its way (in `except` and `finally`): it comes again then.
+        Leaving `async with` does the same.
+        """
+        await self._leave(done=sys.exception() is None and self._session.consumer.settled())
+
+    async def _leave(self, *, done: bool) -> None:
         if not self._home.left:
-            await self._session.close()
+            await self._session.close(done=done)
 
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._leave(done=error is None and self._session.consumer.settled())
 
     # -- what is known ---------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Coroutine, Iterable
+from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar
 
 from ipc_schema.errors import ErrorCode
@@ -63,7 +64,12 @@ class BlockingClient:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         self.close()
 
 
@@ -86,6 +92,7 @@ class EventTap(Generic[E]):
         self._take = take
         # The thread whose turn it is. No lock: Ctrl-C between taking it and the `try` would keep it for ever.
         self._turn: dict[str, int] = {}
+        self._holder: int | None = None
         self._call: Call[E | None] | None = None
 
     def next(self, timeout: float | None = None) -> E:
@@ -111,8 +118,16 @@ class EventTap(Generic[E]):
                     raise DeadlineError(ErrorCode.DEADLINE_EXCEEDED, what) from None
                 raise
             self._call = None
+            self._holder = me
         finally:
             self._turn.clear()
         if event is None:
             raise ClosedError
         return event
+
+    def settled(self) -> bool:
+        """Whether the app is done with its last event: when the thread that got it is the one that asks.
+
+        Another thread may still be at work on it, or may have failed: the event comes again then.
+        """
+        return self._call is None and self._holder == threading.get_ident()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Self, TypeVar, overload
 
 import zmq
@@ -63,7 +65,8 @@ class MessagingClient(BlockingClient):
         (`[a-z0-9._-]{1,64}`): its subscriptions, stream and position outlive this program; without one the
         app ends with its connection. `takeover`: end another live connection of that name. `credit`: bytes
         of events that may wait here or be on their way. `ack`: `"auto"` acknowledges an event when the next
-        one is asked for, or its callbacks have returned; `"manual"` leaves it to `ack`. `timeout`: seconds
+        one is asked for, its callbacks have returned, or the client is left in good order (see `close`);
+        `"manual"` leaves it to `ack`. `timeout`: seconds
         to wait for the Messaging API, None for ever.
 
         Raises `NotReadyError` (none there in time), `ConflictError` (the name is in use),
@@ -82,6 +85,30 @@ class MessagingClient(BlockingClient):
             )
 
         return cls(*open_client(f"app {name or ''}".rstrip(), open_app))
+
+    # -- closing ---------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Acknowledge what was handled (mode `auto`) and leave; a named app goes on in the Messaging API.
+
+        The last event given out counts as handled, too, when the thread that got it calls this; not while an
+        exception is on its way (in `except` and `finally`): it comes again then. Leaving `with` does the
+        same. May be called again, by any thread.
+        """
+        self._leave(done=sys.exception() is None)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._leave(done=error is None)
+
+    def _leave(self, *, done: bool) -> None:
+        if done and self._events.settled():
+            self._portal.on_close = _closer(self._client, self._callbacks, done=True)
+        super().close()
 
     # -- what is known ---------------------------------------------------------------------------------------
 
@@ -298,10 +325,10 @@ def _taker(client: messaging.MessagingClient) -> Any:
     return take
 
 
-def _closer(client: messaging.MessagingClient, callbacks: CallbackThread) -> Any:
+def _closer(client: messaging.MessagingClient, callbacks: CallbackThread, *, done: bool = False) -> Any:
     async def close() -> None:
         try:
-            await client.close()
+            await client._leave(done=done)  # noqa: SLF001 (one client in two forms)
         finally:
             callbacks.end()
 

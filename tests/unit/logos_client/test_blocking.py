@@ -139,6 +139,46 @@ def test_many_threads_use_one_client(mapi: Served[MiniMapi]) -> None:
 # -- events -----------------------------------------------------------------------------------------------
 
 
+def test_the_last_event_counts_as_handled_when_the_client_is_left_in_good_order(
+    mapi: Served[MiniMapi],
+) -> None:
+    def connect() -> blocking.MessagingClient:
+        return blocking.MessagingClient.connect(mapi.endpoint, name="app")
+
+    def acked() -> int:
+        return mapi.do(lambda server: server.only_app().acked)
+
+    def take(client: blocking.MessagingClient) -> None:
+        for event in client:
+            assert isinstance(event, MessageReceived)
+            break
+
+    with connect() as client:
+        messages(mapi, b"1", b"2")
+        take(client)
+    assert acked() == 1
+
+    with pytest.raises(ZeroDivisionError), connect() as client:  # noqa: PT012
+        take(client)
+        raise ZeroDivisionError
+    client = connect()
+    try:
+        take(client)
+        raise ZeroDivisionError
+    except ZeroDivisionError:
+        client.close()
+    with connect() as client:  # another thread may still be at it
+        thread = threading.Thread(target=take, args=[client])
+        thread.start()
+        thread.join()
+    assert acked() == 1
+
+    client = connect()
+    take(client)
+    client.close()
+    assert acked() == 2
+
+
 def test_events_in_order_and_acknowledged_when_the_next_is_asked_for(mapi: Served[MiniMapi]) -> None:
     with blocking.MessagingClient.connect(mapi.endpoint, name="app") as client:
         messages(mapi, b"1", b"2", b"3")

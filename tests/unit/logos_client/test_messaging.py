@@ -204,16 +204,89 @@ async def test_close_acknowledges_what_was_handled_and_says_goodbye() -> None:
         app = server.only_app()
         for number in range(3):
             server.message(app, b"%d" % number)
-        await payloads(client, 3)
+        await payloads(client, 2)
         await client.close()
         assert app.acked == 2
         assert server.methods()[-1] == "goodbye"
         await client.close()
         with pytest.raises(ClosedError):
             await client.send(TOPIC, b"x")
-        # The same name resumes with the one that was not handled.
         async with MessagingClient.connect(server.endpoint, name="me") as again:
             assert await payloads(again, 1) == [b"2"]
+
+
+@both_loops()
+async def test_a_loop_that_is_left_in_good_order_has_handled_its_last_event() -> None:
+    async with mapi() as server:
+        seen: list[bytes] = []
+        for _ in range(3):
+            async with MessagingClient.connect(server.endpoint, name="me") as client:
+                if not seen:
+                    for number in range(3):
+                        server.message(server.only_app(), b"%d" % number)
+                async for event in client:
+                    assert isinstance(event, MessageReceived)
+                    seen.append(event.payload)
+                    break
+        assert seen == [b"0", b"1", b"2"]
+        assert server.only_app().acked == 3
+
+
+@both_loops()
+async def test_an_event_whose_handling_failed_comes_again() -> None:
+    """By an exception, a cancelled task, one that is still at it, or `close` on the way of an exception."""
+    async with mapi() as server:
+
+        async def connect() -> MessagingClient:
+            return await MessagingClient.connect(server.endpoint, name="me")
+
+        client = await connect()
+        server.message(server.only_app(), b"once more")
+
+        with pytest.raises(ZeroDivisionError):  # noqa: PT012
+            async with client:
+                async for _ in client:
+                    raise ZeroDivisionError
+        client = await connect()
+        try:
+            assert await payloads(client, 1) == [b"once more"]
+            raise ZeroDivisionError
+        except ZeroDivisionError:
+            await client.close()
+
+        for ending in (asyncio.Task.cancel, lambda task: None):
+            holding = asyncio.Event()
+
+            async def hold(client: MessagingClient, holding: asyncio.Event) -> None:
+                await payloads(client, 1)
+                holding.set()
+                await asyncio.Event().wait()
+
+            client = await connect()
+            task = asyncio.create_task(hold(client, holding))
+            await holding.wait()
+            ending(task)
+            await asyncio.wait([task], timeout=0)
+            async with client:
+                pass
+            task.cancel()
+        assert server.only_app().acked == 0
+
+        async def take(client: MessagingClient) -> None:
+            await payloads(client, 1)
+
+        async with await connect() as client:
+            await asyncio.create_task(take(client))  # a task that ended normally is done with it
+        assert server.only_app().acked == 1
+
+
+@both_loops()
+async def test_mode_manual_acknowledges_nothing_by_itself() -> None:
+    async with mapi() as server:
+        async with MessagingClient.connect(server.endpoint, name="me", ack="manual") as client:
+            server.message(server.only_app(), b"0")
+            await payloads(client, 1)
+        assert server.only_app().acked == 0
 
 
 @both_loops()
