@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from typing import Any, Final
 
 import trio
@@ -25,7 +24,7 @@ class WebServer:
     def __init__(self, site: Site, registry: Registry, *, seconds: float = SECONDS) -> None:
         self._site = site
         self._seconds = seconds
-        self._listeners: Sequence[trio.SocketListener] = ()
+        self._listeners: list[trio.SocketListener] = []
         self._connections = 0
         self._outcomes = {
             outcome: registry.counter("http_requests", outcome=str(outcome)) for outcome in Outcome

@@ -19,15 +19,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 import trio
 
 from ipc_schema.message import WakuMessage, decode_message
 from kernel_proc.metrics import Sample
-
-if TYPE_CHECKING:
-    from trio_typing import TaskStatus  # the stubs that py-libp2p brings hide trio's own name
 
 __all__ = [
     "DEFAULT_PAGE",
@@ -195,7 +192,7 @@ class Archive(Protocol):
         """Wait until everything offered so far is committed (or was refused by the database)."""
         ...
 
-    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Open the database, store what is offered, keep to the retention policy; until cancelled.
 
         Never ends because of the database. Has started at once, whether the database answers or not. When

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import trio
 
@@ -32,9 +32,6 @@ from kernel_proc.archive.upkeep import Upkeep
 from kernel_proc.archive.writer import Writer
 from kernel_proc.logs import fields
 from kernel_proc.metrics import Registry, Sample
-
-if TYPE_CHECKING:
-    from trio_typing import TaskStatus  # the stubs that py-libp2p brings hide trio's own name
 
 __all__ = ["MessageArchive"]
 
@@ -189,7 +186,7 @@ class MessageArchive:
 
     # --- life ---
 
-    async def run(self, *, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Work until cancelled."""
         writer = self._writer
         try:

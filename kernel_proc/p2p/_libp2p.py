@@ -20,6 +20,7 @@ import logging
 import os
 import sys
 import warnings
+from abc import ABC
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.machinery import ModuleSpec
@@ -71,31 +72,42 @@ _BARE: Final = (
     "libp2p.pubsub",
     "libp2p.security",
     "libp2p.tools",
+    "libp2p.tools.anyio_service",
     "libp2p.transport",
     "libp2p.transport.quic",
 )
 """Packages whose `__init__` does nothing but import what we do not use."""
 
 
-def _enter_bare_packages() -> None:
-    """Let the packages be found without running their `__init__`: their modules are then loaded one by one.
+_STAND_INS: Final[tuple[tuple[str, str, type], ...]] = (
+    # `libp2p.custom_types` names this class in an alias; the real module loads all of aioquic.
+    ("libp2p.transport.quic.stream", "QUICStream", object),
+    # `libp2p.abc` derives interfaces from it that we do not use; the real module loads anyio and trio-typing,
+    # whose old stubs would hide trio's own types from mypy.
+    ("libp2p.tools.anyio_service.api", "ServiceAPI", ABC),
+)
+"""Modules replaced by one empty class each: module, class, base."""
 
-    Nothing of the kind happens if somebody has loaded the library before us: two halves of it would not fit.
+
+def _enter_bare_packages() -> None:
+    """Make the library's packages importable without running their `__init__`; load modules one by one.
+
+    Do nothing if the library is loaded already: the two halves would not fit together.
     """
     if "libp2p" in sys.modules:
         return
     root = importlib.util.find_spec("libp2p")
     if root is None or not root.submodule_search_locations:
         raise ImportError("py-libp2p is installed without its files")
-    base = Path(root.submodule_search_locations[0])
+    directory = Path(root.submodule_search_locations[0])
     for name in _BARE:
         spec = ModuleSpec(name, loader=None, is_package=True)
-        spec.submodule_search_locations = [str(base.joinpath(*name.split(".")[1:]))]
+        spec.submodule_search_locations = [str(directory.joinpath(*name.split(".")[1:]))]
         sys.modules[name] = importlib.util.module_from_spec(spec)
-    # `libp2p.custom_types` names this one class in an alias; the real one brings in all of aioquic.
-    stream = importlib.util.module_from_spec(ModuleSpec("libp2p.transport.quic.stream", loader=None))
-    vars(stream)["QUICStream"] = type("QUICStream", (), {})
-    sys.modules[stream.__name__] = stream
+    for name, class_name, base in _STAND_INS:
+        module = importlib.util.module_from_spec(ModuleSpec(name, loader=None))
+        vars(module)[class_name] = type(class_name, (base,), {})
+        sys.modules[name] = module
 
 
 check_version(importlib.metadata.version("libp2p"))

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING
 
 import trio
 
@@ -39,9 +38,6 @@ from kernel_proc.p2p.limits import HostLimits
 from kernel_proc.p2p.multistream import select_one_of
 from kernel_proc.p2p.noise import NoiseSecurity
 from kernel_proc.p2p.outbound import Dialler
-
-if TYPE_CHECKING:
-    from trio_typing import TaskStatus  # trio's own name is hidden by the stubs that py-libp2p brings
 
 
 class Libp2pHost:
@@ -185,7 +181,7 @@ class Libp2pHost:
                     connection.muxer.end("host stopped")
                 nursery.cancel_scope.cancel()
 
-    async def serve(self, *, task_status: TaskStatus[Libp2pHost] = trio.TASK_STATUS_IGNORED) -> None:
+    async def serve(self, *, task_status: trio.TaskStatus[Libp2pHost] = trio.TASK_STATUS_IGNORED) -> None:
         """`run` for `nursery.start`: started once all listeners are bound, runs until cancelled."""
         async with self.run():
             task_status.started(self)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
 
 import trio
 
@@ -16,9 +15,6 @@ from kernel_proc.p2p.limits import HostLimits
 from kernel_proc.p2p.muxer import Count
 from kernel_proc.p2p.noise import NoiseSecurity
 from kernel_proc.p2p.upgrade import upgrade
-
-if TYPE_CHECKING:
-    from trio_typing import TaskStatus  # trio's own name is hidden by the stubs that py-libp2p brings
 
 
 class Dialler:
@@ -79,7 +75,9 @@ class Dialler:
             return str(result)
         raise DialError(f"{endpoint.text()}: timed out after {deadline:g} s")
 
-    async def _dialled(self, endpoint: Endpoint, *, task_status: TaskStatus[PeerIdText | Exception]) -> None:
+    async def _dialled(
+        self, endpoint: Endpoint, *, task_status: trio.TaskStatus[PeerIdText | Exception]
+    ) -> None:
         """One outbound connection from dial to end; `started` with the peer id or with what went wrong."""
         tcp: trio.SocketStream | None = None
         try:

@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import trio
 
@@ -41,9 +41,6 @@ from kernel_proc.peers.store import PeerStore
 from kernel_proc.protocols.metadata import MetadataProtocol
 from kernel_proc.relay.service import RelayService
 from kernel_proc.shards import Shards
-
-if TYPE_CHECKING:
-    from trio_typing import TaskStatus  # the stubs that py-libp2p brings hide trio's own name
 
 __all__ = ["Peering"]
 
@@ -159,7 +156,7 @@ class Peering:
 
     # --- running ---
 
-    async def run(self, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Find peers until cancelled; started when the UDP port is bound. Raises OSError."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
@@ -202,7 +199,7 @@ class Peering:
         await self._nursery.start(self._run_discv5)
         return True
 
-    async def _run_discv5(self, task_status: TaskStatus[tuple[Endpoint, ...]]) -> None:
+    async def _run_discv5(self, task_status: trio.TaskStatus[tuple[Endpoint, ...]]) -> None:
         self._discv5_ended = trio.Event()
         try:
             await self.discv5.run(task_status)

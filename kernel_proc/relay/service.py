@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from hashlib import sha256
 from random import Random, SystemRandom
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import trio
 
@@ -30,9 +30,6 @@ from kernel_proc.relay.rpc_writer import fits_rpc
 from kernel_proc.relay.scores import ScoreParts
 from kernel_proc.relay.state import Outgoing, PxOffer
 from kernel_proc.relay.validation import Validator, Validators, Verdict
-
-if TYPE_CHECKING:
-    from trio_typing import TaskStatus  # the stubs that py-libp2p brings hide trio's own name
 
 __all__ = ["RelayService"]
 
@@ -120,7 +117,7 @@ class RelayService:
 
     # -- life -------------------------------------------------------------------------------------------
 
-    async def run(self, task_status: TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled. May be run once."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery

@@ -25,10 +25,18 @@ from kernel_proc.p2p.api import (
 __all__ = ["MemoryHost", "MemoryNetwork", "MemoryStream", "memory_network", "stream_pair"]
 
 
+Pipe = trio.StapledStream[trio.testing.MemorySendStream, trio.testing.MemoryReceiveStream]
+
+
 class MemoryStream:
     """One end of a stream; `peer_id` is the other's."""
 
-    def __init__(self, pipe: trio.StapledStream, peer_id: PeerIdText, protocol: str) -> None:
+    def __init__(
+        self,
+        pipe: Pipe,
+        peer_id: PeerIdText,
+        protocol: str,
+    ) -> None:
         self._pipe = pipe
         self.peer_id = peer_id
         self.protocol = protocol

@@ -10,7 +10,7 @@ import logging
 import random as random_module
 import socket
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 import trio
 
@@ -24,9 +24,6 @@ from kernel_proc.discovery.discv5.table import Added, Node
 from kernel_proc.discovery.enr import Enr
 from kernel_proc.discovery.enr_local import LocalEnr
 from kernel_proc.logs import fields
-
-if TYPE_CHECKING:
-    from trio_typing import TaskStatus  # the stubs that py-libp2p brings hide trio's own name
 
 __all__ = ["Discv5Error", "Discv5Service"]
 
@@ -185,7 +182,9 @@ class Discv5Service:
 
     # -- running ----------------------------------------------
 
-    async def run(self, task_status: TaskStatus[tuple[Endpoint, ...]] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(
+        self, task_status: trio.TaskStatus[tuple[Endpoint, ...]] = trio.TASK_STATUS_IGNORED
+    ) -> None:
         """Bind and work until cancelled or stopped; `task_status` gets the bound endpoints.
 
         Raises OSError if an address cannot be bound, Discv5Error if it runs already."""
