@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-READY  := $(VENV)/.ready
+PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+UV     := $(shell command -v uv 2>/dev/null)
 BENCH  ?=
 # Tests mostly wait for each other and for time: more of them at once than there are cores.
 JOBS   ?= 3
@@ -12,18 +13,27 @@ MINUTES ?= 30
 NPM_DIRS := client/js tests/interop/js tests/interop/discv5 tests/interop/sdk tests/bench/js
 
 .DEFAULT_GOAL := help
-.PHONY: help env node demo test check format bench chaos soak lock clean
+.PHONY: help env runtime docs-env node demo test scale coverage check format docs bench chaos soak lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
-env: $(READY) ## the Python environment in .venv, with locked versions
+# A lock names every package with its hash, and is installed as it stands: nothing is resolved, so nothing that the
+# node does not load is asked for, and no compiler.
+runtime: $(VENV)/.runtime ## what a node needs in .venv, with locked versions
+env: $(VENV)/.dev ## what developing needs in .venv, with locked versions
+docs-env: $(VENV)/.docs
 
-$(READY): requirements/dev.lock pyproject.toml
+$(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; name one with: make PYTHON=python3.11 …" if sys.version_info < (3, 11) else 0)'
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements/dev.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@echo "making a virtual environment in $(VENV)"
+	@$(if $(UV),$(UV) venv --quiet --allow-existing --seed --python $(PYTHON) $(VENV),$(PYTHON) -m venv $(VENV))
+
+$(VENV)/.%: requirements/%.lock pyproject.toml client/pyproject.toml | $(BIN)/python
+	@echo "installing $$(grep -c '^[a-z0-9]' $<) packages of $<$(if $(UV), with uv)"
+	@$(if $(UV),$(UV) pip install --quiet --python $(BIN)/python,$(PIP)) --no-deps --require-hashes -r $<
+	@echo "installing this tree"
+	@$(if $(UV),$(UV) pip install --quiet --python $(BIN)/python,$(PIP)) --no-deps --editable client --editable .
 	@touch $@
 
 # Node.js is needed for the other implementations we test against; without it those tests say so and skip.
@@ -33,11 +43,21 @@ node:
 	    echo "npm ci in $$d"; (cd $$d && npm ci --silent --no-fund --no-audit && touch node_modules/.package-lock.json) || exit 1; fi; done; \
 	else echo "npm not found: the interoperability tests will be skipped"; fi
 
-demo: env ## two supervised nodes, an app on each, messages both ways, kill -9, clean up
+demo: runtime ## two supervised nodes, an app on each, messages both ways, kill -9, clean up
 	$(BIN)/logos demo
 
-test: env node ## all tests (under ten minutes on two cores)
+test: env node ## all tests but the large simulations (under eight minutes on two cores)
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
+
+scale: env ## simulations of a hundred nodes and more, with a clock of their own
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m simulation tests/simulation
+
+coverage: env node ## branch coverage of the unit tests, told for each room
+	$(BIN)/python -m tests.coverage_rooms --jobs $(JOBS)
+
+docs: env docs-env ## the documentation and the clients' reference as a site, in build/site
+	$(BIN)/python -m mkdocs build --strict --quiet
+	@echo "build/site/index.html"
 
 check: env ## format, lint, types, import rules
 	$(BIN)/ruff format --check .
@@ -58,8 +78,12 @@ chaos: env ## three nodes and a store, killed and cut for three minutes: make ch
 soak: env ## steady load for half an hour, on two nodes and on a network that comes and goes: make soak [MINUTES=4]
 	$(BIN)/python -m tests.soak --minutes $(MINUTES)
 
-lock: env ## resolve requirements/dev.lock anew
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --all-extras --no-emit-index-url --no-header --upgrade pyproject.toml -o requirements/dev.lock
+COMPILE := pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-package logos-client \
+  --no-emit-index-url --no-header --no-annotate
+lock: env ## resolve requirements/*.lock again: make lock [UPGRADE=--upgrade]
+	$(BIN)/uv $(COMPILE) $(UPGRADE) pyproject.toml -o requirements/runtime.lock
+	$(BIN)/uv $(COMPILE) $(UPGRADE) --extra dev -c requirements/runtime.lock pyproject.toml -o requirements/dev.lock
+	$(BIN)/uv $(COMPILE) $(UPGRADE) --group docs -c requirements/dev.lock -o requirements/docs.lock
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build

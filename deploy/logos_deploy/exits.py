@@ -40,7 +40,6 @@ COMMAND_EXITS: Final[Mapping[str, Mapping[Exit, str]]] = {
     "up": {
         Exit.OK: "ended as it was asked to",
         Exit.FAILED: "a process cannot live, or supervisord has ended",
-        Exit.UNAVAILABLE: "a part is not installed (the message says which extra)",
         Exit.IN_USE: "the data directory has a node that runs",
     },
     "down": {

@@ -6,7 +6,7 @@ they end with the app, whatever ends it.
         async for event in node.client:
             print(event)
 
-The blocking form is `logos_deploy.blocking.launch`. The `kernel` and `mapi` extras must be installed.
+The blocking form is `logos_deploy.blocking.launch`.
 
 A process that dies is started again, and the clients reconnect by themselves (`LinkLost`, `LinkRestored`);
 after five deaths in half a minute the node is given up, which `Node.wait` tells. What the processes say is in
@@ -28,7 +28,6 @@ from logos_client.messaging import AckMode
 from logos_deploy.launcher_node import (
     DataDirInUseError,
     LaunchError,
-    MissingExtrasError,
     NodeFacts,
     NodeProcesses,
 )
@@ -38,7 +37,6 @@ __all__ = [
     "ConfigError",
     "DataDirInUseError",
     "LaunchError",
-    "MissingExtrasError",
     "Mode",
     "Node",
     "launch",
@@ -65,7 +63,7 @@ def launch(
     uses it, and one that is just ending, since its app was killed, is waited for. `name`: makes the client
     durable, `ack`: see `MessagingClient.connect`. `timeout`: seconds until both processes must be ready.
 
-    Raises `ConfigError` naming the key, `DataDirInUseError`, `MissingExtrasError`, `LaunchError`, and what
+    Raises `ConfigError` naming the key, `DataDirInUseError`, `LaunchError`, and what
     `MessagingClient.connect` raises. Nothing runs then.
     """
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import logging
 import os
 from collections.abc import Mapping
@@ -21,11 +20,10 @@ from logos_deploy.launcher_plan import LaunchPlan, config_error_of
 from logos_deploy.node.handles import holder_of, private_directory
 from logos_deploy.node.ports import refuse_taken_ports
 
-__all__ = ["DataDirInUseError", "LaunchError", "MissingExtrasError", "NodeFacts", "NodeProcesses"]
+__all__ = ["DataDirInUseError", "LaunchError", "NodeFacts", "NodeProcesses"]
 
 log = logging.getLogger(__name__)
 
-_EXTRAS: Final = {"kernel": ("libp2p", "trio"), "mapi": ("uvloop",)}
 _ROTATE_SECONDS: Final = 60.0
 RELEASE_SECONDS = 8.0
 """How long a node that is ending, its app having died, may still hold the data directory."""
@@ -50,24 +48,6 @@ class LaunchError(Exception):
 
 class DataDirInUseError(LaunchError):
     """Another node runs on this data directory."""
-
-
-class MissingExtrasError(LaunchError):
-    """The parts of the distribution that hold the processes are not installed; the message says how to."""
-
-
-def require_extras() -> None:
-    """Raises `MissingExtrasError`."""
-    missing = [
-        extra
-        for extra, modules in _EXTRAS.items()
-        if any(importlib.util.find_spec(module) is None for module in modules)
-    ]
-    if missing:
-        wanted = ",".join(missing)
-        raise MissingExtrasError(
-            f"launching a node needs more than the plain install: pip install 'logos-mapi[{wanted}]'"
-        )
 
 
 class NodeProcesses:
@@ -101,7 +81,6 @@ class NodeProcesses:
 
     async def start(self, timeout: float) -> None:
         """Start both and wait until they are ready. Raises `LaunchError`, `ConfigError`, OSError."""
-        require_extras()
         await self._wait_free()
         refuse_taken_ports(self.plan.ports)
         for directory in (self.plan.data_dir, self.plan.data_dir / "logs"):

@@ -37,7 +37,7 @@ def make_engine(settings: ArchiveSettings) -> Engine:
         from kernel_proc.archive.postgres import PostgresEngine
     except ImportError as error:
         raise ArchiveConfigError(
-            f"{database.shown}: the PostgreSQL driver is missing ({error}): install logos-mapi[postgres]"
+            f"{database.shown}: no PostgreSQL driver ({error}): pip install 'logos-mapi[postgres]'"
         ) from error
     return PostgresEngine(
         database.url,

@@ -1,4 +1,4 @@
-"""The built wheel, in an empty virtual environment: a plain install is thin, an extra alone is enough."""
+"""The built wheels in empty virtual environments, on each supported Python that this machine has."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from collections.abc import Iterator
 from email.parser import Parser
@@ -14,18 +15,21 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.logos_node import clean_environment, short_directory, wait_for
+from tests.integration.logos_node import clean_environment, short_directory
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(400)]
 
 ROOT = Path(__file__).parents[2]
 UV = Path(sys.executable).with_name("uv")
-PACKAGES = {"ipc_schema", "kernel_proc", "mapi_proc", "logos_client", "logos_deploy"}
+RUNTIME_LOCK = ROOT / "requirements" / "runtime.lock"
+CLIENT_PACKAGES = {"ipc_schema", "logos_client"}
+NODE_PACKAGES = {"kernel_proc", "mapi_proc", "logos_deploy"}
+PYTHONS = ("3.11", "3.12", "3.13")
 
 
-def run(*command: str | Path, timeout: float = 300, cwd: Path | None = None) -> str:
-    """Run to a good end; what it printed."""
-    environment = {**clean_environment(), "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+def run(*command: str | Path, timeout: float = 300, cwd: Path | None = None, **environ: str) -> str:
+    """Run to a good end and return what it printed."""
+    environment = {**clean_environment(), "PIP_DISABLE_PIP_VERSION_CHECK": "1", **environ}
     for name in ("PYTHONPATH", "VIRTUAL_ENV"):
         environment.pop(name, None)
     done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment, cwd=cwd)
@@ -33,30 +37,50 @@ def run(*command: str | Path, timeout: float = 300, cwd: Path | None = None) -> 
     return done.stdout
 
 
+def interpreter(version: str) -> str:
+    """The path of that Python on this machine; skip the test if it has none."""
+    if version == f"{sys.version_info.major}.{sys.version_info.minor}":
+        return sys.executable
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))
+    candidates = (shutil.which(f"python{version}"), *pyenv.glob(f"versions/{version}.*/bin/python"))
+    for candidate in candidates:
+        # a shim of pyenv is found for every version and fails for those that are not selected
+        if candidate and not subprocess.run([candidate, "-c", ""], capture_output=True).returncode:
+            return str(candidate)
+    pytest.skip(f"no Python {version} here")
+
+
 class Environment:
     """A virtual environment with nothing in it until something is installed. (By uv: pip takes minutes.)"""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, python: str = sys.executable) -> None:
         self.bin = path / "bin"
-        run(UV, "venv", "--quiet", "--python", sys.executable, path)
+        run(UV, "venv", "--quiet", "--python", python, path)
 
-    def install(self, *requirements: str) -> None:
-        # The versions of the lock file, so that this tests our wheel and not today's releases.
-        lock = ROOT / "requirements" / "dev.lock"
-        python = self.bin / "python"
-        run(UV, "pip", "install", "--quiet", "--python", python, "-c", str(lock), *requirements)
+    def install(self, *arguments: str | Path) -> None:
+        """Install without a C compiler, as on a fresh machine."""
+        command = (UV, "pip", "install", "--quiet", "--python", self.bin / "python")
+        run(*command, *arguments, CC="/bin/false", CXX="/bin/false")
 
     def installed(self) -> set[str]:
         listed = json.loads(run(UV, "pip", "list", "--python", self.bin / "python", "--format", "json"))
         return {row["name"].lower().replace("_", "-") for row in listed}
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    target = tmp_path_factory.mktemp("wheel")
-    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", target, ROOT)
-    (built,) = target.glob("logos_mapi-*.whl")
+def build(project: Path, target: Path) -> Path:
+    run(UV, "build", "--quiet", "--wheel", "--out-dir", target, project)
+    (built,) = target.glob("*.whl")
     return built
+
+
+@pytest.fixture(scope="module")
+def client_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(ROOT / "client", tmp_path_factory.mktemp("client"))
+
+
+@pytest.fixture(scope="module")
+def node_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(ROOT, tmp_path_factory.mktemp("node"))
 
 
 @pytest.fixture
@@ -65,96 +89,83 @@ def directory() -> Iterator[Path]:
         yield path
 
 
-def test_the_wheel_holds_the_packages_with_their_types_and_nothing_else(wheel: Path) -> None:
+def contents(wheel: Path) -> tuple[set[str], set[str], list[str]]:
+    """Top-level packages, all names, and the requirements of a plain install (names only)."""
     with zipfile.ZipFile(wheel) as archive:
-        names = archive.namelist()
+        names = set(archive.namelist())
         metadata = next(name for name in names if name.endswith(".dist-info/METADATA"))
-        requirements = Parser().parsestr(archive.read(metadata).decode()).get_all("Requires-Dist")
+        requirements = Parser().parsestr(archive.read(metadata).decode()).get_all("Requires-Dist") or []
     top = {name.split("/")[0] for name in names}
-    assert {name for name in top if not name.endswith(".dist-info")} == PACKAGES
-    assert all(f"{package}/py.typed" in names for package in PACKAGES)
-    assert not [name for name in names if "node_modules" in name or "__pycache__" in name]
-    plain = [line for line in requirements or () if "extra ==" not in line]
-    assert sorted(line.split(">")[0].split("<")[0] for line in plain) == ["msgpack", "pyzmq"]
+    plain = [line for line in requirements if "extra ==" not in line]
+    bare = sorted(line.split(">")[0].split("<")[0].split("=")[0] for line in plain)
+    return {name for name in top if not name.endswith(".dist-info")}, names, bare
 
 
-def test_a_plain_install_is_the_thin_client(wheel: Path, directory: Path) -> None:
-    environment = Environment(directory / "venv")
-    environment.install(str(wheel))
-    assert environment.installed() == {"logos-mapi", "pyzmq", "msgpack"}
+def test_the_wheels_hold_their_packages_with_types_and_nothing_else(
+    client_wheel: Path, node_wheel: Path
+) -> None:
+    for wheel, packages in ((client_wheel, CLIENT_PACKAGES), (node_wheel, NODE_PACKAGES)):
+        top, names, _ = contents(wheel)
+        assert top == packages
+        assert {f"{package}/py.typed" for package in packages} <= names
+        assert not [name for name in names if "node_modules" in name or "__pycache__" in name]
+        assert not [name for name in names if "vectors" in name]
+    assert contents(client_wheel)[2] == ["msgpack", "pyzmq"]
+    assert "logos-client" in contents(node_wheel)[2]
+
+
+def test_the_source_distribution_of_the_client_builds_the_same_wheel(
+    client_wheel: Path, tmp_path: Path
+) -> None:
+    run(UV, "build", "--quiet", "--sdist", "--out-dir", tmp_path, ROOT / "client")
+    (source,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(source) as archive:
+        archive.extractall(tmp_path / "source", filter="data")
+    (project,) = (tmp_path / "source").iterdir()
+    assert contents(build(project, tmp_path / "again")) == contents(client_wheel)
+
+
+@pytest.mark.parametrize("version", PYTHONS)
+def test_the_client_needs_pyzmq_and_msgpack_and_has_no_commands(
+    client_wheel: Path, directory: Path, version: str
+) -> None:
+    environment = Environment(directory / "venv", interpreter(version))
+    environment.install(client_wheel, "-c", RUNTIME_LOCK)
+    assert environment.installed() == {"logos-client", "pyzmq", "msgpack"}
+    assert not list(environment.bin.glob("logos*"))
 
     script = (
-        "import sys, logos_client.messaging, logos_client.kernel\n"
-        "heavy = {'libp2p', 'trio', 'uvloop', 'kernel_proc', 'mapi_proc', 'supervisor'} & set(sys.modules)\n"
-        "sys.exit(f'loaded: {heavy}' if heavy else 0)\n"
+        "import logos_client.messaging, logos_client.kernel, logos_client.blocking, sys\n"
+        f"assert sys.version_info[:2] == {tuple(int(part) for part in version.split('.'))}\n"
     )
-    run(environment.bin / "python", "-c", script, cwd=directory)
-    assert "usage: logos" in run(environment.bin / "logos", "--help")
-    for command in ("up", "demo"):
-        done = subprocess.run(
-            [environment.bin / "logos", command],
-            capture_output=True,
-            text=True,
-            cwd=directory,
-            env=clean_environment(),
-        )
-        assert done.returncode == 69
-        assert "pip install 'logos-mapi[kernel,deploy,mapi]'" in done.stderr
-    # the commands that ask a node work, and find none
-    done = subprocess.run(
-        [environment.bin / "logos", "status"],
-        capture_output=True,
-        text=True,
-        cwd=directory,
-        env=clean_environment(),
-    )
-    assert (done.returncode, done.stderr) == (69, "")
+    run(environment.bin / "python", "-W", "error", "-c", script, cwd=directory)
 
 
-def test_the_kernel_extra_alone_runs_the_kernel(wheel: Path, directory: Path) -> None:
-    environment = Environment(directory / "venv")
-    environment.install(f"{wheel}[kernel]")
-    assert not environment.installed() & {"uvloop", "supervisor", "pytest"}
-
-    data_dir = directory / "node"
-    log = directory / "kernel.log"
-    with log.open("wb") as file:
-        kernel = subprocess.Popen(
-            [environment.bin / "logos-kernel", "--data-dir", data_dir, "--tcp-port", "0"],
-            stderr=file,
-            stdout=file,
-            env=clean_environment(),
-            cwd=directory,
-        )
-    try:
-        control = data_dir / "run" / "kernel" / "control"
-        wait_for(lambda: control.exists() or kernel.poll() is not None, "the control socket")
-
-        def ready() -> bool:
-            assert kernel.poll() is None, log.read_text()
-            done = subprocess.run(
-                [environment.bin / "logos", "status", "--json", "--data-dir", data_dir],
-                capture_output=True,
-                text=True,
-                env=clean_environment(),
-                cwd=directory,
-            )
-            if done.returncode:
-                return False
-            health = json.loads(done.stdout)["kernel"]
-            assert health["pid"] == kernel.pid
-            return bool(health["ready"])
-
-        wait_for(ready, "the kernel's control socket says that it is ready")
-    finally:
-        kernel.terminate()
-        assert kernel.wait(20) == 0, log.read_text()
+@pytest.mark.parametrize("version", PYTHONS)
+def test_the_node_runs_from_the_runtime_lock_without_a_compiler(
+    client_wheel: Path, node_wheel: Path, directory: Path, version: str
+) -> None:
+    """All commands work in the environment that the README describes, away from the repository."""
+    environment = Environment(directory / "venv", interpreter(version))
+    environment.install("--no-deps", "--require-hashes", "-r", RUNTIME_LOCK)
+    environment.install("--no-deps", client_wheel, node_wheel)
+    assert not environment.installed() & {"fastecdsa", "trio-typing", "pytest", "mypy", "ruff", "uv"}
+    for command in ("logos", "logos-kernel", "logos-mapi"):
+        assert "usage: " in run(environment.bin / command, "--help", cwd=directory)
+    assert "exactly once" in run(environment.bin / "logos", "demo", timeout=100, cwd=directory)
 
 
-def test_all_of_it_runs_a_supervised_node(wheel: Path, directory: Path) -> None:
-    """`pip install 'logos-mapi[all]'` and `logos demo`, away from the repository."""
-    environment = Environment(directory / "venv")
-    environment.install(f"{wheel}[all]")
-    text = run(environment.bin / "logos", "demo", timeout=100, cwd=directory)
-    assert "exactly once" in text
-    assert shutil.which("logos", path=os.fspath(environment.bin)) is not None
+def test_the_makefile_installs_the_runtime_without_a_compiler(directory: Path) -> None:
+    """What `make demo` does first, on a machine without uv and without a compiler."""
+    make = shutil.which("make")
+    if make is None:
+        pytest.skip("no make here")
+    venv = directory / "venv"
+    arguments = (f"VENV={venv}", f"PYTHON={sys.executable}", "UV=")
+    output = run(make, "-C", ROOT, "runtime", *arguments, CC="/bin/false", CXX="/bin/false")
+    assert "runtime.lock" in output
+    assert "usage: logos" in run(venv / "bin" / "logos", "--help", cwd=directory)
+    installed = run(venv / "bin" / "python", "-m", "pip", "list", "--format", "freeze")
+    assert not {"pytest", "mypy", "uv", "fastecdsa"} & {
+        line.split("==")[0] for line in installed.splitlines()
+    }

@@ -6,7 +6,6 @@ import argparse
 import sys
 from typing import Final
 
-from logos_deploy.commands.up import require_extras
 from logos_deploy.demo.story import tell
 from logos_deploy.exits import Exit
 from logos_deploy.session import run_interruptible
@@ -22,7 +21,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit code 0: all of it worked and nothing is left running; 1: not, and why is on stderr."""
-    require_extras(with_mapi=True)
 
     async def play() -> int:
         return Exit.OK if await tell(_say, _complain, keep=arguments.keep) else Exit.FAILED

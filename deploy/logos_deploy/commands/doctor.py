@@ -50,8 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
 def examine(arguments: argparse.Namespace) -> Iterator[Finding]:
     """All checks, as far as they can be made."""
     yield checkup.check_python()
-    extras = ["kernel", "deploy"] if arguments.kernel_only else ["kernel", "mapi", "deploy"]
-    yield from checkup.check_packages(extras)
+    yield from checkup.check_packages()
     try:
         plan = plan_of(arguments)
         paths = supervisor_paths(

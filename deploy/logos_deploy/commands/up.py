@@ -21,7 +21,7 @@ from logos_deploy.node.host_checks import check_host
 from logos_deploy.node.plan import NodePlan, NodeRequest, listening_ports, plan_node
 from logos_deploy.node.ports import refuse_taken_ports
 from logos_deploy.node.rpc import RpcError
-from logos_deploy.node.supervisor import NodeInUseError, Supervisor, SupervisorError, missing_extras
+from logos_deploy.node.supervisor import NodeInUseError, Supervisor, SupervisorError
 from logos_deploy.node.watch import NodeWatch, Verdict
 
 NAME: Final = "up"
@@ -66,7 +66,6 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.check:
         print("the configuration is good")
         return Exit.OK
-    require_extras(with_mapi=plan.mapi is not None)
     if arguments.write_only:
         return _write_only(supervisor)
     refuse_taken_ports(listening_ports(plan))
@@ -109,16 +108,6 @@ def _start_errors(supervisor: Supervisor) -> Iterator[None]:
         raise CommandError(
             Exit.CONFIG, f"data-dir: cannot use {supervisor.paths.directory}: {error}"
         ) from None
-
-
-def require_extras(*, with_mapi: bool) -> None:
-    """Raises `CommandError` that says what to install."""
-    missing = missing_extras(with_mapi=with_mapi)
-    if missing:
-        raise CommandError(
-            Exit.UNAVAILABLE,
-            f"a node needs more than the plain install: pip install 'logos-mapi[{','.join(missing)}]'",
-        )
 
 
 class _Foreground:

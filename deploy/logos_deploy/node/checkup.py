@@ -38,6 +38,7 @@ __all__ = [
 ]
 
 _DISTRIBUTION: Final = "logos-mapi"
+_REINSTALL: Final = f"pip install --upgrade {_DISTRIBUTION}"
 _DISK_LOW: Final = 1 << 30
 _DISK_OUT: Final = 100 << 20
 _FILES_LOW: Final = 1000
@@ -78,56 +79,37 @@ def check_python(version: tuple[int, ...] = tuple(sys.version_info[:3])) -> Find
 # --- packages ---------------------------------------------------------------------------------------------
 
 _REQUIREMENT: Final = re.compile(r"([A-Za-z0-9._-]+)(?:\[[^]]*\])?\s*([^;]*)(?:;\s*(.*))?")
-_EXTRA: Final = re.compile(r"""extra\s*==\s*['"]([^'"]+)['"]""")
 _BOUND: Final = re.compile(r"(>=|<=|==|<|>)\s*([0-9.]+)")
 
 
 def check_packages(
-    extras: Iterable[str],
-    requirements: Iterable[str] | None = None,
-    installed: Callable[[str], str] = metadata.version,
+    requirements: Iterable[str] | None = None, installed: Callable[[str], str] = metadata.version
 ) -> Iterator[Finding]:
-    """That what this distribution needs is there, in a version that it allows."""
+    """Check that every package this distribution requires is installed, in a version that it allows."""
     if requirements is None:
         try:
             requirements = metadata.requires(_DISTRIBUTION) or ()
         except metadata.PackageNotFoundError:
             yield Finding(Level.WARN, "packages", f"{_DISTRIBUTION} is not installed as a package")
             return
-    wanted = set(extras)
     good: list[str] = []
-    missing: set[str] = set()
     for line in requirements:
         match = _REQUIREMENT.match(line)
-        if match is None or match[1] == _DISTRIBUTION:
+        if match is None or "extra" in (match[3] or ""):
             continue
-        name, bounds, marker = match[1], match[2], match[3] or ""
-        extra = _EXTRA.search(marker)
-        if extra is not None and extra[1] not in wanted:
-            continue
+        name, bounds = match[1], match[2]
         try:
             version = installed(name)
         except metadata.PackageNotFoundError:
-            missing.add(extra[1] if extra else "")
+            yield Finding(Level.FAIL, "packages", f"{name} is not installed", _REINSTALL)
             continue
         if allowed(version, bounds):
             good.append(f"{name} {version}")
         else:
-            yield Finding(
-                Level.FAIL,
-                "packages",
-                f"{name} {version} is installed, {bounds} is needed",
-                _reinstall(wanted),
-            )
-    if missing:
-        what = ", ".join(sorted(extra or "the plain install" for extra in missing))
-        yield Finding(Level.FAIL, "packages", f"not (wholly) installed: {what}", _reinstall(wanted))
+            text = f"{name} {version} is installed, {bounds} is needed"
+            yield Finding(Level.FAIL, "packages", text, _REINSTALL)
     if good:
         yield Finding(Level.OK, "packages", ", ".join(good))
-
-
-def _reinstall(extras: Iterable[str]) -> str:
-    return f"pip install --upgrade '{_DISTRIBUTION}[{','.join(sorted(extras))}]'"
 
 
 def allowed(version: str, bounds: str) -> bool:

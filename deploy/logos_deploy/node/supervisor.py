@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import os
 import pwd
 import resource
@@ -31,7 +30,6 @@ __all__ = [
     "NodeInUseError",
     "Supervisor",
     "SupervisorError",
-    "missing_extras",
     "programs_of",
     "wanted_descriptors",
 ]
@@ -51,18 +49,6 @@ class SupervisorError(Exception):
 
 class NodeInUseError(Exception):
     """The data directory has a node that runs."""
-
-
-def missing_extras(*, with_mapi: bool) -> list[str]:
-    """The extras of this distribution that starting a node needs and that are not installed."""
-    needed = {"kernel": ("libp2p", "trio"), "deploy": ("supervisor",)}
-    if with_mapi:
-        needed["mapi"] = ("uvloop",)
-    return [
-        extra
-        for extra, modules in needed.items()
-        if any(importlib.util.find_spec(module) is None for module in modules)
-    ]
 
 
 def programs_of(plan: NodePlan) -> list[Program]:

@@ -11,7 +11,6 @@ import pytest
 
 from logos_client import exceptions
 from logos_deploy import cli
-from logos_deploy.commands import up
 from logos_deploy.exits import COMMAND_EXITS, Exit
 
 
@@ -83,15 +82,6 @@ def test_a_port_that_another_program_has_is_refused_by_its_key(capsys: pytest.Ca
         port = other.getsockname()[1]
         assert cli.main(["up", f"tcp-port={port}"]) == Exit.CONFIG
         assert f"logos: tcp-port: port {port} on 127.0.0.1 is in use" in capsys.readouterr().err
-
-
-def test_what_is_not_installed_is_named(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(up, "missing_extras", lambda **_: ["kernel", "deploy"])
-    for command in ("up", "demo"):
-        assert cli.main([command]) == Exit.UNAVAILABLE
-        assert "pip install 'logos-mapi[kernel,deploy]'" in capsys.readouterr().err
 
 
 def test_nobody_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,6 @@ import logos_deploy
 from ipc_schema.config.options import ConfigError
 from logos_deploy import launcher
 from logos_deploy.launcher_logs import LogFile
-from logos_deploy.launcher_node import MissingExtrasError, require_extras
 from logos_deploy.launcher_plan import config_error_of, plan_launch
 
 
@@ -82,13 +81,6 @@ def test_a_refusal_of_a_process_is_the_same_error() -> None:
     assert config_error_of("logos-mapi: mode: no") is not None
     assert config_error_of("2026-01-01 INF ready") is None
     assert config_error_of("logos-kernel: something else: no") is None
-
-
-def test_missing_extras_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    require_extras()
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "trio" else name)
-    with pytest.raises(MissingExtrasError, match=r"pip install 'logos-mapi\[kernel\]'"):
-        require_extras()
 
 
 def test_the_package_has_the_launcher() -> None:
