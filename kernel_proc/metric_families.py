@@ -90,6 +90,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "relay_queued_bytes": _gauge("Bytes that wait to be sent to relay peers."),
     "relay_seen_ids": _gauge("Messages that are remembered as seen."),
     "relay_backoffs": _gauge("Peers that may not be grafted for a while."),
+    "relay_silences": _gauge("Peers that are not grafted for a minute after a lost link."),
     # --- filter ---
     "filter_requests": _counter("Requests of light clients by type."),
     "filter_request_duration_seconds": _histogram("Time to answer a light client, by type."),

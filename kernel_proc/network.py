@@ -33,7 +33,7 @@ from kernel_proc.protocols.metadata import PROTOCOL as METADATA_PROTOCOL
 from kernel_proc.protocols.metadata import Metadata, MetadataProtocol
 from kernel_proc.protocols.store_codec import PROTOCOL as STORE_PROTOCOL
 from kernel_proc.relay.messages import RelayMessage
-from kernel_proc.relay.params import RELAY_PROTOCOL, GossipParams, RelayParams
+from kernel_proc.relay.params import AGENT_PREFIX, RELAY_PROTOCOL, GossipParams, RelayParams
 from kernel_proc.relay.service import RelayService
 from kernel_proc.relay.state import PxOffer
 from kernel_proc.relay.validation import ProtectedShard, Verdict
@@ -98,7 +98,7 @@ class Network:
             key=key,
             listen=listen_addresses(config),
             limits=host_limits(config),
-            agent=config.agent_string or f"logos-kernel/{version()}",
+            agent=config.agent_string or f"{AGENT_PREFIX}{version()}",
         )
         self._tell_peer = peer_changed
         self.book = PeerBook(trio.current_time, self._peer_changed)

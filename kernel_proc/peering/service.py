@@ -33,10 +33,12 @@ from kernel_proc.peering.settings import (
     services_wanted,
 )
 from kernel_proc.peering.sources import Sources
+from kernel_proc.peers.clock import SteadyClock
 from kernel_proc.peers.connected_peers import PeerBook
 from kernel_proc.peers.known import Origin
 from kernel_proc.peers.manager import ManagerSettings, PeerManager
 from kernel_proc.peers.plan import Targets
+from kernel_proc.peers.recent_links import RecentLinks
 from kernel_proc.peers.store import PeerStore
 from kernel_proc.protocols.metadata import MetadataProtocol
 from kernel_proc.relay.service import RelayService
@@ -45,6 +47,7 @@ from kernel_proc.shards import Shards
 __all__ = ["Peering"]
 
 STORE_FILE: Final = "peers.json"
+LINKS_FILE: Final = "links.json"
 LOOK: Final = 1.0
 """Seconds between two looks at whether discv5 should work."""
 SEED_PERIOD: Final = 15.0
@@ -84,6 +87,10 @@ class Peering:
             keep=lambda peer_id: host.is_connected(peer_id) or self.manager.is_operators(peer_id),
             own_id=key.peer_id,
         )
+        self._relay = relay
+        keep = Path(config.data_dir) if discovery.persistent else None
+        clock = SteadyClock()
+        self._links = RecentLinks(keep / LINKS_FILE if keep else None, clock)
         self.manager = PeerManager(
             host,
             self.store,
@@ -92,13 +99,14 @@ class Peering:
                 per_group=limit,
                 loopback=loopback,
                 protected=operators_peers(config),
-                path=Path(config.data_dir) / STORE_FILE if discovery.persistent else None,
+                path=keep / STORE_FILE if keep else None,
             ),
             self._needs,
             registry,
             rng,
             usable=is_usable,
             found_origin=book.set_origin,
+            clock=clock,
         )
         self._wanted = waku_filter(
             network.cluster,
@@ -130,6 +138,7 @@ class Peering:
         self._discv5_ended = trio.Event()
         host.add_listener(self.manager)
         host.add_listener(self.own)
+        host.add_listener(self._links)
         registry.add_source(self._samples)
 
     def attach_services(self, exchange: ExchangeClient, at_work: Callable[[], Set[PeerIdText]]) -> None:
@@ -142,6 +151,8 @@ class Peering:
         """The listeners are there: say so, and learn whom the operator named."""
         self.own.bound()
         self.manager.restore()
+        if self._relay is not None:
+            self._links.restore(self._relay.was_linked)
         for record in self._entries:
             self.sources.learn(record, Origin.STATIC)
         if self._config.discv5:
@@ -164,6 +175,7 @@ class Peering:
                 await nursery.start(self._run_discv5)
             task_status.started()
             nursery.start_soon(self.manager.run, name="peer manager")
+            nursery.start_soon(self._links.run, name="recent links")
             if self.dns.lists:
                 nursery.start_soon(self.dns.run, name="lists in the DNS")
             if self._asking is not None:

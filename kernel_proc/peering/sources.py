@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
@@ -124,7 +123,7 @@ class Sources:
     def exchangeable(self) -> list[bytes]:
         """Records that we may give away: of peers of our cluster that have been reached of late."""
         cluster = self._network.cluster
-        since = time.time() - PROVEN
+        since = self._manager.now() - PROVEN
         found = {
             peer.peer_id: peer.enr
             for peer in self._manager.store

@@ -41,7 +41,7 @@ def group_of_address(address: str) -> str:
 
 @dataclass(slots=True)
 class KnownPeer:
-    """One peer. Times are seconds since 1970, 0: never. `cluster` None: it has not told."""
+    """One peer. Times are instants of a SteadyClock, 0: never. `cluster` None: it has not said."""
 
     peer_id: str
     addresses: tuple[str, ...] = ()

@@ -31,6 +31,7 @@ from kernel_proc.p2p.api import (
     PeerIdentity,
     PeerIdText,
 )
+from kernel_proc.peers.clock import SteadyClock
 from kernel_proc.peers.known import KnownPeer, Origin, group_of_address
 from kernel_proc.peers.online import OnlineMonitor, SleepDetector
 from kernel_proc.peers.plan import SERVICES, Connected, Targets, Wanted, plan
@@ -123,7 +124,7 @@ class PeerManager:
         *,
         usable: Callable[[str], bool],
         found_origin: Callable[[PeerIdText, str], None] = lambda _peer, _origin: None,
-        wall: Callable[[], float] = time.time,
+        clock: SteadyClock | None = None,
     ) -> None:
         """`usable` says whether the host can dial a multiaddr; `found_origin` is told how a peer that is
         being connected was found."""
@@ -136,10 +137,11 @@ class PeerManager:
         self._rng = rng
         self._usable = usable
         self._found_origin = found_origin
-        self._wall = wall
+        self.now = clock or SteadyClock()
+        """The instants of the store: seconds since 1970, which no step of the wall clock moves."""
         self._dials = _Dials()
         self._connected: dict[PeerIdText, PeerConnection] = {}
-        self._monitor = OnlineMonitor(wall())
+        self._monitor = OnlineMonitor(self.now())
         self._wake = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._saved = store.changes
@@ -155,14 +157,14 @@ class PeerManager:
     @property
     def online(self) -> bool:
         """Whether anything of the network has been heard of lately."""
-        return self._monitor.online(self._wall(), len(self._connected))
+        return self._monitor.online(self.now(), len(self._connected))
 
     def _may_be_online(self) -> bool:
-        return self._monitor.may_be_online(self._wall(), len(self._connected))
+        return self._monitor.may_be_online(self.now(), len(self._connected))
 
     def sign_of_life(self) -> None:
         """Something of the network answered, by whatever way."""
-        self._monitor.sign(self._wall())
+        self._monitor.sign(self.now())
 
     # --- learning ---
 
@@ -191,7 +193,7 @@ class PeerManager:
             peer_id,
             chosen,
             origin,
-            self._wall(),
+            self.now(),
             enr=enr,
             seq=seq,
             capabilities=capabilities,
@@ -221,7 +223,7 @@ class PeerManager:
 
     def let_go(self, peer_id: PeerIdText, why: str = "disconnected by request") -> None:
         """Do not dial this peer by itself for a while."""
-        self.store.postpone(peer_id, self._wall(), LET_GO_SECONDS, why)
+        self.store.postpone(peer_id, self.now(), LET_GO_SECONDS, why)
 
     def is_operators(self, peer_id: PeerIdText) -> bool:
         """Whether the operator named this peer."""
@@ -244,7 +246,7 @@ class PeerManager:
             if self.store.get(peer_id) is None:
                 origin = Origin.STATIC if self.is_operators(peer_id) else Origin.API
                 self.learn(peer_id, (address,), origin)
-            self.store.succeeded(peer_id, self._wall(), address)
+            self.store.succeeded(peer_id, self.now(), address)
         if (known := self.store.get(peer_id)) is not None:
             self._found_origin(peer_id, known.origin)
         self.wake()
@@ -275,7 +277,7 @@ class PeerManager:
         self._dials.evicting.discard(peer_id)
         if connection is None:
             return
-        now = self._wall()
+        now = self.now()
         # That we end is no short connection of the peer's making: the next run should go on with it.
         lasted = math.inf if reason == HOST_STOPPED else trio.current_time() - connection.since
         if self.store.lost(peer_id, now, lasted, reason):
@@ -290,7 +292,7 @@ class PeerManager:
         """Take in what the last run knew."""
         if self._settings.path is None:
             return
-        self.store.restore(load_peers(self._settings.path), self._wall())
+        self.store.restore(load_peers(self._settings.path, self.now), self.now())
         self._saved = self.store.changes
         if len(self.store):
             log.info("known peers restored", extra=fields(peers=len(self.store)))
@@ -314,7 +316,7 @@ class PeerManager:
 
     def _step(self, nursery: trio.Nursery) -> None:
         """Do what the plan says."""
-        now = self._wall()
+        now = self.now()
         if self._monitor.came_back(now, len(self._connected)):
             log.info("online", extra=fields(peers=len(self._connected)))
             self.store.forgive(now)
@@ -384,10 +386,10 @@ class PeerManager:
                     log.debug("peer not reachable", extra=fields(address=address, reason=why))
                 else:
                     self._succeeded.add()
-                    self.store.succeeded(peer_id, self._wall(), address)
+                    self.store.succeeded(peer_id, self.now(), address)
                     return
             self._failed.add()
-            now, online = self._wall(), self.online
+            now, online = self.now(), self.online
             self.store.failed(peer_id, now, online=online, why=why)
             if online:
                 self._monitor.failure(now, peer_id)
@@ -421,7 +423,7 @@ class PeerManager:
         async with trio.open_nursery() as nursery:
             for peer_id in list(self._connected):
                 nursery.start_soon(self._host.disconnect, peer_id, reason)
-        self.store.forgive(self._wall())
+        self.store.forgive(self.now())
         self.wake()
 
     # --- the file ---
@@ -436,7 +438,7 @@ class PeerManager:
             period = SAVE_PERIOD
             changes, peers = self.store.changes, snapshot(self.store)
             try:
-                await trio.to_thread.run_sync(save_peers, path, peers)
+                await trio.to_thread.run_sync(save_peers, path, peers, self.now.stamp())
             except OSError as error:
                 if not refused:
                     log.warning("known peers cannot be kept", extra=fields(file=str(path), reason=str(error)))
@@ -449,7 +451,7 @@ class PeerManager:
         if path is None or self._saved == self.store.changes:
             return
         try:
-            save_peers(path, snapshot(self.store))
+            save_peers(path, snapshot(self.store), self.now.stamp())
         except OSError as error:
             log.warning("known peers cannot be kept", extra=fields(file=str(path), reason=str(error)))
         else:
@@ -458,7 +460,7 @@ class PeerManager:
     # --- metrics ---
 
     def _samples(self) -> Iterable[Sample]:
-        now = self._wall()
+        now = self.now()
         yield "peer_store_size", {}, len(self.store)
         yield "peers_online", {}, float(self.online)
         yield "peers_dialling", {}, len(self._dials.under_way)

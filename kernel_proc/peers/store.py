@@ -1,6 +1,6 @@
 """The peers that the node knows of, connected or not: where they are, what they do, how dialling them went.
 
-Pure: times are seconds since 1970 (the store outlives the process) and come in as arguments. Bounded three
+Pure: times are instants of one SteadyClock (see `clock`) and come in as arguments. Bounded three
 times: by number, by what one network address may fill, and by what one teller may fill with peers that nobody
 has reached yet; so nobody can crowd out the rest with names that cost nothing. A peer is never given up for
 ever: what fails waits longer each time, up to half an hour, and is forgotten only when something better needs
@@ -324,7 +324,7 @@ class PeerStore:
                 del self._told[known.source]
 
     def restore(self, peers: Iterable[KnownPeer], now: float) -> None:
-        """Take in what an earlier run knew. The clock may have been set since: waits are bounded anew."""
+        """Take in what an earlier run knew. No wait is longer than one that could be given now."""
         for peer in peers:
             if peer.peer_id == self._own_id or not peer.addresses or peer.peer_id in self._peers:
                 continue

@@ -23,8 +23,9 @@ _STEADY = 30.0
 class PeerLink:
     """The way to one peer: its outbox and the task that empties it.
 
-    `hello` gives what every new stream begins with (subscriptions, mesh). `run` returns when the peer is not
-    connected, does not speak relay, or has failed us `reopen_attempts` times in a row.
+    `hello` gives what every new stream begins with (subscriptions, mesh); `lost` is called when one has
+    ended. `run` returns when the peer is not connected, does not speak relay, or has failed us
+    `reopen_attempts` times in a row.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class PeerLink:
         params: RelayParams,
         counters: dict[str, int],
         hello: Callable[[PeerLink], Outgoing],
+        lost: Callable[[PeerLink], None],
     ) -> None:
         self.peer = peer
         self.inbound: Stream | None = None
@@ -47,6 +49,7 @@ class PeerLink:
         self._params = params
         self._counters = counters
         self._hello = hello
+        self._lost = lost
         self._outbox = Outbox(params.queues)
         self._open = False
         self._announced: set[str] = set()
@@ -166,6 +169,7 @@ class PeerLink:
                 opened = trio.current_time()
                 await self._serve(stream)
                 self._counters["streams_lost"] += 1
+                self._lost(self)
                 failures = 1 if trio.current_time() - opened >= _STEADY else failures + 1
             self._counters["peers_given_up"] += 1
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from kernel_proc.relay.exchange import peers_to_offer
 from kernel_proc.relay.rpc import PeerInfo, Prune
 from kernel_proc.relay.state import Peer, PxOffer, RouterState, Topic
 
 __all__ = ["Mesh"]
+
+LINK_LOSS_PRUNE: Final = 1
+"""Seconds of back-off in the PRUNE after a lost stream: the peer may come back when it likes."""
 
 
 class Mesh:
@@ -32,7 +36,18 @@ class Mesh:
     def leave(self, topic: Topic, now: float) -> None:
         for peer in list(topic.mesh.values()):
             self._s.ungraft(peer, topic)
-            self._s.send_prune(peer, topic.name, self._p.unsubscribe_backoff, now)
+            others = self._others(peer, topic, now)
+            self._s.send_prune(peer, topic.name, self._p.unsubscribe_backoff, now, others)
+
+    def link_lost(self, peer: Peer) -> None:
+        """Take a connected peer out of every mesh after one of its relay streams ended.
+
+        It has most likely dropped us in silence. The short PRUNE makes both sides agree where it has not.
+        """
+        for topic in self._s.topics.values():
+            if peer.peer_id in topic.mesh:
+                self._s.ungraft(peer, topic)
+                self._s.outgoing(peer).control.prune.append(Prune(topic.name, LINK_LOSS_PRUNE))
 
     # -- control received -------------------------------------------------------------------------------
 
@@ -41,7 +56,7 @@ class Mesh:
         topic = s.topics.get(name)
         if topic is None or not topic.subscribed or peer.peer_id in topic.mesh:
             return  # an answer about topics we do not have would only help to probe us
-        if s.backoffs.active(name, peer.peer_id, now):
+        if s.backoffs.active((name, peer.peer_id), now):
             s.counters["grafts_in_backoff"] += 1
             s.punish(peer, s.score_params.graft_in_backoff, now)
             self._refuse(peer, name, now)
@@ -59,7 +74,7 @@ class Mesh:
         if topic is None:
             return
         # None at all would let it GRAFT and PRUNE us in a circle, with new peers to turn to each time.
-        s.backoffs.set(topic.name, peer.peer_id, now + (prune.backoff or self._p.prune_backoff))
+        s.backoffs.set((topic.name, peer.peer_id), now + (prune.backoff or self._p.prune_backoff))
         meshed = peer.peer_id in topic.mesh
         if meshed:
             s.ungraft(peer, topic)
@@ -75,7 +90,7 @@ class Mesh:
         self._s.send_prune(peer, topic, self._p.prune_backoff, now, others)
 
     def _others(self, peer: Peer, topic: Topic, now: float) -> tuple[PeerInfo, ...]:
-        """Whom to name to a peer for whom there is no place."""
+        """Peers to suggest when we turn a peer away."""
         if not self._p.peer_exchange:
             return ()
         s = self._s
@@ -135,7 +150,8 @@ class Mesh:
     def _graftable(self, peer: Peer, topic: Topic, now: float) -> bool:
         return (
             peer.peer_id not in topic.mesh
-            and not self._s.backoffs.active(topic.name, peer.peer_id, now, self._p.backoff_slack)
+            and not self._s.backoffs.active((topic.name, peer.peer_id), now, self._p.backoff_slack)
+            and self._s.may_graft(peer, now)
             and self._s.score(peer, now) >= 0
         )
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-__all__ = ["RELAY_PROTOCOL", "GossipParams", "QueueParams", "RelayParams", "ScoreParams"]
+__all__ = ["AGENT_PREFIX", "RELAY_PROTOCOL", "GossipParams", "QueueParams", "RelayParams", "ScoreParams"]
 
 RELAY_PROTOCOL = "/vac/waku/relay/2.0.0"
 """11/WAKU2-RELAY. GossipSub v1.1 semantics under this id."""
+
+AGENT_PREFIX = "logos-kernel/"
+"""How the identify agent of this implementation begins, unless the operator set another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,9 @@ class GossipParams:
     unsubscribe_backoff: float = 5.0
     backoff_slack: float = 1.0
     """We GRAFT only this long after a back-off has ended: clocks and heartbeats differ."""
+    link_loss_backoff: float = 63.0
+    """Seconds without a GRAFT to a peer after its connection or a relay stream was lost. nim-libp2p starts a
+    back-off of 60 s for every topic then, without sending a PRUNE, and holds a GRAFT inside it against us."""
     max_backoffs: int = 16_384
     peer_exchange: bool = False
     """Name other peers in a PRUNE for want of room, and heed those that are named to us."""

@@ -54,7 +54,7 @@ class Router:
             s.judge(peer, now)  # it may have left with a score that is still kept
 
     def remove_peer(self, peer_id: str, now: float) -> None:
-        """The peer is gone. Its back-offs and a negative score stay."""
+        """Forget a peer that has disconnected. Its back-offs and a negative score stay."""
         s = self._s
         peer = s.peers.pop(peer_id, None)
         if peer is None:
@@ -64,26 +64,52 @@ class Router:
         for topic in s.topics.values():  # a GRAFT may have come without a subscription
             if peer_id in topic.mesh:
                 s.ungraft(peer, topic)
+        s.silences.set(peer_id, now + s.params.link_loss_backoff)
         s.scores.disconnect(peer_id, now)
         s.promises.forget_peer(peer_id)
         s.pending.pop(peer_id, None)
 
-    def describe_peer(self, peer_id: str, info: PeerInfo | None) -> None:
-        """What a peer may be named by to others; None: it must not be named."""
+    def describe_peer(self, peer_id: str, info: PeerInfo | None, *, is_kin: bool, now: float) -> None:
+        """Note what identify said: how to name the peer to others (None: not at all), and whether it runs
+        this implementation."""
         peer = self._s.peers.get(peer_id)
-        if peer is not None:
-            peer.info = info
+        if peer is None:
+            return
+        peer.info = info
+        became_kin = is_kin and not peer.is_kin
+        peer.is_kin = is_kin
+        if became_kin:  # it may have subscribed before identify came
+            for name in peer.topics:
+                topic = self._s.topics.get(name)
+                if topic is not None and topic.subscribed and len(topic.mesh) < self._s.params.d_low:
+                    self._mesh.maintain(topic, now)
+
+    def was_linked(self, peer_id: str, age: float, now: float) -> None:
+        """Note that the previous run of this node was connected to the peer until `age` seconds ago."""
+        self._s.silences.set(peer_id, now - age + self._s.params.link_loss_backoff)
+
+    def stream_lost(self, peer_id: str, now: float) -> None:
+        """Note that a relay stream of a connected peer ended, in either direction."""
+        peer = self._s.peers.get(peer_id)
+        if peer is not None and not peer.is_kin:
+            self._s.silences.set(peer_id, now + self._s.params.link_loss_backoff)
+            self._mesh.link_lost(peer)
 
     def peer(self, peer_id: str) -> Peer | None:
         return self._s.peers.get(peer_id)
 
-    def hello(self, peer_id: str) -> Outgoing:
-        """What a new stream to a peer begins with: all our subscriptions, and the mesh as we see it."""
+    def hello(self, peer_id: str, now: float) -> Outgoing:
+        """Return what a new stream begins with: all our subscriptions, and the mesh as we see it.
+
+        No GRAFT after a lost link: nim-libp2p would hold it against us (see `link_loss_backoff`).
+        """
         hello = Outgoing()
+        peer = self._s.peers.get(peer_id)
+        may_graft = peer is not None and self._s.may_graft(peer, now)
         for topic in self._s.topics.values():
             if topic.subscribed:
                 hello.subscriptions.append(Subscription(True, topic.name))
-                if peer_id in topic.mesh:
+                if may_graft and peer_id in topic.mesh:
                     hello.control.graft.append(topic.name)
         return hello
 
@@ -193,7 +219,7 @@ class Router:
     # -- messages ---------------------------------------------------------------------------------------
 
     def screen(self, topic: Topic, message_id: bytes) -> bool:
-        """A copy has come, from whomever: is it new? It only counts as seen once it is accepted."""
+        """Return whether a copy that has arrived is new. It only counts as seen once it is accepted."""
         self._s.promises.arrived(message_id)
         return message_id not in topic.seen
 
@@ -275,6 +301,7 @@ class Router:
             self._gossip.emit(name, fanout, now)
         s.cache.shift()
         s.backoffs.expire(now, s.params.backoff_slack)
+        s.silences.expire(now)
 
     # -- results ----------------------------------------------------------------------------------------
 
@@ -329,4 +356,5 @@ class Router:
             "seen_ids": sum(len(topic.seen) for topic in s.topics.values()),
             "seen_early_turns": sum(topic.seen.early_turns for topic in s.topics.values()),
             "backoffs": len(s.backoffs),
+            "silences": len(s.silences),
         }

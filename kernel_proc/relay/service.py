@@ -23,7 +23,7 @@ from kernel_proc.relay.messages import (
     RelayMessageInvalid,
     RelayMessageTooLarge,
 )
-from kernel_proc.relay.params import RELAY_PROTOCOL, RelayParams
+from kernel_proc.relay.params import AGENT_PREFIX, RELAY_PROTOCOL, RelayParams
 from kernel_proc.relay.router import Router
 from kernel_proc.relay.rpc import PeerInfo
 from kernel_proc.relay.rpc_writer import fits_rpc
@@ -158,7 +158,17 @@ class RelayService:
     def peer_identified(self, identity: PeerIdentity) -> None:
         if RELAY_PROTOCOL in identity.protocols:
             self._link_to(identity.peer_id)
-        self._router.describe_peer(identity.peer_id, _info(identity))
+        self._describe(identity)
+        self._flush()
+
+    def _describe(self, identity: PeerIdentity) -> None:
+        is_kin = identity.agent.startswith(AGENT_PREFIX)
+        self._router.describe_peer(identity.peer_id, _info(identity), is_kin=is_kin, now=trio.current_time())
+
+    def was_linked(self, peer_id: str, age: float) -> None:
+        """Note that the previous run of this node was connected to the peer until `age` seconds ago: it may
+        keep a back-off for us that it never announced."""
+        self._router.was_linked(peer_id, age, trio.current_time())
 
     def peer_disconnected(self, peer_id: str, reason: str) -> None:  # noqa: ARG002 - HostEvents
         link = self._links.pop(peer_id, None)
@@ -180,10 +190,10 @@ class RelayService:
         outbound = connection.direction is Direction.OUTBOUND
         self._router.add_peer(peer_id, connection.ip, trio.current_time(), outbound=outbound)
         if (identity := self._host.identity(peer_id)) is not None:
-            self._router.describe_peer(peer_id, _info(identity))
+            self._describe(identity)
         peer = self._router.peer(peer_id)
         assert peer is not None
-        link = PeerLink(self._host, peer, self.params, self._counters, self._hello)
+        link = PeerLink(self._host, peer, self.params, self._counters, self._hello, self._stream_lost)
         self._links[peer_id] = link
         self._nursery.start_soon(self._run_link, link)
         self._flush()
@@ -196,7 +206,12 @@ class RelayService:
 
     def _hello(self, link: PeerLink) -> Outgoing:
         self._flush()
-        return self._router.hello(link.peer_id)
+        return self._router.hello(link.peer_id, trio.current_time())
+
+    def _stream_lost(self, link: PeerLink) -> None:
+        if self._links.get(link.peer_id) is link:
+            self._router.stream_lost(link.peer_id, trio.current_time())
+            self._flush()
 
     async def _serve(self, stream: Stream) -> None:
         """The host's handler of an inbound stream."""
@@ -210,6 +225,7 @@ class RelayService:
             self._router.stream_replaced(link.peer_id, trio.current_time())
         link.inbound_count += 1
         if before is not None:
+            self._stream_lost(link)  # before the new stream is read: a GRAFT on it counts
             await before.reset()
         with trio.CancelScope() as scope:
             link.readers.add(scope)
@@ -219,6 +235,7 @@ class RelayService:
                 link.readers.discard(scope)
                 if link.inbound is stream:
                     link.inbound = None
+                    self._stream_lost(link)
         if scope.cancelled_caught:
             await stream.reset()
 

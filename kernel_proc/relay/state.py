@@ -27,6 +27,7 @@ class Peer:
         "graylisted",
         "ihave_count",
         "info",
+        "is_kin",
         "outbound",
         "peer_id",
         "score",
@@ -42,7 +43,9 @@ class Peer:
         """We dialled it (counts for D_out)."""
         self.score = score
         self.info: PeerInfo | None = None
-        """What we may name it by to others, once identify has told."""
+        """How we may name it to others, once identify has arrived."""
+        self.is_kin = False
+        """It runs this implementation, which keeps no silent back-off: its mesh is restored at once."""
         self.graylisted = False
         """Kept up to date with the score, so that the reader looks at one flag."""
         self.topics: set[str] = set()
@@ -107,7 +110,11 @@ class RouterState:
         self.fanout: dict[str, dict[str, Peer]] = {}
         self.fanout_used: dict[str, float] = {}
         self.scores = ScoreBook(score)
-        self.backoffs = BackoffTable(gossip.max_backoffs)
+        self.backoffs: BackoffTable[tuple[str, str]] = BackoffTable(gossip.max_backoffs)
+        """By (topic, peer), as agreed by a PRUNE: it binds both sides."""
+        self.silences: BackoffTable[str] = BackoffTable(gossip.max_backoffs)
+        """By peer, after a lost link: the peer may keep a back-off that it has not announced. It binds us
+        only; the peer's own GRAFT is welcome."""
         self.cache = MessageCache(gossip.history_length, gossip.history_gossip, gossip.history_bytes)
         self.promises = Promises(gossip.iwant_followup, retry=gossip.heartbeat_interval)
         self.pending: dict[str, Outgoing] = {}
@@ -155,6 +162,10 @@ class RouterState:
         self.changed.add(topic.name)
         self.counters["pruned"] += 1
 
+    def may_graft(self, peer: Peer, now: float) -> bool:
+        """Return whether no lost link keeps us from grafting the peer."""
+        return peer.is_kin or not self.silences.active(peer.peer_id, now)
+
     def send_graft(self, peer: Peer, topic: str) -> None:
         self.outgoing(peer).control.graft.append(topic)
 
@@ -163,7 +174,7 @@ class RouterState:
     ) -> None:
         """Tell a peer that it is not, or no longer, in our mesh, and which others it may turn to; the
         back-off binds both sides."""
-        self.backoffs.set(topic, peer.peer_id, now + backoff)
+        self.backoffs.set((topic, peer.peer_id), now + backoff)
         self.outgoing(peer).control.prune.append(Prune(topic, round(backoff), others))
         self.counters["px_given"] += len(others)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from dataclasses import replace
 from hashlib import sha256
 
 import pytest
@@ -10,7 +11,7 @@ import trio
 
 from kernel_proc.p2p.keys import NodeKey
 from kernel_proc.relay.messages import RelayMessage
-from kernel_proc.relay.params import GossipParams, RelayParams
+from kernel_proc.relay.params import AGENT_PREFIX, GossipParams, RelayParams
 from kernel_proc.relay.rpc import IHave, Prune, RawMessage, Subscription
 from kernel_proc.relay.validation import Verdict
 from tests.support.aio import trio_test
@@ -148,7 +149,7 @@ async def test_leaving_says_unsubscribe_and_prune_with_five_seconds() -> None:
 @trio_test(deadline=30)
 async def test_the_end_of_our_stream_is_noticed_and_everything_is_said_again() -> None:
     """nwaku ends its read loop after an oversize frame, without closing the connection."""
-    async with relay_node(TOPIC) as node, raw_peer() as peer:
+    async with relay_node(TOPIC) as node, raw_peer(agent=f"{AGENT_PREFIX}test") as peer:
         await meshed(peer, node)
         for turn in range(3):
             peer.heard.clear()
@@ -161,6 +162,48 @@ async def test_the_end_of_our_stream_is_noticed_and_everything_is_said_again() -
             await node.relay.publish(TOPIC, waku(b"after %d" % turn))
             await peer.until(lambda: bool(peer.messages))
         assert node.relay.counters()["streams_lost"] == 3
+
+
+@trio_test(deadline=30)
+async def test_a_stream_to_another_implementation_is_reopened_without_graft() -> None:
+    """nim-libp2p keeps a back-off after the end of a stream, and says nothing of it."""
+    async with relay_node(TOPIC) as node, raw_peer() as peer:
+        await meshed(peer, node)
+        for turn in range(2):
+            peer.heard.clear()
+            await peer.inbound[-1].close()
+            await peer.until(lambda: bool(peer.subscriptions))
+            assert node.relay.mesh_peers(TOPIC) == []
+            await node.relay.publish(TOPIC, waku(b"after %d" % turn))  # what follows the hello has come, too
+            await peer.until(lambda: bool(peer.messages))
+            assert peer.control("graft") == []
+            await peer.send_control(graft=[TOPIC])
+            await node.until(lambda: node.relay.mesh_peers(TOPIC) == [peer.host.peer_id])
+
+
+@trio_test(deadline=30)
+async def test_a_new_stream_of_another_implementation_that_grafts_is_taken() -> None:
+    async with relay_node(TOPIC) as node, raw_peer() as peer:
+        await meshed(peer, node)
+        await peer.reopen(node)  # the old one ends only now, by our hand
+        await node.until(lambda: not node.relay.mesh_peers(TOPIC))
+        await peer.send_control(graft=[TOPIC])
+        await node.until(lambda: node.relay.mesh_peers(TOPIC) == [peer.host.peer_id])
+        assert peer.control("prune") == [Prune(TOPIC, 1)]
+
+
+@trio_test(deadline=20)
+async def test_a_reconnect_is_not_followed_by_a_graft_until_the_silence_is_over() -> None:
+    key = NodeKey.generate()
+    params = RelayParams(gossip=replace(FAST.gossip, link_loss_backoff=1.0))
+    async with relay_node(TOPIC, params=params) as node:
+        async with raw_peer(key) as peer:
+            await meshed(peer, node)
+        await node.until(lambda: not node.relay.peers())
+        lost = trio.current_time()
+        async with raw_peer(key) as peer:
+            await meshed(peer, node)
+            assert trio.current_time() - lost >= 0.9
 
 
 @trio_test(deadline=20)
@@ -179,13 +222,13 @@ async def test_our_new_stream_replaces_the_old_one() -> None:
 async def test_a_back_off_holds_across_a_reconnect() -> None:
     key = NodeKey.generate()
     async with relay_node(TOPIC, params=FAST) as node:
-        async with raw_peer(key) as peer:
+        async with raw_peer(key, agent=f"{AGENT_PREFIX}test") as peer:
             await meshed(peer, node)
             await peer.send_control(prune=[Prune(TOPIC, 2)])
             await node.until(lambda: not node.relay.mesh_peers(TOPIC))
             pruned = trio.current_time()
         await node.until(lambda: not node.relay.peers())
-        async with raw_peer(key) as peer:
+        async with raw_peer(key, agent=f"{AGENT_PREFIX}test") as peer:
             await meshed(peer, node)
             assert trio.current_time() - pruned >= 2
 

@@ -106,8 +106,8 @@ class RawPeer:
 
 
 @asynccontextmanager
-async def raw_peer(key: NodeKey | None = None) -> AsyncIterator[RawPeer]:
-    host = Libp2pHost(key=key or NodeKey.generate(), listen=[LOOPBACK], limits=LIMITS)
+async def raw_peer(key: NodeKey | None = None, *, agent: str = "another/1") -> AsyncIterator[RawPeer]:
+    host = Libp2pHost(key=key or NodeKey.generate(), listen=[LOOPBACK], limits=LIMITS, agent=agent)
     async with host.run():
         peer = RawPeer(host)
         host.set_stream_handler(RELAY_PROTOCOL, peer.handle)

@@ -13,7 +13,7 @@ from kernel_proc.p2p.host import Libp2pHost
 from kernel_proc.p2p.keys import NodeKey
 from kernel_proc.p2p.limits import HostLimits
 from kernel_proc.relay.messages import RelayMessage
-from kernel_proc.relay.params import RelayParams
+from kernel_proc.relay.params import AGENT_PREFIX, RelayParams
 from kernel_proc.relay.service import RelayService
 
 TOPIC = "/waku/2/rs/42/0"
@@ -80,7 +80,9 @@ async def relay_node(
     limits: HostLimits = LIMITS,
 ) -> AsyncIterator[RelayNode]:
     """A running node, subscribed to `topics`."""
-    host = Libp2pHost(key=key or NodeKey.generate(), listen=[listen], limits=limits)
+    host = Libp2pHost(
+        key=key or NodeKey.generate(), listen=[listen], limits=limits, agent=f"{AGENT_PREFIX}test"
+    )
     async with host.run(), trio.open_nursery() as nursery:
         node = RelayNode(host, params)
         await nursery.start(node.relay.run)

@@ -98,7 +98,7 @@ def discovery_routes(peering: Peering, host: Host) -> Mapping[str, Route]:
 
     def known(call: Call) -> Answer:
         request = KnownPeersRequest.from_body(call.body)
-        now = time.time()
+        now = peering.manager.now()
         store = peering.store
         best = heapq.nlargest(request.limit, store, key=lambda peer: store.value(peer, now))
         rows = tuple(_row(peer, now, connected=host.is_connected(peer.peer_id)) for peer in best)
@@ -115,7 +115,7 @@ def discovery_routes(peering: Peering, host: Host) -> Mapping[str, Route]:
 
 
 def _status(peering: Peering) -> DiscoveryStatus:
-    discv5, now = peering.discv5, time.time()
+    discv5, now = peering.discv5, peering.manager.now()
     nodes = discv5.nodes()
     seen = discv5.observed()
     return DiscoveryStatus(
@@ -158,7 +158,8 @@ def _row(peer: KnownPeer, now: float, *, connected: bool) -> KnownRecord:
         protocols=peer.protocols,
         cluster=peer.cluster,
         shards=peer.shards,
-        last_success_ms=int(peer.last_success * 1000),
+        # A label for people: by the wall clock as it is now.
+        last_success_ms=int((time.time() - now + peer.last_success) * 1000) if peer.last_success else 0,
         failures=peer.failures,
         retry_ms=max(0, int((peer.retry_at - now) * 1000)),
         enr=record_text(peer.enr) if peer.enr else "",

@@ -12,6 +12,7 @@ import trio
 
 from kernel_proc.metrics import Registry
 from kernel_proc.p2p.api import DialError, Direction, Host, PeerConnection, PeerIdentity
+from kernel_proc.peers.clock import SteadyClock
 from kernel_proc.peers.known import KnownPeer, Origin, group_of_address
 from kernel_proc.peers.manager import ManagerSettings, PeerManager
 from kernel_proc.peers.plan import Targets, Wanted
@@ -127,7 +128,7 @@ async def managed(
         registry,
         Random(2),
         usable=lambda _address: True,
-        wall=lambda: START + trio.current_time(),
+        clock=SteadyClock(lambda: START, trio.current_time, "boot"),
     )
     manager.restore()
     async with trio.open_nursery() as nursery:

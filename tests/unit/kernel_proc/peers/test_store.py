@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from random import Random
 
 import pytest
 
 from ipc_schema.config.addresses import peer_id_in
+from kernel_proc.peers.clock import SteadyClock
 from kernel_proc.peers.known import KnownPeer, Origin, group_of_address
 from kernel_proc.peers.store import PeerStore
 from kernel_proc.peers.store_file import load_peers, save_peers, snapshot
 
 NOW = 1_800_000_000.0
+CLOCK = SteadyClock(lambda: NOW, lambda: 50.0, "boot")
 
 
 def address(number: int, ip: str | None = None) -> str:
@@ -222,11 +225,69 @@ def test_the_file_gives_back_what_it_got(tmp_path: Path) -> None:
     learn(peers, 2)
     peers.succeeded("p2", NOW)
     path = tmp_path / "peers.json"
-    save_peers(path, snapshot(peers))
+    save_peers(path, snapshot(peers), CLOCK.stamp())
     again = store()
-    again.restore(load_peers(path), NOW + 1)
+    again.restore(load_peers(path, CLOCK), NOW + 1)
     assert list(again) == list(peers)
-    assert load_peers(tmp_path / "none") == []
+    assert load_peers(tmp_path / "none", CLOCK) == []
+
+
+ROW: dict[str, object] = {
+    "peer_id": "p1",
+    "addresses": ["/ip4/10.0.0.1/tcp/1"],
+    "origin": "dns",
+    "protocols": [],
+    "capabilities": 0,
+    "cluster": 2,
+    "shards": [1],
+    "enr": "",
+    "seq": 0,
+    "learned": NOW,
+    "last_success": NOW,
+    "last_attempt": NOW,
+    "failures": 0,
+    "retry_at": 0,
+}
+STRANGE = ("Infinity", "-Infinity", "NaN", "1e999", '"soon"', "null", "[]")
+STRANGE_ROWS = [
+    json.dumps(ROW).replace(json.dumps(name) + ": " + json.dumps(ROW[name]), f'"{name}": {value}')
+    for name in ("learned", "last_success", "last_attempt", "retry_at", "failures", "capabilities", "seq")
+    for value in STRANGE
+]
+
+
+def test_a_file_of_version_0_1_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "peers.json"
+    path.write_text(json.dumps({"version": 1, "peers": [ROW]}))
+    (peer,) = load_peers(path, CLOCK)
+    assert (peer.peer_id, peer.last_success, peer.retry_at) == ("p1", NOW, 0.0)
+
+
+@pytest.mark.parametrize("step", [-31_536_000, -3600, -1200, 0, 1200, 3600, 31_536_000])
+@pytest.mark.parametrize("boot", ["boot", "another"])
+def test_a_wait_survives_a_restart_and_a_step_of_the_wall_clock(tmp_path: Path, step: int, boot: str) -> None:
+    """On one boot of the host the time that passed is known whatever the wall clock says."""
+    before = SteadyClock(lambda: NOW, lambda: 100.0, "boot")
+    peers = store()
+    learn(peers, 1)
+    peers.postpone("p1", before(), 600)
+    left = _of(peers, "p1").retry_at - before()
+    path = tmp_path / "peers.json"
+    save_peers(path, snapshot(peers), before.stamp())
+    after = SteadyClock(lambda: NOW + 60 + step, lambda: 160.0, boot)
+    again = store()
+    again.restore(load_peers(path, after), after())
+    waits = _of(again, "p1").retry_at - after()
+    if boot == "boot":
+        assert waits == pytest.approx(left - 60)
+    else:  # only the wall clock can tell, and at worst the peer is tried too early or waits as long again
+        assert waits == pytest.approx(left - max(0, 60 + step))
+
+
+def _of(peers: PeerStore, name: str) -> KnownPeer:
+    known = peers.get(name)
+    assert known is not None
+    return known
 
 
 def test_a_clock_that_was_set_back_does_not_lock_peers_away(tmp_path: Path) -> None:
@@ -238,12 +299,26 @@ def test_a_clock_that_was_set_back_does_not_lock_peers_away(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"version":2,"peers":[]}', '{"version":1,"peers":[{}]}', "[" * 100_000]
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        '{"version":2,"peers":[]}',
+        '{"version":1,"peers":[{}]}',
+        "[" * 100_000,
+        *(f'{{"version":1,"peers":[{row}]}}' for row in STRANGE_ROWS),
+        *(
+            f'{{"version":1,"peers":[],"stamp":{{"boot":"","steady":{one},"wall":0,"label":0}}}}'
+            for one in STRANGE
+        ),
+        '{"version":1,"peers":[],"stamp":7}',
+    ],
 )
 def test_a_file_that_is_none_is_put_aside(tmp_path: Path, text: str) -> None:
     path = tmp_path / "peers.json"
     path.write_text(text)
-    assert load_peers(path) == []
+    assert load_peers(path, CLOCK) == []
     assert not path.exists()
     assert path.with_name("peers.json.unreadable").exists()
 

@@ -172,6 +172,7 @@ def test_a_reconnect_does_not_end_a_back_off() -> None:
     core.now += 5
     core.router.remove_peer("p0", core.now)
     core.peers(1, T)
+    core.router.describe_peer("p0", None, is_kin=True, now=core.now)
     core.beat(54)
     assert core.mesh() == set()
     core.beat(3)
@@ -233,7 +234,7 @@ def test_a_new_stream_begins_with_subscriptions_and_mesh() -> None:
     core.router.subscribe(T, core.now)
     core.router.subscribe(U, core.now)
     core.peers(1, T)
-    hello = core.router.hello("p0")
+    hello = core.router.hello("p0", core.now)
     assert hello.subscriptions == [Subscription(True, T), Subscription(True, U)]
     assert hello.control.graft == [T]
 

@@ -1,0 +1,129 @@
+"""Remembers across a restart which peers the node was connected to a moment ago.
+
+nim-libp2p starts a back-off for a peer that disconnects and does not announce it; so the relay must know
+after a restart, also after kill -9, which peers may keep one. The file is small and rewritten while the node
+runs; it is not synced, since what it says is of use for about a minute.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import trio
+
+from kernel_proc.p2p.api import PeerConnection, PeerIdentity, PeerIdText
+from kernel_proc.peers.clock import Stamp, SteadyClock
+
+__all__ = ["RecentLinks"]
+
+log = logging.getLogger(__name__)
+
+VERSION: Final = 1
+KEPT: Final = 90.0
+"""Seconds for which a lost link is of interest: more than any back-off after it."""
+PERIOD: Final = 10.0
+"""Seconds between two writes; a link may have been lost so much later than the last one says."""
+PERIOD_AFTER_CHANGE: Final = 1.0
+MAX_LOST: Final = 1024
+MAX_FILE: Final = 1024 * 1024
+
+
+class RecentLinks:
+    """A host listener. `restore` what the previous run left, then `run`; without `path` nothing is kept."""
+
+    def __init__(self, path: Path | None, clock: SteadyClock) -> None:
+        self._path = path
+        self._clock = clock
+        self._connected: set[PeerIdText] = set()
+        self._lost: dict[PeerIdText, float] = {}
+        self._changed = trio.Event()
+        self._refused = False
+
+    # --- host events ---
+
+    def peer_connected(self, connection: PeerConnection) -> None:
+        """Note the link."""
+        self._connected.add(connection.peer_id)
+        self._lost.pop(connection.peer_id, None)
+        self._changed.set()
+
+    def peer_identified(self, identity: PeerIdentity) -> None:
+        """Nothing to note."""
+
+    def peer_disconnected(self, peer_id: PeerIdText, reason: str) -> None:  # noqa: ARG002 - HostEvents
+        """Note when the link was lost."""
+        self._connected.discard(peer_id)
+        self._lost.pop(peer_id, None)
+        self._lost[peer_id] = self._clock()
+        if len(self._lost) > MAX_LOST:
+            del self._lost[next(iter(self._lost))]
+        self._changed.set()
+
+    # --- the file ---
+
+    def restore(self, was_linked: Callable[[PeerIdText, float], None]) -> None:
+        """Report each peer of the previous run with the seconds since the link to it was lost, at least."""
+        if self._path is None:
+            return
+        try:
+            if self._path.stat().st_size > MAX_FILE:
+                raise ValueError(f"more than {MAX_FILE} bytes")
+            content = json.loads(self._path.read_text(encoding="utf-8"))
+            if content["version"] != VERSION:
+                raise ValueError(f"version {content['version']}")
+            age = self._clock.age(Stamp.from_dict(content["stamp"]))
+            links = [(str(peer), float(before)) for peer, before in content["peers"].items()]
+        except FileNotFoundError:
+            return
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            # It is replaced within seconds; the harm is a GRAFT that comes too early for some peer.
+            log.warning("%s cannot be read and is ignored: %s", self._path, error)
+            return
+        for peer_id, before in links:
+            since = age + before - PERIOD
+            if since < KEPT:  # False for NaN, too
+                was_linked(peer_id, max(0.0, since))
+
+    async def run(self) -> None:
+        """Keep the file current until cancelled."""
+        if self._path is None:
+            return
+        try:
+            while True:
+                self._changed = trio.Event()
+                with trio.move_on_after(PERIOD):
+                    await self._changed.wait()
+                    await trio.sleep(PERIOD_AFTER_CHANGE)
+                await trio.to_thread.run_sync(self._write, self._content())
+        finally:
+            self.save()
+
+    def save(self) -> None:
+        """Write the file now."""
+        self._write(self._content())
+
+    def _content(self) -> dict[str, Any]:
+        now = self._clock()
+        self._lost = {peer: then for peer, then in self._lost.items() if now - then < KEPT}
+        peers = dict.fromkeys(sorted(self._connected), 0.0)
+        peers |= {peer: now - then for peer, then in self._lost.items()}
+        return {"version": VERSION, "stamp": self._clock.stamp().as_dict(), "peers": peers}
+
+    def _write(self, content: dict[str, Any]) -> None:
+        if self._path is None:
+            return
+        temporary = self._path.with_name(f".{self._path.name}.new")
+        try:
+            temporary.write_text(json.dumps(content), encoding="utf-8")
+            temporary.chmod(0o600)
+            temporary.replace(self._path)
+        except OSError as error:
+            if not self._refused:
+                log.warning("recent links cannot be kept in %s: %s", self._path, error)
+            self._refused = True
+        else:
+            self._refused = False
