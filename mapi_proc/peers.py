@@ -40,17 +40,24 @@ class ServicePeers:
         self._jitter = jitter
         self._peers: dict[str, PeerRecord] = {}
         self._standing: dict[tuple[str, str], _Standing] = {}
+        self._listed_at = clock()
         self.online = False
 
     def update(self, peers: Iterable[PeerRecord]) -> None:
         """The connected peers as the kernel lists them."""
         self._peers = {peer.peer_id: peer for peer in peers}
+        self._listed_at = self._clock()
         self._standing = {key: held for key, held in self._standing.items() if key[1] in self._peers}
         self.online = bool(self._peers)
 
     def count(self, protocols: tuple[str, ...], shard: int | None = None) -> int:
         """Connected peers that serve a protocol (and a shard)."""
         return sum(self._serves(peer, protocols, shard) for peer in self._peers.values())
+
+    def connected(self, peer_id: str) -> float:
+        """For how many seconds the peer has been connected without a break; 0: it is not."""
+        peer = self._peers.get(peer_id)
+        return 0.0 if peer is None else peer.connected_ms / 1000 + self._clock() - self._listed_at
 
     @staticmethod
     def _serves(peer: PeerRecord, protocols: tuple[str, ...], shard: int | None) -> bool:

@@ -32,11 +32,13 @@ class Live(Enum):
 
 
 class Missed(NamedTuple):
-    """Messages of this time may be missing."""
+    """Messages of this time may be missing. `suspected`: a mere suspicion, of which apps do not hear as long
+    as any store answers."""
 
     from_ns: int
     to_ns: int
     reason: str
+    suspected: bool = False
 
 
 class Position(NamedTuple):

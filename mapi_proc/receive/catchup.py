@@ -1,9 +1,14 @@
 """Catch-up: what the live streams may have missed is asked of stores, and only then.
 
 A gap is time of one shard in which messages may have passed us by: the kernel had no mesh peer, was
-restarted, its replay ring had been trimmed. For each gap the stores are asked for all content topics of the
-shard, hashes first, bodies of the unknown ones; every message is checked against its hash by the kernel and
-enters the apps' streams once.
+restarted, its replay ring had been trimmed. For each gap all connected stores are asked for all content
+topics of the shard, hashes first, bodies of the unknown ones; every message is checked against its hash by
+the kernel and enters the apps' streams once.
+
+A gap is closed by the union of what the stores have, and only when that is worth something: a store that was
+away at the time has nothing to say (`witnesses`). A gap that no store can vouch for is in doubt: it is asked
+for again, for the stores that held the messages may come back or be filled by others, apps hear of it after
+`DOUBT_TOLD_S`, and after `DOUBT_S` it is given up.
 
 What is asked for reaches 40 s before the gap (clocks differ, and messages travel) and 20 s behind it. Stores
 take a message for 20 s, so one that passed us by in the gap may come to them after we have asked. Therefore
@@ -16,17 +21,20 @@ not recovered. When to catch up at all is a policy.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from ipc_schema.kernel.store import StoredMessage
 from mapi_proc.kernel_link.tracker import Missed
-from mapi_proc.receive.fetching import History, fetch
+from mapi_proc.receive.fetching import History, Store, fetch
+from mapi_proc.receive.witnesses import witnessed
 from mapi_proc.receive.worklist import Verdict, Work, Worklist
 
 __all__ = [
     "AFTER_NS",
+    "DOUBT_S",
+    "DOUBT_TOLD_S",
     "MAX_GAPS",
     "OVERLAP_NS",
     "CatchUp",
@@ -48,6 +56,13 @@ _FOLD_NS: Final = 300 * 1_000_000_000
 """Gaps of a shard that follow one another within this time are asked for as one."""
 PATIENCE_S: Final = 10.0
 """How long an app is not told of a gap that may still be recovered."""
+DOUBT_TOLD_S: Final = 30.0
+"""The same for one that only stores have answered for that may have been away: by then every configured store
+has been redialled, and what was on its way to one is stored."""
+DOUBT_S: Final = 300.0
+"""How long a gap in doubt is asked for."""
+_SPANS: Final = 8
+"""Times of one gap that are vouched for one by one; more are taken together."""
 MAX_GAPS: Final = 64
 """Open gaps of one shard; more are folded into the newest one."""
 
@@ -106,6 +121,11 @@ class Gap(Work):
     to_ns: int
     reason: str
     since: float
+    spans: list[tuple[int, int]] = field(default_factory=list)
+    """The times that it was put together from and that no store has vouched for."""
+    suspected: bool = False
+    doubtful: bool = False
+    """Stores answered, and none of them was there at the time."""
     told: bool = False
     recovered: bool = False
     """It was asked for with success, and waits to be asked for once more."""
@@ -156,14 +176,15 @@ class CatchUp:
         """A gap was found. One that the policy does not want is told at once."""
         log.info("shard %d: messages may be missing (%s)", shard, missed.reason)
         self.found += 1
-        gap = Gap(shard, missed.from_ns, missed.to_ns, missed.reason, self._clock())
+        span = missed.from_ns, missed.to_ns
+        gap = Gap(shard, *span, missed.reason, self._clock(), [span], missed.suspected)
         if not self._policy.wants(shard, missed):
             self._tell(gap)
             return
         gap.next_attempt = gap.since
         other = self._neighbour(gap)
         if other is not None:
-            gap.from_ns, gap.to_ns = min(gap.from_ns, other.from_ns), max(gap.to_ns, other.to_ns)
+            _fold(gap, other)
             self._gaps.remove(other)
         self._gaps.add(gap)
 
@@ -201,9 +222,8 @@ class CatchUp:
         """Now and then: tell what takes too long, begin periodic rounds."""
         now = self._clock()
         for gap in self._gaps:
-            if not gap.told and not gap.recovered and not gap.scheduled and now - gap.since >= PATIENCE_S:
-                gap.told = True
-                self._tell(gap)
+            if not gap.recovered and now - gap.since >= (DOUBT_TOLD_S if gap.doubtful else PATIENCE_S):
+                self._notify(gap)
         period = self._policy.period
         if period is None:
             return
@@ -216,10 +236,21 @@ class CatchUp:
                 self._rounds[shard] = now_ns
                 self._gaps.add(Gap(shard, last, now_ns, "periodic", now, next_attempt=now, scheduled=True))
 
+    def _notify(self, gap: Gap) -> None:
+        if not (gap.told or gap.scheduled or (gap.suspected and gap.doubtful)):
+            gap.told = True
+            self._tell(gap)
+
     async def _attempt(self, gap: Gap) -> Verdict:
         asked_ns = self._now_ns()
-        if not await self._recover(gap):
+        answered = await self._recover(gap)
+        if answered is None:
             return Verdict.FAILED
+        if not gap.scheduled:
+            gap.spans = [span for span in gap.spans if not await self._vouched(gap, span, answered)]
+        gap.doubtful = bool(gap.spans) and not gap.scheduled
+        if gap.doubtful and not gap.recovered:
+            return self._doubt(gap)
         log.info("shard %d: caught up after %s", gap.shard, gap.reason)
         left = gap.to_ns + SETTLE_NS - asked_ns
         if left > 0 and not gap.scheduled and not gap.recovered:
@@ -227,19 +258,49 @@ class CatchUp:
             # Gaps lie in the past, but for a clock that was set back: it is not waited for.
             gap.next_attempt = self._clock() + min(left, SETTLE_NS) / 1e9
             return Verdict.LATER
+        return self._close(gap)
+
+    def _close(self, gap: Gap) -> Verdict:
         self._gaps.remove(gap)
         self._closed(gap.shard)
         return Verdict.DONE
 
-    async def _recover(self, gap: Gap) -> bool:
+    def _doubt(self, gap: Gap) -> Verdict:
+        log.info("shard %d: no store that answered was there (%s)", gap.shard, gap.reason)
+        if self._clock() - gap.since < DOUBT_S:
+            return Verdict.FAILED
+        self._notify(gap)
+        return self._close(gap)
+
+    async def _vouched(self, gap: Gap, span: tuple[int, int], stores: Sequence[Store]) -> bool:
+        """Whether a store was there. Age by the running clock too: the wall clock may have been set back."""
+        start, end = span
+        age = max(self._now_ns() - start, end - start + int((self._clock() - gap.since) * 1e9)) / 1e9
+        return not self._topics_on(gap.shard) or await witnessed(stores, gap.shard, start, end, age)
+
+    async def _recover(self, gap: Gap) -> list[Store] | None:
+        """Ask the stores. Returns those that answered; None: none did."""
         now = self._now_ns()  # a clock that was set back leaves gaps in the future
-        return await fetch(
-            self._history,
+        topics = self._topics_on(gap.shard)
+        if not topics:
+            return []
+        answered = await fetch(
+            self._history.stores(gap.shard),
             gap.shard,
-            self._topics_on(gap.shard),
+            topics,
             min(gap.from_ns, now) - OVERLAP_NS,
             min(gap.to_ns, now) + AFTER_NS,
             room=self._room,
             wanted=lambda digest: not self._is_known(digest),
             deliver=lambda message: self._deliver(gap.shard, message),
         )
+        return answered or None
+
+
+def _fold(gap: Gap, other: Gap) -> None:
+    """Ask for both gaps as one."""
+    gap.from_ns, gap.to_ns = min(gap.from_ns, other.from_ns), max(gap.to_ns, other.to_ns)
+    gap.suspected = gap.suspected and other.suspected
+    gap.spans = sorted(gap.spans + other.spans)
+    if len(gap.spans) > _SPANS:
+        gap.spans[1:] = [(gap.spans[1][0], max(end for _, end in gap.spans[1:]))]

@@ -132,8 +132,8 @@ class HistoryJobs:
                 if self._has(stream, message.message.content_topic):
                     self._deliver(job.shard, stream, message)
 
-            return await fetch(
-                self._history,
+            answered = await fetch(
+                self._history.stores(job.shard),
                 job.shard,
                 topics,
                 since,
@@ -142,3 +142,4 @@ class HistoryJobs:
                 wanted=wanted,
                 deliver=deliver,
             )
+            return bool(answered)

@@ -72,6 +72,6 @@ class Islands:
         for shard in tuple(self._absences):
             since = self.since(shard, now_ns)
             if since is not None:
-                missed.append((shard, Missed(min(since, now_ns), now_ns, REASON)))
+                missed.append((shard, Missed(min(since, now_ns), now_ns, REASON, suspected=True)))
         self._absences.clear()
         return missed

@@ -1,13 +1,13 @@
-"""History through the kernel's store client: paged to the end, several stores tried (13/WAKU2-STORE)."""
+"""The connected store peers, asked through the kernel and paged to the end (13/WAKU2-STORE)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from ipc_schema.errors import IpcError
+from ipc_schema.frames import Reply
 from ipc_schema.kernel.store import (
-    MAX_STORE_MESSAGES,
     STORE_QUERY,
     StoredMessage,
     StoreQueryReply,
@@ -17,94 +17,121 @@ from ipc_schema.kernel.store import (
 from ipc_schema.topics import shard_topic
 from mapi_proc.kernel_link.link import KernelLink
 from mapi_proc.peers import STORE, ServicePeers
+from mapi_proc.receive.fetching import Store
 
-__all__ = ["StoreHistory"]
+__all__ = ["MAX_STORES", "PeerStore", "StoreHistory"]
 
+MAX_STORES: Final = 8
+"""Stores that are asked at once."""
 _TIMEOUT: Final = 30.0
-_STORES: Final = 3
+_HASHES_A_REQUEST: Final = 2000
 _MOST_HASHES: Final = 200_000
 """Of one query, over all pages: a store that never ends its pages is given up."""
 
 
 class StoreHistory:
-    """Implements `History`. A store that fails is followed by the next one."""
+    """Implements `History`."""
 
     def __init__(self, link: KernelLink, peers: ServicePeers, cluster: Callable[[], int]) -> None:
         self._link = link
         self._peers = peers
         self._cluster = cluster
 
+    def stores(self, shard: int) -> list[Store]:
+        """The stores that are connected and not backing off."""
+        topic = shard_topic(self._cluster(), shard)
+        return [
+            PeerStore(self._link, self._peers, peer, topic)
+            for peer in self._peers.choose(STORE, shard, MAX_STORES)
+        ]
+
+
+class PeerStore:
+    """One store peer. Implements `Store`."""
+
+    def __init__(self, link: KernelLink, peers: ServicePeers, peer: str, topic: str) -> None:
+        self._link = link
+        self._peers = peers
+        self._peer = peer
+        self._topic = topic
+
+    @property
+    def connected(self) -> float:
+        """For how many seconds it has been connected without a break."""
+        return self._peers.connected(self._peer)
+
+    async def _ask(self, body: Mapping[str, object]) -> tuple[StoreQueryReply, Reply] | None:
+        try:
+            reply = await self._link.request(STORE_QUERY, body, timeout=_TIMEOUT)
+            return StoreQueryReply.from_body(reply.body), reply
+        except IpcError:
+            self._peers.failed(STORE, self._peer)
+            return None
+
     async def hashes(
-        self, shard: int, topics: Sequence[str], start_ns: int, end_ns: int
+        self,
+        shard: int,  # noqa: ARG002 (the topic says it)
+        topics: Sequence[str],
+        start_ns: int,
+        end_ns: int,
     ) -> list[bytes] | None:
-        """The hashes of all messages of these content topics in that time; None: no store answered
-        to the end.
-        """
+        """The hashes of all messages of these content topics in that time; None: no whole answer."""
         request = StoreQueryRequest(
-            pubsub_topic=shard_topic(self._cluster(), shard),
+            pubsub_topic=self._topic,
             content_topics=tuple(topics),
             time_start=start_ns,
             time_end=end_ns,
             limit=100,
-            max_messages=MAX_STORE_MESSAGES,
+            max_messages=_HASHES_A_REQUEST,
+            peer=self._peer,
         )
-        for peer in self._peers.choose(STORE, shard, _STORES):
-            found = await self._to_the_end(request, peer)
-            if found is not None:
-                return found
-        return None
-
-    async def _to_the_end(self, request: StoreQueryRequest, peer: str) -> list[bytes] | None:
         found: list[bytes] = []
         cursor: bytes | None = None
-        body = request.to_body() | {"peer": peer}
+        body = request.to_body()
         while True:
             if cursor is not None:
                 body["cursor"] = cursor
-            try:
-                reply = await self._link.request(STORE_QUERY, body, timeout=_TIMEOUT)
-                page = StoreQueryReply.from_body(reply.body)
-            except IpcError:
-                self._peers.failed(STORE, peer)
+            answer = await self._ask(body)
+            if answer is None:
                 return None
+            page, _ = answer
             found += page.hashes
             if page.cursor is None:
-                self._peers.succeeded(STORE, peer)
+                self._peers.succeeded(STORE, self._peer)
                 return found
             if page.cursor == cursor or not page.hashes or len(found) > _MOST_HASHES:
-                self._peers.failed(STORE, peer)
+                self._peers.failed(STORE, self._peer)
                 return None
             cursor = page.cursor
 
-    async def messages(self, shard: int, hashes: Sequence[bytes]) -> list[StoredMessage] | None:
-        """Those of these messages that stores have, what one lacks of the next one; None: none answered."""
-        found: dict[bytes, StoredMessage] = {}
-        answered = False
-        for peer in self._peers.choose(STORE, shard, _STORES):
-            answered |= await self._bodies(shard_topic(self._cluster(), shard), hashes, peer, found)
-            if len(found) == len(hashes):
-                break
-        return list(found.values()) if answered else None
+    async def count(self, shard: int, start_ns: int, end_ns: int, most: int) -> int | None:  # noqa: ARG002
+        """How many messages of the shard it has of that time, at most `most` (a page holds 100)."""
+        request = StoreQueryRequest(
+            pubsub_topic=self._topic, time_start=start_ns, time_end=end_ns, limit=most, peer=self._peer
+        )
+        answer = await self._ask(request.to_body())
+        return None if answer is None else len(answer[0].hashes)
 
-    async def _bodies(
-        self, topic: str, hashes: Sequence[bytes], peer: str, found: dict[bytes, StoredMessage]
-    ) -> bool:
-        """Add to `found` what one store has of the rest. False: it did not answer."""
+    async def messages(self, shard: int, hashes: Sequence[bytes]) -> list[StoredMessage] | None:  # noqa: ARG002
+        """Those of these messages that it has; None: it did not answer."""
+        found: dict[bytes, StoredMessage] = {}
         while True:
             missing = tuple(digest for digest in hashes if digest not in found)
             request = StoreQueryRequest(
-                hashes=missing, limit=100, include_data=True, max_messages=len(missing), peer=peer
+                hashes=missing, limit=100, include_data=True, max_messages=len(missing), peer=self._peer
             )
+            answer = await self._ask(request.to_body())
+            if answer is None:
+                return list(found.values()) or None
+            page, reply = answer
             try:
-                reply = await self._link.request(STORE_QUERY, request.to_body(), timeout=_TIMEOUT)
-                page = StoreQueryReply.from_body(reply.body)
                 messages = stored_messages(page, reply.blobs)
             except IpcError:
-                self._peers.failed(STORE, peer)
-                return False
-            new = {m.message_hash: m for m in messages if m.pubsub_topic == topic}
+                self._peers.failed(STORE, self._peer)
+                return list(found.values()) or None
+            new = {one.message_hash: one for one in messages if one.pubsub_topic == self._topic}
             new = {digest: new[digest] for digest in missing if digest in new}
             found |= new
             if page.cursor is None or not new or len(new) == len(missing):
-                self._peers.succeeded(STORE, peer)
-                return True
+                self._peers.succeeded(STORE, self._peer)
+                return list(found.values())

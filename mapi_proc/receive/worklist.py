@@ -5,6 +5,7 @@ wait itself. Catch-up and history are both such work.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
@@ -79,7 +80,7 @@ class Worklist(Generic[W]):
         self._changed.set()
 
     def wake(self, which: Callable[[W], bool] = lambda _work: True) -> None:
-        """Try now what waits."""
+        """Try now what waits; what is being attempted is tried once more if this attempt fails."""
         for work in self._items:
             if which(work):
                 work.next_attempt = 0.0
@@ -106,10 +107,11 @@ class Worklist(Generic[W]):
 
     async def _try(self, work: W) -> None:
         work.attempts += 1
+        work.next_attempt = math.inf
         match await self._attempt(work):
             case Verdict.DONE:
                 self.remove(work)
             case Verdict.LATER:
                 work.attempts = 0
-            case Verdict.FAILED:
+            case Verdict.FAILED if work.next_attempt > 0.0:  # else it was woken meanwhile
                 work.next_attempt = self._clock() + retry_delay(work.attempts, _RETRY_S, 1.5, _RETRY_MAX_S)

@@ -13,6 +13,8 @@ from ipc_schema.message import WakuMessage
 from mapi_proc.kernel_link.tracker import Live, Missed, StreamTracker
 from mapi_proc.receive.catchup import (
     AFTER_NS,
+    DOUBT_S,
+    DOUBT_TOLD_S,
     MAX_GAPS,
     OVERLAP_NS,
     PATIENCE_S,
@@ -37,7 +39,12 @@ def digest(number: int) -> bytes:
 
 
 class Stores:
-    """What a store has, by content topic; every query is recorded."""
+    """One store: what it has, by content topic; every query is recorded. It is its own `History`."""
+
+    connected = 3600.0
+    others: Sequence[Stores] = ()
+    held_of_the_time = 0
+    """What `count` says of any time: the evidence that it was there."""
 
     def __init__(self) -> None:
         self.held: dict[str, list[int]] = {}
@@ -45,6 +52,12 @@ class Stores:
         self.queries: list[tuple[str, ...]] = []
         self.windows: set[tuple[int, int]] = set()
         self.bodies: list[list[bytes]] = []
+
+    def stores(self, shard: int) -> list[Stores]:
+        return [self, *self.others]
+
+    async def count(self, shard: int, start_ns: int, end_ns: int, most: int) -> int | None:
+        return min(most, self.held_of_the_time)
 
     async def hashes(
         self, shard: int, topics: Sequence[str], start_ns: int, end_ns: int
@@ -292,3 +305,60 @@ async def test_a_gap_in_the_future_of_a_clock_that_was_set_back_is_closed_all_th
         world.catchup.set_online(True)
         await world.closed.wait()
     assert len(world.catchup) == 0
+
+
+def restarted_store(world: World) -> Stores:
+    """The store has come back together with us, and has nothing of the gap."""
+    world.stores.connected = 1.0
+    return world.stores
+
+
+@asyncio_test()
+async def test_what_a_restarted_store_lacks_comes_from_the_other_one() -> None:
+    world = World(OnGap(), topics(1))
+    restarted_store(world).held = {"/app/1/topic-0/proto": [1]}
+    async with running(world):
+        world.catchup.add(0, GAP)
+        await asked(world, 1)
+        assert world.catchup.oldest(0) == GAP.from_ns, "its answer closes nothing"
+        other = Stores()
+        other.connected, other.held_of_the_time = 1.0, 9
+        other.held = {"/app/1/topic-0/proto": [2]}
+        world.stores.others = [other]
+        world.catchup.wake()
+        await world.closed.wait()
+    assert sorted(world.delivered) == [digest(1), digest(2)]
+    assert world.told == []
+
+
+@asyncio_test()
+async def test_a_gap_for_which_no_store_was_there_is_asked_for_again_then_reported_then_given_up() -> None:
+    world = World(OnGap(), topics(1))
+    restarted_store(world)
+    async with running(world):
+        world.catchup.add(0, GAP)
+        await asked(world, 1)
+        began = world.now
+        for elapsed, told in ((DOUBT_TOLD_S - 1, 0), (DOUBT_TOLD_S, 1), (DOUBT_S - 1, 1), (DOUBT_S, 1)):
+            world.now = began + elapsed
+            before = len(world.stores.queries)
+            world.catchup.tick({0})
+            world.catchup.wake()
+            await asked(world, before + 1)
+            assert len(world.told) == told
+        await world.closed.wait()
+    assert len(world.catchup) == 0
+
+
+@asyncio_test()
+async def test_a_mere_suspicion_that_stores_have_answered_is_not_reported() -> None:
+    world = World(OnGap(), topics(1))
+    restarted_store(world)
+    async with running(world):
+        world.catchup.add(0, GAP._replace(suspected=True))
+        await asked(world, 1)
+        world.now += DOUBT_S
+        world.catchup.tick({0})
+        world.catchup.wake()
+        await world.closed.wait()
+    assert world.told == []

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from typing import cast
 
+import pytest
+
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.frames import Reply
 from ipc_schema.kernel.records import PeerRecord
@@ -14,7 +16,7 @@ from ipc_schema.message import WakuMessage, message_hash
 from ipc_schema.topics import shard_topic
 from mapi_proc.kernel_link.link import KernelLink
 from mapi_proc.peers import STORE, ServicePeers
-from mapi_proc.receive.fetching import HASHES_A_QUERY, fetch
+from mapi_proc.receive.fetching import HASHES_A_QUERY, Store, fetch
 from mapi_proc.receive.stores import StoreHistory
 from tests.support.aio import asyncio_test
 
@@ -33,6 +35,11 @@ class Stores:
     def __init__(self, count: int) -> None:
         self.held = {one.message_hash: one for one in map(stored, range(count))}
         self.asked: list[int] = []
+
+    connected = 0.0
+
+    async def count(self, shard: int, start_ns: int, end_ns: int, most: int) -> int:
+        return min(most, len(self.held))
 
     async def hashes(self, shard: int, topics: Sequence[str], start_ns: int, end_ns: int) -> list[bytes]:
         return list(self.held)
@@ -54,9 +61,9 @@ async def test_a_long_time_passes_through_one_portion_of_memory_and_waits_for_th
     async def wait() -> None:
         await room.wait()
 
-    async def run() -> bool:
+    async def run() -> list[Store]:
         return await fetch(
-            stores, 0, [TOPIC], 0, 9999, room=wait, wanted=lambda _digest: True, deliver=deliver
+            [stores], 0, [TOPIC], 0, 9999, room=wait, wanted=lambda _digest: True, deliver=deliver
         )
 
     task = asyncio.create_task(run())
@@ -64,7 +71,7 @@ async def test_a_long_time_passes_through_one_portion_of_memory_and_waits_for_th
         await asyncio.sleep(0)
     assert stores.asked == [], "nothing is asked for while the disk is behind"
     room.set()
-    assert await task
+    assert await task == [stores]
     assert stores.asked == [HASHES_A_QUERY] * 10 + [50]
     assert delivered == list(range(1050)), "oldest first"
 
@@ -107,13 +114,58 @@ def world(*names: str) -> tuple[Kernel, StoreHistory]:
 
 
 @asyncio_test()
-async def test_what_one_store_lacks_the_next_one_is_asked_for() -> None:
-    kernel, history = world("a", "b", "c")
-    one, two = stored(1), stored(2)
-    kernel.answers = {"a": [one], "b": [one, two]}
-    found = await history.messages(0, [one.message_hash, two.message_hash])
-    assert found == [one, two]
-    assert kernel.asked == ["a", "b"]
+async def test_all_stores_are_asked_and_the_union_of_them_is_delivered() -> None:
+    first, second = Stores(3), Stores(5)
+    delivered: list[int] = []
+    known: set[bytes] = set()
+
+    async def room() -> None:
+        """The disk keeps up."""
+
+    def deliver(message: StoredMessage) -> None:
+        known.add(message.message_hash)
+        delivered.append(message.message.timestamp)
+
+    answered = await fetch(
+        [first, second], 0, [TOPIC], 0, 9999, room=room, wanted=lambda d: d not in known, deliver=deliver
+    )
+    assert answered == [first, second]
+    assert sorted(delivered) == [0, 1, 2, 3, 4]
+    assert sum(first.asked) + sum(second.asked) == 5, "each body travels once"
+
+
+@pytest.mark.parametrize("at", ["hashes", "messages"])
+@asyncio_test()
+async def test_a_store_that_hangs_delays_no_other(at: str) -> None:
+    hanging, good = Stores(5), Stores(5)
+    known: set[bytes] = set()
+    whole = asyncio.Event()
+
+    async def hang(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    async def room() -> None:
+        """The disk keeps up."""
+
+    def deliver(message: StoredMessage) -> None:
+        known.add(message.message_hash)
+        if len(known) == 5:
+            whole.set()
+
+    setattr(hanging, at, hang)
+    answered = await fetch(
+        [hanging, good],
+        0,
+        [TOPIC],
+        0,
+        9999,
+        room=room,
+        wanted=lambda d: d not in known,
+        deliver=deliver,
+        lag=0.01,
+    )
+    assert whole.is_set()
+    assert answered == [good]
 
 
 @asyncio_test()
@@ -121,11 +173,28 @@ async def test_a_store_that_gives_another_shards_messages_for_ever_is_left() -> 
     kernel, history = world("liar")
     foreign = stored(1, shard_topic(1, 7))
     kernel.answers, kernel.endless = {"liar": [foreign]}, True
-    assert await history.messages(0, [foreign.message_hash]) == []
+    (liar,) = history.stores(0)
+    assert await liar.messages(0, [foreign.message_hash]) == []
     assert len(kernel.asked) == 1
 
 
 @asyncio_test()
 async def test_without_an_answer_nothing_is_known() -> None:
     _, history = world("silent")
-    assert await history.messages(0, [stored(1).message_hash]) is None
+    (silent,) = history.stores(0)
+    assert await silent.messages(0, [stored(1).message_hash]) is None
+    assert await silent.hashes(0, [TOPIC], 0, 1) is None
+    assert await silent.count(0, 0, 1, 1) is None
+
+
+@asyncio_test()
+async def test_all_connected_stores_are_asked_and_how_long_they_are_connected_is_known() -> None:
+    now = 0.0
+    peers = ServicePeers(lambda: now, lambda: 0.5)
+    peers.update(PeerRecord(peer_id=name, protocols=STORE, connected_ms=2000) for name in "abcd")
+    history = StoreHistory(cast("KernelLink", Kernel()), peers, lambda: 1)
+    assert len(history.stores(0)) == 4
+    now = 3.0
+    assert {store.connected for store in history.stores(0)} == {5.0}
+    peers.failed(STORE, "b")
+    assert len(history.stores(0)) == 3

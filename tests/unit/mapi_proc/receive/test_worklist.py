@@ -94,3 +94,26 @@ async def test_what_is_removed_while_it_is_tried_does_not_come_back() -> None:
         assert piece not in world.work
         assert other.attempts == 0 or other not in world.work
         task.cancel()
+
+
+@asyncio_test()
+async def test_what_is_woken_while_it_is_attempted_is_tried_again_at_once() -> None:
+    now = 100.0
+    tried: list[str] = []
+
+    async def attempt(piece: Piece) -> Verdict:
+        tried.append(piece.name)
+        if len(tried) == 1:
+            work.wake()  # a store peer has appeared, too late for this attempt
+            return Verdict.FAILED
+        return Verdict.DONE
+
+    work: Worklist[Piece] = Worklist(attempt, lambda: now)
+    work.set_online(True)
+    work.add(Piece("one"))
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(work.run())
+        while len(work):
+            await asyncio.sleep(0.01)
+        task.cancel()
+    assert tried == ["one", "one"]
