@@ -7,7 +7,7 @@
 // Each command is answered by {"id", "ok", "result" | "error"}; events of the stream are lines {"event", …}.
 // Bytes are hex, large integers text.
 import { createInterface } from "node:readline";
-import { MapiClient } from "./logos-mapi.mjs";
+import { MessagingClient } from "./lib/index.mjs";
 
 const [endpoint, name] = process.argv.slice(2);
 
@@ -20,13 +20,13 @@ const readable = (value) => {
 };
 const print = (value) => process.stdout.write(JSON.stringify(readable(value)) + "\n");
 
-const client = await MapiClient.connect(endpoint, { name, credit: 200_000, timeout: 20_000 });
+const client = await MessagingClient.connect(endpoint, { name, credit: 200_000, timeout: 20_000 });
 let paused = Promise.resolve();
 let resume = () => {};
 
 const commands = {
-  subscribe: ({ topics }) => client.subscribe(...topics),
-  unsubscribe: ({ topics }) => client.unsubscribe(...topics),
+  subscribe: ({ topics }) => client.subscribe(topics),
+  unsubscribe: ({ topics }) => client.unsubscribe(topics),
   send: ({ topic, payload, request_id }) =>
     client.send(topic, Buffer.from(payload, "hex"), request_id && { requestId: Buffer.from(request_id, "hex") }),
   status: () => client.status(),

@@ -1,19 +1,12 @@
 // Frames of the IPC contract (ipc_schema/SPEC.md) as an app sees them:
 // requests out, replies and events in. No I/O.
 import { Decoder, Encoder } from "@msgpack/msgpack";
+import { LogosError } from "./errors.mjs";
 
 const encoder = new Encoder({ useBigInt64: true });
 const decoder = new Decoder({ useBigInt64: true });
 const MAGIC = Buffer.from("LD1");
 const INT64_MAX = 2n ** 63n - 1n;
-
-/** An error that a server answered, or frames that are not what the contract says: `code`, `retriable`, `detail`. */
-export class LogosError extends Error {
-  constructor(code, message, { retriable = false, retry_after_ms, detail = {} } = {}) {
-    super(`${code}: ${message}`);
-    Object.assign(this, { code, retriable, retry_after_ms, detail });
-  }
-}
 
 // JavaScript's numbers are exact up to 2^53: beyond it, and only there, integers are BigInt.
 const plain = (value) => {
@@ -107,6 +100,9 @@ const KINDS = [
   ["message_cancelled", { request_id: isId }],
   ["taken_over"],
 ];
+
+/** The kinds of events that an app can get, those of the client's own last. */
+export const EVENT_KINDS = [...KINDS.slice(1).map(([name]) => String(name)), "link_lost", "link_restored"];
 
 /**
  * An event: `{event, stream_id, seq, time_ns, …fields, payload}`; kinds of later versions are `unknown`.

@@ -1,0 +1,356 @@
+// One DEALER to a server of the contract: hello, concurrent requests, reconnect (ipc_schema/SPEC.md, §2).
+//
+// States: connecting (no server, or a lost one) → greeting (hello is on its way) → ready → connecting …; failed is a
+// server that is there and refuses our hello: requests reject with its reason, hello is tried again slowly.
+import { randomBytes } from "node:crypto";
+import { Dealer } from "zeromq";
+import { LogosError, closed, late } from "./errors.mjs";
+import { decodeReply, encodeRequest, isEvent } from "./frames.mjs";
+import { Turnstile } from "./turnstile.mjs";
+
+/** @typedef {{body: Record<string, any>, blobs: Buffer[], instance: Buffer}} Reply */
+/** @typedef {"connecting" | "greeting" | "ready" | "failed" | "closed"} State */
+
+const NO_REPLY = 1;
+const HELLO_FIRST = "hello first";
+const HELLO_TIMEOUT_MS = 3_000;
+const HELLO_RETRY_MS = 100;
+const HELLO_RETRY_MAX_MS = 2_000;
+const REFUSED_RETRY_MS = 5_000;
+// A server may still take the connection of our own dead predecessor for a live one, until its next heartbeat.
+const CONFLICT_GRACE_MS = 3_000;
+const SILENCE_MS = 4_000; // without a word from the server: ask whether it still knows us
+const IDLE_MS = 10_000; // without a word from us: the server gives us up after 30 s
+const TICK_MS = 1_000;
+const FULL_RETRY_MS = 5;
+const DEFAULT_IN_FLIGHT = 64; // until the hello says how many
+const MAX_BUDGET_MS = 3_600_000;
+const MAX_TIMER_MS = 2 ** 31 - 1;
+
+// `immediate`: without it a request would wait for a server that is gone, and reach its successor.
+const OPTIONS = {
+  immediate: true,
+  linger: 0,
+  sendTimeout: 0,
+  reconnectInterval: 50,
+  reconnectMaxInterval: 2_000,
+  handshakeInterval: 5_000,
+  maxMessageSize: 64 << 20,
+};
+
+const lost = (reason = "the connection was lost") => new LogosError("peer_restarted", reason);
+/** Keeps no closed client's program alive; an open one has its socket for that. @param {number} ms */
+const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms).unref());
+const now = () => performance.now();
+
+export class Connection {
+  /** @type {State} */ state = "connecting";
+  counters = { hellos: 0, restarts: 0, requests: 0, garbage: 0, unmatched: 0 };
+  #socket; #endpoint; #hello; #onHello; #onDown; #onEvent; #tick;
+  /** @type {Map<string, {settle: (error: Error | null, reply?: Reply) => void, hello: boolean}>} */
+  #pending = new Map();
+  /** @type {Set<() => void>} */
+  #changed = new Set();
+  #turnstile = new Turnstile(DEFAULT_IN_FLIGHT);
+  /** @type {Promise<unknown>} */
+  #sending = Promise.resolve();
+  #generation = 0; // of connections: nothing meant for one may reach the next
+  /** @type {Buffer | null} */ #instance = null;
+  /** @type {LogosError | null} */ #failure = null;
+  /** @type {number | null} */ #conflictSince = null;
+  #heard = now();
+  #spoke = now();
+  #probing = false;
+  #greeted = false;
+  #shaken = false; // hands: the server's socket is of the right kind
+  #strange = false; // it is not: libzmq then ends the connection, and does not come back
+
+  /**
+   * `hello()`: the body of the hello, made each time. `onHello(body)`: it was accepted; runs before any event behind it
+   * is seen; a `LogosError` that it throws counts as a refusal. `onDown(reason)`: a connection that was ready is lost, or
+   * refused. `onEvent(frames)`: an event of the app's stream. None of them may throw anything else.
+   * @param {string} endpoint
+   * @param {{hello: () => Record<string, unknown>, onHello: (body: Record<string, any>) => void,
+   *   onDown: (reason: string) => void, onEvent: (frames: Buffer[]) => void}} handlers
+   */
+  constructor(endpoint, { hello, onHello, onDown, onEvent }) {
+    this.#endpoint = endpoint;
+    [this.#hello, this.#onHello, this.#onDown, this.#onEvent] = [hello, onHello, onDown, onEvent];
+    this.#socket = new Dealer(OPTIONS);
+    this.#socket.events.on("handshake", () => this.#connected());
+    this.#socket.events.on("disconnect", () => this.#disconnected());
+    try {
+      this.#socket.connect(endpoint);
+    } catch (error) {
+      this.#socket.close();
+      throw new TypeError(`${endpoint} is not an endpoint: ${/** @type {Error} */ (error).message}`);
+    }
+    this.#tick = setInterval(() => this.#checkAlive(), TICK_MS);
+    this.#read();
+  }
+
+  get ready() {
+    return this.state === "ready";
+  }
+
+  /**
+   * Resolves when requests can go out. Rejects when the server refuses us, and with `not_ready` at `deadline`.
+   * @param {number} deadline ms, monotonic (`performance.now()`)
+   * @returns {Promise<void>}
+   */
+  async whenReady(deadline) {
+    while (!this.ready) {
+      if (this.state === "closed") throw closed();
+      if (this.#failure) throw this.#failure;
+      if (now() >= deadline) throw new LogosError("not_ready", `no answer from ${this.#endpoint} in time${this.#hint()}`);
+      await new Promise((resolve) => {
+        const done = () => (clearTimeout(timer), this.#changed.delete(done), resolve(null));
+        const timer = setTimeout(done, Math.min(MAX_TIMER_MS, deadline - now()));
+        this.#changed.add(done);
+      });
+    }
+  }
+
+  #hint() {
+    if (!this.#strange) return ` (${this.state})`;
+    return ": what listens there takes no requests (an events socket, or no server of this contract)";
+  }
+
+  /**
+   * The reply to a request. Waits for the server and for a place among the requests in flight, all within `timeout` ms.
+   * @param {string} method
+   * @param {Record<string, unknown>} [body]
+   * @param {Uint8Array[]} [blobs]
+   * @param {number} [timeout]
+   * @returns {Promise<Reply>}
+   */
+  async request(method, body = {}, blobs = [], timeout = 10_000) {
+    const deadline = now() + timeout;
+    await this.#turnstile.enter(deadline, method);
+    try {
+      for (;;) {
+        await this.whenReady(deadline);
+        try {
+          return await this.#ask(method, body, blobs, deadline);
+        } catch (error) {
+          // The server does not know this connection, so it did nothing: the request may go out again.
+          if (!wantsHello(error) || now() >= deadline) throw error;
+        }
+      }
+    } finally {
+      this.#turnstile.leave();
+    }
+  }
+
+  /**
+   * A request whose success nobody waits for; lost with the connection. False: it cannot be sent now.
+   * @param {string} method
+   * @param {Record<string, unknown>} [body]
+   */
+  tell(method, body) {
+    if (!this.ready) return false;
+    this.#spoke = now();
+    this.#write(encodeRequest(randomBytes(16), method, body, [], { flags: NO_REPLY })).catch(() => {}); // as said
+    return true;
+  }
+
+  close() {
+    if (this.state === "closed") return;
+    this.#setState("closed");
+    clearInterval(this.#tick);
+    this.#generation += 1;
+    this.#failPending(closed());
+    this.#socket.close();
+  }
+
+  /**
+   * @param {string} method
+   * @param {Record<string, unknown>} body
+   * @param {Uint8Array[]} blobs
+   * @param {number} deadline
+   * @returns {Promise<Reply>}
+   */
+  #ask(method, body, blobs, deadline) {
+    return new Promise((resolve, reject) => {
+      const budgetMs = Math.min(MAX_BUDGET_MS, Math.floor(deadline - now()));
+      if (budgetMs < 1) return reject(late(method));
+      const id = randomBytes(16);
+      const key = id.toString("hex");
+      const frames = encodeRequest(id, method, body, blobs, { budgetMs });
+      /** @param {Error | null} error @param {Reply} [reply] */
+      const settle = (error, reply) => {
+        clearTimeout(timer);
+        this.#pending.delete(key);
+        return error ? reject(error) : resolve(/** @type {Reply} */ (reply));
+      };
+      const timer = setTimeout(() => settle(late(method)), Math.min(MAX_TIMER_MS, budgetMs));
+      this.#pending.set(key, { settle, hello: method === "hello" });
+      this.#spoke = now();
+      this.counters.requests += 1;
+      this.#write(frames).catch((error) => settle(error));
+    });
+  }
+
+  /**
+   * The socket takes one message at a time, and says EAGAIN when its pipe is full or gone.
+   * @param {Uint8Array[]} frames
+   */
+  #write(frames) {
+    const generation = this.#generation;
+    const send = async () => {
+      for (;;) {
+        if (generation !== this.#generation) throw lost();
+        try {
+          return await this.#socket.send(frames);
+        } catch (error) {
+          if (/** @type {NodeJS.ErrnoException} */ (error).code !== "EAGAIN") throw lost();
+        }
+        await sleep(FULL_RETRY_MS);
+      }
+    };
+    return (this.#sending = this.#sending.then(send, send));
+  }
+
+  async #read() {
+    for await (const frames of this.#socket) {
+      this.#heard = now();
+      if (isEvent(frames)) this.#onEvent(frames);
+      else this.#reply(frames);
+    }
+  }
+
+  /** @param {Buffer[]} frames */
+  #reply(frames) {
+    let reply;
+    try {
+      reply = decodeReply(frames);
+    } catch {
+      this.counters.garbage += 1;
+      return;
+    }
+    const asked = this.#pending.get(reply.id.toString("hex"));
+    if (!asked) this.counters.unmatched += 1;
+    else if (asked.hello && !reply.error) this.#accept(reply, asked.settle);
+    else asked.settle(reply.error, reply);
+    if (this.#meet(reply.instance) && this.ready) {
+      this.#lose("the server was restarted");
+      this.#connected();
+    } else if (this.ready && wantsHello(reply.error)) {
+      this.#lose("the server does not know this connection any more");
+      this.#connected();
+    }
+  }
+
+  /**
+   * Our hello was accepted. At once, not in the task that waits: events may stand right behind it.
+   * @param {Reply} reply
+   * @param {(error: Error | null, reply?: Reply) => void} settle
+   */
+  #accept(reply, settle) {
+    try {
+      this.#onHello(reply.body);
+    } catch (error) {
+      return settle(/** @type {Error} */ (error));
+    }
+    settle(null, reply);
+    this.#meet(reply.instance);
+    this.counters.hellos += 1;
+    this.#failure = null;
+    this.#conflictSince = null;
+    this.#greeted = true;
+    const limit = reply.body.limits?.in_flight;
+    this.#turnstile.resize(Number.isInteger(limit) && limit > 0 ? limit : DEFAULT_IN_FLIGHT);
+    this.#setState("ready");
+  }
+
+  /** Note who answers; true: it is another instance than before. @param {Buffer} instance */
+  #meet(instance) {
+    const known = this.#instance;
+    this.#instance = instance;
+    if (!known || known.equals(instance)) return false;
+    this.counters.restarts += 1;
+    return true;
+  }
+
+  #connected() {
+    if (this.state === "closed") return;
+    [this.#shaken, this.#strange] = [true, false];
+    this.#greet();
+  }
+
+  #disconnected() {
+    if (this.state === "closed") return;
+    [this.#shaken, this.#strange] = [false, !this.#shaken];
+    this.#failure = null;
+    this.#lose("the connection was lost");
+  }
+
+  /** What was asked on this connection has no answer any more; nothing of it may reach a successor. @param {string} reason */
+  #lose(reason) {
+    const wasReady = this.ready;
+    this.#generation += 1;
+    this.#setState("connecting");
+    this.#failPending(lost(reason));
+    if (wasReady) this.#onDown(reason);
+  }
+
+  async #greet() {
+    const generation = ++this.#generation;
+    this.#setState("greeting");
+    let delay = HELLO_RETRY_MS;
+    for (;;) {
+      try {
+        await this.#ask("hello", this.#hello(), [], now() + HELLO_TIMEOUT_MS);
+        return;
+      } catch (error) {
+        if (generation !== this.#generation) return; // lost: the next connection does it
+        const reason = error instanceof LogosError ? error : new LogosError("bad_request", `hello: ${error}`);
+        if (this.#worthWaiting(reason)) delay = Math.min(delay * 2, HELLO_RETRY_MAX_MS);
+        else {
+          this.#refuse(reason);
+          delay = REFUSED_RETRY_MS;
+        }
+        await sleep(Math.max(delay, reason.retry_after_ms ?? 0));
+      }
+      if (generation !== this.#generation) return;
+    }
+  }
+
+  /** @param {LogosError} error */
+  #worthWaiting(error) {
+    if (error.code !== "conflict") return error.retriable;
+    this.#conflictSince ??= now();
+    return now() - this.#conflictSince < CONFLICT_GRACE_MS;
+  }
+
+  /** @param {LogosError} error */
+  #refuse(error) {
+    const first = !this.#failure;
+    this.#failure = error;
+    this.#setState("failed");
+    if (first && this.#greeted) this.#onDown(error.message);
+  }
+
+  #checkAlive() {
+    if (!this.ready || this.#probing) return;
+    if (now() - this.#heard < SILENCE_MS && now() - this.#spoke < IDLE_MS) return;
+    this.#probing = true;
+    // No answer: a hung server. Its return, or the loss of the connection, is noticed elsewhere.
+    const probed = this.#ask("ping", {}, [], now() + SILENCE_MS).catch(() => {});
+    probed.finally(() => (this.#probing = false));
+  }
+
+  /** @param {State} state */
+  #setState(state) {
+    this.state = state;
+    for (const done of [...this.#changed]) done();
+  }
+
+  /** @param {LogosError} error */
+  #failPending(error) {
+    for (const { settle } of [...this.#pending.values()]) settle(error);
+  }
+}
+
+/** @param {unknown} error */
+const wantsHello = (error) => error instanceof LogosError && error.code === "not_ready" && error.message.endsWith(HELLO_FIRST);

@@ -1,0 +1,39 @@
+// The one kind of error that this package raises for what happens outside of it.
+
+/** Codes after which the same request may succeed later (ipc_schema/SPEC.md, §2, "Errors"). */
+const RETRIABLE = new Set(
+  "busy not_ready resyncing deadline_exceeded peer_restarted no_peers rate_limited internal".split(" "),
+);
+const KNOWN = new Set([
+  ...RETRIABLE,
+  ..."bad_request unknown_method unsupported_version unauthorised too_large trimmed epoch_changed".split(" "),
+  ..."conflict rln_required".split(" "),
+]);
+
+/**
+ * What a server answered, what became of a connection, or frames that are not what the contract says.
+ * Wrong arguments that no server needs to see are a `TypeError`.
+ */
+export class LogosError extends Error {
+  /**
+   * @param {string} code one of the contract's closed list; one that is not in it becomes `internal`
+   * @param {string} message for people
+   * @param {{retriable?: boolean | null, retry_after_ms?: number | null, detail?: Record<string, unknown> | null}} [rest]
+   */
+  constructor(code, message, { retriable, retry_after_ms, detail } = {}) {
+    super(`${code}: ${message}`);
+    this.name = "LogosError";
+    /** @type {string} */
+    this.code = KNOWN.has(code) ? code : "internal";
+    /** Whether the same request may succeed later. @type {boolean} */
+    this.retriable = retriable ?? RETRIABLE.has(this.code);
+    /** When, in milliseconds, where the server says so. @type {number | undefined} */
+    this.retry_after_ms = retry_after_ms ?? undefined;
+    /** What else the server said. @type {Record<string, unknown>} */
+    this.detail = detail ?? {};
+  }
+}
+
+/** @param {string} method */
+export const late = (method) => new LogosError("deadline_exceeded", `${method}: no answer in time`);
+export const closed = () => new LogosError("not_ready", "the client is closed", { retriable: false });

@@ -1,0 +1,35 @@
+// What an app gets, as objects that print well.
+import { inspect } from "node:util";
+
+/** @param {unknown} value @returns {unknown} */
+const readable = (value) => {
+  if (value instanceof Uint8Array) return Buffer.from(value).toString("hex");
+  if (typeof value === "bigint") return value.toString();
+  if (Array.isArray(value)) return value.map(readable);
+  if (value === null || typeof value !== "object") return value;
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, readable(item)]));
+};
+
+/**
+ * One event: `event` is its kind (`"message_received"`, …), the other keys are the contract's. `JSON.stringify` makes
+ * bytes hex and integers beyond 2^53 text; printed, ids are hex.
+ */
+export class AppEvent {
+  /** @param {Record<string, any>} fields */
+  constructor(fields) {
+    /** @type {string} */ this.event = fields.event;
+    Object.assign(this, fields);
+  }
+
+  toJSON() {
+    return readable({ ...this });
+  }
+
+  [inspect.custom](/** @type {number} */ _depth, /** @type {any} */ options) {
+    const shown = Object.entries(this).map(([key, value]) => {
+      const id = value instanceof Uint8Array && key !== "payload";
+      return [key, id ? Buffer.from(value).toString("hex") : value];
+    });
+    return `${this.event} ${inspect(Object.fromEntries(shown.slice(1)), options)}`;
+  }
+}

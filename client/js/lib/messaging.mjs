@@ -1,0 +1,433 @@
+// The client of a Messaging API: subscribe, send, and one ordered stream of events with byte credit, acks and
+// resumption (ipc_schema/SPEC.md, §4). It reconnects by itself.
+import { randomBytes } from "node:crypto";
+import { messagingEndpoint } from "./arguments.mjs";
+import * as check from "./arguments.mjs";
+import { Connection } from "./connection.mjs";
+import { EventConsumer } from "./consumer.mjs";
+import { LogosError, closed } from "./errors.mjs";
+import { AppEvent } from "./events.mjs";
+import { AppStream } from "./stream.mjs";
+
+/** @typedef {import("./stream.mjs").Position} Position */
+/**
+ * @typedef {object} ConnectOptions
+ * @property {string} [name] a durable app (`[a-z0-9._-]{1,64}`): its subscriptions, stream and position outlive this
+ *   program; without one the app ends with its connection
+ * @property {boolean} [takeover] end another live connection of that name
+ * @property {number} [credit] bytes of events that may wait here or be on their way
+ * @property {"auto" | "manual"} [ack] `"auto"` acknowledges an event when the next one is asked for, its callbacks have
+ *   returned, or the client is closed; `"manual"` leaves it to `ack`
+ * @property {number} [timeout] ms to wait for the Messaging API
+ * @property {(error: unknown, event: AppEvent) => void} [onError] gets what a callback throws
+ */
+/** @typedef {{connection: string, reason: string, resyncing: boolean, topics: Record<string, string>}} Status */
+
+const ACK_DELAY_MS = 100; // one ack for all that was handled in this time: for a named app it is a write to the disk
+const RETRY_MS = 200;
+const RETRY_MAX_MS = 5_000;
+const LEAVE_MS = 2_000;
+const TIMEOUT_MS = 10_000;
+const DEFAULT_CREDIT = 2 << 20;
+
+/** @param {unknown} error @param {AppEvent} event */
+const complain = (error, event) => console.error(`a callback for ${event.event} failed:`, error); // never the payload
+
+/** An app's connection to a Messaging API. Made by `connect`. */
+export class MessagingClient {
+  #connection; #stream; #consumer; #autoAck;
+  /** @type {Set<string>} */ #topics = new Set();
+  /** @type {Record<string, any> | null} */ #greeting = null;
+  #offered = 0;
+  /** @type {NodeJS.Timeout | null} */ #timer = null;
+  #closed = false;
+  #takenOver = false;
+
+  /**
+   * Connect to a Messaging API.
+   *
+   * Rejects with a `LogosError`: `not_ready` (none there in time), `conflict` (the name is in use), `bad_request`,
+   * `unsupported_version`, `unauthorised`.
+   * @param {string} endpoint `ipc://…`, `tcp://…`, or a node's run directory
+   * @param {ConnectOptions} [options]
+   */
+  static async connect(endpoint, options = {}) {
+    const client = new MessagingClient(endpoint, options);
+    try {
+      await client.#connection.whenReady(performance.now() + (options.timeout ?? TIMEOUT_MS));
+      return client;
+    } catch (error) {
+      await client.close({ handled: false });
+      throw error;
+    }
+  }
+
+  /**
+   * Not for apps: see `connect`.
+   * @param {string} endpoint
+   * @param {ConnectOptions} options
+   */
+  constructor(endpoint, options) {
+    const { name, takeover = false, credit = DEFAULT_CREDIT, ack = "auto", onError = complain } = options;
+    check.options(options);
+    this.#autoAck = ack === "auto";
+    this.#stream = new AppStream(credit);
+    this.#consumer = new EventConsumer(this.#stream, () => this.#settle(), onError);
+    this.#connection = new Connection(messagingEndpoint(endpoint), {
+      hello: () => {
+        this.#offered = this.#stream.openingCredit();
+        // Taking over is for the first time only: two that both insist would take turns for ever.
+        const insist = takeover && !this.#greeting;
+        return { kind: "app", protocol: [1, 1], name, takeover: insist, credit: this.#offered };
+      },
+      onHello: (body) => this.#greeted(body),
+      onDown: (reason) => this.#linkLost(reason),
+      onEvent: (frames) => this.#receive(frames),
+    });
+  }
+
+  // -- what is known ---------------------------------------------------------------------------------------------------
+
+  /** Whether the Messaging API is there now (not whether its node has peers: see `status`). */
+  get connected() {
+    return this.#connection.ready;
+  }
+
+  /** The app's name; one made up by the Messaging API when it is ephemeral. @returns {string} */
+  get name() {
+    return this.#greeting?.app;
+  }
+
+  /** Whether the app's stream outlives its connection. @returns {boolean} */
+  get durable() {
+    return this.#greeting?.durable;
+  }
+
+  /** Name and version of the Messaging API. @returns {string} */
+  get server() {
+    return this.#greeting?.server;
+  }
+
+  /** The network the node is on. @returns {Record<string, any>} */
+  get network() {
+    return this.#greeting?.network;
+  }
+
+  /** The Messaging API's limits; `max_payload` is what surely fits a message. @returns {Record<string, number>} */
+  get limits() {
+    return this.#greeting?.limits;
+  }
+
+  /** What happened to events on their way in. */
+  get counters() {
+    return this.#stream.counters;
+  }
+
+  /** Bytes of events that wait for the app. */
+  get bufferedBytes() {
+    return this.#stream.queuedBytes;
+  }
+
+  // -- requests --------------------------------------------------------------------------------------------------------
+
+  /**
+   * Subscribe to content topics. Resolves to `{topic: why not}`; the others took effect. A single topic that is refused
+   * rejects with `bad_request`.
+   * @param {string | string[]} topics
+   * @param {{sinceLast?: boolean, historyMs?: number, timeout?: number}} [options] `sinceLast`: also what came since this
+   *   app unsubscribed the topic; `historyMs`: also what came in the last so many ms
+   * @returns {Promise<Record<string, string>>}
+   */
+  async subscribe(topics, { sinceLast, historyMs, timeout } = {}) {
+    const wanted = check.topics(topics);
+    const body = { topics: wanted, since_last: sinceLast, history_ms: historyMs };
+    const { errors } = await this.#repeat("subscribe", body, [], timeout);
+    wanted.filter((topic) => !Object.hasOwn(errors, topic)).forEach((topic) => this.#topics.add(topic));
+    if (typeof topics === "string" && Object.hasOwn(errors, topics)) {
+      throw new LogosError("bad_request", `${topics}: ${errors[topics]}`);
+    }
+    return errors;
+  }
+
+  /**
+   * Unsubscribe from content topics. Resolves to `{topic: why not}`.
+   * @param {string | string[]} topics
+   * @param {{timeout?: number}} [options]
+   * @returns {Promise<Record<string, string>>}
+   */
+  async unsubscribe(topics, { timeout } = {}) {
+    const unwanted = check.topics(topics);
+    const { errors } = await this.call("unsubscribe", { topics: unwanted }, timeout);
+    unwanted.forEach((topic) => this.#topics.delete(topic));
+    return errors;
+  }
+
+  /** The app's content topics. @returns {Promise<string[]>} */
+  async subscriptions() {
+    return (await this.#repeat("subscriptions")).topics;
+  }
+
+  /**
+   * Hand a message over: its request id (16 bytes) once it is accepted. Its fate follows as events with this id. The id
+   * is the idempotency key: across reconnects the same send is repeated under it, within `timeout` ms.
+   * @param {string} topic
+   * @param {Uint8Array} payload
+   * @param {{ephemeral?: boolean, meta?: Uint8Array, requestId?: Uint8Array, timeout?: number}} [options]
+   * @returns {Promise<Buffer>}
+   */
+  async send(topic, payload, { ephemeral = false, meta, requestId, timeout } = {}) {
+    check.text("content topic", topic);
+    check.bytes("payload", payload);
+    if (meta !== undefined) check.bytes("meta", meta);
+    if (requestId !== undefined) check.bytes("request id", requestId, 16);
+    this.#checkOpen();
+    const most = this.limits?.blob_bytes;
+    if (most && payload.length > most) {
+      // Such a frame would cost us the connection: the server's socket refuses it unread.
+      const limit = this.network.max_message_size;
+      const message = `Message size exceeded maximum of ${limit} bytes: the payload alone has ${payload.length}`;
+      throw new LogosError("too_large", message);
+    }
+    const id = Buffer.from(requestId ?? randomBytes(16));
+    const body = { request_id: id, content_topic: topic, meta, ephemeral };
+    await this.#repeat("send", body, [Buffer.from(payload)], timeout);
+    return id;
+  }
+
+  /**
+   * The sends that have no fate yet, oldest first, at most 1,000, and how many there are.
+   * @param {{name?: string}} [options] `name`: of another named app of the same user
+   * @returns {Promise<{sends: Record<string, any>[], total: number}>}
+   */
+  pending({ name } = {}) {
+    return this.#repeat("pending", { name });
+  }
+
+  /**
+   * Cancel a send that was not attempted yet; false: too late, or there is no such send.
+   * @param {Uint8Array} requestId
+   * @param {{name?: string}} [options] `name`: as in `pending`
+   * @returns {Promise<boolean>}
+   */
+  async cancel(requestId, { name } = {}) {
+    check.bytes("request id", requestId, 16);
+    return (await this.call("cancel", { request_id: requestId, name })).cancelled;
+  }
+
+  /**
+   * Acknowledge everything up to an event; without one, up to the last handled one. It is on disk when this resolves.
+   * @param {AppEvent | Position} [event]
+   */
+  async ack(event) {
+    const position = event ? /** @type {Position} */ (/** @type {unknown} */ (event)) : this.#stream.position;
+    if (!position?.stream_id) return; // an event of the client's own
+    await this.call("ack", { stream: position.stream_id, seq: position.seq });
+    this.#stream.acked(position);
+  }
+
+  /** The node's connection status, and the health of each subscribed content topic. @returns {Promise<Status>} */
+  status() {
+    return this.#repeat("status");
+  }
+
+  /** Facts about the node: Version, Metrics, MyPeerId, … @param {string[]} [ids] @returns {Promise<Record<string, any>>} */
+  async nodeInfo(ids) {
+    return (await this.#repeat("node.info", { ids })).info;
+  }
+
+  /** Delete a named app of the same user: its stream, its subscriptions, its position. @param {string} name */
+  async forget(name) {
+    await this.call("forget", { name });
+  }
+
+  /**
+   * Any method of the contract: the body of its reply.
+   * @param {string} method
+   * @param {Record<string, unknown>} [body]
+   * @param {number} [timeout]
+   * @returns {Promise<Record<string, any>>}
+   */
+  async call(method, body = {}, timeout = TIMEOUT_MS) {
+    this.#checkOpen();
+    return (await this.#connection.request(method, body, [], timeout)).body;
+  }
+
+  /**
+   * A request that done twice is done once: a lost connection is no reason to give up.
+   * @param {string} method
+   * @param {Record<string, unknown>} [body]
+   * @param {Uint8Array[]} [blobs]
+   * @param {number} [timeout]
+   * @returns {Promise<any>}
+   */
+  async #repeat(method, body = {}, blobs = [], timeout = TIMEOUT_MS) {
+    const deadline = performance.now() + timeout;
+    for (;;) {
+      this.#checkOpen();
+      try {
+        return (await this.#connection.request(method, body, blobs, deadline - performance.now())).body;
+      } catch (error) {
+        const again = error instanceof LogosError && error.code === "peer_restarted";
+        if (!again || performance.now() >= deadline) throw error;
+      }
+    }
+  }
+
+  #checkOpen() {
+    if (this.#takenOver) throw new LogosError("conflict", "another connection has taken over this app's name");
+    if (this.#closed) throw closed();
+  }
+
+  // -- events ----------------------------------------------------------------------------------------------------------
+
+  /**
+   * The next event; null when none can come any more. Asking for it says that the one before it is handled.
+   * @param {number} [timeout] ms; rejects with `deadline_exceeded` when there is none in that time
+   */
+  nextEvent(timeout) {
+    return this.#consumer.next(timeout);
+  }
+
+  /**
+   * Events one after another. A loop that is left keeps its last event in hand: it counts as handled when the next one
+   * is asked for, or by `close`. A later loop goes on behind it.
+   * @returns {AsyncIterator<AppEvent, undefined>}
+   */
+  [Symbol.asyncIterator]() {
+    return {
+      next: async () => {
+        const event = await this.#consumer.next();
+        return event ? { value: event, done: false } : { value: undefined, done: true };
+      },
+    };
+  }
+
+  /**
+   * Call a function, plain or async, with each event of a kind, or of all (`"*"`); returns what undoes it. Callbacks run
+   * one after another, in the events' order. While nothing iterates they run in the background, and other events are
+   * passed over; else they run as part of the iteration, which gets the other events. What one throws goes to `onError`.
+   * @param {string} kind
+   * @param {(event: AppEvent) => unknown} callback
+   * @returns {() => void}
+   */
+  on(kind, callback) {
+    return this.#consumer.on(kind, callback);
+  }
+
+  // -- the end ---------------------------------------------------------------------------------------------------------
+
+  /**
+   * Acknowledge what was handled (mode `auto`) and leave; a named app goes on in the Messaging API.
+   * @param {{handled?: boolean}} [options] `handled: false`: the last event given out was not handled, and comes again;
+   *   for `catch` blocks
+   */
+  async close({ handled = true } = {}) {
+    if (this.#closed) return;
+    this.#closed = true;
+    if (this.#timer) clearTimeout(this.#timer);
+    if (handled) this.#stream.handled();
+    if (this.#connection.ready && !this.#takenOver) {
+      try {
+        const due = this.#autoAck ? this.#stream.ackDue() : null;
+        if (due) await this.#connection.request("ack", { stream: due.stream_id, seq: due.seq }, [], LEAVE_MS);
+        await this.#connection.request("goodbye", {}, [], LEAVE_MS);
+      } catch (error) {
+        if (!(error instanceof LogosError)) throw error; // a server that is gone: what it did not take comes again
+      }
+    }
+    this.#connection.close();
+    this.#consumer.end();
+  }
+
+  [Symbol.for("nodejs.asyncDispose")]() {
+    return this.close();
+  }
+
+  // -- the session -----------------------------------------------------------------------------------------------------
+
+  /** @param {Record<string, any>} hello */
+  #greeted(hello) {
+    check.greeting(hello);
+    const { stream, subscriptions } = hello;
+    const first = !this.#greeting;
+    this.#greeting = hello;
+    const lost = this.#stream.greeted(stream.id, stream.acked, this.#offered);
+    if (first) return subscriptions.forEach((/** @type {string} */ topic) => this.#topics.add(topic));
+    const missing = [...this.#topics].filter((topic) => !subscriptions.includes(topic)).sort();
+    if (missing.length) setImmediate(() => this.#resubscribe(missing, lost));
+    else this.#linkRestored(lost, {});
+    this.#settleLater(); // what was handled meanwhile
+  }
+
+  /** Ask again for what the Messaging API does not know of us any more. @param {string[]} topics @param {Position | null} lost */
+  async #resubscribe(topics, lost) {
+    /** @type {Record<string, string>} */ let errors;
+    for (let delay = RETRY_MS; ; delay = Math.min(delay * 2, RETRY_MAX_MS)) {
+      try {
+        errors = (await this.#connection.request("subscribe", { topics })).body.errors;
+        break;
+      } catch (error) {
+        if (!(error instanceof LogosError)) throw error;
+        if (error.code === "peer_restarted" || !this.#connection.ready) return; // the next hello does it
+        if (!error.retriable) {
+          errors = Object.fromEntries(topics.map((topic) => [topic, error.message]));
+          break;
+        }
+      }
+      await new Promise((resolve) => setTimeout(resolve, delay).unref());
+    }
+    Object.keys(errors).forEach((topic) => this.#topics.delete(topic));
+    this.#linkRestored(lost, errors);
+  }
+
+  /** @param {Position | null} lost @param {Record<string, string>} errors */
+  #linkRestored(lost, errors) {
+    this.#putLocal({
+      event: "link_restored",
+      resumed: !lost,
+      lost_stream: lost?.stream_id ?? null,
+      last_seq: lost?.seq ?? this.#stream.lastSeq,
+      subscription_errors: errors,
+    });
+  }
+
+  /** @param {string} reason */
+  #linkLost(reason) {
+    if (!this.#takenOver) this.#putLocal({ event: "link_lost", reason });
+  }
+
+  /** @param {Record<string, unknown>} fields */
+  #putLocal(fields) {
+    this.#stream.putLocal(new AppEvent(fields));
+    this.#consumer.wake();
+  }
+
+  /** @param {Buffer[]} frames */
+  #receive(frames) {
+    const event = this.#stream.receive(frames);
+    if (!event) return this.#settle(); // what was dropped gives its credit back too
+    if (event.event === "taken_over") {
+      this.#takenOver = true;
+      this.#connection.close();
+    }
+    this.#consumer.wake();
+  }
+
+  /** Give credit back, and see to it that an ack follows soon. */
+  #settle() {
+    if (this.#closed || this.#takenOver) return;
+    const total = this.#stream.creditDue();
+    if (total !== null && this.#connection.tell("credit", { total })) this.#stream.granted(total);
+    if (this.#autoAck && this.#stream.ackDue()) this.#settleLater();
+  }
+
+  #settleLater() {
+    if (this.#closed) return;
+    this.#timer ??= setTimeout(() => {
+      this.#timer = null;
+      const due = this.#autoAck ? this.#stream.ackDue() : null;
+      if (due && this.#connection.tell("ack", { stream: due.stream_id, seq: due.seq })) this.#stream.acked(due);
+      this.#settle();
+    }, ACK_DELAY_MS);
+  }
+}
