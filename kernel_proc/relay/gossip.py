@@ -23,7 +23,6 @@ class Gossip:
     def on_ihave(self, peer: Peer, ihave: IHave, now: float) -> None:
         """Ask for what is new among the ids offered, within the budget of this heartbeat."""
         s = self._s
-        peer.ihave_count += 1
         topic = s.topics.get(ihave.topic)
         if (
             peer.ihave_count > self._p.max_ihave_messages
@@ -95,7 +94,7 @@ class Gossip:
         count = min(len(peers), max(p.d_lazy, int(p.gossip_factor * len(peers))))
         for peer in s.rng.sample(peers, count):
             # Each peer gets its own choice of too many ids, so that together they cover more.
-            chosen = ids if len(ids) <= p.max_ihave_length else s.rng.sample(ids, p.max_ihave_length)
+            chosen = ids if len(ids) <= p.max_ihave_sent else s.rng.sample(ids, p.max_ihave_sent)
             s.outgoing(peer).control.ihave.append(IHave(topic, chosen))
 
     def heartbeat(self, tick: int, now: float) -> None:

@@ -48,9 +48,11 @@ class GossipParams:
     """Peers named in one PRUNE, at most (GossipSub v1.1; nim-libp2p: twice D_high, which is the same)."""
     flood_publish: bool = True
     max_ihave_messages: int = 10
-    """IHAVE entries taken from one peer per heartbeat."""
+    """RPCs with IHAVE heeded from one peer per heartbeat, as every implementation counts them."""
     max_ihave_length: int = 5000
-    """Ids in one IHAVE, and ids asked of one peer per heartbeat."""
+    """Ids heeded in one IHAVE, and ids asked of one peer per heartbeat."""
+    max_ihave_sent: int = 4500
+    """Ids of a topic offered to one peer per heartbeat: as many as fit into the RPCs that it will heed."""
     iwant_followup: float = 3.0
     """An id asked for must arrive (from anyone) within this time, or the promise is broken (P7)."""
     iwant_retransmissions: int = 3

@@ -193,6 +193,7 @@ class Router:
             self._mesh.on_graft(peer, name, now)
         for prune in control.prune:
             self._mesh.on_prune(peer, prune, now)
+        peer.ihave_count += bool(control.ihave)
         for ihave in control.ihave:
             self._gossip.on_ihave(peer, ihave, now)
         if control.iwant:

@@ -12,6 +12,8 @@ from typing import Final
 from kernel_proc.relay.rpc import Control, Prune, Subscription
 
 __all__ = [
+    "MAX_CONTROL",
+    "MAX_SUBSCRIPTIONS",
     "encode_control",
     "encode_message",
     "encode_subscriptions",
@@ -19,6 +21,12 @@ __all__ = [
     "fits_rpc",
     "message_rpc_size",
 ]
+
+
+MAX_CONTROL: Final = 16_384
+MAX_SUBSCRIPTIONS: Final = 100
+"""Bytes of control, and subscriptions, in one RPC: rust-libp2p's gossipsub (0.50 on) ends the stream on which
+there are more. Nothing is lost by several RPCs instead of one."""
 
 
 def encode_varint(value: int) -> bytes:
@@ -81,8 +89,11 @@ def encode_message(topic: bytes, data: bytes) -> bytes:
 
 
 def encode_subscriptions(subscriptions: Iterable[Subscription], limit: int) -> list[bytes]:
-    """Frames that announce the subscriptions, none with a body above `limit` bytes."""
-    return _pack((_encode_subscription(entry) for entry in subscriptions), limit)
+    """Return frames that announce the subscriptions, none with a body above `limit` or `MAX_CONTROL` bytes, or
+    with more than `MAX_SUBSCRIPTIONS` of them."""
+    entries = (_encode_subscription(entry) for entry in subscriptions)
+    bodies = _groups(entries, min(limit, MAX_CONTROL), MAX_SUBSCRIPTIONS)
+    return [encode_varint(len(body)) + body for body in bodies]
 
 
 def _encode_subscription(entry: Subscription) -> bytes:
@@ -94,7 +105,9 @@ def _encode_subscription(entry: Subscription) -> bytes:
 
 
 def encode_control(control: Control, limit: int) -> list[bytes]:
-    """Frames that carry `control`, none with a body above `limit` bytes: long id lists are split."""
+    """Return frames that carry `control`, none with a body above `limit` or `MAX_CONTROL` bytes: long lists of
+    ids are split."""
+    limit = min(limit, MAX_CONTROL)
     inner_limit = limit - 1 - _varint_size(limit)
     entries: list[bytes] = [_field(0x1A, _field(0x0A, topic.encode())) for topic in control.graft]
     entries += [_encode_prune(prune, inner_limit) for prune in control.prune]
@@ -141,21 +154,18 @@ def _chunks(ids: Sequence[bytes], limit: int) -> Iterable[Sequence[bytes]]:
         yield ids[start:]
 
 
-def _groups(entries: Iterable[bytes], limit: int) -> Iterable[bytes]:
-    """Entries joined into groups of at most `limit` bytes; one that can never fit is left out."""
+def _groups(entries: Iterable[bytes], limit: int, most: int | None = None) -> Iterable[bytes]:
+    """Join entries into groups of at most `limit` bytes and `most` entries; one that can never fit is left
+    out."""
     group: list[bytes] = []
     used = 0
     for entry in entries:
         if len(entry) > limit:
             continue
-        if used + len(entry) > limit:
+        if used + len(entry) > limit or len(group) == most:
             yield b"".join(group)
             group, used = [], 0
         group.append(entry)
         used += len(entry)
     if group:
         yield b"".join(group)
-
-
-def _pack(entries: Iterable[bytes], limit: int) -> list[bytes]:
-    return [encode_varint(len(body)) + body for body in _groups(entries, limit)]

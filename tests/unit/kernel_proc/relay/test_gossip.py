@@ -7,6 +7,8 @@ from hashlib import sha256
 import pytest
 
 from kernel_proc.relay.cache import MessageCache
+from kernel_proc.relay.rpc import Control
+from kernel_proc.relay.rpc_writer import MAX_CONTROL, encode_control
 from tests.unit.kernel_proc.relay.core import Core, T, U
 
 
@@ -126,14 +128,19 @@ def test_peers_below_the_gossip_threshold_are_told_nothing() -> None:
     assert core.sent_to(lambda c: c.ihave) == {}
 
 
-def test_at_most_five_thousand_ids_are_offered_to_one_peer() -> None:
+def test_no_more_ids_are_offered_than_fit_into_the_rpcs_that_a_peer_heeds() -> None:
     core = meshed(5, history_bytes=10**9)
     for n in range(6000):
         core.receive("p0", b"%d" % n)
     core.sent()
     core.beat()
     (offer,) = core.sent_to(lambda c: c.ihave).values()
-    assert len(set(offer[0].message_ids)) == 5000
+    assert len(set(offer[0].message_ids)) == 4500
+    control = Control()
+    control.ihave = offer
+    frames = encode_control(control, 153_600)
+    assert len(frames) <= core.params.max_ihave_messages
+    assert all(len(frame) <= MAX_CONTROL + 3 for frame in frames)  # with its length prefix
 
 
 # -- IHAVE in, IWANT out -----------------------------------------------------------------------------------

@@ -173,6 +173,37 @@ def test_large_control_is_split_below_the_limit() -> None:
     assert [t for part in parts for t in part.graft] == control.graft
 
 
+@pytest.mark.parametrize("kind", ["ihave", "iwant", "idontwant", "graft", "prune"])
+def test_no_rpc_has_more_control_than_rust_takes(kind: str) -> None:
+    """rust-libp2p ends the stream at more than 16,384 bytes of control, whatever the largest RPC may be."""
+    control = Control()
+    ids = [n.to_bytes(32, "big") for n in range(6000)]
+    peers = tuple(PeerInfo(n.to_bytes(38, "big"), bytes(2000)) for n in range(16))
+    entries: dict[str, list[object]] = {
+        "ihave": [IHave(TOPIC, ids)],
+        "iwant": list(ids),
+        "idontwant": list(ids),
+        "graft": [f"/waku/2/rs/42/{n}" for n in range(3000)],
+        "prune": [Prune(f"/waku/2/rs/42/{n}", 60, peers) for n in range(20)],
+    }
+    setattr(control, kind, entries[kind])
+    frames = encode_control(control, LIMIT)
+    assert 10_000 < max(len(body(f)) for f in frames) <= 16_384
+    parts = [read_control(body(f)) for f in frames]
+    if kind == "ihave":
+        assert [i for part in parts for ihave in part.ihave for i in ihave.message_ids] == ids
+    else:
+        names = [getattr(e, "topic", e) for e in entries[kind]]
+        assert [getattr(e, "topic", e) for part in parts for e in getattr(part, kind)] == names
+
+
+def test_no_rpc_has_more_than_a_hundred_subscriptions() -> None:
+    subscriptions = [Subscription(True, f"/t/{n}") for n in range(1001)]
+    frames = encode_subscriptions(subscriptions, LIMIT)
+    sizes = [len(decode_rpc(body(f)).subscriptions) for f in frames]
+    assert (max(sizes), sum(sizes), len(sizes)) == (100, 1001, 11)
+
+
 def test_many_subscriptions_are_split_below_the_limit() -> None:
     subscriptions = [Subscription(True, f"/topic/{n}") for n in range(1000)]
     frames = encode_subscriptions(subscriptions, 1500)
