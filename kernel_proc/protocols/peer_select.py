@@ -16,7 +16,8 @@ import trio
 from ipc_schema.backoff import retry_delay
 from ipc_schema.config.addresses import peer_id_in
 from kernel_proc.p2p.api import Host, P2pError, PeerIdText
-from kernel_proc.protocols.requests import AllFailed, Attempt, CallError, PeerUnreachable, Refused
+from kernel_proc.protocols.pacing import TOO_MANY_REQUESTS, Pacer
+from kernel_proc.protocols.requests import AllFailed, Attempt, CallError, NoAnswer, PeerUnreachable, Refused
 
 __all__ = ["Candidate", "PeerRanking", "ServicePeers"]
 
@@ -29,6 +30,8 @@ MAX_REMEMBERED: Final = 2048
 SMOOTHING: Final = 0.3
 MAX_TRIES: Final = 5
 """Peers asked for one request, as nwaku does."""
+MAX_REPEATS: Final = 5
+"""Times that a peer which is asked too often is asked again for one request."""
 MAX_AT_ONCE: Final = 8
 """Requests of ours to one peer for one service at once; further ones wait. Services bound the streams of a
 peer, and reset what is too much."""
@@ -145,6 +148,7 @@ class ServicePeers:
         self.ranking = ranking
         self._shards = shards
         self._places: dict[tuple[PeerIdText, str], trio.Semaphore] = {}
+        self._pacer: Pacer[tuple[PeerIdText, str]] = Pacer(trio.current_time)
         self._configured = {
             service: frozenset(filter(None, map(peer_id_in, found))) for service, found in configured.items()
         }
@@ -202,17 +206,24 @@ class ServicePeers:
 
         `deadline` is a time of trio's clock for all attempts; each gets at most `patience` seconds, and while
         there are others to turn to at most half of what is left. What CallError an attempt raises counts
-        against its peer. Raises AllFailed.
+        against its peer; but a peer that is asked too often (429) is asked again after the others, in its own
+        pace. Raises AllFailed.
         """
         attempts: list[Attempt] = []
+        limited: dict[str, tuple[int, CallError]] = {}
         found = [named] if named is not None else self.choose(service, protocols, shard)
         waiting = [peer for peer in found if peer == named or peer not in exclude][:MAX_TRIES]
         while waiting:
-            peer = waiting.pop(0)
+            peer = min(waiting, key=lambda one: self._pacer.delay((peer_id_in(one) or one, service)))
+            waiting.remove(peer)
             peer_id = peer_id_in(peer) or peer
             left = deadline - trio.current_time()
-            if left <= 0:
+            pause = self._pacer.reserve((peer_id, service)) if left > 0 else 0.0
+            if left <= pause:
+                waiting.append(peer)
                 break
+            await trio.sleep(pause)
+            left -= pause
             try:
                 seconds = min(patience, left / 2 if waiting else left)
                 begun = trio.current_time()
@@ -225,6 +236,15 @@ class ServicePeers:
                 attempts.append(Attempt(peer, error))
                 continue
             except CallError as error:
+                if isinstance(error, Refused) and error.status == TOO_MANY_REQUESTS:
+                    self._pacer.refused((peer_id, service))
+                    times = 1 + limited[peer][0] if peer in limited else 1
+                    if times <= MAX_REPEATS:
+                        limited[peer] = times, error
+                        waiting.append(peer)
+                        continue
+                if isinstance(error, NoAnswer) and peer in limited:
+                    error = limited[peer][1]  # there was no time left for more: this is why
                 attempts.append(Attempt(peer, error))
                 if isinstance(error, Refused) and error.final:
                     break
@@ -232,8 +252,30 @@ class ServicePeers:
                 continue
             self.ranking.succeeded(peer_id, service, took)
             return peer_id, answer
+        attempts += [Attempt(peer, limited[peer][1]) for peer in waiting if peer in limited]
         on_shard = "" if shard is None else f" on shard {shard}"
         raise AllFailed(service, attempts, f"no connected peer serves {service}{on_shard}")
+
+    async def in_its_pace(
+        self,
+        peer_id: PeerIdText,
+        service: str,
+        attempt: Callable[[], Awaitable[T]],
+        *,
+        deadline: float,
+    ) -> T:
+        """Make `attempt` with one peer, and again as long as the peer is asked too often (429) and `deadline`
+        (trio's clock) allows. Raises CallError."""
+        while True:
+            await trio.sleep(self._pacer.reserve((peer_id, service)))
+            try:
+                return await attempt()
+            except Refused as error:
+                if error.status != TOO_MANY_REQUESTS:
+                    raise
+                self._pacer.refused((peer_id, service))
+                if trio.current_time() + self._pacer.delay((peer_id, service)) >= deadline:
+                    raise
 
     def asked(self) -> Set[PeerIdText]:
         """The peers with which a request of ours is under way."""

@@ -105,7 +105,12 @@ class StoreClient:
             if left <= 0:
                 break
             try:
-                messages, cursor = await self._page(peer_id, pages.following(), min(PATIENCE, left))
+                messages, cursor = await self._peers.in_its_pace(
+                    peer_id,
+                    SERVICE,
+                    partial(self._page, peer_id, pages.following(), min(PATIENCE, left)),
+                    deadline=deadline,
+                )
             except CallError:
                 self._peers.ranking.failed(peer_id, SERVICE)
                 break

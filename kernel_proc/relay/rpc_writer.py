@@ -89,7 +89,7 @@ def encode_message(topic: bytes, data: bytes) -> bytes:
 
 
 def encode_subscriptions(subscriptions: Iterable[Subscription], limit: int) -> list[bytes]:
-    """Return frames that announce the subscriptions, none with a body above `limit` or `MAX_CONTROL` bytes, or
+    """Return frames that announce the subscriptions, none with a body above `limit` or `MAX_CONTROL` bytes or
     with more than `MAX_SUBSCRIPTIONS` of them."""
     entries = (_encode_subscription(entry) for entry in subscriptions)
     bodies = _groups(entries, min(limit, MAX_CONTROL), MAX_SUBSCRIPTIONS)
@@ -105,8 +105,8 @@ def _encode_subscription(entry: Subscription) -> bytes:
 
 
 def encode_control(control: Control, limit: int) -> list[bytes]:
-    """Return frames that carry `control`, none with a body above `limit` or `MAX_CONTROL` bytes: long lists of
-    ids are split."""
+    """Return frames that carry `control`, none with a body above `limit` or `MAX_CONTROL` bytes: long
+    id lists are split."""
     limit = min(limit, MAX_CONTROL)
     inner_limit = limit - 1 - _varint_size(limit)
     entries: list[bytes] = [_field(0x1A, _field(0x0A, topic.encode())) for topic in control.graft]

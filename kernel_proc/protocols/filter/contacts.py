@@ -22,12 +22,15 @@ from kernel_proc.protocols.filter.codec import (
     decode_response,
     encode_request,
 )
+from kernel_proc.protocols.pacing import Pacer
 from kernel_proc.protocols.protobuf import ProtobufError
 from kernel_proc.protocols.requests import BadAnswer, CallError, Refused, call
 
 __all__ = ["ClientParams", "Contact", "Contacts"]
 
 MAX_RESPONSE: Final = 64 * 1024
+MAX_REPEATS: Final = 5
+"""Times that one request is made at most of a peer that answers 429."""
 
 
 class ClientParams(NamedTuple):
@@ -77,6 +80,7 @@ class Contacts:
         self._gave_up = gave_up
         self._random_bytes = random_bytes
         self._by_peer: dict[PeerIdText, Contact] = {}
+        self._pacer: Pacer[PeerIdText] = Pacer(trio.current_time)
 
     def of(self, peer_id: PeerIdText) -> Contact:
         """How things stand with a peer; from here on it is known."""
@@ -106,9 +110,39 @@ class Contacts:
         *,
         allow: int | None = None,
     ) -> FilterResponse:
-        """One request. Raises CallError, also for any refusal but with the status `allow`."""
-        self._counters[_COUNTED[kind]] += 1
+        """Make one request. Raises CallError, also for any refusal but with the status `allow`.
+
+        A peer that is asked too often (429) is asked again in its own pace. That it refuses for this reason
+        is no sign that it has forgotten anything.
+        """
         contact = self.of(peer_id)
+        for _ in range(MAX_REPEATS):
+            await trio.sleep(self._pacer.reserve(peer_id))
+            response = await self._ask_once(peer_id, contact, kind, topic, contents)
+            if response.status != Status.TOO_MANY_REQUESTS:
+                break
+            self._pacer.refused(peer_id)
+        if response.ok or response.status == allow:
+            contact.failures = 0
+            contact.due = trio.current_time() + self._params.ping_interval
+            return response
+        self._counters["refused"] += 1
+        if response.status == Status.TOO_MANY_REQUESTS:
+            contact.due = trio.current_time() + self._params.ping_retry
+        elif kind is not RequestType.SUBSCRIBE:
+            self._failed(peer_id, contact)
+        final = response.status == Status.BAD_REQUEST
+        raise Refused(response.status, response.description or "", final=final)
+
+    async def _ask_once(
+        self,
+        peer_id: PeerIdText,
+        contact: Contact,
+        kind: RequestType,
+        topic: str | None,
+        contents: Sequence[str],
+    ) -> FilterResponse:
+        self._counters[_COUNTED[kind]] += 1
         request = FilterRequest(self._random_bytes(10).hex(), kind, topic, tuple(contents))
         try:
             body = await call(
@@ -119,20 +153,11 @@ class Contacts:
                 max_response=MAX_RESPONSE,
                 deadline=self._params.call_timeout,
             )
-            response = _read(body, request.request_id)
+            return _read(body, request.request_id)
         except CallError:
             self._counters["failed"] += 1
             self._failed(peer_id, contact)
             raise
-        if response.ok or response.status == allow:
-            contact.failures = 0
-            contact.due = trio.current_time() + self._params.ping_interval
-            return response
-        self._counters["refused"] += 1
-        if kind is not RequestType.SUBSCRIBE:
-            self._failed(peer_id, contact)
-        final = response.status == Status.BAD_REQUEST
-        raise Refused(response.status, response.description or "", final=final)
 
     def _failed(self, peer_id: PeerIdText, contact: Contact) -> None:
         contact.failures += 1

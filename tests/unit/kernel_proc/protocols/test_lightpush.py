@@ -505,11 +505,30 @@ async def test_a_bad_request_is_bad_everywhere_an_invalid_message_is_one_peers_w
         assert (await publish(one)).peer_id == "b"
 
 
+@mock_clock_test
+async def test_the_legacy_version_over_its_rate_limit_is_asked_again() -> None:
+    async with client() as (one, near), memory_network():
+        times: list[float] = []
+
+        async def handle(stream: MemoryStream) -> None:
+            request = codec.decode_legacy_request(await MessageReader(stream, 1 << 20).read() or b"")
+            assert request is not None
+            times.append(trio.current_time())
+            response = LegacyResponse("", False, "TOO_MANY_REQUESTS")
+            if len(times) > 1:
+                response = LegacyResponse(request.request_id, True, "OK")
+            await stream.write(encode_frame(codec.encode_legacy_response(response)))
+
+        far = near._network.host("far")
+        far.handlers[LEGACY_PROTOCOL] = handle  # type: ignore[assignment]
+        assert await publish(one) == Pushed("far", None)
+        assert times[1] - times[0] >= 1
+
+
 @pytest.mark.parametrize(
     ("info", "status"),
     [
         ("not_published_to_any_peer", 505),
-        ("TOO_MANY_REQUESTS", 429),
         ("decode_rpc_failure: x", 400),
         ("Message size exceeded maximum of 1 bytes", 420),
         ("whatever", 500),

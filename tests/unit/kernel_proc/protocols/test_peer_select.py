@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -118,6 +119,91 @@ def three(network: MemoryNetwork) -> MemoryHost:
         network.host(peer_id).set_stream_handler(PROTOCOL, nobody)
     network.host("bystander")
     return me
+
+
+class OneASecond:
+    """An attempt at peers that serve one request a second, as go-waku does."""
+
+    def __init__(self) -> None:
+        self.served: dict[str, list[float]] = {}
+        self.refused = 0
+        self._last: dict[str, float] = {}
+
+    async def __call__(self, peer_id: PeerIdText, seconds: float) -> str:
+        now = trio.current_time()
+        if now - self._last.get(peer_id, -9.0) < 1:
+            self.refused += 1
+            raise Refused(429, "too many requests")
+        self._last[peer_id] = now
+        self.served.setdefault(peer_id, []).append(now)
+        return peer_id
+
+
+@mock_clock_test
+async def test_a_peer_that_is_asked_too_often_is_asked_again_in_its_pace() -> None:
+    async with memory_network() as network:
+        me = network.host("me")
+        network.host("a").set_stream_handler(PROTOCOL, nobody)
+        peers, service = service_peers(me), OneASecond()
+        begun = trio.current_time()
+        for _ in range(8):
+            deadline = trio.current_time() + 10
+            assert await peers.ask("s", [PROTOCOL], service, deadline=deadline) == ("a", "a")
+        assert service.refused == 1
+        assert trio.current_time() - begun < 9
+        await trio.sleep(700)  # that was long ago: now it may serve more
+        assert await peers.ask("s", [PROTOCOL], service, deadline=trio.current_time() + 10)
+        assert service.refused == 1
+
+
+@mock_clock_test
+async def test_others_are_asked_before_a_peer_that_is_asked_too_often() -> None:
+    async with memory_network() as network:
+        peers, service = service_peers(three(network)), OneASecond()
+        begun = trio.current_time()
+        for _ in range(3):
+            await peers.ask("s", [PROTOCOL], service, deadline=trio.current_time() + 10)
+        assert trio.current_time() == begun
+        assert sorted(service.served) == ["a", "b", "c"]
+
+
+@mock_clock_test
+async def test_a_peer_that_refuses_for_ever_fails_in_the_end_with_its_own_word() -> None:
+    async with memory_network() as network:
+        me = network.host("me")
+        network.host("a").set_stream_handler(PROTOCOL, nobody)
+        peers = service_peers(me)
+        tries: list[float] = []
+
+        async def attempt(peer_id: PeerIdText, seconds: float) -> str:
+            tries.append(trio.current_time())
+            raise Refused(429, "too many requests")
+
+        for seconds, count in ((60, 6), (3, 2)):
+            tries.clear()
+            deadline = trio.current_time() + seconds
+            with pytest.raises(AllFailed, match="too many requests") as failed:
+                await peers.ask("s", [PROTOCOL], attempt, deadline=deadline)
+            assert failed.value.statuses == [429]
+            assert len(tries) == count
+            assert trio.current_time() <= deadline
+            assert all(later - earlier >= 1 for earlier, later in pairwise(tries))
+
+
+@mock_clock_test
+async def test_pages_of_one_peer_come_in_its_pace() -> None:
+    async with memory_network() as network:
+        peers, service = service_peers(network.host("me")), OneASecond()
+
+        async def page() -> str:
+            return await service("a", 1)
+
+        for _ in range(4):
+            await peers.in_its_pace("a", "s", page, deadline=trio.current_time() + 10)
+        assert (len(service.served["a"]), service.refused) == (4, 1)
+        service._last["a"] = trio.current_time() + 100
+        with pytest.raises(Refused):
+            await peers.in_its_pace("a", "s", page, deadline=trio.current_time() + 5)
 
 
 @mock_clock_test

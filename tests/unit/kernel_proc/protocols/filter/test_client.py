@@ -47,6 +47,10 @@ class Server:
         self.status: int | None = None
         self.silent = False
         self.wrong_id = False
+        self.a_second = False
+        """Serve one request a second and answer the others 429, as go-waku does."""
+        self.refused = 0
+        self._last = float("-inf")
         self.host.set_stream_handler(SUBSCRIBE_PROTOCOL, self._serve)
 
     async def _serve(self, stream: Stream) -> None:
@@ -56,9 +60,13 @@ class Server:
         self.asked.append(request)
         if self.silent:
             await trio.sleep_forever()
-        if self.status is not None:
+        if self.a_second and trio.current_time() - self._last < 1:
+            self.refused += 1
+            response = FilterResponse("N/A", 429)
+        elif self.status is not None:
             response = FilterResponse("N/A" if self.status == 429 else request.request_id, self.status)
         else:
+            self._last = trio.current_time()
             response = self.table.handle(stream.peer_id, request, trio.current_time())
         if self.wrong_id:
             response = response._replace(request_id="another")
@@ -295,6 +303,34 @@ async def test_an_answer_to_another_request_is_none_but_for_429() -> None:
             await one.subscribe(A)
         assert isinstance(failed.value.attempts[0].error, Refused)
         assert failed.value.statuses == [429]
+
+
+@mock_clock_test
+async def test_a_service_of_one_request_a_second_is_asked_in_its_pace() -> None:
+    """go-waku's limit, with a subscription that takes three requests at once."""
+    async with house() as one:
+        server = Server(one.network, "s")
+        server.a_second = True
+        contents = [f"/test/1/{n}/proto" for n in range(250)]
+        assert await one.subscribe(*contents) == "s"
+        assert len(server.table.criteria_of("us")) == 250
+        assert one.counter("lost") == 0
+        assert server.refused <= 1  # the first one shows the limit
+
+
+@mock_clock_test
+async def test_a_subscription_survives_that_its_server_answers_429_for_a_while() -> None:
+    async with house() as one:
+        server = Server(one.network, "s")
+        await one.subscribe(A)
+        server.status = 429
+        await trio.sleep(180)
+        assert server.kinds.count(RequestType.PING) > 6
+        assert one.counter("lost") == 0
+        assert one.client.strength(SHARD) == 1
+        server.status = None
+        assert (await one.client.ping(["s"]))[0].status == 200
+        assert one.client.strength(SHARD) == 1
 
 
 @mock_clock_test
