@@ -16,9 +16,11 @@ from mapi_proc.database.errors import (
     DatabaseBusyError,
     DatabaseClosedError,
     DatabaseError,
+    DatabaseGoneError,
     DatabaseLockedError,
     DatabaseTooNewError,
     DatabaseUnavailableError,
+    LeftoverLogError,
     RequestExistsError,
 )
 from mapi_proc.database.records import (
@@ -46,6 +48,7 @@ __all__ = [
     "DatabaseClosedError",
     "DatabaseCounters",
     "DatabaseError",
+    "DatabaseGoneError",
     "DatabaseLimits",
     "DatabaseLockedError",
     "DatabaseState",
@@ -54,6 +57,7 @@ __all__ = [
     "JournalEntry",
     "JournalExtent",
     "KernelPosition",
+    "LeftoverLogError",
     "NotOurDatabaseError",
     "OutboxEntry",
     "OutboxState",

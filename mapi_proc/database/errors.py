@@ -4,6 +4,8 @@
     ├── DatabaseLockedError       another process has the file
     ├── DatabaseUnavailableError  the system refuses the file: full disk, no permission, I/O error
     ├── DatabaseTooNewError       the file was written by a later version of this program
+    ├── LeftoverLogError          a copy was put back over the write-ahead log of the file before it
+    ├── DatabaseGoneError         the open file was deleted, replaced or truncated
     ├── NotOurDatabaseError       a SQLite file of another program stands there (in `schema`)
     ├── DatabaseBusyError         the writer's queue is full: look at `Database.congested` first
     ├── DatabaseClosedError       submitted after `close`, or not on disk when `close` gave up
@@ -22,9 +24,11 @@ __all__ = [
     "DatabaseBusyError",
     "DatabaseClosedError",
     "DatabaseError",
+    "DatabaseGoneError",
     "DatabaseLockedError",
     "DatabaseTooNewError",
     "DatabaseUnavailableError",
+    "LeftoverLogError",
     "RequestExistsError",
 ]
 
@@ -49,6 +53,16 @@ class DatabaseUnavailableError(DatabaseError):
 
 class DatabaseTooNewError(DatabaseError):
     """The schema is from a later version: refused, never touched."""
+
+
+class LeftoverLogError(DatabaseError):
+    """The write-ahead log beside the file belongs to another file: refused, never touched."""
+
+
+class DatabaseGoneError(DatabaseError):
+    """What is committed now would not be found at the next start. It may come back (`mv`)."""
+
+    retriable = True
 
 
 class DatabaseBusyError(DatabaseError):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from itertools import groupby
+from typing import Any
 
 from mapi_proc.database.batch import SEQ_BITS
 from mapi_proc.database.records import (
     AppRecord,
+    DamagedError,
     JournalEntry,
     JournalExtent,
     KernelPosition,
@@ -23,6 +26,11 @@ __all__ = ["find_delivered", "find_request", "load_snapshot", "orphaned_apps", "
 
 GIVEN_SLICE_NS = 600 * 1_000_000_000
 _SEQ_MASK = (1 << SEQ_BITS) - 1
+_APP_TYPES = (int, str, int, bytes, int, int, int, int, int, str)
+_OUTBOX_TYPES = (
+    *(int, bytes, bytes, bytes, str, bytes, bytes, int, int, int, int),
+    *(int, bytes, int, int, int, int, str),
+)
 _OUTBOX_COLUMNS = (
     "id, scope, request_id, fingerprint, content_topic, payload, meta, ephemeral, accepted, state, attempts,"
     " timestamp, message_hash, first_attempt, propagated, elapsed, finished, detail"
@@ -71,8 +79,23 @@ def pending_sends(connection: sqlite3.Connection) -> list[OutboxEntry]:
 
 
 def _outbox_entry(row: tuple) -> OutboxEntry:  # type: ignore[type-arg]
+    _check(row, _OUTBOX_TYPES)
     entry = OutboxEntry._make(row)
     return entry._replace(ephemeral=bool(entry.ephemeral), state=OutboxState(entry.state))
+
+
+def _app(row: tuple) -> AppRecord:  # type: ignore[type-arg]
+    _check(row, _APP_TYPES)
+    app = AppRecord._make(row)
+    if len(app.stream_id) != 16 or app.app_id < 1 or not 0 <= max(app.acked, app.dropped) <= _SEQ_MASK:
+        raise DamagedError(f"app {app.app_id}: impossible values")
+    return app
+
+
+def _check(row: Sequence[object], types: Sequence[type]) -> None:
+    """Check the types of a row. SQLite stores any type in any column, so damage can change them."""
+    if [type(value) for value in row] != list(types):
+        raise DamagedError(f"a row of the wrong types: {[type(value).__name__ for value in row]}")
 
 
 def find_delivered(connection: sqlite3.Connection, app_id: int, since: int) -> set[bytes]:
@@ -103,6 +126,13 @@ def orphaned_apps(connection: sqlite3.Connection) -> list[int]:
         key = (app_id + 1) << SEQ_BITS
 
 
+def _rows(cursor: sqlite3.Cursor, types: Sequence[type]) -> list[Any]:
+    rows = cursor.fetchall()
+    for row in rows:
+        _check(row, types)
+    return rows
+
+
 def load_snapshot(connection: sqlite3.Connection, database_id: bytes) -> Snapshot:
     """Read everything that is kept in memory, in one consistent view."""
     connection.execute("BEGIN")
@@ -114,14 +144,19 @@ def load_snapshot(connection: sqlite3.Connection, database_id: bytes) -> Snapsho
 
 def _load(connection: sqlite3.Connection, database_id: bytes) -> Snapshot:
     execute = connection.execute
-    apps = [AppRecord._make(row) for row in execute("SELECT * FROM app ORDER BY id")]
+    apps = [_app(row) for row in execute("SELECT * FROM app ORDER BY id")]
     subscriptions: dict[int, list[str]] = {app.app_id: [] for app in apps}
-    for app_id, topic in execute("SELECT app, topic FROM subscription ORDER BY app, topic"):
+    for app_id, topic in _rows(
+        execute("SELECT app, topic FROM subscription ORDER BY app, topic"), (int, str)
+    ):
         subscriptions.setdefault(app_id, []).append(topic)
     # Sixteen events an extent: fine enough for the bounds, a sixteenth of the rows.
-    runs = execute(
-        "SELECT min(key), max(key), sum(cost), max(time) FROM journal GROUP BY key >> 4 ORDER BY min(key)"
-    ).fetchall()
+    runs = _rows(
+        execute(
+            "SELECT min(key), max(key), sum(cost), max(time) FROM journal GROUP BY key >> 4 ORDER BY min(key)"
+        ),
+        (int, int, int, int),
+    )
     extents: dict[int, list[JournalExtent]] = {app.app_id: [] for app in apps}
     for app_id, rows in groupby(runs, key=lambda row: int(row[0]) >> SEQ_BITS):
         extents[app_id] = [
@@ -136,26 +171,40 @@ def _load(connection: sqlite3.Connection, database_id: bytes) -> Snapshot:
         extents=extents,
         positions={
             row[0]: KernelPosition._make(row)
-            for row in execute("SELECT stream, instance, epoch, seq, good_moment FROM kernel_position")
+            for row in _rows(
+                execute("SELECT stream, instance, epoch, seq, good_moment FROM kernel_position"),
+                (str, bytes, bytes, int, int),
+            )
         },
         hashes=[
-            RememberedHashes._make(row) for row in execute("SELECT shard, time, hashes FROM seen ORDER BY id")
+            RememberedHashes._make(row)
+            for row in _rows(execute("SELECT shard, time, hashes FROM seen ORDER BY id"), (int, int, bytes))
         ],
         outbox=pending_sends(connection),
         next_app_id=max([app.app_id for app in apps] + list(extents), default=0) + 1,
         next_entry_id=last_entry + 1,
         notes={
             key.removeprefix(NOTE_PREFIX): value
-            for key, value in execute(
-                "SELECT key, value FROM meta WHERE key >= ? AND key < ?", (NOTE_PREFIX, "note;")
+            for key, value in _rows(
+                execute("SELECT key, value FROM meta WHERE key >= ? AND key < ?", (NOTE_PREFIX, "note;")),
+                (str, bytes),
             )
         },
-        left={(app, topic): time for app, topic, time in execute("SELECT app, topic, time FROM left_topic")},
+        left={
+            (app, topic): time
+            for app, topic, time in _rows(execute("SELECT app, topic, time FROM left_topic"), (int, str, int))
+        },
         history=[
-            WantedHistory._make(row) for row in execute("SELECT app, topic, start, end FROM wanted_history")
+            WantedHistory._make(row)
+            for row in _rows(
+                execute("SELECT app, topic, start, end FROM wanted_history"), (int, str, int, int)
+            )
         ],
-        given=execute(
-            "SELECT min(time), sum(length(hashes)) / 32 FROM delivered GROUP BY time / ? ORDER BY 1",
-            (GIVEN_SLICE_NS,),
-        ).fetchall(),
+        given=_rows(
+            execute(
+                "SELECT min(time), sum(length(hashes)) / 32 FROM delivered GROUP BY time / ? ORDER BY 1",
+                (GIVEN_SLICE_NS,),
+            ),
+            (int, int),
+        ),
     )

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 __all__ = [
     "AppRecord",
+    "DamagedError",
     "JournalEntry",
     "JournalExtent",
     "KernelPosition",
@@ -18,6 +19,10 @@ __all__ = [
     "Snapshot",
     "WantedHistory",
 ]
+
+
+class DamagedError(ValueError):
+    """The file holds what no version of this program writes."""
 
 
 class AppRecord(NamedTuple):

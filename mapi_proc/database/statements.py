@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from mapi_proc.database.batch import SEQ_BITS, Batch
 from mapi_proc.database.errors import RequestExistsError
+from mapi_proc.database.identity import FORGET_EVENTS
 
 __all__ = ["NOTE_PREFIX", "execute_batch", "release_journal"]
 
@@ -66,6 +67,11 @@ WHERE id IN (SELECT payload_id FROM journal WHERE key > ?1 AND key <= ?2 AND pay
 """
 _RELEASE_JOURNAL: Final = "DELETE FROM journal WHERE key > ?1 AND key <= ?2"
 
+# The newest row stays: the highest id must not fall (`identity.Counts`).
+_OUTBOX_EVICT: Final = (
+    "DELETE FROM outbox WHERE state >= 10 AND accepted < ? AND id < (SELECT max(id) FROM outbox)"
+)
+
 NOTE_PREFIX: Final = "note:"
 
 
@@ -73,6 +79,7 @@ def execute_batch(connection: sqlite3.Connection, batch: Batch) -> None:
     """Apply one batch. Raises `RequestExistsError` or whatever SQLite says; the caller rolls back."""
     if batch.apps_forgotten:
         # The journal is purged later, piece by piece: in one go a full one would hold up everybody's commits.
+        connection.executemany(FORGET_EVENTS, batch.apps_forgotten)
         connection.executemany("DELETE FROM app WHERE id = ?", batch.apps_forgotten)
         for table in ("subscription", "delivered", "left_topic", "wanted_history"):
             connection.executemany(f"DELETE FROM {table} WHERE app = ?", batch.apps_forgotten)  # noqa: S608
@@ -154,4 +161,4 @@ def _execute_outbox(connection: sqlite3.Connection, batch: Batch) -> None:
             batch.outbox_finished,
         )
     if batch.outbox_evicted:
-        connection.executemany("DELETE FROM outbox WHERE state >= 10 AND accepted < ?", batch.outbox_evicted)
+        connection.executemany(_OUTBOX_EVICT, batch.outbox_evicted)

@@ -70,7 +70,7 @@ class Database:
     def __init__(self, opened: OpenedFile, limits: DatabaseLimits) -> None:
         """Use `Database.open`."""
         self.path: Path = opened.path
-        self.database_id: bytes = opened.database_id
+        self.database_id: bytes = opened.snapshot.database_id
         self.limits = limits
         self.counters = DatabaseCounters()
         self.state = DatabaseState.OPEN
@@ -79,6 +79,7 @@ class Database:
         self.pending_batches = 0
         self.pending_bytes = 0
         self._opened = opened
+        self._loaded: Snapshot | None = opened.snapshot
         self._loop = asyncio.get_running_loop()
         self._payload_ids = itertools.count(opened.next_payload_id)
         self._waiting_for_room: list[Callable[[], None]] = []
@@ -100,7 +101,8 @@ class Database:
         """Open or create the file (mode 0600), bring its schema up to date, start the threads.
 
         What is done about damaged or old files: `mapi_proc.database.opening`. Raises
-        `DatabaseLockedError`, `DatabaseUnavailableError`, `DatabaseTooNewError`, `NotOurDatabaseError`.
+        `DatabaseLockedError`, `DatabaseUnavailableError`, `DatabaseTooNewError`, `NotOurDatabaseError`,
+        `LeftoverLogError`.
         """
         opened = await asyncio.to_thread(open_file, path, random=random, now=now(), boot_id=boot_id)
         database = cls(opened, limits)
@@ -150,6 +152,7 @@ class Database:
             raise DatabaseBusyError(
                 f"{self.pending_batches} batches, {self.pending_bytes} bytes wait for the disk"
             )
+        self._loaded = None
         self.pending_batches += 1
         self.pending_bytes += batch.cost
         self._writer.submit(Submission(batch, on_committed, on_failed))
@@ -172,8 +175,11 @@ class Database:
     # --- reading --------------------------------------------------------------------------------------------
 
     async def load(self) -> Snapshot:
-        """Read what is kept in memory while running. Once, at the start."""
-        return await self._read(load_snapshot, self.database_id)
+        """Return what is kept in memory while running, as it was when the file was opened, or as it is now
+        when something was written since.
+        """
+        loaded, self._loaded = self._loaded, None
+        return loaded if loaded is not None else await self._read(load_snapshot, self.database_id)
 
     async def find_request(self, scope: bytes, request_id: bytes) -> OutboxEntry | None:
         """Look up a send, pending or finished within the time that request ids are remembered."""

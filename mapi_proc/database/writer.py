@@ -19,8 +19,9 @@ from typing import Final, NamedTuple, TypeVarTuple, Unpack
 
 from mapi_proc.database.batch import SEQ_BITS, Batch, OnCommitted, OnFailed
 from mapi_proc.database.checkpoints import LogGrowth
-from mapi_proc.database.errors import BatchRefusedError, DatabaseClosedError
+from mapi_proc.database.errors import BatchRefusedError, DatabaseClosedError, DatabaseGoneError
 from mapi_proc.database.opening import OpenedFile, is_corruption, mark_corrupt
+from mapi_proc.database.sidecar import Tally
 from mapi_proc.database.statements import execute_batch, release_journal
 
 __all__ = ["DatabaseState", "GroupResult", "Submission", "Writer"]
@@ -34,6 +35,8 @@ GROUP_BYTES: Final = 1 << 20
 PURGE_ROWS: Final = 512
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 5.0
+LOOK_EVERY: Final = 1.0
+"""Seconds without work after which the files are looked at."""
 
 _OUTER: Final = (  # the disk's or the system's fault: the same batch may succeed later
     sqlite3.SQLITE_FULL,
@@ -97,6 +100,8 @@ class Writer:
         self._stalled = False
         self._full_sync = False
         self._growth = LogGrowth()
+        self._watch = opened.watch
+        self._tally = Tally(opened.counts, opened.snapshot)
         self._purges: deque[int] = deque()
         self._thread = threading.Thread(target=self._run, name="mapi-database", daemon=True)
 
@@ -131,16 +136,18 @@ class Writer:
             if group:
                 self._store(group)
                 self._checkpoint()
-            elif self._purges:
+            elif self._purges and not self._stalled:
                 self._purge_some()
                 self._checkpoint()
+            else:
+                self._look()
 
     def _collect(self) -> list[Submission]:
         group: list[Submission] = []
         size = 0
         get = self._queue.get_nowait
         try:
-            item = get() if self._purges else self._queue.get()
+            item = get() if self._purges else self._queue.get(timeout=LOOK_EVERY)
             while item is not None:
                 group.append(item)
                 size += item.batch.cost
@@ -173,10 +180,7 @@ class Writer:
                     return
             self._closing.wait(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
-        if self._stalled:
-            self._stalled = False
-            log.warning("the database can be written again")
-            self._post(self._on_state, DatabaseState.OPEN, "")
+        self._unstall()
         self._tell(GroupResult(group, failures))
         self._growth.committed(sum(submission.batch.cost for submission in group))
         for index, submission in enumerate(group):
@@ -196,6 +200,7 @@ class Writer:
     def _commit(self, group: list[Submission]) -> dict[int, Exception]:
         """One transaction; returns the batches that were refused, by index."""
         execute = self._connection.execute
+        self._watch.check()
         full_sync = any(submission.batch.durable for submission in group)
         if full_sync != self._full_sync:
             execute(f"PRAGMA synchronous = {'FULL' if full_sync else 'NORMAL'}")
@@ -216,6 +221,10 @@ class Writer:
                 failures[index] = error
             execute("RELEASE batch")
         execute("COMMIT")
+        for index, submission in enumerate(group):
+            if index not in failures:
+                self._tally.add(submission.batch)
+        self._watch.committed(self._tally.counts)
         return failures
 
     def _rollback(self) -> None:
@@ -234,11 +243,27 @@ class Writer:
         self._stalled = True
         self._post(self._on_state, DatabaseState.STALLED, str(error))
 
+    def _unstall(self) -> None:
+        if self._stalled:
+            self._stalled = False
+            log.warning("the database can be written again")
+            self._post(self._on_state, DatabaseState.OPEN, "")
+
+    def _look(self) -> None:
+        """While nothing is to be written: are the files still there?"""
+        try:
+            self._watch.check()
+        except (DatabaseGoneError, OSError) as error:
+            self._stall(error)
+        else:
+            self._unstall()
+
     def _checkpoint(self) -> None:
         """Move the write-ahead log into the file, between commits, when enough has come together."""
-        if not self._growth.due:
+        if not self._growth.due or self._stalled:
             return
         try:
+            self._watch.checkpointing()
             row = self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
         except sqlite3.Error as error:
             # The log only grows; the next commit shows whether the disk is at fault.
@@ -246,6 +271,7 @@ class Writer:
             self._growth.failed()
         else:
             self._growth.checkpointed(row[1], row[2])
+            self._watch.checkpointed()
 
     def _purge_some(self) -> None:
         """Remove a piece of a forgotten app's stream; only when nothing else waits."""
@@ -285,4 +311,6 @@ def _code(error: BaseException) -> int:
 
 
 def _outer(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or (isinstance(error, sqlite3.Error) and _code(error) in _OUTER)
+    if isinstance(error, MemoryError | OSError | DatabaseGoneError):
+        return True
+    return isinstance(error, sqlite3.Error) and _code(error) in _OUTER

@@ -177,6 +177,7 @@ async def test_outbox_states(tmp_path: Path) -> None:
         batch = database.batch(durable=True)
         batch.put_send(send_entry(1, b"1" * 16))
         batch.put_send(send_entry(2, b"2" * 16))
+        batch.put_send(send_entry(3, b"3" * 16))
         await database.commit(batch)
         batch = database.batch()
         batch.change_send(
@@ -191,6 +192,7 @@ async def test_outbox_states(tmp_path: Path) -> None:
         )
         batch.finish_send(2, OutboxState.FAILED, 99, "why")
         batch.finish_send(2, OutboxState.SENT, 100)  # the first final state holds
+        batch.finish_send(3, OutboxState.SENT, 100)
         await database.commit(batch)
         expected = send_entry(1, b"1" * 16)._replace(
             state=OutboxState.PROPAGATED,
@@ -212,7 +214,7 @@ async def test_outbox_states(tmp_path: Path) -> None:
         await database.commit(batch)
         assert await database.find_request(STREAM, b"2" * 16) is None
         assert await database.find_request(STREAM, b"1" * 16) == expected  # pending ones stay
-        assert (await database.load()).next_entry_id == 2
+        assert (await database.load()).next_entry_id == 4  # the newest stays: an id is never used twice
 
 
 @asyncio_test()

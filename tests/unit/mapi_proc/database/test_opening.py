@@ -47,10 +47,10 @@ async def test_files_are_private(tmp_path: Path) -> None:
     database = await Database.open(tmp_path / "db")
     await database.commit(database.batch())
     modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
-    assert {"db", "db-wal", "db-shm", "db.generation"} == modes.keys()
+    assert {"db", "db-wal", "db-shm", "db.generation", "db.written"} == modes.keys()
     assert set(modes.values()) == {0o600}
     await database.close()
-    assert {path.name for path in tmp_path.iterdir()} == {"db", "db.generation"}
+    assert {path.name for path in tmp_path.iterdir()} == {"db", "db.generation", "db.written"}
 
 
 @asyncio_test()

@@ -1,0 +1,255 @@
+"""The two small files beside the database, and what they prove at the next start.
+
+- `.generation` counts the starts. It is replaced at every start and never touched while running, so the time
+  of its last inode change (ctime), which no copy preserves, identifies this place on disk. The database keeps
+  it: a directory that was put back as a whole has another one.
+- `.written` counts the events and sends that were committed, and describes the main file as it was last seen.
+  It is rewritten in place after every commit, without a sync: it has to survive the death of the process
+  only, since the death of the host shows by the boot id. A database with fewer events than `.written` says is
+  an older copy, or has lost its write-ahead log.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final, NamedTuple, Self
+
+from mapi_proc.database.batch import SEQ_BITS, Batch
+from mapi_proc.database.errors import DatabaseGoneError, LeftoverLogError
+from mapi_proc.database.records import Snapshot
+
+__all__ = [
+    "Counts",
+    "FileWatch",
+    "MainFile",
+    "Tally",
+    "Written",
+    "beside",
+    "check_leftover_log",
+    "place_of",
+    "read_generation",
+    "read_written",
+    "write_generation",
+]
+
+_SEQ_MASK: Final = (1 << SEQ_BITS) - 1
+_RECORD: Final = 160
+_SQLITE_MAGIC: Final = b"SQLite format 3\0"
+
+
+class Counts(NamedTuple):
+    """What a database holds, in numbers that never fall: events ever given to apps, highest id of a send."""
+
+    events: int = 0
+    sends: int = 0
+
+
+class Tally:
+    """Carries `Counts` on from batch to batch. Counts by seq, since a refused batch leaves a hole."""
+
+    def __init__(self, counts: Counts, snapshot: Snapshot) -> None:
+        self.counts = counts
+        self._last = {
+            app.app_id: max([app.acked, app.dropped, *(e.last for e in snapshot.extents[app.app_id][-1:])])
+            for app in snapshot.apps
+        }
+
+    def add(self, batch: Batch) -> None:
+        """The batch is committed."""
+        events, sends = self.counts
+        last = self._last
+        for (app_id,) in batch.apps_forgotten:
+            last.pop(app_id, None)  # its events stay counted (`identity.FORGET_EVENTS`)
+        for app in batch.apps_created:
+            last[app[0]] = 0
+        for row in batch.journal_rows:
+            app_id, seq = row[0] >> SEQ_BITS, row[0] & _SEQ_MASK
+            before = last.get(app_id)
+            if before is not None and seq > before:
+                events += seq - before
+                last[app_id] = seq
+        if batch.outbox_added:
+            sends = max(sends, batch.outbox_added[-1].entry_id)
+        self.counts = Counts(events, sends)
+
+
+class MainFile(NamedTuple):
+    """The main file's state; it changes with a checkpoint only."""
+
+    inode: int
+    size: int
+    modified_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Self:
+        return cls(status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+class Written(NamedTuple):
+    """The content of `.written`. `main` is None while a checkpoint runs; `place` as in `place_of`."""
+
+    counts: Counts
+    place: int
+    main: MainFile | None
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """A file next to the database."""
+    return path.with_name(path.name + suffix)
+
+
+def read_generation(path: Path) -> int:
+    """How many starts `.generation` has counted; 0 when it is missing or unreadable."""
+    try:
+        return int(beside(path, ".generation").read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def write_generation(path: Path, generation: int) -> int:
+    """Replace `.generation`; returns the place it now has (see the module)."""
+    target = beside(path, ".generation")
+    draft = target.with_name(target.name + ".new")
+    draft.touch(mode=0o600)
+    draft.write_text(str(generation))
+    draft.replace(target)
+    return place_of(path)
+
+
+def place_of(path: Path) -> int:
+    """The identity of this place on disk, or 0 when `.generation` is missing."""
+    try:
+        return beside(path, ".generation").stat().st_ctime_ns
+    except OSError:
+        return 0
+
+
+def read_written(path: Path) -> Written | None:
+    """What `.written` says; None when it is missing or unreadable."""
+    try:
+        numbers = [int(word) for word in beside(path, ".written").read_text().split()]
+        events, sends, place, *main = numbers
+        return Written(Counts(events, sends), place, MainFile(*main) if any(main) else None)
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def check_leftover_log(path: Path) -> None:
+    """Refuse a main file that was replaced while the write-ahead log of its predecessor stayed. Call it under
+    the lock, before SQLite opens the file.
+
+    SQLite would play that log into the wrong file: the result is neither the backup nor what was there.
+    Raises `LeftoverLogError`.
+    """
+    written = read_written(path)
+    try:
+        log_size = beside(path, "-wal").stat().st_size
+        main = MainFile.of(path.stat())
+    except FileNotFoundError:
+        return
+    if written is None or written.main is None or written.place != place_of(path):
+        return  # nothing to compare with, or all of the directory was put back, log included
+    if log_size and main.size and main != written.main:
+        raise LeftoverLogError(
+            f"{path} was replaced while its write-ahead log {path.name}-wal stayed: the log belongs to the"
+            f" file that was there before. To use the file that is there now, remove {path.name}-wal and"
+            f" {path.name}-shm and start again"
+        )
+    # From here on SQLite may change the main file, also in a start that fails.
+    _write(beside(path, ".written"), written._replace(main=None))
+
+
+class FileWatch:
+    """Notices that the open database's files were deleted, replaced or truncated, and keeps `.written`.
+
+    Belongs to the writer's thread. SQLite itself would go on writing into a file that no path leads to.
+    """
+
+    def __init__(self, path: Path, descriptor: int, counts: Counts, place: int) -> None:
+        """`descriptor` of the main file; everything up to `counts` is committed."""
+        self._path = path
+        self._log_path = beside(path, "-wal")
+        self._descriptor = descriptor
+        self._counts = counts
+        self._place = place
+        self._main: MainFile | None = MainFile.of(os.fstat(descriptor))
+        self._size = self._main.size
+        self._record = os.open(
+            beside(path, ".written"), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+        )
+        self._log_inode = self._inode(self._log_path)
+        self._write()
+
+    def check(self) -> None:
+        """Raise `DatabaseGoneError` unless what is committed now would be found at the next start."""
+        try:
+            status = self._path.stat()
+        except FileNotFoundError:
+            raise DatabaseGoneError(f"{self._path} was deleted while it was open") from None
+        main = MainFile.of(status)
+        if main.inode != os.fstat(self._descriptor).st_ino:
+            raise DatabaseGoneError(f"{self._path} was replaced while it was open")
+        if main != self._main:
+            # Another program's checkpoint does this, too (VACUUM shrinks the file); what it leaves is whole.
+            if main.size < self._size and not _whole(os.pread(self._descriptor, 32, 0), main.size):
+                raise DatabaseGoneError(f"{self._path} was truncated while it was open")
+            self._main, self._size = main, main.size
+            self._write()
+        if self._inode(self._log_path) != self._log_inode:
+            raise DatabaseGoneError(f"{self._log_path} was deleted or replaced while it was open")
+
+    def committed(self, counts: Counts) -> None:
+        """Note that all of this is on disk."""
+        if counts != self._counts:
+            self._counts = counts
+            self._write()
+
+    def checkpointing(self) -> None:
+        """The main file is about to change; until `check` sees it again its state proves nothing."""
+        self._main = None
+        self._write()
+
+    def checkpointed(self) -> None:
+        """The main file is as a checkpoint left it."""
+        self._main = MainFile.of(os.fstat(self._descriptor))
+        self._size = self._main.size
+        self._write()
+
+    def close(self) -> None:
+        """Give the file back; what it says stays."""
+        os.close(self._record)
+
+    def _write(self) -> None:
+        os.pwrite(self._record, _encode(Written(self._counts, self._place, self._main)), 0)
+
+    @staticmethod
+    def _inode(path: Path) -> int:
+        try:
+            return path.stat().st_ino
+        except FileNotFoundError:
+            return 0
+
+
+def _encode(written: Written) -> bytes:
+    """Always the same length: a rewrite in place takes no room on a full disk."""
+    numbers = (*written.counts, written.place, *(written.main or MainFile(0, 0, 0)))
+    return " ".join(str(number) for number in numbers).ljust(_RECORD - 1).encode() + b"\n"
+
+
+def _write(path: Path, written: Written) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        os.pwrite(descriptor, _encode(written), 0)
+    finally:
+        os.close(descriptor)
+
+
+def _whole(header: bytes, size: int) -> bool:
+    """Whether a main file of this size holds all the pages that its header claims (SQLite file format,
+    1.3).
+    """
+    if not header.startswith(_SQLITE_MAGIC):
+        return False
+    page_size = int.from_bytes(header[16:18], "big")
+    return size >= int.from_bytes(header[28:32], "big") * (65536 if page_size == 1 else page_size)
