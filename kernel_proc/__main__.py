@@ -1,48 +1,41 @@
-"""`logos-kernel` and `python -m kernel_proc`: configuration in, exit code out.
-
-0: asked to stop. 70: a part failed. 78: cannot start as configured (also: another node owns the data
-directory, a port is taken, the disk is full or read-only).
-"""
+"""`logos-kernel` and `python -m kernel_proc`: a Waku node without a Messaging API."""
 
 from __future__ import annotations
 
 import gc
-import logging
-import os
-import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import Final
 
-from ipc_schema.config.command_line import EXIT_CONFIG, CommandLine
 from ipc_schema.config.kernel import KERNEL_SCHEMA, KernelConfig, load_kernel_config
-from ipc_schema.config.options import ConfigError
-from kernel_proc.version import version
-
-if TYPE_CHECKING:
-    from types import FrameType
+from logos_process import logs
+from logos_process.main import Process, run_process
+from logos_process.stopping import StopLimit
 
 __all__ = ["collect_less", "main"]
 
-PROGRAM: Final = "logos-kernel"
-STOP_SECONDS: Final = 4
+STOP_SECONDS: Final = 4.0
 
 
-def _configure(arguments: Sequence[str] | None) -> KernelConfig:
-    """The configuration of flags, environment and file. Raises `ConfigError`."""
-    command = CommandLine(PROGRAM, version(), KERNEL_SCHEMA, "A Waku node without a Messaging API.")
-    flags, environ, file = command.sources(arguments, os.environ, _read)
-    return load_kernel_config(flags=flags, environ=environ, file=file)
+def _prepare() -> None:
+    # Before logging is set up: libp2p configures it when imported. It also switches propagation off and
+    # reports each failed dial or reset stream as an error; what an operator must know of those, the kernel
+    # says itself.
+    import kernel_proc.node  # noqa: F401
+
+    logs.silence("libp2p")
+    collect_less()
 
 
-def _read(path: str) -> str:
-    return Path(path).read_text(encoding="utf-8")
+def _run(config: KernelConfig, limit: StopLimit) -> int:
+    import trio
 
+    from kernel_proc.node import Node
 
-def _give_up(_number: int, _frame: FrameType | None) -> NoReturn:
-    logging.getLogger(__name__).critical("stopping took too long")
-    os._exit(70)
+    async def run() -> int:
+        return await Node(config).run(signals=True, stopping=limit.start)
+
+    return trio.run(run)
 
 
 def collect_less() -> None:
@@ -51,44 +44,21 @@ def collect_less() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
+KERNEL: Final = Process(
+    program="logos-kernel",
+    description="A Waku node without a Messaging API.",
+    package="kernel_proc",
+    schema=KERNEL_SCHEMA,
+    load=load_kernel_config,
+    prepare=_prepare,
+    run=_run,
+    stop_seconds=STOP_SECONDS,
+)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a kernel until it is stopped; returns the exit code."""
-    try:
-        config = _configure(arguments)
-    except ConfigError as error:
-        sys.stderr.write(f"{PROGRAM}: {error}\n")
-        return EXIT_CONFIG
-    # Only now: a wrong option is refused in no time, and libp2p must be imported before logging is set up.
-    import trio
-
-    from kernel_proc import logs
-    from kernel_proc.lifeline import take_lifeline
-    from kernel_proc.node import Node, StartError
-
-    try:
-        parent = take_lifeline(os.environ)
-    except ConfigError as error:
-        sys.stderr.write(f"{PROGRAM}: {error}\n")
-        return EXIT_CONFIG
-    collect_less()
-    logs.configure(config.log_level, config.log_format)
-    log = logging.getLogger(__name__)
-    for warning in config.warnings:
-        log.warning(warning)
-
-    signal.signal(signal.SIGALRM, _give_up)
-
-    async def run() -> int:
-        # Stopping must not take longer than a supervisor waits, whatever hangs.
-        return await Node(config).run(
-            signals=True, parent=parent, stopping=lambda: signal.alarm(STOP_SECONDS)
-        )
-
-    try:
-        return trio.run(run)
-    except StartError as error:
-        sys.stderr.write(f"{PROGRAM}: {error}\n")
-        return EXIT_CONFIG
+    return run_process(KERNEL, arguments)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from ipc_schema.kernel.records import (
     TopicHealth,
 )
 from kernel_proc.lag import EventLoopLag
-from kernel_proc.logs import fields
+from logos_process.logs import fields
 
 __all__ = [
     "MERGE_SECONDS",

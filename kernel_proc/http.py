@@ -8,8 +8,8 @@ from typing import Any, Final
 import trio
 
 from ipc_schema.web import MAX_CONNECTIONS, SECONDS, Outcome, Site, Visit
-from kernel_proc.logs import fields
 from kernel_proc.metrics import Registry
+from logos_process.logs import fields
 
 __all__ = ["WebServer"]
 

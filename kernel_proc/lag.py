@@ -9,8 +9,8 @@ from typing import Final, NamedTuple
 
 import trio
 
-from kernel_proc.logs import fields
 from kernel_proc.metrics import Sample
+from logos_process.logs import fields
 
 __all__ = ["CHECK_SECONDS", "EventLoopLag", "LagReport"]
 

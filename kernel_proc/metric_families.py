@@ -33,6 +33,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     # --- the node ---
     "version": _gauge("1, with the version of the program as label."),
     "tasks": _gauge("Tasks of the event loop."),
+    "log_lines_dropped": _counter("Log lines that could not be written, or not fast enough."),
     "event_loop_load": _gauge("Mean lateness of the event loop over a window; 1 is just acceptable."),
     "event_loop_accumulated_lag_secs": _counter("Lateness of the event loop, summed up, in seconds."),
     "node_messages": _counter("New messages by where they came from: relay, filter, self."),

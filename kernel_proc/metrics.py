@@ -7,15 +7,13 @@ which is a setting: `logos_delivery_` today, `waku_` on older dashboards.
 
 from __future__ import annotations
 
-import os
-import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Final
 
 from ipc_schema import prometheus
 from kernel_proc.metric_families import family_of
+from logos_process.figures import own_figures
 
 __all__ = ["Counter", "Histogram", "Registry", "Sample"]
 
@@ -121,15 +119,4 @@ class Registry:
                 family = family_of(one)
                 if family is not None:
                     families[self.prefix + one] = family
-        return prometheus.exposition([*samples, *_process()], families)
-
-
-def _process() -> list[prometheus.Sample]:
-    """The metrics of this process as the system has them (Linux); none elsewhere."""
-    try:
-        stat = Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace")
-        files = sum(1 for _ in Path("/proc/self/fd").iterdir()) - 1  # but for the one that lists them
-    except OSError:
-        return []
-    boot = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-    return prometheus.process_samples(stat, os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE"), files, boot)
+        return prometheus.exposition([*samples, *own_figures()], families)

@@ -16,7 +16,6 @@ from ipc_schema.kernel.records import PeerChange, PeerRecord, ProtocolHealth, Pr
 from ipc_schema.message import WakuMessage
 from ipc_schema.topics import shard_topic
 from kernel_proc.health import relay_health
-from kernel_proc.logs import fields
 from kernel_proc.metrics import Registry, Sample
 from kernel_proc.p2p.api import PeerIdText
 from kernel_proc.p2p.host import Libp2pHost
@@ -38,7 +37,8 @@ from kernel_proc.relay.service import RelayService
 from kernel_proc.relay.state import PxOffer
 from kernel_proc.relay.validation import ProtectedShard, Verdict
 from kernel_proc.shards import Shards
-from kernel_proc.version import version
+from logos_process.logs import fields
+from logos_process.version import version
 
 __all__ = ["Network", "host_limits", "listen_addresses"]
 

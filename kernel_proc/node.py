@@ -8,14 +8,14 @@ nothing is ever silently dead.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import secrets
-import signal
 from collections.abc import Callable
 from contextlib import ExitStack
 from random import SystemRandom
-from typing import Final
+from signal import Signals
 
 import trio
 
@@ -35,10 +35,7 @@ from kernel_proc.ipc.methods.peers import peer_routes
 from kernel_proc.ipc.methods.relay import relay_routes
 from kernel_proc.ipc.methods.streams import stream_routes
 from kernel_proc.ipc.server import IpcServer
-from kernel_proc.ipc.sockets import EndpointError
 from kernel_proc.lag import EventLoopLag
-from kernel_proc.lifeline import wait_for_parent
-from kernel_proc.logs import fields
 from kernel_proc.metrics import Registry
 from kernel_proc.network import Network
 from kernel_proc.p2p.api import BadAddress
@@ -48,17 +45,17 @@ from kernel_proc.publishing import Publishing
 from kernel_proc.sender import MessageSender
 from kernel_proc.services import Services
 from kernel_proc.shards import Shards
-from kernel_proc.startup import StartError, claim, node_key
+from kernel_proc.startup import claim_directories, node_key
 from kernel_proc.supervision import Parts, leaf
-from kernel_proc.version import version
+from logos_process import logs
+from logos_process.exits import ExitCode, StartError
+from logos_process.logs import fields
+from logos_process.stopping import stop_signals
+from logos_process.version import version
 
-__all__ = ["EXIT_FAILED", "EXIT_OK", "Node", "StartError"]
+__all__ = ["Node"]
 
 log = logging.getLogger(__name__)
-
-EXIT_OK: Final = 0
-EXIT_FAILED: Final = 70
-"""A part failed (EX_SOFTWARE): starting again may help."""
 
 
 class Node:
@@ -77,7 +74,11 @@ class Node:
         self._lag = EventLoopLag()
         self.registry.add_source(self._lag.samples)
         self.registry.add_source(
-            lambda: [("version", {"version": version()}, 1), ("tasks", {}, len(task_names()))]
+            lambda: [
+                ("version", {"version": version()}, 1),
+                ("tasks", {}, len(task_names())),
+                ("log_lines_dropped", {}, logs.dropped()),
+            ]
         )
         self.shards = Shards(
             self.publisher,
@@ -125,33 +126,25 @@ class Node:
         self,
         *,
         signals: bool = False,
-        parent: int | None = None,
         stopping: Callable[[], object] = lambda: None,
     ) -> int:
-        """Start, serve until stopped, end; returns the exit code. With `signals` TERM and INT stop it, with
-        `parent` (a lifeline's descriptor) the parent's end does; `stopping` is called when that begins.
-
-        Raises `StartError` with a text for the operator.
+        """Start, serve until stopped, end; returns the exit code. With `signals` the process's stop signals
+        stop it; `stopping` is called when the end begins. Raises `StartError`.
         """
         self._started = trio.current_time()
         with ExitStack() as stack:
-            endpoints = claim(self.config, stack)
+            endpoints = claim_directories(self.config, stack)
             key = node_key(self.config)
             network = self._network = self._make_network(key)
             sender = MessageSender(network.relay, self.shards) if network.relay is not None else None
             services = self._services = self._make_services(network, sender)
             server = self._server = self._make_server(network, services, sender, key)
             stack.callback(server.close)
-            try:
-                server.bind(endpoints)
-            except EndpointError as error:
-                raise StartError(str(error)) from error
+            server.bind(endpoints)
             async with trio.open_nursery() as nursery:
                 parts = Parts(nursery)
                 if signals:
                     nursery.start_soon(self._watch_signals, name="signals")
-                if parent is not None:
-                    nursery.start_soon(self._watch_parent, parent, name="lifeline")
                 parts.add("ipc control", server.serve_control)
                 refused: StartError | None = None
                 try:
@@ -170,9 +163,9 @@ class Node:
         if refused is not None:
             raise refused
         if parts.failed is not None:
-            return EXIT_FAILED
+            return ExitCode.FAILED
         log.info("stopped")
-        return EXIT_OK
+        return ExitCode.OK
 
     async def _start(self, parts: Parts, network: Network, services: Services, server: IpcServer) -> None:
         await self._start_web(parts)
@@ -204,7 +197,8 @@ class Node:
                 raise
             raise StartError(
                 f"cannot listen on listen-address {self.config.listen_address} "
-                f"(discv5-udp-port {self.config.discovery.discv5_port}): {failed}"
+                f"(discv5-udp-port {self.config.discovery.discv5_port}): {failed}",
+                StartError.code_of(failed.errno),
             ) from error
         parts.add("ipc", server.serve)
         if network.dialer.addresses:
@@ -237,19 +231,16 @@ class Node:
         except OSError as error:
             raise StartError(
                 f"cannot listen on metrics-server-address {wanted.address} "
-                f"(metrics-server-port {wanted.port}): {error}"
+                f"(metrics-server-port {wanted.port}): {error}",
+                StartError.code_of(error.errno),
             ) from error
         self._web = web
         parts.add("http", web.run)
 
     async def _watch_signals(self) -> None:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
+        with trio.open_signal_receiver(*stop_signals()) as received:
             async for number in received:
-                self.stop(signal.Signals(number).name)
-
-    async def _watch_parent(self, descriptor: int) -> None:
-        await wait_for_parent(descriptor)
-        self.stop("the parent process is gone")
+                self.stop(Signals(number).name)
 
     # --- making the parts ---
 
@@ -258,7 +249,8 @@ class Node:
         ports = f"tcp-port {config.tcp_port}"
         if config.websocket_port is not None:
             ports += f", websocket-port {config.websocket_port}"
-        return StartError(f"cannot listen on listen-address {config.listen_address} ({ports}): {error}")
+        text = f"cannot listen on listen-address {config.listen_address} ({ports}): {error}"
+        return StartError(text, StartError.code_of(getattr(error, "errno", errno.EINVAL)))
 
     def _make_network(self, key: NodeKey) -> Network:
         try:
@@ -274,7 +266,7 @@ class Node:
         except PeeringError as error:
             raise StartError(str(error)) from error
         except OSError as error:
-            raise StartError(f"data-dir: {error.filename}: {error.strerror or error}") from error
+            raise StartError.of(f"data-dir: {error.filename}", error) from error
 
     def _make_services(self, network: Network, sender: MessageSender | None) -> Services:
         try:

@@ -21,9 +21,9 @@ from ipc_schema.streams import StreamState
 from ipc_schema.topics import MAX_SHARD, shard_topic
 from kernel_proc.health import shard_health
 from kernel_proc.ipc.events import EventPublisher
-from kernel_proc.logs import fields
 from kernel_proc.metrics import Registry, Sample
 from kernel_proc.relay.seen import SeenCache
+from logos_process.logs import fields
 
 __all__ = ["FilterView", "MessageSink", "Shards", "TopicRelay"]
 

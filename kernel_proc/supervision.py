@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import trio
 
-from kernel_proc.logs import fields
+from logos_process.logs import fields
 
 __all__ = ["Parts", "leaf"]
 

@@ -128,7 +128,7 @@ class MessagingApi:
     async def start(self, *, timeout: float = 20.0) -> None:
         """Start, and wait until the kernel has answered. Raises IpcError: `not_ready` when it has not within
         `timeout` seconds, `bad_request` when its network contradicts the overrides; KernelChildError when
-        its own kernel refuses its configuration; HostError, DatabaseError; RuntimeError when started.
+        its own kernel refuses its configuration; StartError; RuntimeError when started.
         """
         if self._service.running or self._child is not None:
             raise RuntimeError("the Messaging API is started already")

@@ -7,9 +7,9 @@ import asyncio
 import logging
 from typing import Final
 
-from ipc_schema.logs import fields
 from ipc_schema.web import MAX_CONNECTIONS, MAX_HEAD, SECONDS, Outcome, Site, Visit
-from mapi_proc.host import HostError
+from logos_process.exits import StartError
+from logos_process.logs import fields
 
 __all__ = ["WebServer", "no_visits"]
 
@@ -37,14 +37,15 @@ class WebServer:
         """The port bound."""
 
     async def start(self, address: str, port: int) -> None:
-        """Listen and serve; port 0 picks a free one. Raises HostError."""
+        """Listen and serve; port 0 picks a free one. Raises StartError."""
         try:
             self._server = await asyncio.start_server(
                 self._accepted, address, port, limit=MAX_HEAD, backlog=64
             )
         except OSError as error:
-            raise HostError(
-                f"cannot listen on metrics-server-address {address} (metrics-server-port {port}): {error}"
+            raise StartError(
+                f"cannot listen on metrics-server-address {address} (metrics-server-port {port}): {error}",
+                StartError.code_of(error.errno),
             ) from error
         self.port = self._server.sockets[0].getsockname()[1]
         log.info("metrics served", extra=fields(address=address, port=self.port))

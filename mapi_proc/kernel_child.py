@@ -1,7 +1,6 @@
 """A kernel as a child process of a Messaging API that was built from a preset.
 
-It is started by its command, not imported. It ends with us in any way: it holds the reading end of a pipe
-whose writing end only we have.
+It is started by its command, not imported, and ends with us in any case (`logos_process.parent_watch`).
 """
 
 from __future__ import annotations
@@ -15,11 +14,12 @@ from typing import Final
 
 from ipc_schema.config.kernel import KERNEL_SCHEMA
 from ipc_schema.config.sources import to_environment
+from logos_process.exits import ExitCode
+from logos_process.parent_watch import PARENT, ParentPipe
 
 __all__ = ["KernelChild", "KernelChildError"]
 
 _STOP_S: Final = 6.0
-_EXIT_CONFIG: Final = 78
 
 
 class KernelChildError(Exception):
@@ -32,7 +32,7 @@ class KernelChildError(Exception):
     @property
     def final(self) -> bool:
         """Starting it again will not help: it refuses its configuration (its log says why)."""
-        return self.code == _EXIT_CONFIG
+        return self.code == ExitCode.CONFIG
 
 
 class KernelChild:
@@ -43,7 +43,7 @@ class KernelChild:
     def __init__(self, options: Mapping[str, object]) -> None:
         self._options = dict(options)
         self._process: asyncio.subprocess.Process | None = None
-        self._lifeline = -1
+        self._pipe: ParentPipe | None = None
 
     @property
     def pid(self) -> int | None:
@@ -52,32 +52,28 @@ class KernelChild:
 
     async def start(self) -> None:
         """Start it, or start it again; readiness is its hello."""
-        self._cut_lifeline()
-        reading, self._lifeline = os.pipe()
-        os.set_inheritable(reading, True)
+        self._cut_pipe()
+        self._pipe = ParentPipe()
         environment = {
             name: value
             for name, value in os.environ.items()
             if not name.startswith(("LOGOS_KERNEL_", "LOGOS_MAPI_"))
         }
         environment |= to_environment(KERNEL_SCHEMA, self._options)
-        environment["LOGOS_LIFELINE_FD"] = str(reading)
-        try:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "kernel_proc", env=environment, pass_fds=[reading]
-            )
-        finally:
-            os.close(reading)
+        environment[PARENT] = "0"
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "kernel_proc", env=environment, stdin=self._pipe.reading
+        )
 
     async def ended(self) -> None:
         """Wait until it ends by itself; raises KernelChildError then."""
         assert self._process is not None
         raise KernelChildError(await self._process.wait())
 
-    def _cut_lifeline(self) -> None:
-        if self._lifeline >= 0:
-            os.close(self._lifeline)
-            self._lifeline = -1
+    def _cut_pipe(self) -> None:
+        if self._pipe is not None:
+            self._pipe.cut()
+            self._pipe = None
 
     async def stop(self) -> None:
         """TERM, then KILL. May be called when it does not run."""
@@ -93,4 +89,4 @@ class KernelChild:
                 process.kill()
                 await process.wait()
         finally:
-            self._cut_lifeline()  # last: a kernel that is ending already would take TERM for impatience
+            self._cut_pipe()  # last: a kernel that is ending already would take TERM for impatience

@@ -5,14 +5,13 @@ one source, so that both always agree.
 from __future__ import annotations
 
 import asyncio
-import os
-import time
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, Final
 
 from ipc_schema import prometheus
 from ipc_schema.prometheus import Family, Sample
+from logos_process import logs
+from logos_process.figures import own_figures
 from mapi_proc.database import DatabaseState
 from mapi_proc.health import Connection
 
@@ -21,6 +20,7 @@ __all__ = ["exposition", "samples"]
 _FAMILIES: Final[Mapping[str, Family]] = {
     "version": Family("gauge", "1, with the version of the program as label."),
     "tasks": Family("gauge", "Tasks of the event loop."),
+    "log_lines_dropped": Family("counter", "Log lines that could not be written, or not fast enough."),
     "http_requests": Family("counter", "Requests to this server by outcome."),
     "messaging_connection": Family("gauge", "1 for the connection status that holds now."),
     "messaging_ready": Family("gauge", "1: apps are served."),
@@ -86,21 +86,11 @@ def samples(health: Mapping[str, Any]) -> Iterable[Sample]:
     for outcome, count in health["http"].items():
         yield "http_requests", {"outcome": outcome}, count
     yield "tasks", {}, len(asyncio.all_tasks())
+    yield "log_lines_dropped", {}, logs.dropped()
 
 
 def exposition(health: Mapping[str, Any], prefix: str) -> str:
     """The page: ours with the prefix, and the process' own."""
     ours = [(prefix + name, labels, value) for name, labels, value in samples(health)]
     families = {prefix + name: family for name, family in _FAMILIES.items()}
-    return prometheus.exposition([*ours, *_process()], {**families, **prometheus.PROCESS})
-
-
-def _process() -> list[Sample]:
-    """The metrics of this process as the system has them (Linux); none elsewhere."""
-    try:
-        stat = Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace")
-        files = sum(1 for _ in Path("/proc/self/fd").iterdir()) - 1  # but for the one that lists them
-    except OSError:
-        return []
-    boot = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-    return prometheus.process_samples(stat, os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE"), files, boot)
+    return prometheus.exposition([*ours, *own_figures()], {**families, **prometheus.PROCESS})

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Final
@@ -17,20 +19,22 @@ from ipc_schema.config.mapi import MapiConfig
 from ipc_schema.control import ControlHealthReply
 from ipc_schema.errors import IpcError
 from ipc_schema.frames import MAX_BODY
-from ipc_schema.logs import fields
-from ipc_schema.paths import lock_path, mapi_directory, socket_path
+from ipc_schema.paths import MapiEndpoints, mapi_directory, socket_path
 from ipc_schema.streams import new_instance
 from ipc_schema.web import Site, standard_pages
 from logos_client._sockets import open_router
+from logos_process.claim import claim
+from logos_process.endpoints import bind
+from logos_process.exits import ExitCode, StartError
+from logos_process.logs import fields
+from logos_process.version import version
 from mapi_proc.core import Core
-from mapi_proc.database import DatabaseState
-from mapi_proc.host import HostError, bind, group_number, lock, private_directory
+from mapi_proc.database import DatabaseError, DatabaseState
 from mapi_proc.http import WebServer, no_visits
 from mapi_proc.ipc.apps import AppServer
 from mapi_proc.ipc.control import ControlServer
 from mapi_proc.metrics import exposition
 from mapi_proc.subscriptions import AutoSubscribe
-from mapi_proc.version import version
 
 __all__ = ["MapiService"]
 
@@ -58,7 +62,7 @@ class MapiService:
         self._control: ControlServer | None = None
         self._web: WebServer | None = None
         self._runner: asyncio.Task[None] | None = None
-        self._locks: list[int] = []
+        self._claims = ExitStack()
         self._bound: list[Path] = []
         self._started = 0.0
         self._instance = b""
@@ -77,28 +81,32 @@ class MapiService:
     async def start(self) -> None:
         """Take directories and sockets, open the database, begin. The kernel may come later.
 
-        Raises HostError (another process has them, a path is too long, tcp outside loopback), DatabaseError.
+        Raises StartError: another process has them, a path is too long, the database cannot be opened, …
         """
         if self._core is not None:
             raise RuntimeError("the Messaging API is started already")
         self._started = time.monotonic()
         config = self.config
-        group = group_number(config.ipc_group)
-        data_dir, run_dir = Path(config.data_dir), mapi_directory(config.ipc_dir)
-        private_directory(data_dir)
-        private_directory(run_dir, group)
         try:
-            self._locks.append(lock(data_dir / "mapi.lock", f"the data directory {data_dir}"))
-            self._locks.append(lock(lock_path(run_dir), f"the socket directory {run_dir}"))
+            apps, control = claim(
+                self._claims,
+                data_dir=Path(config.data_dir),
+                lock_name="mapi.lock",
+                socket_dir=mapi_directory(config.ipc_dir),
+                endpoints=config.endpoints,
+                group=config.ipc_group,
+            )
             self._instance = new_instance(os.urandom)
             context = self._context = zmq.Context()
             self._core = await Core.open(
                 config, context=context, auto_subscribe=self._auto_subscribe, on_fatal=self._ended
             )
-            self._bind(context, self._core, group is not None)
+            self._bind(context, self._core, MapiEndpoints(apps, control))
             await self._start_web()
-        except BaseException:
+        except BaseException as error:
             await self.stop()
+            if isinstance(error, DatabaseError | sqlite3.Error):
+                raise _start_error(error) from error
             raise
         self._runner = asyncio.create_task(self._run(self._core, self._apps), name="mapi-service")
         log.info(
@@ -106,12 +114,13 @@ class MapiService:
             extra=fields(version=version(), apps=config.endpoints.apps, data_dir=config.data_dir),
         )
 
-    def _bind(self, context: zmq.Context[zmq.Socket[bytes]], core: Core, group: bool) -> None:
+    def _bind(self, context: zmq.Context[zmq.Socket[bytes]], core: Core, endpoints: MapiEndpoints) -> None:
+        group = self.config.ipc_group is not None
         uids = frozenset({os.geteuid(), *self.config.allowed_uids})
         apps = open_router(context, max_frame=_LARGEST_MESSAGE + _BLOB_SLACK, hwm=_WAITING)
         try:
-            self._note(bind(apps, self.config.endpoints.apps, group=group))
-        except HostError:
+            self._note(bind(apps, endpoints.apps, group=group))
+        except StartError:
             apps.close()
             raise
         self._apps = AppServer(
@@ -125,8 +134,8 @@ class MapiService:
         )
         control = open_router(context, max_frame=MAX_BODY, hwm=100)
         try:
-            self._note(bind(control, self.config.endpoints.control, group=group))
-        except HostError:
+            self._note(bind(control, endpoints.control, group=group))
+        except StartError:
             control.close()
             raise
         self._control = ControlServer(
@@ -187,9 +196,7 @@ class MapiService:
         for path in self._bound:  # before the locks are given up: a successor's are not ours to remove
             path.unlink(missing_ok=True)
         self._bound.clear()
-        for descriptor in self._locks:
-            os.close(descriptor)
-        self._locks.clear()
+        self._claims.close()
 
     def health(self) -> dict[str, object]:
         """The body of control's `health`."""
@@ -262,3 +269,17 @@ class MapiService:
                 "stalls": database.counters.stalls,
             },
         }
+
+
+def _start_error(error: DatabaseError | sqlite3.Error) -> StartError:
+    """Distinguish what the next start may find better (a full disk, a locked file) from what it will not (no
+    permission, a later version)."""
+    cause = error.__cause__
+    if isinstance(cause, OSError):
+        code = StartError.code_of(cause.errno)
+    else:
+        number = getattr(cause or error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+        passing = error.retriable if isinstance(error, DatabaseError) else True
+        refused = not passing or number in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM)
+        code = ExitCode.CONFIG if refused else ExitCode.FAILED
+    return StartError(f"data-dir: {error}", code)

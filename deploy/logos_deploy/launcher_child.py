@@ -1,9 +1,5 @@
-"""The processes of a launched node, as children of the app that end with it in any case.
-
-Each child holds the reading end of a pipe, the lifeline, and ends when its writing end is gone. Only the app
-may have that one: what it starts otherwise does not inherit it, and in a child that it forks it is closed at
-once, so that such a child, outliving the app, keeps no node alive.
-"""
+"""The processes of a launched node, as children of the app that end with it in any case (by the pipe of
+`logos_process.parent_watch`, which is their standard input)."""
 
 from __future__ import annotations
 
@@ -13,15 +9,16 @@ import logging
 import os
 import signal
 import subprocess
-import threading
 from collections import deque
 from collections.abc import Mapping
 from typing import Final
 
 from logos_deploy.launcher_logs import LogFile
 from logos_deploy.launcher_plan import Program
+from logos_process.exits import ExitCode
+from logos_process.parent_watch import PARENT, ParentPipe
 
-__all__ = ["ChildEndedError", "Keeper", "Lifeline"]
+__all__ = ["ChildEndedError", "Keeper"]
 
 log = logging.getLogger(__name__)
 
@@ -30,40 +27,7 @@ STOP_SECONDS: Final = 6.0
 RESTART_SECONDS: Final = 0.5
 MAX_RESTARTS: Final = 5
 RESTART_WINDOW: Final = 30.0
-_EXIT_CONFIG: Final = 78
 _POLL: Final = 0.05
-_VARIABLE: Final = "LOGOS_LIFELINE_FD"
-
-
-class Lifeline:
-    """The pipe whose end is the app's end."""
-
-    def __init__(self) -> None:
-        with _forks:  # no fork between the pipe's making and its place among those that a fork closes
-            self.reading, self._writing = os.pipe()
-            _lifelines.add(self)
-
-    def cut(self) -> None:
-        """Let go of both ends. May be called again."""
-        with _forks:
-            _lifelines.discard(self)
-            for descriptor in (self.reading, self._writing):
-                if descriptor >= 0:
-                    os.close(descriptor)
-            self.reading = self._writing = -1
-
-
-_forks = threading.RLock()
-_lifelines: set[Lifeline] = set()
-
-
-def _in_forked_child() -> None:
-    for lifeline in list(_lifelines):
-        lifeline.cut()
-    _forks.release()
-
-
-os.register_at_fork(before=_forks.acquire, after_in_parent=_forks.release, after_in_child=_in_forked_child)
 
 
 class ChildEndedError(Exception):
@@ -79,7 +43,7 @@ class ChildEndedError(Exception):
     @property
     def refused(self) -> bool:
         """Whether it cannot start as it is configured."""
-        return self.code == _EXIT_CONFIG
+        return self.code == ExitCode.CONFIG
 
 
 def _how(code: int) -> str:
@@ -87,7 +51,7 @@ def _how(code: int) -> str:
         return f"was ended by signal {-code}"
     if code == 0:
         return "ended, as somebody asked it to"
-    return "cannot start as configured" if code == _EXIT_CONFIG else f"ended with exit code {code}"
+    return "cannot start as configured" if code == ExitCode.CONFIG else f"ended with exit code {code}"
 
 
 class Keeper:
@@ -98,15 +62,15 @@ class Keeper:
     """
 
     def __init__(
-        self, program: Program, environ: Mapping[str, str], lifeline: Lifeline, output: LogFile
+        self, program: Program, environ: Mapping[str, str], pipe: ParentPipe, output: LogFile
     ) -> None:
         self.name = program.name
         self.output = output
         self.restarts = 0
         self.settled = False
         self._program = program
-        self._environment = program.environment(environ) | {_VARIABLE: str(lifeline.reading)}
-        self._lifeline = lifeline
+        self._environment = program.environment(environ) | {PARENT: "0"}
+        self._pipe = pipe
         self._process: subprocess.Popen[bytes] | None = None
         self._log_start = 0
         self._stop = asyncio.Event()
@@ -136,7 +100,7 @@ class Keeper:
             if self._stop.is_set():
                 return
             said = self.output.lines_since(self._log_start)
-            if not self.settled or code in (0, _EXIT_CONFIG):
+            if not self.settled or code in (0, ExitCode.CONFIG):
                 raise ChildEndedError(self.name, code, said)
             if len(deaths) == MAX_RESTARTS and loop.time() - deaths[0] <= RESTART_WINDOW:
                 why = f", {MAX_RESTARTS + 1} times within {RESTART_WINDOW:g} s"
@@ -158,10 +122,9 @@ class Keeper:
             self._process = subprocess.Popen(
                 self._program.command,
                 env=self._environment,
-                stdin=subprocess.DEVNULL,
+                stdin=self._pipe.reading,
                 stdout=output,
                 stderr=output,
-                pass_fds=[self._lifeline.reading],
                 process_group=0,  # Ctrl-C at the terminal is the app's: it ends us in good order
             )
         finally:

@@ -14,11 +14,12 @@ from typing import Any, Final
 from ipc_schema.paths import kernel_directory, lock_path, mapi_directory
 from logos_client._process import HomeProcess
 from logos_deploy.control import wait_ready
-from logos_deploy.launcher_child import ChildEndedError, Keeper, Lifeline
+from logos_deploy.launcher_child import ChildEndedError, Keeper
 from logos_deploy.launcher_logs import LogFile
 from logos_deploy.launcher_plan import LaunchPlan, config_error_of
 from logos_deploy.node.handles import holder_of, private_directory
 from logos_deploy.node.ports import refuse_taken_ports
+from logos_process.parent_watch import ParentPipe
 
 __all__ = ["DataDirInUseError", "LaunchError", "NodeFacts", "NodeProcesses"]
 
@@ -59,7 +60,7 @@ class NodeProcesses:
         self.home: HomeProcess = HomeProcess()
         logs = plan.data_dir / "logs"
         self.logs: dict[str, Path] = {program.name: logs / f"{program.name}.log" for program in plan.programs}
-        self._lifeline: Lifeline | None = None
+        self._pipe: ParentPipe | None = None
         self._keepers: list[Keeper] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._rotation: asyncio.Task[None] | None = None
@@ -85,11 +86,11 @@ class NodeProcesses:
         refuse_taken_ports(self.plan.ports)
         for directory in (self.plan.data_dir, self.plan.data_dir / "logs"):
             private_directory(directory)
-        self._lifeline = Lifeline()
+        self._pipe = ParentPipe()
         try:
             for program in self.plan.programs:
                 log = LogFile(self.logs[program.name])
-                self._keepers.append(Keeper(program, os.environ, self._lifeline, log))
+                self._keepers.append(Keeper(program, os.environ, self._pipe, log))
                 self._tasks.append(self._keepers[-1].keep())
             await self._wait_ready(timeout)
         except BaseException:
@@ -194,8 +195,8 @@ class NodeProcesses:
                 keeper.kill()
             raise
         finally:
-            if self._lifeline is not None:
-                self._lifeline.cut()
+            if self._pipe is not None:
+                self._pipe.cut()
             await asyncio.gather(*self._tasks, return_exceptions=True)
             if not self._over.done():
                 self._over.set_result(None)

@@ -30,8 +30,8 @@ from kernel_proc.archive.settings import ArchiveSettings
 from kernel_proc.archive.threads import in_thread
 from kernel_proc.archive.upkeep import Upkeep
 from kernel_proc.archive.writer import Writer
-from kernel_proc.logs import fields
 from kernel_proc.metrics import Registry, Sample
+from logos_process.logs import fields
 
 __all__ = ["MessageArchive"]
 

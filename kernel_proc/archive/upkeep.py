@@ -15,7 +15,7 @@ from kernel_proc.archive.engine import DatabaseFailed, Engine, Totals
 from kernel_proc.archive.retention import excess
 from kernel_proc.archive.settings import ArchiveSettings
 from kernel_proc.archive.threads import in_thread
-from kernel_proc.logs import fields
+from logos_process.logs import fields
 
 __all__ = ["Upkeep"]
 

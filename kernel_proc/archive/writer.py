@@ -19,8 +19,8 @@ from kernel_proc.archive.engine import DatabaseFailed, Engine, RowsRefused
 from kernel_proc.archive.queue import OfferQueue
 from kernel_proc.archive.rows import Offer, make_rows
 from kernel_proc.archive.threads import in_thread
-from kernel_proc.logs import fields
 from kernel_proc.metrics import Histogram
+from logos_process.logs import fields
 
 __all__ = ["Writer"]
 

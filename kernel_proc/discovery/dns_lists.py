@@ -16,7 +16,7 @@ import trio
 from kernel_proc.discovery.dns_client import DnsFailure, Reading, TreeClient, TxtResolver
 from kernel_proc.discovery.dns_tree import TreeError, TreeUrl, parse_url
 from kernel_proc.discovery.enr import Enr
-from kernel_proc.logs import fields
+from logos_process.logs import fields
 
 __all__ = ["DnsLists", "ListState"]
 

@@ -20,9 +20,9 @@ from ipc_schema.control import (
 )
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.fields import Fields
-from kernel_proc import logs
 from kernel_proc.health import HealthMonitor
 from kernel_proc.ipc.dispatch import Answer, Call, Route
+from logos_process import logs
 
 __all__ = ["control_routes", "health_body", "task_names"]
 

@@ -21,8 +21,8 @@ from ipc_schema.frames import FrameError, Request, decode_request, encode_error,
 from ipc_schema.hello import hello_first
 from kernel_proc.ipc.consumers import Consumer, Consumers
 from kernel_proc.ipc.sockets import Peer, peer_uid
-from kernel_proc.logs import fields
 from kernel_proc.metrics import Counter, Registry
+from logos_process.logs import fields
 
 __all__ = ["Answer", "Call", "Dispatcher", "Handler", "ReplySocket", "Route"]
 

@@ -85,7 +85,7 @@ class IpcServer:
         registry.add_source(self._samples)
 
     def bind(self, endpoints: Endpoints) -> None:
-        """Bind all three. Raises `EndpointError`; what was bound by then is for `close`."""
+        """Bind all three. Raises `StartError`; what was bound by then is for `close`."""
         self.control.bind(endpoints.control, group=endpoints.group)
         self.requests.bind(endpoints.requests, group=endpoints.group)
         self.events.bind(endpoints.events, group=endpoints.group)

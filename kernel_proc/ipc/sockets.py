@@ -8,9 +8,7 @@ outside of the owner's own reading, and wakes the owner; `send3`, the hot path, 
 
 from __future__ import annotations
 
-import ipaddress
 import logging
-import os
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -20,14 +18,13 @@ from typing import Any, Final
 import trio
 import zmq
 
-from kernel_proc.logs import fields
+from logos_process.endpoints import bind
+from logos_process.logs import fields
 
 __all__ = [
     "BLOB_SLACK",
-    "EndpointError",
     "OwnedSocket",
     "Peer",
-    "bind",
     "hwm_for",
     "make_router",
     "make_xpub",
@@ -58,10 +55,6 @@ BLOB_SLACK: Final = 16 << 10
 
 Peer = str | None
 """What libzmq says about the other end: "localhost:<uid>:<gid>:<pid>" on ipc, an address on tcp."""
-
-
-class EndpointError(ValueError):
-    """The endpoint may not be bound: its text says why and which option names it."""
 
 
 def peer_uid(peer: Peer) -> int | None:
@@ -111,47 +104,6 @@ def make_router(
 def _common(socket: zmq.Socket[bytes]) -> None:
     socket.set(zmq.HANDSHAKE_IVL, 5000)
     socket.set(zmq.BACKLOG, 256)
-
-
-def bind(socket: zmq.Socket[bytes], endpoint: str, *, group: bool = False) -> str:
-    """Bind and return the real endpoint (a tcp port `*` filled in).
-
-    An ipc path is made under umask 077 (007 with `group`), because a chmod after the bind would leave a
-    moment in which anybody may connect. Raises `EndpointError` for tcp outside loopback, a path that is too
-    long for a Unix socket, another transport, or an address that cannot be bound.
-    """
-    scheme, _, rest = endpoint.partition("://")
-    if scheme == "tcp":
-        _require_loopback(endpoint, rest)
-    elif scheme == "ipc":
-        if not rest.startswith("/"):
-            raise EndpointError(f"{endpoint}: an ipc endpoint is the absolute path of a socket file")
-        size = len(os.fsencode(rest))
-        if size > 107:
-            raise EndpointError(
-                f"the socket path {rest} has {size} bytes, at most 107 are possible: shorten it with ipc-dir"
-            )
-    else:
-        raise EndpointError(f"{endpoint}: only ipc:// and tcp:// on loopback are possible")
-    before = os.umask(0o007 if group else 0o077)
-    try:
-        socket.bind(endpoint)
-    except zmq.ZMQError as error:
-        raise EndpointError(f"cannot bind {endpoint}: {error.strerror}") from error
-    finally:
-        os.umask(before)
-    bound = socket.get(zmq.LAST_ENDPOINT)
-    return bound.rstrip(b"\0").decode() if isinstance(bound, bytes) else str(bound)
-
-
-def _require_loopback(endpoint: str, rest: str) -> None:
-    host = rest.rpartition(":")[0].strip("[]")
-    try:
-        loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        loopback = False
-    if not loopback:
-        raise EndpointError(f"{endpoint}: tcp is possible on loopback only, since there is no authentication")
 
 
 class OwnedSocket:

@@ -8,9 +8,9 @@ from typing import Final, Protocol
 
 import trio
 
-from kernel_proc.logs import fields
 from kernel_proc.peering.pace import ASK_ALONE, ExchangePace
 from kernel_proc.protocols.requests import AllFailed
+from logos_process.logs import fields
 
 __all__ = ["Answered", "ExchangeClient", "PeerAsking"]
 

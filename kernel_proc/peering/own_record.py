@@ -12,13 +12,13 @@ from kernel_proc.discovery.discv5 import Endpoint
 from kernel_proc.discovery.enr_identity import Identity
 from kernel_proc.discovery.enr_local import LocalEnr
 from kernel_proc.discovery.enr_values import MAX_SHARDS
-from kernel_proc.logs import fields
 from kernel_proc.p2p.api import PeerConnection, PeerIdentity, PeerIdText
 from kernel_proc.p2p.host import Libp2pHost
 from kernel_proc.p2p.keys import NodeKey
 from kernel_proc.peering.settings import capabilities
 from kernel_proc.peers.known import group_of_address
 from kernel_proc.peers.own_addresses import OwnAddresses
+from logos_process.logs import fields
 
 __all__ = ["OwnRecord"]
 

@@ -18,11 +18,11 @@ from kernel_proc.discovery.discv5.endpoint import may_relay
 from kernel_proc.discovery.dns_tree import TreeUrl
 from kernel_proc.discovery.enr import Enr, EnrError
 from kernel_proc.discovery.enr_values import MAX_SHARDS
-from kernel_proc.logs import fields
 from kernel_proc.metrics import Registry
 from kernel_proc.p2p.api import Host, PeerIdText
 from kernel_proc.peers.known import Origin
 from kernel_proc.peers.manager import PeerManager
+from logos_process.logs import fields
 
 __all__ = ["Sources"]
 

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
 from ipc_schema.kernel.records import PeerChange, PeerRecord
-from kernel_proc.logs import fields
 from kernel_proc.metrics import Sample
 from kernel_proc.p2p.api import PeerConnection, PeerIdentity, PeerIdText
+from logos_process.logs import fields
 
 __all__ = ["MeshView", "PeerBook"]
 

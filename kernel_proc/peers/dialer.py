@@ -8,10 +8,10 @@ from random import Random
 
 import trio
 
-from kernel_proc.logs import fields
 from kernel_proc.metrics import Registry
 from kernel_proc.p2p.api import BadAddress, Host, P2pError, PeerConnection, PeerIdentity, PeerIdText
 from kernel_proc.peers.backoff import DialBackoff
+from logos_process.logs import fields
 
 __all__ = ["StaticDialer"]
 

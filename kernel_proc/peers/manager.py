@@ -20,7 +20,6 @@ from typing import Final, Protocol
 
 import trio
 
-from kernel_proc.logs import fields
 from kernel_proc.metrics import Registry, Sample
 from kernel_proc.p2p.api import (
     BadAddress,
@@ -38,6 +37,7 @@ from kernel_proc.peers.plan import SERVICES, Connected, Targets, Wanted, plan
 from kernel_proc.peers.store import USELESS_DELAY, PeerStore
 from kernel_proc.peers.store_file import load_peers, save_peers, snapshot
 from kernel_proc.relay.params import RELAY_PROTOCOL
+from logos_process.logs import fields
 
 __all__ = ["ManagerSettings", "NodeView", "PeerManager"]
 

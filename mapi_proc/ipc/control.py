@@ -9,8 +9,8 @@ import zmq
 from ipc_schema.control import HEALTH, LOG_LEVEL, SHUTDOWN, LogLevelReply, LogLevelRequest
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.frames import Request
-from ipc_schema.logs import LogLevelError
-from mapi_proc import logs
+from logos_process import logs
+from logos_process.logs import LogLevelError
 from mapi_proc.ipc.router import Answer, Caller, Result, RouterServer
 
 __all__ = ["ControlServer"]

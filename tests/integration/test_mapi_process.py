@@ -32,6 +32,7 @@ from tests.support.recorder import Recorder
 
 pytestmark = pytest.mark.integration
 
+EXIT_FAILED = 70
 EXIT_CONFIG = 78
 NOBODY = 65534
 HELLO: dict[str, object] = {"kind": "app", "protocol": [1, 1]}
@@ -78,12 +79,12 @@ def dealer() -> Iterator[Dealers]:
     dealers.close()
 
 
-def refused(*options: str) -> str:
+def refused(*options: str, code: int = EXIT_CONFIG) -> str:
     """Start a Messaging API that is expected to refuse; what it said."""
     done = subprocess.run(
         [sys.executable, "-m", "mapi_proc", *options], capture_output=True, text=True, timeout=30, check=False
     )
-    assert done.returncode == EXIT_CONFIG, (done.returncode, done.stderr)
+    assert done.returncode == code, (done.returncode, done.stderr)
     assert "Traceback" not in done.stderr
     return done.stderr
 
@@ -123,10 +124,14 @@ async def test_two_nodes_on_one_data_directory(directory: Path) -> None:
         async with Recorder(node.directory, "alice") as app:
             await app.subscribed(TOPIC, mesh=False)
             for options in ([], [f"--ipc-dir={directory}/elsewhere"]):
-                said = await asyncio.to_thread(refused, f"--data-dir={node.directory}", *options)
+                said = await asyncio.to_thread(
+                    refused, f"--data-dir={node.directory}", *options, code=EXIT_FAILED
+                )
                 assert f"in use by process {node.mapi.pid}" in said
                 assert str(node.directory) in said
-            said = await asyncio.to_thread(refused, f"--data-dir={directory}/o", f"--ipc-dir={node.run}")
+            said = await asyncio.to_thread(
+                refused, f"--data-dir={directory}/o", f"--ipc-dir={node.run}", code=EXIT_FAILED
+            )
             assert "in use by process" in said
             kernel = await asyncio.to_thread(
                 subprocess.run,
@@ -135,7 +140,7 @@ async def test_two_nodes_on_one_data_directory(directory: Path) -> None:
                 text=True,
                 timeout=30,
             )
-            assert kernel.returncode == EXIT_CONFIG
+            assert kernel.returncode == EXIT_FAILED
             assert "in use by process" in kernel.stderr
             node.kernel.dealer().code("relay.publish", {"content_topic": TOPIC}, b"still here")
             await app.until(lambda: app.payloads == [b"still here"])

@@ -23,7 +23,7 @@ from kernel_proc.discovery.discv5.params import Params
 from kernel_proc.discovery.discv5.table import Added, Node
 from kernel_proc.discovery.enr import Enr
 from kernel_proc.discovery.enr_local import LocalEnr
-from kernel_proc.logs import fields
+from logos_process.logs import fields
 
 __all__ = ["Discv5Error", "Discv5Service"]
 

@@ -18,7 +18,6 @@ from typing import Final, NamedTuple
 import trio
 
 from ipc_schema.message import WakuMessage
-from kernel_proc.logs import fields
 from kernel_proc.metrics import Registry, Sample
 from kernel_proc.p2p.api import Host, PeerConnection, PeerIdentity, PeerIdText
 from kernel_proc.protocols.filter.codec import (
@@ -33,6 +32,7 @@ from kernel_proc.protocols.filter.interests import Interests
 from kernel_proc.protocols.filter.pushes import PushReceiver
 from kernel_proc.protocols.peer_select import ServicePeers
 from kernel_proc.protocols.requests import CallError, NoAnswer, PeerUnreachable, Refused
+from logos_process.logs import fields
 
 __all__ = ["SERVICE", "ClientParams", "FilterClient", "NotWanted", "Pinged"]
 

@@ -21,7 +21,6 @@ import trio
 from ipc_schema.config.ratelimits import RateLimit
 from ipc_schema.kernel.events import SOURCE_FILTER
 from ipc_schema.message import WakuMessage, encode_message
-from kernel_proc.logs import fields
 from kernel_proc.metrics import Registry, Sample
 from kernel_proc.p2p.api import Host, PeerConnection, PeerIdentity, PeerIdText
 from kernel_proc.protocols.filter.codec import (
@@ -43,6 +42,7 @@ from kernel_proc.protocols.ratelimit import PeerLimiter
 from kernel_proc.protocols.reply_head import NO_ID
 from kernel_proc.protocols.requests import RequestService, ServiceLimits
 from kernel_proc.relay.seen import SeenCache
+from logos_process.logs import fields
 
 __all__ = ["FilterService"]
 

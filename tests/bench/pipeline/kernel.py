@@ -32,9 +32,9 @@ from kernel_proc.ipc.methods.node import node_routes
 from kernel_proc.ipc.methods.streams import stream_routes
 from kernel_proc.ipc.server import Endpoints, IpcServer
 from kernel_proc.lag import EventLoopLag
-from kernel_proc.lock import private_directory
 from kernel_proc.metrics import Registry
 from kernel_proc.shards import Shards
+from logos_process.directories import private_directory
 from tests.bench.lines import commands, cpu_us, emit
 from tests.bench.pipeline.wire import MAX_TOPIC, Acks, hash_maker, payload_maker
 

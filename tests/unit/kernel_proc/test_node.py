@@ -13,10 +13,11 @@ import trio
 from ipc_schema.config.kernel import KernelConfig, load_kernel_config
 from kernel_proc.ipc.events import EventPublisher
 from kernel_proc.lag import EventLoopLag
-from kernel_proc.node import EXIT_FAILED, EXIT_OK, Node, StartError
+from kernel_proc.node import Node
 from kernel_proc.p2p.keepalive import Keepalive
 from kernel_proc.relay.service import RelayService
 from kernel_proc.shards import Shards
+from logos_process.exits import ExitCode, StartError
 from tests.support.aio import trio_test
 from tests.support.kernel_process import short_directory
 
@@ -56,7 +57,7 @@ async def test_start_and_stop_again_and_again(directory: Path) -> None:
             assert node.shards.joined() == [0]
             node.stop("test")
             node.stop("twice")
-        assert codes == [EXIT_OK]
+        assert codes == [ExitCode.OK]
     assert len(instances) == 3
 
 
@@ -102,7 +103,7 @@ def test_a_part_that_fails_ends_the_node(
             monkeypatch.setattr(owner, method, broken_later)
         ending: list[str] = []
         with caplog.at_level(logging.CRITICAL):
-            assert await node.run(stopping=lambda: ending.append("now")) == EXIT_FAILED
+            assert await node.run(stopping=lambda: ending.append("now")) == ExitCode.FAILED
         assert ending == ["now"]  # the clock runs: a node that hangs in its end would look alive
         told = [record for record in caplog.records if record.levelno == logging.CRITICAL]
         assert [record.named_values["part"] for record in told] == [part]  # type: ignore[attr-defined]
@@ -120,7 +121,7 @@ def test_a_part_that_just_ends_ends_the_node(
             await trio.lowlevel.checkpoint()
 
         monkeypatch.setattr(EventLoopLag, "run", nothing)
-        assert await Node(config(directory)).run() == EXIT_FAILED
+        assert await Node(config(directory)).run() == ExitCode.FAILED
 
     check()
     assert "a part ended" in caplog.text

@@ -11,14 +11,14 @@ import trio
 import zmq
 
 from kernel_proc.ipc.sockets import (
-    EndpointError,
     OwnedSocket,
-    bind,
     hwm_for,
     make_router,
     make_xpub,
     peer_uid,
 )
+from logos_process.endpoints import bind
+from logos_process.exits import StartError
 from tests.support.aio import trio_test
 
 
@@ -59,7 +59,7 @@ async def receive(socket: zmq.Socket[bytes]) -> list[bytes]:
     ["tcp://0.0.0.0:*", "tcp://*:*", "tcp://192.0.2.1:5", "tcp://example.org:5", "inproc://x", "nothing", ""],
 )
 def test_only_private_endpoints_can_be_bound(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> None:
-    with pytest.raises(EndpointError):
+    with pytest.raises(StartError):
         bind(router(context), endpoint)
 
 
@@ -84,7 +84,7 @@ def test_ipc_sockets_are_private_from_the_first_moment(
 def test_a_path_that_is_too_long_names_the_option(
     context: zmq.Context[zmq.Socket[bytes]], tmp_path: Path
 ) -> None:
-    with pytest.raises(EndpointError, match="ipc-dir"):
+    with pytest.raises(StartError, match="ipc-dir"):
         bind(router(context), f"ipc://{tmp_path}/" + "x" * 100)
 
 

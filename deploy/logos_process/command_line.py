@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn
 
 from ipc_schema.config.options import ConfigError, Schema
 from ipc_schema.config.sources import (
@@ -18,11 +18,9 @@ from ipc_schema.config.sources import (
     parse_toml,
     variable_of,
 )
+from logos_process.exits import ExitCode
 
-__all__ = ["EXIT_CONFIG", "CommandLine", "Sources"]
-
-EXIT_CONFIG: Final = 78
-"""EX_CONFIG: it cannot start as it is configured, and a supervisor should not try again."""
+__all__ = ["CommandLine", "Sources"]
 
 
 class Sources(NamedTuple):
@@ -54,7 +52,7 @@ class CommandLine(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Say what is wrong in one line, without the page of help."""
-        self.exit(EXIT_CONFIG, f"{self.prog}: {message} ({self.prog} --help names all options)\n")
+        self.exit(ExitCode.CONFIG, f"{self.prog}: {message} ({self.prog} --help names all options)\n")
 
     def sources(
         self,

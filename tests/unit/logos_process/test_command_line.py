@@ -6,10 +6,11 @@ import re
 
 import pytest
 
-from ipc_schema.config.command_line import EXIT_CONFIG, CommandLine
 from ipc_schema.config.kernel import KERNEL_SCHEMA, load_kernel_config
 from ipc_schema.config.mapi import MAPI_SCHEMA
 from ipc_schema.config.options import ConfigError, Schema
+from logos_process.command_line import CommandLine
+from logos_process.exits import ExitCode
 
 SCHEMAS = pytest.mark.parametrize("schema", [KERNEL_SCHEMA, MAPI_SCHEMA], ids=["kernel", "mapi"])
 
@@ -60,7 +61,7 @@ def test_what_is_no_option_ends_with_one_line(
 ) -> None:
     with pytest.raises(SystemExit) as ended:
         command().sources(arguments, {}, unread)
-    assert ended.value.code == EXIT_CONFIG
+    assert ended.value.code == ExitCode.CONFIG
     said = capsys.readouterr().err
     assert text in said
     assert said.count("\n") == 1

@@ -1,4 +1,4 @@
-"""The version of this distribution, as it stands in hello, health and `--version`."""
+"""The version of this distribution, as it stands in hello, identify, node.info and `--version`."""
 
 from __future__ import annotations
 

@@ -1,0 +1,68 @@
+"""What a process takes possession of before anything else: its directories, their locks, its socket paths."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+
+from ipc_schema.paths import lock_path, socket_path
+from logos_process.directories import group_number, make_parents, private_directory
+from logos_process.endpoints import bindable
+from logos_process.exits import ExitCode, StartError
+from logos_process.lock import FileLock, LockedError
+
+__all__ = ["claim"]
+
+
+def claim(
+    stack: ExitStack,
+    *,
+    data_dir: Path,
+    lock_name: str,
+    socket_dir: Path,
+    endpoints: Iterable[str],
+    group: str | None = None,
+) -> tuple[str, ...]:
+    """Make and lock the directories; returns the endpoints as they are to be bound.
+
+    Nothing is touched that another process owns: each directory is locked before the next step. The locks are
+    held until `stack` is closed. `lock_name`: the lock file in the data directory, which several kinds of
+    process share. Raises `StartError`.
+    """
+    number = group_number(group)
+    try:
+        private_directory(data_dir)
+        stack.enter_context(FileLock.acquire(data_dir / lock_name, f"the data directory {data_dir}"))
+        private_directory(socket_dir, number)
+        stack.enter_context(FileLock.acquire(lock_path(socket_dir), f"the socket directory {socket_dir}"))
+        bound = tuple(bindable(endpoint) for endpoint in endpoints)
+        for endpoint in bound:
+            path = socket_path(endpoint)
+            if path is not None and path.parent != socket_dir.absolute():
+                _claim_path(stack, path, number)
+    except LockedError as error:
+        raise StartError(str(error), ExitCode.FAILED) from error
+    except OSError as error:
+        raise StartError.of(f"data-dir: {error.filename or data_dir}", error) from error
+    return bound
+
+
+def _claim_path(stack: ExitStack, path: Path, group: int | None) -> None:
+    """A socket that was configured to lie elsewhere. libzmq removes whatever stands at the path of a socket
+    that it binds, also the socket of a living process, so the path has a lock of its own."""
+    parent = path.parent
+    if not parent.exists():
+        private_directory(parent, group)
+    status = parent.stat()
+    others = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    if status.st_uid not in (0, os.geteuid()) or (others and not status.st_mode & stat.S_ISVTX):
+        raise StartError(
+            f"ipc://{path}: other users can replace files in {parent} ({stat.filemode(status.st_mode)}); "
+            "take a directory that only this user can write"
+        )
+    make_parents(path, group)
+    lock = path.with_name(f"{path.name}.lock")
+    stack.enter_context(FileLock.acquire(lock, f"the socket {path}"))

@@ -1,0 +1,62 @@
+"""Private directories: made with their mode under any umask, refused when another user owns them."""
+
+from __future__ import annotations
+
+import errno
+import grp
+import os
+import stat
+from pathlib import Path
+
+from logos_process.exits import StartError
+
+__all__ = ["group_number", "make_parents", "private_directory"]
+
+
+def private_directory(path: Path, group: int | None = None) -> None:
+    """Make `path` ours alone: 0700, or 2750 for a group, whose number the sockets made in it then inherit
+    (setgid), so that they have the right group from the first moment.
+
+    Raises OSError, also for a directory of another user: its owner could put a socket or a database of his
+    own where ours should be.
+    """
+    make_parents(path, group)
+    mode = 0o700 if group is None else 0o2750
+    try:
+        path.mkdir(mode=0o700)
+    except FileExistsError:
+        if not path.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, "is not a directory", str(path)) from None
+    status = path.stat()
+    if status.st_uid != os.geteuid():
+        raise PermissionError(
+            errno.EPERM, f"belongs to uid {status.st_uid}, this process is uid {os.geteuid()}", str(path)
+        )
+    if group is not None and status.st_gid != group:
+        os.chown(path, -1, group)
+    if stat.S_IMODE(status.st_mode) != mode:
+        path.chmod(mode)
+
+
+def make_parents(path: Path, group: int | None = None) -> None:
+    """Make the missing parents of `path` 0700, or 0710 so that a group can pass. What exists is left as it
+    is: `mkdir(parents=True)` would open new ones to whatever the umask allows."""
+    missing = [parent for parent in path.absolute().parents if not parent.exists()]
+    for parent in reversed(missing):
+        try:
+            parent.mkdir(mode=0o700)
+        except FileExistsError:
+            continue  # another process of the node was faster
+        if group is not None:
+            os.chown(parent, -1, group)
+        parent.chmod(0o700 if group is None else 0o710)
+
+
+def group_number(group: str | None) -> int | None:
+    """The number of a group given by name or number. Raises `StartError`."""
+    if group is None or group.isdigit():
+        return None if group is None else int(group)
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise StartError(f"ipc-group: there is no group {group!r}") from None

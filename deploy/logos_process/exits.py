@@ -1,0 +1,60 @@
+"""Exit codes of the processes, and the error that ends one while it starts.
+
+The numbers are those of sysexits.h, which supervisors and scripts know. A supervisor restarts 70 and leaves
+78 alone, so 78 is only for what the same start would refuse again: the configuration. A full disk, a
+directory or port in use, or too many open files are 70.
+"""
+
+from __future__ import annotations
+
+import errno
+from enum import IntEnum
+from typing import Final
+
+__all__ = ["ExitCode", "StartError"]
+
+
+class ExitCode(IntEnum):
+    """How a process ended."""
+
+    OK = 0
+    """It was asked to end."""
+    FAILED = 70
+    """EX_SOFTWARE: a part failed, or something it needs cannot be had now; starting again may help."""
+    CONFIG = 78
+    """EX_CONFIG: it cannot start as it is configured, and starting again will not help."""
+
+
+_CONFIGURED: Final = frozenset(
+    {
+        errno.EACCES,
+        errno.EPERM,
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.EISDIR,
+        errno.ELOOP,
+        errno.EROFS,
+        errno.EINVAL,
+        errno.ENAMETOOLONG,
+        errno.EADDRNOTAVAIL,
+    }
+)
+"""Errors that come again as long as the same path or address is configured."""
+
+
+class StartError(Exception):
+    """The process cannot start; the text is for the operator, and `code` for the supervisor."""
+
+    def __init__(self, text: str, code: ExitCode = ExitCode.CONFIG) -> None:
+        super().__init__(text)
+        self.code = code
+
+    @classmethod
+    def of(cls, what: str, error: OSError) -> StartError:
+        """Classify an error of the system; `what` names the option or the file."""
+        return cls(f"{what}: {error.strerror or error}", cls.code_of(error.errno))
+
+    @staticmethod
+    def code_of(number: int | None) -> ExitCode:
+        """The exit code for an `errno`."""
+        return ExitCode.CONFIG if number in _CONFIGURED else ExitCode.FAILED

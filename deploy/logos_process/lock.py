@@ -1,0 +1,129 @@
+"""Exclusive ownership of a directory or socket by one process.
+
+The lock is an advisory `flock` on a file, which the system drops when its owner dies, however it dies, so a
+file left over means nothing. The owner's process id in the file is a hint for messages: it may have been
+written in another pid namespace (two containers on one volume), where the number means another process.
+Before a signal goes to it, `holds` must have proven that this very process has the lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+__all__ = ["FileLock", "LockedError", "holder_of", "holds"]
+
+_POLL: Final = 0.05
+
+
+class LockedError(Exception):
+    """Another living process holds the lock. `pid`: the one it names, 0 when it names none."""
+
+    def __init__(self, text: str, pid: int) -> None:
+        super().__init__(text)
+        self.pid = pid
+
+
+class FileLock:
+    """An exclusive lock on a file, from `acquire` to `release`, or as a context manager."""
+
+    def __init__(self, path: Path, descriptor: int) -> None:
+        self.path = path
+        self._descriptor = descriptor
+
+    @classmethod
+    def acquire(cls, path: Path, what: str, *, mode: int = 0o600) -> Self:
+        """Lock `path`, made when missing, at once. Raises `LockedError`, or OSError when the file cannot be
+        made or written; `what` names the thing owned for the message ("the data directory /x").
+        """
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+        try:
+            if not _try(descriptor, fcntl.LOCK_EX):
+                pid = _named(descriptor)
+                by = f" by process {pid}" if pid else ""
+                raise LockedError(f"{what} is in use{by}: one node at a time (lock file {path})", pid)
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return cls(path, descriptor)
+
+    def release(self) -> None:
+        """Give the lock up. The file stays: removing it would race with the next owner."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+def holder_of(path: Path, patience: float = 0.0) -> int | None:
+    """The process id that the holder of the lock file wrote into it; 0 when it is held and names none, None
+    when it is free or missing. `patience`: seconds to wait for it to become free. Raises OSError.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    deadline = time.monotonic() + patience
+    try:
+        while not _try(descriptor, fcntl.LOCK_SH):
+            if time.monotonic() >= deadline:
+                return _named(descriptor)
+            time.sleep(_POLL)
+        return None
+    finally:
+        os.close(descriptor)
+
+
+def holds(pid: int, path: Path) -> bool:
+    """Whether process `pid`, as this process counts, provably has `path` open with a lock on it.
+
+    Linux lists the locks of each descriptor in `/proc/<pid>/fdinfo` (proc(5)). Elsewhere, and where another
+    user's process cannot be looked at, nothing is proven. Hold a pidfd of the process before asking: a number
+    can be given out again between the proof and the signal.
+    """
+    try:
+        wanted = path.stat()
+        for entry in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):  # closed while we look
+                found = entry.stat()
+                same = (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino)
+                if same and any(_lock_lines(Path(f"/proc/{pid}/fdinfo/{entry.name}"))):
+                    return True
+    except OSError:
+        pass
+    return False
+
+
+def _lock_lines(fdinfo: Path) -> Iterator[str]:
+    return (line for line in fdinfo.read_text().splitlines() if line.startswith("lock:") and "FLOCK" in line)
+
+
+def _try(descriptor: int, how: int) -> bool:
+    try:
+        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            return False
+        raise
+    return True
+
+
+def _named(descriptor: int) -> int:
+    text = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip()
+    return int(text) if text.isdigit() else 0

@@ -1,0 +1,97 @@
+"""From the command line of a process to its exit code."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, Protocol, TypeVar
+
+from ipc_schema.config.options import ConfigError, Schema
+from logos_process import logs
+from logos_process.command_line import CommandLine
+from logos_process.exits import ExitCode, StartError
+from logos_process.parent_watch import take_parent, watch_parent
+from logos_process.stopping import StopLimit
+from logos_process.version import version
+
+__all__ = ["Process", "run_process"]
+
+log = logging.getLogger(__name__)
+
+
+class _Config(Protocol):
+    @property
+    def log_level(self) -> str: ...
+    @property
+    def log_format(self) -> str: ...
+    @property
+    def warnings(self) -> tuple[str, ...]: ...
+
+
+C = TypeVar("C", bound=_Config)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Process(Generic[C]):
+    """One kind of process."""
+
+    program: str
+    """Its command: `logos-kernel`."""
+    description: str
+    """One sentence, for `--help`."""
+    package: str
+    """The root of its loggers."""
+    schema: Schema
+    load: Callable[..., C]
+    """Makes the configuration of `flags`, `environ` and `file`. Raises `ConfigError`."""
+    prepare: Callable[[], object] = lambda: None
+    """The expensive imports, once the configuration is known to be good."""
+    run: Callable[[C, StopLimit], int]
+    """Runs until it is stopped and returns the exit code; starts the limit when its end begins. Raises
+    `StartError`."""
+    stop_seconds: float
+    """How long its end may take: less than supervisors wait before they kill."""
+
+
+def run_process(process: Process[C], arguments: Sequence[str] | None = None) -> int:
+    """Run a process until it is stopped; returns the exit code. Whatever goes wrong is said in one line on
+    stderr."""
+    try:
+        command = CommandLine(process.program, version(), process.schema, process.description)
+        flags, environ, file = command.sources(arguments, os.environ, _read)
+        config = process.load(flags=flags, environ=environ, file=file)
+        parent = take_parent(os.environ)
+    except ConfigError as error:
+        sys.stderr.write(f"{process.program}: {error}\n")
+        return ExitCode.CONFIG
+    process.prepare()
+    logs.configure(process.package, config.log_level, config.log_format)
+    for warning in config.warnings:
+        log.warning(warning)
+    if parent is not None:
+        watch_parent(parent, _say_parent_gone)
+    limit = StopLimit(process.stop_seconds)
+    try:
+        return process.run(config, limit)
+    except StartError as error:
+        logs.say(f"{process.program}: {error}")
+        return error.code
+    except Exception:
+        log.critical("failed", exc_info=True)
+        return ExitCode.FAILED
+    finally:
+        logs.flush()
+        limit.over()
+
+
+def _say_parent_gone() -> None:
+    log.warning("the parent process is gone")
+    logs.flush(0.2)  # before its loop runs, SIGTERM ends the process at once
+
+
+def _read(path: str) -> str:
+    return Path(path).read_text(encoding="utf-8")

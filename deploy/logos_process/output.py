@@ -1,0 +1,125 @@
+"""Lines to a descriptor that may stop taking them: a full pipe, a terminal that is gone, a full disk.
+
+The writer of a line must never wait for its reader: a process whose log nobody reads would freeze, and with
+it its answer to SIGTERM. So lines go through a bounded queue, and a thread writes them; what does not fit, or
+cannot be written, is dropped and counted.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import queue
+import select
+import threading
+from collections.abc import Callable
+from typing import Final
+
+__all__ = ["LineStream", "LineWriter"]
+
+MAX_LINES: Final = 10_000
+MAX_BYTES: Final = 4 << 20
+
+
+class LineWriter:
+    """Writes lines to `descriptor` from a thread of its own; nothing here but `flush` ever waits.
+
+    `report` words the line about how many were dropped, which is written when there is room again.
+    """
+
+    def __init__(
+        self,
+        descriptor: int,
+        *,
+        report: Callable[[int], str] = lambda count: f"({count} lines were dropped)",
+        max_lines: int = MAX_LINES,
+        max_bytes: int = MAX_BYTES,
+    ) -> None:
+        self._descriptor = descriptor
+        self._report = report
+        self._max_lines = max_lines
+        self._max_bytes = max_bytes
+        # SimpleQueue and RLock, because a signal handler may log while this very thread is inside `put`.
+        self._queue: queue.SimpleQueue[bytes | threading.Event] = queue.SimpleQueue()
+        self._lock = threading.RLock()
+        self._waiting_bytes = 0
+        self._refused = 0
+        self._failed = 0
+        self._reported = 0
+        threading.Thread(target=self._run, name="output", daemon=True).start()
+
+    @property
+    def dropped(self) -> int:
+        """Lines dropped since the start, for want of room or because they could not be written."""
+        return self._refused + self._failed
+
+    def put(self, line: str) -> None:
+        """Have a line written, a line break added. It is dropped when too much waits."""
+        data = line.encode("utf-8", "backslashreplace") + b"\n"
+        with self._lock:
+            full = self._waiting_bytes + len(data) > self._max_bytes or self._queue.qsize() >= self._max_lines
+            if full:
+                self._refused += 1
+                return
+            self._waiting_bytes += len(data)
+        self._queue.put(data)
+
+    def flush(self, seconds: float) -> bool:
+        """Wait until everything put so far is written or dropped; False when `seconds` were not enough."""
+        reached = threading.Event()
+        self._queue.put(reached)
+        return reached.wait(seconds)
+
+    def _run(self) -> None:
+        while True:
+            item = self._queue.get()
+            if isinstance(item, threading.Event):
+                item.set()
+                continue
+            self._write(item)
+            with self._lock:
+                self._waiting_bytes -= len(item)
+            if (missing := self.dropped - self._reported) > 0 and self._write(
+                self._report(missing).encode("utf-8", "backslashreplace") + b"\n", counted=False
+            ):
+                self._reported += missing
+
+    def _write(self, data: bytes, *, counted: bool = True) -> bool:
+        rest = memoryview(data)
+        try:
+            while rest:
+                try:
+                    rest = rest[os.write(self._descriptor, rest) :]
+                except BlockingIOError:  # another program that has it open made it non-blocking
+                    select.select([], [self._descriptor], [])
+        except (OSError, ValueError):
+            self._failed += counted
+            return False
+        return True
+
+
+class LineStream(io.TextIOBase):
+    """A text stream into a `LineWriter`, to stand for `sys.stderr`: what Python itself reports there, such as
+    the traceback of a dying thread, would otherwise wait for the reader."""
+
+    def __init__(self, writer: LineWriter, descriptor: int) -> None:
+        self._writer = writer
+        self._descriptor = descriptor
+        self._rest = ""
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def write(self, text: str) -> int:
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            self._writer.put(line)
+        return len(text)
+
+    def flush(self) -> None:
+        if self._rest:
+            rest, self._rest = self._rest, ""
+            self._writer.put(rest)
