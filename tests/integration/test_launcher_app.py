@@ -20,6 +20,7 @@ from logos_client import LinkLost, LinkRestored, MessageReceived, MessagingClien
 from logos_deploy import ConfigError, DataDirInUseError, LaunchError, blocking, launch, launcher_node
 from logos_deploy.launcher import Node
 from logos_deploy.node.handles import ProcessHandle
+from logos_process.lock import FileLock
 from tests.support.aio import asyncio_test
 from tests.support.kernel_process import eventually, short_directory
 
@@ -237,12 +238,18 @@ def test_what_cannot_be_started_says_why(directory: Path) -> None:
 
     (directory / "b").mkdir(mode=0o700)
     (directory / "b" / "mapi.sqlite3").mkdir()
-    with pytest.raises(LaunchError) as caught:
+    with pytest.raises(ConfigError, match=r"data-dir: cannot open .*mapi\.sqlite3"):
+        blocking.launch(overrides=LOCAL, data_dir=directory / "b")
+    (directory / "b" / "mapi.sqlite3").rmdir()
+    with (
+        FileLock.acquire(directory / "b" / "mapi.lock", "it"),
+        pytest.raises(LaunchError) as caught,
+    ):
         blocking.launch(overrides=LOCAL, data_dir=directory / "b")
     assert caught.value.process == "mapi"
     assert caught.value.log == directory / "b" / "logs" / "mapi.log"
-    assert "mapi cannot start as configured" in str(caught.value)
-    assert "mapi.sqlite3" in str(caught.value)
+    assert "mapi ended with exit code 70" in str(caught.value)
+    assert f"in use by process {os.getpid()}" in str(caught.value)
     assert caught.value.output
     with pytest.raises(LaunchError, match=r"kernel and mapi not ready within 0\.01 s"):
         blocking.launch(overrides=LOCAL, data_dir=directory / "c", timeout=0.01)

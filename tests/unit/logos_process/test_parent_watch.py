@@ -105,7 +105,8 @@ def test_a_child_that_the_parent_forks_does_not_hold_the_pipe() -> None:
             os.close(descriptor)
 
 
-def test_programs_that_the_parent_starts_do_not_inherit_the_pipe(pipe: ParentPipe) -> None:
+def test_programs_that_the_parent_starts_do_not_inherit_the_pipe() -> None:
+    pipe = ParentPipe()
     listed = subprocess.run(
         [sys.executable, "-c", "import os; print(os.listdir('/proc/self/fd'))"],
         capture_output=True,
