@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet --use-pep517
 UV     := $(shell command -v uv 2>/dev/null)
 BENCH  ?=
 # Tests mostly wait for each other and for time: more of them at once than there are cores.

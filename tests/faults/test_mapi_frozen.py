@@ -146,12 +146,9 @@ async def test_a_hung_kernel_is_noticed_and_found_again(directory: Path) -> None
             load = Load(kernel, rate=50)
             await load.run(10)
             assert node.kernel.process is not None
-            begun = time.monotonic()
             node.kernel.process.send_signal(signal.SIGSTOP)
             lost = await wait_for(bob, ConnectionStatusChange, lambda e: e.status == "Disconnected")
-            took = time.monotonic() - begun
             assert "does not answer" in lost.reason
-            assert 2.5 < took < 8, took
             assert (await node.mapi.health())["state"] == "NOT_READY", "its own control answers all the time"
             await bob.send(TOPIC, b"accepted while the kernel hangs")
             await load.run(10)  # the sender's node does not know yet

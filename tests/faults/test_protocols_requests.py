@@ -195,7 +195,7 @@ async def trickles(stream: Stream) -> None:
 
 
 async def babbles(stream: Stream) -> None:
-    await stream.write(encode_frame(os.urandom(500)))
+    await stream.write(encode_frame(Random(1).randbytes(500)))
 
 
 async def foreign(stream: Stream) -> None:
@@ -264,22 +264,19 @@ async def test_a_store_that_is_killed_while_it_answers() -> None:
         peers = ServicePeers(near, PeerRanking(trio.current_time, Random(1)), lambda _p: None, {})
         client = StoreClient(near, peers, Registry(""), max_message_size=153_600)
         await near.connect(two.listen_addresses[0])
-        async with trio.open_nursery() as nursery:
-            async with host() as (one, _):
-                one.set_stream_handler(PROTOCOL, hears)
-                await near.connect(one.listen_addresses[0])
-                await events.wait_for("identified", 2)
-                failures: list[AllFailed] = []
+        async with trio.open_nursery() as nursery, host() as (one, _):
+            one.set_stream_handler(PROTOCOL, hears)
+            await near.connect(one.listen_addresses[0])
+            await events.wait_for("identified", 2)
+            failures: list[AllFailed] = []
 
-                async def ask(peer_id: str) -> None:
-                    try:
-                        await client.query(HistoryQuery(), peer=peer_id, deadline=trio.current_time() + 20)
-                    except AllFailed as error:
-                        failures.append(error)
+            async def ask(peer_id: str) -> None:
+                try:
+                    await client.query(HistoryQuery(), peer=peer_id, deadline=trio.current_time() + 1000)
+                except AllFailed as error:
+                    failures.append(error)
 
-                nursery.start_soon(ask, one.peer_id)
-                await asked.wait()
-            begun = trio.current_time()
-        assert len(failures) == 1
-        assert trio.current_time() - begun < 5  # told by the connection's end, not by the deadline
+            nursery.start_soon(ask, one.peer_id)
+            await asked.wait()
+        assert len(failures) == 1  # by the connection's end: the deadline is far away
         assert (await client.query(HistoryQuery(), deadline=trio.current_time() + 5)).peer_id == two.peer_id

@@ -16,22 +16,9 @@ from kernel_proc.relay.validation import Verdict
 from tests.support.aio import trio_test
 from tests.support.raw_relay import LIMIT, RawPeer, frame, raw_peer
 from tests.support.relay import TOPIC, RelayNode, connect, relay_node, waku
+from tests.support.steps import HeaviestStep, LargestStep
 
 pytestmark = pytest.mark.integration
-
-
-class LongestStep(trio.abc.Instrument):
-    """The most thread time that any task took between two checkpoints."""
-
-    def __init__(self) -> None:
-        self.longest = 0.0
-        self._begun = time.thread_time()  # in the middle of a step
-
-    def before_task_step(self, task: Any) -> None:
-        self._begun = time.thread_time()
-
-    def after_task_step(self, task: Any) -> None:
-        self.longest = max(self.longest, time.thread_time() - self._begun)
 
 
 async def meshed(peer: RawPeer, node: RelayNode) -> None:
@@ -48,7 +35,7 @@ def tiny_messages(count: int) -> bytes:
 
 
 @trio_test(deadline=30)
-async def test_an_rpc_of_15000_tiny_messages_never_holds_the_loop_for_long() -> None:
+async def test_an_rpc_of_3000_tiny_messages_lets_others_run_on_the_way() -> None:
     async with relay_node("t") as node, relay_node("t") as next_hop, raw_peer() as peer:
         await connect(node, next_hop, "t")
         await peer.host.connect(node.address)
@@ -57,24 +44,25 @@ async def test_an_rpc_of_15000_tiny_messages_never_holds_the_loop_for_long() -> 
         assert deliver is not None
 
         def work(message: RelayMessage) -> None:
-            """As much as a kernel does with a message; together far more than the loop may be held."""
-            begun = time.thread_time()
+            """Take at least a tenth of a step for each message, whatever the machine."""
+            begun = time.perf_counter()
             deliver(message)
-            while time.thread_time() - begun < 50e-6:
+            done.append(None)
+            while time.perf_counter() - begun < RelayParams().max_hold / 10:
                 pass
 
+        done: list[None] = []
         node.relay.on_message = work
-        instrument = LongestStep()
+        instrument = LargestStep(done.__len__)
         trio.lowlevel.add_instrument(instrument)
         try:
-            await peer.send(frame(tiny_messages(15_000)))
-            await node.until_received(15_000)
-            await next_hop.until_received(15_000)
+            await peer.send(frame(tiny_messages(3_000)))
+            await node.until_received(3_000)
+            await next_hop.until_received(3_000)
         finally:
             trio.lowlevel.remove_instrument(instrument)
-        assert instrument.longest < 0.5
-        # Not only not forever: the reader has let others run many times on the way.
-        assert instrument.longest < 0.25
+        # The reader looks at the clock after each 16 messages.
+        assert instrument.most <= 32
 
 
 @pytest.mark.parametrize(
@@ -93,14 +81,14 @@ def test_other_large_rpcs_do_not_hold_the_loop_either(body: bytes) -> None:
     async def run() -> None:
         async with relay_node("t", "t/1", TOPIC) as node, raw_peer() as peer, raw_peer() as good:
             await peer.open(node)
-            instrument = LongestStep()
+            instrument = HeaviestStep()
             trio.lowlevel.add_instrument(instrument)
             try:
                 await peer.send(frame(body))
                 await node.until(lambda: node.relay.counters()["received_bytes"] >= len(body))
             finally:
                 trio.lowlevel.remove_instrument(instrument)
-            assert instrument.longest < 0.5
+            assert instrument.lines < 20 * len(body)
             await meshed(good, node)
             await good.send_message(waku(b"still there"))
             await node.until_received(1)
@@ -222,12 +210,11 @@ async def test_an_own_publish_waits_for_a_stuck_peer_once_and_for_a_bounded_time
         await connect(node, good)
         await meshed(stuck, node)
         stuck.reading = False
-        begun = trio.current_time()
         peers = [
             (await node.relay.publish(TOPIC, waku(n.to_bytes(4, "big") + bytes(1020)))).peers
             for n in range(3000)
         ]
-        assert trio.current_time() - begun < 5
+        # That one wait is all there was: three thousand of them would not fit the deadline.
         await good.until_received(3000)
         assert peers[0] == 2
         assert peers[-1] == 1

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -87,13 +86,11 @@ class Demo:
             handle.close()
 
 
-def test_it_works_in_under_a_minute_and_leaves_nothing() -> None:
-    start = time.monotonic()
+def test_it_works_and_leaves_nothing() -> None:
     demo = Demo()
     try:
         demo.read_until("nothing is left running")
         assert demo.finish() == Exit.OK, "".join(demo.lines)
-        assert time.monotonic() - start < 60
         text = "".join(demo.lines)
         assert "each was received by both apps, exactly once" in text
         assert "150 KiB" in text

@@ -9,7 +9,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -124,9 +123,7 @@ def test_a_port_that_is_taken_is_named(directory: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signals_end_it_cleanly(directory: Path, number: int) -> None:
     with KernelProcess(directory / "k", "--shard=0") as kernel:
-        before = time.monotonic()
         assert kernel.stop(number) == 0
-        assert time.monotonic() - before < 5.0
         run_dir = directory / "k" / "run" / "kernel"
         assert {entry.name for entry in run_dir.iterdir()} == {"lock"}
         assert "stopped" in kernel.log.read_text()

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -245,10 +244,8 @@ async def test_what_cannot_start_leaves_nothing(directory: Path) -> None:
     (directory / "m").mkdir(mode=0o700)
     (directory / "m" / "nodekey").write_text("not a key\n")
     api = MessagingApi.create(overrides=OVERRIDES, data_dir=directory / "m")
-    begun = time.monotonic()
     with pytest.raises(KernelChildError, match="78"):
-        await api.start()
-    assert time.monotonic() - begun < 15
+        await api.start(timeout=1000)  # by the child's end: the time-out is far away
     assert children() == []
 
 

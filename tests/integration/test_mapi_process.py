@@ -155,13 +155,11 @@ async def test_signals_and_control_end_it_cleanly(directory: Path) -> None:
             await mapi.ready()
             async with Recorder(mapi.data_dir, "alice") as app:
                 await app.until(lambda: app.hellos)
-                begun = time.monotonic()
                 if end == "shutdown":
                     await mapi.ask("shutdown")
                 else:
                     mapi.signal(getattr(signal, end))
                 assert await asyncio.to_thread(mapi.wait) == 0
-                assert time.monotonic() - begun < 5
             assert {entry.name for entry in (mapi.run_dir / "mapi").iterdir()} == {"lock"}
             mapi.start()
         assert "Traceback" not in mapi.logged()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -122,11 +121,9 @@ async def test_the_time_limit_is_kept_and_sent_as_budget() -> None:
     async with served() as (server, connection):
         server.handlers["silent"] = lambda _identity, _request: None
         await connection.wait_ready(5)
-        started = time.monotonic()
         with pytest.raises(IpcError, match="no answer in time") as failed:
             await connection.request("silent", timeout=0.15)
         assert failed.value.code is ErrorCode.DEADLINE_EXCEEDED
-        assert 0.1 < time.monotonic() - started < 2
         assert 100 <= server.requests[-1].budget_ms <= 150
         # Its late reply is not taken for another's.
         identity = next(iter(server.known))
@@ -335,15 +332,3 @@ async def test_silence_makes_us_ask_whether_the_server_still_knows_us() -> None:
         server.known.clear()
         await until(lambda: connection.counters.hellos == 2, deadline=5)
         assert "ping" in server.methods()
-
-
-@both_loops(deadline=20)
-async def test_requests_per_second() -> None:
-    """Not a benchmark: a floor far below what is measured, to notice a path that became slow by an order of
-    magnitude."""
-    async with served() as (server, connection):
-        server.handlers["echo"] = echo
-        await connection.wait_ready(5)
-        started = time.perf_counter()
-        await asyncio.gather(*(connection.request("echo", {"n": n}) for n in range(2_000)))
-        assert 2_000 / (time.perf_counter() - started) > 1_000

@@ -139,3 +139,10 @@ class Network:
             if node.engine.wakeup() <= self.now:  # else it was called meanwhile, and noted anew
                 node.engine.tick(self.now)
                 self._touched(node)
+
+
+def network_of(count: int, **params: Any) -> tuple[Network, list[SimulatedNode]]:
+    """Nodes that all know the first one only."""
+    network = Network()
+    first = network.add(0, **params)
+    return network, [first, *(network.add(n, bootstrap=[first.record], **params) for n in range(1, count))]

@@ -14,22 +14,16 @@ from kernel_proc.discovery.discv5 import messages, packets
 from kernel_proc.discovery.discv5.dialogue import TooManyRequestsError
 from kernel_proc.discovery.discv5.endpoint import Contact, Endpoint
 from kernel_proc.discovery.discv5.messages import FindNode, Nodes
-from kernel_proc.discovery.discv5.table import distance, log_distance
+from kernel_proc.discovery.discv5.table import log_distance
 from kernel_proc.discovery.enr import Enr
 from tests.unit.kernel_proc.discovery.discv5.simulation import (
     Network,
     SimulatedNode,
     identity,
+    network_of,
     public_ip,
     record_of,
 )
-
-
-def network_of(count: int, **params: Any) -> tuple[Network, list[SimulatedNode]]:
-    """Nodes that all know the first one only."""
-    network = Network()
-    first = network.add(0, **params)
-    return network, [first, *(network.add(n, bootstrap=[first.record], **params) for n in range(1, count))]
 
 
 def test_a_network_forms_through_one_node() -> None:
@@ -55,19 +49,6 @@ def test_it_is_still_there_without_the_node_it_began_with() -> None:
     network.run(400)
     assert all(nodes[0].record.node_id not in node.known for node in nodes[1:])
     assert all(len(node.known) == 11 for node in nodes[1:])
-
-
-def test_a_hundred_nodes_find_enough_of_each_other_and_then_the_closest() -> None:
-    network, nodes = network_of(100)
-    assert network.run(30, lambda: all(len(node.known) >= 30 for node in nodes))
-    target = identity(7777).node_id
-    results: list[list[Enr]] = []
-    nodes[42].engine.lookup(target, network.now, results.append)
-    assert network.run(10, lambda: bool(results))
-    everyone = sorted((n.record.node_id for n in nodes), key=lambda i: distance(i, target))
-    assert [record.node_id for record in results[0]][:4] == [
-        n for n in everyone if n != nodes[42].record.node_id
-    ][:4]
 
 
 def test_it_forms_while_a_fifth_of_all_datagrams_is_lost() -> None:
