@@ -12,6 +12,7 @@ import errno
 import logging
 import os
 import secrets
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from random import SystemRandom
@@ -65,6 +66,7 @@ class Node:
         self.config = config
         self.registry = Registry(config.metrics.prefix)
         self.publisher = EventPublisher(
+            steady_ns=lambda: time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)),
             instance=new_instance(os.urandom),
             cluster=config.network.cluster,
             shard_count=config.network.shard_count,

@@ -1,12 +1,18 @@
-"""The clocks that are used, and whether the wall clock was set."""
+"""The clocks that are used: the wall clock for labels, a steady one for every decision about time."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final, NamedTuple
 
-__all__ = ["STEP_NS", "SYSTEM_CLOCKS", "Clocks", "WallClockSteps"]
+from ipc_schema.steady import Stamp, SteadyClock
+
+__all__ = ["CLOCK_NOTE", "STEP_NS", "SYSTEM_CLOCKS", "Clocks", "WallClockSteps", "steady_clock"]
+
+CLOCK_NOTE: Final = "clock"
+"""The database's note that holds the steady clock's stamp."""
 
 STEP_NS: Final = 5_000_000_000
 """What is less is drift, or a slow look."""
@@ -14,18 +20,32 @@ STEP_NS: Final = 5_000_000_000
 
 class Clocks(NamedTuple):
     """`now_ns`: the wall clock. `running`: seconds that never jump and stand still while the host sleeps.
-    `boot_ns`: nanoseconds since the host was started, sleep included (where the system has such a clock)."""
+    `boot_ns`: nanoseconds since the host was started, sleep included (where the system has such a clock);
+    `boot` names that start."""
 
     now_ns: Callable[[], int]
     running: Callable[[], float]
     boot_ns: Callable[[], int]
+    boot: str = ""
 
 
 def _boot_ns() -> int:
     return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
-SYSTEM_CLOCKS: Final = Clocks(time.time_ns, time.monotonic, _boot_ns)
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return ""
+
+
+SYSTEM_CLOCKS: Final = Clocks(time.time_ns, time.monotonic, _boot_ns, _boot_id())
+
+
+def steady_clock(clocks: Clocks, note: bytes | None) -> SteadyClock:
+    """The clock of everything that is kept. `note`: the stamp of the last run."""
+    return SteadyClock(clocks.now_ns, clocks.boot_ns, clocks.boot, Stamp.from_note(note))
 
 
 class WallClockSteps:

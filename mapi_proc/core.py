@@ -20,8 +20,9 @@ from ipc_schema.config.mapi import MapiConfig, Mode
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.kernel.methods import NODE_INFO, NodeInfoReply, NodeInfoRequest
 from ipc_schema.mapi.methods import SendRequest, StatusReply
+from ipc_schema.steady import SteadyClock
 from mapi_proc.apps import App, Connection
-from mapi_proc.clocks import SYSTEM_CLOCKS, Clocks
+from mapi_proc.clocks import CLOCK_NOTE, SYSTEM_CLOCKS, Clocks, steady_clock
 from mapi_proc.database import Database, Snapshot
 from mapi_proc.disk import Disk
 from mapi_proc.health import HealthTransition
@@ -53,12 +54,14 @@ class Core:
         auto_subscribe: AutoSubscribe | None,
         on_fatal: Callable[[Exception], None],
         clocks: Clocks,
+        steady: SteadyClock,
     ) -> None:
         """Use `Core.open`."""
         self.config = config
         self.database = database
         self.link = link
         self.now_ns = clocks.now_ns
+        self._steady = steady
         self._on_fatal = on_fatal
         self._closing = False
         self._disk = Disk(database)
@@ -70,6 +73,7 @@ class Core:
             auto_subscribe=auto_subscribe,
             turn_failed=self._turn_failed,
             clocks=clocks,
+            steady=steady,
         )
         self.apps = parts.apps
         self.table = parts.table
@@ -96,11 +100,12 @@ class Core:
         link: KernelLink | None = None
         try:
             snapshot = await database.load()
+            steady = steady_clock(clocks, snapshot.notes.get(CLOCK_NOTE))
             link = KernelLink(
                 config.kernel.requests,
                 config.kernel.control,
                 f"mapi-{database.database_id.hex()}",
-                wall_clock_ns=clocks.now_ns,
+                steady=steady,
                 deaf=NO_FILTER_PEERS if config.mode is Mode.EDGE else NO_MESH_PEERS,
                 context=context,
             )
@@ -112,6 +117,7 @@ class Core:
                 auto_subscribe=auto_subscribe,
                 on_fatal=on_fatal,
                 clocks=clocks,
+                steady=steady,
             )
         except BaseException:
             if link is not None:
@@ -139,7 +145,8 @@ class Core:
         self._parts.status.close()
         await self.link.close()
         self._parts.shards.close()
-        now = self.now_ns()
+        now = self._steady()
+        self.turn.batch.note(CLOCK_NOTE, self._steady.stamp().to_note())
         for app in self.apps.connected:
             if app.durable:
                 self.turn.batch.app_seen(app.app_id, now)

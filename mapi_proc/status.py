@@ -11,7 +11,6 @@ from ipc_schema.mapi.events import AppEventKind, pack_fields
 from ipc_schema.mapi.methods import StatusReply
 from mapi_proc.apps import App, AppRegistry
 from mapi_proc.health import HealthTransition, NodeFacts, TopicHealth
-from mapi_proc.receive.catchup import Gap
 from mapi_proc.streams import AppStream
 from mapi_proc.subscriptions import SubscriptionTable
 from mapi_proc.write_batch import Turn
@@ -99,11 +98,11 @@ class StatusNotifier:
         for topic in topics:
             self._tell_health(app.stream, (topic,), self.health.shard(self._table.routes[topic].shard), now)
 
-    def missed(self, gap: Gap) -> None:
-        """A gap is not recovered, or not yet: every app with a topic on the shard is told."""
+    def missed(self, shard: int, from_ns: int, to_ns: int, reason: str) -> None:
+        """A gap is not recovered, or not yet: notify every app with a topic on the shard."""
         now = self._now_ns()
-        for stream, topics in self._table.subscribers_on(gap.shard).items():
-            fields = pack_fields(topics, gap.from_ns - _UNDER_WAY_NS, gap.to_ns + _UNDER_WAY_NS, gap.reason)
+        for stream, topics in self._table.subscribers_on(shard).items():
+            fields = pack_fields(topics, from_ns - _UNDER_WAY_NS, to_ns + _UNDER_WAY_NS, reason)
             self._tell(stream, AppEventKind.MESSAGES_MISSED, now, fields)
 
     def reply(self, app: App | None) -> StatusReply:

@@ -7,9 +7,10 @@ import logging
 from typing import Final
 
 from ipc_schema.config.mapi import MapiConfig
+from ipc_schema.steady import SteadyClock
 from mapi_proc.apps import AppRegistry
 from mapi_proc.apps.lifecycle import AppLifecycle
-from mapi_proc.clocks import Clocks, WallClockSteps
+from mapi_proc.clocks import CLOCK_NOTE, Clocks, WallClockSteps
 from mapi_proc.database import Batch, Database
 from mapi_proc.kernel_link.positions import Positions
 from mapi_proc.receive.catchup import OVERLAP_NS, CatchUp
@@ -29,6 +30,8 @@ _UPKEEP_S: Final = 5.0
 _GIVEN_EVERY_S: Final = 600.0
 _SEEN_S: Final = 3600.0
 """How old the note on disk may be that a connected app is there."""
+_STAMP_S: Final = 60.0
+"""How old the clock's stamp on disk may be: so much is not known after a restart of the host."""
 _GRACE_S: Final = 3600.0
 """After a start of ours an app has so long to come back, however long we were not running ourselves."""
 _SECOND: Final = 1_000_000_000
@@ -61,6 +64,7 @@ class Upkeep:
         catchup: CatchUp,
         sends: SendService,
         clocks: Clocks,
+        steady: SteadyClock,
     ) -> None:
         self._config = config
         self._database = database
@@ -75,7 +79,9 @@ class Upkeep:
         self._sends = sends
         self._clock = clocks.running
         self._now_ns = clocks.now_ns
+        self._steady = steady
         self._steps = WallClockSteps(clocks)
+        self._stamp_at = self._clock()
         self._forget_given_at = self._clock()
 
     async def run(self) -> None:
@@ -90,12 +96,15 @@ class Upkeep:
 
     def keep(self) -> None:
         """One round."""
-        now, batch = self._now_ns(), self._turn.batch
+        now, batch = self._steady(), self._turn.batch
+        if self._clock() >= self._stamp_at:
+            self._stamp_at = self._clock() + _STAMP_S
+            batch.note(CLOCK_NOTE, self._steady.stamp().to_note())
         self._dedup.evict(now, self._horizons(), batch)
         self._forget_given(now, batch)
         self._sends.keep_windows()
         self._keep_apps(now, batch)
-        self._bound_journals(now, batch)
+        self._bound_journals(self._now_ns(), batch)
 
     def _forget_given(self, now: int, batch: Batch) -> None:
         """What apps were given too long ago, or too much of it."""
@@ -124,10 +133,7 @@ class Upkeep:
         if step:
             log.warning("the clock was set by %.0f s", step / _SECOND)
         for app in self._apps:
-            app.stream.expire(now, batch)
-            if step and app.durable:
-                app.last_seen += step  # it is not away longer for that
-                batch.app_seen(app.app_id, app.last_seen)
+            app.stream.expire(self._now_ns(), batch)
             if app.connection is not None:
                 if app.durable and app.last_seen < seen:
                     app.last_seen = now

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ipc_schema.config.mapi import MapiConfig, Mode
+from ipc_schema.steady import SteadyClock
 from mapi_proc.apps import AppRegistry
 from mapi_proc.apps.lifecycle import AppLifecycle
 from mapi_proc.clocks import Clocks
@@ -85,8 +86,13 @@ def make_parts(
     auto_subscribe: AutoSubscribe | None,
     turn_failed: Callable[[Exception], None],
     clocks: Clocks,
+    steady: SteadyClock,
 ) -> Parts:
-    """All parts, as the snapshot has them. On a running loop; nothing runs yet."""
+    """All parts, as the snapshot has them. On a running loop; nothing runs yet.
+
+    The wall clock labels what apps and other hosts read; whatever is kept and judged by its age is dated by
+    `steady`.
+    """
     now_ns, clock = clocks.now_ns, clocks.running
     edge = config.mode is Mode.EDGE
     network = CurrentNetwork()
@@ -95,7 +101,7 @@ def make_parts(
         return network.cluster
 
     given_count = GivenCount(snapshot.given)
-    turn = Turn(database, cluster, lambda shard: positions.of(shard), turn_failed, now_ns, given_count)
+    turn = Turn(database, cluster, lambda shard: positions.of(shard), turn_failed, steady, given_count)
     turn.source = link
     apps = AppRegistry()
     lifecycle = AppLifecycle(
@@ -107,6 +113,7 @@ def make_parts(
         snapshot,
         clock=clock,
         now_ns=now_ns,
+        steady=steady,
     )
     table: SubscriptionTable[AppStream] = SubscriptionTable(
         network.shard_of, max_topics=config.max_topics_per_app
@@ -115,35 +122,39 @@ def make_parts(
 
     # What arrives, and what may have been missed.
     dedup = Dedup(loaded=snapshot.hashes)
-    receiver = Receiver(table.routes, dedup, turn, now_ns)
+    receiver = Receiver(table.routes, dedup, turn, now_ns, steady)
     peers = ServicePeers(clock, random.random)
     stores = StoreHistory(link, peers, cluster)
     catchup = CatchUp(
         catch_up_policy(config.catch_up),
         stores,
         clock=clock,
-        now_ns=now_ns,
+        steady=steady,
+        label=steady.label,
         topics_on=table.topics_on,
         is_known=dedup.known.__contains__,
         room=turn.room,
         deliver=receiver.recovered,
-        tell=status.missed,
+        tell=lambda gap: status.missed(
+            gap.shard, steady.label(gap.from_ns), steady.label(gap.to_ns), gap.reason
+        ),
         closed=lambda shard: shards.moved(shard),
     )
+    given = GivenMessages(database, turn)
     history = HistoryJobs(
         stores,
         turn,
         clock=clock,
         shard_of=table.shard_of,
         has=table.has,
-        given=GivenMessages(database, turn),
+        given=lambda app_id, since: given(app_id, steady.of_label(since)),
         deliver=receiver.from_history,
     )
     islands = Islands(D_LOW)
     positions = Positions(
         snapshot.positions.values(),
         link.tracker,
-        (catchup.oldest, lambda shard: islands.since(shard, now_ns())),
+        (catchup.oldest, lambda shard: islands.since(shard, steady())),
     )
 
     # What is wanted.
@@ -154,7 +165,7 @@ def make_parts(
             peers,
             table.by_shard,
             clock=clock,
-            now_ns=now_ns,
+            now_ns=steady,
             changed=lambda: listener.edge_changed(),
             missed=catchup.add,
         )
@@ -181,7 +192,7 @@ def make_parts(
         status=status,
         database=database,
         network=network,
-        now_ns=now_ns,
+        steady=steady,
         loaded=snapshot.subscriptions,
         loaded_history=snapshot.history,
     )
@@ -199,6 +210,7 @@ def make_parts(
         StorePresence(link, peers),
         clock=clock,
         now_ns=now_ns,
+        steady=steady,
         jitter=random.random,
         window=config.send_window,
         reliability=config.reliability,
@@ -219,7 +231,10 @@ def make_parts(
         link,
         peers,
         changed=filters.peers_changed if filters is not None else lambda: None,
-        grown={LIGHTPUSH: (sends.loop.wake,), STORE: (catchup.wake, history.wake)},
+        grown={
+            LIGHTPUSH: (sends.loop.wake,),
+            STORE: (catchup.wake, history.wake, sends.loop.confirm.peers_appeared),
+        },
     )
     listener = KernelListener(
         networks.meet,
@@ -233,7 +248,7 @@ def make_parts(
         (sends.loop, catchup, history),
         filters=filters,
         wanted=lambda: table.shards,
-        now_ns=now_ns,
+        now_ns=steady,
     )
     upkeep = Upkeep(
         config,
@@ -248,6 +263,7 @@ def make_parts(
         catchup=catchup,
         sends=sends,
         clocks=clocks,
+        steady=steady,
     )
     return Parts(
         network=network,

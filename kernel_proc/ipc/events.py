@@ -96,7 +96,8 @@ class EventPublisher:
     """All streams of one kernel. `attach` the XPUB, whose `on_message` is `on_subscription`; run `run`.
 
     `shard_count` bounds what can be subscribed (0: static sharding, any 16-bit shard). `replay_bytes` is the
-    budget of all rings together.
+    budget of all rings together. `clock_ns` labels events; `steady_ns` (never set, sleep included) decides
+    about coverage.
     """
 
     def __init__(
@@ -108,12 +109,14 @@ class EventPublisher:
         replay_bytes: int,
         registry: Registry,
         clock_ns: Callable[[], int] = time.time_ns,
+        steady_ns: Callable[[], int] | None = None,
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self.instance = instance
         self.cluster = cluster
         self._shards = shard_count or 0x10000
         self._clock_ns = clock_ns
+        self._steady_ns = steady_ns or clock_ns
         self._random_bytes = random_bytes
         self._budget = RingBudget(replay_bytes)
         self._health = _Stream(HEALTH_TOPIC, new_epoch(random_bytes))
@@ -197,19 +200,24 @@ class EventPublisher:
         """The node has (no longer) a peer from which it hears the shard."""
         stream = self._stream(shard)
         log = stream.coverage
-        if log.open(self._clock_ns()) if covered else log.close(self._clock_ns()):
+        if log.open(self._steady_ns()) if covered else log.close(self._steady_ns()):
             self._beat(stream)
 
     def state(self, shard: int) -> StreamState:
         """The shard's stream as leases and hello report it."""
         stream = self._stream(shard)
+        # Kept by a clock that no step moves, reported as the wall clock of now counts.
+        label = self._clock_ns() - self._steady_ns()
         return StreamState(
             stream=stream_name(self.cluster, shard),
             shard=shard,
             epoch=stream.epoch,
             first=stream.ring.first if stream.ring is not None else stream.seq + 1,
             last=stream.seq,
-            coverage=tuple(stream.coverage.intervals()),
+            coverage=tuple(
+                (max(0, begin + label), None if end is None else max(0, end + label))
+                for begin, end in stream.coverage.intervals()
+            ),
         )
 
     def replay(self, name: str, epoch: bytes, after: int) -> ReplayBatch:

@@ -11,6 +11,7 @@ from typing import Final
 from ipc_schema.config.mapi import MapiConfig
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.names import check_name
+from ipc_schema.steady import SteadyClock
 from mapi_proc.apps.registry import App, AppRegistry, Connection
 from mapi_proc.database import AppRecord, Database, JournalExtent, Snapshot
 from mapi_proc.disk import Disk
@@ -38,6 +39,7 @@ class AppLifecycle:
         *,
         clock: Callable[[], float],
         now_ns: Callable[[], int],
+        steady: SteadyClock,
     ) -> None:
         """Takes up the named apps of the snapshot."""
         self._config = config
@@ -48,6 +50,7 @@ class AppLifecycle:
         self._dropped = dropped
         self._clock = clock
         self._now_ns = now_ns
+        self._steady = steady
         self._defer = asyncio.get_running_loop().call_soon
         self._budget = CacheBudget()
         self._next_app_id = snapshot.next_app_id
@@ -62,7 +65,13 @@ class AppLifecycle:
             max_bytes=self._config.journal_max_bytes, max_age=int(self._config.journal_max_age * _SECOND)
         )
         return DurableStream(
-            record, extents, self._database.read_page, self._defer, limits=limits, budget=self._budget
+            record,
+            extents,
+            self._database.read_page,
+            self._defer,
+            limits=limits,
+            budget=self._budget,
+            date=self._steady.of_label,
         )
 
     # -- opening -----------------------------------------------------------------------------------------
@@ -106,8 +115,8 @@ class AppLifecycle:
             name=name,
             uid=-1 if uid is None else uid,
             stream_id=os.urandom(16),
-            created=self._now_ns(),
-            last_seen=self._now_ns(),
+            created=self._steady(),
+            last_seen=self._steady(),
         )
         self._next_app_id += 1
         batch = self._database.batch()
@@ -161,7 +170,7 @@ class AppLifecycle:
         app.away_since = self._clock()
         app.stream.detach()
         if app.durable:
-            app.last_seen = self._now_ns()
+            app.last_seen = self._steady()
             self._turn.batch.app_seen(app.app_id, app.last_seen)
         else:
             self.drop(app)

@@ -22,6 +22,7 @@ from ipc_schema.kernel.events import (
     decode_header,
 )
 from ipc_schema.kernel.records import NodeHealth
+from ipc_schema.steady import SteadyClock
 from logos_client._sockets import DrainSocket, open_subscriber
 from mapi_proc.kernel_link.tracker import Live, StreamTracker
 
@@ -48,10 +49,16 @@ class EventSocket:
     """Subscribed to the kernel's health, and to the streams that are followed. `open` it first."""
 
     def __init__(
-        self, context: zmq.Context[zmq.Socket[bytes]], gap: Callable[[], None], counters: dict[str, int]
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        gap: Callable[[], None],
+        counters: dict[str, int],
+        steady: SteadyClock,
     ) -> None:
         """`gap()`: something was lost, and a tracker waits for a replay. Counts `gaps`, `bad_headers` and
         `dropped_live`. On a running loop."""
+        self._steady = steady
+        self._shift = steady.shift
         self.sink: EventSink | None = None
         self._context = context
         self._gap = gap
@@ -142,15 +149,18 @@ class EventSocket:
             return
         shard, tracker = route
         if type(event) is MessageEvent:
-            verdict = tracker.live(event[0], event[1], event[2], event[3])
+            verdict = tracker.live(event[0], event[1], event[2], event[3] + self._shift)
             if verdict is Live.DELIVER:
                 sink.message(shard, event, payload)
                 return
         elif type(event) is Heartbeat:
             self.heard = self._loop.time()
-            verdict = tracker.heartbeat(event.instance, event.epoch, event.seq, event.time_ns, event.covered)
+            self._shift = self._steady.shift  # each second: once per message would cost too much
+            verdict = tracker.heartbeat(
+                event.instance, event.epoch, event.seq, event.time_ns + self._shift, event.covered
+            )
         elif type(event) is UnknownEvent:
-            verdict = tracker.live(event.instance, event.epoch, event.seq, event.time_ns)
+            verdict = tracker.live(event.instance, event.epoch, event.seq, event.time_ns + self._shift)
             if verdict is Live.DELIVER:
                 return
         else:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Protocol
 
 import zmq
@@ -30,6 +30,7 @@ from ipc_schema.kernel.methods import (
     StreamReplayRequest,
 )
 from ipc_schema.kernel.records import NodeHealth
+from ipc_schema.steady import SteadyClock
 from ipc_schema.streams import StreamState
 from logos_client._connection import RequestConnection
 from mapi_proc.kernel_link.events import EventSink, EventSocket
@@ -77,7 +78,7 @@ class KernelLink:
         control: str,
         name: str,
         *,
-        wall_clock_ns: Callable[[], int],
+        steady: SteadyClock,
         deaf: str = NO_MESH_PEERS,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
     ) -> None:
@@ -85,13 +86,13 @@ class KernelLink:
         kernel has no coverage.
         """
         self._name = name
-        self._now_ns = wall_clock_ns
+        self._steady = steady
         self._deaf = deaf
         self._loop = asyncio.get_running_loop()
         context = context or zmq.Context.instance()
         self.counters = {"gaps": 0, "replayed": 0, "resyncs": 0, "bad_headers": 0, "dropped_live": 0}
         self._trackers: dict[int, StreamTracker] = {}
-        self._events = EventSocket(context, self._sync_soon, self.counters)
+        self._events = EventSocket(context, self._sync_soon, self.counters, steady)
         self._hello: KernelHello | None = None
         self._alive = False
         self._work = asyncio.Event()
@@ -167,7 +168,7 @@ class KernelLink:
         for shard in shards:
             if shard not in self._trackers:
                 self._release.discard(shard)
-                self._trackers[shard] = StreamTracker(positions.get(shard), self._now_ns(), self._deaf)
+                self._trackers[shard] = StreamTracker(positions.get(shard), self._steady(), self._deaf)
                 self._resync = True
         self._work.set()
 
@@ -292,14 +293,16 @@ class KernelLink:
         request = LeaseAcquireRequest(shards=tuple(sorted(trackers)))
         reply = await self._connection.request("lease.acquire", request.to_body())
         leases = LeaseAcquireReply.from_body(reply.body).leases
+        of_label = self._steady.of_label
         behind: list[tuple[StreamState, StreamTracker]] = []
         for state in leases:
             followed = trackers.get(state.shard)
             if followed is None or self._trackers.get(state.shard) is not followed:
                 continue  # no longer wanted
-            followed.leased(
-                reply.instance, state.epoch, state.first, state.last, state.coverage, self._now_ns()
-            )
+            coverage = [
+                (of_label(begin), None if end is None else of_label(end)) for begin, end in state.coverage
+            ]
+            followed.leased(reply.instance, state.epoch, state.first, state.last, coverage, self._steady())
             self._tell_of(state.shard, followed)
             if followed.behind:
                 behind.append((state, followed))
@@ -328,7 +331,7 @@ class KernelLink:
                 if error.code is ErrorCode.TRIMMED:
                     first = (error.detail or {}).get("first")
                     if isinstance(first, int) and first > tracker.seq + 1:
-                        tracker.trimmed(first, self._now_ns())
+                        tracker.trimmed(first, self._steady())
                         self._tell_of(shard, tracker)
                         continue
                 if error.code is ErrorCode.EPOCH_CHANGED:
@@ -339,7 +342,8 @@ class KernelLink:
             blobs = reply.blobs
             for at in range(0, len(blobs) - 1, 2):
                 event = decode_header(blobs[at])
-                if tracker.replayed(event.seq, event.time_ns):
+                # Recorded before a step of the wall clock, the label may lie in what is now the future.
+                if tracker.replayed(event.seq, min(self._steady.of_label(event.time_ns), self._steady())):
                     self.counters["replayed"] += 1
                     if type(event) is MessageEvent:
                         self._listener.message(shard, event, blobs[at + 1])

@@ -1,7 +1,7 @@
 """What MAPI knows of one shard's event stream: where it is, what is missing, and since when. Pure.
 
 The shell asks `lease.acquire`, gives the answer to `leased`, replays while `behind`, and feeds live frames to
-`live`. Times are nanoseconds of the kernel's wall clock (one host, one clock).
+`live`. Times are instants of the steady clock (ns), into which the shell converts what the kernel says.
 
 What counts as missing, and is told as `Missed`:
 - a range of seq that the kernel's replay ring no longer has (trimmed);
@@ -59,6 +59,8 @@ def uncovered(coverage: Sequence[Interval], from_ns: int, to_ns: int) -> list[tu
 NO_MESH_PEERS: Final = "no mesh peers"
 NO_FILTER_PEERS: Final = "no filter peers"
 """An edge node hears by filter alone."""
+UNKNOWN_NS: Final = 30 * 60 * 1_000_000_000
+"""How far back is asked when the time since the last position cannot be known."""
 _RESTARTED: Final = "kernel restarted"
 _ANEW: Final = "stream began anew"
 _TRIMMED: Final = "replay range exceeded"
@@ -76,6 +78,9 @@ class StreamTracker:
         self._known = position is not None
         self._ever_covered = position is not None
         self._checked_ns = position.good_ns if position else now_ns
+        if self._checked_ns > now_ns:
+            # A clock was set back while nothing of ours ran, by an unknown amount.
+            self._checked_ns = now_ns - UNKNOWN_NS
         self._received_ns = self._checked_ns
         self._hole_from: int | None = None
         self._hole_reason = deaf
@@ -134,6 +139,9 @@ class StreamTracker:
     ) -> None:
         """An answer to lease.acquire, first or renewed."""
         self.recorded = True
+        if now_ns < self._checked_ns:  # the clock was set back
+            self._checked_ns = self._received_ns = min(self._received_ns, now_ns)
+            self._hole_from = None if self._hole_from is None else min(self._hole_from, now_ns)
         reason = self._deaf
         in_order = self.live_now and epoch == self.epoch and instance == self.instance
         if epoch != self.epoch or instance != self.instance:
@@ -209,7 +217,7 @@ class StreamTracker:
             return Live.RESYNC
         if not covered and self._heard_until is None:
             self._heard_until = self._received_ns
-        self._received_ns = max(self._received_ns, time_ns)
+        self._received_ns = time_ns  # the last frame before it, or a clock that was set back
         return Live.DROP if covered == self.covered else Live.RESYNC
 
     def replayed(self, seq: int, time_ns: int) -> bool:

@@ -114,7 +114,8 @@ def catch_up_policy(setting: str | float) -> CatchUpPolicy:
 
 @dataclass(slots=True, eq=False)
 class Gap(Work):
-    """A gap that is not recovered yet. `since` is on the running clock, as `next_attempt` is."""
+    """A gap that is not recovered yet. Its time is of the steady clock, `since` and `next_attempt` of the
+    running one."""
 
     shard: int
     from_ns: int
@@ -142,7 +143,8 @@ class CatchUp:
         history: History,
         *,
         clock: Callable[[], float],
-        now_ns: Callable[[], int],
+        steady: Callable[[], int],
+        label: Callable[[int], int],
         topics_on: Callable[[int], set[str]],
         is_known: Callable[[bytes], bool],
         room: Callable[[], Awaitable[None]],
@@ -150,12 +152,14 @@ class CatchUp:
         tell: Callable[[Gap], None],
         closed: Callable[[int], None],
     ) -> None:
-        """`room()` returns when the disk keeps up. `deliver(shard, message)`: a message that was missed.
+        """`steady`: the instant of now, `label(instant)`: as the wall clock has it, which stores go by (both
+        ns). `room()` returns when the disk keeps up. `deliver(shard, message)`: a message that was missed.
         `tell(gap)`: it cannot be recovered for now. `closed(shard)`: its good moment may advance."""
         self._policy = policy
         self._history = history
         self._clock = clock
-        self._now_ns = now_ns
+        self._now_ns = steady
+        self._label = label
         self._topics_on = topics_on
         self._is_known = is_known
         self._room = room
@@ -230,9 +234,7 @@ class CatchUp:
         now_ns = self._now_ns()
         for shard in shards:
             last = self._rounds.setdefault(shard, now_ns)
-            if now_ns < last:
-                self._rounds[shard] = now_ns  # the clock was set back
-            elif now_ns - last >= period * 1e9 and not any(gap.shard == shard for gap in self._gaps):
+            if now_ns - last >= period * 1e9 and not any(gap.shard == shard for gap in self._gaps):
                 self._rounds[shard] = now_ns
                 self._gaps.add(Gap(shard, last, now_ns, "periodic", now, next_attempt=now, scheduled=True))
 
@@ -255,7 +257,6 @@ class CatchUp:
         left = gap.to_ns + SETTLE_NS - asked_ns
         if left > 0 and not gap.scheduled and not gap.recovered:
             gap.recovered = True
-            # Gaps lie in the past, but for a clock that was set back: it is not waited for.
             gap.next_attempt = self._clock() + min(left, SETTLE_NS) / 1e9
             return Verdict.LATER
         return self._close(gap)
@@ -273,14 +274,15 @@ class CatchUp:
         return self._close(gap)
 
     async def _vouched(self, gap: Gap, span: tuple[int, int], stores: Sequence[Store]) -> bool:
-        """Whether a store was there. Age by the running clock too: the wall clock may have been set back."""
+        """Whether a store was there at the time."""
         start, end = span
-        age = max(self._now_ns() - start, end - start + int((self._clock() - gap.since) * 1e9)) / 1e9
-        return not self._topics_on(gap.shard) or await witnessed(stores, gap.shard, start, end, age)
+        age = (self._now_ns() - start) / 1e9
+        return not self._topics_on(gap.shard) or await witnessed(
+            stores, gap.shard, self._label(start), self._label(end), age
+        )
 
     async def _recover(self, gap: Gap) -> list[Store] | None:
         """Ask the stores. Returns those that answered; None: none did."""
-        now = self._now_ns()  # a clock that was set back leaves gaps in the future
         topics = self._topics_on(gap.shard)
         if not topics:
             return []
@@ -288,8 +290,8 @@ class CatchUp:
             self._history.stores(gap.shard),
             gap.shard,
             topics,
-            min(gap.from_ns, now) - OVERLAP_NS,
-            min(gap.to_ns, now) + AFTER_NS,
+            self._label(gap.from_ns) - OVERLAP_NS,
+            self._label(gap.to_ns) + AFTER_NS,
             room=self._room,
             wanted=lambda digest: not self._is_known(digest),
             deliver=lambda message: self._deliver(gap.shard, message),

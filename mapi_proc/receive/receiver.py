@@ -38,7 +38,9 @@ class ReceiveCounters:
 
 
 class Receiver:
-    """`routes` is the subscription table's dict, shared; `now_ns` this host's clock."""
+    """`routes` is the subscription table's dict, shared; `now_ns` labels events, `steady` dates what is
+    remembered.
+    """
 
     def __init__(
         self,
@@ -46,12 +48,14 @@ class Receiver:
         dedup: Dedup,
         turn: Turn,
         now_ns: Callable[[], int],
+        steady: Callable[[], int],
     ) -> None:
         self.routes = routes
         self.counters = ReceiveCounters()
         self._dedup = dedup
         self._turn = turn
         self._now_ns = now_ns
+        self._steady = steady
         self._pack_fields = fields_packer()
 
     def message(self, shard: int, event: MessageEvent, payload: bytes) -> None:
@@ -61,10 +65,10 @@ class Receiver:
         if route is None:
             self.counters.unsubscribed += 1
             return
-        now = self._now_ns()
-        if not self._dedup.add(message_hash, shard, now):
+        if not self._dedup.add(message_hash, shard, self._steady()):
             self.counters.repeats += 1
             return
+        now = self._now_ns()
         self.counters.accepted += 1
         fields = self._pack_fields(event[4:10])  # both headers have these six, in the same order
         streams = route.subscribers
@@ -88,9 +92,9 @@ class Receiver:
         """A message that a store had and the live stream had not."""
         message = stored.message
         route = self.routes.get(message.content_topic)
-        now = self._now_ns()
-        if route is None or not self._dedup.add(stored.message_hash, shard, now):
+        if route is None or not self._dedup.add(stored.message_hash, shard, self._steady()):
             return
+        now = self._now_ns()
         self.counters.recovered += 1
         fields = self._fields(stored)
         append_to_all(route.subscribers, _RECEIVED, now, fields, stored.message.payload, self._turn.batch)

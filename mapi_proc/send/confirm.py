@@ -3,7 +3,8 @@
 A message is asked for when it is three seconds old, then ever less often until its window ends; rounds are at
 least three seconds apart. A round asks for all that is due, some queries at once, so that the confirmation
 keeps pace with any number of sends; it ends early when no store answers. What a store lacks is published
-again while stores would still take it.
+again while stores would still take it. When a store or relay peer appears, everything that is still young is
+asked for in the next round already, and published again even if no store answers: the newcomer lacks it.
 """
 
 from __future__ import annotations
@@ -58,6 +59,8 @@ class ConfirmLoop:
         self._order = 0
         self._last_round = float("-inf")
         self._online = False
+        self._appeared = False
+        self._newcomers = False
         self._changed = asyncio.Event()
         self.queries = 0
         self.unanswered = 0
@@ -75,6 +78,23 @@ class ConfirmLoop:
         """Whether the kernel can be asked."""
         self._online = online
         self._changed.set()
+
+    def peers_appeared(self) -> None:
+        """A store or relay peer is new: it lacks what was published before."""
+        now_ns = self._wall_ns()
+        soon = self._last_round + ARCHIVE_TIME
+        self._appeared = True
+        self._due = [
+            (min(due, soon) if self._is_young(task, now_ns) else due, order, task)
+            for due, order, task in self._due
+        ]
+        heapq.heapify(self._due)
+        self._changed.set()
+
+    @staticmethod
+    def _is_young(task: SendTask, now_ns: int) -> bool:
+        """Whether it may be published again for a store's sake."""
+        return bool(task.payload) and not is_over(task) and now_ns - task.timestamp < REPUBLISH_AGE_NS
 
     def _push(self, task: SendTask, when: float) -> None:
         # Its window's end is looked at too, so that it is told in time even when no store can be asked.
@@ -105,6 +125,7 @@ class ConfirmLoop:
         if not self._due or self._due[0][0] > now or now < self._last_round + ARCHIVE_TIME:
             return
         self._last_round = now
+        self._newcomers, self._appeared = self._appeared, False
         batches = self._take_due(now)
         for start in range(0, len(batches), QUERIES_AT_ONCE):
             answers = await asyncio.gather(*map(self._ask, batches[start : start + QUERIES_AT_ONCE]))
@@ -149,6 +170,8 @@ class ConfirmLoop:
                 continue
             if found is None:
                 when = now + ARCHIVE_TIME
+                if self._newcomers and self._is_young(task, now_ns):
+                    self._republish(task)
             else:
                 again = judge(task, task.message_hash in found, now_ns)
                 if is_over(task):

@@ -58,8 +58,9 @@ class SendStore(Protocol):
 class SendLoop:
     """All sends of one MAPI that are accepted and not final.
 
-    `clock` is seconds of running time, `wall_ns` the wall clock, `jitter` gives 0..1. At most `in_flight`
-    attempts run at once. `max_tasks` and `max_bytes` bound what waits; beyond them `accept` raises `busy`.
+    `clock` is seconds of running time, `wall_ns` the wall clock, `steady_ns` the one by which the rate limit
+    counts epochs, `jitter` gives 0..1. At most `in_flight` attempts run at once. `max_tasks` and `max_bytes`
+    bound what waits; beyond them `accept` raises `busy`.
     `presence` asks stores; `reliability` says whether anything is confirmed at all.
     """
 
@@ -69,6 +70,7 @@ class SendLoop:
         *,
         clock: Callable[[], float],
         wall_ns: Callable[[], int],
+        steady_ns: Callable[[], int] | None = None,
         jitter: Callable[[], float],
         presence: Presence,
         reliability: bool,
@@ -80,7 +82,7 @@ class SendLoop:
     ) -> None:
         self._store = store
         self._clock = clock
-        self._wall_ns = wall_ns
+        self._steady_ns = steady_ns or wall_ns
         self._jitter = jitter
         self._reliability = reliability
         self._limiter = limiter
@@ -171,7 +173,9 @@ class SendLoop:
         self._changed.set()
 
     def wake(self) -> None:
-        """Peers appeared: what waits for its next round is attempted now."""
+        """Peers appeared: what waits for its next round is attempted now, and what is not confirmed yet goes
+        out once more."""
+        self.confirm.peers_appeared()
         self._due = [(0.0, order, task) for _, order, task in self._due]
         heapq.heapify(self._due)
         self._changed.set()
@@ -208,7 +212,7 @@ class SendLoop:
         while self._parked and self._running < self._in_flight:
             if self._parked[0].state is not State.PARKED:
                 self._parked.popleft()  # cancelled
-            elif self._limiter.admit(self._wall_ns() / 1e9):
+            elif self._limiter.admit(self._steady_ns() / 1e9):
                 self._begin(group, self._parked.popleft())
             else:
                 return
@@ -235,7 +239,7 @@ class SendLoop:
         elif self._running < self._in_flight:
             waits = [self._due[0][0] - self._clock()] if self._due else []
             if self._parked:
-                waits.append(self._limiter.next_epoch(self._wall_ns() / 1e9))
+                waits.append(self._limiter.next_epoch(self._steady_ns() / 1e9))
             delay = max(0.0, min(waits)) if waits else None
         try:
             async with asyncio.timeout(delay):

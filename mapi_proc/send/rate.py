@@ -28,8 +28,11 @@ class RateLimiter:
         if self._limit is None:
             return True
         epoch = int(now // self._limit.period)
-        if epoch > self._epoch:  # a clock set back goes on counting in the later epoch
+        if epoch > self._epoch:
             self._epoch, self._used = epoch, 0
+        elif epoch < self._epoch:
+            # The clock was set back, here or before a restart: what is used stays used for one more epoch.
+            self._epoch = epoch
         if self._used >= self._limit.volume:
             return False
         self._used += 1
@@ -39,7 +42,7 @@ class RateLimiter:
         """Seconds until the next epoch begins."""
         if self._limit is None:
             return 0.0
-        return max(0.0, (max(self._epoch, int(now // self._limit.period)) + 1) * self._limit.period - now)
+        return max(0.0, (int(now // self._limit.period) + 1) * self._limit.period - now)
 
     def note(self) -> bytes:
         """What to keep on disk."""

@@ -82,6 +82,7 @@ class SendService:
         *,
         clock: Callable[[], float],
         now_ns: Callable[[], int],
+        steady: Callable[[], int],
         jitter: Callable[[], float],
         window: float,
         reliability: bool,
@@ -90,7 +91,8 @@ class SendService:
         max_bytes: int,
         snapshot: Snapshot,
     ) -> None:
-        """`snapshot`: what was accepted before a restart goes on when the network is known (`adopt`)."""
+        """`steady`: ns of the clock that dates what is kept. `snapshot`: what was accepted before a restart
+        goes on when the network is known (`adopt`)."""
         self._database = database
         self._turn = turn
         self._network = network
@@ -106,6 +108,7 @@ class SendService:
             self,
             clock=clock,
             wall_ns=now_ns,
+            steady_ns=steady,
             jitter=jitter,
             presence=presence,
             reliability=reliability,
@@ -117,7 +120,7 @@ class SendService:
         self.acceptance = Acceptance(
             database,
             network,
-            now_ns=now_ns,
+            now_ns=steady,
             check_room=self.loop.check_room,
             accepted=self._accepted,
             next_entry_id=snapshot.next_entry_id,

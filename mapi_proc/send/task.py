@@ -14,7 +14,8 @@ forced out past the kernel's seen cache. The window counts time that MAPI ran si
 that was never attempted (no kernel, no rate budget) waits without an end.
 
 Stores take a message only while its timestamp is young (13/WAKU2-STORE: 20 s), so publishing again for their
-sake ends when it is `REPUBLISH_AGE_NS` old; asking them goes on until the window ends.
+sake ends when it is `REPUBLISH_AGE_NS` old, a second before that; asking them goes on until the window ends.
+Age is the wall clock's here, as it is for the stores.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ MaxTimeInCache).
 """
 ARCHIVE_TIME: Final = 3.0
 """Seconds before a store is asked for a message, and between two rounds of asking (nwaku: ArchiveTime)."""
-REPUBLISH_AGE_NS: Final = 15_000_000_000
+REPUBLISH_AGE_NS: Final = 19_000_000_000
 WINDOW_ERROR: Final = "Unable to send within retry time window"
 NOT_CONFIRMED: Final = "not confirmed by a store within the send window"
 RELIABILITY_OFF: Final = "reliability is off"

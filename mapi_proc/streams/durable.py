@@ -55,9 +55,10 @@ class DurableStream(AppStream):
         *,
         limits: DurableLimits | None = None,
         budget: CacheBudget | None = None,
+        date: Callable[[int], int] = lambda label: label,
     ) -> None:
         """Continue the stream as it was loaded (`Snapshot.apps`, `Snapshot.extents`); both empty for a new
-        app.
+        app. `date(label)`: the instant of an event's time on the clock by which it grows old.
         """
         super().__init__(app.stream_id, defer)
         self.app_id = app.app_id
@@ -72,6 +73,7 @@ class DurableStream(AppStream):
         self._extents = Extents(self.limits.max_bytes, self.limits.max_age, extents)
         self._budget = budget or CacheBudget()
         self._read_page = read_page
+        self._date = date
         self._tail: deque[tuple[int, bytes, bytes]] = deque()
         self._tail_bytes = 0
         self._page: deque[JournalEntry] = deque()
@@ -98,7 +100,8 @@ class DurableStream(AppStream):
         assert batch is not None, "a durable stream is written through a batch"
         seq = self.last_seq + 1
         header = self._encode(seq, kind, time_ns, fields)
-        batch.journal(self.app_id, seq, time_ns, header, payload, payload_id)
+        dated = self._date(time_ns)
+        batch.journal(self.app_id, seq, dated, header, payload, payload_id)
         batch.listeners[self] = seq
         self.last_seq = seq
         self.counters.appended += 1
@@ -111,7 +114,7 @@ class DurableStream(AppStream):
                 self._tail_bytes > self.limits.tail_bytes or self._budget.used > self._budget.limit
             ):
                 self._forget_first()
-        self._extents.add(seq, cost, time_ns)
+        self._extents.add(seq, cost, dated)
         if self._extents.total > self.limits.max_bytes:
             self._drop(*self._extents.shrink(self.limits.max_bytes), time_ns, "bytes", batch)
         return seq
@@ -135,8 +138,8 @@ class DurableStream(AppStream):
         return freed
 
     def expire(self, now: int, batch: Batch) -> None:
-        """Drop what is older than the age bound."""
-        self._drop(*self._extents.expire(now - self.limits.max_age), now, "age", batch)
+        """Drop what is older than the age bound. `now` is the wall clock's."""
+        self._drop(*self._extents.expire(self._date(now) - self.limits.max_age), now, "age", batch)
 
     def _drop(self, last: int, size: int, now: int, reason: str, batch: Batch) -> None:
         if last <= max(self.acked, self.dropped):

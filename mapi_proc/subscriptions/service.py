@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 from ipc_schema.errors import ErrorCode, IpcError
+from ipc_schema.steady import SteadyClock
 from mapi_proc.apps import App, AppRegistry
 from mapi_proc.database import Database, WantedHistory
 from mapi_proc.disk import Disk
@@ -38,7 +39,7 @@ class SubscriptionService:
         status: StatusNotifier,
         database: Database,
         network: CurrentNetwork,
-        now_ns: Callable[[], int],
+        steady: SteadyClock,
         loaded: Mapping[int, Iterable[str]],
         loaded_history: Iterable[WantedHistory],
     ) -> None:
@@ -53,7 +54,7 @@ class SubscriptionService:
         self._database = database
         self._disk = Disk(database)
         self._network = network
-        self._now_ns = now_ns
+        self._steady = steady
         self._adopted = False
         self._loaded = dict(loaded)
         self._loaded_history = list(loaded_history)
@@ -96,7 +97,11 @@ class SubscriptionService:
             routes = self._table.routes
             known = [topic for topic in change.changed if routes[topic].shard not in change.shards_gained]
             self._status.topics_gained(app, known)
-        jobs = self._past.jobs(app, taken, history, self._now_ns())
+        label = self._steady.label
+        jobs = {
+            (label(start), label(end)): wanted
+            for (start, end), wanted in self._past.jobs(app, taken, history, self._steady()).items()
+        }
         if app.durable:
             # Also when nothing changed: a first try that was given up may not be on disk yet.
             batch = self._database.batch()
@@ -128,7 +133,7 @@ class SubscriptionService:
         change = self._table.unsubscribe(app.stream, topics)
         for topic in change.changed:
             self._auto.unsubscribed(app.name, topic)
-        now = self._now_ns()
+        now = self._steady()
         left = self._past.left(app, change.changed, now)
         self._shards.leave(change.shards_lost)
         if app.durable:

@@ -275,3 +275,20 @@ def test_one_budget_for_all_shards() -> None:
     for _ in range(5):
         bench.publisher.publish_message(2, MESSAGE._replace(payload=bytes(100)), HASH, 0)
     assert bench.publisher.state(2).first <= kept[1].first + 2
+
+
+@pytest.mark.parametrize("step", [3600, -3600])
+def test_coverage_is_reported_by_the_wall_clock_of_now_whatever_it_was_before(step: int) -> None:
+    second = 1_000_000_000
+    bench = Bench()
+    elapsed, bench.now = 0, 9999 * second
+    bench.publisher._steady_ns = lambda: elapsed
+    bench.publisher.set_covered(1, True)
+    elapsed, bench.now = 10 * second, bench.now + (10 + step) * second
+    bench.publisher.set_covered(1, False)
+    elapsed, bench.now = 15 * second, bench.now + 5 * second
+    bench.publisher.set_covered(1, True)
+    assert bench.publisher.state(1).coverage == (
+        (bench.now - 15 * second, bench.now - 5 * second),
+        (bench.now, None),
+    )

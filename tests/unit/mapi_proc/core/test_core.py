@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ipc_schema.errors import ErrorCode, IpcError
+from ipc_schema.kernel.events import MessageEvent
 from ipc_schema.mapi.methods import SendRequest
 from mapi_proc.core import Core
 from mapi_proc.receive.history import MAX_JOBS
@@ -21,6 +22,13 @@ TOPIC = "/app/1/chat/proto"
 
 def topics(count: int) -> list[str]:
     return [f"/app/1/topic-{number}/proto" for number in range(count)]
+
+
+def receive(core: Core, payload: bytes) -> None:
+    """A message comes from the network."""
+    shard = core.table.routes[TOPIC].shard
+    header = (bytes(16), bytes(8), 1, 1, TOPIC, payload.ljust(32), 4, b"", False, 0, b"", 0)
+    core.receiver.message(shard, MessageEvent(*header), payload)
 
 
 def keep(core: Core) -> None:
@@ -165,3 +173,52 @@ async def test_ten_thousand_topics_of_one_app_and_a_flood_of_changes(tmp_path: P
         assert core.table.routes == {}
         assert core.table.shards == set()
         assert not core.link.resyncing, "no stream is followed any more"
+
+
+@pytest.mark.parametrize("seconds", [1200, 3600, 8 * 24 * 3600, 365 * 24 * 3600])
+@pytest.mark.parametrize("sign", [1, -1])
+@asyncio_test()
+async def test_a_clock_that_is_wrong_for_a_while_drops_nothing_from_a_journal(
+    tmp_path: Path, seconds: int, sign: int
+) -> None:
+    clocks = TestClocks()
+    step = sign * seconds * SECOND
+    async with core_of(tmp_path, clocks, journal_max_age="1h") as core:
+        app, listening = await connected(core, "alice")
+        await core.subscribe(app, [TOPIC])
+        core.detach(app, listening)
+        receive(core, b"right")
+        clocks.wall += step
+        keep(core)
+        receive(core, b"wrong")
+        clocks.pass_by(12)
+        keep(core)
+        clocks.wall -= step
+        keep(core)
+        clocks.wall += step
+    async with core_of(tmp_path, clocks, journal_max_age="1h") as core:
+        keep(core)
+        clocks.wall -= step  # it was wrong at the start, and is set right
+        clocks.pass_by(1800)
+        keep(core)
+        app, listening = await connected(core, "alice")
+        assert app.stream.last_seq == 2
+        assert app.stream.dropped == 0
+        clocks.pass_by(1801)
+        keep(core)
+        assert app.stream.dropped == 2, "the hour is over all the same"
+
+
+@asyncio_test()
+async def test_a_forward_step_forgets_no_request_id(tmp_path: Path) -> None:
+    clocks = TestClocks()
+    async with core_of(tmp_path, clocks) as core:
+        app, _ = await connected(core, "alice")
+        request = SendRequest(content_topic=TOPIC, request_id=bytes(16))
+        assert await core.send(app, request, b"x") is False
+        clocks.wall += 3 * DAY
+        other = SendRequest(content_topic=TOPIC, request_id=bytes(15) + b"1")
+        assert await core.send(app, other, b"y") is False
+    async with core_of(tmp_path, clocks) as core:
+        app, _ = await connected(core, "alice")
+        assert await core.send(app, request, b"x") is True, "a repeat"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mapi_proc.kernel_link.tracker import Live, Missed, Position, StreamTracker, uncovered
+from mapi_proc.kernel_link.tracker import UNKNOWN_NS, Live, Missed, Position, StreamTracker, uncovered
 
 I1, I2 = b"i" * 16, b"j" * 16
 E1, E2 = b"e" * 8, b"f" * 8
@@ -136,3 +136,25 @@ def test_time_without_mesh_peers_is_missing_but_not_before_the_first() -> None:
     assert tracker.missed == []
     tracker.leased(I1, E1, 1, 0, [(1500, 2400), (2900, None)], 3000)
     assert tracker.missed == [Missed(2400, 2900, "no mesh peers")]
+
+
+def test_a_clock_that_was_an_hour_ahead_hides_no_gap() -> None:
+    """An hour ahead, set right, then the kernel is killed. The shell has a clock that no step moves; this is
+    the case that even that clock went back, as it does when the host starts again."""
+    hour = 3600
+    tracker = StreamTracker(None, 1000 + hour)
+    tracker.leased(I1, E1, 1, 0, [(1000 + hour, None)], 1000 + hour)
+    assert tracker.heartbeat(I1, E1, 0, 1010 + hour, True) is Live.DROP
+    assert tracker.heartbeat(I1, E1, 0, 1011, True) is Live.DROP
+    tracker.lost_kernel()
+    tracker.leased(I2, E2, 1, 0, [(1040, None)], 1041)
+    assert tracker.missed == [Missed(1011, 1040, "kernel restarted")]
+    assert tracker.position.good_ns <= 1041
+
+
+def test_a_position_from_the_future_tells_nothing_of_the_time_before_now() -> None:
+    now = 10 * UNKNOWN_NS
+    tracker = StreamTracker(Position(I1, E1, 4, now + 1), now)
+    tracker.leased(I2, E2, 1, 0, [(now, None)], now + 5)
+    ((start, end, _, _),) = tracker.missed
+    assert (start, end) == (now - UNKNOWN_NS, now)

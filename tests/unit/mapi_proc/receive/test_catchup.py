@@ -77,6 +77,7 @@ class World:
     def __init__(self, policy: CatchUpPolicy, topics: set[str]) -> None:
         self.stores = Stores()
         self.now = 20.0
+        self.step = 0
         self.known: set[bytes] = set()
         self.delivered: list[bytes] = []
         self.told: list[Gap] = []
@@ -85,7 +86,8 @@ class World:
             policy,
             self.stores,
             clock=lambda: self.now,
-            now_ns=lambda: 1000 * S + int(self.now * S),
+            steady=lambda: 1000 * S + int(self.now * S),
+            label=lambda instant: instant + self.step,
             topics_on=lambda _shard: topics,
             is_known=self.known.__contains__,
             room=self.room,
@@ -293,18 +295,15 @@ async def test_gaps_that_no_store_closes_are_folded_when_there_are_many() -> Non
         assert world.catchup.found == MAX_GAPS + 20
 
 
+@pytest.mark.parametrize("step", [3600 * S, -3600 * S])
 @asyncio_test()
-async def test_a_gap_in_the_future_of_a_clock_that_was_set_back_is_closed_all_the_same() -> None:
+async def test_stores_are_asked_by_the_wall_clock_of_now_for_a_gap_from_before_it_was_set(step: int) -> None:
     world = World(OnGap(), topics(1))
+    world.step = step
     async with running(world):
-        world.catchup.add(0, Missed(9000 * S, 9010 * S, "no mesh peers"))
-        await asked(world, 1)
-        ((start, end),) = world.stores.windows
-        assert start < end == 1020 * S + AFTER_NS
-        world.now += SETTLE_NS / S
-        world.catchup.set_online(True)
+        world.catchup.add(0, GAP)
         await world.closed.wait()
-    assert len(world.catchup) == 0
+    assert world.stores.windows == {(GAP.from_ns + step - OVERLAP_NS, GAP.to_ns + step + AFTER_NS)}
 
 
 def restarted_store(world: World) -> Stores:

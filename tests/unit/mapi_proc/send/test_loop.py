@@ -265,6 +265,36 @@ async def test_a_missing_message_is_published_again_only_while_it_is_young() -> 
     assert loop.pending_bytes == 0
 
 
+@pytest.mark.parametrize("answers", [True, False])
+@asyncio_test()
+async def test_a_store_that_joins_after_twelve_seconds_still_gets_the_message(answers: bool) -> None:
+    store, clock, archive = Store(Published(2)), Clock(), Archive()
+    archive.there = False
+    loop = make(store, clock, archive=archive)
+    loop.set_online(True)
+    async with running(loop):
+        loop.accept(task(7))
+        while "propagated" not in store.log:
+            await asyncio.sleep(0)
+        for elapsed in (3.0, 6.0, 9.0, 12.0):
+            clock.now = 100.0 + elapsed
+            loop.confirm.set_online(True)
+            await archive.asked.get()
+        assert store.log.count("publish") == 1
+        archive.there = answers  # a mere relay peer, or a store that cannot be asked yet, gets it too
+        clock.now = 115.5
+        loop.wake()
+        async with asyncio.timeout(5):
+            while store.log.count("publish") < 2:
+                await asyncio.sleep(0)
+        archive.there = True
+        archive.held.add((7).to_bytes(16) * 2)
+        clock.now = 120.0
+        loop.confirm.set_online(True)
+        assert (await store.done.get()).state is State.SENT
+    assert store.log.count("publish") == 2
+
+
 @asyncio_test()
 async def test_without_a_store_the_window_ends_it_unconfirmed() -> None:
     store, clock, archive = Store(Published(2)), Clock(), Archive()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -37,12 +38,24 @@ def test_the_count_survives_a_restart() -> None:
 
 
 @given(st.lists(st.floats(0, 1000), max_size=100))
-def test_no_epoch_gets_more_even_when_the_clock_goes_back(times: list[float]) -> None:
+def test_between_two_moves_forward_no_more_than_the_limit_goes_out(times: list[float]) -> None:
     limiter = RateLimiter(LIMIT)
-    epochs: dict[int, int] = {}
-    latest = -1
+    epoch, admitted = -1, 0
     for now in times:
-        latest = max(latest, int(now // 10.0))
-        if limiter.admit(now):
-            epochs[latest] = epochs.get(latest, 0) + 1
-    assert all(count <= 3 for count in epochs.values())
+        if int(now // 10.0) > epoch:
+            admitted = 0
+        epoch = int(now // 10.0)
+        admitted += limiter.admit(now)
+        assert admitted <= 3
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_clock_that_is_set_back_parks_sends_for_one_epoch_at_most(restarted: bool) -> None:
+    limiter = RateLimiter(LIMIT)
+    assert [limiter.admit(3705.0) for _ in range(4)] == [True, True, True, False]
+    if restarted:
+        note, limiter = limiter.note(), RateLimiter(LIMIT)
+        limiter.load(note)
+    assert not limiter.admit(105.0), "what is used stays used"
+    assert limiter.next_epoch(105.0) == 5.0
+    assert limiter.admit(110.0)
