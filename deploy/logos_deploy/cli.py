@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from types import ModuleType
 from typing import Final
 
@@ -28,6 +28,8 @@ from logos_deploy.commands import (
     up,
 )
 from logos_deploy.exits import COMMAND_EXITS, CommandError, Exit
+from logos_process.output import unblocked_output
+from logos_process.version import version
 
 __all__ = ["COMMANDS", "main"]
 
@@ -62,7 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"logos {_version()}")
+    parser.add_argument("--version", action="version", version=f"logos {version()}")
     commands = parser.add_subparsers(dest="command", metavar="command", required=True)
     for module in COMMANDS:
         sub = commands.add_parser(
@@ -82,19 +84,18 @@ def _epilog(command: str) -> str:
     return f"exit codes: {codes}"
 
 
-def _version() -> str:
-    try:
-        return version("logos-mapi")
-    except PackageNotFoundError:
-        return "unknown"
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; returns its exit code."""
     parsed = _parse(arguments)
+    with unblocked_output() if parsed.command == up.NAME else contextlib.nullcontext():
+        return _run(parsed)
+
+
+def _run(parsed: argparse.Namespace) -> int:
     try:
         code: int = parsed.run(parsed)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed before we were started
+            sys.stdout.flush()
     except ConfigError as error:
         return _refuse(Exit.CONFIG, str(error))
     except CommandError as error:
@@ -103,11 +104,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _refuse(exit_of(error), _explain(error))
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
-    except BrokenPipeError:
-        # The reader of our output has gone: nothing more to say, also not while Python ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.FAILED
+    except OSError as error:
+        _discard_output()
+        return Exit.FAILED if isinstance(error, BrokenPipeError) else _refuse(Exit.FAILED, str(error))
     return code
+
+
+def _discard_output() -> None:
+    """Drop what cannot be written, its reader having gone or its disk being full: Python would try again
+    while it ends, and fail again."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

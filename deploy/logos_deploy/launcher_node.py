@@ -17,8 +17,9 @@ from logos_deploy.control import wait_ready
 from logos_deploy.launcher_child import ChildEndedError, Keeper
 from logos_deploy.launcher_logs import LogFile
 from logos_deploy.launcher_plan import LaunchPlan, config_error_of
-from logos_deploy.node.handles import holder_of, private_directory
 from logos_deploy.node.ports import refuse_taken_ports
+from logos_process.directories import private_directory
+from logos_process.lock import holder_of
 from logos_process.parent_watch import ParentPipe
 
 __all__ = ["DataDirInUseError", "LaunchError", "NodeFacts", "NodeProcesses"]

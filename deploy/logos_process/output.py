@@ -7,15 +7,17 @@ cannot be written, is dropped and counted.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import queue
 import select
+import sys
 import threading
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterator
+from typing import Final, TextIO
 
-__all__ = ["LineStream", "LineWriter"]
+__all__ = ["LineStream", "LineWriter", "unblocked_output"]
 
 MAX_LINES: Final = 10_000
 MAX_BYTES: Final = 4 << 20
@@ -123,3 +125,33 @@ class LineStream(io.TextIOBase):
         if self._rest:
             rest, self._rest = self._rest, ""
             self._writer.put(rest)
+
+    def drain(self, seconds: float) -> None:
+        """Give what waits a last chance."""
+        self.flush()
+        self._writer.flush(seconds)
+
+
+@contextlib.contextmanager
+def unblocked_output(seconds: float = 1.0) -> Iterator[None]:
+    """Let writing to `sys.stdout` and `sys.stderr` never wait; at the end, the lines that wait get
+    `seconds`."""
+    before = sys.stdout, sys.stderr
+    out, err = _unblocked(sys.stdout), _unblocked(sys.stderr)
+    sys.stdout, sys.stderr = out or sys.stdout, err or sys.stderr
+    try:
+        yield
+    finally:
+        for stream in (out, err):
+            if stream is not None:
+                stream.drain(seconds)
+        sys.stdout, sys.stderr = before
+
+
+def _unblocked(stream: TextIO | None) -> LineStream | None:
+    """None for a stream that is closed, or in memory and so never waits."""
+    try:
+        descriptor = stream.fileno() if stream is not None else -1
+    except (OSError, ValueError):
+        descriptor = -1
+    return LineStream(LineWriter(descriptor), descriptor) if descriptor >= 0 else None

@@ -86,7 +86,7 @@ def test_a_second_node_on_the_same_data_directory_is_refused(shared: LogosUp) ->
     for how in ("tcp-port=0", "--write-only"):
         second = logos("up", "--data-dir", str(shared.data_dir), how)
         assert second.returncode == Exit.IN_USE
-        assert f"in use by process {shared.process.pid}" in second.stderr
+        assert f"has a node that runs (process {shared.process.pid})" in second.stderr
     assert (shared.data_dir / "supervisor" / "supervisord.conf").read_text() == conf
     assert shared.status()["kernel"]["ready"]
 
@@ -116,14 +116,16 @@ def test_both_processes_come_back_after_kill_9(shared: LogosUp) -> None:
     shared.wait_said("the node is ready", times=3)
 
 
-@pytest.mark.parametrize("victim", ["supervisord", "logos up"])
+@pytest.mark.parametrize("victim", ["supervisord", "logos up", "both"])
 def test_nothing_is_left_when_a_supervising_process_is_killed(
     up: Callable[..., LogosUp], victim: str
 ) -> None:
     node = up()
     node.wait_said("the node is ready")
     pids = [node.pid_of("kernel"), node.pid_of("mapi"), node.supervisor_pid()]
-    os.kill(pids[2] if victim == "supervisord" else node.process.pid, signal.SIGKILL)
+    victims = {"supervisord": [pids[2]], "logos up": [node.process.pid], "both": [node.process.pid, pids[2]]}
+    for pid in victims[victim]:
+        os.kill(pid, signal.SIGKILL)
     code = node.process.wait(30)
     wait_for(lambda: not node.alive(), "everything has ended")
     if victim == "supervisord":
@@ -146,7 +148,7 @@ def test_a_data_directory_whose_kernel_was_started_by_hand_is_refused(
         wait_for(lambda: (data_dir / "run" / "kernel" / "control").exists(), "the kernel's socket")
         second = logos("up", "--data-dir", str(data_dir), "tcp-port=0")
         assert second.returncode == Exit.IN_USE
-        assert f"in use by a kernel, process {kernel.pid}" in second.stderr
+        assert f"has a node that runs (its kernel is process {kernel.pid})" in second.stderr
         assert kernel.poll() is None
         down = logos("down", "--data-dir", str(data_dir), "--json")
         assert down.returncode == Exit.OK, down.stderr

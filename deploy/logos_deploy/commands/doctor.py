@@ -19,10 +19,10 @@ from logos_deploy.exits import Exit
 from logos_deploy.node import checkup
 from logos_deploy.node.checkup import Finding, Level
 from logos_deploy.node.conf import supervisor_paths
-from logos_deploy.node.handles import holder_of
 from logos_deploy.node.network_view import check_sources, diagnose, look
 from logos_deploy.node.plan import NodePlan, listening_ports
 from logos_deploy.node.supervisor import wanted_descriptors
+from logos_process.lock import holder_of
 
 NAME: Final = "doctor"
 HELP: Final = "say what is wrong: packages, directories, ports, limits, clock; and why a node finds no peers"

@@ -56,14 +56,20 @@ async def _down(place: NodePlace, arguments: argparse.Namespace) -> int:
             left = await _wait(place, 5.0)
     if arguments.json:
         print_json(
-            {"ended": not left, "how": how, "killed": killed, "processes": found, "left": left},
+            {"ended": not left, "how": how, "killed": killed, "processes": _rows(found), "left": _rows(left)},
         )
     elif not found:
         print(f"no node runs in {place.data_dir}")
     else:
         names = ", ".join(f"{holder.role} (process {holder.pid})" for holder in left or found)
         print(f"{'still running' if left else 'killed' if killed else 'ended'}: {names}")
+        if left and arguments.kill and not killed:
+            print("not killed: they run where this command cannot see them (another container, another user)")
     return Exit.UNDECIDED if left else Exit.OK
+
+
+def _rows(holders: list[Holder]) -> list[dict[str, object]]:
+    return [{"role": holder.role, "pid": holder.pid} for holder in holders]
 
 
 def _holders(place: NodePlace) -> list[Holder]:
@@ -82,13 +88,18 @@ def _hold(stack: contextlib.ExitStack, found: list[Holder]) -> dict[str, Process
 def _hold_more(stack: contextlib.ExitStack, handles: dict[str, ProcessHandle], found: list[Holder]) -> None:
     for holder in found:
         known = handles.get(holder.role)
-        if holder.pid and (known is None or known.pid != holder.pid):
-            with contextlib.suppress(ProcessLookupError):
-                handles[holder.role] = stack.enter_context(ProcessHandle(holder.pid))
+        if known is None or known.pid != holder.pid:
+            handle = holder.handle()
+            if handle is not None:
+                handles[holder.role] = stack.enter_context(handle)
 
 
 async def _ask(place: NodePlace, found: list[Holder], handles: dict[str, ProcessHandle]) -> str:
-    """Tell whoever is on top: what it started, it ends itself, in its order. How it was told."""
+    """Ask the process on top, which ends what it started in its own order; returns how it was asked.
+
+    A signal only goes to a process that provably holds the lock. One of another pid namespace is asked
+    through its sockets instead, which a shared volume does reach.
+    """
     if FOREGROUND in handles:
         with contextlib.suppress(ProcessLookupError):
             handles[FOREGROUND].signal(signal.SIGTERM)
@@ -100,7 +111,7 @@ async def _ask(place: NodePlace, found: list[Holder], handles: dict[str, Process
         with contextlib.suppress(RpcError):
             await rpc.shutdown()
             return "supervisord"
-    # each by itself: whoever started them takes the exit code 0 for what it is, the end that was asked for
+    # Each by itself: a supervisor takes exit code 0 for an end that was asked for.
     endpoints = {MAPI: place.mapi.control, KERNEL: place.kernel.control}
     for role in (MAPI, KERNEL):
         if any(holder.role == role for holder in found):

@@ -1,4 +1,7 @@
-"""`logos up`: run a node in the foreground, under supervision, until it is told to end."""
+"""`logos up`: run a node in the foreground, under supervision, until a signal asks for its end.
+
+Its output never holds it up (`unblocked_output`): the node goes on without a reader, and a signal ends it.
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,11 @@ from logos_deploy.exits import CommandError, Exit
 from logos_deploy.files import read_toml
 from logos_deploy.node.follow import LogFollower, tail
 from logos_deploy.node.host_checks import check_host
-from logos_deploy.node.plan import NodePlan, NodeRequest, listening_ports, plan_node
-from logos_deploy.node.ports import refuse_taken_ports
+from logos_deploy.node.plan import NodePlan, NodeRequest, plan_node
 from logos_deploy.node.rpc import RpcError
 from logos_deploy.node.supervisor import NodeInUseError, Supervisor, SupervisorError
 from logos_deploy.node.watch import NodeWatch, Verdict
+from logos_process.stopping import stop_signals
 
 NAME: Final = "up"
 HELP: Final = "run a node (kernel and Messaging API) in the foreground, under supervision"
@@ -68,7 +71,6 @@ def run(arguments: argparse.Namespace) -> int:
         return Exit.OK
     if arguments.write_only:
         return _write_only(supervisor)
-    refuse_taken_ports(listening_ports(plan))
     return asyncio.run(_Foreground(plan, supervisor).run())
 
 
@@ -101,7 +103,7 @@ def _start_errors(supervisor: Supervisor) -> Iterator[None]:
     try:
         yield
     except NodeInUseError as error:
-        raise CommandError(Exit.IN_USE, f"{error}: one node at a time") from None
+        raise CommandError(Exit.IN_USE, str(error)) from None
     except SupervisorError as error:
         raise CommandError(Exit.FAILED, str(error)) from None
     except OSError as error:
@@ -128,7 +130,7 @@ class _Foreground:
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in stop_signals():
             loop.add_signal_handler(number, self._on_signal, number)
         paths = self._supervisor.paths
         followers = {"supervisor": LogFollower(paths.log)}
@@ -227,9 +229,7 @@ class _Foreground:
         self._print("logos", text)
 
     def _print(self, label: str, line: str) -> None:
-        # Without anybody to read it, the node goes on all the same.
-        with contextlib.suppress(BrokenPipeError):
-            print(f"{label:<{_LABEL_WIDTH}} | {line}", flush=True)
+        print(f"{label:<{_LABEL_WIDTH}} | {line}")
 
 
 def _invitation(plan: NodePlan) -> str:

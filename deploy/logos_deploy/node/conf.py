@@ -18,6 +18,7 @@ from typing import Final
 
 from ipc_schema.config.options import ConfigError
 from ipc_schema.paths import MAX_SOCKET_PATH
+from logos_process.parent_watch import PARENT
 
 __all__ = ["STOP_WAIT", "Program", "SupervisorPaths", "access_of", "render", "supervisor_paths"]
 
@@ -154,6 +155,8 @@ def _program(program: Program, directory: str) -> dict[str, str]:
         "stopsignal": "TERM",
         "stopwaitsecs": str(STOP_WAIT),
         "umask": "077",
+        # Their standard input is a pipe from supervisord, and at its end when supervisord is.
+        "environment": f'{PARENT}="0"',
         "redirect_stderr": "true",
         # supervisord expands this one value twice
         "stdout_logfile": _plain(f"{directory}/{program.name}.log"),

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from ipc_schema.paths import kernel_directory, lock_path, mapi_directory
 from logos_deploy.node.conf import SupervisorPaths, access_of
-from logos_deploy.node.handles import holder_of
+from logos_deploy.node.handles import ProcessHandle
 from logos_deploy.node.rpc import SupervisorRpc
+from logos_process.lock import holder_of, holds
 
 __all__ = ["Holder", "Role", "holders", "mapi_is_supervised", "supervisor_rpc"]
 
@@ -22,10 +23,24 @@ MAPI: Final[Role] = "mapi"
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A living process that holds a lock of the node. `pid` 0: it does not say which one it is."""
+    """A living process that holds a lock of the node. `pid`: the one that it wrote there, 0 when it wrote
+    none; it may mean another process here (see `logos_process.lock`)."""
 
     role: Role
     pid: int
+    lock: Path
+
+    def handle(self) -> ProcessHandle | None:
+        """A handle of the process, if it provably holds the lock: signals through any other may hit a
+        stranger."""
+        try:
+            handle = ProcessHandle(self.pid) if self.pid else None
+        except (ProcessLookupError, PermissionError):
+            return None
+        if handle is not None and not holds(self.pid, self.lock):
+            handle.close()
+            return None
+        return handle
 
 
 def holders(paths: SupervisorPaths, run_dir: Path, mapi_run_dir: Path) -> list[Holder]:
@@ -35,14 +50,14 @@ def holders(paths: SupervisorPaths, run_dir: Path, mapi_run_dir: Path) -> list[H
         (KERNEL, lock_path(kernel_directory(run_dir))),
         (MAPI, lock_path(mapi_directory(mapi_run_dir))),
     )
-    return [Holder(role, pid) for role, pid in _held(locks)]
+    return list(_held(locks))
 
 
-def _held(locks: Iterable[tuple[Role, Path]]) -> Iterable[tuple[Role, int]]:
+def _held(locks: Iterable[tuple[Role, Path]]) -> Iterator[Holder]:
     for role, path in locks:
         pid = holder_of(path)
         if pid is not None:
-            yield role, pid
+            yield Holder(role, pid, path)
 
 
 def supervisor_rpc(paths: SupervisorPaths) -> SupervisorRpc | None:

@@ -16,15 +16,13 @@ from typing import Final
 
 from ipc_schema.paths import kernel_directory, lock_path, mapi_directory
 from logos_deploy.node.conf import STOP_WAIT, Program, SupervisorPaths, render, supervisor_paths
-from logos_deploy.node.handles import (
-    DirectoryInUseError,
-    DirectoryLock,
-    ProcessHandle,
-    holder_of,
-    private_directory,
-)
-from logos_deploy.node.plan import NodePlan
+from logos_deploy.node.handles import ProcessHandle
+from logos_deploy.node.plan import NodePlan, listening_ports
+from logos_deploy.node.ports import refuse_taken_ports
 from logos_deploy.node.rpc import ProcessState, RpcError, SupervisorRpc
+from logos_process.directories import private_directory
+from logos_process.lock import FileLock, LockedError, holder_of
+from logos_process.parent_watch import PARENT, ParentPipe
 
 __all__ = [
     "NodeInUseError",
@@ -89,9 +87,10 @@ class Supervisor:
             password=self._password,
         )
         self._rpc = SupervisorRpc(self.paths.socket, self._password)
-        self._lock: DirectoryLock | None = None
+        self._lock: FileLock | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._children: dict[int, ProcessHandle] = {}
+        self._pipe: ParentPipe | None = None
 
     # -- start -----------------------------------------------------------------------------------------------
 
@@ -100,6 +99,7 @@ class Supervisor:
 
         Raises `NodeInUseError`, or OSError for a directory that cannot be used.
         """
+        self._refuse_running()
         self._take_directories()
         try:
             self._write_conf()
@@ -110,8 +110,11 @@ class Supervisor:
     async def start(self) -> None:
         """Start supervisord, and through it the processes. Returns when it answers; they may not be ready.
 
-        Raises `NodeInUseError`, `SupervisorError`, or OSError for a directory that cannot be used.
+        Raises `NodeInUseError`, `ConfigError` for a port in use, `SupervisorError`, or OSError for a
+        directory that cannot be used.
         """
+        self._refuse_running()
+        refuse_taken_ports(listening_ports(self.plan))
         self._take_directories()
         try:
             self._write_conf()
@@ -125,22 +128,25 @@ class Supervisor:
         private_directory(self.paths.directory)
         private_directory(self.paths.socket.parent)
         try:
-            self._lock = DirectoryLock(self.paths.lock)
-            self._refuse_running()
-        except DirectoryInUseError as error:
-            raise NodeInUseError(f"the data directory {self.plan.data_dir} is {error}") from None
+            self._lock = FileLock.acquire(self.paths.lock, f"the data directory {self.plan.data_dir}")
+        except LockedError as error:
+            raise NodeInUseError(f"{self._has_a_node(error.pid)}: one node at a time") from None
 
     def _refuse_running(self) -> None:
-        """Also a node that was not started by this command owns its directories."""
-        run_dirs = {"kernel": kernel_directory(self.plan.kernel.ipc_dir)}
+        """Refuse before anything is made or bound, so that the reason is this one and not a port in use. A
+        node that was not started by this command owns its directories too."""
+        locks = {"": self.paths.lock, "its kernel is ": lock_path(kernel_directory(self.plan.kernel.ipc_dir))}
         if self.plan.mapi is not None:
-            run_dirs["MAPI"] = mapi_directory(self.plan.mapi.ipc_dir)
-        for what, directory in run_dirs.items():
-            # a node whose `logos up` was killed is perhaps just ending
-            holder = holder_of(lock_path(directory), _RELEASE_PATIENCE)
+            locks["its MAPI is "] = lock_path(mapi_directory(self.plan.mapi.ipc_dir))
+        for which, lock in locks.items():
+            # a node whose `logos up` was killed may be about to end
+            holder = holder_of(lock, _RELEASE_PATIENCE if which else 0.0)
             if holder is not None:
-                self._unlock()
-                raise DirectoryInUseError(f"in use by a {what}" + (f", process {holder}" if holder else ""))
+                raise NodeInUseError(f"{self._has_a_node(holder, which)}: one node at a time")
+
+    def _has_a_node(self, pid: int, which: str = "") -> str:
+        by = f" ({which}process {pid})" if pid else ""
+        return f"the data directory {self.plan.data_dir} has a node that runs{by}"
 
     def _write_conf(self) -> None:
         self.paths.conf.unlink(missing_ok=True)
@@ -149,16 +155,15 @@ class Supervisor:
             file.write(self._conf)
 
     async def _spawn(self) -> None:
-        leash = (sys.executable, "-P", "-m", "logos_deploy.node.leash", str(os.getpid()))
+        self._pipe = ParentPipe()
         descriptor = os.open(self.paths.output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
         try:
             self._process = await asyncio.create_subprocess_exec(
-                *leash,
-                *self._command(),
-                stdin=asyncio.subprocess.DEVNULL,
+                *self._command("logos_process.parent_watch"),
+                stdin=self._pipe.reading,
                 stdout=descriptor,
                 stderr=descriptor,
-                env=self._environ,
+                env={**self._environ, PARENT: "0"},
                 umask=0o077,
                 # Ctrl-C is for us alone: we end supervisord in our own time
                 start_new_session=True,
@@ -166,9 +171,9 @@ class Supervisor:
         finally:
             os.close(descriptor)
 
-    def _command(self) -> tuple[str, ...]:
+    def _command(self, *runner: str) -> tuple[str, ...]:
         # as a module, not as the script beside the interpreter: that may stand anywhere, or nowhere
-        return (sys.executable, "-P", "-m", "supervisor.supervisord", "-c", str(self.paths.conf))
+        return (sys.executable, "-P", "-m", *runner, "supervisor.supervisord", "-c", str(self.paths.conf))
 
     async def _wait_answer(self) -> None:
         try:
@@ -248,6 +253,8 @@ class Supervisor:
             for child in self._children.values():
                 child.close()
             self._children.clear()
+            if self._pipe is not None:
+                self._pipe.cut()
             self._unlock()
 
     async def _end_orphans(self, number: int, patience: float) -> None:
