@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from ipc_schema.config.kernel import KERNEL_SCHEMA, KernelConfig, load_kernel_config
+from ipc_schema.config.kinds import ALL
 from ipc_schema.config.mapi import (
     MAPI_SCHEMA,
     MapiConfig,
@@ -19,7 +20,7 @@ from ipc_schema.config.mapi import (
 )
 from ipc_schema.config.options import ConfigError, PortUse, Schema, refuse_port_clashes
 from ipc_schema.config.sources import to_environment
-from logos_deploy.node.plan import NodePlan, listening_ports
+from logos_deploy.node.plan import NodePlan, joins_all_shards, listening_ports
 
 __all__ = ["LaunchPlan", "Program", "config_error_of", "plan_launch"]
 
@@ -69,6 +70,9 @@ def plan_launch(
     given["data-dir"] = str(directory)
     kernel_options = derive_kernel(preset, mode, given)
     kernel = load_kernel_config(flags=kernel_options)
+    if joins_all_shards(kernel):
+        kernel_options["shard"] = (ALL,)
+        kernel = load_kernel_config(flags=kernel_options)
     mapi_options = derive_mapi(preset, mode, given)
     mapi_options["kernel-dir"] = kernel.ipc_dir
     if kernel.resolved.explicit("ipc-requests"):

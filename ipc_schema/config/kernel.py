@@ -22,13 +22,16 @@ from ipc_schema.config.discovery import (
     discovery_warnings,
 )
 from ipc_schema.config.kinds import (
+    ALL,
     ENDPOINT,
     ENTRY_NODE,
     IP_ADDRESS,
     MULTIADDR,
+    NONE,
     PORT,
     PRIVATE_KEY,
     PROTECTED_SHARD,
+    SHARD,
     TEXT,
     ProtectedShard,
     duration,
@@ -92,10 +95,11 @@ KERNEL_SCHEMA: Final = Schema(
             *NETWORK_OPTIONS,
             Option(
                 name="shard",
-                kind=integer(0, MAX_SHARD_COUNT - 1, "shard"),
+                kind=SHARD,
                 repeatable=True,
-                unset="none: a shard is joined while somebody holds a lease on it; with store: every shard",
-                doc="shard that the node stays on and records, without any lease",
+                unset="all under a preset, under logos up or launch, and with store; else none",
+                doc="shard that the node stays on and records, without any lease; all: each of the network; "
+                "none: a shard is joined only while an app holds a lease on it",
             ),
             Option(
                 name="protected-shard",
@@ -309,17 +313,33 @@ def kernel_config(layers: Iterable[Layer]) -> KernelConfig:
 
 
 def _static_shards(resolved: Resolved, network: NetworkInfo) -> tuple[int, ...]:
-    """The configured shards. A store node without any is on all of them, as nwaku is: an archive that waits
-    for leases would have holes."""
-    shards: tuple[int, ...] = resolved["shard"]
-    if shards or not (resolved["store"] and resolved["relay"]):
-        return shards
-    return tuple(range(network.shard_count))
+    """Return the configured shards.
+
+    A node of a known network, and one that archives, carries all of them where none is named, as nwaku does
+    under autosharding: it would otherwise be of no use to the network, and its archive would have holes.
+    """
+    named: tuple[int | str, ...] = resolved["shard"]
+    if not resolved["relay"] or NONE in named:
+        return ()
+    if ALL in named or (not named and (network.preset or resolved["store"])):
+        return tuple(range(network.shard_count))
+    return _numbers(named)
+
+
+def _numbers(named: Iterable[int | str]) -> tuple[int, ...]:
+    return tuple(one for one in named if isinstance(one, int))
 
 
 def _check_shards(resolved: Resolved, network: NetworkInfo) -> None:
     protected: tuple[ProtectedShard, ...] = resolved["protected-shard"]
-    numbers = {"shard": resolved["shard"], "protected-shard": tuple(item.shard for item in protected)}
+    named: tuple[int | str, ...] = resolved["shard"]
+    if len(named) > 1 and (ALL in named or NONE in named):
+        raise resolved.refuse("shard", f"{ALL} and {NONE} stand alone")
+    if ALL in named and not resolved["relay"]:
+        raise resolved.refuse("shard", "needs relay, which is off")
+    if ALL in named and not network.shard_count:
+        raise resolved.refuse("shard", f"{ALL} needs num-shards-in-network: with static sharding name each")
+    numbers = {"shard": _numbers(named), "protected-shard": tuple(item.shard for item in protected)}
     for key, shards in numbers.items():
         if shards and not resolved["relay"]:
             raise resolved.refuse(key, "needs relay, which is off")
@@ -379,8 +399,9 @@ def _warnings(resolved: Resolved, preset: Preset | None, network: NetworkInfo) -
     yield from service_warnings(resolved)
     yield from discovery_warnings(resolved)
     yield from metrics_warnings(resolved)
-    if resolved["store"] and resolved["relay"] and not network.shard_count and not resolved["shard"]:
-        yield "store archives leased shards only: with static sharding, say by shard which to stay on"
+    if resolved["store"] and resolved["relay"] and not _static_shards(resolved, network):
+        reason = "with shard=none" if resolved["shard"] else "with static sharding and without shard"
+        yield f"store archives leased shards only {reason}: say by shard which to stay on"
     if not resolved["relay"]:
         yield from common.without_effect(resolved, ["relay-peer-exchange"], "relay is off")
     if not resolved["websocket-support"]:

@@ -17,6 +17,7 @@ from ipc_schema.config.addresses import check_endpoint, check_entry_node, check_
 from ipc_schema.topics import MAX_SHARD_COUNT
 
 __all__ = [
+    "ALL",
     "BOOLEAN",
     "ENDPOINT",
     "ENTRY_NODE",
@@ -25,10 +26,12 @@ __all__ = [
     "LOG_LEVEL",
     "LOG_LEVELS",
     "MULTIADDR",
+    "NONE",
     "PATH",
     "PORT",
     "PRIVATE_KEY",
     "PROTECTED_SHARD",
+    "SHARD",
     "TEXT",
     "Kind",
     "ProtectedShard",
@@ -41,6 +44,10 @@ __all__ = [
     "parse_size",
     "size",
 ]
+
+
+ALL: Final = "all"
+NONE: Final = "none"
 
 
 def _same(value: Any) -> Any:
@@ -108,6 +115,20 @@ def _within(value: Any, low: Any, high: Any, show: Callable[[Any], Any] = _same)
 def integer(low: int, high: int, name: str = "integer") -> Kind:
     """A whole number in low..high."""
     return Kind(name, lambda raw: _within(_parse_whole(raw), low, high))
+
+
+def _parse_shard(raw: object) -> int | str:
+    word = raw.strip().lower() if isinstance(raw, str) else ""
+    if word in (ALL, NONE):
+        return word
+    try:
+        return int(_within(_parse_whole(raw), 0, MAX_SHARD_COUNT - 1))
+    except ValueError as error:
+        raise ValueError(f"{error}; expected a shard, or {ALL}, or {NONE}") from None
+
+
+SHARD: Final = Kind("shard", _parse_shard)
+"""A number, or one of the words that stand for every shard and for none."""
 
 
 def choice(name: str, allowed: Iterable[str], also: Mapping[str, str] | None = None) -> Kind:

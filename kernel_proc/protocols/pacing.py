@@ -1,7 +1,8 @@
 """The pace at which a peer wants to be asked. Pure: time comes from a clock that is passed in.
 
-A go-waku service serves one request a second and peer, and answers the next one 429. That says nothing
-against the peer: it is asked again, more slowly.
+A go-waku service serves one request a second and peer, an nwaku service a few, and what comes earlier is
+answered 429. That says nothing against the peer: it is asked again, more slowly. How slowly shows by trying:
+the gap doubles with a 429 and shrinks with each answer.
 """
 
 from __future__ import annotations
@@ -12,21 +13,25 @@ from typing import Final, Generic, TypeVar
 __all__ = ["TOO_MANY_REQUESTS", "Pacer"]
 
 TOO_MANY_REQUESTS: Final = 429
-GAP: Final = 1.1
-"""Seconds between two requests to a peer that has answered 429."""
+FIRST_GAP: Final = 0.25
+LONGEST_GAP: Final = 4.0
+SHRINK: Final = 0.93
+NO_GAP: Final = 0.05
+"""Below this the peer is asked as freely as others."""
 FORGET: Final = 600.0
-"""Seconds without another 429 after which a peer is asked as freely as others."""
+"""Seconds without another 429 after which the same holds."""
 MAX_KEYS: Final = 1024
 
 K = TypeVar("K", bound=Hashable)
 
 
 class _Pace:
-    __slots__ = ("next", "until")
+    __slots__ = ("gap", "next", "raised")
 
     def __init__(self) -> None:
+        self.gap = 0.0
         self.next = 0.0
-        self.until = 0.0
+        self.raised = float("-inf")
 
 
 class Pacer(Generic[K]):
@@ -51,19 +56,29 @@ class Pacer(Generic[K]):
         if pace is None:
             return 0.0
         now = self._clock()
-        if now >= pace.until:
+        if now >= pace.raised + FORGET:
             del self._paces[key]
             return 0.0
         start = max(now, pace.next)
-        pace.next = start + GAP
+        pace.next = start + pace.gap
         return start - now
 
     def refused(self, key: K) -> None:
         """Note that a request was answered 429."""
         now = self._clock()
         pace = self._paces.pop(key, None) or _Pace()
-        pace.next = max(pace.next, now + GAP)
-        pace.until = now + FORGET
+        if now >= pace.raised + pace.gap:  # of several that were under way at once, one counts
+            pace.gap = min(LONGEST_GAP, max(FIRST_GAP, 2 * pace.gap))
+            pace.raised = now
+        pace.next = max(pace.next, now + pace.gap)
         self._paces[key] = pace
         if len(self._paces) > MAX_KEYS:
             del self._paces[next(iter(self._paces))]
+
+    def served(self, key: K) -> None:
+        """Note that a request was served."""
+        pace = self._paces.get(key)
+        if pace is not None:
+            pace.gap *= SHRINK
+            if pace.gap < NO_GAP:
+                del self._paces[key]

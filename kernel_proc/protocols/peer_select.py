@@ -218,10 +218,13 @@ class ServicePeers:
             waiting.remove(peer)
             peer_id = peer_id_in(peer) or peer
             left = deadline - trio.current_time()
-            pause = self._pacer.reserve((peer_id, service)) if left > 0 else 0.0
-            if left <= pause:
-                waiting.append(peer)
+            if left <= 0:
                 break
+            if self._pacer.delay((peer_id, service)) >= left:
+                busy = limited[peer][1] if peer in limited else Refused(TOO_MANY_REQUESTS, "asked too often")
+                attempts.append(Attempt(peer, busy))
+                continue
+            pause = self._pacer.reserve((peer_id, service))
             await trio.sleep(pause)
             left -= pause
             try:
@@ -250,6 +253,7 @@ class ServicePeers:
                     break
                 self.ranking.failed(peer_id, service)
                 continue
+            self._pacer.served((peer_id, service))
             self.ranking.succeeded(peer_id, service, took)
             return peer_id, answer
         attempts += [Attempt(peer, limited[peer][1]) for peer in waiting if peer in limited]
@@ -269,7 +273,9 @@ class ServicePeers:
         while True:
             await trio.sleep(self._pacer.reserve((peer_id, service)))
             try:
-                return await attempt()
+                answer = await attempt()
+                self._pacer.served((peer_id, service))
+                return answer
             except Refused as error:
                 if error.status != TOO_MANY_REQUESTS:
                     raise

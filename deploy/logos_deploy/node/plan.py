@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from ipc_schema.config.kernel import KERNEL_SCHEMA, KernelConfig, load_kernel_config
+from ipc_schema.config.kinds import ALL
 from ipc_schema.config.mapi import MAPI_SCHEMA, MapiConfig, Mode, load_mapi_config
 from ipc_schema.config.options import ConfigError, PortUse, Resolved, Schema, refuse_port_clashes
 from ipc_schema.config.sources import CONFIG_FILE, TomlFile, config_file_of, to_flags, variable_of
 
-__all__ = ["NodePlan", "NodeRequest", "listening_ports", "plan_node"]
+__all__ = ["NodePlan", "NodeRequest", "joins_all_shards", "listening_ports", "plan_node"]
 
 ReadToml = Callable[[str], TomlFile]
 """Reads and parses a configuration file. Raises `ConfigError`."""
@@ -98,6 +99,10 @@ def plan_node(
         flags["data-dir"] = _absolute(cwd, kernel.data_dir)
     data_dir = Path(str(flags["data-dir"]))
     kernel = load_kernel_config(flags=flags, environ=environ, file=files["kernel"])
+    if joins_all_shards(kernel):
+        flags["shard"] = (ALL,)
+        derived["kernel", "shard"] = "a node that relays"
+        kernel = load_kernel_config(flags=flags, environ=environ, file=files["kernel"])
     kernel_arguments = _arguments("kernel", flags, files["kernel"])
     if request.kernel_only:
         return NodePlan(
@@ -126,6 +131,11 @@ def plan_node(
         mapi_arguments=_arguments("mapi", flags, files["mapi"]),
         derived=derived,
     )
+
+
+def joins_all_shards(kernel: KernelConfig) -> bool:
+    """Return whether a whole node carries every shard of its network, because it relays and names none."""
+    return kernel.relay and kernel.network.shard_count > 0 and not kernel.resolved.explicit("shard")
 
 
 def _make_absolute(

@@ -120,6 +120,7 @@ class Contacts:
             await trio.sleep(self._pacer.reserve(peer_id))
             response = await self._ask_once(peer_id, contact, kind, topic, contents)
             if response.status != Status.TOO_MANY_REQUESTS:
+                self._pacer.served(peer_id)
                 break
             self._pacer.refused(peer_id)
         if response.ok or response.status == allow:

@@ -201,6 +201,40 @@ def test_static_sharding_knows_any_shard() -> None:
     assert kernel.protected_shards[0].public_key.hex() == KEY
 
 
+def test_a_node_of_a_known_network_carries_every_shard_unless_it_names_some() -> None:
+    assert config(preset="logos.test").shards == tuple(range(8))
+    assert config(preset="logos.test", num_shards_in_network=3).shards == (0, 1, 2)
+    assert config(preset="logos.test", shard=[5]).shards == (5,)
+    assert config(preset="logos.test", shard="none").shards == ()
+    assert config(preset="logos.test", relay=False).shards == ()
+    assert config(preset="logos.test", num_shards_in_network=0).shards == ()
+    assert config(num_shards_in_network=8).shards == ()
+
+
+def test_all_and_none_stand_for_every_shard_and_for_no_shard() -> None:
+    assert config(num_shards_in_network=8, shard="all").shards == tuple(range(8))
+    assert config(num_shards_in_network=8, shard=["ALL"]).shards == tuple(range(8))
+    assert config(num_shards_in_network=8, shard="None").shards == ()
+    assert config(relay=False, shard="none").shards == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"shard": ["all", 1]}, "stand alone"),
+        ({"shard": ["none", "all"]}, "stand alone"),
+        ({"shard": "all", "relay": False}, "needs relay"),
+        ({"shard": "all", "num_shards_in_network": 0}, "name each"),
+        ({"shard": "every"}, "expected a shard, or all, or none"),
+        ({"shard": 1024}, "expected a shard, or all, or none"),
+    ],
+)
+def test_what_no_shard_can_be(options: dict[str, Any], text: str) -> None:
+    error = refused(**options)
+    assert error.key == "shard"
+    assert text in str(error)
+
+
 def test_the_key_is_kept_out_of_what_is_printed() -> None:
     kernel = config(nodekey="11" * 32)
     assert kernel.node_key == b"\x11" * 32

@@ -33,7 +33,10 @@ def test_a_store_node_stays_on_every_shard_unless_told_which() -> None:
     assert load_kernel_config(flags=flags | {"relay": False}).shards == ()
     static = load_kernel_config(flags=flags | {"num-shards-in-network": 0})
     assert static.shards == ()
-    assert any("store archives leased shards only" in text for text in static.warnings)
+    assert any("store archives leased shards only with static" in text for text in static.warnings)
+    leased = load_kernel_config(flags=flags | {"shard": "none"})
+    assert leased.shards == ()
+    assert any("store archives leased shards only with shard=none" in text for text in leased.warnings)
 
 
 def test_a_password_is_not_shown() -> None:

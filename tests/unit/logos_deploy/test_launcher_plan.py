@@ -27,6 +27,18 @@ def test_both_processes_get_what_concerns_them(tmp_path: Path) -> None:
     assert f"--data-dir={tmp_path / 'node'}" in mapi.command
 
 
+def test_a_core_node_carries_every_shard_of_its_network(tmp_path: Path) -> None:
+    own = {"cluster-id": 9, "num-shards-in-network": 3, "tcp-port": 0}
+    assert plan_launch("", "core", own, tmp_path).kernel.shards == (0, 1, 2)
+    assert plan_launch("logos.test", "core", {"tcp-port": 0}, tmp_path).kernel.shards == tuple(range(8))
+    assert plan_launch("", "core", own | {"shard": [1]}, tmp_path).kernel.shards == (1,)
+    assert plan_launch("", "core", own | {"shard": "none"}, tmp_path).kernel.shards == ()
+    assert plan_launch("", "core", own | {"num-shards-in-network": 0}, tmp_path).kernel.shards == ()
+    assert plan_launch("", "edge", own, tmp_path).kernel.shards == ()
+    kernel, _ = plan_launch("", "core", own, tmp_path).programs
+    assert kernel.variables["LOGOS_KERNEL_SHARD"] == "all"
+
+
 def test_a_secret_is_in_no_command_line(tmp_path: Path) -> None:
     key = "11" * 32
     plan = plan_launch("", "core", {"nodekey": key}, tmp_path)

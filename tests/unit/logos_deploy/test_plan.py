@@ -43,10 +43,22 @@ def test_without_anything_it_is_a_local_node_in_the_working_directory() -> None:
     node = plan()
     assert str(node.data_dir) == "/srv/node/data"
     assert node.kernel.listen_address == "127.0.0.1"
-    assert node.kernel_arguments == ("--data-dir=/srv/node/data",)
+    assert node.kernel_arguments == ("--data-dir=/srv/node/data", "--shard=all")
     assert node.mapi is not None
     assert node.mapi.kernel == node.kernel.endpoints
     assert node.mapi.data_dir == node.kernel.data_dir
+
+
+def test_a_node_that_relays_carries_every_shard_of_its_network() -> None:
+    assert plan("num-shards-in-network=3", "cluster-id=9").kernel.shards == (0, 1, 2)
+    assert plan("num-shards-in-network=3", "cluster-id=9", kernel_only=True).kernel.shards == (0, 1, 2)
+    assert plan("num-shards-in-network=3", "cluster-id=9", "shard=1").kernel.shards == (1,)
+    assert plan("num-shards-in-network=3", "cluster-id=9", "shard=none").kernel.shards == ()
+    assert plan("num-shards-in-network=0", "cluster-id=9").kernel.shards == ()
+    assert plan(mode="edge").kernel.shards == ()
+    derived = plan("cluster-id=9").derived
+    assert derived["kernel", "shard"] == "a node that relays"
+    assert ("kernel", "shard") not in plan("shard=0").derived
 
 
 def test_directories_are_those_of_whoever_names_them() -> None:

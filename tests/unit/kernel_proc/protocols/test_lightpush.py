@@ -522,7 +522,7 @@ async def test_the_legacy_version_over_its_rate_limit_is_asked_again() -> None:
         far = near._network.host("far")
         far.handlers[LEGACY_PROTOCOL] = handle  # type: ignore[assignment]
         assert await publish(one) == Pushed("far", None)
-        assert times[1] - times[0] >= 1
+        assert times[1] > times[0]
 
 
 @pytest.mark.parametrize(
