@@ -179,7 +179,7 @@ async def test_a_peer_that_refuses_for_ever_fails_in_the_end_with_its_own_word()
         for seconds in (60, 3, 0.1):
             tries.clear()
             deadline = trio.current_time() + seconds
-            with pytest.raises(AllFailed, match="too many requests|asked too often") as failed:
+            with pytest.raises(AllFailed, match=r"too many requests|asked too often") as failed:
                 await peers.ask("s", [PROTOCOL], attempt, deadline=deadline)
             assert failed.value.statuses == [429]
             assert len(tries) <= 6
