@@ -56,7 +56,7 @@ coverage: env node ## branch coverage of the unit tests, told for each room
 	$(BIN)/python -m tests.coverage_rooms --jobs $(JOBS)
 
 docs: env docs-env ## the documentation and the clients' reference as a site, in build/site
-	$(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo "build/site/index.html"
 
 check: env ## format, lint, types, import rules

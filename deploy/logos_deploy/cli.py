@@ -50,7 +50,7 @@ COMMANDS: Final[tuple[ModuleType, ...]] = (
 )
 
 _EXITS: Final = """exit codes:
-  0 done    1 failed    2 wrong command line    65 input refused    69 no node there, or not installed
+  0 done    1 failed    2 wrong command line    65 input refused    69 no node there
   73 the data directory is in use    75 outcome not known in time    78 configuration refused
   130 interrupted"""
 

@@ -23,7 +23,7 @@ class Exit(IntEnum):
     DATA = 65
     """Refused input: a bad content topic, a payload that is too large."""
     UNAVAILABLE = 69
-    """No node answers there, or a part that this command needs is not installed."""
+    """No node answers there."""
     IN_USE = 73
     """The data directory belongs to a node that runs."""
     UNDECIDED = 75
@@ -85,7 +85,6 @@ COMMAND_EXITS: Final[Mapping[str, Mapping[Exit, str]]] = {
     "demo": {
         Exit.OK: "all of it worked, nothing is left",
         Exit.FAILED: "it did not",
-        Exit.UNAVAILABLE: "a part is not installed",
     },
 }
 """What the codes mean of each command. Of all: 2 (the command line), 78 (the configuration), 130 (Ctrl-C)."""

@@ -242,7 +242,7 @@ def run_limited(module: str, *options: str) -> tuple[int, str]:
 
 def test_a_start_on_a_full_disk_is_refused_with_the_reason(directory: Path) -> None:
     code, said = run_limited("mapi_proc", f"--data-dir={directory}/n")
-    assert code == 78
+    assert code == 70
     assert str(directory / "n") in said
     assert "large" in said or "full" in said or "space" in said, said
     assert "Traceback" not in said
