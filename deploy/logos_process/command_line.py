@@ -1,7 +1,4 @@
-"""The command line of a process: `--help`, `--version`, its options, and the sources of their values.
-
-Nothing is read here but what is given; reading the file is the caller's.
-"""
+"""The command line of a process: `--help`, `--version`, its options, and the sources of their values."""
 
 from __future__ import annotations
 
@@ -10,14 +7,15 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, NoReturn
 
-from ipc_schema.config.options import ConfigError, Schema
+from ipc_schema.config.options import Schema
 from ipc_schema.config.sources import (
     TomlFile,
     add_arguments,
     config_file_of,
-    parse_toml,
     variable_of,
+    visible_secret,
 )
+from logos_process.config_file import read_toml
 from logos_process.exits import ExitCode
 
 __all__ = ["CommandLine", "Sources"]
@@ -58,26 +56,24 @@ class CommandLine(argparse.ArgumentParser):
         self,
         arguments: Sequence[str] | None,
         environ: Mapping[str, str],
-        read: Callable[[str], str],
+        read: Callable[[str], TomlFile] = read_toml,
     ) -> Sources:
-        """All sources of a start; `read` gives the text of a file.
+        """All sources of a start.
 
-        Raises `ConfigError` for a file that cannot be read or is no TOML, and `SystemExit` for arguments
-        that are none (with a text on stderr) and after `--help` and `--version`.
+        Raises `ConfigError` for a secret among the arguments and for a file that cannot be used, and
+        `SystemExit` for arguments that are not options (with a text on stderr) and after `--help` and
+        `--version`.
         """
         known, unknown = self.parse_known_args(arguments)
         if unknown:
             name = unknown[0].removeprefix("--").partition("=")[0]
             self.error(f"{unknown[0]}: there is no such option{self._schema.hint(name)}")
         flags = vars(known)
+        for option in self._schema:
+            if option.name in flags and option.secret_in(flags[option.name]):
+                raise visible_secret(self._schema, option.name)
         path = config_file_of(self._schema, flags, environ)
-        if path is None:
-            return Sources(flags, environ, None)
-        try:
-            text = read(path)
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError("config-file", f"cannot read {path}: {error}") from error
-        return Sources(flags, environ, parse_toml(text, path))
+        return Sources(flags, environ, read(path) if path is not None else None)
 
 
 class _Formatter(argparse.HelpFormatter):

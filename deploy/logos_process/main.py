@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from ipc_schema.config.options import ConfigError, Schema
@@ -62,7 +61,7 @@ def run_process(process: Process[C], arguments: Sequence[str] | None = None) -> 
     stderr."""
     try:
         command = CommandLine(process.program, version(), process.schema, process.description)
-        flags, environ, file = command.sources(arguments, os.environ, _read)
+        flags, environ, file = command.sources(arguments, os.environ)
         config = process.load(flags=flags, environ=environ, file=file)
         parent = take_parent(os.environ)
     except ConfigError as error:
@@ -91,7 +90,3 @@ def run_process(process: Process[C], arguments: Sequence[str] | None = None) -> 
 def _say_parent_gone() -> None:
     log.warning("the parent process is gone")
     logs.flush(0.2)  # before its loop runs, SIGTERM ends the process at once
-
-
-def _read(path: str) -> str:
-    return Path(path).read_text(encoding="utf-8")

@@ -112,6 +112,7 @@ class CommonConfig:
 def common_config(resolved: Resolved, warnings: Iterable[str]) -> dict[str, Any]:
     """The fields of `CommonConfig`."""
     data_dir: str = resolved["data-dir"]
+    foreign = (f"no option, ignored: {', '.join(resolved.ignored)}",) if resolved.ignored else ()
     return {
         "data_dir": data_dir,
         "log_level": resolved["log-level"],
@@ -120,7 +121,7 @@ def common_config(resolved: Resolved, warnings: Iterable[str]) -> dict[str, Any]
         "ipc_group": resolved["ipc-group"],
         "allowed_uids": resolved["allowed-uid"],
         "max_in_flight": resolved["ipc-max-in-flight"],
-        "warnings": tuple(warnings),
+        "warnings": (*foreign, *warnings),
     }
 
 

@@ -15,7 +15,7 @@ Everything here is pure; reading files and the environment is the caller's (see 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import ip_address
@@ -72,7 +72,13 @@ class Option:
     unset: str = ""
     repeatable: bool = False
     secret: bool = False
+    conceals: Callable[[str], bool] | None = None
+    """Whether a value holds a secret, where only some do."""
     aliases: tuple[str, ...] = ()
+
+    def secret_in(self, raw: object) -> bool:
+        """Whether a raw value must not be seen by other users."""
+        return self.secret or (self.conceals is not None and self.conceals(str(raw)))
 
 
 class Value(NamedTuple):
@@ -89,12 +95,14 @@ class Value(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """Raw values of one source. `details` says for a key where exactly it stood, `detail` for all others."""
+    """Raw values of one source. `details` says for a key where exactly it stood, `detail` for all others;
+    `ignored`: what stood there and is not ours."""
 
     origin: Origin
     values: Mapping[str, object]
     details: Mapping[str, str] = field(default_factory=dict)
     detail: str = ""
+    ignored: tuple[str, ...] = ()
 
     def where(self, key: str) -> str:
         return self.details.get(key, self.detail)
@@ -147,8 +155,10 @@ class Schema:
 class Resolved(Mapping[str, Any]):
     """Every option of the schema with its value. Indexing gives the value, `source_of` where it came from."""
 
-    def __init__(self, schema: Schema, values: Mapping[str, Value]) -> None:
+    def __init__(self, schema: Schema, values: Mapping[str, Value], ignored: Iterable[str] = ()) -> None:
         self.schema = schema
+        self.ignored = tuple(ignored)
+        """What the sources hold that is not ours."""
         self._values = dict(values)
 
     def __getitem__(self, name: str) -> Any:
@@ -178,7 +188,8 @@ def resolve(schema: Schema, layers: Iterable[Layer]) -> Resolved:
     chosen: dict[str, Value] = {}
     preset_lists: dict[str, Value] = {}
     # sorted() is stable: of two layers of one origin the later one is applied later, and wins
-    for layer in sorted(layers, key=lambda layer: _STRENGTH[layer.origin]):
+    ordered = sorted(layers, key=lambda layer: _STRENGTH[layer.origin])
+    for layer in ordered:
         seen: dict[str, str] = {}
         for key, raw in layer.values.items():
             option = schema.option(key, layer.place(key))
@@ -196,6 +207,7 @@ def resolve(schema: Schema, layers: Iterable[Layer]) -> Resolved:
             option.name: _combine(option, chosen.get(option.name), preset_lists.get(option.name))
             for option in schema
         },
+        (name for layer in ordered for name in layer.ignored),
     )
 
 
@@ -214,6 +226,11 @@ def _at(place: str) -> str:
 
 def _parse(option: Option, key: str, raw: object, layer: Layer) -> Any:
     try:
+        for text in raw if isinstance(raw, list | tuple) else (raw,):
+            # Bytes of arguments and variables that are not UTF-8 arrive as lone surrogates (PEP 383), which
+            # no socket path, message or file can hold.
+            if isinstance(text, str) and not _is_utf8(text):
+                raise ValueError("is not valid UTF-8")
         if not option.repeatable:
             if isinstance(raw, list | tuple | dict):
                 raise ValueError("takes one value, not a list or a table")
@@ -222,6 +239,14 @@ def _parse(option: Option, key: str, raw: object, layer: Layer) -> Any:
         return tuple(dict.fromkeys(option.kind.parse(item) for item in items))
     except ValueError as error:
         raise ConfigError(key, f"{error}{_at(layer.place(key))}") from None
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class PortUse(NamedTuple):

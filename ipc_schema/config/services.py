@@ -63,6 +63,7 @@ SERVICE_OPTIONS: Final = (
         name="store-message-db-url",
         kind=DATABASE_URL,
         default=DEFAULT_DATABASE_URL,
+        conceals=lambda url: _without_password(url) != url,
         doc="database of the archive: sqlite://<path>, relative to data-dir, or postgres://…",
     ),
     Option(

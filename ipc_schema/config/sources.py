@@ -5,7 +5,9 @@ which one.
 
 - File: one TOML file for both processes, tables `[kernel]` and `[mapi]`, keys as the options are named.
 - Environment: `LOGOS_KERNEL_TCP_PORT`, `LOGOS_MAPI_LOG_LEVEL`: prefix, table, name in upper case, `-` as `_`.
-  Lists are comma-separated. An empty variable counts as unset. Unknown variables of a process are refused.
+  Lists are comma-separated. An empty variable counts as unset. An unknown variable is refused where it looks
+  like a mistyped option, else ignored with a warning: Kubernetes sets `LOGOS_KERNEL_SERVICE_HOST` and more
+  for a service named `logos-kernel`.
 - Flags: `--tcp-port 60001` or `--tcp-port=60001`; list options are repeated; a bare `--websocket-support` is
   true.
 """
@@ -37,6 +39,7 @@ __all__ = [
     "to_environment",
     "to_flags",
     "variable_of",
+    "visible_secret",
 ]
 
 ENVIRONMENT_PREFIX: Final = "LOGOS_"
@@ -44,6 +47,14 @@ TABLES: Final = ("kernel", "mapi")
 """The tables a configuration file may have. Each process reads its own and leaves the other one alone."""
 CONFIG_FILE: Final = "config-file"
 """Flag (and variable) that names the file. Not an option: it cannot stand in a file."""
+
+# What Kubernetes (and Docker's links) set for a service: its address as `…_SERVICE_HOST`,
+# `…_SERVICE_PORT_<name>`, `…_PORT_60000_TCP_ADDR` and so on, and as a URL in `…_PORT`, whose name may be an
+# option's.
+_SERVICE_VARIABLE: Final = re.compile(
+    r"_SERVICE_HOST$|_SERVICE_PORT(_\w+)?$|_PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?$"
+)
+_SERVICE_URL: Final = re.compile(r"(tcp|udp|sctp)://[^/]+$")
 
 _KEY_LINE: Final = re.compile(r"""\s*["']?([A-Za-z0-9_-]+)["']?\s*=""")
 _TABLE_LINE: Final = re.compile(r"\s*\[\s*([A-Za-z0-9_-]+)\s*\]")
@@ -63,6 +74,7 @@ class TomlFile:
 
 def parse_toml(text: str, path: str) -> TomlFile:
     """Parse the text of a configuration file. `path` is only for messages. Raises `ConfigError`."""
+    text = text.removeprefix("\ufeff")  # a byte order mark, as editors of Windows write it
     try:
         document: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -108,24 +120,32 @@ def variable_of(schema: Schema, name: str) -> str:
 
 
 def environment_layer(schema: Schema, environ: Mapping[str, str]) -> Layer:
-    """What the environment says about the schema's options. Raises `ConfigError` for unknown variables."""
+    """What the environment says about the schema's options. Raises `ConfigError` for a variable that looks
+    like a mistyped option; other unknown ones are listed as ignored."""
     names = {variable_of(schema, name): name for option in schema for name in (option.name, *option.aliases)}
     reserved = variable_of(schema, CONFIG_FILE)
     prefix = variable_of(schema, "")
     values: dict[str, object] = {}
     details: dict[str, str] = {}
+    ignored: list[str] = []
     for variable, text in environ.items():
         if not variable.startswith(prefix) or variable == reserved:
             continue
         name = names.get(variable)
+        if _SERVICE_URL.match(text) or (name is None and _SERVICE_VARIABLE.search(variable)):
+            ignored.append(variable)
+            continue
         if name is None:
-            key = variable[len(prefix) :].lower().replace("_", "-")
-            raise ConfigError(variable, f"names no option of [{schema.table}]{schema.hint(key)}")
+            hint = schema.hint(variable[len(prefix) :])
+            if hint:
+                raise ConfigError(variable, f"names no option of [{schema.table}]{hint}")
+            ignored.append(variable)
+            continue
         if text.strip():
             listed = schema.option(name).repeatable
             values[name] = [part.strip() for part in text.split(",") if part.strip()] if listed else text
             details[name] = variable
-    return Layer(Origin.ENVIRONMENT, values, details)
+    return Layer(Origin.ENVIRONMENT, values, details, ignored=tuple(ignored))
 
 
 # --- flags ------------------------------------------------------------------------------------------------
@@ -209,7 +229,15 @@ def config_file_of(schema: Schema, flags: Mapping[str, object], environ: Mapping
     return str(named) if named else None
 
 
-# --- and back: for whoever starts a process ---------------------------------------------------------------
+def visible_secret(schema: Schema, name: str) -> ConfigError:
+    """The refusal of a secret on a command line."""
+    variable = variable_of(schema, schema.option(name).name)
+    return ConfigError(
+        name, f"holds a secret, and every user of the host can read a command line: set {variable}"
+    )
+
+
+# --- and back: for a program that starts a process --------------------------------------------------------
 
 
 def _texts_of(schema: Schema, name: str, value: object) -> Sequence[str]:
@@ -233,8 +261,8 @@ def to_flags(schema: Schema, values: Mapping[str, object]) -> list[str]:
     for name, value in values.items():
         if value is None:
             continue
-        if schema.option(name).secret:
-            raise ConfigError(name, "is a secret and must not stand in a command line; use the environment")
+        if schema.option(name).secret_in(value):
+            raise visible_secret(schema, name)
         arguments += [f"--{name}={text}" for text in _texts_of(schema, name, value)]
     return arguments
 

@@ -89,8 +89,9 @@ class KernelPeer(RelayNode):
             "websocket-support": "true",
             "websocket-port": 0,
         }
-        if seed is not None:
-            options["nodekey"] = seed.hex()
+        environment = dict(os.environ)
+        if seed is not None:  # a secret: not on the command line
+            environment["LOGOS_KERNEL_NODEKEY"] = seed.hex()
         command = [sys.executable, "-m", "kernel_proc"]
         command += [f"--{name}={value}" for name, value in options.items()]
         command += [f"--staticnode={address}" for address in static]
@@ -98,6 +99,7 @@ class KernelPeer(RelayNode):
         return subprocess.Popen(
             command,
             cwd=REPOSITORY,
+            env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -18,13 +18,13 @@ from typing import Final
 
 from logos_deploy.control import wait_ready
 from logos_deploy.exits import CommandError, Exit
-from logos_deploy.files import read_toml
 from logos_deploy.node.follow import LogFollower, tail
 from logos_deploy.node.host_checks import check_host
 from logos_deploy.node.plan import NodePlan, NodeRequest, plan_node
 from logos_deploy.node.rpc import RpcError
 from logos_deploy.node.supervisor import NodeInUseError, Supervisor, SupervisorError
 from logos_deploy.node.watch import NodeWatch, Verdict
+from logos_process.config_file import read_toml
 from logos_process.stopping import stop_signals
 
 NAME: Final = "up"

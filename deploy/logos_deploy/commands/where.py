@@ -11,8 +11,8 @@ from ipc_schema.config.kernel import KERNEL_SCHEMA, load_kernel_config
 from ipc_schema.config.mapi import MAPI_SCHEMA, load_mapi_config
 from ipc_schema.config.sources import CONFIG_FILE, config_file_of
 from ipc_schema.paths import KernelEndpoints, MapiEndpoints
-from logos_deploy.files import read_toml
 from logos_deploy.node.conf import SupervisorPaths, supervisor_paths
+from logos_process.config_file import read_toml
 
 __all__ = ["NodePlace", "add_where", "where"]
 

@@ -15,11 +15,11 @@ from ipc_schema.paths import run_directory
 from logos_client.kernel import KernelClient
 from logos_deploy.control import wait_ready
 from logos_deploy.demo.app import DemoError
-from logos_deploy.files import read_toml
 from logos_deploy.node.follow import tail
 from logos_deploy.node.handles import ProcessHandle
 from logos_deploy.node.plan import NodeRequest, plan_node
 from logos_deploy.node.supervisor import Supervisor
+from logos_process.config_file import read_toml
 
 __all__ = ["DemoNode", "clean_environment", "free_ports"]
 

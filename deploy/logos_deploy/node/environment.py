@@ -12,7 +12,7 @@ from ipc_schema.config.kernel import KERNEL_SCHEMA, load_kernel_config
 from ipc_schema.config.mapi import MAPI_SCHEMA, load_mapi_config
 from ipc_schema.config.options import Resolved, Schema
 from ipc_schema.config.sources import add_arguments, config_file_of
-from logos_deploy.files import read_toml
+from logos_process.config_file import read_toml
 
 __all__ = ["ProcessConfigError", "config_of_process", "resolved_from"]
 

@@ -17,7 +17,7 @@ from ipc_schema.config.kernel import KERNEL_SCHEMA, KernelConfig, load_kernel_co
 from ipc_schema.config.kinds import ALL
 from ipc_schema.config.mapi import MAPI_SCHEMA, MapiConfig, Mode, load_mapi_config
 from ipc_schema.config.options import ConfigError, PortUse, Resolved, Schema, refuse_port_clashes
-from ipc_schema.config.sources import CONFIG_FILE, TomlFile, config_file_of, to_flags, variable_of
+from ipc_schema.config.sources import CONFIG_FILE, TomlFile, config_file_of, to_flags, visible_secret
 
 __all__ = ["NodePlan", "NodeRequest", "joins_all_shards", "listening_ports", "plan_node"]
 
@@ -64,11 +64,8 @@ class _Said:
 
     def put(self, table: str, key: str, value: str) -> None:
         option = _SCHEMAS[table].option(key)
-        if option.secret:
-            variable = variable_of(_SCHEMAS[table], option.name)
-            raise ConfigError(
-                key, f"is a secret, and every user of the host can read a command line: set {variable}"
-            )
+        if option.secret_in(value):
+            raise visible_secret(_SCHEMAS[table], key)
         values = self.flags[table]
         if option.repeatable:
             values.setdefault(option.name, []).append(value)

@@ -99,6 +99,43 @@ def test_an_unknown_variable_is_refused_by_its_name() -> None:
     assert "did you mean tcp-port?" in str(caught.value)
 
 
+SERVICE_VARIABLES = {
+    "LOGOS_KERNEL_SERVICE_HOST": "10.0.0.1",
+    "LOGOS_KERNEL_SERVICE_PORT": "60000",
+    "LOGOS_KERNEL_SERVICE_PORT_LIBP2P": "60000",
+    "LOGOS_KERNEL_PORT": "tcp://10.0.0.1:60000",
+    "LOGOS_KERNEL_PORT_60000_TCP": "tcp://10.0.0.1:60000",
+    "LOGOS_KERNEL_PORT_60000_TCP_PROTO": "tcp",
+    "LOGOS_KERNEL_PORT_60000_TCP_PORT": "60000",
+    "LOGOS_KERNEL_PORT_60000_TCP_ADDR": "10.0.0.1",
+    # of a service named logos-kernel-tcp
+    "LOGOS_KERNEL_TCP_PORT": "tcp://10.0.0.2:60000",
+    "LOGOS_KERNEL_TCP_SERVICE_HOST": "10.0.0.2",
+}
+
+
+def test_variables_of_kubernetes_are_ignored_with_one_line() -> None:
+    config = load_kernel_config(environ={**SERVICE_VARIABLES, "LOGOS_KERNEL_XYZ": "1"})
+    assert config.tcp_port == 60000
+    (line,) = [line for line in config.warnings if "ignored" in line]
+    assert all(name in line for name in (*SERVICE_VARIABLES, "LOGOS_KERNEL_XYZ"))
+
+
+@pytest.mark.parametrize("schema", [KERNEL_SCHEMA, MAPI_SCHEMA], ids=["kernel", "mapi"])
+def test_no_option_is_taken_for_a_variable_of_kubernetes(schema: Schema) -> None:
+    environ = {variable_of(schema, option.name): "5" for option in schema}
+    assert environment_layer(schema, environ).ignored == ()
+
+
+def test_text_that_is_not_utf8_is_refused_by_its_option() -> None:
+    for name in ("data-dir", "agent-string", "ipc-requests"):
+        with pytest.raises(ConfigError, match=f"{name}: is not valid UTF-8") as caught:
+            load_kernel_config(flags={name: b"/tmp/\xff".decode("utf-8", "surrogateescape")})
+        str(caught.value).encode()
+    with pytest.raises(ConfigError, match="staticnode: is not valid UTF-8"):
+        load_kernel_config(flags={"staticnode": ["\udcff"]})
+
+
 def test_flags() -> None:
     flags = parse_arguments(
         KERNEL_SCHEMA,

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
 from ipc_schema.config.kernel import KERNEL_SCHEMA, load_kernel_config
 from ipc_schema.config.mapi import MAPI_SCHEMA
 from ipc_schema.config.options import ConfigError, Schema
+from ipc_schema.config.sources import TomlFile, parse_toml
 from logos_process.command_line import CommandLine
+from logos_process.config_file import read_toml
 from logos_process.exits import ExitCode
 
 SCHEMAS = pytest.mark.parametrize("schema", [KERNEL_SCHEMA, MAPI_SCHEMA], ids=["kernel", "mapi"])
@@ -19,7 +22,7 @@ def command(schema: Schema = KERNEL_SCHEMA) -> CommandLine:
     return CommandLine("logos-x", "1.2.3", schema, "A process.")
 
 
-def unread(path: str) -> str:
+def unread(path: str) -> TomlFile:
     raise AssertionError(f"nobody named {path}")
 
 
@@ -76,7 +79,11 @@ def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_all_sources_meet() -> None:
     texts = {"node.toml": "[kernel]\ntcp-port = 1\nwebsocket-port = 2\nmax-connections = 30"}
     environ = {"LOGOS_KERNEL_CONFIG_FILE": "node.toml", "LOGOS_KERNEL_WEBSOCKET_PORT": "3"}
-    flags, variables, file = command().sources(["--max-connections=40"], environ, texts.__getitem__)
+
+    def read(path: str) -> TomlFile:
+        return parse_toml(texts[path], path)
+
+    flags, variables, file = command().sources(["--max-connections=40"], environ, read)
     config = load_kernel_config(flags=flags, environ=variables, file=file)
     assert (config.tcp_port, config.resolved["websocket-port"], config.max_connections) == (1, 3, 40)
 
@@ -91,4 +98,29 @@ def test_a_file_that_cannot_be_read_is_named(error: Exception) -> None:
         raise error
 
     with pytest.raises(ConfigError, match=r"config-file: cannot read gone\.toml"):
-        command().sources(["--config-file=gone.toml"], {}, read)
+        read_toml("gone.toml", read)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path: Path) -> None:
+    (tmp_path / "node.toml").write_bytes(b"\xef\xbb\xbf[kernel]\r\ntcp-port = 1\r\n")
+    assert read_toml(str(tmp_path / "node.toml")).tables == {"kernel": {"tcp-port": 1}}
+
+
+@pytest.mark.parametrize(
+    ("argument", "variable"),
+    [
+        (f"--nodekey={'1' * 64}", "LOGOS_KERNEL_NODEKEY"),
+        ("--store-message-db-url=postgres://u:secret@h/n", "LOGOS_KERNEL_STORE_MESSAGE_DB_URL"),
+        ("--store-message-db-url=postgres://h/n?password=secret", "LOGOS_KERNEL_STORE_MESSAGE_DB_URL"),
+    ],
+)
+def test_a_secret_is_refused_on_the_command_line(argument: str, variable: str) -> None:
+    with pytest.raises(ConfigError, match=f"every user of the host .* set {variable}") as caught:
+        command().sources([argument], {}, unread)
+    assert argument.partition("=")[2] not in str(caught.value)
+    command().sources([], {variable: argument.partition("=")[2]}, unread)
+
+
+def test_a_url_without_a_password_is_no_secret() -> None:
+    flags = command().sources(["--store-message-db-url=postgres://u@h/n"], {}, unread).flags
+    assert flags == {"store-message-db-url": "postgres://u@h/n"}

@@ -1,0 +1,24 @@
+"""Reading a TOML configuration file, for what is pure elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ipc_schema.config.options import ConfigError
+from ipc_schema.config.sources import CONFIG_FILE, TomlFile, parse_toml
+
+__all__ = ["read_toml"]
+
+
+def _read(path: str) -> str:
+    return Path(path).read_text(encoding="utf-8")
+
+
+def read_toml(path: str, read: Callable[[str], str] = _read) -> TomlFile:
+    """The parsed file, whose text `read` gives. Raises `ConfigError`, also when it cannot be read."""
+    try:
+        text = read(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(CONFIG_FILE, f"cannot read {path}: {error}") from error
+    return parse_toml(text, path)
