@@ -11,8 +11,10 @@ from typing import Final
 import trio
 
 from ipc_schema.config.archive import RetentionPolicy
+from ipc_schema.message import MessageDecodeError
+from kernel_proc.archive.api import HistoryQuery
 from kernel_proc.archive.engine import DatabaseFailed, Engine, Totals
-from kernel_proc.archive.retention import excess
+from kernel_proc.archive.retention import RetentionClock, excess
 from kernel_proc.archive.settings import ArchiveSettings
 from kernel_proc.archive.threads import in_thread
 from logos_process.logs import fields
@@ -25,6 +27,11 @@ CHUNK: Final = 500
 """Messages that one transaction removes."""
 AFTER_FAILURE: Final = 60.0
 SECOND: Final = 1_000_000_000
+_READ_SECONDS: Final = 10.0
+
+
+def _since_boot() -> int:
+    return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 class Upkeep:
@@ -33,12 +40,17 @@ class Upkeep:
     """
 
     def __init__(
-        self, engine: Engine, settings: ArchiveSettings, clock: Callable[[], int], counters: dict[str, int]
+        self,
+        engine: Engine,
+        settings: ArchiveSettings,
+        clock: Callable[[], int],
+        counters: dict[str, int],
+        steady: Callable[[], int] = _since_boot,
     ) -> None:
         self._engine = engine
         self._policy = settings.retention
         self._interval = settings.retention_interval
-        self._clock = clock
+        self._clock = RetentionClock(clock, steady)
         self._counters = counters
         self._limiter = trio.CapacityLimiter(1)
         self._look = trio.Event()
@@ -82,7 +94,8 @@ class Upkeep:
             return
         removed = 0
         if policy.seconds is not None:
-            removed += await self._remove(None, self._clock() - policy.seconds * SECOND)
+            now = self._clock.now(await in_thread(self._newest, self._limiter))
+            removed += await self._remove(None, now - policy.seconds * SECOND)
         if self.messages is None or policy.messages is not None or policy.bytes is not None:
             totals = await self._count()
             too_many = excess(policy, totals.messages, totals.bytes)
@@ -90,6 +103,15 @@ class Upkeep:
                 removed += await self._remove(too_many, None)
         if removed:
             log.info("retention", extra=fields(removed=removed, policy=policy))
+
+    def _newest(self) -> int | None:
+        """The timestamp of the newest message; None when there is none."""
+        page = self._engine.read(HistoryQuery(limit=1, include_data=True), _READ_SECONDS)
+        try:
+            message = page.messages[-1].message if page.messages else None
+        except MessageDecodeError:
+            return None
+        return None if message is None else message.timestamp
 
     async def _count(self) -> Totals:
         totals = await in_thread(self._engine.totals, self._limiter)
