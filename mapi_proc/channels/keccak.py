@@ -1,0 +1,16 @@
+"""Keccak-256 as Ethereum uses it (not SHA3-256: the padding differs)."""
+
+from __future__ import annotations
+
+from Crypto.Hash import keccak
+
+__all__ = ["keccak256"]
+
+
+def keccak256(*parts: bytes) -> bytes:
+    """Return the digest of the concatenated parts."""
+    hasher = keccak.new(digest_bits=256)
+    for part in parts:
+        hasher.update(part)
+    digest: bytes = hasher.digest()
+    return digest
