@@ -1,0 +1,1 @@
+"""Deterministic simulations: one process, a fake clock, everything from a seed."""

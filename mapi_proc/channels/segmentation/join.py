@@ -9,6 +9,7 @@ SDS removes repeated messages, so the sender sent the same payload twice.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,13 +17,18 @@ from mapi_proc.channels.keccak import keccak256
 from mapi_proc.channels.segmentation.leopard import ParityError, recover_data
 from mapi_proc.channels.segmentation.message import UNKNOWN_LENGTH, SegmentMessage
 
-__all__ = ["JoinLimits", "JoinResult", "Joined", "Joiner", "SetDropped"]
+__all__ = ["JoinLimits", "JoinResult", "Joined", "Joiner", "Leftover", "SetDropped", "SetKey", "Slot"]
+
+_MAX_LEFTOVERS = 1_000
 
 _ZEROS_TRIED = 64
 """Trailing zeros that the end of a recovered payload of unknown length may have."""
 
-_Slot = tuple[bool, int]
-_Key = tuple[str, bytes, int]
+Slot = tuple[bool, int]
+"""Class (True: parity) and position of a segment."""
+
+SetKey = tuple[str, bytes, int]
+"""Sender, payload hash and length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,23 +71,33 @@ class JoinResult(NamedTuple):
 
 
 @dataclass(slots=True)
+class Leftover:
+    """A joined payload's segments that are still to come, since the given time."""
+
+    since: float
+    slots: set[Slot]
+
+
+@dataclass(slots=True)
 class _Set:
     data_count: int
     parity_count: int
     changed: float
-    segments: dict[_Slot, bytes] = field(default_factory=dict)
-    tags: dict[_Slot, str] = field(default_factory=dict)
+    segments: dict[Slot, bytes] = field(default_factory=dict)
+    tags: dict[Slot, str] = field(default_factory=dict)
     size: int = 0
 
 
 class Joiner:
-    """Half-joined payloads of one channel. `discarded` counts segments that were not taken, by reason."""
+    """Half-joined payloads of one channel. `discarded` counts segments that were not taken, by reason;
+    `changed` collects the leftovers that are to be stored (None: no longer)."""
 
     def __init__(self, limits: JoinLimits) -> None:
         self.limits = limits
         self.discarded: Counter[str] = Counter()
-        self._sets: OrderedDict[_Key, _Set] = OrderedDict()
-        self._complete: OrderedDict[_Key, tuple[float, set[_Slot]]] = OrderedDict()
+        self._sets: OrderedDict[SetKey, _Set] = OrderedDict()
+        self._leftovers: OrderedDict[SetKey, Leftover] = OrderedDict()
+        self.changed: dict[SetKey, frozenset[Slot] | None] = {}
         self.buffered_bytes = 0
 
     @property
@@ -96,12 +112,12 @@ class Joiner:
             return self._discard(reason)
         key = (sender, segment.payload_hash, segment.payload_length)
         slot = (segment.is_parity, segment.position)
-        marker = self._complete.get(key)
-        if marker is not None:
-            if slot not in marker[1]:
-                marker[1].add(slot)
+        leftover = self._leftovers.get(key)
+        if leftover is not None:
+            if slot in leftover.slots:
+                self._came(key, leftover, slot)
                 return self._discard("Duplicate")
-            del self._complete[key]
+            self._forget(key)
         part = self._sets.get(key)
         if part is None:
             part = self._sets[key] = _Set(segment.data_count, segment.parity_count, now)
@@ -128,12 +144,27 @@ class Joiner:
         """Drop sets that had no new segment for the timeout. Call about every half a minute."""
         timeout = self.limits.timeout
         old = [key for key, part in self._sets.items() if now - part.changed >= timeout]
-        while self._complete:
-            key, (since, _) = next(iter(self._complete.items()))
-            if now - since < timeout:
-                break
-            del self._complete[key]
+        for key in [key for key, left in self._leftovers.items() if now - left.since >= timeout]:
+            self._forget(key)
         return [self._drop(key, "Expired") for key in old]
+
+    def leave(self, key: SetKey, slots: Iterable[Slot], now: float) -> None:
+        """Expect these segments of a payload that is joined."""
+        self._leftovers[key] = Leftover(now, set(slots))
+        self.changed[key] = frozenset(slots)
+        if len(self._leftovers) > _MAX_LEFTOVERS:
+            self._forget(next(iter(self._leftovers)))
+
+    def _came(self, key: SetKey, leftover: Leftover, slot: Slot) -> None:
+        leftover.slots.discard(slot)
+        if leftover.slots:
+            self.changed[key] = frozenset(leftover.slots)
+        else:
+            self._forget(key)
+
+    def _forget(self, key: SetKey) -> None:
+        del self._leftovers[key]
+        self.changed[key] = None
 
     def _refusal(self, segment: SegmentMessage) -> str:
         limits = self.limits
@@ -153,14 +184,18 @@ class Joiner:
         self.discarded[reason] += 1
         return JoinResult()
 
-    def _complete_set(self, key: _Key, part: _Set, now: float) -> JoinResult:
+    def _complete_set(self, key: SetKey, part: _Set, now: float) -> JoinResult:
         payload = _payload(part, key[1], key[2])
         if payload is None:
             return JoinResult(dropped=(self._drop(key, "HashMismatch"),))
         self._remove(key)
-        self._complete[key] = (now, set(part.segments))
-        if len(self._complete) > self.limits.max_sets:
-            self._complete.popitem(last=False)
+        slots = {
+            (parity, position)
+            for parity, count in ((False, part.data_count), (True, part.parity_count))
+            for position in range(count)
+        }
+        if slots := slots.difference(part.segments):
+            self.leave(key, slots, now)
         tags = tuple(part.tags[slot] for slot in sorted(part.tags))
         return JoinResult(joined=Joined(key[0], payload, key[1], tags[0], tags))
 
@@ -170,11 +205,11 @@ class Joiner:
             dropped.append(self._drop(next(iter(self._sets)), "Evicted"))
         return tuple(dropped)
 
-    def _drop(self, key: _Key, reason: str) -> SetDropped:
+    def _drop(self, key: SetKey, reason: str) -> SetDropped:
         part = self._remove(key)
         return SetDropped(key[0], key[1], reason, tuple(part.tags[slot] for slot in sorted(part.tags)))
 
-    def _remove(self, key: _Key) -> _Set:
+    def _remove(self, key: SetKey) -> _Set:
         part = self._sets.pop(key)
         self.buffered_bytes -= part.size
         return part

@@ -1,0 +1,310 @@
+"""One channel: segmentation, SDS and encryption composed. Pure; the caller stores, transmits and keeps time.
+
+Every input adds to the outputs and changes that `take` returns. The caller stores the changes (and the app's
+events with them) in one transaction, then transmits.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from random import Random
+
+from mapi_proc.channels.encryption import Cipher, CipherError
+from mapi_proc.channels.events import (
+    ChannelChanges,
+    ChannelOutput,
+    MessageLost,
+    Received,
+    Refused,
+    RetrieveMessages,
+    StoredChannel,
+    StoredRequest,
+    SyncStatus,
+    Transmit,
+)
+from mapi_proc.channels.opening import (
+    NotOursError,
+    content_context,
+    envelope_context,
+    open_message,
+)
+from mapi_proc.channels.profiles import MAX_RAW, PROFILES, Profile
+from mapi_proc.channels.requests import Requests
+from mapi_proc.channels.sds.core import OutgoingFullError, SdsCore
+from mapi_proc.channels.sds.settings import SdsSettings
+from mapi_proc.channels.sds.state import (
+    Acknowledged,
+    Deliver,
+    Discarded,
+    GaveUp,
+    Lost,
+    Output,
+    Retrieve,
+    Send,
+    SendKind,
+    State,
+    StoredMessage,
+)
+from mapi_proc.channels.segmentation.join import Joiner, JoinLimits, SetDropped
+from mapi_proc.channels.segmentation.message import SegmentMessage, decode_segment
+from mapi_proc.channels.segmentation.split import PayloadTooLargeError, SplitLimits, split_payload
+
+__all__ = ["ChannelBusyError", "ChannelCore", "ChannelSettings", "SendRefusedError"]
+
+_SWEEP = 30.0
+_UNREADABLE_KEPT = 1000
+
+
+class SendRefusedError(ValueError):
+    """The payload cannot be sent; the texts are the reference's."""
+
+
+class ChannelBusyError(Exception):
+    """Too much waits for acknowledgements: send again later."""
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelSettings:
+    """A channel's settings."""
+
+    profile: Profile = PROFILES["reference"]
+    sds: SdsSettings = field(default_factory=SdsSettings)
+    split: SplitLimits = field(default_factory=SplitLimits)
+    # Longer than SDS can wait for a segment (`lost_after`), unlike the reference's 300 s.
+    join: JoinLimits = field(default_factory=lambda: JoinLimits(timeout=3600.0))
+    delivery_timeout: float = 3600.0
+
+
+class ChannelCore:
+    """See the module. `now` is a monotonic time in seconds, `now_ns` the wall clock."""
+
+    def __init__(
+        self,
+        channel_id: str,
+        sender_id: str,
+        settings: ChannelSettings,
+        random: Random,
+        cipher: Cipher | None = None,
+    ) -> None:
+        self.channel_id = channel_id
+        self.sender_id = sender_id
+        self.settings = settings
+        self.cipher = cipher
+        self.sds = SdsCore(channel_id, sender_id, settings.sds, random, self._seal)
+        self.joiner = Joiner(settings.join)
+        self.requests = Requests(settings.delivery_timeout)
+        self._outputs: list[ChannelOutput] = []
+        self._unreadable: OrderedDict[str, None] = OrderedDict()
+        self._missing = 0
+        self._swept = 0.0
+
+    # --- sending --------------------------------------------------------------------------------------------
+
+    def send(self, request_id: bytes, payload: bytes, ephemeral: bool, now: float, now_ns: int) -> None:
+        """Send a payload. A request id that is pending is taken as done: the app repeats what it is not sure
+        of.
+
+        Raises `SendRefusedError` and `ChannelBusyError`; then nothing was taken.
+        """
+        if request_id in self.requests:
+            return
+        contents, needed = self._contents(payload)
+        try:
+            names = self.sds.send(contents, now, now_ns)
+        except OutgoingFullError as error:
+            raise ChannelBusyError(str(error)) from error
+        except CipherError as error:
+            raise SendRefusedError(f"encryption failed: {error}") from error
+        self.requests.add(StoredRequest(request_id, tuple(names), needed, ephemeral, sent=False), now)
+        self._work_off(now)
+
+    def _contents(self, payload: bytes) -> tuple[list[bytes], int]:
+        """The SDS contents of a payload, and how many of them make it whole."""
+        if not payload:
+            raise SendRefusedError("empty payload")
+        profile = self.settings.profile
+        if not profile.segments:
+            if len(payload) > MAX_RAW:
+                raise SendRefusedError(
+                    f"segmentation failed: profile {profile.name} has none, and {len(payload)} bytes "
+                    f"are more than {MAX_RAW}"
+                )
+            return [payload], 1
+        try:
+            segments = split_payload(payload, self.settings.split)
+        except PayloadTooLargeError as error:
+            raise SendRefusedError(f"segmentation failed: {error}") from error
+        needed = decode_segment(segments[0]).data_count
+        if self.cipher is None or profile.seals_envelope:
+            return segments, needed
+        context = content_context(self.channel_id, self.sender_id)
+        try:
+            # All of them before any is taken: a hook that fails half-way must leave nothing behind.
+            return [self.cipher.encrypt(segment, context) for segment in segments], needed
+        except CipherError as error:
+            raise SendRefusedError(f"encryption failed: {error}") from error
+
+    def _seal(self, raw: bytes) -> bytes:
+        """The WakuMessage payload of SDS bytes."""
+        if self.cipher is None or not self.settings.profile.seals_envelope:
+            return raw
+        return self.cipher.encrypt(raw, envelope_context(self.channel_id))
+
+    def transmitted(self, message_id: str, message_hash: bytes, now: float) -> None:
+        """The Messaging API passed a message to the network, under this hash."""
+        self.sds.transmitted(message_id, message_hash, now)
+        self._work_off(now)
+
+    def confirmed(self, message_id: str) -> None:
+        """The Messaging API is sure of it (`sent`; or `propagated` where it confirms nothing)."""
+        self._outputs += self.requests.confirmed(message_id)
+
+    def failed(self, message_id: str, now: float) -> None:
+        """The Messaging API gave a message up. It is tried again like one without acknowledgement."""
+        self.sds.transmitted(message_id, b"", now)
+        self._work_off(now)
+
+    # --- receiving ------------------------------------------------------------------------------------------
+
+    def receive(self, data: bytes, message_hash: bytes, now: float, now_ns: int) -> None:
+        """Take a WakuMessage's payload from the channel's content topic, live or from a store."""
+        try:
+            opened = open_message(data, self.channel_id, self.cipher)
+        except NotOursError:
+            self._outputs.append(Refused("not_ours"))
+        except CipherError as error:
+            self._unreadable_message(message_hash, error)
+        else:
+            self.sds.receive(opened.message, data, message_hash, opened.body, now, now_ns)
+            self._work_off(now)
+
+    def _unreadable_message(self, message_hash: bytes, error: CipherError) -> None:
+        self._outputs.append(Refused("undecryptable"))
+        text = message_hash.hex()
+        if text in self._unreadable:
+            return
+        self._unreadable[text] = None
+        if len(self._unreadable) > _UNREADABLE_KEPT:
+            self._unreadable.popitem(last=False)
+        self._outputs.append(MessageLost(b"", (), f"decryption failed: {error} (messageHash: 0x{text})"))
+
+    def _deliver(self, deliver: Deliver, now: float) -> None:
+        message, body = deliver.message, deliver.body
+        if not isinstance(body, SegmentMessage):
+            self._done([message.message_id])
+            payload = body if isinstance(body, bytes) else b""
+            self._outputs.append(Received(message.sender_id, message.message_id, payload, message.order))
+            return
+        result = self.joiner.add(message.sender_id, body, message.message_id, now)
+        self._dropped(result.dropped)
+        if result.joined is not None:
+            joined = result.joined
+            self._done(joined.tags)
+            self._outputs.append(Received(joined.sender, joined.tag, joined.payload, message.order))
+        elif not result.held:
+            self._done([message.message_id])
+
+    def _dropped(self, sets: Iterable[SetDropped]) -> None:
+        for dropped in sets:
+            self._done(dropped.tags)
+            self._outputs.append(MessageLost(dropped.payload_hash, dropped.tags, dropped.reason))
+
+    def _done(self, names: Iterable[str]) -> None:
+        """The app has these messages, or never will."""
+        changes, records = self.sds.changes, self.sds.log.records
+        for name in names:
+            changes.states[name] = State.DONE
+            if name not in records:
+                changes.stripped.add(name)
+
+    # --- time -----------------------------------------------------------------------------------------------
+
+    def tick(self, now: float, now_ns: int) -> None:
+        """Do what is due; at most about once a second, and when `next_time` has come."""
+        try:
+            self.sds.tick(now, now_ns)
+        except CipherError:  # of a sync message
+            self._outputs.append(Refused("encryption"))
+        if now - self._swept >= _SWEEP:
+            self._swept = now
+            self._dropped(self.joiner.sweep(now))
+            self._outputs += self.requests.sweep(now)
+        self._work_off(now)
+
+    def next_time(self) -> float | None:
+        """When something is due next; None for never."""
+        times = [self.sds.next_time()]
+        if self.joiner.sets or len(self.requests):
+            times.append(self._swept + _SWEEP)
+        return min((time for time in times if time is not None), default=None)
+
+    # --- results --------------------------------------------------------------------------------------------
+
+    def take(self) -> tuple[list[ChannelOutput], ChannelChanges]:
+        """The outputs and changes since the last call."""
+        _, messages = self.sds.take()
+        missing = len(self.sds.incoming.missing)
+        if (missing == 0) != (self._missing == 0):
+            self._outputs.append(SyncStatus(missing))
+        self._missing = missing
+        outputs, self._outputs = self._outputs, []
+        requests, self.requests.changed = self.requests.changed, {}
+        leftovers, self.joiner.changed = self.joiner.changed, {}
+        return outputs, ChannelChanges(messages, requests, leftovers)
+
+    def _work_off(self, now: float) -> None:
+        """Turn what SDS wants into what the caller does."""
+        for output in self.sds.take_outputs():
+            self._handle(output, now)
+        if self.requests.ended:
+            self.sds.release(self.requests.ended)
+            self.requests.ended.clear()
+
+    def _handle(self, output: Output, now: float) -> None:
+        match output:
+            case Deliver():
+                self._deliver(output, now)
+            case Send():
+                self._transmit(output)
+            case Acknowledged(name, by):
+                self._outputs += self.requests.acknowledged(name, by)
+            case GaveUp(name):
+                self._outputs += self.requests.gave_up(name)
+            case Lost(entries):
+                names = tuple(entry.message_id for entry in entries)
+                self._outputs.append(MessageLost(b"", names, "never received"))
+            case Retrieve(entries):
+                self._outputs.append(RetrieveMessages(entries))
+            case Discarded(_, reason):
+                self._outputs.append(Refused(reason))
+
+    def _transmit(self, send: Send) -> None:
+        aside = send.kind in (SendKind.REPAIR, SendKind.SYNC)
+        ephemeral = aside or self.requests.ephemeral(send.message_id)
+        self._outputs.append(Transmit(send.message_id, send.raw, ephemeral, send.kind))
+
+    # --- restart --------------------------------------------------------------------------------------------
+
+    def restore(self, stored: StoredChannel, now: float, now_ns: int) -> None:
+        """Go on with what was stored. Messages that cannot be read (another key) are left aside."""
+        ordered = sorted(stored.messages, key=lambda row: (row.order, row.message_id))
+        for request in stored.requests:
+            self.requests.restore(request, now)
+        for key, slots in stored.leftovers.items():
+            self.joiner.leave(key, slots, now)
+        settled = [row for row in ordered if row.state is not State.WAITING]
+        self.sds.restore(stored.meta, settled, list(self.requests.segments()), now)
+        for row in ordered:
+            if row.state is State.HELD:
+                self._hold_again(row, now)
+            elif row.state is State.WAITING:
+                self.receive(row.raw or b"", row.hint, now, now_ns)
+
+    def _hold_again(self, row: StoredMessage, now: float) -> None:
+        try:
+            opened = open_message(row.raw or b"", self.channel_id, self.cipher)
+        except (NotOursError, CipherError):
+            return
+        self._deliver(Deliver(opened.message, opened.body), now)

@@ -1,0 +1,145 @@
+"""What a channel returns: transmissions for the Messaging API, events for the app, and requests to be
+stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from mapi_proc.channels.sds.message import HistoryEntry
+from mapi_proc.channels.sds.state import Changes, Meta, SendKind, StoredMessage
+from mapi_proc.channels.segmentation.join import SetKey, Slot
+
+__all__ = [
+    "ChannelChanges",
+    "ChannelOutput",
+    "Delivered",
+    "DeliveryError",
+    "MessageLost",
+    "Received",
+    "Refused",
+    "RetrieveMessages",
+    "SendError",
+    "Sent",
+    "StoredChannel",
+    "StoredRequest",
+    "SyncStatus",
+    "Transmit",
+]
+
+
+class Transmit(NamedTuple):
+    """Send this payload on the channel's content topic. With None: read the message's row and give its bytes
+    to `ChannelCore.seal` first."""
+
+    message_id: str
+    payload: bytes | None
+    ephemeral: bool
+    kind: SendKind
+
+
+class RetrieveMessages(NamedTuple):
+    """Ask stores for messages by hash, and give what they have to `receive`."""
+
+    entries: tuple[HistoryEntry, ...]
+
+
+class Received(NamedTuple):
+    """A payload for the app. `message_id` is the SDS id of its first segment; `lamport` in milliseconds."""
+
+    sender_id: str
+    message_id: str
+    payload: bytes
+    lamport: int
+
+
+class Sent(NamedTuple):
+    """All segments are with the network."""
+
+    request_id: bytes
+
+
+class Delivered(NamedTuple):
+    """A participant has the whole payload. Final."""
+
+    request_id: bytes
+    by: str
+
+
+class SendError(NamedTuple):
+    """A segment never reached the network. Final."""
+
+    request_id: bytes
+    error: str
+
+
+class DeliveryError(NamedTuple):
+    """Sent, but no participant is known to have the whole payload after all attempts. Final."""
+
+    request_id: bytes
+    error: str
+
+
+class MessageLost(NamedTuple):
+    """Something was sent to the channel that the app will not get, or not in its place."""
+
+    payload_hash: bytes
+    message_ids: tuple[str, ...]
+    reason: str
+
+
+class SyncStatus(NamedTuple):
+    """`missing` messages are known of and not here; 0: synced."""
+
+    missing: int
+
+
+class Refused(NamedTuple):
+    """A received message was not taken: a counter's label."""
+
+    reason: str
+
+
+ChannelOutput = (
+    Transmit
+    | RetrieveMessages
+    | Received
+    | Sent
+    | Delivered
+    | SendError
+    | DeliveryError
+    | MessageLost
+    | SyncStatus
+    | Refused
+)
+
+
+class StoredRequest(NamedTuple):
+    """A row: a send that is not final. `needed` segments make the payload."""
+
+    request_id: bytes
+    segments: tuple[str, ...]
+    needed: int
+    ephemeral: bool
+    sent: bool
+
+
+@dataclass(slots=True)
+class ChannelChanges:
+    """What must be stored before the outputs are acted on."""
+
+    messages: Changes
+    requests: dict[bytes, StoredRequest | None] = field(default_factory=dict)
+    """None: the row goes."""
+    leftovers: dict[SetKey, frozenset[Slot] | None] = field(default_factory=dict)
+    """Segments still to come of payloads that are joined. None: the row goes."""
+
+
+@dataclass(slots=True)
+class StoredChannel:
+    """All of a channel's state as it was stored."""
+
+    meta: Meta = field(default_factory=Meta)
+    messages: list[StoredMessage] = field(default_factory=list)
+    requests: list[StoredRequest] = field(default_factory=list)
+    leftovers: dict[SetKey, frozenset[Slot]] = field(default_factory=dict)

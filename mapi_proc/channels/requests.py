@@ -1,0 +1,107 @@
+"""The sends of a channel until their end: which segments they are, who has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from mapi_proc.channels.events import Delivered, DeliveryError, SendError, Sent, StoredRequest
+
+__all__ = ["Requests"]
+
+_Final = Delivered | DeliveryError | SendError
+
+
+@dataclass(slots=True)
+class _Request:
+    stored: StoredRequest
+    started: float
+    unsent: set[str]
+    acks: dict[str, int] = field(default_factory=dict)
+
+
+class Requests:
+    """Pending sends. `changed` collects rows to store; `ended` the segments whose tracking can stop."""
+
+    def __init__(self, delivery_timeout: float) -> None:
+        self._timeout = delivery_timeout
+        self._pending: dict[bytes, _Request] = {}
+        self._by_segment: dict[str, _Request] = {}
+        self.changed: dict[bytes, StoredRequest | None] = {}
+        self.ended: list[str] = []
+
+    def __contains__(self, request_id: bytes) -> bool:
+        return request_id in self._pending
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    def add(self, stored: StoredRequest, now: float) -> None:
+        """Begin to track a send."""
+        self.restore(stored, now)
+        self.changed[stored.request_id] = stored
+
+    def restore(self, stored: StoredRequest, now: float) -> None:
+        """Go on with a stored one."""
+        request = _Request(stored, now, set() if stored.sent else set(stored.segments))
+        self._pending[stored.request_id] = request
+        self._by_segment.update((name, request) for name in stored.segments)
+
+    def ephemeral(self, segment: str) -> bool:
+        """Whether a segment belongs to an ephemeral send."""
+        request = self._by_segment.get(segment)
+        return request is not None and request.stored.ephemeral
+
+    def confirmed(self, segment: str) -> list[Sent]:
+        """A segment is with the network."""
+        request = self._by_segment.get(segment)
+        if request is None or request.stored.sent:
+            return []
+        request.unsent.discard(segment)
+        return [] if request.unsent else [self._sent(request)]
+
+    def acknowledged(self, segment: str, by: str) -> list[Sent | _Final]:
+        """A participant has a segment. Each pair is told once."""
+        request = self._by_segment.get(segment)
+        if request is None:
+            return []
+        count = request.acks[by] = request.acks.get(by, 0) + 1
+        if count < request.stored.needed:
+            return []
+        events: list[Sent | _Final] = [] if request.stored.sent else [self._sent(request)]
+        return [*events, self._end(request, Delivered(request.stored.request_id, by))]
+
+    def gave_up(self, segment: str) -> list[_Final]:
+        """A segment had its last attempt."""
+        request = self._by_segment.get(segment)
+        if request is None:
+            return []
+        name = request.stored.request_id
+        if segment in request.unsent:
+            return [self._end(request, SendError(name, "one or more segments failed"))]
+        return [self._end(request, DeliveryError(name, "no participant acknowledged it"))]
+
+    def sweep(self, now: float) -> list[_Final]:
+        """End what is acknowledged in parts only and gets no further."""
+        old = [request for request in self._pending.values() if now - request.started >= self._timeout]
+        error = "no participant acknowledged all of it"
+        return [self._end(request, DeliveryError(request.stored.request_id, error)) for request in old]
+
+    def segments(self) -> Iterable[str]:
+        """All segments that are tracked."""
+        return self._by_segment.keys()
+
+    def _sent(self, request: _Request) -> Sent:
+        request.stored = request.stored._replace(sent=True)
+        request.unsent.clear()
+        self.changed[request.stored.request_id] = request.stored
+        return Sent(request.stored.request_id)
+
+    def _end(self, request: _Request, event: _Final) -> _Final:
+        name = request.stored.request_id
+        del self._pending[name]
+        for segment in request.stored.segments:
+            del self._by_segment[segment]
+        self.ended += request.stored.segments
+        self.changed[name] = None
+        return event

@@ -1,0 +1,1 @@
+"""Scalable Data Sync: causal order, acknowledgements and repair among the participants of one channel."""

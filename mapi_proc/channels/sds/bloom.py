@@ -1,0 +1,121 @@
+"""The Bloom filter of received message ids, in the two forms that are on the wire.
+
+Both take k = 10 positions |A + i·B| mod m of m = 15 · capacity bits, from A = |h(id)| mod m and B = |h(id ‖ "
+b")| mod m; bit b is bit b mod 64 of 64-bit word b div 64. They differ in h (see `hashes`) and in how the
+words travel:
+
+| form | words | around them |
+|---|---|---|
+| nim | little-endian | protobuf {1 words, 2 capacity, 3 error rate · 10⁶, 4 k, 5 m} |
+| js | big-endian | nothing; always capacity 10 000 |
+
+A filter of either form means nothing to the other one's reader.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable
+from typing import Final
+
+from mapi_proc.channels.protobuf import ProtobufError, fields, put_bytes, put_varint
+from mapi_proc.channels.sds.hashes import farm64, murmur32
+
+__all__ = ["JS", "NIM", "Bloom", "bloom_positions", "decode_bloom"]
+
+NIM: Final = "nim"
+JS: Final = "js"
+
+CAPACITY: Final = 10_000
+_BITS_PER_ITEM: Final = 15
+_HASHES: Final = 10
+_ERROR_RATE: Final = 1000
+_MAX_BYTES: Final = 1 << 18
+
+CERTAIN: Final = 1e-4
+"""A hit in a filter with at most this chance of a false one counts as an acknowledgement."""
+
+
+def bloom_positions(form: str, item: str, bits: int, hashes: int = _HASHES) -> tuple[int, ...]:
+    """The bit positions of an id."""
+    data = item.encode()
+    width, hasher = (64, farm64) if form == NIM else (32, murmur32)
+    first, step = (_magnitude(hasher(part), width) % bits for part in (data, data + b" b"))
+    return tuple([(first + number * step) % bits for number in range(hashes)])
+
+
+def _magnitude(value: int, width: int) -> int:
+    """|value| of a signed number of that width."""
+    return (1 << width) - value if value >> (width - 1) else value
+
+
+class Bloom:
+    """A filter that is filled or was received."""
+
+    __slots__ = ("bits", "capacity", "data", "form", "hashes")
+
+    def __init__(self, form: str, capacity: int = CAPACITY) -> None:
+        self.form = form
+        self.capacity = capacity
+        self.bits = capacity * _BITS_PER_ITEM
+        self.hashes = _HASHES
+        self.data = bytearray(8 * (1 + self.bits // 64))
+
+    def add(self, item: str) -> None:
+        """Put an id in."""
+        data = self.data
+        for position in bloom_positions(self.form, item, self.bits, self.hashes):
+            data[position >> 3] |= 1 << (position & 7)
+
+    def has(self, positions: Iterable[int]) -> bool:
+        """Whether all these bits are set: the id is in the filter, or happens to look so."""
+        data = self.data
+        return all(data[position >> 3] >> (position & 7) & 1 for position in positions)
+
+    def false_hits(self) -> float:
+        """The chance that an id which is not in the filter looks as if it were."""
+        return float((int.from_bytes(self.data, "little").bit_count() / self.bits) ** self.hashes)
+
+    def encode(self) -> bytes:
+        """The bytes on the wire."""
+        if self.form == JS:
+            return _swapped(self.data)
+        return b"".join(
+            (
+                put_bytes(1, bytes(self.data)),
+                put_varint(2, self.capacity),
+                put_varint(3, _ERROR_RATE),
+                put_varint(4, self.hashes),
+                put_varint(5, self.bits),
+            )
+        )
+
+
+def decode_bloom(form: str, data: bytes) -> Bloom | None:
+    """Read a received filter. What cannot be read counts as absent: None."""
+    bloom = Bloom(form)
+    if form == JS:
+        if len(data) != len(bloom.data):
+            return None
+        bloom.data = bytearray(_swapped(data))
+        return bloom
+    words, numbers = b"", {}
+    try:
+        for number, _, value in fields(data):
+            if isinstance(value, bytes):
+                words = value if number == 1 else words
+            else:
+                numbers[number] = value
+    except ProtobufError:
+        return None
+    bits, hashes = numbers.get(5, 0), numbers.get(4, 0)
+    if not (1 <= bits <= 8 * len(words) and 1 <= hashes <= 32 and len(words) <= _MAX_BYTES):
+        return None
+    bloom.capacity, bloom.bits, bloom.hashes, bloom.data = numbers.get(2, 0), bits, hashes, bytearray(words)
+    return bloom
+
+
+def _swapped(data: bytes | bytearray) -> bytes:
+    words = array("Q", bytes(data))
+    words.byteswap()
+    return words.tobytes()

@@ -1,0 +1,150 @@
+"""Messages that wait for others, and the messages that are missed.
+
+A reference to a message that is not earlier in the log's order cannot be true: a sender's Lamport time is
+past everything it has delivered. Such references are ignored, so that messages cannot wait for each other in
+a circle.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from heapq import heapify, heappop, heappush
+
+from mapi_proc.channels.sds.log import Log
+from mapi_proc.channels.sds.message import HistoryEntry, SdsMessage
+
+__all__ = ["Incoming", "Missing", "Waiting"]
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A message and what it waits for: missing messages and other waiting ones."""
+
+    message: SdsMessage
+    raw: bytes
+    hint: bytes
+    body: object
+    needs: set[str]
+    waited: bool = False
+
+
+@dataclass(slots=True)
+class Missing:
+    """A message that others refer to."""
+
+    entry: HistoryEntry
+    since: float
+    request_at: float
+    retrieve_at: float
+    requests: int = 0
+    retrievals: int = 0
+    needed_by: set[str] = field(default_factory=set)
+
+
+class Incoming:
+    """The incoming buffer. Bounds are the caller's: see `bytes`, `waiting` and `missing`."""
+
+    def __init__(self) -> None:
+        self.waiting: dict[str, Waiting] = {}
+        self.missing: dict[str, Missing] = {}
+        self.bytes = 0
+        self._needed_by: dict[str, set[str]] = {}
+
+    def needs(self, message: SdsMessage, log: Log) -> tuple[set[str], list[HistoryEntry]]:
+        """What a message has to wait for, and which of that is missing altogether."""
+        needs: set[str] = set()
+        missing = []
+        for entry in message.causal_history:
+            name = entry.message_id
+            if name == message.message_id or name in needs or log.settled(name):
+                continue
+            waiting = self.waiting.get(name)
+            if waiting is not None:
+                if waiting.message.key < message.key:
+                    needs.add(name)
+                continue
+            needs.add(name)
+            missing.append(entry)
+        return needs, missing
+
+    def add(self, waiting: Waiting) -> None:
+        """Let a message wait. What it needs is in `waiting` or `missing` already."""
+        name = waiting.message.message_id
+        waiting.waited = True
+        self.waiting[name] = waiting
+        self.bytes += len(waiting.raw)
+        for need in waiting.needs:
+            self._needed_by.setdefault(need, set()).add(name)
+            if need in self.missing:
+                self.missing[need].needed_by.add(name)
+
+    def arrived(self, message: SdsMessage) -> list[Waiting]:
+        """A message came: it is not missing any more. Returns what can go on because the reference was
+        false."""
+        self.missing.pop(message.message_id, None)
+        freed = []
+        for name in sorted(self._needed_by.get(message.message_id, ())):
+            waiting = self.waiting[name]
+            if waiting.message.key <= message.key:
+                self._met(waiting, message.message_id)
+                if not waiting.needs:
+                    freed.append(self._take(name))
+        return freed
+
+    def settle(self, message_id: str) -> list[Waiting]:
+        """A message was delivered or is lost: take out what waited for it alone, in the log's order."""
+        self.missing.pop(message_id, None)
+        freed = []
+        for name in self._needed_by.pop(message_id, ()):
+            waiting = self.waiting[name]
+            waiting.needs.discard(message_id)
+            if not waiting.needs:
+                freed.append(self._take(name))
+        return sorted(freed, key=lambda waiting: waiting.message.key)
+
+    def highest(self) -> Waiting:
+        """The waiting message that is last in the log's order: the one to give up for room."""
+        return max(self.waiting.values(), key=lambda waiting: waiting.message.key)
+
+    def evict(self, message_id: str) -> Waiting:
+        """Forget a waiting message, and what is missing only because of it."""
+        waiting = self._take(message_id)
+        for need in waiting.needs:
+            self._unlink(need, message_id)
+            missing = self.missing.get(need)
+            if missing is not None:
+                missing.needed_by.discard(message_id)
+                if not missing.needed_by:
+                    del self.missing[need]
+        return waiting
+
+    def _take(self, name: str) -> Waiting:
+        waiting = self.waiting.pop(name)
+        self.bytes -= len(waiting.raw)
+        return waiting
+
+    def _met(self, waiting: Waiting, need: str) -> None:
+        waiting.needs.discard(need)
+        self._unlink(need, waiting.message.message_id)
+
+    def _unlink(self, need: str, name: str) -> None:
+        others = self._needed_by.get(need)
+        if others is not None:
+            others.discard(name)
+            if not others:
+                del self._needed_by[need]
+
+
+class Cascade:
+    """Messages ready for delivery, taken in the log's order."""
+
+    def __init__(self, first: list[Waiting]) -> None:
+        self._heap = [(waiting.message.key, waiting) for waiting in first]
+        heapify(self._heap)
+
+    def push(self, ready: list[Waiting]) -> None:
+        for waiting in ready:
+            heappush(self._heap, (waiting.message.key, waiting))
+
+    def pop(self) -> Waiting | None:
+        return heappop(self._heap)[1] if self._heap else None

@@ -1,0 +1,167 @@
+"""The delivered messages of a channel: ids known, messages kept for repair, and the newest ones.
+
+Everything here is kept by (Lamport time, id), the order of the log that all participants share, and forgotten
+from its low end. The `floor` is the last one forgotten: what is at or below it counts as known.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from heapq import heappop, heappush
+
+from mapi_proc.channels.sds.message import HistoryEntry, SdsMessage
+from mapi_proc.channels.sds.settings import SdsSettings
+from mapi_proc.channels.sds.state import Changes, State, StoredMessage
+
+__all__ = ["Log", "Record"]
+
+_MAX_ASIDE = 2_000
+"""Ids of lost and of sync messages that are remembered."""
+
+
+@dataclass(slots=True)
+class Record:
+    """A message kept for repair. `raw` is None when its bytes are on disk only."""
+
+    order: int
+    sender_id: str
+    hint: bytes
+    raw: bytes | None
+
+
+class Log:
+    """See the module."""
+
+    def __init__(self, settings: SdsSettings) -> None:
+        self._settings = settings
+        self._known: dict[str, int] = {}
+        self._by_age: list[tuple[int, str]] = []
+        self._lost: OrderedDict[str, None] = OrderedDict()
+        self._syncs: OrderedDict[str, None] = OrderedDict()
+        self._raw_bytes = 0
+        self._raw_order: OrderedDict[str, int] = OrderedDict()
+        self.records: OrderedDict[str, Record] = OrderedDict()
+        self.heads: dict[str, None] = {}
+        self.floor: tuple[int, str] = (0, "")
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def __contains__(self, message_id: str) -> bool:
+        """Whether the message was delivered."""
+        return message_id in self._known
+
+    def settled(self, message_id: str) -> bool:
+        """Whether nothing needs to wait for the message: delivered, lost, or without content."""
+        return message_id in self._known or message_id in self._lost or message_id in self._syncs
+
+    def forgotten(self, key: tuple[int, str]) -> bool:
+        """Whether the place in the log is below what is remembered."""
+        return key <= self.floor
+
+    def ordered(self) -> list[tuple[int, str]]:
+        """The keys of all remembered messages, in the log's order."""
+        return sorted((order, name) for name, order in self._known.items())
+
+    def causal_history(self) -> tuple[HistoryEntry, ...]:
+        """References for a new message, oldest first: the newest delivered messages, and every message that
+        no other refers to. Without the latter a message that its sender alone has could stay unknown for
+        ever."""
+        records = self.records
+        newest: list[str] = []
+        for name in reversed(records):
+            if len(newest) >= self._settings.causal_history:
+                break
+            newest.append(name)
+        heads = list(self.heads)[: self._settings.max_heads]
+        if len(heads) < len(self.heads):
+            for name in heads:  # the next message refers to the others
+                del self.heads[name]
+                self.heads[name] = None
+        names = {name for name in (*heads, *newest) if name in records}
+        return tuple(
+            HistoryEntry(name, records[name].hint, records[name].sender_id)
+            for name in sorted(names, key=lambda name: (records[name].order, name))
+        )
+
+    def insert(self, message: SdsMessage, raw: bytes, hint: bytes, changes: Changes) -> None:
+        """Add a delivered message."""
+        name = message.message_id
+        for entry in message.causal_history:
+            self.heads.pop(entry.message_id, None)
+        self.heads[name] = None
+        self._lost.pop(name, None)
+        self._remember(name, message.order)
+        self._keep(name, Record(message.order, message.sender_id, hint, raw), changes)
+        self._forget(changes)
+
+    def restore(self, rows: Iterable[StoredMessage], floor: tuple[int, str], heads: Iterable[str]) -> None:
+        """Take stored rows of messages delivered or lost, in the log's order."""
+        nothing = Changes()  # bounds that are tighter now take effect with the next message
+        for row in rows:
+            if row.state is State.LOST:
+                self._lost[row.message_id] = None
+                continue
+            self._remember(row.message_id, row.order)
+            if row.raw is not None:
+                self._keep(row.message_id, Record(row.order, row.sender_id, row.hint, row.raw), nothing)
+        self.floor = floor
+        self.heads = {name: None for name in heads if name in self._known}
+
+    def declare_lost(self, message_id: str, changes: Changes) -> None:
+        """Nothing waits for this message any more."""
+        changes.store(StoredMessage(message_id, 0, "", b"", State.LOST, None))
+        _remember_aside(self._lost, message_id, changes)
+
+    def note_sync(self, message_id: str) -> None:
+        """A sync message. nim-sds puts them into its history, so later messages may refer to it."""
+        _remember_aside(self._syncs, message_id)
+
+    def set_hint(self, message_id: str, hint: bytes, changes: Changes) -> None:
+        """The hash under which stores have the message: the first one holds."""
+        record = self.records.get(message_id)
+        if record is not None and not record.hint:
+            record.hint = hint
+            changes.hints[message_id] = hint
+
+    def _remember(self, name: str, order: int) -> None:
+        self._known[name] = order
+        heappush(self._by_age, (order, name))
+
+    def _keep(self, name: str, record: Record, changes: Changes) -> None:
+        self.records[name] = record
+        if record.raw is not None:
+            self._raw_order[name] = len(record.raw)
+            self._raw_bytes += len(record.raw)
+        while self._raw_bytes > self._settings.max_history_bytes:
+            oldest, size = self._raw_order.popitem(last=False)
+            self._raw_bytes -= size
+            self.records[oldest].raw = None
+        while len(self.records) > self._settings.max_history:
+            oldest, _ = self.records.popitem(last=False)
+            self._drop_raw(oldest)
+            self.heads.pop(oldest, None)
+            changes.stripped.add(oldest)
+
+    def _drop_raw(self, name: str) -> None:
+        self._raw_bytes -= self._raw_order.pop(name, 0)
+
+    def _forget(self, changes: Changes) -> None:
+        while len(self._known) > self._settings.max_known:
+            self.floor = heappop(self._by_age)
+            name = self.floor[1]
+            del self._known[name]
+            self.heads.pop(name, None)
+            if self.records.pop(name, None) is not None:
+                self._drop_raw(name)
+            changes.remove(name)
+
+
+def _remember_aside(ids: OrderedDict[str, None], name: str, changes: Changes | None = None) -> None:
+    ids[name] = None
+    if len(ids) > _MAX_ASIDE:
+        oldest, _ = ids.popitem(last=False)
+        if changes is not None:
+            changes.remove(oldest)

@@ -1,0 +1,191 @@
+"""The SDS message on the wire, in its two numberings.
+
+| field | spec and js | nim (the reference) |
+|---|---|---|
+| sender_id | 1 | 7 |
+| message_id | 2 | 1 |
+| channel_id | 3 | 4 |
+| lamport_timestamp | 10 | 2 |
+| causal_history, of HistoryEntry | 11 | 3 |
+| bloom_filter | 12 | 6 |
+| repair_request, of HistoryEntry | 13 | 13 |
+| content | 20 | 5 |
+
+HistoryEntry is the same in both: 1 message_id, 2 retrieval_hint, 3 sender_id. Field 2 tells them apart: a
+varint in the nim form, text in the other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from mapi_proc.channels.keccak import keccak256
+from mapi_proc.channels.protobuf import BYTES, VARINT, ProtobufError, as_text, fields, put_bytes, put_varint
+from mapi_proc.channels.sds.bloom import JS, NIM
+
+__all__ = ["HistoryEntry", "SdsError", "SdsMessage", "decode_sds", "encode_sds", "message_id"]
+
+MAX_ENTRIES: Final = 1000
+"""Entries taken of one message's causal history: js sends 200."""
+
+_MAX_ID: Final = 512
+_UNITS: Final = {NIM: 1000, JS: 1}
+
+
+class SdsError(ValueError):
+    """The bytes are not an SDS message."""
+
+
+class HistoryEntry(NamedTuple):
+    """A reference to a message. The hint is the hash of a WakuMessage that carried it, for store queries."""
+
+    message_id: str
+    hint: bytes = b""
+    sender_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SdsMessage:
+    """One message. `lamport` is in the unit of its `form` (seconds for nim, milliseconds for js) and None in
+    a message without order; without content it is a sync message."""
+
+    form: str
+    message_id: str
+    channel_id: str
+    sender_id: str
+    lamport: int | None
+    causal_history: tuple[HistoryEntry, ...] = ()
+    bloom: bytes = b""
+    content: bytes = b""
+    repair_requests: tuple[HistoryEntry, ...] = ()
+
+    @property
+    def order(self) -> int:
+        """The Lamport time in milliseconds: one order for messages of both forms, the same for everybody."""
+        return (self.lamport or 0) * _UNITS[self.form]
+
+    @property
+    def key(self) -> tuple[int, str]:
+        """The place in the channel's log."""
+        return self.order, self.message_id
+
+
+@dataclass(frozen=True, slots=True)
+class _Numbers:
+    sender: int
+    message: int
+    channel: int
+    lamport: int
+    history: int
+    bloom: int
+    content: int
+    repair: int = 13
+
+
+_NUMBERS: Final = {NIM: _Numbers(7, 1, 4, 2, 3, 6, 5), JS: _Numbers(1, 2, 3, 10, 11, 12, 20)}
+
+
+def message_id(sender_id: str, now_ns: int, content: bytes) -> str:
+    """The id of a new message as the reference makes it; receivers do not check it."""
+    return keccak256(sender_id.encode(), str(now_ns).encode(), content).hex()
+
+
+def encode_sds(message: SdsMessage) -> bytes:
+    """Encode in the message's form.
+
+    In the nim form fields 1, 2, 4, 5 and 6 are always written: nim-sds before 0.4 refuses a message without
+    them.
+    """
+    numbers = _NUMBERS[message.form]
+    nim = message.form == NIM
+    parts: list[tuple[int, bytes]] = [
+        (numbers.message, put_bytes(numbers.message, message.message_id.encode())),
+        (numbers.channel, put_bytes(numbers.channel, message.channel_id.encode())),
+    ]
+    if message.lamport is not None:
+        parts.append((numbers.lamport, put_varint(numbers.lamport, message.lamport)))
+    for number, value in (
+        (numbers.sender, message.sender_id.encode()),
+        (numbers.bloom, message.bloom),
+        (numbers.content, message.content),
+    ):
+        if value or (nim and number != numbers.sender):
+            parts.append((number, put_bytes(number, value)))
+    for number, entries in (
+        (numbers.history, message.causal_history),
+        (numbers.repair, message.repair_requests),
+    ):
+        parts += [(number, put_bytes(number, _encode_entry(entry))) for entry in entries]
+    parts.sort(key=lambda part: part[0])
+    return b"".join(part for _, part in parts)
+
+
+def _encode_entry(entry: HistoryEntry) -> bytes:
+    out = put_bytes(1, entry.message_id.encode())
+    if entry.hint:
+        out += put_bytes(2, entry.hint)
+    if entry.sender_id:
+        out += put_bytes(3, entry.sender_id.encode())
+    return out
+
+
+def decode_sds(data: bytes) -> SdsMessage:
+    """Decode either form. Raises `SdsError`."""
+    try:
+        found = list(fields(data))
+        form = NIM
+        if any(number == 2 and kind == BYTES for number, kind, _ in found):
+            form = JS
+        return _decode(form, found)
+    except ProtobufError as error:
+        raise SdsError(f"not an SDS message: {error}") from error
+
+
+def _decode(form: str, found: list[tuple[int, int, int | bytes]]) -> SdsMessage:
+    numbers = _NUMBERS[form]
+    single: dict[int, bytes] = {}
+    lamport: int | None = 0 if form == NIM else None
+    history: list[HistoryEntry] = []
+    repairs: list[HistoryEntry] = []
+    for number, kind, value in found:
+        if kind == VARINT and isinstance(value, int):
+            if number == numbers.lamport:
+                lamport = value
+        elif isinstance(value, bytes):
+            if number == numbers.history:
+                history.append(_decode_entry(value))
+            elif number == numbers.repair:
+                repairs.append(_decode_entry(value))
+            else:
+                single[number] = value
+    name = _identifier(single.get(numbers.message, b""), "message id")
+    if max(len(history), len(repairs)) > MAX_ENTRIES:
+        raise SdsError(f"{max(len(history), len(repairs))} entries of history or repair requests")
+    return SdsMessage(
+        form,
+        name,
+        _identifier(single.get(numbers.channel, b""), "channel id"),
+        as_text(single.get(numbers.sender, b"")),
+        lamport,
+        tuple(history),
+        single.get(numbers.bloom, b""),
+        single.get(numbers.content, b""),
+        tuple(repairs),
+    )
+
+
+def _identifier(value: bytes, name: str) -> str:
+    if not 0 < len(value) <= _MAX_ID:
+        raise SdsError(f"a {name} of {len(value)} bytes")
+    return as_text(value)
+
+
+def _decode_entry(value: bytes) -> HistoryEntry:
+    """An entry, or the plain id that early nim-sds wrote in its place."""
+    try:
+        single = {number: part for number, _, part in fields(value) if isinstance(part, bytes)}
+        name = _identifier(single.get(1, b""), "message id")
+        return HistoryEntry(name, single.get(2, b""), as_text(single.get(3, b"")))
+    except (ProtobufError, SdsError):
+        return HistoryEntry(_identifier(value, "message id"))

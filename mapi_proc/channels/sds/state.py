@@ -1,0 +1,149 @@
+"""What the SDS core returns and what it wants stored.
+
+Outputs say what should happen; changes say what must be on disk before it does. Both are collected while an
+input is handled, and taken together by the caller: one transaction, then the outputs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import NamedTuple
+
+from mapi_proc.channels.sds.message import HistoryEntry, SdsMessage
+
+__all__ = [
+    "Acknowledged",
+    "Changes",
+    "Deliver",
+    "Discarded",
+    "GaveUp",
+    "Lost",
+    "Meta",
+    "Output",
+    "Retrieve",
+    "Send",
+    "SendKind",
+    "State",
+    "StoredMessage",
+]
+
+
+class State(IntEnum):
+    """Where a stored message stands."""
+
+    WAITING = 0
+    """It waits for messages before it."""
+    HELD = 1
+    """Delivered by SDS; its payload waits for more segments."""
+    DONE = 2
+    """Nothing more is to be done with it; its bytes serve repair."""
+    LOST = 3
+    """It never came, and nothing waits for it any more."""
+
+
+class StoredMessage(NamedTuple):
+    """A row: one message of the channel. Without `raw` only its id is remembered."""
+
+    message_id: str
+    order: int
+    sender_id: str
+    hint: bytes
+    state: State
+    raw: bytes | None
+
+
+class Meta(NamedTuple):
+    """The channel's single values: the Lamport clock, the end of what was forgotten, the newest messages that
+    no other one refers to, and messages declared lost."""
+
+    clock: int = 0
+    floor: tuple[int, str] = (0, "")
+    heads: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Changes:
+    """What must be stored, by message id. Applied in the order of the fields."""
+
+    put: dict[str, StoredMessage] = field(default_factory=dict)
+    states: dict[str, State] = field(default_factory=dict)
+    hints: dict[str, bytes] = field(default_factory=dict)
+    stripped: set[str] = field(default_factory=set)
+    """Rows whose `raw` goes, unless their state is HELD: then it goes when the state changes."""
+    removed: set[str] = field(default_factory=set)
+    meta: Meta | None = None
+
+    def store(self, row: StoredMessage) -> None:
+        """Write a row, whatever was to happen with it before."""
+        self.removed.discard(row.message_id)
+        self.states.pop(row.message_id, None)
+        self.put[row.message_id] = row
+
+    def remove(self, message_id: str) -> None:
+        """Forget a message."""
+        self.put.pop(message_id, None)
+        self.removed.add(message_id)
+
+
+class SendKind(IntEnum):
+    """Why a message is transmitted."""
+
+    FIRST = 0
+    AGAIN = 1
+    """Not acknowledged in time: the same bytes in a new WakuMessage (new timestamp, new hash)."""
+    REPAIR = 2
+    """Another participant asked for it. Not to be stored by the network."""
+    SYNC = 3
+    """It carries no content. Not to be stored by the network."""
+
+
+class Send(NamedTuple):
+    """Transmit these bytes. With None the caller reads them from the stored row."""
+
+    message_id: str
+    raw: bytes | None
+    kind: SendKind
+
+
+class Deliver(NamedTuple):
+    """A message whose predecessors are all delivered or lost. `body` is what the caller gave with it."""
+
+    message: SdsMessage
+    body: object
+
+
+class Acknowledged(NamedTuple):
+    """A participant has a message of ours. Once for each pair."""
+
+    message_id: str
+    by: str
+
+
+class GaveUp(NamedTuple):
+    """A message of ours stays unacknowledged after the last attempt."""
+
+    message_id: str
+
+
+class Lost(NamedTuple):
+    """Messages that never came; what waited for them is delivered without them."""
+
+    entries: tuple[HistoryEntry, ...]
+
+
+class Retrieve(NamedTuple):
+    """Ask stores for these messages by their hints."""
+
+    entries: tuple[HistoryEntry, ...]
+
+
+class Discarded(NamedTuple):
+    """A message was not taken, and why: `duplicate`, `own`, `too_old`, `lamport`, `waiting_full`,
+    `missing_full`."""
+
+    message_id: str
+    reason: str
+
+
+Output = Send | Deliver | Acknowledged | GaveUp | Lost | Retrieve | Discarded
