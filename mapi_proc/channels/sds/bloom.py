@@ -9,7 +9,8 @@ words travel:
 | nim | little-endian | protobuf {1 words, 2 capacity, 3 error rate · 10⁶, 4 k, 5 m} |
 | js | big-endian | nothing; always capacity 10 000 |
 
-A filter of either form means nothing to the other one's reader.
+A filter of either form means nothing to the other one's reader. Ids are ASCII in practice; of others js
+hashes UTF-16 code units, which is not followed here.
 """
 
 from __future__ import annotations

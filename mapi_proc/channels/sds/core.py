@@ -72,6 +72,7 @@ class SdsCore:
         self._times = RepairTimes(settings, sender_id)
         self._responses = Responses.new()
         self._sync = SyncTimer(settings, random)
+        self._newest_ns = 0
         self._outputs: list[Output] = []
         self.changes = Changes()
 
@@ -105,9 +106,8 @@ class SdsCore:
                 f"{len(self.outgoing.pending)} messages, {self.outgoing.bytes} bytes are not acknowledged yet"
             )
         names: list[str] = []
-        for offset, content in enumerate(contents):
-            # The id is a hash of time and content: equal contents of one send need distinct times.
-            name = message_id(self.sender_id, now_ns + offset, content)
+        for content in contents:
+            name = self._new_id(content, now_ns)
             message = self._message(name, content, now, now_ns)
             raw = self._seal(encode_sds(message))
             self.outgoing.add(name, len(raw), None)
@@ -130,6 +130,11 @@ class SdsCore:
         """The caller needs no more acknowledgements of these messages."""
         for name in names:
             self.outgoing.release(name)
+
+    def _new_id(self, content: bytes, now_ns: int) -> str:
+        """The id is a hash of sender, time and content: equal contents need distinct times."""
+        self._newest_ns = max(now_ns, self._newest_ns + 1)
+        return message_id(self.sender_id, self._newest_ns, content)
 
     def _message(self, name: str, content: bytes, now: float, now_ns: int) -> SdsMessage:
         settings = self.settings
@@ -330,7 +335,7 @@ class SdsCore:
         return None if record is None else record.raw
 
     def _send_sync(self, now: float, now_ns: int) -> None:
-        name = message_id(self.sender_id, now_ns, b"")
+        name = self._new_id(b"", now_ns)
         message = self._message(name, b"", now, now_ns)
         self._sync.sent(now)
         if not message.causal_history and not message.repair_requests:
