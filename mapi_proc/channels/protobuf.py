@@ -44,7 +44,11 @@ def fields(body: bytes) -> Iterator[tuple[int, int, int | bytes]]:
     """
     position, end = 0, len(body)
     while position < end:
-        tag, position = _read_varint(body, position)
+        tag = body[position]
+        if tag < 0x80:
+            position += 1
+        else:
+            tag, position = _read_varint(body, position)
         number, kind = tag >> 3, tag & 7
         if number == 0:
             raise ProtobufError("field number 0")
@@ -53,7 +57,10 @@ def fields(body: bytes) -> Iterator[tuple[int, int, int | bytes]]:
             yield number, VARINT, value
             continue
         if kind == BYTES:
-            length, position = _read_varint(body, position)
+            if position < end and (length := body[position]) < 0x80:
+                position += 1
+            else:
+                length, position = _read_varint(body, position)
         elif kind in _FIXED:
             length = _FIXED[kind]
         else:

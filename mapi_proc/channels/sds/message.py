@@ -183,6 +183,19 @@ def _identifier(value: bytes, name: str) -> str:
 
 def _decode_entry(value: bytes) -> HistoryEntry:
     """An entry, or the plain id that early nim-sds wrote in its place."""
+    # Entries are most of a message's fields, and nearly all look like this: short parts in ascending order.
+    size, parts, at = len(value), [b"", b"", b""], 0
+    for number, tag in enumerate(b"\x0a\x12\x1a"):
+        if at + 1 < size and value[at] == tag and value[at + 1] < 0x80:
+            end = at + 2 + value[at + 1]
+            parts[number] = value[at + 2 : end]
+            at = end
+    if at != size or not parts[0]:
+        return _decode_any_entry(value)
+    return HistoryEntry(as_text(parts[0]), parts[1], as_text(parts[2]))
+
+
+def _decode_any_entry(value: bytes) -> HistoryEntry:
     try:
         single = {number: part for number, _, part in fields(value) if isinstance(part, bytes)}
         name = _identifier(single.get(1, b""), "message id")

@@ -256,7 +256,7 @@ class Broken:
 def test_a_hook_that_fails_fails_the_send_and_leaves_nothing(profile: str) -> None:
     split = SplitLimits(segment_size=192)
     alice = Member("alice", profile, Broken(2 if profile == "reference" else 0), split=split)
-    with pytest.raises(SendRefusedError, match="^encryption failed: out of order$"):
+    with pytest.raises(SendRefusedError, match=r"^encryption failed: out of order$"):
         alice.send(bytes(300))
     alice.take()
     assert alice.wire == []

@@ -24,6 +24,9 @@ from mapi_proc.channels.sds.message import (
     encode_sds,
     message_id,
 )
+from mapi_proc.channels.sds.message import _decode_any_entry as decode_any_entry
+from mapi_proc.channels.sds.message import _decode_entry as decode_entry
+from mapi_proc.channels.sds.message import _encode_entry as encode_entry
 from mapi_proc.channels.sds.rolling import NARROW, REFERENCE, RollingBloom, Window
 
 VECTORS = Path(__file__).parent / "vectors"
@@ -182,6 +185,20 @@ def test_the_nim_form_always_has_what_older_readers_require() -> None:
 def test_absent_fields_and_plain_ids_in_the_history_are_read() -> None:
     wire = put_bytes(1, b"id") + put_bytes(4, b"ch") + put_bytes(3, b"plain-old-id")
     assert decode_sds(wire) == SdsMessage(NIM, "id", "ch", "", 0, (HistoryEntry("plain-old-id"),))
+
+
+@given(st.binary(min_size=1, max_size=60))
+def test_short_entries_are_read_like_any_others(entry: bytes) -> None:
+    for value in (entry, encode_entry(HistoryEntry("id", entry[:40], "sender"))):
+        try:
+            slow = decode_any_entry(value)
+        except ValueError:
+            slow = None
+        try:
+            fast = decode_entry(value)
+        except ValueError:
+            fast = None
+        assert fast == slow
 
 
 def test_one_order_for_both_forms() -> None:
