@@ -13,10 +13,10 @@ MINUTES ?= 30
 NPM_DIRS := client/js tests/interop/js tests/interop/discv5 tests/interop/sdk tests/bench/js
 
 .DEFAULT_GOAL := help
-.PHONY: help env runtime docs-env node demo test scale coverage check format docs bench chaos soak lock clean
+.PHONY: help env runtime docs-env node demo test scale simulate-channels coverage check format docs bench chaos soak lock clean
 
 help: ## this list
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
 
 # A lock names every package with its hash, and is installed as it stands: nothing is resolved, so nothing that the
 # node does not load is asked for, and no compiler.
@@ -51,6 +51,9 @@ test: env node ## all tests but the large simulations (under eight minutes on tw
 
 scale: env ## simulations of a hundred nodes and more, with a clock of their own
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m simulation tests/simulation
+
+simulate-channels: env ## reliable channels on a bad network, by seeds: make simulate-channels [SEEDS=100000]
+	$(BIN)/python -m tests.simulation.channels --seeds $(or $(SEEDS),1000)
 
 coverage: env node ## branch coverage of the unit tests, told for each room
 	$(BIN)/python -m tests.coverage_rooms --jobs $(JOBS)

@@ -6,8 +6,8 @@ import pytest
 
 from tests.simulation.channels.run import simulate
 
-_SEEDS = 320
-_BLOCK = 40
+_SEEDS = 240
+_BLOCK = 30
 
 
 @pytest.mark.parametrize("first", range(0, _SEEDS, _BLOCK))
