@@ -32,6 +32,7 @@ _FAMILIES: Final[Mapping[str, Family]] = {
     "messaging_journal_bytes": Family("gauge", "Bytes in all journals together."),
     "messaging_sends": Family("counter", "Sends by what became of them."),
     "messaging_sends_pending": Family("gauge", "Accepted sends without a fate."),
+    "messaging_sends_waiting": Family("gauge", "Accepted sends without a fate, by state."),
     "messaging_sends_pending_bytes": Family("gauge", "Bytes of accepted sends without a fate."),
     "messaging_send_requests_repeated": Family("counter", "Requests to send what was accepted before."),
     "send_store_validation_timeout_total": Family("counter", "Sends that no store confirmed in time."),
@@ -62,6 +63,9 @@ def samples(health: Mapping[str, Any]) -> Iterable[Sample]:
         yield "messaging_apps", {"state": state}, count
     yield "messaging_sends_pending", {}, sends.pop("pending")
     yield "messaging_sends_pending_bytes", {}, sends.pop("pending_bytes")
+    for state, count in sends.pop("states").items():
+        yield "messaging_sends_waiting", {"state": state}, count
+    sends.pop("cause")  # for people
     yield "messaging_send_requests_repeated", {}, sends.pop("repeated")
     # Without reliability no store is asked, and every send stays unconfirmed.
     yield "send_store_validation_timeout_total", {}, sends["unconfirmed"] if health["reliability"] else 0

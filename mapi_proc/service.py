@@ -240,8 +240,10 @@ class MapiService:
                 "journal_bytes": core.journal_bytes,
             },
             "sends": {
-                "pending": len(core.sends.loop),
-                "pending_bytes": core.sends.loop.pending_bytes,
+                "pending": len(core.sends.ledger),
+                "pending_bytes": core.sends.ledger.pending_bytes,
+                "states": core.sends.ledger.states,
+                "cause": core.sends.ledger.last_cause,
                 "repeated": core.sends.acceptance.repeated,
                 **asdict(sends),
             },

@@ -37,7 +37,8 @@ from mapi_proc.receive.partitions import Islands
 from mapi_proc.receive.receiver import Receiver
 from mapi_proc.receive.stores import StoreHistory
 from mapi_proc.send.processors import Lightpush, Processor, Relay
-from mapi_proc.send.service import SendService
+from mapi_proc.send.service import SendService, Ways
+from mapi_proc.send.settings import SendSettings, Timing
 from mapi_proc.send.stores import StorePresence
 from mapi_proc.shards import FollowedShards
 from mapi_proc.status import StatusNotifier
@@ -206,18 +207,10 @@ def make_parts(
         turn,
         network,
         apps.find_stream,
-        chain,
-        StorePresence(link, peers),
-        clock=clock,
-        now_ns=now_ns,
-        steady=steady,
-        jitter=random.random,
-        window=config.send_window,
-        reliability=config.reliability,
-        rate_limit=config.send_rate_limit,
-        max_tasks=config.outbox_max_messages,
-        max_bytes=config.outbox_max_bytes,
-        snapshot=snapshot,
+        Ways(chain, StorePresence(link, peers)),
+        SendSettings.of(config),
+        Timing(clock, now_ns, steady, random.random),
+        snapshot,
     )
 
     # The kernel.

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Final
 
@@ -179,7 +179,8 @@ class PendingSend(Body):
     """An accepted send that has no fate yet. `state`: `parked` (not attempted), `attempted`, `retry`,
     `propagated`.
 
-    `message_hash` and `timestamp` are fixed by the first attempt.
+    `message_hash` and `timestamp` are fixed by the first attempt. `cause`: why the last attempt failed, or
+    why no store has confirmed it so far.
     """
 
     request_id: Bin16
@@ -189,14 +190,17 @@ class PendingSend(Body):
     attempts: Uint = 0
     message_hash: Bin32 | None = None
     timestamp: Ns | None = None
+    cause: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingReply(Body):
-    """The oldest of the app's sends without a fate, at most 1,000, and how many there are in all."""
+    """The oldest of the app's sends without a fate, at most 1,000, and how many there are in all and in each
+    state."""
 
     sends: Annotated[tuple[PendingSend, ...], Size(MAX_PENDING)]
     total: Uint
+    states: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

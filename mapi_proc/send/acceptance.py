@@ -28,6 +28,7 @@ from mapi_proc.database import (
     RequestExistsError,
 )
 from mapi_proc.network import Network
+from mapi_proc.send.task import SendTask
 from mapi_proc.streams import AppStream
 
 __all__ = ["Acceptance", "fingerprint"]
@@ -49,8 +50,8 @@ def fingerprint(request: SendRequest, payload: bytes) -> bytes:
 
 
 class Acceptance:
-    """Takes sends over. `accepted(entry, shard)` is called when one is on disk; `check_room(size)`
-    raises `busy`.
+    """Takes sends over. `accepted(entry, shard)` is called when one is on disk; `check_room(app's stream id,
+    size)` raises `busy`.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Acceptance:
         network: Callable[[], Network],
         *,
         now_ns: Callable[[], int],
-        check_room: Callable[[int], None],
+        check_room: Callable[[bytes, int], None],
         accepted: Callable[[OutboxEntry, int], None],
         next_entry_id: int,
     ) -> None:
@@ -85,13 +86,20 @@ class Acceptance:
             )
         if not payload:
             raise IpcError(ErrorCode.BAD_REQUEST, "payload: empty")
-        shard = network.shard_of_checked(request.content_topic)
-        maximum = network.info.max_message_size
-        message = WakuMessage(payload, request.content_topic, 0, self._now_ns(), request.meta)
-        size = len(encode_message(message))
-        if relay_frame_size(size, shard_topic(network.info.cluster, shard)) > maximum:
-            raise IpcError(ErrorCode.TOO_LARGE, too_large_text(maximum))
-        return shard
+        try:
+            return network.shard_of_checked(request.content_topic)
+        except IpcError as error:
+            raise IpcError(error.code, f"Failed to auto-subscribe before sending: {error.message}") from error
+
+    def too_large(self, task: SendTask) -> str:
+        """The reference's text for a message that the network does not take; empty for others.
+
+        As there, such a message is accepted, and its fate is an error.
+        """
+        info = self._network().info
+        message = WakuMessage(task.payload, task.content_topic, 0, task.timestamp, task.meta)
+        size = relay_frame_size(len(encode_message(message)), shard_topic(info.cluster, task.shard))
+        return too_large_text(info.max_message_size) if size > info.max_message_size else ""
 
     async def accept(self, stream: AppStream, request: SendRequest, payload: bytes, shard: int) -> bool:
         """Take over a checked send; returns when it is on disk. True: it was accepted before (a repeat)."""
@@ -100,7 +108,7 @@ class Acceptance:
         known = self._recent.get(key)
         if known is not None:
             return await self._repeat(mark, known[0], known[1])
-        self._check_room(len(payload))
+        self._check_room(stream.stream_id, len(payload))
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         done.add_done_callback(_retrieve)
         self._recent[key] = (mark, done)

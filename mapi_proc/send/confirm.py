@@ -12,23 +12,34 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
-from mapi_proc.send.task import ARCHIVE_TIME, REPUBLISH_AGE_NS, SendTask, expire, is_over, judge, next_check
+from mapi_proc.send.ledger import SendLedger
+from mapi_proc.send.settings import SendSettings, Timing
+from mapi_proc.send.task import ARCHIVE_TIME, REPUBLISH_AGE_NS, SendTask, is_over, next_check
 
-__all__ = ["BATCH", "QUERIES_AT_ONCE", "ConfirmLoop", "Presence"]
+__all__ = ["BATCH", "QUERIES_AT_ONCE", "ConfirmLoop", "NoStore", "Presence"]
 
 BATCH: Final = 100
 """Most hashes in one query: what servers answer on one page."""
 QUERIES_AT_ONCE: Final = 4
 
 
+class NoStore(NamedTuple):
+    """No store could be asked now."""
+
+    text: str
+
+
 class Presence(Protocol):
     """Asks a store."""
 
-    async def __call__(self, shard: int, hashes: Sequence[bytes], /) -> set[bytes] | None:
-        """Which of at most `BATCH` messages a store has; None: no store could be asked now."""
+    async def __call__(self, shard: int, hashes: Sequence[bytes], /) -> set[bytes] | NoStore:
+        """Which of at most `BATCH` messages a store has."""
         ...
+
+
+_OFFLINE: Final = NoStore("the kernel is away")
 
 
 class ConfirmLoop:
@@ -37,28 +48,22 @@ class ConfirmLoop:
     def __init__(
         self,
         presence: Presence,
-        *,
-        clock: Callable[[], float],
-        wall_ns: Callable[[], int],
-        window: float,
-        finished: Callable[[SendTask], None],
+        ledger: SendLedger,
+        settings: SendSettings,
+        timing: Timing,
         republish: Callable[[SendTask], None],
-        aged: Callable[[SendTask], None],
     ) -> None:
-        """`finished(task)`: sent, or unconfirmed since the window is over. `aged(task)`: it will not be
-        published again any more.
-        """
         self._presence = presence
-        self._clock = clock
-        self._wall_ns = wall_ns
-        self._window = window
-        self._finished = finished
+        self._ledger = ledger
+        self._window = settings.window
+        self._clock = timing.clock
+        self._wall_ns = timing.wall_ns
         self._republish = republish
-        self._aged = aged
         self._due: list[tuple[float, int, SendTask]] = []
         self._order = 0
         self._last_round = float("-inf")
         self._online = False
+        self._unreachable = _OFFLINE
         self._appeared = False
         self._newcomers = False
         self._changed = asyncio.Event()
@@ -131,7 +136,7 @@ class ConfirmLoop:
             answers = await asyncio.gather(*map(self._ask, batches[start : start + QUERIES_AT_ONCE]))
             if not any(answers):
                 for batch in batches[start + QUERIES_AT_ONCE :]:
-                    self._judge(batch, None)
+                    self._judge(batch, self._unreachable)
                 return
 
     def _take_due(self, now: float) -> list[list[SendTask]]:
@@ -141,8 +146,7 @@ class ConfirmLoop:
             task = heapq.heappop(self._due)[2]
             if is_over(task):
                 continue
-            if expire(task, now, self._window):
-                self._finished(task)
+            if self._ledger.expire(task):
                 continue
             by_shard.setdefault(task.shard, []).append(task)
         return [
@@ -153,33 +157,34 @@ class ConfirmLoop:
 
     async def _ask(self, tasks: list[SendTask]) -> bool:
         """Ask for a batch and judge it. False: no store could be asked."""
-        found: set[bytes] | None = None
+        answer: set[bytes] | NoStore = _OFFLINE
         if self._online:
             self.queries += 1
-            found = await self._presence(tasks[0].shard, [task.message_hash for task in tasks])
-        if found is None:
+            answer = await self._presence(tasks[0].shard, [task.message_hash for task in tasks])
+        if isinstance(answer, NoStore):
             self.unanswered += 1
-        self._judge(tasks, found)
-        return found is not None
+            self._unreachable = answer
+        self._judge(tasks, answer)
+        return not isinstance(answer, NoStore)
 
-    def _judge(self, tasks: list[SendTask], found: set[bytes] | None) -> None:
-        """`found` is None when they could not be asked for: they stay as they are until the next round."""
+    def _judge(self, tasks: list[SendTask], answer: set[bytes] | NoStore) -> None:
+        """What no store could be asked for stays as it is until the next round."""
         now, now_ns = self._clock(), self._wall_ns()
         for task in tasks:
             if is_over(task):
                 continue
-            if found is None:
+            if isinstance(answer, NoStore):
+                self._ledger.unasked(task, answer.text)
                 when = now + ARCHIVE_TIME
                 if self._newcomers and self._is_young(task, now_ns):
                     self._republish(task)
             else:
-                again = judge(task, task.message_hash in found, now_ns)
+                again = self._ledger.judge(task, task.message_hash in answer)
                 if is_over(task):
-                    self._finished(task)
                     continue
                 if again:
                     self._republish(task)
                 when = next_check(task, now)
             if task.payload and now_ns - task.timestamp >= REPUBLISH_AGE_NS:
-                self._aged(task)
+                self._ledger.aged(task)
             self._push(task, when)

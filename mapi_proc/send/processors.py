@@ -52,17 +52,18 @@ async def run_chain(chain: Sequence[Processor], task: SendTask, force: bool) -> 
 
     An unknown outcome ends the round (the message may be out), and so does a refusal.
     """
-    outcome: Outcome = NoPeers()
+    causes: list[str] = []
     for processor in chain:
         outcome = await processor.attempt(task, force)
         if not isinstance(outcome, NoPeers):
             return outcome
-    return outcome
+        causes.append(outcome.text)
+    return NoPeers("; ".join(causes))
 
 
 def _outcome(error: IpcError) -> Outcome:
     if error.code in _NEVER_SENT:
-        return NoPeers()
+        return NoPeers(error.message)
     if error.code in _FINAL:
         return Refused(error.message)
     return Unknown(error.message)
@@ -78,7 +79,7 @@ class Relay:
         """Publish; forced past the seen cache when the bytes may have been published before."""
         # Before the kernel records the shard for us, our own apps would not hear of the message.
         if not await self._link.wait_leased((task.shard,), _LEASE_WAIT):
-            return NoPeers()
+            return NoPeers(f"the kernel does not follow shard {task.shard} yet")
         request = RelayPublishRequest(
             content_topic=task.content_topic,
             shard=task.shard,
@@ -119,7 +120,7 @@ class Lightpush:
             await self._hears(task.shard, task.content_topic)
         chosen = self._peers.choose(LIGHTPUSH, task.shard, self._redundancy)
         if not chosen:
-            return NoPeers()
+            return NoPeers(f"no lightpush service for shard {task.shard} is connected")
         answers = await asyncio.gather(*(self._ask(task, peer) for peer in chosen))
         out = task.transmitted or any(isinstance(answer.outcome, Published | Unknown) for answer in answers)
         for peer, answer in zip(chosen, answers, strict=True):
@@ -176,7 +177,7 @@ def _failure(error: IpcError) -> _Answer:
 
 def _best(outcomes: Sequence[Outcome]) -> Outcome:
     """One success counts; else what may be out; else that somebody refused it; else nothing."""
-    for kind in (Published, Unknown, Refused):
+    for kind in (Published, Unknown, Refused, NoPeers):
         for outcome in outcomes:
             if isinstance(outcome, kind):
                 return outcome

@@ -9,6 +9,7 @@ from ipc_schema.errors import IpcError
 from ipc_schema.kernel.store import STORE_QUERY, StoreQueryReply, StoreQueryRequest
 from mapi_proc.kernel_link.link import KernelLink
 from mapi_proc.peers import STORE, ServicePeers
+from mapi_proc.send.confirm import NoStore
 
 __all__ = ["StorePresence"]
 
@@ -25,8 +26,9 @@ class StorePresence:
         self._link = link
         self._peers = peers
 
-    async def __call__(self, shard: int, hashes: Sequence[bytes], /) -> set[bytes] | None:
-        """The hashes that one store has; None when no store could be asked."""
+    async def __call__(self, shard: int, hashes: Sequence[bytes], /) -> set[bytes] | NoStore:
+        """The hashes that one store has."""
+        failed = NoStore(f"no store for shard {shard} is connected")
         for peer in self._peers.choose(STORE, shard, _PEERS_A_ROUND, rotate=True):
             request = StoreQueryRequest(
                 hashes=tuple(hashes), limit=100, max_messages=len(hashes), include_data=False, peer=peer
@@ -34,9 +36,10 @@ class StorePresence:
             try:
                 reply = await self._link.request(STORE_QUERY, request.to_body(), timeout=_TIMEOUT)
                 found = set(StoreQueryReply.from_body(reply.body).hashes)
-            except IpcError:
+            except IpcError as error:
+                failed = NoStore(f"store {peer}: {error.message}")
                 self._peers.failed(STORE, peer)
                 continue
             self._peers.succeeded(STORE, peer)
             return found & set(hashes)
-        return None
+        return failed

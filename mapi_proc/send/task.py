@@ -30,6 +30,7 @@ __all__ = [
     "ARCHIVE_TIME",
     "BACKOFF_CAP",
     "BACKOFF_START",
+    "CROWDED_OUT",
     "EPHEMERAL",
     "NOT_CONFIRMED",
     "RELIABILITY_OFF",
@@ -46,8 +47,10 @@ __all__ = [
     "attempt",
     "backoff",
     "cancel",
+    "cause_of",
     "conclude",
     "expire",
+    "give_up",
     "is_over",
     "judge",
     "next_check",
@@ -64,9 +67,13 @@ WINDOW_ERROR: Final = "Unable to send within retry time window"
 NOT_CONFIRMED: Final = "not confirmed by a store within the send window"
 RELIABILITY_OFF: Final = "reliability is off"
 EPHEMERAL: Final = "ephemeral messages are not stored"
+CROWDED_OUT: Final = "not confirmed by a store before too many later sends waited for one"
+SEEN: Final = "seen by the relay before, sent to no peer"
+NOT_STORED: Final = "no store has it"
 BACKOFF_START: Final = 1.0
 BACKOFF_CAP: Final = 5.0
 _CHECK_CAP: Final = 12.0
+_MAX_CAUSE: Final = 500
 
 
 class State(Enum):
@@ -97,7 +104,9 @@ class Published(NamedTuple):
 
 
 class NoPeers(NamedTuple):
-    """Valid, but nobody to give it to now."""
+    """Valid, but there is no peer to give it to now; `text` says what there is instead."""
+
+    text: str = "no peers"
 
 
 class Refused(NamedTuple):
@@ -146,6 +155,8 @@ class SendTask:
     """How often a store was asked in vain."""
     kept: float = 0.0
     """How much of its window the database knows to be used (seconds)."""
+    cause: str = ""
+    """Why the last attempt failed, or why no store has confirmed it so far."""
     error: str = ""
     """Why it failed, or stayed unconfirmed."""
 
@@ -185,6 +196,7 @@ def conclude(
     """
     if task.state is State.PROPAGATED:
         return False
+    task.cause = cause_of(outcome)
     match outcome:
         case Published(peers=peers) if peers > 0:
             task.state = State.PROPAGATED
@@ -217,13 +229,30 @@ def expire(task: SendTask, now: float, window: float = SEND_WINDOW) -> bool:
         return False
     if task.state is State.RETRY:
         task.state = State.FAILED
-        task.error = WINDOW_ERROR
+        task.error = _with_cause(WINDOW_ERROR, task)
         return True
     if task.state is State.PROPAGATED:
         task.state = State.UNCONFIRMED
-        task.error = NOT_CONFIRMED
+        task.error = _with_cause(NOT_CONFIRMED, task)
         return True
     return False
+
+
+def give_up(task: SendTask) -> None:
+    """End a propagated send before its window is over: too many others wait for a store as well."""
+    task.state = State.UNCONFIRMED
+    task.error = _with_cause(CROWDED_OUT, task)
+
+
+def cause_of(outcome: Outcome) -> str:
+    """Why an attempt did not get the message out; empty when it did."""
+    if isinstance(outcome, Published):
+        return "" if outcome.peers else SEEN
+    return outcome.text[:_MAX_CAUSE] or "no peers"
+
+
+def _with_cause(error: str, task: SendTask) -> str:
+    return f"{error}; last: {task.cause}" if task.cause else error
 
 
 def next_check(task: SendTask, now: float) -> float:
@@ -241,6 +270,7 @@ def judge(task: SendTask, found: bool, now_ns: int) -> bool:
         task.state = State.SENT
         return False
     task.checks += 1
+    task.cause = NOT_STORED
     return now_ns - task.timestamp < REPUBLISH_AGE_NS
 
 

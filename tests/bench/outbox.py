@@ -18,8 +18,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from mapi_proc.database import Database, OutboxEntry, OutboxState
+from mapi_proc.send.confirm import NoStore
+from mapi_proc.send.ledger import SendLedger
 from mapi_proc.send.loop import SendLoop
 from mapi_proc.send.rate import RateLimiter
+from mapi_proc.send.settings import SendSettings, Timing
 from mapi_proc.send.task import Outcome, Published, SendTask, State
 from tests.bench.disk import DISK
 from tests.bench.harness import Options
@@ -150,51 +153,47 @@ class _Store:
     async def publish(self, task: SendTask, force: bool) -> Outcome:
         return Published(3)
 
-    def retrying(self, task: SendTask, window_used: float) -> None: ...
+    def changed(self, task: SendTask) -> None: ...
 
-    def propagated(self, task: SendTask, window_used: float) -> None:
+    def propagated(self, task: SendTask) -> None:
         self.propagations.release()
 
     def finished(self, task: SendTask) -> None: ...
 
 
-async def _nobody(shard: int, hashes: Sequence[bytes], /) -> set[bytes] | None:
-    return None
+async def _nobody(shard: int, hashes: Sequence[bytes], /) -> set[bytes] | NoStore:
+    return NoStore("no store")
 
 
 @contextmanager
 def _memory(size: int, sends: int) -> Iterator[Callable[[], float]]:
     with asyncio.Runner() as runner:
 
-        async def make() -> tuple[SendLoop, _Store]:
-            store = _Store()
-            loop = SendLoop(
-                store,
-                clock=lambda: 1000.0,  # nothing becomes due: the rounds of confirmation are not measured here
-                wall_ns=time.time_ns,
-                jitter=lambda: 0.5,
-                presence=_nobody,
-                reliability=True,
-                limiter=RateLimiter(None),
-                max_tasks=1 << 60,
-                max_bytes=1 << 60,
-            )
+        async def make() -> tuple[SendLedger, SendLoop, _Store]:
+            store, settings = _Store(), SendSettings(max_tasks=1 << 60, max_bytes=1 << 60)
+            # Nothing becomes due: the rounds of confirmation are not measured here.
+            timing = Timing(lambda: 1000.0, time.time_ns, time.time_ns, lambda: 0.5)
+            ledger = SendLedger(store, settings, timing)
+            loop = SendLoop(ledger, store.publish, _nobody, RateLimiter(None), settings, timing)
             for number in range(size):
                 task = _task(number, State.PROPAGATED)
                 task.attempts = 1
-                loop.resume(task, 0.0)
+                ledger.resume(task, 0.0)
+                loop.accepted(task)
             loop.set_online(True)
-            return loop, store
+            return ledger, loop, store
 
-        loop, store = runner.run(make())
+        ledger, loop, store = runner.run(make())
         numbers = iter(range(size, 1 << 62))
 
         async def round_() -> float:
             running = asyncio.create_task(loop.run())
             started = time.perf_counter()
             for _ in range(sends):
-                loop.check_room(len(PAYLOAD))
-                loop.accept(_task(next(numbers)))
+                ledger.room.check(SCOPE, len(PAYLOAD))
+                task = _task(next(numbers))
+                ledger.accept(task)
+                loop.accepted(task)
             for _ in range(sends):
                 await store.propagations.acquire()
             seconds = time.perf_counter() - started
@@ -206,4 +205,6 @@ def _memory(size: int, sends: int) -> Iterator[Callable[[], float]]:
 
 
 def _task(number: int, state: State = State.PARKED) -> SendTask:
-    return SendTask(number.to_bytes(16), SCOPE, TOPIC, 0, PAYLOAD, b"", False, state=state)
+    return SendTask(
+        number.to_bytes(16), SCOPE, TOPIC, 0, PAYLOAD, b"", False, entry_id=number + 1, state=state
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Mapping
 from typing import Any, Final
 
 from ipc_schema.mapi.methods import PendingReply, PendingSend
@@ -60,11 +61,16 @@ async def _of_all(place: NodePlace, arguments: argparse.Namespace) -> int:
         raise CommandError(Exit.UNAVAILABLE, f"no Messaging API answers at {place.mapi.control}")
     sends = health.more.get("sends")
     sends = sends if isinstance(sends, dict) else {}
+    states = {str(state): int(number) for state, number in dict(sends.get("states") or {}).items()}
     number, payload = int(sends.get("pending", 0)), int(sends.get("pending_bytes", 0))
     if arguments.json:
-        print_json({"total": number, "bytes": payload})
+        print_json({"total": number, "bytes": payload, "states": states, "cause": sends.get("cause", "")})
     else:
         print(f"{count(number, 'send')} without a fate, {size(payload)} (--name shows those of an app)")
+        if number:
+            print(by_state(states))
+        if number > states.get("propagated", 0) and sends.get("cause"):
+            print(f"the last attempt that failed: {one_line(str(sends['cause']))}")
     return Exit.OK
 
 
@@ -89,9 +95,14 @@ def _say_cancelled(arguments: argparse.Namespace, cancelled: bool) -> int:
     return Exit.OK if cancelled else Exit.FAILED
 
 
+def by_state(states: Mapping[str, int]) -> str:
+    """How many are in which state, those that are in none left out."""
+    return ", ".join(f"{number} {state}" for state, number in states.items() if number)
+
+
 def as_json(reply: PendingReply) -> dict[str, Any]:
-    """`{total, sends: […]}`, names of keys as in events."""
-    return {"total": reply.total, "sends": [_row(send) for send in reply.sends]}
+    """`{total, states, sends: […]}`, names of keys as in events."""
+    return {"total": reply.total, "states": reply.states, "sends": [_row(send) for send in reply.sends]}
 
 
 def _row(send: PendingSend) -> dict[str, Any]:
@@ -103,6 +114,7 @@ def _row(send: PendingSend) -> dict[str, Any]:
         "attempts": send.attempts,
         "messageHash": "0x" + send.message_hash.hex() if send.message_hash else None,
         "timestamp": send.timestamp,
+        "cause": send.cause,
     }
 
 
@@ -117,9 +129,12 @@ def as_text(reply: PendingReply, now_ns: int) -> str:
             duration(max(0, now_ns - send.accepted_ns) / 1e9),
             send.attempts,
             one_line(send.content_topic),
+            one_line(send.cause),
         )
         for send in reply.sends
     ]
-    text = table(rows, heads=("request id", "state", "for", "attempts", "content topic"), right=(3,))
+    text = table(rows, heads=("request id", "state", "for", "attempts", "content topic", "last"), right=(3,))
+    if len({send.state for send in reply.sends}) > 1:
+        text += f"\n{by_state(reply.states)}"
     more = reply.total - len(reply.sends)
     return f"{text}\nand {more} more" if more else text

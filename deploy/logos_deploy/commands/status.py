@@ -13,6 +13,7 @@ from ipc_schema.kernel.records import NodeHealth, PeerRecord, ProtocolState
 from logos_client.exceptions import LogosError
 from logos_client.kernel import KernelClient
 from logos_deploy.commands.output import Screen, print_json
+from logos_deploy.commands.pending import by_state
 from logos_deploy.commands.where import NodePlace, add_where, where
 from logos_deploy.control import ControlHealth, ask_health
 from logos_deploy.exits import CommandError, Exit
@@ -232,8 +233,11 @@ def _mapi(more: dict[str, Any]) -> Iterator[str]:
         yield _line(
             "sent",
             f"{sends.get('accepted')} accepted, {sends.get('propagated')} propagated, "
-            f"{sends.get('failed')} given up, {sends.get('pending')} pending",
+            f"{sends.get('failed')} given up, {sends.get('pending')} pending"
+            + (f" ({waiting})" if (waiting := by_state(_map(sends.get("states")))) else ""),
         )
+        if sends.get("cause") and sends.get("pending"):
+            yield _line("not sent", str(sends["cause"]))
     if receive:
         yield _line(
             "received",

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sqlite3
 from pathlib import Path
 
 import pytest
 
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.kernel.events import MessageEvent
+from ipc_schema.mapi.events import MessageError
 from ipc_schema.mapi.methods import SendRequest
+from mapi_proc.apps import App
 from mapi_proc.core import Core
 from mapi_proc.receive.history import MAX_JOBS
 from mapi_proc.receive.history_ranges import HistoryRange
@@ -222,3 +225,53 @@ async def test_a_forward_step_forgets_no_request_id(tmp_path: Path) -> None:
     async with core_of(tmp_path, clocks) as core:
         app, _ = await connected(core, "alice")
         assert await core.send(app, request, b"x") is True, "a repeat"
+
+
+async def accepted(core: Core, app: App, topic: str, payload: bytes) -> bytes:
+    request = SendRequest(request_id=os.urandom(16), content_topic=topic)
+    await core.send(app, request, payload)
+    return request.request_id
+
+
+@asyncio_test()
+async def test_a_bad_topic_is_refused_with_the_references_words(tmp_path: Path) -> None:
+    async with core_of(tmp_path, TestClocks()) as core:
+        app, _ = await connected(core, "alice")
+        with pytest.raises(IpcError, match=r"^bad_request: Failed to auto-subscribe before sending: .+"):
+            await accepted(core, app, "no topic", b"hello")
+
+
+@asyncio_test()
+async def test_an_oversized_message_is_accepted_and_ends_in_an_error(tmp_path: Path) -> None:
+    async with core_of(tmp_path, TestClocks()) as core:
+        app, listening = await connected(core, "alice")
+        running = asyncio.create_task(core.sends.loop.run())
+        core.sends.loop.set_online(True)
+        request_id = await accepted(core, app, TOPIC, bytes(200_000))
+        async with asyncio.timeout(5):
+            while not any(isinstance(event, MessageError) for event in listening.events):
+                await asyncio.sleep(0.001)
+        error = next(event for event in listening.events if isinstance(event, MessageError))
+        assert error.request_id == request_id
+        assert error.text == "Message size exceeded maximum of 153600 bytes"
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+@asyncio_test()
+async def test_a_stored_send_that_is_damaged_is_not_published(tmp_path: Path) -> None:
+    async with core_of(tmp_path, TestClocks()) as core:
+        app, _ = await connected(core, "alice")
+        whole, hurt = [await accepted(core, app, TOPIC, b"hello %d" % number) for number in range(2)]
+    file = sqlite3.connect(tmp_path / "mapi.sqlite3")
+    file.execute("UPDATE outbox SET payload = x'00' WHERE request_id = ?", (hurt,))
+    file.commit()
+    file.close()
+    async with core_of(tmp_path, TestClocks()) as core:
+        app, listening = await connected(core, "alice")
+        async with asyncio.timeout(5):
+            while not any(isinstance(event, MessageError) for event in listening.events):
+                await asyncio.sleep(0.001)
+        assert [task.request_id for task in core.pending(app)] == [whole]
+        error = next(event for event in listening.events if isinstance(event, MessageError))
+        assert (error.request_id, error.text) == (hurt, "its stored copy is damaged")

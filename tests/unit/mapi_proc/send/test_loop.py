@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -10,10 +11,22 @@ import pytest
 
 from ipc_schema.config.ratelimits import RateLimit
 from ipc_schema.errors import ErrorCode, IpcError
-from mapi_proc.send.confirm import QUERIES_AT_ONCE
+from mapi_proc.send.confirm import QUERIES_AT_ONCE, NoStore
+from mapi_proc.send.ledger import SendLedger
 from mapi_proc.send.loop import SendLoop
 from mapi_proc.send.rate import RateLimiter
-from mapi_proc.send.task import WINDOW_ERROR, NoPeers, Outcome, Published, SendTask, State, Unknown
+from mapi_proc.send.settings import SendSettings, Timing
+from mapi_proc.send.task import (
+    CROWDED_OUT,
+    NOT_CONFIRMED,
+    WINDOW_ERROR,
+    NoPeers,
+    Outcome,
+    Published,
+    SendTask,
+    State,
+    Unknown,
+)
 from tests.support.aio import asyncio_test
 
 
@@ -46,10 +59,10 @@ class Store:
         self.under_way -= 1
         return self.script.pop(0) if len(self.script) > 1 else self.script[0]
 
-    def retrying(self, task: SendTask, window_used: float) -> None:
+    def changed(self, task: SendTask) -> None:
         self.retried.set()
 
-    def propagated(self, task: SendTask, window_used: float) -> None:
+    def propagated(self, task: SendTask) -> None:
         self.log.append("propagated")
 
     def finished(self, task: SendTask) -> None:
@@ -64,12 +77,17 @@ class Clock:
         return self.now
 
 
-def task(number: int = 0) -> SendTask:
-    return SendTask(number.to_bytes(16), b"app", "/a/1/b/proto", 0, b"payload", b"", False)
+_ROWS = itertools.count(1)
+
+
+def task(number: int = 0, scope: bytes = b"app") -> SendTask:
+    return SendTask(
+        number.to_bytes(16), scope, "/a/1/b/proto", 0, b"payload", b"", False, entry_id=next(_ROWS)
+    )
 
 
 @asynccontextmanager
-async def running(loop: SendLoop) -> AsyncIterator[None]:
+async def running(loop: Sends) -> AsyncIterator[None]:
     runner = asyncio.create_task(loop.run())
     try:
         yield
@@ -87,9 +105,43 @@ class Archive:
         self.asked: asyncio.Queue[list[bytes]] = asyncio.Queue()
         self.there = True
 
-    async def __call__(self, shard: int, hashes: Sequence[bytes], /) -> set[bytes] | None:
+    async def __call__(self, shard: int, hashes: Sequence[bytes], /) -> set[bytes] | NoStore:
         self.asked.put_nowait(list(hashes))
-        return self.held & set(hashes) if self.there else None
+        return self.held & set(hashes) if self.there else NoStore("no store for shard 0 is connected")
+
+
+class Sends:
+    """A ledger and its loop."""
+
+    def __init__(
+        self, store: Store, archive: Archive, limit: RateLimit | None, settings: SendSettings, clock: Clock
+    ) -> None:
+        timing = Timing(clock, lambda: int(clock.now * 1e9), lambda: int(clock.now * 1e9), lambda: 0.5)
+        self.ledger = SendLedger(store, settings, timing)
+        limiter = RateLimiter(limit)
+        self.loop = SendLoop(self.ledger, store.publish, archive, limiter, settings, timing)
+        self.run = self.loop.run
+        self.confirm = self.loop.confirm
+        self.set_online, self.wake = self.loop.set_online, self.loop.wake
+        self.cancel = self.ledger.cancel
+
+    def __len__(self) -> int:
+        return len(self.ledger)
+
+    @property
+    def pending_bytes(self) -> int:
+        return self.ledger.pending_bytes
+
+    def check_room(self, size: int, scope: bytes = b"app") -> None:
+        self.ledger.room.check(scope, size)
+
+    def accept(self, task: SendTask) -> None:
+        self.ledger.accept(task)
+        self.loop.accepted(task)
+
+    def resume(self, task: SendTask, window_used: float) -> None:
+        self.ledger.resume(task, window_used)
+        self.loop.accepted(task)
 
 
 def make(
@@ -101,19 +153,11 @@ def make(
     in_flight: int = 64,
     max_tasks: int = 10_000,
     max_bytes: int = 1 << 20,
-) -> SendLoop:
-    return SendLoop(
-        store,
-        clock=clock,
-        wall_ns=lambda: int(clock.now * 1e9),
-        jitter=lambda: 0.5,
-        presence=archive or Archive(),
-        reliability=archive is not None,
-        limiter=RateLimiter(limit),
-        in_flight=in_flight,
-        max_tasks=max_tasks,
-        max_bytes=max_bytes,
+) -> Sends:
+    settings = SendSettings(
+        reliability=archive is not None, in_flight=in_flight, max_tasks=max_tasks, max_bytes=max_bytes
     )
+    return Sends(store, archive or Archive(), limit, settings, clock)
 
 
 @asyncio_test()
@@ -168,7 +212,7 @@ async def test_the_window_ends_a_send_that_never_propagates_even_without_a_kerne
         clock.now += 61
         loop.set_online(False)
         done = await store.done.get()
-    assert (done.state, done.error) == (State.FAILED, WINDOW_ERROR)
+    assert (done.state, done.error) == (State.FAILED, f"{WINDOW_ERROR}; last: kernel restarted")
 
 
 @asyncio_test()
@@ -201,7 +245,7 @@ async def test_a_send_resumed_after_a_restart_is_forced_and_keeps_its_window() -
         assert store.forced == [True]
         clock.now += 1
         loop.wake()
-        assert (await store.done.get()).error == WINDOW_ERROR
+        assert (await store.done.get()).error == f"{WINDOW_ERROR}; last: no peers"
     assert old.timestamp == 7
 
 
@@ -387,3 +431,119 @@ async def test_the_rate_limit_parks_in_order_and_the_next_epoch_goes_on() -> Non
         loop.set_online(True)
         second = [(await store.done.get()).request_id for _ in range(2)]
     assert first + second == [number.to_bytes(16) for number in (0, 1, 2, 4)]
+
+
+@asyncio_test()
+async def test_what_has_propagated_holds_no_place_of_what_waits() -> None:
+    store, clock, archive = Store(Published(1)), Clock(), Archive()
+    archive.there = False
+    loop = make(store, clock, archive=archive, max_tasks=10)
+    loop.set_online(True)
+    async with running(loop):
+        for number in range(100):
+            loop.check_room(7)
+            loop.accept(task(number))
+            while store.log.count("propagated") <= number:
+                await asyncio.sleep(0)
+        assert loop.ledger.states["propagated"] == 10
+        done = [await store.done.get() for _ in range(90)]
+    assert {one.error for one in done} == {CROWDED_OUT}
+    assert [one.request_id for one in done] == [number.to_bytes(16) for number in range(90)]
+
+
+@asyncio_test()
+async def test_beyond_its_bytes_the_oldest_propagated_payloads_go() -> None:
+    store, clock = Store(Published(1)), Clock()
+    loop = make(store, clock, archive=Archive(), max_bytes=70)
+    loop.set_online(True)
+    async with running(loop):
+        for number in range(50):
+            loop.check_room(7)
+            loop.accept(task(number))
+            while store.log.count("propagated") <= number:
+                await asyncio.sleep(0)
+        assert loop.pending_bytes == 70
+        assert len(loop) == 50
+        clock.now += 61
+        loop.confirm.set_online(True)
+        for _ in range(50):
+            assert (await store.done.get()).state is State.UNCONFIRMED
+    assert loop.pending_bytes == 0
+
+
+@asyncio_test()
+async def test_first_attempts_come_before_retries_which_keep_a_share() -> None:
+    store, clock = Store(NoPeers()), Clock()
+    loop = make(store, clock, in_flight=8)
+    loop.set_online(True)
+    async with running(loop):
+        for number in range(40):
+            loop.accept(task(number))
+        while len(store.forced) < 40:
+            await asyncio.sleep(0)
+        store.gate = asyncio.Event()
+        for number in range(40, 80):
+            loop.accept(task(number))
+        loop.wake()
+        while store.under_way < 8:
+            await asyncio.sleep(0)
+        assert sum(store.forced[40:]) == 2
+        store.gate.set()
+
+
+@asyncio_test()
+async def test_apps_take_turns() -> None:
+    store, clock = Store(Published(1)), Clock()
+    loop = make(store, clock, in_flight=1)
+    for number in range(20):
+        loop.accept(task(number, b"busy"))
+    loop.accept(task(20, b"other"))
+    loop.set_online(True)
+    async with running(loop):
+        done = [await store.done.get() for _ in range(21)]
+    assert [one.scope for one in done].index(b"other") == 1
+
+
+@asyncio_test()
+async def test_the_last_cause_stands_in_the_log_and_in_the_end(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG", "mapi_proc.send")
+    nobody = "1 peer connected, none on shard 0"
+    store, clock = Store(Unknown("kernel restarted"), NoPeers(nobody)), Clock()
+    loop = make(store, clock)
+    loop.set_online(True)
+    async with running(loop):
+        loop.accept(task(5))
+        await store.retried.wait()
+        store.retried.clear()
+        loop.wake()
+        await store.retried.wait()
+        assert [one.cause for one in loop.ledger] == [nobody]
+        assert loop.ledger.last_cause == nobody
+        clock.now += 61
+        loop.wake()
+        done = await store.done.get()
+    assert done.error == f"{WINDOW_ERROR}; last: {nobody}"
+    lines = [line for line in caplog.messages if "attempt" in line]
+    assert lines == [
+        f"send {(5).to_bytes(16).hex()}, attempt 1: kernel restarted",
+        f"send {(5).to_bytes(16).hex()}, attempt 2: {nobody}",
+    ]
+
+
+@asyncio_test()
+async def test_unconfirmed_says_why() -> None:
+    store, clock, archive = Store(Published(2)), Clock(), Archive()
+    archive.there = False
+    loop = make(store, clock, archive=archive)
+    loop.set_online(True)
+    async with running(loop):
+        loop.accept(task())
+        while "propagated" not in store.log:
+            await asyncio.sleep(0)
+        clock.now += 4.0
+        loop.confirm.set_online(True)
+        await archive.asked.get()
+        clock.now += 61.0
+        loop.confirm.set_online(True)
+        done = await store.done.get()
+    assert done.error == f"{NOT_CONFIRMED}; last: no store for shard 0 is connected"

@@ -93,7 +93,7 @@ def test_the_window_counts_from_the_first_attempt_and_fails_with_the_known_text(
         conclude(sent, NoPeers(), now, 1.0, reliability=True)
         now = max(now, sent.next_attempt)
         assert attempts < 100
-    assert (sent.state, sent.error) == (State.FAILED, WINDOW_ERROR)
+    assert (sent.state, sent.error) == (State.FAILED, f"{WINDOW_ERROR}; last: no peers")
     assert SEND_WINDOW <= now - 1000.0 <= SEND_WINDOW + 2 * BACKOFF_CAP
     assert attempts > 10
 

@@ -1,0 +1,229 @@
+"""The one owner of each send's life, from its acceptance to its one final event.
+
+The loops (`loop`: attempts, `confirm`: store queries) decide when something happens; what it makes of a send
+is decided by the state machine (`task`) and happens here: the change of state, the record of it on disk, the
+event for the app, the room that it holds, the cause that is kept.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator
+from typing import Final, Protocol
+
+from mapi_proc.send import task as machine
+from mapi_proc.send.fairness import Room
+from mapi_proc.send.settings import SendSettings, Timing
+from mapi_proc.send.task import Outcome, SendTask, State
+
+__all__ = ["SendLedger", "SendRecord"]
+
+log = logging.getLogger(__name__)
+
+_KEEP_EVERY: Final = 15.0
+
+
+class SendRecord(Protocol):
+    """Where a send's state is written and its app notified, each time in one transaction."""
+
+    async def attempting(self, task: SendTask) -> None:
+        """On the first attempt: fix timestamp and message hash, and return when they are on disk."""
+        ...
+
+    def changed(self, task: SendTask) -> None:
+        """Write where an unfinished send stands, and how much of its window is used (`task.kept`)."""
+        ...
+
+    def propagated(self, task: SendTask) -> None:
+        """It has propagated, for the first time: write and notify."""
+        ...
+
+    def finished(self, task: SendTask) -> None:
+        """It is final: write and notify."""
+        ...
+
+
+class SendLedger:
+    """All sends that are accepted and not final."""
+
+    def __init__(self, record: SendRecord, settings: SendSettings, timing: Timing) -> None:
+        self._record = record
+        self._settings = settings
+        self._timing = timing
+        self._tasks: dict[tuple[bytes, bytes], SendTask] = {}
+        self._propagated: dict[int, SendTask] = {}
+        """By row, in the order in which they propagated; `_payloads`: those that may be published again."""
+        self._payloads: dict[int, SendTask] = {}
+        self._propagated_bytes = 0
+        self._states: Counter[State] = Counter()
+        self.room = Room(settings.max_tasks, settings.max_bytes)
+        self.last_cause = ""
+        """Why the last attempt that failed did so, of any send."""
+
+    def __len__(self) -> int:
+        return len(self._tasks)
+
+    def __iter__(self) -> Iterator[SendTask]:
+        """The sends that are not final, oldest first."""
+        return iter(tuple(self._tasks.values()))
+
+    @property
+    def pending_bytes(self) -> int:
+        """Payload bytes of all sends that are not final."""
+        return self.room.size + self._propagated_bytes
+
+    @property
+    def states(self) -> dict[str, int]:
+        """How many sends are in which state."""
+        open_states = (state for state in State if not state.final)
+        return {state.value: self._states[state] for state in open_states}
+
+    # -- its life ----------------------------------------------------------------------------------------
+
+    def accept(self, task: SendTask) -> None:
+        """Take over a send that is on disk. Its room was checked (`room.check`)."""
+        self._tasks[task.scope, task.request_id] = task
+        self._states[task.state] += 1
+        if task.state is State.PROPAGATED:
+            self._hold_propagated(task)
+        else:
+            self.room.take(task.scope, len(task.payload))
+
+    def resume(self, task: SendTask, window_used: float) -> None:
+        """Take over a send of an earlier run. What was under way when it ended has an unknown outcome."""
+        if task.attempts:
+            task.first_attempt = self._timing.clock() - window_used
+            task.transmitted = True
+            if task.state is State.PROPAGATED:
+                task.propagated_at = task.first_attempt
+            else:
+                task.state, task.next_attempt = State.RETRY, 0.0
+        self.accept(task)
+
+    def cancel(self, scope: bytes, request_id: bytes) -> bool:
+        """Cancel a send that was not attempted yet. False: too late, or there is no such send."""
+        task = self._tasks.get((scope, request_id))
+        if task is None:
+            return False
+        before = task.state
+        if not machine.cancel(task):
+            return False
+        self._moved(task, before)
+        return True
+
+    def begin(self, task: SendTask) -> None:
+        """An attempt is about to be made: from here on it cannot be cancelled."""
+        if task.state is State.PARKED:
+            task.state = State.ATTEMPTED
+            self._moved(task, State.PARKED)
+
+    async def attempt(self, task: SendTask) -> bool:
+        """Count an attempt; the first one returns when it is on disk. True: publish it past the seen cache
+        of the relay.
+        """
+        if not task.attempts:
+            await self._record.attempting(task)
+        before = task.state
+        force = machine.attempt(task, self._timing.clock())
+        self._moved(task, before)
+        return force
+
+    def conclude(self, task: SendTask, outcome: Outcome) -> None:
+        """The outcome of an attempt."""
+        if task.state.final:
+            return  # a store was found to have it while it was published again
+        now, before = self._timing.clock(), task.state
+        first = machine.conclude(
+            task,
+            outcome,
+            now,
+            self._timing.jitter(),
+            reliability=self._settings.reliability,
+            window=self._settings.window,
+        )
+        cause = machine.cause_of(outcome)
+        if cause:
+            self.last_cause = cause
+        log.debug("send %s, attempt %d: %s", task.request_id.hex(), task.attempts, cause or "propagated")
+        if first:
+            task.kept = now - task.first_attempt
+            self._record.propagated(task)
+        elif task.state is State.RETRY:
+            task.kept = now - task.first_attempt
+            self._record.changed(task)
+        self._moved(task, before)
+
+    def expire(self, task: SendTask) -> bool:
+        """End it if its window is over. True: it ended now."""
+        before = task.state
+        ended = machine.expire(task, self._timing.clock(), self._settings.window)
+        self._moved(task, before)
+        return ended
+
+    def judge(self, task: SendTask, found: bool) -> bool:
+        """A store's answer about it. True: publish it again."""
+        before = task.state
+        again = machine.judge(task, found, self._timing.wall_ns())
+        self._moved(task, before)
+        return again
+
+    def unasked(self, task: SendTask, cause: str) -> None:
+        """No store could be asked for it."""
+        task.cause = cause
+
+    def aged(self, task: SendTask) -> None:
+        """It will not be published again: its payload need not be kept in memory."""
+        if self._payloads.pop(task.entry_id, None) is not None:
+            self._propagated_bytes -= len(task.payload)
+            task.payload = b""
+
+    def refuse(self, task: SendTask, text: str) -> None:
+        """End a send that cannot be taken up again."""
+        before, task.state, task.error = task.state, State.FAILED, text
+        self._moved(task, before)
+
+    def keep_windows(self) -> None:
+        """Now and then: write how much of their windows the waiting sends have used, so that a restart does
+        not give them the whole window again.
+        """
+        now = self._timing.clock()
+        for task in self:
+            if task.attempts and now - task.first_attempt - task.kept >= _KEEP_EVERY:
+                task.kept = now - task.first_attempt
+                self._record.changed(task)
+
+    # -- what follows from a change of state ---------------------------------------------------------------
+
+    def _moved(self, task: SendTask, before: State) -> None:
+        after = task.state
+        if after is before:
+            return
+        self._states[before] -= 1
+        if not after.final:
+            self._states[after] += 1
+            if after is State.PROPAGATED:
+                self.room.give_back(task.scope, len(task.payload))
+                self._hold_propagated(task)
+            return
+        del self._tasks[task.scope, task.request_id]
+        if before is State.PROPAGATED:
+            del self._propagated[task.entry_id]
+            if self._payloads.pop(task.entry_id, None) is not None:
+                self._propagated_bytes -= len(task.payload)
+        else:
+            self.room.give_back(task.scope, len(task.payload))
+        self._record.finished(task)
+
+    def _hold_propagated(self, task: SendTask) -> None:
+        """What waits for a store must not keep others from being sent: beyond its own bounds the oldest
+        payloads go (they are not published again), then the oldest sends end unconfirmed.
+        """
+        self._propagated[task.entry_id] = self._payloads[task.entry_id] = task
+        self._propagated_bytes += len(task.payload)
+        while self._propagated_bytes > self._settings.max_bytes:
+            self.aged(next(iter(self._payloads.values())))
+        while len(self._propagated) > self._settings.max_tasks:
+            oldest = next(iter(self._propagated.values()))
+            machine.give_up(oldest)
+            self._moved(oldest, State.PROPAGATED)

@@ -1,0 +1,155 @@
+"""A send's state on disk, and the event for its app: one transaction for both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from ipc_schema.mapi.events import AppEventKind, pack_fields
+from ipc_schema.message import WakuMessage, message_hash
+from ipc_schema.topics import shard_topic
+from mapi_proc.database import OutboxEntry, OutboxState
+from mapi_proc.network import Network
+from mapi_proc.send.rate import RateLimiter
+from mapi_proc.send.task import SendTask, State
+from mapi_proc.streams import AppStream
+from mapi_proc.write_batch import Turn
+
+__all__ = ["RATE_NOTE", "OutboxRecord", "SendCounters", "StreamFinder", "task_of"]
+
+RATE_NOTE: Final = "rate"
+"""The database's note that holds the rate limiter's count."""
+
+_ON_DISK: Final = {
+    State.PARKED: OutboxState.PARKED,
+    State.ATTEMPTED: OutboxState.ATTEMPTED,
+    State.RETRY: OutboxState.ATTEMPTED,
+    State.PROPAGATED: OutboxState.PROPAGATED,
+    State.SENT: OutboxState.SENT,
+    State.UNCONFIRMED: OutboxState.UNCONFIRMED,
+    State.FAILED: OutboxState.FAILED,
+    State.CANCELLED: OutboxState.CANCELLED,
+}
+
+
+@dataclass(slots=True)
+class SendCounters:
+    """Sends since the start."""
+
+    accepted: int = 0
+    attempts: int = 0
+    propagated: int = 0
+    sent: int = 0
+    unconfirmed: int = 0
+    failed: int = 0
+    cancelled: int = 0
+
+
+class StreamFinder(Protocol):
+    """Finds the app's stream a send belongs to; None when the app is gone."""
+
+    def __call__(self, stream_id: bytes, /) -> AppStream | None: ...
+
+
+class OutboxRecord:
+    """Implements `SendRecord` on the turn's batch and the apps' streams."""
+
+    def __init__(
+        self,
+        turn: Turn,
+        network: Callable[[], Network],
+        find_stream: StreamFinder,
+        limiter: RateLimiter,
+        now_ns: Callable[[], int],
+    ) -> None:
+        self._turn = turn
+        self._network = network
+        self._find_stream = find_stream
+        self._limiter = limiter
+        self._now_ns = now_ns
+        self.counters = SendCounters()
+
+    async def attempting(self, task: SendTask) -> None:
+        """Fix timestamp and hash, and wait until they are on disk."""
+        task.timestamp = self._now_ns()
+        task.message_hash = message_hash(
+            shard_topic(self._network().info.cluster, task.shard),
+            WakuMessage(task.payload, task.content_topic, timestamp=task.timestamp, meta=task.meta),
+        )
+        batch = self._turn.batch
+        batch.change_send(
+            task.entry_id,
+            OutboxState.ATTEMPTED,
+            attempts=1,
+            timestamp=task.timestamp,
+            message_hash=task.message_hash,
+            first_attempt=task.timestamp,
+            propagated=0,
+            elapsed=0,
+        )
+        if self._limiter.limited:
+            batch.note(RATE_NOTE, self._limiter.note())
+        await self._turn.stored()  # with all that are attempted in this turn
+
+    def changed(self, task: SendTask) -> None:
+        """Write where it stands."""
+        self._turn.batch.change_send(
+            task.entry_id,
+            _ON_DISK[task.state],
+            attempts=task.attempts,
+            timestamp=task.timestamp,
+            message_hash=task.message_hash,
+            first_attempt=task.timestamp,
+            propagated=int(task.state is State.PROPAGATED),
+            elapsed=int(task.kept * 1e9),
+        )
+
+    def propagated(self, task: SendTask) -> None:
+        """Write it and notify the app."""
+        self.counters.propagated += 1
+        if not task.state.final:
+            self.changed(task)
+        self._notify(task, AppEventKind.MESSAGE_PROPAGATED, task.message_hash)
+
+    def finished(self, task: SendTask) -> None:
+        """Write it and notify the app."""
+        self._turn.batch.finish_send(task.entry_id, _ON_DISK[task.state], self._now_ns(), task.error)
+        match task.state:
+            case State.SENT:
+                self.counters.sent += 1
+                self._notify(task, AppEventKind.MESSAGE_SENT, task.message_hash)
+            case State.UNCONFIRMED:
+                self.counters.unconfirmed += 1
+                self._notify(task, AppEventKind.MESSAGE_UNCONFIRMED, task.message_hash, task.error)
+            case State.CANCELLED:
+                self.counters.cancelled += 1
+                self._notify(task, AppEventKind.MESSAGE_CANCELLED)
+            case _:
+                self.counters.failed += 1
+                self._notify(task, AppEventKind.MESSAGE_ERROR, task.message_hash or None, task.error)
+
+    def _notify(self, task: SendTask, kind: AppEventKind, *fields: object) -> None:
+        stream = self._find_stream(task.scope)
+        if stream is not None:
+            packed = pack_fields(task.request_id, *fields)
+            stream.append(kind, self._now_ns(), packed, b"", self._turn.batch)
+
+
+def task_of(entry: OutboxEntry, shard: int) -> SendTask:
+    """The send that an outbox row holds."""
+    return SendTask(
+        request_id=entry.request_id,
+        scope=entry.scope,
+        content_topic=entry.content_topic,
+        shard=shard,
+        payload=entry.payload,
+        meta=entry.meta,
+        ephemeral=entry.ephemeral,
+        entry_id=entry.entry_id,
+        accepted_ns=entry.accepted,
+        state=State.PROPAGATED if entry.state is OutboxState.PROPAGATED else State.PARKED,
+        timestamp=entry.timestamp,
+        message_hash=entry.message_hash,
+        attempts=entry.attempts,
+    )

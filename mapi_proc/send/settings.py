@@ -1,0 +1,49 @@
+"""What sending is configured with, and the clocks it runs by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from ipc_schema.config.mapi import MapiConfig
+from ipc_schema.config.ratelimits import RateLimit
+from mapi_proc.send.task import SEND_WINDOW
+
+__all__ = ["SendSettings", "Timing"]
+
+
+@dataclass(frozen=True, slots=True)
+class SendSettings:
+    """At most `in_flight` attempts run at once. `max_tasks` and `max_bytes` bound what waits for the network;
+    what has propagated and waits for a store's confirmation has the same bounds for itself.
+    """
+
+    window: float = SEND_WINDOW
+    reliability: bool = True
+    rate_limit: RateLimit | None = None
+    max_tasks: int = 10_000
+    max_bytes: int = 256 << 20
+    in_flight: int = 64
+
+    @classmethod
+    def of(cls, config: MapiConfig) -> SendSettings:
+        """The options that concern sending."""
+        return cls(
+            window=config.send_window,
+            reliability=config.reliability,
+            rate_limit=config.send_rate_limit,
+            max_tasks=config.outbox_max_messages,
+            max_bytes=config.outbox_max_bytes,
+        )
+
+
+class Timing(NamedTuple):
+    """`clock` is seconds of running time, `wall_ns` the wall clock, `steady_ns` the one that dates what is
+    kept and by which the rate limit counts epochs; `jitter` gives 0..1.
+    """
+
+    clock: Callable[[], float]
+    wall_ns: Callable[[], int]
+    steady_ns: Callable[[], int]
+    jitter: Callable[[], float]
