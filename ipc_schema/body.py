@@ -110,6 +110,18 @@ class Body:
     __slots__ = ()
     WHERE: ClassVar[str] = ""
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.__repr__ = Body.__repr__  # type: ignore[method-assign]  # else the dataclass makes one of its own
+
+    def __repr__(self) -> str:
+        """As of a dataclass, but with bytes as hex: they are ids, hashes and records."""
+        values = ((field.name, getattr(self, field.name)) for field in fields(self))  # type: ignore[arg-type]
+        shown = (
+            f"{name}={value.hex() if isinstance(value, bytes) else repr(value)}" for name, value in values
+        )
+        return f"{type(self).__qualname__}({', '.join(shown)})"
+
     @classmethod
     def from_body(cls, body: Mapping[str, object], where: str | None = None) -> Self:
         """Read a decoded map. Raises `IpcError` (`bad_request`) that names the place.

@@ -69,6 +69,7 @@ from logos_client.exceptions import (
 from logos_client.messaging import DEFAULT_CREDIT, AckMode, MessagingClient
 
 if TYPE_CHECKING:
+    __version__: str
     from logos_client._kernel_half import (
         DEFAULT_FEED_BYTES,
         SOURCE_FILTER,
@@ -116,8 +117,18 @@ else:
     def __getattr__(name: str) -> object:
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        if name == "__version__":
+            return _version()
         value = globals()[name] = getattr(import_module("logos_client._kernel_half"), name)
         return value
+
+    def _version() -> str:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version("logos-client")
+        except PackageNotFoundError:  # run from a source tree that was never installed
+            return "0+unknown"
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *__all__})
@@ -219,6 +230,7 @@ __all__ = [
     "UnknownMethodError",
     "UnsupportedVersionError",
     "WakuMessage",
+    "__version__",
     "kernel_endpoints",
     "mapi_endpoints",
 ]

@@ -171,8 +171,13 @@ class RequestConnection:
         except TimeoutError:
             raise IpcError(
                 ErrorCode.NOT_READY,
-                f"no answer from {self.endpoint} within {timeout:g} s ({self._state.value})",
+                f"no answer from {self.endpoint} within {timeout:g} s{self._hint()}",
             ) from None
+
+    def _hint(self) -> str:
+        if not self._monitor.strange:
+            return f" ({self._state.value})"
+        return ": what listens there takes no requests (an events socket, or no server of this contract)"
 
     def _set_state(self, state: ConnectionState) -> None:
         self._state = state
@@ -340,7 +345,7 @@ class RequestConnection:
             try:
                 reply = await self._exchange(HELLO, self._hello(), (), self._loop.time() + _HELLO_TIMEOUT)
                 if reply.error is not None:
-                    raise reply.error
+                    raise self._no_greeter(reply.error)
             except IpcError as error:
                 if self._worth_waiting(error):
                     delay = min(delay * 2, _HELLO_RETRY_MAX)
@@ -350,6 +355,12 @@ class RequestConnection:
                 await asyncio.sleep(max(delay, (error.retry_after_ms or 0) / 1000))
             else:
                 return
+
+    def _no_greeter(self, error: IpcError) -> IpcError:
+        """The error for people: what answers no hello is another kind of socket."""
+        if error.code is not ErrorCode.UNKNOWN_METHOD:
+            return error
+        return IpcError(ErrorCode.BAD_REQUEST, f"{self.endpoint} takes no hello: is it a control socket?")
 
     def _accept(self, reply: Reply, future: asyncio.Future[Reply]) -> None:
         """Our hello was accepted. At once, not in the task that waits: events may stand right behind it."""

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from logos_client._stream import AppStream
-from logos_client.events import Event, TakenOver
+from logos_client.events import Event, TakenOver, event_classes
 
 Callback = Callable[[Any], Awaitable[None] | None]
 
@@ -110,16 +110,24 @@ class EventConsumer:
 
     # -- callbacks -------------------------------------------------------------------------------------------
 
-    def add(self, kind: type[Any], callback: Callback) -> Callable[[], None]:
-        """Call `callback` with each event of the class `kind`; returns what undoes it."""
-        self._callbacks.setdefault(kind, []).append(callback)
+    def add(self, kind: object, callback: Callback) -> Callable[[], None]:
+        """Call `callback` with each event of the class or union `kind`; returns what undoes it.
+
+        Raises TypeError where `kind` names something else, or `callback` cannot be called.
+        """
+        kinds = event_classes(kind)
+        if not callable(callback):
+            raise TypeError(f"a callback is a function, not {type(callback).__name__}")
+        for one in kinds:
+            self._callbacks.setdefault(one, []).append(callback)
         if self._dispatcher is None and not self._iterating:
             self._dispatcher = asyncio.get_running_loop().create_task(self._dispatch())
 
         def remove() -> None:
-            callbacks = self._callbacks.get(kind, [])
-            if callback in callbacks:
-                callbacks.remove(callback)
+            for one in kinds:
+                callbacks = self._callbacks.get(one, [])
+                if callback in callbacks:
+                    callbacks.remove(callback)
 
         return remove
 
@@ -151,14 +159,10 @@ class EventConsumer:
                 if inspect.isawaitable(result):
                     await result
             except Exception as error:
-                # The app's fault, not the stream's: told to the loop's handler, and the next event comes.
-                asyncio.get_running_loop().call_exception_handler(
-                    {
-                        "message": f"callback for {type(event).__name__} failed",
-                        "exception": error,
-                        "event": event,
-                    }
-                )
+                # The app's fault, not the stream's: the loop's handler gets it, and the next event comes.
+                # Without the event: that handler logs all it gets, and payloads do not belong in a log.
+                message = f"callback for {event.kind} failed"
+                asyncio.get_running_loop().call_exception_handler({"message": message, "exception": error})
 
     async def close(self) -> None:
         """Stop the callbacks and end the iteration."""

@@ -13,6 +13,7 @@ import zmq
 
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.frames import Reply
+from ipc_schema.kernel import events as wire
 from ipc_schema.kernel import methods
 from ipc_schema.kernel.events import Heartbeat, MessageEvent, UnknownEvent, decode_header
 from ipc_schema.kernel.records import NodeHealth
@@ -27,6 +28,7 @@ from logos_client.kernel_events import (
     KernelFound,
     KernelLost,
     KernelMessage,
+    PeerEvent,
     PeersSnapshot,
 )
 
@@ -281,7 +283,7 @@ class KernelFeed:
             )
         elif type(event) is not UnknownEvent:
             self.counters.received += 1
-            self.put(event)
+            self.put(HealthEvent(*event) if type(event) is wire.HealthEvent else PeerEvent(*event))
 
     def _report(self, cursor: StreamCursor) -> None:
         losses, cursor.losses = cursor.losses, []

@@ -30,13 +30,19 @@ class ConnectionMonitor:
         self._monitored = socket
         self._on_up = on_up
         self._on_down = on_down
+        self._shaken = False
+        self.strange: bool = False
+        """The last connection was lost before its handshake: what listens there is a socket of another kind.
+        libzmq then gives up, and does not connect again."""
         self._drain = DrainSocket(socket.get_monitor_socket(_EVENTS), self._on_message)
 
     def _on_message(self, frames: list[bytes]) -> None:
         event = int.from_bytes(frames[0][:2], sys.byteorder)
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            self._shaken, self.strange = True, False
             self._on_up()
         elif event == zmq.EVENT_DISCONNECTED:
+            self._shaken, self.strange = False, not self._shaken
             self._on_down()
 
     def close(self) -> None:

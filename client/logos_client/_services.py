@@ -30,6 +30,7 @@ from ipc_schema.kernel.store import (
     StoreQueryRequest,
     stored_messages,
 )
+from logos_client._arguments import as_bytes, as_text
 from logos_client._calls import Calls, texts
 from logos_client.exceptions import public_errors
 
@@ -142,18 +143,22 @@ class ServiceMethods(Calls):
         `TooLargeError`, `RateLimitedError`, `DeadlineError`.
         """
         request = LightpushPublishRequest(
-            content_topic=content_topic,
+            content_topic=as_text("content topic", content_topic),
             pubsub_topic=pubsub_topic,
             shard=shard,
             timestamp=timestamp,
-            meta=meta,
+            meta=as_bytes("meta", meta),
             version=version,
             ephemeral=ephemeral,
             proof=proof,
             peer=peer,
         )
         return await self._call(
-            LightpushPublishReply, LIGHTPUSH_PUBLISH, request.to_body(), [payload], timeout=timeout
+            LightpushPublishReply,
+            LIGHTPUSH_PUBLISH,
+            request.to_body(),
+            [as_bytes("payload", payload)],
+            timeout=timeout,
         )
 
     # -- filter ----------------------------------------------------------------------------------------------

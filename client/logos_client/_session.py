@@ -14,6 +14,7 @@ from ipc_schema.frames import Reply
 from ipc_schema.hello import HelloRequest
 from ipc_schema.mapi import methods
 from ipc_schema.mapi.methods import MapiHello
+from logos_client._arguments import need_server
 from logos_client._connection import RequestConnection
 from logos_client._consumer import EventConsumer
 from logos_client._stream import AppStream, Position
@@ -78,7 +79,8 @@ class AppSession:
         return request.to_body()
 
     def _greeted(self, reply: Reply) -> None:
-        hello = MapiHello.from_body(reply.body)
+        need_server(reply.body.get("server"), "logos-mapi", "a Messaging API: use KernelClient, or mapi/apps")
+        hello = MapiHello.from_body(reply.body, "hello: the reply is not that of a Messaging API")
         first = self.hello is None
         self.hello = hello
         lost = self.stream.greeted(hello.stream.id, hello.stream.acked, self._offered_credit)

@@ -12,9 +12,18 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from ipc_schema.errors import IpcError
+from ipc_schema.mapi import events as wire
 from ipc_schema.mapi.events import AppHeartbeat, UnknownAppEvent, decode_app_event, event_cost
-from ipc_schema.mapi.events import MessageReceived as ReceivedHeader
-from logos_client.events import Event, EventsDropped, LinkLost, LinkRestored, MessageReceived, TakenOver
+from logos_client._event_form import EventForm
+from logos_client.events import (
+    SHOWN,
+    Event,
+    EventsDropped,
+    LinkLost,
+    LinkRestored,
+    MessageReceived,
+    TakenOver,
+)
 
 #: Events that the client itself makes, kept while the app does not look: a server that flaps makes two a
 #: second.
@@ -23,11 +32,16 @@ _MAX_LOCAL_EVENTS: Final = 64
 _new_tuple: Final = tuple.__new__
 
 
-class Position(NamedTuple):
-    """A place in a stream: everything up to `seq`."""
-
+class _Position(NamedTuple):
     stream_id: bytes
     seq: int
+
+
+class Position(EventForm, _Position):
+    """A place in a stream: everything up to `seq`."""
+
+    __slots__ = ()
+    kind = "position"
 
 
 @dataclass(slots=True)
@@ -106,9 +120,10 @@ class AppStream:
             return None
         if type(event) is AppHeartbeat:
             return None
-        if type(event) is TakenOver:
-            self._put(event, 0, None)
-            return event
+        if type(event) is wire.TakenOver:
+            taken_over = TakenOver(*event)
+            self._put(taken_over, 0, None)
+            return taken_over
         cost = event_cost(header, payload)
         self._received_cost += cost
         stream_id, seq, time_ns = event[:3]
@@ -119,7 +134,7 @@ class AppStream:
             self.counters.duplicates += 1
             return None
         if seq != self.last_seq + 1 and not (
-            type(event) is EventsDropped and event.first <= self.last_seq + 1
+            type(event) is wire.EventsDropped and event.first <= self.last_seq + 1
         ):
             self._report_missing(time_ns, seq)
         self.last_seq = seq
@@ -130,11 +145,11 @@ class AppStream:
             return None
         self.counters.received += 1
         shown: Event
-        if type(event) is ReceivedHeader:
+        if type(event) is wire.MessageReceived:
             # The header's fields with the payload behind the content topic.
             shown = _new_tuple(MessageReceived, (*event[:4], payload, *event[4:]))
         else:
-            shown = event  # type: ignore[assignment]  # the other kinds were returned above
+            shown = _new_tuple(SHOWN[type(event)], event)
         self._put(shown, cost, position)
         return shown
 

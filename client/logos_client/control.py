@@ -14,6 +14,7 @@ import zmq
 from ipc_schema import control as methods
 from ipc_schema.control import ControlHealthReply
 from ipc_schema.frames import Reply
+from logos_client._arguments import control_endpoint
 from logos_client._connection import RequestConnection
 from logos_client._opening import Opening
 from logos_client._process import HomeProcess
@@ -44,9 +45,11 @@ class ControlClient:
         """Connect: `await` it, or enter it as a context. Raises `NotReadyError` when nobody is there within
         `timeout`."""
 
+        where = control_endpoint(endpoint)
+
         async def open_client() -> Self:
             with public_errors():
-                connection = RequestConnection(endpoint, context=context)
+                connection = RequestConnection(where, context=context)
                 try:
                     await connection.wait_ready(timeout)
                 except BaseException:
@@ -89,6 +92,9 @@ class ControlClient:
         self._closed = True
         if not self._home.left:
             await self._connection.close()
+
+    def __repr__(self) -> str:
+        return f"<ControlClient at {self._connection.endpoint}: {self._connection.state.value}>"
 
     async def __aenter__(self) -> Self:
         return self

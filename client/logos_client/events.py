@@ -7,26 +7,18 @@ again under the same name. `time_ns` is the Messaging API's clock at the moment 
 Events about the connection to the Messaging API itself (`LinkLost`, `LinkRestored`) are made by the client
 and have no seq.
 
-Request ids are the 16 bytes that `MessagingClient.send` returned.
+Request ids are the 16 bytes that `MessagingClient.send` returned. Each class has a `kind`, a name that stays;
+`to_dict()` is an event for JSON and logs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, TypeAlias
+from types import UnionType
+from typing import Any, Final, NamedTuple, TypeAlias, get_args
 
-from ipc_schema.mapi.events import (
-    ConnectionStatusChange,
-    ContentTopicHealthChange,
-    EventsDropped,
-    MessageCancelled,
-    MessageError,
-    MessagePropagated,
-    MessageSent,
-    MessagesMissed,
-    MessageUnconfirmed,
-    TakenOver,
-)
+from ipc_schema.mapi import events as wire
+from logos_client._event_form import EventForm
 
 __all__ = [
     "ConnectionStatusChange",
@@ -47,9 +39,7 @@ __all__ = [
 ]
 
 
-class MessageReceived(NamedTuple):
-    """A message on a subscribed content topic. `timestamp` is its sender's, in ns since the Unix epoch."""
-
+class _MessageReceived(NamedTuple):
     stream_id: bytes
     seq: int
     time_ns: int
@@ -62,13 +52,105 @@ class MessageReceived(NamedTuple):
     version: int
 
 
-class LinkLost(NamedTuple):
-    """The Messaging API cannot be reached. The client goes on trying; nothing is lost yet for a named app."""
+class MessageReceived(EventForm, _MessageReceived):
+    """A message on a subscribed content topic. `timestamp` is its sender's, in ns since the Unix epoch."""
 
+    __slots__ = ()
+    kind = "message_received"
+
+
+class MessagePropagated(EventForm, wire.MessagePropagated):
+    """A send of this app has reached at least one peer."""
+
+    __slots__ = ()
+    kind = "message_propagated"
+
+
+class MessageSent(EventForm, wire.MessageSent):
+    """A send of this app is confirmed by a store: its last event."""
+
+    __slots__ = ()
+    kind = "message_sent"
+
+
+class MessageError(EventForm, wire.MessageError):
+    """A send of this app has failed for good, for the reason in `text`: its last event.
+
+    The hash is None when the message was never formed.
+    """
+
+    __slots__ = ()
+    kind = "message_error"
+
+
+class MessageUnconfirmed(EventForm, wire.MessageUnconfirmed):
+    """A send of this app has reached peers, and no store has confirmed it: its last event."""
+
+    __slots__ = ()
+    kind = "message_unconfirmed"
+
+
+class MessageCancelled(EventForm, wire.MessageCancelled):
+    """A send of this app was cancelled: its last event."""
+
+    __slots__ = ()
+    kind = "message_cancelled"
+
+
+class ConnectionStatusChange(EventForm, wire.ConnectionStatusChange):
+    """The node's connection to its network: `Disconnected`, `PartiallyConnected` or `Connected`, and why."""
+
+    __slots__ = ()
+    kind = "connection_status_change"
+
+
+class ContentTopicHealthChange(EventForm, wire.ContentTopicHealthChange):
+    """The health of a subscribed content topic; `health` is a `TopicHealth`."""
+
+    __slots__ = ()
+    kind = "content_topic_health_change"
+
+
+class EventsDropped(EventForm, wire.EventsDropped):
+    """The stream's bounds were exceeded: events `first` to `last` of it are gone."""
+
+    __slots__ = ()
+    kind = "events_dropped"
+
+
+class MessagesMissed(EventForm, wire.MessagesMissed):
+    """Messages of these topics and this time may be missing and could not be recovered."""
+
+    __slots__ = ()
+    kind = "messages_missed"
+
+
+class TakenOver(EventForm, wire.TakenOver):
+    """Another connection has taken over the app's name: the last event here. It takes no seq."""
+
+    __slots__ = ()
+    kind = "taken_over"
+
+
+class _LinkLost(NamedTuple):
     reason: str
 
 
-class LinkRestored(NamedTuple):
+class LinkLost(EventForm, _LinkLost):
+    """The Messaging API cannot be reached. The client goes on trying; nothing is lost yet for a named app."""
+
+    __slots__ = ()
+    kind = "link_lost"
+
+
+class _LinkRestored(NamedTuple):
+    resumed: bool
+    lost_stream: bytes | None
+    last_seq: int
+    subscription_errors: Mapping[str, str]
+
+
+class LinkRestored(EventForm, _LinkRestored):
     """The Messaging API is back.
 
     `resumed`: the stream goes on after the last event. When it is False the Messaging API knew the stream
@@ -77,10 +159,8 @@ class LinkRestored(NamedTuple):
     content topics that could not be subscribed again, and why.
     """
 
-    resumed: bool
-    lost_stream: bytes | None
-    last_seq: int
-    subscription_errors: Mapping[str, str]
+    __slots__ = ()
+    kind = "link_restored"
 
 
 StreamEvent: TypeAlias = (
@@ -96,3 +176,21 @@ StreamEvent: TypeAlias = (
     | MessageCancelled
 )
 Event: TypeAlias = StreamEvent | TakenOver | LinkLost | LinkRestored
+
+_CLASSES: Final[tuple[type[Event], ...]] = get_args(Event)
+#: What the contract's decoder makes → what an app gets; a message gets its payload too and is made elsewhere.
+SHOWN: Final[Mapping[type[Any], type[Any]]] = {
+    base: shown for shown in _CLASSES for base in shown.__bases__ if base.__module__ == wire.__name__
+}
+
+
+def event_classes(kind: object) -> tuple[type[Any], ...]:
+    """The classes that an app names by one of them, or by a union of them such as `Event`.
+
+    Raises TypeError for everything else, with the names there are.
+    """
+    named = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    if unknown := [one for one in named if one not in _CLASSES]:
+        names = ", ".join(shown.__name__ for shown in _CLASSES)
+        raise TypeError(f"{unknown[0]!r} is not a class of events; there are {names}, and Event for all")
+    return tuple(named)

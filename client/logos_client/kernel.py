@@ -35,8 +35,9 @@ from ipc_schema.kernel.methods import (
 )
 from ipc_schema.kernel.records import NodeHealth, PeerRecord
 from ipc_schema.names import check_name
-from ipc_schema.paths import KernelEndpoints, kernel_endpoints
+from ipc_schema.paths import KernelEndpoints
 from ipc_schema.streams import StreamState
+from logos_client._arguments import as_bytes, as_text, kernel_at, need_server
 from logos_client._connection import DEFAULT_TIMEOUT, RequestConnection
 from logos_client._discovery import DiscoveryMethods
 from logos_client._feed import KernelFeed
@@ -116,11 +117,12 @@ class KernelClient(ServiceMethods, DiscoveryMethods):
         Raises `NotReadyError`, `UnsupportedVersionError`, `UnauthorisedError`, `BadRequestError`.
         """
 
+        endpoints = kernel_at(where)
+
         async def open_client() -> Self:
             with public_errors():
                 if name is not None:
                     check_name(name)
-                endpoints = where if isinstance(where, KernelEndpoints) else kernel_endpoints(where)
                 client = cls(endpoints, name=name, kind=kind, context=context)
                 try:
                     await client._connection.wait_ready(timeout)
@@ -146,6 +148,10 @@ class KernelClient(ServiceMethods, DiscoveryMethods):
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else self._connection.state.value
+        return f"<KernelClient {self.consumer!r} at {self._connection.endpoint}: {state}>"
 
     # -- what is known ---------------------------------------------------------------------------------------
 
@@ -211,18 +217,22 @@ class KernelClient(ServiceMethods, DiscoveryMethods):
         the same timestamp, is safe).
         """
         request = RelayPublishRequest(
-            content_topic=content_topic,
+            content_topic=as_text("content topic", content_topic),
             pubsub_topic=pubsub_topic,
             shard=shard,
             timestamp=timestamp,
-            meta=meta,
+            meta=as_bytes("meta", meta),
             version=version,
             ephemeral=ephemeral,
             proof=proof,
             force=force,
         )
         return await self._call(
-            RelayPublishReply, methods.RELAY_PUBLISH, request.to_body(), [payload], timeout=timeout
+            RelayPublishReply,
+            methods.RELAY_PUBLISH,
+            request.to_body(),
+            [as_bytes("payload", payload)],
+            timeout=timeout,
         )
 
     async def relay_peers(self, pubsub_topic: str | None = None) -> dict[str, tuple[str, ...]]:
@@ -368,7 +378,8 @@ class KernelClient(ServiceMethods, DiscoveryMethods):
         return HelloRequest(kind=self._kind, name=self._name).to_body()
 
     def _greeted(self, reply: Reply) -> None:
-        hello = KernelHello.from_body(reply.body)
+        need_server(reply.body.get("server"), "logos-kernel", "a kernel: apps use MessagingClient")
+        hello = KernelHello.from_body(reply.body, "hello: the reply is not that of a kernel")
         before, self._hello = self._hello, hello
         if hello.events:
             self.events_endpoint = hello.events

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from typing import NamedTuple, TypeAlias
 
-from ipc_schema.kernel.events import SOURCE_FILTER, SOURCE_RELAY, SOURCE_SELF, HealthEvent, PeerEvent
+from ipc_schema.kernel import events as wire
+from ipc_schema.kernel.events import SOURCE_FILTER, SOURCE_RELAY, SOURCE_SELF
 from ipc_schema.kernel.records import PeerRecord
+from logos_client._event_form import EventForm
 
 __all__ = [
     "SOURCE_FILTER",
@@ -27,9 +29,7 @@ __all__ = [
 ]
 
 
-class KernelMessage(NamedTuple):
-    """A message on a shard. `source` is `SOURCE_RELAY`, `SOURCE_FILTER` or `SOURCE_SELF`."""
-
+class _KernelMessage(NamedTuple):
     stream: str
     instance: bytes
     epoch: bytes
@@ -46,33 +46,74 @@ class KernelMessage(NamedTuple):
     source: int
 
 
-class PeersSnapshot(NamedTuple):
-    """All peers, asked for because peer events were lost."""
+class KernelMessage(EventForm, _KernelMessage):
+    """A message on a shard. `source` is `SOURCE_RELAY`, `SOURCE_FILTER` or `SOURCE_SELF`."""
 
+    __slots__ = ()
+    kind = "message"
+
+
+class HealthEvent(EventForm, wire.HealthEvent):
+    """The node's health changed; `health` is the whole of it."""
+
+    __slots__ = ()
+    kind = "health"
+
+
+class PeerEvent(EventForm, wire.PeerEvent):
+    """A peer joined, left or changed (`change` is a `PeerChange`; others may come)."""
+
+    __slots__ = ()
+    kind = "peer"
+
+
+class _PeersSnapshot(NamedTuple):
     peers: tuple[PeerRecord, ...]
 
 
-class StreamLoss(NamedTuple):
-    """Events `first` to `last` of a stream are lost. `last` None: how many is unknown, the stream began
-    anew."""
+class PeersSnapshot(EventForm, _PeersSnapshot):
+    """All peers, asked for because peer events were lost."""
 
+    __slots__ = ()
+    kind = "peers_snapshot"
+
+
+class _StreamLoss(NamedTuple):
     stream: str
     first: int
     last: int | None
     reason: str
 
 
-class KernelLost(NamedTuple):
-    """The kernel cannot be reached. The client goes on trying."""
+class StreamLoss(EventForm, _StreamLoss):
+    """Events `first` to `last` of a stream are lost. `last` None: the stream restarted, and how many were
+    lost is unknown."""
 
+    __slots__ = ()
+    kind = "stream_loss"
+
+
+class _KernelLost(NamedTuple):
     reason: str
 
 
-class KernelFound(NamedTuple):
-    """The kernel is back; `restarted`: as a new instance, so its streams begin anew."""
+class KernelLost(EventForm, _KernelLost):
+    """The kernel cannot be reached. The client goes on trying."""
 
+    __slots__ = ()
+    kind = "kernel_lost"
+
+
+class _KernelFound(NamedTuple):
     instance: bytes
     restarted: bool
+
+
+class KernelFound(EventForm, _KernelFound):
+    """The kernel is back; `restarted`: as a new instance, so its streams begin at seq 1 again."""
+
+    __slots__ = ()
+    kind = "kernel_found"
 
 
 KernelEvent: TypeAlias = (

@@ -20,8 +20,8 @@ import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Literal, Self, TypeVar, overload
+from types import TracebackType, UnionType
+from typing import Any, Final, Literal, Self, TypeVar, get_args, overload
 
 import zmq
 
@@ -32,7 +32,7 @@ from ipc_schema.hello import NetworkInfo
 from ipc_schema.mapi import methods
 from ipc_schema.mapi.methods import MapiHello, MapiLimits, PendingReply, StatusReply
 from ipc_schema.names import check_name
-from ipc_schema.paths import mapi_endpoints
+from logos_client._arguments import as_bytes, as_text, as_topics, history_ms, messaging_endpoint
 from logos_client._connection import DEFAULT_TIMEOUT
 from logos_client._opening import Opening
 from logos_client._process import HomeProcess
@@ -95,13 +95,14 @@ class MessagingClient:
         `UnsupportedVersionError`, `UnauthorisedError`, `BadRequestError`.
         """
 
+        where = messaging_endpoint(endpoint)
+        if ack not in get_args(AckMode):
+            raise ValueError(f"ack: 'auto' or 'manual', not {ack!r}")
+
         async def open_client() -> Self:
             with public_errors():
                 if name is not None:
                     check_name(name)
-                where = str(endpoint)
-                if "://" not in where:
-                    where = mapi_endpoints(where).apps
                 session = AppSession(
                     where,
                     name=name,
@@ -142,6 +143,10 @@ class MessagingClient:
         traceback: TracebackType | None,
     ) -> None:
         await self._leave(done=error is None and self._session.consumer.settled())
+
+    def __repr__(self) -> str:
+        state = "closed" if self._session.closed else self._session.connection.state.value
+        return f"<MessagingClient {self.name!r} at {self._session.connection.endpoint}: {state}>"
 
     # -- what is known ---------------------------------------------------------------------------------------
 
@@ -203,26 +208,30 @@ class MessagingClient:
     ) -> dict[str, str]:
         """Subscribe to content topics. Returns content topic → why not; the others took effect.
 
+        A single topic, given as text, that is refused raises `BadRequestError`: its errors need no look.
         `since_last`: also what came since this app unsubscribed the topic. `history`: also what came in the
         last so many seconds. Both arrive as `MessageReceived` like everything else, once per message, as soon
         as a store can be asked.
         """
-        wanted = _as_topics(topics)
+        wanted = as_topics(topics)
         body: dict[str, Any] = {"topics": wanted}
         if since_last:
             body["since_last"] = True
         if history:
-            body["history_ms"] = int(history * 1000)
+            body["history_ms"] = history_ms(history)
         reply = await self._ask(methods.SUBSCRIBE, body, timeout=timeout, repeat=True)
         errors = self._read(methods.SubscribeReply, reply).errors
         self._session.topics.update(topic for topic in wanted if topic not in errors)
+        if isinstance(topics, str) and topics in errors:
+            with public_errors():
+                raise IpcError(ErrorCode.BAD_REQUEST, f"{topics}: {errors[topics]}")
         return errors
 
     async def unsubscribe(
         self, topics: str | Iterable[str], *, timeout: float = DEFAULT_TIMEOUT
     ) -> dict[str, str]:
         """Unsubscribe from content topics. Returns content topic → why not (not subscribed, say)."""
-        unwanted = _as_topics(topics)
+        unwanted = as_topics(topics)
         reply = await self._ask(methods.UNSUBSCRIBE, {"topics": unwanted}, timeout=timeout)
         self._session.topics.difference_update(unwanted)
         return self._read(methods.SubscribeReply, reply).errors
@@ -253,21 +262,21 @@ class MessagingClient:
         Raises `BadRequestError` (content topic, empty payload, meta), `TooLargeError`, `BusyError`,
         `ConflictError` (the id was used for another message), `RlnRequiredError`, `DeadlineError`.
         """
-        if request_id is None:
-            request_id = os.urandom(16)
-        elif len(request_id) != 16:
-            raise ValueError(f"a request id has 16 bytes, not {len(request_id)}")
-        limit = self.limits.blob_bytes
-        if len(payload) > limit:
+        data = as_bytes("payload", payload)
+        request = methods.SendRequest(
+            request_id=os.urandom(16) if request_id is None else as_bytes("request id", request_id, 16),
+            content_topic=as_text("content topic", content_topic),
+            meta=as_bytes("meta", meta),
+            ephemeral=ephemeral,
+        )
+        if len(data) > self.limits.blob_bytes:
             # Such a frame would cost us the connection: the server's socket refuses it unread.
             most = self.network.max_message_size
+            what = f"Message size exceeded maximum of {most} bytes: the payload alone has {len(data)}"
             with public_errors():
-                raise IpcError(ErrorCode.TOO_LARGE, f"Message size exceeded maximum of {most} bytes")
-        request = methods.SendRequest(
-            request_id=request_id, content_topic=content_topic, meta=meta, ephemeral=ephemeral
-        )
-        await self._ask(methods.SEND, request.to_body(), [bytes(payload)], timeout=timeout, repeat=True)
-        return request_id
+                raise IpcError(ErrorCode.TOO_LARGE, what)
+        await self._ask(methods.SEND, request.to_body(), [data], timeout=timeout, repeat=True)
+        return request.request_id
 
     async def pending(self, *, name: str | None = None, timeout: float = DEFAULT_TIMEOUT) -> PendingReply:
         """The app's sends that have no fate yet, oldest first (at most 1,000), and how many there are.
@@ -285,7 +294,7 @@ class MessagingClient:
 
         False: too late (its fate follows as ever), or there is no such send. `name`: as in `pending`.
         """
-        request = methods.CancelRequest(request_id=request_id, name=name)
+        request = methods.CancelRequest(request_id=as_bytes("request id", request_id, 16), name=name)
         reply = await self._ask(methods.CANCEL, request.to_body(), timeout=timeout)
         return self._read(methods.CancelReply, reply).cancelled
 
@@ -388,8 +397,12 @@ class MessagingClient:
     def on(self, kind: type[E]) -> Callable[[Callback[E]], Callback[E]]: ...
     @overload
     def on(self, kind: type[E], callback: Callback[E]) -> Callable[[], None]: ...
-    def on(self, kind: type[E], callback: Callback[E] | None = None) -> Any:
-        """Call a function, plain or async, with each event of a class.
+    @overload
+    def on(self, kind: UnionType) -> Callable[[Callback[Any]], Callback[Any]]: ...
+    @overload
+    def on(self, kind: UnionType, callback: Callback[Any]) -> Callable[[], None]: ...
+    def on(self, kind: type[E] | UnionType, callback: Callback[E] | None = None) -> Any:
+        """Call a function, plain or async, with each event of a class, or of a union of them: `Event` is all.
 
             remove = client.on(MessageReceived, handle)
 
@@ -410,8 +423,3 @@ class MessagingClient:
 
             return decorate
         return self._session.consumer.add(kind, callback)
-
-
-def _as_topics(topics: str | Iterable[str]) -> list[str]:
-    """A single content topic is meant as one, not as its characters."""
-    return [topics] if isinstance(topics, str) else list(topics)

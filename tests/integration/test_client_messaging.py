@@ -92,7 +92,7 @@ async def test_a_named_app_sees_each_message_once_over_kills() -> None:
         assert [message.payload for message in sorted(seen, key=lambda m: m.seq)] == [
             b"%d/%d" % (round_number, number) for round_number in range(3) for number in range(20)
         ]
-        assert links[:2] == [LinkLost, LinkRestored]
+        assert [link.kind for link in links[:2]] == ["link_lost", "link_restored"]
         assert len({message.stream_id for message in seen}) == 1
 
 

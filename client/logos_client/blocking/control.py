@@ -28,6 +28,9 @@ class ControlClient(BlockingClient):
         super().__init__(portal)
         self._client = client
 
+    def __repr__(self) -> str:
+        return f"<blocking.{repr(self._client)[1:]}"
+
     @classmethod
     def connect(
         cls,

@@ -47,6 +47,9 @@ class KernelClient(ServiceMethods, DiscoveryMethods, BlockingClient):
         super().__init__(portal)
         self._client: kernel.KernelClient = client
 
+    def __repr__(self) -> str:
+        return f"<blocking.{repr(self._client)[1:]}"
+
     # -- opening ---------------------------------------------------------------------------------------------
 
     @classmethod

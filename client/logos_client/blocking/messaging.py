@@ -6,7 +6,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from types import TracebackType
+from types import TracebackType, UnionType
 from typing import Any, Self, TypeVar, overload
 
 import zmq
@@ -44,6 +44,9 @@ class MessagingClient(BlockingClient):
         self._callbacks = CallbackThread(f"logos {client.name} callbacks")
         self._events: EventTap[Event] = EventTap(portal, _taker(client))
         portal.on_close = _closer(client, self._callbacks)
+
+    def __repr__(self) -> str:
+        return f"<blocking.{repr(self._client)[1:]}"
 
     # -- opening ---------------------------------------------------------------------------------------------
 
@@ -276,8 +279,13 @@ class MessagingClient(BlockingClient):
     def on(self, kind: type[E]) -> Callable[[Callback[E]], Callback[E]]: ...
     @overload
     def on(self, kind: type[E], callback: Callback[E]) -> Callable[[], None]: ...
-    def on(self, kind: type[E], callback: Callback[E] | None = None) -> Any:
-        """Call a function with each event of a class, in the client's callback thread.
+    @overload
+    def on(self, kind: UnionType) -> Callable[[Callback[Any]], Callback[Any]]: ...
+    @overload
+    def on(self, kind: UnionType, callback: Callback[Any]) -> Callable[[], None]: ...
+    def on(self, kind: type[E] | UnionType, callback: Callback[E] | None = None) -> Any:
+        """Call a function with each event of a class, or of a union of them (`Event` is all), in the client's
+        callback thread.
 
             remove = client.on(MessageReceived, handle)
 
@@ -299,7 +307,7 @@ class MessagingClient(BlockingClient):
             return decorate
         return self._add(kind, callback)
 
-    def _add(self, kind: type[E], callback: Callback[E]) -> Callable[[], None]:
+    def _add(self, kind: type[E] | UnionType, callback: Callback[E]) -> Callable[[], None]:
         if inspect.iscoroutinefunction(callback):
             raise TypeError("a callback of a blocking client is a plain function")
         client, callbacks, portal = self._client, self._callbacks, self._portal

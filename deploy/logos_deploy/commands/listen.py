@@ -61,7 +61,6 @@ async def _listen(endpoint: str, arguments: argparse.Namespace) -> int:
                 print(_as_json(event) if arguments.json else _as_text(event), flush=True)
                 seen += 1
                 if seen == arguments.count:
-                    await client.ack(event)  # nobody asks for the next one, which would say it
                     return Exit.OK
             elif isinstance(event, TakenOver):
                 raise CommandError(Exit.FAILED, f"another program goes on as {client.name}")
