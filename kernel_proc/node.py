@@ -203,8 +203,7 @@ class Node:
                 StartError.code_of(failed.errno),
             ) from error
         parts.add("ipc", server.serve)
-        if network.dialer.addresses:
-            parts.add("dialer", network.dialer.run)
+        parts.add("dialer", network.dialer.run)
         self.health.set_state(ProtocolState.READY)
         log.info(
             "ready",

@@ -1,32 +1,101 @@
-"""Checks of address texts: multiaddrs that this node can dial, entry nodes, ZeroMQ endpoints.
+"""Address texts: multiaddrs of TCP and WebSocket, entry nodes, ZeroMQ endpoints.
 
-Only the text is judged here (no names are resolved): enough to refuse a typing error at start, by name,
-instead of dialling it for ever.
+`parse_multiaddr` is the one reader of addresses to dial, for the configuration and for the host, so that what
+the check accepts is what the host can use. Only the text is judged (no names are resolved): enough to refuse
+a typing error at start, by name, instead of dialling it for ever.
 """
 
 from __future__ import annotations
 
 import re
 from ipaddress import IPv6Address, ip_address
-from typing import Final
+from typing import Final, NamedTuple
 
 from ipc_schema.paths import MAX_SOCKET_PATH
 
 __all__ = [
+    "DialAddress",
     "check_endpoint",
     "check_enr",
     "check_enrtree",
     "check_entry_node",
     "check_multiaddr",
     "is_multiaddr",
+    "parse_multiaddr",
     "peer_id_in",
 ]
 
 _HOST_NAME: Final = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62}\.)*[A-Za-z0-9_-]{0,62}\.?")
-# base58btc (no 0, O, I, l) of a multihash: secp256k1 and Ed25519 identities, SHA-256 of others
-_PEER_ID: Final = re.compile(r"(16Uiu2HA|12D3Koo|Qm)[1-9A-HJ-NP-Za-km-z]{20,60}")
+_BASE58: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
+_MAX_PEER_ID: Final = 64
 _PEER_ID_NAMES: Final = ("p2p", "ipfs")
-_TRANSPORTS: Final = ((), ("ws",), ("wss",), ("tls", "ws"))
+_TRANSPORTS: Final = {(): "", ("ws",): "/ws", ("wss",): "/wss", ("tls", "ws"): "/wss"}
+# Codes of the multiaddr table (github.com/multiformats/multicodec), as varints.
+_CODES: Final = {"ip4": b"\x04", "ip6": b"\x29", "dns": b"\x35", "dns4": b"\x36", "dns6": b"\x37"}
+_TCP: Final = b"\x06"
+_P2P: Final = b"\xa5\x03"
+_TRANSPORT_CODES: Final = {"": b"", "/ws": b"\xdd\x03", "/wss": b"\xde\x03"}
+
+
+class DialAddress(NamedTuple):
+    """A multiaddr of TCP, or of WebSocket over it."""
+
+    kind: str
+    """ip4, ip6, dns, dns4 or dns6."""
+    host: str
+    port: int
+    transport: str
+    """"" for plain TCP, "/ws" or "/wss"."""
+    peer_id: str | None
+    """base58."""
+
+    @property
+    def place(self) -> str:
+        """The text without the peer id."""
+        return f"/{self.kind}/{self.host}/tcp/{self.port}{self.transport}"
+
+    def to_bytes(self) -> bytes:
+        """Return the binary form, as identify and node records carry it."""
+        if self.kind in ("ip4", "ip6"):
+            host = ip_address(self.host).packed
+        else:
+            name = self.host.encode()
+            host = _varint(len(name)) + name
+        raw = (
+            _CODES[self.kind] + host + _TCP + self.port.to_bytes(2, "big") + _TRANSPORT_CODES[self.transport]
+        )
+        if self.peer_id is None:
+            return raw
+        digest = _decode_peer_id(self.peer_id)
+        return raw + _P2P + _varint(len(digest)) + digest
+
+
+def _varint(value: int) -> bytes:
+    return bytes((value,)) if value < 0x80 else bytes((value & 0x7F | 0x80, value >> 7))
+
+
+def _decode_peer_id(text: str) -> bytes:
+    """Return the multihash of a peer id in base58. Raises ValueError for what cannot be one.
+
+    A key of up to 42 bytes stands in it as it is (code 0), any other as its SHA-256 (code 0x12), so a text
+    that lost a character shows. Spec: libp2p/specs/peer-ids.
+    """
+    if not 0 < len(text) <= 2 * _MAX_PEER_ID:
+        raise ValueError(f"{text[:100]!r} is not a peer id")
+    number = 0
+    for character in text:
+        digit = _BASE58.find(character)
+        if digit < 0:
+            raise ValueError(f"{text[:100]!r} is not a peer id: {character!r} is not of base58")
+        number = number * 58 + digit
+    zeros = len(text) - len(text.lstrip("1"))
+    raw = bytes(zeros) + number.to_bytes((number.bit_length() + 7) // 8, "big")
+    if len(raw) < 3 or raw[0] not in (0x00, 0x12) or raw[1] != len(raw) - 2:
+        raise ValueError(f"{text!r} is not a peer id: a character is missing or wrong")
+    is_key = raw[0] == 0x00 and raw[2] == 0x08 and 36 <= len(raw) - 2 <= 42
+    if not is_key and not (raw[0] == 0x12 and len(raw) == 34):
+        raise ValueError(f"{text!r} is not a peer id: a character is missing or wrong")
+    return raw
 
 
 def is_multiaddr(text: str) -> bool:
@@ -40,6 +109,8 @@ def _check_host(kind: str, host: str) -> None:
             address = ip_address(host)
         except ValueError:
             raise ValueError(f"{host!r} is not an IP address") from None
+        if "%" in host:
+            raise ValueError(f"{host!r}: an address with a zone means nothing to others")
         if isinstance(address, IPv6Address) is not (kind == "ip6"):
             raise ValueError(f"{host!r} is not an /{kind} address")
     elif kind in ("dns", "dns4", "dns6"):
@@ -55,8 +126,11 @@ def peer_id_in(address: str) -> str | None:
     return parts[-1] or None if len(parts) > 2 and parts[-2] in _PEER_ID_NAMES else None
 
 
-def check_multiaddr(text: str) -> None:
-    """Accept `/ip4|ip6|dns|dns4|dns6/<host>/tcp/<port>[/ws|/wss|/tls/ws][/p2p/<peer id>]`; `ValueError`."""
+def parse_multiaddr(text: str) -> DialAddress:
+    """Read `/ip4|ip6|dns|dns4|dns6/<host>/tcp/<port>[/ws|/wss|/tls/ws][/p2p|ipfs/<peer id>]`; `ValueError`.
+
+    Port 0 is one to listen on.
+    """
     if not text.startswith("/"):
         raise ValueError(f"{text!r} is not a multiaddr (it must start with a slash)")
     parts = text[1:].split("/")
@@ -65,15 +139,27 @@ def check_multiaddr(text: str) -> None:
     _check_host(parts[0], parts[1])
     if parts[2] != "tcp":
         raise ValueError(f"{text!r}: only tcp (and WebSocket over it) can be dialled, not {parts[2]!r}")
-    if not re.fullmatch(r"[0-9]{1,5}", parts[3]) or not 0 < int(parts[3]) <= 65535:
+    if not re.fullmatch(r"[0-9]{1,5}", parts[3]) or int(parts[3]) > 65535:
         raise ValueError(f"{text!r}: {parts[3]!r} is not a port in 1..65535")
     rest = parts[4:]
+    peer_id = None
     if len(rest) >= 2 and rest[-2] in _PEER_ID_NAMES:
-        if not _PEER_ID.fullmatch(rest[-1]):
-            raise ValueError(f"{text!r}: {rest[-1]!r} is not a peer id")
+        peer_id = rest[-1]
+        try:
+            _decode_peer_id(peer_id)
+        except ValueError as error:
+            raise ValueError(f"{text[:300]!r}: {error}") from None
         rest = rest[:-2]
-    if tuple(rest) not in _TRANSPORTS:
+    transport = _TRANSPORTS.get(tuple(rest))
+    if transport is None:
         raise ValueError(f"{text!r}: cannot dial /{'/'.join(rest)} over tcp")
+    return DialAddress(parts[0], parts[1], int(parts[3]), transport, peer_id)
+
+
+def check_multiaddr(text: str) -> None:
+    """Accept a multiaddr to dial or to announce. Raises ValueError."""
+    if parse_multiaddr(text).port == 0:
+        raise ValueError(f"{text!r}: '0' is not a port in 1..65535")
 
 
 def check_entry_node(text: str) -> None:

@@ -292,9 +292,12 @@ def _parse_path(raw: object) -> str:
 def _parse_ip(raw: object) -> str:
     text = _text_of(raw).strip()
     try:
-        return str(ip_address(text))
+        address = str(ip_address(text))
     except ValueError:
         raise ValueError(f"{raw!r} is not an IP address") from None
+    if "%" in address:
+        raise ValueError(f"{raw!r}: an address with a zone cannot be told to others; give one without")
+    return address
 
 
 PATH: Final = Kind("path", _parse_path)

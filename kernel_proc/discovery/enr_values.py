@@ -13,6 +13,8 @@ from typing import Final, NamedTuple
 
 from multiaddr import Multiaddr
 
+from ipc_schema.config.addresses import parse_multiaddr
+
 __all__ = [
     "MAX_SHARDS",
     "Capability",
@@ -149,7 +151,7 @@ def encode_multiaddrs(addresses: Iterable[str], limit: int, peer_id: str) -> byt
         relay, circuit, _ = address.partition(_CIRCUIT)
         text = relay if circuit else address.removesuffix(f"/p2p/{peer_id}")
         try:
-            binary: bytes = Multiaddr(text).to_bytes()
+            binary = _to_bytes(text)
         except Exception as error:  # the library raises a dozen unrelated types for text it cannot parse
             raise ValueError(f"{address!r} is not a multiaddr: {error}") from None
         full = full or len(out) + 2 + len(binary) > limit
@@ -157,6 +159,13 @@ def encode_multiaddrs(addresses: Iterable[str], limit: int, peer_id: str) -> byt
             continue  # later ones are still looked at: an error must not depend on the room
         out += len(binary).to_bytes(2, "big") + binary
     return bytes(out)
+
+
+def _to_bytes(text: str) -> bytes:
+    try:
+        return parse_multiaddr(text).to_bytes()
+    except ValueError:  # another transport
+        return bytes(Multiaddr(text).to_bytes())
 
 
 def read_multiaddrs(value: bytes, peer_id: str) -> tuple[str, ...]:

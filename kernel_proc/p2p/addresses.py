@@ -1,4 +1,7 @@
-"""Multiaddrs that this host can listen on or dial: /ip4|ip6|dns|dns4|dns6/…/tcp/…[/ws][/p2p/…]."""
+"""Multiaddrs that this host can listen on or dial: /ip4|ip6|dns|dns4|dns6/…/tcp/…[/ws][/p2p/…].
+
+Read by the same parser as the configuration.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,9 @@ import ipaddress
 import socket
 from dataclasses import dataclass
 
+from ipc_schema.config.addresses import parse_multiaddr
 from kernel_proc.p2p._libp2p import ID, Multiaddr
 from kernel_proc.p2p.api import BadAddress
-
-_HOSTS = ("ip4", "ip6", "dns", "dns4", "dns6")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,25 +38,15 @@ class Endpoint:
 
 
 def parse(address: str) -> Endpoint:
-    """An address to dial or to listen on. Raises BadAddress with the reason."""
+    """Return an address to dial or to listen on. Raises BadAddress with the reason."""
     try:
-        parts = [(protocol.name, value) for protocol, value in Multiaddr(address).items()]
-    except Exception as error:  # the library raises a dozen unrelated types for text it cannot parse
-        raise BadAddress(f"{address!r} is not a multiaddr: {error}") from None
-    names = [name for name, _ in parts]
-    if len(parts) < 2 or names[0] not in _HOSTS or names[1] != "tcp":
-        raise BadAddress(f"{address} is not a TCP or WebSocket address")
-    rest = parts[2:]
-    websocket = bool(rest) and rest[0][0] == "ws"
-    if websocket:
-        rest = rest[1:]
-    peer_id: ID | None = None
-    if rest and rest[0][0] == "p2p":
-        peer_id = ID.from_base58(str(rest[0][1]))
-        rest = rest[1:]
-    if rest:
-        raise BadAddress(f"{address}: /{rest[0][0]} is not supported by this host")
-    return Endpoint(names[0], str(parts[0][1]), int(str(parts[1][1])), websocket, peer_id)
+        read = parse_multiaddr(address)
+    except ValueError as error:
+        raise BadAddress(str(error)) from None
+    if read.transport == "/wss":
+        raise BadAddress(f"{address}: this version does not dial secure WebSocket")
+    peer_id = ID.from_base58(read.peer_id) if read.peer_id is not None else None
+    return Endpoint(read.kind, read.host, read.port, read.transport == "/ws", peer_id)
 
 
 def from_sockaddr(sockaddr: tuple[object, ...], *, websocket: bool) -> Endpoint:
@@ -66,15 +58,22 @@ def from_sockaddr(sockaddr: tuple[object, ...], *, websocket: bool) -> Endpoint:
 
 
 def to_bytes(address: str) -> bytes:
-    """The binary form, as identify carries it."""
-    return bytes(Multiaddr(address).to_bytes())
+    """Return the binary form, as identify carries it. Raises BadAddress."""
+    try:
+        return parse_multiaddr(address).to_bytes()
+    except ValueError:
+        pass  # another transport, which only a proxy before us speaks
+    try:
+        return bytes(Multiaddr(address).to_bytes())
+    except Exception as error:  # the library raises a dozen unrelated types for text it cannot parse
+        raise BadAddress(f"{address!r} is not a multiaddr: {error}") from None
 
 
 def from_bytes(data: bytes) -> str | None:
     """The text of a binary multiaddr, None if it cannot be read (peers advertise what we do not know)."""
     try:
         return str(Multiaddr(data))
-    except Exception:  # see parse
+    except Exception:  # see to_bytes
         return None
 
 

@@ -41,12 +41,11 @@ class StaticDialer:
         self._failed = registry.counter("peers_dials", outcome="failed")
 
     async def run(self) -> None:
-        """Dial for ever. Cancel to stop."""
-        if not self.addresses:
-            return
+        """Dial until cancelled. Without an address that can be used it waits: the node goes on."""
         async with trio.open_nursery() as nursery:
             for address in self.addresses:
                 nursery.start_soon(self._keep, address, name=f"dial {address}")
+            await trio.sleep_forever()
 
     async def _keep(self, address: str) -> None:
         backoff = DialBackoff(self._rng)
@@ -54,7 +53,7 @@ class StaticDialer:
             try:
                 peer_id = await self._host.connect(address)
             except BadAddress as error:
-                log.error("peer address cannot be used", extra=fields(address=address, reason=str(error)))
+                log.warning("peer address cannot be used", extra=fields(address=address, reason=str(error)))
                 return
             except P2pError as error:
                 self._failed.add()
@@ -69,7 +68,7 @@ class StaticDialer:
                 await trio.sleep(delay)
                 continue
             if peer_id == self._host.peer_id:
-                log.error("peer address is our own", extra=fields(address=address))
+                log.warning("peer address cannot be used", extra=fields(address=address, reason="our own"))
                 return
             self._succeeded.add()
             self._connected(peer_id, address)

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.kernel_process import KernelProcess, short_directory
+from kernel_proc.p2p.keys import NodeKey
+from tests.support.kernel_process import KernelProcess, eventually, short_directory
 
 pytestmark = pytest.mark.integration
 
@@ -52,6 +53,11 @@ def run(*options: str, **more: object) -> tuple[int, str]:
         (["--shard=9"], "shard"),
         (["--nodekey=1234"], "nodekey"),
         (["--listen-address=example.org"], "listen-address"),
+        (["--listen-address=fe80::1%lo"], "listen-address"),
+        (
+            ["--staticnode=/ip4/127.0.0.1/tcp/1/p2p/16Uiu2HAmTUbnxLGT9JvV6mu9oPyDjqHK4Phs1VDJNUgESgNSkub"],
+            "staticnode",
+        ),
         (["--ipc-requests=tcp://0.0.0.0:5555"], "ipc-requests"),
         (["--config-file=/no/such/file"], "config-file"),
         (["--ipc-group=no-such-group"], "ipc-group"),
@@ -176,3 +182,18 @@ def test_it_says_little_by_default(directory: Path) -> None:
         assert "secret payload" not in text
         assert (kernel.directory / "nodekey").read_text().strip() not in text
         assert len(text.splitlines()) <= 6
+
+
+def test_addresses_that_cannot_be_used_are_named_and_do_not_end_the_node(directory: Path) -> None:
+    key = NodeKey.generate()
+    own = f"/ip4/127.0.0.1/tcp/60000/ipfs/{key.peer_id}"
+    secure = f"/dns4/my_node.example/tcp/443/wss/p2p/{NodeKey.generate().peer_id}"
+    environment_key = f"--nodekey={key.secret_bytes().hex()}"
+    with KernelProcess(
+        directory / "n", environment_key, f"--staticnode={own}", f"--staticnode={secure}"
+    ) as node:
+        eventually(lambda: node.log.read_text().count("peer address cannot be used") == 2)
+        assert f"address={own}" in node.log.read_text()
+        assert f"address={secure}" in node.log.read_text()
+        assert node.dealer().ok("node.health", {})["state"] == "READY"
+        assert node.stop() == 0

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from kernel_proc.p2p import addresses
+from kernel_proc.p2p._libp2p import Multiaddr
 from kernel_proc.p2p.api import BadAddress
 
 PEER = "16Uiu2HAmTUbnxLGT9JvV6mu9oPyDjqHK4Phs1VDJNUgESgNSkuby"
@@ -15,6 +16,8 @@ PEER = "16Uiu2HAmTUbnxLGT9JvV6mu9oPyDjqHK4Phs1VDJNUgESgNSkuby"
         (f"/ip4/10.0.0.1/tcp/1/ws/p2p/{PEER}", "ip4", "10.0.0.1", 1, True, PEER),
         (f"/dns4/node.example.org/tcp/30303/p2p/{PEER}", "dns4", "node.example.org", 30303, False, PEER),
         ("/ip6/::1/tcp/0", "ip6", "::1", 0, False, None),
+        ("/dns4/my_node.example/tcp/1", "dns4", "my_node.example", 1, False, None),
+        (f"/ip4/10.0.0.1/tcp/1/ipfs/{PEER}", "ip4", "10.0.0.1", 1, False, PEER),
     ],
 )
 def test_parse(text: str, kind: str, host: str, port: int, websocket: bool, peer: str | None) -> None:
@@ -34,6 +37,9 @@ def test_parse(text: str, kind: str, host: str, port: int, websocket: bool, peer
         "/ip4/127.0.0.1",
         "/ip4/127.0.0.1/tcp/70000",
         "/ip4/127.0.0.1/tcp/1/tls/ws",
+        f"/dns4/node.example.org/tcp/443/wss/p2p/{PEER}",
+        f"/ip4/127.0.0.1/tcp/1/p2p/{PEER[:-1]}",
+        "/ip6/fe80::1%lo/tcp/1",
         "/ip4/127.0.0.1/tcp/1/p2p/notapeer",
         f"/ip4/127.0.0.1/tcp/1/p2p/{PEER}/p2p-circuit",
     ],
@@ -41,6 +47,27 @@ def test_parse(text: str, kind: str, host: str, port: int, websocket: bool, peer
 def test_what_cannot_be_dialled_is_a_bad_address(text: str) -> None:
     with pytest.raises(BadAddress):
         addresses.parse(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/ip4/127.0.0.1/tcp/61108",
+        "/ip6/2001:db8::1/tcp/1/ws",
+        f"/dns4/node.example.org/tcp/443/wss/p2p/{PEER}",
+        f"/dns6/{'a' * 60}.{'b' * 60}.{'c' * 60}/tcp/65535/p2p/{PEER}",
+        "/dns/x.example/tcp/1/p2p/12D3KooWGC6TvWhfapngX6wvJHMYvKpDMXPb3ZnCZ6dMoaMtimQ5",
+        "/ip4/1.2.3.4/tcp/1/p2p/QmcgpsyWgH8Y8ajJz1Cu72KnS5uo2Aa2LpzU7kinSupNKC",
+    ],
+)
+def test_the_binary_form_is_that_of_the_library(text: str) -> None:
+    assert addresses.to_bytes(text) == Multiaddr(text).to_bytes()
+    assert addresses.from_bytes(addresses.to_bytes(text)) == text
+
+
+def test_what_the_library_refuses_in_a_name_can_be_announced() -> None:
+    raw = addresses.to_bytes("/dns4/my_node.example/tcp/1")
+    assert raw == b"\x36\x0fmy_node.example\x06\x00\x01"
 
 
 def test_binary_form_goes_both_ways_and_garbage_is_none() -> None:
