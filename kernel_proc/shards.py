@@ -302,9 +302,11 @@ class Shards:
         for topic in topics:
             joined = self._joined.get(topic)
             if joined is not None:
-                covered = bool(relay is not None and relay.mesh_peers(topic)) or bool(
-                    client is not None and client.strength(topic)
-                )
+                # A subscribed peer outside the mesh gossips what it has (IHAVE, gossipsub v1.0): a shard is
+                # not deaf while its peers refuse GRAFTs, as nim-libp2p does for a minute after a lost stream.
+                covered = bool(
+                    relay is not None and (relay.mesh_peers(topic) or relay.topic_peers(topic))
+                ) or bool(client is not None and client.strength(topic))
                 self._publisher.set_covered(joined.shard, covered=covered)
 
     def filter_changed(self, topics: Iterable[str]) -> None:

@@ -103,7 +103,8 @@ class KernelListener:
             self._filters.health(health)
         else:
             now, stores = self._now_ns(), store_peers(health)
-            for shard, missed in self._islands.update(now, stores, mesh, self._wanted()):
+            connected = {shard.shard: shard.connected_peers for shard in health.shards}
+            for shard, missed in self._islands.update(now, stores, mesh, self._wanted(), connected):
                 self.missed(shard, missed)
         facts = node_facts(health, kernel_up=self._up, reason=before.kernel_reason, edge=self._edge())
         self._status.update(facts)

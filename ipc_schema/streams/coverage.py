@@ -43,7 +43,7 @@ def covers(intervals: Iterable[Interval], start: int, end: int) -> bool:
 
 
 class CoverageLog:
-    """The coverage of one stream: opened with the first mesh peer, closed with the last.
+    """The coverage of one stream: opened with the first peer that brings it, closed with the last.
 
     Times are wall-clock ns. After a clock has stepped back, the same time passes twice; only the second
     pass counts then: what was recorded beyond it is forgotten at the next `open`.

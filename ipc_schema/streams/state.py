@@ -15,7 +15,7 @@ __all__ = ["StreamState"]
 class StreamState(Body):
     """A recorded stream. `first` is the oldest seq that replay has (`last` + 1 when it has none).
 
-    `coverage`: intervals `(from ns, to ns)` in which the node had a mesh peer on the shard; None = still.
+    `coverage`: intervals `(from ns, to ns)` in which the node heard the shard; None = still.
     """
 
     stream: Annotated[str, Size(64, 1)]

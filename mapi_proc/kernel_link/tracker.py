@@ -32,8 +32,8 @@ class Live(Enum):
 
 
 class Missed(NamedTuple):
-    """Messages of this time may be missing. `suspected`: a mere suspicion, of which apps do not hear as long
-    as any store answers."""
+    """Messages of this time may be missing. `suspected`: a mere suspicion, which stores are asked about and
+    apps are not notified of."""
 
     from_ns: int
     to_ns: int

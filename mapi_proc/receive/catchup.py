@@ -183,7 +183,7 @@ class CatchUp:
         span = missed.from_ns, missed.to_ns
         gap = Gap(shard, *span, missed.reason, self._clock(), [span], missed.suspected)
         if not self._policy.wants(shard, missed):
-            self._tell(gap)
+            self._notify(gap)
             return
         gap.next_attempt = gap.since
         other = self._neighbour(gap)
@@ -239,7 +239,7 @@ class CatchUp:
                 self._gaps.add(Gap(shard, last, now_ns, "periodic", now, next_attempt=now, scheduled=True))
 
     def _notify(self, gap: Gap) -> None:
-        if not (gap.told or gap.scheduled or (gap.suspected and gap.doubtful)):
+        if not (gap.told or gap.scheduled or gap.suspected):
             gap.told = True
             self._tell(gap)
 

@@ -22,6 +22,7 @@ class Relay:
     def __init__(self) -> None:
         self.topics: list[str] = []
         self.mesh: dict[str, list[str]] = {}
+        self.gossiping: list[str] = []
 
     def subscribe(self, topic: str) -> bool:
         self.topics.append(topic)
@@ -35,7 +36,7 @@ class Relay:
         return self.mesh.get(topic, [])
 
     def topic_peers(self, topic: str) -> list[str]:
-        return self.mesh.get(topic, [])
+        return self.mesh.get(topic, []) + self.gossiping
 
 
 class Filter:
@@ -334,3 +335,22 @@ def test_whatever_brings_a_message_it_is_on_the_stream_once() -> None:
     # What a peer pushed has passed no validator: it goes to no sink until the relay brings it too.
     assert sunk == [(b"relayed", 0), (b"own", SOURCE_SELF), (b"pushed", 0)]
     assert not house.shards.deliver_filtered(TOPIC.format(2), *message(b"elsewhere"))
+
+
+def test_a_shard_whose_peers_refuse_the_mesh_is_fed_by_their_gossip() -> None:
+    house = House()
+    topic = TOPIC.format(1)
+    (state,) = house.shards.acquire("a", [1])
+    house.relay.gossiping = ["nim"]
+    house.shards.relay_changed([topic])
+    for _ in range(3):  # each minute: the mesh for a moment, then PRUNE
+        house.relay.mesh[topic] = ["nim"]
+        house.shards.relay_changed([topic])
+        house.relay.mesh[topic] = []
+        house.shards.relay_changed([topic])
+    (state,) = house.shards.acquire("a", [1])
+    ((_, end),) = state.coverage
+    assert end is None, "one interval, still open"
+    house.relay.gossiping = []
+    house.shards.relay_changed([topic])
+    assert house.shards.acquire("a", [1])[0].coverage[-1][1] is not None

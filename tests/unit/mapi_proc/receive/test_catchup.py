@@ -349,15 +349,17 @@ async def test_a_gap_for_which_no_store_was_there_is_asked_for_again_then_report
     assert len(world.catchup) == 0
 
 
+@pytest.mark.parametrize("there", [True, False])
 @asyncio_test()
-async def test_a_mere_suspicion_that_stores_have_answered_is_not_reported() -> None:
+async def test_a_mere_suspicion_is_not_reported(there: bool) -> None:
     world = World(OnGap(), topics(1))
-    restarted_store(world)
+    restarted_store(world).there = there
     async with running(world):
         world.catchup.add(0, GAP._replace(suspected=True))
         await asked(world, 1)
         world.now += DOUBT_S
         world.catchup.tick({0})
+        world.stores.there = True
         world.catchup.wake()
         await world.closed.wait()
     assert world.told == []

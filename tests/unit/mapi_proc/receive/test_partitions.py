@@ -57,3 +57,26 @@ def test_only_the_last_half_hour_of_a_long_time_counts() -> None:
     assert islands.since(0, late) == late - LONGEST_NS
     ((_, missed),) = islands.update(late, 1, {0: 1}, [0])
     assert missed.from_ns == late - LONGEST_NS
+
+
+def test_a_shard_fed_by_gossip_alone_is_a_suspicion_each_minute_and_when_the_mesh_is_back() -> None:
+    islands = Islands(FULL)
+    found = []
+    for second in range(0, 150, 5):
+        found += islands.update(second * S, 1, {0: 0, 1: 4}, [0, 1], {0: 3, 1: 4})
+    assert islands.since(0, 149 * S) == 120 * S
+    assert islands.since(1, 149 * S) is None
+    found += islands.update(150 * S, 1, {0: 1, 1: 4}, [0, 1], {0: 3, 1: 4})
+    assert [(shard, one.from_ns // S, one.to_ns // S, one.suspected) for shard, one in found] == [
+        (0, 0, 60, True),
+        (0, 60, 120, True),
+        (0, 120, 150, True),
+    ]
+    assert islands.since(0, 151 * S) is None
+
+
+def test_the_moment_before_the_first_mesh_peer_is_no_suspicion() -> None:
+    islands = Islands(FULL)
+    assert islands.update(0, 1, {0: 0}, [0], {0: 1}) == []
+    assert islands.update(2 * S, 1, {0: 1}, [0], {0: 1}) == []
+    assert islands.since(0, 3 * S) is None
