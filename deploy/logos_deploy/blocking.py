@@ -14,18 +14,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from pathlib import Path
+from types import TracebackType
 from typing import Self
 
 from ipc_schema.config.mapi import Mode
 from logos_client._connection import DEFAULT_TIMEOUT
 from logos_client.blocking import KernelClient, MessagingClient
 from logos_client.blocking._base import BlockingClient, open_client
-from logos_client.blocking._portal import Portal
 from logos_client.exceptions import ClosedError, ForkedError
 from logos_client.messaging import AckMode
 from logos_deploy.launcher import START_SECONDS
 from logos_deploy.launcher_node import NodeFacts, NodeProcesses
-from logos_deploy.launcher_plan import plan_launch
+from logos_deploy.node.plan import LaunchRequest, NodePlan, plan_launch
+from logos_process.config_file import read_toml
 
 __all__ = ["Node", "launch"]
 
@@ -36,40 +37,58 @@ def launch(
     overrides: Mapping[str, object] | None = None,
     *,
     data_dir: str | Path | None = None,
+    config_file: str | Path | None = None,
     name: str | None = None,
     ack: AckMode = "auto",
     timeout: float = START_SECONDS,
 ) -> Node:
     """Start a node and connect to it; see `logos_deploy.launcher.launch`."""
-    plan = plan_launch(preset, mode, overrides or {}, data_dir)
-
-    async def start() -> NodeProcesses:
-        processes = NodeProcesses(plan)
-        await processes.start(timeout)
-        return processes
-
-    portal, processes = open_client("node", start)
-    try:
-        client = MessagingClient.connect(plan.mapi.endpoints.apps, name=name, ack=ack)
-    except BaseException:
-        portal.close()
-        raise
-    return Node(portal, processes, client)
+    request = LaunchRequest(
+        preset=preset, mode=mode, overrides=overrides or {}, data_dir=data_dir, config_file=config_file
+    )
+    return Node(plan_launch(request, read_toml, Path.cwd()), name, ack, timeout)
 
 
 class Node(NodeFacts, BlockingClient):
     """A node that runs for this app, with a client that is connected to it. Made by `launch`.
 
-    In a child that the app forks, `close` does nothing and the clients are refused.
+    Once closed it can be started again, on the same data directory; it then has a new client. In a child that
+    the app forks, `close` does nothing and the clients are refused.
     """
 
-    def __init__(self, portal: Portal, processes: NodeProcesses, client: MessagingClient) -> None:
+    def __init__(self, plan: NodePlan, name: str | None, ack: AckMode, timeout: float) -> None:
         """Not for apps: see `launch`."""
+        self._plan = plan
+        self._name = name
+        self._ack: AckMode = ack
+        self._opening = threading.Lock()
+        self._start(timeout)
+
+    def start(self, *, timeout: float = START_SECONDS) -> None:
+        """Start a closed node again. Raises as `launch` does, and RuntimeError when it runs."""
+        self._portal.home.check()
+        with self._opening:
+            if self._portal.open:
+                raise RuntimeError("the node runs already")
+            self._start(timeout)
+
+    def _start(self, timeout: float) -> None:
+        async def start() -> NodeProcesses:
+            processes = NodeProcesses(self._plan)
+            await processes.start(timeout)
+            return processes
+
+        portal, processes = open_client("node", start)
+        try:
+            endpoint = processes.mapi.endpoints.apps
+            client = MessagingClient.connect(endpoint, name=self._name, ack=self._ack)
+        except BaseException:
+            portal.close()
+            raise
         super().__init__(portal)
         self._processes = processes
         self._client = client
         self._kernel: KernelClient | None = None
-        self._opening = threading.Lock()
 
     @property
     def client(self) -> MessagingClient:
@@ -106,4 +125,14 @@ class Node(NodeFacts, BlockingClient):
             super().close()
 
     def __enter__(self) -> Self:
+        if not self._portal.open:
+            self.start()
         return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._client.__exit__(kind, error, trace)
+        finally:
+            self.close()

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from pathlib import Path
+from types import TracebackType
 from typing import Final
 
 from ipc_schema.config.mapi import Mode
@@ -31,7 +32,8 @@ from logos_deploy.launcher_node import (
     NodeFacts,
     NodeProcesses,
 )
-from logos_deploy.launcher_plan import plan_launch
+from logos_deploy.node.plan import LaunchRequest, NodePlan, plan_launch
+from logos_process.config_file import read_toml
 
 __all__ = [
     "ConfigError",
@@ -51,6 +53,7 @@ def launch(
     overrides: Mapping[str, object] | None = None,
     *,
     data_dir: str | Path | None = None,
+    config_file: str | Path | None = None,
     name: str | None = None,
     ack: AckMode = "auto",
     timeout: float = START_SECONDS,
@@ -58,25 +61,24 @@ def launch(
     """Start a node and connect to it: `await` it, or enter it as a context, which stops it at the end.
 
     `preset`: the network; without one a local network on loopback. `mode`: `core` or `edge`. `overrides`:
-    options of kernel and Messaging API by name (`{"tcp-port": 0}`); the environment is not looked at.
-    `data_dir`: what must survive a restart, `./data` unless given here or as an override; one node at a time
-    uses it, and one that is just ending, since its app was killed, is waited for. `name`: makes the client
-    durable, `ack`: see `MessagingClient.connect`. `timeout`: seconds until both processes must be ready.
+    options of kernel and Messaging API by name (`{"tcp-port": 0}`), `kernel.<name>` or `mapi.<name>` for one
+    of them. `config_file`: TOML with `[kernel]` and `[mapi]`, as `logos up` reads it; the environment is not
+    looked at. `data_dir`: what must survive a restart, `./data` unless given here or as an override; one node
+    at a time uses it, and one that is just ending, since its app was killed, is waited for. `name`: makes the
+    client durable, `ack`: see `MessagingClient.connect`. `timeout`: seconds until both processes must be
+    ready.
 
     Raises `ConfigError` naming the key, `DataDirInUseError`, `LaunchError`, and what
     `MessagingClient.connect` raises. Nothing runs then.
     """
+    request = LaunchRequest(
+        preset=preset, mode=mode, overrides=overrides or {}, data_dir=data_dir, config_file=config_file
+    )
 
     async def start() -> Node:
-        plan = plan_launch(preset, mode, overrides or {}, data_dir)
-        processes = NodeProcesses(plan)
-        await processes.start(timeout)
-        try:
-            client = await MessagingClient.connect(plan.mapi.endpoints.apps, name=name, ack=ack)
-        except BaseException:
-            await processes.close()
-            raise
-        return Node(processes, client)
+        node = Node(plan_launch(request, read_toml, Path.cwd()), name, ack)
+        await node.start(timeout=timeout)
+        return node
 
     return Opening(start)
 
@@ -84,19 +86,38 @@ def launch(
 class Node(NodeFacts):
     """A node that runs for this app, with a client that is connected to it. Made by `launch`.
 
-    In a child that the app forks, `close` does nothing and the clients are refused.
+    Once closed it can be started again, on the same data directory; it then has a new client. In a child that
+    the app forks, `close` does nothing and the clients are refused.
     """
 
-    def __init__(self, processes: NodeProcesses, client: MessagingClient) -> None:
+    def __init__(self, plan: NodePlan, name: str | None, ack: AckMode) -> None:
         """Not for apps: see `launch`."""
-        self._processes = processes
-        self._client = client
+        self._processes = NodeProcesses(plan)
+        self._name = name
+        self._ack: AckMode = ack
+        self._client: MessagingClient | None = None
         self._kernel: KernelClient | None = None
+        self._open = False
         self._opening = asyncio.Lock()
+
+    async def start(self, *, timeout: float = START_SECONDS) -> None:
+        """Start a closed node again. Raises as `launch` does, and RuntimeError when it runs."""
+        if self._open:
+            raise RuntimeError("the node runs already")
+        processes = self._processes = NodeProcesses(self._processes.plan)
+        await processes.start(timeout)
+        try:
+            endpoint = processes.mapi.endpoints.apps
+            self._client = await MessagingClient.connect(endpoint, name=self._name, ack=self._ack)
+        except BaseException:
+            await processes.close()
+            raise
+        self._open = True
 
     @property
     def client(self) -> MessagingClient:
         """The app's client."""
+        assert self._client is not None, "made by launch, which starts it"
         return self._client
 
     async def kernel(self, *, timeout: float = DEFAULT_TIMEOUT) -> KernelClient:
@@ -115,15 +136,26 @@ class Node(NodeFacts):
 
     async def close(self) -> None:
         """Close the clients, then end both processes in good order. May be called again."""
+        kernel, self._kernel = self._kernel, None
         try:
-            await self._client.close()
-            if self._kernel is not None:
-                await self._kernel.close()
+            if self._client is not None:
+                await self._client.close()
+            if kernel is not None:
+                await kernel.close()
         finally:
             await self._processes.close()
+            self._open = False
 
     async def __aenter__(self) -> Node:
+        if not self._open:
+            await self.start()
         return self
 
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if self._client is not None:
+                await self._client.__aexit__(kind, error, trace)
+        finally:
+            await self.close()

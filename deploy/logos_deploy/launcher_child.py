@@ -9,12 +9,12 @@ import logging
 import os
 import signal
 import subprocess
-from collections import deque
 from collections.abc import Mapping
 from typing import Final
 
 from logos_deploy.launcher_logs import LogFile
-from logos_deploy.launcher_plan import Program
+from logos_deploy.node.programs import STOP_SECONDS, Program
+from logos_deploy.node.restarts import MAX_RESTARTS, RESTART_WINDOW, RestartLimit
 from logos_process.exits import ExitCode
 from logos_process.parent_watch import PARENT, ParentPipe
 
@@ -22,11 +22,7 @@ __all__ = ["ChildEndedError", "Keeper"]
 
 log = logging.getLogger(__name__)
 
-STOP_SECONDS: Final = 6.0
-"""From TERM to KILL: both processes stop by themselves within less."""
 RESTART_SECONDS: Final = 0.5
-MAX_RESTARTS: Final = 5
-RESTART_WINDOW: Final = 30.0
 _POLL: Final = 0.05
 
 
@@ -89,7 +85,7 @@ class Keeper:
         return self._task
 
     async def _keep(self) -> None:
-        deaths: deque[float] = deque(maxlen=MAX_RESTARTS)
+        restarts = RestartLimit()
         loop = asyncio.get_running_loop()
         while True:
             try:
@@ -102,10 +98,10 @@ class Keeper:
             said = self.output.lines_since(self._log_start)
             if not self.settled or code in (0, ExitCode.CONFIG):
                 raise ChildEndedError(self.name, code, said)
-            if len(deaths) == MAX_RESTARTS and loop.time() - deaths[0] <= RESTART_WINDOW:
+            if restarts.reached(loop.time()):
                 why = f", {MAX_RESTARTS + 1} times within {RESTART_WINDOW:g} s"
                 raise ChildEndedError(self.name, code, said, why)
-            deaths.append(loop.time())
+            restarts.add(loop.time())
             log.warning("%s %s: starting it again", self.name, _how(code))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), RESTART_SECONDS)

@@ -11,13 +11,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from ipc_schema.config.kernel import KERNEL_SCHEMA
+from ipc_schema.config.mapi import MAPI_SCHEMA, MapiConfig
+from ipc_schema.config.options import ConfigError
 from ipc_schema.paths import kernel_directory, lock_path, mapi_directory
 from logos_client._process import HomeProcess
 from logos_deploy.control import wait_ready
 from logos_deploy.launcher_child import ChildEndedError, Keeper
 from logos_deploy.launcher_logs import LogFile
-from logos_deploy.launcher_plan import LaunchPlan, config_error_of
+from logos_deploy.node.plan import NodePlan
 from logos_deploy.node.ports import refuse_taken_ports
+from logos_deploy.node.programs import launch_programs
 from logos_process.directories import private_directory
 from logos_process.lock import holder_of
 from logos_process.parent_watch import ParentPipe
@@ -56,11 +60,16 @@ class NodeProcesses:
     """Kernel and Messaging API of one node, on the running loop. Nothing runs after `close`, nor after a
     `start` that raised."""
 
-    def __init__(self, plan: LaunchPlan) -> None:
+    def __init__(self, plan: NodePlan) -> None:
         self.plan = plan
         self.home: HomeProcess = HomeProcess()
+        assert plan.mapi is not None
+        self.mapi: MapiConfig = plan.mapi
+        self._programs = launch_programs(plan)
         logs = plan.data_dir / "logs"
-        self.logs: dict[str, Path] = {program.name: logs / f"{program.name}.log" for program in plan.programs}
+        self.logs: dict[str, Path] = {
+            program.name: logs / f"{program.name}.log" for program in self._programs
+        }
         self._pipe: ParentPipe | None = None
         self._keepers: list[Keeper] = []
         self._tasks: list[asyncio.Task[None]] = []
@@ -89,7 +98,7 @@ class NodeProcesses:
             private_directory(directory)
         self._pipe = ParentPipe()
         try:
-            for program in self.plan.programs:
+            for program in self._programs:
                 log = LogFile(self.logs[program.name])
                 self._keepers.append(Keeper(program, os.environ, self._pipe, log))
                 self._tasks.append(self._keepers[-1].keep())
@@ -107,7 +116,7 @@ class NodeProcesses:
         deadline = asyncio.get_running_loop().time() + RELEASE_SECONDS
         directories = {
             "kernel": kernel_directory(self.plan.kernel.ipc_dir),
-            "Messaging API": mapi_directory(self.plan.mapi.ipc_dir),
+            "Messaging API": mapi_directory(self.mapi.ipc_dir),
         }
         for what, directory in directories.items():
             while (holder := holder_of(lock_path(directory))) is not None:
@@ -117,7 +126,7 @@ class NodeProcesses:
                 await asyncio.sleep(_POLL)
 
     async def _wait_ready(self, timeout: float) -> None:
-        controls = (self.plan.kernel.endpoints.control, self.plan.mapi.endpoints.control)
+        controls = (self.plan.kernel.endpoints.control, self.mapi.endpoints.control)
         waits = [
             asyncio.create_task(wait_ready(control, pid=keeper.pid))
             for control, keeper in zip(controls, self._keepers, strict=True)
@@ -218,7 +227,7 @@ class NodeFacts:
     @property
     def run_dir(self) -> Path:
         """Where its sockets are: other programs of the same user connect there."""
-        return Path(self._processes.plan.mapi.ipc_dir)
+        return Path(self._processes.mapi.ipc_dir)
 
     @property
     def logs(self) -> Mapping[str, Path]:
@@ -234,3 +243,13 @@ class NodeFacts:
     def restarts(self) -> Mapping[str, int]:
         """How often each process was started again."""
         return self._processes.restarts
+
+
+def config_error_of(said: str) -> ConfigError | None:
+    """The `ConfigError` that a process ended with, from the last line it said; None when that was none."""
+    for program in ("logos-kernel: ", "logos-mapi: "):
+        if said.startswith(program):
+            key, colon, text = said.removeprefix(program).partition(": ")
+            if colon and (key in KERNEL_SCHEMA or key in MAPI_SCHEMA):
+                return ConfigError(key, text)
+    return None

@@ -111,6 +111,32 @@ async def test_a_node_in_an_app_its_restarts_and_its_end(directory: Path) -> Non
     assert {path.parent for path in node.logs.values()} == {directory / "n" / "logs"}
 
 
+@asyncio_test(60)
+async def test_a_closed_node_can_be_started_again(directory: Path) -> None:
+    node = await launch(overrides=LOCAL, data_dir=directory / "n", name="app")
+    await node.client.subscribe(TOPIC)
+    with pytest.raises(RuntimeError, match="runs already"):
+        await node.start()
+    await node.close()
+    async with node:
+        assert await node.client.subscriptions() == [TOPIC]
+        await node.client.send(TOPIC, b"again")
+        await message(node.client, b"again")
+    assert node.pids == {"kernel": None, "mapi": None}
+
+
+def test_a_closed_node_can_be_started_again_in_the_blocking_form(directory: Path) -> None:
+    node = blocking.launch(overrides=LOCAL, data_dir=directory / "n", name="app")
+    node.client.subscribe(TOPIC)
+    with pytest.raises(RuntimeError, match="runs already"):
+        node.start()
+    node.close()
+    node.start()
+    assert node.client.subscriptions() == [TOPIC]
+    node.close()
+    assert node.pids == {"kernel": None, "mapi": None}
+
+
 def test_the_blocking_form_and_a_durable_app_over_two_launches(
     directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,7 +20,7 @@ from logos_deploy.node import checkup
 from logos_deploy.node.checkup import Finding, Level
 from logos_deploy.node.conf import supervisor_paths
 from logos_deploy.node.network_view import check_sources, diagnose, look
-from logos_deploy.node.plan import NodePlan, listening_ports
+from logos_deploy.node.plan import NodePlan
 from logos_deploy.node.supervisor import wanted_descriptors
 from logos_process.lock import holder_of
 
@@ -80,7 +80,7 @@ def examine(arguments: argparse.Namespace) -> Iterator[Finding]:
         if kernel[0].level is Level.OK and kernel[1]:
             yield from asyncio.run(_network(plan))
         return
-    yield from checkup.check_ports(listening_ports(plan))
+    yield from checkup.check_ports(plan.ports)
     discovery = plan.kernel.discovery
     if discovery.discv5 and discovery.discv5_port:
         yield checkup.check_udp_port(

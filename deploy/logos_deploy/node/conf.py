@@ -11,33 +11,22 @@ from __future__ import annotations
 import configparser
 import os
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from ipc_schema.config.options import ConfigError
 from ipc_schema.paths import MAX_SOCKET_PATH
+from logos_deploy.node.programs import STOP_SECONDS, Program
 from logos_process.parent_watch import PARENT
 
-__all__ = ["STOP_WAIT", "Program", "SupervisorPaths", "access_of", "render", "supervisor_paths"]
-
-STOP_WAIT: Final = 6
-"""Seconds a process has to end after TERM, before KILL."""
+__all__ = ["SupervisorPaths", "access_of", "render", "supervisor_paths"]
 
 _LOG_BYTES: Final = "10MB"
 _LOG_BACKUPS: Final = 5
 # supervisord binds its socket under a temporary name, `<path>.<pid>`, and links it to its place
 _SOCKET_SUFFIX: Final = len(".4194304")
-
-
-@dataclass(frozen=True, slots=True)
-class Program:
-    """One process. Those with a lower `priority` start earlier and stop later."""
-
-    name: str
-    command: Sequence[str]
-    priority: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +142,7 @@ def _program(program: Program, directory: str) -> dict[str, str]:
         "autorestart": "unexpected",
         "exitcodes": "0,78",
         "stopsignal": "TERM",
-        "stopwaitsecs": str(STOP_WAIT),
+        "stopwaitsecs": str(STOP_SECONDS),
         "umask": "077",
         # Their standard input is a pipe from supervisord, and at its end when supervisord is.
         "environment": f'{PARENT}="0"',

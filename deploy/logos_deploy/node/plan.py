@@ -1,8 +1,8 @@
-"""From what an operator says to what the processes of one node are told. Pure: files come in as a reader.
+"""From what is asked of a node to the configuration of its processes. Pure: files come in as a reader.
 
-The processes read the same sources again (file, environment), so only what was said on the command line, and
-what follows from the kernel for MAPI, is passed on as flags. Everything is resolved here first: a
-configuration that a process would refuse is refused before anything is started.
+`logos up` and `launch` plan alike. The processes read the same sources again (file, environment), so only the
+options that were given, and what follows from the kernel for MAPI, is passed on to them. Everything is
+resolved here first: a configuration that a process would refuse is refused before anything is started.
 """
 
 from __future__ import annotations
@@ -11,22 +11,19 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from ipc_schema.config.kernel import KERNEL_SCHEMA, KernelConfig, load_kernel_config
+from ipc_schema.config.kernel import KernelConfig, load_kernel_config
 from ipc_schema.config.kinds import ALL
-from ipc_schema.config.mapi import MAPI_SCHEMA, MapiConfig, Mode, load_mapi_config
-from ipc_schema.config.options import ConfigError, PortUse, Resolved, Schema, refuse_port_clashes
-from ipc_schema.config.sources import CONFIG_FILE, TomlFile, config_file_of, to_flags, visible_secret
+from ipc_schema.config.mapi import MapiConfig, Mode, load_mapi_config
+from ipc_schema.config.options import PortUse, Resolved, refuse_port_clashes
+from ipc_schema.config.sources import CONFIG_FILE, TomlFile, config_file_of, to_flags
+from logos_deploy.node.overrides import SCHEMAS, NodeOptions
 
-__all__ = ["NodePlan", "NodeRequest", "joins_all_shards", "listening_ports", "plan_node"]
+__all__ = ["LaunchRequest", "NodePlan", "NodeRequest", "plan_launch", "plan_node"]
 
 ReadToml = Callable[[str], TomlFile]
 """Reads and parses a configuration file. Raises `ConfigError`."""
-
-_SCHEMAS: Final[Mapping[str, Schema]] = {"kernel": KERNEL_SCHEMA, "mapi": MAPI_SCHEMA}
-# Named alike in both processes, but a value for both would make them clash.
-_OWN_TO_EACH: Final = frozenset({"ipc-control", "metrics-server-port"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,37 +39,61 @@ class NodeRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchRequest:
+    """What a program asks for. `overrides`: values by `key`, `kernel.key` or `mapi.key`."""
+
+    preset: str = ""
+    mode: Mode | str = Mode.CORE
+    overrides: Mapping[str, object] = field(default_factory=dict)
+    data_dir: str | Path | None = None
+    config_file: str | Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class NodePlan:
-    """One node, checked. The arguments are those of `python -m kernel_proc` and `python -m mapi_proc`."""
+    """One node, checked."""
 
     data_dir: Path
     """Absolute."""
     kernel: KernelConfig
-    kernel_arguments: tuple[str, ...]
     mapi: MapiConfig | None
     """None: the kernel alone."""
-    mapi_arguments: tuple[str, ...]
-    derived: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    """(table, option) of the flags that nobody gave → where their values come from."""
+    options: Mapping[str, Mapping[str, object]]
+    """What the processes are given beside environment and file: raw values by table (`kernel`, `mapi`)."""
+    files: Mapping[str, str]
+    """The configuration file of each table that has one."""
+    derived: Mapping[tuple[str, str], str]
+    """(table, option) of options that were not given → where their values come from."""
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """The processes, in the order in which they start."""
+        return ("kernel",) if self.mapi is None else ("kernel", "mapi")
+
+    @property
+    def ports(self) -> list[PortUse]:
+        """The TCP ports that the node will listen on, without those that are automatic."""
+        return [use for use in _ports(self.kernel, self.mapi) if use.port]
+
+    def arguments(self, table: str) -> tuple[str, ...]:
+        """The command line of `python -m kernel_proc` or `python -m mapi_proc`."""
+        named = [f"--{CONFIG_FILE}={self.files[table]}"] if table in self.files else []
+        return (*named, *to_flags(SCHEMAS[table], self.options[table]))
 
 
-@dataclass(slots=True)
-class _Said:
-    """Options given on the command line, by process. Lists are collected, anything else only once."""
+@dataclass(frozen=True, slots=True)
+class _Sources:
+    """Environment, files and working directory, which options given for the node come on top of."""
 
-    flags: dict[str, dict[str, Any]] = field(default_factory=lambda: {table: {} for table in _SCHEMAS})
+    environ: Mapping[str, str]
+    files: Mapping[str, TomlFile | None]
+    cwd: str | Path
 
-    def put(self, table: str, key: str, value: str) -> None:
-        option = _SCHEMAS[table].option(key)
-        if option.secret_in(value):
-            raise visible_secret(_SCHEMAS[table], key)
-        values = self.flags[table]
-        if option.repeatable:
-            values.setdefault(option.name, []).append(value)
-        elif option.name in values:
-            raise ConfigError(key, "is given twice on the command line")
-        else:
-            values[option.name] = value
+    def kernel(self, flags: Mapping[str, object]) -> KernelConfig:
+        return load_kernel_config(flags=flags, environ=self.environ, file=self.files["kernel"])
+
+    def mapi(self, flags: Mapping[str, object]) -> MapiConfig:
+        return load_mapi_config(flags=flags, environ=self.environ, file=self.files["mapi"])
 
 
 def plan_node(
@@ -80,58 +101,98 @@ def plan_node(
 ) -> NodePlan:
     """Resolve the whole configuration of a node. Raises `ConfigError` naming the key."""
     tables = ("kernel",) if request.kernel_only else ("kernel", "mapi")
-    said = _collect(request, tables)
-    files = {table: _file_of(table, request, environ, read_toml, cwd) for table in tables}
+    options = NodeOptions(tables, visible=True)
+    for key, value in (("preset", request.preset), ("data-dir", request.data_dir), ("mode", request.mode)):
+        if value is not None:
+            options.add(key, value)
+    options.add_words(request.overrides)
+    files = _files(tables, request.config_file, environ, read_toml, cwd)
+    return _plan(options, _Sources(environ, files, cwd), tables)
 
-    flags = said.flags["kernel"]
-    kernel = load_kernel_config(flags=flags, environ=environ, file=files["kernel"])
-    edge = not request.kernel_only and _is_edge(said.flags["mapi"], environ, files["mapi"])
+
+def plan_launch(request: LaunchRequest, read_toml: ReadToml, cwd: str | Path) -> NodePlan:
+    """The same for a program that runs a node for itself: the environment is not looked at, and secrets may
+    be among the options, since they do not travel by the command line."""
+    tables = ("kernel", "mapi")
+    options = NodeOptions(tables, visible=False)
+    options.add("preset", request.preset)
+    options.add("mode", request.mode.lower())
+    if request.data_dir is not None:
+        options.add("data-dir", str(request.data_dir))
+    for key, value in request.overrides.items():
+        options.add(key, str(value) if isinstance(value, Path) else value)
+    file = None if request.config_file is None else str(request.config_file)
+    return _plan(options, _Sources({}, _files(tables, file, {}, read_toml, cwd), cwd), tables)
+
+
+def _files(
+    tables: Sequence[str],
+    named: str | None,
+    environ: Mapping[str, str],
+    read_toml: ReadToml,
+    cwd: str | Path,
+) -> dict[str, TomlFile | None]:
+    paths = {table: config_file_of(SCHEMAS[table], {CONFIG_FILE: named}, environ) for table in tables}
+    return {table: read_toml(str(Path(cwd, path))) if path else None for table, path in paths.items()}
+
+
+def _plan(options: NodeOptions, sources: _Sources, tables: Sequence[str]) -> NodePlan:
     derived: dict[tuple[str, str], str] = {}
-    if edge and not kernel.resolved.explicit("relay"):
-        flags["relay"] = "false"
-        derived["kernel", "relay"] = "mode edge"
-    _make_absolute("kernel", ("data-dir", "ipc-dir"), kernel.resolved, flags, derived, cwd)
-    if "data-dir" not in flags:
-        derived["kernel", "data-dir"] = kernel.resolved.source_of("data-dir").source()
-        flags["data-dir"] = _absolute(cwd, kernel.data_dir)
-    data_dir = Path(str(flags["data-dir"]))
-    kernel = load_kernel_config(flags=flags, environ=environ, file=files["kernel"])
-    if joins_all_shards(kernel):
-        flags["shard"] = (ALL,)
-        derived["kernel", "shard"] = "a node that relays"
-        kernel = load_kernel_config(flags=flags, environ=environ, file=files["kernel"])
-    kernel_arguments = _arguments("kernel", flags, files["kernel"])
-    if request.kernel_only:
-        return NodePlan(
-            data_dir=data_dir,
-            kernel=kernel,
-            kernel_arguments=kernel_arguments,
-            mapi=None,
-            mapi_arguments=(),
-            derived=derived,
-        )
-
-    flags = said.flags["mapi"]
-    bare = load_mapi_config(flags=flags, environ=environ, file=files["mapi"])
-    for name, value in _derived(kernel, data_dir).items():
-        if not bare.resolved.explicit(name):
-            flags[name] = value
-            derived["mapi", name] = "the kernel beside it"
-    _make_absolute("mapi", ("data-dir", "ipc-dir", "kernel-dir"), bare.resolved, flags, derived, cwd)
-    mapi = load_mapi_config(flags=flags, environ=environ, file=files["mapi"])
-    _check_together(kernel, mapi)
+    kernel = _plan_kernel(options, sources, derived, with_mapi="mapi" in tables)
+    data_dir = Path(str(options.of["kernel"]["data-dir"]))
+    mapi = _plan_mapi(options.of["mapi"], sources, derived, kernel, data_dir) if "mapi" in tables else None
+    if mapi is not None:
+        _check_together(kernel, mapi)
     return NodePlan(
         data_dir=data_dir,
         kernel=kernel,
-        kernel_arguments=kernel_arguments,
         mapi=mapi,
-        mapi_arguments=_arguments("mapi", flags, files["mapi"]),
+        options={table: options.of[table] for table in tables},
+        files={table: file.path for table, file in sources.files.items() if file is not None},
         derived=derived,
     )
 
 
-def joins_all_shards(kernel: KernelConfig) -> bool:
-    """Return whether a whole node carries every shard of its network, because it relays and names none."""
+def _plan_kernel(
+    options: NodeOptions, sources: _Sources, derived: dict[tuple[str, str], str], *, with_mapi: bool
+) -> KernelConfig:
+    flags = options.of["kernel"]
+    kernel = sources.kernel(flags)
+    edge = with_mapi and sources.mapi(options.of["mapi"]).mode is Mode.EDGE
+    if edge and not kernel.resolved.explicit("relay"):
+        flags["relay"] = "false"
+        derived["kernel", "relay"] = "mode edge"
+    _make_absolute("kernel", ("data-dir", "ipc-dir"), kernel.resolved, flags, derived, sources.cwd)
+    if "data-dir" not in flags:
+        derived["kernel", "data-dir"] = kernel.resolved.source_of("data-dir").source()
+        flags["data-dir"] = _absolute(sources.cwd, kernel.data_dir)
+    kernel = sources.kernel(flags)
+    if _joins_all_shards(kernel):
+        flags["shard"] = (ALL,)
+        derived["kernel", "shard"] = "a node that relays"
+        kernel = sources.kernel(flags)
+    return kernel
+
+
+def _plan_mapi(
+    flags: dict[str, Any],
+    sources: _Sources,
+    derived: dict[tuple[str, str], str],
+    kernel: KernelConfig,
+    data_dir: Path,
+) -> MapiConfig:
+    bare = sources.mapi(flags)
+    for name, value in _derived(kernel, data_dir).items():
+        if not bare.resolved.explicit(name):
+            flags[name] = value
+            derived["mapi", name] = "the kernel beside it"
+    names = ("data-dir", "ipc-dir", "kernel-dir")
+    _make_absolute("mapi", names, bare.resolved, flags, derived, sources.cwd)
+    return sources.mapi(flags)
+
+
+def _joins_all_shards(kernel: KernelConfig) -> bool:
+    """Whether a whole node carries every shard of its network, because it relays and names none."""
     return kernel.relay and kernel.network.shard_count > 0 and not kernel.resolved.explicit("shard")
 
 
@@ -143,7 +204,7 @@ def _make_absolute(
     derived: dict[tuple[str, str], str],
     cwd: str | Path,
 ) -> None:
-    """Whatever the processes' working directory will be, they mean the same directories as who says this."""
+    """Make the processes mean the same directories whatever their working directory will be."""
     for name in names:
         if resolved.explicit(name):
             if name not in flags:
@@ -155,66 +216,8 @@ def _absolute(cwd: str | Path, path: str) -> str:
     return os.path.abspath(os.path.join(cwd, path))  # noqa: PTH100, PTH118 - pure
 
 
-def _is_edge(flags: Mapping[str, object], environ: Mapping[str, str], file: TomlFile | None) -> bool:
-    return load_mapi_config(flags=flags, environ=environ, file=file).mode is Mode.EDGE
-
-
-def listening_ports(plan: NodePlan) -> list[PortUse]:
-    """The TCP ports that the node will listen on, without those that are automatic."""
-    return [use for use in _ports(plan.kernel, plan.mapi) if use.port]
-
-
-def _collect(request: NodeRequest, tables: Sequence[str]) -> _Said:
-    said = _Said()
-    for key, value in (("preset", request.preset), ("data-dir", request.data_dir), ("mode", request.mode)):
-        if value is not None:
-            _give(said, tables, key, value)
-    for override in request.overrides:
-        key, equals, value = override.partition("=")
-        key = key.strip()
-        if not equals or not key:
-            raise ConfigError(override, "is not key=value")
-        _give(said, tables, key, value)
-    return said
-
-
-def _give(said: _Said, tables: Sequence[str], key: str, value: str) -> None:
-    """Hand an option to the processes that have it."""
-    prefix, dot, name = key.partition(".")
-    if dot and prefix in _SCHEMAS:
-        if prefix not in tables:
-            raise ConfigError(key, "there is no MAPI with --kernel-only")
-        said.put(prefix, name, value)
-        return
-    if key == CONFIG_FILE:
-        raise ConfigError(key, f"is not an option of a process: give --{CONFIG_FILE}")
-    having = [table for table in tables if key in _SCHEMAS[table]]
-    if not having:
-        if key in MAPI_SCHEMA:
-            raise ConfigError(key, "is an option of MAPI, which --kernel-only leaves out")
-        hints = (KERNEL_SCHEMA.hint(key), *(MAPI_SCHEMA.hint(key) for table in tables if table == "mapi"))
-        raise ConfigError(key, f"there is no such option{next(filter(None, hints), '')}")
-    if key in _OWN_TO_EACH and len(having) > 1:
-        raise ConfigError(key, f"belongs to one process: give kernel.{key} or mapi.{key}")
-    for table in having:
-        said.put(table, key, value)
-
-
-def _file_of(
-    table: str, request: NodeRequest, environ: Mapping[str, str], read_toml: ReadToml, cwd: str | Path
-) -> TomlFile | None:
-    flags = {CONFIG_FILE: request.config_file}
-    path = config_file_of(_SCHEMAS[table], flags, environ)
-    return read_toml(str(Path(cwd, path))) if path else None
-
-
-def _arguments(table: str, flags: Mapping[str, object], file: TomlFile | None) -> tuple[str, ...]:
-    named = [f"--{CONFIG_FILE}={file.path}"] if file else []
-    return (*named, *to_flags(_SCHEMAS[table], flags))
-
-
 def _derived(kernel: KernelConfig, data_dir: Path) -> dict[str, object]:
-    """What MAPI takes from the kernel beside it, where nobody says otherwise."""
+    """What MAPI takes from the kernel beside it, unless it was given something else."""
     derived: dict[str, object] = {"data-dir": str(data_dir)}
     if kernel.network.preset:
         derived["preset"] = kernel.network.preset

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Final
 
 from ipc_schema.paths import kernel_directory, lock_path, mapi_directory
-from logos_deploy.node.conf import STOP_WAIT, Program, SupervisorPaths, render, supervisor_paths
+from logos_deploy.node.conf import SupervisorPaths, render, supervisor_paths
 from logos_deploy.node.handles import ProcessHandle
-from logos_deploy.node.plan import NodePlan, listening_ports
+from logos_deploy.node.plan import NodePlan
 from logos_deploy.node.ports import refuse_taken_ports
+from logos_deploy.node.programs import STOP_SECONDS, Program, programs_of
 from logos_deploy.node.rpc import ProcessState, RpcError, SupervisorRpc
 from logos_process.directories import private_directory
 from logos_process.lock import FileLock, LockedError, holder_of
@@ -28,7 +29,6 @@ __all__ = [
     "NodeInUseError",
     "Supervisor",
     "SupervisorError",
-    "programs_of",
     "wanted_descriptors",
 ]
 
@@ -47,15 +47,6 @@ class SupervisorError(Exception):
 
 class NodeInUseError(Exception):
     """The data directory has a node that runs."""
-
-
-def programs_of(plan: NodePlan) -> list[Program]:
-    """The processes of a node, run by this interpreter (-P: the working directory holds no modules)."""
-    python = (sys.executable, "-P", "-m")
-    programs = [Program("kernel", (*python, "kernel_proc", *plan.kernel_arguments), priority=10)]
-    if plan.mapi is not None:
-        programs.append(Program("mapi", (*python, "mapi_proc", *plan.mapi_arguments), priority=20))
-    return programs
 
 
 class Supervisor:
@@ -114,7 +105,7 @@ class Supervisor:
         directory that cannot be used.
         """
         self._refuse_running()
-        refuse_taken_ports(listening_ports(self.plan))
+        refuse_taken_ports(self.plan.ports)
         self._take_directories()
         try:
             self._write_conf()
@@ -242,10 +233,10 @@ class Supervisor:
                     await self.processes()
                 self._signal(signal.SIGTERM)
                 # one after the other, each with its full time
-                patience = (len(self.programs) + 1) * STOP_WAIT
+                patience = (len(self.programs) + 1) * STOP_SECONDS
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self.wait(), patience)
-            await self._end_orphans(signal.SIGTERM, STOP_WAIT)
+            await self._end_orphans(signal.SIGTERM, STOP_SECONDS)
         finally:
             self._kill_all()
             if self._process is not None:

@@ -1,24 +1,19 @@
 """What supervisord's view of the processes means for `logos up`. Pure.
 
-supervisord restarts what ends unexpectedly at once and without end (it must, see `conf`). A process that
-cannot live, a broken installation say, would burn a processor for ever: after several ends in a short time
-the node is given up instead.
+supervisord restarts what ends unexpectedly at once and without end (it must, see `conf`): giving up is
+decided here.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
 
 from logos_deploy.exits import Exit
+from logos_deploy.node.restarts import MAX_RESTARTS, RESTART_WINDOW, RestartLimit
 from logos_deploy.node.rpc import ProcessState
 
 __all__ = ["NodeWatch", "Verdict"]
-
-MAX_RESTARTS: Final = 5
-RESTART_WINDOW: Final = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +29,7 @@ class NodeWatch:
 
     def __init__(self) -> None:
         self._pids: dict[str, int] = {}
-        self._restarts: dict[str, deque[float]] = {}
+        self._restarts: dict[str, RestartLimit] = {}
 
     def started(self, now: float, states: Iterable[ProcessState]) -> list[tuple[str, int, bool]]:
         """(name, pid, whether it is a restart) of the processes that are new since the last call."""
@@ -44,7 +39,7 @@ class NodeWatch:
             if state.pid and state.pid != before:
                 self._pids[state.name] = state.pid
                 if before is not None:
-                    self._restarts.setdefault(state.name, deque(maxlen=MAX_RESTARTS)).append(now)
+                    self._restarts.setdefault(state.name, RestartLimit()).add(now)
                 news.append((state.name, state.pid, before is not None))
         return news
 
@@ -56,8 +51,8 @@ class NodeWatch:
                 return Verdict(Exit.FAILED, f"{state.name} cannot be started: {state.spawn_error}")
             if state.state == "EXITED" and state.exit_status == Exit.CONFIG:
                 return Verdict(Exit.CONFIG, f"{state.name} refused its configuration (exit code 78)")
-        for name, times in self._restarts.items():
-            if len(times) == MAX_RESTARTS and now - times[0] <= RESTART_WINDOW:
+        for name, limit in self._restarts.items():
+            if limit.reached(now):
                 return Verdict(
                     Exit.FAILED, f"{name} ended {MAX_RESTARTS} times within {RESTART_WINDOW:g} s: given up"
                 )

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from ipc_schema.config.options import ConfigError
-from logos_deploy.node.conf import Program, SupervisorPaths, access_of, render, supervisor_paths
+from logos_deploy.node.conf import SupervisorPaths, access_of, render, supervisor_paths
+from logos_deploy.node.programs import Program
 
 supervisor_options = pytest.importorskip("supervisor.options")
 

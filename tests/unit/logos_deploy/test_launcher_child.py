@@ -13,8 +13,9 @@ import pytest
 from logos_deploy import launcher_child
 from logos_deploy.launcher_child import ChildEndedError, Keeper
 from logos_deploy.launcher_logs import LogFile
-from logos_deploy.launcher_plan import Program
 from logos_deploy.node.handles import ProcessHandle
+from logos_deploy.node.programs import Program
+from logos_deploy.node.restarts import MAX_RESTARTS
 from logos_process.parent_watch import ParentPipe
 from tests.support.aio import asyncio_test
 from tests.unit.logos_client.support import until
@@ -28,7 +29,7 @@ def pipe() -> Iterator[ParentPipe]:
 
 
 def keeper(pipe: ParentPipe, directory: Path, script: str, **variables: str) -> Keeper:
-    program = Program("child", ("/bin/sh", "-c", script), variables)
+    program = Program("child", ("/bin/sh", "-c", script), variables=variables)
     return Keeper(program, os.environ, pipe, LogFile(directory / "child.log"))
 
 
@@ -78,7 +79,7 @@ async def test_one_that_cannot_live_is_given_up(
     child.settled = True
     with pytest.raises(ChildEndedError, match=r"child ended with exit code 3, 6 times within 30 s: no luck"):
         await task
-    assert child.restarts == launcher_child.MAX_RESTARTS
+    assert child.restarts == MAX_RESTARTS
     await child.stop()
 
 

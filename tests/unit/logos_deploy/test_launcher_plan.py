@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -10,14 +11,28 @@ import logos_deploy
 from ipc_schema.config.options import ConfigError
 from logos_deploy import launcher
 from logos_deploy.launcher_logs import LogFile
-from logos_deploy.launcher_plan import config_error_of, plan_launch
+from logos_deploy.launcher_node import config_error_of
+from logos_deploy.node.plan import LaunchRequest, NodePlan
+from logos_deploy.node.plan import plan_launch as plan_request
+from logos_deploy.node.programs import launch_programs
+from logos_process.config_file import read_toml
+
+
+def plan_launch(
+    preset: str, mode: str, overrides: Mapping[str, object], data_dir: Path | None, file: Path | None = None
+) -> NodePlan:
+    request = LaunchRequest(
+        preset=preset, mode=mode, overrides=overrides, data_dir=data_dir, config_file=file
+    )
+    return plan_request(request, read_toml, Path.cwd())
 
 
 def test_both_processes_get_what_concerns_them(tmp_path: Path) -> None:
     plan = plan_launch("logos.test", "core", {"tcp-port": 0, "max-apps": 7}, tmp_path / "node")
-    kernel, mapi = plan.programs
+    kernel, mapi = launch_programs(plan)
     assert plan.data_dir == tmp_path / "node"
     assert plan.kernel.network.preset == "logos.test"
+    assert plan.mapi is not None
     assert plan.mapi.max_apps == 7
     assert kernel.variables["LOGOS_KERNEL_TCP_PORT"] == "0"
     assert mapi.variables["LOGOS_MAPI_MODE"] == "core"
@@ -35,27 +50,58 @@ def test_a_core_node_carries_every_shard_of_its_network(tmp_path: Path) -> None:
     assert plan_launch("", "core", own | {"shard": "none"}, tmp_path).kernel.shards == ()
     assert plan_launch("", "core", own | {"num-shards-in-network": 0}, tmp_path).kernel.shards == ()
     assert plan_launch("", "edge", own, tmp_path).kernel.shards == ()
-    kernel, _ = plan_launch("", "core", own, tmp_path).programs
+    kernel, _ = launch_programs(plan_launch("", "core", own, tmp_path))
     assert kernel.variables["LOGOS_KERNEL_SHARD"] == "all"
 
 
 def test_a_secret_is_in_no_command_line(tmp_path: Path) -> None:
     key = "11" * 32
     plan = plan_launch("", "core", {"nodekey": key}, tmp_path)
-    kernel, mapi = plan.programs
+    kernel, mapi = launch_programs(plan)
     assert kernel.variables["LOGOS_KERNEL_NODEKEY"] == key
     assert key not in " ".join((*kernel.command, *mapi.command, *mapi.variables.values()))
 
 
 def test_the_environment_of_the_app_does_not_configure_the_node(tmp_path: Path) -> None:
     plan = plan_launch("", "core", {}, tmp_path)
-    environment = plan.programs[0].environment(
+    environment = launch_programs(plan)[0].environment(
         {"PATH": "/bin", "LOGOS_KERNEL_TCP_PORT": "1", "LOGOS_MAPI_MODE": "edge", "LOGOS_OTHER": "1"}
     )
     assert environment["PATH"] == "/bin"
     assert environment["LOGOS_OTHER"] == "1"
     assert "LOGOS_KERNEL_TCP_PORT" not in environment
     assert "LOGOS_MAPI_MODE" not in environment
+
+
+def test_an_option_may_be_given_to_one_process(tmp_path: Path) -> None:
+    overrides: dict[str, object] = {
+        "tcp-port": 0,
+        "log-level": "WARN",
+        "kernel.metrics-server": True,
+        "kernel.metrics-server-port": 0,
+        "mapi.ipc-max-in-flight": 7,
+        "staticnode": ["/ip4/127.0.0.1/tcp/1", "/ip4/127.0.0.1/tcp/2"],
+    }
+    plan = plan_launch("", "core", overrides, tmp_path)
+    assert plan.mapi is not None
+    assert (plan.kernel.metrics.port, plan.mapi.metrics.port) == (0, None)
+    assert (plan.kernel.max_in_flight, plan.mapi.max_in_flight) == (256, 7)
+    assert plan.kernel.log_level == plan.mapi.log_level == "WARN"
+    assert plan.kernel.static_nodes == ("/ip4/127.0.0.1/tcp/1", "/ip4/127.0.0.1/tcp/2")
+    with pytest.raises(ConfigError, match="log-level: is given twice"):
+        plan_launch("", "core", {"log-level": "WARN", "kernel.log-level": "INFO"}, tmp_path)
+
+
+def test_a_file_is_read_and_the_processes_read_it_again(tmp_path: Path) -> None:
+    file = tmp_path / "node.toml"
+    file.write_text("[kernel]\ntcp-port = 60007\n[mapi]\nmax-apps = 3\n")
+    plan = plan_launch("", "core", {"max-apps": 4}, tmp_path / "n", file)
+    assert plan.mapi is not None
+    assert (plan.kernel.tcp_port, plan.mapi.max_apps) == (60007, 4)
+    kernel, mapi = launch_programs(plan)
+    assert (
+        kernel.variables["LOGOS_KERNEL_CONFIG_FILE"] == mapi.variables["LOGOS_MAPI_CONFIG_FILE"] == str(file)
+    )
 
 
 def test_relative_directories_are_those_of_the_app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

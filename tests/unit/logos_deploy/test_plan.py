@@ -10,7 +10,7 @@ from ipc_schema.config.kernel import KERNEL_SCHEMA
 from ipc_schema.config.mapi import MAPI_SCHEMA
 from ipc_schema.config.options import ConfigError
 from ipc_schema.config.sources import parse_toml
-from logos_deploy.node.plan import NodePlan, NodeRequest, listening_ports, plan_node
+from logos_deploy.node.plan import NodePlan, NodeRequest, plan_node
 
 CWD = "/srv/node"
 
@@ -43,7 +43,7 @@ def test_without_anything_it_is_a_local_node_in_the_working_directory() -> None:
     node = plan()
     assert str(node.data_dir) == "/srv/node/data"
     assert node.kernel.listen_address == "127.0.0.1"
-    assert node.kernel_arguments == ("--data-dir=/srv/node/data", "--shard=all")
+    assert node.arguments("kernel") == ("--data-dir=/srv/node/data", "--shard=all")
     assert node.mapi is not None
     assert node.mapi.kernel == node.kernel.endpoints
     assert node.mapi.data_dir == node.kernel.data_dir
@@ -64,22 +64,22 @@ def test_a_node_that_relays_carries_every_shard_of_its_network() -> None:
 def test_directories_are_those_of_whoever_names_them() -> None:
     """Not of the working directory that a process will have."""
     node = plan("ipc-dir=s", data_dir="d")
-    for arguments in (node.kernel_arguments, node.mapi_arguments):
+    for arguments in (node.arguments("kernel"), node.arguments("mapi")):
         assert {"--data-dir=/srv/node/d", "--ipc-dir=/srv/node/s"} <= set(arguments)
     node = plan(file='[kernel]\nipc-dir = "a"\n[mapi]\ndata-dir = "b"\nipc-dir = "../c"\n')
-    assert "--ipc-dir=/srv/node/a" in node.kernel_arguments
-    assert {"--data-dir=/srv/node/b", "--ipc-dir=/srv/c"} <= set(node.mapi_arguments)
-    assert "--kernel-dir=/srv/node/a" in node.mapi_arguments
+    assert "--ipc-dir=/srv/node/a" in node.arguments("kernel")
+    assert {"--data-dir=/srv/node/b", "--ipc-dir=/srv/c"} <= set(node.arguments("mapi"))
+    assert "--kernel-dir=/srv/node/a" in node.arguments("mapi")
     assert node.derived["mapi", "data-dir"].startswith("file ")
 
 
 def test_an_override_goes_to_the_process_that_has_the_option() -> None:
     node = plan("tcp-port=0", "send-window=90s", "log-level=DEBUG", data_dir="d")
-    assert "--tcp-port=0" in node.kernel_arguments
-    assert "--send-window=90s" in node.mapi_arguments
-    assert "--send-window=90s" not in node.kernel_arguments
-    assert "--log-level=DEBUG" in node.kernel_arguments
-    assert "--log-level=DEBUG" in node.mapi_arguments
+    assert "--tcp-port=0" in node.arguments("kernel")
+    assert "--send-window=90s" in node.arguments("mapi")
+    assert "--send-window=90s" not in node.arguments("kernel")
+    assert "--log-level=DEBUG" in node.arguments("kernel")
+    assert "--log-level=DEBUG" in node.arguments("mapi")
 
 
 def test_a_prefix_names_one_process() -> None:
@@ -103,8 +103,8 @@ def test_the_flags_are_options_like_any_other() -> None:
     assert node.kernel.network.preset == "logos.test"
     assert node.mapi is not None
     assert node.mapi.preset == "logos.test"
-    assert "--preset=logos.test" in node.kernel_arguments
-    assert "--mode=core" in node.mapi_arguments
+    assert "--preset=logos.test" in node.arguments("kernel")
+    assert "--mode=core" in node.arguments("mapi")
     assert refusal("preset=twn", preset="logos.test").key == "preset"
 
 
@@ -127,9 +127,9 @@ def test_the_arguments_lead_to_the_same_configuration_in_the_process() -> None:
         return vars(parser.parse_args(list(arguments)))
 
     kernel = load_kernel_config(
-        flags=parsed(KERNEL_SCHEMA, node.kernel_arguments), environ=environ, file=file
+        flags=parsed(KERNEL_SCHEMA, node.arguments("kernel")), environ=environ, file=file
     )
-    mapi = load_mapi_config(flags=parsed(MAPI_SCHEMA, node.mapi_arguments), environ=environ, file=file)
+    mapi = load_mapi_config(flags=parsed(MAPI_SCHEMA, node.arguments("mapi")), environ=environ, file=file)
     assert kernel == node.kernel
     assert mapi == node.mapi
     assert (kernel.tcp_port, kernel.max_connections, kernel.max_in_flight) == (61000, 20, 9)
@@ -193,7 +193,7 @@ def test_clashes_of_ports_between_the_two_processes_are_refused() -> None:
 def test_the_kernel_alone_has_no_mode_and_no_options_of_mapi() -> None:
     node = plan("relay=false", kernel_only=True)
     assert node.mapi is None
-    assert node.mapi_arguments == ()
+    assert node.tables == ("kernel",)
     assert refusal("max-apps=1", kernel_only=True).key == "max-apps"
     assert refusal(mode="core", kernel_only=True).key == "mode"
     assert refusal("mapi.log-level=DEBUG", kernel_only=True).key == "mapi.log-level"
@@ -217,20 +217,20 @@ def test_a_data_directory_that_is_too_deep_for_sockets_is_refused() -> None:
 
 def test_the_ports_to_try_are_those_that_are_fixed() -> None:
     node = plan("tcp-port=0", "ipc-apps=tcp://127.0.0.1:7001")
-    assert [(use.key, use.port) for use in listening_ports(node)] == [("mapi.ipc-apps", 7001)]
+    assert [(use.key, use.port) for use in node.ports] == [("mapi.ipc-apps", 7001)]
 
 
 def test_an_edge_node_has_a_kernel_without_relay() -> None:
     for node in (plan(mode="edge"), plan(file='[mapi]\nmode = "edge"\n')):
         assert not node.kernel.relay
-        assert "--relay=false" in node.kernel_arguments
+        assert "--relay=false" in node.arguments("kernel")
         assert node.derived["kernel", "relay"] == "mode edge"
     assert plan().kernel.relay
 
 
 def test_metrics_of_both_processes_are_among_the_ports() -> None:
     node = plan("tcp-port=0", "metrics-server=true", "ports-shift=10")
-    assert [(use.key, use.port) for use in listening_ports(node)] == [
+    assert [(use.key, use.port) for use in node.ports] == [
         ("kernel.metrics-server-port", 8018),
         ("mapi.metrics-server-port", 8019),
     ]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from logos_deploy.exits import Exit
+from logos_deploy.node.restarts import MAX_RESTARTS, RESTART_WINDOW
 from logos_deploy.node.rpc import ProcessState
-from logos_deploy.node.watch import MAX_RESTARTS, RESTART_WINDOW, NodeWatch
+from logos_deploy.node.watch import NodeWatch
 
 
 def state(name: str, pid: int = 0, word: str = "RUNNING", status: int = 0) -> ProcessState:

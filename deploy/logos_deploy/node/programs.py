@@ -1,0 +1,65 @@
+"""The processes of a node as commands, for `logos up` (configured by arguments) and `launch` (by
+variables)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from ipc_schema.config.sources import CONFIG_FILE, to_environment, variable_of
+from logos_deploy.node.overrides import SCHEMAS
+from logos_deploy.node.plan import NodePlan
+
+__all__ = ["STOP_SECONDS", "Program", "launch_programs", "programs_of"]
+
+STOP_SECONDS: Final = 6
+"""From TERM to KILL: both processes stop by themselves within less."""
+
+_PRIORITIES: Final = {"kernel": 10, "mapi": 20}
+_OWN_VARIABLES: Final = ("LOGOS_KERNEL_", "LOGOS_MAPI_")
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One process. Those with a lower `priority` start earlier and stop later."""
+
+    name: str
+    command: Sequence[str]
+    priority: int = 0
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """What configures it, where its arguments do not."""
+
+    def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
+        """The variables of a program that starts it, without those that would configure the node behind that
+        program's back, and its own."""
+        kept = {name: value for name, value in environ.items() if not name.startswith(_OWN_VARIABLES)}
+        return {**kept, **self.variables}
+
+
+def programs_of(plan: NodePlan) -> list[Program]:
+    """Processes that read arguments, and the environment and file that the plan was made of."""
+    return [
+        Program(table, _python(table, *plan.arguments(table)), _PRIORITIES[table]) for table in plan.tables
+    ]
+
+
+def launch_programs(plan: NodePlan) -> list[Program]:
+    """Processes that are configured by the environment alone: the options of a program may hold secrets, and
+    every user of the host can read a command line. The data directory stands there to tell several nodes
+    apart."""
+    programs = []
+    for table in plan.tables:
+        schema, options = SCHEMAS[table], plan.options[table]
+        variables = to_environment(schema, options)
+        if (file := plan.files.get(table)) is not None:
+            variables[variable_of(schema, CONFIG_FILE)] = file
+        command = _python(table, f"--data-dir={options['data-dir']}")
+        programs.append(Program(table, command, _PRIORITIES[table], variables))
+    return programs
+
+
+def _python(table: str, *arguments: str) -> tuple[str, ...]:
+    # -P: the working directory holds no modules
+    return (sys.executable, "-P", "-m", f"{table}_proc", *arguments)
