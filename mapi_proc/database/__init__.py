@@ -11,6 +11,7 @@ when the batch was `durable`. Commits are grouped and come in the order of `Data
 """
 
 from mapi_proc.database.batch import Batch, CommitListener
+from mapi_proc.database.channels import ChannelContents, ChannelRecord, ChannelRows
 from mapi_proc.database.errors import (
     BatchRefusedError,
     DatabaseBusyError,
@@ -42,6 +43,9 @@ __all__ = [
     "AppRecord",
     "Batch",
     "BatchRefusedError",
+    "ChannelContents",
+    "ChannelRecord",
+    "ChannelRows",
     "CommitListener",
     "Database",
     "DatabaseBusyError",

@@ -3,7 +3,7 @@
 A batch is filled on the event loop and executed on the writer thread, so it holds plain tuples and nothing
 that belongs to either. Its operations run in the fixed order of `mapi_proc.database.statements`, whatever
 the order of the calls: apps forgotten, created and seen; subscriptions removed, then added; payloads;
-journal; acks and drops; positions; hashes; outbox; notes.
+journal; acks and drops; positions; hashes; outbox; channels; notes.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from itertools import count
 from typing import Any, Final, Protocol
 
+from mapi_proc.database.channels import ChannelRows
 from mapi_proc.database.records import AppRecord, KernelPosition, OutboxEntry, OutboxState
 
 __all__ = ["SEQ_BITS", "Batch", "CommitListener"]
@@ -46,6 +47,7 @@ class Batch:
         "apps_created",
         "apps_forgotten",
         "apps_seen",
+        "channels",
         "cost",
         "delivered_added",
         "delivered_evicted",
@@ -97,6 +99,7 @@ class Batch:
         self.outbox_changed: list[Row] = []
         self.outbox_finished: list[Row] = []
         self.outbox_evicted: list[Row] = []
+        self.channels: list[ChannelRows] = []
         self.notes: list[Row] = []
 
     @property
@@ -257,6 +260,13 @@ class Batch:
         """Forget finished sends that were accepted before this time (request ids are remembered for 24 h)."""
         self.outbox_evicted.append((before,))
         self.cost += _ROW_OVERHEAD
+
+    # --- channels -------------------------------------------------------------------------------------------
+
+    def channel(self, rows: ChannelRows) -> None:
+        """Store what an input changed in a channel."""
+        self.channels.append(rows)
+        self.cost += rows.cost
 
     # --- small things ---------------------------------------------------------------------------------------
 

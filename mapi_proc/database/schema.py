@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Final
 
+from mapi_proc.database.channels import CHANNEL_TABLES
 from mapi_proc.database.errors import DatabaseError, DatabaseTooNewError
 
 __all__ = ["APPLICATION_ID", "MIGRATIONS", "NotOurDatabaseError", "migrate"]
@@ -120,7 +121,7 @@ CREATE TABLE wanted_history (
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS: Final = (_VERSION_1, _VERSION_2)
+MIGRATIONS: Final = (_VERSION_1, _VERSION_2, CHANNEL_TABLES)
 
 
 class NotOurDatabaseError(DatabaseError):

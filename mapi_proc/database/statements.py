@@ -13,6 +13,7 @@ from itertools import chain
 from typing import Any, Final
 
 from mapi_proc.database.batch import SEQ_BITS, Batch
+from mapi_proc.database.channels import execute_channels, forget_channels_of
 from mapi_proc.database.errors import RequestExistsError
 from mapi_proc.database.identity import FORGET_EVENTS
 
@@ -83,6 +84,7 @@ def execute_batch(connection: sqlite3.Connection, batch: Batch) -> None:
         connection.executemany("DELETE FROM app WHERE id = ?", batch.apps_forgotten)
         for table in ("subscription", "delivered", "left_topic", "wanted_history"):
             connection.executemany(f"DELETE FROM {table} WHERE app = ?", batch.apps_forgotten)  # noqa: S608
+        forget_channels_of(connection, batch.apps_forgotten)
     if batch.apps_created:
         _app_create(connection, batch.apps_created)
     if batch.apps_seen:
@@ -116,6 +118,8 @@ def execute_batch(connection: sqlite3.Connection, batch: Batch) -> None:
         connection.executemany("DELETE FROM seen WHERE shard = ? AND time < ?", batch.hashes_evicted)
     _execute_history(connection, batch)
     _execute_outbox(connection, batch)
+    if batch.channels:
+        execute_channels(connection, batch.channels)
     if batch.notes:
         _note_set(connection, [(NOTE_PREFIX + key, value) for key, value in batch.notes])
 

@@ -15,6 +15,13 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from mapi_proc.database.batch import Batch, OnCommitted, OnFailed
+from mapi_proc.database.channels import (
+    ChannelContents,
+    ChannelRecord,
+    find_channel_message,
+    load_channel,
+    load_channels,
+)
 from mapi_proc.database.errors import DatabaseBusyError, DatabaseClosedError
 from mapi_proc.database.opening import (
     OpenedFile,
@@ -190,6 +197,18 @@ class Database:
         `commit`.
         """
         return await self._read(find_delivered, app_id, since)
+
+    async def load_channels(self) -> list[ChannelRecord]:
+        """All channels of all apps, without their contents."""
+        return await self._read(load_channels)
+
+    async def load_channel(self, number: int) -> ChannelContents:
+        """One channel's contents. Committed ones only: see `commit`."""
+        return await self._read(load_channel, number)
+
+    async def find_channel_message(self, number: int, message_id: str) -> bytes | None:
+        """The bytes of one message of a channel, None when they are gone."""
+        return await self._read(find_channel_message, number, message_id)
 
     def read_page(
         self,

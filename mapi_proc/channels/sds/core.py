@@ -86,6 +86,9 @@ class SdsCore:
     def take(self) -> tuple[list[Output], Changes]:
         """The outputs and changes since the last call. The clock and the heads go with every change."""
         changes = self.changes
+        changes.stripped.difference_update(
+            self.outgoing.pending
+        )  # to be retransmitted, maybe after a restart
         if changes != Changes():
             changes.meta = Meta(self._clock.value, self.log.floor, tuple(self.log.heads))
         self.changes = Changes()
@@ -130,6 +133,8 @@ class SdsCore:
         """The caller needs no more acknowledgements of these messages."""
         for name in names:
             self.outgoing.release(name)
+            if name not in self.log.records:
+                self.changes.stripped.add(name)
 
     def _new_id(self, content: bytes, now_ns: int) -> str:
         """The id is a hash of sender, time and content: equal contents need distinct times."""
@@ -377,8 +382,8 @@ class SdsCore:
         self.log.restore(rows, meta.floor, meta.heads)
         self._bloom.fill(row.message_id for row in rows if row.state is not State.LOST)
         for name in pending:
-            record = self.log.records.get(name)
-            if record is not None and record.raw is not None:
-                self.outgoing.add(name, len(record.raw), now + self._random.uniform(1.0, 5.0))
+            if name in self.log:
+                size = len(self._raw(name) or b"")
+                self.outgoing.add(name, size, now + self._random.uniform(1.0, 5.0))
         if rows:
             self._sync.news(now)

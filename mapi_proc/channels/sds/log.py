@@ -106,7 +106,8 @@ class Log:
                 continue
             self._remember(row.message_id, row.order)
             if row.raw is not None:
-                self._keep(row.message_id, Record(row.order, row.sender_id, row.hint, row.raw), nothing)
+                record = Record(row.order, row.sender_id, row.hint, row.raw or None)
+                self._keep(row.message_id, record, nothing)
         self.floor = floor
         self.heads = {name: None for name in heads if name in self._known}
 

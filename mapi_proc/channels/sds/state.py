@@ -43,7 +43,8 @@ class State(IntEnum):
 
 
 class StoredMessage(NamedTuple):
-    """A row: one message of the channel. Without `raw` only its id is remembered."""
+    """A row: one message of the channel. Without `raw` (None) only its id is remembered; read back, an empty
+    one is on disk and was not read."""
 
     message_id: str
     order: int

@@ -18,6 +18,12 @@ class Disk:
     requests: dict[bytes, StoredRequest] = field(default_factory=dict)
     leftovers: dict[SetKey, frozenset[Slot]] = field(default_factory=dict)
 
+    def has(self, message_id: str) -> bool:
+        return message_id in self.rows
+
+    def raw(self, message_id: str) -> bytes | None:
+        return self.rows[message_id].raw
+
     def load(self) -> StoredChannel:
         return StoredChannel(
             self.meta, list(self.rows.values()), list(self.requests.values()), dict(self.leftovers)

@@ -10,10 +10,12 @@ from hashlib import sha256
 from heapq import heappop, heappush
 from itertools import count
 from random import Random
+from typing import Protocol
 
 from mapi_proc.channels.channel import ChannelCore, ChannelSettings
 from mapi_proc.channels.encryption import XChaCha
 from mapi_proc.channels.events import (
+    ChannelChanges,
     ChannelOutput,
     Delivered,
     DeliveryError,
@@ -22,6 +24,7 @@ from mapi_proc.channels.events import (
     RetrieveMessages,
     SendError,
     Sent,
+    StoredChannel,
     StoredRequest,
     Transmit,
 )
@@ -39,6 +42,15 @@ _LIMIT = ACTIVE + 24 * 3600.0
 _KEY = bytes(range(32))
 
 
+class AnyDisk(Protocol):
+    """What a participant's disk can do."""
+
+    def apply(self, changes: ChannelChanges) -> None: ...
+    def load(self) -> StoredChannel: ...
+    def has(self, message_id: str) -> bool: ...
+    def raw(self, message_id: str) -> bytes | None: ...
+
+
 class Failure(AssertionError):
     """A run did not end as it must."""
 
@@ -49,7 +61,7 @@ class Participant:
 
     member: Member
     number: int
-    disk: Disk = field(default_factory=Disk)
+    disk: AnyDisk
     journal: list[ChannelOutput] = field(default_factory=list)
     core: ChannelCore | None = None
     dies_for: float = 0.0
@@ -77,11 +89,13 @@ def payload_name(payload: bytes) -> str:
 class Simulation:
     """One run."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, disk: Callable[[], AnyDisk] = Disk) -> None:
         self.plan = plan
         self.now = 0.0
         self.random = Random(plan.seed ^ 0x5EED)
-        self.participants = [Participant(member, number) for number, member in enumerate(plan.members)]
+        self.participants = [
+            Participant(member, number, disk()) for number, member in enumerate(plan.members)
+        ]
         self.sent: dict[str, int] = {}
         self.requests: dict[bytes, StoredRequest] = {}
         self.store: dict[bytes, bytes] = {}
@@ -214,7 +228,7 @@ class Simulation:
     def transmit(self, sender: Participant, core: ChannelCore, output: Transmit) -> None:
         payload = output.payload
         if payload is None:
-            payload = sender.disk.rows[output.message_id].raw
+            payload = sender.disk.raw(output.message_id)
             assert payload is not None
         digest = sha256(payload + str(self.wall(sender)).encode()).digest()
         if not output.ephemeral:
@@ -255,7 +269,7 @@ class Simulation:
         """`delivered` only when true: the participant has the segments, on its disk."""
         by = next(p for p in self.participants if p.member.name == event.by)
         request = self.requests[event.request_id]
-        have = [name for name in request.segments if name in by.disk.rows]
+        have = [name for name in request.segments if by.disk.has(name)]
         if len(have) < request.needed:
             raise Failure(f"delivered by {event.by}, who has {len(have)} segments of {request.needed}")
 
@@ -327,9 +341,9 @@ class Simulation:
             raise Failure(f"{participant.member.name}: sends without an end")
 
 
-def simulate(seed: int) -> Simulation:
+def simulate(seed: int, disk: Callable[[], AnyDisk] = Disk) -> Simulation:
     """Run a seed and check its end."""
-    simulation = Simulation(make_plan(seed))
+    simulation = Simulation(make_plan(seed), disk)
     simulation.run()
     simulation.check()
     return simulation
