@@ -24,25 +24,18 @@ def _run(config: MapiConfig, limit: StopLimit) -> int:
 
 
 async def _serve(config: MapiConfig, limit: StopLimit) -> int:
-    from mapi_proc.service import MapiService
+    from mapi_proc.api import MessagingApi
 
-    service = MapiService(config)
+    api = MessagingApi(config=config)
     loop = asyncio.get_running_loop()
-    ended: asyncio.Future[BaseException | None] = loop.create_future()
-
-    def end(error: BaseException | None) -> None:
-        if not ended.done():
-            ended.set_result(error)
-
-    service.on_end = end
     for number in stop_signals():
-        loop.add_signal_handler(number, end, None)
-    await service.start()
+        loop.add_signal_handler(number, api.end)
+    await api.start(timeout=None)
     try:
-        error = await ended
+        error = await api.ended()
     finally:
         limit.start()
-        await service.stop()
+        await api.stop()
     return ExitCode.OK if error is None else ExitCode.FAILED
 
 

@@ -1,12 +1,15 @@
-"""`MessagingApi`: the Messaging API as an object of its own, for programs that hold one (and for `logos-
-mapi`).
+"""`MessagingApi`: the Messaging API of a node, as an object.
 
-Two ways in:
+There is one way to run it. What differs is where its kernel is, and who holds the object:
 
-    api = MessagingApi.create("logos.test", mode="core", data_dir="…")   # its own kernel, as a child process
-    api = MessagingApi.attach("/run/logos", data_dir="…")                # a kernel that runs already
+    MessagingApi("logos.test", mode="core", data_dir="…")      # a node of its own: the kernel is its child
+    MessagingApi.attach("/run/logos", data_dir="…")            # a kernel that runs already
+    MessagingApi(config=config)                                # `logos-mapi`, the process: as configured
 
-    async with api:
+`logos_deploy.launch(preset, mode, overrides)` is the first one in processes of their own: a kernel, and a
+`logos-mapi` attached to it. A program on asyncio holds one itself:
+
+    async with MessagingApi.attach("data/run", data_dir="mine", name="notes") as api:
         await api.subscribe(["/my-app/1/chat/proto"])
         request_id = await api.send("/my-app/1/chat/proto", b"hello")
         async for event, payload in api.events():
@@ -52,54 +55,47 @@ class MessagingApi:
 
     def __init__(
         self,
-        config: MapiConfig,
+        preset: str = "",
+        mode: Mode | str = Mode.CORE,
+        overrides: Mapping[str, object] | None = None,
         *,
-        kernel_options: Mapping[str, object] | None = None,
-        auto_subscribe: AutoSubscribe | None = None,
+        config: MapiConfig | None = None,
+        data_dir: str | Path = "./data",
         name: str | None = None,
+        auto_subscribe: AutoSubscribe | None = None,
     ) -> None:
-        """Use `create` or `attach`. `kernel_options`: of the kernel to run as a child; None: attach to one.
-        `name`: makes the app in this process durable."""
+        """A node of its own: the kernel's configuration follows from preset, mode and overrides.
+
+        Without a preset it is a local network (autosharding, one shard, no bootstrap, loopback). `config`
+        stands instead of all that: as configured, attached to the kernel that it names. `name` makes the app
+        in this process durable. Raises ConfigError.
+        """
+        self._kernel_options: Mapping[str, object] | None = None
+        if config is None:
+            given = {"data-dir": str(Path(data_dir).resolve()), **(overrides or {})}
+            self._kernel_options = derive_kernel(preset, mode, given)
+            config = load_mapi_config(flags=derive_mapi(preset, mode, given))
         self.config = config
-        self._kernel_options = kernel_options
-        self._service = MapiService(config, auto_subscribe=auto_subscribe)
         self._name = name
+        self._service = MapiService(config, auto_subscribe=auto_subscribe)
+        self._service.on_end = self.end
         self._local: LocalApp | None = None
         self._opening = asyncio.Lock()
         self._child: KernelChild | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._kernel: KernelClient | None = None
-
-    @classmethod
-    def create(
-        cls,
-        preset: str = "",
-        *,
-        mode: Mode | str = Mode.CORE,
-        overrides: Mapping[str, object] | None = None,
-        data_dir: str | Path = "./data",
-        auto_subscribe: AutoSubscribe | None = None,
-        name: str | None = None,
-    ) -> Self:
-        """A node of its own: the kernel's configuration follows from preset, mode and overrides.
-
-        Without a preset: a local network (autosharding, one shard, no bootstrap, loopback). Raises
-        ConfigError.
-        """
-        given = {"data-dir": str(Path(data_dir).resolve()), **(overrides or {})}
-        options = derive_kernel(preset, mode, given)
-        config = load_mapi_config(flags=derive_mapi(preset, mode, given))
-        return cls(config, kernel_options=options, auto_subscribe=auto_subscribe, name=name)
+        self._over = asyncio.Event()
+        self._fault: BaseException | None = None
 
     @classmethod
     def attach(
         cls,
         kernel_dir: str | Path,
-        *,
         overrides: Mapping[str, object] | None = None,
+        *,
         data_dir: str | Path = "./data",
-        auto_subscribe: AutoSubscribe | None = None,
         name: str | None = None,
+        auto_subscribe: AutoSubscribe | None = None,
     ) -> Self:
         """On a kernel that runs (or will): `kernel_dir` is its `ipc-dir`. Cluster, shard count and maximum
         size are the kernel's; overrides that contradict them are refused when it says hello. Raises
@@ -109,7 +105,7 @@ class MessagingApi:
             "kernel-dir": str(Path(kernel_dir).resolve()),
             **(overrides or {}),
         }
-        return cls(load_mapi_config(flags=flags), auto_subscribe=auto_subscribe, name=name)
+        return cls(config=load_mapi_config(flags=flags), name=name, auto_subscribe=auto_subscribe)
 
     # -- life ----------------------------------------------------------------------------------------------
 
@@ -120,15 +116,18 @@ class MessagingApi:
 
     @property
     def kernel(self) -> KernelClient:
-        """The kernel's own interface: peers, health, metrics. Raises RuntimeError when stopped."""
+        """The kernel's own interface: peers, health, metrics. Raises RuntimeError when stopped, or when
+        `start` did not wait for the kernel.
+        """
         if self._kernel is None:
-            raise RuntimeError("the Messaging API is not started")
+            raise RuntimeError("the Messaging API is not started, or did not wait for its kernel")
         return self._kernel
 
-    async def start(self, *, timeout: float = 20.0) -> None:
-        """Start, and wait until the kernel has answered. Raises IpcError: `not_ready` when it has not within
-        `timeout` seconds, `bad_request` when its network contradicts the overrides; KernelChildError when
-        its own kernel refuses its configuration; StartError; RuntimeError when started.
+    async def start(self, *, timeout: float | None = 20.0) -> None:
+        """Start, and wait until the kernel has answered (with `timeout` None: do not wait; apps are served
+        when it has). Raises IpcError: `not_ready` when it has not within `timeout` seconds, `bad_request`
+        when its network contradicts the overrides; KernelChildError when its own kernel refuses its
+        configuration; StartError; RuntimeError when started.
         """
         if self._service.running or self._child is not None:
             raise RuntimeError("the Messaging API is started already")
@@ -138,6 +137,8 @@ class MessagingApi:
                 await self._child.start()
                 self._keeper = asyncio.create_task(self._keep_child(self._child), name="kernel-child")
             await self._service.start()
+            if timeout is None:
+                return
             await self._wait_for_kernel(timeout)
             # It answered our hello, so this one is answered at once.
             self._kernel = await KernelClient.connect(self.config.kernel)
@@ -167,13 +168,26 @@ class MessagingApi:
             except KernelChildError as error:
                 if error.final:
                     log.error("%s: it refuses its configuration", error)
+                    self.end(error)
                     raise
                 log.warning("%s; starting it again", error)
             await asyncio.sleep(_RESTART_S)
             await child.start()
 
+    def end(self, error: BaseException | None = None) -> None:
+        """Ask whoever waits for `ended` to stop it: a fault, a signal, a shutdown on the control socket."""
+        self._fault = self._fault or error
+        self._over.set()
+
+    async def ended(self) -> BaseException | None:
+        """Wait until it should be stopped. Returns the fault, None when it was asked to."""
+        await self._over.wait()
+        return self._fault
+
     async def stop(self) -> None:
         """Stop everything that `start` began. May be called when stopped."""
+        self._over.clear()
+        self._fault = None
         if self._local is not None and self._service.running:
             self._local.close()
         self._local = None

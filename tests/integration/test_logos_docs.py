@@ -94,6 +94,13 @@ def test_the_chat(directory: Path) -> None:
             bob.kill()
 
 
+def test_the_node_in_the_apps_own_process() -> None:
+    with short_directory() as directory:
+        first, second = run(directory, example("docs/build-an-app.md", "object")).splitlines()
+    assert first == "a note to myself came back"
+    assert second == "it waits for a peer", "there is none"
+
+
 def test_the_kernel_client(directory: Path) -> None:
     output = run(directory, example("docs/clients.md", "kernel-client"))
     assert output.startswith("16Uiu2HA")

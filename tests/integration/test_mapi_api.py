@@ -83,7 +83,7 @@ async def of(queue: asyncio.Queue[LocalEvent], kind: type[AppEvent]) -> tuple[Ap
 
 @asyncio_test(90)
 async def test_a_node_of_its_own_starts_sends_stops_and_starts_again(directory: Path) -> None:
-    api = MessagingApi.create(overrides=OVERRIDES | {"send-window": 1}, data_dir=directory / "n")
+    api = MessagingApi(overrides=OVERRIDES | {"send-window": 1}, data_dir=directory / "n")
     peer_ids = set()
     for number in range(2):
         await api.start()
@@ -120,7 +120,7 @@ async def test_a_node_of_its_own_starts_sends_stops_and_starts_again(directory: 
 @asyncio_test(60)
 async def test_a_kernel_child_that_dies_is_started_again(directory: Path) -> None:
     async with (
-        MessagingApi.create(overrides=OVERRIDES, data_dir=directory / "n") as api,
+        MessagingApi(overrides=OVERRIDES, data_dir=directory / "n") as api,
         events_of(api) as events,
     ):
         await api.subscribe([TOPIC])
@@ -224,7 +224,7 @@ def test_bad_configuration_is_refused_before_anything_starts(
     directory: Path, preset: str, mode: str, overrides: dict[str, object], key: str
 ) -> None:
     with pytest.raises(ConfigError, match=key):
-        MessagingApi.create(preset, mode=mode, overrides=overrides, data_dir=directory / "n")
+        MessagingApi(preset, mode=mode, overrides=overrides, data_dir=directory / "n")
 
 
 @asyncio_test(60)
@@ -243,7 +243,7 @@ async def test_what_cannot_start_leaves_nothing(directory: Path) -> None:
     # Its own kernel refuses: the directory's key is no key.
     (directory / "m").mkdir(mode=0o700)
     (directory / "m" / "nodekey").write_text("not a key\n")
-    api = MessagingApi.create(overrides=OVERRIDES, data_dir=directory / "m")
+    api = MessagingApi(overrides=OVERRIDES, data_dir=directory / "m")
     with pytest.raises(KernelChildError, match="78"):
         await api.start(timeout=1000)  # by the child's end: the time-out is far away
     assert children() == []
@@ -281,7 +281,7 @@ import asyncio, sys
 from mapi_proc.api import MessagingApi
 
 async def main():
-    api = MessagingApi.create(overrides={"tcp-port": 0}, data_dir=sys.argv[1])
+    api = MessagingApi(overrides={"tcp-port": 0}, data_dir=sys.argv[1])
     await api.start()
     print(api._child.pid, flush=True)
     await asyncio.sleep(3600)

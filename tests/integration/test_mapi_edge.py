@@ -169,7 +169,7 @@ async def test_an_edge_node_of_its_own_is_made_from_the_mode_and_named_service_n
     with short_directory() as directory, services(directory, ("--store=true",), ()) as (server, _other):
         overrides: dict[str, object] = {"tcp-port": 0}
         overrides |= dict.fromkeys(("filternode", "lightpushnode", "storenode"), server.address())
-        api = MessagingApi.create(mode="edge", overrides=overrides, data_dir=directory / "n")
+        api = MessagingApi(mode="edge", overrides=overrides, data_dir=directory / "n")
         async with api:
             assert await api.subscribe([TOPIC]) == {}
             states = {protocol.name: protocol.state for protocol in (await api.kernel.health()).protocols}
