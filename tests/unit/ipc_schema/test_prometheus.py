@@ -4,6 +4,7 @@ import math
 
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
 
 from ipc_schema.prometheus import PROCESS, Family, Sample, exposition, process_samples
 from tests.support.exposition import parse
@@ -56,3 +57,23 @@ def test_the_process_from_what_the_system_tells() -> None:
         "process_threads": 20,
     }
     assert set(values) == set(PROCESS)
+
+
+OFFICIAL = st.tuples(
+    st.sampled_from(["c", "g", "other"]),
+    st.dictionaries(st.sampled_from(["x", "y"]), st.text(min_size=1, max_size=8)),
+    st.integers(0, 2**40),
+)
+
+
+@given(st.lists(OFFICIAL, max_size=8, unique_by=lambda one: (one[0], tuple(sorted(one[1].items())))))
+def test_the_official_reader_understands_a_page(samples: list[Sample]) -> None:
+    kinds = {"c": "counter", "g": "gauge", "other": "unknown"}
+    read: dict[str, list[tuple[dict[str, str], float]]] = {}
+    for family in text_string_to_metric_families(exposition(samples, FAMILIES)):
+        assert family.type == kinds[family.name]
+        read.setdefault(family.name, []).extend((one.labels, one.value) for one in family.samples)
+    written: dict[str, list[tuple[dict[str, str], float]]] = {}
+    for name, labels, value in samples:
+        written.setdefault(name, []).append((dict(labels), float(value)))
+    assert read == written
