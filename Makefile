@@ -66,6 +66,7 @@ check: env ## format, lint, types, import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python client/make_blocking.py --check
 	$(BIN)/lint-imports --no-cache
 
 format: env ## format and mend what ruff can mend

@@ -7,7 +7,7 @@ never waits behind queued work, so its answer tells whether the process is alive
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Final, Self
 
 import zmq
 
@@ -22,7 +22,7 @@ from logos_client.exceptions import ClosedError, public_errors
 
 __all__ = ["ControlClient"]
 
-_TIMEOUT = 5.0
+CONTROL_TIMEOUT: Final = 5.0
 
 
 class ControlClient:
@@ -39,7 +39,7 @@ class ControlClient:
         cls,
         endpoint: str,
         *,
-        timeout: float | None = _TIMEOUT,
+        timeout: float | None = CONTROL_TIMEOUT,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
     ) -> Opening[Self]:
         """Connect: `await` it, or enter it as a context. Raises `NotReadyError` when nobody is there within
@@ -59,21 +59,23 @@ class ControlClient:
 
         return Opening(open_client)
 
-    async def health(self, *, timeout: float = _TIMEOUT) -> ControlHealthReply:
+    async def health(self, *, timeout: float = CONTROL_TIMEOUT) -> ControlHealthReply:
         """Whether the process is ready, its state, version, pid and uptime."""
         reply = await self._ask(methods.HEALTH, timeout=timeout)
         with public_errors():
             return ControlHealthReply.from_body(reply.body)
 
-    async def health_details(self, *, timeout: float = _TIMEOUT) -> dict[str, object]:
+    async def health_details(self, *, timeout: float = CONTROL_TIMEOUT) -> dict[str, object]:
         """All that the process says of its health, its own keys too."""
         return (await self._ask(methods.HEALTH, {"detail": True}, timeout=timeout)).body
 
-    async def shutdown(self, *, timeout: float = _TIMEOUT) -> None:
+    async def shutdown(self, *, timeout: float = CONTROL_TIMEOUT) -> None:
         """Ask the process to end; it does so after the answer."""
         await self._ask(methods.SHUTDOWN, timeout=timeout)
 
-    async def set_log_level(self, level: str, logger: str | None = None, *, timeout: float = _TIMEOUT) -> str:
+    async def set_log_level(
+        self, level: str, logger: str | None = None, *, timeout: float = CONTROL_TIMEOUT
+    ) -> str:
         """Change the log level, of one logger or of all, and return what it was."""
         body = methods.LogLevelRequest(level=level, logger=logger).to_body()
         reply = await self._ask(methods.LOG_LEVEL, body, timeout=timeout)

@@ -7,7 +7,7 @@ import warnings
 import weakref
 from collections.abc import Callable, Coroutine, Iterable
 from types import TracebackType
-from typing import Any, Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar, overload
 
 from ipc_schema.errors import ErrorCode
 from logos_client.blocking._portal import Call, Portal
@@ -16,6 +16,7 @@ from logos_client.exceptions import ClosedError, DeadlineError
 __all__ = ["AsyncClosable", "BlockingClient", "EventTap", "here", "open_client"]
 
 E = TypeVar("E")
+T = TypeVar("T")
 
 
 class AsyncClosable(Protocol):
@@ -43,9 +44,15 @@ def open_client(name: str, work: Callable[[], Coroutine[Any, Any, C]]) -> tuple[
     return portal, client
 
 
-def here(texts: str | Iterable[str]) -> str | list[str]:
+@overload
+def here(values: str | Iterable[str]) -> str | list[str]: ...  # type: ignore[overload-overlap]  # str is one
+@overload
+def here(values: Iterable[T]) -> list[T]: ...
+@overload
+def here(values: None) -> None: ...
+def here(values: Any) -> Any:
     """Run through an argument in the caller's thread: it may be a generator."""
-    return texts if isinstance(texts, str) else list(texts)
+    return values if values is None or isinstance(values, str) else list(values)
 
 
 class BlockingClient:

@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType, UnionType
 from typing import Any, Self, TypeVar, overload
 
 import zmq
 
-from ipc_schema.hello import NetworkInfo
-from ipc_schema.mapi.methods import MapiLimits, PendingReply, StatusReply
 from logos_client import messaging
 from logos_client._connection import DEFAULT_TIMEOUT
-from logos_client._stream import Position, StreamCounters
-from logos_client.blocking._base import BlockingClient, EventTap, here, open_client
+from logos_client.blocking._base import EventTap, open_client
 from logos_client.blocking._callbacks import CallbackThread
+from logos_client.blocking._messaging_calls import MessagingCalls
 from logos_client.blocking._portal import Portal
 from logos_client.events import Event
 from logos_client.exceptions import ClosedError, ForkedError
@@ -29,7 +27,7 @@ E = TypeVar("E")
 Callback = Callable[[E], object]
 
 
-class MessagingClient(BlockingClient):
+class MessagingClient(MessagingCalls):
     """An app's connection to a Messaging API. Made by `connect`.
 
     It reconnects by itself, as often as needed: the stream goes on after the last event it has seen, an
@@ -119,137 +117,6 @@ class MessagingClient(BlockingClient):
     def connected(self) -> bool:
         """Whether the Messaging API is there now (not whether its node has peers: see `status`)."""
         return self._portal.open and self._client.connected
-
-    @property
-    def name(self) -> str:
-        """The app's name; one made up by the Messaging API when it is ephemeral."""
-        return self._client.name
-
-    @property
-    def durable(self) -> bool:
-        """Whether the app's stream outlives its connection."""
-        return self._client.durable
-
-    @property
-    def network(self) -> NetworkInfo:
-        """The network the node is on."""
-        return self._client.network
-
-    @property
-    def limits(self) -> MapiLimits:
-        """The Messaging API's limits; `max_payload` is what surely fits a message."""
-        return self._client.limits
-
-    @property
-    def server(self) -> str:
-        """Name and version of the Messaging API."""
-        return self._client.server
-
-    @property
-    def counters(self) -> StreamCounters:
-        """What happened to events on their way in."""
-        return self._client.counters
-
-    @property
-    def buffered_bytes(self) -> int:
-        """Bytes of events that wait for the app; never above the credit by more than one event."""
-        return self._client.buffered_bytes
-
-    # -- requests --------------------------------------------------------------------------------------------
-
-    def subscribe(
-        self,
-        topics: str | Iterable[str],
-        *,
-        since_last: bool = False,
-        history: float = 0.0,
-        timeout: float = DEFAULT_TIMEOUT,
-    ) -> dict[str, str]:
-        """Subscribe to content topics. Returns content topic → why not; the others took effect.
-
-        `since_last`: also what came since this app unsubscribed the topic. `history`: also what came in the
-        last so many seconds. Both arrive as `MessageReceived` like everything else, once per message, as soon
-        as a store can be asked.
-        """
-        return self._portal.call(
-            self._client.subscribe, here(topics), since_last=since_last, history=history, timeout=timeout
-        )
-
-    def unsubscribe(self, topics: str | Iterable[str], *, timeout: float = DEFAULT_TIMEOUT) -> dict[str, str]:
-        """Unsubscribe from content topics. Returns content topic → why not (not subscribed, say)."""
-        return self._portal.call(self._client.unsubscribe, here(topics), timeout=timeout)
-
-    def subscriptions(self, *, timeout: float = DEFAULT_TIMEOUT) -> list[str]:
-        """The app's content topics."""
-        return self._portal.call(self._client.subscriptions, timeout=timeout)
-
-    def send(
-        self,
-        content_topic: str,
-        payload: bytes | bytearray | memoryview,
-        *,
-        ephemeral: bool = False,
-        meta: bytes = b"",
-        request_id: bytes | None = None,
-        timeout: float = DEFAULT_TIMEOUT,
-    ) -> bytes:
-        """Hand a message over. Returns its request id (16 bytes) once it is accepted.
-
-        Accepted needs no peer: the fate follows as `MessagePropagated`, `MessageSent` or `MessageError`
-        with this id. `ephemeral`: stores need not keep it. `meta`: at most 64 bytes. The request id is the
-        idempotency key: a call with the id of an earlier one and the same message does nothing more, so it
-        may be repeated after any error that is `retriable`, and after Ctrl-C. Across a reconnect the client
-        repeats it itself, within `timeout`.
-
-        Raises `BadRequestError` (content topic, empty payload, meta), `TooLargeError`, `BusyError`,
-        `ConflictError` (the id was used for another message), `RlnRequiredError`, `DeadlineError`.
-        """
-        return self._portal.call(
-            self._client.send,
-            content_topic,
-            payload,
-            ephemeral=ephemeral,
-            meta=meta,
-            request_id=request_id,
-            timeout=timeout,
-        )
-
-    def pending(self, *, name: str | None = None, timeout: float = DEFAULT_TIMEOUT) -> PendingReply:
-        """The app's sends that have no fate yet, oldest first (at most 1,000), and how many there are.
-
-        `name`: those of another named app of the same user, connected or not; `BadRequestError` when there is
-        none.
-        """
-        return self._portal.call(self._client.pending, name=name, timeout=timeout)
-
-    def cancel(self, request_id: bytes, *, name: str | None = None, timeout: float = DEFAULT_TIMEOUT) -> bool:
-        """Cancel a send that was not attempted yet; `MessageCancelled` follows.
-
-        False: too late (its fate follows as ever), or there is no such send. `name`: as in `pending`.
-        """
-        return self._portal.call(self._client.cancel, request_id, name=name, timeout=timeout)
-
-    def ack(self, event: Event | Position | None = None, *, timeout: float = DEFAULT_TIMEOUT) -> None:
-        """Acknowledge everything up to an event of the stream; None: up to the last handled one.
-
-        When it returns, a named app's acknowledgement is on disk: those events do not come again.
-        """
-        self._portal.call(self._client.ack, event, timeout=timeout)
-
-    def status(self, *, timeout: float = DEFAULT_TIMEOUT) -> StatusReply:
-        """The node's connection status, its reason, and the health of each subscribed content topic."""
-        return self._portal.call(self._client.status, timeout=timeout)
-
-    def node_info(
-        self, ids: Iterable[str] | None = None, *, timeout: float = DEFAULT_TIMEOUT
-    ) -> dict[str, object]:
-        """Facts about the node: Version, Metrics, MyMultiaddresses, MyENR, MyPeerId, MyBoundPorts,
-        MaxMessageSize."""
-        return self._portal.call(self._client.node_info, None if ids is None else here(ids), timeout=timeout)
-
-    def forget(self, name: str, *, timeout: float = DEFAULT_TIMEOUT) -> None:
-        """Delete a named app of the same user: its stream, its subscriptions, its position."""
-        self._portal.call(self._client.forget, name, timeout=timeout)
 
     # -- events ----------------------------------------------------------------------------------------------
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import functools
 import inspect
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -89,6 +92,15 @@ def test_names_arguments_and_types_are_the_same(original: type[Any], form: type[
                 assert parameter.annotation == other.annotation, f"{name}: {parameter}"
         if name not in ("connect", "control", "events", "on"):
             assert ours.return_annotation == theirs.return_annotation, name
+
+
+def test_the_forwarding_half_is_up_to_date() -> None:
+    """`python client/make_blocking.py` writes it."""
+    script = Path(logos_client.__file__).parents[1] / "make_blocking.py"
+    done = subprocess.run(
+        [sys.executable, script, "--check"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 # -- requests ---------------------------------------------------------------------------------------------
