@@ -35,7 +35,7 @@ from kernel_proc.ipc.methods.node import node_routes
 from kernel_proc.ipc.methods.peers import peer_routes
 from kernel_proc.ipc.methods.relay import relay_routes
 from kernel_proc.ipc.methods.streams import stream_routes
-from kernel_proc.ipc.server import IpcServer
+from kernel_proc.ipc.server import IpcServer, IpcSettings
 from kernel_proc.lag import EventLoopLag
 from kernel_proc.metrics import Registry
 from kernel_proc.network import Network
@@ -212,9 +212,9 @@ class Node:
                 listen=",".join(network.host.listen_addresses),
                 cluster=self.config.network.cluster,
                 shards=self.config.network.shard_count or "static",
-                events=server.events.endpoint,
-                requests=server.requests.endpoint,
-                control=server.control.endpoint,
+                events=server.endpoints.events,
+                requests=server.endpoints.requests,
+                control=server.endpoints.control,
             ),
         )
 
@@ -337,22 +337,14 @@ class Node:
             shutdown=self.stop,
             sockets=self._listening,
         )
-        return IpcServer(
-            publisher=self.publisher,
-            consumers=consumers,
-            routes=routes,
-            control=control,
-            registry=self.registry,
-            max_message_size=info.max_message_size,
-            in_flight=config.max_in_flight,
-            allowed_uids=config.allowed_uids,
-        )
+        settings = IpcSettings(info.max_message_size, config.max_in_flight, config.allowed_uids)
+        return IpcServer(self.publisher, consumers, routes, control, self.registry, settings)
 
     def _endpoint_of_events(self) -> str:
-        return self._server.events.endpoint if self._server else ""
+        return self._server.endpoints.events if self._server else ""
 
     def _listening(self) -> list[str]:
         network = list(self._network.host.listen_addresses) if self._network else []
         if self._web is not None:
             network.append(f"http://{self.config.metrics.address}:{self._web.port}")
-        return [*(socket.endpoint for socket in self._server.sockets), *network] if self._server else network
+        return [*(door.endpoint for door in self._server.doors), *network] if self._server else network

@@ -18,11 +18,11 @@ from ipc_schema.config.kernel import KernelConfig
 from ipc_schema.config.services import ServiceConfig
 from ipc_schema.kernel.records import ProtocolHealth
 from ipc_schema.message import WakuMessage
+from ipc_schema.server import Route
 from kernel_proc.archive import make_archive
 from kernel_proc.archive.api import Archive, ArchiveState
 from kernel_proc.archive.settings import ArchiveSettings
 from kernel_proc.health import NOT_MOUNTED, client_health, service_health
-from kernel_proc.ipc.dispatch import Route
 from kernel_proc.ipc.methods.filter import filter_routes
 from kernel_proc.ipc.methods.lightpush import lightpush_routes
 from kernel_proc.ipc.methods.peer_exchange import peer_exchange_routes

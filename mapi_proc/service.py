@@ -22,17 +22,18 @@ from ipc_schema.frames import MAX_BODY
 from ipc_schema.paths import MapiEndpoints, mapi_directory, socket_path
 from ipc_schema.streams import new_instance
 from ipc_schema.web import Site, standard_pages
-from logos_client._sockets import open_router
 from logos_process.claim import claim
 from logos_process.endpoints import bind
 from logos_process.exits import ExitCode, StartError
 from logos_process.logs import fields
 from logos_process.version import version
+from logos_sockets import BLOB_SLACK, Door, open_router
 from mapi_proc.core import Core
 from mapi_proc.database import DatabaseError, DatabaseState
 from mapi_proc.http import WebServer, no_visits
 from mapi_proc.ipc.apps import AppServer
-from mapi_proc.ipc.control import ControlServer
+from mapi_proc.ipc.control import control_routes
+from mapi_proc.ipc.router import AsyncRequests, DoorKeeper
 from mapi_proc.metrics import exposition
 from mapi_proc.subscriptions import AutoSubscribe
 
@@ -40,9 +41,10 @@ __all__ = ["MapiService"]
 
 log = logging.getLogger(__name__)
 
-_BLOB_SLACK: Final = 16 << 10
 _LARGEST_MESSAGE: Final = 1 << 20
 """Of any preset: the sockets are bound before the network is known."""
+_CONNECTIONS: Final = 320
+_CONTROL_CONNECTIONS: Final = 64
 _WAITING: Final = 256
 """Messages that libzmq holds for one app that does not read: with messages of 150 KiB about 38 MiB. What does
 not fit waits in the app's stream, inside its own bounds."""
@@ -59,11 +61,12 @@ class MapiService:
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._core: Core | None = None
         self._apps: AppServer | None = None
-        self._control: ControlServer | None = None
+        self._control: AsyncRequests | None = None
+        self._doors: tuple[Door, ...] = ()
+        self._keeper: DoorKeeper | None = None
         self._web: WebServer | None = None
         self._runner: asyncio.Task[None] | None = None
         self._claims = ExitStack()
-        self._bound: list[Path] = []
         self._started = 0.0
         self._instance = b""
 
@@ -115,14 +118,16 @@ class MapiService:
         )
 
     def _bind(self, context: zmq.Context[zmq.Socket[bytes]], core: Core, endpoints: MapiEndpoints) -> None:
-        group = self.config.ipc_group is not None
-        uids = frozenset({os.geteuid(), *self.config.allowed_uids})
-        apps = open_router(context, max_frame=_LARGEST_MESSAGE + _BLOB_SLACK, hwm=_WAITING)
-        try:
-            self._note(bind(apps, endpoints.apps, group=group))
-        except StartError:
-            apps.close()
-            raise
+        config = self.config
+        group = config.ipc_group is not None
+        uids = frozenset({os.geteuid(), *config.allowed_uids})
+        apps = open_router(context, max_frame=_LARGEST_MESSAGE + BLOB_SLACK, hwm=_WAITING)
+        control = open_router(context, max_frame=MAX_BODY, hwm=100)
+        connections = max(_CONNECTIONS, config.max_apps + config.max_apps // 4)
+        self._doors = (
+            Door(apps, "apps", limit=connections, allowed_uids=uids),
+            Door(control, "control", limit=_CONTROL_CONNECTIONS, allowed_uids=uids),
+        )
         self._apps = AppServer(
             core,
             apps,
@@ -130,17 +135,21 @@ class MapiService:
             f"logos-mapi/{version()}",
             allowed_uids=uids,
             body_bytes=MAX_BODY,
-            blob_bytes=_LARGEST_MESSAGE + _BLOB_SLACK,
+            blob_bytes=_LARGEST_MESSAGE + BLOB_SLACK,
         )
-        control = open_router(context, max_frame=MAX_BODY, hwm=100)
-        try:
-            self._note(bind(control, endpoints.control, group=group))
-        except StartError:
-            control.close()
-            raise
-        self._control = ControlServer(
-            control, self._instance, self.health, lambda: self._ended(None), allowed_uids=uids
+        self._control = AsyncRequests(
+            "control",
+            control,
+            self._instance,
+            control_routes(self.health, lambda: self._ended(None)),
+            allowed_uids=uids,
         )
+        servers = (self._apps.server, self._control.server)
+        for door, endpoint, server in zip(self._doors, endpoints, servers, strict=True):
+            bind(door, endpoint, group=group)
+            if not door.endpoint.startswith("ipc://"):
+                server.allow_all()  # over tcp nobody can be told apart
+        self._keeper = DoorKeeper(self._doors, (self._apps.socket, self._control.socket))
 
     async def _start_web(self) -> None:
         wanted = self.config.metrics
@@ -148,11 +157,6 @@ class MapiService:
             pages = standard_pages(lambda: exposition(self.health(), wanted.prefix), self.health)
             self._web = WebServer(Site(pages))
             await self._web.start(wanted.address, wanted.port)
-
-    def _note(self, endpoint: str) -> None:
-        path = socket_path(endpoint)
-        if path is not None:
-            self._bound.append(path)
 
     async def _run(self, core: Core, apps: AppServer | None) -> None:
         assert apps is not None
@@ -180,6 +184,11 @@ class MapiService:
         if self._web is not None:
             await self._web.close()
             self._web = None
+        if self._keeper is not None:
+            self._keeper.close()
+            self._keeper = None
+        for door in self._doors:
+            door.close()
         if self._apps is not None:
             await self._apps.close()
             self._apps = None
@@ -193,9 +202,6 @@ class MapiService:
             # Answers on their way are still sent, for up to a second.
             context, self._context = self._context, None
             await asyncio.to_thread(context.term)
-        for path in self._bound:  # before the locks are given up: a successor's are not ours to remove
-            path.unlink(missing_ok=True)
-        self._bound.clear()
         self._claims.close()
 
     def health(self) -> dict[str, object]:
@@ -255,8 +261,8 @@ class MapiService:
                 **link,
             },
             "ipc": {
-                "apps": self._apps.counters.to_body() if self._apps is not None else {},
-                "control": self._control.counters.to_body() if self._control is not None else {},
+                "apps": self._apps.server.counters.to_body() if self._apps is not None else {},
+                "control": self._control.server.counters.to_body() if self._control is not None else {},
             },
             "http": {
                 str(outcome): count

@@ -32,8 +32,9 @@ from ipc_schema.frames import (
 )
 from ipc_schema.hello import HELLO, HELLO_FIRST
 from logos_client._monitor import ConnectionMonitor
-from logos_client._sockets import DrainSocket, open_dealer
 from logos_client._turnstile import Turnstile
+from logos_sockets import open_dealer
+from logos_sockets.drain import DrainSocket
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +135,7 @@ class RequestConnection:
         self._tick: asyncio.TimerHandle | None = None
         socket = open_dealer(context or zmq.Context.instance(), max_frame=max_frame)
         self._monitor = ConnectionMonitor(socket, self._connected, self._disconnected)
-        self._socket = DrainSocket(socket, self._receive)
+        self._socket = DrainSocket(self._loop, socket, self._receive)
         self._socket.connect(endpoint)
         if keepalive is not None:
             self._tick = self._loop.call_later(silence / _TICKS, self._check_alive)
@@ -319,7 +320,7 @@ class RequestConnection:
     def _lose(self, reason: str) -> None:
         """What was asked on this connection has no answer any more; nothing of it may reach a successor."""
         was_ready = self.ready
-        self._socket.drop_backlog()
+        self._socket.forget()
         self._set_state(ConnectionState.CONNECTING)
         for future in list(self._pending.values()):
             if not future.done():

@@ -20,7 +20,6 @@ from ipc_schema.kernel.records import NodeHealth
 from ipc_schema.streams import StreamState
 from logos_client._cursor import StreamCursor, Verdict
 from logos_client._process import HomeProcess
-from logos_client._sockets import DrainSocket, open_subscriber
 from logos_client.exceptions import ClosedError, public_errors
 from logos_client.kernel_events import (
     HealthEvent,
@@ -31,6 +30,8 @@ from logos_client.kernel_events import (
     PeerEvent,
     PeersSnapshot,
 )
+from logos_sockets import open_subscriber
+from logos_sockets.drain import DrainSocket
 
 log = logging.getLogger(__name__)
 
@@ -160,7 +161,11 @@ class KernelFeed:
         if self._socket is not None:
             self._socket.close()
         self._endpoint = self._host.events_endpoint
-        self._socket = DrainSocket(open_subscriber(self._context, self._endpoint, hwm=_HWM), self._receive)
+        self._socket = DrainSocket(
+            asyncio.get_running_loop(),
+            open_subscriber(self._context, self._endpoint, hwm=_HWM),
+            self._receive,
+        )
         for topic in self._cursors:
             self._socket.subscribe(topic)
 

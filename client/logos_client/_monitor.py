@@ -6,13 +6,14 @@ libzmq's own monitor knows; its events are in order.
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Callable
 from typing import Final
 
 import zmq
 
-from logos_client._sockets import DrainSocket
+from logos_sockets.drain import DrainSocket
 
 _EVENTS: Final = int(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
 # The event number is a C uint16 of this machine.
@@ -34,7 +35,9 @@ class ConnectionMonitor:
         self.strange: bool = False
         """The last connection was lost before its handshake: what listens there is a socket of another kind.
         libzmq then gives up, and does not connect again."""
-        self._drain = DrainSocket(socket.get_monitor_socket(_EVENTS), self._on_message)
+        self._drain = DrainSocket(
+            asyncio.get_running_loop(), socket.get_monitor_socket(_EVENTS), self._on_message
+        )
 
     def _on_message(self, frames: list[bytes]) -> None:
         event = int.from_bytes(frames[0][:2], sys.byteorder)

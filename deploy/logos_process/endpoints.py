@@ -1,41 +1,31 @@
-"""Which endpoints a process may bind, and the umask under which a socket file is made."""
+"""Which endpoints a process may bind."""
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
 import os
-from collections.abc import Iterator
-from typing import Any, Final, Protocol
+from typing import Protocol
 
 from ipc_schema.paths import MAX_SOCKET_PATH, socket_path
 from logos_process.exits import StartError
 
-__all__ = ["bind", "bindable", "socket_umask"]
+__all__ = ["bind", "bindable"]
 
-_LAST_ENDPOINT: Final = 32  # ZMQ_LAST_ENDPOINT of zmq.h
+class _Door(Protocol):
+    """What is used of a `logos_sockets.Door`: this package has no ZeroMQ."""
 
-
-class _Socket(Protocol):
-    """What is used of a ZeroMQ socket: this package has no ZeroMQ."""
-
-    def bind(self, addr: str) -> Any: ...
-    def get(self, option: int) -> Any: ...
+    def open(self, endpoint: str, *, group: bool) -> str: ...
 
 
-def bind(socket: _Socket, endpoint: str, *, group: bool = False) -> str:
-    """Bind a ZeroMQ socket and return the real endpoint (a tcp port `*` filled in). With `group` the group of
+def bind(door: _Door, endpoint: str, *, group: bool = False) -> str:
+    """Open a socket's door and return the real endpoint (a tcp port `*` filled in). With `group` the group of
     the directory reaches it too. Raises `StartError`."""
     endpoint = bindable(endpoint)
     try:
-        with socket_umask(group=group):
-            socket.bind(endpoint)
-    except Exception as error:  # ZMQError: an errno and its text, but not an OSError
-        reason = getattr(error, "strerror", None) or error
-        code = StartError.code_of(getattr(error, "errno", None))
-        raise StartError(f"cannot bind {endpoint}: {reason}", code) from error
-    bound = socket.get(_LAST_ENDPOINT)
-    return bound.rstrip(b"\0").decode() if isinstance(bound, bytes) else str(bound)
+        return door.open(endpoint, group=group)
+    except OSError as error:
+        code = StartError.code_of(error.errno)
+        raise StartError(f"cannot bind {endpoint}: {error.strerror or error}", code) from error
 
 
 def bindable(endpoint: str) -> str:
@@ -65,14 +55,3 @@ def bindable(endpoint: str) -> str:
             "shorten it with ipc-dir"
         )
     return f"ipc://{absolute}"
-
-
-@contextlib.contextmanager
-def socket_umask(*, group: bool = False) -> Iterator[None]:
-    """Bind inside this: the socket file is 0700 (0770 for a group) from its first moment, whereas a chmod
-    after the bind would leave a moment in which anyone may connect."""
-    before = os.umask(0o007 if group else 0o077)
-    try:
-        yield
-    finally:
-        os.umask(before)

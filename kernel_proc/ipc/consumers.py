@@ -6,11 +6,12 @@ does not tell of connections that end, so both tables are bounded and forget the
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from ipc_schema.errors import ErrorCode, IpcError
+from ipc_schema.server import Client
 
 __all__ = ["Consumer", "Consumers"]
 
@@ -18,18 +19,16 @@ MAX_CONNECTIONS: Final = 1024
 MAX_CONSUMERS: Final = 1024
 
 
-class Consumer:
-    """One consumer: what it has under way. `ordered` are its requests that must run one after another."""
+class Consumer(Client):
+    """One consumer. `named`: by itself; `replaying`: a replay is under way."""
 
-    __slots__ = ("in_flight", "kind", "name", "named", "ordered", "replaying")
+    __slots__ = ("kind", "named", "replaying")
 
     def __init__(self, name: str, kind: str, *, named: bool) -> None:
-        self.name = name
+        super().__init__(name)
         self.kind = kind
         self.named = named
-        self.in_flight = 0
         self.replaying = False
-        self.ordered: deque[Any] = deque()
 
 
 class Consumers:

@@ -20,8 +20,8 @@ from ipc_schema.control import (
 )
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.fields import Fields
+from ipc_schema.server import Answer, Call, Route
 from kernel_proc.health import HealthMonitor
-from kernel_proc.ipc.dispatch import Answer, Call, Route
 from logos_process import logs
 
 __all__ = ["control_routes", "health_body", "task_names"]

@@ -31,7 +31,6 @@ from ipc_schema.kernel.events import (
 from ipc_schema.kernel.records import NodeHealth, PeerChange, PeerRecord
 from ipc_schema.message import WakuMessage
 from ipc_schema.streams import CoverageLog, ReplayBatch, ReplayRing, RingBudget, StreamState, new_epoch
-from kernel_proc.ipc.sockets import Peer
 from kernel_proc.metrics import Registry, Sample
 
 __all__ = ["EventPublisher", "EventSocket"]
@@ -47,10 +46,10 @@ _UNSUBSCRIBE: Final = 0
 
 
 class EventSocket(Protocol):
-    """The XPUB as the publisher uses it; an OwnedSocket is one."""
+    """The XPUB as the publisher uses it; a DrainSocket is one."""
 
-    def send3(self, first: bytes, second: bytes, third: bytes) -> None:
-        """Send three frames at once, to whoever takes them."""
+    def publish(self, first: bytes, second: bytes, third: bytes) -> None:
+        """Send three frames at once, to all that take them."""
         ...
 
 
@@ -143,7 +142,7 @@ class EventPublisher:
         header = stream.encode(seq, self._clock_ns(), message, message_hash, source)
         stream.ring.append(seq, header, message[0])  # type: ignore[union-attr]  # active streams have a ring
         if stream.subscribed:
-            self._socket.send3(stream.topic, header, message[0])  # type: ignore[union-attr]  # it subscribed there
+            self._socket.publish(stream.topic, header, message[0])  # type: ignore[union-attr]  # it subscribed there
 
     # --- health and peers ---
 
@@ -240,7 +239,7 @@ class EventPublisher:
 
     # --- subscribers ---
 
-    def on_subscription(self, _peer: Peer, frames: list[bytes]) -> None:
+    def on_subscription(self, frames: list[bytes]) -> None:
         """A frame from the XPUB: the first byte says subscribe or unsubscribe, the rest is the topic.
 
         The XPUB tells of every subscription, and of an unsubscription only when nobody is left.
@@ -300,7 +299,7 @@ class EventPublisher:
 
     def _send(self, stream: _Stream, header: bytes) -> None:
         if self._socket is not None:
-            self._socket.send3(stream.topic, header, b"")
+            self._socket.publish(stream.topic, header, b"")
 
     # --- metrics ---
 

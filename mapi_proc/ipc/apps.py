@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Final
 
 import zmq
 
 from ipc_schema.errors import ErrorCode, IpcError
-from ipc_schema.frames import MAGIC, Request
-from ipc_schema.hello import HEARTBEAT_MS, HELLO, HelloRequest, hello_first
+from ipc_schema.frames import MAGIC
+from ipc_schema.hello import HEARTBEAT_MS, HELLO, HelloRequest
 from ipc_schema.mapi import methods as m
+from ipc_schema.server import Answer, Call, Client, Route, answer
 from mapi_proc.apps import App
 from mapi_proc.core import Core
-from mapi_proc.ipc.router import Answer, Caller, Result, RouterServer
+from mapi_proc.ipc.router import AsyncRequests, Hooks
 from mapi_proc.receive.history_ranges import HistoryRange
 from mapi_proc.send.service import pending_reply
 
@@ -27,12 +28,13 @@ SILENCE_S: Final = 30.0
 """A connection that says nothing for so long is closed."""
 
 
-class _Session:
+class _Session(Client):
     """One connection of one app. Implements `mapi_proc.apps.Connection`."""
 
     __slots__ = ("_send", "app", "heard", "identity", "over")
 
     def __init__(self, identity: bytes, app: App, send: Callable[[list[bytes]], bool], heard: float) -> None:
+        super().__init__(app.name)
         self.identity = identity
         self.app = app
         self.heard = heard
@@ -71,31 +73,32 @@ class AppServer:
         self._limits = (core.config.max_in_flight, body_bytes, blob_bytes)
         self._loop = asyncio.get_running_loop()
         self._sessions: dict[bytes, _Session] = {}
-        self._router = RouterServer(
+        routes = {
+            HELLO: Route(self._hello, needs_hello=False),
+            m.SUBSCRIBE: Route(self._subscribe),
+            m.UNSUBSCRIBE: Route(self._unsubscribe),
+            m.SUBSCRIPTIONS: Route(self._subscriptions),
+            m.SEND: Route(self._send),
+            m.ACK: Route(self._ack),
+            m.CREDIT: Route(self._credit),
+            m.PENDING: Route(self._pending),
+            m.CANCEL: Route(self._cancel),
+            m.STATUS: Route(self._status),
+            m.NODE_INFO: Route(self._node_info),
+            m.PING: Route(lambda _call: answer()),
+            m.FORGET: Route(self._forget),
+            m.GOODBYE: Route(self._goodbye),
+        }
+        self._router = AsyncRequests(
+            "apps",
             socket,
             instance,
-            self._handle,
+            routes,
+            hooks=Hooks(self._who, self._gone, self._writable),
             allowed_uids=allowed_uids,
             in_flight=core.config.max_in_flight,
-            on_gone=self._gone,
-            on_writable=self._writable,
         )
-        self.counters = self._router.counters
-        self._methods: dict[str, Callable[[_Session, Request], Result | Awaitable[Result]]] = {
-            m.SUBSCRIBE: self._subscribe,
-            m.UNSUBSCRIBE: self._unsubscribe,
-            m.SUBSCRIPTIONS: self._subscriptions,
-            m.SEND: self._send,
-            m.ACK: self._ack,
-            m.CREDIT: self._credit,
-            m.PENDING: self._pending,
-            m.CANCEL: self._cancel,
-            m.STATUS: self._status,
-            m.NODE_INFO: self._node_info,
-            m.PING: lambda _session, _request: Answer(),
-            m.FORGET: self._forget,
-            m.GOODBYE: self._goodbye,
-        }
+        self.server, self.socket = self._router.server, self._router.socket
 
     @property
     def connections(self) -> int:
@@ -123,25 +126,17 @@ class AppServer:
 
     # -- dispatch ----------------------------------------------------------------------------------------
 
-    def _handle(self, caller: Caller, request: Request) -> Result | Awaitable[Result]:
-        if request.method == HELLO:
-            hello = HelloRequest.from_body(request.body)
-            version = hello.check()
-            return self._hello(caller, hello, version)
-        method = self._methods.get(request.method)
-        if method is None:
-            raise IpcError(ErrorCode.UNKNOWN_METHOD, f"there is no method {request.method[:64]!r}")
-        session = self._sessions.get(caller.identity)
-        if session is None:
-            raise hello_first()
-        session.heard = self._loop.time()
-        return method(session, request)
+    def _who(self, identity: bytes) -> Client | None:
+        session = self._sessions.get(identity)
+        if session is not None:
+            session.heard = self._loop.time()
+        return session
 
     def _gone(self, identity: bytes) -> None:
         session = self._sessions.pop(identity, None)
         if session is not None and not session.over:
             self._core.detach(session.app, session)
-        self._router.socket.drop_backlog(identity)
+        self.socket.forget(identity)
 
     def _writable(self, identity: bytes) -> None:
         session = self._sessions.get(identity)
@@ -150,23 +145,26 @@ class AppServer:
 
     # -- hello -------------------------------------------------------------------------------------------
 
-    async def _hello(self, caller: Caller, hello: HelloRequest, version: int) -> Answer:
+    async def _hello(self, call: Call) -> Answer:
+        hello = HelloRequest.from_body(call.body)
+        version = hello.check()
         network = self._core.network  # not_ready until the kernel has told it
-        before = self._sessions.get(caller.identity)
+        before = self._sessions.get(call.identity)
         if before is not None and not before.app.durable and hello.name is None:
             app = before.app  # the same app says hello again: it keeps its stream
         else:
-            uid = caller.credentials.uid if caller.credentials is not None else None
-            app = await self._core.open_app(hello.name, uid)
-            before = self._sessions.get(caller.identity)  # another hello of its may have been faster
+            app = await self._core.open_app(hello.name, call.uid)
+            before = self._sessions.get(call.identity)  # another hello of its may have been faster
             if before is not None and before.app is not app:
-                self._gone(caller.identity)
-        session = _Session(caller.identity, app, self._router.socket.send_soon, self._loop.time())
+                self._gone(call.identity)
+        session = _Session(call.identity, app, self.socket.send_soon, self._loop.time())
         other = app.connection
         self._core.claim(app, session, takeover=hello.takeover, instead_of=before)
         if isinstance(other, _Session) and other is not before:
             self._sessions.pop(other.identity, None)
-        self._sessions[caller.identity] = session
+        self._sessions[call.identity] = session
+        if call.descriptor >= 0:
+            self.socket.windows.watch(call.identity, call.descriptor)
         position = m.StreamPosition(id=app.stream.stream_id, acked=app.stream.acked, last=app.stream.last_seq)
         in_flight, body_bytes, blob_bytes = self._limits
         reply = m.MapiHello(
@@ -191,68 +189,73 @@ class AppServer:
         )
         # The events must come behind this answer: attach once the answer is on its way.
         self._loop.call_soon(self._core.attach, app, session, hello.credit)
-        return Answer(reply.to_body())
+        return answer(reply.to_body())
 
     # -- methods -----------------------------------------------------------------------------------------
 
-    async def _subscribe(self, session: _Session, request: Request) -> Answer:
-        wanted = m.SubscribeRequest.from_body(request.body)
+    async def _subscribe(self, call: Call) -> Answer:
+        wanted = m.SubscribeRequest.from_body(call.body)
         history = HistoryRange(wanted.since_last, wanted.history_ms * 1_000_000)
-        errors = await self._core.subscribe(session.app, wanted.topics, history=history)
-        return Answer(m.SubscribeReply(errors=errors).to_body())
+        errors = await self._core.subscribe(_session(call).app, wanted.topics, history=history)
+        return answer(m.SubscribeReply(errors=errors).to_body())
 
-    async def _unsubscribe(self, session: _Session, request: Request) -> Answer:
-        topics = m.UnsubscribeRequest.from_body(request.body).topics
-        errors = await self._core.unsubscribe(session.app, topics)
-        return Answer(m.SubscribeReply(errors=errors).to_body())
+    async def _unsubscribe(self, call: Call) -> Answer:
+        topics = m.UnsubscribeRequest.from_body(call.body).topics
+        errors = await self._core.unsubscribe(_session(call).app, topics)
+        return answer(m.SubscribeReply(errors=errors).to_body())
 
-    def _subscriptions(self, session: _Session, request: Request) -> Answer:  # noqa: ARG002
-        topics = tuple(self._core.table.topics_of(session.app.stream))
-        return Answer(m.SubscriptionsReply(topics=topics).to_body())
+    def _subscriptions(self, call: Call) -> Answer:
+        topics = tuple(self._core.table.topics_of(_session(call).app.stream))
+        return answer(m.SubscriptionsReply(topics=topics).to_body())
 
-    async def _send(self, session: _Session, request: Request) -> Answer:
-        send = m.SendRequest.from_body(request.body)
-        if len(request.blobs) != 1:
+    async def _send(self, call: Call) -> Answer:
+        send = m.SendRequest.from_body(call.body)
+        if len(call.blobs) != 1:
             raise IpcError(
-                ErrorCode.BAD_REQUEST, f"send: {len(request.blobs)} blobs, the payload is the only one"
+                ErrorCode.BAD_REQUEST, f"send: {len(call.blobs)} blobs, the payload is the only one"
             )
-        repeated = await self._core.send(session.app, send, request.blobs[0])
-        return Answer(m.SendReply(request_id=send.request_id, repeated=repeated).to_body())
+        repeated = await self._core.send(_session(call).app, send, call.blobs[0])
+        return answer(m.SendReply(request_id=send.request_id, repeated=repeated).to_body())
 
-    async def _ack(self, session: _Session, request: Request) -> Answer:
-        ack = m.AckRequest.from_body(request.body)
-        acked = await self._core.ack(session.app, ack.stream, ack.seq)
-        return Answer(m.AckReply(acked=acked).to_body())
+    async def _ack(self, call: Call) -> Answer:
+        ack = m.AckRequest.from_body(call.body)
+        acked = await self._core.ack(_session(call).app, ack.stream, ack.seq)
+        return answer(m.AckReply(acked=acked).to_body())
 
-    def _credit(self, session: _Session, request: Request) -> Answer:
-        session.app.stream.grant(m.CreditRequest.from_body(request.body).total)
-        return Answer()
+    def _credit(self, call: Call) -> Answer:
+        _session(call).app.stream.grant(m.CreditRequest.from_body(call.body).total)
+        return answer()
 
-    def _pending(self, session: _Session, request: Request) -> Answer:
-        app = self._meant(session, m.PendingRequest.from_body(request.body).name)
-        return Answer(pending_reply(self._core.pending(app)).to_body())
+    def _pending(self, call: Call) -> Answer:
+        app = self._meant(_session(call), m.PendingRequest.from_body(call.body).name)
+        return answer(pending_reply(self._core.pending(app)).to_body())
 
     def _meant(self, session: _Session, name: str | None) -> App:
         """The app that a request is about: its sender, or the one it names."""
         return session.app if name is None else self._core.named_app(name, session.app.uid)
 
-    def _cancel(self, session: _Session, request: Request) -> Answer:
-        wanted = m.CancelRequest.from_body(request.body)
-        cancelled = self._core.cancel(self._meant(session, wanted.name), wanted.request_id)
-        return Answer(m.CancelReply(cancelled=cancelled).to_body())
+    def _cancel(self, call: Call) -> Answer:
+        wanted = m.CancelRequest.from_body(call.body)
+        cancelled = self._core.cancel(self._meant(_session(call), wanted.name), wanted.request_id)
+        return answer(m.CancelReply(cancelled=cancelled).to_body())
 
-    def _status(self, session: _Session, request: Request) -> Answer:  # noqa: ARG002
-        return Answer(self._core.status(session.app).to_body())
+    def _status(self, call: Call) -> Answer:
+        return answer(self._core.status(_session(call).app).to_body())
 
-    async def _node_info(self, session: _Session, request: Request) -> Answer:  # noqa: ARG002
-        ids = m.NodeInfoRequest.from_body(request.body).ids
-        return Answer(m.NodeInfoReply(info=await self._core.node_info(ids)).to_body())
+    async def _node_info(self, call: Call) -> Answer:
+        ids = m.NodeInfoRequest.from_body(call.body).ids
+        return answer(m.NodeInfoReply(info=await self._core.node_info(ids)).to_body())
 
-    async def _forget(self, session: _Session, request: Request) -> Answer:
-        name = m.ForgetRequest.from_body(request.body).name
-        await self._core.forget(name, session.app.uid)
-        return Answer()
+    async def _forget(self, call: Call) -> Answer:
+        name = m.ForgetRequest.from_body(call.body).name
+        await self._core.forget(name, _session(call).app.uid)
+        return answer()
 
-    def _goodbye(self, session: _Session, request: Request) -> Answer:  # noqa: ARG002
-        self._loop.call_soon(self._gone, session.identity)
-        return Answer()
+    def _goodbye(self, call: Call) -> Answer:
+        self._loop.call_soon(self._gone, _session(call).identity)
+        return answer()
+
+
+def _session(call: Call) -> _Session:
+    assert isinstance(call.client, _Session)
+    return call.client

@@ -1,206 +1,148 @@
-"""A ROUTER of the contract on asyncio: requests in, replies out, garbage answered, nobody held up (SPEC.md,
-2).
-
-What a request means is its handler's business. A handler returns a reply (or nothing), or raises IpcError,
-or returns an awaitable for work that takes time: then at most `in_flight` of one connection run at once,
-each inside its budget. Everything else a handler raises is a fault of ours: logged with a reference,
-answered `internal`.
-"""
+"""Serve requests on asyncio: the shell around `ipc_schema.server` for each ROUTER of the Messaging API."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Final, NamedTuple, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import zmq
 
-from ipc_schema.errors import ErrorCode, IpcError
-from ipc_schema.frames import NO_REPLY, FrameError, Request, decode_request, encode_error, encode_reply
-from logos_client._sockets import DrainSocket, PeerCredentials
+from ipc_schema.server import Call, Client, RequestServer, Route
+from logos_sockets import TICK, Door, MemoryWatch
+from logos_sockets.drain import DrainSocket
 
-__all__ = ["DEFAULT_BUDGET_MS", "Answer", "Caller", "Handler", "RouterServer"]
-
-log = logging.getLogger(__name__)
-
-DEFAULT_BUDGET_MS: Final = 10_000
+__all__ = ["AsyncRequests", "DoorKeeper", "Hooks"]
 
 
-class Answer(NamedTuple):
-    """The body and blobs of a reply."""
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What the owner of a ROUTER with clients wants to know. `who`: the client that said hello on a
+    connection; `gone`: the connection has ended; `writable`: it takes messages again."""
 
-    body: Mapping[str, object] = {}
-    blobs: Sequence[bytes] = ()
-
-
-class Caller(NamedTuple):
-    """Who sent a request: the connection's identity on this ROUTER, and the process behind it (ipc only)."""
-
-    identity: bytes
-    credentials: PeerCredentials | None
+    who: Callable[[bytes], Client | None]
+    gone: Callable[[bytes], None]
+    writable: Callable[[bytes], None]
 
 
-Result: TypeAlias = Answer | None
-Handler: TypeAlias = Callable[[Caller, Request], Result | Awaitable[Result]]
-
-
-@dataclass(slots=True)
-class RouterCounters:
-    """`bad`: messages that could not be understood; `unsent`: replies that the peer did not take."""
-
-    requests: int = 0
-    bad: int = 0
-    refused_uid: int = 0
-    busy: int = 0
-    late: int = 0
-    faults: int = 0
-    unsent: int = 0
-    in_flight: dict[bytes, int] = field(default_factory=dict)
-
-    def to_body(self) -> dict[str, int]:
-        """For control's `health`; of `in_flight` the sum."""
-        return {
-            "requests": self.requests,
-            "bad": self.bad,
-            "refused_uid": self.refused_uid,
-            "busy": self.busy,
-            "late": self.late,
-            "faults": self.faults,
-            "unsent": self.unsent,
-            "in_flight": sum(self.in_flight.values()),
-        }
-
-
-class RouterServer:
-    """Owns one bound ROUTER socket. Must be created on a running loop."""
+class AsyncRequests:
+    """Owns one ROUTER socket and serves it. Must be created on a running loop."""
 
     def __init__(
         self,
+        name: str,
         socket: zmq.Socket[bytes],
         instance: bytes,
-        handler: Handler,
+        routes: Mapping[str, Route],
         *,
+        hooks: Hooks | None = None,
         allowed_uids: frozenset[int] | None = None,
         in_flight: int = 256,
-        on_gone: Callable[[bytes], None] | None = None,
-        on_writable: Callable[[bytes], None] | None = None,
     ) -> None:
-        """`allowed_uids` None: anyone that reaches the socket. `on_gone(identity)`: that connection is no
-        more; `on_writable(identity)`: it takes messages again after `send` was refused.
-        """
-        self.counters = RouterCounters()
-        self._instance = instance
-        self._handler = handler
-        self._allowed = allowed_uids
-        self._limit = in_flight
+        self.server = RequestServer(
+            name,
+            instance,
+            routes,
+            self,
+            who=hooks.who if hooks is not None else None,
+            allowed_uids=allowed_uids,
+            in_flight=in_flight,
+        )
+        self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._socket = DrainSocket(socket, self._receive, on_unroutable=on_gone, on_writable=on_writable)
-
-    @property
-    def socket(self) -> DrainSocket:
-        return self._socket
-
-    def send(self, frames: Sequence[bytes]) -> bool:
-        """Send a message of our own to a connection (its identity first). False: it is gone or
-        does not read.
-        """
-        return self._socket.send(frames)
+        self.socket = DrainSocket(
+            self._loop,
+            socket,
+            self._receive,
+            on_unroutable=hooks.gone if hooks is not None else None,
+            on_writable=hooks.writable if hooks is not None else None,
+        )
 
     def _receive(self, frames: list[bytes]) -> None:
-        identity = frames[0]
-        try:
-            request, delimited = decode_request(frames[1:])
-        except FrameError as error:
-            self.counters.bad += 1
-            self._reply_error(identity, error.correlation_id, error, error.delimited)
-            return
-        self.counters.requests += 1
-        caller = Caller(identity, self._socket.peer_credentials())
-        try:
-            if self._allowed is not None and not self._may(caller):
-                self.counters.refused_uid += 1
-                raise IpcError(ErrorCode.UNAUTHORISED, "this user may not use this socket")
-            result = self._handler(caller, request)
-        except Exception as error:
-            self._failed(identity, request, error, delimited)
-            return
-        if result is None or isinstance(result, Answer):
-            self._answer(identity, request, result, delimited)
-            return
-        under_way = self.counters.in_flight.get(identity, 0)
-        if under_way >= self._limit:
-            self.counters.busy += 1
-            close = getattr(result, "close", None)
-            if close is not None:
-                close()
-            busy = IpcError(ErrorCode.BUSY, f"{under_way} requests are under way", retry_after_ms=50)
-            self._reply_error(identity, request.correlation_id, busy, delimited)
-            return
-        self.counters.in_flight[identity] = under_way + 1
-        task = asyncio.get_running_loop().create_task(self._work(identity, request, result, delimited))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    def _may(self, caller: Caller) -> bool:
-        # Without credentials it is tcp on loopback, which was configured on purpose.
-        assert self._allowed is not None
-        return caller.credentials is None or caller.credentials.uid in self._allowed
-
-    async def _work(
-        self, identity: bytes, request: Request, work: Awaitable[Result], delimited: bool
-    ) -> None:
-        try:
-            budget = (request.budget_ms or DEFAULT_BUDGET_MS) / 1000
-            try:
-                async with asyncio.timeout(budget):
-                    result = await work
-            except TimeoutError:
-                self.counters.late += 1
-                late = IpcError(
-                    ErrorCode.DEADLINE_EXCEEDED, f"{request.method}: not done within {budget:g} s"
-                )
-                self._reply_error(identity, request.correlation_id, late, delimited)
-                return
-            except Exception as error:
-                self._failed(identity, request, error, delimited)
-                return
-            self._answer(identity, request, result, delimited)
-        finally:
-            left = self.counters.in_flight[identity] - 1
-            if left:
-                self.counters.in_flight[identity] = left
-            else:
-                del self.counters.in_flight[identity]
-
-    def _answer(self, identity: bytes, request: Request, result: Result, delimited: bool) -> None:
-        if request.flags & NO_REPLY:
-            return
-        body, blobs = result if result is not None else Answer()
-        reply = encode_reply(request.correlation_id, self._instance, body, blobs, delimited=delimited)
-        if not self._socket.send([identity, *reply]):
-            self.counters.unsent += 1
-
-    def _failed(self, identity: bytes, request: Request, error: Exception, delimited: bool) -> None:
-        if not isinstance(error, IpcError):
-            self.counters.faults += 1
-            reference = os.urandom(6).hex()
-            log.error("fault %s in %s", reference, request.method, exc_info=error)
-            error = IpcError(
-                ErrorCode.INTERNAL, "a fault of the server; see its log", detail={"reference": reference}
-            )
-        self._reply_error(identity, request.correlation_id, error, delimited)
-
-    def _reply_error(self, identity: bytes, correlation_id: bytes, error: IpcError, delimited: bool) -> None:
-        reply = encode_error(correlation_id, self._instance, error, delimited=delimited)
-        if not self._socket.send([identity, *reply]):
-            self.counters.unsent += 1
+        socket = self.socket
+        credentials = socket.peer_credentials()
+        uid = credentials.uid if credentials is not None else None
+        self.server.receive(frames, uid, socket.peer_descriptor())
 
     async def close(self) -> None:
-        """Give up what is under way and close the socket."""
+        """Cancel what is under way and close the socket."""
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._socket.close()
+        self.socket.close()
+
+    # --- for the server ---
+
+    def now(self) -> float:
+        """See `ServerShell`."""
+        return self._loop.time()
+
+    def send(self, frames: Sequence[bytes], /) -> bool:
+        """See `ServerShell`."""
+        return self.socket.send(frames)
+
+    def spawn(self, call: Call, /) -> None:
+        """See `ServerShell`."""
+        task = self._loop.create_task(self._work(call))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _work(self, call: Call) -> None:
+        server = self.server
+        try:
+            if not server.start(call):
+                return
+            try:
+                async with asyncio.timeout_at(call.deadline) as budget:
+                    result = await call.route.handler(call)
+            except TimeoutError as error:
+                if not budget.expired():  # of something inside, whose cause must not be lost
+                    server.failed(call, error)
+                else:
+                    server.expired(call)
+                return
+            server.done(call, result)
+        except Exception as error:  # mapped to one answer by the core
+            server.failed(call, error)
+        finally:
+            server.finished(call)
+
+
+class DoorKeeper:
+    """Lets clients in at the doors of some sockets, given in the same order. Create it on a running loop."""
+
+    def __init__(self, doors: Sequence[Door], sockets: Sequence[DrainSocket]) -> None:
+        self._doors = doors
+        self._sockets = sockets
+        self._memory = MemoryWatch(doors)
+        self._loop = asyncio.get_running_loop()
+        self._watched: dict[Door, int] = {}
+        self._timer = self._loop.call_later(0, self._tick)
+
+    def _tick(self) -> None:
+        self._timer = self._loop.call_later(TICK, self._tick)
+        self._memory.step(self._loop.time())
+        for door, socket in zip(self._doors, self._sockets, strict=True):
+            self._step(door)
+            socket.heard = door.heard.add if door.heard is not None else None
+
+    def _step(self, door: Door) -> None:
+        # The descriptor may go to libzmq in this step, and its number to anything after it.
+        self._unwatch(door)
+        door.step(self._loop.time())
+        descriptor = door.fileno
+        if descriptor is not None:
+            self._watched[door] = descriptor
+            self._loop.add_reader(descriptor, self._step, door)
+
+    def _unwatch(self, door: Door) -> None:
+        descriptor = self._watched.pop(door, None)
+        if descriptor is not None:
+            self._loop.remove_reader(descriptor)
+
+    def close(self) -> None:
+        """Let no further client in. Closes the doors too."""
+        self._timer.cancel()
+        for door in self._doors:
+            self._unwatch(door)
+            door.close()

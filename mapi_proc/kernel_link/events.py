@@ -23,7 +23,8 @@ from ipc_schema.kernel.events import (
 )
 from ipc_schema.kernel.records import NodeHealth
 from ipc_schema.steady import SteadyClock
-from logos_client._sockets import DrainSocket, open_subscriber
+from logos_sockets import open_subscriber
+from logos_sockets.drain import DrainLimits, DrainSocket
 from mapi_proc.kernel_link.tracker import Live, StreamTracker
 
 __all__ = ["EventSink", "EventSocket"]
@@ -84,7 +85,10 @@ class EventSocket:
         self.close()
         self._endpoint = endpoint
         self._socket = DrainSocket(
-            open_subscriber(self._context, endpoint, hwm=_SUB_HWM), self._event, batch=128, least_frames=3
+            asyncio.get_running_loop(),
+            open_subscriber(self._context, endpoint, hwm=_SUB_HWM),
+            self._event,
+            limits=DrainLimits(batch=128, least_frames=3),
         )
         if not self._reading:
             self._socket.pause()

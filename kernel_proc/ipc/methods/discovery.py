@@ -30,11 +30,11 @@ from ipc_schema.kernel.discovery import (
     ListReply,
     ListRequest,
 )
+from ipc_schema.server import Answer, Call, Route
 from kernel_proc.discovery.dns_client import DnsFailure, TreeClient, TreeLimits
 from kernel_proc.discovery.dns_resolver import DnsTxtResolver
 from kernel_proc.discovery.dns_tree import TreeError, parse_url
 from kernel_proc.discovery.enr import Enr, EnrError, record_text
-from kernel_proc.ipc.dispatch import Answer, Call, Route
 from kernel_proc.ipc.methods.fitting import fitting
 from kernel_proc.p2p.api import Host
 from kernel_proc.peering import Peering

@@ -20,8 +20,8 @@ from ipc_schema.kernel.filter import (
     FilterUnsubscribeRequest,
     Held,
 )
+from ipc_schema.server import Answer, Call, Route
 from ipc_schema.topics import TopicError, place
-from kernel_proc.ipc.dispatch import Answer, Call, Route
 from kernel_proc.ipc.methods.service_errors import service_error
 from kernel_proc.protocols.filter.client import FilterClient, NotWanted
 from kernel_proc.protocols.requests import AllFailed
@@ -76,7 +76,7 @@ def filter_routes(
             raise IpcError(ErrorCode.BAD_REQUEST, f"{FILTER_SUBSCRIBE}: no content topic")
         shard = shard_of(request, contents)
         topic = shards.check(shard)
-        consumer = call.consumer_name
+        consumer = call.client_name
         if not shards.is_leased(consumer, topic):
             raise not_leased(topic)
         new = interests.new_wishes(consumer, topic, contents)
@@ -111,7 +111,7 @@ def filter_routes(
 
     async def unsubscribe(call: Call) -> Answer:
         request = FilterUnsubscribeRequest.from_body(call.body)
-        consumer, contents = call.consumer_name, request.content_topics
+        consumer, contents = call.client_name, request.content_topics
         topics: dict[str, Collection[str]]
         if request.pubsub_topic is None and request.shard is None and not contents:
             topics = {topic: interests.wishes(consumer, topic) for topic in interests.wanted_topics(consumer)}
@@ -123,7 +123,7 @@ def filter_routes(
 
     async def ping(call: Call) -> Answer:
         request = FilterPingRequest.from_body(call.body)
-        consumer = call.consumer_name
+        consumer = call.client_name
         peer = named(request.peer)
         asked = interests.peers_for(consumer) if peer is None else [peer]
         found = await client.ping(asked)

@@ -9,7 +9,7 @@ from ipc_schema.kernel.lightpush import (
     LightpushPublishReply,
     LightpushPublishRequest,
 )
-from kernel_proc.ipc.dispatch import Answer, Call, Route
+from ipc_schema.server import Answer, Call, Route
 from kernel_proc.ipc.methods.service_errors import service_error
 from kernel_proc.protocols.lightpush_client import LightpushClient
 from kernel_proc.protocols.requests import AllFailed

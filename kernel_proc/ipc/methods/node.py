@@ -16,8 +16,8 @@ from ipc_schema.kernel.methods import (
     NodeMetricsReply,
     OptionRecord,
 )
+from ipc_schema.server import Answer, Call, Route
 from kernel_proc.health import HealthMonitor
-from kernel_proc.ipc.dispatch import Answer, Call, Route
 from kernel_proc.metrics import Registry
 
 __all__ = ["node_routes"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ipc_schema.kernel.peer_exchange import PEER_EXCHANGE_REQUEST, PeerExchangeReply, PeerExchangeRequest
-from kernel_proc.ipc.dispatch import Answer, Call, Route
+from ipc_schema.server import Answer, Call, Route
 from kernel_proc.ipc.methods.service_errors import service_error
 from kernel_proc.protocols.peer_exchange import PeerExchangeClient
 from kernel_proc.protocols.requests import AllFailed

@@ -17,7 +17,7 @@ from ipc_schema.kernel.methods import (
     PeersDisconnectRequest,
     PeersListReply,
 )
-from kernel_proc.ipc.dispatch import Answer, Call, Route
+from ipc_schema.server import Answer, Call, Route
 from kernel_proc.ipc.methods.fitting import fitting
 from kernel_proc.p2p.api import Host, P2pError
 from kernel_proc.peers.connected_peers import PeerBook

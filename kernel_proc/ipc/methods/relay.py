@@ -14,8 +14,8 @@ from ipc_schema.kernel.methods import (
     RelayPublishReply,
     RelayPublishRequest,
 )
+from ipc_schema.server import Answer, Call, Route
 from ipc_schema.topics import PubsubTopic, TopicError
-from kernel_proc.ipc.dispatch import Answer, Call, Route
 from kernel_proc.publishing import Publishing
 from kernel_proc.shards import TopicRelay
 

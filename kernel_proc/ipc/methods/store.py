@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.kernel.store import STORE_QUERY, StoreQueryReply, StoreQueryRequest, store_blobs
+from ipc_schema.server import Answer, Call, Route
 from ipc_schema.topics import PubsubTopic, TopicError, autoshard
 from kernel_proc.archive.api import (
     Archive,
@@ -15,7 +16,6 @@ from kernel_proc.archive.api import (
     CursorNotFound,
     HistoryQuery,
 )
-from kernel_proc.ipc.dispatch import Answer, Call, Route
 from kernel_proc.ipc.methods.service_errors import service_error
 from kernel_proc.p2p.api import PeerIdText
 from kernel_proc.protocols.requests import AllFailed

@@ -23,11 +23,11 @@ from ipc_schema.kernel.methods import (
     StreamReplayRequest,
     replay_blobs,
 )
-from kernel_proc.ipc.consumers import Consumers
-from kernel_proc.ipc.dispatch import Answer, Call, Route
+from ipc_schema.server import Answer, Call, Route
+from kernel_proc.ipc.consumers import Consumer, Consumers
 from kernel_proc.ipc.events import EventPublisher
-from kernel_proc.ipc.sockets import BLOB_SLACK
 from kernel_proc.shards import Shards
+from logos_sockets import BLOB_SLACK
 
 __all__ = ["stream_routes"]
 
@@ -72,18 +72,18 @@ def stream_routes(
 
     def acquire(call: Call) -> Answer:
         request = LeaseAcquireRequest.from_body(call.body)
-        leases = shards.acquire(call.consumer_name, request.shards)
+        leases = shards.acquire(call.client_name, request.shards)
         return LeaseAcquireReply(leases=tuple(leases), ttl_ms=ttl_ms).to_body(), ()
 
     def release(call: Call) -> Answer:
         request = LeaseReleaseRequest.from_body(call.body)
-        released = shards.release(call.consumer_name, request.shards)
+        released = shards.release(call.client_name, request.shards)
         return LeaseReleaseReply(released=tuple(released)).to_body(), ()
 
     async def replay(call: Call) -> Answer:
         request = StreamReplayRequest.from_body(call.body)
-        consumer = call.consumer
-        assert consumer is not None
+        consumer = call.client
+        assert isinstance(consumer, Consumer)
         if consumer.replaying:
             raise IpcError(ErrorCode.BUSY, "a replay of this consumer is under way", retry_after_ms=10)
         consumer.replaying = True

@@ -30,7 +30,7 @@ from kernel_proc.ipc.control import control_routes
 from kernel_proc.ipc.events import EventPublisher
 from kernel_proc.ipc.methods.node import node_routes
 from kernel_proc.ipc.methods.streams import stream_routes
-from kernel_proc.ipc.server import Endpoints, IpcServer
+from kernel_proc.ipc.server import Endpoints, IpcServer, IpcSettings
 from kernel_proc.lag import EventLoopLag
 from kernel_proc.metrics import Registry
 from kernel_proc.shards import Shards
@@ -124,22 +124,14 @@ def _server(
             server="logos-kernel/bench",
             in_flight=IN_FLIGHT,
             replay_bytes=REPLAY_BYTES,
-            events_endpoint=lambda: server.events.endpoint,
+            events_endpoint=lambda: server.endpoints.events,
         ),
         **node_routes(health=health, registry=registry, info={}, options=list),
     }
     control = control_routes(
         health=health, version="bench", started=trio.current_time(), shutdown=lambda _: None, sockets=list
     )
-    server = IpcServer(
-        publisher=publisher,
-        consumers=consumers,
-        routes=routes,
-        control=control,
-        registry=registry,
-        max_message_size=MAX_MESSAGE,
-        in_flight=IN_FLIGHT,
-    )
+    server = IpcServer(publisher, consumers, routes, control, registry, IpcSettings(MAX_MESSAGE, IN_FLIGHT))
     return server
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from ipc_schema.kernel.events import (
 )
 from ipc_schema.kernel.records import NodeHealth, PeerRecord
 from ipc_schema.message import WakuMessage
-from logos_client._sockets import DrainSocket
+from logos_sockets.drain import DrainSocket
 from tests.unit.logos_client.server import Answer, ContractServer
 
 HEALTH = NodeHealth(state="READY")
@@ -74,7 +75,7 @@ class MiniKernel(ContractServer):
         publisher.setsockopt(zmq.SNDHWM, 100_000)
         publisher.setsockopt(zmq.LINGER, 0)
         publisher.bind(f"ipc://{self._events}")
-        self._publisher = DrainSocket(publisher, self._subscribed)
+        self._publisher = DrainSocket(asyncio.get_running_loop(), publisher, self._subscribed)
 
     def stop(self) -> None:
         super().stop()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,8 @@ import zmq
 
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.frames import FrameError, Request, decode_request, encode_error, encode_reply
-from logos_client._sockets import DrainSocket, open_router
+from logos_sockets import open_router
+from logos_sockets.drain import DrainSocket
 
 Body = Mapping[str, object]
 Answer = Body | tuple[Body, Sequence[bytes]] | None
@@ -51,7 +53,9 @@ class ContractServer:
         self.known.clear()
         router = open_router(self._context, linger_ms=0)
         router.bind(self.endpoint)
-        self._socket = DrainSocket(router, self._handle, on_writable=self.writable)
+        self._socket = DrainSocket(
+            asyncio.get_running_loop(), router, self._handle, on_writable=self.writable
+        )
 
     def stop(self) -> None:
         if self._socket is not None:

@@ -54,13 +54,13 @@ class Bench:
         self.drawn += 1
         return self.drawn.to_bytes(size, "big")
 
-    def send3(self, first: bytes, second: bytes, third: bytes) -> None:
+    def publish(self, first: bytes, second: bytes, third: bytes) -> None:
         self.sent.append((first, decode_header(second), third))
 
     def subscribe(self, topic: bytes, on: bool = True) -> None:
-        self.publisher.on_subscription(None, [(b"\x01" if on else b"\x00") + topic])
+        self.publisher.on_subscription([(b"\x01" if on else b"\x00") + topic])
 
-    def publish(self, payload: bytes = b"payload", source: int = SOURCE_RELAY) -> None:
+    def relay(self, payload: bytes = b"payload", source: int = SOURCE_RELAY) -> None:
         self.publisher.publish_message(1, MESSAGE._replace(payload=payload), HASH, source)
 
     def take(self) -> list[tuple[bytes, KernelEvent, bytes]]:
@@ -72,7 +72,7 @@ def test_an_inactive_shard_costs_nothing() -> None:
     bench = Bench()
     bench.subscribe(SHARD)
     bench.take()
-    bench.publish()
+    bench.relay()
     assert bench.take() == []
     assert bench.publisher.state(1).last == 0
 
@@ -80,8 +80,8 @@ def test_an_inactive_shard_costs_nothing() -> None:
 def test_recording_does_not_need_subscribers() -> None:
     bench = Bench()
     bench.publisher.activate(1)
-    bench.publish(b"one")
-    bench.publish(b"two", SOURCE_SELF)
+    bench.relay(b"one")
+    bench.relay(b"two", SOURCE_SELF)
     assert bench.take() == []
     state = bench.publisher.state(1)
     assert (state.first, state.last) == (1, 2)
@@ -99,7 +99,7 @@ def test_what_is_sent_is_what_is_recorded() -> None:
     bench = Bench()
     bench.publisher.activate(1)
     bench.subscribe(SHARD)
-    bench.publish()
+    bench.relay()
     (topic, beat, _), (_, event, payload) = bench.take()
     assert topic == SHARD
     assert isinstance(beat, Heartbeat)
@@ -114,7 +114,7 @@ def test_every_activation_is_a_new_epoch() -> None:
     bench.subscribe(SHARD)
     bench.publisher.activate(1)
     first = bench.publisher.state(1)
-    bench.publish()
+    bench.relay()
     bench.publisher.activate(1)  # again: nothing happens
     assert bench.publisher.state(1).last == 1
     bench.publisher.deactivate(1)
@@ -161,7 +161,7 @@ def test_heartbeats_go_to_read_streams_only() -> None:
     for topic in (SHARD, HEALTH_TOPIC, SHARD):
         bench.subscribe(topic)
         assert [found for found, _, _ in bench.take()] == [topic]
-    bench.publish()
+    bench.relay()
     bench.take()
     bench.publisher.beat()
     beats = {topic: event for topic, event, _ in bench.take()}
@@ -190,7 +190,7 @@ def test_other_subscriptions_are_counted_and_ignored(frame: bytes) -> None:
     publisher = EventPublisher(
         instance=bytes(16), cluster=1, shard_count=8, replay_bytes=0, registry=registry
     )
-    publisher.on_subscription(None, [frame])
+    publisher.on_subscription([frame])
     assert ("ipc_subscriptions_ignored", {}, 1) in registry.collect()
     publisher.beat()
 

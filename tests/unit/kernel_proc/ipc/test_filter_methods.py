@@ -12,8 +12,8 @@ import trio
 
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.frames import Request
+from ipc_schema.server import Call, Route
 from kernel_proc.ipc.consumers import Consumer
-from kernel_proc.ipc.dispatch import Call, Route
 from kernel_proc.ipc.events import EventPublisher
 from kernel_proc.ipc.methods import filter as methods
 from kernel_proc.ipc.methods.filter import filter_routes
@@ -60,11 +60,18 @@ class House:
         nursery.start_soon(self.client.run)
 
     async def ask(self, method: str, consumer: str = "x", **body: object) -> dict[str, Any]:
+        route = self.routes[method]
         request = Request(bytes(16), method, 0, 0, body, ())
-        call = Call(request, b"", Consumer(consumer, "tool", named=True), trio.current_time() + 30.0)
-        running = self.routes[method].handler(call)
-        assert not isinstance(running, tuple)
-        return dict((await running)[0])
+        call = Call(
+            request,
+            b"",
+            Consumer(consumer, "tool", named=True),
+            None,
+            trio.current_time() + 30.0,
+            route,
+            False,
+        )
+        return dict((await route.handler(call))[0])
 
 
 @asynccontextmanager

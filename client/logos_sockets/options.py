@@ -1,4 +1,4 @@
-"""Sockets with the options that the contract asks for (SPEC.md, "Transport")."""
+"""Make ZeroMQ sockets with the options that the contract asks for (SPEC.md, "Transport")."""
 
 from __future__ import annotations
 
@@ -6,10 +6,18 @@ from typing import Final
 
 import zmq
 
+__all__ = ["BLOB_SLACK", "hwm_for", "open_dealer", "open_publisher", "open_router", "open_subscriber"]
+
+BLOB_SLACK: Final = 16 << 10
+"""How much a blob may be larger than the greatest message."""
+PUBLISHER_MEMORY: Final = 32 << 20
+"""Bytes that one subscriber that does not read may hold in the process, at most."""
+
 #: Time until a half-open handshake is given up, and the reconnect delays (all ms).
 _HANDSHAKE_MS: Final = 5_000
 _RECONNECT_MS: Final = 50
 _RECONNECT_MAX_MS: Final = 2_000
+_MAX_SUBSCRIPTION: Final = 4_096
 
 
 def open_dealer(
@@ -54,6 +62,21 @@ def open_router(
     socket.setsockopt(zmq.ROUTER_HANDOVER, 0)
     socket.setsockopt(zmq.LINGER, linger_ms)
     return _prepare(socket, None, max_frame, hwm)
+
+
+def hwm_for(max_message_size: int) -> int:
+    """High-water mark of a publisher, which counts messages: so many that they fit `PUBLISHER_MEMORY`."""
+    return max(16, PUBLISHER_MEMORY // max(1, max_message_size))
+
+
+def open_publisher(
+    context: zmq.Context[zmq.Socket[bytes]], max_message_size: int, *, linger_ms: int = 1_000
+) -> zmq.Socket[bytes]:
+    """An XPUB, not yet bound. It reports every subscription and drops for readers that hang."""
+    socket = context.socket(zmq.XPUB)
+    socket.setsockopt(zmq.XPUB_VERBOSE, 1)
+    socket.setsockopt(zmq.LINGER, linger_ms)
+    return _prepare(socket, None, _MAX_SUBSCRIPTION, hwm_for(max_message_size))
 
 
 def _prepare(socket: zmq.Socket[bytes], endpoint: str | None, max_frame: int, hwm: int) -> zmq.Socket[bytes]:

@@ -1,4 +1,4 @@
-"""One owner for one ZeroMQ socket on an asyncio loop (uvloop too), without a Future per message.
+"""Own a ZeroMQ socket on an event loop, without a Future for each message and without losing an edge.
 
 libzmq's file descriptor is edge-triggered, and *any* call on the socket may eat the edge: a send that
 happens to process "a message arrived" leaves a reader that waits for the descriptor asleep for ever. So a
@@ -13,31 +13,31 @@ may have eaten an edge:
 Receiving ends with a `copy=False` frame, since its `more` flag comes with it: asking the socket for RCVMORE
 costs more than the whole receive. The frames that every good message has (`least_frames`) are read without
 asking, which halves the cost; a shorter message then takes frames of the next one with it, and both are
-refused as one that makes no sense. So that is for streams that notice a loss and repair it. Sending is one
-direct call per frame: `send_multipart` costs three times that.
+refused. So that is for streams that notice a loss and repair it. Sending is one direct call per frame:
+`send_multipart` costs three times that.
 """
 
 from __future__ import annotations
 
-import asyncio
 import functools
-from collections import deque
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import zmq
 
-from logos_client._options import open_dealer, open_router, open_subscriber
+from logos_sockets.backlog import Backlogs
+from logos_sockets.window import Windows
 
 __all__ = [
     "DEFAULT_BATCH",
+    "MAX_FRAMES",
+    "DrainLimits",
     "DrainSocket",
+    "Loop",
     "PeerCredentials",
     "SocketCounters",
-    "open_dealer",
-    "open_router",
-    "open_subscriber",
 ]
 
 _NOBLOCK: Final = int(zmq.NOBLOCK)
@@ -45,13 +45,45 @@ _EVENTS: Final = int(zmq.EVENTS)
 _POLLIN: Final = int(zmq.POLLIN)
 _NOBLOCK_MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
 
-#: Messages handled in one turn of the loop before others get theirs.
+#: Messages handled in one turn of the loop before others get theirs, and the time after which it ends early.
 DEFAULT_BATCH: Final = 256
+_BATCH_SECONDS: Final = 0.02
+#: Frames kept of one message to a server: identity, delimiter, three of ours, 64 blobs and some room. The
+#: rest is read and dropped, and the decoder then refuses the message.
+MAX_FRAMES: Final = 80
+_ANY_NUMBER: Final = 1 << 30
 _FLUSH_EVERY_S: Final = 0.02
+_FLUSH_FIRST_S: Final = 0.001
+_LOOK_S: Final = 0.005
 _DRAIN_ROUNDS: Final = 16
 #: What `send_soon` holds back at most: so many messages, and nothing behind a frame of so many bytes.
 _RUN_MESSAGES: Final = 64
 _RUN_FRAME: Final = 16 << 10
+#: Bytes of an event besides its payload, about.
+_OVERHEAD: Final = 256
+
+
+class Handle(Protocol):
+    """A call that is to come."""
+
+    def cancel(self) -> object:
+        """Do not call."""
+
+
+class Loop(Protocol):
+    """What is used of an event loop; asyncio's loops (uvloop's too) have it."""
+
+    def call_soon(self, callback: Callable[[], object], /) -> Handle:
+        """Call in the next turn."""
+
+    def call_later(self, delay: float, callback: Callable[[], object], /) -> Handle:
+        """Call after so many seconds."""
+
+    def add_reader(self, fd: int, callback: Callable[[], object], /) -> object:
+        """Call whenever the descriptor is readable."""
+
+    def remove_reader(self, fd: int, /) -> object:
+        """End that."""
 
 
 class PeerCredentials(NamedTuple):
@@ -75,14 +107,15 @@ class SocketCounters:
     unroutable: int = 0
 
 
-class _Backlog:
-    """What one destination could not take yet, oldest first."""
+@dataclass(frozen=True, slots=True)
+class DrainLimits:
+    """Bounds of a `DrainSocket`. `batch`: messages handled in one turn; `least_frames`: see the module."""
 
-    __slots__ = ("messages", "size")
-
-    def __init__(self) -> None:
-        self.messages: deque[tuple[Sequence[bytes], int]] = deque()
-        self.size = 0
+    batch: int = DEFAULT_BATCH
+    least_frames: int = 1
+    backlog_messages: int = 1_000
+    backlog_bytes: int = 8 << 20
+    total_backlog_bytes: int = 64 << 20
 
 
 class DrainSocket:
@@ -97,40 +130,38 @@ class DrainSocket:
     over all. Beyond the bounds `send` answers False and counts the drop; `on_writable(identity)` is called
     when that destination's backlog has been taken (identity is b"" unless this is a ROUTER).
 
-    The caller keeps the right to configure, bind and connect the zmq socket before it hands it over;
-    afterwards only this object calls it. Must be created on a running loop.
+    The caller keeps the right to configure, bind and connect the zmq socket before handing it over;
+    afterwards only this object and the socket's door call it.
 
-        socket = DrainSocket(open_dealer(context, endpoint), on_message=handle)
+        socket = DrainSocket(asyncio.get_running_loop(), open_dealer(context, endpoint), handle)
         socket.send([b"LD1", header, body])
         socket.close()
     """
 
     def __init__(
         self,
+        loop: Loop,
         socket: zmq.Socket[bytes],
         on_message: Callable[[list[bytes]], None],
         *,
         on_unroutable: Callable[[bytes], None] | None = None,
         on_writable: Callable[[bytes], None] | None = None,
-        batch: int = DEFAULT_BATCH,
-        least_frames: int = 1,
-        backlog_messages: int = 1_000,
-        backlog_bytes: int = 8 << 20,
-        total_backlog_bytes: int = 64 << 20,
+        limits: DrainLimits | None = None,
     ) -> None:
+        limits = limits or DrainLimits()
         self.counters = SocketCounters()
+        self.windows = Windows()
+        self.heard: Callable[[int], object] | None = None
+        """Called with the descriptor of each message's connection, while it is set (see `Door.heard`)."""
         self._socket = socket
         self._on_message = on_message
         self._on_unroutable = on_unroutable
         self._on_writable = on_writable
-        self._batch = batch
-        self._least_frames = least_frames
-        self._backlog_messages = backlog_messages
-        self._backlog_bytes = backlog_bytes
-        self._total_backlog_bytes = total_backlog_bytes
+        self._batch = limits.batch
+        self._least_frames = limits.least_frames
         self._keyed = int(socket.getsockopt(zmq.TYPE)) == zmq.ROUTER
-        self._backlogs: dict[bytes, _Backlog] = {}
-        self._backlog_size = 0
+        self._most_frames = MAX_FRAMES if self._keyed else _ANY_NUMBER
+        self._backlogs = Backlogs(limits.backlog_messages, limits.backlog_bytes, limits.total_backlog_bytes)
         self._refused: set[bytes] = set()
         self._run: list[Sequence[bytes]] = []
         # The backend's methods, bound: the layer above them in pyzmq only adds keyword arguments we do not
@@ -141,10 +172,12 @@ class DrainSocket:
         self._last_frame: zmq.Frame | None = None
         self._draining = False
         self._paused = False
-        self._scheduled: asyncio.Handle | None = None
-        self._flush_timer: asyncio.TimerHandle | None = None
+        self._scheduled: Handle | None = None
+        self._flush_timer: Handle | None = None
+        self._flush_delay = _FLUSH_FIRST_S
+        self._look_timer: Handle | None = None
         self._closed = False
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._fd = int(socket.getsockopt(zmq.FD))
         self._loop.add_reader(self._fd, self._drain)
         self._schedule()
@@ -184,11 +217,15 @@ class DrainSocket:
 
         libzmq's thread then works through many messages for one wake-up, and so does the reader. True is a
         promise: the message goes out or waits in the backlog, unless the peer turns out to be gone
-        (`on_unroutable`). Order with `send` is kept.
+        (`on_unroutable`). Order with `send` is kept. False: the peer has not read what it was given
+        (`windows`), or the backlog is full.
         """
         key = frames[0] if self._keyed else b""
         if self._closed or key in self._backlogs:
             return self.send(frames)
+        if not self.windows.take(key, len(frames[-1]) + _OVERHEAD):
+            self._note_refused(key)
+            return False
         run = self._run
         run.append(frames)
         if len(run) == 1:
@@ -226,90 +263,90 @@ class DrainSocket:
         return True
 
     def _keep(self, key: bytes, frames: Sequence[bytes], *, promised: bool = False) -> bool:
-        size = sum(map(len, frames))
-        backlog = self._backlogs.get(key)
-        held, count = (backlog.size, len(backlog.messages)) if backlog is not None else (0, 0)
-        if not promised and (
-            count >= self._backlog_messages
-            or held + size > self._backlog_bytes
-            or self._backlog_size + size > self._total_backlog_bytes
-        ):
+        if not self._backlogs.add(key, frames, promised=promised):
             self.counters.dropped += 1
-            self.counters.dropped_bytes += size
-            if self._on_writable is not None:
-                self._refused.add(key)
-                self._flush_later()
+            self.counters.dropped_bytes += sum(map(len, frames))
+            self._note_refused(key)
             return False
-        if backlog is None:
-            backlog = self._backlogs[key] = _Backlog()
-        backlog.messages.append((frames, size))
-        backlog.size += size
-        self._backlog_size += size
         self.counters.queued += 1
         self._flush_later()
         return True
 
+    def _note_refused(self, key: bytes) -> None:
+        if self._on_writable is not None:
+            self._refused.add(key)
+            self._flush_later()
+
+    def publish(self, first: bytes, second: bytes, third: bytes) -> None:
+        """Send exactly three frames on a socket that never refuses (XPUB, which drops instead)."""
+        send = self._send_frame
+        send(first, _NOBLOCK_MORE)
+        send(second, _NOBLOCK_MORE)
+        send(third, _NOBLOCK)
+        self.counters.sent += 1
+        # Asking for the edge each time would cost as much as the sending: one look a little later does.
+        if self._look_timer is None and not self._draining:
+            self._look_timer = self._loop.call_later(_LOOK_S, self._look)
+
+    def _look(self) -> None:
+        self._look_timer = None
+        self._drain_scheduled()
+
     def _flush_later(self) -> None:
         # A peer that reads again wakes us through the descriptor, but one call may eat the wake-ups of
-        # several peers of a ROUTER, and nothing tells which: so while something waits here, a slow timer
-        # asks.
+        # several peers of a ROUTER, and nothing tells which; and a window opens without any sign. So while
+        # something waits here, a timer asks: at once first, for those who read, then ever more slowly.
         if self._flush_timer is None:
-            self._flush_timer = self._loop.call_later(_FLUSH_EVERY_S, self._flush_timed)
+            self._flush_timer = self._loop.call_later(self._flush_delay, self._flush_timed)
 
     def _flush_timed(self) -> None:
         self._flush_timer = None
+        before = self.counters.sent
         self._drain()
         if self._backlogs or self._refused:
+            moved = self.counters.sent != before
+            self._flush_delay = _FLUSH_FIRST_S if moved else min(2 * self._flush_delay, _FLUSH_EVERY_S)
             self._flush_later()
+        else:
+            self._flush_delay = _FLUSH_FIRST_S
 
     def _flush(self) -> None:
         """Offer each destination what waits for it. The sends may eat an edge: the caller looks once more."""
-        for key, backlog in list(self._backlogs.items()):
+        backlogs = self._backlogs
+        for key in backlogs:
             if self._closed:
                 return  # by what we called
-            messages = backlog.messages
             try:
-                while messages and self._try_send(messages[0][0]):
-                    size = messages.popleft()[1]
-                    backlog.size -= size
-                    self._backlog_size -= size
+                while (frames := backlogs.first(key)) is not None and self._try_send(frames):
+                    backlogs.pop(key)
             except zmq.ZMQError as error:
                 if error.errno != zmq.EHOSTUNREACH:
                     raise
-                self._unroutable(key, len(messages))
-                continue
-            if not messages:
-                self._backlogs.pop(key, None)
+                self._unroutable(key, 0)
         if self._refused and self._on_writable is not None:
-            for key in [key for key in self._refused if key not in self._backlogs]:
+            for key in [key for key in self._refused if key not in backlogs and self.windows.reopen(key)]:
                 self._refused.discard(key)
                 self._on_writable(key)
 
     def _unroutable(self, key: bytes, count: int) -> None:
-        self.drop_backlog(key)
-        self._refused.discard(key)
-        self.counters.unroutable += count
+        self.counters.unroutable += count + self.forget(key)
         if self._on_unroutable is not None:
             self._on_unroutable(key)
 
-    def drop_backlog(self, key: bytes = b"") -> int:
-        """Throw away what waits for a destination (the connection it was meant for is gone); how many
-        messages that was."""
-        backlog = self._backlogs.pop(key, None)
-        if backlog is None:
-            return 0
-        self._backlog_size -= backlog.size
-        return len(backlog.messages)
+    def forget(self, key: bytes = b"") -> int:
+        """Drop what waits for a destination whose connection is gone; return how many messages that was."""
+        self._refused.discard(key)
+        self.windows.forget(key)
+        return self._backlogs.drop(key)
 
     @property
     def backlog_bytes(self) -> int:
         """Bytes of all messages that wait for the socket to take them."""
-        return self._backlog_size
+        return self._backlogs.size
 
     def backlog_of(self, key: bytes = b"") -> int:
         """Bytes that wait for one destination (the identity on a ROUTER)."""
-        backlog = self._backlogs.get(key)
-        return backlog.size if backlog is not None else 0
+        return self._backlogs.held(key)
 
     # -- receiving ------------------------------------------------------------------------------------------
 
@@ -321,6 +358,7 @@ class DrainSocket:
             return
         receive, on_message, counters = self._recv_frame, self._on_message, self.counters
         sure = range(self._least_frames - 1)
+        end = time.monotonic() + _BATCH_SECONDS
         again = True  # stays so when a handler raises or the batch is full
         self._draining = True
         try:
@@ -339,18 +377,23 @@ class DrainSocket:
                     frames.append(frame.bytes)
                     while frame.more:
                         frame = receive(_NOBLOCK, False)
-                        frames.append(frame.bytes)
+                        if len(frames) < self._most_frames:
+                            frames.append(frame.bytes)
                     self._last_frame = frame
+                    if self.heard is not None:
+                        self.heard(self.peer_descriptor())
                 counters.received += 1
                 on_message(frames)
                 if self._closed or self._paused:
                     again = not self._closed
                     return
+                if time.monotonic() > end:
+                    break
             if self._backlogs or self._refused:
                 self._flush()
                 again = again or (not self._closed and self._readable())
         except zmq.ContextTerminated:
-            # Whoever ended the context ended us: looking again would find the same, for ever.
+            # The context is gone and this socket with it: looking again would find the same, for ever.
             again = False
             self._draining = False
             self.close()
@@ -428,6 +471,15 @@ class DrainSocket:
             return None
         return PeerCredentials(int(parts[1]), int(parts[2]), int(parts[3]))
 
+    def peer_descriptor(self) -> int:
+        """The descriptor that the message being handled came from; -1 where that is not known."""
+        if self._last_frame is None:
+            return -1
+        try:
+            return int(self._last_frame.get(zmq.SRCFD))
+        except zmq.ZMQError:
+            return -1
+
     # -- socket options and end -----------------------------------------------------------------------------
 
     def subscribe(self, topic: bytes) -> None:
@@ -467,10 +519,10 @@ class DrainSocket:
         if self._scheduled is not None:
             self._scheduled.cancel()
             self._scheduled = None
-        if self._flush_timer is not None:
-            self._flush_timer.cancel()
-            self._flush_timer = None
+        for timer in (self._flush_timer, self._look_timer):
+            if timer is not None:
+                timer.cancel()
+        self._flush_timer = self._look_timer = None
         self._backlogs.clear()
         self._refused.clear()
-        self._backlog_size = 0
         self._socket.close()

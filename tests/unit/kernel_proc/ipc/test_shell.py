@@ -11,9 +11,9 @@ import trio
 
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.frames import NO_CORRELATION, NO_REPLY, Reply, decode_reply, encode_request
+from ipc_schema.server import Answer, Call, Route
 from kernel_proc.ipc.consumers import Consumers
-from kernel_proc.ipc.dispatch import Answer, Call, Dispatcher, Route
-from kernel_proc.metrics import Registry
+from kernel_proc.ipc.shell import TrioRequests
 from tests.support.mock_clock import mock_clock_test
 
 INSTANCE = bytes(range(16))
@@ -22,18 +22,17 @@ INSTANCE = bytes(range(16))
 class Client:
     """Sends requests into a dispatcher and keeps its answers by correlation id."""
 
-    def __init__(self, dispatcher: Dispatcher, identity: bytes = b"id") -> None:
-        self.dropped_gone = 0
+    def __init__(self, dispatcher: TrioRequests, identity: bytes = b"id") -> None:
         self.gone = False
         self.identity = identity
-        self.peer = "localhost:1000:100:1"
+        self.uid: int | None = 1000
         self.replies: list[Reply] = []
         self._dispatcher = dispatcher
-        dispatcher.attach(self)
+        dispatcher.socket = self  # type: ignore[assignment]
 
     def send(self, frames: Sequence[bytes]) -> bool:
         if self.gone:
-            self.dropped_gone += 1
+            self._dispatcher._gone(self.identity)
             return False
         assert frames[0] == self.identity
         self.replies.append(decode_reply(frames[1:]))
@@ -44,7 +43,7 @@ class Client:
     ) -> bytes:
         correlation_id = os.urandom(16)
         frames = encode_request(correlation_id, method, body, budget_ms=budget_ms, flags=flags)
-        self._dispatcher.on_message(self.peer, [self.identity, *frames])
+        self._dispatcher.server.receive([self.identity, *frames], self.uid)
         return correlation_id
 
     def codes(self) -> list[str]:
@@ -63,7 +62,7 @@ class Methods:
         return {}, ()
 
     def now(self, call: Call) -> Answer:
-        return {"consumer": call.consumer_name}, ()
+        return {"consumer": call.client_name}, ()
 
     async def slow(self, call: Call) -> Answer:
         self.trace.append(f"start {call.body.get('n')}")
@@ -80,8 +79,8 @@ class Methods:
     def too_much(self, _call: Call) -> Answer:
         return {"x": b"x" * (2 << 20)}, ()
 
-    def dispatcher(self, registry: Registry | None = None, **options: object) -> Dispatcher:
-        return Dispatcher(
+    def dispatcher(self, **options: object) -> TrioRequests:
+        return TrioRequests(
             "requests",
             INSTANCE,
             {
@@ -93,7 +92,6 @@ class Methods:
                 "fails": Route(self.fails),
                 "too_much": Route(self.too_much),
             },
-            registry or Registry(),
             consumers=self.consumers,
             **options,  # type: ignore[arg-type]
         )
@@ -209,27 +207,24 @@ async def test_only_listed_uids_may_ask(methods: Methods) -> None:
     dispatcher = methods.dispatcher(allowed_uids=frozenset({1000}))
     client = Client(dispatcher)
     client.ask("hello")
-    for peer in ("localhost:1001:100:1", "127.0.0.1", "localhost:x:y:z", ""):
-        client.peer = peer
+    for uid in (1001, 0, None):
+        client.uid = uid
         client.ask("now")
-    assert client.codes() == ["ok", *["unauthorised"] * 4]
-    dispatcher.allow_all()
+    assert client.codes() == ["ok", *["unauthorised"] * 3]
+    dispatcher.server.allow_all()
     client.ask("now")
     assert client.codes()[-1] == "ok"
 
 
 @mock_clock_test
 async def test_garbage_is_answered_and_counted(methods: Methods) -> None:
-    registry = Registry("")
-    dispatcher = methods.dispatcher(registry)
+    dispatcher = methods.dispatcher()
     client = Client(dispatcher)
     for frames in ([], [b""], [b"LD1"], [b"junk", b"junk"]):
-        dispatcher.on_message(None, [client.identity, *frames])
+        dispatcher.server.receive([client.identity, *frames], 1000)
     assert client.codes() == ["bad_request"] * 4
     assert {reply.correlation_id for reply in client.replies} == {NO_CORRELATION}
-    counted = {
-        labels["code"]: value for name, labels, value in registry.collect() if name == "ipc_errors" and value
-    }
+    counted = {code: count for code, count in dispatcher.server.counters.errors.items() if count}
     assert counted == {"bad_request": 4}
 
 

@@ -5,19 +5,15 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import zmq
 
-from logos_client._sockets import (
-    DrainSocket,
-    PeerCredentials,
-    open_dealer,
-    open_router,
-    open_subscriber,
-)
+from logos_sockets import open_dealer, open_router, open_subscriber
+from logos_sockets.drain import DrainLimits, DrainSocket, PeerCredentials
 from tests.unit.logos_client.support import both_loops, short_directory, until
 
 Context = zmq.Context[zmq.Socket[bytes]]
@@ -54,6 +50,12 @@ def bench() -> Iterator[Bench]:
             context.destroy(linger=0)
 
 
+def drain(
+    socket: zmq.Socket[bytes], on_message: Callable[[list[bytes]], None], **options: Any
+) -> DrainSocket:
+    return DrainSocket(asyncio.get_running_loop(), socket, on_message, **options)
+
+
 def ignore(frames: list[bytes]) -> None:
     del frames
 
@@ -63,11 +65,12 @@ async def test_the_edge_eaten_by_a_send_is_not_lost() -> None:
     """Task A sends while task B waits for a reply: the send may consume the wake-up of what just arrived."""
     with bench() as b:
         router: list[DrainSocket] = []
-        router.append(b.own(DrainSocket(b.router(), lambda frames: void(router[0].send(frames)))))
+        router.append(b.own(drain(b.router(), lambda frames: void(router[0].send(frames)))))
         waiting: dict[bytes, asyncio.Future[None]] = {}
         dealer = b.own(
-            DrainSocket(
-                open_dealer(b.context, b.endpoint), lambda frames: waiting.pop(frames[0]).set_result(None)
+            drain(
+                open_dealer(b.context, b.endpoint),
+                lambda frames: waiting.pop(frames[0]).set_result(None),
             )
         )
 
@@ -94,7 +97,12 @@ async def test_a_reply_that_arrives_while_we_only_send_is_read() -> None:
         peer = b.router()
         peer.setsockopt(zmq.RCVTIMEO, 5_000)
         got: list[bytes] = []
-        dealer = b.own(DrainSocket(open_dealer(b.context, b.endpoint), lambda frames: got.append(frames[-1])))
+        dealer = b.own(
+            drain(
+                open_dealer(b.context, b.endpoint),
+                lambda frames: got.append(frames[-1]),
+            )
+        )
         dealer.send([b"hello"])
         identity = await asyncio.to_thread(lambda: peer.recv_multipart()[0])
         for round_number in range(200):
@@ -111,7 +119,9 @@ async def test_a_message_shorter_than_agreed_costs_the_next_one_and_no_more() ->
         peer = b.router()
         peer.setsockopt(zmq.RCVTIMEO, 5_000)
         got: list[list[bytes]] = []
-        dealer = b.own(DrainSocket(open_dealer(b.context, b.endpoint), got.append, least_frames=3))
+        dealer = b.own(
+            drain(open_dealer(b.context, b.endpoint), got.append, limits=DrainLimits(least_frames=3))
+        )
         dealer.send([b"hello"])
         identity = await asyncio.to_thread(lambda: peer.recv_multipart()[0])
         for message in (b"abc", b"x", b"def", b"ghijk", b"lm"):
@@ -137,8 +147,8 @@ async def test_a_handler_that_raises_does_not_stop_the_reading() -> None:
                 raise ValueError("bad")
             got.append(frames[-1])
 
-        b.own(DrainSocket(b.router(), handle))
-        dealer = b.own(DrainSocket(open_dealer(b.context, b.endpoint), ignore))
+        b.own(drain(b.router(), handle))
+        dealer = b.own(drain(open_dealer(b.context, b.endpoint), ignore))
         for word in (b"one", b"bad", b"two", b"bad", b"bad", b"three"):
             dealer.send([word])
         await until(lambda: len(got) == 3)
@@ -164,7 +174,7 @@ async def test_a_flood_leaves_the_loop_its_turns() -> None:
             nonlocal seen
             seen += 1
 
-        b.own(DrainSocket(sink, handle, batch=100))
+        b.own(drain(sink, handle, limits=DrainLimits(batch=100)))
         while seen < 5_000:
             await asyncio.sleep(0)
             at_turns.append(seen)
@@ -177,13 +187,17 @@ async def test_a_flood_leaves_the_loop_its_turns() -> None:
 async def test_a_dealer_without_a_server_keeps_a_bounded_backlog_and_sends_it_later() -> None:
     with bench() as b:
         dealer = b.own(
-            DrainSocket(open_dealer(b.context, b.endpoint), ignore, backlog_messages=3, backlog_bytes=1_000)
+            drain(
+                open_dealer(b.context, b.endpoint),
+                ignore,
+                limits=DrainLimits(backlog_messages=3, backlog_bytes=1_000),
+            )
         )
         assert [dealer.send([b"%d" % n]) for n in range(4)] == [True, True, True, False]
         assert (dealer.counters.queued, dealer.counters.dropped, dealer.counters.dropped_bytes) == (3, 1, 1)
         assert dealer.backlog_bytes == dealer.backlog_of() == 3
         got: list[bytes] = []
-        b.own(DrainSocket(b.router(), lambda frames: got.append(frames[-1])))
+        b.own(drain(b.router(), lambda frames: got.append(frames[-1])))
         await until(lambda: len(got) == 3)
         assert got == [b"0", b"1", b"2"]
         assert dealer.backlog_bytes == 0
@@ -192,12 +206,18 @@ async def test_a_dealer_without_a_server_keeps_a_bounded_backlog_and_sends_it_la
 @both_loops()
 async def test_the_backlog_is_bounded_in_bytes_and_can_be_dropped() -> None:
     with bench() as b:
-        dealer = b.own(DrainSocket(open_dealer(b.context, b.endpoint), ignore, backlog_bytes=100))
+        dealer = b.own(
+            drain(
+                open_dealer(b.context, b.endpoint),
+                ignore,
+                limits=DrainLimits(backlog_bytes=100),
+            )
+        )
         assert dealer.send([b"a" * 60])
         assert not dealer.send([b"a" * 60])
-        assert dealer.drop_backlog() == 1
+        assert dealer.forget() == 1
         assert dealer.backlog_bytes == 0
-        assert dealer.drop_backlog() == 0
+        assert dealer.forget() == 0
 
 
 @both_loops()
@@ -205,13 +225,22 @@ async def test_a_peer_that_does_not_read_costs_the_others_nothing() -> None:
     with bench() as b:
         peers: list[bytes] = []
         router = b.own(
-            DrainSocket(b.router(hwm=2), lambda frames: peers.append(frames[0]), backlog_bytes=500_000)
+            drain(
+                b.router(hwm=2),
+                lambda frames: peers.append(frames[0]),
+                limits=DrainLimits(backlog_bytes=500_000),
+            )
         )
         stuck = open_dealer(b.context, b.endpoint, hwm=2)
         stuck.send(b"hi")
         await until(lambda: len(peers) == 1)
         got: list[bytes] = []
-        reader = b.own(DrainSocket(open_dealer(b.context, b.endpoint, hwm=2), lambda f: got.append(f[0])))
+        reader = b.own(
+            drain(
+                open_dealer(b.context, b.endpoint, hwm=2),
+                lambda f: got.append(f[0]),
+            )
+        )
         reader.send([b"hi"])
         await until(lambda: len(peers) == 2)
         # Until the pipes, the kernel's buffers and the backlog of the stuck peer are full.
@@ -238,11 +267,11 @@ async def test_who_was_refused_hears_when_there_is_room_again() -> None:
         peers: list[bytes] = []
         writable: list[bytes] = []
         router = b.own(
-            DrainSocket(
+            drain(
                 b.router(hwm=2),
                 lambda frames: peers.append(frames[0]),
                 on_writable=writable.append,
-                backlog_messages=5,
+                limits=DrainLimits(backlog_messages=5),
             )
         )
         reader = open_dealer(b.context, b.endpoint, hwm=2)
@@ -268,7 +297,11 @@ async def test_a_peer_that_left_is_reported_and_its_backlog_is_gone() -> None:
         peers: list[bytes] = []
         gone: list[bytes] = []
         router = b.own(
-            DrainSocket(b.router(hwm=2), lambda frames: peers.append(frames[0]), on_unroutable=gone.append)
+            drain(
+                b.router(hwm=2),
+                lambda frames: peers.append(frames[0]),
+                on_unroutable=gone.append,
+            )
         )
         visitor = open_dealer(b.context, b.endpoint, hwm=2)
         visitor.send(b"hi")
@@ -292,8 +325,8 @@ async def test_a_peer_that_left_is_reported_and_its_backlog_is_gone() -> None:
 async def test_what_is_sent_soon_goes_out_in_order_with_the_rest() -> None:
     with bench() as b:
         got: list[int] = []
-        b.own(DrainSocket(b.router(), lambda frames: got.append(int(frames[1]))))
-        dealer = b.own(DrainSocket(open_dealer(b.context, b.endpoint), ignore))
+        b.own(drain(b.router(), lambda frames: got.append(int(frames[1]))))
+        dealer = b.own(drain(open_dealer(b.context, b.endpoint), ignore))
         dealer.send([b"0"])
         await until(lambda: got == [0])
         assert dealer.send_soon([b"1"])
@@ -314,13 +347,19 @@ async def test_what_is_sent_soon_goes_out_in_order_with_the_rest() -> None:
 @both_loops()
 async def test_what_is_promised_soon_waits_for_a_full_peer_beyond_the_bounds() -> None:
     with bench() as b:
-        dealer = b.own(DrainSocket(open_dealer(b.context, b.endpoint), ignore, backlog_messages=2))
+        dealer = b.own(
+            drain(
+                open_dealer(b.context, b.endpoint),
+                ignore,
+                limits=DrainLimits(backlog_messages=2),
+            )
+        )
         assert all(dealer.send_soon([b"%d" % number]) for number in range(10))
         await asyncio.sleep(0)
         assert dealer.counters.queued == 10
         assert not dealer.send_soon([b"10"]), "from now on its backlog is known to be full"
         got: list[bytes] = []
-        b.own(DrainSocket(b.router(), lambda frames: got.append(frames[1])))
+        b.own(drain(b.router(), lambda frames: got.append(frames[1])))
         await until(lambda: len(got) == 10)
         assert got == [b"%d" % number for number in range(10)]
 
@@ -329,8 +368,8 @@ async def test_what_is_promised_soon_waits_for_a_full_peer_beyond_the_bounds() -
 async def test_pause_and_resume() -> None:
     with bench() as b:
         got: list[bytes] = []
-        router = b.own(DrainSocket(b.router(), lambda frames: got.append(frames[-1])))
-        dealer = b.own(DrainSocket(open_dealer(b.context, b.endpoint), ignore))
+        router = b.own(drain(b.router(), lambda frames: got.append(frames[-1])))
+        dealer = b.own(drain(open_dealer(b.context, b.endpoint), ignore))
         dealer.send([b"before"])
         await until(lambda: len(got) == 1)
         router.pause()
@@ -353,8 +392,8 @@ async def test_close_inside_a_handler_ends_the_reading_at_once() -> None:
             got.append(frames[-1])
             router[0].close()
 
-        router.append(b.own(DrainSocket(b.router(), handle)))
-        dealer = b.own(DrainSocket(open_dealer(b.context, b.endpoint), ignore))
+        router.append(b.own(drain(b.router(), handle)))
+        dealer = b.own(drain(open_dealer(b.context, b.endpoint), ignore))
         for word in (b"one", b"two", b"three"):
             dealer.send([word])
         await until(lambda: router[0].closed)
@@ -371,7 +410,10 @@ async def test_a_subscriber_gets_its_topics_only() -> None:
         publisher.setsockopt(zmq.RCVTIMEO, 5_000)
         got: list[bytes] = []
         subscriber = b.own(
-            DrainSocket(open_subscriber(b.context, b.endpoint), lambda frames: got.append(frames[1]))
+            drain(
+                open_subscriber(b.context, b.endpoint),
+                lambda frames: got.append(frames[1]),
+            )
         )
         subscriber.subscribe(b"m/1/1\0")
         assert await asyncio.to_thread(publisher.recv) == b"\x01m/1/1\0"
@@ -390,9 +432,14 @@ async def test_who_sent_a_message_is_known_while_it_is_handled() -> None:
         seen: list[PeerCredentials | None] = []
         router: list[DrainSocket] = []
         router.append(
-            b.own(DrainSocket(b.router(), lambda _frames: seen.append(router[0].peer_credentials())))
+            b.own(
+                drain(
+                    b.router(),
+                    lambda _frames: seen.append(router[0].peer_credentials()),
+                )
+            )
         )
-        dealer = b.own(DrainSocket(open_dealer(b.context, b.endpoint), ignore))
+        dealer = b.own(drain(open_dealer(b.context, b.endpoint), ignore))
         dealer.send([b"a", b"b"])
         await until(lambda: bool(seen))
         assert seen == [PeerCredentials(os.getuid(), os.getgid(), os.getpid())]
@@ -406,7 +453,7 @@ def void(_: object) -> None:
 @both_loops()
 async def test_a_context_that_ends_ends_the_socket_instead_of_spinning() -> None:
     context: Context = zmq.Context()
-    socket = DrainSocket(open_dealer(context), ignore)
+    socket = drain(open_dealer(context), ignore)
     ending = asyncio.get_running_loop().run_in_executor(None, context.term)
     await until(lambda: socket.closed)
     await ending

@@ -1,0 +1,32 @@
+"""ZeroMQ sockets of the contract, without an event loop: options, endpoints, who may connect, memory.
+
+Kernel (trio), Messaging API and client (asyncio) share it; it imports nothing but pyzmq and the standard
+library, and belongs to the client's distribution because the client needs it and may need nothing else.
+"""
+
+from logos_sockets.descriptors import free_descriptors
+from logos_sockets.door import RESERVE, TICK, Door, DoorCounters
+from logos_sockets.memory import MemoryWatch
+from logos_sockets.options import (
+    BLOB_SLACK,
+    hwm_for,
+    open_dealer,
+    open_publisher,
+    open_router,
+    open_subscriber,
+)
+
+__all__ = [
+    "BLOB_SLACK",
+    "RESERVE",
+    "TICK",
+    "Door",
+    "DoorCounters",
+    "MemoryWatch",
+    "free_descriptors",
+    "hwm_for",
+    "open_dealer",
+    "open_publisher",
+    "open_router",
+    "open_subscriber",
+]

@@ -1,0 +1,92 @@
+"""Keep messages that a ZeroMQ socket could not take yet: by destination, in order, bounded. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+__all__ = ["Backlogs"]
+
+Message = Sequence[bytes]
+
+
+class _Backlog:
+    """What one destination could not take yet, oldest first."""
+
+    __slots__ = ("messages", "size")
+
+    def __init__(self) -> None:
+        self.messages: deque[tuple[Message, int]] = deque()
+        self.size = 0
+
+
+class Backlogs:
+    """Messages by destination. `size` is the bytes of all of them.
+
+    The bounds are for each destination in messages and bytes, and for all together in bytes.
+    """
+
+    def __init__(self, messages: int, octets: int, total: int) -> None:
+        self._messages: Final = messages
+        self._octets: Final = octets
+        self._total: Final = total
+        self._by_key: dict[bytes, _Backlog] = {}
+        self.size = 0
+
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._by_key
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(list(self._by_key))
+
+    def add(self, key: bytes, message: Message, *, promised: bool = False) -> bool:
+        """Keep a message; False if the bounds do not allow it. A promised one is kept whatever they say."""
+        size = sum(map(len, message))
+        backlog = self._by_key.get(key)
+        held, count = (backlog.size, len(backlog.messages)) if backlog is not None else (0, 0)
+        if not promised and (
+            count >= self._messages or held + size > self._octets or self.size + size > self._total
+        ):
+            return False
+        if backlog is None:
+            backlog = self._by_key[key] = _Backlog()
+        backlog.messages.append((message, size))
+        backlog.size += size
+        self.size += size
+        return True
+
+    def first(self, key: bytes) -> Message | None:
+        """The oldest message of a destination."""
+        backlog = self._by_key.get(key)
+        return backlog.messages[0][0] if backlog is not None else None
+
+    def pop(self, key: bytes) -> None:
+        """Forget the oldest message of a destination: it is sent."""
+        backlog = self._by_key[key]
+        size = backlog.messages.popleft()[1]
+        backlog.size -= size
+        self.size -= size
+        if not backlog.messages:
+            del self._by_key[key]
+
+    def drop(self, key: bytes) -> int:
+        """Forget all of a destination; return how many messages that was."""
+        backlog = self._by_key.pop(key, None)
+        if backlog is None:
+            return 0
+        self.size -= backlog.size
+        return len(backlog.messages)
+
+    def held(self, key: bytes) -> int:
+        """Bytes that wait for a destination."""
+        backlog = self._by_key.get(key)
+        return backlog.size if backlog is not None else 0
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._by_key.clear()
+        self.size = 0

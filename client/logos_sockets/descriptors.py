@@ -1,0 +1,23 @@
+"""How many descriptors this process may still open."""
+
+from __future__ import annotations
+
+import os
+import resource
+from typing import Final
+
+__all__ = ["free_descriptors"]
+
+_ENOUGH: Final = 65_536
+"""Said where the system knows no limit."""
+
+
+def free_descriptors() -> int:
+    """Descriptors that can still be opened under the soft limit."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY:
+        return _ENOUGH
+    try:
+        return soft - len(os.listdir("/dev/fd"))  # noqa: PTH208 - 20 times as fast, and it runs per connection
+    except OSError:
+        return 0  # not even one for the listing

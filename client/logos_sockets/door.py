@@ -1,0 +1,389 @@
+"""Bound who is connected to a ZeroMQ socket, and keep the process able to open files.
+
+libzmq accepts every connection as fast as it comes, and on ipc a full descriptor table ends the process: its
+listener treats EMFILE as a programming error and aborts (`ipc_listener.cpp`, `accept`). Neither `zmq_unbind`
+(it ends the connections the listener has accepted) nor a watch on the socket monitor (libzmq's thread accepts
+hundreds of connections before ours has looked once) can stop it in time. So libzmq never listens on the
+public path here. A listener of our own does, with a short backlog. When clients wait in it and there is room
+for all that its backlog can hold, another listener takes its place under the path (`rename`, which is
+atomic), and only then is the old one, which no further client can reach, handed to libzmq (ZMQ_USE_FD). Each
+step lets in at most `BACKLOG + 1` connections, however fast clients connect and however late we look.
+
+The socket monitor tells which descriptor libzmq accepted and lost. Shutting a duplicate of that descriptor
+down closes that one connection; libzmq itself offers no way.
+
+On tcp (loopback, configured on purpose) libzmq survives EMFILE, so it listens itself, and connections beyond
+the limit are closed when the monitor shows them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import select
+import socket
+import struct
+import sys
+import termios
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import zmq
+
+from logos_sockets.descriptors import free_descriptors
+from logos_sockets.listener import listening_socket
+
+__all__ = ["BACKLOG", "RESERVE", "TICK", "Door", "DoorCounters"]
+
+log = logging.getLogger(__name__)
+
+BACKLOG: Final = 15
+"""Clients that wait to be let in, less one: a Unix socket queues one more than its backlog."""
+RESERVE: Final = 64
+"""Descriptors that connections leave for files, other sockets and the answer "no"."""
+TICK: Final = 0.25
+"""Seconds between two steps where nothing happens."""
+_REFUSED_AT_ONCE: Final = BACKLOG + 1
+_SETTLED: Final = 2.0
+"""Seconds after which libzmq has accepted what waited in a listener that it was given."""
+_LOG_EVERY: Final = 60.0
+_WATCHED: Final = int(zmq.EVENT_ACCEPTED | zmq.EVENT_ACCEPT_FAILED | zmq.EVENT_DISCONNECTED)
+_UCRED: Final = struct.Struct("3i")
+
+
+@dataclass(slots=True)
+class DoorCounters:
+    """Connections. `refused`: closed because of a limit; `denied`: because of their uid; `flooding`: because
+    what they sent filled the memory (`logos_sockets.memory`)."""
+
+    accepted: int = 0
+    refused: int = 0
+    denied: int = 0
+    flooding: int = 0
+
+
+@dataclass(slots=True)
+class _Listener:
+    """A listener that libzmq has. `live`: its connections."""
+
+    endpoint: str
+    since: float
+    live: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Accepted:
+    """A connection as the system names it. `inode` tells a reused descriptor from the one meant."""
+
+    listener: str
+    pid: int
+    uid: int
+    inode: int
+
+
+class Door:
+    """The listening side of one ZeroMQ socket. Call `step` when `fileno` is readable, and every `TICK`.
+
+    Made, stepped and closed by the owner of the socket, before the socket is closed. `limit` bounds the
+    connections; one process gets three quarters of it at most, so that a client that leaks connections does
+    not keep the others out. `allowed_uids` (None: anyone that reaches the socket) is libzmq's own filter,
+    which acts before a byte is read.
+    """
+
+    def __init__(
+        self,
+        zmq_socket: zmq.Socket[bytes],
+        name: str,
+        *,
+        limit: int,
+        allowed_uids: frozenset[int] | None = None,
+        free: Callable[[], int] = free_descriptors,
+    ) -> None:
+        self.counters = DoorCounters()
+        self.name = name
+        self.endpoint = ""
+        self._socket = zmq_socket
+        self._limit = max(limit, BACKLOG + 1)
+        self._per_process = max(1, self._limit * 3 // 4)
+        self._free = free
+        self._path: Path | None = None
+        self._mode = 0o700
+        self._waiting: socket.socket | None = None
+        self._held_open = ""
+        self._has_room = True
+        self._serial = 0
+        self._listeners: dict[str, _Listener] = {}
+        self._by_descriptor: dict[int, _Accepted] = {}
+        self._by_process: Counter[int] = Counter()
+        self._last_log = -_LOG_EVERY
+        for uid in allowed_uids or ():
+            zmq_socket.setsockopt(zmq.IPC_FILTER_UID, uid)
+        self._monitor = self._open_monitor()
+        self.heard: set[int] | None = None
+        """While it is a set, who reads the socket adds the descriptors that complete messages came from."""
+
+    def _open_monitor(self) -> zmq.Socket[bytes]:
+        # Without a high-water mark on our side: libzmq's thread would block on a full one.
+        where = f"inproc://door-{id(self)}"
+        self._socket.monitor(where, _WATCHED)
+        monitor: zmq.Socket[bytes] = self._socket.context.socket(zmq.PAIR)
+        monitor.setsockopt(zmq.RCVHWM, 0)
+        monitor.setsockopt(zmq.LINGER, 0)
+        monitor.connect(where)
+        return monitor
+
+    # --- opening and closing ---
+
+    def open(self, endpoint: str, *, group: bool = False) -> str:
+        """Listen at an absolute ipc path, or on tcp; return the endpoint, a tcp port `*` filled in. Raises
+        OSError."""
+        scheme, _, path = endpoint.partition("://")
+        if scheme == "ipc":
+            self._path = Path(path)
+            self._mode = 0o770 if group else 0o700
+            self._waiting = self._next_listener()
+        else:
+            try:
+                self._socket.bind(endpoint)
+            except zmq.ZMQError as error:
+                raise OSError(error.errno, error.strerror) from error
+            bound = self._socket.getsockopt(zmq.LAST_ENDPOINT)
+            assert isinstance(bound, bytes)
+            endpoint = bound.rstrip(b"\0").decode()
+        self.endpoint = endpoint
+        return endpoint
+
+    def close(self) -> None:
+        """Stop listening and remove the socket's file. What is connected ends with the ZeroMQ socket."""
+        if self._waiting is not None:
+            self._waiting.close()
+            self._waiting = None
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+            self._path = None
+        if not self._monitor.closed:
+            if not self._socket.closed:
+                self._socket.disable_monitor()
+            self._monitor.close()
+
+    def _next_listener(self) -> socket.socket:
+        """A new listener under the public path; the one before it can be reached no more."""
+        path = self._path
+        assert path is not None
+        # A short name: it must fit wherever the path fits. It exists between two calls of this thread only.
+        temporary = self._temporary(path)
+        listener = listening_socket(temporary, mode=self._mode, backlog=BACKLOG)
+        try:
+            temporary.rename(path)
+        except BaseException:
+            listener.close()
+            raise
+        return listener
+
+    @staticmethod
+    def _temporary(path: Path) -> Path:
+        return path.with_name(f"~{path.name[0]}{path.name[-1]}"[: max(2, len(path.name))])
+
+    # --- letting in ---
+
+    @property
+    def fileno(self) -> int | None:
+        """What becomes readable when clients wait and can be let in; None: only time helps. It changes."""
+        return self._waiting.fileno() if self._waiting is not None and self._has_room else None
+
+    @property
+    def connections(self) -> int:
+        """Connections that libzmq has accepted and not lost."""
+        return len(self._by_descriptor)
+
+    def step(self, now: float) -> None:
+        """Take note of what came and went, and let in who waits as far as there is room."""
+        self._read_monitor(now)
+        self._forget_empty(now)
+        if self._path is None:
+            return
+        if self._waiting is None:
+            self._come_back()
+        waiting = self._waiting
+        if waiting is None or not _readable(waiting):
+            return
+        self._has_room = (
+            self.connections + BACKLOG < self._limit and self._free() > 2 * (BACKLOG + 1) + RESERVE
+        )
+        if self._has_room:
+            self._hand_over(waiting, now)
+        else:
+            self._refuse_waiting(waiting, now)
+
+    def _hand_over(self, listener: socket.socket, now: float) -> None:
+        try:
+            self._waiting = self._next_listener()
+        except OSError as error:
+            # A full disk has no place for a socket file. Better a door that libzmq holds open itself, so that
+            # only the monitor bounds it, than one that stays shut; `_come_back` ends this.
+            self._warn(now, "cannot make the next socket file (%s): connections are bounded late", error)
+            self._waiting = None
+        self._serial += 1
+        endpoint = f"ipc://{self.name}.{self._serial}"  # a name for `unbind`; the descriptor is what counts
+        self._socket.setsockopt(zmq.USE_FD, listener.detach())
+        try:
+            self._socket.bind(endpoint)
+        finally:
+            self._socket.setsockopt(zmq.USE_FD, -1)
+        self._listeners[endpoint] = _Listener(endpoint, now)
+        self._held_open = endpoint if self._waiting is None else ""
+
+    def _come_back(self) -> None:
+        try:
+            self._waiting = self._next_listener()
+        except OSError:
+            return  # still no place; the next step tries again
+        self._held_open = ""
+
+    def _refuse_waiting(self, listener: socket.socket, now: float) -> None:
+        """Close who waits: an end at once tells a client more than a silence. Bounded for each step."""
+        for _ in range(_REFUSED_AT_ONCE):
+            try:
+                refused, _ = listener.accept()
+            except OSError:
+                break
+            refused.close()
+            self.counters.refused += 1
+        largest = self._by_process.most_common(1)
+        who = f", {largest[0][1]} of them by process {largest[0][0]}" if largest else ""
+        self._warn(now, "%d connections%s: no further ones are taken", self.connections, who)
+
+    def _warn(self, now: float, text: str, *values: object) -> None:
+        if now - self._last_log >= _LOG_EVERY:
+            self._last_log = now
+            log.warning("%s: %s", self.name, text % values)
+
+    # --- what libzmq tells ---
+
+    def _read_monitor(self, now: float) -> None:
+        while True:
+            try:
+                event, address = self._monitor.recv_multipart(zmq.NOBLOCK)
+            except zmq.ZMQError:  # nothing more, or the context is gone
+                return
+            number = int.from_bytes(event[:2], sys.byteorder)
+            value = int.from_bytes(event[2:6], sys.byteorder)
+            if number == zmq.EVENT_ACCEPTED:
+                self._accepted(value, address.decode(), now)
+            elif number == zmq.EVENT_DISCONNECTED:
+                self._lost(value)
+            elif number == zmq.EVENT_ACCEPT_FAILED:
+                self.counters.denied += 1
+                self._warn(now, "a connection of a user that is not allowed was closed (see allowed-uid)")
+
+    def _accepted(self, descriptor: int, listener: str, now: float) -> None:
+        self._lost(descriptor)
+        self.counters.accepted += 1
+        connection = self._look_at(descriptor, listener)
+        self._by_descriptor[descriptor] = connection
+        self._by_process[connection.pid] += 1
+        if listener in self._listeners:
+            self._listeners[listener].live += 1
+        of_process = self._by_process[connection.pid]
+        if len(self._by_descriptor) > self._limit or (connection.pid and of_process > self._per_process):
+            self.counters.refused += 1
+            self._warn(
+                now, "process %d has %d connections: further ones are closed", connection.pid, of_process
+            )
+            self.cut(descriptor)
+
+    def _lost(self, descriptor: int) -> None:
+        connection = self._by_descriptor.pop(descriptor, None)
+        if connection is None:
+            return
+        self._by_process[connection.pid] -= 1
+        if self._by_process[connection.pid] <= 0:
+            del self._by_process[connection.pid]
+        if connection.listener in self._listeners:
+            self._listeners[connection.listener].live -= 1
+
+    def _forget_empty(self, now: float) -> None:
+        for listener in [each for each in self._listeners.values() if each.live <= 0]:
+            if now - listener.since > _SETTLED and listener.endpoint != self._held_open:
+                del self._listeners[listener.endpoint]
+                self._socket.unbind(listener.endpoint)
+
+    # --- single connections ---
+
+    def unread(self) -> dict[int, int]:
+        """Bytes that each connection has sent and libzmq has not read yet, where there are any."""
+        found: dict[int, int] = {}
+        room = bytearray(4)
+        for descriptor in self._by_descriptor:
+            try:
+                fcntl.ioctl(descriptor, termios.FIONREAD, room)
+            except OSError:
+                continue  # closed by libzmq a moment ago
+            size = int.from_bytes(room, sys.byteorder)
+            if size:
+                found[descriptor] = size
+        return found
+
+    def cut(self, descriptor: int) -> str | None:
+        """Close one connection and say whose it was; None: it is gone already.
+
+        libzmq drops what it holds of a message that this connection has not finished.
+        """
+        connection = self._by_descriptor.get(descriptor)
+        copy = self._copy(descriptor)
+        if copy is None:
+            return None
+        with copy:
+            if connection is None or os.fstat(copy.fileno()).st_ino != connection.inode:
+                return None  # closed by libzmq meanwhile, and the number given to another
+            try:
+                copy.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                return None
+        return f"process {connection.pid} of uid {connection.uid}" if connection.pid else "a client"
+
+    def _copy(self, descriptor: int) -> socket.socket | None:
+        """A duplicate of a connection's descriptor, which libzmq's thread may close at any time. None if the
+        number stands for something else by now."""
+        try:
+            number = os.dup(descriptor)
+        except OSError:
+            return None
+        try:
+            copy = socket.socket(fileno=number)
+        except OSError:
+            os.close(number)
+            return None
+        try:
+            name = copy.getsockname()
+        except OSError:
+            name = None
+        # A Unix connection keeps the name that its listener was bound to.
+        mine = (
+            str(self._temporary(self._path)) if self._path is not None else self.endpoint.rpartition(":")[2]
+        )
+        if (name if isinstance(name, str) else str(name[1]) if name else None) != mine:
+            copy.close()
+            return None
+        return copy
+
+    def _look_at(self, descriptor: int, listener: str) -> _Accepted:
+        copy = self._copy(descriptor)
+        if copy is None:
+            return _Accepted(listener, 0, -1, 0)
+        with copy:
+            inode = os.fstat(copy.fileno()).st_ino
+            if self._path is None or not hasattr(socket, "SO_PEERCRED"):
+                return _Accepted(listener, 0, -1, inode)
+            pid, uid, _ = _UCRED.unpack(copy.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+            return _Accepted(listener, pid, uid, inode)
+
+
+def _readable(listener: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(listener, select.POLLIN)
+    return bool(poll.poll(0))

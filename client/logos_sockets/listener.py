@@ -1,0 +1,31 @@
+"""Make the Unix sockets that clients connect to."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from pathlib import Path
+
+__all__ = ["listening_socket"]
+
+
+def listening_socket(path: Path, *, mode: int, backlog: int) -> socket.socket:
+    """Make a non-blocking Unix socket that listens at `path`; a file left there by a dead process goes.
+
+    The mode is set on the socket before it gets a name: a chmod after the bind would leave a moment in which
+    others may connect, and a umask is shared with every thread of the process.
+    """
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        listener.setblocking(False)
+        path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # only Linux takes it; elsewhere the private directory has to do
+            os.fchmod(listener.fileno(), mode)
+        listener.bind(str(path))
+        path.chmod(mode)
+        listener.listen(backlog)
+    except BaseException:
+        listener.close()
+        raise
+    return listener

@@ -1,0 +1,27 @@
+"""Raise the limit of open files."""
+
+from __future__ import annotations
+
+import resource
+from typing import Final
+
+__all__ = ["raise_descriptor_limit"]
+
+_ENOUGH: Final = 65_536
+"""More is not asked for: some systems say "unlimited" and then refuse, and tables grow with the limit."""
+
+
+def raise_descriptor_limit() -> int:
+    """Raise the soft limit of open files to the hard one (65,536 at most); return what holds now.
+
+    Services get a soft limit of 1,024 almost everywhere, for the sake of programs that use `select`.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _ENOUGH if hard == resource.RLIM_INFINITY else min(hard, _ENOUGH)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        except (ValueError, OSError):
+            return soft
+        return wanted
+    return soft

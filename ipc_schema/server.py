@@ -1,0 +1,337 @@
+"""Serve requests without doing I/O: the rules that every ROUTER of the contract shares (SPEC.md, §2).
+
+Who may ask, hello first, how much may be under way, how long it may take, and one answer to everything that
+can go wrong, replies that cannot be encoded among it. Kernel (trio) and Messaging API (asyncio) put a shell
+around it that moves frames and runs tasks.
+
+A method that is a plain function is answered at once. A coroutine function runs in a task of the shell, under
+the request's budget. An ordered one runs after the earlier ordered requests of its client, so that what a
+program sends in one order goes out in that order.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import os
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from ipc_schema.errors import ErrorCode, IpcError
+from ipc_schema.frames import FrameError, Request, decode_request, encode_error, encode_reply
+from ipc_schema.hello import hello_first
+
+__all__ = [
+    "Answer",
+    "Call",
+    "Client",
+    "Handler",
+    "RequestServer",
+    "Route",
+    "ServerCounters",
+    "ServerShell",
+    "answer",
+]
+
+log = logging.getLogger(__name__)
+
+IN_FLIGHT_TOTAL: Final = 4096
+"""Requests of all clients at once: names are free, tasks are not."""
+
+ANSWER_MARGIN: Final = 0.2
+"""Seconds of a request's budget that are kept for its answer."""
+
+Answer = tuple[Mapping[str, object], Sequence[bytes]]
+"""Body and blobs of a reply."""
+
+
+def answer(body: Mapping[str, object] | None = None, blobs: Sequence[bytes] = ()) -> Answer:
+    """A reply, empty by default."""
+    return body or {}, blobs
+
+
+class Client:
+    """One that has said hello, and what it has under way."""
+
+    __slots__ = ("in_flight", "name", "ordered")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.in_flight = 0
+        self.ordered: deque[Call] = deque()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Call:
+    """One request as a method sees it. `client` is None only where no hello is needed."""
+
+    request: Request
+    identity: bytes
+    client: Client | None
+    uid: int | None
+    deadline: float
+    """When the caller stops waiting, by the server's clock."""
+    route: Route
+    delimited: bool
+    descriptor: int = -1
+    """Of the connection it came on, where that is known."""
+
+    @property
+    def answer_by(self) -> float:
+        """When work that asks others must be over, so that the answer still comes in time."""
+        return self.deadline - ANSWER_MARGIN
+
+    @property
+    def client_name(self) -> str:
+        """Name of the client; only for methods that need a hello."""
+        assert self.client is not None
+        return self.client.name
+
+    @property
+    def body(self) -> dict[str, object]:
+        """The request's body."""
+        return self.request.body
+
+    @property
+    def blobs(self) -> Sequence[bytes]:
+        """The request's blobs."""
+        return self.request.blobs
+
+
+Handler = Callable[[Call], Answer] | Callable[[Call], Awaitable[Answer]]
+
+
+class Route:
+    """How a method is run. `ordered` only means something for coroutine functions."""
+
+    __slots__ = ("handler", "needs_hello", "ordered", "takes_time")
+
+    def __init__(self, handler: Handler, *, ordered: bool = False, needs_hello: bool = True) -> None:
+        self.handler: Callable[[Call], Any] = handler
+        self.ordered = ordered
+        self.needs_hello = needs_hello
+        self.takes_time = inspect.iscoroutinefunction(handler)
+
+
+class ServerShell(Protocol):
+    """What the core needs of the world."""
+
+    def now(self) -> float:
+        """Seconds of the clock that deadlines are given in."""
+
+    def send(self, frames: Sequence[bytes], /) -> bool:
+        """Send a message, identity first; False if it was dropped (and counted by the socket)."""
+
+    def spawn(self, call: Call, /) -> None:
+        """Run the call in a task: `RequestServer.start`, the handler under the deadline, `done`, `failed` or
+        `expired`, and `finished` whatever happens."""
+
+
+@dataclass(slots=True)
+class ServerCounters:
+    """What a server did. `malformed`: messages that could not be understood; `unsent`: replies that the
+    client did not take."""
+
+    requests: Counter[str] = field(default_factory=Counter)
+    errors: Counter[str] = field(default_factory=Counter)
+    malformed: int = 0
+    unsent: int = 0
+    in_flight: int = 0
+
+    def to_body(self) -> dict[str, int]:
+        """For control's `health`."""
+        return {
+            "requests": self.requests.total() - self.malformed,
+            "bad": self.malformed,
+            "refused_uid": self.errors["unauthorised"],
+            "busy": self.errors["busy"],
+            "late": self.errors["deadline_exceeded"],
+            "faults": self.errors["internal"],
+            "unsent": self.unsent,
+            "in_flight": self.in_flight,
+        }
+
+
+class RequestServer:
+    """Serves one ROUTER. `receive` takes each message; the shell runs the calls that take time.
+
+    `who(identity)` is the client that said hello on a connection; None: this socket needs no hello.
+    `allowed_uids` None: anyone that reaches the socket.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        instance: bytes,
+        routes: Mapping[str, Route],
+        shell: ServerShell,
+        *,
+        who: Callable[[bytes], Client | None] | None = None,
+        allowed_uids: frozenset[int] | None = None,
+        in_flight: int = 256,
+    ) -> None:
+        self.name = name
+        self.counters = ServerCounters()
+        self._instance = instance
+        self._routes = dict(routes)
+        self._shell = shell
+        self._who = who
+        self._allowed = allowed_uids
+        self._per_client = in_flight
+        self._strangers: Counter[bytes] = Counter()
+        for method in (*routes, "unknown"):
+            self.counters.requests[method] = 0
+        for code in ErrorCode:
+            self.counters.errors[str(code)] = 0
+
+    def allow_all(self) -> None:
+        """Ask for no uid: the socket is not one that knows it."""
+        self._allowed = None
+
+    # --- coming in ---
+
+    def receive(self, frames: Sequence[bytes], uid: int | None, descriptor: int = -1) -> None:
+        """Handle one message: identity and a request. `uid` None: tcp, where nobody can be told apart."""
+        identity = frames[0]
+        try:
+            request, delimited = decode_request(frames[1:])
+        except FrameError as error:
+            self.counters.malformed += 1
+            self.counters.requests["unknown"] += 1
+            self._send_error(identity, error.correlation_id, error, delimited=error.delimited)
+            return
+        route = self._routes.get(request.method)
+        self.counters.requests[request.method if route is not None else "unknown"] += 1
+        try:
+            self._admit(identity, request, route, uid, descriptor, delimited=delimited)
+        except IpcError as error:
+            self._send_error(identity, request.correlation_id, error, delimited=delimited)
+
+    def _admit(
+        self,
+        identity: bytes,
+        request: Request,
+        route: Route | None,
+        uid: int | None,
+        descriptor: int,
+        *,
+        delimited: bool,
+    ) -> None:
+        if self._allowed is not None and uid not in self._allowed:
+            raise IpcError(ErrorCode.UNAUTHORISED, f"uid {uid} may not use this socket (see allowed-uid)")
+        client = self._who(identity) if self._who is not None else None
+        if self._who is not None and client is None and (route is None or route.needs_hello):
+            raise hello_first()
+        if route is None:
+            raise IpcError(ErrorCode.UNKNOWN_METHOD, f"there is no method {request.method!r}")
+        deadline = self._shell.now() + request.effective_budget_ms / 1000
+        call = Call(request, identity, client, uid, deadline, route, delimited, descriptor)
+        if route.takes_time:
+            self._queue(call)
+            return
+        try:
+            result = route.handler(call)
+        except Exception as error:  # mapped to one answer, and logged unless it is an error of the contract
+            self.failed(call, error)
+            return
+        self.done(call, result)
+
+    def _queue(self, call: Call) -> None:
+        client = call.client
+        under_way = client.in_flight if client is not None else self._strangers[call.identity]
+        if under_way >= self._per_client:
+            raise IpcError(ErrorCode.BUSY, f"{under_way} requests are under way", retry_after_ms=50)
+        if self.counters.in_flight >= IN_FLIGHT_TOTAL:
+            raise IpcError(ErrorCode.BUSY, "too many requests are under way", retry_after_ms=200)
+        self.counters.in_flight += 1
+        if client is None:
+            self._strangers[call.identity] += 1
+        else:
+            client.in_flight += 1
+            if call.route.ordered:
+                client.ordered.append(call)
+                if len(client.ordered) > 1:
+                    return  # `finished` of the one before it goes on
+        self._shell.spawn(call)
+
+    # --- a call in its task ---
+
+    def start(self, call: Call) -> bool:
+        """Whether the work may begin; if its budget has run out in a queue, it is answered here."""
+        if self._shell.now() < call.deadline:
+            return True
+        self.failed(call, IpcError(ErrorCode.DEADLINE_EXCEEDED, "the budget ran out before the work started"))
+        return False
+
+    def done(self, call: Call, result: Answer) -> None:
+        """Answer with what the method returned."""
+        request = call.request
+        if request.no_reply:
+            return
+        try:
+            body, blobs = result
+            frames = encode_reply(
+                request.correlation_id, self._instance, body, blobs, delimited=call.delimited
+            )
+        except Exception as error:  # too large, or a fault in what was returned: never a silence
+            self.failed(call, error)
+            return
+        self._send(call.identity, frames)
+
+    def expired(self, call: Call) -> None:
+        """The budget ran out while the method worked, and it was cancelled."""
+        self.failed(
+            call,
+            IpcError(ErrorCode.DEADLINE_EXCEEDED, "the budget ran out; the work was abandoned half-way"),
+        )
+
+    def failed(self, call: Call, error: Exception) -> None:
+        """Answer with an error: as it is if it belongs to the contract, else `internal` and a log entry."""
+        if not isinstance(error, IpcError):
+            reference = os.urandom(4).hex()
+            log.error(
+                "request failed",
+                exc_info=error,
+                extra={
+                    "named_values": {
+                        "method": call.request.method,
+                        "reference": reference,
+                        "socket": self.name,
+                    }
+                },
+            )
+            error = IpcError(
+                ErrorCode.INTERNAL,
+                f"a fault of the server, in its log under {reference}",
+                detail={"reference": reference},
+            )
+        self._send_error(call.identity, call.request.correlation_id, error, delimited=call.delimited)
+
+    def finished(self, call: Call) -> None:
+        """The task of the call is over."""
+        self.counters.in_flight -= 1
+        client = call.client
+        if client is None:
+            self._strangers[call.identity] -= 1
+            if self._strangers[call.identity] <= 0:
+                del self._strangers[call.identity]
+            return
+        client.in_flight -= 1
+        if call.route.ordered:
+            client.ordered.popleft()
+            if client.ordered:
+                self._shell.spawn(client.ordered[0])
+
+    # --- going out ---
+
+    def _send_error(
+        self, identity: bytes, correlation_id: bytes, error: IpcError, *, delimited: bool
+    ) -> None:
+        self.counters.errors[str(error.code)] += 1
+        self._send(identity, encode_error(correlation_id, self._instance, error, delimited=delimited))
+
+    def _send(self, identity: bytes, frames: list[bytes]) -> None:
+        if not self._shell.send([identity, *frames]):
+            self.counters.unsent += 1

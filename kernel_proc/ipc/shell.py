@@ -1,0 +1,98 @@
+"""Serve requests on trio: the shell around `ipc_schema.server` for each ROUTER of the kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import trio
+import zmq
+
+from ipc_schema.errors import ErrorCode, IpcError
+from ipc_schema.server import Call, RequestServer, Route
+from kernel_proc.ipc.consumers import Consumers
+from kernel_proc.ipc.loop import TrioLoop
+from logos_sockets.drain import DrainSocket
+
+__all__ = ["TrioRequests"]
+
+
+class TrioRequests:
+    """Serves one ROUTER. `run` and the loop's `run` must be running; the socket is attached before."""
+
+    def __init__(
+        self,
+        name: str,
+        instance: bytes,
+        routes: Mapping[str, Route],
+        *,
+        consumers: Consumers | None = None,
+        allowed_uids: frozenset[int] | None = None,
+        in_flight: int = 256,
+    ) -> None:
+        self.server = RequestServer(
+            name,
+            instance,
+            routes,
+            self,
+            who=consumers.of if consumers is not None else None,
+            allowed_uids=allowed_uids,
+            in_flight=in_flight,
+        )
+        self.loop = TrioLoop(name)
+        self.socket: DrainSocket | None = None
+        self._consumers = consumers
+        self._nursery: trio.Nursery | None = None
+
+    def attach(self, socket: zmq.Socket[bytes]) -> DrainSocket:
+        """Own the socket from now on."""
+        self.socket = DrainSocket(self.loop, socket, self._on_message, on_unroutable=self._gone)
+        return self.socket
+
+    async def run(self, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
+        """Hold the tasks of requests under way. Cancel to stop; what is under way is then not answered."""
+        async with trio.open_nursery() as self._nursery:
+            task_status.started()
+            await trio.sleep_forever()
+
+    def _on_message(self, frames: list[bytes]) -> None:
+        assert self.socket is not None
+        credentials = self.socket.peer_credentials()
+        self.server.receive(frames, credentials.uid if credentials is not None else None)
+
+    def _gone(self, identity: bytes) -> None:
+        if self._consumers is not None:
+            self._consumers.forget_connection(identity)
+
+    # --- for the server ---
+
+    def now(self) -> float:
+        """See `ServerShell`."""
+        return trio.current_time()
+
+    def send(self, frames: Sequence[bytes], /) -> bool:
+        """See `ServerShell`."""
+        assert self.socket is not None
+        return self.socket.send(frames)
+
+    def spawn(self, call: Call, /) -> None:
+        """See `ServerShell`."""
+        if self._nursery is None:
+            self.server.failed(call, IpcError(ErrorCode.NOT_READY, "the node is starting"))
+            self.server.finished(call)
+            return
+        self._nursery.start_soon(self._work, call, name=f"ipc {call.request.method}")
+
+    async def _work(self, call: Call) -> None:
+        server = self.server
+        try:
+            if not server.start(call):
+                return
+            with trio.move_on_at(call.deadline) as scope:
+                server.done(call, await call.route.handler(call))
+            if scope.cancelled_caught:
+                server.expired(call)
+        except Exception as error:  # mapped to one answer by the core
+            server.failed(call, error)
+        finally:
+            server.finished(call)
