@@ -19,7 +19,7 @@ from ipc_schema.config.mapi import MapiConfig
 from ipc_schema.control import ControlHealthReply
 from ipc_schema.errors import IpcError
 from ipc_schema.frames import MAX_BODY
-from ipc_schema.paths import MapiEndpoints, mapi_directory, socket_path
+from ipc_schema.paths import MapiEndpoints, mapi_directory
 from ipc_schema.streams import new_instance
 from ipc_schema.web import Site, standard_pages
 from logos_process.claim import claim

@@ -88,10 +88,12 @@ class _Accepted:
 class Door:
     """The listening side of one ZeroMQ socket. Call `step` when `fileno` is readable, and every `TICK`.
 
-    Made, stepped and closed by the owner of the socket, before the socket is closed. `limit` bounds the
-    connections; one process gets three quarters of it at most, so that a client that leaks connections does
-    not keep the others out. `allowed_uids` (None: anyone that reaches the socket) is libzmq's own filter,
-    which acts before a byte is read.
+    Made, stepped and closed by the owner of the socket, before the socket is closed.
+
+    `limit` bounds the connections (one step may let in `BACKLOG` more, which are closed in the next). One
+    process gets three quarters of it at most, so that a client that leaks connections does not keep the
+    others out. `allowed_uids` (None: anyone that reaches the socket) is libzmq's own filter, which acts
+    before a byte is read.
     """
 
     def __init__(
@@ -107,7 +109,7 @@ class Door:
         self.name = name
         self.endpoint = ""
         self._socket = zmq_socket
-        self._limit = max(limit, BACKLOG + 1)
+        self._limit = limit
         self._per_process = max(1, self._limit * 3 // 4)
         self._free = free
         self._path: Path | None = None
@@ -174,7 +176,6 @@ class Door:
         """A new listener under the public path; the one before it can be reached no more."""
         path = self._path
         assert path is not None
-        # A short name: it must fit wherever the path fits. It exists between two calls of this thread only.
         temporary = self._temporary(path)
         listener = listening_socket(temporary, mode=self._mode, backlog=BACKLOG)
         try:
@@ -184,9 +185,16 @@ class Door:
             raise
         return listener
 
-    @staticmethod
-    def _temporary(path: Path) -> Path:
-        return path.with_name(f"~{path.name[0]}{path.name[-1]}"[: max(2, len(path.name))])
+    def _temporary(self, path: Path) -> Path:
+        """A name for one listener: libzmq and the monitor know it by that. It exists between two calls of
+        this thread only, and is no longer than the path's, so that it fits wherever the path fits."""
+        digits = max(2, min(6, len(path.name) - 2))
+        while True:
+            self._serial += 1
+            number = f"{self._serial % 16**digits:0{digits}x}"
+            temporary = path.with_name(f"~{path.name[0]}{number}")
+            if f"ipc://{temporary}" not in self._listeners:
+                return temporary
 
     # --- letting in ---
 
@@ -211,9 +219,7 @@ class Door:
         waiting = self._waiting
         if waiting is None or not _readable(waiting):
             return
-        self._has_room = (
-            self.connections + BACKLOG < self._limit and self._free() > 2 * (BACKLOG + 1) + RESERVE
-        )
+        self._has_room = self.connections < self._limit and self._free() > 2 * (BACKLOG + 1) + RESERVE
         if self._has_room:
             self._hand_over(waiting, now)
         else:
@@ -227,8 +233,7 @@ class Door:
             # only the monitor bounds it, than one that stays shut; `_come_back` ends this.
             self._warn(now, "cannot make the next socket file (%s): connections are bounded late", error)
             self._waiting = None
-        self._serial += 1
-        endpoint = f"ipc://{self.name}.{self._serial}"  # a name for `unbind`; the descriptor is what counts
+        endpoint = f"ipc://{listener.getsockname()}"  # a name for `unbind`; the descriptor is what counts
         self._socket.setsockopt(zmq.USE_FD, listener.detach())
         try:
             self._socket.bind(endpoint)
@@ -314,18 +319,17 @@ class Door:
 
     # --- single connections ---
 
-    def unread(self) -> dict[int, int]:
-        """Bytes that each connection has sent and libzmq has not read yet, where there are any."""
-        found: dict[int, int] = {}
+    def unread(self) -> list[int]:
+        """The connections that have sent something that libzmq has not read yet, by descriptor."""
+        found: list[int] = []
         room = bytearray(4)
         for descriptor in self._by_descriptor:
             try:
                 fcntl.ioctl(descriptor, termios.FIONREAD, room)
             except OSError:
                 continue  # closed by libzmq a moment ago
-            size = int.from_bytes(room, sys.byteorder)
-            if size:
-                found[descriptor] = size
+            if any(room):
+                found.append(descriptor)
         return found
 
     def cut(self, descriptor: int) -> str | None:
@@ -334,11 +338,11 @@ class Door:
         libzmq drops what it holds of a message that this connection has not finished.
         """
         connection = self._by_descriptor.get(descriptor)
-        copy = self._copy(descriptor)
-        if copy is None:
+        copy = self._copy(descriptor, connection.listener) if connection is not None else None
+        if copy is None or connection is None:
             return None
         with copy:
-            if connection is None or os.fstat(copy.fileno()).st_ino != connection.inode:
+            if os.fstat(copy.fileno()).st_ino != connection.inode:
                 return None  # closed by libzmq meanwhile, and the number given to another
             try:
                 copy.shutdown(socket.SHUT_RDWR)
@@ -346,7 +350,7 @@ class Door:
                 return None
         return f"process {connection.pid} of uid {connection.uid}" if connection.pid else "a client"
 
-    def _copy(self, descriptor: int) -> socket.socket | None:
+    def _copy(self, descriptor: int, listener: str) -> socket.socket | None:
         """A duplicate of a connection's descriptor, which libzmq's thread may close at any time. None if the
         number stands for something else by now."""
         try:
@@ -363,16 +367,17 @@ class Door:
         except OSError:
             name = None
         # A Unix connection keeps the name that its listener was bound to.
-        mine = (
-            str(self._temporary(self._path)) if self._path is not None else self.endpoint.rpartition(":")[2]
-        )
-        if (name if isinstance(name, str) else str(name[1]) if name else None) != mine:
+        if isinstance(name, str):
+            ours = f"ipc://{name}" == listener
+        else:
+            ours = bool(name) and f":{name[1]}" == listener[listener.rindex(":") :]
+        if not ours:
             copy.close()
             return None
         return copy
 
     def _look_at(self, descriptor: int, listener: str) -> _Accepted:
-        copy = self._copy(descriptor)
+        copy = self._copy(descriptor, listener)
         if copy is None:
             return _Accepted(listener, 0, -1, 0)
         with copy:

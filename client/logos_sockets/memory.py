@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,8 +32,11 @@ ALARMING: Final = 128 << 20
 UNBEARABLE: Final = 512 << 20
 """Growth from which on all are closed that send."""
 _WINDOW: Final = 10.0
-_SAMPLES: Final = 2
+_LOOKS: Final = 2
 """Looks in a row at which a connection was sending."""
+_GLANCES: Final = 10
+_GLANCE_SECONDS: Final = 0.0002
+"""A look is some glances: libzmq's thread may just have read all there was."""
 _STATM: Final = Path("/proc/self/statm")
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
@@ -79,12 +83,12 @@ class MemoryWatch:
         sending: dict[tuple[int, int], int] = {}
         for number, door in enumerate(self._doors):
             heard = door.heard or set()
-            for descriptor in door.unread():
+            for descriptor in _sending_now(door):
                 if finish_nothing and descriptor in heard:
                     continue
                 looks = self._sending.get((number, descriptor), 0) + 1
                 sending[number, descriptor] = looks
-                if looks >= _SAMPLES:
+                if looks >= _LOOKS:
                     found.append((door, descriptor))
             door.heard = set()
         self._sending = sending
@@ -105,3 +109,11 @@ class MemoryWatch:
         self._sending.clear()
         for door in self._doors:
             door.heard = None
+
+
+def _sending_now(door: Door) -> set[int]:
+    found = set(door.unread())
+    for _ in range(_GLANCES):
+        time.sleep(_GLANCE_SECONDS)
+        found.update(door.unread())
+    return found

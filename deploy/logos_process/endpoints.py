@@ -11,6 +11,7 @@ from logos_process.exits import StartError
 
 __all__ = ["bind", "bindable"]
 
+
 class _Door(Protocol):
     """What is used of a `logos_sockets.Door`: this package has no ZeroMQ."""
 

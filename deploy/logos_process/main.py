@@ -12,6 +12,7 @@ from typing import Generic, Protocol, TypeVar
 from ipc_schema.config.options import ConfigError, Schema
 from logos_process import logs
 from logos_process.command_line import CommandLine
+from logos_process.descriptors import raise_descriptor_limit
 from logos_process.exits import ExitCode, StartError
 from logos_process.parent_watch import take_parent, watch_parent
 from logos_process.stopping import StopLimit
@@ -67,6 +68,7 @@ def run_process(process: Process[C], arguments: Sequence[str] | None = None) -> 
     except ConfigError as error:
         sys.stderr.write(f"{process.program}: {error}\n")
         return ExitCode.CONFIG
+    raise_descriptor_limit()
     process.prepare()
     logs.configure(process.package, config.log_level, config.log_format)
     for warning in config.warnings:

@@ -213,7 +213,7 @@ def test_bodies_that_mean_nothing_are_refused(
 def test_what_is_asked_without_need_or_right_has_its_code(target: Target) -> None:
     stranger = target.dealer(hello=False)
     assert stranger.code("ping") == "not_ready"
-    assert stranger.code("no.such.method") == "unknown_method"
+    assert stranger.code("no.such.method") == "not_ready"
     assert stranger.code("hello", {"kind": "app", "protocol": [2, 9]}) == "unsupported_version"
     app = target.dealer()
     assert app.code("no.such.method") == "unknown_method"

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.integration
 TASKS = Counter(
     [
         "<TrioToken.run_sync_soon task>",  # trio's own
-        "__main__.main.<locals>.run",
+        "__main__._run.<locals>.run",
         "event loop lag",
         "health",
         "host",
@@ -47,6 +47,7 @@ TASKS = Counter(
         "kernel_proc.peers.manager.PeerManager._watch_sleep",
         "peer manager",
         "peering",
+        "recent links",
         "relay",
         "signals",
         "trio._highlevel_serve_listeners._serve_one_listener",  # the TCP listener
@@ -92,8 +93,8 @@ def test_exactly_these_tasks(detail: dict[str, Any]) -> None:
     assert Counter(detail["tasks"]) == TASKS
 
 
-def test_exactly_one_thread_of_python(detail: dict[str, Any]) -> None:
-    assert detail["threads"] == ["MainThread"]
+def test_exactly_these_threads_of_python(detail: dict[str, Any]) -> None:
+    assert detail["threads"] == ["MainThread", "output"]  # the second one writes the log
 
 
 def test_exactly_these_sockets(detail: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -50,7 +50,11 @@ async def control_request(
 class MapiProcess:
     """One `mapi_proc`. A context manager; `kill` is SIGKILL, `start` runs it again on the same directory."""
 
-    def __init__(self, data_dir: Path, *options: str, kernel_dir: Path | None = None) -> None:
+    def __init__(
+        self, data_dir: Path, *options: str, kernel_dir: Path | None = None, through: Sequence[str] = ()
+    ) -> None:
+        """`through`: a command that runs MAPI as its arguments, under limits of its own."""
+        self._through = tuple(through)
         self.data_dir = data_dir
         self.run_dir = data_dir / "run"
         self.log = data_dir.parent / f"{data_dir.name}.mapi.log"
@@ -72,7 +76,15 @@ class MapiProcess:
         self.data_dir.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "mapi_proc", "--data-dir", str(self.data_dir), *self._options],
+                [
+                    *self._through,
+                    sys.executable,
+                    "-m",
+                    "mapi_proc",
+                    "--data-dir",
+                    str(self.data_dir),
+                    *self._options,
+                ],
                 stdout=log,
                 stderr=log,
             )
