@@ -80,7 +80,7 @@ COMMON_OPTIONS: Final = (
         kind=integer(0, 0xFFFF_FFFE, "uid"),
         repeatable=True,
         unset="only the uid this process runs under",
-        doc="further uid that may send requests over ipc",
+        doc="further uid that may connect over ipc: others are turned away at once, also from the events",
     ),
     Option(
         name="ipc-max-in-flight",

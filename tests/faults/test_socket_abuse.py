@@ -75,8 +75,8 @@ os.setgroups([65534]); os.setgid(65534); os.setuid(65533)
 context = zmq.Context()
 reader = context.socket(zmq.SUB)
 reader.subscribe(b"")
-asker = context.socket(zmq.DEALER)
-for socket, endpoint in ((reader, sys.argv[2]), *((asker, each) for each in sys.argv[3:])):
+askers = [(context.socket(zmq.DEALER), each) for each in sys.argv[3:]]
+for socket, endpoint in ((reader, sys.argv[2]), *askers):
     monitor = socket.get_monitor_socket(
         zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_CONNECTED | zmq.EVENT_DISCONNECTED
     )
@@ -85,8 +85,6 @@ for socket, endpoint in ((reader, sys.argv[2]), *((asker, each) for each in sys.
         assert monitor.poll(10_000), endpoint
         event = int.from_bytes(monitor.recv_multipart()[0][:2], sys.byteorder)
         assert event != zmq.EVENT_HANDSHAKE_SUCCEEDED, endpoint
-    socket.disable_monitor()
-    socket.disconnect(endpoint)
 assert not reader.poll(1500)
 print("turned away", flush=True)
 os._exit(0)
