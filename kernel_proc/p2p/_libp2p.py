@@ -1,12 +1,13 @@
 """The one door to py-libp2p: everything this room takes from the library is taken from here.
 
-Four things happen at this door and nowhere else:
+Five things happen at this door and nowhere else:
 
 * the version is asserted, because this room stands on internals of exactly that release;
 * the logging set-up that `import libp2p` performs is undone: the library may log through the ordinary
   hierarchy, and the process decides what becomes of it;
 * only what is used is loaded: the library's packages import all of it (QUIC, HTTP clients, mDNS), which takes
   30 MB and most of the start, for a dozen modules;
+* an RSA key with a huge exponent is refused before anything is verified with it, in noise as in records;
 * only what is sound is let in: keys, peer ids, the noise XX handshake, the messages of identify and of peer
   records. Connections, muxers and streams are this room's own (see `host`), since the library's end the
   process on a malformed frame, go deaf after 250 inbound connections and do not enforce the receive window.
@@ -118,6 +119,7 @@ with _logging_untouched(), warnings.catch_warnings():
     import multiaddr
     from libp2p.abc import IRawConnection
     from libp2p.connection_types import ConnectionType
+    from libp2p.crypto import serialization as _serialization
     from libp2p.crypto.keys import KeyPair, PublicKey
     from libp2p.crypto.rsa import RSAPublicKey
     from libp2p.crypto.secp256k1 import Secp256k1PrivateKey
@@ -132,6 +134,21 @@ with _logging_untouched(), warnings.catch_warnings():
     from libp2p.security.secure_session import SecureSession
 
 Multiaddr = multiaddr.Multiaddr
+
+MAX_EXPONENT_BITS: Final = 32
+"""Everyone uses 65537; one of thousands of bits makes a stranger's signature cost 20 ms to refuse."""
+
+
+def _rsa_key(data: bytes) -> PublicKey:
+    key = RSAPublicKey.from_bytes(data)
+    if int(key.impl.e).bit_length() > MAX_EXPONENT_BITS:
+        raise ValueError("an RSA key with an exponent of no use but to keep us busy")
+    return key
+
+
+for _kind, _reader in list(_serialization.key_type_to_public_key_deserializer.items()):
+    if _reader == RSAPublicKey.from_bytes:
+        _serialization.key_type_to_public_key_deserializer[_kind] = _rsa_key
 
 __all__ = [
     "ID",

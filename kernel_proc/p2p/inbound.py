@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable
 
 import trio
 
 from kernel_proc.p2p import addresses, transport
-from kernel_proc.p2p.addresses import Endpoint
+from kernel_proc.p2p.addresses import Endpoint, ip_group
 from kernel_proc.p2p.api import Direction
 from kernel_proc.p2p.connections import Connection, Connections
 from kernel_proc.p2p.limits import HostLimits
@@ -17,6 +18,18 @@ from kernel_proc.p2p.noise import NoiseSecurity
 from kernel_proc.p2p.upgrade import upgrade
 
 log = logging.getLogger(__name__)
+
+
+class _HalfOpen:
+    """A connection in its handshake."""
+
+    __slots__ = ("group", "ip", "scope", "settled")
+
+    def __init__(self, ip: str) -> None:
+        self.ip = ip
+        self.group = ip_group(ip)
+        self.scope = trio.CancelScope()
+        self.settled = False
 
 
 class Acceptor:
@@ -35,6 +48,7 @@ class Acceptor:
         self._limits = limits
         self._count = count
         self._run = run
+        self._half_open: dict[_HalfOpen, None] = {}
 
     async def accepted(self, tcp: trio.SocketStream, *, websocket: bool) -> None:
         """One inbound connection. Nothing that happens in it leaves it."""
@@ -51,19 +65,54 @@ class Acceptor:
                 endpoint = addresses.from_sockaddr(tcp.socket.getpeername(), websocket=websocket)
             except OSError:
                 return  # gone before we looked
-            if (refused := admission.admit(endpoint.host)) is not None:
+            refused = admission.admit(endpoint.host)
+            if refused is not None and self._give_way(endpoint.host, refused):
+                refused = admission.admit(endpoint.host)
+            if refused is not None:
                 self._count(refused)
                 return
             self._count("accepted")
+            half_open = _HalfOpen(endpoint.host)
+            self._half_open[half_open] = None
+            muxer = None
             try:
-                muxer = await self._handshake(tcp, endpoint)
+                with half_open.scope:
+                    muxer = await self._handshake(tcp, endpoint)
             finally:
-                admission.settle(endpoint.host)
+                self._settle(half_open)
             if muxer is None:
                 return
             connection = self._connections.register(muxer, endpoint, Direction.INBOUND)
             if isinstance(connection, Connection):
                 await self._run(connection)
+
+    def _settle(self, half_open: _HalfOpen) -> None:
+        if not half_open.settled:
+            half_open.settled = True
+            del self._half_open[half_open]
+            self._connections.admission.settle(half_open.ip)
+
+    def _give_way(self, ip: str, refused: str) -> bool:
+        """End the oldest handshake in favour of a newcomer; return whether there was one to end.
+
+        Where one place is full, one of that place; else one of a place that has the most of them. An honest
+        peer is through within a few round trips; who holds slots in silence is the oldest.
+        """
+        if refused in ("refused_half_open_ip", "refused_ip"):
+            groups = {ip_group(ip)}
+        elif refused == "refused_half_open":
+            there = Counter(one.group for one in self._half_open)
+            most = max(there.values(), default=0)
+            groups = {group for group, count in there.items() if count == most}
+        else:
+            return False
+        oldest = next((one for one in self._half_open if one.group in groups), None)
+        if oldest is None:
+            return False
+        self._settle(oldest)
+        oldest.scope.cancel()
+        self._count("half_open_evicted")
+        return True
 
     async def _handshake(self, tcp: trio.SocketStream, endpoint: Endpoint) -> Muxer | None:
         """A muxed connection, or None after counting the failure."""

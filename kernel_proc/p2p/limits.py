@@ -18,8 +18,9 @@ class HostLimits:
     max_per_ip: int = 5
     """Established and half-open inbound connections from one IP (an IPv6 /64 counts as one)."""
     max_half_open: int = 64
-    """Inbound connections whose handshake is not done."""
+    """Inbound connections whose handshake is not done. Above it the oldest one gives way to a newcomer."""
     max_half_open_per_ip: int = 8
+    """The same for those of one IP."""
     max_per_peer: int = 3
     """Connections with one peer id: two can arise when both sides dial at once."""
     handshake_timeout: float = 10.0
@@ -33,6 +34,10 @@ class HostLimits:
     max_stream_rate: int = 1000
     """Streams a peer may open between two ticks of the keepalive (at most a second): opening and resetting in
     a loop stays below every other cap."""
+    idle_frames: int = 1000
+    idle_frame_rate: float = 250.0
+    """Frames that carry next to nothing (empty ones, pings, small window updates) allowed of one connection
+    at once, and per second. Useful bytes earn more: see Muxer.charge."""
     stream_window: int = 512 * KIB
     """Yamux receive window: what one stream may hold unread. At least 256 KiB, the protocol's start
     value; the rest is granted as the stream opens."""

@@ -12,7 +12,7 @@ import trio
 from kernel_proc.p2p import varint
 from kernel_proc.p2p._errors import ProtocolViolation
 from kernel_proc.p2p.limits import HostLimits
-from kernel_proc.p2p.muxer import Count, Muxer
+from kernel_proc.p2p.muxer import SMALL_FRAME, Count, Muxer
 from kernel_proc.p2p.noise import MAX_PLAINTEXT, SecureChannel
 from kernel_proc.p2p.stream import MuxedStream
 
@@ -92,6 +92,10 @@ class Mplex(Muxer):
             raise ProtocolViolation("mplex: unknown flag")
         # Even flags come from the side that opened the stream.
         stream = self._streams.get((stream_id, flag & 1 == 1))
+        if length >= SMALL_FRAME:
+            self.earn(length)
+        elif stream is None or flag in (MESSAGE_RECEIVER, MESSAGE_INITIATOR):
+            self.charge()
         if stream is None:
             return
         if flag in (MESSAGE_RECEIVER, MESSAGE_INITIATOR):

@@ -23,6 +23,13 @@ from kernel_proc.p2p.stream import MuxedStream
 SEND_BATCH = 128 * 1024
 """Bytes sealed and handed to the socket at once: the write time-out is for this much."""
 
+SMALL_PIECE = 8
+"""A noise message below this does not even hold the header of a yamux frame."""
+SMALL_FRAME = 16
+"""A body below this carries next to nothing. js implementations send the length of each message by itself."""
+EARNED_PER_BYTE = 1 / 64
+"""Frames that a peer may send for nothing, for each byte of those that carry something."""
+
 LONGEST_TICK = 2.0
 """Ticks come every second or faster. A longer gap was our own sleep, and is not held against the peer."""
 
@@ -59,6 +66,8 @@ class Muxer(abc.ABC):
         self._last_tick = trio.current_time()
         self._ping_waited: float | None = None
         self._ping_sent_at = 0.0
+        self._allowance = float(limits.idle_frames)
+        self._allowance_at = trio.current_time()
 
     # -- life ----------------------------------------------------------
 
@@ -111,12 +120,36 @@ class Muxer(abc.ABC):
                 raise ConnectionEnded("closed by peer")
             self.last_received = trio.current_time()
             for piece in pieces:
+                if len(piece) < SMALL_PIECE:
+                    self.charge()
                 self.feed(piece)
             await self.after_feed()
 
     @abc.abstractmethod
     def feed(self, piece: bytes) -> None:
         """Handle plaintext. Raises ProtocolViolation."""
+
+    def earn(self, size: int) -> None:
+        """Credit the peer with bytes that carried something."""
+        earned = self._allowance + size * EARNED_PER_BYTE
+        self._allowance = min(self.limits.idle_frames, earned)
+
+    def charge(self) -> None:
+        """Book a frame that carried next to nothing.
+
+        Each costs us about as much work as a full one and the peer a few bytes, so their number is bounded.
+        Raises ProtocolViolation when the peer has sent too many.
+        """
+        self._allowance -= 1.0
+        if self._allowance >= 0.0:
+            return
+        now = trio.current_time()
+        refill = (now - self._allowance_at) * self.limits.idle_frame_rate
+        self._allowance = min(float(self.limits.idle_frames), self._allowance + refill)
+        self._allowance_at = now
+        if self._allowance < 0.0:
+            self._count("idle_frames_refused")
+            raise ProtocolViolation("too many frames that carry nothing")
 
     async def after_feed(self) -> None:
         """A place to hold the reader back where the muxer has no credit of its own."""

@@ -19,7 +19,6 @@ from kernel_proc.p2p._libp2p import (
     Envelope,
     PublicKey,
     RecordMessage,
-    RSAPublicKey,
     deserialize_public_key,
 )
 from kernel_proc.p2p.api import PeerRecord
@@ -36,8 +35,6 @@ MAX_ADDRESSES: Final = 32
 """Addresses of one record; what is beyond is not written, and not read."""
 _BESIDE_ADDRESSES: Final = 256
 """Bytes of our envelope that are not addresses, at most: key, signature, tags and lengths."""
-_MAX_EXPONENT_BITS: Final = 32
-"""Of an RSA key: a longer one only makes the verification slow."""
 _MAX_SEQ: Final = 2**64 - 1
 
 
@@ -109,8 +106,6 @@ def _key(envelope: Envelope) -> PublicKey:
         key = deserialize_public_key(envelope.public_key.SerializeToString())
     except Exception as error:  # four libraries raise their own for bytes that are no key of theirs
         raise PeerRecordError(f"no usable key: {error}", "malformed") from None
-    if isinstance(key, RSAPublicKey) and int(key.impl.e).bit_length() > _MAX_EXPONENT_BITS:
-        raise PeerRecordError("an RSA key with an exponent of no use but to keep us busy", "malformed")
     return key
 
 

@@ -12,7 +12,7 @@ import struct
 from kernel_proc.p2p._errors import ProtocolViolation
 from kernel_proc.p2p.api import StreamClosed
 from kernel_proc.p2p.limits import HostLimits
-from kernel_proc.p2p.muxer import Count, Muxer
+from kernel_proc.p2p.muxer import SMALL_FRAME, Count, Muxer
 from kernel_proc.p2p.noise import MAX_PLAINTEXT, SecureChannel
 from kernel_proc.p2p.stream import MuxedStream
 
@@ -23,6 +23,8 @@ HEADER_SIZE = 12
 DATA, WINDOW_UPDATE, PING, GO_AWAY = range(4)
 SYN, ACK, FIN, RST = 1, 2, 4, 8
 MAX_STREAM_ID = 2**32 - 1
+SMALL_UPDATE = 4096
+"""Credit is given by the half window; updates below this only make us work."""
 
 _HEADER = struct.Struct("!BBHII")
 
@@ -88,11 +90,12 @@ class Yamux(Muxer):
         elif kind == WINDOW_UPDATE:
             self._window_update(flags, stream_id, length)
         elif kind == PING:
+            self.charge()
             if flags & SYN:
                 self.enqueue_control(header(PING, ACK, 0, length))
         elif kind == GO_AWAY:
             # The peer opens no more streams and is about to close; EOF follows.
-            return
+            self.charge()
         else:
             raise ProtocolViolation("yamux: unknown frame type")
 
@@ -120,6 +123,10 @@ class Yamux(Muxer):
 
     def _data(self, flags: int, stream_id: int, length: int) -> None:
         stream = self._stream_for(flags, stream_id)
+        if length >= SMALL_FRAME:
+            self.earn(length)
+        elif not flags or (stream is None and not flags & SYN):
+            self.charge()  # opening and closing streams is bounded by their number
         if stream is not None and stream.input_ended:
             stream = None  # bytes after its FIN: skipped
         if stream is not None:
@@ -142,6 +149,8 @@ class Yamux(Muxer):
 
     def _window_update(self, flags: int, stream_id: int, length: int) -> None:
         stream = self._stream_for(flags, stream_id)
+        if length < SMALL_UPDATE and (not flags or (stream is None and not flags & SYN)):
+            self.charge()
         if stream is None:
             return
         if length:

@@ -43,13 +43,32 @@ async def test_half_open_sockets_do_not_lock_others_out(listen: str) -> None:
     async with host(listen=[listen, TCP], limits=limits) as (far, _):
         port = int(far.listen_addresses[0].split("/")[4])
         silent = [await trio.open_tcp_stream("127.0.0.1", port) for _ in range(60)]
-        await until(lambda: far.counters()["refused_half_open_ip"] == 52)
+        await until(lambda: far.counters()["half_open_evicted"] == 52)
         assert far._connections.admission.half_open == 8
-        # Those who said nothing are gone after the handshake time-out, and the door is open again.
-        await until(lambda: far._connections.admission.half_open == 0)
-        assert far.counters()["handshake_failed"] == 8
+        # A newcomer takes the place of the oldest of them.
         async with host(listen=[]) as (near, _):
             await near.connect(far.listen_addresses[1])
+        # Those who said nothing are gone after the handshake time-out.
+        await until(lambda: far._connections.admission.half_open == 0)
+        assert far.counters()["refused_half_open_ip"] == 0
+        for tcp in silent:
+            await tcp.aclose()
+
+
+@trio_test()
+async def test_silent_sockets_from_many_places_do_not_keep_a_newcomer_out() -> None:
+    """More of them than there are half-open places, from sixty addresses, three from each."""
+    limits = dataclasses.replace(ROOMY, max_per_ip=5, max_half_open=64, handshake_timeout=60.0)
+    async with host(limits=limits) as (far, _):
+        port = int(far.listen_addresses[0].split("/")[4])
+        silent = [
+            await trio.open_tcp_stream("127.0.0.1", port, local_address=f"127.0.1.{1 + n % 60}")
+            for n in range(180)
+        ]
+        await until(lambda: far.counters()["half_open_evicted"] == 116)
+        async with host(listen=[]) as (near, _):
+            assert await near.connect(far.listen_addresses[0]) == far.peer_id
+        assert far._connections.admission.half_open == 63
         for tcp in silent:
             await tcp.aclose()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import resource
+from contextlib import suppress
 
 import pytest
 import trio
@@ -15,6 +16,7 @@ from kernel_proc.p2p.mplex import PROTOCOL as MPLEX
 from kernel_proc.p2p.multistream import HEADER, encode_message
 from kernel_proc.p2p.varint import encode as varint
 from kernel_proc.p2p.yamux import DATA, PING, RST, SYN, WINDOW_UPDATE, header
+from kernel_proc.p2p.yamux import PROTOCOL as YAMUX
 from tests.support.aio import trio_test
 from tests.unit.kernel_proc.p2p.support import ROOMY, RawPeer, echo, host, raw_peer, until
 
@@ -158,7 +160,7 @@ async def test_a_mplex_peer_that_floods_a_sleeping_stream_is_held_back() -> None
 
 @trio_test()
 async def test_a_peer_that_asks_and_never_reads_the_answers_is_cut_off() -> None:
-    limits = dataclasses.replace(ROOMY, write_timeout=2.0)
+    limits = dataclasses.replace(ROOMY, write_timeout=2.0, idle_frames=10**9)
     async with host(limits=limits) as (far, events), raw_peer(far.listen_addresses[0]) as peer:
         with pytest.raises((trio.BrokenResourceError, OSError)):  # noqa: PT012 - which send fails is open
             while True:
@@ -229,3 +231,34 @@ async def test_opening_and_resetting_in_a_loop_is_cut_off() -> None:
                 await peer.send(frames)
         await events.wait_for("disconnected")
         assert events.reasons == ["peer opens streams too fast"]
+
+
+@pytest.mark.parametrize(
+    ("muxer", "frames"),
+    [
+        (YAMUX, header(DATA, 0, 1, 0) * 500),
+        (YAMUX, header(WINDOW_UPDATE, 0, 1, 1) * 500),
+        (MPLEX, (varint(MESSAGE_INITIATOR) + varint(0)) * 500),
+    ],
+)
+@trio_test()
+async def test_frames_that_carry_nothing_cost_their_sender_the_connection(muxer: str, frames: bytes) -> None:
+    """Ten such connections at once; an honest one goes on."""
+    async with host() as (far, events), host(listen=[]) as (near, _):
+        await near.connect(far.listen_addresses[0])
+
+        async def flood() -> None:
+            async with raw_peer(far.listen_addresses[0], muxer=muxer) as peer:
+                if muxer == YAMUX:
+                    await peer.send(header(WINDOW_UPDATE, SYN, 1, 0))
+                with suppress(trio.BrokenResourceError, OSError):
+                    while True:
+                        await peer.send(frames)
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(flood)
+        await events.wait_for("disconnected", 10)
+        assert set(events.reasons) == {"too many frames that carry nothing"}
+        assert far.counters()["idle_frames_refused"] == 10
+        assert near.is_connected(far.peer_id)

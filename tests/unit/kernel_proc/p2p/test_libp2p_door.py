@@ -79,3 +79,21 @@ def test_a_library_that_is_loaded_already_is_used_as_it_is(monkeypatch: pytest.M
     _enter_bare_packages()
     assert sys.modules == before
     assert sys.modules["libp2p"] is ours
+
+
+def test_an_rsa_key_made_to_be_slow_is_refused_before_noise_verifies_with_it() -> None:
+    from Crypto.PublicKey import RSA
+    from libp2p.security.noise.messages import NoiseHandshakePayload
+    from libp2p.security.noise.pb import noise_pb2
+
+    def payload(exponent: int) -> bytes:
+        key = RSA.construct(((1 << 4095) | 1, exponent), consistency_check=False).export_key("DER")
+        size = bytes((len(key) & 0x7F | 0x80, len(key) >> 7))
+        message = noise_pb2.NoiseHandshakePayload(
+            identity_key=b"\x08\x00\x12" + size + key, identity_sig=bytes(512)
+        )
+        return bytes(message.SerializeToString())
+
+    with pytest.raises(ValueError, match="exponent"):
+        NoiseHandshakePayload.deserialize(payload((1 << 4000) | 1))
+    assert NoiseHandshakePayload.deserialize(payload(65537)).id_pubkey is not None

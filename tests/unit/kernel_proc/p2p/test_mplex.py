@@ -185,3 +185,31 @@ def test_any_bytes_are_frames_or_a_violation(data: bytes) -> None:
         assert lone.mplex.buffered <= len(data)
 
     trio.run(main)
+
+
+@pytest.mark.parametrize(
+    "nothing",
+    [
+        frame(0, MESSAGE_INITIATOR),
+        frame(0, MESSAGE_INITIATOR, b"x"),
+        frame(9, MESSAGE_INITIATOR),
+        frame(9, CLOSE_INITIATOR),
+        frame(9, RESET_INITIATOR),
+    ],
+)
+@trio_test()
+async def test_a_peer_that_sends_frames_with_nothing_in_them_is_cut_off(nothing: bytes) -> None:
+    lone = Lone()
+    lone.mplex.feed(frame(0, NEW_STREAM))
+    lone.mplex.feed(nothing * 900)
+    with pytest.raises(ProtocolViolation, match="carry nothing"):
+        lone.mplex.feed(nothing * 2000)
+    assert lone.counts == ["idle_frames_refused"]
+
+
+@trio_test()
+async def test_streams_that_come_and_go_are_bounded_by_their_own_rate_only() -> None:
+    lone = Lone(idle_frames=10)
+    for number in range(500):
+        lone.mplex.feed(frame(number, NEW_STREAM) + frame(number, RESET_INITIATOR))
+    assert "idle_frames_refused" not in lone.counts

@@ -263,7 +263,7 @@ async def test_our_own_streams_are_capped_too() -> None:
 
 @trio_test()
 async def test_a_peer_that_does_not_read_our_answers_is_cut_off() -> None:
-    lone = Lone()
+    lone = Lone(dataclasses.replace(SMALL, idle_frames=100_000))
     with pytest.raises(ProtocolViolation, match="does not read"):  # noqa: PT012 - which ping is open
         for value in range(10_000):
             lone.yamux.feed(header(PING, SYN, 0, value))
@@ -393,3 +393,48 @@ async def test_a_half_closed_stream_that_the_peer_never_ends_is_reset() -> None:
     assert not list(lone.yamux.streams)
     assert lone.counts == ["streams_lingered_out"]
     assert lone.queued()[-1] == (WINDOW_UPDATE, RST, 2, 0)
+
+
+NOTHING = {
+    "empty data": header(DATA, 0, 2, 0),
+    "data of one byte": header(DATA, 0, 2, 1) + b"x",
+    "an update of one byte": header(WINDOW_UPDATE, 0, 2, 1),
+    "an empty update": header(WINDOW_UPDATE, 0, 2, 0),
+    "data of no stream": header(DATA, 0, 8, 0),
+    "the end of no stream": header(WINDOW_UPDATE, FIN, 8, 0),
+    "the reset of no stream": header(DATA, RST, 8, 0),
+    "a pong": header(PING, ACK, 0, 1),
+    "no more streams": header(GO_AWAY, 0, 0, 0),
+}
+
+
+@pytest.mark.parametrize("frame", NOTHING.values(), ids=NOTHING.keys())
+@trio_test()
+async def test_a_peer_that_sends_frames_with_nothing_in_them_is_cut_off(frame: bytes) -> None:
+    lone = Lone()
+    lone.yamux.feed(header(WINDOW_UPDATE, SYN, 2, 0))
+    lone.yamux.feed(frame * 900)
+    with pytest.raises(ProtocolViolation, match="carry nothing"):
+        lone.yamux.feed(frame * 2000)
+    assert lone.counts == ["idle_frames_refused"]
+
+
+@trio_test()
+async def test_useful_bytes_pay_for_small_frames() -> None:
+    """js implementations write the length of each message as a frame of its own."""
+    lone = Lone()
+    lone.yamux.feed(header(WINDOW_UPDATE, SYN, 2, 0))
+    (stream,) = lone.accepted
+    for _ in range(100):
+        lone.yamux.feed((header(DATA, 0, 2, 2) + b"xx" + header(DATA, 0, 2, 150) + bytes(150)) * 100)
+        assert await stream.read(1 << 20)
+        lone.queued()
+    assert lone.counts == []
+
+
+@trio_test()
+async def test_the_allowance_comes_back_with_time() -> None:
+    lone = Lone(dataclasses.replace(SMALL, idle_frames=10, idle_frame_rate=1e9))
+    for _ in range(100):
+        lone.yamux.feed(header(PING, ACK, 0, 1))
+        await trio.lowlevel.checkpoint()
