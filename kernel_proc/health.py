@@ -121,11 +121,17 @@ class HealthMonitor:
     @property
     def ready(self) -> bool:
         """All parts are up and the node is not ending."""
-        return self._state is ProtocolState.READY
+        return self._state is ProtocolState.READY and not self._archive_away()
+
+    def _archive_away(self) -> bool:
+        """Whether the operator wants messages stored, and the archive cannot (its database is away)."""
+        return any(one.name == "Store" and one.state is ProtocolState.NOT_READY for one in self._protocols())
 
     @property
     def state(self) -> ProtocolState:
         """The node's state as a whole."""
+        if self._state is ProtocolState.READY and self._archive_away():
+            return ProtocolState.NOT_READY
         if self._state is ProtocolState.READY and self._lag.lagging:
             return ProtocolState.EVENT_LOOP_LAGGING
         return self._state

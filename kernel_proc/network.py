@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from random import Random
@@ -72,6 +73,15 @@ def host_limits(config: KernelConfig) -> HostLimits:
         max_inbound=max(1, total - max(1, total // 5)),
         max_per_ip=config.ip_colocation_limit,
     )
+
+
+def no_peers_text(shard: int, connected: int, troubles: Sequence[tuple[float, str]]) -> str:
+    """`troubles`: (when, why) of dials that failed; an operator's own address counts as the latest."""
+    if connected:
+        return f"{connected} peer{'s' * (connected > 1)} connected, none on shard {shard}"
+    if not troubles:
+        return "no peer is connected"
+    return f"no peer is connected; last dial: {max(troubles, key=lambda one: one[0])[1]}"
 
 
 class Network:
@@ -187,6 +197,14 @@ class Network:
         return all(validator(seen) is Verdict.ACCEPT for validator in self._protected)
 
     # --- looking in ---
+
+    def no_peers_text(self, shard: int) -> str:
+        """Why a message found no peer on the shard: what is connected, else the last dial that failed."""
+        troubles = [
+            *((peer.last_attempt, peer.why) for peer in self.peering.store if peer.why and peer.failures),
+            *((math.inf, f"{address}: {why}") for address, why in self.dialer.troubles.items()),
+        ]
+        return no_peers_text(shard, len(self.host.connections()), troubles)
 
     def protocols(self) -> list[ProtocolHealth]:
         """Health of relay and metadata."""

@@ -302,6 +302,7 @@ class Node:
             max_message_size=info.max_message_size,
             rln_required=info.rln_required,
             registry=self.registry,
+            no_peers=network.no_peers_text,
         )
         host, relay = network.host, network.relay
         facts: dict[str, Callable[[], object]] = {

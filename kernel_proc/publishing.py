@@ -58,7 +58,10 @@ class Publishing:
         rln_required: bool,
         registry: Registry,
         clock_ns: Callable[[], int] = time.time_ns,
+        no_peers: Callable[[int], str] = "no peer on shard {}".format,
     ) -> None:
+        """`no_peers(shard)` says what there is instead of a peer on the shard."""
+        self._no_peers_text = no_peers
         self._sender = sender
         self._shards = shards
         self._cluster = cluster
@@ -97,7 +100,7 @@ class Publishing:
             self._sent.add()
         done = Published(digest, message.timestamp, topic, sent.peers, sent.duplicate)
         if sent.reached_nobody:
-            raise self._no_peers(done)
+            raise self._no_peers(done, ready.shard)
         return done
 
     def prepare(
@@ -120,11 +123,10 @@ class Publishing:
             raise self._too_large(self._max_size)
         return Ready(message, data, message_hash(topic, message), topic, number)
 
-    @staticmethod
-    def _no_peers(done: Published) -> IpcError:
+    def _no_peers(self, done: Published, shard: int) -> IpcError:
         return IpcError(
             ErrorCode.NO_PEERS,
-            f"no peer on {done.pubsub_topic}",
+            self._no_peers_text(shard),
             detail={
                 "message_hash": done.message_hash,
                 "timestamp": done.timestamp,

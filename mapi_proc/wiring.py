@@ -111,6 +111,7 @@ def make_parts(
         database,
         turn,
         lambda app: subscriptions.drop(app),
+        lambda app: bool(table.topics_of(app.stream)),
         snapshot,
         clock=clock,
         now_ns=now_ns,

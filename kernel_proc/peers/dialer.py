@@ -37,6 +37,8 @@ class StaticDialer:
         self._rng = rng
         self._connected = connected
         self._gone: dict[PeerIdText, trio.Event] = {}
+        self.troubles: dict[str, str] = {}
+        """Why the addresses that are not connected are not, the last failure last."""
         self._succeeded = registry.counter("peers_dials", outcome="successful")
         self._failed = registry.counter("peers_dials", outcome="failed")
 
@@ -47,16 +49,22 @@ class StaticDialer:
                 nursery.start_soon(self._keep, address, name=f"dial {address}")
             await trio.sleep_forever()
 
+    def _note(self, address: str, reason: str) -> None:
+        self.troubles.pop(address, None)
+        self.troubles[address] = reason
+
     async def _keep(self, address: str) -> None:
         backoff = DialBackoff(self._rng)
         while True:
             try:
                 peer_id = await self._host.connect(address)
             except BadAddress as error:
+                self._note(address, str(error))
                 log.warning("peer address cannot be used", extra=fields(address=address, reason=str(error)))
                 return
             except P2pError as error:
                 self._failed.add()
+                self._note(address, str(error))
                 delay = backoff.failed()
                 # The first failure is news, the rest of the row only for who looks closer.
                 level = logging.WARNING if backoff.failures == 1 else logging.DEBUG
@@ -71,6 +79,7 @@ class StaticDialer:
                 log.warning("peer address cannot be used", extra=fields(address=address, reason="our own"))
                 return
             self._succeeded.add()
+            self.troubles.pop(address, None)
             self._connected(peer_id, address)
             since = trio.current_time()
             gone = self._gone.setdefault(peer_id, trio.Event())

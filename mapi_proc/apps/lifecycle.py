@@ -23,10 +23,16 @@ __all__ = ["AppLifecycle"]
 log = logging.getLogger(__name__)
 
 _SECOND: Final = 1_000_000_000
+_SPARED_S: Final = 3600.0
+"""How long a named app that has subscriptions or unread events may be away before its name can make room."""
+_SETTLING_S: Final = 10.0
+"""The same of one that has neither: it may be about to connect."""
 
 
 class AppLifecycle:
-    """Fills and empties the registry. `dropped(app)`: an app is gone, and what it wanted with it."""
+    """Fills and empties the registry. `dropped(app)`: an app is gone, and what it wanted with it;
+    `wants(app)`: it is subscribed to something.
+    """
 
     def __init__(
         self,
@@ -35,6 +41,7 @@ class AppLifecycle:
         database: Database,
         turn: Turn,
         dropped: Callable[[App], None],
+        wants: Callable[[App], bool],
         snapshot: Snapshot,
         *,
         clock: Callable[[], float],
@@ -48,6 +55,7 @@ class AppLifecycle:
         self._disk = Disk(database)
         self._turn = turn
         self._dropped = dropped
+        self._wants = wants
         self._clock = clock
         self._now_ns = now_ns
         self._steady = steady
@@ -138,10 +146,36 @@ class AppLifecycle:
         return app
 
     def _check_room(self) -> None:
-        if len(self._apps) + len(self._creating) >= self._config.max_apps:
+        if len(self._apps) + len(self._creating) < self._config.max_apps:
+            return
+        idle = self._idle()
+        if idle is None:
             raise IpcError(
                 ErrorCode.BUSY, f"{self._config.max_apps} apps are known already", retry_after_ms=10_000
             )
+
+        log.warning(
+            "app %s is forgotten: max-apps (%d) is reached, and it was used longest ago",
+            idle.name,
+            self._config.max_apps,
+        )
+        self._turn.flush()
+        self.drop(idle)
+        self._turn.batch.forget_app(idle.app_id)
+
+    def _idle(self) -> App | None:
+        """The named app to forget when the names run out: one that loses nothing by it before others, then
+        the one away longest.
+        """
+        now = self._clock()
+        found: list[tuple[bool, int, App]] = []
+        for app in self._apps:
+            if not app.durable or app.connection is not None:
+                continue
+            holds = self._wants(app) or app.stream.acked < app.stream.last_seq
+            if now - app.away_since >= (_SPARED_S if holds else _SETTLING_S):
+                found.append((holds, app.last_seen, app))
+        return min(found, key=lambda one: one[:2])[2] if found else None
 
     @staticmethod
     def _check_owner(app: App, uid: int | None) -> None:

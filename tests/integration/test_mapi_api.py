@@ -102,6 +102,7 @@ async def test_a_node_of_its_own_starts_sends_stops_and_starts_again(directory: 
             error, _ = await of(events, MessageError)
             assert isinstance(error, MessageError)
             assert error.request_id == request_id
+            assert "; last: no peer is connected" in error.text
             async with MessagingClient.connect(directory / "n" / "run") as client:
                 await client.subscribe(TOPIC)
                 await api.send(TOPIC, b"to apps of other processes")

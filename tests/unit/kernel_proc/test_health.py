@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from ipc_schema.kernel.records import NodeHealth, ProtocolHealth, ProtocolState, ShardHealth
-from kernel_proc.health import HealthMonitor, relay_health, shard_health
+from kernel_proc.health import HealthMonitor, relay_health, service_health, shard_health
 from kernel_proc.lag import EventLoopLag
 from tests.support.mock_clock import mock_clock_test
 
@@ -23,10 +23,14 @@ class House:
         self.lag = EventLoopLag()
         self.peers = 0
         self.mesh = 0
+        self.archive: str | None = None
         self.told: list[NodeHealth] = []
         self.monitor = HealthMonitor(
             self.lag,
-            lambda: [relay_health(self.peers, mounted=True)],
+            lambda: [
+                relay_health(self.peers, mounted=True),
+                service_health("Store", mounted=self.archive is not None, lacks=self.archive or ""),
+            ],
             self._shards,
             self.told.append,
         )
@@ -82,3 +86,14 @@ def test_state_of_the_node(state: ProtocolState, lag: float, expected: str, read
         assert house.monitor.ready is ready
 
     check()
+
+
+@mock_clock_test
+async def test_a_node_whose_archive_is_away_is_not_ready() -> None:
+    house = House()
+    house.monitor.set_state(ProtocolState.READY)
+    assert house.monitor.ready
+    for archive, ready in (("", True), ("archive: connection refused", False), ("", True)):
+        house.archive = archive
+        assert house.monitor.ready is ready
+        assert house.monitor.current().state == ("READY" if ready else "NOT_READY")

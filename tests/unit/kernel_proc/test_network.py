@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from ipc_schema.config.discovery import MIN_RELAY_CONNECTIONS
 from ipc_schema.config.kernel import load_kernel_config
-from kernel_proc.network import host_limits, listen_addresses
+from kernel_proc.network import host_limits, listen_addresses, no_peers_text
 from kernel_proc.relay.params import GossipParams
 
 
@@ -35,3 +37,25 @@ def test_some_connections_stay_free_for_dialling(total: int, inbound: int) -> No
 
 def test_the_fewest_relay_connections_hold_a_full_mesh() -> None:
     assert GossipParams().d_high == MIN_RELAY_CONNECTIONS
+
+
+@pytest.mark.parametrize(
+    ("connected", "troubles", "text"),
+    [
+        (1, [], "1 peer connected, none on shard 3"),
+        (2, [(5.0, "refused")], "2 peers connected, none on shard 3"),
+        (0, [], "no peer is connected"),
+        (
+            0,
+            [(5.0, "refused"), (9.0, "timed out"), (7.0, "reset")],
+            "no peer is connected; last dial: timed out",
+        ),
+        (
+            0,
+            [(9.0, "timed out"), (math.inf, "/dns4/nowhere.invalid/tcp/1: name does not resolve")],
+            "no peer is connected; last dial: /dns4/nowhere.invalid/tcp/1: name does not resolve",
+        ),
+    ],
+)
+def test_why_a_message_found_no_peer(connected: int, troubles: list[tuple[float, str]], text: str) -> None:
+    assert no_peers_text(3, connected, troubles) == text

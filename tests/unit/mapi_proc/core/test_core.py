@@ -275,3 +275,30 @@ async def test_a_stored_send_that_is_damaged_is_not_published(tmp_path: Path) ->
         assert [task.request_id for task in core.pending(app)] == [whole]
         error = next(event for event in listening.events if isinstance(event, MessageError))
         assert (error.request_id, error.text) == (hurt, "its stored copy is damaged")
+
+
+@asyncio_test()
+async def test_names_make_room_for_new_ones_by_use(tmp_path: Path) -> None:
+    clocks = TestClocks()
+    async with core_of(tmp_path, clocks, max_apps=4) as core:
+        for name in ("subscribed", "first", "second", "here"):
+            app, listening = await connected(core, name)
+            if name == "subscribed":
+                await core.subscribe(app, [TOPIC])
+            if name != "here":
+                core.detach(app, listening)
+            clocks.pass_by(1)
+        with pytest.raises(IpcError) as full:
+            await connected(core, "third")
+        assert full.value.code is ErrorCode.BUSY, "they have only just left"
+        clocks.pass_by(20)
+        await connected(core, "third")
+        assert {app.name for app in core.apps} == {"subscribed", "second", "here", "third"}
+        await connected(core, "fourth")
+        with pytest.raises(IpcError):
+            await connected(core, "fifth")
+        clocks.pass_by(3600)
+        await connected(core, "fifth")
+        assert {app.name for app in core.apps} == {"here", "third", "fourth", "fifth"}
+    async with core_of(tmp_path, clocks, max_apps=4) as core:
+        assert {app.name for app in core.apps} == {"here", "third", "fourth", "fifth"}
