@@ -33,7 +33,7 @@ from kernel_proc.protocols.metadata import PROTOCOL as METADATA_PROTOCOL
 from kernel_proc.protocols.metadata import Metadata, MetadataProtocol
 from kernel_proc.protocols.store_codec import PROTOCOL as STORE_PROTOCOL
 from kernel_proc.relay.messages import RelayMessage
-from kernel_proc.relay.params import AGENT_PREFIX, RELAY_PROTOCOL, GossipParams, RelayParams
+from kernel_proc.relay.params import AGENT_PREFIX, RELAY_PROTOCOL, GossipParams, RelayParams, ScoreParams
 from kernel_proc.relay.service import RelayService
 from kernel_proc.relay.state import PxOffer
 from kernel_proc.relay.validation import ProtectedShard, Verdict
@@ -41,7 +41,7 @@ from kernel_proc.shards import Shards
 from logos_process.logs import fields
 from logos_process.version import version
 
-__all__ = ["Network", "host_limits", "listen_addresses"]
+__all__ = ["Network", "host_limits", "listen_addresses", "score_params"]
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +82,11 @@ def no_peers_text(shard: int, connected: int, troubles: Sequence[tuple[float, st
     if not troubles:
         return "no peer is connected"
     return f"no peer is connected; last dial: {max(troubles, key=lambda one: one[0])[1]}"
+
+
+def score_params(config: KernelConfig) -> ScoreParams:
+    """The relay's scoring: it holds against peers of one place what admission would refuse them for."""
+    return ScoreParams(colocation_threshold=config.ip_colocation_limit)
 
 
 class Network:
@@ -150,6 +155,7 @@ class Network:
             RelayParams(
                 max_rpc_size=config.network.max_message_size,
                 gossip=GossipParams(peer_exchange=config.relay_peer_exchange),
+                score=score_params(config),
             ),
             on_message=self._on_message,
             on_change=self._relay_changed,

@@ -77,14 +77,6 @@ def from_bytes(data: bytes) -> str | None:
         return None
 
 
-def ip_group(ip: str) -> str:
-    """What counts as one IP for caps: an IPv4 address, or the /64 that one IPv6 host commands."""
-    address = ipaddress.ip_address(ip)
-    if isinstance(address, ipaddress.IPv6Address):
-        return str(ipaddress.IPv6Network((address, 64), strict=False).network_address)
-    return ip
-
-
 def reachable_forms(endpoint: Endpoint) -> list[str]:
     """What to advertise for a bound endpoint: itself, or for a wildcard the addresses of this machine.
 

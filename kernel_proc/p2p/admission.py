@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from kernel_proc.p2p.addresses import ip_group
+from kernel_proc.ip_group import ip_group
 from kernel_proc.p2p.limits import HostLimits
 
 

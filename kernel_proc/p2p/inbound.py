@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
+from kernel_proc.ip_group import ip_group
 from kernel_proc.p2p import addresses, transport
-from kernel_proc.p2p.addresses import Endpoint, ip_group
+from kernel_proc.p2p.addresses import Endpoint
 from kernel_proc.p2p.api import Direction
 from kernel_proc.p2p.connections import Connection, Connections
 from kernel_proc.p2p.limits import HostLimits

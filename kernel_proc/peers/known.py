@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass, field
 from enum import StrEnum
+
+from kernel_proc.ip_group import ip_group
 
 __all__ = ["KnownPeer", "Origin", "group_of_address"]
 
@@ -25,18 +26,13 @@ class Origin(StrEnum):
 
 
 def group_of_address(address: str) -> str:
-    """What counts as one place for limits: an IPv4 address, the /64 of an IPv6 address, or a host name."""
+    """Return what counts as one place for limits: see `ip_group`; a host name stands for itself."""
     parts = address.split("/", 3)
     host = parts[2] if len(parts) > 2 else address
     try:
-        ip = ipaddress.ip_address(host)
+        return ip_group(host)
     except ValueError:
         return host.lower()
-    if isinstance(ip, ipaddress.IPv6Address):
-        if ip.ipv4_mapped is not None:
-            return str(ip.ipv4_mapped)
-        return str(ipaddress.IPv6Network((ip, 64), strict=False).network_address)
-    return host
 
 
 @dataclass(slots=True)

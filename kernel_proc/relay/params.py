@@ -82,6 +82,7 @@ class ScoreParams:
     invalid_decay: float = 0.5
     colocation_weight: float = -50.0
     colocation_threshold: int = 5
+    """Peers at one place (an IPv6 /64 counts as one) that are not held against each other; 0: any number."""
     colocation_exempt: frozenset[str] = frozenset({"127.0.0.1", "::1"})
     """Addresses shared by nature: a reverse proxy on this machine, test networks on loopback."""
     behaviour_weight: float = -10.0

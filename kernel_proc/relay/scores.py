@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from kernel_proc.ip_group import ip_group
 from kernel_proc.relay.params import ScoreParams
 
 __all__ = ["PeerScore", "ScoreBook", "ScoreParts"]
@@ -23,10 +24,10 @@ class _TopicScore:
 class PeerScore:
     """What is counted of one peer; the router holds it, so that the hot path looks nothing up."""
 
-    __slots__ = ("behaviour", "ip", "retained_until", "topics")
+    __slots__ = ("behaviour", "place", "retained_until", "topics")
 
-    def __init__(self, ip: str) -> None:
-        self.ip = ip
+    def __init__(self, place: str) -> None:
+        self.place = place
         self.topics: dict[str, _TopicScore] = {}
         self.behaviour = 0.0
         self.retained_until: float | None = None
@@ -50,29 +51,31 @@ class ScoreBook:
         self._params = params
         self._connected: dict[str, PeerScore] = {}
         self._retained: dict[str, PeerScore] = {}
-        self._by_ip: dict[str, int] = {}
+        self._by_place: dict[str, int] = {}
+        self._exempt = frozenset(map(ip_group, params.colocation_exempt))
         self._next_decay: float | None = None
 
     def __len__(self) -> int:
         return len(self._connected) + len(self._retained)
 
     def connect(self, peer: str, ip: str) -> PeerScore:
-        score = self._retained.pop(peer, None) or PeerScore(ip)
-        score.ip = ip
+        place = ip_group(ip)
+        score = self._retained.pop(peer, None) or PeerScore(place)
+        score.place = place
         score.retained_until = None
         self._connected[peer] = score
-        self._by_ip[ip] = self._by_ip.get(ip, 0) + 1
+        self._by_place[place] = self._by_place.get(place, 0) + 1
         return score
 
     def disconnect(self, peer: str, now: float) -> None:
         """A negative score is kept for `retain` seconds, so that a reconnect does not wash it off."""
         score = self._connected.pop(peer)
         negative = self.parts(score, now).total < 0
-        count = self._by_ip[score.ip] - 1
+        count = self._by_place[score.place] - 1
         if count:
-            self._by_ip[score.ip] = count
+            self._by_place[score.place] = count
         else:
-            del self._by_ip[score.ip]
+            del self._by_place[score.place]
         if not negative:
             return
         for topic in score.topics.values():
@@ -116,7 +119,7 @@ class ScoreBook:
         if (
             threshold <= 0.0
             and score.behaviour == 0.0
-            and self._by_ip.get(score.ip, 0) <= self._params.colocation_threshold
+            and self._surplus(score) <= 0
             and not any(topic.invalid for topic in score.topics.values())
         ):
             return True  # every other part is positive
@@ -134,11 +137,18 @@ class ScoreBook:
         p2 *= p.topic_weight * p.first_deliveries_weight
         p4 *= p.topic_weight * p.invalid_weight
         p6 = 0.0
-        surplus = self._by_ip.get(score.ip, 0) - p.colocation_threshold
-        if surplus > 0 and score.ip not in p.colocation_exempt:
+        surplus = self._surplus(score)
+        if surplus > 0:
             p6 = p.colocation_weight * surplus * surplus
         p7 = p.behaviour_weight * score.behaviour * score.behaviour
         return ScoreParts(p1 + p2 + p4 + p6 + p7, p1, p2, p4, p6, p7)
+
+    def _surplus(self, score: PeerScore) -> int:
+        """Return how many peers too many share the peer's place (P6)."""
+        threshold = self._params.colocation_threshold
+        if not threshold or score.place in self._exempt:
+            return 0
+        return self._by_place.get(score.place, 0) - threshold
 
     # -- time -----------------------------------------------------------------------------------------
 

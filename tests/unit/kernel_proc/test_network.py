@@ -8,7 +8,7 @@ import pytest
 
 from ipc_schema.config.discovery import MIN_RELAY_CONNECTIONS
 from ipc_schema.config.kernel import load_kernel_config
-from kernel_proc.network import host_limits, listen_addresses, no_peers_text
+from kernel_proc.network import host_limits, listen_addresses, no_peers_text, score_params
 from kernel_proc.relay.params import GossipParams
 
 
@@ -33,6 +33,12 @@ def test_some_connections_stay_free_for_dialling(total: int, inbound: int) -> No
     config = load_kernel_config(flags=flags)
     limits = host_limits(config)
     assert (limits.max_connections, limits.max_inbound, limits.max_per_ip) == (total, inbound, 3)
+
+
+@pytest.mark.parametrize("limit", [0, 5, 50])
+def test_the_limit_of_one_place_is_the_same_for_admission_and_score(limit: int) -> None:
+    config = load_kernel_config(flags={"ip-colocation-limit": limit})
+    assert host_limits(config).max_per_ip == score_params(config).colocation_threshold == limit
 
 
 def test_the_fewest_relay_connections_hold_a_full_mesh() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from kernel_proc.ip_group import ip_group
 from kernel_proc.p2p import addresses
 from kernel_proc.p2p._libp2p import Multiaddr
 from kernel_proc.p2p.api import BadAddress
@@ -85,9 +86,9 @@ def test_sockets_addresses_are_shown_plainly() -> None:
 
 
 def test_one_ipv6_host_commands_a_whole_64() -> None:
-    assert addresses.ip_group("2001:db8:1:2:3::4") == addresses.ip_group("2001:db8:1:2:ffff::1")
-    assert addresses.ip_group("2001:db8:1:2::1") != addresses.ip_group("2001:db8:1:3::1")
-    assert addresses.ip_group("10.0.0.1") != addresses.ip_group("10.0.0.2")
+    assert ip_group("2001:db8:1:2:3::4") == ip_group("2001:db8:1:2:ffff::1")
+    assert ip_group("2001:db8:1:2::1") != ip_group("2001:db8:1:3::1")
+    assert ip_group("10.0.0.1") != ip_group("10.0.0.2")
 
 
 def test_a_wildcard_is_advertised_as_real_addresses() -> None:

@@ -345,3 +345,15 @@ def test_colocated_peers_are_not_punished_on_an_exempt_address() -> None:
     for n in range(20):
         core.router.add_peer(f"q{n}", "127.0.0.1", core.now, outbound=False)
     assert core.score("q0") == 0
+
+
+@pytest.mark.parametrize(("limit", "meshed"), [(0, 4), (5, 0)])
+def test_peers_behind_one_address_and_the_limit_for_it(limit: int, meshed: int) -> None:
+    core = Core(score=ScoreParams(colocation_threshold=limit))
+    core.router.subscribe(T, core.now)
+    for n in range(20):
+        core.router.add_peer(f"p{n}", "10.0.0.1", core.now, outbound=False)
+        core.subscribed(f"p{n}", T)
+    core.beat(3)
+    assert len(core.mesh()) == meshed
+    assert bool(core.router.take_bad_peers()) is (limit > 0)

@@ -151,3 +151,17 @@ def test_garbage_costs_ten_and_its_square() -> None:
     assert core.score("p0") == -10
     core.router.malformed("p0", core.now)
     assert core.score("p0") == -40
+
+
+def test_a_whole_64_is_one_place() -> None:
+    scores = ScoreBook(ScoreParams())
+    there = [scores.connect(f"p{n}", f"2001:db8:1:2:{n:x}::1") for n in range(7)]
+    assert all(scores.parts(one, 0).colocation == -200 for one in there)
+    assert scores.parts(scores.connect("q", "2001:db8:1:3::1"), 0).colocation == 0
+
+
+def test_without_a_limit_any_number_may_share_a_place() -> None:
+    scores = ScoreBook(ScoreParams(colocation_threshold=0))
+    there = [scores.connect(f"p{n}", "10.0.0.1") for n in range(25)]
+    assert {scores.score(one, 0) for one in there} == {0}
+    assert all(scores.at_least(one, 0, 0) for one in there)

@@ -1,0 +1,17 @@
+"""What counts as one place for every limit by IP address. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+
+__all__ = ["ip_group"]
+
+
+def ip_group(ip: str) -> str:
+    """Return an IPv4 address, or the /64 that one IPv6 host commands. Raises ValueError for anything else."""
+    address = ipaddress.ip_address(ip.partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.ipv4_mapped is not None:
+            return str(address.ipv4_mapped)
+        return str(ipaddress.IPv6Network((address, 64), strict=False).network_address)
+    return str(address)
