@@ -31,7 +31,7 @@ def refused(directory: Path, *options: str) -> str:
     with ExitStack() as stack:
         kernel = KernelProcess(directory / "refused", *options)
         stack.callback(kernel.__exit__, None, None, None)
-        assert kernel.launch().wait(20) == 78
+        assert kernel.launch().wait(20) == 70
         return kernel.log.read_text()
 
 

@@ -180,13 +180,13 @@ def test_a_limited_store_says_so(directory: Path) -> None:
             if labels.get("service") == "/vac/waku/store-query/3.0.0"
         }
         assert metrics["logos_delivery_service_requests", "served"] == 3
-        assert metrics["logos_delivery_service_requests", "rejected"] == 1
+        assert metrics["logos_delivery_service_requests", "rejected"] >= 1  # and asked again in vain
 
 
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        (["--store=true", "--store-message-db-url=mysql://x/y"], "store:"),
+        (["--store=true", "--store-message-db-url=mysql://x/y"], "store-message-db-url:"),
         (["--store=true", "--store-message-retention-policy=forever"], "retention policy"),
         (["--rate-limit=quick"], "rate-limit"),
         (["--storenode=/ip4/127.0.0.1/tcp/1"], "the peer id is missing"),
