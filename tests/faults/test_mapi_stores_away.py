@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -57,7 +57,7 @@ class Network:
 
 
 @contextmanager
-def network(directory: Path, stores: int) -> Iterator[Network]:
+def network(directory: Path, stores: int, constants: Mapping[str, float] | None = None) -> Iterator[Network]:
     """`stores` archives that are connected to each other, and the last of which publishes."""
     ports = [free_port() for _ in range(stores)]
     started: list[KernelProcess] = []
@@ -71,7 +71,7 @@ def network(directory: Path, stores: int) -> Iterator[Network]:
         dial = [f"--staticnode={store.address()}" for store in started]
         with (
             KernelProcess(directory / "n", "--ip-colocation-limit=0", *dial) as kernel,
-            MapiProcess(directory / "n") as mapi,
+            MapiProcess(directory / "n", constants=constants) as mapi,
             telling(kernel.log, mapi.log, *(store.log for store in started)),
         ):
             yield Network(started, kernel, mapi)
@@ -99,7 +99,8 @@ async def test_what_a_store_missed_that_fell_with_the_kernel_comes_from_the_othe
 
 @asyncio_test(120)
 async def test_where_the_only_store_was_away_too_the_app_hears_of_the_gap(tmp_path: Path) -> None:
-    with network(tmp_path, 1) as net:
+    quick = {"mapi_proc.receive.catchup:DOUBT_TOLD_S": 3.0}
+    with network(tmp_path, 1, quick) as net:
         await net.mapi.ready()
         async with MessagingClient.connect(net.mapi.run_dir, name="app") as app:
             assert await app.subscribe(TOPIC) == {}

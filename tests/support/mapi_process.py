@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
@@ -18,6 +18,7 @@ from ipc_schema.frames import is_app_event
 from ipc_schema.paths import mapi_endpoints
 from logos_client._connection import RequestConnection
 from tests.support.kernel_process import REPLY_SECONDS, Dealer
+from tests.support.with_constants import command as with_constants
 
 __all__ = ["AppDealer", "MapiProcess", "control_request"]
 
@@ -51,9 +52,16 @@ class MapiProcess:
     """One `mapi_proc`. A context manager; `kill` is SIGKILL, `start` runs it again on the same directory."""
 
     def __init__(
-        self, data_dir: Path, *options: str, kernel_dir: Path | None = None, through: Sequence[str] = ()
+        self,
+        data_dir: Path,
+        *options: str,
+        kernel_dir: Path | None = None,
+        through: Sequence[str] = (),
+        constants: Mapping[str, float] | None = None,
     ) -> None:
-        """`through`: a command that runs MAPI as its arguments, under limits of its own."""
+        """`through`: a command that runs MAPI as its arguments, under limits of its own. `constants`: see
+        `tests.support.with_constants`."""
+        self._module = with_constants(dict(constants or {}), "mapi_proc")
         self._through = tuple(through)
         self.data_dir = data_dir
         self.run_dir = data_dir / "run"
@@ -79,8 +87,7 @@ class MapiProcess:
                 [
                     *self._through,
                     sys.executable,
-                    "-m",
-                    "mapi_proc",
+                    *self._module,
                     "--data-dir",
                     str(self.data_dir),
                     *self._options,
