@@ -129,6 +129,7 @@ class RequestConnection:
         self._hello_id = b""
         self._probing = False
         self._conflict_since: float | None = None
+        self._put_off: IpcError | None = None
         self._id_prefix = os.urandom(8)
         self._id_count = 0
         self._heard = self._spoke = self._loop.time()
@@ -170,6 +171,8 @@ class RequestConnection:
                     self._changed.append(changed)
                     await changed
         except TimeoutError:
+            if self._put_off is not None and self._put_off.code is ErrorCode.CONFLICT:
+                raise _fresh(self._put_off) from None  # still so at the end of the wait
             raise IpcError(
                 ErrorCode.NOT_READY,
                 f"no answer from {self.endpoint} within {timeout:g} s{self._hint()}",
@@ -349,6 +352,7 @@ class RequestConnection:
                     raise self._no_greeter(reply.error)
             except IpcError as error:
                 if self._worth_waiting(error):
+                    self._put_off = error
                     delay = min(delay * 2, _HELLO_RETRY_MAX)
                 else:
                     self._refuse(error)
@@ -377,6 +381,7 @@ class RequestConnection:
         self.counters.hellos += 1
         self.failure = None
         self._conflict_since = None
+        self._put_off = None
         self._set_state(ConnectionState.READY)
 
     def _refuse(self, error: IpcError) -> None:

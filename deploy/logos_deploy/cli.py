@@ -28,7 +28,7 @@ from logos_deploy.commands import (
     up,
 )
 from logos_deploy.exits import COMMAND_EXITS, CommandError, Exit
-from logos_process.output import unblocked_output
+from logos_process.output import reserve_standard_descriptors, unblocked_output
 from logos_process.version import version
 
 __all__ = ["COMMANDS", "main"]
@@ -86,6 +86,7 @@ def _epilog(command: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand; returns its exit code."""
+    reserve_standard_descriptors()
     parsed = _parse(arguments)
     with unblocked_output() if parsed.command == up.NAME else contextlib.nullcontext():
         return _run(parsed)
@@ -102,6 +103,8 @@ def _run(parsed: argparse.Namespace) -> int:
         return _refuse(error.code, error.message)
     except LogosError as error:
         return _refuse(exit_of(error), _explain(error))
+    except UnicodeEncodeError as error:
+        return _refuse(Exit.DATA, f"not valid UTF-8: {error.object!r}")
     except KeyboardInterrupt:
         return Exit.INTERRUPTED
     except OSError as error:

@@ -19,6 +19,7 @@ from logos_client._process import HomeProcess
 from logos_deploy.control import wait_ready
 from logos_deploy.launcher_child import ChildEndedError, Keeper
 from logos_deploy.launcher_logs import LogFile
+from logos_deploy.node.host_checks import check_host
 from logos_deploy.node.plan import NodePlan
 from logos_deploy.node.ports import refuse_taken_ports
 from logos_deploy.node.programs import launch_programs
@@ -92,6 +93,7 @@ class NodeProcesses:
 
     async def start(self, timeout: float) -> None:
         """Start both and wait until they are ready. Raises `LaunchError`, `ConfigError`, OSError."""
+        check_host(self.plan)
         await self._wait_free()
         refuse_taken_ports(self.plan.ports)
         for directory in (self.plan.data_dir, self.plan.data_dir / "logs"):

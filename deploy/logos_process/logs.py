@@ -81,10 +81,10 @@ def set_level(level: str, logger: str | None = None) -> str:
 
 def say(line: str) -> None:
     """Write a bare line, without time and level: the last word of a process that cannot start."""
-    if _State.writer is None:
-        sys.stderr.write(f"{line}\n")
-    else:
+    if _State.writer is not None:
         _State.writer.put(line)
+    elif sys.stderr is not None:  # closed before we were started
+        sys.stderr.write(f"{line}\n")
 
 
 def dropped() -> int:

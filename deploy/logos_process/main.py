@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
@@ -14,6 +13,7 @@ from logos_process import logs
 from logos_process.command_line import CommandLine
 from logos_process.descriptors import raise_descriptor_limit
 from logos_process.exits import ExitCode, StartError
+from logos_process.output import reserve_standard_descriptors
 from logos_process.parent_watch import take_parent, watch_parent
 from logos_process.stopping import StopLimit
 from logos_process.version import version
@@ -60,13 +60,14 @@ class Process(Generic[C]):
 def run_process(process: Process[C], arguments: Sequence[str] | None = None) -> int:
     """Run a process until it is stopped; returns the exit code. Whatever goes wrong is said in one line on
     stderr."""
+    reserve_standard_descriptors()
     try:
         command = CommandLine(process.program, version(), process.schema, process.description)
         flags, environ, file = command.sources(arguments, os.environ)
         config = process.load(flags=flags, environ=environ, file=file)
         parent = take_parent(os.environ)
     except ConfigError as error:
-        sys.stderr.write(f"{process.program}: {error}\n")
+        logs.say(f"{process.program}: {error}")
         return ExitCode.CONFIG
     raise_descriptor_limit()
     process.prepare()

@@ -17,10 +17,20 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Final, TextIO
 
-__all__ = ["LineStream", "LineWriter", "unblocked_output"]
+__all__ = ["LineStream", "LineWriter", "reserve_standard_descriptors", "unblocked_output"]
 
 MAX_LINES: Final = 10_000
 MAX_BYTES: Final = 4 << 20
+
+
+def reserve_standard_descriptors() -> None:
+    """Open /dev/null at those of 0, 1 and 2 that are closed: the next file or socket would get the number,
+    and a log line would be written into a database. Call it before anything is opened."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
 
 
 class LineWriter:

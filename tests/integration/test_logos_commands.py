@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shlex
 import signal
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -148,6 +150,40 @@ def lone() -> Iterator[LogosUp]:
             yield node
         finally:
             node.close()
+
+
+def test_odd_payloads_and_closed_streams(lone: LogosUp) -> None:
+    where = ["--data-dir", str(lone.data_dir), "--timeout", "0.2"]
+    raw = subprocess.run([*LOGOS, "send", TOPIC, b"\xff\xfe", *where], capture_output=True, timeout=30)
+    assert raw.returncode == Exit.UNDECIDED, raw.stderr
+    assert b"accepted" in raw.stdout
+    with Path("/dev/zero").open("rb") as endless:
+        sent = subprocess.run([*LOGOS, "send", TOPIC, *where], stdin=endless, capture_output=True, timeout=30)
+    assert sent.returncode == Exit.DATA, sent.stderr
+    for redirect, code, text in (
+        ("<&-", Exit.DATA, b"standard input is closed"),
+        (">&-", Exit.DATA, b""),
+        (">/dev/full", Exit.FAILED, b"No space left"),
+    ):
+        words = [] if redirect == "<&-" else ["x"]
+        topic = "/bad" if redirect == ">&-" else TOPIC
+        line = f"{shlex.join([*LOGOS, 'send', topic, *words, *where])} {redirect}"
+        done = subprocess.run(["/bin/sh", "-c", line], stderr=subprocess.PIPE, timeout=30)
+        assert done.returncode == code, (redirect, done.stderr)
+        assert text in done.stderr
+        assert b"Traceback" not in done.stderr
+
+
+def test_a_name_in_use_is_named_as_such(lone: LogosUp) -> None:
+    first = Listener(lone, "--name", "twice")
+    try:
+        second = logos("listen", TOPIC, "--name", "twice", "--data-dir", str(lone.data_dir))
+    finally:
+        first.process.terminate()
+        first.end()
+    assert second.returncode == Exit.FAILED, second.stderr
+    assert "twice" in second.stderr
+    assert "does `logos up` run" not in second.stderr
 
 
 def test_a_message_that_nobody_takes_is_undecided_and_pending(lone: LogosUp) -> None:

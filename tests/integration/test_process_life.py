@@ -8,6 +8,7 @@ import json
 import os
 import pty
 import resource
+import shlex
 import signal
 import subprocess
 import sys
@@ -90,6 +91,22 @@ def test_a_log_without_a_reader_or_room_does_not_end_it(directory: Path, name: s
     ):
         wait_for(lambda: answers(name, directory / "n"), "its control socket")
         process.send_signal(signal.SIGHUP)  # asks for a clean end too
+        assert process.wait(END_SECONDS) == 0
+
+
+@PROCESSES
+def test_closed_standard_descriptors_are_not_given_to_files(directory: Path, name: str) -> None:
+    """Or a log line would be written into a database or a socket that got the number 2."""
+    closing = "exec 0<&- 1>&- 2>&-; exec "
+    with running(
+        subprocess.Popen(
+            ["/bin/sh", "-c", closing + shlex.join(command(name, directory / "n"))], env=clean_environment()
+        )
+    ) as process:
+        wait_for(lambda: answers(name, directory / "n"), "its control socket")
+        for number in range(3):
+            assert str(Path(f"/proc/{process.pid}/fd/{number}").readlink()) == "/dev/null"
+        process.send_signal(signal.SIGTERM)
         assert process.wait(END_SECONDS) == 0
 
 

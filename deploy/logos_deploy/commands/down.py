@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Exit code 0: nothing runs there any more; 75: something still does; 1: it may not be ended by us."""
-    return run_interruptible(_down(where(arguments), arguments))
+    return run_interruptible(_down(where(arguments, denied=Exit.FAILED), arguments))
 
 
 async def _down(place: NodePlace, arguments: argparse.Namespace) -> int:

@@ -58,7 +58,7 @@ class Screen:
     """Shows a text again and again: in its place on a terminal, else one block below the other."""
 
     def __init__(self) -> None:
-        self._terminal = sys.stdout.isatty()
+        self._terminal = sys.stdout is not None and sys.stdout.isatty()
         self._lines = 0
 
     def show(self, text: str) -> None:

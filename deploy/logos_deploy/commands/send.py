@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import os
 import sys
 import time
 from typing import Final
@@ -14,7 +15,7 @@ from logos_client.events import MessageError, MessagePropagated, MessageSent
 from logos_client.exceptions import LogosError
 from logos_client.messaging import MessagingClient
 from logos_deploy.commands.where import add_where, where
-from logos_deploy.exits import Exit
+from logos_deploy.exits import CommandError, Exit
 from logos_deploy.session import run_interruptible
 from logos_deploy.text import size
 
@@ -22,6 +23,8 @@ NAME: Final = "send"
 HELP: Final = "send a message and wait for its fate"
 
 _CONNECT: Final = 3.0
+_LARGEST: Final = 1 << 20
+"""Bytes: more than any network takes."""
 _GRACE: Final = 10.0
 """Seconds beyond the Messaging API's own window in which it decides."""
 _PUZZLING: Final = 3.0
@@ -44,8 +47,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Exit code 0: it has propagated; 1: it was given up; 65: refused; 69: no MAPI; 75: not known yet."""
     place = where(arguments)
-    payload = sys.stdin.buffer.read() if arguments.payload == "-" else arguments.payload.encode()
+    # fsencode: an argument that is not UTF-8 is sent as the bytes it was given as
+    payload = _standard_input() if arguments.payload == "-" else os.fsencode(arguments.payload)
     return run_interruptible(_send(place.mapi.apps, arguments, payload))
+
+
+def _standard_input() -> bytes:
+    """All of it, as far as any message could hold it: it may have no end."""
+    if sys.stdin is None:
+        raise CommandError(Exit.DATA, "standard input is closed: give the payload as an argument")
+    payload = sys.stdin.buffer.read(_LARGEST + 1)
+    if len(payload) > _LARGEST:
+        raise CommandError(Exit.DATA, f"standard input holds more than {size(_LARGEST)}: no message can")
+    return payload
 
 
 async def _send(endpoint: str, arguments: argparse.Namespace, payload: bytes) -> int:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from ipc_schema.config.kernel import KERNEL_SCHEMA, load_kernel_config
 from ipc_schema.config.mapi import MAPI_SCHEMA, load_mapi_config
+from ipc_schema.config.options import ConfigError
 from ipc_schema.config.sources import CONFIG_FILE, config_file_of
-from ipc_schema.paths import KernelEndpoints, MapiEndpoints
+from ipc_schema.paths import KernelEndpoints, MapiEndpoints, kernel_directory, mapi_directory
+from logos_deploy.exits import CommandError, Exit
 from logos_deploy.node.conf import SupervisorPaths, supervisor_paths
 from logos_process.config_file import read_toml
 
@@ -42,8 +44,28 @@ def add_where(parser: argparse.ArgumentParser, *, again: bool = False) -> None:
         group.add_argument(name, metavar=kind, help=text, default=argparse.SUPPRESS if again else None)
 
 
-def where(arguments: argparse.Namespace) -> NodePlace:
-    """The node that the arguments, the environment and the file mean. Raises `ConfigError`."""
+def where(arguments: argparse.Namespace, *, denied: Exit = Exit.UNAVAILABLE) -> NodePlace:
+    """The node that the arguments, the environment and the file mean. Raises `ConfigError`, and
+    `CommandError` with the code `denied` for directories of another user."""
+    place = _place(arguments)
+    for directory in (kernel_directory(place.run_dir), mapi_directory(place.mapi_run_dir)):
+        try:
+            directory.stat()
+        except FileNotFoundError:
+            continue
+        except NotADirectoryError:
+            file = next(path for path in directory.parents if path.exists())
+            raise ConfigError("data-dir", f"{file} is not a directory") from None
+        except PermissionError:
+            raise CommandError(
+                denied,
+                f"the node in {place.data_dir} is another user's, this is uid {os.geteuid()}: run as its "
+                "owner, or have the node give access with ipc-group",
+            ) from None
+    return place
+
+
+def _place(arguments: argparse.Namespace) -> NodePlace:
     said = {CONFIG_FILE: arguments.config_file}
     flags = {"data-dir": arguments.data_dir, "ipc-dir": arguments.ipc_dir}
     files = {}

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-import grp
 import importlib.util
+import os
+from pathlib import Path
 
 from ipc_schema.config.options import Resolved
 from logos_deploy.node.plan import NodePlan
+from logos_process.directories import group_number
+from logos_process.exits import StartError
 
 __all__ = ["check_host"]
 
 
 def check_host(plan: NodePlan) -> None:
-    """Refuse what the processes would refuse at start: an unknown group, a missing database driver.
+    """Refuse what the processes would refuse at start: a directory that is not ours, an unknown group, a
+    missing database driver.
 
     Raises `ConfigError` naming the option.
     """
     for resolved in (plan.kernel.resolved, *((plan.mapi.resolved,) if plan.mapi is not None else ())):
         _check_group(resolved)
+        for name in ("data-dir", "ipc-dir"):
+            if resolved[name] is not None:
+                _check_directory(resolved, name)
     services = plan.kernel.services
     on_server = services.store and not services.store_database.lower().startswith("sqlite:")
     if on_server and importlib.util.find_spec("psycopg") is None:
@@ -27,10 +34,21 @@ def check_host(plan: NodePlan) -> None:
 
 
 def _check_group(resolved: Resolved) -> None:
-    group: str | None = resolved["ipc-group"]
-    if group is None or group.isdigit():
-        return
     try:
-        grp.getgrnam(group)
-    except KeyError:
+        group_number(resolved["ipc-group"])
+    except StartError:
+        group = resolved["ipc-group"]
         raise resolved.refuse("ipc-group", f"there is no group {group!r} on this host") from None
+
+
+def _check_directory(resolved: Resolved, name: str) -> None:
+    """A directory that exists must be ours; one that does not must be possible to make."""
+    path = Path(resolved[name]).absolute()
+    nearest = next(above for above in (path, *path.parents) if above.exists())
+    if not nearest.is_dir():
+        raise resolved.refuse(name, f"{nearest} is not a directory")
+    owner = nearest.stat().st_uid
+    if nearest == path and owner != os.geteuid():
+        raise resolved.refuse(name, f"{path} belongs to uid {owner}, this process is uid {os.geteuid()}")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise resolved.refuse(name, f"uid {os.geteuid()} may not write in {nearest}")

@@ -249,6 +249,19 @@ async def test_a_conflict_is_waited_out_for_a_while() -> None:
 
 
 @both_loops()
+async def test_a_wait_that_is_shorter_than_the_conflict_names_the_conflict() -> None:
+    async with served() as (server, connection):
+
+        def refuse(_identity: bytes, _request: Request) -> Answer:
+            raise IpcError(ErrorCode.CONFLICT, "the name is in use")
+
+        server.handlers["hello"] = refuse
+        with pytest.raises(IpcError, match="the name is in use") as caught:
+            await connection.wait_ready(1.0)
+        assert caught.value.code is ErrorCode.CONFLICT
+
+
+@both_loops()
 async def test_a_hello_that_fails_for_now_is_said_again() -> None:
     async with served() as (server, connection):
         calls = 0

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +16,7 @@ import pytest
 from logos_client import exceptions
 from logos_deploy import cli
 from logos_deploy.exits import COMMAND_EXITS, Exit
+from tests.support.kernel_process import short_directory
 
 
 @pytest.fixture(autouse=True)
@@ -89,6 +94,67 @@ def test_nobody_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "no node answers in data" in capsys.readouterr().out
     assert cli.main(["status", "--timeout", "0.1", "--json"]) == Exit.UNAVAILABLE
     assert capsys.readouterr().out.split() == ["{", '"kernel":', "null,", '"mapi":', "null", "}"]
+
+
+NODE_COMMANDS = (
+    *("status", "health", "down", "peers", "send /a/1/b/c x", "listen /a/1/b/c", "pending", "tail"),
+    *("discovery", "config --running", "up", "up --check", "up --write-only"),
+)
+
+
+@pytest.mark.parametrize("command", NODE_COMMANDS)
+@pytest.mark.parametrize("where", ["file", "file/below"])
+def test_a_file_as_data_directory_is_refused_by_its_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, where: str
+) -> None:
+    (tmp_path / "file").touch()
+    assert cli.main([*command.split(), "--data-dir", where]) == Exit.CONFIG
+    assert capsys.readouterr().err.startswith("logos: data-dir: ")
+
+
+# Imported first: another user may not be able to read this installation.
+AS_ANOTHER_USER = """
+import asyncio, os, sys
+from logos_deploy import cli
+os.setgroups([])
+os.setresgid(65533, 65533, 65533)
+os.setresuid(65533, 65533, 65533)
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.fixture
+def theirs() -> Iterator[Path]:
+    """A node's directories, of this user, in a place that another user can reach."""
+    with short_directory() as directory:
+        directory.chmod(0o755)
+        (directory / "theirs" / "run" / "kernel").mkdir(parents=True)
+        (directory / "theirs").chmod(0o700)
+        yield directory / "theirs"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize(
+    ("command", "code", "text"),
+    [
+        ("status", Exit.UNAVAILABLE, "is another user's"),
+        ("send /a/1/b/c x", Exit.UNAVAILABLE, "is another user's"),
+        ("down", Exit.FAILED, "is another user's"),
+        ("up --check", Exit.CONFIG, "data-dir: "),
+        ("up --write-only", Exit.CONFIG, "data-dir: "),
+        ("up tcp-port=0", Exit.CONFIG, "data-dir: "),
+    ],
+)
+def test_a_data_directory_of_another_user(theirs: Path, command: str, code: Exit, text: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", AS_ANOTHER_USER, *command.split(), "--data-dir", str(theirs)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == code, done.stderr
+    assert text in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_listen_wants_at_least_one_message(capsys: pytest.CaptureFixture[str]) -> None:
