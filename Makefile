@@ -76,8 +76,8 @@ format: env ## format and mend what ruff can mend
 bench: env node ## all benchmarks, or one: make bench BENCH=relay
 	$(BIN)/python -m tests.bench $(BENCH)
 
-chaos: env ## three nodes and a store, killed and cut for three minutes: make chaos [SEED=7] [DURATION=600]
-	$(BIN)/python -m tests.chaos --seconds $(DURATION) $(if $(SEED),--seed $(SEED))
+chaos: env ## three nodes and two stores in trouble for three minutes: make chaos [SEED=7] [DURATION=600] [MOVES=clock,together]
+	$(BIN)/python -m tests.chaos --seconds $(DURATION) $(if $(SEED),--seed $(SEED)) $(if $(MOVES),--moves $(MOVES))
 
 soak: env ## steady load for half an hour, on two nodes and on a network that comes and goes: make soak [MINUTES=4]
 	$(BIN)/python -m tests.soak --minutes $(MINUTES)

@@ -15,13 +15,26 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from tests.chaos.checker import judge_directory
-from tests.chaos.fleet import GROUPS, LINKS, Fleet, FleetError
+from tests.chaos.fleet import GROUPS, LINKS, NODES, STORES, Fleet, FleetError
 from tests.chaos.ledger import PHASE, Ledger
-from tests.chaos.plan import Cut, Kill, make_plan
+from tests.chaos.plan import (
+    MOVES,
+    Away,
+    Backup,
+    Cut,
+    Fault,
+    Full,
+    Kill,
+    Restore,
+    Step,
+    Unread,
+    make_plan,
+)
 
 TOPICS: Final = ("/chaos/1/red/proto", "/chaos/1/green/proto", "/chaos/1/blue/proto")
 SETTLE_S: Final = 150.0
@@ -31,12 +44,25 @@ CALM_S: Final = 26.0
 that a message that comes twice has time to show."""
 
 
-async def _wound(fleet: Fleet, fault: Kill | Cut, begin: float, cuts: asyncio.TaskGroup) -> None:
+async def _wound(fleet: Fleet, fault: Fault, begin: float, lasting: asyncio.TaskGroup) -> None:
     await asyncio.sleep(max(0.0, begin + fault.at - time.time()))
-    if isinstance(fault, Kill):
-        await asyncio.to_thread(fleet.kill, fault.names)
-    else:
-        cuts.create_task(fleet.cut(fault.link, fault.seconds, frozen=fault.frozen))
+    match fault:
+        case Kill():
+            await asyncio.to_thread(fleet.kill, fault.names)
+        case Cut():
+            lasting.create_task(fleet.cut(fault.link, fault.seconds, frozen=fault.frozen))
+        case Away():
+            lasting.create_task(fleet.away(fault.names, fault.seconds))
+        case Step():
+            lasting.create_task(fleet.step(fault.host, fault.ahead, fault.seconds))
+        case Full():
+            lasting.create_task(fleet.full(fault.host, fault.seconds))
+        case Unread():
+            lasting.create_task(fleet.unread(fault.name, fault.seconds))
+        case Backup():
+            await asyncio.to_thread(fleet.backup, fault.host)
+        case Restore():
+            await asyncio.to_thread(fleet.restore, fault.host)
 
 
 async def _settle(fleet: Fleet, directory: Path) -> None:
@@ -53,19 +79,23 @@ async def _settle(fleet: Fleet, directory: Path) -> None:
             return
 
 
-async def _run(directory: Path, seed: int, seconds: float, rate: float) -> None:
+async def _run(directory: Path, seed: int, seconds: float, rate: float, moves: Sequence[str]) -> None:
     ledger = Ledger(directory / "conductor.jsonl")
-    ledger.write("run", seed=seed, seconds=seconds, rate=rate)
+    ledger.write("run", seed=seed, seconds=seconds, rate=rate, moves=moves)
     fleet = Fleet(directory, ledger, TOPICS, rate)
     try:
         await fleet.start()
         begin = time.time() + 0.5
         (directory / "phase.new").write_text(json.dumps([begin, begin + seconds]), encoding="ascii")
         (directory / "phase.new").rename(directory / PHASE)  # apps see it whole, or not
-        _say(f"up; {seconds:.0f} s of chaos begin")
-        async with asyncio.TaskGroup() as cuts:
-            for fault in make_plan(seed, seconds, GROUPS, LINKS):
-                await _wound(fleet, fault, begin, cuts)
+        possible = [move for move in moves if move in fleet.moves]
+        _say(f"up; {seconds:.0f} s of chaos begin: kills, cuts, {', '.join(possible) or 'nothing else'}")
+        if len(possible) < len(moves):
+            _say("no C compiler: the clock is not set, and no disk fills")
+        plan = make_plan(seed, seconds, GROUPS, LINKS, hosts=NODES, stores=STORES, moves=possible)
+        async with asyncio.TaskGroup() as lasting:
+            for fault in plan:
+                await _wound(fleet, fault, begin, lasting)
             await asyncio.sleep(max(0.0, begin + seconds - time.time()))
             _say("no more faults but the cuts that still last; settling")
         ledger.write("settling")
@@ -87,7 +117,13 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=100.0, help="of sending and faults (100)")
     parser.add_argument("--rate", type=float, default=50.0, help="messages a second, all apps together (50)")
     parser.add_argument("--keep", type=Path, help="empty directory for ledgers and logs, to be kept")
+    parser.add_argument(
+        "--moves", default=",".join(MOVES), help=f"faults beside kills and cuts, of {', '.join(MOVES)} (all)"
+    )
     given = parser.parse_args()
+    moves = [move for move in given.moves.split(",") if move]
+    if not set(moves) <= MOVES.keys():
+        parser.error(f"--moves: {', '.join(sorted(set(moves) - MOVES.keys()))}: not known")
     seed = secrets.randbelow(1_000_000) if given.seed is None else given.seed
     # Short: socket paths have 107 bytes at most. On the real disk: the databases are part of the matter.
     directory = given.keep or Path(tempfile.mkdtemp(prefix="chaos-", dir="/var/tmp"))
@@ -96,7 +132,7 @@ def main() -> int:
         parser.error(f"{directory} is not empty")
     _say(f"seed {seed}; ledgers and logs in {directory}")
     try:
-        asyncio.run(_run(directory.resolve(), seed, given.seconds, given.rate))
+        asyncio.run(_run(directory.resolve(), seed, given.seconds, given.rate, moves))
     except FleetError as error:
         sys.stderr.write(f"{error}\n")
         return 2

@@ -25,6 +25,7 @@ from logos_client.events import (
     MessagePropagated,
     MessageReceived,
     MessageSent,
+    MessagesMissed,
     MessageUnconfirmed,
     TakenOver,
 )
@@ -131,6 +132,8 @@ class ChaosApp:
                 more = {"id": event.request_id.hex(), "reason": event.text}
             case MessageCancelled():
                 more = {"id": event.request_id.hex()}
+            case MessagesMissed():
+                more = {"topics": list(event.content_topics), "from": event.from_ns, "to": event.to_ns}
             case EventsDropped():
                 more = {"first": event.first, "last": event.last}
             case _:

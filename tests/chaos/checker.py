@@ -9,6 +9,12 @@ What is looked for, after repeats of one (stream id, seq) are taken as one event
 - **holes**: seqs of an app's stream that it was never given, nor told to be dropped;
 - **changed**: one (stream id, seq) that was two different events, and apps whose stream was replaced;
 - **unanswered**: a send that the app never saw accepted, though it repeated it until the end.
+
+Where a backup was put back, what it did not know is excused for the apps of that host: fates of what was
+accepted after it was made, and another stream. A seq that is given twice never is.
+
+**unreported** is a figure, not a fault: messages that propagated and that a subscribed app neither received
+nor was told of (`messages_missed`). It is 0 unless the network was parted while the message was young.
 """
 
 from __future__ import annotations
@@ -16,7 +22,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -32,6 +38,10 @@ FINALS: Final = {
     "MessageCancelled": "cancelled",
 }
 FAULTS: Final = ("no_fate", "two_fates", "lost", "doubled", "holes", "changed", "unanswered")
+WINDOW_S: Final = 75.0
+"""How long before a backup a send may have been accepted and be open in it: the send window and more."""
+NEAR_S: Final = 15.0
+"""How far the moment at which a sender heard of it may lie beside the time of a message."""
 _EXAMPLES: Final = 20
 
 
@@ -54,6 +64,9 @@ class AppVerdict:
     holes: int = 0
     changed: int = 0
     unanswered: int = 0
+    told_missing: int = 0
+    """Events that said so."""
+    unreported: int = 0
 
 
 @dataclass(slots=True)
@@ -95,26 +108,108 @@ class _Stream:
 def judge(ledgers: Mapping[str, Iterable[Line]], conductor: Iterable[Line] = ()) -> Verdict:
     """Judge the apps' ledgers. Pure. `ledgers`: by app; `conductor`: what was done to the network."""
     verdict = Verdict({app: AppVerdict() for app in ledgers})
+    conductor = list(conductor)
+    hosts = _Hosts(conductor)
     lines = {app: list(found) for app, found in ledgers.items()}
-    streams = {app: _stream_of(app, found, verdict) for app, found in lines.items()}
+    streams = {app: _stream_of(app, found, hosts, verdict) for app, found in lines.items()}
     received: dict[str, set[str]] = {}
     hashes_of: dict[str, set[str]] = defaultdict(set)
     for app, stream in streams.items():
-        received[app] = _check_received(app, stream, verdict, hashes_of)
+        received[app] = _check_received(app, stream, hosts, verdict, hashes_of)
     sent: dict[str, tuple[str, str, str]] = {}
     for app, found in lines.items():
-        sent |= _check_sends(app, found, streams[app], verdict, hashes_of)
+        sent |= _check_sends(app, found, streams[app], hosts, verdict, hashes_of)
     subscribed = {app: _topics_of(found) for app, found in lines.items()}
     for request_id, (sender, topic, message_hash) in sent.items():
         for app in streams:
             if topic in subscribed[app] and message_hash not in received[app]:
                 verdict.wrong(app, "lost", f"{message_hash} of {sender} (request {request_id})")
+    _count_unreported(lines, streams, subscribed, received, hosts, verdict)
     for line in conductor:
-        if line["what"] == "kill":
-            verdict.faults[f"kill -9 {line['name'].split(':')[0]}"] += 1
-        elif line["what"] == "cut":
-            verdict.faults["frozen links" if line["frozen"] else "reset links"] += 1
+        if (name := _NAMES.get(line["what"])) is not None:
+            verdict.faults[name(line)] += 1
     return verdict
+
+
+_NAMES: Final[Mapping[str, Callable[[Line], str]]] = {
+    "kill": lambda line: f"kill -9 {line['name'].split(':')[0]}",
+    "cut": lambda line: "frozen links" if line["frozen"] else "reset links",
+    "away": lambda line: "away: " + " and ".join(sorted(name.split(":")[1] for name in line["names"])),
+    "step": lambda line: "clocks set" if line["ahead"] else "clocks set right",
+    "full": lambda _line: "full disks",
+    "unread": lambda _line: "unread logs",
+    "restore": lambda _line: "backups put back",
+}
+"""What the conductor did, for people."""
+
+
+def _host_of(app: str) -> str:
+    return app.split("-", maxsplit=1)[0]
+
+
+class _Hosts:
+    """What was done to the hosts: backups that were put back, clocks that were set."""
+
+    def __init__(self, conductor: Iterable[Line]) -> None:
+        self._restored: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        self._steps: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        made: dict[str, float] = {}
+        for line in conductor:
+            match line["what"]:
+                case "backup":
+                    made[line["host"]] = line["at"]
+                case "restore":
+                    self._restored[line["host"]].append((made[line["host"]], line["at"]))
+                case "step":
+                    self._steps[line["host"]].append((line["at"], line["ahead"]))
+
+    def restores(self, app: str) -> int:
+        """How often the app's Messaging API got an older database."""
+        return len(self._restored[_host_of(app)])
+
+    def excused(self, app: str, at: float) -> bool:
+        """Whether the fate of what was accepted then may be unknown to the database of now, or told twice."""
+        return any(
+            made - WINDOW_S <= at <= restored + 1.0 for made, restored in self._restored[_host_of(app)]
+        )
+
+    def ahead(self, app: str, at: float) -> float:
+        """How far the host's clock was ahead."""
+        ahead = 0.0
+        for since, by in self._steps[_host_of(app)]:
+            if since <= at:
+                ahead = by
+        return ahead
+
+
+def _count_unreported(
+    lines: Mapping[str, list[Line]],
+    streams: Mapping[str, _Stream],
+    subscribed: Mapping[str, set[str]],
+    received: Mapping[str, set[str]],
+    hosts: _Hosts,
+    verdict: Verdict,
+) -> None:
+    told: dict[str, list[tuple[float, float]]] = {}
+    for app, stream in streams.items():
+        found = [line for line in stream.events.values() if line["kind"] == "MessagesMissed"]
+        told[app] = []
+        for line in found:
+            ahead = hosts.ahead(app, line.get("at", 0.0))
+            told[app].append((line["from"] / 1e9 - ahead, line["to"] / 1e9 - ahead))
+        verdict.apps[app].told_missing = len(found)
+    for sender, stream in streams.items():
+        topics = {line["id"]: line["topic"] for line in lines[sender] if line["what"] == "intent"}
+        for line in stream.events.values():
+            topic = topics.get(line.get("id", ""))
+            if line["kind"] != "MessagePropagated" or topic is None:
+                continue
+            for app in streams:
+                if topic in subscribed[app] and line["hash"] not in received[app]:
+                    at = line.get("at", 0.0)
+                    verdict.apps[app].unreported += not any(
+                        low - NEAR_S <= at <= high + NEAR_S for low, high in told[app]
+                    )
 
 
 def _topics_of(lines: Iterable[Line]) -> set[str]:
@@ -124,7 +219,7 @@ def _topics_of(lines: Iterable[Line]) -> set[str]:
 _SAME: Final = ("kind", "id", "hash", "reason", "first", "last")
 
 
-def _stream_of(app: str, lines: Iterable[Line], verdict: Verdict) -> _Stream:
+def _stream_of(app: str, lines: Iterable[Line], hosts: _Hosts, verdict: Verdict) -> _Stream:
     stream = _Stream()
     for line in lines:
         if line["what"] != "event":
@@ -137,7 +232,7 @@ def _stream_of(app: str, lines: Iterable[Line], verdict: Verdict) -> _Stream:
                 verdict.wrong(app, "changed", f"seq {key[1]} was {before} and {line}")
         if line["stream"] not in stream.streams:
             stream.streams.append(line["stream"])
-    for replaced in stream.streams[1:]:
+    for replaced in stream.streams[1 + hosts.restores(app) :]:
         verdict.wrong(app, "changed", f"stream {stream.streams[0]} became {replaced}")
     for name in stream.streams:
         seqs = {seq for owner, seq in stream.events if owner == name}
@@ -149,33 +244,42 @@ def _stream_of(app: str, lines: Iterable[Line], verdict: Verdict) -> _Stream:
     return stream
 
 
-def _check_received(app: str, stream: _Stream, verdict: Verdict, hashes_of: dict[str, set[str]]) -> set[str]:
-    found: dict[str, int] = {}
-    for (_, seq), line in stream.events.items():
+def _check_received(
+    app: str, stream: _Stream, hosts: _Hosts, verdict: Verdict, hashes_of: dict[str, set[str]]
+) -> set[str]:
+    found: dict[str, tuple[str, int]] = {}
+    for (owner, seq), line in stream.events.items():
         if line["kind"] != "MessageReceived":
             continue
         message_hash = line["hash"]
         hashes_of[line["id"]].add(message_hash)
         if message_hash in found:
-            verdict.wrong(app, "doubled", f"{message_hash} as seq {found[message_hash]} and {seq}")
-        found[message_hash] = seq
+            before, first = found[message_hash]
+            if before == owner or not hosts.restores(app):
+                verdict.wrong(app, "doubled", f"{message_hash} as seq {first} and {seq}")
+        found[message_hash] = owner, seq
     verdict.apps[app].received = len(found)
     return set(found)
 
 
 def _check_sends(
-    app: str, lines: Iterable[Line], stream: _Stream, verdict: Verdict, hashes_of: Mapping[str, set[str]]
+    app: str,
+    lines: Iterable[Line],
+    stream: _Stream,
+    hosts: _Hosts,
+    verdict: Verdict,
+    hashes_of: Mapping[str, set[str]],
 ) -> dict[str, tuple[str, str, str]]:
     """Returns those told as sent: request id -> (app, content topic, message hash)."""
     figures = verdict.apps[app]
     topics: dict[str, str] = {}
-    accepted: set[str] = set()
+    accepted: dict[str, float] = {}
     refused: set[str] = set()
     for line in lines:
         if line["what"] == "intent":
             topics[line["id"]] = line["topic"]
         elif line["what"] == "accepted":
-            accepted.add(line["id"])
+            accepted[line["id"]] = line.get("at", 0.0)
         elif line["what"] == "refused":
             refused.add(line["id"])
     finals: dict[str, list[Line]] = defaultdict(list)
@@ -189,17 +293,18 @@ def _check_sends(
         if request_id not in accepted:
             how = "refused" if request_id in refused else "no answer"
             verdict.wrong(app, "unanswered", f"request {request_id}: {how}")
-        if len(fates) > 1:
+        excused = hosts.excused(app, accepted.get(request_id, 0.0))
+        if len(fates) > 1 and not excused:
             verdict.wrong(app, "two_fates", f"request {request_id}: {[fate['kind'] for fate in fates]}")
         if not fates:
-            if request_id in accepted:
+            if request_id in accepted and not excused:
                 verdict.wrong(app, "no_fate", f"request {request_id}")
             continue
         name = FINALS[fates[0]["kind"]]
         setattr(figures, name, getattr(figures, name) + 1)
         if name == "sent":
             sent[request_id] = (app, topic, fates[0]["hash"])
-        if len(hashes_of.get(request_id, ())) > 1:
+        if len(hashes_of.get(request_id, ())) > 1 and not excused:
             verdict.wrong(app, "doubled", f"request {request_id} went out under {hashes_of[request_id]}")
     return sent
 
@@ -221,7 +326,8 @@ def judge_directory(directory: Path) -> Verdict:
 
 
 _COLUMNS: Final = (
-    "accepted", "sent", "unconfirmed", "error", "cancelled", "received", "repeats", *FAULTS,
+    "accepted", "sent", "unconfirmed", "error", "cancelled", "received", "repeats", "told_missing",
+    "unreported", *FAULTS,
 )  # fmt: skip
 
 

@@ -1,7 +1,8 @@
-"""The processes of the network: a store between three nodes, and two named apps on each node.
+"""The processes of the network: two stores between three nodes, and two named apps on each node.
 
         alpha ──link── store ──link── gamma          alpha ──link── beta, directly
-                         └────link── beta
+          │              ├────link── beta            store ──link── depot
+          └───link── depot ──link── gamma
 
 Every connection between kernels goes through a `Link`. Kernels announce an address at which nobody listens:
 none of them learns a way round the links.
@@ -10,10 +11,15 @@ none of them learns a way round the links.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
+import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -23,17 +29,27 @@ from ipc_schema.kernel.methods import NodeInfoReply
 from ipc_schema.paths import kernel_endpoints, mapi_endpoints
 from logos_client._connection import RequestConnection
 from tests.chaos.ledger import Ledger, read_ledger
+from tests.chaos.plan import MOVES
 from tests.chaos.proxy import Link
+from tests.chaos.shim import HostFaults, build
 
-__all__ = ["APPS", "GROUPS", "LINKS", "NODES", "Fleet", "FleetError"]
+__all__ = ["APPS", "GROUPS", "LINKS", "NODES", "STORES", "Fleet", "FleetError"]
 
 NODES: Final = ("alpha", "beta", "gamma")
 STORE: Final = "store"
+DEPOT: Final = "depot"
+STORES: Final = (STORE, DEPOT)
 APPS: Final = tuple(f"{node}-{number}" for node in NODES for number in (1, 2))
-LINKS: Final = (*(f"{node}~{STORE}" for node in NODES), "alpha~beta")
+LINKS: Final = (
+    *(f"{node}~{STORE}" for node in NODES),
+    f"{DEPOT}~{STORE}",
+    f"alpha~{DEPOT}",
+    f"gamma~{DEPOT}",
+    "alpha~beta",
+)
 GROUPS: Final = (
     tuple(f"kernel:{node}" for node in NODES),
-    (f"kernel:{STORE}",),
+    tuple(f"kernel:{store}" for store in STORES),
     tuple(f"mapi:{node}" for node in NODES),
     tuple(f"app:{app}" for app in APPS),
 )
@@ -42,6 +58,9 @@ GROUPS: Final = (
 _ROOT: Final = Path(__file__).parents[2]
 _NOBODY: Final = "/ip4/127.0.0.1/tcp/9"
 _START_S: Final = 60.0
+_DISK_FULL: Final = 70
+"""What a process ends with that cannot start on a full disk (EX_SOFTWARE); a supervisor starts it again."""
+_FULL_GRACE_S: Final = 5.0
 
 
 class FleetError(Exception):
@@ -53,6 +72,15 @@ def _free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def _drain(reader: int, log: Path) -> None:
+    """Read a process's log at last, until its end."""
+    with log.open("ab") as file:
+        while data := os.read(reader, 65_536):
+            file.write(data)
+            file.flush()
+    os.close(reader)
 
 
 async def _ask(endpoint: str, method: str, body: dict[str, object] | None = None) -> dict[str, object] | None:
@@ -76,9 +104,18 @@ class Fleet:
         self._ledger = ledger
         self._topics = list(topics)
         self._rate = rate
-        self._ports = {name: _free_port() for name in (STORE, "alpha")}
+        self._ports = {name: _free_port() for name in (*STORES, "alpha")}
         self._commands: dict[str, list[str]] = {}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._lock = threading.RLock()
+        self._away: set[str] = set()
+        self._full_until: dict[str, float] = {}
+        self._hosts: dict[str, HostFaults] = {}
+        library = build(directory)
+        if library is not None:
+            self._hosts = {
+                name: HostFaults(directory / f"{name}.host", library) for name in (*STORES, *NODES)
+            }
 
     # -- coming up ------------------------------------------------------------------------------------------
 
@@ -86,12 +123,12 @@ class Fleet:
         """Start everything; returns when every app is subscribed and every kernel has a mesh peer."""
         for name in LINKS:
             near, far = name.split("~")
-            target = far if far == STORE else near
+            target = far if far in STORES else near
             self.links[name] = Link(name, self._ports[target])
             await self.links[name].start()
         peer_ids: dict[str, str] = {}
         # Each kernel dials those started before it.
-        for node in (STORE, *NODES):
+        for node in (*STORES, *NODES):
             dials = [
                 f"--staticnode=/ip4/127.0.0.1/tcp/{link.port}/p2p/{peer_ids[other]}"
                 for name, link in self.links.items()
@@ -110,7 +147,7 @@ class Fleet:
     def _kernel(self, node: str, dials: list[str]) -> None:
         options = [f"--tcp-port={self._ports.get(node, 0)}", "--ip-colocation-limit=0", *dials]
         options += ["--ext-multiaddr-only=true", f"--ext-multiaddr={_NOBODY}"]
-        if node == STORE:
+        if node in STORES:
             options += ["--store=true", "--shard=0"]
         self._launch(f"kernel:{node}", "kernel_proc", f"--data-dir={self._directory / node}", *options)
 
@@ -127,15 +164,25 @@ class Fleet:
         self._commands[name] = [sys.executable, "-m", module, *arguments]
         self._run(name)
 
-    def _run(self, name: str) -> None:
+    @property
+    def moves(self) -> list[str]:
+        """The moves that this machine can make."""
+        return [move for move in MOVES if self._hosts or move not in ("clock", "full")]
+
+    def _run(self, name: str, log: int | None = None, *options: str) -> None:
+        """Start a process. `log`: a descriptor for its log instead of the file."""
         path = os.pathsep.join(map(str, (_ROOT, _ROOT / "client", _ROOT / "deploy")))
-        with self.log(name).open("ab") as log:
+        environment = {**os.environ, "PYTHONPATH": path}
+        kind, _, host = name.partition(":")
+        if kind != "app" and host in self._hosts:
+            environment |= self._hosts[host].environment
+        with self.log(name).open("ab") as file:
             self._processes[name] = subprocess.Popen(
-                self._commands[name],
+                [*self._commands[name], *options],
                 cwd=_ROOT,
-                env={**os.environ, "PYTHONPATH": path},
-                stdout=log,
-                stderr=log,
+                env=environment,
+                stdout=log or file,
+                stderr=log or file,
             )
         self._ledger.write("start", name=name, pid=self._processes[name].pid)
 
@@ -191,21 +238,112 @@ class Fleet:
     # -- faults ---------------------------------------------------------------------------------------------
 
     def check_alive(self) -> None:
-        """Raises FleetError if a process has ended that nobody killed."""
-        for name, process in self._processes.items():
-            if process.poll() is not None:
+        """Raise FleetError if a process has ended that was not killed. One that could not start on a full
+        disk is started again.
+        """
+        with self._lock:
+            self._check_alive()
+
+    def _check_alive(self) -> None:
+        for name, process in list(self._processes.items()):
+            if process.poll() is not None and name not in self._away:
+                host = name.partition(":")[2]
+                if process.returncode == _DISK_FULL and time.monotonic() < self._full_until.get(host, 0.0):
+                    self._ledger.write("ended", name=name, code=process.returncode)
+                    self._run(name)
+                    continue
                 tail = self.log(name).read_text(errors="replace")[-3000:]
                 raise FleetError(f"{name} ended by itself with {process.returncode}:\n{tail}")
 
     def kill(self, names: Sequence[str]) -> None:
-        """SIGKILL these processes together, and start each again at once."""
+        """SIGKILL these processes together, and start each again at once; nothing for those that are away."""
+        with self._lock:
+            for name in self._end(names):
+                self._run(name)
+
+    def _end(self, names: Sequence[str]) -> list[str]:
+        """SIGKILL; returns those that ran."""
         self.check_alive()
-        for name in names:
+        ended = [name for name in names if name not in self._away]
+        for name in ended:
             self._ledger.write("kill", name=name, pid=self._processes[name].pid)
             self._processes[name].kill()
-        for name in names:
+        for name in ended:
             self._processes[name].wait()
-            self._run(name)
+        return ended
+
+    async def away(self, names: Sequence[str], seconds: float) -> None:
+        """SIGKILL these processes together, and start them again, together, after a while."""
+        with self._lock:
+            ended = self._end(names)
+            self._away.update(ended)
+        self._ledger.write("away", names=ended, seconds=seconds)
+        await asyncio.sleep(seconds)
+        with self._lock:
+            for name in ended:
+                self._run(name)
+            self._away.difference_update(ended)
+
+    async def step(self, host: str, ahead: float, seconds: float) -> None:
+        """Set a host's wall clock, and set it right after a while. Two of these on one host do not add up."""
+        faults = self._hosts[host]
+        faults.set_clock(int(ahead * 1e9))
+        self._ledger.write("step", host=host, ahead=ahead)
+        await asyncio.sleep(seconds)
+        faults.set_clock(0)
+        self._ledger.write("step", host=host, ahead=0.0)
+
+    async def full(self, host: str, seconds: float) -> None:
+        """Fill a host's disk for a while."""
+        self._full_until[host] = time.monotonic() + seconds + _FULL_GRACE_S
+        self._hosts[host].fill_disk(full=True)
+        self._ledger.write("full", host=host, seconds=seconds)
+        await asyncio.sleep(seconds)
+        self._hosts[host].fill_disk(full=False)
+
+    async def unread(self, name: str, seconds: float) -> None:
+        """Start a process again with a log that is not read for a while, small as pipes get."""
+        reader, writer = os.pipe()
+        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+        with self._lock:
+            for ended in self._end([name]):
+                self._run(ended, writer, "--log-level=DEBUG")
+        os.close(writer)
+        self._ledger.write("unread", name=name, seconds=seconds)
+        await asyncio.sleep(seconds)
+        drain = threading.Thread(target=_drain, args=(reader, self.log(name)), daemon=True)
+        drain.start()
+
+    def backup(self, host: str) -> None:
+        """Copy a Messaging API's database, as an operator does while it runs."""
+        source = sqlite3.connect(self._database(host), timeout=10.0)
+        target = sqlite3.connect(self._database(host).with_suffix(".backup"))
+        try:
+            source.backup(target)
+        except sqlite3.Error as error:
+            self._ledger.write("trouble", where="backup", host=host, error=str(error))
+        else:
+            self._ledger.write("backup", host=host)
+        finally:
+            source.close()
+            target.close()
+
+    def restore(self, host: str) -> None:
+        """Put the last copy back while the Messaging API is down."""
+        copy = self._database(host).with_suffix(".backup")
+        if not copy.exists():
+            return
+        with self._lock:
+            for name in self._end([f"mapi:{host}"]):
+                for suffix in ("-wal", "-shm"):  # they belong to the database that is replaced
+                    Path(f"{self._database(host)}{suffix}").unlink(missing_ok=True)
+                shutil.copyfile(copy, self._database(host))
+                self._ledger.write("restore", host=host)
+                self._run(name)
+        copy.unlink()
+
+    def _database(self, host: str) -> Path:
+        return self._directory / host / "mapi.sqlite3"
 
     async def cut(self, name: str, seconds: float, *, frozen: bool) -> None:
         """Cut a link for a while."""

@@ -5,16 +5,22 @@ a plan follows from its seed. The run itself is `make chaos`.
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.chaos.checker import FAULTS, judge, table
-from tests.chaos.fleet import APPS, GROUPS, LINKS, NODES
+from tests.chaos.fleet import APPS, GROUPS, LINKS, NODES, STORES
 from tests.chaos.ledger import Ledger, read_ledger
-from tests.chaos.plan import CUT_SECONDS, Cut, Kill, make_plan
+from tests.chaos.plan import CUT_SECONDS, MOVES, Away, Cut, Kill, Restore, Step, make_plan
 from tests.chaos.proxy import Link
+from tests.chaos.shim import HostFaults, build
 from tests.support.aio import asyncio_test
 
 Line = dict[str, Any]
@@ -157,6 +163,100 @@ def test_a_plan_follows_from_its_seed() -> None:
     assert all(CUT_SECONDS[0] <= cut.seconds <= CUT_SECONDS[1] for cut in cuts)
     assert {cut.frozen for cut in cuts} == {True, False}
     assert len(APPS) == 2 * len(NODES)
+
+
+def test_other_moves_change_nothing_of_the_plan_without_them() -> None:
+    bare = make_plan(7, 600.0, GROUPS, LINKS)
+    more = make_plan(7, 600.0, GROUPS, LINKS, hosts=NODES, stores=STORES, moves=list(MOVES))
+    assert [fault for fault in more if isinstance(fault, Kill | Cut)] == bare
+    steps = [fault for fault in more if isinstance(fault, Step)]
+    assert {step.ahead > 0 for step in steps} == {True, False}
+    pairs = [fault.names for fault in more if isinstance(fault, Away) and len(fault.names) == 2]
+    assert all(first.split(":")[1] in NODES and second.split(":")[1] in STORES for first, second in pairs)
+    assert pairs
+    assert any(isinstance(fault, Restore) for fault in more)
+    only = make_plan(7, 600.0, GROUPS, LINKS, hosts=NODES, stores=STORES, moves=["clock"])
+    assert [fault for fault in only if isinstance(fault, Step)] == steps
+
+
+def test_what_a_backup_did_not_know_is_excused_and_a_seq_given_twice_never() -> None:
+    restored: list[Line] = [
+        {"what": "backup", "host": "alice", "at": 100.0},
+        {"what": "restore", "host": "alice", "at": 110.0},
+    ]
+    ledgers = good()
+    ledgers["alice"][2]["at"] = 105.0
+    ledgers["alice"][3:] = [event(1, "MessageReceived", "r1", "h1", "new")]
+    ledgers["alice"].append(event(9, "MessageReceived", "r1", "h1", "old"))
+    ledgers["alice"][-1]["seq"] = 1
+    assert judge(ledgers, restored).apps["alice"].no_fate == 0
+    assert judge(ledgers).apps["alice"].no_fate == 1
+    figures = judge(ledgers, restored).apps["alice"]
+    assert (figures.doubled, figures.changed) == (0, 0), "in another stream it may come again"
+    ledgers["alice"].append(event(1, "ConnectionStatusChange", "", stream="new"))
+    assert judge(ledgers, restored).apps["alice"].changed == 1
+
+
+def test_what_propagated_and_is_neither_received_nor_told_is_counted() -> None:
+    ledgers = good()
+    ledgers["alice"][-1] = event(3, "MessageUnconfirmed", "r1")
+    ledgers["alice"][-2]["at"] = 1000.0
+    ledgers["bob"].pop()
+    assert judge(ledgers).apps["bob"].unreported == 1
+    assert judge(ledgers).apps["bob"].lost == 0
+    told = {**event(1, "MessagesMissed", "", stream="b"), "at": 1030.0}
+    ledgers["bob"].append(told | {"from": 990 * 10**9, "to": 1005 * 10**9})
+    assert judge(ledgers).apps["bob"].unreported == 0
+    ahead: list[Line] = [{"what": "step", "host": "bob", "ahead": 3600.0, "at": 1020.0}]
+    assert judge(ledgers, ahead).apps["bob"].unreported == 1, "an hour ago, by a clock that is ahead"
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler")
+def test_a_host_has_its_own_clock_and_disk(tmp_path: Path) -> None:
+    library = build(tmp_path)
+    assert library is not None
+    host = HostFaults(tmp_path / "host", library)
+    program = """
+import os, sys, time
+for line in sys.stdin:
+    try:
+        os.write(os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT), b"x")
+        print(time.time(), time.monotonic(), "written", flush=True)
+    except OSError as error:
+        print(time.time(), time.monotonic(), error.errno, flush=True)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path / "file")],
+        env={**os.environ, **host.environment},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+
+    def ask() -> tuple[float, float, str]:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+        wall, steady, written = process.stdout.readline().split()
+        return float(wall), float(steady), written
+
+    before = ask()
+    host.set_clock(-3600 * 10**9)
+    host.fill_disk(full=True)
+    during = ask()
+    host.set_clock(0)
+    host.fill_disk(full=False)
+    after = ask()
+    process.stdin.close()
+    assert process.wait(10) == 0
+    process.stdout.close()
+    assert before[0] - 3600 <= during[0] < after[0] - 3600 + 1
+    assert before[0] <= after[0]
+    assert before[1] <= during[1] <= after[1]
+    assert (before[2], during[2], after[2]) == ("written", str(errno.ENOSPC), "written")
 
 
 async def _echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
