@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from hashlib import sha256
 from random import Random
 
 from mapi_proc.channels.encryption import Cipher, CipherError
@@ -51,7 +52,14 @@ from mapi_proc.channels.segmentation.join import Joiner, JoinLimits, SetDropped
 from mapi_proc.channels.segmentation.message import SegmentMessage, decode_segment
 from mapi_proc.channels.segmentation.split import PayloadTooLargeError, SplitLimits, split_payload
 
-__all__ = ["ChannelBusyError", "ChannelCore", "ChannelSettings", "SendRefusedError"]
+__all__ = [
+    "ChannelBusyError",
+    "ChannelCore",
+    "ChannelSettings",
+    "RequestConflictError",
+    "SendRefusedError",
+    "fingerprint",
+]
 
 _SWEEP = 30.0
 _UNREADABLE_KEPT = 1000
@@ -61,8 +69,17 @@ class SendRefusedError(ValueError):
     """The payload cannot be sent; the texts are the reference's."""
 
 
+class RequestConflictError(ValueError):
+    """The request id was used for another payload."""
+
+
 class ChannelBusyError(Exception):
     """Too much waits for acknowledgements: send again later."""
+
+
+def fingerprint(payload: bytes, ephemeral: bool) -> bytes:
+    """Stands for a send: tells a repeat from a conflict."""
+    return sha256(b"%d:" % ephemeral + payload).digest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +119,18 @@ class ChannelCore:
 
     # --- sending --------------------------------------------------------------------------------------------
 
-    def send(self, request_id: bytes, payload: bytes, ephemeral: bool, now: float, now_ns: int) -> None:
-        """Send a payload. A request id that is pending is taken as done: the app repeats what it is not sure
-        of.
+    def send(self, request_id: bytes, payload: bytes, ephemeral: bool, now: float, now_ns: int) -> bool:
+        """Send a payload. True: it is pending under this request id already (the app repeats what it is not
+        sure of).
 
-        Raises `SendRefusedError` and `ChannelBusyError`; then nothing was taken.
+        Raises `RequestConflictError`, `SendRefusedError` and `ChannelBusyError`; then nothing was taken.
         """
-        if request_id in self.requests:
-            return
+        mark = fingerprint(payload, ephemeral)
+        pending = self.requests.fingerprint(request_id)
+        if pending is not None:
+            if pending != mark:
+                raise RequestConflictError("this request id was used for another message")
+            return True
         contents, needed = self._contents(payload)
         try:
             names = self.sds.send(contents, now, now_ns)
@@ -117,8 +138,10 @@ class ChannelCore:
             raise ChannelBusyError(str(error)) from error
         except CipherError as error:
             raise SendRefusedError(f"encryption failed: {error}") from error
-        self.requests.add(StoredRequest(request_id, tuple(names), needed, ephemeral, sent=False), now)
+        stored = StoredRequest(request_id, tuple(names), needed, ephemeral, sent=False, fingerprint=mark)
+        self.requests.add(stored, now)
         self._work_off(now)
+        return False
 
     def _contents(self, payload: bytes) -> tuple[list[bytes], int]:
         """The SDS contents of a payload, and how many of them make it whole."""

@@ -122,6 +122,8 @@ class StoredRequest(NamedTuple):
     needed: int
     ephemeral: bool
     sent: bool
+    fingerprint: bytes = b""
+    """Stands for the payload: tells a repeated request from another one under its id."""
 
 
 @dataclass(slots=True)

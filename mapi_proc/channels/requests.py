@@ -33,6 +33,11 @@ class Requests:
     def __contains__(self, request_id: bytes) -> bool:
         return request_id in self._pending
 
+    def fingerprint(self, request_id: bytes) -> bytes | None:
+        """What stands for a pending send's payload."""
+        request = self._pending.get(request_id)
+        return None if request is None else request.stored.fingerprint
+
     def __len__(self) -> int:
         return len(self._pending)
 

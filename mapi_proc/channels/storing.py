@@ -14,8 +14,9 @@ from mapi_proc.database.records import DamagedError
 __all__ = ["channel_rows", "stored_channel"]
 
 
-def channel_rows(number: int, changes: ChannelChanges) -> ChannelRows | None:
-    """The rows of what a channel wants stored; None when there is nothing."""
+def channel_rows(number: int, changes: ChannelChanges, now_ns: int) -> ChannelRows | None:
+    """The rows of what a channel wants stored; None when there is nothing. `now_ns` dates the ends of
+    sends."""
     messages = changes.messages
     if messages == Changes() and not changes.requests and not changes.leftovers:
         return None
@@ -33,12 +34,11 @@ def channel_rows(number: int, changes: ChannelChanges) -> ChannelRows | None:
     )
     for request_id, request in changes.requests.items():
         if request is None:
-            rows.requests_ended.append(request_id)
+            rows.requests_ended.append((now_ns, request_id))
         else:
             packed = packb(request.segments)
-            rows.requests.append(
-                (request_id, packed, request.needed, int(request.ephemeral), int(request.sent))
-            )
+            flags = (int(request.ephemeral), int(request.sent))
+            rows.requests.append((request_id, packed, request.needed, *flags, request.fingerprint))
     for (sender_id, payload_hash, length), slots in changes.leftovers.items():
         if slots is None:
             rows.leftovers_ended.append((sender_id, payload_hash, length))
@@ -57,8 +57,8 @@ def stored_channel(record: ChannelRecord, contents: ChannelContents) -> StoredCh
                 for name, time, sender, hint, state, raw in contents.messages
             ],
             [
-                StoredRequest(name, tuple(map(str, unpackb(segments))), needed, bool(ephemeral), bool(sent))
-                for name, segments, needed, ephemeral, sent in contents.requests
+                StoredRequest(name, tuple(map(str, unpackb(segments))), needed, bool(flag), bool(sent), mark)
+                for name, segments, needed, flag, sent, mark in contents.requests
             ],
             {
                 (sender, payload_hash, length): frozenset(

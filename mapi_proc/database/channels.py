@@ -20,6 +20,7 @@ __all__ = [
     "ChannelRows",
     "execute_channels",
     "find_channel_message",
+    "find_channel_request",
     "forget_channels_of",
     "load_channel",
     "load_channels",
@@ -53,6 +54,7 @@ CREATE TABLE channel_message (
     UNIQUE (channel, message_id)
 );
 
+-- A send that has ended (at that time, ns) stays as the memory of its request id, without its segments.
 CREATE TABLE channel_request (
     channel    INTEGER NOT NULL,
     request_id BLOB    NOT NULL,
@@ -60,6 +62,8 @@ CREATE TABLE channel_request (
     needed     INTEGER NOT NULL,
     ephemeral  INTEGER NOT NULL,
     sent       INTEGER NOT NULL,
+    fingerprint BLOB   NOT NULL,
+    ended      INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (channel, request_id)
 ) WITHOUT ROWID;
 
@@ -119,8 +123,11 @@ class ChannelRows:
     removed: list[str] = field(default_factory=list)
     state: bytes | None = None
     requests: list[Row] = field(default_factory=list)
-    """(request_id, segments, needed, ephemeral, sent): added, or replaced."""
-    requests_ended: list[bytes] = field(default_factory=list)
+    """(request_id, segments, needed, ephemeral, sent, fingerprint): added, or replaced."""
+    requests_ended: list[Row] = field(default_factory=list)
+    """(time, request_id)."""
+    requests_forgotten: int = 0
+    """Those that ended before this time go."""
     leftovers: list[Row] = field(default_factory=list)
     """(sender_id, payload_hash, length, slots): added, or replaced."""
     leftovers_ended: list[Row] = field(default_factory=list)
@@ -193,13 +200,18 @@ def _execute_sends(connection: sqlite3.Connection, rows: ChannelRows) -> None:
     number, many = rows.channel, connection.executemany
     if rows.requests:
         many(
-            "INSERT OR REPLACE INTO channel_request VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO channel_request VALUES (?, ?, ?, ?, ?, ?, ?, 0)",
             [(number, *row) for row in rows.requests],
         )
     if rows.requests_ended:
         many(
-            "DELETE FROM channel_request WHERE channel = ? AND request_id = ?",
-            [(number, name) for name in rows.requests_ended],
+            "UPDATE channel_request SET segments = x'', ended = ? WHERE channel = ? AND request_id = ?",
+            [(time, number, name) for time, name in rows.requests_ended],
+        )
+    if rows.requests_forgotten:
+        connection.execute(
+            "DELETE FROM channel_request WHERE channel = ? AND ended > 0 AND ended < ?",
+            (number, rows.requests_forgotten),
         )
     if rows.leftovers:
         many(
@@ -246,7 +258,8 @@ def load_channel(connection: sqlite3.Connection, number: int) -> ChannelContents
         (number,),
     ).fetchall()
     requests = select(
-        "SELECT request_id, segments, needed, ephemeral, sent FROM channel_request WHERE channel = ?",
+        "SELECT request_id, segments, needed, ephemeral, sent, fingerprint FROM channel_request"
+        " WHERE channel = ? AND ended = 0",
         (number,),
     ).fetchall()
     leftovers = select(
@@ -255,10 +268,18 @@ def load_channel(connection: sqlite3.Connection, number: int) -> ChannelContents
     for row in messages:
         _checked(row, str, int, str, bytes, int, bytes if row[5] is not None else _NONE)
     for row in requests:
-        _checked(row, bytes, bytes, int, int, int)
+        _checked(row, bytes, bytes, int, int, int, bytes)
     for row in leftovers:
         _checked(row, str, bytes, int, bytes)
     return ChannelContents(messages, requests, leftovers)
+
+
+def find_channel_request(connection: sqlite3.Connection, number: int, request_id: bytes) -> bytes | None:
+    """Read the fingerprint of a send, ended or not; None: the id was not used, or is forgotten."""
+    row = connection.execute(
+        "SELECT fingerprint FROM channel_request WHERE channel = ? AND request_id = ?", (number, request_id)
+    ).fetchone()
+    return row[0] if row is not None and isinstance(row[0], bytes) else None
 
 
 def find_channel_message(connection: sqlite3.Connection, number: int, message_id: str) -> bytes | None:

@@ -19,6 +19,7 @@ from mapi_proc.database.channels import (
     ChannelContents,
     ChannelRecord,
     find_channel_message,
+    find_channel_request,
     load_channel,
     load_channels,
 )
@@ -209,6 +210,10 @@ class Database:
     async def find_channel_message(self, number: int, message_id: str) -> bytes | None:
         """The bytes of one message of a channel, None when they are gone."""
         return await self._read(find_channel_message, number, message_id)
+
+    async def find_channel_request(self, number: int, request_id: bytes) -> bytes | None:
+        """The fingerprint of a channel's send, pending or ended; None: the id was not used."""
+        return await self._read(find_channel_request, number, request_id)
 
     def read_page(
         self,

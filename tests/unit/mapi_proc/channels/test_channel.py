@@ -9,7 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mapi_proc.channels.channel import ChannelBusyError, ChannelCore, ChannelSettings, SendRefusedError
+from mapi_proc.channels.channel import (
+    ChannelBusyError,
+    ChannelCore,
+    ChannelSettings,
+    RequestConflictError,
+    SendRefusedError,
+)
 from mapi_proc.channels.encryption import Cipher, CipherError, XChaCha
 from mapi_proc.channels.events import (
     ChannelOutput,
@@ -321,6 +327,9 @@ def test_a_repeated_request_is_sent_once() -> None:
     alice = Member("alice")
     assert len(alice.send(b"1")) == 1
     assert alice.send(b"1") == []
+    for payload, ephemeral in ((b"2", False), (b"1", True)):
+        with pytest.raises(RequestConflictError):
+            alice.send(payload, ephemeral=ephemeral)
 
 
 def test_ephemeral_sends_and_all_repairs_and_syncs_are_not_for_stores() -> None:

@@ -10,7 +10,7 @@ from random import Random
 import pytest
 
 from mapi_proc.channels.channel import ChannelCore, ChannelSettings
-from mapi_proc.channels.events import ChannelChanges, StoredChannel
+from mapi_proc.channels.events import ChannelChanges, StoredChannel, StoredRequest
 from mapi_proc.channels.sds.state import Changes, State, StoredMessage
 from mapi_proc.channels.storing import channel_rows, stored_channel
 from mapi_proc.database import Batch, ChannelRecord, ChannelRows, Database
@@ -18,6 +18,7 @@ from mapi_proc.database.channels import (
     CHANNEL_TABLES,
     execute_channels,
     find_channel_message,
+    find_channel_request,
     load_channel,
     load_channels,
 )
@@ -37,7 +38,7 @@ class SqliteDisk:
         execute_channels(self.connection, [ChannelRows(1, created=RECORD)])
 
     def apply(self, changes: ChannelChanges) -> None:
-        rows = channel_rows(1, changes)
+        rows = channel_rows(1, changes, 5)
         if rows is not None:
             assert rows.cost > 0
             execute_channels(self.connection, [rows])
@@ -77,8 +78,23 @@ def test_bytes_of_messages_that_wait_are_read_and_of_others_not() -> None:
     assert disk.raw("HELD") is None
 
 
+def test_an_ended_send_is_remembered_by_its_id_until_it_is_forgotten() -> None:
+    disk = SqliteDisk()
+    request = StoredRequest(b"r", ("a", "b"), 2, ephemeral=False, sent=True, fingerprint=b"mark")
+    disk.apply(ChannelChanges(Changes(), {b"r": request}))
+    assert disk.load().requests == [request]
+    disk.apply(ChannelChanges(Changes(), {b"r": None}))
+    assert disk.load().requests == []
+    assert find_channel_request(disk.connection, 1, b"r") == b"mark"
+    assert find_channel_request(disk.connection, 1, b"other") is None
+    execute_channels(disk.connection, [ChannelRows(1, requests_forgotten=5)])
+    assert find_channel_request(disk.connection, 1, b"r") == b"mark"
+    execute_channels(disk.connection, [ChannelRows(1, requests_forgotten=6)])
+    assert find_channel_request(disk.connection, 1, b"r") is None
+
+
 def test_nothing_changed_is_nothing_stored() -> None:
-    assert channel_rows(1, ChannelChanges(Changes())) is None
+    assert channel_rows(1, ChannelChanges(Changes()), 5) is None
 
 
 @pytest.mark.parametrize("state", [b"\xc1", b"\x01", b"\x93\x01\x02\x03"])
@@ -104,7 +120,7 @@ async def test_channels_share_transactions_and_go_with_their_app(tmp_path: Path)
     try:
         batch = database.batch()
         batch.channel(ChannelRows(1, created=RECORD))
-        rows = channel_rows(1, changes)
+        rows = channel_rows(1, changes, 5)
         assert rows is not None
         batch.channel(rows)
         assert not batch.empty
