@@ -15,7 +15,7 @@ _Final = Delivered | DeliveryError | SendError
 @dataclass(slots=True)
 class _Request:
     stored: StoredRequest
-    started: float
+    since: float
     unsent: set[str]
     acks: dict[str, int] = field(default_factory=dict)
 
@@ -87,8 +87,14 @@ class Requests:
         return [self._end(request, DeliveryError(name, "no participant acknowledged it"))]
 
     def sweep(self, now: float) -> list[_Final]:
-        """End what is acknowledged in parts only and gets no further."""
-        old = [request for request in self._pending.values() if now - request.started >= self._timeout]
+        """End what was sent, is acknowledged in parts only, and gets no further. What could not be sent yet
+        waits for the network without an end."""
+        old = []
+        for request in self._pending.values():
+            if request.unsent:
+                request.since = now
+            elif now - request.since >= self._timeout:
+                old.append(request)
         error = "no participant acknowledged all of it"
         return [self._end(request, DeliveryError(request.stored.request_id, error)) for request in old]
 

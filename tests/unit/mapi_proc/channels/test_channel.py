@@ -313,6 +313,22 @@ def test_nobody_there_is_a_delivery_error() -> None:
     ]
 
 
+def test_acknowledged_in_parts_only_is_a_delivery_error_after_a_while() -> None:
+    alice, bob = Member("alice", split=SplitLimits(segment_size=192)), Member("bob")
+    first, _ = alice.send(bytes(100))
+    alice.tick(10_000.0)  # not sent yet: no time runs
+    alice.report()
+    bob.receive(first)
+    alice.receive(bob.sync())
+    for _ in range(100):
+        alice.tick(alice.now + 100)
+        alice.report()
+        if len(ends(alice)) > 1:
+            break
+    assert ends(alice)[0] == Sent(b"r")
+    assert isinstance(ends(alice)[1], DeliveryError)
+
+
 def test_never_with_the_network_is_a_send_error() -> None:
     alice = Member("alice", max_attempts=2)
     alice.send(b"1")

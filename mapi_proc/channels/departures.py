@@ -1,0 +1,90 @@
+"""What channels send, held back until the transaction that it belongs to is on disk."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+from mapi_proc.channels.events import RetrieveMessages, Transmit
+from mapi_proc.channels.host import ChannelHost
+from mapi_proc.channels.transmitter import Outgoing, Transmitter
+from mapi_proc.database import DatabaseError
+
+__all__ = ["HeldDepartures"]
+
+log = logging.getLogger(__name__)
+
+Raw = Callable[[int, str], Awaitable[bytes | None]]
+"""The stored bytes of a channel's message."""
+Retriever = Callable[[ChannelHost, RetrieveMessages], None]
+
+
+class HeldDepartures:
+    """Implements `Departures`. `stored()` waits for the turn of now, `shard_of` gives a content topic's
+    shard."""
+
+    def __init__(
+        self,
+        transmitter: Transmitter,
+        stored: Callable[[], Awaitable[None]],
+        raw: Raw,
+        shard_of: Callable[[str], int | None],
+        retriever: Retriever,
+    ) -> None:
+        self._transmitter = transmitter
+        self._stored = stored
+        self._raw = raw
+        self._shard_of = shard_of
+        self._retriever = retriever
+        self._held: list[tuple[ChannelHost, Transmit]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def transmit(self, host: ChannelHost, transmit: Transmit, /) -> None:
+        """Send when what was put into the turn until now is on disk."""
+        self._held.append((host, transmit))
+        if self._task is None:
+            self._task = asyncio.create_task(self._release(), name="channel-departures")
+
+    def retrieve(self, host: ChannelHost, retrieve: RetrieveMessages, /) -> None:
+        """Asking stores changes nothing: at once."""
+        self._retriever(host, retrieve)
+
+    async def idle(self) -> None:
+        """Wait until nothing is held back."""
+        while self._task is not None:
+            await asyncio.wait([self._task])
+
+    async def _release(self) -> None:
+        try:
+            while self._held:
+                held, self._held = self._held, []
+                await self._stored()
+                for host, transmit in held:
+                    await self._send(host, transmit)
+        except DatabaseError as error:
+            # Not stored, so not to be sent: the end of the process is near, and the next one goes on.
+            log.warning("%d channel messages are not sent: %s", len(self._held), error)
+        finally:
+            self._task = None
+
+    async def _send(self, host: ChannelHost, transmit: Transmit) -> None:
+        record, payload = host.record, transmit.payload
+        if payload is None:
+            payload = await self._raw(record.channel, transmit.message_id)
+        shard = self._shard_of(record.content_topic)
+        if payload is None or shard is None:
+            host.failed(transmit.message_id)
+            return
+        self._transmitter.put(
+            Outgoing(
+                host,
+                transmit.message_id,
+                transmit.kind,
+                record.content_topic,
+                shard,
+                payload,
+                host.core.settings.profile.meta,
+                transmit.ephemeral,
+            )
+        )

@@ -1,0 +1,189 @@
+"""How channel messages get out: through the processors of ordinary sends, but without an outbox.
+
+What a channel sends is on disk as the channel's state, and is sent again until it is acknowledged; so a
+message here needs no row of its own. Each attempt is a new WakuMessage: its timestamp, and so its hash, is
+that of the attempt. Content waits for peers; repairs and sync messages, which would be stale by then, do not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from ipc_schema.message import WakuMessage, message_hash
+from ipc_schema.topics import shard_topic
+from mapi_proc.channels.sds.state import SendKind
+from mapi_proc.send.rate import RateLimiter
+from mapi_proc.send.task import NoPeers, Outcome, Published, Refused, SendTask, Unknown
+
+__all__ = ["Outgoing", "Reports", "Transmitter", "TransmitterCounters"]
+
+_AT_ONCE: Final = 16
+_MOST: Final = 20_000
+"""Messages in the queue. Beyond it the newest is given up, and the channel tries again later."""
+_RETRY: Final = 5.0
+
+
+class Reports(Protocol):
+    """The channel a message belongs to."""
+
+    def transmitted(self, message_id: str, digest: bytes) -> None:
+        """It is with the network, under this message hash."""
+
+    def failed(self, message_id: str) -> None:
+        """It was given up."""
+
+
+@dataclass(slots=True)
+class Outgoing:
+    """One message on its way."""
+
+    channel: Reports
+    message_id: str
+    kind: SendKind
+    content_topic: str
+    shard: int
+    payload: bytes
+    meta: bytes
+    ephemeral: bool
+
+    @property
+    def stale(self) -> bool:
+        """Whether it is not worth waiting for peers."""
+        return self.kind in (SendKind.REPAIR, SendKind.SYNC)
+
+
+@dataclass(slots=True)
+class TransmitterCounters:
+    """Messages since the start, by what became of them."""
+
+    sent: int = 0
+    waited: int = 0
+    refused: int = 0
+    dropped: int = 0
+
+
+class Transmitter:
+    """Await `run()` in a task. One for all channels."""
+
+    def __init__(
+        self,
+        publish: Callable[[SendTask, bool], Awaitable[Outcome]],
+        limiter: RateLimiter,
+        cluster: Callable[[], int],
+        now_ns: Callable[[], int],
+        steady_ns: Callable[[], int],
+    ) -> None:
+        """`publish`: one round through the processors. `limiter`: shared with ordinary sends, counts by
+        `steady_ns`."""
+        self._publish = publish
+        self._limiter = limiter
+        self._cluster = cluster
+        self._now_ns = now_ns
+        self._steady_ns = steady_ns
+        self._queue: deque[Outgoing] = deque()
+        self._waiting: deque[Outgoing] = deque()
+        self._changed = asyncio.Event()
+        self._online = False
+        self._running = 0
+        self._newest_ns = 0
+        self.counters = TransmitterCounters()
+
+    def __len__(self) -> int:
+        return len(self._queue) + len(self._waiting) + self._running
+
+    def put(self, message: Outgoing) -> None:
+        """Send a message as soon as it can be."""
+        if len(self) >= _MOST or (message.stale and not self._online):
+            self.counters.dropped += 1
+            message.channel.failed(message.message_id)
+            return
+        self._queue.append(message)
+        self._changed.set()
+
+    def set_online(self, online: bool) -> None:
+        """Whether the kernel can be asked at all."""
+        self._online = online
+        self._changed.set()
+
+    def wake(self) -> None:
+        """Peers appeared."""
+        self._queue.extendleft(reversed(self._waiting))
+        self._waiting.clear()
+        self._changed.set()
+
+    def forget(self, channel: Reports) -> None:
+        """The channel is closed."""
+        for queue in (self._queue, self._waiting):
+            kept = [message for message in queue if message.channel is not channel]
+            queue.clear()
+            queue.extend(kept)
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                self._changed.clear()
+                while self._online and self._queue and self._running < _AT_ONCE:
+                    if not self._limiter.admit(self._steady_ns() / 1e9):
+                        break
+                    self._running += 1
+                    group.create_task(self._attempt(self._queue.popleft()))
+                await self._wait()
+
+    async def _wait(self) -> None:
+        delay: float | None = None
+        if self._online and self._queue and self._running < _AT_ONCE:
+            delay = max(0.01, self._limiter.next_epoch(self._steady_ns() / 1e9))
+        elif self._waiting:
+            delay = _RETRY
+        try:
+            async with asyncio.timeout(delay):
+                await self._changed.wait()
+        except TimeoutError:
+            self.wake()
+
+    async def _attempt(self, message: Outgoing) -> None:
+        try:
+            task = self._task(message)
+            outcome = await self._publish(task, False)
+        finally:
+            self._running -= 1
+            self._changed.set()
+        self._conclude(message, task.message_hash, outcome)
+
+    def _conclude(self, message: Outgoing, digest: bytes, outcome: Outcome) -> None:
+        match outcome:
+            case Published():
+                self.counters.sent += 1
+                message.channel.transmitted(message.message_id, digest)
+            case Refused():
+                self.counters.refused += 1
+                message.channel.failed(message.message_id)
+            case NoPeers() | Unknown():
+                if message.stale:
+                    self.counters.dropped += 1
+                    message.channel.failed(message.message_id)
+                else:
+                    self.counters.waited += 1
+                    self._waiting.append(message)
+
+    def _task(self, message: Outgoing) -> SendTask:
+        # Two attempts of the same bytes in one nanosecond would be one message for the network.
+        timestamp = self._newest_ns = max(self._now_ns(), self._newest_ns + 1)
+        topic = shard_topic(self._cluster(), message.shard)
+        waku = WakuMessage(message.payload, message.content_topic, timestamp=timestamp, meta=message.meta)
+        return SendTask(
+            request_id=b"",
+            scope=b"",
+            content_topic=message.content_topic,
+            shard=message.shard,
+            payload=message.payload,
+            meta=message.meta,
+            ephemeral=message.ephemeral,
+            timestamp=timestamp,
+            message_hash=message_hash(topic, waku),
+        )
