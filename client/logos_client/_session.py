@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Coroutine
+from dataclasses import replace
 from typing import Any, Final
 
 import zmq
@@ -13,12 +14,18 @@ from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.frames import Reply
 from ipc_schema.hello import HelloRequest
 from ipc_schema.mapi import methods
-from ipc_schema.mapi.methods import MapiHello
+from ipc_schema.mapi.methods import MapiHello, StatusReply
 from logos_client._arguments import need_server
 from logos_client._connection import RequestConnection
 from logos_client._consumer import EventConsumer
 from logos_client._stream import AppStream, Position
-from logos_client.events import LinkLost, LinkRestored, TakenOver
+from logos_client.events import (
+    ConnectionStatusChange,
+    ContentTopicHealthChange,
+    LinkLost,
+    LinkRestored,
+    TakenOver,
+)
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +52,7 @@ class AppSession:
         context: zmq.Context[zmq.Socket[bytes]] | None,
     ) -> None:
         self.hello: MapiHello | None = None
+        self.status: StatusReply | None = None
         self.topics: set[str] = set()
         self.taken_over: bool = False
         self.closed: bool = False
@@ -83,6 +91,7 @@ class AppSession:
         hello = MapiHello.from_body(reply.body, "hello: the reply is not that of a Messaging API")
         first = self.hello is None
         self.hello = hello
+        self.status = hello.status
         lost = self.stream.greeted(hello.stream.id, hello.stream.acked, self._offered_credit)
         if first:
             self.topics.update(hello.subscriptions)
@@ -133,7 +142,18 @@ class AppSession:
         if type(event) is TakenOver:
             self.taken_over = True
             self._spawn(self.connection.close())
+        elif isinstance(event, ConnectionStatusChange | ContentTopicHealthChange):
+            self._note_status(event)
         self.consumer.wake()
+
+    def _note_status(self, event: ConnectionStatusChange | ContentTopicHealthChange) -> None:
+        """Keep what the hello said up to date, as soon as an event has come and before the app takes it."""
+        status = self.status
+        assert status is not None, "events come behind a hello"
+        if isinstance(event, ConnectionStatusChange):
+            self.status = replace(status, connection=event.status, reason=event.reason)
+        else:
+            self.status = replace(status, topics={**status.topics, event.content_topic: event.health})
 
     def _settle(self) -> None:
         """Give credit back, and see to it that an ack follows soon."""

@@ -181,6 +181,16 @@ class MessagingClient:
         return self._greeting.server
 
     @property
+    def last_status(self) -> StatusReply:
+        """The node's status as known here, without a request: that of the hello, and what events have brought since.
+
+        It is there as soon as the client is connected; `status` asks the Messaging API.
+        """
+        status = self._session.status
+        assert status is not None, "connect returns after the hello"
+        return status
+
+    @property
     def counters(self) -> StreamCounters:
         """What happened to events on their way in."""
         return self._session.stream.counters

@@ -38,6 +38,7 @@ export class MessagingClient {
   #connection; #stream; #consumer; #autoAck;
   /** @type {Set<string>} */ #topics = new Set();
   /** @type {Record<string, any> | null} */ #greeting = null;
+  /** @type {Status | null} */ #status = null;
   #offered = 0;
   /** @type {NodeJS.Timeout | null} */ #timer = null;
   #closed = false;
@@ -116,6 +117,14 @@ export class MessagingClient {
   /** The Messaging API's limits; `max_payload` is what surely fits a message. @returns {Record<string, number>} */
   get limits() {
     return this.#greeting?.limits;
+  }
+
+  /**
+   * The node's status as far as it is known here, without a request: that of the hello, and what events have brought
+   * since. @returns {Status}
+   */
+  get lastStatus() {
+    return /** @type {Status} */ (this.#status);
   }
 
   /** What happened to events on their way in. */
@@ -351,6 +360,7 @@ export class MessagingClient {
     const { stream, subscriptions } = hello;
     const first = !this.#greeting;
     this.#greeting = hello;
+    this.#status = hello.status;
     const lost = this.#stream.greeted(stream.id, stream.acked, this.#offered);
     if (first) return subscriptions.forEach((/** @type {string} */ topic) => this.#topics.add(topic));
     const missing = [...this.#topics].filter((topic) => !subscriptions.includes(topic)).sort();
@@ -410,7 +420,17 @@ export class MessagingClient {
       this.#takenOver = true;
       this.#connection.close();
     }
+    this.#noteStatus(event);
     this.#consumer.wake();
+  }
+
+  /** @param {any} event */
+  #noteStatus({ event, status, reason, content_topic, health }) {
+    const known = /** @type {Status} */ (this.#status);
+    if (event === "connection_status_change") this.#status = { ...known, connection: status, reason };
+    else if (event === "content_topic_health_change") {
+      this.#status = { ...known, topics: { ...known.topics, [content_topic]: health } };
+    }
   }
 
   /** Give credit back, and see to it that an ack follows soon. */

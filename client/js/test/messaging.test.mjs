@@ -47,6 +47,16 @@ test("what a client knows after connecting", (server) =>
     await assert.rejects(client.subscribe("bad"), code("bad_request"));
   }));
 
+test("the status is known from the hello on", (server) =>
+  connected(server, {}, async (client, app) => {
+    assert.equal(client.lastStatus.connection, "Connected");
+    server.emit(app, 5, ["Disconnected", "no peers"]);
+    server.emit(app, 6, ["/a/1/b/d", "UNHEALTHY"]);
+    await until(() => client.counters.received === 2);
+    const { connection, reason, topics } = client.lastStatus;
+    assert.deepEqual([connection, reason, topics], ["Disconnected", "no peers", { "/a/1/b/d": "UNHEALTHY" }]);
+  }));
+
 test("a loop that is left, again and again, neither stalls the stream nor shows an event twice", (server) =>
   connected(server, { name: "me", credit: 10_000 }, async (client, app) => {
     for (let number = 0; number < 40; number += 1) server.message(app, String(number).padEnd(2_000));

@@ -46,6 +46,14 @@ class MessagingCalls(BlockingClient):
         return self._client.server
 
     @property
+    def last_status(self) -> StatusReply:
+        """The node's status as known here, without a request: that of the hello, and what events have brought since.
+
+        It is there as soon as the client is connected; `status` asks the Messaging API.
+        """
+        return self._client.last_status
+
+    @property
     def counters(self) -> StreamCounters:
         """What happened to events on their way in."""
         return self._client.counters

@@ -86,6 +86,24 @@ async def test_what_a_client_knows_after_connecting() -> None:
 
 
 @both_loops()
+async def test_the_status_is_known_from_the_hello_on() -> None:
+    async with connected() as (server, client, app):
+        asked = len(server.requests)
+        assert client.last_status.connection == "Connected"
+        assert client.last_status.topics == {TOPIC: "MINIMALLY_HEALTHY"}
+        server.emit(app, AppEventKind.CONNECTION_STATUS_CHANGE, "Disconnected", "no peers")
+        server.emit(app, AppEventKind.CONTENT_TOPIC_HEALTH_CHANGE, "/a/1/b/d", "UNHEALTHY")
+        await until(lambda: client.counters.received == 2)
+        status = client.last_status
+        assert (status.connection, status.reason) == ("Disconnected", "no peers")
+        assert status.topics == {TOPIC: "MINIMALLY_HEALTHY", "/a/1/b/d": "UNHEALTHY"}
+        assert len(server.requests) == asked
+        server.stop()
+        server.start()
+        await until(lambda: client.last_status.connection == "Connected")  # another hello, another truth
+
+
+@both_loops()
 async def test_subscriptions() -> None:
     async with connected() as (server, client, _):
         server.refused_topics["/bad"] = "bad format"
