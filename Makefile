@@ -67,6 +67,7 @@ check: env ## format, lint, types, import rules
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python client/make_blocking.py --check
+	$(BIN)/python client/make_js_contract.py --check
 	$(BIN)/lint-imports --no-cache
 
 format: env ## format and mend what ruff can mend

@@ -182,7 +182,7 @@ class MessagingClient:
 
     @property
     def last_status(self) -> StatusReply:
-        """The node's status as known here, without a request: that of the hello, and what events have brought since.
+        """The node's status as known here, without a request: that of the hello, kept up to date by events.
 
         It is there as soon as the client is connected; `status` asks the Messaging API.
         """

@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -98,7 +99,7 @@ def send_from_python(mapi: MapiProcess, payloads: list[bytes]) -> None:
 
 def test_its_own_tests(node: str) -> None:
     done = subprocess.run(
-        [node, "--test", "test/"],
+        [node, "--test", "test/messaging.test.mjs", "test/vectors.test.mjs"],
         cwd=CLIENT,
         capture_output=True,
         text=True,
@@ -109,6 +110,32 @@ def test_its_own_tests(node: str) -> None:
     counts = dict(line[2:].split(" ", 1) for line in done.stdout.splitlines() if line.startswith("# "))
     assert int(counts["pass"]) > 140
     assert counts["fail"] == "0"
+
+
+def test_its_types(node: str) -> None:
+    """The package's own code, and a program in TypeScript that uses it, both by `tsc`."""
+    for project in (".", "test/types"):
+        done = subprocess.run(
+            [node, "node_modules/typescript/bin/tsc", "-p", project],
+            cwd=CLIENT,
+            capture_output=True,
+            text=True,
+            timeout=90,
+            check=False,
+        )
+        assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_its_names_are_the_contracts() -> None:
+    """`python client/make_js_contract.py` writes them."""
+    done = subprocess.run(
+        [sys.executable, CLIENT.parent / "make_js_contract.py", "--check"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_both_ways_with_a_python_app(node: str, tmp_path: Path) -> None:

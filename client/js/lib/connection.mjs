@@ -46,7 +46,7 @@ const now = () => performance.now();
 export class Connection {
   /** @type {State} */ state = "connecting";
   counters = { hellos: 0, restarts: 0, requests: 0, garbage: 0, unmatched: 0 };
-  #socket; #endpoint; #hello; #onHello; #onDown; #onEvent; #tick;
+  #socket; #endpoint; #handlers; #tick;
   /** @type {Map<string, {settle: (error: Error | null, reply?: Reply) => void, hello: boolean}>} */
   #pending = new Map();
   /** @type {Set<() => void>} */
@@ -73,9 +73,9 @@ export class Connection {
    * @param {{hello: () => Record<string, unknown>, onHello: (body: Record<string, any>) => void,
    *   onDown: (reason: string) => void, onEvent: (frames: Buffer[]) => void}} handlers
    */
-  constructor(endpoint, { hello, onHello, onDown, onEvent }) {
+  constructor(endpoint, handlers) {
     this.#endpoint = endpoint;
-    [this.#hello, this.#onHello, this.#onDown, this.#onEvent] = [hello, onHello, onDown, onEvent];
+    this.#handlers = handlers;
     this.#socket = new Dealer(OPTIONS);
     this.#socket.events.on("handshake", () => this.#connected());
     this.#socket.events.on("disconnect", () => this.#disconnected());
@@ -214,7 +214,7 @@ export class Connection {
   async #read() {
     for await (const frames of this.#socket) {
       this.#heard = now();
-      if (isEvent(frames)) this.#onEvent(frames);
+      if (isEvent(frames)) this.#handlers.onEvent(frames);
       else this.#reply(frames);
     }
   }
@@ -248,7 +248,7 @@ export class Connection {
    */
   #accept(reply, settle) {
     try {
-      this.#onHello(reply.body);
+      this.#handlers.onHello(reply.body);
     } catch (error) {
       return settle(/** @type {Error} */ (error));
     }
@@ -291,7 +291,7 @@ export class Connection {
     this.#generation += 1;
     this.#setState("connecting");
     this.#failPending(lost(reason));
-    if (wasReady) this.#onDown(reason);
+    if (wasReady) this.#handlers.onDown(reason);
   }
 
   async #greet() {
@@ -300,7 +300,7 @@ export class Connection {
     let delay = HELLO_RETRY_MS;
     for (;;) {
       try {
-        await this.#ask("hello", this.#hello(), [], now() + HELLO_TIMEOUT_MS);
+        await this.#ask("hello", this.#handlers.hello(), [], now() + HELLO_TIMEOUT_MS);
         return;
       } catch (error) {
         if (generation !== this.#generation) return; // lost: the next connection does it
@@ -328,7 +328,7 @@ export class Connection {
     const first = !this.#failure;
     this.#failure = error;
     this.#setState("failed");
-    if (first && this.#greeted) this.#onDown(error.message);
+    if (first && this.#greeted) this.#handlers.onDown(error.message);
   }
 
   #checkAlive() {

@@ -1,12 +1,14 @@
 // How an app gets its events: one after another, by iteration or by callbacks.
+import { EVENT_KINDS } from "./contract.mjs";
 import { LogosError } from "./errors.mjs";
-import { EVENT_KINDS } from "./frames.mjs";
 
 /** @typedef {import("./events.mjs").AppEvent} AppEvent */
 /** @typedef {(event: AppEvent) => unknown} Callback */
 
 export class EventConsumer {
-  #stream; #settle; #onError;
+  /** @type {import("./stream.mjs").AppStream} */ #stream;
+  /** @type {() => void} */ #settle;
+  /** @type {(error: unknown, event: AppEvent) => void} */ #onError;
   /** @type {Map<string, Callback[]>} */ #callbacks = new Map();
   #wake = () => {};
   #iterating = false;
@@ -23,7 +25,9 @@ export class EventConsumer {
    * @param {(error: unknown, event: AppEvent) => void} onError
    */
   constructor(stream, settle, onError) {
-    [this.#stream, this.#settle, this.#onError] = [stream, settle, onError];
+    this.#stream = stream;
+    this.#settle = settle;
+    this.#onError = onError;
   }
 
   /** Something was put into the stream. */

@@ -1,14 +1,6 @@
 // The one kind of error that this package raises for what happens outside of it.
 
-/** Codes after which the same request may succeed later (ipc_schema/SPEC.md, §2, "Errors"). */
-const RETRIABLE = new Set(
-  "busy not_ready resyncing deadline_exceeded peer_restarted no_peers rate_limited internal".split(" "),
-);
-const KNOWN = new Set([
-  ...RETRIABLE,
-  ..."bad_request unknown_method unsupported_version unauthorised too_large trimmed epoch_changed".split(" "),
-  ..."conflict rln_required".split(" "),
-]);
+import { CODES, RETRIABLE_CODES } from "./contract.mjs";
 
 /**
  * What a server answered, what became of a connection, or frames that are not what the contract says.
@@ -24,9 +16,9 @@ export class LogosError extends Error {
     super(`${code}: ${message}`);
     this.name = "LogosError";
     /** @type {string} */
-    this.code = KNOWN.has(code) ? code : "internal";
+    this.code = CODES.includes(code) ? code : "internal";
     /** Whether the same request may succeed later. @type {boolean} */
-    this.retriable = retriable ?? RETRIABLE.has(this.code);
+    this.retriable = retriable ?? RETRIABLE_CODES.includes(this.code);
     /** When, in milliseconds, where the server says so. @type {number | undefined} */
     this.retry_after_ms = retry_after_ms ?? undefined;
     /** What else the server said. @type {Record<string, unknown>} */

@@ -1,6 +1,7 @@
 // Frames of the IPC contract (ipc_schema/SPEC.md) as an app sees them:
 // requests out, replies and events in. No I/O.
 import { Decoder, Encoder } from "@msgpack/msgpack";
+import { EVENTS } from "./contract.mjs";
 import { LogosError } from "./errors.mjs";
 
 const encoder = new Encoder({ useBigInt64: true });
@@ -9,6 +10,7 @@ const MAGIC = Buffer.from("LD1");
 const INT64_MAX = 2n ** 63n - 1n;
 
 // JavaScript's numbers are exact up to 2^53: beyond it, and only there, integers are BigInt.
+/** @param {any} value @returns {any} */
 const plain = (value) => {
   if (typeof value === "bigint") return Number.isSafeInteger(Number(value)) ? Number(value) : value;
   if (Array.isArray(value)) return value.map(plain);
@@ -19,6 +21,7 @@ const plain = (value) => {
 };
 
 // The encoder makes a float of a number that needs more than 32 bits, but a 64 bit integer of a BigInt.
+/** @param {any} value @returns {any} */
 const wire = (value) => {
   if (Number.isSafeInteger(value)) return value > 0xffffffff || value < -0x80000000 ? BigInt(value) : value;
   if (Array.isArray(value)) return value.map(wire);
@@ -27,35 +30,49 @@ const wire = (value) => {
   return Object.fromEntries(present.map(([key, item]) => [key, wire(item)]));
 };
 
+/** @param {Uint8Array} frame @param {string} what @returns {any} */
 const unpack = (frame, what) => {
   try {
     return plain(decoder.decode(frame));
   } catch (error) {
-    throw new LogosError("bad_request", `${what}: ${error.message}`);
+    throw new LogosError("bad_request", `${what}: ${/** @type {Error} */ (error).message}`);
   }
 };
 
+/** @param {unknown} condition @param {string} message */
 const need = (condition, message) => {
   if (!condition) throw new LogosError("bad_request", message);
 };
 
-const isInteger = (value) => typeof value === "bigint" || Number.isInteger(value);
-const isUint = (value) => isInteger(value) && value >= 0 && value <= INT64_MAX;
-const isBin = (size) => (value) => Buffer.isBuffer(value) && value.length === size;
-const isText = (value) => typeof value === "string";
-const isBool = (value) => typeof value === "boolean";
-const isNs = (value) => isInteger(value) && value <= INT64_MAX && value >= -INT64_MAX - 1n;
-const isMap = (value) =>
+const isInteger = (/** @type {any} */ value) => typeof value === "bigint" || Number.isInteger(value);
+const isUint = (/** @type {any} */ value) => isInteger(value) && value >= 0 && value <= INT64_MAX;
+const isBin = (/** @type {number} */ size) => (/** @type {any} */ value) => Buffer.isBuffer(value) && value.length === size;
+const isText = (/** @type {any} */ value) => typeof value === "string";
+const isBool = (/** @type {any} */ value) => typeof value === "boolean";
+const isNs = (/** @type {any} */ value) => isInteger(value) && value <= INT64_MAX && value >= -INT64_MAX - 1n;
+const isMap = (/** @type {any} */ value) =>
   value !== null && typeof value === "object" && !Array.isArray(value) && !Buffer.isBuffer(value);
 
-/** The frames of a request. `id`: 16 bytes. */
+/**
+ * The frames of a request.
+ * @param {Uint8Array} id 16 bytes
+ * @param {string} method
+ * @param {Record<string, unknown>} [body]
+ * @param {Uint8Array[]} [blobs]
+ * @param {{budgetMs?: number, flags?: number}} [options]
+ * @returns {Uint8Array[]}
+ */
 export const encodeRequest = (id, method, body = {}, blobs = [], { budgetMs = 0, flags = 0 } = {}) =>
   [MAGIC, encoder.encode(wire([id, method, budgetMs, flags])), encoder.encode(wire(body)), ...blobs];
 
-/** Whether frames are an event of the app's stream (an integer leads its header) and no reply. */
+/** Whether frames are an event of the app's stream (an integer leads its header) and no reply. @param {Buffer[]} frames */
 export const isEvent = (frames) => frames.length > 1 && frames[1][1] === 1;
 
-/** A reply: `{id, instance, body, blobs, error}`; `error` is a `LogosError` or null. Throws `LogosError`. */
+/**
+ * A reply: `{id, instance, body, blobs, error}`; `error` is a `LogosError` or null. Throws `LogosError`.
+ * @param {Buffer[]} frames
+ * @returns {{id: Buffer, instance: Buffer, body: Record<string, any>, blobs: Buffer[], error: LogosError | null}}
+ */
 export const decodeReply = (frames) => {
   const [magic, head, packed, ...blobs] = frames[0]?.length === 0 ? frames.slice(1) : frames;
   need(magic && MAGIC.equals(magic) && head && packed, "not the frames of a reply");
@@ -73,40 +90,20 @@ export const decodeReply = (frames) => {
 
 const isHash = isBin(32);
 const isId = isBin(16);
-const isMeta = (value) => Buffer.isBuffer(value) && value.length <= 64;
-const isTexts = (value) => Array.isArray(value) && value.every(isText);
-const isHashOrNil = (value) => value === null || isHash(value);
+const isMeta = (/** @type {any} */ value) => Buffer.isBuffer(value) && value.length <= 64;
+const isTexts = (/** @type {any} */ value) => Array.isArray(value) && value.every(isText);
+const isHashOrNil = (/** @type {any} */ value) => value === null || isHash(value);
 
-const RECEIVED = {
-  content_topic: isText,
-  message_hash: isHash,
-  timestamp: isNs,
-  meta: isMeta,
-  ephemeral: isBool,
-  version: isUint,
+/** @type {Record<string, (value: any) => boolean>} */
+const CHECKS = {
+  text: isText, texts: isTexts, bool: isBool, uint: isUint, ns: isNs, id: isId, hash: isHash, "hash?": isHashOrNil, meta: isMeta,
 };
-// Kind → name and the header's elements from index 5 on.
-const KINDS = [
-  ["heartbeat"],
-  ["message_received", RECEIVED],
-  ["message_propagated", { request_id: isId, message_hash: isHash }],
-  ["message_sent", { request_id: isId, message_hash: isHash }],
-  ["message_error", { request_id: isId, message_hash: isHashOrNil, text: isText }],
-  ["connection_status_change", { status: isText, reason: isText }],
-  ["content_topic_health_change", { content_topic: isText, health: isText }],
-  ["events_dropped", { first: isUint, last: isUint, reason: isText }],
-  ["messages_missed", { content_topics: isTexts, from_ns: isNs, to_ns: isNs, reason: isText }],
-  ["message_unconfirmed", { request_id: isId, message_hash: isHash, reason: isText }],
-  ["message_cancelled", { request_id: isId }],
-  ["taken_over"],
-];
-
-/** The kinds of events that an app can get, those of the client's own last. */
-export const EVENT_KINDS = [...KINDS.slice(1).map(([name]) => String(name)), "link_lost", "link_restored"];
 
 /**
  * An event: `{event, stream_id, seq, time_ns, …fields, payload}`; kinds of later versions are `unknown`.
  * Throws `LogosError`.
+ * @param {Buffer[]} frames
+ * @returns {Record<string, any>}
  */
 export const decodeEvent = (frames) => {
   const [magic, head, payload = Buffer.alloc(0)] = frames;
@@ -116,10 +113,10 @@ export const decodeEvent = (frames) => {
   const [, stream_id, seq, kind, time_ns, ...values] = header;
   need(isId(stream_id) && isUint(seq) && isUint(kind) && isNs(time_ns), "event: wrong types");
   const common = { stream_id, seq, time_ns };
-  if (!KINDS[kind]) return { event: "unknown", kind, ...common, payload };
-  const [event, fields = {}] = KINDS[kind];
-  const named = Object.entries(fields).map(([name, fits], index) => {
-    need(index < values.length && fits(values[index]), `${event}: ${name} is missing or of another type`);
+  if (!EVENTS[kind]) return { event: "unknown", kind, ...common, payload };
+  const [event, fields] = EVENTS[kind];
+  const named = Object.entries(fields).map(([name, type], index) => {
+    need(index < values.length && CHECKS[type](values[index]), `${event}: ${name} is missing or of another type`);
     return [name, values[index]];
   });
   return { event, ...common, ...Object.fromEntries(named), payload };

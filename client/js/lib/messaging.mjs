@@ -9,6 +9,8 @@ import { LogosError, closed } from "./errors.mjs";
 import { AppEvent } from "./events.mjs";
 import { AppStream } from "./stream.mjs";
 
+/** @typedef {import("./contract.mjs").Event} Event */
+/** @typedef {import("./contract.mjs").StatusReply} Status */
 /** @typedef {import("./stream.mjs").Position} Position */
 /**
  * @typedef {object} ConnectOptions
@@ -19,9 +21,8 @@ import { AppStream } from "./stream.mjs";
  * @property {"auto" | "manual"} [ack] `"auto"` acknowledges an event when the next one is asked for, its callbacks have
  *   returned, or the client is closed; `"manual"` leaves it to `ack`
  * @property {number} [timeout] ms to wait for the Messaging API
- * @property {(error: unknown, event: AppEvent) => void} [onError] gets what a callback throws
+ * @property {(error: unknown, event: Event) => void} [onError] gets what a callback throws
  */
-/** @typedef {{connection: string, reason: string, resyncing: boolean, topics: Record<string, string>}} Status */
 
 const ACK_DELAY_MS = 100; // one ack for all that was handled in this time: for a named app it is a write to the disk
 const RETRY_MS = 200;
@@ -30,7 +31,7 @@ const LEAVE_MS = 2_000;
 const TIMEOUT_MS = 10_000;
 const DEFAULT_CREDIT = 2 << 20;
 
-/** @param {unknown} error @param {AppEvent} event */
+/** @param {unknown} error @param {Event} event */
 const complain = (error, event) => console.error(`a callback for ${event.event} failed:`, error); // never the payload
 
 /** An app's connection to a Messaging API. Made by `connect`. */
@@ -73,7 +74,7 @@ export class MessagingClient {
     check.options(options);
     this.#autoAck = ack === "auto";
     this.#stream = new AppStream(credit);
-    this.#consumer = new EventConsumer(this.#stream, () => this.#settle(), onError);
+    this.#consumer = new EventConsumer(this.#stream, () => this.#settle(), /** @type {any} */ (onError));
     this.#connection = new Connection(messagingEndpoint(endpoint), {
       hello: () => {
         this.#offered = this.#stream.openingCredit();
@@ -109,12 +110,12 @@ export class MessagingClient {
     return this.#greeting?.server;
   }
 
-  /** The network the node is on. @returns {Record<string, any>} */
+  /** The network the node is on. @returns {import("./contract.mjs").NetworkInfo} */
   get network() {
     return this.#greeting?.network;
   }
 
-  /** The Messaging API's limits; `max_payload` is what surely fits a message. @returns {Record<string, number>} */
+  /** The Messaging API's limits; `max_payload` is what surely fits a message. @returns {import("./contract.mjs").MapiLimits} */
   get limits() {
     return this.#greeting?.limits;
   }
@@ -206,7 +207,7 @@ export class MessagingClient {
   /**
    * The sends that have no fate yet, oldest first, at most 1,000, and how many there are.
    * @param {{name?: string}} [options] `name`: of another named app of the same user
-   * @returns {Promise<{sends: Record<string, any>[], total: number}>}
+   * @returns {Promise<import("./contract.mjs").PendingReply>}
    */
   pending({ name } = {}) {
     return this.#repeat("pending", { name });
@@ -225,7 +226,7 @@ export class MessagingClient {
 
   /**
    * Acknowledge everything up to an event; without one, up to the last handled one. It is on disk when this resolves.
-   * @param {AppEvent | Position} [event]
+   * @param {Event | Position} [event]
    */
   async ack(event) {
     const position = event ? /** @type {Position} */ (/** @type {unknown} */ (event)) : this.#stream.position;
@@ -292,20 +293,21 @@ export class MessagingClient {
   /**
    * The next event; null when none can come any more. Asking for it says that the one before it is handled.
    * @param {number} [timeout] ms; rejects with `deadline_exceeded` when there is none in that time
+   * @returns {Promise<Event | null>}
    */
   nextEvent(timeout) {
-    return this.#consumer.next(timeout);
+    return /** @type {Promise<any>} */ (this.#consumer.next(timeout));
   }
 
   /**
    * Events one after another. A loop that is left keeps its last event in hand: it counts as handled when the next one
    * is asked for, or by `close`. A later loop goes on behind it.
-   * @returns {AsyncIterator<AppEvent, undefined>}
+   * @returns {AsyncIterator<Event, undefined>}
    */
   [Symbol.asyncIterator]() {
     return {
       next: async () => {
-        const event = await this.#consumer.next();
+        const event = await this.nextEvent();
         return event ? { value: event, done: false } : { value: undefined, done: true };
       },
     };
@@ -315,12 +317,13 @@ export class MessagingClient {
    * Call a function, plain or async, with each event of a kind, or of all (`"*"`); returns what undoes it. Callbacks run
    * one after another, in the events' order. While nothing iterates they run in the background, and other events are
    * passed over; else they run as part of the iteration, which gets the other events. What one throws goes to `onError`.
-   * @param {string} kind
-   * @param {(event: AppEvent) => unknown} callback
+   * @template {Event["event"] | "*"} K
+   * @param {K} kind
+   * @param {(event: K extends "*" ? Event : Extract<Event, {event: K}>) => unknown} callback
    * @returns {() => void}
    */
   on(kind, callback) {
-    return this.#consumer.on(kind, callback);
+    return this.#consumer.on(kind, /** @type {any} */ (callback));
   }
 
   // -- the end ---------------------------------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ export class AppStream {
       this.counters.duplicates += 1; // at least once: a repeat
       return null;
     }
-    const told = event.event === "events_dropped" && event.first <= this.lastSeq + 1;
+    const told = event.event === "events_dropped" && decoded.first <= this.lastSeq + 1;
     if (seq !== this.lastSeq + 1 && !told) this.#reportMissing(decoded);
     this.lastSeq = seq;
     const position = { stream_id, seq };
