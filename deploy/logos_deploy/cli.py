@@ -11,7 +11,14 @@ from types import ModuleType
 from typing import Final
 
 from ipc_schema.config.options import ConfigError
-from logos_client.exceptions import DeadlineError, LogosError, NotReadyError, RequestError, TemporaryError
+from logos_client.exceptions import (
+    ConflictError,
+    DeadlineError,
+    LogosError,
+    NotReadyError,
+    RequestError,
+    TemporaryError,
+)
 from logos_deploy.commands import (
     config,
     demo,
@@ -139,6 +146,8 @@ def exit_of(error: LogosError) -> Exit:
     """The exit code for an error of the client."""
     if isinstance(error, NotReadyError):
         return Exit.UNAVAILABLE
+    if isinstance(error, ConflictError):
+        return Exit.FAILED  # another program has the name
     if isinstance(error, RequestError):
         return Exit.DATA
     if isinstance(error, DeadlineError | TemporaryError):

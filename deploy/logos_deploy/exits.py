@@ -58,7 +58,7 @@ COMMAND_EXITS: Final[Mapping[str, Mapping[Exit, str]]] = {
     },
     "send": {
         Exit.OK: "it has propagated",
-        Exit.FAILED: "it was given up",
+        Exit.FAILED: "it was given up, or another program has the name",
         Exit.DATA: "bad content topic, empty or too large payload",
         Exit.UNAVAILABLE: _NOBODY,
         Exit.UNDECIDED: "not known yet: it is accepted, and may still go",
