@@ -13,6 +13,7 @@ from ipc_schema.sizes import too_large_text
 from ipc_schema.topics import TopicError, place
 from kernel_proc.metrics import Registry
 from kernel_proc.relay.messages import RelayBadTopic, RelayMessageInvalid, RelayMessageTooLarge
+from kernel_proc.relay.rpc_writer import fits_rpc
 from kernel_proc.sender import MessageSender
 from kernel_proc.shards import Shards
 
@@ -119,7 +120,8 @@ class Publishing:
             data = encode_message(message)
         except MessageEncodeError as error:
             raise IpcError(ErrorCode.BAD_REQUEST, str(error)) from error
-        if len(data) > self._max_size:
+        # The relay that is asked to publish sends it in one frame, which is what the limit is for.
+        if not fits_rpc(topic.encode(), len(data), self._max_size):
             raise self._too_large(self._max_size)
         return Ready(message, data, message_hash(topic, message), topic, number)
 

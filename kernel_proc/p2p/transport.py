@@ -32,23 +32,65 @@ async def dial(endpoint: Endpoint) -> tuple[ByteStream, trio.SocketStream]:
         raise BadAddress(f"{endpoint.text()}: port 0 cannot be dialled")
     try:
         if endpoint.kind in ("dns4", "dns6"):
-            # open_tcp_stream would also try the other family.
-            found = await trio.socket.getaddrinfo(
-                endpoint.host, endpoint.port, endpoint.family, trio.socket.SOCK_STREAM
-            )
-            host = str(found[0][4][0])
+            tcp = await _dial_family(endpoint)
         else:
-            host = endpoint.host
-        tcp = await trio.open_tcp_stream(host, endpoint.port, happy_eyeballs_delay=0.5)
+            tcp = await trio.open_tcp_stream(endpoint.host, endpoint.port, happy_eyeballs_delay=0.5)
     except OSError as error:
         raise DialError(f"{endpoint.text()}: {error.strerror or error}") from None
     if not endpoint.websocket:
         return tcp, tcp
     try:
-        return await WebSocket.connect(tcp, f"{endpoint.host}:{endpoint.port}"), tcp
+        return await WebSocket.connect(tcp, host_header(endpoint)), tcp
     except BaseException:
         await trio.aclose_forcefully(tcp)
         raise
+
+
+async def _dial_family(endpoint: Endpoint) -> trio.SocketStream:
+    """Dial all addresses that a name has in one family; open_tcp_stream would also try the other one.
+
+    The next address is begun when one has failed or half a second has passed. Raises OSError.
+    """
+    found = await trio.socket.getaddrinfo(
+        endpoint.host, endpoint.port, endpoint.family, trio.socket.SOCK_STREAM
+    )
+    hosts = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    errors: list[OSError] = []
+    winner: list[trio.SocketStream] = []
+
+    async def attempt(host: str, failed: trio.Event, scope: trio.CancelScope) -> None:
+        try:
+            tcp = await trio.open_tcp_stream(host, endpoint.port)
+        except OSError as error:
+            errors.append(error)
+            failed.set()
+            return
+        if winner:
+            await trio.aclose_forcefully(tcp)
+            return
+        winner.append(tcp)
+        scope.cancel()
+
+    try:
+        async with trio.open_nursery() as nursery:
+            for host in hosts:
+                failed = trio.Event()
+                nursery.start_soon(attempt, host, failed, nursery.cancel_scope)
+                with trio.move_on_after(0.5):
+                    await failed.wait()
+    except BaseException:
+        for tcp in winner:
+            await trio.aclose_forcefully(tcp)
+        raise
+    if winner:
+        return winner[0]
+    raise errors[-1] if errors else OSError(f"{endpoint.host} has no address")
+
+
+def host_header(endpoint: Endpoint) -> str:
+    """Return host and port as HTTP writes them: an IPv6 address in brackets (RFC 3986, 3.2.2)."""
+    host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
+    return f"{host}:{endpoint.port}"
 
 
 async def listen(endpoint: Endpoint) -> list[trio.SocketListener]:

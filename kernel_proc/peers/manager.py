@@ -34,7 +34,7 @@ from kernel_proc.peers.clock import SteadyClock
 from kernel_proc.peers.known import KnownPeer, Origin, group_of_address
 from kernel_proc.peers.online import OnlineMonitor, SleepDetector
 from kernel_proc.peers.plan import SERVICES, Connected, Targets, Wanted, plan
-from kernel_proc.peers.store import USELESS_DELAY, PeerStore
+from kernel_proc.peers.store import HIGHEST_DELAY, USELESS_DELAY, PeerStore
 from kernel_proc.peers.store_file import load_peers, save_peers, snapshot
 from kernel_proc.relay.params import RELAY_PROTOCOL
 from logos_process.logs import fields
@@ -56,6 +56,9 @@ PAUSE_OFFLINE: Final = 2.0
 """The same while nothing of the network can be heard: dials then often fail at once."""
 SHORT_PERIOD: Final = 2.0
 LONG_PERIOD: Final = 15.0
+URGENT_DELAY: Final = 8.0
+"""Longest wait before a peer that something waits for is dialled again: with the jitter below 10 s."""
+URGENT_FOR: Final = 3600.0
 LET_GO_SECONDS: Final = 600.0
 """A peer that we, or somebody over the IPC, disconnected is not dialled by itself for so long."""
 SAVE_FIRST: Final = 2.0
@@ -390,12 +393,23 @@ class PeerManager:
                     return
             self._failed.add()
             now, online = self.now(), self.online
-            self.store.failed(peer_id, now, online=online, why=why)
+            longest = URGENT_DELAY if self._is_waited_for(peer) else HIGHEST_DELAY
+            self.store.failed(peer_id, now, online=online, why=why, longest=longest)
             if online:
                 self._monitor.failure(now, peer_id)
         finally:
             self._dials.under_way.pop(peer_id, None)
             self.wake()
+
+    def _is_waited_for(self, peer: KnownPeer) -> bool:
+        """Return whether the peer offers a service that we want and nobody connected has, and was reached of
+        late: a store that restarts must not be away for longer than it has to."""
+        if self.now() - peer.last_success > URGENT_FOR:
+            return False
+        identities = (self._host.identity(connected) for connected in self._connected)
+        there = {one for identity in identities if identity is not None for one in identity.protocols}
+        wanted = {SERVICES[name].protocol for name in self._view.wanted().services}
+        return not wanted.isdisjoint(set(peer.protocols) - there)
 
     def _is_full(self, address: str, peer: KnownPeer) -> bool:
         """Whether the place of an address has as many connections as it may, with dials of other peers."""

@@ -214,8 +214,11 @@ class PeerStore:
         if address is not None and address in known.addresses:
             self._set_addresses(known, (address, *known.addresses))
 
-    def failed(self, peer_id: str, now: float, *, online: bool, why: str = "") -> None:
-        """A dial failed. Only while we are `online` is that held against the peer."""
+    def failed(
+        self, peer_id: str, now: float, *, online: bool, why: str = "", longest: float = HIGHEST_DELAY
+    ) -> None:
+        """Note a dial that failed. Only while we are `online` is that held against the peer, with a wait of
+        `longest` seconds at most."""
         known = self._peers.get(peer_id)
         if known is None:
             return
@@ -224,7 +227,7 @@ class PeerStore:
             known.retry_at = max(known.retry_at, now + OFFLINE_DELAY * self._rng.uniform(0.8, 1.6))
             return
         known.failures += 1
-        delay = retry_delay(known.failures, FIRST_DELAY, 2.0, HIGHEST_DELAY)
+        delay = retry_delay(known.failures, FIRST_DELAY, 2.0, longest)
         known.retry_at = max(known.retry_at, now + delay * self._rng.uniform(0.8, 1.2))
         self.changes += 1
 

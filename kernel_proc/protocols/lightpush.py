@@ -40,6 +40,7 @@ from kernel_proc.protocols.protobuf import ProtobufError
 from kernel_proc.protocols.ratelimit import RateLimiter
 from kernel_proc.protocols.requests import RequestService, ServiceLimits
 from kernel_proc.relay.messages import RelayBadTopic, RelayMessageInvalid, RelayMessageTooLarge
+from kernel_proc.relay.rpc_writer import fits_rpc
 from kernel_proc.sender import MessageSender
 
 __all__ = ["LightpushService"]
@@ -186,8 +187,9 @@ class LightpushService:
             message = message._replace(timestamp=self._clock_ns())
         # Encoded anew, as nwaku does: the same message pushed through two nodes then has one gossip id.
         data = encode_message(message)
+        # As nwaku's relay, the limit is for the whole frame: what only just passed alone would reach nobody.
         limit = self._network.max_message_size
-        if len(data) > limit:
+        if not fits_rpc(topic.encode(), len(data), limit):
             return _Outcome(PushStatus.INVALID_MESSAGE, too_large_text(limit))
         if not self._has_somebody(topic, pusher):
             return _Outcome(PushStatus.NO_PEERS_TO_RELAY, NO_PEERS)

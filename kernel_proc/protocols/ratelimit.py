@@ -17,6 +17,8 @@ __all__ = ["MAX_PEERS", "PeerLimiter", "RateLimiter", "ServiceLimiter"]
 MAX_PEERS: Final = 4096
 """Peers that a limiter remembers; the one idle for longest is forgotten first."""
 PEER_SHARE: Final = 0.75
+HAIR: Final = 1e-9
+"""A level this far below one is one, or the sum of small refills would come a request late."""
 
 
 class RateLimiter(Protocol):
@@ -39,58 +41,58 @@ def _ratio(period: float) -> int:
     return 3 if period <= 60.0 else 2
 
 
-class _Window:
-    """A volume that is there again when its period is over."""
+class _Bucket:
+    """What is left of a peer's volume; it refills steadily."""
 
-    __slots__ = ("left", "start", "used")
+    __slots__ = ("at", "level")
 
-    def __init__(self, volume: int, now: float) -> None:
-        self.left = volume
-        self.start = now
-        self.used = now
+    def __init__(self, volume: float, now: float) -> None:
+        self.level = volume
+        self.at = now
 
 
 class PeerLimiter:
-    """Each peer has `limit.volume` requests a period of its own; None: no limit."""
+    """Each peer has `limit.volume` requests a period of its own, in a bucket that refills steadily (as
+    nwaku's); None: no limit."""
 
     def __init__(self, limit: RateLimit | None, *, forget_after: float | None = None) -> None:
         self.limit = limit
         self._forget = forget_after or (2 * limit.period if limit else 0.0)
-        self._windows: OrderedDict[str, _Window] = OrderedDict()
+        self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._windows)
+        return len(self._buckets)
 
     def allow(self, peer_id: str, now: float) -> bool:
-        """Count the request and say yes, or say no."""
+        """Count the request and return True, or return False."""
         if not self.has_room(peer_id, now):
             return False
         if self.limit is not None:
-            self._windows[peer_id].left -= 1
+            self._buckets[peer_id].level -= 1.0
         return True
 
     def has_room(self, peer_id: str, now: float) -> bool:
-        """Whether `allow` would say yes; nothing is counted."""
+        """Return what `allow` would, without counting."""
         limit = self.limit
         if limit is None:
             return True
         self._forget_idle(now)
-        window = self._windows.get(peer_id)
-        if window is None:
-            window = self._windows[peer_id] = _Window(limit.volume, now)
-        elif now - window.start >= limit.period:
-            window.left, window.start = limit.volume, now
-        window.used = now
-        self._windows.move_to_end(peer_id)
-        return window.left > 0
+        bucket = self._buckets.get(peer_id)
+        if bucket is None:
+            bucket = self._buckets[peer_id] = _Bucket(float(limit.volume), now)
+        passed = max(0.0, now - bucket.at)
+        bucket.level = min(float(limit.volume), bucket.level + passed * limit.volume / limit.period)
+        bucket.at = now
+        self._buckets.move_to_end(peer_id)
+        return bucket.level >= 1.0 - HAIR
 
     def _forget_idle(self, now: float) -> None:
-        windows = self._windows
-        while windows:
-            oldest = next(iter(windows.values()))
-            if len(windows) <= MAX_PEERS and now - oldest.used <= self._forget:
+        buckets = self._buckets
+        while buckets:
+            oldest = next(iter(buckets.values()))
+            if len(buckets) <= MAX_PEERS and now - oldest.at <= self._forget:
                 return
-            windows.popitem(last=False)
+            buckets.popitem(last=False)
 
 
 class ServiceLimiter:
@@ -120,8 +122,7 @@ class ServiceLimiter:
         if self._at is not None:
             self._level = min(self._capacity, self._level + max(0.0, now - self._at) * self._rate)
         self._at = now
-        # A hair below one, or the sum of small refills would come a request late.
-        if not self._peers.has_room(peer_id, now) or self._level < 1.0 - 1e-9:
+        if not self._peers.has_room(peer_id, now) or self._level < 1.0 - HAIR:
             return False
         self._level -= 1.0
         return self._peers.allow(peer_id, now)

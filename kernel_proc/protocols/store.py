@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Final
 
 import trio
@@ -10,6 +11,7 @@ from kernel_proc.archive.api import (
     DEFAULT_PAGE,
     MAX_PAGE,
     Archive,
+    ArchiveBusy,
     ArchiveError,
     BadQuery,
     CursorNotFound,
@@ -35,12 +37,16 @@ from kernel_proc.protocols.store_codec import (
 
 __all__ = ["StoreService"]
 
+log = logging.getLogger(__name__)
+
 MAX_REQUEST: Final = 256 * 1024
 MAX_PAGE_BYTES: Final = 4 * 1024 * 1024 - 64 * 1024
 """Data of one response. js-waku's decoder gives up above 4 MiB; a page that would be larger ends early, with
 a cursor."""
 ENTRY_BYTES: Final = 512
 """What hash, topic and tags of one entry take at most, or nearly."""
+BUSY: Final = "SERVICE_UNAVAILABLE: too many queries are waiting"
+UNAVAILABLE: Final = "SERVICE_UNAVAILABLE: the archive cannot be read now"
 TOO_MANY: Final = "TOO_MANY_REQUESTS: Request rejected due to too many requests"
 
 
@@ -91,9 +97,12 @@ class StoreService:
             return StoreResponse(
                 "", StoreStatus.BAD_RESPONSE, "BAD_RESPONSE: archive error: DRIVER_ERROR: cursor not found"
             )
+        except ArchiveBusy:
+            return StoreResponse(request.request_id, StoreStatus.SERVICE_UNAVAILABLE, BUSY)
         except ArchiveError as error:
-            description = f"SERVICE_UNAVAILABLE: {error}"
-            return StoreResponse(request.request_id, StoreStatus.SERVICE_UNAVAILABLE, description)
+            # The cause names the database's place and is for our own log, never for a stranger.
+            log.debug("store query not answered: %s", error)
+            return StoreResponse(request.request_id, StoreStatus.SERVICE_UNAVAILABLE, UNAVAILABLE)
         page = cut(page, forward=request.forward)
         return StoreResponse(
             request.request_id,

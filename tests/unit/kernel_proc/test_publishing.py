@@ -9,11 +9,12 @@ import trio
 
 from ipc_schema.errors import IpcError
 from ipc_schema.kernel.events import SOURCE_SELF, MessageEvent, decode_header
-from ipc_schema.message import WakuMessage, decode_message
+from ipc_schema.message import WakuMessage, decode_message, encode_message
 from kernel_proc.ipc.events import EventPublisher
 from kernel_proc.metrics import Registry
 from kernel_proc.publishing import Published, Publishing
 from kernel_proc.relay.messages import PublishResult, RelayMessageInvalid, RelayMessageTooLarge
+from kernel_proc.relay.rpc_writer import fits_rpc
 from kernel_proc.sender import MessageSender
 from kernel_proc.shards import Shards
 from tests.support.mock_clock import mock_clock_test
@@ -184,6 +185,21 @@ async def test_a_shard_that_is_not_recorded_can_be_published_on() -> None:
     house = House()
     assert (await house.publishing.publish(MESSAGE, shard=5)).peers == 1
     assert house.publisher.state(5).last == 0
+
+
+@mock_clock_test
+async def test_what_fits_alone_and_not_in_its_frame_is_refused_before_it_is_sent_anywhere() -> None:
+    """Also for lightpush, whose service would find no peer that takes it."""
+    house = House()
+    prepare = house.publishing.prepare
+    empty = len(prepare(MESSAGE._replace(payload=bytes(9_000))).data) - 9_000
+    topic = prepare(MESSAGE).pubsub_topic.encode()
+    most = next(n for n in range(9_990, 9_000, -1) if fits_rpc(topic, n + empty, 10_000))
+    assert len(prepare(MESSAGE._replace(payload=bytes(most))).data) < 10_000
+    over = MESSAGE._replace(payload=bytes(most + 1))
+    assert len(encode_message(over)) < 10_000
+    with pytest.raises(IpcError, match="Message size exceeded maximum of 10000 bytes"):
+        prepare(over)
 
 
 @mock_clock_test

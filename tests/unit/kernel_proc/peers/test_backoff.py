@@ -7,9 +7,17 @@ from random import Random
 from kernel_proc.peers.backoff import DialBackoff
 
 
-def test_it_doubles_up_to_a_minute() -> None:
+def test_a_configured_peer_that_is_down_is_dialled_within_ten_seconds() -> None:
     backoff = DialBackoff(Random(1))
-    delays = [backoff.failed() for _ in range(20)]
+    delays = [backoff.failed() for _ in range(2000)]
+    for delay, base in zip(delays, (1, 2, 4, 8, 8, 8), strict=False):
+        assert 0.8 * base <= delay <= 1.2 * base
+    assert max(delays) < 10
+
+
+def test_a_peer_that_throws_us_out_is_left_in_peace_for_up_to_a_minute() -> None:
+    backoff = DialBackoff(Random(1))
+    delays = [backoff.lost(lasted=1) for _ in range(20)]
     for delay, base in zip(delays, (1, 2, 4, 8, 16, 32, 60, 60, 60, 60), strict=False):
         assert 0.8 * base <= delay <= 1.2 * base
     assert max(delays) <= 72

@@ -17,6 +17,7 @@ from kernel_proc.peers.known import KnownPeer, Origin, group_of_address
 from kernel_proc.peers.manager import ManagerSettings, PeerManager
 from kernel_proc.peers.plan import Targets, Wanted
 from kernel_proc.peers.store import PeerStore
+from kernel_proc.protocols import store_codec
 from kernel_proc.relay.params import RELAY_PROTOCOL
 from tests.support.mock_clock import mock_clock_test
 
@@ -344,3 +345,29 @@ def test_the_store_is_written_at_the_end(tmp_path: Path) -> None:
 
     first()
     second()
+
+
+@mock_clock_test
+async def test_a_store_that_something_waits_for_is_dialled_again_within_ten_seconds() -> None:
+    class WantsStore(View):
+        def wanted(self) -> Wanted:
+            return Wanted(2, frozenset({0}), frozenset({"store"}))
+
+    protocols = (RELAY_PROTOCOL, store_codec.PROTOCOL)
+    async with managed(view=WantsStore()) as (host, manager):
+        for number in range(4):
+            host.there.add(address(number))
+            manager.learn(f"p{number}", (address(number),), Origin.DISCV5)
+        await trio.sleep(5)
+        manager.store.described("p3", protocols=protocols)
+        host.refusing = True
+        host.there.remove(address(3))
+        host.leave("p3")
+        await trio.sleep(300)
+        before = host.dials.count(address(3))
+        await trio.sleep(300)
+        assert host.dials.count(address(3)) - before >= 28
+        assert manager.online
+        host.there.add(address(3))
+        await trio.sleep(11)
+        assert host.is_connected("p3")

@@ -43,12 +43,14 @@ def test_a_refused_peer_costs_the_others_nothing() -> None:
     assert served(limiter, "modest", 100.0, 5) == 5
 
 
-def test_a_window_of_a_peer_is_full_again_when_its_period_is_over() -> None:
+def test_the_bucket_of_a_peer_refills_steadily() -> None:
     limiter = PeerLimiter(RateLimit(100, 1.0))
     assert served(limiter, "a", 0.0, 150) == 100
     assert served(limiter, "b", 0.5, 150) == 100
-    assert served(limiter, "a", 0.99, 1) == 0
-    assert served(limiter, "a", 1.0, 150) == 100
+    assert served(limiter, "a", 0.25, 150) == 25
+    assert served(limiter, "a", 0.26, 150) == 1
+    assert served(limiter, "a", 1.26, 150) == 100
+    assert sum(served(limiter, "c", 5 + n / 1000, 1) for n in range(2000)) == pytest.approx(299, abs=1)
 
 
 def test_no_limit() -> None:

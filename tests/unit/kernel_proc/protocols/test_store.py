@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from ipc_schema.message import WakuMessage, encode_message, message_hash
 from kernel_proc.archive.api import (
     ArchiveBusy,
+    ArchiveError,
     ArchiveUnavailable,
     CursorNotFound,
     HistoryPage,
@@ -208,14 +209,21 @@ async def test_all_filters_are_anded() -> None:
     assert [m.message_hash for m in (await answer(archive, only_topic)).messages] == [one, two]
 
 
-@pytest.mark.parametrize("error", [ArchiveBusy("many wait"), ArchiveUnavailable("database gone")])
-def test_an_archive_in_trouble(error: ArchiveBusy | ArchiveUnavailable) -> None:
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ArchiveBusy("32 wait at /var/lib/node"), "too many queries are waiting"),
+        (ArchiveUnavailable("postgres://waku:secret@db: refused"), "the archive cannot be read now"),
+        (ArchiveUnavailable("/var/lib/node/store.sqlite3: disk I/O error"), "the archive cannot be read now"),
+    ],
+)
+def test_an_archive_in_trouble_is_told_to_strangers_in_a_fixed_text(error: ArchiveError, text: str) -> None:
     @mock_clock_test
     async def check() -> None:
         archive = MemoryArchive()
         archive.error = error
         response = await answer(archive, StoreRequest("id"))
-        assert response == StoreResponse("id", 503, f"SERVICE_UNAVAILABLE: {error}")
+        assert response == StoreResponse("id", 503, f"SERVICE_UNAVAILABLE: {text}")
 
     check()
 
