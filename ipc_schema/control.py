@@ -5,21 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Final
 
-from ipc_schema.body import Body, Empty, Method, Size, Uint
+from ipc_schema.body import AnyNumber, Body, Empty, Method, Size, Uint
 
 __all__ = [
     "HEALTH",
     "LOG_LEVEL",
     "METHODS",
+    "METRICS",
     "SHUTDOWN",
     "ControlHealthReply",
     "LogLevelReply",
     "LogLevelRequest",
+    "MetricsReply",
 ]
 
 HEALTH: Final = "health"
 SHUTDOWN: Final = "shutdown"
 LOG_LEVEL: Final = "log_level"
+METRICS: Final = "metrics"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +53,22 @@ class LogLevelReply(Body):
     previous: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricsReply(Body):
+    """Every counter and gauge: (name, labels, value), names without prefix.
+
+    `families` maps a name to its kind (counter, gauge, histogram) and what it counts, for people.
+    """
+
+    WHERE = "metrics reply"
+
+    samples: tuple[tuple[str, dict[str, str], AnyNumber], ...]
+    families: dict[str, tuple[str, str]]
+
+
 METHODS: Final[dict[str, Method]] = {
     HEALTH: Method(Empty, ControlHealthReply),
     SHUTDOWN: Method(Empty, Empty),
     LOG_LEVEL: Method(LogLevelRequest, LogLevelReply),
+    METRICS: Method(Empty, MetricsReply),
 }

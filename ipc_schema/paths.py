@@ -16,6 +16,8 @@ __all__ = [
     "KernelEndpoints",
     "MapiEndpoints",
     "SocketPathError",
+    "gateway_address_file",
+    "gateway_directory",
     "kernel_directory",
     "kernel_endpoints",
     "lock_path",
@@ -64,6 +66,16 @@ def kernel_directory(run_dir: str | Path) -> Path:
 def mapi_directory(run_dir: str | Path) -> Path:
     """The private directory of the Messaging API's sockets and lock."""
     return Path(run_dir) / "mapi"
+
+
+def gateway_directory(run_dir: str | Path) -> Path:
+    """The private directory of the gateway's lock and address file."""
+    return Path(run_dir) / "gateway"
+
+
+def gateway_address_file(run_dir: str | Path) -> Path:
+    """JSON `{pid, rest?, metrics?}`: the URLs at which a running gateway serves."""
+    return gateway_directory(run_dir) / "address.json"
 
 
 def lock_path(directory: str | Path) -> Path:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from ipc_schema.prometheus import Family
+from ipc_schema.metric_samples import Family
 
 __all__ = ["FAMILIES", "GROUPS", "family_of"]
 
@@ -38,7 +38,6 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "event_loop_accumulated_lag_secs": _counter("Lateness of the event loop, summed up, in seconds."),
     "node_messages": _counter("New messages by where they came from: relay, filter, self."),
     "histogram_message_size": _histogram("Size of messages from the relay, in kB."),
-    "http_requests": _counter("Requests to this server by outcome."),
     # --- sockets ---
     "ipc_requests": _counter("Requests by socket and method; unknown: what is no method."),
     "ipc_errors": _counter("Requests answered with an error, by socket and code."),

@@ -1,8 +1,7 @@
 """The kernel's own counters and gauges, under the names that operators know from nwaku.
 
 Hot paths hold a `Counter` and add to it; everything that can be asked for at reading time (peers, queue
-lengths, counters kept by other parts) is a source, called by `collect`. Names are given without the prefix,
-which is a setting: `logos_delivery_` today, `waku_` on older dashboards.
+lengths, counters kept by other parts) is a source, called by `collect`. Names are given without the prefix.
 """
 
 from __future__ import annotations
@@ -11,7 +10,8 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
-from ipc_schema import prometheus
+from ipc_schema.control import MetricsReply
+from ipc_schema.metric_samples import PROCESS, Family, families_of, histogram_of
 from kernel_proc.metric_families import family_of
 from logos_process.figures import own_figures
 
@@ -109,14 +109,14 @@ class Registry:
             samples.extend((self.prefix + name, labels, value) for name, labels, value in source())
         return samples
 
-    def exposition(self) -> str:
-        """Every value in the text format of Prometheus, and those of the process itself."""
-        samples = self.collect()
-        families = dict(prometheus.PROCESS)
-        for sample, _, _ in samples:
-            name = sample.removeprefix(self.prefix)
-            for one in (name, prometheus.histogram_of(name)):
+    def report(self) -> MetricsReply:
+        """Every value without the prefix, those of the process too, and what each of them is."""
+        bare = [(name.removeprefix(self.prefix), labels, value) for name, labels, value in self.collect()]
+        samples = [*bare, *((name, dict(labels), value) for name, labels, value in own_figures())]
+        known: dict[str, Family] = dict(PROCESS)
+        for name, _, _ in bare:
+            for one in (name, histogram_of(name)):
                 family = family_of(one)
                 if family is not None:
-                    families[self.prefix + one] = family
-        return prometheus.exposition([*samples, *own_figures()], families)
+                    known[one] = family
+        return MetricsReply(samples=tuple(samples), families=families_of(samples, known))

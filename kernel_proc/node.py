@@ -23,12 +23,10 @@ import trio
 from ipc_schema.config.kernel import KernelConfig
 from ipc_schema.kernel.records import ProtocolHealth, ProtocolState
 from ipc_schema.streams import new_instance
-from ipc_schema.web import Site, standard_pages
 from kernel_proc.archive.api import ArchiveConfigError
 from kernel_proc.health import HealthMonitor
-from kernel_proc.http import WebServer
 from kernel_proc.ipc.consumers import Consumers
-from kernel_proc.ipc.control import control_routes, health_body, task_names
+from kernel_proc.ipc.control import control_routes, task_names
 from kernel_proc.ipc.events import EventPublisher
 from kernel_proc.ipc.methods.discovery import discovery_routes
 from kernel_proc.ipc.methods.node import node_routes
@@ -64,7 +62,7 @@ class Node:
 
     def __init__(self, config: KernelConfig) -> None:
         self.config = config
-        self.registry = Registry(config.metrics.prefix)
+        self.registry = Registry()
         self.publisher = EventPublisher(
             steady_ns=lambda: time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)),
             instance=new_instance(os.urandom),
@@ -94,7 +92,6 @@ class Node:
         self._network: Network | None = None
         self._services: Services | None = None
         self._server: IpcServer | None = None
-        self._web: WebServer | None = None
         self._started = 0.0
         self.health = HealthMonitor(
             self._lag,
@@ -170,7 +167,6 @@ class Node:
         return ExitCode.OK
 
     async def _start(self, parts: Parts, network: Network, services: Services, server: IpcServer) -> None:
-        await self._start_web(parts)
         parts.add("event loop lag", lambda: self._lag.run(self._touch))
         parts.add("health", self.health.run)
         parts.add("leases", self.shards.run)
@@ -217,26 +213,6 @@ class Node:
                 control=server.endpoints.control,
             ),
         )
-
-    async def _start_web(self, parts: Parts) -> None:
-        """Before the others, so that `/ready` says no while they start."""
-        wanted = self.config.metrics
-        if wanted.port is None:
-            return
-        pages = standard_pages(
-            self.registry.exposition, lambda: health_body(self.health, version(), self._started)
-        )
-        web = WebServer(Site(pages), self.registry)
-        try:
-            await web.bind(wanted.address, wanted.port)
-        except OSError as error:
-            raise StartError(
-                f"cannot listen on metrics-server-address {wanted.address} "
-                f"(metrics-server-port {wanted.port}): {error}",
-                StartError.code_of(error.errno),
-            ) from error
-        self._web = web
-        parts.add("http", web.run)
 
     async def _watch_signals(self) -> None:
         with trio.open_signal_receiver(*stop_signals()) as received:
@@ -307,11 +283,11 @@ class Node:
         host, relay = network.host, network.relay
         facts: dict[str, Callable[[], object]] = {
             "Version": version,
-            "Metrics": self.registry.exposition,
+            "Metrics": self.registry.collect,
             "MyMultiaddresses": lambda: list(host.listen_addresses),
             "MyENR": lambda: network.peering.own.enr.record.text,
             "MyPeerId": lambda: key.peer_id,
-            "MyBoundPorts": lambda: network.bound_ports() | {"metrics": self._web.port if self._web else 0},
+            "MyBoundPorts": network.bound_ports,
             "MaxMessageSize": lambda: info.max_message_size,
         }
         routes = {
@@ -337,6 +313,7 @@ class Node:
             started=self._started,
             shutdown=self.stop,
             sockets=self._listening,
+            metrics=self.registry.report,
         )
         settings = IpcSettings(info.max_message_size, config.max_in_flight, config.allowed_uids)
         return IpcServer(self.publisher, consumers, routes, control, self.registry, settings)
@@ -346,6 +323,4 @@ class Node:
 
     def _listening(self) -> list[str]:
         network = list(self._network.host.listen_addresses) if self._network else []
-        if self._web is not None:
-            network.append(f"http://{self.config.metrics.address}:{self._web.port}")
         return [*(door.endpoint for door in self._server.doors), *network] if self._server else network

@@ -24,6 +24,7 @@ from kernel_proc.archive.api import Archive, ArchiveState
 from kernel_proc.archive.settings import ArchiveSettings
 from kernel_proc.health import NOT_MOUNTED, client_health, service_health
 from kernel_proc.ipc.methods.filter import filter_routes
+from kernel_proc.ipc.methods.filter_service import filter_service_routes
 from kernel_proc.ipc.methods.lightpush import lightpush_routes
 from kernel_proc.ipc.methods.peer_exchange import peer_exchange_routes
 from kernel_proc.ipc.methods.store import store_routes
@@ -185,6 +186,7 @@ class Services:
                 shard_count=self._shard_count,
             ),
             **self._filter_routes,
+            **filter_service_routes(self.filter.table if self.filter is not None else None),
             **peer_exchange_routes(self.peer_exchange_client),
         }
 

@@ -8,20 +8,19 @@ import asyncio
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from ipc_schema import prometheus
-from ipc_schema.prometheus import Family, Sample
+from ipc_schema.control import MetricsReply
+from ipc_schema.metric_samples import PROCESS, Family, Sample, families_of
 from logos_process import logs
 from logos_process.figures import own_figures
 from mapi_proc.database import DatabaseState
 from mapi_proc.health import Connection
 
-__all__ = ["exposition", "samples"]
+__all__ = ["report", "samples"]
 
 _FAMILIES: Final[Mapping[str, Family]] = {
     "version": Family("gauge", "1, with the version of the program as label."),
     "tasks": Family("gauge", "Tasks of the event loop."),
     "log_lines_dropped": Family("counter", "Log lines that could not be written, or not fast enough."),
-    "http_requests": Family("counter", "Requests to this server by outcome."),
     "messaging_connection": Family("gauge", "1 for the connection status that holds now."),
     "messaging_ready": Family("gauge", "1: apps are served."),
     "messaging_resyncing": Family("gauge", "1: what may have been missed is being asked for."),
@@ -87,14 +86,11 @@ def samples(health: Mapping[str, Any]) -> Iterable[Sample]:
     yield "messaging_database_stalled", {}, database["state"] == DatabaseState.STALLED
     for name in ("pending_bytes", "commits", "stalls"):
         yield f"messaging_database_{name}", {}, database[name]
-    for outcome, count in health["http"].items():
-        yield "http_requests", {"outcome": outcome}, count
     yield "tasks", {}, len(asyncio.all_tasks())
     yield "log_lines_dropped", {}, logs.dropped()
 
 
-def exposition(health: Mapping[str, Any], prefix: str) -> str:
-    """The page: ours with the prefix, and the process' own."""
-    ours = [(prefix + name, labels, value) for name, labels, value in samples(health)]
-    families = {prefix + name: family for name, family in _FAMILIES.items()}
-    return prometheus.exposition([*ours, *own_figures()], {**families, **prometheus.PROCESS})
+def report(health: Mapping[str, Any]) -> MetricsReply:
+    """Every value, those of the process too, and what each of them is."""
+    found = [(name, dict(labels), float(value)) for name, labels, value in (*samples(health), *own_figures())]
+    return MetricsReply(samples=tuple(found), families=families_of(found, {**_FAMILIES, **PROCESS}))

@@ -21,7 +21,6 @@ from ipc_schema.errors import IpcError
 from ipc_schema.frames import MAX_BODY
 from ipc_schema.paths import MapiEndpoints, mapi_directory
 from ipc_schema.streams import new_instance
-from ipc_schema.web import Site, standard_pages
 from logos_process.claim import claim
 from logos_process.endpoints import bind
 from logos_process.exits import ExitCode, StartError
@@ -30,11 +29,10 @@ from logos_process.version import version
 from logos_sockets import BLOB_SLACK, Door, open_router
 from mapi_proc.core import Core
 from mapi_proc.database import DatabaseError, DatabaseState
-from mapi_proc.http import WebServer, no_visits
 from mapi_proc.ipc.apps import AppServer
 from mapi_proc.ipc.control import control_routes
 from mapi_proc.ipc.router import AsyncRequests, DoorKeeper
-from mapi_proc.metrics import exposition
+from mapi_proc.metrics import report
 from mapi_proc.subscriptions import AutoSubscribe
 
 __all__ = ["MapiService"]
@@ -64,7 +62,6 @@ class MapiService:
         self._control: AsyncRequests | None = None
         self._doors: tuple[Door, ...] = ()
         self._keeper: DoorKeeper | None = None
-        self._web: WebServer | None = None
         self._runner: asyncio.Task[None] | None = None
         self._claims = ExitStack()
         self._started = 0.0
@@ -105,7 +102,6 @@ class MapiService:
                 config, context=context, auto_subscribe=self._auto_subscribe, on_fatal=self._ended
             )
             self._bind(context, self._core, MapiEndpoints(apps, control))
-            await self._start_web()
         except BaseException as error:
             await self.stop()
             if isinstance(error, DatabaseError | sqlite3.Error):
@@ -141,7 +137,7 @@ class MapiService:
             "control",
             control,
             self._instance,
-            control_routes(self.health, lambda: self._ended(None)),
+            control_routes(self.health, lambda: report(self.health()), lambda: self._ended(None)),
             allowed_uids=uids,
         )
         servers = (self._apps.server, self._control.server)
@@ -150,13 +146,6 @@ class MapiService:
             if not door.endpoint.startswith("ipc://"):
                 server.allow_all()  # over tcp nobody can be told apart
         self._keeper = DoorKeeper(self._doors, (self._apps.socket, self._control.socket))
-
-    async def _start_web(self) -> None:
-        wanted = self.config.metrics
-        if wanted.port is not None:
-            pages = standard_pages(lambda: exposition(self.health(), wanted.prefix), self.health)
-            self._web = WebServer(Site(pages))
-            await self._web.start(wanted.address, wanted.port)
 
     async def _run(self, core: Core, apps: AppServer | None) -> None:
         assert apps is not None
@@ -181,9 +170,6 @@ class MapiService:
             self._runner.cancel()
             await asyncio.gather(self._runner, return_exceptions=True)
             self._runner = None
-        if self._web is not None:
-            await self._web.close()
-            self._web = None
         if self._keeper is not None:
             self._keeper.close()
             self._keeper = None
@@ -264,11 +250,6 @@ class MapiService:
                 "apps": self._apps.server.counters.to_body() if self._apps is not None else {},
                 "control": self._control.server.counters.to_body() if self._control is not None else {},
             },
-            "http": {
-                str(outcome): count
-                for outcome, count in (self._web.counters if self._web is not None else no_visits()).items()
-            },
-            "metrics_port": self._web.port if self._web is not None else 0,
             "database": {
                 "state": str(database.state),
                 "reason": database.state_reason,

@@ -13,11 +13,14 @@ from typing import Final, NamedTuple
 from ipc_schema.kernel.filter import (
     FILTER_PING,
     FILTER_SUBSCRIBE,
+    FILTER_SUBSCRIBERS,
     FILTER_UNSUBSCRIBE,
     FilterPingReply,
     FilterPingRequest,
+    FilterSubscriber,
     FilterSubscribeReply,
     FilterSubscribeRequest,
+    FilterSubscribersReply,
     FilterUnsubscribeReply,
     FilterUnsubscribeRequest,
 )
@@ -234,6 +237,16 @@ class ServiceMethods(Calls):
         """
         request = FilterPingRequest(peer=peer)
         return await self._call(FilterPingReply, FILTER_PING, request.to_body(), timeout=timeout)
+
+    async def filter_subscribers(self) -> tuple[FilterSubscriber, ...]:
+        """List the light clients that this node's own filter service pushes to, as many as fit a reply.
+
+            for one in await kernel.filter_subscribers():
+                print(one.peer, len(one.criteria), "content topics")
+
+        Raises `NotReadyError` (filter is off on this node).
+        """
+        return (await self._call(FilterSubscribersReply, FILTER_SUBSCRIBERS)).subscribers
 
     # -- peer exchange ---------------------------------------------------------------------------------------
 

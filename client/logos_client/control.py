@@ -12,7 +12,7 @@ from typing import Final, Self
 import zmq
 
 from ipc_schema import control as methods
-from ipc_schema.control import ControlHealthReply
+from ipc_schema.control import ControlHealthReply, MetricsReply
 from ipc_schema.frames import Reply
 from logos_client._arguments import control_endpoint
 from logos_client._connection import RequestConnection
@@ -68,6 +68,12 @@ class ControlClient:
     async def health_details(self, *, timeout: float = CONTROL_TIMEOUT) -> dict[str, object]:
         """All that the process says of its health, its own keys too."""
         return (await self._ask(methods.HEALTH, {"detail": True}, timeout=timeout)).body
+
+    async def metrics(self, *, timeout: float = CONTROL_TIMEOUT) -> MetricsReply:
+        """Every counter and gauge of the process, and what each of them is."""
+        reply = await self._ask(methods.METRICS, timeout=timeout)
+        with public_errors():
+            return MetricsReply.from_body(reply.body)
 
     async def shutdown(self, *, timeout: float = CONTROL_TIMEOUT) -> None:
         """Ask the process to end; it does so after the answer."""

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from ipc_schema.control import ControlHealthReply
 from ipc_schema.errors import IpcError
-from ipc_schema.paths import socket_path
+from ipc_schema.paths import gateway_address_file, socket_path
 from logos_client.control import ControlClient
 from logos_client.exceptions import LogosError
 
-__all__ = ["ControlHealth", "ask_health", "wait_ready"]
+__all__ = ["ControlHealth", "ask_health", "gateway_addresses", "wait_addresses", "wait_ready"]
 
 _POLL: Final = 0.1
 
@@ -57,3 +59,21 @@ async def wait_ready(
                     await asyncio.sleep(_POLL)
         except (LogosError, IpcError):
             await asyncio.sleep(_POLL)  # it went while we asked
+
+
+def gateway_addresses(run_dir: str | Path) -> tuple[int, dict[str, str]] | None:
+    """The process id of the gateway that serves a node and its URLs by listener; None if none has said so."""
+    try:
+        found = json.loads(gateway_address_file(run_dir).read_text(encoding="utf-8"))
+        return int(found.pop("pid")), {str(name): str(url) for name, url in found.items()}
+    except (OSError, ValueError, KeyError, AttributeError):
+        return None  # not there, or just being replaced
+
+
+async def wait_addresses(run_dir: str | Path, pid: int) -> dict[str, str]:
+    """Wait until the gateway with this process id listens; returns its URLs by listener."""
+    while True:
+        found = gateway_addresses(run_dir)
+        if found is not None and found[0] == pid:
+            return found[1]
+        await asyncio.sleep(_POLL)

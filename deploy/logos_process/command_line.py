@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from ipc_schema.config.options import Schema
 from ipc_schema.config.sources import (
@@ -32,7 +32,7 @@ class Sources(NamedTuple):
 class CommandLine(argparse.ArgumentParser):
     """The parser of a process. What it refuses ends the process with the exit code 78."""
 
-    def __init__(self, program: str, version: str, schema: Schema, description: str) -> None:
+    def __init__(self, program: str, version: str, schema: Schema[Any], description: str) -> None:
         example = schema.options[0].name
         super().__init__(
             prog=program,

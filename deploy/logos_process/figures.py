@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from ipc_schema.prometheus import Sample, process_samples
+from ipc_schema.metric_samples import Sample, process_samples
 
 __all__ = ["own_figures"]
 

@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from ipc_schema.config.options import ConfigError, Schema
 from logos_process import logs
@@ -45,7 +45,7 @@ class Process(Generic[C]):
     """One sentence, for `--help`."""
     package: str
     """The root of its loggers."""
-    schema: Schema
+    schema: Schema[Any]
     load: Callable[..., C]
     """Makes the configuration of `flags`, `environ` and `file`. Raises `ConfigError`."""
     prepare: Callable[[], object] = lambda: None

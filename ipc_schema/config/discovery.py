@@ -6,17 +6,20 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from ipc_schema.config import common
 from ipc_schema.config.addresses import check_enr, check_enrtree
 from ipc_schema.config.kinds import BOOLEAN, MULTIADDR, PORT, Kind, integer
-from ipc_schema.config.options import Option, Origin, Resolved
+from ipc_schema.config.options import OptionSection, Origin, Resolved, option
+
+if TYPE_CHECKING:
+    from ipc_schema.config.kernel import KernelOptions
 
 __all__ = [
-    "DISCOVERY_OPTIONS",
     "NAME_SERVER",
     "DiscoveryConfig",
+    "DiscoveryOptions",
     "NameServer",
     "discovery_config",
     "discovery_warnings",
@@ -110,57 +113,53 @@ MIN_RELAY_CONNECTIONS: Final = 8
 """D_high of the relay's meshes: with fewer relay peers than a mesh may have, the relay and the peer manager
 would take from each other (nwaku refuses it too)."""
 
-DISCOVERY_OPTIONS: Final = (
-    common.switch("discv5-discovery", False, "find peers by discv5; on under presets that use it"),
-    Option(name="discv5-udp-port", kind=PORT, default=9000, doc="discv5 over UDP; 0: automatic"),
-    Option(
-        name="discv5-bootstrap-node",
-        kind=ENR,
+
+@dataclass(frozen=True, kw_only=True)
+class DiscoveryOptions(OptionSection):
+    """Discovery and addresses."""
+
+    TITLE: ClassVar[str] = "Discovery and addresses"
+
+    discv5_discovery: bool = option(
+        BOOLEAN, "find peers by discv5; on under presets that use it", default=False
+    )
+    discv5_udp_port: int = option(PORT, "discv5 over UDP; 0: automatic", default=9000)
+    discv5_bootstrap_node: tuple[str, ...] = option(
+        ENR, "node record (enr:…) to enter discv5 by; added to those of the preset", repeatable=True
+    )
+    dns_discovery_url: tuple[str, ...] = option(
+        ENRTREE,
+        "signed list of nodes in the DNS (EIP-1459), enrtree://<key>@<domain>; the same as an entry-node",
         repeatable=True,
-        doc="node record (enr:…) to enter discv5 by; added to those of the preset",
-    ),
-    Option(
-        name="dns-discovery-url",
-        kind=ENRTREE,
-        repeatable=True,
-        doc="signed list of nodes in the DNS (EIP-1459), enrtree://<key>@<domain>; the same as an entry-node",
-    ),
-    Option(
-        name="dns-addrs-name-server",
-        kind=NAME_SERVER,
+    )
+    dns_addrs_name_server: tuple[NameServer, ...] = option(
+        NAME_SERVER,
+        "DNS server for lists of nodes: <IP address>[:<port>]",
         repeatable=True,
         unset="those of the system",
-        doc="DNS server for lists of nodes: <IP address>[:<port>]",
-    ),
-    Option(
-        name="peer-exchange-discovery",
-        kind=BOOLEAN,
+    )
+    peer_exchange_discovery: bool | None = option(
+        BOOLEAN,
+        "ask peers for peers while there are too few",
         unset="on under a preset, with discv5-discovery or peer-exchange-node, and without relay",
-        doc="ask peers for peers while there are too few",
-    ),
-    common.switch("peer-persistence", True, "keep known peers in the data directory"),
-    Option(
-        name="peer-store-capacity",
-        kind=integer(1, 1_000_000),
-        unset=f"5 x max-connections, {MAX_STORE} at most",
-        doc="known peers to keep",
-    ),
-    Option(
-        name="relay-service-ratio",
-        kind=RATIO,
+    )
+    peer_persistence: bool = option(BOOLEAN, "keep known peers in the data directory", default=True)
+    peer_store_capacity: int | None = option(
+        integer(1, 1_000_000), "known peers to keep", unset=f"5 x max-connections, {MAX_STORE} at most"
+    )
+    relay_service_ratio: str = option(
+        RATIO,
+        "how connections are split between relay peers (8 at least, a third dialled) and service peers",
         default="50:50",
-        doc="how connections are split between relay peers (8 at least, a third dialled) and service peers",
-    ),
-    Option(
-        name="nat",
-        kind=NAT,
+    )
+    nat: str = option(
+        NAT,
+        "our address outside: any: what other nodes see of us; extip:<IP>: this one; none: unknown",
         default="any",
-        doc="our address outside: any: what other nodes see of us; extip:<IP>: this one; none: unknown",
-    ),
-    Option(name="ext-multiaddr", kind=MULTIADDR, repeatable=True, doc="further address to announce"),
-    common.switch("ext-multiaddr-only", False, "announce nothing but ext-multiaddr"),
-    Option(name="dns4-domain-name", kind=DOMAIN, doc="domain name of this host, announced with its ports"),
-)
+    )
+    ext_multiaddr: tuple[str, ...] = option(MULTIADDR, "further address to announce", repeatable=True)
+    ext_multiaddr_only: bool = option(BOOLEAN, "announce nothing but ext-multiaddr", default=False)
+    dns4_domain_name: str | None = option(DOMAIN, "domain name of this host, announced with its ports")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,45 +191,49 @@ class DiscoveryConfig:
     domain: str | None
 
 
-def discovery_config(resolved: Resolved, *, port: int, preset: bool) -> DiscoveryConfig:
+def discovery_config(resolved: Resolved[KernelOptions], *, port: int, preset: bool) -> DiscoveryConfig:
     """The discovery part of a resolved configuration. `port`: the shifted UDP port."""
-    entries: tuple[str, ...] = resolved["entry-node"]
+    options = resolved.options.discovery
+    entries: tuple[str, ...] = resolved.options.network.entry_node
     enrs = tuple(one for one in entries if one.startswith("enr:"))
     trees = tuple(one for one in entries if one.startswith("enrtree:"))
-    asked: bool | None = resolved["peer-exchange-discovery"]
+    asked: bool | None = options.peer_exchange_discovery
     by_itself = (
         preset
-        or resolved["discv5-discovery"]  # an entry node known by its multiaddr has records to enter it by
-        or not resolved["relay"]
-        or resolved["peer-exchange-node"] is not None
+        # an entry node known by its multiaddr has records to enter discv5 by
+        or options.discv5_discovery
+        or not resolved.options.peers.relay
+        or resolved.options.services.peer_exchange_node is not None
     )
-    capacity: int | None = resolved["peer-store-capacity"]
-    nat: str = resolved["nat"]
-    if resolved["ext-multiaddr-only"] and not resolved["ext-multiaddr"]:
+    capacity: int | None = options.peer_store_capacity
+    nat: str = options.nat
+    if options.ext_multiaddr_only and not options.ext_multiaddr:
         raise resolved.refuse("ext-multiaddr-only", "there is no ext-multiaddr")
     return DiscoveryConfig(
         discv5=_discv5(resolved),
         discv5_port=port,
-        discv5_boot_nodes=resolved["discv5-bootstrap-node"],
+        discv5_boot_nodes=options.discv5_bootstrap_node,
         entry_records=enrs,
-        dns_trees=tuple(dict.fromkeys((*trees, *resolved["dns-discovery-url"]))),
-        name_servers=resolved["dns-addrs-name-server"],
+        dns_trees=tuple(dict.fromkeys((*trees, *options.dns_discovery_url))),
+        name_servers=options.dns_addrs_name_server,
         peer_exchange=by_itself if asked is None else asked,
-        persistent=resolved["peer-persistence"],
-        store_capacity=min(5 * resolved["max-connections"], MAX_STORE) if capacity is None else capacity,
-        relay_connections=_relay_connections(resolved) if resolved["relay"] else 0,
+        persistent=options.peer_persistence,
+        store_capacity=min(5 * resolved.options.peers.max_connections, MAX_STORE)
+        if capacity is None
+        else capacity,
+        relay_connections=_relay_connections(resolved) if resolved.options.peers.relay else 0,
         external_ip=nat.removeprefix("extip:") if nat.startswith("extip:") else None,
         observed_address=nat == "any",
-        external_addresses=resolved["ext-multiaddr"],
-        only_external=resolved["ext-multiaddr-only"],
-        domain=resolved["dns4-domain-name"],
+        external_addresses=options.ext_multiaddr,
+        only_external=options.ext_multiaddr_only,
+        domain=options.dns4_domain_name,
     )
 
 
-def _relay_connections(resolved: Resolved) -> int:
+def _relay_connections(resolved: Resolved[KernelOptions]) -> int:
     """The relay's part of all connections. Raises ConfigError if no mesh can live on it."""
-    total: int = resolved["max-connections"]
-    ratio: str = resolved["relay-service-ratio"]
+    total: int = resolved.options.peers.max_connections
+    ratio: str = resolved.options.discovery.relay_service_ratio
     percent = int(ratio.partition(":")[0])
     part = -(-total * percent // 100)
     if part >= MIN_RELAY_CONNECTIONS:
@@ -250,18 +253,20 @@ def _relay_connections(resolved: Resolved) -> int:
     )
 
 
-def _discv5(resolved: Resolved) -> bool:
+def _discv5(resolved: Resolved[KernelOptions]) -> bool:
     """A preset's discv5 is for who listens to the world: a loopback address reaches nobody out there."""
     by_preset = resolved.source_of("discv5-discovery").origin is Origin.PRESET
-    loopback = ip_address(resolved["listen-address"]).is_loopback
-    return bool(resolved["discv5-discovery"]) and not (by_preset and loopback)
+    loopback = ip_address(resolved.options.listening.listen_address).is_loopback
+    return resolved.options.discovery.discv5_discovery and not (by_preset and loopback)
 
 
-def discovery_warnings(resolved: Resolved) -> Iterable[str]:
+def discovery_warnings(resolved: Resolved[KernelOptions]) -> Iterable[str]:
     """What an operator should read once at start."""
-    if not resolved["discv5-discovery"]:
+    if not resolved.options.discovery.discv5_discovery:
         yield from common.without_effect(resolved, ("discv5-udp-port",), "discv5-discovery is off")
-    if not resolved["dns-discovery-url"] and not any(map(_is_tree, resolved["entry-node"])):
+    if not resolved.options.discovery.dns_discovery_url and not any(
+        map(_is_tree, resolved.options.network.entry_node)
+    ):
         yield from common.without_effect(resolved, ("dns-addrs-name-server",), "there is no enrtree: URL")
 
 

@@ -11,18 +11,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from ipc_schema.config import common
 from ipc_schema.config.addresses import is_multiaddr
+from ipc_schema.config.common import ProcessOptions
 from ipc_schema.config.discovery import (
-    DISCOVERY_OPTIONS,
     DiscoveryConfig,
+    DiscoveryOptions,
     discovery_config,
     discovery_warnings,
 )
 from ipc_schema.config.kinds import (
     ALL,
+    BOOLEAN,
     ENDPOINT,
     ENTRY_NODE,
     IP_ADDRESS,
@@ -38,14 +40,13 @@ from ipc_schema.config.kinds import (
     integer,
     size,
 )
-from ipc_schema.config.metrics import MetricsConfig, metrics_config, metrics_options, metrics_warnings
 from ipc_schema.config.options import (
     Layer,
-    Option,
+    OptionSection,
     PortUse,
     Resolved,
     Schema,
-    Section,
+    option,
     refuse_port_clashes,
     resolve,
 )
@@ -56,8 +57,8 @@ from ipc_schema.config.presets import (
     preset_layer,
 )
 from ipc_schema.config.services import (
-    SERVICE_OPTIONS,
     ServiceConfig,
+    ServiceOptions,
     service_config,
     service_warnings,
 )
@@ -66,155 +67,133 @@ from ipc_schema.hello import NetworkInfo
 from ipc_schema.paths import KernelEndpoints, kernel_endpoints
 from ipc_schema.topics import MAX_CLUSTER, MAX_SHARD_COUNT
 
-__all__ = ["KERNEL_SCHEMA", "KernelConfig", "kernel_config", "load_kernel_config"]
+__all__ = ["KERNEL_SCHEMA", "MIB", "KernelConfig", "KernelOptions", "kernel_config", "load_kernel_config"]
 
 MIB: Final = 1024 * 1024
 
-NETWORK_OPTIONS: Final = (
-    Option(name="cluster-id", kind=integer(0, MAX_CLUSTER), default=0, doc="cluster of the network"),
-    Option(
-        name="num-shards-in-network",
-        kind=integer(0, MAX_SHARD_COUNT),
-        default=1,
-        doc="shards of the cluster, among which content topics are spread; 0: static sharding",
-    ),
-    Option(
-        name="max-msg-size",
-        kind=size(1024, 16 * MIB),
-        default=DEFAULT_MAX_MESSAGE_SIZE,
-        doc="largest relay frame and largest encoded message, such as 150KiB",
-    ),
-)
 
-KERNEL_SCHEMA: Final = Schema(
-    "kernel",
-    Section(
-        "The network",
-        (
-            common.PRESET_OPTION,
-            *NETWORK_OPTIONS,
-            Option(
-                name="shard",
-                kind=SHARD,
-                repeatable=True,
-                unset="all under a preset, under logos up or launch, and with store; else none",
-                doc="shard that the node stays on and records, without any lease; all: each of the network; "
-                "none: a shard is joined only while an app holds a lease on it",
-            ),
-            Option(
-                name="protected-shard",
-                kind=PROTECTED_SHARD,
-                repeatable=True,
-                doc="shard that accepts only messages signed with this key: <shard>:<public key in hex>",
-            ),
-            Option(
-                name="staticnode",
-                kind=MULTIADDR,
-                repeatable=True,
-                doc="peer to stay connected to",
-            ),
-            Option(
-                name="entry-node",
-                kind=ENTRY_NODE,
-                repeatable=True,
-                doc="node through which to enter the network: a multiaddr, a node record (enr:…) or a "
-                "signed list (enrtree://…); added to those of the preset",
-            ),
-        ),
-    ),
-    Section(
-        "Listening",
-        (
-            Option(
-                name="listen-address",
-                kind=IP_ADDRESS,
-                default="127.0.0.1",
-                doc="address to listen on; 0.0.0.0 under a preset, loopback without one",
-            ),
-            Option(name="tcp-port", kind=PORT, default=60000, doc="libp2p over TCP; 0: automatic"),
-            common.switch("websocket-support", False, "listen for libp2p over WebSocket too"),
-            Option(name="websocket-port", kind=PORT, default=8000, doc="libp2p over WebSocket; 0: automatic"),
-            common.PORTS_SHIFT,
-        ),
-    ),
-    Section(
-        "Peers and relay",
-        (
-            Option(
-                name="max-connections", kind=integer(1, 10_000), default=150, doc="libp2p connections at once"
-            ),
-            Option(
-                name="ip-colocation-limit",
-                kind=integer(0, 10_000),
-                default=5,
-                doc="connections with one IP address; 0: no limit",
-            ),
-            Option(
-                name="nodekey",
-                kind=PRIVATE_KEY,
-                secret=True,
-                unset="made on first start and kept in the data directory",
-                doc="secp256k1 private key of the node, 64 hex digits",
-            ),
-            Option(
-                name="agent-string",
-                kind=TEXT,
-                unset="logos-kernel/<version>",
-                doc="what the node calls itself to its peers",
-            ),
-            common.switch(
-                "relay",
-                True,
-                "take part in relay; off, the node carries no messages, and gets its own by filter",
-            ),
-            common.switch(
-                "relay-peer-exchange",
-                False,
-                "name other peers to relay peers for whom our mesh has no place, and take up those named "
-                "to us",
-            ),
-        ),
-    ),
-    Section("Discovery and addresses", DISCOVERY_OPTIONS),
-    Section("Services", SERVICE_OPTIONS),
-    Section("Metrics", metrics_options(8008)),
-    Section("The process", common.COMMON_OPTIONS),
-    Section(
-        "Sockets",
-        (
-            Option(
-                name="ipc-events",
-                kind=ENDPOINT,
-                unset="ipc://<ipc-dir>/kernel/events",
-                doc="endpoint of the event stream",
-            ),
-            Option(
-                name="ipc-requests",
-                kind=ENDPOINT,
-                unset="ipc://<ipc-dir>/kernel/requests",
-                doc="endpoint for requests",
-            ),
-            Option(
-                name="ipc-control",
-                kind=ENDPOINT,
-                unset="ipc://<ipc-dir>/kernel/control",
-                doc="endpoint for health, shutdown and log level",
-            ),
-            Option(
-                name="replay-budget",
-                kind=size(0, 16 * 1024 * MIB),
-                default=64 * MIB,
-                doc="memory for all replay rings together",
-            ),
-            Option(
-                name="lease-ttl",
-                kind=duration(0.5, 3600.0),
-                default=60.0,
-                doc="time after which a lease that is not renewed lapses",
-            ),
-        ),
-    ),
-)
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions(OptionSection):
+    """Which network, which part of it, and how to enter it."""
+
+    TITLE: ClassVar[str] = "The network"
+
+    preset: str = common.preset_option()
+    cluster_id: int = option(integer(0, MAX_CLUSTER), "cluster of the network", default=0)
+    num_shards_in_network: int = option(
+        integer(0, MAX_SHARD_COUNT),
+        "shards of the cluster, among which content topics are spread; 0: static sharding",
+        default=1,
+    )
+    max_msg_size: int = option(
+        size(1024, 16 * MIB),
+        "largest relay frame and largest encoded message, such as 150KiB",
+        default=DEFAULT_MAX_MESSAGE_SIZE,
+    )
+    shard: tuple[int | str, ...] = option(
+        SHARD,
+        "shard that the node stays on and records, without any lease; all: each of the network; "
+        "none: a shard is joined only while an app holds a lease on it",
+        repeatable=True,
+        unset="all under a preset, under logos up or launch, and with store; else none",
+    )
+    protected_shard: tuple[ProtectedShard, ...] = option(
+        PROTECTED_SHARD,
+        "shard that accepts only messages signed with this key: <shard>:<public key in hex>",
+        repeatable=True,
+    )
+    staticnode: tuple[str, ...] = option(MULTIADDR, "peer to stay connected to", repeatable=True)
+    entry_node: tuple[str, ...] = option(
+        ENTRY_NODE,
+        "node through which to enter the network: a multiaddr, a node record (enr:…) or a "
+        "signed list (enrtree://…); added to those of the preset",
+        repeatable=True,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListeningOptions(OptionSection):
+    """Where the node can be reached."""
+
+    TITLE: ClassVar[str] = "Listening"
+
+    listen_address: str = option(
+        IP_ADDRESS, "address to listen on; 0.0.0.0 under a preset, loopback without one", default="127.0.0.1"
+    )
+    tcp_port: int = option(PORT, "libp2p over TCP; 0: automatic", default=60000)
+    websocket_support: bool = option(BOOLEAN, "listen for libp2p over WebSocket too", default=False)
+    websocket_port: int = option(PORT, "libp2p over WebSocket; 0: automatic", default=8000)
+    ports_shift: int = common.ports_shift_option()
+
+
+@dataclass(frozen=True, kw_only=True)
+class PeerOptions(OptionSection):
+    """Connections, identity and relay."""
+
+    TITLE: ClassVar[str] = "Peers and relay"
+
+    max_connections: int = option(integer(1, 10_000), "libp2p connections at once", default=150)
+    ip_colocation_limit: int = option(
+        integer(0, 10_000), "connections with one IP address; 0: no limit", default=5
+    )
+    nodekey: bytes | None = option(
+        PRIVATE_KEY,
+        "secp256k1 private key of the node, 64 hex digits",
+        secret=True,
+        unset="made on first start and kept in the data directory",
+    )
+    agent_string: str | None = option(
+        TEXT, "what the node calls itself to its peers", unset="logos-kernel/<version>"
+    )
+    relay: bool = option(
+        BOOLEAN,
+        "take part in relay; off, the node carries no messages, and gets its own by filter",
+        default=True,
+    )
+    relay_peer_exchange: bool = option(
+        BOOLEAN,
+        "name other peers to relay peers for whom our mesh has no place, and take up those named to us",
+        default=False,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelSocketOptions(OptionSection):
+    """ZeroMQ endpoints and what is recorded for their consumers."""
+
+    TITLE: ClassVar[str] = "Sockets"
+
+    ipc_events: str | None = option(
+        ENDPOINT, "endpoint of the event stream", unset="ipc://<ipc-dir>/kernel/events"
+    )
+    ipc_requests: str | None = option(
+        ENDPOINT, "endpoint for requests", unset="ipc://<ipc-dir>/kernel/requests"
+    )
+    ipc_control: str | None = option(
+        ENDPOINT, "endpoint for health, shutdown and log level", unset="ipc://<ipc-dir>/kernel/control"
+    )
+    replay_budget: int = option(
+        size(0, 16 * 1024 * MIB), "memory for all replay rings together", default=64 * MIB
+    )
+    lease_ttl: float = option(
+        duration(0.5, 3600.0), "time after which a lease that is not renewed lapses", default=60.0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelOptions:
+    """All options of a kernel, by section."""
+
+    network: NetworkOptions
+    listening: ListeningOptions
+    peers: PeerOptions
+    discovery: DiscoveryOptions
+    services: ServiceOptions
+    process: ProcessOptions
+    sockets: KernelSocketOptions
+
+
+KERNEL_SCHEMA: Final = Schema("kernel", KernelOptions, common.MOVED_TO_GATEWAY)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,12 +222,11 @@ class KernelConfig(common.CommonConfig):
     """PRUNEs may carry peers: those we send, and those we take up."""
     services: ServiceConfig
     discovery: DiscoveryConfig
-    metrics: MetricsConfig
     endpoints: KernelEndpoints
     """Where to bind: below `ipc_dir` but for those that were configured."""
     replay_budget: int
     lease_ttl: float
-    resolved: Resolved = field(repr=False, compare=False)
+    resolved: Resolved[KernelOptions] = field(repr=False, compare=False)
 
     def describe(self) -> list[dict[str, Any]]:
         """All options with their values and where those came from (`node.config`)."""
@@ -268,60 +246,60 @@ def load_kernel_config(
 def kernel_config(layers: Iterable[Layer]) -> KernelConfig:
     """Resolve the layers (preset and defaults are added here) and check what only fits together or not."""
     explicit = list(layers)
-    preset = find_preset(resolve(KERNEL_SCHEMA, explicit)["preset"])
+    preset = find_preset(resolve(KERNEL_SCHEMA, explicit).options.network.preset)
     resolved = resolve(KERNEL_SCHEMA, explicit + ([preset_layer(preset)] if preset else []))
     network = NetworkInfo(
-        cluster=resolved["cluster-id"],
-        shard_count=resolved["num-shards-in-network"],
-        max_message_size=resolved["max-msg-size"],
+        cluster=resolved.options.network.cluster_id,
+        shard_count=resolved.options.network.num_shards_in_network,
+        max_message_size=resolved.options.network.max_msg_size,
         preset=preset.name if preset else "",
         rln_required=preset is not None and preset.rln is not None,
     )
     _check_shards(resolved, network)
-    shared = common.common_config(resolved, _warnings(resolved, preset, network))
+    options = resolved.options
+    shared = common.common_config(resolved, options.process, _warnings(resolved, preset, network))
     endpoints = common.endpoints(
         resolved,
         kernel_endpoints,
         ("ipc-dir", shared["ipc_dir"]),
         {"events": "ipc-events", "requests": "ipc-requests", "control": "ipc-control"},
     )
-    tcp_port, websocket_port, udp_port, metrics_port = _ports(resolved)
+    tcp_port, websocket_port, udp_port = _ports(resolved)
     return KernelConfig(
         **shared,
         network=network,
         shards=_static_shards(resolved, network),
-        protected_shards=resolved["protected-shard"],
-        static_nodes=resolved["staticnode"],
-        entry_nodes=tuple(node for node in resolved["entry-node"] if is_multiaddr(node)),
-        listen_address=resolved["listen-address"],
+        protected_shards=options.network.protected_shard,
+        static_nodes=options.network.staticnode,
+        entry_nodes=tuple(node for node in options.network.entry_node if is_multiaddr(node)),
+        listen_address=options.listening.listen_address,
         tcp_port=tcp_port,
         websocket_port=websocket_port,
-        max_connections=resolved["max-connections"],
-        ip_colocation_limit=resolved["ip-colocation-limit"],
-        node_key=resolved["nodekey"],
-        agent_string=resolved["agent-string"] or None,
-        relay=resolved["relay"],
-        relay_peer_exchange=resolved["relay-peer-exchange"],
+        max_connections=options.peers.max_connections,
+        ip_colocation_limit=options.peers.ip_colocation_limit,
+        node_key=options.peers.nodekey,
+        agent_string=options.peers.agent_string or None,
+        relay=options.peers.relay,
+        relay_peer_exchange=options.peers.relay_peer_exchange,
         services=service_config(resolved),
         discovery=discovery_config(resolved, port=udp_port, preset=preset is not None),
-        metrics=metrics_config(resolved, metrics_port),
         endpoints=endpoints,
-        replay_budget=resolved["replay-budget"],
-        lease_ttl=resolved["lease-ttl"],
+        replay_budget=options.sockets.replay_budget,
+        lease_ttl=options.sockets.lease_ttl,
         resolved=resolved,
     )
 
 
-def _static_shards(resolved: Resolved, network: NetworkInfo) -> tuple[int, ...]:
+def _static_shards(resolved: Resolved[KernelOptions], network: NetworkInfo) -> tuple[int, ...]:
     """Return the configured shards.
 
     A node of a known network, and one that archives, carries all of them where none is named, as nwaku does
     under autosharding: it would otherwise be of no use to the network, and its archive would have holes.
     """
-    named: tuple[int | str, ...] = resolved["shard"]
-    if not resolved["relay"] or NONE in named:
+    named = resolved.options.network.shard
+    if not resolved.options.peers.relay or NONE in named:
         return ()
-    if ALL in named or (not named and (network.preset or resolved["store"])):
+    if ALL in named or (not named and (network.preset or resolved.options.services.store)):
         return tuple(range(network.shard_count))
     return _numbers(named)
 
@@ -330,18 +308,18 @@ def _numbers(named: Iterable[int | str]) -> tuple[int, ...]:
     return tuple(one for one in named if isinstance(one, int))
 
 
-def _check_shards(resolved: Resolved, network: NetworkInfo) -> None:
-    protected: tuple[ProtectedShard, ...] = resolved["protected-shard"]
-    named: tuple[int | str, ...] = resolved["shard"]
+def _check_shards(resolved: Resolved[KernelOptions], network: NetworkInfo) -> None:
+    protected = resolved.options.network.protected_shard
+    named = resolved.options.network.shard
     if len(named) > 1 and (ALL in named or NONE in named):
         raise resolved.refuse("shard", f"{ALL} and {NONE} stand alone")
-    if ALL in named and not resolved["relay"]:
+    if ALL in named and not resolved.options.peers.relay:
         raise resolved.refuse("shard", "needs relay, which is off")
     if ALL in named and not network.shard_count:
         raise resolved.refuse("shard", f"{ALL} needs num-shards-in-network: with static sharding name each")
     numbers = {"shard": _numbers(named), "protected-shard": tuple(item.shard for item in protected)}
     for key, shards in numbers.items():
-        if shards and not resolved["relay"]:
+        if shards and not resolved.options.peers.relay:
             raise resolved.refuse(key, "needs relay, which is off")
         for shard in shards:
             if network.shard_count and shard >= network.shard_count:
@@ -352,35 +330,42 @@ def _check_shards(resolved: Resolved, network: NetworkInfo) -> None:
         raise resolved.refuse("protected-shard", "two keys for one shard")
 
 
-def _ports(resolved: Resolved) -> tuple[int, int | None, int, int]:
-    """The ports of TCP, WebSocket, UDP and metrics, shifted and free of clashes."""
-    address = resolved["listen-address"]
-    uses = [PortUse("tcp-port", address, common.shifted(resolved, "tcp-port"))]
-    if resolved["websocket-support"]:
-        uses.append(PortUse("websocket-port", address, common.shifted(resolved, "websocket-port")))
+def _ports(resolved: Resolved[KernelOptions]) -> tuple[int, int | None, int]:
+    """The ports of TCP, WebSocket and UDP, shifted and free of clashes."""
+    listening = resolved.options.listening
+
+    def shifted(key: str, port: int) -> int:
+        return common.shifted(resolved, key, port, listening.ports_shift)
+
+    tcp = shifted("tcp-port", listening.tcp_port)
+    websocket = shifted("websocket-port", listening.websocket_port) if listening.websocket_support else None
+    uses = [PortUse("tcp-port", listening.listen_address, tcp)]
+    if websocket is not None:
+        uses.append(PortUse("websocket-port", listening.listen_address, websocket))
     endpoints = common.tcp_uses(resolved, ("ipc-events", "ipc-requests", "ipc-control"))
-    websocket = uses[1].port if len(uses) > 1 else None
-    metrics = common.shifted(resolved, "metrics-server-port")
-    if resolved["metrics-server"]:
-        uses.append(PortUse("metrics-server-port", resolved["metrics-server-address"], metrics))
     refuse_port_clashes((*uses, *endpoints))
-    return uses[0].port, websocket, common.shifted(resolved, "discv5-udp-port"), metrics
+    return tcp, websocket, shifted("discv5-udp-port", resolved.options.discovery.discv5_udp_port)
 
 
-def _warnings(resolved: Resolved, preset: Preset | None, network: NetworkInfo) -> Iterable[str]:
+def _warnings(
+    resolved: Resolved[KernelOptions], preset: Preset | None, network: NetworkInfo
+) -> Iterable[str]:
     if preset is not None:
         for key, given in (
             ("cluster-id", preset.cluster),
             ("num-shards-in-network", preset.shard_count),
             ("max-msg-size", preset.max_message_size),
         ):
-            if resolved[key] != given:
+            if resolved.value(key) != given:
                 source = resolved.source_of(key).source()
-                yield f"{key} {resolved[key]} ({source}) overrides {given} of the preset {preset.name}"
+                yield f"{key} {resolved.value(key)} ({source}) overrides {given} of the preset {preset.name}"
         if (
-            not resolved["entry-node"]
-            and not resolved["staticnode"]
-            and not (resolved["discv5-discovery"] and resolved["discv5-bootstrap-node"])
+            not resolved.options.network.entry_node
+            and not resolved.options.network.staticnode
+            and not (
+                resolved.options.discovery.discv5_discovery
+                and resolved.options.discovery.discv5_bootstrap_node
+            )
         ):
             yield (
                 f"the preset {preset.name} has no entry node that can be dialled without discovery: "
@@ -398,11 +383,16 @@ def _warnings(resolved: Resolved, preset: Preset | None, network: NetworkInfo) -
         )
     yield from service_warnings(resolved)
     yield from discovery_warnings(resolved)
-    yield from metrics_warnings(resolved)
-    if resolved["store"] and resolved["relay"] and not _static_shards(resolved, network):
-        reason = "with shard=none" if resolved["shard"] else "with static sharding and without shard"
+    if (
+        resolved.options.services.store
+        and resolved.options.peers.relay
+        and not _static_shards(resolved, network)
+    ):
+        reason = (
+            "with shard=none" if resolved.options.network.shard else "with static sharding and without shard"
+        )
         yield f"store archives leased shards only {reason}: say by shard which to stay on"
-    if not resolved["relay"]:
+    if not resolved.options.peers.relay:
         yield from common.without_effect(resolved, ["relay-peer-exchange"], "relay is off")
-    if not resolved["websocket-support"]:
+    if not resolved.options.listening.websocket_support:
         yield from common.without_effect(resolved, ["websocket-port"], "websocket-support is off")

@@ -12,33 +12,32 @@ Only here is there a `mode`. Two ways lead to a running node:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from ipc_schema.config import common
-from ipc_schema.config.kernel import KERNEL_SCHEMA, MIB, NETWORK_OPTIONS, load_kernel_config
+from ipc_schema.config.common import ProcessOptions
+from ipc_schema.config.kernel import KERNEL_SCHEMA, MIB, load_kernel_config
 from ipc_schema.config.kinds import (
     BOOLEAN,
     ENDPOINT,
     PATH,
     Kind,
+    choice,
     duration,
     format_duration,
     integer,
     parse_duration,
     size,
 )
-from ipc_schema.config.metrics import MetricsConfig, metrics_config, metrics_options, metrics_warnings
 from ipc_schema.config.options import (
     ConfigError,
     Layer,
-    Option,
-    PortUse,
+    OptionSection,
     Resolved,
     Schema,
-    Section,
-    refuse_port_clashes,
+    option,
     resolve,
 )
 from ipc_schema.config.presets import find_preset
@@ -46,6 +45,7 @@ from ipc_schema.config.ratelimits import RateLimit, RateLimitSetting, parse_rate
 from ipc_schema.config.sources import TomlFile, explicit_layers
 from ipc_schema.hello import NetworkInfo
 from ipc_schema.paths import KernelEndpoints, MapiEndpoints, kernel_endpoints, mapi_endpoints
+from ipc_schema.topics import MAX_CLUSTER, MAX_SHARD_COUNT
 
 __all__ = [
     "MAPI_SCHEMA",
@@ -91,168 +91,143 @@ CATCH_UP: Final = Kind(
 )
 SEND_RATE: Final = Kind("messages per time", _send_rate, lambda setting: str(setting.text))
 
-MAPI_SCHEMA: Final = Schema(
-    "mapi",
-    Section(
-        "The node",
-        (
-            common.one_of("mode", tuple(Mode), Mode.CORE, "how the node takes part in the network"),
-            common.PRESET_OPTION,
-            # What the kernel must be on; nothing is expected of what is not set.
-            *(
-                replace(option, default=None, doc=f"expected of the kernel: {option.doc}")
-                for option in NETWORK_OPTIONS
-            ),
-        ),
-    ),
-    Section(
-        "The kernel",
-        (
-            Option(
-                name="kernel-dir",
-                kind=PATH,
-                unset="the same as ipc-dir",
-                doc="ipc-dir of the kernel to attach to",
-            ),
-            Option(
-                name="kernel-requests",
-                kind=ENDPOINT,
-                unset="ipc://<kernel-dir>/kernel/requests",
-                doc="endpoint of the kernel's requests; its hello says where the events are",
-            ),
-            Option(
-                name="kernel-control",
-                kind=ENDPOINT,
-                unset="ipc://<kernel-dir>/kernel/control",
-                doc="endpoint of the kernel's control",
-            ),
-        ),
-    ),
-    Section(
-        "Messages",
-        (
-            common.switch(
-                "auto-subscribe", True, "subscribe an app to a content topic when it first sends on it"
-            ),
-            Option(
-                name="send-window",
-                kind=duration(1.0, _DAY),
-                default=60.0,
-                doc="time in which a message must reach the network before it is given up",
-            ),
-            Option(
-                name="reliability",
-                kind=BOOLEAN,
-                unset="what the preset says, true without one",
-                doc="have sends confirmed by stores, and published again when those lack them",
-            ),
-            Option(
-                name="catch-up",
-                kind=CATCH_UP,
-                default="on-gap",
-                doc="when stores are asked for what may have been missed: on-gap, never, or also every "
-                "10m, say",
-            ),
-            Option(
-                name="send-rate-limit",
-                kind=SEND_RATE,
-                unset="no limit",
-                doc="messages per time that are sent, in order, such as 100/10m; more wait for the next "
-                "epoch",
-            ),
-            Option(
-                name="outbox-max-messages",
-                kind=integer(1, 10_000_000),
-                default=10_000,
-                doc="accepted messages not yet finished; more are answered busy",
-            ),
-            Option(
-                name="outbox-max-bytes",
-                kind=size(64 * 1024, 1024 * 1024 * MIB),
-                default=256 * MIB,
-                doc="accepted messages not yet finished; more are answered busy",
-            ),
-        ),
-    ),
-    Section(
-        "Apps",
-        (
-            Option(
-                name="max-apps",
-                kind=integer(1, 100_000),
-                default=256,
-                doc="apps known at once, named and connected ones together",
-            ),
-            Option(
-                name="max-topics-per-app",
-                kind=integer(1, 100_000),
-                default=1000,
-                doc="content topics that one app may subscribe to",
-            ),
-            Option(
-                name="app-expiry",
-                kind=duration(60.0, 3650 * _DAY),
-                default=30 * _DAY,
-                doc="time of absence after which a named app is forgotten",
-            ),
-            Option(
-                name="journal-max-bytes",
-                kind=size(64 * 1024, 1024 * 1024 * MIB),
-                default=64 * MIB,
-                doc="largest journal of one named app; the oldest events go first, and the app is told",
-            ),
-            Option(
-                name="journal-max-age",
-                kind=duration(60.0, 3650 * _DAY),
-                default=7 * _DAY,
-                doc="age at which an event leaves a named app's journal, and the app is told",
-            ),
-            Option(
-                name="journal-total-bytes",
-                kind=size(64 * 1024, 1024 * 1024 * MIB),
-                default=1024 * MIB,
-                doc="all journals together",
-            ),
-            Option(
-                name="ephemeral-max-bytes",
-                kind=size(64 * 1024, 16 * 1024 * MIB),
-                default=16 * MIB,
-                doc="events waiting in memory for one unnamed app",
-            ),
-            Option(
-                name="ephemeral-max-events",
-                kind=integer(16, 10_000_000),
-                default=20_000,
-                doc="events waiting in memory for one unnamed app",
-            ),
-        ),
-    ),
-    Section(
-        "Metrics",
-        (
-            *metrics_options(8009),
-            common.PORTS_SHIFT,
-        ),
-    ),
-    Section("The process", common.COMMON_OPTIONS),
-    Section(
-        "Sockets",
-        (
-            Option(
-                name="ipc-apps",
-                kind=ENDPOINT,
-                unset="ipc://<ipc-dir>/mapi/apps",
-                doc="endpoint for apps",
-            ),
-            Option(
-                name="ipc-control",
-                kind=ENDPOINT,
-                unset="ipc://<ipc-dir>/mapi/control",
-                doc="endpoint for health, shutdown and log level",
-            ),
-        ),
-    ),
-)
+
+@dataclass(frozen=True, kw_only=True)
+class NodeOptions(OptionSection):
+    """What the node is, and what its kernel is expected to be on."""
+
+    TITLE: ClassVar[str] = "The node"
+
+    mode: Mode = option(
+        choice(" or ".join(Mode), tuple(Mode)), "how the node takes part in the network", default=Mode.CORE
+    )
+    preset: str = common.preset_option()
+    cluster_id: int | None = option(integer(0, MAX_CLUSTER), "expected of the kernel: cluster of the network")
+    num_shards_in_network: int | None = option(
+        integer(0, MAX_SHARD_COUNT), "expected of the kernel: shards of the cluster; 0: static sharding"
+    )
+    max_msg_size: int | None = option(
+        size(1024, 16 * MIB), "expected of the kernel: largest relay frame and largest encoded message"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttachOptions(OptionSection):
+    """Where the kernel is."""
+
+    TITLE: ClassVar[str] = "The kernel"
+
+    kernel_dir: str | None = option(PATH, "ipc-dir of the kernel to attach to", unset="the same as ipc-dir")
+    kernel_requests: str | None = option(
+        ENDPOINT,
+        "endpoint of the kernel's requests; its hello says where the events are",
+        unset="ipc://<kernel-dir>/kernel/requests",
+    )
+    kernel_control: str | None = option(
+        ENDPOINT, "endpoint of the kernel's control", unset="ipc://<kernel-dir>/kernel/control"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MessageOptions(OptionSection):
+    """Sends, confirmation and catching up."""
+
+    TITLE: ClassVar[str] = "Messages"
+
+    auto_subscribe: bool = option(
+        BOOLEAN, "subscribe an app to a content topic when it first sends on it", default=True
+    )
+    send_window: float = option(
+        duration(1.0, _DAY),
+        "time in which a message must reach the network before it is given up",
+        default=60.0,
+    )
+    reliability: bool | None = option(
+        BOOLEAN,
+        "have sends confirmed by stores, and published again when those lack them",
+        unset="what the preset says, true without one",
+    )
+    catch_up: str | float = option(
+        CATCH_UP,
+        "when stores are asked for what may have been missed: on-gap, never, or also every 10m, say",
+        default="on-gap",
+    )
+    send_rate_limit: RateLimitSetting | None = option(
+        SEND_RATE,
+        "messages per time that are sent, in order, such as 100/10m; more wait for the next epoch",
+        unset="no limit",
+    )
+    outbox_max_messages: int = option(
+        integer(1, 10_000_000), "accepted messages not yet finished; more are answered busy", default=10_000
+    )
+    outbox_max_bytes: int = option(
+        size(64 * 1024, 1024 * 1024 * MIB),
+        "accepted messages not yet finished; more are answered busy",
+        default=256 * MIB,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AppOptions(OptionSection):
+    """Bounds per app and of all apps."""
+
+    TITLE: ClassVar[str] = "Apps"
+
+    max_apps: int = option(
+        integer(1, 100_000), "apps known at once, named and connected ones together", default=256
+    )
+    max_topics_per_app: int = option(
+        integer(1, 100_000), "content topics that one app may subscribe to", default=1000
+    )
+    app_expiry: float = option(
+        duration(60.0, 3650 * _DAY), "time of absence after which a named app is forgotten", default=30 * _DAY
+    )
+    journal_max_bytes: int = option(
+        size(64 * 1024, 1024 * 1024 * MIB),
+        "largest journal of one named app; the oldest events go first, and the app is told",
+        default=64 * MIB,
+    )
+    journal_max_age: float = option(
+        duration(60.0, 3650 * _DAY),
+        "age at which an event leaves a named app's journal, and the app is told",
+        default=7 * _DAY,
+    )
+    journal_total_bytes: int = option(
+        size(64 * 1024, 1024 * 1024 * MIB), "all journals together", default=1024 * MIB
+    )
+    ephemeral_max_bytes: int = option(
+        size(64 * 1024, 16 * 1024 * MIB), "events waiting in memory for one unnamed app", default=16 * MIB
+    )
+    ephemeral_max_events: int = option(
+        integer(16, 10_000_000), "events waiting in memory for one unnamed app", default=20_000
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapiSocketOptions(OptionSection):
+    """ZeroMQ endpoints."""
+
+    TITLE: ClassVar[str] = "Sockets"
+
+    ipc_apps: str | None = option(ENDPOINT, "endpoint for apps", unset="ipc://<ipc-dir>/mapi/apps")
+    ipc_control: str | None = option(
+        ENDPOINT, "endpoint for health, shutdown and log level", unset="ipc://<ipc-dir>/mapi/control"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MapiOptions:
+    """All options of a Messaging API, by section."""
+
+    node: NodeOptions
+    kernel: AttachOptions
+    messages: MessageOptions
+    apps: AppOptions
+    process: ProcessOptions
+    sockets: MapiSocketOptions
+
+
+MAPI_SCHEMA: Final = Schema("mapi", MapiOptions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,7 +241,6 @@ class MapiConfig(common.CommonConfig):
     """Where to bind: below `ipc_dir` but for those that were configured."""
     kernel: KernelEndpoints
     """The kernel to attach to. Its hello says where its events are; here is only their usual place."""
-    metrics: MetricsConfig
     auto_subscribe: bool
     send_window: float
     catch_up: str | float
@@ -282,14 +256,14 @@ class MapiConfig(common.CommonConfig):
     ephemeral_max_events: int
     outbox_max_messages: int
     outbox_max_bytes: int
-    resolved: Resolved = field(repr=False, compare=False)
+    resolved: Resolved[MapiOptions] = field(repr=False, compare=False)
 
     @property
     def reliability(self) -> bool:
         """Whether sends are to be confirmed by stores: as configured, else what the preset
         says, else true.
         """
-        configured: bool | None = self.resolved["reliability"]
+        configured: bool | None = self.resolved.options.messages.reliability
         if configured is not None:
             return configured
         preset = find_preset(self.preset)
@@ -299,9 +273,9 @@ class MapiConfig(common.CommonConfig):
         """Refuse a kernel whose network contradicts what is configured here: `ConfigError` naming the key."""
         expected = {
             "preset": (self.preset or None, network.preset),
-            "cluster-id": (self.resolved["cluster-id"], network.cluster),
-            "num-shards-in-network": (self.resolved["num-shards-in-network"], network.shard_count),
-            "max-msg-size": (self.resolved["max-msg-size"], network.max_message_size),
+            "cluster-id": (self.resolved.options.node.cluster_id, network.cluster),
+            "num-shards-in-network": (self.resolved.options.node.num_shards_in_network, network.shard_count),
+            "max-msg-size": (self.resolved.options.node.max_msg_size, network.max_message_size),
         }
         for key, (wanted, actual) in expected.items():
             if wanted is not None and wanted != actual:
@@ -326,56 +300,46 @@ def load_mapi_config(
 def mapi_config(layers: Iterable[Layer]) -> MapiConfig:
     """Resolve the layers and check what only fits together or not. Raises `ConfigError`."""
     resolved = resolve(MAPI_SCHEMA, layers)
-    if resolved["journal-total-bytes"] < resolved["journal-max-bytes"]:
+    if resolved.options.apps.journal_total_bytes < resolved.options.apps.journal_max_bytes:
         raise resolved.refuse("journal-total-bytes", "is below journal-max-bytes, which one app may use")
-    shared = common.common_config(resolved, metrics_warnings(resolved))
+    options = resolved.options
+    shared = common.common_config(resolved, options.process, ())
     run_dir: str = shared["ipc_dir"]
     return MapiConfig(
         **shared,
-        mode=Mode(resolved["mode"]),
-        preset=resolved["preset"],
+        mode=options.node.mode,
+        preset=options.node.preset,
         endpoints=common.endpoints(
             resolved, mapi_endpoints, ("ipc-dir", run_dir), {"apps": "ipc-apps", "control": "ipc-control"}
         ),
         kernel=common.endpoints(
             resolved,
             kernel_endpoints,
-            ("kernel-dir", resolved["kernel-dir"] or run_dir),
+            ("kernel-dir", options.kernel.kernel_dir or run_dir),
             {"requests": "kernel-requests", "control": "kernel-control"},
         ),
-        metrics=metrics_config(resolved, _metrics_port(resolved)),
-        auto_subscribe=resolved["auto-subscribe"],
-        send_window=resolved["send-window"],
-        catch_up=resolved["catch-up"],
-        send_rate_limit=resolved["send-rate-limit"].limit if resolved["send-rate-limit"] else None,
-        max_apps=resolved["max-apps"],
-        max_topics_per_app=resolved["max-topics-per-app"],
-        app_expiry=resolved["app-expiry"],
-        journal_max_bytes=resolved["journal-max-bytes"],
-        journal_max_age=resolved["journal-max-age"],
-        journal_total_bytes=resolved["journal-total-bytes"],
-        ephemeral_max_bytes=resolved["ephemeral-max-bytes"],
-        ephemeral_max_events=resolved["ephemeral-max-events"],
-        outbox_max_messages=resolved["outbox-max-messages"],
-        outbox_max_bytes=resolved["outbox-max-bytes"],
+        auto_subscribe=options.messages.auto_subscribe,
+        send_window=options.messages.send_window,
+        catch_up=options.messages.catch_up,
+        send_rate_limit=options.messages.send_rate_limit.limit if options.messages.send_rate_limit else None,
+        max_apps=options.apps.max_apps,
+        max_topics_per_app=options.apps.max_topics_per_app,
+        app_expiry=options.apps.app_expiry,
+        journal_max_bytes=options.apps.journal_max_bytes,
+        journal_max_age=options.apps.journal_max_age,
+        journal_total_bytes=options.apps.journal_total_bytes,
+        ephemeral_max_bytes=options.apps.ephemeral_max_bytes,
+        ephemeral_max_events=options.apps.ephemeral_max_events,
+        outbox_max_messages=options.messages.outbox_max_messages,
+        outbox_max_bytes=options.messages.outbox_max_bytes,
         resolved=resolved,
     )
-
-
-def _metrics_port(resolved: Resolved) -> int:
-    """The port of the metrics server, shifted and free of clashes."""
-    port = common.shifted(resolved, "metrics-server-port")
-    if resolved["metrics-server"]:
-        endpoints = common.tcp_uses(resolved, ("ipc-apps", "ipc-control"))
-        address = resolved["metrics-server-address"]
-        refuse_port_clashes((*endpoints, PortUse("metrics-server-port", address, port)))
-    return port
 
 
 # --- (preset, mode, overrides) -> two processes -----------------------------------------------------------
 
 # These are named alike in both processes but must differ: each is the endpoint of one of them.
-_OWN_TO_EACH: Final = frozenset({"ipc-control", "metrics-server-port"})
+_OWN_TO_EACH: Final = frozenset({"ipc-control"})
 _DECIDED_BY_MODE: Final = frozenset({"relay"})
 
 

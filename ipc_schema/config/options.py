@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from ipaddress import ip_address
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, Final, Generic, NamedTuple, TypeVar, get_type_hints
 
 from ipc_schema.config.kinds import Kind
 
@@ -27,15 +27,19 @@ __all__ = [
     "ConfigError",
     "Layer",
     "Option",
+    "OptionSection",
     "Origin",
     "PortUse",
     "Resolved",
     "Schema",
-    "Section",
     "Value",
+    "option",
     "refuse_port_clashes",
     "resolve",
 ]
+
+
+OptionsT = TypeVar("OptionsT")
 
 
 class ConfigError(ValueError):
@@ -62,12 +66,15 @@ _STRENGTH = {origin: rank for rank, origin in enumerate(Origin)}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """One setting. `default` is a parsed value; None means "unset", and the reader of the value says what
-    then holds (`unset`, shown to people). `aliases` are other names for the same option."""
+    """One setting as its field in an option section declares it.
 
-    name: str
+    `default` is a parsed value; None means "unset", and the reader of the value says what then holds
+    (`unset`, shown to people). `aliases` are other names for the same option.
+    """
+
     kind: Kind
     doc: str
+    name: str = ""
     default: Any = None
     unset: str = ""
     repeatable: bool = False
@@ -76,9 +83,60 @@ class Option:
     """Whether a value holds a secret, where only some do."""
     aliases: tuple[str, ...] = ()
 
+    @property
+    def initial(self) -> Any:
+        """The value while nothing is set: the default, and an empty tuple for a list without one."""
+        return () if self.repeatable and self.default is None else self.default
+
     def secret_in(self, raw: object) -> bool:
-        """Whether a raw value must not be seen by other users."""
+        """Tell whether a raw value must not be seen by other users."""
         return self.secret or (self.conceals is not None and self.conceals(str(raw)))
+
+
+def option(
+    kind: Kind,
+    doc: str,
+    *,
+    default: Any = None,
+    unset: str = "",
+    repeatable: bool = False,
+    secret: bool = False,
+    conceals: Callable[[str], bool] | None = None,
+    aliases: tuple[str, ...] = (),
+) -> Any:
+    """Declare an option as the field of a section: the field's name, with `-` for `_`, is the option's.
+
+    The annotation is the type of a parsed value: `T | None` without a default, `tuple[T, ...]` when
+    repeatable.
+    """
+    declared = Option(
+        kind=kind,
+        doc=doc,
+        default=default,
+        unset=unset,
+        repeatable=repeatable,
+        secret=secret,
+        conceals=conceals,
+        aliases=aliases,
+    )
+    return field(default=declared.initial, metadata={_OPTION: declared})
+
+
+_OPTION: Final = "option"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptionSection:
+    """Options that are shown under one title. Subclasses are frozen dataclasses of `option` fields."""
+
+    TITLE: ClassVar[str] = ""
+
+    @classmethod
+    def declared(cls) -> dict[str, Option]:
+        """The options by field name, in order."""
+        return {
+            one.name: replace(one.metadata[_OPTION], name=one.name.replace("_", "-")) for one in fields(cls)
+        }
 
 
 class Value(NamedTuple):
@@ -112,26 +170,37 @@ class Layer:
         return f"{self.origin} {self.where(key)}".rstrip()
 
 
-class Section(NamedTuple):
-    """Options that are shown to people under one title."""
+class Schema(Generic[OptionsT]):
+    """The options of one process.
 
-    title: str
-    options: tuple[Option, ...]
+    `table` is its table in the file and part of variable names. `options` is a frozen dataclass whose fields
+    are option sections. `moved` names where options of an earlier version are now.
+    """
 
-
-class Schema:
-    """The options of one process, by name. `table` is its table in the file and part of variable names."""
-
-    def __init__(self, table: str, *sections: Section) -> None:
+    def __init__(self, table: str, options: type[OptionsT], moved: Mapping[str, str] | None = None) -> None:
         self.table = table
-        self.sections = sections
-        self.options = tuple(option for section in sections for option in section.options)
+        self._type = options
+        self._moved = dict(moved or {})
+        self._sections: dict[str, type[OptionSection]] = get_type_hints(options)
+        self.sections = tuple(
+            (section.TITLE, tuple(section.declared().values())) for section in self._sections.values()
+        )
+        """(title, options) of each section."""
+        self.options = tuple(option for _, section in self.sections for option in section)
         self._by_name: dict[str, Option] = {}
         for option in self.options:
             for name in (option.name, *option.aliases):
                 if name in self._by_name:
                     raise ValueError(f"two options are named {name}")
                 self._by_name[name] = option
+
+    def build(self, values: Mapping[str, object]) -> OptionsT:
+        """The typed options of parsed values by option name."""
+        sections: dict[str, Any] = {
+            name: section(**{field: values[option.name] for field, option in section.declared().items()})
+            for name, section in self._sections.items()
+        }
+        return self._type(**sections)
 
     def __iter__(self) -> Iterator[Option]:
         return iter(self.options)
@@ -142,6 +211,8 @@ class Schema:
     def option(self, name: str, place: str = "") -> Option:
         """The option of that name or alias; `ConfigError` with the nearest known name otherwise."""
         found = self._by_name.get(name)
+        if found is None and name in self._moved:
+            raise ConfigError(name, f"is now {self._moved[name]}{_at(place)}")
         if found is None:
             raise ConfigError(name, f"there is no such option in [{self.table}]{self.hint(name)}{_at(place)}")
         return found
@@ -152,23 +223,21 @@ class Schema:
         return f", did you mean {near[0]}?" if near else ""
 
 
-class Resolved(Mapping[str, Any]):
-    """Every option of the schema with its value. Indexing gives the value, `source_of` where it came from."""
+class Resolved(Generic[OptionsT]):
+    """Every option of a schema with its value: typed in `options`, by name with its source in `source_of`."""
 
-    def __init__(self, schema: Schema, values: Mapping[str, Value], ignored: Iterable[str] = ()) -> None:
+    def __init__(
+        self, schema: Schema[OptionsT], values: Mapping[str, Value], ignored: Iterable[str] = ()
+    ) -> None:
         self.schema = schema
         self.ignored = tuple(ignored)
         """What the sources hold that is not ours."""
         self._values = dict(values)
+        self.options: OptionsT = schema.build({name: value.value for name, value in values.items()})
 
-    def __getitem__(self, name: str) -> Any:
+    def value(self, name: str) -> object:
+        """The parsed value of an option whose name is only known at run time."""
         return self._values[name].value
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
-
-    def __len__(self) -> int:
-        return len(self._values)
 
     def source_of(self, name: str) -> Value:
         """The value with its origin and detail."""
@@ -183,7 +252,7 @@ class Resolved(Mapping[str, Any]):
         return ConfigError(name, message + _at(self._values[name].source()))
 
 
-def resolve(schema: Schema, layers: Iterable[Layer]) -> Resolved:
+def resolve(schema: Schema[OptionsT], layers: Iterable[Layer]) -> Resolved[OptionsT]:
     """Parse and merge the layers (in any order). Raises `ConfigError`."""
     chosen: dict[str, Value] = {}
     preset_lists: dict[str, Value] = {}
@@ -213,8 +282,7 @@ def resolve(schema: Schema, layers: Iterable[Layer]) -> Resolved:
 
 def _combine(option: Option, explicit: Value | None, preset_list: Value | None) -> Value:
     if preset_list is None:
-        default = () if option.repeatable and option.default is None else option.default
-        return explicit or Value(default, Origin.DEFAULT)
+        return explicit or Value(option.initial, Origin.DEFAULT)
     if explicit is None:
         return preset_list
     return explicit._replace(value=tuple(dict.fromkeys((*preset_list.value, *explicit.value))))

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from ipc_schema.config import common
 from ipc_schema.config.addresses import check_multiaddr, peer_id_in
@@ -17,11 +17,14 @@ from ipc_schema.config.archive import (
     parse_database_url,
     parse_retention,
 )
-from ipc_schema.config.kinds import Kind, duration, integer
-from ipc_schema.config.options import Option, Resolved
-from ipc_schema.config.ratelimits import RATE_LIMIT, RateLimit, rate_limits
+from ipc_schema.config.kinds import BOOLEAN, Kind, duration, integer
+from ipc_schema.config.options import OptionSection, Resolved, option
+from ipc_schema.config.ratelimits import RATE_LIMIT, RateLimit, RateLimitSetting, rate_limits
 
-__all__ = ["SERVICE_OPTIONS", "ServiceConfig", "service_config", "service_warnings"]
+if TYPE_CHECKING:
+    from ipc_schema.config.kernel import KernelOptions
+
+__all__ = ["ServiceConfig", "ServiceOptions", "service_config", "service_warnings"]
 
 MAX_TEXT: Final = 2048
 
@@ -56,63 +59,57 @@ SERVICE_NODE: Final = Kind("multiaddr", _parse_service_node)
 DATABASE_URL: Final = Kind("database URL", _parse_database_url, _without_password)
 RETENTION: Final = Kind("retention policy", _parse_policy, str)
 
-SERVICE_OPTIONS: Final = (
-    common.switch("store", False, "archive messages and answer history queries"),
-    Option(name="storenode", kind=SERVICE_NODE, doc="peer to ask first for history"),
-    Option(
-        name="store-message-db-url",
-        kind=DATABASE_URL,
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceOptions(OptionSection):
+    """Services."""
+
+    TITLE: ClassVar[str] = "Services"
+
+    store: bool = option(BOOLEAN, "archive messages and answer history queries", default=False)
+    storenode: str | None = option(SERVICE_NODE, "peer to ask first for history")
+    store_message_db_url: str = option(
+        DATABASE_URL,
+        "database of the archive: sqlite://<path>, relative to data-dir, or postgres://…",
         default=DEFAULT_DATABASE_URL,
         conceals=lambda url: _without_password(url) != url,
-        doc="database of the archive: sqlite://<path>, relative to data-dir, or postgres://…",
-    ),
-    Option(
-        name="store-message-retention-policy",
-        kind=RETENTION,
+    )
+    store_message_retention_policy: RetentionPolicy = option(
+        RETENTION,
+        "what the archive keeps: time:<seconds>, capacity:<messages>, size:<n>MB|GB, joined by ';'; none",
         default=parse_retention(DEFAULT_RETENTION),
-        doc="what the archive keeps: time:<seconds>, capacity:<messages>, size:<n>MB|GB, joined by ';'; none",
-    ),
-    Option(
-        name="store-max-num-db-connections",
-        kind=integer(2, 1000),
-        default=8,
-        doc="connections to the database at once (a SQLite archive uses at most 5)",
-    ),
-    common.switch("store-message-db-migration", True, "bring a database of an older version up to date"),
-    common.switch("store-message-db-vacuum", False, "give the database's unused space back at start"),
-    common.switch("lightpush", True, "publish messages for light clients; needs relay"),
-    Option(name="lightpushnode", kind=SERVICE_NODE, doc="peer to ask first to publish a message"),
-    common.switch("filter", True, "push messages of the node's shards to light clients; needs relay"),
-    Option(name="filternode", kind=SERVICE_NODE, doc="peer to ask first to push messages"),
-    Option(
-        name="filter-subscription-timeout",
-        kind=duration(1.0, 86_400.0),
+    )
+    store_max_num_db_connections: int = option(
+        integer(2, 1000), "connections to the database at once (a SQLite archive uses at most 5)", default=8
+    )
+    store_message_db_migration: bool = option(
+        BOOLEAN, "bring a database of an older version up to date", default=True
+    )
+    store_message_db_vacuum: bool = option(
+        BOOLEAN, "give the database's unused space back at start", default=False
+    )
+    lightpush: bool = option(BOOLEAN, "publish messages for light clients; needs relay", default=True)
+    lightpushnode: str | None = option(SERVICE_NODE, "peer to ask first to publish a message")
+    filter: bool = option(
+        BOOLEAN, "push messages of the node's shards to light clients; needs relay", default=True
+    )
+    filternode: str | None = option(SERVICE_NODE, "peer to ask first to push messages")
+    filter_subscription_timeout: float = option(
+        duration(1.0, 86_400.0),
+        "time after which a light client that is not heard of is forgotten",
         default=300.0,
-        doc="time after which a light client that is not heard of is forgotten",
-    ),
-    Option(
-        name="filter-max-peers-to-serve",
-        kind=integer(1, 100_000),
-        default=1000,
-        doc="light clients at once",
-    ),
-    Option(
-        name="filter-max-criteria",
-        kind=integer(1, 100_000),
-        default=1000,
-        doc="subscriptions of one light client",
-    ),
-    common.switch("peer-exchange", True, "give records of peers to those that ask"),
-    Option(name="peer-exchange-node", kind=SERVICE_NODE, doc="peer to ask first for records of peers"),
-    Option(
-        name="rate-limit",
-        kind=RATE_LIMIT,
+    )
+    filter_max_peers_to_serve: int = option(integer(1, 100_000), "light clients at once", default=1000)
+    filter_max_criteria: int = option(integer(1, 100_000), "subscriptions of one light client", default=1000)
+    peer_exchange: bool = option(BOOLEAN, "give records of peers to those that ask", default=True)
+    peer_exchange_node: str | None = option(SERVICE_NODE, "peer to ask first for records of peers")
+    rate_limit: tuple[RateLimitSetting, ...] = option(
+        RATE_LIMIT,
+        "requests served: [store|lightpush|px|filter:]<volume>/<period><h|m|s|ms>; volume 0: no limit; "
+        "without a protocol: for all that have none of their own",
         repeatable=True,
         unset="filter:100/1s, lightpush:5/1s, px:5/1s, store without limit",
-        doc="requests served: [store|lightpush|px|filter:]<volume>/<period><h|m|s|ms>; volume 0: no limit; "
-        "without a protocol: for all that have none of their own",
-    ),
-)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,32 +143,33 @@ class ServiceConfig:
         return tuple(node for node in nodes if node is not None)
 
 
-def service_config(resolved: Resolved) -> ServiceConfig:
+def service_config(resolved: Resolved[KernelOptions]) -> ServiceConfig:
     """The service part of a resolved configuration."""
+    options = resolved.options.services
     return ServiceConfig(
-        store=resolved["store"],
-        store_node=resolved["storenode"],
-        store_database=resolved["store-message-db-url"],
-        store_retention=resolved["store-message-retention-policy"],
-        store_connections=resolved["store-max-num-db-connections"],
-        store_migrate=resolved["store-message-db-migration"],
-        store_vacuum=resolved["store-message-db-vacuum"],
-        lightpush=resolved["lightpush"],
-        lightpush_node=resolved["lightpushnode"],
-        filter=resolved["filter"],
-        filter_node=resolved["filternode"],
-        filter_timeout=resolved["filter-subscription-timeout"],
-        filter_max_peers=resolved["filter-max-peers-to-serve"],
-        filter_max_criteria=resolved["filter-max-criteria"],
-        peer_exchange=resolved["peer-exchange"],
-        peer_exchange_node=resolved["peer-exchange-node"],
-        rate_limits=rate_limits(resolved["rate-limit"] or ()),
+        store=options.store,
+        store_node=options.storenode,
+        store_database=options.store_message_db_url,
+        store_retention=options.store_message_retention_policy,
+        store_connections=options.store_max_num_db_connections,
+        store_migrate=options.store_message_db_migration,
+        store_vacuum=options.store_message_db_vacuum,
+        lightpush=options.lightpush,
+        lightpush_node=options.lightpushnode,
+        filter=options.filter,
+        filter_node=options.filternode,
+        filter_timeout=options.filter_subscription_timeout,
+        filter_max_peers=options.filter_max_peers_to_serve,
+        filter_max_criteria=options.filter_max_criteria,
+        peer_exchange=options.peer_exchange,
+        peer_exchange_node=options.peer_exchange_node,
+        rate_limits=rate_limits(options.rate_limit),
     )
 
 
-def service_warnings(resolved: Resolved) -> Iterable[str]:
+def service_warnings(resolved: Resolved[KernelOptions]) -> Iterable[str]:
     """What an operator should read once at start."""
-    if not resolved["store"]:
+    if not resolved.options.services.store:
         yield from common.without_effect(
             resolved,
             (
@@ -183,14 +181,14 @@ def service_warnings(resolved: Resolved) -> Iterable[str]:
             ),
             "store is off",
         )
-    if not resolved["relay"]:
-        if resolved["store"]:
+    if not resolved.options.peers.relay:
+        if resolved.options.services.store:
             yield "store answers from what is in its database: relay is off, so nothing new comes in"
-        if resolved["lightpush"]:
+        if resolved.options.services.lightpush:
             yield from common.without_effect(resolved, ("lightpush",), "relay is off")
-        if resolved["filter"]:
+        if resolved.options.services.filter:
             yield from common.without_effect(resolved, ("filter",), "relay is off")
-    if not resolved["filter"]:
+    if not resolved.options.services.filter:
         yield from common.without_effect(
             resolved,
             ("filter-subscription-timeout", "filter-max-peers-to-serve", "filter-max-criteria"),

@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 ENVIRONMENT_PREFIX: Final = "LOGOS_"
-TABLES: Final = ("kernel", "mapi")
+TABLES: Final = ("kernel", "mapi", "gateway")
 """The tables a configuration file may have. Each process reads its own and leaves the other one alone."""
 CONFIG_FILE: Final = "config-file"
 """Flag (and variable) that names the file. Not an option: it cannot stand in a file."""
@@ -100,7 +100,7 @@ def _lines_of(text: str) -> dict[tuple[str, str], int]:
     return lines
 
 
-def file_layer(schema: Schema, file: TomlFile) -> Layer:
+def file_layer(schema: Schema[Any], file: TomlFile) -> Layer:
     """The schema's table of the file."""
     values = file.tables.get(schema.table, {})
     details = {
@@ -114,12 +114,12 @@ def file_layer(schema: Schema, file: TomlFile) -> Layer:
 # --- the environment --------------------------------------------------------------------------------------
 
 
-def variable_of(schema: Schema, name: str) -> str:
+def variable_of(schema: Schema[Any], name: str) -> str:
     """The environment variable of an option: `LOGOS_KERNEL_TCP_PORT`."""
     return f"{ENVIRONMENT_PREFIX}{schema.table}_{name}".upper().replace("-", "_")
 
 
-def environment_layer(schema: Schema, environ: Mapping[str, str]) -> Layer:
+def environment_layer(schema: Schema[Any], environ: Mapping[str, str]) -> Layer:
     """What the environment says about the schema's options. Raises `ConfigError` for a variable that looks
     like a mistyped option; other unknown ones are listed as ignored."""
     names = {variable_of(schema, name): name for option in schema for name in (option.name, *option.aliases)}
@@ -151,7 +151,7 @@ def environment_layer(schema: Schema, environ: Mapping[str, str]) -> Layer:
 # --- flags ------------------------------------------------------------------------------------------------
 
 
-def add_arguments(parser: argparse.ArgumentParser, schema: Schema) -> None:
+def add_arguments(parser: argparse.ArgumentParser, schema: Schema[Any]) -> None:
     """Give the parser `--config-file` and one argument for each option. Values stay text for `resolve` to
     read, so that a bad one is refused in the same words as from a file. Build the parser with
     `allow_abbrev=False`, or a new option changes what an abbreviation means."""
@@ -162,9 +162,9 @@ def add_arguments(parser: argparse.ArgumentParser, schema: Schema) -> None:
         default=argparse.SUPPRESS,
         help=f"TOML file; this process reads its table [{schema.table}]",
     )
-    for section in schema.sections:
-        group = parser.add_argument_group(section.title)
-        for option in section.options:
+    for title, options in schema.sections:
+        group = parser.add_argument_group(title)
+        for option in options:
             special: dict[str, Any] = {}
             if option.repeatable:
                 special = {"action": "append"}
@@ -189,7 +189,7 @@ def _metavar(option: Option) -> str:
     return "|".join(words) if len(words) > 1 else option.kind.name.upper().replace(" ", "-")
 
 
-def _help(schema: Schema, option: Option) -> str:
+def _help(schema: Schema[Any], option: Option) -> str:
     default = option.unset if option.default is None else option.kind.show(option.default)
     if isinstance(default, bool):
         default = "true" if default else "false"
@@ -211,7 +211,7 @@ def flag_layer(flags: Mapping[str, object]) -> Layer:
 
 
 def explicit_layers(
-    schema: Schema,
+    schema: Schema[Any],
     flags: Mapping[str, object] | None = None,
     environ: Mapping[str, str] | None = None,
     file: TomlFile | None = None,
@@ -223,13 +223,15 @@ def explicit_layers(
     return layers
 
 
-def config_file_of(schema: Schema, flags: Mapping[str, object], environ: Mapping[str, str]) -> str | None:
+def config_file_of(
+    schema: Schema[Any], flags: Mapping[str, object], environ: Mapping[str, str]
+) -> str | None:
     """The path of the configuration file: flag, else variable, else None."""
     named = flags.get(CONFIG_FILE) or environ.get(variable_of(schema, CONFIG_FILE))
     return str(named) if named else None
 
 
-def visible_secret(schema: Schema, name: str) -> ConfigError:
+def visible_secret(schema: Schema[Any], name: str) -> ConfigError:
     """The refusal of a secret on a command line."""
     variable = variable_of(schema, schema.option(name).name)
     return ConfigError(
@@ -240,7 +242,7 @@ def visible_secret(schema: Schema, name: str) -> ConfigError:
 # --- and back: for a program that starts a process --------------------------------------------------------
 
 
-def _texts_of(schema: Schema, name: str, value: object) -> Sequence[str]:
+def _texts_of(schema: Schema[Any], name: str, value: object) -> Sequence[str]:
     option = schema.option(name)
     items: Sequence[object] = value if option.repeatable and isinstance(value, list | tuple) else (value,)
     return [_text_of(item) for item in items]
@@ -252,7 +254,7 @@ def _text_of(item: object) -> str:
     return str(item)
 
 
-def to_flags(schema: Schema, values: Mapping[str, object]) -> list[str]:
+def to_flags(schema: Schema[Any], values: Mapping[str, object]) -> list[str]:
     """Raw option values as arguments of the process (`--name=value`); None is left out.
 
     A secret is refused: arguments can be read by every user of the host. Use `to_environment` for it.
@@ -267,7 +269,7 @@ def to_flags(schema: Schema, values: Mapping[str, object]) -> list[str]:
     return arguments
 
 
-def to_environment(schema: Schema, values: Mapping[str, object]) -> dict[str, str]:
+def to_environment(schema: Schema[Any], values: Mapping[str, object]) -> dict[str, str]:
     """Raw option values as environment variables of the process; None is left out."""
     variables: dict[str, str] = {}
     for name, value in values.items():

@@ -1,4 +1,4 @@
-"""`filter.subscribe`, `filter.unsubscribe`, `filter.ping`: messages pushed by other nodes (SPEC.md §3.3)."""
+"""`filter.*`: messages pushed by other nodes, and to whom this node pushes (SPEC.md §3.3)."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ipc_schema.kernel.values import PeerName, Shard
 __all__ = [
     "FILTER_PING",
     "FILTER_SUBSCRIBE",
+    "FILTER_SUBSCRIBERS",
     "FILTER_UNSUBSCRIBE",
     "MAX_FILTER_EXCLUDED",
     "MAX_FILTER_TOPICS",
@@ -19,6 +20,8 @@ __all__ = [
     "FilterPingRequest",
     "FilterSubscribeReply",
     "FilterSubscribeRequest",
+    "FilterSubscriber",
+    "FilterSubscribersReply",
     "FilterUnsubscribeReply",
     "FilterUnsubscribeRequest",
     "Held",
@@ -27,6 +30,7 @@ __all__ = [
 FILTER_SUBSCRIBE: Final = "filter.subscribe"
 FILTER_UNSUBSCRIBE: Final = "filter.unsubscribe"
 FILTER_PING: Final = "filter.ping"
+FILTER_SUBSCRIBERS: Final = "filter.subscribers"
 
 MAX_FILTER_TOPICS: Final = 1000
 """Content topics in one request: what services grant one subscriber in all."""
@@ -115,3 +119,21 @@ class FilterPingReply(Body):
 
     peers: tuple[FilterPeer, ...]
     held: Held
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilterSubscriber(Body):
+    """A light client of this node's filter service; `criteria`: (pubsub topic, content topic) of each."""
+
+    peer: PeerName
+    criteria: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilterSubscribersReply(Body):
+    """As many light clients as fit a reply; `total`: how many there are."""
+
+    WHERE = "filter.subscribers reply"
+
+    subscribers: tuple[FilterSubscriber, ...]
+    total: Uint

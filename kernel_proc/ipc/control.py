@@ -13,10 +13,12 @@ import trio
 from ipc_schema.control import (
     HEALTH,
     LOG_LEVEL,
+    METRICS,
     SHUTDOWN,
     ControlHealthReply,
     LogLevelReply,
     LogLevelRequest,
+    MetricsReply,
 )
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.fields import Fields
@@ -28,7 +30,7 @@ __all__ = ["control_routes", "health_body", "task_names"]
 
 
 def health_body(health: HealthMonitor, version: str, started: float) -> dict[str, object]:
-    """What `health` answers here and over HTTP. `started` is in trio's time."""
+    """The body of the reply to `health`. `started` is in trio's time."""
     current = health.current()
     body = ControlHealthReply(
         ready=health.ready,
@@ -48,6 +50,7 @@ def control_routes(
     started: float,
     shutdown: Callable[[str], None],
     sockets: Callable[[], Sequence[str]],
+    metrics: Callable[[], MetricsReply],
 ) -> Mapping[str, Route]:
     """Control methods. `started` is in trio's time; `sockets` names what the process listens on.
 
@@ -80,7 +83,10 @@ def control_routes(
             raise IpcError(ErrorCode.BAD_REQUEST, str(error)) from error
         return LogLevelReply(previous=previous).to_body(), ()
 
-    routes = {HEALTH: tell_health, SHUTDOWN: stop, LOG_LEVEL: log_level}
+    def report_metrics(_call: Call) -> Answer:
+        return metrics().to_body(), ()
+
+    routes = {HEALTH: tell_health, SHUTDOWN: stop, LOG_LEVEL: log_level, METRICS: report_metrics}
     return {name: Route(handler, needs_hello=False) for name, handler in routes.items()}
 
 

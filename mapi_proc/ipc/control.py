@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from ipc_schema.control import HEALTH, LOG_LEVEL, SHUTDOWN, LogLevelReply, LogLevelRequest
+from ipc_schema.control import (
+    HEALTH,
+    LOG_LEVEL,
+    METRICS,
+    SHUTDOWN,
+    LogLevelReply,
+    LogLevelRequest,
+    MetricsReply,
+)
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.server import Answer, Call, Route, answer
 from logos_process import logs
@@ -14,7 +22,9 @@ __all__ = ["control_routes"]
 
 
 def control_routes(
-    health: Callable[[], Mapping[str, object]], shutdown: Callable[[], None]
+    health: Callable[[], Mapping[str, object]],
+    metrics: Callable[[], MetricsReply],
+    shutdown: Callable[[], None],
 ) -> Mapping[str, Route]:
     """The methods of the control socket. `health()` gives the body of its reply."""
 
@@ -32,6 +42,7 @@ def control_routes(
 
     return {
         HEALTH: Route(lambda _call: answer(health()), needs_hello=False),
+        METRICS: Route(lambda _call: answer(metrics().to_body()), needs_hello=False),
         SHUTDOWN: Route(stop, needs_hello=False),
         LOG_LEVEL: Route(log_level, needs_hello=False),
     }

@@ -220,11 +220,12 @@ def test_three_nodes_on_one_host_by_ports_shift(directory: Path) -> None:
     nodes = []
     try:
         for number, name in enumerate(("a", "b", "50% of 'it'")):
-            words = [f"tcp-port={port}", f"ports-shift={number}", "kernel.metrics-server=true"]
-            words.append(f"kernel.metrics-server-port={metrics}")
+            words = [f"tcp-port={port}", f"ports-shift={number}", "metrics-server=true"]
+            words.append(f"metrics-server-port={metrics}")
             nodes.append(LogosUp(directory / name, *words, automatic_port=False))
         for number, node in enumerate(nodes):
             node.wait_said("the node is ready")
+            node.wait_said(f"metrics at http://127.0.0.1:{metrics + number}")
             (address,) = node.status()["kernel"]["info"]["MyMultiaddresses"]
             assert f"/tcp/{port + number}/" in address
             with socket.create_connection(("127.0.0.1", metrics + number), timeout=5):

@@ -15,7 +15,7 @@ from logos_client.exceptions import LogosError
 from logos_client.kernel import KernelClient
 from logos_client.kernel_events import KernelMessage
 from tests.soak.deliveries import Deliveries
-from tests.soak.watched import METRICS, Watched
+from tests.soak.watched import Watched
 from tests.support.kernel_process import KernelProcess
 from tests.support.mapi_process import MapiProcess
 
@@ -24,7 +24,7 @@ __all__ = ["EdgeMember", "KernelMember", "Member"]
 TOPIC: Final = "/soak/1/network/proto"
 PAYLOAD: Final = 512
 START_SECONDS: Final = 30.0
-COMMON: Final = ("--cluster-id=45", "--log-level=WARN", "--replay-budget=2MiB", *METRICS)
+COMMON: Final = ("--cluster-id=45", "--log-level=WARN", "--replay-budget=2MiB")
 SERVER: Final = (
     *COMMON,
     "--shard=0",
@@ -143,14 +143,12 @@ class EdgeMember:
             directory / f"{name}-mapi",
             "--mode=edge",
             "--log-level=WARN",
-            *METRICS,
             kernel_dir=self.kernel.directory,
         )
         self._deliveries = deliveries
         self._clock = clock
         self._client: MessagingClient | None = None
         self._sends: dict[bytes, int] = {}
-        self._port = 0
 
     @property
     def client(self) -> MessagingClient:
@@ -159,7 +157,7 @@ class EdgeMember:
 
     async def open(self) -> None:
         self._node.start()
-        self._port = int((await self._node.ready(START_SECONDS))["metrics_port"])
+        await self._node.ready(START_SECONDS)
         self._client = await MessagingClient.connect(
             self._node.run_dir, name=self.name, timeout=START_SECONDS
         )
@@ -198,10 +196,9 @@ class EdgeMember:
             self._deliveries.fail(number, self._clock(), repr(error))
 
     def watched(self) -> list[Watched]:
-        mapi = Watched(f"{self.name} mapi", self._port, self._node.data_dir)
+        mapi = Watched(f"{self.name} mapi", self._node.control, self._node.data_dir)
         return [_watch_kernel(self.name, self.kernel), mapi]
 
 
 def _watch_kernel(name: str, kernel: KernelProcess) -> Watched:
-    port = kernel.info("MyBoundPorts")["MyBoundPorts"]["metrics"]
-    return Watched(name, int(port), kernel.directory)
+    return Watched(name, kernel.endpoints.control, kernel.directory)

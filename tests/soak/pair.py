@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from logos_client import MessageError, MessageReceived, MessagingClient
-from tests.soak.watched import METRICS, Watched, emit, report_growth, warm_up
+from tests.soak.watched import Watched, emit, report_growth, warm_up
 from tests.support.kernel_process import KernelProcess, short_directory
 from tests.support.mapi_process import MapiProcess
 
@@ -26,7 +26,7 @@ RATE: Final = 20.0
 TOPIC: Final = "/soak/1/{}/proto"
 PAYLOAD: Final = 512
 DRAIN_SECONDS: Final = 30.0
-KERNEL: Final = (*METRICS, "--replay-budget=2MiB", "--log-level=WARN")
+KERNEL: Final = ("--replay-budget=2MiB", "--log-level=WARN")
 STORE: Final = ("--store=true", "--store-message-retention-policy=capacity:5000")
 
 
@@ -146,14 +146,11 @@ def run_pair(seconds: float, rate: float) -> bool:
             peers = [f"--staticnode={kernel.address()}" for kernel in kernels]
             kernel = KernelProcess(place / f"k{number}", *KERNEL, *peers, *(() if number else STORE))
             kernels.append(stack.enter_context(kernel))
-            port = kernel.info("MyBoundPorts")["MyBoundPorts"]["metrics"]
-            watched.append(Watched(f"kernel {number}", port, kernel.directory))
-            node = MapiProcess(
-                place / f"m{number}", *METRICS, "--log-level=WARN", kernel_dir=kernel.directory
-            )
+            watched.append(Watched(f"kernel {number}", kernel.endpoints.control, kernel.directory))
+            node = MapiProcess(place / f"m{number}", "--log-level=WARN", kernel_dir=kernel.directory)
             nodes.append(stack.enter_context(node))
-            port = asyncio.run(node.ready())["metrics_port"]
-            watched.append(Watched(f"mapi {number}", port, node.data_dir))
+            asyncio.run(node.ready())
+            watched.append(Watched(f"mapi {number}", node.control, node.data_dir))
         runs = [node.run_dir for node in nodes]
         try:
             good = asyncio.run(_soak(runs, watched, seconds, rate))

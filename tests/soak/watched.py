@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-import re
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
 
+from logos_client import ControlClient
 from tests.soak.growth import BOUNDS, Bound, growth
 
-__all__ = ["METRICS", "Watched", "emit", "report_growth", "warm_up"]
+__all__ = ["Watched", "emit", "report_growth", "warm_up"]
 
-METRICS: Final = ("--metrics-server=true", "--metrics-server-port=0")
-"""What a process is to be started with."""
 _WARM_UP: Final = (0.25, 300.0)
 _FIGURES: Final = {
     "memory": "process_resident_memory_bytes",
     "files": "process_open_fds",
-    "tasks": "logos_delivery_tasks",
+    "tasks": "tasks",
     "cpu": "process_cpu_seconds_total",
 }
 
@@ -37,18 +35,20 @@ def emit(**values: object) -> None:
 
 @dataclass
 class Watched:
-    """One process: where its pages are, where its database is, and what was seen of it."""
+    """One process: its control endpoint, where its database is, and what was seen of it."""
 
     name: str
-    port: int
+    control: str
     data: Path
     samples: list[dict[str, float]] = field(default_factory=list)
 
+    async def _metrics(self) -> tuple[tuple[str, dict[str, str], float], ...]:
+        async with ControlClient.connect(self.control, timeout=10) as control:
+            return (await control.metrics(timeout=10)).samples
+
     def look(self) -> dict[str, float]:
-        """The figures now. Raises OSError when it does not answer."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=10) as response:
-            page = response.read().decode()
-        values = dict(re.findall(r"^(\w+) (\S+)$", page, re.MULTILINE))
+        """The figures now. Raises LogosError when it does not answer."""
+        values = {name: value for name, labels, value in asyncio.run(self._metrics()) if not labels}
         seen = {figure: float(values[name]) for figure, name in _FIGURES.items()}
         for figure, pattern in (("database", "*.sqlite3"), ("wal", "*.sqlite3-wal")):
             seen[figure] = float(sum(path.stat().st_size for path in self.data.glob(pattern)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipc_schema.control import ControlHealthReply
+from ipc_schema.control import ControlHealthReply, MetricsReply
 from logos_client.blocking._base import BlockingClient
 from logos_client.control import CONTROL_TIMEOUT, ControlClient
 
@@ -21,6 +21,10 @@ class ControlCalls(BlockingClient):
     def health_details(self, *, timeout: float = CONTROL_TIMEOUT) -> dict[str, object]:
         """All that the process says of its health, its own keys too."""
         return self._portal.call(self._client.health_details, timeout=timeout)
+
+    def metrics(self, *, timeout: float = CONTROL_TIMEOUT) -> MetricsReply:
+        """Every counter and gauge of the process, and what each of them is."""
+        return self._portal.call(self._client.metrics, timeout=timeout)
 
     def shutdown(self, *, timeout: float = CONTROL_TIMEOUT) -> None:
         """Ask the process to end; it does so after the answer."""

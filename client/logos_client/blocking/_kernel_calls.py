@@ -6,7 +6,12 @@ from collections.abc import Iterable
 
 from ipc_schema.hello import NetworkInfo
 from ipc_schema.kernel.discovery import DiscoveryRunning, DiscoveryStatus, KnownPeersReply, ListReply
-from ipc_schema.kernel.filter import FilterPingReply, FilterSubscribeReply, FilterUnsubscribeReply
+from ipc_schema.kernel.filter import (
+    FilterPingReply,
+    FilterSubscriber,
+    FilterSubscribeReply,
+    FilterUnsubscribeReply,
+)
 from ipc_schema.kernel.lightpush import LightpushPublishReply
 from ipc_schema.kernel.methods import ConnectResult, KernelLimits, OptionRecord, RelayPublishReply
 from ipc_schema.kernel.peer_exchange import PeerExchangeReply
@@ -310,6 +315,16 @@ class KernelCalls(BlockingClient):
         Services forget subscribers that they do not hear of for five minutes. Raises `DeadlineError`.
         """
         return self._portal.call(self._client.filter_ping, peer, timeout=timeout)
+
+    def filter_subscribers(self) -> tuple[FilterSubscriber, ...]:
+        """List the light clients that this node's own filter service pushes to, as many as fit a reply.
+
+            for one in kernel.filter_subscribers():
+                print(one.peer, len(one.criteria), "content topics")
+
+        Raises `NotReadyError` (filter is off on this node).
+        """
+        return self._portal.call(self._client.filter_subscribers)
 
     def peer_exchange(
         self, count: int = 5, *, peer: str | None = None, timeout: float = PEER_TIMEOUT

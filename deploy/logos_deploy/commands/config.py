@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from ipc_schema.config.common import describe
+from ipc_schema.config.gateway import GATEWAY_SCHEMA
 from ipc_schema.config.kernel import KERNEL_SCHEMA
 from ipc_schema.config.mapi import MAPI_SCHEMA
 from ipc_schema.config.options import ConfigError
@@ -16,7 +17,7 @@ from logos_client.kernel import KernelClient
 from logos_deploy.commands.output import print_json
 from logos_deploy.commands.up import add_node, plan_of
 from logos_deploy.commands.where import NodePlace, where
-from logos_deploy.control import ask_health
+from logos_deploy.control import ask_health, gateway_addresses
 from logos_deploy.exits import CommandError, Exit
 from logos_deploy.node.environment import ProcessConfigError, config_of_process
 from logos_deploy.text import one_line, table
@@ -64,6 +65,7 @@ def _of_a_node_to_be(arguments: argparse.Namespace) -> dict[str, Rows | None]:
     found: dict[str, Rows | None] = {
         "kernel": describe(KERNEL_SCHEMA, plan.kernel.resolved),
         "mapi": None if plan.mapi is None else describe(MAPI_SCHEMA, plan.mapi.resolved),
+        "gateway": None if plan.gateway is None else describe(GATEWAY_SCHEMA, plan.gateway.resolved),
     }
     for table_name, rows in found.items():
         for row in rows or ():
@@ -78,21 +80,27 @@ def _of_the_running(place: NodePlace) -> dict[str, Rows | None]:
 
 
 async def _ask(place: NodePlace) -> dict[str, Rows | None]:
-    """The kernel tells its own. MAPI has no such request: its command line and environment are read again."""
+    """Ask the kernel for its own. The others have no such request, so their command lines are read again."""
     try:
         async with KernelClient.connect(place.kernel, timeout=3.0) as client:
             kernel: Rows = [option.to_body() for option in await client.config()]
     except LogosError as error:
         raise CommandError(Exit.UNAVAILABLE, f"the kernel does not tell: {error}") from None
     health = await ask_health(place.mapi.control)
-    mapi: Rows | None = None
-    if health is not None:
-        try:
-            resolved = config_of_process("mapi", health.common.pid)
-            mapi = describe(resolved.schema, resolved)
-        except (ProcessConfigError, ConfigError) as error:
-            raise CommandError(Exit.FAILED, f"mapi: {error}") from None
-    return {"kernel": kernel, "mapi": mapi}
+    gateway = gateway_addresses(place.run_dir)
+    return {
+        "kernel": kernel,
+        "mapi": None if health is None else _of_process("mapi", health.common.pid),
+        "gateway": None if gateway is None else _of_process("gateway", gateway[0]),
+    }
+
+
+def _of_process(table: str, pid: int) -> Rows:
+    try:
+        resolved = config_of_process(table, pid)
+    except (ProcessConfigError, ConfigError) as error:
+        raise CommandError(Exit.FAILED, f"{table}: {error}") from None
+    return describe(resolved.schema, resolved)
 
 
 def as_text(found: dict[str, Rows | None], *, everything: bool) -> Iterator[str]:

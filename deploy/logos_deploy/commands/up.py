@@ -16,14 +16,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from logos_deploy.control import wait_ready
+from logos_deploy.control import wait_addresses, wait_ready
 from logos_deploy.exits import CommandError, Exit
 from logos_deploy.node.follow import LogFollower, tail
 from logos_deploy.node.host_checks import check_host
 from logos_deploy.node.plan import NodePlan, NodeRequest, plan_node
 from logos_deploy.node.rpc import RpcError
 from logos_deploy.node.supervisor import NodeInUseError, Supervisor, SupervisorError
-from logos_deploy.node.watch import NodeWatch, Verdict
+from logos_deploy.node.watch import GATEWAY, NodeWatch, Verdict
 from logos_process.config_file import read_toml
 from logos_process.stopping import stop_signals
 
@@ -121,6 +121,7 @@ class _Foreground:
         self._controls = {"kernel": plan.kernel.endpoints.control}
         if plan.mapi is not None:
             self._controls["mapi"] = plan.mapi.endpoints.control
+        self._programs = [program.name for program in supervisor.programs]
         self._watch = NodeWatch()
         self._ready: set[str] = set()
         self._waiting: dict[str, asyncio.Task[None]] = {}
@@ -134,7 +135,7 @@ class _Foreground:
             loop.add_signal_handler(number, self._on_signal, number)
         paths = self._supervisor.paths
         followers = {"supervisor": LogFollower(paths.log)}
-        followers |= {name: LogFollower(paths.log_of(name)) for name in self._controls}
+        followers |= {name: LogFollower(paths.log_of(name)) for name in self._programs}
         try:
             await self._start()
             await self._stay(followers)
@@ -207,6 +208,11 @@ class _Foreground:
         self._verdict = self._verdict or self._watch.verdict(now, states)
 
     async def _announce(self, name: str, pid: int) -> None:
+        if name == GATEWAY:
+            addresses = await wait_addresses(self._plan.kernel.ipc_dir, pid)
+            served = ", ".join(f"{what} at {url}" for what, url in addresses.items())
+            self._say(f"{name} is ready, process {pid}: {served}")
+            return
         health = await wait_ready(self._controls[name], pid=pid)
         self._ready.add(name)
         self._say(f"{name} is ready, process {pid}, version {health.version}")

@@ -138,7 +138,7 @@ def _program(program: Program, directory: str) -> dict[str, str]:
         "command": " ".join(_argument(argument) for argument in program.command),
         "priority": str(program.priority),
         "autostart": "true",
-        "startsecs": "0",
+        "startsecs": str(program.start_seconds),
         "autorestart": "unexpected",
         "exitcodes": "0,78",
         "stopsignal": "TERM",

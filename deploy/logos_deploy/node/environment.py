@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+from ipc_schema.config.gateway import GATEWAY_SCHEMA, load_gateway_config
 from ipc_schema.config.kernel import KERNEL_SCHEMA, load_kernel_config
 from ipc_schema.config.mapi import MAPI_SCHEMA, load_mapi_config
 from ipc_schema.config.options import Resolved, Schema
@@ -19,6 +20,12 @@ __all__ = ["ProcessConfigError", "config_of_process", "resolved_from"]
 _MODULES: Final[Mapping[str, tuple[str, ...]]] = {
     "kernel": ("kernel_proc", "logos-kernel"),
     "mapi": ("mapi_proc", "logos-mapi"),
+    "gateway": ("logos_gateway", "logos-gateway"),
+}
+_CONFIGURATIONS: Final[Mapping[str, tuple[Schema[Any], Callable[..., Any]]]] = {
+    "kernel": (KERNEL_SCHEMA, load_kernel_config),
+    "mapi": (MAPI_SCHEMA, load_mapi_config),
+    "gateway": (GATEWAY_SCHEMA, load_gateway_config),
 }
 
 
@@ -26,10 +33,11 @@ class ProcessConfigError(Exception):
     """The process cannot be looked at, or is none of ours; the text says which."""
 
 
-def config_of_process(table: str, pid: int) -> Resolved:
+def config_of_process(table: str, pid: int) -> Resolved[Any]:
     """What the arguments and the environment of process `pid` lead to, with its file as that is now.
 
-    `table`: `kernel` or `mapi`. Raises `ProcessConfigError`, or `ConfigError` for a file that became wrong.
+    `table`: `kernel`, `mapi` or `gateway`. Raises `ProcessConfigError`, or `ConfigError` for a file that
+    became wrong.
     """
     root = Path(f"/proc/{pid}")
     try:
@@ -45,10 +53,10 @@ def _strings(path: Path) -> list[str]:
     return [os.fsdecode(part) for part in path.read_bytes().split(b"\0")[:-1]]
 
 
-def resolved_from(table: str, command: Sequence[str], environ: Mapping[str, str], cwd: Path) -> Resolved:
+def resolved_from(table: str, command: Sequence[str], environ: Mapping[str, str], cwd: Path) -> Resolved[Any]:
     """The configuration of a whole command line (interpreter and program first). Raises `ProcessConfigError`
     for another program."""
-    schema: Schema = KERNEL_SCHEMA if table == "kernel" else MAPI_SCHEMA
+    schema, load = _CONFIGURATIONS[table]
     start = next(
         (
             index + 1
@@ -67,6 +75,5 @@ def resolved_from(table: str, command: Sequence[str], environ: Mapping[str, str]
         raise ProcessConfigError(f"its command line cannot be read: {error}") from None
     path = config_file_of(schema, flags, environ)
     file = read_toml(str(cwd / path)) if path else None
-    if table == "kernel":
-        return load_kernel_config(flags=flags, environ=environ, file=file).resolved
-    return load_mapi_config(flags=flags, environ=environ, file=file).resolved
+    resolved: Resolved[Any] = load(flags=flags, environ=environ, file=file).resolved
+    return resolved

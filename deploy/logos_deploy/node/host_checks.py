@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from pathlib import Path
+from typing import Any
 
 from ipc_schema.config.options import Resolved
 from logos_deploy.node.plan import NodePlan
@@ -23,8 +24,9 @@ def check_host(plan: NodePlan) -> None:
     for resolved in (plan.kernel.resolved, *((plan.mapi.resolved,) if plan.mapi is not None else ())):
         _check_group(resolved)
         for name in ("data-dir", "ipc-dir"):
-            if resolved[name] is not None:
-                _check_directory(resolved, name)
+            path = resolved.value(name)
+            if path is not None:
+                _check_directory(resolved, name, Path(str(path)).absolute())
     services = plan.kernel.services
     on_server = services.store and not services.store_database.lower().startswith("sqlite:")
     if on_server and importlib.util.find_spec("psycopg") is None:
@@ -33,17 +35,16 @@ def check_host(plan: NodePlan) -> None:
         )
 
 
-def _check_group(resolved: Resolved) -> None:
+def _check_group(resolved: Resolved[Any]) -> None:
+    group: str | None = resolved.options.process.ipc_group
     try:
-        group_number(resolved["ipc-group"])
+        group_number(group)
     except StartError:
-        group = resolved["ipc-group"]
         raise resolved.refuse("ipc-group", f"there is no group {group!r} on this host") from None
 
 
-def _check_directory(resolved: Resolved, name: str) -> None:
+def _check_directory(resolved: Resolved[Any], name: str, path: Path) -> None:
     """A directory that exists must be ours; one that does not must be possible to make."""
-    path = Path(resolved[name]).absolute()
     nearest = next(above for above in (path, *path.parents) if above.exists())
     if not nearest.is_dir():
         raise resolved.refuse(name, f"{nearest} is not a directory")

@@ -1,7 +1,8 @@
 """The options given for a node, divided between its processes: from the words of a command line, or from the
 values of a program. Pure.
 
-An option that both processes have goes to both; `kernel.<option>` and `mapi.<option>` name one.
+An option that several processes have goes to each; `kernel.<option>`, `mapi.<option>` and `gateway.<option>`
+name one.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from ipc_schema.config.gateway import GATEWAY_SCHEMA
 from ipc_schema.config.kernel import KERNEL_SCHEMA
 from ipc_schema.config.mapi import MAPI_SCHEMA
 from ipc_schema.config.options import ConfigError, Schema
@@ -16,9 +18,13 @@ from ipc_schema.config.sources import CONFIG_FILE, visible_secret
 
 __all__ = ["SCHEMAS", "NodeOptions"]
 
-SCHEMAS: Final[Mapping[str, Schema]] = {"kernel": KERNEL_SCHEMA, "mapi": MAPI_SCHEMA}
+SCHEMAS: Final[Mapping[str, Schema[Any]]] = {
+    "kernel": KERNEL_SCHEMA,
+    "mapi": MAPI_SCHEMA,
+    "gateway": GATEWAY_SCHEMA,
+}
 # Named alike in both processes, but a value for both would make them clash.
-_OWN_TO_EACH: Final = frozenset({"ipc-control", "metrics-server-port"})
+_OWN_TO_EACH: Final = frozenset({"ipc-control"})
 
 
 class NodeOptions:

@@ -11,8 +11,9 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from ipc_schema.config.gateway import GatewayConfig, load_gateway_config
 from ipc_schema.config.kernel import KernelConfig, load_kernel_config
 from ipc_schema.config.kinds import ALL
 from ipc_schema.config.mapi import MapiConfig, Mode, load_mapi_config
@@ -21,6 +22,8 @@ from ipc_schema.config.sources import CONFIG_FILE, TomlFile, config_file_of, to_
 from logos_deploy.node.overrides import SCHEMAS, NodeOptions
 
 __all__ = ["LaunchRequest", "NodePlan", "NodeRequest", "plan_launch", "plan_node"]
+
+_DIRECTORIES: Final = ("data-dir", "ipc-dir", "kernel-dir")
 
 ReadToml = Callable[[str], TomlFile]
 """Reads and parses a configuration file. Raises `ConfigError`."""
@@ -58,8 +61,10 @@ class NodePlan:
     kernel: KernelConfig
     mapi: MapiConfig | None
     """None: the kernel alone."""
+    gateway: GatewayConfig | None
+    """None: nothing of the node is served over HTTP."""
     options: Mapping[str, Mapping[str, object]]
-    """What the processes are given beside environment and file: raw values by table (`kernel`, `mapi`)."""
+    """What the processes are given beside environment and file: raw values by table (`kernel`, …)."""
     files: Mapping[str, str]
     """The configuration file of each table that has one."""
     derived: Mapping[tuple[str, str], str]
@@ -68,15 +73,16 @@ class NodePlan:
     @property
     def tables(self) -> tuple[str, ...]:
         """The processes, in the order in which they start."""
-        return ("kernel",) if self.mapi is None else ("kernel", "mapi")
+        present = {"kernel": self.kernel, "mapi": self.mapi, "gateway": self.gateway}
+        return tuple(table for table, config in present.items() if config is not None)
 
     @property
     def ports(self) -> list[PortUse]:
         """The TCP ports that the node will listen on, without those that are automatic."""
-        return [use for use in _ports(self.kernel, self.mapi) if use.port]
+        return [use for use in _ports(self.kernel, self.mapi, self.gateway) if use.port]
 
     def arguments(self, table: str) -> tuple[str, ...]:
-        """The command line of `python -m kernel_proc` or `python -m mapi_proc`."""
+        """The arguments of one of the processes."""
         named = [f"--{CONFIG_FILE}={self.files[table]}"] if table in self.files else []
         return (*named, *to_flags(SCHEMAS[table], self.options[table]))
 
@@ -95,12 +101,15 @@ class _Sources:
     def mapi(self, flags: Mapping[str, object]) -> MapiConfig:
         return load_mapi_config(flags=flags, environ=self.environ, file=self.files["mapi"])
 
+    def gateway(self, flags: Mapping[str, object]) -> GatewayConfig:
+        return load_gateway_config(flags=flags, environ=self.environ, file=self.files["gateway"])
+
 
 def plan_node(
     request: NodeRequest, environ: Mapping[str, str], read_toml: ReadToml, cwd: str | Path
 ) -> NodePlan:
     """Resolve the whole configuration of a node. Raises `ConfigError` naming the key."""
-    tables = ("kernel",) if request.kernel_only else ("kernel", "mapi")
+    tables = ("kernel", "gateway") if request.kernel_only else ("kernel", "mapi", "gateway")
     options = NodeOptions(tables, visible=True)
     for key, value in (("preset", request.preset), ("data-dir", request.data_dir), ("mode", request.mode)):
         if value is not None:
@@ -113,7 +122,7 @@ def plan_node(
 def plan_launch(request: LaunchRequest, read_toml: ReadToml, cwd: str | Path) -> NodePlan:
     """The same for a program that runs a node for itself: the environment is not looked at, and secrets may
     be among the options, since they do not travel by the command line."""
-    tables = ("kernel", "mapi")
+    tables = ("kernel", "mapi", "gateway")
     options = NodeOptions(tables, visible=False)
     options.add("preset", request.preset)
     options.add("mode", request.mode.lower())
@@ -141,12 +150,15 @@ def _plan(options: NodeOptions, sources: _Sources, tables: Sequence[str]) -> Nod
     kernel = _plan_kernel(options, sources, derived, with_mapi="mapi" in tables)
     data_dir = Path(str(options.of["kernel"]["data-dir"]))
     mapi = _plan_mapi(options.of["mapi"], sources, derived, kernel, data_dir) if "mapi" in tables else None
+    gateway = _plan_gateway(options.of["gateway"], sources, derived, kernel, mapi)
     if mapi is not None:
         _check_together(kernel, mapi)
+    refuse_port_clashes(_ports(kernel, mapi, gateway))
     return NodePlan(
         data_dir=data_dir,
         kernel=kernel,
         mapi=mapi,
+        gateway=gateway,
         options={table: options.of[table] for table in tables},
         files={table: file.path for table, file in sources.files.items() if file is not None},
         derived=derived,
@@ -182,13 +194,42 @@ def _plan_mapi(
     data_dir: Path,
 ) -> MapiConfig:
     bare = sources.mapi(flags)
-    for name, value in _derived(kernel, data_dir).items():
+    taken = _taken_from(kernel, data_dir)
+    if kernel.network.preset:
+        taken["preset"] = kernel.network.preset
+    for name, value in taken.items():
         if not bare.resolved.explicit(name):
             flags[name] = value
             derived["mapi", name] = "the kernel beside it"
-    names = ("data-dir", "ipc-dir", "kernel-dir")
-    _make_absolute("mapi", names, bare.resolved, flags, derived, sources.cwd)
+    _make_absolute("mapi", _DIRECTORIES, bare.resolved, flags, derived, sources.cwd)
     return sources.mapi(flags)
+
+
+def _plan_gateway(
+    flags: dict[str, Any],
+    sources: _Sources,
+    derived: dict[tuple[str, str], str],
+    kernel: KernelConfig,
+    mapi: MapiConfig | None,
+) -> GatewayConfig | None:
+    bare = sources.gateway(flags)
+    if bare.rest is None and bare.metrics is None:
+        return None
+    taken = _taken_from(kernel, Path(kernel.data_dir))
+    if mapi is None:
+        taken["mapi"] = "false"
+    else:
+        taken["mapi-dir"] = mapi.ipc_dir
+        for name in ("apps", "control"):
+            if mapi.resolved.explicit(f"ipc-{name}"):
+                taken[f"mapi-{name}"] = mapi.resolved.value(f"ipc-{name}")
+    for name, value in taken.items():
+        if not bare.resolved.explicit(name):
+            flags[name] = value
+            derived["gateway", name] = "the processes beside it"
+    names = (*_DIRECTORIES, "mapi-dir", "rest-token-file", "rest-tls-cert", "rest-tls-key")
+    _make_absolute("gateway", names, bare.resolved, flags, derived, sources.cwd)
+    return sources.gateway(flags)
 
 
 def _joins_all_shards(kernel: KernelConfig) -> bool:
@@ -199,7 +240,7 @@ def _joins_all_shards(kernel: KernelConfig) -> bool:
 def _make_absolute(
     table: str,
     names: Sequence[str],
-    resolved: Resolved,
+    resolved: Resolved[Any],
     flags: dict[str, Any],
     derived: dict[tuple[str, str], str],
     cwd: str | Path,
@@ -209,24 +250,22 @@ def _make_absolute(
         if resolved.explicit(name):
             if name not in flags:
                 derived[table, name] = resolved.source_of(name).source()
-            flags[name] = _absolute(cwd, resolved[name])
+            flags[name] = _absolute(cwd, str(resolved.value(name)))
 
 
 def _absolute(cwd: str | Path, path: str) -> str:
     return os.path.abspath(os.path.join(cwd, path))  # noqa: PTH100, PTH118 - pure
 
 
-def _derived(kernel: KernelConfig, data_dir: Path) -> dict[str, object]:
-    """What MAPI takes from the kernel beside it, unless it was given something else."""
+def _taken_from(kernel: KernelConfig, data_dir: Path) -> dict[str, object]:
+    """What a process takes from the kernel beside it, unless it was given something else."""
     derived: dict[str, object] = {"data-dir": str(data_dir)}
-    if kernel.network.preset:
-        derived["preset"] = kernel.network.preset
     if kernel.resolved.explicit("ipc-dir"):
         derived["ipc-dir"] = kernel.ipc_dir
     derived["kernel-dir"] = kernel.ipc_dir
     for name in ("requests", "control"):
         if kernel.resolved.explicit(f"ipc-{name}"):
-            derived[f"kernel-{name}"] = kernel.resolved[f"ipc-{name}"]
+            derived[f"kernel-{name}"] = kernel.resolved.value(f"ipc-{name}")
     return derived
 
 
@@ -243,17 +282,16 @@ def _check_together(kernel: KernelConfig, mapi: MapiConfig) -> None:
         if wanted != actual:
             key = f"kernel-{name}" if mapi.resolved.explicit(f"kernel-{name}") else "kernel-dir"
             raise mapi.resolved.refuse(key, f"leads to {wanted}, but the kernel of this node is at {actual}")
-    refuse_port_clashes(_ports(kernel, mapi))
 
 
-def _ports(kernel: KernelConfig, mapi: MapiConfig | None) -> list[PortUse]:
+def _ports(kernel: KernelConfig, mapi: MapiConfig | None, gateway: GatewayConfig | None) -> list[PortUse]:
     uses = [PortUse("tcp-port", kernel.listen_address, kernel.tcp_port)]
     if kernel.websocket_port is not None:
         uses.append(PortUse("websocket-port", kernel.listen_address, kernel.websocket_port))
-    if kernel.metrics.port is not None:
-        uses.append(PortUse("kernel.metrics-server-port", kernel.metrics.address, kernel.metrics.port))
-    if mapi is not None and mapi.metrics.port is not None:
-        uses.append(PortUse("mapi.metrics-server-port", mapi.metrics.address, mapi.metrics.port))
+    if gateway is not None and gateway.rest is not None:
+        uses.append(PortUse("rest-port", gateway.rest.address, gateway.rest.port))
+    if gateway is not None and gateway.metrics is not None:
+        uses.append(PortUse("metrics-server-port", gateway.metrics.address, gateway.metrics.port))
     named = {f"ipc-{name}": endpoint for name, endpoint in kernel.endpoints._asdict().items()}
     if mapi is not None:
         named |= {f"mapi.ipc-{name}": endpoint for name, endpoint in mapi.endpoints._asdict().items()}

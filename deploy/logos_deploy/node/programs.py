@@ -17,8 +17,11 @@ __all__ = ["STOP_SECONDS", "Program", "launch_programs", "programs_of"]
 STOP_SECONDS: Final = 6
 """From TERM to KILL: both processes stop by themselves within less."""
 
-_PRIORITIES: Final = {"kernel": 10, "mapi": 20}
-_OWN_VARIABLES: Final = ("LOGOS_KERNEL_", "LOGOS_MAPI_")
+_PRIORITIES: Final = {"kernel": 10, "mapi": 20, "gateway": 30}
+_MODULES: Final = {"kernel": "kernel_proc", "mapi": "mapi_proc", "gateway": "logos_gateway"}
+_START_SECONDS: Final = {"gateway": 2}
+"""The node does without its gateway if that cannot live."""
+_OWN_VARIABLES: Final = ("LOGOS_KERNEL_", "LOGOS_MAPI_", "LOGOS_GATEWAY_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,9 @@ class Program:
     name: str
     command: Sequence[str]
     priority: int = 0
+    start_seconds: int = 0
+    """How long it must live to count as started under supervisord. One that ends sooner is tried a few times
+    more, with growing pauses, and then left out; with 0 it is started again for ever."""
     variables: Mapping[str, str] = field(default_factory=dict)
     """What configures it, where its arguments do not."""
 
@@ -41,7 +47,13 @@ class Program:
 def programs_of(plan: NodePlan) -> list[Program]:
     """Processes that read arguments, and the environment and file that the plan was made of."""
     return [
-        Program(table, _python(table, *plan.arguments(table)), _PRIORITIES[table]) for table in plan.tables
+        Program(
+            table,
+            _python(table, *plan.arguments(table)),
+            _PRIORITIES[table],
+            _START_SECONDS.get(table, 0),
+        )
+        for table in plan.tables
     ]
 
 
@@ -56,10 +68,10 @@ def launch_programs(plan: NodePlan) -> list[Program]:
         if (file := plan.files.get(table)) is not None:
             variables[variable_of(schema, CONFIG_FILE)] = file
         command = _python(table, f"--data-dir={options['data-dir']}")
-        programs.append(Program(table, command, _PRIORITIES[table], variables))
+        programs.append(Program(table, command, _PRIORITIES[table], variables=variables))
     return programs
 
 
 def _python(table: str, *arguments: str) -> tuple[str, ...]:
     # -P: the working directory holds no modules
-    return (sys.executable, "-P", "-m", f"{table}_proc", *arguments)
+    return (sys.executable, "-P", "-m", _MODULES[table], *arguments)

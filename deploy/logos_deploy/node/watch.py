@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from logos_deploy.exits import Exit
 from logos_deploy.node.restarts import MAX_RESTARTS, RESTART_WINDOW, RestartLimit
 from logos_deploy.node.rpc import ProcessState
 
-__all__ = ["NodeWatch", "Verdict"]
+__all__ = ["GATEWAY", "NodeWatch", "Verdict"]
+
+GATEWAY: Final = "gateway"
+"""The one program that the node can do without: its end never ends the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +49,14 @@ class NodeWatch:
 
     def verdict(self, now: float, states: Iterable[ProcessState]) -> Verdict | None:
         """None while the node may go on."""
-        known = list(states)
+        known = [state for state in states if state.name != GATEWAY]
         for state in known:
             if state.state == "FATAL":
                 return Verdict(Exit.FAILED, f"{state.name} cannot be started: {state.spawn_error}")
             if state.state == "EXITED" and state.exit_status == Exit.CONFIG:
                 return Verdict(Exit.CONFIG, f"{state.name} refused its configuration (exit code 78)")
         for name, limit in self._restarts.items():
-            if limit.reached(now):
+            if name != GATEWAY and limit.reached(now):
                 return Verdict(
                     Exit.FAILED, f"{name} ended {MAX_RESTARTS} times within {RESTART_WINDOW:g} s: given up"
                 )

@@ -129,7 +129,12 @@ def _server(
         **node_routes(health=health, registry=registry, info={}, options=list),
     }
     control = control_routes(
-        health=health, version="bench", started=trio.current_time(), shutdown=lambda _: None, sockets=list
+        health=health,
+        version="bench",
+        started=trio.current_time(),
+        shutdown=lambda _: None,
+        sockets=list,
+        metrics=registry.report,
     )
     server = IpcServer(publisher, consumers, routes, control, registry, IpcSettings(MAX_MESSAGE, IN_FLIGHT))
     return server

@@ -144,6 +144,7 @@ def good_requests() -> None:
     request("kernel", "filter.unsubscribe", kernel.FilterUnsubscribeRequest(pubsub_topic=PUBSUB, peer=PEER))
     request("kernel", "filter.unsubscribe", {}, name="everything, everywhere")
     request("kernel", "filter.ping", kernel.FilterPingRequest(peer=PEER))
+    request("kernel", "filter.subscribers", {})
     request("kernel", "peer_exchange.request", kernel.PeerExchangeRequest(count=60, peer=address))
     request("kernel", "peers.connect", kernel.PeersConnectRequest(addresses=(address,)))
     request("kernel", "peers.disconnect", kernel.PeersDisconnectRequest(peer_id=PEER))
@@ -177,6 +178,7 @@ def good_requests() -> None:
     request("mapi", "forget", mapi.ForgetRequest(name="chat.alice"))
     request("control", "health", {})
     request("control", "shutdown", {})
+    request("control", "metrics", {})
     request("control", "log_level", control.LogLevelRequest(level="debug", logger="kernel_proc.relay"))
 
     plain = {"delimited": False, "correlation_id": ID, "method": "ping", "body": {}, "blobs": []}
@@ -338,6 +340,8 @@ def good_replies() -> None:
     reply("kernel", "filter.unsubscribe", unsubscribed)
     pinged = (kernel.FilterPeer(peer=PEER, status=200), kernel.FilterPeer(peer="p", error="not connected"))
     reply("kernel", "filter.ping", kernel.FilterPingReply(peers=pinged, held=held))
+    subscriber = kernel.FilterSubscriber(peer=PEER, criteria=((shard_topic(1, 3), TOPIC),))
+    reply("kernel", "filter.subscribers", kernel.FilterSubscribersReply(subscribers=(subscriber,), total=1))
     reply("kernel", "peer_exchange.request", kernel.PeerExchangeReply(peer=PEER, enrs=(b"\xc0", b"\xc1\x80")))
     reply("kernel", "relay.mesh", kernel.RelayPeersReply(topics={PUBSUB: (PEER,)}))
     connected = kernel.ConnectResult(address="/ip4/127.0.0.1/tcp/1", error="connection refused")
@@ -422,6 +426,12 @@ def good_replies() -> None:
     )
     reply("control", "health", running)
     reply("control", "log_level", control.LogLevelReply(previous="info"))
+    samples: tuple[tuple[str, dict[str, str], float], ...] = (
+        ("node_messages", {"type": "relay"}, 3.0),
+        ("peer_store_size", {}, 2.5),
+    )
+    families = {"node_messages": ("counter", "New messages."), "peer_store_size": ("gauge", "Known peers.")}
+    reply("control", "metrics", control.MetricsReply(samples=samples, families=families))
 
 
 def error_replies() -> None:

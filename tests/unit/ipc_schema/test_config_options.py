@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,40 +14,38 @@ from ipc_schema.config.common import describe
 from ipc_schema.config.options import (
     ConfigError,
     Layer,
-    Option,
+    OptionSection,
     Origin,
     PortUse,
     Schema,
-    Section,
+    option,
     refuse_port_clashes,
     resolve,
 )
 
-SCHEMA = Schema(
-    "kernel",
-    Section(
-        "All",
-        (
-            Option(name="tcp-port", kind=kinds.PORT, default=60000, doc="port"),
-            Option(name="staticnode", kind=kinds.TEXT, repeatable=True, doc="peers"),
-            Option(
-                name="nodekey", kind=kinds.PRIVATE_KEY, secret=True, doc="key", unset="made on first start"
-            ),
-            Option(
-                name="data-dir",
-                aliases=("local-storage-path",),
-                kind=kinds.PATH,
-                default="./data",
-                doc="place",
-            ),
-        ),
-    ),
-)
+
+@dataclass(frozen=True, kw_only=True)
+class AllOptions(OptionSection):
+    TITLE: ClassVar[str] = "All"
+
+    tcp_port: int = option(kinds.PORT, "port", default=60000)
+    staticnode: tuple[str, ...] = option(kinds.TEXT, "peers", repeatable=True)
+    nodekey: bytes | None = option(kinds.PRIVATE_KEY, "key", unset="made on first start", secret=True)
+    data_dir: str = option(kinds.PATH, "place", default="./data", aliases=("local-storage-path",))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    everything: AllOptions
+
+
+SCHEMA = Schema("kernel", Options, {"gone": "an option of the gateway"})
 
 
 def test_defaults_hold_when_nothing_is_said() -> None:
     resolved = resolve(SCHEMA, [])
-    assert dict(resolved) == {"tcp-port": 60000, "staticnode": (), "nodekey": None, "data-dir": "./data"}
+    assert resolved.options.everything == AllOptions()
+    assert AllOptions() == AllOptions(tcp_port=60000, staticnode=(), nodekey=None, data_dir="./data")
     assert resolved.source_of("tcp-port") == (60000, Origin.DEFAULT, "")
     assert not resolved.explicit("tcp-port")
 
@@ -65,7 +66,7 @@ def test_the_strongest_origin_wins_in_whatever_order_layers_come(
 
 def test_a_later_layer_of_one_origin_wins() -> None:
     layers = [Layer(Origin.FLAG, {"tcp-port": 1}), Layer(Origin.FLAG, {"tcp-port": 2})]
-    assert resolve(SCHEMA, layers)["tcp-port"] == 2
+    assert resolve(SCHEMA, layers).value("tcp-port") == 2
 
 
 def test_none_means_unset() -> None:
@@ -77,13 +78,13 @@ def test_lists_are_the_presets_and_the_strongest_explicit_ones() -> None:
     preset = Layer(Origin.PRESET, {"staticnode": ["p", "q"]}, detail="net")
     file = Layer(Origin.FILE, {"staticnode": ["f"]})
     flags = Layer(Origin.FLAG, {"staticnode": ["q", "g", "g"]})
-    assert resolve(SCHEMA, [preset])["staticnode"] == ("p", "q")
+    assert resolve(SCHEMA, [preset]).value("staticnode") == ("p", "q")
     assert resolve(SCHEMA, [preset]).source_of("staticnode").origin is Origin.PRESET
-    assert resolve(SCHEMA, [flags, file, preset])["staticnode"] == ("p", "q", "g")
-    assert resolve(SCHEMA, [file, preset])["staticnode"] == ("p", "q", "f")
-    assert resolve(SCHEMA, [file, flags])["staticnode"] == ("q", "g")
-    assert resolve(SCHEMA, [file, Layer(Origin.FLAG, {"staticnode": []})])["staticnode"] == ()
-    assert resolve(SCHEMA, [Layer(Origin.FLAG, {"staticnode": "one"})])["staticnode"] == ("one",)
+    assert resolve(SCHEMA, [flags, file, preset]).value("staticnode") == ("p", "q", "g")
+    assert resolve(SCHEMA, [file, preset]).value("staticnode") == ("p", "q", "f")
+    assert resolve(SCHEMA, [file, flags]).value("staticnode") == ("q", "g")
+    assert resolve(SCHEMA, [file, Layer(Origin.FLAG, {"staticnode": []})]).value("staticnode") == ()
+    assert resolve(SCHEMA, [Layer(Origin.FLAG, {"staticnode": "one"})]).value("staticnode") == ("one",)
 
 
 def test_an_unknown_key_is_refused_with_the_nearest_one() -> None:
@@ -118,17 +119,26 @@ def test_bad_list_items_are_refused(raw: object) -> None:
 
 
 def test_an_alias_is_the_same_option() -> None:
-    assert resolve(SCHEMA, [Layer(Origin.FILE, {"local-storage-path": "/d"})])["data-dir"] == "/d"
+    assert resolve(SCHEMA, [Layer(Origin.FILE, {"local-storage-path": "/d"})]).value("data-dir") == "/d"
     layers = [Layer(Origin.FILE, {"local-storage-path": "/d"}), Layer(Origin.FLAG, {"data-dir": "/e"})]
-    assert resolve(SCHEMA, layers)["data-dir"] == "/e"
+    assert resolve(SCHEMA, layers).value("data-dir") == "/e"
     with pytest.raises(ConfigError, match="same option"):
         resolve(SCHEMA, [Layer(Origin.FILE, {"local-storage-path": "/d", "data-dir": "/e"})])
 
 
 def test_two_options_of_one_name_are_a_programming_error() -> None:
-    option = Option(name="a", kind=kinds.TEXT, doc="")
+    @dataclass(frozen=True, kw_only=True)
+    class Twice:
+        one: AllOptions
+        other: AllOptions
+
     with pytest.raises(ValueError, match="two options"):
-        Schema("kernel", Section("All", (option, option)))
+        Schema("kernel", Twice)
+
+
+def test_an_option_that_has_moved_says_where_it_is() -> None:
+    with pytest.raises(ConfigError, match=r"gone: is now an option of the gateway \(file n.toml\)"):
+        resolve(SCHEMA, [Layer(Origin.FILE, {"gone": 1}, detail="n.toml")])
 
 
 def test_port_clashes_name_both_keys() -> None:

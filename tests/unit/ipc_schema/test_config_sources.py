@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,7 @@ send-window = "90s"
 """
 
 
-def parse_arguments(schema: Schema, *arguments: str) -> dict[str, object]:
+def parse_arguments(schema: Schema[Any], *arguments: str) -> dict[str, object]:
     parser = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False)
     add_arguments(parser, schema)
     return vars(parser.parse_args(arguments))
@@ -46,7 +47,7 @@ def test_a_file_has_a_table_for_each_process() -> None:
     kernel = resolve(KERNEL_SCHEMA, [file_layer(KERNEL_SCHEMA, file)])
     assert kernel.source_of("tcp-port") == (60001, Origin.FILE, "node.toml line 3")
     assert kernel.source_of("staticnode").detail == "node.toml line 4"
-    assert kernel["staticnode"] == ("/ip4/127.0.0.1/tcp/1", "/ip4/127.0.0.1/tcp/2")
+    assert kernel.value("staticnode") == ("/ip4/127.0.0.1/tcp/1", "/ip4/127.0.0.1/tcp/2")
     mapi = resolve(MAPI_SCHEMA, [file_layer(MAPI_SCHEMA, file)])
     assert mapi.source_of("send-window") == (90.0, Origin.FILE, "node.toml line 10")
 
@@ -84,9 +85,9 @@ def test_environment_variables() -> None:
     }
     resolved = resolve(KERNEL_SCHEMA, [environment_layer(KERNEL_SCHEMA, environ)])
     assert resolved.source_of("tcp-port") == (60002, Origin.ENVIRONMENT, "LOGOS_KERNEL_TCP_PORT")
-    assert resolved["staticnode"] == ("/ip4/127.0.0.1/tcp/1", "/ip4/127.0.0.1/tcp/2")
-    assert resolved["data-dir"] == "/var/lib/logos"
-    assert resolved["nodekey"] is None
+    assert resolved.value("staticnode") == ("/ip4/127.0.0.1/tcp/1", "/ip4/127.0.0.1/tcp/2")
+    assert resolved.value("data-dir") == "/var/lib/logos"
+    assert resolved.value("nodekey") is None
     assert config_file_of(KERNEL_SCHEMA, {}, environ) == "node.toml"
     assert config_file_of(KERNEL_SCHEMA, {"config-file": "other"}, environ) == "other"
     assert config_file_of(KERNEL_SCHEMA, {}, {}) is None
@@ -122,7 +123,7 @@ def test_variables_of_kubernetes_are_ignored_with_one_line() -> None:
 
 
 @pytest.mark.parametrize("schema", [KERNEL_SCHEMA, MAPI_SCHEMA], ids=["kernel", "mapi"])
-def test_no_option_is_taken_for_a_variable_of_kubernetes(schema: Schema) -> None:
+def test_no_option_is_taken_for_a_variable_of_kubernetes(schema: Schema[Any]) -> None:
     environ = {variable_of(schema, option.name): "5" for option in schema}
     assert environment_layer(schema, environ).ignored == ()
 
@@ -152,15 +153,15 @@ def test_flags() -> None:
     assert config_file_of(KERNEL_SCHEMA, flags, {}) == "x.toml"
     resolved = resolve(KERNEL_SCHEMA, [flag_layer(flags)])
     assert resolved.source_of("tcp-port") == (0, Origin.FLAG, "--tcp-port")
-    assert resolved["staticnode"] == ("/ip4/127.0.0.1/tcp/1", "/ip4/127.0.0.1/tcp/2")
-    assert resolved["websocket-support"] is True
-    assert resolved["relay"] is False
-    assert resolved["data-dir"] == "/d"
+    assert resolved.value("staticnode") == ("/ip4/127.0.0.1/tcp/1", "/ip4/127.0.0.1/tcp/2")
+    assert resolved.value("websocket-support") is True
+    assert resolved.value("relay") is False
+    assert resolved.value("data-dir") == "/d"
     assert resolved.source_of("log-level").origin is Origin.DEFAULT
 
 
 @pytest.mark.parametrize("schema", [KERNEL_SCHEMA, MAPI_SCHEMA], ids=["kernel", "mapi"])
-def test_help_can_be_printed_and_names_every_option(schema: Schema) -> None:
+def test_help_can_be_printed_and_names_every_option(schema: Schema[Any]) -> None:
     parser = argparse.ArgumentParser(allow_abbrev=False)
     add_arguments(parser, schema)
     text = parser.format_help()

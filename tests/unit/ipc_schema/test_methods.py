@@ -41,6 +41,7 @@ def test_the_methods_are_those_of_the_contract() -> None:
         "filter.subscribe",
         "filter.unsubscribe",
         "filter.ping",
+        "filter.subscribers",
         "peer_exchange.request",
         "peers.connect",
         "peers.disconnect",
@@ -72,7 +73,7 @@ def test_the_methods_are_those_of_the_contract() -> None:
         "forget",
         "goodbye",
     }
-    assert set(control.METHODS) == {"health", "shutdown", "log_level"}
+    assert set(control.METHODS) == {"health", "shutdown", "log_level", "metrics"}
 
 
 @pytest.mark.parametrize("cls", ALL, ids=lambda cls: cls.__name__)

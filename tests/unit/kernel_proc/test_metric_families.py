@@ -9,11 +9,14 @@ import pytest
 import trio
 
 from ipc_schema.config.kernel import load_kernel_config
+from ipc_schema.control import MetricsReply
+from ipc_schema.metric_samples import histogram_of
 from kernel_proc.metric_families import FAMILIES, family_of
 from kernel_proc.node import Node
 from tests.support.aio import trio_test
-from tests.support.exposition import TextFamily, check_histogram, parse
 from tests.support.kernel_process import short_directory
+
+Figures = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 REFERENCE = {
     "version": "gauge",
@@ -59,55 +62,70 @@ def directory() -> Iterator[Path]:
         yield path
 
 
-async def pages(directory: Path) -> tuple[list[dict[str, TextFamily]], set[str]]:
-    """Two pages of a node, with something that happened between them, and the present sizes of discv5."""
+async def reports(directory: Path) -> tuple[list[MetricsReply], set[str]]:
+    """Two reports of a node, with something that happened between them, and the present sizes of discv5."""
     flags = {"store": True, "shard": [0], "discv5-discovery": True}
     ports = {"tcp-port": 0, "discv5-udp-port": 0}
     node = Node(load_kernel_config(flags={"data-dir": str(directory / "k"), **flags, **ports}))
-    found: list[dict[str, TextFamily]] = []
+    found: list[MetricsReply] = []
     sizes: set[str] = set()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(node.run)
         # The archive counts what it has once its database is open.
-        while not node.health.ready or "archive_messages" not in node.registry.exposition():
+        while not node.health.ready or "archive_messages" not in node.registry.report().families:
             await trio.sleep(0.01)
-        found.append(parse(node.registry.exposition()))
+        found.append(node.registry.report())
         assert node._network is not None
         sizes |= set(node._network.peering.discv5.gauges())
         node.shards.acquire("x", [0])
         node.shards.release("x", [0])
-        found.append(parse(node.registry.exposition()))
+        found.append(node.registry.report())
         node.stop("test")
     return found, sizes
 
 
+def figures(report: MetricsReply) -> Figures:
+    return {(name, tuple(sorted(labels.items()))): value for name, labels, value in report.samples}
+
+
+def check_histograms(report: MetricsReply) -> None:
+    """Buckets rise, and the last one is the count."""
+    buckets: Figures = {}
+    for name, labels, value in report.samples:
+        if name.endswith("_bucket") and histogram_of(name) in report.families:
+            series = tuple(sorted((key, text) for key, text in labels.items() if key != "le"))
+            key = (histogram_of(name), series)
+            assert value >= buckets.get(key, 0), key
+            buckets[key] = value
+    counts = figures(report)
+    assert buckets
+    for (name, series), last in buckets.items():
+        assert counts[f"{name}_count", series] == last
+
+
 @trio_test(deadline=30)
-async def test_the_page_of_a_node(directory: Path) -> None:
-    prefix = "logos_delivery_"
-    (first, second), sizes = await pages(directory)
+async def test_the_report_of_a_node(directory: Path) -> None:
+    (first, second), sizes = await reports(directory)
     # A metric without a description: it belongs into kernel_proc.metric_families.
-    assert [family.name for family in first.values() if family.kind == "untyped"] == []
-    assert [family.name for family in first.values() if not family.help] == []
-    for family in second.values():
-        if family.kind == "histogram":
-            check_histogram(family)
-    kinds = {name.removeprefix(prefix): family.kind for name, family in first.items()}
+    for name, _, _ in first.samples:
+        assert name in first.families or histogram_of(name) in first.families, name
+    check_histograms(second)
+    kinds = {name: kind for name, (kind, _) in first.families.items()}
     assert {name: kinds.get(name) for name in REFERENCE} == REFERENCE
     assert {f"discv5_{name}" for name in sizes} == {
         name for name, kind in kinds.items() if name.startswith("discv5_") and kind == "gauge"
     }
-    for name, family in first.items():
-        if family.kind == "counter":
-            for series, value in family.samples.items():
-                assert 0 <= value <= second[name].samples[series], series
+    later = figures(second)
+    for (name, labels), value in figures(first).items():
+        if kinds.get(name) == "counter":
+            assert 0 <= value <= later[name, labels], name
 
 
 @trio_test()
 async def test_what_a_registry_counts_is_called_a_counter(directory: Path) -> None:
     node = Node(load_kernel_config(flags={"data-dir": str(directory / "k")}))
-    families = parse(node.registry.exposition())
-    counted = {node.registry.prefix + name for name in node.registry._counters}
-    assert {families[name].kind for name in counted} == {"counter"}
+    families = node.registry.report().families
+    assert {families[name][0] for name in node.registry._counters} == {"counter"}
 
 
 def test_descriptions() -> None:

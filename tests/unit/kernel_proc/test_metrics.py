@@ -6,7 +6,6 @@ import time
 
 from kernel_proc import metrics
 from kernel_proc.metrics import Registry
-from tests.support.exposition import check_histogram, parse
 
 
 def test_counters_are_shared_by_name_and_labels() -> None:
@@ -54,23 +53,21 @@ def test_a_histogram_may_have_labels() -> None:
     assert counts == {"a": 1, "b": 2}
 
 
-def test_exposition() -> None:
+def test_a_report_says_what_each_value_is() -> None:
     registry = Registry("x_")
-    registry.counter("ipc_errors", text='quote " slash \\ line\n').add()
-    registry.counter("nobody_knows").add(2)
+    registry.counter("ipc_errors", code="busy").add()
+    registry.counter("unheard_of").add(2)
     registry.histogram("histogram_message_size", [1.0]).observe(0.5)
     registry.add_source(lambda: [("relay_px_given", {}, 3), ("relay_backoffs", {}, 1)])
-    page = registry.exposition()
-    families = parse(page)
-    assert 'x_ipc_errors{text="quote \\" slash \\\\ line\\n"} 1\n' in page
-    assert families["x_ipc_errors"].kind == "counter"
-    assert families["x_nobody_knows"].kind == "untyped"
-    check_histogram(families["x_histogram_message_size"])
-    assert families["x_relay_px_given"].kind == "counter"
-    assert families["x_relay_px_given"].help == "Relay: px given, counted since the start."
-    assert families["x_relay_backoffs"].kind == "gauge"
-    values = dict(line.rsplit(" ", 1) for line in page.splitlines() if not line.startswith("#"))
-    assert float(values["process_resident_memory_bytes"]) > 10e6
-    assert 0 <= time.time() - float(values["process_start_time_seconds"]) < 36_000
-    assert float(values["process_open_fds"]) >= 3
-    assert families["process_cpu_seconds_total"].kind == "counter"
+    report = registry.report()
+    values = {name: value for name, labels, value in report.samples}
+    assert (values["ipc_errors"], values["unheard_of"], values["relay_px_given"]) == (1, 2, 3)
+    assert report.families["ipc_errors"][0] == "counter"
+    assert "unheard_of" not in report.families
+    assert report.families["histogram_message_size"][0] == "histogram"
+    assert report.families["relay_px_given"] == ("counter", "Relay: px given, counted since the start.")
+    assert report.families["relay_backoffs"][0] == "gauge"
+    assert values["process_resident_memory_bytes"] > 10e6
+    assert 0 <= time.time() - values["process_start_time_seconds"] < 36_000
+    assert values["process_open_fds"] >= 3
+    assert report.families["process_cpu_seconds_total"][0] == "counter"

@@ -6,8 +6,10 @@ python -m tests.unit.logos_deploy.option_tables      writes them into the file
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from ipc_schema.config.common import COMMON_OPTIONS, describe
+from ipc_schema.config.common import ProcessOptions, describe
+from ipc_schema.config.gateway import GATEWAY_SCHEMA
 from ipc_schema.config.kernel import KERNEL_SCHEMA
 from ipc_schema.config.mapi import MAPI_SCHEMA
 from ipc_schema.config.options import Schema
@@ -16,9 +18,9 @@ from logos_deploy.exits import COMMAND_EXITS
 PAGE = Path(__file__).parents[3] / "docs" / "operate.md"
 
 
-def table(schema: Schema, *, common: bool) -> str:
+def table(schema: Schema[Any], *, common: bool) -> str:
     """The options of one process that the other has too (`common`), or those that it alone has."""
-    shared = {option.name for option in COMMON_OPTIONS}
+    shared = {option.name for option in ProcessOptions.declared().values()}
     lines = ["| option | default | what it is |", "|---|---|---|"]
     for row, option in zip(describe(schema), schema, strict=True):
         if (option.name in shared) is not common:
@@ -53,6 +55,7 @@ TABLES = {
     "exits": exits(),
     "kernel": table(KERNEL_SCHEMA, common=False),
     "mapi": table(MAPI_SCHEMA, common=False),
+    "gateway": table(GATEWAY_SCHEMA, common=False),
     "common": table(KERNEL_SCHEMA, common=True),
 }
 

@@ -16,13 +16,13 @@ def test_all_sources_count(tmp_path: Path) -> None:
     resolved = resolved_from("mapi", command, environ, tmp_path)
     assert resolved.source_of("send-window").source() == "flag --send-window"
     assert resolved.source_of("mode").source() == "environment LOGOS_MAPI_MODE"
-    assert resolved["max-apps"] == 7
+    assert resolved.value("max-apps") == 7
     assert "n.toml line 2" in resolved.source_of("max-apps").source()
 
 
 def test_the_script_of_the_package_is_known_too(tmp_path: Path) -> None:
     command = ["/v/bin/python", "/v/bin/logos-kernel", "--tcp-port", "7"]
-    assert resolved_from("kernel", command, {}, tmp_path)["tcp-port"] == 7
+    assert resolved_from("kernel", command, {}, tmp_path).value("tcp-port") == 7
 
 
 def test_another_program_and_no_program(tmp_path: Path) -> None:

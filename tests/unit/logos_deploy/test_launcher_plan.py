@@ -77,14 +77,16 @@ def test_an_option_may_be_given_to_one_process(tmp_path: Path) -> None:
     overrides: dict[str, object] = {
         "tcp-port": 0,
         "log-level": "WARN",
-        "kernel.metrics-server": True,
-        "kernel.metrics-server-port": 0,
+        "metrics-server": True,
+        "gateway.metrics-server-port": 0,
         "mapi.ipc-max-in-flight": 7,
         "staticnode": ["/ip4/127.0.0.1/tcp/1", "/ip4/127.0.0.1/tcp/2"],
     }
     plan = plan_launch("", "core", overrides, tmp_path)
     assert plan.mapi is not None
-    assert (plan.kernel.metrics.port, plan.mapi.metrics.port) == (0, None)
+    assert plan.gateway is not None
+    assert plan.gateway.metrics is not None
+    assert plan.gateway.metrics.port == 0
     assert (plan.kernel.max_in_flight, plan.mapi.max_in_flight) == (256, 7)
     assert plan.kernel.log_level == plan.mapi.log_level == "WARN"
     assert plan.kernel.static_nodes == ("/ip4/127.0.0.1/tcp/1", "/ip4/127.0.0.1/tcp/2")

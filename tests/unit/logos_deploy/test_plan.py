@@ -141,7 +141,7 @@ def test_flag_beats_environment_beats_file() -> None:
     environ = {"LOGOS_KERNEL_TCP_PORT": "2", "LOGOS_KERNEL_MAX_CONNECTIONS": "22"}
     node = plan("tcp-port=3", file=text, environ=environ)
     assert (node.kernel.tcp_port, node.kernel.max_connections) == (3, 22)
-    assert node.kernel.resolved["websocket-port"] == 1
+    assert node.kernel.resolved.value("websocket-port") == 1
 
 
 @pytest.mark.parametrize(
@@ -157,7 +157,8 @@ def test_flag_beats_environment_beats_file() -> None:
         (("mode=fringe",), "mode", "core"),
         (("relay=false",), "relay", "--kernel-only"),
         (("mode=edge", "relay=true"), "relay", "must be off"),
-        (("metrics-server-port=1",), "metrics-server-port", "kernel.metrics-server-port or mapi.metrics"),
+        (("kernel.metrics-server=true",), "metrics-server", "is now an option of the gateway"),
+        (("rest=true", "rest-address=0.0.0.0"), "rest-address", "set rest-token-file"),
         (("config-file=x",), "config-file", "--config-file"),
         (("mapi.cluster-id=3",), "cluster-id", "contradicts the kernel"),
         (("kernel-dir=/elsewhere",), "kernel-dir", "the kernel of this node"),
@@ -228,11 +229,24 @@ def test_an_edge_node_has_a_kernel_without_relay() -> None:
     assert plan().kernel.relay
 
 
-def test_metrics_of_both_processes_are_among_the_ports() -> None:
-    node = plan("tcp-port=0", "metrics-server=true", "ports-shift=10")
+def test_a_gateway_is_planned_when_something_is_served() -> None:
+    assert plan().gateway is None
+    node = plan("tcp-port=0", "metrics-server=true", "rest=true", "ports-shift=10", "ipc-dir=/i")
+    assert node.tables == ("kernel", "mapi", "gateway")
     assert [(use.key, use.port) for use in node.ports] == [
-        ("kernel.metrics-server-port", 8018),
-        ("mapi.metrics-server-port", 8019),
+        ("rest-port", 8655),
+        ("metrics-server-port", 8018),
     ]
-    error = refusal("metrics-server=true", "mapi.metrics-server-port=8008")
-    assert error.key == "mapi.metrics-server-port"
+    assert "--kernel-dir=/i" in node.arguments("gateway")
+    assert "--mapi-dir=/i" in node.arguments("gateway")
+    assert node.derived["gateway", "kernel-dir"] == "the processes beside it"
+    error = refusal("metrics-server=true", "metrics-server-port=60000", "tcp-port=60000")
+    assert error.key == "metrics-server-port"
+
+
+def test_a_gateway_beside_a_kernel_alone() -> None:
+    node = plan("dashboard=true", kernel_only=True)
+    assert node.tables == ("kernel", "gateway")
+    assert node.gateway is not None
+    assert node.gateway.mapi is None
+    assert "--mapi=false" in node.arguments("gateway")

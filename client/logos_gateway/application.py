@@ -1,0 +1,133 @@
+"""The ASGI applications of the gateway, on FastAPI.
+
+FastAPI, because its routes and its OpenAPI 3.1 document are what most readers of this code know. Handlers
+take the request as it is, because the reference's texts for bad input have to be met exactly.
+"""
+
+from __future__ import annotations
+
+from fastapi import FastAPI, Request
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from logos_client.exceptions import LogosError
+from logos_gateway.apps import routes as app_routes
+from logos_gateway.apps import socket as app_socket
+from logos_gateway.bodies import TextRefusal, json_response
+from logos_gateway.http_access import AccessMiddleware
+from logos_gateway.operator import kernel_events
+from logos_gateway.operator.exposition import CONTENT_TYPE, expose
+from logos_gateway.operator.scrape import Scraper
+from logos_gateway.problems import STATUS_OF, ProblemError
+from logos_gateway.reference import admin, filter, lightpush, messaging, node, relay, store  # noqa: A004
+from logos_gateway.state import Gateway
+from logos_gateway.tokens import Tokens
+
+__all__ = ["metrics_application", "rest_application"]
+
+_OWN: tuple[str, ...] = ("/apps/", "/kernel/")
+UNKNOWN_PATH = "Bad request initiated. Invalid path or method used."
+
+_NOT_SERVED = {
+    "/admin/": "/admin endpoints are not available. Please check your configuration: --rest-admin=true",
+}
+
+
+def rest_application(gateway: Gateway, tokens: Tokens | None, version: str) -> FastAPI:
+    """REST, streams and WebSockets."""
+    app = FastAPI(
+        title="Logos gateway",
+        version=version,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+        redirect_slashes=False,
+        middleware=[
+            Middleware(
+                AccessMiddleware,
+                tokens=tokens,
+                allow_origins=gateway.config.allow_origins,
+                counters=gateway.access,
+            )
+        ],
+    )
+    app.state.gateway = gateway
+    if gateway.config.rest_routes:
+        for module in (node, relay, filter, lightpush, store, messaging, admin, app_routes, app_socket):
+            app.include_router(module.router)
+    app.include_router(kernel_events.router)
+    app.add_exception_handler(TextRefusal, _text_refusal)
+    app.add_exception_handler(ProblemError, _problem)
+    app.add_exception_handler(LogosError, _logos_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(Exception, _fault)
+    return app
+
+
+def metrics_application(gateway: Gateway, scraper: Scraper, tokens: Tokens | None) -> Starlette:
+    """`/metrics`, `/health` and `/ready` for the metrics listener."""
+
+    async def metrics(_request: Request) -> Response:
+        page = expose(await scraper.scrape(), gateway.config.metrics_prefix)
+        return Response(page, media_type=CONTENT_TYPE)
+
+    async def ready(_request: Request) -> Response:
+        try:
+            body = await scraper.health("kernel")
+        except LogosError as error:
+            return PlainTextResponse(f"{error.message}\n", 503)
+        return PlainTextResponse(f"{body['state']}\n", 200 if body["ready"] else 503)
+
+    app = Starlette(
+        routes=[
+            Route("/metrics", metrics),
+            Route("/health", node.health),
+            Route("/ready", ready),
+        ],
+        middleware=[
+            Middleware(AccessMiddleware, tokens=tokens, allow_origins=(), counters=gateway.access),
+        ],
+    )
+    app.state.gateway = gateway
+    return app
+
+
+# --- errors -----------------------------------------------------------------------------------------------
+
+
+async def _text_refusal(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, TextRefusal)
+    return error.response()
+
+
+async def _problem(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, ProblemError)
+    return app_routes.problem_response(error)
+
+
+async def _logos_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, LogosError)
+    if request.url.path.startswith(_OWN):
+        return app_routes.problem_response(error)
+    return PlainTextResponse(error.message, STATUS_OF[error.code])
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    """No route: the reference's 400, and 404 or 405 below our own paths."""
+    assert isinstance(error, HTTPException)
+    path = request.url.path
+    if path.startswith(_OWN):
+        code = {404: "not_found", 405: "unknown_method"}.get(error.status_code, "bad_request")
+        return app_routes.problem_response(ProblemError(error.status_code, code, str(error.detail)))
+    for prefix, text in _NOT_SERVED.items():
+        if path.startswith(prefix) and not request.app.state.gateway.config.rest_admin:
+            return PlainTextResponse(text, 404)
+    return PlainTextResponse(UNKNOWN_PATH, 400)
+
+
+async def _fault(_request: Request, _error: Exception) -> Response:
+    # uvicorn logs the exception, which Starlette raises again once this answer is sent.
+    return json_response({"detail": "internal error"}, 500)

@@ -1,0 +1,264 @@
+"""`/apps/v1/{name}`: a durable app over HTTP. Errors are problem details (RFC 9457) with our codes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from logos_client.exceptions import LogosError
+from logos_gateway.apps.encoding import plain_event
+from logos_gateway.apps.journals import Journal
+from logos_gateway.apps.sse import EventStreamResponse, sse_event
+from logos_gateway.apps.window import JournalPosition
+from logos_gateway.bodies import TextRefusal, json_response, read_body
+from logos_gateway.json_values import BadBody, decode_json, encode_json, from_base64
+from logos_gateway.problems import ProblemError, problem_of
+from logos_gateway.state import gateway_of
+
+__all__ = ["request_id_of", "router"]
+
+router = APIRouter(prefix="/apps/v1", tags=["apps"])
+
+_HEX_ID: Final = re.compile(r"[0-9a-fA-F]{32}")
+_UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_MAX_HISTORY_SECONDS: Final = 366 * 24 * 3600
+
+
+def request_id_of(key: str | None) -> bytes:
+    """The request id that an `Idempotency-Key` stands for: its own 16 bytes if it is hex or a UUID, else
+    derived from it; a random one without a key. Raises `ProblemError`."""
+    if key is None:
+        return os.urandom(16)
+    text = key.strip().strip('"')
+    if not text or len(text) > 256:
+        raise ProblemError(400, "bad_request", "Idempotency-Key: 1 to 256 characters are possible")
+    if _HEX_ID.fullmatch(text) or _UUID.fullmatch(text):
+        return bytes.fromhex(text.replace("-", ""))
+    return hashlib.sha256(b"logos idempotency key\0" + text.encode()).digest()[:16]
+
+
+async def _journal(request: Request) -> Journal:
+    takeover = request.query_params.get("takeover") == "true"
+    return await gateway_of(request).journals.open(request.path_params["name"], takeover=takeover)
+
+
+async def _object(request: Request) -> dict[str, Any]:
+    """The body as a JSON object. Raises `ProblemError`."""
+    try:
+        value = decode_json(await read_body(request))
+        if not isinstance(value, dict):
+            raise BadBody("expected an object")
+    except BadBody as error:
+        raise ProblemError(400, "bad_request", f"body: {error}") from None
+    except TextRefusal as error:
+        code = {413: "too_large", 408: "deadline_exceeded"}.get(error.status, "bad_request")
+        raise ProblemError(error.status, code, error.text) from None
+    return value
+
+
+def _topics(body: dict[str, Any]) -> list[str]:
+    topics = body.get("topics")
+    if not isinstance(topics, list) or not topics or not all(isinstance(one, str) for one in topics):
+        raise ProblemError(400, "bad_request", "topics: an array of content topics is needed")
+    return topics
+
+
+# --- subscriptions ----------------------------------------------------------------------------------------
+
+
+@router.get("/{name}/subscriptions", summary="The app's content topics")
+async def subscriptions(request: Request) -> Response:
+    """`{topics}`."""
+    journal = await _journal(request)
+    return json_response({"topics": await journal.client.subscriptions()})
+
+
+@router.post("/{name}/subscriptions", summary="Subscribe to content topics")
+async def subscribe(request: Request) -> Response:
+    """Body: `{topics, sinceLast?, historySeconds?}`. 200 `{errors}`: topic to reason; the others hold."""
+    body = await _object(request)
+    topics = _topics(body)
+    history, since_last = body.get("historySeconds", 0), body.get("sinceLast", False)
+    good = isinstance(history, int | float) and not isinstance(history, bool)
+    if not good or not 0 <= history <= _MAX_HISTORY_SECONDS:
+        raise ProblemError(400, "bad_request", f"historySeconds: 0 to {_MAX_HISTORY_SECONDS} is possible")
+    if not isinstance(since_last, bool):
+        raise ProblemError(400, "bad_request", "sinceLast: true or false is needed")
+    journal = await _journal(request)
+    errors = await journal.client.subscribe(topics, since_last=since_last, history=history)
+    return json_response({"errors": errors})
+
+
+@router.delete("/{name}/subscriptions", summary="Unsubscribe from content topics")
+async def unsubscribe(request: Request) -> Response:
+    """Body: `{topics}`. 200 `{errors}`."""
+    topics = _topics(await _object(request))
+    journal = await _journal(request)
+    return json_response({"errors": await journal.client.unsubscribe(topics)})
+
+
+# --- sends ------------------------------------------------------------------------------------------------
+
+
+@router.post("/{name}/sends", summary="Send a message")
+async def send(request: Request) -> Response:
+    """Body: `{contentTopic, payload (base64), meta?, ephemeral?}`. 202 `{requestId}` once it is on disk.
+
+    With an `Idempotency-Key`, the same request may be repeated after any failure: it is sent once.
+    """
+    request_id = request_id_of(request.headers.get("idempotency-key"))
+    body = await _object(request)
+    journal = await _journal(request)
+    await send_from(journal, request_id, body)
+    location = f"{request.url.path}/{request_id.hex()}"
+    return Response(
+        encode_json({"requestId": request_id.hex()}), 202, {"Location": location}, "application/json"
+    )
+
+
+async def send_from(journal: Journal, request_id: bytes, body: dict[str, Any]) -> None:
+    """Send what a body describes. Raises `ProblemError`, `LogosError`."""
+    topic, ephemeral = body.get("contentTopic"), body.get("ephemeral", False)
+    if not isinstance(topic, str):
+        raise ProblemError(400, "bad_request", "contentTopic: text is needed")
+    if not isinstance(ephemeral, bool):
+        raise ProblemError(400, "bad_request", "ephemeral: true or false is needed")
+    try:
+        payload = _bytes(body.get("payload"), "payload")
+        meta = b"" if body.get("meta") is None else _bytes(body["meta"], "meta")
+    except BadBody as error:
+        raise ProblemError(400, "bad_request", str(error)) from None
+    await journal.client.send(topic, payload, ephemeral=ephemeral, meta=meta, request_id=request_id)
+
+
+def _bytes(value: object, what: str) -> bytes:
+    return value if isinstance(value, bytes) else from_base64(value, what)
+
+
+@router.get("/{name}/sends", summary="Sends without a final fate")
+async def pending(request: Request) -> Response:
+    """`{sends, total}`, oldest first."""
+    journal = await _journal(request)
+    reply = await journal.client.pending()
+    return json_response({"sends": [_pending(one) for one in reply.sends], "total": reply.total})
+
+
+def _pending(one: Any) -> dict[str, Any]:
+    shown = {
+        "requestId": one.request_id.hex(),
+        "contentTopic": one.content_topic,
+        "state": one.state,
+        "acceptedNs": one.accepted_ns,
+        "attempts": one.attempts,
+    }
+    if one.message_hash is not None:
+        shown["messageHash"] = "0x" + one.message_hash.hex()
+    return shown
+
+
+@router.get("/{name}/sends/{requestId}", summary="What became of a send")
+async def fate(request: Request) -> Response:
+    """`{requestId, state}` while it is under way, else its last event. 404: not known (any more)."""
+    text = request.path_params["requestId"]
+    request_id = request_id_of(text)
+    journal = await _journal(request)
+    event = journal.fate(request_id)
+    if event is not None and event["kind"] != "message_propagated":
+        return json_response({"requestId": request_id.hex(), "state": event["kind"], "event": event})
+    for one in (await journal.client.pending()).sends:
+        if one.request_id == request_id:
+            return json_response(_pending(one))
+    if event is not None:
+        return json_response({"requestId": request_id.hex(), "state": event["kind"], "event": event})
+    raise ProblemError(404, "not_found", f"nothing is known of the send {text[:80]}")
+
+
+@router.delete("/{name}/sends/{requestId}", summary="Cancel a send that was not attempted yet")
+async def cancel(request: Request) -> Response:
+    """`{cancelled}`: false if it is too late."""
+    request_id = request_id_of(request.path_params["requestId"])
+    journal = await _journal(request)
+    return json_response({"cancelled": await journal.client.cancel(request_id)})
+
+
+# --- events -----------------------------------------------------------------------------------------------
+
+
+@router.get("/{name}/events", summary="The app's events as server-sent events")
+async def events(request: Request) -> Response:
+    """The journal from the last acknowledgement on, or after `Last-Event-ID`.
+
+    `ack=auto` acknowledges what was written to all readers; else `POST …/ack` does. An event without an id is
+    about the connection to the Messaging API and is not in the journal.
+    """
+    text = request.headers.get("last-event-id") or request.query_params.get("after")
+    auto = request.query_params.get("ack", "explicit")
+    if auto not in ("auto", "explicit"):
+        raise ProblemError(400, "bad_request", "ack: auto or explicit is possible")
+    after = _position(text) if text else None
+    journal = await _journal(request)
+    return EventStreamResponse(_stream(journal, after, auto=auto == "auto"))
+
+
+def _position(text: str) -> JournalPosition:
+    try:
+        return JournalPosition.parse(text)
+    except ValueError as error:
+        raise ProblemError(400, "bad_request", f"Last-Event-ID: {error}") from None
+
+
+async def _stream(journal: Journal, after: JournalPosition | None, *, auto: bool) -> AsyncIterator[bytes]:
+    async with journal.reader(after, auto=auto) as reader:
+        while (entry := await reader.next()) is not None:
+            shown = plain_event(entry.event)
+            event_id = "" if entry.position is None else str(entry.position)
+            yield sse_event(encode_json(shown).decode(), kind=shown["kind"], event_id=event_id)
+            reader.done(entry)
+        yield sse_event(encode_json({"reason": reader.ended}).decode(), kind="closed")
+
+
+@router.post("/{name}/ack", summary="Acknowledge events")
+async def acknowledge(request: Request) -> Response:
+    """Body: `{streamId, seq}`: everything up to there is handled and does not come again. 204."""
+    body = await _object(request)
+    stream_id, seq = body.get("streamId"), body.get("seq")
+    if not isinstance(stream_id, str) or not isinstance(seq, int) or isinstance(seq, bool):
+        raise ProblemError(400, "bad_request", "streamId and seq are needed")
+    position = _position(f"{stream_id}:{seq}")
+    journal = await _journal(request)
+    await journal.acknowledge(position)
+    return Response(None, 204)
+
+
+# --- the app ----------------------------------------------------------------------------------------------
+
+
+@router.get("/{name}/status", summary="Connection status and topic health")
+async def status(request: Request) -> Response:
+    """`{connection, reason, resyncing, topics}`."""
+    journal = await _journal(request)
+    reply = await journal.client.status()
+    return json_response(
+        {
+            "connection": reply.connection,
+            "reason": reply.reason,
+            "resyncing": reply.resyncing,
+            "topics": dict(reply.topics),
+        }
+    )
+
+
+def problem_response(error: ProblemError | LogosError) -> Response:
+    """The answer for an error of these routes."""
+    from logos_gateway.problems import PROBLEM_TYPE
+
+    if isinstance(error, ProblemError):
+        return Response(encode_json(error.body()), error.status, media_type=PROBLEM_TYPE)
+    status_code, headers, members = problem_of(error)
+    return Response(encode_json(members), status_code, headers, PROBLEM_TYPE)

@@ -1,0 +1,213 @@
+"""`/apps/v1/{name}/socket`: the same over one WebSocket, in JSON text or MessagePack binary frames.
+
+Client to gateway, one object per frame: `{op, id?, …}` with `op` one of subscribe, unsubscribe, send, ack,
+credit, cancel, pending, status, ping. Gateway to client: `{type: "reply", id, …}`, `{type: "error", id, …}`
+(the members of a problem), `{type: "event", cost, event}`, and `{type: "closed", reason}` before the end.
+
+Events cost byte credit: `credit` in the query (1 MiB by default), more by `{op: "credit", bytes}`.
+Without credit nothing is sent and nothing is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+import msgpack
+from fastapi import APIRouter
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from logos_client.exceptions import LogosError
+from logos_gateway.apps.encoding import plain_event
+from logos_gateway.apps.journals import JournalReader
+from logos_gateway.apps.routes import request_id_of, send_from
+from logos_gateway.apps.sse import WRITE_SECONDS
+from logos_gateway.apps.window import JournalPosition
+from logos_gateway.json_values import BadBody, decode_json, encode_json
+from logos_gateway.problems import ProblemError, problem_of
+from logos_gateway.state import gateway_of
+
+__all__ = ["MSGPACK_PROTOCOL", "router"]
+
+router = APIRouter(prefix="/apps/v1", tags=["apps"])
+
+JSON_PROTOCOL: Final = "logos.json.v1"
+MSGPACK_PROTOCOL: Final = "logos.msgpack.v1"
+DEFAULT_CREDIT: Final = 1 << 20
+MAX_CREDIT: Final = 1 << 40
+MAX_FRAME: Final = 24 << 20
+"""Longest frame taken from a client: the largest message in base64, with room for its envelope."""
+
+
+class _AppSocket:
+    """One WebSocket."""
+
+    def __init__(self, socket: WebSocket, reader: JournalReader, *, binary: bool, credit: int) -> None:
+        self._socket = socket
+        self._journal = reader.journal
+        self._reader = reader
+        self._binary = binary
+        self._credit = credit
+        self._granted = asyncio.Event()
+        self._writing = asyncio.Lock()
+
+    async def run(self) -> None:
+        """Serve until either side leaves."""
+        events = asyncio.create_task(self._send_events())
+        requests = asyncio.create_task(self._serve_requests())
+        try:
+            await asyncio.wait({events, requests}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (events, requests):
+                task.cancel()
+            results = await asyncio.gather(events, requests, return_exceptions=True)
+        for result in results:
+            ended = isinstance(result, asyncio.CancelledError | WebSocketDisconnect | TimeoutError | OSError)
+            if isinstance(result, BaseException) and not ended:
+                raise result
+
+    async def _send_events(self) -> None:
+        while (entry := await self._reader.next()) is not None:
+            while self._credit <= 0:
+                self._granted.clear()
+                await self._granted.wait()
+            self._credit -= entry.size
+            event = plain_event(entry.event, binary=self._binary)
+            await self._write({"type": "event", "cost": entry.size, "event": event})
+            self._reader.done(entry)
+        await self._write({"type": "closed", "reason": self._reader.ended})
+        await self._socket.close(1001)
+
+    async def _serve_requests(self) -> None:
+        while True:
+            message = await self._socket.receive()
+            if message["type"] == "websocket.disconnect":
+                return
+            request_id: Any = None
+            try:
+                request = self._decode(message)
+                request_id = request.get("id")
+                answer = await self._handle(request)
+            except ProblemError as error:
+                answer = {"type": "error", "id": request_id, **error.body()}
+            except LogosError as error:
+                answer = {"type": "error", "id": request_id, **problem_of(error)[2]}
+            else:
+                answer = {"type": "reply", "id": request_id, **answer}
+            await self._write(answer)
+
+    def _decode(self, message: Any) -> dict[str, Any]:
+        text, data = message.get("text"), message.get("bytes")
+        try:
+            if data is not None and self._binary:
+                value = msgpack.unpackb(data, raw=False, strict_map_key=True)
+            elif text is not None and not self._binary:
+                value = decode_json(text.encode("utf-8", "surrogatepass"))
+            else:
+                raise BadBody("expected binary frames" if self._binary else "expected text frames")
+        except (BadBody, ValueError, msgpack.UnpackException) as error:
+            raise ProblemError(400, "bad_request", f"frame: {error}") from None
+        if not isinstance(value, dict):
+            raise ProblemError(400, "bad_request", "frame: expected an object")
+        return value
+
+    async def _handle(self, request: dict[str, Any]) -> dict[str, Any]:
+        client = self._journal.client
+        match request.get("op"):
+            case "subscribe":
+                return {"errors": await client.subscribe(_topics(request))}
+            case "unsubscribe":
+                return {"errors": await client.unsubscribe(_topics(request))}
+            case "send":
+                request_id = request_id_of(_text(request, "requestId"))
+                await send_from(self._journal, request_id, request)
+                return {"requestId": request_id.hex()}
+            case "cancel":
+                return {"cancelled": await client.cancel(request_id_of(_text(request, "requestId")))}
+            case "ack":
+                await self._journal.acknowledge(_position(request))
+                return {}
+            case "credit":
+                self._grant(request.get("bytes"))
+                return {}
+            case "pending":
+                reply = await client.pending()
+                return {"total": reply.total, "sends": [one.request_id.hex() for one in reply.sends]}
+            case "status":
+                found = await client.status()
+                return {
+                    "connection": found.connection,
+                    "reason": found.reason,
+                    "topics": dict(found.topics),
+                }
+            case "ping":
+                return {}
+        raise ProblemError(400, "bad_request", f"op: {str(request.get('op'))[:40]!r} is not known")
+
+    def _grant(self, amount: object) -> None:
+        if not isinstance(amount, int) or isinstance(amount, bool) or not 0 < amount <= MAX_CREDIT:
+            raise ProblemError(400, "bad_request", "bytes: a whole number above 0 is needed")
+        self._credit = min(self._credit + amount, MAX_CREDIT)
+        if self._credit > 0:
+            self._granted.set()
+
+    async def _write(self, value: dict[str, Any]) -> None:
+        async with self._writing, asyncio.timeout(WRITE_SECONDS):
+            if self._binary:
+                await self._socket.send_bytes(msgpack.packb(value))
+            else:
+                await self._socket.send_text(encode_json(value).decode())
+
+
+def _topics(request: dict[str, Any]) -> list[str]:
+    topics = request.get("topics")
+    if not isinstance(topics, list) or not topics or not all(isinstance(one, str) for one in topics):
+        raise ProblemError(400, "bad_request", "topics: an array of content topics is needed")
+    return topics
+
+
+def _text(request: dict[str, Any], key: str) -> str | None:
+    value = request.get(key)
+    if value is not None and not isinstance(value, str):
+        raise ProblemError(400, "bad_request", f"{key}: text is needed")
+    return value
+
+
+def _position(request: dict[str, Any]) -> JournalPosition:
+    try:
+        return JournalPosition.parse(f"{request.get('streamId')}:{request.get('seq')}")
+    except ValueError as error:
+        raise ProblemError(400, "bad_request", f"streamId and seq: {error}") from None
+
+
+def _parameters(socket: WebSocket) -> tuple[bool, int, JournalPosition | None]:
+    """(acknowledge by reading, credit, position to resume after). Raises ValueError."""
+    query = socket.query_params
+    credit = int(query.get("credit", str(DEFAULT_CREDIT)))
+    if not 0 <= credit <= MAX_CREDIT:
+        raise ValueError("credit is out of range")
+    after = query.get("after")
+    return query.get("ack") == "auto", credit, JournalPosition.parse(after) if after else None
+
+
+@router.websocket("/{name}/socket")
+async def app_socket(socket: WebSocket) -> None:
+    """Send, subscribe, acknowledge and receive events on one connection."""
+    offered = socket.scope.get("subprotocols", [])
+    binary = MSGPACK_PROTOCOL in offered and JSON_PROTOCOL not in offered
+    chosen = MSGPACK_PROTOCOL if binary else JSON_PROTOCOL if JSON_PROTOCOL in offered else None
+    try:
+        auto, credit, after = _parameters(socket)
+        takeover = socket.query_params.get("takeover") == "true"
+        journal = await gateway_of(socket).journals.open(socket.path_params["name"], takeover=takeover)
+    except (ValueError, LogosError) as error:
+        await socket.accept(chosen)
+        # Close codes of our own (RFC 6455 §7.4.2): 4400 for a bad request, 4409 for a name in use, 4503 else.
+        code = 4400
+        if isinstance(error, LogosError):
+            code = 4000 + problem_of(error)[0]
+        await socket.close(code, str(error)[:120])
+        return
+    await socket.accept(chosen)
+    async with journal.reader(after, auto=auto) as reader:
+        await _AppSocket(socket, reader, binary=binary, credit=credit).run()

@@ -1,0 +1,105 @@
+"""The unacknowledged events of one app, as its readers see them. Pure.
+
+Entries are kept from the app's last acknowledgement on, so that a second reader, or one that comes back,
+begins there. Each has an index of its own, since the numbers of the stream begin again when the stream does.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from itertools import islice
+from typing import NamedTuple
+
+from logos_client.events import Event
+
+__all__ = ["JournalPosition", "JournalWindow", "WindowEntry"]
+
+
+class JournalPosition(NamedTuple):
+    """Names an event of an app's journal for ever."""
+
+    stream_id: bytes
+    seq: int
+
+    @classmethod
+    def parse(cls, text: str) -> JournalPosition:
+        """Read `<stream id in hex>:<seq>`, an SSE event's id. Raises ValueError."""
+        stream, colon, seq = text.partition(":")
+        if not colon or len(stream) != 32 or not seq.isascii() or not seq.isdigit() or len(seq) > 19:
+            raise ValueError(f"{text[:80]!r} is not <stream id>:<seq>")
+        return cls(bytes.fromhex(stream), int(seq))
+
+    def __str__(self) -> str:
+        return f"{self.stream_id.hex()}:{self.seq}"
+
+
+@dataclass(frozen=True, slots=True)
+class WindowEntry:
+    """An event; `position` is None for one about the connection itself, which the journal does not have."""
+
+    index: int
+    position: JournalPosition | None
+    event: Event
+    size: int
+
+
+class JournalWindow:
+    """Entries in order; the oldest leave by `acknowledge`."""
+
+    def __init__(self) -> None:
+        self._entries: deque[WindowEntry] = deque()
+        self._next = 0
+        self.bytes = 0
+        """Sizes of all entries together."""
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def first(self) -> int:
+        """Index of the oldest entry; `head` when there is none."""
+        return self._entries[0].index if self._entries else self._next
+
+    @property
+    def head(self) -> int:
+        """Index that the next entry will get."""
+        return self._next
+
+    def append(self, event: Event, position: JournalPosition | None, size: int) -> WindowEntry:
+        """Add the newest event."""
+        entry = WindowEntry(self._next, position, event, size)
+        self._entries.append(entry)
+        self._next += 1
+        self.bytes += size
+        return entry
+
+    def at(self, index: int) -> WindowEntry | None:
+        """The entry of that index, or the oldest one after it; None behind the newest."""
+        offset = max(0, index - self.first)
+        if offset >= len(self._entries):
+            return None
+        return next(islice(self._entries, offset, None)) if offset else self._entries[0]
+
+    def after(self, position: JournalPosition) -> int:
+        """The index at which a reader resumes that has seen `position`: the oldest entry if it names none."""
+        return self._behind(position, self.first)
+
+    def _behind(self, position: JournalPosition, otherwise: int) -> int:
+        """The index behind the last entry that `position` covers, `otherwise` if it covers none."""
+        for entry in reversed(self._entries):
+            held = entry.position
+            if held is not None and held.stream_id == position.stream_id and held.seq <= position.seq:
+                return entry.index + 1
+        return otherwise
+
+    def acknowledge(self, position: JournalPosition) -> None:
+        """Drop everything up to a position; one of another stream than the entries' changes nothing."""
+        end = self._behind(position, 0)
+        while self._entries and self._entries[0].index < end:
+            self.bytes -= self._entries.popleft().size
+
+    def clear(self) -> None:
+        """Drop everything: the journal begins again, as the Messaging API sends it."""
+        self._entries.clear()
+        self.bytes = 0

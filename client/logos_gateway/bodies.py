@@ -1,0 +1,69 @@
+"""Reading request bodies within bounds, and the plain answers of the reference's API."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import PlainTextResponse, Response
+
+from logos_gateway.json_values import encode_json
+
+__all__ = ["BODY_SECONDS", "MAX_BODY", "TextRefusal", "json_response", "read_body", "reference_body"]
+
+MAX_BODY: Final = 16 * 1024 * 1024
+"""Largest body, the reference's limit."""
+BODY_SECONDS: Final = 30.0
+"""Time in which a whole body must come."""
+
+
+class TextRefusal(Exception):
+    """A request that is answered with a status and a plain text, as the reference does."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.text = text
+
+    def response(self) -> Response:
+        """The answer."""
+        return PlainTextResponse(self.text, self.status)
+
+
+async def read_body(request: Request, limit: int = MAX_BODY) -> bytes:
+    """The body. Raises `TextRefusal`: 413 above the limit, 408 when it comes too slowly."""
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > limit:
+        raise TextRefusal(413, "Request Entity Too Large")
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(BODY_SECONDS):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > limit:
+                    raise TextRefusal(413, "Request Entity Too Large")
+                chunks.append(chunk)
+    except TimeoutError:
+        raise TextRefusal(408, "Request Timeout") from None
+    except ClientDisconnect:
+        raise TextRefusal(400, "the connection was closed before the whole body came") from None
+    return b"".join(chunks)
+
+
+async def reference_body(request: Request, *, text_plain: bool = True) -> bytes:
+    """A body as the reference's routes take it. Raises `TextRefusal` with the reference's texts."""
+    body = await read_body(request)
+    if not body:
+        raise TextRefusal(400, "Missing content body")
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json" and not (text_plain and kind == "text/plain"):
+        wanted = "application/json or text/plain" if text_plain else "application/json"
+        raise TextRefusal(400, f"Wrong Content-Type, expected {wanted}")
+    return body
+
+
+def json_response(value: object, status: int = 200) -> Response:
+    """An answer in JSON."""
+    return Response(encode_json(value), status, media_type="application/json")

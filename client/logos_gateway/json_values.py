@@ -1,0 +1,144 @@
+"""JSON bodies: strict decoding, and the shape of a message in the reference's REST API. Pure.
+
+RelayWakuMessage: `{payload (base64, not empty), contentTopic, version?, timestamp? (ns), meta? (base64),
+ephemeral?, proof? (base64)}`. Keys that are not known are ignored; a key given twice is refused.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from ipc_schema.message import WakuMessage
+
+__all__ = [
+    "BadBody",
+    "decode_json",
+    "encode_json",
+    "from_base64",
+    "read_message",
+    "show_hash",
+    "to_base64",
+    "write_message",
+]
+
+_INT64: Final = 1 << 63
+_UINT32: Final = 1 << 32
+
+
+class BadBody(ValueError):
+    """A body that cannot be read; the text is for its sender."""
+
+
+def decode_json(data: bytes) -> Any:
+    """Parse JSON. Raises `BadBody`: not JSON, not UTF-8, a key twice in one object, NaN or Infinity."""
+    try:
+        return json.loads(data, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise BadBody(str(error) or type(error).__name__) from None
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise BadBody(f"the key {key!r} stands twice")
+        found[key] = value
+    return found
+
+
+def _no_constant(name: str) -> Any:
+    raise BadBody(f"{name} is not JSON")
+
+
+def encode_json(value: object) -> bytes:
+    """Compact JSON in UTF-8."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+
+
+def to_base64(data: bytes) -> str:
+    """Standard base64 with padding, as the reference writes it."""
+    return base64.b64encode(data).decode("ascii")
+
+
+def from_base64(text: object, what: str) -> bytes:
+    """Decode standard base64. Raises `BadBody` that names the field."""
+    if not isinstance(text, str):
+        raise BadBody(f"{what}: expected base64 text")
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise BadBody(f"{what}: not base64: {error}") from None
+
+
+def show_hash(digest: bytes) -> str:
+    """A message hash as `0x` and hex."""
+    return "0x" + digest.hex()
+
+
+def read_message(value: object) -> WakuMessage:
+    """Read a RelayWakuMessage; a missing timestamp is 0, for the kernel to stamp. Raises `BadBody`."""
+    if not isinstance(value, dict):
+        raise BadBody("expected an object")
+    if "payload" not in value:
+        raise BadBody("Field `payload` is missing")
+    payload = from_base64(value["payload"], "payload")
+    if not payload:
+        raise BadBody("Field `payload` is empty")
+    topic = value.get("contentTopic")
+    if topic is None:
+        raise BadBody("Field `contentTopic` is missing")
+    if not isinstance(topic, str):
+        raise BadBody("contentTopic: expected text")
+    return WakuMessage(
+        payload=payload,
+        content_topic=topic,
+        version=_integer(value, "version", 0, _UINT32 - 1),
+        timestamp=_integer(value, "timestamp", -_INT64, _INT64 - 1),
+        meta=_optional_bytes(value, "meta"),
+        proof=_optional_bytes(value, "proof"),
+        ephemeral=_boolean(value, "ephemeral"),
+    )
+
+
+def _integer(value: Mapping[str, Any], key: str, low: int, high: int) -> int:
+    number = value.get(key)
+    if number is None:
+        return 0
+    if not isinstance(number, int) or isinstance(number, bool) or not low <= number <= high:
+        raise BadBody(f"{key}: expected an integer in {low}..{high}")
+    return number
+
+
+def _boolean(value: Mapping[str, Any], key: str) -> bool:
+    flag = value.get(key)
+    if flag is None:
+        return False
+    if not isinstance(flag, bool):
+        raise BadBody(f"{key}: expected true or false")
+    return flag
+
+
+def _optional_bytes(value: Mapping[str, Any], key: str) -> bytes:
+    return b"" if value.get(key) is None else from_base64(value[key], key)
+
+
+def write_message(message: WakuMessage, *, proof: bool | None = True) -> dict[str, Any]:
+    """A RelayWakuMessage. `meta` is left out when empty. `proof`: True always, None when not empty, False
+    never (relay, store and filter differ in that)."""
+    payload, topic, version, timestamp, meta, proof_bytes, ephemeral = message
+    shown: dict[str, Any] = {
+        "payload": to_base64(payload),
+        "contentTopic": topic,
+        "version": version,
+        "timestamp": timestamp,
+        "ephemeral": ephemeral,
+    }
+    if meta:
+        shown["meta"] = to_base64(meta)
+    if proof or (proof is None and proof_bytes):
+        shown["proof"] = to_base64(proof_bytes)
+    return shown

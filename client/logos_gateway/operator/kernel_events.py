@@ -1,0 +1,104 @@
+"""`/kernel/v1/events`: live events of the kernel as server-sent events, for operators."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any, Final
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from logos_client.kernel import KernelClient
+from logos_client.kernel_events import (
+    HealthEvent,
+    KernelEvent,
+    KernelFound,
+    KernelLost,
+    KernelMessage,
+    PeerEvent,
+    PeersSnapshot,
+    StreamLoss,
+)
+from logos_gateway.apps.sse import EventStreamResponse, sse_event
+from logos_gateway.json_values import encode_json, show_hash, to_base64
+from logos_gateway.problems import ProblemError
+from logos_gateway.state import gateway_of
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/kernel/v1", tags=["kernel"])
+
+_FEED_BYTES: Final = 1 << 20
+_LOCAL_KINDS: Final = {StreamLoss: "stream_loss", KernelLost: "kernel_lost", KernelFound: "kernel_found"}
+_SOURCES: Final = {0: "relay", 1: "filter", 2: "self"}
+
+
+@router.get("/events", summary="Live events of the kernel")
+async def events(request: Request) -> Response:
+    """Query: `shards=0,1` (messages of these), `health=true`, `peers=true`, `payload=true` (else sizes only).
+
+    Nothing is kept for a reader that was away; what it missed is an event `stream_loss`.
+    """
+    query = request.query_params
+    shards = _shards(query.get("shards", ""))
+    health, peers = query.get("health") == "true", query.get("peers") == "true"
+    if not shards and not health and not peers:
+        raise ProblemError(400, "bad_request", "name shards, health=true or peers=true")
+    kernel = gateway_of(request).links.kernel
+    return EventStreamResponse(
+        _stream(kernel, shards, health=health, peers=peers, payload=query.get("payload") == "true")
+    )
+
+
+def _shards(text: str) -> tuple[int, ...]:
+    parts = [part for part in text.split(",") if part]
+    if not all(part.isascii() and part.isdigit() and len(part) <= 5 for part in parts) or len(parts) > 1024:
+        raise ProblemError(400, "bad_request", "shards: numbers separated by commas are needed")
+    return tuple(dict.fromkeys(map(int, parts)))
+
+
+async def _stream(
+    kernel: KernelClient, shards: tuple[int, ...], *, health: bool, peers: bool, payload: bool
+) -> AsyncIterator[bytes]:
+    # No lease: looking at a node must not change what it takes part in.
+    feed = kernel.events(shards=shards, health=health, peers=peers, lease=False, max_bytes=_FEED_BYTES)
+    async with feed:
+        if health:
+            yield _event("health", (await kernel.health()).to_body())
+        if peers:
+            yield _event("peers", {"peers": [one.to_body() for one in await kernel.peers()]})
+        async for event in feed:
+            yield _event(*_plain(event, payload=payload))
+
+
+def _event(kind: str, value: object) -> bytes:
+    return sse_event(encode_json(value).decode(), kind=kind)
+
+
+def _plain(event: KernelEvent, *, payload: bool) -> tuple[str, dict[str, Any]]:
+    match event:
+        case KernelMessage():
+            shown: dict[str, Any] = {
+                "stream": event.stream,
+                "seq": event.seq,
+                "timeNs": event.time_ns,
+                "contentTopic": event.content_topic,
+                "messageHash": show_hash(event.message_hash),
+                "timestamp": event.timestamp,
+                "ephemeral": event.ephemeral,
+                "source": _SOURCES.get(event.source, str(event.source)),
+                "size": len(event.payload),
+            }
+            if payload:
+                shown["payload"] = to_base64(event.payload)
+            return "message", shown
+        case HealthEvent():
+            return "health", event.health.to_body()
+        case PeerEvent():
+            return "peer", {"change": event.change, "peer": event.peer.to_body()}
+        case PeersSnapshot():
+            return "peers", {"peers": [one.to_body() for one in event.peers]}
+    fields = {name: one.hex() if isinstance(one, bytes) else one for name, one in event._asdict().items()}
+    return {"StreamLoss": "stream_loss", "KernelLost": "kernel_lost"}.get(
+        type(event).__name__, "kernel_found"
+    ), fields

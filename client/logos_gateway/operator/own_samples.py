@@ -1,0 +1,48 @@
+"""The gateway's own counters and gauges."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from ipc_schema.metric_samples import PROCESS
+from logos_gateway.operator.exposition import ProcessSamples, Sample
+from logos_gateway.state import Gateway
+from logos_process.figures import own_figures
+
+__all__ = ["own_samples"]
+
+_FAMILIES: Final = {
+    "gateway_requests_refused": ("counter", "HTTP requests refused before they reached a route, by reason."),
+    "gateway_cache_dropped": ("counter", "Messages and events that no poll read in time, by cache."),
+    "gateway_cache_messages": ("gauge", "Messages kept for clients that poll, by cache."),
+    "gateway_stream_lost": ("counter", "Kernel events that could not be recovered for the caches."),
+    "gateway_apps": ("gauge", "Apps that are in use over HTTP."),
+    "gateway_readers": ("gauge", "Event streams and WebSockets of apps."),
+    "gateway_readers_lagging": ("counter", "Readers cut off since they held up others of their app."),
+    "gateway_window_bytes": ("gauge", "Bytes of unacknowledged events held for readers."),
+}
+
+
+def own_samples(gateway: Gateway) -> ProcessSamples:
+    """Every value of the gateway itself, and of its process."""
+    samples = [*_samples(gateway), *own_figures()]
+    families = {**_FAMILIES, **{name: (one.kind, one.help) for name, one in PROCESS.items()}}
+    return ProcessSamples("gateway", samples, families)
+
+
+def _samples(gateway: Gateway) -> Iterator[Sample]:
+    for reason, count in gateway.access.refused.items():
+        yield "gateway_requests_refused", {"reason": reason}, count
+    watch, messaging = gateway.watch, gateway.messaging
+    caches = {"relay": watch.relay, "auto": watch.auto, "filter": watch.filter}
+    for name, cache in caches.items():
+        yield "gateway_cache_messages", {"cache": name}, len(cache)
+        yield "gateway_cache_dropped", {"cache": name}, cache.dropped
+    yield "gateway_cache_dropped", {"cache": "received"}, messaging.received.dropped
+    yield "gateway_cache_dropped", {"cache": "sends"}, messaging.sends.dropped
+    yield "gateway_stream_lost", {}, watch.lost
+    yield "gateway_apps", {}, len(gateway.journals)
+    yield "gateway_readers", {}, gateway.journals.readers
+    yield "gateway_readers_lagging", {}, gateway.journals.lagging_readers
+    yield "gateway_window_bytes", {}, gateway.journals.bytes

@@ -1,0 +1,132 @@
+"""What clients of the reference's REST API poll: bounded caches that reading empties. Pure.
+
+The reference keeps the newest messages per topic (`rest-relay-cache-capacity`), 50 received messages and the
+send events of 10,000 request ids for the messaging routes; what exceeds a bound is dropped, oldest first, and
+counted here.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterable
+from typing import Any, Final
+
+__all__ = ["ReceivedCache", "SendEventCache", "TopicCache"]
+
+MAX_TOPICS: Final = 4096
+"""Topics of one cache; a client cannot make it grow without end."""
+
+
+class TopicCache:
+    """The newest messages of each subscribed topic."""
+
+    def __init__(self, capacity: int, *, max_bytes: int = 64 << 20) -> None:
+        """`capacity`: messages per topic. `max_bytes`: payload bytes of all topics together."""
+        self._capacity = capacity
+        self._max_bytes = max_bytes
+        self._messages: OrderedDict[str, deque[tuple[Any, int]]] = OrderedDict()
+        self._bytes = 0
+        self.dropped = 0
+        """Messages that were never read."""
+
+    def __contains__(self, topic: object) -> bool:
+        return topic in self._messages
+
+    def __len__(self) -> int:
+        """Messages held, of all topics."""
+        return sum(map(len, self._messages.values()))
+
+    @property
+    def topics(self) -> list[str]:
+        """The subscribed topics."""
+        return list(self._messages)
+
+    def subscribe(self, topic: str) -> bool:
+        """Begin to keep a topic. False: there are too many."""
+        if topic not in self._messages and len(self._messages) >= MAX_TOPICS:
+            return False
+        self._messages.setdefault(topic, deque())
+        return True
+
+    def unsubscribe(self, topic: str) -> None:
+        """Forget a topic and its messages."""
+        for _, size in self._messages.pop(topic, ()):
+            self._bytes -= size
+
+    def clear(self) -> None:
+        """Forget all topics."""
+        self._messages.clear()
+        self._bytes = 0
+
+    def add(self, topic: str, message: Any, size: int) -> None:
+        """Keep a message of a subscribed topic; others are ignored."""
+        held = self._messages.get(topic)
+        if held is None:
+            return
+        held.append((message, size))
+        self._bytes += size
+        if len(held) > self._capacity:
+            self._drop(held)
+        while self._bytes > self._max_bytes:
+            self._drop(max(self._messages.values(), key=len))
+
+    def _drop(self, held: deque[tuple[Any, int]]) -> None:
+        self._bytes -= held.popleft()[1]
+        self.dropped += 1
+
+    def take(self, topic: str) -> list[Any] | None:
+        """The topic's messages, oldest first, which are then gone; None if it is not subscribed."""
+        held = self._messages.get(topic)
+        if held is None:
+            return None
+        taken = [message for message, _ in held]
+        self._bytes -= sum(size for _, size in held)
+        held.clear()
+        return taken
+
+
+class ReceivedCache:
+    """The newest received messages of the messaging routes."""
+
+    def __init__(self, capacity: int = 50) -> None:
+        self._messages: deque[Any] = deque()
+        self._capacity = capacity
+        self.dropped = 0
+
+    def add(self, message: Any) -> None:
+        """Keep a message."""
+        self._messages.append(message)
+        if len(self._messages) > self._capacity:
+            self._messages.popleft()
+            self.dropped += 1
+
+    def take(self) -> list[Any]:
+        """All messages, oldest first, which are then gone."""
+        taken = list(self._messages)
+        self._messages.clear()
+        return taken
+
+
+class SendEventCache:
+    """What became of sends, by request id, until it is read."""
+
+    def __init__(self, capacity: int = 10_000) -> None:
+        self._events: OrderedDict[str, list[Any]] = OrderedDict()
+        self._capacity = capacity
+        self.dropped = 0
+
+    def add(self, request_id: str, event: Any) -> None:
+        """Keep an event of a send."""
+        self._events.setdefault(request_id, []).append(event)
+        if len(self._events) > self._capacity:
+            self._events.popitem(last=False)
+            self.dropped += 1
+
+    def take_all(self) -> Iterable[tuple[str, list[Any]]]:
+        """All request ids, oldest first, with their events, which are then gone."""
+        taken, self._events = self._events, OrderedDict()
+        return taken.items()
+
+    def take(self, request_id: str) -> list[Any] | None:
+        """The events of one send, which are then gone; None if there are none."""
+        return self._events.pop(request_id, None)

@@ -1,0 +1,176 @@
+"""`/filter/v2`: messages pushed by a filter service, for clients that poll."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from fastapi import APIRouter, Request
+from starlette.responses import PlainTextResponse, Response
+
+from ipc_schema.topics import TopicError, place
+from logos_client.exceptions import DeadlineError, LogosError
+from logos_client.kernel import KernelClient
+from logos_gateway.bodies import json_response, reference_body
+from logos_gateway.json_values import BadBody, decode_json
+from logos_gateway.reference.services import SERVICE_SECONDS, service_answer
+from logos_gateway.state import gateway_of, kernel_for
+
+__all__ = ["router"]
+
+router = APIRouter(prefix="/filter/v2", tags=["filter"])
+
+_SUBSCRIBE_LATE: Final = "Subscription request timed out"
+_UNSUBSCRIBE_LATE: Final = "Failed to unsubscribe from contentFilters due to timeout!"
+_UNSUBSCRIBE_ALL_LATE: Final = "Failed to unsubscribe from all contentFilters due to timeout!"
+
+
+def _answer(request_id: str, status: int, description: str) -> Response:
+    return json_response({"requestId": request_id, "statusDesc": description}, status)
+
+
+class _BadFilterRequest(Exception):
+    """The body cannot be read; `response` is the answer."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        text = f"BAD_REQUEST: Failed to decode request: {reason}"
+        self.response = _answer("unknown", 400, text)
+
+
+async def _read(request: Request, *, topics: bool) -> dict[str, Any]:
+    body = await reference_body(request, text_plain=False)
+    try:
+        value = decode_json(body)
+    except BadBody as error:
+        raise _BadFilterRequest(str(error)) from None
+    if not isinstance(value, dict) or not isinstance(value.get("requestId"), str):
+        raise _BadFilterRequest("Field `requestId` is missing")
+    if topics:
+        filters = value.get("contentFilters")
+        if not isinstance(filters, list) or not all(isinstance(topic, str) for topic in filters):
+            raise _BadFilterRequest("Field `contentFilters` is missing")
+        if not isinstance(value.get("pubsubTopic", ""), str | None):
+            raise _BadFilterRequest("Field `pubsubTopic` is not text")
+    return value
+
+
+def _by_shard(kernel: KernelClient, topics: list[str], pubsub_topic: str | None) -> dict[int, list[str]]:
+    """The content topics by shard. Raises `TopicError`."""
+    network = kernel.network
+    found: dict[int, list[str]] = {}
+    for topic in dict.fromkeys(topics):
+        shard = place(
+            [topic], cluster=network.cluster, shard_count=network.shard_count, pubsub_topic=pubsub_topic
+        )
+        found.setdefault(shard, []).append(topic)
+    return found
+
+
+@router.post("/subscriptions", summary="Subscribe at a filter service")
+@router.put("/subscriptions", include_in_schema=False)
+async def subscribe(request: Request) -> Response:
+    """Body: `{requestId, contentFilters, pubsubTopic?}`."""
+    kernel = kernel_for(request, "/filter")
+    gateway = gateway_of(request)
+    try:
+        asked = await _read(request, topics=True)
+    except _BadFilterRequest as error:
+        return error.response
+    request_id, topics = asked["requestId"], asked["contentFilters"]
+    if not topics:
+        return _answer(request_id, 400, "BAD_REQUEST: pubsubTopic and contentTopics must be specified")
+    try:
+        shards = _by_shard(kernel, topics, asked.get("pubsubTopic"))
+    except TopicError as error:
+        return _answer(request_id, 400, f"BAD_REQUEST: {error}")
+    status, description = 200, "OK"
+    late = False
+    for shard, wanted in shards.items():
+        try:
+            await gateway.watch.watch(kernel, [shard])
+            await kernel.filter_subscribe(wanted, shard=shard, timeout=SERVICE_SECONDS)
+        except DeadlineError:
+            status, description, late = 503, _SUBSCRIBE_LATE, True
+        except LogosError as error:
+            status, description = service_answer(error)
+        gateway.watch.filter_shards.add(shard)
+    if not late:
+        # As in the reference, the topics count as subscribed even if the service refused.
+        for topic in topics:
+            gateway.watch.filter.subscribe(topic)
+    return _answer(request_id, status, description)
+
+
+@router.delete("/subscriptions", summary="Unsubscribe at the filter services")
+async def unsubscribe(request: Request) -> Response:
+    """Body: `{requestId, contentFilters, pubsubTopic?}`."""
+    kernel = kernel_for(request, "/filter")
+    gateway = gateway_of(request)
+    try:
+        asked = await _read(request, topics=True)
+    except _BadFilterRequest as error:
+        return error.response
+    request_id, topics = asked["requestId"], asked["contentFilters"]
+    try:
+        shards = _by_shard(kernel, topics, asked.get("pubsubTopic"))
+    except TopicError as error:
+        return _answer(request_id, 400, f"BAD_REQUEST: {error}")
+    for topic in topics:
+        gateway.watch.filter.unsubscribe(topic)
+    for shard, unwanted in shards.items():
+        try:
+            await kernel.filter_unsubscribe(unwanted, shard=shard, timeout=SERVICE_SECONDS)
+        except DeadlineError:
+            return _answer(request_id, 503, _UNSUBSCRIBE_LATE)
+        except LogosError as error:
+            return _answer(request_id, *service_answer(error))
+    return _answer(request_id, 200, "OK")
+
+
+@router.delete("/subscriptions/all", summary="Give up all filter subscriptions")
+async def unsubscribe_all(request: Request) -> Response:
+    """Body: `{requestId}`. Empties the cache."""
+    kernel = kernel_for(request, "/filter")
+    gateway = gateway_of(request)
+    try:
+        asked = await _read(request, topics=False)
+    except _BadFilterRequest as error:
+        return error.response
+    gateway.watch.filter.clear()
+    gateway.watch.filter_shards.clear()
+    try:
+        await kernel.filter_unsubscribe(timeout=SERVICE_SECONDS)
+    except DeadlineError:
+        return _answer(asked["requestId"], 503, _UNSUBSCRIBE_ALL_LATE)
+    except LogosError as error:
+        return _answer(asked["requestId"], *service_answer(error))
+    return _answer(asked["requestId"], 200, "OK")
+
+
+@router.get("/subscriptions/{requestId}", summary="Ask the filter services whether they know us")
+async def ping(request: Request) -> Response:
+    """A ping of the services that hold our subscriptions."""
+    kernel = kernel_for(request, "/filter")
+    request_id = request.path_params["requestId"]
+    try:
+        found = await kernel.filter_ping(timeout=SERVICE_SECONDS)
+    except DeadlineError:
+        return _answer(request_id, 503, "Ping timed out")
+    except LogosError as error:
+        return _answer(request_id, *service_answer(error))
+    if any(peer.status == 200 for peer in found.peers):
+        return _answer(request_id, 200, "OK")
+    if any(peer.status is None for peer in found.peers):
+        return _answer(request_id, 503, "Ping timed out")
+    return _answer(request_id, 404, "NOT_FOUND: peer has no subscriptions")
+
+
+@router.get("/messages/{contentTopic:path}", summary="Take the cached messages of a content topic")
+async def messages(request: Request) -> Response:
+    """The pushed messages since the last call; 400 if the topic is not subscribed."""
+    kernel_for(request, "/filter")
+    topic = request.path_params["contentTopic"]
+    taken = gateway_of(request).watch.filter.take(topic)
+    if taken is None:
+        return PlainTextResponse(f"Not subscribed to topic: {topic}", 400)
+    return json_response(taken)

@@ -1,0 +1,96 @@
+"""Follows the kernel's message streams for the polling routes and fills their caches."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from typing import Final
+
+from ipc_schema.message import WakuMessage
+from ipc_schema.topics import shard_topic
+from logos_client.exceptions import LogosError
+from logos_client.kernel import KernelClient, KernelFeed
+from logos_client.kernel_events import SOURCE_FILTER, KernelMessage, StreamLoss
+from logos_gateway.json_values import write_message
+from logos_gateway.polling_caches import TopicCache
+
+__all__ = ["RelayWatch"]
+
+log = logging.getLogger(__name__)
+
+_FEED_BYTES: Final = 4 << 20
+
+
+class RelayWatch:
+    """One feed per watched shard. `relay` is by pubsub topic, `auto` and `filter` by content topic."""
+
+    def __init__(self, capacity: int) -> None:
+        self.relay = TopicCache(capacity)
+        self.auto = TopicCache(capacity)
+        self.filter = TopicCache(capacity)
+        self.filter_shards: set[int] = set()
+        """Shards kept for filter subscriptions."""
+        self.lost = 0
+        """Events of the kernel that could not be recovered, as far as their number is known."""
+        self._feeds: dict[int, tuple[KernelFeed, asyncio.Task[None]]] = {}
+        self._lock = asyncio.Lock()
+
+    @property
+    def shards(self) -> frozenset[int]:
+        """The shards watched."""
+        return frozenset(self._feeds)
+
+    async def watch(self, kernel: KernelClient, shards: Iterable[int]) -> None:
+        """Lease these shards and follow them. Raises `LogosError`; those before the failing one stay."""
+        async with self._lock:
+            for shard in shards:
+                if shard not in self._feeds:
+                    feed = await kernel.events(shards=[shard], max_bytes=_FEED_BYTES).__aenter__()
+                    task = asyncio.get_running_loop().create_task(self._follow(shard, feed, kernel))
+                    self._feeds[shard] = feed, task
+
+    async def unwatch(self, shard: int) -> None:
+        """Give a shard back."""
+        async with self._lock:
+            feed, task = self._feeds.pop(shard, (None, None))
+            if feed is not None and task is not None:
+                await feed.close()
+                await asyncio.gather(task, return_exceptions=True)
+
+    async def close(self) -> None:
+        """Give all shards back."""
+        for shard in list(self._feeds):
+            await self.unwatch(shard)
+
+    async def _follow(self, shard: int, feed: KernelFeed, kernel: KernelClient) -> None:
+        topic = shard_topic(kernel.network.cluster, shard)
+        try:
+            async for event in feed:
+                if isinstance(event, KernelMessage):
+                    self._keep(topic, event)
+                elif isinstance(event, StreamLoss):
+                    self.lost += 1 if event.last is None else event.last - event.first + 1
+                    log.warning("events of shard %d are lost: %s", shard, event.reason)
+        except LogosError as error:
+            log.warning("the feed of shard %d ended: %s", shard, error)
+
+    def _keep(self, topic: str, event: KernelMessage) -> None:
+        message = WakuMessage(
+            event.payload,
+            event.content_topic,
+            event.version,
+            event.timestamp,
+            event.meta,
+            event.proof,
+            event.ephemeral,
+        )
+        size = len(event.payload)
+        if event.source == SOURCE_FILTER:
+            if event.content_topic in self.filter:
+                self.filter.add(event.content_topic, write_message(message, proof=False), size)
+            return
+        if topic in self.relay or event.content_topic in self.auto:
+            shown = write_message(message)
+            self.relay.add(topic, shown, size)
+            self.auto.add(event.content_topic, shown, size)

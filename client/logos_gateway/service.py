@@ -1,0 +1,158 @@
+"""The life of a gateway process: claim, listen, serve, end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+from contextlib import ExitStack
+from pathlib import Path
+
+from ipc_schema.config.gateway import GatewayConfig
+from ipc_schema.paths import gateway_address_file, gateway_directory, lock_path
+from logos_client.exceptions import LogosError
+from logos_client.kernel import KernelClient
+from logos_gateway.application import metrics_application, rest_application
+from logos_gateway.apps.journals import Journals
+from logos_gateway.http_server import HttpListener, ListenError
+from logos_gateway.node_links import NodeLinks
+from logos_gateway.operator.scrape import Scraper
+from logos_gateway.reference.messaging_cache import MessagingCache
+from logos_gateway.relay_watch import RelayWatch
+from logos_gateway.state import Gateway
+from logos_gateway.tokens import TokenFileError, Tokens, load_tokens
+from logos_process.directories import private_directory
+from logos_process.exits import ExitCode, StartError
+from logos_process.lock import FileLock, LockedError
+from logos_process.logs import fields
+from logos_process.stopping import StopLimit, stop_signals
+from logos_process.version import version
+
+__all__ = ["serve"]
+
+log = logging.getLogger(__name__)
+
+
+async def serve(config: GatewayConfig, limit: StopLimit) -> int:
+    """Serve until a signal; returns the exit code. Raises `StartError`."""
+    if config.rest is None and config.metrics is None:
+        raise StartError("nothing to serve: set rest, dashboard or metrics-server")
+    tokens = _tokens(config)
+    with ExitStack() as stack:
+        directory = _claim(stack, config)
+        gateway = _gateway(config)
+        scraper = Scraper(gateway)
+        listeners = _listeners(config, gateway, scraper, tokens)
+        # Where tools find an automatic port, and how a supervisor sees that it is this process that listens.
+        address_file = gateway_address_file(config.ipc_dir)
+        _write_addresses(address_file, listeners)
+        stack.callback(address_file.unlink, missing_ok=True)
+        log.info(
+            "serving", extra=fields(**{name: one.url for name, one in listeners.items()}, directory=directory)
+        )
+        return await _run(gateway, scraper, list(listeners.values()), limit)
+
+
+def _tokens(config: GatewayConfig) -> Tokens | None:
+    if config.token_file is None:
+        return None
+    try:
+        return load_tokens(config.token_file)
+    except TokenFileError as error:
+        raise StartError(f"rest-token-file: {error}") from None
+
+
+def _claim(stack: ExitStack, config: GatewayConfig) -> Path:
+    directory = gateway_directory(config.ipc_dir)
+    try:
+        private_directory(directory)
+        stack.enter_context(FileLock.acquire(lock_path(directory), f"the directory {directory}"))
+    except LockedError as error:
+        raise StartError(str(error), ExitCode.FAILED) from error
+    except OSError as error:
+        raise StartError.of(f"ipc-dir: {directory}", error) from error
+    return directory
+
+
+def _gateway(config: GatewayConfig) -> Gateway:
+    links = NodeLinks(config.kernel, config.mapi)
+    gateway = Gateway(
+        config=config,
+        links=links,
+        watch=RelayWatch(config.relay_cache_capacity),
+        journals=Journals(config.mapi),
+        messaging=MessagingCache(config.mapi),
+    )
+    if config.rest_routes:
+
+        async def subscribe_configured(kernel: KernelClient) -> None:
+            """As the reference does, the node's own shards count as subscribed from the start."""
+            try:
+                for shard in (await kernel.health()).shards:
+                    await gateway.watch.watch(kernel, [shard.shard])
+                    gateway.watch.relay.subscribe(shard.pubsub_topic)
+            except LogosError as error:
+                log.warning("the node's shards are not followed: %s", error)
+
+        links.on_kernel(subscribe_configured)
+    return gateway
+
+
+def _listeners(
+    config: GatewayConfig, gateway: Gateway, scraper: Scraper, tokens: Tokens | None
+) -> dict[str, HttpListener]:
+    listeners: dict[str, HttpListener] = {}
+    try:
+        if config.rest is not None:
+            app = rest_application(gateway, tokens, version())
+            listeners["rest"] = HttpListener(
+                app, config.rest, tls_cert=config.tls_cert, tls_key=config.tls_key
+            )
+        if config.metrics is not None:
+            listeners["metrics"] = HttpListener(metrics_application(gateway, scraper, tokens), config.metrics)
+        for listener in listeners.values():
+            listener.bind()
+    except ListenError as error:
+        raise StartError(str(error), ExitCode.FAILED) from None
+    except OSError as error:  # certificate or key
+        raise StartError(f"rest-tls-cert: {error}") from None
+    return listeners
+
+
+def _write_addresses(path: Path, listeners: dict[str, HttpListener]) -> None:
+    content = {"pid": os.getpid(), **{name: listener.url for name, listener in listeners.items()}}
+    temporary = path.with_suffix(".new")
+    temporary.write_text(json.dumps(content), encoding="utf-8")
+    temporary.chmod(0o600)
+    temporary.replace(path)
+
+
+async def _run(gateway: Gateway, scraper: Scraper, listeners: list[HttpListener], limit: StopLimit) -> int:
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in stop_signals():
+        loop.add_signal_handler(number, stop.set)
+    gateway.links.start()
+    gateway.journals.start()
+    serving = [loop.create_task(listener.run(), name="http") for listener in listeners]
+    stopping = loop.create_task(stop.wait())
+    try:
+        await asyncio.wait({*serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        failed = next((task for task in serving if task.done()), None)
+        if failed is not None and not stop.is_set():
+            failed.result()  # raises what ended it
+            log.critical("a listener has ended")
+    finally:
+        limit.start()
+        stopping.cancel()
+        # The readers first: their streams end in good order, so that the listeners need not cut them.
+        await gateway.journals.close()
+        for listener in listeners:
+            listener.stop()
+        await asyncio.gather(*serving, return_exceptions=True)
+        await gateway.messaging.close()
+        await gateway.watch.close()
+        await scraper.close()
+        await gateway.links.close()
+    return ExitCode.OK if stop.is_set() else ExitCode.FAILED
