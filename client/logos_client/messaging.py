@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from pathlib import Path
 from types import TracebackType, UnionType
@@ -31,7 +32,10 @@ from ipc_schema.frames import Reply
 from ipc_schema.hello import NetworkInfo
 from ipc_schema.mapi import methods
 from ipc_schema.mapi.methods import MapiHello, MapiLimits, PendingReply, StatusReply
+from ipc_schema.message import WakuMessage, encode_message
 from ipc_schema.names import check_name
+from ipc_schema.sizes import relay_frame_size, too_large_text
+from ipc_schema.topics import shard_topic
 from logos_client._arguments import as_bytes, as_text, as_topics, history_ms, messaging_endpoint
 from logos_client._connection import DEFAULT_TIMEOUT
 from logos_client._opening import Opening
@@ -279,14 +283,22 @@ class MessagingClient:
             meta=as_bytes("meta", meta),
             ephemeral=ephemeral,
         )
-        if len(data) > self.limits.blob_bytes:
-            # Such a frame would cost us the connection: the server's socket refuses it unread.
-            most = self.network.max_message_size
-            what = f"Message size exceeded maximum of {most} bytes: the payload alone has {len(data)}"
-            with public_errors():
-                raise IpcError(ErrorCode.TOO_LARGE, what)
+        if len(data) > self.limits.max_payload:  # what is smaller surely fits
+            self._check_size(request, data)
         await self._ask(methods.SEND, request.to_body(), [data], timeout=timeout, repeat=True)
         return request.request_id
+
+    def _check_size(self, request: methods.SendRequest, payload: bytes) -> None:
+        """Refuse what the network does not take. (MAPI would accept it, and end it in `message_error`.) A frame
+        above the blob limit would even cost us the connection: the server's socket refuses it unread.
+        """
+        network = self.network
+        message = WakuMessage(payload, request.content_topic, timestamp=time.time_ns(), meta=request.meta)
+        size = relay_frame_size(len(encode_message(message)), shard_topic(network.cluster, 0))
+        if size > network.max_message_size or len(payload) > self.limits.blob_bytes:
+            what = f"{too_large_text(network.max_message_size)}: it takes {size} with a payload of {len(payload)}"
+            with public_errors():
+                raise IpcError(ErrorCode.TOO_LARGE, what)
 
     async def pending(self, *, name: str | None = None, timeout: float = DEFAULT_TIMEOUT) -> PendingReply:
         """The app's sends that have no fate yet, oldest first (at most 1,000), and how many there are.

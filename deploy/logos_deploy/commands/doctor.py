@@ -22,6 +22,7 @@ from logos_deploy.node.conf import supervisor_paths
 from logos_deploy.node.network_view import check_sources, diagnose, look
 from logos_deploy.node.plan import NodePlan
 from logos_deploy.node.supervisor import wanted_descriptors
+from logos_deploy.text import count, one_line
 from logos_process.lock import holder_of
 
 NAME: Final = "doctor"
@@ -79,6 +80,9 @@ def examine(arguments: argparse.Namespace) -> Iterator[Finding]:
         # its ports are in use, by itself; but there is somebody to ask
         if kernel[0].level is Level.OK and kernel[1]:
             yield from asyncio.run(_network(plan))
+        if plan.mapi is not None and mapi is not None and mapi[1]:
+            health = asyncio.run(ask_health(plan.mapi.endpoints.control))
+            yield from sends_findings(health.more.get("sends") if health is not None else None)
         return
     yield from checkup.check_ports(plan.ports)
     discovery = plan.kernel.discovery
@@ -87,6 +91,19 @@ def examine(arguments: argparse.Namespace) -> Iterator[Finding]:
             PortUse("discv5-udp-port", plan.kernel.listen_address, discovery.discv5_port)
         )
     yield check_sources(plan.kernel)
+
+
+def sends_findings(sends: object) -> list[Finding]:
+    """Why sends wait, by the `sends` of MAPI's health."""
+    if not isinstance(sends, dict):
+        return []
+    states = sends.get("states")
+    propagated = int(states.get("propagated", 0)) if isinstance(states, dict) else 0
+    waiting = int(sends.get("pending", 0)) - propagated
+    if waiting <= 0:
+        return []
+    cause = one_line(str(sends.get("cause", ""))) or "none was attempted yet"
+    return [Finding(Level.WARN, "sends", f"{count(waiting, 'send')} for the network to take; last: {cause}")]
 
 
 async def _network(plan: NodePlan) -> list[Finding]:
