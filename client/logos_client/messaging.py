@@ -289,14 +289,15 @@ class MessagingClient:
         return request.request_id
 
     def _check_size(self, request: methods.SendRequest, payload: bytes) -> None:
-        """Refuse what the network does not take. (MAPI would accept it, and end it in `message_error`.) A frame
+        """Refuse what the network does not take; MAPI would accept it, and end it in `message_error`. A frame
         above the blob limit would even cost us the connection: the server's socket refuses it unread.
         """
         network = self.network
         message = WakuMessage(payload, request.content_topic, timestamp=time.time_ns(), meta=request.meta)
         size = relay_frame_size(len(encode_message(message)), shard_topic(network.cluster, 0))
         if size > network.max_message_size or len(payload) > self.limits.blob_bytes:
-            what = f"{too_large_text(network.max_message_size)}: it takes {size} with a payload of {len(payload)}"
+            limit = too_large_text(network.max_message_size)
+            what = f"{limit}: it takes {size} with a payload of {len(payload)}"
             with public_errors():
                 raise IpcError(ErrorCode.TOO_LARGE, what)
 
