@@ -356,8 +356,8 @@ class KernelFeed:
             async with self._host.replay_lock:
                 reply = await self._host.ask(methods.STREAM_REPLAY, request.to_body())
         except IpcError as error:
-            first = error.detail.get("first")
-            if error.code is ErrorCode.TRIMMED and isinstance(first, int) and first > cursor.last + 1:
+            first = methods.trimmed_first(error, cursor.last)
+            if first is not None:
                 cursor.give_up(first - 1, "no longer in the kernel's ring")
             elif error.code is ErrorCode.EPOCH_CHANGED:
                 state = StreamState.from_body(error.detail)

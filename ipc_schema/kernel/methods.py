@@ -147,6 +147,7 @@ __all__ = [
     "StreamReplayRequest",
     "replay_blobs",
     "replayed_events",
+    "trimmed_first",
 ]
 
 LEASE_ACQUIRE: Final = "lease.acquire"
@@ -257,6 +258,12 @@ def replayed_events(reply: StreamReplayReply, blobs: Sequence[bytes]) -> list[tu
             f"stream.replay reply: {reply.events} events need {2 * reply.events} blobs, not {len(blobs)}",
         )
     return list(zip(blobs[::2], blobs[1::2], strict=True))
+
+
+def trimmed_first(error: IpcError, after: int) -> int | None:
+    """The oldest event left, when the error says that those behind `after` are gone; None: it does not."""
+    first = (error.detail or {}).get("first")
+    return first if error.code is ErrorCode.TRIMMED and isinstance(first, int) and first > after + 1 else None
 
 
 # --- peers ------------------------------------------------------------------------------------------------

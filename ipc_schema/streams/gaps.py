@@ -52,6 +52,10 @@ class GapTracker:
         self.last = last
         self.highest = last
 
+    def exists(self, seq: int) -> None:
+        """Events up to `seq` are known to exist."""
+        self.highest = max(self.highest, seq)
+
     def skip_to(self, last: int) -> None:
         """Give up what is missing up to `last` (a replay answered `trimmed`); never goes back."""
         self.last = max(self.last, last)

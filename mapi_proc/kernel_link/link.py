@@ -28,6 +28,8 @@ from ipc_schema.kernel.methods import (
     LeaseReleaseRequest,
     StreamReplayReply,
     StreamReplayRequest,
+    replayed_events,
+    trimmed_first,
 )
 from ipc_schema.kernel.records import NodeHealth
 from ipc_schema.steady import SteadyClock
@@ -328,27 +330,26 @@ class KernelLink:
             try:
                 reply = await self._connection.request("stream.replay", request.to_body())
             except IpcError as error:
-                if error.code is ErrorCode.TRIMMED:
-                    first = (error.detail or {}).get("first")
-                    if isinstance(first, int) and first > tracker.seq + 1:
-                        tracker.trimmed(first, self._steady())
-                        self._tell_of(shard, tracker)
-                        continue
+                first = trimmed_first(error, tracker.seq)
+                if first is not None:
+                    tracker.trimmed(first, self._steady())
+                    self._tell_of(shard, tracker)
+                    continue
                 if error.code is ErrorCode.EPOCH_CHANGED:
                     self._resync = True
                     return
                 raise
             page = StreamReplayReply.from_body(reply.body)
-            blobs = reply.blobs
-            for at in range(0, len(blobs) - 1, 2):
-                event = decode_header(blobs[at])
+            events = replayed_events(page, reply.blobs)
+            for header, payload in events:
+                event = decode_header(header)
                 # Recorded before a step of the wall clock, the label may lie in what is now the future.
                 if tracker.replayed(event.seq, min(self._steady.of_label(event.time_ns), self._steady())):
                     self.counters["replayed"] += 1
                     if type(event) is MessageEvent:
-                        self._listener.message(shard, event, blobs[at + 1])
+                        self._listener.message(shard, event, payload)
             tracker.page_done(page.last, page.complete)
-            if not blobs and not page.complete:
+            if not events and not page.complete:
                 raise IpcError(ErrorCode.INTERNAL, f"an empty replay page of {stream} that is not complete")
             await asyncio.sleep(0)
 

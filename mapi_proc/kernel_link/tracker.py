@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Final, NamedTuple
 
+from ipc_schema.streams import GapTracker, Step
 from ipc_schema.streams.coverage import Interval, holes
 
 __all__ = ["NO_FILTER_PEERS", "NO_MESH_PEERS", "Live", "Missed", "Position", "StreamTracker", "uncovered"]
@@ -72,9 +73,7 @@ class StreamTracker:
 
     def __init__(self, position: Position | None, now_ns: int, deaf: str = NO_MESH_PEERS) -> None:
         self._deaf = deaf
-        self.instance = position.instance if position else b""
-        self.epoch = position.epoch if position else b""
-        self.seq = position.seq if position else 0
+        self._at = GapTracker(*position[:3]) if position else GapTracker()
         self._known = position is not None
         self._ever_covered = position is not None
         self._checked_ns = position.good_ns if position else now_ns
@@ -84,12 +83,9 @@ class StreamTracker:
         self._received_ns = self._checked_ns
         self._hole_from: int | None = None
         self._hole_reason = deaf
-        self._target = 0
         self._heard_until: int | None = None
         """What is received after this moment does not tell that all was received: the kernel had no peers, or
         it is a replay. None: it does."""
-        self._told_last = self.seq
-        """The last event of the stream that we have heard of."""
         self.covered = False
         self.live_now = False
         """Live frames are taken; False while a lease or replay is outstanding."""
@@ -97,6 +93,21 @@ class StreamTracker:
         """The kernel of now records the stream for us: what is published from here on is on it."""
         self.missed: list[Missed] = []
         """To be told and emptied by the shell."""
+
+    @property
+    def instance(self) -> bytes:
+        """The kernel that is followed."""
+        return self._at.instance
+
+    @property
+    def epoch(self) -> bytes:
+        """The stream epoch that is followed."""
+        return self._at.epoch
+
+    @property
+    def seq(self) -> int:
+        """The last event received in order."""
+        return self._at.last
 
     @property
     def position(self) -> Position:
@@ -109,14 +120,14 @@ class StreamTracker:
     @property
     def _known_until(self) -> int:
         """Up to here nothing of the stream is outstanding."""
-        if self.seq < self._told_last:
+        if self._at.missing:
             return min(self._checked_ns, self._received_ns)
         return self._checked_ns
 
     @property
     def behind(self) -> bool:
         """The kernel's ring has events that we have not: replay after `seq`."""
-        return self.seq < self._target
+        return not self.live_now and self._at.missing is not None
 
     def lost_kernel(self) -> None:
         """The kernel does not answer: nothing live counts until the next lease."""
@@ -151,19 +162,15 @@ class StreamTracker:
                 # not got of it yet.
                 heard = self._received_ns if self._heard_until is None else self._heard_until
                 self._checked_ns = max(self._known_until, min(heard, self._received_ns, now_ns))
-                self.seq = 0
-            else:
-                self.seq = last  # a new interest: what others recorded before is not ours
+            # A new interest: what others recorded before is not ours.
+            self._at.restart(instance, epoch, 0 if self._known else last)
             self._known = True
-            self._told_last = last
-            self.instance, self.epoch = instance, epoch
-        self._told_last = max(self._told_last, last)
+        self._at.exists(last)
         self._check_coverage(coverage, now_ns, reason)
         if not in_order:  # else a renewal: what the answer counts beyond our seq is on its way to us
-            self._target = max(last, self.seq)
             if first > self.seq + 1 and last > self.seq:
                 self.trimmed(first)
-            self.live_now = not self.behind
+            self.live_now = self._at.missing is None
         self._heard_until = None if self.live_now and self.covered else self._checked_ns
 
     def _check_coverage(self, coverage: Sequence[Interval], now_ns: int, reason: str) -> None:
@@ -190,17 +197,12 @@ class StreamTracker:
         """A live event. DELIVER moves the position."""
         if not self.live_now:
             return Live.DROP
-        if epoch != self.epoch or instance != self.instance:
-            self.live_now = False
-            return Live.RESYNC
-        expected = self.seq + 1
-        if seq == expected:
-            self.seq = seq
+        step = self._at.feed(instance, epoch, seq)
+        if step is Step.IN_ORDER:
             self._received_ns = time_ns
             return Live.DELIVER
-        if seq < expected:
+        if step is Step.DUPLICATE:
             return Live.DROP
-        self._told_last = max(self._told_last, seq)
         self.live_now = False
         return Live.RESYNC
 
@@ -208,11 +210,7 @@ class StreamTracker:
         """A heartbeat. RESYNC: something was lost, or coverage changed (a lease's answer tells when)."""
         if not self.live_now:
             return Live.DROP
-        if epoch != self.epoch or instance != self.instance:
-            self.live_now = False
-            return Live.RESYNC
-        if seq > self.seq:
-            self._told_last = max(self._told_last, seq)
+        if self._at.heartbeat(instance, epoch, seq) in (Step.GAP, Step.NEW_EPOCH):
             self.live_now = False
             return Live.RESYNC
         if not covered and self._heard_until is None:
@@ -222,19 +220,17 @@ class StreamTracker:
 
     def replayed(self, seq: int, time_ns: int) -> bool:
         """One event of a replay page, in order: True = deliver it."""
-        if seq != self.seq + 1:
+        if self._at.feed(self.instance, self.epoch, seq) is not Step.IN_ORDER:
             return False
-        self.seq = seq
         self._received_ns = max(self._received_ns, time_ns)
         return True
 
     def page_done(self, last: int, complete: bool) -> None:
         """A replay page up to seq `last` has been fed; `complete`: that was the head of the ring."""
         if complete:
-            self._target = self.seq
             self.live_now = True
         else:
-            self._target = max(self._target, last + 1)
+            self._at.exists(last + 1)
 
     def trimmed(self, first: int, now_ns: int | None = None) -> None:
         """The ring begins at `first`: what lies between is gone. `now_ns`: when that was found, if not with
@@ -242,4 +238,4 @@ class StreamTracker:
         end = max(self._checked_ns, now_ns or 0)
         start = min(self._received_ns, end)
         self.missed.append(Missed(start, end, _TRIMMED))
-        self.seq = first - 1
+        self._at.skip_to(first - 1)

@@ -65,6 +65,13 @@ async def _wound(fleet: Fleet, fault: Fault, begin: float, lasting: asyncio.Task
             await asyncio.to_thread(fleet.restore, fault.host)
 
 
+async def _watch(fleet: Fleet) -> None:
+    """What a supervisor does: see at once what has ended."""
+    while True:
+        await asyncio.sleep(0.5)
+        fleet.check_alive()
+
+
 async def _settle(fleet: Fleet, directory: Path) -> None:
     until = time.monotonic() + SETTLE_S
     good_since: float | None = None
@@ -94,10 +101,12 @@ async def _run(directory: Path, seed: int, seconds: float, rate: float, moves: S
             _say("no C compiler: the clock is not set, and no disk fills")
         plan = make_plan(seed, seconds, GROUPS, LINKS, hosts=NODES, stores=STORES, moves=possible)
         async with asyncio.TaskGroup() as lasting:
+            watch = lasting.create_task(_watch(fleet))
             for fault in plan:
                 await _wound(fleet, fault, begin, lasting)
             await asyncio.sleep(max(0.0, begin + seconds - time.time()))
-            _say("no more faults but the cuts that still last; settling")
+            _say("no more faults but those that still last; settling")
+            watch.cancel()
         ledger.write("settling")
         await _settle(fleet, directory)
         fleet.check_alive()
@@ -131,10 +140,14 @@ def main() -> int:
     if any(directory.iterdir()):
         parser.error(f"{directory} is not empty")
     _say(f"seed {seed}; ledgers and logs in {directory}")
+    failed = False
     try:
         asyncio.run(_run(directory.resolve(), seed, given.seconds, given.rate, moves))
-    except FleetError as error:
-        sys.stderr.write(f"{error}\n")
+    except* FleetError as group:
+        for error in group.exceptions:
+            sys.stderr.write(f"{error}\n")
+        failed = True
+    if failed:
         return 2
     code = subprocess.call([sys.executable, "-m", "tests.chaos.checker", str(directory)])
     if code == 0 and given.keep is None:

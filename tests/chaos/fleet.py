@@ -300,6 +300,7 @@ class Fleet:
         self._ledger.write("full", host=host, seconds=seconds)
         await asyncio.sleep(seconds)
         self._hosts[host].fill_disk(full=False)
+        self._ledger.write("emptied", host=host)
 
     async def unread(self, name: str, seconds: float) -> None:
         """Start a process again with a log that is not read for a while, small as pipes get."""
