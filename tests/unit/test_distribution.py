@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -28,6 +29,9 @@ def test_both_distributions_have_one_version_and_need_each_other_exactly() -> No
     assert f"logos-client=={client['version']}" in node["dependencies"]
     assert set(client["dependencies"]) < set(node["dependencies"])
     assert node["urls"]["Source"] == client["urls"]["Source"]
+    javascript = json.loads((ROOT / "client/js/package.json").read_text(encoding="utf-8"))
+    assert javascript["version"] == client["version"]
+    assert f"## {client['version']}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     for name in ("LICENSE-MIT", "LICENSE-APACHE"):
         assert (ROOT / name).read_bytes() == (ROOT / "client" / name).read_bytes()
 
