@@ -290,10 +290,17 @@ class SdsCore:
             bloom = decode_bloom(message.form, message.bloom) if message.bloom else None
             for name in self.outgoing.review(message.sender_id, named, bloom):
                 self._outputs.append(Acknowledged(name, message.sender_id))
-        if named.issuperset(self.log.heads):
+        if self._acknowledges_heads(message.sender_id, named):
             self._sync.said_by_another(now)
         for entry in message.repair_requests:
             self._requested(entry, now)
+
+    def _acknowledges_heads(self, sender_id: str, named: set[str]) -> bool:
+        """Whether the message says of all our newest messages that another than their sender has them."""
+        records = self.log.records
+        return named.issuperset(self.log.heads) and all(
+            records[name].sender_id != sender_id for name in self.log.heads
+        )
 
     def _requested(self, entry: HistoryEntry, now: float) -> None:
         name, settings = entry.message_id, self.settings

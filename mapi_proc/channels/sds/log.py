@@ -109,7 +109,7 @@ class Log:
                 record = Record(row.order, row.sender_id, row.hint, row.raw or None)
                 self._keep(row.message_id, record, nothing)
         self.floor = floor
-        self.heads = {name: None for name in heads if name in self._known}
+        self.heads = {name: None for name in heads if name in self.records}
 
     def declare_lost(self, message_id: str, changes: Changes) -> None:
         """Nothing waits for this message any more."""

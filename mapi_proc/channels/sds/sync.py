@@ -22,6 +22,7 @@ class SyncTimer:
         self._random = random
         self._interval = settings.sync_min
         self._last = -settings.sync_gap
+        self._owed: float | None = None
         self.at: float | None = None
 
     @property
@@ -32,6 +33,8 @@ class SyncTimer:
     def news(self, now: float) -> None:
         """Content was received."""
         self._interval = self._settings.sync_min
+        if self._owed is None:
+            self._owed = now
         soon = now + self._settings.sync_after_content * self._random.uniform(0.1, 1.0)
         self.at = soon if self.at is None else min(self.at, soon)
 
@@ -39,17 +42,22 @@ class SyncTimer:
         """We sent content, which says everything a sync message says."""
         self._interval = self._settings.sync_min
         self._last = now
+        self._owed = None
         self.at = now + self._interval * self._random.uniform(0.5, 1.0)
 
     def said_by_another(self, now: float) -> None:
-        """Another participant's message referred to everything ours would refer to."""
+        """Another participant's message acknowledged everything ours would acknowledge."""
         later = now + self._interval * self._random.uniform(0.5, 1.0)
+        if self._owed is not None:
+            # A busy channel must not put it off for ever.
+            later = min(later, self._owed + 2 * self._settings.sync_min)
         if self.at is not None:
             self.at = max(self.at, later)
 
     def sent(self, now: float) -> None:
         """A sync message of ours went out."""
         self._last = now
+        self._owed = None
         self.at = now + self._interval * self._random.uniform(0.5, 1.0)
         self._interval = min(2 * self._interval, self._settings.sync_max)
 

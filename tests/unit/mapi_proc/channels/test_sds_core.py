@@ -348,6 +348,25 @@ def test_received_content_is_acknowledged_soon() -> None:
     ]
 
 
+@pytest.mark.parametrize("senders", [1, 2])
+def test_a_busy_channel_does_not_put_acknowledgement_off(senders: int) -> None:
+    others = [Peer(f"sender-{number}") for number in range(senders)]
+    bob = Peer("bob", SdsSettings())
+    spoke = []
+    for step in range(1200):
+        for peer in (*others, bob):
+            peer.now = step / 10
+        for raw in others[step % senders].send(b"%d" % step):
+            for peer in (*others, bob):
+                if peer is not others[step % senders]:
+                    peer.receive(raw)
+        due = bob.core.next_time()
+        if due is not None and due <= bob.now and sent(bob.tick(bob.now), SendKind.SYNC):
+            spoke.append(bob.now)
+    assert spoke
+    assert max(b - a for a, b in pairwise([0.0, *spoke])) <= 65
+
+
 def test_a_sync_message_that_another_made_needless_waits() -> None:
     alice, bob, carol = Peer("alice"), Peer("bob", SdsSettings()), Peer("carol", SdsSettings())
     (raw,) = alice.send(b"1")
