@@ -114,9 +114,10 @@ class SdsCore:
             message = self._message(name, content, now, now_ns)
             raw = self._seal(encode_sds(message))
             self.outgoing.add(name, len(raw), None)
+            # Stored first: the log may forget its lowest message, which can be this one.
+            self.changes.store(StoredMessage(name, message.order, self.sender_id, b"", State.DONE, raw))
             self.log.insert(message, raw, b"", self.changes)
             self._bloom.add(name)
-            self.changes.store(StoredMessage(name, message.order, self.sender_id, b"", State.DONE, raw))
             self._outputs.append(Send(name, raw, SendKind.FIRST))
             names.append(name)
         self._sync.spoke(now)
@@ -246,7 +247,6 @@ class SdsCore:
         own = message.sender_id == self.sender_id
         if not waiting.waited:
             self._bloom.add(name)
-        self.log.insert(message, waiting.raw, waiting.hint, self.changes)
         self.changes.store(
             StoredMessage(
                 name,
@@ -257,6 +257,7 @@ class SdsCore:
                 waiting.raw,
             )
         )
+        self.log.insert(message, waiting.raw, waiting.hint, self.changes)
         if own:
             # Ours from before our state was lost: it belongs to the log, but the app sent it itself.
             self._outputs.append(Discarded(name, "own"))
