@@ -48,6 +48,15 @@ class Direction(StrEnum):
     OUTBOUND = "outbound"
 
 
+class EndCause(StrEnum):
+    """Why a connection ended, as far as something is decided by it. The text beside it is for people."""
+
+    OTHER = "other"
+    HOST_STOPPED = "host-stopped"
+    OTHER_NETWORK = "other-network"
+    """The peer is of another cluster, or of none: it is of no use to us."""
+
+
 @dataclass(frozen=True, slots=True)
 class PeerConnection:
     """One live connection, as the host sees it."""
@@ -119,7 +128,7 @@ class HostEvents(Protocol):
 
     def peer_connected(self, connection: PeerConnection) -> None: ...
     def peer_identified(self, identity: PeerIdentity) -> None: ...
-    def peer_disconnected(self, peer_id: PeerIdText, reason: str) -> None:
+    def peer_disconnected(self, peer_id: PeerIdText, reason: str, cause: EndCause = EndCause.OTHER) -> None:
         """The last connection to this peer is gone."""
         ...
 
@@ -155,7 +164,7 @@ class Host(Protocol):
         """Dial a multiaddr with or without /p2p/<id>; at once if connected. Raises BadAddress, DialError."""
         ...
 
-    async def disconnect(self, peer_id: PeerIdText, reason: str) -> None:
+    async def disconnect(self, peer_id: PeerIdText, reason: str, cause: EndCause = EndCause.OTHER) -> None:
         """Close every connection to the peer; no error if there is none."""
         ...
 

@@ -9,7 +9,7 @@ import trio
 
 from kernel_proc.p2p.addresses import Endpoint
 from kernel_proc.p2p.admission import Admission
-from kernel_proc.p2p.api import Direction, HostEvents, PeerConnection, PeerIdentity, PeerIdText
+from kernel_proc.p2p.api import Direction, EndCause, HostEvents, PeerConnection, PeerIdentity, PeerIdText
 from kernel_proc.p2p.limits import HostLimits
 from kernel_proc.p2p.muxer import Count, Muxer
 
@@ -88,7 +88,8 @@ class Connections:
             del self._peers[peer_id]
             self._identities.pop(peer_id, None)
             reason = connection.muxer.ended or "closed"
-            self._emit(lambda listener: listener.peer_disconnected(peer_id, reason))
+            cause = connection.muxer.ended_cause
+            self._emit(lambda listener: listener.peer_disconnected(peer_id, reason, cause))
 
     def failed(self, connection: Connection, error: Exception) -> None:
         """A bug met on a connection: it goes, the host stays."""
@@ -96,11 +97,11 @@ class Connections:
         log.error("connection with %s failed", connection.info.peer_id, exc_info=error)
         connection.muxer.end(f"internal error: {error!r}")
 
-    async def close(self, peer_id: PeerIdText, reason: str) -> None:
+    async def close(self, peer_id: PeerIdText, reason: str, cause: EndCause) -> None:
         """End all connections of a peer and wait until they are gone."""
         closing = self.of(peer_id)
         for connection in closing:
-            connection.muxer.end(reason)
+            connection.muxer.end(reason, cause)
         for connection in closing:
             await connection.gone.wait()
         await trio.lowlevel.checkpoint()

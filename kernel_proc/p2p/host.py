@@ -16,6 +16,7 @@ from kernel_proc.p2p import addresses, identify, ping, transport
 from kernel_proc.p2p._errors import ConnectionEnded, NegotiationFailed
 from kernel_proc.p2p.addresses import Endpoint
 from kernel_proc.p2p.api import (
+    EndCause,
     HostEvents,
     NotConnected,
     PeerConnection,
@@ -178,7 +179,7 @@ class Libp2pHost:
                 self._running = False
                 self._bound.clear()
                 for connection in self._connections.all():
-                    connection.muxer.end("host stopped")
+                    connection.muxer.end("host stopped", EndCause.HOST_STOPPED)
                 nursery.cancel_scope.cancel()
 
     async def serve(self, *, task_status: trio.TaskStatus[Libp2pHost] = trio.TASK_STATUS_IGNORED) -> None:
@@ -200,15 +201,15 @@ class Libp2pHost:
         except Exception as error:  # the boundary of this connection: see the room's rule
             self._connections.failed(connection, error)
         finally:
-            muxer.end("host stopped")
+            muxer.end("host stopped", EndCause.HOST_STOPPED)
             self._connections.unregister(connection)
 
     async def connect(self, address: str, *, deadline: float = 10.0) -> PeerIdText:
         """Dial; at once if connected. Calls for one peer share one dial. Raises BadAddress, DialError."""
         return await self._dialler.connect(address, deadline)
 
-    async def disconnect(self, peer_id: PeerIdText, reason: str) -> None:
-        await self._connections.close(peer_id, reason)
+    async def disconnect(self, peer_id: PeerIdText, reason: str, cause: EndCause = EndCause.OTHER) -> None:
+        await self._connections.close(peer_id, reason, cause)
 
     # -- streams --------------------------------------------------------
 

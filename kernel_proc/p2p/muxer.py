@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 import trio
 
 from kernel_proc.p2p._errors import ConnectionEnded, ProtocolViolation
-from kernel_proc.p2p.api import PeerIdText, StreamClosed
+from kernel_proc.p2p.api import EndCause, PeerIdText, StreamClosed
 from kernel_proc.p2p.limits import HostLimits
 from kernel_proc.p2p.noise import SecureChannel
 from kernel_proc.p2p.stream import MuxedStream
@@ -61,6 +61,7 @@ class Muxer(abc.ABC):
         self._wake_writer = trio.Event()
         self._sending_since: float | None = None
         self._ended: str | None = None
+        self.ended_cause = EndCause.OTHER
         self._scope = trio.CancelScope()
         self._accept: Callable[[MuxedStream], None] = self._refuse
         self._last_tick = trio.current_time()
@@ -83,7 +84,7 @@ class Muxer(abc.ABC):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._guard, self._read_loop)
                 nursery.start_soon(self._guard, self._write_loop)
-        self.end("host stopped")
+        self.end("host stopped", EndCause.HOST_STOPPED)
         assert self._ended is not None
         return self._ended
 
@@ -97,11 +98,12 @@ class Muxer(abc.ABC):
         except (trio.BrokenResourceError, trio.ClosedResourceError, OSError):
             self.end("connection lost")
 
-    def end(self, reason: str) -> None:
+    def end(self, reason: str, cause: EndCause = EndCause.OTHER) -> None:
         """Close the connection: all streams abort, the loops stop. The first reason stays."""
         if self._ended is not None:
             return
         self._ended = reason
+        self.ended_cause = cause
         for stream in list(self._streams.values()):
             stream.abort(f"connection closed: {reason}")
         self._streams.clear()

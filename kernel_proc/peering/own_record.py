@@ -12,7 +12,7 @@ from kernel_proc.discovery.discv5 import Endpoint
 from kernel_proc.discovery.enr_identity import Identity
 from kernel_proc.discovery.enr_local import LocalEnr
 from kernel_proc.discovery.enr_values import MAX_SHARDS
-from kernel_proc.p2p.api import PeerConnection, PeerIdentity, PeerIdText
+from kernel_proc.p2p.api import EndCause, PeerConnection, PeerIdentity, PeerIdText
 from kernel_proc.p2p.host import Libp2pHost
 from kernel_proc.p2p.keys import NodeKey
 from kernel_proc.peering.settings import capabilities
@@ -107,5 +107,5 @@ class OwnRecord:
             log.info("peers see us at another address", extra=fields(ip=ips))
             self._announce()
 
-    def peer_disconnected(self, peer_id: PeerIdText, reason: str) -> None:
+    def peer_disconnected(self, peer_id: PeerIdText, reason: str, cause: EndCause = EndCause.OTHER) -> None:
         """What it said holds until others say otherwise."""

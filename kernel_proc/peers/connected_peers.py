@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from ipc_schema.kernel.records import PeerChange, PeerRecord
 from kernel_proc.metrics import Sample
-from kernel_proc.p2p.api import PeerConnection, PeerIdentity, PeerIdText
+from kernel_proc.p2p.api import EndCause, PeerConnection, PeerIdentity, PeerIdText
 from logos_process.logs import fields
 
 __all__ = ["MeshView", "PeerBook"]
@@ -89,7 +89,7 @@ class PeerBook:
             entry.identity = identity
             self._tell(PeerChange.CHANGED, identity.peer_id)
 
-    def peer_disconnected(self, peer_id: PeerIdText, reason: str) -> None:
+    def peer_disconnected(self, peer_id: PeerIdText, reason: str, cause: EndCause = EndCause.OTHER) -> None:  # noqa: ARG002 - HostEvents
         """A peer left. Its origin is forgotten unless it is a configured peer."""
         if peer_id in self._entries:
             log.info("peer left", extra=fields(peer=peer_id, reason=reason))

@@ -9,7 +9,7 @@ from random import Random
 import trio
 
 from kernel_proc.metrics import Registry
-from kernel_proc.p2p.api import BadAddress, Host, P2pError, PeerConnection, PeerIdentity, PeerIdText
+from kernel_proc.p2p.api import BadAddress, EndCause, Host, P2pError, PeerConnection, PeerIdentity, PeerIdText
 from kernel_proc.peers.backoff import DialBackoff
 from logos_process.logs import fields
 
@@ -95,7 +95,7 @@ class StaticDialer:
     def peer_identified(self, identity: PeerIdentity) -> None:
         """Nothing to do."""
 
-    def peer_disconnected(self, peer_id: PeerIdText, reason: str) -> None:
+    def peer_disconnected(self, peer_id: PeerIdText, reason: str, cause: EndCause = EndCause.OTHER) -> None:  # noqa: ARG002 - HostEvents
         """Wake who waits for this peer."""
         log.debug("peer gone", extra=fields(peer=peer_id, reason=reason))
         gone = self._gone.pop(peer_id, None)

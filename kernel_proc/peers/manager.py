@@ -24,6 +24,7 @@ from kernel_proc.metrics import Registry, Sample
 from kernel_proc.p2p.api import (
     BadAddress,
     Direction,
+    EndCause,
     Host,
     P2pError,
     PeerConnection,
@@ -65,8 +66,6 @@ SAVE_FIRST: Final = 2.0
 SAVE_PERIOD: Final = 30.0
 SLEEP_PERIOD: Final = 5.0
 WAKU: Final = "/vac/waku/"
-HOST_STOPPED: Final = "host stopped"
-"""What the host says of each connection when it ends."""
 
 
 class NodeView(Protocol):
@@ -274,7 +273,7 @@ class PeerManager:
         self.store.described(peer_id, cluster=cluster, shards=shards)
         self.wake()
 
-    def peer_disconnected(self, peer_id: PeerIdText, reason: str) -> None:
+    def peer_disconnected(self, peer_id: PeerIdText, reason: str, cause: EndCause = EndCause.OTHER) -> None:
         """A peer is gone."""
         connection = self._connected.pop(peer_id, None)
         self._dials.evicting.discard(peer_id)
@@ -282,10 +281,10 @@ class PeerManager:
             return
         now = self.now()
         # That we end is no short connection of the peer's making: the next run should go on with it.
-        lasted = math.inf if reason == HOST_STOPPED else trio.current_time() - connection.since
+        lasted = math.inf if cause is EndCause.HOST_STOPPED else trio.current_time() - connection.since
         if self.store.lost(peer_id, now, lasted, reason):
             self._monitor.failure(now, peer_id)
-        if reason.startswith("metadata: peer "):  # of another cluster, or of none
+        if cause is EndCause.OTHER_NETWORK:
             self.store.postpone(peer_id, now, USELESS_DELAY, reason)
         self.wake()
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import trio
 
-from kernel_proc.p2p.api import PeerConnection, PeerIdentity, PeerIdText
+from kernel_proc.p2p.api import EndCause, PeerConnection, PeerIdentity, PeerIdText
 from kernel_proc.peers.clock import Stamp, SteadyClock
 
 __all__ = ["RecentLinks"]
@@ -54,7 +54,7 @@ class RecentLinks:
     def peer_identified(self, identity: PeerIdentity) -> None:
         """Nothing to note."""
 
-    def peer_disconnected(self, peer_id: PeerIdText, reason: str) -> None:  # noqa: ARG002 - HostEvents
+    def peer_disconnected(self, peer_id: PeerIdText, reason: str, cause: EndCause = EndCause.OTHER) -> None:  # noqa: ARG002 - HostEvents
         """Note when the link was lost."""
         self._connected.discard(peer_id)
         self._lost.pop(peer_id, None)

@@ -15,6 +15,7 @@ from typing import Final
 import trio
 
 from kernel_proc.p2p.api import (
+    EndCause,
     Host,
     P2pError,
     PeerConnection,
@@ -175,7 +176,7 @@ class MetadataProtocol:
         if (event := self._identified.get(identity.peer_id)) is not None:
             event.set()
 
-    def peer_disconnected(self, peer_id: PeerIdText, reason: str) -> None:  # noqa: ARG002
+    def peer_disconnected(self, peer_id: PeerIdText, reason: str, cause: EndCause = EndCause.OTHER) -> None:  # noqa: ARG002 - HostEvents
         """Forget the peer."""
         self._known.pop(peer_id, None)
         self._since.pop(peer_id, None)
@@ -197,7 +198,11 @@ class MetadataProtocol:
         if metadata.cluster != self._cluster:
             self._counters["other_cluster"] += 1
             named = "names no cluster" if metadata.cluster is None else f"is of cluster {metadata.cluster}"
-            await self._host.disconnect(peer_id, f"metadata: peer {named}, we are of {self._cluster}")
+            await self._host.disconnect(
+                peer_id,
+                f"metadata: peer {named}, we are of {self._cluster}",
+                EndCause.OTHER_NETWORK,
+            )
             return
         self._learn(peer_id, metadata)
 

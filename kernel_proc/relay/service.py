@@ -13,7 +13,7 @@ import trio
 
 from ipc_schema.message import MessageDecodeError, decode_message
 from kernel_proc.p2p import peer_ids
-from kernel_proc.p2p.api import Direction, Host, PeerConnection, PeerIdentity, Stream
+from kernel_proc.p2p.api import Direction, EndCause, Host, PeerConnection, PeerIdentity, Stream
 from kernel_proc.relay.intake import Intake
 from kernel_proc.relay.link import PeerLink
 from kernel_proc.relay.messages import (
@@ -170,7 +170,7 @@ class RelayService:
         keep a back-off for us that it never announced."""
         self._router.was_linked(peer_id, age, trio.current_time())
 
-    def peer_disconnected(self, peer_id: str, reason: str) -> None:  # noqa: ARG002 - HostEvents
+    def peer_disconnected(self, peer_id: str, reason: str, cause: EndCause = EndCause.OTHER) -> None:  # noqa: ARG002 - HostEvents
         link = self._links.pop(peer_id, None)
         if link is not None:
             link.close()

@@ -25,7 +25,7 @@ import trio
 
 from ipc_schema.message import WakuMessage, encode_message, message_hash
 from kernel_proc.metrics import Registry
-from kernel_proc.p2p.api import Host, P2pError, PeerConnection, PeerIdentity
+from kernel_proc.p2p.api import EndCause, Host, P2pError, PeerConnection, PeerIdentity
 from kernel_proc.p2p.host import Libp2pHost
 from kernel_proc.p2p.keys import NodeKey
 from kernel_proc.peers.dialer import StaticDialer
@@ -72,7 +72,7 @@ class RelayHost:
     def peer_identified(self, identity: PeerIdentity) -> None:
         """Nothing to report."""
 
-    def peer_disconnected(self, peer_id: str, reason: str) -> None:
+    def peer_disconnected(self, peer_id: str, reason: str, cause: EndCause = EndCause.OTHER) -> None:
         emit({"event": "disconnected", "peerId": peer_id, "reason": reason})
 
     def _learned(self, peer_id: str, metadata: Metadata) -> None:

@@ -12,6 +12,7 @@ from kernel_proc.p2p.api import (
     BadAddress,
     DialError,
     Direction,
+    EndCause,
     HostEvents,
     NotConnected,
     PeerConnection,
@@ -156,7 +157,7 @@ class MemoryHost:
         self.away.discard(peer_id)
         return peer_id
 
-    async def disconnect(self, peer_id: PeerIdText, reason: str) -> None:
+    async def disconnect(self, peer_id: PeerIdText, reason: str, cause: EndCause = EndCause.OTHER) -> None:
         self.away.add(peer_id)
 
     def connections(self) -> list[PeerConnection]:

@@ -19,7 +19,7 @@ import trio
 
 from ipc_schema.message import WakuMessage
 from kernel_proc.metrics import Registry, Sample
-from kernel_proc.p2p.api import Host, PeerConnection, PeerIdentity, PeerIdText
+from kernel_proc.p2p.api import EndCause, Host, PeerConnection, PeerIdentity, PeerIdText
 from kernel_proc.protocols.filter.codec import (
     MAX_CONTENT_TOPICS,
     SUBSCRIBE_PROTOCOL,
@@ -348,7 +348,7 @@ class FilterClient:
     def peer_identified(self, identity: PeerIdentity) -> None:
         """Nothing to do."""
 
-    def peer_disconnected(self, peer_id: PeerIdText, reason: str) -> None:
+    def peer_disconnected(self, peer_id: PeerIdText, reason: str, cause: EndCause = EndCause.OTHER) -> None:  # noqa: ARG002 - HostEvents
         """What the peer held, it holds no more for us: there is no way for its pushes."""
         self._lose(peer_id, reason)
         self._contacts.tidy(peer_id)

@@ -22,7 +22,7 @@ from ipc_schema.config.ratelimits import RateLimit
 from ipc_schema.kernel.events import SOURCE_FILTER
 from ipc_schema.message import WakuMessage, encode_message
 from kernel_proc.metrics import Registry, Sample
-from kernel_proc.p2p.api import Host, PeerConnection, PeerIdentity, PeerIdText
+from kernel_proc.p2p.api import EndCause, Host, PeerConnection, PeerIdentity, PeerIdText
 from kernel_proc.protocols.filter.codec import (
     PUSH_PROTOCOL,
     SUBSCRIBE_PROTOCOL,
@@ -277,7 +277,7 @@ class FilterService:
         if link is not None:
             link.reconnected()
 
-    def peer_disconnected(self, peer_id: PeerIdText, reason: str) -> None:  # noqa: ARG002 - HostEvents
+    def peer_disconnected(self, peer_id: PeerIdText, reason: str, cause: EndCause = EndCause.OTHER) -> None:  # noqa: ARG002 - HostEvents
         """A subscriber that left has a minute to come back."""
         if peer_id in self.table:
             self._gone[peer_id] = trio.current_time()

@@ -13,7 +13,7 @@ import trio.testing
 
 from kernel_proc.p2p import addresses, transport
 from kernel_proc.p2p._libp2p import ID
-from kernel_proc.p2p.api import PeerConnection, PeerIdentity, PeerIdText, Stream
+from kernel_proc.p2p.api import EndCause, PeerConnection, PeerIdentity, PeerIdText, Stream
 from kernel_proc.p2p.host import Libp2pHost
 from kernel_proc.p2p.keys import NodeKey
 from kernel_proc.p2p.limits import HostLimits
@@ -37,6 +37,7 @@ class Recorder:
     def __init__(self) -> None:
         self.log: list[tuple[str, PeerIdText]] = []
         self.reasons: list[str] = []
+        self.causes: list[EndCause] = []
         self._changed = trio.Event()
 
     def _add(self, what: str, peer_id: PeerIdText) -> None:
@@ -50,8 +51,9 @@ class Recorder:
     def peer_identified(self, identity: PeerIdentity) -> None:
         self._add("identified", identity.peer_id)
 
-    def peer_disconnected(self, peer_id: PeerIdText, reason: str) -> None:
+    def peer_disconnected(self, peer_id: PeerIdText, reason: str, cause: EndCause = EndCause.OTHER) -> None:
         self.reasons.append(reason)
+        self.causes.append(cause)
         self._add("disconnected", peer_id)
 
     async def wait_for(self, what: str, times: int = 1) -> None:

@@ -11,6 +11,7 @@ from kernel_proc.p2p.api import (
     BadAddress,
     DialError,
     Direction,
+    EndCause,
     Host,
     NotConnected,
     PeerConnection,
@@ -26,7 +27,7 @@ from kernel_proc.p2p.mplex import PROTOCOL as MPLEX
 from kernel_proc.p2p.mplex import Mplex
 from kernel_proc.p2p.ping import PROTOCOL as PING
 from tests.support.aio import trio_test
-from tests.unit.kernel_proc.p2p.support import KEYS, ROOMY, TCP, WS, echo, host, until
+from tests.unit.kernel_proc.p2p.support import KEYS, ROOMY, TCP, WS, Recorder, echo, host, until
 
 
 async def exchange(near: Libp2pHost, peer_id: str, data: bytes) -> None:
@@ -257,6 +258,8 @@ async def test_a_listener_that_raises_costs_nothing() -> None:
 @trio_test()
 async def test_stopping_closes_everything_and_the_host_can_run_again() -> None:
     node = Libp2pHost(key=KEYS[0], listen=[TCP, WS], limits=ROOMY)
+    own_events = Recorder()
+    node.add_listener(own_events)
     async with host() as (near, near_events):
         for round_ in (1, 2):
             async with node.run():
@@ -265,6 +268,8 @@ async def test_stopping_closes_everything_and_the_host_can_run_again() -> None:
             await near_events.wait_for("disconnected", round_)
             assert node.listen_addresses == []
             assert node.connections() == []
+            assert own_events.causes == [EndCause.HOST_STOPPED] * round_
+            assert near_events.causes == [EndCause.OTHER] * round_
 
 
 @trio_test()

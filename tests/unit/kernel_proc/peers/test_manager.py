@@ -11,7 +11,7 @@ from typing import cast
 import trio
 
 from kernel_proc.metrics import Registry
-from kernel_proc.p2p.api import DialError, Direction, Host, PeerConnection, PeerIdentity
+from kernel_proc.p2p.api import DialError, Direction, EndCause, Host, PeerConnection, PeerIdentity
 from kernel_proc.peers.clock import SteadyClock
 from kernel_proc.peers.known import KnownPeer, Origin, group_of_address
 from kernel_proc.peers.manager import ManagerSettings, PeerManager
@@ -73,15 +73,15 @@ class FakeHost:
         self.identities[peer_id] = identity
         self.manager.peer_identified(identity)
 
-    async def disconnect(self, peer_id: str, reason: str) -> None:
+    async def disconnect(self, peer_id: str, reason: str, cause: EndCause = EndCause.OTHER) -> None:
         await trio.lowlevel.checkpoint()
-        self.leave(peer_id, reason)
+        self.leave(peer_id, reason, cause)
 
-    def leave(self, peer_id: str, reason: str = "gone") -> None:
+    def leave(self, peer_id: str, reason: str = "gone", cause: EndCause = EndCause.OTHER) -> None:
         assert self.manager is not None
         if self.live.pop(peer_id, None) is not None:
             self.identities.pop(peer_id)
-            self.manager.peer_disconnected(peer_id, reason)
+            self.manager.peer_disconnected(peer_id, reason, cause)
 
     def is_connected(self, peer_id: str) -> bool:
         return peer_id in self.live
@@ -210,7 +210,7 @@ async def test_a_peer_of_another_cluster_is_not_dialled_again_for_long() -> None
         host.there.add(address(1))
         manager.learn("p1", (address(1),), Origin.DISCV5)
         await trio.sleep(3)
-        host.leave("p1", "metadata: peer is of cluster 9, we are of 2")
+        host.leave("p1", "metadata: peer is of cluster 9, we are of 2", EndCause.OTHER_NETWORK)
         await trio.sleep(1800)
         assert len(host.dials) == 1
         known = manager.store.get("p1")
@@ -268,7 +268,7 @@ async def test_a_stop_right_after_a_connection_is_not_held_against_the_peer() ->
             host.there.add(address(number))
             manager.learn(f"p{number}", (address(number),), Origin.DISCV5)
         await trio.sleep(3)
-        host.leave("p1", "host stopped")
+        host.leave("p1", "host stopped", EndCause.HOST_STOPPED)
         host.leave("p2", "closed by peer")
         assert [peer.failures for peer in manager.store] == [0, 1]
 

@@ -10,7 +10,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernel_proc.p2p.api import PeerIdText, Stream, StreamClosed
+from kernel_proc.p2p.api import EndCause, PeerIdText, Stream, StreamClosed
 from kernel_proc.p2p.host import Libp2pHost
 from kernel_proc.p2p.identify import PROTOCOL as IDENTIFY
 from kernel_proc.protocols.framing import MessageReader, encode_frame
@@ -154,6 +154,7 @@ async def test_another_cluster_is_disconnected_by_both() -> None:
         await two_events.wait_for("disconnected")
         reasons = one_events.reasons + two_events.reasons
         assert any(reason.startswith("metadata: peer is of cluster") for reason in reasons), reasons
+        assert EndCause.OTHER_NETWORK in one_events.causes + two_events.causes
         assert one_md.counters()["other_cluster"] + two_md.counters()["other_cluster"] >= 1
         assert learned == []
 
