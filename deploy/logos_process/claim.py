@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from ipc_schema.paths import lock_path, socket_path
-from logos_process.directories import group_number, make_parents, private_directory
+from logos_process.directories import group_number, let_group_pass, make_parents, private_directory
 from logos_process.endpoints import bindable
 from logos_process.exits import ExitCode, StartError
 from logos_process.lock import FileLock, LockedError
@@ -37,6 +37,10 @@ def claim(
         private_directory(data_dir)
         stack.enter_context(FileLock.acquire(data_dir / lock_name, f"the data directory {data_dir}"))
         private_directory(socket_dir, number)
+        if number is not None:
+            inside = [path for path in socket_dir.parents if path.is_relative_to(data_dir)]
+            for path in inside or [socket_dir.parent]:
+                let_group_pass(path, number)
         stack.enter_context(FileLock.acquire(lock_path(socket_dir), f"the socket directory {socket_dir}"))
         bound = tuple(bindable(endpoint) for endpoint in endpoints)
         for endpoint in bound:

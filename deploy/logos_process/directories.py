@@ -10,12 +10,13 @@ from pathlib import Path
 
 from logos_process.exits import StartError
 
-__all__ = ["group_number", "make_parents", "private_directory"]
+__all__ = ["group_number", "let_group_pass", "make_parents", "private_directory"]
 
 
 def private_directory(path: Path, group: int | None = None) -> None:
     """Make `path` ours alone: 0700, or 2750 for a group, whose number the sockets made in it then inherit
-    (setgid), so that they have the right group from the first moment.
+    (setgid), so that they have the right group from the first moment. Without a group, one may still pass
+    through to what lies below (0710, see `let_group_pass`).
 
     Raises OSError, also for a directory of another user: its owner could put a socket or a database of his
     own where ours should be.
@@ -34,7 +35,9 @@ def private_directory(path: Path, group: int | None = None) -> None:
         )
     if group is not None and status.st_gid != group:
         os.chown(path, -1, group)
-    if stat.S_IMODE(status.st_mode) != mode:
+    current = stat.S_IMODE(status.st_mode)
+    private = current & 0o700 == 0o700 and not current & 0o067 if group is None else current == mode
+    if not private:
         path.chmod(mode)
 
 
@@ -50,6 +53,16 @@ def make_parents(path: Path, group: int | None = None) -> None:
         if group is not None:
             os.chown(parent, -1, group)
         parent.chmod(0o700 if group is None else 0o710)
+
+
+def let_group_pass(path: Path, group: int) -> None:
+    """Let a group through a directory of ours that was closed to it, to what it may reach below: 0710, which
+    shows it nothing."""
+    status = path.stat()
+    if status.st_uid == os.geteuid() and not status.st_mode & 0o001:
+        if status.st_gid != group:
+            os.chown(path, -1, group)
+        path.chmod(stat.S_IMODE(status.st_mode) & 0o700 | 0o010)
 
 
 def group_number(group: str | None) -> int | None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-__all__ = ["FileLock", "LockedError", "holder_of", "holds"]
+__all__ = ["FileLock", "LockedError", "holder_of", "holds", "try_lock"]
 
 _POLL: Final = 0.05
 
@@ -45,7 +45,7 @@ class FileLock:
         """
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
         try:
-            if not _try(descriptor, fcntl.LOCK_EX):
+            if not try_lock(descriptor):
                 pid = _named(descriptor)
                 by = f" by process {pid}" if pid else ""
                 raise LockedError(f"{what} is in use{by}: one node at a time (lock file {path})", pid)
@@ -81,7 +81,7 @@ def holder_of(path: Path, patience: float = 0.0) -> int | None:
         return None
     deadline = time.monotonic() + patience
     try:
-        while not _try(descriptor, fcntl.LOCK_SH):
+        while not try_lock(descriptor, shared=True):
             if time.monotonic() >= deadline:
                 return _named(descriptor)
             time.sleep(_POLL)
@@ -114,9 +114,10 @@ def _lock_lines(fdinfo: Path) -> Iterator[str]:
     return (line for line in fdinfo.read_text().splitlines() if line.startswith("lock:") and "FLOCK" in line)
 
 
-def _try(descriptor: int, how: int) -> bool:
+def try_lock(descriptor: int, *, shared: bool = False) -> bool:
+    """Lock an open file until it is closed; False when another process has it. Raises OSError."""
     try:
-        fcntl.flock(descriptor, how | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
             return False

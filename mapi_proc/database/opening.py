@@ -15,8 +15,6 @@ What can be wrong with the file, and what is done about it:
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import logging
 import os
 import sqlite3
@@ -25,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from logos_process.lock import try_lock
 from mapi_proc.database.errors import DatabaseLockedError, DatabaseUnavailableError
 from mapi_proc.database.identity import mark_clean, settle_identity
 from mapi_proc.database.reader import load_snapshot
@@ -205,12 +204,11 @@ def _lock(path: Path) -> int:
     # the -wal and -shm files the mode of this one.
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not try_lock(lock):
+            raise DatabaseLockedError(f"{path} is in use by another process")
         os.fchmod(lock, 0o600)
-    except OSError as error:
+    except BaseException:
         os.close(lock)
-        if error.errno in (errno.EAGAIN, errno.EACCES):
-            raise DatabaseLockedError(f"{path} is in use by another process") from error
         raise
     return lock
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,6 +17,7 @@ import pytest
 
 from logos_process.claim import claim
 from logos_process.exits import ExitCode, StartError
+from tests.support.kernel_process import short_directory
 
 
 @pytest.fixture
@@ -121,3 +125,48 @@ def test_what_may_pass_is_not_refused_configuration(
         take(stack, tmp_path / "d")
     assert caught.value.code == ExitCode.FAILED
     assert descriptors() == before
+
+
+CONNECT = """
+import os, socket, sys
+uid, gid, path = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+os.setgroups([])
+os.setresgid(gid, gid, gid)
+os.setresuid(uid, uid, uid)
+try:
+    socket.socket(socket.AF_UNIX).connect(path)
+except PermissionError:
+    sys.exit(1)
+"""
+
+
+def connects(path: Path, uid: int, gid: int) -> bool:
+    """Whether a process of this user and group reaches the socket."""
+    command = [sys.executable, "-c", CONNECT, str(uid), str(gid), str(path)]
+    return subprocess.run(command, timeout=60, check=False).returncode == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["in the data directory", "elsewhere"])
+def test_a_group_reaches_the_sockets_and_nothing_else(stack: ExitStack, elsewhere: bool) -> None:
+    with short_directory() as directory:
+        directory.chmod(0o755)
+        data_dir = directory / "data"
+        sockets = (directory / "s" if elsewhere else data_dir / "run") / "x"
+        claim(
+            stack, data_dir=data_dir, lock_name="l", socket_dir=sockets, endpoints=()
+        )  # before it had a group
+        stack.close()
+        with ExitStack() as held, socket.socket(socket.AF_UNIX) as server:
+            claim(held, data_dir=data_dir, lock_name="l", socket_dir=sockets, endpoints=(), group="65500")
+            before = os.umask(0o007)
+            server.bind(str(sockets / "control"))
+            os.umask(before)
+            server.listen()
+            assert connects(sockets / "control", 65_533, 65_500)
+            assert not connects(sockets / "control", 65_533, 65_533)
+            for path in (data_dir, sockets.parent):
+                assert not path.stat().st_mode & 0o067, "nobody sees what is in it"
+        with ExitStack() as held:
+            claim(held, data_dir=data_dir, lock_name="l", socket_dir=sockets, endpoints=())
+            assert stat.S_IMODE(sockets.stat().st_mode) == 0o700
