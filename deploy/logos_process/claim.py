@@ -39,8 +39,8 @@ def claim(
         private_directory(socket_dir, number)
         if number is not None:
             inside = [path for path in socket_dir.parents if path.is_relative_to(data_dir)]
-            for path in inside or [socket_dir.parent]:
-                let_group_pass(path, number)
+            for above in inside or [socket_dir.parent]:
+                let_group_pass(above, number)
         stack.enter_context(FileLock.acquire(lock_path(socket_dir), f"the socket directory {socket_dir}"))
         bound = tuple(bindable(endpoint) for endpoint in endpoints)
         for endpoint in bound:

@@ -87,6 +87,11 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     except sqlite3.Error:
         connection.close()
         raise
+    except UnicodeDecodeError as error:  # SQLite's message quotes the damaged schema, and is not UTF-8
+        connection.close()
+        corrupt = sqlite3.DatabaseError("the schema is damaged")
+        corrupt.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise corrupt from error
     return connection
 
 
