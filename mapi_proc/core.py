@@ -20,10 +20,9 @@ from ipc_schema.config.mapi import MapiConfig, Mode
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.kernel.methods import NODE_INFO, NodeInfoReply, NodeInfoRequest
 from ipc_schema.mapi.methods import SendRequest, StatusReply
-from ipc_schema.steady import SteadyClock
 from mapi_proc.apps import App, Connection
 from mapi_proc.clocks import CLOCK_NOTE, SYSTEM_CLOCKS, Clocks, steady_clock
-from mapi_proc.database import Database, Snapshot
+from mapi_proc.database import Database
 from mapi_proc.disk import Disk
 from mapi_proc.health import HealthTransition
 from mapi_proc.kernel_link.link import KernelLink
@@ -34,7 +33,7 @@ from mapi_proc.send.task import SendTask
 from mapi_proc.streams import AckRefusedError
 from mapi_proc.subscriptions import AutoSubscribe
 from mapi_proc.upkeep import journal_bytes
-from mapi_proc.wiring import make_parts
+from mapi_proc.wiring import Foundation, Parts
 
 __all__ = ["Core"]
 
@@ -46,43 +45,28 @@ class Core:
 
     def __init__(
         self,
-        config: MapiConfig,
-        database: Database,
-        link: KernelLink,
-        snapshot: Snapshot,
-        *,
+        base: Foundation,
         auto_subscribe: AutoSubscribe | None,
         on_fatal: Callable[[Exception], None],
-        clocks: Clocks,
-        steady: SteadyClock,
     ) -> None:
         """Use `Core.open`."""
-        self.config = config
-        self.database = database
-        self.link = link
-        self.now_ns = clocks.now_ns
-        self._steady = steady
+        self.config = base.config
+        self.database = base.database
+        self.link = base.link
+        self.now_ns = base.clocks.now_ns
+        self._steady = base.steady
         self._on_fatal = on_fatal
         self._closing = False
-        self._disk = Disk(database)
-        parts = self._parts = make_parts(
-            config,
-            database,
-            link,
-            snapshot,
-            auto_subscribe=auto_subscribe,
-            turn_failed=self._turn_failed,
-            clocks=clocks,
-            steady=steady,
-        )
+        self._disk = Disk(base.database)
+        parts = self._parts = Parts(base, auto_subscribe, self._turn_failed)
         self.apps = parts.apps
         self.table = parts.table
         self.turn = parts.turn
         self.receiver = parts.receiver
         self.sends = parts.sends
         self.filters = parts.filters
-        link.tell(parts.listener)
-        parts.networks.load(snapshot.notes)
+        base.link.tell(parts.listener)
+        parts.networks.load(base.snapshot.notes)
 
     @classmethod
     async def open(
@@ -109,16 +93,8 @@ class Core:
                 deaf=NO_FILTER_PEERS if config.mode is Mode.EDGE else NO_MESH_PEERS,
                 context=context,
             )
-            return cls(
-                config,
-                database,
-                link,
-                snapshot,
-                auto_subscribe=auto_subscribe,
-                on_fatal=on_fatal,
-                clocks=clocks,
-                steady=steady,
-            )
+            base = Foundation(config, database, link, snapshot, clocks, steady)
+            return cls(base, auto_subscribe, on_fatal)
         except BaseException:
             if link is not None:
                 await link.close()

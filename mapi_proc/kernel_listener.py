@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from ipc_schema.hello import NetworkInfo
@@ -21,7 +21,7 @@ from mapi_proc.shards import FollowedShards
 from mapi_proc.status import StatusNotifier
 from mapi_proc.subscriptions.filter_keeper import FilterKeeper
 
-__all__ = ["KernelListener", "Worker"]
+__all__ = ["Concerned", "KernelListener", "Worker"]
 
 log = logging.getLogger(__name__)
 
@@ -34,37 +34,43 @@ class Worker(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Concerned:
+    """The parts that hear of what the kernel says. `filters`: of an edge node."""
+
+    receiver: Receiver
+    shards: FollowedShards
+    status: StatusNotifier
+    catchup: CatchUp
+    islands: Islands
+    sends: SendLoop
+    peers: PeerWatch
+    filters: FilterKeeper | None
+
+
 class KernelListener:
-    """See the module's text. `network(info)`: the kernel's network; raises IpcError to refuse the kernel.
-    `workers`: who works only while the kernel is there. `filters`: of an edge node."""
+    """Passes on what the kernel says. `network(info)`: the kernel's network; raises IpcError to refuse the
+    kernel. `workers`: the parts that work only while the kernel is there."""
 
     def __init__(
         self,
         network: Callable[[NetworkInfo], None],
-        receiver: Receiver,
-        shards: FollowedShards,
-        status: StatusNotifier,
-        catchup: CatchUp,
-        islands: Islands,
-        sends: SendLoop,
-        peers: PeerWatch,
+        parts: Concerned,
         workers: Sequence[Worker],
-        *,
-        filters: FilterKeeper | None,
         wanted: Callable[[], set[int]],
         now_ns: Callable[[], int],
     ) -> None:
         """`wanted()`: the shards that apps need."""
         self._network = network
-        self.message = receiver.message  # once per message: no call more than needed
-        self._shards = shards
-        self._status = status
-        self._catchup = catchup
-        self._islands = islands
-        self._sends = sends
-        self._peers = peers
+        self.message = parts.receiver.message  # once per message: no call more than needed
+        self._shards = parts.shards
+        self._status = parts.status
+        self._catchup = parts.catchup
+        self._islands = parts.islands
+        self._sends = parts.sends
+        self._peers = parts.peers
         self._workers = workers
-        self._filters = filters
+        self._filters = parts.filters
         self._wanted = wanted
         self._now_ns = now_ns
         self._up = False

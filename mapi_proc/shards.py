@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 from mapi_proc.kernel_link.link import KernelLink
 from mapi_proc.kernel_link.positions import Positions
@@ -16,13 +16,24 @@ from mapi_proc.subscriptions import Change, SubscriptionTable
 from mapi_proc.subscriptions.filter_keeper import FilterKeeper
 from mapi_proc.write_batch import Turn
 
-__all__ = ["FollowedShards"]
+__all__ = ["FollowedShards", "ShardWorkers"]
 
 _WAIT_S: Final = 2.0
 
 
+class ShardWorkers(NamedTuple):
+    """The parts that work per shard. `filters`: of an edge node."""
+
+    catchup: CatchUp
+    islands: Islands
+    status: StatusNotifier
+    filters: FilterKeeper | None
+
+
 class FollowedShards:
-    """Tells everybody who works per shard which ones there are. `filters`: of an edge node."""
+    """The shards that apps need: the kernel is asked to follow them, and the parts that work per shard are
+    told which ones there are.
+    """
 
     def __init__(
         self,
@@ -31,21 +42,14 @@ class FollowedShards:
         network: CurrentNetwork,
         positions: Positions,
         turn: Turn,
-        *,
-        catchup: CatchUp,
-        islands: Islands,
-        status: StatusNotifier,
-        filters: FilterKeeper | None,
+        workers: ShardWorkers,
     ) -> None:
         self._link = link
         self._table = table
         self._network = network
         self._positions = positions
         self._turn = turn
-        self._catchup = catchup
-        self._islands = islands
-        self._status = status
-        self._filters = filters
+        self._catchup, self._islands, self._status, self._filters = workers
 
     def follow(self, shards: Collection[int]) -> None:
         """From now on, and from where the last run stood if this is the first time."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import dataclass
 from typing import Final
 
 from ipc_schema.config.mapi import MapiConfig
@@ -21,7 +22,7 @@ from mapi_proc.streams import AppStream, DurableStream
 from mapi_proc.subscriptions import SubscriptionTable
 from mapi_proc.write_batch import Turn
 
-__all__ = ["Upkeep", "journal_bytes"]
+__all__ = ["Kept", "Upkeep", "journal_bytes"]
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,20 @@ def _durable(apps: AppRegistry) -> list[DurableStream]:
     return [app.stream for app in apps if isinstance(app.stream, DurableStream)]
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The parts that have bounds to keep."""
+
+    apps: AppRegistry
+    lifecycle: AppLifecycle
+    table: SubscriptionTable[AppStream]
+    positions: Positions
+    dedup: Dedup
+    given_count: GivenCount
+    catchup: CatchUp
+    sends: SendService
+
+
 class Upkeep:
     """`await run()` until cancelled."""
 
@@ -54,29 +69,21 @@ class Upkeep:
         config: MapiConfig,
         database: Database,
         turn: Turn,
-        *,
-        apps: AppRegistry,
-        lifecycle: AppLifecycle,
-        table: SubscriptionTable[AppStream],
-        positions: Positions,
-        dedup: Dedup,
-        given_count: GivenCount,
-        catchup: CatchUp,
-        sends: SendService,
+        kept: Kept,
         clocks: Clocks,
         steady: SteadyClock,
     ) -> None:
         self._config = config
         self._database = database
         self._turn = turn
-        self._apps = apps
-        self._lifecycle = lifecycle
-        self._table = table
-        self._positions = positions
-        self._dedup = dedup
-        self._given_count = given_count
-        self._catchup = catchup
-        self._sends = sends
+        self._apps = kept.apps
+        self._lifecycle = kept.lifecycle
+        self._table = kept.table
+        self._positions = kept.positions
+        self._dedup = kept.dedup
+        self._given_count = kept.given_count
+        self._catchup = kept.catchup
+        self._sends = kept.sends
         self._clock = clocks.running
         self._now_ns = clocks.now_ns
         self._steady = steady

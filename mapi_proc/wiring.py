@@ -1,29 +1,31 @@
-"""The parts of a Messaging API, made and joined, and nothing else: each part is told only of those it needs.
+"""The parts of a Messaging API, made and joined, and nothing else.
 
 KernelLink ──> KernelListener ──> Receiver ──> streams of the apps ──> Turn ──> Database
                     ├──> StatusNotifier (connection, topic health)
                     └──> CatchUp, HistoryJobs ──> stores, through the kernel
 SubscriptionService ──> FollowedShards ──> KernelLink, FilterKeeper
 SendService ──> Database, then relay or lightpush, through the kernel
+
+They are made in steps. A step uses what earlier ones made; where a part calls one of a later step, it gets a
+function that looks it up when it is called.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from ipc_schema.config.mapi import MapiConfig, Mode
 from ipc_schema.steady import SteadyClock
 from mapi_proc.apps import AppRegistry
-from mapi_proc.apps.lifecycle import AppLifecycle
+from mapi_proc.apps.lifecycle import AppHooks, AppLifecycle
 from mapi_proc.clocks import Clocks
 from mapi_proc.database import Database, Snapshot
 from mapi_proc.health import D_LOW
 from mapi_proc.kernel_link.link import KernelLink
 from mapi_proc.kernel_link.positions import Positions
-from mapi_proc.kernel_listener import KernelListener
+from mapi_proc.kernel_listener import Concerned, KernelListener
 from mapi_proc.network import CurrentNetwork, NetworkKeeper
 from mapi_proc.peer_watch import PeerWatch
 from mapi_proc.peers import LIGHTPUSH, STORE, ServicePeers
@@ -40,241 +42,209 @@ from mapi_proc.send.processors import Lightpush, Processor, Relay
 from mapi_proc.send.service import SendService, Ways
 from mapi_proc.send.settings import SendSettings, Timing
 from mapi_proc.send.stores import StorePresence
-from mapi_proc.shards import FollowedShards
+from mapi_proc.shards import FollowedShards, ShardWorkers
 from mapi_proc.status import StatusNotifier
 from mapi_proc.streams import AppStream
 from mapi_proc.subscriptions import AutoSubscribe, NeverSubscribe, SubscribeOnFirstSend, SubscriptionTable
 from mapi_proc.subscriptions.filter_keeper import FilterKeeper
-from mapi_proc.subscriptions.service import SubscriptionService
-from mapi_proc.upkeep import Upkeep
+from mapi_proc.subscriptions.service import Past, SubscriptionService, Wanted
+from mapi_proc.upkeep import Kept, Upkeep
 from mapi_proc.write_batch import Turn
 
-__all__ = ["Parts", "make_parts"]
+__all__ = ["Foundation", "Parts"]
 
 _EDGE_REDUNDANCY: Final = 2
 """Lightpush services that an edge node gives a message to at once."""
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What the core works with. `filters`: of an edge node."""
-
-    network: CurrentNetwork
-    networks: NetworkKeeper
-    turn: Turn
-    apps: AppRegistry
-    lifecycle: AppLifecycle
-    table: SubscriptionTable[AppStream]
-    subscriptions: SubscriptionService
-    shards: FollowedShards
-    status: StatusNotifier
-    receiver: Receiver
-    catchup: CatchUp
-    history: HistoryJobs
-    filters: FilterKeeper | None
-    sends: SendService
-    peer_watch: PeerWatch
-    listener: KernelListener
-    upkeep: Upkeep
-
-
-def make_parts(
-    config: MapiConfig,
-    database: Database,
-    link: KernelLink,
-    snapshot: Snapshot,
-    *,
-    auto_subscribe: AutoSubscribe | None,
-    turn_failed: Callable[[Exception], None],
-    clocks: Clocks,
-    steady: SteadyClock,
-) -> Parts:
-    """All parts, as the snapshot has them. On a running loop; nothing runs yet.
-
-    The wall clock labels what apps and other hosts read; whatever is kept and judged by its age is dated by
-    `steady`.
+class Foundation(NamedTuple):
+    """What the parts stand on. The wall clock labels what apps and other hosts read; whatever is kept and
+    judged by its age is dated by `steady`.
     """
-    now_ns, clock = clocks.now_ns, clocks.running
-    edge = config.mode is Mode.EDGE
-    network = CurrentNetwork()
 
-    def cluster() -> int:
-        return network.cluster
+    config: MapiConfig
+    database: Database
+    link: KernelLink
+    snapshot: Snapshot
+    clocks: Clocks
+    steady: SteadyClock
 
-    given_count = GivenCount(snapshot.given)
-    turn = Turn(database, cluster, lambda shard: positions.of(shard), turn_failed, steady, given_count)
-    turn.source = link
-    apps = AppRegistry()
-    lifecycle = AppLifecycle(
-        config,
-        apps,
-        database,
-        turn,
-        lambda app: subscriptions.drop(app),
-        lambda app: bool(table.topics_of(app.stream)),
-        snapshot,
-        clock=clock,
-        now_ns=now_ns,
-        steady=steady,
-    )
-    table: SubscriptionTable[AppStream] = SubscriptionTable(
-        network.shard_of, max_topics=config.max_topics_per_app
-    )
-    status = StatusNotifier(apps, table, turn, now_ns=now_ns, resyncing=lambda: link.resyncing)
 
-    # What arrives, and what may have been missed.
-    dedup = Dedup(loaded=snapshot.hashes)
-    receiver = Receiver(table.routes, dedup, turn, now_ns, steady)
-    peers = ServicePeers(clock, random.random)
-    stores = StoreHistory(link, peers, cluster)
-    catchup = CatchUp(
-        catch_up_policy(config.catch_up),
-        stores,
-        clock=clock,
-        steady=steady,
-        label=steady.label,
-        topics_on=table.topics_on,
-        is_known=dedup.known.__contains__,
-        room=turn.room,
-        deliver=receiver.recovered,
-        tell=lambda gap: status.missed(
-            gap.shard, steady.label(gap.from_ns), steady.label(gap.to_ns), gap.reason
-        ),
-        closed=lambda shard: shards.moved(shard),
-    )
-    given = GivenMessages(database, turn)
-    history = HistoryJobs(
-        stores,
-        turn,
-        clock=clock,
-        shard_of=table.shard_of,
-        has=table.has,
-        given=lambda app_id, since: given(app_id, steady.of_label(since)),
-        deliver=receiver.from_history,
-    )
-    islands = Islands(D_LOW)
-    positions = Positions(
-        snapshot.positions.values(),
-        link.tracker,
-        (catchup.oldest, lambda shard: islands.since(shard, steady())),
-    )
+class Parts:
+    """All parts, as the snapshot has them. To be made on a running loop; nothing runs yet."""
 
-    # What is wanted.
-    filters: FilterKeeper | None = None
-    if edge:
-        filters = FilterKeeper(
-            link,
-            peers,
-            table.by_shard,
-            clock=clock,
-            now_ns=steady,
-            changed=lambda: listener.edge_changed(),
-            missed=catchup.add,
+    def __init__(
+        self,
+        base: Foundation,
+        auto_subscribe: AutoSubscribe | None,
+        turn_failed: Callable[[Exception], None],
+    ) -> None:
+        self._base = base
+        self._edge = base.config.mode is Mode.EDGE
+        self.network = CurrentNetwork()
+        self._make_apps(turn_failed)
+        self._make_receiving()
+        self._make_subscriptions(auto_subscribe)
+        self._make_sends()
+        self._make_listener()
+        self._make_upkeep()
+
+    def _make_apps(self, turn_failed: Callable[[Exception], None]) -> None:
+        """The apps, their streams, and the transaction into which a turn of the loop writes."""
+        config, database, link, snapshot, clocks, steady = self._base
+        self._given_count = GivenCount(snapshot.given)
+        self.turn = Turn(
+            database,
+            lambda: self.network.cluster,
+            lambda shard: self._positions.of(shard),
+            turn_failed,
+            steady,
+            self._given_count,
         )
-    shards = FollowedShards(
-        link,
-        table,
-        network,
-        positions,
-        turn,
-        catchup=catchup,
-        islands=islands,
-        status=status,
-        filters=filters,
-    )
-    if auto_subscribe is None:
-        auto_subscribe = SubscribeOnFirstSend() if config.auto_subscribe else NeverSubscribe()
-    subscriptions = SubscriptionService(
-        apps,
-        table,
-        shards,
-        history,
-        PastTopics(config.max_topics_per_app, {app.app_id: app for app in apps}, snapshot.left),
-        auto_subscribe,
-        status=status,
-        database=database,
-        network=network,
-        steady=steady,
-        loaded=snapshot.subscriptions,
-        loaded_history=snapshot.history,
-    )
+        self.turn.source = link
+        self.apps = AppRegistry()
+        self.table: SubscriptionTable[AppStream] = SubscriptionTable(
+            self.network.shard_of, max_topics=config.max_topics_per_app
+        )
+        hooks = AppHooks(
+            dropped=lambda app: self.subscriptions.drop(app),
+            wants=lambda app: bool(self.table.topics_of(app.stream)),
+        )
+        self.lifecycle = AppLifecycle(config, self.apps, database, self.turn, hooks, snapshot, clocks, steady)
+        self.status = StatusNotifier(
+            self.apps, self.table, self.turn, now_ns=clocks.now_ns, resyncing=lambda: link.resyncing
+        )
 
-    # What is sent.
-    chain: list[Processor] = [Relay(link), Lightpush(link, peers, 1)]
-    if edge:
-        chain = [Lightpush(link, peers, _EDGE_REDUNDANCY, shards.wait_echo)]
-    sends = SendService(
-        database,
-        turn,
-        network,
-        apps.find_stream,
-        Ways(chain, StorePresence(link, peers)),
-        SendSettings.of(config),
-        Timing(clock, now_ns, steady, random.random),
-        snapshot,
-    )
+    def _make_receiving(self) -> None:
+        """What arrives, and what may have been missed."""
+        config, database, link, snapshot, clocks, steady = self._base
+        self._dedup = Dedup(loaded=snapshot.hashes)
+        self.receiver = Receiver(self.table.routes, self._dedup, self.turn, clocks.now_ns, steady)
+        self._peers = ServicePeers(clocks.running, random.random)
+        stores = StoreHistory(link, self._peers, lambda: self.network.cluster)
+        self.catchup = CatchUp(
+            catch_up_policy(config.catch_up),
+            stores,
+            clock=clocks.running,
+            steady=steady,
+            label=steady.label,
+            topics_on=self.table.topics_on,
+            is_known=self._dedup.known.__contains__,
+            room=self.turn.room,
+            deliver=self.receiver.recovered,
+            tell=lambda gap: self.status.missed(
+                gap.shard, steady.label(gap.from_ns), steady.label(gap.to_ns), gap.reason
+            ),
+            closed=lambda shard: self.shards.moved(shard),
+        )
+        given = GivenMessages(database, self.turn)
+        self.history = HistoryJobs(
+            stores,
+            self.turn,
+            clock=clocks.running,
+            shard_of=self.table.shard_of,
+            has=self.table.has,
+            given=lambda app_id, since: given(app_id, steady.of_label(since)),
+            deliver=self.receiver.from_history,
+        )
+        self._islands = Islands(D_LOW)
+        self._positions = Positions(
+            snapshot.positions.values(),
+            link.tracker,
+            (self.catchup.oldest, lambda shard: self._islands.since(shard, steady())),
+        )
 
-    # The kernel.
-    networks = NetworkKeeper(
-        network,
-        config.check_network,
-        (subscriptions.adopt, sends.adopt),
-        keep=lambda key, note: turn.batch.note(key, note),
-    )
-    peer_watch = PeerWatch(
-        link,
-        peers,
-        changed=filters.peers_changed if filters is not None else lambda: None,
-        grown={
-            LIGHTPUSH: (sends.loop.wake,),
-            STORE: (catchup.wake, history.wake, sends.loop.confirm.peers_appeared),
-        },
-    )
-    listener = KernelListener(
-        networks.meet,
-        receiver,
-        shards,
-        status,
-        catchup,
-        islands,
-        sends.loop,
-        peer_watch,
-        (sends.loop, catchup, history),
-        filters=filters,
-        wanted=lambda: table.shards,
-        now_ns=steady,
-    )
-    upkeep = Upkeep(
-        config,
-        database,
-        turn,
-        apps=apps,
-        lifecycle=lifecycle,
-        table=table,
-        positions=positions,
-        dedup=dedup,
-        given_count=given_count,
-        catchup=catchup,
-        sends=sends,
-        clocks=clocks,
-        steady=steady,
-    )
-    return Parts(
-        network=network,
-        networks=networks,
-        turn=turn,
-        apps=apps,
-        lifecycle=lifecycle,
-        table=table,
-        subscriptions=subscriptions,
-        shards=shards,
-        status=status,
-        receiver=receiver,
-        catchup=catchup,
-        history=history,
-        filters=filters,
-        sends=sends,
-        peer_watch=peer_watch,
-        listener=listener,
-        upkeep=upkeep,
-    )
+    def _make_subscriptions(self, auto: AutoSubscribe | None) -> None:
+        """What is wanted, and that it comes."""
+        config, database, link, snapshot, clocks, steady = self._base
+        self.filters: FilterKeeper | None = None
+        if self._edge:
+            self.filters = FilterKeeper(
+                link,
+                self._peers,
+                self.table.by_shard,
+                clock=clocks.running,
+                now_ns=steady,
+                changed=lambda: self.listener.edge_changed(),
+                missed=self.catchup.add,
+            )
+        workers = ShardWorkers(self.catchup, self._islands, self.status, self.filters)
+        self.shards = FollowedShards(link, self.table, self.network, self._positions, self.turn, workers)
+        if auto is None:
+            auto = SubscribeOnFirstSend() if config.auto_subscribe else NeverSubscribe()
+        apps_by_id = {app.app_id: app for app in self.apps}
+        past = Past(self.history, PastTopics(config.max_topics_per_app, apps_by_id, snapshot.left))
+        self.subscriptions = SubscriptionService(
+            Wanted(self.apps, self.table, self.shards, self.status),
+            past,
+            auto,
+            database,
+            self.network,
+            steady,
+            snapshot,
+        )
+
+    def _make_sends(self) -> None:
+        """What is sent."""
+        config, database, link, snapshot, clocks, steady = self._base
+        chain: list[Processor] = [Relay(link), Lightpush(link, self._peers, 1)]
+        if self._edge:
+            chain = [Lightpush(link, self._peers, _EDGE_REDUNDANCY, self.shards.wait_echo)]
+        self.sends = SendService(
+            database,
+            self.turn,
+            self.network,
+            self.apps.find_stream,
+            Ways(chain, StorePresence(link, self._peers)),
+            SendSettings.of(config),
+            Timing(clocks.running, clocks.now_ns, steady, random.random),
+            snapshot,
+        )
+
+    def _make_listener(self) -> None:
+        """What the kernel says, and what follows from it."""
+        config, _, link, _, _, steady = self._base
+        self.networks = NetworkKeeper(
+            self.network,
+            config.check_network,
+            (self.subscriptions.adopt, self.sends.adopt),
+            keep=lambda key, note: self.turn.batch.note(key, note),
+        )
+        self.peer_watch = PeerWatch(
+            link,
+            self._peers,
+            changed=self.filters.peers_changed if self.filters is not None else lambda: None,
+            grown={
+                LIGHTPUSH: (self.sends.loop.wake,),
+                STORE: (self.catchup.wake, self.history.wake, self.sends.loop.confirm.peers_appeared),
+            },
+        )
+        concerned = Concerned(
+            receiver=self.receiver,
+            shards=self.shards,
+            status=self.status,
+            catchup=self.catchup,
+            islands=self._islands,
+            sends=self.sends.loop,
+            peers=self.peer_watch,
+            filters=self.filters,
+        )
+        workers = (self.sends.loop, self.catchup, self.history)
+        self.listener = KernelListener(
+            self.networks.meet, concerned, workers, lambda: self.table.shards, steady
+        )
+
+    def _make_upkeep(self) -> None:
+        """What is done now and then."""
+        config, database, _, _, clocks, steady = self._base
+        kept = Kept(
+            apps=self.apps,
+            lifecycle=self.lifecycle,
+            table=self.table,
+            positions=self._positions,
+            dedup=self._dedup,
+            given_count=self._given_count,
+            catchup=self.catchup,
+            sends=self.sends,
+        )
+        self.upkeep = Upkeep(config, database, self.turn, kept, clocks, steady)

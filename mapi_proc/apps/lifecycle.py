@@ -6,19 +6,20 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from ipc_schema.config.mapi import MapiConfig
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.names import check_name
 from ipc_schema.steady import SteadyClock
 from mapi_proc.apps.registry import App, AppRegistry, Connection
+from mapi_proc.clocks import Clocks
 from mapi_proc.database import AppRecord, Database, JournalExtent, Snapshot
 from mapi_proc.disk import Disk
 from mapi_proc.streams import CacheBudget, DurableLimits, DurableStream, EphemeralLimits, EphemeralStream
 from mapi_proc.write_batch import Turn
 
-__all__ = ["AppLifecycle"]
+__all__ = ["AppHooks", "AppLifecycle"]
 
 log = logging.getLogger(__name__)
 
@@ -29,10 +30,15 @@ _SETTLING_S: Final = 10.0
 """The same of one that has neither: it may be about to connect."""
 
 
+class AppHooks(NamedTuple):
+    """`dropped(app)`: an app is gone, and what it wanted with it. `wants(app)`: it has subscriptions."""
+
+    dropped: Callable[[App], None]
+    wants: Callable[[App], bool]
+
+
 class AppLifecycle:
-    """Fills and empties the registry. `dropped(app)`: an app is gone, and what it wanted with it;
-    `wants(app)`: it is subscribed to something.
-    """
+    """Fills and empties the registry."""
 
     def __init__(
         self,
@@ -40,12 +46,9 @@ class AppLifecycle:
         apps: AppRegistry,
         database: Database,
         turn: Turn,
-        dropped: Callable[[App], None],
-        wants: Callable[[App], bool],
+        hooks: AppHooks,
         snapshot: Snapshot,
-        *,
-        clock: Callable[[], float],
-        now_ns: Callable[[], int],
+        clocks: Clocks,
         steady: SteadyClock,
     ) -> None:
         """Takes up the named apps of the snapshot."""
@@ -54,10 +57,9 @@ class AppLifecycle:
         self._database = database
         self._disk = Disk(database)
         self._turn = turn
-        self._dropped = dropped
-        self._wants = wants
-        self._clock = clock
-        self._now_ns = now_ns
+        self._dropped, self._wants = hooks
+        self._clock = clocks.running
+        self._now_ns = clocks.now_ns
         self._steady = steady
         self._defer = asyncio.get_running_loop().call_soon
         self._budget = CacheBudget()
@@ -65,7 +67,7 @@ class AppLifecycle:
         self._creating: dict[str, asyncio.Task[App]] = {}
         for record in snapshot.apps:
             stream = self._durable_stream(record, snapshot.extents.get(record.app_id, ()))
-            app = App(record.name, record.uid, stream, record.app_id, record.last_seen, clock())
+            app = App(record.name, record.uid, stream, record.app_id, record.last_seen, self._clock())
             self._apps.add(app)
 
     def _durable_stream(self, record: AppRecord, extents: Sequence[JournalExtent]) -> DurableStream:

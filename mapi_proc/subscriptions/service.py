@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.steady import SteadyClock
 from mapi_proc.apps import App, AppRegistry
-from mapi_proc.database import Database, WantedHistory
+from mapi_proc.database import Database, Snapshot
 from mapi_proc.disk import Disk
 from mapi_proc.network import CurrentNetwork, Network
 from mapi_proc.receive.history import HistoryJobs
@@ -19,45 +20,51 @@ from mapi_proc.streams import AppStream
 from mapi_proc.subscriptions.auto import AutoSubscribe
 from mapi_proc.subscriptions.table import SubscriptionTable
 
-__all__ = ["SubscriptionService"]
+__all__ = ["Past", "SubscriptionService", "Wanted"]
 
 log = logging.getLogger(__name__)
 
 
+class Wanted(NamedTuple):
+    """Who wants what, where it comes from, and who is notified."""
+
+    apps: AppRegistry
+    table: SubscriptionTable[AppStream]
+    shards: FollowedShards
+    status: StatusNotifier
+
+
+class Past(NamedTuple):
+    """What fetches history, and when which app left which topic."""
+
+    jobs: HistoryJobs
+    topics: PastTopics
+
+
 class SubscriptionService:
-    """All subscriptions of all apps. `past` knows when which app left which topic."""
+    """All subscriptions of all apps."""
 
     def __init__(
         self,
-        apps: AppRegistry,
-        table: SubscriptionTable[AppStream],
-        shards: FollowedShards,
-        history: HistoryJobs,
-        past: PastTopics,
+        wanted: Wanted,
+        past: Past,
         auto: AutoSubscribe,
-        *,
-        status: StatusNotifier,
         database: Database,
         network: CurrentNetwork,
         steady: SteadyClock,
-        loaded: Mapping[int, Iterable[str]],
-        loaded_history: Iterable[WantedHistory],
+        snapshot: Snapshot,
     ) -> None:
-        """`loaded`: topics by app id, `loaded_history`: as of the last run; for when the network is known."""
-        self._apps = apps
-        self._table = table
-        self._shards = shards
-        self._history = history
-        self._past = past
+        """`snapshot`: what was wanted in the last run, for when the network is known."""
+        self._apps, self._table, self._shards, self._status = wanted
+        self._history, self._past = past
         self._auto = auto
-        self._status = status
         self._database = database
         self._disk = Disk(database)
         self._network = network
         self._steady = steady
         self._adopted = False
-        self._loaded = dict(loaded)
-        self._loaded_history = list(loaded_history)
+        self._loaded = dict(snapshot.subscriptions)
+        self._loaded_history = list(snapshot.history)
 
     def adopt(self, network: Network) -> None:
         """Begin on a network: the first one known, or another than before."""
