@@ -125,6 +125,15 @@ def is_corruption(error: BaseException) -> bool:
 
 
 @contextlib.contextmanager
+def _readable() -> Iterator[None]:
+    """Where SQLite quotes damaged names in its message, the message cannot be decoded."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise DamagedError(f"what SQLite says of it cannot be read: {error}") from error
+
+
+@contextlib.contextmanager
 def _damage() -> Iterator[None]:
     """Take an error of fixed statements on a schema of the right version for what it is: damage.
 
@@ -175,8 +184,9 @@ def _open(path: Path, random: Callable[[int], bytes], boot_id: str | None) -> Op
     lock = _lock(path)
     connection = None
     try:
-        connection = connect(path)
-        migrate(connection)
+        with _readable():
+            connection = connect(path)
+            migrate(connection)
         with _damage():
             database_id, counts, place = settle_identity(connection, path, random, boot_id)
             snapshot = load_snapshot(connection, database_id)
@@ -222,6 +232,8 @@ def _check(path: Path) -> bool:
     try:
         with contextlib.closing(connect(path)) as connection:
             (verdict,) = connection.execute("PRAGMA integrity_check(1)").fetchone()
+    except UnicodeDecodeError:
+        return False
     except sqlite3.DatabaseError as error:
         if is_corruption(error):
             return False
