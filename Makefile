@@ -13,7 +13,7 @@ MINUTES ?= 30
 NPM_DIRS := client/js tests/interop/js tests/interop/discv5 tests/interop/sdk tests/bench/js
 
 .DEFAULT_GOAL := help
-.PHONY: help env runtime docs-env node demo test scale simulate-channels coverage check format docs bench chaos soak lock clean
+.PHONY: help env runtime docs-env node demo test scale simulate-channels coverage check conformance format docs bench chaos soak lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -73,6 +73,9 @@ check: env ## format, lint, types, import rules
 format: env ## format and mend what ruff can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+conformance: env node ## hold the clients to the contract: client/conformance
+	$(BIN)/python client/conformance
 
 bench: env node ## all benchmarks, or one: make bench BENCH=relay
 	$(BIN)/python -m tests.bench $(BENCH)

@@ -1,0 +1,1 @@
+"""Hold any client to the contract: see README.md."""

@@ -1,0 +1,69 @@
+"""`python client/conformance [--short] [--only TEXT] [-- command …]`: hold clients to SPEC.md."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "client")]
+
+from conformance.runner import Outcome, run, scenarios, uncovered  # noqa: E402
+
+HERE = Path(__file__).parent
+OURS = {
+    "python": [sys.executable, str(HERE / "adapters" / "python_client.py")],
+    "node": ["node", str(HERE / "adapters" / "node_client.mjs")],
+}
+
+
+def say(text: str) -> None:
+    """A line of the report."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    """0: everything passed."""
+    parser = argparse.ArgumentParser(description="Hold a client to the contract.")
+    parser.add_argument("--short", action="store_true", help="a subset that takes seconds")
+    parser.add_argument("--only", default="", metavar="TEXT", help="scenarios whose name has this text")
+    parser.add_argument("--client", choices=sorted(OURS), action="append", help="one of ours (default: all)")
+    parser.add_argument("command", nargs="*", help="the adapter of another client, behind --")
+    arguments = parser.parse_args()
+    chosen = [
+        scenario
+        for scenario in scenarios()
+        if arguments.only in scenario.name and (not arguments.short or scenario.short)
+    ]
+    commands = {name: OURS[name] for name in arguments.client or OURS}
+    if arguments.command:
+        commands = {Path(arguments.command[0]).name: arguments.command}
+    failed = 0
+    for name, command in commands.items():
+        if shutil.which(command[0]) is None:
+            say(f"{name}: skipped, there is no {command[0]}")
+            continue
+        for scenario in chosen:
+            outcome = run(scenario, command)
+            failed += bool(outcome.reason)
+            report(name, outcome)
+    say("\nSentences of SPEC.md about clients that no scenario covers yet:")
+    for key, text in uncovered(scenarios()).items():
+        say(f"  {key}: {text}")
+    return 1 if failed else 0
+
+
+def report(name: str, outcome: Outcome) -> None:
+    """Say what became of a scenario."""
+    say(f"{'FAILED' if outcome.reason else 'ok    '} {name}: {outcome.scenario.name}")
+    if outcome.reason:
+        say(f"       {outcome.reason}")
+        for sentence in outcome.sentences:
+            say(f"       SPEC: {sentence}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,36 @@
+// The adapter of client/js: commands as lines of JSON on stdin, answers on stdout. See ../README.md.
+import { createInterface } from "node:readline";
+import { LogosError, MessagingClient } from "../../js/lib/index.mjs";
+
+let client;
+let event;
+
+const commands = {
+  connect: async ({ endpoint, timeout, ...options }) => void (client = await MessagingClient.connect(endpoint, { timeout, ...options })),
+  next: async ({ timeout }) => (event = await client.nextEvent(timeout)),
+  send: async ({ topic, payload, request_id, timeout }) => {
+    const requestId = request_id && Buffer.from(request_id, "hex");
+    return (await client.send(topic, Buffer.from(payload, "hex"), { requestId, timeout })).toString("hex");
+  },
+  status: ({ timeout }) => client.call("status", {}, timeout),
+  subscribe: ({ topics }) => client.subscribe(topics),
+  unsubscribe: ({ topics }) => client.unsubscribe(topics),
+  subscriptions: () => client.subscriptions(),
+  ack: () => client.ack(event),
+  close: () => client.close(),
+};
+
+const answer = async ({ id, cmd, timeout_ms = 10_000, ...rest }) => {
+  let said;
+  try {
+    said = { ok: true, result: await commands[cmd]({ timeout: timeout_ms, ...rest }) };
+  } catch (error) {
+    if (!(error instanceof LogosError)) throw error;
+    const { code, retriable, message, retry_after_ms } = error;
+    said = { ok: false, error: { code, retriable, message, retry_after_ms } };
+  }
+  process.stdout.write(JSON.stringify({ id, ...said }) + "\n");
+};
+
+for await (const line of createInterface({ input: process.stdin })) answer(JSON.parse(line));
+process.exit(0);

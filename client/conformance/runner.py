@@ -1,0 +1,340 @@
+"""Drives a client under test through scenarios: commands as lines of JSON, requests at a scripted server."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import zmq
+
+from conformance.server import ScriptedServer
+from ipc_schema.mapi.events import AppEventKind
+
+HERE: Final = Path(__file__).parent
+STEP_SECONDS: Final = 15.0
+#: A client has as long to do what it must not do, and to do what nobody waits for.
+SETTLE_SECONDS: Final = 0.3
+ID: Final = bytes(range(16))
+HASH: Final = bytes(range(32))
+NAMED: Final = {"$id": ID, "$hash": HASH}
+
+
+class Broken(Exception):
+    """The client under test, or the scenario, does not do what was expected."""
+
+
+@dataclass
+class Scenario:
+    """One scenario, as `scenarios/*.json` have it."""
+
+    name: str
+    covers: list[str]
+    steps: list[dict[str, Any]]
+    short: bool = False
+    slow: bool = False
+
+
+@dataclass
+class Outcome:
+    """What became of a scenario; `reason` is empty when it passed."""
+
+    scenario: Scenario
+    reason: str = ""
+    sentences: list[str] = field(default_factory=list)
+
+
+def scenarios() -> list[Scenario]:
+    """All scenarios, in the order of their files."""
+    return [
+        Scenario(**one)
+        for path in sorted((HERE / "scenarios").glob("*.json"))
+        for one in json.loads(path.read_text(encoding="utf-8"))
+    ]
+
+
+def sentences() -> dict[str, str]:
+    """Key → sentence of SPEC.md that concerns a client."""
+    read: dict[str, str] = json.loads((HERE / "sentences.json").read_text(encoding="utf-8"))
+    return read
+
+
+def uncovered(chosen: Sequence[Scenario]) -> dict[str, str]:
+    """Sentences that no scenario covers."""
+    covered = {key for scenario in chosen for key in scenario.covers}
+    return {key: text for key, text in sentences().items() if key not in covered}
+
+
+class Adapter:
+    """The client under test: a process that takes commands on its standard input."""
+
+    def __init__(self, command: Sequence[str], cwd: Path | None) -> None:
+        self._process = subprocess.Popen(command, cwd=cwd, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        assert self._process.stdout is not None
+        self.fd = self._process.stdout.fileno()
+        os.set_blocking(self.fd, False)
+        self._buffer = b""
+        self._last_id = 0
+        self.answers: dict[int, dict[str, Any]] = {}
+
+    def begin(self, command: str, arguments: dict[str, Any]) -> int:
+        """Send a command; its number."""
+        self._last_id += 1
+        assert self._process.stdin is not None
+        line = json.dumps({"id": self._last_id, "cmd": command, **arguments}) + "\n"
+        try:
+            self._process.stdin.write(line.encode())
+            self._process.stdin.flush()
+        except OSError:
+            raise Broken("the adapter has ended") from None
+        return self._last_id
+
+    def receive(self) -> None:
+        """Take what it has said."""
+        try:
+            chunk = os.read(self.fd, 1 << 20)
+        except BlockingIOError:
+            return
+        if not chunk:
+            raise Broken(f"the adapter has ended with exit code {self._process.wait()}")
+        *lines, self._buffer = (self._buffer + chunk).split(b"\n")
+        for line in lines:
+            answer = json.loads(line)
+            self.answers[answer["id"]] = answer
+
+    def close(self) -> None:
+        """End it."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with contextlib.suppress(OSError):  # it has ended by itself
+            self._process.stdin.close()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
+
+
+def run(scenario: Scenario, command: Sequence[str], cwd: Path | None = None) -> Outcome:
+    """Run one scenario with a process of its own for the client."""
+    known = sentences()
+    with tempfile.TemporaryDirectory(prefix="conf") as directory:
+        server = ScriptedServer(Path(directory) / "apps")
+        adapter = Adapter(command, cwd)
+        outcome = Outcome(scenario)
+        try:
+            _Run(server, adapter).steps(scenario.steps)
+            if server.violations:
+                raise Broken("; ".join(dict.fromkeys(server.violations)))
+        except Broken as error:
+            outcome.reason = str(error)
+            outcome.sentences = [known[key] for key in scenario.covers]
+        finally:
+            adapter.close()
+            server.close()
+    return outcome
+
+
+class _Run:
+    def __init__(self, server: ScriptedServer, adapter: Adapter) -> None:
+        self.server = server
+        self.adapter = adapter
+        self.later: dict[str, list[int]] = {}
+
+    def steps(self, steps: list[dict[str, Any]]) -> None:
+        for number, step in enumerate(steps, 1):
+            (kind,) = [key for key in step if hasattr(self, f"_{key}")]
+            try:
+                getattr(self, f"_{kind}")(step)
+            except Broken as error:
+                raise Broken(f"step {number} {json.dumps(step)}: {error}") from None
+
+    # -- the client ------------------------------------------------------------------------------------------
+
+    def _do(self, step: dict[str, Any]) -> None:
+        arguments = dict(step.get("args", {}))
+        if step["do"] == "connect":
+            arguments |= {"endpoint": self.server.endpoint}
+        times = step.get("times", 1)
+        if "later" in step:
+            self.later[step["later"]] = [self.adapter.begin(step["do"], arguments) for _ in range(times)]
+            return
+        for _ in range(times):
+            self._judge(step, self.adapter.begin(step["do"], arguments))
+
+    def _await(self, step: dict[str, Any]) -> None:
+        for number in self.later.pop(step["await"]):
+            self._judge(step, number)
+
+    def _judge(self, step: dict[str, Any], number: int) -> None:
+        self._until(lambda: number in self.adapter.answers, "the client has not answered")
+        answer = self.adapter.answers.pop(number)
+        wanted: Any
+        if "error" in step:
+            wanted, found = step["error"], answer.get("error")
+        else:
+            if not answer["ok"]:
+                raise Broken(f"the client says {answer.get('error')}")
+            wanted, found = step.get("expect"), answer.get("result")
+        if wanted is not None and not fits(wanted, found):
+            raise Broken(
+                f"the client says {json.dumps(found if 'error' in step or found is not None else answer)}"
+            )
+
+    # -- the server ------------------------------------------------------------------------------------------
+
+    def _server(self, step: dict[str, Any]) -> None:
+        match step["server"]:
+            case "restart":
+                self._until_idle()
+                self.server.stop()
+                self.server.start()
+            case "heartbeat":
+                self.server.out_of_band(AppEventKind.HEARTBEAT)
+            case "taken_over":
+                self.server.out_of_band(AppEventKind.TAKEN_OVER)
+            case name:
+                getattr(self.server, name)()
+
+    def _limits(self, step: dict[str, Any]) -> None:
+        self.server.limits.update(step["limits"])
+
+    def _answer(self, step: dict[str, Any]) -> None:
+        self.server.answers[step["answer"]].extend([step["with"]] * step.get("times", 1))
+
+    def _emit(self, step: dict[str, Any]) -> None:
+        event = step["emit"]
+        payload = bytes(event["size"]) if "size" in event else event.get("payload", "").encode()
+        fields = event.get("fields")
+        if fields is None:
+            fields = [event.get("topic", "/a/1/b/c"), "$hash", event.get("timestamp", 5), b"", False, 0]
+        values = [NAMED.get(value, value) if isinstance(value, str) else value for value in fields]
+        for _ in range(step.get("times", 1)):
+            self.server.emit(event.get("kind", 1), values, payload, gap=event.get("gap", 0))
+
+    def _again(self, step: dict[str, Any]) -> None:
+        self.server.again(step["again"])
+
+    def _raw(self, step: dict[str, Any]) -> None:
+        self.server.raw([bytes.fromhex(frame) for frame in step["raw"]])
+
+    def _release(self, step: dict[str, Any]) -> None:
+        for _ in range(step["release"]):
+            self._until(lambda: bool(self.server.held), "no request has come")
+            self.server.release(1)
+
+    # -- what the server has seen ----------------------------------------------------------------------------
+
+    def _saw(self, step: dict[str, Any]) -> None:
+        wanted = step["saw"]
+
+        def count() -> int:
+            return sum(
+                request.method == wanted["method"]
+                and ("body" not in wanted or fits(wanted["body"], plain(request.body)))
+                for request in self.server.requests
+            )
+
+        times = step.get("times", 1)
+        seconds = step.get("within_ms", STEP_SECONDS * 1000) / 1000
+        self._until(lambda: count() >= times, "the server has not seen it", seconds)
+        if count() != times:
+            raise Broken(f"the server has seen it {count()} times")
+
+    def _first(self, step: dict[str, Any]) -> None:
+        if self.server.requests[0].method != step["first"]:
+            raise Broken(f"the first request was {self.server.requests[0].method}")
+
+    def _distinct(self, step: dict[str, Any]) -> None:
+        wanted = step["distinct"]
+        values = [r.body[wanted["key"]] for r in self.server.requests if r.method == wanted["method"]]
+        if len(set(map(repr, values))) != len(values):
+            raise Broken("the same one twice")
+
+    def _held(self, step: dict[str, Any]) -> None:
+        self._until(lambda: len(self.server.held) >= step["held"], "fewer have come")
+        self._settled(step)
+        if len(self.server.held) != step["held"]:
+            raise Broken(f"{len(self.server.held)} have come")
+
+    def _most_held(self, step: dict[str, Any]) -> None:
+        if self.server.most_held > step["most_held"]:
+            raise Broken(f"{self.server.most_held} were under way at once")
+
+    def _acked(self, step: dict[str, Any]) -> None:
+        app = self.server.app
+        self._until(lambda: app.acked >= step["acked"], f"acknowledged is {app.acked}")
+        self._settled(step)
+        if app.acked != step["acked"]:
+            raise Broken(f"acknowledged is {app.acked}")
+
+    def _sent_at_most(self, step: dict[str, Any]) -> None:
+        if self.server.app.position > step["sent_at_most"]:
+            raise Broken(f"{self.server.app.position} were asked for")
+
+    def _settled(self, _step: dict[str, Any]) -> None:
+        end = time.monotonic() + SETTLE_SECONDS
+        while time.monotonic() < end:
+            self._poll(0.05)
+
+    # -- waiting ---------------------------------------------------------------------------------------------
+
+    def _until_idle(self) -> None:
+        """A kill between two frames of one exchange is another scenario's."""
+        self._settled({})
+
+    def _until(self, condition: Callable[[], bool], what: str, seconds: float = STEP_SECONDS) -> None:
+        end = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > end:
+                raise Broken(f"{what} within {seconds:g} s")
+            self._poll(0.2)
+
+    def _poll(self, seconds: float) -> None:
+        poller = zmq.Poller()
+        poller.register(self.adapter.fd, zmq.POLLIN)
+        if self.server.socket is not None:
+            poller.register(self.server.socket, zmq.POLLIN)
+        poller.poll(int(seconds * 1000))
+        self.server.receive()
+        self.adapter.receive()
+
+
+def plain(value: Any) -> Any:
+    """As adapters say values: bytes in hex."""
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return value
+
+
+def fits(pattern: Any, value: Any) -> bool:
+    """Whether a value has what a pattern has: of maps its keys, else the same. Integers may be texts."""
+    if isinstance(pattern, dict):
+        if not isinstance(value, dict):
+            return False
+        if not pattern:
+            return not value
+        return all(key in value and fits(item, value[key]) for key, item in pattern.items())
+    if isinstance(pattern, list):
+        return (
+            isinstance(value, list)
+            and len(pattern) == len(value)
+            and all(fits(item, found) for item, found in zip(pattern, value, strict=True))
+        )
+    if isinstance(pattern, str) and pattern in NAMED:
+        return bool(value == NAMED[pattern].hex())
+    if isinstance(pattern, int) and not isinstance(pattern, bool):
+        return not isinstance(value, bool) and str(value) == str(pattern)
+    return type(value) is type(pattern) and bool(value == pattern)

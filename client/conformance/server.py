@@ -1,0 +1,291 @@
+"""A Messaging API that misbehaves to order, over a real ROUTER: streams with credit and acks, in memory.
+
+It answers every method of an app in the plain way, until a scenario asks for something else. What a client
+does against the contract gathers in `violations`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict, deque
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import zmq
+
+from ipc_schema.errors import ErrorCode, IpcError
+from ipc_schema.frames import FrameError, Request, decode_request, encode_error, encode_reply
+from ipc_schema.mapi.events import AppEventKind, encode_app_event, event_cost, event_frames
+
+NETWORK: Final = {
+    "cluster": 42,
+    "shard_count": 1,
+    "max_message_size": 153_600,
+    "preset": "",
+    "rln_required": False,
+}
+STATUS: Final = {"connection": "Connected", "reason": "", "resyncing": False, "topics": {}}
+
+
+@dataclass
+class App:
+    """One app: its stream, how far it is acknowledged and sent, its credit on the connection it has."""
+
+    durable: bool
+    stream_id: bytes = field(default_factory=lambda: os.urandom(16))
+    events: list[tuple[int, bytes, bytes]] = field(default_factory=list)
+    topics: list[str] = field(default_factory=list)
+    acked: int = 0
+    last: int = 0
+    identity: bytes | None = None
+    credit: int = 0
+    cost: int = 0
+    position: int = 0
+
+
+class ScriptedServer:
+    """`answers[method]`: what to do with the next requests of a method, instead of the plain answer."""
+
+    def __init__(self, path: Path) -> None:
+        self.endpoint = f"ipc://{path}"
+        self.limits: dict[str, int] = {
+            "in_flight": 64,
+            "body_bytes": 1 << 20,
+            "blob_bytes": 200_000,
+            "topics": 100,
+            "max_payload": 140_000,
+            "send_window_ms": 60_000,
+        }
+        self.apps: dict[str, App] = {}
+        self.requests: list[Request] = []
+        self.answers: dict[str, deque[dict[str, Any]]] = defaultdict(deque)
+        self.held: list[tuple[bytes, Request]] = []
+        self.most_held = 0
+        self.violations: list[str] = []
+        self._known: dict[bytes, App] = {}
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.socket: zmq.Socket[bytes] | None = None
+        self.start()
+
+    # -- its life --------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Another instance on the same path; what is durable is there again."""
+        self.instance = os.urandom(16)
+        self._known.clear()
+        self.held.clear()
+        self.apps = {name: app for name, app in self.apps.items() if app.durable}
+        for app in self.apps.values():
+            app.identity = None
+        self.socket = self._context.socket(zmq.ROUTER)
+        self.socket.setsockopt(zmq.LINGER, 0)
+        self.socket.bind(self.endpoint)
+
+    def stop(self) -> None:
+        """As if it had been killed."""
+        if self.socket is not None:
+            self.socket.close()
+            self.socket = None
+
+    def close(self) -> None:
+        """The end."""
+        self.stop()
+        self._context.destroy(linger=0)
+
+    def forget_connections(self) -> None:
+        """The next request of each connection is answered `hello first`."""
+        for app in self._known.values():
+            app.identity = None
+        self._known.clear()
+
+    def plain(self) -> None:
+        """Answer in the plain way from now on."""
+        self.answers.clear()
+
+    def lose_database(self) -> None:
+        """Apps, streams and subscriptions are gone."""
+        self.apps.clear()
+        self._known.clear()
+
+    @property
+    def app(self) -> App:
+        """The only app, or the last one that said hello."""
+        return list(self.apps.values())[-1]
+
+    # -- events ----------------------------------------------------------------------------------------------
+
+    def emit(self, kind: int, fields: list[Any], payload: bytes = b"", *, gap: int = 0) -> None:
+        """Put an event on the app's stream, `gap` numbers behind where it belongs."""
+        app = self.app
+        app.last += 1 + gap
+        header = encode_app_event(app.stream_id, app.last, kind, 7, *fields)
+        app.events.append((app.last, header, payload))
+        self._push(app)
+
+    def raw(self, frames: list[bytes]) -> None:
+        """Frames of any kind to the app."""
+        assert self.app.identity is not None
+        self._send(self.app.identity, frames)
+
+    def again(self, count: int) -> None:
+        """Send the last `count` events once more."""
+        for _, header, payload in self.app.events[-count:]:
+            self.raw(event_frames(header, payload))
+
+    def out_of_band(self, kind: AppEventKind) -> None:
+        """An event that takes neither seq nor credit."""
+        self.raw([*event_frames(encode_app_event(self.app.stream_id, self.app.last, kind, 7))])
+
+    def _push(self, app: App) -> None:
+        while app.identity is not None and app.position < len(app.events) and app.cost < app.credit:
+            _, header, payload = app.events[app.position]
+            app.position += 1
+            app.cost += event_cost(header, payload)
+            self._send(app.identity, event_frames(header, payload))
+
+    def _send(self, identity: bytes, frames: list[bytes]) -> None:
+        if self.socket is not None:
+            self.socket.send_multipart([identity, *frames])
+
+    # -- requests --------------------------------------------------------------------------------------------
+
+    def receive(self) -> None:
+        """Handle what has arrived."""
+        while self.socket is not None:
+            try:
+                identity, *frames = self.socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            try:
+                request, _ = decode_request(frames)
+            except FrameError as error:
+                self.violations.append(f"§2: frames that are no request: {error}")
+                self._send(identity, encode_error(error.correlation_id, self.instance, error))
+                continue
+            self._handle(identity, request)
+
+    def _handle(self, identity: bytes, request: Request) -> None:
+        self.requests.append(request)
+        if len(request.correlation_id) != 16:
+            self.violations.append("§2: a correlation id has 16 bytes")
+        script = self.answers[request.method].popleft() if self.answers[request.method] else {}
+        if script.get("hold"):
+            self.held.append((identity, request))
+            self.most_held = max(self.most_held, len(self.held))
+            return
+        if script.get("silence"):
+            return
+        try:
+            if "error" in script:
+                self._send(identity, self._scripted_error(request, script["error"]))
+                return
+            if request.method != "hello" and identity not in self._known:
+                raise IpcError(ErrorCode.NOT_READY, "hello first")
+            body = (
+                self._hello(identity, request)
+                if request.method == "hello"
+                else self._answer(identity, request)
+            )
+        except IpcError as error:
+            self._send(identity, encode_error(request.correlation_id, self.instance, error))
+            return
+        body |= script.get("extra", {})
+        instance = os.urandom(16) if script.get("instance") == "another" else self.instance
+        self.instance = instance
+        if not request.no_reply:
+            self._send(identity, encode_reply(request.correlation_id, instance, body))
+        if request.method == "hello":
+            self._push(self._known[identity])
+
+    def release(self, count: int) -> None:
+        """Answer held requests, the oldest first."""
+        for _ in range(count):
+            identity, request = self.held.pop(0)
+            body = self._answer(identity, request)
+            self._send(identity, encode_reply(request.correlation_id, self.instance, body))
+
+    def _scripted_error(self, request: Request, error: dict[str, Any]) -> list[bytes]:
+        """An error as the scenario has it, with codes and keys that this version does not know."""
+        frames = encode_reply(request.correlation_id, self.instance, error)
+        # Status 1 instead of 0: the byte behind the array's head and the correlation id.
+        header = bytearray(frames[1])
+        header[19] = 1
+        return [frames[0], bytes(header), *frames[2:]]
+
+    def _hello(self, identity: bytes, request: Request) -> dict[str, Any]:
+        body = request.body
+        if body.get("kind") != "app" or body.get("protocol") != [1, 1]:
+            self.violations.append(f"§4.1: hello {{kind 'app', protocol [1, 1]}}, not {body}")
+        name = body.get("name")
+        key = name if isinstance(name, str) else "ephemeral-" + identity.hex()
+        app = self.apps.setdefault(key, App(durable=name is not None))
+        credit = body.get("credit", 0)
+        assert isinstance(credit, int)
+        app.identity, app.credit, app.cost = identity, credit, 0
+        app.position = sum(seq <= app.acked for seq, _, _ in app.events)
+        self._known[identity] = app
+        return {
+            "protocol": 1,
+            "instance": self.instance,
+            "server": "logos-mapi/scripted",
+            "features": [],
+            "limits": self.limits,
+            "heartbeat_ms": 1000,
+            "network": NETWORK,
+            "app": key,
+            "durable": app.durable,
+            "stream": {"id": app.stream_id, "acked": app.acked, "last": app.last},
+            "subscriptions": list(app.topics),
+            "status": STATUS,
+        }
+
+    def _answer(self, identity: bytes, request: Request) -> dict[str, Any]:
+        app, body = self._known[identity], request.body
+        match request.method:
+            case "subscribe" | "unsubscribe":
+                topics: Any = body["topics"]
+                good = [topic for topic in topics if topic.startswith("/")]
+                app.topics = [topic for topic in app.topics if topic not in good]
+                app.topics += good if request.method == "subscribe" else []
+                return {"errors": {topic: "not a content topic" for topic in topics if topic not in good}}
+            case "subscriptions":
+                return {"topics": list(app.topics)}
+            case "send":
+                self._check_send(request)
+                return {"request_id": body["request_id"], "repeated": False}
+            case "ack":
+                seq = body["seq"]
+                assert isinstance(seq, int)
+                if body["stream"] != app.stream_id:
+                    self.violations.append("§4.2: an ack of another stream")
+                if seq > app.last:
+                    self.violations.append(f"§4.3: an ack of {seq} above the last seq given, {app.last}")
+                app.acked = max(app.acked, seq)
+                return {"acked": app.acked}
+            case "credit":
+                total = body["total"]
+                assert isinstance(total, int)
+                app.credit = max(app.credit, total)
+                self._push(app)
+                return {}
+            case "status":
+                return dict(STATUS)
+            case "pending":
+                return {"sends": [], "total": 0, "states": {}}
+            case "cancel":
+                return {"cancelled": False}
+            case "goodbye":
+                self._known.pop(identity)
+                app.identity = None
+                return {}
+            case "ping" | "forget":
+                return {}
+        raise IpcError(ErrorCode.UNKNOWN_METHOD, f"there is no method {request.method!r}")
+
+    def _check_send(self, request: Request) -> None:
+        request_id = request.body.get("request_id")
+        if not isinstance(request_id, bytes) or len(request_id) != 16:
+            self.violations.append("§4.2: the request id of a send has 16 bytes")
+        if len(request.blobs) != 1:
+            self.violations.append("§4.2: the payload of a send is blob 0")
