@@ -45,9 +45,8 @@ def covers(intervals: Iterable[Interval], start: int, end: int) -> bool:
 class CoverageLog:
     """The coverage of one stream: opened with the first peer that brings it, closed with the last.
 
-    Times are wall-clock ns. After a clock has stepped back, the same time passes twice; only the second
-    pass counts then: what was recorded beyond it is forgotten at the next `open`.
-    Opening what is open and closing what is closed change nothing.
+    Times are ns of a clock that is never set. (Should it step back all the same, what was recorded beyond its
+    new time is forgotten at the next `open`.) Opening what is open and closing what is closed change nothing.
     """
 
     __slots__ = ("_intervals", "_opened")

@@ -37,6 +37,8 @@ from tests.chaos.plan import (
 )
 
 TOPICS: Final = ("/chaos/1/red/proto", "/chaos/1/green/proto", "/chaos/1/blue/proto")
+NIM: Final = "nim"
+"""No fault: one store is a peer that keeps nim-libp2p's mesh rules."""
 SETTLE_S: Final = 150.0
 """The longest wait at the end: the send window, and the time that a catch-up may take behind it."""
 CALM_S: Final = 26.0
@@ -89,15 +91,17 @@ async def _settle(fleet: Fleet, directory: Path) -> None:
 async def _run(directory: Path, seed: int, seconds: float, rate: float, moves: Sequence[str]) -> None:
     ledger = Ledger(directory / "conductor.jsonl")
     ledger.write("run", seed=seed, seconds=seconds, rate=rate, moves=moves)
-    fleet = Fleet(directory, ledger, TOPICS, rate)
+    fleet = Fleet(directory, ledger, TOPICS, rate, nim=NIM in moves)
     try:
         await fleet.start()
         begin = time.time() + 0.5
         (directory / "phase.new").write_text(json.dumps([begin, begin + seconds]), encoding="ascii")
         (directory / "phase.new").rename(directory / PHASE)  # apps see it whole, or not
         possible = [move for move in moves if move in fleet.moves]
+        if NIM in moves:
+            _say("the depot keeps nim-libp2p's mesh rules")
         _say(f"up; {seconds:.0f} s of chaos begin: kills, cuts, {', '.join(possible) or 'nothing else'}")
-        if len(possible) < len(moves):
+        if len(possible) < len(set(moves) - {NIM}):
             _say("no C compiler: the clock is not set, and no disk fills")
         plan = make_plan(seed, seconds, GROUPS, LINKS, hosts=NODES, stores=STORES, moves=possible)
         async with asyncio.TaskGroup() as lasting:
@@ -127,12 +131,15 @@ def main() -> int:
     parser.add_argument("--rate", type=float, default=50.0, help="messages a second, all apps together (50)")
     parser.add_argument("--keep", type=Path, help="empty directory for ledgers and logs, to be kept")
     parser.add_argument(
-        "--moves", default=",".join(MOVES), help=f"faults beside kills and cuts, of {', '.join(MOVES)} (all)"
+        "--moves",
+        default=",".join((*MOVES, NIM)),
+        help=f"what is done beside kills and cuts, of {', '.join((*MOVES, NIM))} (all)",
     )
     given = parser.parse_args()
     moves = [move for move in given.moves.split(",") if move]
-    if not set(moves) <= MOVES.keys():
-        parser.error(f"--moves: {', '.join(sorted(set(moves) - MOVES.keys()))}: not known")
+    unknown = set(moves) - {*MOVES, NIM}
+    if unknown:
+        parser.error(f"--moves: {', '.join(sorted(unknown))}: not known")
     seed = secrets.randbelow(1_000_000) if given.seed is None else given.seed
     # Short: socket paths have 107 bytes at most. On the real disk: the databases are part of the matter.
     directory = given.keep or Path(tempfile.mkdtemp(prefix="chaos-", dir="/var/tmp"))

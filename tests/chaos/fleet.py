@@ -97,8 +97,11 @@ async def _ask(endpoint: str, method: str, body: dict[str, object] | None = None
 class Fleet:
     """All processes and links. Names are `kernel:<node>`, `mapi:<node>`, `app:<app>`."""
 
-    def __init__(self, directory: Path, ledger: Ledger, topics: Sequence[str], rate: float) -> None:
-        """`rate`: messages a second, of all apps together."""
+    def __init__(
+        self, directory: Path, ledger: Ledger, topics: Sequence[str], rate: float, *, nim: bool = False
+    ) -> None:
+        """`rate`: messages a second, of all apps together. `nim`: the depot keeps nim-libp2p's mesh rules."""
+        self._nim = nim
         self.links: dict[str, Link] = {}
         self._directory = directory
         self._ledger = ledger
@@ -149,7 +152,11 @@ class Fleet:
         options += ["--ext-multiaddr-only=true", f"--ext-multiaddr={_NOBODY}"]
         if node in STORES:
             options += ["--store=true", "--shard=0"]
-        self._launch(f"kernel:{node}", "kernel_proc", f"--data-dir={self._directory / node}", *options)
+        module = "kernel_proc"
+        if self._nim and node == DEPOT:
+            module = "tests.chaos.nim_kernel"
+            options.append("--agent-string=nwaku/nim-rules")
+        self._launch(f"kernel:{node}", module, f"--data-dir={self._directory / node}", *options)
 
     def _mapi(self, node: str) -> None:
         self._launch(f"mapi:{node}", "mapi_proc", f"--data-dir={self._directory / node}")
