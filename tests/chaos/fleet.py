@@ -1,8 +1,7 @@
 """The processes of the network: two stores between three nodes, and two named apps on each node.
 
-        alpha ──link── store ──link── gamma          alpha ──link── beta, directly
-          │              ├────link── beta            store ──link── depot
-          └───link── depot ──link── gamma
+        alpha, beta, gamma ──links── store           alpha ──link── beta, directly
+        alpha, beta, gamma ──links── depot           store ──link── depot
 
 Every connection between kernels goes through a `Link`. Kernels announce an address at which nobody listens:
 none of them learns a way round the links.
@@ -43,8 +42,7 @@ APPS: Final = tuple(f"{node}-{number}" for node in NODES for number in (1, 2))
 LINKS: Final = (
     *(f"{node}~{STORE}" for node in NODES),
     f"{DEPOT}~{STORE}",
-    f"alpha~{DEPOT}",
-    f"gamma~{DEPOT}",
+    *(f"{node}~{DEPOT}" for node in NODES),
     "alpha~beta",
 )
 GROUPS: Final = (
