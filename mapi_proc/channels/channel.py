@@ -93,6 +93,10 @@ class ChannelSettings:
     join: JoinLimits = field(default_factory=lambda: JoinLimits(timeout=3600.0))
     delivery_timeout: float = 3600.0
 
+    def __post_init__(self) -> None:
+        if self.join.timeout < 2 * self.sds.lost_after:
+            raise ValueError("join.timeout must be at least twice sds.lost_after")
+
 
 class ChannelCore:
     """See the module. `now` is a monotonic time in seconds, `now_ns` the wall clock."""

@@ -268,7 +268,9 @@ class SdsCore:
         self._clock.observe(message.order)
         self.log.note_sync(message.message_id)
         self._deliver_all(self.incoming.settle(message.message_id))
+        # What a sync message refers to, its sender has: also what was given up here may still be had.
         _, missing = self.incoming.needs(message, self.log)
+        missing += [entry for entry in message.causal_history if self.log.given_up(entry.message_id)]
         room = self.settings.max_missing - len(self.incoming.missing)
         self._note_missing(missing[: max(0, room)], now)
 
@@ -309,10 +311,16 @@ class SdsCore:
         if missing is not None:
             # Somebody else asks already; our turn comes if that brings nothing.
             missing.request_at = max(missing.request_at, now + self._times.request_delay(name, 0))
-        record = self.log.records.get(name)
-        if record is None or not self._times.responsible(name, entry.sender_id or record.sender_id):
+        waiting, record = self.incoming.waiting.get(name), self.log.records.get(name)
+        if waiting is not None:
+            sender = waiting.message.sender_id
+        elif record is not None:
+            sender = record.sender_id
+        else:
             return
-        at = now + self._times.response_delay(name, record.sender_id)
+        if not self._times.responsible(name, entry.sender_id or sender):
+            return
+        at = now + self._times.response_delay(name, sender)
         self._responses.plan(name, at, now, settings.response_gap, settings.max_responses)
 
     # --- time -----------------------------------------------------------------------------------------------
@@ -323,7 +331,7 @@ class SdsCore:
         self._outputs += [Send(name, self._raw(name), SendKind.AGAIN) for name in again]
         self._outputs += [GaveUp(name) for name in ended]
         for name in self._responses.take(now, self.settings.response_gap):
-            if name in self.log.records:
+            if name in self.log.records or name in self.incoming.waiting:
                 self._outputs.append(Send(name, self._raw(name), SendKind.REPAIR))
         self._declare_lost(now)
         self._retrieve(now)
@@ -344,7 +352,9 @@ class SdsCore:
         return min(times, default=None)
 
     def _raw(self, name: str) -> bytes | None:
-        record = self.log.records.get(name)
+        waiting, record = self.incoming.waiting.get(name), self.log.records.get(name)
+        if waiting is not None:
+            return waiting.raw
         return None if record is None else record.raw
 
     def _send_sync(self, now: float, now_ns: int) -> None:
@@ -361,7 +371,8 @@ class SdsCore:
         lost = [missing.entry for missing in self.incoming.missing.values() if now - missing.since >= after]
         if not lost:
             return
-        self._outputs.append(Lost(tuple(lost)))
+        if fresh := tuple(entry for entry in lost if not self.log.given_up(entry.message_id)):
+            self._outputs.append(Lost(fresh))
         ready: list[Waiting] = []
         for entry in lost:
             self.log.declare_lost(entry.message_id, self.changes)

@@ -57,6 +57,10 @@ class Log:
         """Whether nothing needs to wait for the message: delivered, lost, or without content."""
         return message_id in self._known or message_id in self._lost or message_id in self._syncs
 
+    def given_up(self, message_id: str) -> bool:
+        """Whether the message was declared lost, and has not come since."""
+        return message_id in self._lost
+
     def forgotten(self, key: tuple[int, str]) -> bool:
         """Whether the place in the log is below what is remembered."""
         return key <= self.floor

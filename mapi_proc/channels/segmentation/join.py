@@ -20,6 +20,8 @@ from mapi_proc.channels.segmentation.message import UNKNOWN_LENGTH, SegmentMessa
 __all__ = ["JoinLimits", "JoinResult", "Joined", "Joiner", "Leftover", "SetDropped", "SetKey", "Slot"]
 
 _MAX_LEFTOVERS = 1_000
+_LEFTOVERS_KEPT = 24 * 3600.0
+"""A segment can be repaired long after its payload was joined without it."""
 
 _ZEROS_TRIED = 64
 """Trailing zeros that the end of a recovered payload of unknown length may have."""
@@ -144,7 +146,7 @@ class Joiner:
         """Drop sets that had no new segment for the timeout. Call about every half a minute."""
         timeout = self.limits.timeout
         old = [key for key, part in self._sets.items() if now - part.changed >= timeout]
-        for key in [key for key, left in self._leftovers.items() if now - left.since >= timeout]:
+        for key in [key for key, left in self._leftovers.items() if now - left.since >= _LEFTOVERS_KEPT]:
             self._forget(key)
         return [self._drop(key, "Expired") for key in old]
 

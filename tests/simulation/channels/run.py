@@ -31,6 +31,7 @@ from mapi_proc.channels.events import (
 from mapi_proc.channels.profiles import PROFILES
 from mapi_proc.channels.sds.settings import SdsSettings
 from mapi_proc.channels.sds.state import SendKind
+from mapi_proc.channels.segmentation.join import JoinLimits
 from mapi_proc.channels.segmentation.split import SplitLimits
 from tests.simulation.channels.disk import Disk
 from tests.simulation.channels.plan import ACTIVE, Member, Plan, make_plan
@@ -143,6 +144,7 @@ class Simulation:
         settings = ChannelSettings(
             profile=profile,
             sds=SdsSettings(form=profile.form, lost_after=12 * 3600),
+            join=JoinLimits(timeout=24 * 3600),
             split=SplitLimits(segment_size=320, parity_rate=self.plan.parity),
             delivery_timeout=20 * 3600,
         )

@@ -310,6 +310,35 @@ def test_what_never_comes_is_lost_and_holds_nothing_up() -> None:
     assert again.contents(first) == [b"1"]  # late is better than never
 
 
+def test_a_message_that_waits_serves_repair_too() -> None:
+    alice, bob, carol = Peer("alice"), Peer("bob"), Peer("carol")
+    _, second, third = alice.send(b"1", b"2", b"3")
+    bob.receive(second)  # it waits for the first, which nobody has
+    carol.receive(third)
+    for due in (300.0, 302.0):
+        for sync in sent(carol.tick(due), SendKind.SYNC):
+            bob.now = due
+            bob.receive(sync.raw or b"")
+    assert [answer.raw for answer in sent(bob.tick(610.0), SendKind.REPAIR)] == [second]
+
+
+def test_what_was_given_up_is_asked_for_again_when_somebody_has_it() -> None:
+    alice, bob = Peer("alice", SdsSettings()), Peer("bob", replace(QUIET, lost_after=900))
+    first, second = alice.send(b"1", b"2")
+    bob.receive(second)
+    assert any(isinstance(output, Lost) for output in bob.tick(900.0))
+    assert bob.core.synced
+    due = alice.core.next_time()
+    assert due is not None
+    (sync,) = sent(alice.tick(due), SendKind.SYNC)
+    bob.receive(sync.raw or b"")
+    assert list(bob.core.incoming.missing) == [decode_sds(first).message_id]
+    assert not any(isinstance(output, Lost) for output in bob.tick(1900.0)), "it is told once"
+    bob.receive(sync.raw or b"")
+    assert bob.contents(first) == [b"1"]
+    assert bob.core.synced
+
+
 # --- sync messages ------------------------------------------------------------------------------------------
 
 
