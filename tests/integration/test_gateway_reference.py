@@ -265,11 +265,13 @@ def test_messaging(pair: Pair) -> None:
 
 
 def test_admin(pair: Pair) -> None:
-    (peer,) = [
-        one for one in pair.a.request("GET", "/admin/v1/peers").json if one["connected"] == "Connected"
-    ]
+    def described(answer: Answer) -> bool:
+        # identify and metadata come after the connection
+        return [one["shards"] for one in answer.json if one["connected"] == "Connected"] == [[0]]
+
+    found = pair.a.wait_for("/admin/v1/peers", described).json
+    (peer,) = [one for one in found if one["connected"] == "Connected"]
     peer_id = peer["multiaddr"].rpartition("/p2p/")[2]
-    assert peer["shards"] == [0]
     assert pair.a.request("GET", f"/admin/v1/peer/{peer_id}").json["multiaddr"] == peer["multiaddr"]
     assert len(pair.a.request("GET", "/admin/v1/peers/connected").json) == 1
     assert len(pair.a.request("GET", "/admin/v1/peers/connected/on/0").json) == 1
