@@ -1,8 +1,8 @@
 """`/apps/v1/{name}/socket`: the same over one WebSocket, in JSON text or MessagePack binary frames.
 
 Client to gateway, one object per frame: `{op, id?, …}` with `op` one of subscribe, unsubscribe, send, ack,
-credit, cancel, pending, status, ping. Gateway to client: `{type: "reply", id, …}`, `{type: "error", id, …}`
-(the members of a problem), `{type: "event", cost, event}`, and `{type: "closed", reason}` before the end.
+credit, cancel, pending, status, ping. Gateway to client: `{type: "reply", id, …}`, `{type: "error", id,
+problem}`, `{type: "event", cost, event}`, and `{type: "closed", reason}` before the end.
 
 Events cost byte credit: `credit` in the query (1 MiB by default), more by `{op: "credit", bytes}`.
 Without credit nothing is sent and nothing is lost.
@@ -89,11 +89,11 @@ class _AppSocket:
                 request_id = request.get("id")
                 answer = await self._handle(request)
             except ProblemError as error:
-                answer = {"type": "error", "id": request_id, **error.body()}
+                answer = {"type": "error", "id": request_id, "problem": error.body()}
             except LogosError as error:
-                answer = {"type": "error", "id": request_id, **problem_of(error)[2]}
+                answer = {"type": "error", "id": request_id, "problem": problem_of(error)[2]}
             else:
-                answer = {"type": "reply", "id": request_id, **answer}
+                answer = {**answer, "type": "reply", "id": request_id}
             await self._write(answer)
 
     def _decode(self, message: Any) -> dict[str, Any]:

@@ -1,0 +1,368 @@
+"""A durable app over HTTP: its journal by server-sent events and WebSocket, sends with a fate, kills."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import msgpack
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Origin, Subprotocol
+
+from tests.integration.logos_node import LogosUp, short_directory, wait_for
+from tests.support.gateway_process import GatewayProcess, SseEvent
+
+pytestmark = pytest.mark.integration
+
+TOPIC = "/gateway-apps/1/test/proto"
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[LogosUp]:
+    with short_directory() as path:
+        up = LogosUp(path / "n")
+        try:
+            up.wait_said("the node is ready: apps connect to")
+            yield up
+        finally:
+            up.close()
+
+
+@pytest.fixture(scope="module")
+def gateway(node: LogosUp) -> Iterator[GatewayProcess]:
+    with GatewayProcess(node.data_dir) as process:
+        yield process
+
+
+def body(text: str, **more: object) -> dict[str, object]:
+    return {"contentTopic": TOPIC, "payload": base64.b64encode(text.encode()).decode(), **more}
+
+
+def text_of(event: Any) -> str:
+    return base64.b64decode(event["payload"]).decode()
+
+
+def subscribed(gateway: GatewayProcess, name: str) -> str:
+    """Subscribe an app; returns its path."""
+    path = f"/apps/v1/{name}"
+    answer = gateway.request("POST", f"{path}/subscriptions", {"topics": [TOPIC]})
+    assert (answer.status, answer.json) == (200, {"errors": {}})
+    return path
+
+
+def send(gateway: GatewayProcess, path: str, *texts: str) -> None:
+    for text in texts:
+        assert gateway.request("POST", f"{path}/sends", body(text)).status == 202
+
+
+def received(reader: Iterator[SseEvent], count: int) -> list[SseEvent]:
+    found: list[SseEvent] = []
+    for event in reader:
+        if event.kind == "message_received":
+            found.append(event)
+            if len(found) == count:
+                return found
+    raise AssertionError(f"the stream ended after {len(found)} of {count} messages")
+
+
+def test_a_reader_resumes_after_its_last_acknowledgement(gateway: GatewayProcess) -> None:
+    path = subscribed(gateway, "explicit")
+    send(gateway, path, "one", "two", "three")
+    with gateway.events(f"{path}/events") as reader:
+        first = received(iter(reader), 3)
+    assert [text_of(event.data) for event in first] == ["one", "two", "three"]
+    assert len({event.id for event in first}) == 3
+    with gateway.events(f"{path}/events", headers={"Last-Event-ID": first[0].id}) as reader:
+        assert [text_of(event.data) for event in received(iter(reader), 2)] == ["two", "three"]
+    two = first[1].data
+    ack = {"streamId": two["streamId"], "seq": two["seq"]}
+    assert gateway.request("POST", f"{path}/ack", ack).status == 204
+    with gateway.events(f"{path}/events") as reader:
+        again = received(iter(reader), 1)
+    assert (text_of(again[0].data), again[0].id) == ("three", first[2].id)
+
+
+def test_two_readers_do_not_rob_each_other(gateway: GatewayProcess) -> None:
+    path = subscribed(gateway, "two-readers")
+    with gateway.events(f"{path}/events?ack=auto") as one, gateway.events(f"{path}/events?ack=auto") as two:
+        send(gateway, path, "a", "b")
+        for reader in (one, two):
+            assert [text_of(event.data) for event in received(iter(reader), 2)] == ["a", "b"]
+
+
+def test_an_idempotency_key_sends_once(gateway: GatewayProcess) -> None:
+    path = subscribed(gateway, "idempotent")
+    headers = {"Idempotency-Key": "order-4711"}
+    answers = [gateway.request("POST", f"{path}/sends", body("x"), headers=headers) for _ in range(3)]
+    assert [answer.status for answer in answers] == [202] * 3
+    (request_id,) = {answer.json["requestId"] for answer in answers}
+    assert answers[0].headers["location"] == f"{path}/sends/{request_id}"
+    conflict = gateway.request("POST", f"{path}/sends", body("y"), headers=headers)
+    assert (conflict.status, conflict.json["code"], conflict.json["retriable"]) == (409, "conflict", False)
+    found = gateway.request("GET", f"{path}/sends/order-4711").json
+    assert found["requestId"] == request_id
+    assert found["contentTopic"] == TOPIC
+    assert gateway.request("GET", f"{path}/sends").json["total"] == 1
+    missing = gateway.request("GET", f"{path}/sends/{'0' * 32}")
+    assert (missing.status, missing.headers["content-type"]) == (404, "application/problem+json")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "data", "status", "code"),
+    [
+        ("GET", "/apps/v1/UPPER/status", None, 400, "bad_request"),
+        ("POST", "/apps/v1/bad/sends", b"{", 400, "bad_request"),
+        ("POST", "/apps/v1/bad/sends", b"[]", 400, "bad_request"),
+        ("POST", "/apps/v1/bad/sends", {"contentTopic": TOPIC}, 400, "bad_request"),
+        ("POST", "/apps/v1/bad/sends", {"contentTopic": "bad", "payload": "aGk="}, 400, "bad_request"),
+        ("POST", "/apps/v1/bad/subscriptions", {"topics": "x"}, 400, "bad_request"),
+        ("POST", "/apps/v1/bad/subscriptions", {"topics": ["x"], "historySeconds": -1}, 400, "bad_request"),
+        ("POST", "/apps/v1/bad/ack", {"streamId": "x", "seq": 1}, 400, "bad_request"),
+        ("GET", "/apps/v1/bad/events?ack=later", None, 400, "bad_request"),
+        ("GET", "/apps/v1/bad/events?after=nowhere", None, 400, "bad_request"),
+        ("GET", "/apps/v1/bad/nothing", None, 404, "not_found"),
+        ("PUT", "/apps/v1/bad/sends", {}, 405, "unknown_method"),
+        ("GET", "/kernel/v1/events", None, 400, "bad_request"),
+        ("GET", "/kernel/v1/events?shards=a", None, 400, "bad_request"),
+    ],
+)
+def test_errors_are_problem_details(
+    gateway: GatewayProcess, method: str, path: str, data: object, status: int, code: str
+) -> None:
+    answer = gateway.request(method, path, data)
+    assert (answer.status, answer.headers["content-type"]) == (status, "application/problem+json"), answer
+    assert answer.json["code"] == code
+    assert answer.json["type"] == f"urn:logos:error:{code}"
+    assert answer.json["status"] == status
+
+
+def test_a_message_that_is_too_large_ends_in_an_error(gateway: GatewayProcess) -> None:
+    path = subscribed(gateway, "oversize")
+    answer = gateway.request("POST", f"{path}/sends", {"contentTopic": TOPIC, "payload": "A" * 240_000})
+    assert answer.status == 202
+    found = gateway.wait_for(answer.headers["location"], lambda fate: "event" in fate.json).json
+    assert found["state"] == "message_error"
+    assert found["event"]["text"].startswith("Message size exceeded maximum of 153600 bytes")
+
+
+def test_a_body_beyond_the_limit_is_refused_unread(gateway: GatewayProcess) -> None:
+    too_large = {"Content-Length": str(17 * 1024 * 1024)}
+    answer = gateway.request("POST", "/relay/v1/subscriptions", b"x", headers=too_large)
+    assert answer.status == 413
+
+
+# --- WebSocket --------------------------------------------------------------------------------------------
+
+
+class Socket:
+    """One WebSocket of an app, in JSON or MessagePack."""
+
+    def __init__(self, gateway: GatewayProcess, name: str, query: str = "", *, binary: bool = False) -> None:
+        url = gateway.urls["rest"].replace("http", "ws", 1) + f"/apps/v1/{name}/socket{query}"
+        protocol = "logos.msgpack.v1" if binary else "logos.json.v1"
+        self._manager = connect(url, subprotocols=[Subprotocol(protocol)])
+        self.socket: ClientConnection = self._manager.__enter__()
+        assert self.socket.subprotocol == protocol
+        self.binary = binary
+        self.events: list[Any] = []
+
+    def ask(self, op: str, **fields: object) -> Any:
+        """A request and its answer; events that come before it are kept."""
+        self.put({"op": op, "id": op, **fields})
+        while True:
+            frame = self.get()
+            if frame["type"] == "event":
+                self.events.append(frame)
+            else:
+                assert frame["id"] == op
+                return frame
+
+    def put(self, value: object) -> None:
+        self.socket.send(msgpack.packb(value) if self.binary else json.dumps(value))
+
+    def get(self, timeout: float = 20.0) -> Any:
+        data = self.socket.recv(timeout)
+        return msgpack.unpackb(data) if isinstance(data, bytes) else json.loads(data)
+
+    def close(self) -> None:
+        self._manager.__exit__(None, None, None)
+
+    def message(self) -> Any:
+        """The next received message."""
+        while True:
+            frame = self.events.pop(0) if self.events else self.get()
+            if frame["type"] == "event" and frame["event"]["kind"] == "message_received":
+                return frame["event"]
+
+
+@pytest.mark.parametrize("binary", [False, True])
+def test_everything_on_one_socket(gateway: GatewayProcess, binary: bool) -> None:
+    name = "socket-binary" if binary else "socket-text"
+    one = Socket(gateway, name, binary=binary)
+    payload: object = b"hi" if binary else "aGk="
+    try:
+        assert one.ask("subscribe", topics=[TOPIC])["errors"] == {}
+        sent = one.ask("send", contentTopic=TOPIC, payload=payload, requestId="ab" * 16)
+        assert sent["requestId"] == "ab" * 16
+        event = one.message()
+        assert event["payload"] == payload
+        assert one.ask("ack", streamId=event["streamId"], seq=event["seq"])["type"] == "reply"
+        assert one.ask("status")["topics"] == {TOPIC: "UNHEALTHY"}
+        assert one.ask("pending")["total"] == 1
+        assert one.ask("ping") == {"type": "reply", "id": "ping"}
+        error = one.ask("dance")
+        assert (error["type"], error["problem"]["code"]) == ("error", "bad_request")
+        one.put(["no", "object"])
+        while (frame := one.get())["type"] == "event":
+            pass
+        assert (frame["type"], frame["id"]) == ("error", None)
+    finally:
+        one.close()
+
+
+def test_without_credit_nothing_is_sent_and_nothing_is_lost(gateway: GatewayProcess) -> None:
+    path = subscribed(gateway, "credit")
+    one = Socket(gateway, "credit", "?credit=0")
+    try:
+        send(gateway, path, "a", "b")
+        assert one.ask("ping")["type"] == "reply"
+        assert one.events == []
+        one.put({"op": "credit", "id": "credit", "bytes": 1 << 20})
+        texts = [text_of(one.message()) for _ in range(2)]
+        assert texts == ["a", "b"]
+    finally:
+        one.close()
+
+
+def test_bad_parameters_of_a_socket_are_told_by_the_close_code(gateway: GatewayProcess) -> None:
+    for name, query, code in (("BAD", "", 4400), ("ok", "?credit=x", 4400), ("ok", "?after=1", 4400)):
+        socket = Socket(gateway, name, query)
+        with pytest.raises(ConnectionClosed) as closed:
+            socket.get()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == code
+        socket.close()
+
+
+def test_another_origin_opens_no_socket(gateway: GatewayProcess) -> None:
+    url = gateway.urls["rest"].replace("http", "ws", 1) + "/apps/v1/x/socket"
+    with pytest.raises(InvalidStatus) as refused, connect(url, origin=Origin("https://evil.example")):
+        pass
+    assert refused.value.response.status_code == 403
+
+
+# --- kills ------------------------------------------------------------------------------------------------
+
+
+class Load:
+    """Sends all the time, each under its own key, repeated until it is accepted."""
+
+    def __init__(self, base: GatewayProcess, path: str) -> None:
+        self.accepted: list[str] = []
+        self._gateway = base
+        self._path = path
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def use(self, gateway: GatewayProcess) -> None:
+        self._gateway = gateway
+
+    def _run(self) -> None:
+        number = 0
+        while not self._stop.is_set():
+            text = f"load {number}"
+            try:
+                answer = self._gateway.request(
+                    "POST", f"{self._path}/sends", body(text), headers={"Idempotency-Key": text}
+                )
+            except OSError:
+                continue
+            if answer.status == 202:
+                self.accepted.append(text)
+                number += 1
+            else:
+                assert answer.json["retriable"], answer
+
+    def __enter__(self) -> Load:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+@pytest.fixture
+def lone_node() -> Iterator[LogosUp]:
+    """A node whose gateway a test starts and ends."""
+    with short_directory() as path:
+        up = LogosUp(path / "n")
+        try:
+            up.wait_said("the node is ready: apps connect to")
+            yield up
+        finally:
+            up.close()
+
+
+def test_kills_lose_nothing_and_double_nothing(lone_node: LogosUp) -> None:
+    """Gateway, MAPI and kernel are killed while an app sends and reads over HTTP."""
+    node = lone_node
+    seen: dict[str, str] = {}
+    kills = ("gateway", "mapi", "gateway", "kernel")
+    gateway = GatewayProcess(node.data_dir)
+    try:
+        path = subscribed(gateway, "killed")
+        with Load(gateway, path) as load:
+            for what in kills:
+                collect(gateway, path, seen, len(seen) + 20)
+                if what == "gateway":
+                    gateway.kill()
+                    gateway = GatewayProcess(node.data_dir)
+                    load.use(gateway)
+                else:
+                    kill_and_wait(node, what)
+            collect(gateway, path, seen, len(seen) + 20)
+        collect(gateway, path, seen, len(load.accepted))
+        assert set(load.accepted) <= set(seen)
+        with gateway.events("/apps/v1/ending/events") as reader:
+            assert reader.status == 200
+            assert gateway.close() == 0
+        assert "Traceback" not in gateway.log()
+    finally:
+        gateway.close()
+
+
+def kill_and_wait(node: LogosUp, what: str) -> None:
+    """SIGKILL a supervised process and wait until its successor answers."""
+    before = node.pid_of(what)
+    os.kill(before, signal.SIGKILL)
+
+    def is_back() -> bool:
+        status = node.status()[what]
+        return status is not None and status["pid"] != before
+
+    wait_for(is_back, f"{what} is back")
+
+
+def collect(gateway: GatewayProcess, path: str, seen: dict[str, str], wanted: int) -> None:
+    """Read and acknowledge until so many different messages have come; a repeat has the id of the first."""
+    while len(seen) < wanted:
+        try:
+            with gateway.events(f"{path}/events?ack=auto") as reader:
+                if reader.status != 200:
+                    continue
+                for event in reader:
+                    if event.kind == "message_received":
+                        text = text_of(event.data)
+                        assert seen.setdefault(text, event.id) == event.id
+                        if len(seen) >= wanted:
+                            return
+        except OSError:
+            continue
