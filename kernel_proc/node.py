@@ -199,7 +199,8 @@ class Node:
                 StartError.code_of(failed.errno),
             ) from error
         parts.add("ipc", server.serve)
-        parts.add("dialer", network.dialer.run)
+        if network.dialer.addresses:
+            parts.add("dialer", network.dialer.run)
         self.health.set_state(ProtocolState.READY)
         log.info(
             "ready",
