@@ -85,7 +85,7 @@ class PeerRecord:
 
 @dataclass(frozen=True, slots=True)
 class PeerIdentity:
-    """What identify told us about a peer."""
+    """What a peer said of itself by identify."""
 
     peer_id: PeerIdText
     agent: str

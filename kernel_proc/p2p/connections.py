@@ -1,4 +1,4 @@
-"""The live connections of a host, by peer, what each peer said of itself, and who is told of both."""
+"""The live connections of a host by peer, what each peer said of itself, and the listeners of both."""
 
 from __future__ import annotations
 
@@ -109,19 +109,19 @@ class Connections:
     # -- what a peer said -----------------------------------------------
 
     def identity(self, peer_id: PeerIdText) -> PeerIdentity | None:
-        """What a connected peer told us last."""
+        """Return what a connected peer said last."""
         return self._identities.get(peer_id)
 
     def identified(self, identity: PeerIdentity) -> None:
-        """A peer told us who it is; kept while it is connected."""
+        """Keep what a peer said of itself while it is connected, and notify the listeners."""
         if identity.peer_id in self._peers:
             self._identities[identity.peer_id] = identity
             self._emit(lambda listener: listener.peer_identified(identity))
 
-    # -- who is told ----------------------------------------------------
+    # -- listeners -----------------------------------------------------
 
     def add_listener(self, events: HostEvents) -> None:
-        """Tell `events` from now on."""
+        """Notify `events` from now on."""
         self._listeners.append(events)
 
     def _emit(self, call: Callable[[HostEvents], None]) -> None:

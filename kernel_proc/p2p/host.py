@@ -112,8 +112,8 @@ class Libp2pHost:
         return list(self._dispatcher)
 
     def set_announced(self, announced: Sequence[str]) -> None:
-        """What identify tells from now on about where we are reached; none: the bound addresses. Multiaddrs
-        without peer id, also of transports that only a proxy before us speaks. Connected peers are told."""
+        """Set the addresses that identify names from now on; none: the bound ones. Multiaddrs without peer
+        id, also of transports that only a proxy before us speaks. Connected peers are notified."""
         news = self._introduction.announce(announced)
         if news and self._nursery is not None and self._connections.all():
             self._nursery.start_soon(self._introduction.push, name="identify push")
@@ -123,7 +123,7 @@ class Libp2pHost:
         return [form for bound in self._bound for form in addresses.reachable_forms(bound)]
 
     def own_record(self) -> PeerRecord | None:
-        """Our signed peer record, as identify tells it; None while there is no address to tell."""
+        """Return our signed peer record, as identify sends it; None while there is no address."""
         return self._introduction.own_record()
 
     def connections(self) -> Sequence[PeerConnection]:
@@ -133,7 +133,7 @@ class Libp2pHost:
         return peer_id in self._connections
 
     def identity(self, peer_id: PeerIdText) -> PeerIdentity | None:
-        """What a connected peer told us last; forgotten when its last connection is gone."""
+        """Return what a connected peer said last; forgotten when its last connection is gone."""
         return self._connections.identity(peer_id)
 
     def counters(self) -> dict[str, int]:

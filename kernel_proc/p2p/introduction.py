@@ -1,4 +1,4 @@
-"""Identify at work: what we tell each peer of ourselves, and what each new peer is asked."""
+"""Identify at work: what we send each peer of ourselves, and what each new peer is asked."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _wall_clock_ms() -> int:
 
 
 class OwnRecord:
-    """Our signed peer record. Signed anew only when the addresses have changed: a signature costs more than
+    """Our signed peer record. Signed again only when the addresses have changed: a signature costs more than
     the rest of an identify.
 
     Its sequence number is the time of the signature in milliseconds, so that it grows over restarts too, and
@@ -54,7 +54,7 @@ class OwnRecord:
 
 
 class Introduction:
-    """Both sides of identify. `reachable` are the addresses to tell while none are announced."""
+    """Both sides of identify. `reachable` are the addresses to send while none are announced."""
 
     def __init__(
         self,
@@ -79,8 +79,8 @@ class Introduction:
         self._own_record = OwnRecord(key)
 
     def announce(self, announced: Sequence[str]) -> bool:
-        """Tell these addresses from now on; none: the reachable ones. True: that is news, which `push` tells
-        those who have asked before. Raises for one that is no multiaddr."""
+        """Send these addresses from now on; none: the reachable ones. Return whether that is a change, which
+        `push` sends to the peers that have asked before. Raises BadAddress."""
         for address in announced:
             addresses.to_bytes(address)  # raises here, not at the first peer that asks
         before, self._announce = self._announce, tuple(announced)
@@ -108,7 +108,7 @@ class Introduction:
         )
 
     async def push(self) -> None:
-        """Tell every connected peer that listens to it who we are now: what others may hand on of us is of no
+        """Send every connected peer that supports it who we are now: what others may hand on of us is of no
         use once we have moved. One peer after another; nothing that one does stops the round."""
         for connection in self._connections.all():
             peer_id = connection.info.peer_id

@@ -1,7 +1,7 @@
 """Mplex 6.7.0 over a secure channel, for peers that speak no yamux (js-waku in browsers).
 
 Spec: github.com/libp2p/specs/mplex. Mplex has no flow control: what holds a flooding peer back here is that
-the connection is not read while one stream's buffer is full; if nobody drains it in time, that stream is
+the connection is not read while one stream's buffer is full; if it is not drained in time, that stream is
 reset.
 """
 
@@ -126,7 +126,7 @@ class Mplex(Muxer):
                 for stream in list(self._full):
                     if self._is_full(stream):
                         self._count("buffer_overruns")
-                        self.stream_reset(stream, "nobody reads this stream")
+                        self.stream_reset(stream, "this stream is not read")
             self._full.clear()
             # We kept the peer waiting: its silence meanwhile says nothing.
             self.last_received = trio.current_time()

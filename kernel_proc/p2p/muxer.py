@@ -346,7 +346,7 @@ class Muxer(abc.ABC):
             self.stream_linger(stream)
 
     def stream_linger(self, stream: MuxedStream) -> None:
-        """Start the linger time-out of a half-closed stream, or start it anew."""
+        """Start the linger time-out of a half-closed stream, or restart it."""
         if self._ended is None and self._streams.get(self.key_of(stream)) is stream:
             stream.linger_until = trio.current_time() + self.limits.linger_timeout
             self._lingering.add(stream)

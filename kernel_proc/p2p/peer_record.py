@@ -49,13 +49,13 @@ class PeerRecordError(ValueError):
 def seal(key: NodeKey, listen: Iterable[str], seq: int) -> PeerRecord:
     """The record of this node: its multiaddrs without peer id, best first, as many as there is room for."""
     record = RecordMessage(peer_id=ID.from_base58(key.peer_id).to_bytes(), seq=min(seq, _MAX_SEQ))
-    told: list[str] = []
+    written: list[str] = []
     for address in islice(listen, MAX_ADDRESSES):
         raw = addresses.to_bytes(address)
         if record.ByteSize() + len(raw) > MAX_ENVELOPE - _BESIDE_ADDRESSES:
             break
         record.addresses.add(multiaddr=raw)
-        told.append(address)
+        written.append(address)
     payload = record.SerializeToString()
     pair = key.libp2p_key_pair()
     envelope = Envelope(
@@ -64,7 +64,7 @@ def seal(key: NodeKey, listen: Iterable[str], seq: int) -> PeerRecord:
         signature=pair.private_key.sign(_signed_bytes(payload)),
     )
     envelope.public_key.ParseFromString(pair.public_key.serialize())
-    return PeerRecord(key.peer_id, record.seq, tuple(told), envelope.SerializeToString())
+    return PeerRecord(key.peer_id, record.seq, tuple(written), envelope.SerializeToString())
 
 
 def open_envelope(raw: bytes) -> PeerRecord:

@@ -41,7 +41,7 @@ class Carrier(Protocol):
         ...
 
     def stream_linger(self, stream: MuxedStream) -> None:
-        """Begin the time-out of a half-closed stream anew."""
+        """Restart the time-out of a half-closed stream."""
         ...
 
 
@@ -96,7 +96,7 @@ class MuxedStream:
         self.abort_reason: str | None = None
         self.linger_until: float | None = None
         self.discarding = False
-        """Nobody reads any more: what still comes is dropped and not credited."""
+        """Stop reading: what still arrives is dropped and not credited."""
         self._chunks: deque[bytes] = deque()
         self._head = 0
         self._readable = trio.lowlevel.ParkingLot()
@@ -130,7 +130,7 @@ class MuxedStream:
         self._readable.unpark_all()
 
     def abort(self, reason: str) -> None:
-        """The stream is gone: what is buffered is dropped, whoever waits gets StreamClosed."""
+        """End the stream: what is buffered is dropped, and waiting tasks get StreamClosed."""
         if self.abort_reason is not None:
             return
         self.abort_reason = reason

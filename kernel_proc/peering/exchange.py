@@ -51,7 +51,7 @@ class PeerAsking:
         self._arrived = arrived
         self._pace = ExchangePace()
         self._asked: dict[str, None] = {}
-        """In turn: whoever answers best would else be all that we hear."""
+        """Peers are asked in turn, or the one that answers best would be our only source."""
 
     async def run(self) -> None:
         """Ask until cancelled."""
@@ -69,9 +69,9 @@ class PeerAsking:
             log.debug("no peers by peer exchange", extra=fields(reason=str(error)))
             if error.attempts:
                 return self._pace.answered(news=False)
-            everybody_had_a_turn = bool(self._asked)
+            all_had_a_turn = bool(self._asked)
             self._asked.clear()
-            return 0.0 if everybody_had_a_turn else self._pace.nobody_to_ask()
+            return 0.0 if all_had_a_turn else self._pace.no_peer_to_ask()
         self._asked[answered.peer_id] = None
         if len(self._asked) > MAX_ASKED:
             del self._asked[next(iter(self._asked))]

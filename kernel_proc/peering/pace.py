@@ -10,7 +10,7 @@ from ipc_schema.backoff import retry_delay
 __all__ = ["ExchangePace", "WalkPace"]
 
 WALK_ALONE: Final = 1.0
-"""Seconds between random walks of discv5 while nobody is connected; while some are, but more are wanted
+"""Seconds between random walks of discv5 while no peer is connected; while some are, but more are wanted
 (nwaku); when all is well."""
 WALK_SHORT: Final = 5.0
 WALK_LONG: Final = 60.0
@@ -18,8 +18,8 @@ WALKS_IN_VAIN: Final = 15.0
 """Seconds without a new peer after which the pause doubles."""
 
 ASK_ALONE: Final = 1.0
-"""Seconds until a peer is asked for peers again while there was nobody to ask; after an answer that had
-somebody new in it; and at most, where the pause doubles with each answer that had not."""
+"""Seconds until a peer is asked for peers again while there was none to ask; after an answer with a new
+peer in it; and at most, where the pause doubles with each answer that had not."""
 ASK_SHORT: Final = 5.0
 ASK_LONG: Final = 240.0
 
@@ -50,11 +50,11 @@ class ExchangePace:
         self._pause = ASK_SHORT / 2
 
     def answered(self, *, news: bool) -> float:
-        """A peer answered, with somebody new to us or without; or it did not answer, which is no news."""
+        """Note an answer, with a peer that is new to us or without; no answer counts as one without."""
         self._pause = ASK_SHORT if news else min(ASK_LONG, 2 * self._pause)
         return self._pause
 
-    def nobody_to_ask(self) -> float:
-        """Nobody connected answers peer exchange."""
+    def no_peer_to_ask(self) -> float:
+        """Note that no connected peer supports peer exchange."""
         self._pause = ASK_SHORT / 2
         return ASK_ALONE

@@ -51,7 +51,7 @@ LINKS_FILE: Final = "links.json"
 LOOK: Final = 1.0
 """Seconds between two looks at whether discv5 should work."""
 SEED_PERIOD: Final = 15.0
-"""Seconds between two offers of the store's nodes to a discv5 that nobody answers."""
+"""Seconds between two offers of the store's nodes to a discv5 that gets no answer."""
 
 
 class Peering:
@@ -142,7 +142,7 @@ class Peering:
         registry.add_source(self._samples)
 
     def attach_services(self, exchange: ExchangeClient, at_work: Callable[[], Set[PeerIdText]]) -> None:
-        """Ask peers for peers by `exchange`, and disconnect nobody of those `at_work`."""
+        """Ask peers for peers by `exchange`, and never disconnect those `at_work`."""
         self._needs.at_work = at_work
         if self._config.peer_exchange:
             self._asking = PeerAsking(exchange, lambda: self.manager.short, lambda: self.store.arrived)

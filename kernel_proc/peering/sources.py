@@ -1,4 +1,4 @@
-"""What others tell of peers, and what we tell of them: node records in and out.
+"""Node records in and out: what others report of peers, and what we pass on.
 
 Each source is a teller of its own to the peer store, which bounds what one teller may fill: every peer that
 answers peer exchange, every list in the DNS, discv5 as far as nodes were only named, and as far as they
@@ -33,7 +33,7 @@ MAX_EXCHANGED: Final = 256
 PROVEN: Final = 3600.0
 """Seconds for which a connection proves that a peer can be reached."""
 SEEDS: Final = 48
-"""Nodes of the store offered to a discv5 that knows nobody."""
+"""Nodes of the store offered to a discv5 with an empty table."""
 ANSWERED: Final = "discv5, answered"
 
 
@@ -90,7 +90,7 @@ class Sources:
         self.learn_records((record,), Origin.DNS, f"list {url}")
 
     def exchanged(self, peer_id: PeerIdText, records: Sequence[bytes]) -> None:
-        """Peer exchange gave these records, which nobody has looked at."""
+        """Take the unverified records of an answer of peer exchange."""
         teller = next((c.ip for c in self._host.connections() if c.peer_id == peer_id), None)
         good = []
         for raw in records:
@@ -100,7 +100,7 @@ class Sources:
                 self._unusable.add()
                 log.debug("record of peer exchange", extra=fields(peer=peer_id, reason=str(error)))
                 continue
-            if _may_tell(teller, record):
+            if _may_report(teller, record):
                 good.append(record)
             else:
                 self._unusable.add()
@@ -141,8 +141,9 @@ class Sources:
         return list(found.values())[:MAX_EXCHANGED]
 
 
-def _may_tell(teller: str | None, record: Enr) -> bool:
-    """Nobody out there is to lead us to the neighbours in our own network. `teller`: its IP address, None if
+def _may_report(teller: str | None, record: Enr) -> bool:
+    """Return whether a record may be believed: a stranger must not lead us to neighbours in our own network.
+    `teller`: its IP address, None if
     it has gone meanwhile."""
     hosts = {one for one in (record.ip4, record.ip6) if one is not None}
     for address in record.addresses:

@@ -1,6 +1,6 @@
 """Who the node is connected to, and what is known about each: one record per connected peer.
 
-A host listener. Changes are told to one observer as they happen; records are built when asked for.
+A host listener. One observer is notified of changes as they happen; records are built on demand.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["MeshView", "PeerBook"]
 log = logging.getLogger(__name__)
 
 MAX_AGENTS: Final = 32
-"""Agents told apart in the metrics; they come from peers, so their number is not ours."""
+"""Agents with a metric of their own; peers choose the names, so their number must be bounded."""
 MAX_TEXT: Final = 256
 MAX_PROTOCOLS: Final = 64
 MAX_SHARDS: Final = 1024
@@ -80,20 +80,20 @@ class PeerBook:
                 peer=connection.peer_id, address=connection.address, direction=str(connection.direction)
             ),
         )
-        self._tell(PeerChange.JOINED, connection.peer_id)
+        self._notify(PeerChange.JOINED, connection.peer_id)
 
     def peer_identified(self, identity: PeerIdentity) -> None:
         """A peer said who it is."""
         entry = self._entries.get(identity.peer_id)
         if entry is not None and entry.identity != identity:
             entry.identity = identity
-            self._tell(PeerChange.CHANGED, identity.peer_id)
+            self._notify(PeerChange.CHANGED, identity.peer_id)
 
     def peer_disconnected(self, peer_id: PeerIdText, reason: str, cause: EndCause = EndCause.OTHER) -> None:  # noqa: ARG002 - HostEvents
         """A peer left. Its origin is forgotten unless it is a configured peer."""
         if peer_id in self._entries:
             log.info("peer left", extra=fields(peer=peer_id, reason=reason))
-            self._tell(PeerChange.LEFT, peer_id)
+            self._notify(PeerChange.LEFT, peer_id)
             del self._entries[peer_id]
             if self._origins.get(peer_id) != "static":
                 self._origins.pop(peer_id, None)
@@ -101,21 +101,21 @@ class PeerBook:
     # --- what others learn ---
 
     def set_metadata(self, peer_id: PeerIdText, cluster: int, shards: Iterable[int]) -> None:
-        """The peer told its cluster and shards by the metadata protocol."""
+        """Keep the cluster and shards that a peer sent by the metadata protocol."""
         entry = self._entries.get(peer_id)
         known = tuple(sorted(set(shards))[:MAX_SHARDS])
         if entry is not None and (entry.cluster, entry.shards) != (cluster, known):
             entry.cluster, entry.shards = cluster, known
-            self._tell(PeerChange.CHANGED, peer_id)
+            self._notify(PeerChange.CHANGED, peer_id)
 
     def set_origin(self, peer_id: PeerIdText, origin: str) -> None:
-        """How the node came to know the peer. The first one told holds, but the operator's word (`static`)
+        """How the node came to know the peer. The first one holds, but the operator's word (`static`)
         comes before all others."""
         held = self._origins.get(peer_id)
         if held is None or (origin == "static" and held != "static"):
             self._origins[peer_id] = origin
             if peer_id in self._entries:
-                self._tell(PeerChange.CHANGED, peer_id)
+                self._notify(PeerChange.CHANGED, peer_id)
 
     # --- asking ---
 
@@ -128,7 +128,7 @@ class PeerBook:
         """All connected peers."""
         return [self._record(peer_id, entry) for peer_id, entry in self._entries.items()]
 
-    def _tell(self, change: PeerChange, peer_id: PeerIdText) -> None:
+    def _notify(self, change: PeerChange, peer_id: PeerIdText) -> None:
         self._changed(change, self._record(peer_id, self._entries[peer_id]))
 
     def _record(self, peer_id: PeerIdText, entry: _Entry) -> PeerRecord:

@@ -96,7 +96,7 @@ class StaticDialer:
         """Nothing to do."""
 
     def peer_disconnected(self, peer_id: PeerIdText, reason: str, cause: EndCause = EndCause.OTHER) -> None:  # noqa: ARG002 - HostEvents
-        """Wake who waits for this peer."""
+        """Wake the task that waits for this peer to go."""
         log.debug("peer gone", extra=fields(peer=peer_id, reason=reason))
         gone = self._gone.pop(peer_id, None)
         if gone is not None:

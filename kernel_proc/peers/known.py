@@ -1,4 +1,4 @@
-"""What is known of one peer, and what an address says."""
+"""The record of one known peer, and the grouping of addresses for limits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["KnownPeer", "Origin", "group_of_address"]
 
 
 class Origin(StrEnum):
-    """How a peer came to be known; the first way holds."""
+    """How a peer was first heard of."""
 
     STATIC = "static"
     API = "api"
@@ -44,7 +44,7 @@ class KnownPeer:
     """Multiaddrs with the peer id, the one that worked last first."""
     origin: str = Origin.CACHE
     source: str = field(default="", compare=False)
-    """Who told of it; not kept on disk."""
+    """The peer or list that reported it; not kept on disk."""
     protocols: tuple[str, ...] = ()
     capabilities: int = 0
     """The `waku2` bits of its record."""

@@ -3,7 +3,7 @@
 The policy is `plan`, the memory `store`; here are the clock, the dials and the file. The manager sleeps until
 something happened that may change the plan. The host's own keepalive (pings, frozen peers closed) tells it
 that a peer is gone; what it adds is what no single connection shows: that the machine slept, and that we are
-offline, when nobody is to be blamed.
+offline, when no peer is to blame.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ URGENT_DELAY: Final = 8.0
 """Longest wait before a peer that something waits for is dialled again: with the jitter below 10 s."""
 URGENT_FOR: Final = 3600.0
 LET_GO_SECONDS: Final = 600.0
-"""A peer that we, or somebody over the IPC, disconnected is not dialled by itself for so long."""
+"""Seconds for which a peer that we disconnected, by plan or by request, is not dialled again."""
 SAVE_FIRST: Final = 2.0
 SAVE_PERIOD: Final = 30.0
 SLEEP_PERIOD: Final = 5.0
@@ -76,7 +76,7 @@ class NodeView(Protocol):
         ...
 
     def shards_of(self, peer_id: PeerIdText) -> Collection[int]:
-        """What a connected peer told of its shards."""
+        """Return the shards that a connected peer named by metadata."""
         ...
 
     def mesh(self) -> Set[PeerIdText]:
@@ -94,7 +94,7 @@ class NodeView(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManagerSettings:
-    """What the manager is told. `per_group`: connections to one place, 0: no limit."""
+    """Settings of the manager. `per_group`: connections to one place, 0: no limit."""
 
     targets: Targets
     per_group: int
@@ -128,8 +128,8 @@ class PeerManager:
         found_origin: Callable[[PeerIdText, str], None] = lambda _peer, _origin: None,
         clock: SteadyClock | None = None,
     ) -> None:
-        """`usable` says whether the host can dial a multiaddr; `found_origin` is told how a peer that is
-        being connected was found."""
+        """`usable` says whether the host can dial a multiaddr; `found_origin` is called with how a
+        peer that is being connected was found."""
         self._host = host
         self.store = store
         self._settings = settings
@@ -165,7 +165,7 @@ class PeerManager:
         return self._monitor.may_be_online(self.now(), len(self._connected))
 
     def sign_of_life(self) -> None:
-        """Something of the network answered, by whatever way."""
+        """Note that the network answered in some way."""
         self._monitor.sign(self.now())
 
     # --- learning ---
@@ -183,8 +183,8 @@ class PeerManager:
         shards: Collection[int] = (),
         source: str = "",
     ) -> bool:
-        """Somebody told of a peer: `source`, where the origin does not say who. False: it is of no use, or
-        there is no room for it."""
+        """Record a peer. Return False if it is of no use to us or the store is full. `source` names who
+        reported it, where the origin does not say."""
         own = f"/p2p/{peer_id}"
         chosen = [one if one.endswith(own) else one + own for one in addresses if self._may_dial(one)]
         wanted = self._view.wanted()
@@ -208,7 +208,8 @@ class PeerManager:
         return learned
 
     def _may_dial(self, address: str) -> bool:
-        """Nobody is to lead us to this machine's own services, unless we are on this machine only."""
+        """Return whether an address may be dialled. Loopback is refused unless we listen on loopback only:
+        a stranger must not lead us to services of this machine."""
         parts = address.split("/", 3)
         if len(parts) > 2 and parts[1] in ("ip4", "ip6"):
             try:
@@ -220,7 +221,7 @@ class PeerManager:
         return self._usable(address)
 
     def wake(self) -> None:
-        """Something that the plan depends on has changed."""
+        """Look at the plan soon: something that it depends on has changed."""
         self._wake.set()
 
     def let_go(self, peer_id: PeerIdText, why: str = "disconnected by request") -> None:
@@ -269,7 +270,7 @@ class PeerManager:
         self.wake()
 
     def peer_described(self, peer_id: PeerIdText, cluster: int, shards: Collection[int]) -> None:
-        """A peer of our cluster told its shards by metadata."""
+        """Keep the shards that a peer of our cluster sent by metadata."""
         self.store.described(peer_id, cluster=cluster, shards=shards)
         self.wake()
 
@@ -280,7 +281,7 @@ class PeerManager:
         if connection is None:
             return
         now = self.now()
-        # That we end is no short connection of the peer's making: the next run should go on with it.
+        # Our own end is not a failure of the peer: the next run should dial it first.
         lasted = math.inf if cause is EndCause.HOST_STOPPED else trio.current_time() - connection.since
         if self.store.lost(peer_id, now, lasted, reason):
             self._monitor.failure(now, peer_id)

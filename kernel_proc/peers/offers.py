@@ -1,9 +1,9 @@
 """What becomes of the peers that a relay peer names when it has no place for us in its mesh (GossipSub v1.1
 peer exchange). Pure: the time comes in.
 
-Whoever prunes us may name anybody, at any rate. So only what each named peer has itself signed is believed,
-signatures are looked at within an allowance, and what is good goes to the peer manager as one more peer to
-know, which dials whom and when it wants.
+A peer that prunes us may name any peers, at any rate. So only what each named peer has itself signed is
+believed, signatures are verified within an allowance, and a good record goes to the peer manager, which
+decides whether and when to dial.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Outcome(StrEnum):
     KNOWN = "known"
     """It is connected already, or is this node."""
     UNSIGNED = "unsigned"
-    """Named without a record: nobody says where it is."""
+    """Named without a record, so without an address."""
     TOO_MANY = "too_many"
     """Beyond the allowance; not looked at."""
     OVERSIZED = "oversized"
@@ -97,7 +97,7 @@ def judge(info: PeerInfo, is_known: Callable[[PeerIdText], bool], may_look: Call
 
 
 class Offers:
-    """Takes offers within the allowance. `learn` is told the peer id, its addresses and who offered it, and
+    """Takes offers within the allowance. `learn` gets the peer id, its addresses and who offered it, and
     says whether that is of any use."""
 
     def __init__(

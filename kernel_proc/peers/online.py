@@ -1,7 +1,7 @@
 """Whether the network is there at all, without asking anybody in particular. Pure.
 
 Peers prove it: a connection, a dial that succeeded, a datagram that came. No host outside is asked (others
-resolve a well-known name), so nothing is told to a third party and a network of its own is as good as the
+resolve a well-known name), so no third party learns of us and a network of its own is as good as the
 Internet.
 """
 

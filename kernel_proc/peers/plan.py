@@ -192,7 +192,7 @@ def plan(
             turned_away = turned_away or not lacking.isdisjoint(candidate.shards)
     evict = _evictions(connected, wanted, targets)
     if turned_away and surplus and not evict and not dialling:
-        # One at a time: whoever comes in its place may be on more than one of the shards that lack peers.
+        # One at a time: the peer that takes its place may be on more than one of the shards that lack peers.
         evict.append((surplus[0].peer_id, "its shards have enough peers, and others have not"))
     return Plan(chosen, evict, short, lacking, short_services)
 
@@ -208,7 +208,7 @@ def _serves(peer: KnownPeer, name: str) -> bool:
     service = SERVICES[name]
     if peer.protocols:
         return service.protocol in peer.protocols
-    # Of a peer that has told nothing yet anything may come.
+    # A peer that has said nothing yet may offer anything.
     return not peer.capabilities or bool(peer.capabilities & service.bit)
 
 
@@ -222,7 +222,7 @@ def _ranked(
     rng: Random,
 ) -> list[KnownPeer]:
     """Those that may be dialled and are of use. First what worked last time, the most useful ahead. All
-    others take turns: those that failed, and those never tried by who told of them. So whoever tells of
+    others take turns: those that failed, and those never tried by their source. So a source that reports
     thousands, each of them a wonder, gets no more of our dials than who tells of a few."""
     ranked: list[tuple[tuple[float, ...], KnownPeer]] = []
     for peer in known:
@@ -244,14 +244,14 @@ def _ranked(
         ranked.append((key, peer))
     ranked.sort(key=lambda pair: pair[0])
     # Dials under way have had their turn: else whose names fail at once would always be the next.
-    told = Counter(map(_queue, dialling.values()))
+    waiting = Counter(map(_queue, dialling.values()))
     turns: list[tuple[int, float]] = []
     for place, (_, peer) in enumerate(ranked):
         if (queue := _queue(peer)) == _WORKS:
             turns.append((-1, place))
         else:
-            turns.append((told[queue], rng.random()))
-            told[queue] += 1
+            turns.append((waiting[queue], rng.random()))
+            waiting[queue] += 1
     order = sorted(range(len(ranked)), key=turns.__getitem__)
     return [ranked[at][1] for at in order]
 
@@ -263,7 +263,7 @@ def _queue(peer: KnownPeer) -> str:
     """In which queue a peer waits for its turn; none if it worked last time, when it need not."""
     if peer.last_success:
         return "worked once" if peer.failures else _WORKS
-    return "never worked" if peer.failures else f"told by {peer.source}"
+    return "never worked" if peer.failures else f"reported by {peer.source}"
 
 
 def _use(peer: KnownPeer, wanted: Wanted, places: _Places) -> int:
@@ -307,7 +307,7 @@ def _evictions(connected: Sequence[Connected], wanted: Wanted, targets: Targets)
     relay_in = [peer for peer in inbound if peer.relay]
     clients = [peer for peer in inbound if not peer.relay]
     over: list[tuple[str, str]] = []
-    # Room that nobody uses may be used: limits bind only where the connections run out.
+    # Room that is free may be used: limits bind only where the connections run out.
     if len(connected) >= targets.total - max(1, targets.relay_out // 4):
         for group, share, name in (
             (relay_in, targets.relay_in, "inbound relay peers"),

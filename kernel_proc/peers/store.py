@@ -1,8 +1,8 @@
 """The peers that the node knows of, connected or not: where they are, what they do, how dialling them went.
 
 Pure: times are instants of one SteadyClock (see `clock`) and come in as arguments. Bounded three
-times: by number, by what one network address may fill, and by what one teller may fill with peers that nobody
-has reached yet; so nobody can crowd out the rest with names that cost nothing. A peer is never given up for
+times: by number, by what one network address may fill, and by what one source may fill with peers that were
+never reached; so names that cost nothing cannot crowd out the rest. A peer is never given up for
 ever: what fails waits longer each time, up to half an hour, and is forgotten only when something better needs
 the room.
 """
@@ -62,8 +62,8 @@ class PeerStore:
         self.per_source = max(16, self.capacity // 4)
         self._peers: dict[str, KnownPeer] = {}
         self._groups: Counter[str] = Counter()
-        self._told: dict[str, dict[str, None]] = {}
-        """By who told of them: the peers that were never reached."""
+        self._unreached: dict[str, dict[str, None]] = {}
+        """The peers that were never reached, by their source."""
         self.changes = 0
         """Grows with each change that is worth writing to disk."""
         self.arrived = 0
@@ -104,8 +104,9 @@ class PeerStore:
         shards: Collection[int] = (),
         source: str = "",
     ) -> bool:
-        """Somebody told of a peer (`source` says who, where the origin does not). False: there is no room for
-        it, or nothing that could be dialled.
+        """Record a peer. Return False if the store is full or the peer has no address that can be dialled.
+
+        `source` names who reported it, where the origin does not say.
 
         What a signed record says (`seq` above 0) holds against what was heard otherwise, and a newer record
         against an older one; addresses that worked once stay first.
@@ -127,7 +128,7 @@ class PeerStore:
             self.changes += 1
             self.arrived += 1
         elif not known.last_success and self._queued(source) < self._queued(known.source):
-            self._enter_queue(known, source)  # the shorter one: its teller told of fewer
+            self._enter_queue(known, source)  # the shorter one: that source reported fewer
         if seq and seq < known.seq:
             return True
         if seq > known.seq:
@@ -163,11 +164,11 @@ class PeerStore:
             ]
             if not self._drop_one(there):
                 return False
-        told = self._told.get(source, {})
-        if len(told) < self.per_source or origin in _OPERATOR:
+        unreached = self._unreached.get(source, {})
+        if len(unreached) < self.per_source or origin in _OPERATOR:
             return True
-        there = [self._peers[peer_id] for peer_id in told]
-        self._rng.shuffle(there)  # among those that nobody has tried chance decides, so a good one has some
+        there = [self._peers[peer_id] for peer_id in unreached]
+        self._rng.shuffle(there)  # among those never tried chance decides, so a good one has some
         return self._drop_one(there)
 
     def _drop_one(self, candidates: Iterable[KnownPeer]) -> bool:
@@ -186,7 +187,7 @@ class PeerStore:
         cluster: int | None = None,
         shards: Collection[int] | None = None,
     ) -> None:
-        """What a connected peer said of itself, by identify or by metadata."""
+        """Update a record with what the connected peer said of itself by identify or metadata."""
         known = self._peers.get(peer_id)
         if known is None:
             return
@@ -203,7 +204,7 @@ class PeerStore:
     # --- dialling ---
 
     def succeeded(self, peer_id: str, now: float, address: str | None = None) -> None:
-        """A connection was made, at `address` if we dialled it."""
+        """Note a connection, made at `address` if we dialled it."""
         known = self._peers.get(peer_id)
         if known is None:
             return
@@ -232,15 +233,15 @@ class PeerStore:
         self.changes += 1
 
     def excuse(self, peer_id: str) -> None:
-        """A failure that was held against the peer was ours after all."""
+        """Take back one failure: the fault was ours."""
         known = self._peers.get(peer_id)
         if known is not None and known.failures:
             known.failures -= 1
             self.changes += 1
 
     def lost(self, peer_id: str, now: float, lasted: float, why: str = "") -> bool:
-        """A connection ended. A short one counts as a failure (True), so that nobody is dialled in a
-        circle."""
+        """A connection ended. A short one counts as a failure (True), so that no peer is dialled in
+        a circle."""
         known = self._peers.get(peer_id)
         if known is None:
             return False
@@ -256,7 +257,7 @@ class PeerStore:
         return False
 
     def postpone(self, peer_id: str, now: float, seconds: float, why: str = "") -> None:
-        """Not to be dialled for a while, whatever else happens: useless to us, or somebody wants it gone."""
+        """Do not dial the peer for a while: it is useless to us, or its disconnection was requested."""
         known = self._peers.get(peer_id)
         if known is not None:
             known.retry_at = max(known.retry_at, now + seconds * self._rng.uniform(0.9, 1.1))
@@ -264,7 +265,7 @@ class PeerStore:
             self.changes += 1
 
     def forgive(self, now: float) -> None:
-        """We were offline: what failed meanwhile is tried again soon. Useless peers stay where they are."""
+        """Retry soon what failed while we were offline. Useless peers keep their wait."""
         for known in self._peers.values():
             if now < known.retry_at <= now + HIGHEST_DELAY * 1.2:
                 known.retry_at = now + self._rng.uniform(0, FORGIVEN_WITHIN)
@@ -272,7 +273,7 @@ class PeerStore:
     # --- bounds ---
 
     def value(self, peer: KnownPeer, now: float) -> tuple[float, ...]:
-        """What a peer is worth keeping for: the greater the better."""
+        """Return a sort key: peers with a greater one are kept longer."""
         return (
             self._keep(peer.peer_id),
             peer.last_success > 0 and peer.failures < 8,
@@ -312,19 +313,19 @@ class PeerStore:
             del self._groups[known.group]
 
     def _queued(self, source: str) -> int:
-        return len(self._told.get(source, ()))
+        return len(self._unreached.get(source, ()))
 
     def _enter_queue(self, known: KnownPeer, source: str) -> None:
         self._leave_queue(known)
         known.source = source
-        self._told.setdefault(source, {})[known.peer_id] = None
+        self._unreached.setdefault(source, {})[known.peer_id] = None
 
     def _leave_queue(self, known: KnownPeer) -> None:
-        told = self._told.get(known.source)
-        if told is not None:
-            told.pop(known.peer_id, None)
-            if not told:
-                del self._told[known.source]
+        unreached = self._unreached.get(known.source)
+        if unreached is not None:
+            unreached.pop(known.peer_id, None)
+            if not unreached:
+                del self._unreached[known.source]
 
     def restore(self, peers: Iterable[KnownPeer], now: float) -> None:
         """Take in what an earlier run knew. No wait is longer than one that could be given now."""

@@ -1,7 +1,7 @@
-"""Peer exchange (GossipSub v1.1): whom we name to a peer for whom our mesh has no place. Pure.
+"""Peer exchange (GossipSub v1.1): peers to suggest when we refuse a GRAFT or leave a topic. Pure.
 
-What others name to us is handed to whoever listens (`RelayService.on_peer_exchange`): the relay does not know
-who can be dialled.
+What others suggest to us goes to the listener (`RelayService.on_peer_exchange`): the relay does not know
+which peers can be dialled.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ __all__ = ["peers_to_offer"]
 def peers_to_offer(
     pruned: Peer, subscribers: Iterable[Peer], score: Callable[[Peer], float], count: int, rng: Random
 ) -> tuple[PeerInfo, ...]:
-    """Up to `count` other subscribers of the topic, by lot: those that have nothing against them, and whose
-    signed record we have, without which nobody could or should dial them. None for a `pruned` peer with a
-    negative score: it is to find its victims without us."""
+    """Draw up to `count` other subscribers of the topic with a non-negative score and a signed record,
+    without which they could not be dialled safely. A `pruned` peer with a negative score gets none: it must
+    find its victims without us."""
     if score(pruned) < 0:
         return ()
     good = [

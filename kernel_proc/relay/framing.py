@@ -64,7 +64,7 @@ class FrameCutter:
                         break
                     shift += 7
                     if shift > 28:
-                        raise FramingError("frame length is no varint of a sane size")
+                        raise FramingError("frame length is not a varint of a sane size")
                 else:  # the length itself is not complete yet
                     self._needed = end - pos + 1
                     break

@@ -74,7 +74,7 @@ class Gossip:
         self._s.counters["idontwant_received"] += len(ids)
 
     def announce(self, topic: Topic, message_id: bytes, source: str | None) -> None:
-        """Tell the mesh that a large message has come and need not be sent to us any more."""
+        """Send IDONTWANT to the mesh: a large message has arrived and need not be sent to us again."""
         for peer in topic.mesh.values():
             if peer.peer_id != source:
                 self._s.outgoing(peer).control.idontwant.append(message_id)

@@ -168,7 +168,7 @@ class Intake:
         try:
             verdict = self._validators.check(message)
         except Exception:
-            # A validator's defect is no fault of the sender, and must not cost us the peer.
+            # A defect of a validator is not the sender's fault, and must not cost us the peer.
             counters["validator_errors"] += 1
             log.exception("a relay validator failed on %s", topic.name)
             return None

@@ -73,7 +73,7 @@ class PeerLink:
         return self._outbox.size
 
     def close(self) -> None:
-        """The peer is gone."""
+        """Stop writing and reading: the peer has disconnected."""
         self.scope.cancel()
         for reader in self.readers:
             reader.cancel()
@@ -89,7 +89,7 @@ class PeerLink:
         return False
 
     def forward(self, frame: bytes, message_id: bytes) -> None:
-        """Queue somebody else's message, or drop and count it: a slow peer holds nobody up."""
+        """Queue a forwarded message, or drop and count it: a slow peer must not delay the others."""
         if self._outbox.put_message(frame, message_id):
             self._wake.set()
         else:
@@ -211,7 +211,7 @@ class PeerLink:
         return not self.peer.wants(message_id)
 
     async def _watch(self, stream: Stream, scope: trio.CancelScope) -> None:
-        """Nobody writes on this stream but us: what can be read is its end."""
+        """Wait for the end of the stream: only we write on it, so nothing else can be read."""
         try:
             while await stream.read(1024):
                 self._counters["unexpected_bytes"] += 1

@@ -1,4 +1,4 @@
-"""Who is in the mesh: joining and leaving, GRAFT and PRUNE, upkeep at each heartbeat, fan-out."""
+"""Mesh membership: joining and leaving, GRAFT and PRUNE, upkeep at each heartbeat, fan-out."""
 
 from __future__ import annotations
 
@@ -115,7 +115,8 @@ class Mesh:
             self._fill(topic, now, p.d_out - outbound, lambda peer: peer.outbound)
 
     def _surplus(self, topic: Topic, scores: dict[str, float], now: float) -> list[Peer]:
-        """Who has to go so that D remain: the best D_score stay, the rest by lot, D_out of them outbound."""
+        """Choose the peers to PRUNE so that D remain: the best D_score stay, the others are drawn by lot, at
+        least D_out of them outbound (GossipSub v1.1, mesh maintenance)."""
         p, s = self._p, self._s
         ranked = list(topic.mesh.values())
         s.rng.shuffle(ranked)

@@ -9,9 +9,9 @@ __all__ = ["Promises"]
 
 
 class Promises:
-    """Ids on their way.
+    """Ids that were asked for and have not arrived.
 
-    One id of each IWANT, chosen at random, is a *promise*: if nobody has delivered that message `followup`
+    One id of each IWANT, chosen at random, is a *promise*: if no peer has delivered that message `followup`
     seconds later, the peer that offered it has broken its word (GossipSub v1.1, P7). Every id asked for is
     also kept for `retry` seconds, so that the same offer from a second peer does not fetch it twice.
     """
@@ -26,7 +26,7 @@ class Promises:
         return len(self._asked)
 
     def is_asked(self, message_id: bytes, now: float) -> bool:
-        """Somebody was asked for it a moment ago."""
+        """Return whether a peer was asked for the message a moment ago."""
         until = self._asked.get(message_id)
         return until is not None and now < until
 
@@ -38,7 +38,7 @@ class Promises:
         self._promises.setdefault(rng.choice(ids), {}).setdefault(peer, now + self._followup)
 
     def arrived(self, message_id: bytes) -> None:
-        """The message came, from whomever, valid or not."""
+        """Note that the message arrived, from any peer, valid or not."""
         if self._asked:
             self._asked.pop(message_id, None)
         if self._promises:

@@ -47,7 +47,7 @@ class Router:
     # -- peers ------------------------------------------------------------------------------------------
 
     def add_peer(self, peer_id: str, ip: str, now: float, *, outbound: bool) -> None:
-        """A connected peer speaks relay. Nothing happens if it is known."""
+        """Add a connected peer that speaks relay. Does nothing if it is known."""
         s = self._s
         if peer_id not in s.peers:
             peer = s.peers[peer_id] = Peer(peer_id, outbound, s.scores.connect(peer_id, ip))
@@ -114,14 +114,15 @@ class Router:
         return hello
 
     def stream_replaced(self, peer_id: str, now: float) -> None:
-        """The peer opened another stream to us: what it does not subscribe again within seconds is over."""
+        """Note that the peer opened another stream to us: a subscription that it does not repeat within
+        seconds is over."""
         peer = self._s.peers.get(peer_id)
         if peer is not None and peer.topics:
             peer.unconfirmed = set(peer.topics)
             peer.unconfirmed_until = now + _CONFIRM_WITHIN
 
     def malformed(self, peer_id: str, now: float) -> None:
-        """The peer sent bytes that are no RPC."""
+        """Punish a peer for bytes that are not an RPC."""
         peer = self._s.peers.get(peer_id)
         if peer is not None:
             self._s.punish(peer, self._s.score_params.malformed_rpc, now)
@@ -227,7 +228,7 @@ class Router:
     def accept(
         self, source: Peer | None, topic: Topic, message_id: bytes, data: bytes, now: float
     ) -> tuple[CachedMessage, list[str]]:
-        """A valid new message: remember it; returns it with the peers to forward it to."""
+        """Remember a valid new message; return it with the peers to forward it to."""
         s = self._s
         topic.seen.add(message_id, now)
         message = s.cache.put(topic.raw, topic.name, message_id, data)
@@ -248,13 +249,13 @@ class Router:
         return message, targets
 
     def reject(self, source: Peer, topic: Topic, now: float) -> None:
-        """The peer passed on something invalid (P4)."""
+        """Hold an invalid message against the peer that passed it on (P4)."""
         self._s.scores.delivered_invalid(source.score, topic.name)
         self._s.judge(source, now)
 
     def publish(self, name: str, message_id: bytes, data: bytes, now: float, *, force: bool) -> PublishPlan:
-        """An own message: whom to send it to. With flood publish that is every peer of the topic that is good
-        enough; otherwise the mesh, or the fan-out of a topic we are not subscribed to."""
+        """Plan the sending of an own message: with flood publish to every peer of the topic whose score
+        allows it, otherwise to the mesh, or to the fan-out of a topic we are not subscribed to."""
         s = self._s
         topic = s.topics.get(name)
         if topic is None:
@@ -307,7 +308,7 @@ class Router:
     # -- results ----------------------------------------------------------------------------------------
 
     def take_pending(self) -> dict[str, Outgoing]:
-        """What is to be sent, by peer; the caller sends it."""
+        """Return and forget what waits to be sent, by peer."""
         pending = self._s.pending
         if pending:
             self._s.pending = {}

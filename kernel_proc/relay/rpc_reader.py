@@ -1,7 +1,7 @@
 """Reading the bytes of a pubsub RPC: the body only, without the length before it.
 
 Written by hand because the reader spends its life here: a message costs one slice for `data` and one for
-`topic`, and nothing is built for fields that nobody reads. The rules are those of protobuf: unknown fields
+`topic`, and nothing is built for fields that are not used. The rules are those of protobuf: unknown fields
 are skipped, a known field with another wire type counts as unknown, the last of a repeated singular field
 wins. Anything that is not protobuf, or claims more bytes than there are, is `RpcDecodeError`.
 """

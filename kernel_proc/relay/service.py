@@ -299,7 +299,7 @@ class RelayService:
                 peers += await self._wait_for_room(full, frame, message_id, now)
         self._counters["published"] += 1
         if time.perf_counter() - self._published > self.params.max_hold:
-            # Not at each call: whoever publishes in a loop gets full writes instead of a message per write.
+            # Not at each call: a loop of publishes gets full writes instead of one message per write.
             await trio.lowlevel.checkpoint()
             self._published = time.perf_counter()
         return PublishResult(message_id, peers, plan.duplicate)

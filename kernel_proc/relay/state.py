@@ -76,7 +76,7 @@ class Topic:
 
 
 class PxOffer(NamedTuple):
-    """Peers that `peer` named for `topic` when it pruned us. Nobody has verified their records."""
+    """Peers that `peer` named for `topic` when it pruned us. Their records are not verified."""
 
     peer: str
     topic: str
@@ -172,7 +172,7 @@ class RouterState:
     def send_prune(
         self, peer: Peer, topic: str, backoff: float, now: float, others: tuple[PeerInfo, ...] = ()
     ) -> None:
-        """Tell a peer that it is not, or no longer, in our mesh, and which others it may turn to; the
+        """Send a PRUNE: the peer is not, or no longer, in our mesh, and may turn to `others`; the
         back-off binds both sides."""
         self.backoffs.set((topic, peer.peer_id), now + backoff)
         self.outgoing(peer).control.prune.append(Prune(topic, round(backoff), others))

@@ -54,7 +54,7 @@ class Validators:
         chain = self._chains.get(message.topic)
         if chain is None:
             if not (self._common or message.topic in self._by_topic):
-                return Verdict.ACCEPT  # nothing is kept for topics nobody asked about
+                return Verdict.ACCEPT  # nothing is kept for topics that were not asked about
             chain = (*self._common, *self._by_topic.get(message.topic, ()))
             self._chains[message.topic] = chain
         for index, validator in enumerate(chain):

@@ -21,7 +21,7 @@ def test_walks_are_short_of_breath_only_while_they_are_of_use() -> None:
 
 def test_who_is_asked_in_vain_is_asked_less_and_less() -> None:
     pace = ExchangePace()
-    assert pace.nobody_to_ask() == 1
+    assert pace.no_peer_to_ask() == 1
     assert pace.answered(news=False) == 5
     assert [pace.answered(news=False) for _ in range(7)] == [10, 20, 40, 80, 160, 240, 240]
     assert pace.answered(news=True) == 5
