@@ -158,11 +158,13 @@ class MessageOptions(OptionSection):
         unset="no limit",
     )
     outbox_max_messages: int = option(
-        integer(1, 10_000_000), "accepted messages not yet finished; more are answered busy", default=10_000
+        integer(1, 10_000_000),
+        "accepted messages that wait for the network, shared fairly by the apps; more are answered busy",
+        default=10_000,
     )
     outbox_max_bytes: int = option(
         size(64 * 1024, 1024 * 1024 * MIB),
-        "accepted messages not yet finished; more are answered busy",
+        "accepted messages that wait for the network, shared fairly by the apps; more are answered busy",
         default=256 * MIB,
     )
 
