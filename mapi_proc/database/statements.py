@@ -62,11 +62,11 @@ _position_set = _Insert(
 # A shared payload goes with the last journal row that refers to it.
 _RELEASE_PAYLOADS: Final = """
 DELETE FROM payload
-WHERE id IN (SELECT payload_id FROM journal WHERE key > ?1 AND key <= ?2 AND payload_id IS NOT NULL)
+WHERE id IN (SELECT payload_id FROM journal WHERE key > :above AND key <= :last AND payload_id IS NOT NULL)
   AND NOT EXISTS (SELECT 1 FROM journal AS other
-                  WHERE other.payload_id = payload.id AND NOT (other.key > ?1 AND other.key <= ?2))
+                  WHERE other.payload_id = payload.id AND NOT (other.key > :above AND other.key <= :last))
 """
-_RELEASE_JOURNAL: Final = "DELETE FROM journal WHERE key > ?1 AND key <= ?2"
+_RELEASE_JOURNAL: Final = "DELETE FROM journal WHERE key > :above AND key <= :last"
 
 # The newest row stays: the highest id must not fall (`identity.Counts`).
 _OUTBOX_EVICT: Final = (
@@ -139,7 +139,7 @@ def _execute_history(connection: sqlite3.Connection, batch: Batch) -> None:
 
 def release_journal(connection: sqlite3.Connection, app_id: int, seq: int) -> None:
     """Remove an app's events up to `seq`, and the shared payloads that nobody else needs."""
-    bounds = (app_id << SEQ_BITS, app_id << SEQ_BITS | seq)
+    bounds = {"above": app_id << SEQ_BITS, "last": app_id << SEQ_BITS | seq}
     connection.execute(_RELEASE_PAYLOADS, bounds)
     connection.execute(_RELEASE_JOURNAL, bounds)
 

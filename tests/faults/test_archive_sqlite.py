@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -183,7 +184,7 @@ def test_a_file_that_cannot_be_used_is_left_alone(tmp_path: Path, kind: str) -> 
     if kind == "rubbish":
         path.write_bytes(b"this is no database " * 1000)
     elif kind == "another program":
-        with sqlite3.connect(path) as connection:
+        with closing(sqlite3.connect(path)) as connection, connection:
             connection.execute("CREATE TABLE Message (pubsubTopic BLOB)")
             connection.execute("PRAGMA user_version = 10")
         connection.close()
@@ -195,7 +196,7 @@ def test_a_file_that_cannot_be_used_is_left_alone(tmp_path: Path, kind: str) -> 
                 pass
 
         make()
-        with sqlite3.connect(path) as connection:
+        with closing(sqlite3.connect(path)) as connection, connection:
             connection.execute("PRAGMA user_version = 99")
         connection.close()
     before = path.read_bytes()

@@ -10,7 +10,7 @@ import os
 import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -79,14 +79,14 @@ class Variant(NamedTuple):
 
 
 def through_sqlite(source: Path, target: Path) -> None:
-    with sqlite3.connect(source) as there, sqlite3.connect(target) as here:
+    with closing(sqlite3.connect(source)) as there, closing(sqlite3.connect(target)) as here:
         there.backup(here)
     there.close()
     here.close()
 
 
 def vacuum_into(data: Path, backup: Path) -> None:
-    with sqlite3.connect(data / FILE) as connection:
+    with closing(sqlite3.connect(data / FILE)) as connection, connection:
         connection.execute("VACUUM INTO ?", (str(backup),))
     connection.close()
 
@@ -117,7 +117,7 @@ def copy_tree(data: Path, backup: Path) -> None:
 
 def through_checkpoint(data: Path, backup: Path) -> None:
     """The main file alone, with all that was written until now in it."""
-    with sqlite3.connect(data / FILE) as connection:
+    with closing(sqlite3.connect(data / FILE)) as connection, connection:
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
     shutil.copy2(data / FILE, backup)
     connection.close()

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -385,7 +386,7 @@ async def test_named_apps_expire_after_their_time_of_absence(directory: Path) ->
                 await app.subscribed(TOPIC, mesh=False)
                 streams[name] = app.hellos[0].stream.id
         assert mapi.stop() == 0
-        with sqlite3.connect(mapi.data_dir / "mapi.sqlite3") as database:
+        with closing(sqlite3.connect(mapi.data_dir / "mapi.sqlite3")) as database, database:
             long_ago = time.time_ns() - 61 * 10**9
             database.execute("UPDATE app SET last_seen = ? WHERE name IN ('gone', 'here')", (long_ago,))
         database.close()
@@ -404,7 +405,7 @@ async def test_named_apps_expire_after_their_time_of_absence(directory: Path) ->
             # The note that a connected app is there is renewed: a kill -9 later must not make it look absent.
             await mapi.ready()
             mapi.kill()
-            with sqlite3.connect(mapi.data_dir / "mapi.sqlite3") as database:
+            with closing(sqlite3.connect(mapi.data_dir / "mapi.sqlite3")) as database, database:
                 (seen,) = database.execute("SELECT last_seen FROM app WHERE name = 'here'").fetchone()
             database.close()
             assert seen > time.time_ns() - 60 * 10**9

@@ -13,6 +13,7 @@ from typing import Final
 import pytest
 
 ROOT: Final = Path(__file__).parents[2]
+CHANNELS: Final = "tests/unit/mapi_proc/channels"
 PROTOBUF: Final = ("tests/unit/kernel_proc/protocols/test_against_protobuf.py", "protobuf_reference")
 LIVE_JS: Final = ("tests/interop/test_js_peer.py", "js")
 JS_CLIENT: Final = ("tests/interop/test_js_client.py", "npm")
@@ -21,7 +22,6 @@ ORIGINS: Final = {
     "ipc_schema/kernel/events.py": JS_CLIENT,
     "ipc_schema/mapi/events.py": JS_CLIENT,
     "ipc_schema/message.py": PROTOBUF,
-    "ipc_schema/prometheus.py": ("tests/unit/ipc_schema/test_prometheus.py", "prometheus_client"),
     "kernel_proc/discovery/discv5/messages.py": ("tests/interop/discv5/test_discv5.py", "js"),
     "kernel_proc/discovery/discv5/packets.py": (
         "tests/unit/kernel_proc/discovery/discv5/vectors.py",
@@ -42,6 +42,16 @@ ORIGINS: Final = {
     "kernel_proc/protocols/store_codec.py": PROTOBUF,
     "kernel_proc/relay/rpc_reader.py": PROTOBUF,
     "kernel_proc/relay/rpc_writer.py": PROTOBUF,
+    "mapi_proc/channels/sds/bloom.py": (f"{CHANNELS}/test_sds_wire.py", "js_sds.json"),
+    "mapi_proc/channels/sds/message.py": (f"{CHANNELS}/test_sds_wire.py", "js_sds.json"),
+    "mapi_proc/channels/segmentation/leopard.py": (
+        f"{CHANNELS}/test_leopard.py",
+        "leopard.json",
+    ),
+    "mapi_proc/channels/segmentation/message.py": (
+        f"{CHANNELS}/test_segmentation.py",
+        "LIP-243",
+    ),
 }
 _CODEC: Final = re.compile(r"^def (en|de)code", re.MULTILINE)
 

@@ -34,7 +34,7 @@ def test_the_help_shows_every_option_once_under_a_title(schema: Schema[Any]) -> 
     for title, _ in schema.sections:
         assert f"\n{title}:\n" in text
     for option in schema:
-        assert len(re.findall(rf"^  .*--{option.name} ", text, re.MULTILINE)) == 1, option.name
+        assert len(re.findall(rf"^  .*--{option.name}[ ,]", text, re.MULTILINE)) == 1, option.name
     assert max(map(len, text.splitlines())) <= 100
     assert "(default: True" not in text
     assert "(default: None" not in text

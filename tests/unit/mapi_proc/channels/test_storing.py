@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import weakref
 from itertools import count
 from pathlib import Path
 from random import Random
@@ -34,6 +35,7 @@ class SqliteDisk:
 
     def __init__(self) -> None:
         self.connection = sqlite3.connect(":memory:", isolation_level=None)
+        weakref.finalize(self, self.connection.close)
         self.connection.executescript(CHANNEL_TABLES)
         execute_channels(self.connection, [ChannelRows(1, created=RECORD)])
 

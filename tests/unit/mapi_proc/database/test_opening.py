@@ -6,6 +6,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -86,12 +87,12 @@ async def test_somebody_in_a_transaction_is_a_lock_too(tmp_path: Path) -> None:
 
 @asyncio_test()
 async def test_another_programs_database_is_refused_untouched(tmp_path: Path) -> None:
-    with sqlite3.connect(tmp_path / "db") as other:
+    with closing(sqlite3.connect(tmp_path / "db")) as other, other:
         other.execute("CREATE TABLE theirs (x)")
     other.close()
     with pytest.raises(NotOurDatabaseError):
         await Database.open(tmp_path / "db")
-    with sqlite3.connect(tmp_path / "db") as other:
+    with closing(sqlite3.connect(tmp_path / "db")) as other, other:
         assert other.execute("SELECT name FROM sqlite_master").fetchall() == [("theirs",)]
     other.close()
 
@@ -190,6 +191,6 @@ async def test_an_older_copy_renews_the_stream_ids(tmp_path: Path) -> None:
 
 
 def unclean(path: Path) -> None:
-    with sqlite3.connect(path) as connection:
+    with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE meta SET value = x'30' WHERE key = 'clean'")
     connection.close()

@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
 from mapi_proc.database.schema import APPLICATION_ID, MIGRATIONS, migrate
 
 
-def connect() -> sqlite3.Connection:
-    return sqlite3.connect(":memory:", isolation_level=None)
+@pytest.fixture
+def connection() -> Iterator[sqlite3.Connection]:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as made:
+        yield made
 
 
 def pragma(connection: sqlite3.Connection, name: str) -> int:
     return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
 
 
-def test_a_new_file_gets_every_step() -> None:
-    connection = connect()
+def test_a_new_file_gets_every_step(connection: sqlite3.Connection) -> None:
     assert migrate(connection)
     assert pragma(connection, "user_version") == len(MIGRATIONS)
     assert pragma(connection, "application_id") == APPLICATION_ID
     assert not migrate(connection)
 
 
-def test_an_old_file_gets_the_missing_steps_and_keeps_its_rows() -> None:
-    connection = connect()
+def test_an_old_file_gets_the_missing_steps_and_keeps_its_rows(connection: sqlite3.Connection) -> None:
     first = "CREATE TABLE a (x INTEGER);"
     migrate(connection, (first,))
     connection.execute("INSERT INTO a VALUES (1)")
@@ -35,8 +37,7 @@ def test_an_old_file_gets_the_missing_steps_and_keeps_its_rows() -> None:
     assert pragma(connection, "user_version") == 2
 
 
-def test_a_step_that_fails_leaves_the_version_before_it() -> None:
-    connection = connect()
+def test_a_step_that_fails_leaves_the_version_before_it(connection: sqlite3.Connection) -> None:
     steps = ("CREATE TABLE a (x INTEGER);", "CREATE TABLE b (x INTEGER); CREATE TABLE a (x INTEGER);")
     with pytest.raises(sqlite3.OperationalError):
         migrate(connection, steps)
