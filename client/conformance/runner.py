@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import subprocess
 import tempfile
 import time
@@ -108,6 +109,11 @@ class Adapter:
         for line in lines:
             answer = json.loads(line)
             self.answers[answer["id"]] = answer
+
+    def wait(self, seconds: float) -> None:
+        """Take what it says, waiting at most so long for something."""
+        select.select([self.fd], [], [], seconds)
+        self.receive()
 
     def close(self) -> None:
         """End it."""

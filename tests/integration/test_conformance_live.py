@@ -1,0 +1,92 @@
+"""The clients under test of the conformance kit, on a live node whose processes are killed under them."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conformance import runner
+from conformance.runner import Adapter
+from ipc_schema.paths import mapi_endpoints
+from tests.support.kernel_process import KernelProcess, short_directory
+from tests.support.mapi_process import MapiProcess
+
+pytestmark = pytest.mark.integration
+
+KIT = Path(runner.__file__).parent
+TOPIC = "/conformance/1/live/plain"
+CLIENTS = {
+    "python": [sys.executable, str(KIT / "adapters" / "python_client.py")],
+    "node": ["node", str(KIT / "adapters" / "node_client.mjs")],
+}
+SECONDS = 40.0
+
+
+def ask(adapter: Adapter, command: str, **arguments: Any) -> Any:
+    """The result of a command."""
+    number = adapter.begin(command, {"timeout_ms": int(SECONDS * 1000), **arguments})
+    end = time.monotonic() + SECONDS + 5
+    while number not in adapter.answers:
+        assert time.monotonic() < end, f"{command}: no answer"
+        adapter.wait(0.2)
+    answer = adapter.answers.pop(number)
+    assert answer["ok"], answer
+    return answer.get("result")
+
+
+def take(adapter: Adapter, count: int) -> list[dict[str, Any]]:
+    """The next `count` messages; other events may come between."""
+    found: list[dict[str, Any]] = []
+    while len(found) < count:
+        event = ask(adapter, "next")
+        assert event["event"] != "events_dropped", event
+        if event["event"] == "message_received":
+            found.append(event)
+    return found
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_each_message_comes_once_through_kills_of_both_processes(client: str) -> None:
+    command = CLIENTS[client]
+    if client == "node" and not (shutil.which("node") and (KIT.parent / "js" / "node_modules").is_dir()):
+        pytest.skip("no Node.js with the client's packages here")
+    with short_directory() as path, KernelProcess(path) as kernel, MapiProcess(path) as mapi:
+        asyncio.run(_ready(mapi))
+        adapter = Adapter(command, None)
+        try:
+            ask(adapter, "connect", endpoint=mapi_endpoints(mapi.run_dir).apps, name="live")
+            assert ask(adapter, "subscribe", topics=[TOPIC]) == {}
+            got = []
+            for number, killed in enumerate(("", "mapi", "kernel", "mapi")):
+                if killed == "mapi":
+                    mapi.kill()
+                    mapi.start()
+                elif killed:
+                    kernel.stop(signal.SIGKILL)
+                    kernel.start()
+                ask(adapter, "send", topic=TOPIC, payload=bytes([number]).hex())
+                got += take(adapter, 1)
+            ask(adapter, "close")
+            assert [event["payload"] for event in got] == [bytes([number]).hex() for number in range(4)]
+            assert len({event["stream_id"] for event in got}) == 1
+            seqs = [int(event["seq"]) for event in got]
+            assert seqs == sorted(set(seqs))
+
+            ask(adapter, "connect", endpoint=mapi_endpoints(mapi.run_dir).apps, name="live")
+            ask(adapter, "send", topic=TOPIC, payload="ff")
+            (last,) = take(adapter, 1)  # what was handled before does not come again
+            assert last["payload"] == "ff"
+            assert int(last["seq"]) > seqs[-1]
+        finally:
+            adapter.close()
+
+
+async def _ready(mapi: MapiProcess) -> None:
+    await mapi.ready()
