@@ -184,14 +184,14 @@ def test_it_says_little_by_default(directory: Path) -> None:
         assert len(text.splitlines()) <= 6
 
 
-def test_addresses_that_cannot_be_used_are_named_and_do_not_end_the_node(directory: Path) -> None:
+def test_addresses_that_cannot_be_used_are_named_and_do_not_end_the_node(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     key = NodeKey.generate()
     own = f"/ip4/127.0.0.1/tcp/60000/ipfs/{key.peer_id}"
     secure = f"/dns4/my_node.example/tcp/443/wss/p2p/{NodeKey.generate().peer_id}"
-    environment_key = f"--nodekey={key.secret_bytes().hex()}"
-    with KernelProcess(
-        directory / "n", environment_key, f"--staticnode={own}", f"--staticnode={secure}"
-    ) as node:
+    monkeypatch.setenv("LOGOS_KERNEL_NODEKEY", key.secret_bytes().hex())
+    with KernelProcess(directory / "n", f"--staticnode={own}", f"--staticnode={secure}") as node:
         eventually(lambda: node.log.read_text().count("peer address cannot be used") == 2)
         assert f"address={own}" in node.log.read_text()
         assert f"address={secure}" in node.log.read_text()
