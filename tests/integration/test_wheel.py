@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 UV = Path(sys.executable).with_name("uv")
 RUNTIME_LOCK = ROOT / "requirements" / "runtime.lock"
 CLIENT_PACKAGES = {"ipc_schema", "logos_client", "logos_sockets"}
-NODE_PACKAGES = {"kernel_proc", "mapi_proc", "logos_deploy", "logos_process"}
+NODE_PACKAGES = {"kernel_proc", "mapi_proc", "logos_gateway", "logos_deploy", "logos_process"}
 PYTHONS = ("3.11", "3.12", "3.13")
 
 
@@ -150,7 +150,7 @@ def test_the_node_runs_from_the_runtime_lock_without_a_compiler(
     environment.install("--no-deps", "--require-hashes", "-r", RUNTIME_LOCK)
     environment.install("--no-deps", client_wheel, node_wheel)
     assert not environment.installed() & {"fastecdsa", "trio-typing", "pytest", "mypy", "ruff", "uv"}
-    for command in ("logos", "logos-kernel", "logos-mapi"):
+    for command in ("logos", "logos-kernel", "logos-mapi", "logos-gateway"):
         assert "usage: " in run(environment.bin / command, "--help", cwd=directory)
     assert "exactly once" in run(environment.bin / "logos", "demo", timeout=100, cwd=directory)
 
