@@ -181,7 +181,10 @@ class RequestConnection:
     def _hint(self) -> str:
         if not self._monitor.strange:
             return f" ({self._state.value})"
-        return ": what listens there takes no requests (an events socket, or no server of this contract)"
+        return (
+            ": what listens there takes no requests (an events socket, or no server of this contract), "
+            "is full, or turns this user away (allowed-uid)"
+        )
 
     def _set_state(self, state: ConnectionState) -> None:
         self._state = state

@@ -50,20 +50,19 @@ def _send_buffer(descriptor: int) -> int:
 class Windows:
     """What was given to libzmq for each peer since the system was asked last. Pure but for `flowing`."""
 
-    def __init__(self, flowing: Callable[[int], bool] = is_flowing, window: int = WINDOW) -> None:
+    def __init__(self, flowing: Callable[[int], bool] = is_flowing) -> None:
         self._flowing = flowing
-        self._window = window
-        self._descriptors: dict[bytes, int] = {}
+        self._watched: dict[bytes, tuple[int, int]] = {}
         self._given: dict[bytes, int] = {}
 
-    def watch(self, key: bytes, descriptor: int) -> None:
+    def watch(self, key: bytes, descriptor: int, window: int = WINDOW) -> None:
         """Bound what is given for the peer at the other end of this connection."""
-        self._descriptors[key] = descriptor
+        self._watched[key] = descriptor, window
         self._given[key] = 0
 
     def forget(self, key: bytes) -> None:
         """The connection is gone."""
-        self._descriptors.pop(key, None)
+        self._watched.pop(key, None)
         self._given.pop(key, None)
 
     def take(self, key: bytes, size: int) -> bool:
@@ -71,15 +70,16 @@ class Windows:
         given = self._given.get(key)
         if given is None:
             return True
-        if given >= self._window and not self.reopen(key):
+        if given >= self._watched[key][1] and not self.reopen(key):
             return False
         self._given[key] += size
         return True
 
     def reopen(self, key: bytes) -> bool:
         """Ask the system again; True if the peer may be given more."""
-        if key in self._given and self._given[key] >= self._window:
-            if not self._flowing(self._descriptors[key]):
+        watched = self._watched.get(key)
+        if watched is not None and self._given[key] >= watched[1]:
+            if not self._flowing(watched[0]):
                 return False
             self._given[key] = 0
         return True

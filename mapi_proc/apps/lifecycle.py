@@ -17,6 +17,7 @@ from mapi_proc.clocks import Clocks
 from mapi_proc.database import AppRecord, Database, JournalExtent, Snapshot
 from mapi_proc.disk import Disk
 from mapi_proc.streams import CacheBudget, DurableLimits, DurableStream, EphemeralLimits, EphemeralStream
+from mapi_proc.streams.limits import connection_window
 from mapi_proc.write_batch import Turn
 
 __all__ = ["AppHooks", "AppLifecycle"]
@@ -140,7 +141,8 @@ class AppLifecycle:
     def _open_ephemeral(self, uid: int | None) -> App:
         self._check_room()
         limits = EphemeralLimits(
-            max_bytes=self._config.ephemeral_max_bytes, max_events=self._config.ephemeral_max_events
+            max_bytes=self._config.ephemeral_max_bytes - connection_window(self._config.ephemeral_max_bytes),
+            max_events=self._config.ephemeral_max_events,
         )
         stream = EphemeralStream(os.urandom(16), self._defer, limits)
         app = App(f"ephemeral-{stream.stream_id.hex()[:16]}", uid, stream)

@@ -19,6 +19,7 @@ from mapi_proc.core import Core
 from mapi_proc.ipc.router import AsyncRequests, Hooks
 from mapi_proc.receive.history_ranges import HistoryRange
 from mapi_proc.send.service import pending_reply
+from mapi_proc.streams.limits import connection_window
 
 __all__ = ["SILENCE_S", "AppServer"]
 
@@ -164,7 +165,8 @@ class AppServer:
             self._sessions.pop(other.identity, None)
         self._sessions[call.identity] = session
         if call.descriptor >= 0:
-            self.socket.windows.watch(call.identity, call.descriptor)
+            window = connection_window(self._core.config.ephemeral_max_bytes)
+            self.socket.windows.watch(call.identity, call.descriptor, window)
         position = m.StreamPosition(id=app.stream.stream_id, acked=app.stream.acked, last=app.stream.last_seq)
         in_flight, body_bytes, blob_bytes = self._limits
         reply = m.MapiHello(

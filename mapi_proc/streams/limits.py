@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["CacheBudget", "DurableLimits", "EphemeralLimits", "StreamCounters"]
+from logos_sockets.window import WINDOW
+
+__all__ = ["CacheBudget", "DurableLimits", "EphemeralLimits", "StreamCounters", "connection_window"]
 
 NANOSECONDS = 1_000_000_000
 
@@ -22,6 +24,12 @@ class DurableLimits:
     tail_bytes: int = 4 << 20
     page_bytes: int = 512 << 10
     page_events: int = 512
+
+
+def connection_window(max_bytes: int) -> int:
+    """Bytes that libzmq may hold for the connection of an app whose stream may hold `max_bytes`: a part of
+    these, so that the bound holds for both together."""
+    return min(WINDOW, max_bytes // 4)
 
 
 @dataclass(frozen=True, slots=True)
