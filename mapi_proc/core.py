@@ -156,9 +156,9 @@ class Core:
         """What waits in the journals of all named apps, about."""
         return journal_bytes(self.apps)
 
-    def status(self, app: App | None) -> StatusReply:
-        """The status as an app sees it; None: of all topics."""
-        return self._parts.status.reply(app)
+    def status(self, app: App | None, after: str = "") -> StatusReply:
+        """The status as an app sees it; None: of all topics. `after`: the last topic of the part before."""
+        return self._parts.status.reply(app, after)
 
     async def node_info(self, ids: tuple[str, ...] | None) -> dict[str, object]:
         """The kernel's node information. Raises IpcError."""

@@ -9,6 +9,7 @@ from typing import Final
 
 from ipc_schema.mapi.events import AppEventKind, pack_fields
 from ipc_schema.mapi.methods import StatusReply
+from ipc_schema.mapi.paging import topic_page
 from mapi_proc.apps import App, AppRegistry
 from mapi_proc.health import HealthTransition, NodeFacts, TopicHealth
 from mapi_proc.streams import AppStream
@@ -105,14 +106,17 @@ class StatusNotifier:
             fields = pack_fields(topics, from_ns - _UNDER_WAY_NS, to_ns + _UNDER_WAY_NS, reason)
             self._tell(stream, AppEventKind.MESSAGES_MISSED, now, fields)
 
-    def reply(self, app: App | None) -> StatusReply:
-        """The status as an app sees it; None: of all topics."""
+    def reply(self, app: App | None, after: str = "") -> StatusReply:
+        """The status as an app sees it; None: of all topics. `after`: the last topic of the part before."""
         connection = self.health.connection()
         routes = self._table.routes
-        topics = self._table.topics_of(app.stream) if app is not None else sorted(routes)
+        topics, more = topic_page(
+            self._table.topics_of(app.stream) if app is not None else sorted(routes), after
+        )
         return StatusReply(
             connection=str(connection.status),
             reason=connection.reason,
             resyncing=self._resyncing(),
             topics={topic: str(self.health.shard(routes[topic].shard)) for topic in topics},
+            more=more or None,
         )

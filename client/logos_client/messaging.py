@@ -20,6 +20,7 @@ import os
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType, UnionType
 from typing import Any, Final, Literal, Self, TypeVar, get_args, overload
@@ -252,8 +253,14 @@ class MessagingClient:
 
     async def subscriptions(self, *, timeout: float = DEFAULT_TIMEOUT) -> list[str]:
         """The app's content topics."""
-        reply = await self._ask(methods.SUBSCRIPTIONS, timeout=timeout, repeat=True)
-        return list(self._read(methods.SubscriptionsReply, reply).topics)
+        found: list[str] = []
+        while True:
+            body = {"after": found[-1]} if found else {}
+            reply = await self._ask(methods.SUBSCRIPTIONS, body, timeout=timeout, repeat=True)
+            part = self._read(methods.SubscriptionsReply, reply)
+            found += part.topics
+            if not part.more or not part.topics:
+                return found
 
     async def send(
         self,
@@ -334,7 +341,15 @@ class MessagingClient:
 
     async def status(self, *, timeout: float = DEFAULT_TIMEOUT) -> StatusReply:
         """The node's connection status, its reason, and the health of each subscribed content topic."""
-        return self._read(StatusReply, await self._ask(methods.STATUS, timeout=timeout, repeat=True))
+        topics: dict[str, str] = {}
+        while True:
+            body = {"after": max(topics)} if topics else {}
+            part = self._read(
+                StatusReply, await self._ask(methods.STATUS, body, timeout=timeout, repeat=True)
+            )
+            topics |= part.topics
+            if not part.more or not part.topics:
+                return replace(part, topics=topics, more=None)
 
     async def node_info(
         self, ids: Iterable[str] | None = None, *, timeout: float = DEFAULT_TIMEOUT

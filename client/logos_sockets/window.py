@@ -3,7 +3,8 @@
 libzmq's high-water mark counts messages, small and large alike: 256 messages of 150 KiB are 38 MiB for each
 peer. How much of it has gone out libzmq does not say, but the system does: libzmq writes to a connection as
 long as the system takes it, so while the system's own buffer for the connection (SIOCOUTQ) is not nearly
-full, libzmq holds next to nothing. It is asked once for every `WINDOW` bytes.
+full, libzmq holds next to nothing. It is asked once for every `WINDOW` bytes, and not before libzmq's thread
+has had a moment to pass them on.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import os
 import socket
 import sys
 import termios
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -21,6 +23,7 @@ __all__ = ["WINDOW", "Windows", "is_flowing"]
 WINDOW: Final = 4 << 20
 """Bytes given to libzmq for one peer before it is asked whether they have gone out."""
 _DEFAULT_BUFFER: Final = 212_992
+_MOMENT: Final = 0.001
 
 
 def is_flowing(descriptor: int) -> bool:
@@ -50,8 +53,14 @@ def _send_buffer(descriptor: int) -> int:
 class Windows:
     """What was given to libzmq for each peer since the system was asked last. Pure but for `flowing`."""
 
-    def __init__(self, flowing: Callable[[int], bool] = is_flowing) -> None:
+    def __init__(
+        self,
+        flowing: Callable[[int], bool] = is_flowing,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._flowing = flowing
+        self._clock = clock
+        self._full_since: dict[bytes, float] = {}
         self._watched: dict[bytes, tuple[int, int]] = {}
         self._given: dict[bytes, int] = {}
 
@@ -63,6 +72,7 @@ class Windows:
     def forget(self, key: bytes) -> None:
         """The connection is gone."""
         self._watched.pop(key, None)
+        self._full_since.pop(key, None)
         self._given.pop(key, None)
 
     def take(self, key: bytes, size: int) -> bool:
@@ -70,7 +80,8 @@ class Windows:
         given = self._given.get(key)
         if given is None:
             return True
-        if given >= self._watched[key][1] and not self.reopen(key):
+        if given >= self._watched[key][1]:
+            self._full_since.setdefault(key, self._clock())
             return False
         self._given[key] += size
         return True
@@ -79,7 +90,9 @@ class Windows:
         """Ask the system again; True if the peer may be given more."""
         watched = self._watched.get(key)
         if watched is not None and self._given[key] >= watched[1]:
-            if not self._flowing(watched[0]):
+            since = self._full_since.setdefault(key, self._clock())
+            if self._clock() - since < _MOMENT or not self._flowing(watched[0]):
                 return False
+            del self._full_since[key]
             self._given[key] = 0
         return True

@@ -103,23 +103,27 @@ class StreamPosition(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusReply(Body):
-    """`connection` is a `ConnectionStatus`, the values of `topics` are `TopicHealth`."""
+    """`connection` is a `ConnectionStatus`, the values of `topics` are `TopicHealth`. `more`: the topics are
+    the first of several parts."""
 
     connection: str
     reason: str = ""
     resyncing: bool = False
     topics: dict[str, str]
+    more: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapiHello(HelloReply):
-    """Reply of the Messaging API's hello. `app`: the app's name, made up for an ephemeral one."""
+    """Reply of the Messaging API's hello. `app`: the app's name, made up for an ephemeral one. `more`: the
+    subscriptions are the first of several parts."""
 
     limits: MapiLimits
     app: str
     durable: bool
     stream: StreamPosition
     subscriptions: tuple[str, ...] = ()
+    more: bool | None = None
     status: StatusReply
 
 
@@ -150,8 +154,29 @@ class SubscribeReply(Body):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SubscriptionsRequest(Body):
+    """`after`: the last topic of the part before."""
+
+    WHERE = SUBSCRIPTIONS
+
+    after: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StatusRequest(Body):
+    """`after`: the last topic of the part before."""
+
+    WHERE = STATUS
+
+    after: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SubscriptionsReply(Body):
+    """Sorted. `more`: there are others behind the last one."""
+
     topics: tuple[str, ...]
+    more: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

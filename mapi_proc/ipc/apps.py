@@ -13,6 +13,7 @@ from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.frames import MAGIC
 from ipc_schema.hello import HEARTBEAT_MS, HELLO, HelloRequest
 from ipc_schema.mapi import methods as m
+from ipc_schema.mapi.paging import topic_page
 from ipc_schema.server import Answer, Call, Client, Route, answer
 from mapi_proc.apps import App
 from mapi_proc.core import Core
@@ -168,6 +169,7 @@ class AppServer:
             window = connection_window(self._core.config.ephemeral_max_bytes)
             self.socket.windows.watch(call.identity, call.descriptor, window)
         position = m.StreamPosition(id=app.stream.stream_id, acked=app.stream.acked, last=app.stream.last_seq)
+        subscriptions, more = topic_page(self._core.table.topics_of(app.stream))
         in_flight, body_bytes, blob_bytes = self._limits
         reply = m.MapiHello(
             protocol=version,
@@ -186,7 +188,8 @@ class AppServer:
             app=app.name,
             durable=app.durable,
             stream=position,
-            subscriptions=tuple(self._core.table.topics_of(app.stream)),
+            subscriptions=tuple(subscriptions),
+            more=more or None,
             status=self._core.status(app),
         )
         # The events must come behind this answer: attach once the answer is on its way.
@@ -207,8 +210,9 @@ class AppServer:
         return answer(m.SubscribeReply(errors=errors).to_body())
 
     def _subscriptions(self, call: Call) -> Answer:
-        topics = tuple(self._core.table.topics_of(_session(call).app.stream))
-        return answer(m.SubscriptionsReply(topics=topics).to_body())
+        after = m.SubscriptionsRequest.from_body(call.body).after
+        topics, more = topic_page(self._core.table.topics_of(_session(call).app.stream), after)
+        return answer(m.SubscriptionsReply(topics=tuple(topics), more=more or None).to_body())
 
     async def _send(self, call: Call) -> Answer:
         send = m.SendRequest.from_body(call.body)
@@ -242,7 +246,8 @@ class AppServer:
         return answer(m.CancelReply(cancelled=cancelled).to_body())
 
     def _status(self, call: Call) -> Answer:
-        return answer(self._core.status(_session(call).app).to_body())
+        after = m.StatusRequest.from_body(call.body).after
+        return answer(self._core.status(_session(call).app, after).to_body())
 
     async def _node_info(self, call: Call) -> Answer:
         ids = m.NodeInfoRequest.from_body(call.body).ids

@@ -81,7 +81,7 @@ class Target:
 @pytest.fixture(scope="module")
 def target() -> Iterator[Target]:
     context: Context = zmq.Context()
-    with short_directory() as path, single_node(path) as node:
+    with short_directory() as path, single_node(path, mapi_options=("--max-topics-per-app=10000",)) as node:
         target = Target(node, context)
         eventually(lambda: _is_ready(target))
         yield target
@@ -346,3 +346,29 @@ def test_garbage_does_not_disturb_an_app_that_works(target: Target) -> None:
             vandal.close()
 
     run()
+
+
+def test_an_app_with_more_topics_than_a_reply_can_carry_comes_back(target: Target) -> None:
+    topics = sorted(f"/app/1/{number}-{'x' * 230}/proto" for number in range(5_000))
+    app = target.dealer(name="many-topics")
+    for start in range(0, len(topics), 1_000):
+        assert app.ok("subscribe", {"topics": topics[start : start + 1_000]}) == {"errors": {}}
+    app.ok("goodbye")
+    app.close()
+    again = target.dealer(hello=False)
+    hello = again.ok("hello", {"kind": "app", "protocol": [1, 1], "name": "many-topics", "takeover": True})
+    assert hello["more"]
+    assert hello["status"]["more"]
+    found, statuses = list(hello["subscriptions"]), dict(hello["status"]["topics"])
+    while True:
+        part = again.ok("subscriptions", {"after": found[-1]})
+        found += part["topics"]
+        if not part.get("more"):
+            break
+    while (part := again.ok("status", {"after": max(statuses)}))["topics"]:
+        statuses |= part["topics"]
+    assert found == topics
+    assert sorted(statuses) == topics
+    again.ok("goodbye")
+    assert target.dealer().ok("ping") == {}
+    target.dealer().ok("forget", {"name": "many-topics"})

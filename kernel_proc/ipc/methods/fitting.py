@@ -6,7 +6,7 @@ reply that names them too large to be sent.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final, TypeVar
 
@@ -15,14 +15,19 @@ from msgpack import packb
 from ipc_schema.frames import MAX_BODY
 from ipc_schema.kernel.discovery import KnownRecord
 from ipc_schema.kernel.records import PeerRecord
+from ipc_schema.streams import StreamState
 
-__all__ = ["PROTOCOL_BYTES", "fitting"]
+__all__ = ["PROTOCOL_BYTES", "fitting", "fitting_states"]
 
 R = TypeVar("R", PeerRecord, KnownRecord)
 
 PROTOCOL_BYTES: Final = 4096
 """Names of protocols that are told of one peer: a node that has them all needs a quarter of it."""
 _ROOM: Final = MAX_BODY - 4096
+_STATE_BYTES: Final = 128
+"""Of a stream's state without its coverage: names, numbers and an epoch of fixed size."""
+_INTERVAL_BYTES: Final = 19
+"""An array of two 64-bit numbers."""
 
 
 def fitting(records: Iterable[R]) -> tuple[R, ...]:
@@ -36,6 +41,17 @@ def fitting(records: Iterable[R]) -> tuple[R, ...]:
             break
         found.append(short)
     return tuple(found)
+
+
+def fitting_states(states: Sequence[StreamState]) -> tuple[StreamState, ...]:
+    """The first states that fit, each with its newest intervals as far as all have room for: what lies before
+    the first interval counts as not covered, so that a reader who is given fewer misses nothing."""
+    shown = states[: _ROOM // (_STATE_BYTES + _INTERVAL_BYTES)]
+    intervals = max(1, (_ROOM - len(shown) * _STATE_BYTES) // _INTERVAL_BYTES // max(1, len(shown)))
+    return tuple(
+        state if len(state.coverage) <= intervals else replace(state, coverage=state.coverage[-intervals:])
+        for state in shown
+    )
 
 
 def _cut(protocols: tuple[str, ...]) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ from ipc_schema.kernel.methods import (
 from ipc_schema.server import Answer, Call, Route
 from kernel_proc.ipc.consumers import Consumer, Consumers
 from kernel_proc.ipc.events import EventPublisher
+from kernel_proc.ipc.methods.fitting import fitting_states
 from kernel_proc.shards import Shards
 from logos_sockets import BLOB_SLACK
 
@@ -66,14 +67,14 @@ def stream_routes(
             network=network,
             events=events_endpoint(),
             consumer=consumer.name,
-            streams=tuple(shards.states()),
+            streams=fitting_states(shards.states()),
         )
         return reply.to_body(), ()
 
     def acquire(call: Call) -> Answer:
         request = LeaseAcquireRequest.from_body(call.body)
         leases = shards.acquire(call.client_name, request.shards)
-        return LeaseAcquireReply(leases=tuple(leases), ttl_ms=ttl_ms).to_body(), ()
+        return LeaseAcquireReply(leases=fitting_states(leases), ttl_ms=ttl_ms).to_body(), ()
 
     def release(call: Call) -> Answer:
         request = LeaseReleaseRequest.from_body(call.body)

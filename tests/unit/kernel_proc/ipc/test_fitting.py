@@ -7,9 +7,10 @@ from hypothesis import strategies as st
 
 from ipc_schema.frames import encode_reply
 from ipc_schema.kernel.discovery import KnownPeersReply, KnownRecord
-from ipc_schema.kernel.methods import PeersListReply
+from ipc_schema.kernel.methods import LeaseAcquireReply, PeersListReply
 from ipc_schema.kernel.records import PeerRecord
-from kernel_proc.ipc.methods.fitting import PROTOCOL_BYTES, fitting
+from ipc_schema.streams import StreamState
+from kernel_proc.ipc.methods.fitting import PROTOCOL_BYTES, fitting, fitting_states
 
 LONG = tuple(f"/{number:0254}/" for number in range(512))
 """More than identify lets through (64 KiB)."""
@@ -40,3 +41,26 @@ def test_what_does_not_fit_is_left_out_from_the_end() -> None:
 )
 def test_what_peers_usually_say_is_told_whole(peers: list[PeerRecord]) -> None:
     assert fitting(peers) == tuple(peers)
+
+
+def test_streams_with_long_coverage_fit_by_their_newest_intervals() -> None:
+    coverage = tuple((1 << 60, (1 << 60) + number) for number in range(256))
+    states = [
+        StreamState(
+            stream=f"m/65535/{shard}",
+            shard=shard,
+            epoch=bytes(8),
+            first=1 << 60,
+            last=1 << 60,
+            coverage=coverage,
+        )
+        for shard in range(1024)
+    ]
+    shown = fitting_states(states)
+    assert len(shown) == 1024
+    encode_reply(bytes(16), bytes(16), LeaseAcquireReply(leases=shown, ttl_ms=1).to_body())
+    assert all(state.coverage == coverage[-len(state.coverage) :] and state.coverage for state in shown)
+    assert fitting_states(states[:100]) == tuple(states[:100])
+    many = fitting_states(states * 64)
+    encode_reply(bytes(16), bytes(16), LeaseAcquireReply(leases=many, ttl_ms=1).to_body())
+    assert len(many) > 4096
