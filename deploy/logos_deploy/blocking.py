@@ -18,11 +18,10 @@ from types import TracebackType
 from typing import Self
 
 from ipc_schema.config.mapi import Mode
-from logos_client._connection import DEFAULT_TIMEOUT
 from logos_client.blocking import KernelClient, MessagingClient
-from logos_client.blocking._base import BlockingClient, open_client
 from logos_client.exceptions import ClosedError, ForkedError
 from logos_client.messaging import AckMode
+from logos_client.transport import DEFAULT_TIMEOUT, BlockingClient, open_client
 from logos_deploy.launcher import START_SECONDS
 from logos_deploy.launcher_node import NodeFacts, NodeProcesses
 from logos_deploy.node.plan import LaunchRequest, NodePlan, plan_launch

@@ -24,8 +24,8 @@ from typing import Final
 from ipc_schema.config.mapi import Mode
 from ipc_schema.config.options import ConfigError
 from logos_client import KernelClient, MessagingClient, Opening
-from logos_client._connection import DEFAULT_TIMEOUT
 from logos_client.messaging import AckMode
+from logos_client.transport import DEFAULT_TIMEOUT
 from logos_deploy.launcher_node import (
     DataDirInUseError,
     LaunchError,

@@ -15,7 +15,7 @@ from ipc_schema.config.kernel import KERNEL_SCHEMA
 from ipc_schema.config.mapi import MAPI_SCHEMA, MapiConfig
 from ipc_schema.config.options import ConfigError
 from ipc_schema.paths import kernel_directory, lock_path, mapi_directory
-from logos_client._process import HomeProcess
+from logos_client.transport import HomeProcess
 from logos_deploy.control import wait_ready
 from logos_deploy.launcher_child import ChildEndedError, Keeper
 from logos_deploy.launcher_logs import LogFile

@@ -34,7 +34,7 @@ from ipc_schema.kernel.methods import (
 from ipc_schema.kernel.records import NodeHealth
 from ipc_schema.steady import SteadyClock
 from ipc_schema.streams import StreamState
-from logos_client._connection import RequestConnection
+from logos_client.transport import RequestConnection
 from mapi_proc.kernel_link.events import EventSink, EventSocket
 from mapi_proc.kernel_link.tracker import NO_MESH_PEERS, Missed, Position, StreamTracker
 
