@@ -271,16 +271,7 @@ class Node:
         config = self.config
         info = config.network
         consumers = Consumers(lambda: f"anonymous-{secrets.token_hex(6)}", self.shards.holds_lease)
-        publishing = Publishing(
-            sender,
-            self.shards,
-            cluster=info.cluster,
-            shard_count=info.shard_count,
-            max_message_size=info.max_message_size,
-            rln_required=info.rln_required,
-            registry=self.registry,
-            no_peers=network.no_peers_text,
-        )
+        publishing = Publishing(sender, self.shards, info, self.registry, no_peers=network.no_peers_text)
         host, relay = network.host, network.relay
         facts: dict[str, Callable[[], object]] = {
             "Version": version,

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ipc_schema.errors import ErrorCode, IpcError
+from ipc_schema.hello import NetworkInfo
 from ipc_schema.kernel.events import SOURCE_SELF
 from ipc_schema.message import MessageEncodeError, WakuMessage, encode_message, message_hash
 from ipc_schema.sizes import too_large_text
@@ -43,21 +44,18 @@ class Ready(NamedTuple):
 class Publishing:
     """Publishes messages of this node's consumers.
 
-    `max_message_size` bounds the encoded message, and with it the relay's frame; with `rln_required` a
-    message without a proof is refused, since every peer would hold it against us. `sender` is None when
-    relay is off.
+    The network's `max_message_size` bounds the encoded message, and with it the relay's frame; with its
+    `rln_required` a message without a proof is refused, since every peer would hold it against us. `sender`
+    is None when relay is off.
     """
 
     def __init__(
         self,
         sender: MessageSender | None,
         shards: Shards,
-        *,
-        cluster: int,
-        shard_count: int,
-        max_message_size: int,
-        rln_required: bool,
+        network: NetworkInfo,
         registry: Registry,
+        *,
         clock_ns: Callable[[], int] = time.time_ns,
         no_peers: Callable[[int], str] = "no peer on shard {}".format,
     ) -> None:
@@ -65,10 +63,8 @@ class Publishing:
         self._no_peers_text = no_peers
         self._sender = sender
         self._shards = shards
-        self._cluster = cluster
-        self._shard_count = shard_count
-        self._max_size = max_message_size
-        self._rln_required = rln_required
+        self._network = network
+        self._max_size = network.max_message_size
         self._clock_ns = clock_ns
         self._sent = registry.counter("node_messages", type="self")
 
@@ -112,7 +108,7 @@ class Publishing:
         number, topic = self._place(message.content_topic, pubsub_topic, shard)
         if not message.payload:
             raise IpcError(ErrorCode.BAD_REQUEST, "payload is empty")
-        if self._rln_required and not message.proof:
+        if self._network.rln_required and not message.proof:
             raise IpcError(ErrorCode.RLN_REQUIRED, "this network takes only messages with an RLN proof")
         if not message.timestamp:
             message = message._replace(timestamp=self._clock_ns())
@@ -143,8 +139,8 @@ class Publishing:
         try:
             number = place(
                 (content_topic,),
-                cluster=self._cluster,
-                shard_count=self._shard_count,
+                cluster=self._network.cluster,
+                shard_count=self._network.shard_count,
                 pubsub_topic=pubsub_topic,
                 shard=shard,
             )

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from ipc_schema.paths import MapiEndpoints, mapi_endpoints
+from ipc_schema.paths import MapiEndpoints, kernel_endpoints, mapi_endpoints
 from tests.support.kernel_process import Dealer, KernelProcess, short_directory
 from tests.support.mapi_process import AppDealer, MapiProcess
 
@@ -87,6 +87,30 @@ for socket, endpoint in ((reader, sys.argv[2]), *askers):
         assert event != zmq.EVENT_HANDSHAKE_SUCCEEDED, endpoint
 assert not reader.poll(1500)
 print("turned away", flush=True)
+os._exit(0)
+"""
+
+
+FRIEND = """
+import os, sys
+sys.path[:0] = [sys.argv[1]]
+import zmq
+from ipc_schema.frames import decode_reply, encode_request
+os.setgroups([65534]); os.setgid(65534); os.setuid(65533)
+context = zmq.Context()
+reader = context.socket(zmq.SUB)
+reader.subscribe(b"p\\0")
+reader.connect(sys.argv[2])
+assert reader.poll(10_000)
+print("read", flush=True)
+for endpoint in sys.argv[3:]:
+    asker = context.socket(zmq.DEALER)
+    asker.connect(endpoint)
+    asker.send_multipart(encode_request(bytes(16), "health"))
+    assert asker.poll(10_000), endpoint
+    error = decode_reply(asker.recv_multipart()).error
+    assert error is None or error.code == "not_ready", (endpoint, error)
+    print("served", flush=True)
 os._exit(0)
 """
 
@@ -213,3 +237,28 @@ def test_a_user_that_is_not_allowed_reads_and_asks_nothing() -> None:
         assert stranger.stdout.strip() == "turned away", stranger.stderr
         for name in SOCKETS:
             assert target.serves(name)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_user_of_the_group_that_is_allowed_is_served() -> None:
+    """The sockets lie outside the data directories, which stay closed to the group."""
+    with short_directory() as path:
+        path.chmod(0o711)
+        options = ("--ipc-group=65534", "--allowed-uid=65533", f"--ipc-dir={path}/run")
+        kernel = KernelProcess(path / "k", "--shard=0", *options)
+        kernel.endpoints = kernel_endpoints(path / "run")
+        mapi = MapiProcess(path / "m", *options)
+        mapi.run_dir = path / "run"
+        with kernel, mapi:
+            asyncio.run(mapi.ready())
+            apps = mapi_endpoints(path / "run")
+            endpoints = [*kernel.endpoints, apps.apps, apps.control]
+            friend = subprocess.run(
+                [sys.executable, "-c", FRIEND, str(ROOT), *endpoints],
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            assert friend.stdout.split() == ["read", "served", "served", "served", "served"], friend.stderr
+            assert (path / "k").stat().st_mode & 0o777 == 0o700

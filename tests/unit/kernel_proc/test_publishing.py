@@ -8,6 +8,7 @@ import pytest
 import trio
 
 from ipc_schema.errors import IpcError
+from ipc_schema.hello import NetworkInfo
 from ipc_schema.kernel.events import SOURCE_SELF, MessageEvent, decode_header
 from ipc_schema.message import WakuMessage, decode_message, encode_message
 from kernel_proc.ipc.events import EventPublisher
@@ -81,11 +82,8 @@ class House:
         self.publishing = Publishing(
             MessageSender(self.relay, self.shards) if relay else None,
             self.shards,
-            cluster=1,
-            shard_count=shard_count,
-            max_message_size=10_000,
-            rln_required=rln,
-            registry=registry,
+            NetworkInfo(cluster=1, shard_count=shard_count, max_message_size=10_000, rln_required=rln),
+            registry,
             clock_ns=lambda: 99,
         )
 
