@@ -432,10 +432,6 @@ class DrainSocket:
             self._drain()
         self._schedule()
 
-    def rearm(self) -> None:
-        """Must follow every call on the zmq socket that did not go through this object."""
-        self._schedule()
-
     def pause(self) -> None:
         """Stop reading (back-pressure): messages stay in the socket up to its high-water mark.
 
