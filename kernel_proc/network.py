@@ -25,7 +25,7 @@ from kernel_proc.p2p.limits import HostLimits
 from kernel_proc.peering import Peering
 from kernel_proc.peers.connected_peers import PeerBook
 from kernel_proc.peers.dialer import StaticDialer
-from kernel_proc.peers.known import Origin
+from kernel_proc.peers.known import PeerOrigin
 from kernel_proc.peers.offers import Offers, Outcome
 from kernel_proc.protocols.lightpush_codec import LEGACY_PROTOCOL as LEGACY_LIGHTPUSH_PROTOCOL
 from kernel_proc.protocols.lightpush_codec import PROTOCOL as LIGHTPUSH_PROTOCOL
@@ -36,7 +36,7 @@ from kernel_proc.relay.messages import RelayMessage
 from kernel_proc.relay.params import AGENT_PREFIX, RELAY_PROTOCOL, GossipParams, RelayParams, ScoreParams
 from kernel_proc.relay.service import RelayService
 from kernel_proc.relay.state import PxOffer
-from kernel_proc.relay.validation import ProtectedShard, Verdict
+from kernel_proc.relay.validation import SignedShard, Verdict
 from kernel_proc.shards import Shards
 from logos_process.logs import fields
 from logos_process.version import version
@@ -119,7 +119,7 @@ class Network:
         self.book = PeerBook(trio.current_time, self._peer_changed)
         self.host.add_listener(self.book)
         self._protected = [
-            ProtectedShard(shard_topic(config.network.cluster, one.shard), one.public_key, time.time_ns)
+            SignedShard(shard_topic(config.network.cluster, one.shard), one.public_key, time.time_ns)
             for one in config.protected_shards
         ]
         self.relay = self._make_relay(config) if config.relay else None
@@ -171,7 +171,9 @@ class Network:
     # --- what the parts tell ---
 
     def _learn_offered(self, peer_id: PeerIdText, addresses: Sequence[str], offering: PeerIdText) -> bool:
-        return self.peering.manager.learn(peer_id, addresses, Origin.PRUNE, source=f"offered by {offering}")
+        return self.peering.manager.learn(
+            peer_id, addresses, PeerOrigin.PRUNE, source=f"offered by {offering}"
+        )
 
     def _peer_changed(self, change: PeerChange, record: PeerRecord) -> None:
         self._tell_peer(change, record)

@@ -45,7 +45,7 @@ from kernel_proc.sender import MessageSender
 from kernel_proc.services import Services
 from kernel_proc.shards import Shards
 from kernel_proc.startup import claim_directories, node_key
-from kernel_proc.supervision import Parts, leaf
+from kernel_proc.supervision import SupervisedParts, leaf
 from logos_process import logs
 from logos_process.exits import ExitCode, StartError
 from logos_process.logs import fields
@@ -141,7 +141,7 @@ class Node:
             stack.callback(server.close)
             server.bind(endpoints)
             async with trio.open_nursery() as nursery:
-                parts = Parts(nursery)
+                parts = SupervisedParts(nursery)
                 if signals:
                     nursery.start_soon(self._watch_signals, name="signals")
                 parts.add("ipc control", server.serve_control)
@@ -166,7 +166,9 @@ class Node:
         log.info("stopped")
         return ExitCode.OK
 
-    async def _start(self, parts: Parts, network: Network, services: Services, server: IpcServer) -> None:
+    async def _start(
+        self, parts: SupervisedParts, network: Network, services: Services, server: IpcServer
+    ) -> None:
         parts.add("event loop lag", lambda: self._lag.run(self._touch))
         parts.add("health", self.health.run)
         parts.add("leases", self.shards.run)

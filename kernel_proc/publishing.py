@@ -18,10 +18,10 @@ from kernel_proc.relay.rpc_writer import fits_rpc
 from kernel_proc.sender import MessageSender
 from kernel_proc.shards import Shards
 
-__all__ = ["Published", "Publishing", "Ready"]
+__all__ = ["PublishOutcome", "Publishing", "Ready"]
 
 
-class Published(NamedTuple):
+class PublishOutcome(NamedTuple):
     """What became of a publish that at least one peer took, or that was a repeat."""
 
     message_hash: bytes
@@ -75,7 +75,7 @@ class Publishing:
         pubsub_topic: str | None = None,
         shard: int | None = None,
         force: bool = False,
-    ) -> Published:
+    ) -> PublishOutcome:
         """Publish on the given shard, or on the one that autosharding gives the content topic.
 
         A message without a timestamp (0) is stamped now. Raises `IpcError`: `bad_request`, `too_large`,
@@ -95,7 +95,7 @@ class Publishing:
             raise IpcError(ErrorCode.BAD_REQUEST, str(error)) from error
         if not sent.duplicate:
             self._sent.add()
-        done = Published(digest, message.timestamp, topic, sent.peers, sent.duplicate)
+        done = PublishOutcome(digest, message.timestamp, topic, sent.peers, sent.duplicate)
         if sent.reached_nobody:
             raise self._no_peers(done, ready.shard)
         return done
@@ -121,7 +121,7 @@ class Publishing:
             raise self._too_large(self._max_size)
         return Ready(message, data, message_hash(topic, message), topic, number)
 
-    def _no_peers(self, done: Published, shard: int) -> IpcError:
+    def _no_peers(self, done: PublishOutcome, shard: int) -> IpcError:
         return IpcError(
             ErrorCode.NO_PEERS,
             self._no_peers_text(shard),

@@ -12,7 +12,7 @@ from ipc_schema.message import WakuMessage
 from kernel_proc.relay.messages import PublishResult
 from kernel_proc.shards import Shards
 
-__all__ = ["MessageSender", "PublishingRelay", "Sent"]
+__all__ = ["MessageSender", "PublishingRelay", "RelayOutcome"]
 
 UNSENT_KEPT: Final = 4096
 UNSENT_SECONDS: Final = 300.0
@@ -26,7 +26,7 @@ class PublishingRelay(Protocol):
         ...
 
 
-class Sent(NamedTuple):
+class RelayOutcome(NamedTuple):
     """What became of a message. `peers`: to how many it went now."""
 
     peers: int
@@ -64,7 +64,7 @@ class MessageSender:
         source: int,
         *,
         force: bool = False,
-    ) -> Sent:
+    ) -> RelayOutcome:
         """Send `message`, encoded as `data`, with the message hash `digest`. Raises RelayMessageTooLarge,
         RelayMessageInvalid, RelayBadTopic."""
         again = force or digest in self._unsent
@@ -76,11 +76,11 @@ class MessageSender:
                 self._shards.deliver(topic, message, digest, source)
         if result.peers:
             self._unsent.pop(digest, None)
-            return Sent(result.peers, result.duplicate, reached_nobody=False)
+            return RelayOutcome(result.peers, result.duplicate, reached_nobody=False)
         if result.duplicate and not again:
-            return Sent(0, duplicate=True, reached_nobody=False)
+            return RelayOutcome(0, duplicate=True, reached_nobody=False)
         self._remember(digest)
-        return Sent(0, result.duplicate, reached_nobody=True)
+        return RelayOutcome(0, result.duplicate, reached_nobody=True)
 
     def _remember(self, digest: bytes) -> None:
         self._unsent[digest] = self._clock()

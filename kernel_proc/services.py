@@ -47,7 +47,7 @@ from kernel_proc.protocols.peer_exchange import (
     PeerExchangeService,
     RecordSource,
 )
-from kernel_proc.protocols.peer_select import PeerRanking, ServicePeers
+from kernel_proc.protocols.peer_select import PeerRanking, ServicePeerChoice
 from kernel_proc.protocols.ratelimit import ServiceLimiter
 from kernel_proc.protocols.requests import RequestService
 from kernel_proc.protocols.store import StoreService
@@ -94,7 +94,7 @@ class Services:
             FILTER_SERVICE: services.filter_node,
             PX_SERVICE: services.peer_exchange_node,
         }
-        self.peers = ServicePeers(
+        self.peers = ServicePeerChoice(
             host,
             PeerRanking(trio.current_time, rng),
             network.metadata.peer_shards,

@@ -14,14 +14,14 @@ import trio
 
 from logos_process.logs import fields
 
-__all__ = ["Parts", "leaf"]
+__all__ = ["SupervisedParts", "leaf"]
 
 log = logging.getLogger(__name__)
 
 E = TypeVar("E", bound=BaseException)
 
 
-class Parts:
+class SupervisedParts:
     """Tasks in a nursery that is cancelled when one of them ends."""
 
     def __init__(self, nursery: trio.Nursery) -> None:

@@ -20,14 +20,14 @@ from ipc_schema.config.mapi import MapiConfig, Mode
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.kernel.methods import NODE_INFO, NodeInfoReply, NodeInfoRequest
 from ipc_schema.mapi.methods import SendRequest, StatusReply
-from mapi_proc.apps import App, Connection
+from mapi_proc.apps import App, AppConnection
 from mapi_proc.clocks import CLOCK_NOTE, SYSTEM_CLOCKS, Clocks, steady_clock
 from mapi_proc.database import Database
 from mapi_proc.disk import Disk
 from mapi_proc.health import HealthTransition
 from mapi_proc.kernel_link.link import KernelLink
 from mapi_proc.kernel_link.tracker import NO_FILTER_PEERS, NO_MESH_PEERS
-from mapi_proc.network import Network
+from mapi_proc.network import AppNetwork
 from mapi_proc.receive.history_ranges import HistoryRange
 from mapi_proc.send.task import SendTask
 from mapi_proc.streams import AckRefusedError
@@ -135,7 +135,7 @@ class Core:
             self._on_fatal(error)
 
     @property
-    def network(self) -> Network:
+    def network(self) -> AppNetwork:
         """The network that the node is on. Raises `not_ready` until a kernel has told it once."""
         return self._parts.network()
 
@@ -176,7 +176,7 @@ class Core:
         return self._parts.lifecycle.owned(name, uid)
 
     def claim(
-        self, app: App, connection: Connection, *, takeover: bool, instead_of: Connection | None = None
+        self, app: App, connection: AppConnection, *, takeover: bool, instead_of: AppConnection | None = None
     ) -> None:
         """Make `connection` the app's only one; `attach` then begins to send. Raises `conflict` when the app
         has a live one and `takeover` is not said. `instead_of`: the same peer's connection before; it is not
@@ -184,12 +184,12 @@ class Core:
         """
         self._parts.lifecycle.claim(app, connection, takeover=takeover, instead_of=instead_of)
 
-    def attach(self, app: App, connection: Connection, credit: int) -> None:
+    def attach(self, app: App, connection: AppConnection, credit: int) -> None:
         """Begin to send to the connection that has claimed the app; nothing if another one has it by now."""
         if app.connection is connection:
             app.stream.attach(connection.send, credit)
 
-    def detach(self, app: App, connection: Connection) -> None:
+    def detach(self, app: App, connection: AppConnection) -> None:
         """The connection is gone. An ephemeral app goes with it; its accepted sends do not."""
         self._parts.lifecycle.detach(app, connection)
 

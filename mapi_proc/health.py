@@ -22,11 +22,11 @@ __all__ = [
     "EDGE_HEALTHY",
     "MERGE_SECONDS",
     "Connection",
-    "ConnectionState",
     "EdgePeers",
     "HealthTransition",
+    "NodeConnectionState",
     "NodeFacts",
-    "TopicHealth",
+    "TopicState",
     "connection_of",
     "edge_peers",
     "node_facts",
@@ -47,7 +47,7 @@ class Connection(StrEnum):
     CONNECTED = "Connected"
 
 
-class TopicHealth(StrEnum):
+class TopicState(StrEnum):
     UNHEALTHY = "UNHEALTHY"
     MINIMALLY_HEALTHY = "MINIMALLY_HEALTHY"
     SUFFICIENTLY_HEALTHY = "SUFFICIENTLY_HEALTHY"
@@ -55,7 +55,7 @@ class TopicHealth(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class ConnectionState:
+class NodeConnectionState:
     status: Connection
     reason: str
     """Empty when connected; else one short text for people."""
@@ -90,32 +90,34 @@ class NodeFacts:
     """None: a core node."""
 
 
-def connection_of(facts: NodeFacts) -> ConnectionState:
+def connection_of(facts: NodeFacts) -> NodeConnectionState:
     """The connection status of a node."""
     if not facts.kernel_up:
-        return ConnectionState(Connection.DISCONNECTED, facts.kernel_reason or "kernel is not reachable")
+        return NodeConnectionState(Connection.DISCONNECTED, facts.kernel_reason or "kernel is not reachable")
     if facts.edge is not None:
         return _edge_connection(facts.edge)
     if facts.relay_peers >= D_LOW:
-        return ConnectionState(Connection.CONNECTED, "")
+        return NodeConnectionState(Connection.CONNECTED, "")
     if facts.relay_peers > 0:
-        return ConnectionState(Connection.PARTIALLY_CONNECTED, f"{facts.relay_peers} of {D_LOW} relay peers")
+        return NodeConnectionState(
+            Connection.PARTIALLY_CONNECTED, f"{facts.relay_peers} of {D_LOW} relay peers"
+        )
     reason = "relay is off at the kernel: this needs mode edge" if facts.relay_off else "no relay peers"
-    return ConnectionState(Connection.DISCONNECTED, reason)
+    return NodeConnectionState(Connection.DISCONNECTED, reason)
 
 
-def _edge_connection(peers: EdgePeers) -> ConnectionState:
+def _edge_connection(peers: EdgePeers) -> NodeConnectionState:
     kinds = {"filter": peers.filter, "lightpush": peers.lightpush, "store": peers.store}
     lacking = [kind for kind, count in kinds.items() if count < 1]
     if lacking:
-        return ConnectionState(Connection.DISCONNECTED, f"no {' or '.join(lacking)} peers")
+        return NodeConnectionState(Connection.DISCONNECTED, f"no {' or '.join(lacking)} peers")
     few = [f"{count} of {EDGE_HEALTHY} {kind} peers" for kind, count in kinds.items() if count < EDGE_HEALTHY]
     if few:
-        return ConnectionState(Connection.PARTIALLY_CONNECTED, ", ".join(few))
-    return ConnectionState(Connection.CONNECTED, "")
+        return NodeConnectionState(Connection.PARTIALLY_CONNECTED, ", ".join(few))
+    return NodeConnectionState(Connection.CONNECTED, "")
 
 
-def shard_health(facts: NodeFacts, shard: int) -> TopicHealth:
+def shard_health(facts: NodeFacts, shard: int) -> TopicState:
     """The health of a shard that some app wants (nwaku's rule: 0, 1-3, >= 4 mesh peers; on an edge node 0, 1,
     >= 2 peers that push it).
     """
@@ -124,8 +126,8 @@ def shard_health(facts: NodeFacts, shard: int) -> TopicHealth:
     else:
         peers, enough = (facts.mesh_peers or {}).get(shard, 0), D_LOW
     if peers < 1 or not facts.kernel_up:
-        return TopicHealth.UNHEALTHY
-    return TopicHealth.MINIMALLY_HEALTHY if peers < enough else TopicHealth.SUFFICIENTLY_HEALTHY
+        return TopicState.UNHEALTHY
+    return TopicState.MINIMALLY_HEALTHY if peers < enough else TopicState.SUFFICIENTLY_HEALTHY
 
 
 _RELAY: Final = "Relay"
@@ -170,8 +172,8 @@ class HealthTransition:
     """Merges quick transitions: `update` says when to `settle`; `settle` gives what is then to be told."""
 
     def __init__(self) -> None:
-        self.told = ConnectionState(Connection.DISCONNECTED, "starting")
-        self._told_shards: dict[int, TopicHealth] = {}
+        self.told = NodeConnectionState(Connection.DISCONNECTED, "starting")
+        self._told_shards: dict[int, TopicState] = {}
         self._facts = NodeFacts(kernel_up=False, kernel_reason="starting")
         self._wanted: frozenset[int] = frozenset()
         self._settle_at: float | None = None
@@ -185,11 +187,11 @@ class HealthTransition:
     def facts(self) -> NodeFacts:
         return self._facts
 
-    def connection(self) -> ConnectionState:
+    def connection(self) -> NodeConnectionState:
         """The status as of the newest facts, told or not."""
         return connection_of(self._facts)
 
-    def shard(self, shard: int) -> TopicHealth:
+    def shard(self, shard: int) -> TopicState:
         return shard_health(self._facts, shard)
 
     def update(self, facts: NodeFacts, wanted: frozenset[int], now: float) -> None:
@@ -205,7 +207,7 @@ class HealthTransition:
         current = {shard: shard_health(self._facts, shard) for shard in self._wanted}
         return current != self._told_shards
 
-    def settle(self, now: float) -> tuple[ConnectionState | None, dict[int, TopicHealth]]:
+    def settle(self, now: float) -> tuple[NodeConnectionState | None, dict[int, TopicState]]:
         """What changed since the last settling: the connection (or None) and the shards whose health did."""
         if self._settle_at is None or now < self._settle_at:
             return None, {}

@@ -11,7 +11,7 @@ from ipc_schema.hello import NetworkInfo
 from ipc_schema.kernel.methods import KernelHello
 from ipc_schema.kernel.records import NodeHealth
 from mapi_proc.health import EdgePeers, NodeFacts, edge_peers, node_facts, store_peers
-from mapi_proc.kernel_link.tracker import Missed, Position
+from mapi_proc.kernel_link.tracker import Missed, StreamPlace
 from mapi_proc.peer_watch import PeerWatch
 from mapi_proc.receive.catchup import CatchUp
 from mapi_proc.receive.partitions import Islands
@@ -132,7 +132,7 @@ class KernelListener:
         """Messages of this time may be missing: stores are asked, as the policy wants."""
         self._catchup.add(shard, missed)
 
-    def position(self, shard: int, position: Position) -> None:
+    def position(self, shard: int, position: StreamPlace) -> None:
         """The stream's position moved without a message; it is read again when it is stored."""
         if self._filters is not None:
             self._filters.leased(shard, position.instance, position.epoch)

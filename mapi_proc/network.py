@@ -14,7 +14,7 @@ from ipc_schema.hello import NetworkInfo
 from ipc_schema.sizes import largest_payload
 from ipc_schema.topics import TopicError, autoshard, shard_topic
 
-__all__ = ["MAX_CONTENT_TOPIC_BYTES", "NETWORK_NOTE", "CurrentNetwork", "Network", "NetworkKeeper"]
+__all__ = ["MAX_CONTENT_TOPIC_BYTES", "NETWORK_NOTE", "AppNetwork", "CurrentNetwork", "NetworkKeeper"]
 
 MAX_CONTENT_TOPIC_BYTES: Final = 256
 """Longest content topic an app may use, in UTF-8 bytes: the payload limit given in hello counts on it."""
@@ -23,7 +23,7 @@ NETWORK_NOTE: Final = "network"
 """The database's note that holds the last network."""
 
 
-class Network:
+class AppNetwork:
     """A network and what follows from it."""
 
     def __init__(self, info: NetworkInfo) -> None:
@@ -51,7 +51,7 @@ class Network:
         return json.dumps(self.info.to_body()).encode()
 
     @classmethod
-    def from_note(cls, note: bytes) -> Network | None:
+    def from_note(cls, note: bytes) -> AppNetwork | None:
         """None for a note that another version wrote and this one cannot read."""
         try:
             body = json.loads(note)
@@ -64,9 +64,9 @@ class CurrentNetwork:
     """The network of now: None until a kernel, or the note of an earlier run, has told it."""
 
     def __init__(self) -> None:
-        self.known: Network | None = None
+        self.known: AppNetwork | None = None
 
-    def __call__(self) -> Network:
+    def __call__(self) -> AppNetwork:
         """The network. Raises IpcError: `not_ready` while it is unknown."""
         if self.known is None:
             raise IpcError(ErrorCode.NOT_READY, "the kernel has not been reached yet", retry_after_ms=200)
@@ -89,7 +89,7 @@ class NetworkKeeper:
         self,
         current: CurrentNetwork,
         check: Callable[[NetworkInfo], None],
-        adopt: Sequence[Callable[[Network], None]],
+        adopt: Sequence[Callable[[AppNetwork], None]],
         keep: Callable[[str, bytes], None],
     ) -> None:
         """`check` raises ConfigError for a network that contradicts the configuration; `adopt`: who begins to
@@ -102,7 +102,7 @@ class NetworkKeeper:
     def load(self, notes: Mapping[str, bytes]) -> None:
         """Begin on the last run's network, if there was one and it may still be."""
         note = notes.get(NETWORK_NOTE)
-        network = Network.from_note(note) if note is not None else None
+        network = AppNetwork.from_note(note) if note is not None else None
         if network is not None and self._contradiction(network.info) is None:
             self._begin(network)
 
@@ -112,11 +112,11 @@ class NetworkKeeper:
         if refusal is not None:
             raise IpcError(ErrorCode.BAD_REQUEST, str(refusal))
         if self._current.known is None or self._current.known.info != info:
-            network = Network(info)
+            network = AppNetwork(info)
             self._begin(network)
             self._keep(NETWORK_NOTE, network.to_note())
 
-    def _begin(self, network: Network) -> None:
+    def _begin(self, network: AppNetwork) -> None:
         self._current.known = network
         for adopt in self._adopt:
             adopt(network)

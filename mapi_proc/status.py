@@ -11,7 +11,7 @@ from ipc_schema.mapi.events import AppEventKind, pack_fields
 from ipc_schema.mapi.methods import StatusReply
 from ipc_schema.mapi.paging import topic_page
 from mapi_proc.apps import App, AppRegistry
-from mapi_proc.health import HealthTransition, NodeFacts, TopicHealth
+from mapi_proc.health import HealthTransition, NodeFacts, TopicState
 from mapi_proc.streams import AppStream
 from mapi_proc.subscriptions import SubscriptionTable
 from mapi_proc.write_batch import Turn
@@ -88,7 +88,7 @@ class StatusNotifier:
     def _tell(self, stream: AppStream, kind: AppEventKind, now: int, fields: bytes) -> None:
         stream.append(kind, now, fields, b"", self._turn.batch)
 
-    def _tell_health(self, stream: AppStream, topics: Iterable[str], health: TopicHealth, now: int) -> None:
+    def _tell_health(self, stream: AppStream, topics: Iterable[str], health: TopicState, now: int) -> None:
         for topic in topics:
             fields = pack_fields(topic, str(health))
             self._tell(stream, AppEventKind.CONTENT_TOPIC_HEALTH_CHANGE, now, fields)

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from ipc_schema.kernel.events import stream_name
 from mapi_proc.database import Batch, Database, DatabaseClosedError, DatabaseError, KernelPosition
-from mapi_proc.kernel_link.tracker import Position
+from mapi_proc.kernel_link.tracker import StreamPlace
 from mapi_proc.receive.delivered_bounds import GivenCount
 
 __all__ = ["Pausable", "Turn"]
@@ -36,7 +36,7 @@ class Turn:
         self,
         database: Database,
         cluster: Callable[[], int],
-        position_of: Callable[[int], Position | None],
+        position_of: Callable[[int], StreamPlace | None],
         on_failed: Callable[[Exception], None],
         now_ns: Callable[[], int],
         given_count: GivenCount | None = None,

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from logos_client._stream import AppStream
+from logos_client._stream import AppStreamReader
 from logos_client.events import Event, TakenOver, event_classes
 
 Callback = Callable[[Any], Awaitable[None] | None]
@@ -19,7 +19,7 @@ class EventConsumer:
     `settle()` is called whenever an event was handled (credit and ack may be due).
     """
 
-    def __init__(self, stream: AppStream, settle: Callable[[], None]) -> None:
+    def __init__(self, stream: AppStreamReader, settle: Callable[[], None]) -> None:
         self._stream = stream
         self._settle = settle
         self._callbacks: dict[type[Any], list[Callback]] = {}

@@ -9,7 +9,7 @@ from ipc_schema.streams import GapTracker, Step
 from logos_client.kernel_events import StreamLoss
 
 
-class Verdict(Enum):
+class CursorVerdict(Enum):
     """`KEEP` the event; `SKIP` it; `CATCH_UP`: skip it, something before it is missing."""
 
     KEEP = "keep"
@@ -49,39 +49,39 @@ class StreamCursor:
         if self._tracker is None:
             self._tracker = GapTracker(instance, epoch, last)
 
-    def event(self, instance: bytes, epoch: bytes, seq: int) -> Verdict:
+    def event(self, instance: bytes, epoch: bytes, seq: int) -> CursorVerdict:
         """A live event."""
         if self._tracker is None:
             self._tracker = GapTracker(instance, epoch, seq - 1)
         if self.behind:
-            return Verdict.SKIP
+            return CursorVerdict.SKIP
         return self._judge(self._tracker.feed, instance, epoch, seq)
 
-    def heartbeat(self, instance: bytes, epoch: bytes, seq: int) -> Verdict:
+    def heartbeat(self, instance: bytes, epoch: bytes, seq: int) -> CursorVerdict:
         """A heartbeat: what it says exists and we have not is missing."""
         self.heard = True
         if self._tracker is None:
             self._tracker = GapTracker(instance, epoch, seq)
         if self.behind:
-            return Verdict.SKIP
+            return CursorVerdict.SKIP
         verdict = self._judge(self._tracker.heartbeat, instance, epoch, seq)
-        return verdict if verdict is Verdict.CATCH_UP else Verdict.SKIP
+        return verdict if verdict is CursorVerdict.CATCH_UP else CursorVerdict.SKIP
 
-    def replayed(self, instance: bytes, epoch: bytes, seq: int) -> Verdict:
+    def replayed(self, instance: bytes, epoch: bytes, seq: int) -> CursorVerdict:
         """An event that a replay brought."""
         assert self._tracker is not None
         return self._judge(self._tracker.feed, instance, epoch, seq)
 
     def _judge(
         self, feed: Callable[[bytes, bytes, int], Step], instance: bytes, epoch: bytes, seq: int
-    ) -> Verdict:
+    ) -> CursorVerdict:
         step = feed(instance, epoch, seq)
         if step is Step.NEW_EPOCH:
             self.begin_anew(instance, epoch, "the kernel began this stream anew")
             step = feed(instance, epoch, seq)
         if step is Step.IN_ORDER:
-            return Verdict.KEEP
-        return Verdict.CATCH_UP if step is Step.GAP else Verdict.SKIP
+            return CursorVerdict.KEEP
+        return CursorVerdict.CATCH_UP if step is Step.GAP else CursorVerdict.SKIP
 
     def begin_anew(self, instance: bytes, epoch: bytes, reason: str) -> None:
         """Follow another epoch from its first event. What the old one still had is lost, and how much is

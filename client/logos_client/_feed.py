@@ -18,7 +18,7 @@ from ipc_schema.kernel import methods
 from ipc_schema.kernel.events import Heartbeat, MessageEvent, UnknownEvent, decode_header
 from ipc_schema.kernel.records import NodeHealth
 from ipc_schema.streams import StreamState
-from logos_client._cursor import StreamCursor, Verdict
+from logos_client._cursor import CursorVerdict, StreamCursor
 from logos_client._process import HomeProcess
 from logos_client.exceptions import ClosedError, public_errors
 from logos_client.kernel_events import (
@@ -254,15 +254,15 @@ class KernelFeed:
             verdict = cursor.heartbeat(event.instance, event.epoch, event.seq)
         elif not self._room.is_set() and not cursor.behind:
             # Full: the kernel's ring keeps it for us.
-            verdict = Verdict.CATCH_UP
+            verdict = CursorVerdict.CATCH_UP
         else:
             verdict = cursor.event(event.instance, event.epoch, event.seq)
-            if verdict is Verdict.SKIP:
+            if verdict is CursorVerdict.SKIP:
                 self.counters.skipped += 1
         self._report(cursor)
-        if verdict is Verdict.KEEP:
+        if verdict is CursorVerdict.KEEP:
             self._show(cursor, event, frames[2])
-        elif verdict is Verdict.CATCH_UP:
+        elif verdict is CursorVerdict.CATCH_UP:
             self._catch_up(cursor)
 
     def _show(self, cursor: StreamCursor, event: Any, payload: bytes) -> None:
@@ -370,7 +370,7 @@ class KernelFeed:
         events = methods.replayed_events(page, reply.blobs)
         for header, payload in events:
             event = decode_header(header)
-            if cursor.replayed(event.instance, event.epoch, event.seq) is Verdict.KEEP:
+            if cursor.replayed(event.instance, event.epoch, event.seq) is CursorVerdict.KEEP:
                 self._show(cursor, event, payload)
         self._report(cursor)
         if not events and not page.complete:

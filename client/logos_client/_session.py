@@ -18,7 +18,7 @@ from ipc_schema.mapi.methods import MapiHello, StatusReply
 from logos_client._arguments import need_server
 from logos_client._connection import RequestConnection
 from logos_client._consumer import EventConsumer
-from logos_client._stream import AppStream, Position
+from logos_client._stream import AppStreamReader, Position
 from logos_client.events import (
     ConnectionStatusChange,
     ContentTopicHealthChange,
@@ -56,7 +56,7 @@ class AppSession:
         self.topics: set[str] = set()
         self.taken_over: bool = False
         self.closed: bool = False
-        self.stream: AppStream = AppStream(credit)
+        self.stream: AppStreamReader = AppStreamReader(credit)
         self.consumer: EventConsumer = EventConsumer(self.stream, self._settle)
         self._name = name
         self._takeover = takeover

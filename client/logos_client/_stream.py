@@ -62,7 +62,7 @@ class _Queued(NamedTuple):
     position: Position | None
 
 
-class AppStream:
+class AppStreamReader:
     """One app's stream, over any number of connections.
 
     `window`: bytes of events that may wait here or be on their way.

@@ -23,7 +23,7 @@ from logos_client.exceptions import ClosedError, ForkedError
 from logos_client.messaging import AckMode
 from logos_client.transport import DEFAULT_TIMEOUT, BlockingClient, open_client
 from logos_deploy.launcher import START_SECONDS
-from logos_deploy.launcher_node import NodeFacts, NodeProcesses
+from logos_deploy.launcher_node import LaunchFacts, NodeProcesses
 from logos_deploy.node.plan import LaunchRequest, NodePlan, plan_launch
 from logos_process.config_file import read_toml
 
@@ -48,7 +48,7 @@ def launch(
     return Node(plan_launch(request, read_toml, Path.cwd()), name, ack, timeout)
 
 
-class Node(NodeFacts, BlockingClient):
+class Node(LaunchFacts, BlockingClient):
     """A node that runs for this app, with a client that is connected to it. Made by `launch`.
 
     Once closed it can be started again, on the same data directory; it then has a new client. In a child that

@@ -29,7 +29,7 @@ from logos_client.transport import DEFAULT_TIMEOUT
 from logos_deploy.launcher_node import (
     DataDirInUseError,
     LaunchError,
-    NodeFacts,
+    LaunchFacts,
     NodeProcesses,
 )
 from logos_deploy.node.plan import LaunchRequest, NodePlan, plan_launch
@@ -83,7 +83,7 @@ def launch(
     return Opening(start)
 
 
-class Node(NodeFacts):
+class Node(LaunchFacts):
     """A node that runs for this app, with a client that is connected to it. Made by `launch`.
 
     Once closed it can be started again, on the same data directory; it then has a new client. In a child that

@@ -27,7 +27,7 @@ from logos_process.directories import private_directory
 from logos_process.lock import holder_of
 from logos_process.parent_watch import ParentPipe
 
-__all__ = ["DataDirInUseError", "LaunchError", "NodeFacts", "NodeProcesses"]
+__all__ = ["DataDirInUseError", "LaunchError", "LaunchFacts", "NodeProcesses"]
 
 log = logging.getLogger(__name__)
 
@@ -216,7 +216,7 @@ class NodeProcesses:
                 self._over.exception()  # somebody may have asked for it, or not
 
 
-class NodeFacts:
+class LaunchFacts:
     """What there is to know of a launched node, the same in its asyncio and its blocking form."""
 
     _processes: NodeProcesses

@@ -20,7 +20,7 @@ from urllib.parse import quote, unquote, urlsplit
 __all__ = [
     "DEFAULT_DATABASE_URL",
     "DEFAULT_RETENTION",
-    "Database",
+    "ArchiveDatabase",
     "RetentionPolicy",
     "parse_database_url",
     "parse_retention",
@@ -98,7 +98,7 @@ def _size(value: str) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Database:
+class ArchiveDatabase:
     """Where the messages are: exactly one of `path` (SQLite) and `url` (PostgreSQL) is set."""
 
     path: Path | None = None
@@ -115,7 +115,7 @@ class Database:
         return f"postgres://{user}{host}{parts.path}"
 
 
-def parse_database_url(url: str, directory: Path) -> Database:
+def parse_database_url(url: str, directory: Path) -> ArchiveDatabase:
     """Read a database URL; relative SQLite paths stand in `directory`. Raises `ValueError`, whose
     text holds nothing of a URL that may hold a password.
     """
@@ -125,7 +125,7 @@ def parse_database_url(url: str, directory: Path) -> Database:
         path = rest.partition("?")[0]
         if not path or path == ":memory:" or "\0" in path or path.endswith("/"):
             raise ValueError(f"database URL {url!r}: sqlite://<path of a file> is needed")
-        return Database(path=directory / path)
+        return ArchiveDatabase(path=directory / path)
     if separator and scheme in ("postgres", "postgresql"):
         try:
             parts = urlsplit(url)
@@ -138,5 +138,5 @@ def parse_database_url(url: str, directory: Path) -> Database:
             ) from None
         if not parts.path.strip("/"):
             raise ValueError(f"database URL: {scheme}://…: the database's name is missing")
-        return Database(url=url)
+        return ArchiveDatabase(url=url)
     raise ValueError("database URL: sqlite://<path> or postgres://user:password@host:port/name")

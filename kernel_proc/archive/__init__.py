@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 from kernel_proc.archive.api import Archive, ArchiveConfigError
-from kernel_proc.archive.engine import Engine
+from kernel_proc.archive.engine import ArchiveEngine
 from kernel_proc.archive.service import MessageArchive
 from kernel_proc.archive.settings import ArchiveSettings
 from kernel_proc.archive.sqlite import SqliteEngine
@@ -20,7 +20,7 @@ __all__ = ["make_archive", "make_engine"]
 SQLITE_READERS = 4
 
 
-def make_engine(settings: ArchiveSettings) -> Engine:
+def make_engine(settings: ArchiveSettings) -> ArchiveEngine:
     """The engine for a database URL; opens nothing. Raises `ArchiveConfigError`."""
     database = settings.database
     readers = max(1, settings.max_connections - 1)

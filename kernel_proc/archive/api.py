@@ -38,11 +38,11 @@ __all__ = [
     "ArchiveError",
     "ArchiveState",
     "ArchiveUnavailable",
+    "ArchivedMessage",
     "BadQuery",
     "CursorNotFound",
     "HistoryPage",
     "HistoryQuery",
-    "StoredMessage",
 ]
 
 DEFAULT_PAGE: Final = 20
@@ -100,7 +100,7 @@ class ArchiveState(StrEnum):
     CLOSED = "closed"
 
 
-class StoredMessage(NamedTuple):
+class ArchivedMessage(NamedTuple):
     """One message of a page. Without data (`include_data` false) only the hash is there."""
 
     message_hash: bytes
@@ -160,7 +160,7 @@ class HistoryPage(NamedTuple):
     forward, the first (oldest) one backward.
     """
 
-    messages: tuple[StoredMessage, ...]
+    messages: tuple[ArchivedMessage, ...]
     cursor: bytes | None
 
 

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 from kernel_proc.archive.api import HistoryPage, HistoryQuery
-from kernel_proc.archive.rows import Row
+from kernel_proc.archive.rows import ArchivedRow
 
-__all__ = ["DatabaseFailed", "Engine", "RowsRefused", "Totals"]
+__all__ = ["ArchiveEngine", "DatabaseFailed", "RowsRefused", "Totals"]
 
 
 class DatabaseFailed(Exception):
@@ -33,7 +33,7 @@ class Totals(NamedTuple):
     bytes: int
 
 
-class Engine(Protocol):
+class ArchiveEngine(Protocol):
     """One database."""
 
     @property
@@ -49,7 +49,7 @@ class Engine(Protocol):
         """Give everything back. Never raises."""
         ...
 
-    def insert(self, rows: Sequence[Row]) -> int:
+    def insert(self, rows: Sequence[ArchivedRow]) -> int:
         """Store rows in one transaction; returns how many were new.
 
         Raises `DatabaseFailed`, `RowsRefused`.

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple, TypeVar
 
-from kernel_proc.archive.api import HistoryPage, HistoryQuery, StoredMessage
+from kernel_proc.archive.api import ArchivedMessage, HistoryPage, HistoryQuery
 
-__all__ = ["EVERYTHING", "Found", "Key", "Range", "Span", "in_order", "make_page", "ranges", "span"]
+__all__ = ["EVERYTHING", "FoundRows", "Key", "RowRange", "Span", "in_order", "make_page", "ranges", "span"]
 
 T = TypeVar("T")
 
@@ -43,14 +43,14 @@ class Span(NamedTuple):
 EVERYTHING: Final = Span((-(1 << 63), _FIRST), ((1 << 63) - 1, _LAST))
 
 
-class Range(NamedTuple):
+class RowRange(NamedTuple):
     """A stretch of an index; `content_topic` None: the whole pubsub topic."""
 
     pubsub_topic: str
     content_topic: str | None
 
 
-class Found(NamedTuple):
+class FoundRows(NamedTuple):
     """A row as it was read; topic and data only where the query asks for data."""
 
     key: Key
@@ -74,14 +74,14 @@ def span(query: HistoryQuery, cursor: Key | None) -> Span:
     return Span(low, high)
 
 
-def ranges(query: HistoryQuery, known: Sequence[str]) -> list[Range]:
+def ranges(query: HistoryQuery, known: Sequence[str]) -> list[RowRange]:
     """The ranges whose merge answers a query without hashes.
 
     `known` are the pubsub topics that the database holds; only looked at when the query names none.
     """
     pubsub_topics = known if query.pubsub_topic is None else (query.pubsub_topic,)
     content_topics: Iterable[str | None] = dict.fromkeys(query.content_topics) or (None,)
-    return [Range(pubsub, content) for content in content_topics for pubsub in pubsub_topics]
+    return [RowRange(pubsub, content) for content in content_topics for pubsub in pubsub_topics]
 
 
 def in_order(found: list[tuple[Key, T]], *, forward: bool, limit: int) -> list[tuple[Key, T]]:
@@ -90,10 +90,10 @@ def in_order(found: list[tuple[Key, T]], *, forward: bool, limit: int) -> list[t
     return found[:limit]
 
 
-def make_page(query: HistoryQuery, found: Sequence[Found]) -> HistoryPage:
+def make_page(query: HistoryQuery, found: Sequence[FoundRows]) -> HistoryPage:
     """The page, from rows in the direction of paging: one more than the page holds, if there is one more."""
     rows = found[: query.limit]
     cursor = rows[-1].key[1] if len(found) > query.limit else None
     if not query.forward:
         rows = rows[::-1]
-    return HistoryPage(tuple(StoredMessage(key[1], topic, data) for key, topic, data in rows), cursor)
+    return HistoryPage(tuple(ArchivedMessage(key[1], topic, data) for key, topic, data in rows), cursor)

@@ -26,7 +26,7 @@ from kernel_proc.archive.engine import DatabaseFailed, RowsRefused, Totals
 from kernel_proc.archive.plan import EVERYTHING
 from kernel_proc.archive.postgres_read import PUBSUB_TOPICS, read_page
 from kernel_proc.archive.postgres_schema import ROW_BYTES, SchemaError, migrate
-from kernel_proc.archive.rows import Row
+from kernel_proc.archive.rows import ArchivedRow
 
 __all__ = ["PostgresEngine"]
 
@@ -178,7 +178,7 @@ class PostgresEngine:
 
     # --- writing ---
 
-    def insert(self, rows: Sequence[Row]) -> int:
+    def insert(self, rows: Sequence[ArchivedRow]) -> int:
         """Store rows by one statement; those whose hash is there are left out."""
         rows = sorted(rows, key=lambda row: row.message_hash)
         columns = (

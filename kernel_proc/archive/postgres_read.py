@@ -7,7 +7,7 @@ from typing import Any, Final
 import psycopg
 
 from kernel_proc.archive.api import CursorNotFound, HistoryPage, HistoryQuery
-from kernel_proc.archive.plan import Found, Key, Span, make_page, ranges, span
+from kernel_proc.archive.plan import FoundRows, Key, Span, make_page, ranges, span
 from kernel_proc.archive.rows import topic_key
 
 __all__ = ["PUBSUB_TOPICS", "read_page"]
@@ -81,9 +81,9 @@ def read_page(connection: Connection, query: HistoryQuery) -> HistoryPage:
         return HistoryPage((), None)
     rows = _look_up(connection, query, covered) if query.hashes else _merge(connection, query, covered)
     if query.include_data:
-        found = [Found((row[0], row[1]), row[2].decode(), row[3]) for row in rows]
+        found = [FoundRows((row[0], row[1]), row[2].decode(), row[3]) for row in rows]
     else:
-        found = [Found((row[0], row[1])) for row in rows]
+        found = [FoundRows((row[0], row[1])) for row in rows]
     return make_page(query, found)
 
 

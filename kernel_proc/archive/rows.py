@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from ipc_schema.message import MessageEncodeError, WakuMessage, encode_message
 
-__all__ = ["MAX_PUBSUB_TOPIC", "ROW_OVERHEAD", "Offer", "Row", "make_rows", "topic_key"]
+__all__ = ["MAX_PUBSUB_TOPIC", "ROW_OVERHEAD", "ArchivedRow", "Offer", "make_rows", "topic_key"]
 
 MAX_PUBSUB_TOPIC: Final = 512
 """Bytes. Pubsub topics are those that the node itself joined; PostgreSQL cannot index much longer ones."""
@@ -33,7 +33,7 @@ class Offer(NamedTuple):
     """What it counts in the queue, in bytes."""
 
 
-class Row(NamedTuple):
+class ArchivedRow(NamedTuple):
     """A message as it is stored. `data` is the encoded WakuMessage, complete."""
 
     timestamp: int
@@ -50,9 +50,9 @@ def topic_key(pubsub_topic: str, content_topic: str) -> int:
     return int.from_bytes(digest[:8], "big", signed=True)
 
 
-def make_rows(offers: Iterable[Offer]) -> tuple[list[Row], int]:
+def make_rows(offers: Iterable[Offer]) -> tuple[list[ArchivedRow], int]:
     """Encode messages; returns the rows and how many could not be encoded."""
-    rows: list[Row] = []
+    rows: list[ArchivedRow] = []
     refused = 0
     for pubsub_topic, message, message_hash, _ in offers:
         content_topic = message.content_topic
@@ -62,5 +62,5 @@ def make_rows(offers: Iterable[Offer]) -> tuple[list[Row], int]:
         except (MessageEncodeError, UnicodeEncodeError):
             refused += 1
         else:
-            rows.append(Row(message.timestamp, message_hash, key, pubsub_topic, content_topic, data))
+            rows.append(ArchivedRow(message.timestamp, message_hash, key, pubsub_topic, content_topic, data))
     return rows, refused

@@ -23,13 +23,13 @@ from kernel_proc.archive.api import (
     HistoryPage,
     HistoryQuery,
 )
-from kernel_proc.archive.engine import DatabaseFailed, Engine
+from kernel_proc.archive.engine import ArchiveEngine, DatabaseFailed
 from kernel_proc.archive.queue import OfferQueue
 from kernel_proc.archive.rows import MAX_PUBSUB_TOPIC, ROW_OVERHEAD, Offer
 from kernel_proc.archive.settings import ArchiveSettings
 from kernel_proc.archive.threads import in_thread
-from kernel_proc.archive.upkeep import Upkeep
-from kernel_proc.archive.writer import Writer
+from kernel_proc.archive.upkeep import ArchiveUpkeep
+from kernel_proc.archive.writer import ArchiveWriter
 from kernel_proc.metrics import Registry, Sample
 from logos_process.logs import fields
 
@@ -62,7 +62,7 @@ class MessageArchive:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: ArchiveEngine,
         settings: ArchiveSettings,
         *,
         registry: Registry | None = None,
@@ -82,10 +82,10 @@ class MessageArchive:
             ),
             0,
         )
-        self._upkeep = Upkeep(engine, settings, clock, self._counters)
+        self._upkeep = ArchiveUpkeep(engine, settings, clock, self._counters)
         registry = registry or Registry()
         registry.add_source(self.samples)
-        self._writer = Writer(
+        self._writer = ArchiveWriter(
             engine,
             self._queue,
             self._counters,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ipc_schema.config.archive import DEFAULT_RETENTION, Database, RetentionPolicy, parse_retention
+from ipc_schema.config.archive import DEFAULT_RETENTION, ArchiveDatabase, RetentionPolicy, parse_retention
 
 __all__ = ["ArchiveSettings"]
 
@@ -13,7 +13,7 @@ __all__ = ["ArchiveSettings"]
 class ArchiveSettings:
     """Everything about one archive. Times in seconds, sizes in bytes."""
 
-    database: Database
+    database: ArchiveDatabase
     retention: RetentionPolicy = field(default_factory=lambda: parse_retention(DEFAULT_RETENTION))
     max_connections: int = 8
     """Connections to the database at once, the writer's included; at least 2. SQLite uses at most 5."""

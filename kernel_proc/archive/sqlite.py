@@ -19,7 +19,7 @@ from typing import Final
 from kernel_proc.archive.api import CursorNotFound, HistoryPage, HistoryQuery
 from kernel_proc.archive.engine import DatabaseFailed, RowsRefused, Totals
 from kernel_proc.archive.plan import EVERYTHING, Span
-from kernel_proc.archive.rows import Row
+from kernel_proc.archive.rows import ArchivedRow
 from kernel_proc.archive.sqlite_file import (
     connect,
     is_interrupt,
@@ -158,7 +158,7 @@ class SqliteEngine:
                 raise DatabaseFailed(f"{self._path}: {_text(error)}") from error
             raise
 
-    def insert(self, rows: Sequence[Row]) -> int:
+    def insert(self, rows: Sequence[ArchivedRow]) -> int:
         """Store rows in one transaction; those whose hash is there are left out."""
         new = 0
         with self._transaction() as connection:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from kernel_proc.archive.api import CursorNotFound, HistoryPage, HistoryQuery
-from kernel_proc.archive.plan import Found, Key, Range, Span, in_order, make_page, ranges, span
+from kernel_proc.archive.plan import FoundRows, Key, RowRange, Span, in_order, make_page, ranges, span
 from kernel_proc.archive.rows import topic_key
 
 __all__ = ["marks", "oldest_rows", "padded", "read_page"]
@@ -104,7 +104,7 @@ def oldest_rows(connection: sqlite3.Connection, limit: int, covered: Span) -> li
     return [number for _, number in in_order(found, forward=True, limit=limit)]
 
 
-def _merge(connection: sqlite3.Connection, query: HistoryQuery, covered: Span) -> list[Found]:
+def _merge(connection: sqlite3.Connection, query: HistoryQuery, covered: Span) -> list[FoundRows]:
     """The first rows of the merged ranges, one more than a page."""
     known: list[str] = []
     if query.pubsub_topic is None:
@@ -113,8 +113,8 @@ def _merge(connection: sqlite3.Connection, query: HistoryQuery, covered: Span) -
     if len(parts) == 1:
         rows = _range_rows(connection, query, parts[0], covered, data=query.include_data)
         if query.include_data:
-            return [Found((row[0], row[1]), row[2], row[3]) for row in rows]
-        return [Found((row[0], row[1])) for row in rows]
+            return [FoundRows((row[0], row[1]), row[2], row[3]) for row in rows]
+        return [FoundRows((row[0], row[1])) for row in rows]
     wanted = query.limit + 1
     best: list[tuple[Key, int]] = []
     for part in parts:
@@ -129,7 +129,7 @@ def _merge(connection: sqlite3.Connection, query: HistoryQuery, covered: Span) -
 
 
 def _range_rows(
-    connection: sqlite3.Connection, query: HistoryQuery, part: Range, covered: Span, *, data: bool
+    connection: sqlite3.Connection, query: HistoryQuery, part: RowRange, covered: Span, *, data: bool
 ) -> list[Any]:
     pubsub, content = part
     where = (pubsub,) if content is None else (topic_key(pubsub, content), content, pubsub)
@@ -137,7 +137,7 @@ def _range_rows(
     return connection.execute(statement, (*where, *covered.low, *covered.high, query.limit + 1)).fetchall()
 
 
-def _look_up(connection: sqlite3.Connection, query: HistoryQuery, covered: Span) -> list[Found]:
+def _look_up(connection: sqlite3.Connection, query: HistoryQuery, covered: Span) -> list[FoundRows]:
     """The rows of the given hashes that all other filters let through, one more than a page."""
     by_topic = query.pubsub_topic is not None or bool(query.content_topics)
     contents = frozenset(query.content_topics)
@@ -157,12 +157,12 @@ def _look_up(connection: sqlite3.Connection, query: HistoryQuery, covered: Span)
 
 def _with_data(
     connection: sqlite3.Connection, query: HistoryQuery, found: list[tuple[Key, int]]
-) -> list[Found]:
+) -> list[FoundRows]:
     """Rows by their ids; the one beyond the page without data, since only its being there counts."""
     if not query.include_data:
-        return [Found(key) for key, _ in found]
+        return [FoundRows(key) for key, _ in found]
     loaded: dict[int, tuple[str, bytes]] = {}
     for part in padded([number for _, number in found[: query.limit]]):
         rows = connection.execute(_BY_ID[len(part)], part).fetchall()
         loaded |= {number: (topic, data) for number, topic, data in rows}
-    return [Found(key, *loaded.get(number, (None, None))) for key, number in found]
+    return [FoundRows(key, *loaded.get(number, (None, None))) for key, number in found]

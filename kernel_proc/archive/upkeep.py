@@ -13,13 +13,13 @@ import trio
 from ipc_schema.config.archive import RetentionPolicy
 from ipc_schema.message import MessageDecodeError
 from kernel_proc.archive.api import HistoryQuery
-from kernel_proc.archive.engine import DatabaseFailed, Engine, Totals
+from kernel_proc.archive.engine import ArchiveEngine, DatabaseFailed, Totals
 from kernel_proc.archive.retention import RetentionClock, excess
 from kernel_proc.archive.settings import ArchiveSettings
 from kernel_proc.archive.threads import in_thread
 from logos_process.logs import fields
 
-__all__ = ["Upkeep"]
+__all__ = ["ArchiveUpkeep"]
 
 log = logging.getLogger(__name__)
 
@@ -34,14 +34,14 @@ def _since_boot() -> int:
     return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
-class Upkeep:
+class ArchiveUpkeep:
     """Looks at the bounds at the start, then every `retention_interval`, and when a fiftieth of a bound has
     come in since the last look.
     """
 
     def __init__(
         self,
-        engine: Engine,
+        engine: ArchiveEngine,
         settings: ArchiveSettings,
         clock: Callable[[], int],
         counters: dict[str, int],

@@ -15,14 +15,14 @@ from typing import Final, TypeVar
 import trio
 
 from kernel_proc.archive.api import ArchiveState
-from kernel_proc.archive.engine import DatabaseFailed, Engine, RowsRefused
+from kernel_proc.archive.engine import ArchiveEngine, DatabaseFailed, RowsRefused
 from kernel_proc.archive.queue import OfferQueue
 from kernel_proc.archive.rows import Offer, make_rows
 from kernel_proc.archive.threads import in_thread
 from kernel_proc.metrics import Histogram
 from logos_process.logs import fields
 
-__all__ = ["Writer"]
+__all__ = ["ArchiveWriter"]
 
 log = logging.getLogger(__name__)
 
@@ -41,14 +41,14 @@ FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 5.0
 
 
-class Writer:
+class ArchiveWriter:
     """The one that writes. `counters` (stored, duplicates, refused, write_failures) are the caller's;
     `grown(messages, bytes)` is told what was stored, `changed` that state or reason are others.
     """
 
     def __init__(
         self,
-        engine: Engine,
+        engine: ArchiveEngine,
         queue: OfferQueue,
         counters: dict[str, int],
         seconds: Histogram,

@@ -33,7 +33,7 @@ from ipc_schema.message import WakuMessage
 from ipc_schema.streams import CoverageLog, ReplayBatch, ReplayRing, RingBudget, StreamState, new_epoch
 from kernel_proc.metrics import Registry, Sample
 
-__all__ = ["EventPublisher", "EventSocket"]
+__all__ = ["EventOutlet", "EventPublisher"]
 
 MAX_REPLAY_EVENTS: Final = 1024
 """Events in one reply at most: two frames each, all sent in one go, during which nothing else runs."""
@@ -45,7 +45,7 @@ _SUBSCRIBE: Final = 1
 _UNSUBSCRIBE: Final = 0
 
 
-class EventSocket(Protocol):
+class EventOutlet(Protocol):
     """The XPUB as the publisher uses it; a DrainSocket is one."""
 
     def publish(self, first: bytes, second: bytes, third: bytes) -> None:
@@ -123,11 +123,11 @@ class EventPublisher:
         self._by_topic: dict[bytes, _Stream] = {HEALTH_TOPIC: self._health, PEERS_TOPIC: self._peers}
         self._by_shard: dict[int, _MessageStream] = {}
         self._active: dict[int, _MessageStream] = {}
-        self._socket: EventSocket | None = None
+        self._socket: EventOutlet | None = None
         self._ignored = registry.counter("ipc_subscriptions_ignored")
         registry.add_source(self._samples)
 
-    def attach(self, socket: EventSocket) -> None:
+    def attach(self, socket: EventOutlet) -> None:
         """Say where events go."""
         self._socket = socket
 

@@ -71,7 +71,7 @@ class PeerConnection:
 
 
 @dataclass(frozen=True, slots=True)
-class PeerRecord:
+class HostPeer:
     """Where a peer says it is reached, with its signature (libp2p RFC 0003), which has been verified."""
 
     peer_id: PeerIdText
@@ -92,7 +92,7 @@ class PeerIdentity:
     protocols: tuple[str, ...]
     listen_addresses: tuple[str, ...]
     observed_address: str | None
-    record: PeerRecord | None = None
+    record: HostPeer | None = None
     """None: it sent none, or none that holds."""
 
 

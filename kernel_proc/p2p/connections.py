@@ -16,7 +16,7 @@ from kernel_proc.p2p.muxer import Count, Muxer
 log = logging.getLogger(__name__)
 
 
-class Connection:
+class HostConnection:
     """One live connection and its muxer."""
 
     __slots__ = ("endpoint", "gone", "info", "muxer", "pinging")
@@ -41,7 +41,7 @@ class Connections:
         self._own_id = own_id
         self._count = count
         self._listeners: list[HostEvents] = []
-        self._peers: dict[PeerIdText, list[Connection]] = {}
+        self._peers: dict[PeerIdText, list[HostConnection]] = {}
         self._identities: dict[PeerIdText, PeerIdentity] = {}
 
     # -- who is there ---------------------------------------------------
@@ -49,17 +49,17 @@ class Connections:
     def __contains__(self, peer_id: object) -> bool:
         return peer_id in self._peers
 
-    def all(self) -> list[Connection]:
+    def all(self) -> list[HostConnection]:
         """Every connection, in a list of the caller's."""
         return [connection for group in self._peers.values() for connection in group]
 
-    def of(self, peer_id: PeerIdText) -> Sequence[Connection]:
+    def of(self, peer_id: PeerIdText) -> Sequence[HostConnection]:
         """The connections of one peer, oldest first."""
         return tuple(self._peers.get(peer_id, ()))
 
     # -- in and out -----------------------------------------------------
 
-    def register(self, muxer: Muxer, endpoint: Endpoint, direction: Direction) -> Connection | str:
+    def register(self, muxer: Muxer, endpoint: Endpoint, direction: Direction) -> HostConnection | str:
         """Book a connection that has passed its handshake, or say why it must go."""
         peer_id = muxer.peer_id
         if peer_id == self._own_id:
@@ -70,14 +70,14 @@ class Connections:
             self._count(refused)
             return "too many connections"
         info = PeerConnection(peer_id, endpoint.text(), endpoint.host, direction, trio.current_time())
-        connection = Connection(info, endpoint, muxer)
+        connection = HostConnection(info, endpoint, muxer)
         group = self._peers.setdefault(peer_id, [])
         group.append(connection)
         if len(group) == 1:
             self._emit(lambda listener: listener.peer_connected(info))
         return connection
 
-    def unregister(self, connection: Connection) -> None:
+    def unregister(self, connection: HostConnection) -> None:
         """A connection has ended. With a peer's last one goes what it said of itself."""
         info, peer_id = connection.info, connection.info.peer_id
         group = self._peers[peer_id]
@@ -91,7 +91,7 @@ class Connections:
             cause = connection.muxer.ended_cause
             self._emit(lambda listener: listener.peer_disconnected(peer_id, reason, cause))
 
-    def failed(self, connection: Connection, error: Exception) -> None:
+    def failed(self, connection: HostConnection, error: Exception) -> None:
         """A bug met on a connection: it goes, the host stays."""
         self._count("connection_errors")
         log.error("connection with %s failed", connection.info.peer_id, exc_info=error)

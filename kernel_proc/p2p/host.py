@@ -18,17 +18,17 @@ from kernel_proc.p2p.addresses import Endpoint
 from kernel_proc.p2p.api import (
     EndCause,
     HostEvents,
+    HostPeer,
     NotConnected,
     PeerConnection,
     PeerIdentity,
     PeerIdText,
-    PeerRecord,
     ProtocolNotSupported,
     Stream,
     StreamClosed,
     StreamHandler,
 )
-from kernel_proc.p2p.connections import Connection, Connections
+from kernel_proc.p2p.connections import Connections, HostConnection
 from kernel_proc.p2p.counters import Counters
 from kernel_proc.p2p.dispatch import Dispatcher
 from kernel_proc.p2p.inbound import Acceptor
@@ -122,7 +122,7 @@ class Libp2pHost:
         """The bound addresses without peer id, a wildcard as the addresses of this machine."""
         return [form for bound in self._bound for form in addresses.reachable_forms(bound)]
 
-    def own_record(self) -> PeerRecord | None:
+    def own_record(self) -> HostPeer | None:
         """Return our signed peer record, as identify sends it; None while there is no address."""
         return self._introduction.own_record()
 
@@ -190,7 +190,7 @@ class Libp2pHost:
 
     # -- connections ----------------------------------------------------
 
-    async def _run_connection(self, connection: Connection) -> None:
+    async def _run_connection(self, connection: HostConnection) -> None:
         """Run a booked connection to its end."""
         muxer = connection.muxer
         try:

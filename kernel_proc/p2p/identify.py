@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 from kernel_proc.p2p import addresses, varint
 from kernel_proc.p2p._errors import ProtocolViolation
 from kernel_proc.p2p._libp2p import Identify
-from kernel_proc.p2p.api import PeerIdentity, PeerIdText, PeerRecord
+from kernel_proc.p2p.api import HostPeer, PeerIdentity, PeerIdText
 from kernel_proc.p2p.multistream import Duplex
 from kernel_proc.p2p.muxer import Count
 from kernel_proc.p2p.peer_record import PeerRecordError, open_envelope
@@ -33,7 +33,7 @@ def encode(
     protocols: Iterable[str],
     listen_addresses: Iterable[str],
     observed_address: str | None,
-    record: PeerRecord | None = None,
+    record: HostPeer | None = None,
 ) -> bytes:
     """One length-prefixed Identify message. `public_key` is the libp2p protobuf form, `record` our own."""
     message = Identify(
@@ -75,7 +75,7 @@ def decode(peer_id: PeerIdText, body: bytes, count: Count = lambda _name: None) 
     )
 
 
-def _record(peer_id: PeerIdText, envelope: bytes, count: Count) -> PeerRecord | None:
+def _record(peer_id: PeerIdText, envelope: bytes, count: Count) -> HostPeer | None:
     try:
         record = open_envelope(envelope)
     except PeerRecordError as error:

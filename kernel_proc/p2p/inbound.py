@@ -12,7 +12,7 @@ from kernel_proc.ip_group import ip_group
 from kernel_proc.p2p import addresses, transport
 from kernel_proc.p2p.addresses import Endpoint
 from kernel_proc.p2p.api import Direction
-from kernel_proc.p2p.connections import Connection, Connections
+from kernel_proc.p2p.connections import Connections, HostConnection
 from kernel_proc.p2p.limits import HostLimits
 from kernel_proc.p2p.muxer import Count, Muxer
 from kernel_proc.p2p.noise import NoiseSecurity
@@ -42,7 +42,7 @@ class Acceptor:
         security: NoiseSecurity,
         limits: HostLimits,
         count: Count,
-        run: Callable[[Connection], Awaitable[None]],
+        run: Callable[[HostConnection], Awaitable[None]],
     ) -> None:
         self._connections = connections
         self._security = security
@@ -84,7 +84,7 @@ class Acceptor:
             if muxer is None:
                 return
             connection = self._connections.register(muxer, endpoint, Direction.INBOUND)
-            if isinstance(connection, Connection):
+            if isinstance(connection, HostConnection):
                 await self._run(connection)
 
     def _settle(self, half_open: _HalfOpen) -> None:

@@ -11,8 +11,8 @@ import trio
 
 from kernel_proc.p2p import addresses, identify
 from kernel_proc.p2p._errors import ConnectionEnded, NegotiationFailed
-from kernel_proc.p2p.api import PeerIdentity, PeerIdText, PeerRecord, Stream, StreamClosed
-from kernel_proc.p2p.connections import Connection, Connections
+from kernel_proc.p2p.api import HostPeer, PeerIdentity, PeerIdText, Stream, StreamClosed
+from kernel_proc.p2p.connections import Connections, HostConnection
 from kernel_proc.p2p.keys import NodeKey
 from kernel_proc.p2p.limits import HostLimits
 from kernel_proc.p2p.multistream import select_one_of
@@ -27,7 +27,7 @@ def _wall_clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class OwnRecord:
+class SignedRecord:
     """Our signed peer record. Signed again only when the addresses have changed: a signature costs more than
     the rest of an identify.
 
@@ -39,9 +39,9 @@ class OwnRecord:
         self._key = key
         self._wall_clock_ms = wall_clock_ms
         self._asked: tuple[str, ...] = ()
-        self._record: PeerRecord | None = None
+        self._record: HostPeer | None = None
 
-    def of(self, listen: Iterable[str]) -> PeerRecord | None:
+    def of(self, listen: Iterable[str]) -> HostPeer | None:
         """The record of these addresses; None of none: there is nothing to hand on."""
         listen = tuple(listen)
         if not listen:
@@ -76,7 +76,7 @@ class Introduction:
         self._count = count
         self._announce = tuple(announce)
         self._reachable = reachable
-        self._own_record = OwnRecord(key)
+        self._own_record = SignedRecord(key)
 
     def announce(self, announced: Sequence[str]) -> bool:
         """Send these addresses from now on; none: the reachable ones. Return whether that is a change, which
@@ -86,7 +86,7 @@ class Introduction:
         before, self._announce = self._announce, tuple(announced)
         return before != self._announce
 
-    def own_record(self) -> PeerRecord | None:
+    def own_record(self) -> HostPeer | None:
         """What others may hand on of us."""
         return self._own_record.of(self._announce or self._reachable())
 
@@ -123,7 +123,7 @@ class Introduction:
             except Exception as error:  # the boundary of a bug met on this connection
                 self._connections.failed(connection, error)
 
-    async def _push_to(self, connection: Connection) -> None:
+    async def _push_to(self, connection: HostConnection) -> None:
         if connection.muxer.ended is not None:
             return
         stream = connection.muxer.open_stream()
@@ -143,7 +143,7 @@ class Introduction:
             self._count("identify_failed")
             raise StreamClosed(error.reason) from None
 
-    async def ask(self, connection: Connection) -> None:
+    async def ask(self, connection: HostConnection) -> None:
         """Ask a new connection's peer who it is."""
         problem: object = "timed out"
         try:

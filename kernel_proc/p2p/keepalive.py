@@ -9,7 +9,7 @@ import trio
 from kernel_proc.p2p import ping
 from kernel_proc.p2p._errors import ConnectionEnded, NegotiationFailed
 from kernel_proc.p2p.api import StreamClosed
-from kernel_proc.p2p.connections import Connection, Connections
+from kernel_proc.p2p.connections import Connections, HostConnection
 from kernel_proc.p2p.limits import HostLimits
 from kernel_proc.p2p.multistream import select_one_of
 
@@ -39,7 +39,7 @@ class Keepalive:
                     if due and not connection.pinging:
                         nursery.start_soon(self._ping, connection)
 
-    async def _ping(self, connection: Connection) -> None:
+    async def _ping(self, connection: HostConnection) -> None:
         """One round of the ping protocol. Any answer counts; the tick judges."""
         connection.pinging = True
         try:

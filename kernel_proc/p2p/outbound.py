@@ -10,7 +10,7 @@ import trio
 from kernel_proc.p2p import addresses, transport
 from kernel_proc.p2p.addresses import Endpoint
 from kernel_proc.p2p.api import BadAddress, DialError, Direction, PeerIdText
-from kernel_proc.p2p.connections import Connection, Connections
+from kernel_proc.p2p.connections import Connections, HostConnection
 from kernel_proc.p2p.limits import HostLimits
 from kernel_proc.p2p.muxer import Count
 from kernel_proc.p2p.noise import NoiseSecurity
@@ -27,7 +27,7 @@ class Dialler:
         security: NoiseSecurity,
         limits: HostLimits,
         count: Count,
-        run: Callable[[Connection], Awaitable[None]],
+        run: Callable[[HostConnection], Awaitable[None]],
     ) -> None:
         self.nursery: trio.Nursery | None = None
         self._own_id = own_id

@@ -21,7 +21,7 @@ from kernel_proc.p2p._libp2p import (
     RecordMessage,
     deserialize_public_key,
 )
-from kernel_proc.p2p.api import PeerRecord
+from kernel_proc.p2p.api import HostPeer
 from kernel_proc.p2p.keys import NodeKey
 
 __all__ = ["MAX_ADDRESSES", "MAX_ENVELOPE", "PeerRecordError", "open_envelope", "seal"]
@@ -46,7 +46,7 @@ class PeerRecordError(ValueError):
         self.reason = reason
 
 
-def seal(key: NodeKey, listen: Iterable[str], seq: int) -> PeerRecord:
+def seal(key: NodeKey, listen: Iterable[str], seq: int) -> HostPeer:
     """The record of this node: its multiaddrs without peer id, best first, as many as there is room for."""
     record = RecordMessage(peer_id=ID.from_base58(key.peer_id).to_bytes(), seq=min(seq, _MAX_SEQ))
     written: list[str] = []
@@ -64,10 +64,10 @@ def seal(key: NodeKey, listen: Iterable[str], seq: int) -> PeerRecord:
         signature=pair.private_key.sign(_signed_bytes(payload)),
     )
     envelope.public_key.ParseFromString(pair.public_key.serialize())
-    return PeerRecord(key.peer_id, record.seq, tuple(written), envelope.SerializeToString())
+    return HostPeer(key.peer_id, record.seq, tuple(written), envelope.SerializeToString())
 
 
-def open_envelope(raw: bytes) -> PeerRecord:
+def open_envelope(raw: bytes) -> HostPeer:
     """The record in an envelope whose key has signed it and is the key of the peer it names.
 
     Addresses that we cannot read (transports of tomorrow) are left out; there may be none left. Raises
@@ -92,7 +92,7 @@ def open_envelope(raw: bytes) -> PeerRecord:
         raise PeerRecordError("the signature is wrong", "forged")
     read = (addresses.from_bytes(info.multiaddr) for info in record.addresses[:MAX_ADDRESSES])
     known = tuple(dict.fromkeys(address for address in read if address))
-    return PeerRecord(peer_id.to_base58(), record.seq, known, raw)
+    return HostPeer(peer_id.to_base58(), record.seq, known, raw)
 
 
 def _signed_bytes(payload: bytes) -> bytes:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ipc_schema.config.kernel import KernelConfig
-from kernel_proc.discovery.discv5 import Endpoint
+from kernel_proc.discovery.discv5 import UdpEndpoint
 from kernel_proc.discovery.enr_identity import Identity
 from kernel_proc.discovery.enr_local import LocalEnr
 from kernel_proc.discovery.enr_values import MAX_SHARDS
@@ -73,7 +73,7 @@ class OwnRecord:
         self.enr.set_shards(self._cluster, shards)
         return True
 
-    def seen_at(self, endpoint: Endpoint) -> None:
+    def seen_at(self, endpoint: UdpEndpoint) -> None:
         """discv5 knows at which address others see us."""
         if self.addresses.agreed(endpoint.host):
             log.info("other nodes see us at another address", extra=fields(ip=endpoint.host))

@@ -12,7 +12,7 @@ import trio
 
 from ipc_schema.config.discovery import NameServer
 from ipc_schema.config.kernel import KernelConfig
-from kernel_proc.discovery.discv5 import Discv5Service, Endpoint, waku_filter
+from kernel_proc.discovery.discv5 import Discv5Service, UdpEndpoint, waku_filter
 from kernel_proc.discovery.dns_lists import DnsLists
 from kernel_proc.discovery.dns_resolver import DnsTxtResolver
 from kernel_proc.discovery.dns_tree import TreeError
@@ -32,10 +32,10 @@ from kernel_proc.peering.settings import (
     operators_peers,
     services_wanted,
 )
-from kernel_proc.peering.sources import Sources
+from kernel_proc.peering.sources import PeerSources
 from kernel_proc.peers.clock import SteadyClock
 from kernel_proc.peers.connected_peers import PeerBook
-from kernel_proc.peers.known import Origin
+from kernel_proc.peers.known import PeerOrigin
 from kernel_proc.peers.manager import ManagerSettings, PeerManager
 from kernel_proc.peers.plan import Targets
 from kernel_proc.peers.recent_links import RecentLinks
@@ -114,7 +114,7 @@ class Peering:
             bootstrap=self.boot_nodes,
             shard_count=network.shard_count,
         )
-        self.sources = Sources(network, host, self.manager, registry)
+        self.sources = PeerSources(network, host, self.manager, registry)
         self.discv5 = self.sources.discv5 = Discv5Service(
             self.own.enr,
             listen=[(config.listen_address, discovery.discv5_port)],
@@ -154,10 +154,10 @@ class Peering:
         if self._relay is not None:
             self._links.restore(self._relay.was_linked)
         for record in self._entries:
-            self.sources.learn(record, Origin.STATIC)
+            self.sources.learn(record, PeerOrigin.STATIC)
         if self._config.discv5:
             for record in self.boot_nodes:
-                self.sources.learn(record, Origin.DISCV5)
+                self.sources.learn(record, PeerOrigin.DISCV5)
 
     def shards_changed(self) -> None:
         """The node may have joined or left shards."""
@@ -211,7 +211,7 @@ class Peering:
         await self._nursery.start(self._run_discv5)
         return True
 
-    async def _run_discv5(self, task_status: trio.TaskStatus[tuple[Endpoint, ...]]) -> None:
+    async def _run_discv5(self, task_status: trio.TaskStatus[tuple[UdpEndpoint, ...]]) -> None:
         self._discv5_ended = trio.Event()
         try:
             await self.discv5.run(task_status)
@@ -234,7 +234,7 @@ class Peering:
         self.discv5.set_bootstrap(self.boot_nodes)
         if self.discv5.running:
             for record in records:
-                self.sources.learn(record, Origin.DISCV5)
+                self.sources.learn(record, PeerOrigin.DISCV5)
 
     # --- looking in ---
 

@@ -20,11 +20,11 @@ from kernel_proc.discovery.enr import Enr, EnrError
 from kernel_proc.discovery.enr_values import MAX_SHARDS
 from kernel_proc.metrics import Registry
 from kernel_proc.p2p.api import Host, PeerIdText
-from kernel_proc.peers.known import Origin
+from kernel_proc.peers.known import PeerOrigin
 from kernel_proc.peers.manager import PeerManager
 from logos_process.logs import fields
 
-__all__ = ["Sources"]
+__all__ = ["PeerSources"]
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ SEEDS: Final = 48
 ANSWERED: Final = "discv5, answered"
 
 
-class Sources:
+class PeerSources:
     """`discv5` is put in when it is made, since it calls `found` here."""
 
     discv5: Discv5Service
@@ -50,7 +50,7 @@ class Sources:
 
     # --- in ---
 
-    def learn(self, record: Enr, origin: Origin, source: str = "") -> bool:
+    def learn(self, record: Enr, origin: PeerOrigin, source: str = "") -> bool:
         """One record; whether it is of use."""
         shards = record.shards_among(self._network.shard_count or MAX_SHARDS)
         return self._manager.learn(
@@ -65,7 +65,7 @@ class Sources:
             source=source,
         )
 
-    def learn_records(self, records: Iterable[Enr], origin: Origin, source: str = "") -> int:
+    def learn_records(self, records: Iterable[Enr], origin: PeerOrigin, source: str = "") -> int:
         """Records from elsewhere: how many were of use. Those that speak discv5 enter its table too."""
         used = 0
         for record in records:
@@ -76,18 +76,18 @@ class Sources:
     def found(self, record: Enr) -> None:
         """discv5 met a node that is wanted."""
         self._manager.sign_of_life()
-        self.learn(record, Origin.DISCV5, ANSWERED if self.discv5.has_answered(record.node_id) else "")
+        self.learn(record, PeerOrigin.DISCV5, ANSWERED if self.discv5.has_answered(record.node_id) else "")
 
     def look_again(self, wanted: Callable[[Enr], bool]) -> None:
         """What is wanted has changed: among the nodes that discv5 knows may be some that were not."""
         for node in self.discv5.nodes():
             if node.verified and wanted(node.record):
-                self.learn(node.record, Origin.DISCV5, ANSWERED)
+                self.learn(node.record, PeerOrigin.DISCV5, ANSWERED)
 
     def listed(self, record: Enr, url: TreeUrl) -> None:
         """A list in the DNS has this node."""
         self._manager.sign_of_life()
-        self.learn_records((record,), Origin.DNS, f"list {url}")
+        self.learn_records((record,), PeerOrigin.DNS, f"list {url}")
 
     def exchanged(self, peer_id: PeerIdText, records: Sequence[bytes]) -> None:
         """Take the unverified records of an answer of peer exchange."""
@@ -104,7 +104,7 @@ class Sources:
                 good.append(record)
             else:
                 self._unusable.add()
-        used = self.learn_records(good, Origin.PEER_EXCHANGE, f"peer exchange with {peer_id}")
+        used = self.learn_records(good, PeerOrigin.PEER_EXCHANGE, f"peer exchange with {peer_id}")
         log.debug("peer exchange", extra=fields(peer=peer_id, records=len(records), used=used))
 
     def seed(self) -> None:

@@ -7,10 +7,10 @@ from enum import StrEnum
 
 from kernel_proc.ip_group import ip_group
 
-__all__ = ["KnownPeer", "Origin", "group_of_address"]
+__all__ = ["KnownPeer", "PeerOrigin", "group_of_address"]
 
 
-class Origin(StrEnum):
+class PeerOrigin(StrEnum):
     """How a peer was first heard of."""
 
     STATIC = "static"
@@ -42,7 +42,7 @@ class KnownPeer:
     peer_id: str
     addresses: tuple[str, ...] = ()
     """Multiaddrs with the peer id, the one that worked last first."""
-    origin: str = Origin.CACHE
+    origin: str = PeerOrigin.CACHE
     source: str = field(default="", compare=False)
     """The peer or list that reported it; not kept on disk."""
     protocols: tuple[str, ...] = ()

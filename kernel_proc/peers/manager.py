@@ -32,7 +32,7 @@ from kernel_proc.p2p.api import (
     PeerIdText,
 )
 from kernel_proc.peers.clock import SteadyClock
-from kernel_proc.peers.known import KnownPeer, Origin, group_of_address
+from kernel_proc.peers.known import KnownPeer, PeerOrigin, group_of_address
 from kernel_proc.peers.online import OnlineMonitor, SleepDetector
 from kernel_proc.peers.plan import SERVICES, Connected, Targets, Wanted, plan
 from kernel_proc.peers.store import HIGHEST_DELAY, USELESS_DELAY, PeerStore
@@ -235,8 +235,8 @@ class PeerManager:
     def named_by_operator(self, peer_id: PeerIdText, address: str) -> None:
         """An address of the operator's, which need not have said whose it is, leads to this peer."""
         self._led_to[address] = peer_id
-        self.store.set_origin(peer_id, Origin.STATIC)
-        self._found_origin(peer_id, Origin.STATIC)
+        self.store.set_origin(peer_id, PeerOrigin.STATIC)
+        self._found_origin(peer_id, PeerOrigin.STATIC)
 
     # --- host events ---
 
@@ -247,7 +247,7 @@ class PeerManager:
         if connection.direction is Direction.OUTBOUND:
             address = f"{connection.address}/p2p/{peer_id}"
             if self.store.get(peer_id) is None:
-                origin = Origin.STATIC if self.is_operators(peer_id) else Origin.API
+                origin = PeerOrigin.STATIC if self.is_operators(peer_id) else PeerOrigin.API
                 self.learn(peer_id, (address,), origin)
             self.store.succeeded(peer_id, self.now(), address)
         if (known := self.store.get(peer_id)) is not None:
@@ -265,7 +265,7 @@ class PeerManager:
             seen = group_of_address(connection.address)
             there = [one for one in identity.listen_addresses if group_of_address(one) == seen]
             if there:
-                self.learn(peer_id, there, Origin.INBOUND)
+                self.learn(peer_id, there, PeerOrigin.INBOUND)
         self.store.described(peer_id, protocols=identity.protocols)
         self.wake()
 

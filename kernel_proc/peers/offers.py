@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 from kernel_proc.p2p import peer_ids
-from kernel_proc.p2p.api import PeerIdText, PeerRecord
+from kernel_proc.p2p.api import HostPeer, PeerIdText
 from kernel_proc.p2p.peer_record import PeerRecordError, open_envelope
 from kernel_proc.relay.rpc import PeerInfo
 
@@ -71,7 +71,7 @@ class Allowance:
 class Judgement(NamedTuple):
     """One named peer: its record if that is good, and if not, why."""
 
-    record: PeerRecord | None
+    record: HostPeer | None
     outcome: Outcome
 
 

@@ -15,7 +15,7 @@ from random import Random
 from typing import Final
 
 from ipc_schema.backoff import retry_delay
-from kernel_proc.peers.known import KnownPeer, Origin, group_of_address
+from kernel_proc.peers.known import KnownPeer, PeerOrigin, group_of_address
 
 __all__ = ["PeerStore"]
 
@@ -35,7 +35,7 @@ FORGIVEN_WITHIN: Final = 10.0
 """Once online again, peers that wait are tried within so many seconds."""
 
 
-_OPERATOR: Final = frozenset({Origin.STATIC, Origin.API})
+_OPERATOR: Final = frozenset({PeerOrigin.STATIC, PeerOrigin.API})
 
 
 class PeerStore:

@@ -8,12 +8,12 @@ from __future__ import annotations
 from kernel_proc.p2p.api import Stream, StreamClosed
 from kernel_proc.protocols.protobuf import encode_varint
 
-__all__ = ["FrameError", "MessageReader", "encode_frame", "encode_varint"]
+__all__ = ["MessageReader", "StreamFrameError", "encode_frame", "encode_varint"]
 
 MAX_LENGTH_BYTES = 5
 
 
-class FrameError(ValueError):
+class StreamFrameError(ValueError):
     """The peer sent something that is not a length-prefixed message of an allowed size."""
 
 
@@ -48,9 +48,9 @@ class MessageReader:
             if byte < 0x80:
                 break
             if size == MAX_LENGTH_BYTES:
-                raise FrameError("over-long length")
+                raise StreamFrameError("over-long length")
         if length > self._limit:
-            raise FrameError(f"message of {length} bytes, at most {self._limit} are allowed")
+            raise StreamFrameError(f"message of {length} bytes, at most {self._limit} are allowed")
         while len(self._buffer) < size + length:
             if not await self._fill():
                 raise StreamClosed("ended in mid-message")

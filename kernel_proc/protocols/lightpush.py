@@ -37,7 +37,7 @@ from kernel_proc.protocols.lightpush_codec import (
     encode_response,
 )
 from kernel_proc.protocols.protobuf import ProtobufError
-from kernel_proc.protocols.ratelimit import RateLimiter
+from kernel_proc.protocols.ratelimit import ServiceRateLimiter
 from kernel_proc.protocols.requests import RequestService, ServiceLimits
 from kernel_proc.relay.messages import RelayBadTopic, RelayMessageInvalid, RelayMessageTooLarge
 from kernel_proc.relay.rpc_writer import fits_rpc
@@ -81,7 +81,7 @@ class LightpushService:
         relay: TopicPeers,
         network: NetworkInfo,
         registry: Registry,
-        limiter: RateLimiter | None = None,
+        limiter: ServiceRateLimiter | None = None,
         *,
         clock_ns: Callable[[], int] = time.time_ns,
     ) -> None:

@@ -17,9 +17,9 @@ from kernel_proc.protocols.lightpush_codec import (
     encode_legacy_request,
     encode_request,
 )
-from kernel_proc.protocols.peer_select import ServicePeers
+from kernel_proc.protocols.peer_select import ServicePeerChoice
 from kernel_proc.protocols.protobuf import ProtobufError
-from kernel_proc.protocols.requests import BadAnswer, CallError, Refused, call
+from kernel_proc.protocols.requests import BadAnswer, CallError, RequestRefused, call
 
 __all__ = ["CLIENT_PROTOCOLS", "LightpushClient", "Pushed"]
 
@@ -43,7 +43,7 @@ class Pushed(NamedTuple):
 class LightpushClient:
     """Asks v3 where a peer has it, the legacy version elsewhere."""
 
-    def __init__(self, host: Host, peers: ServicePeers, registry: Registry) -> None:
+    def __init__(self, host: Host, peers: ServicePeerChoice, registry: Registry) -> None:
         self._host = host
         self._peers = peers
         self._registry = registry
@@ -66,7 +66,7 @@ class LightpushClient:
             try:
                 return await self._ask(peer_id, topic, message, seconds)
             except CallError as error:
-                kind = str(error.status) if isinstance(error, Refused) else type(error).__name__
+                kind = str(error.status) if isinstance(error, RequestRefused) else type(error).__name__
                 self._registry.counter("lightpush_client_errors", type=kind).add()
                 raise
 
@@ -105,11 +105,11 @@ class LightpushClient:
         if response.status != PushStatus.SUCCESS:
             # Whatever its id: what a service says before it has read the request cannot carry it.
             final = response.status in FINAL
-            raise Refused(response.status, response.description or "", final=final)
+            raise RequestRefused(response.status, response.description or "", final=final)
         if response.request_id != request.request_id:
             raise BadAnswer("an answer to another request")
         if not response.relay_peers:  # nwaku reads it so too
-            raise Refused(PushStatus.NO_PEERS_TO_RELAY, "published to no peer")
+            raise RequestRefused(PushStatus.NO_PEERS_TO_RELAY, "published to no peer")
         return response.relay_peers
 
     async def _ask_legacy(self, peer_id: PeerIdText, request: PushRequest, seconds: float) -> None:
@@ -124,7 +124,7 @@ class LightpushClient:
         response = decode_legacy_response(body)
         if not response.is_success:
             status = _legacy_status(response.info or "")
-            raise Refused(status, response.info or "", final=status in FINAL)
+            raise RequestRefused(status, response.info or "", final=status in FINAL)
         if response.request_id != request.request_id:
             raise BadAnswer("an answer to another request")
 

@@ -17,9 +17,9 @@ from enum import IntEnum
 from typing import Final, NamedTuple
 
 from kernel_proc.protocols.protobuf import (
-    Fields,
     MissingField,
     ProtobufError,
+    ProtobufFields,
     put_bytes,
     put_text,
     put_varint,
@@ -103,7 +103,7 @@ def encode_request(request: PushRequest) -> bytes:
 
 def decode_request(body: bytes) -> PushRequest:
     """Read a LightPushRequest. Raises ProtobufError."""
-    found = Fields(body)
+    found = ProtobufFields(body)
     request_id = found.required_text(1, "request_id")
     message = found.blob(21)
     if message is None:
@@ -123,7 +123,7 @@ def encode_response(response: PushResponse) -> bytes:
 
 def decode_response(body: bytes) -> PushResponse:
     """Read a LightPushResponse; an absent id is empty. Raises ProtobufError when there is no code."""
-    found = Fields(body)
+    found = ProtobufFields(body)
     return PushResponse(*read_head(found), found.number(12))
 
 
@@ -143,12 +143,12 @@ def encode_legacy_request(request: PushRequest) -> bytes:
 
 def decode_legacy_request(body: bytes) -> PushRequest | None:
     """Read a PushRPC; None when it has no request. Raises ProtobufError."""
-    found = Fields(body)
+    found = ProtobufFields(body)
     request_id = found.required_text(1, "request_id")
     inner = found.blob(2)
     if inner is None:
         return None
-    request = Fields(inner)
+    request = ProtobufFields(inner)
     topic = request.required_text(1, "pubsub_topic")
     message = request.blob(2)
     if message is None:
@@ -170,9 +170,9 @@ def encode_legacy_response(response: LegacyResponse) -> bytes:
 
 def decode_legacy_response(body: bytes) -> LegacyResponse:
     """Read a PushRPC. Raises ProtobufError when it has no response."""
-    found = Fields(body)
+    found = ProtobufFields(body)
     inner = found.blob(3)
     if inner is None:
         raise ProtobufError("response is missing")
-    response = Fields(inner)
+    response = ProtobufFields(inner)
     return LegacyResponse(found.text(1) or "", bool(response.number(1)), response.text(2))

@@ -24,7 +24,7 @@ from kernel_proc.p2p.api import (
     Stream,
     StreamClosed,
 )
-from kernel_proc.protocols.framing import FrameError, MessageReader, encode_frame, encode_varint
+from kernel_proc.protocols.framing import MessageReader, StreamFrameError, encode_frame, encode_varint
 from kernel_proc.protocols.protobuf import VARINT, ProtobufError, fields, packed_varints
 
 __all__ = ["PROTOCOL", "Metadata", "MetadataError", "MetadataProtocol", "decode", "encode"]
@@ -189,7 +189,7 @@ class MetadataProtocol:
         self._counters["asked"] += 1
         try:
             metadata = await self._ask(peer_id)
-        except (P2pError, FrameError, MetadataError) as error:
+        except (P2pError, StreamFrameError, MetadataError) as error:
             if self._host.is_connected(peer_id):
                 self._counters["failed"] += 1
                 log.debug("metadata of %s: %s", peer_id, error)
@@ -245,7 +245,7 @@ class MetadataProtocol:
             if scope.cancelled_caught:
                 self._counters["stalled"] += 1
                 await stream.reset()
-        except (FrameError, MetadataError) as error:
+        except (StreamFrameError, MetadataError) as error:
             self._counters["bad_messages"] += 1
             log.debug("metadata request of %s: %s", stream.peer_id, error)
             await stream.reset()

@@ -19,17 +19,17 @@ import trio
 from ipc_schema.config.ratelimits import RateLimit
 from kernel_proc.metrics import Registry
 from kernel_proc.p2p.api import Host, PeerIdText
-from kernel_proc.protocols.peer_select import ServicePeers
+from kernel_proc.protocols.peer_select import ServicePeerChoice
 from kernel_proc.protocols.protobuf import (
-    Fields,
     MissingField,
     ProtobufError,
+    ProtobufFields,
     put_bytes,
     put_text,
     put_varint,
 )
 from kernel_proc.protocols.ratelimit import ServiceLimiter
-from kernel_proc.protocols.requests import BadAnswer, Refused, RequestService, ServiceLimits, call
+from kernel_proc.protocols.requests import BadAnswer, RequestRefused, RequestService, ServiceLimits, call
 
 __all__ = [
     "MAX_RECORDS",
@@ -98,10 +98,10 @@ def encode_request(count: int) -> bytes:
 
 def decode_request(body: bytes) -> int:
     """How many records are asked for; a query that does not say asks for none. Raises ProtobufError."""
-    query = Fields(body).blob(1)
+    query = ProtobufFields(body).blob(1)
     if query is None:
         raise MissingField("request")
-    return Fields(query).number(1) or 0
+    return ProtobufFields(query).number(1) or 0
 
 
 def encode_response(response: PxResponse) -> bytes:
@@ -122,11 +122,11 @@ def encode_response(response: PxResponse) -> bytes:
 
 def decode_response(body: bytes) -> PxResponse:
     """Read an answer. Raises ProtobufError, also where there is no response in it."""
-    inner = Fields(body).blob(2)
+    inner = ProtobufFields(body).blob(2)
     if inner is None:
         raise MissingField("response")
-    found = Fields(inner)
-    records = tuple(Fields(info).blob(1) or b"" for info in found.blobs(1))
+    found = ProtobufFields(inner)
+    records = tuple(ProtobufFields(info).blob(1) or b"" for info in found.blobs(1))
     status = found.number(10)
     return PxResponse(
         tuple(filter(None, records)), None if status is None else status & 0xFFFF_FFFF, found.text(11)
@@ -207,7 +207,7 @@ class PeerExchangeClient:
     def __init__(
         self,
         host: Host,
-        peers: ServicePeers,
+        peers: ServicePeerChoice,
         registry: Registry,
         *,
         received: Callable[[PeerIdText, Sequence[bytes]], None] = lambda _peer, _records: None,
@@ -258,7 +258,7 @@ class PeerExchangeClient:
         code = response.code
         if code != PxStatus.OK:
             self._registry.counter("px_client_errors", type=str(code)).add()
-            raise Refused(code, response.description or "")
+            raise RequestRefused(code, response.description or "")
         usable = dict.fromkeys(one for one in response.records if len(one) <= MAX_RECORD_BYTES)
         records = tuple(usable)[:count]
         self._counted["refused"].add(len(response.records) - len(records))

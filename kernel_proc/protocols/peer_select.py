@@ -17,9 +17,16 @@ from ipc_schema.backoff import retry_delay
 from ipc_schema.config.addresses import peer_id_in
 from kernel_proc.p2p.api import Host, P2pError, PeerIdText
 from kernel_proc.protocols.pacing import TOO_MANY_REQUESTS, Pacer
-from kernel_proc.protocols.requests import AllFailed, Attempt, CallError, NoAnswer, PeerUnreachable, Refused
+from kernel_proc.protocols.requests import (
+    AllFailed,
+    Attempt,
+    CallError,
+    NoAnswer,
+    PeerUnreachable,
+    RequestRefused,
+)
 
-__all__ = ["Candidate", "PeerRanking", "ServicePeers"]
+__all__ = ["Candidate", "PeerRanking", "ServicePeerChoice"]
 
 PENALTY: Final = 15.0
 """Seconds for which a peer stands behind the others after one failure; doubled by each further one."""
@@ -131,7 +138,7 @@ class _NoTurnError(CallError):
     """We have too much under way to the peer ourselves, which is no fault of it."""
 
 
-class ServicePeers:
+class ServicePeerChoice:
     """The peers to ask for each service.
 
     `shards` tells what a peer said by metadata; `configured` has the operator's addresses by service.
@@ -221,7 +228,11 @@ class ServicePeers:
             if left <= 0:
                 break
             if self._pacer.delay((peer_id, service)) >= left:
-                busy = limited[peer][1] if peer in limited else Refused(TOO_MANY_REQUESTS, "asked too often")
+                busy = (
+                    limited[peer][1]
+                    if peer in limited
+                    else RequestRefused(TOO_MANY_REQUESTS, "asked too often")
+                )
                 attempts.append(Attempt(peer, busy))
                 continue
             pause = self._pacer.reserve((peer_id, service))
@@ -239,7 +250,7 @@ class ServicePeers:
                 attempts.append(Attempt(peer, error))
                 continue
             except CallError as error:
-                if isinstance(error, Refused) and error.status == TOO_MANY_REQUESTS:
+                if isinstance(error, RequestRefused) and error.status == TOO_MANY_REQUESTS:
                     self._pacer.refused((peer_id, service))
                     times = 1 + limited[peer][0] if peer in limited else 1
                     if times <= MAX_REPEATS:
@@ -249,7 +260,7 @@ class ServicePeers:
                 if isinstance(error, NoAnswer) and peer in limited:
                     error = limited[peer][1]  # there was no time left for more: this is why
                 attempts.append(Attempt(peer, error))
-                if isinstance(error, Refused) and error.final:
+                if isinstance(error, RequestRefused) and error.final:
                     break
                 self.ranking.failed(peer_id, service)
                 continue
@@ -276,7 +287,7 @@ class ServicePeers:
                 answer = await attempt()
                 self._pacer.served((peer_id, service))
                 return answer
-            except Refused as error:
+            except RequestRefused as error:
                 if error.status != TOO_MANY_REQUESTS:
                     raise
                 self._pacer.refused((peer_id, service))

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 __all__ = [
     "VARINT",
-    "Fields",
     "MissingField",
     "ProtobufError",
+    "ProtobufFields",
     "encode_varint",
     "fields",
     "packed_varints",
@@ -79,7 +79,7 @@ def fields(body: bytes) -> Iterator[tuple[int, int | bytes]]:
         position += length
 
 
-class Fields:
+class ProtobufFields:
     """The fields of a message by number, for messages that are read once and in no particular order."""
 
     __slots__ = ("_blobs", "_numbers")

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from ipc_schema.config.ratelimits import RateLimit
 
-__all__ = ["MAX_PEERS", "PeerLimiter", "RateLimiter", "ServiceLimiter"]
+__all__ = ["MAX_PEERS", "PeerLimiter", "ServiceLimiter", "ServiceRateLimiter"]
 
 MAX_PEERS: Final = 4096
 """Peers that a limiter remembers; the one idle for longest is forgotten first."""
@@ -21,7 +21,7 @@ HAIR: Final = 1e-9
 """A level this far below one is one, or the sum of small refills would come a request late."""
 
 
-class RateLimiter(Protocol):
+class ServiceRateLimiter(Protocol):
     """Whether one more request of a peer is served."""
 
     @property

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from kernel_proc.protocols.protobuf import Fields, MissingField, put_text, put_varint
+from kernel_proc.protocols.protobuf import MissingField, ProtobufFields, put_text, put_varint
 
 __all__ = ["NO_ID", "ReplyHead", "put_head", "read_head"]
 
@@ -39,7 +39,7 @@ def put_head(out: bytearray, request_id: str, status: int, description: str | No
         put_text(out, 11, description)
 
 
-def read_head(found: Fields) -> ReplyHead:
+def read_head(found: ProtobufFields) -> ReplyHead:
     """The head; an absent id is empty. Raises ProtobufError; MissingField when there is no status code."""
     status = found.number(10)
     if status is None:

@@ -21,8 +21,8 @@ import trio
 
 from kernel_proc.metrics import Histogram, Sample
 from kernel_proc.p2p.api import Host, NotConnected, P2pError, PeerIdText, ProtocolNotSupported, Stream
-from kernel_proc.protocols.framing import FrameError, MessageReader, encode_frame
-from kernel_proc.protocols.ratelimit import RateLimiter
+from kernel_proc.protocols.framing import MessageReader, StreamFrameError, encode_frame
+from kernel_proc.protocols.ratelimit import ServiceRateLimiter
 
 __all__ = [
     "AllFailed",
@@ -32,7 +32,7 @@ __all__ = [
     "Handler",
     "NoAnswer",
     "PeerUnreachable",
-    "Refused",
+    "RequestRefused",
     "RequestService",
     "ServiceLimits",
     "call",
@@ -82,7 +82,7 @@ class RequestService:
         service: str,
         rejected: bytes,
         limits: ServiceLimits,
-        limiter: RateLimiter | None = None,
+        limiter: ServiceRateLimiter | None = None,
         clock: Callable[[], float] = trio.current_time,
     ) -> None:
         self.protocol = protocol
@@ -178,7 +178,7 @@ class RequestService:
         try:
             with trio.move_on_after(limits.read_timeout) as scope:
                 request = await reader.read()
-        except FrameError as error:
+        except StreamFrameError as error:
             counters["malformed"] += 1
             log.debug("%s request of %s: %s", self.service, peer_id, error)
             await stream.reset()
@@ -233,7 +233,7 @@ class BadAnswer(CallError):
     """What came back cannot be used."""
 
 
-class Refused(CallError):
+class RequestRefused(CallError):
     """The peer's own word that it did not do it. `final`: so would every other peer say."""
 
     def __init__(self, status: int, description: str, *, final: bool = False) -> None:
@@ -262,7 +262,9 @@ class AllFailed(CallError):
     @property
     def statuses(self) -> list[int]:
         """The status of each attempt that was refused."""
-        return [attempt.error.status for attempt in self.attempts if isinstance(attempt.error, Refused)]
+        return [
+            attempt.error.status for attempt in self.attempts if isinstance(attempt.error, RequestRefused)
+        ]
 
 
 async def call(
@@ -295,7 +297,7 @@ async def call(
                 body = await MessageReader(stream, max_response).read()
             except P2pError as error:
                 raise NoAnswer(str(error)) from error
-            except FrameError as error:
+            except StreamFrameError as error:
                 raise BadAnswer(str(error)) from error
             if body is None:
                 raise NoAnswer("the stream was closed without an answer")

@@ -12,17 +12,17 @@ from kernel_proc.archive.api import (
     MAX_PAGE,
     Archive,
     ArchiveBusy,
+    ArchivedMessage,
     ArchiveError,
     BadQuery,
     CursorNotFound,
     HistoryPage,
     HistoryQuery,
-    StoredMessage,
 )
 from kernel_proc.metrics import Registry
 from kernel_proc.p2p.api import Host, PeerIdText
 from kernel_proc.protocols.protobuf import ProtobufError
-from kernel_proc.protocols.ratelimit import RateLimiter
+from kernel_proc.protocols.ratelimit import ServiceRateLimiter
 from kernel_proc.protocols.requests import RequestService, ServiceLimits
 from kernel_proc.protocols.store_codec import (
     NO_ID,
@@ -54,7 +54,7 @@ class StoreService:
     """Store v3 on a host. `service` is the protocol to mount."""
 
     def __init__(
-        self, host: Host, archive: Archive, registry: Registry, limiter: RateLimiter | None = None
+        self, host: Host, archive: Archive, registry: Registry, limiter: ServiceRateLimiter | None = None
     ) -> None:
         self._archive = archive
         self._queries = registry.counter("store_queries")
@@ -132,7 +132,7 @@ def cut(page: HistoryPage, *, forward: bool) -> HistoryPage:
     """The page, or its first part in the direction of paging, with a cursor, when it is too large to answer.
     At least one message stays."""
     order = page.messages if forward else page.messages[::-1]
-    kept: list[StoredMessage] = []
+    kept: list[ArchivedMessage] = []
     size = 0
     for message in order:
         size += len(message.data or b"") + ENTRY_BYTES

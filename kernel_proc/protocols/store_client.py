@@ -14,9 +14,9 @@ from ipc_schema.message import MessageDecodeError, WakuMessage, decode_message, 
 from kernel_proc.archive.api import Archive, HistoryQuery
 from kernel_proc.metrics import Registry
 from kernel_proc.p2p.api import Host, PeerIdText
-from kernel_proc.protocols.peer_select import ServicePeers
+from kernel_proc.protocols.peer_select import ServicePeerChoice
 from kernel_proc.protocols.protobuf import ProtobufError
-from kernel_proc.protocols.requests import BadAnswer, CallError, Refused, call
+from kernel_proc.protocols.requests import BadAnswer, CallError, RequestRefused, call
 from kernel_proc.protocols.store_codec import (
     PROTOCOL,
     KeyValue,
@@ -63,7 +63,9 @@ class History(NamedTuple):
 class StoreClient:
     """Asks for one page or follows the cursors."""
 
-    def __init__(self, host: Host, peers: ServicePeers, registry: Registry, *, max_message_size: int) -> None:
+    def __init__(
+        self, host: Host, peers: ServicePeerChoice, registry: Registry, *, max_message_size: int
+    ) -> None:
         self._host = host
         self._peers = peers
         self._registry = registry
@@ -123,7 +125,7 @@ class StoreClient:
         try:
             return await self._ask(peer_id, query, seconds)
         except CallError as error:
-            kind = str(error.status) if isinstance(error, Refused) else type(error).__name__
+            kind = str(error.status) if isinstance(error, RequestRefused) else type(error).__name__
             self._registry.counter("store_client_errors", type=kind).add()
             raise
 
@@ -176,7 +178,7 @@ def read_page(
     if not 200 <= response.status < 300:
         # Whatever its id: nwaku leaves it empty in some, and cannot know it when it refuses to read.
         final = response.status == StoreStatus.BAD_REQUEST
-        raise Refused(response.status, response.description, final=final)
+        raise RequestRefused(response.status, response.description, final=final)
     if response.request_id not in (request_id, ""):  # go-waku's service leaves it out, its client lets it
         raise BadAnswer("an answer to another request")
     if len(response.messages) > query.limit:

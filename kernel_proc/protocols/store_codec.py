@@ -13,7 +13,7 @@ from enum import IntEnum
 from typing import Final, NamedTuple
 
 from kernel_proc.protocols.protobuf import (
-    Fields,
+    ProtobufFields,
     put_bytes,
     put_text,
     put_varint,
@@ -107,7 +107,7 @@ def encode_request(request: StoreRequest) -> bytes:
 
 def decode_request(body: bytes) -> StoreRequest:
     """Read a StoreQueryRequest. Raises ProtobufError."""
-    found = Fields(body)
+    found = ProtobufFields(body)
     return StoreRequest(
         request_id=found.required_text(1, "request_id"),
         include_data=bool(found.number(2)),
@@ -146,12 +146,12 @@ def _encode_key_value(message: KeyValue) -> bytearray:
 
 def decode_response(body: bytes) -> StoreResponse:
     """Read a StoreQueryResponse; an absent id or text is empty. Raises ProtobufError if there is no code."""
-    found = Fields(body)
+    found = ProtobufFields(body)
     request_id, status, description = read_head(found)
     messages = tuple(map(_decode_key_value, found.blobs(20)))
     return StoreResponse(request_id, status, description or "", messages, found.blob(51) or None)
 
 
 def _decode_key_value(body: bytes) -> KeyValue:
-    found = Fields(body)
+    found = ProtobufFields(body)
     return KeyValue(found.blob(1), found.blob(2), found.text(3))

@@ -20,13 +20,12 @@ from kernel_proc.relay.rpc import PeerInfo
 from kernel_proc.relay.scores import ScoreParts
 from kernel_proc.relay.service import RelayService
 from kernel_proc.relay.state import PxOffer
-from kernel_proc.relay.validation import ProtectedShard, Validator, Verdict
+from kernel_proc.relay.validation import SignedShard, Validator, Verdict
 
 __all__ = [
     "RELAY_PROTOCOL",
     "GossipParams",
     "PeerInfo",
-    "ProtectedShard",
     "PublishResult",
     "PxOffer",
     "QueueParams",
@@ -39,6 +38,7 @@ __all__ = [
     "RelayService",
     "ScoreParams",
     "ScoreParts",
+    "SignedShard",
     "Validator",
     "Verdict",
 ]

@@ -12,7 +12,7 @@ from kernel_proc.relay.outbox import Outbox
 from kernel_proc.relay.params import RELAY_PROTOCOL, RelayParams
 from kernel_proc.relay.rpc import Subscription
 from kernel_proc.relay.rpc_writer import encode_control, encode_subscriptions
-from kernel_proc.relay.state import Outgoing, Peer
+from kernel_proc.relay.state import OutgoingRpc, Peer
 
 __all__ = ["PeerLink"]
 
@@ -34,7 +34,7 @@ class PeerLink:
         peer: Peer,
         params: RelayParams,
         counters: dict[str, int],
-        hello: Callable[[PeerLink], Outgoing],
+        hello: Callable[[PeerLink], OutgoingRpc],
         lost: Callable[[PeerLink], None],
     ) -> None:
         self.peer = peer
@@ -111,7 +111,7 @@ class PeerLink:
                 return self.offer(frame, message_id)
         return True
 
-    def send(self, outgoing: Outgoing) -> None:
+    def send(self, outgoing: OutgoingRpc) -> None:
         """Queue control and what was asked for. Without an open stream, subscriptions and grafts are left to
         the hello of the next one."""
         limit = self._params.max_rpc_size

@@ -19,7 +19,7 @@ from kernel_proc.relay.params import GossipParams, ScoreParams
 from kernel_proc.relay.rpc import Control, PeerInfo, Subscription
 from kernel_proc.relay.scores import ScoreParts
 from kernel_proc.relay.seen import SeenCache
-from kernel_proc.relay.state import Outgoing, Peer, PxOffer, RouterState, Topic
+from kernel_proc.relay.state import OutgoingRpc, Peer, PxOffer, RouterState, Topic
 
 __all__ = ["PublishPlan", "Router"]
 
@@ -98,12 +98,12 @@ class Router:
     def peer(self, peer_id: str) -> Peer | None:
         return self._s.peers.get(peer_id)
 
-    def hello(self, peer_id: str, now: float) -> Outgoing:
+    def hello(self, peer_id: str, now: float) -> OutgoingRpc:
         """Return what a new stream begins with: all our subscriptions, and the mesh as we see it.
 
         No GRAFT after a lost link: nim-libp2p would hold it against us (see `link_loss_backoff`).
         """
-        hello = Outgoing()
+        hello = OutgoingRpc()
         peer = self._s.peers.get(peer_id)
         may_graft = peer is not None and self._s.may_graft(peer, now)
         for topic in self._s.topics.values():
@@ -307,7 +307,7 @@ class Router:
 
     # -- results ----------------------------------------------------------------------------------------
 
-    def take_pending(self) -> dict[str, Outgoing]:
+    def take_pending(self) -> dict[str, OutgoingRpc]:
         """Return and forget what waits to be sent, by peer."""
         pending = self._s.pending
         if pending:

@@ -28,7 +28,7 @@ from kernel_proc.relay.router import Router
 from kernel_proc.relay.rpc import PeerInfo
 from kernel_proc.relay.rpc_writer import fits_rpc
 from kernel_proc.relay.scores import ScoreParts
-from kernel_proc.relay.state import Outgoing, PxOffer
+from kernel_proc.relay.state import OutgoingRpc, PxOffer
 from kernel_proc.relay.validation import Validator, Validators, Verdict
 
 __all__ = ["RelayService"]
@@ -204,7 +204,7 @@ class RelayService:
         if self._links.get(link.peer_id) is link:  # not merely replaced by that of a new connection
             self.peer_disconnected(link.peer_id, "no relay stream")
 
-    def _hello(self, link: PeerLink) -> Outgoing:
+    def _hello(self, link: PeerLink) -> OutgoingRpc:
         self._flush()
         return self._router.hello(link.peer_id, trio.current_time())
 

@@ -14,7 +14,7 @@ from kernel_proc.relay.rpc import Control, PeerInfo, Prune, Subscription
 from kernel_proc.relay.scores import PeerScore, ScoreBook
 from kernel_proc.relay.seen import SeenCache
 
-__all__ = ["Outgoing", "Peer", "PxOffer", "RouterState", "Topic"]
+__all__ = ["OutgoingRpc", "Peer", "PxOffer", "RouterState", "Topic"]
 
 
 class Peer:
@@ -83,7 +83,7 @@ class PxOffer(NamedTuple):
     peers: tuple[PeerInfo, ...]
 
 
-class Outgoing:
+class OutgoingRpc:
     """What waits to be sent to one peer; it is collected over a batch of input and then goes out together."""
 
     __slots__ = ("control", "messages", "subscriptions")
@@ -117,7 +117,7 @@ class RouterState:
         only; the peer's own GRAFT is welcome."""
         self.cache = MessageCache(gossip.history_length, gossip.history_gossip, gossip.history_bytes)
         self.promises = Promises(gossip.iwant_followup, retry=gossip.heartbeat_interval)
-        self.pending: dict[str, Outgoing] = {}
+        self.pending: dict[str, OutgoingRpc] = {}
         self.changed: set[str] = set()
         """Topics whose mesh or subscribers changed since the shell last asked."""
         self.bad_peers: list[str] = []
@@ -125,10 +125,10 @@ class RouterState:
         self.px_offers: list[PxOffer] = []
         self.counters: dict[str, int] = dict.fromkeys(COUNTERS, 0)
 
-    def outgoing(self, peer: Peer) -> Outgoing:
+    def outgoing(self, peer: Peer) -> OutgoingRpc:
         waiting = self.pending.get(peer.peer_id)
         if waiting is None:
-            waiting = self.pending[peer.peer_id] = Outgoing()
+            waiting = self.pending[peer.peer_id] = OutgoingRpc()
         return waiting
 
     def score(self, peer: Peer, now: float) -> float:

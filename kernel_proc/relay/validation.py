@@ -11,7 +11,7 @@ import coincurve
 from ipc_schema.message import WakuMessage
 from kernel_proc.relay.messages import RelayMessage
 
-__all__ = ["ProtectedShard", "Validator", "Validators", "Verdict", "protected_shard_hash"]
+__all__ = ["SignedShard", "Validator", "Validators", "Verdict", "protected_shard_hash"]
 
 PROTECTED_SHARD_WINDOW_NS = 5 * 60 * 1_000_000_000
 
@@ -93,7 +93,7 @@ def protected_shard_hash(topic: str, message: WakuMessage) -> bytes:
     ).digest()
 
 
-class ProtectedShard:
+class SignedShard:
     """Validator of a shard on which only the owner of a key may publish (`--protected-shard` of nwaku).
 
     The message needs a timestamp less than five minutes off, and in `meta` a compact secp256k1 signature

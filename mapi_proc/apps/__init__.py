@@ -1,5 +1,5 @@
 """The apps that MAPI serves: who they are, how they come and go."""
 
-from mapi_proc.apps.registry import App, AppRegistry, Connection
+from mapi_proc.apps.registry import App, AppConnection, AppRegistry
 
-__all__ = ["App", "AppRegistry", "Connection"]
+__all__ = ["App", "AppConnection", "AppRegistry"]

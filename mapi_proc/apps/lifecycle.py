@@ -12,7 +12,7 @@ from ipc_schema.config.mapi import MapiConfig
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.names import check_name
 from ipc_schema.steady import SteadyClock
-from mapi_proc.apps.registry import App, AppRegistry, Connection
+from mapi_proc.apps.registry import App, AppConnection, AppRegistry
 from mapi_proc.clocks import Clocks
 from mapi_proc.database import AppRecord, Database, JournalExtent, Snapshot
 from mapi_proc.disk import Disk
@@ -189,7 +189,7 @@ class AppLifecycle:
     # -- the connection ----------------------------------------------------------------------------------
 
     def claim(
-        self, app: App, connection: Connection, *, takeover: bool, instead_of: Connection | None
+        self, app: App, connection: AppConnection, *, takeover: bool, instead_of: AppConnection | None
     ) -> None:
         """See `Core.claim`."""
         other = app.connection
@@ -200,7 +200,7 @@ class AppLifecycle:
         app.stream.detach()
         app.connection = connection
 
-    def detach(self, app: App, connection: Connection) -> None:
+    def detach(self, app: App, connection: AppConnection) -> None:
         """See `Core.detach`."""
         if app.connection is not connection:
             return

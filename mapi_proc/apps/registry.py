@@ -8,10 +8,10 @@ from typing import Protocol
 
 from mapi_proc.streams import AppStream
 
-__all__ = ["App", "AppRegistry", "Connection"]
+__all__ = ["App", "AppConnection", "AppRegistry"]
 
 
-class Connection(Protocol):
+class AppConnection(Protocol):
     """An app's live connection."""
 
     def send(self, header: bytes, payload: bytes, /) -> bool:
@@ -35,7 +35,7 @@ class App:
     """ns; what is on disk of it may be older."""
     away_since: float = 0.0
     """Of an app without a connection, on the running clock: since then it could have come."""
-    connection: Connection | None = None
+    connection: AppConnection | None = None
 
     @property
     def durable(self) -> bool:

@@ -43,10 +43,10 @@ from mapi_proc.channels.sds.state import (
     Lost,
     Output,
     Retrieve,
+    SdsStoredMessage,
     Send,
     SendKind,
     State,
-    StoredMessage,
 )
 from mapi_proc.channels.segmentation.join import Joiner, JoinLimits, SetDropped
 from mapi_proc.channels.segmentation.message import SegmentMessage, decode_segment
@@ -329,7 +329,7 @@ class ChannelCore:
             elif row.state is State.WAITING:
                 self.receive(row.raw or b"", row.hint, now, now_ns)
 
-    def _hold_again(self, row: StoredMessage, now: float) -> None:
+    def _hold_again(self, row: SdsStoredMessage, now: float) -> None:
         try:
             opened = open_message(row.raw or b"", self.channel_id, self.cipher)
         except (NotOursError, CipherError):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from mapi_proc.channels.sds.message import HistoryEntry
-from mapi_proc.channels.sds.state import Changes, Meta, SendKind, StoredMessage
+from mapi_proc.channels.sds.state import Changes, Meta, SdsStoredMessage, SendKind
 from mapi_proc.channels.segmentation.join import SetKey, Slot
 
 __all__ = [
@@ -142,6 +142,6 @@ class StoredChannel:
     """All of a channel's state as it was stored."""
 
     meta: Meta = field(default_factory=Meta)
-    messages: list[StoredMessage] = field(default_factory=list)
+    messages: list[SdsStoredMessage] = field(default_factory=list)
     requests: list[StoredRequest] = field(default_factory=list)
     leftovers: dict[SetKey, frozenset[Slot]] = field(default_factory=dict)

@@ -36,7 +36,7 @@ from ipc_schema.steady import SteadyClock
 from ipc_schema.streams import StreamState
 from logos_client.transport import RequestConnection
 from mapi_proc.kernel_link.events import EventSink, EventSocket
-from mapi_proc.kernel_link.tracker import NO_MESH_PEERS, Missed, Position, StreamTracker
+from mapi_proc.kernel_link.tracker import NO_MESH_PEERS, Missed, StreamPlace, StreamTracker
 
 __all__ = ["KernelLink", "LinkListener"]
 
@@ -65,7 +65,7 @@ class LinkListener(EventSink, Protocol):
         """Messages of this time may be missing."""
         ...
 
-    def position(self, shard: int, position: Position) -> None:
+    def position(self, shard: int, position: StreamPlace) -> None:
         """The position moved without a message (a new stream, a renewed lease): keep it."""
         ...
 
@@ -165,7 +165,7 @@ class KernelLink:
 
     # -- what is wanted ----------------------------------------------------------------------------------
 
-    def want(self, shards: Iterable[int], positions: Mapping[int, Position]) -> None:
+    def want(self, shards: Iterable[int], positions: Mapping[int, StreamPlace]) -> None:
         """Follow these shards from now on, from their position on disk where there is one."""
         for shard in shards:
             if shard not in self._trackers:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from ipc_schema.kernel.events import parse_stream
 from mapi_proc.database import KernelPosition
-from mapi_proc.kernel_link.tracker import Position, StreamTracker
+from mapi_proc.kernel_link.tracker import StreamPlace, StreamTracker
 
 __all__ = ["Positions"]
 
@@ -27,17 +27,17 @@ class Positions:
         self._tracker = tracker
         self._open_since = open_since
 
-    def take_loaded(self, cluster: int) -> dict[int, Position]:
+    def take_loaded(self, cluster: int) -> dict[int, StreamPlace]:
         """The positions of the last run by shard, once: who begins to follow a shard later begins anew."""
         loaded, self._loaded = self._loaded, []
         found = {}
         for one in loaded:
             of_cluster, shard = parse_stream(one.stream)
             if of_cluster == cluster:
-                found[shard] = Position(one.instance, one.epoch, one.seq, one.good_moment)
+                found[shard] = StreamPlace(one.instance, one.epoch, one.seq, one.good_moment)
         return found
 
-    def of(self, shard: int) -> Position | None:
+    def of(self, shard: int) -> StreamPlace | None:
         """What to keep now: the good moment lies before everything that is still asked for."""
         tracker = self._tracker(shard)
         if tracker is None:

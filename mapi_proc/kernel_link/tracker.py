@@ -19,7 +19,7 @@ from typing import Final, NamedTuple
 from ipc_schema.streams import GapTracker, Step
 from ipc_schema.streams.coverage import Interval, holes
 
-__all__ = ["NO_FILTER_PEERS", "NO_MESH_PEERS", "Live", "Missed", "Position", "StreamTracker", "uncovered"]
+__all__ = ["NO_FILTER_PEERS", "NO_MESH_PEERS", "Live", "Missed", "StreamPlace", "StreamTracker", "uncovered"]
 
 
 class Live(Enum):
@@ -42,7 +42,7 @@ class Missed(NamedTuple):
     suspected: bool = False
 
 
-class Position(NamedTuple):
+class StreamPlace(NamedTuple):
     """What is kept on disk per shard."""
 
     instance: bytes
@@ -71,7 +71,7 @@ class StreamTracker:
     """One shard's stream. `position` is the last one on disk, None for a shard that nobody wanted before.
     `deaf`: why messages are missed where the kernel has no coverage."""
 
-    def __init__(self, position: Position | None, now_ns: int, deaf: str = NO_MESH_PEERS) -> None:
+    def __init__(self, position: StreamPlace | None, now_ns: int, deaf: str = NO_MESH_PEERS) -> None:
         self._deaf = deaf
         self._at = GapTracker(*position[:3]) if position else GapTracker()
         self._known = position is not None
@@ -110,12 +110,12 @@ class StreamTracker:
         return self._at.last
 
     @property
-    def position(self) -> Position:
+    def position(self) -> StreamPlace:
         """What to keep on disk now."""
         good = self._known_until
         if self._hole_from is not None:
             good = min(good, self._hole_from)
-        return Position(self.instance, self.epoch, self.seq, good)
+        return StreamPlace(self.instance, self.epoch, self.seq, good)
 
     @property
     def _known_until(self) -> int:

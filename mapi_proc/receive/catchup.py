@@ -27,9 +27,9 @@ from typing import Final, Protocol
 
 from ipc_schema.kernel.store import StoredMessage
 from mapi_proc.kernel_link.tracker import Missed
-from mapi_proc.receive.fetching import History, Store, fetch
+from mapi_proc.receive.fetching import FetchedHistory, Store, fetch
 from mapi_proc.receive.witnesses import witnessed
-from mapi_proc.receive.worklist import Verdict, Work, Worklist
+from mapi_proc.receive.worklist import Work, Worklist, WorkVerdict
 
 __all__ = [
     "AFTER_NS",
@@ -140,7 +140,7 @@ class CatchUp:
     def __init__(
         self,
         policy: CatchUpPolicy,
-        history: History,
+        history: FetchedHistory,
         *,
         clock: Callable[[], float],
         steady: Callable[[], int],
@@ -243,11 +243,11 @@ class CatchUp:
             gap.told = True
             self._tell(gap)
 
-    async def _attempt(self, gap: Gap) -> Verdict:
+    async def _attempt(self, gap: Gap) -> WorkVerdict:
         asked_ns = self._now_ns()
         answered = await self._recover(gap)
         if answered is None:
-            return Verdict.FAILED
+            return WorkVerdict.FAILED
         if not gap.scheduled:
             gap.spans = [span for span in gap.spans if not await self._vouched(gap, span, answered)]
         gap.doubtful = bool(gap.spans) and not gap.scheduled
@@ -258,18 +258,18 @@ class CatchUp:
         if left > 0 and not gap.scheduled and not gap.recovered:
             gap.recovered = True
             gap.next_attempt = self._clock() + min(left, SETTLE_NS) / 1e9
-            return Verdict.LATER
+            return WorkVerdict.LATER
         return self._close(gap)
 
-    def _close(self, gap: Gap) -> Verdict:
+    def _close(self, gap: Gap) -> WorkVerdict:
         self._gaps.remove(gap)
         self._closed(gap.shard)
-        return Verdict.DONE
+        return WorkVerdict.DONE
 
-    def _doubt(self, gap: Gap) -> Verdict:
+    def _doubt(self, gap: Gap) -> WorkVerdict:
         log.info("shard %d: no store that answered was there (%s)", gap.shard, gap.reason)
         if self._clock() - gap.since < DOUBT_S:
-            return Verdict.FAILED
+            return WorkVerdict.FAILED
         self._notify(gap)
         return self._close(gap)
 

@@ -17,7 +17,7 @@ from typing import Final, Protocol
 
 from ipc_schema.kernel.store import StoredMessage
 
-__all__ = ["HASHES_A_QUERY", "LAG_S", "TOPICS_A_QUERY", "History", "Store", "chunked", "fetch"]
+__all__ = ["HASHES_A_QUERY", "LAG_S", "TOPICS_A_QUERY", "FetchedHistory", "Store", "chunked", "fetch"]
 
 TOPICS_A_QUERY: Final = 10
 """Content topics in one query: what servers take (nwaku, go-waku)."""
@@ -52,7 +52,7 @@ class Store(Protocol):
         ...
 
 
-class History(Protocol):
+class FetchedHistory(Protocol):
     """Access to the connected stores."""
 
     def stores(self, shard: int) -> Sequence[Store]:

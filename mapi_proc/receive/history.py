@@ -15,8 +15,8 @@ from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.kernel.store import StoredMessage
 from mapi_proc.database import WantedHistory
 from mapi_proc.receive.catchup import AFTER_NS, OVERLAP_NS
-from mapi_proc.receive.fetching import History, fetch
-from mapi_proc.receive.worklist import Verdict, Work, Worklist
+from mapi_proc.receive.fetching import FetchedHistory, fetch
+from mapi_proc.receive.worklist import Work, Worklist, WorkVerdict
 from mapi_proc.streams import AppStream
 from mapi_proc.write_batch import Turn
 
@@ -42,7 +42,7 @@ class HistoryJobs:
 
     def __init__(
         self,
-        history: History,
+        history: FetchedHistory,
         turn: Turn,
         *,
         clock: Callable[[], float],
@@ -101,13 +101,13 @@ class HistoryJobs:
             if job.stream is stream:
                 self._jobs.remove(job)
 
-    async def _attempt(self, job: HistoryJob) -> Verdict:
+    async def _attempt(self, job: HistoryJob) -> WorkVerdict:
         topics = [topic for topic in job.topics if self._has(job.stream, topic)]
         if topics and not await self._fetch(job, topics):
-            return Verdict.FAILED
+            return WorkVerdict.FAILED
         if job in self._jobs:
             self._end(job)
-        return Verdict.DONE
+        return WorkVerdict.DONE
 
     def _end(self, job: HistoryJob) -> None:
         """Nothing of it is on disk any more, but for topics of which another job wants another time."""

@@ -16,7 +16,7 @@ from ipc_schema.kernel.store import StoredMessage
 from ipc_schema.mapi.events import AppEventKind, fields_packer
 from mapi_proc.receive.dedup import Dedup
 from mapi_proc.streams import AppStream, append_to_all
-from mapi_proc.subscriptions import Route
+from mapi_proc.subscriptions import TopicRoute
 from mapi_proc.write_batch import Turn
 
 __all__ = ["ReceiveCounters", "Receiver"]
@@ -44,7 +44,7 @@ class Receiver:
 
     def __init__(
         self,
-        routes: dict[str, Route[AppStream]],
+        routes: dict[str, TopicRoute[AppStream]],
         dedup: Dedup,
         turn: Turn,
         now_ns: Callable[[], int],
@@ -79,7 +79,7 @@ class Receiver:
             append_to_all(streams, _RECEIVED, now, fields, payload, batch)
         self._remember(route, shard, message_hash)
 
-    def _remember(self, route: Route[AppStream], shard: int, message_hash: bytes) -> None:
+    def _remember(self, route: TopicRoute[AppStream], shard: int, message_hash: bytes) -> None:
         if route.durable:
             self._turn.received(shard, message_hash)
         for stream in route.subscribers:

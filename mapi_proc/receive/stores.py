@@ -19,7 +19,7 @@ from mapi_proc.kernel_link.link import KernelLink
 from mapi_proc.peers import STORE, ServicePeers
 from mapi_proc.receive.fetching import Store
 
-__all__ = ["MAX_STORES", "PeerStore", "StoreHistory"]
+__all__ = ["MAX_STORES", "StoreHistory", "StorePeer"]
 
 MAX_STORES: Final = 8
 """Stores that are asked at once."""
@@ -41,12 +41,12 @@ class StoreHistory:
         """The stores that are connected and not backing off."""
         topic = shard_topic(self._cluster(), shard)
         return [
-            PeerStore(self._link, self._peers, peer, topic)
+            StorePeer(self._link, self._peers, peer, topic)
             for peer in self._peers.choose(STORE, shard, MAX_STORES)
         ]
 
 
-class PeerStore:
+class StorePeer:
     """One store peer. Implements `Store`."""
 
     def __init__(self, link: KernelLink, peers: ServicePeers, peer: str, topic: str) -> None:

@@ -13,14 +13,14 @@ from typing import Final, Generic, TypeVar
 
 from ipc_schema.backoff import retry_delay
 
-__all__ = ["Verdict", "Work", "Worklist"]
+__all__ = ["Work", "WorkVerdict", "Worklist"]
 
 _RETRY_S: Final = 2.0
 _RETRY_MAX_S: Final = 60.0
 _LEAST_WAIT_S: Final = 0.05
 
 
-class Verdict(Enum):
+class WorkVerdict(Enum):
     """How an attempt went."""
 
     DONE = 1
@@ -48,7 +48,7 @@ class Worklist(Generic[W]):
     A piece may be removed at any time, also while it is attempted: what comes of it is then nobody's.
     """
 
-    def __init__(self, attempt: Callable[[W], Awaitable[Verdict]], clock: Callable[[], float]) -> None:
+    def __init__(self, attempt: Callable[[W], Awaitable[WorkVerdict]], clock: Callable[[], float]) -> None:
         """`attempt` must not raise for what a kernel or network can do. `clock`: seconds of running time."""
         self._attempt = attempt
         self._clock = clock
@@ -109,9 +109,9 @@ class Worklist(Generic[W]):
         work.attempts += 1
         work.next_attempt = math.inf
         match await self._attempt(work):
-            case Verdict.DONE:
+            case WorkVerdict.DONE:
                 self.remove(work)
-            case Verdict.LATER:
+            case WorkVerdict.LATER:
                 work.attempts = 0
-            case Verdict.FAILED if work.next_attempt > 0.0:  # else it was woken meanwhile
+            case WorkVerdict.FAILED if work.next_attempt > 0.0:  # else it was woken meanwhile
                 work.next_attempt = self._clock() + retry_delay(work.attempts, _RETRY_S, 1.5, _RETRY_MAX_S)

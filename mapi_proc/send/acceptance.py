@@ -27,7 +27,7 @@ from mapi_proc.database import (
     OutboxEntry,
     RequestExistsError,
 )
-from mapi_proc.network import Network
+from mapi_proc.network import AppNetwork
 from mapi_proc.send.task import SendTask
 from mapi_proc.streams import AppStream
 
@@ -57,7 +57,7 @@ class Acceptance:
     def __init__(
         self,
         database: Database,
-        network: Callable[[], Network],
+        network: Callable[[], AppNetwork],
         *,
         now_ns: Callable[[], int],
         check_room: Callable[[bytes, int], None],

@@ -10,7 +10,7 @@ from ipc_schema.mapi.events import AppEventKind, pack_fields
 from ipc_schema.message import WakuMessage, message_hash
 from ipc_schema.topics import shard_topic
 from mapi_proc.database import OutboxEntry, OutboxState
-from mapi_proc.network import Network
+from mapi_proc.network import AppNetwork
 from mapi_proc.send.rate import RateLimiter
 from mapi_proc.send.task import SendTask, State
 from mapi_proc.streams import AppStream
@@ -58,7 +58,7 @@ class OutboxRecord:
     def __init__(
         self,
         turn: Turn,
-        network: Callable[[], Network],
+        network: Callable[[], AppNetwork],
         find_stream: StreamFinder,
         limiter: RateLimiter,
         now_ns: Callable[[], int],

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from ipc_schema.errors import IpcError
 from ipc_schema.mapi.methods import MAX_PENDING, PendingReply, PendingSend, SendRequest
 from mapi_proc.database import Database, OutboxEntry, Snapshot
-from mapi_proc.network import Network
+from mapi_proc.network import AppNetwork
 from mapi_proc.send.acceptance import Acceptance, fingerprint
 from mapi_proc.send.confirm import Presence
 from mapi_proc.send.ledger import SendLedger
@@ -47,7 +47,7 @@ class SendService:
         self,
         database: Database,
         turn: Turn,
-        network: Callable[[], Network],
+        network: Callable[[], AppNetwork],
         find_stream: StreamFinder,
         ways: Ways,
         settings: SendSettings,
@@ -100,7 +100,7 @@ class SendService:
         """The app's sends that are not final, oldest first."""
         return [task for task in self.ledger if task.scope == stream.stream_id]
 
-    def adopt(self, network: Network) -> None:
+    def adopt(self, network: AppNetwork) -> None:
         """The network is known: what was accepted before the restart goes on, at the first call."""
         saved, self._saved = self._saved, []
         for entry in saved:

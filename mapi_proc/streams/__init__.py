@@ -7,12 +7,13 @@ which event is decided elsewhere (`mapi_proc.receive`, `mapi_proc.send`).
 from mapi_proc.streams.durable import DurableStream, PageReader
 from mapi_proc.streams.ephemeral import EphemeralStream
 from mapi_proc.streams.fanout import append_to_all
-from mapi_proc.streams.limits import CacheBudget, DurableLimits, EphemeralLimits, StreamCounters
+from mapi_proc.streams.limits import AppStreamCounters, CacheBudget, DurableLimits, EphemeralLimits
 from mapi_proc.streams.stream import AckRefusedError, AppStream, Defer, EventSender
 
 __all__ = [
     "AckRefusedError",
     "AppStream",
+    "AppStreamCounters",
     "CacheBudget",
     "Defer",
     "DurableLimits",
@@ -21,6 +22,5 @@ __all__ = [
     "EphemeralStream",
     "EventSender",
     "PageReader",
-    "StreamCounters",
     "append_to_all",
 ]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from logos_sockets.window import WINDOW
 
-__all__ = ["CacheBudget", "DurableLimits", "EphemeralLimits", "StreamCounters", "connection_window"]
+__all__ = ["AppStreamCounters", "CacheBudget", "DurableLimits", "EphemeralLimits", "connection_window"]
 
 NANOSECONDS = 1_000_000_000
 
@@ -51,7 +51,7 @@ class CacheBudget:
 
 
 @dataclass(slots=True)
-class StreamCounters:
+class AppStreamCounters:
     """Totals of one stream since it is in memory."""
 
     appended: int = 0

@@ -21,7 +21,7 @@ from typing import Final, Protocol
 
 from ipc_schema.mapi.events import AppEventEncoder, AppEventKind, encode_app_event, pack_fields
 from mapi_proc.database import Batch
-from mapi_proc.streams.limits import StreamCounters
+from mapi_proc.streams.limits import AppStreamCounters
 
 __all__ = ["AckRefusedError", "AppStream", "Defer", "EventSender"]
 
@@ -63,7 +63,7 @@ class AppStream(ABC):
         self.dropped = 0
         self.drop_time = 0
         self.drop_reason = ""
-        self.counters = StreamCounters()
+        self.counters = AppStreamCounters()
         self._encode = AppEventEncoder(stream_id).encode
         self._defer = defer
         self._deferred = False

@@ -4,8 +4,8 @@ from mapi_proc.subscriptions.auto import AutoSubscribe, NeverSubscribe, Subscrib
 from mapi_proc.subscriptions.table import (
     ALREADY_UNSUBSCRIBED,
     Change,
-    Route,
     SubscriptionTable,
+    TopicRoute,
 )
 
 __all__ = [
@@ -13,7 +13,7 @@ __all__ = [
     "AutoSubscribe",
     "Change",
     "NeverSubscribe",
-    "Route",
     "SubscribeOnFirstSend",
     "SubscriptionTable",
+    "TopicRoute",
 ]

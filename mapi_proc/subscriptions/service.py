@@ -11,7 +11,7 @@ from ipc_schema.steady import SteadyClock
 from mapi_proc.apps import App, AppRegistry
 from mapi_proc.database import Database, Snapshot
 from mapi_proc.disk import Disk
-from mapi_proc.network import CurrentNetwork, Network
+from mapi_proc.network import AppNetwork, CurrentNetwork
 from mapi_proc.receive.history import HistoryJobs
 from mapi_proc.receive.history_ranges import HistoryRange, PastTopics
 from mapi_proc.shards import FollowedShards
@@ -66,7 +66,7 @@ class SubscriptionService:
         self._loaded = dict(snapshot.subscriptions)
         self._loaded_history = list(snapshot.history)
 
-    def adopt(self, network: Network) -> None:
+    def adopt(self, network: AppNetwork) -> None:
         """Begin on a network: the first one known, or another than before."""
         if self._adopted:
             log.warning("the kernel is on another network than before; shards are worked out anew")

@@ -11,7 +11,7 @@ from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 from ipc_schema.topics import TopicError
 
-__all__ = ["ALREADY_UNSUBSCRIBED", "Change", "Route", "SubscriptionTable"]
+__all__ = ["ALREADY_UNSUBSCRIBED", "Change", "SubscriptionTable", "TopicRoute"]
 
 ALREADY_UNSUBSCRIBED: Final = "already unsubscribed"
 
@@ -26,7 +26,7 @@ class Subscriber(Hashable, Protocol):
 S = TypeVar("S", bound=Subscriber)
 
 
-class Route(Generic[S]):
+class TopicRoute(Generic[S]):
     """Where the messages of one content topic go. `subscribers` is replaced, never changed in place, so a
     reader may keep iterating the one it got."""
 
@@ -64,7 +64,7 @@ class SubscriptionTable(Generic[S]):
         self._max_topics = max_topics
         self._topics: dict[S, set[str]] = {}
         self._shard_topics: dict[int, set[str]] = {}
-        self.routes: dict[str, Route[S]] = {}
+        self.routes: dict[str, TopicRoute[S]] = {}
 
     @property
     def shards(self) -> set[int]:
@@ -135,7 +135,7 @@ class SubscriptionTable(Generic[S]):
                 continue
             route = self.routes.get(topic)
             if route is None:
-                route = self.routes[topic] = Route(topic, shard)
+                route = self.routes[topic] = TopicRoute(topic, shard)
                 on_shard = self._shard_topics.setdefault(shard, set())
                 if not on_shard:
                     change.shards_gained.add(shard)

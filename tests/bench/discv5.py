@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import trio
 
-from kernel_proc.discovery.discv5 import Contact, Discv5Service, Endpoint, Params
+from kernel_proc.discovery.discv5 import Discv5Service, NodeContact, Params, UdpEndpoint
 from kernel_proc.discovery.discv5.channel import Channel
 from kernel_proc.discovery.discv5.messages import Ping, encode
 from kernel_proc.discovery.enr import Enr, sign_record
@@ -31,11 +31,11 @@ class _Party:
 
     def __init__(self, number: int) -> None:
         self.me = Identity(bytes([number]) * 32)
-        self.endpoint = Endpoint("127.0.0.1", 19000 + number)
+        self.endpoint = UdpEndpoint("127.0.0.1", 19000 + number)
         self.record = sign_record(
             self.me, 1, {b"ip": self.endpoint.packed, b"udp": self.endpoint.port.to_bytes(2, "big")}
         )
-        self.contact = Contact(self.me.node_id, self.endpoint)
+        self.contact = NodeContact(self.me.node_id, self.endpoint)
         self.heard = 0
         self.now = 0.0
         self.channel = Channel(self.me, lambda: self.record, self, PARAMS, random.SystemRandom())
@@ -43,7 +43,7 @@ class _Party:
     def known_record(self, node_id: bytes) -> Enr | None:
         return None
 
-    def message(self, contact: Contact, record: Enr, plaintext: bytes, now: float) -> None:
+    def message(self, contact: NodeContact, record: Enr, plaintext: bytes, now: float) -> None:
         self.heard += 1
 
     def send(self) -> bytes:

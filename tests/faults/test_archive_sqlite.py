@@ -16,7 +16,7 @@ from random import Random
 import pytest
 import trio
 
-from ipc_schema.config.archive import Database, RetentionPolicy
+from ipc_schema.config.archive import ArchiveDatabase, RetentionPolicy
 from ipc_schema.message import decode_message, message_hash
 from kernel_proc.archive.api import ArchiveState, ArchiveUnavailable, HistoryQuery
 from kernel_proc.archive.settings import ArchiveSettings
@@ -25,7 +25,7 @@ from tests.support.archive import NOW, SHARD, StateLog, all_pages, make_message,
 
 
 def settings_for(path: Path, **more: object) -> ArchiveSettings:
-    base = ArchiveSettings(database=Database(path=path), retention=RetentionPolicy())
+    base = ArchiveSettings(database=ArchiveDatabase(path=path), retention=RetentionPolicy())
     return replace(base, **more)  # type: ignore[arg-type]
 
 

@@ -18,7 +18,7 @@ from kernel_proc.p2p.api import Stream, StreamClosed
 from kernel_proc.p2p.host import Libp2pHost
 from kernel_proc.protocols import store_codec as codec
 from kernel_proc.protocols.framing import MessageReader, encode_frame
-from kernel_proc.protocols.peer_select import PeerRanking, ServicePeers
+from kernel_proc.protocols.peer_select import PeerRanking, ServicePeerChoice
 from kernel_proc.protocols.requests import AllFailed, RequestService, ServiceLimits, call
 from kernel_proc.protocols.store import StoreService
 from kernel_proc.protocols.store_client import StoreClient
@@ -229,7 +229,7 @@ def test_the_good_store_is_found_behind_a_bad_one(bad: Bad) -> None:
             for far in (one, two):
                 await near.connect(far.listen_addresses[0])
             await events.wait_for("identified", 2)
-            peers = ServicePeers(
+            peers = ServicePeerChoice(
                 near,
                 PeerRanking(trio.current_time, Random(1)),
                 lambda _peer: None,
@@ -261,7 +261,7 @@ async def test_a_store_that_is_killed_while_it_answers() -> None:
             asked.set()
             await trio.sleep_forever()
 
-        peers = ServicePeers(near, PeerRanking(trio.current_time, Random(1)), lambda _p: None, {})
+        peers = ServicePeerChoice(near, PeerRanking(trio.current_time, Random(1)), lambda _p: None, {})
         client = StoreClient(near, peers, Registry(""), max_message_size=153_600)
         await near.connect(two.listen_addresses[0])
         async with trio.open_nursery() as nursery, host() as (one, _):

@@ -16,7 +16,7 @@ from kernel_proc.node import Node
 from kernel_proc.p2p import peer_ids
 from kernel_proc.p2p.keys import NodeKey
 from kernel_proc.p2p.peer_record import MAX_ENVELOPE, seal
-from kernel_proc.peers.known import Origin
+from kernel_proc.peers.known import PeerOrigin
 from kernel_proc.protocols.metadata import MetadataProtocol
 from kernel_proc.relay.rpc import PeerInfo, Prune
 from tests.support.aio import trio_test
@@ -61,7 +61,7 @@ class Running:
 
     def learned(self) -> set[str]:
         """The peers it knows by PRUNEs."""
-        return {peer.peer_id for peer in self.network.peering.store if peer.origin == Origin.PRUNE}
+        return {peer.peer_id for peer in self.network.peering.store if peer.origin == PeerOrigin.PRUNE}
 
     async def until_offered(self, more: int) -> None:
         """Wait until so many more peers have been named to it."""

@@ -10,7 +10,7 @@ from random import Random
 import pytest
 import trio
 
-from ipc_schema.config.archive import Database, RetentionPolicy, parse_database_url, parse_retention
+from ipc_schema.config.archive import ArchiveDatabase, RetentionPolicy, parse_database_url, parse_retention
 from ipc_schema.message import WakuMessage, message_hash
 from kernel_proc.archive.api import (
     ArchiveBusy,
@@ -47,7 +47,7 @@ def server() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
-def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> ArchiveDatabase:
     if request.param == "sqlite":
         return parse_database_url("sqlite://store.sqlite3", tmp_path)
     server: PostgresServer = request.getfixturevalue("server")
@@ -55,7 +55,7 @@ def database(request: pytest.FixtureRequest, tmp_path: Path) -> Database:
 
 
 @pytest.fixture
-def settings(database: Database) -> ArchiveSettings:
+def settings(database: ArchiveDatabase) -> ArchiveSettings:
     return ArchiveSettings(database=database, retention=KEEP)
 
 

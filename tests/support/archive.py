@@ -13,11 +13,11 @@ from ipc_schema.message import WakuMessage, encode_message, message_hash
 from kernel_proc.archive import make_archive
 from kernel_proc.archive.api import (
     Archive,
+    ArchivedMessage,
     ArchiveState,
     CursorNotFound,
     HistoryPage,
     HistoryQuery,
-    StoredMessage,
 )
 from kernel_proc.archive.settings import ArchiveSettings
 
@@ -78,11 +78,11 @@ class Model:
             page.reverse()
         return HistoryPage(tuple(self.stored(key[1], query.include_data) for key in page), next_cursor)
 
-    def stored(self, digest: bytes, include_data: bool) -> StoredMessage:
+    def stored(self, digest: bytes, include_data: bool) -> ArchivedMessage:
         if not include_data:
-            return StoredMessage(digest)
+            return ArchivedMessage(digest)
         pubsub, message = self.rows[digest]
-        return StoredMessage(digest, pubsub, encode_message(message))
+        return ArchivedMessage(digest, pubsub, encode_message(message))
 
 
 def offer(archive: Archive, pubsub_topic: str, message: WakuMessage) -> bool:
@@ -97,9 +97,9 @@ def offer_all(archive: Archive, model: Model, messages: Iterable[tuple[str, Waku
         assert offer(archive, pubsub_topic, message)
 
 
-async def all_pages(archive: Archive, query: HistoryQuery) -> list[StoredMessage]:
+async def all_pages(archive: Archive, query: HistoryQuery) -> list[ArchivedMessage]:
     """Follow the cursors to the end; messages in ascending order."""
-    pages: list[StoredMessage] = []
+    pages: list[ArchivedMessage] = []
     while True:
         page = await archive.query(query)
         assert len(page.messages) <= query.limit

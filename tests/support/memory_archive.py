@@ -8,12 +8,12 @@ import trio
 
 from ipc_schema.message import WakuMessage, encode_message, message_hash
 from kernel_proc.archive.api import (
+    ArchivedMessage,
     ArchiveError,
     ArchiveState,
     CursorNotFound,
     HistoryPage,
     HistoryQuery,
-    StoredMessage,
 )
 from kernel_proc.metrics import Sample
 
@@ -49,9 +49,9 @@ class MemoryArchive:
             (message.timestamp, digest, topic, message) for digest, (topic, message) in self.rows.items()
         )
         found = [
-            StoredMessage(digest, topic, encode_message(message))
+            ArchivedMessage(digest, topic, encode_message(message))
             if query.include_data
-            else StoredMessage(digest)
+            else ArchivedMessage(digest)
             for timestamp, digest, topic, message in ordered
             if (query.pubsub_topic is None or topic == query.pubsub_topic)
             and (not query.content_topics or message.content_topic in query.content_topics)

@@ -13,7 +13,7 @@ from typing import Final
 
 import trio
 
-from kernel_proc.discovery.discv5 import Contact, Discv5Service, Params
+from kernel_proc.discovery.discv5 import Discv5Service, NodeContact, Params
 from kernel_proc.discovery.discv5.table import log_distance
 from kernel_proc.discovery.enr import Enr, sign_record
 from kernel_proc.discovery.enr_identity import Identity
@@ -116,7 +116,7 @@ class Stranger:
         engine, own = self.discv5._engine, self.record.node_id
         assert engine is not None
 
-        def tellable(_contact: Contact, distances: Sequence[int]) -> list[Enr]:
+        def tellable(_contact: NodeContact, distances: Sequence[int]) -> list[Enr]:
             return bogus.at(own, (at for at in distances if at), 16)
 
         engine.tellable = tellable  # type: ignore[method-assign, assignment]

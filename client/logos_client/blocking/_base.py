@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar, overload
 
 from ipc_schema.errors import ErrorCode
-from logos_client.blocking._portal import Call, Portal
+from logos_client.blocking._portal import Portal, PortalCall
 from logos_client.exceptions import ClosedError, DeadlineError
 
 __all__ = ["AsyncClosable", "BlockingClient", "EventTap", "here", "open_client"]
@@ -100,7 +100,7 @@ class EventTap(Generic[E]):
         # The thread whose turn it is. No lock: Ctrl-C between taking it and the `try` would keep it for ever.
         self._turn: dict[str, int] = {}
         self._holder: int | None = None
-        self._call: Call[E | None] | None = None
+        self._call: PortalCall[E | None] | None = None
 
     def next(self, timeout: float | None = None) -> E:
         """The next event. Raises `DeadlineError`, `ClosedError` at the end, RuntimeError when another thread
@@ -112,7 +112,7 @@ class EventTap(Generic[E]):
         try:
             call = self._call
             if call is None:
-                call = self._call = Call(self._portal, self._take)
+                call = self._call = PortalCall(self._portal, self._take)
             if not call.begun:  # also one that Ctrl-C kept from it
                 self._portal.begin(call)
             try:

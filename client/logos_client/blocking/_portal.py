@@ -20,7 +20,7 @@ from typing import Any, Final, Generic, ParamSpec, TypeVar
 from logos_client._process import HomeProcess
 from logos_client.exceptions import ClosedError
 
-__all__ = ["EXIT_SECONDS", "Call", "Portal"]
+__all__ = ["EXIT_SECONDS", "Portal", "PortalCall"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -29,7 +29,7 @@ EXIT_SECONDS: Final = 3.0
 """How long a program that ends waits for clients that it left open."""
 
 
-class Call(Generic[T]):
+class PortalCall(Generic[T]):
     """Work for the portal's loop; under way once it was given to `Portal.begin`."""
 
     def __init__(self, portal: Portal, work: Callable[[], Coroutine[Any, Any, T]]) -> None:
@@ -99,7 +99,7 @@ class Portal:
         self._up = threading.Event()
         self._closing = False
         self._ended = False
-        self._calls: set[Call[Any]] = set()
+        self._calls: set[PortalCall[Any]] = set()
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         try:
             self._thread.start()
@@ -115,7 +115,7 @@ class Portal:
 
         An interrupted wait (Ctrl-C) cancels it. Raises `ForkedError`, `ClosedError`, and what it raises.
         """
-        call: Call[T] = Call(self, lambda: function(*arguments, **named))
+        call: PortalCall[T] = PortalCall(self, lambda: function(*arguments, **named))
         try:
             self.begin(call)
             return call.wait()
@@ -123,7 +123,7 @@ class Portal:
             if not call.done:
                 call.cancel()
 
-    def begin(self, call: Call[Any]) -> None:
+    def begin(self, call: PortalCall[Any]) -> None:
         """Begin work in the loop without waiting for it; nothing when it has begun. Raises `ForkedError`,
         `ClosedError`."""
         self.check()
@@ -132,7 +132,7 @@ class Portal:
         if self._ended or not self.post(call.start):
             call.fail(ClosedError())
 
-    def forget(self, call: Call[Any]) -> None:
+    def forget(self, call: PortalCall[Any]) -> None:
         """It has its result."""
         self._calls.discard(call)
 

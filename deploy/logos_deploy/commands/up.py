@@ -23,7 +23,7 @@ from logos_deploy.node.host_checks import check_host
 from logos_deploy.node.plan import NodePlan, NodeRequest, plan_node
 from logos_deploy.node.rpc import RpcError
 from logos_deploy.node.supervisor import NodeInUseError, Supervisor, SupervisorError
-from logos_deploy.node.watch import GATEWAY, NodeWatch, Verdict
+from logos_deploy.node.watch import GATEWAY, NodeWatch, WatchVerdict
 from logos_process.config_file import read_toml
 from logos_process.stopping import stop_signals
 
@@ -127,7 +127,7 @@ class _Foreground:
         self._waiting: dict[str, asyncio.Task[None]] = {}
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
-        self._verdict: Verdict | None = None
+        self._verdict: WatchVerdict | None = None
 
     async def run(self) -> int:
         loop = asyncio.get_running_loop()
@@ -160,7 +160,7 @@ class _Foreground:
             if self._show(followers):
                 await self._look_at_processes()
             if self._supervisor.ended:
-                self._verdict = Verdict(Exit.FAILED, "supervisord has ended")
+                self._verdict = WatchVerdict(Exit.FAILED, "supervisord has ended")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), _LOOK)
 

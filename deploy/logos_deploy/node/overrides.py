@@ -16,7 +16,7 @@ from ipc_schema.config.mapi import MAPI_SCHEMA
 from ipc_schema.config.options import ConfigError, Schema
 from ipc_schema.config.sources import CONFIG_FILE, visible_secret
 
-__all__ = ["SCHEMAS", "NodeOptions"]
+__all__ = ["SCHEMAS", "NodeOverrides"]
 
 SCHEMAS: Final[Mapping[str, Schema[Any]]] = {
     "kernel": KERNEL_SCHEMA,
@@ -27,7 +27,7 @@ SCHEMAS: Final[Mapping[str, Schema[Any]]] = {
 _OWN_TO_EACH: Final = frozenset({"ipc-control"})
 
 
-class NodeOptions:
+class NodeOverrides:
     """Raw values by process. Lists are collected, anything else is taken once."""
 
     def __init__(self, tables: Sequence[str], *, visible: bool) -> None:

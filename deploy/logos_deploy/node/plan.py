@@ -19,7 +19,7 @@ from ipc_schema.config.kinds import ALL
 from ipc_schema.config.mapi import MapiConfig, Mode, load_mapi_config
 from ipc_schema.config.options import PortUse, Resolved, refuse_port_clashes
 from ipc_schema.config.sources import CONFIG_FILE, TomlFile, config_file_of, to_flags
-from logos_deploy.node.overrides import SCHEMAS, NodeOptions
+from logos_deploy.node.overrides import SCHEMAS, NodeOverrides
 
 __all__ = ["LaunchRequest", "NodePlan", "NodeRequest", "plan_launch", "plan_node"]
 
@@ -110,7 +110,7 @@ def plan_node(
 ) -> NodePlan:
     """Resolve the whole configuration of a node. Raises `ConfigError` naming the key."""
     tables = ("kernel", "gateway") if request.kernel_only else ("kernel", "mapi", "gateway")
-    options = NodeOptions(tables, visible=True)
+    options = NodeOverrides(tables, visible=True)
     for key, value in (("preset", request.preset), ("data-dir", request.data_dir), ("mode", request.mode)):
         if value is not None:
             options.add(key, value)
@@ -123,7 +123,7 @@ def plan_launch(request: LaunchRequest, read_toml: ReadToml, cwd: str | Path) ->
     """The same for a program that runs a node for itself: the environment is not looked at, and secrets may
     be among the options, since they do not travel by the command line."""
     tables = ("kernel", "mapi", "gateway")
-    options = NodeOptions(tables, visible=False)
+    options = NodeOverrides(tables, visible=False)
     options.add("preset", request.preset)
     options.add("mode", request.mode.lower())
     if request.data_dir is not None:
@@ -145,7 +145,7 @@ def _files(
     return {table: read_toml(str(Path(cwd, path))) if path else None for table, path in paths.items()}
 
 
-def _plan(options: NodeOptions, sources: _Sources, tables: Sequence[str]) -> NodePlan:
+def _plan(options: NodeOverrides, sources: _Sources, tables: Sequence[str]) -> NodePlan:
     derived: dict[tuple[str, str], str] = {}
     kernel = _plan_kernel(options, sources, derived, with_mapi="mapi" in tables)
     data_dir = Path(str(options.of["kernel"]["data-dir"]))
@@ -166,7 +166,7 @@ def _plan(options: NodeOptions, sources: _Sources, tables: Sequence[str]) -> Nod
 
 
 def _plan_kernel(
-    options: NodeOptions, sources: _Sources, derived: dict[tuple[str, str], str], *, with_mapi: bool
+    options: NodeOverrides, sources: _Sources, derived: dict[tuple[str, str], str], *, with_mapi: bool
 ) -> KernelConfig:
     flags = options.of["kernel"]
     kernel = sources.kernel(flags)

@@ -14,14 +14,14 @@ from logos_deploy.exits import Exit
 from logos_deploy.node.restarts import MAX_RESTARTS, RESTART_WINDOW, RestartLimit
 from logos_deploy.node.rpc import ProcessState
 
-__all__ = ["GATEWAY", "NodeWatch", "Verdict"]
+__all__ = ["GATEWAY", "NodeWatch", "WatchVerdict"]
 
 GATEWAY: Final = "gateway"
 """The one program that the node can do without: its end never ends the others."""
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class WatchVerdict:
     """The node is over: with which exit code, and why."""
 
     code: Exit
@@ -47,19 +47,19 @@ class NodeWatch:
                 news.append((state.name, state.pid, before is not None))
         return news
 
-    def verdict(self, now: float, states: Iterable[ProcessState]) -> Verdict | None:
+    def verdict(self, now: float, states: Iterable[ProcessState]) -> WatchVerdict | None:
         """None while the node may go on."""
         known = [state for state in states if state.name != GATEWAY]
         for state in known:
             if state.state == "FATAL":
-                return Verdict(Exit.FAILED, f"{state.name} cannot be started: {state.spawn_error}")
+                return WatchVerdict(Exit.FAILED, f"{state.name} cannot be started: {state.spawn_error}")
             if state.state == "EXITED" and state.exit_status == Exit.CONFIG:
-                return Verdict(Exit.CONFIG, f"{state.name} refused its configuration (exit code 78)")
+                return WatchVerdict(Exit.CONFIG, f"{state.name} refused its configuration (exit code 78)")
         for name, limit in self._restarts.items():
             if name != GATEWAY and limit.reached(now):
-                return Verdict(
+                return WatchVerdict(
                     Exit.FAILED, f"{name} ended {MAX_RESTARTS} times within {RESTART_WINDOW:g} s: given up"
                 )
         if known and all(state.ended for state in known):
-            return Verdict(Exit.OK, "all processes have ended as they were asked to")
+            return WatchVerdict(Exit.OK, "all processes have ended as they were asked to")
         return None

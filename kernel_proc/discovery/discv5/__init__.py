@@ -14,19 +14,19 @@ The protocol id is a parameter (`Params.protocol_id`): `d5waku`, or `discv5` amo
 """
 
 from kernel_proc.discovery.discv5.dialogue import MAX_TALK, TalkHandler, TooManyRequestsError
-from kernel_proc.discovery.discv5.endpoint import Contact, Endpoint
+from kernel_proc.discovery.discv5.endpoint import NodeContact, UdpEndpoint
 from kernel_proc.discovery.discv5.params import Params
 from kernel_proc.discovery.discv5.service import Discv5Error, Discv5Service
 from kernel_proc.discovery.discv5.wanted import waku_filter
 
 __all__ = [
     "MAX_TALK",
-    "Contact",
     "Discv5Error",
     "Discv5Service",
-    "Endpoint",
+    "NodeContact",
     "Params",
     "TalkHandler",
     "TooManyRequestsError",
+    "UdpEndpoint",
     "waku_filter",
 ]

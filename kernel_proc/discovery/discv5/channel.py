@@ -21,7 +21,7 @@ from typing import Final, Protocol
 from kernel_proc.discovery.discv5 import packets
 from kernel_proc.discovery.discv5.crypto import NONCE_BYTES, derive_keys, sign_proof, verify_proof
 from kernel_proc.discovery.discv5.crypto import decrypt as decrypt_with
-from kernel_proc.discovery.discv5.endpoint import Contact, Endpoint, is_loopback
+from kernel_proc.discovery.discv5.endpoint import NodeContact, UdpEndpoint, is_loopback
 from kernel_proc.discovery.discv5.limits import LruDict, TokenBuckets
 from kernel_proc.discovery.discv5.packets import Handshake, Ordinary, PacketError, Whoareyou
 from kernel_proc.discovery.discv5.params import Params
@@ -29,7 +29,7 @@ from kernel_proc.discovery.discv5.sessions import NONCE_RANDOM, Challenge, Chall
 from kernel_proc.discovery.enr import Enr, EnrError
 from kernel_proc.discovery.enr_identity import Identity
 
-__all__ = ["Channel", "Outgoing", "Upward"]
+__all__ = ["Channel", "OutgoingPacket", "Upward"]
 
 _RANDOM_MESSAGE: Final = 44
 """Bytes of the message that only asks for a WHOAREYOU: about the size of a PING."""
@@ -42,17 +42,17 @@ class Upward(Protocol):
         """The newest record known of a node."""
         ...
 
-    def message(self, contact: Contact, record: Enr, plaintext: bytes, now: float) -> None:
+    def message(self, contact: NodeContact, record: Enr, plaintext: bytes, now: float) -> None:
         """A message of the node of `record`, which has proven to be at this endpoint."""
         ...
 
 
-class Outgoing:
+class OutgoingPacket:
     """A request under way. Identity counts, not content."""
 
     __slots__ = ("contact", "generation", "handshaken", "nonce", "plaintext", "record")
 
-    def __init__(self, contact: Contact, record: Enr, plaintext: bytes) -> None:
+    def __init__(self, contact: NodeContact, record: Enr, plaintext: bytes) -> None:
         self.contact = contact
         self.record = record
         self.plaintext = plaintext
@@ -90,17 +90,17 @@ class Channel:
         self._upward = upward
         self._params = params
         self._random = random
-        self._sessions: LruDict[Contact, Session] = LruDict(params.sessions)
+        self._sessions: LruDict[NodeContact, Session] = LruDict(params.sessions)
         self._challenges = Challenges(params.challenges)
-        self._requests: dict[Contact, list[Outgoing]] = {}
-        self._by_nonce: dict[bytes, Outgoing] = {}
+        self._requests: dict[NodeContact, list[OutgoingPacket]] = {}
+        self._by_nonce: dict[bytes, OutgoingPacket] = {}
         self._per_host: TokenBuckets[str] = TokenBuckets(
             params.packets_per_second, params.packets_burst, params.rate_addresses
         )
         self._handshakes: TokenBuckets[None] = TokenBuckets(
             params.handshakes_per_second, params.handshakes_burst, 1
         )
-        self.outbox: list[tuple[Endpoint, bytes]] = []
+        self.outbox: list[tuple[UdpEndpoint, bytes]] = []
         self.counters = {
             "packets_received": 0,
             "packets_sent": 0,
@@ -118,15 +118,15 @@ class Channel:
         """Sessions held."""
         return len(self._sessions)
 
-    def _put(self, endpoint: Endpoint, datagram: bytes) -> None:
+    def _put(self, endpoint: UdpEndpoint, datagram: bytes) -> None:
         self.counters["packets_sent"] += 1
         self.outbox.append((endpoint, datagram))
 
     # -- sending ----------------------------------------------
 
-    def request(self, contact: Contact, record: Enr, plaintext: bytes) -> Outgoing:
+    def request(self, contact: NodeContact, record: Enr, plaintext: bytes) -> OutgoingPacket:
         """Send a request to the node of `record`; a handshake goes before it where there is no session."""
-        outgoing = Outgoing(contact, record, plaintext)
+        outgoing = OutgoingPacket(contact, record, plaintext)
         others = self._requests.setdefault(contact, [])
         session = self._sessions.get(contact)
         if session is not None and session.proven:
@@ -136,13 +136,13 @@ class Channel:
         others.append(outgoing)
         return outgoing
 
-    def respond(self, contact: Contact, plaintext: bytes) -> None:
+    def respond(self, contact: NodeContact, plaintext: bytes) -> None:
         """Send the response to a request of the contact, in the session that the request came in."""
         session = self._sessions.get(contact)
         if session is not None:
             self._put(contact.endpoint, self._sealed(session, contact, plaintext)[1])
 
-    def finish(self, outgoing: Outgoing, *, answered: bool) -> None:
+    def finish(self, outgoing: OutgoingPacket, *, answered: bool) -> None:
         """The request is over. If it was the one that opens a session and had no answer, the next one
         that waits tries."""
         self._forget_nonce(outgoing)
@@ -160,7 +160,7 @@ class Channel:
             if others:
                 self._knock(others[0])
 
-    def _knock(self, outgoing: Outgoing) -> None:
+    def _knock(self, outgoing: OutgoingPacket) -> None:
         """Send what cannot be decrypted, for a WHOAREYOU."""
         outgoing.generation, outgoing.handshaken = 0, False
         nonce = self._random.randbytes(NONCE_BYTES)
@@ -168,19 +168,19 @@ class Channel:
         self._remember_nonce(outgoing, nonce)
         self._put(outgoing.contact.endpoint, header.masked + self._random.randbytes(_RANDOM_MESSAGE))
 
-    def _send_in(self, session: Session, outgoing: Outgoing) -> None:
+    def _send_in(self, session: Session, outgoing: OutgoingPacket) -> None:
         nonce, datagram = self._sealed(session, outgoing.contact, outgoing.plaintext)
         self._remember_nonce(outgoing, nonce)
         outgoing.generation = session.generation
         outgoing.handshaken = False
         self._put(outgoing.contact.endpoint, datagram)
 
-    def _sealed(self, session: Session, contact: Contact, plaintext: bytes) -> tuple[bytes, bytes]:
+    def _sealed(self, session: Session, contact: NodeContact, plaintext: bytes) -> tuple[bytes, bytes]:
         nonce = session.next_nonce(self._random.randbytes(NONCE_RANDOM))
         header = self._ordinary_header(contact, nonce)
         return nonce, header.masked + session.seal(nonce, plaintext, header.associated)
 
-    def _ordinary_header(self, contact: Contact, nonce: bytes) -> packets.Header:
+    def _ordinary_header(self, contact: NodeContact, nonce: bytes) -> packets.Header:
         return packets.ordinary_header(
             contact.node_id,
             self._identity.node_id,
@@ -189,18 +189,18 @@ class Channel:
             self._params.protocol_id,
         )
 
-    def _remember_nonce(self, outgoing: Outgoing, nonce: bytes) -> None:
+    def _remember_nonce(self, outgoing: OutgoingPacket, nonce: bytes) -> None:
         self._forget_nonce(outgoing)
         outgoing.nonce = nonce
         self._by_nonce[nonce] = outgoing
 
-    def _forget_nonce(self, outgoing: Outgoing) -> None:
+    def _forget_nonce(self, outgoing: OutgoingPacket) -> None:
         if outgoing.nonce is not None:
             self._by_nonce.pop(outgoing.nonce, None)
 
     # -- receiving --------------------------------------------
 
-    def receive(self, datagram: bytes, source: Endpoint, now: float) -> None:
+    def receive(self, datagram: bytes, source: UdpEndpoint, now: float) -> None:
         """Take a datagram. Never raises: what is not for us is counted."""
         self.counters["packets_received"] += 1
         exempt = self._params.exempt_loopback and is_loopback(source.host)
@@ -214,13 +214,13 @@ class Channel:
             return
         match packet:
             case Ordinary():
-                self._ordinary(packet, Contact(packet.source, source), now)
+                self._ordinary(packet, NodeContact(packet.source, source), now)
             case Whoareyou():
                 self._whoareyou(packet, source)
             case Handshake():
-                self._handshake(packet, Contact(packet.source, source), now)
+                self._handshake(packet, NodeContact(packet.source, source), now)
 
-    def _ordinary(self, packet: Ordinary, contact: Contact, now: float) -> None:
+    def _ordinary(self, packet: Ordinary, contact: NodeContact, now: float) -> None:
         if contact.node_id == self._identity.node_id:
             self.counters["packets_malformed"] += 1
             return
@@ -236,7 +236,7 @@ class Channel:
             self._send_waiting(contact, session)
         self._upward.message(contact, session.record, plaintext, now)
 
-    def _challenge(self, nonce: bytes, contact: Contact, now: float) -> None:
+    def _challenge(self, nonce: bytes, contact: NodeContact, now: float) -> None:
         record = self._upward.known_record(contact.node_id)
         session = self._sessions.get(contact)
         if session is not None and (record is None or record.seq < session.record.seq):
@@ -254,7 +254,7 @@ class Channel:
         self.counters["whoareyou_sent"] += 1
         self._put(contact.endpoint, header.masked)
 
-    def _whoareyou(self, packet: Whoareyou, source: Endpoint) -> None:
+    def _whoareyou(self, packet: Whoareyou, source: UdpEndpoint) -> None:
         outgoing = self._by_nonce.get(packet.nonce)
         if outgoing is None or outgoing.contact.endpoint != source or outgoing.handshaken:
             self.counters["whoareyou_unexpected"] += 1
@@ -305,7 +305,7 @@ class Channel:
             except ValueError:
                 continue  # zero or beyond the group order: once in 2**128 draws
 
-    def _handshake(self, packet: Handshake, contact: Contact, now: float) -> None:
+    def _handshake(self, packet: Handshake, contact: NodeContact, now: float) -> None:
         challenges = self._challenges.of(contact, now)
         if not challenges or not self._handshakes.allow(None, now):
             self.counters["handshakes_refused"] += 1
@@ -324,7 +324,7 @@ class Channel:
         self._upward.message(contact, session.record, message, now)
 
     def _accept(
-        self, packet: Handshake, contact: Contact, challenge: Challenge
+        self, packet: Handshake, contact: NodeContact, challenge: Challenge
     ) -> tuple[Session, bytes] | None:
         """The new session and the message, if the handshake answers the challenge."""
         record = challenge.record
@@ -358,7 +358,7 @@ class Channel:
             session.rekey(keys.recipient, keys.initiator, record, proven=True)
         return session, message
 
-    def _send_waiting(self, contact: Contact, session: Session) -> None:
+    def _send_waiting(self, contact: NodeContact, session: Session) -> None:
         """The session can be used: what was not sent yet, only to knock, or under keys that the other node
         has lost, goes out."""
         for outgoing in list(self._requests.get(contact, ())):

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Protocol
 
 from kernel_proc.discovery.discv5 import messages
-from kernel_proc.discovery.discv5.channel import Channel, Outgoing
-from kernel_proc.discovery.discv5.endpoint import Contact, Endpoint, contact_of, may_relay
+from kernel_proc.discovery.discv5.channel import Channel, OutgoingPacket
+from kernel_proc.discovery.discv5.endpoint import NodeContact, UdpEndpoint, contact_of, may_relay
 from kernel_proc.discovery.discv5.limits import LruDict
 from kernel_proc.discovery.discv5.messages import (
+    Discv5MessageError,
     FindNode,
-    MessageError,
     Nodes,
     Ping,
     Pong,
@@ -34,7 +34,7 @@ from kernel_proc.discovery.enr_local import LocalEnr
 
 __all__ = ["MAX_TALK", "Dialogue", "Listener", "TalkHandler", "TooManyRequestsError"]
 
-TalkHandler = Callable[[Contact, bytes], bytes]
+TalkHandler = Callable[[NodeContact, bytes], bytes]
 """Answers a TALKREQ of one protocol."""
 
 MAX_TALK: Final = 1024
@@ -55,31 +55,31 @@ class Listener(Protocol):
         """The newest record known of a node."""
         ...
 
-    def tellable(self, contact: Contact, distances: Sequence[int]) -> Iterable[Enr]:
+    def tellable(self, contact: NodeContact, distances: Sequence[int]) -> Iterable[Enr]:
         """Records of other nodes at these distances from us that this node may be told."""
         ...
 
-    def node_came(self, contact: Contact, record: Enr) -> None:
+    def node_came(self, contact: NodeContact, record: Enr) -> None:
         """The node of `record` has sent us a request from this endpoint."""
         ...
 
-    def node_answered(self, contact: Contact) -> None:
+    def node_answered(self, contact: NodeContact) -> None:
         """It has answered a request."""
         ...
 
-    def node_silent(self, contact: Contact) -> None:
+    def node_silent(self, contact: NodeContact) -> None:
         """It has left a request without answer, while others could be heard."""
         ...
 
-    def node_misbehaved(self, contact: Contact) -> None:
+    def node_misbehaved(self, contact: NodeContact) -> None:
         """It did what no honest node does."""
         ...
 
-    def node_has_record(self, contact: Contact, seq: int) -> None:
+    def node_has_record(self, contact: NodeContact, seq: int) -> None:
         """It says how new its record is."""
         ...
 
-    def node_sees_us(self, contact: Contact, endpoint: Endpoint) -> None:
+    def node_sees_us(self, contact: NodeContact, endpoint: UdpEndpoint) -> None:
         """It says at which endpoint it sees us."""
         ...
 
@@ -88,14 +88,19 @@ class _Pending:
     __slots__ = ("contact", "deadline", "done", "outgoing", "parts", "records", "request", "started")
 
     def __init__(
-        self, contact: Contact, request: Request, done: Callable[..., None], started: float, deadline: float
+        self,
+        contact: NodeContact,
+        request: Request,
+        done: Callable[..., None],
+        started: float,
+        deadline: float,
     ) -> None:
         self.contact = contact
         self.request = request
         self.done = done
         self.started = started
         self.deadline = deadline
-        self.outgoing: Outgoing | None = None
+        self.outgoing: OutgoingPacket | None = None
         self.parts = 0
         self.records: dict[bytes, Enr] = {}
 
@@ -141,7 +146,7 @@ class Dialogue:
         }
 
     @property
-    def outbox(self) -> list[tuple[Endpoint, bytes]]:
+    def outbox(self) -> list[tuple[UdpEndpoint, bytes]]:
         """Datagrams to be sent."""
         return self._channel.outbox
 
@@ -238,7 +243,7 @@ class Dialogue:
 
     # -- what comes -------------------------------------------
 
-    def receive(self, datagram: bytes, source: Endpoint) -> None:
+    def receive(self, datagram: bytes, source: UdpEndpoint) -> None:
         """Take a datagram. Never raises for what is in it."""
         self._channel.receive(datagram, source, self.now)
 
@@ -246,11 +251,11 @@ class Dialogue:
         """For the channel."""
         return self._listener.known_record(node_id)
 
-    def message(self, contact: Contact, record: Enr, plaintext: bytes, now: float) -> None:
+    def message(self, contact: NodeContact, record: Enr, plaintext: bytes, now: float) -> None:
         """From the channel."""
         try:
             message = messages.decode(plaintext)
-        except MessageError:
+        except Discv5MessageError:
             self._counters["messages_malformed"] += 1
             return
         self._heard = now
@@ -264,7 +269,7 @@ class Dialogue:
 
     # -- our answers ------------------------------------------
 
-    def _answer(self, contact: Contact, request: Request) -> None:
+    def _answer(self, contact: NodeContact, request: Request) -> None:
         match request:
             case Ping(request_id, seq):
                 self._respond(contact, Pong(request_id, self._local.record.seq, contact.endpoint))
@@ -277,10 +282,10 @@ class Dialogue:
                 answer = b"" if handler is None else handler(contact, payload)
                 self._respond(contact, TalkResponse(request_id, answer if len(answer) <= MAX_TALK else b""))
 
-    def _respond(self, contact: Contact, response: Response) -> None:
+    def _respond(self, contact: NodeContact, response: Response) -> None:
         self._channel.respond(contact, messages.encode(response))
 
-    def _nodes(self, contact: Contact, request_id: bytes, distances: Sequence[int]) -> list[Nodes]:
+    def _nodes(self, contact: NodeContact, request_id: bytes, distances: Sequence[int]) -> list[Nodes]:
         """The parts of the answer to a FINDNODE, as few as hold it."""
         records = [self._local.record] if 0 in distances else []
         records += self._listener.tellable(contact, distances)
@@ -296,7 +301,7 @@ class Dialogue:
 
     # -- their answers ----------------------------------------
 
-    def _answered(self, contact: Contact, response: Response) -> None:
+    def _answered(self, contact: NodeContact, response: Response) -> None:
         pending = self._pending.get(response.request_id)
         if pending is None or pending.contact != contact:
             self._counters["responses_unexpected"] += 1

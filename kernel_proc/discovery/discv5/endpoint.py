@@ -8,19 +8,19 @@ from typing import NamedTuple
 
 from kernel_proc.discovery.enr import Enr
 
-__all__ = ["Contact", "Endpoint", "contact_of", "group_of", "is_loopback", "may_relay"]
+__all__ = ["NodeContact", "UdpEndpoint", "contact_of", "group_of", "is_loopback", "may_relay"]
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-class Endpoint(NamedTuple):
+class UdpEndpoint(NamedTuple):
     """An IP address in its usual text form (an IPv4 address never mapped into IPv6), and a UDP port."""
 
     host: str
     port: int
 
     @classmethod
-    def of(cls, host: str, port: int) -> Endpoint:
+    def of(cls, host: str, port: int) -> UdpEndpoint:
         """From what a socket reports. Raises ValueError if `host` is no IP address."""
         return cls(str(_parse(host)), port)
 
@@ -35,11 +35,11 @@ class Endpoint(NamedTuple):
         return 6 if ":" in self.host else 4
 
 
-class Contact(NamedTuple):
+class NodeContact(NamedTuple):
     """A node at an endpoint. Sessions belong to both: a node that moves has to prove itself again."""
 
     node_id: bytes
-    endpoint: Endpoint
+    endpoint: UdpEndpoint
 
 
 @lru_cache(maxsize=4096)
@@ -51,11 +51,11 @@ def _parse(host: str) -> IpAddress:
 
 
 @lru_cache(maxsize=4096)
-def contact_of(record: Enr, versions: frozenset[int]) -> Contact | None:
+def contact_of(record: Enr, versions: frozenset[int]) -> NodeContact | None:
     """How to reach the node of a record over one of these IP versions, IPv4 first; None: not at all."""
     for version, ip, port in ((4, record.ip4, record.udp4), (6, record.ip6, record.udp6)):
         if version in versions and ip is not None and port is not None:
-            return Contact(record.node_id, Endpoint.of(ip, port))
+            return NodeContact(record.node_id, UdpEndpoint.of(ip, port))
     return None
 
 

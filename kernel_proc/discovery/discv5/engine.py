@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from kernel_proc.discovery.discv5.dialogue import Dialogue, TalkHandler, TooManyRequestsError
-from kernel_proc.discovery.discv5.endpoint import Contact, Endpoint, contact_of, may_relay
+from kernel_proc.discovery.discv5.endpoint import NodeContact, UdpEndpoint, contact_of, may_relay
 from kernel_proc.discovery.discv5.lookup import Lookup, distances_to
 from kernel_proc.discovery.discv5.messages import Pong
 from kernel_proc.discovery.discv5.params import Params
@@ -81,7 +81,7 @@ class Engine:
         versions: frozenset[int] = frozenset({4}),
         found: Callable[[Enr], None] = _nothing,
         wanted: Callable[[Enr], bool] = _anyone,
-        external: Callable[[Endpoint], None] = _nothing,
+        external: Callable[[UdpEndpoint], None] = _nothing,
     ) -> None:
         """`versions`: IP versions that we can send over. `random` makes keys: a `random.SystemRandom`, except
         in tests."""
@@ -95,7 +95,7 @@ class Engine:
         self._dialogue = Dialogue(local, self, params, random, versions, now)
         self.table = Table(local.node_id, params)
         self._votes = Votes(params)
-        self._observed: dict[int, Endpoint] = {}
+        self._observed: dict[int, UdpEndpoint] = {}
         self._searches: set[_Search] = set()
         self._bootstrap: tuple[Enr, ...] = ()
         self._walk_pause = params.walk_pause
@@ -106,7 +106,7 @@ class Engine:
         """Somebody has answered a walk."""
         self._check_at = now
         self._check_unverified_at = now
-        self._announce: deque[Contact] = deque()
+        self._announce: deque[NodeContact] = deque()
         self._announce_at = now
         self._announced = local.record.seq
         self._counters = {"walks": 0, "found": 0, "banned": 0}
@@ -114,7 +114,7 @@ class Engine:
     # -- what the owner sees ----------------------------------
 
     @property
-    def outbox(self) -> list[tuple[Endpoint, bytes]]:
+    def outbox(self) -> list[tuple[UdpEndpoint, bytes]]:
         """Datagrams to be sent. The owner empties it."""
         return self._dialogue.outbox
 
@@ -133,7 +133,7 @@ class Engine:
             "lookups": len(self._searches),
         }
 
-    def observed(self, version: int) -> Endpoint | None:
+    def observed(self, version: int) -> UdpEndpoint | None:
         """The endpoint at which the majority of nodes sees us."""
         return self._observed.get(version)
 
@@ -200,7 +200,7 @@ class Engine:
 
     # -- datagrams --------------------------------------------
 
-    def receive(self, datagram: bytes, source: Endpoint, now: float) -> None:
+    def receive(self, datagram: bytes, source: UdpEndpoint, now: float) -> None:
         """Take a datagram. Never raises for what is in it."""
         self._dialogue.now = now
         self._dialogue.receive(datagram, source)
@@ -212,23 +212,23 @@ class Engine:
         node = self.table.get(node_id)
         return None if node is None else node.record
 
-    def tellable(self, contact: Contact, distances: Sequence[int]) -> list[Enr]:
+    def tellable(self, contact: NodeContact, distances: Sequence[int]) -> list[Enr]:
         """Nodes that have answered us, and that mean something where the asking one is."""
         nodes = self.table.at_distances((at for at in distances if at), 2 * self._params.nodes_limit)
         return [node.record for node in nodes if self._may_tell(node, contact)]
 
-    def _may_tell(self, node: Node, contact: Contact) -> bool:
+    def _may_tell(self, node: Node, contact: NodeContact) -> bool:
         return node.contact.node_id != contact.node_id and may_relay(
             node.contact.endpoint.host, contact.endpoint.host
         )
 
-    def node_came(self, contact: Contact, record: Enr) -> None:
+    def node_came(self, contact: NodeContact, record: Enr) -> None:
         """It goes into the table if it came from where its record says. Others are told of it only after it
         has answered us there."""
         if self.table.get(contact.node_id) is None and contact_of(record, self._versions) == contact:
             self.table.add(record, contact, self._dialogue.now, alive=True)
 
-    def node_answered(self, contact: Contact) -> None:
+    def node_answered(self, contact: NodeContact) -> None:
         """It is there."""
         if self.table.answered(contact, self._dialogue.now):
             if not self._joined and self._walk_at is not None:
@@ -240,16 +240,16 @@ class Engine:
                 self._counters["found"] += 1
                 self._found(node.record)
 
-    def node_silent(self, contact: Contact) -> None:
+    def node_silent(self, contact: NodeContact) -> None:
         """It may be gone."""
         self.table.failed(contact)
 
-    def node_misbehaved(self, contact: Contact) -> None:
+    def node_misbehaved(self, contact: NodeContact) -> None:
         """Keep away from it for a while."""
         self._counters["banned"] += 1
         self.table.ban(contact.node_id, self._dialogue.now)
 
-    def node_has_record(self, contact: Contact, seq: int) -> None:
+    def node_has_record(self, contact: NodeContact, seq: int) -> None:
         """Ask for its record if ours is older."""
         node = self.table.get(contact.node_id)
         if node is None or seq <= node.record.seq:
@@ -264,7 +264,7 @@ class Engine:
         except TooManyRequestsError:
             return  # it will say so again
 
-    def node_sees_us(self, contact: Contact, endpoint: Endpoint) -> None:
+    def node_sees_us(self, contact: NodeContact, endpoint: UdpEndpoint) -> None:
         """A vote about our own endpoint."""
         now = self._dialogue.now
         self._votes.add(contact, endpoint, now)
@@ -353,7 +353,7 @@ class Engine:
                 self._walked(search)
             search.done(lookup.closest())
 
-    def _step(self, search: _Search, record: Enr, contact: Contact) -> None:
+    def _step(self, search: _Search, record: Enr, contact: NodeContact) -> None:
         def done(records: list[Enr] | None) -> None:
             if records is None:
                 search.lookup.failed(contact.node_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from kernel_proc.discovery.discv5.endpoint import Contact, group_of, is_loopback
+from kernel_proc.discovery.discv5.endpoint import NodeContact, group_of, is_loopback
 from kernel_proc.discovery.discv5.params import Params
 from kernel_proc.discovery.discv5.table import distance, log_distance
 from kernel_proc.discovery.enr import Enr
@@ -37,20 +37,20 @@ class Lookup:
         self.target = target
         self._own_id = own_id
         self._params = params
-        self._known: dict[bytes, tuple[Enr, Contact]] = {}
+        self._known: dict[bytes, tuple[Enr, NodeContact]] = {}
         self._groups: Counter[str] = Counter()
         self._asked: set[bytes] = set()
         self._answered: set[bytes] = set()
         self._failed: set[bytes] = set()
         self._first: list[bytes] = []
 
-    def add(self, records: Iterable[tuple[Enr, Contact]], *, first: bool = False) -> None:
+    def add(self, records: Iterable[tuple[Enr, NodeContact]], *, first: bool = False) -> None:
         """Nodes that one may ask."""
         for record, contact in records:
             if self.consider(record, contact) and first:
                 self._first.append(contact.node_id)
 
-    def consider(self, record: Enr, contact: Contact) -> bool:
+    def consider(self, record: Enr, contact: NodeContact) -> bool:
         """A node that one may ask; whether it has a place here. A newer record replaces an older one unless
         it was used already. Of one group of addresses only so many get a place as in the table: else whoever
         is asked could fill the lookup with nodes of its own."""
@@ -73,7 +73,7 @@ class Lookup:
         self._known[node_id] = (record, contact)
         return True
 
-    def next(self) -> tuple[Enr, Contact] | None:
+    def next(self) -> tuple[Enr, NodeContact] | None:
         """The next node to ask, which counts as asked from now on; None: wait, or it is over."""
         if self.waiting >= self._params.lookup_concurrency:
             return None

@@ -9,12 +9,12 @@ import ipaddress
 from typing import Final, NamedTuple
 
 from kernel_proc.discovery import rlp
-from kernel_proc.discovery.discv5.endpoint import Endpoint
+from kernel_proc.discovery.discv5.endpoint import UdpEndpoint
 
 __all__ = [
+    "Discv5MessageError",
     "FindNode",
     "Message",
-    "MessageError",
     "Nodes",
     "Ping",
     "Pong",
@@ -33,7 +33,7 @@ MAX_RECORDS: Final = 20
 """More do not go into a packet: the smallest record has about 110 bytes, of which 1280 hold eleven."""
 
 
-class MessageError(ValueError):
+class Discv5MessageError(ValueError):
     """Not a message of discv5."""
 
 
@@ -49,7 +49,7 @@ class Pong(NamedTuple):
 
     request_id: bytes
     record_seq: int
-    observed: Endpoint
+    observed: UdpEndpoint
 
 
 class FindNode(NamedTuple):
@@ -111,12 +111,12 @@ def encode(message: Message) -> bytes:
 def decode(plaintext: bytes) -> Message:
     """Read a message. Raises MessageError."""
     if not plaintext:
-        raise MessageError("empty")
+        raise Discv5MessageError("empty")
     try:
         fields = rlp.read_list(plaintext[1:], 4)
         return _decode(plaintext[0], fields)
     except rlp.RlpError as error:
-        raise MessageError(str(error)) from None
+        raise Discv5MessageError(str(error)) from None
 
 
 _FIELDS: Final = {_PING: 2, _PONG: 4, _FINDNODE: 2, _NODES: 3, _TALKREQ: 3, _TALKRESP: 2}
@@ -125,27 +125,27 @@ _FIELDS: Final = {_PING: 2, _PONG: 4, _FINDNODE: 2, _NODES: 3, _TALKREQ: 3, _TAL
 def _decode(kind: int, fields: list[rlp.Item]) -> Message:
     count = _FIELDS.get(kind)
     if count is None:
-        raise MessageError(f"unknown type {kind}")
+        raise Discv5MessageError(f"unknown type {kind}")
     if len(fields) != count:
-        raise MessageError(f"{len(fields)} fields, not {count}")
+        raise Discv5MessageError(f"{len(fields)} fields, not {count}")
     request_id = _bytes(fields[0])
     if len(request_id) > MAX_REQUEST_ID:
-        raise MessageError(f"a request id of {len(request_id)} bytes")
+        raise Discv5MessageError(f"a request id of {len(request_id)} bytes")
     match kind:
         case 1:
             return Ping(request_id, rlp.to_int(fields[1], 8))
         case 2:
-            observed = Endpoint.of(_ip(_bytes(fields[2])), rlp.to_int(fields[3], 2))
+            observed = UdpEndpoint.of(_ip(_bytes(fields[2])), rlp.to_int(fields[3], 2))
             return Pong(request_id, rlp.to_int(fields[1], 8), observed)
         case 3:
             distances = tuple(rlp.to_int(item, 2) for item in _list(fields[1], MAX_DISTANCES))
             if any(distance > 256 for distance in distances):
-                raise MessageError("a distance above 256")
+                raise Discv5MessageError("a distance above 256")
             return FindNode(request_id, distances)
         case 4:
             records = _list(fields[2], MAX_RECORDS)
             if not all(record.is_list for record in records):
-                raise MessageError("a record that is no list")
+                raise Discv5MessageError("a record that is no list")
             return Nodes(request_id, rlp.to_int(fields[1], 8), tuple(record.raw for record in records))
         case 5:
             return TalkRequest(request_id, _bytes(fields[1]), _bytes(fields[2]))
@@ -155,17 +155,17 @@ def _decode(kind: int, fields: list[rlp.Item]) -> Message:
 
 def _bytes(item: rlp.Item) -> bytes:
     if item.is_list:
-        raise MessageError("a list where bytes belong")
+        raise Discv5MessageError("a list where bytes belong")
     return item.content
 
 
 def _list(item: rlp.Item, limit: int) -> list[rlp.Item]:
     if not item.is_list:
-        raise MessageError("bytes where a list belongs")
+        raise Discv5MessageError("bytes where a list belongs")
     return rlp.items(item.content, limit)
 
 
 def _ip(packed: bytes) -> str:
     if len(packed) not in (4, 16):
-        raise MessageError(f"an IP address of {len(packed)} bytes")
+        raise Discv5MessageError(f"an IP address of {len(packed)} bytes")
     return str(ipaddress.ip_address(packed))

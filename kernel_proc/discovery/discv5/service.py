@@ -15,7 +15,7 @@ from typing import Final, ParamSpec, TypeVar
 import trio
 
 from kernel_proc.discovery.discv5.dialogue import TalkHandler
-from kernel_proc.discovery.discv5.endpoint import Endpoint, contact_of, is_loopback
+from kernel_proc.discovery.discv5.endpoint import UdpEndpoint, contact_of, is_loopback
 from kernel_proc.discovery.discv5.engine import Engine
 from kernel_proc.discovery.discv5.messages import Pong
 from kernel_proc.discovery.discv5.packets import MAX_PACKET
@@ -68,18 +68,18 @@ class Discv5Service:
         params: Params | None = None,
         found: Callable[[Enr], None] = _nothing,
         wanted: Callable[[Enr], bool] = _anyone,
-        external: Callable[[Endpoint], None] = _nothing,
+        external: Callable[[UdpEndpoint], None] = _nothing,
         announce_port: bool = True,
         random: random_module.Random | None = None,
     ) -> None:
         """`listen`: IP addresses and ports, one of each IP version at most; port 0: any. `announce_port`:
         put the bound ports into the record (no, if others are known to reach us). `params`: where none are
         given, limits per address do not apply to loopback addresses while only such are listened on."""
-        versions = [Endpoint.of(host, port).version for host, port in listen]
+        versions = [UdpEndpoint.of(host, port).version for host, port in listen]
         if not listen or len(set(versions)) != len(versions):
             raise ValueError("discv5 listens on one address of each IP version at most, and on one at least")
         self._local = local
-        self._listen = tuple(Endpoint.of(host, port) for host, port in listen)
+        self._listen = tuple(UdpEndpoint.of(host, port) for host, port in listen)
         self._bootstrap = tuple(bootstrap)
         only_loopback = all(is_loopback(endpoint.host) for endpoint in self._listen)
         self._params = Params(exempt_loopback=only_loopback) if params is None else params
@@ -92,7 +92,7 @@ class Discv5Service:
         self._talk: dict[bytes, TalkHandler] = {}
         self._engine: Engine | None = None
         self._sockets: dict[int, socket.socket] = {}
-        self._bound: tuple[Endpoint, ...] = ()
+        self._bound: tuple[UdpEndpoint, ...] = ()
         self._wake = trio.Event()
         self._scope: trio.CancelScope | None = None
         self._waiting: set[trio.Event] = set()
@@ -114,7 +114,7 @@ class Discv5Service:
         return self._engine is not None
 
     @property
-    def bound(self) -> tuple[Endpoint, ...]:
+    def bound(self) -> tuple[UdpEndpoint, ...]:
         """Where it listens; empty when it does not run."""
         return self._bound
 
@@ -123,7 +123,7 @@ class Discv5Service:
         """Our record."""
         return self._local
 
-    def observed(self, version: int = 4) -> Endpoint | None:
+    def observed(self, version: int = 4) -> UdpEndpoint | None:
         """The endpoint at which the majority of other nodes sees us."""
         return None if self._engine is None else self._engine.observed(version)
 
@@ -183,7 +183,7 @@ class Discv5Service:
     # -- running ----------------------------------------------
 
     async def run(
-        self, task_status: trio.TaskStatus[tuple[Endpoint, ...]] = trio.TASK_STATUS_IGNORED
+        self, task_status: trio.TaskStatus[tuple[UdpEndpoint, ...]] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Bind and work until cancelled or stopped; `task_status` gets the bound endpoints.
 
@@ -208,14 +208,14 @@ class Discv5Service:
             self._scope.cancel()
 
     def _bind(self) -> None:
-        bound: list[Endpoint] = []
+        bound: list[UdpEndpoint] = []
         for endpoint in self._listen:
             family = socket.AF_INET if endpoint.version == 4 else socket.AF_INET6
             # Port 0 stands for the same port of both versions where that can be had.
             shared = bound[0].port if bound and endpoint.port == 0 else 0
             sock = _udp_socket(family, endpoint, shared)
             self._sockets[endpoint.version] = sock
-            bound.append(Endpoint.of(*sock.getsockname()[:2]))
+            bound.append(UdpEndpoint.of(*sock.getsockname()[:2]))
         self._bound = tuple(bound)
 
     def _start(self) -> Engine:
@@ -306,7 +306,7 @@ class Discv5Service:
                     log.debug("discv5: reading: %s", error)
                     continue
                 self._counters["bytes_received"] += len(datagram)
-                engine.receive(datagram, Endpoint.of(address[0], address[1]), now)
+                engine.receive(datagram, UdpEndpoint.of(address[0], address[1]), now)
             self._acted()
             await trio.lowlevel.checkpoint()
 
@@ -384,7 +384,7 @@ class Discv5Service:
         return answers[0]
 
 
-def _udp_socket(family: socket.AddressFamily, endpoint: Endpoint, shared_port: int) -> socket.socket:
+def _udp_socket(family: socket.AddressFamily, endpoint: UdpEndpoint, shared_port: int) -> socket.socket:
     """A bound UDP socket; of `shared_port` if that is free. Raises OSError."""
     sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     try:

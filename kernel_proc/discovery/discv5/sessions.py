@@ -9,7 +9,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from kernel_proc.discovery.discv5.crypto import NONCE_BYTES
-from kernel_proc.discovery.discv5.endpoint import Contact
+from kernel_proc.discovery.discv5.endpoint import NodeContact
 from kernel_proc.discovery.discv5.limits import LruDict
 from kernel_proc.discovery.enr import Enr
 
@@ -106,20 +106,20 @@ class Challenges:
     __slots__ = ("_challenges",)
 
     def __init__(self, capacity: int) -> None:
-        self._challenges: LruDict[Contact, deque[Challenge]] = LruDict(capacity)
+        self._challenges: LruDict[NodeContact, deque[Challenge]] = LruDict(capacity)
 
-    def add(self, contact: Contact, challenge: Challenge) -> None:
+    def add(self, contact: NodeContact, challenge: Challenge) -> None:
         """Remember a challenge."""
         known = self._challenges.get(contact) or deque(maxlen=_CHALLENGES_PER_CONTACT)
         known.append(challenge)
         self._challenges.put(contact, known)
 
-    def of(self, contact: Contact, now: float) -> list[Challenge]:
+    def of(self, contact: NodeContact, now: float) -> list[Challenge]:
         """Those of a contact that are still open, newest first."""
         known = self._challenges.get(contact) or ()
         return [challenge for challenge in reversed(known) if challenge.expires > now]
 
-    def discard(self, contact: Contact) -> None:
+    def discard(self, contact: NodeContact) -> None:
         """The contact has proven itself."""
         self._challenges.pop(contact)
 

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable
 from enum import Enum, auto
 
-from kernel_proc.discovery.discv5.endpoint import Contact, group_of, is_loopback
+from kernel_proc.discovery.discv5.endpoint import NodeContact, group_of, is_loopback
 from kernel_proc.discovery.discv5.limits import LruDict
 from kernel_proc.discovery.discv5.params import Params
 from kernel_proc.discovery.enr import Enr
@@ -50,7 +50,7 @@ class Node:
 
     __slots__ = ("alive", "checked", "contact", "failures", "record", "seen", "verified")
 
-    def __init__(self, record: Enr, contact: Contact) -> None:
+    def __init__(self, record: Enr, contact: NodeContact) -> None:
         self.record = record
         self.contact = contact
         self.verified = False
@@ -127,7 +127,7 @@ class Table:
 
     # -- changes ----------------------------------------------
 
-    def add(self, record: Enr, contact: Contact, now: float, *, alive: bool = False) -> Added:
+    def add(self, record: Enr, contact: NodeContact, now: float, *, alive: bool = False) -> Added:
         """Take a record. A newer one replaces that of a known node; a new endpoint must be verified anew.
 
         `alive`: the node itself has just been heard at this endpoint. For such a one there is room where
@@ -185,7 +185,7 @@ class Table:
         return oldest is not None
 
     def _update(
-        self, bucket: _Bucket, nodes: dict[bytes, Node], known: Node, record: Enr, contact: Contact
+        self, bucket: _Bucket, nodes: dict[bytes, Node], known: Node, record: Enr, contact: NodeContact
     ) -> Added:
         if record.seq <= known.record.seq:
             return Added.KNOWN
@@ -201,7 +201,7 @@ class Table:
         nodes[contact.node_id] = Node(record, contact)
         return Added.UPDATED
 
-    def _room(self, bucket: _Bucket, contact: Contact) -> bool:
+    def _room(self, bucket: _Bucket, contact: NodeContact) -> bool:
         """Whether the limits for one group of addresses let one more in."""
         host = contact.endpoint.host
         if self._params.exempt_loopback and is_loopback(host):
@@ -230,7 +230,7 @@ class Table:
             chosen = chosen or next(reversed(bucket.replacements))
             bucket.nodes[chosen] = bucket.replacements.pop(chosen)
 
-    def answered(self, contact: Contact, now: float) -> bool:
+    def answered(self, contact: NodeContact, now: float) -> bool:
         """The node has answered a request of ours at this endpoint; whether this is the first time."""
         bucket = self._buckets.get(log_distance(self.node_id, contact.node_id))
         node = None if bucket is None else bucket.nodes.get(contact.node_id)
@@ -243,7 +243,7 @@ class Table:
         bucket.nodes[contact.node_id] = bucket.nodes.pop(contact.node_id)  # the one seen last is last
         return first
 
-    def failed(self, contact: Contact) -> bool:
+    def failed(self, contact: NodeContact) -> bool:
         """The node has left a request without answer; whether it was removed for that."""
         node = self.get(contact.node_id)
         if node is None or node.contact != contact:

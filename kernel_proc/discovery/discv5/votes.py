@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import NamedTuple
 
-from kernel_proc.discovery.discv5.endpoint import Contact, Endpoint, group_of, is_loopback
+from kernel_proc.discovery.discv5.endpoint import NodeContact, UdpEndpoint, group_of, is_loopback
 from kernel_proc.discovery.discv5.limits import LruDict
 from kernel_proc.discovery.discv5.params import Params
 
@@ -13,7 +13,7 @@ __all__ = ["Votes"]
 
 
 class _Vote(NamedTuple):
-    seen: Endpoint
+    seen: UdpEndpoint
     at: float
 
 
@@ -25,13 +25,13 @@ class Votes:
         self._params = params
         self._votes: LruDict[tuple[int, object], _Vote] = LruDict(params.votes)
 
-    def add(self, voter: Contact, seen: Endpoint, now: float) -> None:
+    def add(self, voter: NodeContact, seen: UdpEndpoint, now: float) -> None:
         """A node says at which endpoint it sees us."""
         host = voter.endpoint.host
         exempt = self._params.exempt_loopback and is_loopback(host)
         self._votes.put((seen.version, voter.node_id if exempt else group_of(host)), _Vote(seen, now))
 
-    def winner(self, version: int, now: float) -> Endpoint | None:
+    def winner(self, version: int, now: float) -> UdpEndpoint | None:
         """The endpoint of this IP version that more than half see, if they are enough."""
         since = now - self._params.vote_window
         seen = [

@@ -38,7 +38,7 @@ from kernel_proc.discovery.enr import Enr, EnrError, record_text
 from kernel_proc.ipc.methods.fitting import fitting
 from kernel_proc.p2p.api import Host
 from kernel_proc.peering import Peering
-from kernel_proc.peers.known import KnownPeer, Origin
+from kernel_proc.peers.known import KnownPeer, PeerOrigin
 
 __all__ = ["discovery_routes"]
 
@@ -87,7 +87,7 @@ def discovery_routes(peering: Peering, host: Host) -> Mapping[str, Route]:
         except (DnsFailure, TreeError) as error:
             raise IpcError(ErrorCode.NO_PEERS, str(error)) from error
         if request.use:
-            peering.sources.learn_records(reading.records, Origin.DNS)
+            peering.sources.learn_records(reading.records, PeerOrigin.DNS)
         reply = ListReply(
             seq=reading.seq,
             enrs=tuple(record.text for record in reading.records[:MAX_LISTED]),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ipc_schema.errors import ErrorCode, IpcError
-from kernel_proc.protocols.requests import AllFailed, BadAnswer, CallError, NoAnswer, Refused
+from kernel_proc.protocols.requests import AllFailed, BadAnswer, CallError, NoAnswer, RequestRefused
 
 __all__ = ["service_error"]
 
@@ -32,6 +32,6 @@ def service_error(error: AllFailed) -> IpcError:
 
 def _outcome(error: CallError) -> dict[str, object]:
     """The peer's own word, or that it was asked and what it did is not known."""
-    if isinstance(error, Refused):
+    if isinstance(error, RequestRefused):
         return {"status": error.status}
     return {"unanswered": True} if isinstance(error, NoAnswer | BadAnswer) else {}

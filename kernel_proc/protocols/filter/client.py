@@ -30,8 +30,8 @@ from kernel_proc.protocols.filter.codec import (
 from kernel_proc.protocols.filter.contacts import ClientParams, Contact, Contacts
 from kernel_proc.protocols.filter.interests import Interests
 from kernel_proc.protocols.filter.pushes import PushReceiver
-from kernel_proc.protocols.peer_select import ServicePeers
-from kernel_proc.protocols.requests import CallError, NoAnswer, PeerUnreachable, Refused
+from kernel_proc.protocols.peer_select import ServicePeerChoice
+from kernel_proc.protocols.requests import CallError, NoAnswer, PeerUnreachable, RequestRefused
 from logos_process.logs import fields
 
 __all__ = ["SERVICE", "ClientParams", "FilterClient", "NotWanted", "Pinged"]
@@ -66,7 +66,7 @@ class FilterClient:
     def __init__(
         self,
         host: Host,
-        peers: ServicePeers,
+        peers: ServicePeerChoice,
         registry: Registry,
         *,
         deliver: Callable[[str, WakuMessage, bytes], bool],
@@ -226,7 +226,7 @@ class FilterClient:
         except PeerUnreachable:
             self.interests.removed(peer_id, {topic: contents})
             raise
-        except Refused:
+        except RequestRefused:
             if len(contents) <= MAX_CONTENT_TOPICS:  # otherwise it has some of them
                 self.interests.removed(peer_id, {topic: contents})
             raise
@@ -265,7 +265,7 @@ class FilterClient:
             try:
                 async with self._contacts.talking_to(peer_id):
                     response = await self._ping(peer_id)
-            except Refused as error:
+            except RequestRefused as error:
                 results[peer_id] = Pinged(peer_id, error.status, str(error))
             except CallError as error:
                 results[peer_id] = Pinged(peer_id, None, str(error))

@@ -17,9 +17,9 @@ from typing import Final, NamedTuple
 
 from ipc_schema.message import MessageDecodeError, WakuMessage, decode_message
 from kernel_proc.protocols.protobuf import (
-    Fields,
     MissingField,
     ProtobufError,
+    ProtobufFields,
     put_bytes,
     put_text,
     put_varint,
@@ -113,7 +113,7 @@ def encode_request(request: FilterRequest) -> bytes:
 
 def decode_request(body: bytes) -> FilterRequest:
     """Raises ProtobufError; MissingField when there is no request id."""
-    found = Fields(body)
+    found = ProtobufFields(body)
     return FilterRequest(
         found.required_text(1, "request_id"), found.number(2) or 0, found.text(10), found.texts(11)
     )
@@ -128,7 +128,7 @@ def encode_response(response: FilterResponse) -> bytes:
 
 def decode_response(body: bytes) -> FilterResponse:
     """Raises ProtobufError; MissingField when there is no status code."""
-    return FilterResponse(*read_head(Fields(body)))
+    return FilterResponse(*read_head(ProtobufFields(body)))
 
 
 def encode_push(message: bytes, pubsub_topic: str) -> bytes:
@@ -141,7 +141,7 @@ def encode_push(message: bytes, pubsub_topic: str) -> bytes:
 
 def decode_push(body: bytes) -> Push:
     """Raises ProtobufError, also for a message that is no WakuMessage."""
-    found = Fields(body)
+    found = ProtobufFields(body)
     data = found.blob(1)
     if data is None:
         raise MissingField("waku_message")

@@ -24,7 +24,7 @@ from kernel_proc.protocols.filter.codec import (
 )
 from kernel_proc.protocols.pacing import Pacer
 from kernel_proc.protocols.protobuf import ProtobufError
-from kernel_proc.protocols.requests import BadAnswer, CallError, Refused, call
+from kernel_proc.protocols.requests import BadAnswer, CallError, RequestRefused, call
 
 __all__ = ["ClientParams", "Contact", "Contacts"]
 
@@ -133,7 +133,7 @@ class Contacts:
         elif kind is not RequestType.SUBSCRIBE:
             self._failed(peer_id, contact)
         final = response.status == Status.BAD_REQUEST
-        raise Refused(response.status, response.description or "", final=final)
+        raise RequestRefused(response.status, response.description or "", final=final)
 
     async def _ask_once(
         self,

@@ -15,7 +15,7 @@ from ipc_schema.message import WakuMessage, message_hash
 from kernel_proc.p2p.api import Host, PeerIdText, Stream
 from kernel_proc.protocols.filter.codec import PUSH_PROTOCOL, decode_push
 from kernel_proc.protocols.filter.interests import Interests
-from kernel_proc.protocols.framing import FrameError, MessageReader
+from kernel_proc.protocols.framing import MessageReader, StreamFrameError
 from kernel_proc.protocols.protobuf import ProtobufError
 
 __all__ = ["PushReceiver"]
@@ -72,7 +72,7 @@ class PushReceiver:
             try:
                 with trio.fail_after(READ_TIMEOUT):
                     body = await reader.read()
-            except (FrameError, trio.TooSlowError) as error:
+            except (StreamFrameError, trio.TooSlowError) as error:
                 counters["malformed"] += 1
                 log.debug("filter push of %s: %s", peer_id, error)
                 await stream.reset()

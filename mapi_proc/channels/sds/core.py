@@ -33,10 +33,10 @@ from mapi_proc.channels.sds.state import (
     Meta,
     Output,
     Retrieve,
+    SdsStoredMessage,
     Send,
     SendKind,
     State,
-    StoredMessage,
 )
 from mapi_proc.channels.sds.sync import SyncTimer
 
@@ -115,7 +115,7 @@ class SdsCore:
             raw = self._seal(encode_sds(message))
             self.outgoing.add(name, len(raw), None)
             # Stored first: the log may forget its lowest message, which can be this one.
-            self.changes.store(StoredMessage(name, message.order, self.sender_id, b"", State.DONE, raw))
+            self.changes.store(SdsStoredMessage(name, message.order, self.sender_id, b"", State.DONE, raw))
             self.log.insert(message, raw, b"", self.changes)
             self._bloom.add(name)
             self._outputs.append(Send(name, raw, SendKind.FIRST))
@@ -221,7 +221,7 @@ class SdsCore:
         self._note_missing(missing, now)
         self.incoming.add(Waiting(message, raw, hint, body, needs))
         self._bloom.add(name)
-        self.changes.store(StoredMessage(name, message.order, message.sender_id, hint, State.WAITING, raw))
+        self.changes.store(SdsStoredMessage(name, message.order, message.sender_id, hint, State.WAITING, raw))
         while (
             len(self.incoming.waiting) > self.settings.max_waiting
             or self.incoming.bytes > self.settings.max_waiting_bytes
@@ -248,7 +248,7 @@ class SdsCore:
         if not waiting.waited:
             self._bloom.add(name)
         self.changes.store(
-            StoredMessage(
+            SdsStoredMessage(
                 name,
                 message.order,
                 message.sender_id,
@@ -392,7 +392,9 @@ class SdsCore:
 
     # --- restart --------------------------------------------------------------------------------------------
 
-    def restore(self, meta: Meta, rows: Iterable[StoredMessage], pending: Iterable[str], now: float) -> None:
+    def restore(
+        self, meta: Meta, rows: Iterable[SdsStoredMessage], pending: Iterable[str], now: float
+    ) -> None:
         """Take the stored state; then `receive` the waiting messages again. All times begin afresh.
 
         `pending` are own messages whose acknowledgement is still wanted: they are retransmitted soon."""

@@ -13,7 +13,7 @@ from heapq import heappop, heappush
 
 from mapi_proc.channels.sds.message import HistoryEntry, SdsMessage
 from mapi_proc.channels.sds.settings import SdsSettings
-from mapi_proc.channels.sds.state import Changes, State, StoredMessage
+from mapi_proc.channels.sds.state import Changes, SdsStoredMessage, State
 
 __all__ = ["Log", "Record"]
 
@@ -101,7 +101,7 @@ class Log:
         self._keep(name, Record(message.order, message.sender_id, hint, raw), changes)
         self._forget(changes)
 
-    def restore(self, rows: Iterable[StoredMessage], floor: tuple[int, str], heads: Iterable[str]) -> None:
+    def restore(self, rows: Iterable[SdsStoredMessage], floor: tuple[int, str], heads: Iterable[str]) -> None:
         """Take stored rows of messages delivered or lost, in the log's order."""
         nothing = Changes()  # bounds that are tighter now take effect with the next message
         for row in rows:
@@ -117,7 +117,7 @@ class Log:
 
     def declare_lost(self, message_id: str, changes: Changes) -> None:
         """Nothing waits for this message any more."""
-        changes.store(StoredMessage(message_id, 0, "", b"", State.LOST, None))
+        changes.store(SdsStoredMessage(message_id, 0, "", b"", State.LOST, None))
         _remember_aside(self._lost, message_id, changes)
 
     def note_sync(self, message_id: str) -> None:

@@ -22,10 +22,10 @@ __all__ = [
     "Meta",
     "Output",
     "Retrieve",
+    "SdsStoredMessage",
     "Send",
     "SendKind",
     "State",
-    "StoredMessage",
 ]
 
 
@@ -42,7 +42,7 @@ class State(IntEnum):
     """It never came, and nothing waits for it any more."""
 
 
-class StoredMessage(NamedTuple):
+class SdsStoredMessage(NamedTuple):
     """A row: one message of the channel. Without `raw` (None) only its id is remembered; read back, an empty
     one is on disk and was not read."""
 
@@ -67,7 +67,7 @@ class Meta(NamedTuple):
 class Changes:
     """What must be stored, by message id. Applied in the order of the fields."""
 
-    put: dict[str, StoredMessage] = field(default_factory=dict)
+    put: dict[str, SdsStoredMessage] = field(default_factory=dict)
     states: dict[str, State] = field(default_factory=dict)
     hints: dict[str, bytes] = field(default_factory=dict)
     stripped: set[str] = field(default_factory=set)
@@ -75,7 +75,7 @@ class Changes:
     removed: set[str] = field(default_factory=set)
     meta: Meta | None = None
 
-    def store(self, row: StoredMessage) -> None:
+    def store(self, row: SdsStoredMessage) -> None:
         """Write a row, whatever was to happen with it before."""
         self.removed.discard(row.message_id)
         self.states.pop(row.message_id, None)

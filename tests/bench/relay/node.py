@@ -26,7 +26,7 @@ from kernel_proc.p2p.keys import NodeKey
 from kernel_proc.relay.messages import RelayMessage
 from kernel_proc.relay.params import RelayParams
 from kernel_proc.relay.service import RelayService
-from kernel_proc.relay.validation import ProtectedShard
+from kernel_proc.relay.validation import SignedShard
 from tests.bench.lines import commands, cpu_us, emit
 
 TOPIC: Final = "/waku/2/rs/42/0"
@@ -182,7 +182,7 @@ async def _serve(role: str) -> None:
             host, RelayParams(max_rpc_size=MAX_MESSAGE), on_message=receiver.take, on_change=on_change
         )
         relay.add_validator(
-            None, ProtectedShard(PROTECTED_TOPIC, NodeKey.generate().public_key_bytes, time.time_ns)
+            None, SignedShard(PROTECTED_TOPIC, NodeKey.generate().public_key_bytes, time.time_ns)
         )
         await nursery.start(relay.run)
         relay.subscribe(TOPIC)

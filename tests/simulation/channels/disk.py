@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from mapi_proc.channels.events import ChannelChanges, StoredChannel, StoredRequest
-from mapi_proc.channels.sds.state import Changes, Meta, State, StoredMessage
+from mapi_proc.channels.sds.state import Changes, Meta, SdsStoredMessage, State
 from mapi_proc.channels.segmentation.join import SetKey, Slot
 
 
@@ -14,7 +14,7 @@ class Disk:
     """Rows by message id, pending requests, and the channel's single values."""
 
     meta: Meta = field(default_factory=Meta)
-    rows: dict[str, StoredMessage] = field(default_factory=dict)
+    rows: dict[str, SdsStoredMessage] = field(default_factory=dict)
     requests: dict[bytes, StoredRequest] = field(default_factory=dict)
     leftovers: dict[SetKey, frozenset[Slot]] = field(default_factory=dict)
 

@@ -9,7 +9,7 @@ import pytest
 from ipc_schema.config.archive import (
     DEFAULT_DATABASE_URL,
     DEFAULT_RETENTION,
-    Database,
+    ArchiveDatabase,
     RetentionPolicy,
     parse_database_url,
     parse_retention,
@@ -31,7 +31,7 @@ DIRECTORY = Path("/data")
 )
 def test_sqlite(url: str, path: str) -> None:
     database = parse_database_url(url, DIRECTORY)
-    assert database == Database(path=Path(path))
+    assert database == ArchiveDatabase(path=Path(path))
     assert database.shown == f"sqlite://{path}"
 
 

@@ -13,7 +13,7 @@ from ipc_schema.kernel.events import SOURCE_SELF, MessageEvent, decode_header
 from ipc_schema.message import WakuMessage, decode_message, encode_message
 from kernel_proc.ipc.events import EventPublisher
 from kernel_proc.metrics import Registry
-from kernel_proc.publishing import Published, Publishing
+from kernel_proc.publishing import Publishing, PublishOutcome
 from kernel_proc.relay.messages import PublishResult, RelayMessageInvalid, RelayMessageTooLarge
 from kernel_proc.relay.rpc_writer import fits_rpc
 from kernel_proc.sender import MessageSender
@@ -127,7 +127,7 @@ async def test_own_messages_are_on_the_stream_once() -> None:
     first = await house.publishing.publish(MESSAGE, shard=3)
     again = await house.publishing.publish(MESSAGE, pubsub_topic="/waku/2/rs/1/3")
     forced = await house.publishing.publish(MESSAGE, shard=3, force=True)
-    assert again == Published(first.message_hash, 7, first.pubsub_topic, 0, True)
+    assert again == PublishOutcome(first.message_hash, 7, first.pubsub_topic, 0, True)
     assert forced == first._replace(duplicate=True)
     assert len(house.relay.sent) == 2
     (event,) = house.stream(3)

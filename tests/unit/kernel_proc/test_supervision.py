@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import trio
 
-from kernel_proc.supervision import Parts, leaf
+from kernel_proc.supervision import SupervisedParts, leaf
 from tests.support.aio import trio_test
 
 
@@ -25,7 +25,7 @@ def test_the_end_of_one_is_the_end_of_all(run: Any, told: str, caplog: pytest.Lo
     @trio_test()
     async def check() -> None:
         async with trio.open_nursery() as nursery:
-            parts = Parts(nursery)
+            parts = SupervisedParts(nursery)
             parts.add("steady", trio.sleep_forever)
             parts.add("weak", run)
         assert parts.failed == "weak"
@@ -44,7 +44,7 @@ async def test_what_a_part_raises_before_it_has_started_is_its_starters() -> Non
         await fails()
 
     async with trio.open_nursery() as nursery:
-        parts = Parts(nursery)
+        parts = SupervisedParts(nursery)
         with pytest.raises(OSError, match="taken"):
             await parts.start("host", refuses)
         assert parts.failed is None

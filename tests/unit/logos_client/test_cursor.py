@@ -5,20 +5,20 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from logos_client._cursor import StreamCursor, Verdict
+from logos_client._cursor import CursorVerdict, StreamCursor
 
 INSTANCE, EPOCH = bytes(16), bytes(8)
 
 
 def test_a_reader_without_a_lease_begins_where_it_comes_in() -> None:
     cursor = StreamCursor("m/1/0")
-    assert cursor.event(INSTANCE, EPOCH, 41) is Verdict.KEEP
-    assert cursor.event(INSTANCE, EPOCH, 42) is Verdict.KEEP
-    assert cursor.event(INSTANCE, EPOCH, 42) is Verdict.SKIP
+    assert cursor.event(INSTANCE, EPOCH, 41) is CursorVerdict.KEEP
+    assert cursor.event(INSTANCE, EPOCH, 42) is CursorVerdict.KEEP
+    assert cursor.event(INSTANCE, EPOCH, 42) is CursorVerdict.SKIP
     assert cursor.losses == []
     other = StreamCursor("m/1/0")
-    assert other.heartbeat(INSTANCE, EPOCH, 41) is Verdict.SKIP
-    assert other.event(INSTANCE, EPOCH, 42) is Verdict.KEEP
+    assert other.heartbeat(INSTANCE, EPOCH, 41) is CursorVerdict.SKIP
+    assert other.event(INSTANCE, EPOCH, 42) is CursorVerdict.KEEP
 
 
 def test_start_does_not_move_a_reader_that_is_under_way() -> None:
@@ -32,11 +32,11 @@ def test_start_does_not_move_a_reader_that_is_under_way() -> None:
 def test_a_new_epoch_is_a_loss_of_unknown_size() -> None:
     cursor = StreamCursor("m/1/0")
     cursor.start(INSTANCE, EPOCH, 3)
-    assert cursor.event(INSTANCE, b"another!", 2) is Verdict.CATCH_UP
+    assert cursor.event(INSTANCE, b"another!", 2) is CursorVerdict.CATCH_UP
     assert [(loss.first, loss.last) for loss in cursor.losses] == [(4, None)]
     assert (cursor.epoch, cursor.last, cursor.highest) == (b"another!", 0, 2)
-    assert cursor.replayed(INSTANCE, b"another!", 1) is Verdict.KEEP
-    assert cursor.event(INSTANCE, b"another!", 2) is Verdict.KEEP
+    assert cursor.replayed(INSTANCE, b"another!", 1) is CursorVerdict.KEEP
+    assert cursor.event(INSTANCE, b"another!", 2) is CursorVerdict.KEEP
 
 
 @settings(max_examples=200, deadline=None)
@@ -59,20 +59,20 @@ def test_every_event_is_kept_once_or_reported_lost(
         if first > cursor.last + 1:
             cursor.give_up(first - 1, "trimmed")
         for seq in range(cursor.last + 1, head + 1):
-            assert cursor.replayed(INSTANCE, EPOCH, seq) is Verdict.KEEP
+            assert cursor.replayed(INSTANCE, EPOCH, seq) is CursorVerdict.KEEP
             kept.append(seq)
         cursor.behind = False
 
     for seq in range(1, 41):
         if seq not in lost:
             verdict = cursor.event(INSTANCE, EPOCH, seq)
-            if verdict is Verdict.KEEP:
+            if verdict is CursorVerdict.KEEP:
                 kept.append(seq)
-            elif verdict is Verdict.CATCH_UP:
+            elif verdict is CursorVerdict.CATCH_UP:
                 catch_up(seq)
-        if seq in heartbeats and cursor.heartbeat(INSTANCE, EPOCH, seq) is Verdict.CATCH_UP:
+        if seq in heartbeats and cursor.heartbeat(INSTANCE, EPOCH, seq) is CursorVerdict.CATCH_UP:
             catch_up(seq)
-    if cursor.heartbeat(INSTANCE, EPOCH, 40) is Verdict.CATCH_UP:
+    if cursor.heartbeat(INSTANCE, EPOCH, 40) is CursorVerdict.CATCH_UP:
         catch_up(40)
     reported = [seq for loss in cursor.losses for seq in range(loss.first, (loss.last or loss.first) + 1)]
     assert sorted(kept + reported) == list(range(1, 41))

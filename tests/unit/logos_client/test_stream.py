@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipc_schema.mapi.events import AppEventKind, encode_app_event, event_cost, event_frames
-from logos_client._stream import AppStream, Position
+from logos_client._stream import AppStreamReader, Position
 from logos_client.events import EventsDropped, LinkLost, MessageReceived
 
 STREAM = bytes(16)
@@ -24,11 +24,11 @@ def message(seq: int, size: int = 10, stream_id: bytes = STREAM) -> list[bytes]:
 
 def test_a_stream_needs_a_window() -> None:
     with pytest.raises(ValueError, match="at least one byte"):
-        AppStream(0)
+        AppStreamReader(0)
 
 
 def test_what_is_in_hand_is_neither_acknowledged_nor_given_back() -> None:
-    stream = AppStream(1_000)
+    stream = AppStreamReader(1_000)
     stream.greeted(STREAM, 0, stream.opening_credit())
     stream.receive(message(1, 600))
     assert stream.take() is not None
@@ -43,7 +43,7 @@ def test_what_is_in_hand_is_neither_acknowledged_nor_given_back() -> None:
 
 
 def test_an_unknown_event_is_acknowledged_with_the_one_before_it() -> None:
-    stream = AppStream(1_000)
+    stream = AppStreamReader(1_000)
     stream.greeted(STREAM, 0, 1_000)
     unknown = encode_app_event(STREAM, 1, 99, 1)
     stream.receive(event_frames(unknown))
@@ -59,7 +59,7 @@ def test_an_unknown_event_is_acknowledged_with_the_one_before_it() -> None:
 
 
 def test_events_dropped_explains_its_gap() -> None:
-    stream = AppStream(1_000)
+    stream = AppStreamReader(1_000)
     stream.greeted(STREAM, 0, 1_000)
     stream.receive(message(1))
     dropped = encode_app_event(STREAM, 5, AppEventKind.EVENTS_DROPPED, 1, 2, 5, "bytes")
@@ -74,7 +74,7 @@ def test_events_dropped_explains_its_gap() -> None:
 
 
 def test_another_stream_tells_where_the_last_one_ended() -> None:
-    stream = AppStream(1_000)
+    stream = AppStreamReader(1_000)
     assert stream.greeted(STREAM, 7, 1_000) is None
     stream.receive(message(8))
     other = os.urandom(16)
@@ -88,7 +88,7 @@ def test_another_stream_tells_where_the_last_one_ended() -> None:
 
 def test_the_servers_word_on_what_is_acknowledged_holds() -> None:
     """Our last acks may have been lost with the connection."""
-    stream = AppStream(10_000)
+    stream = AppStreamReader(10_000)
     stream.greeted(STREAM, 0, 10_000)
     for seq in range(1, 5):
         stream.receive(message(seq))
@@ -117,7 +117,7 @@ def test_the_servers_word_on_what_is_acknowledged_holds() -> None:
 )
 def test_bounded_in_order_once_and_never_stuck(window: int, steps: list[tuple[str, int]]) -> None:
     """A server that keeps to the contract, and connections that come and go at any moment."""
-    stream = AppStream(window)
+    stream = AppStreamReader(window)
     events: list[list[bytes]] = []
     acked = sent = cost = 0
     credit = stream.opening_credit()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ipc_schema.message import encode_message
-from kernel_proc.archive.api import ArchiveError, BadQuery, HistoryQuery, StoredMessage
+from kernel_proc.archive.api import ArchivedMessage, ArchiveError, BadQuery, HistoryQuery
 from tests.support.archive import NOW, make_message
 
 
@@ -50,5 +50,5 @@ def test_the_bounds_themselves_are_allowed() -> None:
 
 def test_a_stored_message_decodes_itself() -> None:
     message = make_message(NOW, proof=b"proof")
-    assert StoredMessage(bytes(32), "/t", encode_message(message)).message == message
-    assert StoredMessage(bytes(32)).message is None
+    assert ArchivedMessage(bytes(32), "/t", encode_message(message)).message == message
+    assert ArchivedMessage(bytes(32)).message is None

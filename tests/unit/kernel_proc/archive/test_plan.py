@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from kernel_proc.archive.api import HistoryQuery
-from kernel_proc.archive.plan import EVERYTHING, Found, Range, in_order, make_page, ranges, span
+from kernel_proc.archive.plan import EVERYTHING, FoundRows, RowRange, in_order, make_page, ranges, span
 
 LOW, HIGH = bytes(32), b"\xff" * 32
 
@@ -37,11 +37,11 @@ def test_a_cursor_is_exclusive_and_never_widens_the_window() -> None:
 
 def test_ranges() -> None:
     known = ["/p1", "/p2"]
-    assert ranges(HistoryQuery(), known) == [Range("/p1", None), Range("/p2", None)]
-    assert ranges(HistoryQuery(pubsub_topic="/p3"), known) == [Range("/p3", None)]
+    assert ranges(HistoryQuery(), known) == [RowRange("/p1", None), RowRange("/p2", None)]
+    assert ranges(HistoryQuery(pubsub_topic="/p3"), known) == [RowRange("/p3", None)]
     assert ranges(HistoryQuery(pubsub_topic="/p3", content_topics=("/c", "/d", "/c")), known) == [
-        Range("/p3", "/c"),
-        Range("/p3", "/d"),
+        RowRange("/p3", "/c"),
+        RowRange("/p3", "/d"),
     ]
     assert len(ranges(HistoryQuery(content_topics=("/c", "/d")), known)) == 4
     assert ranges(HistoryQuery(), []) == []
@@ -55,7 +55,7 @@ def test_order_is_time_then_hash() -> None:
 
 def test_pages_ascend_and_name_a_cursor_only_when_there_is_more() -> None:
     digests = [bytes([number]) * 32 for number in range(3)]
-    found = [Found((1, digest), "/p", b"data") for digest in digests]
+    found = [FoundRows((1, digest), "/p", b"data") for digest in digests]
     forward = HistoryQuery(forward=True, limit=2)
     page = make_page(forward, found)
     assert [message.message_hash for message in page.messages] == digests[:2]

@@ -12,24 +12,24 @@ import pytest
 import trio
 import trio.testing
 
-from ipc_schema.config.archive import Database, RetentionPolicy, parse_retention
+from ipc_schema.config.archive import ArchiveDatabase, RetentionPolicy, parse_retention
 from ipc_schema.message import decode_message
 from kernel_proc.archive.api import (
     Archive,
+    ArchivedMessage,
     ArchiveState,
     ArchiveUnavailable,
     HistoryPage,
     HistoryQuery,
-    StoredMessage,
 )
 from kernel_proc.archive.engine import DatabaseFailed, RowsRefused, Totals
-from kernel_proc.archive.rows import Row
+from kernel_proc.archive.rows import ArchivedRow
 from kernel_proc.archive.service import MessageArchive
 from kernel_proc.archive.settings import ArchiveSettings
 from tests.support.aio import trio_test
 from tests.support.archive import NOW, SHARD, make_message, offer
 
-SETTINGS = ArchiveSettings(database=Database(path=Path("/nowhere")), retention=RetentionPolicy())
+SETTINGS = ArchiveSettings(database=ArchiveDatabase(path=Path("/nowhere")), retention=RetentionPolicy())
 
 
 class ScriptedEngine:
@@ -37,7 +37,7 @@ class ScriptedEngine:
 
     def __init__(self) -> None:
         self.readers = 2
-        self.rows: list[Row] = []
+        self.rows: list[ArchivedRow] = []
         self.groups: list[int] = []
         self.failures: list[str] = []
         self.poison: set[int] = set()
@@ -59,7 +59,7 @@ class ScriptedEngine:
     def close(self) -> None:
         self.closed = True
 
-    def insert(self, rows: Sequence[Row]) -> int:
+    def insert(self, rows: Sequence[ArchivedRow]) -> int:
         self._fail()
         if any(row.timestamp in self.poison for row in rows):
             raise RowsRefused("poison")
@@ -71,7 +71,7 @@ class ScriptedEngine:
 
     def read(self, query: HistoryQuery, timeout: float) -> HistoryPage:
         self._fail()
-        return HistoryPage(tuple(StoredMessage(row.message_hash) for row in self.rows), None)
+        return HistoryPage(tuple(ArchivedMessage(row.message_hash) for row in self.rows), None)
 
     def claim(self) -> bool:
         self.claims += 1

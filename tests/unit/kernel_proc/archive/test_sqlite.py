@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from ipc_schema.message import WakuMessage, message_hash
 from kernel_proc.archive.api import CursorNotFound, HistoryQuery
 from kernel_proc.archive.engine import DatabaseFailed, RowsRefused
-from kernel_proc.archive.rows import Offer, Row, make_rows
+from kernel_proc.archive.rows import ArchivedRow, Offer, make_rows
 from kernel_proc.archive.sqlite import SqliteEngine
 from kernel_proc.archive.sqlite_file import APPLICATION_ID, SCHEMA_VERSION
 from tests.support.archive import NOW, SHARD, Model, make_message
@@ -50,7 +50,7 @@ def opened(path: Path) -> Iterator[SqliteEngine]:
         yield engine
 
 
-def rows_of(messages: list[tuple[str, WakuMessage]]) -> list[Row]:
+def rows_of(messages: list[tuple[str, WakuMessage]]) -> list[ArchivedRow]:
     rows, refused = make_rows(Offer(topic, m, message_hash(topic, m), 0) for topic, m in messages)
     assert not refused
     return rows

@@ -20,7 +20,7 @@ from kernel_proc.ipc.methods.filter import filter_routes
 from kernel_proc.metrics import Registry
 from kernel_proc.protocols.filter.client import FilterClient
 from kernel_proc.protocols.filter.service import FilterService
-from kernel_proc.protocols.peer_select import PeerRanking, ServicePeers
+from kernel_proc.protocols.peer_select import PeerRanking, ServicePeerChoice
 from kernel_proc.shards import Shards
 from tests.support.memory_hosts import MemoryNetwork, memory_network
 from tests.support.mock_clock import mock_clock_test
@@ -43,7 +43,7 @@ class House:
         )
         self.client = FilterClient(
             self.host,
-            ServicePeers(self.host, PeerRanking(trio.current_time, Random(1)), lambda _peer: None, {}),
+            ServicePeerChoice(self.host, PeerRanking(trio.current_time, Random(1)), lambda _peer: None, {}),
             registry,
             deliver=self.shards.deliver_filtered,
             is_leased=self.shards.is_leased,

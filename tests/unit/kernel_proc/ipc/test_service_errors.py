@@ -12,7 +12,7 @@ from kernel_proc.protocols.requests import (
     CallError,
     NoAnswer,
     PeerUnreachable,
-    Refused,
+    RequestRefused,
 )
 
 
@@ -22,13 +22,13 @@ from kernel_proc.protocols.requests import (
         ([], "no_peers", True),
         ([NoAnswer("silence")], "no_peers", True),
         ([PeerUnreachable("gone"), BadAnswer("noise")], "no_peers", True),
-        ([Refused(505, "no peers"), NoAnswer("silence")], "no_peers", True),
-        ([Refused(503, "")], "no_peers", True),
-        ([Refused(429, ""), Refused(429, "")], "rate_limited", True),
-        ([Refused(429, ""), NoAnswer("silence")], "no_peers", True),
-        ([NoAnswer("silence"), Refused(420, "invalid")], "bad_request", False),
-        ([Refused(300, "cursor not found")], "bad_request", False),
-        ([Refused(400, "nonsense", final=True)], "bad_request", False),
+        ([RequestRefused(505, "no peers"), NoAnswer("silence")], "no_peers", True),
+        ([RequestRefused(503, "")], "no_peers", True),
+        ([RequestRefused(429, ""), RequestRefused(429, "")], "rate_limited", True),
+        ([RequestRefused(429, ""), NoAnswer("silence")], "no_peers", True),
+        ([NoAnswer("silence"), RequestRefused(420, "invalid")], "bad_request", False),
+        ([RequestRefused(300, "cursor not found")], "bad_request", False),
+        ([RequestRefused(400, "nonsense", final=True)], "bad_request", False),
     ],
 )
 def test_codes(errors: list[CallError], code: str, retriable: bool) -> None:
@@ -37,7 +37,7 @@ def test_codes(errors: list[CallError], code: str, retriable: bool) -> None:
     assert (str(error.code), error.retriable) == (code, retriable)
     expected = [
         {"peer": f"p{n}", "error": str(each)}
-        | ({"status": each.status} if isinstance(each, Refused) else {})
+        | ({"status": each.status} if isinstance(each, RequestRefused) else {})
         | ({"unanswered": True} if isinstance(each, NoAnswer | BadAnswer) else {})
         for n, each in enumerate(errors)
     ]

@@ -8,7 +8,7 @@ import trio
 
 from kernel_proc.p2p import identify, introduction
 from kernel_proc.p2p.api import Stream
-from kernel_proc.p2p.introduction import OwnRecord
+from kernel_proc.p2p.introduction import SignedRecord
 from kernel_proc.p2p.peer_record import open_envelope, seal
 from tests.support.aio import trio_test
 from tests.unit.kernel_proc.p2p.support import KEYS, ROOMY, host, until
@@ -18,7 +18,7 @@ ONE, TWO = "/ip4/192.0.2.1/tcp/1", "/ip4/192.0.2.2/tcp/2"
 
 def test_a_record_is_signed_once_for_the_same_addresses() -> None:
     clock = iter((1000, 2000, 2000, 500))
-    own = OwnRecord(KEYS[0], lambda: next(clock))
+    own = SignedRecord(KEYS[0], lambda: next(clock))
     first = own.of([ONE])
     assert first is not None
     assert own.of([ONE]) is first
@@ -33,11 +33,11 @@ def test_a_record_is_signed_once_for_the_same_addresses() -> None:
 
 
 def test_a_record_of_no_addresses_is_none() -> None:
-    assert OwnRecord(KEYS[0]).of([]) is None
+    assert SignedRecord(KEYS[0]).of([]) is None
 
 
 def test_the_sequence_grows_over_restarts() -> None:
-    before, after = OwnRecord(KEYS[0]).of([ONE]), OwnRecord(KEYS[0], lambda: 10**15).of([TWO])
+    before, after = SignedRecord(KEYS[0]).of([ONE]), SignedRecord(KEYS[0], lambda: 10**15).of([TWO])
     assert before is not None
     assert after is not None
     assert after.seq > before.seq > 1_700_000_000_000

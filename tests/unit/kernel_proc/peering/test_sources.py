@@ -16,8 +16,8 @@ from kernel_proc.discovery.enr_identity import Identity
 from kernel_proc.discovery.enr_values import Capability, RelayShards, encode_shards
 from kernel_proc.metrics import Registry
 from kernel_proc.p2p.api import Host
-from kernel_proc.peering.sources import Sources
-from kernel_proc.peers.known import Origin
+from kernel_proc.peering.sources import PeerSources
+from kernel_proc.peers.known import PeerOrigin
 from kernel_proc.peers.manager import PeerManager
 
 CLUSTER = 7
@@ -31,7 +31,7 @@ class Manager:
         self.signs = 0
         self.store: list[Any] = []
 
-    def learn(self, peer_id: str, addresses: Any, origin: Origin, **more: Any) -> bool:
+    def learn(self, peer_id: str, addresses: Any, origin: PeerOrigin, **more: Any) -> bool:
         self.learned.append((peer_id, str(origin), more["source"]))
         return bool(addresses) and more["cluster"] in (None, CLUSTER)
 
@@ -65,7 +65,9 @@ class House:
         live = [SimpleNamespace(peer_id=peer, ip=ip) for peer, ip in connections]
         host = SimpleNamespace(connections=lambda: live, is_connected=lambda _peer: False)
         network = NetworkInfo(cluster=CLUSTER, shard_count=8, max_message_size=150_000)
-        self.sources = Sources(network, cast("Host", host), cast("PeerManager", self.manager), Registry(""))
+        self.sources = PeerSources(
+            network, cast("Host", host), cast("PeerManager", self.manager), Registry("")
+        )
         self.sources.discv5 = cast("Discv5Service", self.discv5)
 
 

@@ -13,7 +13,7 @@ import trio
 from kernel_proc.metrics import Registry
 from kernel_proc.p2p.api import DialError, Direction, EndCause, Host, PeerConnection, PeerIdentity
 from kernel_proc.peers.clock import SteadyClock
-from kernel_proc.peers.known import KnownPeer, Origin, group_of_address
+from kernel_proc.peers.known import KnownPeer, PeerOrigin, group_of_address
 from kernel_proc.peers.manager import ManagerSettings, PeerManager
 from kernel_proc.peers.plan import Targets, Wanted
 from kernel_proc.peers.store import PeerStore
@@ -143,7 +143,7 @@ async def test_it_dials_in_parallel_until_the_target_is_met() -> None:
     async with managed() as (host, manager):
         for number in range(40):
             host.there.add(address(number))
-            assert manager.learn(f"p{number}", (address(number),), Origin.DISCV5)
+            assert manager.learn(f"p{number}", (address(number),), PeerOrigin.DISCV5)
         await trio.sleep(3)
         assert len(host.live) == 8
         assert 4 <= host.most_at_once <= 10
@@ -170,12 +170,12 @@ async def test_a_place_that_fills_up_before_a_dial_begins_is_not_dialled() -> No
 async def test_bogus_peers_do_not_starve_good_ones() -> None:
     async with managed() as (host, manager):
         for number in range(1000, 11_000):
-            manager.learn(f"p{number}", (address(number),), Origin.PEER_EXCHANGE)
+            manager.learn(f"p{number}", (address(number),), PeerOrigin.PEER_EXCHANGE)
         assert len(manager.store) <= 300
         await trio.sleep(120)
         for number in range(8):
             host.there.add(address(number))
-            manager.learn(f"p{number}", (address(number),), Origin.DISCV5)
+            manager.learn(f"p{number}", (address(number),), PeerOrigin.DISCV5)
             manager.store.succeeded(f"p{number}", START + trio.current_time())
         await trio.sleep(60)
         assert len(host.live) == 8
@@ -187,7 +187,7 @@ async def test_after_an_outage_everybody_is_back_within_seconds() -> None:
     async with managed() as (host, manager):
         for number in range(8):
             host.there.add(address(number))
-            manager.learn(f"p{number}", (address(number),), Origin.DISCV5)
+            manager.learn(f"p{number}", (address(number),), PeerOrigin.DISCV5)
         await trio.sleep(30)
         assert len(host.live) == 8
         host.down = True
@@ -208,7 +208,7 @@ async def test_after_an_outage_everybody_is_back_within_seconds() -> None:
 async def test_a_peer_of_another_cluster_is_not_dialled_again_for_long() -> None:
     async with managed() as (host, manager):
         host.there.add(address(1))
-        manager.learn("p1", (address(1),), Origin.DISCV5)
+        manager.learn("p1", (address(1),), PeerOrigin.DISCV5)
         await trio.sleep(3)
         host.leave("p1", "metadata: peer is of cluster 9, we are of 2", EndCause.OTHER_NETWORK)
         await trio.sleep(1800)
@@ -228,9 +228,9 @@ async def test_who_comes_by_itself_is_remembered_where_we_see_it_only() -> None:
         known = manager.store.get("x")
         assert known is not None
         assert known.addresses == ("/ip4/10.9.0.1/tcp/600/p2p/x",)
-        assert not manager.learn("y", ("/ip4/127.0.0.1/tcp/22",), Origin.DISCV5)
-        assert not manager.learn("y", ("/ip4/0.0.0.0/tcp/22",), Origin.DISCV5)
-        assert not manager.learn("y", (address(9),), Origin.DISCV5, seq=1, cluster=9)
+        assert not manager.learn("y", ("/ip4/127.0.0.1/tcp/22",), PeerOrigin.DISCV5)
+        assert not manager.learn("y", ("/ip4/0.0.0.0/tcp/22",), PeerOrigin.DISCV5)
+        assert not manager.learn("y", (address(9),), PeerOrigin.DISCV5, seq=1, cluster=9)
         await trio.lowlevel.checkpoint()
 
 
@@ -253,7 +253,7 @@ async def test_a_peer_at_an_address_of_the_operators_is_the_operators() -> None:
         manager.named_by_operator("i3", "/dns4/here.example/tcp/1")
         known = manager.store.get("named")
         assert known is not None
-        assert known.origin == Origin.STATIC
+        assert known.origin == PeerOrigin.STATIC
         await trio.sleep(60)
         assert len(host.live) < 13
         assert {"named", "i3"} <= host.live.keys()
@@ -266,7 +266,7 @@ async def test_a_stop_right_after_a_connection_is_not_held_against_the_peer() ->
     async with managed() as (host, manager):
         for number in (1, 2):
             host.there.add(address(number))
-            manager.learn(f"p{number}", (address(number),), Origin.DISCV5)
+            manager.learn(f"p{number}", (address(number),), PeerOrigin.DISCV5)
         await trio.sleep(3)
         host.leave("p1", "host stopped", EndCause.HOST_STOPPED)
         host.leave("p2", "closed by peer")
@@ -292,7 +292,7 @@ async def test_who_is_at_work_is_not_let_go() -> None:
 async def test_dials_that_fail_at_once_in_an_outage_are_excused() -> None:
     async with managed() as (host, manager):
         for number in range(40):
-            manager.learn(f"p{number}", (address(number),), Origin.DISCV5)
+            manager.learn(f"p{number}", (address(number),), PeerOrigin.DISCV5)
         for number in range(4):
             host.there.add(address(number))
         await trio.sleep(200)
@@ -318,7 +318,7 @@ async def test_all_connections_can_be_dropped_and_come_back() -> None:
     async with managed() as (host, manager):
         for number in range(8):
             host.there.add(address(number))
-            manager.learn(f"p{number}", (address(number),), Origin.DISCV5)
+            manager.learn(f"p{number}", (address(number),), PeerOrigin.DISCV5)
         await trio.sleep(30)
         await manager.drop_all("the machine slept")
         assert host.live == {}
@@ -332,7 +332,7 @@ def test_the_store_is_written_at_the_end(tmp_path: Path) -> None:
     @mock_clock_test
     async def first() -> None:
         async with managed(path) as (_, manager):
-            manager.learn("p1", (address(1),), Origin.DNS)
+            manager.learn("p1", (address(1),), PeerOrigin.DNS)
             await trio.sleep(0.1)
 
     @mock_clock_test
@@ -340,7 +340,7 @@ def test_the_store_is_written_at_the_end(tmp_path: Path) -> None:
         async with managed(path) as (_, manager):
             known = manager.store.get("p1")
             assert known is not None
-            assert known.origin == Origin.DNS
+            assert known.origin == PeerOrigin.DNS
             await trio.lowlevel.checkpoint()
 
     first()
@@ -357,7 +357,7 @@ async def test_a_store_that_something_waits_for_is_dialled_again_within_ten_seco
     async with managed(view=WantsStore()) as (host, manager):
         for number in range(4):
             host.there.add(address(number))
-            manager.learn(f"p{number}", (address(number),), Origin.DISCV5)
+            manager.learn(f"p{number}", (address(number),), PeerOrigin.DISCV5)
         await trio.sleep(5)
         manager.store.described("p3", protocols=protocols)
         host.refusing = True

@@ -11,7 +11,7 @@ import pytest
 from kernel_proc.p2p import peer_ids
 from kernel_proc.p2p.keys import NodeKey
 from kernel_proc.p2p.peer_record import MAX_ENVELOPE, seal
-from kernel_proc.peers.known import Origin
+from kernel_proc.peers.known import PeerOrigin
 from kernel_proc.peers.offers import IN_ALL, PER_PEER, PERIOD, Allowance, Offers, Outcome, judge
 from kernel_proc.peers.store import PeerStore
 from kernel_proc.relay.rpc import PeerInfo
@@ -121,7 +121,9 @@ def test_thousands_of_offers_leave_nothing_behind() -> None:
     outcomes: Counter[str] = Counter()
     offers = Offers(
         is_known=lambda _peer: False,
-        learn=lambda peer_id, listen, teller: store.learn(peer_id, listen, Origin.PRUNE, 1.0, source=teller),
+        learn=lambda peer_id, listen, teller: store.learn(
+            peer_id, listen, PeerOrigin.PRUNE, 1.0, source=teller
+        ),
         count=lambda outcome: outcomes.update([outcome.value]),
     )
     good = [named(NodeKey(bytes(30) + n.to_bytes(2, "big"))) for n in range(1, 400)]

@@ -10,7 +10,7 @@ import pytest
 
 from ipc_schema.config.addresses import peer_id_in
 from kernel_proc.peers.clock import SteadyClock
-from kernel_proc.peers.known import KnownPeer, Origin, group_of_address
+from kernel_proc.peers.known import KnownPeer, PeerOrigin, group_of_address
 from kernel_proc.peers.store import PeerStore
 from kernel_proc.peers.store_file import load_peers, save_peers, snapshot
 
@@ -27,7 +27,7 @@ def store(capacity: int = 100, per_group: int = 0, **more: object) -> PeerStore:
 
 
 def learn(into: PeerStore, number: int, ip: str | None = None, **more: object) -> bool:
-    return into.learn(f"p{number}", (address(number, ip),), Origin.DISCV5, NOW, **more)  # type: ignore[arg-type]
+    return into.learn(f"p{number}", (address(number, ip),), PeerOrigin.DISCV5, NOW, **more)  # type: ignore[arg-type]
 
 
 def test_a_failure_waits_longer_each_time_but_never_for_ever() -> None:
@@ -168,9 +168,9 @@ def test_a_newer_record_holds_and_an_older_one_does_not() -> None:
 
 def test_ourselves_and_the_unreachable_are_not_learned() -> None:
     peers = store()
-    assert not peers.learn("me", (address(1),), Origin.DISCV5, NOW)
-    assert not peers.learn("p1", (), Origin.DISCV5, NOW)
-    assert not peers.learn("p1", ("/ip4/" + "1" * 400,), Origin.DISCV5, NOW)
+    assert not peers.learn("me", (address(1),), PeerOrigin.DISCV5, NOW)
+    assert not peers.learn("p1", (), PeerOrigin.DISCV5, NOW)
+    assert not peers.learn("p1", ("/ip4/" + "1" * 400,), PeerOrigin.DISCV5, NOW)
     assert len(peers) == 0
 
 

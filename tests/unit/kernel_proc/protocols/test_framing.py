@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernel_proc.p2p.api import StreamClosed
-from kernel_proc.protocols.framing import FrameError, MessageReader, encode_frame
+from kernel_proc.protocols.framing import MessageReader, StreamFrameError, encode_frame
 from kernel_proc.protocols.protobuf import ProtobufError, fields, packed_varints
 from tests.support.aio import trio_test
 
@@ -46,7 +46,7 @@ def test_messages_come_back_in_order_however_they_are_cut(messages: list[bytes],
 @pytest.mark.parametrize("data", [b"\xad\x02", b"\xff\xff\xff\xff\xff\x01", b"\xff\xff\xff\xff\x0f"])
 @trio_test()
 async def test_what_is_too_long_is_an_error_before_it_is_read(data: bytes) -> None:
-    with pytest.raises(FrameError):
+    with pytest.raises(StreamFrameError):
         await MessageReader(Pieces(data), 300).read()
 
 

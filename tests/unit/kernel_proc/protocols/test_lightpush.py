@@ -30,10 +30,10 @@ from kernel_proc.protocols.lightpush_codec import (
     PushRequest,
     PushResponse,
 )
-from kernel_proc.protocols.peer_select import PeerRanking, ServicePeers
+from kernel_proc.protocols.peer_select import PeerRanking, ServicePeerChoice
 from kernel_proc.protocols.protobuf import ProtobufError
 from kernel_proc.protocols.ratelimit import ServiceLimiter
-from kernel_proc.protocols.requests import AllFailed, BadAnswer, NoAnswer, Refused
+from kernel_proc.protocols.requests import AllFailed, BadAnswer, NoAnswer, RequestRefused
 from kernel_proc.relay.messages import PublishResult, RelayBadTopic, RelayMessageInvalid, RelayMessageTooLarge
 from kernel_proc.sender import MessageSender
 from kernel_proc.shards import Shards
@@ -428,7 +428,7 @@ async def client(**answers: Answer) -> AsyncIterator[tuple[LightpushClient, Memo
         near = hosts.host("near")
         for peer_id, answer in answers.items():
             hosts.host(peer_id).handlers[PROTOCOL] = answering(answer)  # type: ignore[assignment]
-        peers = ServicePeers(near, PeerRanking(trio.current_time, Random(3)), lambda _p: None, {})
+        peers = ServicePeerChoice(near, PeerRanking(trio.current_time, Random(3)), lambda _p: None, {})
         yield LightpushClient(near, peers, Registry("")), near
 
 
@@ -552,7 +552,7 @@ def test_the_legacy_version(info: str | None, status: int) -> None:
             with pytest.raises(AllFailed) as failed:
                 await publish(one)
             error = failed.value.attempts[0].error
-            assert isinstance(error, Refused)
+            assert isinstance(error, RequestRefused)
             assert error.status == status
             assert await publish(one) == Pushed("far", None)
             with pytest.raises(AllFailed) as failed:

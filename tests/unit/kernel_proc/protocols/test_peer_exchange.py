@@ -25,7 +25,7 @@ from kernel_proc.protocols.peer_exchange import (
     encode_request,
     encode_response,
 )
-from kernel_proc.protocols.peer_select import PeerRanking, ServicePeers
+from kernel_proc.protocols.peer_select import PeerRanking, ServicePeerChoice
 from kernel_proc.protocols.protobuf import ProtobufError
 from kernel_proc.protocols.requests import AllFailed, call
 from tests.support.memory_hosts import MemoryNetwork, memory_network
@@ -105,7 +105,7 @@ async def house(
         )
         service.requests.mount()
         received: list[tuple[str, Sequence[bytes]]] = []
-        peers = ServicePeers(us, PeerRanking(trio.current_time, Random(1)), lambda _peer: None, {})
+        peers = ServicePeerChoice(us, PeerRanking(trio.current_time, Random(1)), lambda _peer: None, {})
         client = PeerExchangeClient(
             us, peers, Registry(), received=lambda peer, records: received.append((peer, records))
         )

@@ -10,8 +10,8 @@ import trio
 import trio.testing
 
 from kernel_proc.p2p.api import PeerIdText
-from kernel_proc.protocols.peer_select import MAX_PENALTY, Candidate, PeerRanking, ServicePeers
-from kernel_proc.protocols.requests import AllFailed, NoAnswer, Refused
+from kernel_proc.protocols.peer_select import MAX_PENALTY, Candidate, PeerRanking, ServicePeerChoice
+from kernel_proc.protocols.requests import AllFailed, NoAnswer, RequestRefused
 from tests.support.memory_hosts import MemoryHost, MemoryNetwork, memory_network
 from tests.support.mock_clock import mock_clock_test
 
@@ -104,9 +104,9 @@ def test_what_is_remembered_is_bounded() -> None:
 PROTOCOL = "/p"
 
 
-def service_peers(host: MemoryHost, **configured: str) -> ServicePeers:
+def service_peers(host: MemoryHost, **configured: str) -> ServicePeerChoice:
     ranking = PeerRanking(trio.current_time, Random(1))
-    return ServicePeers(host, ranking, lambda _peer: None, {k: [v] for k, v in configured.items()})
+    return ServicePeerChoice(host, ranking, lambda _peer: None, {k: [v] for k, v in configured.items()})
 
 
 async def nobody(_stream: object) -> None:
@@ -133,7 +133,7 @@ class OneASecond:
         now = trio.current_time()
         if now - self._last.get(peer_id, -9.0) < 1:
             self.refused += 1
-            raise Refused(429, "too many requests")
+            raise RequestRefused(429, "too many requests")
         self._last[peer_id] = now
         self.served.setdefault(peer_id, []).append(now)
         return peer_id
@@ -174,7 +174,7 @@ async def test_a_peer_that_refuses_for_ever_fails_in_the_end_with_its_own_word()
 
         async def attempt(peer_id: PeerIdText, seconds: float) -> str:
             tries.append(trio.current_time())
-            raise Refused(429, "too many requests")
+            raise RequestRefused(429, "too many requests")
 
         for seconds in (60, 3, 0.1):
             tries.clear()
@@ -201,7 +201,7 @@ async def test_pages_of_one_peer_come_in_its_pace() -> None:
         assert len(service.served["a"]) == 4
         assert service.refused <= 4
         service._last["a"] = trio.current_time() + 100
-        with pytest.raises(Refused):
+        with pytest.raises(RequestRefused):
             await peers.in_its_pace("a", "s", page, deadline=trio.current_time() + 5)
 
 
@@ -282,7 +282,7 @@ async def test_a_final_refusal_is_not_tried_elsewhere() -> None:
         peers = service_peers(three(network))
 
         async def attempt(peer_id: PeerIdText, seconds: float) -> None:
-            raise Refused(400, "nonsense", final=True)
+            raise RequestRefused(400, "nonsense", final=True)
 
         with pytest.raises(AllFailed, match="nonsense") as failed:
             await peers.ask("s", [PROTOCOL], attempt, deadline=trio.current_time() + 10)

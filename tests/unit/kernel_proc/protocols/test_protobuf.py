@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernel_proc.protocols.protobuf import (
-    Fields,
     MissingField,
     ProtobufError,
+    ProtobufFields,
     encode_varint,
     put_bytes,
     put_text,
@@ -22,12 +22,12 @@ from kernel_proc.protocols.protobuf import (
 def test_what_is_written_is_read(field: int, number: int, signed: int, text: str) -> None:
     out = bytearray()
     put_varint(out, field, number)
-    assert Fields(bytes(out)).number(field) == number
+    assert ProtobufFields(bytes(out)).number(field) == number
     put_zigzag(out, field, signed)
-    assert Fields(bytes(out)).signed(field) == signed
+    assert ProtobufFields(bytes(out)).signed(field) == signed
     put_text(out, field, text)
     put_bytes(out, field, b"last")
-    found = Fields(bytes(out))
+    found = ProtobufFields(bytes(out))
     assert found.blob(field) == b"last"
     assert found.texts(field) == (text, "last")
 
@@ -43,7 +43,7 @@ def test_known_bytes() -> None:
 
 
 def test_a_field_of_another_type_counts_as_absent() -> None:
-    found = Fields(bytes.fromhex("0801" + "1201ff" + "1901010101010101012502020202"))
+    found = ProtobufFields(bytes.fromhex("0801" + "1201ff" + "1901010101010101012502020202"))
     assert found.blob(1) is None
     assert found.number(2) is None
     assert found.number(3) is None
@@ -65,5 +65,5 @@ def test_a_field_of_another_type_counts_as_absent() -> None:
 )
 def test_errors_know_what_nwaku_says(hexed: str, nwaku: str) -> None:
     with pytest.raises(ProtobufError) as caught:
-        Fields(bytes.fromhex(hexed)).required_text(1, "request_id")
+        ProtobufFields(bytes.fromhex(hexed)).required_text(1, "request_id")
     assert caught.value.nwaku == nwaku

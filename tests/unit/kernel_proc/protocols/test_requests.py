@@ -12,7 +12,7 @@ import trio.testing
 
 from kernel_proc.p2p.api import PeerIdText, Stream, StreamClosed
 from kernel_proc.protocols.framing import MessageReader, encode_frame
-from kernel_proc.protocols.ratelimit import RateLimiter
+from kernel_proc.protocols.ratelimit import ServiceRateLimiter
 from kernel_proc.protocols.requests import (
     BadAnswer,
     CallError,
@@ -36,7 +36,7 @@ async def upper(_peer: PeerIdText, body: bytes) -> bytes:
 
 @asynccontextmanager
 async def serving(
-    handle: Handler = upper, limiter: RateLimiter | None = None, limits: ServiceLimits = LIMITS
+    handle: Handler = upper, limiter: ServiceRateLimiter | None = None, limits: ServiceLimits = LIMITS
 ) -> AsyncIterator[tuple[MemoryNetwork, MemoryHost, RequestService]]:
     """A server `far` and a host `near`."""
     async with memory_network() as network:

@@ -17,20 +17,20 @@ from hypothesis import strategies as st
 from ipc_schema.message import WakuMessage, encode_message, message_hash
 from kernel_proc.archive.api import (
     ArchiveBusy,
+    ArchivedMessage,
     ArchiveError,
     ArchiveUnavailable,
     CursorNotFound,
     HistoryPage,
     HistoryQuery,
-    StoredMessage,
 )
 from kernel_proc.metrics import Registry
 from kernel_proc.protocols import store_client
 from kernel_proc.protocols import store_codec as codec
 from kernel_proc.protocols.framing import MessageReader, encode_frame
-from kernel_proc.protocols.peer_select import PeerRanking, ServicePeers
+from kernel_proc.protocols.peer_select import PeerRanking, ServicePeerChoice
 from kernel_proc.protocols.protobuf import ProtobufError
-from kernel_proc.protocols.requests import AllFailed, BadAnswer, Refused
+from kernel_proc.protocols.requests import AllFailed, BadAnswer, RequestRefused
 from kernel_proc.protocols.store import MAX_PAGE_BYTES, StoreService, cut
 from kernel_proc.protocols.store_client import History, StoreClient, local_history, read_page
 from kernel_proc.protocols.store_codec import PROTOCOL, KeyValue, StoreRequest, StoreResponse
@@ -137,7 +137,7 @@ async def test_nwakus_exchanges_give_the_same_answers() -> None:
         assert expected is not None
         response = codec.decode_response(expected)
         page = HistoryPage(
-            tuple(StoredMessage(m.message_hash or b"", m.pubsub_topic, m.data) for m in response.messages),
+            tuple(ArchivedMessage(m.message_hash or b"", m.pubsub_topic, m.data) for m in response.messages),
             response.cursor,
         )
         archive = Canned(page if response.status == 200 else None)
@@ -241,13 +241,13 @@ def test_any_bytes_are_answered(body: bytes) -> None:
 
 @pytest.mark.parametrize("forward", [True, False])
 def test_a_page_that_js_waku_could_not_read_ends_early(forward: bool) -> None:
-    big = [StoredMessage(bytes([number]) * 32, TOPIC, bytes(1 << 20)) for number in range(9)]
+    big = [ArchivedMessage(bytes([number]) * 32, TOPIC, bytes(1 << 20)) for number in range(9)]
     page = cut(HistoryPage(tuple(big), None), forward=forward)
     assert sum(len(message.data or b"") for message in page.messages) <= MAX_PAGE_BYTES
     kept = big[:3] if forward else big[-3:]
     assert list(page.messages) == kept
     assert page.cursor == (kept[-1] if forward else kept[0]).message_hash
-    huge = HistoryPage((StoredMessage(bytes(32), TOPIC, bytes(9 << 20)), big[0]), b"c" * 32)
+    huge = HistoryPage((ArchivedMessage(bytes(32), TOPIC, bytes(9 << 20)), big[0]), b"c" * 32)
     assert len(cut(huge, forward=True).messages) == 1
     small = HistoryPage(tuple(big[:2]), b"c" * 32)
     assert cut(small, forward=forward) is small
@@ -320,7 +320,7 @@ def test_other_ways_of_being_outside() -> None:
     ("status", "final"), [(300, False), (400, True), (429, False), (503, False), (0, False)]
 )
 def test_refusals(status: int, final: bool) -> None:
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(RequestRefused) as refused:
         read_page(QUERY, "id", StoreResponse("N/A", status, "why"))
     assert (refused.value.status, refused.value.final) == (status, final)
 
@@ -349,7 +349,9 @@ async def client(**peers: MemoryArchive | Answer) -> AsyncIterator[tuple[StoreCl
                 StoreService(host, what, Registry("")).service.mount()
             else:
                 host.handlers[PROTOCOL] = answering(what)  # type: ignore[assignment]
-        service_peers = ServicePeers(near, PeerRanking(trio.current_time, Random(3)), lambda _p: None, {})
+        service_peers = ServicePeerChoice(
+            near, PeerRanking(trio.current_time, Random(3)), lambda _p: None, {}
+        )
         yield StoreClient(near, service_peers, Registry(""), max_message_size=153_600), near
 
 

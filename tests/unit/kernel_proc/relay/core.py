@@ -11,7 +11,7 @@ from typing import Any
 from kernel_proc.relay.params import GossipParams, ScoreParams
 from kernel_proc.relay.router import PublishPlan, Router
 from kernel_proc.relay.rpc import Control, IHave, Prune, Subscription
-from kernel_proc.relay.state import Outgoing, Peer, Topic
+from kernel_proc.relay.state import OutgoingRpc, Peer, Topic
 
 T = "/waku/2/rs/42/0"
 U = "/waku/2/rs/42/1"
@@ -79,7 +79,7 @@ class Core:
             self.now += self.params.heartbeat_interval
             self.router.heartbeat(self.now)
 
-    def sent(self) -> dict[str, Outgoing]:
+    def sent(self) -> dict[str, OutgoingRpc]:
         return self.router.take_pending()
 
     def sent_to(self, pick: Callable[[Control], Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 from ipc_schema.message import WakuMessage, encode_message
 from kernel_proc.relay.messages import RelayMessage
 from kernel_proc.relay.validation import (
-    ProtectedShard,
+    SignedShard,
     Validators,
     Verdict,
     protected_shard_hash,
@@ -36,8 +36,8 @@ def signed(key: coincurve.PrivateKey = KEY, timestamp: int = NOW, topic: str = T
     return message._replace(meta=compact(key, protected_shard_hash(topic, message)))
 
 
-def shard() -> ProtectedShard:
-    return ProtectedShard(TOPIC, KEY.public_key.format(), lambda: NOW)
+def shard() -> SignedShard:
+    return SignedShard(TOPIC, KEY.public_key.format(), lambda: NOW)
 
 
 def verdict_of(message: WakuMessage, topic: str = TOPIC) -> Verdict:
@@ -58,7 +58,7 @@ def test_a_message_signed_by_the_owner_is_accepted() -> None:
 
 
 def test_an_uncompressed_key_will_do() -> None:
-    protected = ProtectedShard(TOPIC, KEY.public_key.format(compressed=False), lambda: NOW)
+    protected = SignedShard(TOPIC, KEY.public_key.format(compressed=False), lambda: NOW)
     assert protected(relay_message(signed())) is Verdict.ACCEPT
 
 
@@ -91,7 +91,7 @@ def test_other_topics_are_not_its_business() -> None:
 
 def test_a_key_that_is_none_is_refused() -> None:
     with pytest.raises(ValueError):
-        ProtectedShard(TOPIC, b"\x02" + bytes(32), lambda: NOW)
+        SignedShard(TOPIC, b"\x02" + bytes(32), lambda: NOW)
 
 
 # -- chains ----------------------------------------------------------------------------------------------

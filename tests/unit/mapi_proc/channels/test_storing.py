@@ -12,7 +12,7 @@ import pytest
 
 from mapi_proc.channels.channel import ChannelCore, ChannelSettings
 from mapi_proc.channels.events import ChannelChanges, StoredChannel, StoredRequest
-from mapi_proc.channels.sds.state import Changes, State, StoredMessage
+from mapi_proc.channels.sds.state import Changes, SdsStoredMessage, State
 from mapi_proc.channels.storing import channel_rows, stored_channel
 from mapi_proc.database import Batch, ChannelRecord, ChannelRows, Database
 from mapi_proc.database.channels import (
@@ -66,7 +66,7 @@ def test_bytes_of_messages_that_wait_are_read_and_of_others_not() -> None:
     disk = SqliteDisk()
     changes = Changes()
     for number, state in enumerate(State):
-        changes.store(StoredMessage(state.name, number, "bob", b"", state, b"raw"))
+        changes.store(SdsStoredMessage(state.name, number, "bob", b"", state, b"raw"))
     disk.apply(ChannelChanges(changes))
     read = {row.message_id: row.raw for row in disk.load().messages}
     assert read == {"WAITING": b"raw", "HELD": b"raw", "DONE": b"", "LOST": b""}

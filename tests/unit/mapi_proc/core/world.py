@@ -15,9 +15,9 @@ from mapi_proc.apps import App
 from mapi_proc.clocks import Clocks
 from mapi_proc.core import Core
 from mapi_proc.database import Database
-from mapi_proc.network import NETWORK_NOTE, Network
+from mapi_proc.network import NETWORK_NOTE, AppNetwork
 
-NETWORK = Network(NetworkInfo(cluster=1, shard_count=8, max_message_size=153_600))
+NETWORK = AppNetwork(NetworkInfo(cluster=1, shard_count=8, max_message_size=153_600))
 SECOND = 1_000_000_000
 DAY = 24 * 3600 * SECOND
 START = 20_000 * DAY

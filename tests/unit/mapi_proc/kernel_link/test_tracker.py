@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from mapi_proc.kernel_link.tracker import UNKNOWN_NS, Live, Missed, Position, StreamTracker, uncovered
+from mapi_proc.kernel_link.tracker import UNKNOWN_NS, Live, Missed, StreamPlace, StreamTracker, uncovered
 
 I1, I2 = b"i" * 16, b"j" * 16
 E1, E2 = b"e" * 8, b"f" * 8
@@ -38,7 +38,7 @@ def test_live_events_in_order_are_delivered_and_repeats_dropped() -> None:
     assert tracker.live(I1, E1, 1, 1001) is Live.DELIVER
     assert tracker.live(I1, E1, 1, 1001) is Live.DROP
     assert tracker.live(I1, E1, 2, 1002) is Live.DELIVER
-    assert tracker.position == Position(I1, E1, 2, 1000)
+    assert tracker.position == StreamPlace(I1, E1, 2, 1000)
 
 
 def test_a_gap_asks_for_a_resync_and_then_drops_until_replayed() -> None:
@@ -72,14 +72,14 @@ def test_a_new_interest_begins_at_the_head() -> None:
 
 
 def test_a_restarted_mapi_replays_from_its_position() -> None:
-    tracker = StreamTracker(Position(I1, E1, 7, 900), 1000)
+    tracker = StreamTracker(StreamPlace(I1, E1, 7, 900), 1000)
     tracker.leased(I1, E1, 3, 9, [(1, None)], 1000)
     assert tracker.behind
     assert tracker.missed == []
 
 
 def test_a_trimmed_ring_is_reported_as_missing() -> None:
-    tracker = StreamTracker(Position(I1, E1, 7, 900), 1000)
+    tracker = StreamTracker(StreamPlace(I1, E1, 7, 900), 1000)
     tracker.leased(I1, E1, 20, 25, [(1, None)], 1000)
     assert tracker.missed == [Missed(900, 1000, "replay range exceeded")]
     assert tracker.replayed(20, 990)
@@ -97,7 +97,7 @@ def test_a_renewed_lease_while_live_is_no_gap() -> None:
 
 
 def test_what_was_trimmed_during_a_long_replay_is_missing_until_then() -> None:
-    tracker = StreamTracker(Position(I1, E1, 7, 900), 1000)
+    tracker = StreamTracker(StreamPlace(I1, E1, 7, 900), 1000)
     tracker.leased(I1, E1, 3, 9, [(1, None)], 1000)
     tracker.trimmed(20, 3000)
     assert tracker.missed == [Missed(900, 3000, "replay range exceeded")]
@@ -154,7 +154,7 @@ def test_a_clock_that_was_an_hour_ahead_hides_no_gap() -> None:
 
 def test_a_position_from_the_future_tells_nothing_of_the_time_before_now() -> None:
     now = 10 * UNKNOWN_NS
-    tracker = StreamTracker(Position(I1, E1, 4, now + 1), now)
+    tracker = StreamTracker(StreamPlace(I1, E1, 4, now + 1), now)
     tracker.leased(I2, E2, 1, 0, [(now, None)], now + 5)
     ((start, end, _, _),) = tracker.missed
     assert (start, end) == (now - UNKNOWN_NS, now)

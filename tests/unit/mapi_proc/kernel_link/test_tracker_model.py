@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipc_schema.streams.coverage import CoverageLog
-from mapi_proc.kernel_link.tracker import Live, Missed, Position, StreamTracker
+from mapi_proc.kernel_link.tracker import Live, Missed, StreamPlace, StreamTracker
 
 STEPS = st.sampled_from(
     [
@@ -100,7 +100,7 @@ class World:
 
     def restart_us(self) -> None:
         """From what was kept on disk."""
-        kept: Position = self.tracker.position
+        kept: StreamPlace = self.tracker.position
         self.tracker = StreamTracker(kept, self.now)
 
     def step(self, name: str) -> None:

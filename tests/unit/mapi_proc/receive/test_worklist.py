@@ -6,14 +6,14 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass, field
 
-from mapi_proc.receive.worklist import Verdict, Work, Worklist
+from mapi_proc.receive.worklist import Work, Worklist, WorkVerdict
 from tests.support.aio import asyncio_test
 
 
 @dataclass(slots=True, eq=False)
 class Piece(Work):
     name: str
-    script: deque[Verdict] = field(default_factory=deque)
+    script: deque[WorkVerdict] = field(default_factory=deque)
 
 
 class World:
@@ -22,12 +22,12 @@ class World:
         self.tried: list[str] = []
         self.work: Worklist[Piece] = Worklist(self._attempt, lambda: self.now)
 
-    async def _attempt(self, piece: Piece) -> Verdict:
+    async def _attempt(self, piece: Piece) -> WorkVerdict:
         self.tried.append(piece.name)
         await asyncio.sleep(0)
-        return piece.script.popleft() if piece.script else Verdict.DONE
+        return piece.script.popleft() if piece.script else WorkVerdict.DONE
 
-    def add(self, name: str, *script: Verdict) -> Piece:
+    def add(self, name: str, *script: WorkVerdict) -> Piece:
         piece = Piece(name, deque(script))
         self.work.add(piece)
         return piece
@@ -59,7 +59,7 @@ async def test_a_failure_waits_longer_each_time_and_is_never_given_up() -> None:
     world.work.set_online(True)
     async with asyncio.TaskGroup() as group:
         task = group.create_task(world.work.run())
-        piece = world.add("stubborn", *[Verdict.FAILED] * 2000)
+        piece = world.add("stubborn", *[WorkVerdict.FAILED] * 2000)
         await world.settle()
         waits = []
         for _ in range(1999):  # a day and a half, at a minute each
@@ -82,8 +82,8 @@ async def test_what_is_removed_while_it_is_tried_does_not_come_back() -> None:
     world.work.set_online(True)
     async with asyncio.TaskGroup() as group:
         task = group.create_task(world.work.run())
-        piece = world.add("unwanted", Verdict.FAILED, Verdict.FAILED)
-        other = world.add("other", Verdict.LATER)
+        piece = world.add("unwanted", WorkVerdict.FAILED, WorkVerdict.FAILED)
+        other = world.add("other", WorkVerdict.LATER)
         other.next_attempt = world.now
         while not world.tried:
             await asyncio.sleep(0)
@@ -101,12 +101,12 @@ async def test_what_is_woken_while_it_is_attempted_is_tried_again_at_once() -> N
     now = 100.0
     tried: list[str] = []
 
-    async def attempt(piece: Piece) -> Verdict:
+    async def attempt(piece: Piece) -> WorkVerdict:
         tried.append(piece.name)
         if len(tried) == 1:
             work.wake()  # a store peer has appeared, too late for this attempt
-            return Verdict.FAILED
-        return Verdict.DONE
+            return WorkVerdict.FAILED
+        return WorkVerdict.DONE
 
     work: Worklist[Piece] = Worklist(attempt, lambda: now)
     work.set_online(True)

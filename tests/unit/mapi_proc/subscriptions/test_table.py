@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ipc_schema.hello import NetworkInfo
 from ipc_schema.topics import autoshard
-from mapi_proc.network import Network
+from mapi_proc.network import AppNetwork
 from mapi_proc.subscriptions import (
     ALREADY_UNSUBSCRIBED,
     NeverSubscribe,
@@ -18,7 +18,7 @@ from mapi_proc.subscriptions import (
 T1, T2 = "/toychat/2/huilong/proto", "/toychat2/2/x/proto"  # shards 3 and 6 of 8
 
 
-NETWORK = Network(NetworkInfo(cluster=1, shard_count=8, max_message_size=153_600))
+NETWORK = AppNetwork(NetworkInfo(cluster=1, shard_count=8, max_message_size=153_600))
 
 
 class App(str):

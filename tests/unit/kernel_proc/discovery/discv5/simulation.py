@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-from kernel_proc.discovery.discv5.endpoint import Endpoint
+from kernel_proc.discovery.discv5.endpoint import UdpEndpoint
 from kernel_proc.discovery.discv5.engine import Engine
 from kernel_proc.discovery.discv5.params import Params
 from kernel_proc.discovery.enr import Enr, sign_record
@@ -26,7 +26,7 @@ def identity(seed: int) -> Identity:
 
 def record_of(me: Identity, host: str, port: int = 9000, seq: int = 1) -> Enr:
     """A record with an IPv4 endpoint."""
-    pairs = {b"ip": Endpoint(host, port).packed, b"udp": port.to_bytes(2, "big")}
+    pairs = {b"ip": UdpEndpoint(host, port).packed, b"udp": port.to_bytes(2, "big")}
     return sign_record(me, seq, pairs)
 
 
@@ -40,9 +40,9 @@ class SimulatedNode:
 
     def __init__(self, network: Network, number: int, host: str, params: Params, port: int = 9000) -> None:
         self.number = number
-        self.endpoint = Endpoint(host, port)
+        self.endpoint = UdpEndpoint(host, port)
         self.found: list[Enr] = []
-        self.seen: list[Endpoint] = []
+        self.seen: list[UdpEndpoint] = []
         local = LocalEnr(identity(number), now_ms=1000 + int(network.now * 1000))
         local.set_capabilities(Capability.RELAY)
         local.set_shards(1, [0])
@@ -72,15 +72,15 @@ class Network:
     def __init__(self, seed: int = 1, delay: float = 0.02) -> None:
         self.now = 1000.0
         self.delay = delay
-        self.lossy: Callable[[Endpoint, Endpoint], bool] = lambda _source, _target: False
+        self.lossy: Callable[[UdpEndpoint, UdpEndpoint], bool] = lambda _source, _target: False
         self.random = random.Random(seed)
-        self.nodes: dict[Endpoint, SimulatedNode] = {}
-        self.seen_as: dict[Endpoint, Endpoint] = {}
+        self.nodes: dict[UdpEndpoint, SimulatedNode] = {}
+        self.seen_as: dict[UdpEndpoint, UdpEndpoint] = {}
         """Endpoints translated on the way out, as a NAT does."""
         self.bytes = 0
         self.datagrams = 0
         self._wakeups: list[tuple[float, int]] = []
-        self._flying: list[tuple[float, int, Endpoint, Endpoint, bytes]] = []
+        self._flying: list[tuple[float, int, UdpEndpoint, UdpEndpoint, bytes]] = []
 
     def add(
         self, number: int, *, host: str | None = None, bootstrap: Iterable[Enr] = (), **params: Any
@@ -95,7 +95,7 @@ class Network:
         """It is gone, without a word."""
         del self.nodes[node.endpoint]
 
-    def send(self, source: Endpoint, target: Endpoint, datagram: bytes) -> None:
+    def send(self, source: UdpEndpoint, target: UdpEndpoint, datagram: bytes) -> None:
         """Put a datagram on its way, as anyone may."""
         self.datagrams += 1
         self.bytes += len(datagram)

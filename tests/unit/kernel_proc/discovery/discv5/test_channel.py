@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from kernel_proc.discovery.discv5 import packets
 from kernel_proc.discovery.discv5.channel import Channel
 from kernel_proc.discovery.discv5.crypto import derive_keys, encrypt, sign_proof
-from kernel_proc.discovery.discv5.endpoint import Contact, Endpoint
+from kernel_proc.discovery.discv5.endpoint import NodeContact, UdpEndpoint
 from kernel_proc.discovery.discv5.packets import Handshake, Ordinary, Whoareyou
 from kernel_proc.discovery.discv5.params import Params
 from kernel_proc.discovery.enr import Enr, sign_record
 from tests.unit.kernel_proc.discovery.discv5.simulation import identity, record_of
 
 PARAMS = Params()
-Datagram = tuple[Endpoint, Endpoint, bytes]
+Datagram = tuple[UdpEndpoint, UdpEndpoint, bytes]
 """From, to, bytes."""
 
 
@@ -27,21 +27,21 @@ class Party:
 
     def __init__(self, number: int, host: str, params: Params = PARAMS, seed: int = 0) -> None:
         self.me = identity(number)
-        self.endpoint = Endpoint(host, 9000)
+        self.endpoint = UdpEndpoint(host, 9000)
         self.record = record_of(self.me, host)
         self.known: dict[bytes, Enr] = {}
         self.heard: list[bytes] = []
-        self.met: list[tuple[Contact, Enr]] = []
+        self.met: list[tuple[NodeContact, Enr]] = []
         self.channel = Channel(self.me, lambda: self.record, self, params, random.Random(number + seed))
 
     @property
-    def contact(self) -> Contact:
-        return Contact(self.me.node_id, self.endpoint)
+    def contact(self) -> NodeContact:
+        return NodeContact(self.me.node_id, self.endpoint)
 
     def known_record(self, node_id: bytes) -> Enr | None:
         return self.known.get(node_id)
 
-    def message(self, contact: Contact, record: Enr, plaintext: bytes, now: float) -> None:
+    def message(self, contact: NodeContact, record: Enr, plaintext: bytes, now: float) -> None:
         self.met.append((contact, record))
         self.heard.append(plaintext)
         if not plaintext.startswith(b"re:"):
@@ -199,7 +199,7 @@ def test_a_challenge_is_answered_once_and_only_from_where_the_request_went() -> 
     ((_, _, knock),) = a.sent()
     b.channel.receive(knock, a.endpoint, 0.0)
     ((_, _, challenge),) = b.sent()
-    a.channel.receive(challenge, Endpoint("66.6.6.6", 9000), 0.0)
+    a.channel.receive(challenge, UdpEndpoint("66.6.6.6", 9000), 0.0)
     assert a.sent() == []
     a.channel.receive(challenge, b.endpoint, 0.0)
     assert len(a.sent()) == 1
@@ -231,7 +231,7 @@ def test_a_session_is_of_one_endpoint() -> None:
     pump(a, b)
     a.channel.request(b.contact, b.record, b"two")
     ((_, _, datagram),) = a.sent()
-    elsewhere = Endpoint("20.0.0.1", 9001)
+    elsewhere = UdpEndpoint("20.0.0.1", 9001)
     b.channel.receive(datagram, elsewhere, 0.0)
     assert b.heard == [b"one"]
     ((_, target, challenge),) = b.sent()
@@ -245,7 +245,7 @@ def test_a_replayed_packet_gives_nothing_new_to_who_replays_it() -> None:
     carried = pump(a, b)
     handshake = carried[2][2]
     b.channel.receive(handshake, a.endpoint, 0.0)
-    b.channel.receive(handshake, Endpoint("66.6.6.6", 1), 0.0)
+    b.channel.receive(handshake, UdpEndpoint("66.6.6.6", 1), 0.0)
     assert b.sent() == []
     assert b.heard == [b"one"]
 
@@ -274,7 +274,7 @@ def test_forged_packets_do_not_disturb_a_handshake() -> None:
 
 def impostor(b: Party, attacker: int, claimed: Party, told: Enr | None) -> None:
     """Answer a challenge in the name of `claimed`, with a key of our own."""
-    source = Endpoint("66.6.6.6", 9000)
+    source = UdpEndpoint("66.6.6.6", 9000)
     me, ephemeral = identity(attacker), identity(attacker + 1)
     knock = packets.ordinary_header(b.me.node_id, claimed.me.node_id, bytes(16), bytes(12))
     b.channel.receive(knock.masked + bytes(40), source, 0.0)
@@ -321,14 +321,14 @@ def test_an_older_record_does_not_replace_a_newer_one() -> None:
 def test_the_rate_of_one_address_is_limited() -> None:
     params = replace(PARAMS, packets_per_second=10, packets_burst=20)
     b = Party(2, "30.0.0.1", params)
-    noise, source = random.Random(3), Endpoint("66.6.6.6", 9000)
+    noise, source = random.Random(3), UdpEndpoint("66.6.6.6", 9000)
     for port in range(1000):
         header = packets.ordinary_header(b.me.node_id, noise.randbytes(32), bytes(16), noise.randbytes(12))
-        b.channel.receive(header.masked + bytes(40), Endpoint(source.host, port), 0.0)
+        b.channel.receive(header.masked + bytes(40), UdpEndpoint(source.host, port), 0.0)
     assert len(b.sent()) == 20
     assert b.channel.counters["packets_limited"] == 980
     other = packets.ordinary_header(b.me.node_id, noise.randbytes(32), bytes(16), noise.randbytes(12))
-    b.channel.receive(other.masked + bytes(40), Endpoint("66.6.6.7", 1), 0.0)
+    b.channel.receive(other.masked + bytes(40), UdpEndpoint("66.6.6.7", 1), 0.0)
     assert len(b.sent()) == 1
 
 
@@ -340,7 +340,7 @@ def test_memory_is_bounded() -> None:
         a.channel.request(b.contact, b.record, b"one")
         pump(a, b)
         knock = packets.ordinary_header(b.me.node_id, identity(number).node_id, bytes(16), bytes(12))
-        b.channel.receive(knock.masked + bytes(40), Endpoint("66.6.6.6", number), 0.0)
+        b.channel.receive(knock.masked + bytes(40), UdpEndpoint("66.6.6.6", number), 0.0)
         b.sent()
     assert len(b.heard) == 50
     assert b.channel.sessions == 8
@@ -401,7 +401,7 @@ def test_in_any_weather_what_arrives_is_right_and_sessions_recover(
 @given(st.binary(max_size=1300))
 def test_any_datagram_is_survived(data: bytes) -> None:
     b = Party(2, "30.0.0.1")
-    b.channel.receive(data, Endpoint("66.6.6.6", 1), 0.0)
+    b.channel.receive(data, UdpEndpoint("66.6.6.6", 1), 0.0)
     assert b.sent() == []
 
 
@@ -423,7 +423,7 @@ def test_an_ordinary_packet_in_our_own_name_is_refused() -> None:
     a, _ = pair()
     header = packets.ordinary_header(a.me.node_id, a.me.node_id, bytes(16), bytes(12))
     assert isinstance(packets.decode(header.masked + bytes(40), a.me.node_id), Ordinary)
-    a.channel.receive(header.masked + bytes(40), Endpoint("66.6.6.6", 1), 0.0)
+    a.channel.receive(header.masked + bytes(40), UdpEndpoint("66.6.6.6", 1), 0.0)
     assert a.sent() == []
 
 

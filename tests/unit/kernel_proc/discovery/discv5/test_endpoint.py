@@ -7,8 +7,8 @@ import random
 import pytest
 
 from kernel_proc.discovery.discv5.endpoint import (
-    Contact,
-    Endpoint,
+    NodeContact,
+    UdpEndpoint,
     contact_of,
     group_of,
     is_loopback,
@@ -22,21 +22,21 @@ BOTH = frozenset({4, 6})
 
 
 def test_an_endpoint_has_one_form() -> None:
-    assert Endpoint.of("::ffff:192.0.2.1", 1) == Endpoint("192.0.2.1", 1)
-    assert Endpoint.of("fe80::1%eth0", 1) == Endpoint("fe80::1", 1)
-    assert Endpoint.of("2001:DB8:0::1", 1) == Endpoint("2001:db8::1", 1)
-    assert (Endpoint("192.0.2.1", 1).version, Endpoint("::1", 1).version) == (4, 6)
-    assert Endpoint("192.0.2.1", 1).packed == bytes((192, 0, 2, 1))
+    assert UdpEndpoint.of("::ffff:192.0.2.1", 1) == UdpEndpoint("192.0.2.1", 1)
+    assert UdpEndpoint.of("fe80::1%eth0", 1) == UdpEndpoint("fe80::1", 1)
+    assert UdpEndpoint.of("2001:DB8:0::1", 1) == UdpEndpoint("2001:db8::1", 1)
+    assert (UdpEndpoint("192.0.2.1", 1).version, UdpEndpoint("::1", 1).version) == (4, 6)
+    assert UdpEndpoint("192.0.2.1", 1).packed == bytes((192, 0, 2, 1))
     with pytest.raises(ValueError):
-        Endpoint.of("example.org", 1)
+        UdpEndpoint.of("example.org", 1)
 
 
 def test_how_a_node_is_reached() -> None:
     four = {b"ip": bytes((192, 0, 2, 1)), b"udp": b"\x23\x28"}
     six = {b"ip6": bytes(15) + b"\1", b"udp6": b"\x23\x29"}
     dual = sign_record(ME, 1, four | six)
-    assert contact_of(dual, BOTH) == Contact(ME.node_id, Endpoint("192.0.2.1", 9000))
-    assert contact_of(dual, frozenset({6})) == Contact(ME.node_id, Endpoint("::1", 9001))
+    assert contact_of(dual, BOTH) == NodeContact(ME.node_id, UdpEndpoint("192.0.2.1", 9000))
+    assert contact_of(dual, frozenset({6})) == NodeContact(ME.node_id, UdpEndpoint("::1", 9001))
     assert contact_of(sign_record(ME, 1, six), frozenset({4})) is None
     assert contact_of(sign_record(ME, 1, {b"ip": bytes((192, 0, 2, 1))}), BOTH) is None
     assert contact_of(sign_record(ME, 1, {b"udp": b"\1"}), BOTH) is None

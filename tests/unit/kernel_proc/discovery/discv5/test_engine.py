@@ -12,7 +12,7 @@ import pytest
 
 from kernel_proc.discovery.discv5 import messages, packets
 from kernel_proc.discovery.discv5.dialogue import TooManyRequestsError
-from kernel_proc.discovery.discv5.endpoint import Contact, Endpoint
+from kernel_proc.discovery.discv5.endpoint import NodeContact, UdpEndpoint
 from kernel_proc.discovery.discv5.messages import FindNode, Nodes
 from kernel_proc.discovery.discv5.table import log_distance
 from kernel_proc.discovery.enr import Enr
@@ -60,7 +60,7 @@ def test_it_forms_while_a_fifth_of_all_datagrams_is_lost() -> None:
 def test_a_boot_node_that_comes_late_is_found() -> None:
     network = Network()
     record = network.add(0).record
-    network.stop(network.nodes[Endpoint(public_ip(0), 9000)])
+    network.stop(network.nodes[UdpEndpoint(public_ip(0), 9000)])
     nodes = [network.add(number, bootstrap=[record]) for number in range(1, 5)]
     network.run(60)
     assert not any(node.known for node in nodes)
@@ -75,7 +75,7 @@ def test_names_of_nobody_keep_no_good_node_out() -> None:
     numbers = count(1000)
 
     def lie(liar: SimulatedNode) -> None:
-        def tellable(_contact: Contact, distances: Sequence[int]) -> list[Enr]:
+        def tellable(_contact: NodeContact, distances: Sequence[int]) -> list[Enr]:
             named: list[Enr] = []
             for number in islice(numbers, 256):  # a name that is near by chance is rare, and dear to look for
                 record = record_of(identity(number), public_ip(number % 40_000))
@@ -175,7 +175,7 @@ def test_a_changed_record_is_known_soon() -> None:
 
 def test_our_endpoint_is_learned_behind_a_nat() -> None:
     network, nodes = network_of(8)
-    outside = Endpoint("88.0.0.1", 40000)
+    outside = UdpEndpoint("88.0.0.1", 40000)
     inside = network.add(40, host="10.0.0.5", bootstrap=[nodes[1].record])
     network.seen_as[inside.endpoint] = outside
     network.nodes[outside] = inside  # and back
@@ -268,7 +268,7 @@ def test_requests_are_bounded() -> None:
 class Liar(SimulatedNode):
     """A node that answers FINDNODE as it likes."""
 
-    def lie(self, answer: Callable[[Contact, bytes, tuple[int, ...]], list[Nodes]]) -> None:
+    def lie(self, answer: Callable[[NodeContact, bytes, tuple[int, ...]], list[Nodes]]) -> None:
         dialogue = self.engine._dialogue
         dialogue._nodes = lambda contact, request_id, distances: answer(  # type: ignore[method-assign]
             contact, request_id, tuple(distances)
@@ -276,7 +276,7 @@ class Liar(SimulatedNode):
 
 
 def with_liar(
-    answer: Callable[[Contact, bytes, tuple[int, ...]], list[Nodes]], honest: int = 5
+    answer: Callable[[NodeContact, bytes, tuple[int, ...]], list[Nodes]], honest: int = 5
 ) -> tuple[Network, list[SimulatedNode], SimulatedNode]:
     network, nodes = network_of(honest)
     liar = network.add(90, host="66.6.6.6", bootstrap=[nodes[0].record])
@@ -294,7 +294,7 @@ def test_who_makes_up_records_is_banned() -> None:
 
 
 def test_records_of_other_distances_are_not_taken() -> None:
-    def anything(_contact: Contact, request_id: bytes, distances: tuple[int, ...]) -> list[Nodes]:
+    def anything(_contact: NodeContact, request_id: bytes, distances: tuple[int, ...]) -> list[Nodes]:
         liar_id = identity(90).node_id
         others = [record_of(identity(n), public_ip(n)) for n in range(500, 540)]
         wrong = [r.raw for r in others if log_distance(r.node_id, liar_id) not in distances]
@@ -308,7 +308,7 @@ def test_records_of_other_distances_are_not_taken() -> None:
 
 
 def test_addresses_of_our_own_machine_or_network_are_not_taken_from_outside() -> None:
-    def inside(_contact: Contact, request_id: bytes, distances: tuple[int, ...]) -> list[Nodes]:
+    def inside(_contact: NodeContact, request_id: bytes, distances: tuple[int, ...]) -> list[Nodes]:
         liar_id = identity(90).node_id
         records = [
             record_of(identity(n), host)
@@ -326,7 +326,7 @@ def test_addresses_of_our_own_machine_or_network_are_not_taken_from_outside() ->
 
 
 def test_endless_answers_end() -> None:
-    def endless(_contact: Contact, request_id: bytes, distances: tuple[int, ...]) -> list[Nodes]:
+    def endless(_contact: NodeContact, request_id: bytes, distances: tuple[int, ...]) -> list[Nodes]:
         return [Nodes(request_id, 2**63, ()) for _ in range(60)]
 
     network, nodes, _ = with_liar(endless)
@@ -340,7 +340,7 @@ def test_endless_answers_end() -> None:
 def test_an_answer_of_which_a_part_is_lost_counts_as_what_came() -> None:
     half = [record_of(identity(n), public_ip(n)) for n in range(500, 600)]
 
-    def first_part(_contact: Contact, request_id: bytes, distances: tuple[int, ...]) -> list[Nodes]:
+    def first_part(_contact: NodeContact, request_id: bytes, distances: tuple[int, ...]) -> list[Nodes]:
         fitting = [r.raw for r in half if log_distance(r.node_id, identity(90).node_id) in distances]
         return [Nodes(request_id, 2, tuple(fitting[:3]))]
 
@@ -356,7 +356,7 @@ def test_bogus_nodes_without_end_neither_fill_the_table_nor_keep_good_ones_out()
     bogus = [identity(n) for n in range(10_000, 11_000)]
     count = iter(range(10**9))
 
-    def invent(_contact: Contact, request_id: bytes, distances: tuple[int, ...]) -> list[Nodes]:
+    def invent(_contact: NodeContact, request_id: bytes, distances: tuple[int, ...]) -> list[Nodes]:
         liar_id = identity(90).node_id
         records: list[bytes] = []
         while len(records) < 7:
@@ -395,7 +395,7 @@ def test_a_flood_of_garbage_changes_nothing() -> None:
                 target.record.node_id, noise.randbytes(32), noise.randbytes(16), noise.randbytes(12)
             )
             data = header.masked + noise.randbytes(60)
-        network.send(Endpoint("66.6.6.6", number % 60000 + 1), target.endpoint, data)
+        network.send(UdpEndpoint("66.6.6.6", number % 60000 + 1), target.endpoint, data)
     sent = target.engine.counters()["packets_sent"]
     network.run(5)
     assert target.engine.counters()["packets_limited"] > 4000
@@ -407,7 +407,7 @@ def test_messages_of_the_future_are_counted_and_harmless() -> None:
     network, (a, b) = network_of(2)
     a.engine.ping(b.record, network.now)
     network.run(1)
-    contact = Contact(b.record.node_id, b.endpoint)
+    contact = NodeContact(b.record.node_id, b.endpoint)
     channel = a.engine._dialogue._channel
     for plaintext in (b"", b"\x07\xc0", b"\x01", b"\xff" * 100, b"\x02\xc1\x80"):
         channel.respond(contact, plaintext)
@@ -429,7 +429,7 @@ def test_an_answer_of_the_wrong_kind_or_from_another_is_no_answer() -> None:
     got: list[Any] = []
     a.engine.ping(b.record, network.now, got.append)
     request_id = next(iter(a.engine._dialogue._pending))
-    here = Contact(a.record.node_id, a.endpoint)
+    here = NodeContact(a.record.node_id, a.endpoint)
     for liar in (b, c):
         wrong = Nodes(request_id, 1, ()) if liar is b else messages.Pong(request_id, 1, a.endpoint)
         liar.engine._dialogue._channel.respond(here, messages.encode(wrong))

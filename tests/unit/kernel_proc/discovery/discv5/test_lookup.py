@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from kernel_proc.discovery.discv5.endpoint import Contact, Endpoint
+from kernel_proc.discovery.discv5.endpoint import NodeContact, UdpEndpoint
 from kernel_proc.discovery.discv5.lookup import MAX_FOUND, Lookup, distances_to
 from kernel_proc.discovery.discv5.params import Params
 from kernel_proc.discovery.discv5.table import distance, log_distance
@@ -22,7 +22,7 @@ for number in range(1, 120):
     me = identity(number)
     NODES[me.node_id] = (
         record_of(me, public_ip(number)),
-        Contact(me.node_id, Endpoint(public_ip(number), 9000)),
+        NodeContact(me.node_id, UdpEndpoint(public_ip(number), 9000)),
     )
 TARGET = identity(999).node_id
 
@@ -68,7 +68,7 @@ def walk(answers: Callable[[bytes], list[bytes] | None], seeds: list[bytes]) -> 
     """Run a lookup; `answers` gives whom a node names, None if it is silent."""
     lookup = Lookup(TARGET, OWN, PARAMS)
     lookup.add(NODES[node_id] for node_id in seeds)
-    waiting: list[Contact] = []
+    waiting: list[NodeContact] = []
     while not lookup.finished:
         while (chosen := lookup.next()) is not None:
             waiting.append(chosen[1])
@@ -123,7 +123,9 @@ def test_nobody_is_asked_twice_and_we_are_not_asked() -> None:
     lookup.add([NODES[first]])
     assert lookup.next() is not None
     lookup.answered(first)
-    lookup.add([NODES[first], (record_of(identity(0), "20.0.0.1"), Contact(OWN, Endpoint("20.0.0.1", 1)))])
+    lookup.add(
+        [NODES[first], (record_of(identity(0), "20.0.0.1"), NodeContact(OWN, UdpEndpoint("20.0.0.1", 1)))]
+    )
     assert lookup.next() is None
     assert lookup.finished
 
@@ -131,7 +133,7 @@ def test_nobody_is_asked_twice_and_we_are_not_asked() -> None:
 def test_a_newer_record_of_a_node_not_asked_yet_is_taken() -> None:
     lookup = Lookup(TARGET, OWN, PARAMS)
     me = identity(7)
-    newer = record_of(me, "99.0.0.1", seq=2), Contact(me.node_id, Endpoint("99.0.0.1", 9000))
+    newer = record_of(me, "99.0.0.1", seq=2), NodeContact(me.node_id, UdpEndpoint("99.0.0.1", 9000))
     lookup.add([NODES[me.node_id], newer, NODES[me.node_id]])
     assert lookup.next() == newer
 
@@ -140,7 +142,7 @@ def test_what_is_kept_is_bounded() -> None:
     lookup = Lookup(TARGET, OWN, PARAMS)
     record: Enr = record_of(identity(1), "20.0.0.1")
     source = random.Random(1)
-    lookup.add((record, Contact(source.randbytes(32), Endpoint(public_ip(n), 1))) for n in range(5000))
+    lookup.add((record, NodeContact(source.randbytes(32), UdpEndpoint(public_ip(n), 1))) for n in range(5000))
     assert len(lookup._known) == MAX_FOUND
 
 
@@ -149,6 +151,7 @@ def test_one_network_gets_few_places() -> None:
         lookup = Lookup(TARGET, OWN, replace(PARAMS, exempt_loopback=exempt))
         record, source = record_of(identity(1), host), random.Random(1)
         given = [
-            lookup.consider(record, Contact(source.randbytes(32), Endpoint(host, 1))) for _ in range(100)
+            lookup.consider(record, NodeContact(source.randbytes(32), UdpEndpoint(host, 1)))
+            for _ in range(100)
         ]
         assert given.count(True) == places

@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kernel_proc.discovery import rlp
-from kernel_proc.discovery.discv5.endpoint import Endpoint
+from kernel_proc.discovery.discv5.endpoint import UdpEndpoint
 from kernel_proc.discovery.discv5.messages import (
+    Discv5MessageError,
     FindNode,
     Message,
-    MessageError,
     Nodes,
     Ping,
     Pong,
@@ -28,7 +28,7 @@ records = st.lists(st.binary(max_size=30), max_size=5).map(rlp.encode)
 
 all_messages: st.SearchStrategy[Message] = st.one_of(
     st.builds(Ping, request_ids, seqs),
-    st.builds(Pong, request_ids, seqs, st.builds(Endpoint.of, ips, st.integers(0, 65535))),
+    st.builds(Pong, request_ids, seqs, st.builds(UdpEndpoint.of, ips, st.integers(0, 65535))),
     st.builds(FindNode, request_ids, st.lists(st.integers(0, 256), max_size=20).map(tuple)),
     st.builds(Nodes, request_ids, st.integers(0, 255), st.lists(records, max_size=5).map(tuple)),
     st.builds(TalkRequest, request_ids, st.binary(max_size=20), st.binary(max_size=300)),
@@ -46,7 +46,7 @@ def test_both_ways(message: Message) -> None:
     ("message", "expected"),
     [
         (Ping(b"\0\0\0\1", 1), "01 c6 8400000001 01"),
-        (Pong(b"\1", 0, Endpoint("127.0.0.1", 9000)), "02 ca 01 80 847f000001 822328"),
+        (Pong(b"\1", 0, UdpEndpoint("127.0.0.1", 9000)), "02 ca 01 80 847f000001 822328"),
         (FindNode(b"\x09", (0, 256)), "03 c6 09 c4 80 820100"),
         (Nodes(b"\x09", 1, ()), "04 c3 09 01 c0"),
         (Nodes(b"", 2, (b"\xc1\x01",)), "04 c5 80 02 c2 c101"),
@@ -63,7 +63,7 @@ def test_an_ipv4_address_mapped_into_ipv6_is_ipv4() -> None:
     mapped = rlp.encode([b"\1", 1, bytes(10) + b"\xff\xff\x7f\0\0\1", 9000])
     pong = decode(b"\2" + mapped)
     assert isinstance(pong, Pong)
-    assert pong.observed == Endpoint("127.0.0.1", 9000)
+    assert pong.observed == UdpEndpoint("127.0.0.1", 9000)
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_an_ipv4_address_mapped_into_ipv6_is_ipv4() -> None:
     ],
 )
 def test_refused(plaintext: bytes) -> None:
-    with pytest.raises(MessageError):
+    with pytest.raises(Discv5MessageError):
         decode(plaintext)
 
 
@@ -105,5 +105,5 @@ def test_any_bytes_are_read_or_refused(plaintext: bytes) -> None:
     ):
         try:
             decode(data)
-        except MessageError:
+        except Discv5MessageError:
             continue

@@ -16,9 +16,9 @@ from trio.testing import wait_all_tasks_blocked
 from kernel_proc.discovery.discv5 import (
     Discv5Error,
     Discv5Service,
-    Endpoint,
     Params,
     TooManyRequestsError,
+    UdpEndpoint,
     waku_filter,
 )
 from kernel_proc.discovery.enr import Enr
@@ -49,7 +49,7 @@ class Member:
         local.set_shards(1, shards)
         local.set_endpoint4(ip4, 60000, None)
         self.found: dict[bytes, Enr] = {}
-        self.seen: list[Endpoint] = []
+        self.seen: list[UdpEndpoint] = []
         self.heard = trio.Event()
         self.service = Discv5Service(
             local,

@@ -9,7 +9,7 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kernel_proc.discovery.discv5.endpoint import Contact, Endpoint, group_of
+from kernel_proc.discovery.discv5.endpoint import NodeContact, UdpEndpoint, group_of
 from kernel_proc.discovery.discv5.params import Params
 from kernel_proc.discovery.discv5.table import Added, Table, distance, log_distance, random_id_at
 from kernel_proc.discovery.enr import Enr
@@ -21,11 +21,11 @@ IDENTITIES = [identity(number) for number in range(1, 200)]
 FAR = [me for me in IDENTITIES if log_distance(me.node_id, OWN) == 256]
 
 
-def entry(number: int, host: str | None = None, seq: int = 1, *, far: bool = True) -> tuple[Enr, Contact]:
+def entry(number: int, host: str | None = None, seq: int = 1, *, far: bool = True) -> tuple[Enr, NodeContact]:
     """A node of the farthest bucket (or of any)."""
     me = (FAR if far else IDENTITIES)[number]
-    endpoint = Endpoint(host or public_ip(number), 9000)
-    return record_of(me, endpoint.host, seq=seq), Contact(me.node_id, endpoint)
+    endpoint = UdpEndpoint(host or public_ip(number), 9000)
+    return record_of(me, endpoint.host, seq=seq), NodeContact(me.node_id, endpoint)
 
 
 def filled(count: int = 16, **params: int) -> Table:
@@ -89,7 +89,8 @@ def test_we_are_not_in_our_table() -> None:
     table = Table(OWN, PARAMS)
     me = identity(0)
     assert (
-        table.add(record_of(me, "20.0.0.1"), Contact(OWN, Endpoint("20.0.0.1", 9000)), 0.0) is Added.OURSELVES
+        table.add(record_of(me, "20.0.0.1"), NodeContact(OWN, UdpEndpoint("20.0.0.1", 9000)), 0.0)
+        is Added.OURSELVES
     )
 
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from kernel_proc.discovery.discv5.endpoint import Contact, Endpoint
+from kernel_proc.discovery.discv5.endpoint import NodeContact, UdpEndpoint
 from kernel_proc.discovery.discv5.params import Params
 from kernel_proc.discovery.discv5.votes import Votes
 from tests.unit.kernel_proc.discovery.discv5.simulation import public_ip
 
 PARAMS = Params()
-HERE, THERE = Endpoint("99.0.0.1", 9000), Endpoint("98.0.0.1", 9000)
-SIX = Endpoint("2600::1", 9000)
+HERE, THERE = UdpEndpoint("99.0.0.1", 9000), UdpEndpoint("98.0.0.1", 9000)
+SIX = UdpEndpoint("2600::1", 9000)
 
 
-def voter(number: int, host: str | None = None) -> Contact:
-    return Contact(number.to_bytes(32, "big"), Endpoint(host or public_ip(number), 9000))
+def voter(number: int, host: str | None = None) -> NodeContact:
+    return NodeContact(number.to_bytes(32, "big"), UdpEndpoint(host or public_ip(number), 9000))
 
 
 def test_enough_voters_and_more_than_half() -> None:

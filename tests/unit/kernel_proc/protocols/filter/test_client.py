@@ -26,8 +26,8 @@ from kernel_proc.protocols.filter.codec import (
 )
 from kernel_proc.protocols.filter.subscriptions import FilterLimits, Subscriptions
 from kernel_proc.protocols.framing import MessageReader, encode_frame
-from kernel_proc.protocols.peer_select import PeerRanking, ServicePeers
-from kernel_proc.protocols.requests import AllFailed, Refused
+from kernel_proc.protocols.peer_select import PeerRanking, ServicePeerChoice
+from kernel_proc.protocols.requests import AllFailed, RequestRefused
 from tests.support.memory_hosts import MemoryNetwork, memory_network
 from tests.support.mock_clock import mock_clock_test
 
@@ -103,7 +103,7 @@ class House:
         self.leased = {"x", "y"}
         self.changed: Counter[str] = Counter()
         self.ranking = PeerRanking(trio.current_time, Random(1))
-        self.peers = ServicePeers(self.host, self.ranking, lambda _peer: None, {})
+        self.peers = ServicePeerChoice(self.host, self.ranking, lambda _peer: None, {})
         self.client = FilterClient(
             self.host,
             self.peers,
@@ -301,7 +301,7 @@ async def test_an_answer_to_another_request_is_none_but_for_429() -> None:
         server.wrong_id, server.status = False, 429
         with pytest.raises(AllFailed) as failed:
             await one.subscribe(A)
-        assert isinstance(failed.value.attempts[0].error, Refused)
+        assert isinstance(failed.value.attempts[0].error, RequestRefused)
         assert failed.value.statuses == [429]
 
 
