@@ -50,10 +50,12 @@ __all__ = [
     "SendReply",
     "SendRequest",
     "StatusReply",
+    "StatusRequest",
     "StreamPosition",
     "SubscribeReply",
     "SubscribeRequest",
     "SubscriptionsReply",
+    "SubscriptionsRequest",
     "UnsubscribeRequest",
 ]
 
