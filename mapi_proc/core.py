@@ -19,8 +19,10 @@ import zmq
 from ipc_schema.config.mapi import MapiConfig, Mode
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.kernel.methods import NODE_INFO, NodeInfoReply, NodeInfoRequest
+from ipc_schema.mapi.control import AppsReply, SendsReply
 from ipc_schema.mapi.methods import SendRequest, StatusReply
 from mapi_proc.apps import App, AppConnection
+from mapi_proc.apps.summary import summarise_apps, summarise_sends
 from mapi_proc.clocks import CLOCK_NOTE, SYSTEM_CLOCKS, Clocks, steady_clock
 from mapi_proc.database import Database
 from mapi_proc.disk import Disk
@@ -159,6 +161,18 @@ class Core:
     def status(self, app: App | None, after: str = "") -> StatusReply:
         """The status as an app sees it; None: of all topics. `after`: the last topic of the part before."""
         return self._parts.status.reply(app, after)
+
+    def summarise_apps(self) -> AppsReply:
+        """All apps, for the person who runs the node."""
+        topics = self.table.topics_of
+        return summarise_apps(
+            self.apps, lambda stream: len(topics(stream)), self.sends.ledger, self._steady()
+        )
+
+    def summarise_sends(self) -> SendsReply:
+        """All sends without a fate, likewise."""
+        ledger = self.sends.ledger
+        return summarise_sends(ledger, ledger.states, self.apps.name_of)
 
     async def node_info(self, ids: tuple[str, ...] | None) -> dict[str, object]:
         """The kernel's node information. Raises IpcError."""

@@ -137,7 +137,13 @@ class MapiService:
             "control",
             control,
             self._instance,
-            control_routes(self.health, lambda: report(self.health()), lambda: self._ended(None)),
+            control_routes(
+                self.health,
+                lambda: report(self.health()),
+                lambda: self._ended(None),
+                core.summarise_apps,
+                core.summarise_sends,
+            ),
             allowed_uids=uids,
         )
         servers = (self._apps.server, self._control.server)

@@ -14,6 +14,8 @@ import zmq
 from ipc_schema import control as methods
 from ipc_schema.control import ControlHealthReply, MetricsReply
 from ipc_schema.frames import Reply
+from ipc_schema.mapi import control as mapi_methods
+from ipc_schema.mapi.control import AppsReply, SendsReply
 from logos_client._arguments import control_endpoint
 from logos_client._connection import RequestConnection
 from logos_client._opening import Opening
@@ -74,6 +76,18 @@ class ControlClient:
         reply = await self._ask(methods.METRICS, timeout=timeout)
         with public_errors():
             return MetricsReply.from_body(reply.body)
+
+    async def apps(self, *, timeout: float = CONTROL_TIMEOUT) -> AppsReply:
+        """The apps of a Messaging API: backlog, position, topics. A kernel refuses it (`unknown_method`)."""
+        reply = await self._ask(mapi_methods.APPS, timeout=timeout)
+        with public_errors():
+            return AppsReply.from_body(reply.body)
+
+    async def sends(self, *, timeout: float = CONTROL_TIMEOUT) -> SendsReply:
+        """The sends without a fate of all apps of a Messaging API, oldest first."""
+        reply = await self._ask(mapi_methods.SENDS, timeout=timeout)
+        with public_errors():
+            return SendsReply.from_body(reply.body)
 
     async def shutdown(self, *, timeout: float = CONTROL_TIMEOUT) -> None:
         """Ask the process to end; it does so after the answer."""

@@ -63,6 +63,11 @@ class AppRegistry:
         app = self._by_stream.get(stream_id)
         return app.stream if app is not None else None
 
+    def name_of(self, stream_id: bytes) -> str:
+        """The name of the app of that stream, empty when the app is gone."""
+        app = self._by_stream.get(stream_id)
+        return app.name if app is not None else ""
+
     def add(self, app: App) -> None:
         self._by_name[app.name] = app
         self._by_stream[app.stream.stream_id] = app

@@ -1,4 +1,4 @@
-"""The control methods: health, shutdown, log level; on a socket of their own (SPEC.md, 3.4)."""
+"""The control methods, on a socket of their own (SPEC.md, 3.4 and 4.4)."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from ipc_schema.control import (
     MetricsReply,
 )
 from ipc_schema.errors import ErrorCode, IpcError
+from ipc_schema.mapi.control import APPS, SENDS, AppsReply, SendsReply
 from ipc_schema.server import Answer, Call, Route, answer
 from logos_process import logs
 from logos_process.logs import LogLevelError
@@ -25,6 +26,8 @@ def control_routes(
     health: Callable[[], Mapping[str, object]],
     metrics: Callable[[], MetricsReply],
     shutdown: Callable[[], None],
+    apps: Callable[[], AppsReply],
+    sends: Callable[[], SendsReply],
 ) -> Mapping[str, Route]:
     """The methods of the control socket. `health()` gives the body of its reply."""
 
@@ -45,4 +48,6 @@ def control_routes(
         METRICS: Route(lambda _call: answer(metrics().to_body()), needs_hello=False),
         SHUTDOWN: Route(stop, needs_hello=False),
         LOG_LEVEL: Route(log_level, needs_hello=False),
+        APPS: Route(lambda _call: answer(apps().to_body()), needs_hello=False),
+        SENDS: Route(lambda _call: answer(sends().to_body()), needs_hello=False),
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ipc_schema.control import ControlHealthReply, MetricsReply
+from ipc_schema.mapi.control import AppsReply, SendsReply
 from logos_client.blocking._base import BlockingClient
 from logos_client.control import CONTROL_TIMEOUT, ControlClient
 
@@ -25,6 +26,14 @@ class ControlCalls(BlockingClient):
     def metrics(self, *, timeout: float = CONTROL_TIMEOUT) -> MetricsReply:
         """Every counter and gauge of the process, and what each of them is."""
         return self._portal.call(self._client.metrics, timeout=timeout)
+
+    def apps(self, *, timeout: float = CONTROL_TIMEOUT) -> AppsReply:
+        """The apps of a Messaging API: backlog, position, topics. A kernel refuses it (`unknown_method`)."""
+        return self._portal.call(self._client.apps, timeout=timeout)
+
+    def sends(self, *, timeout: float = CONTROL_TIMEOUT) -> SendsReply:
+        """The sends without a fate of all apps of a Messaging API, oldest first."""
+        return self._portal.call(self._client.sends, timeout=timeout)
 
     def shutdown(self, *, timeout: float = CONTROL_TIMEOUT) -> None:
         """Ask the process to end; it does so after the answer."""

@@ -23,6 +23,7 @@ from ipc_schema.kernel import events as kernel_events
 from ipc_schema.kernel import methods as kernel
 from ipc_schema.kernel import store as kernel_store
 from ipc_schema.kernel.records import EventLoopHealth, NodeHealth, PeerRecord, ProtocolHealth, ShardHealth
+from ipc_schema.mapi import control as mapi_control
 from ipc_schema.mapi import events as app_events
 from ipc_schema.mapi import methods as mapi
 from ipc_schema.mapi.events import AppEventKind, encode_app_event
@@ -179,6 +180,8 @@ def good_requests() -> None:
     request("control", "health", {})
     request("control", "shutdown", {})
     request("control", "metrics", {})
+    request("mapi control", "apps", {})
+    request("mapi control", "sends", {})
     request("control", "log_level", control.LogLevelRequest(level="debug", logger="kernel_proc.relay"))
 
     plain = {"delimited": False, "correlation_id": ID, "method": "ping", "body": {}, "blobs": []}
@@ -432,6 +435,30 @@ def good_replies() -> None:
     )
     families = {"node_messages": ("counter", "New messages."), "peer_store_size": ("gauge", "Known peers.")}
     reply("control", "metrics", control.MetricsReply(samples=samples, families=families))
+    app = mapi_control.AppSummary(
+        name="alice",
+        durable=True,
+        connected=False,
+        topics=2,
+        stream=STREAM,
+        acked=7,
+        dropped=0,
+        last=9,
+        backlog_bytes=512,
+        away_ms=60_000,
+        sends=1,
+    )
+    reply("mapi control", "apps", mapi_control.AppsReply(apps=(app,), total=1))
+    send = mapi_control.SendSummary(
+        app="alice",
+        request_id=REQUEST,
+        content_topic=TOPIC,
+        state="retry",
+        accepted_ns=NOW,
+        attempts=2,
+        cause="no peers",
+    )
+    reply("mapi control", "sends", mapi_control.SendsReply(sends=(send,), total=1, states={"retry": 1}))
 
 
 def error_replies() -> None:

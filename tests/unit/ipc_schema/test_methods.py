@@ -16,11 +16,17 @@ from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.frames import decode_body
 from ipc_schema.kernel import methods as kernel
 from ipc_schema.kernel.records import NodeHealth
+from ipc_schema.mapi import control as mapi_control
 from ipc_schema.mapi import methods as mapi
 from ipc_schema.streams import ReplayBatch
 from tests.unit.ipc_schema.strategies import attempt, bodies, maps_near
 
-TABLES = {"kernel": kernel.METHODS, "mapi": mapi.METHODS, "control": control.METHODS}
+TABLES = {
+    "kernel": kernel.METHODS,
+    "mapi": mapi.METHODS,
+    "control": control.METHODS,
+    "mapi control": mapi_control.METHODS,
+}
 ALL: list[type[Body]] = sorted(
     {cls for table in TABLES.values() for method in table.values() for cls in method},
     key=lambda c: c.__name__,
@@ -74,6 +80,7 @@ def test_the_methods_are_those_of_the_contract() -> None:
         "goodbye",
     }
     assert set(control.METHODS) == {"health", "shutdown", "log_level", "metrics"}
+    assert set(mapi_control.METHODS) == {"apps", "sends"}
 
 
 @pytest.mark.parametrize("cls", ALL, ids=lambda cls: cls.__name__)

@@ -13,6 +13,7 @@ from ipc_schema.errors import MAX_ERROR_TEXT, ErrorCode
 from ipc_schema.fields import MAX_ITEMS
 from ipc_schema.kernel import methods as kernel
 from ipc_schema.kernel.events import EventKind
+from ipc_schema.mapi import control as mapi_control
 from ipc_schema.mapi import methods as mapi
 from ipc_schema.mapi.events import AppEventKind
 
@@ -41,8 +42,9 @@ def test_the_error_table() -> None:
     ("titles", "methods"),
     [
         (["Streams: leases", "Other methods"], set(kernel.METHODS)),
-        (["Control"], set(control.METHODS)),
+        (["Control (kernel"], set(control.METHODS)),
         (["Methods"], set(mapi.METHODS) - {"hello"}),
+        (["Control of a Messaging API"], set(mapi_control.METHODS)),
     ],
 )
 def test_the_method_tables(titles: list[str], methods: set[str]) -> None:

@@ -19,13 +19,15 @@ from ipc_schema import control
 from ipc_schema.body import Body, Empty, Method, Range, Size
 from ipc_schema.fields import INT64_MAX
 from ipc_schema.kernel import methods as kernel
+from ipc_schema.mapi import control as mapi_control
 from ipc_schema.mapi import methods as mapi
 from tests.unit.ipc_schema.test_spec import rows, section
 
 SERVERS = [
     ("kernel", ["Streams: leases", "Other methods"], kernel.METHODS),
-    ("control", ["Control"], control.METHODS),
+    ("control", ["Control (kernel"], control.METHODS),
     ("mapi", ["Methods"], mapi.METHODS),
+    ("mapi control", ["Control of a Messaging API"], mapi_control.METHODS),
 ]
 IN_THE_TEXT = {
     ("kernel", "hello"): "its own table",

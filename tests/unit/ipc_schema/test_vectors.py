@@ -28,6 +28,7 @@ from ipc_schema.kernel import events as kernel_events
 from ipc_schema.kernel import methods as kernel
 from ipc_schema.kernel.events import HeaderError, HealthEvent, PeerEvent, decode_header
 from ipc_schema.kernel.records import NodeHealth, PeerRecord
+from ipc_schema.mapi import control as mapi_control
 from ipc_schema.mapi import events as app_events
 from ipc_schema.mapi import methods as mapi
 from ipc_schema.mapi.events import AppEventError, AppEventKind, decode_app_event, encode_app_event
@@ -41,6 +42,7 @@ METHODS: dict[str, dict[str, Method]] = {
     "kernel": kernel.METHODS,
     "mapi": mapi.METHODS,
     "control": control.METHODS,
+    "mapi control": mapi_control.METHODS,
 }
 
 
