@@ -1,8 +1,8 @@
-"""Waku relay (11/WAKU2-RELAY): this project's own GossipSub v1.1 router.
+"""Waku relay (11/WAKU2-RELAY) on our own GossipSub v1.1 router.
 
-A core without I/O (`router`, with `mesh`, `gossip`, `scores`, `cache`, `seen`, `backoff`, `promises`)
-decides; a trio shell (`service`, `link`, `intake`) moves bytes; `rpc` and `framing` are the wire.
-Opportunistic grafting is left out: nwaku runs with it off.
+The sans-I/O core (`router`, with `mesh`, `gossip`, `scores`, `cache`, `seen`, `backoff`, `promises`) makes
+the decisions; the trio shell (`service`, `link`, `intake`) moves bytes; `rpc` and `framing` are the wire
+format. Opportunistic grafting is not implemented: nwaku disables it (threshold 0).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How long a peer must not be grafted. Outlives connections: a redial does not end a back-off."""
+"""GRAFT back-off per peer. Entries outlive the connection: reconnecting does not end a back-off."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ K = TypeVar("K", bound=Hashable)
 
 
 class BackoffTable(Generic[K]):
-    """Ends of back-offs by key, at most `max_entries`; above it the oldest entry goes."""
+    """Back-off deadlines by key. Holds at most `max_entries`; the oldest is evicted first."""
 
     def __init__(self, max_entries: int) -> None:
         self._max = max_entries
@@ -21,19 +21,19 @@ class BackoffTable(Generic[K]):
         return len(self._until)
 
     def set(self, key: K, until: float) -> None:
-        """Note a back-off; one that is already longer stays."""
+        """Start a back-off. An existing one that ends later is kept."""
         until = max(until, self._until.pop(key, until))
         self._until[key] = until
         if len(self._until) > self._max:
             del self._until[next(iter(self._until))]
 
     def active(self, key: K, now: float, slack: float = 0.0) -> bool:
-        """Return whether the back-off, prolonged by `slack`, is still running."""
+        """Return whether the back-off, extended by `slack` seconds, is still running."""
         until = self._until.get(key)
         return until is not None and now < until + slack
 
     def expire(self, now: float, slack: float = 0.0) -> None:
-        """Drop the entries that have ended."""
+        """Remove the entries that have ended."""
         ended = [key for key, until in self._until.items() if until + slack <= now]
         for key in ended:
             del self._until[key]

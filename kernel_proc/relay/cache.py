@@ -1,4 +1,4 @@
-"""The message cache: what can be offered with IHAVE and handed out for IWANT."""
+"""The message cache (mcache, GossipSub v1.0): what we offer with IHAVE and serve on IWANT."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["CachedMessage", "MessageCache"]
 
 
 class CachedMessage:
-    """A message in the cache; its frame is encoded when first needed and then shared by all who get it."""
+    """A cached message. Its frame is encoded on first use and shared by all recipients."""
 
     __slots__ = ("_frame", "data", "message_id", "served", "topic", "topic_name", "window")
 
@@ -32,9 +32,11 @@ class CachedMessage:
 
 
 class MessageCache:
-    """Messages of the last `length` heartbeats, those of the last `gossip` offered; bounded by `max_bytes`.
+    """Keep the messages of the last `length` heartbeats, at most `max_bytes`; offer those of the last
+    `gossip`.
 
-    Keyed by message id alone, as IWANT asks; the same bytes on a second topic replace the first entry.
+    Keyed by message id alone, because IWANT carries no topic. Publishing the same bytes on a second topic
+    replaces the first entry.
     """
 
     def __init__(self, length: int, gossip: int, max_bytes: int) -> None:
@@ -42,13 +44,14 @@ class MessageCache:
         self._gossip = gossip
         self._max_bytes = max_bytes
         self._by_id: dict[bytes, CachedMessage] = {}
-        # By age, apart: finding the first key of a dict that is deleted from its front is a linear search.
+        # A separate queue by age: finding the first key of a dict whose front has been deleted is a linear
+        # search.
         self._by_age: deque[CachedMessage] = deque()
         self._window = 0
         self._ids: deque[dict[str, list[bytes]]] = deque([{}], maxlen=gossip)
         self.bytes = 0
         self.evicted = 0
-        """Messages that left before their time because of `max_bytes`."""
+        """Messages evicted early because of `max_bytes`."""
 
     def __len__(self) -> int:
         return len(self._by_id)
@@ -75,11 +78,11 @@ class MessageCache:
         return self._by_id.get(message_id)
 
     def gossip_ids(self, topic: str) -> Sequence[bytes]:
-        """Ids of `topic` in the gossip windows that are still in the cache, the newest window first."""
+        """Return the cached ids of `topic` in the gossip windows, newest window first."""
         return [i for window in self._ids for i in window.get(topic, ()) if i in self._by_id]
 
     def shift(self) -> None:
-        """One heartbeat has passed."""
+        """Start a new window. Call once per heartbeat."""
         self._window += 1
         self._ids.appendleft({})
         oldest = self._window - self._length + 1

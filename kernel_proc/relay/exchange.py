@@ -1,7 +1,7 @@
 """Peer exchange (GossipSub v1.1): peers to suggest when we refuse a GRAFT or leave a topic. Pure.
 
-What others suggest to us goes to the listener (`RelayService.on_peer_exchange`): the relay does not know
-which peers can be dialled.
+Suggestions from other peers go to `RelayService.on_peer_exchange`: the relay does not know which peers can be
+dialled.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ __all__ = ["peers_to_offer"]
 def peers_to_offer(
     pruned: Peer, subscribers: Iterable[Peer], score: Callable[[Peer], float], count: int, rng: Random
 ) -> tuple[PeerInfo, ...]:
-    """Draw up to `count` other subscribers of the topic with a non-negative score and a signed record,
-    without which they could not be dialled safely. A `pruned` peer with a negative score gets none: it must
-    find its victims without us."""
+    """Choose up to `count` other subscribers of the topic that have a non-negative score and a signed peer
+    record.
+
+    Without a signed record a peer cannot be dialled safely. A `pruned` peer with a negative score gets no
+    suggestions: we do not help it find its next victims (gossipsub-v1.1, Peer Exchange).
+    """
     if score(pruned) < 0:
         return ()
     good = [

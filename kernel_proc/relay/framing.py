@@ -1,4 +1,4 @@
-"""Cutting length-prefixed RPCs out of a byte stream without copying each one."""
+"""Split a byte stream into length-prefixed RPCs without copying each one."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ __all__ = ["FrameCutter", "FrameTooLargeError", "FramingError"]
 
 
 class FramingError(ValueError):
-    """The stream cannot be followed any further: it has to be reset."""
+    """The stream is out of step and must be reset."""
 
 
 class FrameTooLargeError(FramingError):
-    """A frame announces more bytes than this node takes."""
+    """The length prefix exceeds the maximum frame size."""
 
 
 class FrameCutter:
-    """Turns chunks of a stream into frames.
+    """Turn chunks of a stream into frames.
 
-    `feed(chunk)` returns a buffer and the (start, end) of each complete frame body in it; the caller reads in
-    place. What is left of an unfinished frame is kept. Chunks of a frame that is still growing are only
-    collected, and joined once, so that a peer that sends byte by byte costs no quadratic copying; at most
-    `max_frame` bytes and one chunk are held.
+    `feed(chunk)` returns a buffer and the (start, end) offsets of each complete frame body in it, so that the
+    caller can decode in place. The tail of an incomplete frame is kept. Its chunks are collected and joined
+    once, so that a peer that sends byte by byte does not cause quadratic copying; at most `max_frame` bytes
+    plus one chunk are held.
     """
 
     __slots__ = ("_held", "_held_size", "_max_frame", "_needed")
@@ -28,15 +28,16 @@ class FrameCutter:
         self._max_frame = max_frame
         self._held: list[bytes] = []
         self._held_size = 0
-        self._needed = 1  # bytes that must be there before another attempt is worth making
+        self._needed = 1  # do not try to parse before this many bytes are available
 
     @property
     def held(self) -> int:
-        """Bytes of an unfinished frame."""
+        """Bytes held of an incomplete frame."""
         return self._held_size
 
     def feed(self, chunk: bytes) -> tuple[bytes, list[tuple[int, int]]]:
-        """Raises FrameTooLargeError or FramingError; the cutter is of no use afterwards."""
+        """Return the frames that `chunk` completes. Raise FramingError (or FrameTooLargeError); do not
+        feed the cutter again after that."""
         if self._held:
             self._held.append(chunk)
             self._held_size += len(chunk)
@@ -64,12 +65,12 @@ class FrameCutter:
                         break
                     shift += 7
                     if shift > 28:
-                        raise FramingError("frame length is not a varint of a sane size")
-                else:  # the length itself is not complete yet
+                        raise FramingError("frame length is not a valid varint")
+                else:  # the length prefix itself is incomplete
                     self._needed = end - pos + 1
                     break
             if size > self._max_frame:
-                raise FrameTooLargeError(f"frame of {size} bytes, at most {self._max_frame} are taken")
+                raise FrameTooLargeError(f"frame of {size} bytes exceeds the maximum of {self._max_frame}")
             stop = body + size
             if stop > end:
                 self._needed = stop - pos

@@ -1,4 +1,4 @@
-"""Lazy push: IHAVE and IWANT with their budgets, and IDONTWANT."""
+"""Lazy push: IHAVE and IWANT with their budgets (GossipSub v1.0, v1.1), and IDONTWANT (v1.2)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Gossip"]
 
 
 class Gossip:
-    """The gossip part of the router core."""
+    """The gossip half of the router core."""
 
     def __init__(self, state: RouterState) -> None:
         self._s = state
@@ -21,9 +21,11 @@ class Gossip:
         return self._s.score(peer, now) >= self._s.score_params.gossip_threshold
 
     def on_ihave(self, peer: Peer, ihave: IHave, now: float) -> None:
-        """Ask for what is new among the ids offered, within the budget of this heartbeat."""
+        """Request the unknown ids of an IHAVE, within this heartbeat's budget."""
         s = self._s
         topic = s.topics.get(ihave.topic)
+        # IHAVE floods are capped per heartbeat in RPCs and in ids (gossipsub-v1.1, Spam Protection Measures);
+        # gossip from peers below the gossip threshold is ignored.
         if (
             peer.ihave_count > self._p.max_ihave_messages
             or peer.asked_ids >= self._p.max_ihave_length
@@ -39,6 +41,7 @@ class Gossip:
         ]
         room = self._p.max_ihave_length - peer.asked_ids
         if len(wanted) > room:
+            # A random sample, so that a peer cannot choose which ids exhaust the budget.
             wanted = s.rng.sample(wanted, room)
         if not wanted:
             return
@@ -48,7 +51,10 @@ class Gossip:
         s.outgoing(peer).control.iwant.extend(wanted)
 
     def on_iwant(self, peer: Peer, ids: Sequence[bytes], now: float) -> None:
-        """Queue what is asked for and cached: a message a few times per peer, so many bytes per heartbeat."""
+        """Serve cached messages, limited per message and peer (`iwant_retransmissions`) and in bytes per
+        heartbeat."""
+        # gossipsub-v1.1, Spam Protection Measures: without both limits a peer can amplify small IWANTs into
+        # large replies.
         if not self._trusted(peer, now):
             self._s.counters["iwant_refused"] += len(ids)
             return
@@ -69,19 +75,21 @@ class Gossip:
             self._s.outgoing(peer).messages.append(message)
 
     def on_idontwant(self, peer: Peer, ids: Sequence[bytes]) -> None:
+        # gossipsub-v1.2: bound what a peer can make us remember.
         room = self._p.max_idontwant - len(peer.dont_want)
         peer.dont_want.update(ids[:room] if room > 0 else ())
         self._s.counters["idontwant_received"] += len(ids)
 
     def announce(self, topic: Topic, message_id: bytes, source: str | None) -> None:
-        """Send IDONTWANT to the mesh: a large message has arrived and need not be sent to us again."""
+        """Send IDONTWANT to the mesh: a large message has arrived and need not be sent to us again
+        (gossipsub-v1.2)."""
         for peer in topic.mesh.values():
             if peer.peer_id != source:
                 self._s.outgoing(peer).control.idontwant.append(message_id)
                 self._s.counters["idontwant_sent"] += 1
 
     def emit(self, topic: str, excluded: dict[str, Peer], now: float) -> None:
-        """Offer recent ids to peers of the topic outside `excluded` (its mesh or fan-out)."""
+        """Send IHAVE for recent ids to random peers of the topic outside `excluded` (its mesh or fanout)."""
         s, p = self._s, self._p
         ids = s.cache.gossip_ids(topic)
         if not ids:
@@ -91,20 +99,22 @@ class Gossip:
             for peer in s.subscribers_of(topic)
             if peer.peer_id not in excluded and self._trusted(peer, now)
         ]
+        # gossipsub-v1.1, Adaptive Gossip Dissemination: max(D_lazy, gossip factor × eligible peers).
         count = min(len(peers), max(p.d_lazy, int(p.gossip_factor * len(peers))))
         for peer in s.rng.sample(peers, count):
-            # Each peer gets its own choice of too many ids, so that together they cover more.
+            # Too many ids for one IHAVE: each peer gets its own sample, so that together they cover more.
             chosen = ids if len(ids) <= p.max_ihave_sent else s.rng.sample(ids, p.max_ihave_sent)
             s.outgoing(peer).control.ihave.append(IHave(topic, chosen))
 
     def heartbeat(self, tick: int, now: float) -> None:
-        """New budgets; broken promises; old IDONTWANT."""
+        """Reset the budgets, punish broken promises and age IDONTWANT entries."""
         s = self._s
+        # P7 (gossipsub-v1.1, Spam Protection Measures): advertising messages without delivering them.
         for peer_id, count in s.promises.broken(now).items():
             s.counters["promises_broken"] += count
             peer = s.peers.get(peer_id)
             if peer is not None:
-                s.punish(peer, count * s.score_params.broken_promise, now)
+                s.penalise(peer, count * s.score_params.broken_promise, now)
         turn = tick % self._p.history_gossip == 0
         for peer in s.peers.values():
             peer.ihave_count = peer.asked_ids = peer.served_bytes = 0

@@ -1,7 +1,7 @@
-"""Reading one peer: frames from its stream, RPCs from frames, messages through validation and onwards.
+"""Read one peer's stream: split it into RPCs, validate each message and pass it on.
 
-Everything happens in the task that reads the stream. There is no queue between the wire and the router: a
-peer that sends faster than we work is held back by its stream's window.
+Everything runs in the task that reads the stream. There is no queue between the wire and the router: flow
+control of the stream slows down a peer that sends faster than we can process.
 """
 
 from __future__ import annotations
@@ -32,14 +32,15 @@ log = logging.getLogger(__name__)
 
 _READ_SIZE = 65_536
 _LOOK_AT_CLOCK = 16
-"""Messages between two looks at the clock."""
+"""Messages between two reads of the clock."""
 
 _ASIDE = 1024
-"""A message this far below the limit needs no exact size: topics are short."""
+"""Messages smaller than the limit by this margin need no exact size check: topics are short."""
 
 
 class Intake:
-    """What all readers share: `deliver` gets each new valid message, `flush` sends what waits."""
+    """The state shared by all readers. `deliver` receives each new valid message, `flush` sends pending
+    output."""
 
     def __init__(
         self,
@@ -62,11 +63,11 @@ class Intake:
         self._flush = flush
         self._spawn = spawn
         self._validating: dict[tuple[str, bytes], list[Peer]] = {}
-        """Whom a message came from while its verdict is being made."""
+        """The peers that sent us a message whose validation is still running."""
         self._settled = trio.lowlevel.ParkingLot()
 
     async def read(self, stream: Stream, peer: Peer) -> None:
-        """Serve one inbound stream until it has ended or cannot be followed any further."""
+        """Serve an inbound stream until it ends or a framing error forces a reset."""
         params, counters = self._params, self._counters
         cutter = FrameCutter(params.max_rpc_size + params.accept_slack)
         worked = 0.0
@@ -77,13 +78,14 @@ class Intake:
                 return
             if not chunk:
                 return
-            begun = time.perf_counter()
+            started = time.perf_counter()
             counters["received_bytes"] += len(chunk)
             try:
                 buffer, frames = cutter.feed(chunk)
+            # An oversized or unparsable length prefix leaves no way to find the next frame.
             except FramingError as error:
                 counters["frames_refused"] += 1
-                log.info("relay stream of %s ended: %s", peer.peer_id, error)
+                log.info("reset relay stream of %s: %s", peer.peer_id, error)
                 self._router.malformed(peer.peer_id, trio.current_time())
                 self._flush()
                 await stream.reset()
@@ -91,6 +93,8 @@ class Intake:
             now = trio.current_time()
             received_ns = time.time_ns()
             for start, stop in frames:
+                # Below the graylist threshold the whole RPC is dropped unread (gossipsub-v1.1, Score
+                # Thresholds).
                 if peer.graylisted:
                     counters["rpcs_graylisted"] += 1
                     continue
@@ -107,20 +111,20 @@ class Intake:
                     later = self._on_message(peer, raw, now, received_ns)
                     if later is not None:
                         await self._validate_later(peer, *later)
-                    if not index % _LOOK_AT_CLOCK and time.perf_counter() - begun > params.max_hold:
+                    if not index % _LOOK_AT_CLOCK and time.perf_counter() - started > params.max_hold:
                         self._flush()
                         await trio.lowlevel.checkpoint()
-                        begun, worked = time.perf_counter(), 0.0
+                        started, worked = time.perf_counter(), 0.0
                         now = trio.current_time()
-                if time.perf_counter() - begun > params.max_hold:
+                if time.perf_counter() - started > params.max_hold:
                     self._flush()
                     await trio.lowlevel.checkpoint()
-                    begun, worked = time.perf_counter(), 0.0
+                    started, worked = time.perf_counter(), 0.0
                     now = trio.current_time()
             self._flush()
-            worked += time.perf_counter() - begun
+            worked += time.perf_counter() - started
             if worked > params.max_hold:
-                # The stream need not have let anybody run while it had bytes for us.
+                # Reading need not have reached a checkpoint while the stream had bytes buffered.
                 await trio.lowlevel.checkpoint()
                 worked = 0.0
 
@@ -133,7 +137,7 @@ class Intake:
     def _on_message(
         self, peer: Peer, raw: RawMessage, now: float, received_ns: int
     ) -> tuple[Topic, RelayMessage, Awaitable[Verdict]] | None:
-        """Take one copy of a message. Returns what is left to wait for if a validator is asynchronous."""
+        """Process one copy of a message. Return the pending verdict if a validator is asynchronous."""
         counters, router = self._counters, self._router
         counters["received"] += 1
         topic = router.topic_of(raw.topic)
@@ -142,19 +146,23 @@ class Intake:
             return None
         data = raw.data
         if raw.signed:
-            # Without blame: nwaku lets some of these pass, so the sender may be an honest forwarder.
+            # StrictNoSign (11/WAKU2-RELAY). No penalty: nwaku accepts unsigned messages with `from` and
+            # `seqno` and forwards them, so the sender may be an honest forwarder.
             counters["dropped_signed"] += 1
             return None
+        # The id is over the encoded bytes (11/WAKU2-RELAY); two encodings of one WakuMessage are two
+        # messages.
         message_id = sha256(data).digest()
         if not router.screen(topic, message_id):
             counters["duplicates"] += 1
             return None
+        # Larger than the RPC limit of the network: valid for us, but no neighbour would accept the forward.
         if len(data) + _ASIDE > self._params.max_rpc_size and not self._fits(topic, data):
             counters["oversize_ignored"] += 1
             return None
         if self._validating:
             waiting = self._validating.get((topic.name, message_id))
-            if waiting is not None:  # the same bytes on the same topic: they share the verdict
+            if waiting is not None:  # same bytes on the same topic: share the verdict
                 counters["duplicates"] += 1
                 waiting.append(peer)
                 return None
@@ -168,9 +176,9 @@ class Intake:
         try:
             verdict = self._validators.check(message)
         except Exception:
-            # A defect of a validator is not the sender's fault, and must not cost us the peer.
+            # A bug in a validator is not the sender's fault: do not penalise or lose the peer for it.
             counters["validator_errors"] += 1
-            log.exception("a relay validator failed on %s", topic.name)
+            log.exception("relay validator raised on %s", topic.name)
             return None
         if verdict is Verdict.ACCEPT:
             self._accept(peer, topic, message, now)
@@ -208,7 +216,8 @@ class Intake:
     async def _validate_later(
         self, peer: Peer, topic: Topic, message: RelayMessage, verdict: Awaitable[Verdict]
     ) -> None:
-        """Have a verdict made in a task of its own; the reader waits here while too many are under way."""
+        """Await the verdict in a separate task. The reader blocks here while too many validations are
+        running."""
         key = (topic.name, message.message_id)
         senders = self._validating[key] = [peer]
 
@@ -217,7 +226,7 @@ class Intake:
                 result = await verdict
             except Exception:
                 self._counters["validator_errors"] += 1
-                log.exception("a relay validator failed on %s", topic.name)
+                log.exception("relay validator raised on %s", topic.name)
                 result = Verdict.IGNORE
             finally:
                 del self._validating[key]

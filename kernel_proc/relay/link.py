@@ -1,4 +1,8 @@
-"""Our stream to one peer: opened, written by one task, watched for its end, opened again."""
+"""Our outbound relay stream to one peer: open it, write to it from one task, reopen it when it ends.
+
+libp2p pubsub uses one unidirectional stream per direction: we write on the stream that we opened and read on
+the one that the peer opened.
+"""
 
 from __future__ import annotations
 
@@ -17,15 +21,15 @@ from kernel_proc.relay.state import OutgoingRpc, Peer
 __all__ = ["PeerLink"]
 
 _STEADY = 30.0
-"""A stream that lived this long was no failure when it ends."""
+"""Seconds after which the end of a stream no longer counts as a failure."""
 
 
 class PeerLink:
-    """The way to one peer: its outbox and the task that empties it.
+    """The outbound side of one peer: its outbox and the task that drains it.
 
-    `hello` gives what every new stream begins with (subscriptions, mesh); `lost` is called when one has
-    ended. `run` returns when the peer is not connected, does not speak relay, or has failed us
-    `reopen_attempts` times in a row.
+    `hello` returns what every new stream starts with (subscriptions, mesh); `lost` is called when a stream
+    has ended. `run` returns when the peer is disconnected, does not speak relay, or `reopen_attempts` streams
+    in a row have failed.
     """
 
     def __init__(
@@ -39,12 +43,12 @@ class PeerLink:
     ) -> None:
         self.peer = peer
         self.inbound: Stream | None = None
-        """The stream on which the peer sends to us, while one is open."""
+        """The stream on which the peer currently sends to us, if any."""
         self.inbound_count = 0
         self.scope = trio.CancelScope()
-        """Around `run`."""
+        """The cancel scope of `run`."""
         self.readers: set[trio.CancelScope] = set()
-        """Around the readers of inbound streams, which run in the host's tasks."""
+        """The cancel scopes of the inbound readers, which run in the host's tasks."""
         self._host = host
         self._params = params
         self._counters = counters
@@ -53,9 +57,9 @@ class PeerLink:
         self._outbox = Outbox(params.queues)
         self._open = False
         self._announced: set[str] = set()
-        """Topics that the peer may take us to be subscribed to."""
+        """Topics the peer may believe we are subscribed to."""
         self._lost_control = False
-        """Control was dropped on the present stream: once there is room, it has to hear the hello again."""
+        """A control frame was dropped on this stream: resend the hello once there is room."""
         self._stalled = False
         self._wake = trio.Event()
         self._room = trio.Event()
@@ -73,7 +77,7 @@ class PeerLink:
         return self._outbox.size
 
     def close(self) -> None:
-        """Stop writing and reading: the peer has disconnected."""
+        """Stop reading and writing because the peer has disconnected."""
         self.scope.cancel()
         for reader in self.readers:
             reader.cancel()
@@ -82,14 +86,15 @@ class PeerLink:
     # -- the queue --------------------------------------------------------------------------------------
 
     def offer(self, frame: bytes, message_id: bytes) -> bool:
-        """Queue a message if there is room for it."""
+        """Queue a message. Return False if the queue is full."""
         if self._outbox.put_message(frame, message_id):
             self._wake.set()
             return True
         return False
 
     def forward(self, frame: bytes, message_id: bytes) -> None:
-        """Queue a forwarded message, or drop and count it: a slow peer must not delay the others."""
+        """Queue a forwarded message; drop and count it if the queue is full. A slow peer must not delay
+        the others."""
         if self._outbox.put_message(frame, message_id):
             self._wake.set()
         else:
@@ -97,9 +102,9 @@ class PeerLink:
             self._counters["dropped_bytes"] += len(frame)
 
     async def wait_and_offer(self, frame: bytes, message_id: bytes, deadline: float) -> bool:
-        """Queue an own message, waiting for room until `deadline` (trio clock).
+        """Queue a message of our own, waiting for room until `deadline` (trio clock).
 
-        A peer that let one deadline pass is not waited for again until it has taken something.
+        A peer that missed one deadline is not waited for again until it has read something.
         """
         while not self.offer(frame, message_id):
             if self._stalled or self.scope.cancel_called:
@@ -112,8 +117,8 @@ class PeerLink:
         return True
 
     def send(self, outgoing: OutgoingRpc) -> None:
-        """Queue control and what was asked for. Without an open stream, subscriptions and grafts are left to
-        the hello of the next one."""
+        """Queue control and requested messages. Without an open stream, subscriptions and GRAFTs are
+        dropped: the hello of the next stream carries them."""
         limit = self._params.max_rpc_size
         if self._open:
             if outgoing.subscriptions:
@@ -138,7 +143,8 @@ class PeerLink:
         return not dropped
 
     def _greet(self) -> None:
-        """Put what the peer must know at the head of the queue: subscriptions, ended ones too, and mesh."""
+        """Put the hello at the head of the queue: subscriptions (including ended ones) and mesh
+        membership."""
         hello = self._hello(self)
         current = {s.topic for s in hello.subscriptions}
         ended = [Subscription(False, topic) for topic in sorted(self._announced - current)]
@@ -152,7 +158,7 @@ class PeerLink:
     # -- the stream -------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Keep a stream open and written to. Never raises but for cancellation."""
+        """Keep a stream open and drain the outbox into it. Raise nothing but cancellation."""
         failures = 0
         with self.scope:
             while failures < self._params.reopen_attempts:
@@ -167,6 +173,9 @@ class PeerLink:
                     failures += 1
                     continue
                 opened = trio.current_time()
+                # One oversized or malformed RPC ends nwaku's read loop while it still lists us as connected.
+                # Only EOF on our own stream shows it, so reopen and resend subscriptions and mesh (measured
+                # against nwaku).
                 await self._serve(stream)
                 self._counters["streams_lost"] += 1
                 self._lost(self)
@@ -174,7 +183,7 @@ class PeerLink:
             self._counters["peers_given_up"] += 1
 
     async def _serve(self, stream: Stream) -> None:
-        """Write until the stream ends, on whichever side."""
+        """Write until either side ends the stream."""
         self._counters["streams_opened"] += 1
         self._greet()
         self._open = True
@@ -191,6 +200,8 @@ class PeerLink:
     async def _write(self, stream: Stream) -> None:
         outbox, peer = self._outbox, self.peer
         while True:
+            # A lost control frame may have been a GRAFT, PRUNE or subscription: resynchronise instead of
+            # guessing.
             if self._lost_control and not outbox.has_control:
                 self._greet()
             unwanted = None if not (peer.dont_want or peer.dont_want_old) else self._unwanted
@@ -211,7 +222,7 @@ class PeerLink:
         return not self.peer.wants(message_id)
 
     async def _watch(self, stream: Stream, scope: trio.CancelScope) -> None:
-        """Wait for the end of the stream: only we write on it, so nothing else can be read."""
+        """Wait for the end of the stream. Only we write on it, so any bytes read are a protocol violation."""
         try:
             while await stream.read(1024):
                 self._counters["unexpected_bytes"] += 1

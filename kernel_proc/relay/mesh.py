@@ -1,4 +1,4 @@
-"""Mesh membership: joining and leaving, GRAFT and PRUNE, upkeep at each heartbeat, fan-out."""
+"""Mesh membership (GossipSub v1.0 and v1.1): join and leave, GRAFT and PRUNE, heartbeat upkeep, fanout."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from kernel_proc.relay.state import Peer, PxOffer, RouterState, Topic
 __all__ = ["Mesh"]
 
 LINK_LOSS_PRUNE: Final = 1
-"""Seconds of back-off in the PRUNE after a lost stream: the peer may come back when it likes."""
+"""Back-off in seconds of the PRUNE after a lost stream: the peer may GRAFT us again at once."""
 
 
 class Mesh:
-    """The mesh part of the router core (GossipSub v1.0 and v1.1)."""
+    """The mesh half of the router core."""
 
     def __init__(self, state: RouterState) -> None:
         self._s = state
@@ -25,7 +25,7 @@ class Mesh:
     # -- our own subscriptions --------------------------------------------------------------------------
 
     def join(self, topic: Topic, now: float) -> None:
-        """Fill the mesh of a topic we have just subscribed to, from its fan-out first."""
+        """Build the mesh of a newly subscribed topic, preferring its fanout peers (gossipsub-v1.0, JOIN)."""
         fanout = self._s.fanout.pop(topic.name, {})
         self._s.fanout_used.pop(topic.name, None)
         for peer in list(fanout.values()):
@@ -40,9 +40,10 @@ class Mesh:
             self._s.send_prune(peer, topic.name, self._p.unsubscribe_backoff, now, others)
 
     def link_lost(self, peer: Peer) -> None:
-        """Take a connected peer out of every mesh after one of its relay streams ended.
+        """Remove a connected peer from every mesh after one of its relay streams ended.
 
-        It has most likely dropped us in silence. The short PRUNE makes both sides agree where it has not.
+        The peer has most likely dropped us from its mesh without a PRUNE. Our short PRUNE brings both sides
+        back in step if it has not.
         """
         for topic in self._s.topics.values():
             if peer.peer_id in topic.mesh:
@@ -54,16 +55,21 @@ class Mesh:
     def on_graft(self, peer: Peer, name: str, now: float) -> None:
         s = self._s
         topic = s.topics.get(name)
+        # An unknown topic gets no answer, so that GRAFT cannot be used to probe our subscriptions
+        # (gossipsub-v1.1, Spam Protection Measures: GRAFT for unknown topic).
         if topic is None or not topic.subscribed or peer.peer_id in topic.mesh:
-            return  # an answer about topics we do not have would only help to probe us
+            return
+        # gossipsub-v1.1, Prune Backoff: a GRAFT inside the back-off costs score (P7) and is answered with a
+        # PRUNE.
         if s.backoffs.active((name, peer.peer_id), now):
             s.counters["grafts_in_backoff"] += 1
-            s.punish(peer, s.score_params.graft_in_backoff, now)
+            s.penalise(peer, s.score_params.graft_in_backoff, now)
             self._refuse(peer, name, now)
         elif s.score(peer, now) < 0:
             self._refuse(peer, name, now)
         elif len(topic.mesh) >= self._p.d_high and not peer.outbound:
-            # Peers that we dialled may exceed D_high: otherwise a crowd that dials us could shut them out.
+            # Outbound peers may exceed D_high; otherwise a crowd of inbound connections could eclipse us
+            # (gossipsub-v1.1, Outbound Mesh Quotas).
             self._refuse(peer, name, now, self._others(peer, topic, now))
         else:
             s.graft(peer, topic, now)
@@ -73,13 +79,16 @@ class Mesh:
         topic = s.topics.get(prune.topic)
         if topic is None:
             return
-        # None at all would let it GRAFT and PRUNE us in a circle, with new peers to turn to each time.
+        # A missing (v1.0) or zero back-off is replaced by ours: without one the peer could GRAFT and PRUNE us
+        # in a loop and hand us new peers each time.
         s.backoffs.set((topic.name, peer.peer_id), now + (prune.backoff or self._p.prune_backoff))
         meshed = peer.peer_id in topic.mesh
         if meshed:
             s.ungraft(peer, topic)
         if prune.peers:
             s.counters["px_offered"] += len(prune.peers)
+            # gossipsub-v1.1, Peer Exchange: only a mesh member with a sufficient score may send us to other
+            # peers.
             if meshed and self._p.peer_exchange and s.score(peer, now) >= s.score_params.accept_px_threshold:
                 s.px_offers.append(PxOffer(peer.peer_id, topic.name, prune.peers))
             else:
@@ -90,7 +99,7 @@ class Mesh:
         self._s.send_prune(peer, topic, self._p.prune_backoff, now, others)
 
     def _others(self, peer: Peer, topic: Topic, now: float) -> tuple[PeerInfo, ...]:
-        """Peers to suggest when we turn a peer away."""
+        """Peers to suggest when we refuse a GRAFT or leave the topic."""
         if not self._p.peer_exchange:
             return ()
         s = self._s
@@ -100,7 +109,7 @@ class Mesh:
     # -- upkeep -----------------------------------------------------------------------------------------
 
     def maintain(self, topic: Topic, now: float) -> None:
-        """One heartbeat of a subscribed topic."""
+        """Maintain the mesh of one subscribed topic for one heartbeat (gossipsub-v1.1, Mesh maintenance)."""
         p, s = self._p, self._s
         scores = {peer.peer_id: s.score(peer, now) for peer in topic.mesh.values()}
         for peer in [peer for peer in topic.mesh.values() if scores[peer.peer_id] < 0]:
@@ -115,8 +124,11 @@ class Mesh:
             self._fill(topic, now, p.d_out - outbound, lambda peer: peer.outbound)
 
     def _surplus(self, topic: Topic, scores: dict[str, float], now: float) -> list[Peer]:
-        """Choose the peers to PRUNE so that D remain: the best D_score stay, the others are drawn by lot, at
-        least D_out of them outbound (GossipSub v1.1, mesh maintenance)."""
+        """Choose the peers to PRUNE so that D remain.
+
+        The best D_score stay and the rest are drawn at random, with at least D_out of those kept outbound
+        (gossipsub-v1.1, Mesh maintenance).
+        """
         p, s = self._p, self._s
         ranked = list(topic.mesh.values())
         s.rng.shuffle(ranked)
@@ -127,7 +139,7 @@ class Mesh:
         keep, go = ranked[: p.d], ranked[p.d :]
         missing = p.d_out - sum(peer.outbound for peer in keep)
         for peer in [peer for peer in go if peer.outbound][: max(0, missing)]:
-            # Swap in an outbound peer for the last inbound one that was to stay.
+            # Trade the last inbound peer to keep for an outbound one.
             victim = next((k for k in reversed(keep) if not k.outbound), None)
             if victim is None:
                 break
@@ -164,10 +176,10 @@ class Mesh:
         self._s.ungraft(peer, topic)
         self._s.send_prune(peer, topic.name, self._p.prune_backoff, now, others)
 
-    # -- fan-out: publishing on topics we are not subscribed to, when flood publish is off ----------------
+    # -- fanout: publishing on topics we are not subscribed to, when flood publish is off ----------------
 
     def fanout_for(self, topic: str, now: float) -> Iterable[Peer]:
-        """The peers to publish to, chosen on first use and then kept."""
+        """Return the peers to publish to. They are chosen on first use and kept for `fanout_ttl`."""
         fanout = self._s.fanout.setdefault(topic, {})
         self._s.fanout_used[topic] = now
         self._fill_fanout(topic, fanout, now)

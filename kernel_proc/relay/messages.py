@@ -1,9 +1,9 @@
-"""What the relay tells its users, and the errors it raises.
+"""Results and errors of the relay.
 
 ```
 RelayError
 ├── RelayMessageTooLarge    the RPC that would carry it exceeds the maximum; never sent
-├── RelayMessageInvalid     no WakuMessage, or a validator refuses it: every peer would, too
+├── RelayMessageInvalid     not a WakuMessage, or rejected by a validator, as every peer would
 └── RelayBadTopic           empty or blank topic
 ```
 """
@@ -25,30 +25,30 @@ __all__ = [
 
 
 class RelayMessage(NamedTuple):
-    """A valid message that was new to this node."""
+    """A valid message that this node had not seen before."""
 
     topic: str
     data: bytes
-    """The encoded WakuMessage exactly as received; `message` is its decoded form."""
+    """The encoded WakuMessage exactly as received. `message` is its decoded form."""
     message: WakuMessage
     message_id: bytes
-    """sha256(data): the id of the gossip, not the deterministic hash of the message."""
+    """sha256(data), the GossipSub message id; not the deterministic message hash of 14/WAKU2-MESSAGE."""
     from_peer: str
-    """Who passed it on; empty for an own publish under validation."""
+    """The peer that forwarded it; empty for our own message under validation."""
     received_ns: int
-    """Wall clock, nanoseconds since 1970."""
+    """Wall-clock time of receipt in nanoseconds since the Unix epoch."""
 
 
 class PublishResult(NamedTuple):
     message_id: bytes
     peers: int
-    """Peers the message was queued for; 0 if there are none, or for a duplicate that was not forced."""
+    """Number of peers the message was queued for. 0 without peers, or for a duplicate that was not forced."""
     duplicate: bool
-    """The same bytes were seen on this topic within the seen time (own or received)."""
+    """The same bytes were sent or received on this topic within the seen TTL."""
 
 
 class RelayError(Exception):
-    """Root of what the relay raises."""
+    """Root of the relay's errors."""
 
     retriable = False
 

@@ -1,4 +1,4 @@
-"""What waits to be written to one peer, bounded in bytes and count."""
+"""The send queue of one peer, bounded in bytes and frames."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ __all__ = ["Outbox"]
 
 
 class Outbox:
-    """Two queues of whole frames: control, which goes first, and messages.
+    """Two queues of whole frames: control, which takes precedence, and messages.
 
-    Frames are shared between the outboxes of all peers and never split; `take` joins them into one write.
+    Frames are shared between the outboxes of all peers and never split. `take` joins several into one write.
     """
 
     __slots__ = ("_control", "_control_bytes", "_message_bytes", "_messages", "_params")
@@ -40,7 +40,8 @@ class Outbox:
         return len(self._control) + len(self._messages)
 
     def put_message(self, frame: bytes, message_id: bytes) -> bool:
-        """False if there is no room: the caller waits, or drops and counts."""
+        """Queue a message frame. Return False if the queue is full: the caller waits, or drops and counts
+        it."""
         size = self._message_bytes + len(frame)
         if self._messages and (
             size > self._params.message_bytes or len(self._messages) >= self._params.message_count
@@ -51,6 +52,7 @@ class Outbox:
         return True
 
     def put_control(self, frame: bytes) -> bool:
+        """Queue a control frame. Return False if the queue is full."""
         if self._control and (
             self._control_bytes + len(frame) > self._params.control_bytes
             or len(self._control) >= self._params.control_count
@@ -61,15 +63,16 @@ class Outbox:
         return True
 
     def put_first(self, frames: Iterable[bytes]) -> None:
-        """Frames that a new stream must begin with, before anything that is waiting; there is always room."""
+        """Put frames at the head of the queue, for the start of a new stream. Ignores the bounds."""
         frames = tuple(frames)
         self._control.extendleft(reversed(frames))
         self._control_bytes += sum(map(len, frames))
 
     def take(self, unwanted: Callable[[bytes], bool] | None = None) -> bytes:
-        """The next bytes to write: at least one frame, more while they fit together; b"" if there is none.
+        """Return the next bytes to write, b"" if the queue is empty.
 
-        Messages whose id is `unwanted` (the peer has them) are left out.
+        Joins frames up to `write_bytes`, but returns at least one. Messages whose id is `unwanted` (the peer
+        sent IDONTWANT) are discarded.
         """
         limit = self._params.write_bytes
         taken: list[bytes] = []

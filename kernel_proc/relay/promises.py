@@ -1,4 +1,4 @@
-"""What peers have offered (IHAVE) and we have asked for (IWANT): asked once at a time, and kept or broken."""
+"""Track the messages requested with IWANT: ask for each only once at a time, and detect broken promises."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ __all__ = ["Promises"]
 
 
 class Promises:
-    """Ids that were asked for and have not arrived.
+    """Ids that were requested and have not arrived.
 
-    One id of each IWANT, chosen at random, is a *promise*: if no peer has delivered that message `followup`
-    seconds later, the peer that offered it has broken its word (GossipSub v1.1, P7). Every id asked for is
-    also kept for `retry` seconds, so that the same offer from a second peer does not fetch it twice.
+    One random id of each IWANT is a *promise*: if no peer has delivered that message `followup` seconds
+    later, the peer that advertised it has broken its promise (gossipsub-v1.1, P7). Every requested id is also
+    kept for `retry` seconds, so that an IHAVE of a second peer does not fetch it twice.
     """
 
     def __init__(self, followup: float, retry: float) -> None:
@@ -26,19 +26,19 @@ class Promises:
         return len(self._asked)
 
     def is_asked(self, message_id: bytes, now: float) -> bool:
-        """Return whether a peer was asked for the message a moment ago."""
+        """Return whether the message was requested within the last `retry` seconds."""
         until = self._asked.get(message_id)
         return until is not None and now < until
 
     def ask(self, peer: str, ids: Sequence[bytes], now: float, rng: Random) -> None:
-        """`ids` (not empty) are being asked of `peer`."""
+        """Record that `ids` (not empty) were requested from `peer`."""
         until = now + self._retry
         for message_id in ids:
             self._asked[message_id] = until
         self._promises.setdefault(rng.choice(ids), {}).setdefault(peer, now + self._followup)
 
     def arrived(self, message_id: bytes) -> None:
-        """Note that the message arrived, from any peer, valid or not."""
+        """Record the arrival of a message from any peer, valid or not."""
         if self._asked:
             self._asked.pop(message_id, None)
         if self._promises:
@@ -51,7 +51,7 @@ class Promises:
                 del self._promises[message_id]
 
     def broken(self, now: float) -> dict[str, int]:
-        """Broken promises by peer since the last call."""
+        """Return the number of broken promises by peer since the last call."""
         self._asked = {i: until for i, until in self._asked.items() if now < until}
         count: dict[str, int] = {}
         for message_id, peers in list(self._promises.items()):

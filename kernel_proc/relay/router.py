@@ -1,9 +1,9 @@
-"""The GossipSub router as a state machine: no I/O, no clock, no task.
+"""The GossipSub router as a state machine: no I/O, no clock, no tasks.
 
-The shell feeds it what happens (peers, subscriptions, control, message ids, heartbeats), each call with the
-time, and collects what is to be sent with `take_pending`. Messages take the short way: `screen` says whether
-a copy is new, `accept` to whom it is to be forwarded. Nothing in here costs more per message with more peers,
-except the forwarding itself.
+The shell reports events (peers, subscriptions, control, message ids, heartbeats), each with the current time,
+and collects the output with `take_pending`. Messages take a short path: `screen` returns whether a copy is
+new, `accept` the peers to forward it to. Apart from the forwarding itself, the cost per message does not grow
+with the number of peers.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from kernel_proc.relay.state import OutgoingRpc, Peer, PxOffer, RouterState, Top
 __all__ = ["PublishPlan", "Router"]
 
 _CONFIRM_WITHIN = 10.0
-"""Seconds a peer has to repeat its subscriptions after it replaced its stream."""
+"""Seconds a peer has to repeat its subscriptions after replacing its stream."""
 
 
 class PublishPlan(NamedTuple):
     message: CachedMessage
     targets: Sequence[str]
     duplicate: bool
-    """The message was seen before; without `force` there are no targets."""
+    """The message was seen before. Unless forced, there are no targets."""
 
 
 class Router:
@@ -47,61 +47,63 @@ class Router:
     # -- peers ------------------------------------------------------------------------------------------
 
     def add_peer(self, peer_id: str, ip: str, now: float, *, outbound: bool) -> None:
-        """Add a connected peer that speaks relay. Does nothing if it is known."""
+        """Add a connected peer that speaks relay. No-op if it is known."""
         s = self._s
         if peer_id not in s.peers:
             peer = s.peers[peer_id] = Peer(peer_id, outbound, s.scores.connect(peer_id, ip))
-            s.judge(peer, now)  # it may have left with a score that is still kept
+            s.update_graylisted(peer, now)  # it may return with a retained negative score
 
     def remove_peer(self, peer_id: str, now: float) -> None:
-        """Forget a peer that has disconnected. Its back-offs and a negative score stay."""
+        """Remove a disconnected peer. Its back-offs and a negative score are kept."""
         s = self._s
         peer = s.peers.pop(peer_id, None)
         if peer is None:
             return
         for name in list(peer.topics):
             self._unsubscribed(peer, name)
-        for topic in s.topics.values():  # a GRAFT may have come without a subscription
+        for topic in s.topics.values():  # it may have sent GRAFT without subscribing
             if peer_id in topic.mesh:
                 s.ungraft(peer, topic)
-        s.silences.set(peer_id, now + s.params.link_loss_backoff)
+        s.link_loss_backoffs.set(peer_id, now + s.params.link_loss_backoff)
         s.scores.disconnect(peer_id, now)
         s.promises.forget_peer(peer_id)
         s.pending.pop(peer_id, None)
 
-    def describe_peer(self, peer_id: str, info: PeerInfo | None, *, is_kin: bool, now: float) -> None:
-        """Note what identify said: how to name the peer to others (None: not at all), and whether it runs
-        this implementation."""
+    def describe_peer(
+        self, peer_id: str, info: PeerInfo | None, *, same_implementation: bool, now: float
+    ) -> None:
+        """Apply identify: the peer info to share in PX (None: do not share), and whether it runs this
+        implementation."""
         peer = self._s.peers.get(peer_id)
         if peer is None:
             return
         peer.info = info
-        became_kin = is_kin and not peer.is_kin
-        peer.is_kin = is_kin
-        if became_kin:  # it may have subscribed before identify came
+        just_identified = same_implementation and not peer.same_implementation
+        peer.same_implementation = same_implementation
+        if just_identified:  # it may have subscribed before identify completed
             for name in peer.topics:
                 topic = self._s.topics.get(name)
                 if topic is not None and topic.subscribed and len(topic.mesh) < self._s.params.d_low:
                     self._mesh.maintain(topic, now)
 
     def was_linked(self, peer_id: str, age: float, now: float) -> None:
-        """Note that the previous run of this node was connected to the peer until `age` seconds ago."""
-        self._s.silences.set(peer_id, now - age + self._s.params.link_loss_backoff)
+        """Record that the previous run of this node was connected to the peer until `age` seconds ago."""
+        self._s.link_loss_backoffs.set(peer_id, now - age + self._s.params.link_loss_backoff)
 
     def stream_lost(self, peer_id: str, now: float) -> None:
-        """Note that a relay stream of a connected peer ended, in either direction."""
+        """Record that a relay stream of a connected peer ended, in either direction."""
         peer = self._s.peers.get(peer_id)
-        if peer is not None and not peer.is_kin:
-            self._s.silences.set(peer_id, now + self._s.params.link_loss_backoff)
+        if peer is not None and not peer.same_implementation:
+            self._s.link_loss_backoffs.set(peer_id, now + self._s.params.link_loss_backoff)
             self._mesh.link_lost(peer)
 
     def peer(self, peer_id: str) -> Peer | None:
         return self._s.peers.get(peer_id)
 
     def hello(self, peer_id: str, now: float) -> OutgoingRpc:
-        """Return what a new stream begins with: all our subscriptions, and the mesh as we see it.
+        """Return what a new stream starts with: all our subscriptions, and a GRAFT per mesh the peer is in.
 
-        No GRAFT after a lost link: nim-libp2p would hold it against us (see `link_loss_backoff`).
+        No GRAFT after a lost link: nim-libp2p penalises it (see `GossipParams.link_loss_backoff`).
         """
         hello = OutgoingRpc()
         peer = self._s.peers.get(peer_id)
@@ -114,23 +116,26 @@ class Router:
         return hello
 
     def stream_replaced(self, peer_id: str, now: float) -> None:
-        """Note that the peer opened another stream to us: a subscription that it does not repeat within
-        seconds is over."""
+        """Record that the peer opened a new stream to us.
+
+        Subscriptions that it does not repeat within `_CONFIRM_WITHIN` seconds are removed: pubsub has no
+        other way to notice an unsubscribe that was lost with the old stream.
+        """
         peer = self._s.peers.get(peer_id)
         if peer is not None and peer.topics:
             peer.unconfirmed = set(peer.topics)
             peer.unconfirmed_until = now + _CONFIRM_WITHIN
 
     def malformed(self, peer_id: str, now: float) -> None:
-        """Punish a peer for bytes that are not an RPC."""
+        """Penalise a peer for bytes that do not parse as an RPC."""
         peer = self._s.peers.get(peer_id)
         if peer is not None:
-            self._s.punish(peer, self._s.score_params.malformed_rpc, now)
+            self._s.penalise(peer, self._s.score_params.malformed_rpc, now)
 
     # -- topics -----------------------------------------------------------------------------------------
 
     def subscribe(self, name: str, now: float) -> bool:
-        """Join a topic; False if we are on it already."""
+        """Subscribe to a topic. Return False if already subscribed."""
         s = self._s
         topic = s.topics.get(name)
         if topic is None:
@@ -146,7 +151,8 @@ class Router:
         return True
 
     def unsubscribe(self, name: str, now: float) -> bool:
-        """Leave a topic; False if we are not on it. What was seen on it stays seen for its time."""
+        """Unsubscribe from a topic. Return False if not subscribed. The seen cache is kept until it
+        expires."""
         s = self._s
         topic = s.topics.get(name)
         if topic is None or not topic.subscribed:
@@ -163,7 +169,7 @@ class Router:
         return [topic.name for topic in self._s.topics.values() if topic.subscribed]
 
     def topic_of(self, raw: bytes) -> Topic | None:
-        """The subscribed topic with these bytes as its name."""
+        """Return the subscribed topic with these UTF-8 bytes as its name."""
         return self._s.by_raw.get(raw)
 
     # -- control ----------------------------------------------------------------------------------------
@@ -186,7 +192,7 @@ class Router:
                 topic = s.topics.get(name)
                 if topic is not None and topic.subscribed and len(topic.mesh) < s.params.d_low:
                     wanting[name] = topic
-        for topic in wanting.values():  # a mesh that wants for peers need not wait for the heartbeat
+        for topic in wanting.values():  # a mesh short of peers need not wait for the heartbeat
             self._mesh.maintain(topic, now)
 
     def on_control(self, peer: Peer, control: Control, now: float) -> None:
@@ -194,6 +200,7 @@ class Router:
             self._mesh.on_graft(peer, name, now)
         for prune in control.prune:
             self._mesh.on_prune(peer, prune, now)
+        # The budget counts RPCs with IHAVE, not IHAVE entries, as the other implementations do.
         peer.ihave_count += bool(control.ihave)
         for ihave in control.ihave:
             self._gossip.on_ihave(peer, ihave, now)
@@ -221,14 +228,15 @@ class Router:
     # -- messages ---------------------------------------------------------------------------------------
 
     def screen(self, topic: Topic, message_id: bytes) -> bool:
-        """Return whether a copy that has arrived is new. It only counts as seen once it is accepted."""
+        """Return whether a received copy is new. It only counts as seen once it is accepted."""
+        # Any copy keeps the promise, even one that turns out to be invalid (gossipsub-v1.1, P7).
         self._s.promises.arrived(message_id)
         return message_id not in topic.seen
 
     def accept(
         self, source: Peer | None, topic: Topic, message_id: bytes, data: bytes, now: float
     ) -> tuple[CachedMessage, list[str]]:
-        """Remember a valid new message; return it with the peers to forward it to."""
+        """Record a valid new message. Return it with the peers to forward it to."""
         s = self._s
         topic.seen.add(message_id, now)
         message = s.cache.put(topic.raw, topic.name, message_id, data)
@@ -236,6 +244,7 @@ class Router:
         if source is not None:
             s.scores.delivered_first(source.score, topic.name)
             source_id = source.peer_id
+        # Announce before the forward is written: the earlier IDONTWANT arrives, the more copies it saves.
         if len(data) > self._idontwant_above:
             self._gossip.announce(topic, message_id, source_id)
         targets = []
@@ -249,17 +258,22 @@ class Router:
         return message, targets
 
     def reject(self, source: Peer, topic: Topic, now: float) -> None:
-        """Hold an invalid message against the peer that passed it on (P4)."""
+        """Penalise the peer that forwarded an invalid message (P4)."""
         self._s.scores.delivered_invalid(source.score, topic.name)
-        self._s.judge(source, now)
+        self._s.update_graylisted(source, now)
 
     def publish(self, name: str, message_id: bytes, data: bytes, now: float, *, force: bool) -> PublishPlan:
-        """Plan the sending of an own message: with flood publish to every peer of the topic whose score
-        allows it, otherwise to the mesh, or to the fan-out of a topic we are not subscribed to."""
+        """Choose the recipients of our own message.
+
+        With flood publishing, every peer of the topic above the publish threshold (gossipsub-v1.1, Flood
+        Publishing); otherwise the mesh, or the fanout of a topic we are not subscribed to.
+        """
         s = self._s
         topic = s.topics.get(name)
         if topic is None:
             topic = s.topics[name] = Topic(name, SeenCache(s.params.seen_ttl, s.params.seen_max, now))
+        # A republish within the seen TTL would be dropped by every peer's seen cache; `force` skips ours
+        # only.
         duplicate = message_id in topic.seen
         cached = s.cache.get(message_id)
         if duplicate and not force:
@@ -281,12 +295,13 @@ class Router:
     # -- time -------------------------------------------------------------------------------------------
 
     def heartbeat(self, now: float) -> None:
+        """Run one heartbeat: scores, budgets, meshes, gossip, cache windows, expiries."""
         s = self._s
         self._tick += 1
         s.scores.tick(now)
         self._gossip.heartbeat(self._tick, now)
         for peer in s.peers.values():
-            s.judge(peer, now)
+            s.update_graylisted(peer, now)
             if peer.unconfirmed and now >= peer.unconfirmed_until:
                 for name in peer.unconfirmed:
                     self._unsubscribed(peer, name)
@@ -303,12 +318,12 @@ class Router:
             self._gossip.emit(name, fanout, now)
         s.cache.shift()
         s.backoffs.expire(now, s.params.backoff_slack)
-        s.silences.expire(now)
+        s.link_loss_backoffs.expire(now)
 
-    # -- results ----------------------------------------------------------------------------------------
+    # -- output -----------------------------------------------------------------------------------------
 
     def take_pending(self) -> dict[str, OutgoingRpc]:
-        """Return and forget what waits to be sent, by peer."""
+        """Return and clear the pending output by peer."""
         pending = self._s.pending
         if pending:
             self._s.pending = {}
@@ -332,7 +347,7 @@ class Router:
             self._s.px_offers = []
         return offers
 
-    # -- looking in -------------------------------------------------------------------------------------
+    # -- inspection -------------------------------------------------------------------------------------
 
     def mesh_peers(self, topic: str) -> list[str]:
         entry = self._s.topics.get(topic)
@@ -358,5 +373,5 @@ class Router:
             "seen_ids": sum(len(topic.seen) for topic in s.topics.values()),
             "seen_early_turns": sum(topic.seen.early_turns for topic in s.topics.values()),
             "backoffs": len(s.backoffs),
-            "silences": len(s.silences),
+            "link_loss_backoffs": len(s.link_loss_backoffs),
         }

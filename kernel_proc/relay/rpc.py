@@ -1,6 +1,6 @@
-"""What a pubsub RPC holds (libp2p pubsub spec, GossipSub v1.1 and the IDONTWANT of v1.2).
+"""The contents of a pubsub RPC (libp2p pubsub, GossipSub v1.1, and IDONTWANT of v1.2).
 
-Bytes are read into these by `rpc_reader` and written by `rpc_writer`.
+`rpc_reader` decodes into these types, `rpc_writer` encodes them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class Subscription(NamedTuple):
 
 
 class RawMessage(NamedTuple):
-    """One published message as it stood on the wire."""
+    """A published message as it was on the wire."""
 
     topic: bytes
     data: bytes
@@ -26,7 +26,7 @@ class RawMessage(NamedTuple):
 
 
 class PeerInfo(NamedTuple):
-    """A peer named by a PRUNE (peer exchange): binary peer id and, possibly empty, its signed record."""
+    """A peer suggested in a PRUNE: binary peer id and signed peer record (may be empty)."""
 
     peer_id: bytes
     signed_record: bytes
@@ -40,12 +40,12 @@ class IHave(NamedTuple):
 class Prune(NamedTuple):
     topic: str
     backoff: int | None
-    """Seconds; None when the field was absent."""
+    """Seconds; None if the field was absent."""
     peers: tuple[PeerInfo, ...] = ()
 
 
 class Control:
-    """The control part of one RPC, to be read or to be filled and sent."""
+    """The control part of one RPC, received or being assembled."""
 
     __slots__ = ("graft", "idontwant", "ihave", "iwant", "prune")
 

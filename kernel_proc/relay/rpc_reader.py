@@ -1,9 +1,9 @@
-"""Reading the bytes of a pubsub RPC: the body only, without the length before it.
+"""Decode the body of a pubsub RPC (without its length prefix).
 
-Written by hand because the reader spends its life here: a message costs one slice for `data` and one for
-`topic`, and nothing is built for fields that are not used. The rules are those of protobuf: unknown fields
-are skipped, a known field with another wire type counts as unknown, the last of a repeated singular field
-wins. Anything that is not protobuf, or claims more bytes than there are, is `RpcDecodeError`.
+Hand-written because this is the hot path: a message costs one slice for `data` and one for `topic`, and
+unused fields are not materialised. The rules are those of protobuf: unknown fields are skipped, a known field
+with another wire type counts as unknown, the last value of a singular field wins. Anything that is not
+protobuf, or claims more bytes than there are, raises `RpcDecodeError`.
 """
 
 from __future__ import annotations
@@ -15,21 +15,22 @@ from kernel_proc.relay.rpc import Control, IHave, PeerInfo, Prune, RawMessage, R
 __all__ = ["MAX_BACKOFF_S", "MAX_PX_PEERS", "RpcDecodeError", "decode_rpc"]
 
 MAX_BACKOFF_S = 3600
-"""A PRUNE may ask for any uint64 of seconds; more than an hour is read as an hour."""
+"""Upper bound in seconds of a received back-off. The field is a uint64; larger values are capped."""
 
 MAX_PX_PEERS = 16
-"""Peers read of one PRUNE (what a GossipSub v1.1 node sends at most)."""
+"""Peers read from one PRUNE; GossipSub v1.1 nodes send at most this many."""
 
 
 class RpcDecodeError(ValueError):
-    """The bytes are not a pubsub RPC."""
+    """The bytes are not a valid pubsub RPC."""
 
 
 _NOTHING: tuple[Subscription, ...] = ()
 
 
 def decode_rpc(buffer: bytes, start: int = 0, end: int | None = None) -> Rpc:
-    """Decode the RPC body in `buffer[start:end]`. Raises RpcDecodeError, and nothing else, for any bytes."""
+    """Decode the RPC body in `buffer[start:end]`. Raise RpcDecodeError, and nothing else, for any invalid
+    bytes."""
     if end is None:
         end = len(buffer)
     subscriptions: list[Subscription] | None = None
@@ -40,7 +41,7 @@ def decode_rpc(buffer: bytes, start: int = 0, end: int | None = None) -> Rpc:
         while pos < end:
             tag = buffer[pos]
             if tag == 0x12:  # publish
-                # The length is read in place for the two sizes that matter (below 128 B, below 16 KiB).
+                # Inline the varint for the two common lengths (below 128 B and below 16 KiB).
                 size = buffer[pos + 1]
                 pos += 2
                 if size > 0x7F:
@@ -53,7 +54,7 @@ def decode_rpc(buffer: bytes, start: int = 0, end: int | None = None) -> Rpc:
                 stop = pos + size
                 if stop > end:
                     raise RpcDecodeError("message exceeds its RPC")
-                if size:  # an empty one has no topic and goes nowhere
+                if size:  # an empty message has no topic
                     messages.append(_decode_message(buffer, pos, stop))
                 pos = stop
                 continue
@@ -71,7 +72,7 @@ def decode_rpc(buffer: bytes, start: int = 0, end: int | None = None) -> Rpc:
                 continue
             pos = _skip_field(buffer, pos, end)
     except IndexError:
-        raise RpcDecodeError("RPC is cut short") from None
+        raise RpcDecodeError("truncated RPC") from None
     return Rpc(_NOTHING if subscriptions is None else subscriptions, messages, control)
 
 
@@ -98,7 +99,7 @@ def _decode_message(buffer: bytes, pos: int, end: int) -> RawMessage:
                 data = buffer[pos:stop]
             elif tag == 0x22:
                 topic = buffer[pos:stop]
-            elif size:  # an empty tag says nothing and is taken as absent
+            elif size:  # an empty field counts as absent
                 signed = True
             pos = stop
         else:
@@ -138,6 +139,8 @@ def _decode_control(buffer: bytes, pos: int, end: int, control: Control) -> None
         elif tag == 0x1A:
             topic, _ = _decode_ids(buffer, pos, stop, topic_tag=0x0A, id_tag=0)
             if topic:
+                # Several control entries of one kind may follow each other; protobuf concatenates repeated
+                # fields.
                 control.graft.append(topic)
         elif tag == 0x22:
             _decode_prune(buffer, pos, stop, control)
@@ -149,7 +152,7 @@ def _decode_control(buffer: bytes, pos: int, end: int, control: Control) -> None
 def _decode_ids(
     buffer: bytes, pos: int, end: int, *, topic_tag: int, id_tag: int
 ) -> tuple[str, Sequence[bytes]]:
-    """The shape that IHAVE, IWANT, GRAFT and IDONTWANT share: perhaps a topic, perhaps repeated ids."""
+    """Decode what IHAVE, IWANT, GRAFT and IDONTWANT have in common: an optional topic and repeated ids."""
     topic = ""
     ids: list[bytes] = []
     while pos < end:
@@ -206,7 +209,7 @@ def _decode_peer_info(buffer: bytes, pos: int, end: int) -> PeerInfo:
 
 
 def _varint(buffer: bytes, pos: int, end: int) -> tuple[int, int]:
-    """An unsigned 64-bit varint at `pos`: (value, position after it)."""
+    """Decode an unsigned 64-bit varint at `pos`. Return (value, position after it)."""
     value = shift = 0
     while pos < end:
         byte = buffer[pos]
@@ -216,12 +219,12 @@ def _varint(buffer: bytes, pos: int, end: int) -> tuple[int, int]:
             return value & 0xFFFF_FFFF_FFFF_FFFF, pos
         shift += 7
         if shift > 63:
-            raise RpcDecodeError("varint longer than ten bytes")
-    raise RpcDecodeError("varint is cut short")
+            raise RpcDecodeError("varint longer than 10 bytes")
+    raise RpcDecodeError("truncated varint")
 
 
 def _span(buffer: bytes, pos: int, end: int) -> tuple[int, int]:
-    """The (start, stop) of the length-delimited value whose length stands at `pos`."""
+    """Return the (start, stop) of the length-delimited value whose length prefix is at `pos`."""
     size, pos = _varint(buffer, pos, end)
     stop = pos + size
     if stop > end:
@@ -238,7 +241,7 @@ def _text(buffer: bytes, pos: int, end: int) -> tuple[str, int]:
 
 
 def _skip_field(buffer: bytes, pos: int, end: int) -> int:
-    """Position after the field whose tag stands at `pos`."""
+    """Return the position after the field whose tag is at `pos`."""
     tag, pos = _varint(buffer, pos, end)
     wire_type = tag & 7
     if not 0 < tag >> 3 < 1 << 29:
@@ -251,7 +254,7 @@ def _skip_field(buffer: bytes, pos: int, end: int) -> int:
         pos += 8
     elif wire_type == 5:
         pos += 4
-    else:  # groups (3, 4) left protobuf long before this protocol existed
+    else:  # groups (3, 4) were deprecated long before this protocol existed
         raise RpcDecodeError(f"wire type {wire_type}")
     if pos > end:
         raise RpcDecodeError("field exceeds its container")

@@ -1,6 +1,6 @@
-"""Writing pubsub RPCs, as whole frames: `unsigned varint length ‖ body`.
+"""Encode pubsub RPCs as whole frames: `unsigned varint length ‖ body`.
 
-One encoded message can so be shared, as the same bytes object, by the send queues of all peers.
+The send queues of all peers can share one encoded message as the same bytes object.
 """
 
 from __future__ import annotations
@@ -25,12 +25,15 @@ __all__ = [
 
 MAX_CONTROL: Final = 16_384
 MAX_SUBSCRIPTIONS: Final = 100
-"""Bytes of control, and subscriptions, in one RPC: rust-libp2p's gossipsub (0.50 on) ends the stream on which
-there are more. Nothing is lost by several RPCs instead of one."""
+"""Limits of one RPC: bytes of control and number of subscriptions.
+
+rust-libp2p's gossipsub (since 0.50) ends a stream that exceeds them. Splitting into several RPCs loses
+nothing.
+"""
 
 
 def encode_varint(value: int) -> bytes:
-    """Unsigned varint of a non-negative integer."""
+    """Encode a non-negative integer as an unsigned varint."""
     if value < 0x80:
         return bytes((value,))
     if value < 0x4000:
@@ -52,25 +55,25 @@ def _field(tag: int, value: bytes) -> bytes:
 
 
 def message_rpc_size(topic: bytes, data_size: int) -> int:
-    """Size of the RPC body (without its length prefix) that publishes `data_size` bytes on `topic`."""
+    """Return the size of the RPC body (without length prefix) that publishes `data_size` bytes on `topic`."""
     inner = 1 + _varint_size(data_size) + data_size + 1 + _varint_size(len(topic)) + len(topic)
     return 1 + _varint_size(inner) + inner
 
 
 _MOST_OVERHEAD: Final = 24
-"""Bytes around data and topic in a publishing RPC, at most: tags, and lengths of up to 5 bytes."""
+"""Upper bound of the overhead in a publishing RPC: tags, and lengths of up to 5 bytes."""
 
 
 def fits_rpc(topic: bytes, data_size: int, limit: int) -> bool:
-    """Whether the RPC body that publishes `data_size` bytes on `topic` has at most `limit` bytes."""
+    """Return whether the RPC body that publishes `data_size` bytes on `topic` has at most `limit` bytes."""
     if data_size + len(topic) + _MOST_OVERHEAD <= limit:
-        return True  # by far the most: the exact sum is asked near the limit only
+        return True  # the common case; compute the exact size near the limit only
     return message_rpc_size(topic, data_size) <= limit
 
 
 @lru_cache(maxsize=1024)
 def _message_head(topic_size: int, data_size: int) -> bytes:
-    """Everything before the data of a publishing RPC: few sizes recur often."""
+    """Encode everything before the data of a publishing RPC. Cached: few sizes recur often."""
     size = encode_varint(data_size)
     tail = 1 + _varint_size(topic_size) + topic_size
     inner = encode_varint(1 + len(size) + data_size + tail)
@@ -84,13 +87,13 @@ def _message_tail(topic: bytes) -> bytes:
 
 
 def encode_message(topic: bytes, data: bytes) -> bytes:
-    """The frame of an RPC that publishes one message, with nothing but data and topic (StrictNoSign)."""
+    """Encode an RPC with one message that has only data and topic (StrictNoSign)."""
     return b"".join((_message_head(len(topic), len(data)), data, _message_tail(topic)))
 
 
 def encode_subscriptions(subscriptions: Iterable[Subscription], limit: int) -> list[bytes]:
-    """Return frames that announce the subscriptions, none with a body above `limit` or `MAX_CONTROL` bytes or
-    with more than `MAX_SUBSCRIPTIONS` of them."""
+    """Encode subscriptions as frames of at most `limit` and `MAX_CONTROL` bytes and `MAX_SUBSCRIPTIONS`
+    entries each."""
     entries = (_encode_subscription(entry) for entry in subscriptions)
     bodies = _groups(entries, min(limit, MAX_CONTROL), MAX_SUBSCRIPTIONS)
     return [encode_varint(len(body)) + body for body in bodies]
@@ -100,13 +103,12 @@ def _encode_subscription(entry: Subscription) -> bytes:
     value = b"\x08\x01" if entry.subscribe else b"\x08\x00"
     value += _field(0x12, entry.topic.encode())
     if entry.subscribe:
-        value += b"\x18\x00\x20\x00"  # the partial-message flags, off, as nwaku writes them
+        value += b"\x18\x00\x20\x00"  # partial-message flags (fields 3 and 4), off, as nwaku writes them
     return _field(0x0A, value)
 
 
 def encode_control(control: Control, limit: int) -> list[bytes]:
-    """Return frames that carry `control`, none with a body above `limit` or `MAX_CONTROL` bytes: long
-    id lists are split."""
+    """Encode `control` as frames of at most `limit` and `MAX_CONTROL` bytes each; long id lists are split."""
     limit = min(limit, MAX_CONTROL)
     inner_limit = limit - 1 - _varint_size(limit)
     entries: list[bytes] = [_field(0x1A, _field(0x0A, topic.encode())) for topic in control.graft]
@@ -135,13 +137,13 @@ def _encode_prune(prune: Prune, limit: int) -> bytes:
             record += _field(0x12, peer.signed_record)
         field = _field(0x12, record)
         if len(value) + len(field) + len(tail) + 8 > limit:
-            break  # peers are an offer; the PRUNE itself must go out
+            break  # suggestions are optional, the PRUNE itself is not
         value += field
     return _field(0x22, value + tail)
 
 
 def _chunks(ids: Sequence[bytes], limit: int) -> Iterable[Sequence[bytes]]:
-    """Runs of ids whose encoding, with the header of the entry around them, stays within `limit`."""
+    """Split ids so that each run, with its surrounding entry header, encodes to at most `limit` bytes."""
     room = limit - 8
     start = used = 0
     for index, message_id in enumerate(ids):
@@ -155,8 +157,8 @@ def _chunks(ids: Sequence[bytes], limit: int) -> Iterable[Sequence[bytes]]:
 
 
 def _groups(entries: Iterable[bytes], limit: int, most: int | None = None) -> Iterable[bytes]:
-    """Join entries into groups of at most `limit` bytes and `most` entries; one that can never fit is left
-    out."""
+    """Join entries into groups of at most `limit` bytes and `most` entries. Entries that can never fit are
+    dropped."""
     group: list[bytes] = []
     used = 0
     for entry in entries:

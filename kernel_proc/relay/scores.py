@@ -1,6 +1,5 @@
-"""Peer scores (GossipSub v1.1): P1 time in mesh, P2 first deliveries, P4 invalid messages, P6 colocation,
-P7 behaviour. P3, P3b and P5 weigh nothing in Waku networks and are left out.
-"""
+"""Peer scores (GossipSub v1.1): P1 time in mesh, P2 first deliveries, P4 invalid messages, P6 IP
+colocation, P7 behaviour. P3, P3b and P5 have weight 0 in Waku networks and are not implemented."""
 
 from __future__ import annotations
 
@@ -22,7 +21,7 @@ class _TopicScore:
 
 
 class PeerScore:
-    """What is counted of one peer; the router holds it, so that the hot path looks nothing up."""
+    """The counters of one peer. The router keeps a reference, so that the hot path needs no lookup."""
 
     __slots__ = ("behaviour", "place", "retained_until", "topics")
 
@@ -34,7 +33,7 @@ class PeerScore:
 
 
 class ScoreParts(NamedTuple):
-    """A score and what it is made of, already weighted."""
+    """A score and its weighted components."""
 
     total: float
     time_in_mesh: float
@@ -45,7 +44,7 @@ class ScoreParts(NamedTuple):
 
 
 class ScoreBook:
-    """Scores of connected peers, and of those that left with a negative one."""
+    """Scores of connected peers, and of disconnected ones with a negative score."""
 
     def __init__(self, params: ScoreParams) -> None:
         self._params = params
@@ -68,7 +67,8 @@ class ScoreBook:
         return score
 
     def disconnect(self, peer: str, now: float) -> None:
-        """A negative score is kept for `retain` seconds, so that a reconnect does not wash it off."""
+        """Remove a peer; keep a negative score for `retain` seconds, so that reconnecting does not reset
+        it."""
         score = self._connected.pop(peer)
         negative = self.parts(score, now).total < 0
         count = self._by_place[score.place] - 1
@@ -113,8 +113,9 @@ class ScoreBook:
         return self.parts(score, now).total
 
     def at_least(self, score: PeerScore, threshold: float, now: float) -> bool:
-        """Whether the score is not below a threshold. Quick for a peer that has nothing against it, which is
-        asked once per message and peer.
+        """Return whether the score reaches `threshold`.
+
+        Has a fast path for peers without penalties, because it runs once per message and peer.
         """
         if (
             threshold <= 0.0
@@ -122,7 +123,7 @@ class ScoreBook:
             and self._surplus(score) <= 0
             and not any(topic.invalid for topic in score.topics.values())
         ):
-            return True  # every other part is positive
+            return True  # all other components are positive
         return self.parts(score, now).total >= threshold
 
     def parts(self, score: PeerScore, now: float) -> ScoreParts:
@@ -131,6 +132,8 @@ class ScoreBook:
         for topic in score.topics.values():
             if topic.in_mesh_since is not None:
                 p1 += min(p.time_in_mesh_cap, (now - topic.in_mesh_since) / p.time_in_mesh_quantum)
+            # P4 and P7 are squared, so that repeated offences weigh disproportionately (gossipsub-v1.1, Peer
+            # Scoring).
             p2 += topic.first_deliveries
             p4 += topic.invalid * topic.invalid
         p1 *= p.topic_weight * p.time_in_mesh_weight
@@ -144,7 +147,7 @@ class ScoreBook:
         return ScoreParts(p1 + p2 + p4 + p6 + p7, p1, p2, p4, p6, p7)
 
     def _surplus(self, score: PeerScore) -> int:
-        """Return how many peers too many share the peer's place (P6)."""
+        """Return the number of peers at this peer's address above the colocation threshold (P6)."""
         threshold = self._params.colocation_threshold
         if not threshold or score.place in self._exempt:
             return 0
@@ -153,7 +156,7 @@ class ScoreBook:
     # -- time -----------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> None:
-        """Decay every `decay_interval`, let retained scores go. Called once per heartbeat."""
+        """Decay scores every `decay_interval` and expire retained ones. Call once per heartbeat."""
         for peer in [
             peer
             for peer, score in self._retained.items()
@@ -168,7 +171,7 @@ class ScoreBook:
 
     def _decay(self) -> None:
         p = self._params
-        for score in self._connected.values():  # a peer that is away does not recover by waiting
+        for score in self._connected.values():  # scores of disconnected peers do not recover over time
             for topic in score.topics.values():
                 topic.first_deliveries = self._decayed(topic.first_deliveries, p.first_deliveries_decay)
                 topic.invalid = self._decayed(topic.invalid, p.invalid_decay)

@@ -1,4 +1,4 @@
-"""Which messages were already accepted: two generations of ids instead of a timer per id."""
+"""The seen cache: two generations of message ids instead of a timer per id."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ __all__ = ["SeenCache"]
 
 
 class SeenCache:
-    """Remembers an id for at least `ttl` and at most `2 * ttl` seconds.
+    """Remember each id for at least `ttl` and at most `2 * ttl` seconds.
 
-    Ids enter only once a copy was *accepted* (or published here). A copy that was rejected leaves no trace:
-    a bad copy (say, one with a forbidden signature field) can never keep the good one out. There is one cache
-    per topic, for the same bytes may be valid on one topic and not on another.
+    An id is added only once a copy was *accepted* or published here. A rejected copy leaves no trace, so that
+    a bad copy (such as one with a forbidden signature field) cannot keep the good one out. There is one cache
+    per topic, because the same bytes may be valid on one topic and not on another.
 
-    Holds at most `2 * max_ids` ids: a generation that fills up before its time turns early and is counted in
-    `early_turns`.
+    Holds at most `2 * max_ids` ids. A generation that fills up is rotated early and counted in `early_turns`.
     """
 
     __slots__ = ("_max_ids", "_old", "_ttl", "_turned", "_young", "early_turns")
@@ -39,7 +38,7 @@ class SeenCache:
         self._young.add(message_id)
 
     def expire(self, now: float) -> None:
-        """Turn the generations when it is time; called once per heartbeat."""
+        """Rotate the generations when due. Call once per heartbeat."""
         passed = now - self._turned
         if passed >= 2 * self._ttl:
             self._old = set()

@@ -1,4 +1,4 @@
-"""The relay of a node: the router core, the streams of its peers, its clock, and what the kernel calls."""
+"""The relay service: the router core, its peers' streams, its heartbeat, and the interface of the kernel."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 _MAX_INBOUND_STREAMS = 4
-"""Of one peer at once: the newest is read, and the one before it is on its way out."""
+"""Inbound streams allowed per peer: the newest is read while its predecessor is being closed."""
 
 COUNTERS = (
     "received",
@@ -73,12 +73,12 @@ COUNTERS = (
 
 
 class RelayService:
-    """Waku relay (11/WAKU2-RELAY) on a host.
+    """Waku relay (11/WAKU2-RELAY) on a libp2p host.
 
-    `on_message` is called for each new valid message on a subscribed topic, in the task that read it: it must
-    not block, and it must not raise. Own publishes do not come back through it: `publish` says whether they
-    were new. `on_change` is called with the topics whose mesh or subscribers have changed. `on_peer_exchange`
-    gets the peers that a PRUNE named, unverified, if `GossipParams.peer_exchange` is on.
+    `on_message` is called for each new valid message on a subscribed topic, in the task that read it; it must
+    neither block nor raise. Our own messages are not delivered: `publish` returns whether they were new.
+    `on_change` is called with the topics whose mesh or subscribers changed. `on_peer_exchange` receives the
+    unverified peers suggested in a PRUNE, if `GossipParams.peer_exchange` is set.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class RelayService:
     # -- life -------------------------------------------------------------------------------------------
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve until cancelled. May be run once."""
+        """Serve until cancelled. Call only once."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             self._host.add_listener(self)
@@ -153,7 +153,7 @@ class RelayService:
     # -- the host's events ------------------------------------------------------------------------------
 
     def peer_connected(self, connection: PeerConnection) -> None:
-        """Nothing yet: that it speaks relay is known after identify, or when it opens a stream to us."""
+        """Wait for identify, or for an inbound relay stream, to learn whether the peer speaks relay."""
 
     def peer_identified(self, identity: PeerIdentity) -> None:
         if RELAY_PROTOCOL in identity.protocols:
@@ -162,12 +162,17 @@ class RelayService:
         self._flush()
 
     def _describe(self, identity: PeerIdentity) -> None:
-        is_kin = identity.agent.startswith(AGENT_PREFIX)
-        self._router.describe_peer(identity.peer_id, _info(identity), is_kin=is_kin, now=trio.current_time())
+        same_implementation = identity.agent.startswith(AGENT_PREFIX)
+        self._router.describe_peer(
+            identity.peer_id,
+            _info(identity),
+            same_implementation=same_implementation,
+            now=trio.current_time(),
+        )
 
     def was_linked(self, peer_id: str, age: float) -> None:
-        """Note that the previous run of this node was connected to the peer until `age` seconds ago: it may
-        keep a back-off for us that it never announced."""
+        """Record that the previous run of this node was connected to the peer until `age` seconds ago: the
+        peer may keep an unannounced back-off for us."""
         self._router.was_linked(peer_id, age, trio.current_time())
 
     def peer_disconnected(self, peer_id: str, reason: str, cause: EndCause = EndCause.OTHER) -> None:  # noqa: ARG002 - HostEvents
@@ -180,7 +185,8 @@ class RelayService:
     # -- links ------------------------------------------------------------------------------------------
 
     def _link_to(self, peer_id: str) -> PeerLink | None:
-        """The link to a connected peer that speaks relay, made if there is none; None while not running."""
+        """Return the link to a connected peer that speaks relay, creating it if necessary; None while not
+        running."""
         link = self._links.get(peer_id)
         if link is not None or self._nursery is None:
             return link
@@ -201,7 +207,7 @@ class RelayService:
 
     async def _run_link(self, link: PeerLink) -> None:
         await link.run()
-        if self._links.get(link.peer_id) is link:  # not merely replaced by that of a new connection
+        if self._links.get(link.peer_id) is link:  # unless a link of a new connection has replaced it
             self.peer_disconnected(link.peer_id, "no relay stream")
 
     def _hello(self, link: PeerLink) -> OutgoingRpc:
@@ -214,7 +220,7 @@ class RelayService:
             self._flush()
 
     async def _serve(self, stream: Stream) -> None:
-        """The host's handler of an inbound stream."""
+        """Handle an inbound relay stream."""
         link = self._link_to(stream.peer_id)
         if link is None:
             await stream.reset()
@@ -225,7 +231,7 @@ class RelayService:
             self._router.stream_replaced(link.peer_id, trio.current_time())
         link.inbound_count += 1
         if before is not None:
-            self._stream_lost(link)  # before the new stream is read: a GRAFT on it counts
+            self._stream_lost(link)  # before reading the new stream, on which a GRAFT counts again
             await before.reset()
         with trio.CancelScope() as scope:
             link.readers.add(scope)
@@ -242,14 +248,17 @@ class RelayService:
     # -- topics -----------------------------------------------------------------------------------------
 
     def subscribe(self, topic: str) -> bool:
-        """Join a pubsub topic; False if already on it. Raises RelayBadTopic."""
+        """Subscribe to a pubsub topic. Return False if already subscribed. Raise RelayBadTopic."""
         _check_topic(topic)
         new = self._router.subscribe(topic, trio.current_time())
         self._flush()
         return new
 
     def unsubscribe(self, topic: str) -> bool:
-        """Leave a pubsub topic; False if not on it. Its validators stay: a protected shard stays one."""
+        """Unsubscribe from a pubsub topic. Return False if not subscribed.
+
+        Keeps the validators: a protected shard stays protected.
+        """
         known = self._router.unsubscribe(topic, trio.current_time())
         self._flush()
         return known
@@ -258,23 +267,22 @@ class RelayService:
         return self._router.subscriptions()
 
     def add_validator(self, topic: str | None, validator: Validator) -> None:
-        """Ask `validator` about each message on `topic` (None: on every topic) after it was decoded."""
+        """Add a validator for the decoded messages on `topic` (None: on every topic)."""
         self._validators.add(topic, validator)
 
     def remove_validators(self, topic: str) -> None:
-        """Forget the validators that were added for this topic."""
+        """Remove the validators of this topic."""
         self._validators.remove_topic(topic)
 
     # -- publishing -------------------------------------------------------------------------------------
 
     async def publish(self, topic: str, data: bytes, *, force: bool = False) -> PublishResult:
-        """Send an encoded WakuMessage to the peers of a topic.
+        """Publish an encoded WakuMessage to the peers of a topic.
 
-        Bytes that were seen within the seen time are not sent again (`duplicate`), unless `force`. Full
-        queues are waited for, up to `QueueParams.publish_wait`; peers that did not take it by then are not
-        counted.
+        Bytes seen within the seen TTL are not sent again (`duplicate`), unless `force`. Waits for room in
+        full queues, up to `QueueParams.publish_wait`; peers without room by then are not counted.
 
-        Raises RelayMessageTooLarge, RelayMessageInvalid, RelayBadTopic.
+        Raise RelayMessageTooLarge, RelayMessageInvalid or RelayBadTopic.
         """
         _check_topic(topic)
         if not fits_rpc(topic.encode(), len(data), self.params.max_rpc_size):
@@ -299,13 +307,14 @@ class RelayService:
                 peers += await self._wait_for_room(full, frame, message_id, now)
         self._counters["published"] += 1
         if time.perf_counter() - self._published > self.params.max_hold:
-            # Not at each call: a loop of publishes gets full writes instead of one message per write.
+            # Not on every call: a burst of publishes should fill whole writes instead of one message per
+            # write.
             await trio.lowlevel.checkpoint()
             self._published = time.perf_counter()
         return PublishResult(message_id, peers, plan.duplicate)
 
     async def _check(self, topic: str, data: bytes, message_id: bytes) -> None:
-        """What our own validators refuse, every peer would hold against us."""
+        """Run our own validators: every peer would penalise us for a message that they reject."""
         try:
             decoded = decode_message(data)
         except MessageDecodeError as error:
@@ -316,7 +325,7 @@ class RelayService:
         if not isinstance(verdict, Verdict):
             verdict = await verdict
         if verdict is not Verdict.ACCEPT:
-            raise RelayMessageInvalid(f"refused by a validator of {topic}")
+            raise RelayMessageInvalid(f"rejected by a validator of {topic}")
 
     async def _wait_for_room(
         self, links: Sequence[PeerLink], frame: bytes, message_id: bytes, now: float
@@ -336,7 +345,7 @@ class RelayService:
         self._counters["publish_timeouts"] += taken.count(False)
         return taken.count(True)
 
-    # -- what comes out of the core -----------------------------------------------------------------------
+    # -- output of the core ---------------------------------------------------------------------------------
 
     def _deliver(self, message: RelayMessage) -> None:
         if self.on_message is not None:
@@ -346,12 +355,12 @@ class RelayService:
         try:
             callback(value)
         except Exception:
-            # The defect of a listener must not end the stream of the peer whose bytes led to it.
+            # A bug in a listener must not end the stream of the peer whose bytes triggered it.
             self._counters["callback_errors"] += 1
-            log.exception("a listener of the relay failed")
+            log.exception("relay listener raised")
 
     def _flush(self) -> None:
-        """Send what the core has collected, report what has changed."""
+        """Send the output that the core has collected and report what has changed."""
         router = self._router
         for peer_id, outgoing in router.take_pending().items():
             link = self._links.get(peer_id)
@@ -376,7 +385,7 @@ class RelayService:
                     self._host.disconnect, peer_id, "relay score below graylist threshold"
                 )
 
-    # -- looking in -------------------------------------------------------------------------------------
+    # -- inspection -------------------------------------------------------------------------------------
 
     def peers(self) -> list[str]:
         """Connected peers that speak relay."""
@@ -386,11 +395,11 @@ class RelayService:
         return self._router.mesh_peers(topic)
 
     def topic_peers(self, topic: str) -> list[str]:
-        """Peers subscribed to a topic, whether we are or not."""
+        """Return the peers subscribed to a topic, whether or not we are."""
         return self._router.topic_peers(topic)
 
     def score(self, peer_id: str) -> ScoreParts | None:
-        """A connected peer's score and what it is made of."""
+        """Return a connected peer's score with its components."""
         return self._router.score_parts(peer_id, trio.current_time())
 
     def scores(self) -> dict[str, float]:
@@ -399,7 +408,7 @@ class RelayService:
         return {peer: part.total for peer, part in parts.items() if part is not None}
 
     def counters(self) -> dict[str, int]:
-        """Monotonic counters, and present sizes (`queued_bytes`, `cache_*`, `seen_ids`, `backoffs`)."""
+        """Return monotonic counters and current sizes (`queued_bytes`, `cache_*`, `seen_ids`, `backoffs`)."""
         return {
             **self._counters,
             **self._router.counters(),
@@ -413,7 +422,7 @@ def _check_topic(topic: str) -> None:
 
 
 def _info(identity: PeerIdentity) -> PeerInfo | None:
-    """What a peer may be named by to others: its signed record, if that says where it is."""
+    """Return the peer info to share in PX: the signed peer record, if it has addresses."""
     record = identity.record
     if record is None or not record.addresses:
         return None

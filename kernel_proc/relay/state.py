@@ -1,4 +1,4 @@
-"""The state that the parts of the router core share: peers, topics, and what waits to be sent."""
+"""The state shared by the parts of the router core: peers, topics, and pending output."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["OutgoingRpc", "Peer", "PxOffer", "RouterState", "Topic"]
 
 
 class Peer:
-    """One connected peer that speaks relay."""
+    """A connected peer that speaks relay."""
 
     __slots__ = (
         "asked_ids",
@@ -27,9 +27,9 @@ class Peer:
         "graylisted",
         "ihave_count",
         "info",
-        "is_kin",
         "outbound",
         "peer_id",
+        "same_implementation",
         "score",
         "served_bytes",
         "topics",
@@ -40,17 +40,17 @@ class Peer:
     def __init__(self, peer_id: str, outbound: bool, score: PeerScore) -> None:
         self.peer_id = peer_id
         self.outbound = outbound
-        """We dialled it (counts for D_out)."""
+        """We dialled the peer; it counts towards D_out."""
         self.score = score
         self.info: PeerInfo | None = None
-        """How we may name it to others, once identify has arrived."""
-        self.is_kin = False
-        """It runs this implementation, which keeps no silent back-off: its mesh is restored at once."""
+        """The peer info to share in PX, once identify has completed."""
+        self.same_implementation = False
+        """It runs this implementation, which keeps no unannounced back-off: its mesh is restored at once."""
         self.graylisted = False
-        """Kept up to date with the score, so that the reader looks at one flag."""
+        """Kept in step with the score, so that the reader only checks a flag."""
         self.topics: set[str] = set()
         self.unconfirmed: set[str] = set()
-        """Subscriptions made on an earlier stream and not yet repeated on the present one."""
+        """Subscriptions from an earlier stream that were not yet repeated on the current one."""
         self.unconfirmed_until = 0.0
         self.ihave_count = 0
         self.asked_ids = 0
@@ -63,7 +63,7 @@ class Peer:
 
 
 class Topic:
-    """A topic we are subscribed to, or were a short time ago (its seen cache outlives the subscription)."""
+    """A topic we are subscribed to, or recently were (its seen cache outlives the subscription)."""
 
     __slots__ = ("mesh", "name", "raw", "seen", "subscribed")
 
@@ -76,7 +76,7 @@ class Topic:
 
 
 class PxOffer(NamedTuple):
-    """Peers that `peer` named for `topic` when it pruned us. Their records are not verified."""
+    """Peers that `peer` suggested for `topic` when it pruned us. Their records are not verified."""
 
     peer: str
     topic: str
@@ -84,7 +84,7 @@ class PxOffer(NamedTuple):
 
 
 class OutgoingRpc:
-    """What waits to be sent to one peer; it is collected over a batch of input and then goes out together."""
+    """Pending output for one peer, collected over a batch of input and sent together."""
 
     __slots__ = ("control", "messages", "subscriptions")
 
@@ -95,7 +95,7 @@ class OutgoingRpc:
 
 
 class RouterState:
-    """Everything the core knows. `rng` decides between equals; time comes with each call."""
+    """The whole state of the core. `rng` breaks ties; time is passed with each call."""
 
     def __init__(self, gossip: GossipParams, score: ScoreParams, rng: Random) -> None:
         self.params = gossip
@@ -104,24 +104,24 @@ class RouterState:
         self.peers: dict[str, Peer] = {}
         self.topics: dict[str, Topic] = {}
         self.by_raw: dict[bytes, Topic] = {}
-        """Subscribed topics only, by the bytes that stand in a message."""
+        """Subscribed topics only, by their UTF-8 name as it appears in messages."""
         self.subscribers: dict[str, dict[str, Peer]] = {}
-        """Peers by topic, also of topics we are not subscribed to."""
+        """Peers by topic, including topics we are not subscribed to."""
         self.fanout: dict[str, dict[str, Peer]] = {}
         self.fanout_used: dict[str, float] = {}
         self.scores = ScoreBook(score)
         self.backoffs: BackoffTable[tuple[str, str]] = BackoffTable(gossip.max_backoffs)
-        """By (topic, peer), as agreed by a PRUNE: it binds both sides."""
-        self.silences: BackoffTable[str] = BackoffTable(gossip.max_backoffs)
-        """By peer, after a lost link: the peer may keep a back-off that it has not announced. It binds us
-        only; the peer's own GRAFT is welcome."""
+        """By (topic, peer), set by a PRUNE in either direction; binding for both sides."""
+        self.link_loss_backoffs: BackoffTable[str] = BackoffTable(gossip.max_backoffs)
+        """By peer, after a lost link: the peer may keep an unannounced back-off. Binding for us only; a
+        GRAFT from the peer is accepted."""
         self.cache = MessageCache(gossip.history_length, gossip.history_gossip, gossip.history_bytes)
         self.promises = Promises(gossip.iwant_followup, retry=gossip.heartbeat_interval)
         self.pending: dict[str, OutgoingRpc] = {}
         self.changed: set[str] = set()
-        """Topics whose mesh or subscribers changed since the shell last asked."""
+        """Topics whose mesh or subscribers changed since the shell last collected them."""
         self.bad_peers: list[str] = []
-        """Peers that fell below the graylist threshold since the shell last asked."""
+        """Peers that fell below the graylist threshold since the shell last collected them."""
         self.px_offers: list[PxOffer] = []
         self.counters: dict[str, int] = dict.fromkeys(COUNTERS, 0)
 
@@ -134,37 +134,37 @@ class RouterState:
     def score(self, peer: Peer, now: float) -> float:
         return self.scores.score(peer.score, now)
 
-    def judge(self, peer: Peer, now: float) -> None:
-        """Bring the graylist flag in line with the score; call after anything that lowers it."""
+    def update_graylisted(self, peer: Peer, now: float) -> None:
+        """Update the graylist flag. Call after anything that lowers the score."""
         below = self.score(peer, now) < self.score_params.graylist_threshold
         if below and not peer.graylisted:
             self.bad_peers.append(peer.peer_id)
         peer.graylisted = below
 
-    def punish(self, peer: Peer, amount: float, now: float) -> None:
+    def penalise(self, peer: Peer, amount: float, now: float) -> None:
         self.scores.misbehaved(peer.score, amount)
-        self.judge(peer, now)
+        self.update_graylisted(peer, now)
 
     def subscribers_of(self, topic: str) -> Iterable[Peer]:
         return self.subscribers.get(topic, {}).values()
 
     def graft(self, peer: Peer, topic: Topic, now: float) -> None:
-        """Put a peer into the mesh, without telling it."""
+        """Add a peer to the mesh without sending GRAFT."""
         topic.mesh[peer.peer_id] = peer
         self.scores.grafted(peer.score, topic.name, now)
         self.changed.add(topic.name)
         self.counters["grafted"] += 1
 
     def ungraft(self, peer: Peer, topic: Topic) -> None:
-        """Take a peer out of the mesh, without telling it."""
+        """Remove a peer from the mesh without sending PRUNE."""
         del topic.mesh[peer.peer_id]
         self.scores.pruned(peer.score, topic.name)
         self.changed.add(topic.name)
         self.counters["pruned"] += 1
 
     def may_graft(self, peer: Peer, now: float) -> bool:
-        """Return whether no lost link keeps us from grafting the peer."""
-        return peer.is_kin or not self.silences.active(peer.peer_id, now)
+        """Return whether the peer is free of a back-off from a lost link."""
+        return peer.same_implementation or not self.link_loss_backoffs.active(peer.peer_id, now)
 
     def send_graft(self, peer: Peer, topic: str) -> None:
         self.outgoing(peer).control.graft.append(topic)
@@ -172,8 +172,7 @@ class RouterState:
     def send_prune(
         self, peer: Peer, topic: str, backoff: float, now: float, others: tuple[PeerInfo, ...] = ()
     ) -> None:
-        """Send a PRUNE: the peer is not, or no longer, in our mesh, and may turn to `others`; the
-        back-off binds both sides."""
+        """Send a PRUNE with a back-off, binding for both sides, and `others` as alternatives."""
         self.backoffs.set((topic, peer.peer_id), now + backoff)
         self.outgoing(peer).control.prune.append(Prune(topic, round(backoff), others))
         self.counters["px_given"] += len(others)

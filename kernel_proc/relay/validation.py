@@ -1,4 +1,4 @@
-"""Is a message fit to be passed on? Validators per topic, synchronous or not, and protected shards."""
+"""Message validation: validators per topic, synchronous or asynchronous, and protected shards."""
 
 from __future__ import annotations
 
@@ -19,18 +19,20 @@ PROTECTED_SHARD_WINDOW_NS = 5 * 60 * 1_000_000_000
 class Verdict(Enum):
     ACCEPT = "accept"
     IGNORE = "ignore"
-    """Drop it, without blame for the sender."""
+    """Drop the message without penalising the sender."""
     REJECT = "reject"
-    """Drop it, and lower the sender's score (P4)."""
+    """Drop the message and lower the sender's score (P4)."""
 
 
 Validator = Callable[[RelayMessage], Verdict | Awaitable[Verdict]]
-"""A verdict at once, or an awaitable of one. Messages wait for an awaitable; the reader of the peer does not,
-until too many are under way."""
+"""Return a verdict, or an awaitable of one.
+
+Messages wait for an awaitable; the peer's reader only does so when too many validations are running.
+"""
 
 
 class Validators:
-    """Validators in the order they were added, those for every topic before those for one."""
+    """Validators in the order they were added; those for all topics run first."""
 
     def __init__(self) -> None:
         self._common: list[Validator] = []
@@ -38,7 +40,7 @@ class Validators:
         self._chains: dict[str, Sequence[Validator]] = {}
 
     def add(self, topic: str | None, validator: Validator) -> None:
-        """`topic` None: for every topic."""
+        """Add a validator for `topic`, or for every topic if None."""
         if topic is None:
             self._common.append(validator)
         else:
@@ -50,11 +52,11 @@ class Validators:
         self._chains.pop(topic, None)
 
     def check(self, message: RelayMessage) -> Verdict | Awaitable[Verdict]:
-        """The first verdict that is not ACCEPT, or ACCEPT."""
+        """Return the first verdict other than ACCEPT, or ACCEPT."""
         chain = self._chains.get(message.topic)
         if chain is None:
             if not (self._common or message.topic in self._by_topic):
-                return Verdict.ACCEPT  # nothing is kept for topics that were not asked about
+                return Verdict.ACCEPT  # do not cache chains for topics without validators
             chain = (*self._common, *self._by_topic.get(message.topic, ()))
             self._chains[message.topic] = chain
         for index, validator in enumerate(chain):
@@ -78,8 +80,11 @@ async def _finish(first: Awaitable[Verdict], rest: Sequence[Validator], message:
 
 
 def protected_shard_hash(topic: str, message: WakuMessage) -> bytes:
-    """What the signature of a protected shard covers: sha256(pubsub topic ‖ payload ‖ content topic ‖
-    timestamp, 8 bytes little-endian ‖ ephemeral, one byte). `meta` is left out: it holds the signature."""
+    """Return the hash that a protected shard's signature covers (the "app hash" of nwaku).
+
+    sha256(pubsub topic ‖ payload ‖ content topic ‖ timestamp, 8 bytes little-endian ‖ ephemeral, 1 byte).
+    `meta` is excluded because it holds the signature.
+    """
     return sha256(
         b"".join(
             (
@@ -94,10 +99,10 @@ def protected_shard_hash(topic: str, message: WakuMessage) -> bytes:
 
 
 class SignedShard:
-    """Validator of a shard on which only the owner of a key may publish (`--protected-shard` of nwaku).
+    """Validate messages on a shard to which only a key's owner may publish (nwaku's `--protected-shard`).
 
-    The message needs a timestamp less than five minutes off, and in `meta` a compact secp256k1 signature
-    (r ‖ s, 64 bytes) by `public_key` (33 or 65 bytes; ValueError if it is none).
+    The message needs a timestamp less than five minutes off and, in `meta`, a compact secp256k1 signature (r
+    ‖ s, 64 bytes) by `public_key` (33 or 65 bytes; ValueError if invalid).
     """
 
     def __init__(self, topic: str, public_key: bytes, wall_clock_ns: Callable[[], int]) -> None:
@@ -119,6 +124,6 @@ class SignedShard:
     def _signed(self, compact: bytes, digest: bytes) -> bool:
         try:
             signature = coincurve.ecdsa.deserialize_compact(compact)
-        except ValueError:  # r or s is not below the group's order
+        except ValueError:  # r or s is not below the group order
             return False
         return self._key.verify(coincurve.ecdsa.cdata_to_der(signature), digest, hasher=None)

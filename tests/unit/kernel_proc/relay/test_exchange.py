@@ -27,7 +27,7 @@ def exchanging(peers: int, *, d_high: int = 8, peer_exchange: bool = True) -> Co
     core.router.subscribe(T, core.now)
     for n in range(peers):
         core.peers(1, first=n)
-        core.router.describe_peer(f"p{n}", info(f"p{n}"), is_kin=False, now=core.now)
+        core.router.describe_peer(f"p{n}", info(f"p{n}"), same_implementation=False, now=core.now)
         if n < d_high:
             core.gets(f"p{n}", graft=[T])
         core.subscribed(f"p{n}", T)
@@ -63,7 +63,7 @@ def test_who_is_cut_from_a_mesh_that_is_too_large_is_told_of_others() -> None:
     core = exchanging(9, d_high=9)
     for n in range(9, 11):
         core.peers(1, outbound=True, first=n)
-        core.router.describe_peer(f"p{n}", info(f"p{n}"), is_kin=False, now=core.now)
+        core.router.describe_peer(f"p{n}", info(f"p{n}"), same_implementation=False, now=core.now)
         core.gets(f"p{n}", graft=[T])
         core.subscribed(f"p{n}", T)
     core.sent()
@@ -122,10 +122,10 @@ def test_a_peer_with_a_negative_score_is_told_of_nobody() -> None:
 def test_only_good_subscribers_with_a_record_are_named() -> None:
     core = exchanging(12)
     core.router.reject(core.peer("p1"), core.topic(), core.now)
-    core.router.describe_peer("p2", None, is_kin=False, now=core.now)
+    core.router.describe_peer("p2", None, same_implementation=False, now=core.now)
     core.router.remove_peer("p3", core.now)
     core.peers(1, U, first=20)
-    core.router.describe_peer("p20", info("p20"), is_kin=False, now=core.now)
+    core.router.describe_peer("p20", info("p20"), same_implementation=False, now=core.now)
     core.gets("p11", graft=[T])  # takes the place that p3 has left
     core.gets("p10", graft=[T])
     ((name, (prune,)),) = prunes(core).items()

@@ -131,7 +131,7 @@ def test_the_model_punishes_what_we_used_to_do() -> None:
     pair.run(3)
     pair.disconnect()
     pair.connect()
-    pair.core.peer(NIM).is_kin = True  # without the precaution
+    pair.core.peer(NIM).same_implementation = True  # without the precaution
     pair.run(120)
     assert pair.nim.grafts_in_backoff == 2  # one on each topic
     assert pair.nim.pruned_for_score > 0
@@ -170,7 +170,7 @@ def test_nodes_of_our_own_are_grafted_at_once_after_a_lost_connection() -> None:
     core.peers(1, T)
     assert core.mesh() == set()  # identify has not come
     core.sent()
-    core.router.describe_peer(NIM, None, is_kin=True, now=core.now)
+    core.router.describe_peer(NIM, None, same_implementation=True, now=core.now)
     assert core.mesh() == {NIM}
     assert core.sent_to(lambda control: control.graft) == {NIM: [T]}
     assert core.router.hello(NIM, core.now).control.graft == [T]
@@ -180,7 +180,7 @@ def test_a_lost_stream_to_a_node_of_our_own_changes_nothing() -> None:
     core = Core()
     core.router.subscribe(T, core.now)
     core.peers(1, T)
-    core.router.describe_peer(NIM, None, is_kin=True, now=core.now)
+    core.router.describe_peer(NIM, None, same_implementation=True, now=core.now)
     core.sent()
     core.router.stream_lost(NIM, core.now)
     assert core.sent() == {}
@@ -193,6 +193,6 @@ def test_what_was_noted_of_lost_links_is_bounded_and_expires() -> None:
     for n in range(300):
         core.peers(1, first=n)
         core.router.remove_peer(f"p{n}", core.now)
-    assert core.router.counters()["silences"] == 100
+    assert core.router.counters()["link_loss_backoffs"] == 100
     core.beat(64)
-    assert core.router.counters()["silences"] == 0
+    assert core.router.counters()["link_loss_backoffs"] == 0

@@ -172,7 +172,7 @@ def test_a_reconnect_does_not_end_a_back_off() -> None:
     core.now += 5
     core.router.remove_peer("p0", core.now)
     core.peers(1, T)
-    core.router.describe_peer("p0", None, is_kin=True, now=core.now)
+    core.router.describe_peer("p0", None, same_implementation=True, now=core.now)
     core.beat(54)
     assert core.mesh() == set()
     core.beat(3)
