@@ -11,7 +11,7 @@ Pure: the readings of both clocks, and the identity of the host's boot, are give
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 
 __all__ = ["Stamp", "SteadyClock"]
@@ -28,17 +28,31 @@ class Stamp:
     label: int
     """The reading of the writer's `SteadyClock`."""
 
+    def to_dict(self) -> dict[str, str | int]:
+        """Return it as a JSON object."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, row: Mapping[str, object]) -> Stamp:
+        """Read a JSON object. Raises KeyError, TypeError, ValueError."""
+        boot, *times = (row[name] for name in ("boot", "steady", "wall", "label"))
+        if not isinstance(boot, str) or not all(type(one) is int for one in times):
+            raise TypeError("a stamp is a text and three integers")
+        steady, wall, label = (one for one in times if isinstance(one, int))
+        if max(abs(steady), abs(wall), abs(label)) >= 1 << 63:
+            raise ValueError("a time that cannot be")
+        return cls(boot, steady, wall, label)
+
     def to_note(self) -> bytes:
         """Return it as JSON."""
-        return json.dumps(asdict(self)).encode()
+        return json.dumps(self.to_dict()).encode()
 
     @classmethod
     def from_note(cls, note: bytes | None) -> Stamp | None:
         """Read JSON; None where there is none, or none that can be read."""
         try:
-            row = json.loads(note or b"")
-            return cls(str(row["boot"]), *(int(row[name]) for name in ("steady", "wall", "label")))
-        except (ValueError, TypeError, KeyError, OverflowError):
+            return cls.from_dict(json.loads(note or b""))
+        except (ValueError, TypeError, KeyError, RecursionError):
             return None
 
 

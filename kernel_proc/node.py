@@ -12,7 +12,6 @@ import errno
 import logging
 import os
 import secrets
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from random import SystemRandom
@@ -48,6 +47,7 @@ from kernel_proc.startup import claim_directories, node_key
 from kernel_proc.supervision import SupervisedParts, leaf
 from logos_process import logs
 from logos_process.exits import ExitCode, StartError
+from logos_process.host_clock import boot_ns
 from logos_process.logs import fields
 from logos_process.stopping import stop_signals
 from logos_process.version import version
@@ -64,7 +64,7 @@ class Node:
         self.config = config
         self.registry = Registry()
         self.publisher = EventPublisher(
-            steady_ns=lambda: time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)),
+            steady_ns=boot_ns,
             instance=new_instance(os.urandom),
             cluster=config.network.cluster,
             shard_count=config.network.shard_count,

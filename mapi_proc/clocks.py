@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final, NamedTuple
 
 from ipc_schema.steady import Stamp, SteadyClock
+from logos_process.host_clock import boot_id, boot_ns
 
 __all__ = ["CLOCK_NOTE", "STEP_NS", "SYSTEM_CLOCKS", "Clocks", "WallClockSteps", "steady_clock"]
 
@@ -29,18 +29,7 @@ class Clocks(NamedTuple):
     boot: str = ""
 
 
-def _boot_ns() -> int:
-    return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
-
-
-def _boot_id() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    except (OSError, ValueError):
-        return ""
-
-
-SYSTEM_CLOCKS: Final = Clocks(time.time_ns, time.monotonic, _boot_ns, _boot_id())
+SYSTEM_CLOCKS: Final = Clocks(time.time_ns, time.monotonic, boot_ns, boot_id())
 
 
 def steady_clock(clocks: Clocks, note: bytes | None) -> SteadyClock:

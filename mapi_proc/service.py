@@ -253,8 +253,9 @@ class MapiService:
                 **link,
             },
             "ipc": {
-                "apps": self._apps.server.counters.to_body() if self._apps is not None else {},
-                "control": self._control.server.counters.to_body() if self._control is not None else {},
+                door.name: {**end.server.counters.to_body(), **asdict(door.counters)}
+                for door, end in zip(self._doors, (self._apps, self._control), strict=False)
+                if end is not None
             },
             "database": {
                 "state": str(database.state),

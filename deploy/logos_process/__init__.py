@@ -14,6 +14,7 @@ build on it.
     stopping       the signals that ask for an end, and a bound on how long that end may take
     exits          exit codes, and `StartError`
     command_line   the parser of a process's options
+    host_clock     the host's own time, which no step of the wall clock moves
     figures        a process's own CPU, memory and descriptors
     version        the installed version
 """

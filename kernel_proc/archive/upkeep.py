@@ -17,6 +17,7 @@ from kernel_proc.archive.engine import ArchiveEngine, DatabaseFailed, Totals
 from kernel_proc.archive.retention import RetentionClock, excess
 from kernel_proc.archive.settings import ArchiveSettings
 from kernel_proc.archive.threads import in_thread
+from logos_process.host_clock import boot_ns
 from logos_process.logs import fields
 
 __all__ = ["ArchiveUpkeep"]
@@ -30,10 +31,6 @@ SECOND: Final = 1_000_000_000
 _READ_SECONDS: Final = 10.0
 
 
-def _since_boot() -> int:
-    return time.clock_gettime_ns(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
-
-
 class ArchiveUpkeep:
     """Looks at the bounds at the start, then every `retention_interval`, and when a fiftieth of a bound has
     come in since the last look.
@@ -45,7 +42,7 @@ class ArchiveUpkeep:
         settings: ArchiveSettings,
         clock: Callable[[], int],
         counters: dict[str, int],
-        steady: Callable[[], int] = _since_boot,
+        steady: Callable[[], int] = boot_ns,
     ) -> None:
         self._engine = engine
         self._policy = settings.retention

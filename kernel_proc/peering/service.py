@@ -33,7 +33,7 @@ from kernel_proc.peering.settings import (
     services_wanted,
 )
 from kernel_proc.peering.sources import PeerSources
-from kernel_proc.peers.clock import SteadyClock
+from kernel_proc.peers.clock import PeerClock
 from kernel_proc.peers.connected_peers import PeerBook
 from kernel_proc.peers.known import PeerOrigin
 from kernel_proc.peers.manager import ManagerSettings, PeerManager
@@ -89,7 +89,7 @@ class Peering:
         )
         self._relay = relay
         keep = Path(config.data_dir) if discovery.persistent else None
-        clock = SteadyClock()
+        clock = PeerClock()
         self._links = RecentLinks(keep / LINKS_FILE if keep else None, clock)
         self.manager = PeerManager(
             host,

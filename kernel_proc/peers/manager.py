@@ -31,13 +31,14 @@ from kernel_proc.p2p.api import (
     PeerIdentity,
     PeerIdText,
 )
-from kernel_proc.peers.clock import SteadyClock
+from kernel_proc.peers.clock import PeerClock
 from kernel_proc.peers.known import KnownPeer, PeerOrigin, group_of_address
 from kernel_proc.peers.online import OnlineMonitor, SleepDetector
 from kernel_proc.peers.plan import SERVICES, Connected, Targets, Wanted, plan
 from kernel_proc.peers.store import HIGHEST_DELAY, USELESS_DELAY, PeerStore
 from kernel_proc.peers.store_file import load_peers, save_peers, snapshot
 from kernel_proc.relay.params import RELAY_PROTOCOL
+from logos_process.host_clock import boot_ns
 from logos_process.logs import fields
 
 __all__ = ["ManagerSettings", "NodeView", "PeerManager"]
@@ -126,7 +127,7 @@ class PeerManager:
         *,
         usable: Callable[[str], bool],
         found_origin: Callable[[PeerIdText, str], None] = lambda _peer, _origin: None,
-        clock: SteadyClock | None = None,
+        clock: PeerClock | None = None,
     ) -> None:
         """`usable` says whether the host can dial a multiaddr; `found_origin` is called with how a
         peer that is being connected was found."""
@@ -139,7 +140,7 @@ class PeerManager:
         self._rng = rng
         self._usable = usable
         self._found_origin = found_origin
-        self.now = clock or SteadyClock()
+        self.now = clock or PeerClock()
         """The instants of the store: seconds since 1970, which no step of the wall clock moves."""
         self._dials = _Dials()
         self._connected: dict[PeerIdText, PeerConnection] = {}
@@ -426,7 +427,7 @@ class PeerManager:
     async def _watch_sleep(self) -> None:
         detector = SleepDetector()
         while True:
-            slept = detector.slept(time.clock_gettime(time.CLOCK_BOOTTIME), time.monotonic())
+            slept = detector.slept(boot_ns() / 1e9, time.monotonic())
             if slept is not None:
                 await self.drop_all(f"the machine slept for {slept:.0f} s")
             await trio.sleep(SLEEP_PERIOD)

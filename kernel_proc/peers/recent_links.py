@@ -15,8 +15,9 @@ from typing import Any, Final
 
 import trio
 
+from ipc_schema.steady import Stamp
 from kernel_proc.p2p.api import EndCause, PeerConnection, PeerIdentity, PeerIdText
-from kernel_proc.peers.clock import Stamp, SteadyClock
+from kernel_proc.peers.clock import PeerClock
 
 __all__ = ["RecentLinks"]
 
@@ -35,7 +36,7 @@ MAX_FILE: Final = 1024 * 1024
 class RecentLinks:
     """A host listener. `restore` what the previous run left, then `run`; without `path` nothing is kept."""
 
-    def __init__(self, path: Path | None, clock: SteadyClock) -> None:
+    def __init__(self, path: Path | None, clock: PeerClock) -> None:
         self._path = path
         self._clock = clock
         self._connected: set[PeerIdText] = set()
@@ -111,7 +112,7 @@ class RecentLinks:
         self._lost = {peer: then for peer, then in self._lost.items() if now - then < KEPT}
         peers = dict.fromkeys(sorted(self._connected), 0.0)
         peers |= {peer: now - then for peer, then in self._lost.items()}
-        return {"version": VERSION, "stamp": self._clock.stamp().as_dict(), "peers": peers}
+        return {"version": VERSION, "stamp": self._clock.stamp().to_dict(), "peers": peers}
 
     def _write(self, content: dict[str, Any]) -> None:
         if self._path is None:

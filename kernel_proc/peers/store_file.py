@@ -16,7 +16,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from kernel_proc.peers.clock import Stamp, SteadyClock
+from ipc_schema.steady import Stamp
+from kernel_proc.peers.clock import PeerClock
 from kernel_proc.peers.known import KnownPeer
 from kernel_proc.peers.store import MAX_ADDRESS_TEXT, MAX_ADDRESSES
 
@@ -45,14 +46,14 @@ def save_peers(path: Path, peers: Sequence[dict[str, Any]], stamp: Stamp) -> Non
     temporary = path.with_name(f".{path.name}.new")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        content = {"version": VERSION, "stamp": stamp.as_dict(), "peers": peers}
+        content = {"version": VERSION, "stamp": stamp.to_dict(), "peers": peers}
         json.dump(content, file, separators=(",", ":"), allow_nan=False)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
 
 
-def load_peers(path: Path, clock: SteadyClock) -> list[KnownPeer]:
+def load_peers(path: Path, clock: PeerClock) -> list[KnownPeer]:
     """Return the peers of an earlier run, their instants moved to `clock`; none if no file is usable."""
     try:
         if path.stat().st_size > MAX_FILE:

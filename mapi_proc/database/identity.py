@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from logos_process import host_clock
 from mapi_proc.database.batch import SEQ_BITS
 from mapi_proc.database.sidecar import (
     Counts,
@@ -28,7 +29,6 @@ __all__ = ["Beside", "Kept", "counts_of", "doubt", "settle_identity"]
 
 log = logging.getLogger(__name__)
 
-_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 _OLDER: Final = "an older copy was put back, or its write-ahead log is gone"
 _SEQ_MASK: Final = (1 << SEQ_BITS) - 1
 _LAST_SEQ: Final = (  # (the numbers are our own: no input)
@@ -98,7 +98,10 @@ def settle_identity(
 ) -> tuple[bytes, Counts, int]:
     """Count this start, and renew the stream ids if there is doubt. Returns database id, counts and place."""
     files = Beside(
-        read_generation(path), place_of(path), read_written(path), _boot_id() if boot_id is None else boot_id
+        read_generation(path),
+        place_of(path),
+        read_written(path),
+        host_clock.boot_id() if boot_id is None else boot_id,
     )
     connection.execute("PRAGMA synchronous = FULL")
     connection.execute("BEGIN IMMEDIATE")
@@ -166,13 +169,6 @@ def _kept(connection: sqlite3.Connection) -> Kept:
         clean=_get(connection, "clean") == b"1",
         counts=counts_of(connection),
     )
-
-
-def _boot_id() -> str:
-    try:
-        return _BOOT_ID.read_text().strip()
-    except OSError:
-        return ""
 
 
 def _get(connection: sqlite3.Connection, key: str) -> bytes:

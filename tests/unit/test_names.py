@@ -30,9 +30,7 @@ STILL_TWICE: frozenset[str] = frozenset(
         "Outgoing",
         "ProtobufError",
         "Refused",
-        "Stamp",
         "State",
-        "SteadyClock",
         "Wanted",
     }
 )

@@ -39,7 +39,7 @@ def test_a_new_epoch_is_a_loss_of_unknown_size() -> None:
     assert cursor.event(INSTANCE, b"another!", 2) is CursorVerdict.KEEP
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     lost=st.sets(st.integers(1, 40)),
     trimmed=st.integers(0, 40),

@@ -101,7 +101,7 @@ def test_the_servers_word_on_what_is_acknowledged_holds() -> None:
     assert stream.ack_due() == Position(STREAM, 4)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     window=st.integers(1, 3_000),
     steps=st.lists(

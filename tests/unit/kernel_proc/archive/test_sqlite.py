@@ -72,7 +72,7 @@ def queries(draw: Any, digests: list[bytes]) -> HistoryQuery:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_agrees_with_a_naive_model(data: st.DataObject) -> None:
     with tempfile.TemporaryDirectory() as place, opened(Path(place) / "store") as engine:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from kernel_proc.peers.clock import Stamp, SteadyClock
+from ipc_schema.steady import Stamp
+from kernel_proc.peers.clock import PeerClock
 
 
 class Host:
@@ -13,8 +14,8 @@ class Host:
     def __init__(self) -> None:
         self.wall, self.steady, self.boot = 1_000_000.0, 50.0, "boot 1"
 
-    def clock(self) -> SteadyClock:
-        return SteadyClock(lambda: self.wall, lambda: self.steady, self.boot)
+    def clock(self) -> PeerClock:
+        return PeerClock(lambda: self.wall, lambda: self.steady, self.boot)
 
     def passes(self, seconds: float) -> None:
         self.wall += seconds
@@ -35,7 +36,7 @@ def test_an_instant_of_an_earlier_process_keeps_its_distance(step: float) -> Non
     host = Host()
     first = host.clock()
     in_a_minute = first() + 60
-    stamp = Stamp.from_dict(first.stamp().as_dict())
+    stamp = Stamp.from_dict(first.stamp().to_dict())
     host.passes(10)
     host.wall += step
     second = host.clock()

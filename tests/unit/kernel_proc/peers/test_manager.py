@@ -12,7 +12,7 @@ import trio
 
 from kernel_proc.metrics import Registry
 from kernel_proc.p2p.api import DialError, Direction, EndCause, Host, PeerConnection, PeerIdentity
-from kernel_proc.peers.clock import SteadyClock
+from kernel_proc.peers.clock import PeerClock
 from kernel_proc.peers.known import KnownPeer, PeerOrigin, group_of_address
 from kernel_proc.peers.manager import ManagerSettings, PeerManager
 from kernel_proc.peers.plan import Targets, Wanted
@@ -129,7 +129,7 @@ async def managed(
         registry,
         Random(2),
         usable=lambda _address: True,
-        clock=SteadyClock(lambda: START, trio.current_time, "boot"),
+        clock=PeerClock(lambda: START, trio.current_time, "boot"),
     )
     manager.restore()
     async with trio.open_nursery() as nursery:

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from kernel_proc.p2p.api import Direction, PeerConnection
-from kernel_proc.peers.clock import SteadyClock
+from kernel_proc.peers.clock import PeerClock
 from kernel_proc.peers.recent_links import MAX_LOST, PERIOD, RecentLinks
 from tests.support.mock_clock import mock_clock_test
 
@@ -18,7 +18,7 @@ def connection(peer_id: str) -> PeerConnection:
 
 
 def links(path: Path | None, *, boot: str = "boot", wall: float = 1e9) -> RecentLinks:
-    return RecentLinks(path, SteadyClock(lambda: wall, trio.current_time, boot))
+    return RecentLinks(path, PeerClock(lambda: wall, trio.current_time, boot))
 
 
 def restored(path: Path, **more: float) -> dict[str, float]:

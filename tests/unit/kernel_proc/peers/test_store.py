@@ -9,13 +9,13 @@ from random import Random
 import pytest
 
 from ipc_schema.config.addresses import peer_id_in
-from kernel_proc.peers.clock import SteadyClock
+from kernel_proc.peers.clock import PeerClock
 from kernel_proc.peers.known import KnownPeer, PeerOrigin, group_of_address
 from kernel_proc.peers.store import PeerStore
 from kernel_proc.peers.store_file import load_peers, save_peers, snapshot
 
 NOW = 1_800_000_000.0
-CLOCK = SteadyClock(lambda: NOW, lambda: 50.0, "boot")
+CLOCK = PeerClock(lambda: NOW, lambda: 50.0, "boot")
 
 
 def address(number: int, ip: str | None = None) -> str:
@@ -267,14 +267,14 @@ def test_a_file_of_version_0_1_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("boot", ["boot", "another"])
 def test_a_wait_survives_a_restart_and_a_step_of_the_wall_clock(tmp_path: Path, step: int, boot: str) -> None:
     """On one boot of the host the time that passed is known whatever the wall clock says."""
-    before = SteadyClock(lambda: NOW, lambda: 100.0, "boot")
+    before = PeerClock(lambda: NOW, lambda: 100.0, "boot")
     peers = store()
     learn(peers, 1)
     peers.postpone("p1", before(), 600)
     left = _of(peers, "p1").retry_at - before()
     path = tmp_path / "peers.json"
     save_peers(path, snapshot(peers), before.stamp())
-    after = SteadyClock(lambda: NOW + 60 + step, lambda: 160.0, boot)
+    after = PeerClock(lambda: NOW + 60 + step, lambda: 160.0, boot)
     again = store()
     again.restore(load_peers(path, after), after())
     waits = _of(again, "p1").retry_at - after()

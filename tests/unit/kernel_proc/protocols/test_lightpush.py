@@ -10,7 +10,7 @@ from random import Random
 
 import pytest
 import trio
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ipc_schema.config.ratelimits import RateLimit
@@ -374,7 +374,6 @@ async def test_a_legacy_request_without_its_inside() -> None:
 
 
 @given(st.binary(max_size=300))
-@settings(deadline=None)
 def test_any_bytes_are_answered(body: bytes) -> None:
     @mock_clock_test
     async def check() -> None:

@@ -229,7 +229,6 @@ def test_an_archive_in_trouble_is_told_to_strangers_in_a_fixed_text(error: Archi
 
 
 @given(st.binary(max_size=300))
-@settings(deadline=None)
 def test_any_bytes_are_answered(body: bytes) -> None:
     @mock_clock_test
     async def check() -> None:
@@ -390,7 +389,7 @@ def test_pages_are_followed_to_the_end(forward: bool, limit: int, data: bool) ->
 
 
 @given(st.data(), st.booleans(), st.integers(1, 12), st.integers(1, 40))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_division_into_requests_gives_the_same(
     data: st.DataObject, forward: bool, limit: int, max_messages: int
 ) -> None:

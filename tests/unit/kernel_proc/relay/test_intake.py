@@ -92,13 +92,13 @@ def run(*chunks: bytes) -> Reader:
     return trio.run(main)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.binary(max_size=200), max_size=10))
 def test_any_bytes_end_the_stream_at_worst(chunks: list[bytes]) -> None:
     run(*chunks)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.binary(max_size=60), max_size=10))
 def test_any_bytes_in_frames_leave_the_stream_usable(bodies: list[bytes]) -> None:
     reader = run(*(encode_varint(len(b)) + b for b in bodies), publish(b"after"))
@@ -106,7 +106,7 @@ def test_any_bytes_in_frames_leave_the_stream_usable(bodies: list[bytes]) -> Non
     assert graylisted or reader.delivered[-1].message.payload == b"after"
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.binary(max_size=300), unique=True, max_size=20), st.lists(st.integers(1, 200), min_size=1))
 def test_messages_come_out_whole_and_in_order_however_they_are_cut(
     payloads: list[bytes], sizes: list[int]

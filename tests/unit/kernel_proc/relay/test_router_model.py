@@ -101,5 +101,5 @@ class RouterLife(RuleBasedStateMachine):
                 assert self.core.now >= self.released.get((topic, name), 0.0)
 
 
-RouterLife.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+RouterLife.TestCase.settings = settings(max_examples=60, stateful_step_count=40)
 test_router_life = RouterLife.TestCase

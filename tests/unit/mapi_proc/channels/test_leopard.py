@@ -43,7 +43,7 @@ def test_the_basis_is_a_cantor_basis(field: Field) -> None:
         assert field.multiply(vector, vector) ^ vector == 1 << bit
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_any_data_count_of_shards_recover_the_data(draw: st.DataObject) -> None:
     data_count = draw.draw(st.integers(1, 300), "data")

@@ -82,7 +82,7 @@ def honest_history(draw: st.DrawFn) -> list[SdsMessage]:
     return messages
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(honest_history(), st.data())
 def test_any_order_gives_the_same_log_and_a_causal_order(
     history: list[SdsMessage], draw: st.DataObject
@@ -123,7 +123,7 @@ TIGHT = SdsSettings(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(hostile)
 def test_hostile_histories_break_no_invariant(
     steps: list[tuple[str, int, list[str], bool, float]],

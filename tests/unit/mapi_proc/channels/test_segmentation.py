@@ -106,7 +106,7 @@ def test_parity_counts(data: int, rate: float, expected: int) -> None:
     assert parity_count(data, rate) == expected
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     st.binary(max_size=1500),
     st.sampled_from([SMALL, SMALL_PARITY]),

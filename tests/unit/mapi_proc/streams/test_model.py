@@ -184,4 +184,4 @@ class DurableStreamModel(RuleBasedStateMachine):
 
 
 TestDurableStream = DurableStreamModel.TestCase
-TestDurableStream.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+TestDurableStream.settings = settings(max_examples=100, stateful_step_count=50)

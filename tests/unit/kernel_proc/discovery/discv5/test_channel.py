@@ -357,7 +357,7 @@ def test_a_challenge_is_not_larger_than_what_it_answers() -> None:
     assert len(b.sent()[0][2]) == packets.MIN_PACKET <= len(knock)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32), st.lists(st.integers(0, 2), min_size=1, max_size=12), st.integers(0, 60))
 def test_in_any_weather_what_arrives_is_right_and_sessions_recover(
     seed: int, steps: list[int], percent: int

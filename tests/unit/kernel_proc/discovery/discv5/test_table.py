@@ -263,7 +263,7 @@ events = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(events, max_size=120))
 def test_no_sequence_of_events_breaks_the_limits(sequence: list[tuple[str, int, int, int]]) -> None:
     params = replace(PARAMS, bucket_size=4, replacements=2, table_ip_limit=5)

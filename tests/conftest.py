@@ -1,0 +1,9 @@
+"""What holds for every test."""
+
+from __future__ import annotations
+
+from hypothesis import HealthCheck, settings
+
+# How long it takes to draw an example says how busy the machine is, not whether the code is right.
+settings.register_profile("logos", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("logos")
