@@ -162,6 +162,8 @@ class StreamTracker:
                 # not got of it yet.
                 heard = self._received_ns if self._heard_until is None else self._heard_until
                 self._checked_ns = max(self._known_until, min(heard, self._received_ns, now_ns))
+                # The old kernel may have found its first peer after its last heartbeat.
+                self._ever_covered = True
             # A new interest: what others recorded before is not ours.
             self._at.restart(instance, epoch, 0 if self._known else last)
             self._known = True

@@ -117,6 +117,17 @@ def test_a_killed_kernel_is_a_hole_until_the_new_one_is_covered() -> None:
     assert tracker.position.good_ns == 4000
 
 
+def test_a_kernel_killed_before_its_first_peer_was_heard_of_is_a_hole_too() -> None:
+    """A new subscription: between the last heartbeat and its end the kernel may have found a peer."""
+    tracker = StreamTracker(None, 1000)
+    tracker.leased(I1, E1, 1, 0, [], 1000)
+    assert tracker.heartbeat(I1, E1, 0, 1800, False) is Live.DROP
+    tracker.lost_kernel()
+    tracker.leased(I2, E2, 1, 0, [], 3000)
+    tracker.leased(I2, E2, 1, 0, [(3500, None)], 4000)
+    assert tracker.missed == [Missed(1000, 3500, "kernel restarted")]
+
+
 def test_a_new_epoch_replays_what_was_recorded_since_activation() -> None:
     tracker = fresh()
     tracker.leased(I1, E2, 1, 3, [(1000, 1500), (1600, None)], 2000)
