@@ -43,7 +43,7 @@ FORMS = (
         "MessagingCalls",
         "`MessagingClient`",
         "MessagingClient",
-        (("messaging", "MessagingClient"),),
+        (("messaging", "MessagingClient"), ("_channels", "ChannelMethods")),
         frozenset({"connect", "close", "connected", "next_event", "on"}),
     ),
     Form(
@@ -83,13 +83,15 @@ def generate(form: Form) -> str:
     names: set[str] = set()
     origins: dict[str, str] = {}
     members: list[str] = []
+    seen: set[str] = set()
     for module, cls in form.sources:
         tree = ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
         origins.update(_origins(tree, module))
         for node in _class(tree, cls).body:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and not node.name.startswith("_"):
-                if node.name in form.by_hand:
+                if node.name in form.by_hand or node.name in seen:
                     continue
+                seen.add(node.name)
                 members.append(_member(node))
                 names.update(_names(node))
     text = HEADER.format(what=form.what)

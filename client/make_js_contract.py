@@ -107,7 +107,7 @@ def check_of(annotation: Any) -> str:
     limits: Any = get_args(annotation)[1] if get_origin(annotation) is Annotated else None
     annotation = bare(annotation)
     if annotation is bytes:
-        return {16: "id", 32: "hash", 64: "meta"}[limits.high]
+        return {(16, 16): "id", (32, 32): "hash", (64, 0): "meta", (32, 0): "bytes"}[limits.high, limits.low]
     if get_origin(annotation) is tuple:
         return "texts"
     return {str: "text", int: "uint", bool: "bool"}[annotation]
@@ -128,11 +128,14 @@ def generate() -> str:
         name = kind.name.lower()
         cls = getattr(events, class_name(name) if kind else "AppHeartbeat")
         own = {field: hint for field, hint in fields_of(cls).items() if field not in COMMON}
-        checks = ", ".join(f'{field}: "{check_of(hint)}"' for field, hint in own.items())
+        absent = {field: f"={value}" for field, value in cls._field_defaults.items()}
+        checks = ", ".join(
+            f'{field}: "{check_of(hint)}{absent.get(field, "")}"' for field, hint in own.items()
+        )
         table.append(f'  ["{name}", {{ {checks} }}],' if checks else f'  ["{name}", {{}}],')
         if kind:
             shown = {field: js_type(hint) for field, hint in own.items()}
-            if kind is events.AppEventKind.MESSAGE_RECEIVED:
+            if kind.name.endswith("MESSAGE_RECEIVED"):
                 shown["payload"] = "Buffer"
             kinds.append(
                 _typedef(name, {"stream_id": "Buffer", "seq": "number", "time_ns": "Integer", **shown})

@@ -9,7 +9,7 @@ import os
 from collections.abc import AsyncIterator
 from typing import Final
 
-from ipc_schema.mapi.events import AppEvent, MessageReceived, decode_app_event
+from ipc_schema.mapi.events import AppEvent, decode_app_event
 from mapi_proc.apps import App
 from mapi_proc.core import Core
 
@@ -18,7 +18,7 @@ __all__ = ["LocalApp", "LocalEvent"]
 _CREDIT: Final = 4 << 20
 
 LocalEvent = tuple[AppEvent, bytes]
-"""An event, and the payload of a message_received."""
+"""An event, and the payload of a message or of a channel's payload; else empty."""
 
 
 class LocalApp:
@@ -59,7 +59,7 @@ class LocalApp:
         """The app's events in order, until `close`."""
         while (item := await self._queue.get()) is not None:
             event, payload, cost = item
-            yield event, payload if isinstance(event, MessageReceived) else b""
+            yield event, payload
             self._granted += cost
             self.app.stream.grant(self._granted)
             if cost and self.app.connection is self:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from ipc_schema.control import ControlHealthReply
 from ipc_schema.errors import ErrorCode
 from ipc_schema.hello import NetworkInfo
+from ipc_schema.mapi.channels import ChannelInfo, ChannelStatusReply
 from ipc_schema.mapi.methods import ConnectionStatus, MapiLimits, PendingReply, PendingSend, StatusReply
 from ipc_schema.message import WakuMessage
 from ipc_schema.paths import KernelEndpoints, MapiEndpoints, kernel_endpoints, mapi_endpoints
@@ -25,6 +26,13 @@ from logos_client._opening import Opening
 from logos_client._stream import Position, StreamCounters
 from logos_client.control import ControlClient
 from logos_client.events import (
+    ChannelDeliveryError,
+    ChannelMessageDelivered,
+    ChannelMessageError,
+    ChannelMessageLost,
+    ChannelMessageReceived,
+    ChannelMessageSent,
+    ChannelSync,
     ConnectionStatusChange,
     ContentTopicHealthChange,
     Event,
@@ -34,6 +42,7 @@ from logos_client.events import (
     MessageCancelled,
     MessageError,
     MessagePropagated,
+    MessageQueued,
     MessageReceived,
     MessageSent,
     MessagesMissed,
@@ -143,6 +152,15 @@ __all__ = [
     "AckMode",
     "BadRequestError",
     "BusyError",
+    "ChannelDeliveryError",
+    "ChannelInfo",
+    "ChannelMessageDelivered",
+    "ChannelMessageError",
+    "ChannelMessageLost",
+    "ChannelMessageReceived",
+    "ChannelMessageSent",
+    "ChannelStatusReply",
+    "ChannelSync",
     "ClosedError",
     "ConflictError",
     "ConnectResult",
@@ -188,6 +206,7 @@ __all__ = [
     "MessageCancelled",
     "MessageError",
     "MessagePropagated",
+    "MessageQueued",
     "MessageReceived",
     "MessageSent",
     "MessageUnconfirmed",

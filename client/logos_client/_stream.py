@@ -17,6 +17,7 @@ from ipc_schema.mapi.events import AppHeartbeat, UnknownAppEvent, decode_app_eve
 from logos_client._event_form import EventForm
 from logos_client.events import (
     SHOWN,
+    ChannelMessageReceived,
     Event,
     EventsDropped,
     LinkLost,
@@ -148,6 +149,8 @@ class AppStreamReader:
         if type(event) is wire.MessageReceived:
             # The header's fields with the payload behind the content topic.
             shown = _new_tuple(MessageReceived, (*event[:4], payload, *event[4:]))
+        elif type(event) is wire.ChannelMessageReceived:
+            shown = _new_tuple(ChannelMessageReceived, (*event[:5], payload, *event[5:]))
         else:
             shown = _new_tuple(SHOWN[type(event)], event)
         self._put(shown, cost, position)

@@ -21,6 +21,13 @@ from ipc_schema.mapi import events as wire
 from logos_client._event_form import EventForm
 
 __all__ = [
+    "ChannelDeliveryError",
+    "ChannelMessageDelivered",
+    "ChannelMessageError",
+    "ChannelMessageLost",
+    "ChannelMessageReceived",
+    "ChannelMessageSent",
+    "ChannelSync",
     "ConnectionStatusChange",
     "ContentTopicHealthChange",
     "Event",
@@ -30,6 +37,7 @@ __all__ = [
     "MessageCancelled",
     "MessageError",
     "MessagePropagated",
+    "MessageQueued",
     "MessageReceived",
     "MessageSent",
     "MessageUnconfirmed",
@@ -50,10 +58,14 @@ class _MessageReceived(NamedTuple):
     meta: bytes
     ephemeral: bool
     version: int
+    source: str = wire.LIVE
 
 
 class MessageReceived(EventForm, _MessageReceived):
-    """A message on a subscribed content topic. `timestamp` is its sender's, in ns since the Unix epoch."""
+    """A message on a subscribed content topic. `timestamp` is its sender's, in ns since the Unix epoch.
+
+    `source`: `live`, or `history` when it came from a store.
+    """
 
     __slots__ = ()
     kind = "message_received"
@@ -125,6 +137,73 @@ class MessagesMissed(EventForm, wire.MessagesMissed):
     kind = "messages_missed"
 
 
+class MessageQueued(EventForm, wire.MessageQueued):
+    """The node's rate limit holds a send of this app back until a later epoch. Once per send."""
+
+    __slots__ = ()
+    kind = "message_queued"
+
+
+class _ChannelMessageReceived(NamedTuple):
+    stream_id: bytes
+    seq: int
+    time_ns: int
+    channel_id: str
+    sender_id: str
+    payload: bytes
+    message_id: str
+    lamport: int
+
+
+class ChannelMessageReceived(EventForm, _ChannelMessageReceived):
+    """A payload of another participant, whole and in causal order. `lamport` is logical, in ms."""
+
+    __slots__ = ()
+    kind = "channel_message_received"
+
+
+class ChannelMessageSent(EventForm, wire.ChannelMessageSent):
+    """All segments of a channel send are with the network."""
+
+    __slots__ = ()
+    kind = "channel_message_sent"
+
+
+class ChannelMessageDelivered(EventForm, wire.ChannelMessageDelivered):
+    """Participant `by` has the whole payload of a channel send: its last event."""
+
+    __slots__ = ()
+    kind = "channel_message_delivered"
+
+
+class ChannelMessageError(EventForm, wire.ChannelMessageError):
+    """A segment of a channel send never reached the network: its last event."""
+
+    __slots__ = ()
+    kind = "channel_message_error"
+
+
+class ChannelDeliveryError(EventForm, wire.ChannelDeliveryError):
+    """A channel send reached the network, but no participant acknowledged all of it: its last event."""
+
+    __slots__ = ()
+    kind = "channel_delivery_error"
+
+
+class ChannelMessageLost(EventForm, wire.ChannelMessageLost):
+    """Something was sent to the channel that the app does not get, or does not get in its place."""
+
+    __slots__ = ()
+    kind = "channel_message_lost"
+
+
+class ChannelSync(EventForm, wire.ChannelSync):
+    """Whether messages of the channel are known of and not here: `synced`, or `syncing` with `missing`."""
+
+    __slots__ = ()
+    kind = "channel_sync"
+
+
 class TakenOver(EventForm, wire.TakenOver):
     """Another connection has taken over the app's name: the last event here. It takes no seq."""
 
@@ -174,6 +253,14 @@ StreamEvent: TypeAlias = (
     | MessagesMissed
     | MessageUnconfirmed
     | MessageCancelled
+    | MessageQueued
+    | ChannelMessageReceived
+    | ChannelMessageSent
+    | ChannelMessageDelivered
+    | ChannelMessageError
+    | ChannelDeliveryError
+    | ChannelMessageLost
+    | ChannelSync
 )
 Event: TypeAlias = StreamEvent | TakenOver | LinkLost | LinkRestored
 

@@ -38,6 +38,7 @@ from ipc_schema.names import check_name
 from ipc_schema.sizes import relay_frame_size, too_large_text
 from ipc_schema.topics import shard_topic
 from logos_client._arguments import as_bytes, as_text, as_topics, history_ms, messaging_endpoint
+from logos_client._channels import ChannelMethods
 from logos_client._connection import DEFAULT_TIMEOUT
 from logos_client._opening import Opening
 from logos_client._process import HomeProcess
@@ -56,7 +57,7 @@ AckMode = Literal["auto", "manual"]
 DEFAULT_CREDIT: Final = 2 << 20
 
 
-class MessagingClient:
+class MessagingClient(ChannelMethods):
     """An app's connection to a Messaging API, on the running asyncio loop. Made by `connect`.
 
     Use it from the loop (and so the thread) that made it; after a fork, `ForkedError` in the child. For other

@@ -21,6 +21,8 @@ from ipc_schema.message import MAX_META_SIZE
 
 __all__ = [
     "APP_EVENT",
+    "HISTORY",
+    "LIVE",
     "MAX_APP_EVENT_HEADER",
     "MAX_EVENT_FIELDS",
     "AppEvent",
@@ -28,12 +30,20 @@ __all__ = [
     "AppEventError",
     "AppEventKind",
     "AppHeartbeat",
+    "ChannelDeliveryError",
+    "ChannelMessageDelivered",
+    "ChannelMessageError",
+    "ChannelMessageLost",
+    "ChannelMessageReceived",
+    "ChannelMessageSent",
+    "ChannelSync",
     "ConnectionStatusChange",
     "ContentTopicHealthChange",
     "EventsDropped",
     "MessageCancelled",
     "MessageError",
     "MessagePropagated",
+    "MessageQueued",
     "MessageReceived",
     "MessageSent",
     "MessageUnconfirmed",
@@ -73,6 +83,14 @@ class AppEventKind(IntEnum):
     MESSAGE_UNCONFIRMED = 9
     MESSAGE_CANCELLED = 10
     TAKEN_OVER = 11
+    MESSAGE_QUEUED = 12
+    CHANNEL_MESSAGE_RECEIVED = 13
+    CHANNEL_MESSAGE_SENT = 14
+    CHANNEL_MESSAGE_DELIVERED = 15
+    CHANNEL_MESSAGE_ERROR = 16
+    CHANNEL_DELIVERY_ERROR = 17
+    CHANNEL_MESSAGE_LOST = 18
+    CHANNEL_SYNC = 19
 
 
 class AppEventError(IpcError):
@@ -93,8 +111,15 @@ class AppHeartbeat(NamedTuple):
     time_ns: int
 
 
+LIVE: Final = "live"
+HISTORY: Final = "history"
+
+
 class MessageReceived(NamedTuple):
-    """A message on a subscribed content topic; its payload is the third frame."""
+    """A message on a subscribed content topic; its payload is the third frame.
+
+    `source`: `live`, or `history` when a store had it. A header without it is of a live one.
+    """
 
     stream_id: bytes
     seq: int
@@ -105,6 +130,7 @@ class MessageReceived(NamedTuple):
     meta: Annotated[bytes, Size(MAX_META_SIZE)]
     ephemeral: bool
     version: Annotated[int, Range(0, _MAX_UINT32)]
+    source: Annotated[str, Size(64)] = LIVE
 
 
 class MessagePropagated(NamedTuple):
@@ -209,6 +235,96 @@ class TakenOver(NamedTuple):
     time_ns: int
 
 
+class MessageQueued(NamedTuple):
+    """The rate limit holds this send back until a later epoch. Once per send."""
+
+    stream_id: bytes
+    seq: int
+    time_ns: int
+    request_id: Bin16
+
+
+_Text = Annotated[str, Size(MAX_TEXT)]
+
+
+class ChannelMessageReceived(NamedTuple):
+    """A payload of another participant, in causal order; it is the third frame. `lamport` in milliseconds."""
+
+    stream_id: bytes
+    seq: int
+    time_ns: int
+    channel_id: _Text
+    sender_id: _Text
+    message_id: _Text
+    lamport: Uint
+
+
+class ChannelMessageSent(NamedTuple):
+    """All segments of a send are with the network."""
+
+    stream_id: bytes
+    seq: int
+    time_ns: int
+    channel_id: _Text
+    request_id: Bin16
+
+
+class ChannelMessageDelivered(NamedTuple):
+    """A participant has the whole payload. The last event of this send."""
+
+    stream_id: bytes
+    seq: int
+    time_ns: int
+    channel_id: _Text
+    request_id: Bin16
+    by: _Text
+
+
+class ChannelMessageError(NamedTuple):
+    """A segment never reached the network. The last event of this send."""
+
+    stream_id: bytes
+    seq: int
+    time_ns: int
+    channel_id: _Text
+    request_id: Bin16
+    text: _Text
+
+
+class ChannelDeliveryError(NamedTuple):
+    """Sent, but no participant is known to have it. The last event of this send."""
+
+    stream_id: bytes
+    seq: int
+    time_ns: int
+    channel_id: _Text
+    request_id: Bin16
+    text: _Text
+
+
+class ChannelMessageLost(NamedTuple):
+    """Something was sent to the channel that the app will not get, or not in its place."""
+
+    stream_id: bytes
+    seq: int
+    time_ns: int
+    channel_id: _Text
+    payload_hash: Annotated[bytes, Size(32)]
+    message_ids: tuple[str, ...]
+    reason: _Text
+
+
+class ChannelSync(NamedTuple):
+    """`state`: `synced` or `syncing`; `missing` messages are known of and not here."""
+
+    stream_id: bytes
+    seq: int
+    time_ns: int
+    channel_id: _Text
+    state: Annotated[str, Size(64)]
+    missing: Uint
+
+
 class UnknownAppEvent(NamedTuple):
     """An event of a later version: to be skipped, but its seq counts."""
 
@@ -231,6 +347,14 @@ AppEvent: TypeAlias = (
     | MessageUnconfirmed
     | MessageCancelled
     | TakenOver
+    | MessageQueued
+    | ChannelMessageReceived
+    | ChannelMessageSent
+    | ChannelMessageDelivered
+    | ChannelMessageError
+    | ChannelDeliveryError
+    | ChannelMessageLost
+    | ChannelSync
     | UnknownAppEvent
 )
 
@@ -258,9 +382,18 @@ _rows: Final = {
     AppEventKind.MESSAGE_UNCONFIRMED: Row(MessageUnconfirmed, skip=3),
     AppEventKind.MESSAGE_CANCELLED: Row(MessageCancelled, skip=3),
     AppEventKind.TAKEN_OVER: Row(TakenOver, skip=3),
+    AppEventKind.MESSAGE_QUEUED: Row(MessageQueued, skip=3),
+    AppEventKind.CHANNEL_MESSAGE_RECEIVED: Row(ChannelMessageReceived, skip=3),
+    AppEventKind.CHANNEL_MESSAGE_SENT: Row(ChannelMessageSent, skip=3),
+    AppEventKind.CHANNEL_MESSAGE_DELIVERED: Row(ChannelMessageDelivered, skip=3),
+    AppEventKind.CHANNEL_MESSAGE_ERROR: Row(ChannelMessageError, skip=3),
+    AppEventKind.CHANNEL_DELIVERY_ERROR: Row(ChannelDeliveryError, skip=3),
+    AppEventKind.CHANNEL_MESSAGE_LOST: Row(ChannelMessageLost, skip=3),
+    AppEventKind.CHANNEL_SYNC: Row(ChannelSync, skip=3),
 }
 _received: Final = _rows[AppEventKind.MESSAGE_RECEIVED]
 _RECEIVED: Final = 1
+_MAX_SOURCE: Final = 64
 
 
 # --- encoding ---------------------------------------------------------------------------------------------
@@ -350,6 +483,7 @@ def decode_app_event(frame: bytes) -> AppEvent:
         if len(header) < 11:
             _received.read(header[5:])
         topic, message_hash, timestamp, meta, ephemeral, version = header[5:11]
+        source = header[11] if len(header) > 11 else LIVE
         if (
             type(topic) is not str
             or type(message_hash) is not bytes
@@ -361,11 +495,13 @@ def decode_app_event(frame: bytes) -> AppEvent:
             or type(ephemeral) is not bool
             or type(version) is not int
             or not 0 <= version <= _MAX_UINT32
+            or type(source) is not str
+            or len(source) > _MAX_SOURCE
         ):
-            _received.read(header[5:])
+            _received.read((*header[5:11], source))
         return _new_tuple(
             MessageReceived,
-            (stream_id, seq, time_ns, topic, message_hash, timestamp, meta, ephemeral, version),
+            (stream_id, seq, time_ns, topic, message_hash, timestamp, meta, ephemeral, version, source),
         )
     except FieldError as error:
         raise AppEventError(str(error)) from None

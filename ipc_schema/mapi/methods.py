@@ -11,6 +11,7 @@ from typing import Annotated, Final
 
 from ipc_schema.body import Bin16, Bin32, Body, Empty, Method, Ns, Range, Size, Uint
 from ipc_schema.hello import HELLO, HelloReply, HelloRequest, Limits
+from ipc_schema.mapi.channels import CHANNEL_METHODS
 from ipc_schema.message import MAX_META_SIZE
 from ipc_schema.names import MAX_NAME
 from ipc_schema.node_info import NODE_INFO, NodeInfoReply, NodeInfoRequest
@@ -306,4 +307,5 @@ METHODS: Final[dict[str, Method]] = {
     PING: Method(Empty, Empty),
     FORGET: Method(ForgetRequest, Empty),
     GOODBYE: Method(Empty, Empty),
+    **CHANNEL_METHODS,
 }

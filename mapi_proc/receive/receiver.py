@@ -13,7 +13,7 @@ from typing import Final
 
 from ipc_schema.kernel.events import MessageEvent
 from ipc_schema.kernel.store import StoredMessage
-from ipc_schema.mapi.events import AppEventKind, fields_packer
+from ipc_schema.mapi.events import HISTORY, AppEventKind, fields_packer
 from mapi_proc.receive.dedup import Dedup
 from mapi_proc.streams import AppStream, append_to_all
 from mapi_proc.subscriptions import TopicRoute
@@ -70,7 +70,9 @@ class Receiver:
             return
         now = self._now_ns()
         self.counters.accepted += 1
-        fields = self._pack_fields(event[4:10])  # both headers have these six, in the same order
+        fields = self._pack_fields(
+            event[4:10]
+        )  # both headers have these six, in the same order; no source: live
         streams = route.subscribers
         batch = self._turn.batch if route.durable else None
         if len(streams) == 1:
@@ -110,6 +112,7 @@ class Receiver:
                 message.meta,
                 message.ephemeral,
                 message.version,
+                HISTORY,
             )
         )
 

@@ -3,10 +3,10 @@
 /** Exact: a number up to 2^53 - 1, a BigInt beyond. @typedef {number | bigint} Integer */
 /** @typedef {{cluster: number, shard_count: number, max_message_size: number, preset: string, rln_required: boolean}} NetworkInfo */
 /** @typedef {{in_flight: number, body_bytes: number, blob_bytes: number, topics: number, max_payload: number, send_window_ms: number}} MapiLimits */
-/** @typedef {{connection: string, reason: string, resyncing: boolean, topics: Record<string, string>}} StatusReply */
+/** @typedef {{connection: string, reason: string, resyncing: boolean, topics: Record<string, string>, more?: boolean}} StatusReply */
 /** @typedef {{request_id: Buffer, content_topic: string, state: string, accepted_ns: Integer, attempts: number, message_hash?: Buffer, timestamp?: Integer, cause: string}} PendingSend */
 /** @typedef {{sends: PendingSend[], total: number, states: Record<string, number>}} PendingReply */
-/** @typedef {{event: "message_received", stream_id: Buffer, seq: number, time_ns: Integer, content_topic: string, message_hash: Buffer, timestamp: Integer, meta: Buffer, ephemeral: boolean, version: number, payload: Buffer}} MessageReceived */
+/** @typedef {{event: "message_received", stream_id: Buffer, seq: number, time_ns: Integer, content_topic: string, message_hash: Buffer, timestamp: Integer, meta: Buffer, ephemeral: boolean, version: number, source: string, payload: Buffer}} MessageReceived */
 /** @typedef {{event: "message_propagated", stream_id: Buffer, seq: number, time_ns: Integer, request_id: Buffer, message_hash: Buffer}} MessagePropagated */
 /** @typedef {{event: "message_sent", stream_id: Buffer, seq: number, time_ns: Integer, request_id: Buffer, message_hash: Buffer}} MessageSent */
 /** @typedef {{event: "message_error", stream_id: Buffer, seq: number, time_ns: Integer, request_id: Buffer, message_hash: Buffer | null, text: string}} MessageError */
@@ -17,10 +17,18 @@
 /** @typedef {{event: "message_unconfirmed", stream_id: Buffer, seq: number, time_ns: Integer, request_id: Buffer, message_hash: Buffer, reason: string}} MessageUnconfirmed */
 /** @typedef {{event: "message_cancelled", stream_id: Buffer, seq: number, time_ns: Integer, request_id: Buffer}} MessageCancelled */
 /** @typedef {{event: "taken_over", stream_id: Buffer, seq: number, time_ns: Integer}} TakenOver */
+/** @typedef {{event: "message_queued", stream_id: Buffer, seq: number, time_ns: Integer, request_id: Buffer}} MessageQueued */
+/** @typedef {{event: "channel_message_received", stream_id: Buffer, seq: number, time_ns: Integer, channel_id: string, sender_id: string, message_id: string, lamport: number, payload: Buffer}} ChannelMessageReceived */
+/** @typedef {{event: "channel_message_sent", stream_id: Buffer, seq: number, time_ns: Integer, channel_id: string, request_id: Buffer}} ChannelMessageSent */
+/** @typedef {{event: "channel_message_delivered", stream_id: Buffer, seq: number, time_ns: Integer, channel_id: string, request_id: Buffer, by: string}} ChannelMessageDelivered */
+/** @typedef {{event: "channel_message_error", stream_id: Buffer, seq: number, time_ns: Integer, channel_id: string, request_id: Buffer, text: string}} ChannelMessageError */
+/** @typedef {{event: "channel_delivery_error", stream_id: Buffer, seq: number, time_ns: Integer, channel_id: string, request_id: Buffer, text: string}} ChannelDeliveryError */
+/** @typedef {{event: "channel_message_lost", stream_id: Buffer, seq: number, time_ns: Integer, channel_id: string, payload_hash: Buffer, message_ids: string[], reason: string}} ChannelMessageLost */
+/** @typedef {{event: "channel_sync", stream_id: Buffer, seq: number, time_ns: Integer, channel_id: string, state: string, missing: number}} ChannelSync */
 /** @typedef {{event: "link_lost", reason: string}} LinkLost */
 /** @typedef {{event: "link_restored", resumed: boolean, lost_stream: Buffer | null, last_seq: number, subscription_errors: Record<string, string>}} LinkRestored */
 
-/** What an app gets. @typedef {(MessageReceived | MessagePropagated | MessageSent | MessageError | ConnectionStatusChange | ContentTopicHealthChange | EventsDropped | MessagesMissed | MessageUnconfirmed | MessageCancelled | TakenOver | LinkLost | LinkRestored) & {toJSON(): Record<string, unknown>}} Event */
+/** What an app gets. @typedef {(MessageReceived | MessagePropagated | MessageSent | MessageError | ConnectionStatusChange | ContentTopicHealthChange | EventsDropped | MessagesMissed | MessageUnconfirmed | MessageCancelled | TakenOver | MessageQueued | ChannelMessageReceived | ChannelMessageSent | ChannelMessageDelivered | ChannelMessageError | ChannelDeliveryError | ChannelMessageLost | ChannelSync | LinkLost | LinkRestored) & {toJSON(): Record<string, unknown>}} Event */
 
 /** Codes after which the same request may succeed later. */
 export const RETRIABLE_CODES = ["busy", "not_ready", "resyncing", "deadline_exceeded", "peer_restarted", "no_peers", "rate_limited", "internal"];
@@ -31,7 +39,7 @@ export const CODES = ["bad_request", "unknown_method", "unsupported_version", "u
 /** Kind → name and the header's elements from index 5 on. @type {[string, Record<string, string>][]} */
 export const EVENTS = [
   ["heartbeat", {}],
-  ["message_received", { content_topic: "text", message_hash: "hash", timestamp: "ns", meta: "meta", ephemeral: "bool", version: "uint" }],
+  ["message_received", { content_topic: "text", message_hash: "hash", timestamp: "ns", meta: "meta", ephemeral: "bool", version: "uint", source: "text=live" }],
   ["message_propagated", { request_id: "id", message_hash: "hash" }],
   ["message_sent", { request_id: "id", message_hash: "hash" }],
   ["message_error", { request_id: "id", message_hash: "hash?", text: "text" }],
@@ -42,6 +50,14 @@ export const EVENTS = [
   ["message_unconfirmed", { request_id: "id", message_hash: "hash", reason: "text" }],
   ["message_cancelled", { request_id: "id" }],
   ["taken_over", {}],
+  ["message_queued", { request_id: "id" }],
+  ["channel_message_received", { channel_id: "text", sender_id: "text", message_id: "text", lamport: "uint" }],
+  ["channel_message_sent", { channel_id: "text", request_id: "id" }],
+  ["channel_message_delivered", { channel_id: "text", request_id: "id", by: "text" }],
+  ["channel_message_error", { channel_id: "text", request_id: "id", text: "text" }],
+  ["channel_delivery_error", { channel_id: "text", request_id: "id", text: "text" }],
+  ["channel_message_lost", { channel_id: "text", payload_hash: "bytes", message_ids: "texts", reason: "text" }],
+  ["channel_sync", { channel_id: "text", state: "text", missing: "uint" }],
 ];
 
 /** The kinds of events that an app can get, those of the client's own last. */

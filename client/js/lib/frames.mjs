@@ -96,7 +96,7 @@ const isHashOrNil = (/** @type {any} */ value) => value === null || isHash(value
 
 /** @type {Record<string, (value: any) => boolean>} */
 const CHECKS = {
-  text: isText, texts: isTexts, bool: isBool, uint: isUint, ns: isNs, id: isId, hash: isHash, "hash?": isHashOrNil, meta: isMeta,
+  text: isText, texts: isTexts, bool: isBool, uint: isUint, ns: isNs, id: isId, hash: isHash, "hash?": isHashOrNil, meta: isMeta, bytes: Buffer.isBuffer,
 };
 
 /**
@@ -115,7 +115,9 @@ export const decodeEvent = (frames) => {
   const common = { stream_id, seq, time_ns };
   if (!EVENTS[kind]) return { event: "unknown", kind, ...common, payload };
   const [event, fields] = EVENTS[kind];
-  const named = Object.entries(fields).map(([name, type], index) => {
+  const named = Object.entries(fields).map(([name, check], index) => {
+    const [type, absent] = check.split("="); // with a default: an element that older headers lack
+    if (absent !== undefined && index >= values.length) return [name, absent];
     need(index < values.length && CHECKS[type](values[index]), `${event}: ${name} is missing or of another type`);
     return [name, values[index]];
   });

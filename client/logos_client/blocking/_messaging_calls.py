@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ipc_schema.hello import NetworkInfo
+from ipc_schema.mapi.channels import ChannelInfo, ChannelStatusReply
 from ipc_schema.mapi.methods import MapiLimits, PendingReply, StatusReply
 from logos_client._connection import DEFAULT_TIMEOUT
 from logos_client._stream import Position, StreamCounters
@@ -157,3 +158,84 @@ class MessagingCalls(BlockingClient):
     def forget(self, name: str, *, timeout: float = DEFAULT_TIMEOUT) -> None:
         """Delete a named app of the same user: its stream, its subscriptions, its position."""
         self._portal.call(self._client.forget, name, timeout=timeout)
+
+    def create_channel(
+        self,
+        channel_id: str,
+        content_topic: str,
+        *,
+        sender_id: str | None = None,
+        profile: str = "reference",
+        keys: Iterable[bytes] = (),
+        keep_keys: bool = False,
+        parity: float = 0.0,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> str:
+        """Create a reliable channel, or open one that was closed or is locked. Returns our sender id.
+
+        `sender_id`: made up and kept when not given; unique in the channel. `profile`: the wire form that is
+        written (`reference`, `raw`, `js`). `keys`: of 32 bytes, for the built-in encryption; the first
+        encrypts, all decrypt. `keep_keys`: store them, so that the channel opens by itself after a restart.
+        `parity`: parity segments per data segment, 0 to 1.
+
+        A named app's channel outlives the connection; an ephemeral app's ends with it. Raises
+        `ConflictError` when it is open already, `BadRequestError`.
+        """
+        return self._portal.call(
+            self._client.create_channel,
+            channel_id,
+            content_topic,
+            sender_id=sender_id,
+            profile=profile,
+            keys=here(keys),
+            keep_keys=keep_keys,
+            parity=parity,
+            timeout=timeout,
+        )
+
+    def channel_exists(self, channel_id: str, *, timeout: float = DEFAULT_TIMEOUT) -> bool:
+        """Whether the app has an open channel of that name."""
+        return self._portal.call(self._client.channel_exists, channel_id, timeout=timeout)
+
+    def channels(self, *, timeout: float = DEFAULT_TIMEOUT) -> tuple[ChannelInfo, ...]:
+        """The app's channels, closed ones too."""
+        return self._portal.call(self._client.channels, timeout=timeout)
+
+    def channel_status(self, channel_id: str, *, timeout: float = DEFAULT_TIMEOUT) -> ChannelStatusReply:
+        """What an open channel waits for, and how much it holds."""
+        return self._portal.call(self._client.channel_status, channel_id, timeout=timeout)
+
+    def close_channel(self, channel_id: str, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+        """Stop to receive and send. A named app's stored state stays for the next `create_channel`."""
+        self._portal.call(self._client.close_channel, channel_id, timeout=timeout)
+
+    def forget_channel(self, channel_id: str, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+        """Close a channel and delete all that is stored of it."""
+        self._portal.call(self._client.forget_channel, channel_id, timeout=timeout)
+
+    def send_to_channel(
+        self,
+        channel_id: str,
+        payload: bytes | bytearray | memoryview,
+        *,
+        ephemeral: bool = False,
+        request_id: bytes | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> bytes:
+        """Send a payload of any size up to some 25 MB. Returns its request id (16 bytes) once it is accepted.
+
+        `ChannelMessageSent` follows, and one of `ChannelMessageDelivered`, `ChannelMessageError`,
+        `ChannelDeliveryError` is its end. The request id is the idempotency key within the channel, as in
+        `MessagingClient.send`. `ephemeral`: stores need not keep it.
+
+        Raises `BadRequestError` (`unknown channel: …`, `empty payload`, `segmentation failed: …`),
+        `BusyError`, `ConflictError` (the id was used for another payload), `TooLargeError`.
+        """
+        return self._portal.call(
+            self._client.send_to_channel,
+            channel_id,
+            payload,
+            ephemeral=ephemeral,
+            request_id=request_id,
+            timeout=timeout,
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
-from logos_client.events import Event, MessageReceived
+from logos_client.events import Event
 from logos_gateway.json_values import show_hash, to_base64
 
 __all__ = ["event_kind", "event_size", "plain_event"]
@@ -22,7 +22,7 @@ def event_kind(event: Event) -> str:
 
 def event_size(event: Event) -> int:
     """What an event costs in memory and against a reader's credit, in bytes."""
-    return _OVERHEAD + (len(event.payload) + len(event.meta) if isinstance(event, MessageReceived) else 0)
+    return _OVERHEAD + len(getattr(event, "payload", b"")) + len(getattr(event, "meta", b""))
 
 
 def plain_event(event: Event, *, binary: bool = False) -> dict[str, Any]:

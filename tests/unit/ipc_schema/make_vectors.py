@@ -23,6 +23,7 @@ from ipc_schema.kernel import events as kernel_events
 from ipc_schema.kernel import methods as kernel
 from ipc_schema.kernel import store as kernel_store
 from ipc_schema.kernel.records import EventLoopHealth, NodeHealth, PeerRecord, ProtocolHealth, ShardHealth
+from ipc_schema.mapi import channels
 from ipc_schema.mapi import control as mapi_control
 from ipc_schema.mapi import events as app_events
 from ipc_schema.mapi import methods as mapi
@@ -176,6 +177,7 @@ def good_requests() -> None:
     for method in ("subscriptions", "status", "ping", "goodbye"):
         request("mapi", method, {})
     request("mapi", "node.info", mapi.NodeInfoRequest())
+    channel_requests()
     request("mapi", "forget", mapi.ForgetRequest(name="chat.alice"))
     request("control", "health", {})
     request("control", "shutdown", {})
@@ -424,6 +426,7 @@ def good_replies() -> None:
     reply("mapi", "send", mapi.SendReply(request_id=REQUEST, repeated=True))
     reply("mapi", "ack", mapi.AckReply(acked=7))
     reply("mapi", "status", status)
+    channel_replies()
     running = control.ControlHealthReply(
         ready=True, state="READY", version="0.1.0", pid=4711, uptime_ms=90_000
     )
@@ -459,6 +462,44 @@ def good_replies() -> None:
         cause="no peers",
     )
     reply("mapi control", "sends", mapi_control.SendsReply(sends=(send,), total=1, states={"retry": 1}))
+
+
+def channel_requests() -> None:
+    create = channels.ChannelCreateRequest(channel_id="room", content_topic=TOPIC)
+    request("mapi", "channel.create", create)
+    create = channels.ChannelCreateRequest(
+        channel_id="room",
+        content_topic=TOPIC,
+        sender_id="alice",
+        profile="js",
+        keys=(bytes(32), bytes(range(32))),
+        keep_keys=True,
+        parity_ppm=125_000,
+    )
+    request("mapi", "channel.create", create, name="channel.create with keys")
+    for method in ("channel.exists", "channel.status", "channel.close", "channel.forget"):
+        request("mapi", method, channels.ChannelRequest(channel_id="room"))
+    request("mapi", "channel.list", {})
+    send = channels.ChannelSendRequest(channel_id="room", request_id=REQUEST, ephemeral=True)
+    request("mapi", "channel.send", send, [b"first", b"second"])
+
+
+def channel_replies() -> None:
+    reply("mapi", "channel.create", channels.ChannelCreateReply(sender_id="alice", existed=True))
+    reply("mapi", "channel.exists", channels.ChannelExistsReply(exists=True))
+    info = channels.ChannelInfo(
+        channel_id="room",
+        content_topic=TOPIC,
+        sender_id="alice",
+        profile="reference",
+        encrypted=True,
+        open=False,
+        locked=True,
+    )
+    reply("mapi", "channel.list", channels.ChannelListReply(channels=(info,)))
+    status = channels.ChannelStatusReply(missing=1, waiting=2, joining=3, unacknowledged=4, history=5)
+    reply("mapi", "channel.status", status)
+    reply("mapi", "channel.send", channels.ChannelSendReply(request_id=REQUEST, repeated=True))
 
 
 def error_replies() -> None:
@@ -635,6 +676,7 @@ RECEIVED = {
     "meta": b"\x01\x02",
     "ephemeral": False,
     "version": 0,
+    "source": "history",
 }
 APP_EVENTS: list[tuple[AppEventKind, dict[str, object], bytes]] = [
     (AppEventKind.HEARTBEAT, {}, b""),
@@ -662,6 +704,34 @@ APP_EVENTS: list[tuple[AppEventKind, dict[str, object], bytes]] = [
     ),
     (AppEventKind.MESSAGE_CANCELLED, {"request_id": REQUEST}, b""),
     (AppEventKind.TAKEN_OVER, {}, b""),
+    (AppEventKind.MESSAGE_QUEUED, {"request_id": REQUEST}, b""),
+    (
+        AppEventKind.CHANNEL_MESSAGE_RECEIVED,
+        {"channel_id": "room", "sender_id": "bob", "message_id": "ab" * 32, "lamport": 1_735_689_600_123},
+        b"hello",
+    ),
+    (AppEventKind.CHANNEL_MESSAGE_SENT, {"channel_id": "room", "request_id": REQUEST}, b""),
+    (
+        AppEventKind.CHANNEL_MESSAGE_DELIVERED,
+        {"channel_id": "room", "request_id": REQUEST, "by": "bob"},
+        b"",
+    ),
+    (
+        AppEventKind.CHANNEL_MESSAGE_ERROR,
+        {"channel_id": "room", "request_id": REQUEST, "text": "one or more segments failed"},
+        b"",
+    ),
+    (
+        AppEventKind.CHANNEL_DELIVERY_ERROR,
+        {"channel_id": "room", "request_id": REQUEST, "text": "no participant acknowledged it"},
+        b"",
+    ),
+    (
+        AppEventKind.CHANNEL_MESSAGE_LOST,
+        {"channel_id": "room", "payload_hash": b"", "message_ids": ["ab" * 32], "reason": "never received"},
+        b"",
+    ),
+    (AppEventKind.CHANNEL_SYNC, {"channel_id": "room", "state": "syncing", "missing": 3}, b""),
 ]
 
 
@@ -678,6 +748,10 @@ def good_app_events() -> None:
     meaning = {"event": "unknown", "stream_id": STREAM, "seq": 12, "time_ns": NOW, "kind": 77, "payload": b""}
     rest = {"exact": False, "meaning": to_json(meaning)}
     add("an unknown app event counts", "app_event", [MAGIC, header, b""], **rest)
+    header = msgpack.packb([1, STREAM, 12, 1, NOW, *list(RECEIVED.values())[:6]])
+    common = {"event": "message_received", "stream_id": STREAM, "seq": 12, "time_ns": NOW}
+    rest = {"exact": False, "meaning": to_json(common | RECEIVED | {"source": "live", "payload": b"hello"})}
+    add("a live message_received says nothing of its source", "app_event", [MAGIC, header, b"hello"], **rest)
     header = msgpack.packb([1, STREAM, 12, 10, NOW, REQUEST, "later"])
     common = {"event": "message_cancelled", "stream_id": STREAM, "seq": 12, "time_ns": NOW}
     rest = {"exact": False, "meaning": to_json(common | {"request_id": REQUEST, "payload": b""})}
@@ -696,7 +770,7 @@ def bad_app_events() -> None:
     bad("app event is cut off", msgpack.packb(good)[:-1])
     bad("app event of 4 elements", msgpack.packb(good[:4]))
     bad("bytes behind an app event", msgpack.packb(good) + b"\xc0")
-    bad("message_received without a version", msgpack.packb(good[:-1]))
+    bad("message_received without a version", msgpack.packb(good[:-2]))
     bad("events_dropped without a reason", msgpack.packb([1, STREAM, 12, 7, NOW, 3, 9]))
     bad("messages_missed with text for topics", msgpack.packb([1, STREAM, 12, 8, NOW, TOPIC, 1, 2, "x"]))
     with_element("stream id of 15 bytes", 1, STREAM[1:])

@@ -17,12 +17,20 @@ from ipc_schema.mapi.events import (
     AppEventError,
     AppEventKind,
     AppHeartbeat,
+    ChannelDeliveryError,
+    ChannelMessageDelivered,
+    ChannelMessageError,
+    ChannelMessageLost,
+    ChannelMessageReceived,
+    ChannelMessageSent,
+    ChannelSync,
     ConnectionStatusChange,
     ContentTopicHealthChange,
     EventsDropped,
     MessageCancelled,
     MessageError,
     MessagePropagated,
+    MessageQueued,
     MessageReceived,
     MessageSent,
     MessagesMissed,
@@ -46,7 +54,7 @@ TOPIC = "/app/1/chat/proto"
 
 EXAMPLES: dict[AppEventKind, tuple[type[Any], tuple[object, ...]]] = {
     AppEventKind.HEARTBEAT: (AppHeartbeat, ()),
-    AppEventKind.MESSAGE_RECEIVED: (MessageReceived, (TOPIC, HASH, NOW, b"meta", True, 1)),
+    AppEventKind.MESSAGE_RECEIVED: (MessageReceived, (TOPIC, HASH, NOW, b"meta", True, 1, "history")),
     AppEventKind.MESSAGE_PROPAGATED: (MessagePropagated, (REQUEST, HASH)),
     AppEventKind.MESSAGE_SENT: (MessageSent, (REQUEST, HASH)),
     AppEventKind.MESSAGE_ERROR: (MessageError, (REQUEST, None, "Unable to send within retry time window")),
@@ -57,12 +65,20 @@ EXAMPLES: dict[AppEventKind, tuple[type[Any], tuple[object, ...]]] = {
     AppEventKind.MESSAGE_UNCONFIRMED: (MessageUnconfirmed, (REQUEST, HASH, "no store node")),
     AppEventKind.MESSAGE_CANCELLED: (MessageCancelled, (REQUEST,)),
     AppEventKind.TAKEN_OVER: (TakenOver, ()),
+    AppEventKind.MESSAGE_QUEUED: (MessageQueued, (REQUEST,)),
+    AppEventKind.CHANNEL_MESSAGE_RECEIVED: (ChannelMessageReceived, ("room", "bob", "ab" * 32, 1 << 40)),
+    AppEventKind.CHANNEL_MESSAGE_SENT: (ChannelMessageSent, ("room", REQUEST)),
+    AppEventKind.CHANNEL_MESSAGE_DELIVERED: (ChannelMessageDelivered, ("room", REQUEST, "bob")),
+    AppEventKind.CHANNEL_MESSAGE_ERROR: (ChannelMessageError, ("room", REQUEST, "segments failed")),
+    AppEventKind.CHANNEL_DELIVERY_ERROR: (ChannelDeliveryError, ("room", REQUEST, "unacknowledged")),
+    AppEventKind.CHANNEL_MESSAGE_LOST: (ChannelMessageLost, ("room", HASH, ("a", "b"), "never received")),
+    AppEventKind.CHANNEL_SYNC: (ChannelSync, ("room", "syncing", 3)),
 }
 
 
 def test_every_kind_has_an_example() -> None:
     assert set(EXAMPLES) == set(AppEventKind)
-    assert [int(kind) for kind in AppEventKind] == list(range(12))
+    assert [int(kind) for kind in AppEventKind] == list(range(20))
 
 
 @pytest.mark.parametrize("kind", list(EXAMPLES))
@@ -79,9 +95,10 @@ def test_tail_elements_are_ignored_and_missing_ones_named(kind: AppEventKind) ->
     cls, fields = EXAMPLES[kind]
     header = [1, STREAM, 7, int(kind), NOW, *fields]
     assert decode_app_event(msgpack.packb([*header, "later", [1]])) == cls(STREAM, 7, NOW, *fields)
-    if fields:
+    needed = len(fields) - len(cls._field_defaults)
+    if needed:
         with pytest.raises(AppEventError, match="is missing"):
-            decode_app_event(msgpack.packb(header[:-1]))
+            decode_app_event(msgpack.packb(header[: 5 + needed - 1]))
 
 
 received = st.tuples(
@@ -130,10 +147,11 @@ def test_an_unknown_kind_keeps_its_place_in_the_stream() -> None:
         (8, bytes(65), "meta"),
         (9, 0, "ephemeral"),
         (10, -1, "version"),
+        (11, b"live", "source"),
     ],
 )
 def test_a_bad_element_is_named(at: int, value: object, place: str) -> None:
-    header = [1, STREAM, 7, 1, NOW, TOPIC, HASH, NOW, b"", False, 0]
+    header = [1, STREAM, 7, 1, NOW, TOPIC, HASH, NOW, b"", False, 0, "live"]
     header[at] = value
     with pytest.raises(AppEventError, match=place) as caught:
         decode_app_event(msgpack.packb(header))
@@ -151,10 +169,10 @@ def test_any_bytes_are_an_event_or_a_typed_error(frame: bytes) -> None:
         assert event.seq >= 0
 
 
-@given(st.lists(st.tuples(st.integers(5, 10), values), min_size=1, max_size=2))
+@given(st.lists(st.tuples(st.integers(5, 11), values), min_size=1, max_size=2))
 def test_the_hot_checks_are_those_of_the_declaration(changes: list[tuple[int, object]]) -> None:
     """Decoding a message checks by hand what `MessageReceived` declares: both must draw the same line."""
-    header: list[object] = [1, STREAM, 7, 1, NOW, TOPIC, HASH, NOW, b"", False, 0]
+    header: list[object] = [1, STREAM, 7, 1, NOW, TOPIC, HASH, NOW, b"", False, 0, "live"]
     for at, value in changes:
         header[at] = value
     event = attempt(lambda: decode_app_event(msgpack.packb(header)), AppEventError)

@@ -26,7 +26,7 @@ from tests.unit.ipc_schema.test_spec import rows, section
 SERVERS = [
     ("kernel", ["Streams: leases", "Other methods"], kernel.METHODS),
     ("control", ["Control (kernel"], control.METHODS),
-    ("mapi", ["Methods"], mapi.METHODS),
+    ("mapi", ["Methods", "Reliable channels"], mapi.METHODS),
     ("mapi control", ["Control of a Messaging API"], mapi_control.METHODS),
 ]
 IN_THE_TEXT = {
@@ -193,6 +193,9 @@ TEXT_BOUNDS = {
     "logger": (0, 256),
     "features": (0, 64),
     "ids": (0, 64),
+    "channel_id": (1, 512),
+    "sender_id": (1, 512),
+    "profile": (1, 32),
     "kind": (1, 32),
     "name": (0, 64),
 }

@@ -48,7 +48,8 @@ def test_ids_print_as_hex_and_content_as_it_is() -> None:
     event = MessageReceived(ID, 3, 4, "/a/1/b/c", b"hello", HASH, 5, b"m", False, 0)
     assert repr(event) == (
         f"MessageReceived(stream_id={ID.hex()}, seq=3, time_ns=4, content_topic='/a/1/b/c', "
-        f"payload=b'hello', message_hash={HASH.hex()}, timestamp=5, meta=b'm', ephemeral=False, version=0)"
+        f"payload=b'hello', message_hash={HASH.hex()}, timestamp=5, meta=b'm', ephemeral=False, version=0, "
+        "source='live')"
     )
     assert repr(Position(ID, 3)) == f"Position(stream_id={ID.hex()}, seq=3)"
     assert repr(LinkRestored(True, None, 3, {})) == (

@@ -1,0 +1,154 @@
+"""What a messaging client asks about reliable channels (SPEC.md 4.5).
+
+await client.create_channel("room", "/chat/1/room/proto")
+request_id = await client.send_to_channel("room", b"hello")
+async for event in client:
+    match event:
+        case ChannelMessageReceived(sender_id=who, payload=payload): ...
+        case ChannelMessageDelivered(request_id=done): ...
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from typing import Any, Final, TypeVar
+
+from ipc_schema.body import Body
+from ipc_schema.errors import ErrorCode, IpcError
+from ipc_schema.frames import MAX_BLOBS, Reply
+from ipc_schema.mapi import channels as schema
+from ipc_schema.mapi.channels import ChannelInfo, ChannelStatusReply
+from ipc_schema.mapi.methods import MapiLimits
+from logos_client._arguments import as_bytes, as_text
+from logos_client._connection import DEFAULT_TIMEOUT
+from logos_client.exceptions import public_errors
+
+__all__ = ["ChannelMethods"]
+
+B = TypeVar("B", bound=Body)
+
+_BLOB: Final = 1 << 20
+_KEY: Final = 32
+
+
+class ChannelMethods:
+    """The part of a `MessagingClient` that is about reliable channels."""
+
+    @property
+    def limits(self) -> MapiLimits:
+        """See `MessagingClient.limits`."""
+        raise NotImplementedError
+
+    async def _ask(
+        self,
+        method: str,
+        body: dict[str, Any] | None = None,
+        blobs: list[bytes] | None = None,
+        *,
+        timeout: float,
+        repeat: bool = False,
+    ) -> Reply:
+        raise NotImplementedError
+
+    @staticmethod
+    def _read(kind: type[B], reply: Reply) -> B:
+        raise NotImplementedError
+
+    async def create_channel(
+        self,
+        channel_id: str,
+        content_topic: str,
+        *,
+        sender_id: str | None = None,
+        profile: str = "reference",
+        keys: Iterable[bytes] = (),
+        keep_keys: bool = False,
+        parity: float = 0.0,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> str:
+        """Create a reliable channel, or open one that was closed or is locked. Returns our sender id.
+
+        `sender_id`: made up and kept when not given; unique in the channel. `profile`: the wire form that is
+        written (`reference`, `raw`, `js`). `keys`: of 32 bytes, for the built-in encryption; the first
+        encrypts, all decrypt. `keep_keys`: store them, so that the channel opens by itself after a restart.
+        `parity`: parity segments per data segment, 0 to 1.
+
+        A named app's channel outlives the connection; an ephemeral app's ends with it. Raises
+        `ConflictError` when it is open already, `BadRequestError`.
+        """
+        given = tuple(as_bytes("key", key, _KEY) for key in keys)
+        if not 0 <= parity <= 1:
+            raise ValueError(f"parity: 0 to 1, not {parity}")
+        request = schema.ChannelCreateRequest(
+            channel_id=as_text("channel id", channel_id),
+            content_topic=as_text("content topic", content_topic),
+            sender_id=None if sender_id is None else as_text("sender id", sender_id),
+            profile=as_text("profile", profile),
+            keys=given,
+            keep_keys=keep_keys,
+            parity_ppm=round(parity * 1_000_000),
+        )
+        reply = await self._ask(schema.CHANNEL_CREATE, request.to_body(), timeout=timeout)
+        return self._read(schema.ChannelCreateReply, reply).sender_id
+
+    async def channel_exists(self, channel_id: str, *, timeout: float = DEFAULT_TIMEOUT) -> bool:
+        """Whether the app has an open channel of that name."""
+        reply = await self._ask_about(schema.CHANNEL_EXISTS, channel_id, timeout)
+        return self._read(schema.ChannelExistsReply, reply).exists
+
+    async def channels(self, *, timeout: float = DEFAULT_TIMEOUT) -> tuple[ChannelInfo, ...]:
+        """The app's channels, closed ones too."""
+        reply = await self._ask(schema.CHANNEL_LIST, timeout=timeout, repeat=True)
+        return self._read(schema.ChannelListReply, reply).channels
+
+    async def channel_status(
+        self, channel_id: str, *, timeout: float = DEFAULT_TIMEOUT
+    ) -> ChannelStatusReply:
+        """What an open channel waits for, and how much it holds."""
+        reply = await self._ask_about(schema.CHANNEL_STATUS, channel_id, timeout)
+        return self._read(ChannelStatusReply, reply)
+
+    async def close_channel(self, channel_id: str, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+        """Stop to receive and send. A named app's stored state stays for the next `create_channel`."""
+        await self._ask_about(schema.CHANNEL_CLOSE, channel_id, timeout)
+
+    async def forget_channel(self, channel_id: str, *, timeout: float = DEFAULT_TIMEOUT) -> None:
+        """Close a channel and delete all that is stored of it."""
+        await self._ask_about(schema.CHANNEL_FORGET, channel_id, timeout)
+
+    async def send_to_channel(
+        self,
+        channel_id: str,
+        payload: bytes | bytearray | memoryview,
+        *,
+        ephemeral: bool = False,
+        request_id: bytes | None = None,
+        timeout: float = DEFAULT_TIMEOUT,
+    ) -> bytes:
+        """Send a payload of any size up to some 25 MB. Returns its request id (16 bytes) once it is accepted.
+
+        `ChannelMessageSent` follows, and one of `ChannelMessageDelivered`, `ChannelMessageError`,
+        `ChannelDeliveryError` is its end. The request id is the idempotency key within the channel, as in
+        `MessagingClient.send`. `ephemeral`: stores need not keep it.
+
+        Raises `BadRequestError` (`unknown channel: …`, `empty payload`, `segmentation failed: …`),
+        `BusyError`, `ConflictError` (the id was used for another payload), `TooLargeError`.
+        """
+        data = as_bytes("payload", payload)
+        if len(data) > _BLOB * MAX_BLOBS:
+            with public_errors():
+                raise IpcError(ErrorCode.TOO_LARGE, f"{len(data)} bytes, at most {_BLOB * MAX_BLOBS}")
+        request = schema.ChannelSendRequest(
+            channel_id=as_text("channel id", channel_id),
+            request_id=os.urandom(16) if request_id is None else as_bytes("request id", request_id, 16),
+            ephemeral=ephemeral,
+        )
+        size = min(_BLOB, self.limits.blob_bytes)
+        blobs = [data[start : start + size] for start in range(0, len(data), size)]
+        await self._ask(schema.CHANNEL_SEND, request.to_body(), blobs, timeout=timeout, repeat=True)
+        return request.request_id
+
+    async def _ask_about(self, method: str, channel_id: str, timeout: float) -> Reply:
+        body = schema.ChannelRequest(channel_id=as_text("channel id", channel_id)).to_body()
+        return await self._ask(method, body, timeout=timeout, repeat=True)

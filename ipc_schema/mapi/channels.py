@@ -1,0 +1,155 @@
+"""Requests and replies of reliable channels (SPEC.md 4.5). `CHANNEL_METHODS` is a part of
+`methods.METHODS`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+from ipc_schema.body import Bin16, Bin32, Body, Empty, Method, Range, Size, Uint
+
+__all__ = [
+    "CHANNEL_CLOSE",
+    "CHANNEL_CREATE",
+    "CHANNEL_EXISTS",
+    "CHANNEL_FORGET",
+    "CHANNEL_LIST",
+    "CHANNEL_METHODS",
+    "CHANNEL_SEND",
+    "CHANNEL_STATUS",
+    "FEATURE_CHANNELS",
+    "MAX_CHANNELS",
+    "MAX_CHANNEL_ID",
+    "ChannelCreateReply",
+    "ChannelCreateRequest",
+    "ChannelExistsReply",
+    "ChannelInfo",
+    "ChannelListReply",
+    "ChannelRequest",
+    "ChannelSendReply",
+    "ChannelSendRequest",
+    "ChannelStatusReply",
+]
+
+FEATURE_CHANNELS: Final = "channels"
+"""In a hello's `features`: the server has these methods."""
+CHANNEL_CREATE: Final = "channel.create"
+CHANNEL_EXISTS: Final = "channel.exists"
+CHANNEL_LIST: Final = "channel.list"
+CHANNEL_STATUS: Final = "channel.status"
+CHANNEL_CLOSE: Final = "channel.close"
+CHANNEL_FORGET: Final = "channel.forget"
+CHANNEL_SEND: Final = "channel.send"
+
+MAX_CHANNEL_ID: Final = 512
+MAX_CHANNELS: Final = 1000
+"""Channels of one app."""
+_MAX_KEYS: Final = 8
+_MILLION: Final = 1_000_000
+
+ChannelId = Annotated[str, Size(MAX_CHANNEL_ID, 1)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelCreateRequest(Body):
+    """Create a channel, or open one that was closed.
+
+    `sender_id`: made up and kept if absent. `keys`: of the built-in cipher, the first one encrypts;
+    `keep_keys`: they are stored with the channel, so that it opens by itself after a restart. `parity_ppm`:
+    parity segments per million data segments.
+    """
+
+    WHERE = CHANNEL_CREATE
+
+    channel_id: ChannelId
+    content_topic: str
+    sender_id: Annotated[str, Size(MAX_CHANNEL_ID, 1)] | None = None
+    profile: Annotated[str, Size(32, 1)] = "reference"
+    keys: Annotated[tuple[Bin32, ...], Size(_MAX_KEYS)] = ()
+    keep_keys: bool = False
+    parity_ppm: Annotated[int, Range(0, _MILLION)] = 0
+
+    def __repr__(self) -> str:
+        return f"ChannelCreateRequest(channel_id={self.channel_id!r}, {len(self.keys)} keys)"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelCreateReply(Body):
+    """The channel is on disk and open."""
+
+    sender_id: str
+    existed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelRequest(Body):
+    """One channel of the app that asks."""
+
+    WHERE = "channel"
+
+    channel_id: ChannelId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelExistsReply(Body):
+    exists: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelInfo(Body):
+    """`locked`: its keys were not kept, and it waits for `channel.create` with them."""
+
+    channel_id: str
+    content_topic: str
+    sender_id: str
+    profile: str
+    encrypted: bool
+    open: bool
+    locked: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelListReply(Body):
+    channels: Annotated[tuple[ChannelInfo, ...], Size(MAX_CHANNELS)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelStatusReply(Body):
+    """`missing`: messages known of and not here; `waiting` for those; `joining`: payloads of which segments
+    are here; `unacknowledged`: sends without an end."""
+
+    missing: Uint
+    waiting: Uint
+    joining: Uint
+    unacknowledged: Uint
+    history: Uint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelSendRequest(Body):
+    """Send the blobs, one after the other, as one payload."""
+
+    WHERE = CHANNEL_SEND
+
+    channel_id: ChannelId
+    request_id: Bin16
+    ephemeral: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelSendReply(Body):
+    """Accepted; `repeated`: it was accepted before under this id."""
+
+    request_id: Bin16
+    repeated: bool = False
+
+
+CHANNEL_METHODS: Final[dict[str, Method]] = {
+    CHANNEL_CREATE: Method(ChannelCreateRequest, ChannelCreateReply),
+    CHANNEL_EXISTS: Method(ChannelRequest, ChannelExistsReply),
+    CHANNEL_LIST: Method(Empty, ChannelListReply),
+    CHANNEL_STATUS: Method(ChannelRequest, ChannelStatusReply),
+    CHANNEL_CLOSE: Method(ChannelRequest, Empty),
+    CHANNEL_FORGET: Method(ChannelRequest, Empty),
+    CHANNEL_SEND: Method(ChannelSendRequest, ChannelSendReply),
+}
