@@ -51,7 +51,7 @@ MAPI: Final = Process(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a Messaging API until it is stopped; returns the exit code."""
+    """Run a Messaging API until it is stopped. Return the process's exit code."""
     return run_process(MAPI, arguments)
 
 

@@ -48,9 +48,9 @@ _RESTART_S: Final = 1.0
 
 
 class MessagingApi:
-    """A node's Messaging API. `start`, `stop` and `start` again work on the same object.
+    """The Messaging API of one node. The same object can be started again after `stop`.
 
-    Errors are `IpcError` with `code` and `retriable`; configuration is refused with `ConfigError`.
+    Methods raise `IpcError` (with `code` and `retriable`); an invalid configuration raises `ConfigError`.
     """
 
     def __init__(
@@ -64,11 +64,11 @@ class MessagingApi:
         name: str | None = None,
         auto_subscribe: AutoSubscribe | None = None,
     ) -> None:
-        """A node of its own: the kernel's configuration follows from preset, mode and overrides.
+        """Create a node of its own. Preset, mode and overrides determine the kernel's configuration too.
 
-        Without a preset it is a local network (autosharding, one shard, no bootstrap, loopback). `config`
-        stands instead of all that: as configured, attached to the kernel that it names. `name` makes the app
-        in this process durable. Raises ConfigError.
+        Without a preset, the node runs a local network: autosharding, one shard, no bootstrap nodes,
+        loopback only. `config` replaces all of these: the object then attaches to the kernel that it names.
+        `name` makes the app in this process durable. Raises ConfigError.
         """
         self._kernel_options: Mapping[str, object] | None = None
         if config is None:
@@ -97,9 +97,11 @@ class MessagingApi:
         name: str | None = None,
         auto_subscribe: AutoSubscribe | None = None,
     ) -> Self:
-        """On a kernel that runs (or will): `kernel_dir` is its `ipc-dir`. Cluster, shard count and maximum
-        size are the kernel's; overrides that contradict them are refused when it says hello. Raises
-        ConfigError."""
+        """Attach to a kernel that is already running, or will be. `kernel_dir` is its `ipc-dir`.
+
+        Cluster, shard count and maximum message size come from the kernel's hello; overrides that
+        contradict them are refused then. Raises ConfigError.
+        """
         flags = {
             "data-dir": str(Path(data_dir).resolve()),
             "kernel-dir": str(Path(kernel_dir).resolve()),
@@ -111,23 +113,26 @@ class MessagingApi:
 
     @property
     def service(self) -> MapiService:
-        """Sockets, health and core of this object, for those who host it."""
+        """Return the service (sockets, health, core), for programs that host this object."""
         return self._service
 
     @property
     def kernel(self) -> KernelClient:
-        """The kernel's own interface: peers, health, metrics. Raises RuntimeError when stopped, or when
-        `start` did not wait for the kernel.
+        """Return a client of the kernel's own interface: peers, health, metrics.
+
+        Raises RuntimeError when stopped, or when `start` did not wait for the kernel.
         """
         if self._kernel is None:
             raise RuntimeError("the Messaging API is not started, or did not wait for its kernel")
         return self._kernel
 
     async def start(self, *, timeout: float | None = 20.0) -> None:
-        """Start, and wait until the kernel has answered (with `timeout` None: do not wait; apps are served
-        when it has). Raises IpcError: `not_ready` when it has not within `timeout` seconds, `bad_request`
-        when its network contradicts the overrides; KernelChildError when its own kernel refuses its
-        configuration; StartError; RuntimeError when started.
+        """Start, and wait until the kernel has answered hello.
+
+        With `timeout` None, do not wait: apps are served as soon as the kernel answers. Raises IpcError
+        (`not_ready` if the kernel has not answered within `timeout` seconds, `bad_request` if its network
+        contradicts the overrides), KernelChildError if our own kernel refuses its configuration,
+        StartError, and RuntimeError if already started.
         """
         if self._service.running or self._child is not None:
             raise RuntimeError("the Messaging API is started already")
@@ -140,7 +145,7 @@ class MessagingApi:
             if timeout is None:
                 return
             await self._wait_for_kernel(timeout)
-            # It answered our hello, so this one is answered at once.
+            # The link's hello was answered, so the kernel answers this one without delay.
             self._kernel = await KernelClient.connect(self.config.kernel)
         except BaseException:
             await self.stop()
@@ -161,7 +166,7 @@ class MessagingApi:
             up.cancel()
 
     async def _keep_child(self, child: KernelChild) -> None:
-        """A kernel that dies is started again: apps see Disconnected, then what they may have missed."""
+        """Restart the kernel when it dies. Apps see Disconnected, then whatever catch-up recovers."""
         while True:
             try:
                 await child.ended()
@@ -175,17 +180,17 @@ class MessagingApi:
             await child.start()
 
     def end(self, error: BaseException | None = None) -> None:
-        """Ask whoever waits for `ended` to stop it: a fault, a signal, a shutdown on the control socket."""
+        """Wake the waiters of `ended`: on a fault, a signal, or a shutdown request on the control socket."""
         self._fault = self._fault or error
         self._over.set()
 
     async def ended(self) -> BaseException | None:
-        """Wait until it should be stopped. Returns the fault, None when it was asked to."""
+        """Wait until this object should be stopped. Return the fault, or None for a requested shutdown."""
         await self._over.wait()
         return self._fault
 
     async def stop(self) -> None:
-        """Stop everything that `start` began. May be called when stopped."""
+        """Stop everything that `start` began. Idempotent."""
         self._over.clear()
         self._fault = None
         if self._local is not None and self._service.running:
@@ -227,15 +232,17 @@ class MessagingApi:
     async def subscribe(
         self, topics: Iterable[str], *, since_last: bool = False, history: float = 0.0
     ) -> dict[str, str]:
-        """Subscribe to content topics; returns topic -> why not. The others took effect.
+        """Subscribe to content topics. Return an error text for each topic that failed; the others took
+        effect.
 
-        `since_last`: also what came since this app left the topic; `history`: also the last so many seconds.
+        `since_last` also delivers what was stored since this app last left the topic, `history` what was
+        stored in that many seconds before now.
         """
         past = HistoryRange(since_last, int(history * 1e9))
         return await self._core.subscribe((await self._app()).app, list(topics), history=past)
 
     async def unsubscribe(self, topics: Iterable[str]) -> dict[str, str]:
-        """Unsubscribe; returns topic -> why not (`already unsubscribed`)."""
+        """Unsubscribe. Return an error text for each topic that failed (`already unsubscribed`)."""
         return await self._core.unsubscribe((await self._app()).app, list(topics))
 
     async def send(
@@ -247,7 +254,7 @@ class MessagingApi:
         meta: bytes = b"",
         request_id: bytes | None = None,
     ) -> bytes:
-        """Accept a message for sending; returns its request id (16 bytes). Its fate comes with `events`."""
+        """Accept a message for sending. Return its request id (16 bytes); `events` reports the outcome."""
         request = SendRequest(
             request_id=request_id or os.urandom(16),
             content_topic=content_topic,
@@ -258,25 +265,25 @@ class MessagingApi:
         return request.request_id
 
     async def pending(self) -> PendingReply:
-        """This process's sends that have no fate yet, oldest first."""
+        """List this process's sends that have no final event yet, oldest first."""
         return pending_reply(self._core.pending((await self._app()).app))
 
     async def cancel(self, request_id: bytes) -> bool:
-        """Cancel a send that was not attempted yet; `message_cancelled` follows. False: too late,
-        or unknown.
+        """Cancel a send before its first attempt; `message_cancelled` follows. Return False if it is too late
+        or the id is unknown.
         """
         return self._core.cancel((await self._app()).app, request_id)
 
     async def events(self) -> AsyncIterator[LocalEvent]:
-        """Everything that concerns this process's app, in order; ends with `stop`."""
+        """Iterate over this app's events in order, until `stop`."""
         app = await self._app()
         async for event in app.events():
             yield event
 
     def status(self) -> StatusReply:
-        """Connection status, and the health of all content topics in use."""
+        """Return the connection status and the health of every content topic in use."""
         return self._core.status(self._local.app if self._local is not None else None)
 
     async def node_info(self, ids: Iterable[str] | None = None) -> dict[str, object]:
-        """The kernel's node information by id (`MyPeerId`, `MyMultiaddresses`, …)."""
+        """Return the kernel's node information by id (`MyPeerId`, `MyMultiaddresses`, …)."""
         return await self._core.node_info(tuple(ids) if ids is not None else None)

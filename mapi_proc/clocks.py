@@ -1,4 +1,4 @@
-"""The clocks that are used: the wall clock for labels, a steady one for every decision about time."""
+"""The clocks in use: the wall clock for labels, a steady clock for every decision about time."""
 
 from __future__ import annotations
 
@@ -19,9 +19,12 @@ STEP_NS: Final = 5_000_000_000
 
 
 class Clocks(NamedTuple):
-    """`now_ns`: the wall clock. `running`: seconds that never jump and stand still while the host sleeps.
-    `boot_ns`: nanoseconds since the host was started, sleep included (where the system has such a clock);
-    `boot` names that start."""
+    """The clocks of one host.
+
+    `now_ns` is the wall clock. `running` counts seconds, never jumps, and stops while the host is suspended.
+    `boot_ns` counts nanoseconds since boot, suspend included (where the system has such a clock); `boot`
+    identifies that boot.
+    """
 
     now_ns: Callable[[], int]
     running: Callable[[], float]
@@ -33,19 +36,20 @@ SYSTEM_CLOCKS: Final = Clocks(time.time_ns, time.monotonic, boot_ns, boot_id())
 
 
 def steady_clock(clocks: Clocks, note: bytes | None) -> SteadyClock:
-    """The clock of everything that is kept. `note`: the stamp of the last run."""
+    """Build the steady clock that dates everything on disk. `note` is the stamp of the previous run."""
     return SteadyClock(clocks.now_ns, clocks.boot_ns, clocks.boot, Stamp.from_note(note))
 
 
 class WallClockSteps:
-    """Finds out that the wall clock was set: it has moved otherwise than the host's own time."""
+    """Detects steps of the wall clock by comparing it with the host's boot clock."""
 
     def __init__(self, clocks: Clocks) -> None:
         self._clocks = clocks
         self._offset = clocks.now_ns() - clocks.boot_ns()
 
     def look(self) -> int:
-        """By how much the clock was set since the last look (ns, forward > 0); 0: it was not."""
+        """Return by how much the wall clock was stepped since the last call (ns, positive is forward); 0 if
+        it was not."""
         offset = self._clocks.now_ns() - self._clocks.boot_ns()
         step = offset - self._offset
         if abs(step) < STEP_NS:

@@ -1,10 +1,10 @@
-"""The Messaging API itself: apps, subscriptions, sends, what arrives and what is told, on one database and
-one kernel.
+"""The core of the Messaging API: apps, subscriptions, sends, received messages and events, on one database
+and one kernel.
 
-No sockets for apps here (`mapi_proc.ipc`) and no process (`mapi_proc.api`): this is what both work on. All
-calls come on one asyncio loop.
+It has no sockets for apps (`mapi_proc.ipc`) and no process life (`mapi_proc.api`); both are built on it. All
+calls come from one asyncio loop.
 
-The parts are made and joined in `mapi_proc.wiring`; what is done here is done by more than one of them.
+`mapi_proc.wiring` creates and connects the parts; this module holds what involves more than one of them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 
 class Core:
-    """See the module's text. `await Core.open(…)`, `await run()` until cancelled, `await close()`."""
+    """The core as one object: `await Core.open(…)`, `await run()` until cancelled, `await close()`."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Core:
         self.receiver = parts.receiver
         self.sends = parts.sends
         self.filters = parts.filters
-        base.link.tell(parts.listener)
+        base.link.set_listener(parts.listener)
         parts.networks.load(base.snapshot.notes)
 
     @classmethod
@@ -80,8 +80,10 @@ class Core:
         on_fatal: Callable[[Exception], None],
         clocks: Clocks = SYSTEM_CLOCKS,
     ) -> Core:
-        """Open the database and take up what it holds. `context`: of the sockets to the kernel. Raises
-        DatabaseError, OSError."""
+        """Open the database and restore its state. `context` is used for the sockets to the kernel.
+
+        Raises DatabaseError, OSError.
+        """
         database = await Database.open(Path(config.data_dir) / "mapi.sqlite3")
         link: KernelLink | None = None
         try:
@@ -116,7 +118,7 @@ class Core:
             group.create_task(self._parts.upkeep.run(), name="upkeep")
 
     async def close(self) -> None:
-        """Store what is open and close; may be called again."""
+        """Commit what is open and close. Idempotent."""
         if self._closing:
             return
         self._closing = True
@@ -138,28 +140,29 @@ class Core:
 
     @property
     def network(self) -> AppNetwork:
-        """The network that the node is on. Raises `not_ready` until a kernel has told it once."""
+        """Return the network that the node is on. Raises `not_ready` until the kernel has reported it
+        once."""
         return self._parts.network()
 
-    # -- what is told ------------------------------------------------------------------------------------
+    # -- reports -----------------------------------------------------------------------------------------
 
     @property
     def health(self) -> HealthTransition:
-        """Connection status and shard health."""
+        """Return connection status and shard health."""
         return self._parts.status.health
 
     @property
     def missed_ranges(self) -> int:
-        """Times in which messages may have been missed, recovered or not."""
+        """Count the gaps found so far, recovered or not."""
         return self._parts.catchup.found
 
     @property
     def journal_bytes(self) -> int:
-        """What waits in the journals of all named apps, about."""
+        """Estimate the bytes waiting in the journals of all named apps."""
         return journal_bytes(self.apps)
 
     def status(self, app: App | None, after: str = "") -> StatusReply:
-        """The status as an app sees it; None: of all topics. `after`: the last topic of the part before."""
+        """Return the status as an app sees it, for these topics (None: all)."""
         return self._parts.status.reply(app, after)
 
     def summarise_apps(self) -> AppsReply:
@@ -175,44 +178,46 @@ class Core:
         return summarise_sends(ledger, ledger.states, self.apps.name_of)
 
     async def node_info(self, ids: tuple[str, ...] | None) -> dict[str, object]:
-        """The kernel's node information. Raises IpcError."""
+        """Return the kernel's node information. Raises IpcError."""
         reply = await self.link.request(NODE_INFO, NodeInfoRequest(ids=ids).to_body())
         return NodeInfoReply.from_body(reply.body).info
 
     # -- apps --------------------------------------------------------------------------------------------
 
     async def open_app(self, name: str | None, uid: int | None) -> App:
-        """The app of this name (made on disk if it is new), or a new ephemeral one. Raises IpcError."""
+        """Return the app of this name, creating it if it is new, or a new ephemeral app. Raises IpcError."""
         return await self._parts.lifecycle.open(name, uid)
 
     def named_app(self, name: str, uid: int | None) -> App:
-        """The app of this name, which must be this user's; none is made. Raises IpcError."""
+        """Return an existing named app that belongs to this uid. Raises IpcError."""
         return self._parts.lifecycle.owned(name, uid)
 
     def claim(
         self, app: App, connection: AppConnection, *, takeover: bool, instead_of: AppConnection | None = None
     ) -> None:
-        """Make `connection` the app's only one; `attach` then begins to send. Raises `conflict` when the app
-        has a live one and `takeover` is not said. `instead_of`: the same peer's connection before; it is not
-        told.
+        """Make `connection` the app's only connection; `attach` then starts delivery.
+
+        `instead_of` is the same peer's previous connection, which gets no takeover notice. Raises
+        `conflict` if the app has a live connection and `takeover` is not set.
         """
         self._parts.lifecycle.claim(app, connection, takeover=takeover, instead_of=instead_of)
 
     def attach(self, app: App, connection: AppConnection, credit: int) -> None:
-        """Begin to send to the connection that has claimed the app; nothing if another one has it by now."""
+        """Start delivery to the connection that claimed the app. No-op if another one has claimed it
+        since."""
         if app.connection is connection:
             app.stream.attach(connection.send, credit)
 
     def detach(self, app: App, connection: AppConnection) -> None:
-        """The connection is gone. An ephemeral app goes with it; its accepted sends do not."""
+        """Detach a closed connection. An ephemeral app ends with it; its accepted sends go on."""
         self._parts.lifecycle.detach(app, connection)
 
     async def forget(self, name: str, uid: int | None) -> None:
-        """End a named app: stream, subscriptions, position. Raises IpcError."""
+        """Delete a named app: stream, subscriptions, position. Raises IpcError."""
         await self._parts.lifecycle.forget(name, uid)
 
     async def ack(self, app: App, stream_id: bytes, seq: int) -> int:
-        """Everything up to `seq` is done with; returns the position when it is on disk. Raises IpcError."""
+        """Acknowledge everything up to `seq`. Return the position once it is on disk. Raises IpcError."""
         if stream_id != app.stream.stream_id:
             raise IpcError(ErrorCode.CONFLICT, "that is not this app's stream")
         if app.durable:
@@ -232,29 +237,31 @@ class Core:
     async def subscribe(
         self, app: App, topics: Iterable[str], *, history: HistoryRange | None = None
     ) -> dict[str, str]:
-        """Subscribe; returns the errors by topic, when the kernel records the shards (if it is there).
-        `history`: what of the past is to come too. Raises IpcError.
+        """Subscribe. Return the errors by topic, once the kernel (if connected) records the shards.
+
+        `history` selects the past messages to deliver as well. Raises IpcError.
         """
         return await self._parts.subscriptions.subscribe(app, topics, history=history)
 
     async def unsubscribe(self, app: App, topics: Iterable[str]) -> dict[str, str]:
-        """Unsubscribe; returns the errors by topic. Raises IpcError."""
+        """Unsubscribe. Return the errors by topic. Raises IpcError."""
         return await self._parts.subscriptions.unsubscribe(app, topics)
 
     async def send(self, app: App, request: SendRequest, payload: bytes) -> bool:
-        """Accept a send; True when it is a repeat. Its fate follows in the app's stream. Raises IpcError."""
+        """Accept a send. Return True if it is a repeat. Its outcome arrives on the app's stream. Raises
+        IpcError."""
         shard = self.sends.check(request, payload)
         self._disk.check()
         await self._parts.subscriptions.subscribe_to_send(app, request.content_topic)
         return await self.sends.accept(app.stream, request, payload, shard)
 
     def cancel(self, app: App, request_id: bytes) -> bool:
-        """Cancel a send before its first attempt; `message_cancelled` follows. False: too late,
-        or unknown.
+        """Cancel a send before its first attempt; `message_cancelled` follows. Return False if it is too late
+        or the id is unknown.
         """
         self._disk.check()
         return self.sends.cancel(app.stream, request_id)
 
     def pending(self, app: App) -> list[SendTask]:
-        """The app's sends that are not final, oldest first."""
+        """List the app's sends that are not final, oldest first."""
         return self.sends.pending(app.stream)

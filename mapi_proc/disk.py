@@ -1,4 +1,4 @@
-"""The database as an app's request meets it: refused while the disk is behind, its errors those of the
+"""The database as seen by an app's request: refuse while the disk is behind, map errors to those of the
 contract.
 """
 
@@ -17,7 +17,7 @@ class Disk:
         self._database = database
 
     def check(self) -> None:
-        """Raises `busy` while no new input should be taken."""
+        """Raise `busy` while no new input should be taken."""
         database = self._database
         if database.state is DatabaseState.STALLED:
             reason = f"the disk cannot be written: {database.state_reason}"

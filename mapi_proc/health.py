@@ -1,11 +1,10 @@
-"""Connection status and topic health, derived from what the kernel reports. Pure.
+"""Derive connection status and topic health from the kernel's reports. Pure.
 
-Connection status of a core node (Messaging API; nwaku's rule): relay peers at or above D_low = Connected,
-some = PartiallyConnected, none = Disconnected. Of an edge node: by the peers that serve it, filter (those
-that confirmed its subscriptions), lightpush and store; none of one kind = Disconnected, two of each =
-Connected. The kernel's absence is Disconnected with the reason.
-Topic health is the health of the topic's shard, by mesh peers or by those that push it; the shard itself is
-never shown to an app.
+Connection status of a core node (Messaging API; nwaku's rule): at least D_low relay peers = Connected,
+fewer = PartiallyConnected, none = Disconnected. Of an edge node: by the peers that serve it with filter
+(those that confirmed its subscriptions), lightpush and store; none of one kind = Disconnected, two of each
+= Connected. Without a kernel the status is Disconnected, with the reason. Topic health is the health of the
+topic's shard, by mesh peers or by peers that push it; the shard itself is never shown to an app.
 """
 
 from __future__ import annotations
@@ -58,16 +57,16 @@ class TopicState(StrEnum):
 class NodeConnectionState:
     status: Connection
     reason: str
-    """Empty when connected; else one short text for people."""
+    """Empty when connected; otherwise one short human-readable text."""
 
 
 @dataclass(frozen=True, slots=True)
 class EdgePeers:
-    """The peers that serve an edge node."""
+    """The service peers of an edge node."""
 
     filter: int = 0
-    """That push what is wanted, on the shard where they are fewest; while nothing is wanted, or was not
-    asked for yet, those that could."""
+    """Peers that push the wanted topics, on the shard with the fewest. While nothing is wanted or
+    requested yet, the peers that could."""
     lightpush: int = 0
     store: int = 0
     pushing: Mapping[int, int] = field(default_factory=dict)
@@ -76,11 +75,11 @@ class EdgePeers:
 
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
-    """What is known of the kernel now."""
+    """The current facts about the kernel."""
 
     kernel_up: bool
     kernel_reason: str = ""
-    """Why the kernel is not up."""
+    """Why the kernel is not up; empty when it is."""
     relay_off: bool = False
     """The kernel runs without relay."""
     relay_peers: int = 0
@@ -91,7 +90,7 @@ class NodeFacts:
 
 
 def connection_of(facts: NodeFacts) -> NodeConnectionState:
-    """The connection status of a node."""
+    """Return the connection status of a node."""
     if not facts.kernel_up:
         return NodeConnectionState(Connection.DISCONNECTED, facts.kernel_reason or "kernel is not reachable")
     if facts.edge is not None:
@@ -118,8 +117,9 @@ def _edge_connection(peers: EdgePeers) -> NodeConnectionState:
 
 
 def shard_health(facts: NodeFacts, shard: int) -> TopicState:
-    """The health of a shard that some app wants (nwaku's rule: 0, 1-3, >= 4 mesh peers; on an edge node 0, 1,
-    >= 2 peers that push it).
+    """Return the health of a shard that some app wants.
+
+    nwaku's rule: 0, 1-3, >= 4 mesh peers; on an edge node 0, 1, >= 2 peers that push it.
     """
     if facts.edge is not None:
         peers, enough = facts.edge.pushing.get(shard, 0), EDGE_HEALTHY
@@ -136,7 +136,7 @@ _STORE_CLIENT: Final = "Store Client"
 
 
 def node_facts(health: NodeHealth, *, kernel_up: bool, reason: str, edge: EdgePeers | None) -> NodeFacts:
-    """The facts in a kernel's report."""
+    """Extract the facts from a kernel's report."""
     relay = next((protocol for protocol in health.protocols if protocol.name == _RELAY), None)
     return NodeFacts(
         kernel_up=kernel_up,
@@ -149,13 +149,13 @@ def node_facts(health: NodeHealth, *, kernel_up: bool, reason: str, edge: EdgePe
 
 
 def store_peers(health: NodeHealth) -> int:
-    """The peers in a kernel's report that stores can be asked of."""
+    """Count the store peers in a kernel's report."""
     return next((protocol.strength for protocol in health.protocols if protocol.name == _STORE_CLIENT), 0)
 
 
 def edge_peers(health: NodeHealth | None, pushing: Mapping[int, int], able: int) -> EdgePeers:
-    """Who serves an edge node: by the kernel's last report, the peers that push (by shard), and the peers
-    that are able to.
+    """Combine the service peers of an edge node from the kernel's last report, the peers that push (by
+    shard), and the peers that are able to push.
     """
     if health is None:
         return EdgePeers()
@@ -169,18 +169,19 @@ def edge_peers(health: NodeHealth | None, pushing: Mapping[int, int], able: int)
 
 
 class HealthTransition:
-    """Merges quick transitions: `update` says when to `settle`; `settle` gives what is then to be told."""
+    """Merges quick transitions: `update` says when to `settle`, and `settle` returns the changes to notify
+    apps of."""
 
     def __init__(self) -> None:
-        self.told = NodeConnectionState(Connection.DISCONNECTED, "starting")
-        self._told_shards: dict[int, TopicState] = {}
+        self.notified = NodeConnectionState(Connection.DISCONNECTED, "starting")
+        self._notified_shards: dict[int, TopicState] = {}
         self._facts = NodeFacts(kernel_up=False, kernel_reason="starting")
         self._wanted: frozenset[int] = frozenset()
         self._settle_at: float | None = None
 
     @property
     def settle_at(self) -> float | None:
-        """When `settle` is due, on the clock given to `update`; None when nothing is pending."""
+        """When `settle` is due, on the clock given to `update`; None if nothing is pending."""
         return self._settle_at
 
     @property
@@ -188,36 +189,37 @@ class HealthTransition:
         return self._facts
 
     def connection(self) -> NodeConnectionState:
-        """The status as of the newest facts, told or not."""
+        """Return the status as of the newest facts, whether apps were notified of it or not."""
         return connection_of(self._facts)
 
     def shard(self, shard: int) -> TopicState:
         return shard_health(self._facts, shard)
 
     def update(self, facts: NodeFacts, wanted: frozenset[int], now: float) -> None:
-        """New facts, or another set of wanted shards."""
+        """Take new facts, or a new set of wanted shards."""
         self._facts = facts
         self._wanted = wanted
         if self._settle_at is None and self._differs():
             self._settle_at = now + MERGE_SECONDS
 
     def _differs(self) -> bool:
-        if connection_of(self._facts).status != self.told.status:
+        if connection_of(self._facts).status != self.notified.status:
             return True
         current = {shard: shard_health(self._facts, shard) for shard in self._wanted}
-        return current != self._told_shards
+        return current != self._notified_shards
 
     def settle(self, now: float) -> tuple[NodeConnectionState | None, dict[int, TopicState]]:
-        """What changed since the last settling: the connection (or None) and the shards whose health did."""
+        """Return what changed since the last settling: the connection (or None) and the shards whose health
+        changed."""
         if self._settle_at is None or now < self._settle_at:
             return None, {}
         self._settle_at = None
         connection = connection_of(self._facts)
-        changed = connection if connection.status != self.told.status else None
-        self.told = connection
+        changed = connection if connection.status != self.notified.status else None
+        self.notified = connection
         current = {shard: shard_health(self._facts, shard) for shard in self._wanted}
         shards = {
-            shard: health for shard, health in current.items() if self._told_shards.get(shard) != health
+            shard: health for shard, health in current.items() if self._notified_shards.get(shard) != health
         }
-        self._told_shards = current
+        self._notified_shards = current
         return changed, shards

@@ -1,6 +1,7 @@
-"""A kernel as a child process of a Messaging API that was built from a preset.
+"""Run a kernel as a child process, for a Messaging API built from a preset.
 
-It is started by its command, not imported, and ends with us in any case (`logos_process.parent_watch`).
+It is started by its command, not imported, and exits when we do, however we end
+(`logos_process.parent_watch`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _STOP_S: Final = 6.0
 
 
 class KernelChildError(Exception):
-    """The kernel process ended by itself with exit code `code`."""
+    """The kernel process exited with code `code` without being asked to."""
 
     def __init__(self, code: int) -> None:
         super().__init__(f"the kernel process ended with code {code}")
@@ -31,13 +32,15 @@ class KernelChildError(Exception):
 
     @property
     def final(self) -> bool:
-        """Starting it again will not help: it refuses its configuration (its log says why)."""
+        """True if a restart cannot help: the kernel refuses its configuration (its log says why)."""
         return self.code == ExitCode.CONFIG
 
 
 class KernelChild:
-    """One kernel process. `options` are raw values as `derive_kernel` gives them; they travel in the
-    environment, because arguments are visible to other users.
+    """One kernel process.
+
+    `options` are raw values as `derive_kernel` gives them. They travel in the environment, because other
+    users can read a process's arguments.
     """
 
     def __init__(self, options: Mapping[str, object]) -> None:
@@ -51,7 +54,7 @@ class KernelChild:
         return self._process.pid if self._process is not None else None
 
     async def start(self) -> None:
-        """Start it, or start it again; readiness is its hello."""
+        """Start the process, or start it again. Its hello signals readiness."""
         self._cut_pipe()
         self._pipe = ParentPipe()
         environment = {
@@ -66,7 +69,7 @@ class KernelChild:
         )
 
     async def ended(self) -> None:
-        """Wait until it ends by itself; raises KernelChildError then."""
+        """Wait until it exits without being asked to; raises KernelChildError then."""
         assert self._process is not None
         raise KernelChildError(await self._process.wait())
 
@@ -76,7 +79,7 @@ class KernelChild:
             self._pipe = None
 
     async def stop(self) -> None:
-        """TERM, then KILL. May be called when it does not run."""
+        """Send TERM, then KILL. No-op if it does not run."""
         process, self._process = self._process, None
         try:
             if process is None or process.returncode is not None:

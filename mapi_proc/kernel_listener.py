@@ -1,4 +1,4 @@
-"""What the kernel says, handed to those whom it concerns. Implements `LinkListener`."""
+"""Dispatch the kernel's reports to the parts that need them. Implements `LinkListener`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mapi_proc.health import EdgePeers, NodeFacts, edge_peers, node_facts, store
 from mapi_proc.kernel_link.tracker import Missed, StreamPlace
 from mapi_proc.peer_watch import PeerWatch
 from mapi_proc.receive.catchup import CatchUp
-from mapi_proc.receive.partitions import Islands
+from mapi_proc.receive.partitions import Partitions
 from mapi_proc.receive.receiver import Receiver
 from mapi_proc.send.loop import SendLoop
 from mapi_proc.shards import FollowedShards
@@ -27,30 +27,33 @@ log = logging.getLogger(__name__)
 
 
 class Worker(Protocol):
-    """Who makes requests to the kernel by itself."""
+    """A part that makes requests to the kernel on its own."""
 
     def set_online(self, online: bool) -> None:
-        """Whether the kernel can be asked."""
+        """Set whether the kernel can be asked."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Concerned:
-    """The parts that hear of what the kernel says. `filters`: of an edge node."""
+    """The parts that the kernel's reports go to. `filters`: on an edge node only."""
 
     receiver: Receiver
     shards: FollowedShards
     status: StatusNotifier
     catchup: CatchUp
-    islands: Islands
+    partitions: Partitions
     sends: SendLoop
     peers: PeerWatch
     filters: FilterKeeper | None
 
 
 class KernelListener:
-    """Passes on what the kernel says. `network(info)`: the kernel's network; raises IpcError to refuse the
-    kernel. `workers`: the parts that work only while the kernel is there."""
+    """Dispatches the kernel's reports.
+
+    `network(info)` takes the kernel's network and raises IpcError to refuse the kernel. `workers` are the
+    parts that work only while the kernel is up.
+    """
 
     def __init__(
         self,
@@ -60,13 +63,13 @@ class KernelListener:
         wanted: Callable[[], set[int]],
         now_ns: Callable[[], int],
     ) -> None:
-        """`wanted()`: the shards that apps need."""
+        """`wanted()` returns the shards that apps need."""
         self._network = network
         self.message = parts.receiver.message  # once per message: no call more than needed
         self._shards = parts.shards
         self._status = parts.status
         self._catchup = parts.catchup
-        self._islands = parts.islands
+        self._partitions = parts.partitions
         self._sends = parts.sends
         self._peers = parts.peers
         self._workers = workers
@@ -77,7 +80,7 @@ class KernelListener:
         self._health: NodeHealth | None = None
 
     def kernel_up(self, hello: KernelHello) -> None:
-        """The kernel's hello; raises IpcError to refuse it."""
+        """Handle the kernel's hello; raise IpcError to refuse it."""
         self._network(hello.network)
         log.info("kernel is up: %s", hello.server)
         self._up, self._health = True, None
@@ -87,7 +90,7 @@ class KernelListener:
         self._set_online(True)
 
     def kernel_down(self, reason: str) -> None:
-        """The kernel does not answer."""
+        """Handle a kernel that does not answer."""
         log.warning("kernel is down: %s", reason)
         self._up = False
         self._set_online(False)
@@ -100,7 +103,7 @@ class KernelListener:
             worker.set_online(online)
 
     def kernel_health(self, health: NodeHealth) -> None:
-        """What the kernel reports of itself."""
+        """Handle the kernel's health report."""
         self._peers.look()
         self._health = health
         before = self._status.facts
@@ -110,7 +113,7 @@ class KernelListener:
         else:
             now, stores = self._now_ns(), store_peers(health)
             connected = {shard.shard: shard.connected_peers for shard in health.shards}
-            for shard, missed in self._islands.update(now, stores, mesh, self._wanted(), connected):
+            for shard, missed in self._partitions.update(now, stores, mesh, self._wanted(), connected):
                 self.missed(shard, missed)
         facts = node_facts(health, kernel_up=self._up, reason=before.kernel_reason, edge=self._edge())
         self._status.update(facts)
@@ -120,7 +123,7 @@ class KernelListener:
             self._sends.wake()
 
     def edge_changed(self) -> None:
-        """Other peers push to an edge node than before."""
+        """Handle a change in the peers that push to an edge node."""
         self._status.update(replace(self._status.facts, edge=self._edge()))
 
     def _edge(self) -> EdgePeers | None:
@@ -129,11 +132,11 @@ class KernelListener:
         return edge_peers(self._health, self._filters.pushing(self._wanted()), self._peers.pushers)
 
     def missed(self, shard: int, missed: Missed) -> None:
-        """Messages of this time may be missing: stores are asked, as the policy wants."""
+        """Pass a gap to catch-up, which asks stores as its policy says."""
         self._catchup.add(shard, missed)
 
     def position(self, shard: int, position: StreamPlace) -> None:
-        """The stream's position moved without a message; it is read again when it is stored."""
+        """Store a position that moved without a message; it is read when the batch is submitted."""
         if self._filters is not None:
             self._filters.leased(shard, position.instance, position.epoch)
         self._shards.moved(shard)

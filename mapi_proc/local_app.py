@@ -1,5 +1,5 @@
-"""The app that lives in MAPI's own process: its events come through a queue instead of a socket, with the
-same credit.
+"""The app inside MAPI's own process: its events come through a queue instead of a socket, with the same
+credit.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ __all__ = ["LocalApp", "LocalEvent"]
 _CREDIT: Final = 4 << 20
 
 LocalEvent = tuple[AppEvent, bytes]
-"""An event, and the payload of a message or of a channel's payload; else empty."""
+"""An event, and the payload of a message or channel event; otherwise empty."""
 
 
 class LocalApp:
-    """One app in this process. Implements `mapi_proc.apps.Connection`. An event counts as done with, and is
-    acknowledged, when the next one is asked for."""
+    """One app in this process. Implements `mapi_proc.apps.AppConnection`.
+
+    An event counts as processed, and is acknowledged, when the next one is requested.
+    """
 
     def __init__(self, core: Core, app: App) -> None:
         self.app = app
@@ -33,7 +35,7 @@ class LocalApp:
 
     @classmethod
     async def open(cls, core: Core, name: str | None) -> LocalApp:
-        """Open and attach. Raises IpcError (`conflict` when another connection has the name)."""
+        """Open and attach. Raises IpcError (`conflict` if another connection has the name)."""
         app = await core.open_app(name, os.geteuid())
         local = cls(core, app)
         core.claim(app, local, takeover=False)
@@ -41,12 +43,12 @@ class LocalApp:
         return local
 
     def send(self, header: bytes, payload: bytes, /) -> bool:
-        """From the stream: bounded by the credit, so the queue needs no bound of its own."""
+        """Queue one event. Credit bounds the stream, so the queue needs no bound of its own."""
         self._queue.put_nowait((decode_app_event(header), payload, len(header) + len(payload)))
         return True
 
     def taken_over(self, header: bytes, /) -> None:
-        """Another connection has the name now: the events end."""
+        """End the events: another connection has claimed the name."""
         self._queue.put_nowait((decode_app_event(header), b"", 0))
         self._queue.put_nowait(None)
 
@@ -56,7 +58,7 @@ class LocalApp:
         self._queue.put_nowait(None)
 
     async def events(self) -> AsyncIterator[LocalEvent]:
-        """The app's events in order, until `close`."""
+        """Iterate over the app's events in order, until `close`."""
         while (item := await self._queue.get()) is not None:
             event, payload, cost = item
             yield event, payload

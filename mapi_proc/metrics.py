@@ -1,5 +1,5 @@
-"""The Messaging API's counters and gauges as Prometheus reads them, made from what control's `health` tells:
-one source, so that both always agree.
+"""The Messaging API's Prometheus metrics, derived from the body of control's `health` so that both always
+agree.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ _FAMILIES: Final[Mapping[str, Family]] = {
     "messaging_database_commits": Family("counter", "Transactions written."),
     "messaging_database_stalls": Family("counter", "Times that the database could not be written."),
 }
-"""What each of our metrics is. Names stand without the prefix."""
+"""Type and help text of each metric. Names stand without the prefix."""
 
 
 def samples(health: Mapping[str, Any]) -> Iterable[Sample]:
-    """Every value there is, names without prefix. `health` is the body of control's `health`."""
+    """Convert the body of control's `health` into samples, names without prefix."""
     yield "version", {"version": health["version"]}, 1
     for status in Connection:
         yield "messaging_connection", {"status": str(status)}, health["connection"] == status
@@ -64,9 +64,9 @@ def samples(health: Mapping[str, Any]) -> Iterable[Sample]:
     yield "messaging_sends_pending_bytes", {}, sends.pop("pending_bytes")
     for state, count in sends.pop("states").items():
         yield "messaging_sends_waiting", {"state": state}, count
-    sends.pop("cause")  # for people
+    sends.pop("cause")  # human-readable text
     yield "messaging_send_requests_repeated", {}, sends.pop("repeated")
-    # Without reliability no store is asked, and every send stays unconfirmed.
+    # With reliability off, no store is asked and every send stays unconfirmed.
     yield "send_store_validation_timeout_total", {}, sends["unconfirmed"] if health["reliability"] else 0
     for state, count in sends.items():
         yield "messaging_sends", {"state": state}, count
@@ -91,6 +91,6 @@ def samples(health: Mapping[str, Any]) -> Iterable[Sample]:
 
 
 def report(health: Mapping[str, Any]) -> MetricsReply:
-    """Every value, those of the process too, and what each of them is."""
+    """Return every sample, those of the process included, with type and help text."""
     found = [(name, dict(labels), float(value)) for name, labels, value in (*samples(health), *own_figures())]
     return MetricsReply(samples=tuple(found), families=families_of(found, {**_FAMILIES, **PROCESS}))

@@ -1,6 +1,4 @@
-"""The network that the node is on, as MAPI needs it: from the kernel's hello, kept for starts without a
-kernel.
-"""
+"""The network that the node is on, as reported in the kernel's hello; stored for starts without a kernel."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ from ipc_schema.topics import TopicError, autoshard, shard_topic
 __all__ = ["MAX_CONTENT_TOPIC_BYTES", "NETWORK_NOTE", "AppNetwork", "CurrentNetwork", "NetworkKeeper"]
 
 MAX_CONTENT_TOPIC_BYTES: Final = 256
-"""Longest content topic an app may use, in UTF-8 bytes: the payload limit given in hello counts on it."""
+"""Longest content topic an app may use, in UTF-8 bytes. The payload limit in hello allows for it."""
 
 NETWORK_NOTE: Final = "network"
 """The database's note that holds the last network."""
@@ -33,7 +31,10 @@ class AppNetwork:
         self.max_payload = largest_payload(info.max_message_size, longest, MAX_CONTENT_TOPIC_BYTES)
 
     def shard_of(self, content_topic: str) -> int:
-        """The shard of a content topic. Raises TopicError with the text for the app."""
+        """Return the shard of a content topic (autosharding, 51/WAKU2-RELAY-SHARDING).
+
+        Raises TopicError with the text for the app.
+        """
         if self.info.shard_count == 0:
             raise TopicError("Pubsub topic must be specified when static sharding is enabled")
         if len(content_topic.encode("utf-8", "surrogatepass")) > MAX_CONTENT_TOPIC_BYTES:
@@ -41,7 +42,7 @@ class AppNetwork:
         return autoshard(content_topic, self.info.shard_count)
 
     def shard_of_checked(self, content_topic: str) -> int:
-        """As `shard_of`, but raises IpcError (bad_request)."""
+        """Like `shard_of`, but raises IpcError (bad_request)."""
         try:
             return self.shard_of(content_topic)
         except TopicError as error:
@@ -52,7 +53,7 @@ class AppNetwork:
 
     @classmethod
     def from_note(cls, note: bytes) -> AppNetwork | None:
-        """None for a note that another version wrote and this one cannot read."""
+        """Restore a network; None for a note of another version that this one cannot read."""
         try:
             body = json.loads(note)
             return cls(NetworkInfo.from_body(body)) if isinstance(body, dict) else None
@@ -61,20 +62,20 @@ class AppNetwork:
 
 
 class CurrentNetwork:
-    """The network of now: None until a kernel, or the note of an earlier run, has told it."""
+    """The current network: None until a kernel, or the note of an earlier run, provides it."""
 
     def __init__(self) -> None:
         self.known: AppNetwork | None = None
 
     def __call__(self) -> AppNetwork:
-        """The network. Raises IpcError: `not_ready` while it is unknown."""
+        """Return the network. Raises IpcError: `not_ready` while it is unknown."""
         if self.known is None:
             raise IpcError(ErrorCode.NOT_READY, "the kernel has not been reached yet", retry_after_ms=200)
         return self.known
 
     @property
     def cluster(self) -> int:
-        """Raises IpcError as a call does."""
+        """Return the cluster id. Raises IpcError like `__call__`."""
         return self().info.cluster
 
     def shard_of(self, content_topic: str) -> int:
@@ -83,7 +84,7 @@ class CurrentNetwork:
 
 
 class NetworkKeeper:
-    """Holds the network to what the kernel says, and the configuration to the network."""
+    """Checks each kernel's network against the configuration, and adopts it."""
 
     def __init__(
         self,
@@ -92,22 +93,26 @@ class NetworkKeeper:
         adopt: Sequence[Callable[[AppNetwork], None]],
         keep: Callable[[str, bytes], None],
     ) -> None:
-        """`check` raises ConfigError for a network that contradicts the configuration; `adopt`: who begins to
-        work on a network, the first one known or another than before; `keep(key, note)`: on disk."""
+        """Take the callbacks.
+
+        `check` raises ConfigError for a network that contradicts the configuration; `adopt` starts work on
+        a network that is the first one or differs from the previous; `keep(key, note)` stores a note on
+        disk.
+        """
         self._current = current
         self._check = check
         self._adopt = adopt
         self._keep = keep
 
     def load(self, notes: Mapping[str, bytes]) -> None:
-        """Begin on the last run's network, if there was one and it may still be."""
+        """Start on the last run's network, if there was one and the configuration still allows it."""
         note = notes.get(NETWORK_NOTE)
         network = AppNetwork.from_note(note) if note is not None else None
         if network is not None and self._contradiction(network.info) is None:
             self._begin(network)
 
     def meet(self, info: NetworkInfo) -> None:
-        """A kernel's network. Raises IpcError when it contradicts the configuration."""
+        """Take a kernel's network. Raises IpcError if it contradicts the configuration."""
         refusal = self._contradiction(info)
         if refusal is not None:
             raise IpcError(ErrorCode.BAD_REQUEST, str(refusal))

@@ -1,4 +1,5 @@
-"""Keeps the list of connected service peers: now and then, and soon after the kernel's health changed."""
+"""Keep the list of connected service peers: polled at intervals, and soon after the kernel's health
+changed."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ class PeerWatch:
         changed: Callable[[], None],
         grown: Mapping[tuple[str, ...], Sequence[Callable[[], None]]],
     ) -> None:
-        """`changed()` after each new list; `grown[protocols]` when more peers serve them than before."""
+        """`changed()` is called after each new list; `grown[protocols]` when more peers serve them than
+        before."""
         self._link = link
         self._peers = peers
         self._changed = changed
@@ -40,11 +42,11 @@ class PeerWatch:
 
     @property
     def pushers(self) -> int:
-        """Connected peers that could push messages to us (12/WAKU2-FILTER)."""
+        """Count the connected peers that could push messages to us (12/WAKU2-FILTER)."""
         return self._peers.count(FILTER)
 
     def look(self) -> None:
-        """The list may have changed."""
+        """Refresh the list soon: it may have changed."""
         self._look.set()
 
     async def run(self) -> None:

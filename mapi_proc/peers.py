@@ -1,8 +1,8 @@
-"""Which service peers to ask: by protocol and shard, those that have answered of late, others in turn.
+"""Choose service peers by protocol and shard: those that answered recently first, the others in turn.
 
-The kernel reports its connected peers; choosing among them for redundancy, rotation and back-off is policy
-and so belongs here. A peer that fails waits longer each time and is never given up; while the node is
-offline nobody is blamed. Pure but for the clock given in.
+The kernel reports facts about its connected peers; choosing among them (redundancy, rotation, back-off) is
+policy and belongs here. A failing peer backs off exponentially and is never given up; while the node itself
+is offline, no peer is penalised. Pure but for the clock given in.
 """
 
 from __future__ import annotations
@@ -44,18 +44,18 @@ class ServicePeers:
         self.online = False
 
     def update(self, peers: Iterable[PeerRecord]) -> None:
-        """The connected peers as the kernel lists them."""
+        """Replace the list of connected peers by the kernel's."""
         self._peers = {peer.peer_id: peer for peer in peers}
         self._listed_at = self._clock()
         self._standing = {key: held for key, held in self._standing.items() if key[1] in self._peers}
         self.online = bool(self._peers)
 
     def count(self, protocols: tuple[str, ...], shard: int | None = None) -> int:
-        """Connected peers that serve a protocol (and a shard)."""
+        """Count the connected peers that serve a protocol (and a shard)."""
         return sum(self._serves(peer, protocols, shard) for peer in self._peers.values())
 
     def connected(self, peer_id: str) -> float:
-        """For how many seconds the peer has been connected without a break; 0: it is not."""
+        """Return for how many seconds the peer has been connected without a break; 0 if it is not."""
         peer = self._peers.get(peer_id)
         return 0.0 if peer is None else peer.connected_ms / 1000 + self._clock() - self._listed_at
 
@@ -63,7 +63,7 @@ class ServicePeers:
     def _serves(peer: PeerRecord, protocols: tuple[str, ...], shard: int | None) -> bool:
         if not any(protocol in peer.protocols for protocol in protocols):
             return False
-        # A peer that has not told its shards may serve any.
+        # A peer that does not advertise its shards may serve any.
         return shard is None or not peer.shards or shard in peer.shards
 
     def choose(
@@ -75,8 +75,10 @@ class ServicePeers:
         exclude: Iterable[str] = (),
         rotate: bool = False,
     ) -> list[str]:
-        """Up to `count` peers, the best first: those not backing off, by latest success; with `rotate` the
-        one asked longest ago first. When all are backing off, the one whose turn comes first.
+        """Return up to `count` peers, best first: those not backing off, by latest success.
+
+        With `rotate`, the one asked longest ago comes first. If all are backing off, return the one whose
+        back-off ends first.
         """
         now = self._clock()
         able = self._able(protocols, shard, exclude)
@@ -96,7 +98,7 @@ class ServicePeers:
     def free(
         self, protocols: tuple[str, ...], shard: int | None, *, exclude: Iterable[str] = ()
     ) -> list[str]:
-        """The peers that are not backing off, the best first."""
+        """Return the peers that are not backing off, best first."""
         now = self._clock()
         standing = {
             peer_id: self._standing.get((protocols[0], peer_id), _Standing())
@@ -107,7 +109,7 @@ class ServicePeers:
         return found
 
     def next_free(self, protocols: tuple[str, ...], shard: int | None) -> float | None:
-        """When the next peer has done backing off, on the clock given; None: none is backing off."""
+        """Return when the next back-off ends, on the clock given; None if no peer is backing off."""
         now = self._clock()
         ends = (
             self._standing[key].until
@@ -117,7 +119,7 @@ class ServicePeers:
         return min((end for end in ends if end > now), default=None)
 
     def __contains__(self, peer_id: object) -> bool:
-        """Whether the peer is connected."""
+        """Return whether the peer is connected."""
         return peer_id in self._peers
 
     def _able(self, protocols: tuple[str, ...], shard: int | None, exclude: Iterable[str]) -> list[str]:
@@ -132,14 +134,12 @@ class ServicePeers:
         return self._standing.setdefault((protocols[0], peer_id), _Standing())
 
     def succeeded(self, protocols: tuple[str, ...], peer_id: str) -> None:
-        """The peer did what it was asked."""
+        """Record a success: the back-off is reset."""
         standing = self._of(protocols, peer_id)
         standing.failures, standing.until, standing.last_success = 0, 0.0, self._clock()
 
     def failed(self, protocols: tuple[str, ...], peer_id: str) -> None:
-        """The peer failed: it waits, exponentially longer, with jitter. Not while we are
-        offline ourselves.
-        """
+        """Record a failure: back off exponentially, with jitter. Ignored while we are offline ourselves."""
         if not self.online or peer_id not in self._peers:
             return
         standing = self._of(protocols, peer_id)

@@ -40,21 +40,22 @@ __all__ = ["MapiService"]
 log = logging.getLogger(__name__)
 
 _LARGEST_MESSAGE: Final = 1 << 20
-"""Of any preset: the sockets are bound before the network is known."""
+"""The largest of any preset: the sockets are bound before the network is known."""
 _CONNECTIONS: Final = 320
 _CONTROL_CONNECTIONS: Final = 64
 _WAITING: Final = 256
-"""Messages that libzmq holds for one app that does not read: with messages of 150 KiB about 38 MiB. What does
-not fit waits in the app's stream, inside its own bounds."""
+"""Messages that libzmq queues for one app that does not read: about 38 MiB with messages of 150 KiB. Further
+ones wait in the app's stream, within its own bounds."""
 
 
 class MapiService:
-    """One running Messaging API. `start` and `stop` may be called again and again, in this order."""
+    """One running Messaging API. `start` and `stop` may be repeated, in this order."""
 
     def __init__(self, config: MapiConfig, *, auto_subscribe: AutoSubscribe | None = None) -> None:
         self.config = config
         self.on_end: Callable[[BaseException | None], None] = lambda _error: None
-        """Called when it ended by itself: a fault, or a shutdown asked for on the control socket (None)."""
+        """Called when it ends by itself: with a fault, or with None for a shutdown request on the control
+        socket."""
         self._auto_subscribe = auto_subscribe
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._core: Core | None = None
@@ -79,7 +80,7 @@ class MapiService:
         return self._core is not None
 
     async def start(self) -> None:
-        """Take directories and sockets, open the database, begin. The kernel may come later.
+        """Acquire directories and sockets, open the database, begin serving. The kernel may come up later.
 
         Raises StartError: another process has them, a path is too long, the database cannot be opened, …
         """
@@ -150,7 +151,7 @@ class MapiService:
         for door, endpoint, server in zip(self._doors, endpoints, servers, strict=True):
             bind(door, endpoint, group=group)
             if not door.endpoint.startswith("ipc://"):
-                server.allow_all()  # over tcp nobody can be told apart
+                server.allow_all()  # tcp carries no peer credentials
         self._keeper = DoorKeeper(self._doors, (self._apps.socket, self._control.socket))
 
     async def _run(self, core: Core, apps: AppServer | None) -> None:
@@ -164,12 +165,13 @@ class MapiService:
             self._ended(error)
 
     def _ended(self, error: BaseException | None) -> None:
-        # Later: the reply to a shutdown, or the log line, goes out first.
+        # Deferred, so that the reply to a shutdown, or the log line, goes out first.
         asyncio.get_running_loop().call_later(0.05, self.on_end, error)
 
     async def stop(self) -> None:
-        """Store what is open, give everything back. Apps find us gone and wait. May be called
-        when stopped.
+        """Commit what is open and release everything. Clients see a closed connection and reconnect.
+
+        Idempotent.
         """
         if self._runner is not None:
             log.info("stopping")
@@ -191,13 +193,13 @@ class MapiService:
             core, self._core = self._core, None
             await core.close()
         if self._context is not None:
-            # Answers on their way are still sent, for up to a second.
+            # Replies in flight are still sent, for up to a second (ZMQ_LINGER).
             context, self._context = self._context, None
             await asyncio.to_thread(context.term)
         self._claims.close()
 
     def health(self) -> dict[str, object]:
-        """The body of control's `health`."""
+        """Return the body of control's `health`."""
         core = self.core
         database = core.database
         up = core.link.up
@@ -268,7 +270,7 @@ class MapiService:
 
 
 def _start_error(error: DatabaseError | sqlite3.Error) -> StartError:
-    """Distinguish what the next start may find better (a full disk, a locked file) from what it will not (no
+    """Distinguish an error that a restart may clear (a full disk, a locked file) from one that it cannot (no
     permission, a later version)."""
     cause = error.__cause__
     if isinstance(cause, OSError):

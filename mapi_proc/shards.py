@@ -1,4 +1,4 @@
-"""The kernel's streams that apps need: a shard is followed while any app wants any topic on it."""
+"""The kernel streams that apps need: a shard is followed while any app subscribes to a topic on it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mapi_proc.kernel_link.link import KernelLink
 from mapi_proc.kernel_link.positions import Positions
 from mapi_proc.network import CurrentNetwork
 from mapi_proc.receive.catchup import CatchUp
-from mapi_proc.receive.partitions import Islands
+from mapi_proc.receive.partitions import Partitions
 from mapi_proc.status import StatusNotifier
 from mapi_proc.streams import AppStream
 from mapi_proc.subscriptions import Change, SubscriptionTable
@@ -22,17 +22,17 @@ _WAIT_S: Final = 2.0
 
 
 class ShardWorkers(NamedTuple):
-    """The parts that work per shard. `filters`: of an edge node."""
+    """The parts that work per shard. `filters`: on an edge node only."""
 
     catchup: CatchUp
-    islands: Islands
+    partitions: Partitions
     status: StatusNotifier
     filters: FilterKeeper | None
 
 
 class FollowedShards:
-    """The shards that apps need: the kernel is asked to follow them, and the parts that work per shard are
-    told which ones there are.
+    """The shards that apps need: asks the kernel to follow them and notifies the parts that work per
+    shard.
     """
 
     def __init__(
@@ -49,47 +49,48 @@ class FollowedShards:
         self._network = network
         self._positions = positions
         self._turn = turn
-        self._catchup, self._islands, self._status, self._filters = workers
+        self._catchup, self._partitions, self._status, self._filters = workers
 
     def follow(self, shards: Collection[int]) -> None:
-        """From now on, and from where the last run stood if this is the first time."""
+        """Follow these shards: the first call resumes at the last run's position."""
         positions = self._positions.take_loaded(self._network.cluster)
         if self._filters is None:
             for shard in positions.keys() & set(shards):
-                self._islands.restarted(shard, positions[shard].good_ns)
+                self._partitions.restarted(shard, positions[shard].good_ns)
         self._link.want(shards, positions)
         self.topics_changed()
         self._status.refresh()
 
     def leave(self, shards: Iterable[int]) -> None:
-        """Nobody wants these any more."""
+        """Stop following these shards."""
         gone = list(shards)
         self._link.unwant(gone)
         self.topics_changed()
         self._catchup.forget(gone)
-        self._islands.forget(gone)
+        self._partitions.forget(gone)
         if gone:
             self._status.refresh()
 
     def topics_changed(self) -> None:
-        """Other topics are wanted of the same shards."""
+        """Handle a change of topics on the same shards."""
         if self._filters is not None:
             self._filters.topics_changed()
 
     def moved(self, shard: int) -> None:
-        """Its position is to be kept, if anybody's stream depends on it."""
+        """Store the shard's position, if any durable stream depends on it."""
         if self._table.durable_on(shard):
             self._turn.moved(shard)
 
     def close(self) -> None:
-        """Keep all positions."""
+        """Store all positions."""
         for shard in self._table.shards:
             self.moved(shard)
 
     # -- waiting -----------------------------------------------------------------------------------------
 
     async def wait_heard(self, change: Change) -> None:
-        """Until what is published now arrives, if the kernel and its peers can have it so at once."""
+        """Wait until what is published now arrives, if the kernel and its peers can manage that without
+        delay."""
         if not self._link.up:
             return
         if change.shards_gained:
@@ -103,7 +104,7 @@ class FollowedShards:
             await self._filters.wait_held(topics, _WAIT_S)
 
     async def wait_echo(self, shard: int, topic: str) -> None:
-        """Until a message sent now would come back: else our own apps would not hear of it."""
+        """Wait until a message sent now would come back; otherwise our own apps would miss it."""
         if self._filters is not None and topic in self._table.routes:
             await self._link.wait_leased((shard,), _WAIT_S)
             await self._filters.wait_held({shard: (topic,)}, _WAIT_S)

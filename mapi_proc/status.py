@@ -1,4 +1,4 @@
-"""What apps are told of the node: connection status, the health of their topics, what was missed."""
+"""Notify apps of the node's state: connection status, health of their topics, missed ranges."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ __all__ = ["StatusNotifier"]
 log = logging.getLogger(__name__)
 
 _UNDER_WAY_NS: Final = 5_000_000_000
-"""How far a message's timestamp (its sender's) may lie beside the time at which it would have come here:
-nwaku's DelayExtra."""
+"""Tolerance between a message's timestamp (its sender's clock) and its arrival time here: nwaku's
+DelayExtra."""
 
 
 class StatusNotifier:
-    """Holds the facts of now, and tells connected apps of transitions when they have settled."""
+    """Holds the current facts and notifies connected apps of transitions once they have settled."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class StatusNotifier:
         now_ns: Callable[[], int],
         resyncing: Callable[[], bool],
     ) -> None:
-        """Must be created on a running loop. `resyncing()`: whether live streams are not all followed now."""
+        """Must be created on a running loop. `resyncing()`: whether some live stream is not followed now."""
         self.health = HealthTransition()
         self._apps = apps
         self._table = table
@@ -53,17 +53,17 @@ class StatusNotifier:
         return self.health.facts
 
     def update(self, facts: NodeFacts) -> None:
-        """What is known of the node has changed."""
+        """Take new facts about the node."""
         self.health.update(facts, frozenset(self._table.shards), self._loop.time())
         if self.health.settle_at is not None and self._timer is None and not self._closed:
             self._timer = self._loop.call_at(self.health.settle_at, self._settle)
 
     def refresh(self) -> None:
-        """Other shards are wanted than before."""
+        """Handle a change of the wanted shards."""
         self.update(self.facts)
 
     def close(self) -> None:
-        """Tell nothing more."""
+        """Stop notifying."""
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
@@ -76,35 +76,35 @@ class StatusNotifier:
             log.info("connection: %s", ", ".join(filter(None, (connection.status, connection.reason))))
             fields = pack_fields(str(connection.status), connection.reason)
             for app in self._apps.connected:
-                self._tell(app.stream, AppEventKind.CONNECTION_STATUS_CHANGE, now, fields)
+                self._append(app.stream, AppEventKind.CONNECTION_STATUS_CHANGE, now, fields)
         connected = {app.stream for app in self._apps.connected} if shards else set()
         for shard, health in shards.items():
             for stream, topics in self._table.subscribers_on(shard).items():
                 if stream in connected:
-                    self._tell_health(stream, topics, health, now)
+                    self._append_health(stream, topics, health, now)
         if self.health.settle_at is not None:
             self.refresh()
 
-    def _tell(self, stream: AppStream, kind: AppEventKind, now: int, fields: bytes) -> None:
+    def _append(self, stream: AppStream, kind: AppEventKind, now: int, fields: bytes) -> None:
         stream.append(kind, now, fields, b"", self._turn.batch)
 
-    def _tell_health(self, stream: AppStream, topics: Iterable[str], health: TopicState, now: int) -> None:
+    def _append_health(self, stream: AppStream, topics: Iterable[str], health: TopicState, now: int) -> None:
         for topic in topics:
             fields = pack_fields(topic, str(health))
-            self._tell(stream, AppEventKind.CONTENT_TOPIC_HEALTH_CHANGE, now, fields)
+            self._append(stream, AppEventKind.CONTENT_TOPIC_HEALTH_CHANGE, now, fields)
 
     def topics_gained(self, app: App, topics: Iterable[str]) -> None:
-        """The app wants these too, on shards whose health is known already."""
+        """Notify the app of its new topics' health."""
         now = self._now_ns()
         for topic in topics:
-            self._tell_health(app.stream, (topic,), self.health.shard(self._table.routes[topic].shard), now)
+            self._append_health(app.stream, (topic,), self.health.shard(self._table.routes[topic].shard), now)
 
     def missed(self, shard: int, from_ns: int, to_ns: int, reason: str) -> None:
-        """A gap is not recovered, or not yet: notify every app with a topic on the shard."""
+        """Notify every app with a topic on the shard of a gap that is not recovered, or not yet."""
         now = self._now_ns()
         for stream, topics in self._table.subscribers_on(shard).items():
             fields = pack_fields(topics, from_ns - _UNDER_WAY_NS, to_ns + _UNDER_WAY_NS, reason)
-            self._tell(stream, AppEventKind.MESSAGES_MISSED, now, fields)
+            self._append(stream, AppEventKind.MESSAGES_MISSED, now, fields)
 
     def reply(self, app: App | None, after: str = "") -> StatusReply:
         """The status as an app sees it; None: of all topics. `after`: the last topic of the part before."""

@@ -1,4 +1,4 @@
-"""What is done now and then: bounds of age and size, memories that are forgotten, apps that stayed away."""
+"""Periodic upkeep: bounds of age and size, eviction of old hashes and request ids, absent apps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mapi_proc.database import Batch, Database
 from mapi_proc.kernel_link.positions import Positions
 from mapi_proc.receive.catchup import OVERLAP_NS, CatchUp
 from mapi_proc.receive.dedup import Dedup
-from mapi_proc.receive.delivered_bounds import GivenCount
+from mapi_proc.receive.delivered_bounds import DeliveredCount
 from mapi_proc.send.service import SendService
 from mapi_proc.streams import AppStream, DurableStream
 from mapi_proc.subscriptions import SubscriptionTable
@@ -28,18 +28,18 @@ log = logging.getLogger(__name__)
 
 _TICK_S: Final = 1.0
 _UPKEEP_S: Final = 5.0
-_GIVEN_EVERY_S: Final = 600.0
+_EVICT_DELIVERED_EVERY_S: Final = 600.0
 _SEEN_S: Final = 3600.0
-"""How old the note on disk may be that a connected app is there."""
+"""How old a connected app's last-seen time on disk may get."""
 _STAMP_S: Final = 60.0
-"""How old the clock's stamp on disk may be: so much is not known after a restart of the host."""
+"""How old the clock's stamp on disk may get: after a reboot of the host, this much time is unknown."""
 _GRACE_S: Final = 3600.0
-"""After a start of ours an app has so long to come back, however long we were not running ourselves."""
+"""After our start an app has this long to come back, however long we were not running."""
 _SECOND: Final = 1_000_000_000
 
 
 def journal_bytes(apps: AppRegistry) -> int:
-    """What waits in the journals of all named apps, about."""
+    """Estimate the bytes waiting in the journals of all named apps."""
     return sum(stream.stored_bytes for stream in _durable(apps))
 
 
@@ -49,14 +49,14 @@ def _durable(apps: AppRegistry) -> list[DurableStream]:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """The parts that have bounds to keep."""
+    """The parts with bounds to enforce."""
 
     apps: AppRegistry
     lifecycle: AppLifecycle
     table: SubscriptionTable[AppStream]
     positions: Positions
     dedup: Dedup
-    given_count: GivenCount
+    delivered_count: DeliveredCount
     catchup: CatchUp
     sends: SendService
 
@@ -81,7 +81,7 @@ class Upkeep:
         self._table = kept.table
         self._positions = kept.positions
         self._dedup = kept.dedup
-        self._given_count = kept.given_count
+        self._delivered_count = kept.delivered_count
         self._catchup = kept.catchup
         self._sends = kept.sends
         self._clock = clocks.running
@@ -89,10 +89,10 @@ class Upkeep:
         self._steady = steady
         self._steps = WallClockSteps(clocks)
         self._stamp_at = self._clock()
-        self._forget_given_at = self._clock()
+        self._evict_delivered_at = self._clock()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Run until cancelled."""
         due = self._clock() + _UPKEEP_S
         while True:
             await asyncio.sleep(_TICK_S)
@@ -102,29 +102,29 @@ class Upkeep:
                 self.keep()
 
     def keep(self) -> None:
-        """One round."""
+        """Run one round."""
         now, batch = self._steady(), self._turn.batch
         if self._clock() >= self._stamp_at:
             self._stamp_at = self._clock() + _STAMP_S
             batch.note(CLOCK_NOTE, self._steady.stamp().to_note())
         self._dedup.evict(now, self._horizons(), batch)
-        self._forget_given(now, batch)
+        self._evict_delivered(now, batch)
         self._sends.keep_windows()
         self._keep_apps(now, batch)
         self._bound_journals(self._now_ns(), batch)
 
-    def _forget_given(self, now: int, batch: Batch) -> None:
-        """What apps were given too long ago, or too much of it."""
-        before = self._given_count.excess()
-        if self._clock() >= self._forget_given_at:
-            self._forget_given_at = self._clock() + _GIVEN_EVERY_S
+    def _evict_delivered(self, now: int, batch: Batch) -> None:
+        """Evict delivered hashes that are too old or too many."""
+        before = self._delivered_count.excess()
+        if self._clock() >= self._evict_delivered_at:
+            self._evict_delivered_at = self._clock() + _EVICT_DELIVERED_EVERY_S
             before = max(before or 0, now - int(self._config.app_expiry * _SECOND))
-            self._given_count.forget(before)
+            self._delivered_count.forget(before)
         if before is not None:
             batch.evict_delivered(before)
 
     def _horizons(self) -> dict[int, int]:
-        """Per shard, the moment before which no catch-up will ask again: newer hashes are not forgotten."""
+        """Return, per shard, the moment before which no catch-up will ask again: newer hashes are kept."""
         horizons: dict[int, int] = {}
         for shard in self._table.shards:
             position = self._positions.of(shard)
@@ -151,7 +151,7 @@ class Upkeep:
                 batch.forget_app(app.app_id)
 
     def _bound_journals(self, now: int, batch: Batch) -> None:
-        """All journals together: the largest one gives first, and its app is told."""
+        """Bound all journals together: the largest is cut first, and its app is notified."""
         streams = _durable(self._apps)
         excess = sum(stream.stored_bytes for stream in streams) - self._config.journal_total_bytes
         while excess > 0:

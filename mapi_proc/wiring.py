@@ -31,11 +31,11 @@ from mapi_proc.peer_watch import PeerWatch
 from mapi_proc.peers import LIGHTPUSH, STORE, ServicePeers
 from mapi_proc.receive.catchup import CatchUp, catch_up_policy
 from mapi_proc.receive.dedup import Dedup
-from mapi_proc.receive.delivered import GivenMessages
-from mapi_proc.receive.delivered_bounds import GivenCount
+from mapi_proc.receive.delivered import DeliveredMessages
+from mapi_proc.receive.delivered_bounds import DeliveredCount
 from mapi_proc.receive.history import HistoryJobs
 from mapi_proc.receive.history_ranges import PastTopics
-from mapi_proc.receive.partitions import Islands
+from mapi_proc.receive.partitions import Partitions
 from mapi_proc.receive.receiver import Receiver
 from mapi_proc.receive.stores import StoreHistory
 from mapi_proc.send.processors import Lightpush, Processor, Relay
@@ -54,12 +54,14 @@ from mapi_proc.write_batch import Turn
 __all__ = ["Foundation", "Parts"]
 
 _EDGE_REDUNDANCY: Final = 2
-"""Lightpush services that an edge node gives a message to at once."""
+"""Lightpush services to which an edge node pushes a message in parallel."""
 
 
 class Foundation(NamedTuple):
-    """What the parts stand on. The wall clock labels what apps and other hosts read; whatever is kept and
-    judged by its age is dated by `steady`.
+    """What the parts are built on.
+
+    The wall clock labels what apps and other hosts read; whatever is stored and judged by its age is dated
+    by `steady`.
     """
 
     config: MapiConfig
@@ -71,7 +73,7 @@ class Foundation(NamedTuple):
 
 
 class Parts:
-    """All parts, as the snapshot has them. To be made on a running loop; nothing runs yet."""
+    """All parts, restored from the snapshot. Create it on a running loop; nothing runs yet."""
 
     def __init__(
         self,
@@ -90,16 +92,16 @@ class Parts:
         self._make_upkeep()
 
     def _make_apps(self, turn_failed: Callable[[Exception], None]) -> None:
-        """The apps, their streams, and the transaction into which a turn of the loop writes."""
+        """Create the apps, their streams, and the transaction of a loop turn."""
         config, database, link, snapshot, clocks, steady = self._base
-        self._given_count = GivenCount(snapshot.given)
+        self._delivered_count = DeliveredCount(snapshot.delivered)
         self.turn = Turn(
             database,
             lambda: self.network.cluster,
             lambda shard: self._positions.of(shard),
             turn_failed,
             steady,
-            self._given_count,
+            self._delivered_count,
         )
         self.turn.source = link
         self.apps = AppRegistry()
@@ -116,7 +118,7 @@ class Parts:
         )
 
     def _make_receiving(self) -> None:
-        """What arrives, and what may have been missed."""
+        """Create the receive path, catch-up and history."""
         config, database, link, snapshot, clocks, steady = self._base
         self._dedup = Dedup(loaded=snapshot.hashes)
         self.receiver = Receiver(self.table.routes, self._dedup, self.turn, clocks.now_ns, steady)
@@ -132,30 +134,30 @@ class Parts:
             is_known=self._dedup.known.__contains__,
             room=self.turn.room,
             deliver=self.receiver.recovered,
-            tell=lambda gap: self.status.missed(
+            notify=lambda gap: self.status.missed(
                 gap.shard, steady.label(gap.from_ns), steady.label(gap.to_ns), gap.reason
             ),
             closed=lambda shard: self.shards.moved(shard),
         )
-        given = GivenMessages(database, self.turn)
+        delivered = DeliveredMessages(database, self.turn)
         self.history = HistoryJobs(
             stores,
             self.turn,
             clock=clocks.running,
             shard_of=self.table.shard_of,
             has=self.table.has,
-            given=lambda app_id, since: given(app_id, steady.of_label(since)),
+            delivered=lambda app_id, since: delivered(app_id, steady.of_label(since)),
             deliver=self.receiver.from_history,
         )
-        self._islands = Islands(D_LOW)
+        self._partitions = Partitions(D_LOW)
         self._positions = Positions(
             snapshot.positions.values(),
             link.tracker,
-            (self.catchup.oldest, lambda shard: self._islands.since(shard, steady())),
+            (self.catchup.oldest, lambda shard: self._partitions.since(shard, steady())),
         )
 
     def _make_subscriptions(self, auto: AutoSubscribe | None) -> None:
-        """What is wanted, and that it comes."""
+        """Create the subscriptions and the followed shards."""
         config, database, link, snapshot, clocks, steady = self._base
         self.filters: FilterKeeper | None = None
         if self._edge:
@@ -168,7 +170,7 @@ class Parts:
                 changed=lambda: self.listener.edge_changed(),
                 missed=self.catchup.add,
             )
-        workers = ShardWorkers(self.catchup, self._islands, self.status, self.filters)
+        workers = ShardWorkers(self.catchup, self._partitions, self.status, self.filters)
         self.shards = FollowedShards(link, self.table, self.network, self._positions, self.turn, workers)
         if auto is None:
             auto = SubscribeOnFirstSend() if config.auto_subscribe else NeverSubscribe()
@@ -185,7 +187,7 @@ class Parts:
         )
 
     def _make_sends(self) -> None:
-        """What is sent."""
+        """Create the send path."""
         config, database, link, snapshot, clocks, steady = self._base
         chain: list[Processor] = [Relay(link), Lightpush(link, self._peers, 1)]
         if self._edge:
@@ -202,7 +204,7 @@ class Parts:
         )
 
     def _make_listener(self) -> None:
-        """What the kernel says, and what follows from it."""
+        """Create the dispatcher of the kernel's reports."""
         config, _, link, _, _, steady = self._base
         self.networks = NetworkKeeper(
             self.network,
@@ -224,7 +226,7 @@ class Parts:
             shards=self.shards,
             status=self.status,
             catchup=self.catchup,
-            islands=self._islands,
+            partitions=self._partitions,
             sends=self.sends.loop,
             peers=self.peer_watch,
             filters=self.filters,
@@ -235,7 +237,7 @@ class Parts:
         )
 
     def _make_upkeep(self) -> None:
-        """What is done now and then."""
+        """Create the periodic upkeep."""
         config, database, _, _, clocks, steady = self._base
         kept = Kept(
             apps=self.apps,
@@ -243,7 +245,7 @@ class Parts:
             table=self.table,
             positions=self._positions,
             dedup=self._dedup,
-            given_count=self._given_count,
+            delivered_count=self._delivered_count,
             catchup=self.catchup,
             sends=self.sends,
         )

@@ -1,8 +1,8 @@
-"""What one turn of the event loop changes, as one transaction: new events, positions, hashes, fates of sends.
+"""The changes of one event-loop turn as one transaction: new events, positions, hashes, states of sends.
 
-Whoever handles an input puts its changes into the turn's batch. The batch is submitted at the end of the
-turn, and what the streams hold back for it is sent when it is on disk. While the disk is behind, the batch
-stays open, the kernel's events wait in its replay ring, and nothing is dropped.
+Every input's handler adds its changes to the turn's batch. The batch is submitted at the end of the turn,
+and the streams send their events once it is on disk. While the disk is behind, the batch stays open, the
+kernel's events wait in its replay ring, and nothing is dropped.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Protocol
 from ipc_schema.kernel.events import stream_name
 from mapi_proc.database import Batch, Database, DatabaseClosedError, DatabaseError, KernelPosition
 from mapi_proc.kernel_link.tracker import StreamPlace
-from mapi_proc.receive.delivered_bounds import GivenCount
+from mapi_proc.receive.delivered_bounds import DeliveredCount
 
 __all__ = ["Pausable", "Turn"]
 
@@ -28,8 +28,9 @@ class Pausable(Protocol):
 
 
 class Turn:
-    """See the module's text. `on_failed` hears of a transaction that could not be stored: a fault, or the
-    end.
+    """The open batch of the current loop turn.
+
+    `on_failed` is called if a transaction could not be stored: on a fault, or at shutdown.
     """
 
     def __init__(
@@ -39,10 +40,10 @@ class Turn:
         position_of: Callable[[int], StreamPlace | None],
         on_failed: Callable[[Exception], None],
         now_ns: Callable[[], int],
-        given_count: GivenCount | None = None,
+        delivered_count: DeliveredCount | None = None,
     ) -> None:
-        """`position_of(shard)`: where the shard's stream stands, read when the batch is submitted.
-        `given_count` counts what apps are given."""
+        """`position_of(shard)` returns the shard's stream position, read when the batch is submitted.
+        `delivered_count` counts delivered hashes."""
         self._database = database
         self._cluster = cluster
         self._position_of = position_of
@@ -52,8 +53,8 @@ class Turn:
         self._batch: Batch | None = None
         self._hashes: dict[int, list[bytes]] = {}
         self._shards: set[int] = set()
-        self._given: dict[int, list[bytes]] = {}
-        self._given_count = given_count or GivenCount()
+        self._delivered: dict[int, list[bytes]] = {}
+        self._delivered_count = delivered_count or DeliveredCount()
         self._watched: dict[int, set[bytes]] = {}
         self._stored: asyncio.Future[None] | None = None
         self._waiting = False
@@ -71,53 +72,53 @@ class Turn:
         return batch
 
     def received(self, shard: int, message_hash: bytes) -> None:
-        """A message of this shard went into a durable stream: keep its hash and the shard's position."""
+        """Record a message of this shard in a durable stream: store its hash and the shard's position."""
         hashes = self._hashes.get(shard)
         if hashes is None:
             hashes = self._hashes[shard] = []
             self._shards.add(shard)
         hashes.append(message_hash)
 
-    def given(self, app_id: int, message_hash: bytes) -> None:
-        """A named app was given a message: its history must not bring it again."""
-        hashes = self._given.get(app_id)
+    def delivered(self, app_id: int, message_hash: bytes) -> None:
+        """Record a message delivered to a named app: history must not deliver it again."""
+        hashes = self._delivered.get(app_id)
         if hashes is None:
-            hashes = self._given[app_id] = []
+            hashes = self._delivered[app_id] = []
         hashes.append(message_hash)
         if self._watched and app_id in self._watched:
             self._watched[app_id].add(message_hash)
 
     @contextmanager
     def watch(self, app_id: int) -> Iterator[set[bytes]]:
-        """What the named app is given from now on, as long as the context is open (one for an app)."""
-        given: set[bytes] = set()
-        self._watched[app_id] = given
+        """Collect what the named app is delivered while the context is open (one per app)."""
+        delivered: set[bytes] = set()
+        self._watched[app_id] = delivered
         try:
-            yield given
+            yield delivered
         finally:
             del self._watched[app_id]
 
     async def room(self) -> None:
-        """Wait until the disk keeps up: for input that can wait."""
+        """Wait until the disk keeps up; for input that can wait."""
         while self._database.congested:
             room = asyncio.Event()
             self._database.when_room(room.set)
             await room.wait()
 
     def moved(self, shard: int) -> None:
-        """Keep the shard's position with this turn."""
+        """Store the shard's position with this turn."""
         self._shards.add(shard)
         _ = self.batch
 
     async def stored(self) -> None:
-        """Wait until all that was put into this turn's batch until now is on disk. Raises DatabaseError."""
-        _ = self.batch  # it will be flushed, empty or not
+        """Wait until everything put into this turn's batch so far is on disk. Raises DatabaseError."""
+        _ = self.batch  # force a flush, even of an empty batch
         if self._stored is None:
             self._stored = self._loop.create_future()
         await asyncio.shield(self._stored)
 
     def flush(self) -> None:
-        """Submit what the turn brought. At the latest at the end of the turn; earlier for order's sake."""
+        """Submit the turn's changes: at the end of the turn at the latest, earlier to keep an order."""
         batch = self._batch
         if batch is None or self._waiting:
             return
@@ -128,10 +129,10 @@ class Turn:
         for shard, hashes in self._hashes.items():
             batch.remember(shard, now, b"".join(hashes))
         self._hashes.clear()
-        for app_id, hashes in self._given.items():
+        for app_id, hashes in self._delivered.items():
             batch.delivered(app_id, now, b"".join(hashes))
-            self._given_count.add(now, len(hashes))
-        self._given.clear()
+            self._delivered_count.add(now, len(hashes))
+        self._delivered.clear()
         for shard in self._shards:
             position = self._position_of(shard)
             if position is not None and position.epoch:
@@ -193,4 +194,4 @@ def _done(stored: asyncio.Future[None]) -> None:
 def _fail(stored: asyncio.Future[None], error: Exception) -> None:
     if not stored.done():
         stored.set_exception(error)
-        stored.exception()  # whoever waited may have gone away
+        stored.exception()  # a waiter may have been cancelled

@@ -1,4 +1,4 @@
-"""The apps that MAPI serves: who they are, how they come and go."""
+"""The apps that the Messaging API serves: identity, connection and lifetime."""
 
 from mapi_proc.apps.registry import App, AppConnection, AppRegistry
 

@@ -1,4 +1,4 @@
-"""How apps come and go: a named one's record on disk, its one live connection, its end."""
+"""Lifecycle of apps: a named app's record on disk, its single live connection, and its removal."""
 
 from __future__ import annotations
 
@@ -26,20 +26,22 @@ log = logging.getLogger(__name__)
 
 _SECOND: Final = 1_000_000_000
 _SPARED_S: Final = 3600.0
-"""How long a named app that has subscriptions or unread events may be away before its name can make room."""
+"""How long a named app with subscriptions or unread events may be away before it can be evicted for a new
+one."""
 _SETTLING_S: Final = 10.0
 """The same of one that has neither: it may be about to connect."""
 
 
 class AppHooks(NamedTuple):
-    """`dropped(app)`: an app is gone, and what it wanted with it. `wants(app)`: it has subscriptions."""
+    """Callbacks into the rest of MAPI: `dropped(app)` when an app is gone; `wants(app)` is True while it has
+    subscriptions."""
 
     dropped: Callable[[App], None]
     wants: Callable[[App], bool]
 
 
 class AppLifecycle:
-    """Fills and empties the registry."""
+    """Adds apps to the registry and removes them."""
 
     def __init__(
         self,
@@ -52,7 +54,7 @@ class AppLifecycle:
         clocks: Clocks,
         steady: SteadyClock,
     ) -> None:
-        """Takes up the named apps of the snapshot."""
+        """Restore the named apps of the snapshot."""
         self._config = config
         self._apps = apps
         self._database = database
@@ -88,7 +90,8 @@ class AppLifecycle:
     # -- opening -----------------------------------------------------------------------------------------
 
     async def open(self, name: str | None, uid: int | None) -> App:
-        """The app of this name (made on disk if it is new), or a new ephemeral one. Raises IpcError."""
+        """Return the app of this name, creating its record if it is new, or a new ephemeral app. Raises
+        IpcError."""
         if name is None:
             return self._open_ephemeral(uid)
         check_name(name)
@@ -100,14 +103,14 @@ class AppLifecycle:
                 creating = asyncio.create_task(self._create(name, uid), name=f"create {name}")
                 self._creating[name] = creating
                 creating.add_done_callback(lambda done: self._created(name, done))
-            # Whoever asks may go away meanwhile: the record is on its way to the disk all the same. And it
-            # may be forgotten again before we have it: then it is made anew.
+            # Shielded: if the caller is cancelled, the record still goes to the disk. A `forget` may run
+            # before we resume; the loop then creates the app again.
             await asyncio.shield(creating)
         self._check_owner(app, uid)
         return app
 
     def owned(self, name: str, uid: int | None) -> App:
-        """The named app, which must be this user's. Nothing is made. Raises IpcError."""
+        """Return an existing named app that belongs to this uid. Raises IpcError."""
         check_name(name)
         app = self._apps.named(name)
         if app is None or not app.durable:
@@ -118,7 +121,7 @@ class AppLifecycle:
     def _created(self, name: str, done: asyncio.Task[App]) -> None:
         del self._creating[name]
         if not done.cancelled() and done.exception() is not None:
-            log.info("app %s could not be made: %s", name, done.exception())
+            log.info("could not create app %s: %s", name, done.exception())
 
     async def _create(self, name: str, uid: int | None) -> App:
         record = AppRecord(
@@ -168,8 +171,9 @@ class AppLifecycle:
         self._turn.batch.forget_app(idle.app_id)
 
     def _idle(self) -> App | None:
-        """The named app to forget when the names run out: one that loses nothing by it before others, then
-        the one away longest.
+        """Pick the named app to evict when the names run out.
+
+        Prefer an app that loses nothing by it, then the one absent longest.
         """
         now = self._clock()
         found: list[tuple[bool, int, App]] = []
@@ -216,7 +220,7 @@ class AppLifecycle:
     # -- the end -----------------------------------------------------------------------------------------
 
     def drop(self, app: App) -> None:
-        """The app is gone from memory; a named one's record is the caller's."""
+        """Remove the app from memory. The caller removes a named app's record."""
         self._apps.remove(app)
         self._dropped(app)
 

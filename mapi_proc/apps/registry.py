@@ -1,4 +1,4 @@
-"""The apps that MAPI serves: named ones, which outlive their connection, and ephemeral ones, which do not."""
+"""Registry of apps: named apps outlive their connection, ephemeral ones do not."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ class AppConnection(Protocol):
     """An app's live connection."""
 
     def send(self, header: bytes, payload: bytes, /) -> bool:
-        """Send one event. False: not taken now."""
+        """Send one event. Return False if the connection cannot take it now."""
         ...
 
     def taken_over(self, header: bytes, /) -> None:
-        """Another connection has the name now: tell, and forget this one."""
+        """Notify the client that another connection has claimed its name, and drop this one."""
         ...
 
 
 @dataclass(slots=True, eq=False)
 class App:
-    """One app. `app_id` is 0 for an ephemeral one; `uid` None where the system did not tell (tcp)."""
+    """One app. `app_id` is 0 for an ephemeral app; `uid` is None where the transport has no credentials
+    (tcp)."""
 
     name: str
     uid: int | None
@@ -43,7 +44,7 @@ class App:
 
 
 class AppRegistry:
-    """All apps by name and by stream."""
+    """Index of all apps by name and by stream id."""
 
     def __init__(self) -> None:
         self._by_name: dict[str, App] = {}
@@ -59,7 +60,7 @@ class AppRegistry:
         return self._by_name.get(name)
 
     def find_stream(self, stream_id: bytes) -> AppStream | None:
-        """The stream of that id, None when its app is gone."""
+        """Return the stream with this id, or None if its app is gone."""
         app = self._by_stream.get(stream_id)
         return app.stream if app is not None else None
 
@@ -78,5 +79,5 @@ class AppRegistry:
 
     @property
     def connected(self) -> Iterator[App]:
-        """Apps with a live connection."""
+        """Return the apps that have a live connection."""
         return (app for app in self if app.connection is not None)

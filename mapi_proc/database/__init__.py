@@ -1,7 +1,7 @@
 """The MAPI process's database: one SQLite file, one writer thread, one transaction per input.
 
-What it promises: what `on_committed` was called for survives the death of the process, and of the host too
-when the batch was `durable`. Commits are grouped and come in the order of `Database.submit`.
+Once `on_committed` has been called, the batch survives a crash of the process, and a crash of the host too if
+the batch was `durable`. Commits are grouped and keep the order of `Database.submit`.
 
     database = await Database.open(data_dir / "mapi.sqlite3")
     snapshot = await database.load()

@@ -1,4 +1,5 @@
-"""A batch: what one input (a kernel event, an app's request, a publish result) changes, as one transaction.
+"""A batch: the changes of one input (kernel event, app request, publish result), committed as one
+transaction.
 
 A batch is filled on the event loop and executed on the writer thread, so it holds plain tuples and nothing
 that belongs to either. Its operations run in the fixed order of `mapi_proc.database.statements`, whatever
@@ -28,17 +29,18 @@ Row = tuple[Any, ...]
 
 
 class CommitListener(Protocol):
-    """A stream that hears how far it is on disk."""
+    """A stream that is notified of its commits."""
 
     def committed(self, seq: int) -> None:
-        """Everything up to `seq` is stored. Called on the event loop, in order of the batches."""
+        """Record that everything up to `seq` is on disk. Called on the event loop, in order of the
+        batches."""
 
 
 class Batch:
-    """Changes that are stored all together or not at all. Make one with `Database.batch()`.
+    """Changes that are stored all together or not at all. Created by `Database.batch()`.
 
-    `durable`: the commit survives the loss of the host (fsync), not only of the process.
-    `cost`: bytes it occupies in the writer's queue, about.
+    `durable`: the commit is fsynced and survives a host crash, not only a process crash.
+    `cost`: approximate bytes that it occupies in the writer's queue.
     """
 
     __slots__ = (
@@ -110,22 +112,22 @@ class Batch:
     # --- apps -----------------------------------------------------------------------------------------------
 
     def create_app(self, app: AppRecord) -> None:
-        """Add a named app. A name that is there already is refused (`BatchRefusedError`)."""
+        """Add a named app. An existing name is refused (`BatchRefusedError`)."""
         self.apps_created.append(tuple(app))
         self.cost += _ROW_OVERHEAD
 
     def app_seen(self, app_id: int, time: int) -> None:
-        """Note that the app was connected at `time`: absence counts from here."""
+        """Record that the app was connected at `time`; its absence counts from then."""
         self.apps_seen.append((time, app_id))
         self.cost += _ROW_OVERHEAD
 
     def forget_app(self, app_id: int) -> None:
-        """Remove the app, its subscriptions and its stream. (Its accepted sends stay: they were promised.)"""
+        """Remove the app, its subscriptions and its stream. Its accepted sends stay: they were promised."""
         self.apps_forgotten.append((app_id,))
         self.cost += _ROW_OVERHEAD
 
     def subscribe(self, app_id: int, topics: Iterable[str]) -> None:
-        """Add subscriptions; those that are there stay."""
+        """Add subscriptions; existing ones stay."""
         self._extend(self.subscriptions_added, app_id, topics)
 
     def unsubscribe(self, app_id: int, topics: Iterable[str]) -> None:
@@ -140,7 +142,7 @@ class Batch:
     # --- app streams (called by `mapi_proc.streams`) --------------------------------------------------------
 
     def share_payload(self, payload: bytes) -> int:
-        """Store a payload once for several apps; give the id returned to each `journal`."""
+        """Store a payload once for several apps. Pass the returned id to each `journal`."""
         payload_id = next(self._payload_ids)
         self.payloads.append((payload_id, payload))
         self.cost += len(payload) + _ROW_OVERHEAD
@@ -149,8 +151,8 @@ class Batch:
     def journal(
         self, app_id: int, seq: int, time: int, header: bytes, payload: bytes, payload_id: int = 0
     ) -> None:
-        """Append an event to an app's stream: its two frames. With a `payload_id` only the header is stored
-        here.
+        """Append an event (header, payload) to an app's stream. With a `payload_id`, only the header is
+        stored here.
         """
         cost = len(header) + len(payload)
         if payload_id:
@@ -161,29 +163,29 @@ class Batch:
             self.cost += cost + _ROW_OVERHEAD
 
     def ack(self, app_id: int, seq: int) -> None:
-        """The app is done with everything up to `seq`: position and removal."""
+        """Move the app's position to `seq` and remove the events up to it."""
         self.acks[app_id] = seq
         self.cost += _ROW_OVERHEAD
 
     def drop(self, app_id: int, seq: int, time: int, reason: str) -> None:
-        """The stream's bounds removed everything up to `seq`."""
+        """Record that the stream's bounds removed everything up to `seq`."""
         self.drops[app_id] = (seq, time, reason)
         self.cost += _ROW_OVERHEAD
 
     # --- kernel streams and de-duplication ------------------------------------------------------------------
 
     def position(self, position: KernelPosition) -> None:
-        """The kernel stream is worked off up to here. The last one of a batch holds."""
+        """Store how far a kernel stream has been processed. The last call in a batch wins."""
         self.positions[position.stream] = position
         self.cost += _ROW_OVERHEAD
 
     def remember(self, shard: int, time: int, hashes: bytes) -> None:
-        """Remember message hashes (n × 32 bytes in one piece: one row for all that a turn brought)."""
+        """Remember message hashes (n × 32 bytes, concatenated: one row for all that a turn brought)."""
         self.hashes_added.append((shard, time, hashes))
         self.cost += len(hashes) + _ROW_OVERHEAD
 
     def clamp_hashes(self, shard: int, now: int) -> None:
-        """The clock was set back: what is stored with a later time counts as seen now."""
+        """After the clock was set back, treat hashes with a later time as seen now."""
         self.hashes_clamped.append((now, shard, now))
         self.cost += _ROW_OVERHEAD
 
@@ -195,39 +197,42 @@ class Batch:
     # --- history ------------------------------------------------------------------------------------------
 
     def delivered(self, app_id: int, time: int, hashes: bytes) -> None:
-        """Remember what an app was given (n × 32 bytes in one piece)."""
+        """Remember the hashes delivered to an app (n × 32 bytes, concatenated)."""
         self.delivered_added.append((app_id, time, hashes))
         self.cost += len(hashes) + _ROW_OVERHEAD
 
     def evict_delivered(self, before: int) -> None:
-        """Forget what apps were given before this time."""
+        """Forget the deliveries before this time."""
         self.delivered_evicted.append((before,))
         self.cost += _ROW_OVERHEAD
 
     def left(self, app_id: int, topics: Iterable[str], time: int) -> None:
-        """The app gave up these topics at `time`: from there on it may ask for their history."""
+        """Record that the app left these topics at `time`; it may later ask for their history from then
+        on."""
         for topic in topics:
             self.left_topics.append((app_id, topic, time))
             self.cost += _ROW_OVERHEAD + len(topic)
 
     def want_history(self, app_id: int, topic: str, start: int, end: int) -> None:
-        """Fetch the topic's messages of this time for the app; kept until `end_history`. Several spans of a
-        topic are kept as one, from the first to the last.
+        """Store a history job: the topic's messages of this time span, until `end_history`.
+
+        Several spans of one topic are merged into one from the earliest start to the latest end.
         """
         self.history_wanted.append((app_id, topic, start, end))
         self.cost += _ROW_OVERHEAD + len(topic)
 
     def end_history(self, app_id: int, topic: str) -> None:
-        """The history was fetched, or is not wanted any more."""
+        """Remove a history job that is done or no longer wanted."""
         self.history_done.append((app_id, topic))
         self.cost += _ROW_OVERHEAD
 
     # --- outbox ---------------------------------------------------------------------------------------------
 
     def put_send(self, entry: OutboxEntry) -> None:
-        """Accept a send. If (scope, request id) is there already the whole batch is refused with
-        `RequestExistsError`: put nothing into it that memory already takes for granted (no stream
-        events).
+        """Add an accepted send to the outbox.
+
+        If (scope, request id) exists, the whole batch is refused with `RequestExistsError`. So put nothing
+        into this batch that memory already takes for granted, such as stream events.
         """
         self.outbox_added.append(entry)
         self.cost += _ROW_OVERHEAD * 2 + len(entry.payload) + len(entry.meta) + len(entry.content_topic)
@@ -244,34 +249,32 @@ class Batch:
         propagated: int,
         elapsed: int,
     ) -> None:
-        """Store where an unfinished send stands."""
+        """Store the state of an unfinished send."""
         row = (int(state), attempts, timestamp, message_hash, first_attempt, propagated, elapsed, entry_id)
         self.outbox_changed.append(row)
         self.cost += _ROW_OVERHEAD * 2
 
     def finish_send(self, entry_id: int, state: OutboxState, time: int, detail: str = "") -> None:
-        """Store the final state; the payload goes, the request id stays. A send that is final already keeps
-        its first one.
-        """
+        """Store the final state and remove the payload; the request id stays. The first final state wins."""
         self.outbox_finished.append((int(state), time, detail, entry_id))
         self.cost += _ROW_OVERHEAD + len(detail)
 
     def evict_requests(self, before: int) -> None:
-        """Forget finished sends that were accepted before this time (request ids are remembered for 24 h)."""
+        """Forget finished sends accepted before this time (request ids are kept for 24 h)."""
         self.outbox_evicted.append((before,))
         self.cost += _ROW_OVERHEAD
 
     # --- channels -------------------------------------------------------------------------------------------
 
     def channel(self, rows: ChannelRows) -> None:
-        """Store what an input changed in a channel."""
+        """Store the changes that one input made to a channel."""
         self.channels.append(rows)
         self.cost += rows.cost
 
     # --- small things ---------------------------------------------------------------------------------------
 
     def note(self, key: str, value: bytes) -> None:
-        """Store a small value under a name (a rate limiter's count, …); read back as `Snapshot.notes`."""
+        """Store a small named value, such as a rate limiter's count. Read back as `Snapshot.notes`."""
         self.notes.append((key, value))
         self.cost += _ROW_OVERHEAD + len(value)
 

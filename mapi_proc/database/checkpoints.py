@@ -1,8 +1,7 @@
-"""When to move the write-ahead log into the file: by how much the log has grown, about.
+"""Decide when to checkpoint the write-ahead log, from an estimate of its growth.
 
-SQLite does not tell how long its log is, except in the answer to a checkpoint. A commit of a small batch
-writes many times the batch's size, for it writes whole pages: so much for each commit besides its bytes,
-which is learned from the answers. Pure.
+SQLite reports the length of its log only in the answer to a checkpoint. A commit writes whole pages, so a
+small batch costs many times its own size: the overhead per commit is learned from those answers. Pure.
 """
 
 from __future__ import annotations
@@ -12,8 +11,7 @@ from typing import Final
 __all__ = ["LOG_BYTES", "LogGrowth"]
 
 LOG_BYTES: Final = 6 << 20
-"""How much the log grows before it is moved. Less costs more syncs, more only lengthens the pause that each
-is."""
+"""Growth of the log before a checkpoint. A lower value costs more syncs, a higher one longer pauses."""
 FRAME_BYTES: Final = 4096 + 24
 _FIRST_GUESS: Final = 32 << 10
 _LEAST: Final = 1 << 10
@@ -21,7 +19,7 @@ _MOST: Final = 256 << 10
 
 
 class LogGrowth:
-    """Counts commits between checkpoints. `log_frames`: how long the log was at the last one."""
+    """Estimates the log's growth between checkpoints. `log_frames` is its length at the last one."""
 
     def __init__(self, limit: int = LOG_BYTES) -> None:
         self._limit = limit
@@ -33,17 +31,19 @@ class LogGrowth:
 
     @property
     def due(self) -> bool:
-        """Whether the log has grown enough."""
+        """Return whether the log has grown enough for a checkpoint."""
         return self._bytes + self._commits * self._a_commit >= self._limit
 
     def committed(self, size: int) -> None:
-        """One more commit, of `size` bytes of content."""
+        """Record a commit of `size` bytes of content."""
         self._commits += 1
         self._bytes += size
 
     def checkpointed(self, log_frames: int, moved_frames: int) -> None:
-        """The answer of a checkpoint: the length of the log, and how much of it is in the file now. All of
-        it, and the next commit begins the log anew; else a reader still needs the rest, and it grows on.
+        """Record a checkpoint's answer: the length of the log, and how much of it is in the main file now.
+
+        When all of it is, the next commit restarts the log from the beginning. Otherwise a reader still
+        needs the rest, and the log keeps growing.
         """
         written = log_frames - self._left if log_frames >= self._left else log_frames
         if self._commits:
@@ -54,5 +54,5 @@ class LogGrowth:
         self._commits = self._bytes = 0
 
     def failed(self) -> None:
-        """The checkpoint could not be made: next time after as much again."""
+        """Record a failed checkpoint: wait for as much growth again."""
         self._commits = self._bytes = 0

@@ -60,24 +60,25 @@ class LeftoverLogError(DatabaseError):
 
 
 class DatabaseGoneError(DatabaseError):
-    """What is committed now would not be found at the next start. It may come back (`mv`)."""
+    """The open file was deleted, replaced or truncated: the next start would not find new commits. Retriable
+    (`mv` back)."""
 
     retriable = True
 
 
 class DatabaseBusyError(DatabaseError):
-    """The queue to the writer is at its bound."""
+    """The writer's queue is full."""
 
     retriable = True
 
 
 class DatabaseClosedError(DatabaseError):
-    """The database is closed, or closed before this batch could be stored."""
+    """The database is closed, or was closed before this batch could be stored."""
 
 
 class BatchRefusedError(DatabaseError):
-    """This batch, and no other, was rolled back: it can never be stored as it is."""
+    """This batch alone was rolled back: it can never be stored as it is."""
 
 
 class RequestExistsError(BatchRefusedError):
-    """The outbox already has this (scope, request id); read it with `Database.find_request`."""
+    """The outbox already has this (scope, request id). Read it with `Database.find_request`."""

@@ -1,8 +1,8 @@
-"""Whether the database that is opened is the one that was closed, and new stream ids when it may not be.
+"""Decide whether the file being opened is the one that was closed, and renew all stream ids if it may not be.
 
-(stream id, seq) names one event for ever: an app drops what it has seen under it. So a database that may
-have lost events that an app has seen (a copy was put back, the host died before its pages reached the disk)
-goes on with a new id for every stream.
+(stream id, seq) identifies one event for ever: an app drops whatever it has already seen under it. A database
+that may have lost events an app has seen (a restored backup, a host crash before its pages reached the disk)
+therefore continues with a new id for every stream.
 """
 
 from __future__ import annotations
@@ -45,8 +45,10 @@ FORGET_EVENTS: Final = (
 
 
 class Kept(NamedTuple):
-    """What the database says of itself. `place` is None when an earlier version of this program wrote it, 0
-    when the last start did not get far enough to know it.
+    """What the database records about itself.
+
+    `place` is None if an earlier version of this program wrote it, 0 if the last start did not get far
+    enough to know it.
     """
 
     generation: int
@@ -57,18 +59,18 @@ class Kept(NamedTuple):
 
 
 class Beside(NamedTuple):
-    """What the files beside it, and the host, say."""
+    """What the sidecar files and the host say."""
 
     generation: int
     place: int
     written: Written | None
     boot_id: str
-    """Stands for one run of the host; empty where the system has none: then every unclean end may have been
-    the host's."""
+    """Identifies one boot of the host. Empty where the system has no boot id: then any unclean end may have
+    been a host crash."""
 
 
 def doubt(kept: Kept, beside: Beside) -> str:
-    """Why the database may lack events that an app has seen; empty when it cannot."""
+    """Return why the database may lack events that an app has seen; empty if it cannot."""
     if beside.generation > kept.generation:
         return f"it knows of {kept.generation} starts, the files beside it of {beside.generation}: {_OLDER}"
     if kept.place is not None:
@@ -87,7 +89,7 @@ def doubt(kept: Kept, beside: Beside) -> str:
 
 
 def counts_of(connection: sqlite3.Connection) -> Counts:
-    """Count what the database holds: one index probe per app."""
+    """Count what the database holds, with one index probe per app."""
     (events,) = connection.execute(f"SELECT ifnull(sum({_LAST_SEQ}), 0) FROM app").fetchone()  # noqa: S608
     (sends,) = connection.execute("SELECT ifnull(max(id), 0) FROM outbox").fetchone()
     return Counts(events + int(_get(connection, "forgotten_events") or 0), sends)
@@ -96,7 +98,7 @@ def counts_of(connection: sqlite3.Connection) -> Counts:
 def settle_identity(
     connection: sqlite3.Connection, path: Path, random: Callable[[int], bytes], boot_id: str | None = None
 ) -> tuple[bytes, Counts, int]:
-    """Count this start, and renew the stream ids if there is doubt. Returns database id, counts and place."""
+    """Count this start, and renew the stream ids if in doubt. Return database id, counts and place."""
     files = Beside(
         read_generation(path),
         place_of(path),
@@ -140,12 +142,12 @@ def settle_identity(
 
 
 def mark_clean(connection: sqlite3.Connection) -> None:
-    """Note that the database was closed in good order: the death of the host changes nothing any more."""
+    """Record a clean shutdown: a later host crash no longer matters."""
     _set(connection, "clean", b"1")
 
 
 def renew_streams(connection: sqlite3.Connection, random: Callable[[int], bytes]) -> None:
-    """Give every app's stream a new id; what waits in it keeps its numbers."""
+    """Give every app's stream a new id. Waiting events keep their numbers."""
     for app_id, old in connection.execute("SELECT id, stream_id FROM app").fetchall():
         new = random(16)
         connection.execute("UPDATE app SET stream_id = ? WHERE id = ?", (new, app_id))

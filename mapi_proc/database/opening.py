@@ -1,14 +1,14 @@
-"""Open the database file: lock, connection, schema, identity, and everything that is kept in memory.
+"""Open the database file: lock, connection, schema, identity, and the state that is kept in memory.
 
-What can be wrong with the file, and what is done about it:
+What can be wrong with the file, and how it is handled:
 
-- Another process has it: `DatabaseLockedError`.
+- Another process has it open: `DatabaseLockedError`.
 - It has a later schema, or is another program's database: `DatabaseTooNewError`, `NotOurDatabaseError`;
   refused, untouched.
-- A copy was put in its place while its write-ahead log stayed: `LeftoverLogError`; refused, untouched.
-- It cannot be read as a database, what it holds makes no sense, or an earlier run found damage and the check
-  now fails: it is moved aside (`….corrupt-<time>`) and a new one begins: new database id, no apps, hence new
-  stream ids.
+- A backup was restored while the old write-ahead log stayed: `LeftoverLogError`; refused, untouched.
+- It is not readable as a database, its content makes no sense, or an earlier run found damage and the check
+  now fails: it is moved aside (`….corrupt-<time>`) and a new one is created, with a new database id, no apps,
+  hence new stream ids.
 - It may lack events that an app has seen: it is kept, but every stream gets a new id (`identity`).
 """
 
@@ -54,7 +54,8 @@ _BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 @dataclass(slots=True)
 class OpenedFile:
-    """An open database: the writer's connection, the descriptor that holds the lock, what it held."""
+    """An open database: the writer's connection, the descriptor that holds the lock, and the restored
+    state."""
 
     path: Path
     connection: sqlite3.Connection
@@ -66,7 +67,7 @@ class OpenedFile:
 
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
-    """Open a connection with this project's settings. It may be used from any one thread at a time."""
+    """Open a connection with this project's pragmas. It may be used from any one thread at a time."""
     connection = sqlite3.connect(
         path, timeout=1.0, isolation_level=None, check_same_thread=False, cached_statements=256
     )
@@ -77,7 +78,7 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
             connection.execute("PRAGMA journal_mode = WAL")
             # The writer checkpoints, between commits: `.written` describes the main file as it left it.
             connection.execute("PRAGMA wal_autocheckpoint = 0")
-            # A log that a long read made long is cut back when it begins anew.
+            # A log that a long read made long is truncated when it restarts.
             connection.execute("PRAGMA journal_size_limit = 16777216")
             connection.execute("PRAGMA synchronous = NORMAL")
             # Some distributions build SQLite to overwrite what is deleted: twice the writing for a journal.
@@ -98,10 +99,9 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
 def open_file(
     path: Path, *, random: Callable[[int], bytes], now: int, boot_id: str | None = None
 ) -> OpenedFile:
-    """Open or make the database. Blocks; see the module for what is done about a damaged one.
+    """Open or create the database. Blocks; the module docstring says how a damaged file is handled.
 
-    `boot_id` stands for one run of the host (read from the system when not given). Raises `DatabaseError`s
-    only.
+    `boot_id` identifies one boot of the host (read from the system by default). Raises only `DatabaseError`s.
     """
     try:
         with _locked(path):
@@ -120,13 +120,13 @@ def open_file(
 
 
 def is_corruption(error: BaseException) -> bool:
-    """True when SQLite says that the file is damaged or no database."""
+    """Return True if SQLite reports that the file is damaged or not a database."""
     return isinstance(error, sqlite3.Error) and _is(error, _CORRUPT)
 
 
 @contextlib.contextmanager
 def _readable() -> Iterator[None]:
-    """Where SQLite quotes damaged names in its message, the message cannot be decoded."""
+    """Decode SQLite's message, which may quote damaged names that are not UTF-8."""
     try:
         yield
     except UnicodeDecodeError as error:
@@ -135,9 +135,9 @@ def _readable() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _damage() -> Iterator[None]:
-    """Take an error of fixed statements on a schema of the right version for what it is: damage.
+    """Treat an error of fixed statements on a schema of the right version as damage.
 
-    A flipped bit also shows as a missing table, as text that is not UTF-8, as a value of another type.
+    A flipped bit can show as a missing table, as text that is not UTF-8, or as a value of another type.
     """
     try:
         yield
@@ -150,8 +150,9 @@ def _damage() -> Iterator[None]:
 
 
 def close_file(opened: OpenedFile) -> None:
-    """Mark the database cleanly closed and give it free. Never raises: what fails is logged, and only costs
-    a new stream id.
+    """Mark the database as cleanly closed and release it.
+
+    Never raises: a failure is logged, and only costs a new stream id.
     """
     try:
         opened.connection.execute("PRAGMA synchronous = FULL")
@@ -169,7 +170,7 @@ def close_file(opened: OpenedFile) -> None:
 
 
 def mark_corrupt(path: Path) -> None:
-    """Note that SQLite found the open database damaged: the next start checks it."""
+    """Record that SQLite found damage in the open database: the next start checks it."""
     try:
         path.with_name(path.name + ".damaged").touch(mode=0o600)
     except OSError as error:
@@ -247,7 +248,7 @@ def _move_aside(path: Path, now: int, reason: str) -> None:
     with _locked(path):
         target = f"{path.name}.corrupt-{now // 1_000_000_000}"
         log.error(
-            "%s is damaged (%s): moved to %s; named apps, their streams and unfinished sends begin anew",
+            "%s is damaged (%s): moved to %s; named apps, their streams and unfinished sends start over",
             path,
             reason,
             target,

@@ -1,4 +1,4 @@
-"""Reads, on their own connection and thread: a long read holds up neither the writer nor the event loop."""
+"""Reads, on their own connection and thread: a long read blocks neither the writer nor the event loop."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from mapi_proc.database.statements import NOTE_PREFIX
 
 __all__ = ["find_delivered", "find_request", "load_snapshot", "orphaned_apps", "pending_sends", "read_page"]
 
-GIVEN_SLICE_NS = 600 * 1_000_000_000
+DELIVERED_SLICE_NS = 600 * 1_000_000_000
 _SEQ_MASK = (1 << SEQ_BITS) - 1
 _APP_TYPES = (int, str, int, bytes, int, int, int, int, int, str)
 _OUTBOX_TYPES = (
@@ -40,8 +40,8 @@ _OUTBOX_COLUMNS = (
 def read_page(
     connection: sqlite3.Connection, app_id: int, after: int, up_to: int, max_bytes: int, max_events: int
 ) -> list[JournalEntry]:
-    """Read an app's events in order, `after` < seq ≤ `up_to`: at most `max_bytes`, but at least one if there
-    is one.
+    """Read an app's events in order, `after` < seq ≤ `up_to`: at most `max_bytes`, but at least one if any
+    exists.
     """
     base = app_id << SEQ_BITS
     rows = connection.execute(
@@ -62,7 +62,7 @@ def read_page(
 
 
 def find_request(connection: sqlite3.Connection, scope: bytes, request_id: bytes) -> OutboxEntry | None:
-    """Look a send up by its request id, finished or not (a finished one has no payload any more)."""
+    """Look up a send by its request id, finished or not (a finished one has no payload)."""
     row = connection.execute(
         f"SELECT {_OUTBOX_COLUMNS} FROM outbox WHERE scope = ? AND request_id = ?",  # noqa: S608 (our own columns)
         (scope, request_id),
@@ -71,7 +71,7 @@ def find_request(connection: sqlite3.Connection, scope: bytes, request_id: bytes
 
 
 def pending_sends(connection: sqlite3.Connection) -> list[OutboxEntry]:
-    """Read what the outbox holds that is not final, oldest first."""
+    """Read the outbox entries that are not final, oldest first."""
     # Our own columns, no input:
     query = f"SELECT {_OUTBOX_COLUMNS} FROM outbox WHERE state < 10 ORDER BY id"  # noqa: S608
     rows = connection.execute(query)
@@ -93,13 +93,14 @@ def _app(row: tuple) -> AppRecord:  # type: ignore[type-arg]
 
 
 def _check(row: Sequence[object], types: Sequence[type]) -> None:
-    """Check the types of a row. SQLite stores any type in any column, so damage can change them."""
+    """Check the types of a row. SQLite stores any type in any column (type affinity), so damage can change
+    them."""
     if [type(value) for value in row] != list(types):
         raise DamagedError(f"a row of the wrong types: {[type(value).__name__ for value in row]}")
 
 
 def find_delivered(connection: sqlite3.Connection, app_id: int, since: int) -> set[bytes]:
-    """The hashes of all messages that an app was given since then, as far as they are remembered."""
+    """Return the hashes of all messages delivered to an app since then, as far as they are remembered."""
     found: set[bytes] = set()
     rows = connection.execute("SELECT hashes FROM delivered WHERE app = ? AND time >= ?", (app_id, since))
     for (hashes,) in rows:
@@ -108,9 +109,7 @@ def find_delivered(connection: sqlite3.Connection, app_id: int, since: int) -> s
 
 
 def orphaned_apps(connection: sqlite3.Connection) -> list[int]:
-    """Find the ids of forgotten apps whose events are still there (the process ended while it removed
-    them).
-    """
+    """Find the ids of forgotten apps whose events are still there (the process died while removing them)."""
     known = {app_id for (app_id,) in connection.execute("SELECT id FROM app")}
     orphans: list[int] = []
     key = 0
@@ -134,7 +133,7 @@ def _rows(cursor: sqlite3.Cursor, types: Sequence[type]) -> list[Any]:
 
 
 def load_snapshot(connection: sqlite3.Connection, database_id: bytes) -> Snapshot:
-    """Read everything that is kept in memory, in one consistent view."""
+    """Read all state that is kept in memory, in one consistent view."""
     connection.execute("BEGIN")
     try:
         return _load(connection, database_id)
@@ -200,10 +199,10 @@ def _load(connection: sqlite3.Connection, database_id: bytes) -> Snapshot:
                 execute("SELECT app, topic, start, end FROM wanted_history"), (int, str, int, int)
             )
         ],
-        given=_rows(
+        delivered=_rows(
             execute(
                 "SELECT min(time), sum(length(hashes)) / 32 FROM delivered GROUP BY time / ? ORDER BY 1",
-                (GIVEN_SLICE_NS,),
+                (DELIVERED_SLICE_NS,),
             ),
             (int, int),
         ),

@@ -1,5 +1,8 @@
-"""What the database holds, as values. Times are nanoseconds since 1970 by this host's clock; ids of streams,
-instances, requests and hashes are bytes, as on the wire (`ipc_schema/SPEC.md`)."""
+"""Values stored in the database.
+
+Times are nanoseconds since 1970 by this host's clock; ids of streams, instances, requests and hashes are
+bytes, as on the wire (`ipc_schema/SPEC.md`).
+"""
 
 from __future__ import annotations
 
@@ -22,14 +25,14 @@ __all__ = [
 
 
 class DamagedError(ValueError):
-    """The file holds what no version of this program writes."""
+    """The file holds something that no version of this program writes."""
 
 
 class AppRecord(NamedTuple):
     """A named app. `uid` is the one that first used the name.
 
-    Everything up to `acked` is done with; of what lies above it, everything up to `dropped` was removed by
-    the stream's bounds, for `drop_reason`.
+    Everything up to `acked` is acknowledged. Above it, everything up to `dropped` was removed by the stream's
+    bounds, for `drop_reason`.
     """
 
     app_id: int
@@ -45,7 +48,7 @@ class AppRecord(NamedTuple):
 
 
 class JournalEntry(NamedTuple):
-    """One event of an app's stream as its two frames: header and payload."""
+    """One event of an app's stream, as its two frames: header and payload."""
 
     seq: int
     header: bytes
@@ -53,9 +56,8 @@ class JournalEntry(NamedTuple):
 
 
 class JournalExtent(NamedTuple):
-    """A run of consecutive events of one app: what a stream must know to keep its bounds without reading
-    them.
-    """
+    """A run of consecutive events of one app, so that a stream can enforce its bounds without reading
+    them."""
 
     first: int
     last: int
@@ -64,10 +66,9 @@ class JournalExtent(NamedTuple):
 
 
 class KernelPosition(NamedTuple):
-    """How far a kernel stream (`m/<cluster>/<shard>`) has been worked off.
+    """How far a kernel stream (`m/<cluster>/<shard>`) has been processed.
 
-    `good_moment`: nothing before it can be missing any more (0: unknown). Policy moves it; what is stored is
-    what was said last.
+    Nothing before `good_moment` can be missing any more (0: unknown). Policy moves it; the last value wins.
     """
 
     stream: str
@@ -78,7 +79,7 @@ class KernelPosition(NamedTuple):
 
 
 class RememberedHashes(NamedTuple):
-    """Message hashes of one shard that were seen at `time`, 32 bytes each, one after the other."""
+    """Message hashes of one shard that were seen at `time`, 32 bytes each, concatenated."""
 
     shard: int
     time: int
@@ -86,7 +87,7 @@ class RememberedHashes(NamedTuple):
 
 
 class OutboxState(IntEnum):
-    """Where a send stands on disk; what moves it is the send service's business."""
+    """Stored state of a send. The send service owns the transitions."""
 
     PARKED = 0
     ATTEMPTED = 1
@@ -99,17 +100,17 @@ class OutboxState(IntEnum):
 
     @property
     def final(self) -> bool:
-        """True when nothing follows."""
+        """Return True if no further transition follows."""
         return self >= OutboxState.SENT
 
 
 class OutboxEntry(NamedTuple):
     """One accepted send.
 
-    `scope` is the app's stream id: request ids are unique in it. `fingerprint` stands for the whole request
-    body and tells a repeat from a conflict. `timestamp` and `message_hash` are fixed by the first attempt
-    and are on disk before it is made. `elapsed` is how long MAPI was running since that attempt: the retry
-    window counts only this.
+    `scope` is the app's stream id: request ids are unique within it. `fingerprint` hashes the whole request
+    body, to distinguish a repeat from a conflict. `timestamp` and `message_hash` are fixed by the first
+    attempt and are on disk before it is made. `elapsed` is how long MAPI has been running since that
+    attempt: the retry window counts only this.
     """
 
     entry_id: int
@@ -133,7 +134,7 @@ class OutboxEntry(NamedTuple):
 
 
 class WantedHistory(NamedTuple):
-    """History that an app asked for and has not got yet (times in ns)."""
+    """History that an app asked for and has not received yet (times in ns)."""
 
     app_id: int
     topic: str
@@ -143,9 +144,9 @@ class WantedHistory(NamedTuple):
 
 @dataclass(slots=True)
 class Snapshot:
-    """Everything that is held in memory while running, as it was on disk at the start.
+    """All state that is held in memory while running, as it was on disk at the start.
 
-    The lists of subscriptions and extents have an entry for every app, maybe empty. `outbox` holds what is
+    Subscriptions and extents have an entry for every app, possibly empty. `outbox` holds the sends that are
     not final, oldest first. `next_*` are ids that were never used.
     """
 
@@ -160,7 +161,7 @@ class Snapshot:
     next_entry_id: int
     notes: dict[str, bytes] = field(default_factory=dict)
     left: dict[tuple[int, str], int] = field(default_factory=dict)
-    """When an app (id) gave up a topic, ns."""
+    """When an app (id) left a topic, ns."""
     history: list[WantedHistory] = field(default_factory=list)
-    given: list[tuple[int, int]] = field(default_factory=list)
-    """How many hashes of messages given to apps are kept from which time (ns) on, in slices, oldest first."""
+    delivered: list[tuple[int, int]] = field(default_factory=list)
+    """Number of delivered hashes on disk by time (ns), in slices, oldest first."""

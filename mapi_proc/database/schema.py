@@ -1,7 +1,7 @@
-"""The tables and how they came to be: one script per version, applied in order; `PRAGMA user_version` counts
+"""The tables and their migrations: one script per version, applied in order; `PRAGMA user_version` counts
 them.
 
-A script that was released is never edited: a change is a new script at the end.
+A released script is never edited: a change is a new script at the end.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from mapi_proc.database.errors import DatabaseError, DatabaseTooNewError
 __all__ = ["APPLICATION_ID", "MIGRATIONS", "NotOurDatabaseError", "migrate"]
 
 APPLICATION_ID: Final = 0x4C44_4D41
-"""`PRAGMA application_id`, "LDMA": tells our file from any other SQLite database."""
+"""`PRAGMA application_id`, "LDMA": distinguishes our file from any other SQLite database."""
 
 _VERSION_1: Final = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
@@ -129,10 +129,10 @@ class NotOurDatabaseError(DatabaseError):
 
 
 def migrate(connection: sqlite3.Connection, migrations: tuple[str, ...] = MIGRATIONS) -> bool:
-    """Bring the schema to the newest version, each step in its own transaction. Returns True for a new
+    """Migrate the schema to the newest version, each step in its own transaction. Return True for a new
     database.
 
-    Raises `DatabaseTooNewError` for a later version and `NotOurDatabaseError` for somebody else's file;
+    Raises `DatabaseTooNewError` for a later version and `NotOurDatabaseError` for another program's file;
     neither is touched.
     """
     (version,) = connection.execute("PRAGMA user_version").fetchone()

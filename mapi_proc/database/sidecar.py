@@ -1,12 +1,12 @@
 """The two small files beside the database, and what they prove at the next start.
 
-- `.generation` counts the starts. It is replaced at every start and never touched while running, so the time
-  of its last inode change (ctime), which no copy preserves, identifies this place on disk. The database keeps
-  it: a directory that was put back as a whole has another one.
-- `.written` counts the events and sends that were committed, and describes the main file as it was last seen.
-  It is rewritten in place after every commit, without a sync: it has to survive the death of the process
-  only, since the death of the host shows by the boot id. A database with fewer events than `.written` says is
-  an older copy, or has lost its write-ahead log.
+- `.generation` counts the starts. It is replaced at every start and never touched while running, so its inode
+  change time (ctime), which no copy preserves, identifies this place on disk. The database records it: a
+  directory that was restored as a whole has a different one.
+- `.written` counts the committed events and sends, and describes the main file as last seen. It is rewritten
+  in place after every commit, without a sync: it only has to survive a process crash, since a host crash
+  shows by the boot id. A database with fewer events than `.written` counts is an older copy, or has lost its
+  write-ahead log.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ _SQLITE_MAGIC: Final = b"SQLite format 3\0"
 
 
 class Counts(NamedTuple):
-    """What a database holds, in numbers that never fall: events ever given to apps, highest id of a send."""
+    """Counters that never fall: events ever journalled for apps, highest id of a send."""
 
     events: int = 0
     sends: int = 0
 
 
 class Tally:
-    """Carries `Counts` on from batch to batch. Counts by seq, since a refused batch leaves a hole."""
+    """Carries `Counts` forward batch by batch. Counts by seq, since a refused batch leaves a hole."""
 
     def __init__(self, counts: Counts, snapshot: Snapshot) -> None:
         self.counts = counts
@@ -56,7 +56,7 @@ class Tally:
         }
 
     def add(self, batch: Batch) -> None:
-        """The batch is committed."""
+        """Add a committed batch."""
         events, sends = self.counts
         last = self._last
         for (app_id,) in batch.apps_forgotten:
@@ -75,7 +75,7 @@ class Tally:
 
 
 class MainFile(NamedTuple):
-    """The main file's state; it changes with a checkpoint only."""
+    """The main file's state. Only a checkpoint changes it."""
 
     inode: int
     size: int
@@ -95,12 +95,12 @@ class Written(NamedTuple):
 
 
 def beside(path: Path, suffix: str) -> Path:
-    """A file next to the database."""
+    """Return the path of a file next to the database."""
     return path.with_name(path.name + suffix)
 
 
 def read_generation(path: Path) -> int:
-    """How many starts `.generation` has counted; 0 when it is missing or unreadable."""
+    """Return the number of starts in `.generation`; 0 if it is missing or unreadable."""
     try:
         return int(beside(path, ".generation").read_text())
     except (OSError, ValueError):
@@ -108,7 +108,7 @@ def read_generation(path: Path) -> int:
 
 
 def write_generation(path: Path, generation: int) -> int:
-    """Replace `.generation`; returns the place it now has (see the module)."""
+    """Replace `.generation`. Return the place that it now has (see the module docstring)."""
     target = beside(path, ".generation")
     draft = target.with_name(target.name + ".new")
     draft.touch(mode=0o600)
@@ -118,7 +118,7 @@ def write_generation(path: Path, generation: int) -> int:
 
 
 def place_of(path: Path) -> int:
-    """The identity of this place on disk, or 0 when `.generation` is missing."""
+    """Return the identity of this place on disk, or 0 if `.generation` is missing."""
     try:
         return beside(path, ".generation").stat().st_ctime_ns
     except OSError:
@@ -126,7 +126,7 @@ def place_of(path: Path) -> int:
 
 
 def read_written(path: Path) -> Written | None:
-    """What `.written` says; None when it is missing or unreadable."""
+    """Read `.written`; None if it is missing or unreadable."""
     try:
         numbers = [int(word) for word in beside(path, ".written").read_text().split()]
         events, sends, place, *main = numbers
@@ -136,11 +136,10 @@ def read_written(path: Path) -> Written | None:
 
 
 def check_leftover_log(path: Path) -> None:
-    """Refuse a main file that was replaced while the write-ahead log of its predecessor stayed. Call it under
-    the lock, before SQLite opens the file.
+    """Refuse a main file that was replaced while its predecessor's write-ahead log stayed.
 
-    SQLite would play that log into the wrong file: the result is neither the backup nor what was there.
-    Raises `LeftoverLogError`.
+    Call it under the lock, before SQLite opens the file: SQLite would replay that log into the wrong file,
+    and the result would be neither the backup nor the old database. Raises `LeftoverLogError`.
     """
     written = read_written(path)
     try:
@@ -161,13 +160,13 @@ def check_leftover_log(path: Path) -> None:
 
 
 class FileWatch:
-    """Notices that the open database's files were deleted, replaced or truncated, and keeps `.written`.
+    """Detects that the open database's files were deleted, replaced or truncated, and maintains `.written`.
 
-    Belongs to the writer's thread. SQLite itself would go on writing into a file that no path leads to.
+    Belongs to the writer's thread. SQLite itself would keep writing into an unlinked file.
     """
 
     def __init__(self, path: Path, descriptor: int, counts: Counts, place: int) -> None:
-        """`descriptor` of the main file; everything up to `counts` is committed."""
+        """Watch the main file's `descriptor`; everything up to `counts` is committed."""
         self._path = path
         self._log_path = beside(path, "-wal")
         self._descriptor = descriptor
@@ -182,7 +181,7 @@ class FileWatch:
         self._write()
 
     def check(self) -> None:
-        """Raise `DatabaseGoneError` unless what is committed now would be found at the next start."""
+        """Raise `DatabaseGoneError` unless the next start would find what is committed now."""
         try:
             status = self._path.stat()
         except FileNotFoundError:
@@ -191,7 +190,8 @@ class FileWatch:
         if main.inode != os.fstat(self._descriptor).st_ino:
             raise DatabaseGoneError(f"{self._path} was replaced while it was open")
         if main != self._main:
-            # Another program's checkpoint does this, too (VACUUM shrinks the file); what it leaves is whole.
+            # Another program's checkpoint does this too (VACUUM shrinks the file); the file it leaves is
+            # whole.
             if main.size < self._size and not _whole(os.pread(self._descriptor, 32, 0), main.size):
                 raise DatabaseGoneError(f"{self._path} was truncated while it was open")
             self._main, self._size = main, main.size
@@ -200,24 +200,24 @@ class FileWatch:
             raise DatabaseGoneError(f"{self._log_path} was deleted or replaced while it was open")
 
     def committed(self, counts: Counts) -> None:
-        """Note that all of this is on disk."""
+        """Record that all of this is on disk."""
         if counts != self._counts:
             self._counts = counts
             self._write()
 
     def checkpointing(self) -> None:
-        """The main file is about to change; until `check` sees it again its state proves nothing."""
+        """Mark the main file as about to change; until the next `check` its state proves nothing."""
         self._main = None
         self._write()
 
     def checkpointed(self) -> None:
-        """The main file is as a checkpoint left it."""
+        """Record the main file as a checkpoint left it."""
         self._main = MainFile.of(os.fstat(self._descriptor))
         self._size = self._main.size
         self._write()
 
     def close(self) -> None:
-        """Give the file back; what it says stays."""
+        """Close the file; its content stays."""
         os.close(self._record)
 
     def _write(self) -> None:
@@ -232,7 +232,7 @@ class FileWatch:
 
 
 def _encode(written: Written) -> bytes:
-    """Always the same length: a rewrite in place takes no room on a full disk."""
+    """Encode at a fixed length: rewriting in place then needs no space on a full disk."""
     numbers = (*written.counts, written.place, *(written.main or MainFile(0, 0, 0)))
     return " ".join(str(number) for number in numbers).ljust(_RECORD - 1).encode() + b"\n"
 
@@ -246,7 +246,7 @@ def _write(path: Path, written: Written) -> None:
 
 
 def _whole(header: bytes, size: int) -> bool:
-    """Whether a main file of this size holds all the pages that its header claims (SQLite file format,
+    """Return whether a main file of this size holds all pages that its header claims (SQLite file format,
     1.3).
     """
     if not header.startswith(_SQLITE_MAGIC):

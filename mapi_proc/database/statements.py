@@ -1,8 +1,8 @@
-"""How a batch becomes SQL. Runs on the writer thread, inside a transaction that the writer opens and closes.
+"""Turn a batch into SQL. Runs on the writer thread, inside a transaction that the writer opens and closes.
 
-Each step of a statement gives up the interpreter lock and must win it back from a busy event loop, which can
-take a whole switch interval. So many rows go into one statement: `INSERT … VALUES (…), (…), …` in chunks of
-powers of two.
+Each sqlite3 step releases the GIL and must win it back from a busy event loop, which can take a whole switch
+interval (`sys.setswitchinterval`, 5 ms). So many rows go into one statement: `INSERT … VALUES (…), (…), …` in
+chunks of powers of two.
 """
 
 from __future__ import annotations
@@ -77,9 +77,9 @@ NOTE_PREFIX: Final = "note:"
 
 
 def execute_batch(connection: sqlite3.Connection, batch: Batch) -> None:
-    """Apply one batch. Raises `RequestExistsError` or whatever SQLite says; the caller rolls back."""
+    """Apply one batch. Raises `RequestExistsError` or any SQLite error; the caller rolls back."""
     if batch.apps_forgotten:
-        # The journal is purged later, piece by piece: in one go a full one would hold up everybody's commits.
+        # The journal is purged later in pieces: deleting a full one at once would stall every other commit.
         connection.executemany(FORGET_EVENTS, batch.apps_forgotten)
         connection.executemany("DELETE FROM app WHERE id = ?", batch.apps_forgotten)
         for table in ("subscription", "delivered", "left_topic", "wanted_history"):
@@ -138,7 +138,7 @@ def _execute_history(connection: sqlite3.Connection, batch: Batch) -> None:
 
 
 def release_journal(connection: sqlite3.Connection, app_id: int, seq: int) -> None:
-    """Remove an app's events up to `seq`, and the shared payloads that nobody else needs."""
+    """Remove an app's events up to `seq`, and shared payloads that no other event refers to."""
     bounds = {"above": app_id << SEQ_BITS, "last": app_id << SEQ_BITS | seq}
     connection.execute(_RELEASE_PAYLOADS, bounds)
     connection.execute(_RELEASE_JOURNAL, bounds)

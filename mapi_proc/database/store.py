@@ -46,7 +46,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class DatabaseLimits:
-    """How much may wait for the disk before no new input should be taken; twice as much is refused."""
+    """How much may wait for the disk before new input should pause; twice as much is refused."""
 
     pending_batches: int = 4096
     pending_bytes: int = 16 << 20
@@ -64,14 +64,13 @@ class DatabaseCounters:
 
 
 class Database:
-    """One SQLite file: state that must survive the process. Use it from the event loop it was opened on.
+    """One SQLite file holding the state that must survive the process. Use it from the loop that opened it.
 
-    Writing: fill a `batch()`, `submit` it, and let what depends on it happen in `on_committed`. While
-    `congested`, take no new input (answer `busy`, stop reading from the kernel) and go on at `when_room`.
-    Work that must not be lost is therefore begun only when there is room; `submit` raises
-    `DatabaseBusyError` for whoever did not look.
+    To write, fill a `batch()`, `submit` it, and do what depends on it in `on_committed`. While `congested`,
+    take no new input (answer `busy`, stop reading from the kernel) and continue at `when_room`. `submit`
+    raises `DatabaseBusyError` for callers that did not check.
 
-    `state` is `STALLED` while the disk refuses (full, I/O error): everything waits, nothing is lost or
+    `state` is `STALLED` while the disk refuses writes (full, I/O error): everything waits; nothing is lost or
     acknowledged.
     """
 
@@ -106,11 +105,10 @@ class Database:
         now: Callable[[], int] = time.time_ns,
         boot_id: str | None = None,
     ) -> Database:
-        """Open or create the file (mode 0600), bring its schema up to date, start the threads.
+        """Open or create the file (mode 0600), migrate its schema, start the threads.
 
-        What is done about damaged or old files: `mapi_proc.database.opening`. Raises
-        `DatabaseLockedError`, `DatabaseUnavailableError`, `DatabaseTooNewError`, `NotOurDatabaseError`,
-        `LeftoverLogError`.
+        `mapi_proc.database.opening` says how damaged or old files are handled. Raises `DatabaseLockedError`,
+        `DatabaseUnavailableError`, `DatabaseTooNewError`, `NotOurDatabaseError`, `LeftoverLogError`.
         """
         opened = await asyncio.to_thread(open_file, path, random=random, now=now(), boot_id=boot_id)
         database = cls(opened, limits)
@@ -122,34 +120,33 @@ class Database:
     # --- writing --------------------------------------------------------------------------------------------
 
     def batch(self, *, durable: bool = False) -> Batch:
-        """Start a batch. `durable`: its commit is synced to the disk and survives the loss of the host."""
+        """Start a batch. `durable`: its commit is fsynced and survives a host crash."""
         return Batch(self._payload_ids, durable=durable)
 
     @property
     def congested(self) -> bool:
-        """True while so much waits for the disk that no new input should be taken."""
+        """True while so much waits for the disk that new input should pause."""
         return (
             self.pending_batches >= self.limits.pending_batches
             or self.pending_bytes >= self.limits.pending_bytes
         )
 
     def when_room(self, callback: Callable[[], None]) -> None:
-        """Call back once when less than half of the limits is in use (at once, via the loop, if that is so
-        now).
-        """
+        """Call back once, when less than half of the limits is in use (via the loop, if that is so
+        already)."""
         self._waiting_for_room.append(callback)
         if self._has_room():
-            self._loop.call_soon(self._tell_of_room)
+            self._loop.call_soon(self._notify_room)
 
     def submit(
         self, batch: Batch, on_committed: OnCommitted | None = None, on_failed: OnFailed | None = None
     ) -> None:
-        """Queue a batch; it is committed in the order of the calls, together with its neighbours.
+        """Queue a batch. Batches are committed in the order of the calls, neighbours grouped.
 
-        When it is on disk its streams are told (`CommitListener.committed`), then `on_committed` is called.
+        On commit, its streams are notified (`CommitListener.committed`), then `on_committed` is called.
         `on_failed` gets `BatchRefusedError` (nothing of this batch is stored) or `DatabaseClosedError`;
         without it the error goes to the loop's exception handler. Raises `DatabaseBusyError` at the bound
-        and `DatabaseClosedError`; then nothing was taken.
+        and `DatabaseClosedError`; the batch was not taken then.
         """
         if self._closing:
             raise DatabaseClosedError("the database is closed")
@@ -166,7 +163,7 @@ class Database:
         self._writer.submit(Submission(batch, on_committed, on_failed))
 
     async def commit(self, batch: Batch) -> None:
-        """Submit and wait; raises what `on_failed` would get. For the rare things: starts, tests."""
+        """Submit and wait. Raises what `on_failed` would get. For rare operations: starts, tests."""
         done: asyncio.Future[None] = self._loop.create_future()
 
         def committed() -> None:
@@ -183,36 +180,36 @@ class Database:
     # --- reading --------------------------------------------------------------------------------------------
 
     async def load(self) -> Snapshot:
-        """Return what is kept in memory while running, as it was when the file was opened, or as it is now
-        when something was written since.
+        """Return the state that is kept in memory: as of opening, or as of now if something was written
+        since.
         """
         loaded, self._loaded = self._loaded, None
         return loaded if loaded is not None else await self._read(load_snapshot, self.database_id)
 
     async def find_request(self, scope: bytes, request_id: bytes) -> OutboxEntry | None:
-        """Look up a send, pending or finished within the time that request ids are remembered."""
+        """Look up a send, pending, or finished within the time that request ids are remembered."""
         return await self._read(find_request, scope, request_id)
 
     async def find_delivered(self, app_id: int, since: int = 0) -> set[bytes]:
-        """The hashes of all messages that an app was given since then (ns). Committed ones only: see
-        `commit`.
+        """Return the hashes of all messages delivered to an app since then (ns). Sees committed data only:
+        see `commit`.
         """
         return await self._read(find_delivered, app_id, since)
 
     async def load_channels(self) -> list[ChannelRecord]:
-        """All channels of all apps, without their contents."""
+        """Load all channels of all apps, without their contents."""
         return await self._read(load_channels)
 
     async def load_channel(self, number: int) -> ChannelContents:
-        """One channel's contents. Committed ones only: see `commit`."""
+        """Load one channel's contents. Sees committed data only: see `commit`."""
         return await self._read(load_channel, number)
 
     async def find_channel_message(self, number: int, message_id: str) -> bytes | None:
-        """The bytes of one message of a channel, None when they are gone."""
+        """Return the bytes of one message of a channel, None if they are gone."""
         return await self._read(find_channel_message, number, message_id)
 
     async def find_channel_request(self, number: int, request_id: bytes) -> bytes | None:
-        """The fingerprint of a channel's send, pending or ended; None: the id was not used."""
+        """Return the fingerprint of a channel's send, pending or ended; None if the id was not used."""
         return await self._read(find_channel_request, number, request_id)
 
     def read_page(
@@ -224,7 +221,7 @@ class Database:
         max_events: int,
         done: Callable[[list[JournalEntry]], None],
     ) -> None:
-        """Read committed events `after` < seq ≤ `up_to` of an app and call `done` on the loop with them, in
+        """Read committed events `after` < seq ≤ `up_to` of an app and pass them to `done` on the loop, in
         order.
 
         A failing read is logged and answered with an empty page.
@@ -259,8 +256,9 @@ class Database:
     # --- closing --------------------------------------------------------------------------------------------
 
     async def close(self) -> None:
-        """Store what is queued, end the threads, mark the file as cleanly closed. A stalled disk gets one
-        more try: what does not fit then is failed with `DatabaseClosedError`. May be called again.
+        """Commit what is queued, stop the threads, mark the file as cleanly closed. Idempotent.
+
+        A stalled disk gets one more try; what cannot be stored then fails with `DatabaseClosedError`.
         """
         if self._closing:
             return
@@ -298,11 +296,11 @@ class Database:
                     if on_committed is not None:
                         on_committed()
             except Exception as error:
-                # One callback's fault must not keep the others from hearing of their commit.
+                # One callback's exception must not keep the others from their commit notification.
                 context = {"message": "after a database commit", "exception": error}
                 self._loop.call_exception_handler(context)
         if self._waiting_for_room and self._has_room():
-            self._tell_of_room()
+            self._notify_room()
 
     def _has_room(self) -> bool:
         return (
@@ -310,7 +308,7 @@ class Database:
             and self.pending_bytes * 2 <= self.limits.pending_bytes
         )
 
-    def _tell_of_room(self) -> None:
+    def _notify_room(self) -> None:
         waiting, self._waiting_for_room = self._waiting_for_room, []
         for callback in waiting:
             callback()

@@ -1,8 +1,8 @@
-"""The writer thread: takes everything that is queued into one transaction, commits it, tells the event loop.
+"""The writer thread: commits everything queued as one transaction and notifies the event loop.
 
-It never gives a batch up for want of room or because of an I/O error: the group is rolled back and tried
-again, with a growing pause, until it is on disk or the database is closed. Only a batch that can never be
-stored is refused, alone.
+A batch is never given up for lack of space or an I/O error: the group is rolled back and retried with
+growing back-off until it is on disk or the database is closed. Only a batch that can never be stored is
+refused, alone.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PURGE_ROWS: Final = 512
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 5.0
 LOOK_EVERY: Final = 1.0
-"""Seconds without work after which the files are looked at."""
+"""Idle seconds after which the files are checked."""
 
 _OUTER: Final = (  # the disk's or the system's fault: the same batch may succeed later
     sqlite3.SQLITE_FULL,
@@ -54,7 +54,7 @@ _OUTER: Final = (  # the disk's or the system's fault: the same batch may succee
 
 
 class DatabaseState(StrEnum):
-    """What an operator sees."""
+    """State of the database, as an operator sees it."""
 
     OPEN = "open"
     STALLED = "stalled"
@@ -62,7 +62,7 @@ class DatabaseState(StrEnum):
 
 
 class Submission(NamedTuple):
-    """A batch on its way, and whom to tell."""
+    """A queued batch and its callbacks."""
 
     batch: Batch
     on_committed: OnCommitted | None
@@ -70,7 +70,7 @@ class Submission(NamedTuple):
 
 
 class GroupResult(NamedTuple):
-    """One commit: its batches in order, and the errors of those that are not in it, by index."""
+    """One commit: its batches in order, and by index the errors of those left out."""
 
     submissions: list[Submission]
     failures: dict[int, Exception]
@@ -110,22 +110,22 @@ class Writer:
         self._thread.start()
 
     def submit(self, submission: Submission) -> None:
-        """Queue a batch. Never blocks; the bound is the caller's."""
+        """Queue a batch. Never blocks; the caller enforces the bound."""
         self._queue.put(submission)
 
     def purge(self, app_id: int) -> None:
-        """Queue the removal of a forgotten app's events (before `start` only: later the writer sees to
-        it).
+        """Queue the removal of a forgotten app's events (before `start` only; later the writer does it
+        itself).
         """
         self._purges.append(app_id)
 
     def stop(self) -> None:
-        """Ask the thread to end after what is queued; a stalled writer tries once more and gives up."""
+        """Ask the thread to end after what is queued. A stalled writer tries once more and gives up."""
         self._closing.set()
         self._queue.put(None)
 
     def join(self) -> None:
-        """Wait for the end of the thread (blocks)."""
+        """Wait for the thread to end (blocks)."""
         self._thread.join()
 
     # --- the thread -----------------------------------------------------------------------------------------
@@ -176,12 +176,12 @@ class Writer:
                 self._stall(error)
                 if last_try:
                     closed = DatabaseClosedError(f"closed before it could be stored: {error}")
-                    self._tell(GroupResult(group, dict.fromkeys(range(len(group)), closed)))
+                    self._report(GroupResult(group, dict.fromkeys(range(len(group)), closed)))
                     return
             self._closing.wait(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
         self._unstall()
-        self._tell(GroupResult(group, failures))
+        self._report(GroupResult(group, failures))
         self._growth.committed(sum(submission.batch.cost for submission in group))
         for index, submission in enumerate(group):
             if index not in failures:
@@ -192,13 +192,13 @@ class Writer:
             log.error("a batch cannot be stored", exc_info=error)
             refused = BatchRefusedError(str(error))
             refused.__cause__ = error
-            self._tell(GroupResult(group, {0: refused}))
+            self._report(GroupResult(group, {0: refused}))
             return
         for submission in group:
             self._store([submission])
 
     def _commit(self, group: list[Submission]) -> dict[int, Exception]:
-        """One transaction; returns the batches that were refused, by index."""
+        """Commit one transaction. Return the refused batches by index."""
         execute = self._connection.execute
         self._watch.check()
         full_sync = any(submission.batch.durable for submission in group)
@@ -212,7 +212,7 @@ class Writer:
             if not batch.outbox_added:
                 execute_batch(self._connection, batch)
                 continue
-            # A repeated request id is an app's everyday input and must not cost the others their commit.
+            # A repeated request id is normal input and must not cost the rest of the group their commit.
             execute("SAVEPOINT batch")
             try:
                 execute_batch(self._connection, batch)
@@ -250,7 +250,7 @@ class Writer:
             self._post(self._on_state, DatabaseState.OPEN, "")
 
     def _look(self) -> None:
-        """While nothing is to be written: are the files still there?"""
+        """While idle, check that the files are still there."""
         try:
             self._watch.check()
         except (DatabaseGoneError, OSError) as error:
@@ -259,7 +259,7 @@ class Writer:
             self._unstall()
 
     def _checkpoint(self) -> None:
-        """Move the write-ahead log into the file, between commits, when enough has come together."""
+        """Checkpoint the write-ahead log, between commits, once it has grown enough."""
         if not self._growth.due or self._stalled:
             return
         try:
@@ -274,7 +274,7 @@ class Writer:
             self._watch.checkpointed()
 
     def _purge_some(self) -> None:
-        """Remove a piece of a forgotten app's stream; only when nothing else waits."""
+        """Remove part of a forgotten app's stream, only while nothing else is queued."""
         app_id = self._purges[0]
         low, high = app_id << SEQ_BITS, (app_id + 1) << SEQ_BITS
         try:
@@ -294,14 +294,14 @@ class Writer:
         if row is None:
             self._purges.popleft()
 
-    def _tell(self, result: GroupResult) -> None:
+    def _report(self, result: GroupResult) -> None:
         self._post(self._on_group, result)
 
     def _post(self, callback: Callable[[Unpack[_Args]], None], *args: *_Args) -> None:
         try:
             self._loop.call_soon_threadsafe(callback, *args)
         except RuntimeError:
-            # The loop is closed: nobody is left to tell. What was stored is stored.
+            # The loop is closed, so there are no callbacks left to run. The commit itself stands.
             log.warning("the event loop ended before the database was closed")
             self._stop_seen = True
 

@@ -27,11 +27,11 @@ __all__ = ["SILENCE_S", "AppServer"]
 log = logging.getLogger(__name__)
 
 SILENCE_S: Final = 30.0
-"""A connection that says nothing for so long is closed."""
+"""Seconds of silence after which a connection is closed."""
 
 
 class _Session(Client):
-    """One connection of one app. Implements `mapi_proc.apps.Connection`."""
+    """One connection of one app. Implements `mapi_proc.apps.AppConnection`."""
 
     __slots__ = ("_send", "app", "heard", "identity", "over")
 
@@ -44,18 +44,19 @@ class _Session(Client):
         self._send = send
 
     def send(self, header: bytes, payload: bytes, /) -> bool:
-        """One event of the app's stream."""
+        """Send one event of the app's stream."""
         return self._send([self.identity, MAGIC, header, payload])
 
     def taken_over(self, header: bytes, /) -> None:
-        """The last frame: the name has another connection now."""
+        """Send the last frame: another connection has claimed the name."""
         self.over = True
         self._send([self.identity, MAGIC, header, b""])
 
 
 class AppServer:
-    """Serves apps on a bound ROUTER. Create it on a running loop; `run` sends heartbeats and ends
-    the silent.
+    """Serves apps on a bound ROUTER.
+
+    Create it on a running loop; `run` sends heartbeats and closes silent connections.
     """
 
     def __init__(
@@ -104,11 +105,11 @@ class AppServer:
 
     @property
     def connections(self) -> int:
-        """Apps connected now."""
+        """Count the connected apps."""
         return len(self._sessions)
 
     async def run(self) -> None:
-        """Heartbeats, each second; until cancelled."""
+        """Send heartbeats each second, until cancelled."""
         while True:
             await asyncio.sleep(HEARTBEAT_MS / 1000)
             now, now_ns = self._loop.time(), self._core.now_ns()
@@ -121,7 +122,7 @@ class AppServer:
                     session.app.stream.pump()
 
     async def close(self) -> None:
-        """End all connections."""
+        """Close all connections."""
         for identity in list(self._sessions):
             self._gone(identity)
         await self._router.close()
@@ -150,7 +151,7 @@ class AppServer:
     async def _hello(self, call: Call) -> Answer:
         hello = HelloRequest.from_body(call.body)
         version = hello.check()
-        network = self._core.network  # not_ready until the kernel has told it
+        network = self._core.network  # not_ready until a kernel has reported it
         before = self._sessions.get(call.identity)
         if before is not None and not before.app.durable and hello.name is None:
             app = before.app  # the same app says hello again: it keeps its stream
@@ -237,7 +238,7 @@ class AppServer:
         return answer(pending_reply(self._core.pending(app)).to_body())
 
     def _meant(self, session: _Session, name: str | None) -> App:
-        """The app that a request is about: its sender, or the one it names."""
+        """Return the app that a request is about: its sender, or the app that it names."""
         return session.app if name is None else self._core.named_app(name, session.app.uid)
 
     def _cancel(self, call: Call) -> Answer:

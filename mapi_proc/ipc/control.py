@@ -1,4 +1,4 @@
-"""The control methods, on a socket of their own (SPEC.md, 3.4 and 4.4)."""
+"""Control methods on a socket of their own, never behind queued work (SPEC.md, 3.4 and 4.4)."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def control_routes(
     apps: Callable[[], AppsReply],
     sends: Callable[[], SendsReply],
 ) -> Mapping[str, Route]:
-    """The methods of the control socket. `health()` gives the body of its reply."""
+    """Build the methods of the control socket. `health()` returns the body of its reply."""
 
     def stop(_call: Call) -> Answer:
         shutdown()

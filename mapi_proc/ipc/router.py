@@ -17,8 +17,11 @@ __all__ = ["AsyncRequests", "DoorKeeper", "Hooks"]
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """What the owner of a ROUTER with clients wants to know. `who`: the client that said hello on a
-    connection; `gone`: the connection has ended; `writable`: it takes messages again."""
+    """Callbacks for the owner of a ROUTER with clients.
+
+    `who`: the client that said hello on a connection. `gone`: the connection has ended. `writable`: it takes
+    messages again.
+    """
 
     who: Callable[[bytes], Client | None]
     gone: Callable[[bytes], None]
@@ -65,7 +68,7 @@ class AsyncRequests:
         self.server.receive(frames, uid, socket.peer_descriptor())
 
     async def close(self) -> None:
-        """Cancel what is under way and close the socket."""
+        """Cancel the requests in flight and close the socket."""
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -109,7 +112,7 @@ class AsyncRequests:
 
 
 class DoorKeeper:
-    """Lets clients in at the doors of some sockets, given in the same order. Create it on a running loop."""
+    """Admits clients at the doors of some sockets, given in the same order. Create it on a running loop."""
 
     def __init__(self, doors: Sequence[Door], sockets: Sequence[DrainSocket]) -> None:
         self._doors = doors
@@ -141,7 +144,7 @@ class DoorKeeper:
             self._loop.remove_reader(descriptor)
 
     def close(self) -> None:
-        """Let no further client in. Closes the doors too."""
+        """Admit no further client. Closes the doors too."""
         self._timer.cancel()
         for door in self._doors:
             self._unwatch(door)

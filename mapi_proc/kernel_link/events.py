@@ -1,6 +1,7 @@
-"""The kernel's live events: the SUB socket, and each frame's way to the tracker of its stream.
+"""The kernel's live events: the SUB socket, and the path of each frame to its stream's tracker.
 
-Runs once per message, in the socket's own callback: no task and no Future.
+Runs once per message, in the socket's own callback: no task and no Future (a Future per message is what makes
+`zmq.asyncio` slow).
 """
 
 from __future__ import annotations
@@ -35,19 +36,19 @@ _SUB_HWM: Final = 1_000
 
 
 class EventSink(Protocol):
-    """Where events go."""
+    """Receives the events."""
 
     def kernel_health(self, health: NodeHealth) -> None:
-        """The kernel's report of itself."""
+        """Take the kernel's health report."""
         ...
 
     def message(self, shard: int, event: MessageEvent, payload: bytes) -> None:
-        """A message in order; its tracker already stands on it."""
+        """Take the next message in order; its tracker has advanced to it."""
         ...
 
 
 class EventSocket:
-    """Subscribed to the kernel's health, and to the streams that are followed. `open` it first."""
+    """A SUB socket on the kernel's health topic and on the followed streams. `open` it first."""
 
     def __init__(
         self,
@@ -56,8 +57,11 @@ class EventSocket:
         counters: dict[str, int],
         steady: SteadyClock,
     ) -> None:
-        """`gap()`: something was lost, and a tracker waits for a replay. Counts `gaps`, `bad_headers` and
-        `dropped_live`. On a running loop."""
+        """Create it on a running loop.
+
+        `gap()` is called when events were lost and a tracker waits for a replay. Counts `gaps`,
+        `bad_headers` and `dropped_live`.
+        """
         self._steady = steady
         self._shift = steady.shift
         self.sink: EventSink | None = None
@@ -71,7 +75,7 @@ class EventSocket:
         self._subscribed: set[bytes] = set()
         self._trackers: dict[bytes, tuple[int, StreamTracker]] = {}
         self.heard = self._loop.time()
-        """When the kernel was last heard, on the loop's clock."""
+        """Time of the kernel's last event, on the loop's clock."""
 
     @property
     def reading(self) -> bool:
@@ -79,7 +83,7 @@ class EventSocket:
         return self._reading
 
     def open(self, endpoint: str) -> None:
-        """Listen there; nothing when it is listened there already."""
+        """Connect to the endpoint. No-op if already connected to it."""
         if endpoint == self._endpoint:
             return
         self.close()
@@ -95,7 +99,7 @@ class EventSocket:
         self._subscribe(HEALTH_TOPIC, on=True)
 
     def close(self) -> None:
-        """Listen no more."""
+        """Close the socket and forget all streams."""
         if self._socket is not None:
             self._socket.close()
             self._socket = None
@@ -104,24 +108,24 @@ class EventSocket:
         self._trackers.clear()
 
     def pause(self) -> None:
-        """Read no more for now."""
+        """Stop reading. libzmq drops what does not fit; a replay brings it back."""
         self._reading = False
         if self._socket is not None:
             self._socket.pause()
 
     def resume(self) -> None:
-        """Read on."""
+        """Continue reading."""
         self._reading = True
         if self._socket is not None:
             self._socket.resume()
 
     def follow(self, topic: bytes, shard: int, tracker: StreamTracker) -> None:
-        """Give this stream's events to the tracker."""
+        """Subscribe to a stream and feed its events to the tracker."""
         self._trackers[topic] = (shard, tracker)
         self._subscribe(topic, on=True)
 
     def leave(self, topic: bytes) -> None:
-        """Hear no more of this stream."""
+        """Unsubscribe from a stream."""
         self._trackers.pop(topic, None)
         self._subscribe(topic, on=False)
 
@@ -141,7 +145,7 @@ class EventSocket:
             event = decode_header(header)
         except (ValueError, HeaderError) as error:
             self._counters["bad_headers"] += 1
-            log.debug("bad event of the kernel: %s", error)
+            log.debug("invalid event from the kernel: %s", error)
             return
         sink = self.sink
         assert sink is not None, "the listener is given before the first event"
@@ -164,6 +168,7 @@ class EventSocket:
                 event.instance, event.epoch, event.seq, event.time_ns + self._shift, event.covered
             )
         elif type(event) is UnknownEvent:
+            # A kind from a newer kernel: it still takes a seq, so skipping it would look like a gap.
             verdict = tracker.live(event.instance, event.epoch, event.seq, event.time_ns + self._shift)
             if verdict is Live.DELIVER:
                 return

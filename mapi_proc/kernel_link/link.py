@@ -1,8 +1,8 @@
-"""The connection to the kernel: hello, leases, live events, gaps and their replay, and whether it is alive.
+"""The connection to the kernel: hello, leases, live events, gap detection, replay and liveness.
 
-A shell around one `StreamTracker` per wanted shard. It starts in any order with the kernel, goes on by itself
-when the kernel is restarted or hangs, and tells its listener what arrives and what may be missing; what to do
-about that is the listener's policy.
+A shell around one `StreamTracker` per wanted shard. It can start before or after the kernel, recovers by
+itself when the kernel restarts or hangs, and reports to its listener what arrives and what may be missing;
+how to react is the listener's policy.
 
 One task (`run`) makes the requests. Live frames are handled in the socket's own callback, without a task or
 Future per message.
@@ -51,10 +51,10 @@ _PING_S: Final = 1.0
 
 
 class LinkListener(EventSink, Protocol):
-    """Who hears from the link. All calls come on the loop and must not block."""
+    """Receives the link's reports. All calls come on the loop and must not block."""
 
     def kernel_up(self, hello: KernelHello) -> None:
-        """The kernel accepted our hello. An IpcError raised here refuses it (a contradicting network)."""
+        """The kernel accepted our hello. Raise IpcError to refuse it (a contradicting network)."""
         ...
 
     def kernel_down(self, reason: str) -> None:
@@ -62,17 +62,19 @@ class LinkListener(EventSink, Protocol):
         ...
 
     def missed(self, shard: int, missed: Missed) -> None:
-        """Messages of this time may be missing."""
+        """Messages from this time span may be missing."""
         ...
 
     def position(self, shard: int, position: StreamPlace) -> None:
-        """The position moved without a message (a new stream, a renewed lease): keep it."""
+        """The position moved without a message (a new stream, a renewed lease): store it."""
         ...
 
 
 class KernelLink:
-    """See the module's text. Create it on a running loop, `tell` it who listens, `await run()` until
-    cancelled, then `close()`."""
+    """One MAPI's link to one kernel.
+
+    Create it on a running loop, `set_listener`, `await run()` until cancelled, then `close()`.
+    """
 
     def __init__(
         self,
@@ -84,8 +86,10 @@ class KernelLink:
         deaf: str = NO_MESH_PEERS,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
     ) -> None:
-        """`name` is the consumer's, the same after every restart. `deaf`: why messages are missed while the
-        kernel has no coverage.
+        """Connect to the kernel's sockets.
+
+        `name` identifies this consumer and stays the same across restarts. `deaf` is the reason given for
+        messages missed while the kernel has no coverage.
         """
         self._name = name
         self._steady = steady
@@ -113,8 +117,8 @@ class KernelLink:
             context=context,
         )
 
-    def tell(self, listener: LinkListener) -> None:
-        """Whom to tell. Before the loop has its next turn: the kernel may answer then."""
+    def set_listener(self, listener: LinkListener) -> None:
+        """Set the listener. Call it before the loop's next turn: the kernel may answer then."""
         self._listener = listener
         self._events.sink = listener
 
@@ -122,7 +126,7 @@ class KernelLink:
 
     @property
     def up(self) -> bool:
-        """The kernel answered our hello and has not gone silent since."""
+        """True while the kernel has answered our hello and has not gone silent since."""
         return self._alive
 
     @property
@@ -132,11 +136,11 @@ class KernelLink:
 
     @property
     def resyncing(self) -> bool:
-        """Some wanted shard is not live: its lease or a replay is outstanding."""
+        """True while a wanted shard is not live: its lease or a replay is outstanding."""
         return any(not tracker.live_now for tracker in self._trackers.values())
 
     def tracker(self, shard: int) -> StreamTracker | None:
-        """Where a followed shard's stream stands."""
+        """Return the tracker of a followed shard."""
         return self._trackers.get(shard)
 
     async def request(
@@ -147,13 +151,13 @@ class KernelLink:
         *,
         timeout: float = 10.0,
     ) -> Reply:
-        """A request to the kernel. Raises IpcError."""
+        """Make a request to the kernel. Raises IpcError."""
         return await self._connection.request(method, body, blobs, timeout=timeout)
 
     async def wait_up(self, timeout: float) -> bool:
-        """Wait until the kernel has answered; False when it has not within `timeout` seconds.
+        """Wait until the kernel has answered; False if it has not within `timeout` seconds.
 
-        Raises IpcError when it was refused (another version, a contradicting network).
+        Raises IpcError if the link was refused (another version, a contradicting network).
         """
         try:
             await self._connection.wait_ready(timeout)
@@ -166,7 +170,7 @@ class KernelLink:
     # -- what is wanted ----------------------------------------------------------------------------------
 
     def want(self, shards: Iterable[int], positions: Mapping[int, StreamPlace]) -> None:
-        """Follow these shards from now on, from their position on disk where there is one."""
+        """Follow these shards from now on, starting at their position on disk where there is one."""
         for shard in shards:
             if shard not in self._trackers:
                 self._release.discard(shard)
@@ -175,7 +179,7 @@ class KernelLink:
         self._work.set()
 
     def unwant(self, shards: Iterable[int]) -> None:
-        """Leave these shards."""
+        """Stop following these shards."""
         for shard in shards:
             if self._trackers.pop(shard, None) is not None:
                 self._release.add(shard)
@@ -184,7 +188,8 @@ class KernelLink:
         self._work.set()
 
     async def wait_leased(self, shards: Iterable[int], timeout: float) -> bool:
-        """Wait until the kernel records these shards for us; False when it does not within `timeout`."""
+        """Wait until the kernel records these shards for us; False if it does not within `timeout`
+        seconds."""
         wanted = set(shards)
         try:
             async with asyncio.timeout(timeout), self._leased:
@@ -196,13 +201,13 @@ class KernelLink:
         return True
 
     def pause(self) -> None:
-        """Read no more events for now (the disk is behind): the kernel's ring keeps them."""
+        """Stop reading events while the disk is behind: the kernel's ring keeps them."""
         self._events.pause()
 
     def resume(self) -> None:
-        """Read on after `pause`."""
+        """Continue reading after `pause`."""
         self._events.resume()
-        self._sync_soon()  # for a replay that gave way
+        self._sync_soon()  # a replay may have stopped for the pause
 
     def _sync_soon(self) -> None:
         self._resync = True
@@ -235,13 +240,13 @@ class KernelLink:
     # -- the task of the link ----------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Keep leases, replay what was missed, watch whether the kernel lives. Until cancelled."""
+        """Keep leases, replay what was missed, watch the kernel's liveness. Until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._keep_leases(), name="kernel-link-leases")
             group.create_task(self._watch(), name="kernel-link-watch")
 
     async def close(self) -> None:
-        """End the connections; leases lapse by themselves, so that a restart finds its events."""
+        """Close the connections. Leases are left to lapse, so that a restart finds its events in the ring."""
         self._events.close()
         await self._connection.close()
         await self._control.close()
@@ -304,8 +309,9 @@ class KernelLink:
             coverage = [
                 (of_label(begin), None if end is None else of_label(end)) for begin, end in state.coverage
             ]
+            # Every activation of a stream has a new epoch, so a lapsed lease always shows (SPEC.md, 2).
             followed.leased(reply.instance, state.epoch, state.first, state.last, coverage, self._steady())
-            self._tell_of(state.shard, followed)
+            self._report(state.shard, followed)
             if followed.behind:
                 behind.append((state, followed))
         async with self._leased:
@@ -313,7 +319,7 @@ class KernelLink:
         for state, followed in behind:
             await self._replay(state.shard, state.stream, followed)
 
-    def _tell_of(self, shard: int, tracker: StreamTracker) -> None:
+    def _report(self, shard: int, tracker: StreamTracker) -> None:
         missed, tracker.missed = tracker.missed, []
         for one in missed:
             self._listener.missed(shard, one)
@@ -322,9 +328,9 @@ class KernelLink:
     async def _replay(self, shard: int, stream: str, tracker: StreamTracker) -> None:
         while tracker.behind and self._trackers.get(shard) is tracker:
             if not self._events.reading:
-                return  # `resume` goes on from here; renewing the leases must not wait for a disk
+                return  # `resume` continues from here: renewing the leases must not wait for a disk
             if self._loop.time() >= self._renew_at:
-                self._resync = True  # nor for a long replay, which goes on after that
+                self._resync = True  # nor for a long replay, which continues after the renewal
                 return
             request = StreamReplayRequest(stream=stream, epoch=tracker.epoch, after=tracker.seq)
             try:
@@ -333,7 +339,7 @@ class KernelLink:
                 first = trimmed_first(error, tracker.seq)
                 if first is not None:
                     tracker.trimmed(first, self._steady())
-                    self._tell_of(shard, tracker)
+                    self._report(shard, tracker)
                     continue
                 if error.code is ErrorCode.EPOCH_CHANGED:
                     self._resync = True
@@ -343,18 +349,24 @@ class KernelLink:
             events = replayed_events(page, reply.blobs)
             for header, payload in events:
                 event = decode_header(header)
-                # Recorded before a step of the wall clock, the label may lie in what is now the future.
+                # An event recorded before the wall clock was set back has a label in the future: clamp it.
                 if tracker.replayed(event.seq, min(self._steady.of_label(event.time_ns), self._steady())):
                     self.counters["replayed"] += 1
                     if type(event) is MessageEvent:
                         self._listener.message(shard, event, payload)
             tracker.page_done(page.last, page.complete)
             if not events and not page.complete:
+                # Asking again would loop for ever.
                 raise IpcError(ErrorCode.INTERNAL, f"an empty replay page of {stream} that is not complete")
             await asyncio.sleep(0)
 
     async def _watch(self) -> None:
-        """A hung kernel keeps its sockets open: three heartbeats missed and no answer on control = down."""
+        """Declare the kernel down after three missed heartbeats and an unanswered ping on the control
+        socket.
+
+        A hung kernel keeps its sockets open: ZMTP heartbeats are answered by libzmq's I/O thread and do not
+        show it.
+        """
         while True:
             await asyncio.sleep(_TICK_S)
             if not self._connection.ready or self._hello is None:
@@ -368,7 +380,7 @@ class KernelLink:
                 self._lost(f"kernel does not answer: {error.message}")
                 continue
             if not self._alive:
-                # It hung and came back under the same instance: greet its listener again.
+                # It hung and recovered as the same instance, so there will be no new hello.
                 self._listener.kernel_up(self._hello)
                 self._alive = True
                 self._health_due = True

@@ -1,4 +1,4 @@
-"""Where the kernel's streams stand, as it is kept on disk: what a restart goes on from."""
+"""The stored positions of the kernel's streams, from which a restart continues."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Positions"]
 
 
 class Positions:
-    """Of all shards that are followed."""
+    """Positions of all followed shards."""
 
     def __init__(
         self,
@@ -20,15 +20,15 @@ class Positions:
         tracker: Callable[[int], StreamTracker | None],
         open_since: Sequence[Callable[[int], int | None]],
     ) -> None:
-        """`open_since`: each gives, of a shard, since when messages may be missing that are still asked for
-        (ns), or None.
+        """Each of `open_since` returns, for a shard, since when messages may be missing that are still being
+        recovered (ns), or None.
         """
         self._loaded = list(loaded)
         self._tracker = tracker
         self._open_since = open_since
 
     def take_loaded(self, cluster: int) -> dict[int, StreamPlace]:
-        """The positions of the last run by shard, once: who begins to follow a shard later begins anew."""
+        """Return the positions of the last run by shard, once. A shard followed later starts without one."""
         loaded, self._loaded = self._loaded, []
         found = {}
         for one in loaded:
@@ -38,7 +38,7 @@ class Positions:
         return found
 
     def of(self, shard: int) -> StreamPlace | None:
-        """What to keep now: the good moment lies before everything that is still asked for."""
+        """Return what to store now: the good moment precedes everything that is still being recovered."""
         tracker = self._tracker(shard)
         if tracker is None:
             return None

@@ -1,13 +1,13 @@
-"""What MAPI knows of one shard's event stream: where it is, what is missing, and since when. Pure.
+"""State of one shard's event stream as MAPI sees it: position, gaps, and since when they exist. Pure.
 
-The shell asks `lease.acquire`, gives the answer to `leased`, replays while `behind`, and feeds live frames to
-`live`. Times are instants of the steady clock (ns), into which the shell converts what the kernel says.
+The shell calls `lease.acquire`, passes the reply to `leased`, replays while `behind`, and feeds live frames
+to `live`. Times are instants of the steady clock (ns); the shell converts the kernel's labels.
 
-What counts as missing, and is told as `Missed`:
+What counts as missing, reported as `Missed`:
 - a range of seq that the kernel's replay ring no longer has (trimmed);
-- time in which the kernel had no peer to hear the shard from (a mesh peer, or on an edge node one that pushes
-  it), or was not running, after it once was covered: the kernel's coverage intervals say so, and a new
-  kernel's begin at its first such peer.
+- time in which the kernel had no peer to receive the shard from (a mesh peer, or on an edge node one that
+  pushes it), or was not running, after the shard was once covered. The kernel's coverage intervals show it,
+  and a new kernel's intervals begin at its first such peer.
 """
 
 from __future__ import annotations
@@ -27,14 +27,16 @@ class Live(Enum):
 
     DELIVER = 1
     DROP = 2
-    """Had already, or a replay is under way that will bring it."""
+    """A duplicate, or a replay in progress will deliver it."""
     RESYNC = 3
-    """A gap or another epoch: ask for the lease anew, then replay."""
+    """A gap or another epoch: acquire the lease again, then replay."""
 
 
 class Missed(NamedTuple):
-    """Messages of this time may be missing. `suspected`: a mere suspicion, which stores are asked about and
-    apps are not notified of."""
+    """Messages from this time span may be missing.
+
+    `suspected`: only a suspicion; stores are asked, but apps are not notified.
+    """
 
     from_ns: int
     to_ns: int
@@ -53,23 +55,27 @@ class StreamPlace(NamedTuple):
 
 
 def uncovered(coverage: Sequence[Interval], from_ns: int, to_ns: int) -> list[tuple[int, int | None]]:
-    """The holes of `coverage` within from_ns … to_ns; a hole that lasts until `to_ns` ends with None."""
+    """Return the holes in `coverage` within from_ns … to_ns; a hole that lasts until `to_ns` ends with
+    None."""
     return [(start, None if end == to_ns else end) for start, end in holes(coverage, from_ns, to_ns)]
 
 
 NO_MESH_PEERS: Final = "no mesh peers"
 NO_FILTER_PEERS: Final = "no filter peers"
-"""An edge node hears by filter alone."""
+"""An edge node receives by filter only."""
 UNKNOWN_NS: Final = 30 * 60 * 1_000_000_000
-"""How far back is asked when the time since the last position cannot be known."""
+"""How far back to ask when the time since the last position is unknown."""
 _RESTARTED: Final = "kernel restarted"
-_ANEW: Final = "stream began anew"
+_NEW_STREAM: Final = "stream restarted"
 _TRIMMED: Final = "replay range exceeded"
 
 
 class StreamTracker:
-    """One shard's stream. `position` is the last one on disk, None for a shard that nobody wanted before.
-    `deaf`: why messages are missed where the kernel has no coverage."""
+    """One shard's stream.
+
+    `position` is the last one on disk, None for a shard that was not followed before. `deaf` is the reason
+    for messages missed while the kernel has no coverage.
+    """
 
     def __init__(self, position: StreamPlace | None, now_ns: int, deaf: str = NO_MESH_PEERS) -> None:
         self._deaf = deaf
@@ -78,25 +84,25 @@ class StreamTracker:
         self._ever_covered = position is not None
         self._checked_ns = position.good_ns if position else now_ns
         if self._checked_ns > now_ns:
-            # A clock was set back while nothing of ours ran, by an unknown amount.
+            # The clock was set back while we were not running, by an unknown amount.
             self._checked_ns = now_ns - UNKNOWN_NS
         self._received_ns = self._checked_ns
         self._hole_from: int | None = None
         self._hole_reason = deaf
         self._heard_until: int | None = None
-        """What is received after this moment does not tell that all was received: the kernel had no peers, or
-        it is a replay. None: it does."""
+        """After this moment a received message does not prove completeness: the kernel had no peers, or it
+        was replayed. None: it does."""
         self.covered = False
         self.live_now = False
-        """Live frames are taken; False while a lease or replay is outstanding."""
+        """Live frames are accepted; False while a lease or replay is outstanding."""
         self.recorded = False
-        """The kernel of now records the stream for us: what is published from here on is on it."""
+        """The current kernel records the stream for us, so whatever is published from now on is on it."""
         self.missed: list[Missed] = []
-        """To be told and emptied by the shell."""
+        """For the shell to report and empty."""
 
     @property
     def instance(self) -> bytes:
-        """The kernel that is followed."""
+        """The kernel instance that is followed."""
         return self._at.instance
 
     @property
@@ -111,7 +117,7 @@ class StreamTracker:
 
     @property
     def position(self) -> StreamPlace:
-        """What to keep on disk now."""
+        """The position to store now."""
         good = self._known_until
         if self._hole_from is not None:
             good = min(good, self._hole_from)
@@ -119,24 +125,24 @@ class StreamTracker:
 
     @property
     def _known_until(self) -> int:
-        """Up to here nothing of the stream is outstanding."""
+        """The time up to which nothing of the stream is outstanding."""
         if self._at.missing:
             return min(self._checked_ns, self._received_ns)
         return self._checked_ns
 
     @property
     def behind(self) -> bool:
-        """The kernel's ring has events that we have not: replay after `seq`."""
+        """True if the kernel's ring has events that we lack: replay after `seq`."""
         return not self.live_now and self._at.missing is not None
 
     def lost_kernel(self) -> None:
-        """The kernel does not answer: nothing live counts until the next lease."""
+        """Handle a kernel that does not answer: no live frame counts until the next lease."""
         self.live_now = False
         self.recorded = False
         self.covered = False
 
     def suspect(self) -> None:
-        """Heartbeats stay away although the kernel answers: what was sent meanwhile must be asked for."""
+        """Handle missing heartbeats from a kernel that answers: events sent meanwhile must be replayed."""
         self.live_now = False
 
     def leased(
@@ -148,7 +154,7 @@ class StreamTracker:
         coverage: Sequence[Interval],
         now_ns: int,
     ) -> None:
-        """An answer to lease.acquire, first or renewed."""
+        """Take a reply to lease.acquire, first or renewed."""
         self.recorded = True
         if now_ns < self._checked_ns:  # the clock was set back
             self._checked_ns = self._received_ns = min(self._received_ns, now_ns)
@@ -157,9 +163,9 @@ class StreamTracker:
         in_order = self.live_now and epoch == self.epoch and instance == self.instance
         if epoch != self.epoch or instance != self.instance:
             if self._known:
-                reason = _RESTARTED if instance != self.instance else _ANEW
-                # Heard until the last frame of the old stream; its coverage log went with it, and what we had
-                # not got of it yet.
+                reason = _RESTARTED if instance != self.instance else _NEW_STREAM
+                # The old stream's coverage log and unread events are gone with it, so only the time up to its
+                # last frame is known to be complete.
                 heard = self._received_ns if self._heard_until is None else self._heard_until
                 self._checked_ns = max(self._known_until, min(heard, self._received_ns, now_ns))
                 # The old kernel may have found its first peer after its last heartbeat.
@@ -169,7 +175,7 @@ class StreamTracker:
             self._known = True
         self._at.exists(last)
         self._check_coverage(coverage, now_ns, reason)
-        if not in_order:  # else a renewal: what the answer counts beyond our seq is on its way to us
+        if not in_order:  # in order it is a renewal: events beyond our seq are still in the SUB queue
             if first > self.seq + 1 and last > self.seq:
                 self.trimmed(first)
             self.live_now = self._at.missing is None
@@ -196,7 +202,7 @@ class StreamTracker:
         self._checked_ns = max(self._checked_ns, now_ns)
 
     def live(self, instance: bytes, epoch: bytes, seq: int, time_ns: int) -> Live:
-        """A live event. DELIVER moves the position."""
+        """Take a live event. DELIVER advances the position."""
         if not self.live_now:
             return Live.DROP
         step = self._at.feed(instance, epoch, seq)
@@ -209,7 +215,11 @@ class StreamTracker:
         return Live.RESYNC
 
     def heartbeat(self, instance: bytes, epoch: bytes, seq: int, time_ns: int, covered: bool) -> Live:
-        """A heartbeat. RESYNC: something was lost, or coverage changed (a lease's answer tells when)."""
+        """Take a heartbeat.
+
+        RESYNC: events were lost (without it, losing the last events before a silence would be invisible;
+        SPEC.md, 2), or coverage changed (a lease's reply says when).
+        """
         if not self.live_now:
             return Live.DROP
         if self._at.heartbeat(instance, epoch, seq) in (Step.GAP, Step.NEW_EPOCH):
@@ -217,26 +227,28 @@ class StreamTracker:
             return Live.RESYNC
         if not covered and self._heard_until is None:
             self._heard_until = self._received_ns
-        self._received_ns = time_ns  # the last frame before it, or a clock that was set back
+        self._received_ns = time_ns  # not max(): the clock may have been set back
         return Live.DROP if covered == self.covered else Live.RESYNC
 
     def replayed(self, seq: int, time_ns: int) -> bool:
-        """One event of a replay page, in order: True = deliver it."""
+        """Take one event of a replay page, in order. Return True to deliver it."""
         if self._at.feed(self.instance, self.epoch, seq) is not Step.IN_ORDER:
             return False
         self._received_ns = max(self._received_ns, time_ns)
         return True
 
     def page_done(self, last: int, complete: bool) -> None:
-        """A replay page up to seq `last` has been fed; `complete`: that was the head of the ring."""
+        """Finish a replay page up to seq `last`; `complete` means that it reached the head of the ring."""
         if complete:
             self.live_now = True
         else:
             self._at.exists(last + 1)
 
     def trimmed(self, first: int, now_ns: int | None = None) -> None:
-        """The ring begins at `first`: what lies between is gone. `now_ns`: when that was found, if not with
-        the lease."""
+        """Skip events that the ring no longer has: it begins at `first`.
+
+        `now_ns`: when this was found, if not with the lease.
+        """
         end = max(self._checked_ns, now_ns or 0)
         start = min(self._received_ns, end)
         self.missed.append(Missed(start, end, _TRIMMED))

@@ -1,21 +1,21 @@
-"""Catch-up: what the live streams may have missed is asked of stores, and only then.
+"""Catch-up: ask stores for what the live streams may have missed, and only then.
 
-A gap is time of one shard in which messages may have passed us by: the kernel had no mesh peer, was
-restarted, its replay ring had been trimmed. For each gap all connected stores are asked for all content
-topics of the shard, hashes first, bodies of the unknown ones; every message is checked against its hash by
-the kernel and enters the apps' streams once.
+A gap is a time span of one shard in which messages may have been missed: the kernel had no mesh peer, was
+restarted, or its replay ring had been trimmed. For each gap all connected stores are asked for all content
+topics of the shard, hashes first, then the bodies of unknown ones; the kernel checks every message against
+its hash, and each enters the apps' streams once.
 
-A gap is closed by the union of what the stores have, and only when that is worth something: a store that was
-away at the time has nothing to say (`witnesses`). A gap that no store can vouch for is in doubt: it is asked
-for again, for the stores that held the messages may come back or be filled by others, apps hear of it after
-`DOUBT_TOLD_S`, and after `DOUBT_S` it is given up.
+A gap is closed by the union of the stores' answers, and only if those are conclusive: a store that was
+itself away at the time proves nothing (`witnesses`). A gap that no store can vouch for is in doubt: it is
+retried, since stores that held the messages may come back or synchronise; apps are notified after
+`DOUBT_NOTIFY_S`, and after `DOUBT_S` it is given up.
 
-What is asked for reaches 40 s before the gap (clocks differ, and messages travel) and 20 s behind it. Stores
-take a message for 20 s, so one that passed us by in the gap may come to them after we have asked. Therefore
-the same is asked once more when those 20 s are over, and only then the gap is closed.
+A query reaches 40 s before the gap (clock differences, propagation) and 20 s behind it. Stores accept a
+message for 20 s (13/WAKU2-STORE), so one that we missed in the gap may reach them after our query.
+Therefore the query is repeated once those 20 s are over, and only then is the gap closed.
 
 The shard's good moment on disk stays before the oldest open gap, so that a restart asks again for what was
-not recovered. When to catch up at all is a policy.
+not recovered. Whether to catch up at all is a policy.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from mapi_proc.receive.worklist import Work, Worklist, WorkVerdict
 
 __all__ = [
     "AFTER_NS",
+    "DOUBT_NOTIFY_S",
     "DOUBT_S",
-    "DOUBT_TOLD_S",
     "MAX_GAPS",
     "OVERLAP_NS",
     "CatchUp",
@@ -51,37 +51,37 @@ log = logging.getLogger(__name__)
 OVERLAP_NS: Final = 40_000_000_000
 AFTER_NS: Final = 20_000_000_000
 SETTLE_NS: Final = AFTER_NS + 3_000_000_000
-"""How long after a gap's end stores may still take messages of it, and write them down."""
+"""How long after a gap's end stores may still accept and archive messages from it."""
 _FOLD_NS: Final = 300 * 1_000_000_000
-"""Gaps of a shard that follow one another within this time are asked for as one."""
+"""Gaps of a shard that follow one another within this time are merged."""
 PATIENCE_S: Final = 10.0
-"""How long an app is not told of a gap that may still be recovered."""
-DOUBT_TOLD_S: Final = 30.0
-"""The same for one that only stores have answered for that may have been away: by then every configured store
-has been redialled, and what was on its way to one is stored."""
+"""How long to wait before notifying apps of a gap that may still be recovered."""
+DOUBT_NOTIFY_S: Final = 30.0
+"""The same for a gap in doubt: by then every configured store has been redialled, and messages in flight to
+it are archived."""
 DOUBT_S: Final = 300.0
-"""How long a gap in doubt is asked for."""
+"""How long a gap in doubt is retried."""
 _SPANS: Final = 8
-"""Times of one gap that are vouched for one by one; more are taken together."""
+"""Most spans of one gap that are vouched for separately; further ones are merged."""
 MAX_GAPS: Final = 64
-"""Open gaps of one shard; more are folded into the newest one."""
+"""Most open gaps of one shard; further ones are folded into the newest."""
 
 
 class CatchUpPolicy(Protocol):
-    """When to ask stores for what may have been missed."""
+    """Decides when to ask stores for possibly missed messages."""
 
     @property
     def period(self) -> float | None:
-        """Seconds between two rounds also without a gap; None: none."""
+        """Seconds between periodic rounds; None for no such rounds."""
         ...
 
     def wants(self, shard: int, missed: Missed) -> bool:
-        """Whether this gap is to be recovered."""
+        """Return whether to recover this gap."""
         ...
 
 
 class OnGap:
-    """The default: each gap, and nothing else."""
+    """Recover every gap, and nothing else (the default)."""
 
     period: float | None = None
 
@@ -90,14 +90,14 @@ class OnGap:
 
 
 class Periodic(OnGap):
-    """Each gap, and every so many seconds the time since the last round."""
+    """Recover every gap, and at intervals the time since the last round."""
 
     def __init__(self, period: float) -> None:
         self.period = period
 
 
 class Never:
-    """Gaps are told, not recovered."""
+    """Report gaps without recovering them."""
 
     period: float | None = None
 
@@ -106,7 +106,8 @@ class Never:
 
 
 def catch_up_policy(setting: str | float) -> CatchUpPolicy:
-    """The policy of the option `catch-up`: `on-gap`, `never`, or the seconds between periodic rounds."""
+    """Return the policy of the option `catch-up`: `on-gap`, `never`, or the seconds between periodic
+    rounds."""
     if setting == "never":
         return Never()
     return OnGap() if isinstance(setting, str) else Periodic(setting)
@@ -114,8 +115,10 @@ def catch_up_policy(setting: str | float) -> CatchUpPolicy:
 
 @dataclass(slots=True, eq=False)
 class Gap(Work):
-    """A gap that is not recovered yet. Its time is of the steady clock, `since` and `next_attempt` of the
-    running one."""
+    """A gap that is not recovered yet.
+
+    Its time span is on the steady clock; `since` and `next_attempt` are on the running clock.
+    """
 
     shard: int
     from_ns: int
@@ -123,15 +126,15 @@ class Gap(Work):
     reason: str
     since: float
     spans: list[tuple[int, int]] = field(default_factory=list)
-    """The times that it was put together from and that no store has vouched for."""
+    """The spans it was merged from that no store has vouched for yet."""
     suspected: bool = False
     doubtful: bool = False
-    """Stores answered, and none of them was there at the time."""
-    told: bool = False
+    """Stores answered, but none of them was there at the time."""
+    notified: bool = False
     recovered: bool = False
-    """It was asked for with success, and waits to be asked for once more."""
+    """The first query succeeded; the repeated one is due after `SETTLE_NS`."""
     scheduled: bool = False
-    """A periodic round: nobody is told when it fails."""
+    """A periodic round: apps are not notified when it fails."""
 
 
 class CatchUp:
@@ -149,12 +152,15 @@ class CatchUp:
         is_known: Callable[[bytes], bool],
         room: Callable[[], Awaitable[None]],
         deliver: Callable[[int, StoredMessage], None],
-        tell: Callable[[Gap], None],
+        notify: Callable[[Gap], None],
         closed: Callable[[int], None],
     ) -> None:
-        """`steady`: the instant of now, `label(instant)`: as the wall clock has it, which stores go by (both
-        ns). `room()` returns when the disk keeps up. `deliver(shard, message)`: a message that was missed.
-        `tell(gap)`: it cannot be recovered for now. `closed(shard)`: its good moment may advance."""
+        """Take the policy and the callbacks.
+
+        `steady` is the current instant and `label(instant)` its wall-clock time, which stores use (both
+        ns). `room()` returns when the disk keeps up. `deliver(shard, message)` takes a recovered message.
+        `notify(gap)`: it cannot be recovered for now. `closed(shard)`: its good moment may advance.
+        """
         self._policy = policy
         self._history = history
         self._clock = clock
@@ -164,12 +170,12 @@ class CatchUp:
         self._is_known = is_known
         self._room = room
         self._deliver = deliver
-        self._tell = tell
+        self._notify_apps = notify
         self._closed = closed
         self._gaps: Worklist[Gap] = Worklist(self._attempt, clock)
         self._rounds: dict[int, int] = {}
         self.found = 0
-        """Gaps since the start."""
+        """Gaps found since the start."""
         self.set_online = self._gaps.set_online
         self.run = self._gaps.run
 
@@ -177,7 +183,7 @@ class CatchUp:
         return len(self._gaps)
 
     def add(self, shard: int, missed: Missed) -> None:
-        """A gap was found. One that the policy does not want is told at once."""
+        """Add a gap. If the policy does not want it recovered, notify apps at once."""
         log.info("shard %d: messages may be missing (%s)", shard, missed.reason)
         self.found += 1
         span = missed.from_ns, missed.to_ns
@@ -193,20 +199,20 @@ class CatchUp:
         self._gaps.add(gap)
 
     def _neighbour(self, gap: Gap) -> Gap | None:
-        """A gap that the new one is asked for together with."""
+        """Find a gap to merge the new one into."""
         others = [other for other in self._gaps if other.shard == gap.shard]
         for other in others:
-            # The links flap, or two signs tell of the same: one question serves for all.
+            # Links flap, and one outage has several symptoms: one query serves for all.
             open_ = other.recovered or not (other.attempts or other.scheduled)
             if open_ and gap.to_ns - other.from_ns <= _FOLD_NS:
                 return other
         if len(others) < MAX_GAPS:
             return None
-        # Days without a store: finer than this nobody needs to know it.
+        # Days without a store: no finer resolution is needed.
         return max(others, key=lambda other: other.to_ns)
 
     def forget(self, shards: Iterable[int]) -> None:
-        """Nobody wants these shards any more."""
+        """Drop the gaps of shards that no app wants any more."""
         gone = set(shards)
         for gap in self._gaps:
             if gap.shard in gone:
@@ -215,18 +221,18 @@ class CatchUp:
             self._rounds.pop(shard, None)
 
     def oldest(self, shard: int) -> int | None:
-        """Where the oldest open gap of a shard begins (ns); None: it has none."""
+        """Return the start of a shard's oldest open gap (ns); None if there is none."""
         return min((gap.from_ns for gap in self._gaps if gap.shard == shard), default=None)
 
     def wake(self) -> None:
-        """Peers appeared: what failed is tried again now."""
+        """Retry failed gaps now: new peers have appeared."""
         self._gaps.wake(lambda gap: not gap.recovered)
 
     def tick(self, shards: Iterable[int]) -> None:
-        """Now and then: tell what takes too long, begin periodic rounds."""
+        """Notify apps of overdue gaps and start periodic rounds. Call it every few seconds."""
         now = self._clock()
         for gap in self._gaps:
-            if not gap.recovered and now - gap.since >= (DOUBT_TOLD_S if gap.doubtful else PATIENCE_S):
+            if not gap.recovered and now - gap.since >= (DOUBT_NOTIFY_S if gap.doubtful else PATIENCE_S):
                 self._notify(gap)
         period = self._policy.period
         if period is None:
@@ -239,9 +245,9 @@ class CatchUp:
                 self._gaps.add(Gap(shard, last, now_ns, "periodic", now, next_attempt=now, scheduled=True))
 
     def _notify(self, gap: Gap) -> None:
-        if not (gap.told or gap.scheduled or gap.suspected):
-            gap.told = True
-            self._tell(gap)
+        if not (gap.notified or gap.scheduled or gap.suspected):
+            gap.notified = True
+            self._notify_apps(gap)
 
     async def _attempt(self, gap: Gap) -> WorkVerdict:
         asked_ns = self._now_ns()
@@ -274,7 +280,7 @@ class CatchUp:
         return self._close(gap)
 
     async def _vouched(self, gap: Gap, span: tuple[int, int], stores: Sequence[Store]) -> bool:
-        """Whether a store was there at the time."""
+        """Return whether a store was there at the time."""
         start, end = span
         age = (self._now_ns() - start) / 1e9
         return not self._topics_on(gap.shard) or await witnessed(
@@ -282,7 +288,7 @@ class CatchUp:
         )
 
     async def _recover(self, gap: Gap) -> list[Store] | None:
-        """Ask the stores. Returns those that answered; None: none did."""
+        """Query the stores. Return those that answered; None if none did."""
         topics = self._topics_on(gap.shard)
         if not topics:
             return []
@@ -300,7 +306,7 @@ class CatchUp:
 
 
 def _fold(gap: Gap, other: Gap) -> None:
-    """Ask for both gaps as one."""
+    """Merge `other` into `gap`."""
     gap.from_ns, gap.to_ns = min(gap.from_ns, other.from_ns), max(gap.to_ns, other.to_ns)
     gap.suspected = gap.suspected and other.suspected
     gap.spans = sorted(gap.spans + other.spans)

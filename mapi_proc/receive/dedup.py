@@ -1,13 +1,13 @@
-"""Which message hashes were seen: once per hash, O(1) per message, bounded, over restarts.
+"""Remember which message hashes were seen: once per hash, O(1) per message, bounded, across restarts.
 
-The hashes of a shard are kept in slices of time, oldest first; whole slices are forgotten, so forgetting
-costs next to nothing per message. Times are this host's clock (never the sender's timestamp: an old stamp
-would expire at once, a future one never).
+The hashes of a shard are kept in time slices, oldest first; whole slices are evicted, so eviction costs
+next to nothing per message. Times are this host's clock, never the sender's timestamp: an old timestamp
+would expire at once, a future one never.
 
-What may be forgotten: a slice that is older than the retention **and** lies before the shard's horizon. The
-horizon is the moment before which no catch-up will ever ask again (the shard's good moment minus the
-overlap); a shard without one has only the retention. Only the bound on the count is stronger, because memory
-is finite: then the oldest slice of all goes, `forced` counts it and `forced_until` says what it covered.
+A slice may be evicted once it is older than the retention **and** lies before the shard's horizon: the moment
+before which no catch-up will ever ask again (the shard's good moment minus the overlap). A shard without a
+horizon has only the retention. Only the bound on the count overrides this, because memory is finite: then the
+oldest slice of all is evicted, `forced` counts it and `forced_until` says what it covered.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ __all__ = ["HASH_SIZE", "Dedup"]
 
 HASH_SIZE: Final = 32
 SLICE_SPAN: Final = 10_000_000_000
-"""Longest time that a slice covers, in ns."""
+"""Longest time span of a slice, in ns."""
 SLICE_COUNT: Final = 2048
-"""Most hashes in a slice: forgetting one must not hold up the event loop."""
+"""Most hashes in a slice: evicting one must not block the event loop."""
 DEFAULT_RETENTION: Final = 7 * 60 * 1_000_000_000
 DEFAULT_CAPACITY: Final = 1_000_000
 
@@ -42,8 +42,8 @@ class Dedup:
     """The memory of hashes. `known` is the set itself, for a test on the hot path; only `add` and `evict`
     change it.
 
-    A hash costs about 150 bytes of memory. `persisted` hashes are those given to a batch; the others are
-    forgotten with the process.
+    A hash costs about 150 bytes of memory. `persisted` hashes are those given to a batch; the others are lost
+    with the process.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Dedup:
         capacity: int = DEFAULT_CAPACITY,
         loaded: Iterable[RememberedHashes] = (),
     ) -> None:
-        """`retention` in ns, `capacity` in hashes; `loaded` is `Snapshot.hashes`."""
+        """Restore from `loaded` (`Snapshot.hashes`). `retention` is in ns, `capacity` in hashes."""
         self.known: set[bytes] = set()
         self.retention = retention
         self.capacity = capacity
@@ -68,7 +68,7 @@ class Dedup:
         return len(self.known)
 
     def add(self, message_hash: bytes, shard: int, now: int) -> bool:
-        """Remember a hash. Returns False if it is known already: the message is a repeat."""
+        """Remember a hash. Return False if it is known: the message is a duplicate."""
         if message_hash in self.known:
             return False
         self.known.add(message_hash)
@@ -77,7 +77,7 @@ class Dedup:
             slices = self._slices[shard] = deque()
         if slices:
             current = slices[-1]
-            # Also when the clock was set back: time within a shard never runs backwards here.
+            # Within a shard time never runs backwards here, even if the clock was set back.
             if now - current.first < SLICE_SPAN and len(current.hashes) < SLICE_COUNT:
                 current.hashes.append(message_hash)
                 if now > current.last:
@@ -90,10 +90,10 @@ class Dedup:
         return True
 
     def evict(self, now: int, horizons: Mapping[int, int], batch: Batch | None = None) -> int:
-        """Forget what may be forgotten; returns how many hashes. To be called every few seconds.
+        """Evict what may be forgotten. Return how many hashes. Call it every few seconds.
 
         `horizons`: for each shard with a catch-up, its good moment minus the overlap, in ns. The same is
-        taken out of the database through `batch`.
+        removed from the database through `batch`.
         """
         forgotten = 0
         for shard in list(self._slices):
@@ -115,10 +115,9 @@ class Dedup:
         return forgotten
 
     def forced_until(self, shard: int) -> int:
-        """Hashes of the shard that were seen before this time (ns) were forgotten for want of room; 0 = none
-        were.
+        """Latest time (ns) of the shard's hashes that were evicted for lack of room; 0 if none were.
 
-        A catch-up that reaches behind it may bring messages a second time.
+        A catch-up that reaches back before it may deliver messages twice.
         """
         return self._forced_until.get(shard, 0)
 

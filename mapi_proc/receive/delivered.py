@@ -1,4 +1,4 @@
-"""What a named app was given, as the disk knows it: history must not bring it again."""
+"""What a named app was already delivered, as recorded on disk: history must not deliver it again."""
 
 from __future__ import annotations
 
@@ -9,24 +9,26 @@ from typing import Final
 from mapi_proc.database import Database, DatabaseError
 from mapi_proc.write_batch import Turn
 
-__all__ = ["GivenMessages"]
+__all__ = ["DeliveredMessages"]
 
 log = logging.getLogger(__name__)
 
 _SKEW_NS: Final = 3600 * 1_000_000_000
-"""How much earlier than its timestamp a message may have been given: clocks differ, and are set."""
+"""How much earlier than its timestamp a message may have been delivered: clocks differ, and are set."""
 
 
-class GivenMessages:
-    """A question to one database."""
+class DeliveredMessages:
+    """Queries the delivered hashes in one database."""
 
     def __init__(self, database: Database, turn: Turn) -> None:
         self._database = database
         self._turn = turn
 
     async def __call__(self, app_id: int, since: int) -> set[bytes] | None:
-        """The hashes of what the app was given of the time since then (ns), as of now: what is on its way to
-        the disk is waited for. None: the disk cannot say now.
+        """Return the hashes delivered to the app since then (ns), uncommitted ones included: pending writes
+        are awaited.
+
+        None: the disk cannot answer now.
         """
         try:
             await self._turn.stored()

@@ -1,4 +1,4 @@
-"""How much is kept of what named apps were given: bounded, though apps may be away for a month. Pure."""
+"""Bound how many delivered hashes of named apps are kept, though apps may be away for a month. Pure."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
-__all__ = ["MAX_GIVEN", "GivenCount"]
+__all__ = ["MAX_DELIVERED", "DeliveredCount"]
 
-MAX_GIVEN: Final = 4_000_000
-"""Hashes kept for all apps together: some 130 MB on disk, more where messages come one at a time."""
+MAX_DELIVERED: Final = 4_000_000
+"""Hashes kept for all apps together: about 130 MB on disk, more where messages arrive one at a time."""
 _SLICE_NS: Final = 60 * 1_000_000_000
-_SLICE: Final = MAX_GIVEN // 64
+_SLICE: Final = MAX_DELIVERED // 64
 
 
-class GivenCount:
-    """How many hashes the disk keeps, in slices of time: the oldest go when there are too many."""
+class DeliveredCount:
+    """Counts the hashes on disk in time slices; when there are too many, the oldest slices go."""
 
-    def __init__(self, loaded: Iterable[tuple[int, int]] = (), most: int = MAX_GIVEN) -> None:
-        """`loaded`: `Snapshot.given`."""
+    def __init__(self, loaded: Iterable[tuple[int, int]] = (), most: int = MAX_DELIVERED) -> None:
+        """Restore from `loaded`: `Snapshot.delivered`."""
         self._most = most
         self._slices: deque[list[int]] = deque([time, count] for time, count in loaded)
         self.total = sum(count for _, count in self._slices)
 
     def add(self, now: int, count: int) -> None:
-        """So many more at this time (ns)."""
+        """Count so many more at this time (ns)."""
         self.total += count
         last = self._slices[-1] if self._slices else None
         if last is not None and now - last[0] < _SLICE_NS and last[1] < min(_SLICE, self._most // 4):
@@ -33,7 +33,7 @@ class GivenCount:
             self._slices.append([max(now, last[0]) if last is not None else now, count])
 
     def excess(self) -> int | None:
-        """Those of before this time (ns) are to go; None: there is room."""
+        """Return the time (ns) before which hashes must go; None if there is room."""
         before = None
         while self.total > self._most and len(self._slices) > 1:
             self.total -= self._slices.popleft()[1]
@@ -41,6 +41,6 @@ class GivenCount:
         return before
 
     def forget(self, before: int) -> None:
-        """What was given before this time (ns) is gone."""
+        """Drop the count of what was delivered before this time (ns)."""
         while self._slices and self._slices[0][0] < before:
             self.total -= self._slices.popleft()[1]

@@ -1,12 +1,12 @@
-"""Asking stores for a span of time: all connected ones at once, hashes first, then the bodies wanted.
+"""Query stores for a time span: all connected ones at once, hashes first, then the bodies wanted.
 
-Stores differ in what they hold: one that was restarted a minute ago answers as readily as one that was there
-all the time. So every store is read to its end and what is delivered is the union. Each has its own
-time-outs; once the first has answered whole, the others have a little longer, so that one that hangs holds
-nothing up.
+Stores differ in what they hold: one restarted a minute ago answers as readily as one that was there all the
+time. So every store is read to its end, and the union is delivered. Each has its own time-outs; once the
+first has answered completely the others get a little longer, so that one that hangs does not delay the
+rest.
 
-A portion of bodies is delivered before the next one is asked for, and none is asked for while the disk is
-behind: a day's worth of messages passes through the memory of one portion per store.
+A page of bodies is delivered before the next one is requested, and none is requested while the disk is
+behind: a day's worth of messages needs the memory of one page per store.
 """
 
 from __future__ import annotations
@@ -20,35 +20,35 @@ from ipc_schema.kernel.store import StoredMessage
 __all__ = ["HASHES_A_QUERY", "LAG_S", "TOPICS_A_QUERY", "FetchedHistory", "Store", "chunked", "fetch"]
 
 TOPICS_A_QUERY: Final = 10
-"""Content topics in one query: what servers take (nwaku, go-waku)."""
+"""Most content topics in one query: what servers accept (nwaku, go-waku)."""
 HASHES_A_QUERY: Final = 100
-"""Bodies asked for at once: what servers answer on one page."""
+"""Most bodies in one request: what servers answer on one page."""
 LAG_S: Final = 5.0
-"""How much longer than the first store the others may take, at least."""
+"""Least extra time for the other stores once the first has answered."""
 _CLAIM_S: Final = 3.0
-"""How long a body that another store was asked for is waited for before it is asked for here too."""
+"""How long to wait for a body requested from another store before requesting it from this one too."""
 
 
 class Store(Protocol):
-    """One connected store peer, asked through the kernel. None: it gave no whole answer."""
+    """One connected store peer, queried through the kernel. A result of None means no complete answer."""
 
     @property
     def connected(self) -> float:
-        """For how many seconds it has been connected without a break."""
+        """Return for how many seconds it has been connected without a break."""
         ...
 
     async def hashes(
         self, shard: int, topics: Sequence[str], start_ns: int, end_ns: int
     ) -> list[bytes] | None:
-        """The hashes of all messages of these content topics in that time."""
+        """Return the hashes of all messages of these content topics in that time span."""
         ...
 
     async def messages(self, shard: int, hashes: Sequence[bytes]) -> list[StoredMessage] | None:
-        """Those of these messages (at most `HASHES_A_QUERY`) that it has."""
+        """Return those of these messages (at most `HASHES_A_QUERY`) that it has."""
         ...
 
     async def count(self, shard: int, start_ns: int, end_ns: int, most: int) -> int | None:
-        """How many messages of the shard it has of that time, whatever their topic; `most` ends the count."""
+        """Count the shard's messages in that time span, whatever their topic; stop at `most`."""
         ...
 
 
@@ -56,12 +56,12 @@ class FetchedHistory(Protocol):
     """Access to the connected stores."""
 
     def stores(self, shard: int) -> Sequence[Store]:
-        """The stores to ask about a shard now, a bounded number, the best first."""
+        """Return the stores to query about a shard now: a bounded number, best first."""
         ...
 
 
 def chunked(topics: Iterable[str]) -> list[list[str]]:
-    """Content topics in the portions that servers take."""
+    """Split content topics into groups that servers accept."""
     ordered = sorted(topics)
     return [ordered[start : start + TOPICS_A_QUERY] for start in range(0, len(ordered), TOPICS_A_QUERY)]
 
@@ -78,10 +78,10 @@ async def fetch(
     deliver: Callable[[StoredMessage], None],
     lag: float = LAG_S,
 ) -> list[Store]:
-    """Deliver every message of that time that is `wanted` (by its hash), oldest first within a portion.
+    """Deliver every message in that time span that is `wanted` (by hash), oldest first within a page.
 
-    `room()` returns when what is delivered can be taken. Returns the stores that answered to the end; what
-    the others delivered until then is no longer wanted the next time.
+    `room()` returns when more can be taken. Return the stores that answered completely; what the others
+    delivered until then is not wanted again the next time.
     """
     portions = chunked(topics)
     shared = _Shared(room, wanted, deliver, min(_CLAIM_S, lag))
@@ -113,7 +113,7 @@ async def fetch(
 
 
 class _Shared:
-    """What the readers of one fetch share: which bodies are being asked for, so that each travels once."""
+    """Shared by the readers of one fetch: which bodies are being requested, so that each travels once."""
 
     def __init__(
         self,
@@ -130,7 +130,7 @@ class _Shared:
         self._released = asyncio.Condition()
 
     async def bodies(self, store: Store, shard: int, missing: list[bytes]) -> bool:
-        """Deliver what the store has of these. False: it did not answer."""
+        """Deliver what the store has of these. Return False if it did not answer."""
         if not missing:
             return True
         self.claimed.update(missing)
@@ -140,14 +140,14 @@ class _Shared:
             self.claimed.difference_update(missing)
         if found is not None:
             for message in sorted(found, key=lambda stored: stored.message.timestamp):
-                if self.wanted(message.message_hash):  # it may have come another way meanwhile
+                if self.wanted(message.message_hash):  # it may have arrived another way meanwhile
                     self._deliver(message)
         async with self._released:
             self._released.notify_all()
         return found is not None
 
     async def wait_for(self, hashes: Sequence[bytes]) -> None:
-        """Until no other store is being asked for these, or long enough."""
+        """Wait until no other store is being asked for these, or for long enough."""
         try:
             async with asyncio.timeout(self._patience), self._released:
                 await self._released.wait_for(lambda: self.claimed.isdisjoint(hashes))
@@ -158,7 +158,7 @@ class _Shared:
 async def _read(
     store: Store, shard: int, portions: list[list[str]], time: tuple[int, int], shared: _Shared
 ) -> bool:
-    """Read one store. False: it did not answer to the end."""
+    """Read one store. Return False if it did not answer completely."""
     left: list[bytes] = []
     for portion in portions:
         hashes = await store.hashes(shard, portion, *time)

@@ -1,8 +1,8 @@
-"""History that apps ask for when they subscribe: through the same events, once per message and app.
+"""History that apps request when they subscribe: through the same events, once per message and app.
 
-A job is one app, one shard, some content topics and a span of time. It asks stores like a catch-up does,
-leaves out what the app was given already, and is tried until it succeeds, the app unsubscribes, or is gone.
-Jobs of named apps are on disk until they are done.
+A job is one app, one shard, some content topics and a time span. It queries stores like a catch-up does,
+skips what the app was already delivered, and is retried until it succeeds, the app unsubscribes, or is
+gone. Jobs of named apps are on disk until they are done.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from mapi_proc.write_batch import Turn
 __all__ = ["MAX_JOBS", "HistoryJob", "HistoryJobs"]
 
 MAX_JOBS: Final = 256
-"""Open jobs of one app."""
+"""Most open jobs of one app."""
 
 
 @dataclass(slots=True, eq=False)
@@ -48,18 +48,21 @@ class HistoryJobs:
         clock: Callable[[], float],
         shard_of: Callable[[str], int | None],
         has: Callable[[AppStream, str], bool],
-        given: Callable[[int, int], Awaitable[set[bytes] | None]],
+        delivered: Callable[[int, int], Awaitable[set[bytes] | None]],
         deliver: Callable[[int, AppStream, StoredMessage], None],
     ) -> None:
-        """`shard_of(topic)`: None when nobody subscribes it; `has(stream, topic)`: whether the app still
-        does. `given(app id, since)`: the hashes of what a named app was given since then (ns), None when the
-        disk cannot say now; `deliver(shard, stream, message)`."""
+        """Take the callbacks.
+
+        `shard_of(topic)` is None for a topic without subscribers; `has(stream, topic)`: whether the app
+        still subscribes to it. `delivered(app id, since)` returns the hashes delivered to a named app since
+        then (ns), None if the disk cannot answer now; `deliver(shard, stream, message)` takes a message.
+        """
         self._history = history
         self._turn = turn
         self._clock = clock
         self._shard_of = shard_of
         self._has = has
-        self._given = given
+        self._delivered = delivered
         self._deliver = deliver
         self._jobs: Worklist[HistoryJob] = Worklist(self._attempt, clock)
         self.set_online = self._jobs.set_online
@@ -70,13 +73,13 @@ class HistoryJobs:
         return len(self._jobs)
 
     def check_room(self, stream: AppStream) -> None:
-        """Raises `busy` when the app has as many jobs as it may have."""
+        """Raise `busy` if the app has the maximum number of jobs."""
         if sum(job.stream is stream for job in self._jobs) >= MAX_JOBS:
             reason = f"{MAX_JOBS} spans of history are asked for already, and no store has answered"
             raise IpcError(ErrorCode.BUSY, reason, retry_after_ms=2000)
 
     def begin(self, stream: AppStream, topics: Iterable[str], start: int, end: int) -> None:
-        """Fetch the topics' messages of this time; those that are not subscribed any more are left out."""
+        """Fetch the topics' messages in this time span; topics that are no longer subscribed are skipped."""
         by_shard: dict[int, list[str]] = {}
         for topic in topics:
             shard = self._shard_of(topic)
@@ -87,7 +90,7 @@ class HistoryJobs:
             self._jobs.add(HistoryJob(stream, shard, sorted(wanted), start, end, next_attempt=now))
 
     def resume(self, saved: Iterable[WantedHistory], streams: Mapping[int, AppStream]) -> None:
-        """The jobs that a restart interrupted; `streams` by app id."""
+        """Resume the jobs that a restart interrupted; `streams` by app id."""
         spans: dict[tuple[int, int, int], list[str]] = {}
         for one in saved:
             spans.setdefault((one.app_id, one.start, one.end), []).append(one.topic)
@@ -96,7 +99,7 @@ class HistoryJobs:
                 self.begin(streams[app_id], topics, start, end)
 
     def forget(self, stream: AppStream) -> None:
-        """The app is gone."""
+        """Drop the app's jobs."""
         for job in self._jobs:
             if job.stream is stream:
                 self._jobs.remove(job)
@@ -110,7 +113,7 @@ class HistoryJobs:
         return WorkVerdict.DONE
 
     def _end(self, job: HistoryJob) -> None:
-        """Nothing of it is on disk any more, but for topics of which another job wants another time."""
+        """Remove the job from disk, except for topics of which another job wants another time span."""
         if not job.stream.app_id:
             return
         others = [other.topics for other in self._jobs if other is not job and other.stream is job.stream]
@@ -120,13 +123,13 @@ class HistoryJobs:
     async def _fetch(self, job: HistoryJob, topics: list[str]) -> bool:
         stream = job.stream
         since = job.start - OVERLAP_NS
-        with self._turn.watch(stream.app_id) as fresh:  # what it is given from here on
-            known = await self._given(stream.app_id, since) if stream.app_id else set()
+        with self._turn.watch(stream.app_id) as fresh:  # records what is delivered from here on
+            known = await self._delivered(stream.app_id, since) if stream.app_id else set()
             if known is None:
                 return False
 
             def wanted(digest: bytes) -> bool:
-                return not (digest in known or digest in fresh or stream.was_given(digest))
+                return not (digest in known or digest in fresh or stream.was_delivered(digest))
 
             def deliver(message: StoredMessage) -> None:
                 if self._has(stream, message.message.content_topic):

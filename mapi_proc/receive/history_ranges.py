@@ -1,5 +1,6 @@
-"""Which part of the past an app asks for when it subscribes: since it left the topic, or a time
-back. Pure.
+"""The time spans that an app requests when it subscribes: since it left the topic, or some time back.
+
+Pure.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ __all__ = ["HistoryRange", "PastTopics"]
 
 
 class HistoryRange(NamedTuple):
-    """Of each topic, what came since the app unsubscribed it (`since_last`), or in the last `back_ns`: the
-    longer of the two where both are asked for.
+    """Per topic: what came since the app unsubscribed from it (`since_last`), or in the last `back_ns`.
+
+    If both are requested, the longer one.
     """
 
     since_last: bool = False
@@ -22,17 +24,17 @@ class HistoryRange(NamedTuple):
 
     @property
     def wanted(self) -> bool:
-        """Whether anything of the past is."""
+        """Return whether any history is requested."""
         return self.since_last or self.back_ns > 0
 
 
 class PastTopics:
-    """When apps left topics. Bounded per app: of what does not fit, nothing is known."""
+    """Remembers when apps left topics. Bounded per app; beyond the bound nothing is known."""
 
     def __init__(
         self, max_topics: int, apps: Mapping[int, App], loaded: Mapping[tuple[int, str], int]
     ) -> None:
-        """`loaded`: (app id, topic) -> when it left it (ns), as of the last run."""
+        """Restore from `loaded`: (app id, topic) -> when it left it (ns)."""
         self._max_topics = max_topics
         self._left: dict[bytes, dict[str, int]] = {}
         for (app_id, topic), time in loaded.items():
@@ -40,7 +42,7 @@ class PastTopics:
                 self.left(apps[app_id], [topic], time)
 
     def left(self, app: App, topics: Iterable[str], now: int) -> list[str]:
-        """The app gave up these topics; returns those that are remembered."""
+        """Record that the app left these topics. Return those that are remembered."""
         known = self._left.setdefault(app.stream.stream_id, {})
         taken = []
         for topic in topics:
@@ -50,13 +52,13 @@ class PastTopics:
         return taken
 
     def forget(self, app: App) -> None:
-        """The app is gone."""
+        """Drop the app."""
         self._left.pop(app.stream.stream_id, None)
 
     def jobs(
         self, app: App, topics: Iterable[str], wanted: HistoryRange | None, now: int
     ) -> dict[tuple[int, int], list[str]]:
-        """(start, end) in ns -> the topics to fetch for that time."""
+        """Return (start, end) in ns -> the topics to fetch for that time span."""
         jobs: dict[tuple[int, int], list[str]] = {}
         if wanted is None:
             return jobs

@@ -1,8 +1,7 @@
-"""The receive path: from a message of the kernel into the streams of the apps that subscribed its content
-topic.
+"""The receive path: from a kernel message into the streams of the apps subscribed to its content topic.
 
-Runs once per message of every followed shard, so it is short: one dict look-up for what nobody wants, one set
-look-up for what was seen, one packing of the fields for any number of apps.
+Runs once per message of every followed shard, so it is short: one dict look-up for unwanted topics, one set
+look-up for duplicates, one packing of the fields for any number of apps.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ _RECEIVED: Final = int(AppEventKind.MESSAGE_RECEIVED)
 
 @dataclass(slots=True)
 class ReceiveCounters:
-    """Messages of followed shards: `unsubscribed` of no app's topic, `repeats` seen before,
-    `accepted` once.
+    """Messages of followed shards: `unsubscribed` (no app has the topic), `repeats` (duplicates),
+    `accepted`.
     """
 
     unsubscribed: int = 0
@@ -38,8 +37,10 @@ class ReceiveCounters:
 
 
 class Receiver:
-    """`routes` is the subscription table's dict, shared; `now_ns` labels events, `steady` dates what is
-    remembered.
+    """Routes messages to apps.
+
+    `routes` is the subscription table's dict, shared; `now_ns` labels events, `steady` dates remembered
+    hashes.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Receiver:
         self._pack_fields = fields_packer()
 
     def message(self, shard: int, event: MessageEvent, payload: bytes) -> None:
-        """One message in order. `event` as `decode_header` gave it."""
+        """Take one message in order. `event` is the result of `decode_header`."""
         topic, message_hash = event[4], event[5]
         route = self.routes.get(topic)
         if route is None:
@@ -86,12 +87,12 @@ class Receiver:
             self._turn.received(shard, message_hash)
         for stream in route.subscribers:
             if stream.app_id:
-                self._turn.given(stream.app_id, message_hash)
+                self._turn.delivered(stream.app_id, message_hash)
             else:
-                stream.note_given(message_hash)
+                stream.note_delivered(message_hash)
 
     def recovered(self, shard: int, stored: StoredMessage) -> None:
-        """A message that a store had and the live stream had not."""
+        """Take a message that a store had and the live stream had not."""
         message = stored.message
         route = self.routes.get(message.content_topic)
         if route is None or not self._dedup.add(stored.message_hash, shard, self._steady()):
@@ -117,8 +118,9 @@ class Receiver:
         )
 
     def from_history(self, shard: int, stream: AppStream, stored: StoredMessage) -> None:
-        """A message that one app asked for. One that nobody had seen goes to everybody who
-        wants its topic.
+        """Take a message that one app requested.
+
+        If it is new to this node, it goes to every app subscribed to its topic.
         """
         if stored.message_hash not in self._dedup.known:
             self.recovered(shard, stored)
@@ -131,6 +133,6 @@ class Receiver:
             _RECEIVED, self._now_ns(), self._fields(stored), stored.message.payload, self._turn.batch
         )
         if stream.app_id:
-            self._turn.given(stream.app_id, stored.message_hash)
+            self._turn.delivered(stream.app_id, stored.message_hash)
         else:
-            stream.note_given(stored.message_hash)
+            stream.note_delivered(stored.message_hash)

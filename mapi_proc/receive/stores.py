@@ -1,4 +1,4 @@
-"""The connected store peers, asked through the kernel and paged to the end (13/WAKU2-STORE)."""
+"""The connected store peers, queried through the kernel and paged to the end (13/WAKU2-STORE)."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from mapi_proc.receive.fetching import Store
 __all__ = ["MAX_STORES", "StoreHistory", "StorePeer"]
 
 MAX_STORES: Final = 8
-"""Stores that are asked at once."""
+"""Stores queried concurrently."""
 _TIMEOUT: Final = 30.0
 _HASHES_A_REQUEST: Final = 2000
 _MOST_HASHES: Final = 200_000
-"""Of one query, over all pages: a store that never ends its pages is given up."""
+"""Most entries of one query over all pages: gives up on a store whose pages never end."""
 
 
 class StoreHistory:
-    """Implements `History`."""
+    """Implements `FetchedHistory`."""
 
     def __init__(self, link: KernelLink, peers: ServicePeers, cluster: Callable[[], int]) -> None:
         self._link = link
@@ -38,7 +38,7 @@ class StoreHistory:
         self._cluster = cluster
 
     def stores(self, shard: int) -> list[Store]:
-        """The stores that are connected and not backing off."""
+        """Return the stores that are connected and not backing off."""
         topic = shard_topic(self._cluster(), shard)
         return [
             StorePeer(self._link, self._peers, peer, topic)
@@ -57,7 +57,7 @@ class StorePeer:
 
     @property
     def connected(self) -> float:
-        """For how many seconds it has been connected without a break."""
+        """Return for how many seconds it has been connected without a break."""
         return self._peers.connected(self._peer)
 
     async def _ask(self, body: Mapping[str, object]) -> tuple[StoreQueryReply, Reply] | None:
@@ -75,7 +75,8 @@ class StorePeer:
         start_ns: int,
         end_ns: int,
     ) -> list[bytes] | None:
-        """The hashes of all messages of these content topics in that time; None: no whole answer."""
+        """Return the hashes of all messages of these content topics in that time span; None: no complete
+        answer."""
         request = StoreQueryRequest(
             pubsub_topic=self._topic,
             content_topics=tuple(topics),
@@ -105,7 +106,7 @@ class StorePeer:
             cursor = page.cursor
 
     async def count(self, shard: int, start_ns: int, end_ns: int, most: int) -> int | None:  # noqa: ARG002
-        """How many messages of the shard it has of that time, at most `most` (a page holds 100)."""
+        """Count the shard's messages in that time span, at most `most` (a page holds 100)."""
         request = StoreQueryRequest(
             pubsub_topic=self._topic, time_start=start_ns, time_end=end_ns, limit=most, peer=self._peer
         )
@@ -113,7 +114,7 @@ class StorePeer:
         return None if answer is None else len(answer[0].hashes)
 
     async def messages(self, shard: int, hashes: Sequence[bytes]) -> list[StoredMessage] | None:  # noqa: ARG002
-        """Those of these messages that it has; None: it did not answer."""
+        """Return those of these messages that it has; None if it did not answer."""
         found: dict[bytes, StoredMessage] = {}
         while True:
             missing = tuple(digest for digest in hashes if digest not in found)

@@ -1,13 +1,13 @@
-"""Was a store there at the time that it is asked about? An answer "nothing" of one that was itself away
-means nothing.
+"""Was a store there at the time it is asked about? If it was itself away, its answer "nothing" means
+nothing.
 
-The store protocol does not say since when a store has been running, and one that was restarted together with
-our kernel looks, afterwards, like one that was never away. What can be known is taken as evidence:
+The store protocol does not say since when a store has been running, and one that was restarted together
+with our kernel looks, afterwards, like one that was never away. What can be known is taken as evidence:
 
 - a store that has been connected to us since before the gap was there all the time;
 - a store that holds messages of the shard (of any content topic) from the gap was there when they passed.
-  Busy shards must show them in every part of the gap. Where there are too few for that, the first half
-  decides, because a store that fell with us has its hole where ours begins.
+  Busy shards must show them in every part of the gap. If there are too few for that, the first half
+  decides, because a store that went down with us has its hole where ours begins.
 
 In a shard without traffic there is no evidence, and the gap remains in doubt.
 """
@@ -26,15 +26,15 @@ __all__ = ["witnessed"]
 _COUNTED: Final = 100
 """One page of hashes."""
 _A_SLICE: Final = 10
-"""Messages that a slice of the gap has on average: an empty one is then no chance (e^-10)."""
+"""Average messages per slice of the gap: an empty slice by chance is then improbable (e^-10)."""
 _SLICES: Final = 8
 _SHORTEST_NS: Final = 1_000_000_000
 
 
 async def witnessed(stores: Sequence[Store], shard: int, start_ns: int, end_ns: int, age_s: float) -> bool:
-    """Whether some of these stores, together, were there from `start_ns` to `end_ns`.
+    """Return whether some of these stores, together, were there from `start_ns` to `end_ns`.
 
-    `age_s`: how long ago that time began.
+    `age_s`: how long ago that time span began.
     """
     if any(store.connected > age_s for store in stores):
         return True
@@ -45,8 +45,10 @@ async def witnessed(stores: Sequence[Store], shard: int, start_ns: int, end_ns: 
 
 
 def _slices(start_ns: int, end_ns: int, count: int) -> list[tuple[int, int]] | None:
-    """The parts of a gap in which a store must have something when it has `count` messages of it; None: there
-    is no evidence at all."""
+    """Return the parts of a gap in which a store with `count` messages of it must have some.
+
+    None: there is no evidence at all.
+    """
     length = end_ns - start_ns
     if not count:
         return None

@@ -1,5 +1,6 @@
-"""Work that is tried until it succeeds, piece after piece: what is due now, how long a failure waits, and the
-wait itself. Catch-up and history are both such work.
+"""Work that is retried until it succeeds: what is due, how long a failure backs off, and the wait itself.
+
+Used by catch-up and history.
 """
 
 from __future__ import annotations
@@ -21,21 +22,21 @@ _LEAST_WAIT_S: Final = 0.05
 
 
 class WorkVerdict(Enum):
-    """How an attempt went."""
+    """Outcome of an attempt."""
 
     DONE = 1
     FAILED = 2
-    """Again after a while, which grows with each failure."""
+    """Retry after a back-off that grows with each failure."""
     LATER = 3
-    """Again at the `next_attempt` that the attempt has set."""
+    """Retry at the `next_attempt` that the attempt has set."""
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Work:
-    """A piece of work; two of them are never the same one. `next_attempt` is on the running clock."""
+    """A piece of work, compared by identity. `next_attempt` is on the running clock."""
 
     attempts: int = 0
-    """Since the last success."""
+    """Failed attempts since the last success."""
     next_attempt: float = 0.0
 
 
@@ -45,11 +46,14 @@ W = TypeVar("W", bound=Work)
 class Worklist(Generic[W]):
     """The open pieces, oldest first, and the loop that works them off one after the other while online.
 
-    A piece may be removed at any time, also while it is attempted: what comes of it is then nobody's.
+    A piece may be removed at any time, even while it is attempted; its outcome is ignored then.
     """
 
     def __init__(self, attempt: Callable[[W], Awaitable[WorkVerdict]], clock: Callable[[], float]) -> None:
-        """`attempt` must not raise for what a kernel or network can do. `clock`: seconds of running time."""
+        """`attempt` must not raise for kernel or network failures.
+
+        `clock` returns seconds of running time.
+        """
         self._attempt = attempt
         self._clock = clock
         self._items: dict[W, None] = {}
@@ -66,21 +70,21 @@ class Worklist(Generic[W]):
         return work in self._items
 
     def add(self, work: W) -> None:
-        """One more, due at its `next_attempt`."""
+        """Add a piece, due at its `next_attempt`."""
         self._items[work] = None
         self._changed.set()
 
     def remove(self, work: W) -> None:
-        """It is not wanted any more; nothing when it is not there."""
+        """Remove a piece that is no longer wanted. No-op if it is not in the list."""
         self._items.pop(work, None)
 
     def set_online(self, online: bool) -> None:
-        """Whether anything can be done at all."""
+        """Set whether attempts can be made at all."""
         self._online = online
         self._changed.set()
 
     def wake(self, which: Callable[[W], bool] = lambda _work: True) -> None:
-        """Try now what waits; what is being attempted is tried once more if this attempt fails."""
+        """Retry waiting pieces now; one that is being attempted is retried at once if this attempt fails."""
         for work in self._items:
             if which(work):
                 work.next_attempt = 0.0
@@ -113,5 +117,5 @@ class Worklist(Generic[W]):
                 self.remove(work)
             case WorkVerdict.LATER:
                 work.attempts = 0
-            case WorkVerdict.FAILED if work.next_attempt > 0.0:  # else it was woken meanwhile
+            case WorkVerdict.FAILED if work.next_attempt > 0.0:  # otherwise it was woken meanwhile
                 work.next_attempt = self._clock() + retry_delay(work.attempts, _RETRY_S, 1.5, _RETRY_MAX_S)

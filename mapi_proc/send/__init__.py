@@ -1,1 +1,1 @@
-"""Sending: what was accepted is kept and retried until it propagates, fails, or its window is over."""
+"""Sending: an accepted message is kept and retried until it propagates, fails, or its window ends."""

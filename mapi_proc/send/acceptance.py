@@ -1,9 +1,8 @@
-"""Accepting sends: what is refused at once, what is on disk before it is accepted, what is a repeat (SPEC.md
-4.2).
+"""Accept sends: refuse at once what can be, persist before accepting, recognise repeats (SPEC.md, 4.2).
 
-Accepted means on disk, and survives the loss of the host. The request id is the idempotency key within the
-app's stream: concurrent twins are joined, a repeat is answered as the first time, another body under the
-same id is a conflict.
+Accepted means on disk, surviving a host crash. The request id is the idempotency key within the app's stream:
+concurrent twins are joined, a repeat gets the first answer again, and another body under the same id is a
+conflict.
 """
 
 from __future__ import annotations
@@ -34,14 +33,14 @@ from mapi_proc.streams import AppStream
 __all__ = ["Acceptance", "fingerprint"]
 
 REQUEST_MEMORY_NS: Final = 24 * 3600 * 1_000_000_000
-"""How long a request id is remembered after its send was accepted."""
+"""How long a request id is remembered after acceptance."""
 _RECENT: Final = 4096
 """Request ids in memory; older ones are looked up on disk."""
 _EVICT_EVERY_NS: Final = 600 * 1_000_000_000
 
 
 def fingerprint(request: SendRequest, payload: bytes) -> bytes:
-    """Stands for the whole body of a send: tells a repeat from a conflict."""
+    """Hash the whole body of a send, to distinguish a repeat from a conflict."""
     topic = request.content_topic.encode()
     digest = sha256(b"%d:%d:%d:" % (len(topic), len(request.meta), request.ephemeral))
     for part in (topic, request.meta, payload):
@@ -50,8 +49,9 @@ def fingerprint(request: SendRequest, payload: bytes) -> bytes:
 
 
 class Acceptance:
-    """Takes sends over. `accepted(entry, shard)` is called when one is on disk; `check_room(app's stream id,
-    size)` raises `busy`.
+    """Accepts sends.
+
+    `accepted(entry, shard)` is called when one is on disk; `check_room(app's stream id, size)` raises `busy`.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Acceptance:
         self.repeated = 0
 
     def check(self, request: SendRequest, payload: bytes) -> int:
-        """What can be refused at once, is. Returns the shard. Raises IpcError."""
+        """Refuse what can be refused at once. Return the shard. Raises IpcError."""
         network = self._network()
         if network.info.rln_required:
             raise IpcError(
@@ -92,9 +92,10 @@ class Acceptance:
             raise IpcError(error.code, f"Failed to auto-subscribe before sending: {error.message}") from error
 
     def too_large(self, task: SendTask) -> str:
-        """The reference's text for a message that the network does not take; empty for others.
+        """Return the reference's text if the message exceeds the network's maximum size, otherwise an empty
+        string.
 
-        As there, such a message is accepted, and its fate is an error.
+        As in the reference, such a message is accepted, and its outcome is an error.
         """
         info = self._network().info
         message = WakuMessage(task.payload, task.content_topic, 0, task.timestamp, task.meta)
@@ -102,7 +103,7 @@ class Acceptance:
         return too_large_text(info.max_message_size) if size > info.max_message_size else ""
 
     async def accept(self, stream: AppStream, request: SendRequest, payload: bytes, shard: int) -> bool:
-        """Take over a checked send; returns when it is on disk. True: it was accepted before (a repeat)."""
+        """Accept a checked send. Return, once it is on disk, whether it is a repeat."""
         mark = fingerprint(request, payload)
         key = (stream.stream_id, request.request_id)
         known = self._recent.get(key)
@@ -182,6 +183,6 @@ class Acceptance:
 
 
 def _retrieve(done: asyncio.Future[None]) -> None:
-    """A future whose waiter went away still had its error looked at."""
+    """Retrieve the exception of a future whose waiter is gone, so that asyncio does not log it."""
     if not done.cancelled():
         done.exception()

@@ -1,10 +1,11 @@
-"""Store confirmation: is what propagated really kept? Presence queries in batches, by hash (p2p-reliability).
+"""Store confirmation: presence queries in batches, by hash (p2p-reliability).
 
-A message is asked for when it is three seconds old, then ever less often until its window ends; rounds are at
-least three seconds apart. A round asks for all that is due, some queries at once, so that the confirmation
-keeps pace with any number of sends; it ends early when no store answers. What a store lacks is published
-again while stores would still take it. When a store or relay peer appears, everything that is still young is
-asked for in the next round already, and published again even if no store answers: the newcomer lacks it.
+A message is first queried when it is three seconds old, then less and less often until its window ends;
+rounds are at least three seconds apart. A round queries all that is due, with a few queries in parallel, so
+that the confirmation keeps pace with any number of sends; it stops early if no store answers. A message
+missing from a store is published again while stores would still accept it. When a store or relay peer
+appears, every message that is still young is queried in the next round, and published again even if no
+store answers: the newcomer lacks it.
 """
 
 from __future__ import annotations
@@ -26,16 +27,16 @@ QUERIES_AT_ONCE: Final = 4
 
 
 class NoStore(NamedTuple):
-    """No store could be asked now."""
+    """No store could be queried now."""
 
     text: str
 
 
 class Presence(Protocol):
-    """Asks a store."""
+    """Queries a store."""
 
     async def __call__(self, shard: int, hashes: Sequence[bytes], /) -> set[bytes] | NoStore:
-        """Which of at most `BATCH` messages a store has."""
+        """Return which of at most `BATCH` messages a store has."""
         ...
 
 
@@ -43,7 +44,7 @@ _OFFLINE: Final = NoStore("the kernel is away")
 
 
 class ConfirmLoop:
-    """The sends that have propagated and wait for a store's word."""
+    """The sends that have propagated and await a store's confirmation."""
 
     def __init__(
         self,
@@ -76,16 +77,16 @@ class ConfirmLoop:
     def add(self, task: SendTask) -> None:
         """Take over a send that has propagated."""
         self._push(task, next_check(task, self._clock()))
-        if self._due[0][2] is task:  # else what is awaited comes before it
+        if self._due[0][2] is task:  # otherwise the loop already waits for an earlier one
             self._changed.set()
 
     def set_online(self, online: bool) -> None:
-        """Whether the kernel can be asked."""
+        """Set whether the kernel can be asked."""
         self._online = online
         self._changed.set()
 
     def peers_appeared(self) -> None:
-        """A store or relay peer is new: it lacks what was published before."""
+        """Handle a new store or relay peer: it lacks what was published before."""
         now_ns = self._wall_ns()
         soon = self._last_round + ARCHIVE_TIME
         self._appeared = True
@@ -98,11 +99,11 @@ class ConfirmLoop:
 
     @staticmethod
     def _is_young(task: SendTask, now_ns: int) -> bool:
-        """Whether it may be published again for a store's sake."""
+        """Return whether it may still be published again for a store's sake."""
         return bool(task.payload) and not is_over(task) and now_ns - task.timestamp < REPUBLISH_AGE_NS
 
     def _push(self, task: SendTask, when: float) -> None:
-        # Its window's end is looked at too, so that it is told in time even when no store can be asked.
+        # The window's end counts too, so that the final event is on time even if no store can be queried.
         self._order += 1
         heapq.heappush(self._due, (min(when, task.first_attempt + self._window), self._order, task))
 
@@ -123,7 +124,7 @@ class ConfirmLoop:
                 await self._changed.wait()
         except TimeoutError:
             return
-        # Something new: it is never due at once, so the wait goes on with the new first one.
+        # A new send is never due at once, so continue waiting, for the new earliest one.
 
     async def _round(self) -> None:
         now = self._clock()
@@ -140,7 +141,7 @@ class ConfirmLoop:
                 return
 
     def _take_due(self, now: float) -> list[list[SendTask]]:
-        """What is to be asked for now, in batches of one shard; sends whose window is over are ended."""
+        """Return what is due, in batches of one shard; end the sends whose window is over."""
         by_shard: dict[int, list[SendTask]] = {}
         while self._due and self._due[0][0] <= now:
             task = heapq.heappop(self._due)[2]
@@ -156,7 +157,7 @@ class ConfirmLoop:
         ]
 
     async def _ask(self, tasks: list[SendTask]) -> bool:
-        """Ask for a batch and judge it. False: no store could be asked."""
+        """Query a batch and judge it. Return False if no store could be queried."""
         answer: set[bytes] | NoStore = _OFFLINE
         if self._online:
             self.queries += 1
@@ -168,7 +169,10 @@ class ConfirmLoop:
         return not isinstance(answer, NoStore)
 
     def _judge(self, tasks: list[SendTask], answer: set[bytes] | NoStore) -> None:
-        """What no store could be asked for stays as it is until the next round."""
+        """Apply a store's answer.
+
+        Sends that no store could be queried for stay as they are until the next round.
+        """
         now, now_ns = self._clock(), self._wall_ns()
         for task in tasks:
             if is_over(task):

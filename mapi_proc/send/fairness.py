@@ -1,9 +1,8 @@
 """Fair shares for the apps: of the room for waiting sends, and of the attempts. Pure.
 
 One busy app must leave room for the others, however many there are and without a fixed quota. So an app is
-admitted while it holds less than `_GREED` times what is still free (the dynamic threshold that switches use
-for a shared buffer, Choudhury and Hahne 1998): alone it gets 8/9 of the room, and a newcomer always finds
-some.
+admitted while it holds less than `_GREED` times what is still free (the dynamic threshold of shared-buffer
+switches, Choudhury and Hahne 1998): alone it gets 8/9 of the room, and a newcomer always finds some.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ class _Held:
 
 
 class Room:
-    """The room for sends that wait for the network, and who holds how much of it."""
+    """The room for sends that wait for the network, and each app's share of it."""
 
     def __init__(self, max_tasks: int, max_bytes: int) -> None:
         self._max_tasks = max_tasks
@@ -44,7 +43,7 @@ class Room:
         return self._all.size
 
     def check(self, scope: bytes, size: int) -> None:
-        """Raise `busy` when one more send of this app, with `size` payload bytes, would take too much."""
+        """Raise `busy` if one more send of this app, with `size` payload bytes, would take too much."""
         everybody, own = self._all, self._apps.get(scope, _Held())
         free = self._max_tasks - everybody.count
         free_bytes = self._max_bytes - everybody.size - size
@@ -61,13 +60,13 @@ class Room:
         raise IpcError(ErrorCode.BUSY, text, retry_after_ms=1000)
 
     def take(self, scope: bytes, size: int) -> None:
-        """The app holds one more send."""
+        """Charge one more send to the app."""
         for held in (self._all, self._apps.setdefault(scope, _Held())):
             held.count += 1
             held.size += size
 
     def give_back(self, scope: bytes, size: int) -> None:
-        """One of the app's sends waits no more."""
+        """Release the room of one of the app's sends."""
         own = self._apps[scope]
         for held in (self._all, own):
             held.count -= 1
@@ -77,7 +76,7 @@ class Room:
 
 
 class FairQueue:
-    """Sends that wait for their first attempt: in order within an app, the apps in turn."""
+    """Sends that wait for their first attempt: FIFO within an app, round robin between apps."""
 
     def __init__(self) -> None:
         self._apps: OrderedDict[bytes, deque[SendTask]] = OrderedDict()
@@ -86,7 +85,7 @@ class FairQueue:
         self._apps.setdefault(task.scope, deque()).append(task)
 
     def peek(self) -> SendTask | None:
-        """Return the next one; those cancelled meanwhile are skipped."""
+        """Return the next send; ones cancelled meanwhile are skipped."""
         while self._apps:
             scope, waiting = next(iter(self._apps.items()))
             while waiting and waiting[0].state is not State.PARKED:
@@ -97,7 +96,7 @@ class FairQueue:
         return None
 
     def pop(self) -> None:
-        """Take the one that `peek` returned: then it is another app's turn."""
+        """Remove the send that `peek` returned, and pass the turn to the next app."""
         scope, waiting = next(iter(self._apps.items()))
         waiting.popleft()
         if waiting:

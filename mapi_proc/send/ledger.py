@@ -1,8 +1,8 @@
-"""The one owner of each send's life, from its acceptance to its one final event.
+"""The single owner of each send's life, from acceptance to its one final event.
 
-The loops (`loop`: attempts, `confirm`: store queries) decide when something happens; what it makes of a send
-is decided by the state machine (`task`) and happens here: the change of state, the record of it on disk, the
-event for the app, the room that it holds, the cause that is kept.
+The loops (`loop`: attempts, `confirm`: store queries) decide when something happens. The effect on a send
+is decided by the state machine (`task`) and applied here: the state change, its record on disk, the event
+for the app, the room it holds, and the last cause of failure.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ _KEEP_EVERY: Final = 15.0
 
 
 class SendRecord(Protocol):
-    """Where a send's state is written and its app notified, each time in one transaction."""
+    """Persists a send's state and appends the app's event, each time in one transaction."""
 
     async def attempting(self, task: SendTask) -> None:
         """On the first attempt: fix timestamp and message hash, and return when they are on disk."""
         ...
 
     def changed(self, task: SendTask) -> None:
-        """Write where an unfinished send stands, and how much of its window is used (`task.kept`)."""
+        """Write the state of an unfinished send, and how much of its window is used (`task.kept`)."""
         ...
 
     def propagated(self, task: SendTask) -> None:
-        """It has propagated, for the first time: write and notify."""
+        """Write and notify that it has propagated, for the first time."""
         ...
 
     def finished(self, task: SendTask) -> None:
-        """It is final: write and notify."""
+        """Write and notify the final state."""
         ...
 
 
@@ -53,19 +53,19 @@ class SendLedger:
         self._timing = timing
         self._tasks: dict[tuple[bytes, bytes], SendTask] = {}
         self._propagated: dict[int, SendTask] = {}
-        """By row, in the order in which they propagated; `_payloads`: those that may be published again."""
+        """By row, in order of propagation; `_payloads`: those that may be published again."""
         self._payloads: dict[int, SendTask] = {}
         self._propagated_bytes = 0
         self._states: Counter[State] = Counter()
         self.room = Room(settings.max_tasks, settings.max_bytes)
         self.last_cause = ""
-        """Why the last attempt that failed did so, of any send."""
+        """Cause of the latest failed attempt of any send."""
 
     def __len__(self) -> int:
         return len(self._tasks)
 
     def __iter__(self) -> Iterator[SendTask]:
-        """The sends that are not final, oldest first."""
+        """Iterate over the sends that are not final, oldest first."""
         return iter(tuple(self._tasks.values()))
 
     @property
@@ -75,14 +75,14 @@ class SendLedger:
 
     @property
     def states(self) -> dict[str, int]:
-        """How many sends are in which state."""
+        """Count the sends by state."""
         open_states = (state for state in State if not state.final)
         return {state.value: self._states[state] for state in open_states}
 
     # -- its life ----------------------------------------------------------------------------------------
 
     def accept(self, task: SendTask) -> None:
-        """Take over a send that is on disk. Its room was checked (`room.check`)."""
+        """Take over a send that is on disk. Its room was checked before (`room.check`)."""
         self._tasks[task.scope, task.request_id] = task
         self._states[task.state] += 1
         if task.state is State.PROPAGATED:
@@ -91,7 +91,10 @@ class SendLedger:
             self.room.take(task.scope, len(task.payload))
 
     def resume(self, task: SendTask, window_used: float) -> None:
-        """Take over a send of an earlier run. What was under way when it ended has an unknown outcome."""
+        """Take over a send of an earlier run.
+
+        An attempt that was in flight at its end has an unknown outcome.
+        """
         if task.attempts:
             task.first_attempt = self._timing.clock() - window_used
             task.transmitted = True
@@ -102,7 +105,7 @@ class SendLedger:
         self.accept(task)
 
     def cancel(self, scope: bytes, request_id: bytes) -> bool:
-        """Cancel a send that was not attempted yet. False: too late, or there is no such send."""
+        """Cancel a send before its first attempt. Return False if it is too late or there is no such send."""
         task = self._tasks.get((scope, request_id))
         if task is None:
             return False
@@ -113,14 +116,15 @@ class SendLedger:
         return True
 
     def begin(self, task: SendTask) -> None:
-        """An attempt is about to be made: from here on it cannot be cancelled."""
+        """Mark the start of an attempt: from here on the send cannot be cancelled."""
         if task.state is State.PARKED:
             task.state = State.ATTEMPTED
             self._moved(task, State.PARKED)
 
     async def attempt(self, task: SendTask) -> bool:
-        """Count an attempt; the first one returns when it is on disk. True: publish it past the seen cache
-        of the relay.
+        """Count an attempt; the first one returns when it is on disk.
+
+        Return True if it must be published past the relay's seen cache.
         """
         if not task.attempts:
             await self._record.attempting(task)
@@ -130,9 +134,9 @@ class SendLedger:
         return force
 
     def conclude(self, task: SendTask, outcome: Outcome) -> None:
-        """The outcome of an attempt."""
+        """Apply the outcome of an attempt."""
         if task.state.final:
-            return  # a store was found to have it while it was published again
+            return  # a store confirmed it while it was being published again
         now, before = self._timing.clock(), task.state
         first = machine.conclude(
             task,
@@ -155,37 +159,37 @@ class SendLedger:
         self._moved(task, before)
 
     def expire(self, task: SendTask) -> bool:
-        """End it if its window is over. True: it ended now."""
+        """End the send if its window is over. Return True if it ended now."""
         before = task.state
         ended = machine.expire(task, self._timing.clock(), self._settings.window)
         self._moved(task, before)
         return ended
 
     def judge(self, task: SendTask, found: bool) -> bool:
-        """A store's answer about it. True: publish it again."""
+        """Apply a store's answer. Return True if it must be published again."""
         before = task.state
         again = machine.judge(task, found, self._timing.wall_ns())
         self._moved(task, before)
         return again
 
     def unasked(self, task: SendTask, cause: str) -> None:
-        """No store could be asked for it."""
+        """Record that no store could be queried for it."""
         task.cause = cause
 
     def aged(self, task: SendTask) -> None:
-        """It will not be published again: its payload need not be kept in memory."""
+        """Free the payload: the send will not be published again."""
         if self._payloads.pop(task.entry_id, None) is not None:
             self._propagated_bytes -= len(task.payload)
             task.payload = b""
 
     def refuse(self, task: SendTask, text: str) -> None:
-        """End a send that cannot be taken up again."""
+        """End a send that cannot be resumed."""
         before, task.state, task.error = task.state, State.FAILED, text
         self._moved(task, before)
 
     def keep_windows(self) -> None:
-        """Now and then: write how much of their windows the waiting sends have used, so that a restart does
-        not give them the whole window again.
+        """Write how much of their windows the waiting sends have used, so that a restart does not grant them
+        a whole new window. Call it every few seconds.
         """
         now = self._timing.clock()
         for task in self:
@@ -216,8 +220,10 @@ class SendLedger:
         self._record.finished(task)
 
     def _hold_propagated(self, task: SendTask) -> None:
-        """What waits for a store must not keep others from being sent: beyond its own bounds the oldest
-        payloads go (they are not published again), then the oldest sends end unconfirmed.
+        """Bound the sends that wait for a store, so that they do not block new ones.
+
+        Beyond the bounds the oldest payloads go first (those are not published again), then the oldest
+        sends end unconfirmed.
         """
         self._propagated[task.entry_id] = self._payloads[task.entry_id] = task
         self._propagated_bytes += len(task.payload)

@@ -1,8 +1,8 @@
 """The send loop: decides when accepted sends are attempted.
 
-What an attempt makes of a send is the ledger's business. What the loop owns is time (when is the next attempt
-due), how many attempts are under way, and order: within an app first accepted, first attempted; the apps in
-turn; first attempts before retries. What has propagated is handed to the confirmation (`confirm`).
+The effect of an attempt is the ledger's business. The loop owns timing (when the next attempt is due), the
+number of attempts in flight, and order: FIFO within an app, round robin between apps, first attempts before
+retries. Propagated sends are handed to the confirmation (`confirm`).
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from mapi_proc.send.task import Outcome, SendTask, State, is_over
 __all__ = ["Publish", "SendLoop"]
 
 Publish: TypeAlias = Callable[[SendTask, bool], Awaitable[Outcome]]
-"""One round through the processors (task, force); never raises for what a kernel or network can do."""
+"""One round through the processors (task, force); never raises for kernel or network failures."""
 
 _RETRY_SHARE: Final = 4
-"""While first attempts wait, retries get every n-th place: neither keeps the other waiting for long."""
+"""While first attempts wait, every n-th slot goes to a retry, so that neither starves."""
 
 
 class SendLoop:
-    """Runs the attempts and the store queries of all sends in the ledger."""
+    """Runs the attempts and store queries of all sends in the ledger."""
 
     def __init__(
         self,
@@ -65,15 +65,13 @@ class SendLoop:
             self._schedule(task)
 
     def set_online(self, online: bool) -> None:
-        """Whether the kernel can be asked at all. While it cannot, no attempt is made."""
+        """Set whether the kernel can be asked. While it cannot, no attempt is made."""
         self._online = online
         self.confirm.set_online(online)
         self._changed.set()
 
     def wake(self) -> None:
-        """Peers appeared: what waits for its next round is attempted now, and what is not confirmed yet goes
-        out once more.
-        """
+        """Handle new peers: attempt waiting retries now, and publish unconfirmed sends once more."""
         self.confirm.peers_appeared()
         self._due = [(0.0, order, task) for _, order, task in self._due]
         heapq.heapify(self._due)
@@ -87,7 +85,7 @@ class SendLoop:
     # -- the loop ----------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Serve until cancelled. What is under way when cancelled is left as on disk."""
+        """Serve until cancelled. Attempts in flight stay as they are on disk."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.confirm.run(), name="confirm")
             while True:
@@ -116,10 +114,11 @@ class SendLoop:
                 limited = True
 
     def _next_retry(self, now: float) -> SendTask | None:
-        """The retry that is due and still worth it, left in the heap."""
+        """Return the retry that is due and still worth making, left in the heap."""
         while self._due and self._due[0][0] <= now:
             task = self._due[0][2]
-            # Over, or without a payload: published again for a store that has it by now, or too old for one.
+            # Skip one that is final, or whose payload is gone: a store has it by now, or it is too old for
+            # one.
             if not is_over(task) and task.payload and not self._ledger.expire(task):
                 return task
             heapq.heappop(self._due)
@@ -131,7 +130,7 @@ class SendLoop:
         group.create_task(self._attempt(task))
 
     def _expire_waiting(self) -> None:
-        """While the kernel is away, windows of attempted sends still run out."""
+        """End attempted sends whose window runs out while the kernel is away."""
         kept = [entry for entry in self._due if not is_over(entry[2]) and not self._ledger.expire(entry[2])]
         if len(kept) != len(self._due):
             self._due = kept

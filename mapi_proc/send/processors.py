@@ -1,8 +1,7 @@
-"""How a message gets out: through the kernel's relay, or through other nodes by lightpush
-(19/WAKU2-LIGHTPUSH).
+"""Publish a message: through the kernel's relay, or through other nodes by lightpush (19/WAKU2-LIGHTPUSH).
 
-One attempt is one walk along the chain of the mode: core asks relay, and lightpush at once when relay has no
-peers; edge asks lightpush alone, two services for redundancy.
+One attempt is one walk along the mode's chain: core tries relay, then lightpush at once if relay has no
+peers; edge uses lightpush only, two services for redundancy.
 """
 
 from __future__ import annotations
@@ -35,20 +34,19 @@ _FINAL: Final = frozenset(
     }
 )
 _SEEN_OR_NO_PEERS: Final = 505
-"""A lightpush service's answer both when it has no peers and when it has seen the message before."""
+"""A lightpush service gives this answer both when it has no peers and when it has seen the message before."""
 
 
 class Processor(Protocol):
-    """One way out."""
+    """One way to publish."""
 
     async def attempt(self, task: SendTask, force: bool) -> Outcome:
-        """Try once; never raises for what a kernel or network can do."""
+        """Try once; never raises for kernel or network failures."""
         ...
 
 
 async def run_chain(chain: Sequence[Processor], task: SendTask, force: bool) -> Outcome:
-    """One round: the next processor is asked at once when the one before it had nobody to give the message
-    to.
+    """Run one round: if a processor has no peers, try the next one at once.
 
     An unknown outcome ends the round (the message may be out), and so does a refusal.
     """
@@ -76,8 +74,8 @@ class Relay:
         self._link = link
 
     async def attempt(self, task: SendTask, force: bool) -> Outcome:
-        """Publish; forced past the seen cache when the bytes may have been published before."""
-        # Before the kernel records the shard for us, our own apps would not hear of the message.
+        """Publish; forced past the seen cache if the same bytes may have been published before."""
+        # Until the kernel records the shard for us, our own apps would miss the message.
         if not await self._link.wait_leased((task.shard,), _LEASE_WAIT):
             return NoPeers(f"the kernel does not follow shard {task.shard} yet")
         request = RelayPublishRequest(
@@ -99,7 +97,7 @@ class Relay:
 
 
 class Lightpush:
-    """Other nodes' lightpush services: `redundancy` of them at once, each another one."""
+    """Other nodes' lightpush services: `redundancy` distinct peers at once."""
 
     def __init__(
         self,
@@ -108,14 +106,15 @@ class Lightpush:
         redundancy: int,
         hears: Callable[[int, str], Awaitable[None]] | None = None,
     ) -> None:
-        """`hears(shard, content topic)` is awaited first: until what is sent there would come back to us."""
+        """`hears(shard, content topic)` is awaited first: until a message sent there would be pushed back to
+        us."""
         self._link = link
         self._peers = peers
         self._redundancy = redundancy
         self._hears = hears
 
     async def attempt(self, task: SendTask, force: bool) -> Outcome:  # noqa: ARG002 (services have no force)
-        """Ask the best services at once. One that has published it is enough."""
+        """Push to the best services in parallel. One success is enough."""
         if self._hears is not None:
             await self._hears(task.shard, task.content_topic)
         chosen = self._peers.choose(LIGHTPUSH, task.shard, self._redundancy)
@@ -130,7 +129,7 @@ class Lightpush:
                 self._peers.failed(LIGHTPUSH, peer)
         best = _best([answer.outcome for answer in answers])
         if isinstance(best, NoPeers) and task.transmitted and any(answer.seen for answer in answers):
-            # An earlier attempt has had no answer, and the network knows the message: it got through.
+            # An earlier attempt had no reply and the network knows the message: that attempt got through.
             return Published(1, duplicate=True)
         return best
 
@@ -154,8 +153,10 @@ class Lightpush:
 
 
 class _Answer(NamedTuple):
-    """One service's answer. `failed`: the peer did not do it (else the kernel, or the request, is to blame);
-    `seen`: the words by which it may mean that it has seen the message before.
+    """One service's answer.
+
+    `failed`: the peer is at fault (otherwise the kernel, or the request); `seen`: its text, which may mean
+    that it has seen the message before.
     """
 
     outcome: Outcome
@@ -176,7 +177,7 @@ def _failure(error: IpcError) -> _Answer:
 
 
 def _best(outcomes: Sequence[Outcome]) -> Outcome:
-    """One success counts; else what may be out; else that somebody refused it; else nothing."""
+    """Combine the answers: one success wins, then an unknown outcome, then a refusal, then nothing."""
     for kind in (Published, Unknown, Refused, NoPeers):
         for outcome in outcomes:
             if isinstance(outcome, kind):

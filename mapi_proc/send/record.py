@@ -1,4 +1,4 @@
-"""A send's state on disk, and the event for its app: one transaction for both."""
+"""A send's state on disk and the event for its app, in one transaction."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class SendCounters:
 
 
 class StreamFinder(Protocol):
-    """Finds the app's stream a send belongs to; None when the app is gone."""
+    """Finds the app's stream that a send belongs to; None if the app is gone."""
 
     def __call__(self, stream_id: bytes, /) -> AppStream | None: ...
 
@@ -90,10 +90,10 @@ class OutboxRecord:
         )
         if self._limiter.limited:
             batch.note(RATE_NOTE, self._limiter.note())
-        await self._turn.stored()  # with all that are attempted in this turn
+        await self._turn.stored()  # one commit for all sends attempted in this turn
 
     def changed(self, task: SendTask) -> None:
-        """Write where it stands."""
+        """Write the state."""
         self._turn.batch.change_send(
             task.entry_id,
             _ON_DISK[task.state],
@@ -137,7 +137,7 @@ class OutboxRecord:
 
 
 def task_of(entry: OutboxEntry, shard: int) -> SendTask:
-    """The send that an outbox row holds."""
+    """Rebuild the send from its outbox row."""
     return SendTask(
         request_id=entry.request_id,
         scope=entry.scope,

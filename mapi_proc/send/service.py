@@ -1,4 +1,4 @@
-"""Sending: from an app's request to the fate that the app is notified of (messaging-api, SPEC.md 4.2, 4.3).
+"""Sending: from an app's request to its final event (messaging-api; SPEC.md, 4.2 and 4.3).
 
 SendService ── Acceptance ──> SendLedger <── SendLoop ── ConfirmLoop
                (on disk)      (owner)  └──> OutboxRecord (disk, the app's stream)
@@ -34,7 +34,7 @@ DAMAGED: str = "its stored copy is damaged"
 
 
 class Ways(NamedTuple):
-    """The ways to the network: processors in order, and the stores that confirm."""
+    """The paths to the network: processors in order, and the stores that confirm."""
 
     chain: Sequence[Processor]
     presence: Presence
@@ -54,7 +54,7 @@ class SendService:
         timing: Timing,
         snapshot: Snapshot,
     ) -> None:
-        """`snapshot`: what was accepted before a restart goes on when the network is known (`adopt`)."""
+        """`snapshot`: sends accepted before a restart, resumed once the network is known (`adopt`)."""
         self._network = network
         self._chain = ways.chain
         self._limiter = RateLimiter(settings.rate_limit)
@@ -77,11 +77,11 @@ class SendService:
         return self._record.counters
 
     def check(self, request: SendRequest, payload: bytes) -> int:
-        """What can be refused at once, is. Returns the shard. Raises IpcError."""
+        """Refuse what can be refused at once. Return the shard. Raises IpcError."""
         return self.acceptance.check(request, payload)
 
     async def accept(self, stream: AppStream, request: SendRequest, payload: bytes, shard: int) -> bool:
-        """Take over a checked send; returns when it is on disk. True: it was accepted before (a repeat)."""
+        """Accept a checked send. Return, once it is on disk, whether it is a repeat."""
         return await self.acceptance.accept(stream, request, payload, shard)
 
     def _accepted(self, entry: OutboxEntry, shard: int) -> None:
@@ -91,17 +91,18 @@ class SendService:
         self.loop.accepted(task)
 
     def cancel(self, stream: AppStream, request_id: bytes) -> bool:
-        """Cancel a send that was not attempted yet; `message_cancelled` follows. False: too late,
-        or unknown.
+        """Cancel a send before its first attempt; `message_cancelled` follows.
+
+        Return False if it is too late or the id is unknown.
         """
         return self.ledger.cancel(stream.stream_id, request_id)
 
     def pending(self, stream: AppStream) -> list[SendTask]:
-        """The app's sends that are not final, oldest first."""
+        """List the app's sends that are not final, oldest first."""
         return [task for task in self.ledger if task.scope == stream.stream_id]
 
     def adopt(self, network: AppNetwork) -> None:
-        """The network is known: what was accepted before the restart goes on, at the first call."""
+        """Take the network; the first call resumes the sends accepted before the restart."""
         saved, self._saved = self._saved, []
         for entry in saved:
             task = task_of(entry, 0)
@@ -118,7 +119,7 @@ class SendService:
                 self.loop.accepted(task)
 
     def keep_windows(self) -> None:
-        """Now and then: see `SendLedger.keep_windows`."""
+        """Delegate to `SendLedger.keep_windows`."""
         self.ledger.keep_windows()
 
     async def _publish(self, task: SendTask, force: bool) -> Outcome:
@@ -128,7 +129,7 @@ class SendService:
 
 
 def _trouble(entry: OutboxEntry) -> str:
-    """Why a stored send must not be published; empty when it may."""
+    """Return why a stored send must not be published; empty if it may."""
     request = SendRequest(
         request_id=entry.request_id,
         content_topic=entry.content_topic,
@@ -139,7 +140,7 @@ def _trouble(entry: OutboxEntry) -> str:
 
 
 def pending_reply(tasks: Sequence[SendTask]) -> PendingReply:
-    """The reply of the method `pending`."""
+    """Build the reply of the method `pending`."""
     states = {state.value: 0 for state in State if not state.final}
     for task in tasks:
         states[task.state.value] += 1

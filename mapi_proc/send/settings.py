@@ -1,4 +1,4 @@
-"""What sending is configured with, and the clocks it runs by."""
+"""Settings and clocks of sending."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ __all__ = ["SendSettings", "Timing"]
 
 @dataclass(frozen=True, slots=True)
 class SendSettings:
-    """At most `in_flight` attempts run at once. `max_tasks` and `max_bytes` bound what waits for the network;
-    what has propagated and waits for a store's confirmation has the same bounds for itself.
+    """At most `in_flight` attempts run at once. `max_tasks` and `max_bytes` bound the sends that wait for the
+    network; propagated sends that wait for a store's confirmation have the same bounds of their own.
     """
 
     window: float = SEND_WINDOW
@@ -28,7 +28,7 @@ class SendSettings:
 
     @classmethod
     def of(cls, config: MapiConfig) -> SendSettings:
-        """The options that concern sending."""
+        """Extract the options that concern sending."""
         return cls(
             window=config.send_window,
             reliability=config.reliability,
@@ -39,8 +39,8 @@ class SendSettings:
 
 
 class Timing(NamedTuple):
-    """`clock` is seconds of running time, `wall_ns` the wall clock, `steady_ns` the one that dates what is
-    kept and by which the rate limit counts epochs; `jitter` gives 0..1.
+    """Clocks: `clock` is seconds of running time, `wall_ns` the wall clock, `steady_ns` dates what is on disk
+    and counts the rate limit's epochs; `jitter` returns 0..1.
     """
 
     clock: Callable[[], float]

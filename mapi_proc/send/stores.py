@@ -1,4 +1,4 @@
-"""Presence queries through the kernel: which messages does a store have? (13/WAKU2-STORE)"""
+"""Presence queries through the kernel: which messages does a store have (13/WAKU2-STORE)?"""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ _PEERS_A_ROUND: Final = 3
 
 
 class StorePresence:
-    """Implements `Presence`: asks the store peers in turn, the next one when one fails. Never our
-    own archive.
+    """Implements `Presence`: queries the store peers in turn, the next one when one fails.
+
+    Never our own archive.
     """
 
     def __init__(self, link: KernelLink, peers: ServicePeers) -> None:
@@ -27,7 +28,7 @@ class StorePresence:
         self._peers = peers
 
     async def __call__(self, shard: int, hashes: Sequence[bytes], /) -> set[bytes] | NoStore:
-        """The hashes that one store has."""
+        """Return the hashes that one store has."""
         failed = NoStore(f"no store for shard {shard} is connected")
         for peer in self._peers.choose(STORE, shard, _PEERS_A_ROUND, rotate=True):
             request = StoreQueryRequest(

@@ -1,4 +1,4 @@
-"""The fate of one accepted send, as a pure state machine: (task, event, now) -> new state and what to tell.
+"""The life of one accepted send as a pure state machine: (task, event, now) -> new state and notification.
 
     parked ──attempt──> attempted ──published──> propagated ──found in a store──> sent
       │                   │  ^                     │    │
@@ -9,13 +9,13 @@
       └─cancel─> cancelled           attempted ──refused──> failed
 
 Timestamp and message hash are fixed on the first attempt and never change: a retry is the same message. An
-unknown outcome (the kernel died under the request) counts as transmitted, so every attempt after the first is
-forced out past the kernel's seen cache. The window counts time that MAPI ran since the first attempt; a send
-that was never attempted (no kernel, no rate budget) waits without an end.
+unknown outcome (the kernel died during the request) counts as transmitted, so every attempt after the first
+is forced past the kernel's seen cache. The window counts the time that MAPI has run since the first attempt;
+a send that was never attempted (no kernel, no rate budget) waits indefinitely.
 
-Stores take a message only while its timestamp is young (13/WAKU2-STORE: 20 s), so publishing again for their
-sake ends when it is `REPUBLISH_AGE_NS` old, a second before that; asking them goes on until the window ends.
-Age is the wall clock's here, as it is for the stores.
+Stores accept a message only while its timestamp is young (13/WAKU2-STORE: 20 s), so publishing again for
+their sake stops at `REPUBLISH_AGE_NS`, a second before that; queries continue until the window ends. Age is
+measured by the wall clock here, as the stores do.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ SEND_WINDOW: Final = 60.0
 MaxTimeInCache).
 """
 ARCHIVE_TIME: Final = 3.0
-"""Seconds before a store is asked for a message, and between two rounds of asking (nwaku: ArchiveTime)."""
+"""Seconds before the first store query for a message, and between two rounds (nwaku: ArchiveTime)."""
 REPUBLISH_AGE_NS: Final = 19_000_000_000
 WINDOW_ERROR: Final = "Unable to send within retry time window"
 NOT_CONFIRMED: Final = "not confirmed by a store within the send window"
@@ -77,7 +77,7 @@ _MAX_CAUSE: Final = 500
 
 
 class State(Enum):
-    """Where a send stands; see the picture above."""
+    """State of a send; see the diagram above."""
 
     PARKED = "parked"
     ATTEMPTED = "attempted"
@@ -97,26 +97,26 @@ _FINAL: Final = frozenset({State.SENT, State.UNCONFIRMED, State.FAILED, State.CA
 
 
 class Published(NamedTuple):
-    """Given to `peers` peers; `duplicate`: those bytes had been seen and nothing was sent."""
+    """Sent to `peers` peers; `duplicate`: the bytes had been seen and nothing was sent."""
 
     peers: int
     duplicate: bool = False
 
 
 class NoPeers(NamedTuple):
-    """Valid, but there is no peer to give it to now; `text` says what there is instead."""
+    """Valid, but there is no peer to send it to now; `text` says what is missing."""
 
     text: str = "no peers"
 
 
 class Refused(NamedTuple):
-    """Waiting cannot repair it."""
+    """A permanent failure: retrying cannot help."""
 
     text: str
 
 
 class Unknown(NamedTuple):
-    """No answer, or one that says nothing of the message: it may be out."""
+    """No answer, or one that does not settle it: the message may be out."""
 
     text: str
 
@@ -130,7 +130,7 @@ class SendTask:
 
     request_id: bytes
     scope: bytes
-    """Stream id of the app it belongs to: request ids are unique in it."""
+    """Stream id of the app that it belongs to: request ids are unique within it."""
     content_topic: str
     shard: int
     payload: bytes
@@ -148,31 +148,31 @@ class SendTask:
     """On MAPI's running clock (seconds); a restart continues it from the time already used."""
     next_attempt: float = 0.0
     transmitted: bool = False
-    """It was published, or may have been."""
+    """True if it was published, or may have been."""
     propagated_at: float = 0.0
     """On the running clock; 0 until then."""
     checks: int = 0
-    """How often a store was asked in vain."""
+    """Number of store queries that did not find it."""
     kept: float = 0.0
-    """How much of its window the database knows to be used (seconds)."""
+    """Seconds of its window recorded on disk as used."""
     cause: str = ""
-    """Why the last attempt failed, or why no store has confirmed it so far."""
+    """Why the last attempt failed, or why no store has confirmed it yet."""
     error: str = ""
-    """Why it failed, or stayed unconfirmed."""
+    """Why it failed or stayed unconfirmed."""
 
 
 def is_over(task: SendTask) -> bool:
-    """Whether it has its fate."""
+    """Return whether it is final."""
     return task.state.final
 
 
 def backoff(attempts: int, jitter: float) -> float:
-    """Seconds to wait after the n-th attempt; `jitter` in 0..1 spreads it by up to a fifth."""
+    """Return the seconds to wait after the n-th attempt; `jitter` in 0..1 varies it by up to a fifth."""
     return retry_delay(attempts, BACKOFF_START, 1.5, BACKOFF_CAP) * (0.9 + 0.2 * jitter)
 
 
 def attempt(task: SendTask, now: float) -> bool:
-    """Begin an attempt. True: this send must be forced past the seen cache."""
+    """Begin an attempt. Return True if it must be forced past the seen cache."""
     task.attempts += 1
     if task.attempts == 1:
         task.first_attempt = now
@@ -190,9 +190,9 @@ def conclude(
     reliability: bool,
     window: float = SEND_WINDOW,
 ) -> bool:
-    """The attempt's outcome. True: it has propagated now, for the first time.
+    """Apply the attempt's outcome. Return True if it has propagated now, for the first time.
 
-    What was published again for a store's sake has propagated before: no outcome is a failure any more.
+    A send published again for a store's sake has propagated before: no outcome is a failure any more.
     """
     if task.state is State.PROPAGATED:
         return False
@@ -207,7 +207,7 @@ def conclude(
                 task.error = EPHEMERAL if task.ephemeral else RELIABILITY_OFF
             return True
         case Published():
-            # Seen before and given to nobody now: once more, forced. (Transmitted: somebody had these bytes.)
+            # A duplicate sent to no peer: retry, forced. Transmitted, since some peer had these bytes.
             task.transmitted = True
             task.state = State.RETRY
             task.next_attempt = now if task.attempts == 1 else now + backoff(task.attempts, jitter)
@@ -224,7 +224,7 @@ def conclude(
 
 
 def expire(task: SendTask, now: float, window: float = SEND_WINDOW) -> bool:
-    """End a task whose window is over. True if it ended now."""
+    """End a task whose window is over. Return True if it ended now."""
     if now - task.first_attempt < window:
         return False
     if task.state is State.RETRY:
@@ -239,13 +239,13 @@ def expire(task: SendTask, now: float, window: float = SEND_WINDOW) -> bool:
 
 
 def give_up(task: SendTask) -> None:
-    """End a propagated send before its window is over: too many others wait for a store as well."""
+    """End a propagated send before its window is over: too many others await confirmation too."""
     task.state = State.UNCONFIRMED
     task.error = _with_cause(CROWDED_OUT, task)
 
 
 def cause_of(outcome: Outcome) -> str:
-    """Why an attempt did not get the message out; empty when it did."""
+    """Return why an attempt did not get the message out; empty if it did."""
     if isinstance(outcome, Published):
         return "" if outcome.peers else SEEN
     return outcome.text[:_MAX_CAUSE] or "no peers"
@@ -256,15 +256,16 @@ def _with_cause(error: str, task: SendTask) -> str:
 
 
 def next_check(task: SendTask, now: float) -> float:
-    """When to ask a store for it: not before `ARCHIVE_TIME`, then ever less often."""
+    """Return when to query a store next: not before `ARCHIVE_TIME`, then less and less often."""
     if task.checks == 0:
         return max(task.propagated_at + ARCHIVE_TIME, now)
     return now + retry_delay(task.checks, ARCHIVE_TIME, 1.5, _CHECK_CAP)
 
 
 def judge(task: SendTask, found: bool, now_ns: int) -> bool:
-    """A store's answer. True: publish it again, since it is missing there and still young enough
-    to be taken.
+    """Apply a store's answer.
+
+    Return True to publish again: it is missing there and still young enough to be accepted.
     """
     if found:
         task.state = State.SENT
@@ -275,7 +276,7 @@ def judge(task: SendTask, found: bool, now_ns: int) -> bool:
 
 
 def cancel(task: SendTask) -> bool:
-    """Give it up; possible only before the first attempt. True if it is cancelled now."""
+    """Cancel it, possible only before the first attempt. Return True if it is cancelled now."""
     if task.state is not State.PARKED or task.attempts:
         return False
     task.state = State.CANCELLED

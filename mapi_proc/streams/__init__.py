@@ -1,7 +1,7 @@
 """The apps' event streams: durable ones of named apps, ephemeral ones of the others.
 
-One interface, `AppStream`: append on one side; attach, grant, ack, pump, detach on the other. Which app gets
-which event is decided elsewhere (`mapi_proc.receive`, `mapi_proc.send`).
+Both implement `AppStream`: append on one side; attach, grant, ack, pump, detach on the other. Which app
+gets which event is decided elsewhere (`mapi_proc.receive`, `mapi_proc.send`).
 """
 
 from mapi_proc.streams.durable import DurableStream, PageReader

@@ -1,8 +1,9 @@
-"""The stream of a named app: on disk before it is sent, kept until acknowledged, resumed after the last ack.
+"""The stream of a named app: on disk before it is sent, kept until acknowledged, resumed after the last
+ack.
 
-What the app has not been sent yet stays in memory too, as far as the tail's bounds allow; of a slow app's
-stream the older part is read back from the disk page by page. An app that is away or stuck so costs its
-bounded share of disk, one page and a bounded tail, and nobody else anything.
+Unsent events are also kept in memory, within the bounds of the tail; the older part of a slow app's stream
+is read back from disk page by page. An app that is away or stuck thus costs its bounded share of disk, one
+page and a bounded tail, and other apps nothing.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ __all__ = ["DurableStream", "PageReader"]
 log = logging.getLogger(__name__)
 
 _ENTRY_OVERHEAD: Final = 256
-"""Bytes of memory that an event takes besides its frames, about."""
+"""Approximate bytes of memory per event besides its frames."""
 
 
 class PageReader(Protocol):
-    """`Database.read_page`."""
+    """The type of `Database.read_page`."""
 
     def __call__(
         self,
@@ -57,8 +58,10 @@ class DurableStream(AppStream):
         budget: CacheBudget | None = None,
         date: Callable[[int], int] = lambda label: label,
     ) -> None:
-        """Continue the stream as it was loaded (`Snapshot.apps`, `Snapshot.extents`); both empty for a new
-        app. `date(label)`: the instant of an event's time on the clock by which it grows old.
+        """Resume the stream as it was loaded (`Snapshot.apps`, `Snapshot.extents`; both empty for a new
+        app).
+
+        `date(label)` converts an event's time label to the clock by which it ages.
         """
         super().__init__(app.stream_id, defer)
         self.app_id = app.app_id
@@ -82,7 +85,7 @@ class DurableStream(AppStream):
 
     @property
     def stored_bytes(self) -> int:
-        """Cost of what is in the journal and not acknowledged, to within 1/64 of the limit."""
+        """Cost of the unacknowledged journal, to within 1/64 of the limit."""
         return self._extents.total
 
     # --- appending ------------------------------------------------------------------------------------------
@@ -96,7 +99,7 @@ class DurableStream(AppStream):
         batch: Batch | None = None,
         payload_id: int = 0,
     ) -> int:
-        """Add an event to the batch; it is sent when the batch is on disk."""
+        """Add an event to the batch; it is sent once the batch is on disk."""
         assert batch is not None, "a durable stream is written through a batch"
         seq = self.last_seq + 1
         header = self._encode(seq, kind, time_ns, fields)
@@ -119,26 +122,26 @@ class DurableStream(AppStream):
             self._drop(*self._extents.shrink(self.limits.max_bytes), time_ns, "bytes", batch)
         return seq
 
-    def note_given(self, message_hash: bytes) -> None:
-        """The turn that appended it has it written."""
+    def note_delivered(self, message_hash: bytes) -> None:
+        """No-op: the turn's batch records it (`Turn.delivered`)."""
 
-    def was_given(self, message_hash: bytes) -> bool:  # noqa: ARG002
-        """Ask the database: `find_delivered`."""
+    def was_delivered(self, message_hash: bytes) -> bool:  # noqa: ARG002
+        """Not answered here: query the database (`find_delivered`)."""
         return False
 
     def committed(self, seq: int) -> None:
-        """Everything up to `seq` is on disk and may be sent."""
+        """Allow sending up to `seq`: it is on disk."""
         self._committed = max(self._committed, seq)
         self.pump()
 
     def shrink(self, max_bytes: int, now: int, batch: Batch) -> int:
-        """Drop the oldest events until about `max_bytes` are left; returns the bytes freed."""
+        """Drop the oldest events until about `max_bytes` are left. Return the bytes freed."""
         last, freed = self._extents.shrink(max(0, max_bytes))
         self._drop(last, freed, now, "bytes", batch)
         return freed
 
     def expire(self, now: int, batch: Batch) -> None:
-        """Drop what is older than the age bound. `now` is the wall clock's."""
+        """Drop events older than the age bound. `now` is the wall clock's."""
         self._drop(*self._extents.expire(self._date(now) - self.limits.max_age), now, "age", batch)
 
     def _drop(self, last: int, size: int, now: int, reason: str, batch: Batch) -> None:
@@ -147,12 +150,12 @@ class DurableStream(AppStream):
         count = last - max(self.acked, self.dropped)
         self._note_dropped(last, count, size, now, reason)
         batch.drop(self.app_id, last, now, reason)
-        batch.listeners.setdefault(self, self._committed)  # so that the app hears of it once it is on disk
+        batch.listeners.setdefault(self, self._committed)  # the app is notified once it is on disk
 
     # --- acknowledging --------------------------------------------------------------------------------------
 
     def ack(self, seq: int, batch: Batch) -> int:
-        """Move the position and free what is done with."""
+        """Advance the position and free the acknowledged events."""
         if seq > self._committed:
             raise AckRefusedError(f"seq {seq} was not sent, the last one is {self._committed}")
         if seq > self.acked:
@@ -165,12 +168,12 @@ class DurableStream(AppStream):
     # --- sending --------------------------------------------------------------------------------------------
 
     def attach(self, send: EventSender, credit: int = 0) -> None:
-        """Begin with a connection after the last ack."""
+        """Start with a connection after the last ack."""
         self._connection += 1
         super().attach(send, credit)
 
     def detach(self) -> None:
-        """Let go of the connection and of what was in memory for it."""
+        """Release the connection and what was in memory for it."""
         super().detach()
         self._connection += 1
         self._page.clear()
@@ -210,7 +213,7 @@ class DurableStream(AppStream):
         return None
 
     def _dropped_event(self) -> tuple[int, bytes, bytes] | None:
-        # Not before it is on disk: what was sent can be acknowledged.
+        # Never before it is on disk: whatever was sent can be acknowledged.
         return super()._dropped_event() if self.dropped <= self._committed else None
 
     def _note_hole(self, last: int) -> None:
@@ -223,8 +226,8 @@ class DurableStream(AppStream):
         self.counters.pages_read += 1
         if connection == self._connection:
             if not entries and self._sent == after:
-                return  # a failed read: whatever pumps next tries again (at once would be an endless loop)
-            # Empty after the stream moved on: the bounds or an ack were faster than the read.
+                return  # A failed read: the next pump tries again (an immediate retry would loop).
+            # Empty, but the stream has moved on: the bounds or an ack overtook the read.
             self._page.extend(entries)
         self.pump()
 

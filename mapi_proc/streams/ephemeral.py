@@ -12,21 +12,19 @@ from mapi_proc.streams.stream import AckRefusedError, AppStream, Defer
 __all__ = ["EphemeralStream"]
 
 _REMEMBERED: Final = 20_000
-"""Messages whose hashes an ephemeral app's stream remembers, at least: history does not bring them again."""
+"""Least number of hashes that an ephemeral stream remembers, so that history does not deliver them again."""
 
 
 class EphemeralStream(AppStream):
-    """Holds only what could not be sent yet, bounded in bytes and count; what was sent is forgotten at
-    once.
-    """
+    """Holds only unsent events, bounded in bytes and count; sent ones are forgotten at once."""
 
     durable = False
 
     def __init__(self, stream_id: bytes, defer: Defer, limits: EphemeralLimits | None = None) -> None:
         super().__init__(stream_id, defer)
         self.limits = limits or EphemeralLimits()
-        self._given: set[bytes] = set()
-        self._given_before: set[bytes] = set()
+        self._delivered: set[bytes] = set()
+        self._delivered_before: set[bytes] = set()
         self._waiting: deque[tuple[int, bytes, bytes]] = deque()
         self.waiting_bytes = 0
 
@@ -39,7 +37,7 @@ class EphemeralStream(AppStream):
         batch: Batch | None = None,  # noqa: ARG002 (nothing of this stream is stored)
         payload_id: int = 0,  # noqa: ARG002
     ) -> int:
-        """Add an event and send it at once if nothing waits and credit is open."""
+        """Add an event; send it at once if none is waiting and credit is open."""
         seq = self.last_seq + 1
         header = self._encode(seq, kind, time_ns, fields)
         self.last_seq = seq
@@ -64,28 +62,28 @@ class EphemeralStream(AppStream):
             self._shrink(time_ns)
         return seq
 
-    def note_given(self, message_hash: bytes) -> None:
-        """In two generations: the older one is forgotten when the younger one is full."""
-        self._given.add(message_hash)
-        if len(self._given) >= _REMEMBERED:
-            self._given_before, self._given = self._given, set()
+    def note_delivered(self, message_hash: bytes) -> None:
+        """Remember the hash in one of two generations: the older is dropped when the younger is full."""
+        self._delivered.add(message_hash)
+        if len(self._delivered) >= _REMEMBERED:
+            self._delivered_before, self._delivered = self._delivered, set()
 
-    def was_given(self, message_hash: bytes) -> bool:
-        """Whether it was among the last messages given."""
-        return message_hash in self._given or message_hash in self._given_before
+    def was_delivered(self, message_hash: bytes) -> bool:
+        """Return whether it is among the last messages delivered."""
+        return message_hash in self._delivered or message_hash in self._delivered_before
 
     def expire(self, now: int, batch: Batch) -> None:
         """An ephemeral stream has no age bound."""
 
     def ack(self, seq: int, batch: Batch) -> int:  # noqa: ARG002
-        """Move the position; nothing is stored."""
+        """Advance the position; nothing is stored."""
         if seq > self._sent:
             raise AckRefusedError(f"seq {seq} was not sent, the last one is {self._sent}")
         self.acked = max(self.acked, seq)
         return self.acked
 
     def _start(self) -> int:
-        return self._sent  # what was sent is gone: there is nothing to repeat
+        return self._sent  # sent events are gone: there is nothing to resume
 
     def _peek(self) -> tuple[int, bytes, bytes] | None:
         return self._waiting[0] if self._waiting else None

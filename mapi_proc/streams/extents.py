@@ -1,6 +1,6 @@
-"""How much a journal holds and how old it is, without a record per event: runs of events, oldest first.
+"""Size and age of a journal without a record per event: runs of events, oldest first.
 
-A run ends when it holds 1/64 of the byte limit or of the age limit. What is dropped is dropped by whole runs.
+A run ends when it holds 1/64 of the byte limit or of the age limit. Events are dropped by whole runs.
 """
 
 from __future__ import annotations
@@ -38,9 +38,7 @@ class Extents:
         self.total = sum(run.cost for run in self._runs)
 
     def add(self, seq: int, cost: int, time: int) -> None:
-        """Note an event behind the last one. A clock that was set back does not make a run younger than it
-        is.
-        """
+        """Add an event behind the last one. A clock that was set back does not make a run younger."""
         self.total += cost
         if self._runs:
             run = self._runs[-1]
@@ -52,15 +50,14 @@ class Extents:
         self._runs.append(_Run(seq, cost, time, time))
 
     def release(self, seq: int) -> None:
-        """Forget runs that end at or before `seq`. A run that is done with only in part still counts in
-        full.
-        """
+        """Forget runs that end at or before `seq`. A partly acknowledged run still counts in full."""
         while self._runs and self._runs[0].last <= seq:
             self.total -= self._runs.popleft().cost
 
     def shrink(self, max_bytes: int) -> tuple[int, int]:
-        """Drop the oldest runs until the rest fits; the newest one stays. Returns the last seq dropped (0:
-        none) and the bytes.
+        """Drop the oldest runs until the rest fits; the newest one stays.
+
+        Return the last seq dropped (0: none) and the bytes freed.
         """
         last, freed = 0, 0
         while self.total > max_bytes and len(self._runs) > 1:
@@ -70,7 +67,7 @@ class Extents:
         return last, freed
 
     def expire(self, before: int) -> tuple[int, int]:
-        """Drop runs of which every event is older than `before`. Returns as `shrink`."""
+        """Drop runs in which every event is older than `before`. Returns the same as `shrink`."""
         last, freed = 0, 0
         while self._runs and self._runs[0].newest < before:
             run = self._runs.popleft()

@@ -1,4 +1,4 @@
-"""One event into several apps' streams."""
+"""Append one event to several apps' streams."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from mapi_proc.streams.stream import AppStream
 __all__ = ["append_to_all"]
 
 _SHARED_FROM: Final = 512
-"""Payloads of this many bytes are stored once for all; below, the reference would cost more than it saves."""
+"""Payloads of at least this many bytes are stored once; below, the reference would cost more than it
+saves."""
 
 
 def append_to_all(
     streams: Iterable[AppStream], kind: int, time_ns: int, fields: bytes, payload: bytes, batch: Batch | None
 ) -> None:
-    """Append the event to each stream; what several durable ones get is stored once.
+    """Append the event to each stream; a payload for several durable ones is stored once.
 
-    `batch` may be None when none of them is durable.
+    `batch` may be None if none of them is durable.
     """
     payload_id = 0
     if batch is not None and len(payload) >= _SHARED_FROM:

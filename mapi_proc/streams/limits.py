@@ -13,10 +13,10 @@ NANOSECONDS = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class DurableLimits:
-    """What a named app's stream may hold for it on disk, and in memory while the app is slow.
+    """Bounds of a named app's stream: on disk, and in memory while the app is slow.
 
-    `max_bytes` and `max_age` (ns) are kept to within 1/64. `tail_bytes`: events not sent yet that are kept
-    in memory besides the disk; `page_bytes`, `page_events`: how much is read back at once.
+    `max_bytes` and `max_age` (ns) are kept to within 1/64. `tail_bytes` bounds unsent events kept in memory
+    besides the disk; `page_bytes` and `page_events` bound one read from disk.
     """
 
     max_bytes: int = 256 << 20
@@ -34,7 +34,7 @@ def connection_window(max_bytes: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class EphemeralLimits:
-    """What waits in memory for an ephemeral app without credit."""
+    """Bounds of the events waiting in memory for an ephemeral app without credit."""
 
     max_bytes: int = 16 << 20
     max_events: int = 20_000
@@ -42,9 +42,7 @@ class EphemeralLimits:
 
 @dataclass(slots=True)
 class CacheBudget:
-    """Bytes that the tails of all durable streams together may take. Beyond it a stream reads from the
-    disk.
-    """
+    """Bytes that the tails of all durable streams may take together. Beyond it a stream reads from disk."""
 
     limit: int = 64 << 20
     used: int = 0

@@ -1,15 +1,13 @@
-"""What the two kinds of app stream have in common: order, credit, acknowledgement, one connection at a time.
+"""Common to both kinds of app stream: order, credit, acknowledgement, one connection at a time.
 
-A stream gives every event its seq, and sends it to the attached connection as soon as credit allows and
-nothing older waits. Sending is a plain call: a stream has no task, no queue of its own beyond what its
-bounds allow, and no loop.
+A stream gives every event its seq and sends it to the attached connection once credit allows and nothing
+older waits. Sending is a plain call: a stream has no task, no loop, and no queue beyond its bounds.
 
-Seqs and what they mean, always `acked` ≤ … ≤ `last_seq`:
+Seqs, always `acked` ≤ … ≤ `last_seq`:
 
-- `acked`: the app is done with everything up to here.
-- `dropped`: everything up to here that is not acknowledged was removed by the bounds. Where the app has not
-got it yet, one
-  `events_dropped` event takes its place in the order, under the seq of the last event removed.
+- `acked`: the app has acknowledged everything up to here.
+- `dropped`: the bounds removed everything up to here that was not acknowledged. What the app had not
+  received yet is replaced by one `events_dropped` event under the seq of the last event removed.
 - `_sent`: sent on this connection (or acknowledged before it).
 """
 
@@ -26,15 +24,16 @@ from mapi_proc.streams.limits import AppStreamCounters
 __all__ = ["AckRefusedError", "AppStream", "Defer", "EventSender"]
 
 PUMP_EVENTS: Final = 256
-"""Events sent in one go; then others have their turn."""
+"""Most events sent before other streams get their turn."""
 
 Defer = Callable[[Callable[[], None]], object]
-"""Call something soon: an event loop's `call_soon`."""
+"""Schedules a call: an event loop's `call_soon`."""
 
 
 class EventSender(Protocol):
-    """A connection's way out. False: not taken (its queue is full, or the peer is gone); `pump` when it can
-    go on.
+    """A connection's send function.
+
+    False: not taken (its queue is full, or the peer is gone); `pump` when it is writable.
     """
 
     def __call__(self, header: bytes, payload: bytes, /) -> bool:
@@ -42,13 +41,13 @@ class EventSender(Protocol):
 
 
 class AckRefusedError(ValueError):
-    """The app acknowledges what it cannot have got."""
+    """The app acknowledges a seq that was never sent."""
 
 
 class AppStream(ABC):
     """One app's stream of events.
 
-    Who appends calls `append` for each event; `attach`, `grant`, `ack`, `pump` and `detach` come from the
+    The producer calls `append` for each event; `attach`, `grant`, `ack`, `pump` and `detach` come from the
     connection.
     """
 
@@ -84,40 +83,40 @@ class AppStream(ABC):
         batch: Batch | None = None,
         payload_id: int = 0,
     ) -> int:
-        """Add an event; returns its seq.
+        """Add an event. Return its seq.
 
-        `fields` is what `ipc_schema.mapi.events.pack_fields` gave for this kind. A durable stream needs the
-        `batch` of this input and sends when that is on disk; `payload_id` says that the payload is stored
-        there already (`Batch.share_payload`).
+        `fields` is the result of `ipc_schema.mapi.events.pack_fields` for this kind. A durable stream needs
+        the `batch` of this input and sends once that is on disk; `payload_id` says that the payload is
+        stored there already (`Batch.share_payload`).
         """
 
     @abstractmethod
-    def note_given(self, message_hash: bytes) -> None:
-        """Remember that this message was given. (Of named apps the database remembers it.)"""
+    def note_delivered(self, message_hash: bytes) -> None:
+        """Remember that this message was delivered. (For named apps the database remembers it.)"""
 
     @abstractmethod
-    def was_given(self, message_hash: bytes) -> bool:
-        """Whether an ephemeral app was given this message, as far as that is remembered."""
+    def was_delivered(self, message_hash: bytes) -> bool:
+        """Return whether an ephemeral app was delivered this message, as far as that is remembered."""
 
     @abstractmethod
     def expire(self, now: int, batch: Batch) -> None:
-        """Apply the age bound. To be called now and then, with room in the database."""
+        """Apply the age bound. Call it at intervals, when the database has room."""
 
     # --- the connection -------------------------------------------------------------------------------------
 
     @property
     def attached(self) -> bool:
-        """True while a connection is there."""
+        """True while a connection is attached."""
         return self._send is not None
 
     @property
     def credit_open(self) -> bool:
-        """True when the attached app has left credit for another event."""
+        """True if the attached app has credit left for another event."""
         return self._send is not None and self._spent < self._credit
 
     def attach(self, send: EventSender, credit: int = 0) -> None:
-        """Begin with a connection: credit counts anew, delivery starts after the last ack. Replaces another
-        connection.
+        """Start with a connection, replacing any other: credit is reset, delivery starts after the last
+        ack.
         """
         self.detach()
         self._send = send
@@ -127,27 +126,28 @@ class AppStream(ABC):
         self.pump()
 
     def detach(self) -> None:
-        """The connection is gone, or no longer this app's."""
+        """Detach a connection that is closed, or no longer this app's."""
         self._send = None
 
     def grant(self, total: int) -> None:
-        """The app allows `total` bytes since `attach`; less than before is ignored."""
+        """Raise the credit to `total` bytes since `attach`; a lower total is ignored."""
         if total > self._credit:
             self._credit = total
             self.pump()
 
     @abstractmethod
     def ack(self, seq: int, batch: Batch) -> int:
-        """The app is done with everything up to `seq`. Returns the new position, which holds when `batch` is
-        on disk.
+        """Acknowledge everything up to `seq`. Return the new position, which holds once `batch` is on
+        disk.
 
         Raises `AckRefusedError` for a seq that was never sent.
         """
 
     def pump(self) -> None:
-        """Send what may be sent. Cheap when there is nothing: call it when the connection can take more
-        again, and with each heartbeat (a read from the disk that failed is only tried again by the next
-        call).
+        """Send what may be sent; cheap if there is nothing.
+
+        Call it when the connection becomes writable, and with each heartbeat: a failed read from disk is
+        retried only by the next call.
         """
         for _ in range(PUMP_EVENTS):
             send = self._send
@@ -165,22 +165,22 @@ class AppStream(ABC):
             self._defer(self._pump_on)
 
     def heartbeat(self, time_ns: int) -> bytes:
-        """The header of a heartbeat: the last seq, no payload, no credit."""
+        """Return the header of a heartbeat: the last seq, no payload, no credit."""
         return encode_app_event(self.stream_id, self.last_seq, AppEventKind.HEARTBEAT, time_ns)
 
     def taken_over(self, time_ns: int) -> bytes:
-        """The header of the last frame on a connection whose app's name another one has taken."""
+        """Return the header of the last frame on a connection that lost its app's name to another one."""
         return encode_app_event(self.stream_id, self.last_seq, AppEventKind.TAKEN_OVER, time_ns)
 
     # --- for the kinds --------------------------------------------------------------------------------------
 
     def _start(self) -> int:
-        """After which seq a new connection begins."""
+        """Return the seq after which a new connection starts."""
         return self.acked
 
     @abstractmethod
     def _peek(self) -> tuple[int, bytes, bytes] | None:
-        """The event after `_sent`, if it may be sent now: seq, header, payload."""
+        """Return the event after `_sent`, if it may be sent now: seq, header, payload."""
 
     def _count_sent(self, seq: int, cost: int) -> None:
         self._sent = max(self._sent, seq)

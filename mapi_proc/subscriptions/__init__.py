@@ -1,4 +1,4 @@
-"""Subscriptions by content topic: who wants what, which shards that needs, and whether a send subscribes."""
+"""Subscriptions by content topic: per app, the shards they need, and auto-subscription on send."""
 
 from mapi_proc.subscriptions.auto import AutoSubscribe, NeverSubscribe, SubscribeOnFirstSend
 from mapi_proc.subscriptions.table import (

@@ -1,6 +1,6 @@
 """Whether a send subscribes its app to the content topic: a policy that can be replaced or switched off.
 
-The Messaging API's specification says that the first send on a content topic SHOULD subscribe to it.
+The Messaging API specification says that the first send on a content topic SHOULD subscribe to it.
 """
 
 from __future__ import annotations
@@ -17,23 +17,27 @@ class AutoSubscribe(Protocol):
     """Decides for one send of one app."""
 
     def wants(self, app: str, content_topic: str, subscribed: bool) -> bool:
-        """True: subscribe the app to `content_topic` before this send. `subscribed`: it already is."""
+        """Return True to subscribe the app to `content_topic` before this send.
+
+        `subscribed`: it already is.
+        """
         ...
 
     def unsubscribed(self, app: str, content_topic: str) -> None:
-        """The app unsubscribed the topic itself; it may not want to be subscribed again by its next send."""
+        """Record that the app itself unsubscribed: its next send may not subscribe it again."""
         ...
 
     def forget(self, app: str) -> None:
-        """The app is gone."""
+        """Drop the app."""
         ...
 
 
 class SubscribeOnFirstSend:
-    """The default: the first send on a topic subscribes, and an app that then unsubscribes is left alone."""
+    """Subscribe on the first send on a topic; leave an app alone that unsubscribes afterwards (the
+    default)."""
 
     def __init__(self, most: int = MOST_DECLINED) -> None:
-        """`most`: so many declined topics of an app are remembered, the latest."""
+        """`most`: the number of declined topics remembered per app, the latest ones."""
         self._most = most
         self._declined: dict[str, dict[str, None]] = {}
 
@@ -48,7 +52,7 @@ class SubscribeOnFirstSend:
             del declined[next(iter(declined))]
 
     def forget(self, app: str) -> None:
-        """The app is gone; what it declined goes with it."""
+        """Drop the app and its declined topics."""
         self._declined.pop(app, None)
 
 

@@ -1,7 +1,7 @@
-"""Keeps an edge node's filter subscriptions as its apps want them: the shell around `FilterPlan`.
+"""Keep an edge node's filter subscriptions in line with its apps' topics: the shell around `FilterPlan`.
 
-It is told what changes (apps' topics, the kernel and its health, the list of peers, leases), makes the
-requests that the plan asks for, and tells when something else is held than before.
+It takes changes (apps' topics, the kernel and its health, the peer list, leases), makes the requests that
+the plan decides on, and reports changes in what is held.
 """
 
 from __future__ import annotations
@@ -37,17 +37,19 @@ log = logging.getLogger(__name__)
 _SUBSCRIBE_TIMEOUT: Final = 12.0
 _TIMEOUT: Final = 20.0
 _EXPOSED_NS: Final = 10_000_000_000
-"""What is shorter lies within the reach of the catch-up that the kernel's restart brings."""
+"""Shorter ones are within reach of the catch-up that follows the kernel's restart."""
 _UNHEARD_NS: Final = 35_000_000_000
-"""What is shorter lies within the reach of the catch-up that the loss of the last peer brings anyway, which
-asks from 40 s before it; and longer than between two audits, so that a peer that leaves is none of these."""
+"""Shorter ones are within reach of the catch-up that follows the loss of the last peer, which starts 40 s
+before it. Longer than the audit interval, so that a peer that leaves is not taken for a silent one."""
 _INCOMPLETE: Final = "filter subscriptions incomplete"
 _SILENT: Final = "filter peers had been silent"
 
 
 class FilterKeeper:
-    """See the module's text. `wanted()` gives all content topics of all apps by shard; `changed()` is called
-    when something else is held; `missed` when messages may have been missed that the kernel cannot know of.
+    """Keeps the filter subscriptions of one edge node.
+
+    `wanted()` returns all content topics of all apps by shard. `changed()` is called when what is held has
+    changed; `missed` when messages may have been missed that the kernel cannot know of.
     """
 
     def __init__(
@@ -74,58 +76,59 @@ class FilterKeeper:
         self._news = asyncio.Condition()
         self._exposed: dict[int, int] = {}
         self._heard: dict[int, int] = {}
-        """Shard -> when (wall clock, ns) a peer was asked that then confirmed that it pushes us."""
+        """Shard -> when (wall clock, ns) the latest ping was sent that a peer answered: it pushes to us."""
         self._dirty = True
 
     def to_body(self) -> dict[str, object]:
-        """For operators: the peers that hold something, by shard, with how many content topics; what was
-        asked.
+        """Return, for operators, the peers that hold something, by shard, with the number of content topics;
+        and the requests.
         """
         plan = self.plan
         return {"held": {str(shard): plan.held_by(shard) for shard in plan.shards}, **self.counters}
 
     def pushing(self, shards: Iterable[int]) -> dict[int, int]:
-        """Peers per shard that push what is wanted on it; shards of which that is not known yet are left
-        out.
+        """Return, per shard, the number of peers that push what is wanted on it.
+
+        Shards without an answer yet are left out.
         """
         return {shard: n for shard in shards if (n := self.plan.strength(shard)) is not None}
 
-    # -- what it is told ---------------------------------------------------------------------------------
+    # -- input -------------------------------------------------------------------------------------------
 
     def topics_changed(self) -> None:
-        """Apps want other topics."""
+        """Handle a change of the apps' topics."""
         self._dirty = True
         self._wake.set()
 
     def kernel_up(self) -> None:
-        """The kernel answered our hello."""
+        """Handle the kernel's hello."""
         self.plan.kernel_up()
         self._wake.set()
 
     def kernel_down(self) -> None:
-        """The kernel does not answer."""
+        """Handle a kernel that does not answer."""
         self.plan.kernel_down()
-        self._heard.clear()  # the link knows since when it did not hear the kernel
+        self._heard.clear()  # the link knows since when the kernel was silent
         self._wake.set()
 
     def leased(self, shard: int, instance: bytes, epoch: bytes) -> None:
-        """The kernel records a shard for us."""
+        """Handle a lease: the kernel records a shard for us."""
         self._take_wanted()
         self.plan.leased(shard, instance, epoch)
         self._wake.set()
 
     def health(self, health: NodeHealth) -> None:
-        """What the kernel counts."""
+        """Take the kernel's counts."""
         self.plan.counted({shard.shard: shard.filter_peers for shard in health.shards})
         self._wake.set()
 
     def peers_changed(self) -> None:
-        """`ServicePeers` has another list."""
+        """Handle a new list in `ServicePeers`."""
         self.plan.peers_changed()
-        self._tell()
+        self._notify()
         self._wake.set()
 
-    # -- what it does ------------------------------------------------------------------------------------
+    # -- work --------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -153,13 +156,13 @@ class FilterKeeper:
             await self._ask(action)
         except IpcError as error:
             self.counters["failed"] += 1
-            # Only where the kernel tells of attempts has it asked a peer.
+            # Only if the kernel reports attempts has it asked a peer.
             blame = bool((error.detail or {}).get("attempts"))
             log.log(logging.INFO if blame else logging.DEBUG, "filter: %s: %s", _named(action), error)
             self.plan.failed(action, blame=blame)
         else:
             self.plan.done(action)
-        self._tell()
+        self._notify()
         self._wake.set()
         async with self._news:
             self._news.notify_all()
@@ -171,9 +174,9 @@ class FilterKeeper:
             case Audit():
                 self.counters["audit"] += 1
                 reply = await self._link.request(FILTER_PING, timeout=_TIMEOUT)
-                told = FilterPingReply.from_body(reply.body)
-                self.plan.held(_by_shard(told.held))
-                answered = {one.peer for one in told.peers if one.status is not None}
+                reply_body = FilterPingReply.from_body(reply.body)
+                self.plan.held(_by_shard(reply_body.held))
+                answered = {one.peer for one in reply_body.peers if one.status is not None}
                 self._confirmed(asked, answered)
             case Subscribe(shard=shard, peer=peer, topics=topics):
                 self.counters["subscribe"] += 1
@@ -197,13 +200,13 @@ class FilterKeeper:
             if not peers.isdisjoint(self.plan.held_by(shard)):
                 self._heard[shard] = asked
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         self._watch()
         self._changed()
 
     def _watch(self) -> None:
-        """Find what the kernel's coverage cannot know of: topics that a restarted kernel was not asked for
-        yet, and the time before a silent peer was given up, the last one of its shard.
+        """Find gaps that the kernel's coverage cannot show: topics that a restarted kernel was not asked for
+        yet, and the time before a silent peer was given up, if it was the last one of its shard.
         """
         now = self._now_ns()
         for shard in [shard for shard in self._heard if not self.plan.held_by(shard)]:
@@ -221,8 +224,9 @@ class FilterKeeper:
     # -- waiting -----------------------------------------------------------------------------------------
 
     async def wait_held(self, topics: Mapping[int, Collection[str]], timeout: float) -> None:
-        """Wait until each of these topics is pushed by somebody: for at most `timeout` seconds, and not at
-        all when there is no filter service, or in a flood of changes.
+        """Wait until each of these topics is pushed by some peer.
+
+        Waits at most `timeout` seconds, and not at all without a filter service or in a flood of changes.
         """
         self._take_wanted()
 

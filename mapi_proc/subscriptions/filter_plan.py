@@ -1,12 +1,13 @@
-"""What an edge node wants by filter against what peers confirm that they push (12/WAKU2-FILTER). Pure.
+"""Reconcile the filter subscriptions an edge node wants with those that peers confirm (12/WAKU2-FILTER).
+Pure.
 
-Each wanted content topic is to be held by `PEERS_A_TOPIC` service peers. The plan is told what is wanted
-(apps), what is held (the kernel's replies are the only source of that), which peers there are and how asking
-them went (`ServicePeers`); it answers with the requests that bring held to wanted. It counts by content topic
-and not by shard, so that a peer that takes no more than a part is made up for by another one.
+Each wanted content topic is to be held by `PEERS_A_TOPIC` service peers. The plan takes what is wanted
+(apps), what is held (only ever from the kernel's replies), the peers and how requests to them went
+(`ServicePeers`), and returns the requests that bring held to wanted. It counts by content topic, not by
+shard, so that another peer makes up for one that accepts only some of the topics.
 
-Nothing is asked before the kernel has told once what it holds (`Audit`), nor on a shard before the lease.
-Each peer is asked one thing at a time: one that hangs delays nobody else.
+Nothing is requested before the kernel has reported once what it holds (`Audit`), nor on a shard before its
+lease. Each peer gets one request at a time: one that hangs delays no other.
 """
 
 from __future__ import annotations
@@ -39,25 +40,26 @@ __all__ = [
 
 PEERS_A_TOPIC: Final = 2
 TOPICS_A_REQUEST: Final = 100
-"""What services take in one request; the kernel would divide more, but then it is all or nothing."""
+"""Most topics that services accept in one request. The kernel would split more, but then all fail
+together."""
 AUDIT_S: Final = 30.0
-"""Between two looks at whether peers still hold what they should (nwaku pings as often)."""
+"""Interval of audits: do peers still hold what they should? (nwaku pings as often)"""
 DEBOUNCE_S: Final = 1.0
 BURST: Final = 5
-"""So many changes are acted on at once; in a flood of them, there is one round of requests per
+"""So many changes are acted on immediately; in a flood of them, there is one round of requests per
 `DEBOUNCE_S`."""
 SETTLE_S: Final = 0.02
-"""What changes within this time is asked for together."""
+"""Changes within this time are requested together."""
 FRESH_S: Final = 10.0
-"""How long a topic that was never held is not yet a topic in trouble."""
+"""How long a topic that was never held does not count as failing."""
 DOUBT_S: Final = 0.5
-"""How long the kernel may count fewer peers than its replies said before it is asked again."""
+"""How long the kernel may count fewer peers than its replies listed before another audit."""
 _PAUSE_S: Final = 1.0
-"""After a request that failed by no fault of a peer."""
+"""Delay after a request that failed through no fault of a peer."""
 
 
 class FilterPlan:
-    """See the module's text. `clock` is seconds of running time."""
+    """The plan for all shards. `clock` returns seconds of running time."""
 
     def __init__(self, peers: ServicePeers, clock: Callable[[], float]) -> None:
         self._peers = peers
@@ -70,14 +72,14 @@ class FilterPlan:
         self._due = 0.0
         self._paced_until = 0.0
 
-    # -- what it is told ---------------------------------------------------------------------------------
+    # -- input -------------------------------------------------------------------------------------------
 
     def want(self, wanted: Mapping[int, Collection[str]]) -> None:
-        """All content topics that apps want, by shard."""
+        """Set all content topics that apps want, by shard."""
         now = self._clock()
         changed = False
         for shard in [shard for shard in self._shards if shard not in wanted]:
-            del self._shards[shard]  # its lease is given up, and what is held ends with it
+            del self._shards[shard]  # its lease is released, and what is held ends with it
         for shard, topics in wanted.items():
             state = self._shards.setdefault(shard, ShardState())
             changed |= state.want(topics if isinstance(topics, Set) else set(topics), now)
@@ -86,7 +88,7 @@ class FilterPlan:
             self._due = max(now + SETTLE_S, self._paced_until - BURST * DEBOUNCE_S)
 
     def kernel_up(self) -> None:
-        """The kernel answered: what it holds must be asked for, and leases are to come."""
+        """Handle the kernel's hello: what it holds must be requested, and leases are to come."""
         self._up = True
         self._known = False
         self._audit_at = 0.0
@@ -94,23 +96,27 @@ class FilterPlan:
             state.doubt_since, state.believed, state.kernel_count = None, None, 0
 
     def kernel_down(self) -> None:
-        """Nothing can be asked."""
+        """Handle a kernel that does not answer: no request can be made."""
         self._up = False
 
     def leased(self, shard: int, instance: bytes, epoch: bytes) -> None:
-        """The kernel records the shard for us. Under another epoch than before nothing of it is held."""
+        """Handle a lease: the kernel records the shard for us.
+
+        Under a new epoch, nothing of it is held any more.
+        """
         state = self._shards.get(shard)
         if state is None or state.lease == (instance, epoch):
             return
         if state.lease is not None:
             state.held, state.asked = {}, set()
         state.lease = (instance, epoch)
-        state.doubt_since = state.believed = state.anew = None
+        state.doubt_since = state.believed = state.restart = None
 
     def held(
         self, held: Mapping[int, Mapping[str, Collection[str]]], shards: Iterable[int] | None = None
     ) -> None:
-        """What peers hold for us, by shard and peer: the whole of these shards; None: of all of them."""
+        """Set what peers hold for us, by shard and peer: complete for these shards; None: complete for all of
+        them."""
         for shard in list(self._shards) if shards is None else shards:
             state = self._shards.get(shard)
             if state is None:
@@ -122,22 +128,22 @@ class FilterPlan:
             state.doubt_since = None
 
     def counted(self, counts: Mapping[int, int]) -> None:
-        """The kernel's health: `filter_peers` of the shards."""
+        """Take the kernel's health: `filter_peers` of the shards."""
         for shard, state in self._shards.items():
             state.kernel_count = counts.get(shard, 0)
             if state.kernel_count != state.believed:
                 state.believed = None
 
     def peers_changed(self) -> None:
-        """Other peers are connected: those that have left hold nothing."""
+        """Handle a new peer list: those that have left hold nothing."""
         for state in self._shards.values():
             for peer in [peer for peer in state.held if peer not in self._peers]:
                 del state.held[peer]
 
-    # -- what it decides ---------------------------------------------------------------------------------
+    # -- decisions ---------------------------------------------------------------------------------------
 
     def decide(self) -> list[Action]:
-        """The requests to make now. Each counts as under way until `done` or `failed`."""
+        """Return the requests to make now. Each counts as in flight until `done` or `failed`."""
         now = self._clock()
         if not self._up:
             return []
@@ -162,7 +168,7 @@ class FilterPlan:
             actions.append(action)
 
     def _suspects(self, now: float) -> list[ShardState]:
-        """The shards on which the kernel has counted fewer peers than we do for a while."""
+        """Return the shards on which the kernel has counted fewer peers than we do for a while."""
         found = []
         for state in self._shards.values():
             if not state.held or state.believed is not None or state.kernel_count >= state.count():
@@ -175,7 +181,7 @@ class FilterPlan:
 
     def _leave(self, shard: int, state: ShardState, actions: list[Action]) -> None:
         under_way = self._under_way(shard)
-        if state.anew and not under_way:
+        if state.restart and not under_way:
             self._begin(_leave_key(shard), Leave(shard, ()), actions)
             return
         unwanted = sorted(state.asked - state.wanted.keys() - set().union(*under_way.values()))
@@ -211,7 +217,7 @@ class FilterPlan:
                 return
 
     def _unsubscribe(self, shard: int, state: ShardState, actions: list[Action]) -> None:
-        """Where more peers hold a topic than should, those go that hold the least."""
+        """Where too many peers hold a topic, release those that hold the least."""
         if len(state.held) <= PEERS_A_TOPIC:
             return
         by_size = sorted(state.held, key=lambda peer: (-len(state.held[peer]), peer))
@@ -233,7 +239,7 @@ class FilterPlan:
         }
 
     def wake_at(self) -> float | None:
-        """When to `decide` again if nothing happens before; None: never."""
+        """Return when to `decide` again if nothing happens before; None: never."""
         if not self._up:
             return None
         now = self._clock()
@@ -247,10 +253,10 @@ class FilterPlan:
                 times.append(free)
         return min(times) if times else None
 
-    # -- how it went -------------------------------------------------------------------------------------
+    # -- results -----------------------------------------------------------------------------------------
 
     def done(self, action: Action) -> None:
-        """The request was answered; `held` is told what is held now, after this."""
+        """Handle a request's reply; what is held now is reported after this (`held`)."""
         self._end(action)
         match action:
             case Audit():
@@ -265,23 +271,23 @@ class FilterPlan:
                 state = self._shards[shard]
                 state.asked -= set(topics) if topics else set(state.asked)
                 if not topics:
-                    state.anew = False
+                    state.restart = False
             case _:
                 pass
 
     def _cleared(self, state: ShardState) -> None:
-        """An audit has found out why the kernel counted fewer."""
+        """Record the cause, found by an audit, of the kernel's lower count."""
         state.suspect = False
         if state.kernel_count >= state.count():
             return
         state.believed = state.kernel_count
-        if state.kernel_count == 0 and state.anew is None:
-            # A wish from before our restart, perhaps, which nobody holds any more: coverage would never come
+        if state.kernel_count == 0 and state.restart is None:
+            # Perhaps interest from before our restart that no peer holds any more: coverage would never come
             # back. Should it be another consumer's, this is done once in vain.
-            state.anew = True
+            state.restart = True
 
     def failed(self, action: Action, *, blame: bool) -> None:
-        """It was not. `blame`: it was the peer's fault, not the kernel's or ours."""
+        """Handle a failed request. `blame`: the peer was at fault, not the kernel or we."""
         self._end(action)
         if not blame:
             self._due = max(self._due, self._clock() + _PAUSE_S)
@@ -292,14 +298,14 @@ class FilterPlan:
                 if blame:
                     self._peers.failed(FILTER, peer)
                 if shard in self._shards:
-                    self._shards[shard].asked |= set(topics)  # whether it got through nobody knows
+                    self._shards[shard].asked |= set(topics)  # whether it got through is unknown
             case _:
                 pass
 
     def _end(self, action: Action) -> None:
         self._in_flight = {key: held for key, held in self._in_flight.items() if held is not action}
 
-    # -- looking in --------------------------------------------------------------------------------------
+    # -- inspection --------------------------------------------------------------------------------------
 
     @property
     def shards(self) -> list[int]:
@@ -308,11 +314,11 @@ class FilterPlan:
 
     @property
     def throttled(self) -> bool:
-        """Changes come so quickly that they are collected."""
+        """True while changes come so quickly that they are batched."""
         return self._due > self._clock() + 2 * SETTLE_S
 
     def lacks(self, topics: Mapping[int, Collection[str]]) -> bool:
-        """Whether one of these is wanted and held by nobody."""
+        """Return whether one of these is wanted but not held by any peer."""
         return any(
             topic in state.wanted and not state.holders(topic)
             for shard, some in topics.items()
@@ -321,8 +327,9 @@ class FilterPlan:
         )
 
     def strength(self, shard: int) -> int | None:
-        """How many peers hold what is wanted on the shard, of the topic that fewest hold. Topics that have
-        not had the time to be held are left out; None: there are no others.
+        """Return how many peers hold what is wanted on the shard, counted for the topic with the fewest.
+
+        Topics that have not had time to be held are left out; None: there are no others.
         """
         state = self._shards.get(shard)
         if state is None:
@@ -330,14 +337,15 @@ class FilterPlan:
         return state.strength(self._clock() - FRESH_S)
 
     def exposed(self, shard: int) -> bool:
-        """Whether a topic that was held before is held by nobody, and the kernel does not know it: to a
-        kernel that was restarted nothing is missing until it has been asked for.
+        """Return whether a topic that was held before is held by no peer now without the kernel knowing.
+
+        A restarted kernel misses nothing until it has been asked.
         """
         state = self._shards.get(shard)
         return state is not None and state.exposed
 
     def held_by(self, shard: int) -> dict[str, int]:
-        """Peer -> how many content topics of the shard it holds for us."""
+        """Return peer -> how many content topics of the shard it holds for us."""
         state = self._shards.get(shard)
         return {peer: len(topics) for peer, topics in state.held.items()} if state is not None else {}
 

@@ -1,4 +1,4 @@
-"""Apps' subscriptions: in memory, on disk, in the kernel, and what of the past they are to bring."""
+"""Apps' subscriptions: in memory, on disk, in the kernel; and the history that they request."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class Wanted(NamedTuple):
-    """Who wants what, where it comes from, and who is notified."""
+    """The subscription table, the followed shards, and the notifier."""
 
     apps: AppRegistry
     table: SubscriptionTable[AppStream]
@@ -35,7 +35,7 @@ class Wanted(NamedTuple):
 
 
 class Past(NamedTuple):
-    """What fetches history, and when which app left which topic."""
+    """Fetches history, and remembers which app left which topic when."""
 
     jobs: HistoryJobs
     topics: PastTopics
@@ -54,7 +54,7 @@ class SubscriptionService:
         steady: SteadyClock,
         snapshot: Snapshot,
     ) -> None:
-        """`snapshot`: what was wanted in the last run, for when the network is known."""
+        """`snapshot`: the subscriptions of the last run, restored once the network is known."""
         self._apps, self._table, self._shards, self._status = wanted
         self._history, self._past = past
         self._auto = auto
@@ -67,9 +67,9 @@ class SubscriptionService:
         self._loaded_history = list(snapshot.history)
 
     def adopt(self, network: AppNetwork) -> None:
-        """Begin on a network: the first one known, or another than before."""
+        """Start on a network: the first one known, or one that differs from the previous."""
         if self._adopted:
-            log.warning("the kernel is on another network than before; shards are worked out anew")
+            log.warning("the kernel is on another network than before; shards are computed again")
             self._shards.leave(self._table.shards)
         self._adopted = True
         lost = self._table.move(network.shard_of)
@@ -110,7 +110,7 @@ class SubscriptionService:
             for (start, end), wanted in self._past.jobs(app, taken, history, self._steady()).items()
         }
         if app.durable:
-            # Also when nothing changed: a first try that was given up may not be on disk yet.
+            # Even if nothing changed: a first call that was cancelled may not be on disk yet.
             batch = self._database.batch()
             batch.subscribe(app.app_id, taken)
             for (start, end), wanted in jobs.items():
@@ -124,7 +124,7 @@ class SubscriptionService:
         return change.errors
 
     async def subscribe_to_send(self, app: App, topic: str) -> None:
-        """What the policy wants before a send on the topic. Raises IpcError."""
+        """Subscribe as the policy wants before a send on the topic. Raises IpcError."""
         if not self._auto.wants(app.name, topic, self._table.has(app.stream, topic)):
             return
         errors = await self.subscribe(app, [topic], wait=False)
@@ -151,7 +151,7 @@ class SubscriptionService:
         return change.errors
 
     def drop(self, app: App) -> None:
-        """The app is gone."""
+        """Remove the app's subscriptions."""
         change = self._table.remove(app.stream)
         self._shards.leave(change.shards_lost)
         self._auto.forget(app.name)

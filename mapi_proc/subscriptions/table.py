@@ -1,7 +1,7 @@
-"""Who wants which content topic, and which shards that needs.
+"""Which app subscribes to which content topic, and which shards that needs.
 
-Apps speak of content topics only. A topic belongs to one shard (autosharding); a shard is wanted while any
-app wants any topic on it. Pure: the caller persists, leases shards and tells apps.
+Apps use content topics only. A topic belongs to one shard (autosharding); a shard is wanted while any app
+subscribes to a topic on it. Pure: the caller persists, leases shards and notifies apps.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ALREADY_UNSUBSCRIBED: Final = "already unsubscribed"
 
 
 class Subscriber(Hashable, Protocol):
-    """Who subscribes: an app's stream. `durable`: what it gets is written to disk."""
+    """A subscriber: an app's stream. `durable`: its events are written to disk."""
 
     @property
     def durable(self) -> bool: ...
@@ -46,17 +46,17 @@ class TopicRoute(Generic[S]):
 
 
 class Change(NamedTuple):
-    """What a call changed. `errors` maps a topic to the text for the app; every other topic took effect."""
+    """The effect of a call. `errors` maps a topic to the text for the app; every other topic took effect."""
 
     errors: dict[str, str]
     changed: list[str]
-    """Topics that the subscriber gained or lost now (not those it already had)."""
+    """Topics that the subscriber gained or lost now, not those it already had."""
     shards_gained: set[int]
     shards_lost: set[int]
 
 
 class SubscriptionTable(Generic[S]):
-    """All subscriptions of all apps. `routes` is read on the path of every message: one dict look-up."""
+    """All subscriptions of all apps. `routes` is read for every message: one dict look-up."""
 
     def __init__(self, shard_of: Callable[[str], int], *, max_topics: int) -> None:
         """`shard_of` maps a content topic to its shard or raises TopicError; `max_topics` bounds one app."""
@@ -72,18 +72,18 @@ class SubscriptionTable(Generic[S]):
         return set(self._shard_topics)
 
     def topics_of(self, subscriber: S) -> list[str]:
-        """The subscriber's content topics, sorted."""
+        """Return the subscriber's content topics, sorted."""
         return sorted(self._topics.get(subscriber, ()))
 
     def has(self, subscriber: S, topic: str) -> bool:
         return topic in self._topics.get(subscriber, ())
 
     def topics_on(self, shard: int) -> set[str]:
-        """All content topics wanted on a shard (a copy)."""
+        """Return all content topics wanted on a shard (a copy)."""
         return set(self._shard_topics.get(shard, ()))
 
     def subscribers_on(self, shard: int) -> dict[S, list[str]]:
-        """Each subscriber with topics on the shard, and those topics, sorted."""
+        """Return each subscriber with topics on the shard, and those topics, sorted."""
         found: dict[S, list[str]] = {}
         for topic in sorted(self._shard_topics.get(shard, ())):
             for subscriber in self.routes[topic].subscribers:
@@ -91,25 +91,26 @@ class SubscriptionTable(Generic[S]):
         return found
 
     def shard_of(self, topic: str) -> int | None:
-        """The shard of a topic that somebody wants; None: nobody does."""
+        """Return the shard of a subscribed topic; None if it has no subscriber."""
         route = self.routes.get(topic)
         return route.shard if route is not None else None
 
     def durable_on(self, shard: int) -> bool:
-        """Whether any subscriber with a topic on the shard is durable."""
+        """Return whether any subscriber with a topic on the shard is durable."""
         return any(self.routes[topic].durable for topic in self._shard_topics.get(shard, ()))
 
     def by_shard(self) -> dict[int, set[str]]:
-        """All content topics wanted, by shard (copies)."""
+        """Return all content topics wanted, by shard (copies)."""
         return {shard: set(topics) for shard, topics in self._shard_topics.items()}
 
     def resolve(self, topic: str) -> int:
-        """The shard of a content topic. Raises TopicError with the text for the app."""
+        """Return the shard of a content topic. Raises TopicError with the text for the app."""
         return self._shard_of(topic)
 
     def move(self, shard_of: Callable[[str], int]) -> dict[S, dict[str, str]]:
-        """Another network: every subscription is made anew on its shards. Returns those that cannot be kept,
-        as the errors of each subscriber. `routes` stays the same object.
+        """Move every subscription to its shard of another network.
+
+        Return those that cannot be kept, as errors per subscriber. `routes` stays the same object.
         """
         self._shard_of = shard_of
         kept = self._topics
@@ -119,7 +120,7 @@ class SubscriptionTable(Generic[S]):
         return {subscriber: errors for subscriber, errors in lost.items() if errors}
 
     def subscribe(self, subscriber: S, topics: Iterable[str]) -> Change:
-        """Add topics; those that the subscriber already has are no error and no change."""
+        """Add topics; those that the subscriber already has are neither an error nor a change."""
         change = Change({}, [], set(), set())
         own = self._topics.get(subscriber, set())
         for topic in topics:
@@ -172,5 +173,5 @@ class SubscriptionTable(Generic[S]):
         return change
 
     def remove(self, subscriber: S) -> Change:
-        """Forget a subscriber with all its topics."""
+        """Remove a subscriber with all its topics."""
         return self.unsubscribe(subscriber, self.topics_of(subscriber))

@@ -99,7 +99,7 @@ async def test_what_a_store_missed_that_fell_with_the_kernel_comes_from_the_othe
 
 @asyncio_test(120)
 async def test_where_the_only_store_was_away_too_the_app_hears_of_the_gap(tmp_path: Path) -> None:
-    quick = {"mapi_proc.receive.catchup:DOUBT_TOLD_S": 3.0}
+    quick = {"mapi_proc.receive.catchup:DOUBT_NOTIFY_S": 3.0}
     with network(tmp_path, 1, quick) as net:
         await net.mapi.ready()
         async with MessagingClient.connect(net.mapi.run_dir, name="app") as app:

@@ -1,6 +1,6 @@
 """Run a module as a program with other values of some constants: what takes half a minute takes a second.
 
-    python -m tests.support.with_constants mapi_proc.receive.catchup:DOUBT_TOLD_S=3 -- mapi_proc --data-dir …
+    python -m tests.support.with_constants mapi_proc.receive.catchup:DOUBT_NOTIFY_S=3 -- mapi_proc …
 
 The values are set before the program is imported, so that every `from … import` gets them. A name that does
 not exist is an error.

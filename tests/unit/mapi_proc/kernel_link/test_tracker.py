@@ -133,7 +133,7 @@ def test_a_new_epoch_replays_what_was_recorded_since_activation() -> None:
     tracker.leased(I1, E2, 1, 3, [(1000, 1500), (1600, None)], 2000)
     assert tracker.behind
     assert tracker.seq == 0
-    assert tracker.missed == [Missed(1500, 1600, "stream began anew")]
+    assert tracker.missed == [Missed(1500, 1600, "stream restarted")]
 
 
 def test_time_without_mesh_peers_is_missing_but_not_before_the_first() -> None:

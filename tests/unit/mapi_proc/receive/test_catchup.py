@@ -13,8 +13,8 @@ from ipc_schema.message import WakuMessage
 from mapi_proc.kernel_link.tracker import Live, Missed, StreamTracker
 from mapi_proc.receive.catchup import (
     AFTER_NS,
+    DOUBT_NOTIFY_S,
     DOUBT_S,
-    DOUBT_TOLD_S,
     MAX_GAPS,
     OVERLAP_NS,
     PATIENCE_S,
@@ -80,7 +80,7 @@ class World:
         self.step = 0
         self.known: set[bytes] = set()
         self.delivered: list[bytes] = []
-        self.told: list[Gap] = []
+        self.notified: list[Gap] = []
         self.closed = asyncio.Event()
         self.catchup = CatchUp(
             policy,
@@ -92,7 +92,7 @@ class World:
             is_known=self.known.__contains__,
             room=self.room,
             deliver=self.deliver,
-            tell=self.told.append,
+            notify=self.notified.append,
             closed=lambda _shard: self.closed.set(),
         )
         self.catchup.set_online(True)
@@ -133,7 +133,7 @@ async def test_a_gap_is_asked_for_in_portions_and_only_the_unknown_is_fetched() 
     assert world.stores.windows == {(GAP.from_ns - OVERLAP_NS, GAP.to_ns + AFTER_NS)}
     assert sorted(world.delivered) == [digest(1), digest(3)]
     assert world.catchup.oldest(0) is None
-    assert world.told == []
+    assert world.notified == []
 
 
 @asyncio_test()
@@ -146,11 +146,11 @@ async def test_without_a_store_the_apps_are_told_and_it_is_tried_on() -> None:
             await asyncio.sleep(0)
         world.now += PATIENCE_S - 0.1
         world.catchup.tick({0})
-        assert world.told == []
+        assert world.notified == []
         world.now += 0.1
         world.catchup.tick({0})
         world.catchup.tick({0})
-        assert len(world.told) == 1, "once"
+        assert len(world.notified) == 1, "once"
         assert world.catchup.oldest(0) == GAP.from_ns, "the good moment stays before it"
         world.stores.there = True
         world.stores.held = {"/app/1/topic-0/proto": [7]}
@@ -188,7 +188,7 @@ async def test_what_comes_late_to_the_stores_is_asked_for_once_more() -> None:
         await world.closed.wait()
     assert world.delivered == [digest(1), digest(2)]
     assert world.catchup.oldest(0) is None
-    assert world.told == [], "what is recovered is not told as missed"
+    assert world.notified == [], "what is recovered is not told as missed"
 
 
 @asyncio_test()
@@ -215,7 +215,7 @@ async def test_the_policy_never_tells_and_asks_nothing() -> None:
     async with running(world):
         world.catchup.add(0, GAP)
         await asyncio.sleep(0.01)
-    assert len(world.told) == 1
+    assert len(world.notified) == 1
     assert world.stores.queries == []
 
 
@@ -327,7 +327,7 @@ async def test_what_a_restarted_store_lacks_comes_from_the_other_one() -> None:
         world.catchup.wake()
         await world.closed.wait()
     assert sorted(world.delivered) == [digest(1), digest(2)]
-    assert world.told == []
+    assert world.notified == []
 
 
 @asyncio_test()
@@ -338,13 +338,13 @@ async def test_a_gap_for_which_no_store_was_there_is_asked_for_again_then_report
         world.catchup.add(0, GAP)
         await asked(world, 1)
         began = world.now
-        for elapsed, told in ((DOUBT_TOLD_S - 1, 0), (DOUBT_TOLD_S, 1), (DOUBT_S - 1, 1), (DOUBT_S, 1)):
+        for elapsed, told in ((DOUBT_NOTIFY_S - 1, 0), (DOUBT_NOTIFY_S, 1), (DOUBT_S - 1, 1), (DOUBT_S, 1)):
             world.now = began + elapsed
             before = len(world.stores.queries)
             world.catchup.tick({0})
             world.catchup.wake()
             await asked(world, before + 1)
-            assert len(world.told) == told
+            assert len(world.notified) == told
         await world.closed.wait()
     assert len(world.catchup) == 0
 
@@ -362,4 +362,4 @@ async def test_a_mere_suspicion_is_not_reported(there: bool) -> None:
         world.stores.there = True
         world.catchup.wake()
         await world.closed.wait()
-    assert world.told == []
+    assert world.notified == []

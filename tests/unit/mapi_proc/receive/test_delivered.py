@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from mapi_proc.database import Database, DatabaseLimits
-from mapi_proc.receive.delivered import GivenMessages
+from mapi_proc.receive.delivered import DeliveredMessages
 from mapi_proc.write_batch import Turn
 from tests.support.aio import asyncio_test
 from tests.unit.mapi_proc.database.support import app_record
@@ -28,10 +28,10 @@ async def opened(path: Path, limits: DatabaseLimits = LIMITS) -> tuple[Database,
 @asyncio_test()
 async def test_what_is_on_its_way_to_the_disk_counts(tmp_path: Path) -> None:
     database, turn = await opened(tmp_path)
-    given = GivenMessages(database, turn)
+    given = DeliveredMessages(database, turn)
     _ = turn.batch
-    turn.given(1, b"a" * 32)
-    turn.given(2, b"b" * 32)
+    turn.delivered(1, b"a" * 32)
+    turn.delivered(2, b"b" * 32)
     assert await given(1, NOW) == {b"a" * 32}
     assert await given(1, NOW + 2 * HOUR) == set(), "it asks for what came later"
     await database.close()
@@ -41,13 +41,13 @@ async def test_what_is_on_its_way_to_the_disk_counts(tmp_path: Path) -> None:
 async def test_it_counts_also_while_the_disk_is_behind(tmp_path: Path) -> None:
     """Else a message that waits for the disk would be brought a second time."""
     database, turn = await opened(tmp_path, DatabaseLimits(pending_batches=1))
-    given = GivenMessages(database, turn)
+    given = DeliveredMessages(database, turn)
     first = database.batch()
     first.note("first", b"")
     database.submit(first)
     assert database.congested
     _ = turn.batch
-    turn.given(1, b"a" * 32)
+    turn.delivered(1, b"a" * 32)
     assert await given(1, NOW) == {b"a" * 32}
     await database.close()
 
@@ -56,17 +56,17 @@ async def test_it_counts_also_while_the_disk_is_behind(tmp_path: Path) -> None:
 async def test_a_disk_that_cannot_say_is_no_end_of_the_world(tmp_path: Path) -> None:
     database, turn = await opened(tmp_path)
     await database.close()
-    assert await GivenMessages(database, turn)(1, 0) is None
+    assert await DeliveredMessages(database, turn)(1, 0) is None
 
 
 @asyncio_test()
 async def test_an_app_is_watched_from_now_on(tmp_path: Path) -> None:
     database, turn = await opened(tmp_path)
     with turn.watch(1) as fresh:
-        turn.given(1, b"a" * 32)
-        turn.given(2, b"b" * 32)
+        turn.delivered(1, b"a" * 32)
+        turn.delivered(2, b"b" * 32)
         assert fresh == {b"a" * 32}
-    turn.given(1, b"c" * 32)
+    turn.delivered(1, b"c" * 32)
     assert fresh == {b"a" * 32}
     await asyncio.sleep(0)
     await database.close()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mapi_proc.database import Database
-from mapi_proc.receive.delivered_bounds import GivenCount
+from mapi_proc.receive.delivered_bounds import DeliveredCount
 from tests.support.aio import asyncio_test
 from tests.unit.mapi_proc.database.support import app_record
 
@@ -22,7 +22,7 @@ SECOND = 1_000_000_000
 def test_the_bound_holds_to_within_a_slice_whatever_the_clock_does(
     steps: list[tuple[int, int]], most: int
 ) -> None:
-    count = GivenCount(most=most)
+    count = DeliveredCount(most=most)
     disk: list[tuple[int, int]] = []
     now = 10_000 * SECOND
     for seconds, hashes in steps:
@@ -43,15 +43,15 @@ async def test_what_an_earlier_run_has_kept_counts(tmp_path: Path) -> None:
     for number in range(5):
         batch.delivered(1, number * 3600 * SECOND, bytes(32) * 10)
     await database.commit(batch)
-    loaded = (await database.load()).given
+    loaded = (await database.load()).delivered
     assert loaded == [(number * 3600 * SECOND, 10) for number in range(5)]
-    count = GivenCount(loaded, most=35)
+    count = DeliveredCount(loaded, most=35)
     before = count.excess()
     assert before == 2 * 3600 * SECOND
     batch = database.batch()
     batch.evict_delivered(before)
     await database.commit(batch)
-    assert sum(hashes for _, hashes in (await database.load()).given) == count.total == 30
+    assert sum(hashes for _, hashes in (await database.load()).delivered) == count.total == 30
     count.forget(4 * 3600 * SECOND)
     assert count.total == 10
     await database.close()

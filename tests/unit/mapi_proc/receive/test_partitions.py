@@ -2,81 +2,81 @@
 
 from __future__ import annotations
 
-from mapi_proc.receive.partitions import LONGEST_NS, Islands
+from mapi_proc.receive.partitions import LONGEST_NS, Partitions
 
 S = 1_000_000_000
 FULL = 4
 
 
 def test_a_small_mesh_without_stores_has_missed_what_came_meanwhile() -> None:
-    islands = Islands(FULL)
-    assert islands.update(100 * S, 1, {0: 1}, [0, 3]) == []
-    assert islands.since(0, 101 * S) is None
-    assert islands.update(110 * S, 0, {0: 1, 3: 5}, [0, 3]) == []
-    assert islands.since(0, 115 * S) == 110 * S
-    assert islands.since(3, 115 * S) is None, "a full mesh is the network"
-    missed = islands.update(120 * S, 1, {0: 2, 3: 5}, [0, 3])
+    partitions = Partitions(FULL)
+    assert partitions.update(100 * S, 1, {0: 1}, [0, 3]) == []
+    assert partitions.since(0, 101 * S) is None
+    assert partitions.update(110 * S, 0, {0: 1, 3: 5}, [0, 3]) == []
+    assert partitions.since(0, 115 * S) == 110 * S
+    assert partitions.since(3, 115 * S) is None, "a full mesh is the network"
+    missed = partitions.update(120 * S, 1, {0: 2, 3: 5}, [0, 3])
     assert [(shard, one.from_ns, one.to_ns) for shard, one in missed] == [(0, 110 * S, 120 * S)]
-    assert islands.since(0, 121 * S) is None
-    assert islands.update(130 * S, 1, {0: 2}, [0, 3]) == [], "once"
+    assert partitions.since(0, 121 * S) is None
+    assert partitions.update(130 * S, 1, {0: 2}, [0, 3]) == [], "once"
 
 
 def test_a_mesh_that_was_small_at_any_moment_counts() -> None:
-    islands = Islands(FULL)
-    islands.update(1 * S, 1, {0: 5}, [0])
-    islands.update(2 * S, 0, {0: 5}, [0])
-    islands.update(3 * S, 0, {0: 3}, [0])
-    islands.update(4 * S, 0, {0: 5}, [0])
-    assert [shard for shard, _ in islands.update(5 * S, 2, {0: 5}, [0])] == [0]
+    partitions = Partitions(FULL)
+    partitions.update(1 * S, 1, {0: 5}, [0])
+    partitions.update(2 * S, 0, {0: 5}, [0])
+    partitions.update(3 * S, 0, {0: 3}, [0])
+    partitions.update(4 * S, 0, {0: 5}, [0])
+    assert [shard for shard, _ in partitions.update(5 * S, 2, {0: 5}, [0])] == [0]
 
 
 def test_a_node_that_never_had_a_store_misses_nothing_by_that() -> None:
-    islands = Islands(FULL)
+    partitions = Partitions(FULL)
     for second in range(10):
-        assert islands.update(second * S, 0, {0: 1}, [0]) == []
-    assert islands.since(0, 10 * S) is None
-    assert islands.update(11 * S, 1, {0: 1}, [0]) == []
+        assert partitions.update(second * S, 0, {0: 1}, [0]) == []
+    assert partitions.since(0, 10 * S) is None
+    assert partitions.update(11 * S, 1, {0: 1}, [0]) == []
 
 
 def test_the_time_before_our_own_start_counts() -> None:
-    islands = Islands(FULL)
-    islands.restarted(0, 50 * S)
-    islands.restarted(1, 50 * S)
-    islands.restarted(2, 50 * S)
-    assert islands.since(0, 60 * S) == 50 * S
-    islands.forget([2])
-    missed = islands.update(60 * S, 1, {0: 1, 1: FULL, 2: 1}, [0, 1])
+    partitions = Partitions(FULL)
+    partitions.restarted(0, 50 * S)
+    partitions.restarted(1, 50 * S)
+    partitions.restarted(2, 50 * S)
+    assert partitions.since(0, 60 * S) == 50 * S
+    partitions.forget([2])
+    missed = partitions.update(60 * S, 1, {0: 1, 1: FULL, 2: 1}, [0, 1])
     assert [(shard, one.from_ns, one.to_ns) for shard, one in missed] == [(0, 50 * S, 60 * S)]
 
 
 def test_only_the_last_half_hour_of_a_long_time_counts() -> None:
-    islands = Islands(FULL)
-    islands.update(0, 1, {0: 1}, [0])
-    islands.update(1 * S, 0, {0: 1}, [0])
+    partitions = Partitions(FULL)
+    partitions.update(0, 1, {0: 1}, [0])
+    partitions.update(1 * S, 0, {0: 1}, [0])
     late = 1 * S + 3 * LONGEST_NS
-    assert islands.since(0, late) == late - LONGEST_NS
-    ((_, missed),) = islands.update(late, 1, {0: 1}, [0])
+    assert partitions.since(0, late) == late - LONGEST_NS
+    ((_, missed),) = partitions.update(late, 1, {0: 1}, [0])
     assert missed.from_ns == late - LONGEST_NS
 
 
 def test_a_shard_fed_by_gossip_alone_is_a_suspicion_each_minute_and_when_the_mesh_is_back() -> None:
-    islands = Islands(FULL)
+    partitions = Partitions(FULL)
     found = []
     for second in range(0, 150, 5):
-        found += islands.update(second * S, 1, {0: 0, 1: 4}, [0, 1], {0: 3, 1: 4})
-    assert islands.since(0, 149 * S) == 120 * S
-    assert islands.since(1, 149 * S) is None
-    found += islands.update(150 * S, 1, {0: 1, 1: 4}, [0, 1], {0: 3, 1: 4})
+        found += partitions.update(second * S, 1, {0: 0, 1: 4}, [0, 1], {0: 3, 1: 4})
+    assert partitions.since(0, 149 * S) == 120 * S
+    assert partitions.since(1, 149 * S) is None
+    found += partitions.update(150 * S, 1, {0: 1, 1: 4}, [0, 1], {0: 3, 1: 4})
     assert [(shard, one.from_ns // S, one.to_ns // S, one.suspected) for shard, one in found] == [
         (0, 0, 60, True),
         (0, 60, 120, True),
         (0, 120, 150, True),
     ]
-    assert islands.since(0, 151 * S) is None
+    assert partitions.since(0, 151 * S) is None
 
 
 def test_the_moment_before_the_first_mesh_peer_is_no_suspicion() -> None:
-    islands = Islands(FULL)
-    assert islands.update(0, 1, {0: 0}, [0], {0: 1}) == []
-    assert islands.update(2 * S, 1, {0: 1}, [0], {0: 1}) == []
-    assert islands.since(0, 3 * S) is None
+    partitions = Partitions(FULL)
+    assert partitions.update(0, 1, {0: 0}, [0], {0: 1}) == []
+    assert partitions.update(2 * S, 1, {0: 1}, [0], {0: 1}) == []
+    assert partitions.since(0, 3 * S) is None
