@@ -10,8 +10,9 @@ import pytest
 from ipc_schema.message import decode_message
 from tests.bench.harness import BenchError, Case, Options, Round, alternate, percentile, result
 from tests.bench.pipeline import driver as pipeline_driver
-from tests.bench.relay.driver import NodePair
-from tests.bench.relay.node import message_maker
+from tests.bench.relay import sides
+from tests.bench.relay.pair import NodePair
+from tests.bench.relay.traffic import message_maker
 
 
 def test_sides_take_turns_and_medians_are_compared() -> None:
@@ -52,11 +53,42 @@ def test_the_relay_messages_are_waku_messages_with_distinct_numbers() -> None:
 @pytest.mark.integration
 def test_our_side_of_the_relay_bench() -> None:
     with ExitStack() as stack:
-        pair = NodePair(stack, "ours", [sys.executable, "-m", "tests.bench.relay.node"])
+        pair = NodePair(stack, sides.OURS)
         for size in (150, 100 * 1024):
             done = pair.run(size, 30)
             assert done.value > 0
             assert set(done.cpu) == {"publisher", "receiver", "both"}
+        paced = pair.pace(1024, 20, 1000)
+        assert 0 < paced.value <= paced.extra["p99"]
+
+
+def test_a_reference_without_its_tool_chain_is_left_out_with_a_message(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PATH", "/nonexistent")
+    messages: list[str] = []
+    assert sides.build_references(wanted=lambda key: key != "js", log=messages.append) == []
+    assert messages == [
+        "relay: the reference go is left out: go is not installed",
+        "relay: the reference rust is left out: cargo is not installed",
+    ]
+
+
+def test_a_lost_or_doubled_message_fails_the_relay_bench() -> None:
+    for lost, duplicates in ((1, 0), (0, 1)):
+        script = (
+            "import json, sys\n"
+            "def say(**event): print(json.dumps(event), flush=True)\n"
+            "say(event='ready', addresses=['/a'], ackPort=0)\n"
+            "answers = {'connect': [{'event': 'connected'}], 'publish': [],\n"
+            "  'expect': [{'event': 'expecting'},\n"
+            f"  dict(event='received', received=30, lost={lost}, duplicates={duplicates}, cpu_us=1)]}}\n"
+            "for line in sys.stdin:\n"
+            "    for answer in answers[json.loads(line)['cmd']]: say(**answer)\n"
+        )
+        side = sides.Side("fake", "fake", (sys.executable, "-c", script), 0)
+        with ExitStack() as stack, pytest.raises(BenchError, match="30 messages were sent"):
+            NodePair(stack, side).run(150, 30)
 
 
 @pytest.mark.integration
@@ -80,4 +112,4 @@ def test_the_pipeline_bench() -> None:
 @pytest.mark.integration
 def test_a_process_that_ends_is_told() -> None:
     with ExitStack() as stack, pytest.raises(BenchError, match="receiver ended"):
-        NodePair(stack, "broken", [sys.executable, "-c", "pass"])
+        NodePair(stack, sides.Side("broken", "broken", (sys.executable, "-c", "pass"), 0))

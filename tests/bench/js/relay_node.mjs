@@ -12,6 +12,10 @@
 //              <- {"cmd":"connect","address","ackPort"}                  -> {"event":"connected"}: meshed both ways
 //              <- {"cmd":"publish","round","messages","size","window"}
 //              -> {"event":"published","round","start_ns","end_ns","cpu_us"} when all are acknowledged
+//              <- {"cmd":"pace","round","messages","size","rate"}        -> {"event":"paced","round","stamps","cpu_us"}
+//                 one message at a time, at a rate; with "stamps": true in "expect", "received" has arrival times too
+//              <- {"cmd":"attend","ackPort","peers"}                     -> {"event":"attended","peers"}
+//                 once that many peers have subscribed (they dial us)
 //   both       <- {"cmd":"stop"}; the end of stdin ends the process too
 //
 // Acknowledgements go from the receiver to the publisher over a TCP connection of their own on loopback, four bytes
@@ -53,14 +57,21 @@ const cpuSince = (start) => {
 }
 const emit = (event) => process.stdout.write(JSON.stringify(event) + '\n')
 
+const wakuRelay = (options) => (components) => {
+  const router = gossipsub(options)(components)
+  router.protocols = ['/vac/waku/relay/2.0.0'] // the id of 11/WAKU2-RELAY, as all the others
+  return router
+}
+
 const node = await createLibp2p({
-  addresses: { listen: args.role === 'receiver' ? ['/ip4/127.0.0.1/tcp/0'] : [] },
+  addresses: { listen: ['/ip4/127.0.0.1/tcp/0'] },
+  connectionManager: { inboundConnectionThreshold: 1000, maxIncomingPendingConnections: 1000, maxConnections: 2000 },
   transports: [tcp()],
   connectionEncrypters: [noise()],
   streamMuxers: [yamux({ streamOptions: { maxReadBufferLength: 64 * MIB } })],
   services: {
     identify: identify(),
-    pubsub: gossipsub({
+    pubsub: wakuRelay({
       globalSignaturePolicy: StrictNoSign,
       msgIdFn: ({ data }) => createHash('sha256').update(data).digest(),
       // the default makes base64 with a library in JavaScript; this is the quickest exact mapping of Node
@@ -104,20 +115,21 @@ function acknowledge (count) {
 }
 
 function finish () {
-  const { round, messages, received, duplicates, firstNs, lastNs, cpuUs, timer } = expected
+  const { round, messages, received, duplicates, firstNs, lastNs, cpuUs, timer, stamps } = expected
   clearInterval(timer)
   expected = null
   const lost = messages - received
-  emit({ event: 'received', round, received, duplicates, lost, first_ns: firstNs, last_ns: lastNs, cpu_us: cpuUs })
+  emit({ event: 'received', round, received, duplicates, lost, first_ns: firstNs, last_ns: lastNs, cpu_us: cpuUs, stamps })
 }
 
-function expect ({ round, messages, ackEvery }) {
+function expect ({ round, messages, ackEvery, stamps }) {
   const cpu = process.cpuUsage()
   expected = {
     round,
     messages,
     ackEvery,
     seen: new Uint8Array(messages),
+    stamps: stamps ? new Array(messages).fill(0) : undefined,
     received: 0,
     duplicates: 0,
     firstNs: 0,
@@ -151,6 +163,7 @@ function onMessage ({ detail: message }) {
   }
   expected.seen[index] = 1
   expected.received++
+  if (expected.stamps !== undefined) expected.stamps[index] = now()
   if (expected.received === 1) expected.firstNs = now()
   if (expected.received === expected.messages) {
     expected.lastNs = now()
@@ -189,8 +202,19 @@ let acknowledged = 0
 let onAck = null
 
 async function connect ({ address, ackPort }) {
-  pubsub.subscribe(PUBSUB_TOPIC)
   await node.dial(multiaddr(address))
+  await readAcks(ackPort)
+  await meshReady()
+  emit({ event: 'connected' })
+}
+
+async function attend ({ ackPort, peers }) {
+  if (ackPort) await readAcks(ackPort)
+  while (pubsub.getSubscribers(PUBSUB_TOPIC).length < peers) await new Promise((resolve) => setTimeout(resolve, 10))
+  emit({ event: 'attended', peers })
+}
+
+async function readAcks (ackPort) {
   const socket = net.connect(ackPort, '127.0.0.1')
   socket.setNoDelay(true)
   let rest = Buffer.alloc(0)
@@ -204,8 +228,6 @@ async function connect ({ address, ackPort }) {
   })
   await new Promise((resolve, reject) => socket.once('connect', resolve).once('error', reject))
   socket.once('close', () => { if (!stopping) process.exit(1) }) // the receiver is gone: nothing will be acknowledged
-  await meshReady()
-  emit({ event: 'connected' })
 }
 
 const nextAck = () => new Promise((resolve) => { onAck = resolve })
@@ -230,8 +252,28 @@ async function publish ({ round, messages, size, window }) {
 // ---- commands -------------------------------------------------------------------------------------------------
 
 let stopping = false
+async function pace ({ round, messages, size, rate }) {
+  const make = messageMaker(size)
+  const base = BigInt(round) << 32n
+  acknowledged = 0
+  const cpu = process.cpuUsage()
+  const start = now()
+  const stamps = []
+  for (let index = 0; index < messages; index++) {
+    const wait = (start + index * 1e9 / rate - now()) / 1e6
+    if (wait > 0) await new Promise((resolve) => setTimeout(resolve, wait))
+    const data = make(base | BigInt(index))
+    stamps.push(now())
+    await pubsub.publish(PUBSUB_TOPIC, data)
+  }
+  while (acknowledged < messages) await nextAck()
+  emit({ event: 'paced', round, stamps, cpu_us: cpuSince(cpu) })
+}
+
 const commands = {
   connect,
+  attend,
+  pace,
   expect,
   publish,
   stop: async () => {
@@ -241,7 +283,8 @@ const commands = {
   }
 }
 
-const ackPort = args.role === 'receiver' ? await startReceiver() : undefined
+const ackPort = args.role === 'receiver' ? await startReceiver() : 0
+if (args.role === 'publisher') pubsub.subscribe(PUBSUB_TOPIC)
 emit({
   event: 'ready',
   role: args.role,
@@ -249,7 +292,7 @@ emit({
   addresses: node.getMultiaddrs().map((address) => address.toString()),
   ackPort
 })
-process.stdin.once('end', () => process.exit(0)) // whoever drove us is gone, whatever we were doing
+process.stdin.once('end', () => process.exit(0)) // the driver is gone
 for await (const line of readline.createInterface({ input: process.stdin })) {
   const command = JSON.parse(line)
   await commands[command.cmd](command)

@@ -28,7 +28,7 @@ from kernel_proc.relay.messages import RelayMessage
 from kernel_proc.relay.params import RelayParams
 from kernel_proc.relay.service import RelayService
 from tests.bench.lines import commands, emit
-from tests.bench.relay.node import MAX_MESSAGE, TOPIC, message_maker
+from tests.bench.relay.traffic import MAX_MESSAGE, TOPIC, message_maker
 
 __all__: list[str] = []
 
