@@ -96,7 +96,7 @@ class Publishing:
         if not sent.duplicate:
             self._sent.add()
         done = PublishOutcome(digest, message.timestamp, topic, sent.peers, sent.duplicate)
-        if sent.reached_nobody:
+        if sent.no_recipients:
             raise self._no_peers(done, ready.shard)
         return done
 

@@ -32,7 +32,7 @@ class RelayOutcome(NamedTuple):
     peers: int
     duplicate: bool
     """The same bytes were seen before, ours or received."""
-    reached_nobody: bool
+    no_recipients: bool
     """No peer has it from us, and it was not held back as a repeat either."""
 
 
@@ -76,11 +76,11 @@ class MessageSender:
                 self._shards.deliver(topic, message, digest, source)
         if result.peers:
             self._unsent.pop(digest, None)
-            return RelayOutcome(result.peers, result.duplicate, reached_nobody=False)
+            return RelayOutcome(result.peers, result.duplicate, no_recipients=False)
         if result.duplicate and not again:
-            return RelayOutcome(0, duplicate=True, reached_nobody=False)
+            return RelayOutcome(0, duplicate=True, no_recipients=False)
         self._remember(digest)
-        return RelayOutcome(0, result.duplicate, reached_nobody=True)
+        return RelayOutcome(0, result.duplicate, no_recipients=True)
 
     def _remember(self, digest: bytes) -> None:
         self._unsent[digest] = self._clock()

@@ -1,6 +1,6 @@
-"""One length-prefixed message at a time over a stream: what request and response protocols speak.
+"""Length-prefixed messages over a stream, one at a time, for request/response protocols.
 
-The relay does not read this way: see kernel_proc.relay.framing for its in-place cutter.
+The relay uses the in-place cutter of kernel_proc.relay.framing instead.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ MAX_LENGTH_BYTES = 5
 
 
 class StreamFrameError(ValueError):
-    """The peer sent something that is not a length-prefixed message of an allowed size."""
+    """The peer sent something other than a length-prefixed message of a permitted size."""
 
 
 def encode_frame(body: bytes) -> bytes:
-    """The message with its length in front."""
+    """Prepend the length to a message."""
     return encode_varint(len(body)) + body
 
 
 class MessageReader:
-    """Reads messages of at most `limit` bytes; holds no more than one of them and one read of the stream."""
+    """Read messages of at most `limit` bytes. Buffers at most one message plus one read of the stream."""
 
     def __init__(self, stream: Stream, limit: int) -> None:
         self._stream = stream
@@ -31,16 +31,17 @@ class MessageReader:
         self._buffer = bytearray()
 
     async def started(self) -> bool:
-        """Wait for the first byte of a message; False when the stream ended instead. Raises StreamClosed."""
+        """Wait for the first byte of a message. Return False at the end of the stream. Raise StreamClosed."""
         return bool(self._buffer) or await self._fill()
 
     async def read(self) -> bytes | None:
-        """The next message; None when the stream ended between two. Raises FrameError, StreamClosed."""
+        """Return the next message, or None if the stream ended between messages. Raise StreamFrameError or
+        StreamClosed."""
         length, size = 0, 0
         while True:
             if len(self._buffer) == size and not await self._fill():
                 if size:
-                    raise StreamClosed("ended in mid-message")
+                    raise StreamClosed("stream ended in the middle of a message")
                 return None
             byte = self._buffer[size]
             length |= (byte & 0x7F) << (7 * size)
@@ -48,13 +49,13 @@ class MessageReader:
             if byte < 0x80:
                 break
             if size == MAX_LENGTH_BYTES:
-                raise StreamFrameError("over-long length")
+                raise StreamFrameError("length prefix too long")
         if length > self._limit:
-            raise StreamFrameError(f"message of {length} bytes, at most {self._limit} are allowed")
+            raise StreamFrameError(f"message of {length} bytes exceeds the maximum of {self._limit}")
         while len(self._buffer) < size + length:
             if not await self._fill():
-                raise StreamClosed("ended in mid-message")
-        with memoryview(self._buffer) as view:  # a slice of the buffer itself would be a copy more
+                raise StreamClosed("stream ended in the middle of a message")
+        with memoryview(self._buffer) as view:  # slicing the bytearray itself would copy twice
             body = bytes(view[size : size + length])
         del self._buffer[: size + length]
         return body

@@ -1,8 +1,8 @@
-"""Lightpush, service side: the node publishes for peers that are not in the relay (v3 and legacy v2beta1).
+"""Lightpush service: publish for peers that do not run relay (v3 of 19/WAKU2-LIGHTPUSH and legacy v2beta1).
 
-Answers are nwaku's, with one exception: a message that the network has already is a success here. nwaku
-answers 505, as it does when there are no peers at all, since its relay tells the two apart no more; its
-clients then try a peer after another with what has long been sent.
+Responses are those of nwaku with one exception: a message the network already has is a success here. nwaku
+answers 505, the same as without peers, because its relay does not distinguish the two; its clients then try
+one peer after another with a message that was sent long ago.
 """
 
 from __future__ import annotations
@@ -46,22 +46,22 @@ from kernel_proc.sender import MessageSender
 __all__ = ["LightpushService"]
 
 ROOM: Final = 1024 * 1024 + 64 * 1024
-"""A request may exceed the network's message size by this much and still be told so: js-waku lets messages of
-up to 1 MB through to here. What is longer costs its stream."""
+"""Bytes by which a request may exceed the network's message size and still get a proper response: js-waku
+sends messages of up to 1 MB. Longer requests reset the stream."""
 
 TOO_MANY: Final = "Request rejected due to too many requests"
 NO_PEERS: Final = "No peers for topic, skipping publish"
 
 
 class TopicPeers(Protocol):
-    """What the service asks the relay about."""
+    """The part of the relay that the service queries."""
 
     def topic_peers(self, topic: str) -> Sequence[str]:
-        """Connected peers that are subscribed to a topic."""
+        """Return the connected peers that are subscribed to a topic."""
         ...
 
     def subscriptions(self) -> Sequence[str]:
-        """The topics that this node is on itself."""
+        """Return the topics this node is subscribed to."""
         ...
 
 
@@ -72,7 +72,7 @@ class _Outcome(NamedTuple):
 
 
 class LightpushService:
-    """Both versions on one host. `clock_ns` is the wall clock that stamps messages without a timestamp."""
+    """Both protocol versions on one host. `clock_ns` is the wall clock for messages without a timestamp."""
 
     def __init__(
         self,
@@ -111,10 +111,10 @@ class LightpushService:
                 limiter=limiter,
             ),
         )
-        """The protocols to mount. They share the limiter."""
+        """The protocols to mount. They share one limiter."""
 
     async def answer(self, peer_id: PeerIdText, body: bytes) -> bytes:
-        """A request of v3."""
+        """Answer a v3 request."""
         try:
             request = decode_request(body)
             message = decode_message(request.message)
@@ -128,7 +128,7 @@ class LightpushService:
         return encode_response(PushResponse(request_id, outcome.status, outcome.description, outcome.peers))
 
     async def answer_legacy(self, peer_id: PeerIdText, body: bytes) -> bytes:
-        """A request of the legacy version, in which texts stand for codes."""
+        """Answer a legacy request. The legacy version reports errors as text."""
         request_id, kind = "", "decode_rpc_failure"
         try:
             request = decode_legacy_request(body)
@@ -136,6 +136,7 @@ class LightpushService:
         except (ProtobufError, MessageDecodeError) as error:
             response = LegacyResponse("", False, _decode_failure(error))
         else:
+            # The `info` texts are those of nwaku; legacy clients match on them.
             if request is None or message is None:
                 response = LegacyResponse("", False, "empty_request_body_failure")
                 kind = "empty_request_body_failure"
@@ -159,11 +160,11 @@ class LightpushService:
 
     # --- one message ---
 
-    def _has_somebody(self, topic: str, pusher: PeerIdText) -> bool:
-        """Whether a message of this peer would get anywhere: to us, or to anybody but the peer it came from.
+    def _has_recipient(self, topic: str, pusher: PeerIdText) -> bool:
+        """Return whether a message from this peer could reach any node besides the peer itself.
 
-        A relay that has lost its mesh for a moment may push to us; handing its message back to it alone would
-        not be publishing.
+        A relay node that lost its mesh for a moment may use lightpush through us; sending its message back to
+        it alone would not be publishing.
         """
         relay = self._relay
         return topic in relay.subscriptions() or any(peer != pusher for peer in relay.topic_peers(topic))
@@ -176,7 +177,7 @@ class LightpushService:
             topic = placed
         elif not topic.strip():
             return _Outcome(PushStatus.BAD_REQUEST, "topic must not be empty")
-        # js-waku's relay refuses both, and would hold them against us.
+        # js-waku's relay rejects both and would penalise us for forwarding them.
         if not message.payload:
             return _Outcome(PushStatus.INVALID_MESSAGE, "payload is empty")
         if not message.content_topic:
@@ -185,13 +186,15 @@ class LightpushService:
             return _Outcome(PushStatus.INVALID_MESSAGE, "this network takes only messages with an RLN proof")
         if not message.timestamp:
             message = message._replace(timestamp=self._clock_ns())
-        # Encoded anew, as nwaku does: the same message pushed through two nodes then has one gossip id.
+        # Re-encode, as nwaku does: the same message pushed through two nodes then has the same GossipSub
+        # message id.
         data = encode_message(message)
-        # As nwaku's relay, the limit is for the whole frame: what only just passed alone would reach nobody.
+        # As in nwaku's relay, the limit applies to the whole RPC: a message that only just fits without it
+        # would reach no peer.
         limit = self._network.max_message_size
         if not fits_rpc(topic.encode(), len(data), limit):
             return _Outcome(PushStatus.INVALID_MESSAGE, too_large_text(limit))
-        if not self._has_somebody(topic, pusher):
+        if not self._has_recipient(topic, pusher):
             return _Outcome(PushStatus.NO_PEERS_TO_RELAY, NO_PEERS)
         digest = message_hash(topic, message)
         try:
@@ -200,9 +203,9 @@ class LightpushService:
             return _Outcome(PushStatus.BAD_REQUEST, "topic must not be empty")
         except (RelayMessageTooLarge, RelayMessageInvalid) as error:
             return _Outcome(PushStatus.INVALID_MESSAGE, str(error))
-        # Of a repeat we know that the topic's peers have it, or have been offered it.
+        # For a duplicate, the topic's peers already have the message or were offered it.
         peers = sent.peers if not sent.duplicate else sent.peers or len(self._relay.topic_peers(topic))
-        if sent.reached_nobody or not peers:
+        if sent.no_recipients or not peers:
             return _Outcome(PushStatus.NO_PEERS_TO_RELAY, NO_PEERS)
         return _Outcome(PushStatus.SUCCESS, None, peers)
 
@@ -210,6 +213,7 @@ class LightpushService:
         network = self._network
         try:
             if network.shard_count:
+                # nwaku: 420 for an unparsable content topic, 500 for other autosharding failures.
                 ContentTopic.parse(content_topic)
         except TopicError as error:
             return _Outcome(PushStatus.INVALID_MESSAGE, f"Invalid content-topic:{error}")

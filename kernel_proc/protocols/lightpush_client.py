@@ -1,4 +1,4 @@
-"""Lightpush, client side: have another node publish a message."""
+"""Lightpush client: publish a message through another node."""
 
 from __future__ import annotations
 
@@ -27,21 +27,24 @@ SERVICE: Final = "lightpush"
 CLIENT_PROTOCOLS: Final = (PROTOCOL, LEGACY_PROTOCOL)
 MAX_RESPONSE: Final = 64 * 1024
 PATIENCE: Final = 8.0
-"""Seconds for one peer."""
+"""Seconds per peer."""
 FINAL: Final = frozenset({PushStatus.BAD_REQUEST, PushStatus.PAYLOAD_TOO_LARGE})
-"""What no other peer would answer differently. 420 is not among them: it can be one peer's word alone."""
+"""Statuses that every peer would return.
+
+420 is not one of them: a single peer may be wrong about it.
+"""
 
 
 class Pushed(NamedTuple):
-    """A message that a peer has published. `relay_peers`: to how many; None: the legacy version does not
-    say."""
+    """A message that a peer published. `relay_peers` is the number of its recipients; None: the legacy
+    version does not report it."""
 
     peer_id: PeerIdText
     relay_peers: int | None
 
 
 class LightpushClient:
-    """Asks v3 where a peer has it, the legacy version elsewhere."""
+    """Use v3 where the peer supports it, otherwise the legacy version."""
 
     def __init__(self, host: Host, peers: ServicePeerChoice, registry: Registry) -> None:
         self._host = host
@@ -57,9 +60,10 @@ class LightpushClient:
         shard: int | None = None,
         deadline: float,
     ) -> Pushed:
-        """Have `message` (encoded) published on a pubsub topic, by the named peer or by a good one.
+        """Publish an encoded message on a pubsub topic through the named peer, or through the best available
+        ones.
 
-        `deadline` is a time of trio's clock. Raises AllFailed.
+        `deadline` is on the trio clock. Raise AllFailed.
         """
 
         async def attempt(peer_id: PeerIdText, seconds: float) -> int | None:
@@ -101,14 +105,15 @@ class LightpushClient:
             )
             response = decode_response(body)
         except ProtobufError as error:
-            raise BadAnswer(f"undecodable answer: {error}") from error
+            raise BadAnswer(f"undecodable response: {error}") from error
         if response.status != PushStatus.SUCCESS:
-            # Whatever its id: what a service says before it has read the request cannot carry it.
+            # Check the status before the id: a response sent before the request was read (429) cannot echo
+            # it.
             final = response.status in FINAL
             raise RequestRefused(response.status, response.description or "", final=final)
         if response.request_id != request.request_id:
-            raise BadAnswer("an answer to another request")
-        if not response.relay_peers:  # nwaku reads it so too
+            raise BadAnswer("response has another request id")
+        if not response.relay_peers:  # as nwaku treats it
             raise RequestRefused(PushStatus.NO_PEERS_TO_RELAY, "published to no peer")
         return response.relay_peers
 
@@ -126,11 +131,11 @@ class LightpushClient:
             status = _legacy_status(response.info or "")
             raise RequestRefused(status, response.info or "", final=status in FINAL)
         if response.request_id != request.request_id:
-            raise BadAnswer("an answer to another request")
+            raise BadAnswer("response has another request id")
 
 
 def _legacy_status(info: str) -> PushStatus:
-    """The code that v3 has for a text of the legacy version."""
+    """Map an error text of the legacy version to the v3 status."""
     if info == "not_published_to_any_peer":
         return PushStatus.NO_PEERS_TO_RELAY
     if info == "TOO_MANY_REQUESTS":

@@ -49,7 +49,7 @@ LEGACY_PROTOCOL: Final = "/vac/waku/lightpush/2.0.0-beta1"
 
 
 class PushStatus(IntEnum):
-    """status_code."""
+    """status_code of a LightPushResponse."""
 
     SUCCESS = 200
     BAD_REQUEST = 400
@@ -64,7 +64,7 @@ class PushStatus(IntEnum):
 
 
 class PushRequest(NamedTuple):
-    """`message` is an encoded WakuMessage."""
+    """A publish request. `message` is an encoded WakuMessage."""
 
     request_id: str
     message: bytes
@@ -72,7 +72,7 @@ class PushRequest(NamedTuple):
 
 
 class PushResponse(NamedTuple):
-    """`status` is a PushStatus, or a number that is none."""
+    """A v3 response. `status` is a PushStatus or an unknown number."""
 
     request_id: str
     status: int
@@ -81,7 +81,7 @@ class PushResponse(NamedTuple):
 
 
 class LegacyResponse(NamedTuple):
-    """What the legacy version answers."""
+    """A response of the legacy version."""
 
     request_id: str
     is_success: bool
@@ -92,7 +92,7 @@ class LegacyResponse(NamedTuple):
 
 
 def encode_request(request: PushRequest) -> bytes:
-    """A LightPushRequest."""
+    """Encode a LightPushRequest."""
     out = bytearray()
     put_text(out, 1, request.request_id)
     if request.pubsub_topic is not None:
@@ -102,7 +102,7 @@ def encode_request(request: PushRequest) -> bytes:
 
 
 def decode_request(body: bytes) -> PushRequest:
-    """Read a LightPushRequest. Raises ProtobufError."""
+    """Decode a LightPushRequest. Raise ProtobufError."""
     found = ProtobufFields(body)
     request_id = found.required_text(1, "request_id")
     message = found.blob(21)
@@ -112,7 +112,7 @@ def decode_request(body: bytes) -> PushRequest:
 
 
 def encode_response(response: PushResponse) -> bytes:
-    """A LightPushResponse."""
+    """Encode a LightPushResponse."""
     request_id, status, description, relay_peers = response
     out = bytearray()
     put_head(out, request_id, status, description)
@@ -122,7 +122,8 @@ def encode_response(response: PushResponse) -> bytes:
 
 
 def decode_response(body: bytes) -> PushResponse:
-    """Read a LightPushResponse; an absent id is empty. Raises ProtobufError when there is no code."""
+    """Decode a LightPushResponse; a missing request id becomes "". Raise ProtobufError without a status
+    code."""
     found = ProtobufFields(body)
     return PushResponse(*read_head(found), found.number(12))
 
@@ -131,7 +132,7 @@ def decode_response(body: bytes) -> PushResponse:
 
 
 def encode_legacy_request(request: PushRequest) -> bytes:
-    """A PushRPC with a request."""
+    """Encode a PushRPC with a request."""
     inner = bytearray()
     put_text(inner, 1, request.pubsub_topic or "")
     put_bytes(inner, 2, request.message)
@@ -142,7 +143,7 @@ def encode_legacy_request(request: PushRequest) -> bytes:
 
 
 def decode_legacy_request(body: bytes) -> PushRequest | None:
-    """Read a PushRPC; None when it has no request. Raises ProtobufError."""
+    """Decode a PushRPC. Return None if it has no request. Raise ProtobufError."""
     found = ProtobufFields(body)
     request_id = found.required_text(1, "request_id")
     inner = found.blob(2)
@@ -157,7 +158,7 @@ def decode_legacy_request(body: bytes) -> PushRequest | None:
 
 
 def encode_legacy_response(response: LegacyResponse) -> bytes:
-    """A PushRPC with a response; is_success is written even when false."""
+    """Encode a PushRPC with a response. is_success is written even if false."""
     inner = bytearray()
     put_varint(inner, 1, int(response.is_success))
     if response.info is not None:
@@ -169,7 +170,7 @@ def encode_legacy_response(response: LegacyResponse) -> bytes:
 
 
 def decode_legacy_response(body: bytes) -> LegacyResponse:
-    """Read a PushRPC. Raises ProtobufError when it has no response."""
+    """Decode a PushRPC. Raise ProtobufError if it has no response."""
     found = ProtobufFields(body)
     inner = found.blob(3)
     if inner is None:

@@ -1,8 +1,8 @@
-"""Metadata (66/WAKU2-METADATA): peers tell each other their cluster and shards; other clusters are cut off.
+"""Metadata (66/WAKU2-METADATA): exchange cluster and shards, and disconnect peers of other clusters.
 
-Request and response are the same message: 1 `cluster_id` uint32, 2 `shards` uint32
-unpacked, 3 `shards` packed. Implementations disagree about where shards stand (js-waku cannot read a
-packed field 2, go-waku writes only field 3), so both are written and all forms are read.
+Request and response are the same message: 1 `cluster_id` uint32, 2 `shards` uint32 unpacked, 3 `shards`
+packed. Implementations disagree about the shards field (js-waku cannot read a packed field 2, go-waku writes
+only field 3), so we write both and read all forms.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 PROTOCOL: Final = "/vac/waku/metadata/1.0.0"
 MAX_MESSAGE: Final = 16 * 1024
 MAX_SHARDS: Final = 1024
-"""More shards than a cluster can have (51/WAKU2-RELAY-SHARDING); what exceeds it is a nonsense message."""
+"""More shards than a cluster can have (51/WAKU2-RELAY-SHARDING); a longer list is rejected."""
 UINT32: Final = 2**32 - 1
 
 
@@ -44,14 +44,14 @@ class MetadataError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """What one peer says of itself. `cluster` is None when the message names none."""
+    """A peer's cluster and shards. `cluster` is None if the message omits it."""
 
     cluster: int | None
     shards: tuple[int, ...]
 
 
 def encode(metadata: Metadata) -> bytes:
-    """The message body, shards unpacked in field 2 and packed in field 3."""
+    """Encode a message, with shards unpacked in field 2 and packed in field 3."""
     out = bytearray()
     if metadata.cluster is not None:
         out += _tag(1, VARINT) + encode_varint(metadata.cluster)
@@ -64,7 +64,7 @@ def encode(metadata: Metadata) -> bytes:
 
 
 def decode(body: bytes) -> Metadata:
-    """Read a message body; field 3 wins over field 2 where both are there. Raises MetadataError."""
+    """Decode a message. Field 3 takes precedence over field 2. Raise MetadataError."""
     cluster: int | None = None
     deprecated: dict[int, None] = {}
     shards: dict[int, None] = {}
@@ -89,21 +89,21 @@ def _tag(number: int, kind: int) -> bytes:
 
 
 def _ignore(_peer_id: PeerIdText, _metadata: Metadata) -> None:
-    """For who does not want to know."""
+    """No-op callback."""
 
 
 class MetadataProtocol:
     """Both sides of the protocol on one host.
 
-    Every peer that connects is asked at once. One that is of another cluster, names none, does not speak the
-    protocol or does not answer within `timeout` seconds is disconnected.
+    Every new connection is queried at once. A peer that is in another cluster, reports none, does not support
+    the protocol or does not answer within `timeout` seconds is disconnected.
 
-    We answer a request only when identify has told us who asks and the connection is `settle` seconds old,
-    and in any case after `patience` seconds: nwaku throws shards away that reach it before it has put their
-    sender into its peer store.
+    A request is answered only after identify has completed and the connection is `settle` seconds old, at the
+    latest after `patience` seconds: nwaku discards shards that arrive before it has added the sender to its
+    peer store.
 
-    `shards` gives our current shards; `learned(peer id, metadata)` is called for what a peer of our cluster
-    says.
+    `shards` returns our current shards; `learned(peer id, metadata)` is called with the metadata of peers in
+    our cluster.
     """
 
     def __init__(
@@ -131,27 +131,27 @@ class MetadataProtocol:
         self._counters = dict.fromkeys(
             ("answered", "asked", "bad_messages", "failed", "other_cluster", "stalled"), 0
         )
-        # js-waku opens a stream ahead at each change of a peer and may take any of them: room for a burst.
+        # js-waku pre-opens a stream on every peer update and may use any of them: allow a burst.
         host.set_stream_handler(PROTOCOL, self._serve, max_per_peer=16)
         host.add_listener(self)
 
     @property
     def local(self) -> Metadata:
-        """What we say of ourselves now."""
+        """Our current metadata."""
         return Metadata(self._cluster, tuple(sorted(set(self._shards()))))
 
     def peer_shards(self, peer_id: PeerIdText) -> tuple[int, ...] | None:
-        """The shards a connected peer told us; None if it has not told us."""
+        """Return the shards a connected peer reported, None if it has not."""
         known = self._known.get(peer_id)
         return None if known is None else known.shards
 
     def counters(self) -> dict[str, int]:
-        """Monotonic: answered, asked, bad_messages, failed, other_cluster; stalled: requests of others that
-        did not come to their end in time."""
+        """Return monotonic counters: answered, asked, bad_messages, failed, other_cluster, and stalled
+        (inbound requests that timed out)."""
         return dict(self._counters)
 
     async def run(self) -> None:
-        """Ask peers as they connect. Runs until cancelled."""
+        """Query peers as they connect. Run until cancelled."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             try:
@@ -164,7 +164,7 @@ class MetadataProtocol:
     # -- host events ------------------------------------------
 
     def peer_connected(self, connection: PeerConnection) -> None:
-        """Ask the peer, once per connection."""
+        """Query the peer, once per connection."""
         peer_id = connection.peer_id
         self._since.setdefault(peer_id, connection.since)
         self._identified.setdefault(peer_id, trio.Event())
@@ -172,7 +172,7 @@ class MetadataProtocol:
             self._nursery.start_soon(self._check, peer_id)
 
     def peer_identified(self, identity: PeerIdentity) -> None:
-        """Answers to this peer need wait no longer for its identity."""
+        """Release responses that wait for the peer's identity."""
         if (event := self._identified.get(identity.peer_id)) is not None:
             event.set()
 
@@ -185,6 +185,7 @@ class MetadataProtocol:
 
     # -- client side ------------------------------------------
 
+    # As in nwaku, there is no exemption for cluster 0: no metadata means no connection.
     async def _check(self, peer_id: PeerIdText) -> None:
         self._counters["asked"] += 1
         try:
@@ -192,31 +193,31 @@ class MetadataProtocol:
         except (P2pError, StreamFrameError, MetadataError) as error:
             if self._host.is_connected(peer_id):
                 self._counters["failed"] += 1
-                log.debug("metadata of %s: %s", peer_id, error)
+                log.debug("metadata request to %s failed: %s", peer_id, error)
                 await self._host.disconnect(peer_id, f"metadata: {error}")
             return
         if metadata.cluster != self._cluster:
             self._counters["other_cluster"] += 1
-            named = "names no cluster" if metadata.cluster is None else f"is of cluster {metadata.cluster}"
+            named = "reports no cluster" if metadata.cluster is None else f"is in cluster {metadata.cluster}"
             await self._host.disconnect(
                 peer_id,
-                f"metadata: peer {named}, we are of {self._cluster}",
+                f"metadata: peer {named}, ours is {self._cluster}",
                 EndCause.OTHER_NETWORK,
             )
             return
         self._learn(peer_id, metadata)
 
     async def _ask(self, peer_id: PeerIdText) -> Metadata:
-        """One request. Raises P2pError, FrameError, MetadataError."""
+        """Make one request. Raise P2pError, StreamFrameError or MetadataError."""
         with trio.move_on_after(self._timeout):
             stream = await self._host.open_stream(peer_id, (PROTOCOL,), deadline=self._timeout)
             await stream.write(encode_frame(encode(self.local)))
             await stream.close()
             body = await MessageReader(stream, MAX_MESSAGE).read()
             if body is None:
-                raise MetadataError("peer closed the stream without an answer")
+                raise MetadataError("peer closed the stream without a response")
             return decode(body)
-        raise StreamClosed(f"no answer within {self._timeout:g} s")
+        raise StreamClosed(f"no response within {self._timeout:g} s")
 
     def _learn(self, peer_id: PeerIdText, metadata: Metadata) -> None:
         if metadata.cluster == self._cluster and peer_id in self._since:
@@ -228,7 +229,8 @@ class MetadataProtocol:
     async def _serve(self, stream: Stream) -> None:
         reader = MessageReader(stream, MAX_MESSAGE)
         try:
-            # Without a deadline: js-waku opens its stream long before it asks. The host bounds their number.
+            # No deadline before the first byte: js-waku opens its stream long before using it. The host
+            # bounds the number of streams.
             if not await reader.started():
                 return
             with trio.move_on_after(self._timeout) as scope:
@@ -239,7 +241,7 @@ class MetadataProtocol:
                 await self._until_settled(stream.peer_id)
                 await stream.write(encode_frame(encode(self.local)))
                 self._counters["answered"] += 1
-                # A request carries the sender's shards like an answer does.
+                # A request carries the sender's metadata just as a response does.
                 if stream.peer_id not in self._known:
                     self._learn(stream.peer_id, metadata)
             if scope.cancelled_caught:
@@ -247,7 +249,7 @@ class MetadataProtocol:
                 await stream.reset()
         except (StreamFrameError, MetadataError) as error:
             self._counters["bad_messages"] += 1
-            log.debug("metadata request of %s: %s", stream.peer_id, error)
+            log.debug("malformed metadata request from %s: %s", stream.peer_id, error)
             await stream.reset()
 
     async def _until_settled(self, peer_id: PeerIdText) -> None:

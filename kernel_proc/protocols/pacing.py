@@ -1,8 +1,8 @@
-"""The pace at which a peer wants to be asked. Pure: time comes from a clock that is passed in.
+"""The rate at which a rate-limited peer accepts requests. Pure: the clock is passed in.
 
-A go-waku service serves one request a second and peer, an nwaku service a few, and what comes earlier is
-answered 429. That says nothing against the peer: it is asked again, more slowly. How slowly shows by trying:
-the gap doubles with a 429 and shrinks with each answer.
+A go-waku service serves one request per second and peer, an nwaku service a few; earlier ones get 429. That
+says nothing against the peer, so we repeat the request more slowly. The gap is found by trial: it doubles
+with each 429 and shrinks with each response.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ FIRST_GAP: Final = 0.25
 LONGEST_GAP: Final = 4.0
 SHRINK: Final = 0.93
 NO_GAP: Final = 0.05
-"""Below this the peer is asked as freely as others."""
+"""Gap in seconds below which a peer is no longer paced."""
 FORGET: Final = 600.0
-"""Seconds without another 429 after which the same holds."""
+"""Seconds without a 429 after which a peer is no longer paced."""
 MAX_KEYS: Final = 1024
 
 K = TypeVar("K", bound=Hashable)
@@ -35,8 +35,7 @@ class _Pace:
 
 
 class Pacer(Generic[K]):
-    """Slots for requests, by whatever identifies a peer and its service. Peers that never answered 429 have
-    no pace."""
+    """Request slots by key (a peer and service). Peers that never answered 429 are not paced."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -51,7 +50,7 @@ class Pacer(Generic[K]):
         return 0.0 if pace is None else max(0.0, pace.next - self._clock())
 
     def reserve(self, key: K) -> float:
-        """Take the next slot; return the seconds until it comes."""
+        """Reserve the next slot. Return the seconds until it starts."""
         pace = self._paces.get(key)
         if pace is None:
             return 0.0
@@ -64,10 +63,10 @@ class Pacer(Generic[K]):
         return start - now
 
     def refused(self, key: K) -> None:
-        """Note that a request was answered 429."""
+        """Record a 429."""
         now = self._clock()
         pace = self._paces.pop(key, None) or _Pace()
-        if now >= pace.raised + pace.gap:  # of several that were under way at once, one counts
+        if now >= pace.raised + pace.gap:  # several 429s of concurrent requests count once
             pace.gap = min(LONGEST_GAP, max(FIRST_GAP, 2 * pace.gap))
             pace.raised = now
         pace.next = max(pace.next, now + pace.gap)
@@ -76,7 +75,7 @@ class Pacer(Generic[K]):
             del self._paces[next(iter(self._paces))]
 
     def served(self, key: K) -> None:
-        """Note that a request was served."""
+        """Record a successful request."""
         pace = self._paces.get(key)
         if pace is not None:
             pace.gap *= SHRINK

@@ -1,11 +1,4 @@
-"""Peer exchange (34/WAKU2-PEER-EXCHANGE): signed records (ENRs) of peers, given and asked for.
-
-    RPC { 1 query { 1 num_peers }; 2 response { 1 repeated { 1 enr }; 10 status_code; 11 status_desc } }
-
-The status is nwaku's extension. nwaku's decoder wants a query in every RPC, and so one stands, empty, in our
-answers; js-waku and go-waku leave it out. Records are opaque here: bytes in RLP, which discovery makes and
-reads.
-"""
+"""Peer exchange (34/WAKU2-PEER-EXCHANGE): serve and request ENRs of peers."""
 
 from __future__ import annotations
 
@@ -50,19 +43,19 @@ __all__ = [
 
 PROTOCOL: Final = "/vac/waku/peer-exchange/2.0.0-alpha1"
 SERVICE: Final = "px"
-"""Name in the metrics and in the ranking of peers; `px` too in `rate-limit`."""
+"""Service name in metrics and in the peer ranking; also `px` in `rate-limit`."""
 MAX_RECORDS: Final = 60
-"""In one answer (nwaku)."""
+"""Maximum per response (nwaku)."""
 MAX_RECORD_BYTES: Final = 300
-"""Of one record (EIP-778)."""
+"""Maximum size of one record (EIP-778)."""
 MAX_REQUEST: Final = 1024
 MAX_RESPONSE: Final = 64 * 1024
 PATIENCE: Final = 5.0
-"""Seconds for one peer."""
+"""Seconds per peer."""
 
 
 class PxStatus(IntEnum):
-    """Status codes of nwaku that go over the wire."""
+    """Status codes of nwaku that are sent on the wire."""
 
     OK = 200
     BAD_REQUEST = 400
@@ -71,7 +64,7 @@ class PxStatus(IntEnum):
 
 
 class PxResponse(NamedTuple):
-    """An answer. `status` is None where it is not told."""
+    """A response. `status` is None if the peer omitted it."""
 
     records: tuple[bytes, ...] = ()
     status: int | None = None
@@ -79,7 +72,7 @@ class PxResponse(NamedTuple):
 
     @property
     def code(self) -> int:
-        """The status; of an answer that tells none, 200 if there are records and 503 if not (nwaku)."""
+        """The status. If it was omitted: 200 with records, 503 without (nwaku)."""
         if self.status is not None:
             return self.status
         return PxStatus.OK if self.records else PxStatus.SERVICE_UNAVAILABLE
@@ -89,7 +82,7 @@ class PxResponse(NamedTuple):
 
 
 def encode_request(count: int) -> bytes:
-    """The body of a request for `count` records."""
+    """Encode a request for `count` records."""
     query, out = bytearray(), bytearray()
     put_varint(query, 1, count)
     put_bytes(out, 1, query)
@@ -97,7 +90,7 @@ def encode_request(count: int) -> bytes:
 
 
 def decode_request(body: bytes) -> int:
-    """How many records are asked for; a query that does not say asks for none. Raises ProtobufError."""
+    """Decode a request. Return the number of records requested, 0 if unspecified. Raise ProtobufError."""
     query = ProtobufFields(body).blob(1)
     if query is None:
         raise MissingField("request")
@@ -105,7 +98,7 @@ def decode_request(body: bytes) -> int:
 
 
 def encode_response(response: PxResponse) -> bytes:
-    """The body of an answer."""
+    """Encode a response."""
     inner, out = bytearray(), bytearray()
     for record in response.records:
         info = bytearray()
@@ -115,13 +108,14 @@ def encode_response(response: PxResponse) -> bytes:
         put_varint(inner, 10, response.status)
     if response.description is not None:
         put_text(inner, 11, response.description)
+    # nwaku's decoder requires a query in every RPC, including responses.
     put_bytes(out, 1, b"\x08\x00")
     put_bytes(out, 2, inner)
     return bytes(out)
 
 
 def decode_response(body: bytes) -> PxResponse:
-    """Read an answer. Raises ProtobufError, also where there is no response in it."""
+    """Decode a response. Raise ProtobufError, also if it contains none."""
     inner = ProtobufFields(body).blob(2)
     if inner is None:
         raise MissingField("response")
@@ -136,18 +130,20 @@ def decode_response(body: bytes) -> PxResponse:
 # --- service ---
 
 RecordSource = Callable[[], Sequence[bytes]]
-"""The records that may be given away now: of peers that discovery found and that can be dialled."""
+"""Return the ENRs that may be shared: of dialable peers found by discovery."""
 
 _REJECTED: Final = encode_response(PxResponse(status=PxStatus.TOO_MANY_REQUESTS))
 
 
 OwnRecord = Callable[[], bytes | None]
-"""Our own current record; None: it would help nobody."""
+"""Return our own current ENR, or None if it would be useless to others."""
 
 
 class PeerExchangeService:
-    """Gives away a random choice of what `source` has, and beside it, where there is room, our `own` record:
-    who knows us by a multiaddr only enters discv5 by it. `requests` is to be mounted."""
+    """Serve a random sample of `source` and, if there is room, our `own` record.
+
+    A node that only knows our multiaddr can join discv5 with it. Mount `requests`.
+    """
 
     def __init__(
         self,
@@ -195,14 +191,14 @@ class PeerExchangeService:
 
 
 class Exchanged(NamedTuple):
-    """What a peer gave."""
+    """The records that a peer returned."""
 
     peer_id: PeerIdText
     records: tuple[bytes, ...]
 
 
 class PeerExchangeClient:
-    """Asks other peers for records. `received` gets what came, for discovery to look at."""
+    """Request records from other peers and pass them to `received`."""
 
     def __init__(
         self,
@@ -221,9 +217,10 @@ class PeerExchangeClient:
     async def request(
         self, count: int, *, peer: str | None = None, exclude: Collection[str] = (), deadline: float
     ) -> Exchanged:
-        """At most `count` records (1 to 60), from the named peer or a good one that is none of `exclude`.
+        """Request up to `count` (1 to 60) records from the named peer, or from the best ones outside
+        `exclude`.
 
-        `deadline` is a time of trio's clock. Raises AllFailed.
+        `deadline` is on the trio clock. Raise AllFailed.
         """
 
         async def attempt(peer_id: PeerIdText, seconds: float) -> tuple[bytes, ...]:
@@ -254,7 +251,7 @@ class PeerExchangeClient:
         try:
             response = decode_response(body)
         except ProtobufError as error:
-            raise BadAnswer(f"undecodable answer: {error}") from error
+            raise BadAnswer(f"undecodable response: {error}") from error
         code = response.code
         if code != PxStatus.OK:
             self._registry.counter("px_client_errors", type=str(code)).add()

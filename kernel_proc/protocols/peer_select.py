@@ -1,7 +1,7 @@
-"""Which peer to ask: the named one, or the best of the connected ones that serve a protocol.
+"""Service peer selection: the named peer, or the best connected ones that support a protocol.
 
-`PeerRanking` is pure: it remembers how asking went and puts candidates in order. `ServicePeers` finds the
-candidates on a host and dials a peer that was named by its address.
+`PeerRanking` is pure: it records the outcome of requests and orders candidates. `ServicePeerChoice` finds the
+candidates on a host and dials a peer named by its address.
 """
 
 from __future__ import annotations
@@ -29,30 +29,32 @@ from kernel_proc.protocols.requests import (
 __all__ = ["Candidate", "PeerRanking", "ServicePeerChoice"]
 
 PENALTY: Final = 15.0
-"""Seconds for which a peer stands behind the others after one failure; doubled by each further one."""
+"""Seconds for which a failure puts a peer behind the others; doubled by each further one."""
 MAX_PENALTY: Final = 600.0
 RECENT: Final = 600.0
 """Seconds for which a success counts."""
 MAX_REMEMBERED: Final = 2048
 SMOOTHING: Final = 0.3
 MAX_TRIES: Final = 5
-"""Peers asked for one request, as nwaku does."""
+"""Maximum peers tried per request, as in nwaku."""
 MAX_REPEATS: Final = 5
-"""Times that a peer which is asked too often is asked again for one request."""
+"""Maximum repetitions of one request to a peer that answers 429."""
 MAX_AT_ONCE: Final = 8
-"""Requests of ours to one peer for one service at once; further ones wait. Services bound the streams of a
-peer, and reset what is too much."""
+"""Our concurrent requests per peer and service; further ones wait.
+
+Service nodes limit the streams per peer and reset the excess.
+"""
 
 T = TypeVar("T")
 
 
 class Candidate(NamedTuple):
-    """A peer that serves the protocol. `shards`: what it told by metadata; None or empty: nothing."""
+    """A peer that supports the protocol. `shards` comes from its metadata; None or empty: unknown."""
 
     peer_id: PeerIdText
     shards: Collection[int] | None = None
     configured: bool = False
-    """Named by the operator for this protocol."""
+    """Configured by the operator for this protocol."""
 
 
 class _Record:
@@ -66,11 +68,11 @@ class _Record:
 
 
 class PeerRanking:
-    """How asking each peer for each protocol went, and what follows for the order of the next ones.
+    """The outcome of past requests by peer and protocol, and the order that follows from it.
 
-    First those that have not failed of late; among them the operator's own, then those whose shards are known
-    to fit, then those that answered of late (the quicker the better), then the unknown ones at random. A
-    failure puts a peer behind all others for a while that doubles with each failure in a row.
+    Peers without a recent failure come first; among them those configured by the operator, then those whose
+    shards are known to match, then those with a recent success (the faster the better), then unknown ones in
+    random order. A failure puts a peer behind all others for a time that doubles with each failure in a row.
     """
 
     def __init__(self, clock: Callable[[], float], rng: Random) -> None:
@@ -79,7 +81,7 @@ class PeerRanking:
         self._records: dict[tuple[PeerIdText, str], _Record] = {}
 
     def succeeded(self, peer_id: PeerIdText, service: str, seconds: float) -> None:
-        """The peer gave a usable answer after `seconds`."""
+        """Record a usable response after `seconds`."""
         record = self._record(peer_id, service)
         known = record.last_success is not None
         record.latency = record.latency + SMOOTHING * (seconds - record.latency) if known else seconds
@@ -88,7 +90,7 @@ class PeerRanking:
         record.penalty_until = 0.0
 
     def failed(self, peer_id: PeerIdText, service: str) -> None:
-        """The peer gave no answer, or one that is of no use."""
+        """Record a missing or unusable response."""
         record = self._record(peer_id, service)
         record.failures += 1
         penalty = retry_delay(record.failures, PENALTY, 2.0, MAX_PENALTY)
@@ -97,8 +99,11 @@ class PeerRanking:
     def order(
         self, candidates: Sequence[Candidate], service: str, shard: int | None = None
     ) -> list[PeerIdText]:
-        """The candidates, best first. With a `shard`, those that told other shards only are left out unless
-        the operator named them: their answer would say nothing."""
+        """Return the candidates, best first.
+
+        With a `shard`, candidates known to be on other shards only are excluded unless configured by the
+        operator: their response would be meaningless.
+        """
         now = self._clock()
         fitting = [
             candidate
@@ -128,20 +133,21 @@ class PeerRanking:
     def _record(self, peer_id: PeerIdText, service: str) -> _Record:
         key = (peer_id, service)
         record = self._records.pop(key, None) or _Record()
-        self._records[key] = record  # to the end: the first is the one not asked for longest
+        self._records[key] = record  # move to the end: the first is the least recently used
         while len(self._records) > MAX_REMEMBERED:
             del self._records[next(iter(self._records))]
         return record
 
 
 class _NoTurnError(CallError):
-    """We have too much under way to the peer ourselves, which is no fault of it."""
+    """Our own concurrency limit for the peer was reached; not the peer's fault."""
 
 
 class ServicePeerChoice:
-    """The peers to ask for each service.
+    """Choose the peers to ask for each service.
 
-    `shards` tells what a peer said by metadata; `configured` has the operator's addresses by service.
+    `shards` returns a peer's shards as known from metadata; `configured` holds the operator's addresses by
+    service.
     """
 
     def __init__(
@@ -161,7 +167,7 @@ class ServicePeerChoice:
         }
 
     def connected(self, protocols: Sequence[str]) -> list[PeerIdText]:
-        """Connected peers that said by identify that they speak one of `protocols`."""
+        """Return the connected peers that support one of `protocols` according to identify."""
         found = dict.fromkeys(connection.peer_id for connection in self._host.connections())
         return [peer_id for peer_id in found if self._speaks(peer_id, protocols)]
 
@@ -170,7 +176,7 @@ class ServicePeerChoice:
         return identity is not None and any(protocol in identity.protocols for protocol in protocols)
 
     def choose(self, service: str, protocols: Sequence[str], shard: int | None = None) -> list[PeerIdText]:
-        """Whom to ask, best first."""
+        """Return the peers to ask, best first."""
         operators = self._configured.get(service, frozenset())
         candidates = [
             Candidate(peer_id, self._shards(peer_id), peer_id in operators)
@@ -179,7 +185,8 @@ class ServicePeerChoice:
         return self.ranking.order(candidates, service, shard)
 
     async def reach(self, peer: str, deadline: float) -> PeerIdText:
-        """The id of a peer named by its id or by a multiaddr, connected. Raises PeerUnreachable."""
+        """Return the id of a peer named by id or multiaddr, dialling it if necessary. Raise
+        PeerUnreachable."""
         if not peer.startswith("/"):
             if not self._host.is_connected(peer):
                 raise PeerUnreachable(f"{peer} is not connected")
@@ -207,14 +214,13 @@ class ServicePeerChoice:
         patience: float = 10.0,
         exclude: Collection[str] = (),
     ) -> tuple[PeerIdText, T]:
-        """Make `attempt(peer id, seconds)` with the named peer (an id or a multiaddr), or with one good peer
-        after another, but for those of `exclude`, until one gives an answer; returns who did, and the
-        answer.
+        """Call `attempt(peer id, seconds)` until one succeeds. Return the peer and its result.
 
-        `deadline` is a time of trio's clock for all attempts; each gets at most `patience` seconds, and while
-        there are others to turn to at most half of what is left. What CallError an attempt raises counts
-        against its peer; but a peer that is asked too often (429) is asked again after the others, in its own
-        pace. Raises AllFailed.
+        Tries only the `named` peer (an id or a multiaddr), or the best ones outside `exclude`, one after
+        another. `deadline` (trio clock) covers all attempts; each gets at most `patience` seconds and, while
+        there are alternatives, at most half of the remaining time. A CallError counts against its peer,
+        except that a rate-limited peer (429) is asked again after the others, at its own pace. Raise
+        AllFailed.
         """
         attempts: list[Attempt] = []
         limited: dict[str, tuple[int, CallError]] = {}
@@ -229,9 +235,7 @@ class ServicePeerChoice:
                 break
             if self._pacer.delay((peer_id, service)) >= left:
                 busy = (
-                    limited[peer][1]
-                    if peer in limited
-                    else RequestRefused(TOO_MANY_REQUESTS, "asked too often")
+                    limited[peer][1] if peer in limited else RequestRefused(TOO_MANY_REQUESTS, "rate limited")
                 )
                 attempts.append(Attempt(peer, busy))
                 continue
@@ -240,11 +244,11 @@ class ServicePeerChoice:
             left -= pause
             try:
                 seconds = min(patience, left / 2 if waiting else left)
-                begun = trio.current_time()
+                started = trio.current_time()
                 peer_id = await self.reach(peer, seconds)
-                async with self._turn(peer_id, service, begun + seconds):
+                async with self._turn(peer_id, service, started + seconds):
                     asked = trio.current_time()
-                    answer = await attempt(peer_id, max(0.001, begun + seconds - asked))
+                    answer = await attempt(peer_id, max(0.001, started + seconds - asked))
                     took = trio.current_time() - asked
             except _NoTurnError as error:
                 attempts.append(Attempt(peer, error))
@@ -258,7 +262,7 @@ class ServicePeerChoice:
                         waiting.append(peer)
                         continue
                 if isinstance(error, NoAnswer) and peer in limited:
-                    error = limited[peer][1]  # there was no time left for more: this is why
+                    error = limited[peer][1]  # it ran out of time because of the rate limit: report that
                 attempts.append(Attempt(peer, error))
                 if isinstance(error, RequestRefused) and error.final:
                     break
@@ -271,7 +275,7 @@ class ServicePeerChoice:
         on_shard = "" if shard is None else f" on shard {shard}"
         raise AllFailed(service, attempts, f"no connected peer serves {service}{on_shard}")
 
-    async def in_its_pace(
+    async def paced(
         self,
         peer_id: PeerIdText,
         service: str,
@@ -279,8 +283,8 @@ class ServicePeerChoice:
         *,
         deadline: float,
     ) -> T:
-        """Make `attempt` with one peer, and again as long as the peer is asked too often (429) and `deadline`
-        (trio's clock) allows. Raises CallError."""
+        """Call `attempt` for one peer, repeating it at the peer's pace while it is rate-limited (429),
+        until `deadline` (trio clock). Raise CallError."""
         while True:
             await trio.sleep(self._pacer.reserve((peer_id, service)))
             try:
@@ -295,18 +299,19 @@ class ServicePeerChoice:
                     raise
 
     def asked(self) -> Set[PeerIdText]:
-        """The peers with which a request of ours is under way."""
+        """Return the peers with a request of ours in progress."""
         return {peer_id for peer_id, _ in self._places}
 
     @asynccontextmanager
     async def _turn(self, peer_id: PeerIdText, service: str, deadline: float) -> AsyncIterator[None]:
-        """One of the places that requests to this peer have. Raises _NoTurnError if none is free in time."""
+        """Hold one of the concurrent request slots of this peer. Raise _NoTurnError if none is free in
+        time."""
         key = (peer_id, service)
         places = self._places.setdefault(key, trio.Semaphore(MAX_AT_ONCE))
         with trio.move_on_at(deadline) as waiting:
             await places.acquire()
         if waiting.cancelled_caught:
-            raise _NoTurnError(f"{MAX_AT_ONCE} requests are under way to this peer")
+            raise _NoTurnError(f"{MAX_AT_ONCE} requests to this peer are in progress")
         try:
             yield
         finally:

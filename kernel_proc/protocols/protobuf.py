@@ -1,8 +1,8 @@
-"""Reading and writing the fields of small protobuf messages, for protocols that are not worth generated
-classes. Pure.
+"""Read and write fields of small protobuf messages, for protocols that do not warrant generated classes.
+Pure.
 
-Readers loop over `fields` and take what has the type they expect: like nwaku, a field of another wire type
-counts as absent, and of a repeated field the last one holds.
+Readers iterate over `fields` and take those of the expected type: as in nwaku, a field of another wire type
+counts as absent, and the last value of a singular field wins.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _U64 = 2**64 - 1
 
 
 class ProtobufError(ValueError):
-    """The bytes are not the protobuf message they should be. `nwaku`: what nwaku says of the same bytes,
-    which goes into answers."""
+    """The bytes are not the expected protobuf message. `nwaku` is nwaku's text for the same error, for use
+    in responses."""
 
     def __init__(self, message: str, kind: str = "VarintDecode") -> None:
         super().__init__(message)
@@ -40,7 +40,7 @@ class ProtobufError(ValueError):
 
 
 class MissingField(ProtobufError):
-    """A field without which the message means nothing is not on the wire (an empty one would be)."""
+    """A required field is absent from the wire (an empty one counts as present, as in nwaku)."""
 
     def __init__(self, name: str) -> None:
         super().__init__(f"{name} is missing")
@@ -51,10 +51,10 @@ class MissingField(ProtobufError):
 
 
 def fields(body: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """(field number, value) in wire order: an int for varints, bytes for length-delimited fields.
+    """Yield (field number, value) in wire order: int for varints, bytes for length-delimited fields.
 
-    Fields of fixed width are passed over: no Waku message has any. Raises ProtobufError for truncated or
-    malformed input, groups included.
+    Fixed-width fields are skipped: no Waku message has any. Raise ProtobufError for truncated or malformed
+    input, including groups.
     """
     position, end = 0, len(body)
     while position < end:
@@ -73,19 +73,19 @@ def fields(body: bytes) -> Iterator[tuple[int, int | bytes]]:
         else:
             raise ProtobufError(f"wire type {kind}", "BadWireType")
         if length > end - position:
-            raise ProtobufError("field longer than the message", "MessageIncomplete")
+            raise ProtobufError("field exceeds the message", "MessageIncomplete")
         if kind == BYTES:
             yield number, body[position : position + length]
         position += length
 
 
 class ProtobufFields:
-    """The fields of a message by number, for messages that are read once and in no particular order."""
+    """The fields of a message by number, for messages that are read once in no particular order."""
 
     __slots__ = ("_blobs", "_numbers")
 
     def __init__(self, body: bytes) -> None:
-        """Raises ProtobufError."""
+        """Parse a message. Raise ProtobufError."""
         self._numbers: dict[int, int] = {}
         self._blobs: dict[int, list[bytes]] = {}
         for number, value in fields(body):
@@ -95,34 +95,34 @@ class ProtobufFields:
                 self._blobs.setdefault(number, []).append(value)
 
     def number(self, field: int) -> int | None:
-        """An unsigned varint, None when absent."""
+        """Return an unsigned varint, None if absent."""
         return self._numbers.get(field)
 
     def signed(self, field: int) -> int | None:
-        """A sint64, None when absent."""
+        """Return a sint64, None if absent."""
         value = self._numbers.get(field)
         return None if value is None else unzigzag(value)
 
     def blob(self, field: int) -> bytes | None:
-        """The last value of a length-delimited field, None when absent."""
+        """Return the last value of a length-delimited field, None if absent."""
         found = self._blobs.get(field)
         return found[-1] if found else None
 
     def blobs(self, field: int) -> list[bytes]:
-        """All values of a repeated length-delimited field."""
+        """Return all values of a repeated length-delimited field."""
         return self._blobs.get(field, [])
 
     def text(self, field: int) -> str | None:
-        """A string, None when absent. Raises ProtobufError unless it is UTF-8."""
+        """Return a string, None if absent. Raise ProtobufError if it is not UTF-8."""
         value = self.blob(field)
         return None if value is None else text(value)
 
     def texts(self, field: int) -> tuple[str, ...]:
-        """All values of a repeated string. Raises ProtobufError."""
+        """Return all values of a repeated string. Raise ProtobufError."""
         return tuple(text(value) for value in self.blobs(field))
 
     def required_text(self, field: int, name: str) -> str:
-        """A string that must be on the wire, if only empty. Raises MissingField, ProtobufError."""
+        """Return a string that must be present, even if empty. Raise MissingField or ProtobufError."""
         value = self.text(field)
         if value is None:
             raise MissingField(name)
@@ -130,7 +130,7 @@ class ProtobufFields:
 
 
 def text(value: bytes) -> str:
-    """A string field's value. Raises ProtobufError unless it is UTF-8."""
+    """Decode a string field's value. Raise ProtobufError if it is not UTF-8."""
     try:
         return value.decode()
     except UnicodeDecodeError:
@@ -138,7 +138,7 @@ def text(value: bytes) -> str:
 
 
 def packed_varints(value: bytes) -> Iterator[int]:
-    """The numbers of a packed repeated field. Raises ProtobufError."""
+    """Yield the numbers of a packed repeated field. Raise ProtobufError."""
     position = 0
     while position < len(value):
         number, position = _varint(value, position)
@@ -146,7 +146,7 @@ def packed_varints(value: bytes) -> Iterator[int]:
 
 
 def unzigzag(value: int) -> int:
-    """A sint64 out of its varint."""
+    """Decode the varint of a sint64."""
     return value >> 1 ^ -(value & 1)
 
 
@@ -158,14 +158,14 @@ def _varint(body: bytes, position: int) -> tuple[int, int]:
         if byte < 0x80:
             return value & _U64, index + 1
         shift += 7
-    raise ProtobufError("varint ends in mid-air")
+    raise ProtobufError("truncated varint")
 
 
 # --- writing ---
 
 
 def encode_varint(value: int) -> bytes:
-    """Unsigned LEB128, as protobuf and multiformats use it."""
+    """Encode unsigned LEB128, as protobuf and multiformats use it."""
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -175,7 +175,7 @@ def encode_varint(value: int) -> bytes:
 
 
 def put_varint(out: bytearray, field: int, value: int) -> None:
-    """Append an unsigned number below 2^64 (a bool or an enum is one)."""
+    """Append an unsigned number below 2^64 (also a bool or an enum)."""
     out += encode_varint(field << 3 | VARINT)
     out += encode_varint(value)
 
@@ -186,12 +186,12 @@ def put_zigzag(out: bytearray, field: int, value: int) -> None:
 
 
 def put_bytes(out: bytearray, field: int, value: bytes | bytearray) -> None:
-    """Append bytes or an inner message; empty ones too, since nwaku insists on the tags of some."""
+    """Append bytes or a nested message, even if empty: nwaku requires the tags of some."""
     out += encode_varint(field << 3 | BYTES)
     out += encode_varint(len(value))
     out += value
 
 
 def put_text(out: bytearray, field: int, value: str) -> None:
-    """Append a string. Raises UnicodeEncodeError for lone surrogates."""
+    """Append a string. Raise UnicodeEncodeError for lone surrogates."""
     put_bytes(out, field, value.encode())

@@ -1,8 +1,8 @@
-"""How many requests a service protocol serves: nwaku's buckets. Pure: time comes in as an argument, seconds.
+"""Rate limits of service protocols, modelled on nwaku's token buckets. Pure: time is passed in, in seconds.
 
-Store, lightpush and peer exchange share a volume among all peers (`ServiceLimiter`): of `volume` a `period`,
-r times as much may gather while it is quiet, and one peer gets at most three quarters of that. Filter has no
-common bucket (`PeerLimiter`).
+Store, lightpush and peer exchange share one volume among all peers (`ServiceLimiter`): `volume` per `period`,
+of which r times as much accumulates while idle, and one peer gets at most three quarters of that. Filter only
+has buckets per peer (`PeerLimiter`).
 """
 
 from __future__ import annotations
@@ -15,34 +15,34 @@ from ipc_schema.config.ratelimits import RateLimit
 __all__ = ["MAX_PEERS", "PeerLimiter", "ServiceLimiter", "ServiceRateLimiter"]
 
 MAX_PEERS: Final = 4096
-"""Peers that a limiter remembers; the one idle for longest is forgotten first."""
+"""Maximum peers a limiter remembers; the least recently used is forgotten first."""
 PEER_SHARE: Final = 0.75
-HAIR: Final = 1e-9
-"""A level this far below one is one, or the sum of small refills would come a request late."""
+ROUNDING: Final = 1e-9
+"""Tolerance for rounding: without it, the sum of small refills would allow a request too late."""
 
 
 class ServiceRateLimiter(Protocol):
-    """Whether one more request of a peer is served."""
+    """Decide whether to serve a peer's request."""
 
     @property
     def limit(self) -> RateLimit | None:
-        """What was configured; None: no limit."""
+        """The configured limit; None: unlimited."""
         ...
 
     def allow(self, peer_id: str, now: float) -> bool:
-        """Count the request and say yes, or say no."""
+        """Return whether to serve the request, and count it if so."""
         ...
 
 
 def _ratio(period: float) -> int:
-    """How many periods' volume may gather."""
+    """Return how many periods' volume may accumulate."""
     if period <= 1.0:
         return 10
     return 3 if period <= 60.0 else 2
 
 
 class _Bucket:
-    """What is left of a peer's volume; it refills steadily."""
+    """A peer's remaining volume; it refills continuously."""
 
     __slots__ = ("at", "level")
 
@@ -52,8 +52,8 @@ class _Bucket:
 
 
 class PeerLimiter:
-    """Each peer has `limit.volume` requests a period of its own, in a bucket that refills steadily (as
-    nwaku's); None: no limit."""
+    """Allow each peer `limit.volume` requests per period, in a continuously refilled bucket (as nwaku's);
+    None: unlimited."""
 
     def __init__(self, limit: RateLimit | None, *, forget_after: float | None = None) -> None:
         self.limit = limit
@@ -64,7 +64,7 @@ class PeerLimiter:
         return len(self._buckets)
 
     def allow(self, peer_id: str, now: float) -> bool:
-        """Count the request and return True, or return False."""
+        """Return whether to serve the request, and count it if so."""
         if not self.has_room(peer_id, now):
             return False
         if self.limit is not None:
@@ -84,7 +84,7 @@ class PeerLimiter:
         bucket.level = min(float(limit.volume), bucket.level + passed * limit.volume / limit.period)
         bucket.at = now
         self._buckets.move_to_end(peer_id)
-        return bucket.level >= 1.0 - HAIR
+        return bucket.level >= 1.0 - ROUNDING
 
     def _forget_idle(self, now: float) -> None:
         buckets = self._buckets
@@ -96,11 +96,11 @@ class PeerLimiter:
 
 
 class ServiceLimiter:
-    """A volume for all peers together, with a share for each; None: no limit.
+    """One volume for all peers, with a maximum share for each; None: unlimited.
 
-    The common bucket holds `volume` at first, refills steadily and holds r·volume at most (r = 10 for periods
-    of up to a second, 3 up to a minute, else 2). The peer's own bucket is looked at first, so that what one
-    is refused costs the others nothing.
+    The common bucket starts with `volume`, refills continuously and holds at most r × volume (r = 10 for
+    periods of up to a second, 3 up to a minute, else 2). The peer's own bucket is checked first, so that a
+    refused peer costs the others nothing.
     """
 
     def __init__(self, limit: RateLimit | None) -> None:
@@ -116,13 +116,13 @@ class ServiceLimiter:
         self._peers = PeerLimiter(RateLimit(share, limit.period * ratio))
 
     def allow(self, peer_id: str, now: float) -> bool:
-        """Count the request and say yes, or say no."""
+        """Return whether to serve the request, and count it if so."""
         if self.limit is None:
             return True
         if self._at is not None:
             self._level = min(self._capacity, self._level + max(0.0, now - self._at) * self._rate)
         self._at = now
-        if not self._peers.has_room(peer_id, now) or self._level < 1.0 - HAIR:
+        if not self._peers.has_room(peer_id, now) or self._level < 1.0 - ROUNDING:
             return False
         self._level -= 1.0
         return self._peers.allow(peer_id, now)

@@ -1,12 +1,12 @@
-"""What the responses of store, lightpush and filter begin with. Pure.
+"""The common head of store, lightpush and filter responses. Pure.
 
 | field | |
 |---|---|
-| 1 request_id | go-waku leaves an empty one out: it is a stock proto3 encoder |
-| 10 status_code | uint32; a response without one says nothing |
+| 1 request_id | go-waku omits an empty one, like any stock proto3 encoder |
+| 10 status_code | uint32; a response without one is invalid |
 | 11 optional status_desc | |
 
-nwaku insists on the first two, so they are written even when empty.
+nwaku requires the first two on the wire, so they are written even when empty.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from kernel_proc.protocols.protobuf import MissingField, ProtobufFields, put_tex
 __all__ = ["NO_ID", "ReplyHead", "put_head", "read_head"]
 
 NO_ID: Final = "N/A"
-"""Request id of an answer to what could not be read, or was not."""
+"""Request id of a response to an unreadable or unread request (nwaku)."""
 
 _UINT32: Final = 0xFFFF_FFFF
 
@@ -32,7 +32,7 @@ class ReplyHead(NamedTuple):
 
 
 def put_head(out: bytearray, request_id: str, status: int, description: str | None) -> None:
-    """Append the head; a description that is None is left out."""
+    """Append the head. A description of None is omitted."""
     put_text(out, 1, request_id)
     put_varint(out, 10, status)
     if description is not None:
@@ -40,7 +40,8 @@ def put_head(out: bytearray, request_id: str, status: int, description: str | No
 
 
 def read_head(found: ProtobufFields) -> ReplyHead:
-    """The head; an absent id is empty. Raises ProtobufError; MissingField when there is no status code."""
+    """Decode the head; a missing request id becomes "". Raise ProtobufError, or MissingField without a
+    status code."""
     status = found.number(10)
     if status is None:
         raise MissingField("status_code")

@@ -1,13 +1,13 @@
-"""One request, one response, one stream: what store, lightpush, filter-subscribe and peer exchange have in
-common, for the side that serves and for the side that asks.
+"""One request and one response per stream, for both sides of store, lightpush, filter-subscribe and peer
+exchange.
 
 ```
-CallError               what `call` raises; `retriable`: another peer, or the same one later
-├── PeerUnreachable     not connected, does not speak the protocol, or its stream broke before we had asked
-├── NoAnswer            no answer in time, or the stream ended without one
-├── BadAnswer           an answer that is too long, cannot be read, or is not what was asked for
-├── Refused             an answer with a status that is no success
-└── AllFailed           every peer that was tried failed; `attempts` says how
+CallError               raised by `call`; `retriable`: try another peer, or the same one later
+├── PeerUnreachable     not connected, does not speak the protocol, or the stream broke before we had asked
+├── NoAnswer            no response in time, or the stream ended without one
+├── BadAnswer           a response that is too long, undecodable, or does not match the request
+├── RequestRefused       a response with an error status
+└── AllFailed           every peer that was tried failed; see `attempts`
 ```
 """
 
@@ -41,36 +41,36 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 Handler = Callable[[PeerIdText, bytes], Awaitable[bytes | None]]
-"""From a peer's request to our response (bodies, without length prefix); None: no answer, the stream is
-reset."""
+"""Map a peer's request to our response (bodies without length prefix). None: reset the stream instead of
+answering."""
 
 DURATION_BOUNDS: Final = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0)
 
 
 class ServiceLimits(NamedTuple):
-    """Bounds of one service. Sizes in bytes, times in seconds."""
+    """Limits of one service. Sizes in bytes, durations in seconds."""
 
     max_request: int
     read_timeout: float = 10.0
-    """From the first byte of a request to its last. There is no bound before the first: js-waku opens streams
-    long before it asks, and the host bounds their number."""
+    """From the first byte of a request to its last. Waiting for the first byte is unbounded: js-waku opens
+    streams long before it uses them, and the host bounds their number."""
     answer_timeout: float = 30.0
     """For the handler."""
     write_timeout: float = 60.0
-    """For a whole response; the host's own time-out acts when a peer takes nothing at all."""
+    """For a whole response; the host's own timeout applies if the peer reads nothing at all."""
     at_once: int = 32
-    """Requests of all peers being read, worked on and answered; more are answered as over the rate limit."""
+    """Requests of all peers in progress; further ones get the rate-limit response."""
     at_once_per_peer: int = 16
     streams_per_peer: int = 32
-    """Idle ones included. Above, the host resets the oldest idle one, or the newcomer."""
+    """Including idle ones. Above it, the host resets the oldest idle stream, or the new one."""
 
 
 class RequestService:
-    """Serves one protocol on a host.
+    """Serve one protocol on a host.
 
-    `rejected` is the response (a body) to a request that is over a limit: it goes out before the request is
-    read. A request that cannot be framed, or does not come in time, costs its stream. What `handle` raises is
-    a defect: the host logs and counts it, and the stream is reset.
+    `rejected` is the response body for a request over a limit; it is sent before the request is read. A
+    request with bad framing, or one that does not arrive in time, resets its stream. An exception in `handle`
+    is a bug: the host logs and counts it, and the stream is reset.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class RequestService:
     ) -> None:
         self.protocol = protocol
         self.service = service
-        """Name in the metrics."""
+        """Service name in the metrics."""
         self._host = host
         self._handle = handle
         self._rejected = encode_frame(rejected)
@@ -117,22 +117,22 @@ class RequestService:
         self._host.set_stream_handler(self.protocol, self._serve, max_per_peer=self._limits.streams_per_peer)
 
     def unmount(self) -> None:
-        """Take no more streams."""
+        """Stop accepting streams."""
         self._host.remove_stream_handler(self.protocol)
 
     @property
     def busy(self) -> Set[PeerIdText]:
-        """The peers that are being answered."""
+        """Return the peers with a request in progress."""
         return self._active.keys()
 
     def counters(self) -> dict[str, int]:
-        """Monotonic: served; rejected (rate limit); busy (too many at once); malformed (no frame);
-        stalled (read or write timed out); abandoned (the handler took too long); unanswered; bytes_in,
+        """Return monotonic counters: served; rejected (rate limit); busy (too many at once); malformed
+        (bad framing); stalled (read or write timeout); abandoned (handler timeout); unanswered; bytes_in;
         bytes_out."""
         return dict(self._counters)
 
     def samples(self) -> Iterable[Sample]:
-        """Under nwaku's names, for the metrics registry."""
+        """Yield samples under nwaku's metric names."""
         service, counters = self.service, self._counters
         yield "service_requests", {"service": service, "state": "served"}, counters["served"]
         rejected = counters["rejected"] + counters["busy"]
@@ -154,6 +154,8 @@ class RequestService:
         reader = MessageReader(stream, limits.max_request)
         if not await reader.started():
             return
+        # As in nwaku, the limit applies before the request is read; clients accept the unknown request id of
+        # a 429.
         if self._limiter is not None and not self._limiter.allow(peer_id, self._clock()):
             counters["rejected"] += 1
             await self._write(stream, self._rejected)
@@ -180,7 +182,7 @@ class RequestService:
                 request = await reader.read()
         except StreamFrameError as error:
             counters["malformed"] += 1
-            log.debug("%s request of %s: %s", self.service, peer_id, error)
+            log.debug("malformed %s request from %s: %s", self.service, peer_id, error)
             await stream.reset()
             return
         if scope.cancelled_caught or request is None:
@@ -188,19 +190,19 @@ class RequestService:
             await stream.reset()
             return
         counters["bytes_in"] += len(request)
-        begun = self._clock()
+        started = self._clock()
         response: bytes | None = None
         with trio.move_on_after(limits.answer_timeout) as scope:
             response = await self._handle(peer_id, request)
         if scope.cancelled_caught:
             counters["abandoned"] += 1
-            log.warning("%s request of %s took too long", self.service, peer_id)
+            log.warning("%s request from %s timed out", self.service, peer_id)
         if response is None:
             counters["unanswered"] += 1
             await stream.reset()
             return
         counters["served"] += 1
-        self._seconds.observe(self._clock() - begun)
+        self._seconds.observe(self._clock() - started)
         await self._write(stream, encode_frame(response))
 
     async def _write(self, stream: Stream, frame: bytes) -> None:
@@ -212,29 +214,29 @@ class RequestService:
             await stream.reset()
 
 
-# --- asking ---
+# --- client side ---
 
 
 class CallError(Exception):
-    """A request that got no usable answer."""
+    """A request that got no usable response."""
 
     retriable = True
 
 
 class PeerUnreachable(CallError):
-    """There is no way to ask this peer."""
+    """The peer cannot be asked."""
 
 
 class NoAnswer(CallError):
-    """Asked, and nothing came back in time."""
+    """The request was sent, and no response arrived in time."""
 
 
 class BadAnswer(CallError):
-    """What came back cannot be used."""
+    """The response is unusable."""
 
 
 class RequestRefused(CallError):
-    """The peer's own word that it did not do it. `final`: so would every other peer say."""
+    """The peer returned an error status. `final`: any other peer would return the same."""
 
     def __init__(self, status: int, description: str, *, final: bool = False) -> None:
         super().__init__(f"{status} {description}".strip())
@@ -245,14 +247,14 @@ class RequestRefused(CallError):
 
 
 class Attempt(NamedTuple):
-    """One peer that was tried in vain."""
+    """A peer that was tried without success."""
 
     peer: str
     error: CallError
 
 
 class AllFailed(CallError):
-    """Nobody did what was asked; empty `attempts`: there was nobody to ask."""
+    """No peer fulfilled the request. Empty `attempts`: there was no peer to ask."""
 
     def __init__(self, service: str, attempts: Sequence[Attempt], missing: str = "") -> None:
         tried = "; ".join(f"{attempt.peer}: {attempt.error}" for attempt in attempts)
@@ -261,7 +263,7 @@ class AllFailed(CallError):
 
     @property
     def statuses(self) -> list[int]:
-        """The status of each attempt that was refused."""
+        """The statuses of the attempts that were refused."""
         return [
             attempt.error.status for attempt in self.attempts if isinstance(attempt.error, RequestRefused)
         ]
@@ -276,9 +278,9 @@ async def call(
     max_response: int,
     deadline: float,
 ) -> bytes:
-    """Ask a connected peer: one request body out, one response body back, all within `deadline` seconds.
+    """Send one request body to a connected peer and return the response body, within `deadline` seconds.
 
-    The first of `protocols` that the peer speaks is used. Raises CallError.
+    Uses the first of `protocols` that the peer supports. Raise CallError.
     """
     stream: Stream | None = None
     done = False
@@ -289,10 +291,10 @@ async def call(
             except (NotConnected, ProtocolNotSupported) as error:
                 raise PeerUnreachable(str(error)) from error
             except P2pError as error:
-                raise PeerUnreachable(f"no stream: {error}") from error
+                raise PeerUnreachable(f"cannot open a stream: {error}") from error
             try:
                 await stream.write(encode_frame(request))
-                # Half closed: some servers read until the end of the stream.
+                # Half-close: some servers read until the end of the stream.
                 await stream.close()
                 body = await MessageReader(stream, max_response).read()
             except P2pError as error:
@@ -300,10 +302,10 @@ async def call(
             except StreamFrameError as error:
                 raise BadAnswer(str(error)) from error
             if body is None:
-                raise NoAnswer("the stream was closed without an answer")
+                raise NoAnswer("the stream was closed without a response")
             done = True
             return body
-        raise NoAnswer(f"no answer within {deadline:g} s")
+        raise NoAnswer(f"no response within {deadline:g} s")
     finally:
         if stream is not None and not done:
             with trio.CancelScope(shield=True):

@@ -1,4 +1,4 @@
-"""Store v3, service side: answers history queries from the archive."""
+"""Store service (13/WAKU2-STORE v3): answer history queries from the archive."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ log = logging.getLogger(__name__)
 
 MAX_REQUEST: Final = 256 * 1024
 MAX_PAGE_BYTES: Final = 4 * 1024 * 1024 - 64 * 1024
-"""Data of one response. js-waku's decoder gives up above 4 MiB; a page that would be larger ends early, with
-a cursor."""
+"""Maximum payload of one response. js-waku's decoder fails above 4 MiB; a larger page is cut short, with a
+cursor."""
 ENTRY_BYTES: Final = 512
-"""What hash, topic and tags of one entry take at most, or nearly."""
+"""Upper estimate of the hash, topic and tags of one entry."""
 BUSY: Final = "SERVICE_UNAVAILABLE: too many queries are waiting"
 UNAVAILABLE: Final = "SERVICE_UNAVAILABLE: the archive cannot be read now"
 TOO_MANY: Final = "TOO_MANY_REQUESTS: Request rejected due to too many requests"
 
 
 class StoreService:
-    """Store v3 on a host. `service` is the protocol to mount."""
+    """Store v3 on a host. Mount `service`."""
 
     def __init__(
         self, host: Host, archive: Archive, registry: Registry, limiter: ServiceRateLimiter | None = None
@@ -60,7 +60,7 @@ class StoreService:
         self._queries = registry.counter("store_queries")
         self._registry = registry
         self._seconds = 0.0
-        """What the last query of the database took."""
+        """Duration of the last database query in seconds."""
         registry.add_source(lambda: [("store_time_seconds", {"phase": "query-db-time"}, self._seconds)])
         self.service = RequestService(
             host,
@@ -73,7 +73,7 @@ class StoreService:
         )
 
     async def answer(self, _peer_id: PeerIdText, body: bytes) -> bytes:
-        """One query."""
+        """Answer one query."""
         self._queries.add()
         response = await self._answer(body)
         if response.status != StoreStatus.SUCCESS:
@@ -86,22 +86,22 @@ class StoreService:
         except ProtobufError as error:
             return StoreResponse("", StoreStatus.BAD_REQUEST, f"decoding rpc failed: {error.nwaku}")
         try:
-            begun = trio.current_time()
+            started = trio.current_time()
             page = await self._archive.query(history_query(request))
-            self._seconds = trio.current_time() - begun
+            self._seconds = trio.current_time() - started
         except BadQuery as error:
-            # nwaku pads short hashes with zeros; a refusal tells their sender more.
+            # nwaku pads short hashes with zeros; an error is more helpful to the sender.
             return StoreResponse(request.request_id, StoreStatus.BAD_REQUEST, f"BAD_REQUEST: {error}")
         except CursorNotFound:
-            # Without the id, as nwaku has it.
+            # Without the request id, as in nwaku.
             return StoreResponse(
                 "", StoreStatus.BAD_RESPONSE, "BAD_RESPONSE: archive error: DRIVER_ERROR: cursor not found"
             )
         except ArchiveBusy:
             return StoreResponse(request.request_id, StoreStatus.SERVICE_UNAVAILABLE, BUSY)
         except ArchiveError as error:
-            # The cause names the database's place and is for our own log, never for a stranger.
-            log.debug("store query not answered: %s", error)
+            # The cause may name the database host: log it, but do not send it to peers.
+            log.debug("store query failed: %s", error)
             return StoreResponse(request.request_id, StoreStatus.SERVICE_UNAVAILABLE, UNAVAILABLE)
         page = cut(page, forward=request.forward)
         return StoreResponse(
@@ -114,7 +114,7 @@ class StoreService:
 
 
 def history_query(request: StoreRequest) -> HistoryQuery:
-    """The query as the archive takes it. Raises BadQuery."""
+    """Convert a request to an archive query. Raise BadQuery."""
     return HistoryQuery(
         pubsub_topic=request.pubsub_topic,
         content_topics=request.content_topics,
@@ -129,8 +129,8 @@ def history_query(request: StoreRequest) -> HistoryQuery:
 
 
 def cut(page: HistoryPage, *, forward: bool) -> HistoryPage:
-    """The page, or its first part in the direction of paging, with a cursor, when it is too large to answer.
-    At least one message stays."""
+    """Shorten a page that is too large for one response, in paging direction, and set its cursor. At least
+    one message is kept."""
     order = page.messages if forward else page.messages[::-1]
     kept: list[ArchivedMessage] = []
     size = 0
@@ -141,5 +141,6 @@ def cut(page: HistoryPage, *, forward: bool) -> HistoryPage:
         kept.append(message)
     if len(kept) == len(order):
         return page
+    # Cursors are exclusive (13/WAKU2-STORE): the last entry returned in paging direction.
     cursor = kept[-1].message_hash
     return HistoryPage(tuple(kept if forward else kept[::-1]), cursor)

@@ -1,4 +1,5 @@
-"""Store v3, client side: ask other nodes for history, and believe only what can be checked."""
+"""Store client (13/WAKU2-STORE v3): query other nodes for history, and verify everything that can be
+verified."""
 
 from __future__ import annotations
 
@@ -32,36 +33,36 @@ __all__ = ["CLIENT_PROTOCOLS", "Found", "History", "StoreClient", "local_history
 SERVICE: Final = "store"
 CLIENT_PROTOCOLS: Final = (PROTOCOL,)
 PATIENCE: Final = 10.0
-"""Seconds for one page of one peer."""
+"""Seconds per page and peer."""
 ENTRY_BYTES: Final = 1024
-"""Room for what a message has around it: hash, topic, tags."""
+"""Allowance for the hash, topic and tags around a message."""
 MAX_RESPONSE: Final = 32 * 1024 * 1024
 OVERHEAD: Final = 64 * 1024
 THREAD_BYTES: Final = 1024 * 1024
-"""Answers from this size on are read in a thread: some three milliseconds of work."""
+"""Responses from this size on are decoded in a thread (about 3 ms of work)."""
 
 
 class Found(NamedTuple):
-    """One message that a peer has. Without data only the hash is known, and that only by the peer's word."""
+    """A message in a peer's store. Without data only its hash is known, and that is unverified."""
 
     message_hash: bytes
     pubsub_topic: str | None = None
     message: WakuMessage | None = None
     size: int = 0
-    """Encoded bytes of the message."""
+    """Encoded size of the message in bytes."""
 
 
 class History(NamedTuple):
-    """What a peer answered, in the order of (timestamp, hash), also when it was paged backward."""
+    """A query result, ordered by (timestamp, hash) even when paged backward."""
 
     peer_id: PeerIdText
     messages: tuple[Found, ...]
     cursor: bytes | None
-    """For the next page; None: there is nothing more."""
+    """Cursor of the next page; None: no more messages."""
 
 
 class StoreClient:
-    """Asks for one page or follows the cursors."""
+    """Query one page, or follow the cursors."""
 
     def __init__(
         self, host: Host, peers: ServicePeerChoice, registry: Registry, *, max_message_size: int
@@ -81,11 +82,11 @@ class StoreClient:
         max_bytes: int = MAX_RESPONSE,
         deadline: float,
     ) -> History:
-        """Ask the named peer, or one good peer after another until one answers the first page.
+        """Query the named peer, or the best ones until one answers the first page.
 
-        With `max_messages` the cursors are followed with the same peer until that many messages or
-        `max_bytes` of them have come, or there are no more. When a later page fails, what has come is
-        returned, with the cursor from which to go on. `deadline` is a time of trio's clock. Raises AllFailed.
+        With `max_messages`, follow the cursors at the same peer until that many messages or `max_bytes` have
+        arrived, or there are no more. If a later page fails, return what has arrived, with the cursor to
+        continue from. `deadline` is on the trio clock. Raise AllFailed.
         """
 
         async def first(peer_id: PeerIdText, seconds: float) -> tuple[tuple[Found, ...], bytes | None]:
@@ -107,7 +108,7 @@ class StoreClient:
             if left <= 0:
                 break
             try:
-                messages, cursor = await self._peers.in_its_pace(
+                messages, cursor = await self._peers.paced(
                     peer_id,
                     SERVICE,
                     partial(self._page, peer_id, pages.following(), min(PATIENCE, left)),
@@ -156,7 +157,7 @@ class StoreClient:
         read = partial(_read, query, request.request_id, body)
         if len(body) < THREAD_BYTES:
             return read()
-        # A full page of large messages is 15 MB to take apart and to hash: 40 ms of the loop otherwise.
+        # Decoding and hashing a full page of large messages (15 MB) would block the event loop for 40 ms.
         return await trio.to_thread.run_sync(read)
 
 
@@ -164,65 +165,68 @@ def _read(query: HistoryQuery, request_id: str, body: bytes) -> tuple[tuple[Foun
     try:
         response = decode_response(body)
     except ProtobufError as error:
-        raise BadAnswer(f"undecodable answer: {error}") from error
+        raise BadAnswer(f"undecodable response: {error}") from error
     return read_page(query, request_id, response)
 
 
 def read_page(
     query: HistoryQuery, request_id: str, response: StoreResponse
 ) -> tuple[tuple[Found, ...], bytes | None]:
-    """What a response says, if it is an answer to the query and true as far as can be seen.
+    """Verify that a response answers the query, and return its messages and cursor.
 
-    Raises Refused for a status that is no success, BadAnswer for anything that was not asked for.
+    Raise RequestRefused for an error status, BadAnswer for anything that was not requested.
     """
     if not 200 <= response.status < 300:
-        # Whatever its id: nwaku leaves it empty in some, and cannot know it when it refuses to read.
+        # Check the status before the id: nwaku leaves the id empty in some errors, and cannot know it before
+        # reading.
         final = response.status == StoreStatus.BAD_REQUEST
         raise RequestRefused(response.status, response.description, final=final)
-    if response.request_id not in (request_id, ""):  # go-waku's service leaves it out, its client lets it
-        raise BadAnswer("an answer to another request")
+    if response.request_id not in (request_id, ""):  # go-waku's service omits it, and its client accepts that
+        raise BadAnswer("response has another request id")
     if len(response.messages) > query.limit:
-        raise BadAnswer(f"{len(response.messages)} messages, {query.limit} were asked for")
+        raise BadAnswer(f"{len(response.messages)} messages, {query.limit} requested")
     asked = frozenset(query.hashes)
     found = tuple(_check(query, asked, entry) for entry in response.messages)
     if len({message.message_hash for message in found}) < len(found):
-        raise BadAnswer("a message stands twice")
+        raise BadAnswer("duplicate message")
     cursor = response.cursor
     if cursor is not None and (len(cursor) != 32 or cursor == query.cursor):
-        raise BadAnswer("a cursor that leads nowhere")
-    # An empty page with a cursor would lead on for ever.
+        raise BadAnswer("invalid cursor")
+    # A cursor on an empty page would never end.
     return found, cursor if found else None
 
 
 def _check(query: HistoryQuery, asked: frozenset[bytes], entry: KeyValue) -> Found:
     digest = entry.message_hash
     if digest is None or len(digest) != 32:
-        raise BadAnswer("a message without a hash")
+        raise BadAnswer("message without a hash")
     if asked and digest not in asked:
-        raise BadAnswer("a message that was not asked for")
+        raise BadAnswer("message was not requested")
     if not query.include_data:
         return Found(digest)
     topic = entry.pubsub_topic or query.pubsub_topic
     if entry.data is None or topic is None:
-        raise BadAnswer("a message without its data")
+        raise BadAnswer("message without data")
     try:
         message = decode_message(entry.data)
     except MessageDecodeError as error:
-        raise BadAnswer(f"an undecodable message: {error}") from error
+        raise BadAnswer(f"undecodable message: {error}") from error
+    # 14/WAKU2-MESSAGE: recompute the deterministic hash, so that a store node cannot substitute content.
     if message_hash(topic, message) != digest:
-        raise BadAnswer("a message that is not what its hash says")
+        raise BadAnswer("message does not match its hash")
     if (
         (query.pubsub_topic is not None and topic != query.pubsub_topic)
         or (query.content_topics and message.content_topic not in query.content_topics)
+        # Both bounds inclusive: 13/WAKU2-STORE excludes the end, nwaku includes it.
         or (query.start is not None and message.timestamp < query.start)
         or (query.end is not None and message.timestamp > query.end)
     ):
-        raise BadAnswer("a message outside the query")
+        raise BadAnswer("message outside the query")
     return Found(digest, topic, message, len(entry.data))
 
 
 class _Pages:
-    """Pages as they come, in the direction of the query, within bounds of count and bytes."""
+    """Accumulate pages in query direction, within limits of count and bytes."""
 
     def __init__(self, query: HistoryQuery, max_messages: int | None, max_bytes: int) -> None:
         self._query = query
@@ -234,12 +238,12 @@ class _Pages:
         self.done = False
 
     def following(self) -> HistoryQuery:
-        """The query for the next page."""
+        """Return the query for the next page."""
         return replace(self._query, cursor=self._cursor, limit=min(self._query.limit, self._room))
 
     def add(self, messages: Sequence[Found], cursor: bytes | None) -> None:
-        """Keep a page (ascending), or its first part in the direction of the query when it is too large; one
-        message is always kept."""
+        """Add a page (ascending), cut short in query direction if it is too large. At least one message is
+        kept."""
         self._cursor = cursor
         for message in messages if self._query.forward else reversed(messages):
             self._bytes -= message.size
@@ -252,7 +256,7 @@ class _Pages:
         self.done = not self._follow or self._cursor is None or self._room <= 0 or self._bytes <= 0
 
     def history(self, peer_id: PeerIdText) -> History:
-        """Everything that was kept, ascending."""
+        """Return everything that was kept, ascending."""
         kept = self._kept if self._query.forward else self._kept[::-1]
         return History(peer_id, tuple(kept), self._cursor)
 
@@ -260,7 +264,7 @@ class _Pages:
 async def local_history(
     archive: Archive, peer_id: PeerIdText, query: HistoryQuery, *, max_messages: int | None, max_bytes: int
 ) -> History:
-    """The same from the node's own archive. Raises ArchiveError."""
+    """Query the node's own archive in the same way. Raise ArchiveError."""
     pages = _Pages(query, max_messages, max_bytes)
     while not pages.done:
         page = await archive.query(pages.following())

@@ -38,7 +38,7 @@ PROTOCOL: Final = "/vac/waku/store-query/3.0.0"
 
 
 class StoreStatus(IntEnum):
-    """status_code. 300 is what nwaku says when its archive refuses a query."""
+    """status_code of a StoreQueryResponse. nwaku returns 300 when its archive rejects a query."""
 
     SUCCESS = 200
     BAD_RESPONSE = 300
@@ -48,8 +48,8 @@ class StoreStatus(IntEnum):
 
 
 class StoreRequest(NamedTuple):
-    """A query. Times are nanoseconds since 1970, both inclusive (the specification excludes the end, nwaku
-    does not). All filters that are given must hold."""
+    """A query. Times are nanoseconds since the Unix epoch, both inclusive (13/WAKU2-STORE excludes the
+    end, nwaku includes it). All filters given must match."""
 
     request_id: str
     include_data: bool = False
@@ -60,12 +60,12 @@ class StoreRequest(NamedTuple):
     hashes: tuple[bytes, ...] = ()
     cursor: bytes | None = None
     forward: bool = False
-    """An absent field means backward, to nwaku as to us."""
+    """An absent field means backward, as in nwaku."""
     limit: int | None = None
 
 
 class KeyValue(NamedTuple):
-    """One message of a response; `data` is the encoded WakuMessage."""
+    """One message of a response. `data` is the encoded WakuMessage."""
 
     message_hash: bytes | None
     data: bytes | None = None
@@ -73,7 +73,7 @@ class KeyValue(NamedTuple):
 
 
 class StoreResponse(NamedTuple):
-    """`status` is a StoreStatus, or a number that is none."""
+    """A response. `status` is a StoreStatus or an unknown number."""
 
     request_id: str
     status: int
@@ -83,7 +83,8 @@ class StoreResponse(NamedTuple):
 
 
 def encode_request(request: StoreRequest) -> bytes:
-    """A StoreQueryRequest. The direction is always written: implementations disagree about its absence."""
+    """Encode a StoreQueryRequest. The direction is always written: implementations disagree on its
+    default."""
     out = bytearray()
     put_text(out, 1, request.request_id)
     put_varint(out, 2, int(request.include_data))
@@ -106,7 +107,7 @@ def encode_request(request: StoreRequest) -> bytes:
 
 
 def decode_request(body: bytes) -> StoreRequest:
-    """Read a StoreQueryRequest. Raises ProtobufError."""
+    """Decode a StoreQueryRequest. Raise ProtobufError."""
     found = ProtobufFields(body)
     return StoreRequest(
         request_id=found.required_text(1, "request_id"),
@@ -123,7 +124,7 @@ def decode_request(body: bytes) -> StoreRequest:
 
 
 def encode_response(response: StoreResponse) -> bytes:
-    """A StoreQueryResponse; the text is written even when empty: nwaku insists."""
+    """Encode a StoreQueryResponse. status_desc is written even if empty: nwaku requires it."""
     out = bytearray()
     put_head(out, response.request_id, response.status, response.description)
     for message in response.messages:
@@ -145,7 +146,8 @@ def _encode_key_value(message: KeyValue) -> bytearray:
 
 
 def decode_response(body: bytes) -> StoreResponse:
-    """Read a StoreQueryResponse; an absent id or text is empty. Raises ProtobufError if there is no code."""
+    """Decode a StoreQueryResponse; a missing id or text becomes "". Raise ProtobufError without a status
+    code."""
     found = ProtobufFields(body)
     request_id, status, description = read_head(found)
     messages = tuple(map(_decode_key_value, found.blobs(20)))

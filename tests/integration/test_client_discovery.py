@@ -74,7 +74,7 @@ def test_a_peer_of_another_cluster_and_one_that_is_not_there_say_why() -> None:
             return bool(known) and not known[0].connected and known[0].retry_ms > 3_000_000
 
         eventually(put_aside, 20)
-        assert "of cluster 45, we are of 44" in kernel.known_peers().peers[0].why
+        assert "in cluster 45, ours is 44" in kernel.known_peers().peers[0].why
 
 
 @asyncio_test(90)

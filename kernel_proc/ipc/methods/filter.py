@@ -23,7 +23,7 @@ from ipc_schema.kernel.filter import (
 from ipc_schema.server import Answer, Call, Route
 from ipc_schema.topics import TopicError, place
 from kernel_proc.ipc.methods.service_errors import service_error
-from kernel_proc.protocols.filter.client import FilterClient, NotWanted
+from kernel_proc.protocols.filter.client import FilterClient, LeaseEnded
 from kernel_proc.protocols.requests import AllFailed
 from kernel_proc.shards import Shards
 
@@ -98,7 +98,7 @@ def filter_routes(
             )
         except AllFailed as error:
             raise service_error(error) from error
-        except NotWanted:
+        except LeaseEnded:
             raise not_leased(topic) from None
         finally:
             asking -= new

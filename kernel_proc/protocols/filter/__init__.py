@@ -1,1 +1,1 @@
-"""Filter (12/WAKU2-FILTER): messages of chosen content topics for peers that are not on the relay."""
+"""Filter (12/WAKU2-FILTER): messages of selected content topics for peers that do not run relay."""

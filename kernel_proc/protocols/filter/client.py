@@ -1,10 +1,10 @@
-"""Filter's client side (12/WAKU2-FILTER): subscribes at other peers for this node's consumers, takes pushes.
+"""Filter client (12/WAKU2-FILTER): subscribe to service peers for this node's consumers, and receive pushes.
 
-Mechanism only: whom to subscribe at, how many of them, and whom to replace is for the caller to say. What is
-held where is kept alive (a ping a minute, since servers forget the silent), taken back when its last consumer
-has left, and given up when the peer disconnects, says that it holds nothing, or does not answer.
+Mechanism only: the caller decides which peers to use, how many, and when to replace them. Subscriptions are
+kept alive with a ping per minute (service nodes expire idle subscribers), removed when their last consumer
+has left, and dropped when the peer disconnects, reports no subscription, or stops answering.
 
-Requests to peers are `contacts`', pushes `pushes`'.
+`contacts` makes the requests, `pushes` receives the messages.
 """
 
 from __future__ import annotations
@@ -34,20 +34,21 @@ from kernel_proc.protocols.peer_select import ServicePeerChoice
 from kernel_proc.protocols.requests import CallError, NoAnswer, PeerUnreachable, RequestRefused
 from logos_process.logs import fields
 
-__all__ = ["SERVICE", "ClientParams", "FilterClient", "NotWanted", "Pinged"]
+__all__ = ["SERVICE", "ClientParams", "FilterClient", "LeaseEnded", "Pinged"]
 
 log = logging.getLogger(__name__)
 
 SERVICE: Final = "filter"
-"""Name in the ranking of peers."""
+"""Service name in the peer ranking."""
 
 
-class NotWanted(Exception):
-    """While a subscription was made, the consumer's lease on the shard ended."""
+class LeaseEnded(Exception):
+    """The consumer's lease on the shard ended while the subscription was being made."""
 
 
 class Pinged(NamedTuple):
-    """What a ping told. `status` is the peer's code, None without an answer; `problem` why it is not 2xx."""
+    """The result of a ping. `status` is the peer's code, None without a response; `problem` explains a
+    code other than 2xx."""
 
     peer_id: PeerIdText
     status: int | None
@@ -55,12 +56,12 @@ class Pinged(NamedTuple):
 
 
 class FilterClient:
-    """Subscriptions of this node at other peers.
+    """This node's filter subscriptions at other peers.
 
-    `deliver(pubsub topic, message, hash)` puts a message on its shard's stream and says whether it was new;
-    `is_leased(consumer, pubsub topic)` whether the consumer still holds its lease; `changed(pubsub topics)`
-    is called when the peers that hold something there have changed; `is_valid(pubsub topic, message)` looks
-    at a message as the relay's validators would.
+    `deliver(pubsub topic, message, hash)` publishes a message on its shard's stream and returns whether it
+    was new. `is_leased(consumer, pubsub topic)` returns whether the consumer still holds its lease.
+    `changed(pubsub topics)` is called when the peers subscribed there have changed. `is_valid(pubsub topic,
+    message)` runs the relay's validators.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class FilterClient:
             0,
         )
         self._contacts = Contacts(
-            host, self._params, self._counters, self._give_up, random_bytes=random_bytes
+            host, self._params, self._counters, self._unresponsive, random_bytes=random_bytes
         )
         self._pushes = PushReceiver(
             host,
@@ -119,46 +120,46 @@ class FilterClient:
     # --- life ---
 
     def mount(self) -> None:
-        """Advertise and take pushes: servers drop subscribers that do not advertise it."""
+        """Advertise and accept filter-push: service nodes remove subscribers that do not advertise it."""
         self._pushes.mount()
 
     def unmount(self) -> None:
-        """Take no more push streams."""
+        """Stop accepting push streams."""
         self._pushes.unmount()
 
     async def run(self) -> None:
-        """Keep subscriptions alive and take back those that nobody wants, until cancelled."""
+        """Keep subscriptions alive and remove orphaned ones, until cancelled."""
         async with trio.open_nursery() as nursery:
             while True:
                 now = trio.current_time()
                 for peer_id in self.interests.peers():
                     contact = self._contacts.of(peer_id)
-                    if not contact.attended and (contact.due <= now or self._has_orphans(peer_id, contact)):
-                        contact.attended = True
-                        nursery.start_soon(self._attend_alone, peer_id, contact)
+                    if not contact.maintained and (contact.due <= now or self._has_orphans(peer_id, contact)):
+                        contact.maintained = True
+                        nursery.start_soon(self._maintain_logged, peer_id, contact)
                 self._poke = trio.Event()
-                # Without subscriptions there is nothing to look after.
+                # Without subscriptions there is nothing to maintain.
                 with trio.move_on_after(self._params.tick if self.interests else math.inf):
                     await self._poke.wait()
 
     def _has_orphans(self, peer_id: PeerIdText, contact: Contact) -> bool:
-        # While somebody is talking to the peer, what looks like an orphan may be about to be taken.
+        # While a request to the peer is running, an apparent orphan may be a subscription in the making.
         return not contact.lock.locked() and not contact.failures and self.interests.has_orphans(peer_id)
 
-    async def _attend_alone(self, peer_id: PeerIdText, contact: Contact) -> None:
+    async def _maintain_logged(self, peer_id: PeerIdText, contact: Contact) -> None:
         try:
-            await self._attend(peer_id)
+            await self._maintain(peer_id)
         except CallError as error:
             log.debug("filter peer %s: %s", peer_id, error)
-        except Exception:  # what one peer brings about must not end the care for the others, nor the node
+        except Exception:  # a problem with one peer must not end the maintenance of the others
             self._counters["faults"] += 1
-            log.exception("caring for the filter peer %s failed", peer_id)
+            log.exception("maintenance of filter peer %s failed", peer_id)
             contact.due = trio.current_time() + self._params.ping_interval
         finally:
-            contact.attended = False
+            contact.maintained = False
             self._contacts.tidy(peer_id)
 
-    # --- what consumers ask for ---
+    # --- interface of consumers ---
 
     async def subscribe(
         self,
@@ -171,18 +172,18 @@ class FilterClient:
         peer: str | None = None,
         exclude: Collection[str] = (),
     ) -> PeerIdText:
-        """Have a peer push these content topics of a pubsub topic; returns which peer.
+        """Subscribe to content topics of a pubsub topic at one peer. Return the peer's id.
 
-        `peer` is an id or a multiaddr; without, the best connected peer that serves filter, and is not one of
-        `exclude`, is asked, and the next ones if it fails, until `deadline` (trio's clock). Asking again at
-        the same peer makes sure that it still has them. Raises AllFailed, NotWanted.
+        `peer` is a peer id or a multiaddr. Without it, connected filter peers outside `exclude` are tried,
+        best first, until `deadline` (trio clock). Subscribing again at the same peer verifies that it still
+        holds the subscription. Raise AllFailed or LeaseEnded.
         """
 
         async def attempt(peer_id: PeerIdText, seconds: float) -> None:
             with trio.move_on_after(seconds) as scope:
                 await self._subscribe_at(consumer, peer_id, topic, contents)
             if scope.cancelled_caught:
-                raise NoAnswer(f"not done within {seconds:g} s")
+                raise NoAnswer(f"not subscribed within {seconds:g} s")
 
         peer_id, _ = await self._peers.ask(
             SERVICE,
@@ -200,23 +201,25 @@ class FilterClient:
         self, consumer: str, peer_id: PeerIdText, topic: str, contents: Sequence[str]
     ) -> None:
         interests = self.interests
-        async with self._contacts.talking_to(peer_id):
+        async with self._contacts.exclusive(peer_id):
             missing = interests.missing(peer_id, topic, contents)
+            # Nothing to add: a ping verifies that the peer still knows us, because servers forget subscribers
+            # silently (idle timeout, restart) and 12/WAKU2-FILTER has no notification of that.
             if not missing and not (await self._ping(peer_id)).ok:
                 missing = interests.missing(peer_id, topic, contents)
             if missing:
                 await self._subscribe_missing(peer_id, topic, missing)
             if not self._host.is_connected(peer_id):
-                raise PeerUnreachable(f"{peer_id} has left")
+                raise PeerUnreachable(f"{peer_id} has disconnected")
             if not self._is_leased(consumer, topic):
                 self._poke.set()
-                raise NotWanted(topic)
+                raise LeaseEnded(topic)
             interests.add(consumer, peer_id, topic, contents)
         self._changed((topic,))
 
     async def _subscribe_missing(self, peer_id: PeerIdText, topic: str, contents: list[str]) -> None:
-        # Until a consumer is written in, these are orphans: whatever goes wrong from here on (a time-out, a
-        # cancelled request), `run` takes back what the peer may have.
+        # Register them as orphans first: whatever goes wrong from here on (timeout, cancellation), `run` then
+        # removes what the peer may already hold. Pushes can also precede the response.
         self.interests.expect(peer_id, topic, contents)
         self._changed((topic,))
         self._poke.set()
@@ -227,18 +230,18 @@ class FilterClient:
             self.interests.removed(peer_id, {topic: contents})
             raise
         except RequestRefused:
-            if len(contents) <= MAX_CONTENT_TOPICS:  # otherwise it has some of them
+            # Split over several requests, the first ones may have succeeded.
+            if len(contents) <= MAX_CONTENT_TOPICS:
                 self.interests.removed(peer_id, {topic: contents})
             raise
 
     async def unsubscribe(
         self, consumer: str, topics: dict[str, Collection[str]], *, peer: str | None = None
     ) -> dict[PeerIdText, str]:
-        """The consumer no longer wants these (pubsub topic -> content topics), at one peer (its id) or at
-        all of them.
+        """Release content topics (by pubsub topic) of a consumer, at one peer (by id) or at all peers.
 
-        Returns what went wrong on the wire, by peer. The consumer is rid of them all the same, and what a
-        peer still pushes is dropped.
+        Return the errors of the wire requests, by peer. The consumer is released even if they fail; further
+        pushes of such a peer are dropped.
         """
         concerned: dict[PeerIdText, None] = {}
         for topic, contents in topics.items():
@@ -248,7 +251,7 @@ class FilterClient:
 
         async def take_back(peer_id: PeerIdText) -> None:
             try:
-                await self._attend(peer_id)
+                await self._maintain(peer_id)
             except CallError as error:
                 problems[peer_id] = str(error)
 
@@ -258,12 +261,12 @@ class FilterClient:
         return problems
 
     async def ping(self, peers: Iterable[PeerIdText]) -> list[Pinged]:
-        """Ask peers whether they still hold our subscriptions. Those that do not are held to hold none."""
+        """Ping peers to verify our subscriptions. A peer that answers 404 is treated as holding none."""
         results: dict[PeerIdText, Pinged] = {}
 
         async def ask(peer_id: PeerIdText) -> None:
             try:
-                async with self._contacts.talking_to(peer_id):
+                async with self._contacts.exclusive(peer_id):
                     response = await self._ping(peer_id)
             except RequestRefused as error:
                 results[peer_id] = Pinged(peer_id, error.status, str(error))
@@ -280,7 +283,7 @@ class FilterClient:
         return list(results.values())
 
     def leases_ended(self) -> None:
-        """Some leases lapsed or were given up: their consumers' wishes end with them."""
+        """Drop the interests of consumers whose lease has lapsed or was released."""
         ended = [party for party in self.interests.parties() if not self._is_leased(*party)]
         for consumer, topic in ended:
             self.interests.release(consumer, topic, self.interests.wishes(consumer, topic))
@@ -294,15 +297,15 @@ class FilterClient:
         return bool(self.interests)
 
     def strength(self, topic: str) -> int:
-        """How many peers push what is wanted on a pubsub topic; 0 too when nothing is."""
+        """Return how many peers push what is wanted on a pubsub topic; 0 also if nothing is wanted."""
         return self.interests.strength(topic)
 
-    # --- talking to peers ---
+    # --- requests to peers ---
 
-    async def _attend(self, peer_id: PeerIdText) -> None:
-        """Take back what nobody wants, and ping if it is time. Raises CallError."""
+    async def _maintain(self, peer_id: PeerIdText) -> None:
+        """Remove orphans at the peer, and ping it if due. Raise CallError."""
         interests = self.interests
-        async with self._contacts.talking_to(peer_id) as contact:
+        async with self._contacts.exclusive(peer_id) as contact:
             orphans = interests.orphans(peer_id)
             if orphans:
                 if interests.is_all_orphaned(peer_id):
@@ -320,16 +323,16 @@ class FilterClient:
             peer_id, RequestType.UNSUBSCRIBE, topic, contents, allow=Status.NOT_FOUND
         )
         if not response.ok:
-            # It had not what we took back. What else has it not?
+            # 404: the peer lost this subscription, perhaps with all others. Ping at once.
             self._contacts.of(peer_id).due = trio.current_time()
 
     async def _ping(self, peer_id: PeerIdText) -> FilterResponse:
         response = await self._contacts.ask(peer_id, RequestType.PING, allow=Status.NOT_FOUND)
         if not response.ok:
-            self._lose(peer_id, "peer has forgotten our subscriptions")
+            self._lose(peer_id, "peer no longer holds our subscriptions")
         return response
 
-    def _give_up(self, peer_id: PeerIdText) -> None:
+    def _unresponsive(self, peer_id: PeerIdText) -> None:
         self._peers.ranking.failed(peer_id, SERVICE)
         self._lose(peer_id, "peer does not answer")
 
@@ -343,22 +346,25 @@ class FilterClient:
     # --- host events ---
 
     def peer_connected(self, connection: PeerConnection) -> None:
-        """Nothing is held yet."""
+        """No-op: nothing is subscribed yet."""
 
     def peer_identified(self, identity: PeerIdentity) -> None:
-        """Nothing to do."""
+        """No-op."""
 
     def peer_disconnected(self, peer_id: PeerIdText, reason: str, cause: EndCause = EndCause.OTHER) -> None:  # noqa: ARG002 - HostEvents
-        """What the peer held, it holds no more for us: there is no way for its pushes."""
+        """Drop the subscriptions at this peer: it can no longer push to us."""
         self._lose(peer_id, reason)
         self._contacts.tidy(peer_id)
 
-    # --- looking in ---
+    # --- inspection ---
 
     def counters(self) -> dict[str, int]:
-        """Monotonic: pushes delivered, not_new (or no longer of interest), unsolicited, malformed, oversize,
-        invalid; requests made (subscribe, unsubscribe, ping), refused, failed; peers lost with what they
-        held; faults of ours."""
+        """Return monotonic counters.
+
+        Pushes: delivered, not_new (or no longer wanted), unsolicited, malformed, oversize, invalid. Requests:
+        subscribe, unsubscribe, ping, refused, failed. Also `lost`, peers lost together with their
+        subscriptions, and `faults`, internal errors.
+        """
         return dict(self._counters)
 
     def _samples(self) -> Iterable[Sample]:

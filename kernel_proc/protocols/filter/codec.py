@@ -46,11 +46,11 @@ __all__ = [
 SUBSCRIBE_PROTOCOL: Final = "/vac/waku/filter-subscribe/2.0.0-beta1"
 PUSH_PROTOCOL: Final = "/vac/waku/filter-push/2.0.0-beta1"
 MAX_CONTENT_TOPICS: Final = 100
-"""In one request (nwaku, go-waku)."""
+"""Maximum per request (nwaku, go-waku)."""
 
 
 class RequestType(IntEnum):
-    """FilterSubscribeType; a request without one is a ping."""
+    """FilterSubscribeType of 12/WAKU2-FILTER. A request without a type is a ping."""
 
     PING = 0
     SUBSCRIBE = 1
@@ -59,7 +59,7 @@ class RequestType(IntEnum):
 
 
 class Status(IntEnum):
-    """Status codes that servers send. The specification counts every 2xx as success."""
+    """Status codes that service nodes send. 12/WAKU2-FILTER counts every 2xx as success."""
 
     OK = 200
     BAD_REQUEST = 400
@@ -69,7 +69,7 @@ class Status(IntEnum):
 
 
 class FilterRequest(NamedTuple):
-    """One request. `kind` is a RequestType, or another number that somebody sent."""
+    """A filter-subscribe request. `kind` is a RequestType, or an unknown number from the wire."""
 
     request_id: str
     kind: int
@@ -78,7 +78,7 @@ class FilterRequest(NamedTuple):
 
 
 class FilterResponse(NamedTuple):
-    """One response."""
+    """A filter-subscribe response."""
 
     request_id: str
     status: int
@@ -86,21 +86,21 @@ class FilterResponse(NamedTuple):
 
     @property
     def ok(self) -> bool:
-        """Whether the request was granted."""
+        """Whether the request succeeded (2xx)."""
         return 200 <= self.status < 300
 
 
 class Push(NamedTuple):
-    """One pushed message. `pubsub_topic` is None where a server left it out."""
+    """A pushed message. `pubsub_topic` is None if the service node omitted it."""
 
     message: WakuMessage
     pubsub_topic: str | None
     size: int
-    """Of the encoded message, in bytes."""
+    """Encoded size of the message in bytes."""
 
 
 def encode_request(request: FilterRequest) -> bytes:
-    """The body of a request."""
+    """Encode a FilterSubscribeRequest."""
     out = bytearray()
     put_text(out, 1, request.request_id)
     put_varint(out, 2, request.kind)
@@ -112,7 +112,7 @@ def encode_request(request: FilterRequest) -> bytes:
 
 
 def decode_request(body: bytes) -> FilterRequest:
-    """Raises ProtobufError; MissingField when there is no request id."""
+    """Decode a FilterSubscribeRequest. Raise ProtobufError, or MissingField without a request id."""
     found = ProtobufFields(body)
     return FilterRequest(
         found.required_text(1, "request_id"), found.number(2) or 0, found.text(10), found.texts(11)
@@ -120,19 +120,19 @@ def decode_request(body: bytes) -> FilterRequest:
 
 
 def encode_response(response: FilterResponse) -> bytes:
-    """The body of a response."""
+    """Encode a FilterSubscribeResponse."""
     out = bytearray()
     put_head(out, *response)
     return bytes(out)
 
 
 def decode_response(body: bytes) -> FilterResponse:
-    """Raises ProtobufError; MissingField when there is no status code."""
+    """Decode a FilterSubscribeResponse. Raise ProtobufError, or MissingField without a status code."""
     return FilterResponse(*read_head(ProtobufFields(body)))
 
 
 def encode_push(message: bytes, pubsub_topic: str) -> bytes:
-    """The body of a push of an encoded WakuMessage."""
+    """Encode a MessagePush of an encoded WakuMessage."""
     out = bytearray()
     put_bytes(out, 1, message)
     put_text(out, 2, pubsub_topic)
@@ -140,7 +140,7 @@ def encode_push(message: bytes, pubsub_topic: str) -> bytes:
 
 
 def decode_push(body: bytes) -> Push:
-    """Raises ProtobufError, also for a message that is no WakuMessage."""
+    """Decode a MessagePush. Raise ProtobufError, also if the inner message does not decode."""
     found = ProtobufFields(body)
     data = found.blob(1)
     if data is None:

@@ -1,6 +1,6 @@
-"""The peers that filter's client talks to: one request at a time to each, and how long one may fail.
+"""Requests of the filter client to its peers: one at a time per peer, with a limit on failures in a row.
 
-Mechanism only: what is asked of whom is the client's.
+Mechanism only: the client decides what to request from which peer.
 """
 
 from __future__ import annotations
@@ -30,39 +30,41 @@ __all__ = ["ClientParams", "Contact", "Contacts"]
 
 MAX_RESPONSE: Final = 64 * 1024
 MAX_REPEATS: Final = 5
-"""Times that one request is made at most of a peer that answers 429."""
+"""Maximum repetitions of one request to a peer that answers 429."""
 
 
 class ClientParams(NamedTuple):
-    """Times in seconds."""
+    """Durations in seconds."""
 
     call_timeout: float = 5.0
     patience: float = 10.0
-    """For one peer of a subscribe, dialling it included."""
+    """Per peer of a subscribe, including dialling."""
     ping_interval: float = 60.0
-    """js-waku's; servers forget the silent after 300."""
+    """The interval of js-waku; service nodes expire subscribers that are idle for 300 s."""
     ping_retry: float = 5.0
     max_failures: int = 3
-    """In a row; then the peer holds nothing any more, as far as we are concerned."""
+    """Failures in a row after which we treat the peer's subscriptions as lost."""
     tick: float = 1.0
 
 
 class Contact:
-    """How things stand with one peer. All requests to it are made under `lock`, one at a time."""
+    """The state of one peer. Requests to it are serialised with `lock`."""
 
-    __slots__ = ("attended", "due", "failures", "lock")
+    __slots__ = ("due", "failures", "lock", "maintained")
 
     def __init__(self, due: float) -> None:
         self.lock = trio.Lock()
         self.due = due
-        """When to ping it."""
+        """When the next ping is due."""
         self.failures = 0
-        self.attended = False
+        self.maintained = False
 
 
 class Contacts:
-    """Requests to peers. `counters` (subscribe, unsubscribe, ping, refused, failed) are the caller's;
-    `gave_up(peer id)` is called for a peer that has failed too often in a row.
+    """Make requests to peers.
+
+    `counters` (subscribe, unsubscribe, ping, refused, failed) belong to the caller. `unresponsive(peer id)`
+    is called for a peer that failed too often in a row.
     """
 
     def __init__(
@@ -70,20 +72,20 @@ class Contacts:
         host: Host,
         params: ClientParams,
         counters: dict[str, int],
-        gave_up: Callable[[PeerIdText], None],
+        unresponsive: Callable[[PeerIdText], None],
         *,
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
         self._host = host
         self._params = params
         self._counters = counters
-        self._gave_up = gave_up
+        self._unresponsive = unresponsive
         self._random_bytes = random_bytes
         self._by_peer: dict[PeerIdText, Contact] = {}
         self._pacer: Pacer[PeerIdText] = Pacer(trio.current_time)
 
     def of(self, peer_id: PeerIdText) -> Contact:
-        """How things stand with a peer; from here on it is known."""
+        """Return the state of a peer, creating it if necessary."""
         contact = self._by_peer.get(peer_id)
         if contact is None:
             due = trio.current_time() + self._params.ping_interval
@@ -91,9 +93,8 @@ class Contacts:
         return contact
 
     @asynccontextmanager
-    async def talking_to(self, peer_id: PeerIdText) -> AsyncIterator[Contact]:
-        """Requests to a peer are made one after another, so that what is held there does not change under
-        them."""
+    async def exclusive(self, peer_id: PeerIdText) -> AsyncIterator[Contact]:
+        """Serialise requests to a peer, so that its subscriptions do not change in between."""
         contact = self.of(peer_id)
         try:
             async with contact.lock:
@@ -110,10 +111,10 @@ class Contacts:
         *,
         allow: int | None = None,
     ) -> FilterResponse:
-        """Make one request. Raises CallError, also for any refusal but with the status `allow`.
+        """Make one request. Raise CallError, also for any error status except `allow`.
 
-        A peer that is asked too often (429) is asked again in its own pace. That it refuses for this reason
-        is no sign that it has forgotten anything.
+        A rate-limited request (429) is repeated at the peer's pace. A 429 says nothing about whether the peer
+        still holds our subscriptions.
         """
         contact = self.of(peer_id)
         for _ in range(MAX_REPEATS):
@@ -165,12 +166,12 @@ class Contacts:
         contact.due = trio.current_time() + self._params.ping_retry
         if contact.failures >= self._params.max_failures:
             contact.failures = 0
-            self._gave_up(peer_id)
+            self._unresponsive(peer_id)
 
     def tidy(self, peer_id: PeerIdText) -> None:
-        """Forget a peer that has left, unless somebody is still busy with it."""
+        """Forget a disconnected peer, unless a request to it is running."""
         contact = self._by_peer.get(peer_id)
-        if contact is None or contact.lock.locked() or contact.attended or self._host.is_connected(peer_id):
+        if contact is None or contact.lock.locked() or contact.maintained or self._host.is_connected(peer_id):
             return
         del self._by_peer[peer_id]
 
@@ -188,7 +189,7 @@ def _read(body: bytes, request_id: str) -> FilterResponse:
         response = decode_response(body)
     except ProtobufError as error:
         raise BadAnswer(str(error)) from error
-    # Over its rate limit a server answers before it reads, and so without knowing the id.
+    # nwaku checks its rate limit before reading the request, so a 429 carries "N/A" as request id.
     if response.request_id != request_id and response.status != Status.TOO_MANY_REQUESTS:
-        raise BadAnswer("answer to another request")
+        raise BadAnswer("response has another request id")
     return response

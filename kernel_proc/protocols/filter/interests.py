@@ -1,14 +1,15 @@
-"""What this node's consumers want by filter, and which peers hold a subscription of ours for it. Pure.
+"""What this node's consumers want through filter, and which peers hold a subscription for it. Pure.
 
-Two relations, kept apart because peers come and go under a wish that stays:
+Two relations, kept apart because interests outlive peers:
 
-- *wanted*: consumer x (pubsub topic, content topic), until it unsubscribes or its lease lapses;
-- *held*: peer x (pubsub topic, content topic), with the consumers it is held for. Without any it is an
-  orphan, whose wire subscription has to be taken back: on the wire an unsubscribe goes out only when the last
-  consumer has left.
+- *wanted*: consumer × (pubsub topic, content topic), until it unsubscribes or its lease lapses;
 
-There may be a hundred thousand of them, and health asks for `strength` at every change of the mesh: what is
-asked often is kept ready, and the rest costs as much as its answer is long.
+- *held*: peer × (pubsub topic, content topic), with the consumers it is held for. Without consumers it is an
+*orphan* whose subscription must be removed at the peer: unsubscribe only goes out when the last consumer has
+left.
+
+There may be a hundred thousand of them, and health evaluation calls `strength` on every mesh change: frequent
+queries are precomputed, the others cost as much as their result is long.
 """
 
 from __future__ import annotations
@@ -18,62 +19,62 @@ from collections.abc import Collection, Iterable, Mapping
 __all__ = ["Interests"]
 
 _Set = dict[str, None]
-"""In the order of coming."""
+"""An insertion-ordered set."""
 
 
 class Interests:
-    """Both relations. Topics are pubsub topics, contents are content topics."""
+    """Both relations. `topic` is a pubsub topic, `content` a content topic."""
 
     def __init__(self) -> None:
         self._wishes: dict[tuple[str, str], _Set] = {}
         """(consumer, topic) -> contents."""
         self._wanted: dict[str, dict[str, int]] = {}
-        """Topic -> content -> how many consumers want it."""
+        """Topic -> content -> number of consumers."""
         self._held: dict[str, dict[str, dict[str, _Set]]] = {}
         """Peer -> topic -> content -> consumers."""
         self._orphans: dict[str, dict[tuple[str, str], None]] = {}
-        """Peer -> what `_held` has of it without a consumer."""
+        """Peer -> its entries in `_held` without a consumer."""
         self._strengths: dict[str, int] = {}
-        """Of the topics where nothing has changed since they were asked for."""
+        """Cache for topics that have not changed since the last query."""
         self._size = 0
 
-    # --- asking ---
+    # --- queries ---
 
     def __len__(self) -> int:
-        """Wishes of all consumers together."""
+        """Number of (consumer, topic, content) interests."""
         return self._size
 
     def __bool__(self) -> bool:
         return bool(self._held)
 
     def __contains__(self, peer_id: object) -> bool:
-        """Whether the peer holds anything, orphans included."""
+        """Return whether the peer holds anything, including orphans."""
         return peer_id in self._held
 
     def holds(self, peer_id: str, topic: str, content: str) -> bool:
-        """Whether we may have a subscription for this at the peer (an orphan counts)."""
+        """Return whether the peer may hold a subscription for this, including orphans."""
         return content in self._held.get(peer_id, {}).get(topic, ())
 
     def topics_of(self, peer_id: str, content: str) -> list[str]:
-        """The pubsub topics on which the peer holds a content topic."""
+        """Return the pubsub topics on which the peer holds a content topic."""
         return [topic for topic, contents in self._held.get(peer_id, {}).items() if content in contents]
 
     def missing(self, peer_id: str, topic: str, contents: Iterable[str]) -> list[str]:
-        """Those of `contents` that the peer holds for no consumer, without repeats."""
+        """Return those of `contents` that the peer holds for no consumer, without duplicates."""
         held = self._held.get(peer_id, {}).get(topic, {})
         return [content for content in dict.fromkeys(contents) if not held.get(content)]
 
     def new_wishes(self, consumer: str, topic: str, contents: Iterable[str]) -> int:
-        """How many of `contents` (each given once) the consumer does not want yet."""
+        """Return how many of `contents` (without duplicates) the consumer does not want yet."""
         wishes = self._wishes.get((consumer, topic), {})
         return sum(content not in wishes for content in contents)
 
     def peers(self) -> list[str]:
-        """The peers that hold anything."""
+        """Return the peers that hold anything."""
         return list(self._held)
 
     def holders(self, topic: str) -> dict[str, list[str]]:
-        """Peer -> the content topics it holds on a pubsub topic for at least one consumer."""
+        """Return peer -> content topics that it holds on a pubsub topic for at least one consumer."""
         found = {
             peer_id: [content for content, consumers in topics.get(topic, {}).items() if consumers]
             for peer_id, topics in self._held.items()
@@ -81,7 +82,7 @@ class Interests:
         return {peer_id: contents for peer_id, contents in found.items() if contents}
 
     def held_for(self, consumer: str, topic: str) -> dict[str, list[str]]:
-        """`holders`, but only what is held for one consumer."""
+        """Return `holders`, restricted to one consumer."""
         found = {
             peer_id: [
                 content for content, consumers in topics.get(topic, {}).items() if consumer in consumers
@@ -91,7 +92,7 @@ class Interests:
         return {peer_id: contents for peer_id, contents in found.items() if contents}
 
     def peers_for(self, consumer: str) -> list[str]:
-        """The peers that hold anything for a consumer."""
+        """Return the peers that hold anything for a consumer."""
         return [
             peer_id
             for peer_id, topics in self._held.items()
@@ -99,20 +100,20 @@ class Interests:
         ]
 
     def wishes(self, consumer: str, topic: str) -> list[str]:
-        """The content topics that a consumer wants on a pubsub topic."""
+        """Return the content topics that a consumer wants on a pubsub topic."""
         return list(self._wishes.get((consumer, topic), ()))
 
     def wanted_topics(self, consumer: str) -> list[str]:
-        """The pubsub topics on which a consumer wants anything."""
+        """Return the pubsub topics on which a consumer wants anything."""
         return [topic for who, topic in self._wishes if who == consumer]
 
     def parties(self) -> set[tuple[str, str]]:
-        """(consumer, pubsub topic) of every wish."""
+        """Return (consumer, pubsub topic) of every interest."""
         return set(self._wishes)
 
     def strength(self, topic: str) -> int:
-        """How many peers hold what is wanted on a pubsub topic: of the content topic that fewest hold. 0 too
-        when nothing is wanted."""
+        """Return how many peers hold what is wanted on a pubsub topic: the minimum over its content
+        topics; 0 if nothing is wanted."""
         known = self._strengths.get(topic)
         if known is None:
             wanted = self._wanted.get(topic, ())
@@ -122,30 +123,30 @@ class Interests:
         return known
 
     def wanted(self) -> list[str]:
-        """The pubsub topics on which anything is wanted."""
+        """Return the pubsub topics on which anything is wanted."""
         return list(self._wanted)
 
     def has_orphans(self, peer_id: str) -> bool:
-        """Whether the peer holds anything for nobody."""
+        """Return whether the peer holds anything without a consumer."""
         return peer_id in self._orphans
 
     def orphans(self, peer_id: str) -> dict[str, list[str]]:
-        """Pubsub topic -> content topics that the peer holds for nobody."""
+        """Return pubsub topic -> content topics that the peer holds without a consumer."""
         found: dict[str, list[str]] = {}
         for topic, content in self._orphans.get(peer_id, ()):
             found.setdefault(topic, []).append(content)
         return found
 
     def is_all_orphaned(self, peer_id: str) -> bool:
-        """Whether the peer holds nothing for anybody."""
+        """Return whether everything the peer holds is orphaned."""
         return not any(
             consumers for contents in self._held.get(peer_id, {}).values() for consumers in contents.values()
         )
 
-    # --- changing ---
+    # --- changes ---
 
     def expect(self, peer_id: str, topic: str, contents: Iterable[str]) -> None:
-        """The peer is about to be asked to hold these: its pushes may come before its answer."""
+        """Register a subscription that is about to be requested: its pushes may precede the response."""
         held = self._held.setdefault(peer_id, {}).setdefault(topic, {})
         for content in contents:
             if content not in held:
@@ -153,7 +154,7 @@ class Interests:
                 self._orphans.setdefault(peer_id, {})[topic, content] = None
 
     def add(self, consumer: str, peer_id: str, topic: str, contents: Iterable[str]) -> None:
-        """The peer holds these, for the consumer, who wants them."""
+        """Register what the peer holds for a consumer, and that the consumer wants it."""
         held = self._held.setdefault(peer_id, {}).setdefault(topic, {})
         wanted = self._wanted.setdefault(topic, {})
         wishes = self._wishes.setdefault((consumer, topic), {})
@@ -169,9 +170,9 @@ class Interests:
     def release(
         self, consumer: str, topic: str, contents: Collection[str], peer_id: str | None = None
     ) -> list[str]:
-        """The consumer no longer wants these: at one peer, or at all of them. Returns the peers concerned.
+        """Remove a consumer's interest at one peer, or at all. Return the peers concerned.
 
-        The wish itself ends with the last peer that holds it for the consumer.
+        The interest itself ends with the last peer that holds it for the consumer.
         """
         concerned = []
         for holder, topics in self._held.items():
@@ -197,7 +198,7 @@ class Interests:
         return concerned
 
     def removed(self, peer_id: str, topics: Mapping[str, Iterable[str]]) -> None:
-        """The peer no longer holds these; those that a consumer has come for since are left."""
+        """Remove what the peer no longer holds; keep what a consumer has claimed since."""
         held = self._held.get(peer_id, {})
         for topic, contents in topics.items():
             entries = held.get(topic, {})
@@ -211,7 +212,7 @@ class Interests:
             del self._held[peer_id]
 
     def lose(self, peer_id: str) -> list[str]:
-        """The peer is gone, or holds nothing any more; wishes stay. Returns the pubsub topics concerned."""
+        """Remove everything a lost peer holds, but keep the interests. Return the pubsub topics concerned."""
         topics = list(self._held.pop(peer_id, ()))
         self._orphans.pop(peer_id, None)
         for topic in topics:
@@ -219,7 +220,7 @@ class Interests:
         return topics
 
     def _adopt(self, peer_id: str, topic: str, content: str) -> None:
-        """It is no orphan, or no longer."""
+        """Clear the orphan mark."""
         orphans = self._orphans.get(peer_id)
         if orphans is not None:
             orphans.pop((topic, content), None)

@@ -1,7 +1,6 @@
-"""The way to one subscriber: its queue, and the task that writes it out over one stream, used again and
-again.
+"""The push side of one subscriber: its queue, and a task that drains it over one reused stream.
 
-Nothing here is ever waited for by whoever has a message to push.
+Delivering a message never waits for anything in here.
 """
 
 from __future__ import annotations
@@ -20,40 +19,41 @@ __all__ = ["PushLink", "PushParams"]
 log = logging.getLogger(__name__)
 
 STALL_SECONDS: Final = 1.0
-"""A failed write that took this long failed because the peer takes nothing, not for a cut stream."""
+"""A failed write that lasted this long counts as a stall (the peer does not read) rather than a broken
+stream."""
 MAX_UNEXPECTED: Final = 64
-"""Reads of what a subscriber writes on our push stream; then the stream goes."""
+"""Reads of unexpected data on our push stream before it is reset."""
 
 
 class PushParams(NamedTuple):
-    """Times in seconds, sizes in bytes."""
+    """Durations in seconds, sizes in bytes."""
 
     queue_count: int = 256
-    """Frames that wait for one subscriber."""
+    """Maximum frames queued per subscriber."""
     queue_bytes: int = 1024 * 1024
     budget: int = 64 * 1024 * 1024
-    """Distinct frames that wait for all subscribers together."""
+    """Bytes of distinct frames queued for all subscribers together."""
     write_bytes: int = 60_000
-    """Frames joined into one write."""
+    """Join queued frames up to this size per write."""
     push_timeout: float = 20.0
-    """For one write (nwaku: for a message's whole fan-out)."""
+    """For one write (nwaku: for the whole fan-out of a message)."""
     open_timeout: float = 10.0
     retry: float = 10.0
-    """Between attempts to reach a subscriber that cannot be reached; at once when it connects."""
+    """Delay between attempts to reach a subscriber; skipped when it reconnects."""
     settled: float = 15.0
-    """After a stall only a stream of this age shows that the peer reads again: a new stream takes a whole
-    window of bytes that nobody reads."""
+    """Minimum age of a stream to prove that a stalled peer reads again: a new stream accepts a full window
+    of data even if the peer never reads it."""
     unreachable: float = 60.0
-    """A subscriber that pushes do not reach for so long is forgotten (12/WAKU2-FILTER)."""
+    """Remove a subscriber that pushes have not reached for this long (12/WAKU2-FILTER)."""
     sweep: float = 60.0
-    """How often the table of subscribers is gone through."""
+    """Interval of the subscriber sweep."""
     wake_at_once: int = 16
-    """Writers that begin in one turn of the loop: a message for a thousand subscribers must not keep the
-    relay, nor anything else, from its turn."""
+    """Writers woken per turn of the event loop: a message for a thousand subscribers must not stall the
+    relay."""
 
 
 class PushLink:
-    """One subscriber's queue and writer.
+    """The queue and writer of one subscriber.
 
     `counters` (sent, failed, dropped, streams, unexpected) are shared by all links; the first three count
     frames.
@@ -64,9 +64,9 @@ class PushLink:
     ) -> None:
         self.peer_id = peer_id
         self.ready = False
-        """Queued for, and about to be told so."""
+        """A frame was queued and a wake-up is pending."""
         self.failing_since: float | None = None
-        """When the first push failed since the last one that went out."""
+        """Time of the first failed push since the last successful one."""
         self._host = host
         self._queue = queue
         self._params = params
@@ -78,37 +78,37 @@ class PushLink:
 
     @property
     def queued(self) -> int:
-        """Frames waiting."""
+        """Number of queued frames."""
         return len(self._queue)
 
     def offer(self, frame: PushFrame) -> bool:
-        """Queue a frame, or drop and count it. `wake` tells the writer."""
+        """Queue a frame, or drop and count it. Call `wake` afterwards."""
         if self._queue.put(frame):
             return True
         self._counters["dropped"] += 1
         return False
 
     def wake(self) -> None:
-        """There is something to write."""
+        """Wake the writer."""
         self.ready = False
         self._go.set()
 
     def reconnected(self) -> None:
-        """The peer is there (again): no need to wait any longer."""
+        """Retry at once, because the peer has reconnected."""
         self._retry.set()
 
-    def heard(self) -> None:
-        """The peer made a request: it is alive."""
+    def mark_alive(self) -> None:
+        """Reset the failure state, because the peer has shown itself alive."""
         self.failing_since = None
         self._stalled = False
 
     def close(self) -> None:
-        """The peer is no subscriber any more."""
+        """Stop, because the peer is no longer subscribed."""
         self._scope.cancel()
         self._counters["dropped"] += self._queue.clear()
 
     async def run(self) -> None:
-        """Write what is queued until closed or cancelled. Raises nothing else."""
+        """Write queued frames until closed or cancelled. Raise nothing else."""
         with self._scope:
             while True:
                 while not self._queue:
@@ -119,7 +119,7 @@ class PushLink:
                         self.peer_id, (PUSH_PROTOCOL,), deadline=self._params.open_timeout
                     )
                 except P2pError as error:
-                    log.debug("no push stream to %s: %s", self.peer_id, error)
+                    log.debug("cannot open push stream to %s: %s", self.peer_id, error)
                     self._failed()
                     with trio.move_on_after(self._params.retry):
                         await self._retry.wait()
@@ -128,9 +128,10 @@ class PushLink:
                 await self._serve(stream)
 
     async def _serve(self, stream: Stream) -> None:
-        """Write until the stream ends, on whichever side, or the peer is no subscriber any more.
+        """Write until either side ends the stream or the subscriber is removed.
 
-        Only a stream that was left amid a frame is reset: js-waku would lose what it has not read yet.
+        Reset only a stream that was left in the middle of a frame: after a reset, js-waku loses data it has
+        not read yet.
         """
         opened = trio.current_time()
         ended = trio.Event()
@@ -151,27 +152,29 @@ class PushLink:
                 await (stream.close() if whole else stream.reset())
 
     async def _write(self, stream: Stream, data: bytes, count: int, opened: float) -> bool:
-        begun = trio.current_time()
+        started = trio.current_time()
         written = False
         try:
             with trio.move_on_after(self._params.push_timeout):
                 await stream.write(data)
                 written = True
         except StreamClosed as error:
-            log.debug("push to %s: %s", self.peer_id, error)
+            log.debug("push to %s failed: %s", self.peer_id, error)
         finally:
             self._counters["sent" if written else "failed"] += count
         now = trio.current_time()
         if not written:
-            self._stalled = self._stalled or now - begun >= STALL_SECONDS
+            self._stalled = self._stalled or now - started >= STALL_SECONDS
             self._failed()
         elif not self._stalled or now - opened >= self._params.settled:
-            self.heard()
+            self.mark_alive()
         return written
 
     async def _watch(self, stream: Stream, ended: trio.Event) -> None:
-        """Subscribers write nothing on a push stream: what can be read is its end. A half-closed one may be
-        read on or not, who can tell: the next push takes a new one."""
+        """Wait for the end of the stream. Subscribers send nothing on it.
+
+        Whether a half-closed stream is still being read is unknowable, so the next push opens a new one.
+        """
         unexpected = 0
         try:
             while await stream.read(1024):

@@ -1,4 +1,4 @@
-"""What waits to be pushed to one subscriber, bounded by count and bytes, and by one budget of all. Pure."""
+"""The push queue of one subscriber, bounded by count and bytes, and by a budget shared by all. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["PushBudget", "PushFrame", "PushQueue"]
 
 
 class PushFrame:
-    """One encoded push, shared by all queues it waits in."""
+    """One encoded push, shared by all queues that hold it."""
 
     __slots__ = ("data", "holders")
 
@@ -18,7 +18,7 @@ class PushFrame:
 
 
 class PushBudget:
-    """Bytes that wait in all queues together; a frame counts once, in however many queues it is."""
+    """Total bytes queued. A frame counts once, however many queues hold it."""
 
     __slots__ = ("limit", "used")
 
@@ -28,7 +28,7 @@ class PushBudget:
 
 
 class PushQueue:
-    """Frames for one subscriber, oldest first. At least one always fits, so far as the budget allows."""
+    """Frames for one subscriber in FIFO order. One frame always fits, budget permitting."""
 
     __slots__ = ("_budget", "_frames", "_max_bytes", "_max_count", "size")
 
@@ -38,13 +38,13 @@ class PushQueue:
         self._max_bytes = max_bytes
         self._frames: deque[PushFrame] = deque()
         self.size = 0
-        """Bytes waiting."""
+        """Queued bytes."""
 
     def __len__(self) -> int:
         return len(self._frames)
 
     def put(self, frame: PushFrame) -> bool:
-        """Queue a frame; False if there is no room for it."""
+        """Queue a frame. Return False if there is no room."""
         frames, budget, size = self._frames, self._budget, len(frame.data)
         if frames and (len(frames) >= self._max_count or self.size + size > self._max_bytes):
             return False
@@ -58,7 +58,7 @@ class PushQueue:
         return True
 
     def take(self, max_bytes: int) -> tuple[bytes, int]:
-        """The next bytes to write and how many frames they are: at least one, more while they fit."""
+        """Return the next bytes to write and the number of frames in them: at least one, more as they fit."""
         frames = self._frames
         if not frames:
             return b"", 0
@@ -70,7 +70,7 @@ class PushQueue:
         return (taken[0] if len(taken) == 1 else b"".join(taken)), len(taken)
 
     def clear(self) -> int:
-        """Drop everything; returns how many frames that was."""
+        """Drop everything. Return the number of frames dropped."""
         dropped = len(self._frames)
         while self._frames:
             self._pop()

@@ -1,6 +1,7 @@
-"""What peers push to us by filter: read, checked, handed on (12/WAKU2-FILTER).
+"""Receive filter pushes: read, verify and deliver them (12/WAKU2-FILTER).
 
-A push is taken only from a peer that holds a subscription of ours for exactly its topics.
+A push is only accepted from a peer at which we hold a subscription for exactly its topics. nwaku's client
+does not check this; 12/WAKU2-FILTER recommends it.
 """
 
 from __future__ import annotations
@@ -23,16 +24,18 @@ __all__ = ["PushReceiver"]
 log = logging.getLogger(__name__)
 
 MAX_STREAMS: Final = 32
-"""Push streams of one peer: go-waku opens one for each message."""
+"""Push streams per peer: go-waku opens a new one per message."""
 PUSH_OVERHEAD: Final = 64 * 1024
-"""What a push may be larger than the largest message (nwaku)."""
+"""Bytes by which a push may exceed the largest message (nwaku)."""
 READ_TIMEOUT: Final = 20.0
-"""From the first byte of a push to its last, in seconds."""
+"""Seconds from the first byte of a push to its last."""
 
 
 class PushReceiver:
-    """The push protocol of a host. `counters` (delivered, not_new, unsolicited, malformed, oversize, invalid)
-    are the caller's; `deliver` and `is_valid` as in `FilterClient`.
+    """The filter-push protocol on a host.
+
+    `counters` (delivered, not_new, unsolicited, malformed, oversize, invalid) belong to the caller; `deliver`
+    and `is_valid` as in `FilterClient`.
     """
 
     def __init__(
@@ -53,15 +56,15 @@ class PushReceiver:
         self._max_message = max_message_size
 
     def mount(self) -> None:
-        """Advertise and take pushes: servers drop subscribers that do not advertise it."""
+        """Advertise and accept filter-push: service nodes remove subscribers that do not advertise it."""
         self._host.set_stream_handler(PUSH_PROTOCOL, self._serve, max_per_peer=MAX_STREAMS)
 
     def unmount(self) -> None:
-        """Take no more push streams."""
+        """Stop accepting push streams."""
         self._host.remove_stream_handler(PUSH_PROTOCOL)
 
     async def _serve(self, stream: Stream) -> None:
-        """One push stream: messages until it ends."""
+        """Read pushes until the stream ends: nwaku sends many frames on one stream, go-waku one."""
         peer_id, counters = stream.peer_id, self._counters
         reader = MessageReader(stream, self._max_message + PUSH_OVERHEAD)
         while await reader.started():
@@ -74,7 +77,7 @@ class PushReceiver:
                     body = await reader.read()
             except (StreamFrameError, trio.TooSlowError) as error:
                 counters["malformed"] += 1
-                log.debug("filter push of %s: %s", peer_id, error)
+                log.debug("malformed filter push from %s: %s", peer_id, error)
                 await stream.reset()
                 return
             if body is None:
@@ -87,12 +90,12 @@ class PushReceiver:
             push = decode_push(body)
         except ProtobufError as error:
             counters["malformed"] += 1
-            log.debug("filter push of %s: %s", peer_id, error)
+            log.debug("malformed filter push from %s: %s", peer_id, error)
             return
         message = push.message
         topic = push.pubsub_topic
         if topic is None:
-            # Optional by the specification. There is no doubt as long as it can only be one.
+            # The pubsub topic is optional in 12/WAKU2-FILTER. Infer it if only one is possible.
             possible = self._interests.topics_of(peer_id, message.content_topic)
             topic = possible[0] if len(possible) == 1 else ""
         if not self._interests.holds(peer_id, topic, message.content_topic):

@@ -1,12 +1,11 @@
-"""Filter's service side (12/WAKU2-FILTER): takes subscriptions, pushes messages.
+"""Filter service (12/WAKU2-FILTER): accept subscriptions and push messages.
 
-It is a sink of the node's messages (`on_message`): that encodes a push once, queues it for whoever has
-subscribed and returns. Each subscriber has a bounded queue and a writer of its own (`push_link`), so one that
-is slow, or hangs, delays neither the others nor anything else of the node; what its queue cannot take is
-dropped and counted.
+`on_message` is a sink of the node's messages: it encodes a push once, queues it for each subscriber and
+returns. Each subscriber has a bounded queue and its own writer (`push_link`), so that a slow or hung one
+delays neither the others nor the node; what does not fit into its queue is dropped and counted.
 
-A subscriber is forgotten when it has been silent for the time-out; when it is connected and does not
-advertise the push protocol (as nwaku's sweep does); and when it has been out of reach for a minute.
+A subscriber is removed when it has been idle for the timeout, when it is connected but does not advertise
+filter-push (as in nwaku's maintenance sweep), or when it has been unreachable for a minute.
 """
 
 from __future__ import annotations
@@ -49,14 +48,14 @@ __all__ = ["FilterService"]
 log = logging.getLogger(__name__)
 
 MAX_REQUEST: Final = 256 * 1024
-"""A hundred content topics of 2.6 kB each; nwaku reads up to 1.5 MB."""
+"""100 content topics of 2.6 kB each; nwaku reads up to 1.5 MB."""
 REJECTED: Final = encode_response(
     FilterResponse(
         NO_ID, Status.TOO_MANY_REQUESTS, "TOO_MANY_REQUESTS: request rejected due to rate limit exceeded"
     )
 )
 PUSHED_SECONDS: Final = 120.0
-"""For so long a message hash is pushed once (nwaku)."""
+"""Seconds during which a message hash is pushed only once (nwaku: 2 min)."""
 PUSHED_KEPT: Final = 50_000
 DURATION_BOUNDS: Final = (0.00005, 0.0002, 0.001, 0.005, 0.02, 0.1, 0.5)
 
@@ -69,7 +68,7 @@ _KINDS: Final = {
 
 
 class FilterService:
-    """`requests` is to be mounted, `on_message` to be given every message, `run` to be run."""
+    """Mount `requests`, pass every message to `on_message`, and run `run`."""
 
     def __init__(
         self,
@@ -95,7 +94,7 @@ class FilterService:
         self._budget = PushBudget(self._params.budget)
         self._links: dict[PeerIdText, PushLink] = {}
         self._gone: dict[PeerIdText, float] = {}
-        """Subscribers that are not connected, and since when."""
+        """Disconnected subscribers, and since when."""
         self._pushed = SeenCache(PUSHED_SECONDS, PUSHED_KEPT, 0.0)
         self._nursery: trio.Nursery | None = None
         self._ready: deque[PushLink] = deque()
@@ -129,15 +128,15 @@ class FilterService:
         registry.add_source(self._samples)
 
     def counters(self) -> dict[str, int]:
-        """Monotonic: messages that somebody had subscribed to, repeats of them; frames sent, failed, dropped;
-        push streams opened, reads of unexpected bytes on them; undecodable requests; subscribers forgotten as
-        idle, unsupported, unreachable, or for a fault of ours."""
+        """Return monotonic counters: messages with subscribers and repeats of them; frames sent, failed,
+        dropped; push streams opened and unexpected reads on them; undecodable requests; subscribers
+        removed as idle, unsupported, unreachable, or because of an internal fault."""
         return dict(self._counters)
 
     # --- life ---
 
     async def run(self) -> None:
-        """Write pushes and forget subscribers, until cancelled."""
+        """Write pushes and sweep subscribers, until cancelled."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             try:
@@ -150,7 +149,7 @@ class FilterService:
                 nursery.cancel_scope.cancel()
 
     async def _wake_writers(self) -> None:
-        """Tell writers that they have work, a few each turn of the loop."""
+        """Wake the writers that have work, a few per turn of the event loop."""
         ready = self._ready
         while True:
             while ready:
@@ -163,9 +162,9 @@ class FilterService:
     # --- messages ---
 
     def on_message(self, topic: str, message: WakuMessage, digest: bytes, source: int) -> None:
-        """Push a message to its subscribers. Never waits.
+        """Push a message to its subscribers. Never wait.
 
-        What came to us by filter is not pushed on: no validator of the relay has seen it.
+        Messages that we received through filter are not pushed on: the relay's validators have not seen them.
         """
         subscribers = self.table.subscribers(topic, message.content_topic)
         if not subscribers or source == SOURCE_FILTER or self._nursery is None:
@@ -196,11 +195,11 @@ class FilterService:
         return link
 
     async def _run_link(self, link: PushLink) -> None:
-        """What one subscriber brings about costs that subscriber, whatever it is, and never the node."""
+        """Run a subscriber's writer. An error removes that subscriber and nothing else."""
         try:
             await link.run()
         except Exception:
-            log.exception("pushing to %s failed", link.peer_id)
+            log.exception("filter push to %s failed", link.peer_id)
             if self._links.get(link.peer_id) is link:
                 self._remove(link.peer_id, "fault")
 
@@ -212,24 +211,25 @@ class FilterService:
             request = decode_request(body)
         except ProtobufError as error:
             self._counters["undecodable"] += 1
-            log.debug("filter request of %s: %s", peer_id, error)
+            log.debug("undecodable filter request from %s: %s", peer_id, error)
             return None  # nwaku does not answer it either
-        begun = trio.current_time()
-        response = self.table.handle(peer_id, request, begun)
+        started = trio.current_time()
+        response = self.table.handle(peer_id, request, started)
         if request.kind in _KINDS:
             kind = RequestType(request.kind)
             self._requests[kind].add()
-            self._answering[kind].observe(trio.current_time() - begun)
+            self._answering[kind].observe(trio.current_time() - started)
         link = self._links.get(peer_id)
         if peer_id not in self.table:
             self._forget(peer_id)
         elif link is not None:
-            link.heard()
+            link.mark_alive()
         return encode_response(response)
 
     def sweep(self) -> None:
-        """Forget who is idle, cannot take pushes, or is out of reach."""
+        """Remove subscribers that are idle, unreachable, or cannot receive pushes."""
         now = trio.current_time()
+        # nwaku: 300 s idle timeout, swept every 60 s; PING, SUBSCRIBE and UNSUBSCRIBE refresh it.
         for peer_id in self.table.idle(now):
             self._remove(peer_id, "idle")
         for peer_id in self.table.peers():
@@ -268,21 +268,21 @@ class FilterService:
     # --- host events ---
 
     def peer_connected(self, connection: PeerConnection) -> None:
-        """A subscriber may be back."""
+        """Clear the disconnect time: the subscriber is back."""
         self._gone.pop(connection.peer_id, None)
 
     def peer_identified(self, identity: PeerIdentity) -> None:
-        """A subscriber that is back gets what waits for it."""
+        """Retry the pending pushes of a returning subscriber."""
         link = self._links.get(identity.peer_id)
         if link is not None:
             link.reconnected()
 
     def peer_disconnected(self, peer_id: PeerIdText, reason: str, cause: EndCause = EndCause.OTHER) -> None:  # noqa: ARG002 - HostEvents
-        """A subscriber that left has a minute to come back."""
+        """Start the grace period in which the subscriber may return."""
         if peer_id in self.table:
             self._gone[peer_id] = trio.current_time()
 
-    # --- looking in ---
+    # --- inspection ---
 
     def _samples(self) -> Iterable[Sample]:
         counters = self._counters

@@ -1,4 +1,4 @@
-"""Who has subscribed to what at this node: the service's core, with nwaku's answers. Pure."""
+"""The subscription table of the filter service, with the responses of nwaku. Pure."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _Criterion = tuple[str, str]
 
 
 class FilterLimits(NamedTuple):
-    """What the service grants; the defaults are nwaku's. Times in seconds."""
+    """Limits of the service, by default those of nwaku. Durations in seconds."""
 
     max_peers: int = 1000
     max_criteria: int = 1000
-    """Of one peer."""
+    """Criteria per peer."""
     timeout: float = 300.0
-    """A subscriber that is not heard of for so long is forgotten."""
+    """Remove a subscriber that has been idle for this long."""
     max_text: int = 256 * 1024
-    """Characters of all criteria of one peer: names are of any length, and their memory is ours."""
+    """Total characters of a peer's criteria: names may have any length, and they take our memory."""
 
 
 class _Subscriber:
@@ -54,7 +54,7 @@ class Subscriptions:
         self._by_criterion: dict[_Criterion, dict[str, None]] = {}
         self._criteria = 0
 
-    # --- asking ---
+    # --- queries ---
 
     def __len__(self) -> int:
         return len(self._peers)
@@ -64,31 +64,31 @@ class Subscriptions:
 
     @property
     def criteria(self) -> int:
-        """Criteria of all subscribers together."""
+        """Number of criteria of all subscribers."""
         return self._criteria
 
     def peers(self) -> list[str]:
-        """All subscribers."""
+        """Return all subscribers."""
         return list(self._peers)
 
     def criteria_of(self, peer_id: str) -> list[tuple[str, str]]:
-        """(pubsub topic, content topic) of each criterion of a peer."""
+        """Return the (pubsub topic, content topic) pairs of a peer."""
         subscriber = self._peers.get(peer_id)
         return list(subscriber.criteria) if subscriber is not None else []
 
     def since(self, peer_id: str) -> float | None:
-        """When the peer became a subscriber; None: it is none."""
+        """Return when the peer subscribed, None if it has not."""
         subscriber = self._peers.get(peer_id)
         return None if subscriber is None else subscriber.since
 
     def subscribers(self, pubsub_topic: str, content_topic: str) -> Collection[str]:
-        """The peers to push a message to, in the order in which they subscribed."""
+        """Return the peers to push a message to, in the order in which they subscribed."""
         return self._by_criterion.get((pubsub_topic, content_topic), ())
 
     # --- requests ---
 
     def handle(self, peer_id: str, request: FilterRequest, now: float) -> FilterResponse:
-        """Carry a request out and answer it."""
+        """Execute a request and return the response."""
         if request.kind == RequestType.PING:
             return self._ping(peer_id, request, now)
         if request.kind == RequestType.SUBSCRIBE:
@@ -97,6 +97,7 @@ class Subscriptions:
             return self._unsubscribe(peer_id, request, now)
         if request.kind == RequestType.UNSUBSCRIBE_ALL:
             return _ok(request) if self.remove(peer_id) else _not_found(request)
+        # nwaku's behaviour is undefined here (the enum value is not checked).
         return _refused(request, Status.BAD_REQUEST, f"unknown request type {request.kind}")
 
     def _ping(self, peer_id: str, request: FilterRequest, now: float) -> FilterResponse:
@@ -114,7 +115,7 @@ class Subscriptions:
         if subscriber is None and len(self._peers) >= limits.max_peers:
             full = f"node has reached maximum number of subscriptions: {limits.max_peers}"
             return _refused(request, Status.SERVICE_UNAVAILABLE, full)
-        # Like nwaku, what the peer has already counts again.
+        # As in nwaku, criteria the peer already has count again.
         held = len(subscriber.criteria) if subscriber is not None else 0
         new = [item for item in wanted if subscriber is None or item not in subscriber.criteria]
         text = (subscriber.text if subscriber is not None else 0) + _text(new)
@@ -147,10 +148,10 @@ class Subscriptions:
             del self._peers[peer_id]
         return _ok(request) if len(held) == len(unwanted) else _not_found(request)
 
-    # --- forgetting ---
+    # --- removal ---
 
     def remove(self, peer_id: str) -> bool:
-        """Forget a peer; False if it had not subscribed."""
+        """Remove a peer. Return False if it was not subscribed."""
         subscriber = self._peers.pop(peer_id, None)
         if subscriber is None:
             return False
@@ -159,7 +160,7 @@ class Subscriptions:
         return True
 
     def idle(self, now: float) -> list[str]:
-        """The peers that have not been heard of for too long."""
+        """Return the peers whose idle timeout has passed."""
         oldest = now - self._limits.timeout
         return [peer_id for peer_id, subscriber in self._peers.items() if subscriber.seen < oldest]
 
@@ -172,7 +173,7 @@ class Subscriptions:
 
 
 def _criteria(request: FilterRequest) -> list[_Criterion] | FilterResponse:
-    """What a request is about, or what is wrong with it. Names may be anything, as in nwaku."""
+    """Return the criteria of a request, or an error response. As in nwaku, topic names are not checked."""
     if not request.pubsub_topic or not request.content_topics:
         return _refused(request, Status.BAD_REQUEST, TOPICS_NEEDED)
     if len(request.content_topics) > MAX_CONTENT_TOPICS:

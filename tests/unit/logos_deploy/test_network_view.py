@@ -106,10 +106,10 @@ def test_another_cluster() -> None:
     (text,) = troubles(view(discv5=of_ours))
     assert text == "discv5: 4 nodes answered, none of this node's network (cluster 2, shard 1)"
     assert troubles(view(known(1, origin="discv5"), discv5=of_ours)) == []
-    cut_off = known(1, retry_ms=3_000_000, why="metadata: peer is of cluster 9, we are of 2")
+    cut_off = known(1, retry_ms=3_000_000, why="metadata: peer is in cluster 9, ours is 2")
     (text,) = troubles(view(cut_off, strangers=3))
     assert (
-        text == "peers of another network were met, 3 times; one of them: peer is of cluster 9, we are of 2"
+        text == "peers of another network were met, 3 times; one of them: peer is in cluster 9, ours is 2"
     )
     assert troubles(view(strangers=1, known=1, due=1)) == [
         "peers of another network were met, 1 time (this one is of cluster 2, shard 1)"
@@ -166,7 +166,7 @@ def test_what_is_wanted_is_named(status: Mapping[str, Any], said: str) -> None:
 
 
 def test_the_reason_is_without_what_the_kernel_puts_before_it() -> None:
-    assert reason(known(1, why="metadata: peer names no cluster")) == "peer names no cluster"
+    assert reason(known(1, why="metadata: peer reports no cluster")) == "peer reports no cluster"
     assert reason(known(1)) == ""
 
 

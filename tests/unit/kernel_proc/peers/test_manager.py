@@ -210,12 +210,12 @@ async def test_a_peer_of_another_cluster_is_not_dialled_again_for_long() -> None
         host.there.add(address(1))
         manager.learn("p1", (address(1),), PeerOrigin.DISCV5)
         await trio.sleep(3)
-        host.leave("p1", "metadata: peer is of cluster 9, we are of 2", EndCause.OTHER_NETWORK)
+        host.leave("p1", "metadata: peer is in cluster 9, ours is 2", EndCause.OTHER_NETWORK)
         await trio.sleep(1800)
         assert len(host.dials) == 1
         known = manager.store.get("p1")
         assert known is not None
-        assert "of cluster 9" in known.why
+        assert "in cluster 9" in known.why
         await trio.sleep(3600)
         assert len(host.dials) == 2
 

@@ -457,12 +457,12 @@ async def test_published_by_another_node() -> None:
         (lambda r: PushResponse("N/A", 400, "bad"), "400 bad"),
         (lambda r: PushResponse(r.request_id, 200), "505 published to no peer"),
         (lambda r: PushResponse(r.request_id, 200, None, 0), "505 published to no peer"),
-        (lambda r: PushResponse("another", 200, None, 3), "another request"),
+        (lambda r: PushResponse("another", 200, None, 3), "another request id"),
         (lambda r: PushResponse("", 0), "0"),
         (lambda r: b"\xff\xff", "undecodable"),
         (lambda r: b"", "undecodable"),
-        (lambda r: b"x" * 70_000, "at most 65536"),
-        (lambda r: None, "without an answer"),
+        (lambda r: b"x" * 70_000, "maximum of 65536"),
+        (lambda r: None, "without a response"),
     ],
 )
 def test_answers_that_are_no_success(answer: Answer, error: str) -> None:

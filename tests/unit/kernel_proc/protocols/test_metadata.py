@@ -153,7 +153,7 @@ async def test_another_cluster_is_disconnected_by_both() -> None:
         await one_events.wait_for("disconnected")
         await two_events.wait_for("disconnected")
         reasons = one_events.reasons + two_events.reasons
-        assert any(reason.startswith("metadata: peer is of cluster") for reason in reasons), reasons
+        assert any(reason.startswith("metadata: peer is in cluster") for reason in reasons), reasons
         assert EndCause.OTHER_NETWORK in one_events.causes + two_events.causes
         assert one_md.counters()["other_cluster"] + two_md.counters()["other_cluster"] >= 1
         assert learned == []
@@ -172,13 +172,13 @@ def _answer(reply: bytes | None):  # type: ignore[no-untyped-def]
 @pytest.mark.parametrize(
     ("reply", "reason"),
     [
-        (b"\x00", "names no cluster"),
-        (b"\x02\x08\x05", "is of cluster 5"),
+        (b"\x00", "reports no cluster"),
+        (b"\x02\x08\x05", "is in cluster 5"),
         (b"\x02\xff\xff", "varint"),
-        (b"", "without an answer"),
-        (b"\xff\xff\xff\xff\x0f", "at most 16384"),
-        (b"\x05\x08", "mid-message"),
-        (None, "no answer within"),
+        (b"", "without a response"),
+        (b"\xff\xff\xff\xff\x0f", "maximum of 16384"),
+        (b"\x05\x08", "middle of a message"),
+        (None, "no response within"),
     ],
 )
 @trio_test()

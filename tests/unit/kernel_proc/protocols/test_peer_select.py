@@ -179,7 +179,7 @@ async def test_a_peer_that_refuses_for_ever_fails_in_the_end_with_its_own_word()
         for seconds in (60, 3, 0.1):
             tries.clear()
             deadline = trio.current_time() + seconds
-            with pytest.raises(AllFailed, match=r"too many requests|asked too often") as failed:
+            with pytest.raises(AllFailed, match=r"too many requests|rate limited") as failed:
                 await peers.ask("s", [PROTOCOL], attempt, deadline=deadline)
             assert failed.value.statuses == [429]
             assert len(tries) <= 6
@@ -197,12 +197,12 @@ async def test_pages_of_one_peer_come_in_its_pace() -> None:
             return await service("a", 1)
 
         for _ in range(4):
-            await peers.in_its_pace("a", "s", page, deadline=trio.current_time() + 10)
+            await peers.paced("a", "s", page, deadline=trio.current_time() + 10)
         assert len(service.served["a"]) == 4
         assert service.refused <= 4
         service._last["a"] = trio.current_time() + 100
         with pytest.raises(RequestRefused):
-            await peers.in_its_pace("a", "s", page, deadline=trio.current_time() + 5)
+            await peers.paced("a", "s", page, deadline=trio.current_time() + 5)
 
 
 @mock_clock_test
@@ -271,7 +271,7 @@ async def test_many_requests_to_one_peer_take_turns() -> None:
             nursery.start_soon(one, 0.5)
         assert most == 8
         assert trio.current_time() == begun + 3
-        assert [str(error) for error in failed] == ["a: 8 requests are under way to this peer"]
+        assert [str(error) for error in failed] == ["a: 8 requests to this peer are in progress"]
         assert peers._places == {}
         assert peers.choose("s", [PROTOCOL])[0] == "a"  # which is not held against it
 

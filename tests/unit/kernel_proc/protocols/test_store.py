@@ -280,16 +280,16 @@ def test_a_true_page() -> None:
 
 
 LIES: dict[str, StoreResponse] = {
-    "another request": GOOD._replace(request_id="other"),
-    "3 were asked for": GOOD._replace(messages=tuple(entry(m) for m in MESSAGES[:4])),
-    "not what its hash says": GOOD._replace(
+    "another request id": GOOD._replace(request_id="other"),
+    "3 requested": GOOD._replace(messages=tuple(entry(m) for m in MESSAGES[:4])),
+    "does not match its hash": GOOD._replace(
         messages=(entry(MESSAGES[0])._replace(data=entry(MESSAGES[1]).data),)
     ),
     "without a hash": GOOD._replace(messages=(entry(MESSAGES[0])._replace(message_hash=None),)),
-    "without its data": GOOD._replace(messages=(entry(MESSAGES[0])._replace(data=None),)),
+    "without data": GOOD._replace(messages=(entry(MESSAGES[0])._replace(data=None),)),
     "undecodable": GOOD._replace(messages=(entry(MESSAGES[0])._replace(data=b"\xff"),)),
-    "stands twice": GOOD._replace(messages=(entry(MESSAGES[0]),) * 2),
-    "leads nowhere": GOOD._replace(cursor=b"short"),
+    "duplicate message": GOOD._replace(messages=(entry(MESSAGES[0]),) * 2),
+    "invalid cursor": GOOD._replace(cursor=b"short"),
     "outside the query": GOOD._replace(messages=(entry(MESSAGES[20]),)),
 }
 
@@ -309,9 +309,9 @@ def test_other_ways_of_being_outside() -> None:
         with pytest.raises(BadAnswer, match="outside the query"):
             read_page(QUERY, "id", GOOD._replace(messages=(foreign,)))
     lookup = HistoryQuery(hashes=(entry(MESSAGES[0]).message_hash or b"",))
-    with pytest.raises(BadAnswer, match="not asked for"):
+    with pytest.raises(BadAnswer, match="not requested"):
         read_page(lookup, "id", GOOD._replace(messages=(entry(MESSAGES[1]),)))
-    with pytest.raises(BadAnswer, match="leads nowhere"):
+    with pytest.raises(BadAnswer, match="invalid cursor"):
         read_page(replace(QUERY, cursor=bytes(32)), "id", GOOD)
 
 
@@ -463,7 +463,7 @@ async def test_a_large_answer_that_lies_is_refused_all_the_same() -> None:
 
     async with client(far=liar) as (one, _):
         query = HistoryQuery(pubsub_topic=TOPIC, include_data=True)
-        with pytest.raises(AllFailed, match="not what its hash says"):
+        with pytest.raises(AllFailed, match="does not match its hash"):
             await ask(one, query)
 
 

@@ -13,7 +13,7 @@ import trio
 from ipc_schema.message import WakuMessage, encode_message, message_hash
 from kernel_proc.metrics import Registry
 from kernel_proc.p2p.api import Stream, StreamClosed
-from kernel_proc.protocols.filter.client import FilterClient, NotWanted
+from kernel_proc.protocols.filter.client import FilterClient, LeaseEnded
 from kernel_proc.protocols.filter.codec import (
     PUSH_PROTOCOL,
     SUBSCRIBE_PROTOCOL,
@@ -296,7 +296,7 @@ async def test_an_answer_to_another_request_is_none_but_for_429() -> None:
     async with house() as one:
         server = Server(one.network, "s")
         server.wrong_id = True
-        with pytest.raises(AllFailed, match="another request"):
+        with pytest.raises(AllFailed, match="another request id"):
             await one.subscribe(A)
         server.wrong_id, server.status = False, 429
         with pytest.raises(AllFailed) as failed:
@@ -402,7 +402,7 @@ async def test_a_lease_that_ends_meanwhile() -> None:
     async with house() as one:
         server = Server(one.network, "s")
         one.leased.clear()
-        with pytest.raises(NotWanted):
+        with pytest.raises(LeaseEnded):
             await one.subscribe(A)
         await trio.sleep(2)
         assert "us" not in server.table
@@ -437,7 +437,7 @@ async def test_a_peer_that_cannot_be_told_is_given_up_in_the_end() -> None:
         await one.subscribe(A)
         server.silent = True
         problems = await one.unsubscribe(A)
-        assert problems == {"s": "no answer within 5 s"}
+        assert problems == {"s": "no response within 5 s"}
         assert one.client.interests.wishes("x", SHARD) == []
         server.silent = False
         await trio.sleep(10)
