@@ -108,9 +108,7 @@ def test_another_cluster() -> None:
     assert troubles(view(known(1, origin="discv5"), discv5=of_ours)) == []
     cut_off = known(1, retry_ms=3_000_000, why="metadata: peer is in cluster 9, ours is 2")
     (text,) = troubles(view(cut_off, strangers=3))
-    assert (
-        text == "peers of another network were met, 3 times; one of them: peer is in cluster 9, ours is 2"
-    )
+    assert text == "peers of another network were met, 3 times; one of them: peer is in cluster 9, ours is 2"
     assert troubles(view(strangers=1, known=1, due=1)) == [
         "peers of another network were met, 1 time (this one is of cluster 2, shard 1)"
     ]
