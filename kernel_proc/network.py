@@ -135,7 +135,7 @@ class Network:
             (*config.entry_nodes, *config.static_nodes, *config.services.nodes),
             registry,
             rng,
-            connected=lambda peer_id, address: self.peering.manager.named_by_operator(peer_id, address),
+            connected=lambda peer_id, address: self.peering.manager.operator_peer_found(peer_id, address),
         )
         self.host.add_listener(self.dialer)
         self.peering = Peering(

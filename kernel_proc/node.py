@@ -297,7 +297,7 @@ class Node:
             ),
             **relay_routes(publishing, relay, lambda: relay.subscriptions() if relay else []),
             **services.routes(publishing),
-            **peer_routes(host, network.book, let_go=network.peering.manager.let_go),
+            **peer_routes(host, network.book, postpone=network.peering.manager.postpone),
             **discovery_routes(network.peering, host),
             **node_routes(health=self.health, registry=self.registry, info=facts, options=config.describe),
         }

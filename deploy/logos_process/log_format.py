@@ -1,7 +1,7 @@
 """How both processes word a log line: pure formatting, no handlers, no configuration.
 
-Lines carry named values (`log.info("peer joined", extra=fields(peer=…, address=…))`). Message payloads, keys
-and signatures are never passed to a logger, at any level.
+Lines carry named values (`log.info("peer connected", extra=fields(peer=…, address=…))`). Message payloads,
+keys and signatures are never passed to a logger, at any level.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""How the node finds peers: node records (ENR), discv5.
+"""Peer discovery: node records (ENR), discv5, and DNS lists.
 
-`enr` reads and writes node records, `enr_values` the values that Waku puts into them, `enr_identity` is the
-cryptography under both, `enr_local` keeps our own record current, `rlp` is their encoding. `discv5` is the
-protocol over UDP. Nothing here imports libp2p or knows connections: what is found is given to whoever asked,
-as records.
+`enr` decodes and signs node records, `enr_values` holds the Waku-specific values in them, `enr_identity` the
+cryptography of both, `enr_local` keeps our own record current, `rlp` is their encoding. `discv5` is the UDP
+protocol. Nothing here imports libp2p or knows about connections: discovered nodes are handed to callbacks, as
+records.
 """

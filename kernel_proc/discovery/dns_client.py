@@ -1,8 +1,8 @@
-"""Follows a signed list of nodes through the DNS (EIP-1459), within limits.
+"""Read a signed node list from DNS (EIP-1459), within limits.
 
-What one reading may cost is bounded, whoever owns the domain: entries, depth, linked lists, queries at
-once, and time. Entries are named by their hash, so what was read once is never asked for again: a refresh
-costs the root and what has changed.
+The cost of one reading is bounded, whoever owns the domain: entries, depth, linked lists, concurrent queries,
+and time. Entries are named by their hash, so they can be cached forever: a refresh only fetches the root and
+what has changed.
 """
 
 from __future__ import annotations
@@ -30,36 +30,36 @@ __all__ = ["DnsFailure", "Reading", "TreeClient", "TreeLimits", "TxtResolver"]
 
 
 class DnsFailure(Exception):
-    """A name has no usable TXT record, or no server answered."""
+    """A name has no usable TXT record, or no server responded."""
 
 
 class TxtResolver(Protocol):
-    """How names are looked up."""
+    """Looks up names."""
 
     async def txt(self, name: str) -> list[str]:
-        """The TXT records of a name, the strings of each joined. Raises DnsFailure."""
+        """Return the TXT records of a name, with the strings of each joined. Raise DnsFailure."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class TreeLimits:
-    """Bounds of one reading. Times in seconds."""
+    """Limits of one reading. Durations in seconds."""
 
     entries: int = 2000
     records: int = 500
-    """Node records taken."""
+    """Maximum node records."""
     depth: int = 12
     lists: int = 4
-    """The list itself and those that it links to."""
+    """The list itself and the lists it links to."""
     at_once: int = 8
     failures: int = 50
-    """Entries that are missing or wrong; then the rest is left."""
+    """Missing or invalid entries after which the reading is aborted."""
     seconds: float = 60.0
 
 
 @dataclass(slots=True)
 class Reading:
-    """What came of reading a list. `complete`: every entry there is was read."""
+    """The result of reading a list. `complete`: no entry was left out."""
 
     records: list[Enr] = field(default_factory=list)
     seq: int = 0
@@ -68,7 +68,7 @@ class Reading:
     complete: bool = True
 
     def note(self, problem: str) -> None:
-        """Something was left out."""
+        """Record that something was left out."""
         self.complete = False
         if len(self.errors) < MAX_ERRORS and problem not in self.errors:
             self.errors.append(problem)
@@ -79,7 +79,7 @@ MAX_CACHED: Final = 4096
 
 
 class TreeClient:
-    """Reads lists; remembers their entries and the highest `seq` of each, below which no root is accepted."""
+    """Read lists; cache their entries and the highest `seq` of each, below which roots are rejected."""
 
     def __init__(self, resolver: TxtResolver, limits: TreeLimits | None = None) -> None:
         self._resolver = resolver
@@ -88,10 +88,10 @@ class TreeClient:
         self._seqs: dict[TreeUrl, int] = {}
 
     async def read(self, url: TreeUrl, found: Callable[[Enr], None] = lambda _record: None) -> Reading:
-        """Read the whole list and what it links to; `found` gets each record as it comes.
+        """Read a whole list and the lists it links to; `found` gets each record as it arrives.
 
-        Raises DnsFailure or TreeError if there is no acceptable root; of what is wrong below it only the
-        parts are lost.
+        Raise DnsFailure or TreeError without an acceptable root. Errors below the root only lose the affected
+        parts.
         """
         root = await self.root(url)
         reading = Reading(seq=root.seq)
@@ -100,13 +100,14 @@ class TreeClient:
             await _Walk(self, url, root, reading, found).run()
             done = True
         if not done:
-            reading.note(f"not done within {self.limits.seconds:g} s")
+            reading.note(f"incomplete after {self.limits.seconds:g} s")
         return reading
 
     async def root(self, url: TreeUrl) -> TreeRoot:
-        """The root of a list, signed, and not older than the one known. Raises DnsFailure, TreeError."""
-        problem: TreeError = TreeFormatError(f"{url.domain} has no root of a list")
-        # Other TXT records may stand at the domain (mail policies, proofs of ownership).
+        """Return the root of a list, if it is signed and not older than the known one. Raise DnsFailure or
+        TreeError."""
+        problem: TreeError = TreeFormatError(f"{url.domain} has no list root")
+        # The domain may have other TXT records (mail policies, ownership proofs).
         roots = []
         for text in await self._resolver.txt(url.domain):
             if not text.startswith("enrtree-root:"):
@@ -118,13 +119,14 @@ class TreeClient:
         if not roots:
             raise problem
         root = max(roots, key=lambda one: one.seq)
+        # Replay protection: a resolver could serve an old, validly signed root (EIP-1459, Client Protocol).
         if root.seq < self._seqs.get(url, 0):
-            raise TreeFormatError(f"the root of {url.domain} is older than the one known")
+            raise TreeFormatError(f"the root of {url.domain} is older than the known one")
         self._seqs[url] = root.seq
         return root
 
     async def entry(self, domain: str, name: str) -> Entry:
-        """One entry, which is what its name says. Raises DnsFailure, TreeError."""
+        """Return one entry, verified against its name. Raise DnsFailure or TreeError."""
         key = domain, name
         if (known := self._cache.get(key)) is not None:
             return known
@@ -143,7 +145,7 @@ class TreeClient:
 
 
 class _Walk:
-    """One reading: breadth first, a few entries at once."""
+    """One reading: breadth-first, with a few concurrent queries."""
 
     def __init__(
         self, client: TreeClient, url: TreeUrl, root: TreeRoot, reading: Reading, found: Callable[[Enr], None]
@@ -164,9 +166,9 @@ class _Walk:
 
     def _add(self, domain: str, name: str, depth: int, *, links: bool) -> None:
         if (domain, name) in self._seen:
-            return  # a loop, or the same entry twice
+            return  # a loop, or a duplicate
         if depth > self._limits.depth:
-            self._reading.note(f"more than {self._limits.depth} branches deep")
+            self._reading.note(f"deeper than {self._limits.depth} levels")
         elif len(self._seen) >= self._limits.entries:
             self._reading.note(f"more than {self._limits.entries} entries")
         else:
@@ -174,14 +176,14 @@ class _Walk:
             self._todo.append((domain, name, depth, links))
 
     async def run(self) -> None:
-        """Until nothing is left, or too much."""
+        """Run until everything is read or a limit is exceeded."""
         while self._todo:
             batch, self._todo = self._todo[: self._limits.at_once], self._todo[self._limits.at_once :]
             async with trio.open_nursery() as nursery:
                 for domain, name, depth, links in batch:
                     nursery.start_soon(self._step, domain, name, depth, links)
             if self._failures > self._limits.failures:
-                self._reading.note(f"more than {self._limits.failures} entries missing or wrong")
+                self._reading.note(f"more than {self._limits.failures} missing or invalid entries")
                 return
             if len(self._reading.records) >= self._limits.records:
                 self._reading.note(f"more than {self._limits.records} records")

@@ -1,6 +1,5 @@
-"""Nodes from signed lists in the DNS (EIP-1459): each list is read at start, again when it failed, and
-refreshed for as long as the node runs.
-"""
+"""Nodes from signed DNS lists (EIP-1459): read each list at start, retry failures, and refresh it
+periodically."""
 
 from __future__ import annotations
 
@@ -23,14 +22,14 @@ __all__ = ["DnsLists", "ListState"]
 log = logging.getLogger(__name__)
 
 REFRESH: Final = 1800.0
-"""Seconds between two readings; EIP-1459 has roots live for minutes to hours."""
+"""Seconds between readings. EIP-1459 expects roots to have a TTL of minutes to hours."""
 RETRY_FIRST: Final = 5.0
 RETRY_HIGHEST: Final = 300.0
 
 
 @dataclass(slots=True)
 class ListState:
-    """How reading one list went last. `read_at`: seconds since 1970, 0: not yet."""
+    """The outcome of the last reading. `read_at`: seconds since the Unix epoch, 0: never."""
 
     url: TreeUrl
     seq: int = 0
@@ -40,7 +39,7 @@ class ListState:
 
 
 class DnsLists:
-    """Reads the lists of `urls`; `found` gets every node record of theirs, and which list it was."""
+    """Read the lists of `urls`; `found` gets each node record and the list it came from."""
 
     def __init__(
         self,
@@ -49,7 +48,7 @@ class DnsLists:
         found: Callable[[Enr, TreeUrl], None],
         rng: Random,
     ) -> None:
-        """Raises TreeError for an URL that is none. `resolver` is called when the first list is read."""
+        """Raise TreeError for an invalid URL. `resolver` is called when the first list is read."""
         self.lists = [ListState(parse_url(url)) for url in urls]
         self._make_resolver = resolver
         self._found = found
@@ -59,7 +58,7 @@ class DnsLists:
         self.failures = 0
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Run until cancelled."""
         async with trio.open_nursery() as nursery:
             for state in self.lists:
                 nursery.start_soon(self._keep, state, name=f"list {state.url.domain}")
@@ -75,7 +74,7 @@ class DnsLists:
             await trio.sleep(pause * self._rng.uniform(0.9, 1.1))
 
     async def read(self, state: ListState) -> bool:
-        """Read one list; whether it had a root."""
+        """Read one list. Return whether it has a valid root."""
         try:
             if self._client is None:
                 self._client = TreeClient(self._make_resolver())
@@ -85,13 +84,15 @@ class DnsLists:
         except (DnsFailure, TreeError) as error:
             self.failures += 1
             if not state.error:
-                log.warning("list not readable", extra=fields(list=state.url.domain, reason=str(error)))
+                log.warning(
+                    "cannot read DNS node list", extra=fields(list=state.url.domain, reason=str(error))
+                )
             state.error = str(error)
             return False
         self.readings += 1
         if reading.seq != state.seq or reading.errors:
             log.info(
-                "list read",
+                "DNS node list read",
                 extra=fields(
                     list=state.url.domain,
                     seq=reading.seq,

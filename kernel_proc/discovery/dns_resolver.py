@@ -1,4 +1,4 @@
-"""TXT records by dnspython, under trio: the operator's name servers, or those of the system."""
+"""TXT lookups with dnspython under trio, using the operator's name servers or those of the system."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from kernel_proc.discovery.dns_client import DnsFailure
 __all__ = ["DnsTxtResolver"]
 
 TIMEOUT: Final = 3.0
-"""Seconds for one server."""
+"""Seconds per server."""
 LIFETIME: Final = 8.0
-"""Seconds for one name, all servers and repeats."""
+"""Seconds per name, over all servers and retries."""
 
 
 class DnsTxtResolver:
-    """Asks over UDP, and over TCP what does not fit. Raises DnsFailure when the system has no name server."""
+    """Query over UDP, and over TCP for truncated answers. Raise DnsFailure without a system name server."""
 
     def __init__(self, servers: Sequence[NameServer] = (), *, lifetime: float = LIFETIME) -> None:
-        # Here and not above: dnspython's resolver brings QUIC and asyncio with it, for a node that asks no
-        # DNS too.
+        # Imported late: dnspython's resolver pulls in QUIC and asyncio, which nodes without DNS discovery do
+        # not need.
         import dns.asyncresolver
 
         try:
             self._resolver = dns.asyncresolver.Resolver(configure=not servers)
         except dns.exception.DNSException as error:
-            raise DnsFailure(f"the name servers of the system are not known: {error}") from error
+            raise DnsFailure(f"cannot determine the system's name servers: {error}") from error
         if servers:
             self._resolver.nameservers = [server.ip for server in servers]
             self._resolver.nameserver_ports = {server.ip: server.port for server in servers}
@@ -41,7 +41,7 @@ class DnsTxtResolver:
         self._resolver.use_edns(0, 0, 1232)
 
     async def txt(self, name: str) -> list[str]:
-        """See `TxtResolver`."""
+        """Implement `TxtResolver`."""
         try:
             answer = await self._resolver.resolve(
                 dns.name.from_text(name), dns.rdatatype.TXT, search=False, raise_on_no_answer=False

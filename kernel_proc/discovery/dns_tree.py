@@ -1,10 +1,10 @@
-"""Signed lists of nodes in the DNS (EIP-1459): reading one entry at a time. Pure: no queries, no time.
+"""Signed node lists in DNS (EIP-1459): parse single entries. Pure: no queries, no time.
 
 A list is a tree of TXT records below a domain. Its root is signed by the key in the list's URL; every other
-entry is named by its hash, so what a DNS server can do is to withhold, never to invent. An entry is a branch
+entry is named by its hash, so a DNS server can withhold entries but not forge them. An entry is a branch
 (hashes of others), a node record, or a link to another list.
 
-Errors: TreeError (a ValueError) is the root; TreeFormatError for text that is no entry, TreeSignatureError,
+Errors: TreeError (a ValueError) is the root; TreeFormatError for malformed text, TreeSignatureError,
 TreeHashError.
 """
 
@@ -34,7 +34,7 @@ __all__ = [
 ]
 
 MAX_TEXT: Final = 1024
-"""Bytes of one entry; EIP-1459 wants them to fit into 512 byte packets."""
+"""Maximum size of an entry; EIP-1459 wants them to fit into 512-byte packets."""
 HASH_BYTES: Final = 16
 MAX_SEQ: Final = 2**63
 
@@ -51,15 +51,15 @@ class TreeError(ValueError):
 
 
 class TreeFormatError(TreeError):
-    """The text is no entry, root or URL."""
+    """The text is not an entry, root or URL."""
 
 
 class TreeSignatureError(TreeError):
-    """The root was not signed by the key of the URL."""
+    """The root is not signed by the key of the URL."""
 
 
 class TreeHashError(TreeError):
-    """An entry is not what its name says."""
+    """An entry does not match the hash in its name."""
 
 
 class TreeUrl(NamedTuple):
@@ -68,19 +68,19 @@ class TreeUrl(NamedTuple):
     public_key: bytes
     """secp256k1, compressed, 33 bytes."""
     domain: str
-    """In lower case, without a dot at the end."""
+    """In lower case, without trailing dot."""
 
     def __str__(self) -> str:
         return f"enrtree://{b32encode(self.public_key).rstrip(b'=').decode()}@{self.domain}"
 
 
 class TreeRoot(NamedTuple):
-    """Where the two halves of a list begin."""
+    """The entry points of a list."""
 
     nodes: str
-    """Hash of the first entry that leads to node records."""
+    """Hash of the entry that leads to node records."""
     links: str
-    """Hash of the first entry that leads to other lists."""
+    """Hash of the entry that leads to other lists."""
     seq: int
 
 
@@ -91,7 +91,7 @@ class Branch(NamedTuple):
 
 
 class Link(NamedTuple):
-    """Another list."""
+    """A link to another list."""
 
     url: TreeUrl
 
@@ -100,12 +100,12 @@ Entry = Branch | Link | Enr
 
 
 def hash_of(text: str) -> str:
-    """The name of an entry: base32 of the first 16 bytes of keccak-256, 26 characters."""
+    """Return the name of an entry: base32 of the first 16 bytes of its keccak-256, 26 characters."""
     return b32encode(keccak256(text.encode("ascii"))[:HASH_BYTES]).rstrip(b"=").decode()
 
 
 def parse_url(text: str) -> TreeUrl:
-    """Read the URL of a list. Raises TreeFormatError."""
+    """Parse the URL of a list. Raise TreeFormatError."""
     match = _URL.fullmatch(text)
     domain = match[2].rstrip(".").lower() if match else ""
     if match is None or "." not in domain or ".." in domain:
@@ -114,16 +114,16 @@ def parse_url(text: str) -> TreeUrl:
 
 
 def parse_root(text: str, public_key: bytes) -> TreeRoot:
-    """Read a root and verify its signature. Raises TreeFormatError, TreeSignatureError."""
+    """Parse a root and verify its signature. Raise TreeFormatError or TreeSignatureError."""
     match = _ROOT.fullmatch(text) if len(text) <= MAX_TEXT and text.isascii() else None
     if match is None or int(match[3]) >= MAX_SEQ:
-        raise TreeFormatError(f"not the root of a list: {text[:80]!r}")
+        raise TreeFormatError(f"not a list root: {text[:80]!r}")
     signed = text.rpartition(" sig=")[0]
     try:
         signature = urlsafe_b64decode(match[4].rstrip("=") + "==")
     except ValueError:
         raise TreeFormatError("the signature is not base64url") from None
-    # 65 bytes: r, s and which of the possible keys it was; the key is known here.
+    # 65 bytes: r, s and the recovery id, which is not needed because the key is known.
     if len(signature) != 65 or not verify(public_key, signature[:64], keccak256(signed.encode())):
         raise TreeSignatureError("the root is not signed by the key of the URL")
     return TreeRoot(_check_hash(match[1]), _check_hash(match[2]), int(match[3]))
@@ -131,16 +131,16 @@ def parse_root(text: str, public_key: bytes) -> TreeRoot:
 
 def _check_hash(text: str) -> str:
     if not _HASH.fullmatch(text):
-        raise TreeFormatError(f"{text[:60]!r} is not the name of an entry")
+        raise TreeFormatError(f"{text[:60]!r} is not an entry name")
     return text
 
 
 def parse_entry(text: str, name: str) -> Entry:
-    """Read the entry that was found under this name. Raises TreeHashError, TreeFormatError."""
+    """Parse the entry found under this name. Raise TreeHashError or TreeFormatError."""
     if len(text) > MAX_TEXT or not text.isascii():
-        raise TreeFormatError(f"an entry of {len(text)} characters, or not ASCII")
+        raise TreeFormatError(f"entry of {len(text)} characters, or not ASCII")
     if hash_of(text) != name:
-        raise TreeHashError(f"the entry {name} is not what its name says")
+        raise TreeHashError(f"entry {name} does not match its hash")
     if text.startswith(_BRANCH):
         names = text.removeprefix(_BRANCH)
         return Branch(tuple(map(_check_hash, names.split(","))) if names else ())
@@ -149,4 +149,4 @@ def parse_entry(text: str, name: str) -> Entry:
     try:
         return Enr.from_text(text)
     except EnrError as error:
-        raise TreeFormatError(f"the entry {name}: {error}") from None
+        raise TreeFormatError(f"entry {name}: {error}") from None

@@ -1,10 +1,10 @@
 """Node records (ENR, EIP-778): what a node says about itself, signed by it.
 
-An `Enr` is immutable and always valid: the only ways to one are to decode bytes or text whose signature
-verifies, and to sign (`sign_record`). Our own changing record is `enr_local.LocalEnr`.
+An `Enr` is immutable and always valid: it can only be obtained by decoding bytes or text with a valid
+signature, or by signing (`sign_record`). Our own, changing record is `enr_local.LocalEnr`.
 
-Errors: EnrError (a ValueError) is the root; EnrFormatError for what is no record, EnrSizeError for more than
-300 bytes, EnrSignatureError for a signature that the key did not make.
+Errors: EnrError (a ValueError) is the root; EnrFormatError for malformed records, EnrSizeError for more than
+300 bytes, EnrSignatureError for an invalid signature.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ __all__ = [
 ]
 
 MAX_RECORD: Final = 300
-"""Bytes of an encoded record."""
+"""Maximum size of an encoded record in bytes (EIP-778)."""
 MAX_SEQ: Final = 2**64 - 1
 
 _SCHEME: Final = b"v4"
@@ -62,7 +62,7 @@ class EnrError(ValueError):
 
 
 class EnrFormatError(EnrError):
-    """The bytes or the text are not a node record of the scheme "v4"."""
+    """The bytes or text are not a node record of the "v4" scheme."""
 
 
 class EnrSizeError(EnrError):
@@ -70,25 +70,25 @@ class EnrSizeError(EnrError):
 
 
 class EnrSignatureError(EnrError):
-    """The signature is not of the key in the record."""
+    """The signature was not made by the key in the record."""
 
 
 class Enr:
-    """One node record. Two are equal when their bytes are."""
+    """A node record. Two are equal if their bytes are."""
 
     raw: bytes
-    """The record as encoded."""
+    """The encoded record."""
     seq: int
-    """Raised by the node with each change."""
+    """Sequence number, incremented by the node on each change."""
     pairs: Mapping[bytes, bytes]
-    """Keys and values. (Values that are lists, which no key known here has, are in `raw` only.)"""
+    """Keys and values. Values that are lists, which no known key has, are in `raw` only."""
     public_key: bytes
     """secp256k1, compressed, 33 bytes."""
     node_id: bytes
-    """The node's place in discovery, 32 bytes."""
+    """The node id, 32 bytes."""
 
     def __init__(self, raw: bytes, seq: int, pairs: Mapping[bytes, bytes], node_id: bytes) -> None:
-        """Not for use from outside: `from_bytes`, `from_text` and `sign_record` make records."""
+        """For internal use. Create records with `from_bytes`, `from_text` or `sign_record`."""
         self.raw = raw
         self.seq = seq
         self.pairs = MappingProxyType(pairs)
@@ -97,39 +97,39 @@ class Enr:
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> Enr:
-        """Decode and verify. Raises EnrError."""
+        """Decode and verify a record. Raise EnrError."""
         if len(raw) > MAX_RECORD:
-            raise EnrSizeError(f"a record of {len(raw)} bytes, more than {MAX_RECORD}")
+            raise EnrSizeError(f"record of {len(raw)} bytes, the maximum is {MAX_RECORD}")
         try:
             elements = rlp.read_list(raw, MAX_RECORD)
             if len(elements) < 2 or len(elements) % 2:
-                raise EnrFormatError("not a signature, a sequence number and pairs")
+                raise EnrFormatError("not a list of signature, sequence number and key/value pairs")
             seq = rlp.to_int(elements[1], 8)
         except rlp.RlpError as error:
             raise EnrFormatError(str(error)) from None
         pairs = _pairs(elements[2:])
         if pairs.get(b"id") != _SCHEME:
-            raise EnrFormatError(f"the identity scheme is not v4: {pairs.get(b'id')!r}")
+            raise EnrFormatError(f"identity scheme {pairs.get(b'id')!r} is not v4")
         public_key = pairs.get(b"secp256k1", b"")
         try:
             node_id = node_id_of(public_key if len(public_key) == _KEY_BYTES else b"")
         except ValueError:
-            raise EnrFormatError("no secp256k1 key") from None
-        # Over the bytes that came, not over our own encoding of them.
+            raise EnrFormatError("no valid secp256k1 key") from None
+        # Verify the bytes as received, not our re-encoding of them.
         content = rlp.encode_list(element.raw for element in elements[1:])
         signature = elements[0]
         if signature.is_list or not verify(public_key, signature.content, keccak256(content)):
-            raise EnrSignatureError("the signature is not of the record's key")
+            raise EnrSignatureError("invalid signature")
         return cls(raw, seq, pairs, node_id)
 
     @classmethod
     def from_text(cls, text: str) -> Enr:
-        """Decode `enr:…` and verify. Blanks and padding are not accepted: the text has one form.
-        Raises EnrError."""
+        """Decode `enr:…` and verify it. Whitespace and padding are rejected: the text form is unique.
+        Raise EnrError."""
         if not text.startswith(_PREFIX):
-            raise EnrFormatError("the text of a node record begins with enr:")
+            raise EnrFormatError("a node record in text form starts with enr:")
         if len(text) > _MAX_TEXT:
-            raise EnrSizeError(f"a text of {len(text)} characters, more than {_MAX_TEXT}")
+            raise EnrSizeError(f"text of {len(text)} characters, the maximum is {_MAX_TEXT}")
         body = text[len(_PREFIX) :]
         if not body.isascii() or not body.replace("-", "").replace("_", "").isalnum():
             raise EnrFormatError("not base64url without padding")
@@ -141,12 +141,12 @@ class Enr:
 
     @cached_property
     def text(self) -> str:
-        """`enr:` and base64url without padding."""
+        """The text form: `enr:` and base64url without padding."""
         return record_text(self.raw)
 
     @cached_property
     def peer_id(self) -> str:
-        """The libp2p peer id, as text."""
+        """The libp2p peer id in text form."""
         return peer_id_of(self.public_key)
 
     # -- endpoints --------------------------------------------
@@ -170,7 +170,7 @@ class Enr:
 
     @property
     def tcp6(self) -> int | None:
-        """The TCP port at `ip6`; that of `ip4` unless told."""
+        """The TCP port at `ip6`; that of `ip4` unless given separately."""
         return self._port(b"tcp6") or self._port(b"tcp")
 
     @property
@@ -180,7 +180,7 @@ class Enr:
 
     @property
     def udp6(self) -> int | None:
-        """The UDP port at `ip6`; that of `ip4` unless told."""
+        """The UDP port at `ip6`; that of `ip4` unless given separately."""
         return self._port(b"udp6") or self._port(b"udp")
 
     def _port(self, key: bytes) -> int | None:

@@ -1,7 +1,7 @@
-"""The identity scheme "v4" of node records (EIP-778): keys, node ids, signatures; and the libp2p peer id.
+"""The "v4" identity scheme of node records (EIP-778): keys, node ids, signatures; and the libp2p peer id.
 
-A node has one secp256k1 key. Its node id (32 bytes, keccak-256 of the public key) is its place in discovery,
-its peer id (the key itself, in base58) its name among libp2p peers.
+A node has one secp256k1 key. Its node id (32 bytes, keccak-256 of the public key) is its position in
+discovery, its peer id (the key itself, in base58) its name among libp2p peers.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ SECRET_BYTES: Final = 32
 SIGNATURE_BYTES: Final = 64
 
 _PEER_ID_HEAD: Final = bytes.fromhex("002508021221")
-"""Multihash `identity` of 37 bytes, then the libp2p key message: type secp256k1, 33 bytes of key."""
+"""Multihash `identity` of 37 bytes, then the libp2p public key message: type secp256k1, 33 key bytes."""
 _BASE58: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 
 
 def keccak256(data: bytes) -> bytes:
-    """Keccak-256, which is not SHA3-256: the padding differs."""
+    """Return Keccak-256, which differs from SHA3-256 in its padding."""
     return keccak.new(digest_bits=256, data=data).digest()
 
 
 @lru_cache(maxsize=1024)
 def node_id_of(public_key: bytes) -> bytes:
-    """The node id (32 bytes) of a compressed public key. Raises ValueError if it is none.
+    """Return the node id (32 bytes) of a compressed public key. Raise ValueError if it is invalid.
 
-    Remembered, because the same nodes are met again and again and a point has to be computed for it.
+    Cached, because it needs point decompression and the same nodes recur.
     """
     return keccak256(coincurve.PublicKey(public_key).format(compressed=False)[1:])
 
 
 def peer_id_of(public_key: bytes) -> str:
-    """The libp2p peer id of a compressed public key (33 bytes), as text (`16Uiu2…`)."""
+    """Return the libp2p peer id (`16Uiu2…`) of a compressed public key (33 bytes)."""
     data = _PEER_ID_HEAD + public_key
     number, digits = int.from_bytes(data, "big"), ""
     while number:
@@ -48,9 +48,10 @@ def peer_id_of(public_key: bytes) -> str:
 
 
 def verify(public_key: bytes, signature: bytes, digest: bytes) -> bool:
-    """Whether `signature` (64 bytes, r ‖ s) over a 32-byte digest was made with this compressed public key.
+    """Return whether `signature` (64 bytes, r ‖ s) over a 32-byte digest was made with this compressed public
+    key.
 
-    Only the lower of the two possible values of s is accepted, as by all other implementations.
+    Only low-s signatures are accepted, as in all other implementations.
     """
     if len(signature) != SIGNATURE_BYTES:
         return False
@@ -62,12 +63,12 @@ def verify(public_key: bytes, signature: bytes, digest: bytes) -> bool:
 
 
 class Identity:
-    """A node's secret key. Neither `repr` nor an error shows it."""
+    """A node's secret key. Neither `repr` nor errors reveal it."""
 
     __slots__ = ("_key", "node_id", "peer_id", "public_key")
 
     def __init__(self, secret: bytes) -> None:
-        """`secret`: the 32 bytes. Raises ValueError if they are no key."""
+        """Create from a 32-byte secret. Raise ValueError if it is not a valid key."""
         if len(secret) != SECRET_BYTES:
             raise ValueError(f"a secret key has {SECRET_BYTES} bytes, this one has {len(secret)}")
         try:
@@ -79,13 +80,13 @@ class Identity:
         self.peer_id = peer_id_of(self.public_key)
 
     def sign(self, digest: bytes) -> bytes:
-        """The signature over a 32-byte digest: 64 bytes, r ‖ s (RFC 6979, low s)."""
+        """Sign a 32-byte digest. Return 64 bytes, r ‖ s (RFC 6979, low s)."""
         return self._key.sign_recoverable(digest, hasher=None)[:SIGNATURE_BYTES]
 
     def ecdh(self, public_key: bytes) -> bytes:
-        """The point that is the product of a public key and this secret, compressed, 33 bytes.
+        """Return the shared point of a public key and this secret, compressed, 33 bytes.
 
-        Raises ValueError if `public_key` is none.
+        Raise ValueError if `public_key` is invalid.
         """
         return coincurve.PublicKey(public_key).multiply(self._key.secret).format()
 
@@ -93,4 +94,4 @@ class Identity:
         return f"Identity(node_id={self.node_id.hex()[:16]}…)"
 
     def __reduce__(self) -> str:
-        raise TypeError("a secret key is not to be pickled")
+        raise TypeError("a secret key cannot be pickled")

@@ -1,7 +1,7 @@
-"""Our own node record, kept current: what changes is set here, and a record with a higher `seq` is signed.
+"""Our own node record, kept current: setters record changes, and a record with a higher `seq` is signed.
 
-The last record is kept in a file, so that `seq` goes on after a restart: other nodes ignore a record whose
-`seq` is not above the one they know, and would go on dialling a port that is no longer ours.
+The last record is kept in a file, so that `seq` continues after a restart: other nodes ignore a record whose
+`seq` is not higher than the known one, and would keep dialling an old port.
 """
 
 from __future__ import annotations
@@ -23,31 +23,34 @@ __all__ = ["LocalEnr", "split_addresses"]
 log = logging.getLogger(__name__)
 
 _LENGTH_FIELDS: Final = 2
-"""Bytes that the lengths of `multiaddrs` and of the whole record may take more, the fuller they are."""
+"""Bytes by which the length fields of `multiaddrs` and of the whole record may grow."""
 
 
 class LocalEnr:
     """This node's record.
 
-    Nothing is signed before `record` is first asked for, so that a start with the settings of the last run
-    ends in the record of the last run. From then on each setter that changes something makes a new record
-    and tells the listeners; `batch` makes one of several changes.
+    Nothing is signed before `record` is first read, so that a start with unchanged settings results in the
+    previous record. After that, each effective change creates a new record and notifies the listeners;
+    `batch` combines several changes.
 
-    A record that would not fit into 300 bytes is refused with EnrSizeError and the old one stays, but
-    `multiaddrs` give way first, the last ones before the first ones.
+    A change that would exceed 300 bytes raises EnrSizeError and the old record stays, but `multiaddrs` are
+    dropped first, starting from the last.
     """
 
     def __init__(self, identity: Identity, path: Path | None = None, *, now_ms: int) -> None:
-        """`path`: where the last record is kept; None: nowhere. `now_ms`: milliseconds since 1970, the first
-        `seq` where no record of this key is found, so that a lost file does not make us look outdated.
-        Raises OSError if the file is there and cannot be read."""
+        """`path` is the file of the last record (None: do not persist).
+
+        `now_ms` returns milliseconds since the Unix epoch, the first `seq` without a stored record of this
+        key, so that losing the file does not make us look outdated. Raise OSError if the file exists but
+        cannot be read.
+        """
         self.identity = identity
         self._path = path
         self._listeners: list[Callable[[Enr], None]] = []
         self._pairs: dict[bytes, bytes] = {}
         self._addresses: tuple[str, ...] = ()
         self.dropped_addresses = 0
-        """How many of the addresses last set did not fit."""
+        """Number of addresses from the last update that did not fit."""
         stored = None if path is None else _load(path, identity)
         self._seq = stored.seq if stored is not None else max(0, now_ms - 1)
         self._record = stored
@@ -56,7 +59,7 @@ class LocalEnr:
 
     @property
     def record(self) -> Enr:
-        """The current record. Inside a `batch` the one before it."""
+        """The current record; within a `batch` the previous one."""
         if not self._published:
             self._published = True
             self._sign(self._fitting(self._pairs, self._addresses))
@@ -69,12 +72,12 @@ class LocalEnr:
         return self.identity.node_id
 
     def add_listener(self, listener: Callable[[Enr], None]) -> None:
-        """Have `listener` called with every new record."""
+        """Call `listener` with every new record."""
         self._listeners.append(listener)
 
     @contextmanager
     def batch(self) -> Iterator[None]:
-        """Changes made inside become one new record at the end, also when the block raises."""
+        """Combine the changes in the block into one new record, even if it raises."""
         self._batches += 1
         try:
             yield
@@ -85,37 +88,36 @@ class LocalEnr:
     # -- setters ----------------------------------------------
 
     def set_capabilities(self, capabilities: Capability) -> None:
-        """The protocols that we serve."""
+        """Set the protocols that we serve."""
         self._change({b"waku2": bytes((capabilities,))})
 
     def set_shards(self, cluster: int, shards: Iterable[int]) -> None:
-        """The shards that we are on, in one cluster; none: the field goes. Raises ValueError for a number
-        that a record cannot tell."""
+        """Set our shards in one cluster; no shards remove the field. Raise ValueError for a number that
+        does not fit."""
         chosen = RelayShards.of(cluster, shards)
         key, value = encode_shards(chosen)
         self._change({b"rs": None, b"rsv": None} | ({key: value} if chosen.shards else {}))
 
     def set_endpoint4(self, ip: str | None, tcp: int | None, udp: int | None) -> None:
-        """The IPv4 address and its ports; None: we have none."""
+        """Set the IPv4 address and its ports; None removes them."""
         packed = None if ip is None else ipaddress.IPv4Address(ip).packed
         self._change({b"ip": packed, b"tcp": _port(tcp), b"udp": _port(udp)})
 
     def set_endpoint6(self, ip: str | None, tcp: int | None, udp: int | None) -> None:
-        """The IPv6 address and its ports; None: we have none."""
+        """Set the IPv6 address and its ports; None removes them."""
         packed = None if ip is None else ipaddress.IPv6Address(ip).packed
         self._change({b"ip6": packed, b"tcp6": _port(tcp), b"udp6": _port(udp)})
 
     def set_udp(self, *, udp4: int | None, udp6: int | None) -> None:
-        """The ports at which discv5 is reached; None: it is not spoken there."""
+        """Set the ports at which discv5 is reachable; None removes them."""
         self._change({b"udp": _port(udp4), b"udp6": _port(udp6)})
 
     def set_addresses(self, addresses: Iterable[str]) -> None:
-        """Where the libp2p host is reached: its announced multiaddrs, the most useful first.
+        """Set the announced multiaddrs of the libp2p host, most useful first.
 
-        The first plain TCP address of each IP version goes into `ip`, `tcp`, `ip6`, `tcp6`, all others into
-        `multiaddrs`, as far as they fit. Addresses that nobody can dial (0.0.0.0, port 0) are left out. An
-        IP without a plain TCP address is left as it is: discv5 may need it.
-        Raises ValueError for a text that is no multiaddr.
+        The first plain TCP address of each IP version goes into `ip`, `tcp`, `ip6`, `tcp6`, the others into
+        `multiaddrs` as far as they fit. Undialable addresses (0.0.0.0, port 0) are left out. An IP without a
+        plain TCP address is unchanged, because discv5 may need it. Raise ValueError for an invalid multiaddr.
         """
         plain, rest = split_addresses(addresses)
         change: dict[bytes, bytes | None] = {b"tcp": None, b"tcp6": None}
@@ -125,19 +127,19 @@ class LocalEnr:
         self._change(change, rest)
 
     def set_pair(self, key: bytes, value: bytes | None) -> None:
-        """Any other key; None removes it."""
+        """Set any other key; None removes it."""
         if key in (b"id", b"secp256k1", b"multiaddrs"):
-            raise ValueError(f"{key!r} is not set by hand")
+            raise ValueError(f"{key!r} cannot be set directly")
         self._change({key: value})
 
-    # -- inside -----------------------------------------------
+    # -- internal ---------------------------------------------
 
     def _change(self, change: dict[bytes, bytes | None], addresses: tuple[str, ...] | None = None) -> None:
         merged = {**self._pairs, **change}
         pairs = {key: value for key, value in merged.items() if value is not None}
         if addresses is None:
             addresses = self._addresses
-        self._fitting(pairs, addresses)  # what raises must change nothing
+        self._fitting(pairs, addresses)  # raise before anything is changed
         self._pairs, self._addresses = pairs, addresses
         self._renew()
 
@@ -146,7 +148,7 @@ class LocalEnr:
             self._sign(self._fitting(self._pairs, self._addresses))
 
     def _fitting(self, pairs: dict[bytes, bytes], addresses: tuple[str, ...]) -> dict[bytes, bytes]:
-        """The pairs with as many of the addresses as fit. Raises EnrSizeError, ValueError."""
+        """Return the pairs with as many addresses as fit. Raise EnrSizeError or ValueError."""
         seq = self._seq + 1
         room = MAX_RECORD - record_size(seq, {**pairs, b"multiaddrs": b""}) - _LENGTH_FIELDS
         listed = encode_multiaddrs(addresses, max(room, 0), self.identity.peer_id)
@@ -156,7 +158,7 @@ class LocalEnr:
         return whole
 
     def _sign(self, pairs: dict[bytes, bytes]) -> None:
-        """Make a new record if it differs from the last one."""
+        """Sign a new record if it differs from the last one."""
         self.dropped_addresses = len(self._addresses) - _count(pairs.get(b"multiaddrs", b""))
         if self._record is not None and _same(self._record, pairs):
             return
@@ -165,14 +167,14 @@ class LocalEnr:
             _save(self._path, record)
         self._record, self._seq = record, record.seq
         if self.dropped_addresses:
-            log.info("%d addresses do not fit into the node record", self.dropped_addresses)
+            log.info("%d addresses did not fit into the node record", self.dropped_addresses)
         for listener in self._listeners:
             listener(record)
 
 
 def split_addresses(addresses: Iterable[str]) -> tuple[dict[int, tuple[str, int]], tuple[str, ...]]:
-    """The first plain TCP address of each IP version, as version → (IP, port), and all others but those that
-    nobody can dial."""
+    """Split addresses into the first plain TCP address per IP version (version → (IP, port)) and all
+    others. Undialable ones are left out."""
     plain: dict[int, tuple[str, int]] = {}
     rest: list[str] = []
     for address in addresses:
@@ -212,28 +214,28 @@ def _same(record: Enr, pairs: dict[bytes, bytes]) -> bool:
 
 
 def _load(path: Path, identity: Identity) -> Enr | None:
-    """The record in the file, if there is one and it is ours."""
+    """Return the record in the file, if there is one and it is ours."""
     try:
         record = Enr.from_text(path.read_text(encoding="ascii", errors="replace").strip())
     except FileNotFoundError:
         return None
     except EnrError as error:
-        log.warning("%s does not hold a node record (%s); the sequence number starts anew", path, error)
+        log.warning("%s does not hold a node record (%s); restarting the sequence number", path, error)
         return None
     if record.public_key != identity.public_key:
-        log.warning("%s holds the record of another key; the sequence number starts anew", path)
+        log.warning("%s holds the record of another key; restarting the sequence number", path)
         return None
     return record
 
 
 def _save(path: Path, record: Enr) -> None:
-    """Whole or not at all. A disk that refuses costs us the memory of `seq`, not the node."""
+    """Write atomically. If the disk fails, we lose the stored `seq` but not the node."""
     temporary = path.with_name(f".{path.name}.new")
     try:
         with temporary.open("w", encoding="ascii") as file:
             file.write(record.text + "\n")
             file.flush()
-            os.fsync(file.fileno())  # records change rarely: an address, a shard
+            os.fsync(file.fileno())  # records change rarely (an address, a shard)
         temporary.replace(path)
     except OSError as error:
-        log.warning("the node record cannot be kept in %s: %s", path, error)
+        log.warning("cannot store the node record in %s: %s", path, error)

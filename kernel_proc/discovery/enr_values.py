@@ -1,8 +1,8 @@
-"""The values that Waku puts into node records (31/WAKU2-ENR, 51/WAKU2-RELAY-SHARDING): `waku2`, `rs`, `rsv`,
+"""Waku-specific values of node records (31/WAKU2-ENR, 51/WAKU2-RELAY-SHARDING): `waku2`, `rs`, `rsv`,
 `multiaddrs`.
 
-Readers return None (or leave an address out) for what they cannot read: a peer's faulty field must not cost
-us the rest of its record.
+Readers return None (or omit an address) for what they cannot parse: one malformed field must not cost us the
+rest of a peer's record.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ __all__ = [
 ]
 
 MAX_SHARDS: Final = 1024
-"""Shards of a cluster, and bits of `rsv`."""
+"""Shards per cluster, and bits of `rsv`."""
 LIST_LIMIT: Final = 64
-"""From so many shards on they are written as `rsv`."""
+"""From this many shards on they are encoded as `rsv`."""
 
 _HEAD: Final = 2
 _VECTOR_BYTES: Final = MAX_SHARDS // 8
@@ -38,7 +38,7 @@ _CIRCUIT: Final = "/p2p-circuit"
 
 
 class Capability(IntFlag):
-    """The bits of `waku2`: which protocols the node serves."""
+    """The bits of `waku2`: the protocols that the node serves."""
 
     RELAY = 1
     STORE = 2
@@ -47,15 +47,15 @@ class Capability(IntFlag):
     SYNC = 16
     """Store sync."""
     MIX = 32
-    """nwaku only, no specification."""
+    """nwaku only, not specified."""
 
 
 class RelayShards(NamedTuple):
     """The shards of one cluster that a node is on.
 
-    `possible` is what it may be on: `shards`, and for `rsv`, whose bit order is not certain, the shards of
-    every other order. To look for peers, ask `may_share`: a wrong guess costs one connection, after which
-    66/WAKU2-METADATA tells the truth; a peer not tried is lost.
+    `possible` includes, for `rsv` with its ambiguous bit order, the shards in every other order. Use
+    `may_share` to select peers: a wrong guess costs one connection, after which 66/WAKU2-METADATA reveals the
+    truth, while a peer that is never tried is lost.
     """
 
     cluster: int
@@ -64,21 +64,22 @@ class RelayShards(NamedTuple):
 
     @classmethod
     def of(cls, cluster: int, shards: Iterable[int]) -> RelayShards:
-        """Shards without doubt. Raises ValueError for a cluster beyond 65535 or a shard beyond 1023."""
+        """Create from unambiguous shards. Raise ValueError for a cluster above 65535 or a shard above
+        1023."""
         known = frozenset(shards)
         if not 0 <= cluster <= 0xFFFF:
             raise ValueError(f"cluster {cluster} is not in 0..65535")
         if any(not 0 <= shard < MAX_SHARDS for shard in known):
-            raise ValueError(f"a record can only tell shards 0..{MAX_SHARDS - 1}")
+            raise ValueError(f"a record can only hold shards 0..{MAX_SHARDS - 1}")
         return cls(cluster, known, known)
 
     def may_share(self, cluster: int, shards: Iterable[int]) -> bool:
-        """Whether the node is of this cluster and may be on one of these shards."""
+        """Return whether the node is in this cluster and may be on one of these shards."""
         return self.cluster == cluster and not self.possible.isdisjoint(shards)
 
 
 def read_capabilities(value: bytes) -> Capability | None:
-    """`waku2`: one byte; None for any other length. Bits that we do not know are kept."""
+    """Decode `waku2` (one byte); None for any other length. Unknown bits are kept."""
     return Capability(value[0]) if len(value) == 1 else None
 
 
@@ -86,7 +87,8 @@ def read_capabilities(value: bytes) -> Capability | None:
 
 
 def encode_shards(shards: RelayShards) -> tuple[bytes, bytes]:
-    """Key and value: `rs` for less than 64 shards, else `rsv` in the bit order of nwaku and go-waku."""
+    """Return key and value: `rs` for fewer than 64 shards, otherwise `rsv` in the bit order of nwaku and
+    go-waku."""
     head = shards.cluster.to_bytes(_HEAD, "big")
     if len(shards.shards) < LIST_LIMIT:
         listed = b"".join(shard.to_bytes(2, "big") for shard in sorted(shards.shards))
@@ -98,7 +100,7 @@ def encode_shards(shards: RelayShards) -> tuple[bytes, bytes]:
 
 
 def read_rs(value: bytes) -> RelayShards | None:
-    """`rs`: cluster (2 bytes), count (1), shards (2 each)."""
+    """Decode `rs`: cluster (2 bytes), count (1), shards (2 each)."""
     if len(value) < _HEAD + 1 or len(value) != _HEAD + 1 + 2 * value[_HEAD]:
         return None
     shards = {int.from_bytes(value[at : at + 2], "big") for at in range(_HEAD + 1, len(value), 2)}
@@ -108,15 +110,16 @@ def read_rs(value: bytes) -> RelayShards | None:
 
 
 def read_rsv(value: bytes, shard_count: int = MAX_SHARDS) -> RelayShards | None:
-    """`rsv`: cluster (2 bytes), then 1024 bits, one a shard.
+    """Decode `rsv`: cluster (2 bytes), then 1024 bits, one per shard.
 
-    Three bit orders are in use and nothing in the record tells which: that of nwaku and go-waku (byte n/8,
-    bit n%8 from the lowest), that of js-waku (the same bytes, bits from the highest) and that of the
-    specification (one big number, so that shard 0 is the lowest bit of the last byte). An order that gives
-    a shard at or above `shard_count`, the number of shards of the cluster, where known, is ruled out.
-    `shards` is the first of the rest in the sequence above, since nearly all records are written that way;
-    `possible` joins the rest. The order of the specification is so always told apart in clusters of at most
-    512 shards; nwaku's and js-waku's differ only within each eight shards, and cannot be told apart there.
+    Three bit orders are in use, and the record does not say which: that of nwaku and go-waku (byte n/8, bit
+    n%8 from the lowest), that of js-waku (same bytes, bits from the highest) and that of
+    51/WAKU2-RELAY-SHARDING (one big-endian number, so that shard 0 is the lowest bit of the last byte). An
+    order that yields a shard at or above `shard_count`, if the number of shards of the cluster is known, is
+    ruled out. `shards` uses the first remaining order in the sequence above, because nearly all records are
+    written that way; `possible` is the union of the remaining ones. In clusters of at most 512 shards the
+    order of the specification can always be recognised; nwaku's and js-waku's differ only within groups of
+    eight shards, and cannot be distinguished there.
     """
     if len(value) != _HEAD + _VECTOR_BYTES:
         return None
@@ -140,11 +143,11 @@ def _bits(number: int) -> frozenset[int]:
 
 
 def encode_multiaddrs(addresses: Iterable[str], limit: int, peer_id: str) -> bytes:
-    """`multiaddrs`: each as length (2 bytes) and binary form, as many from the first on as fit in `limit`
-    bytes. Raises ValueError for a text that is no multiaddr.
+    """Encode `multiaddrs`: each as length (2 bytes) and binary form, as many from the first on as fit into
+    `limit` bytes. Raise ValueError for an invalid multiaddr.
 
-    31/WAKU2-ENR: a peer id stands in an address only if it is that of a relay, and `/p2p-circuit` is then
-    left out. The node's own peer id follows from its key.
+    31/WAKU2-ENR: an address contains a peer id only if it is that of a circuit relay, and `/p2p-circuit` is
+    then omitted. The node's own peer id follows from its key.
     """
     out, full = bytearray(), False
     for address in addresses:
@@ -152,11 +155,11 @@ def encode_multiaddrs(addresses: Iterable[str], limit: int, peer_id: str) -> byt
         text = relay if circuit else address.removesuffix(f"/p2p/{peer_id}")
         try:
             binary = _to_bytes(text)
-        except Exception as error:  # the library raises a dozen unrelated types for text it cannot parse
+        except Exception as error:  # the library raises a dozen unrelated types for invalid text
             raise ValueError(f"{address!r} is not a multiaddr: {error}") from None
         full = full or len(out) + 2 + len(binary) > limit
         if full:
-            continue  # later ones are still looked at: an error must not depend on the room
+            continue  # keep validating: an error must not depend on the room
         out += len(binary).to_bytes(2, "big") + binary
     return bytes(out)
 
@@ -169,10 +172,9 @@ def _to_bytes(text: str) -> bytes:
 
 
 def read_multiaddrs(value: bytes, peer_id: str) -> tuple[str, ...]:
-    """The addresses of `multiaddrs`, each complete with the peer id behind it (`/p2p/…`).
+    """Decode `multiaddrs`; each address is completed with `/p2p/…`.
 
-    As nwaku: a length that is zero or too long voids the whole field, an address that cannot be read is
-    left out.
+    As in nwaku, a zero or excessive length voids the whole field, while an unparsable address is skipped.
     """
     found: list[str] = []
     at = 0
@@ -184,7 +186,7 @@ def read_multiaddrs(value: bytes, peer_id: str) -> tuple[str, ...]:
         try:
             address = Multiaddr(value[start:end])
             text, names = str(address), [protocol.name for protocol in address.protocols()]
-        except Exception:  # see above, for bytes that a peer chose
+        except Exception:  # as above, for bytes chosen by a peer
             text, names = "", []
         if names:
             found.append(_complete(text, names, peer_id))

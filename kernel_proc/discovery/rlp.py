@@ -1,7 +1,7 @@
-"""RLP, as far as node records and discv5 need it (Ethereum Yellow Paper, appendix B).
+"""RLP as needed by node records and discv5 (Ethereum Yellow Paper, appendix B).
 
-Decoding goes one level at a time and hands out slices: nothing recurses, so that no input can be too deep,
-and a signature can be checked over the very bytes that came. Only the canonical form is accepted.
+Decoding proceeds one level at a time and returns slices: it never recurses, so that input cannot be too deep,
+and a signature can be verified over the bytes as received. Only the canonical form is accepted.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, Union
 __all__ = ["Encodable", "Item", "RlpError", "encode", "encode_list", "items", "read_list", "to_int"]
 
 Encodable = Union[bytes, int, "Sequence[Encodable]"]
-"""What `encode` takes: byte strings, integers that are not negative, and lists of these."""
+"""Types accepted by `encode`: byte strings, non-negative integers, and lists of these."""
 
 _STRING: Final = 0x80
 _LIST: Final = 0xC0
@@ -24,7 +24,7 @@ class RlpError(ValueError):
 
 
 class Item(NamedTuple):
-    """One decoded element: its content, and the whole encoding it was read from."""
+    """A decoded element: its content, and the full encoding it was read from."""
 
     is_list: bool
     content: bytes
@@ -32,7 +32,7 @@ class Item(NamedTuple):
 
 
 def encode(item: Encodable) -> bytes:
-    """The encoding of a byte string, an integer (big-endian, no leading zeros) or a list."""
+    """Encode a byte string, an integer (big-endian, no leading zeros) or a list."""
     if isinstance(item, int):
         item = item.to_bytes((item.bit_length() + 7) // 8, "big")
     if isinstance(item, bytes):
@@ -43,7 +43,7 @@ def encode(item: Encodable) -> bytes:
 
 
 def encode_list(encoded: Iterable[bytes]) -> bytes:
-    """A list of elements that are encoded already."""
+    """Encode a list of already encoded elements."""
     content = b"".join(encoded)
     return _header(_LIST, len(content)) + content
 
@@ -56,7 +56,7 @@ def _header(kind: int, length: int) -> bytes:
 
 
 def _item(data: bytes, at: int) -> tuple[Item, int]:
-    """The element that begins at `at`, and where it ends."""
+    """Return the element that starts at `at`, and the position after it."""
     first = data[at]
     if first < _STRING:
         return Item(False, data[at : at + 1], data[at : at + 1]), at + 1
@@ -66,48 +66,48 @@ def _item(data: bytes, at: int) -> tuple[Item, int]:
         start += length - _SHORT
         size = data[at + 1 : start]
         if start > len(data) or size[0] == 0:
-            raise RlpError("a length is cut off or has leading zeros")
+            raise RlpError("length truncated or with leading zeros")
         length = int.from_bytes(size, "big")
         if length <= _SHORT:
-            raise RlpError("a short length is written as a long one")
+            raise RlpError("non-canonical length")
     end = start + length
     if end > len(data):
-        raise RlpError("an element is cut off")
+        raise RlpError("truncated element")
     content = data[start:end]
     if kind == _STRING and length == 1 and content[0] < _STRING:
-        raise RlpError("a single byte is written as a string")
+        raise RlpError("non-canonical single byte")
     return Item(kind == _LIST, content, data[at:end]), end
 
 
 def items(content: bytes, limit: int) -> list[Item]:
-    """The elements of a list's content. Raises RlpError, also when there are more than `limit`."""
+    """Return the elements of a list's content. Raise RlpError, also for more than `limit`."""
     found: list[Item] = []
     at = 0
     while at < len(content):
         if len(found) == limit:
-            raise RlpError(f"a list of more than {limit} elements")
+            raise RlpError(f"list of more than {limit} elements")
         item, at = _item(content, at)
         found.append(item)
     return found
 
 
 def read_list(data: bytes, limit: int) -> list[Item]:
-    """The elements of the one list that `data` is, at most `limit` of them. Raises RlpError."""
+    """Decode `data` as one list and return its elements, at most `limit`. Raise RlpError."""
     if not data:
-        raise RlpError("no bytes")
+        raise RlpError("empty input")
     item, end = _item(data, 0)
     if not item.is_list:
         raise RlpError("not a list")
     if end != len(data):
-        raise RlpError("bytes follow the list")
+        raise RlpError("trailing bytes after the list")
     return items(item.content, limit)
 
 
 def to_int(item: Item, size: int) -> int:
-    """The integer of an element of at most `size` bytes. Raises RlpError.
+    """Return the integer of an element of at most `size` bytes. Raise RlpError.
 
-    Leading zeros are let pass: they are not canonical, but some implementations write integers of fixed size,
-    and nothing is ambiguous about them.
+    Leading zeros are accepted: they are not canonical, but some implementations write fixed-size integers,
+    and there is no ambiguity.
     """
     if item.is_list or len(item.content) > size:
         raise RlpError(f"not an integer of at most {size} bytes")

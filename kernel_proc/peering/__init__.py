@@ -1,10 +1,10 @@
-"""How the node finds its peers and keeps them: the peer manager and all that feeds it, wired to each other.
+"""Peer discovery and peer management, wired together.
 
     discv5, DNS lists, peer exchange, entry nodes  →  `sources`  →  peer store  →  peer manager  →  dials
-    what is bound, observed, mounted and joined    →  `own_record`  →  discv5, identify, peer exchange
+    bound, observed, mounted, joined               →  `own_record`  →  discv5, identify, peer exchange
 
-`needs` is what the manager asks of the rest of the node, `pace` how hard the sources work, `exchange` who
-asks peers for peers, and `service` the whole.
+`needs` is the manager's view of the rest of the node, `pace` how often the sources work, `exchange` asks
+peers for peers, and `service` ties everything together.
 """
 
 from kernel_proc.peering.service import Peering

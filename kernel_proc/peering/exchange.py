@@ -1,4 +1,4 @@
-"""Asks peers for peers while there are too few, another one each time."""
+"""Ask peers for peers (34/WAKU2-PEER-EXCHANGE) while there are too few, rotating through them."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ MAX_ASKED: Final = 64
 
 
 class Answered(Protocol):
-    """What peer exchange gives back."""
+    """The result of a peer exchange request."""
 
     @property
     def peer_id(self) -> str:
-        """Who answered."""
+        """The peer that answered."""
         ...
 
 
 class ExchangeClient(Protocol):
-    """What is asked of peer exchange. The records themselves go to `Sources.exchanged`."""
+    """The peer exchange client. It passes the records themselves to `PeerSources.exchanged`."""
 
     async def request(
         self, count: int, *, peer: str | None = None, exclude: Collection[str] = (), deadline: float
     ) -> Answered:
-        """Ask the peer, or any but those of `exclude`. Raises AllFailed."""
+        """Request records from the named peer, or from any outside `exclude`. Raise AllFailed."""
         ...
 
 
 class PeerAsking:
-    """`is_short` says whether peers are wanted, `arrived` how many the store has ever taken in."""
+    """`is_short` returns whether peers are wanted, `arrived` how many peers the store has ever added."""
 
     def __init__(
         self, client: ExchangeClient, is_short: Callable[[], bool], arrived: Callable[[], int]
@@ -51,7 +51,7 @@ class PeerAsking:
         self._arrived = arrived
         self._pace = ExchangePace()
         self._asked: dict[str, None] = {}
-        """Peers are asked in turn, or the one that answers best would be our only source."""
+        """Peers are asked in turn; otherwise the one that answers best would be our only source."""
 
     async def run(self) -> None:
         """Ask until cancelled."""
@@ -66,7 +66,7 @@ class PeerAsking:
         try:
             answered = await self._client.request(COUNT, exclude=tuple(self._asked), deadline=deadline)
         except AllFailed as error:
-            log.debug("no peers by peer exchange", extra=fields(reason=str(error)))
+            log.debug("peer exchange failed", extra=fields(reason=str(error)))
             if error.attempts:
                 return self._pace.answered(news=False)
             all_had_a_turn = bool(self._asked)

@@ -1,4 +1,4 @@
-"""What the peer manager asks of the rest of the node."""
+"""What the peer manager queries from the rest of the node."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Needs"]
 
 
 class Needs:
-    """`services` are those of other nodes that this one may use."""
+    """Implements `NodeView`. `services` are the services of other nodes that this one may use."""
 
     def __init__(
         self,
@@ -30,29 +30,29 @@ class Needs:
         self._metadata = metadata
         self._shards = shards
         self.at_work: Callable[[], Set[PeerIdText]] = frozenset
-        """Peers with which a request is under way; the services put their own here."""
+        """Returns the peers with a request in progress; set by the services."""
 
     def wanted(self) -> Wanted:
-        """What the node needs now."""
+        """Return what the node needs now."""
         shards = frozenset(self.own_shards())
         return Wanted(self._cluster, shards, self._services, relay=self._relay is not None)
 
     def own_shards(self) -> Sequence[int]:
-        """Those we relay."""
+        """Return the shards we relay."""
         return self._shards.joined() if self._relay is not None else ()
 
     def shards_of(self, peer_id: PeerIdText) -> Collection[int]:
-        """By metadata."""
+        """Return the shards from the peer's metadata."""
         return self._metadata.peer_shards(peer_id) or ()
 
     def mesh(self) -> Set[PeerIdText]:
-        """Everybody in a mesh of ours."""
+        """Return the peers in any of our meshes."""
         relay = self._relay
         if relay is None:
             return frozenset()
         return {peer for topic in relay.subscriptions() for peer in relay.mesh_peers(topic)}
 
     def score_of(self, peer_id: PeerIdText) -> float:
-        """The relay's score."""
+        """Return the peer's relay score."""
         parts = self._relay.score(peer_id) if self._relay is not None else None
         return 0.0 if parts is None else parts.total

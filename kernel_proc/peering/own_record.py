@@ -1,4 +1,4 @@
-"""Our node record, kept current with what is bound, observed, mounted and joined."""
+"""Our ENR, kept current with the bound and observed addresses, mounted protocols and joined shards."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ RECORD_FILE = "enr"
 
 
 class OwnRecord:
-    """A host listener. `shards` are those we are on, now. Raises OSError (the data directory)."""
+    """A host listener. `shards` returns our current shards. Raise OSError (the data directory)."""
 
     def __init__(
         self, config: KernelConfig, key: NodeKey, host: Libp2pHost, shards: Callable[[], Sequence[int]]
@@ -54,7 +54,7 @@ class OwnRecord:
         self.enr.set_capabilities(capabilities(config))
 
     def bound(self) -> None:
-        """The listeners are there: say where."""
+        """Announce the listeners' addresses."""
         self.is_bound = True
         self.addresses.bind(self._host.reachable_addresses())
         self._announce()
@@ -65,7 +65,7 @@ class OwnRecord:
         self.enr.set_addresses(self.addresses.for_record())
 
     def shards_changed(self) -> bool:
-        """The node may have joined or left shards; whether it has."""
+        """Update the shards. Return whether they changed."""
         shards = tuple(sorted(one for one in self._shards() if one < MAX_SHARDS))
         if not self.is_bound or shards == self._announced_shards:
             return False
@@ -74,17 +74,17 @@ class OwnRecord:
         return True
 
     def seen_at(self, endpoint: UdpEndpoint) -> None:
-        """discv5 knows at which address others see us."""
+        """Record an address at which discv5 nodes see us."""
         if self.addresses.agreed(endpoint.host):
-            log.info("other nodes see us at another address", extra=fields(ip=endpoint.host))
+            log.info("discv5 nodes see us at another address", extra=fields(ip=endpoint.host))
             self._announce()
 
     def no_udp(self) -> None:
-        """discv5 is not spoken any more."""
+        """Remove the UDP port: discv5 has stopped."""
         self.enr.set_udp(udp4=None, udp6=None)
 
     def exchangeable(self) -> bytes | None:
-        """The record, if it says what we serve and where."""
+        """Return the record if it contains our capabilities and addresses, else None."""
         if not self.is_bound:
             return None
         record = self.enr.record
@@ -93,10 +93,10 @@ class OwnRecord:
     # --- host events ---
 
     def peer_connected(self, connection: PeerConnection) -> None:
-        """Nothing to learn yet."""
+        """No-op."""
 
     def peer_identified(self, identity: PeerIdentity) -> None:
-        """The peer said where it sees us."""
+        """Record the observed address from identify."""
         if identity.observed_address is None:
             return
         connection = next((c for c in self._host.connections() if c.peer_id == identity.peer_id), None)
@@ -108,4 +108,4 @@ class OwnRecord:
             self._announce()
 
     def peer_disconnected(self, peer_id: PeerIdText, reason: str, cause: EndCause = EndCause.OTHER) -> None:
-        """What it said holds until others say otherwise."""
+        """No-op: an observation holds until others disagree."""

@@ -1,4 +1,4 @@
-"""The peering of a node: its parts made, wired and run."""
+"""The peering of a node: create its parts, wire and run them."""
 
 from __future__ import annotations
 
@@ -49,13 +49,14 @@ __all__ = ["Peering"]
 STORE_FILE: Final = "peers.json"
 LINKS_FILE: Final = "links.json"
 LOOK: Final = 1.0
-"""Seconds between two looks at whether discv5 should work."""
+"""Seconds between checks whether discv5 should run."""
 SEED_PERIOD: Final = 15.0
-"""Seconds between two offers of the store's nodes to a discv5 that gets no answer."""
+"""Seconds between offers of the store's nodes to a discv5 that gets no responses."""
 
 
 class Peering:
-    """Made after the host, to which it adds itself; `bound` once the listeners are there, then `run`."""
+    """Create it after the host, to which it adds itself; call `bound` once the listeners are up, then
+    `run`."""
 
     def __init__(
         self,
@@ -69,7 +70,7 @@ class Peering:
         registry: Registry,
         rng: Random,
     ) -> None:
-        """Raises PeeringError, OSError (the data directory)."""
+        """Raise PeeringError, or OSError (the data directory)."""
         discovery, network = config.discovery, config.network
         self._config = discovery
         self._host = host
@@ -84,7 +85,7 @@ class Peering:
             discovery.store_capacity,
             per_group=2 * limit,
             rng=rng,
-            keep=lambda peer_id: host.is_connected(peer_id) or self.manager.is_operators(peer_id),
+            keep=lambda peer_id: host.is_connected(peer_id) or self.manager.is_configured(peer_id),
             own_id=key.peer_id,
         )
         self._relay = relay
@@ -142,13 +143,13 @@ class Peering:
         registry.add_source(self._samples)
 
     def attach_services(self, exchange: ExchangeClient, at_work: Callable[[], Set[PeerIdText]]) -> None:
-        """Ask peers for peers by `exchange`, and never disconnect those `at_work`."""
+        """Set the peer exchange client, and the peers that must not be disconnected (`at_work`)."""
         self._needs.at_work = at_work
         if self._config.peer_exchange:
             self._asking = PeerAsking(exchange, lambda: self.manager.short, lambda: self.store.arrived)
 
     def bound(self) -> None:
-        """The listeners are there: say so, and learn whom the operator named."""
+        """Announce the listeners' addresses, and learn the operator's peers."""
         self.own.bound()
         self.manager.restore()
         if self._relay is not None:
@@ -160,15 +161,15 @@ class Peering:
                 self.sources.learn(record, PeerOrigin.DISCV5)
 
     def shards_changed(self) -> None:
-        """The node may have joined or left shards."""
+        """Re-evaluate after joining or leaving shards."""
         if self.own.shards_changed():
             self.sources.look_again(self._wanted)
             self.manager.wake()
 
-    # --- running ---
+    # --- main loop ---
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Find peers until cancelled; started when the UDP port is bound. Raises OSError."""
+        """Discover peers until cancelled; started once the UDP port is bound. Raise OSError."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             if self._config.discv5:
@@ -183,7 +184,7 @@ class Peering:
             await self._keep_pace()
 
     async def _keep_pace(self) -> None:
-        """Let discv5 work as hard as peers are wanted."""
+        """Adapt discv5's pace to the demand for peers."""
         pace, set_pause, seeded = WalkPace(trio.current_time()), 0.0, float("-inf")
         while True:
             now = trio.current_time()
@@ -202,10 +203,10 @@ class Peering:
                 self.discv5.set_walk_pause(pause)
             await trio.sleep(LOOK)
 
-    # --- discv5 by request ---
+    # --- discv5 control ---
 
     async def start_discv5(self) -> bool:
-        """Start discv5; False: it runs already. Raises OSError."""
+        """Start discv5. Return False if it is already running. Raise OSError."""
         if self.discv5.running or self._nursery is None:
             return False
         await self._nursery.start(self._run_discv5)
@@ -219,7 +220,7 @@ class Peering:
             self._discv5_ended.set()
 
     async def stop_discv5(self) -> bool:
-        """Stop discv5; False: it did not run. Its UDP port is free afterwards."""
+        """Stop discv5 and free its UDP port. Return False if it was not running."""
         if not self.discv5.running:
             await trio.lowlevel.checkpoint()
             return False
@@ -229,23 +230,23 @@ class Peering:
         return True
 
     def set_boot_nodes(self, records: Sequence[Enr], *, add: bool = False) -> None:
-        """Enter discv5 by these nodes, in place of those before or beside them."""
+        """Replace the boot nodes of discv5, or add to them."""
         self.boot_nodes = tuple(dict.fromkeys((*(self.boot_nodes if add else ()), *records)))
         self.discv5.set_bootstrap(self.boot_nodes)
         if self.discv5.running:
             for record in records:
                 self.sources.learn(record, PeerOrigin.DISCV5)
 
-    # --- looking in ---
+    # --- inspection ---
 
     @property
     def name_servers(self) -> Sequence[NameServer]:
-        """Those configured; none: those of the system."""
+        """The configured name servers; empty: those of the system."""
         return self._config.name_servers
 
     @property
     def asks_for_peers(self) -> bool:
-        """Whether peers are asked for peers while there are too few."""
+        """Whether peers are requested by peer exchange while there are too few."""
         return self._asking is not None
 
     def _samples(self) -> list[Sample]:

@@ -1,4 +1,4 @@
-"""What the configuration says about peering, in the terms of the parts."""
+"""Translate the configuration into the terms of the peering parts."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ __all__ = ["PeeringError", "capabilities", "is_usable", "node_records", "operato
 
 
 class PeeringError(ValueError):
-    """The configuration names a node record or a list that is none."""
+    """The configuration contains an invalid node record or list."""
 
 
 def services_wanted(config: KernelConfig) -> frozenset[str]:
-    """Services of other nodes that this one may use: without relay all, else history that it has not."""
+    """Return the services of other nodes that this one may use: all without relay, otherwise only store if
+    it has none."""
     if not config.relay:
         return frozenset(SERVICES)
     return frozenset() if config.services.store else frozenset({"store"})
 
 
 def capabilities(config: KernelConfig) -> Capability:
-    """What the node serves."""
+    """Return the capabilities of this node for its ENR."""
     services = config.services
     mounted = {
         Capability.RELAY: config.relay,
@@ -42,13 +43,13 @@ def capabilities(config: KernelConfig) -> Capability:
 
 
 def operators_peers(config: KernelConfig) -> frozenset[PeerIdText]:
-    """Those named by an address with a peer id."""
+    """Return the operator's peers that are configured with a peer id."""
     named = (*config.entry_nodes, *config.static_nodes, *config.services.nodes)
     return frozenset(filter(None, map(peer_id_in, named)))
 
 
 def node_records(option: str, texts: Iterable[str]) -> tuple[Enr, ...]:
-    """Read the node records of an option. Raises PeeringError."""
+    """Parse the node records of an option. Raise PeeringError."""
     found = []
     for text in texts:
         try:
@@ -59,7 +60,7 @@ def node_records(option: str, texts: Iterable[str]) -> tuple[Enr, ...]:
 
 
 def is_usable(address: str) -> bool:
-    """Whether our host can dial it."""
+    """Return whether our host can dial an address."""
     try:
         addresses.parse(address)
     except BadAddress:

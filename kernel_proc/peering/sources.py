@@ -1,7 +1,7 @@
-"""Node records in and out: what others report of peers, and what we pass on.
+"""Node records in and out: what others report about peers, and what we share.
 
-Each source is a teller of its own to the peer store, which bounds what one teller may fill: every peer that
-answers peer exchange, every list in the DNS, discv5 as far as nodes were only named, and as far as they
+Each origin of reports is a separate source for the peer store, which limits what one source may fill: every
+peer that answers peer exchange, every DNS list, discv5 nodes that were merely named, and discv5 nodes that
 answered us.
 """
 
@@ -29,16 +29,16 @@ __all__ = ["PeerSources"]
 log = logging.getLogger(__name__)
 
 MAX_EXCHANGED: Final = 256
-"""Records to choose from in an answer of peer exchange."""
+"""Maximum records considered in a peer exchange response."""
 PROVEN: Final = 3600.0
-"""Seconds for which a connection proves that a peer can be reached."""
+"""Seconds for which a connection proves that a peer is reachable."""
 SEEDS: Final = 48
 """Nodes of the store offered to a discv5 with an empty table."""
 ANSWERED: Final = "discv5, answered"
 
 
 class PeerSources:
-    """`discv5` is put in when it is made, since it calls `found` here."""
+    """Set `discv5` once it exists, because it calls `found` here."""
 
     discv5: Discv5Service
 
@@ -51,7 +51,7 @@ class PeerSources:
     # --- in ---
 
     def learn(self, record: Enr, origin: PeerOrigin, source: str = "") -> bool:
-        """One record; whether it is of use."""
+        """Process one record. Return whether it was useful."""
         shards = record.shards_among(self._network.shard_count or MAX_SHARDS)
         return self._manager.learn(
             record.peer_id,
@@ -66,7 +66,8 @@ class PeerSources:
         )
 
     def learn_records(self, records: Iterable[Enr], origin: PeerOrigin, source: str = "") -> int:
-        """Records from elsewhere: how many were of use. Those that speak discv5 enter its table too."""
+        """Process records from outside discv5. Return how many were useful. Those with discv5 also enter
+        its table."""
         used = 0
         for record in records:
             used += record.capabilities is not None and self.learn(record, origin, source)
@@ -74,33 +75,33 @@ class PeerSources:
         return used
 
     def found(self, record: Enr) -> None:
-        """discv5 met a node that is wanted."""
+        """Process a wanted node that discv5 met."""
         self._manager.sign_of_life()
         self.learn(record, PeerOrigin.DISCV5, ANSWERED if self.discv5.has_answered(record.node_id) else "")
 
     def look_again(self, wanted: Callable[[Enr], bool]) -> None:
-        """What is wanted has changed: among the nodes that discv5 knows may be some that were not."""
+        """Re-evaluate the known discv5 nodes after a change of what is wanted."""
         for node in self.discv5.nodes():
             if node.verified and wanted(node.record):
                 self.learn(node.record, PeerOrigin.DISCV5, ANSWERED)
 
     def listed(self, record: Enr, url: TreeUrl) -> None:
-        """A list in the DNS has this node."""
+        """Process a node from a DNS list."""
         self._manager.sign_of_life()
         self.learn_records((record,), PeerOrigin.DNS, f"list {url}")
 
     def exchanged(self, peer_id: PeerIdText, records: Sequence[bytes]) -> None:
-        """Take the unverified records of an answer of peer exchange."""
-        teller = next((c.ip for c in self._host.connections() if c.peer_id == peer_id), None)
+        """Process the unverified records of a peer exchange response."""
+        reporter = next((c.ip for c in self._host.connections() if c.peer_id == peer_id), None)
         good = []
         for raw in records:
             try:
                 record = Enr.from_bytes(raw)
             except EnrError as error:
                 self._unusable.add()
-                log.debug("record of peer exchange", extra=fields(peer=peer_id, reason=str(error)))
+                log.debug("invalid record from peer exchange", extra=fields(peer=peer_id, reason=str(error)))
                 continue
-            if _may_report(teller, record):
+            if _may_report(reporter, record):
                 good.append(record)
             else:
                 self._unusable.add()
@@ -108,20 +109,22 @@ class PeerSources:
         log.debug("peer exchange", extra=fields(peer=peer_id, records=len(records), used=used))
 
     def seed(self) -> None:
-        """Offer discv5 the nodes of the store, those last reached first: its table begins empty, and the boot
-        nodes of yesterday may be gone."""
+        """Offer discv5 the nodes of the store, most recently reached first: its table starts empty, and
+        yesterday's boot nodes may be gone."""
         known = [peer for peer in self._manager.store if peer.enr]
         known.sort(key=lambda peer: (-peer.last_success, peer.failures))
         for peer in known[:SEEDS]:
             try:
                 self.discv5.add_record(Enr.from_bytes(peer.enr))
             except EnrError as error:  # the file was edited
-                log.debug("record in the peer store", extra=fields(peer=peer.peer_id, reason=str(error)))
+                log.debug(
+                    "invalid record in the peer store", extra=fields(peer=peer.peer_id, reason=str(error))
+                )
 
     # --- out ---
 
     def exchangeable(self) -> list[bytes]:
-        """Records that we may give away: of peers of our cluster that have been reached of late."""
+        """Return the records to share: of peers of our cluster that were reached recently."""
         cluster = self._network.cluster
         since = self._manager.now() - PROVEN
         found = {
@@ -141,15 +144,14 @@ class PeerSources:
         return list(found.values())[:MAX_EXCHANGED]
 
 
-def _may_report(teller: str | None, record: Enr) -> bool:
-    """Return whether a record may be believed: a stranger must not lead us to neighbours in our own network.
-    `teller`: its IP address, None if
-    it has gone meanwhile."""
+def _may_report(reporter: str | None, record: Enr) -> bool:
+    """Return whether a record may be accepted from `reporter` (its IP address, None if it disconnected): a
+    remote peer must not direct us to hosts in our own network."""
     hosts = {one for one in (record.ip4, record.ip6) if one is not None}
     for address in record.addresses:
         _, kind, host, *_ = address.split("/", 3)
         if kind in ("ip4", "ip6"):
             hosts.add(host)
-    if teller is None:
+    if reporter is None:
         return all(ipaddress.ip_address(host).is_global for host in hosts)
-    return all(may_relay(host, teller) for host in hosts)
+    return all(may_relay(host, reporter) for host in hosts)

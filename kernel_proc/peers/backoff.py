@@ -1,4 +1,4 @@
-"""When to dial again: exponential back-off with jitter, per address. Pure."""
+"""Redial delays: exponential back-off with jitter, per address. Pure."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ __all__ = ["DialBackoff"]
 
 FIRST: Final = 1.0
 HIGHEST: Final = 8.0
-"""After dials that failed: with the jitter below 10 s, since something mostly waits for a configured peer."""
+"""After failed dials: with jitter still below 10 s, because services usually depend on a configured peer."""
 HIGHEST_REFUSED: Final = 60.0
-"""After connections that a peer made and ended at once: it is there and does not want us."""
+"""After connections that the peer accepted and closed at once: it is up but does not want us."""
 STABLE_AFTER: Final = 30.0
-"""Seconds of connection after which an earlier row of failures is forgotten."""
+"""Seconds of connection after which previous failures are forgotten."""
 
 
 class DialBackoff:
-    """Delays before the next dial of one address, in seconds: 1, 2, 4, 8, each ± 20 %; up to 60 for a peer
-    that accepts connections and ends them.
+    """Delays before redialling one address: 1, 2, 4, 8 s, each ± 20 %; up to 60 s for a peer that accepts
+    connections and closes them.
 
-    nwaku waits 120 s after the first failure and gives an address up after five. These addresses were
-    configured by an operator: they are never given up, and while *this* node is offline a long delay would
-    only punish the peers for it.
+    nwaku waits 120 s after the first failure and abandons an address after five. These addresses were
+    configured by the operator: they are never abandoned, and a long delay while *this* node is offline would
+    only hurt.
     """
 
     def __init__(self, rng: Random) -> None:
@@ -33,15 +33,16 @@ class DialBackoff:
 
     @property
     def failures(self) -> int:
-        """Dials and short-lived connections in a row."""
+        """Number of consecutive failed dials and short-lived connections."""
         return self._failures
 
     def failed(self) -> float:
-        """Note that a dial failed; return how long to wait."""
+        """Record a failed dial. Return the delay in seconds before the next one."""
         return self._next(HIGHEST)
 
     def lost(self, lasted: float) -> float:
-        """Note that a connection ended after `lasted` seconds; return how long to wait."""
+        """Record the end of a connection that lasted `lasted` seconds. Return the delay before the next
+        dial."""
         if lasted >= STABLE_AFTER:
             self._failures = 0
         return self._next(HIGHEST_REFUSED)

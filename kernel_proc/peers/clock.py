@@ -1,6 +1,8 @@
-"""Time for what is kept about peers: `ipc_schema.steady` in seconds, and its stamp on a file.
+"""A clock for persistent times: immune to steps of the wall clock, with a stamp to carry times across runs.
 
-A later run moves the instants it finds in a file by the time that has really passed.
+A host's wall clock may be off by an hour or a year and be corrected in either direction while the node runs.
+Instants are therefore read from a monotonic clock, initialised from the wall clock to keep them readable; a
+later run shifts the instants in a file by the time that really passed.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ _SECOND: Final = 10**9
 
 
 class PeerClock:
-    """Seconds since 1970 as the wall clock had it when the process started, counted on from there."""
+    """Seconds since the Unix epoch according to the wall clock at process start, counted monotonically
+    from there."""
 
     def __init__(
         self,
@@ -33,7 +36,7 @@ class PeerClock:
         )
 
     def __call__(self) -> float:
-        """Return the present instant."""
+        """Return the current instant."""
         return self._clock() / _SECOND
 
     def stamp(self) -> Stamp:
@@ -45,5 +48,5 @@ class PeerClock:
         return self._clock.age(stamp) / _SECOND
 
     def shift(self, stamp: Stamp) -> float:
-        """Return what to add to the instants in a file so that they are instants of this clock."""
+        """Return the offset that converts instants in a file to instants of this clock."""
         return (self._clock() - self._clock.age(stamp) - stamp.label) / _SECOND

@@ -1,4 +1,4 @@
-"""Who the node is connected to, and what is known about each: one record per connected peer.
+"""The connected peers and what is known about each: one record per peer.
 
 A host listener. One observer is notified of changes as they happen; records are built on demand.
 """
@@ -20,21 +20,21 @@ __all__ = ["MeshView", "PeerBook"]
 log = logging.getLogger(__name__)
 
 MAX_AGENTS: Final = 32
-"""Agents with a metric of their own; peers choose the names, so their number must be bounded."""
+"""Maximum agents with their own metric label: peers choose the strings, so their number must be bounded."""
 MAX_TEXT: Final = 256
 MAX_PROTOCOLS: Final = 64
 MAX_SHARDS: Final = 1024
 
 
 class MeshView(Protocol):
-    """What the book asks the relay about a peer."""
+    """What the peer book queries from the relay."""
 
     def mesh_topics(self, peer_id: PeerIdText) -> Sequence[str]:
-        """The pubsub topics in whose mesh the peer is."""
+        """Return the pubsub topics whose mesh contains the peer."""
         ...
 
     def score(self, peer_id: PeerIdText) -> float | None:
-        """The peer's score, None if the relay does not know it."""
+        """Return the peer's score, None if the relay does not know the peer."""
         ...
 
 
@@ -51,8 +51,8 @@ class _Entry:
 class PeerBook:
     """Records of the connected peers.
 
-    `changed(change, record)` is called for each peer that joins, leaves, or becomes better known. `clock` is
-    the one that `PeerConnection.since` comes from, in seconds.
+    `changed(change, record)` is called for each peer that joins, leaves, or gets new details. `clock` is the
+    clock of `PeerConnection.since`, in seconds.
     """
 
     def __init__(self, clock: Callable[[], float], changed: Callable[[PeerChange, PeerRecord], None]) -> None:
@@ -63,7 +63,7 @@ class PeerBook:
         self._origins: dict[PeerIdText, str] = {}
 
     def attach_mesh(self, mesh: MeshView) -> None:
-        """Say who knows about meshes and scores; without, records have none."""
+        """Set the source of mesh membership and scores; without it, records have none."""
         self._mesh = mesh
 
     def __len__(self) -> int:
@@ -72,10 +72,10 @@ class PeerBook:
     # --- host events ---
 
     def peer_connected(self, connection: PeerConnection) -> None:
-        """A peer joined."""
+        """Add a peer."""
         self._entries[connection.peer_id] = _Entry(connection)
         log.info(
-            "peer joined",
+            "peer connected",
             extra=fields(
                 peer=connection.peer_id, address=connection.address, direction=str(connection.direction)
             ),
@@ -83,25 +83,25 @@ class PeerBook:
         self._notify(PeerChange.JOINED, connection.peer_id)
 
     def peer_identified(self, identity: PeerIdentity) -> None:
-        """A peer said who it is."""
+        """Add what the peer said in identify."""
         entry = self._entries.get(identity.peer_id)
         if entry is not None and entry.identity != identity:
             entry.identity = identity
             self._notify(PeerChange.CHANGED, identity.peer_id)
 
     def peer_disconnected(self, peer_id: PeerIdText, reason: str, cause: EndCause = EndCause.OTHER) -> None:  # noqa: ARG002 - HostEvents
-        """A peer left. Its origin is forgotten unless it is a configured peer."""
+        """Remove a peer. Its origin is forgotten unless it is a configured peer."""
         if peer_id in self._entries:
-            log.info("peer left", extra=fields(peer=peer_id, reason=reason))
+            log.info("peer disconnected", extra=fields(peer=peer_id, reason=reason))
             self._notify(PeerChange.LEFT, peer_id)
             del self._entries[peer_id]
             if self._origins.get(peer_id) != "static":
                 self._origins.pop(peer_id, None)
 
-    # --- what others learn ---
+    # --- updates by other parts ---
 
     def set_metadata(self, peer_id: PeerIdText, cluster: int, shards: Iterable[int]) -> None:
-        """Keep the cluster and shards that a peer sent by the metadata protocol."""
+        """Store the cluster and shards from a peer's metadata."""
         entry = self._entries.get(peer_id)
         known = tuple(sorted(set(shards))[:MAX_SHARDS])
         if entry is not None and (entry.cluster, entry.shards) != (cluster, known):
@@ -109,23 +109,23 @@ class PeerBook:
             self._notify(PeerChange.CHANGED, peer_id)
 
     def set_origin(self, peer_id: PeerIdText, origin: str) -> None:
-        """How the node came to know the peer. The first one holds, but the operator's word (`static`)
-        comes before all others."""
+        """Store how the node learned of the peer. The first origin is kept, but `static` overrides any
+        other."""
         held = self._origins.get(peer_id)
         if held is None or (origin == "static" and held != "static"):
             self._origins[peer_id] = origin
             if peer_id in self._entries:
                 self._notify(PeerChange.CHANGED, peer_id)
 
-    # --- asking ---
+    # --- queries ---
 
     def record(self, peer_id: PeerIdText) -> PeerRecord | None:
-        """What is known of a connected peer."""
+        """Return the record of a connected peer."""
         entry = self._entries.get(peer_id)
         return None if entry is None else self._record(peer_id, entry)
 
     def records(self) -> list[PeerRecord]:
-        """All connected peers."""
+        """Return the records of all connected peers."""
         return [self._record(peer_id, entry) for peer_id, entry in self._entries.items()]
 
     def _notify(self, change: PeerChange, peer_id: PeerIdText) -> None:
@@ -151,7 +151,7 @@ class PeerBook:
     # --- metrics ---
 
     def samples(self, protocols: Sequence[str]) -> Iterable[Sample]:
-        """Peers by direction and protocol, by shard and by agent."""
+        """Yield peers by direction and protocol, by shard and by agent."""
         by_protocol: Tally[tuple[str, str]] = Tally()
         by_shard: Tally[int] = Tally()
         by_agent: Tally[str] = Tally()

@@ -1,4 +1,4 @@
-"""Keeps the connections to the configured peers up, one task an address."""
+"""Keep connections to the configured peers, with one task per address."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ log = logging.getLogger(__name__)
 
 
 class StaticDialer:
-    """Dials each address, waits until its peer is gone, dials again. A host listener: add it to the host.
+    """Dial each address, wait until its peer disconnects, and dial again. A host listener: add it to the
+    host.
 
-    `connected(peer id, address)` is called for each connection that it made or found.
+    `connected(peer id, address)` is called for each connection that was made or found.
     """
 
     def __init__(
@@ -38,12 +39,12 @@ class StaticDialer:
         self._connected = connected
         self._gone: dict[PeerIdText, trio.Event] = {}
         self.troubles: dict[str, str] = {}
-        """Why the addresses that are not connected are not, the last failure last."""
+        """Why each unconnected address failed most recently."""
         self._succeeded = registry.counter("peers_dials", outcome="successful")
         self._failed = registry.counter("peers_dials", outcome="failed")
 
     async def run(self) -> None:
-        """Dial until cancelled. Without an address that can be used it waits: the node goes on."""
+        """Dial until cancelled. Without a usable address, wait: the node keeps running."""
         async with trio.open_nursery() as nursery:
             for address in self.addresses:
                 nursery.start_soon(self._keep, address, name=f"dial {address}")
@@ -60,23 +61,23 @@ class StaticDialer:
                 peer_id = await self._host.connect(address)
             except BadAddress as error:
                 self._note(address, str(error))
-                log.warning("peer address cannot be used", extra=fields(address=address, reason=str(error)))
+                log.warning("unusable peer address", extra=fields(address=address, reason=str(error)))
                 return
             except P2pError as error:
                 self._failed.add()
                 self._note(address, str(error))
                 delay = backoff.failed()
-                # The first failure is news, the rest of the row only for who looks closer.
+                # Log only the first failure of a row prominently.
                 level = logging.WARNING if backoff.failures == 1 else logging.DEBUG
                 log.log(
                     level,
-                    "peer not reachable",
+                    "peer unreachable",
                     extra=fields(address=address, reason=str(error), again_in=round(delay, 1)),
                 )
                 await trio.sleep(delay)
                 continue
             if peer_id == self._host.peer_id:
-                log.warning("peer address cannot be used", extra=fields(address=address, reason="our own"))
+                log.warning("unusable peer address", extra=fields(address=address, reason="our own"))
                 return
             self._succeeded.add()
             self.troubles.pop(address, None)
@@ -90,14 +91,14 @@ class StaticDialer:
     # --- host events ---
 
     def peer_connected(self, connection: PeerConnection) -> None:
-        """Nothing to do: `connect` tells."""
+        """No-op: `connect` returns the connection."""
 
     def peer_identified(self, identity: PeerIdentity) -> None:
-        """Nothing to do."""
+        """No-op."""
 
     def peer_disconnected(self, peer_id: PeerIdText, reason: str, cause: EndCause = EndCause.OTHER) -> None:  # noqa: ARG002 - HostEvents
-        """Wake the task that waits for this peer to go."""
-        log.debug("peer gone", extra=fields(peer=peer_id, reason=reason))
+        """Wake the task that waits for this peer's disconnect."""
+        log.debug("peer disconnected", extra=fields(peer=peer_id, reason=reason))
         gone = self._gone.pop(peer_id, None)
         if gone is not None:
             gone.set()

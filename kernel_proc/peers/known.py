@@ -1,4 +1,4 @@
-"""The record of one known peer, and the grouping of addresses for limits."""
+"""The record of a known peer, and address groups for limits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["KnownPeer", "PeerOrigin", "group_of_address"]
 
 
 class PeerOrigin(StrEnum):
-    """How a peer was first heard of."""
+    """How a peer was first discovered."""
 
     STATIC = "static"
     API = "api"
@@ -19,14 +19,14 @@ class PeerOrigin(StrEnum):
     DISCV5 = "discv5"
     PEER_EXCHANGE = "peer-exchange"
     PRUNE = "prune"
-    """Offered by a relay peer that pruned us."""
+    """Suggested in a PRUNE by a relay peer."""
     INBOUND = "inbound"
     CACHE = "cache"
-    """From the file of an earlier run that did not say."""
+    """From a file of an earlier version that did not record the origin."""
 
 
 def group_of_address(address: str) -> str:
-    """Return what counts as one place for limits: see `ip_group`; a host name stands for itself."""
+    """Return the address group for limits (see `ip_group`); a host name is its own group."""
     parts = address.split("/", 3)
     host = parts[2] if len(parts) > 2 else address
     try:
@@ -37,33 +37,33 @@ def group_of_address(address: str) -> str:
 
 @dataclass(slots=True)
 class KnownPeer:
-    """One peer. Times are instants of a SteadyClock, 0: never. `cluster` None: it has not said."""
+    """A known peer. Times are instants of a SteadyClock, 0: never. `cluster` is None if unknown."""
 
     peer_id: str
     addresses: tuple[str, ...] = ()
-    """Multiaddrs with the peer id, the one that worked last first."""
+    """Multiaddrs with peer id, the most recently successful first."""
     origin: str = PeerOrigin.CACHE
     source: str = field(default="", compare=False)
-    """The peer or list that reported it; not kept on disk."""
+    """The peer or list that reported it; not persisted."""
     protocols: tuple[str, ...] = ()
     capabilities: int = 0
-    """The `waku2` bits of its record."""
+    """The `waku2` bits of its ENR."""
     cluster: int | None = None
     shards: tuple[int, ...] = ()
     enr: bytes = field(default=b"", repr=False)
     seq: int = 0
-    """Of the record."""
+    """Sequence number of its ENR."""
     learned: float = 0.0
     last_success: float = 0.0
     last_attempt: float = 0.0
     failures: int = 0
-    """Dials in a row that failed while others succeeded."""
+    """Consecutive failed dials while others succeeded."""
     retry_at: float = 0.0
     why: str = ""
-    """What went wrong the last time, for people; not kept on disk."""
+    """Human-readable reason of the last failure; not persisted."""
     group: str = ""
-    """The place of its first address."""
+    """The address group of its first address."""
 
     def is_due(self, now: float) -> bool:
-        """Whether it may be dialled."""
+        """Return whether it may be dialled now."""
         return bool(self.addresses) and now >= self.retry_at

@@ -1,9 +1,8 @@
-"""The peer manager: keeps as many good connections as the node wants, out of the peers it knows.
+"""The peer manager: maintain as many good connections as the node wants, from the peers it knows.
 
-The policy is `plan`, the memory `store`; here are the clock, the dials and the file. The manager sleeps until
-something happened that may change the plan. The host's own keepalive (pings, frozen peers closed) tells it
-that a peer is gone; what it adds is what no single connection shows: that the machine slept, and that we are
-offline, when no peer is to blame.
+`plan` is the policy, `store` the memory; this module adds the clock and the dials. The manager sleeps until
+an event may change the plan. The host's keepalive detects dead connections; the manager adds what no single
+connection shows: that the machine was suspended, or that we are offline and no peer is to blame.
 """
 
 from __future__ import annotations
@@ -46,23 +45,23 @@ __all__ = ["ManagerSettings", "NodeView", "PeerManager"]
 log = logging.getLogger(__name__)
 
 AT_ONCE: Final = 10
-"""Dials under way at once."""
+"""Maximum concurrent dials."""
 DIAL_SECONDS: Final = 10.0
 FURTHER_SECONDS: Final = 5.0
 """For each further address of the same peer."""
 MAX_TRIED: Final = 4
-"""Addresses of one peer tried in one dial."""
+"""Maximum addresses of one peer tried per dial."""
 PAUSE: Final = 0.25
-"""Between two looks at the plan, whatever happens: a burst of events makes one."""
+"""Minimum seconds between evaluations of the plan, to coalesce bursts of events."""
 PAUSE_OFFLINE: Final = 2.0
-"""The same while nothing of the network can be heard: dials then often fail at once."""
+"""The same while offline, when dials often fail immediately."""
 SHORT_PERIOD: Final = 2.0
 LONG_PERIOD: Final = 15.0
 URGENT_DELAY: Final = 8.0
-"""Longest wait before a peer that something waits for is dialled again: with the jitter below 10 s."""
+"""Maximum redial delay of a peer that a service depends on: with jitter still below 10 s."""
 URGENT_FOR: Final = 3600.0
-LET_GO_SECONDS: Final = 600.0
-"""Seconds for which a peer that we disconnected, by plan or by request, is not dialled again."""
+DISCONNECTED_SECONDS: Final = 600.0
+"""Seconds during which a peer that we disconnected, by plan or by request, is not redialled."""
 SAVE_FIRST: Final = 2.0
 SAVE_PERIOD: Final = 30.0
 SLEEP_PERIOD: Final = 5.0
@@ -70,41 +69,41 @@ WAKU: Final = "/vac/waku/"
 
 
 class NodeView(Protocol):
-    """What the manager asks of the rest of the node."""
+    """What the manager queries from the rest of the node."""
 
     def wanted(self) -> Wanted:
-        """What the node needs now."""
+        """Return what the node needs now."""
         ...
 
     def shards_of(self, peer_id: PeerIdText) -> Collection[int]:
-        """Return the shards that a connected peer named by metadata."""
+        """Return the shards that a connected peer reported in its metadata."""
         ...
 
     def mesh(self) -> Set[PeerIdText]:
-        """The peers that are in any mesh of ours."""
+        """Return the peers in any of our meshes."""
         ...
 
     def score_of(self, peer_id: PeerIdText) -> float:
-        """Its relay score; 0: none."""
+        """Return a peer's relay score, 0 if it has none."""
         ...
 
     def at_work(self) -> Set[PeerIdText]:
-        """Peers with which a request is under way, of ours or of theirs."""
+        """Return the peers with a request in progress, in either direction."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ManagerSettings:
-    """Settings of the manager. `per_group`: connections to one place, 0: no limit."""
+    """Settings of the manager. `per_group` limits the connections per address group, 0: no limit."""
 
     targets: Targets
     per_group: int
     loopback: bool
-    """We listen on loopback only: addresses there mean something to us."""
+    """We listen on loopback only, so loopback addresses are meaningful to us."""
     protected: frozenset[PeerIdText] = frozenset()
-    """The operator's own peers, as far as their addresses say who they are."""
+    """The peers configured by the operator, as far as their addresses contain peer ids."""
     path: Path | None = None
-    """The file of the store; None: it is not kept."""
+    """The file of the store; None: not persisted."""
 
 
 @dataclass(slots=True)
@@ -114,7 +113,7 @@ class _Dials:
 
 
 class PeerManager:
-    """A host listener: add it to the host, then `run`. `online_changed` is called with each change."""
+    """Maintain connections. Add it to the host as a listener, then call `run`."""
 
     def __init__(
         self,
@@ -129,19 +128,19 @@ class PeerManager:
         found_origin: Callable[[PeerIdText, str], None] = lambda _peer, _origin: None,
         clock: PeerClock | None = None,
     ) -> None:
-        """`usable` says whether the host can dial a multiaddr; `found_origin` is called with how a
-        peer that is being connected was found."""
+        """`usable` returns whether the host can dial a multiaddr; `found_origin` is called with the origin
+        of a peer that connects."""
         self._host = host
         self.store = store
         self._settings = settings
-        self._led_to: dict[str, PeerIdText] = {}
-        """Peers found at addresses of the operator's, by address."""
+        self._configured_peers: dict[str, PeerIdText] = {}
+        """Peers found at the operator's addresses, by address."""
         self._view = view
         self._rng = rng
         self._usable = usable
         self._found_origin = found_origin
         self.now = clock or PeerClock()
-        """The instants of the store: seconds since 1970, which no step of the wall clock moves."""
+        """The clock of the store: seconds since the Unix epoch, immune to steps of the wall clock."""
         self._dials = _Dials()
         self._connected: dict[PeerIdText, PeerConnection] = {}
         self._monitor = OnlineMonitor(self.now())
@@ -149,7 +148,7 @@ class PeerManager:
         self._nursery: trio.Nursery | None = None
         self._saved = store.changes
         self.short = True
-        """Something that is wanted is missing: more peers should be looked for."""
+        """Something wanted is missing: discovery should look for more peers."""
         self.short_shards: Set[int] = frozenset()
         self.short_services: Set[str] = frozenset()
         self._succeeded = registry.counter("peers_dials", outcome="successful")
@@ -159,14 +158,14 @@ class PeerManager:
 
     @property
     def online(self) -> bool:
-        """Whether anything of the network has been heard of lately."""
+        """Whether there was a sign of life from the network lately."""
         return self._monitor.online(self.now(), len(self._connected))
 
     def _may_be_online(self) -> bool:
         return self._monitor.may_be_online(self.now(), len(self._connected))
 
     def sign_of_life(self) -> None:
-        """Note that the network answered in some way."""
+        """Record that the network responded in some way."""
         self._monitor.sign(self.now())
 
     # --- learning ---
@@ -184,8 +183,10 @@ class PeerManager:
         shards: Collection[int] = (),
         source: str = "",
     ) -> bool:
-        """Record a peer. Return False if it is of no use to us or the store is full. `source` names who
-        reported it, where the origin does not say."""
+        """Record a peer. Return False if it is useless to us or the store is full.
+
+        `source` identifies who reported it, if the origin does not.
+        """
         own = f"/p2p/{peer_id}"
         chosen = [one if one.endswith(own) else one + own for one in addresses if self._may_dial(one)]
         wanted = self._view.wanted()
@@ -209,8 +210,11 @@ class PeerManager:
         return learned
 
     def _may_dial(self, address: str) -> bool:
-        """Return whether an address may be dialled. Loopback is refused unless we listen on loopback only:
-        a stranger must not lead us to services of this machine."""
+        """Return whether an address may be dialled.
+
+        Loopback is refused unless we listen on loopback only: other peers must not direct us to services on
+        this machine.
+        """
         parts = address.split("/", 3)
         if len(parts) > 2 and parts[1] in ("ip4", "ip6"):
             try:
@@ -222,33 +226,33 @@ class PeerManager:
         return self._usable(address)
 
     def wake(self) -> None:
-        """Look at the plan soon: something that it depends on has changed."""
+        """Re-evaluate the plan soon: something it depends on has changed."""
         self._wake.set()
 
-    def let_go(self, peer_id: PeerIdText, why: str = "disconnected by request") -> None:
-        """Do not dial this peer by itself for a while."""
-        self.store.postpone(peer_id, self.now(), LET_GO_SECONDS, why)
+    def postpone(self, peer_id: PeerIdText, why: str = "disconnected by request") -> None:
+        """Do not redial this peer for a while."""
+        self.store.postpone(peer_id, self.now(), DISCONNECTED_SECONDS, why)
 
-    def is_operators(self, peer_id: PeerIdText) -> bool:
-        """Whether the operator named this peer."""
-        return peer_id in self._settings.protected or peer_id in self._led_to.values()
+    def is_configured(self, peer_id: PeerIdText) -> bool:
+        """Return whether the operator configured this peer."""
+        return peer_id in self._settings.protected or peer_id in self._configured_peers.values()
 
-    def named_by_operator(self, peer_id: PeerIdText, address: str) -> None:
-        """An address of the operator's, which need not have said whose it is, leads to this peer."""
-        self._led_to[address] = peer_id
+    def operator_peer_found(self, peer_id: PeerIdText, address: str) -> None:
+        """Record that an address configured by the operator, possibly without peer id, leads to this peer."""
+        self._configured_peers[address] = peer_id
         self.store.set_origin(peer_id, PeerOrigin.STATIC)
         self._found_origin(peer_id, PeerOrigin.STATIC)
 
     # --- host events ---
 
     def peer_connected(self, connection: PeerConnection) -> None:
-        """A peer is there: for an outbound one that proves its address."""
+        """Record a connection. An outbound one proves the peer's address."""
         peer_id = connection.peer_id
         self._connected[peer_id] = connection
         if connection.direction is Direction.OUTBOUND:
             address = f"{connection.address}/p2p/{peer_id}"
             if self.store.get(peer_id) is None:
-                origin = PeerOrigin.STATIC if self.is_operators(peer_id) else PeerOrigin.API
+                origin = PeerOrigin.STATIC if self.is_configured(peer_id) else PeerOrigin.API
                 self.learn(peer_id, (address,), origin)
             self.store.succeeded(peer_id, self.now(), address)
         if (known := self.store.get(peer_id)) is not None:
@@ -256,13 +260,14 @@ class PeerManager:
         self.wake()
 
     def peer_identified(self, identity: PeerIdentity) -> None:
-        """What it serves; of one that came by itself also where, as far as it is where we see it."""
+        """Record the peer's protocols and, for an inbound one, those listen addresses that match where we
+        see it."""
         peer_id = identity.peer_id
         connection = self._connected.get(peer_id)
         if connection is None:
             return
         if connection.direction is Direction.INBOUND and any(WAKU in one for one in identity.protocols):
-            # Elsewhere may be anybody: a peer is not to make us dial others.
+            # Other addresses could be anyone's: a peer must not make us dial third parties.
             seen = group_of_address(connection.address)
             there = [one for one in identity.listen_addresses if group_of_address(one) == seen]
             if there:
@@ -271,18 +276,18 @@ class PeerManager:
         self.wake()
 
     def peer_described(self, peer_id: PeerIdText, cluster: int, shards: Collection[int]) -> None:
-        """Keep the shards that a peer of our cluster sent by metadata."""
+        """Store the shards from the metadata of a peer in our cluster."""
         self.store.described(peer_id, cluster=cluster, shards=shards)
         self.wake()
 
     def peer_disconnected(self, peer_id: PeerIdText, reason: str, cause: EndCause = EndCause.OTHER) -> None:
-        """A peer is gone."""
+        """Record the end of a connection."""
         connection = self._connected.pop(peer_id, None)
         self._dials.evicting.discard(peer_id)
         if connection is None:
             return
         now = self.now()
-        # Our own end is not a failure of the peer: the next run should dial it first.
+        # Our own shutdown is not a failure of the peer: the next run should dial it first.
         lasted = math.inf if cause is EndCause.HOST_STOPPED else trio.current_time() - connection.since
         if self.store.lost(peer_id, now, lasted, reason):
             self._monitor.failure(now, peer_id)
@@ -290,19 +295,19 @@ class PeerManager:
             self.store.postpone(peer_id, now, USELESS_DELAY, reason)
         self.wake()
 
-    # --- running ---
+    # --- main loop ---
 
     def restore(self) -> None:
-        """Take in what the last run knew."""
+        """Load the peers of the last run."""
         if self._settings.path is None:
             return
         self.store.restore(load_peers(self._settings.path, self.now), self.now())
         self._saved = self.store.changes
         if len(self.store):
-            log.info("known peers restored", extra=fields(peers=len(self.store)))
+            log.info("known peers loaded", extra=fields(peers=len(self.store)))
 
     async def run(self) -> None:
-        """Keep connections until cancelled; the store is written at the end."""
+        """Maintain connections until cancelled; save the store at the end."""
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
@@ -319,13 +324,13 @@ class PeerManager:
             self._save_now()
 
     def _step(self, nursery: trio.Nursery) -> None:
-        """Do what the plan says."""
+        """Evaluate the plan and act on it."""
         now = self.now()
         if self._monitor.came_back(now, len(self._connected)):
             log.info("online", extra=fields(peers=len(self._connected)))
-            self.store.forgive(now)
+            self.store.retry_soon(now)
         for peer_id in self._monitor.excused(now, len(self._connected)):
-            self.store.excuse(peer_id)
+            self.store.undo_failure(peer_id)
         step = plan(
             self.store,
             self._view_of_connected(),
@@ -351,7 +356,7 @@ class PeerManager:
     def _view_of_connected(self) -> Sequence[Connected]:
         now = trio.current_time()
         mesh = self._view.mesh()
-        busy = self._view.at_work() | self._settings.protected | set(self._led_to.values())
+        busy = self._view.at_work() | self._settings.protected | set(self._configured_peers.values())
         return [self._as_connected(connection, now, mesh, busy) for connection in self._connected.values()]
 
     def _as_connected(
@@ -375,26 +380,26 @@ class PeerManager:
         )
 
     async def _dial(self, peer: KnownPeer) -> None:
-        peer_id, why = peer.peer_id, "none of its addresses can be dialled"
+        peer_id, why = peer.peer_id, "none of its addresses is dialable"
         try:
             free = [address for address in peer.addresses[:MAX_TRIED] if not self._is_full(address, peer)]
             if not free:
-                return  # others came from there since this was planned
+                return  # the address group filled up since the plan was made
             for number, address in enumerate(free):
                 try:
                     await self._host.connect(address, deadline=FURTHER_SECONDS if number else DIAL_SECONDS)
                 except BadAddress as error:
-                    log.debug("address cannot be dialled", extra=fields(address=address, reason=str(error)))
+                    log.debug("undialable address", extra=fields(address=address, reason=str(error)))
                 except P2pError as error:
                     why = str(error)
-                    log.debug("peer not reachable", extra=fields(address=address, reason=why))
+                    log.debug("peer unreachable", extra=fields(address=address, reason=why))
                 else:
                     self._succeeded.add()
                     self.store.succeeded(peer_id, self.now(), address)
                     return
             self._failed.add()
             now, online = self.now(), self.online
-            longest = URGENT_DELAY if self._is_waited_for(peer) else HIGHEST_DELAY
+            longest = URGENT_DELAY if self._is_urgent(peer) else HIGHEST_DELAY
             self.store.failed(peer_id, now, online=online, why=why, longest=longest)
             if online:
                 self._monitor.failure(now, peer_id)
@@ -402,9 +407,9 @@ class PeerManager:
             self._dials.under_way.pop(peer_id, None)
             self.wake()
 
-    def _is_waited_for(self, peer: KnownPeer) -> bool:
-        """Return whether the peer offers a service that we want and nobody connected has, and was reached of
-        late: a store that restarts must not be away for longer than it has to."""
+    def _is_urgent(self, peer: KnownPeer) -> bool:
+        """Return whether the peer offers a wanted service that no connected peer has, and was reached
+        recently: a store that restarts should be back as soon as possible."""
         if self.now() - peer.last_success > URGENT_FOR:
             return False
         identities = (self._host.identity(connected) for connected in self._connected)
@@ -413,7 +418,7 @@ class PeerManager:
         return not wanted.isdisjoint(set(peer.protocols) - there)
 
     def _is_full(self, address: str, peer: KnownPeer) -> bool:
-        """Whether the place of an address has as many connections as it may, with dials of other peers."""
+        """Return whether an address group is at its limit, counting dials of other peers."""
         limit, group = self._settings.per_group, group_of_address(address)
         there = sum(group_of_address(one.address) == group for one in self._connected.values())
         there += sum(one.group == group for one in self._dials.under_way.values() if one is not peer)
@@ -421,7 +426,7 @@ class PeerManager:
 
     async def _evict(self, peer_id: PeerIdText, reason: str) -> None:
         self._evicted.add()
-        self.let_go(peer_id, reason)
+        self.postpone(peer_id, reason)
         await self._host.disconnect(peer_id, reason)
 
     async def _watch_sleep(self) -> None:
@@ -429,19 +434,19 @@ class PeerManager:
         while True:
             slept = detector.slept(boot_ns() / 1e9, time.monotonic())
             if slept is not None:
-                await self.drop_all(f"the machine slept for {slept:.0f} s")
+                await self.drop_all(f"the machine was suspended for {slept:.0f} s")
             await trio.sleep(SLEEP_PERIOD)
 
     async def drop_all(self, reason: str) -> None:
-        """Close every connection: they are stale, and new ones are made at once."""
-        log.info("all connections are dropped", extra=fields(reason=reason, peers=len(self._connected)))
+        """Close all connections because they are stale; new ones are made at once."""
+        log.info("dropping all connections", extra=fields(reason=reason, peers=len(self._connected)))
         async with trio.open_nursery() as nursery:
             for peer_id in list(self._connected):
                 nursery.start_soon(self._host.disconnect, peer_id, reason)
-        self.store.forgive(self.now())
+        self.store.retry_soon(self.now())
         self.wake()
 
-    # --- the file ---
+    # --- persistence ---
 
     async def _keep_saved(self) -> None:
         path, period = self._settings.path, SAVE_FIRST
@@ -456,7 +461,7 @@ class PeerManager:
                 await trio.to_thread.run_sync(save_peers, path, peers, self.now.stamp())
             except OSError as error:
                 if not refused:
-                    log.warning("known peers cannot be kept", extra=fields(file=str(path), reason=str(error)))
+                    log.warning("cannot save known peers", extra=fields(file=str(path), reason=str(error)))
                 refused = True
             else:
                 self._saved, refused = changes, False
@@ -468,7 +473,7 @@ class PeerManager:
         try:
             save_peers(path, snapshot(self.store), self.now.stamp())
         except OSError as error:
-            log.warning("known peers cannot be kept", extra=fields(file=str(path), reason=str(error)))
+            log.warning("cannot save known peers", extra=fields(file=str(path), reason=str(error)))
         else:
             self._saved = self.store.changes
 

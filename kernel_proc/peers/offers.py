@@ -1,9 +1,8 @@
-"""What becomes of the peers that a relay peer names when it has no place for us in its mesh (GossipSub v1.1
-peer exchange). Pure: the time comes in.
+"""Process the peers suggested in a PRUNE (GossipSub v1.1 peer exchange). Pure: time is passed in.
 
-A peer that prunes us may name any peers, at any rate. So only what each named peer has itself signed is
-believed, signatures are verified within an allowance, and a good record goes to the peer manager, which
-decides whether and when to dial.
+A peer that prunes us may suggest any peers at any rate. Hence only what a suggested peer has itself signed is
+believed, signature checks are rate-limited, and a good record only goes to the peer manager, which decides
+whether and when to dial.
 """
 
 from __future__ import annotations
@@ -18,47 +17,48 @@ from kernel_proc.p2p.api import HostPeer, PeerIdText
 from kernel_proc.p2p.peer_record import PeerRecordError, open_envelope
 from kernel_proc.relay.rpc import PeerInfo
 
-__all__ = ["Allowance", "Offers", "Outcome", "judge"]
+__all__ = ["Allowance", "Offers", "Outcome", "evaluate"]
 
 PERIOD: Final = 60.0
-"""Seconds of an allowance: the back-off of a PRUNE, after which the same peer may prune us again."""
+"""Period of the allowance in seconds: the PRUNE back-off, after which the same peer may prune us again."""
 PER_PEER: Final = 32
-"""Records of one offering peer looked at in a period: two full PRUNEs."""
+"""Records checked per period and suggesting peer: two full PRUNEs."""
 IN_ALL: Final = 256
-"""Records looked at in a period: some 30 ms of work, and more than a node can use."""
+"""Records checked per period in total: about 30 ms of work, and more than a node can use."""
 
 
 class Outcome(StrEnum):
-    """What became of one named peer; the label of a counter."""
+    """The outcome for one suggested peer; a counter label."""
 
     TAKEN = "taken"
     KNOWN = "known"
-    """It is connected already, or is this node."""
+    """Already connected, or this node itself."""
     UNSIGNED = "unsigned"
-    """Named without a record, so without an address."""
+    """Suggested without a signed record, hence without an address."""
     TOO_MANY = "too_many"
-    """Beyond the allowance; not looked at."""
+    """Over the allowance; not checked."""
     OVERSIZED = "oversized"
     MALFORMED = "malformed"
     FORGED = "forged"
     OTHER_PEER = "other_peer"
-    """The record is good, but of another peer than the one named."""
+    """The record is valid but belongs to another peer than suggested."""
     USELESS = "useless"
-    """No address that we may dial, or no room for it."""
+    """No dialable address, or no room for it."""
 
 
 class Allowance:
-    """How many records are looked at in a period: `per_peer` of one offering peer, `in_all` of all."""
+    """Limit the records checked per period: `per_peer` for each suggesting peer, `in_all` in total."""
 
     def __init__(self, per_peer: int = PER_PEER, in_all: int = IN_ALL, period: float = PERIOD) -> None:
         self._per_peer = per_peer
         self._in_all = in_all
         self._period = period
         self._ends = float("-inf")
-        self._used: Counter[PeerIdText] = Counter()  # at most `in_all` entries: each stands for a record
+        # At most `in_all` entries, because each stands for a record.
+        self._used: Counter[PeerIdText] = Counter()
 
     def take(self, peer_id: PeerIdText, now: float) -> bool:
-        """Use up one, if there is one left. `now` in seconds of one monotonic clock."""
+        """Consume one unit if available. `now` is in seconds and monotonic."""
         if now >= self._ends:
             self._used.clear()
             self._ends = now + self._period
@@ -68,37 +68,42 @@ class Allowance:
         return True
 
 
-class Judgement(NamedTuple):
-    """One named peer: its record if that is good, and if not, why."""
+class Assessment(NamedTuple):
+    """The verdict on a suggested peer: its record if it is good, otherwise the reason."""
 
     record: HostPeer | None
     outcome: Outcome
 
 
-def judge(info: PeerInfo, is_known: Callable[[PeerIdText], bool], may_look: Callable[[], bool]) -> Judgement:
-    """What to think of a named peer. The cheap questions come first; `may_look` is asked before the record is
-    opened."""
+def evaluate(
+    info: PeerInfo, is_known: Callable[[PeerIdText], bool], may_look: Callable[[], bool]
+) -> Assessment:
+    """Evaluate a suggested peer. Cheap checks come first; `may_look` is called before the signature is
+    verified."""
+    # A record is a signed envelope (RFC 0002/0003); without one the suggestion has no trustworthy address.
     peer_id = peer_ids.from_bytes(info.peer_id)
     if peer_id is None:
-        return Judgement(None, Outcome.MALFORMED)
+        return Assessment(None, Outcome.MALFORMED)
     if is_known(peer_id):
-        return Judgement(None, Outcome.KNOWN)
+        return Assessment(None, Outcome.KNOWN)
     if not info.signed_record:
-        return Judgement(None, Outcome.UNSIGNED)
+        return Assessment(None, Outcome.UNSIGNED)
     if not may_look():
-        return Judgement(None, Outcome.TOO_MANY)
+        return Assessment(None, Outcome.TOO_MANY)
     try:
         record = open_envelope(info.signed_record)
     except PeerRecordError as error:
-        return Judgement(None, Outcome(error.reason))
+        return Assessment(None, Outcome(error.reason))
     if record.peer_id != peer_id:
-        return Judgement(None, Outcome.OTHER_PEER)
-    return Judgement(record, Outcome.TAKEN)
+        return Assessment(None, Outcome.OTHER_PEER)
+    return Assessment(record, Outcome.TAKEN)
 
 
 class Offers:
-    """Takes offers within the allowance. `learn` gets the peer id, its addresses and who offered it, and
-    says whether that is of any use."""
+    """Process suggestions within the allowance.
+
+    `learn` gets the peer id, its addresses and the suggesting peer, and returns whether the peer is useful.
+    """
 
     def __init__(
         self,
@@ -114,10 +119,10 @@ class Offers:
         self._allowance = allowance or Allowance()
 
     def take(self, offering: PeerIdText, peers: Iterable[PeerInfo], now: float) -> int:
-        """Take up the peers that `offering` named; how many were of use."""
+        """Process the peers that `offering` suggested. Return how many were useful."""
         used = 0
         for info in peers:
-            record, outcome = judge(info, self._is_known, lambda: self._allowance.take(offering, now))
+            record, outcome = evaluate(info, self._is_known, lambda: self._allowance.take(offering, now))
             if record is not None:
                 if self._learn(record.peer_id, record.addresses, offering):
                     used += 1

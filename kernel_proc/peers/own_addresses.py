@@ -1,7 +1,7 @@
-"""Where others reach us: what is bound, what the operator says, and what peers see of us. Pure.
+"""Our own addresses: bound, configured, and observed by peers. Pure.
 
-What one peer says it sees is worth nothing; what the majority of several says, each at another place, is
-taken. Only the IP address is believed: the port that a peer sees is that of one outgoing connection.
+A single peer's observation is worthless; the majority of several, each in a different address group, is
+accepted. Only the IP is believed: the port a peer sees is that of one outbound connection.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from typing import Final
 __all__ = ["OwnAddresses", "is_public"]
 
 QUORUM: Final = 3
-"""Observers, each at another place, that must see the same address; and more than half of all."""
+"""Observers, each in a different address group, that must see the same address; it also needs more than
+half of all."""
 OBSERVERS: Final = 64
-"""Whose last word is remembered."""
+"""Maximum observers whose last observation is remembered."""
 
 
 def _ip(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
@@ -30,13 +31,13 @@ def _ip(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def is_public(address: str) -> bool:
-    """Whether a multiaddr may be reached from anywhere; a name may."""
+    """Return whether a multiaddr may be reachable from anywhere; names count as public."""
     ip = _ip(address)
     return ip is None or ip.is_global
 
 
 class OwnAddresses:
-    """`bound` addresses, without peer id, come when the listeners are there."""
+    """Our addresses. `bound` ones, without peer id, are set once the listeners are up."""
 
     def __init__(
         self,
@@ -58,15 +59,16 @@ class OwnAddresses:
 
     @property
     def observed(self) -> tuple[str, ...]:
-        """The IP addresses that others agree on."""
+        """The IP addresses that a majority of observers agrees on."""
         return tuple(self._observed.values())
 
     def bind(self, addresses: Iterable[str]) -> None:
-        """The listeners' addresses, wildcards already replaced by those of this machine."""
+        """Set the listeners' addresses, with wildcards replaced by the addresses of this machine."""
         self._bound = tuple(addresses)
 
     def observe(self, observer: str, address: str) -> bool:
-        """A peer at the place `observer` sees us at this multiaddr. True: what we announce has changed."""
+        """Record at which multiaddr a peer in group `observer` sees us. Return whether our announcement
+        changed."""
         ip = _ip(address)
         if not self._observing or ip is None or not ip.is_global:
             return False
@@ -78,7 +80,8 @@ class OwnAddresses:
         return self._agree(ip.version)
 
     def agreed(self, ip: str) -> bool:
-        """Others agreed on this address by another way (discv5). True: what we announce has changed."""
+        """Record an address on which others agreed by other means (discv5). Return whether our
+        announcement changed."""
         parsed = ipaddress.ip_address(ip)
         if not self._observing or not parsed.is_global or self._observed.get(parsed.version) == ip:
             return False
@@ -94,7 +97,7 @@ class OwnAddresses:
         return True
 
     def announced(self) -> tuple[str, ...]:
-        """What identify tells, the best first."""
+        """Return the addresses for identify, best first."""
         if self._only_external:
             return self._external
         found = [*self._external]
@@ -107,12 +110,13 @@ class OwnAddresses:
                 f"/ip{6 if ':' in ip else 4}/{ip}/{rest}" for ip in outside if (":" in ip) == (kind == "ip6")
             ]
         inside = [one for one in self._bound if not _is_loopback(one)]
-        # Loopback is worth telling only to who can be nowhere else.
+        # Loopback addresses are only useful to peers on this machine.
         found += inside or self._bound
         return tuple(dict.fromkeys(found))
 
     def for_record(self) -> tuple[str, ...]:
-        """What the node record tells: it has little room, and strangers can do nothing with private ones."""
+        """Return the addresses for the ENR: it has little room, and private addresses are useless to
+        others."""
         announced = self.announced()
         return tuple(filter(is_public, announced)) or announced
 

@@ -1,9 +1,8 @@
-"""Whom to connect to and whom to let go: the peer manager's policy. Pure.
+"""Which peers to connect to and which to disconnect: the policy of the peer manager. Pure.
 
-The connections of a node are split between relay peers and service peers (`relay-service-ratio`); of the
-relay ones a third is for peers that we chose ourselves, since those an attacker chose for us come by
-themselves. What is wanted first: mesh candidates on shards that have too few, then service peers, then the
-rest of the relay target.
+The connections of a node are split between relay peers and service peers (`relay-service-ratio`); a third of
+the relay ones is reserved for outbound peers, because an attacker chooses the inbound ones. Priorities: mesh
+candidates on shards with too few peers, then service peers, then the rest of the relay target.
 """
 
 from __future__ import annotations
@@ -25,21 +24,21 @@ __all__ = ["SERVICES", "Connected", "Plan", "Targets", "Wanted", "plan"]
 
 _MESH: Final = GossipParams()
 SHARD_PEERS: Final = _MESH.d + _MESH.d_lazy
-"""Connected relay peers to have on each shard we are on: D (6) for the mesh and D_lazy (6) to gossip with. So
-the mesh is full even where half of those asked refuse, having enough of others, a back-off or our bad score.
-A small network has fewer, and all of them."""
+"""Relay peers to connect per shard: D (6) for the mesh plus D_lazy (6) for gossip. The mesh then fills
+even if half of those asked refuse because they are full, are in back-off, or score us low. In a small
+network, all of them."""
 SERVICE_PEERS: Final = 3
-"""Connected peers to have of each service that we use: one to ask, one to fall back on, one spare."""
+"""Connected peers per service that we use: one to ask, one to fall back on, one spare."""
 SETTLE: Final = 20.0
-"""Seconds in which a new connection is not judged: identify, metadata and the mesh need their time."""
+"""Seconds before a new connection is evaluated: identify, metadata and the mesh take their time."""
 MAX_AGAIN: Final = 3
-"""Dials at once of peers that failed before, while others are waiting."""
+"""Concurrent dials of peers that failed before, while others are waiting."""
 AT_ONCE_OFFLINE: Final = 3
-"""Dials under way while nothing of the network can be heard: enough to see that it is back."""
+"""Concurrent dials while offline: enough to detect that the network is back."""
 
 
 class Service(NamedTuple):
-    """How a service shows: the bit of the record, the protocol that identify names."""
+    """How a service is recognised: by the ENR capability bit and by the protocol in identify."""
 
     bit: Capability
     protocol: str
@@ -54,7 +53,7 @@ SERVICES: Final[Mapping[str, Service]] = {
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """Numbers of connections."""
+    """Target numbers of connections."""
 
     total: int
     relay_out: int
@@ -63,29 +62,29 @@ class Targets:
 
     @classmethod
     def of(cls, max_connections: int, for_relay: int) -> Targets:
-        """Of all connections, `for_relay` for relay peers (0: relay is off), the rest for services."""
-        # Who sits behind a NAT gets no others: with D of its own it has a mesh even so.
+        """Split `max_connections`: `for_relay` for relay peers (0: relay is off), the rest for services."""
+        # Behind a NAT there are no inbound peers: with at least D outbound ones we have a mesh even so.
         out = min(for_relay, max(ceil(for_relay / 3), _MESH.d))
         return cls(max_connections, out, for_relay - out, max_connections - for_relay)
 
 
 @dataclass(frozen=True, slots=True)
 class Connected:
-    """A connected peer as the plan sees it. `age` in seconds."""
+    """A connected peer as seen by the plan. `age` is in seconds."""
 
     peer_id: str
     outbound: bool
     group: str
     age: float
     relay: bool = False
-    """It speaks relay (None of its protocols known yet: False, and `identified` False)."""
+    """It supports relay. False also while its protocols are unknown (`identified` False)."""
     identified: bool = True
     shards: frozenset[int] = frozenset()
     services: frozenset[str] = frozenset()
     in_mesh: bool = False
     score: float = 0.0
     protected: bool = False
-    """The operator named it, or something is under way with it."""
+    """It was configured by the operator, or a request is in progress."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,26 +93,26 @@ class Wanted:
 
     cluster: int
     shards: frozenset[int]
-    """Those it is on."""
+    """The shards that the node is on."""
     services: frozenset[str]
-    """Those of other nodes that it may use; keys of `SERVICES`."""
+    """The services of other nodes that it may use; keys of `SERVICES`."""
     relay: bool = True
 
 
 class Plan(NamedTuple):
-    """What to do: whom to dial, best first, and whom to disconnect, with the reason."""
+    """The actions: peers to dial, best first, and peers to disconnect, with the reason."""
 
     dial: list[KnownPeer]
     evict: list[tuple[str, str]]
     short: bool
-    """Something that is wanted is still missing: more peers should be looked for."""
+    """Something wanted is still missing: discovery should look for more peers."""
     short_shards: Set[int] = frozenset()
-    """Those with fewer connected relay peers than wanted."""
+    """Shards with fewer connected relay peers than wanted."""
     short_services: Set[str] = frozenset()
 
 
 class _Places:
-    """What is wanted and not there yet, and the room for it."""
+    """The open slots: what is wanted and not yet connected."""
 
     def __init__(self, connected: Sequence[Connected], wanted: Wanted, targets: Targets) -> None:
         self.on_shard: Counter[int] = Counter()
@@ -133,7 +132,7 @@ class _Places:
         self.service = targets.service - service_out
 
     def take(self, peer: KnownPeer) -> bool:
-        """Give the peer a place, if there is one that it fits."""
+        """Assign a peer to a slot. Return whether there was one."""
         serves = [name for name in self.missing if _serves(peer, name)]
         if self.relay > 0 and _relays(peer):
             self.relay -= 1
@@ -161,8 +160,11 @@ def plan(
     online: bool,
     rng: Random,
 ) -> Plan:
-    """The next step. `dialling` are the peers being dialled, by id; `at_once` how many may be; `per_group` is
-    the limit of connections to one place (0: none)."""
+    """Compute the next actions.
+
+    `dialling` are the peers being dialled, by id; `at_once` limits their number; `per_group` limits the
+    connections per address group (0: no limit).
+    """
     places = _Places(connected, wanted, targets)
     lacking, short_services = places.lacking, frozenset(places.missing)
     surplus = _surplus(connected, wanted, places)
@@ -192,13 +194,13 @@ def plan(
             turned_away = turned_away or not lacking.isdisjoint(candidate.shards)
     evict = _evictions(connected, wanted, targets)
     if turned_away and surplus and not evict and not dialling:
-        # One at a time: the peer that takes its place may be on more than one of the shards that lack peers.
-        evict.append((surplus[0].peer_id, "its shards have enough peers, and others have not"))
+        # One at a time: its replacement may be on several of the shards that lack peers.
+        evict.append((surplus[0].peer_id, "its shards have enough peers while others lack some"))
     return Plan(chosen, evict, short, lacking, short_services)
 
 
 def _relays(peer: KnownPeer) -> bool:
-    """Unless what it said of itself shows that it does not."""
+    """Return whether the peer may support relay, unless its capabilities or protocols say otherwise."""
     if peer.protocols:
         return any("/waku/relay/" in one for one in peer.protocols)
     return not peer.capabilities or bool(peer.capabilities & Capability.RELAY)
@@ -208,7 +210,7 @@ def _serves(peer: KnownPeer, name: str) -> bool:
     service = SERVICES[name]
     if peer.protocols:
         return service.protocol in peer.protocols
-    # A peer that has said nothing yet may offer anything.
+    # A peer with unknown capabilities may offer anything.
     return not peer.capabilities or bool(peer.capabilities & service.bit)
 
 
@@ -221,9 +223,12 @@ def _ranked(
     now: float,
     rng: Random,
 ) -> list[KnownPeer]:
-    """Those that may be dialled and are of use. First what worked last time, the most useful ahead. All
-    others take turns: those that failed, and those never tried by their source. So a source that reports
-    thousands, each of them a wonder, gets no more of our dials than who tells of a few."""
+    """Return the peers that may be dialled and are useful, best first.
+
+    Peers that worked last time come first, the most useful ahead. The others take turns: failed ones as one
+    queue, never tried ones by source. A source that reports thousands of excellent peers so gets no more of
+    our dials than one that reports a few.
+    """
     ranked: list[tuple[tuple[float, ...], KnownPeer]] = []
     for peer in known:
         if not peer.is_due(now) or peer.peer_id in there or peer.peer_id in dialling:
@@ -234,7 +239,7 @@ def _ranked(
         if not use:
             continue
         key = (
-            peer.failures > 0,  # what works comes before what does not, whatever it would be good for
+            peer.failures > 0,  # working peers before failed ones, however useful
             -use,
             peer.failures,
             not peer.last_success,
@@ -243,7 +248,7 @@ def _ranked(
         )
         ranked.append((key, peer))
     ranked.sort(key=lambda pair: pair[0])
-    # Dials under way have had their turn: else whose names fail at once would always be the next.
+    # Dials in progress have had their turn; otherwise names that fail at once would always be next.
     waiting = Counter(map(_queue, dialling.values()))
     turns: list[tuple[int, float]] = []
     for place, (_, peer) in enumerate(ranked):
@@ -260,14 +265,14 @@ _WORKS: Final = ""
 
 
 def _queue(peer: KnownPeer) -> str:
-    """In which queue a peer waits for its turn; none if it worked last time, when it need not."""
+    """Return the queue in which a peer waits for its turn; "" for a peer that worked last time."""
     if peer.last_success:
         return "worked once" if peer.failures else _WORKS
     return "never worked" if peer.failures else f"reported by {peer.source}"
 
 
 def _use(peer: KnownPeer, wanted: Wanted, places: _Places) -> int:
-    """0: none."""
+    """Rank the usefulness of a peer; 0: useless."""
     use = 0
     if not wanted.shards or not peer.shards:
         use = 1
@@ -281,7 +286,7 @@ def _use(peer: KnownPeer, wanted: Wanted, places: _Places) -> int:
 
 
 def _surplus(connected: Sequence[Connected], wanted: Wanted, places: _Places) -> list[Connected]:
-    """While a shard lacks peers: those that we dialled and would not miss, the least useful first."""
+    """While a shard lacks peers, return the outbound peers that are dispensable, least useful first."""
     if not places.lacking:
         return []
     there = [
@@ -301,13 +306,13 @@ def _surplus(connected: Sequence[Connected], wanted: Wanted, places: _Places) ->
 
 
 def _evictions(connected: Sequence[Connected], wanted: Wanted, targets: Targets) -> list[tuple[str, str]]:
-    """The least useful of those that came by themselves, where they are more than their share."""
+    """Return the least useful inbound peers in excess of their share."""
     settled = [peer for peer in connected if peer.identified]
     inbound = [peer for peer in settled if not peer.outbound]
     relay_in = [peer for peer in inbound if peer.relay]
     clients = [peer for peer in inbound if not peer.relay]
     over: list[tuple[str, str]] = []
-    # Room that is free may be used: limits bind only where the connections run out.
+    # Unused capacity may be used: limits apply only when connections run out.
     if len(connected) >= targets.total - max(1, targets.relay_out // 4):
         for group, share, name in (
             (relay_in, targets.relay_in, "inbound relay peers"),
@@ -318,8 +323,8 @@ def _evictions(connected: Sequence[Connected], wanted: Wanted, targets: Targets)
                 (peer for peer in group if not peer.protected and peer.age >= SETTLE),
                 key=lambda peer: _worth(peer, wanted),
             )
-            over += [(peer.peer_id, f"more {name} than wanted") for peer in worst[: max(0, excess)]]
-    # A place we gave ourselves is for shards we are on.
+            over += [(peer.peer_id, f"too many {name}") for peer in worst[: max(0, excess)]]
+    # Outbound slots are reserved for shards we are on.
     out = [peer for peer in settled if peer.outbound and peer.relay]
     if wanted.shards and len(out) >= targets.relay_out:
         useless = [

@@ -1,8 +1,8 @@
-"""Remembers across a restart which peers the node was connected to a moment ago.
+"""Remember across a restart which peers the node was connected to a moment ago.
 
-nim-libp2p starts a back-off for a peer that disconnects and does not announce it; so the relay must know
-after a restart, also after kill -9, which peers may keep one. The file is small and rewritten while the node
-runs; it is not synced, since what it says is of use for about a minute.
+nim-libp2p starts an unannounced back-off for a peer that disconnects; so the relay must know after a restart,
+even after kill -9, which peers may keep one. The file is small and rewritten while the node runs; it is not
+synced, because its contents matter for about a minute only.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ log = logging.getLogger(__name__)
 
 VERSION: Final = 1
 KEPT: Final = 90.0
-"""Seconds for which a lost link is of interest: more than any back-off after it."""
+"""Seconds during which a lost link matters: longer than any back-off."""
 PERIOD: Final = 10.0
-"""Seconds between two writes; a link may have been lost so much later than the last one says."""
+"""Seconds between writes; a link may have been lost this much later than the file says."""
 PERIOD_AFTER_CHANGE: Final = 1.0
 MAX_LOST: Final = 1024
 MAX_FILE: Final = 1024 * 1024
 
 
 class RecentLinks:
-    """A host listener. `restore` what the previous run left, then `run`; without `path` nothing is kept."""
+    """A host listener. Call `restore`, then `run`; without `path` nothing is stored."""
 
     def __init__(self, path: Path | None, clock: PeerClock) -> None:
         self._path = path
@@ -47,16 +47,16 @@ class RecentLinks:
     # --- host events ---
 
     def peer_connected(self, connection: PeerConnection) -> None:
-        """Note the link."""
+        """Record the link."""
         self._connected.add(connection.peer_id)
         self._lost.pop(connection.peer_id, None)
         self._changed.set()
 
     def peer_identified(self, identity: PeerIdentity) -> None:
-        """Nothing to note."""
+        """No-op."""
 
     def peer_disconnected(self, peer_id: PeerIdText, reason: str, cause: EndCause = EndCause.OTHER) -> None:  # noqa: ARG002 - HostEvents
-        """Note when the link was lost."""
+        """Record when the link was lost."""
         self._connected.discard(peer_id)
         self._lost.pop(peer_id, None)
         self._lost[peer_id] = self._clock()
@@ -64,10 +64,10 @@ class RecentLinks:
             del self._lost[next(iter(self._lost))]
         self._changed.set()
 
-    # --- the file ---
+    # --- persistence ---
 
     def restore(self, was_linked: Callable[[PeerIdText, float], None]) -> None:
-        """Report each peer of the previous run with the seconds since the link to it was lost, at least."""
+        """Report each peer of the previous run with the minimum seconds since its link was lost."""
         if self._path is None:
             return
         try:
@@ -81,12 +81,12 @@ class RecentLinks:
         except FileNotFoundError:
             return
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            # It is replaced within seconds; the harm is a GRAFT that comes too early for some peer.
-            log.warning("%s cannot be read and is ignored: %s", self._path, error)
+            # It is replaced within seconds; the worst case is a premature GRAFT to some peer.
+            log.warning("ignoring unreadable %s: %s", self._path, error)
             return
         for peer_id, before in links:
             since = age + before - PERIOD
-            if since < KEPT:  # False for NaN, too
+            if since < KEPT:  # also False for NaN
                 was_linked(peer_id, max(0.0, since))
 
     async def run(self) -> None:
@@ -124,7 +124,7 @@ class RecentLinks:
             temporary.replace(self._path)
         except OSError as error:
             if not self._refused:
-                log.warning("recent links cannot be kept in %s: %s", self._path, error)
+                log.warning("cannot save recent links in %s: %s", self._path, error)
             self._refused = True
         else:
             self._refused = False

@@ -1,10 +1,9 @@
-"""The peers that the node knows of, connected or not: where they are, what they do, how dialling them went.
+"""The known peers, connected or not: their addresses, what they do, and how dialling them went.
 
-Pure: times are instants of one SteadyClock (see `clock`) and come in as arguments. Bounded three
-times: by number, by what one network address may fill, and by what one source may fill with peers that were
-never reached; so names that cost nothing cannot crowd out the rest. A peer is never given up for
-ever: what fails waits longer each time, up to half an hour, and is forgotten only when something better needs
-the room.
+Pure: times are instants of a SteadyClock (see `clock`) and passed as arguments. Bounded in three ways: in
+total, per address group, and per source for peers that were never reached, so that fabricated peers, which
+cost nothing, cannot crowd out real ones. A peer is never abandoned: failures increase its delay up to half an
+hour, and it is only forgotten when better ones need the room.
 """
 
 from __future__ import annotations
@@ -28,21 +27,22 @@ MAX_WHY: Final = 200
 FIRST_DELAY: Final = 5.0
 HIGHEST_DELAY: Final = 1800.0
 USELESS_DELAY: Final = 3600.0
-"""For a peer that is of no use to us as it is: another network, or no Waku at all."""
+"""For a peer that is useless to us: another network, or not a Waku node."""
 OFFLINE_DELAY: Final = 5.0
-"""After a dial that failed while nothing of the network could be reached: that says nothing of the peer."""
-FORGIVEN_WITHIN: Final = 10.0
-"""Once online again, peers that wait are tried within so many seconds."""
+"""After a dial that failed while we were offline, which says nothing about the peer."""
+RETRY_WITHIN: Final = 10.0
+"""Once online again, waiting peers are tried within this many seconds."""
 
 
 _OPERATOR: Final = frozenset({PeerOrigin.STATIC, PeerOrigin.API})
 
 
 class PeerStore:
-    """`capacity` peers at most, of which at most `per_group` at one place (0: no limit), and at most a
-    quarter that were never reached and that one teller has named.
+    """At most `capacity` peers, `per_group` per address group (0: no limit), and a quarter that one source
+    reported and that were never reached.
 
-    `keep` says which peers must not be forgotten now: those that are connected, and the operator's own.
+    `keep` returns the peers that must not be forgotten now: connected ones and those configured by the
+    operator.
     """
 
     def __init__(
@@ -63,11 +63,11 @@ class PeerStore:
         self._peers: dict[str, KnownPeer] = {}
         self._groups: Counter[str] = Counter()
         self._unreached: dict[str, dict[str, None]] = {}
-        """The peers that were never reached, by their source."""
+        """The never reached peers by source."""
         self.changes = 0
-        """Grows with each change that is worth writing to disk."""
+        """Incremented by each change worth saving."""
         self.arrived = 0
-        """Peers that were not known before, in all."""
+        """Total number of peers that were new."""
         self.refused = 0
         self.pruned = 0
 
@@ -78,13 +78,13 @@ class PeerStore:
         return iter(self._peers.values())
 
     def get(self, peer_id: str) -> KnownPeer | None:
-        """What is known of a peer."""
+        """Return what is known of a peer."""
         return self._peers.get(peer_id)
 
     # --- learning ---
 
     def set_origin(self, peer_id: str, origin: str) -> None:
-        """It is known now how the peer really was found."""
+        """Correct the origin of a peer."""
         known = self._peers.get(peer_id)
         if known is not None and known.origin != origin:
             known.origin = origin
@@ -104,12 +104,10 @@ class PeerStore:
         shards: Collection[int] = (),
         source: str = "",
     ) -> bool:
-        """Record a peer. Return False if the store is full or the peer has no address that can be dialled.
+        """Record a peer. Return False if the store is full or the peer has no dialable address.
 
-        `source` names who reported it, where the origin does not say.
-
-        What a signed record says (`seq` above 0) holds against what was heard otherwise, and a newer record
-        against an older one; addresses that worked once stay first.
+        `source` identifies who reported it, if the origin does not. A signed record (`seq` above 0) overrides
+        unsigned information, and a newer record an older one; addresses that worked once stay first.
         """
         usable = tuple(one for one in dict.fromkeys(addresses) if len(one) <= MAX_ADDRESS_TEXT)
         if peer_id == self._own_id or not usable:
@@ -128,14 +126,14 @@ class PeerStore:
             self.changes += 1
             self.arrived += 1
         elif not known.last_success and self._queued(source) < self._queued(known.source):
-            self._enter_queue(known, source)  # the shorter one: that source reported fewer
+            self._enter_queue(known, source)  # move to the shorter queue: that source reported fewer peers
         if seq and seq < known.seq:
             return True
         if seq > known.seq:
             news = set(usable) - set(known.addresses)
             known.enr, known.seq, known.capabilities = enr, seq, capabilities
             known.cluster, known.shards = cluster, tuple(sorted(shards)[:MAX_SHARDS])
-            if news:  # it moved: what failed at the old place says nothing of the new one
+            if news:  # it moved: failures at the old address no longer count
                 known.retry_at, known.failures = min(known.retry_at, now), 0
             self._set_addresses(known, (*usable, *known.addresses) if not news else usable)
             self.changes += 1
@@ -158,7 +156,7 @@ class PeerStore:
 
     def _has_room(self, group: str, origin: str, source: str) -> bool:
         if self._per_group and self._groups[group] >= self._per_group:
-            # Full of names: the one that has failed most makes room, if any has. A good one never does.
+            # Full: evict the peer that failed most, if any. A good one is never evicted.
             there = [
                 p for p in self._peers.values() if p.group == group and p.failures and not p.last_success
             ]
@@ -168,7 +166,7 @@ class PeerStore:
         if len(unreached) < self.per_source or origin in _OPERATOR:
             return True
         there = [self._peers[peer_id] for peer_id in unreached]
-        self._rng.shuffle(there)  # among those never tried chance decides, so a good one has some
+        self._rng.shuffle(there)  # random among never tried ones, so that good peers have a chance
         return self._drop_one(there)
 
     def _drop_one(self, candidates: Iterable[KnownPeer]) -> bool:
@@ -187,7 +185,7 @@ class PeerStore:
         cluster: int | None = None,
         shards: Collection[int] | None = None,
     ) -> None:
-        """Update a record with what the connected peer said of itself by identify or metadata."""
+        """Update a record with what the connected peer reported in identify or metadata."""
         known = self._peers.get(peer_id)
         if known is None:
             return
@@ -201,10 +199,10 @@ class PeerStore:
         if before != (known.protocols, known.cluster, known.shards):
             self.changes += 1
 
-    # --- dialling ---
+    # --- dial results ---
 
     def succeeded(self, peer_id: str, now: float, address: str | None = None) -> None:
-        """Note a connection, made at `address` if we dialled it."""
+        """Record a connection; `address` is where we dialled it."""
         known = self._peers.get(peer_id)
         if known is None:
             return
@@ -218,8 +216,8 @@ class PeerStore:
     def failed(
         self, peer_id: str, now: float, *, online: bool, why: str = "", longest: float = HIGHEST_DELAY
     ) -> None:
-        """Note a dial that failed. Only while we are `online` is that held against the peer, with a wait of
-        `longest` seconds at most."""
+        """Record a failed dial. It only counts against the peer while we are `online`, with a delay of at
+        most `longest` seconds."""
         known = self._peers.get(peer_id)
         if known is None:
             return
@@ -232,21 +230,21 @@ class PeerStore:
         known.retry_at = max(known.retry_at, now + delay * self._rng.uniform(0.8, 1.2))
         self.changes += 1
 
-    def excuse(self, peer_id: str) -> None:
-        """Take back one failure: the fault was ours."""
+    def undo_failure(self, peer_id: str) -> None:
+        """Undo one failure that was our own fault."""
         known = self._peers.get(peer_id)
         if known is not None and known.failures:
             known.failures -= 1
             self.changes += 1
 
     def lost(self, peer_id: str, now: float, lasted: float, why: str = "") -> bool:
-        """A connection ended. A short one counts as a failure (True), so that no peer is dialled in
-        a circle."""
+        """Record the end of a connection. A short one counts as a failure (returns True), to avoid redial
+        loops."""
         known = self._peers.get(peer_id)
         if known is None:
             return False
         if known.retry_at > now + HIGHEST_DELAY * 1.2:
-            why = known.why  # it is useless to us: that says more than how it hung up
+            why = known.why  # it is useless to us, which says more than how the connection ended
         if lasted < FIRST_DELAY:
             self.failed(peer_id, now, online=True, why=why)
             return True
@@ -257,18 +255,18 @@ class PeerStore:
         return False
 
     def postpone(self, peer_id: str, now: float, seconds: float, why: str = "") -> None:
-        """Do not dial the peer for a while: it is useless to us, or its disconnection was requested."""
+        """Do not dial the peer for a while: it is useless to us, or was disconnected on request."""
         known = self._peers.get(peer_id)
         if known is not None:
             known.retry_at = max(known.retry_at, now + seconds * self._rng.uniform(0.9, 1.1))
             known.why = why[:MAX_WHY] or known.why
             self.changes += 1
 
-    def forgive(self, now: float) -> None:
-        """Retry soon what failed while we were offline. Useless peers keep their wait."""
+    def retry_soon(self, now: float) -> None:
+        """Retry soon what failed while we were offline. Useless peers keep their delay."""
         for known in self._peers.values():
             if now < known.retry_at <= now + HIGHEST_DELAY * 1.2:
-                known.retry_at = now + self._rng.uniform(0, FORGIVEN_WITHIN)
+                known.retry_at = now + self._rng.uniform(0, RETRY_WITHIN)
 
     # --- bounds ---
 
@@ -283,12 +281,13 @@ class PeerStore:
         )
 
     def _prune(self, now: float, newcomer: str) -> None:
-        """Several at a time, so that a flood of newcomers costs a sort now and then instead of one each."""
+        """Remove several at a time, so that a flood of newcomers costs one sort now and then instead of
+        one each."""
         slack = max(1, self.capacity // 16)
         if len(self._peers) <= self.capacity:
             return
         ranked = list(self._peers.values())
-        self._rng.shuffle(ranked)  # among equals chance decides, and not who came last
+        self._rng.shuffle(ranked)  # break ties randomly, not by arrival
         ranked.sort(key=lambda peer: self.value(peer, now))
         for peer in ranked[: len(ranked) - self.capacity + slack]:
             if self._keep(peer.peer_id) or (peer.peer_id == newcomer and len(self._peers) <= self.capacity):
@@ -297,7 +296,7 @@ class PeerStore:
             self.pruned += 1
 
     def forget(self, peer_id: str) -> None:
-        """Drop what is known of a peer."""
+        """Remove a peer."""
         if (known := self._peers.get(peer_id)) is not None:
             self._forget(known)
 
@@ -328,7 +327,7 @@ class PeerStore:
                 del self._unreached[known.source]
 
     def restore(self, peers: Iterable[KnownPeer], now: float) -> None:
-        """Take in what an earlier run knew. No wait is longer than one that could be given now."""
+        """Load the peers of an earlier run. Delays are capped at the current maximum."""
         for peer in peers:
             if peer.peer_id == self._own_id or not peer.addresses or peer.peer_id in self._peers:
                 continue

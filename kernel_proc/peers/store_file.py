@@ -1,7 +1,7 @@
-"""The peer store on disk: one JSON file, replaced as a whole, readable by people.
+"""The peer store on disk: one JSON file, replaced atomically, human-readable.
 
-What is in it only saves time: a file that cannot be read is put aside and the node starts without; a disk
-that refuses is logged once in a row of refusals and tried again.
+Its contents only save time: an unreadable file is moved aside and the node starts without; a failing disk is
+logged once per row of failures and retried.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ VERSION: Final = 1
 MAX_FILE: Final = 64 * 1024 * 1024
 MAX_FAILURES: Final = 2**31
 MOMENT: Final = 1e-3
-"""The least instant that is not "never"."""
+"""The smallest instant that is distinct from "never" (0)."""
 
 
 def snapshot(peers: Iterable[KnownPeer]) -> list[dict[str, Any]]:
-    """What `save_peers` writes, taken in the loop so that writing may happen in a thread."""
+    """Return the data for `save_peers`; taken in the event loop, so that the write can happen in a thread."""
     return [asdict(peer) for peer in peers]
 
 
 def save_peers(path: Path, peers: Sequence[dict[str, Any]], stamp: Stamp) -> None:
-    """Replace the file. Raises OSError."""
+    """Replace the file. Raise OSError."""
     for peer in peers:
         peer["enr"] = b64encode(peer["enr"]).decode()
         for name in ("group", "why", "source"):
@@ -54,20 +54,20 @@ def save_peers(path: Path, peers: Sequence[dict[str, Any]], stamp: Stamp) -> Non
 
 
 def load_peers(path: Path, clock: PeerClock) -> list[KnownPeer]:
-    """Return the peers of an earlier run, their instants moved to `clock`; none if no file is usable."""
+    """Return the peers of an earlier run, with instants shifted to `clock`; none without a usable file."""
     try:
         if path.stat().st_size > MAX_FILE:
             raise ValueError(f"more than {MAX_FILE} bytes")
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["version"] != VERSION:
             raise ValueError(f"version {content['version']}")
-        # A file of version 0.1 has no stamp: its instants are readings of the wall clock.
+        # Files of version 0.1 have no stamp: their instants are wall-clock readings.
         shift = clock.shift(Stamp.from_dict(content["stamp"])) if "stamp" in content else 0.0
         return [_peer(one, shift) for one in content["peers"]]
     except FileNotFoundError:
         return []
     except (OSError, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
-        log.warning("the peer store %s cannot be read (%s): the node starts without it", path, error)
+        log.warning("cannot read the peer store %s (%s); starting without it", path, error)
         _put_aside(path)
         return []
 
@@ -76,26 +76,26 @@ def _put_aside(path: Path) -> None:
     try:
         path.replace(path.with_name(f"{path.name}.unreadable"))
     except OSError as error:
-        log.warning("it cannot be put aside either: %s", error)
+        log.warning("cannot move it aside either: %s", error)
 
 
 def _instant(value: Any, shift: float) -> float:
-    """Read an instant; 0 stands for never. Raises ValueError, TypeError, OverflowError."""
+    """Parse an instant; 0 means never. Raise ValueError, TypeError or OverflowError."""
     instant = float(value)
-    if not math.isfinite(instant):  # JSON has no infinity, but Python reads it, and 1e999 as one
-        raise ValueError("a time that is not finite")
+    if not math.isfinite(instant):  # JSON has no infinity, but Python's parser accepts it, and 1e999
+        raise ValueError("time is not finite")
     return max(instant + shift, MOMENT) if instant else 0.0
 
 
 def _peer(row: dict[str, Any], shift: float) -> KnownPeer:
-    """Raises ValueError, TypeError, KeyError, OverflowError."""
+    """Parse a peer. Raise ValueError, TypeError, KeyError or OverflowError."""
     addresses = tuple(str(one) for one in row["addresses"])[:MAX_ADDRESSES]
     if any(len(one) > MAX_ADDRESS_TEXT for one in addresses):
-        raise ValueError("an address that is too long")
+        raise ValueError("address too long")
     cluster = row["cluster"]
     failures = int(row["failures"])
     if not 0 <= failures <= MAX_FAILURES:
-        raise ValueError("a number of failures that cannot be")
+        raise ValueError("invalid number of failures")
     return KnownPeer(
         peer_id=str(row["peer_id"]),
         addresses=addresses,

@@ -192,7 +192,7 @@ def test_addresses_that_cannot_be_used_are_named_and_do_not_end_the_node(
     secure = f"/dns4/my_node.example/tcp/443/wss/p2p/{NodeKey.generate().peer_id}"
     monkeypatch.setenv("LOGOS_KERNEL_NODEKEY", key.secret_bytes().hex())
     with KernelProcess(directory / "n", f"--staticnode={own}", f"--staticnode={secure}") as node:
-        eventually(lambda: node.log.read_text().count("peer address cannot be used") == 2)
+        eventually(lambda: node.log.read_text().count("unusable peer address") == 2)
         assert f"address={own}" in node.log.read_text()
         assert f"address={secure}" in node.log.read_text()
         assert node.dealer().ok("node.health", {})["state"] == "READY"

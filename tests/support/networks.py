@@ -16,7 +16,7 @@ __all__ = ["GONE", "PAIR", "Entrance", "complaints", "healthy", "launched", "sta
 DOMAIN: Final = "nodes.example.org"
 PAIR: Final = 2
 """Kernels started at once: more of them only wait for each other's processor."""
-GONE: Final = ("peer not reachable", "list not readable")
+GONE: Final = ("peer unreachable", "cannot read DNS node list")
 """What a kernel rightly warns of when the entrance or its DNS server is gone."""
 _FINE: Final = frozenset({"TRC", "DBG", "INF", "NTC"})
 

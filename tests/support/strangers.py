@@ -116,10 +116,10 @@ class Stranger:
         engine, own = self.discv5._engine, self.record.node_id
         assert engine is not None
 
-        def tellable(_contact: NodeContact, distances: Sequence[int]) -> list[Enr]:
+        def shareable(_contact: NodeContact, distances: Sequence[int]) -> list[Enr]:
             return bogus.at(own, (at for at in distances if at), 16)
 
-        engine.tellable = tellable  # type: ignore[method-assign, assignment]
+        engine.shareable = shareable  # type: ignore[method-assign, assignment]
 
     async def run(self, nursery: trio.Nursery) -> None:
         """Bind; the rest runs in the nursery."""

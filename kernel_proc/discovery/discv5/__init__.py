@@ -1,16 +1,16 @@
-"""discv5 v5.1 (ethereum/devp2p) as Waku uses it (33/WAKU2-DISCV5): nodes find each other's records over UDP.
+"""discv5 v5.1 (ethereum/devp2p) as used by Waku (33/WAKU2-DISCV5): node discovery over UDP.
 
-A pure core under a thin shell, from the wire up:
+A sans-I/O core under a thin shell, from the wire up:
 
     packets    headers, masking                  crypto    key agreement, identity proof, encryption
-    messages   PING … TALKRESP                   sessions  keys shared with a contact, challenges
+    messages   PING … TALKRESP                   sessions  session keys per contact, challenges
     channel    datagrams ↔ messages: handshakes, sessions, rates
-    dialogue   requests ↔ responses: time-outs, records verified, what we answer
-    table, lookup, votes                         the state that decides whom to ask, and what we are seen as
+    dialogue   requests ↔ responses: timeouts, record verification, our responses
+    table, lookup, votes                         which nodes to ask, and our observed endpoint
     engine     all of it, driven by (datagram or time, now)
-    service    UDP sockets under trio; `wanted` picks what is worth dialling
+    service    UDP sockets under trio; `wanted` selects nodes worth dialling
 
-The protocol id is a parameter (`Params.protocol_id`): `d5waku`, or `discv5` among Ethereum's nodes.
+The protocol id is configurable (`Params.protocol_id`): `d5waku`, or `discv5` in Ethereum's network.
 """
 
 from kernel_proc.discovery.discv5.dialogue import MAX_TALK, TalkHandler, TooManyRequestsError

@@ -1,15 +1,15 @@
-"""Messages between nodes that know who they are: packets, handshakes and sessions, without I/O.
+"""Authenticated messages between nodes: packets, handshakes and sessions (discv5-theory), without I/O.
 
-Datagrams go in by `receive`, come out in `outbox`. Above it, messages are plaintext bytes that belong to a
-contact: `Upward` is told what came and from whom. Nothing is repeated on a time-out (the specification
-does not want it); whoever sends a request says when it is over (`finish`).
+Datagrams enter through `receive` and leave through `outbox`. Above the channel, messages are plaintext of a
+contact, reported to `Upward`. Nothing is retransmitted on a timeout (discv5-wire advises against it); the
+sender of a request reports its end with `finish`.
 
-The course of a request without a session, and what each side keeps for it:
+A request without a session, and the state each side keeps (discv5-theory, Session Handshake):
 
     we   ordinary packet of random bytes       _requests, _by_nonce
     they WHOAREYOU with its nonce              a challenge
-    we   handshake packet with the request     new keys, not yet proven; other requests wait for them
-    they the answer under the new keys         the keys are proven, waiting requests go out
+    we   handshake packet with the request     new keys, not yet proven; further requests wait for them
+    they the response under the new keys       the keys are proven; waiting requests are sent
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ from kernel_proc.discovery.enr_identity import Identity
 __all__ = ["Channel", "OutgoingPacket", "Upward"]
 
 _RANDOM_MESSAGE: Final = 44
-"""Bytes of the message that only asks for a WHOAREYOU: about the size of a PING."""
+"""Size of the message whose only purpose is to trigger a WHOAREYOU; about that of a PING."""
 
 
 class Upward(Protocol):
-    """Who uses the channel."""
+    """The user of the channel."""
 
     def known_record(self, node_id: bytes) -> Enr | None:
-        """The newest record known of a node."""
+        """Return the newest record known of a node."""
         ...
 
     def message(self, contact: NodeContact, record: Enr, plaintext: bytes, now: float) -> None:
-        """A message of the node of `record`, which has proven to be at this endpoint."""
+        """Handle a message of the node of `record`, which has authenticated at this endpoint."""
         ...
 
 
 class OutgoingPacket:
-    """A request under way. Identity counts, not content."""
+    """A request in progress. Compared by identity."""
 
     __slots__ = ("contact", "generation", "handshaken", "nonce", "plaintext", "record")
 
@@ -57,22 +57,22 @@ class OutgoingPacket:
         self.record = record
         self.plaintext = plaintext
         self.nonce: bytes | None = None
-        """Of the packet it went out in last, also if that was a knock; None: it waits."""
+        """Nonce of the packet it was last sent in, including a knock; None while it waits."""
         self.handshaken = False
-        """It went out last as the answer to a WHOAREYOU."""
+        """It was last sent in a handshake packet, in response to a WHOAREYOU."""
         self.generation = 0
-        """Of the session's keys it went out under last; 0: none."""
+        """Generation of the session keys it was last sent under; 0: none."""
 
     @property
     def opening(self) -> bool:
-        """Whether a session hangs on it, so that others wait."""
+        """Whether it is establishing the session, so that other requests wait for it."""
         return self.nonce is not None and (self.handshaken or self.generation == 0)
 
 
 class Channel:
     """The secured datagrams of one node.
 
-    `outbox` fills with (endpoint, datagram); whoever calls empties it afterwards.
+    `outbox` collects (endpoint, datagram) pairs; the caller drains it after each call.
     """
 
     def __init__(
@@ -83,8 +83,8 @@ class Channel:
         params: Params,
         random: random_module.Random,
     ) -> None:
-        """`record` gives our current record. `random` must be fit for keys (`random.SystemRandom`), except
-        in tests."""
+        """`record` returns our current record. `random` must be cryptographically secure
+        (`random.SystemRandom`), except in tests."""
         self._identity = identity
         self._record = record
         self._upward = upward
@@ -115,7 +115,7 @@ class Channel:
 
     @property
     def sessions(self) -> int:
-        """Sessions held."""
+        """Number of sessions."""
         return len(self._sessions)
 
     def _put(self, endpoint: UdpEndpoint, datagram: bytes) -> None:
@@ -125,7 +125,7 @@ class Channel:
     # -- sending ----------------------------------------------
 
     def request(self, contact: NodeContact, record: Enr, plaintext: bytes) -> OutgoingPacket:
-        """Send a request to the node of `record`; a handshake goes before it where there is no session."""
+        """Send a request to the node of `record`, with a handshake first if there is no session."""
         outgoing = OutgoingPacket(contact, record, plaintext)
         others = self._requests.setdefault(contact, [])
         session = self._sessions.get(contact)
@@ -137,16 +137,17 @@ class Channel:
         return outgoing
 
     def respond(self, contact: NodeContact, plaintext: bytes) -> None:
-        """Send the response to a request of the contact, in the session that the request came in."""
+        """Respond to a request of the contact, in the session in which it arrived."""
         session = self._sessions.get(contact)
         if session is not None:
             self._put(contact.endpoint, self._sealed(session, contact, plaintext)[1])
 
     def finish(self, outgoing: OutgoingPacket, *, answered: bool) -> None:
-        """The request is over. If it was the one that opens a session and had no answer, the next one
-        that waits tries."""
+        """End a request. If it was to establish a session and got no response, let the next waiting one
+        try."""
         self._forget_nonce(outgoing)
         others = self._requests.get(outgoing.contact)
+        # A handshake that stays unanswered leaves keys the other node may not have: discard them.
         if others is None or outgoing not in others:
             return
         others.remove(outgoing)
@@ -161,7 +162,7 @@ class Channel:
                 self._knock(others[0])
 
     def _knock(self, outgoing: OutgoingPacket) -> None:
-        """Send what cannot be decrypted, for a WHOAREYOU."""
+        """Send an undecryptable packet to trigger a WHOAREYOU (discv5-theory, Handshake Steps)."""
         outgoing.generation, outgoing.handshaken = 0, False
         nonce = self._random.randbytes(NONCE_BYTES)
         header = self._ordinary_header(outgoing.contact, nonce)
@@ -201,8 +202,9 @@ class Channel:
     # -- receiving --------------------------------------------
 
     def receive(self, datagram: bytes, source: UdpEndpoint, now: float) -> None:
-        """Take a datagram. Never raises: what is not for us is counted."""
+        """Process a datagram. Never raise: invalid ones are counted."""
         self.counters["packets_received"] += 1
+        # Rate-limit by IP before any cryptography: source addresses of UDP can be forged.
         exempt = self._params.exempt_loopback and is_loopback(source.host)
         if not exempt and not self._per_host.allow(source.host, now):
             self.counters["packets_limited"] += 1
@@ -230,6 +232,8 @@ class Channel:
             fresh = not session.proven
             plaintext = session.open(packet.nonce, packet.ciphertext, packet.associated)
         if session is None or plaintext is None:
+            # An unreadable message means that the sender has keys we lost, or none: challenge it
+            # (discv5-theory).
             self._challenge(packet.nonce, contact, now)
             return
         if fresh:
@@ -249,6 +253,7 @@ class Channel:
             0 if record is None else record.seq,
             self._params.protocol_id,
         )
+        # The masked header is the challenge-data: the proof must cover exactly these bytes (discv5-theory).
         expires = now + self._params.challenge_timeout
         self._challenges.add(contact, Challenge(header.associated, record, expires))
         self.counters["whoareyou_sent"] += 1
@@ -256,6 +261,8 @@ class Channel:
 
     def _whoareyou(self, packet: Whoareyou, source: UdpEndpoint) -> None:
         outgoing = self._by_nonce.get(packet.nonce)
+        # Accept a WHOAREYOU only for a nonce we sent to this very endpoint, and only once per request;
+        # otherwise anyone could make us spend handshakes (discv5-wire, WHOAREYOU Packet).
         if outgoing is None or outgoing.contact.endpoint != source or outgoing.handshaken:
             self.counters["whoareyou_unexpected"] += 1
             return
@@ -263,8 +270,8 @@ class Channel:
         session = self._sessions.get(contact)
         others = self._requests[contact]
         if session is not None and not session.proven and any(other.handshaken for other in others):
-            # Several requests were under way when the other node lost its keys. One handshake is enough, and
-            # most nodes accept only one; this request waits for its end.
+            # Several requests were in flight when the other node lost its keys. One handshake is enough, and
+            # most nodes accept only one; this request waits for it.
             self._forget_nonce(outgoing)
             outgoing.nonce, outgoing.generation = None, 0
             return
@@ -286,7 +293,8 @@ class Channel:
             nonce,
             sign_proof(me, packet.challenge_data, ephemeral.public_key, contact.node_id),
             ephemeral.public_key,
-            # A number above ours comes from a record of before our memory was lost; they need the new one.
+            # Send our record unless the numbers match: a higher number comes from a record we have lost, and
+            # the other node needs the new one (discv5-wire, Handshake Message Packet).
             b"" if packet.record_seq == record.seq else record.raw,
             self._params.protocol_id,
         )
@@ -303,9 +311,10 @@ class Channel:
             try:
                 return Identity(self._random.randbytes(32))
             except ValueError:
-                continue  # zero or beyond the group order: once in 2**128 draws
+                continue  # zero or beyond the group order: probability 2^-128
 
     def _handshake(self, packet: Handshake, contact: NodeContact, now: float) -> None:
+        # A handshake must answer a challenge of ours; the global rate bounds the cost of signature checks.
         challenges = self._challenges.of(contact, now)
         if not challenges or not self._handshakes.allow(None, now):
             self.counters["handshakes_refused"] += 1
@@ -326,16 +335,17 @@ class Channel:
     def _accept(
         self, packet: Handshake, contact: NodeContact, challenge: Challenge
     ) -> tuple[Session, bytes] | None:
-        """The new session and the message, if the handshake answers the challenge."""
+        """Return the new session and the message if the handshake answers the challenge."""
         record = challenge.record
         if packet.record:
             try:
-                told = Enr.from_bytes(packet.record)
+                received = Enr.from_bytes(packet.record)
             except EnrError:
                 return None
-            if record is None or told.seq > record.seq:
-                record = told
+            if record is None or received.seq > record.seq:
+                record = received
         me = self._identity
+        # Without this check a node could prove one identity with the record of another.
         if record is None or record.node_id != contact.node_id:
             return None
         if not verify_proof(
@@ -359,8 +369,8 @@ class Channel:
         return session, message
 
     def _send_waiting(self, contact: NodeContact, session: Session) -> None:
-        """The session can be used: what was not sent yet, only to knock, or under keys that the other node
-        has lost, goes out."""
+        """Send what waited for the session: new requests, knocks, and requests under keys that the other
+        node lost."""
         for outgoing in list(self._requests.get(contact, ())):
             if not outgoing.handshaken and outgoing.generation != session.generation:
                 self._send_in(session, outgoing)

@@ -1,4 +1,5 @@
-"""The cryptography of discv5 v5.1 for the identity scheme "v4": key agreement, identity proof, encryption."""
+"""Cryptography of discv5 v5.1 for the identity scheme "v4" (discv5-theory): key agreement, identity proof,
+encryption."""
 
 from __future__ import annotations
 
@@ -32,20 +33,21 @@ _PROOF: Final = b"discovery v5 identity proof"
 
 
 class SessionKeys(NamedTuple):
-    """Keys of a session, 16 bytes each."""
+    """The two keys of a session, 16 bytes each."""
 
     initiator: bytes
-    """Encrypts what the node that answered WHOAREYOU sends."""
+    """Encrypts messages of the node that answered the WHOAREYOU."""
     recipient: bytes
-    """Encrypts what the node that sent WHOAREYOU sends."""
+    """Encrypts messages of the node that sent the WHOAREYOU."""
 
 
 def derive_keys(
     secret: bytes, initiator_id: bytes, recipient_id: bytes, challenge_data: bytes
 ) -> SessionKeys:
-    """HKDF-SHA256 of the shared secret (33 bytes), salted with the challenge."""
+    """Derive the session keys with HKDF-SHA256 from the shared secret (33-byte compressed point), salted
+    with the challenge-data (discv5-theory, Key agreement)."""
     pseudo_random = hmac.digest(challenge_data, secret, "sha256")
-    # 32 bytes are one block of the expansion.
+    # The 32 bytes needed are a single block of HKDF-Expand.
     block = hmac.digest(pseudo_random, _AGREEMENT + initiator_id + recipient_id + b"\x01", "sha256")
     return SessionKeys(block[:KEY_BYTES], block[KEY_BYTES:])
 
@@ -55,24 +57,24 @@ def _proof_digest(challenge_data: bytes, ephemeral_key: bytes, recipient_id: byt
 
 
 def sign_proof(identity: Identity, challenge_data: bytes, ephemeral_key: bytes, recipient_id: bytes) -> bytes:
-    """The id-signature, 64 bytes: we are who our record says, in answer to this challenge only."""
+    """Return the id-signature (64 bytes, r ‖ s), which proves our identity for this challenge only."""
     return identity.sign(_proof_digest(challenge_data, ephemeral_key, recipient_id))
 
 
 def verify_proof(
     public_key: bytes, signature: bytes, challenge_data: bytes, ephemeral_key: bytes, recipient_id: bytes
 ) -> bool:
-    """Whether an id-signature is right."""
+    """Return whether an id-signature is valid."""
     return verify(public_key, signature, _proof_digest(challenge_data, ephemeral_key, recipient_id))
 
 
 def encrypt(key: bytes, nonce: bytes, plaintext: bytes, associated: bytes) -> bytes:
-    """AES-128-GCM, the tag behind."""
+    """Encrypt with AES-128-GCM. The tag is appended."""
     return AESGCM(key).encrypt(nonce, plaintext, associated)
 
 
 def decrypt(key: bytes, nonce: bytes, ciphertext: bytes, associated: bytes) -> bytes | None:
-    """The plaintext; None if the key is another or the text was altered."""
+    """Decrypt. Return None if the key does not match or the data was modified."""
     try:
         return AESGCM(key).decrypt(nonce, ciphertext, associated)
     except InvalidTag:

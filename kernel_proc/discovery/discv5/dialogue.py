@@ -1,7 +1,7 @@
-"""Requests and responses: who was asked what, what came back, and what we answer.
+"""Requests and responses: match them, verify the records in them, and answer requests.
 
-Between `Channel`, which carries messages between nodes that know who they are, and `Engine`, which decides
-whom to ask. What is learned on the way is told to `Listener`.
+Sits between `Channel`, which exchanges messages between authenticated nodes, and `Engine`, which decides
+which nodes to ask. Reports what it learns to a `Listener`.
 """
 
 from __future__ import annotations
@@ -38,49 +38,50 @@ TalkHandler = Callable[[NodeContact, bytes], bytes]
 """Answers a TALKREQ of one protocol."""
 
 MAX_TALK: Final = 1024
-"""Bytes of a TALKREQ's or TALKRESP's payload (and of a protocol's name with it) that surely fit."""
+"""Maximum payload of a TALKREQ or TALKRESP (including the protocol name) that is certain to fit into a
+packet."""
 
 _NODES_HEAD: Final = 24
-"""Bytes of a NODES message beside its records, at most: type, lengths, request id, total."""
+"""Maximum overhead of a NODES message: type, lengths, request id, total."""
 
 
 class TooManyRequestsError(Exception):
-    """So many requests are under way, altogether or to this node, that no further one is sent."""
+    """The limit of requests in progress was reached, overall or for this node."""
 
 
 class Listener(Protocol):
-    """What is learned from talking. All times are `Dialogue.now`."""
+    """Receives what the dialogue learns. All times are `Dialogue.now`."""
 
     def known_record(self, node_id: bytes) -> Enr | None:
-        """The newest record known of a node."""
+        """Return the newest record known of a node."""
         ...
 
-    def tellable(self, contact: NodeContact, distances: Sequence[int]) -> Iterable[Enr]:
-        """Records of other nodes at these distances from us that this node may be told."""
+    def shareable(self, contact: NodeContact, distances: Sequence[int]) -> Iterable[Enr]:
+        """Return records at these distances from us that may be shared with this node."""
         ...
 
-    def node_came(self, contact: NodeContact, record: Enr) -> None:
-        """The node of `record` has sent us a request from this endpoint."""
+    def node_contacted_us(self, contact: NodeContact, record: Enr) -> None:
+        """The node of `record` sent a request from this endpoint."""
         ...
 
     def node_answered(self, contact: NodeContact) -> None:
-        """It has answered a request."""
+        """The node answered a request."""
         ...
 
-    def node_silent(self, contact: NodeContact) -> None:
-        """It has left a request without answer, while others could be heard."""
+    def node_failed(self, contact: NodeContact) -> None:
+        """The node did not answer a request, although other nodes did."""
         ...
 
     def node_misbehaved(self, contact: NodeContact) -> None:
-        """It did what no honest node does."""
+        """The node did something that no honest node does."""
         ...
 
     def node_has_record(self, contact: NodeContact, seq: int) -> None:
-        """It says how new its record is."""
+        """The node reported the sequence number of its record."""
         ...
 
     def node_sees_us(self, contact: NodeContact, endpoint: UdpEndpoint) -> None:
-        """It says at which endpoint it sees us."""
+        """The node reported the endpoint at which it sees us."""
         ...
 
 
@@ -106,9 +107,9 @@ class _Pending:
 
 
 class Dialogue:
-    """The requests of one node, both ways.
+    """The requests of one node, in both directions.
 
-    `now` is the time of the call that is being worked on; the owner sets it before each.
+    `now` is the time of the call in progress; the owner sets it before each call.
     """
 
     def __init__(
@@ -151,21 +152,21 @@ class Dialogue:
         return self._channel.outbox
 
     def counters(self) -> dict[str, int]:
-        """What only grows, by name."""
+        """Return monotonic counters by name."""
         return {**self._channel.counters, **self._counters}
 
     @property
     def pending(self) -> int:
-        """Requests under way."""
+        """Number of requests in progress."""
         return len(self._pending)
 
     @property
     def sessions(self) -> int:
-        """Sessions held."""
+        """Number of sessions."""
         return self._channel.sessions
 
     def set_talk_handler(self, protocol: bytes, handler: TalkHandler | None) -> None:
-        """Answer TALKREQs of a protocol, or no longer."""
+        """Set the handler for TALKREQs of a protocol; None removes it."""
         if handler is None:
             self._talk.pop(protocol, None)
         else:
@@ -174,31 +175,32 @@ class Dialogue:
     # -- our requests -----------------------------------------
 
     def ping(self, record: Enr, done: Callable[[Pong | None], None]) -> None:
-        """PING. Raises TooManyRequestsError, ValueError (a node that we cannot reach)."""
+        """Send PING. Raise TooManyRequestsError, or ValueError for an unreachable node."""
         self._ask(record, Ping(self._request_id(), self._local.record.seq), done)
 
     def find_node(
         self, record: Enr, distances: Sequence[int], done: Callable[[list[Enr] | None], None]
     ) -> None:
-        """FINDNODE. Raises as `ping`."""
+        """Send FINDNODE. Raise as `ping`."""
         self._ask(record, FindNode(self._request_id(), tuple(distances)), done)
 
     def talk(
         self, record: Enr, protocol: bytes, payload: bytes, done: Callable[[bytes | None], None]
     ) -> None:
-        """TALKREQ. Raises as `ping`, ValueError also for more than MAX_TALK bytes."""
+        """Send TALKREQ. Raise as `ping`, and ValueError for more than MAX_TALK bytes."""
         if len(protocol) + len(payload) > MAX_TALK:
-            raise ValueError(f"{len(protocol) + len(payload)} bytes do not go into a TALKREQ")
+            raise ValueError(f"{len(protocol) + len(payload)} bytes do not fit into a TALKREQ")
         self._ask(record, TalkRequest(self._request_id(), protocol, payload), done)
 
     def _request_id(self) -> bytes:
-        """Eight random bytes. The first is not zero: some take the id for a number and mirror it as one."""
+        """Return eight random bytes, the first non-zero: some nodes parse the id as a number and echo it
+        as one."""
         return self._random.randrange(1 << 56, 1 << 64).to_bytes(8, "big")
 
     def _ask(self, record: Enr, request: Request, done: Callable[..., None]) -> None:
         contact = contact_of(record, self._versions)
         if contact is None or contact.node_id == self._local.node_id:
-            raise ValueError(f"{record!r} is not a node that we can reach")
+            raise ValueError(f"{record!r} is not reachable")
         mine = self._per_node.get(contact.node_id, 0)
         if len(self._pending) >= self._params.max_requests or mine >= self._params.max_requests_per_node:
             self._counters["requests_refused"] += 1
@@ -221,38 +223,38 @@ class Dialogue:
     # -- time -------------------------------------------------
 
     def deadline(self) -> float | None:
-        """When `expire` has something to do."""
+        """Return when `expire` has work to do."""
         return self._deadlines[0][0] if self._deadlines else None
 
     def expire(self) -> None:
-        """End the requests whose time is over."""
+        """End the requests that have timed out."""
         while self._deadlines and self._deadlines[0][0] <= self.now:
             _, request_id = heapq.heappop(self._deadlines)
             pending = self._pending.get(request_id)
             if pending is None:
                 continue  # answered
-            if pending.parts:  # some of it has come: better than nothing
+            if pending.parts:  # a partial NODES response is better than none
                 self._finish(pending, list(pending.records.values()))
                 continue
             self._counters["timeouts"] += 1
             self._close(pending, answered=False)
-            # When nobody at all is heard it is our network that is down, and no node's fault.
+            # If no node responds at all, our own network is down: do not blame the nodes.
             if self._heard >= pending.started:
-                self._listener.node_silent(pending.contact)
+                self._listener.node_failed(pending.contact)
             pending.done(None)
 
-    # -- what comes -------------------------------------------
+    # -- incoming messages ------------------------------------
 
     def receive(self, datagram: bytes, source: UdpEndpoint) -> None:
-        """Take a datagram. Never raises for what is in it."""
+        """Process a datagram. Never raise because of its content."""
         self._channel.receive(datagram, source, self.now)
 
     def known_record(self, node_id: bytes) -> Enr | None:
-        """For the channel."""
+        """Part of the channel's `Upward` interface."""
         return self._listener.known_record(node_id)
 
     def message(self, contact: NodeContact, record: Enr, plaintext: bytes, now: float) -> None:
-        """From the channel."""
+        """Part of the channel's `Upward` interface."""
         try:
             message = messages.decode(plaintext)
         except Discv5MessageError:
@@ -262,12 +264,12 @@ class Dialogue:
         match message:
             case Ping() | FindNode() | TalkRequest():
                 self._counters["requests_received"] += 1
-                self._listener.node_came(contact, record)
+                self._listener.node_contacted_us(contact, record)
                 self._answer(contact, message)
             case Pong() | Nodes() | TalkResponse():
                 self._answered(contact, message)
 
-    # -- our answers ------------------------------------------
+    # -- our responses ----------------------------------------
 
     def _answer(self, contact: NodeContact, request: Request) -> None:
         match request:
@@ -286,9 +288,9 @@ class Dialogue:
         self._channel.respond(contact, messages.encode(response))
 
     def _nodes(self, contact: NodeContact, request_id: bytes, distances: Sequence[int]) -> list[Nodes]:
-        """The parts of the answer to a FINDNODE, as few as hold it."""
+        """Return the NODES messages for a FINDNODE, as few as possible."""
         records = [self._local.record] if 0 in distances else []
-        records += self._listener.tellable(contact, distances)
+        records += self._listener.shareable(contact, distances)
         parts: list[list[bytes]] = [[]]
         room = left = MAX_PACKET - OVERHEAD - _NODES_HEAD
         for record in records[: self._params.nodes_limit]:
@@ -299,10 +301,11 @@ class Dialogue:
             left -= len(record.raw)
         return [Nodes(request_id, len(parts), tuple(part)) for part in parts]
 
-    # -- their answers ----------------------------------------
+    # -- their responses --------------------------------------
 
     def _answered(self, contact: NodeContact, response: Response) -> None:
         pending = self._pending.get(response.request_id)
+        # The id alone is not enough: a third node could have observed or guessed it.
         if pending is None or pending.contact != contact:
             self._counters["responses_unexpected"] += 1
             return
@@ -330,7 +333,7 @@ class Dialogue:
             for raw in part.records:
                 self._take_record(pending, request, raw)
         except EnrSignatureError:
-            # An honest node verifies what it tells: this one makes records up.
+            # An honest node verifies records before it shares them; this one fabricates them.
             self._close(pending, answered=True)
             self._listener.node_misbehaved(pending.contact)
             pending.done(None)
@@ -339,8 +342,11 @@ class Dialogue:
             self._finish(pending, list(pending.records.values()))
 
     def _take_record(self, pending: _Pending, request: FindNode, raw: bytes) -> None:
-        """Keep a record of a distance asked for, of a node that this one may name and we can reach.
-        Raises EnrSignatureError."""
+        """Keep a record if it has a requested distance, the node may refer us to it, and we can reach it.
+        Raise EnrSignatureError.
+
+        Without the distance check a node could fill a lookup with records of its choice (discv5-wire, NODES).
+        """
         try:
             record = self._verified(raw)
         except EnrError as error:
@@ -348,12 +354,12 @@ class Dialogue:
             if isinstance(error, EnrSignatureError):
                 raise
             return
-        teller, contact = pending.contact, contact_of(record, self._versions)
+        source, contact = pending.contact, contact_of(record, self._versions)
         fits = (
             contact is not None
             and record.node_id != self._local.node_id
-            and log_distance(record.node_id, teller.node_id) in request.distances
-            and may_relay(contact.endpoint.host, teller.endpoint.host)
+            and log_distance(record.node_id, source.node_id) in request.distances
+            and may_relay(contact.endpoint.host, source.endpoint.host)
             and len(pending.records) < 2 * self._params.nodes_limit
         )
         if not fits:

@@ -1,4 +1,4 @@
-"""UDP endpoints, and what may be said about the IP addresses in them."""
+"""UDP endpoints, and rules for the IP addresses in them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class UdpEndpoint(NamedTuple):
-    """An IP address in its usual text form (an IPv4 address never mapped into IPv6), and a UDP port."""
+    """An IP address in canonical text form (never IPv4-mapped IPv6) and a UDP port."""
 
     host: str
     port: int
 
     @classmethod
     def of(cls, host: str, port: int) -> UdpEndpoint:
-        """From what a socket reports. Raises ValueError if `host` is no IP address."""
+        """Create from a socket address. Raise ValueError if `host` is not an IP address."""
         return cls(str(_parse(host)), port)
 
     @property
@@ -31,12 +31,12 @@ class UdpEndpoint(NamedTuple):
 
     @property
     def version(self) -> int:
-        """4 or 6."""
+        """The IP version, 4 or 6."""
         return 6 if ":" in self.host else 4
 
 
 class NodeContact(NamedTuple):
-    """A node at an endpoint. Sessions belong to both: a node that moves has to prove itself again."""
+    """A node at an endpoint. Sessions belong to both: a node that moves has to authenticate again."""
 
     node_id: bytes
     endpoint: UdpEndpoint
@@ -52,7 +52,7 @@ def _parse(host: str) -> IpAddress:
 
 @lru_cache(maxsize=4096)
 def contact_of(record: Enr, versions: frozenset[int]) -> NodeContact | None:
-    """How to reach the node of a record over one of these IP versions, IPv4 first; None: not at all."""
+    """Return how to reach a record's node with one of these IP versions, IPv4 first; None if unreachable."""
     for version, ip, port in ((4, record.ip4, record.udp4), (6, record.ip6, record.udp6)):
         if version in versions and ip is not None and port is not None:
             return NodeContact(record.node_id, UdpEndpoint.of(ip, port))
@@ -60,16 +60,16 @@ def contact_of(record: Enr, versions: frozenset[int]) -> NodeContact | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether the address is one of this machine only."""
+    """Return whether the address is a loopback address."""
     return _parse(host).is_loopback
 
 
 @lru_cache(maxsize=4096)
 def group_of(host: str) -> str:
-    """The addresses that count as one where a single owner must not get many places.
+    """Return the group of addresses that counts as one owner for the limits of the table.
 
-    In the Internet whoever has one address usually has its neighbours: a /24 or a /64 is one group. In
-    private networks each address counts for itself.
+    On the public Internet, an owner of one address usually controls its neighbours: a /24 or /64 is one
+    group. In private networks each address is its own group.
     """
     ip = _parse(host)
     if ip.is_private:
@@ -78,14 +78,14 @@ def group_of(host: str) -> str:
 
 
 @lru_cache(maxsize=4096)
-def may_relay(host: str, teller: str) -> bool:
-    """Whether a record with this address is to be believed from (or told to) a node at `teller`.
+def may_relay(host: str, peer: str) -> bool:
+    """Return whether a record with this address may be accepted from, or sent to, a node at `peer`.
 
-    Addresses of a private network or of one machine mean something only there. Who gets them from outside
-    is led to attack its own neighbours.
+    Addresses of a private network or of one host are only meaningful inside it. Accepting them from outside
+    would let an attacker direct us at our own neighbours (discv5-wire, NODES).
     """
-    ip, source = _parse(host), _parse(teller)
-    if ip.is_loopback:  # asked first: Python counts ::1 as reserved
+    ip, source = _parse(host), _parse(peer)
+    if ip.is_loopback:  # check first: Python considers ::1 reserved as well
         return source.is_loopback
     if ip.is_unspecified or ip.is_multicast or ip.is_reserved:
         return False

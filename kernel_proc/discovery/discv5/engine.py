@@ -1,9 +1,9 @@
-"""discv5 without I/O: the table and its upkeep, lookups, walks.
+"""discv5 without I/O: the node table and its maintenance, lookups, and random walks.
 
-Everything happens in one of two calls, `receive` (a datagram) and `tick` (time has passed), or in a request
-that the owner makes; each takes the time. Afterwards the owner sends what is in `outbox` and calls `tick`
-again at `wakeup()` at the latest. Random numbers come from outside, so that a network of engines can be run
-in a test without sockets and clocks, the same way each time.
+Everything happens in `receive` (a datagram), `tick` (time has passed), or a request of the owner; each takes
+the current time. Afterwards the owner sends what is in `outbox`, and calls `tick` again by `wakeup()`.
+Randomness is injected, so that tests can run a network of engines deterministically without sockets or
+clocks.
 """
 
 from __future__ import annotations
@@ -26,29 +26,32 @@ from kernel_proc.discovery.enr_local import LocalEnr
 __all__ = ["Engine"]
 
 _ANNOUNCED: Final = 64
-"""Nodes that are told at once that our record has changed; the others learn it when they are checked."""
+"""Nodes that are notified at once when our record changes; others learn it at their next liveness check."""
 _ANNOUNCE_INTERVAL: Final = 0.1
 _FIRST_BACKOFF: Final = 1.0
 
 
 class _Search:
-    __slots__ = ("done", "lookup", "new", "told", "unknown", "walk")
+    __slots__ = ("done", "lookup", "new", "reported", "unknown", "walk")
 
     def __init__(self, lookup: Lookup, done: Callable[[list[Enr]], None], walk: bool) -> None:
         self.lookup = lookup
         self.done = done
         self.walk = walk
-        self.told: set[bytes] = set()
-        """Nodes that the owner was told of in this walk."""
+        self.reported: set[bytes] = set()
+        """Nodes already reported to the owner in this walk."""
         self.new = 0
-        """Nodes that came into the table by it."""
+        """Nodes that this search added to the table."""
         self.unknown = 0
-        """The same, and those for which there was no place there but beside it."""
+        """The same, including those that only became replacements."""
 
     def has_seen_enough(self, params: Params) -> bool:
-        """A walk is there to meet nodes: where several have answered and named only known ones it ends, while
-        a lookup goes on to the closest. In a small network that is nearly all that walks cost. And it ends
-        where those who were named are not there, so that liars cannot make it last."""
+        """Return whether a walk can end early.
+
+        A walk exists to meet nodes: unlike a lookup, which continues to the closest nodes, it ends once
+        several nodes have answered and named known nodes only. In a small network that saves most of its
+        cost. It also ends when many of the named nodes do not answer, so that a liar cannot prolong it.
+        """
         if not self.walk:
             return False
         in_vain = not self.unknown and self.lookup.responsive >= params.lookup_concurrency
@@ -56,7 +59,7 @@ class _Search:
 
 
 def _nothing(_: object) -> None:
-    """For who does not want to know."""
+    """No-op callback."""
 
 
 def _anyone(_: Enr) -> bool:
@@ -64,11 +67,11 @@ def _anyone(_: Enr) -> bool:
 
 
 class Engine:
-    """One node of discv5.
+    """One discv5 node.
 
-    `found(record)` is called for nodes that `wanted` lets pass: for each that a walk meets, once a walk, as
-    soon as it is met (that somebody names a node does not mean that it is there), and for each that answers
-    us for the first time. `external(endpoint)` is called when the endpoint at which others see us changes.
+    `found(record)` is called for nodes that `wanted` accepts: once per walk for each node that it meets,
+    immediately (being named by another node does not mean that it is alive), and for each node that answers
+    us for the first time. `external(endpoint)` is called when our observed endpoint changes.
     """
 
     def __init__(
@@ -83,8 +86,8 @@ class Engine:
         wanted: Callable[[Enr], bool] = _anyone,
         external: Callable[[UdpEndpoint], None] = _nothing,
     ) -> None:
-        """`versions`: IP versions that we can send over. `random` makes keys: a `random.SystemRandom`, except
-        in tests."""
+        """`versions` are the IP versions we can send over. `random` generates keys: a
+        `random.SystemRandom`, except in tests."""
         self._local = local
         self._params = params
         self._random = random
@@ -101,9 +104,9 @@ class Engine:
         self._walk_pause = params.walk_pause
         self._walk_backoff = _FIRST_BACKOFF / 2
         self._walk_at: float | None = now
-        """None: a walk is under way."""
+        """None while a walk is in progress."""
         self._joined = False
-        """Somebody has answered a walk."""
+        """A walk has received at least one response."""
         self._check_at = now
         self._check_unverified_at = now
         self._announce: deque[NodeContact] = deque()
@@ -111,19 +114,19 @@ class Engine:
         self._announced = local.record.seq
         self._counters = {"walks": 0, "found": 0, "banned": 0}
 
-    # -- what the owner sees ----------------------------------
+    # -- interface of the owner --------------------------------
 
     @property
     def outbox(self) -> list[tuple[UdpEndpoint, bytes]]:
-        """Datagrams to be sent. The owner empties it."""
+        """Datagrams to be sent. The owner drains it."""
         return self._dialogue.outbox
 
     def counters(self) -> dict[str, int]:
-        """What only grows, by name."""
+        """Return monotonic counters by name."""
         return {**self._dialogue.counters(), **self._counters}
 
     def gauges(self) -> dict[str, int]:
-        """What there is now, by name."""
+        """Return current sizes by name."""
         return {
             "nodes": len(self.table),
             "nodes_verified": self.table.verified,
@@ -134,34 +137,35 @@ class Engine:
         }
 
     def observed(self, version: int) -> UdpEndpoint | None:
-        """The endpoint at which the majority of nodes sees us."""
+        """Return our endpoint as seen by the majority of nodes."""
         return self._observed.get(version)
 
     def set_bootstrap(self, records: Iterable[Enr], now: float) -> None:
-        """Nodes that are asked when we know no other; replaces those given before."""
+        """Set the boot nodes, which are asked when no other node is known. Replaces the previous ones."""
         self._bootstrap = tuple(records)
         self._seed(now)
 
     def set_walk_pause(self, seconds: float, now: float) -> None:
-        """The pause between two random walks: short while nodes are needed, long when they are not."""
+        """Set the pause between random walks: short while peers are needed, long otherwise."""
         self._walk_pause = seconds
         if self._walk_at is not None:
             self._walk_at = min(self._walk_at, now + seconds)
 
     def set_talk_handler(self, protocol: bytes, handler: TalkHandler | None) -> None:
-        """Answer TALKREQs of a protocol (with at most MAX_TALK bytes, else with none), or no longer."""
+        """Set the handler for TALKREQs of a protocol; None removes it. Responses above MAX_TALK bytes are
+        sent empty."""
         self._dialogue.set_talk_handler(protocol, handler)
 
     def add_record(self, record: Enr, now: float) -> Added | None:
-        """Offer a record to the table; None: there is no way to reach its node."""
+        """Offer a record to the table. Return None if its node is unreachable."""
         contact = contact_of(record, self._versions)
         return None if contact is None else self.table.add(record, contact, now)
 
     # -- requests of the owner --------------------------------
 
     def ping(self, record: Enr, now: float, done: Callable[[Pong | None], None] = _nothing) -> None:
-        """PING a node; `done(None)` if it does not answer. Raises TooManyRequestsError, and ValueError for
-        a node that we cannot reach."""
+        """Send PING; call `done(None)` without a response. Raise TooManyRequestsError, or ValueError for
+        an unreachable node."""
         self._dialogue.now = now
         self._dialogue.ping(record, done)
 
@@ -172,8 +176,8 @@ class Engine:
         now: float,
         done: Callable[[list[Enr] | None], None] = _nothing,
     ) -> None:
-        """FINDNODE; `done` gets verified records of these distances, None if there was no answer at all.
-        Raises as `ping`."""
+        """Send FINDNODE; `done` gets the verified records at these distances, None without a response.
+        Raise as `ping`."""
         self._dialogue.now = now
         self._dialogue.find_node(record, distances, done)
 
@@ -185,14 +189,16 @@ class Engine:
         now: float,
         done: Callable[[bytes | None], None] = _nothing,
     ) -> None:
-        """TALKREQ; `done` gets the answer, empty if the node does not know the protocol. Raises as `ping`,
-        ValueError also for more than MAX_TALK bytes."""
+        """Send TALKREQ; `done` gets the response, empty if the node does not support the protocol.
+
+        Raise as `ping`, and ValueError for more than MAX_TALK bytes.
+        """
         self._dialogue.now = now
         self._dialogue.talk(record, protocol, payload, done)
 
     def lookup(self, target: bytes, now: float, done: Callable[[list[Enr]], None]) -> None:
-        """Look for the nodes closest to a node id; `done` gets those that answered, closest first.
-        Raises TooManyRequestsError."""
+        """Look up the nodes closest to a node id; `done` gets those that answered, closest first. Raise
+        TooManyRequestsError."""
         self._dialogue.now = now
         if len(self._searches) >= self._params.max_lookups:
             raise TooManyRequestsError
@@ -201,38 +207,39 @@ class Engine:
     # -- datagrams --------------------------------------------
 
     def receive(self, datagram: bytes, source: UdpEndpoint, now: float) -> None:
-        """Take a datagram. Never raises for what is in it."""
+        """Process a datagram. Never raise because of its content."""
         self._dialogue.now = now
         self._dialogue.receive(datagram, source)
 
-    # -- what the dialogue tells ------------------------------
+    # -- reports of the dialogue --------------------------------
 
     def known_record(self, node_id: bytes) -> Enr | None:
-        """The record in the table."""
+        """Return the record in the table."""
         node = self.table.get(node_id)
         return None if node is None else node.record
 
-    def tellable(self, contact: NodeContact, distances: Sequence[int]) -> list[Enr]:
-        """Nodes that have answered us, and that mean something where the asking one is."""
+    def shareable(self, contact: NodeContact, distances: Sequence[int]) -> list[Enr]:
+        """Return records of verified nodes that are meaningful at the contact's address."""
         nodes = self.table.at_distances((at for at in distances if at), 2 * self._params.nodes_limit)
-        return [node.record for node in nodes if self._may_tell(node, contact)]
+        return [node.record for node in nodes if self._may_share(node, contact)]
 
-    def _may_tell(self, node: Node, contact: NodeContact) -> bool:
+    def _may_share(self, node: Node, contact: NodeContact) -> bool:
         return node.contact.node_id != contact.node_id and may_relay(
             node.contact.endpoint.host, contact.endpoint.host
         )
 
-    def node_came(self, contact: NodeContact, record: Enr) -> None:
-        """It goes into the table if it came from where its record says. Others are told of it only after it
-        has answered us there."""
+    def node_contacted_us(self, contact: NodeContact, record: Enr) -> None:
+        """Add a node that contacted us from the endpoint in its record. It is shared only after it has
+        answered us there."""
         if self.table.get(contact.node_id) is None and contact_of(record, self._versions) == contact:
             self.table.add(record, contact, self._dialogue.now, alive=True)
 
     def node_answered(self, contact: NodeContact) -> None:
-        """It is there."""
+        """Mark a node verified, and report it if it is wanted."""
         if self.table.answered(contact, self._dialogue.now):
             if not self._joined and self._walk_at is not None:
-                # Somebody to ask at last: at once, and soon again, since others come at this time too.
+                # The first responsive node: walk at once, and again soon, because others tend to join at the
+                # same time.
                 self._walk_at = self._dialogue.now
                 self._walk_backoff = _FIRST_BACKOFF / 2
             node = self.table.get(contact.node_id)
@@ -240,17 +247,17 @@ class Engine:
                 self._counters["found"] += 1
                 self._found(node.record)
 
-    def node_silent(self, contact: NodeContact) -> None:
-        """It may be gone."""
+    def node_failed(self, contact: NodeContact) -> None:
+        """Count a failure of the node."""
         self.table.failed(contact)
 
     def node_misbehaved(self, contact: NodeContact) -> None:
-        """Keep away from it for a while."""
+        """Ban the node for a while."""
         self._counters["banned"] += 1
         self.table.ban(contact.node_id, self._dialogue.now)
 
     def node_has_record(self, contact: NodeContact, seq: int) -> None:
-        """Ask for its record if ours is older."""
+        """Request the node's record if ours is outdated."""
         node = self.table.get(contact.node_id)
         if node is None or seq <= node.record.seq:
             return
@@ -262,10 +269,10 @@ class Engine:
         try:
             self._dialogue.find_node(node.record, (0,), take)
         except TooManyRequestsError:
-            return  # it will say so again
+            return  # it will report its number again
 
     def node_sees_us(self, contact: NodeContact, endpoint: UdpEndpoint) -> None:
-        """A vote about our own endpoint."""
+        """Count a vote for our external endpoint."""
         now = self._dialogue.now
         self._votes.add(contact, endpoint, now)
         winner = self._votes.winner(endpoint.version, now)
@@ -276,7 +283,7 @@ class Engine:
     # -- time -------------------------------------------------
 
     def wakeup(self) -> float:
-        """When `tick` is to be called at the latest."""
+        """Return the latest time for the next `tick`."""
         times = [self._check_at]
         if (deadline := self._dialogue.deadline()) is not None:
             times.append(deadline)
@@ -303,7 +310,7 @@ class Engine:
             self._walk(now)
 
     def _announce_changes(self, now: float) -> None:
-        """PING the nodes that we know to be there when our record has changed: they then ask for it."""
+        """PING verified nodes after a change of our record, so that they request the new one."""
         if self._local.record.seq != self._announced:
             self._announced = self._local.record.seq
             verified = sorted((n for n in self.table.nodes() if n.verified), key=lambda n: -n.seen)
@@ -319,20 +326,20 @@ class Engine:
         try:
             self._dialogue.ping(node.record, _nothing)
         except TooManyRequestsError:
-            return  # so many are under way to it or to others that its turn may come later
+            return  # too many in progress; it is checked another time
 
     # -- lookups ----------------------------------------------
 
     def _search(self, target: bytes, done: Callable[[list[Enr]], None], *, walk: bool) -> None:
         search = _Search(Lookup(target, self._local.node_id, self._params), done, walk)
         self._searches.add(search)
-        self.table.looked_up(target, self._dialogue.now)
+        self.table.mark_refreshed(target, self._dialogue.now)
         nodes = self.table.closest(target)
         proven = [node for node in nodes if node.verified]
         if len(proven) < self._params.lookup_concurrency:
             seeds = nodes[: self._params.lookup_results]
         elif walk:
-            # Some that are close and some from anywhere, so that nobody is always, or never, asked.
+            # Some close nodes and some random ones, so that no node is always, or never, asked.
             seeds = proven[: self._params.walk_seeds // 2]
             others = proven[len(seeds) :]
             seeds += self._random.sample(others, min(len(others), self._params.walk_seeds - len(seeds)))
@@ -361,7 +368,7 @@ class Engine:
                 search.lookup.answered(contact.node_id)
                 self.table.add(record, contact, self._dialogue.now, alive=True)
                 self.node_answered(contact)
-                self._tell(search, record)
+                self._report(search, record)
                 self._learn(search, records)
             self._advance(search)
 
@@ -380,11 +387,11 @@ class Engine:
             search.new += added is Added.NEW
             search.unknown += added in (Added.NEW, Added.REPLACEMENT)
             if added is not Added.BANNED and search.lookup.consider(record, contact):
-                self._tell(search, record)
+                self._report(search, record)
 
-    def _tell(self, search: _Search, record: Enr) -> None:
-        if search.walk and record.node_id not in search.told and self._wanted(record):
-            search.told.add(record.node_id)
+    def _report(self, search: _Search, record: Enr) -> None:
+        if search.walk and record.node_id not in search.reported and self._wanted(record):
+            search.reported.add(record.node_id)
             self._counters["found"] += 1
             self._found(record)
 
@@ -395,8 +402,8 @@ class Engine:
             self.add_record(record, now)
 
     def _walk(self, now: float) -> None:
-        """Look for a node id to meet nodes on the way: for our own until somebody answers, then in the part
-        of the network that we have not looked into for long, then anywhere."""
+        """Look up a target to meet nodes on the way: our own id until a node answers, then an id in the
+        least recently visited bucket, then a random id."""
         self._walk_at = None
         if not self.table.verified:
             self._seed(now)
@@ -410,8 +417,8 @@ class Engine:
         self._search(target, _nothing, walk=True)
 
     def _walked(self, search: _Search) -> None:
-        """The next walk comes soon while there is something new to see, or nobody to ask; else the pause
-        grows to the one set."""
+        """Schedule the next walk: soon while walks find new nodes, then with growing pauses up to the
+        configured one."""
         self._joined = self._joined or search.lookup.responsive > 0
         self._walk_backoff = _FIRST_BACKOFF if search.new else self._walk_backoff * 2
         self._walk_at = self._dialogue.now + min(self._walk_backoff, self._walk_pause)

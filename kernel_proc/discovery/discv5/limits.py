@@ -1,4 +1,4 @@
-"""Bounds: a map that forgets what was not used longest, and a rate for each of many keys."""
+"""Bounded state: an LRU dictionary, and token buckets by key."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ V = TypeVar("V")
 
 
 class LruDict(Generic[K, V]):
-    """At most `capacity` entries; a new one puts out the one not used longest."""
+    """A dictionary of at most `capacity` entries that evicts the least recently used one."""
 
     __slots__ = ("_entries", "capacity", "evicted")
 
@@ -22,7 +22,7 @@ class LruDict(Generic[K, V]):
         self._entries: OrderedDict[K, V] = OrderedDict()
 
     def get(self, key: K) -> V | None:
-        """The entry, now the one used last."""
+        """Return the entry and mark it as most recently used."""
         value = self._entries.get(key)
         if value is not None:
             self._entries.move_to_end(key)
@@ -41,7 +41,7 @@ class LruDict(Generic[K, V]):
         return self._entries.pop(key, None)
 
     def values(self) -> list[V]:
-        """All values, the one not used longest first."""
+        """Return all values, least recently used first."""
         return list(self._entries.values())
 
     def __len__(self) -> int:
@@ -52,9 +52,9 @@ class LruDict(Generic[K, V]):
 
 
 class TokenBuckets(Generic[K]):
-    """`rate` events a second and `burst` at once for each key; the last `capacity` keys are remembered.
+    """Allow `rate` events per second and bursts of `burst`, for each of the last `capacity` keys.
 
-    Who makes us forget a key by using many others has gained one burst, and spent more than that.
+    An attacker that evicts a key by using many others gains one burst, and pays more for it.
     """
 
     __slots__ = ("_buckets", "_burst", "_rate")
@@ -65,7 +65,7 @@ class TokenBuckets(Generic[K]):
         self._buckets: LruDict[K, tuple[float, float]] = LruDict(capacity)
 
     def allow(self, key: K, now: float) -> bool:
-        """Whether one more event of `key` is within its rate. `now` in seconds, never going back."""
+        """Return whether another event of `key` is allowed. `now` is in seconds and monotonic."""
         tokens, then = self._buckets.get(key) or (self._burst, now)
         tokens = min(self._burst, tokens + (now - then) * self._rate)
         allowed = tokens >= 1

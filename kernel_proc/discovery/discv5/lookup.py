@@ -1,4 +1,4 @@
-"""A lookup: which nodes are closest to a node id? Asks the closest ones known for closer ones, and again."""
+"""A lookup of the nodes closest to a node id: ask the closest known nodes for closer ones, repeatedly."""
 
 from __future__ import annotations
 
@@ -13,24 +13,23 @@ from kernel_proc.discovery.enr import Enr
 __all__ = ["Lookup", "distances_to"]
 
 MAX_FOUND = 512
-"""Records kept of one lookup; with honest nodes it meets some 16 × 16."""
+"""Records kept per lookup. Honest nodes yield about 16 × 16."""
 
 
 def distances_to(node_id: bytes, target: bytes, count: int) -> tuple[int, ...]:
-    """At which distances from itself a node may know others close to `target`: that of the target first, then
-    those around it."""
+    """Return the distances from itself at which a node may know others close to `target`: the target's
+    distance first, then the adjacent ones (discv5-theory, Lookup)."""
     at = log_distance(node_id, target)
-    # One to each side more than needed, for where a side ends.
+    # One more than needed on each side, in case one side ends.
     around = [at, *(other for step in range(1, count + 1) for other in (at + step, at - step))]
     return tuple(other for other in around if 1 <= other <= 256)[:count]
 
 
 class Lookup:
-    """The state of one lookup. Nobody is asked twice.
+    """The state of one lookup. No node is asked twice.
 
-    It is over when the `lookup_results` closest nodes of all that are known, but for those that did not
-    answer, have answered. Nodes given to `add` are `first` asked where that is wanted, however close others
-    are said to be.
+    It finishes when the `lookup_results` closest known nodes, except failed ones, have answered. Nodes passed
+    to `add` with `first` are asked before closer ones that were only named by others.
     """
 
     def __init__(self, target: bytes, own_id: bytes, params: Params) -> None:
@@ -45,15 +44,17 @@ class Lookup:
         self._first: list[bytes] = []
 
     def add(self, records: Iterable[tuple[Enr, NodeContact]], *, first: bool = False) -> None:
-        """Nodes that one may ask."""
+        """Add candidates to ask."""
         for record, contact in records:
             if self.consider(record, contact) and first:
                 self._first.append(contact.node_id)
 
     def consider(self, record: Enr, contact: NodeContact) -> bool:
-        """A node that one may ask; whether it has a place here. A newer record replaces an older one unless
-        it was used already. Of one group of addresses only so many get a place as in the table: else whoever
-        is asked could fill the lookup with nodes of its own."""
+        """Add a candidate. Return whether it was accepted.
+
+        A newer record replaces an older one that was not used yet. The number of candidates per address group
+        is limited as in the table; otherwise a queried node could fill the lookup with nodes of its own.
+        """
         node_id = contact.node_id
         if node_id == self._own_id:
             return False
@@ -74,7 +75,7 @@ class Lookup:
         return True
 
     def next(self) -> tuple[Enr, NodeContact] | None:
-        """The next node to ask, which counts as asked from now on; None: wait, or it is over."""
+        """Return the next node to ask, marking it as asked. None: wait for responses, or finished."""
         if self.waiting >= self._params.lookup_concurrency:
             return None
         for node_id in (*self._first, *self._closest()):
@@ -89,33 +90,33 @@ class Lookup:
         return ordered[: self._params.lookup_results]
 
     def answered(self, node_id: bytes) -> None:
-        """A node asked has answered (what it told goes to `add`)."""
+        """Mark a node as answered. Pass the records it returned to `add`."""
         self._answered.add(node_id)
 
     def failed(self, node_id: bytes) -> None:
-        """A node asked has not answered."""
+        """Mark a node as failed."""
         self._failed.add(node_id)
 
     @property
     def finished(self) -> bool:
-        """Whether nobody is left to be asked or waited for."""
+        """Return whether there is no node left to ask or to wait for."""
         return not self.waiting and all(one in self._asked for one in (*self._first, *self._closest()))
 
     @property
     def waiting(self) -> int:
-        """How many nodes are asked and have not answered yet."""
+        """Number of nodes that were asked and have not answered yet."""
         return len(self._asked) - len(self._answered) - len(self._failed)
 
     @property
     def silent(self) -> int:
-        """How many nodes have not answered."""
+        """Number of nodes that failed to answer."""
         return len(self._failed)
 
     @property
     def responsive(self) -> int:
-        """How many nodes have answered."""
+        """Number of nodes that answered."""
         return len(self._answered)
 
     def closest(self) -> list[Enr]:
-        """The closest nodes that have answered."""
+        """Return the closest nodes that answered."""
         return [self._known[node_id][0] for node_id in self._closest() if node_id in self._answered]

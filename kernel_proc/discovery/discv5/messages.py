@@ -1,4 +1,4 @@
-"""The messages of discv5 v5.1: a type byte and an RLP list that begins with the request id.
+"""The messages of discv5 v5.1 (discv5-wire): a type byte and an RLP list that starts with the request id.
 
 Topic messages are not used by Waku and count as unknown.
 """
@@ -28,24 +28,24 @@ __all__ = [
 
 MAX_REQUEST_ID: Final = 8
 MAX_DISTANCES: Final = 257
-"""There are no more different ones."""
+"""There are no more distinct distances."""
 MAX_RECORDS: Final = 20
-"""More do not go into a packet: the smallest record has about 110 bytes, of which 1280 hold eleven."""
+"""Upper bound: a packet of 1280 bytes holds eleven of the smallest records (110 bytes)."""
 
 
 class Discv5MessageError(ValueError):
-    """Not a message of discv5."""
+    """The bytes are not a discv5 message."""
 
 
 class Ping(NamedTuple):
-    """Are you there? My record is of this sequence number."""
+    """Liveness check, with the sequence number of the sender's record."""
 
     request_id: bytes
     record_seq: int
 
 
 class Pong(NamedTuple):
-    """I am, and see you at this endpoint."""
+    """Response to a PING, with the endpoint at which the responder sees us."""
 
     request_id: bytes
     record_seq: int
@@ -53,14 +53,14 @@ class Pong(NamedTuple):
 
 
 class FindNode(NamedTuple):
-    """Which nodes do you know at these distances from you? 0 asks for the asked node's own record."""
+    """Request for nodes at these distances from the recipient. Distance 0 requests its own record."""
 
     request_id: bytes
     distances: tuple[int, ...]
 
 
 class Nodes(NamedTuple):
-    """A part of the answer, of `total` parts. Records as RLP, not verified."""
+    """One of `total` response messages. Records are unverified RLP."""
 
     request_id: bytes
     total: int
@@ -68,7 +68,7 @@ class Nodes(NamedTuple):
 
 
 class TalkRequest(NamedTuple):
-    """A question in an application's own protocol."""
+    """Request in an application protocol."""
 
     request_id: bytes
     protocol: bytes
@@ -76,7 +76,7 @@ class TalkRequest(NamedTuple):
 
 
 class TalkResponse(NamedTuple):
-    """Its answer; empty when the protocol is not known."""
+    """Response to a TALKREQ; empty if the protocol is not supported."""
 
     request_id: bytes
     payload: bytes
@@ -90,7 +90,7 @@ _PING, _PONG, _FINDNODE, _NODES, _TALKREQ, _TALKRESP = range(1, 7)
 
 
 def encode(message: Message) -> bytes:
-    """The plaintext of a message."""
+    """Encode a message to plaintext."""
     request_id = rlp.encode(message.request_id)
     match message:
         case Ping(_, seq):
@@ -109,7 +109,7 @@ def encode(message: Message) -> bytes:
 
 
 def decode(plaintext: bytes) -> Message:
-    """Read a message. Raises MessageError."""
+    """Decode a message. Raise Discv5MessageError."""
     if not plaintext:
         raise Discv5MessageError("empty")
     try:
@@ -127,10 +127,10 @@ def _decode(kind: int, fields: list[rlp.Item]) -> Message:
     if count is None:
         raise Discv5MessageError(f"unknown type {kind}")
     if len(fields) != count:
-        raise Discv5MessageError(f"{len(fields)} fields, not {count}")
+        raise Discv5MessageError(f"{len(fields)} fields instead of {count}")
     request_id = _bytes(fields[0])
     if len(request_id) > MAX_REQUEST_ID:
-        raise Discv5MessageError(f"a request id of {len(request_id)} bytes")
+        raise Discv5MessageError(f"request id of {len(request_id)} bytes")
     match kind:
         case 1:
             return Ping(request_id, rlp.to_int(fields[1], 8))
@@ -140,12 +140,12 @@ def _decode(kind: int, fields: list[rlp.Item]) -> Message:
         case 3:
             distances = tuple(rlp.to_int(item, 2) for item in _list(fields[1], MAX_DISTANCES))
             if any(distance > 256 for distance in distances):
-                raise Discv5MessageError("a distance above 256")
+                raise Discv5MessageError("distance above 256")
             return FindNode(request_id, distances)
         case 4:
             records = _list(fields[2], MAX_RECORDS)
             if not all(record.is_list for record in records):
-                raise Discv5MessageError("a record that is no list")
+                raise Discv5MessageError("record is not a list")
             return Nodes(request_id, rlp.to_int(fields[1], 8), tuple(record.raw for record in records))
         case 5:
             return TalkRequest(request_id, _bytes(fields[1]), _bytes(fields[2]))
@@ -155,17 +155,17 @@ def _decode(kind: int, fields: list[rlp.Item]) -> Message:
 
 def _bytes(item: rlp.Item) -> bytes:
     if item.is_list:
-        raise Discv5MessageError("a list where bytes belong")
+        raise Discv5MessageError("list instead of bytes")
     return item.content
 
 
 def _list(item: rlp.Item, limit: int) -> list[rlp.Item]:
     if not item.is_list:
-        raise Discv5MessageError("bytes where a list belongs")
+        raise Discv5MessageError("bytes instead of a list")
     return rlp.items(item.content, limit)
 
 
 def _ip(packed: bytes) -> str:
     if len(packed) not in (4, 16):
-        raise Discv5MessageError(f"an IP address of {len(packed)} bytes")
+        raise Discv5MessageError(f"IP address of {len(packed)} bytes")
     return str(ipaddress.ip_address(packed))

@@ -1,9 +1,9 @@
-"""The packets of discv5 v5.1: masked header, kinds, sizes.
+"""The packets of discv5 v5.1 (discv5-wire): masked header, kinds, sizes.
 
     packet  = masking-iv(16) ‖ AES-128-CTR(header) ‖ message
     header  = protocol-id(6) ‖ version(2) ‖ flag(1) ‖ nonce(12) ‖ authdata-size(2) ‖ authdata
 
-The protocol id is a parameter: Waku's network says `d5waku` where the specification says `discv5`
+The protocol id is configurable: Waku's network uses `d5waku` instead of `discv5`
 (33/WAKU2-DISCV5).
 """
 
@@ -54,89 +54,93 @@ _HANDSHAKE_HEAD: Final = NODE_ID_BYTES + 2
 _HANDSHAKE_MIN: Final = _HANDSHAKE_HEAD + SIGNATURE_BYTES + EPHEMERAL_KEY_BYTES
 
 OVERHEAD: Final = IV_BYTES + _STATIC + NODE_ID_BYTES + TAG_BYTES
-"""Bytes of an ordinary packet beside its plaintext."""
+"""Overhead of an ordinary packet over its plaintext."""
 
 
 class PacketError(ValueError):
-    """Not a packet for us: of another protocol or node, or malformed."""
+    """Not a packet for us: malformed, or of another protocol or node."""
 
 
 class Ordinary(NamedTuple):
-    """A message under the keys of a session (flag 0)."""
+    """A message under session keys (flag 0)."""
 
     nonce: bytes
     source: bytes
     associated: bytes
-    """What the encryption authenticates beside the message: masking-iv ‖ header."""
+    """Associated data of the AEAD: masking-iv ‖ header."""
     ciphertext: bytes
 
 
 class Whoareyou(NamedTuple):
-    """The answer to a message that could not be decrypted (flag 1)."""
+    """The challenge in response to an undecryptable message (flag 1)."""
 
     nonce: bytes
-    """That of the message."""
+    """The nonce of that message."""
     id_nonce: bytes
     record_seq: int
-    """Of the newest record of ours that the sender has; 0: none."""
+    """Sequence number of our newest record that the sender has; 0: none."""
     challenge_data: bytes
 
 
 class Handshake(NamedTuple):
-    """A message with the proof of who sends it (flag 2)."""
+    """A message with proof of the sender's identity (flag 2)."""
 
     nonce: bytes
     source: bytes
     signature: bytes
     ephemeral_key: bytes
     record: bytes
-    """The sender's record, empty if left out."""
+    """The sender's record, empty if omitted."""
     associated: bytes
     ciphertext: bytes
 
 
 class Header(NamedTuple):
-    """A header to be sent, in plain and masked form. The message is appended to `masked`."""
+    """An outgoing header in plain and masked form. The message is appended to `masked`."""
 
     associated: bytes
-    """masking-iv ‖ header; for WHOAREYOU the challenge-data."""
+    """masking-iv ‖ header; the challenge-data in case of WHOAREYOU."""
     masked: bytes
 
 
 def decode(
     data: bytes, node_id: bytes, protocol_id: bytes = WAKU_PROTOCOL_ID
 ) -> Ordinary | Whoareyou | Handshake:
-    """Read a datagram sent to the node `node_id`. Raises PacketError."""
+    """Decode a datagram addressed to `node_id`. Raise PacketError."""
     if not MIN_PACKET <= len(data) <= MAX_PACKET:
-        raise PacketError("size")
+        raise PacketError("packet size")
+    # The mask key is the recipient's node id: a datagram for another node unmasks to garbage and fails the
+    # protocol id check (discv5-wire, Packet Encoding).
     unmask = Cipher(AES(node_id[:16]), CTR(data[:IV_BYTES])).decryptor().update
     static = unmask(data[IV_BYTES : IV_BYTES + _STATIC])
     if static[:_PROTOCOL] != protocol_id or static[6:8] != _VERSION:
-        raise PacketError("protocol")
+        raise PacketError("protocol id or version")
     flag, nonce = static[8], static[9 : 9 + NONCE_BYTES]
     end = IV_BYTES + _STATIC + int.from_bytes(static[21:23], "big")
     if end > len(data):
-        raise PacketError("header is cut off")
+        raise PacketError("truncated header")
     authdata = unmask(data[IV_BYTES + _STATIC : end])
     associated = data[:IV_BYTES] + static + authdata
     message = data[end:]
     if flag == _WHOAREYOU:
         if len(authdata) != _WHOAREYOU_AUTHDATA or message:
-            raise PacketError("WHOAREYOU of another size")
+            raise PacketError("WHOAREYOU of wrong size")
         seq = int.from_bytes(authdata[ID_NONCE_BYTES:], "big")
+        # The challenge-data that both sides sign and derive keys from is the whole unmasked header with its
+        # IV.
         return Whoareyou(nonce, authdata[:ID_NONCE_BYTES], seq, associated)
     if len(message) < TAG_BYTES:
-        raise PacketError("message is cut off")
+        raise PacketError("truncated message")
     if flag == _ORDINARY:
         if len(authdata) != NODE_ID_BYTES:
-            raise PacketError("authdata of another size")
+            raise PacketError("authdata of wrong size")
         return Ordinary(nonce, authdata, associated, message)
     if flag != _HANDSHAKE:
-        raise PacketError("flag")
+        raise PacketError("unknown flag")
     if not _HANDSHAKE_MIN <= len(authdata) <= _HANDSHAKE_MIN + MAX_RECORD:
-        raise PacketError("authdata of another size")
+        raise PacketError("authdata of wrong size")
     if (authdata[NODE_ID_BYTES], authdata[NODE_ID_BYTES + 1]) != (SIGNATURE_BYTES, EPHEMERAL_KEY_BYTES):
-        raise PacketError("another identity scheme")
+        raise PacketError("unsupported identity scheme")
     key = _HANDSHAKE_HEAD + SIGNATURE_BYTES
     return Handshake(
         nonce,
@@ -159,7 +163,7 @@ def _header(flag: int, target: bytes, iv: bytes, nonce: bytes, authdata: bytes, 
 def ordinary_header(
     target: bytes, source: bytes, iv: bytes, nonce: bytes, protocol_id: bytes = WAKU_PROTOCOL_ID
 ) -> Header:
-    """The header of a message from node `source` to node `target`."""
+    """Create the header of a message from node `source` to node `target`."""
     return _header(_ORDINARY, target, iv, nonce, source, protocol_id)
 
 
@@ -171,7 +175,7 @@ def whoareyou_header(
     record_seq: int,
     protocol_id: bytes = WAKU_PROTOCOL_ID,
 ) -> Header:
-    """A WHOAREYOU for `target`'s message with this nonce: a header is all it is."""
+    """Create a WHOAREYOU for the message of `target` with this nonce. It consists of a header only."""
     return _header(_WHOAREYOU, target, iv, nonce, id_nonce + record_seq.to_bytes(8, "big"), protocol_id)
 
 
@@ -185,7 +189,7 @@ def handshake_header(
     record: bytes,
     protocol_id: bytes = WAKU_PROTOCOL_ID,
 ) -> Header:
-    """The header of the message that answers a WHOAREYOU; `record` may be empty."""
+    """Create the header of a message that answers a WHOAREYOU. `record` may be empty."""
     sizes = bytes((len(signature), len(ephemeral_key)))
     authdata = b"".join((source, sizes, signature, ephemeral_key, record))
     return _header(_HANDSHAKE, target, iv, nonce, authdata, protocol_id)

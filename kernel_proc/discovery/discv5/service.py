@@ -1,7 +1,7 @@
-"""discv5 on UDP sockets, under trio.
+"""discv5 on UDP sockets, with trio.
 
-Sockets are read and written without waiting: what the system's buffer does not take is lost, as UDP is
-allowed to lose it, and counted. So nothing queues up here, whoever sends how much.
+Sockets are read and written without waiting: a datagram that does not fit into the system's send buffer is
+lost, as UDP permits, and counted. Hence nothing queues up here at any load.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _TURN: Final = 64
-"""Datagrams that a socket may have handled before other tasks run."""
+"""Datagrams processed per socket before other tasks run."""
 _BUFFER: Final = 1 << 20
-"""Bytes that the system may keep for us while the loop is busy elsewhere."""
+"""Receive buffer in bytes, for bursts while the event loop is busy elsewhere."""
 
 
 class Discv5Error(Exception):
-    """Nothing that was asked for can be had: not bound, stopped, or no answer."""
+    """The request failed: not bound, stopped, or no response."""
 
 
 def _nothing(_: object) -> None:
-    """For who does not want to know."""
+    """No-op callback."""
 
 
 def _anyone(_: Enr) -> bool:
@@ -51,12 +51,12 @@ def _anyone(_: Enr) -> bool:
 
 
 class Discv5Service:
-    """One node of discv5 on one UDP port, over IPv4, IPv6 or both.
+    """One discv5 node on one UDP port, over IPv4, IPv6 or both.
 
-    `run` binds and works until it is cancelled or `stop` is called, and can then be called again; the table
-    begins empty each time. Callbacks are called in the trio loop and must not wait: `found` for nodes that
-    walks meet and `wanted` lets pass (`Engine` says when, and that it is several times for each), `external`
-    when other nodes agree on another endpoint of ours.
+    `run` binds and works until it is cancelled or `stop` is called. It can be called again; the table starts
+    empty each time. Callbacks run in the trio loop and must not block: `found` for nodes accepted by `wanted`
+    (possibly several times per node, see `Engine`), `external` when other nodes agree on another endpoint of
+    ours.
     """
 
     def __init__(
@@ -72,12 +72,14 @@ class Discv5Service:
         announce_port: bool = True,
         random: random_module.Random | None = None,
     ) -> None:
-        """`listen`: IP addresses and ports, one of each IP version at most; port 0: any. `announce_port`:
-        put the bound ports into the record (no, if others are known to reach us). `params`: where none are
-        given, limits per address do not apply to loopback addresses while only such are listened on."""
+        """`listen` are IP addresses and ports, at most one per IP version; port 0 picks a free one.
+
+        `announce_port` puts the bound ports into our record (set it to False if other ports reach us). If no
+        `params` are given, limits per address do not apply to loopback while listening on loopback only.
+        """
         versions = [UdpEndpoint.of(host, port).version for host, port in listen]
         if not listen or len(set(versions)) != len(versions):
-            raise ValueError("discv5 listens on one address of each IP version at most, and on one at least")
+            raise ValueError("discv5 needs one or two listen addresses, at most one per IP version")
         self._local = local
         self._listen = tuple(UdpEndpoint.of(host, port) for host, port in listen)
         self._bootstrap = tuple(bootstrap)
@@ -97,7 +99,7 @@ class Discv5Service:
         self._scope: trio.CancelScope | None = None
         self._waiting: set[trio.Event] = set()
         self._before: dict[str, int] = {}
-        local.add_listener(lambda _record: self._wake.set())  # a changed record is to be told
+        local.add_listener(lambda _record: self._wake.set())  # announce a changed record
         self._counters = {
             "datagrams_not_sent": 0,
             "bytes_received": 0,
@@ -110,53 +112,54 @@ class Discv5Service:
 
     @property
     def running(self) -> bool:
-        """Whether it is bound and at work."""
+        """Whether the service is bound and working."""
         return self._engine is not None
 
     @property
     def bound(self) -> tuple[UdpEndpoint, ...]:
-        """Where it listens; empty when it does not run."""
+        """The bound endpoints; empty while not running."""
         return self._bound
 
     @property
     def local(self) -> LocalEnr:
-        """Our record."""
+        """Our own record."""
         return self._local
 
     def observed(self, version: int = 4) -> UdpEndpoint | None:
-        """The endpoint at which the majority of other nodes sees us."""
+        """Return our endpoint as seen by the majority of other nodes."""
         return None if self._engine is None else self._engine.observed(version)
 
     def nodes(self) -> list[Node]:
-        """The nodes of the table."""
+        """Return the nodes of the table."""
         return [] if self._engine is None else self._engine.table.nodes()
 
     def has_answered(self, node_id: bytes) -> bool:
-        """Whether this node of the table has answered us, where its record says it is."""
+        """Return whether this node of the table has answered us at the endpoint in its record."""
         node = None if self._engine is None else self._engine.table.get(node_id)
         return node is not None and node.verified
 
     def counters(self) -> dict[str, int]:
-        """What only grows, by name, over all runs."""
+        """Return monotonic counters by name, over all runs."""
         now = {} if self._engine is None else self._engine.counters()
         names = {**self._before, **now}
         return {name: self._before.get(name, 0) + now.get(name, 0) for name in names} | self._counters
 
     def gauges(self) -> dict[str, int]:
-        """What there is now, by name; empty when it does not run."""
+        """Return current sizes by name; empty while not running."""
         return {} if self._engine is None else self._engine.gauges()
 
     # -- settings ---------------------------------------------
 
     def set_bootstrap(self, records: Iterable[Enr]) -> None:
-        """Nodes to enter the network by, in place of those given before."""
+        """Set the boot nodes. Replaces the previous ones."""
         self._bootstrap = tuple(records)
         if self._engine is not None:
             self._engine.set_bootstrap(self._reachable(self._bootstrap), trio.current_time())
             self._acted()
 
     def add_record(self, record: Enr) -> Added | None:
-        """Offer a node learned elsewhere to the table. None: it cannot be reached, or we do not run."""
+        """Offer a node learned elsewhere to the table. Return None if it is unreachable or the service is
+        not running."""
         if self._engine is None:
             return None
         added = self._engine.add_record(record, trio.current_time())
@@ -164,14 +167,14 @@ class Discv5Service:
         return added
 
     def set_walk_pause(self, seconds: float) -> None:
-        """The pause between two random walks: short while peers are needed, long when they are not."""
+        """Set the pause between random walks: short while peers are needed, long otherwise."""
         self._walk_pause = seconds
         if self._engine is not None:
             self._engine.set_walk_pause(seconds, trio.current_time())
             self._acted()
 
     def set_talk_handler(self, protocol: bytes, handler: TalkHandler | None) -> None:
-        """Answer TALKREQs of a protocol, or no longer (others get an empty answer)."""
+        """Set the handler for TALKREQs of a protocol; None removes it (the response is then empty)."""
         if handler is None:
             self._talk.pop(protocol, None)
         else:
@@ -187,9 +190,10 @@ class Discv5Service:
     ) -> None:
         """Bind and work until cancelled or stopped; `task_status` gets the bound endpoints.
 
-        Raises OSError if an address cannot be bound, Discv5Error if it runs already."""
+        Raise OSError if an address cannot be bound, Discv5Error if already running.
+        """
         if self._scope is not None:
-            raise Discv5Error("discv5 runs already")
+            raise Discv5Error("discv5 is already running")
         with trio.CancelScope() as self._scope:
             try:
                 self._bind()
@@ -203,7 +207,7 @@ class Discv5Service:
                 self._close()
 
     def stop(self) -> None:
-        """End `run`, soon."""
+        """Make `run` return soon."""
         if self._scope is not None:
             self._scope.cancel()
 
@@ -211,7 +215,7 @@ class Discv5Service:
         bound: list[UdpEndpoint] = []
         for endpoint in self._listen:
             family = socket.AF_INET if endpoint.version == 4 else socket.AF_INET6
-            # Port 0 stands for the same port of both versions where that can be had.
+            # With port 0, use the same port for both IP versions if possible.
             shared = bound[0].port if bound and endpoint.port == 0 else 0
             sock = _udp_socket(family, endpoint, shared)
             self._sockets[endpoint.version] = sock
@@ -239,32 +243,32 @@ class Discv5Service:
             engine.set_talk_handler(protocol, self._contained(handler, b""))
         self._engine = engine
         where = ", ".join(f"{endpoint.host}:{endpoint.port}" for endpoint in self._bound)
-        log.info("discv5 listens on %s", where, extra=fields(bootstrap=len(self._bootstrap)))
+        log.info("discv5 listening on %s", where, extra=fields(bootstrap=len(self._bootstrap)))
         return engine
 
     def _contained(self, callback: Callable[P, T], otherwise: T) -> Callable[P, T]:
-        """A defect of a callback must not let a stranger's datagram end the service: it is logged, counted,
-        and `otherwise` is the result."""
+        """Wrap a callback, so that a bug in it cannot let a remote datagram end the service: log and count
+        the exception, and return `otherwise`."""
 
         def call(*arguments: P.args, **named: P.kwargs) -> T:
             try:
                 return callback(*arguments, **named)
             except Exception:
                 self._counters["callback_failures"] += 1
-                log.exception("discv5: a callback failed")
+                log.exception("discv5 callback raised")
                 return otherwise
 
         return call
 
     def _reachable(self, records: Iterable[Enr]) -> list[Enr]:
-        """Boot nodes that we can send to; the operator is told of the others."""
+        """Return the boot nodes that we can send to, and warn about the others."""
         versions = frozenset(endpoint.version for endpoint in self._bound)
         chosen = []
         for record in records:
             if record.node_id == self._local.node_id:
                 continue
             if contact_of(record, versions) is None:
-                log.warning("boot node %s has no UDP address that we can reach", record.text)
+                log.warning("boot node %s has no UDP address reachable from here", record.text)
                 continue
             chosen.append(record)
         return chosen
@@ -279,10 +283,10 @@ class Discv5Service:
         self._engine = None
         self._scope = None
         for event in self._waiting:
-            event.set()  # nobody will answer any more
+            event.set()  # no response will arrive any more
 
     async def _work(self, engine: Engine) -> None:
-        """Do what is due, when it is due, and send what came of it."""
+        """Do what is due, and send the resulting datagrams."""
         while True:
             self._wake = trio.Event()
             engine.tick(trio.current_time())
@@ -297,13 +301,13 @@ class Discv5Service:
             now = trio.current_time()
             for _ in range(_TURN):
                 try:
-                    # One byte more than allowed, so that longer ones are seen to be too long.
+                    # One byte more than the maximum, to detect oversized datagrams.
                     datagram, address = sock.recvfrom(MAX_PACKET + 1)
                 except BlockingIOError:
                     break
-                except OSError as error:  # an ICMP message about something we sent
+                except OSError as error:  # ICMP error about an earlier datagram
                     self._counters["socket_errors"] += 1
-                    log.debug("discv5: reading: %s", error)
+                    log.debug("discv5: receive failed: %s", error)
                     continue
                 self._counters["bytes_received"] += len(datagram)
                 engine.receive(datagram, UdpEndpoint.of(address[0], address[1]), now)
@@ -311,7 +315,7 @@ class Discv5Service:
             await trio.lowlevel.checkpoint()
 
     def _acted(self) -> None:
-        """The engine was called: send what came of it, and look anew when it wants to be called."""
+        """Send the resulting datagrams and reschedule the next `tick`, after the engine was called."""
         if self._engine is not None:
             self._flush(self._engine)
         self._wake.set()
@@ -322,9 +326,9 @@ class Discv5Service:
                 self._sockets[endpoint.version].sendto(datagram, endpoint)
             except BlockingIOError:
                 self._counters["datagrams_not_sent"] += 1
-            except OSError as error:  # no route, a firewall of our own
+            except OSError as error:  # no route, or blocked by a local firewall
                 self._counters["datagrams_not_sent"] += 1
-                log.debug("discv5: sending to %s: %s", endpoint, error)
+                log.debug("discv5: send to %s failed: %s", endpoint, error)
             else:
                 self._counters["bytes_sent"] += len(datagram)
         engine.outbox.clear()
@@ -332,29 +336,30 @@ class Discv5Service:
     # -- requests ---------------------------------------------
 
     async def ping(self, record: Enr) -> Pong:
-        """PING a node. Raises Discv5Error without an answer, ValueError for a node that we cannot reach,
+        """PING a node. Raise Discv5Error without a response, ValueError for an unreachable node,
         TooManyRequestsError."""
         return await self._ask(
-            lambda engine, now, done: engine.ping(record, now, done), f"no answer of {record!r}"
+            lambda engine, now, done: engine.ping(record, now, done), f"no response from {record!r}"
         )
 
     async def find_node(self, record: Enr, distances: Sequence[int]) -> list[Enr]:
-        """Records that a node knows at these distances from it; 0: its own. Raises as `ping`."""
+        """Return the records that a node knows at these distances from itself; 0: its own record. Raise as
+        `ping`."""
         return await self._ask(
             lambda engine, now, done: engine.find_node(record, distances, now, done),
-            f"no answer of {record!r}",
+            f"no response from {record!r}",
         )
 
     async def talk(self, record: Enr, protocol: bytes, payload: bytes) -> bytes:
-        """Ask a node something in a protocol of the application; empty if it does not know the protocol.
-        Raises as `ping`."""
+        """Send a request in an application protocol. Return the response, empty if not supported. Raise as
+        `ping`."""
         return await self._ask(
             lambda engine, now, done: engine.talk(record, protocol, payload, now, done),
-            f"no answer of {record!r}",
+            f"no response from {record!r}",
         )
 
     async def lookup(self, target: bytes) -> list[Enr]:
-        """The nodes closest to a node id that could be reached, closest first. Raises TooManyRequestsError,
+        """Return the reachable nodes closest to a node id, closest first. Raise TooManyRequestsError or
         Discv5Error."""
         return await self._ask(lambda engine, now, done: engine.lookup(target, now, done), "no lookup")
 
@@ -362,7 +367,7 @@ class Discv5Service:
         self, start: Callable[[Engine, float, Callable[[T | None], None]], None], failure: str
     ) -> T:
         if self._engine is None or self._scope is None:
-            raise Discv5Error("discv5 does not run")
+            raise Discv5Error("discv5 is not running")
         engine, answered = self._engine, trio.Event()
         answers: list[T | None] = []
 
@@ -385,7 +390,7 @@ class Discv5Service:
 
 
 def _udp_socket(family: socket.AddressFamily, endpoint: UdpEndpoint, shared_port: int) -> socket.socket:
-    """A bound UDP socket; of `shared_port` if that is free. Raises OSError."""
+    """Return a bound UDP socket, on `shared_port` if that is free. Raise OSError."""
     sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     try:
         if family == socket.AF_INET6:
@@ -395,7 +400,7 @@ def _udp_socket(family: socket.AddressFamily, endpoint: UdpEndpoint, shared_port
             try:
                 sock.bind((endpoint.host, shared_port))
             except OSError:
-                shared_port = 0  # taken: any other will do
+                shared_port = 0  # in use: any other port will do
         if not shared_port:
             sock.bind((endpoint.host, endpoint.port))
     except OSError:

@@ -1,4 +1,4 @@
-"""Sessions: the keys that two nodes at two endpoints share, and the challenges that lead to them."""
+"""Sessions: the keys shared with a node at an endpoint, and the challenges that lead to them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from kernel_proc.discovery.enr import Enr
 __all__ = ["MAX_MESSAGES", "NONCE_RANDOM", "Challenge", "Challenges", "Session"]
 
 MAX_MESSAGES: Final = 2**32 - 1
-"""Messages under one key: their number is the first part of the nonce, which must never repeat."""
+"""Maximum messages per key: their counter is the first part of the nonce, which must never repeat
+(AES-GCM)."""
 _COUNTER: Final = 4
 NONCE_RANDOM: Final = NONCE_BYTES - _COUNTER
 _CHALLENGES_PER_CONTACT: Final = 3
@@ -33,11 +34,11 @@ class _Keys:
 
 
 class Session:
-    """Keys shared with one contact, and the pair of keys before them.
+    """The keys shared with one contact, and the previous pair of keys.
 
-    The older pair is kept for reading: when both nodes begin a handshake at the same time there are two
-    valid pairs, and each node may take the other one for the newer. Whichever pair the other node is seen to
-    use becomes the one we use, so that both come to agree.
+    The previous pair is kept for decryption: if both nodes start a handshake at the same time there are two
+    valid pairs, and each node may consider the other one newer. Whichever pair the other node is seen to use
+    becomes the one we use, so that both converge.
     """
 
     __slots__ = ("_current", "_older", "generation", "record")
@@ -45,25 +46,26 @@ class Session:
     def __init__(self, send: bytes, receive: bytes, record: Enr, *, proven: bool) -> None:
         """`proven`: the other node has shown that it has these keys."""
         self.record = record
-        """The other node's record, as of the last handshake."""
+        """The other node's record as of the last handshake."""
         self._current = _Keys(send, receive, proven)
         self._older: _Keys | None = None
         self.generation = 1
-        """How many handshakes there were."""
+        """Number of handshakes."""
 
     def rekey(self, send: bytes, receive: bytes, record: Enr, *, proven: bool) -> None:
-        """New keys from a new handshake."""
+        """Replace the keys after a new handshake."""
         self.record = record
         self._current, self._older = _Keys(send, receive, proven), self._current
         self.generation += 1
 
     @property
     def proven(self) -> bool:
-        """Whether requests may be sent: the other node surely has the keys, and they are not used up."""
+        """Whether requests may be sent: the other node has the keys for certain, and they are not
+        exhausted."""
         return self._current.proven and self._current.sent < MAX_MESSAGES
 
     def next_nonce(self, random: bytes) -> bytes:
-        """A nonce that no other message under these keys has. `random`: NONCE_RANDOM bytes."""
+        """Return a nonce that no other message under these keys has. `random` are NONCE_RANDOM bytes."""
         self._current.sent += 1
         return self._current.sent.to_bytes(_COUNTER, "big") + random
 
@@ -72,7 +74,7 @@ class Session:
         return self._current.send.encrypt(nonce, plaintext, associated)
 
     def open(self, nonce: bytes, ciphertext: bytes, associated: bytes) -> bytes | None:
-        """Decrypt what came; None: it is under other keys."""
+        """Decrypt a message. Return None if it is under other keys."""
         for keys in (self._current, self._older):
             if keys is None:
                 continue
@@ -92,15 +94,15 @@ class Challenge(NamedTuple):
 
     data: bytes
     record: Enr | None
-    """The record that we know of the node, whose sequence number the challenge told."""
+    """The record known of the node, whose sequence number was in the challenge."""
     expires: float
 
 
 class Challenges:
-    """Challenges not yet answered: the last few of each contact, of a bounded number of contacts.
+    """Open challenges: the last few per contact, for a limited number of contacts.
 
-    Several, because a node may have several messages under way, each of which gets a challenge of its own,
-    and because a single place could be overwritten by anyone who forges the sender's address.
+    Several per contact, because a node may have several messages in flight, each of which gets its own
+    challenge, and because an attacker forging the sender's address could overwrite a single one.
     """
 
     __slots__ = ("_challenges",)
@@ -109,18 +111,18 @@ class Challenges:
         self._challenges: LruDict[NodeContact, deque[Challenge]] = LruDict(capacity)
 
     def add(self, contact: NodeContact, challenge: Challenge) -> None:
-        """Remember a challenge."""
+        """Store a challenge."""
         known = self._challenges.get(contact) or deque(maxlen=_CHALLENGES_PER_CONTACT)
         known.append(challenge)
         self._challenges.put(contact, known)
 
     def of(self, contact: NodeContact, now: float) -> list[Challenge]:
-        """Those of a contact that are still open, newest first."""
+        """Return the open challenges of a contact, newest first."""
         known = self._challenges.get(contact) or ()
         return [challenge for challenge in reversed(known) if challenge.expires > now]
 
     def discard(self, contact: NodeContact) -> None:
-        """The contact has proven itself."""
+        """Remove the challenges of a contact that has authenticated."""
         self._challenges.pop(contact)
 
     def __len__(self) -> int:

@@ -1,8 +1,8 @@
-"""The routing table: nodes by their distance from us, so many of each distance, and not many of one owner.
+"""The node table: k-buckets by distance from us, with limits per address group (discv5-theory, Node Table).
 
 Distances are logarithmic: 256 minus the number of leading bits that two node ids share; half of all nodes are
-at 256, a quarter at 255 and so on. A bucket keeps those of one distance, the one not seen longest first, and
-beside them replacements for when one of them is gone.
+at 256, a quarter at 255 and so on. A bucket holds the nodes of one distance, least recently seen first, plus
+replacements for those that disappear.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ __all__ = ["Added", "Node", "Table", "distance", "log_distance", "random_id_at"]
 
 
 def distance(one: bytes, other: bytes) -> int:
-    """XOR of two node ids as a number."""
+    """Return the XOR of two node ids as a number."""
     return int.from_bytes(one, "big") ^ int.from_bytes(other, "big")
 
 
 def log_distance(one: bytes, other: bytes) -> int:
-    """0 for the same node, else 1 to 256."""
+    """Return the logarithmic distance: 0 for the same node, otherwise 1 to 256."""
     return distance(one, other).bit_length()
 
 
 class Added(Enum):
-    """What became of a record given to the table."""
+    """The outcome of offering a record to the table."""
 
     NEW = auto()
     UPDATED = auto()
     KNOWN = auto()
-    """This record or a newer one is there."""
+    """This record or a newer one is already in the table."""
     REPLACEMENT = auto()
-    """The bucket is full; the node waits beside it."""
+    """The bucket is full; the node became a replacement."""
     LIMITED = auto()
-    """Too many nodes of the same group of addresses."""
+    """Too many nodes of the same address group."""
     BANNED = auto()
     OURSELVES = auto()
 
@@ -54,15 +54,15 @@ class Node:
         self.record = record
         self.contact = contact
         self.verified = False
-        """It has answered us at this endpoint. Only such nodes are told to others."""
+        """It has answered us at this endpoint. Only verified nodes are shared with others."""
         self.alive = False
-        """It has shown, if only by its own request, that it is there; others were only named to us."""
+        """It has proven to be alive, if only by its own request; others were merely named to us."""
         self.checked = False
-        """It was asked whether it is there, at this endpoint."""
+        """A liveness check was sent to this endpoint."""
         self.failures = 0
-        """Requests in a row without an answer."""
+        """Consecutive unanswered requests."""
         self.seen = float("-inf")
-        """When it answered last."""
+        """Time of its last response."""
 
     def __repr__(self) -> str:
         host, port = self.contact.endpoint
@@ -70,17 +70,17 @@ class Node:
 
 
 class _Bucket:
-    __slots__ = ("looked_into", "nodes", "replacements")
+    __slots__ = ("nodes", "refreshed_at", "replacements")
 
     def __init__(self) -> None:
         self.nodes: dict[bytes, Node] = {}
-        """In the order of `seen`."""
+        """In order of `seen`."""
         self.replacements: dict[bytes, Node] = {}
-        self.looked_into = float("-inf")
+        self.refreshed_at = float("-inf")
 
 
 class Table:
-    """256 buckets. Bounded: (bucket_size + replacements) nodes each."""
+    """256 buckets of at most (bucket_size + replacements) nodes each."""
 
     def __init__(self, node_id: bytes, params: Params) -> None:
         self.node_id = node_id
@@ -89,15 +89,15 @@ class Table:
         self._groups: Counter[str] = Counter()
         self._bans: LruDict[bytes, float] = LruDict(params.bans)
 
-    # -- reading ----------------------------------------------
+    # -- queries ----------------------------------------------
 
     def get(self, node_id: bytes) -> Node | None:
-        """A node of the table, not a replacement."""
+        """Return a node of the table, but not a replacement."""
         bucket = self._buckets.get(log_distance(self.node_id, node_id))
         return None if bucket is None else bucket.nodes.get(node_id)
 
     def nodes(self) -> list[Node]:
-        """All nodes, without replacements."""
+        """Return all nodes without replacements."""
         return [node for bucket in self._buckets.values() for node in bucket.nodes.values()]
 
     def __len__(self) -> int:
@@ -105,20 +105,20 @@ class Table:
 
     @property
     def verified(self) -> int:
-        """How many nodes have answered us."""
+        """Number of nodes that have answered us."""
         return sum(node.verified for node in self.nodes())
 
     @property
     def replacements(self) -> int:
-        """How many nodes wait beside their bucket."""
+        """Number of replacements."""
         return sum(len(bucket.replacements) for bucket in self._buckets.values())
 
     def closest(self, target: bytes) -> list[Node]:
-        """The nodes, the closest to a node id first, verified ones or not."""
+        """Return all nodes, verified or not, closest to a node id first."""
         return sorted(self.nodes(), key=lambda node: distance(node.contact.node_id, target))
 
     def at_distances(self, distances: Iterable[int], limit: int) -> list[Node]:
-        """Verified nodes at these distances from us, those seen last first."""
+        """Return verified nodes at these distances from us, most recently seen first."""
         found: list[Node] = []
         for at in dict.fromkeys(distances):
             if (bucket := self._buckets.get(at)) is not None:
@@ -128,10 +128,12 @@ class Table:
     # -- changes ----------------------------------------------
 
     def add(self, record: Enr, contact: NodeContact, now: float, *, alive: bool = False) -> Added:
-        """Take a record. A newer one replaces that of a known node; a new endpoint must be verified anew.
+        """Add or update a record. A newer record replaces that of a known node; a new endpoint must be
+        verified again.
 
-        `alive`: the node itself has just been heard at this endpoint. For such a one there is room where
-        nodes are that were only named to us: names cost nothing, and must not keep anybody out."""
+        `alive` means that the node itself was just heard from at this endpoint. It may displace nodes that
+        were merely named to us: naming nodes costs nothing, and must not keep live ones out.
+        """
         at = log_distance(self.node_id, contact.node_id)
         if at == 0:
             return Added.OURSELVES
@@ -141,7 +143,7 @@ class Table:
             self._bans.pop(contact.node_id)
         bucket = self._buckets.setdefault(at, _Bucket())
         if alive and contact.node_id not in bucket.nodes:
-            self._make_way(bucket, contact.node_id)
+            self._displace_unproven(bucket, contact.node_id)
         for nodes in (bucket.nodes, bucket.replacements):
             if (known := nodes.get(contact.node_id)) is not None:
                 added = self._update(bucket, nodes, known, record, contact)
@@ -152,29 +154,29 @@ class Table:
         if not self._room(bucket, contact):
             return Added.LIMITED
         full = len(bucket.nodes) >= self._params.bucket_size
-        if full and not self._room_beside(bucket, alive=alive):
+        if full and not self._room_in_replacements(bucket, alive=alive):
             return Added.LIMITED
         self._groups[group_of(contact.endpoint.host)] += 1
         node = (bucket.replacements if full else bucket.nodes)[contact.node_id] = Node(record, contact)
         node.alive = alive
         return Added.REPLACEMENT if full else Added.NEW
 
-    def _make_way(self, bucket: _Bucket, node_id: bytes) -> None:
-        """Put a node of a full bucket that was only named beside it, for one that is there."""
+    def _displace_unproven(self, bucket: _Bucket, node_id: bytes) -> None:
+        """Move an unproven node of a full bucket to the replacements, to make room for a live one."""
         if len(bucket.nodes) >= self._params.bucket_size:
             named = next((at for at, node in bucket.nodes.items() if not node.alive), None)
             if named is None:
                 return
-            if self._room_beside(bucket, alive=False):
+            if self._room_in_replacements(bucket, alive=False):
                 bucket.replacements[named] = bucket.nodes.pop(named)
             else:
                 self._take(bucket.nodes, named)
         if node_id in bucket.replacements:
             bucket.nodes[node_id] = bucket.replacements.pop(node_id)
 
-    def _room_beside(self, bucket: _Bucket, *, alive: bool) -> bool:
-        """Make room for one more replacement: the oldest that was only named goes, or for one that is alive
-        the oldest."""
+    def _room_in_replacements(self, bucket: _Bucket, *, alive: bool) -> bool:
+        """Make room for one more replacement: drop the oldest unproven one or, for a live node, the
+        oldest."""
         if len(bucket.replacements) < self._params.replacements:
             return True
         oldest = next((at for at, node in bucket.replacements.items() if not node.alive), None)
@@ -196,14 +198,16 @@ class Table:
         if not self._room(bucket, contact):
             self._refill(bucket)
             return Added.LIMITED
-        # It moved: in its old place, but as a node that nobody has checked.
+        # The node moved: keep its place, but treat it as unchecked.
         self._groups[group_of(contact.endpoint.host)] += 1
         nodes[contact.node_id] = Node(record, contact)
         return Added.UPDATED
 
     def _room(self, bucket: _Bucket, contact: NodeContact) -> bool:
-        """Whether the limits for one group of addresses let one more in."""
+        """Return whether the limits per address group allow one more node."""
         host = contact.endpoint.host
+        # Sybil resistance: without the limits, one owner of a subnet could fill a bucket and eclipse us
+        # (nwaku: 10 per table, 2 per bucket).
         if self._params.exempt_loopback and is_loopback(host):
             return True
         group = group_of(host)
@@ -223,7 +227,7 @@ class Table:
             del self._groups[group]
 
     def _refill(self, bucket: _Bucket) -> None:
-        """Put a replacement into a place that has become free: one that is alive, the newest."""
+        """Fill a vacant place with the newest live replacement, or else the newest one."""
         if bucket.replacements and len(bucket.nodes) < self._params.bucket_size:
             newest = reversed(bucket.replacements)
             chosen = next((at for at in newest if bucket.replacements[at].alive), None)
@@ -231,7 +235,7 @@ class Table:
             bucket.nodes[chosen] = bucket.replacements.pop(chosen)
 
     def answered(self, contact: NodeContact, now: float) -> bool:
-        """The node has answered a request of ours at this endpoint; whether this is the first time."""
+        """Record a response of the node at this endpoint. Return whether it was the first."""
         bucket = self._buckets.get(log_distance(self.node_id, contact.node_id))
         node = None if bucket is None else bucket.nodes.get(contact.node_id)
         if bucket is None or node is None or node.contact != contact:
@@ -240,11 +244,11 @@ class Table:
         node.verified = node.checked = node.alive = True
         node.failures = 0
         node.seen = now
-        bucket.nodes[contact.node_id] = bucket.nodes.pop(contact.node_id)  # the one seen last is last
+        bucket.nodes[contact.node_id] = bucket.nodes.pop(contact.node_id)  # most recently seen goes last
         return first
 
     def failed(self, contact: NodeContact) -> bool:
-        """The node has left a request without answer; whether it was removed for that."""
+        """Record an unanswered request. Return whether the node was removed because of it."""
         node = self.get(contact.node_id)
         if node is None or node.contact != contact:
             return False
@@ -266,14 +270,14 @@ class Table:
         self._refill(bucket)
 
     def ban(self, node_id: bytes, now: float) -> None:
-        """Remove a node that misbehaved, and do not take it back for a while."""
+        """Remove a misbehaving node and do not accept it again for a while."""
         self._bans.put(node_id, now + self._params.ban_time)
         self.remove(node_id)
 
-    # -- upkeep -----------------------------------------------
+    # -- maintenance ------------------------------------------
 
     def unchecked(self) -> Node | None:
-        """A node that was never asked whether it is there; first those of which we have heard themselves."""
+        """Return a node that was never checked, preferring live ones."""
         found: Node | None = None
         for node in self.nodes():
             if not node.checked:
@@ -283,33 +287,33 @@ class Table:
         return found
 
     def to_check(self, random: random_module.Random) -> Node | None:
-        """The node not seen longest of a random bucket."""
+        """Return the least recently seen node of a random bucket (discv5-theory: liveness checks)."""
         filled = [bucket for bucket in self._buckets.values() if bucket.nodes]
         return next(iter(random.choice(filled).nodes.values())) if filled else None
 
     def to_refresh(self, now: float) -> int | None:
-        """The distance not looked into longest, of those where nodes are likely, if it is time."""
-        oldest = min(self._likely(), key=self._looked_into)
-        return oldest if now - self._looked_into(oldest) >= self._params.refresh_interval else None
+        """Return the least recently refreshed distance of a populated range, if a refresh is due."""
+        oldest = min(self._populated(), key=self._refreshed_at)
+        return oldest if now - self._refreshed_at(oldest) >= self._params.refresh_interval else None
 
-    def _likely(self) -> range:
-        """Distances down to the one below the closest node, the farthest first, since half of all nodes are
-        there: beyond the closest one nobody is to be expected."""
+    def _populated(self) -> range:
+        """Return the distances from 256 down to one below the closest node: no nodes are expected beyond
+        that."""
         filled = (at for at, bucket in self._buckets.items() if bucket.nodes)
         return range(256, max(1, min(filled, default=256) - 1) - 1, -1)
 
-    def _looked_into(self, at: int) -> float:
+    def _refreshed_at(self, at: int) -> float:
         bucket = self._buckets.get(at)
-        return float("-inf") if bucket is None else bucket.looked_into
+        return float("-inf") if bucket is None else bucket.refreshed_at
 
-    def looked_up(self, target: bytes, now: float) -> None:
-        """A lookup for this node id was made."""
+    def mark_refreshed(self, target: bytes, now: float) -> None:
+        """Record that a lookup for this node id was made."""
         at = log_distance(self.node_id, target)
         if at:
-            self._buckets.setdefault(at, _Bucket()).looked_into = now
+            self._buckets.setdefault(at, _Bucket()).refreshed_at = now
 
 
 def random_id_at(node_id: bytes, at: int, random: random_module.Random) -> bytes:
-    """A random node id at a logarithmic distance from `node_id`."""
+    """Return a random node id at a logarithmic distance from `node_id`."""
     offset = random.getrandbits(at - 1) | 1 << (at - 1) if at > 1 else at
     return (int.from_bytes(node_id, "big") ^ offset).to_bytes(len(node_id), "big")

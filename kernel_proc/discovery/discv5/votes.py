@@ -1,4 +1,4 @@
-"""Our own endpoint as other nodes see it, by majority."""
+"""Our own endpoint as other nodes see it, by majority vote."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ class _Vote(NamedTuple):
 
 
 class Votes:
-    """What was seen of us lately, one vote for each group of addresses: whoever has many nodes in one network
-    has one voice."""
+    """Recent observations of our endpoint, with one vote per address group, so that an owner of many nodes
+    in one network has one vote."""
 
     def __init__(self, params: Params) -> None:
         self._params = params
         self._votes: LruDict[tuple[int, object], _Vote] = LruDict(params.votes)
 
     def add(self, voter: NodeContact, seen: UdpEndpoint, now: float) -> None:
-        """A node says at which endpoint it sees us."""
+        """Record at which endpoint a node sees us."""
         host = voter.endpoint.host
         exempt = self._params.exempt_loopback and is_loopback(host)
         self._votes.put((seen.version, voter.node_id if exempt else group_of(host)), _Vote(seen, now))
 
     def winner(self, version: int, now: float) -> UdpEndpoint | None:
-        """The endpoint of this IP version that more than half see, if they are enough."""
+        """Return the endpoint of this IP version with more than half of the votes, if there are enough
+        votes."""
         since = now - self._params.vote_window
         seen = [
             vote.seen for vote in self._votes.values() if vote.at >= since and vote.seen.version == version

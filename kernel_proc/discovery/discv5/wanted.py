@@ -1,4 +1,4 @@
-"""Which of the nodes that discv5 meets are worth dialling: all clusters of Waku share one network of it."""
+"""Which discovered nodes are worth dialling: all Waku clusters share one discv5 network."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def waku_filter(
     bootstrap: Iterable[Enr] = (),
     shard_count: int = 0,
 ) -> Callable[[Enr], bool]:
-    """A predicate for `Discv5Service(wanted=…)`, as nwaku has it: the node serves something (33/WAKU2-DISCV5)
-    and may be on one of our shards, or it is a boot node.
+    """Return a predicate for `Discv5Service(wanted=…)`, as in nwaku: the node has a capability
+    (33/WAKU2-DISCV5) and may be on one of our shards, or it is a boot node.
 
-    `shards` gives ours, now; while we have none, any node of our cluster will do, and such a one that names
-    no cluster. `shard_count`: how many shards the cluster has, where that is known (0: not), which helps to
-    read `rsv`.
+    `shards` returns our current shards; while there are none, any node of our cluster or without a cluster is
+    accepted. `shard_count` is the number of shards of the cluster if known, otherwise 0; it helps to
+    interpret `rsv`.
     """
     known = frozenset(record.node_id for record in bootstrap)
 

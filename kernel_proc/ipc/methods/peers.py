@@ -28,9 +28,9 @@ _DIAL_SECONDS = 10.0
 
 
 def peer_routes(
-    host: Host, book: PeerBook, *, let_go: Callable[[str], None] = lambda _peer: None
+    host: Host, book: PeerBook, *, postpone: Callable[[str], None] = lambda _peer: None
 ) -> Mapping[str, Route]:
-    """Connecting, disconnecting, and who is there. `let_go` is told whom somebody wants disconnected."""
+    """Connecting, disconnecting, and who is there. `postpone` is told whom somebody wants disconnected."""
 
     async def connect(call: Call) -> Answer:
         request = PeersConnectRequest.from_body(call.body)
@@ -56,7 +56,7 @@ def peer_routes(
     async def disconnect(call: Call) -> Answer:
         request = PeersDisconnectRequest.from_body(call.body)
         connected = host.is_connected(request.peer_id)
-        let_go(request.peer_id)
+        postpone(request.peer_id)
         await host.disconnect(request.peer_id, "asked to by peers.disconnect")
         return PeersDisconnectReply(disconnected=connected).to_body(), ()
 

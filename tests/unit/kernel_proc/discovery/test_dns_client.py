@@ -87,7 +87,7 @@ async def test_a_forged_root_and_an_older_one_are_refused() -> None:
         with pytest.raises(TreeFormatError, match="older"):
             await reader.read(parse_url(good.url))
         server.zone[good.domain] = "v=spf1 -all"
-        with pytest.raises(TreeFormatError, match="no root"):
+        with pytest.raises(TreeFormatError, match="no list root"):
             await reader.read(parse_url(good.url))
 
 
@@ -107,21 +107,21 @@ async def test_wrong_entries_cost_only_themselves() -> None:
 
 
 @pytest.mark.parametrize(
-    ("limits", "told"),
+    ("limits", "note"),
     [
         (TreeLimits(entries=10), "more than 10 entries"),
         (TreeLimits(records=5, at_once=4), "more than 5 records"),
-        (TreeLimits(depth=1), "branches deep"),
+        (TreeLimits(depth=1), "deeper than 1 levels"),
         (TreeLimits(lists=1), "other lists"),
     ],
 )
-def test_a_list_is_read_within_limits(limits: TreeLimits, told: str) -> None:
+def test_a_list_is_read_within_limits(limits: TreeLimits, note: str) -> None:
     @trio_test()
     async def reading_it() -> None:
         one = listing("nodes.example.org", records(40), links=[listing("b.example.org", []).url])
         with dns_server(one) as server:
             reading = await client(server, limits).read(parse_url(one.url))
-            assert any(told in error for error in reading.errors)
+            assert any(note in error for error in reading.errors)
             assert len(reading.records) <= max(5, limits.records)
             assert reading.entries <= limits.entries
 
@@ -136,7 +136,7 @@ async def test_a_list_of_which_most_is_missing_is_left() -> None:
             if text.startswith("enr:"):
                 del server.zone[name]
         reading = await client(server, TreeLimits(failures=5)).read(parse_url(one.url))
-        assert any("missing or wrong" in error for error in reading.errors)
+        assert any("missing or invalid" in error for error in reading.errors)
         assert len(server.asked) < 45
 
 

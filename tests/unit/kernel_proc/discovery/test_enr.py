@@ -197,12 +197,12 @@ def test_the_higher_s_of_a_signature_is_refused() -> None:
 @pytest.mark.parametrize(
     ("elements", "reason"),
     [
-        ([], "not a signature"),
-        ([1, b"id"], "not a signature"),
-        ([1, b"id", b"v4"], "no secp256k1 key"),
+        ([], "not a list of signature"),
+        ([1, b"id"], "not a list of signature"),
+        ([1, b"id", b"v4"], "no valid secp256k1 key"),
         ([1, b"id", b"v5", b"secp256k1", b"KEY"], "scheme"),
         ([1, b"secp256k1", b"KEY"], "scheme"),
-        ([1, b"id", b"v4", b"secp256k1", b"\x02" + bytes(32)], "no secp256k1 key"),
+        ([1, b"id", b"v4", b"secp256k1", b"\x02" + bytes(32)], "no valid secp256k1 key"),
         ([1, b"secp256k1", b"KEY", b"id", b"v4"], "sorted"),
         ([1, b"id", b"v4", b"id", b"v4", b"secp256k1", b"KEY"], "unique"),
         ([1, [b"id"], b"v4", b"secp256k1", b"KEY"], "sorted"),

@@ -36,36 +36,36 @@ def test_the_first_record() -> None:
 
 def test_each_change_raises_the_sequence_number_and_is_told() -> None:
     mine = local()
-    told: list[Enr] = []
+    notified: list[Enr] = []
     before = mine.record.seq
-    mine.add_listener(told.append)
+    mine.add_listener(notified.append)
     mine.set_shards(1, [0, 3])  # no change
-    assert told == []
+    assert notified == []
     mine.set_shards(1, [0, 3, 4])
     mine.set_udp(udp4=9001, udp6=None)
     mine.set_pair(b"extra", b"\1")
     mine.set_pair(b"extra", None)
-    assert [record.seq - before for record in told] == [1, 2, 3, 4]
-    assert told[-1] == mine.record
+    assert [record.seq - before for record in notified] == [1, 2, 3, 4]
+    assert notified[-1] == mine.record
     assert mine.record.udp4 == 9001
     assert b"extra" not in mine.record.pairs
 
 
 def test_a_batch_is_one_record() -> None:
     mine = local()
-    told: list[Enr] = []
+    notified: list[Enr] = []
     before = mine.record
-    mine.add_listener(told.append)
+    mine.add_listener(notified.append)
     with mine.batch():
         mine.set_udp(udp4=9001, udp6=None)
         mine.set_shards(2, [])
         assert mine.record == before
-    assert told == [mine.record]
+    assert notified == [mine.record]
     assert mine.record.shards is None
     with mine.batch():
         mine.set_udp(udp4=9002, udp6=None)
         mine.set_udp(udp4=9001, udp6=None)
-    assert len(told) == 1
+    assert len(notified) == 1
 
 
 def test_many_shards_change_the_form() -> None:
@@ -110,7 +110,7 @@ def test_the_record_of_another_key_is_not_taken(tmp_path: Path) -> None:
 def test_a_disk_that_refuses_costs_nothing_else(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     mine = local(tmp_path / "missing" / "enr")
     assert mine.record.seq == NOW_MS
-    assert "cannot be kept" in caplog.text
+    assert "cannot store" in caplog.text
 
 
 # --- addresses --------------------------------------------------------------------------------------------

@@ -249,16 +249,16 @@ async def test_a_peer_at_an_address_of_the_operators_is_the_operators() -> None:
         for number in range(12):
             host.arrive(f"i{number}", f"/ip4/10.7.0.{number}/tcp/1", Direction.INBOUND)
         host.arrive("named", "/ip4/10.8.0.1/tcp/1", Direction.OUTBOUND)
-        manager.named_by_operator("named", "/ip4/10.8.0.1/tcp/1")
-        manager.named_by_operator("i3", "/dns4/here.example/tcp/1")
+        manager.operator_peer_found("named", "/ip4/10.8.0.1/tcp/1")
+        manager.operator_peer_found("i3", "/dns4/here.example/tcp/1")
         known = manager.store.get("named")
         assert known is not None
         assert known.origin == PeerOrigin.STATIC
         await trio.sleep(60)
         assert len(host.live) < 13
         assert {"named", "i3"} <= host.live.keys()
-        manager.named_by_operator("i4", "/dns4/here.example/tcp/1")  # another one answers there now
-        assert not manager.is_operators("i3")
+        manager.operator_peer_found("i4", "/dns4/here.example/tcp/1")  # another one answers there now
+        assert not manager.is_configured("i3")
 
 
 @mock_clock_test

@@ -12,7 +12,7 @@ from kernel_proc.p2p import peer_ids
 from kernel_proc.p2p.keys import NodeKey
 from kernel_proc.p2p.peer_record import MAX_ENVELOPE, seal
 from kernel_proc.peers.known import PeerOrigin
-from kernel_proc.peers.offers import IN_ALL, PER_PEER, PERIOD, Allowance, Offers, Outcome, judge
+from kernel_proc.peers.offers import IN_ALL, PER_PEER, PERIOD, Allowance, Offers, Outcome, evaluate
 from kernel_proc.peers.store import PeerStore
 from kernel_proc.relay.rpc import PeerInfo
 
@@ -75,7 +75,7 @@ def test_each_refusal_has_its_reason_and_learns_nothing(info: PeerInfo, outcome:
     assert desk.offers.take("offering", [info], 0.0) == 0
     assert desk.learned == {}
     assert desk.outcomes == {outcome.value: 1}
-    assert judge(info, lambda peer_id: peer_id == KEYS[2].peer_id, lambda: True) == (None, outcome)
+    assert evaluate(info, lambda peer_id: peer_id == KEYS[2].peer_id, lambda: True) == (None, outcome)
 
 
 def test_a_record_in_anothers_name_is_nobodys() -> None:

@@ -67,7 +67,7 @@ def test_who_failed_is_tried_again_soon_after_we_were_offline_but_the_useless_ar
         for _ in range(9):
             peers.failed(f"p{number}", NOW, online=True)
     peers.postpone("p2", NOW, 3600)
-    peers.forgive(NOW)
+    peers.retry_soon(NOW)
     one, two = peers.get("p1"), peers.get("p2")
     assert one is not None
     assert two is not None
@@ -116,12 +116,12 @@ def test_what_was_held_against_a_peer_can_be_taken_back() -> None:
     learn(peers, 1)
     for _ in range(2):
         peers.failed("p1", NOW, online=True)
-        peers.excuse("p1")
+        peers.undo_failure("p1")
     known = peers.get("p1")
     assert known is not None
     assert known.failures == 0
-    peers.excuse("p1")
-    peers.excuse("nobody")
+    peers.undo_failure("p1")
+    peers.undo_failure("nobody")
     assert known.failures == 0
 
 

@@ -272,7 +272,7 @@ def test_forged_packets_do_not_disturb_a_handshake() -> None:
     assert b.heard == [b"one", b"two"]
 
 
-def impostor(b: Party, attacker: int, claimed: Party, told: Enr | None) -> None:
+def impostor(b: Party, attacker: int, claimed: Party, sent: Enr | None) -> None:
     """Answer a challenge in the name of `claimed`, with a key of our own."""
     source = UdpEndpoint("66.6.6.6", 9000)
     me, ephemeral = identity(attacker), identity(attacker + 1)
@@ -290,7 +290,7 @@ def impostor(b: Party, attacker: int, claimed: Party, told: Enr | None) -> None:
         bytes(12),
         sign_proof(me, challenge.challenge_data, ephemeral.public_key, b.me.node_id),
         ephemeral.public_key,
-        b"" if told is None else told.raw,
+        b"" if sent is None else sent.raw,
     )
     sealed = encrypt(keys.initiator, bytes(12), b"I am a", header.associated)
     b.channel.receive(header.masked + sealed, source, 0.0)

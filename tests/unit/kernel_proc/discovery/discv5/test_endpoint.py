@@ -59,7 +59,7 @@ def test_neighbours_in_the_internet_are_one_group(host: str, group: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("host", "teller", "believed"),
+    ("host", "source", "believed"),
     [
         ("8.8.8.8", "9.9.9.9", True),
         ("8.8.8.8", "127.0.0.1", True),
@@ -79,8 +79,8 @@ def test_neighbours_in_the_internet_are_one_group(host: str, group: str) -> None
         ("240.0.0.1", "8.8.8.8", False),
     ],
 )
-def test_addresses_of_a_private_network_stay_there(host: str, teller: str, believed: bool) -> None:
-    assert may_relay(host, teller) is believed
+def test_addresses_of_a_private_network_stay_there(host: str, source: str, believed: bool) -> None:
+    assert may_relay(host, source) is believed
 
 
 def test_loopback() -> None:

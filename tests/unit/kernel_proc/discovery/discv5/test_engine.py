@@ -75,7 +75,7 @@ def test_names_of_nobody_keep_no_good_node_out() -> None:
     numbers = count(1000)
 
     def lie(liar: SimulatedNode) -> None:
-        def tellable(_contact: NodeContact, distances: Sequence[int]) -> list[Enr]:
+        def shareable(_contact: NodeContact, distances: Sequence[int]) -> list[Enr]:
             named: list[Enr] = []
             for number in islice(numbers, 256):  # a name that is near by chance is rare, and dear to look for
                 record = record_of(identity(number), public_ip(number % 40_000))
@@ -85,7 +85,7 @@ def test_names_of_nobody_keep_no_good_node_out() -> None:
                         break
             return named
 
-        liar.engine.tellable = tellable  # type: ignore[method-assign, assignment]
+        liar.engine.shareable = shareable  # type: ignore[method-assign, assignment]
 
     for liar in liars:
         lie(liar)
@@ -229,7 +229,7 @@ def test_requests_of_the_owner() -> None:
     b.engine.set_talk_handler(b"echo", None)
     with pytest.raises(ValueError, match="TALKREQ"):
         a.engine.talk(b.record, b"echo", bytes(2000), network.now)
-    with pytest.raises(ValueError, match="not a node that we can reach"):
+    with pytest.raises(ValueError, match="is not reachable"):
         a.engine.ping(a.record, network.now)
 
 
@@ -377,8 +377,8 @@ def test_bogus_nodes_without_end_neither_fill_the_table_nor_keep_good_ones_out()
         gauges = node.engine.gauges()
         assert gauges["sessions"] <= 64
         assert gauges["requests"] <= 40
-        told = Counter(record.node_id for record in node.found)
-        invented = sum(count for node_id, count in told.items() if node_id not in good)
+        reported = Counter(record.node_id for record in node.found)
+        invented = sum(count for node_id, count in reported.items() if node_id not in good)
         assert invented <= 11 * node.engine.counters()["walks"]
 
 

@@ -74,12 +74,12 @@ def walk(answers: Callable[[bytes], list[bytes] | None], seeds: list[bytes]) -> 
             waiting.append(chosen[1])
             assert len(waiting) <= PARAMS.lookup_concurrency
         node_id = waiting.pop(0).node_id
-        told = answers(node_id)
-        if told is None:
+        named = answers(node_id)
+        if named is None:
             lookup.failed(node_id)
         else:
             lookup.answered(node_id)
-            lookup.add(NODES[other] for other in told)
+            lookup.add(NODES[other] for other in named)
     return lookup
 
 

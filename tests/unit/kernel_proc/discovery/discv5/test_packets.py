@@ -115,8 +115,8 @@ def masked(flag: int, authdata: bytes, message: bytes = b"", size: int | None = 
     [
         (masked(0, bytes(31), bytes(40)), "authdata"),
         (masked(0, bytes(33), bytes(40)), "authdata"),
-        (masked(0, bytes(32), bytes(15)), "cut off"),
-        (masked(0, bytes(32), bytes(40), size=5000), "cut off"),
+        (masked(0, bytes(32), bytes(15)), "truncated"),
+        (masked(0, bytes(32), bytes(40), size=5000), "truncated"),
         (masked(1, bytes(24), bytes(1)), "WHOAREYOU"),
         (masked(1, bytes(25)), "WHOAREYOU"),
         (masked(2, bytes(130), bytes(16)), "authdata"),

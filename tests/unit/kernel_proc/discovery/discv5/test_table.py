@@ -248,7 +248,7 @@ def test_parts_not_looked_into_are_due() -> None:
     seen = []
     while (at := table.to_refresh(1000.0)) is not None:
         seen.append(at)
-        table.looked_up(random_id_at(OWN, at, source), 1000.0)
+        table.mark_refreshed(random_id_at(OWN, at, source), 1000.0)
     # With one node at 256 nobody is to be expected below 255, and looking does not change that.
     assert sorted(seen) == [255, 256]
     assert table.to_refresh(1000.0 + PARAMS.refresh_interval) in (255, 256)
