@@ -18,6 +18,7 @@ from ipc_schema.message import WakuMessage
 from ipc_schema.topics import shard_topic
 from kernel_proc.health import relay_health
 from kernel_proc.metrics import Registry, Sample
+from kernel_proc.network_samples import error_samples, traffic_samples, transport_samples
 from kernel_proc.p2p.api import PeerIdText
 from kernel_proc.p2p.host import Libp2pHost
 from kernel_proc.p2p.keys import NodeKey
@@ -240,8 +241,11 @@ class Network:
             yield f"p2p_{name}", {}, value
         for name, value in self.metadata.counters().items():
             yield f"metadata_{name}", {}, value
+        yield from transport_samples(self.host)
+        yield from error_samples(self.host.counters(), self.relay.counters() if self.relay else {})
         if self.relay is None:
             return
+        yield from traffic_samples(self.relay)
         counters = self.relay.counters()
         yield "total_messages_cached", {}, counters.pop("cache_messages", 0)
         accepted = {"result": "accepted"}, {"result": "rejected"}

@@ -13,6 +13,7 @@ from typing import Final
 
 import trio
 
+from ipc_schema.config.addresses import peer_id_in
 from ipc_schema.config.archive import parse_database_url
 from ipc_schema.config.kernel import KernelConfig
 from ipc_schema.config.services import ServiceConfig
@@ -63,6 +64,12 @@ LEGACY_LIGHTPUSH: Final = (lightpush_codec.LEGACY_PROTOCOL,)
 STORE: Final = (store_codec.PROTOCOL,)
 FILTER: Final = (SUBSCRIBE_PROTOCOL,)
 PEER_EXCHANGE: Final = (PX_PROTOCOL,)
+_PROTOCOL_OF: Final = {
+    "store": store_codec.PROTOCOL,
+    "lightpush": lightpush_codec.PROTOCOL,
+    FILTER_SERVICE: SUBSCRIBE_PROTOCOL,
+    PX_SERVICE: PX_PROTOCOL,
+}
 
 
 class Services:
@@ -157,6 +164,9 @@ class Services:
             registry,
             received=lambda peer, records: self.records_received(peer, records),
         )
+        self._configured = {
+            _PROTOCOL_OF[service]: address for service, address in configured.items() if address is not None
+        }
         registry.add_source(self._samples)
 
     # --- life ---
@@ -238,6 +248,10 @@ class Services:
         yield "store_peers", {}, len(self.peers.connected(STORE))
         yield "filter_peers", {}, len(self.peers.connected(FILTER))
         yield "px_peers", {}, len(self.peers.connected(PEER_EXCHANGE))
+        for protocol, address in self._configured.items():
+            peer_id = peer_id_in(address)
+            connected = peer_id is not None and self._network.host.is_connected(peer_id)
+            yield "service_peers", {"protocol": protocol, "peerId": address}, connected
         for service in self._mounted:
             yield from service.samples()
 

@@ -35,6 +35,8 @@ _FAMILIES: Final[Mapping[str, Family]] = {
     "messaging_sends_pending_bytes": Family("gauge", "Bytes of accepted sends without a fate."),
     "messaging_send_requests_repeated": Family("counter", "Requests to send what was accepted before."),
     "send_store_validation_timeout_total": Family("counter", "Sends that no store confirmed in time."),
+    "recv_messages_total": Family("counter", "Messages for apps by source: live, or history of a store."),
+    "recv_message_bytes_total": Family("counter", "Payload bytes of messages for apps, by source."),
     "messaging_received": Family("counter", "Messages from the kernel by type; repeats: known already."),
     "messaging_missed_ranges": Family("counter", "Times whose messages may be missing for good."),
     "messaging_ipc": Family("counter", "What happened on the sockets, by socket and type."),
@@ -74,6 +76,11 @@ def samples(health: Mapping[str, Any]) -> Iterable[Sample]:
     yield "messaging_missed_ranges", {}, receive.pop("missed_ranges")
     for kind in ("accepted", "repeats", "unsubscribed"):
         yield "messaging_received", {"type": kind}, receive.pop(kind)
+    history = receive.pop("recovered") + receive.pop("from_history")
+    yield "recv_messages_total", {"source": "live"}, health["receive"]["accepted"]
+    yield "recv_messages_total", {"source": "history"}, history
+    for source in ("live", "history"):
+        yield "recv_message_bytes_total", {"source": source}, receive.pop(f"{source}_bytes")
     for kind, count in receive.items():
         yield "messaging_kernel_link", {"type": kind}, count
     for socket, counters in health["ipc"].items():

@@ -93,6 +93,9 @@ class MessageArchive:
             grown=self._upkeep.grown,
             changed=changed,
         )
+        self._per_shard: dict[str, int] = {}
+        self._last_payload = 0
+        self._last_query = 0.0
         self._query_seconds = registry.histogram("archive_query_duration_seconds", _DURATIONS)
 
     # --- facts ---
@@ -119,13 +122,26 @@ class MessageArchive:
         counters = self._counters
         if self._upkeep.messages is not None:
             yield "archive_messages", {"type": "stored"}, self._upkeep.messages
+        for topic, count in self._per_shard.items():
+            yield "archive_messages_per_shard", {"shard": topic.rpartition("/")[2]}, count
         for name, kind in _REFUSALS.items():
             yield "archive_errors", {"type": kind}, counters[name]
         for name in ("stored", "duplicates", "ephemeral", "removed"):
             yield f"archive_{name}_total", {}, counters[name]
+        yield from self._statement_samples()
         yield "archive_queue_messages", {}, self._queue.messages
         yield "archive_queue_bytes", {}, self._queue.bytes
         yield "archive_ready", {}, int(self.state is ArchiveState.READY)
+
+    def _statement_samples(self) -> Iterable[Sample]:
+        """Statements by kind, under the names that nwaku has for PostgreSQL."""
+        done = {"insert": self._writer.groups, "page": self._counters["queries"]}
+        seconds = {"insert": self._writer.last_seconds, "page": self._last_query}
+        for kind, count in done.items():
+            yield "query_count", {"query": kind}, count
+            yield "query_time_secs", {"query": kind, "phase": "waitFinish"}, seconds[kind]
+        if self._settings.database.url is not None:
+            yield "postgres_payload_size_bytes", {}, self._last_payload
 
     # --- messages in ---
 
@@ -136,6 +152,8 @@ class MessageArchive:
             payload, content_topic, _, _, meta, proof, _ = message
             cost = len(payload) + 2 * len(content_topic) + len(meta) + len(proof) + ROW_OVERHEAD
             if self._queue.add(Offer(pubsub_topic, message, message_hash, cost)):
+                self._last_payload = len(payload)
+                self._per_shard[pubsub_topic] = self._per_shard.get(pubsub_topic, 0) + 1
                 self._writer.added()
                 return True
             refusal = "queue_full"
@@ -181,7 +199,8 @@ class MessageArchive:
         except trio.TooSlowError:
             self._counters["query_failures"] += 1
             raise ArchiveUnavailable(f"no answer within {timeout:g} s") from None
-        self._query_seconds.observe(time.perf_counter() - started)
+        self._last_query = time.perf_counter() - started
+        self._query_seconds.observe(self._last_query)
         return page
 
     # --- life ---

@@ -65,6 +65,10 @@ class ArchiveWriter:
         self.state = ArchiveState.OPENING
         self.reason = ""
         """Why it is STALLED."""
+        self.groups = 0
+        """Groups stored since the start."""
+        self.last_seconds = 0.0
+        """Time that the last of them took."""
         self.opened = trio.Event()
         """The database is there, or was."""
         self._scope = trio.CancelScope(shield=True)
@@ -188,7 +192,9 @@ class ArchiveWriter:
             return await self._store(group[:half]) and await self._store(group[half:])
         if result is None:
             return False
-        self._seconds.observe(time.perf_counter() - started)
+        self.groups += 1
+        self.last_seconds = time.perf_counter() - started
+        self._seconds.observe(self.last_seconds)
         new, impossible, size = result
         self._counters["stored"] += new
         self._counters["refused"] += impossible

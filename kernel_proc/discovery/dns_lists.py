@@ -56,6 +56,8 @@ class DnsLists:
         self._client: TreeClient | None = None
         self.readings = 0
         self.failures = 0
+        self.bad_records = 0
+        """Entries that could not be read, in lists that could."""
 
     async def run(self) -> None:
         """Run until cancelled."""
@@ -90,6 +92,7 @@ class DnsLists:
             state.error = str(error)
             return False
         self.readings += 1
+        self.bad_records += len(reading.errors)
         if reading.seq != state.seq or reading.errors:
             log.info(
                 "DNS node list read",

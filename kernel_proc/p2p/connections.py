@@ -43,6 +43,7 @@ class Connections:
         self._listeners: list[HostEvents] = []
         self._peers: dict[PeerIdText, list[HostConnection]] = {}
         self._identities: dict[PeerIdText, PeerIdentity] = {}
+        self._ended_traffic = (0, 0)
 
     # -- who is there ---------------------------------------------------
 
@@ -56,6 +57,13 @@ class Connections:
     def of(self, peer_id: PeerIdText) -> Sequence[HostConnection]:
         """The connections of one peer, oldest first."""
         return tuple(self._peers.get(peer_id, ()))
+
+    @property
+    def traffic(self) -> tuple[int, int]:
+        """Bytes received and sent by all connections since the start, ended ones included."""
+        live = [connection.muxer.traffic for connection in self.all()]
+        received, sent = self._ended_traffic
+        return received + sum(one[0] for one in live), sent + sum(one[1] for one in live)
 
     # -- in and out -----------------------------------------------------
 
@@ -82,6 +90,8 @@ class Connections:
         info, peer_id = connection.info, connection.info.peer_id
         group = self._peers[peer_id]
         group.remove(connection)
+        received, sent = connection.muxer.traffic
+        self._ended_traffic = self._ended_traffic[0] + received, self._ended_traffic[1] + sent
         self.admission.release(peer_id, info.ip, inbound=info.direction is Direction.INBOUND)
         connection.gone.set()
         if not group:

@@ -6,7 +6,8 @@ every task that runs for a peer has one boundary where all exceptions end, are c
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -16,6 +17,7 @@ from kernel_proc.p2p import addresses, identify, ping, transport
 from kernel_proc.p2p._errors import ConnectionEnded, NegotiationFailed
 from kernel_proc.p2p.addresses import Endpoint
 from kernel_proc.p2p.api import (
+    Direction,
     EndCause,
     HostEvents,
     HostPeer,
@@ -138,6 +140,20 @@ class Libp2pHost:
 
     def counters(self) -> dict[str, int]:
         return self._counters.as_dict()
+
+    @property
+    def traffic(self) -> tuple[int, int]:
+        """Bytes received and sent by all connections since the start."""
+        return self._connections.traffic
+
+    def open_streams(self) -> Mapping[tuple[Direction, str], int]:
+        """Streams with an agreed protocol that are open now, by direction and protocol."""
+        streams = (one for each in self._connections.all() for one in each.muxer.open_streams())
+        return Counter(
+            (Direction.OUTBOUND if one.outbound else Direction.INBOUND, one.protocol)
+            for one in streams
+            if one.protocol
+        )
 
     def add_listener(self, events: HostEvents) -> None:
         self._connections.add_listener(events)

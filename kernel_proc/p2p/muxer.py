@@ -70,6 +70,17 @@ class Muxer(abc.ABC):
         self._allowance = float(limits.idle_frames)
         self._allowance_at = trio.current_time()
 
+    # -- looking in ----------------------------------------------------
+
+    @property
+    def traffic(self) -> tuple[int, int]:
+        """Bytes received and sent over the transport, encryption included."""
+        return self._channel.received_bytes, self._channel.sent_bytes
+
+    def open_streams(self) -> list[MuxedStream]:
+        """The streams that are open now, of both directions."""
+        return list(self._streams.values())
+
     # -- life ----------------------------------------------------------
 
     @property

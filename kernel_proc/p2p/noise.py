@@ -143,6 +143,10 @@ class SecureChannel:
         self._receive_nonce = 0
         self._cipher_buffer = bytearray(rest)
         self._plain_buffer = bytearray()
+        self.received_bytes = len(rest)
+        """Bytes from the transport since the handshake."""
+        self.sent_bytes = 0
+        """Bytes sealed for the transport since the handshake."""
 
     # -- pure ----------------------------------------------------------
 
@@ -203,7 +207,9 @@ class SecureChannel:
             size += length
         if batch:
             self._seal_into(out, batch[0] if len(batch) == 1 else b"".join(batch))
-        return b"".join(out)
+        sealed = b"".join(out)
+        self.sent_bytes += len(sealed)
+        return sealed
 
     def _seal_into(self, out: list[bytes], plaintext: bytes | memoryview) -> None:
         nonce = b"\0\0\0\0" + self._send_nonce.to_bytes(8, "little")
@@ -225,6 +231,7 @@ class SecureChannel:
             data = await self.stream.receive_some(READ_SIZE)
             if not data:
                 return []
+            self.received_bytes += len(data)
             if pieces := self.feed(data):
                 return pieces
 
@@ -242,6 +249,7 @@ class SecureChannel:
         data = await self.stream.receive_some(READ_SIZE)
         if not data:
             raise ConnectionEnded("closed by peer")
+        self.received_bytes += len(data)
         return data
 
     async def write(self, data: bytes) -> None:

@@ -254,5 +254,10 @@ class Peering:
         if self.discv5.running:
             values = self.discv5.counters() | self.discv5.gauges()
             found += [(f"discv5_{name}", {}, value) for name, value in values.items()]
+            # nim-eth's name: without a state all nodes of the table, `seen` those that have answered.
+            found.append(("routing_table_nodes", {}, values["nodes"]))
+            found.append(("routing_table_nodes", {"state": "seen"}, values["nodes_verified"]))
+        found.append(("dnsdisc_errors", {"type": "tree_sync_failure"}, self.dns.failures))
+        found.append(("dnsdisc_errors", {"type": "peer_info_failure"}, self.dns.bad_records))
         found.append(("discovery_record_seq", {}, self.own.enr.record.seq if self.own.is_bound else 0))
         return found

@@ -46,7 +46,11 @@ class PeerSources:
         self._network = network
         self._host = host
         self._manager = manager
+        self._registry = registry
         self._unusable = registry.counter("discovery_records_refused")
+        self._shardless = registry.counter("discv5_errors", type="NoShardInfo")
+        self._listed = registry.counter("dnsdisc_discovered")
+        self._unknown = registry.counter("px_peers_received_unknown")
 
     # --- in ---
 
@@ -77,7 +81,16 @@ class PeerSources:
     def found(self, record: Enr) -> None:
         """Process a wanted node that discv5 met."""
         self._manager.sign_of_life()
+        self._count_shards(record)
         self.learn(record, PeerOrigin.DISCV5, ANSWERED if self.discv5.has_answered(record.node_id) else "")
+
+    def _count_shards(self, record: Enr) -> None:
+        shards = record.shards_among(self._network.shard_count or MAX_SHARDS)
+        if shards is None:
+            self._shardless.add()
+            return
+        for shard in shards.possible:
+            self._registry.counter("discv5_discovered_per_shard", shard=str(shard)).add()
 
     def look_again(self, wanted: Callable[[Enr], bool]) -> None:
         """Re-evaluate the known discv5 nodes after a change of what is wanted."""
@@ -88,6 +101,7 @@ class PeerSources:
     def listed(self, record: Enr, url: TreeUrl) -> None:
         """Process a node from a DNS list."""
         self._manager.sign_of_life()
+        self._listed.add()
         self.learn_records((record,), PeerOrigin.DNS, f"list {url}")
 
     def exchanged(self, peer_id: PeerIdText, records: Sequence[bytes]) -> None:
@@ -105,6 +119,8 @@ class PeerSources:
                 good.append(record)
             else:
                 self._unusable.add()
+        known = {peer.peer_id for peer in self._manager.store}
+        self._unknown.add(sum(one.peer_id not in known for one in good))
         used = self.learn_records(good, PeerOrigin.PEER_EXCHANGE, f"peer exchange with {peer_id}")
         log.debug("peer exchange", extra=fields(peer=peer_id, records=len(records), used=used))
 

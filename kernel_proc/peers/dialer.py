@@ -42,6 +42,8 @@ class StaticDialer:
         """Why each unconnected address failed most recently."""
         self._succeeded = registry.counter("peers_dials", outcome="successful")
         self._failed = registry.counter("peers_dials", outcome="failed")
+        self._initiated = registry.counter("node_conns_initiated", source="static")
+        self._unusable = registry.counter("peers_errors", type="bad_address")
 
     async def run(self) -> None:
         """Dial until cancelled. Without a usable address, wait: the node keeps running."""
@@ -61,6 +63,7 @@ class StaticDialer:
                 peer_id = await self._host.connect(address)
             except BadAddress as error:
                 self._note(address, str(error))
+                self._unusable.add()
                 log.warning("unusable peer address", extra=fields(address=address, reason=str(error)))
                 return
             except P2pError as error:
@@ -80,6 +83,7 @@ class StaticDialer:
                 log.warning("unusable peer address", extra=fields(address=address, reason="our own"))
                 return
             self._succeeded.add()
+            self._initiated.add()
             self.troubles.pop(address, None)
             self._connected(peer_id, address)
             since = trio.current_time()

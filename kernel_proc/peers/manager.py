@@ -154,6 +154,8 @@ class PeerManager:
         self._succeeded = registry.counter("peers_dials", outcome="successful")
         self._failed = registry.counter("peers_dials", outcome="failed")
         self._evicted = registry.counter("peers_evicted")
+        self._unsaved = registry.counter("peers_errors", type="storage_failure")
+        self._registry = registry
         registry.add_source(self._samples)
 
     @property
@@ -395,6 +397,7 @@ class PeerManager:
                     log.debug("peer unreachable", extra=fields(address=address, reason=why))
                 else:
                     self._succeeded.add()
+                    self._registry.counter("node_conns_initiated", source=str(peer.origin)).add()
                     self.store.succeeded(peer_id, self.now(), address)
                     return
             self._failed.add()
@@ -460,6 +463,7 @@ class PeerManager:
             try:
                 await trio.to_thread.run_sync(save_peers, path, peers, self.now.stamp())
             except OSError as error:
+                self._unsaved.add()
                 if not refused:
                     log.warning("cannot save known peers", extra=fields(file=str(path), reason=str(error)))
                 refused = True
@@ -473,6 +477,7 @@ class PeerManager:
         try:
             save_peers(path, snapshot(self.store), self.now.stamp())
         except OSError as error:
+            self._unsaved.add()
             log.warning("cannot save known peers", extra=fields(file=str(path), reason=str(error)))
         else:
             self._saved = self.store.changes
@@ -485,5 +490,6 @@ class PeerManager:
         yield "peers_online", {}, float(self.online)
         yield "peers_dialling", {}, len(self._dials.under_way)
         yield "peers_waiting", {}, sum(not peer.is_due(now) for peer in self.store)
+        yield "total_unique_peers", {}, self.store.arrived
         yield "peer_store_refused", {}, self.store.refused
         yield "peer_store_pruned", {}, self.store.pruned

@@ -124,11 +124,20 @@ class StoreClient:
         self, peer_id: PeerIdText, query: HistoryQuery, seconds: float
     ) -> tuple[tuple[Found, ...], bytes | None]:
         try:
-            return await self._ask(peer_id, query, seconds)
+            messages, cursor = await self._ask(peer_id, query, seconds)
         except CallError as error:
             kind = str(error.status) if isinstance(error, RequestRefused) else type(error).__name__
             self._registry.counter("store_client_errors", type=kind).add()
             raise
+        self._count(messages)
+        return messages, cursor
+
+    def _count(self, messages: Sequence[Found]) -> None:
+        for found in messages:
+            shard = (found.pubsub_topic or "").rpartition("/")[2]
+            if shard.isdecimal():
+                self._registry.counter("store_fleet_msg_count", shard=shard).add()
+                self._registry.counter("store_fleet_msg_size_bytes", shard=shard).add(found.size)
 
     async def _ask(
         self, peer_id: PeerIdText, query: HistoryQuery, seconds: float

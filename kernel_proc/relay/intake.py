@@ -145,6 +145,7 @@ class Intake:
             counters["not_subscribed"] += 1
             return None
         data = raw.data
+        topic.traffic.gross_in += len(data)
         if raw.signed:
             # StrictNoSign (11/WAKU2-RELAY). No penalty: nwaku accepts unsigned messages with `from` and
             # `seqno` and forwards them, so the sender may be an honest forwarder.

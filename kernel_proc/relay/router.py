@@ -18,8 +18,8 @@ from kernel_proc.relay.mesh import Mesh
 from kernel_proc.relay.params import GossipParams, ScoreParams
 from kernel_proc.relay.rpc import Control, PeerInfo, Subscription
 from kernel_proc.relay.scores import ScoreParts
-from kernel_proc.relay.seen import SeenCache
 from kernel_proc.relay.state import OutgoingRpc, Peer, PxOffer, RouterState, Topic
+from kernel_proc.relay.traffic import TrafficBook
 
 __all__ = ["PublishPlan", "Router"]
 
@@ -139,7 +139,7 @@ class Router:
         s = self._s
         topic = s.topics.get(name)
         if topic is None:
-            topic = s.topics[name] = Topic(name, SeenCache(s.params.seen_ttl, s.params.seen_max, now))
+            topic = s.new_topic(name, now)
         elif topic.subscribed:
             return False
         topic.subscribed = True
@@ -255,6 +255,9 @@ class Router:
                 targets.append(peer_id)
             else:
                 s.counters["idontwant_saved"] += 1
+        topic.traffic.net_in += len(data)
+        if targets:
+            topic.traffic.sent(len(data), len(targets))
         return message, targets
 
     def reject(self, source: Peer, topic: Topic, now: float) -> None:
@@ -271,7 +274,7 @@ class Router:
         s = self._s
         topic = s.topics.get(name)
         if topic is None:
-            topic = s.topics[name] = Topic(name, SeenCache(s.params.seen_ttl, s.params.seen_max, now))
+            topic = s.new_topic(name, now)
         # A republish within the seen TTL would be dropped by every peer's seen cache; `force` skips ours
         # only.
         duplicate = message_id in topic.seen
@@ -362,6 +365,11 @@ class Router:
     def score_parts(self, peer_id: str, now: float) -> ScoreParts | None:
         peer = self._s.peers.get(peer_id)
         return None if peer is None else self._s.scores.parts(peer.score, now)
+
+    @property
+    def traffic(self) -> TrafficBook:
+        """Bytes of messages by topic."""
+        return self._s.traffic
 
     def counters(self) -> dict[str, int]:
         s = self._s

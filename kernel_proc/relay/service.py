@@ -29,6 +29,7 @@ from kernel_proc.relay.rpc import PeerInfo
 from kernel_proc.relay.rpc_writer import fits_rpc
 from kernel_proc.relay.scores import ScoreParts
 from kernel_proc.relay.state import OutgoingRpc, PxOffer
+from kernel_proc.relay.traffic import TrafficBook
 from kernel_proc.relay.validation import Validator, Validators, Verdict
 
 __all__ = ["RelayService"]
@@ -306,6 +307,8 @@ class RelayService:
             if full:
                 peers += await self._wait_for_room(full, frame, message_id, now)
         self._counters["published"] += 1
+        if peers:
+            self._router.traffic.of(topic).sent(len(data), peers)
         if time.perf_counter() - self._published > self.params.max_hold:
             # Not on every call: a burst of publishes should fill whole writes instead of one message per
             # write.
@@ -365,6 +368,8 @@ class RelayService:
         for peer_id, outgoing in router.take_pending().items():
             link = self._links.get(peer_id)
             if link is not None:
+                for message in outgoing.messages:  # a peer asked for it (IWANT): one more copy
+                    router.traffic.of(message.topic_name).gross_out += len(message.data)
                 link.send(outgoing)
         changed = router.take_changed()
         if changed and self.on_change is not None:
@@ -406,6 +411,10 @@ class RelayService:
         now = trio.current_time()
         parts = {peer: self._router.score_parts(peer, now) for peer in self._router.peers()}
         return {peer: part.total for peer, part in parts.items() if part is not None}
+
+    def traffic(self) -> TrafficBook:
+        """Bytes of messages by topic since the start."""
+        return self._router.traffic
 
     def counters(self) -> dict[str, int]:
         """Return monotonic counters and current sizes (`queued_bytes`, `cache_*`, `seen_ids`, `backoffs`)."""

@@ -13,6 +13,7 @@ from kernel_proc.relay.promises import Promises
 from kernel_proc.relay.rpc import Control, PeerInfo, Prune, Subscription
 from kernel_proc.relay.scores import PeerScore, ScoreBook
 from kernel_proc.relay.seen import SeenCache
+from kernel_proc.relay.traffic import TopicTraffic, TrafficBook
 
 __all__ = ["OutgoingRpc", "Peer", "PxOffer", "RouterState", "Topic"]
 
@@ -65,12 +66,13 @@ class Peer:
 class Topic:
     """A topic we are subscribed to, or recently were (its seen cache outlives the subscription)."""
 
-    __slots__ = ("mesh", "name", "raw", "seen", "subscribed")
+    __slots__ = ("mesh", "name", "raw", "seen", "subscribed", "traffic")
 
-    def __init__(self, name: str, seen: SeenCache) -> None:
+    def __init__(self, name: str, seen: SeenCache, traffic: TopicTraffic) -> None:
         self.name = name
         self.raw = name.encode()
         self.seen = seen
+        self.traffic = traffic
         self.subscribed = False
         self.mesh: dict[str, Peer] = {}
 
@@ -123,7 +125,14 @@ class RouterState:
         self.bad_peers: list[str] = []
         """Peers that fell below the graylist threshold since the shell last collected them."""
         self.px_offers: list[PxOffer] = []
+        self.traffic = TrafficBook()
         self.counters: dict[str, int] = dict.fromkeys(COUNTERS, 0)
+
+    def new_topic(self, name: str, now: float) -> Topic:
+        """Begin to remember what was seen on a topic."""
+        seen = SeenCache(self.params.seen_ttl, self.params.seen_max, now)
+        topic = self.topics[name] = Topic(name, seen, self.traffic.of(name))
+        return topic
 
     def outgoing(self, peer: Peer) -> OutgoingRpc:
         waiting = self.pending.get(peer.peer_id)

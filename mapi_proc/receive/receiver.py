@@ -34,6 +34,8 @@ class ReceiveCounters:
     accepted: int = 0
     recovered: int = 0
     from_history: int = 0
+    live_bytes: int = 0
+    history_bytes: int = 0
 
 
 class Receiver:
@@ -71,6 +73,7 @@ class Receiver:
             return
         now = self._now_ns()
         self.counters.accepted += 1
+        self.counters.live_bytes += len(payload)
         fields = self._pack_fields(
             event[4:10]
         )  # both headers have these six, in the same order; no source: live
@@ -99,6 +102,7 @@ class Receiver:
             return
         now = self._now_ns()
         self.counters.recovered += 1
+        self.counters.history_bytes += len(message.payload)
         fields = self._fields(stored)
         append_to_all(route.subscribers, _RECEIVED, now, fields, stored.message.payload, self._turn.batch)
         self._remember(route, shard, stored.message_hash)
@@ -129,6 +133,7 @@ class Receiver:
         if route is None or stream not in route.subscribers:
             return
         self.counters.from_history += 1
+        self.counters.history_bytes += len(stored.message.payload)
         stream.append(
             _RECEIVED, self._now_ns(), self._fields(stored), stored.message.payload, self._turn.batch
         )

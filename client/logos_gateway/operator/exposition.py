@@ -20,8 +20,10 @@ __all__ = ["CONTENT_TYPE", "ProcessSamples", "expose"]
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
 Sample = tuple[str, Mapping[str, str], float]
-_PLAIN: Final = ("process_", "python_")
-"""Prefixes of names that never get ours."""
+_OF_PROCESS: Final = ("process_", "python_")
+"""Prefixes of names that every process has, told apart by a label."""
+_PLAIN: Final = (*_OF_PROCESS, "libp2p_", "routing_table_nodes")
+"""Prefixes of names that never get ours: those of libraries, as nwaku exposes them."""
 _BAD: Final = re.compile(r"[^a-zA-Z0-9_:]")
 _BAD_LABEL: Final = re.compile(r"[^a-zA-Z0-9_]")
 _PARTS_OF_HISTOGRAM: Final = ("_bucket", "_sum", "_count")
@@ -58,9 +60,9 @@ class _Samples(Collector):
             for name, labels, value in samples:
                 family, sample_name, kind, text = _place(name, families)
                 shown = {_BAD_LABEL.sub("_", key): str(one) for key, one in labels.items()}
-                if name.startswith(_PLAIN):
+                if name.startswith(_OF_PROCESS):
                     shown["process"] = process
-                else:
+                if not name.startswith(_PLAIN):
                     family, sample_name = self._prefix + family, self._prefix + sample_name
                 series = (sample_name, tuple(sorted(shown.items())))
                 if series not in seen:
