@@ -29,9 +29,10 @@ PROCESS: Final[Mapping[str, Family]] = {
     "process_virtual_memory_bytes": Family("gauge", "Virtual memory of the process."),
     "process_resident_memory_bytes": Family("gauge", "Resident memory of the process."),
     "process_open_fds": Family("gauge", "Open file descriptors of the process."),
+    "process_max_fds": Family("gauge", "File descriptors that the process may have open."),
     "process_threads": Family("gauge", "Threads of the process."),
 }
-"""What `process_samples` gives."""
+"""Figures of a process, by the names that Prometheus has for them."""
 
 
 def histogram_of(name: str) -> str:

@@ -43,6 +43,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "libp2p_network_bytes": _counter("Bytes of all connections, encryption included, by direction."),
     "libp2p_pubsub_topics": _gauge("Pubsub topics that the node is subscribed to."),
     "libp2p_pubsub_peers": _gauge("Connected peers that speak relay."),
+    "libp2p_gossipsub_peers_per_topic_mesh": _gauge("Mesh peers by pubsub topic."),
     "streams_peers": _gauge("Open streams by direction and protocol."),
     # --- sockets ---
     "ipc_requests": _counter("Requests by socket and method; unknown: what is no method."),

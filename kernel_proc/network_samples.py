@@ -29,6 +29,8 @@ def traffic_samples(relay: RelayService) -> Iterable[Sample]:
     """Topics and their bytes."""
     yield "libp2p_pubsub_topics", {}, len(relay.subscriptions())
     yield "libp2p_pubsub_peers", {}, len(relay.peers())
+    for topic in relay.subscriptions():
+        yield "libp2p_gossipsub_peers_per_topic_mesh", {"topic": topic}, len(relay.mesh_peers(topic))
     for topic, kind, direction, size in relay.traffic():
         yield "relay_network_bytes", {"topic": topic, "type": kind, "direction": direction}, size
 

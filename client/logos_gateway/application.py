@@ -20,6 +20,7 @@ from logos_gateway.bodies import TextRefusal, json_response
 from logos_gateway.http_access import AccessMiddleware
 from logos_gateway.operator import kernel_events
 from logos_gateway.operator.exposition import CONTENT_TYPE, expose
+from logos_gateway.operator.request_figures import RequestFiguresMiddleware
 from logos_gateway.operator.scrape import Scraper
 from logos_gateway.problems import STATUS_OF, ProblemError
 from logos_gateway.reference import admin, filter, lightpush, messaging, node, relay, store  # noqa: A004
@@ -46,12 +47,13 @@ def rest_application(gateway: Gateway, tokens: Tokens | None, version: str) -> F
         openapi_url="/openapi.json",
         redirect_slashes=False,
         middleware=[
+            Middleware(RequestFiguresMiddleware, figures=gateway.requests),
             Middleware(
                 AccessMiddleware,
                 tokens=tokens,
                 allow_origins=gateway.config.allow_origins,
                 counters=gateway.access,
-            )
+            ),
         ],
     )
     app.state.gateway = gateway
@@ -88,6 +90,7 @@ def metrics_application(gateway: Gateway, scraper: Scraper, tokens: Tokens | Non
             Route("/ready", ready),
         ],
         middleware=[
+            Middleware(RequestFiguresMiddleware, figures=gateway.requests),
             Middleware(AccessMiddleware, tokens=tokens, allow_origins=(), counters=gateway.access),
         ],
     )

@@ -13,6 +13,7 @@ from logos_gateway.apps.journals import Journals
 from logos_gateway.bodies import TextRefusal
 from logos_gateway.http_access import AccessCounters
 from logos_gateway.node_links import NodeLinks
+from logos_gateway.operator.request_figures import RequestFigures
 from logos_gateway.reference.messaging_cache import MessagingCache
 from logos_gateway.relay_watch import RelayWatch
 
@@ -29,6 +30,7 @@ class Gateway:
     journals: Journals
     messaging: MessagingCache
     access: AccessCounters = field(default_factory=AccessCounters)
+    requests: RequestFigures = field(default_factory=RequestFigures)
 
 
 def gateway_of(connection: HTTPConnection) -> Gateway:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import time
 from pathlib import Path
 
@@ -19,4 +20,6 @@ def own_figures() -> list[Sample]:
     except OSError:
         return []
     boot = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
-    return process_samples(stat, os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE"), files, boot)
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit: Sample = ("process_max_fds", {}, soft)
+    return [limit, *process_samples(stat, os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE"), files, boot)]

@@ -13,6 +13,9 @@ from logos_process.figures import own_figures
 __all__ = ["own_samples"]
 
 _FAMILIES: Final = {
+    "gateway_requests": ("counter", "HTTP requests answered, by group of routes and class of status."),
+    "gateway_requests_open": ("gauge", "HTTP requests and WebSockets being served, streams included."),
+    "gateway_request_duration_seconds": ("histogram", "Time to the head of an answer, by group."),
     "gateway_requests_refused": ("counter", "HTTP requests refused before they reached a route, by reason."),
     "gateway_cache_dropped": ("counter", "Messages and events that no poll read in time, by cache."),
     "gateway_cache_messages": ("gauge", "Messages kept for clients that poll, by cache."),
@@ -26,7 +29,7 @@ _FAMILIES: Final = {
 
 def own_samples(gateway: Gateway) -> ProcessSamples:
     """Every value of the gateway itself, and of its process."""
-    samples = [*_samples(gateway), *own_figures()]
+    samples = [*_samples(gateway), *gateway.requests.samples(), *own_figures()]
     families = {**_FAMILIES, **{name: (one.kind, one.help) for name, one in PROCESS.items()}}
     return ProcessSamples("gateway", samples, families)
 
