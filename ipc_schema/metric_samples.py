@@ -32,7 +32,7 @@ PROCESS: Final[Mapping[str, Family]] = {
     "process_max_fds": Family("gauge", "File descriptors that the process may have open."),
     "process_threads": Family("gauge", "Threads of the process."),
 }
-"""Figures of a process, by the names that Prometheus has for them."""
+"""What `process_samples` gives."""
 
 
 def histogram_of(name: str) -> str:
@@ -49,11 +49,14 @@ def families_of(samples: Iterable[Sample], known: Mapping[str, Family]) -> dict[
     return {name: (known[name].kind, known[name].help) for name in names if name in known}
 
 
-def process_samples(stat: str, ticks: int, page: int, files: int, boot: float) -> list[Sample]:
+def process_samples(
+    stat: str, ticks: int, page: int, boot: float, *, files: int, max_files: int
+) -> list[Sample]:
     """The metrics that every process of a host has, by the names Prometheus gives them, without any prefix.
 
     `stat` is the text of /proc/self/stat, `ticks` and `page` what sysconf says of clock ticks in a second and
-    bytes in a page, `files` the number of open descriptors, `boot` the host's start in Unix seconds.
+    bytes in a page, `boot` the host's start in Unix seconds, `files` the number of open descriptors and
+    `max_files` their soft limit.
     """
     # The second field is the program's name in parentheses, and may itself hold anything.
     values = stat.rpartition(")")[2].split()
@@ -63,5 +66,6 @@ def process_samples(stat: str, ticks: int, page: int, files: int, boot: float) -
         ("process_virtual_memory_bytes", {}, int(values[20])),
         ("process_resident_memory_bytes", {}, int(values[21]) * page),
         ("process_open_fds", {}, files),
+        ("process_max_fds", {}, max_files),
         ("process_threads", {}, int(values[17])),
     ]

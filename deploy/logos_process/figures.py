@@ -21,5 +21,5 @@ def own_figures() -> list[Sample]:
         return []
     boot = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    limit: Sample = ("process_max_fds", {}, soft)
-    return [limit, *process_samples(stat, os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE"), files, boot)]
+    ticks, page = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
+    return process_samples(stat, ticks, page, boot, files=files, max_files=soft)

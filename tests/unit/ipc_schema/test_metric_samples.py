@@ -14,13 +14,16 @@ def test_families_of_what_there_is() -> None:
 def test_the_process_from_what_the_system_tells() -> None:
     # proc(5): fields 14 and 15 are CPU, 20 threads, 22 the start in ticks, 23 and 24 memory
     stat = "7 (odd) name) S " + " ".join(str(number) for number in range(4, 53))
-    values = {name: value for name, _, value in process_samples(stat, 100, 4096, 12, 1000.0)}
+    values = {
+        name: value for name, _, value in process_samples(stat, 100, 4096, 1000.0, files=12, max_files=1024)
+    }
     assert values == {
         "process_cpu_seconds_total": 0.29,
         "process_start_time_seconds": 1000.22,
         "process_virtual_memory_bytes": 23,
         "process_resident_memory_bytes": 24 * 4096,
         "process_open_fds": 12,
+        "process_max_fds": 1024,
         "process_threads": 20,
     }
     assert set(values) == set(PROCESS)
