@@ -6,17 +6,21 @@ take the request as it is, because the reference's texts for bad input have to b
 
 from __future__ import annotations
 
-from fastapi import FastAPI, Request
+from typing import Final
+
+from fastapi import APIRouter, FastAPI, Request
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from logos_client.exceptions import LogosError
 from logos_gateway.apps import routes as app_routes
 from logos_gateway.apps import socket as app_socket
 from logos_gateway.bodies import TextRefusal, json_response
+from logos_gateway.dispatch import DirectRoutes, ErrorHandler
 from logos_gateway.http_access import AccessMiddleware
 from logos_gateway.operator import kernel_events
 from logos_gateway.operator.exposition import CONTENT_TYPE, expose
@@ -37,8 +41,8 @@ _NOT_SERVED = {
 }
 
 
-def rest_application(gateway: Gateway, tokens: Tokens | None, version: str) -> FastAPI:
-    """REST, streams and WebSockets."""
+def rest_application(gateway: Gateway, version: str) -> FastAPI:
+    """All routes and their description; `rest_server` is what is served."""
     app = FastAPI(
         title="Logos gateway",
         version=version,
@@ -46,27 +50,28 @@ def rest_application(gateway: Gateway, tokens: Tokens | None, version: str) -> F
         redoc_url=None,
         openapi_url="/openapi.json",
         redirect_slashes=False,
-        middleware=[
-            Middleware(RequestFiguresMiddleware, figures=gateway.requests),
-            Middleware(
-                AccessMiddleware,
-                tokens=tokens,
-                allow_origins=gateway.config.allow_origins,
-                counters=gateway.access,
-            ),
-        ],
     )
     app.state.gateway = gateway
-    if gateway.config.rest_routes:
-        for module in (node, relay, filter, lightpush, store, messaging, admin, app_routes, app_socket):
-            app.include_router(module.router)
-    app.include_router(kernel_events.router)
-    app.add_exception_handler(TextRefusal, _text_refusal)
-    app.add_exception_handler(ProblemError, _problem)
-    app.add_exception_handler(LogosError, _logos_error)
-    app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(Exception, _fault)
+    for router in _routers(gateway):
+        app.include_router(router)
+    for kind, handler in _HANDLERS.items():
+        app.add_exception_handler(kind, handler)
     return app
+
+
+def rest_server(app: FastAPI, gateway: Gateway, tokens: Tokens | None) -> ASGIApp:
+    """What the listener serves: the application behind access control, its simple routes called directly."""
+    direct = DirectRoutes(app, state_of=app, routers=_routers(gateway), handlers=_HANDLERS)
+    access = AccessMiddleware(
+        direct, tokens=tokens, allow_origins=gateway.config.allow_origins, counters=gateway.access
+    )
+    return RequestFiguresMiddleware(access, figures=gateway.requests)
+
+
+def _routers(gateway: Gateway) -> list[APIRouter]:
+    modules = (node, relay, filter, lightpush, store, messaging, admin, app_routes, app_socket)
+    routers = [module.router for module in modules] if gateway.config.rest_routes else []
+    return [*routers, kernel_events.router]
 
 
 def metrics_application(gateway: Gateway, scraper: Scraper, tokens: Tokens | None) -> Starlette:
@@ -134,3 +139,12 @@ async def _http_error(request: Request, error: Exception) -> Response:
 async def _fault(_request: Request, _error: Exception) -> Response:
     # uvicorn logs the exception, which Starlette raises again once this answer is sent.
     return json_response({"detail": "internal error"}, 500)
+
+
+_HANDLERS: Final[dict[type[Exception], ErrorHandler]] = {
+    TextRefusal: _text_refusal,
+    ProblemError: _problem,
+    LogosError: _logos_error,
+    HTTPException: _http_error,
+    Exception: _fault,
+}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 from ipc_schema.message import WakuMessage
 from ipc_schema.topics import shard_topic
@@ -15,7 +15,7 @@ from logos_client.kernel_events import SOURCE_FILTER, KernelMessage, StreamLoss
 from logos_gateway.json_values import write_message
 from logos_gateway.polling_caches import TopicCache
 
-__all__ = ["RelayWatch"]
+__all__ = ["RelayWatch", "shown_messages"]
 
 log = logging.getLogger(__name__)
 
@@ -76,21 +76,29 @@ class RelayWatch:
             log.warning("the feed of shard %d ended: %s", shard, error)
 
     def _keep(self, topic: str, event: KernelMessage) -> None:
-        message = WakuMessage(
-            event.payload,
-            event.content_topic,
-            event.version,
-            event.timestamp,
-            event.meta,
-            event.proof,
-            event.ephemeral,
-        )
+        """Keep a message as it came: most are never polled, and only those that are get written as JSON."""
         size = len(event.payload)
         if event.source == SOURCE_FILTER:
-            if event.content_topic in self.filter:
-                self.filter.add(event.content_topic, write_message(message, proof=False), size)
+            self.filter.add(event.content_topic, event, size)
             return
-        if topic in self.relay or event.content_topic in self.auto:
-            shown = write_message(message)
-            self.relay.add(topic, shown, size)
-            self.auto.add(event.content_topic, shown, size)
+        self.relay.add(topic, event, size)
+        self.auto.add(event.content_topic, event, size)
+
+
+def shown_messages(taken: Iterable[KernelMessage], *, proof: bool = True) -> list[dict[str, Any]]:
+    """Cached messages as the reference's routes show them."""
+    return [
+        write_message(
+            WakuMessage(
+                one.payload,
+                one.content_topic,
+                one.version,
+                one.timestamp,
+                one.meta,
+                one.proof,
+                one.ephemeral,
+            ),
+            proof=proof,
+        )
+        for one in taken
+    ]

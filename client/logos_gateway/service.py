@@ -13,7 +13,7 @@ from ipc_schema.config.gateway import GatewayConfig
 from ipc_schema.paths import gateway_address_file, gateway_directory, lock_path
 from logos_client.exceptions import LogosError
 from logos_client.kernel import KernelClient
-from logos_gateway.application import metrics_application, rest_application
+from logos_gateway.application import metrics_application, rest_application, rest_server
 from logos_gateway.apps.journals import Journals
 from logos_gateway.http_server import HttpListener, ListenError
 from logos_gateway.node_links import NodeLinks
@@ -105,7 +105,7 @@ def _listeners(
     listeners: dict[str, HttpListener] = {}
     try:
         if config.rest is not None:
-            app = rest_application(gateway, tokens, version())
+            app = rest_server(rest_application(gateway, version()), gateway, tokens)
             listeners["rest"] = HttpListener(
                 app, config.rest, tls_cert=config.tls_cert, tls_key=config.tls_key
             )

@@ -19,6 +19,7 @@ from tests.bench.discv5 import discv5
 from tests.bench.enr import enr
 from tests.bench.filter import filter_bench
 from tests.bench.footprint import footprint
+from tests.bench.gateway.driver import gateway
 from tests.bench.harness import BenchError, Options, emit, machine
 from tests.bench.lightpush import lightpush
 from tests.bench.mesh.driver import mesh
@@ -46,6 +47,7 @@ BENCHES: Final[dict[str, Callable[[Options], Iterator[dict[str, Any]]]]] = {
     "send": send,
     "outbox": outbox,
     "dedup": dedup,
+    "gateway": gateway,
 }
 
 

@@ -18,6 +18,7 @@ from ipc_schema.names import check_name
 from ipc_schema.paths import MapiEndpoints
 from logos_client import Position
 from logos_client.events import (
+    Event,
     LinkRestored,
     MessageCancelled,
     MessageError,
@@ -91,7 +92,7 @@ class Journal:
         self.closed = ""
         """Why the connection has ended; empty while it lives."""
         self._limit = limit
-        self._fates: OrderedDict[bytes, dict[str, Any]] = OrderedDict()
+        self._fates: OrderedDict[bytes, Event] = OrderedDict()
         self._changed = asyncio.Event()
         self._ack_timer: asyncio.TimerHandle | None = None
         self._acking: set[asyncio.Task[None]] = set()
@@ -199,13 +200,14 @@ class Journal:
             event, MessagePropagated | MessageSent | MessageError | MessageUnconfirmed | MessageCancelled
         ):
             self._fates.pop(event.request_id, None)
-            self._fates[event.request_id] = plain_event(event)
+            self._fates[event.request_id] = event
             if len(self._fates) > _MAX_FATES:
                 self._fates.popitem(last=False)
 
     def fate(self, request_id: bytes) -> dict[str, Any] | None:
         """The last event of a send, None if none was seen."""
-        return self._fates.get(request_id)
+        event = self._fates.get(request_id)
+        return None if event is None else plain_event(event)
 
     async def close(self) -> None:
         """End the readers and the connection. Events that were not acknowledged come again to the next."""
@@ -269,6 +271,10 @@ class Journals:
             raise NotReadyError(ErrorCode.NOT_READY, "this node has no Messaging API", retriable=False)
         with public_errors():
             check_name(name)
+        journal = self._journals.get(name)
+        if journal is not None and not journal.closed:
+            journal.idle_since = None
+            return journal
         opening = self._opening.get(name)
         if opening is None:
             opening = asyncio.get_running_loop().create_task(self._open(self._endpoints, name, takeover))

@@ -13,6 +13,7 @@ from logos_client.kernel import KernelClient
 from logos_gateway.bodies import json_response, reference_body
 from logos_gateway.json_values import BadBody, decode_json
 from logos_gateway.reference.services import SERVICE_SECONDS, service_answer
+from logos_gateway.relay_watch import shown_messages
 from logos_gateway.state import gateway_of, kernel_for
 
 __all__ = ["router"]
@@ -173,4 +174,4 @@ async def messages(request: Request) -> Response:
     taken = gateway_of(request).watch.filter.take(topic)
     if taken is None:
         return PlainTextResponse(f"Not subscribed to topic: {topic}", 400)
-    return json_response(taken)
+    return json_response(shown_messages(taken, proof=False))

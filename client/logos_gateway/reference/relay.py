@@ -15,6 +15,7 @@ from logos_client.exceptions import DeadlineError, LogosError, NoPeersError
 from logos_client.kernel import KernelClient
 from logos_gateway.bodies import TextRefusal, json_response, reference_body
 from logos_gateway.json_values import BadBody, decode_json, read_message
+from logos_gateway.relay_watch import shown_messages
 from logos_gateway.state import Gateway, gateway_of, kernel_for
 
 __all__ = ["router", "topics_of"]
@@ -90,7 +91,7 @@ async def messages(request: Request) -> Response:
     """The messages since the last call, oldest first; 404 if the topic is not subscribed."""
     gateway, _ = await _kernel(request)
     taken = gateway.watch.relay.take(request.path_params["pubsubTopic"])
-    return Response(None, 404) if taken is None else json_response(taken)
+    return Response(None, 404) if taken is None else json_response(shown_messages(taken))
 
 
 @router.post("/messages/{pubsubTopic:path}", summary="Publish on a pubsub topic")
@@ -146,7 +147,7 @@ async def auto_messages(request: Request) -> Response:
     gateway, _ = await _kernel(request)
     topic = request.path_params["contentTopic"]
     taken = gateway.watch.auto.take(topic)
-    return PlainTextResponse(topic, 404) if taken is None else json_response(taken)
+    return PlainTextResponse(topic, 404) if taken is None else json_response(shown_messages(taken))
 
 
 @router.post("/auto/messages", summary="Publish on the shard of the message's content topic")

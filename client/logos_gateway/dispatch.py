@@ -1,0 +1,103 @@
+"""Calls the handlers of simple routes directly, without FastAPI's own dispatch.
+
+FastAPI tries its routes one after the other and solves dependencies that our handlers do not have: at 50
+routes that is more than half of what a small request costs. Handlers here take the request as it is, so
+nothing of it is needed to call them; what is not found here (documents, pages, unknown paths, WebSockets)
+goes on to the FastAPI application, which also describes all routes.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from inspect import signature
+from typing import NamedTuple
+
+from fastapi import APIRouter
+from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from logos_process.logs import fields
+
+__all__ = ["DirectRoutes", "ErrorHandler"]
+
+log = logging.getLogger(__name__)
+
+Endpoint = Callable[[Request], Awaitable[Response]]
+ErrorHandler = Callable[[Request, Exception], Awaitable[Response]]
+
+
+class _Direct(NamedTuple):
+    pattern: re.Pattern[str]
+    endpoint: Endpoint
+
+
+class DirectRoutes:
+    """An ASGI application in front of `app`. `handlers`: the answers to exceptions, by class; the first one
+    that fits counts, and one for `Exception` should be last."""
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        state_of: ASGIApp,
+        routers: Iterable[APIRouter],
+        handlers: Mapping[type[Exception], ErrorHandler],
+    ) -> None:
+        """`state_of`: what requests name as their application, for its `state`."""
+        self._app = app
+        self._state_of = state_of
+        self._handlers = tuple(handlers.items())
+        self._groups: dict[tuple[str, str], list[_Direct]] = {}
+        for router in routers:
+            for route in router.routes:
+                if isinstance(route, APIRoute) and list(signature(route.endpoint).parameters) == ["request"]:
+                    for method in route.methods or ():
+                        group = self._groups.setdefault((method, _first_part(route.path)), [])
+                        group.append(_Direct(route.path_regex, route.endpoint))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            path: str = scope["path"]
+            for direct in self._groups.get((scope["method"], _first_part(path)), ()):
+                found = direct.pattern.match(path)
+                if found is not None:
+                    # Our parameters are text: FastAPI's converters would return them as they are.
+                    scope["path_params"] = found.groupdict()
+                    scope["app"] = self._state_of
+                    await self._serve(direct.endpoint, scope, receive, send)
+                    return
+        await self._app(scope, receive, send)
+
+    async def _serve(self, endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
+        started = False
+
+        async def sending(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        request = Request(scope, receive, send)
+        try:
+            response = await endpoint(request)
+            await response(scope, receive, sending)
+        except Exception as error:
+            if started:
+                raise  # the head is out: the server can only cut the connection
+            response = await self._answer_error(request, error)
+            await response(scope, receive, send)
+
+    async def _answer_error(self, request: Request, error: Exception) -> Response:
+        for kind, handler in self._handlers:
+            if isinstance(error, kind):
+                if kind is Exception:
+                    log.error("a request has failed", exc_info=error, extra=fields(path=request.url.path))
+                return await handler(request, error)
+        raise error
+
+
+def _first_part(path: str) -> str:
+    return path[1:].partition("/")[0]
