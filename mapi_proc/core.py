@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import zmq
@@ -24,7 +24,7 @@ from ipc_schema.mapi.methods import SendRequest, StatusReply
 from mapi_proc.apps import App, AppConnection
 from mapi_proc.apps.summary import summarise_apps, summarise_sends
 from mapi_proc.clocks import CLOCK_NOTE, SYSTEM_CLOCKS, Clocks, steady_clock
-from mapi_proc.database import Database
+from mapi_proc.database import ChannelContents, ChannelRecord, Database
 from mapi_proc.disk import Disk
 from mapi_proc.health import HealthTransition
 from mapi_proc.kernel_link.link import KernelLink
@@ -50,8 +50,9 @@ class Core:
         base: Foundation,
         auto_subscribe: AutoSubscribe | None,
         on_fatal: Callable[[Exception], None],
+        channels: Sequence[tuple[ChannelRecord, ChannelContents]] = (),
     ) -> None:
-        """Use `Core.open`."""
+        """Use `Core.open`. `channels`: what is stored of reliable channels."""
         self.config = base.config
         self.database = base.database
         self.link = base.link
@@ -67,6 +68,9 @@ class Core:
         self.receiver = parts.receiver
         self.sends = parts.sends
         self.filters = parts.filters
+        self.channels = parts.channels
+        if channels:
+            self.channels.get().restore(channels)
         base.link.set_listener(parts.listener)
         parts.networks.load(base.snapshot.notes)
 
@@ -98,7 +102,10 @@ class Core:
                 context=context,
             )
             base = Foundation(config, database, link, snapshot, clocks, steady)
-            return cls(base, auto_subscribe, on_fatal)
+            channels = [
+                (one, await database.load_channel(one.channel)) for one in await database.load_channels()
+            ]
+            return cls(base, auto_subscribe, on_fatal, channels)
         except BaseException:
             if link is not None:
                 await link.close()
@@ -115,6 +122,7 @@ class Core:
             if self.filters is not None:
                 group.create_task(self.filters.run(), name="filters")
             group.create_task(self._parts.peer_watch.run(), name="peers")
+            group.create_task(self.channels.run(), name="channels")
             group.create_task(self._parts.upkeep.run(), name="upkeep")
 
     async def close(self) -> None:

@@ -16,7 +16,6 @@ from mapi_proc.peer_watch import PeerWatch
 from mapi_proc.receive.catchup import CatchUp
 from mapi_proc.receive.partitions import Partitions
 from mapi_proc.receive.receiver import Receiver
-from mapi_proc.send.loop import SendLoop
 from mapi_proc.shards import FollowedShards
 from mapi_proc.status import StatusNotifier
 from mapi_proc.subscriptions.filter_keeper import FilterKeeper
@@ -36,14 +35,15 @@ class Worker(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Concerned:
-    """The parts that the kernel's reports go to. `filters`: on an edge node only."""
+    """The parts that the kernel's reports go to. `wake`: called when relay peers appear. `filters`: on an edge
+    node only."""
 
     receiver: Receiver
     shards: FollowedShards
     status: StatusNotifier
     catchup: CatchUp
     partitions: Partitions
-    sends: SendLoop
+    wake: Sequence[Callable[[], None]]
     peers: PeerWatch
     filters: FilterKeeper | None
 
@@ -70,7 +70,7 @@ class KernelListener:
         self._status = parts.status
         self._catchup = parts.catchup
         self._partitions = parts.partitions
-        self._sends = parts.sends
+        self._wake = parts.wake
         self._peers = parts.peers
         self._workers = workers
         self._filters = parts.filters
@@ -120,7 +120,8 @@ class KernelListener:
         if facts.relay_peers > before.relay_peers or any(
             peers and not (before.mesh_peers or {}).get(shard) for shard, peers in mesh.items()
         ):
-            self._sends.wake()
+            for wake in self._wake:
+                wake()
 
     def edge_changed(self) -> None:
         """Handle a change in the peers that push to an edge node."""

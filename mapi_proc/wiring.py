@@ -5,6 +5,7 @@ KernelLink ──> KernelListener ──> Receiver ──> streams of the apps �
                     └──> CatchUp, HistoryJobs ──> stores, through the kernel
 SubscriptionService ──> FollowedShards ──> KernelLink, FilterKeeper
 SendService ──> Database, then relay or lightpush, through the kernel
+ChannelSlot ──> ChannelService, a subscriber and a sender like apps are; made when the first channel is
 
 They are made in steps. A step uses what earlier ones made; where a part calls one of a later step, it gets a
 function that looks it up when it is called.
@@ -14,12 +15,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ipc_schema.config.mapi import MapiConfig, Mode
 from ipc_schema.steady import SteadyClock
-from mapi_proc.apps import AppRegistry
+from mapi_proc.apps import App, AppRegistry
 from mapi_proc.apps.lifecycle import AppHooks, AppLifecycle
+from mapi_proc.channel_slot import ChannelSlot
 from mapi_proc.clocks import Clocks
 from mapi_proc.database import Database, Snapshot
 from mapi_proc.health import D_LOW
@@ -50,6 +52,9 @@ from mapi_proc.subscriptions.filter_keeper import FilterKeeper
 from mapi_proc.subscriptions.service import Past, SubscriptionService, Wanted
 from mapi_proc.upkeep import Kept, Upkeep
 from mapi_proc.write_batch import Turn
+
+if TYPE_CHECKING:
+    from mapi_proc.channels.service import ChannelService
 
 __all__ = ["Foundation", "Parts"]
 
@@ -88,6 +93,7 @@ class Parts:
         self._make_receiving()
         self._make_subscriptions(auto_subscribe)
         self._make_sends()
+        self._make_channels()
         self._make_listener()
         self._make_upkeep()
 
@@ -109,7 +115,7 @@ class Parts:
             self.network.shard_of, max_topics=config.max_topics_per_app
         )
         hooks = AppHooks(
-            dropped=lambda app: self.subscriptions.drop(app),
+            dropped=self._drop,
             wants=lambda app: bool(self.table.topics_of(app.stream)),
         )
         self.lifecycle = AppLifecycle(config, self.apps, database, self.turn, hooks, snapshot, clocks, steady)
@@ -117,13 +123,17 @@ class Parts:
             self.apps, self.table, self.turn, now_ns=clocks.now_ns, resyncing=lambda: link.resyncing
         )
 
+    def _drop(self, app: App) -> None:
+        self.subscriptions.drop(app)
+        self.channels.drop(app)
+
     def _make_receiving(self) -> None:
         """Create the receive path, catch-up and history."""
         config, database, link, snapshot, clocks, steady = self._base
         self._dedup = Dedup(loaded=snapshot.hashes)
         self.receiver = Receiver(self.table.routes, self._dedup, self.turn, clocks.now_ns, steady)
         self._peers = ServicePeers(clocks.running, random.random)
-        stores = StoreHistory(link, self._peers, lambda: self.network.cluster)
+        stores = self._stores = StoreHistory(link, self._peers, lambda: self.network.cluster)
         self.catchup = CatchUp(
             catch_up_policy(config.catch_up),
             stores,
@@ -203,13 +213,39 @@ class Parts:
             snapshot,
         )
 
+    def _make_channels(self) -> None:
+        """Reliable channels, when there are any."""
+        config, database, _, _, clocks, steady = self._base
+
+        def make() -> ChannelService:
+            # Imported here: without channels their code, and what it imports, stays out of the process.
+            from mapi_proc.channels.service import ChannelService, Surroundings
+
+            return ChannelService(
+                Surroundings(
+                    config,
+                    database,
+                    self.turn,
+                    self.apps,
+                    self.table,
+                    self.shards,
+                    self.network,
+                    self._stores,
+                    self.sends,
+                    clocks,
+                    steady,
+                )
+            )
+
+        self.channels = ChannelSlot(make)
+
     def _make_listener(self) -> None:
         """Create the dispatcher of the kernel's reports."""
         config, _, link, _, _, steady = self._base
         self.networks = NetworkKeeper(
             self.network,
             config.check_network,
-            (self.subscriptions.adopt, self.sends.adopt),
+            (self.channels.adopt, self.subscriptions.adopt, self.sends.adopt),
             keep=lambda key, note: self.turn.batch.note(key, note),
         )
         self.peer_watch = PeerWatch(
@@ -217,7 +253,7 @@ class Parts:
             self._peers,
             changed=self.filters.peers_changed if self.filters is not None else lambda: None,
             grown={
-                LIGHTPUSH: (self.sends.loop.wake,),
+                LIGHTPUSH: (self.sends.loop.wake, self.channels.wake),
                 STORE: (self.catchup.wake, self.history.wake, self.sends.loop.confirm.peers_appeared),
             },
         )
@@ -227,11 +263,11 @@ class Parts:
             status=self.status,
             catchup=self.catchup,
             partitions=self._partitions,
-            sends=self.sends.loop,
+            wake=(self.sends.loop.wake, self.channels.wake),
             peers=self.peer_watch,
             filters=self.filters,
         )
-        workers = (self.sends.loop, self.catchup, self.history)
+        workers = (self.sends.loop, self.channels, self.catchup, self.history)
         self.listener = KernelListener(
             self.networks.meet, concerned, workers, lambda: self.table.shards, steady
         )

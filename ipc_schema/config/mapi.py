@@ -206,6 +206,45 @@ class AppOptions(OptionSection):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ChannelOptions(OptionSection):
+    """Reliable channels."""
+
+    TITLE: ClassVar[str] = "Reliable channels"
+
+    max_channels_per_app: int = option(
+        integer(1, 1000), "channels that one app may have, closed ones included", default=1000
+    )
+    channel_segment_size: int = option(
+        size(1024, 1 * MIB),
+        "largest segment of a payload; it must fit the network's messages",
+        default=102_400,
+    )
+    channel_ack_timeout: float = option(
+        duration(0.1, _DAY),
+        "time without acknowledgement until a message is sent again; doubled each time, at most tenfold",
+        default=30.0,
+    )
+    channel_max_attempts: int = option(
+        integer(1, 100), "times that a message is sent before its delivery is given up", default=8
+    )
+    channel_sync_interval: float = option(
+        duration(0.1, _DAY),
+        "time until an idle channel says what it has; doubled while nothing changes, at most tenfold",
+        default=30.0,
+    )
+    channel_repair_delay: float = option(
+        duration(0.1, _DAY),
+        "shortest time until other participants are asked for a missing message; the longest is tenfold",
+        default=30.0,
+    )
+    channel_lost_after: float = option(
+        duration(1.0, 7 * _DAY),
+        "time after which a missing message counts as lost, and what waits for it is delivered",
+        default=900.0,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class MapiSocketOptions(OptionSection):
     """ZeroMQ endpoints."""
 
@@ -225,6 +264,7 @@ class MapiOptions:
     kernel: AttachOptions
     messages: MessageOptions
     apps: AppOptions
+    channels: ChannelOptions
     process: ProcessOptions
     sockets: MapiSocketOptions
 

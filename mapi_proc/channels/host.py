@@ -58,6 +58,8 @@ class ChannelHost:
         self.core = core
         self.refused: Counter[str] = Counter()
         self.due: float | None = None
+        self.closed = False
+        """Nothing comes in or is stored any more; what was on its way reports here in vain."""
         self._tell = tell
         self._batch = batch
         self._departures = departures
@@ -76,22 +78,30 @@ class ChannelHost:
 
     def receive(self, payload: bytes, digest: bytes) -> None:
         """A message came on the channel's content topic."""
+        if self.closed:
+            return
         self.core.receive(payload, digest, self._times.running(), self._times.now_ns())
         self._settle()
 
     def tick(self) -> None:
         """Do what is due."""
+        if self.closed:
+            return
         self.core.tick(self._times.running(), self._times.now_ns())
         self._settle()
 
     def transmitted(self, message_id: str, digest: bytes) -> None:
         """A message is with the network. Stores are not asked for it: acknowledgements say more."""
+        if self.closed:
+            return
         self.core.transmitted(message_id, digest, self._times.running())
         self.core.confirmed(message_id)
         self._settle()
 
     def failed(self, message_id: str) -> None:
         """A message could not be sent now."""
+        if self.closed:
+            return
         self.core.failed(message_id, self._times.running())
         self._settle()
 

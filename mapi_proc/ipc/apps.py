@@ -13,10 +13,12 @@ from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.frames import MAGIC
 from ipc_schema.hello import HEARTBEAT_MS, HELLO, HelloRequest
 from ipc_schema.mapi import methods as m
+from ipc_schema.mapi.channels import FEATURE_CHANNELS
 from ipc_schema.mapi.paging import topic_page
 from ipc_schema.server import Answer, Call, Client, Route, answer
 from mapi_proc.apps import App
 from mapi_proc.core import Core
+from mapi_proc.ipc.channels import ChannelRoutes
 from mapi_proc.ipc.router import AsyncRequests, Hooks
 from mapi_proc.receive.history_ranges import HistoryRange
 from mapi_proc.send.service import pending_reply
@@ -91,6 +93,7 @@ class AppServer:
             m.PING: Route(lambda _call: answer()),
             m.FORGET: Route(self._forget),
             m.GOODBYE: Route(self._goodbye),
+            **ChannelRoutes(core, lambda call: _session(call).app).routes(),
         }
         self._router = AsyncRequests(
             "apps",
@@ -184,6 +187,7 @@ class AppServer:
                 max_payload=network.max_payload,
                 send_window_ms=int(self._core.config.send_window * 1000),
             ),
+            features=(FEATURE_CHANNELS,),
             heartbeat_ms=HEARTBEAT_MS,
             network=network.info,
             app=app.name,

@@ -57,12 +57,12 @@ class SendService:
         """`snapshot`: sends accepted before a restart, resumed once the network is known (`adopt`)."""
         self._network = network
         self._chain = ways.chain
-        self._limiter = RateLimiter(settings.rate_limit)
-        self._limiter.load(snapshot.notes.get(RATE_NOTE, b""))
+        self.limiter = RateLimiter(settings.rate_limit)
+        self.limiter.load(snapshot.notes.get(RATE_NOTE, b""))
         self._saved = snapshot.outbox
-        self._record = OutboxRecord(turn, network, find_stream, self._limiter, timing.wall_ns)
+        self._record = OutboxRecord(turn, network, find_stream, self.limiter, timing.wall_ns)
         self.ledger = SendLedger(self._record, settings, timing)
-        self.loop = SendLoop(self.ledger, self._publish, ways.presence, self._limiter, settings, timing)
+        self.loop = SendLoop(self.ledger, self._publish, ways.presence, self.limiter, settings, timing)
         self.acceptance = Acceptance(
             database,
             network,
@@ -121,6 +121,10 @@ class SendService:
     def keep_windows(self) -> None:
         """Delegate to `SendLedger.keep_windows`."""
         self.ledger.keep_windows()
+
+    async def publish_aside(self, task: SendTask, force: bool) -> Outcome:
+        """One round through the processors for a message that has no place in the outbox."""
+        return await self._publish(task, force)
 
     async def _publish(self, task: SendTask, force: bool) -> Outcome:
         self.counters.attempts += 1

@@ -1,0 +1,474 @@
+"""All channels of all apps: created, closed, restored, fed with what arrives and with time (SPEC.md 4.5)."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from random import Random, SystemRandom
+from typing import Final, NamedTuple
+from uuid import uuid4
+
+from ipc_schema.config.mapi import MapiConfig
+from ipc_schema.errors import ErrorCode, IpcError
+from ipc_schema.mapi.channels import (
+    ChannelCreateReply,
+    ChannelCreateRequest,
+    ChannelInfo,
+    ChannelSendRequest,
+    ChannelStatusReply,
+)
+from ipc_schema.steady import SteadyClock
+from ipc_schema.topics import TopicError
+from mapi_proc.apps import App, AppRegistry
+from mapi_proc.channels.app_events import app_event
+from mapi_proc.channels.channel import (
+    ChannelBusyError,
+    ChannelCore,
+    RequestConflictError,
+    SendRefusedError,
+    fingerprint,
+)
+from mapi_proc.channels.departures import HeldDepartures
+from mapi_proc.channels.encryption import Cipher
+from mapi_proc.channels.events import ChannelOutput
+from mapi_proc.channels.feed import ChannelFeed
+from mapi_proc.channels.host import ChannelHost, HostTimes
+from mapi_proc.channels.keeping import (
+    KeptSettings,
+    channel_settings,
+    cipher_of,
+    pack_keys,
+    read_settings,
+    wanted_settings,
+)
+from mapi_proc.channels.retrieval import Retrieval
+from mapi_proc.channels.storing import stored_channel
+from mapi_proc.channels.transmitter import Transmitter
+from mapi_proc.clocks import Clocks
+from mapi_proc.database import (
+    Batch,
+    ChannelContents,
+    ChannelRecord,
+    ChannelRows,
+    Database,
+    DatabaseError,
+)
+from mapi_proc.database.records import DamagedError
+from mapi_proc.disk import Disk
+from mapi_proc.network import AppNetwork, CurrentNetwork
+from mapi_proc.receive.fetching import FetchedHistory
+from mapi_proc.send.service import SendService
+from mapi_proc.shards import FollowedShards
+from mapi_proc.streams import AppStream
+from mapi_proc.subscriptions import SubscriptionTable
+from mapi_proc.write_batch import Turn
+
+__all__ = ["ChannelService", "Surroundings"]
+
+log = logging.getLogger(__name__)
+
+_TICK_S: Final = 0.5
+_AT_ONCE: Final = 50
+"""Channels ticked before others have their turn."""
+_FORGET_S: Final = 600.0
+_REQUEST_MEMORY_NS: Final = 24 * 3600 * 1_000_000_000
+_RECENT: Final = 1_000
+"""Sends of an ephemeral app's channel whose ids are remembered after their end."""
+
+
+class Surroundings(NamedTuple):
+    """What channels stand on."""
+
+    config: MapiConfig
+    database: Database
+    turn: Turn
+    apps: AppRegistry
+    table: SubscriptionTable[AppStream]
+    shards: FollowedShards
+    network: CurrentNetwork
+    stores: FetchedHistory
+    sends: SendService
+    clocks: Clocks
+    steady: SteadyClock
+
+
+@dataclass(slots=True, eq=False)
+class _Channel:
+    """A channel that is known. Without a host it is closed, or locked (`record.open`)."""
+
+    app: App
+    record: ChannelRecord
+    settings: KeptSettings
+    host: ChannelHost | None = None
+    feed: ChannelFeed | None = None
+    opening: bool = False
+    recent: OrderedDict[bytes, bytes] = field(default_factory=OrderedDict)
+
+
+class ChannelService:
+    """`await run()` until cancelled."""
+
+    def __init__(self, base: Surroundings) -> None:
+        self._base = base
+        self._disk = Disk(base.database)
+        self._times = HostTimes(base.clocks.running, base.clocks.now_ns, base.steady)
+        self._channels: dict[App, dict[str, _Channel]] = {}
+        self._next = 1
+        self._work: set[asyncio.Task[None]] = set()
+        self._transmitter = Transmitter(
+            base.sends.publish_aside,
+            base.sends.limiter,
+            lambda: base.network.cluster,
+            base.clocks.now_ns,
+            base.steady,
+        )
+        self._departures = HeldDepartures(
+            self._transmitter,
+            base.turn.stored,
+            base.database.find_channel_message,
+            self._shard_of,
+            Retrieval(base.stores.stores, self._shard_of, self._spawn),
+        )
+
+    def _spawn(self, task: asyncio.Task[None]) -> None:
+        self._work.add(task)
+        task.add_done_callback(self._worked)
+
+    def _worked(self, task: asyncio.Task[None]) -> None:
+        self._work.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("retrieval from stores failed", exc_info=error)
+
+    def _shard_of(self, topic: str) -> int | None:
+        try:
+            return self._base.network.shard_of(topic)
+        except (IpcError, TopicError):
+            return None
+
+    # --- from outside ---------------------------------------------------------------------------------------
+
+    def set_online(self, online: bool) -> None:
+        """Whether the kernel can be asked."""
+        self._transmitter.set_online(online)
+
+    def wake(self) -> None:
+        """Peers appeared."""
+        self._transmitter.wake()
+
+    def adopt(self, _: AppNetwork) -> None:
+        """Begin on a network. The subscriptions' `adopt` comes next, and follows the shards."""
+        for channel in self._all():
+            if channel.feed is not None:
+                self._base.table.subscribe(channel.feed, [channel.record.content_topic])
+
+    def restore(self, stored: Iterable[tuple[ChannelRecord, ChannelContents]]) -> None:
+        """Go on with what the database holds, before the network is adopted."""
+        apps = {app.app_id: app for app in self._base.apps if app.durable}
+        for record, contents in stored:
+            self._next = max(self._next, record.channel + 1)
+            app = apps.get(record.app_id)
+            if app is None:
+                continue
+            try:
+                channel = _Channel(app, record, read_settings(record.settings))
+                self._channels.setdefault(app, {})[record.name] = channel
+                if not record.open or (channel.settings.encrypted and not record.secret):
+                    continue
+                self._begin(channel, cipher_of(record.secret) if record.secret else None)
+                assert channel.host is not None
+                channel.host.restore(stored_channel(record, contents))
+            except DamagedError as error:
+                log.error("channel %r of app %s cannot be opened: %s", record.name, app.name, error)
+
+    def drop(self, app: App) -> None:
+        """The app is gone; what is stored of its channels goes with its record."""
+        for channel in self._channels.pop(app, {}).values():
+            self._end(channel)
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._transmitter.run(), name="channel-transmitter")
+                group.create_task(self._tick(), name="channel-ticks")
+        finally:
+            for task in self._work:
+                task.cancel()
+
+    async def _tick(self) -> None:
+        clock, database, turn = self._base.clocks.running, self._base.database, self._base.turn
+        forget_at = clock() + _FORGET_S
+        while True:
+            await asyncio.sleep(_TICK_S)
+            now, done = clock(), 0
+            forget, before = now >= forget_at, self._base.steady() - _REQUEST_MEMORY_NS
+            if forget:
+                forget_at = now + _FORGET_S
+            for channel in self._all():
+                host = channel.host
+                if host is None or database.congested:
+                    continue
+                if forget and channel.app.durable:
+                    rows = ChannelRows(channel.record.channel, requests_forgotten=before)
+                    turn.batch.channel(rows)
+                if host.due is not None and host.due <= now:
+                    host.tick()
+                    done += 1
+                    if done % _AT_ONCE == 0:
+                        await asyncio.sleep(0)
+
+    def _all(self) -> Iterator[_Channel]:
+        for channels in tuple(self._channels.values()):
+            yield from tuple(channels.values())
+
+    # --- an app's requests ----------------------------------------------------------------------------------
+
+    async def create(self, app: App, request: ChannelCreateRequest) -> ChannelCreateReply:
+        """Create a channel, or open one that is closed or locked. Raises IpcError."""
+        settings, topic = wanted_settings(request), request.content_topic
+        _ = self._base.network()
+        try:
+            self._base.table.resolve(topic)
+        except TopicError as error:
+            text = f"failed to subscribe to content topic: {error}"
+            raise IpcError(ErrorCode.BAD_REQUEST, text) from error
+        if app.durable:
+            self._disk.check()
+        channels = self._channels.setdefault(app, {})
+        channel = channels.get(request.channel_id)
+        existed = channel is not None
+        if channel is None:
+            channel = self._new(app, request, settings)
+            channels[request.channel_id] = channel
+        else:
+            _check_same(channel, request, settings)
+        channel.opening = True
+        try:
+            await self._open(channel, request, existed)
+        except BaseException:
+            self._end(channel)
+            if not existed:
+                channels.pop(request.channel_id, None)
+            raise
+        finally:
+            channel.opening = False
+        return ChannelCreateReply(sender_id=channel.record.sender_id, existed=existed)
+
+    def _new(self, app: App, request: ChannelCreateRequest, settings: KeptSettings) -> _Channel:
+        most = self._base.config.resolved.options.channels.max_channels_per_app
+        if len(self._channels[app]) >= most:
+            raise IpcError(ErrorCode.BAD_REQUEST, f"too many channels: at most {most}")
+        record = ChannelRecord(
+            channel=self._next,
+            app_id=app.app_id,
+            name=request.channel_id,
+            content_topic=request.content_topic,
+            sender_id=request.sender_id or uuid4().hex,
+            settings=settings.pack(),
+        )
+        self._next += 1
+        return _Channel(app, record, settings)
+
+    async def _open(self, channel: _Channel, request: ChannelCreateRequest, existed: bool) -> None:
+        app, database = channel.app, self._base.database
+        secret = pack_keys(request.keys) if request.keep_keys else channel.record.secret
+        if request.keys and not request.keep_keys:
+            secret = b""
+        record = channel.record = channel.record._replace(open=1, secret=secret)
+        if app.durable:
+            rows = ChannelRows(record.channel, created=None if existed else record)
+            if existed:
+                rows.opened = (1, secret)
+            batch = database.batch(durable=True)
+            batch.channel(rows)
+            await self._disk.commit(batch)
+        keys = pack_keys(request.keys) if request.keys else secret
+        self._begin(channel, cipher_of(keys) if keys else None)
+        assert channel.host is not None
+        if existed and app.durable:
+            try:
+                (row,) = [one for one in await database.load_channels() if one.channel == record.channel]
+                channel.host.restore(stored_channel(row, await database.load_channel(record.channel)))
+            except DamagedError as error:
+                raise IpcError(
+                    ErrorCode.INTERNAL, f"the channel's stored state is damaged: {error}"
+                ) from error
+        assert channel.feed is not None
+        change = self._base.table.subscribe(channel.feed, [record.content_topic])
+        for error_text in change.errors.values():
+            raise IpcError(ErrorCode.BAD_REQUEST, f"failed to subscribe to content topic: {error_text}")
+        if change.shards_gained:
+            self._base.shards.follow(change.shards_gained)
+        self._base.shards.topics_changed()
+        await self._base.shards.wait_heard(change)
+
+    def _begin(self, channel: _Channel, cipher: Cipher | None) -> None:
+        record, turn, durable = channel.record, self._base.turn, channel.app.durable
+        stream, now_ns = channel.app.stream, self._base.clocks.now_ns
+
+        def tell(output: ChannelOutput, batch: Batch | None) -> None:
+            kind, fields, payload = app_event(record.name, output)
+            stream.append(kind, now_ns(), fields, payload, batch)
+
+        core = ChannelCore(
+            record.name,
+            record.sender_id,
+            channel_settings(self._base.config, channel.settings),
+            Random(SystemRandom().getrandbits(64)),  # noqa: S311 (jitter, nothing secret)
+            cipher,
+        )
+        channel.host = ChannelHost(
+            record,
+            core,
+            tell=tell,
+            batch=(lambda: turn.batch) if durable else (lambda: None),
+            departures=self._departures,
+            times=self._times,
+        )
+        channel.feed = ChannelFeed(channel.host, durable, asyncio.get_running_loop().call_soon)
+
+    def _end(self, channel: _Channel) -> None:
+        host, feed, channel.host, channel.feed = channel.host, channel.feed, None, None
+        if host is not None:
+            host.closed = True
+            self._transmitter.forget(host)
+        if feed is not None:
+            change = self._base.table.remove(feed)
+            self._base.shards.leave(change.shards_lost)
+
+    def exists(self, app: App, channel_id: str) -> bool:
+        """Whether the app has it open."""
+        channel = self._channels.get(app, {}).get(channel_id)
+        return channel is not None and channel.host is not None
+
+    def list(self, app: App) -> Sequence[ChannelInfo]:
+        """The app's channels."""
+        return [
+            ChannelInfo(
+                channel_id=channel.record.name,
+                content_topic=channel.record.content_topic,
+                sender_id=channel.record.sender_id,
+                profile=channel.settings.profile,
+                encrypted=channel.settings.encrypted,
+                open=channel.host is not None,
+                locked=channel.host is None and bool(channel.record.open),
+            )
+            for _, channel in sorted(self._channels.get(app, {}).items())
+        ]
+
+    def status(self, app: App, channel_id: str) -> ChannelStatusReply:
+        """What an open channel waits for. Raises IpcError."""
+        core = self._opened(app, channel_id)[1].core
+        return ChannelStatusReply(
+            missing=len(core.sds.incoming.missing),
+            waiting=len(core.sds.incoming.waiting),
+            joining=core.joiner.sets,
+            unacknowledged=len(core.requests),
+            history=len(core.sds.log.records),
+        )
+
+    async def close(self, app: App, channel_id: str) -> None:
+        """End receiving and sending; what is stored stays. Raises IpcError."""
+        channel = self._known(app, channel_id)
+        if app.durable:
+            self._disk.check()
+        self._base.turn.flush()  # else its last changes came to the disk behind its end
+        self._end(channel)
+        channel.record = channel.record._replace(open=0)
+        if app.durable:
+            batch = self._base.database.batch()
+            batch.channel(ChannelRows(channel.record.channel, opened=(0, channel.record.secret)))
+            await self._disk.commit(batch)
+        else:
+            del self._channels[app][channel_id]
+
+    async def forget(self, app: App, channel_id: str) -> None:
+        """Close it and delete what is stored. Raises IpcError."""
+        channel = self._known(app, channel_id)
+        if app.durable:
+            self._disk.check()
+        self._base.turn.flush()
+        self._end(channel)
+        del self._channels[app][channel_id]
+        if app.durable:
+            batch = self._base.database.batch()
+            batch.channel(ChannelRows(channel.record.channel, forgotten=True))
+            await self._disk.commit(batch)
+
+    async def send(self, app: App, request: ChannelSendRequest, blobs: Sequence[bytes]) -> bool:
+        """Accept a send; returns when it is on disk. True: a repeat. Raises IpcError."""
+        channel, host = self._opened(app, request.channel_id)
+        if self._base.network().info.rln_required:
+            raise IpcError(ErrorCode.RLN_REQUIRED, "this network needs an RLN proof with each message")
+        payload = blobs[0] if len(blobs) == 1 else b"".join(blobs)
+        if app.durable:
+            self._disk.check()
+        if await self._repeated(channel, request, payload):
+            return True
+        if host.closed:
+            raise IpcError(ErrorCode.BAD_REQUEST, "channel closed mid-send")
+        try:
+            repeated = host.send(request.request_id, payload, request.ephemeral)
+        except SendRefusedError as error:
+            raise IpcError(ErrorCode.BAD_REQUEST, str(error)) from error
+        except RequestConflictError as error:
+            raise IpcError(ErrorCode.CONFLICT, str(error)) from error
+        except ChannelBusyError as error:
+            raise IpcError(ErrorCode.BUSY, str(error), retry_after_ms=1000) from error
+        if app.durable:
+            self._base.turn.batch.durable = True  # accepted survives the loss of the host
+            try:
+                await self._base.turn.stored()
+            except DatabaseError as error:
+                raise IpcError(ErrorCode.NOT_READY, "shutting down") from error
+        else:
+            channel.recent[request.request_id] = fingerprint(payload, request.ephemeral)
+            if len(channel.recent) > _RECENT:
+                channel.recent.popitem(last=False)
+        return repeated
+
+    async def _repeated(self, channel: _Channel, request: ChannelSendRequest, payload: bytes) -> bool:
+        """Whether the send was accepted and may be over. Raises `conflict`."""
+        if channel.app.durable:
+            number = channel.record.channel
+            mark = await self._base.database.find_channel_request(number, request.request_id)
+        else:
+            mark = channel.recent.get(request.request_id)
+        if mark is None:
+            return False
+        if mark != fingerprint(payload, request.ephemeral):
+            raise IpcError(ErrorCode.CONFLICT, "this request id was used for another message")
+        return True
+
+    def _known(self, app: App, channel_id: str) -> _Channel:
+        channel = self._channels.get(app, {}).get(channel_id)
+        if channel is None:
+            raise IpcError(ErrorCode.BAD_REQUEST, f"unknown channel: {channel_id}")
+        if channel.opening:
+            raise IpcError(ErrorCode.BUSY, f"channel {channel_id} is being opened", retry_after_ms=100)
+        return channel
+
+    def _opened(self, app: App, channel_id: str) -> tuple[_Channel, ChannelHost]:
+        channel = self._known(app, channel_id)
+        if channel.host is None:
+            locked = "channel is locked: create it with its keys"
+            raise IpcError(ErrorCode.BAD_REQUEST, locked if channel.record.open else "channel is closed")
+        return channel, channel.host
+
+
+def _check_same(channel: _Channel, request: ChannelCreateRequest, settings: KeptSettings) -> None:
+    """A channel that is opened again must be the one that was created. Raises IpcError."""
+    record = channel.record
+    if channel.host is not None or channel.opening:
+        raise IpcError(ErrorCode.CONFLICT, f"channel already exists: {record.name}")
+    wanted = (request.content_topic, request.profile, request.sender_id or record.sender_id)
+    if wanted != (record.content_topic, channel.settings.profile, record.sender_id):
+        text = f"channel {record.name} has another content topic, profile or sender id"
+        raise IpcError(ErrorCode.CONFLICT, text)
+    if channel.settings.encrypted and not request.keys and not record.secret:
+        raise IpcError(ErrorCode.BAD_REQUEST, f"channel {record.name} is encrypted: its keys are needed")
+    if settings.encrypted and not channel.settings.encrypted:
+        raise IpcError(ErrorCode.BAD_REQUEST, f"channel {record.name} was created without encryption")
