@@ -20,6 +20,7 @@ from logos_client.exceptions import (
     TemporaryError,
 )
 from logos_deploy.commands import (
+    channel,
     config,
     demo,
     discovery,
@@ -50,6 +51,7 @@ COMMANDS: Final[tuple[ModuleType, ...]] = (
     send,
     listen,
     pending,
+    channel,
     tail,
     config,
     doctor,

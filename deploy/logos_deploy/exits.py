@@ -75,6 +75,13 @@ COMMAND_EXITS: Final[Mapping[str, Mapping[Exit, str]]] = {
         Exit.DATA: "there is no such app",
         Exit.UNAVAILABLE: _NOBODY,
     },
+    "channel": {
+        Exit.OK: "done; send: a participant has it",
+        Exit.FAILED: "no participant has it, the channel is open already, or another program has the name",
+        Exit.DATA: "no such channel, bad content topic, payload or key file",
+        Exit.UNAVAILABLE: _NOBODY,
+        Exit.UNDECIDED: "not known yet whether anybody has it",
+    },
     "tail": {
         Exit.OK: "ended as it was asked to",
         Exit.DATA: "the node is on no such shard",

@@ -43,10 +43,10 @@ class ChannelFeed(AppStream):
             self.host.receive(payload, digest)
         return 0
 
-    def note_given(self, message_hash: bytes) -> None:
+    def note_delivered(self, message_hash: bytes) -> None:
         """SDS knows its messages by their ids."""
 
-    def was_given(self, message_hash: bytes) -> bool:  # noqa: ARG002
+    def was_delivered(self, message_hash: bytes) -> bool:  # noqa: ARG002
         """SDS drops repeats."""
         return False
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +14,6 @@ from logos_client.events import (
     ChannelMessageLost,
     ChannelMessageReceived,
     ChannelMessageSent,
-    ChannelSync,
     Event,
 )
 from logos_client.exceptions import BadRequestError, ConflictError

@@ -1,0 +1,162 @@
+"""Reliable channels through deaths, absences and wrong keys; real processes throughout."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+
+from logos_client.events import ChannelMessageLost, ChannelMessageReceived, MessageReceived
+from logos_client.exceptions import BadRequestError
+from logos_client.messaging import MessagingClient
+from tests.integration.test_mapi_channels import FAST, delivered, events_until, of, open_channel, payloads
+from tests.support.aio import asyncio_test
+from tests.support.kernel_process import KernelProcess
+from tests.support.mapi_process import MapiProcess
+from tests.support.nodes import TOPIC, Node, node_pair, single_node
+
+pytestmark = pytest.mark.integration
+
+NAMES = ("alice", "bob", "carol")
+
+
+@contextmanager
+def three_nodes(directory: Path, *store: str) -> Iterator[list[Node]]:
+    """Alice's kernel is dialled by the two others. `store`: further options of carol's."""
+    with KernelProcess(directory / "alice") as first:
+        dial = f"--staticnode={first.address()}"
+        with (
+            KernelProcess(directory / "bob", dial) as second,
+            KernelProcess(directory / "carol", dial, f"--staticnode={second.address()}", *store) as third,
+            MapiProcess(directory / "alice", *FAST) as a,
+            MapiProcess(directory / "bob", *FAST) as b,
+            MapiProcess(directory / "carol", *FAST) as c,
+        ):
+            pairs = zip(NAMES, (first, second, third), (a, b, c), strict=True)
+            yield [Node(directory / name, kernel, mapi) for name, kernel, mapi in pairs]
+
+
+@asyncio_test(240)
+async def test_any_process_may_be_killed_under_load(tmp_path: Path) -> None:
+    each = 40
+    with three_nodes(tmp_path) as nodes:
+        async with AsyncExitStack() as stack:
+            apps: list[MessagingClient] = []
+            for node, name in zip(nodes, NAMES, strict=True):
+                apps.append(await stack.enter_async_context(await open_channel(node, name, sender_id=name)))
+
+            async def talk(app: MessagingClient) -> None:
+                for number in range(each):
+                    await app.send_to_channel("room", f"{app.name} {number}".encode(), timeout=60)
+                    await asyncio.sleep(0.05)
+
+            async def listen(app: MessagingClient) -> list[bytes]:
+                return await payloads(app, (len(apps) - 1) * each)
+
+            async def kill() -> None:
+                for node, what in ((1, "mapi"), (2, "kernel"), (0, "mapi"), (1, "kernel"), (2, "mapi")):
+                    await asyncio.sleep(0.4)
+                    if what == "mapi":
+                        nodes[node].mapi.kill()
+                        nodes[node].mapi.start()
+                    else:
+                        nodes[node].kernel.stop(signal.SIGKILL)
+                        nodes[node].kernel.launch()
+
+            async with asyncio.TaskGroup() as group:
+                heard = [group.create_task(listen(app)) for app in apps]
+                for app in apps:
+                    group.create_task(talk(app))
+                group.create_task(kill())
+            for app, task in zip(apps, heard, strict=True):
+                found = [payload.decode() for payload in task.result()]
+                assert max(Counter(found).values()) == 1
+                for name in NAMES:
+                    if name != app.name:
+                        own = [text for text in found if text.startswith(name)]
+                        assert own == [f"{name} {number}" for number in range(each)]
+
+
+@pytest.mark.parametrize("store", [(), ("--store=true", "--shard=0")], ids=["no store", "store"])
+@asyncio_test(180)
+async def test_who_was_away_gets_all_of_it_in_order(tmp_path: Path, store: tuple[str, ...]) -> None:
+    """The others have acknowledged everything meanwhile: nothing is sent again by itself."""
+    with three_nodes(tmp_path, *store) as nodes:
+        async with (
+            await open_channel(nodes[0], "alice") as alice,
+            await open_channel(nodes[2], "carol") as carol,
+        ):
+            async with await open_channel(nodes[1], "bob") as bob:
+                first = await alice.send_to_channel("room", b"0")
+                assert await payloads(bob, 1) == await payloads(carol, 1) == [b"0"]
+                await delivered(alice, {first})
+            nodes[1].mapi.kill()
+            nodes[1].kernel.stop(signal.SIGKILL)
+            sent = {await alice.send_to_channel("room", b"%d" % number) for number in range(1, 11)}
+            assert len(await payloads(carol, 10)) == 10
+            await delivered(alice, sent)
+            nodes[1].kernel.start()
+            nodes[1].mapi.start()
+            async with MessagingClient.connect(nodes[1].run, name="bob") as bob:
+                assert await payloads(bob, 10) == [b"%d" % number for number in range(1, 11)]
+
+
+@asyncio_test(120)
+async def test_only_who_has_a_key_reads_it(tmp_path: Path) -> None:
+    key, other = os.urandom(32), os.urandom(32)
+    with node_pair(tmp_path, mapi_options=FAST) as nodes:
+        async with (
+            await open_channel(nodes[0], "alice", keys=[key]) as alice,
+            await open_channel(nodes[1], "bob", keys=[other, key]) as bob,
+            await open_channel(nodes[1], "mallory", keys=[other]) as mallory,
+            await open_channel(nodes[1], "eve") as eve,
+        ):
+            await eve.subscribe(TOPIC)
+            secret = b"a secret for two"
+            request = await alice.send_to_channel("room", secret)
+            assert await payloads(bob, 1) == [secret]
+            await delivered(alice, {request})
+            (lost, *_) = of(
+                ChannelMessageLost,
+                await events_until(mallory, lambda found: bool(of(ChannelMessageLost, found))),
+            )
+            assert lost.reason.startswith("decryption failed: ")
+            seen = await events_until(eve, lambda found: bool(of(MessageReceived, found)))
+            assert all(secret not in event.payload for event in of(MessageReceived, seen))
+            assert all(secret not in event.payload for event in of(ChannelMessageReceived, seen))
+
+
+@asyncio_test(90)
+async def test_keys_are_kept_only_if_the_app_wants_it(tmp_path: Path) -> None:
+    kept, given = os.urandom(32), os.urandom(32)
+    with single_node(tmp_path, mapi_options=FAST) as node:
+        await node.mapi.ready()
+        async with MessagingClient.connect(node.run, name="alice") as alice:
+            await alice.create_channel("kept", TOPIC, keys=[kept], keep_keys=True)
+            await alice.create_channel("given", TOPIC, keys=[given])
+            await alice.send_to_channel("given", b"x")
+        node.mapi.kill()
+        files = b"".join(path.read_bytes() for path in sorted(node.directory.glob("mapi.sqlite3*")))
+        assert kept in files
+        assert given not in files
+        node.mapi.start()
+        await node.mapi.ready()
+        async with MessagingClient.connect(node.run, name="alice") as alice:
+            assert {one.channel_id: (one.open, one.locked) for one in await alice.channels()} == {
+                "kept": (True, False),
+                "given": (False, True),
+            }
+            with pytest.raises(BadRequestError, match="channel is locked"):
+                await alice.send_to_channel("given", b"y")
+            with pytest.raises(BadRequestError, match="its keys are needed"):
+                await alice.create_channel("given", TOPIC)
+            await alice.create_channel("given", TOPIC, keys=[given])
+            assert (await alice.channel_status("given")).unacknowledged == 1
+        assert given.hex() not in node.mapi.logged()
+        assert kept.hex() not in node.mapi.logged()
