@@ -35,8 +35,10 @@ class Worker(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Concerned:
-    """The parts that the kernel's reports go to. `wake`: called when relay peers appear. `filters`: on an edge
-    node only."""
+    """The parts that the kernel's reports go to. `wake`: called when relay peers appear.
+
+    `filters`: on an edge node only.
+    """
 
     receiver: Receiver
     shards: FollowedShards
