@@ -1,4 +1,4 @@
-"""js-waku's `ReliableChannel` and ours under profile `js`, over a network: both ways, acknowledged by each other."""
+"""js-waku's `ReliableChannel` and ours under profile `js`, over a network and both ways, acknowledged."""
 
 from __future__ import annotations
 
