@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -197,3 +198,40 @@ def test_addresses_that_cannot_be_used_are_named_and_do_not_end_the_node(
         assert f"address={secure}" in node.log.read_text()
         assert node.dealer().ok("node.health", {})["state"] == "READY"
         assert node.stop() == 0
+
+
+def test_a_kernel_whose_database_server_is_away_runs_and_says_so(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It serves the rest of the network, is not ready, and says why without the password."""
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))  # does not listen
+        url = f"postgres://waku:geheim@127.0.0.1:{nobody.getsockname()[1]}/waku"
+        monkeypatch.setenv("LOGOS_KERNEL_STORE_MESSAGE_DB_URL", url)
+        kernel = KernelProcess(directory / "k", "--store=true", "--shard=0", "--cluster-id=42")
+        try:
+            kernel.launch()
+            health, store = eventually(lambda: _archive_that_is_away(kernel), 30.0)
+            assert (health["ready"], health["state"]) == (False, "NOT_READY")
+            assert store["state"] == "NOT_READY"
+            assert "refused" in store["description"].lower()
+            assert "geheim" not in repr(health) + kernel.log.read_text()
+            kernel.dealer().ok("node.health")
+            assert kernel.stop() == 0
+        finally:
+            kernel.__exit__(None, None, None)
+
+
+def _archive_that_is_away(kernel: KernelProcess) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """The kernel's health, and the Store protocol in it once it says what is wrong."""
+    control = kernel.control()
+    try:
+        health = control.ok("health")
+    except TimeoutError:
+        return None
+    finally:
+        control.close()
+    for protocol in health["health"]["protocols"]:
+        if protocol["name"] == "Store" and protocol["description"]:
+            return health, protocol
+    return None

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from ipc_schema.config.options import ConfigError, PortUse
+from ipc_schema.errors import IpcError
+from ipc_schema.kernel.records import NodeHealth, ProtocolState
 from ipc_schema.paths import kernel_directory, lock_path, mapi_directory
 from logos_client.exceptions import LogosError
 from logos_client.kernel import KernelClient
@@ -79,6 +81,8 @@ def examine(arguments: argparse.Namespace) -> Iterator[Finding]:
     if running or kernel[1] or (mapi is not None and mapi[1]):
         # its ports are in use, by itself; but there is somebody to ask
         if kernel[0].level is Level.OK and kernel[1]:
+            health = asyncio.run(ask_health(plan.kernel.endpoints.control))
+            yield from archive_findings(health.more.get("health") if health is not None else None)
             yield from asyncio.run(_network(plan))
         if plan.mapi is not None and mapi is not None and mapi[1]:
             health = asyncio.run(ask_health(plan.mapi.endpoints.control))
@@ -91,6 +95,19 @@ def examine(arguments: argparse.Namespace) -> Iterator[Finding]:
             PortUse("discv5-udp-port", plan.kernel.listen_address, discovery.discv5_port)
         )
     yield check_sources(plan.kernel)
+
+
+def archive_findings(health: object) -> list[Finding]:
+    """Why the archive does not serve, by the `health` of the kernel's health."""
+    try:
+        protocols = NodeHealth.from_body(health).protocols if isinstance(health, dict) else ()
+    except (IpcError, ValueError):
+        return []  # of another version
+    return [
+        Finding(Level.WARN, "archive", one_line(protocol.description))
+        for protocol in protocols
+        if protocol.name == "Store" and protocol.state == ProtocolState.NOT_READY
+    ]
 
 
 def sends_findings(sends: object) -> list[Finding]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from ipc_schema.kernel.records import NodeHealth, PeerRecord, ProtocolState
+from ipc_schema.kernel.records import NodeHealth, PeerRecord, ProtocolHealth, ProtocolState
 from logos_client.exceptions import LogosError
 from logos_client.kernel import KernelClient
 from logos_deploy.commands.output import Screen, print_json
@@ -167,6 +167,15 @@ def _line(key: str, text: str) -> str:
     return f"  {key:<11} {text}"
 
 
+def _causes(protocols: list[ProtocolHealth]) -> dict[str, list[str]]:
+    """Why protocols are not ready: the cause, and the names of those that have it."""
+    causes: dict[str, list[str]] = {}
+    for protocol in protocols:
+        if protocol.state == ProtocolState.NOT_READY and protocol.description:
+            causes.setdefault(one_line(protocol.description), []).append(one_line(protocol.name))
+    return causes
+
+
 def _kernel(status: NodeStatus) -> Iterator[str]:
     assert status.kernel is not None
     health = NodeHealth.from_body(status.kernel.more.get("health", {"state": status.kernel.common.state}))
@@ -179,6 +188,8 @@ def _kernel(status: NodeStatus) -> Iterator[str]:
     yield _line(
         "protocols", ", ".join(f"{p.name} {p.state} ({count(p.strength, 'peer')})" for p in mounted) or "none"
     )
+    for why, names in _causes(mounted).items():
+        yield _line("not ready", f"{', '.join(names)}: {why}")
     for shard in health.shards:
         peers = f"{shard.mesh_peers} in the mesh of {count(shard.connected_peers, 'peer')}"
         yield _line(f"shard {shard.shard}", f"{shard.health}, {peers}, {shard.pubsub_topic}")
