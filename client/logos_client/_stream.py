@@ -18,6 +18,8 @@ from logos_client._event_form import EventForm
 from logos_client.events import (
     SHOWN,
     ChannelMessageReceived,
+    ConnectionStatusChange,
+    ContentTopicHealthChange,
     Event,
     EventsDropped,
     LinkLost,
@@ -61,6 +63,7 @@ class _Queued(NamedTuple):
     event: Event
     cost: int
     position: Position | None
+    local: bool = False
 
 
 class AppStreamReader:
@@ -172,20 +175,22 @@ class AppStreamReader:
         self.counters.missing += seq - first
         self._put(EventsDropped(self.stream_id, last, time_ns, first, last, "never received"), 0, None)
 
-    def put_local(self, event: LinkLost | LinkRestored) -> None:
+    def put_local(
+        self, event: LinkLost | LinkRestored | ConnectionStatusChange | ContentTopicHealthChange
+    ) -> None:
         """Queue an event of the client's own. When nobody looks for long, the oldest of them go."""
         if self._local >= _MAX_LOCAL_EVENTS:
             for index, queued in enumerate(self._queue):
-                if isinstance(queued.event, LinkLost | LinkRestored):
+                if queued.local:
                     del self._queue[index]
                     self._local -= 1
                     self.counters.local_dropped += 1
                     break
         self._local += 1
-        self._put(event, 0, None)
+        self._queue.append(_Queued(event, 0, None, local=True))
 
     def _put(self, event: Event, cost: int, position: Position | None) -> None:
-        self._queue.append(_new_tuple(_Queued, (event, cost, position)))
+        self._queue.append(_new_tuple(_Queued, (event, cost, position, False)))
         self._queued_bytes += cost
 
     # -- events out ------------------------------------------------------------------------------------------
@@ -204,7 +209,7 @@ class AppStreamReader:
         if not self._queue:
             return None
         queued = self._in_hand = self._queue.popleft()
-        if isinstance(queued.event, LinkLost | LinkRestored):
+        if queued.local:
             self._local -= 1
         return queued.event
 

@@ -17,7 +17,7 @@ const commands = {
   unsubscribe: ({ topics }) => client.unsubscribe(topics),
   subscriptions: () => client.subscriptions(),
   ack: () => client.ack(event),
-  close: () => client.close(),
+  close: () => client.close({ handled: true }),
 };
 
 const answer = async ({ id, cmd, timeout_ms = 10_000, ...rest }) => {

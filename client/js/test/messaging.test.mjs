@@ -22,7 +22,7 @@ const connected = async (server, options, body) => {
   try {
     await body(client, server.app);
   } finally {
-    await client.close({ handled: false });
+    await client.close();
   }
 };
 const payloads = async (client, count) => {
@@ -69,13 +69,13 @@ test("a loop that is left, again and again, neither stalls the stream nor shows 
     }
     assert.deepEqual(seen, [...Array(40).keys()]);
     await until(() => app.acked === 39); // the last one is in hand
-    await client.close();
+    await client.close({ handled: true });
     assert.equal(app.acked, 40);
     assert.equal(server.requests.at(-1).method, "goodbye");
   }));
 
 test("an event whose handling failed comes again", async (server) => {
-  for (const handled of [false, true]) {
+  for (const handled of [undefined, true]) {
     const client = await MessagingClient.connect(server.endpoint, { name: "me" });
     if (!server.app.events.length) server.message(server.app, "once more");
     assert.deepEqual(await payloads(client, 1), ["once more"]);
@@ -83,6 +83,34 @@ test("an event whose handling failed comes again", async (server) => {
     assert.equal(server.app.acked, handled ? 1 : 0);
   }
 });
+
+test("a loop whose body throws leaves its event to come again, also with close in a finally", async (server) => {
+  const handle = async () => {
+    const client = await MessagingClient.connect(server.endpoint, { name: "me" });
+    try {
+      if (!server.app.events.length) server.message(server.app, "once more");
+      for await (const event of client) throw new Error(`cannot handle ${event.payload}`);
+    } finally {
+      await client.close();
+    }
+  };
+  for (let round = 0; round < 2; round += 1) await assert.rejects(handle(), /cannot handle once more/);
+  assert.equal(server.app.acked, 0);
+});
+
+test("what changed while the client was away is an event", (server) =>
+  connected(server, {}, async (client, app) => {
+    server.emit(app, 5, ["Disconnected", "no peers"]);
+    assert.equal((await client.nextEvent()).status, "Disconnected");
+    server.stop();
+    await server.listen();
+    for (;;) {
+      const { event, status, reason, seq } = await client.nextEvent();
+      if (event !== "connection_status_change") continue;
+      assert.deepEqual([status, reason, seq], ["Connected", client.lastStatus.reason, 0]);
+      break;
+    }
+  }));
 
 test("500 sends at once wait for a place", (server) =>
   connected(server, {}, async (client) => {

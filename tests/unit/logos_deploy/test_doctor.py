@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from ipc_schema.kernel.records import NodeHealth, ProtocolHealth, ProtocolState
 from logos_deploy.commands.doctor import archive_findings, sends_findings
 
@@ -18,12 +20,17 @@ def test_what_has_propagated_does_not_wait() -> None:
     assert sends_findings(None) == []
 
 
+def received(health: NodeHealth) -> object:
+    """As it comes over the wire."""
+    return json.loads(json.dumps(health.to_body()))
+
+
 def test_an_archive_that_cannot_be_reached_is_named_with_its_cause() -> None:
     why = "postgres://u@db/waku: connection failed: Connection refused"
     store = ProtocolHealth(name="Store", state=ProtocolState.NOT_READY, description=why)
     relay = ProtocolHealth(name="Relay", state=ProtocolState.NOT_READY, description="No connected peers")
-    (finding,) = archive_findings(NodeHealth(state="NOT_READY", protocols=(relay, store)).to_body())
+    (finding,) = archive_findings(received(NodeHealth(state="NOT_READY", protocols=(relay, store))))
     assert finding.text == why
-    assert archive_findings(NodeHealth(state="READY", protocols=(relay,)).to_body()) == []
+    assert archive_findings(received(NodeHealth(state="READY", protocols=(relay,)))) == []
     assert archive_findings(None) == []
     assert archive_findings({"state": 7}) == []

@@ -35,7 +35,7 @@ try {
 } catch (error) {
   if (error instanceof LogosError && error.retriable) console.log(error.code, error.retry_after_ms, next);
 }
-await client.close({ handled: false });
+await client.close({ handled: true });
 
 // @ts-expect-error a text is no payload
 await client.send("/a/1/b/c", "text");
