@@ -112,7 +112,7 @@ async def test_what_changed_while_the_client_was_away_is_an_event() -> None:
         await until(lambda: client.counters.received == 2)
         server.stop()
         server.start()
-        seen = []
+        seen: list[str] = []
         while len(seen) < 4:
             event = await client.next_event(timeout=20)
             if isinstance(event, ConnectionStatusChange):
