@@ -1,10 +1,10 @@
-"""Errors between the modules of this room; none of them leaves it (see api for those that do)."""
+"""Errors between the modules of this room. None of them leaves it; see `api` for those that do."""
 
 from __future__ import annotations
 
 
 class ConnectionEnded(Exception):
-    """The connection under us is gone or must go. `reason` is a short phrase for events and logs."""
+    """The connection is gone or must be closed. `reason` is a short phrase for events and logs."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -12,8 +12,8 @@ class ConnectionEnded(Exception):
 
 
 class ProtocolViolation(ConnectionEnded):
-    """The peer broke a rule of noise, yamux, mplex or multistream: the connection is closed."""
+    """The peer violated noise, yamux, mplex or multistream-select: close the connection."""
 
 
 class NegotiationFailed(Exception):
-    """The two sides agree on none of the protocols offered."""
+    """The two sides have no protocol in common."""

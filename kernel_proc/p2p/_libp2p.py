@@ -1,16 +1,16 @@
-"""The one door to py-libp2p: everything this room takes from the library is taken from here.
+"""The single import point of py-libp2p for this room.
 
-Five things happen at this door and nowhere else:
+Five things happen here and nowhere else:
 
-* the version is asserted, because this room stands on internals of exactly that release;
-* the logging set-up that `import libp2p` performs is undone: the library may log through the ordinary
-  hierarchy, and the process decides what becomes of it;
-* only what is used is loaded: the library's packages import all of it (QUIC, HTTP clients, mDNS), which takes
-  30 MB and most of the start, for a dozen modules;
-* an RSA key with a huge exponent is refused before anything is verified with it, in noise as in records;
-* only what is sound is let in: keys, peer ids, the noise XX handshake, the messages of identify and of peer
-  records. Connections, muxers and streams are this room's own (see `host`), since the library's end the
-  process on a malformed frame, go deaf after 250 inbound connections and do not enforce the receive window.
+* the version is asserted, because this room depends on internals of exactly that release;
+* the logging set-up of `import libp2p` is undone: the library logs through the ordinary hierarchy, which
+  the process configures;
+* only what is used is loaded: the packages' `__init__` import everything (QUIC, HTTP clients, mDNS), which
+  takes 30 MB and most of the start-up time;
+* RSA keys with a huge exponent are rejected before verification, in noise and in peer records;
+* only sound parts are used: keys, peer ids, the noise XX handshake, the protobufs of identify and of peer
+  records. Connections, muxers and streams are our own (see `host`), because those of the library end the
+  process on a malformed frame, stop accepting after 250 inbound connections, and ignore the receive window.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ REQUIRED_VERSION = "0.8.1"
 
 
 class WrongLibp2pVersionError(ImportError):
-    """The installed py-libp2p is not the release this room was written and tested against."""
+    """The installed py-libp2p is not the release this room was written for and tested against."""
 
 
 def check_version(installed: str) -> None:
@@ -46,10 +46,10 @@ def check_version(installed: str) -> None:
 
 @contextmanager
 def _logging_untouched() -> Iterator[None]:
-    """Keep the import from opening log files or threads, then put its logger back into the hierarchy."""
+    """Prevent the import from opening log files or threads, and restore the library's logger afterwards."""
     root = logging.getLogger()
     handlers, level = list(root.handlers), root.level
-    debug = os.environ.pop("LIBP2P_DEBUG", None)  # with it set, the import opens a file and a thread
+    debug = os.environ.pop("LIBP2P_DEBUG", None)  # if set, the import opens a file and a thread
     try:
         yield
     finally:
@@ -60,8 +60,8 @@ def _logging_untouched() -> Iterator[None]:
         library = logging.getLogger("libp2p")
         library.handlers.clear()
         library.propagate = True
-        # Every failure reaches us as an exception and is counted; the library's own lines would let strangers
-        # write our log, and its debug lines come by the hundred per handshake.
+        # Every failure reaches us as an exception and is counted. The library's own lines would let remote
+        # peers fill our log, and it writes hundreds of debug lines per handshake.
         library.setLevel(logging.CRITICAL)
         logging.getLogger("multiaddr").setLevel(logging.WARNING)
 
@@ -77,23 +77,23 @@ _BARE: Final = (
     "libp2p.transport",
     "libp2p.transport.quic",
 )
-"""Packages whose `__init__` does nothing but import what we do not use."""
+"""Packages whose `__init__` only imports what we do not use."""
 
 
 _STAND_INS: Final[tuple[tuple[str, str, type], ...]] = (
-    # `libp2p.custom_types` names this class in an alias; the real module loads all of aioquic.
+    # `libp2p.custom_types` uses this class in a type alias; the real module loads all of aioquic.
     ("libp2p.transport.quic.stream", "QUICStream", object),
     # `libp2p.abc` derives interfaces from it that we do not use; the real module loads anyio and trio-typing,
     # whose old stubs would hide trio's own types from mypy.
     ("libp2p.tools.anyio_service.api", "ServiceAPI", ABC),
 )
-"""Modules replaced by one empty class each: module, class, base."""
+"""Modules replaced by a single empty class: module, class, base."""
 
 
 def _enter_bare_packages() -> None:
-    """Make the library's packages importable without running their `__init__`; load modules one by one.
+    """Make the library's packages importable without running their `__init__`, to load modules individually.
 
-    Do nothing if the library is loaded already: the two halves would not fit together.
+    No-op if the library is already loaded: the two halves would not fit together.
     """
     if "libp2p" in sys.modules:
         return
@@ -136,13 +136,14 @@ with _logging_untouched(), warnings.catch_warnings():
 Multiaddr = multiaddr.Multiaddr
 
 MAX_EXPONENT_BITS: Final = 32
-"""Everyone uses 65537; one of thousands of bits makes a stranger's signature cost 20 ms to refuse."""
+"""All implementations use 65537. With an exponent of thousands of bits, a forged signature costs 20 ms to
+reject."""
 
 
 def _rsa_key(data: bytes) -> PublicKey:
     key = RSAPublicKey.from_bytes(data)
     if int(key.impl.e).bit_length() > MAX_EXPONENT_BITS:
-        raise ValueError("an RSA key with an exponent of no use but to keep us busy")
+        raise ValueError("RSA key with an oversized exponent")
     return key
 
 

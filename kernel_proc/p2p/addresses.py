@@ -1,6 +1,6 @@
-"""Multiaddrs that this host can listen on or dial: /ip4|ip6|dns|dns4|dns6/…/tcp/…[/ws][/p2p/…].
+"""Multiaddrs this host can listen on or dial: /ip4|ip6|dns|dns4|dns6/…/tcp/…[/ws][/p2p/…].
 
-Read by the same parser as the configuration.
+Uses the same parser as the configuration.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from kernel_proc.p2p.api import BadAddress
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A parsed address."""
+    """A parsed multiaddr."""
 
     kind: str
     """ip4, ip6, dns, dns4 or dns6."""
@@ -31,26 +31,26 @@ class Endpoint:
 
     @property
     def family(self) -> socket.AddressFamily:
-        """The address family to resolve to; AF_UNSPEC for /dns."""
+        """The address family to resolve; AF_UNSPEC for /dns."""
         if self.kind in ("ip4", "dns4"):
             return socket.AF_INET
         return socket.AF_INET6 if self.kind in ("ip6", "dns6") else socket.AF_UNSPEC
 
 
 def parse(address: str) -> Endpoint:
-    """Return an address to dial or to listen on. Raises BadAddress with the reason."""
+    """Parse an address to dial or to listen on. Raise BadAddress with the reason."""
     try:
         read = parse_multiaddr(address)
     except ValueError as error:
         raise BadAddress(str(error)) from None
     if read.transport == "/wss":
-        raise BadAddress(f"{address}: this version does not dial secure WebSocket")
+        raise BadAddress(f"{address}: dialling secure WebSocket is not supported")
     peer_id = ID.from_base58(read.peer_id) if read.peer_id is not None else None
     return Endpoint(read.kind, read.host, read.port, read.transport == "/ws", peer_id)
 
 
 def from_sockaddr(sockaddr: tuple[object, ...], *, websocket: bool) -> Endpoint:
-    """The endpoint of a bound or connected socket; an IPv4 address mapped into IPv6 is shown as IPv4."""
+    """Return the endpoint of a socket address; IPv4-mapped IPv6 becomes IPv4."""
     ip = ipaddress.ip_address(str(sockaddr[0]).partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
         ip = ip.ipv4_mapped
@@ -58,19 +58,20 @@ def from_sockaddr(sockaddr: tuple[object, ...], *, websocket: bool) -> Endpoint:
 
 
 def to_bytes(address: str) -> bytes:
-    """Return the binary form, as identify carries it. Raises BadAddress."""
+    """Return the binary form, as used in identify. Raise BadAddress."""
     try:
         return parse_multiaddr(address).to_bytes()
     except ValueError:
-        pass  # another transport, which only a proxy before us speaks
+        pass  # another transport, spoken only by a proxy in front of us
     try:
         return bytes(Multiaddr(address).to_bytes())
-    except Exception as error:  # the library raises a dozen unrelated types for text it cannot parse
+    except Exception as error:  # the library raises a dozen unrelated types for invalid text
         raise BadAddress(f"{address!r} is not a multiaddr: {error}") from None
 
 
 def from_bytes(data: bytes) -> str | None:
-    """The text of a binary multiaddr, None if it cannot be read (peers advertise what we do not know)."""
+    """Return the text of a binary multiaddr, None if it cannot be parsed (peers may advertise unknown
+    transports)."""
     try:
         return str(Multiaddr(data))
     except Exception:  # see to_bytes
@@ -78,9 +79,10 @@ def from_bytes(data: bytes) -> str | None:
 
 
 def reachable_forms(endpoint: Endpoint) -> list[str]:
-    """What to advertise for a bound endpoint: itself, or for a wildcard the addresses of this machine.
+    """Return what to advertise for a bound endpoint: itself or, for a wildcard, the addresses of this
+    machine.
 
-    No packet is sent: connecting a UDP socket only makes the kernel choose a source address.
+    No packet is sent: connecting a UDP socket only makes the OS choose a source address.
     """
     if not ipaddress.ip_address(endpoint.host).is_unspecified:
         return [endpoint.text()]
@@ -92,6 +94,6 @@ def reachable_forms(endpoint: Endpoint) -> list[str]:
             udp.connect(probe)
             hosts.insert(0, str(udp.getsockname()[0]))
         except OSError:
-            pass  # no route out: loopback is all there is
+            pass  # no route: only loopback
     tail = f"/tcp/{endpoint.port}" + ("/ws" if endpoint.websocket else "")
     return [f"/{endpoint.kind}/{host}{tail}" for host in dict.fromkeys(hosts)]

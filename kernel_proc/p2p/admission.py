@@ -1,4 +1,4 @@
-"""Who may connect: caps before the handshake and after it. Pure: counts only, no sockets."""
+"""Connection limits, before and after the handshake. Pure: counts only, no sockets."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from kernel_proc.p2p.limits import HostLimits
 
 
 class Admission:
-    """Counts connections against the limits.
+    """Count connections against the limits.
 
-    An inbound connection is `admit`ted on accept (before a byte is read), `established` after its handshake
-    and `release`d in the end; an outbound one is established and released, and has `dialling` before that. A
-    refusal is the name of the counter that it is booked under.
+    An inbound connection calls `admit` on accept (before reading a byte), `establish` after its handshake,
+    and `release` at its end; an outbound one calls `establish` and `release`, and `dialling` before. A
+    refusal is the name of the counter to increment.
 
-    At one IP address those that we dialled count too: who sits there must not get twice as many by making us
-    dial half of them, and the relay's scores, which count both directions, would punish them all for it (P6).
-    Only inbound ones are refused for it: whom to dial is the caller's choice.
+    Connections that we dialled count towards the limit per IP too: otherwise a host could double its share by
+    making us dial it, and the relay's colocation score (P6), which counts both directions, would penalise all
+    of them. Only inbound connections are refused for it: outbound dials are the caller's choice.
     """
 
     def __init__(self, limits: HostLimits) -> None:
@@ -34,16 +34,16 @@ class Admission:
 
     @property
     def half_open(self) -> int:
-        """Inbound connections in their handshake."""
+        """Number of inbound connections in their handshake."""
         return self._half_open_total
 
     @property
     def established(self) -> int:
-        """Connections past their handshake, both directions."""
+        """Number of connections past their handshake, in both directions."""
         return self._inbound_total + self._outbound_total
 
     def admit(self, ip: str) -> str | None:
-        """Take a half-open slot for an inbound connection, or say why not."""
+        """Reserve a half-open slot for an inbound connection, or return why not."""
         limits, group = self._limits, ip_group(ip)
         if self._half_open_total >= limits.max_half_open:
             return "refused_half_open"
@@ -51,7 +51,7 @@ class Admission:
             return "refused_half_open_ip"
         if limits.max_per_ip and self._at(group) + self._half_open[group] >= limits.max_per_ip:
             return "refused_ip"
-        # Half-open ones do not count here: strangers who never finish must not keep the finished out.
+        # Half-open ones do not count here: connections that never finish must not keep out those that do.
         if self._inbound_total >= limits.max_inbound or self.established >= limits.max_connections:
             return "refused_total"
         self._half_open[group] += 1
@@ -59,17 +59,17 @@ class Admission:
         return None
 
     def settle(self, ip: str) -> None:
-        """Give the half-open slot back: the handshake is over, one way or the other."""
+        """Return the half-open slot: the handshake succeeded or failed."""
         self._decrement(self._half_open, ip_group(ip))
         self._half_open_total -= 1
 
     def establish(self, peer_id: str, ip: str, *, inbound: bool) -> str | None:
-        """Take a slot for a connection past its handshake, or say why not."""
+        """Reserve a slot for a connection past its handshake, or return why not."""
         limits = self._limits
         if self._per_peer[peer_id] >= limits.max_per_peer:
             return "refused_peer"
         if inbound and limits.max_per_ip and self._at(ip_group(ip)) >= limits.max_per_ip:
-            return "refused_ip"  # a dial to the same place began during its handshake
+            return "refused_ip"  # a dial to the same address started during the handshake
         if self.established >= limits.max_connections or (
             inbound and self._inbound_total >= limits.max_inbound
         ):
@@ -83,7 +83,7 @@ class Admission:
         return None
 
     def release(self, peer_id: str, ip: str, *, inbound: bool) -> None:
-        """Give the slot of `establish` back."""
+        """Return the slot of `establish`."""
         self._decrement(self._per_peer, peer_id)
         self._decrement(self._per_ip, ip_group(ip))
         if inbound:
@@ -93,7 +93,7 @@ class Admission:
 
     @contextmanager
     def dialling(self, ip: str) -> Iterator[None]:
-        """Keep a place at an address while it is dialled."""
+        """Reserve a slot at an address while it is being dialled."""
         group = ip_group(ip)
         self._dialling[group] += 1
         try:
@@ -105,11 +105,11 @@ class Admission:
         return self._per_ip[group] + self._dialling[group]
 
     def can_dial(self) -> bool:
-        """Whether there is room for one more outbound connection."""
+        """Return whether there is room for another outbound connection."""
         return self.established < self._limits.max_connections
 
     @staticmethod
     def _decrement(counter: Counter[str], key: str) -> None:
         counter[key] -= 1
         if not counter[key]:
-            del counter[key]  # no memory for strangers who left
+            del counter[key]  # do not remember peers that are gone

@@ -1,4 +1,4 @@
-"""The live connections of a host by peer, what each peer said of itself, and the listeners of both."""
+"""The live connections of a host by peer, the peers' identities, and the listeners of both."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class HostConnection:
-    """One live connection and its muxer."""
+    """A live connection and its muxer."""
 
     __slots__ = ("endpoint", "gone", "info", "muxer", "pinging")
 
@@ -30,10 +30,10 @@ class HostConnection:
 
 
 class Connections:
-    """Books connections in and out, within the limits, and tells the listeners.
+    """Register connections within the limits, and notify the listeners.
 
-    `peer_connected` comes with the first connection of a peer, `peer_disconnected` when its last one is gone;
-    both sides dialling at once makes two, and both are kept.
+    `peer_connected` is called for the first connection of a peer, `peer_disconnected` when its last one has
+    ended. Simultaneous dialling results in two connections; both are kept.
     """
 
     def __init__(self, own_id: PeerIdText, limits: HostLimits, count: Count) -> None:
@@ -45,17 +45,17 @@ class Connections:
         self._identities: dict[PeerIdText, PeerIdentity] = {}
         self._ended_traffic = (0, 0)
 
-    # -- who is there ---------------------------------------------------
+    # -- queries ---------------------------------------------------------
 
     def __contains__(self, peer_id: object) -> bool:
         return peer_id in self._peers
 
     def all(self) -> list[HostConnection]:
-        """Every connection, in a list of the caller's."""
+        """Return all connections as a new list."""
         return [connection for group in self._peers.values() for connection in group]
 
     def of(self, peer_id: PeerIdText) -> Sequence[HostConnection]:
-        """The connections of one peer, oldest first."""
+        """Return the connections of one peer, oldest first."""
         return tuple(self._peers.get(peer_id, ()))
 
     @property
@@ -65,14 +65,14 @@ class Connections:
         received, sent = self._ended_traffic
         return received + sum(one[0] for one in live), sent + sum(one[1] for one in live)
 
-    # -- in and out -----------------------------------------------------
+    # -- registration ---------------------------------------------------
 
     def register(self, muxer: Muxer, endpoint: Endpoint, direction: Direction) -> HostConnection | str:
-        """Book a connection that has passed its handshake, or say why it must go."""
+        """Register a connection that has passed its handshake, or return why it must be closed."""
         peer_id = muxer.peer_id
         if peer_id == self._own_id:
             self._count("refused_peer")
-            return "that is this node itself"
+            return "connection to this node itself"
         inbound = direction is Direction.INBOUND
         if (refused := self.admission.establish(peer_id, endpoint.host, inbound=inbound)) is not None:
             self._count(refused)
@@ -86,7 +86,7 @@ class Connections:
         return connection
 
     def unregister(self, connection: HostConnection) -> None:
-        """A connection has ended. With a peer's last one goes what it said of itself."""
+        """Remove an ended connection. With a peer's last one, its identity is forgotten."""
         info, peer_id = connection.info, connection.info.peer_id
         group = self._peers[peer_id]
         group.remove(connection)
@@ -102,13 +102,13 @@ class Connections:
             self._emit(lambda listener: listener.peer_disconnected(peer_id, reason, cause))
 
     def failed(self, connection: HostConnection, error: Exception) -> None:
-        """A bug met on a connection: it goes, the host stays."""
+        """End a connection because of an internal error; the host continues."""
         self._count("connection_errors")
         log.error("connection with %s failed", connection.info.peer_id, exc_info=error)
         connection.muxer.end(f"internal error: {error!r}")
 
     async def close(self, peer_id: PeerIdText, reason: str, cause: EndCause) -> None:
-        """End all connections of a peer and wait until they are gone."""
+        """Close all connections of a peer and wait until they have ended."""
         closing = self.of(peer_id)
         for connection in closing:
             connection.muxer.end(reason, cause)
@@ -116,14 +116,14 @@ class Connections:
             await connection.gone.wait()
         await trio.lowlevel.checkpoint()
 
-    # -- what a peer said -----------------------------------------------
+    # -- identities -----------------------------------------------------
 
     def identity(self, peer_id: PeerIdText) -> PeerIdentity | None:
-        """Return what a connected peer said last."""
+        """Return the latest identity of a connected peer."""
         return self._identities.get(peer_id)
 
     def identified(self, identity: PeerIdentity) -> None:
-        """Keep what a peer said of itself while it is connected, and notify the listeners."""
+        """Store the identity of a connected peer and notify the listeners."""
         if identity.peer_id in self._peers:
             self._identities[identity.peer_id] = identity
             self._emit(lambda listener: listener.peer_identified(identity))
@@ -138,6 +138,6 @@ class Connections:
         for listener in self._listeners:
             try:
                 call(listener)
-            except Exception:  # a listener's bug must not cost the connection; it is logged and counted
+            except Exception:  # a bug in a listener must not cost the connection
                 self._count("listener_errors")
                 log.exception("host event listener %r failed", listener)

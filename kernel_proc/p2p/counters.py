@@ -1,4 +1,4 @@
-"""What a host counts: every refusal and failure that a peer can cause has a name here."""
+"""The counters of a host: every refusal and failure that a peer can cause has one."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ COUNTERS = (
 
 
 class Counters:
-    """Monotonic counters; called with a name it counts one."""
+    """Monotonic counters. Call with a name to increment it."""
 
     def __init__(self) -> None:
         self._values: dict[str, int] = dict.fromkeys(COUNTERS, 0)
@@ -40,5 +40,5 @@ class Counters:
         self._values[name] += 1
 
     def as_dict(self) -> dict[str, int]:
-        """A copy of all of them."""
+        """Return a copy."""
         return dict(self._values)

@@ -1,4 +1,4 @@
-"""Which protocols are served, and what happens to a stream that a peer opens."""
+"""Dispatch inbound streams to the mounted protocols."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class _Served:
-    """A stream in its handler."""
+    """A stream being served."""
 
     __slots__ = ("scope", "start", "stream")
 
@@ -28,12 +28,12 @@ class _Served:
         self.scope = trio.CancelScope()
 
     def is_silent(self) -> bool:
-        """The peer has said nothing since the negotiation."""
+        """Whether the peer has sent nothing since the negotiation."""
         return self.stream.received == self.start
 
 
 class _Mounted:
-    """A protocol that is served, and its streams by peer, oldest first."""
+    """A mounted protocol and its streams by peer, oldest first."""
 
     __slots__ = ("active", "handler", "max_per_peer")
 
@@ -43,9 +43,10 @@ class _Mounted:
         self.active: dict[PeerIdText, list[_Served]] = {}
 
     def make_room(self, peer_id: PeerIdText) -> bool:
-        """Whether one more stream of the peer may be served, at the cost of an older silent one if need be.
+        """Return whether another stream of the peer may be served, cancelling an older silent one if
+        necessary.
 
-        js-waku opens streams ahead, forgets the older ones and uses only its newest.
+        js-waku pre-opens streams, forgets the older ones and uses only the newest.
         """
         served = self.active.get(peer_id, [])
         if len(served) < self.max_per_peer:
@@ -59,7 +60,7 @@ class _Mounted:
 
 
 class Dispatcher:
-    """Negotiates inbound streams and hands them to their handlers, within the caps per peer."""
+    """Negotiate inbound streams and pass them to their handlers, within the limits per peer."""
 
     def __init__(self, limits: HostLimits, count: Count) -> None:
         self._limits = limits
@@ -67,11 +68,11 @@ class Dispatcher:
         self._mounted: dict[str, _Mounted] = {}
 
     def mount(self, protocol: str, handler: StreamHandler, max_per_peer: int) -> None:
-        """Serve `protocol`; replaces an earlier handler, whose streams run on."""
+        """Serve `protocol`. Replaces an earlier handler, whose streams continue."""
         self._mounted[protocol] = _Mounted(handler, max_per_peer)
 
     def unmount(self, protocol: str) -> None:
-        """Take no more streams of `protocol`."""
+        """Stop accepting streams of `protocol`."""
         self._mounted.pop(protocol, None)
 
     def __contains__(self, protocol: object) -> bool:
@@ -81,7 +82,7 @@ class Dispatcher:
         return iter(self._mounted)
 
     async def serve(self, stream: MuxedStream) -> None:
-        """One stream from negotiation to end. Nothing that happens in it leaves it."""
+        """Serve one stream from negotiation to end. Raise nothing."""
         mounted = await self._negotiate(stream)
         if mounted is None:
             self._count("negotiations_failed")
@@ -104,9 +105,9 @@ class Dispatcher:
             log.debug("stream of %s (%s): %s", peer_id, stream.protocol, error)
             await stream.reset()
         except Exception:
-            # Here, and only here, ends whatever a handler raises: it costs the stream, never the connection.
+            # The boundary for whatever a handler raises: it costs the stream, never the connection.
             self._count("handler_errors")
-            log.exception("handler of %s failed on a stream of %s", stream.protocol, peer_id)
+            log.exception("handler of %s raised on a stream of %s", stream.protocol, peer_id)
             await stream.reset()
         else:
             stream.finish()

@@ -1,7 +1,7 @@
-"""The node's libp2p host: the parts of this room put together. Implements api.Host.
+"""The node's libp2p host: ties the parts of this room together. Implements api.Host.
 
-Rule of this room: whatever one peer does costs that peer its stream or its connection, never the host. So
-every task that runs for a peer has one boundary where all exceptions end, are counted and logged.
+Rule of this room: whatever a peer does costs that peer its stream or connection, never the host. Hence every
+task that runs for a peer has one boundary at which all exceptions are caught, counted and logged.
 """
 
 from __future__ import annotations
@@ -44,15 +44,15 @@ from kernel_proc.p2p.outbound import Dialler
 
 
 class Libp2pHost:
-    """A libp2p host under trio.
+    """A libp2p host for trio.
 
-    `listen` are multiaddrs (TCP and /ws, port 0 for a free one); `announce` replaces what identify tells
-    others about our addresses. Mount handlers and add listeners, then
+    `listen` are multiaddrs (TCP and /ws, port 0 for a free one); `announce` replaces the addresses
+    in identify. Mount handlers and add listeners, then
 
         async with Libp2pHost(key=key, listen=[...], agent="...").run() as host: ...
 
-    Events: `peer_connected` comes with the first connection of a peer, `peer_disconnected` when its last one
-    is gone; both sides dialling at once makes two, and both are kept.
+    `peer_connected` is emitted for the first connection of a peer, `peer_disconnected` when its last one
+    has ended. Simultaneous dialling results in two connections; both are kept.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class Libp2pHost:
         self.set_stream_handler(identify.PUSH_PROTOCOL, self._introduction.serve_push, max_per_peer=2)
         self.set_stream_handler(ping.PROTOCOL, ping.serve, max_per_peer=4)
 
-    # -- facts ----------------------------------------------------------
+    # -- queries --------------------------------------------------------
 
     @property
     def peer_id(self) -> PeerIdText:
@@ -105,27 +105,31 @@ class Libp2pHost:
 
     @property
     def listen_addresses(self) -> Sequence[str]:
-        """Bound multiaddrs with real ports and /p2p/<peer id>; empty before `run`."""
+        """The bound multiaddrs with actual ports and /p2p/<peer id>; empty before `run`."""
         return [f"{endpoint.text()}/p2p/{self.peer_id}" for endpoint in self._bound]
 
     @property
     def protocols(self) -> Sequence[str]:
-        """What identify advertises: exactly what is mounted."""
+        """The protocols in identify: exactly the mounted ones."""
         return list(self._dispatcher)
 
     def set_announced(self, announced: Sequence[str]) -> None:
-        """Set the addresses that identify names from now on; none: the bound ones. Multiaddrs without peer
-        id, also of transports that only a proxy before us speaks. Connected peers are notified."""
+        """Set the addresses in identify; none means the bound ones.
+
+        Multiaddrs without peer id; transports spoken only by a proxy in front of us are allowed. Connected
+        peers are notified by identify push.
+        """
         news = self._introduction.announce(announced)
         if news and self._nursery is not None and self._connections.all():
             self._nursery.start_soon(self._introduction.push, name="identify push")
 
     def reachable_addresses(self) -> list[str]:
-        """The bound addresses without peer id, a wildcard as the addresses of this machine."""
+        """Return the bound addresses without peer id, with wildcards expanded to the addresses of this
+        machine."""
         return [form for bound in self._bound for form in addresses.reachable_forms(bound)]
 
     def own_record(self) -> HostPeer | None:
-        """Return our signed peer record, as identify sends it; None while there is no address."""
+        """Return our signed peer record as sent in identify; None without addresses."""
         return self._introduction.own_record()
 
     def connections(self) -> Sequence[PeerConnection]:
@@ -135,7 +139,7 @@ class Libp2pHost:
         return peer_id in self._connections
 
     def identity(self, peer_id: PeerIdText) -> PeerIdentity | None:
-        """Return what a connected peer said last; forgotten when its last connection is gone."""
+        """Return the latest identity of a connected peer; forgotten when its last connection has ended."""
         return self._connections.identity(peer_id)
 
     def counters(self) -> dict[str, int]:
@@ -158,16 +162,16 @@ class Libp2pHost:
     def add_listener(self, events: HostEvents) -> None:
         self._connections.add_listener(events)
 
-    # -- life -----------------------------------------------------------
+    # -- lifetime--------------------------------------------------------
 
     @asynccontextmanager
     async def run(self) -> AsyncIterator[Libp2pHost]:
-        """Bind all listeners, serve while the block runs, close everything at its end.
+        """Bind all listeners, serve while the block runs, and close everything at its end.
 
-        Raises OSError when an address cannot be bound.
+        Raise OSError if an address cannot be bound.
         """
         if self._running:
-            raise RuntimeError("the host is running already")
+            raise RuntimeError("the host is already running")
         self._running = True
         listeners: list[tuple[trio.SocketListener, bool]] = []
         try:
@@ -199,7 +203,7 @@ class Libp2pHost:
                 nursery.cancel_scope.cancel()
 
     async def serve(self, *, task_status: trio.TaskStatus[Libp2pHost] = trio.TASK_STATUS_IGNORED) -> None:
-        """`run` for `nursery.start`: started once all listeners are bound, runs until cancelled."""
+        """Run for `nursery.start`: started once all listeners are bound, until cancelled."""
         async with self.run():
             task_status.started(self)
             await trio.sleep_forever()
@@ -207,21 +211,22 @@ class Libp2pHost:
     # -- connections ----------------------------------------------------
 
     async def _run_connection(self, connection: HostConnection) -> None:
-        """Run a booked connection to its end."""
+        """Run a registered connection to its end."""
         muxer = connection.muxer
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._introduction.ask, connection)
                 await muxer.run(lambda stream: nursery.start_soon(self._dispatcher.serve, stream))
                 nursery.cancel_scope.cancel()
-        except Exception as error:  # the boundary of this connection: see the room's rule
+        except Exception as error:  # the boundary of this connection, see the module docstring
             self._connections.failed(connection, error)
         finally:
             muxer.end("host stopped", EndCause.HOST_STOPPED)
             self._connections.unregister(connection)
 
     async def connect(self, address: str, *, deadline: float = 10.0) -> PeerIdText:
-        """Dial; at once if connected. Calls for one peer share one dial. Raises BadAddress, DialError."""
+        """Dial, or return at once if connected. Concurrent calls for one peer share a dial. Raise
+        BadAddress or DialError."""
         return await self._dialler.connect(address, deadline)
 
     async def disconnect(self, peer_id: PeerIdText, reason: str, cause: EndCause = EndCause.OTHER) -> None:
@@ -248,7 +253,7 @@ class Libp2pHost:
                 stream.protocol = await select_one_of(stream, protocols)
                 agreed = True
                 return stream
-            raise StreamClosed(f"no agreement on a protocol within {deadline:g} s")
+            raise StreamClosed(f"protocol negotiation timed out after {deadline:g} s")
         except NegotiationFailed as error:
             raise ProtocolNotSupported(str(error)) from None
         except ConnectionEnded as error:

@@ -1,4 +1,4 @@
-"""Identify 1.0.0 and its push: what each side tells the other about itself. Spec: libp2p/specs/identify."""
+"""Identify 1.0.0 and identify push 1.0.0. Spec: libp2p/specs/identify."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def encode(
     observed_address: str | None,
     record: HostPeer | None = None,
 ) -> bytes:
-    """One length-prefixed Identify message. `public_key` is the libp2p protobuf form, `record` our own."""
+    """Encode a length-prefixed Identify message. `public_key` is the libp2p protobuf form, `record` our
+    own."""
     message = Identify(
         protocol_version=PROTOCOL_VERSION,
         agent_version=agent,
@@ -52,10 +53,10 @@ def encode(
 
 
 def decode(peer_id: PeerIdText, body: bytes, count: Count = lambda _name: None) -> PeerIdentity:
-    """The identity in one Identify message, cut to sane numbers. Raises ProtocolViolation.
+    """Decode an Identify message, truncated to sane sizes. Raise ProtocolViolation.
 
-    The peer id is the one that the handshake proved, whatever key the message names. A signed record that
-    does not hold, or is another peer's, is counted and left out; the rest of the message is still of use.
+    The peer id is the one authenticated by the handshake, whatever key the message contains. An invalid
+    signed record, or one of another peer, is counted and dropped; the rest of the message is still used.
     """
     message = Identify()
     try:
@@ -79,7 +80,7 @@ def _record(peer_id: PeerIdText, envelope: bytes, count: Count) -> HostPeer | No
     try:
         record = open_envelope(envelope)
     except PeerRecordError as error:
-        log.debug("peer record in the identify of %s: %s", peer_id, error)
+        log.debug("invalid peer record in identify of %s: %s", peer_id, error)
     else:
         if record.peer_id == peer_id:
             return record
@@ -88,12 +89,12 @@ def _record(peer_id: PeerIdText, envelope: bytes, count: Count) -> HostPeer | No
 
 
 def _text(value: str | bytes) -> str:
-    """The protobuf runtime hands out bytes, whatever it declares, where a peer wrote what is not UTF-8."""
+    """Decode text: the protobuf runtime returns bytes, contrary to its type, for invalid UTF-8."""
     return value if isinstance(value, str) else value.decode(errors="replace")
 
 
 async def read(stream: Duplex, peer_id: PeerIdText, count: Count = lambda _name: None) -> PeerIdentity:
-    """Read one message. Raises ProtocolViolation, ConnectionEnded, api.StreamClosed."""
+    """Read one message. Raise ProtocolViolation, ConnectionEnded or api.StreamClosed."""
     length, shift = 0, 0
     while True:
         byte = (await stream.read_exactly(1))[0]
@@ -102,7 +103,7 @@ async def read(stream: Duplex, peer_id: PeerIdText, count: Count = lambda _name:
             break
         shift += 7
         if shift > 21:
-            raise ProtocolViolation("identify: over-long length")
+            raise ProtocolViolation("identify: length prefix too long")
     if length > MAX_MESSAGE:
         raise ProtocolViolation(f"identify: message of {length} bytes")
     return decode(peer_id, await stream.read_exactly(length), count)

@@ -34,7 +34,7 @@ class _HalfOpen:
 
 
 class Acceptor:
-    """Takes accepted sockets through admission and handshake; `run` then serves the connection."""
+    """Take accepted sockets through admission and handshake; `run` then serves the connection."""
 
     def __init__(
         self,
@@ -52,10 +52,10 @@ class Acceptor:
         self._half_open: dict[_HalfOpen, None] = {}
 
     async def accepted(self, tcp: trio.SocketStream, *, websocket: bool) -> None:
-        """One inbound connection. Nothing that happens in it leaves it."""
+        """Handle one inbound connection. Raise nothing."""
         try:
             await self._serve(tcp, websocket=websocket)
-        except Exception:  # the boundary of what no inner boundary knows
+        except Exception:  # last resort for exceptions that no inner boundary caught
             self._count("connection_errors")
             log.exception("inbound connection failed")
 
@@ -67,7 +67,7 @@ class Acceptor:
             except OSError:
                 return  # gone before we looked
             refused = admission.admit(endpoint.host)
-            if refused is not None and self._give_way(endpoint.host, refused):
+            if refused is not None and self._abort_oldest(endpoint.host, refused):
                 refused = admission.admit(endpoint.host)
             if refused is not None:
                 self._count(refused)
@@ -93,11 +93,11 @@ class Acceptor:
             del self._half_open[half_open]
             self._connections.admission.settle(half_open.ip)
 
-    def _give_way(self, ip: str, refused: str) -> bool:
-        """End the oldest handshake in favour of a newcomer; return whether there was one to end.
+    def _abort_oldest(self, ip: str, refused: str) -> bool:
+        """Abort the oldest handshake in favour of a newcomer. Return whether there was one.
 
-        Where one place is full, one of that place; else one of a place that has the most of them. An honest
-        peer is through within a few round trips; who holds slots in silence is the oldest.
+        If an IP is at its limit, one of that IP; otherwise one of the IP with the most handshakes. An honest
+        peer finishes within a few round trips, so the oldest handshakes are those that hold slots in silence.
         """
         if refused in ("refused_half_open_ip", "refused_ip"):
             groups = {ip_group(ip)}
@@ -116,7 +116,7 @@ class Acceptor:
         return True
 
     async def _handshake(self, tcp: trio.SocketStream, endpoint: Endpoint) -> Muxer | None:
-        """A muxed connection, or None after counting the failure."""
+        """Return a muxed connection, or None after counting the failure."""
         problem: object = "timed out"
         with trio.move_on_after(self._limits.handshake_timeout):
             try:
@@ -129,7 +129,8 @@ class Acceptor:
                     limits=self._limits,
                     count=self._count,
                 )
-            except Exception as error:  # a stranger's bytes went through three libraries: all of it means no
+            except Exception as error:
+                # The peer's bytes went through three libraries: any exception means a failed handshake.
                 problem = error
         self._count("handshake_failed")
         log.debug("handshake with %s failed: %r", endpoint.text(), problem)

@@ -1,4 +1,4 @@
-"""Identify at work: what we send each peer of ourselves, and what each new peer is asked."""
+"""Identify in operation: send our identity to each peer, and request that of each new peer."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def _wall_clock_ms() -> int:
 
 
 class SignedRecord:
-    """Our signed peer record. Signed again only when the addresses have changed: a signature costs more than
-    the rest of an identify.
+    """Our signed peer record (libp2p RFC 0003), re-signed only when the addresses change: a signature costs
+    more than the rest of identify.
 
-    Its sequence number is the time of the signature in milliseconds, so that it grows over restarts too, and
-    at least one more than the last.
+    The sequence number is the signing time in milliseconds, so that it increases across restarts, and at
+    least one more than the previous.
     """
 
     def __init__(self, key: NodeKey, wall_clock_ms: Callable[[], int] = _wall_clock_ms) -> None:
@@ -42,7 +42,8 @@ class SignedRecord:
         self._record: HostPeer | None = None
 
     def of(self, listen: Iterable[str]) -> HostPeer | None:
-        """The record of these addresses; None of none: there is nothing to hand on."""
+        """Return the record for these addresses; None without addresses, because there is nothing to
+        share."""
         listen = tuple(listen)
         if not listen:
             return None
@@ -54,7 +55,7 @@ class SignedRecord:
 
 
 class Introduction:
-    """Both sides of identify. `reachable` are the addresses to send while none are announced."""
+    """Both sides of identify. `reachable` returns the addresses to send while none are announced."""
 
     def __init__(
         self,
@@ -79,23 +80,23 @@ class Introduction:
         self._own_record = SignedRecord(key)
 
     def announce(self, announced: Sequence[str]) -> bool:
-        """Send these addresses from now on; none: the reachable ones. Return whether that is a change, which
-        `push` sends to the peers that have asked before. Raises BadAddress."""
+        """Set the addresses to send; none means the reachable ones. Return whether they changed; `push`
+        then notifies connected peers. Raise BadAddress."""
         for address in announced:
-            addresses.to_bytes(address)  # raises here, not at the first peer that asks
+            addresses.to_bytes(address)  # raise here, not when the first peer asks
         before, self._announce = self._announce, tuple(announced)
         return before != self._announce
 
     def own_record(self) -> HostPeer | None:
-        """What others may hand on of us."""
+        """Return the record that others may share."""
         return self._own_record.of(self._announce or self._reachable())
 
     async def serve(self, stream: Stream) -> None:
-        """A peer asks who we are."""
+        """Answer an identify request."""
         await stream.write(self._message(stream.peer_id))
 
     def _message(self, peer_id: PeerIdText) -> bytes:
-        """Who we are, and where we see this peer."""
+        """Encode our identity, with the address at which we see this peer."""
         seen = next((one.info.address for one in self._connections.of(peer_id)), None)
         listen = self._announce or self._reachable()
         return identify.encode(
@@ -108,8 +109,11 @@ class Introduction:
         )
 
     async def push(self) -> None:
-        """Send every connected peer that supports it who we are now: what others may hand on of us is of no
-        use once we have moved. One peer after another; nothing that one does stops the round."""
+        """Send our current identity to every connected peer that supports identify push: a record shared by
+        others is useless once we have moved.
+
+        Peers are notified one after another; a failure does not stop the round.
+        """
         for connection in self._connections.all():
             peer_id = connection.info.peer_id
             identity = self._connections.identity(peer_id)
@@ -119,8 +123,8 @@ class Introduction:
                 with trio.move_on_after(self._limits.negotiation_timeout):
                     await self._push_to(connection)
             except (StreamClosed, ConnectionEnded, NegotiationFailed) as error:
-                log.debug("identify push to %s: %s", peer_id, error)
-            except Exception as error:  # the boundary of a bug met on this connection
+                log.debug("identify push to %s failed: %s", peer_id, error)
+            except Exception as error:  # the boundary for bugs on this connection
                 self._connections.failed(connection, error)
 
     async def _push_to(self, connection: HostConnection) -> None:
@@ -134,17 +138,17 @@ class Introduction:
             stream.finish()
 
     async def serve_push(self, stream: Stream) -> None:
-        """A peer says who it is, unasked."""
+        """Handle an identify push."""
         assert isinstance(stream, MuxedStream)
         try:
             with trio.move_on_after(self._limits.negotiation_timeout):
-                self._heard(await identify.read(stream, stream.peer_id, self._count))
+                self._update_identity(await identify.read(stream, stream.peer_id, self._count))
         except ConnectionEnded as error:
             self._count("identify_failed")
             raise StreamClosed(error.reason) from None
 
     async def ask(self, connection: HostConnection) -> None:
-        """Ask a new connection's peer who it is."""
+        """Request the identity of a new connection's peer."""
         problem: object = "timed out"
         try:
             with trio.move_on_after(self._limits.negotiation_timeout):
@@ -154,7 +158,7 @@ class Introduction:
                     identity = await identify.read(stream, stream.peer_id, self._count)
                 finally:
                     stream.finish()
-                self._heard(identity)
+                self._update_identity(identity)
                 return
         except (StreamClosed, ConnectionEnded, NegotiationFailed) as error:
             problem = error
@@ -162,9 +166,9 @@ class Introduction:
             self._count("identify_failed")
             log.debug("identify of %s failed: %s", connection.info.peer_id, problem)
 
-    def _heard(self, identity: PeerIdentity) -> None:
-        """Of two records of one peer the newer one stays: messages may overtake each other, and a push need
-        not repeat the record."""
+    def _update_identity(self, identity: PeerIdentity) -> None:
+        """Store an identity, but keep the newer signed record: messages may overtake each other, and a
+        push may omit the record."""
         before = self._connections.identity(identity.peer_id)
         if before is not None and before.record is not None:
             new = identity.record

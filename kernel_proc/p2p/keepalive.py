@@ -1,4 +1,4 @@
-"""Keepalive of all connections of a host, from one task."""
+"""Keepalive for all connections of a host, in one task."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 
 class Keepalive:
-    """Lets each muxer look at the clock; asks for a sign of life where the muxer has no ping of its own."""
+    """Tick each muxer, and ping over a stream where the muxer has no ping frame."""
 
     def __init__(self, connections: Connections, limits: HostLimits) -> None:
         self._connections = connections
@@ -33,14 +33,14 @@ class Keepalive:
                 for connection in self._connections.all():
                     try:
                         due = connection.muxer.tick(now)
-                    except Exception as error:  # one connection's trouble must not end the keepalive of all
+                    except Exception as error:  # one connection's failure must not end the keepalive of all
                         self._connections.failed(connection, error)
                         continue
                     if due and not connection.pinging:
                         nursery.start_soon(self._ping, connection)
 
     async def _ping(self, connection: HostConnection) -> None:
-        """One round of the ping protocol. Any answer counts; the tick judges."""
+        """Run one round of the ping protocol. Any response is a sign of life; `tick` decides."""
         connection.pinging = True
         try:
             with trio.move_on_after(self._limits.ping_timeout):

@@ -1,6 +1,6 @@
-"""The node key: a secp256k1 private key that makes the peer id, kept across restarts.
+"""The node key: the secp256k1 private key that determines the peer id, kept across restarts.
 
-The secret is never in `repr`, in a log line or in an error text.
+The secret never appears in `repr`, logs or errors.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ KEY_BYTES = 32
 
 
 class NodeKeyError(ValueError):
-    """The key text or key file cannot be used. The message names the file or the rule, never the key."""
+    """The key text or key file is unusable. The message names the file or the rule, never the key."""
 
 
 class NodeKey:
-    """A secp256k1 node key. Equality and repr go by the peer id only."""
+    """A secp256k1 node key. Equality and repr use the peer id only."""
 
     __slots__ = ("_private", "_secret", "peer_id")
 
@@ -39,12 +39,12 @@ class NodeKey:
 
     @classmethod
     def generate(cls) -> NodeKey:
-        """A new random key."""
+        """Return a new random key."""
         while True:
             try:
                 return cls(secrets.token_bytes(KEY_BYTES))
             except NodeKeyError:
-                continue  # zero or beyond the group order: once in 2**128 draws
+                continue  # zero or beyond the group order: probability 2^-128
 
     @property
     def public_key_bytes(self) -> bytes:
@@ -52,11 +52,11 @@ class NodeKey:
         return self._private.get_public_key().to_bytes()
 
     def secret_bytes(self) -> bytes:
-        """The 32 secret bytes, for who must sign with them (ENR). Do not log."""
+        """The 32 secret bytes, for signing the ENR. Do not log."""
         return self._secret
 
     def libp2p_key_pair(self) -> KeyPair:
-        """The pair in py-libp2p's type; stays inside this room."""
+        """Return the pair in py-libp2p's type; only for use inside this room."""
         return KeyPair(self._private, self._private.get_public_key())
 
     def __eq__(self, other: object) -> bool:
@@ -69,13 +69,13 @@ class NodeKey:
         return f"NodeKey(peer_id={self.peer_id!r})"
 
     def __reduce__(self) -> str:
-        raise TypeError("a node key is not to be pickled")
+        raise TypeError("a node key cannot be pickled")
 
 
 def node_key_from_hex(text: str) -> NodeKey:
-    """A key from 64 hex digits, with or without 0x, as the `nodekey` option takes it.
+    """Parse a key of 64 hex digits, with or without 0x, as in the `nodekey` option.
 
-    Raises NodeKeyError without repeating the text.
+    Raise NodeKeyError, without repeating the text.
     """
     digits = text.strip().removeprefix("0x").removeprefix("0X")
     try:
@@ -86,11 +86,11 @@ def node_key_from_hex(text: str) -> NodeKey:
 
 
 def load_or_create_node_key(path: Path) -> NodeKey:
-    """The key in `path`, made on first start.
+    """Return the key in `path`, creating it on first start.
 
-    The file is 64 hex digits, mode 0600, in a directory made with mode 0700. It appears whole or not at all,
-    and two processes that start at once agree on one key. A file that others can read is refused.
-    Raises NodeKeyError for a damaged or exposed file, OSError when the disk does not allow it.
+    The file contains 64 hex digits and has mode 0600, in a directory created with mode 0700. It is written
+    atomically, and two processes that start at once agree on one key. A file readable by others is rejected.
+    Raise NodeKeyError for a damaged or exposed file, OSError for disk errors.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -118,7 +118,7 @@ def _load(path: Path) -> NodeKey:
 
 
 def _create(path: Path, key: NodeKey) -> None:
-    """Write a private temporary file, flush it, link it into place: never half a key, never a race."""
+    """Write a private temporary file, flush it and link it into place: no partial key, no race."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
@@ -129,7 +129,7 @@ def _create(path: Path, key: NodeKey) -> None:
         try:
             os.link(temporary, path)
         except FileExistsError:
-            return  # another process was first: its key is the node's key
+            return  # another process was first: use its key
         directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             os.fsync(directory)

@@ -1,8 +1,7 @@
-"""Mplex 6.7.0 over a secure channel, for peers that speak no yamux (js-waku in browsers).
+"""Mplex 6.7.0 over a secure channel, for peers without yamux (js-waku in browsers).
 
-Spec: github.com/libp2p/specs/mplex. Mplex has no flow control: what holds a flooding peer back here is that
-the connection is not read while one stream's buffer is full; if it is not drained in time, that stream is
-reset.
+Spec: github.com/libp2p/specs/mplex. Mplex has no flow control. To throttle a flooding peer we stop reading
+the connection while one stream's buffer is full; if that is not drained in time, the stream is reset.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ from kernel_proc.p2p.stream import MuxedStream
 
 PROTOCOL = "/mplex/6.7.0"
 MAX_MESSAGE = 1 << 20
-"""Longer frames end the connection (the bound of the other implementations)."""
+"""Longer frames end the connection, as in the other implementations (mplex spec: 1 MiB)."""
 DRAIN_TIMEOUT = 5.0
-"""How long a full stream may hold the connection back before it is reset."""
+"""Seconds a full stream may block the connection before it is reset."""
 MAX_VARINT = 9
 UNLIMITED = 2**62
 
@@ -72,7 +71,7 @@ class Mplex(Muxer):
             if byte & 0x80:
                 self._varint_shift += 7
                 if self._varint_shift >= 7 * MAX_VARINT:
-                    raise ProtocolViolation("mplex: over-long varint")
+                    raise ProtocolViolation("mplex: varint too long")
                 continue
             value, self._varint, self._varint_shift = self._varint, 0, 0
             if self._header is None:
@@ -90,7 +89,8 @@ class Mplex(Muxer):
             return
         if flag > RESET_INITIATOR:
             raise ProtocolViolation("mplex: unknown flag")
-        # Even flags come from the side that opened the stream.
+        # Even flags (receiver = 1, 3, 5; initiator = 2, 4, 6) are sent by the opener of the stream; ids of
+        # the two sides are separate namespaces (mplex spec, Opening a new stream).
         stream = self._streams.get((stream_id, flag & 1 == 1))
         if length >= SMALL_FRAME:
             self.earn(length)
@@ -118,6 +118,8 @@ class Mplex(Muxer):
         self._accept(stream)
 
     async def after_feed(self) -> None:
+        # Holding the reader back is the only back-pressure possible: mplex has no flow control
+        # (libp2p/specs/mplex, Implementation notes).
         while self._full:
             with trio.move_on_after(DRAIN_TIMEOUT) as scope:
                 while any(self._is_full(stream) for stream in self._full):
@@ -126,9 +128,9 @@ class Mplex(Muxer):
                 for stream in list(self._full):
                     if self._is_full(stream):
                         self._count("buffer_overruns")
-                        self.stream_reset(stream, "this stream is not read")
+                        self.stream_reset(stream, "stream is not being read")
             self._full.clear()
-            # We kept the peer waiting: its silence meanwhile says nothing.
+            # We kept the peer waiting, so its silence proves nothing.
             self.last_received = trio.current_time()
 
     def _is_full(self, stream: MuxedStream) -> bool:
@@ -141,6 +143,7 @@ class Mplex(Muxer):
         stream_id, self._next_id = self._next_id, self._next_id + 1
         stream = MuxedStream(self, stream_id, outbound=True, send_window=UNLIMITED, receive_window=UNLIMITED)
         self.add_stream((stream_id, True), stream)
+        # The stream name is informational; implementations use the id.
         name = str(stream_id).encode()
         self.enqueue(varint.encode(stream_id << 3 | NEW_STREAM) + varint.encode(len(name)) + name)
         return stream

@@ -1,8 +1,8 @@
-"""multistream-select 1.0: how both sides of a byte stream agree on what is spoken over it.
+"""multistream-select 1.0: negotiate the protocol of a byte stream.
 
-Spec: github.com/multiformats/multistream-select. Used three times per stream of data: for the security layer,
-for the muxer, and for every stream. The initiator sends its header and first proposal in one write, which
-saves a round trip and is allowed by the spec.
+Spec: github.com/multiformats/multistream-select. Used for the security layer, for the muxer, and for every
+stream. The initiator sends its header and first proposal in one write, which saves a round trip and is
+allowed by the spec.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ MAX_PROPOSALS = 32
 
 
 class Duplex(Protocol):
-    """What is negotiated over."""
+    """The stream to negotiate over."""
 
     async def read_exactly(self, count: int) -> bytes: ...
     async def write(self, data: bytes) -> None: ...
 
 
 def encode_message(text: str) -> bytes:
-    """One message: varint length, text, newline."""
+    """Encode one message: varint length, text, newline."""
     body = text.encode() + b"\n"
     length = len(body)
     if length < 0x80:
@@ -35,7 +35,8 @@ def encode_message(text: str) -> bytes:
 
 
 async def read_message(stream: Duplex) -> str:
-    """One message. Raises ProtocolViolation for a length over MAX_MESSAGE, bad UTF-8 or a missing newline."""
+    """Read one message. Raise ProtocolViolation for a length above MAX_MESSAGE, invalid UTF-8 or a missing
+    newline."""
     length, shift = 0, 0
     while True:
         byte = (await stream.read_exactly(1))[0]
@@ -44,7 +45,7 @@ async def read_message(stream: Duplex) -> str:
             break
         shift += 7
         if shift > 14:
-            raise ProtocolViolation("multistream: over-long length")
+            raise ProtocolViolation("multistream: length prefix too long")
     if not 0 < length <= MAX_MESSAGE:
         raise ProtocolViolation(f"multistream: message of {length} bytes")
     body = await stream.read_exactly(length)
@@ -57,9 +58,9 @@ async def read_message(stream: Duplex) -> str:
 
 
 async def select_one_of(stream: Duplex, protocols: Sequence[str]) -> str:
-    """Propose `protocols` in order; the first that the peer takes.
+    """Propose `protocols` in order. Return the first that the peer accepts.
 
-    Raises NegotiationFailed when it takes none, ProtocolViolation when it does not speak multistream.
+    Raise NegotiationFailed if it accepts none, ProtocolViolation if it does not speak multistream-select.
     """
     first = True
     for protocol in protocols:
@@ -67,26 +68,28 @@ async def select_one_of(stream: Duplex, protocols: Sequence[str]) -> str:
         if first:
             await stream.write(encode_message(HEADER) + proposal)
             if await read_message(stream) != HEADER:
-                raise ProtocolViolation("multistream: the peer does not speak it")
+                raise ProtocolViolation("multistream: unexpected header")
             first = False
         else:
             await stream.write(proposal)
         answer = await read_message(stream)
         if answer == protocol:
             return protocol
+        # Anything but the echo or `na` would leave both sides with different ideas of what follows.
         if answer != NOT_AVAILABLE:
-            raise ProtocolViolation("multistream: answer to something else")
-    raise NegotiationFailed(f"the peer speaks none of {', '.join(protocols)}")
+            raise ProtocolViolation("multistream: unexpected response")
+    raise NegotiationFailed(f"the peer supports none of {', '.join(protocols)}")
 
 
 async def answer_select(stream: Duplex, supported: Container[str]) -> str:
-    """Answer the initiator's proposals; the protocol agreed on.
+    """Answer the initiator's proposals. Return the agreed protocol.
 
-    Raises NegotiationFailed after MAX_PROPOSALS refusals, ProtocolViolation for what is not multistream.
+    Raise NegotiationFailed after MAX_PROPOSALS refusals, ProtocolViolation if the peer does not speak
+    multistream-select.
     """
     if await read_message(stream) != HEADER:
-        raise ProtocolViolation("multistream: the peer does not speak it")
-    # At once: many initiators wait for our header before they propose anything.
+        raise ProtocolViolation("multistream: unexpected header")
+    # Send it at once: many initiators wait for our header before their first proposal.
     await stream.write(encode_message(HEADER))
     for _ in range(MAX_PROPOSALS):
         proposal = await read_message(stream)

@@ -1,10 +1,10 @@
-"""A muxed connection: one reader, one writer, a bounded send queue, keepalive.
+"""The base of a muxed connection: one reader, one writer, a bounded send queue, keepalive.
 
-Yamux and mplex add their frames to it.
+Yamux and mplex add their framing.
 
-The reader never writes: answers go into the send queue under their own bound, so two peers can never block
-each other. The writer is woken by an event, joins what is queued into as few noise messages and socket
-writes as possible, and no cancelled task can leave half a frame on the wire.
+The reader never writes: responses go into the send queue with their own limit, so that two peers cannot
+deadlock. The writer is woken by an event and joins queued frames into as few noise messages and socket writes
+as possible; a cancelled task cannot leave a partial frame on the wire.
 """
 
 from __future__ import annotations
@@ -21,24 +21,26 @@ from kernel_proc.p2p.noise import SecureChannel
 from kernel_proc.p2p.stream import MuxedStream
 
 SEND_BATCH = 128 * 1024
-"""Bytes sealed and handed to the socket at once: the write time-out is for this much."""
+"""Bytes sealed and written to the socket at once; the write timeout applies to this amount."""
 
 SMALL_PIECE = 8
-"""A noise message below this does not even hold the header of a yamux frame."""
+"""A noise message smaller than this cannot even hold a yamux frame header."""
 SMALL_FRAME = 16
-"""A body below this carries next to nothing. js implementations send the length of each message by itself."""
+"""A frame body smaller than this counts as useless. js implementations send the length of each message
+separately."""
 EARNED_PER_BYTE = 1 / 64
-"""Frames that a peer may send for nothing, for each byte of those that carry something."""
+"""Useless frames a peer may send per useful byte."""
 
 LONGEST_TICK = 2.0
-"""Ticks come every second or faster. A longer gap was our own sleep, and is not held against the peer."""
+"""Ticks come at least every second. A longer gap means that we were suspended, and is not held against the
+peer."""
 
 Count = Callable[[str], None]
-"""Adds one to a named counter of the host."""
+"""Increments a named counter of the host."""
 
 
 class Muxer(abc.ABC):
-    """The part that yamux and mplex share. Errors: `run` raises ConnectionEnded, nothing else of its own."""
+    """The common part of yamux and mplex. `run` raises nothing but ConnectionEnded."""
 
     def __init__(self, channel: SecureChannel, *, outbound: bool, limits: HostLimits, count: Count) -> None:
         self.peer_id: PeerIdText = channel.remote_peer.to_base58()
@@ -70,7 +72,7 @@ class Muxer(abc.ABC):
         self._allowance = float(limits.idle_frames)
         self._allowance_at = trio.current_time()
 
-    # -- looking in ----------------------------------------------------
+    # -- inspection ----------------------------------------------------
 
     @property
     def traffic(self) -> tuple[int, int]:
@@ -81,15 +83,16 @@ class Muxer(abc.ABC):
         """The streams that are open now, of both directions."""
         return list(self._streams.values())
 
-    # -- life ----------------------------------------------------------
+    # -- lifetime -------------------------------------------------------
 
     @property
     def ended(self) -> str | None:
-        """Why the connection is over; None while it lives."""
+        """Why the connection ended; None while it is alive."""
         return self._ended
 
     async def run(self, accept: Callable[[MuxedStream], None]) -> str:
-        """Read and write until the connection ends; says why. `accept` gets each stream the peer opens."""
+        """Read and write until the connection ends; return the reason. `accept` gets each stream opened by
+        the peer."""
         self._accept = accept
         with self._scope:
             async with trio.open_nursery() as nursery:
@@ -110,7 +113,7 @@ class Muxer(abc.ABC):
             self.end("connection lost")
 
     def end(self, reason: str, cause: EndCause = EndCause.OTHER) -> None:
-        """Close the connection: all streams abort, the loops stop. The first reason stays."""
+        """Close the connection: abort all streams and stop the loops. The first reason is kept."""
         if self._ended is not None:
             return
         self._ended = reason
@@ -140,18 +143,18 @@ class Muxer(abc.ABC):
 
     @abc.abstractmethod
     def feed(self, piece: bytes) -> None:
-        """Handle plaintext. Raises ProtocolViolation."""
+        """Process plaintext. Raise ProtocolViolation."""
 
     def earn(self, size: int) -> None:
-        """Credit the peer with bytes that carried something."""
+        """Credit the peer for useful bytes."""
         earned = self._allowance + size * EARNED_PER_BYTE
         self._allowance = min(self.limits.idle_frames, earned)
 
     def charge(self) -> None:
-        """Book a frame that carried next to nothing.
+        """Charge a useless frame.
 
-        Each costs us about as much work as a full one and the peer a few bytes, so their number is bounded.
-        Raises ProtocolViolation when the peer has sent too many.
+        Each costs us about as much work as a full one, but the peer only a few bytes, so their number is
+        limited. Raise ProtocolViolation when the peer exceeds its allowance.
         """
         self._allowance -= 1.0
         if self._allowance >= 0.0:
@@ -162,26 +165,26 @@ class Muxer(abc.ABC):
         self._allowance_at = now
         if self._allowance < 0.0:
             self._count("idle_frames_refused")
-            raise ProtocolViolation("too many frames that carry nothing")
+            raise ProtocolViolation("too many frames without payload")
 
     async def after_feed(self) -> None:
-        """A place to hold the reader back where the muxer has no credit of its own."""
+        """Hook to hold the reader back in muxers without flow control."""
         return
 
     # -- writing ----------------------------------------------------------
 
     def enqueue(self, *parts: bytes | memoryview) -> None:
-        """Queue one frame of data for the writer."""
+        """Queue a data frame for the writer."""
         self._queue.extend(parts)
         for part in parts:
             self._queued += len(part)
         self._wake_writer.set()
 
     def enqueue_control(self, frame: bytes) -> None:
-        """Queue an answer. A peer that makes us answer but does not read the answers is cut off."""
+        """Queue a response. A peer that provokes responses without reading them is disconnected."""
         self._control_queued += len(frame)
         if self._control_queued > self.limits.control_buffer:
-            raise ProtocolViolation("peer does not read our answers")
+            raise ProtocolViolation("peer does not read our responses")
         self.enqueue(frame)
 
     async def _write_loop(self) -> None:
@@ -192,6 +195,7 @@ class Muxer(abc.ABC):
                 continue
             batch, size = self._next_batch()
             self._sending_since = trio.current_time()
+            # One task writes, in whole frames: a cancelled application task cannot tear a frame apart.
             await self._channel.stream.send_all(self._channel.seal(batch))
             self._sending_since = None
             self._queued -= size
@@ -218,7 +222,7 @@ class Muxer(abc.ABC):
         return batch, size
 
     async def stream_write(self, stream: MuxedStream, data: bytes) -> None:
-        """Split `data` into frames as credit and room allow."""
+        """Split `data` into frames, as flow control and queue space permit."""
         view: memoryview | bytes = data
         position, total = 0, len(data)
         while True:
@@ -250,20 +254,20 @@ class Muxer(abc.ABC):
             return
         self._waiting_for_room.discard(stream)
         self._count("write_timeouts")
-        self.stream_reset(stream, "write time-out")
+        self.stream_reset(stream, "write timeout")
 
-    # -- what yamux and mplex fill in ----------------------------------------------------------
+    # -- implemented by yamux and mplex ---------------------------------------------------------
 
     max_body: int
-    """Largest body of one data frame that we send."""
+    """Largest body of an outgoing data frame."""
 
     @abc.abstractmethod
     def open_stream(self) -> MuxedStream:
-        """Open a stream. Raises StreamClosed when the connection is over or has no room."""
+        """Open a stream. Raise StreamClosed if the connection has ended or is at its limit."""
 
     @abc.abstractmethod
     def send_body(self, stream: MuxedStream, body: bytes | memoryview) -> None:
-        """Queue one data frame; `body` is not longer than max_body and the send window."""
+        """Queue a data frame; `body` fits max_body and the send window."""
 
     @abc.abstractmethod
     def send_end(self, stream: MuxedStream) -> None:
@@ -275,11 +279,11 @@ class Muxer(abc.ABC):
 
     @abc.abstractmethod
     def stream_consumed(self, stream: MuxedStream, count: int) -> None:
-        """The application took `count` bytes."""
+        """Handle that the application consumed `count` bytes."""
 
     @abc.abstractmethod
     def send_ping(self) -> bool:
-        """Ask for a sign of life; False if the muxer has no such frame."""
+        """Send a ping frame. Return False if the muxer has none."""
 
     # -- streams ----------------------------------------------------------
 
@@ -287,7 +291,7 @@ class Muxer(abc.ABC):
         self.stream_reset(stream, "not accepting streams")
 
     def check_can_open(self) -> None:
-        """Raises StreamClosed when no stream can be opened now."""
+        """Raise StreamClosed if no stream can be opened now."""
         if self._ended is not None:
             raise StreamClosed(f"connection closed: {self._ended}")
         if self._outbound_streams >= self.limits.max_outbound_streams:
@@ -302,7 +306,7 @@ class Muxer(abc.ABC):
             self._inbound_streams += 1
 
     def may_accept(self) -> bool:
-        """Whether the peer may open one more stream."""
+        """Return whether the peer may open another stream."""
         self._opened_by_peer += 1
         if self._opened_by_peer > self.limits.max_stream_rate:
             raise ProtocolViolation("peer opens streams too fast")
@@ -313,7 +317,7 @@ class Muxer(abc.ABC):
 
     @abc.abstractmethod
     def key_of(self, stream: MuxedStream) -> object:
-        """The key of a stream in the table."""
+        """Return the stream's key in the table."""
 
     def _remove(self, stream: MuxedStream) -> None:
         if self._streams.get(key := self.key_of(stream)) is not stream:
@@ -327,7 +331,7 @@ class Muxer(abc.ABC):
             self._inbound_streams -= 1
 
     def check_buffer(self, stream: MuxedStream) -> bool:
-        """Whether the connection's budget of unread bytes still holds; else the stream is reset."""
+        """Check the connection's limit of unread bytes, resetting the stream if it is exceeded."""
         if self.buffered <= self.limits.connection_buffer:
             return True
         self._count("buffer_overruns")
@@ -335,7 +339,7 @@ class Muxer(abc.ABC):
         return False
 
     def remote_end(self, stream: MuxedStream) -> None:
-        """The peer closed its direction."""
+        """Handle that the peer closed its direction."""
         stream.end_of_input()
         if stream.output_ended:
             self._remove(stream)
@@ -345,7 +349,8 @@ class Muxer(abc.ABC):
         stream.abort("reset by peer")
 
     def stream_close(self, stream: MuxedStream) -> None:
-        """Close our direction. The peer has the linger time-out, from its last bytes on, to close its own."""
+        """Close our direction. The peer has the linger timeout, counted from its last bytes, to close its
+        own."""
         if stream.output_ended or stream.abort_reason is not None or self._ended is not None:
             return
         stream.output_ended = True
@@ -357,7 +362,7 @@ class Muxer(abc.ABC):
             self.stream_linger(stream)
 
     def stream_linger(self, stream: MuxedStream) -> None:
-        """Start the linger time-out of a half-closed stream, or restart it."""
+        """Start or restart the linger timeout of a half-closed stream."""
         if self._ended is None and self._streams.get(self.key_of(stream)) is stream:
             stream.linger_until = trio.current_time() + self.limits.linger_timeout
             self._lingering.add(stream)
@@ -379,10 +384,11 @@ class Muxer(abc.ABC):
     # -- keepalive ----------------------------------------------------------
 
     def tick(self, now: float) -> bool:
-        """Called about every second. True when the muxer cannot ping by itself and a ping stream is due.
+        """Check timeouts; called about every second. Return True if a ping stream is due because the muxer
+        has no ping frame.
 
-        Silence is counted in ticks, not wall time: after our own process was stopped or the machine slept,
-        the peer gets its full time to answer.
+        Silence is counted in ticks rather than wall time: after we were stopped or suspended, the peer gets
+        its full time to respond.
         """
         gap = now - self._last_tick
         slept = gap > LONGEST_TICK
@@ -395,7 +401,7 @@ class Muxer(abc.ABC):
             if not slept:
                 self._count("write_timeouts")
                 self._count("frozen_evicted")
-                self.end("write time-out")
+                self.end("write timeout")
             else:
                 self._sending_since = now
             return False

@@ -1,7 +1,7 @@
-"""Noise security: py-libp2p's XX handshake, then our own transport phase.
+"""Noise security channel: py-libp2p's XX handshake, followed by our own transport phase.
 
-The library reads each frame with two socket reads and writes one frame per call. Here one read of the socket
-feeds as many frames as it holds, and any number of plaintext pieces leave in one write.
+The library needs two socket reads per frame and writes one frame per call. Here one socket read yields as
+many frames as it contains, and any number of plaintext pieces leave in one write.
 Spec: github.com/libp2p/specs/noise.
 """
 
@@ -31,11 +31,11 @@ TAG = 16
 MAX_FRAME = 65535
 MAX_PLAINTEXT = MAX_FRAME - TAG
 READ_SIZE = 2 * 65536
-"""One read holds a whole frame of the largest size and the start of the next."""
+"""Large enough for a frame of maximum size and the start of the next."""
 
 
 class ByteStream(Protocol):
-    """A transport: trio.SocketStream as it is, or a WebSocket."""
+    """A transport: a trio.SocketStream, or a WebSocket."""
 
     async def receive_some(self, max_bytes: int) -> bytes | bytearray: ...
     async def send_all(self, data: bytes) -> None: ...
@@ -43,14 +43,14 @@ class ByteStream(Protocol):
 
 
 class BufferedTransport:
-    """Exact reads over a transport, for the negotiation and the handshake."""
+    """Exact reads over a transport, for negotiation and handshake."""
 
     def __init__(self, stream: ByteStream) -> None:
         self.stream = stream
         self._buffer = bytearray()
 
     async def read_exactly(self, count: int) -> bytes:
-        """Exactly `count` bytes, in however many pieces they arrive. Raises ConnectionEnded at EOF."""
+        """Read exactly `count` bytes. Raise ConnectionEnded at EOF."""
         while len(self._buffer) < count:
             data = await self.stream.receive_some(READ_SIZE)
             if not data:
@@ -64,14 +64,14 @@ class BufferedTransport:
         await self.stream.send_all(data)
 
     def take_rest(self) -> bytes:
-        """What was read beyond the last exact read."""
+        """Return what was read beyond the last exact read."""
         rest = bytes(self._buffer)
         self._buffer.clear()
         return rest
 
 
 class _HandshakeConnection(IRawConnection):
-    """What py-libp2p's handshake sees of the transport."""
+    """The transport as seen by py-libp2p's handshake."""
 
     def __init__(self, transport: BufferedTransport, *, initiator: bool) -> None:
         self.is_initiator = initiator
@@ -80,14 +80,14 @@ class _HandshakeConnection(IRawConnection):
     async def read(self, n: int | None = None) -> bytes:
         if n is None:
             raise ProtocolViolation("noise: unbounded read")
-        # The whole count at once: the library's read_exactly gives up after 100 partial reads.
+        # Read the whole count at once: the library's read_exactly gives up after 100 partial reads.
         return await self._transport.read_exactly(n)
 
     async def write(self, data: bytes) -> None:
         await self._transport.write(data)
 
     async def close(self) -> None:
-        """The transport is closed by who opened it."""
+        """No-op: the transport is closed by its owner."""
 
     def get_remote_address(self) -> tuple[str, int] | None:
         return None
@@ -100,7 +100,7 @@ class _HandshakeConnection(IRawConnection):
 
 
 class NoiseSecurity:
-    """Makes secure channels with one node key. The noise static key is fresh per process."""
+    """Create secure channels with one node key. The noise static key is new per process."""
 
     def __init__(self, key_pair: KeyPair) -> None:
         self._local = ID.from_pubkey(key_pair.public_key)
@@ -110,8 +110,11 @@ class NoiseSecurity:
     async def handshake(
         self, transport: BufferedTransport, *, initiator: bool, expected: ID | None = None
     ) -> SecureChannel:
-        """Run the handshake. Raises whatever a broken or lying peer makes the library raise; the caller
-        treats any exception as a failed handshake."""
+        """Run the XX handshake.
+
+        Raise whatever the library raises for a broken or malicious peer; the caller treats any exception as a
+        failed handshake.
+        """
         pattern = PatternXX(self._local, self._private, self._static)
         connection = _HandshakeConnection(transport, initiator=initiator)
         if initiator:
@@ -125,12 +128,13 @@ class NoiseSecurity:
             remote_peer=secure.get_remote_peer(),
             send_key=bytes(state.cipher_state_encrypt.k),
             receive_key=bytes(state.cipher_state_decrypt.k),
+            # The peer's first transport messages may have arrived together with its last handshake message.
             rest=transport.take_rest(),
         )
 
 
 class SecureChannel:
-    """The encrypted channel after the handshake: `feed` and `seal` are pure, the rest is a thin shell."""
+    """The encrypted channel after the handshake. `feed` and `seal` are pure, the rest is a thin shell."""
 
     def __init__(
         self, stream: ByteStream, *, remote_peer: ID, send_key: bytes, receive_key: bytes, rest: bytes = b""
@@ -151,16 +155,16 @@ class SecureChannel:
     # -- pure ----------------------------------------------------------
 
     def feed(self, data: bytes | bytearray) -> list[bytes]:
-        """Plaintext pieces, one per whole frame, of what has arrived so far.
+        """Return the plaintext of each complete frame received so far.
 
-        Raises ProtocolViolation for a frame that does not decrypt.
+        Raise ProtocolViolation for a frame that does not decrypt.
         """
         buffer = self._cipher_buffer
         if buffer:
             buffer += data
             source: bytes | bytearray = buffer
         else:
-            source = data  # the usual case needs no copy into the buffer
+            source = data  # usually no copy into the buffer is needed
         pieces: list[bytes] = []
         position, end = 0, len(source)
         view = memoryview(source)
@@ -170,6 +174,9 @@ class SecureChannel:
                 stop = start + (source[position] << 8 | source[position + 1])
                 if stop > end:
                     break
+                # Noise ChaChaPoly nonce: 4 zero bytes, then the message counter as 8 bytes little-endian
+                # (Noise 12.3). The order of messages is implied, so a lost or replayed frame does not
+                # decrypt.
                 nonce = b"\0\0\0\0" + self._receive_nonce.to_bytes(8, "little")
                 self._receive_nonce += 1
                 piece = self._receive.decrypt(nonce, view[start:stop], None)
@@ -178,7 +185,7 @@ class SecureChannel:
                 position = stop
             rest = bytes(view[position:])
         except (InvalidTag, ValueError):
-            raise ProtocolViolation("noise: frame does not decrypt") from None
+            raise ProtocolViolation("noise: decryption failed") from None
         finally:
             view.release()
         if source is buffer:
@@ -188,7 +195,8 @@ class SecureChannel:
         return pieces
 
     def seal(self, pieces: Sequence[bytes | memoryview]) -> bytes:
-        """Frames for all `pieces`: joined while they fit into one noise message, split where one does not."""
+        """Encrypt `pieces` into frames of at most 65535 bytes (libp2p/specs/noise, Wire format): small
+        ones are joined, large ones split."""
         out: list[bytes] = []
         batch: list[bytes | memoryview] = []
         size = 0
@@ -220,7 +228,7 @@ class SecureChannel:
     # -- shell ----------------------------------------------------------
 
     async def receive(self) -> list[bytes]:
-        """The next plaintext pieces; an empty list at EOF."""
+        """Return the next plaintext pieces, or an empty list at EOF."""
         if self._plain_buffer:
             rest = bytes(self._plain_buffer)
             self._plain_buffer.clear()
@@ -236,7 +244,7 @@ class SecureChannel:
                 return pieces
 
     async def read_exactly(self, count: int) -> bytes:
-        """For the negotiation of the muxer only."""
+        """Read exactly `count` bytes; only for the muxer negotiation."""
         while len(self._plain_buffer) < count:
             pieces = self.feed(b"") or self.feed(await self._receive_or_end())
             for piece in pieces:
@@ -253,5 +261,5 @@ class SecureChannel:
         return data
 
     async def write(self, data: bytes) -> None:
-        """For the negotiation of the muxer only; afterwards one writer seals and sends."""
+        """Write one frame; only for the muxer negotiation, afterwards a single writer seals and sends."""
         await self.stream.send_all(self.seal((data,)))

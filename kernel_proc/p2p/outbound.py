@@ -18,7 +18,7 @@ from kernel_proc.p2p.upgrade import upgrade
 
 
 class Dialler:
-    """Dials, and hands each new connection to `run`, in `nursery` while there is one."""
+    """Dial, and pass each new connection to `run`, in `nursery` while there is one."""
 
     def __init__(
         self,
@@ -39,9 +39,10 @@ class Dialler:
         self._dialling: dict[PeerIdText, trio.Lock] = {}
 
     async def connect(self, address: str, deadline: float) -> PeerIdText:
-        """Dial; at once if connected. Calls for one peer share one dial. Raises BadAddress, DialError."""
+        """Dial, or return at once if connected. Concurrent calls for one peer share a dial. Raise
+        BadAddress or DialError."""
         endpoint = addresses.parse(address)
-        with self._place_for(endpoint):
+        with self._reserve(endpoint):
             if endpoint.peer_id is None:
                 return await self._dial(endpoint, deadline)
             peer_id = endpoint.peer_id.to_base58()
@@ -57,9 +58,9 @@ class Dialler:
                 if not lock.locked():
                     self._dialling.pop(peer_id, None)
 
-    def _place_for(self, endpoint: Endpoint) -> AbstractContextManager[None]:
-        """From the first moment on: others who come from there meanwhile must not fill what the caller saw to
-        be free. Behind a name may be any address: it counts once we are connected."""
+    def _reserve(self, endpoint: Endpoint) -> AbstractContextManager[None]:
+        """Reserve a slot at the address from the start, so that inbound connections from there cannot use
+        it up meanwhile. The address behind a DNS name is only known, and counted, once connected."""
         named = endpoint.kind not in ("ip4", "ip6")
         return nullcontext() if named else self._connections.admission.dialling(endpoint.host)
 
@@ -78,7 +79,7 @@ class Dialler:
     async def _dialled(
         self, endpoint: Endpoint, *, task_status: trio.TaskStatus[PeerIdText | Exception]
     ) -> None:
-        """One outbound connection from dial to end; `started` with the peer id or with what went wrong."""
+        """Run one outbound connection from dial to end; `started` with the peer id or the error."""
         tcp: trio.SocketStream | None = None
         try:
             try:
@@ -96,7 +97,8 @@ class Dialler:
             except (DialError, BadAddress) as error:
                 task_status.started(error)
                 return
-            except Exception as error:  # the peer's bytes went through three libraries: all of it means no
+            except Exception as error:
+                # The peer's bytes went through three libraries: any exception means a failed handshake.
                 self._count("handshake_failed")
                 what = str(error) or type(error).__name__
                 task_status.started(DialError(f"{endpoint.text()}: handshake failed: {what}"))

@@ -1,8 +1,8 @@
-"""Signed peer records: the addresses of a peer, signed by the peer itself, so that others may hand them on.
+"""Signed peer records: the addresses of a peer, signed by that peer, so that others can share them.
 
-A record (libp2p RFC 0003) names a peer, its addresses and a sequence number that grows with every change. It
-travels in an envelope (libp2p RFC 0002) with the public key and a signature over domain, payload type and
-payload. Pure: what is read here may come from anybody, and every refusal is a `PeerRecordError`.
+A record (libp2p RFC 0003) contains a peer id, its addresses and a sequence number that grows with every
+change. It is carried in a signed envelope (libp2p RFC 0002) with the public key and a signature over domain,
+payload type and payload. Pure: input may come from anyone, and every refusal is a `PeerRecordError`.
 """
 
 from __future__ import annotations
@@ -28,18 +28,19 @@ __all__ = ["MAX_ADDRESSES", "MAX_ENVELOPE", "PeerRecordError", "open_envelope", 
 
 DOMAIN: Final = b"libp2p-peer-record"
 PAYLOAD_TYPE: Final = b"\x03\x01"
-"""The multicodec libp2p-peer-record, as go-libp2p, nim-libp2p and js-libp2p write it."""
+"""The multicodec libp2p-peer-record, as written by go-libp2p, nim-libp2p and js-libp2p."""
 MAX_ENVELOPE: Final = 4096
-"""Bytes of an envelope. Sixteen of them must fit into one relay RPC, and each connected peer's is kept."""
+"""Maximum size of an envelope in bytes. Sixteen of them must fit into a relay RPC, and that of each
+connected peer is kept."""
 MAX_ADDRESSES: Final = 32
-"""Addresses of one record; what is beyond is not written, and not read."""
+"""Maximum addresses per record; excess ones are neither written nor read."""
 _BESIDE_ADDRESSES: Final = 256
-"""Bytes of our envelope that are not addresses, at most: key, signature, tags and lengths."""
+"""Upper bound of our envelope's bytes besides the addresses: key, signature, tags and lengths."""
 _MAX_SEQ: Final = 2**64 - 1
 
 
 class PeerRecordError(ValueError):
-    """The bytes are no peer record that its peer has signed. `reason` is one word, for a counter."""
+    """The bytes are not a peer record signed by its peer. `reason` is a single word for a counter."""
 
     def __init__(self, message: str, reason: str) -> None:
         super().__init__(message)
@@ -47,7 +48,7 @@ class PeerRecordError(ValueError):
 
 
 def seal(key: NodeKey, listen: Iterable[str], seq: int) -> HostPeer:
-    """The record of this node: its multiaddrs without peer id, best first, as many as there is room for."""
+    """Sign the record of this node, with as many of its multiaddrs (without peer id, best first) as fit."""
     record = RecordMessage(peer_id=ID.from_base58(key.peer_id).to_bytes(), seq=min(seq, _MAX_SEQ))
     written: list[str] = []
     for address in islice(listen, MAX_ADDRESSES):
@@ -68,28 +69,28 @@ def seal(key: NodeKey, listen: Iterable[str], seq: int) -> HostPeer:
 
 
 def open_envelope(raw: bytes) -> HostPeer:
-    """The record in an envelope whose key has signed it and is the key of the peer it names.
+    """Verify an envelope and return the record, whose peer must own the signing key.
 
-    Addresses that we cannot read (transports of tomorrow) are left out; there may be none left. Raises
+    Addresses that we cannot parse (future transports) are dropped; possibly none remain. Raise
     PeerRecordError.
     """
     if len(raw) > MAX_ENVELOPE:
-        raise PeerRecordError(f"envelope of {len(raw)} bytes, more than {MAX_ENVELOPE}", "oversized")
+        raise PeerRecordError(f"envelope of {len(raw)} bytes, the maximum is {MAX_ENVELOPE}", "oversized")
     envelope = Envelope()
     record = RecordMessage()
     try:
         envelope.ParseFromString(raw)
         if envelope.payload_type != PAYLOAD_TYPE:
-            raise PeerRecordError("the envelope holds something other than a peer record", "malformed")
+            raise PeerRecordError("the envelope does not contain a peer record", "malformed")
         record.ParseFromString(envelope.payload)
     except DecodeError:
         raise PeerRecordError("not a protobuf message", "malformed") from None
     key = _key(envelope)
     peer_id = ID.from_pubkey(key)
     if record.peer_id != peer_id.to_bytes():
-        raise PeerRecordError("signed by another key than that of the peer it names", "forged")
+        raise PeerRecordError("not signed by the key of its peer", "forged")
     if not _verified(key, _signed_bytes(envelope.payload), envelope.signature):
-        raise PeerRecordError("the signature is wrong", "forged")
+        raise PeerRecordError("invalid signature", "forged")
     read = (addresses.from_bytes(info.multiaddr) for info in record.addresses[:MAX_ADDRESSES])
     known = tuple(dict.fromkeys(address for address in read if address))
     return HostPeer(peer_id.to_base58(), record.seq, known, raw)
@@ -101,10 +102,10 @@ def _signed_bytes(payload: bytes) -> bytes:
 
 def _key(envelope: Envelope) -> PublicKey:
     if not envelope.HasField("public_key"):
-        raise PeerRecordError("the envelope has no key", "malformed")
+        raise PeerRecordError("the envelope contains no key", "malformed")
     try:
         key = deserialize_public_key(envelope.public_key.SerializeToString())
-    except Exception as error:  # four libraries raise their own for bytes that are no key of theirs
+    except Exception as error:  # four libraries raise their own exceptions for invalid keys
         raise PeerRecordError(f"no usable key: {error}", "malformed") from None
     return key
 
@@ -112,5 +113,5 @@ def _key(envelope: Envelope) -> PublicKey:
 def _verified(key: PublicKey, data: bytes, signature: bytes) -> bool:
     try:
         return key.verify(data, signature)
-    except Exception:  # a signature that cannot even be read; as in _key
+    except Exception:  # an unparsable signature; as in _key
         return False

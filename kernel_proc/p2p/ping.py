@@ -1,4 +1,4 @@
-"""Ping 1.0.0: 32 bytes, echoed, as often as the other side likes. Spec: libp2p/specs/ping."""
+"""Ping 1.0.0: echo 32 bytes, repeatedly. Spec: libp2p/specs/ping."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ async def serve(stream: Stream) -> None:
 
 
 async def ask(stream: MuxedStream) -> bool:
-    """One round; whether the echo was right. Raises ConnectionEnded, StreamClosed."""
+    """Run one round. Return whether the echo was correct. Raise ConnectionEnded or StreamClosed."""
     question = secrets.token_bytes(SIZE)
     await stream.write(question)
     return await stream.read_exactly(SIZE) == question

@@ -1,4 +1,4 @@
-"""One stream of a muxed connection: bounded buffers, credit, time-outs. Implements api.Stream."""
+"""One stream of a muxed connection: bounded buffers, flow control, timeouts. Implements api.Stream."""
 
 from __future__ import annotations
 
@@ -14,42 +14,42 @@ READ_SIZE = 65536
 
 
 class Carrier(Protocol):
-    """What a stream needs of the muxer whose connection carries it."""
+    """What a stream needs from the muxer that carries it."""
 
     buffered: int
     """Unread bytes of all its streams."""
 
     @property
     def peer_id(self) -> PeerIdText:
-        """The other side."""
+        """The remote peer."""
         ...
 
     async def stream_write(self, stream: MuxedStream, data: bytes) -> None:
-        """Send as credit allows. Raises StreamClosed."""
+        """Send as flow control permits. Raise StreamClosed."""
         ...
 
     def stream_consumed(self, stream: MuxedStream, count: int) -> None:
-        """The application took `count` bytes: they may be credited."""
+        """Handle that the application consumed `count` bytes: they may be credited."""
         ...
 
     def stream_close(self, stream: MuxedStream) -> None:
-        """End our direction."""
+        """Close our direction."""
         ...
 
     def stream_reset(self, stream: MuxedStream, reason: str) -> None:
-        """End both directions at once."""
+        """Reset both directions at once."""
         ...
 
     def stream_linger(self, stream: MuxedStream) -> None:
-        """Restart the time-out of a half-closed stream."""
+        """Restart the linger timeout of a half-closed stream."""
         ...
 
 
 class MuxedStream:
-    """A stream as the rest of the kernel sees it.
+    """A stream as seen by the rest of the kernel.
 
-    The muxer fills it from its reader with `deliver`, `end_of_input` and `abort`; these never wait. At most
-    one task reads at a time; writers take turns.
+    The muxer's reader feeds it with `deliver`, `end_of_input` and `abort`, which never wait. At most one task
+    reads at a time; writers take turns.
     """
 
     __slots__ = (
@@ -85,18 +85,18 @@ class MuxedStream:
         self.send_window = send_window
         self.receive_window = receive_window
         self.consumed = 0
-        """Bytes read by the application and not yet given back to the peer as credit."""
+        """Bytes consumed by the application and not yet returned to the peer as credit."""
         self.buffered = 0
         self.received = 0
-        """Bytes that came in all."""
+        """Total bytes received."""
         self.taken = 0
-        """Bytes of them that were read."""
+        """Total bytes consumed by the application."""
         self.input_ended = False
         self.output_ended = False
         self.abort_reason: str | None = None
         self.linger_until: float | None = None
         self.discarding = False
-        """Stop reading: what still arrives is dropped and not credited."""
+        """Discard further input without crediting it."""
         self._chunks: deque[bytes] = deque()
         self._head = 0
         self._readable = trio.lowlevel.ParkingLot()
@@ -113,11 +113,11 @@ class MuxedStream:
     # -- the muxer's side ----------------------------------------------------------
 
     def deliver(self, data: bytes) -> None:
-        """Bytes from the peer, already counted against the window."""
+        """Buffer bytes from the peer that were already counted against the window."""
         if self.discarding:
             return
         if self.linger_until is not None:
-            self._muxer.stream_linger(self)  # half closed and still in use
+            self._muxer.stream_linger(self)  # half-closed but still in use
         self._chunks.append(data)
         self.received += len(data)
         self.buffered += len(data)
@@ -125,12 +125,12 @@ class MuxedStream:
         self._readable.unpark_all()
 
     def end_of_input(self) -> None:
-        """The peer will send no more."""
+        """Handle EOF from the peer."""
         self.input_ended = True
         self._readable.unpark_all()
 
     def abort(self, reason: str) -> None:
-        """End the stream: what is buffered is dropped, and waiting tasks get StreamClosed."""
+        """End the stream: drop buffered data, and raise StreamClosed in waiting tasks."""
         if self.abort_reason is not None:
             return
         self.abort_reason = reason
@@ -141,17 +141,17 @@ class MuxedStream:
         self._writing.unpark_all()
 
     def wake_writer(self) -> None:
-        """There is credit or room again."""
+        """Wake writers: there is credit or queue space again."""
         self._writing.unpark_all()
 
     async def wait_writable(self) -> None:
-        """Park until `wake_writer` or `abort`."""
+        """Wait for `wake_writer` or `abort`."""
         await self._writing.park()
 
     # -- the application's side ----------------------------------------------------------
 
     async def read(self, max_bytes: int = READ_SIZE) -> bytes:
-        """At least one byte as soon as any is there, b"" at EOF. Raises StreamClosed."""
+        """Read at least one byte, as soon as any is available; b"" at EOF. Raise StreamClosed."""
         waited = False
         while True:
             if self.abort_reason is not None:
@@ -198,19 +198,23 @@ class MuxedStream:
         return data
 
     async def read_exactly(self, count: int) -> bytes:
-        """For the negotiation and fixed-size messages. Raises ConnectionEnded at EOF, StreamClosed."""
+        """Read exactly `count` bytes, for negotiation and fixed-size messages. Raise ConnectionEnded at
+        EOF, or StreamClosed."""
         parts: list[bytes] = []
         while count > 0:
             data = await self.read(count)
             if not data:
-                raise ConnectionEnded("stream ended in mid-message")
+                raise ConnectionEnded("stream ended in the middle of a message")
             parts.append(data)
             count -= len(data)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     async def write(self, data: bytes) -> None:
-        """Hand all of `data` to the connection. Raises StreamClosed, also when the peer grants no credit (or
-        the connection takes nothing) for the write time-out: the stream is then reset."""
+        """Pass all of `data` to the connection.
+
+        Raise StreamClosed, also if the peer grants no credit (or the connection accepts nothing) for the
+        write timeout; the stream is then reset.
+        """
         try:
             self._write_lock.acquire_nowait()
         except trio.WouldBlock:
@@ -221,21 +225,21 @@ class MuxedStream:
             self._write_lock.release()
 
     async def close(self) -> None:
-        """Send EOF after what was written. Never raises (but is a checkpoint)."""
+        """Send EOF after the data written so far. Never raise (but is a checkpoint)."""
         self._muxer.stream_close(self)
         await trio.lowlevel.checkpoint()
 
     async def reset(self) -> None:
-        """Tear both directions down now. Never raises (but is a checkpoint)."""
+        """Reset both directions now. Never raise (but is a checkpoint)."""
         self._muxer.stream_reset(self, "reset by us")
         await trio.lowlevel.checkpoint()
 
     def drop(self, reason: str) -> None:
-        """`reset` for who must not wait."""
+        """Reset the stream without a checkpoint."""
         self._muxer.stream_reset(self, reason)
 
     def finish(self) -> None:
-        """The handler is done: close, drop what is unread, and give the peer a while to end its side."""
+        """Close after the handler is done: discard unread data, and give the peer time to close its side."""
         self._muxer.stream_close(self)
         self.discarding = True
         self._muxer.buffered -= self.buffered

@@ -24,12 +24,13 @@ BACKLOG = 128
 
 
 async def dial(endpoint: Endpoint) -> tuple[ByteStream, trio.SocketStream]:
-    """A transport to `endpoint` and the TCP stream below it. Raises DialError, BadAddress. No deadline here.
+    """Return a transport to `endpoint` and its TCP stream. Raise DialError or BadAddress. No deadline here.
 
-    One address is dialled at once (py-libp2p waits 250 ms even for one); several start half a second apart.
+    A single address is dialled immediately (py-libp2p waits 250 ms even for one); several start half a second
+    apart.
     """
     if endpoint.port == 0:
-        raise BadAddress(f"{endpoint.text()}: port 0 cannot be dialled")
+        raise BadAddress(f"{endpoint.text()}: cannot dial port 0")
     try:
         if endpoint.kind in ("dns4", "dns6"):
             tcp = await _dial_family(endpoint)
@@ -47,9 +48,9 @@ async def dial(endpoint: Endpoint) -> tuple[ByteStream, trio.SocketStream]:
 
 
 async def _dial_family(endpoint: Endpoint) -> trio.SocketStream:
-    """Dial all addresses that a name has in one family; open_tcp_stream would also try the other one.
+    """Dial all addresses of a name in one family; trio.open_tcp_stream would also try the other family.
 
-    The next address is begun when one has failed or half a second has passed. Raises OSError.
+    The next address starts when one has failed or half a second has passed. Raise OSError.
     """
     found = await trio.socket.getaddrinfo(
         endpoint.host, endpoint.port, endpoint.family, trio.socket.SOCK_STREAM
@@ -88,22 +89,22 @@ async def _dial_family(endpoint: Endpoint) -> trio.SocketStream:
 
 
 def host_header(endpoint: Endpoint) -> str:
-    """Return host and port as HTTP writes them: an IPv6 address in brackets (RFC 3986, 3.2.2)."""
+    """Return host and port in HTTP syntax: IPv6 addresses in brackets (RFC 3986, 3.2.2)."""
     host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
     return f"{host}:{endpoint.port}"
 
 
 async def listen(endpoint: Endpoint) -> list[trio.SocketListener]:
-    """Bound listeners for `endpoint`; port 0 takes a free one. Raises BadAddress, OSError."""
+    """Return bound listeners for `endpoint`; port 0 picks a free port. Raise BadAddress or OSError."""
     if endpoint.kind not in ("ip4", "ip6"):
-        raise BadAddress(f"{endpoint.text()}: listen on an IP address")
+        raise BadAddress(f"{endpoint.text()}: cannot listen on a name, use an IP address")
     return list(await trio.open_tcp_listeners(endpoint.port, host=endpoint.host, backlog=BACKLOG))
 
 
 class WebSocket:
-    """A WebSocket as a byte stream: binary messages in and out, no task and no message buffer of its own.
+    """A WebSocket as a byte stream: binary messages in and out, without tasks or message buffers.
 
-    Bytes of a long message are handed on as they arrive: no message is too large, none is buffered.
+    Bytes of a long message are passed on as they arrive: no message is too large, none is buffered.
     """
 
     READ_SIZE = 65536
@@ -112,12 +113,13 @@ class WebSocket:
         self._tcp = tcp
         self._protocol = protocol
         self._closed = False
-        # A pong is sent by the reading task while another may be sending data.
+        # The reading task may send a pong while another task is sending data.
         self._send_lock = trio.Lock()
 
     @classmethod
     async def accept(cls, tcp: trio.SocketStream) -> WebSocket:
-        """The server's side of the opening handshake. Raises trio.BrokenResourceError for what is not one."""
+        """Perform the server side of the opening handshake. Raise trio.BrokenResourceError if it is
+        invalid."""
         self = cls(tcp, wsproto.WSConnection(wsproto.ConnectionType.SERVER))
         request = await self._handshake_event()
         if not isinstance(request, Request):
@@ -127,7 +129,7 @@ class WebSocket:
 
     @classmethod
     async def connect(cls, tcp: trio.SocketStream, host: str) -> WebSocket:
-        """The client's side. Raises DialError when the server does not upgrade."""
+        """Perform the client side. Raise DialError if the server does not upgrade."""
         self = cls(tcp, wsproto.WSConnection(wsproto.ConnectionType.CLIENT))
         try:
             await tcp.send_all(self._protocol.send(Request(host=host, target="/")))
@@ -153,7 +155,7 @@ class WebSocket:
                 raise trio.BrokenResourceError("closed in the WebSocket handshake")
 
     async def receive_some(self, max_bytes: int) -> bytes | bytearray:
-        """The next bytes; b"" at EOF. `max_bytes` is a hint, as in one read of the socket."""
+        """Return the next bytes, b"" at EOF. `max_bytes` is a hint, as for a socket read."""
         while True:
             parts: list[bytes] = []
             try:
@@ -187,12 +189,12 @@ class WebSocket:
             await self._tcp.send_all(data)
 
     async def send_all(self, data: bytes) -> None:
-        """One binary message."""
+        """Send one binary message."""
         async with self._send_lock:
             if self._protocol.state is not ConnectionState.OPEN:
                 raise trio.BrokenResourceError("WebSocket is closing")
             await self._tcp.send_all(self._protocol.send(BytesMessage(data=data)))
 
     async def aclose(self) -> None:
-        """Close the TCP connection under it; the close handshake of WebSocket tells a libp2p peer nothing."""
+        """Close the TCP connection; the WebSocket closing handshake has no meaning for a libp2p peer."""
         await self._tcp.aclose()

@@ -1,4 +1,5 @@
-"""From a bare transport to a muxed connection: noise, then yamux or mplex. Nothing else is spoken."""
+"""From a bare transport to a muxed connection: noise, then yamux or mplex. No other protocols are
+supported."""
 
 from __future__ import annotations
 

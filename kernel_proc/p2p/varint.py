@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def encode(value: int) -> bytes:
-    """The shortest form of a non-negative number."""
+    """Encode a non-negative number in its shortest form."""
     if value < 0x80:
         return bytes((value,))
     out = bytearray()

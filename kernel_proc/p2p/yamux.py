@@ -1,7 +1,7 @@
 """Yamux 1.0.0 over a secure channel. Spec: github.com/hashicorp/yamux/blob/master/spec.md.
 
-Other than py-libp2p's, it enforces the receive window (an overrun ends the connection), gives credit back
-once per half window, wakes a writer by the update it waits for, delivers a body as it arrives, and sends
+Unlike py-libp2p's, it enforces the receive window (an overrun ends the connection), returns credit
+once per half window, wakes a writer on the update it waits for, delivers bodies as they arrive, and sends
 header and body in one noise message.
 """
 
@@ -24,13 +24,13 @@ DATA, WINDOW_UPDATE, PING, GO_AWAY = range(4)
 SYN, ACK, FIN, RST = 1, 2, 4, 8
 MAX_STREAM_ID = 2**32 - 1
 SMALL_UPDATE = 4096
-"""Credit is given by the half window; updates below this only make us work."""
+"""Credit is returned per half window; updates smaller than this only cost us work."""
 
 _HEADER = struct.Struct("!BBHII")
 
 
 def header(kind: int, flags: int, stream_id: int, length: int) -> bytes:
-    """A yamux frame header, 12 bytes."""
+    """Encode a frame header, 12 bytes."""
     return _HEADER.pack(0, kind, flags, stream_id, length)
 
 
@@ -41,6 +41,7 @@ class Yamux(Muxer):
 
     def __init__(self, channel: SecureChannel, *, outbound: bool, limits: HostLimits, count: Count) -> None:
         super().__init__(channel, outbound=outbound, limits=limits, count=count)
+        # Odd ids for the client side, even ones for the server (yamux spec, StreamID field).
         self._next_id = 1 if outbound else 2
         self._partial = b""
         self._body_left = 0
@@ -91,10 +92,11 @@ class Yamux(Muxer):
             self._window_update(flags, stream_id, length)
         elif kind == PING:
             self.charge()
+            # A ping is echoed with its opaque value (yamux spec, Ping). Both kinds count as useless frames.
             if flags & SYN:
                 self.enqueue_control(header(PING, ACK, 0, length))
         elif kind == GO_AWAY:
-            # The peer opens no more streams and is about to close; EOF follows.
+            # The peer will open no more streams and is about to close; EOF follows (yamux spec, Go Away).
             self.charge()
         else:
             raise ProtocolViolation("yamux: unknown frame type")
@@ -106,12 +108,14 @@ class Yamux(Muxer):
 
     def _incoming(self, stream_id: int) -> MuxedStream | None:
         if stream_id == 0 or (stream_id & 1) == (1 if self.outbound else 0):
-            raise ProtocolViolation("yamux: stream id of the wrong side")
+            raise ProtocolViolation("yamux: stream id of wrong parity")
         if stream_id in self._streams:
             raise ProtocolViolation("yamux: stream opened twice")
         if not self.may_accept():
             self.enqueue_control(header(WINDOW_UPDATE, RST, stream_id, 0))
             return None
+        # Every stream starts with 256 KiB (yamux spec, Flow Control). Our larger window is granted with the
+        # ACK.
         window = self.limits.stream_window
         stream = MuxedStream(
             self, stream_id, outbound=False, send_window=INITIAL_WINDOW, receive_window=window
@@ -126,16 +130,17 @@ class Yamux(Muxer):
         if length >= SMALL_FRAME:
             self.earn(length)
         elif not flags or (stream is None and not flags & SYN):
-            self.charge()  # opening and closing streams is bounded by their number
+            self.charge()  # opening and closing streams is limited by their number
         if stream is not None and stream.input_ended:
-            stream = None  # bytes after its FIN: skipped
+            stream = None  # data after its FIN: skip
         if stream is not None:
             if length > stream.receive_window:
                 self._count("window_overruns")
+                # Without this check a peer could make us buffer without limit.
                 raise ProtocolViolation("yamux: receive window overrun")
             stream.receive_window -= length
         elif length > self.limits.stream_window:
-            # A body for a stream that is already gone is skipped, but it was never allowed to be larger.
+            # Data for a stream that no longer exists is skipped, but could never have been larger.
             raise ProtocolViolation("yamux: receive window overrun")
         self._body_left, self._body_stream, self._body_flags = length, stream, flags
         if not length:
@@ -172,8 +177,8 @@ class Yamux(Muxer):
     def open_stream(self) -> MuxedStream:
         self.check_can_open()
         if self._next_id > MAX_STREAM_ID:
-            self.end("stream ids used up")
-            raise StreamClosed("stream ids used up")
+            self.end("stream ids exhausted")
+            raise StreamClosed("stream ids exhausted")
         stream_id, self._next_id = self._next_id, self._next_id + 2
         window = self.limits.stream_window
         stream = MuxedStream(
@@ -195,6 +200,8 @@ class Yamux(Muxer):
 
     def stream_consumed(self, stream: MuxedStream, count: int) -> None:
         stream.consumed += count
+        # Half a window per update keeps the sender busy with few frames; after a FIN no more credit is
+        # needed.
         if stream.consumed * 2 < self.limits.stream_window or stream.input_ended:
             return
         credit, stream.consumed = stream.consumed, 0

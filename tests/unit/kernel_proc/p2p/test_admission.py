@@ -46,7 +46,7 @@ def test_a_dial_under_way_keeps_its_place() -> None:
         assert admission.admit("10.0.0.1") == "refused_ip"
         assert admission.admit("10.0.0.2") is None
     assert admission.admit("10.0.0.1") is None
-    with admission.dialling("10.0.0.1"):  # begun while the other is in its handshake
+    with admission.dialling("10.0.0.1"):  # started while the other is in its handshake
         admission.settle("10.0.0.1")
         assert admission.establish("a", "10.0.0.1", inbound=True) == "refused_ip"
     assert admission.established == 0
