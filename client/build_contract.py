@@ -1,6 +1,7 @@
-"""Build hook of `logos-client`: put the contract, `ipc_schema`, into the wheel and the source distribution.
+"""Build hook of `logos-client`: put the contract, `ipc_schema`, into the wheel and the source
+distribution.
 
-The contract stands at the top of the repository, one directory above this project. A source distribution has
+The contract is at the top of the repository, one directory above this project. A source distribution has
 its own copy beside this file and builds from that.
 """
 

@@ -1,12 +1,12 @@
-"""Write the forwarding halves of `logos_client.blocking` from the asyncio clients.
+"""Generate the forwarding halves of `logos_client.blocking` from the asyncio clients.
 
     python client/make_blocking.py            # write them
-    python client/make_blocking.py --check    # exit code 1, and the difference, where they are not up to date
+    python client/make_blocking.py --check    # exit code 1, with a diff, if they are out of date
 
-A blocking client is an asyncio client in a thread of its own. What is only forwarded there is generated:
-properties and coroutine methods, with their signatures and texts. What differs (opening, events, callbacks,
-closing) is written by hand beside it, and so is the thread. Each public method of an asyncio client is
-forwarded, or stands in `by_hand`, or the run fails.
+A blocking client is an asyncio client in a thread of its own. Pure forwarding is generated: properties and
+coroutine methods, with their signatures and docstrings. What differs (opening, events, callbacks, closing)
+is hand-written beside it, and so is the thread. Each public method of an asyncio client is forwarded or
+listed in `by_hand`; anything else fails the run.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Form(NamedTuple):
     what: str
     cls: str
     sources: tuple[tuple[str, str], ...]
-    """(module, class) whose methods it has; the first one is that of `cls`."""
+    """(module, class) of the forwarded methods; the first one is that of `cls`."""
     by_hand: frozenset[str]
 
 
@@ -56,7 +56,7 @@ FORMS = (
             ("_services", "ServiceMethods"),
             ("_discovery", "DiscoveryMethods"),
         ),
-        # `ask`, `hold` and `drop` are what the parts of the asyncio client say to each other.
+        # `ask`, `hold` and `drop` are internal to the asyncio client.
         frozenset({"connect", "close", "connected", "control", "events", "ask", "hold", "drop"}),
     ),
     Form(
@@ -73,13 +73,13 @@ _PARENTHESES = re.compile(r"\(await ([\w.]+\([^()]*\))\)")
 
 
 def blocking_text(text: str) -> str:
-    """A docstring without what is asyncio's."""
+    """Return a docstring without the parts about asyncio."""
     text = _PARENTHESES.sub(r"\1", text)
     return text.replace("async with ", "with ").replace("async for ", "for ").replace("await ", "")
 
 
 def generate(form: Form) -> str:
-    """The text of a module, formatted."""
+    """Return the text of a module, formatted."""
     names: set[str] = set()
     origins: dict[str, str] = {}
     members: list[str] = []
@@ -101,7 +101,7 @@ def generate(form: Form) -> str:
     text += f"from logos_client.{source} import {form.cls}\n"
     text += "from logos_client.blocking._base import BlockingClient, here\n\n"
     text += f'__all__ = ["{form.name}"]\n\n\nclass {form.name}(BlockingClient):\n'
-    text += f'    """What is forwarded to the asyncio client inside."""\n\n    _client: {form.cls}\n\n'
+    text += f'    """Methods forwarded to the asyncio client inside."""\n\n    _client: {form.cls}\n\n'
     return _formatted(text + "\n".join(members))
 
 
@@ -111,7 +111,7 @@ def _class(tree: ast.Module, name: str) -> ast.ClassDef:
 
 
 def _origins(tree: ast.Module, module: str) -> dict[str, str]:
-    """Where each name of a module comes from."""
+    """Return where each name of a module is imported from."""
     origins: dict[str, str] = {}
     for node in tree.body:
         match node:
@@ -125,7 +125,7 @@ def _origins(tree: ast.Module, module: str) -> dict[str, str]:
 
 
 def _names(node: ast.FunctionDef | ast.AsyncFunctionDef) -> set[str]:
-    """Names in the signature of a function."""
+    """Return the names used in a function's signature."""
     parts: list[ast.AST] = [node.args]
     if node.returns is not None:
         parts.append(node.returns)
@@ -151,7 +151,7 @@ def _member(node: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
 
 
 def _given(argument: ast.arg) -> str:
-    """How an argument is handed on. An iterable is run through in the caller's thread."""
+    """Return how an argument is passed on. An iterable is consumed in the caller's thread."""
     annotation = "" if argument.annotation is None else ast.unparse(argument.annotation)
     return f"here({argument.arg})" if "Iterable[" in annotation else argument.arg
 
@@ -178,7 +178,7 @@ def _formatted(text: str) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """0: written, or up to date."""
+    """Return 0 if written, or up to date."""
     stale = 0
     for form in FORMS:
         path = PACKAGE / "blocking" / f"{form.target}.py"

@@ -11,7 +11,7 @@ from typing import Final
 __all__ = ["PROTOCOL_MIN", "PROTOCOL_VERSION"]
 
 PROTOCOL_VERSION: Final = 1
-"""The version of SPEC.md that this package speaks, and the greatest one it knows."""
+"""The version of SPEC.md that this package implements, and the highest one it knows."""
 
 PROTOCOL_MIN: Final = 1
-"""The oldest version that this package still speaks."""
+"""The oldest version that this package still supports."""

@@ -1,4 +1,4 @@
-"""How long to wait after the n-th failure. Pure, and the same in both processes."""
+"""Exponential back-off after failures. Pure, and the same in both processes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Final
 __all__ = ["retry_delay"]
 
 _STEPS: Final = 64
-"""The exponent's bound: what fails for days must not overflow a float."""
+"""Bound of the exponent: days of failures must not overflow a float."""
 
 
 def retry_delay(failures: int, start: float, factor: float, cap: float) -> float:
-    """`start` seconds after the first failure, `factor` times as long after each further one, up to `cap`."""
+    """Return the delay in seconds: `start` after the first failure, times `factor` for each further one, up
+    to `cap`."""
     return min(start * factor ** min(max(0, failures - 1), _STEPS), cap)

@@ -115,7 +115,7 @@ class Body:
         cls.__repr__ = Body.__repr__  # type: ignore[method-assign]  # else the dataclass makes one of its own
 
     def __repr__(self) -> str:
-        """As of a dataclass, but with bytes as hex: they are ids, hashes and records."""
+        """Represent it like a dataclass, but with bytes as hex: they are ids, hashes and records."""
         values = ((field.name, getattr(self, field.name)) for field in fields(self))  # type: ignore[arg-type]
         shown = (
             f"{name}={value.hex() if isinstance(value, bytes) else repr(value)}" for name, value in values
@@ -124,9 +124,9 @@ class Body:
 
     @classmethod
     def from_body(cls, body: Mapping[str, object], where: str | None = None) -> Self:
-        """Read a decoded map. Raises `IpcError` (`bad_request`) that names the place.
+        """Validate a decoded map. Raises `IpcError` (`bad_request`) that names the place.
 
-        `where` stands in for `WHERE`: a class may serve several methods.
+        `where` overrides `WHERE`: one class may serve several methods.
         """
         try:
             return cls(**_read_values(cls, body))
@@ -134,7 +134,7 @@ class Body:
             raise error.to_ipc(where or cls.WHERE or cls.__name__) from None
 
     def to_body(self) -> dict[str, object]:
-        """As a map of msgpack values, without what is None."""
+        """Return the map of msgpack values, without fields that are None."""
         body: dict[str, object] = {}
         for field in _plan(type(self)):
             value = getattr(self, field.name)
@@ -146,7 +146,7 @@ class Body:
 class _Field(NamedTuple):
     name: str
     read: _Reader
-    write: _Writer | None  # None: the value goes out as it is
+    write: _Writer | None  # None: the value needs no conversion
     required: bool
 
 
@@ -154,7 +154,7 @@ _plans: dict[type[Body], tuple[_Field, ...]] = {}
 
 
 def _plan(cls: type[Body]) -> tuple[_Field, ...]:
-    """How to read and write the fields of a class, worked out from its annotations at first use."""
+    """Return the readers and writers of a class's fields, derived from its annotations on first use."""
     known = _plans.get(cls)
     if known is not None:
         return known
@@ -185,11 +185,11 @@ def _read_values(cls: type[Body], body: Mapping[str, object]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Empty(Body):
-    """A body that says nothing."""
+    """A body without fields."""
 
 
 class Method(NamedTuple):
-    """The types of one method's bodies."""
+    """The body types of one method."""
 
     request: type[Body]
     reply: type[Body]
@@ -198,7 +198,7 @@ class Method(NamedTuple):
 class Row:
     """Reads the elements of an append-only array by the annotations of a NamedTuple.
 
-    `skip` fields at the front of the class are filled by the caller, who has checked them already.
+    The first `skip` fields of the class are filled by the caller, who has checked them already.
     """
 
     __slots__ = ("_columns", "cls", "skip")
@@ -211,7 +211,7 @@ class Row:
         self._columns = tuple((name.replace("_", " "), _codec(hints[name])[0]) for name in names[skip:])
 
     def read(self, values: tuple[Any, ...]) -> list[Any]:
-        """The checked elements; what `values` has beyond them is ignored. Raises `FieldError`."""
+        """Return the checked elements; further elements of `values` are ignored. Raises `FieldError`."""
         if len(values) < len(self._columns):
             missing = self._columns[len(values)][0]
             raise FieldError("is missing").under(missing)

@@ -27,7 +27,7 @@ METRICS: Final = "metrics"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlHealthReply(Body):
-    """What both servers tell. Each may add keys of its own to the map; read those from the body."""
+    """The common part of both servers' health. Each may add keys of its own; read those from the body."""
 
     ready: bool
     state: str
@@ -48,7 +48,7 @@ class LogLevelRequest(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogLevelReply(Body):
-    """The level that held before."""
+    """The previous level."""
 
     previous: str
 
@@ -57,7 +57,7 @@ class LogLevelReply(Body):
 class MetricsReply(Body):
     """Every counter and gauge: (name, labels, value), names without prefix.
 
-    `families` maps a name to its kind (counter, gauge, histogram) and what it counts, for people.
+    `families` maps a name to its kind (counter, gauge, histogram) and its help text.
     """
 
     WHERE = "metrics reply"

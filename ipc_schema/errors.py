@@ -1,6 +1,6 @@
 """The closed list of errors of the contract (SPEC.md, "Errors").
 
-IpcError(Exception)          what a server answers and what a client raises
+IpcError(Exception)          sent by servers, raised by clients
 └── frames.FrameError        the frames of a request or reply could not be understood
 └── kernel.events.HeaderError, mapi.events.EventError    likewise for an event's header
 """
@@ -14,13 +14,13 @@ from typing import Final
 __all__ = ["MAX_ERROR_TEXT", "ErrorCode", "IpcError"]
 
 MAX_ERROR_TEXT: Final = 1024
-"""Longest `message` of an error on the wire, in characters; what is longer is cut."""
+"""Longest `message` of an error on the wire, in characters; longer ones are truncated."""
 
 _MAX_RETRY_AFTER_MS: Final = 2**63 - 1
 
 
 class ErrorCode(StrEnum):
-    """Every code there is. A reader takes a code that it does not know for `internal`."""
+    """All codes. A reader treats an unknown code as `internal`."""
 
     BAD_REQUEST = "bad_request"
     UNKNOWN_METHOD = "unknown_method"
@@ -42,7 +42,7 @@ class ErrorCode(StrEnum):
 
     @property
     def retriable(self) -> bool:
-        """Whether the same request may succeed later, unless an error says otherwise itself."""
+        """Whether the same request may succeed later, unless the error itself says otherwise."""
         return self in _RETRIABLE
 
 
@@ -64,7 +64,7 @@ _CODES: Final = {str(code): code for code in ErrorCode}
 class IpcError(Exception):
     """An error of the contract.
 
-    `detail` holds msgpack values under str keys; `retry_after_ms` is a hint, absent as None.
+    `detail` holds msgpack values under str keys; `retry_after_ms` is a hint, or None.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class IpcError(Exception):
         return f"{type(self).__name__}({self.code}, {self.message!r})"
 
     def to_body(self) -> dict[str, object]:
-        """The error as the body of a reply. The text is cut to size and made valid Unicode."""
+        """Return the error as the body of a reply. The text is truncated to size and made valid Unicode."""
         text = self.message[:MAX_ERROR_TEXT].encode("utf-8", "replace").decode("utf-8")
         body: dict[str, object] = {"code": str(self.code), "retriable": self.retriable, "message": text}
         if self.retry_after_ms is not None:
@@ -101,10 +101,10 @@ class IpcError(Exception):
 
     @classmethod
     def from_body(cls, body: Mapping[str, object]) -> IpcError:
-        """Read the body of an error reply.
+        """Parse the body of an error reply.
 
-        A code of a later version becomes `internal`, with the code before the text; its `retriable` holds.
-        Raises `IpcError` (`bad_request`) when the body is no error of the contract.
+        A code of a later version becomes `internal`, with the code before the text; its `retriable` is
+        kept. Raises `IpcError` (`bad_request`) if the body is not an error of the contract.
         """
         code, text = body.get("code"), body.get("message")
         if not isinstance(code, str):

@@ -1,8 +1,8 @@
 """Checks of single values, and typed access to a decoded body that was not declared as a `Body`.
 
 The `as_…` functions take any decoded value and return it typed, or raise `FieldError` with a reason that
-does not name the place; whoever walks into a container adds its key to the error's path on the way out, so
-that the good case pays nothing for it.
+does not name the place; each enclosing container adds its key to the error's path on the way out, so that
+valid input pays nothing for it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = [
 INT64_MAX: Final = 2**63 - 1
 INT64_MIN: Final = -(2**63)
 MAX_TEXT: Final = 65_536
-"""Longest text in a body, in bytes of UTF-8, where nothing shorter is said."""
+"""Longest text in a body, in bytes of UTF-8, unless a shorter limit is declared."""
 MAX_ITEMS: Final = 16_384
 """Most elements of one array or map in a body."""
 
@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 
 class FieldError(ValueError):
-    """A value is not what its place asks for. `path` grows from the inside out."""
+    """A value is invalid for its place. `path` grows from the inside out."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -48,7 +48,7 @@ class FieldError(ValueError):
         self.path = ""
 
     def under(self, key: str | int) -> FieldError:
-        """The same error one level further out: `key` is a map key or an index."""
+        """Return the same error one level further out: `key` is a map key or an index."""
         step = f"[{key}]" if isinstance(key, int) else key
         if not self.path:
             self.path = step
@@ -62,7 +62,7 @@ class FieldError(ValueError):
         return f"{self.path}: {self.reason}" if self.path else self.reason
 
     def to_ipc(self, where: str) -> IpcError:
-        """As the `bad_request` that a server answers; `where` names the method or frame."""
+        """Return the `bad_request` to answer; `where` names the method or frame."""
         return IpcError(ErrorCode.BAD_REQUEST, f"{where}: {self}")
 
 
@@ -73,7 +73,7 @@ def _kind(value: object) -> str:
 
 
 def as_text(value: object, max_bytes: int = MAX_TEXT, min_bytes: int = 0) -> str:
-    """A str whose UTF-8 form has `min_bytes` to `max_bytes` bytes."""
+    """Check a str of `min_bytes` to `max_bytes` UTF-8 bytes."""
     if type(value) is not str:
         raise FieldError(f"text is expected, not {_kind(value)}")
     # A character has one to four bytes: only what lies between needs counting.
@@ -90,7 +90,7 @@ def as_text(value: object, max_bytes: int = MAX_TEXT, min_bytes: int = 0) -> str
 
 
 def as_binary(value: object, max_bytes: int = INT64_MAX, min_bytes: int = 0) -> bytes:
-    """A bytes of `min_bytes` to `max_bytes` bytes."""
+    """Check a bytes value of `min_bytes` to `max_bytes` bytes."""
     if type(value) is not bytes:
         raise FieldError(f"binary is expected, not {_kind(value)}")
     size = len(value)
@@ -104,7 +104,7 @@ def as_binary(value: object, max_bytes: int = INT64_MAX, min_bytes: int = 0) -> 
 
 
 def as_integer(value: object, low: int = INT64_MIN, high: int = INT64_MAX) -> int:
-    """An int in `low`..`high` (a bool or a float is none)."""
+    """Check an int in `low`..`high`; bool and float are refused."""
     if type(value) is not int:
         raise FieldError(f"an integer is expected, not {_kind(value)}")
     if not low <= value <= high:
@@ -113,7 +113,7 @@ def as_integer(value: object, low: int = INT64_MIN, high: int = INT64_MAX) -> in
 
 
 def as_number(value: object, *, finite: bool = True) -> float:
-    """An int or float as float; infinities and NaN only with `finite=False`."""
+    """Return an int or float as float; infinities and NaN only with `finite=False`."""
     if type(value) is not float and type(value) is not int:
         raise FieldError(f"a number is expected, not {_kind(value)}")
     number = float(value)
@@ -123,14 +123,14 @@ def as_number(value: object, *, finite: bool = True) -> float:
 
 
 def as_boolean(value: object) -> bool:
-    """A bool."""
+    """Check a bool."""
     if type(value) is not bool:
         raise FieldError(f"a boolean is expected, not {_kind(value)}")
     return value
 
 
 def as_array(value: object, max_items: int = MAX_ITEMS) -> list[object] | tuple[object, ...]:
-    """A list or tuple of at most `max_items` elements."""
+    """Check a list or tuple of at most `max_items` elements."""
     if type(value) is not list and type(value) is not tuple:
         raise FieldError(f"an array is expected, not {_kind(value)}")
     if len(value) > max_items:
@@ -139,7 +139,7 @@ def as_array(value: object, max_items: int = MAX_ITEMS) -> list[object] | tuple[
 
 
 def as_map(value: object, max_items: int = MAX_ITEMS) -> dict[str, object]:
-    """A dict with str keys, of at most `max_items` entries."""
+    """Check a dict with str keys and at most `max_items` entries."""
     if type(value) is not dict:
         raise FieldError(f"a map is expected, not {_kind(value)}")
     if len(value) > max_items:
@@ -154,7 +154,7 @@ class Fields:
     """Typed getters over a decoded map. `where` names the method or frame in errors.
 
     A key that is absent or nil is an error in the plain getters and yields `default` in the `optional_…`
-    ones. Every failure is an `IpcError` with `bad_request` that names the place and the key.
+    ones. Every failure is an `IpcError` (`bad_request`) that names the place and the key.
     """
 
     __slots__ = ("_body", "_where")
@@ -173,7 +173,7 @@ class Fields:
             raise error.under(key).to_ipc(self._where) from None
 
     def has(self, key: str) -> bool:
-        """Whether the key is there and not nil."""
+        """Return whether the key is present and not nil."""
         return self._body.get(key) is not None
 
     def text(self, key: str, *, max_bytes: int = MAX_TEXT) -> str:
@@ -183,7 +183,7 @@ class Fields:
         return self.text(key, max_bytes=max_bytes) if self.has(key) else default
 
     def binary(self, key: str, *, length: int | None = None, max: int = INT64_MAX) -> bytes:  # noqa: A002
-        """`length`: exactly so many bytes; `max`: at most so many."""
+        """Return a bytes value of exactly `length` bytes, or of at most `max`."""
         low, high = (0, max) if length is None else (length, length)
         return self._get(key, lambda value: as_binary(value, high, low))
 
@@ -210,7 +210,7 @@ class Fields:
         return self.boolean(key) if self.has(key) else default
 
     def texts(self, key: str, max_items: int = MAX_ITEMS, *, max_bytes: int = MAX_TEXT) -> list[str]:
-        """An array of texts, each of at most `max_bytes` bytes."""
+        """Return an array of texts, each of at most `max_bytes` bytes."""
         return self._get(key, lambda value: _each(value, max_items, lambda item: as_text(item, max_bytes)))
 
     def optional_texts(
@@ -221,7 +221,7 @@ class Fields:
     def integers(
         self, key: str, max_items: int = MAX_ITEMS, *, low: int = INT64_MIN, high: int = INT64_MAX
     ) -> list[int]:
-        """An array of integers, each in `low`..`high`."""
+        """Return an array of integers, each in `low`..`high`."""
         return self._get(key, lambda value: _each(value, max_items, lambda item: as_integer(item, low, high)))
 
 

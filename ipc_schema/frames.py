@@ -5,8 +5,8 @@
 | request | `LD1` · `[correlation id bin16, method, budget ms, flags]` · body · blob … |
 | reply | `LD1` · `[correlation id bin16, status, instance bin16]` · body or error · blob … |
 
-Decoders take the frames as `bytes`, give a typed value or raise `FrameError`, whatever the bytes. Blobs are
-passed through untouched.
+Decoders take the frames as `bytes` and return a typed value or raise `FrameError`, whatever the bytes. Blobs
+pass through untouched.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ __all__ = [
 
 MAGIC: Final = b"LD1"
 NO_REPLY: Final = 1
-"""Flag of a request: success is not answered, errors are."""
+"""Request flag: success is not answered, errors are."""
 STATUS_OK: Final = 0
 STATUS_ERROR: Final = 1
 ID_SIZE: Final = 16
 """Bytes of a correlation id and of an instance."""
 NO_CORRELATION: Final = bytes(ID_SIZE)
-"""The correlation id of an answer to a request in which none could be read."""
+"""Correlation id of the answer to a request whose own could not be read."""
 
 MAX_HEADER: Final = 4096
 MAX_BODY: Final = 1_048_576
@@ -76,10 +76,10 @@ T = TypeVar("T")
 
 
 class FrameError(IpcError):
-    """Frames that are no request or reply of the contract. The code is `bad_request`.
+    """Frames that are not a request or reply of the contract. The code is `bad_request`.
 
-    `correlation_id` is what could be read of it (else 16 zero bytes) and `delimited` whether an empty
-    delimiter stood in front: both are needed to answer.
+    `correlation_id` is the id if it could be read (else 16 zero bytes) and `delimited` whether an empty
+    delimiter frame came first (a REQ socket sends one): both are needed to answer.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class FrameError(IpcError):
 
 
 class Request(NamedTuple):
-    """A decoded request. `budget_ms` as sent: 0 stands for the server's default."""
+    """A decoded request. `budget_ms` as sent: 0 means the server's default."""
 
     correlation_id: bytes
     method: str
@@ -106,12 +106,12 @@ class Request(NamedTuple):
 
     @property
     def effective_budget_ms(self) -> int:
-        """The budget with the default in place of 0."""
+        """The budget, with the default in place of 0."""
         return self.budget_ms or DEFAULT_BUDGET_MS
 
     @property
     def no_reply(self) -> bool:
-        """Whether success is not to be answered."""
+        """Whether success must not be answered."""
         return self.flags & NO_REPLY != 0
 
 
@@ -133,8 +133,8 @@ class Reply(NamedTuple):
 # --- unpacking, shared by all decoders --------------------------------------------------------------------
 
 
-# The unpacker makes room for as many elements as an array claims to have, at every level of nesting: without
-# limits on them a frame of a few kilobytes claims gigabytes.
+# msgpack preallocates as many elements as an array header claims, at every level of nesting: without limits a
+# frame of a few kilobytes allocates gigabytes.
 
 
 def _refuse_extension(code: int, _data: bytes) -> object:
@@ -142,7 +142,7 @@ def _refuse_extension(code: int, _data: bytes) -> object:
 
 
 def unpack_header(frame: bytes, max_bytes: int = MAX_HEADER) -> tuple[Any, ...]:
-    """Unpack a header frame: one array, nothing behind it, inner arrays as tuples. Raises `FieldError`."""
+    """Unpack a header frame: exactly one array, inner arrays as tuples. Raises `FieldError`."""
     size = len(frame)
     if size > max_bytes:
         raise FieldError(f"{size} bytes, at most {max_bytes} are allowed")
@@ -171,7 +171,7 @@ def decode_body(frame: bytes) -> dict[str, object]:
     if size > MAX_BODY:
         raise FieldError(f"{size} bytes, at most {MAX_BODY} are allowed")
     claims = min(size, MAX_ITEMS)
-    # A container takes one byte in the frame and 64 in memory, so a large body's are counted as they come.
+    # A container takes one byte in the frame and 64 in memory, so count them while unpacking a large body.
     count = _ContainerCount() if size > MAX_CONTAINERS else None
     try:
         body = unpackb(
@@ -191,7 +191,7 @@ def decode_body(frame: bytes) -> dict[str, object]:
 
 
 class _ContainerCount:
-    """A hook of the unpacker that passes arrays and maps through until there are too many."""
+    """An unpacker hook that passes arrays and maps through until there are too many."""
 
     __slots__ = ("_left",)
 
@@ -210,7 +210,7 @@ def _reason(error: Exception) -> str:
 
 
 def _check_nesting(body: dict[str, object]) -> None:
-    """Bound the depth and hold all inner maps to str keys, level by level."""
+    """Bound the depth, and require str keys of all inner maps, level by level."""
     level: list[object] = [body]
     for _ in range(MAX_DEPTH):
         inner: list[object] = []
@@ -254,7 +254,7 @@ def encode_request(
     budget_ms: int = 0,
     flags: int = 0,
 ) -> list[bytes]:
-    """The frames of a request.
+    """Return the frames of a request.
 
     Raises `IpcError` (`bad_request`, `too_large`) for a body that cannot be sent, and `ValueError` for a
     correlation id that is not 16 bytes, a budget outside 0..3,600,000, or too many blobs.
@@ -276,7 +276,7 @@ def encode_reply(
     *,
     delimited: bool = False,
 ) -> list[bytes]:
-    """The frames of a successful reply.
+    """Return the frames of a successful reply.
 
     Raises `IpcError` (`internal`, `too_large`) for a body that cannot be sent, `ValueError` for ids that
     are not 16 bytes or too many blobs.
@@ -290,7 +290,10 @@ def encode_reply(
 def encode_error(
     correlation_id: bytes, instance: bytes, error: IpcError, *, delimited: bool = False
 ) -> list[bytes]:
-    """The frames of an error reply. A detail that cannot be sent is left out rather than the answer."""
+    """Return the frames of an error reply.
+
+    A detail that cannot be sent is dropped, so that an answer goes out.
+    """
     body = error.to_body()
     try:
         packed = _pack_body(body, "error", ErrorCode.INTERNAL)
@@ -311,9 +314,10 @@ def _reply_head(correlation_id: bytes, status: int, instance: bytes, delimited: 
 
 
 def is_app_event(header: bytes) -> bool:
-    """Whether the header frame belongs to an app's stream (SPEC.md, "The app's stream") and not to a reply.
+    """Return whether the header frame belongs to an app's stream (SPEC.md, "The app's stream") rather than a
+    reply.
 
-    A cheap look at the first element: a reply's is a `bin`, an event's an integer. The decoders still check.
+    A cheap look at the first element: `bin` in a reply, an integer in an event. The decoders still check.
     """
     lead = header[:1]
     at = 3 if lead == b"\xdc" else 5 if lead == b"\xdd" else 1
@@ -321,9 +325,9 @@ def is_app_event(header: bytes) -> bool:
 
 
 def decode_request(frames: Sequence[bytes]) -> tuple[Request, bool]:
-    """Read a request; the second value tells whether an empty delimiter stood in front of it.
+    """Decode a request. The second value says whether an empty delimiter preceded it.
 
-    Raises `FrameError`, which carries what is needed to answer it.
+    Raises `FrameError`, which carries what is needed to answer.
     """
     delimited = _is_delimited(frames)
     header: tuple[object, ...] = ()
@@ -347,7 +351,7 @@ def decode_request(frames: Sequence[bytes]) -> tuple[Request, bool]:
 
 
 def decode_reply(frames: Sequence[bytes]) -> Reply:
-    """Read a reply, with or without a delimiter; the body of an error is checked too. Raises `FrameError`."""
+    """Decode a reply, with or without a delimiter; an error's body is checked too. Raises `FrameError`."""
     delimited = _is_delimited(frames)
     header: tuple[object, ...] = ()
     try:
@@ -412,7 +416,7 @@ def _within(name: str, check: Callable[[object, int, int], T], value: object, fi
 
 
 def _frame_error(what: str, error: FieldError, header: tuple[object, ...], delimited: bool) -> FrameError:
-    """An answer under the id that could be read is worth more than one under zeros."""
+    """Build the error, with the correlation id if it can be read: an answer under zeros helps no caller."""
     first = header[0] if header else None
     readable = type(first) is bytes and len(first) == ID_SIZE
     correlation_id = first if readable and isinstance(first, bytes) else NO_CORRELATION

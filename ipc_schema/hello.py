@@ -25,22 +25,22 @@ __all__ = [
 
 HELLO: Final = "hello"
 HELLO_FIRST: Final = "hello first"
-"""The text of the `not_ready` that answers anything else before a hello."""
+"""Text of the `not_ready` that answers any other request before hello."""
 HEARTBEAT_MS: Final = 1000
 
 _Version = Annotated[int, Range(0, 0xFFFF)]
 
 
 def hello_first() -> IpcError:
-    """The answer to a request on a connection without a hello."""
+    """Build the error for a request on a connection without a hello."""
     return IpcError(ErrorCode.NOT_READY, HELLO_FIRST)
 
 
 def negotiate(offered: Sequence[int], supported: tuple[int, int] = (PROTOCOL_MIN, PROTOCOL_VERSION)) -> int:
-    """The greatest version in both ranges `[min, max]`.
+    """Return the highest version in both ranges `[min, max]`.
 
-    Raises `IpcError`: `unsupported_version` with `detail.supported` when there is none, `bad_request` when
-    `offered` is no range.
+    Raises `IpcError`: `unsupported_version` with `detail.supported` if there is none, `bad_request` if
+    `offered` is not a range.
     """
     if len(offered) < 2 or offered[0] > offered[1]:
         raise IpcError(ErrorCode.BAD_REQUEST, f"hello: protocol: {list(offered)} is not [min, max]")
@@ -96,7 +96,10 @@ class Limits(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HelloReply(Body):
-    """What both servers answer. Each adds its own: `kernel.methods.KernelHello`, `mapi.methods.MapiHello`."""
+    """The common part of both servers' reply.
+
+    Each adds its own: `kernel.methods.KernelHello`, `mapi.methods.MapiHello`.
+    """
 
     WHERE = "hello reply"
 

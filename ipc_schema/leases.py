@@ -1,4 +1,4 @@
-"""Leases: who keeps a shard's stream recorded (SPEC.md, "Streams")."""
+"""Leases: which consumers keep a shard's stream recorded (SPEC.md, "Streams")."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class LeaseTable:
         if ttl <= 0:
             raise ValueError(f"a time to live of {ttl}")
         self.ttl = ttl
-        # All leases last equally long, so the order of renewal is the order of expiry.
+        # All leases last equally long, so insertion order is expiry order.
         self._ends: OrderedDict[tuple[str, int], float] = OrderedDict()
         self._counts: Counter[int] = Counter()
         self._holders: Counter[str] = Counter()
@@ -32,7 +32,7 @@ class LeaseTable:
         return len(self._ends)
 
     def acquire(self, consumer: str, shard: int, now: float) -> bool:
-        """Take or renew a lease. True: the shard became active by it."""
+        """Acquire or renew a lease. Return True if the shard became active by it."""
         key = (consumer, shard)
         known = key in self._ends
         self._ends[key] = now + self.ttl
@@ -44,13 +44,13 @@ class LeaseTable:
         return self._counts[shard] == 1
 
     def release(self, consumer: str, shard: int) -> bool:
-        """Give a lease up, if it is held. True: the shard became inactive by it."""
+        """Release a lease if it is held. Return True if the shard became inactive by it."""
         if self._ends.pop((consumer, shard), None) is None:
             return False
         return self._uncount(consumer, shard)
 
     def expire(self, now: float) -> list[int]:
-        """End what was not renewed in time; the shards that became inactive."""
+        """Drop leases that were not renewed in time. Return the shards that became inactive."""
         inactive = []
         while self._ends:
             key, end = next(iter(self._ends.items()))
@@ -62,15 +62,15 @@ class LeaseTable:
         return inactive
 
     def is_held(self, consumer: str, shard: int) -> bool:
-        """Whether the consumer has a lease on the shard."""
+        """Return whether the consumer has a lease on the shard."""
         return (consumer, shard) in self._ends
 
     def holds_any(self, consumer: str) -> bool:
-        """Whether the consumer has a lease on anything."""
+        """Return whether the consumer has any lease."""
         return consumer in self._holders
 
     def is_active(self, shard: int) -> bool:
-        """Whether anyone holds a lease on the shard."""
+        """Return whether any consumer has a lease on the shard."""
         return shard in self._counts
 
     def _uncount(self, consumer: str, shard: int) -> bool:

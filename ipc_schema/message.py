@@ -1,8 +1,8 @@
 """WakuMessage: its protobuf encoding (14/WAKU2-MESSAGE) and its deterministic hash.
 
-Both run once or more for every message on the relay, so they are written out by hand: `decode_message`
-first tries the exact field order that nwaku writes and falls back to a complete protobuf reader, which
-accepts any order, unknown fields and repeated fields (the last one wins).
+Both run at least once for every message on the relay, so they are hand-written: `decode_message` first tries
+the exact field order that nwaku writes and falls back to a complete protobuf reader, which accepts any order,
+unknown fields and repeated fields (the last one wins).
 
 Errors: `MessageEncodeError` and `MessageDecodeError`, both `ValueError`.
 
@@ -53,15 +53,15 @@ _CONTINUED: Final = 0x8080_8080_8080_8080
 
 
 class MessageEncodeError(ValueError):
-    """A field of the message cannot be written: meta too long, a number out of range, no valid Unicode."""
+    """A field of the message cannot be encoded: meta too long, a number out of range, invalid Unicode."""
 
 
 class MessageDecodeError(ValueError):
-    """The bytes are no WakuMessage that the network accepts."""
+    """The bytes are not a WakuMessage that the network accepts."""
 
 
 class WakuMessage(NamedTuple):
-    """One message as it travels. `timestamp` is in nanoseconds since 1970 (0: not stamped)."""
+    """One message as it travels. `timestamp` is in nanoseconds since 1970 (0: none)."""
 
     payload: bytes
     content_topic: str
@@ -140,10 +140,10 @@ _PLAIN_TAIL_SIZE: Final = 20
 
 
 def decode_message(data: bytes | memoryview) -> WakuMessage:
-    """Read one WakuMessage.
+    """Decode one WakuMessage.
 
     Unknown fields are skipped; a known field with another wire type counts as absent; of a repeated field
-    the last one holds; a non-zero `ephemeral` is true.
+    the last one wins; a non-zero `ephemeral` is true.
 
     Raises `MessageDecodeError`: payload or content-topic tag missing, meta above 64 bytes, content topic
     not UTF-8, version above uint32, truncated or malformed protobuf. Nothing else is ever raised, whatever
@@ -211,7 +211,7 @@ def _fail(what: str) -> NoReturn:
 
 
 def _read_varint(data: bytes, at: int) -> tuple[int, int]:
-    """Return (value, position after it); values above 64 bits are refused."""
+    """Return (value, position after it). Raises for values above 64 bits."""
     value = 0
     shift = 0
     try:
@@ -232,7 +232,7 @@ def _read_varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _decode_any(data: bytes) -> WakuMessage:
-    """The complete reader: any field order, unknown and repeated fields."""
+    """Decode any field order, with unknown and repeated fields."""
     size = len(data)
     payload: bytes | None = None
     topic: bytes | None = None
@@ -248,7 +248,7 @@ def _decode_any(data: bytes) -> WakuMessage:
         if wire_type == 0:
             value, at = _read_varint(data, at)
             if field == 3:
-                # nwaku refuses what does not fit, and passing it on would cost us score there.
+                # nwaku rejects a version above uint32, and forwarding one would cost us score there.
                 if value > _MAX_UINT32:
                     _fail("version does not fit in uint32")
                 version = value
@@ -310,17 +310,17 @@ def message_hash(pubsub_topic: str, message: WakuMessage) -> bytes:
 def hash_fields(
     pubsub_topic: bytes, payload: bytes | memoryview, content_topic: bytes, meta: bytes, timestamp: int
 ) -> bytes:
-    """`message_hash` for callers that hold the fields, topics already in UTF-8. `timestamp` is an int64."""
+    """Compute `message_hash` from fields, topics already in UTF-8. `timestamp` is an int64."""
     return sha256(b"".join((pubsub_topic, payload, content_topic, meta, _pack_int64(timestamp)))).digest()
 
 
 def format_hash(digest: bytes) -> str:
-    """The text form of a hash in APIs and logs: `0x` and 64 lower-case hex digits."""
+    """Format a hash for APIs and logs: `0x` and 64 lower-case hex digits."""
     return "0x" + digest.hex()
 
 
 def parse_hash(text: str) -> bytes:
-    """Read the text form of a hash (with or without `0x`, any case) into 32 bytes; `ValueError` otherwise."""
+    """Parse the text form of a hash (with or without `0x`, any case) into 32 bytes. Raises `ValueError`."""
     digits = text[2:] if text[:2] in ("0x", "0X") else text
     if len(digits) != 2 * HASH_SIZE or not digits.isalnum():
         raise ValueError(f"a message hash is 0x and {2 * HASH_SIZE} hex digits, not {text!r}")

@@ -1,6 +1,6 @@
 """Counters and gauges as the processes report them: names without prefix, labels, values. Pure.
 
-How they are rendered for Prometheus is up to the gateway.
+The gateway renders them for Prometheus.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from typing import Final, NamedTuple
 __all__ = ["PROCESS", "Family", "Sample", "families_of", "histogram_of", "process_samples"]
 
 Sample = tuple[str, Mapping[str, str], float]
-"""One value: name, labels, value."""
+"""One sample: name, labels, value."""
 
 _OF_HISTOGRAM: Final = ("_bucket", "_sum", "_count")
 
 
 class Family(NamedTuple):
-    """What all samples of one name are: `kind` is counter, gauge or histogram."""
+    """Type and help text of all samples of one name: `kind` is counter, gauge or histogram."""
 
     kind: str
     help: str
@@ -32,11 +32,12 @@ PROCESS: Final[Mapping[str, Family]] = {
     "process_max_fds": Family("gauge", "File descriptors that the process may have open."),
     "process_threads": Family("gauge", "Threads of the process."),
 }
-"""What `process_samples` gives."""
+"""Families of `process_samples`."""
 
 
 def histogram_of(name: str) -> str:
-    """The histogram that a sample of this name would belong to; the name itself where it cannot be one."""
+    """Return the histogram that a sample of this name would belong to; the name itself if it cannot be
+    one."""
     for ending in _OF_HISTOGRAM:
         if name.endswith(ending):
             return name.removesuffix(ending)
@@ -44,7 +45,7 @@ def histogram_of(name: str) -> str:
 
 
 def families_of(samples: Iterable[Sample], known: Mapping[str, Family]) -> dict[str, tuple[str, str]]:
-    """(kind, help) of every family among the samples that is known."""
+    """Return (kind, help) of every known family among the samples."""
     names = {name: None for sample, _, _ in samples for name in (sample, histogram_of(sample))}
     return {name: (known[name].kind, known[name].help) for name in names if name in known}
 
@@ -52,13 +53,14 @@ def families_of(samples: Iterable[Sample], known: Mapping[str, Family]) -> dict[
 def process_samples(
     stat: str, ticks: int, page: int, boot: float, *, files: int, max_files: int
 ) -> list[Sample]:
-    """The metrics that every process of a host has, by the names Prometheus gives them, without any prefix.
+    """Return the standard process metrics, named like those of the Prometheus client libraries, without
+    prefix.
 
-    `stat` is the text of /proc/self/stat, `ticks` and `page` what sysconf says of clock ticks in a second and
-    bytes in a page, `boot` the host's start in Unix seconds, `files` the number of open descriptors and
+    `stat` is the text of /proc/self/stat, `ticks` and `page` are sysconf's clock ticks per second and page
+    size, `boot` is the host's boot time in Unix seconds, `files` the number of open descriptors and
     `max_files` their soft limit.
     """
-    # The second field is the program's name in parentheses, and may itself hold anything.
+    # The second field is the program's name in parentheses, which may itself contain ")" and spaces.
     values = stat.rpartition(")")[2].split()
     return [
         ("process_cpu_seconds_total", {}, (int(values[11]) + int(values[12])) / ticks),

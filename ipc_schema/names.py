@@ -15,7 +15,7 @@ NAME_PATTERN: Final = re.compile(r"[a-z0-9._-]{1,64}")
 
 
 def check_name(name: str) -> str:
-    """Return the name, or raise `IpcError` (`bad_request`) when it is none."""
+    """Return the name, or raise `IpcError` (`bad_request`) if it is invalid."""
     if NAME_PATTERN.fullmatch(name) is None:
         shown = name if len(name) <= MAX_NAME else name[:MAX_NAME] + "…"
         raise IpcError(

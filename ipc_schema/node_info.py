@@ -14,7 +14,7 @@ NODE_INFO: Final = "node.info"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeInfoRequest(Body):
-    """Which facts to tell; None: all."""
+    """The facts to return; None: all."""
 
     WHERE = NODE_INFO
 

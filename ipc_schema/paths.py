@@ -1,4 +1,4 @@
-"""Where the sockets of a node lie (SPEC.md, "Transport"). Pure: nothing is made or looked up here.
+"""Locations of a node's sockets (SPEC.md, "Transport"). Pure: nothing is created or looked up here.
 
     <run dir>/kernel/{events,requests,control,lock}      <run dir>/mapi/{apps,control,lock}
 
@@ -29,13 +29,13 @@ __all__ = [
 ]
 
 MAX_SOCKET_PATH: Final = 107
-"""Bytes that the kernel's `sockaddr_un` has for a path, without its NUL."""
+"""Bytes for a path in the operating system's `sockaddr_un`, without the NUL (unix(7))."""
 
 _SCHEME: Final = "ipc://"
 
 
 class SocketPathError(ValueError):
-    """A socket's path is too long; the text names the option that shortens it."""
+    """A socket path is too long. The text names the option that shortens it."""
 
 
 class KernelEndpoints(NamedTuple):
@@ -54,49 +54,50 @@ class MapiEndpoints(NamedTuple):
 
 
 def run_directory(data_dir: str | Path, ipc_dir: str | Path | None = None) -> Path:
-    """The run directory: `ipc_dir` where it is set, else `run` below the data directory."""
+    """Return the run directory: `ipc_dir` if set, else `run` below the data directory."""
     return Path(ipc_dir) if ipc_dir else Path(data_dir) / "run"
 
 
 def kernel_directory(run_dir: str | Path) -> Path:
-    """The private directory of the kernel's sockets and lock."""
+    """Return the private directory of the kernel's sockets and lock."""
     return Path(run_dir) / "kernel"
 
 
 def mapi_directory(run_dir: str | Path) -> Path:
-    """The private directory of the Messaging API's sockets and lock."""
+    """Return the private directory of the Messaging API's sockets and lock."""
     return Path(run_dir) / "mapi"
 
 
 def gateway_directory(run_dir: str | Path) -> Path:
-    """The private directory of the gateway's lock and address file."""
+    """Return the private directory of the gateway's lock and address file."""
     return Path(run_dir) / "gateway"
 
 
 def gateway_address_file(run_dir: str | Path) -> Path:
-    """JSON `{pid, rest?, metrics?}`: the URLs at which a running gateway serves."""
+    """Return the path of the file `{pid, rest?, metrics?}` (JSON): the URLs at which a running gateway
+    serves."""
     return gateway_directory(run_dir) / "address.json"
 
 
 def lock_path(directory: str | Path) -> Path:
-    """The lock file in a private directory: held before anything there is bound."""
+    """Return the lock file in a private directory. Hold it before binding anything there."""
     return Path(directory) / "lock"
 
 
 def kernel_endpoints(run_dir: str | Path) -> KernelEndpoints:
-    """The endpoints of a kernel below a run directory. Raises `SocketPathError`."""
+    """Return a kernel's endpoints below a run directory. Raises `SocketPathError`."""
     directory = kernel_directory(run_dir)
     return KernelEndpoints(*(socket_endpoint(directory / name) for name in KernelEndpoints._fields))
 
 
 def mapi_endpoints(run_dir: str | Path) -> MapiEndpoints:
-    """The endpoints of a Messaging API below a run directory. Raises `SocketPathError`."""
+    """Return a Messaging API's endpoints below a run directory. Raises `SocketPathError`."""
     directory = mapi_directory(run_dir)
     return MapiEndpoints(*(socket_endpoint(directory / name) for name in MapiEndpoints._fields))
 
 
 def socket_endpoint(path: str | Path) -> str:
-    """The `ipc://` endpoint of a path. Raises `SocketPathError` for one that no socket can have."""
+    """Return the `ipc://` endpoint of a path. Raises `SocketPathError` if no socket can have it."""
     text = str(path)
     size = len(os.fsencode(text))
     if size > MAX_SOCKET_PATH:
@@ -110,5 +111,5 @@ def socket_endpoint(path: str | Path) -> str:
 
 
 def socket_path(endpoint: str) -> Path | None:
-    """The path of an `ipc://` endpoint, None for any other transport."""
+    """Return the path of an `ipc://` endpoint, None for any other transport."""
     return Path(endpoint[len(_SCHEME) :]) if endpoint.startswith(_SCHEME) else None

@@ -1,12 +1,12 @@
 """Serve requests without doing I/O: the rules that every ROUTER of the contract shares (SPEC.md, §2).
 
-Who may ask, hello first, how much may be under way, how long it may take, and one answer to everything that
-can go wrong, replies that cannot be encoded among it. Kernel (trio) and Messaging API (asyncio) put a shell
-around it that moves frames and runs tasks.
+Admission by uid, hello first, limits on requests in flight, time budgets, and exactly one answer whatever
+goes wrong, unencodable replies included. Kernel (trio) and Messaging API (asyncio) put a shell around it that
+moves frames and runs tasks.
 
 A method that is a plain function is answered at once. A coroutine function runs in a task of the shell, under
-the request's budget. An ordered one runs after the earlier ordered requests of its client, so that what a
-program sends in one order goes out in that order.
+the request's budget. An ordered one runs after the earlier ordered requests of its client, so that messages
+go out in the order in which the program sent them.
 """
 
 from __future__ import annotations
@@ -38,22 +38,22 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 IN_FLIGHT_TOTAL: Final = 4096
-"""Requests of all clients at once: names are free, tasks are not."""
+"""Most requests in flight over all clients: client names cost nothing, tasks do."""
 
 ANSWER_MARGIN: Final = 0.2
-"""Seconds of a request's budget that are kept for its answer."""
+"""Seconds of a request's budget reserved for its answer."""
 
 Answer = tuple[Mapping[str, object], Sequence[bytes]]
 """Body and blobs of a reply."""
 
 
 def answer(body: Mapping[str, object] | None = None, blobs: Sequence[bytes] = ()) -> Answer:
-    """A reply, empty by default."""
+    """Build a reply, empty by default."""
     return body or {}, blobs
 
 
 class Client:
-    """One that has said hello, and what it has under way."""
+    """A client that has said hello, and its requests in flight."""
 
     __slots__ = ("in_flight", "name", "ordered")
 
@@ -65,7 +65,7 @@ class Client:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Call:
-    """One request as a method sees it. `client` is None only where no hello is needed."""
+    """One request as a method sees it. `client` is None only if the socket needs no hello."""
 
     request: Request
     identity: bytes
@@ -76,11 +76,11 @@ class Call:
     route: Route
     delimited: bool
     descriptor: int = -1
-    """Of the connection it came on, where that is known."""
+    """Uid of the connection, where it is known."""
 
     @property
     def answer_by(self) -> float:
-        """When work that asks others must be over, so that the answer still comes in time."""
+        """When work that waits on others must be over, so that the answer is still in time."""
         return self.deadline - ANSWER_MARGIN
 
     @property
@@ -104,7 +104,7 @@ Handler = Callable[[Call], Answer] | Callable[[Call], Awaitable[Answer]]
 
 
 class Route:
-    """How a method is run. `ordered` only means something for coroutine functions."""
+    """How a method runs. `ordered` only applies to coroutine functions."""
 
     __slots__ = ("handler", "needs_hello", "ordered", "takes_time")
 
@@ -116,23 +116,28 @@ class Route:
 
 
 class ServerShell(Protocol):
-    """What the core needs of the world."""
+    """What the core needs from its event loop and socket."""
 
     def now(self) -> float:
-        """Seconds of the clock that deadlines are given in."""
+        """Return seconds of the clock that deadlines are given in."""
 
     def send(self, frames: Sequence[bytes], /) -> bool:
-        """Send a message, identity first; False if it was dropped (and counted by the socket)."""
+        """Send a message, identity first. Return False if it was dropped (and counted by the socket)."""
 
     def spawn(self, call: Call, /) -> None:
-        """Run the call in a task: `RequestServer.start`, the handler under the deadline, `done`, `failed` or
-        `expired`, and `finished` whatever happens."""
+        """Run the call in a task.
+
+        The task calls `RequestServer.start`, the handler under the deadline, then `done`, `failed` or
+        `expired`, and `finished` in any case.
+        """
 
 
 @dataclass(slots=True)
 class ServerCounters:
-    """What a server did. `malformed`: messages that could not be understood; `unsent`: replies that the
-    client did not take."""
+    """Counters of a server.
+
+    `malformed`: undecodable messages; `unsent`: replies that the client did not take.
+    """
 
     requests: Counter[str] = field(default_factory=Counter)
     errors: Counter[str] = field(default_factory=Counter)
@@ -141,7 +146,7 @@ class ServerCounters:
     in_flight: int = 0
 
     def to_body(self) -> dict[str, int]:
-        """For control's `health`."""
+        """Return them for control's `health`."""
         return {
             "requests": self.requests.total() - self.malformed,
             "bad": self.malformed,
@@ -157,8 +162,8 @@ class ServerCounters:
 class RequestServer:
     """Serves one ROUTER. `receive` takes each message; the shell runs the calls that take time.
 
-    `who(identity)` is the client that said hello on a connection; None: this socket needs no hello.
-    `allowed_uids` None: anyone that reaches the socket.
+    `who(identity)` returns the client that said hello on a connection; None: this socket needs no hello.
+    `allowed_uids` None: any peer that reaches the socket.
     """
 
     def __init__(
@@ -187,13 +192,13 @@ class RequestServer:
             self.counters.errors[str(code)] = 0
 
     def allow_all(self) -> None:
-        """Ask for no uid: the socket is not one that knows it."""
+        """Skip the uid check: the transport has no peer credentials."""
         self._allowed = None
 
-    # --- coming in ---
+    # --- input -------
 
     def receive(self, frames: Sequence[bytes], uid: int | None, descriptor: int = -1) -> None:
-        """Handle one message: identity and a request. `uid` None: tcp, where nobody can be told apart."""
+        """Handle one message: identity and a request. `uid` is None on tcp, which has no peer credentials."""
         identity = frames[0]
         try:
             request, delimited = decode_request(frames[1:])
@@ -253,20 +258,20 @@ class RequestServer:
             if call.route.ordered:
                 client.ordered.append(call)
                 if len(client.ordered) > 1:
-                    return  # `finished` of the one before it goes on
+                    return  # `finished` of its predecessor starts it
         self._shell.spawn(call)
 
     # --- a call in its task ---
 
     def start(self, call: Call) -> bool:
-        """Whether the work may begin; if its budget has run out in a queue, it is answered here."""
+        """Return whether the work may begin. If its budget ran out in a queue, answer so here."""
         if self._shell.now() < call.deadline:
             return True
         self.failed(call, IpcError(ErrorCode.DEADLINE_EXCEEDED, "the budget ran out before the work started"))
         return False
 
     def done(self, call: Call, result: Answer) -> None:
-        """Answer with what the method returned."""
+        """Answer with the method's result."""
         request = call.request
         if request.no_reply:
             return
@@ -275,20 +280,20 @@ class RequestServer:
             frames = encode_reply(
                 request.correlation_id, self._instance, body, blobs, delimited=call.delimited
             )
-        except Exception as error:  # too large, or a fault in what was returned: never a silence
+        except Exception as error:  # too large, or an invalid result: the client still gets an answer
             self.failed(call, error)
             return
         self._send(call.identity, frames)
 
     def expired(self, call: Call) -> None:
-        """The budget ran out while the method worked, and it was cancelled."""
+        """Answer a call whose budget ran out while it worked; it was cancelled."""
         self.failed(
             call,
             IpcError(ErrorCode.DEADLINE_EXCEEDED, "the budget ran out; the work was abandoned half-way"),
         )
 
     def failed(self, call: Call, error: Exception) -> None:
-        """Answer with an error: as it is if it belongs to the contract, else `internal` and a log entry."""
+        """Answer with an error: unchanged if it belongs to the contract, else `internal` and a log entry."""
         if not isinstance(error, IpcError):
             reference = os.urandom(4).hex()
             log.error(
@@ -310,7 +315,7 @@ class RequestServer:
         self._send_error(call.identity, call.request.correlation_id, error, delimited=call.delimited)
 
     def finished(self, call: Call) -> None:
-        """The task of the call is over."""
+        """End the call's task."""
         self.counters.in_flight -= 1
         client = call.client
         if client is None:
@@ -324,7 +329,7 @@ class RequestServer:
             if client.ordered:
                 self._shell.spawn(client.ordered[0])
 
-    # --- going out ---
+    # --- output ------
 
     def _send_error(
         self, identity: bytes, correlation_id: bytes, error: IpcError, *, delimited: bool

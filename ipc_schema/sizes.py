@@ -1,4 +1,4 @@
-"""How large a message may be: the limit is on the whole relay frame, not on the payload (nwaku, measured).
+"""Message size limits: the limit applies to the whole relay frame, not to the payload (nwaku, measured).
 
 A WakuMessage travels as `RPC{publish: Message{data, topic}}`; a frame above the maximum is never sent.
 """
@@ -19,17 +19,17 @@ def _varint_size(value: int) -> int:
 
 
 def _field_size(length: int) -> int:
-    """A length-delimited protobuf field with a number below 16."""
+    """Size of a length-delimited protobuf field with a number below 16."""
     return 1 + _varint_size(length) + length
 
 
 def relay_frame_size(message_size: int, pubsub_topic: str) -> int:
-    """Bytes of the relay RPC (without its length prefix) that carries an encoded message of that size."""
+    """Size of the relay RPC (without its length prefix) that carries an encoded message of that size."""
     return _field_size(_field_size(message_size) + _field_size(len(pubsub_topic.encode())))
 
 
 def largest_message(max_message_size: int, pubsub_topic: str) -> int:
-    """The largest encoded WakuMessage whose relay frame is within the network's maximum."""
+    """Size of the largest encoded WakuMessage whose relay frame is within the network's maximum."""
     size = max_message_size
     while size > 0 and (excess := relay_frame_size(size, pubsub_topic) - max_message_size) > 0:
         size -= excess
@@ -41,10 +41,11 @@ def largest_message(max_message_size: int, pubsub_topic: str) -> int:
 def largest_payload(
     max_message_size: int, pubsub_topic: str, content_topic_bytes: int, meta_bytes: int = MAX_META_SIZE
 ) -> int:
-    """The largest payload that surely fits with a content topic and meta of these lengths (no proof)."""
+    """Size of the largest payload that certainly fits with a content topic and meta of these lengths (no
+    proof)."""
     room = largest_message(max_message_size, pubsub_topic)
     frame = WakuMessage(b"", "x" * content_topic_bytes, timestamp=_MAX_TIMESTAMP, meta=b"m" * meta_bytes)
-    rest = len(encode_message(frame)) - 1  # its empty payload's length took one byte
+    rest = len(encode_message(frame)) - 1  # the length prefix of the empty payload took one byte
     payload = room - rest
     while payload > 0 and payload + _varint_size(payload) + rest > room:
         payload -= 1
@@ -52,5 +53,5 @@ def largest_payload(
 
 
 def too_large_text(max_message_size: int) -> str:
-    """The text that callers of nwaku match on."""
+    """Return the text that callers of nwaku match on."""
     return f"Message size exceeded maximum of {max_message_size} bytes"

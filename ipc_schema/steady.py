@@ -1,11 +1,12 @@
-"""Time for what is kept: a clock that no step of the wall clock moves, carried over restarts by a stamp.
+"""Steady time for stored data: a clock that steps of the wall clock do not move, carried over restarts by a
+stamp.
 
-The wall clock of a host may be an hour or a year wrong, and be set right, while a process runs. Ages, gaps
-and rates are therefore decided by instants of a clock that only runs forward. It begins with the wall clock's
-reading; a later run goes on from the stamp that the last one left. The wall clock remains the label: what
-people and other hosts read is converted with `label`, what they wrote with `of_label`.
+A host's wall clock may be an hour or a year wrong, and be corrected while a process runs. Ages, gaps and
+rates are therefore decided by a clock that only runs forward. It starts at the wall clock's reading; a
+later run continues from the stamp that the last one left. The wall clock remains the label: what people and
+other hosts read is converted with `label`, what they wrote with `of_label`.
 
-Pure: the readings of both clocks, and the identity of the host's boot, are given.
+Pure: the readings of both clocks, and the id of the host's boot, are arguments.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class Stamp:
     """A moment by three clocks (ns)."""
 
     boot: str
-    """The start of the host that `steady` counts from; "" if it is not known."""
+    """Id of the boot that `steady` counts from; "" if unknown."""
     steady: int
     wall: int
     label: int
@@ -49,7 +50,7 @@ class Stamp:
 
     @classmethod
     def from_note(cls, note: bytes | None) -> Stamp | None:
-        """Read JSON; None where there is none, or none that can be read."""
+        """Parse JSON; None if there is none, or it cannot be read."""
         try:
             return cls.from_dict(json.loads(note or b""))
         except (ValueError, TypeError, KeyError, RecursionError):
@@ -57,7 +58,7 @@ class Stamp:
 
 
 class SteadyClock:
-    """Nanoseconds since 1970 as the wall clock had it at the first start, counted on from there."""
+    """Nanoseconds since 1970 by the wall clock at the first start, counted on from there."""
 
     def __init__(
         self,
@@ -66,8 +67,10 @@ class SteadyClock:
         boot: str = "",
         last: Stamp | None = None,
     ) -> None:
-        """`steady`: ns since the host's start, sleep included; `boot` names that start. `last`: the stamp of
-        the run before."""
+        """Continue from `last`, the stamp of the previous run.
+
+        `steady` returns ns since boot, suspend included; `boot` identifies that boot.
+        """
         self._wall = wall
         self._steady = steady
         self._boot = boot
@@ -75,31 +78,31 @@ class SteadyClock:
         self._offset = begin - steady()
 
     def __call__(self) -> int:
-        """The present instant."""
+        """Return the current instant."""
         return self._offset + self._steady()
 
     def age(self, stamp: Stamp) -> int:
-        """How long ago a stamp was made.
+        """Return how long ago a stamp was made.
 
-        Across a start of the host only the wall clock can say; if it has been set back, the answer is 0.
+        Across a reboot only the wall clock can say; if it was set back, the answer is 0.
         """
         if stamp.boot and stamp.boot == self._boot:
             return max(0, self._steady() - stamp.steady)
         return max(0, self._wall() - stamp.wall)
 
     def stamp(self) -> Stamp:
-        """The stamp to keep."""
+        """Return the stamp to store."""
         return Stamp(self._boot, self._steady(), self._wall(), self())
 
     @property
     def shift(self) -> int:
-        """What to add to a label of now for an instant of this clock."""
+        """The difference to add to a current wall-clock label to get an instant of this clock."""
         return self() - self._wall()
 
     def label(self, instant: int) -> int:
-        """The instant as the wall clock of now counts."""
+        """Convert an instant to the current wall clock."""
         return instant - self.shift
 
     def of_label(self, label: int) -> int:
-        """The instant that the wall clock of now calls so."""
+        """Convert a label of the current wall clock to an instant."""
         return label + self.shift

@@ -43,11 +43,12 @@ _STRUCTURE: Final = (
 
 
 class TopicError(ValueError):
-    """The text is no content topic or pubsub topic, or it cannot be mapped to a shard."""
+    """The text is not a content topic or pubsub topic, or it cannot be mapped to a shard."""
 
 
 def _decimal(text: str, maximum: int) -> int | None:
-    """Plain ASCII decimal digits up to `maximum`; None for anything else (signs, blanks, other digits)."""
+    """Parse plain ASCII decimal digits up to `maximum`; None for anything else (signs, blanks, other
+    digits)."""
     if not text.isascii() or not text.isdigit() or len(text) > 19:
         return None
     value = int(text)
@@ -123,7 +124,7 @@ class PubsubTopic(NamedTuple):
 
 
 def shard_topic(cluster: int, shard: int) -> str:
-    """The pubsub topic of a shard. Raises `TopicError` unless both are uint16."""
+    """Return the pubsub topic of a shard. Raises `TopicError` unless both are uint16."""
     if not 0 <= cluster <= MAX_CLUSTER:
         raise TopicError(f"cluster {cluster} is outside 0..{MAX_CLUSTER}")
     if not 0 <= shard <= MAX_SHARD:
@@ -142,18 +143,18 @@ def _autoshard(content_topic: str, shard_count: int) -> int:
     return int.from_bytes(digest[24:], "big") % shard_count
 
 
-# An application uses few content topics, many times each. Topics come from the network too, so what is
-# remembered is bounded in bytes: at most 4096 entries of at most 256 characters. Refusals are never kept.
+# An application uses few content topics, many times each. Topics come from the network too, so the cache is
+# bounded in bytes: at most 4096 entries of at most 256 characters. Errors are never cached.
 _REMEMBERED_LENGTH: Final = 256
 _autoshard_remembered = lru_cache(maxsize=4096)(_autoshard)
 
 
 def autoshard(content_topic: str, shard_count: int) -> int:
-    """The shard of a content topic in a cluster of `shard_count` shards.
+    """Return the shard of a content topic in a cluster of `shard_count` shards.
 
     sha256(application || version), last 8 bytes as a big-endian number, modulo the count. The specification
     takes the whole digest; nwaku, js-waku and go-waku take 8 bytes, which differs unless the count is a
-    power of two. The implementations are the network, so they are followed here.
+    power of two. The implementations are the network, so we follow them.
 
     Raises `TopicError` for a malformed topic, a generation above 0, or a count below 1 (a network without
     autosharding).
@@ -166,7 +167,7 @@ def autoshard(content_topic: str, shard_count: int) -> int:
 
 
 def autoshard_topic(content_topic: str, cluster: int, shard_count: int) -> str:
-    """The pubsub topic that autosharding gives a content topic. Raises `TopicError`."""
+    """Return the pubsub topic that autosharding gives a content topic. Raises `TopicError`."""
     return shard_topic(cluster, autoshard(content_topic, shard_count))
 
 
@@ -178,10 +179,11 @@ def place(
     pubsub_topic: str | None = None,
     shard: int | None = None,
 ) -> int:
-    """The one shard that a request is about: of its pubsub topic, else the one it names, else the one that
-    autosharding gives its content topics. Whether the network has it is not looked at.
+    """Return the one shard that a request is about: of its pubsub topic, else of its shard field, else by
+    autosharding of its content topics. Whether the network has that shard is not checked.
 
-    Raises `TopicError`: two that contradict each other, another cluster, content topics of several shards.
+    Raises `TopicError` if two of them contradict each other, for another cluster, or content topics of
+    several shards.
     """
     if pubsub_topic is not None:
         parsed = PubsubTopic.parse(pubsub_topic)

@@ -1,4 +1,4 @@
-"""Wrong arguments that no server needs to see: a TypeError or ValueError that says what is right."""
+"""Argument checks that need no server: a TypeError or ValueError that says what is expected."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _SOCKETS: Final = {
 
 
 def messaging_endpoint(where: object) -> str:
-    """The apps' endpoint of a node's run directory, or the endpoint itself."""
+    """Return the apps' endpoint of a node's run directory, or the endpoint itself."""
     if isinstance(where, KernelEndpoints | MapiEndpoints):
         raise TypeError(
             f"{type(where).__name__} are several endpoints: an app connects to mapi_endpoints(…).apps"
@@ -48,7 +48,7 @@ def messaging_endpoint(where: object) -> str:
 
 
 def control_endpoint(where: object) -> str:
-    """The endpoint of a control socket."""
+    """Check the endpoint of a control socket."""
     text = _place(where, "an endpoint (ipc://…, tcp://…)")
     if "://" not in text:
         raise ValueError(f"{text!r} is not an endpoint: kernel_endpoints(…) and mapi_endpoints(…) have them")
@@ -56,7 +56,7 @@ def control_endpoint(where: object) -> str:
 
 
 def kernel_at(where: object) -> KernelEndpoints:
-    """The endpoints of a kernel, as they are or below a run directory."""
+    """Return the endpoints of a kernel, as given or below a run directory."""
     if isinstance(where, KernelEndpoints):
         _checked(where.requests, ("kernel", "requests"), "kernel clients connect to")
         return where
@@ -80,7 +80,7 @@ def _place(where: object, right: str) -> str:
 
 
 def _checked(endpoint: str, right: tuple[str, str] | None, verb: str) -> str:
-    """The endpoint, unless it is another socket of a node than `right`; None: one of the control sockets."""
+    """Return the endpoint unless it is a different socket of a node than `right` (None: a control socket)."""
     scheme, _, address = endpoint.partition("://")
     if scheme not in _SCHEMES or not address:
         raise ValueError(f"{endpoint}: an endpoint is ipc://… or tcp://…")
@@ -97,7 +97,7 @@ def _checked(endpoint: str, right: tuple[str, str] | None, verb: str) -> str:
 
 
 def need_server(server: object, wanted: str, what: str) -> None:
-    """Whether the program that answered a hello is the right one. Raises `IpcError` (`bad_request`)."""
+    """Check that the right program answered the hello. Raises `IpcError` (`bad_request`)."""
     other = {"logos-kernel": "a kernel", "logos-mapi": "a Messaging API"}
     program = server.partition("/")[0] if isinstance(server, str) else ""
     if program in other and program != wanted:
@@ -105,14 +105,14 @@ def need_server(server: object, wanted: str, what: str) -> None:
 
 
 def as_text(what: str, value: object) -> str:
-    """A text, unchanged."""
+    """Check a text."""
     if not isinstance(value, str):
         raise TypeError(f"{what}: str, not {type(value).__name__}")
     return value
 
 
 def as_bytes(what: str, value: object, size: int | None = None) -> bytes:
-    """Bytes of anything that is bytes; not of a text, whose encoding only the app knows."""
+    """Return the bytes of a bytes-like object; refuse a text, whose encoding only the app knows."""
     if not isinstance(value, bytes | bytearray | memoryview):
         hint = "; text.encode() makes bytes of it" if isinstance(value, str) else ""
         raise TypeError(f"{what}: bytes, not {type(value).__name__}{hint}")
@@ -123,12 +123,12 @@ def as_bytes(what: str, value: object, size: int | None = None) -> bytes:
 
 
 def as_topics(topics: str | Iterable[str]) -> list[str]:
-    """Content topics; a single one is meant as one, not as its characters."""
+    """Return content topics; a single text is one topic, not a sequence of characters."""
     return [topics] if isinstance(topics, str) else [as_text("content topic", topic) for topic in topics]
 
 
 def history_ms(seconds: float) -> int:
-    """A time to look back, in milliseconds."""
+    """Convert a look-back time in seconds to milliseconds."""
     if not (math.isfinite(seconds) and seconds >= 0):
         raise ValueError(f"history: seconds from 0 on, not {seconds!r}")
     return int(seconds * 1000)

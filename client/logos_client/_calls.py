@@ -1,4 +1,4 @@
-"""What all the parts of a kernel's client are built on: one request, one typed reply."""
+"""Base of all parts of a kernel's client: one request, one typed reply."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ B = TypeVar("B", bound=Body)
 
 
 class Calls(ABC):
-    """Somebody who can ask a kernel."""
+    """An object that can make requests to a kernel."""
 
     @abstractmethod
     async def _reply(
@@ -28,7 +28,7 @@ class Calls(ABC):
         *,
         timeout: float = DEFAULT_TIMEOUT,
     ) -> Reply:
-        """One request. Raises `LogosError`."""
+        """Make one request. Raises `LogosError`."""
 
     async def _call(
         self,
@@ -45,5 +45,5 @@ class Calls(ABC):
 
 
 def texts(one_or_more: str | Iterable[str]) -> tuple[str, ...]:
-    """A single text is one of them, and not its letters."""
+    """Treat a single text as one element, not as its characters."""
     return (one_or_more,) if isinstance(one_or_more, str) else tuple(one_or_more)

@@ -1,11 +1,11 @@
-"""A DEALER that speaks the contract's requests: hello, concurrent requests, its own reconnect.
+"""A DEALER that speaks the contract's requests: hello, concurrent requests, reconnect.
 
 This is the lower layer: it raises `ipc_schema.errors.IpcError` and knows neither kernel nor Messaging API.
-`KernelClient` and `MessagingClient` stand on it, and so does a Messaging API on its way to the kernel.
+`KernelClient` and `MessagingClient` are built on it, and so is a Messaging API's link to its kernel.
 
-States: connecting (no server, or a lost one) → greeting (hello is on its way) → ready → connecting …;
-failed is a server that is there and refuses our hello: requests raise its reason at once, hello is tried
-again slowly. closed is the end.
+States: connecting (no server, or a lost one) → greeting (hello sent) → ready → connecting …; failed means
+that a server is there but refuses our hello: requests raise its reason at once, and hello is retried at a
+slow pace. closed is final.
 """
 
 from __future__ import annotations
@@ -39,23 +39,22 @@ from logos_sockets.drain import DrainSocket
 log = logging.getLogger(__name__)
 
 DEFAULT_TIMEOUT: Final = 10.0
-#: Requests at once until the server's hello says how many it takes.
+#: Requests in flight until the server's hello gives its limit.
 _DEFAULT_IN_FLIGHT: Final = 64
 _HELLO_TIMEOUT: Final = 3.0
 _HELLO_RETRY: Final = 0.1
 _HELLO_RETRY_MAX: Final = 2.0
 _REFUSED_RETRY: Final = 5.0
-#: A server may still take the connection of our own dead predecessor for a live one: it learns better at
-#: its next heartbeat.
+#: A server may consider our dead predecessor's connection alive until its next heartbeat: retry that long.
 _CONFLICT_GRACE: Final = 3.0
-#: Seconds without a word from us after which the server may begin to think of us as gone: we say one.
+#: Seconds of silence after which we send the keep-alive, before the server considers us gone.
 _IDLE: Final = 10.0
-#: Looks at the clock per `silence`.
+#: Clock checks per `silence`.
 _TICKS: Final = 4
 
 
 class ConnectionState(Enum):
-    """Where a `RequestConnection` is; see the module's text."""
+    """State of a `RequestConnection`; see the module docstring."""
 
     CONNECTING = "connecting"
     GREETING = "greeting"
@@ -66,8 +65,10 @@ class ConnectionState(Enum):
 
 @dataclass(slots=True)
 class ConnectionCounters:
-    """`garbage`: frames from the server that are no reply or event. `unmatched`: replies nobody waits for
-    any more."""
+    """`garbage`: frames from the server that are not a reply or event.
+
+    `unmatched`: replies whose request is gone.
+    """
 
     hellos: int = 0
     restarts: int = 0
@@ -79,10 +80,10 @@ class ConnectionCounters:
 class RequestConnection:
     """Requests to one ROUTER of the contract.
 
-    `hello()` gives the body of the hello request, each time anew; None for a control socket, which needs
-    none. `on_hello(reply)` runs after each accepted hello and before any request goes out on that
-    connection; an `IpcError` it raises counts as a refused hello. `on_down(reason)` runs when a connection
-    that was ready is lost, or the server turned out to be another instance. `on_event(frames)` gets the
+    `hello()` returns the body of the hello request and is called for each attempt; None for a control
+    socket, which needs none. `on_hello(reply)` runs after each accepted hello and before any request goes
+    out on that connection; an `IpcError` it raises counts as a refused hello. `on_down(reason)` runs when a
+    ready connection is lost, or the server turns out to be another instance. `on_event(frames)` gets the
     frames of an app's stream. None of them may block. `keepalive` names a request without effect, sent
     after silence, so that a server that forgot us says so.
 
@@ -145,18 +146,18 @@ class RequestConnection:
 
     @property
     def state(self) -> ConnectionState:
-        """Where the connection is now."""
+        """Current state."""
         return self._state
 
     @property
     def ready(self) -> bool:
-        """Whether a request would go out at once."""
+        """Whether a request would be sent at once."""
         return self._state is ConnectionState.READY
 
     async def wait_ready(self, timeout: float | None = None) -> None:
         """Wait until requests can be sent.
 
-        Raises `IpcError`: the server's own when it refuses our hello; `not_ready` when there is no server
+        Raises `IpcError`: the server's own if it refuses our hello; `not_ready` if there is no server
         within `timeout` seconds, or the connection is closed.
         """
         deadline = None if timeout is None else self._loop.time() + timeout
@@ -203,11 +204,11 @@ class RequestConnection:
         *,
         timeout: float = DEFAULT_TIMEOUT,
     ) -> Reply:
-        """Send a request, wait for its reply.
+        """Send a request and wait for its reply.
 
-        Waits for the server to be there and for a place among its requests in flight; all within `timeout`
-        seconds, which is also the budget the server is given. Raises `IpcError`: the server's answer,
-        `deadline_exceeded`, `peer_restarted` (the connection was lost under the request: whether it was
+        Waits for the server and for a slot among its requests in flight; all within `timeout` seconds,
+        which is also the request's time budget. Raises `IpcError`: the server's answer,
+        `deadline_exceeded`, `peer_restarted` (the connection was lost during the request: whether it was
         carried out is unknown), or `not_ready`.
         """
         deadline = self._loop.time() + timeout
@@ -221,7 +222,7 @@ class RequestConnection:
                 error = reply.error
                 if error is None:
                     return reply
-                # The server does not know this connection, so it did nothing: the request may go out again.
+                # The server does not know this connection, so it did nothing: resending is safe.
                 if not _wants_hello(error) or self._hello is None or self._loop.time() >= deadline:
                     raise error
         finally:
@@ -230,8 +231,10 @@ class RequestConnection:
     def notify(
         self, method: str, body: Mapping[str, object] | None = None, blobs: Sequence[bytes] = ()
     ) -> bool:
-        """Send a request whose success nobody waits for. False when it could not be sent now: it is then
-        not sent at all."""
+        """Send a request without waiting for its success.
+
+        Return False, without sending, if it cannot be sent now.
+        """
         if not self.ready:
             return False
         self._spoke = self._loop.time()
@@ -240,7 +243,7 @@ class RequestConnection:
     async def _exchange(
         self, method: str, body: Mapping[str, object] | None, blobs: Sequence[bytes], deadline: float
     ) -> Reply:
-        """One request, one reply (an error reply too). Raises for what happens to the connection."""
+        """Make one request and return its reply (or error reply). Raises for failures of the connection."""
         now = self._loop.time()
         remaining = deadline - now
         if remaining <= 0:
@@ -297,7 +300,7 @@ class RequestConnection:
             self._greet_again()
 
     def _meet(self, instance: bytes) -> bool:
-        """Note who answers; True: it is another instance than before."""
+        """Record the answering instance. Return True if it differs from the last one."""
         known, self.instance = self.instance, instance
         if known is None or known == instance:
             return False
@@ -309,7 +312,7 @@ class RequestConnection:
     def _connected(self) -> None:
         if self._state is ConnectionState.CLOSED:
             return
-        self._socket.drain_now()  # lets the socket forget the connection before
+        self._socket.drain_now()  # lets the socket drop the previous connection
         if self._hello is None:
             self._set_state(ConnectionState.READY)
         else:
@@ -318,13 +321,14 @@ class RequestConnection:
     def _disconnected(self) -> None:
         if self._state is ConnectionState.CLOSED:
             return
-        self._socket.drain_now()  # answers that still made it
+        self._socket.drain_now()  # replies that arrived before the loss
         self._stop_greeting()
         self.failure = None
         self._lose("the connection was lost")
 
     def _lose(self, reason: str) -> None:
-        """What was asked on this connection has no answer any more; nothing of it may reach a successor."""
+        """Fail all requests in flight: they have no answer any more, and no successor may receive any of
+        them."""
         was_ready = self.ready
         self._socket.forget()
         self._set_state(ConnectionState.CONNECTING)
@@ -345,7 +349,7 @@ class RequestConnection:
             self._greeting = None
 
     async def _greet(self) -> None:
-        """Say hello until it is accepted. A lost connection cancels this; a new one starts it anew."""
+        """Repeat hello until it is accepted. A lost connection cancels this; a new one starts it again."""
         delay = _HELLO_RETRY
         assert self._hello is not None
         while True:
@@ -365,13 +369,14 @@ class RequestConnection:
                 return
 
     def _no_greeter(self, error: IpcError) -> IpcError:
-        """The error for people: what answers no hello is another kind of socket."""
+        """Build the error for an endpoint that answers no hello: it is probably another kind of socket."""
         if error.code is not ErrorCode.UNKNOWN_METHOD:
             return error
         return IpcError(ErrorCode.BAD_REQUEST, f"{self.endpoint} takes no hello: is it a control socket?")
 
     def _accept(self, reply: Reply, future: asyncio.Future[Reply]) -> None:
-        """Our hello was accepted. At once, not in the task that waits: events may stand right behind it."""
+        """Handle an accepted hello, synchronously and not in the waiting task: events may follow
+        immediately."""
         if self._on_hello is not None:
             try:
                 self._on_hello(reply)
@@ -418,7 +423,7 @@ class RequestConnection:
             assert self._keepalive is not None
             await self._exchange(self._keepalive, None, (), self._loop.time() + self._silence)
         except IpcError as error:
-            # Only a hung server, or one that just left: its return, or the loss of the connection, is
+            # A hung server, or one that just left: its return, or the loss of the connection, is
             # noticed elsewhere.
             log.debug("keepalive to %s: %s", self.endpoint, error)
         finally:
@@ -431,7 +436,7 @@ class RequestConnection:
         return task
 
     async def close(self) -> None:
-        """End it: requests under way raise `not_ready`. May be called twice."""
+        """Close the connection: requests in flight raise `not_ready`. Idempotent."""
         if self._state is ConnectionState.CLOSED:
             return
         self._set_state(ConnectionState.CLOSED)
@@ -472,7 +477,8 @@ def _wants_hello(error: IpcError | None) -> bool:
 
 
 def _fresh(error: IpcError) -> IpcError:
-    """A copy to raise: one exception object raised in several tasks would collect all their tracebacks."""
+    """Copy an exception before raising it: one object raised in several tasks would collect all their
+    tracebacks."""
     return IpcError(
         error.code,
         error.message,

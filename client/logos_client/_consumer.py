@@ -1,4 +1,4 @@
-"""How an app gets its events: one after another, by iteration or by callbacks."""
+"""Delivery of events to the app: one after another, by iteration or by callbacks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Callback = Callable[[Any], Awaitable[None] | None]
 class EventConsumer:
     """Hands the events of a stream to one consumer.
 
-    `settle()` is called whenever an event was handled (credit and ack may be due).
+    `settle()` is called after each handled event (credit and ack may be due).
     """
 
     def __init__(self, stream: AppStreamReader, settle: Callable[[], None]) -> None:
@@ -31,26 +31,29 @@ class EventConsumer:
         self._ended = False
 
     def wake(self) -> None:
-        """Something was put into the stream."""
+        """Notify of a new event in the stream."""
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     def end(self) -> None:
-        """Nothing comes any more behind what is queued."""
+        """End the stream behind what is queued."""
         self._ended = True
         self.wake()
 
     # -- iteration -------------------------------------------------------------------------------------------
 
     async def next(self) -> Event | None:
-        """The next event that no callback took; None at the end. The event before it counts as handled."""
+        """Return the next event that no callback took, or None at the end.
+
+        The previous event counts as handled.
+        """
         self._taker = asyncio.current_task()
         if not self._iterating:
             await self._take_over_from_callbacks()
         if self._taking:
             raise RuntimeError("another task is waiting for the next event already")
         if not self._callbacks:
-            # Most often something is there: then nothing below is needed, at half the price.
+            # Fast path: usually an event is queued, and skipping what follows halves the cost.
             event = self._take_now()
             if event is not None:
                 return event
@@ -68,10 +71,11 @@ class EventConsumer:
             self._taking = False
 
     def settled(self) -> bool:
-        """Whether the app is done with the event in its hands, as far as can be seen from here.
+        """Return whether the app is done with the event that it holds, as far as can be seen from here.
 
-        It is when the task that took it is the one that asks, or has ended without an exception. A task
-        that is still running, was cancelled or has failed may have stopped halfway: the event comes again.
+        It is if the task that took it is the one that asks, or has ended without an exception. A task that
+        is still running, was cancelled or has failed may have stopped halfway: the event is delivered
+        again.
         """
         taker = self._taker
         if taker is None or taker is asyncio.current_task():
@@ -101,7 +105,7 @@ class EventConsumer:
                 self._waiter = None
 
     def _take_now(self) -> Event | None:
-        """The next event if it is here; the one before it counts as handled either way."""
+        """Return the next event if one is queued; the previous one counts as handled either way."""
         event = self._stream.take()
         self._settle()
         if type(event) is TakenOver:
@@ -111,9 +115,9 @@ class EventConsumer:
     # -- callbacks -------------------------------------------------------------------------------------------
 
     def add(self, kind: object, callback: Callback) -> Callable[[], None]:
-        """Call `callback` with each event of the class or union `kind`; returns what undoes it.
+        """Call `callback` with each event of the class or union `kind`. Return a function that undoes it.
 
-        Raises TypeError where `kind` names something else, or `callback` cannot be called.
+        Raises TypeError if `kind` is anything else, or `callback` is not callable.
         """
         kinds = event_classes(kind)
         if not callable(callback):
@@ -132,7 +136,7 @@ class EventConsumer:
         return remove
 
     async def _dispatch(self) -> None:
-        """Callbacks without an iteration: events that none of them wants are passed over."""
+        """Run callbacks without an iteration: events that none of them wants are skipped."""
         self._taker = asyncio.current_task()
         while not self._iterating:
             if not len(self._stream):
@@ -159,8 +163,8 @@ class EventConsumer:
                 if inspect.isawaitable(result):
                     await result
             except Exception as error:
-                # The app's fault, not the stream's: the loop's handler gets it, and the next event comes.
-                # Without the event: that handler logs all it gets, and payloads do not belong in a log.
+                # The app's error, not the stream's: report it to the loop's handler and continue.
+                # Do not pass the event: that handler logs what it gets, and payloads do not belong in logs.
                 message = f"callback for {event.kind} failed"
                 asyncio.get_running_loop().call_exception_handler({"message": message, "exception": error})
 

@@ -1,4 +1,4 @@
-"""A reader's place in one of the kernel's streams: what to do with each event. No I/O."""
+"""A reader's position in one of the kernel's streams, and what to do with each event. No I/O."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ class CursorVerdict(Enum):
 
 
 class StreamCursor:
-    """Follows `stream`. Losses gather in `losses` until somebody takes them."""
+    """Follows `stream`. Losses accumulate in `losses` until they are taken."""
 
     def __init__(self, stream: str) -> None:
         self.stream = stream
         self.losses: list[StreamLoss] = []
         self.behind = False
-        """A replay is under way: live events are skipped, it brings them."""
+        """A replay is in progress: live events are skipped, since it delivers them."""
         self.heard = False
-        """A heartbeat has come: the subscription is in force."""
+        """A heartbeat has arrived: the subscription is in force (ZeroMQ's slow-joiner problem)."""
         self._tracker: GapTracker | None = None
 
     @property
@@ -36,21 +36,21 @@ class StreamCursor:
 
     @property
     def epoch(self) -> bytes:
-        """The epoch followed; empty before anything was heard."""
+        """The epoch that is followed; empty before the first event."""
         return self._tracker.epoch if self._tracker is not None else b""
 
     @property
     def highest(self) -> int:
-        """The greatest seq known to exist in this epoch."""
+        """The highest seq known to exist in this epoch."""
         return self._tracker.highest if self._tracker is not None else 0
 
     def start(self, instance: bytes, epoch: bytes, last: int) -> None:
-        """Begin behind `last`, unless it is followed already."""
+        """Start behind `last`, unless the epoch is followed already."""
         if self._tracker is None:
             self._tracker = GapTracker(instance, epoch, last)
 
     def event(self, instance: bytes, epoch: bytes, seq: int) -> CursorVerdict:
-        """A live event."""
+        """Take a live event."""
         if self._tracker is None:
             self._tracker = GapTracker(instance, epoch, seq - 1)
         if self.behind:
@@ -58,7 +58,7 @@ class StreamCursor:
         return self._judge(self._tracker.feed, instance, epoch, seq)
 
     def heartbeat(self, instance: bytes, epoch: bytes, seq: int) -> CursorVerdict:
-        """A heartbeat: what it says exists and we have not is missing."""
+        """Take a heartbeat: events up to its seq exist, and those that we lack are missing."""
         self.heard = True
         if self._tracker is None:
             self._tracker = GapTracker(instance, epoch, seq)
@@ -68,7 +68,7 @@ class StreamCursor:
         return verdict if verdict is CursorVerdict.CATCH_UP else CursorVerdict.SKIP
 
     def replayed(self, instance: bytes, epoch: bytes, seq: int) -> CursorVerdict:
-        """An event that a replay brought."""
+        """Take a replayed event."""
         assert self._tracker is not None
         return self._judge(self._tracker.feed, instance, epoch, seq)
 
@@ -84,20 +84,19 @@ class StreamCursor:
         return CursorVerdict.CATCH_UP if step is Step.GAP else CursorVerdict.SKIP
 
     def begin_anew(self, instance: bytes, epoch: bytes, reason: str) -> None:
-        """Follow another epoch from its first event. What the old one still had is lost, and how much is
-        unknown."""
+        """Follow another epoch from its first event. An unknown number of the old one's events is lost."""
         assert self._tracker is not None
         self.losses.append(StreamLoss(self.stream, self._tracker.last + 1, None, reason))
         self._tracker.restart(instance, epoch)
 
     def give_up(self, last: int, reason: str) -> None:
-        """Events up to `last` cannot be had any more."""
+        """Record events up to `last` as lost."""
         assert self._tracker is not None
         if last > self._tracker.last:
             self.losses.append(StreamLoss(self.stream, self._tracker.last + 1, last, reason))
             self._tracker.skip_to(last)
 
     def jump(self, last: int) -> None:
-        """Events up to `last` are made up for by a snapshot."""
+        """Skip events up to `last`: a snapshot replaces them."""
         assert self._tracker is not None
         self._tracker.skip_to(last)

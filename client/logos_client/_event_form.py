@@ -1,4 +1,4 @@
-"""What all events have beside their fields: a stable kind, a form for logs and JSON, and a readable repr."""
+"""Common to all events: a stable kind, a form for logs and JSON, and a readable repr."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 __all__ = ["EventForm"]
 
-#: Bytes that an app made, shown as they are; all others are ids, hashes and proofs.
+#: Bytes made by apps, shown as they are; all others are ids, hashes and proofs, shown as hex.
 _CONTENT = frozenset({"payload", "meta"})
 
 
@@ -17,10 +17,13 @@ class EventForm:
     __slots__ = ()
 
     kind: ClassVar[str] = ""
-    """The kind's name, the same in all languages and versions: `"message_received"`, …"""
+    """Name of the kind, the same in all languages and versions: `"message_received"`, …"""
 
     def to_dict(self) -> dict[str, Any]:
-        """As values that JSON knows: `event` is the kind, the other keys are the fields. Bytes are hex."""
+        """Return JSON-compatible values: `event` is the kind, the other keys are the fields.
+
+        Bytes are hex.
+        """
         return {"event": self.kind, **{name: _plain(getattr(self, name)) for name in _names(self)}}
 
     def __repr__(self) -> str:

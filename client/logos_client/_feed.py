@@ -39,37 +39,37 @@ _HEALTH: Final = "p"
 _PEERS: Final = "n"
 _RETRY: Final = 0.2
 _RETRY_MAX: Final = 5.0
-#: What an event costs in memory beside its payload, roughly: many small events count too.
+#: Approximate memory per event besides its payload, so that many small events count too.
 _OVERHEAD: Final = 512
 _SUBSCRIBE_TIMEOUT: Final = 5.0
 _HWM: Final = 2_000
 
 
 class FeedHost(Protocol):
-    """What a feed needs of its `KernelClient`."""
+    """What a feed needs from its `KernelClient`."""
 
     replay_lock: asyncio.Lock
     events_endpoint: str
 
     @property
     def instance(self) -> bytes:
-        """The kernel's."""
+        """The kernel's instance id."""
 
     async def ask(
         self, method: str, body: Mapping[str, object] | None = None, blobs: Sequence[bytes] = ()
     ) -> Reply:
-        """One request. Raises `IpcError`."""
+        """Make one request. Raises `IpcError`."""
 
     async def hold(self, shards: Sequence[int]) -> Sequence[StreamState]:
-        """Lease shards for the feed, kept renewed until `drop`. Raises `IpcError`."""
+        """Lease shards for the feed, renewed until `drop`. Raises `IpcError`."""
 
     async def drop(self, feed: KernelFeed, shards: Sequence[int]) -> None:
-        """The feed ends."""
+        """End the feed and release its leases."""
 
 
 @dataclass(slots=True)
 class FeedCounters:
-    """What happened to events. `skipped`: live ones left to a replay; `replays`: requests for one."""
+    """Counters of events. `skipped`: live ones left to a replay; `replays`: replay requests."""
 
     received: int = 0
     skipped: int = 0
@@ -78,15 +78,15 @@ class FeedCounters:
 
 
 class KernelFeed:
-    """Events of some of the kernel's streams, in each stream's order. Made by `KernelClient.events`.
+    """Events of some of the kernel's streams, each stream in order. Created by `KernelClient.events`.
 
         async with client.events(shards=[0]) as feed:
             async for event in feed:
                 if isinstance(event, KernelMessage): ...
 
-    A gap in a message stream is filled by replay, and a `StreamLoss` where it cannot be. When the reader is
-    slow, live events are left in the kernel's ring at `max_bytes`, and asked for once there is room:
-    nothing piles up here.
+    A gap in a message stream is filled by replay, or reported as a `StreamLoss`. Above `max_bytes` a slow
+    reader's live events are left in the kernel's ring and replayed once there is room: memory stays bounded
+    here.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class KernelFeed:
         max_bytes: int,
         context: zmq.Context[zmq.Socket[bytes]] | None,
     ) -> None:
-        """Not for apps: see `KernelClient.events`. `streams`: F0 → name."""
+        """Internal: use `KernelClient.events`. `streams`: F0 → name."""
         self.counters: FeedCounters = FeedCounters()
         self._home = HomeProcess()
         self._host = host
@@ -144,7 +144,7 @@ class KernelFeed:
         return self
 
     def _silent(self) -> list[str]:
-        """Streams whose subscription is not in force yet; a shard that we do not lease may stay silent."""
+        """Return the streams without a heartbeat yet. A shard that we do not lease may stay silent."""
         return [
             cursor.stream
             for cursor in self._cursors.values()
@@ -155,7 +155,7 @@ class KernelFeed:
         await self.close()
 
     def open_socket(self) -> None:
-        """Connect to where the kernel's events are; nothing to do when that is where we are."""
+        """Connect to the kernel's events endpoint. No-op if already connected to it."""
         if self._closed or self._endpoint == self._host.events_endpoint:
             return
         if self._socket is not None:
@@ -170,7 +170,7 @@ class KernelFeed:
             self._socket.subscribe(topic)
 
     async def close(self) -> None:
-        """Unsubscribe, and give the leases back."""
+        """Unsubscribe and release the leases."""
         if self._closed or self._home.left:
             return
         self._closed = True
@@ -194,8 +194,11 @@ class KernelFeed:
         return event
 
     async def next_event(self, timeout: float | None = None) -> KernelEvent:
-        """The next event. Raises `DeadlineError` when there is none within `timeout` seconds, `ClosedError`
-        when none can come any more."""
+        """Return the next event.
+
+        Raises `DeadlineError` if there is none within `timeout` seconds, `ClosedError` if there can be no
+        more.
+        """
         try:
             async with asyncio.timeout(timeout):
                 event = await self._next()
@@ -207,7 +210,7 @@ class KernelFeed:
         return event
 
     async def _next(self) -> KernelEvent | None:
-        """The next event, None at the end."""
+        """Return the next event, or None at the end."""
         self._home.check()
         while not self._queue:
             if self._closed:
@@ -222,14 +225,14 @@ class KernelFeed:
 
     @property
     def buffered_bytes(self) -> int:
-        """What the events that wait here cost in memory, roughly."""
+        """Approximate memory of the buffered events."""
         return self._queued
 
     def put(self, event: KernelEvent) -> None:
         """Queue an event for the reader."""
         cost = _OVERHEAD + (len(event.payload) if isinstance(event, KernelMessage) else 0)
         if isinstance(event, KernelLost | KernelFound) and self._queued > 2 * self._max_bytes:
-            return  # a kernel that flaps while nobody reads
+            return  # a kernel that flaps while the app does not read
         self._queue.append((event, cost))
         self._queued += cost
         if self._queued >= self._max_bytes:
@@ -253,7 +256,7 @@ class KernelFeed:
                 self._changed.set()
             verdict = cursor.heartbeat(event.instance, event.epoch, event.seq)
         elif not self._room.is_set() and not cursor.behind:
-            # Full: the kernel's ring keeps it for us.
+            # Full: the kernel's ring keeps it; the replay fetches it.
             verdict = CursorVerdict.CATCH_UP
         else:
             verdict = cursor.event(event.instance, event.epoch, event.seq)
@@ -294,7 +297,7 @@ class KernelFeed:
         losses, cursor.losses = cursor.losses, []
         if cursor.stream in (_HEALTH, _PEERS):
             if losses:
-                self._catch_up(cursor)  # the whole makes up for what was lost
+                self._catch_up(cursor)  # the complete list replaces the lost changes
             return
         for loss in losses:
             self.put(loss)
@@ -310,7 +313,8 @@ class KernelFeed:
             self._work = asyncio.get_running_loop().create_task(self._catch_up_all())
 
     async def _catch_up_all(self) -> None:
-        """Fill the gaps of all streams, one after another: the kernel takes one replay at a time from us."""
+        """Fill the gaps of all streams, one after another: the kernel accepts one replay per consumer at a
+        time."""
         try:
             await self._fill_all()
         finally:
@@ -349,7 +353,7 @@ class KernelFeed:
                 await self._room.wait()
 
     async def _replay_page(self, cursor: StreamCursor) -> bool:
-        """One page of a replay; True: there is no more."""
+        """Fetch one page of a replay. Return True if it was the last one."""
         request = methods.StreamReplayRequest(stream=cursor.stream, epoch=cursor.epoch, after=cursor.last)
         self.counters.replays += 1
         try:

@@ -1,5 +1,5 @@
-"""Everything that the package exports about kernels. It gives these names on when one of them is asked for
-first: see there.
+"""The package's exports about kernels, imported when one of them is first used; see
+`logos_client.__init__`.
 """
 
 from __future__ import annotations

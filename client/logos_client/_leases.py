@@ -1,4 +1,4 @@
-"""Leases of one consumer, counted per shard and kept renewed."""
+"""Leases of one consumer, reference-counted per shard and kept renewed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _RELEASE_TIMEOUT: Final = 1.0
 
 
 class LeaseKeeper:
-    """Holds shards for as long as somebody wants them. `renew_every`: seconds, as the kernel's hello says."""
+    """Holds leases while they are in use. `renew_every`: seconds, from the kernel's hello."""
 
     def __init__(self, connection: RequestConnection) -> None:
         self.renew_every = methods.LEASE_RENEW_MS / 1000
@@ -30,14 +30,17 @@ class LeaseKeeper:
         self._task = asyncio.get_running_loop().create_task(self._renew())
 
     async def hold(self, shards: Sequence[int]) -> Sequence[StreamState]:
-        """Lease shards until `release`; counted, so that two may hold one. Raises `IpcError`."""
+        """Lease shards until `release`; reference-counted, so that several users may hold one.
+
+        Raises `IpcError`.
+        """
         request = methods.LeaseAcquireRequest(shards=tuple(shards))
         reply = await self._connection.request(methods.LEASE_ACQUIRE, request.to_body())
         self._held.update(shards)
         return methods.LeaseAcquireReply.from_body(reply.body).leases
 
     async def release(self, shards: Sequence[int]) -> None:
-        """Undo `hold`. Raises `IpcError`; the lease is then not renewed and ends by itself."""
+        """Undo `hold`. Raises `IpcError`; the lease is not renewed then and lapses."""
         held = [shard for shard in shards if self._held[shard] > 0]
         self._held.subtract(held)
         unused = [shard for shard in dict.fromkeys(shards) if self._held[shard] <= 0]
@@ -49,11 +52,11 @@ class LeaseKeeper:
             await self._connection.request(methods.LEASE_RELEASE, request.to_body(), timeout=_RELEASE_TIMEOUT)
 
     def renew_now(self) -> None:
-        """A hello was accepted: the kernel may be another one."""
+        """Renew at once: a hello was accepted, so the kernel may be a new instance."""
         self._now.set()
 
     async def _renew(self) -> None:
-        """Take all leases again: in time, after each hello, and soon again when that failed."""
+        """Renew all leases: on time, after each hello, and soon again after a failure."""
         wait = self.renew_every
         while True:
             try:
@@ -75,7 +78,7 @@ class LeaseKeeper:
                 wait = min(wait, _RETRY)
 
     async def close(self) -> None:
-        """Give everything back."""
+        """Release everything."""
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
         try:

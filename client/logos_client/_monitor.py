@@ -1,7 +1,7 @@
-"""Tells when a socket's connection can be used and when it is lost.
+"""Report when a socket's connection becomes usable and when it is lost.
 
-A DEALER says neither, and a request sent on the way between two servers would be answered by nobody.
-libzmq's own monitor knows; its events are in order.
+A DEALER reports neither, and a request sent between two servers would never be answered. libzmq's socket
+monitor does, in order (zmq_socket_monitor(3)).
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import zmq
 from logos_sockets.drain import DrainSocket
 
 _EVENTS: Final = int(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
-# The event number is a C uint16 of this machine.
+# The event number is a uint16 in host byte order (zmq_socket_monitor(3)).
 
 
 class ConnectionMonitor:
     """Calls `on_up()` after each completed handshake of `socket` and `on_down()` after each loss.
 
-    Made before the socket connects, closed before the socket is.
+    Create it before the socket connects; close it before the socket.
     """
 
     def __init__(
@@ -33,8 +33,8 @@ class ConnectionMonitor:
         self._on_down = on_down
         self._shaken = False
         self.strange: bool = False
-        """The last connection was lost before its handshake: what listens there is a socket of another kind.
-        libzmq then gives up, and does not connect again."""
+        """True if the last connection was lost before its handshake: the listener is a socket of another
+        kind. libzmq then gives up and does not reconnect."""
         self._drain = DrainSocket(
             asyncio.get_running_loop(), socket.get_monitor_socket(_EVENTS), self._on_message
         )

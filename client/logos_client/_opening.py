@@ -1,4 +1,4 @@
-"""What `connect` returns: to be awaited, or entered as a context."""
+"""The result of `connect`: to be awaited, or entered as a context."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Closable(Protocol):
         traceback: TracebackType | None,
         /,
     ) -> None:
-        """Close it; the arguments say whether it is left in good order."""
+        """Close it; the arguments say whether the block ended normally."""
 
 
 C = TypeVar("C", bound=Closable)

@@ -1,8 +1,8 @@
-"""Whose process a client belongs to.
+"""Detect the use of a client after a fork.
 
-After a fork the child has copies of all objects, but none of the threads, and its sockets and its loop's
-selector are the parent's as well: whatever it did with them, closing them in good order included, would
-disturb the parent. So a client of the parent is refused in the child, and left alone.
+After a fork the child has copies of all objects but none of the threads, and its sockets and its loop's
+selector are shared with the parent: using them, or closing them properly, would disturb the parent. So a
+client of the parent is refused in the child, and left alone.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ __all__ = ["HomeProcess"]
 
 
 class HomeProcess:
-    """Remembers the process in which it was made."""
+    """Remembers the process in which it was created."""
 
     __slots__ = ("pid",)
 
@@ -24,10 +24,10 @@ class HomeProcess:
 
     @property
     def left(self) -> bool:
-        """Whether this is another process, by a fork."""
+        """Whether this is a forked child of that process."""
         return os.getpid() != self.pid
 
     def check(self) -> None:
-        """Raises `ForkedError` in another process."""
+        """Raise `ForkedError` in a forked child."""
         if self.left:
             raise ForkedError(self.pid)

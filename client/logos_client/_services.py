@@ -1,8 +1,8 @@
-"""What a kernel's client asks of other nodes: history, publishing, pushes, records of peers.
+"""The kernel client's requests to other nodes: store, lightpush, filter, peer exchange.
 
-All of these name a peer or leave the choice to the kernel, which then tries good ones until one has done it.
-What peers answered is in the `detail` of an error: `attempts`, of `peer`, `error` and, where the peer itself
-refused, `status`.
+Each names a peer or leaves the choice to the kernel, which then tries good ones until one succeeds. The
+peers' answers are in the `detail` of an error: `attempts`, each with `peer`, `error` and, if the peer
+itself refused, `status`.
 """
 
 from __future__ import annotations
@@ -40,23 +40,23 @@ from logos_client.exceptions import public_errors
 __all__ = ["PEER_TIMEOUT", "ServiceMethods", "StorePage"]
 
 PEER_TIMEOUT: Final = 30.0
-"""Seconds for what other nodes are asked: several may be tried, one after the other."""
+"""Timeout in seconds of requests to other nodes: several may be tried in sequence."""
 
 
 class StorePage(NamedTuple):
-    """What a store has of what it was asked for. Oldest first, whichever the direction."""
+    """One page of a store's answer, oldest first whatever the direction."""
 
     peer: str
-    """Who answered: the peer id."""
+    """Peer id of the store that answered."""
     hashes: tuple[bytes, ...]
     messages: tuple[StoredMessage, ...]
-    """One for each hash, with its pubsub topic; none where no data was asked for."""
+    """One per hash, with its pubsub topic; empty unless data was requested."""
     cursor: bytes | None
-    """For the next page in the direction of the query; None: there is nothing more."""
+    """Cursor of the next page in the query's direction; None: no more."""
 
 
 class ServiceMethods(Calls):
-    """The part of a `KernelClient` that is about other nodes' services."""
+    """The part of a `KernelClient` that uses other nodes' services."""
 
     # -- store -----------------------------------------------------------------------------------------------
 
@@ -76,7 +76,7 @@ class ServiceMethods(Calls):
         peer: str | None = None,
         timeout: float = PEER_TIMEOUT,
     ) -> StorePage:
-        """Ask a store for history; what is given must all hold for a message (13/WAKU2-STORE).
+        """Query a store for history; a message must match every criterion given (13/WAKU2-STORE).
 
             page = await kernel.store_query("/app/1/chat/proto", include_data=True, forward=False)
             for stored in page.messages:                        # the newest twenty, the oldest of them first
@@ -87,14 +87,13 @@ class ServiceMethods(Calls):
                 )
             here = await kernel.store_query(hashes=some, limit=100)  # which of these a store has: here.hashes
 
-        Times are in nanoseconds, both inclusive. One page of at most `limit` (100) messages is asked for;
-        with `max_messages` (2000) pages are followed until so many have come or there are no more, and a
-        cursor says that something is left. Continue a cursor at the same `peer`: stores differ. `peer`: a
-        peer id or multiaddr; the node's own peer id is its own archive; None: a good one, and others if it
-        fails.
+        Times are in nanoseconds, both inclusive. One page of at most `limit` (100) messages is requested;
+        with `max_messages` (2000), pages are followed until there are that many or no more, and a cursor
+        shows that some are left. Continue a cursor at the same `peer`: stores differ. `peer`: a peer id or
+        multiaddr; the node's own peer id is its own archive; None: a good one, and others if it fails.
 
-        Raises `NoPeersError` (nobody answered; `detail`: attempts), `BadRequestError` (a cursor that the
-        store does not know, too), `NotReadyError` (own archive off or down), `RateLimitedError`,
+        Raises `NoPeersError` (no peer answered; `detail`: attempts), `BadRequestError` (including a cursor
+        unknown to the store), `NotReadyError` (own archive off or down), `RateLimitedError`,
         `DeadlineError`.
         """
         request = StoreQueryRequest(
@@ -133,16 +132,16 @@ class ServiceMethods(Calls):
         peer: str | None = None,
         timeout: float = PEER_TIMEOUT,
     ) -> LightpushPublishReply:
-        """Have another node publish a message (19/WAKU2-LIGHTPUSH): the way of a node without relay.
+        """Publish a message through another node (19/WAKU2-LIGHTPUSH), as a node without relay does.
 
             done = await kernel.lightpush_publish("/app/1/chat/proto", b"hello")
             print(done.message_hash.hex(), "went to", done.relay_peers, "peers of", done.peer)
 
-        Topic, shard and timestamp (ns) as for `publish`. `peer`: a peer id or multiaddr; None: good ones are
-        tried until one has done it.
+        Topic, shard and timestamp (ns) as for `publish`. `peer`: a peer id or multiaddr; None: good ones
+        are tried until one succeeds.
 
-        Raises `NoPeersError` (nobody did it; `detail` has message_hash, timestamp and the attempts: the same
-        again, with the same timestamp, is safe), `BadRequestError` (also: refused by the peer),
+        Raises `NoPeersError` (no peer succeeded; `detail` has message_hash, timestamp and the attempts:
+        repeating with the same timestamp is safe), `BadRequestError` (also: refused by the peer),
         `TooLargeError`, `RateLimitedError`, `DeadlineError`.
         """
         request = LightpushPublishRequest(
@@ -176,8 +175,9 @@ class ServiceMethods(Calls):
         exclude: Iterable[str] = (),
         timeout: float = PEER_TIMEOUT,
     ) -> FilterSubscribeReply:
-        """Have another node push messages to this one (12/WAKU2-FILTER): on its event stream they are like
-        all others, with `SOURCE_FILTER`.
+        """Subscribe at another node, which then pushes messages to this one (12/WAKU2-FILTER).
+
+        On the kernel's event stream they have `SOURCE_FILTER`.
 
             async with kernel.events(shards=[0]) as feed:           # the lease that a subscription lasts by
                 held = await kernel.filter_subscribe("/app/1/chat/proto")
@@ -185,13 +185,13 @@ class ServiceMethods(Calls):
                 async for event in feed:
                     ...
 
-        All content topics must be of one shard, and a lease on it must be held; what is subscribed to ends
-        with the lease. A subscription is lost when its peer leaves: `filter_ping` tells, and it is for the
-        caller to subscribe anew. `peer`: a peer id or multiaddr; None: good ones that are not in `exclude`
-        are tried until one has done it.
+        All content topics must belong to one shard on which a lease is held; the subscription ends with the
+        lease. It is lost when its peer disconnects: `filter_ping` shows that, and the caller must subscribe
+        again. `peer`: a peer id or multiaddr; None: good ones that are not in `exclude` are tried until one
+        succeeds.
 
-        Raises `NoPeersError` (nobody did it; `detail`: attempts), `BadRequestError` (no lease, too),
-        `BusyError`, `RateLimitedError`, `DeadlineError`.
+        Raises `NoPeersError` (no peer succeeded; `detail`: attempts), `BadRequestError` (including: no
+        lease), `BusyError`, `RateLimitedError`, `DeadlineError`.
         """
         request = FilterSubscribeRequest(
             content_topics=texts(content_topics),
@@ -211,13 +211,14 @@ class ServiceMethods(Calls):
         peer: str | None = None,
         timeout: float = PEER_TIMEOUT,
     ) -> FilterUnsubscribeReply:
-        """Give up content topics of one shard (none named: all), at one peer or at all of them.
+        """Unsubscribe from content topics of one shard (none given: all), at one peer or at all of them.
 
             left = await kernel.filter_unsubscribe("/app/1/chat/proto")
             print(left.held)                               # pubsub topic → peer → content topics it still has
 
-        The peers are told only of what no other consumer of the kernel wants. `errors` of the reply says who
-        could not be told; it is rid of all the same. Raises `BadRequestError`, `DeadlineError`.
+        Peers are only asked to drop what no other consumer of the kernel wants. `errors` of the reply lists
+        peers that could not be reached; the subscription is dropped all the same. Raises `BadRequestError`,
+        `DeadlineError`.
         """
         request = FilterUnsubscribeRequest(
             content_topics=texts(content_topics), pubsub_topic=pubsub_topic, shard=shard, peer=peer
@@ -228,12 +229,14 @@ class ServiceMethods(Calls):
 
     async def filter_ping(self, peer: str | None = None, *, timeout: float = PEER_TIMEOUT) -> FilterPingReply:
         """Ask a peer (None: all that hold something for this consumer) whether it still has its
-        subscriptions: `status` 200 it has, 404 it has not, None no answer.
+        subscriptions.
+
+        `status`: 200 it has, 404 it has not, None no answer.
 
             for found in (await kernel.filter_ping()).peers:
                 print(found.peer, found.status, found.error)
 
-        Services forget subscribers that they do not hear of for five minutes. Raises `DeadlineError`.
+        Services drop subscribers that are silent for five minutes. Raises `DeadlineError`.
         """
         request = FilterPingRequest(peer=peer)
         return await self._call(FilterPingReply, FILTER_PING, request.to_body(), timeout=timeout)
@@ -253,12 +256,12 @@ class ServiceMethods(Calls):
     async def peer_exchange(
         self, count: int = 5, *, peer: str | None = None, timeout: float = PEER_TIMEOUT
     ) -> PeerExchangeReply:
-        """Ask another node for records of at most `count` (60) peers (34/WAKU2-PEER-EXCHANGE).
+        """Request records of at most `count` (60) peers from another node (34/WAKU2-PEER-EXCHANGE).
 
             found = await kernel.peer_exchange(20)
             print(found.peer, "knows", len(found.enrs), "peers")
 
-        `enrs` are signed records in RLP (EIP-778), as they came. `peer`: a peer id or multiaddr; None: good
+        `enrs` are signed records in RLP (EIP-778), as received. `peer`: a peer id or multiaddr; None: good
         ones are tried. Raises `NoPeersError` (`detail`: attempts), `BadRequestError`, `RateLimitedError`,
         `DeadlineError`.
         """

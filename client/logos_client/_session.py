@@ -1,4 +1,5 @@
-"""An app's life with the Messaging API: hello, its stream over any number of connections, credit and acks."""
+"""An app's session with the Messaging API: hello, its stream over any number of connections, credit and
+acks."""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ from logos_client.events import (
 log = logging.getLogger(__name__)
 
 _MAX_FRAME: Final = 64 << 20
-#: One ack for all that was handled in this time (s): for a named app each one is a write to the disk.
+#: Interval (s) in which acks are batched: for a named app each one is a disk write at the server.
 _ACK_DELAY: Final = 0.1
 _RETRY_DELAY: Final = 0.2
 _RETRY_DELAY_MAX: Final = 5.0
@@ -39,8 +40,7 @@ _CLOSE_TIMEOUT: Final = 2.0
 
 
 class AppSession:
-    """Keeps an app's stream going. `hello` is the last accepted one; `topics` what the app wants to be
-    subscribed to."""
+    """Keeps an app's stream going. `hello` is the last accepted one; `topics` are the app's subscriptions."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class AppSession:
 
     def _hello_body(self) -> dict[str, object]:
         self._offered_credit = self.stream.opening_credit()
-        # Taking over is for the first time only: two clients that both insist would take turns for ever.
+        # Take over on the first hello only: two clients that both insist would take turns for ever.
         takeover = self._takeover and self.hello is None
         request = HelloRequest(kind="app", name=self._name, takeover=takeover, credit=self._offered_credit)
         return request.to_body()
@@ -103,7 +103,7 @@ class AppSession:
             self._spawn(self._resubscribe(missing, lost))
         else:
             self._restored(lost, {})
-        self._settle_later()  # what was handled meanwhile
+        self._settle_later()  # acknowledge what was handled meanwhile
 
     def _show_changes(self, before: StatusReply | None, hello: MapiHello) -> None:
         """Give the app what changed while we were away: such events go to connected apps only."""
@@ -131,7 +131,7 @@ class AppSession:
         self.consumer.wake()
 
     async def _resubscribe(self, topics: list[str], lost: Position | None) -> None:
-        """Ask again for what the Messaging API does not know of us any more."""
+        """Subscribe again to the topics that the Messaging API does not know any more."""
         delay = _RETRY_DELAY
         while True:
             try:
@@ -164,7 +164,7 @@ class AppSession:
     def _receive(self, frames: list[bytes]) -> None:
         event = self.stream.receive(frames)
         if event is None:
-            self._settle()  # what was dropped gives its credit back too
+            self._settle()  # dropped events return their credit too
             return
         if type(event) is TakenOver:
             self.taken_over = True
@@ -174,7 +174,7 @@ class AppSession:
         self.consumer.wake()
 
     def _note_status(self, event: ConnectionStatusChange | ContentTopicHealthChange) -> None:
-        """Keep what the hello said up to date, as soon as an event has come and before the app takes it."""
+        """Update the last known status as soon as an event arrives, before the app takes it."""
         status = self.status
         assert status is not None, "events come behind a hello"
         if isinstance(event, ConnectionStatusChange):
@@ -183,7 +183,7 @@ class AppSession:
             self.status = replace(status, topics={**status.topics, event.content_topic: event.health})
 
     def _settle(self) -> None:
-        """Give credit back, and see to it that an ack follows soon."""
+        """Return credit, and schedule an ack."""
         if self.closed or self.taken_over:
             return
         total = self.stream.credit_due()
@@ -214,9 +214,9 @@ class AppSession:
     # -- end -------------------------------------------------------------------------------------------------
 
     async def close(self, *, done: bool) -> None:
-        """Acknowledge what was handled, say goodbye to a server that is there, and end.
+        """Acknowledge what was handled, say goodbye to a connected server, and end.
 
-        `done`: the event in the app's hands counts as handled.
+        `done`: the event that the app holds counts as handled.
         """
         if self.closed:
             return

@@ -1,8 +1,8 @@
-"""The client's end of an app's stream, without I/O: what to keep, what was seen before, how much credit and
-which ack are due.
+"""The client's end of an app's stream, without I/O: which events to keep, which are duplicates, how much
+credit and which ack are due.
 
-The queue is bounded by the credit given to the server: what was received and not yet handled, plus what the
-server may still send, is at most the window (and one event, since one may overdraw).
+The queue is bounded by the credit granted to the server: bytes received and not yet handled, plus bytes
+that the server may still send, are at most the window (plus one event, since one may overdraw).
 """
 
 from __future__ import annotations
@@ -28,10 +28,9 @@ from logos_client.events import (
     TakenOver,
 )
 
-#: Events that the client itself makes, kept while the app does not look: a server that flaps makes two a
-#: second.
+#: Most client-made events kept while the app does not read: a flapping server causes two a second.
 _MAX_LOCAL_EVENTS: Final = 64
-#: Makes a named tuple of a sequence in one step: the class's own `__new__` costs as much as decoding does.
+#: Builds a named tuple from a sequence in one step: the class's own `__new__` costs as much as decoding.
 _new_tuple: Final = tuple.__new__
 
 
@@ -41,7 +40,7 @@ class _Position(NamedTuple):
 
 
 class Position(EventForm, _Position):
-    """A place in a stream: everything up to `seq`."""
+    """A position in a stream: everything up to `seq`."""
 
     __slots__ = ()
     kind = "position"
@@ -49,7 +48,7 @@ class Position(EventForm, _Position):
 
 @dataclass(slots=True)
 class StreamCounters:
-    """What happened to events on their way in."""
+    """Counters of incoming events."""
 
     received: int = 0
     duplicates: int = 0
@@ -69,7 +68,7 @@ class _Queued(NamedTuple):
 class AppStreamReader:
     """One app's stream, over any number of connections.
 
-    `window`: bytes of events that may wait here or be on their way.
+    `window`: bytes of events that may be queued here or in flight.
     """
 
     def __init__(self, window: int) -> None:
@@ -91,13 +90,13 @@ class AppStreamReader:
     # -- the connection --------------------------------------------------------------------------------------
 
     def opening_credit(self) -> int:
-        """What to grant in a hello: the window, less what still waits here."""
+        """Return the credit for a hello: the window, less what is still queued here."""
         return max(0, self.window - self._queued_bytes)
 
     def greeted(self, stream_id: bytes, acked: int, credit: int) -> Position | None:
-        """A hello that granted `credit` was accepted.
+        """Handle an accepted hello that granted `credit`.
 
-        Returns where the stream before it ended when this is another one.
+        Return where the previous stream ended if this is another one.
         """
         self._received_cost = 0
         self._granted = credit
@@ -114,7 +113,7 @@ class AppStreamReader:
     # -- events in -------------------------------------------------------------------------------------------
 
     def receive(self, frames: list[bytes]) -> Event | None:
-        """Take the frames of an event into the queue. None: there was nothing for the app in them."""
+        """Queue an event from its frames. Return None if it is not for the app."""
         header = frames[1]
         payload = frames[2] if len(frames) > 2 else b""
         try:
@@ -150,7 +149,7 @@ class AppStreamReader:
         self.counters.received += 1
         shown: Event
         if type(event) is wire.MessageReceived:
-            # The header's fields with the payload behind the content topic.
+            # The header's fields, with the payload inserted behind the content topic.
             shown = _new_tuple(MessageReceived, (*event[:4], payload, *event[4:]))
         elif type(event) is wire.ChannelMessageReceived:
             shown = _new_tuple(ChannelMessageReceived, (*event[:5], payload, *event[5:]))
@@ -160,7 +159,7 @@ class AppStreamReader:
         return shown
 
     def _handled_with_the_last(self, position: Position) -> None:
-        """Nothing to show, but to be acknowledged in its turn: together with the event before it."""
+        """Count an event that is not shown as handled together with the event before it."""
         if self._queue:
             self._queue[-1] = self._queue[-1]._replace(position=position)
         elif self._in_hand is not None:
@@ -169,7 +168,7 @@ class AppStreamReader:
             self._handled = position
 
     def _report_missing(self, time_ns: int, seq: int) -> None:
-        """The server skipped events without saying so: the app must know all the same."""
+        """Report events that the server skipped without saying so."""
         assert self.stream_id is not None
         first, last = self.last_seq + 1, seq - 1
         self.counters.missing += seq - first
@@ -178,7 +177,7 @@ class AppStreamReader:
     def put_local(
         self, event: LinkLost | LinkRestored | ConnectionStatusChange | ContentTopicHealthChange
     ) -> None:
-        """Queue an event of the client's own. When nobody looks for long, the oldest of them go."""
+        """Queue an event of the client's own. Beyond the bound the oldest of them are dropped."""
         if self._local >= _MAX_LOCAL_EVENTS:
             for index, queued in enumerate(self._queue):
                 if queued.local:
@@ -200,11 +199,11 @@ class AppStreamReader:
 
     @property
     def queued_bytes(self) -> int:
-        """Bytes of the events that wait here or are in the app's hands, counted as credit counts them."""
+        """Bytes of events queued here or held by the app, counted as credit."""
         return self._queued_bytes
 
     def take(self) -> Event | None:
-        """The next event, which is then in the app's hands; the one before it counts as handled."""
+        """Return the next event, which the app then holds; the previous one counts as handled."""
         self.handled()
         if not self._queue:
             return None
@@ -214,7 +213,7 @@ class AppStreamReader:
         return queued.event
 
     def handled(self) -> None:
-        """The app is done with the event in its hands: its bytes may be granted again."""
+        """Count the event that the app holds as handled: its bytes may be granted again."""
         queued = self._in_hand
         if queued is None:
             return
@@ -224,7 +223,7 @@ class AppStreamReader:
             self._handled = queued.position
 
     def position_of(self, event: Event | Position | None) -> Position | None:
-        """The position an app means: of an event, or of the last handled one. None: there is none."""
+        """Return the position of an event, or of the last handled one; None if there is none."""
         if event is None:
             return self._handled
         if isinstance(event, Position):
@@ -236,16 +235,16 @@ class AppStreamReader:
     # -- what is due to the server ---------------------------------------------------------------------------
 
     def credit_due(self) -> int | None:
-        """The new total to grant, once a quarter of the window can be given back; else None."""
+        """Return the new total to grant once a quarter of the window can be returned, else None."""
         total = self._received_cost + max(0, self.window - self._queued_bytes)
         return total if total - self._granted >= max(1, self.window // 4) else None
 
     def granted(self, total: int) -> None:
-        """`credit_due` was sent."""
+        """Record that `credit_due` was sent."""
         self._granted = total
 
     def ack_due(self) -> Position | None:
-        """What was handled and is not acknowledged yet; None when there is nothing."""
+        """Return the last position handled but not acknowledged, or None."""
         handled = self._handled
         if handled is None or handled.stream_id != self.stream_id:
             return None
@@ -254,6 +253,6 @@ class AppStreamReader:
         return handled
 
     def acked(self, position: Position) -> None:
-        """`position` was acknowledged."""
+        """Record that `position` was acknowledged."""
         if position.stream_id == self.stream_id and (self._acked is None or position.seq > self._acked.seq):
             self._acked = position

@@ -1,4 +1,4 @@
-"""A bound on how many do something at once, with a line in front of it."""
+"""A fair semaphore: bounds concurrent requests, waiters in FIFO order."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ipc_schema.errors import ErrorCode, IpcError
 
 
 class Turnstile:
-    """Lets as many requests in at once as the server takes; the others wait in order."""
+    """Admits as many concurrent requests as the server accepts; the others wait in order."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -17,14 +17,14 @@ class Turnstile:
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     def enter(self) -> bool:
-        """Take a place if there is one."""
+        """Take a slot if one is free."""
         if self._inside >= self._limit:
             return False
         self._inside += 1
         return True
 
     async def wait(self, deadline: float, method: str) -> None:
-        """Wait for a place that another hands on. Raises `IpcError` (`deadline_exceeded`)."""
+        """Wait for a slot. Raises `IpcError` (`deadline_exceeded`)."""
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:
@@ -32,7 +32,7 @@ class Turnstile:
                 await turn
         except BaseException as error:
             if turn.done() and not turn.cancelled():
-                self.leave()  # the place came too late for us
+                self.leave()  # the slot came too late: pass it on
             if isinstance(error, TimeoutError):
                 raise IpcError(
                     ErrorCode.DEADLINE_EXCEEDED, f"{method}: too many requests under way"
@@ -40,12 +40,12 @@ class Turnstile:
             raise
 
     def leave(self) -> None:
-        """Give a place to the next in line, or free it."""
+        """Hand the slot to the next waiter, or free it."""
         if self._inside > self._limit or not self._hand_on():
             self._inside -= 1
 
     def resize(self, limit: int) -> None:
-        """From now on as many at once."""
+        """Change the number of slots."""
         self._limit = limit
         while self._inside < self._limit and self._hand_on():
             self._inside += 1

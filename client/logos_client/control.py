@@ -1,5 +1,6 @@
-"""The control socket of a kernel or a Messaging API: health, shutdown, log level. It needs no hello and
-never waits behind queued work, so its answer tells whether the process is alive.
+"""The control socket of a kernel or a Messaging API: health, shutdown, log level.
+
+It needs no hello and never waits behind queued work, so its answer shows whether the process is alive.
 
     async with ControlClient.connect(kernel_endpoints(run_dir).control) as control:
         print((await control.health()).state)
@@ -28,10 +29,10 @@ CONTROL_TIMEOUT: Final = 5.0
 
 
 class ControlClient:
-    """Control of one process. Made by `connect`."""
+    """Control of one process. Created by `connect`."""
 
     def __init__(self, connection: RequestConnection) -> None:
-        """Not for apps: see `connect`."""
+        """Internal: use `connect`."""
         self._connection = connection
         self._home = HomeProcess()
         self._closed = False
@@ -44,8 +45,10 @@ class ControlClient:
         timeout: float | None = CONTROL_TIMEOUT,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
     ) -> Opening[Self]:
-        """Connect: `await` it, or enter it as a context. Raises `NotReadyError` when nobody is there within
-        `timeout`."""
+        """Connect: `await` it, or enter it as a context.
+
+        Raises `NotReadyError` if there is no server within `timeout`.
+        """
 
         where = control_endpoint(endpoint)
 
@@ -62,17 +65,17 @@ class ControlClient:
         return Opening(open_client)
 
     async def health(self, *, timeout: float = CONTROL_TIMEOUT) -> ControlHealthReply:
-        """Whether the process is ready, its state, version, pid and uptime."""
+        """Return whether the process is ready, its state, version, pid and uptime."""
         reply = await self._ask(methods.HEALTH, timeout=timeout)
         with public_errors():
             return ControlHealthReply.from_body(reply.body)
 
     async def health_details(self, *, timeout: float = CONTROL_TIMEOUT) -> dict[str, object]:
-        """All that the process says of its health, its own keys too."""
+        """Return the complete health report, including the process's own keys."""
         return (await self._ask(methods.HEALTH, {"detail": True}, timeout=timeout)).body
 
     async def metrics(self, *, timeout: float = CONTROL_TIMEOUT) -> MetricsReply:
-        """Every counter and gauge of the process, and what each of them is."""
+        """Return every counter and gauge of the process, with type and help text."""
         reply = await self._ask(methods.METRICS, timeout=timeout)
         with public_errors():
             return MetricsReply.from_body(reply.body)
@@ -90,13 +93,13 @@ class ControlClient:
             return SendsReply.from_body(reply.body)
 
     async def shutdown(self, *, timeout: float = CONTROL_TIMEOUT) -> None:
-        """Ask the process to end; it does so after the answer."""
+        """Ask the process to exit; it does so after the reply."""
         await self._ask(methods.SHUTDOWN, timeout=timeout)
 
     async def set_log_level(
         self, level: str, logger: str | None = None, *, timeout: float = CONTROL_TIMEOUT
     ) -> str:
-        """Change the log level, of one logger or of all, and return what it was."""
+        """Change the log level of one logger or of all. Return the previous one."""
         body = methods.LogLevelRequest(level=level, logger=logger).to_body()
         reply = await self._ask(methods.LOG_LEVEL, body, timeout=timeout)
         with public_errors():
@@ -110,7 +113,7 @@ class ControlClient:
             return await self._connection.request(method, body, timeout=timeout)
 
     async def close(self) -> None:
-        """End the connection."""
+        """Close the connection."""
         self._closed = True
         if not self._home.left:
             await self._connection.close()

@@ -1,13 +1,13 @@
-"""What a `MessagingClient` gives its app, in one order.
+"""The events that a `MessagingClient` gives its app, in one order.
 
-Events of the app's stream (`StreamEvent`) carry `stream_id` and `seq`: both together name an event for
+Events of the app's stream (`StreamEvent`) carry `stream_id` and `seq`, which together identify an event for
 ever, across restarts of everything. Delivery is at least once, so an app that crashed may see an event
-again under the same name. `time_ns` is the Messaging API's clock at the moment the event was made.
+again under the same (stream id, seq). `time_ns` is the Messaging API's clock when the event was created.
 
-Events about the connection to the Messaging API itself (`LinkLost`, `LinkRestored`) are made by the client
-and have no seq.
+Events about the connection to the Messaging API itself (`LinkLost`, `LinkRestored`) are created by the
+client and have no seq.
 
-Request ids are the 16 bytes that `MessagingClient.send` returned. Each class has a `kind`, a name that stays;
+Request ids are the 16 bytes returned by `MessagingClient.send`. Each class has a `kind`, a stable name;
 `to_dict()` is an event for JSON and logs.
 """
 
@@ -88,7 +88,7 @@ class MessageSent(EventForm, wire.MessageSent):
 class MessageError(EventForm, wire.MessageError):
     """A send of this app has failed for good, for the reason in `text`: its last event.
 
-    The hash is None when the message was never formed.
+    The hash is None if the message was never formed.
     """
 
     __slots__ = ()
@@ -96,7 +96,7 @@ class MessageError(EventForm, wire.MessageError):
 
 
 class MessageUnconfirmed(EventForm, wire.MessageUnconfirmed):
-    """A send of this app has reached peers, and no store has confirmed it: its last event."""
+    """A send of this app has reached peers, but no store confirmed it: its last event."""
 
     __slots__ = ()
     kind = "message_unconfirmed"
@@ -124,14 +124,14 @@ class ContentTopicHealthChange(EventForm, wire.ContentTopicHealthChange):
 
 
 class EventsDropped(EventForm, wire.EventsDropped):
-    """The stream's bounds were exceeded: events `first` to `last` of it are gone."""
+    """The stream's bounds were exceeded: its events `first` to `last` are gone."""
 
     __slots__ = ()
     kind = "events_dropped"
 
 
 class MessagesMissed(EventForm, wire.MessagesMissed):
-    """Messages of these topics and this time may be missing and could not be recovered."""
+    """Messages of these topics and this time span may be missing and could not be recovered."""
 
     __slots__ = ()
     kind = "messages_missed"
@@ -216,7 +216,7 @@ class _LinkLost(NamedTuple):
 
 
 class LinkLost(EventForm, _LinkLost):
-    """The Messaging API cannot be reached. The client goes on trying; nothing is lost yet for a named app."""
+    """The Messaging API is unreachable. The client keeps trying; a named app has lost nothing yet."""
 
     __slots__ = ()
     kind = "link_lost"
@@ -232,9 +232,9 @@ class _LinkRestored(NamedTuple):
 class LinkRestored(EventForm, _LinkRestored):
     """The Messaging API is back.
 
-    `resumed`: the stream goes on after the last event. When it is False the Messaging API knew the stream
-    no more (an ephemeral app's ends with its connection; a named one's with the database): events of stream
-    `lost_stream` after `last_seq`, and the fate of sends still under way, are lost. `subscription_errors`:
+    `resumed`: the stream continues after the last event. If False, the Messaging API no longer knew the
+    stream (an ephemeral app's ends with its connection, a named one's with the database): events of stream
+    `lost_stream` after `last_seq`, and the outcome of pending sends, are lost. `subscription_errors`:
     content topics that could not be subscribed again, and why.
     """
 
@@ -265,16 +265,16 @@ StreamEvent: TypeAlias = (
 Event: TypeAlias = StreamEvent | TakenOver | LinkLost | LinkRestored
 
 _CLASSES: Final[tuple[type[Event], ...]] = get_args(Event)
-#: What the contract's decoder makes → what an app gets; a message gets its payload too and is made elsewhere.
+#: Decoder's class → app's class. A message also gets its payload and is built elsewhere.
 SHOWN: Final[Mapping[type[Any], type[Any]]] = {
     base: shown for shown in _CLASSES for base in shown.__bases__ if base.__module__ == wire.__name__
 }
 
 
 def event_classes(kind: object) -> tuple[type[Any], ...]:
-    """The classes that an app names by one of them, or by a union of them such as `Event`.
+    """Return the classes meant by one of them, or by a union of them such as `Event`.
 
-    Raises TypeError for everything else, with the names there are.
+    Raises TypeError for anything else, listing the valid names.
     """
     named = get_args(kind) if isinstance(kind, UnionType) else (kind,)
     if unknown := [one for one in named if one not in _CLASSES]:

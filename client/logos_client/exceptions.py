@@ -7,7 +7,7 @@
     │   ├── UnsupportedVersionError unsupported_version: `detail["supported"]`
     │   ├── UnauthorisedError       unauthorised: not with this user id
     │   ├── TooLargeError           too_large
-    │   ├── ConflictError           conflict: the name, id or stream is in use otherwise
+    │   ├── ConflictError           conflict: the name, id or stream is already in use
     │   └── RlnRequiredError        rln_required: the network takes only messages with an RLN proof
     ├── TemporaryError              the same request may succeed later
     │   ├── BusyError               busy: a bound is reached; see `retry_after_ms`
@@ -17,13 +17,13 @@
     │   ├── RateLimitedError        rate_limited
     │   └── InternalError           internal: the server's fault; its log has `detail["reference"]`
     ├── DeadlineError               deadline_exceeded; also a TimeoutError
-    ├── PeerRestartedError          peer_restarted: the connection was lost under the request, its
+    ├── PeerRestartedError          peer_restarted: the connection was lost during the request, its
     │                               outcome is unknown; also a ConnectionError
-    ├── StreamError                 what a stream cannot give
+    ├── StreamError                 a stream does not have what was requested
     │   ├── TrimmedError            trimmed: the range is gone; `detail["first"]` is the oldest seq left
-    │   └── EpochChangedError       epoch_changed: the stream began anew
+    │   └── EpochChangedError       epoch_changed: the stream restarted
     └── ClosedError                 this client is closed
-        └── ForkedError             this client belongs to the process that this one is a fork of
+        └── ForkedError             this client belongs to the parent of this forked process
 
 Wrong arguments that no server needs to see (a negative time limit, say) raise the usual ValueError or
 TypeError.
@@ -68,10 +68,10 @@ class LogosError(Exception):
     """Root of this package's errors.
 
     `code`: one of the contract's closed list. `retriable`: whether the same request may succeed later.
-    `retry_after_ms`: when, if the server says. `detail`: what else it says, may be empty.
+    `retry_after_ms`: when, if the server says so. `detail`: further data, possibly empty.
     """
 
-    #: The codes for which this class stands (not those of its subclasses).
+    #: The codes of this class (not those of its subclasses).
     CODES: ClassVar[tuple[ErrorCode, ...]] = ()
 
     def __init__(
@@ -95,11 +95,11 @@ class LogosError(Exception):
 
 
 class RequestError(LogosError):
-    """The request is at fault: repeating it does not help."""
+    """The request itself is invalid: repeating it does not help."""
 
 
 class BadRequestError(RequestError):
-    """Malformed or refused input; the message says what."""
+    """Malformed or refused input; the message says which."""
 
     CODES: ClassVar[tuple[ErrorCode, ...]] = (ErrorCode.BAD_REQUEST,)
 
@@ -117,19 +117,20 @@ class UnsupportedVersionError(RequestError):
 
 
 class UnauthorisedError(RequestError):
-    """This user id may not do that."""
+    """This user id is not allowed to do that."""
 
     CODES: ClassVar[tuple[ErrorCode, ...]] = (ErrorCode.UNAUTHORISED,)
 
 
 class TooLargeError(RequestError):
-    """More bytes than the network, or the server, takes."""
+    """More bytes than the network, or the server, accepts."""
 
     CODES: ClassVar[tuple[ErrorCode, ...]] = (ErrorCode.TOO_LARGE,)
 
 
 class ConflictError(RequestError):
-    """The name is another live app's, the request id was used for something else, or we were taken over."""
+    """The name belongs to another live app, the request id was used for another message, or we were taken
+    over."""
 
     CODES: ClassVar[tuple[ErrorCode, ...]] = (ErrorCode.CONFLICT,)
 
@@ -163,19 +164,19 @@ class ResyncingError(TemporaryError):
 
 
 class NoPeersError(TemporaryError):
-    """Accepted and valid, but there is no peer to give it to."""
+    """Accepted and valid, but there is no peer to send it to."""
 
     CODES: ClassVar[tuple[ErrorCode, ...]] = (ErrorCode.NO_PEERS,)
 
 
 class RateLimitedError(TemporaryError):
-    """More than the network or the server allows in this time."""
+    """More than the network or the server allows in this period."""
 
     CODES: ClassVar[tuple[ErrorCode, ...]] = (ErrorCode.RATE_LIMITED,)
 
 
 class InternalError(TemporaryError):
-    """A fault of the server."""
+    """A bug or failure of the server."""
 
     CODES: ClassVar[tuple[ErrorCode, ...]] = (ErrorCode.INTERNAL,)
 
@@ -187,13 +188,13 @@ class DeadlineError(LogosError, TimeoutError):
 
 
 class PeerRestartedError(LogosError, ConnectionError):
-    """The connection was lost, or the server restarted, under the request: its outcome is unknown."""
+    """The connection was lost, or the server restarted, during the request: its outcome is unknown."""
 
     CODES: ClassVar[tuple[ErrorCode, ...]] = (ErrorCode.PEER_RESTARTED,)
 
 
 class StreamError(LogosError):
-    """A stream does not have what was asked for."""
+    """A stream does not have what was requested."""
 
 
 class TrimmedError(StreamError):
@@ -203,20 +204,20 @@ class TrimmedError(StreamError):
 
 
 class EpochChangedError(StreamError):
-    """The stream began anew."""
+    """The stream restarted."""
 
     CODES: ClassVar[tuple[ErrorCode, ...]] = (ErrorCode.EPOCH_CHANGED,)
 
 
 class ClosedError(LogosError):
-    """This client is closed: nothing goes out or comes in any more. Its code is `not_ready`."""
+    """This client is closed: nothing is sent or received any more. Its code is `not_ready`."""
 
     def __init__(self, message: str = "the client is closed") -> None:
         super().__init__(ErrorCode.NOT_READY, message, retriable=False)
 
 
 class ForkedError(ClosedError):
-    """This client was made before a fork, in the parent: the child has to connect a client of its own."""
+    """This client was created before a fork, in the parent: the child must connect a client of its own."""
 
     def __init__(self, owner: int) -> None:
         super().__init__(
@@ -247,7 +248,7 @@ _BY_CODE: dict[ErrorCode, type[LogosError]] = {code: leaf for leaf in _LEAVES fo
 
 
 def from_ipc(error: IpcError) -> LogosError:
-    """The public error for one of the contract's."""
+    """Convert an error of the contract to the public one."""
     return _BY_CODE[error.code](
         error.code,
         error.message,
@@ -259,7 +260,7 @@ def from_ipc(error: IpcError) -> LogosError:
 
 @contextmanager
 def public_errors() -> Iterator[None]:
-    """The one boundary at which the contract's errors become this package's."""
+    """The single boundary at which the contract's errors become this package's."""
     try:
         yield
     except IpcError as error:

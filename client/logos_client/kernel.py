@@ -6,8 +6,7 @@
             async for event in feed:
                 print(event)
 
-What the classes of events mean stands in `logos_client.kernel_events`, the errors in
-`logos_client.exceptions`.
+The event classes are in `logos_client.kernel_events`, the errors in `logos_client.exceptions`.
 """
 
 from __future__ import annotations
@@ -58,11 +57,11 @@ DEFAULT_FEED_BYTES: Final = 8 << 20
 
 
 class KernelClient(ServiceMethods, DiscoveryMethods):
-    """A consumer of a kernel, on the running asyncio loop. Made by `connect`.
+    """A consumer of a kernel, on the running asyncio loop. Created by `connect`.
 
-    It reconnects by itself, says hello again and takes its leases again. Use it from the loop (and so the
-    thread) that made it; after a fork, `ForkedError` in the child. For other threads, and programs without a
-    loop, there is `logos_client.blocking`.
+    It reconnects by itself, repeats its hello and reacquires its leases. Use it from the loop (and so the
+    thread) that created it; after a fork it raises `ForkedError` in the child. For other threads, and
+    programs without a loop, there is `logos_client.blocking`.
     """
 
     def __init__(
@@ -73,7 +72,7 @@ class KernelClient(ServiceMethods, DiscoveryMethods):
         kind: str,
         context: zmq.Context[zmq.Socket[bytes]] | None,
     ) -> None:
-        """Not for apps: see `connect`."""
+        """Internal: use `connect`."""
         self.replay_lock: asyncio.Lock = asyncio.Lock()
         self._home = HomeProcess()
         self.events_endpoint: str = endpoints.events
@@ -110,9 +109,8 @@ class KernelClient(ServiceMethods, DiscoveryMethods):
         """Connect to a kernel: `await` it, or enter it as a context.
 
         `where`: the node's run directory, or its endpoints. `name`: the consumer's (`[a-z0-9._-]{1,64}`):
-        leases belong to it and are continued by the next connection under it; without one the kernel makes
-        one up. `kind`: `"tool"`, `"app"` or `"mapi"`. `timeout`: seconds to wait for the kernel, None for
-        ever.
+        leases belong to it and are continued by its next connection; without one the kernel generates one.
+        `kind`: `"tool"`, `"app"` or `"mapi"`. `timeout`: seconds to wait for the kernel, None for ever.
 
         Raises `NotReadyError`, `UnsupportedVersionError`, `UnauthorisedError`, `BadRequestError`.
         """
@@ -134,7 +132,7 @@ class KernelClient(ServiceMethods, DiscoveryMethods):
         return Opening(open_client)
 
     async def close(self) -> None:
-        """End the feeds, give the leases back, disconnect."""
+        """Close the feeds, release the leases, disconnect."""
         if self._closed or self._home.left:
             return
         for feed in list(self._feeds):
@@ -157,12 +155,12 @@ class KernelClient(ServiceMethods, DiscoveryMethods):
 
     @property
     def connected(self) -> bool:
-        """Whether the kernel is there now."""
+        """Whether the kernel is connected now."""
         return self._connection.ready
 
     @property
     def instance(self) -> bytes:
-        """Random per start of the kernel."""
+        """Random id of the kernel's process, new at each start."""
         return self._connection.instance or b""
 
     @property
@@ -207,14 +205,15 @@ class KernelClient(ServiceMethods, DiscoveryMethods):
         force: bool = False,
         timeout: float = DEFAULT_TIMEOUT,
     ) -> RelayPublishReply:
-        """Publish a message; how many peers it went to, and its hash.
+        """Publish a message. Return how many peers it went to, and its hash.
 
         Without topic and shard the content topic decides (autosharding); without `timestamp` (ns) the
-        kernel stamps now. The same bytes again are no error and go nowhere (`duplicate`), unless `force`.
+        kernel uses the current time. The same bytes again are not an error and are not sent (`duplicate`),
+        unless `force`.
 
         Raises `NoPeersError` (`detail` has message_hash and timestamp; local readers get the message all
-        the same), `TooLargeError`, `BadRequestError`, `PeerRestartedError` (publishing the same again, with
-        the same timestamp, is safe).
+        the same), `TooLargeError`, `BadRequestError`, `PeerRestartedError` (publishing again with the same
+        timestamp is safe).
         """
         request = RelayPublishRequest(
             content_topic=as_text("content topic", content_topic),
@@ -236,11 +235,11 @@ class KernelClient(ServiceMethods, DiscoveryMethods):
         )
 
     async def relay_peers(self, pubsub_topic: str | None = None) -> dict[str, tuple[str, ...]]:
-        """Pubsub topic → peers that are subscribed to it."""
+        """Return pubsub topic → peers subscribed to it."""
         return await self._topics(methods.RELAY_PEERS, pubsub_topic)
 
     async def mesh(self, pubsub_topic: str | None = None) -> dict[str, tuple[str, ...]]:
-        """Pubsub topic → peers in its mesh."""
+        """Return pubsub topic → peers in its mesh."""
         return await self._topics(methods.RELAY_MESH, pubsub_topic)
 
     async def _topics(self, method: str, pubsub_topic: str | None) -> dict[str, tuple[str, ...]]:
@@ -250,13 +249,13 @@ class KernelClient(ServiceMethods, DiscoveryMethods):
     # -- peers and node --------------------------------------------------------------------------------------
 
     async def peers(self) -> list[PeerRecord]:
-        """All connected peers: how each was found (`origin`), what it serves, its shards, score and mesh."""
+        """List all connected peers: how each was found (`origin`), services, shards, score and mesh."""
         return list((await self._call(methods.PeersListReply, methods.PEERS_LIST)).peers)
 
     async def connect_peers(
         self, addresses: str | Iterable[str], *, timeout: float = 30.0
     ) -> list[ConnectResult]:
-        """Dial multiaddresses; what became of each."""
+        """Dial multiaddresses. Return the result of each."""
         wanted = [addresses] if isinstance(addresses, str) else list(addresses)
         reply = await self._call(
             methods.PeersConnectReply, methods.PEERS_CONNECT, {"addresses": wanted}, timeout=timeout
@@ -264,43 +263,42 @@ class KernelClient(ServiceMethods, DiscoveryMethods):
         return list(reply.results)
 
     async def disconnect_peer(self, peer_id: str) -> bool:
-        """Disconnect a peer; False: it was not connected."""
+        """Disconnect a peer. Return False if it was not connected."""
         reply = await self._call(methods.PeersDisconnectReply, methods.PEERS_DISCONNECT, {"peer_id": peer_id})
         return reply.disconnected
 
     async def health(self) -> NodeHealth:
-        """State of the node, of each protocol and shard, and of its event loop."""
+        """Return the state of the node, of each protocol and shard, and of its event loop."""
         return await self._call(NodeHealth, methods.NODE_HEALTH)
 
     async def info(self, ids: Iterable[str] | None = None) -> dict[str, object]:
-        """Facts about the node: Version, Metrics, MyMultiaddresses, MyENR, MyPeerId, MyBoundPorts,
+        """Return facts about the node: Version, Metrics, MyMultiaddresses, MyENR, MyPeerId, MyBoundPorts,
         MaxMessageSize."""
         body = {} if ids is None else {"ids": list(ids)}
         return (await self._call(methods.NodeInfoReply, methods.NODE_INFO, body)).info
 
     async def config(self) -> list[OptionRecord]:
-        """Each configuration option with its value and where that came from."""
+        """Return each configuration option with its value and source."""
         return list((await self._call(methods.NodeConfigReply, methods.NODE_CONFIG)).options)
 
     async def metrics(self) -> list[tuple[str, dict[str, str], float]]:
-        """(name, labels, value) of each sample."""
+        """Return (name, labels, value) of each sample."""
         return list((await self._call(methods.NodeMetricsReply, methods.NODE_METRICS)).metrics)
 
     def control(self, *, timeout: float | None = 5.0) -> Opening[ControlClient]:
-        """The kernel's control socket: health, shutdown, log level."""
+        """Connect to the kernel's control socket: health, shutdown, log level."""
         return ControlClient.connect(self._endpoints.control, timeout=timeout, context=self._context)
 
     # -- streams ---------------------------------------------------------------------------------------------
 
     async def lease(self, shards: Iterable[int]) -> list[StreamState]:
-        """Make the kernel take part in shards and record them, until `release` or `close`; renewed by
-        itself."""
+        """Make the kernel join shards and record them, until `release` or `close`; renewed automatically."""
         wanted = tuple(shards)
         with public_errors():
             return list(await self.hold(wanted))
 
     async def release(self, shards: Iterable[int]) -> None:
-        """Undo `lease` for these shards (each as often as it was leased)."""
+        """Undo `lease` for these shards (as often as they were leased)."""
         self._check_open()
         with public_errors():
             await self._leases.release(tuple(shards))
@@ -314,13 +312,13 @@ class KernelClient(ServiceMethods, DiscoveryMethods):
         lease: bool = True,
         max_bytes: int = DEFAULT_FEED_BYTES,
     ) -> KernelFeed:
-        """A feed of events: enter it as a context, iterate over it.
+        """Return a feed of events: enter it as a context, then iterate over it.
 
-        `shards`: messages of these, leased for as long as the feed is open unless `lease` is False (then
-        there is no replay, and nothing comes while nobody else leases them). `health`, `peers`: those
-        streams too. `max_bytes`: what may wait here.
+        `shards`: their messages, leased while the feed is open unless `lease` is False (then there is no
+        replay, and no messages unless another consumer leases them). `health`, `peers`: those streams too.
+        `max_bytes`: bound of the buffer here.
 
-        Entering raises `NotReadyError` when the subscriptions do not come into force.
+        Entering raises `NotReadyError` if the subscriptions do not come into force.
         """
         self._check_open()
         wanted = tuple(shards)
@@ -339,9 +337,10 @@ class KernelClient(ServiceMethods, DiscoveryMethods):
         return feed
 
     async def replay(self, stream: str, epoch: bytes, after: int) -> tuple[list[tuple[bytes, bytes]], bool]:
-        """One page of a stream behind `after`, as (header, payload) frames, and whether it was the last page.
+        """Return one page of a stream behind `after`, as (header, payload) frames, and whether it was the
+        last page.
 
-        Raises `TrimmedError`, `EpochChangedError`, `BusyError` (one replay of a consumer at a time).
+        Raises `TrimmedError`, `EpochChangedError`, `BusyError` (one replay per consumer at a time).
         """
         request = methods.StreamReplayRequest(stream=stream, epoch=epoch, after=after)
         self._check_open()
@@ -356,7 +355,7 @@ class KernelClient(ServiceMethods, DiscoveryMethods):
     async def ask(
         self, method: str, body: Mapping[str, object] | None = None, blobs: Sequence[bytes] = ()
     ) -> Reply:
-        """For feeds: one request. Raises `IpcError`."""
+        """For feeds: make one request. Raises `IpcError`."""
         return await self._connection.request(method, body, blobs)
 
     async def hold(self, shards: Sequence[int]) -> Sequence[StreamState]:
@@ -365,7 +364,7 @@ class KernelClient(ServiceMethods, DiscoveryMethods):
         return await self._leases.hold(shards)
 
     async def drop(self, feed: KernelFeed, shards: Sequence[int]) -> None:
-        """For feeds: one ends."""
+        """For feeds: end one."""
         self._feeds.discard(feed)
         try:
             await self._leases.release(shards)

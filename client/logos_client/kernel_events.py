@@ -1,8 +1,8 @@
-"""What a `KernelFeed` gives: the kernel's events, and what was lost of them.
+"""The events of a `KernelFeed`: the kernel's own, and reports of losses.
 
 Streams are named as in the contract: `m/<cluster>/<shard>` for messages, `p` for health, `n` for peers.
-(instance, epoch, seq) places an event in its stream: `instance` changes with each start of the kernel,
-`epoch` with each activation of the stream, `seq` has no gaps.
+(instance, epoch, seq) identifies an event's position in its stream: `instance` changes with each start of
+the kernel, `epoch` with each activation of the stream, `seq` has no gaps.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class KernelMessage(EventForm, _KernelMessage):
 
 
 class HealthEvent(EventForm, wire.HealthEvent):
-    """The node's health changed; `health` is the whole of it."""
+    """The node's health changed; `health` is complete."""
 
     __slots__ = ()
     kind = "health"
@@ -72,7 +72,7 @@ class _PeersSnapshot(NamedTuple):
 
 
 class PeersSnapshot(EventForm, _PeersSnapshot):
-    """All peers, asked for because peer events were lost."""
+    """All peers, requested because peer events were lost."""
 
     __slots__ = ()
     kind = "peers_snapshot"
@@ -86,8 +86,10 @@ class _StreamLoss(NamedTuple):
 
 
 class StreamLoss(EventForm, _StreamLoss):
-    """Events `first` to `last` of a stream are lost. `last` None: the stream restarted, and how many were
-    lost is unknown."""
+    """Events `first` to `last` of a stream are lost.
+
+    `last` None: the stream restarted, and the number lost is unknown.
+    """
 
     __slots__ = ()
     kind = "stream_loss"
@@ -98,7 +100,7 @@ class _KernelLost(NamedTuple):
 
 
 class KernelLost(EventForm, _KernelLost):
-    """The kernel cannot be reached. The client goes on trying."""
+    """The kernel is unreachable. The client keeps trying."""
 
     __slots__ = ()
     kind = "kernel_lost"
@@ -110,7 +112,7 @@ class _KernelFound(NamedTuple):
 
 
 class KernelFound(EventForm, _KernelFound):
-    """The kernel is back; `restarted`: as a new instance, so its streams begin at seq 1 again."""
+    """The kernel is back; `restarted`: as a new instance, so its streams start at seq 1 again."""
 
     __slots__ = ()
     kind = "kernel_found"

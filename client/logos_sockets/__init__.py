@@ -1,7 +1,7 @@
-"""ZeroMQ sockets of the contract, without an event loop: options, endpoints, who may connect, memory.
+"""ZeroMQ sockets of the contract, without an event loop: options, endpoints, admission, memory bounds.
 
-Kernel (trio), Messaging API and client (asyncio) share it; it imports nothing but pyzmq and the standard
-library, and belongs to the client's distribution because the client needs it and may need nothing else.
+Shared by kernel (trio), Messaging API and client (asyncio). It imports only pyzmq and the standard library,
+and belongs to the client's distribution because the client needs it and may depend on nothing else.
 """
 
 from logos_sockets.descriptors import free_descriptors

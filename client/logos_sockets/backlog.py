@@ -1,4 +1,4 @@
-"""Keep messages that a ZeroMQ socket could not take yet: by destination, in order, bounded. Pure."""
+"""Queue messages that a ZeroMQ socket could not take yet: per destination, in order, bounded. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Message = Sequence[bytes]
 
 
 class _Backlog:
-    """What one destination could not take yet, oldest first."""
+    """The queued messages of one destination, oldest first."""
 
     __slots__ = ("messages", "size")
 
@@ -22,9 +22,9 @@ class _Backlog:
 
 
 class Backlogs:
-    """Messages by destination. `size` is the bytes of all of them.
+    """Queued messages by destination. `size` is the bytes of all of them.
 
-    The bounds are for each destination in messages and bytes, and for all together in bytes.
+    The bounds are in messages and bytes per destination, and in bytes over all.
     """
 
     def __init__(self, messages: int, octets: int, total: int) -> None:
@@ -44,7 +44,7 @@ class Backlogs:
         return iter(list(self._by_key))
 
     def add(self, key: bytes, message: Message, *, promised: bool = False) -> bool:
-        """Keep a message; False if the bounds do not allow it. A promised one is kept whatever they say."""
+        """Queue a message. Return False if the bounds do not allow it; a promised one ignores them."""
         size = sum(map(len, message))
         backlog = self._by_key.get(key)
         held, count = (backlog.size, len(backlog.messages)) if backlog is not None else (0, 0)
@@ -60,12 +60,12 @@ class Backlogs:
         return True
 
     def first(self, key: bytes) -> Message | None:
-        """The oldest message of a destination."""
+        """Return a destination's oldest message."""
         backlog = self._by_key.get(key)
         return backlog.messages[0][0] if backlog is not None else None
 
     def pop(self, key: bytes) -> None:
-        """Forget the oldest message of a destination: it is sent."""
+        """Remove a destination's oldest message: it was sent."""
         backlog = self._by_key[key]
         size = backlog.messages.popleft()[1]
         backlog.size -= size
@@ -74,7 +74,7 @@ class Backlogs:
             del self._by_key[key]
 
     def drop(self, key: bytes) -> int:
-        """Forget all of a destination; return how many messages that was."""
+        """Drop all messages of a destination. Return their number."""
         backlog = self._by_key.pop(key, None)
         if backlog is None:
             return 0
@@ -82,11 +82,11 @@ class Backlogs:
         return len(backlog.messages)
 
     def held(self, key: bytes) -> int:
-        """Bytes that wait for a destination."""
+        """Return the bytes queued for a destination."""
         backlog = self._by_key.get(key)
         return backlog.size if backlog is not None else 0
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Drop everything."""
         self._by_key.clear()
         self.size = 0

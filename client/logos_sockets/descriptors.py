@@ -1,4 +1,4 @@
-"""How many descriptors this process may still open."""
+"""The number of descriptors that this process may still open."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Final
 __all__ = ["free_descriptors"]
 
 _ENOUGH: Final = 65_536
-"""Said where the system knows no limit."""
+"""Returned if the system sets no limit."""
 
 
 def free_descriptors() -> int:
-    """Descriptors that can still be opened under the soft limit."""
+    """Return how many descriptors can still be opened under the soft limit (RLIMIT_NOFILE)."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return _ENOUGH
     try:
         return soft - len(os.listdir("/dev/fd"))  # noqa: PTH208 - 20 times as fast, and it runs per connection
     except OSError:
-        return 0  # not even one for the listing
+        return 0  # not even one left to list them

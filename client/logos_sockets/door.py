@@ -1,19 +1,19 @@
-"""Bound who is connected to a ZeroMQ socket, and keep the process able to open files.
+"""Bound the connections of a ZeroMQ socket, and keep the process able to open files.
 
-libzmq accepts every connection as fast as it comes, and on ipc a full descriptor table ends the process: its
-listener treats EMFILE as a programming error and aborts (`ipc_listener.cpp`, `accept`). Neither `zmq_unbind`
-(it ends the connections the listener has accepted) nor a watch on the socket monitor (libzmq's thread accepts
-hundreds of connections before ours has looked once) can stop it in time. So libzmq never listens on the
-public path here. A listener of our own does, with a short backlog. When clients wait in it and there is room
-for all that its backlog can hold, another listener takes its place under the path (`rename`, which is
-atomic), and only then is the old one, which no further client can reach, handed to libzmq (ZMQ_USE_FD). Each
-step lets in at most `BACKLOG + 1` connections, however fast clients connect and however late we look.
+libzmq accepts connections as fast as they come, and on ipc a full descriptor table ends the process: its
+listener treats EMFILE as a programming error and aborts (`ipc_listener.cpp`, `accept`). Neither
+`zmq_unbind` (it closes the connections that the listener has accepted) nor the socket monitor (libzmq's
+thread accepts hundreds of connections before ours has looked once) can stop it in time. So libzmq never
+listens on the public path here. A listener of our own does, with a short backlog. When clients wait in it
+and there is room for all that its backlog can hold, a new listener takes its place under the path (`rename`
+is atomic), and only then is the old one, which no further client can reach, handed to libzmq (ZMQ_USE_FD).
+Each step admits at most `BACKLOG + 1` connections, however fast clients connect and however late we run.
 
-The socket monitor tells which descriptor libzmq accepted and lost. Shutting a duplicate of that descriptor
-down closes that one connection; libzmq itself offers no way.
+The socket monitor reports which descriptors libzmq accepted and lost. Shutting down a duplicate of such a
+descriptor closes that one connection; libzmq itself has no call for it.
 
-On tcp (loopback, configured on purpose) libzmq survives EMFILE, so it listens itself, and connections beyond
-the limit are closed when the monitor shows them.
+On tcp (loopback, configured on purpose) libzmq survives EMFILE, so it listens itself, and connections
+beyond the limit are closed when the monitor reports them.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ __all__ = ["BACKLOG", "RESERVE", "TICK", "Door", "DoorCounters"]
 log = logging.getLogger(__name__)
 
 BACKLOG: Final = 15
-"""Clients that wait to be let in, less one: a Unix socket queues one more than its backlog."""
+"""Most clients waiting for admission, less one: a Unix socket queues one more than its backlog."""
 RESERVE: Final = 64
-"""Descriptors that connections leave for files, other sockets and the answer "no"."""
+"""Descriptors reserved for files, other sockets and refusing connections."""
 TICK: Final = 0.25
-"""Seconds between two steps where nothing happens."""
+"""Seconds between two steps while idle."""
 _REFUSED_AT_ONCE: Final = BACKLOG + 1
 _SETTLED: Final = 2.0
-"""Seconds after which libzmq has accepted what waited in a listener that it was given."""
+"""Seconds after which libzmq has accepted every client of a listener handed to it."""
 _LOG_EVERY: Final = 60.0
 _WATCHED: Final = int(zmq.EVENT_ACCEPTED | zmq.EVENT_ACCEPT_FAILED | zmq.EVENT_DISCONNECTED)
 _UCRED: Final = struct.Struct("3i")
@@ -57,8 +57,11 @@ _UCRED: Final = struct.Struct("3i")
 
 @dataclass(slots=True)
 class DoorCounters:
-    """Connections. `refused`: closed because of a limit; `denied`: because of their uid; `flooding`: because
-    what they sent filled the memory (`logos_sockets.memory`)."""
+    """Counters of connections.
+
+    `refused`: closed because of a limit; `denied`: because of their uid; `flooding`: because they filled
+    the memory (`logos_sockets.memory`).
+    """
 
     accepted: int = 0
     refused: int = 0
@@ -68,7 +71,7 @@ class DoorCounters:
 
 @dataclass(slots=True)
 class _Listener:
-    """A listener that libzmq has. `live`: its connections."""
+    """A listener handed to libzmq. `live`: its connections."""
 
     endpoint: str
     since: float
@@ -77,7 +80,10 @@ class _Listener:
 
 @dataclass(frozen=True, slots=True)
 class _Accepted:
-    """A connection as the system names it. `inode` tells a reused descriptor from the one meant."""
+    """A connection as the system identifies it.
+
+    `inode` distinguishes a reused descriptor from the original.
+    """
 
     listener: str
     pid: int
@@ -88,12 +94,12 @@ class _Accepted:
 class Door:
     """The listening side of one ZeroMQ socket. Call `step` when `fileno` is readable, and every `TICK`.
 
-    Made, stepped and closed by the owner of the socket, before the socket is closed.
+    Create, step and close it from the owner of the socket, before the socket is closed.
 
-    `limit` bounds the connections (one step may let in `BACKLOG` more, which are closed in the next). One
-    process gets three quarters of it at most, so that a client that leaks connections does not keep the
-    others out. `allowed_uids` (None: anyone that reaches the socket) is libzmq's own filter, which acts
-    before a byte is read.
+    `limit` bounds the connections (one step may admit `BACKLOG` more, which are closed in the next). One
+    process gets at most three quarters of it, so that a client that leaks connections does not lock the
+    others out. `allowed_uids` (None: any peer that reaches the socket) is libzmq's own filter
+    (ZMQ_IPC_FILTER_UID), applied before a byte is read.
     """
 
     def __init__(
@@ -126,10 +132,10 @@ class Door:
             zmq_socket.setsockopt(zmq.IPC_FILTER_UID, uid)
         self._monitor = self._open_monitor()
         self.heard: set[int] | None = None
-        """While it is a set, who reads the socket adds the descriptors that complete messages came from."""
+        """While it is a set, the socket's reader adds the descriptors of complete messages to it."""
 
     def _open_monitor(self) -> zmq.Socket[bytes]:
-        # Without a high-water mark on our side: libzmq's thread would block on a full one.
+        # No high-water mark: libzmq's I/O thread would block on a full monitor socket.
         where = f"inproc://door-{id(self)}"
         self._socket.monitor(where, _WATCHED)
         monitor: zmq.Socket[bytes] = self._socket.context.socket(zmq.PAIR)
@@ -141,8 +147,10 @@ class Door:
     # --- opening and closing ---
 
     def open(self, endpoint: str, *, group: bool = False) -> str:
-        """Listen at an absolute ipc path, or on tcp; return the endpoint, a tcp port `*` filled in. Raises
-        OSError."""
+        """Listen at an absolute ipc path, or on tcp. Return the endpoint, a tcp port `*` resolved.
+
+        Raises OSError.
+        """
         scheme, _, path = endpoint.partition("://")
         if scheme == "ipc":
             self._path = Path(path)
@@ -160,7 +168,7 @@ class Door:
         return endpoint
 
     def close(self) -> None:
-        """Stop listening and remove the socket's file. What is connected ends with the ZeroMQ socket."""
+        """Stop listening and remove the socket file. Connections end with the ZeroMQ socket."""
         if self._waiting is not None:
             self._waiting.close()
             self._waiting = None
@@ -173,7 +181,7 @@ class Door:
             self._monitor.close()
 
     def _next_listener(self) -> socket.socket:
-        """A new listener under the public path; the one before it can be reached no more."""
+        """Create a new listener under the public path; the previous one becomes unreachable."""
         path = self._path
         assert path is not None
         temporary = self._temporary(path)
@@ -186,8 +194,11 @@ class Door:
         return listener
 
     def _temporary(self, path: Path) -> Path:
-        """A name for one listener: libzmq and the monitor know it by that. It exists between two calls of
-        this thread only, and is no longer than the path's, so that it fits wherever the path fits."""
+        """Return a path for one listener, by which libzmq and the monitor know it.
+
+        It exists only between two calls of this thread, and is no longer than the public path, so that it
+        fits in `sockaddr_un` if that does.
+        """
         digits = max(2, min(6, len(path.name) - 2))
         while True:
             self._serial += 1
@@ -196,11 +207,14 @@ class Door:
             if f"ipc://{temporary}" not in self._listeners:
                 return temporary
 
-    # --- letting in ---
+    # --- admission ----
 
     @property
     def fileno(self) -> int | None:
-        """What becomes readable when clients wait and can be let in; None: only time helps. It changes."""
+        """Descriptor that becomes readable when clients wait and can be admitted.
+
+        None: wait for the next `TICK`. It changes.
+        """
         return self._waiting.fileno() if self._waiting is not None and self._has_room else None
 
     @property
@@ -209,7 +223,7 @@ class Door:
         return len(self._by_descriptor)
 
     def step(self, now: float) -> None:
-        """Take note of what came and went, and let in who waits as far as there is room."""
+        """Process the monitor's events, and admit waiting clients as far as there is room."""
         self._read_monitor(now)
         self._forget_empty(now)
         if self._path is None:
@@ -229,11 +243,13 @@ class Door:
         try:
             self._waiting = self._next_listener()
         except OSError as error:
-            # A full disk has no place for a socket file. Better a door that libzmq holds open itself, so that
-            # only the monitor bounds it, than one that stays shut; `_come_back` ends this.
+            # A full disk has no room for a socket file. A listener that libzmq keeps, bounded by the monitor
+            # only, is better than none; `_come_back` ends this state.
             self._warn(now, "cannot make the next socket file (%s): connections are bounded late", error)
             self._waiting = None
-        endpoint = f"ipc://{listener.getsockname()}"  # a name for `unbind`; the descriptor is what counts
+        endpoint = (
+            f"ipc://{listener.getsockname()}"  # the path is only a name for `unbind`; the descriptor counts
+        )
         self._socket.setsockopt(zmq.USE_FD, listener.detach())
         try:
             self._socket.bind(endpoint)
@@ -246,11 +262,11 @@ class Door:
         try:
             self._waiting = self._next_listener()
         except OSError:
-            return  # still no place; the next step tries again
+            return  # still no room; the next step tries again
         self._held_open = ""
 
     def _refuse_waiting(self, listener: socket.socket, now: float) -> None:
-        """Close who waits: an end at once tells a client more than a silence. Bounded for each step."""
+        """Close waiting clients: an immediate close is clearer to a client than silence. Bounded per step."""
         for _ in range(_REFUSED_AT_ONCE):
             try:
                 refused, _ = listener.accept()
@@ -267,13 +283,13 @@ class Door:
             self._last_log = now
             log.warning("%s: %s", self.name, text % values)
 
-    # --- what libzmq tells ---
+    # --- monitor events ------
 
     def _read_monitor(self, now: float) -> None:
         while True:
             try:
                 event, address = self._monitor.recv_multipart(zmq.NOBLOCK)
-            except zmq.ZMQError:  # nothing more, or the context is gone
+            except zmq.ZMQError:  # no more events, or the context is terminated
                 return
             number = int.from_bytes(event[:2], sys.byteorder)
             value = int.from_bytes(event[2:6], sys.byteorder)
@@ -320,22 +336,22 @@ class Door:
     # --- single connections ---
 
     def unread(self) -> list[int]:
-        """The connections that have sent something that libzmq has not read yet, by descriptor."""
+        """Return the connections with unread input in the kernel's buffer, by descriptor."""
         found: list[int] = []
         room = bytearray(4)
         for descriptor in self._by_descriptor:
             try:
                 fcntl.ioctl(descriptor, termios.FIONREAD, room)
             except OSError:
-                continue  # closed by libzmq a moment ago
+                continue  # libzmq has just closed it
             if any(room):
                 found.append(descriptor)
         return found
 
     def cut(self, descriptor: int) -> str | None:
-        """Close one connection and say whose it was; None: it is gone already.
+        """Close one connection. Return its peer, or None if it is already gone.
 
-        libzmq drops what it holds of a message that this connection has not finished.
+        libzmq drops the unfinished message of this connection.
         """
         connection = self._by_descriptor.get(descriptor)
         copy = self._copy(descriptor, connection.listener) if connection is not None else None
@@ -343,7 +359,7 @@ class Door:
             return None
         with copy:
             if os.fstat(copy.fileno()).st_ino != connection.inode:
-                return None  # closed by libzmq meanwhile, and the number given to another
+                return None  # closed by libzmq meanwhile, and the number reused
             try:
                 copy.shutdown(socket.SHUT_RDWR)
             except OSError:
@@ -351,8 +367,10 @@ class Door:
         return f"process {connection.pid} of uid {connection.uid}" if connection.pid else "a client"
 
     def _copy(self, descriptor: int, listener: str) -> socket.socket | None:
-        """A duplicate of a connection's descriptor, which libzmq's thread may close at any time. None if the
-        number stands for something else by now."""
+        """Duplicate a connection's descriptor, which libzmq's thread may close at any time.
+
+        Return None if the number means something else by now.
+        """
         try:
             number = os.dup(descriptor)
         except OSError:
@@ -366,7 +384,7 @@ class Door:
             name = copy.getsockname()
         except OSError:
             name = None
-        # A Unix connection keeps the name that its listener was bound to.
+        # A Unix connection keeps the name that its listener was bound to (unix(7)).
         if isinstance(name, str):
             ours = f"ipc://{name}" == listener
         else:

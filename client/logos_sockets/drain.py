@@ -1,20 +1,20 @@
-"""Own a ZeroMQ socket on an event loop, without a Future for each message and without losing an edge.
+"""Own a ZeroMQ socket on an event loop, without a Future per message and without losing an edge.
 
-libzmq's file descriptor is edge-triggered, and *any* call on the socket may eat the edge: a send that
-happens to process "a message arrived" leaves a reader that waits for the descriptor asleep for ever. So a
-socket has exactly one owner here, and the owner reads until the socket says `EAGAIN` after everything that
-may have eaten an edge:
+libzmq's file descriptor (ZMQ_FD) is edge-triggered, and *any* call on the socket may consume the edge: a
+send that happens to process "a message arrived" leaves a reader that waits for the descriptor asleep for
+ever. So a socket has exactly one owner here, and the owner reads until `EAGAIN` after everything that may
+have consumed an edge:
 
 - the descriptor became readable: drain;
 - something was sent, subscribed or flushed: one drain is scheduled for the same turn of the loop (one for a
   whole burst);
-- a handler raised, or the batch bound was hit: the drain goes on in the next turn.
+- a handler raised, or the batch bound was hit: the drain continues in the next turn.
 
 Receiving ends with a `copy=False` frame, since its `more` flag comes with it: asking the socket for RCVMORE
-costs more than the whole receive. The frames that every good message has (`least_frames`) are read without
+costs more than the whole receive. The frames that every valid message has (`least_frames`) are read without
 asking, which halves the cost; a shorter message then takes frames of the next one with it, and both are
-refused. So that is for streams that notice a loss and repair it. Sending is one direct call per frame:
-`send_multipart` costs three times that.
+refused. So use that only for streams that detect a loss and repair it. Sending is one direct call per
+frame: `send_multipart` costs three times that.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _EVENTS: Final = int(zmq.EVENTS)
 _POLLIN: Final = int(zmq.POLLIN)
 _NOBLOCK_MORE: Final = int(zmq.NOBLOCK | zmq.SNDMORE)
 
-#: Messages handled in one turn of the loop before others get theirs, and the time after which it ends early.
+#: Most messages handled in one turn of the loop, and the time after which the turn ends early.
 DEFAULT_BATCH: Final = 256
 _BATCH_SECONDS: Final = 0.02
 #: Frames kept of one message to a server: identity, delimiter, three of ours, 64 blobs and some room. The
@@ -56,22 +56,22 @@ _FLUSH_EVERY_S: Final = 0.02
 _FLUSH_FIRST_S: Final = 0.001
 _LOOK_S: Final = 0.005
 _DRAIN_ROUNDS: Final = 16
-#: What `send_soon` holds back at most: so many messages, and nothing behind a frame of so many bytes.
+#: Bounds of what `send_soon` holds back: messages, and bytes of a frame that ends the batch.
 _RUN_MESSAGES: Final = 64
 _RUN_FRAME: Final = 16 << 10
-#: Bytes of an event besides its payload, about.
+#: Approximate bytes of an event besides its payload.
 _OVERHEAD: Final = 256
 
 
 class Handle(Protocol):
-    """A call that is to come."""
+    """A scheduled call."""
 
     def cancel(self) -> object:
-        """Do not call."""
+        """Cancel the call."""
 
 
 class Loop(Protocol):
-    """What is used of an event loop; asyncio's loops (uvloop's too) have it."""
+    """The part of an event loop used here; asyncio's loops (uvloop's too) have it."""
 
     def call_soon(self, callback: Callable[[], object], /) -> Handle:
         """Call in the next turn."""
@@ -83,11 +83,11 @@ class Loop(Protocol):
         """Call whenever the descriptor is readable."""
 
     def remove_reader(self, fd: int, /) -> object:
-        """End that."""
+        """Undo `add_reader`."""
 
 
 class PeerCredentials(NamedTuple):
-    """Who is at the other end of an ipc connection, as the operating system says (not as the peer claims)."""
+    """Identity of an ipc peer according to the operating system, not to the peer."""
 
     uid: int
     gid: int
@@ -96,8 +96,10 @@ class PeerCredentials(NamedTuple):
 
 @dataclass(slots=True)
 class SocketCounters:
-    """What a socket did since it was opened. `dropped` and `unroutable` are messages that `send` answered
-    with False."""
+    """Counters of a socket since it was opened.
+
+    `dropped` and `unroutable` are messages for which `send` returned False.
+    """
 
     received: int = 0
     sent: int = 0
@@ -109,7 +111,10 @@ class SocketCounters:
 
 @dataclass(frozen=True, slots=True)
 class DrainLimits:
-    """Bounds of a `DrainSocket`. `batch`: messages handled in one turn; `least_frames`: see the module."""
+    """Bounds of a `DrainSocket`.
+
+    `batch`: messages handled in one turn; `least_frames`: see the module docstring.
+    """
 
     batch: int = DEFAULT_BATCH
     least_frames: int = 1
@@ -119,19 +124,19 @@ class DrainLimits:
 
 
 class DrainSocket:
-    """Owns `socket`: reads it dry whenever it may hold something, and sends without blocking.
+    """Owns `socket`: drains it whenever it may hold a message, and sends without blocking.
 
     `on_message(frames)` gets every message as a list of bytes (on a ROUTER the sender's identity first). It
-    runs on the loop, must not block, and may call `send` and `close`. What it raises reaches the loop's
-    exception handler; reading goes on.
+    runs on the loop, must not block, and may call `send` and `close`. What it raises goes to the loop's
+    exception handler; reading continues.
 
-    A message that the socket cannot take now waits in a backlog, bounded in count and bytes, in order; on a
-    ROUTER there is one per peer, so that a peer that does not read costs the others nothing, and one bound
-    over all. Beyond the bounds `send` answers False and counts the drop; `on_writable(identity)` is called
-    when that destination's backlog has been taken (identity is b"" unless this is a ROUTER).
+    A message that the socket cannot take now is queued in a backlog, in order, bounded in count and bytes;
+    on a ROUTER there is one per peer, so that a peer that does not read costs the others nothing, and one
+    bound over all. Beyond the bounds `send` returns False and counts the drop; `on_writable(identity)` is
+    called when that destination's backlog has been sent (identity is b"" unless this is a ROUTER).
 
-    The caller keeps the right to configure, bind and connect the zmq socket before handing it over;
-    afterwards only this object and the socket's door call it.
+    Configure, bind and connect the zmq socket before handing it over; afterwards only this object and the
+    socket's door may call it.
 
         socket = DrainSocket(asyncio.get_running_loop(), open_dealer(context, endpoint), handle)
         socket.send([b"LD1", header, body])
@@ -152,7 +157,7 @@ class DrainSocket:
         self.counters = SocketCounters()
         self.windows = Windows()
         self.heard: Callable[[int], object] | None = None
-        """Called with the descriptor of each message's connection, while it is set (see `Door.heard`)."""
+        """If set, called with the descriptor of each message's connection (see `Door.heard`)."""
         self._socket = socket
         self._on_message = on_message
         self._on_unroutable = on_unroutable
@@ -185,10 +190,10 @@ class DrainSocket:
     # -- sending --------------------------------------------------------------------------------------------
 
     def send(self, frames: Sequence[bytes]) -> bool:
-        """Send one message, or keep it until the socket can take it. Never blocks.
+        """Send one message, or queue it until the socket can take it. Never blocks.
 
-        On a ROUTER the first frame is the destination. False: closed, no such peer (`on_unroutable` is
-        called), or the backlog is full; the message is then gone and counted.
+        On a ROUTER the first frame is the destination. Return False if closed, if there is no such peer
+        (`on_unroutable` is called), or if the backlog is full; the message is dropped and counted then.
         """
         if self._closed:
             return False
@@ -200,7 +205,7 @@ class DrainSocket:
         key = frames[0] if self._keyed else b""
         if key in self._backlogs:
             return self._keep(key, frames, promised=promised)
-        # A drain in progress goes on until EAGAIN after we return, so it needs no second one.
+        # A drain in progress continues until EAGAIN after we return, so it needs no second one.
         if self._scheduled is None and not self._draining:
             self._scheduled = self._loop.call_soon(self._drain_scheduled)
         try:
@@ -213,11 +218,11 @@ class DrainSocket:
         return True if sent else self._keep(key, frames, promised=promised)
 
     def send_soon(self, frames: Sequence[bytes]) -> bool:
-        """`send` for streams: what one turn of the loop brings goes out in one run at its end.
+        """Like `send`, for streams: all messages of one loop turn go out in one run at its end.
 
-        libzmq's thread then works through many messages for one wake-up, and so does the reader. True is a
-        promise: the message goes out or waits in the backlog, unless the peer turns out to be gone
-        (`on_unroutable`). Order with `send` is kept. False: the peer has not read what it was given
+        libzmq's thread then processes many messages per wake-up, and so does the reader. True is a promise:
+        the message goes out or waits in the backlog, unless the peer turns out to be gone
+        (`on_unroutable`). Order with `send` is kept. False: the peer has not read what it was sent
         (`windows`), or the backlog is full.
         """
         key = frames[0] if self._keyed else b""
@@ -242,7 +247,7 @@ class DrainSocket:
             self._send_now(frames, promised=True)
 
     def _try_send(self, frames: Sequence[bytes]) -> bool:
-        """One attempt. False: not now, and nothing of the message went out."""
+        """Try once. Return False if the socket cannot take it now; nothing of the message went out then."""
         send = self._send_frame
         last = len(frames) - 1
         at = 0
@@ -252,9 +257,9 @@ class DrainSocket:
                 at += 1
             send(frames[at], _NOBLOCK)
         except zmq.Again:
-            # Refused in the middle: the connection went away, and libzmq rolled the message's first frames
-            # back. It now throws frames away up to the end of this message, so they must be offered: else
-            # the next message would lose its head.
+            # Refused halfway: the connection is gone, and libzmq rolled the first frames back. It now drops
+            # frames up to the end of this message, so they must still be offered: otherwise the next message
+            # would lose its head.
             if 0 < at < last:
                 for position in range(at + 1, last + 1):
                     send(frames[position], _NOBLOCK if position == last else _NOBLOCK_MORE)
@@ -284,7 +289,7 @@ class DrainSocket:
         send(second, _NOBLOCK_MORE)
         send(third, _NOBLOCK)
         self.counters.sent += 1
-        # Asking for the edge each time would cost as much as the sending: one look a little later does.
+        # Checking for the edge on each call would cost as much as sending: one check soon is enough.
         if self._look_timer is None and not self._draining:
             self._look_timer = self._loop.call_later(_LOOK_S, self._look)
 
@@ -293,9 +298,9 @@ class DrainSocket:
         self._drain_scheduled()
 
     def _flush_later(self) -> None:
-        # A peer that reads again wakes us through the descriptor, but one call may eat the wake-ups of
-        # several peers of a ROUTER, and nothing tells which; and a window opens without any sign. So while
-        # something waits here, a timer asks: at once first, for those who read, then ever more slowly.
+        # A peer that reads again wakes us through the descriptor, but one call may consume the wake-ups of
+        # several peers of a ROUTER without saying which; and a window opens without any signal. So while
+        # messages are queued, a timer polls: immediately at first, then with growing delay.
         if self._flush_timer is None:
             self._flush_timer = self._loop.call_later(self._flush_delay, self._flush_timed)
 
@@ -311,7 +316,10 @@ class DrainSocket:
             self._flush_delay = _FLUSH_FIRST_S
 
     def _flush(self) -> None:
-        """Offer each destination what waits for it. The sends may eat an edge: the caller looks once more."""
+        """Offer each destination its queued messages.
+
+        The sends may consume an edge: the caller drains afterwards.
+        """
         backlogs = self._backlogs
         for key in backlogs:
             if self._closed:
@@ -334,18 +342,18 @@ class DrainSocket:
             self._on_unroutable(key)
 
     def forget(self, key: bytes = b"") -> int:
-        """Drop what waits for a destination whose connection is gone; return how many messages that was."""
+        """Drop the messages queued for a destination whose connection is gone. Return their number."""
         self._refused.discard(key)
         self.windows.forget(key)
         return self._backlogs.drop(key)
 
     @property
     def backlog_bytes(self) -> int:
-        """Bytes of all messages that wait for the socket to take them."""
+        """Bytes of all queued messages."""
         return self._backlogs.size
 
     def backlog_of(self, key: bytes = b"") -> int:
-        """Bytes that wait for one destination (the identity on a ROUTER)."""
+        """Return the bytes queued for one destination (the identity on a ROUTER)."""
         return self._backlogs.held(key)
 
     # -- receiving ------------------------------------------------------------------------------------------
@@ -372,7 +380,7 @@ class DrainSocket:
                     if not frames:
                         again = False
                         break
-                    # Shorter than it may be, and nothing behind it: the handler refuses it.
+                    # Shorter than a valid message, with nothing behind it: the handler refuses it.
                 else:
                     frames.append(frame.bytes)
                     while frame.more:
@@ -393,7 +401,7 @@ class DrainSocket:
                 self._flush()
                 again = again or (not self._closed and self._readable())
         except zmq.ContextTerminated:
-            # The context is gone and this socket with it: looking again would find the same, for ever.
+            # The context is terminated and this socket with it: retrying would loop for ever.
             again = False
             self._draining = False
             self.close()
@@ -408,7 +416,7 @@ class DrainSocket:
 
     def _drain_scheduled(self) -> None:
         self._scheduled = None
-        # Most often there is nothing, and asking costs a third of a read that fails.
+        # Usually the socket is empty, and asking costs a third of a failing read.
         try:
             wanted = not self._closed and (self._backlogs or self._refused or self._readable())
         except zmq.ContextTerminated:
@@ -422,9 +430,10 @@ class DrainSocket:
             self._scheduled = self._loop.call_soon(self._drain_scheduled)
 
     def drain_now(self) -> None:
-        """Handle what has arrived before going on, as far as the socket's own bound (its high-water mark).
+        """Handle everything that has arrived, up to the socket's own bound (its high-water mark), before
+        returning.
 
-        Also makes the socket take notice of connections that came and went, which a mere send may put off.
+        Also makes the socket process connects and disconnects, which a mere send may defer.
         """
         for _ in range(_DRAIN_ROUNDS):
             if self._closed or self._draining or self._paused or not self._readable():
@@ -435,11 +444,11 @@ class DrainSocket:
     def pause(self) -> None:
         """Stop reading (back-pressure): messages stay in the socket up to its high-water mark.
 
-        Sending goes on.
+        Sending continues.
         """
         if not self._paused and not self._closed:
             self._paused = True
-            # The descriptor stays readable while nobody reads; on a level-triggered loop that would spin.
+            # The descriptor stays readable while paused; a level-triggered loop would spin.
             self._loop.remove_reader(self._fd)
 
     def resume(self) -> None:
@@ -455,7 +464,8 @@ class DrainSocket:
         return self._paused
 
     def peer_credentials(self) -> PeerCredentials | None:
-        """Who sent the message being handled: valid inside `on_message` only, and on ipc connections only."""
+        """Return the sender of the message being handled: valid inside `on_message`, on ipc connections
+        only."""
         if self._last_frame is None:
             return None
         try:
@@ -468,7 +478,7 @@ class DrainSocket:
         return PeerCredentials(int(parts[1]), int(parts[2]), int(parts[3]))
 
     def peer_descriptor(self) -> int:
-        """The descriptor that the message being handled came from; -1 where that is not known."""
+        """Descriptor on which the message being handled arrived; -1 if unknown."""
         if self._last_frame is None:
             return -1
         try:
@@ -489,12 +499,12 @@ class DrainSocket:
         self._schedule()
 
     def connect(self, endpoint: str) -> None:
-        """Connect the socket to one more endpoint."""
+        """Connect the socket to another endpoint."""
         self._socket.connect(endpoint)
         self._schedule()
 
     def disconnect(self, endpoint: str) -> None:
-        """Leave an endpoint; what it had not read is dropped."""
+        """Disconnect from an endpoint; unread messages are dropped."""
         self._socket.disconnect(endpoint)
         self._schedule()
 
@@ -504,8 +514,10 @@ class DrainSocket:
         return self._closed
 
     def close(self) -> None:
-        """Stop reading and close the socket; what still waits here is dropped, what the socket took follows
-        its LINGER."""
+        """Stop reading and close the socket.
+
+        The backlog is dropped; what the socket took follows its LINGER.
+        """
         if self._closed:
             return
         self._send_run()

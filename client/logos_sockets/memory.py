@@ -1,12 +1,11 @@
-"""Close connections that fill the memory of this process with messages they never finish.
+"""Close connections that fill this process's memory with messages they never finish.
 
-libzmq hands a message over when its last frame has come, and counts only finished messages against its
-high-water mark: frames that all say "more follows" pile up in the pipe of their connection without a bound
-and without a sign (`pipe.cpp`, `write`). MAXMSGSIZE bounds a frame, not a message. What can be seen from
-outside is that the memory of the process grows fast while one connection sends without a pause and no
-message of it arrives: that connection is closed, which frees what it has sent. Should the memory go on
-growing, everything that is sending is closed; clients connect again, and what they had not sent was lost to
-nobody.
+libzmq delivers a message once its last frame has arrived, and counts only complete messages against its
+high-water mark: frames with the "more" flag accumulate in their connection's pipe without a bound and
+without notice (`pipe.cpp`, `write`). MAXMSGSIZE bounds a frame, not a message. What can be observed from
+outside: the process's memory grows fast while one connection sends without pause and no message of it
+arrives. That connection is closed, which frees what it has sent. If the memory keeps growing, every sending
+connection is closed; clients reconnect, and only unfinished messages are lost.
 """
 
 from __future__ import annotations
@@ -26,23 +25,23 @@ __all__ = ["MemoryWatch", "resident_bytes"]
 log = logging.getLogger(__name__)
 
 SUSPICIOUS: Final = 48 << 20
-"""Growth within the window from which on it is looked at who sends."""
+"""Growth within the window above which senders are watched."""
 ALARMING: Final = 128 << 20
-"""Growth from which on those are closed that send and finish nothing."""
+"""Growth above which connections that send without finishing a message are closed."""
 UNBEARABLE: Final = 512 << 20
-"""Growth from which on all are closed that send."""
+"""Growth above which every sending connection is closed."""
 _WINDOW: Final = 10.0
 _LOOKS: Final = 2
-"""Looks in a row at which a connection was sending."""
+"""Consecutive samples at which a connection must have been sending."""
 _GLANCES: Final = 10
 _GLANCE_SECONDS: Final = 0.0002
-"""A look is some glances: libzmq's thread may just have read all there was."""
+"""Probes per sample: libzmq's thread may just have read everything."""
 _STATM: Final = Path("/proc/self/statm")
 _PAGE: Final = os.sysconf("SC_PAGE_SIZE")
 
 
 def resident_bytes() -> int:
-    """Memory of this process in use; 0 where the system does not say."""
+    """Return the resident memory of this process; 0 if the system does not report it."""
     try:
         return int(_STATM.read_text().split()[1]) * _PAGE
     except (OSError, ValueError, IndexError):
@@ -50,7 +49,10 @@ def resident_bytes() -> int:
 
 
 class MemoryWatch:
-    """Call `step` every `TICK`, with the doors of all sockets of this process."""
+    """Watches the growth of memory.
+
+    Call `step` every `TICK`, with the doors of all sockets of this process.
+    """
 
     def __init__(self, doors: Sequence[Door], measure: Callable[[], int] = resident_bytes) -> None:
         self._doors = doors
@@ -74,11 +76,11 @@ class MemoryWatch:
         if growth >= ALARMING and culprits:
             for door, descriptor in culprits:
                 self._cut(door, descriptor, growth)
-            seen.clear()  # what was freed shows only later; growth counts from here
+            seen.clear()  # freed memory shows only later; measure growth from here
             self._rest()
 
     def _look(self, *, finish_nothing: bool) -> list[tuple[Door, int]]:
-        """Connections that were sending at each of the last looks."""
+        """Return the connections that were sending at each of the last samples."""
         found: list[tuple[Door, int]] = []
         sending: dict[tuple[int, int], int] = {}
         for number, door in enumerate(self._doors):

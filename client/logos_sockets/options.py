@@ -1,4 +1,4 @@
-"""Make ZeroMQ sockets with the options that the contract asks for (SPEC.md, "Transport")."""
+"""Create ZeroMQ sockets with the options that the contract requires (SPEC.md, "Transport")."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import zmq
 __all__ = ["BLOB_SLACK", "hwm_for", "open_dealer", "open_publisher", "open_router", "open_subscriber"]
 
 BLOB_SLACK: Final = 16 << 10
-"""How much a blob may be larger than the greatest message."""
+"""How much larger a blob may be than the largest message."""
 PUBLISHER_MEMORY: Final = 32 << 20
-"""Bytes that one subscriber that does not read may hold in the process, at most."""
+"""Most bytes queued in the process for one subscriber that does not read."""
 
-#: Time until a half-open handshake is given up, and the reconnect delays (all ms).
+#: Handshake timeout and reconnect delays (all ms).
 _HANDSHAKE_MS: Final = 5_000
 _RECONNECT_MS: Final = 50
 _RECONNECT_MAX_MS: Final = 2_000
@@ -27,8 +27,11 @@ def open_dealer(
     max_frame: int = -1,
     hwm: int = 1_000,
 ) -> zmq.Socket[bytes]:
-    """A DEALER for requests. IMMEDIATE: a request never waits for a server that is not there and reaches
-    its successor."""
+    """Open a DEALER for requests.
+
+    IMMEDIATE: without it libzmq queues requests for a server that is down and delivers them, stale, to its
+    successor.
+    """
     socket = context.socket(zmq.DEALER)
     socket.setsockopt(zmq.IMMEDIATE, 1)
     socket.setsockopt(zmq.LINGER, 0)
@@ -42,7 +45,7 @@ def open_subscriber(
     max_frame: int = -1,
     hwm: int = 1_000,
 ) -> zmq.Socket[bytes]:
-    """A SUB for events. SNDHWM 0: with a bound it loses its own subscriptions on a reconnect."""
+    """Open a SUB for events. SNDHWM 0: with a bound it drops its own subscriptions on a reconnect."""
     socket = context.socket(zmq.SUB)
     socket.setsockopt(zmq.LINGER, 0)
     _prepare(socket, None, max_frame, hwm)
@@ -55,8 +58,10 @@ def open_subscriber(
 def open_router(
     context: zmq.Context[zmq.Socket[bytes]], *, max_frame: int = -1, hwm: int = 1_000, linger_ms: int = 1_000
 ) -> zmq.Socket[bytes]:
-    """A ROUTER, not yet bound. MANDATORY: a peer that left or does not read is told apart from one that
-    took the message."""
+    """Open a ROUTER, not yet bound.
+
+    MANDATORY: sending to a peer that left, or that does not read, raises instead of dropping.
+    """
     socket = context.socket(zmq.ROUTER)
     socket.setsockopt(zmq.ROUTER_MANDATORY, 1)
     socket.setsockopt(zmq.ROUTER_HANDOVER, 0)
@@ -65,14 +70,17 @@ def open_router(
 
 
 def hwm_for(max_message_size: int) -> int:
-    """High-water mark of a publisher, which counts messages: so many that they fit `PUBLISHER_MEMORY`."""
+    """Return a publisher's high-water mark, which counts messages: as many as fit in `PUBLISHER_MEMORY`."""
     return max(16, PUBLISHER_MEMORY // max(1, max_message_size))
 
 
 def open_publisher(
     context: zmq.Context[zmq.Socket[bytes]], max_message_size: int, *, linger_ms: int = 1_000
 ) -> zmq.Socket[bytes]:
-    """An XPUB, not yet bound. It reports every subscription and drops for readers that hang."""
+    """Open an XPUB, not yet bound.
+
+    It reports every subscription (VERBOSE) and drops for readers that hang.
+    """
     socket = context.socket(zmq.XPUB)
     socket.setsockopt(zmq.XPUB_VERBOSE, 1)
     socket.setsockopt(zmq.LINGER, linger_ms)

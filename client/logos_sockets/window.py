@@ -1,10 +1,9 @@
-"""Bound the bytes that libzmq holds for a peer that does not read.
+"""Bound the bytes that libzmq queues for a peer that does not read.
 
-libzmq's high-water mark counts messages, small and large alike: 256 messages of 150 KiB are 38 MiB for each
-peer. How much of it has gone out libzmq does not say, but the system does: libzmq writes to a connection as
-long as the system takes it, so while the system's own buffer for the connection (SIOCOUTQ) is not nearly
-full, libzmq holds next to nothing. It is asked once for every `WINDOW` bytes, and not before libzmq's thread
-has had a moment to pass them on.
+libzmq's high-water mark counts messages, large and small alike: 256 messages of 150 KiB are 38 MiB per
+peer. libzmq does not report how much has been written, but the system does: libzmq writes as long as the
+system accepts, so while the connection's send buffer (SIOCOUTQ) is not nearly full, libzmq holds next to
+nothing. It is queried once per `WINDOW` bytes.
 """
 
 from __future__ import annotations
@@ -21,18 +20,18 @@ from typing import Final
 __all__ = ["WINDOW", "Windows", "is_flowing"]
 
 WINDOW: Final = 4 << 20
-"""Bytes given to libzmq for one peer before it is asked whether they have gone out."""
+"""Bytes sent to one peer before checking whether they have been written."""
 _DEFAULT_BUFFER: Final = 212_992
 _MOMENT: Final = 0.001
 
 
 def is_flowing(descriptor: int) -> bool:
-    """Whether the system has room for at least half of its buffer for this connection. Linux and BSD."""
+    """Return whether this connection's send buffer has at least half of its space free. Linux and BSD."""
     room = bytearray(4)
     try:
         fcntl.ioctl(descriptor, termios.TIOCOUTQ, room)
     except OSError:
-        return True  # closed meanwhile: the next send says so
+        return True  # closed meanwhile: the next send reports it
     return int.from_bytes(room, sys.byteorder) < _send_buffer(descriptor) // 2
 
 
@@ -51,7 +50,7 @@ def _send_buffer(descriptor: int) -> int:
 
 
 class Windows:
-    """What was given to libzmq for each peer since the system was asked last. Pure but for `flowing`."""
+    """Bytes sent to libzmq per peer since the last check. Pure but for `flowing`."""
 
     def __init__(
         self,
@@ -65,18 +64,18 @@ class Windows:
         self._given: dict[bytes, int] = {}
 
     def watch(self, key: bytes, descriptor: int, window: int = WINDOW) -> None:
-        """Bound what is given for the peer at the other end of this connection."""
+        """Bound what is sent to the peer of this connection."""
         self._watched[key] = descriptor, window
         self._given[key] = 0
 
     def forget(self, key: bytes) -> None:
-        """The connection is gone."""
+        """Drop a closed connection."""
         self._watched.pop(key, None)
         self._full_since.pop(key, None)
         self._given.pop(key, None)
 
     def take(self, key: bytes, size: int) -> bool:
-        """Count `size` bytes that are to be given; False if the peer has to read first."""
+        """Count `size` bytes to be sent. Return False if the peer must read first."""
         given = self._given.get(key)
         if given is None:
             return True
@@ -87,7 +86,7 @@ class Windows:
         return True
 
     def reopen(self, key: bytes) -> bool:
-        """Ask the system again; True if the peer may be given more."""
+        """Check again. Return True if more may be sent to the peer."""
         watched = self._watched.get(key)
         if watched is not None and self._given[key] >= watched[1]:
             since = self._full_since.setdefault(key, self._clock())

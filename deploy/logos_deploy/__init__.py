@@ -1,7 +1,7 @@
-"""The `logos` command, which runs a node under supervision, looks at it, sends and listens; and `launch`,
-which runs a node for one app, without a supervisor.
+"""The `logos` command, which runs and inspects a supervised node, sends and listens; and `launch`, which runs
+a node for one app, without a supervisor.
 
-Processes are started by their entry points and spoken to over their sockets; nothing of theirs is imported.
+Processes are started by their entry points and addressed over their sockets; their code is not imported.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Late: the small programs of this package start without the launcher.
+    # Imported lazily: the small programs of this package start without the launcher.
     if name in __all__:
         from logos_deploy import launcher
 

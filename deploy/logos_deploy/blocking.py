@@ -6,7 +6,7 @@
             print(event)
 
 Everything is as in `logos_deploy.launcher`; threads, forks, Ctrl-C and the end of the program are as in
-`logos_client.blocking`. A program that ends without closing its node has it ended then.
+`logos_client.blocking`. If a program ends without closing its node, the node is stopped then.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ def launch(
 
 
 class Node(LaunchFacts, BlockingClient):
-    """A node that runs for this app, with a client that is connected to it. Made by `launch`.
+    """A node that runs for this app, with a connected client. Created by `launch`.
 
-    Once closed it can be started again, on the same data directory; it then has a new client. In a child that
-    the app forks, `close` does nothing and the clients are refused.
+    Once closed it can be started again on the same data directory; it then has a new client. In a forked
+    child, `close` does nothing and the clients raise `ForkedError`.
     """
 
     def __init__(self, plan: NodePlan, name: str | None, ack: AckMode, timeout: float) -> None:
-        """Not for apps: see `launch`."""
+        """Internal: use `launch`."""
         self._plan = plan
         self._name = name
         self._ack: AckMode = ack
@@ -64,7 +64,7 @@ class Node(LaunchFacts, BlockingClient):
         self._start(timeout)
 
     def start(self, *, timeout: float = START_SECONDS) -> None:
-        """Start a closed node again. Raises as `launch` does, and RuntimeError when it runs."""
+        """Start a closed node again. Raises like `launch`, and RuntimeError if it is running."""
         self._portal.home.check()
         with self._opening:
             if self._portal.open:
@@ -95,8 +95,11 @@ class Node(LaunchFacts, BlockingClient):
         return self._client
 
     def kernel(self, *, timeout: float = DEFAULT_TIMEOUT) -> KernelClient:
-        """A client of the node's kernel: peers, health, metrics. The same one at each call; it is closed with
-        the node. Raises as `KernelClient.connect` does."""
+        """A client of the node's kernel (peers, health, metrics), the same one at each call; closed with the
+        node.
+
+        Raises like `KernelClient.connect`.
+        """
         self._portal.check()
         with self._opening:
             if self._kernel is None:
@@ -105,17 +108,19 @@ class Node(LaunchFacts, BlockingClient):
             return self._kernel
 
     def wait(self) -> None:
-        """Wait until the node is closed, by another thread. Raises `LaunchError` when one of its processes is
-        gone for good: given up, or asked to end by somebody else."""
+        """Wait until the node is closed, by another thread.
+
+        Raises `LaunchError` if one of its processes is gone for good: given up, or stopped from outside.
+        """
         try:
             self._portal.call(self._processes.wait)
         except ForkedError:
             raise
         except ClosedError:
-            return  # that is what we waited for
+            return  # closed: what we waited for
 
     def close(self) -> None:
-        """Close the clients, then end both processes in good order. May be called again, by any thread."""
+        """Close the clients, then stop both processes gracefully. Idempotent, from any thread."""
         try:
             self._client.close()
             if self._kernel is not None:

@@ -1,4 +1,4 @@
-"""The `logos` command: its subcommands, and where errors become exit codes (see `exits`)."""
+"""The `logos` command: its subcommands, and the mapping of errors to exit codes (see `exits`)."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ _EXITS: Final = """exit codes:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The parser with all subcommands."""
+    """Build the parser with all subcommands."""
     parser = argparse.ArgumentParser(
         prog="logos",
         description="Run a Logos Delivery node, look at it, send and listen.",
@@ -94,7 +94,7 @@ def _epilog(command: str) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one subcommand; returns its exit code."""
+    """Run one subcommand. Return its exit code."""
     reserve_standard_descriptors()
     parsed = _parse(arguments)
     with unblocked_output() if parsed.command == up.NAME else contextlib.nullcontext():
@@ -104,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(parsed: argparse.Namespace) -> int:
     try:
         code: int = parsed.run(parsed)
-        if sys.stdout is not None:  # closed before we were started
+        if sys.stdout is not None:  # closed before we started
             sys.stdout.flush()
     except ConfigError as error:
         return _refuse(Exit.CONFIG, str(error))
@@ -123,8 +123,8 @@ def _run(parsed: argparse.Namespace) -> int:
 
 
 def _discard_output() -> None:
-    """Drop what cannot be written, its reader having gone or its disk being full: Python would try again
-    while it ends, and fail again."""
+    """Drop unwritten output after its reader has gone or its disk is full: Python's exit would flush it and
+    fail again."""
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
@@ -133,7 +133,8 @@ def _discard_output() -> None:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """argparse does not take positionals on both sides of a flag (`a=1 --data-dir d b=2`) in a subcommand."""
+    """Parse interleaved: argparse does not take positionals on both sides of a flag (`a=1 --data-dir d b=2`)
+    in a subcommand."""
     parser = build_parser()
     parsed, rest = parser.parse_known_args(arguments)
     overrides: list[str] | None = getattr(parsed, "overrides", None)
@@ -145,11 +146,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def exit_of(error: LogosError) -> Exit:
-    """The exit code for an error of the client."""
+    """Return the exit code for a client's error."""
     if isinstance(error, NotReadyError):
         return Exit.UNAVAILABLE
     if isinstance(error, ConflictError):
-        return Exit.FAILED  # another program has the name
+        return Exit.FAILED  # another program uses the name
     if isinstance(error, RequestError):
         return Exit.DATA
     if isinstance(error, DeadlineError | TemporaryError):

@@ -1,4 +1,4 @@
-"""Asking control sockets: the answer there never waits behind work."""
+"""Query control sockets, whose answers never wait behind other work."""
 
 from __future__ import annotations
 
@@ -19,14 +19,17 @@ _POLL: Final = 0.1
 
 
 class ControlHealth(NamedTuple):
-    """Health of one process: the part common to both, and whatever else it said."""
+    """Health of one process: the common part, and its additional keys."""
 
     common: ControlHealthReply
     more: dict[str, Any]
 
 
 async def ask_health(endpoint: str, timeout: float = 2.0) -> ControlHealth | None:
-    """Health of the process at a control endpoint; None when none answers in time, at once without socket."""
+    """Return the health of the process at a control endpoint.
+
+    None if none answers in time; at once if there is no socket.
+    """
     path = socket_path(endpoint)
     if path is not None and not path.exists():
         return None
@@ -44,13 +47,13 @@ async def ask_health(endpoint: str, timeout: float = 2.0) -> ControlHealth | Non
 async def wait_ready(
     endpoint: str, *, pid: int | None = None, not_pid: int | None = None
 ) -> ControlHealthReply:
-    """Wait until the process is ready; for ever, so put a deadline around it.
+    """Wait until the process is ready. No timeout: put a deadline around it.
 
-    `pid`: the one that is meant. `not_pid`: one that is on its way out.
+    `pid`: the process expected. `not_pid`: one that is on its way out.
     """
     while True:
         try:
-            # Short, and again: a socket that waits for its server waits longer and longer between attempts.
+            # Short attempts, repeated: one socket would wait longer and longer between its reconnects.
             async with ControlClient.connect(endpoint, timeout=_POLL * 4) as control:
                 while True:
                     health = await control.health(timeout=_POLL * 10)
@@ -58,20 +61,20 @@ async def wait_ready(
                         return health
                     await asyncio.sleep(_POLL)
         except (LogosError, IpcError):
-            await asyncio.sleep(_POLL)  # it went while we asked
+            await asyncio.sleep(_POLL)  # it ended while we asked
 
 
 def gateway_addresses(run_dir: str | Path) -> tuple[int, dict[str, str]] | None:
-    """The process id of the gateway that serves a node and its URLs by listener; None if none has said so."""
+    """Return the process id of the running gateway and its URLs by listener; None if there is none."""
     try:
         found = json.loads(gateway_address_file(run_dir).read_text(encoding="utf-8"))
         return int(found.pop("pid")), {str(name): str(url) for name, url in found.items()}
     except (OSError, ValueError, KeyError, AttributeError):
-        return None  # not there, or just being replaced
+        return None  # missing, or being replaced
 
 
 async def wait_addresses(run_dir: str | Path, pid: int) -> dict[str, str]:
-    """Wait until the gateway with this process id listens; returns its URLs by listener."""
+    """Wait until the gateway with this process id listens. Return its URLs by listener."""
     while True:
         found = gateway_addresses(run_dir)
         if found is not None and found[0] == pid:

@@ -1,6 +1,6 @@
-"""Exit codes of the `logos` command, and the one error that ends it with a message.
+"""Exit codes of the `logos` command, and the error that ends it with a message.
 
-Those above 63 are the numbers of sysexits.h, which supervisors and scripts know.
+Those above 63 are the codes of sysexits.h, which supervisors and scripts know.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ class Exit(IntEnum):
 
     OK = 0
     FAILED = 1
-    """The thing asked for did not come about: a message was given up, a node is not ready, a demo failed."""
+    """The command failed: a message was given up, a node is not ready, a demo failed."""
     USAGE = 2
-    """The command line cannot be read (argparse's own number)."""
+    """The command line is invalid (argparse's own code)."""
     DATA = 65
     """Refused input: a bad content topic, a payload that is too large."""
     UNAVAILABLE = 69
     """No node answers there."""
     IN_USE = 73
-    """The data directory belongs to a node that runs."""
+    """The data directory belongs to a running node."""
     UNDECIDED = 75
-    """The outcome was not known in time; later it may be."""
+    """The outcome was not known in time; try again later."""
     CONFIG = 78
     """The configuration is refused; the message names the key."""
     INTERRUPTED = 130
@@ -94,7 +94,7 @@ COMMAND_EXITS: Final[Mapping[str, Mapping[Exit, str]]] = {
         Exit.FAILED: "it did not",
     },
 }
-"""What the codes mean of each command. Of all: 2 (the command line), 78 (the configuration), 130 (Ctrl-C)."""
+"""Meaning of the codes per command. For all: 2 (command line), 78 (configuration), 130 (Ctrl-C)."""
 
 
 class CommandError(Exception):

@@ -1,5 +1,6 @@
-"""A node for one app, without a supervisor: `launch` starts kernel and Messaging API as child processes, and
-they end with the app, whatever ends it.
+"""A node for one app, without a supervisor.
+
+`launch` starts kernel and Messaging API as child processes that exit with the app, however it ends.
 
     async with launch(preset="logos.test", name="weather") as node:
         await node.client.subscribe("/weather/1/berlin/json")
@@ -8,8 +9,8 @@ they end with the app, whatever ends it.
 
 The blocking form is `logos_deploy.blocking.launch`.
 
-A process that dies is started again, and the clients reconnect by themselves (`LinkLost`, `LinkRestored`);
-after five deaths in half a minute the node is given up, which `Node.wait` tells. What the processes say is in
+A process that dies is restarted, and the clients reconnect by themselves (`LinkLost`, `LinkRestored`); after
+five deaths in half a minute the node is given up, which `Node.wait` reports. The processes' output is in
 `<data dir>/logs/kernel.log` and `mapi.log`.
 """
 
@@ -61,15 +62,15 @@ def launch(
     """Start a node and connect to it: `await` it, or enter it as a context, which stops it at the end.
 
     `preset`: the network; without one a local network on loopback. `mode`: `core` or `edge`. `overrides`:
-    options of kernel and Messaging API by name (`{"tcp-port": 0}`), `kernel.<name>` or `mapi.<name>` for one
-    of them. `config_file`: TOML with `[kernel]` and `[mapi]`, as `logos up` reads it; the environment is not
-    looked at. `data_dir`: what must survive a restart, `./data` unless given here or as an override; one node
-    at a time uses it, and one that is just ending, since its app was killed, is waited for. `name`: makes the
-    client durable, `ack`: see `MessagingClient.connect`. `timeout`: seconds until both processes must be
-    ready.
+    options of kernel and Messaging API by name (`{"tcp-port": 0}`), `kernel.<name>` or `mapi.<name>` for
+    one of them. `config_file`: TOML with `[kernel]` and `[mapi]`, as for `logos up`; the environment is
+    ignored. `data_dir`: what must survive a restart, `./data` unless given here or as an override; only one
+    node at a time may use it, and one that is just ending because its app was killed is waited for. `name`:
+    makes the client durable, `ack`: see `MessagingClient.connect`. `timeout`: seconds until both processes
+    must be ready.
 
-    Raises `ConfigError` naming the key, `DataDirInUseError`, `LaunchError`, and what
-    `MessagingClient.connect` raises. Nothing runs then.
+    Raises `ConfigError` naming the key, `DataDirInUseError`, `LaunchError`, and whatever
+    `MessagingClient.connect` raises. Nothing is left running then.
     """
     request = LaunchRequest(
         preset=preset, mode=mode, overrides=overrides or {}, data_dir=data_dir, config_file=config_file
@@ -84,14 +85,14 @@ def launch(
 
 
 class Node(LaunchFacts):
-    """A node that runs for this app, with a client that is connected to it. Made by `launch`.
+    """A node that runs for this app, with a connected client. Created by `launch`.
 
-    Once closed it can be started again, on the same data directory; it then has a new client. In a child that
-    the app forks, `close` does nothing and the clients are refused.
+    Once closed it can be started again on the same data directory; it then has a new client. In a forked
+    child, `close` does nothing and the clients raise `ForkedError`.
     """
 
     def __init__(self, plan: NodePlan, name: str | None, ack: AckMode) -> None:
-        """Not for apps: see `launch`."""
+        """Internal: use `launch`."""
         self._processes = NodeProcesses(plan)
         self._name = name
         self._ack: AckMode = ack
@@ -101,7 +102,7 @@ class Node(LaunchFacts):
         self._opening = asyncio.Lock()
 
     async def start(self, *, timeout: float = START_SECONDS) -> None:
-        """Start a closed node again. Raises as `launch` does, and RuntimeError when it runs."""
+        """Start a closed node again. Raises like `launch`, and RuntimeError if it is running."""
         if self._open:
             raise RuntimeError("the node runs already")
         processes = self._processes = NodeProcesses(self._processes.plan)
@@ -121,8 +122,11 @@ class Node(LaunchFacts):
         return self._client
 
     async def kernel(self, *, timeout: float = DEFAULT_TIMEOUT) -> KernelClient:
-        """A client of the node's kernel: peers, health, metrics. The same one at each call; it is closed with
-        the node. Raises as `KernelClient.connect` does."""
+        """A client of the node's kernel (peers, health, metrics), the same one at each call; closed with the
+        node.
+
+        Raises like `KernelClient.connect`.
+        """
         async with self._opening:
             if self._kernel is None:
                 endpoints = self._processes.plan.kernel.endpoints
@@ -130,12 +134,14 @@ class Node(LaunchFacts):
             return self._kernel
 
     async def wait(self) -> None:
-        """Wait until the node is closed. Raises `LaunchError` when one of its processes is gone for good:
-        given up, or asked to end by somebody else."""
+        """Wait until the node is closed.
+
+        Raises `LaunchError` if one of its processes is gone for good: given up, or stopped from outside.
+        """
         await self._processes.wait()
 
     async def close(self) -> None:
-        """Close the clients, then end both processes in good order. May be called again."""
+        """Close the clients, then stop both processes gracefully. Idempotent."""
         kernel, self._kernel = self._kernel, None
         try:
             if self._client is not None:

@@ -1,4 +1,4 @@
-"""The processes of a launched node, as children of the app that end with it in any case (by the pipe of
+"""The processes of a launched node, as children that exit with the app in any case (through the pipe of
 `logos_process.parent_watch`, which is their standard input)."""
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _POLL: Final = 0.05
 
 
 class ChildEndedError(Exception):
-    """A process ended and is not started again. `said`: its last lines."""
+    """A process exited and is not restarted. `said`: its last lines."""
 
     def __init__(self, name: str, code: int, said: list[str], why: str = "") -> None:
         last_words = f": {said[-1]}" if said and code else ""
@@ -38,7 +38,7 @@ class ChildEndedError(Exception):
 
     @property
     def refused(self) -> bool:
-        """Whether it cannot start as it is configured."""
+        """Whether it refused its configuration."""
         return self.code == ExitCode.CONFIG
 
 
@@ -51,10 +51,10 @@ def _how(code: int) -> str:
 
 
 class Keeper:
-    """Keeps one process running, from `keep` on until `stop`.
+    """Keeps one process running, from `keep` until `stop`.
 
-    One that dies is started again, at most five times in half a minute, and not before `settled`: until then
-    its death is the failure of the launch.
+    It is restarted at most five times in half a minute, and not before `settled`: until then its exit fails
+    the launch.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Keeper:
             try:
                 code = await self._ended()
             except asyncio.CancelledError:
-                self._signal(signal.SIGTERM)  # the app's loop ends without us having been stopped
+                self._signal(signal.SIGTERM)  # the app's loop ends without `stop`
                 raise
             if self._stop.is_set():
                 return
@@ -121,13 +121,13 @@ class Keeper:
                 stdin=self._pipe.reading,
                 stdout=output,
                 stderr=output,
-                process_group=0,  # Ctrl-C at the terminal is the app's: it ends us in good order
+                process_group=0,  # Ctrl-C in the terminal is for the app, which stops us gracefully
             )
         finally:
             os.close(output)
 
     async def _ended(self) -> int:
-        """Wait for the process's end; its exit code, negative: the signal."""
+        """Wait for the process. Return its exit code, negative for a signal."""
         assert self._process is not None
         if not hasattr(os, "pidfd_open"):
             while self._process.poll() is None:  # noqa: ASYNC110 - the system tells no other way
@@ -145,7 +145,7 @@ class Keeper:
         return self._process.wait()
 
     async def stop(self) -> None:
-        """TERM, then KILL. May be called again, and when it never ran. Cancelling it kills at once."""
+        """Send TERM, then KILL. Idempotent, even if it never ran. Cancelling it kills at once."""
         self._stop.set()
         try:
             self._signal(signal.SIGTERM)
@@ -155,15 +155,15 @@ class Keeper:
             self.kill()
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill it at once."""
         self._stop.set()
         self._signal(signal.SIGKILL)
         if self._process is not None:
-            self._process.wait()  # it cannot refuse this one
+            self._process.wait()  # KILL cannot be ignored
         if self._task is not None:
             self._task.cancel()
 
     def _signal(self, number: int) -> None:
-        # Popen knows whether it has reaped it, so this never reaches another process.
+        # Popen knows whether it has reaped the child, so this never hits a reused pid.
         if self._process is not None:
             self._process.send_signal(number)

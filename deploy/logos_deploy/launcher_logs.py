@@ -1,8 +1,8 @@
-"""Where the output of a launched process goes: a file in the data directory, bounded by rotation.
+"""The output of a launched process: a file in the data directory, bounded by rotation.
 
-The process writes into the file itself, so that it never waits for the app, and goes on to write while it
-ends after the app's death. So the file cannot be exchanged under it: it is copied and cut down, and a line
-written in between is lost.
+The process writes to the file itself, so that it never waits for the app and can still write after the
+app's death. So the file cannot be replaced under it: it is copied and truncated, and a line written in
+between is lost.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ _TAIL: Final = 16 << 10
 
 
 class LogFile:
-    """`<name>.log`, and up to three older ones beside it: `<name>.log.1` is the youngest."""
+    """`<name>.log`, and up to three older ones beside it: `<name>.log.1` is the newest of them."""
 
     def __init__(self, path: Path, max_bytes: int = MAX_LOG_BYTES) -> None:
         self.path = path
         self._max_bytes = max_bytes
 
     def open(self) -> int:
-        """A descriptor to append to, for a process. Readable by its owner only."""
+        """Open a descriptor for a process to append to. Readable by its owner only."""
         return os.open(
             self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
         )
 
     def size(self) -> int:
-        """Bytes in it now; 0 when there is none."""
+        """Its size in bytes; 0 if there is no file."""
         try:
             return self.path.stat().st_size
         except FileNotFoundError:
             return 0
 
     def rotate(self) -> bool:
-        """Begin anew when it is too large; whether it was."""
+        """Rotate it if it is too large. Return whether it was."""
         if self.size() <= self._max_bytes:
             return False
         for number in range(_BACKUPS, 1, -1):
@@ -58,7 +58,7 @@ class LogFile:
         return self.path.with_name(f"{self.path.name}.{number}")
 
     def lines_since(self, position: int, most: int = 20) -> list[str]:
-        """The last lines written behind `position`."""
+        """Return the last lines written behind `position`."""
         try:
             with self.path.open("rb") as file:
                 end = file.seek(0, os.SEEK_END)

@@ -1,5 +1,7 @@
-"""The two processes of a launched node: started, awaited, kept, ended. The clients stand above (`launcher`,
-`blocking`)."""
+"""The two processes of a launched node: start, wait, keep, stop.
+
+The clients are a layer above (`launcher`, `blocking`).
+"""
 
 from __future__ import annotations
 
@@ -33,15 +35,14 @@ log = logging.getLogger(__name__)
 
 _ROTATE_SECONDS: Final = 60.0
 RELEASE_SECONDS = 8.0
-"""How long a node that is ending, its app having died, may still hold the data directory."""
+"""How long a node whose app has died may still hold the data directory while it ends."""
 _POLL: Final = 0.05
 
 
 class LaunchError(Exception):
-    """The node cannot run, or runs no more.
+    """The node cannot run, or does not run any more.
 
-    `process`: `kernel` or `mapi`, where it is one's fault; `log`: its log file; `output`: the last lines that
-    it wrote there.
+    `process`: `kernel` or `mapi`, if one is at fault; `log`: its log file; `output`: its last lines there.
     """
 
     def __init__(
@@ -58,8 +59,10 @@ class DataDirInUseError(LaunchError):
 
 
 class NodeProcesses:
-    """Kernel and Messaging API of one node, on the running loop. Nothing runs after `close`, nor after a
-    `start` that raised."""
+    """Kernel and Messaging API of one node, on the running loop.
+
+    Nothing is left running after `close`, nor after a `start` that raised.
+    """
 
     def __init__(self, plan: NodePlan) -> None:
         self.plan = plan
@@ -81,12 +84,12 @@ class NodeProcesses:
 
     @property
     def pids(self) -> dict[str, int | None]:
-        """Process ids by name; None for one that does not run at the moment."""
+        """Process ids by name; None for a process that is not running."""
         return {keeper.name: keeper.pid for keeper in self._keepers}
 
     @property
     def restarts(self) -> dict[str, int]:
-        """How often each was started again."""
+        """Number of restarts by name."""
         return {keeper.name: keeper.restarts for keeper in self._keepers}
 
     # -- start -----------------------------------------------------------------------------------------------
@@ -114,7 +117,7 @@ class NodeProcesses:
         self._rotation = asyncio.get_running_loop().create_task(self._rotate(), name="log rotation")
 
     async def _wait_free(self) -> None:
-        """A node whose app was killed may still be ending; one that runs is refused."""
+        """Wait for a node that is ending because its app was killed; refuse one that runs."""
         deadline = asyncio.get_running_loop().time() + RELEASE_SECONDS
         directories = {
             "kernel": kernel_directory(self.plan.kernel.ipc_dir),
@@ -181,7 +184,7 @@ class NodeProcesses:
             self._over.set_exception(error)
 
     async def wait(self) -> None:
-        """Return when the node was closed; raises `LaunchError` when a process is gone for good."""
+        """Return when the node was closed; raise `LaunchError` if a process is gone for good."""
         await asyncio.shield(self._over)
 
     async def _rotate(self) -> None:
@@ -193,8 +196,10 @@ class NodeProcesses:
     # -- stop ------------------------------------------------------------------------------------------------
 
     async def close(self) -> None:
-        """End both in good order, MAPI first, so that it takes its leave of the kernel. May be called again;
-        in a fork of the app it does nothing."""
+        """Stop both gracefully, MAPI first, so that it says goodbye to the kernel.
+
+        Idempotent; a no-op in a forked child.
+        """
         if self.home.left:
             return
         if self._rotation is not None:
@@ -213,22 +218,22 @@ class NodeProcesses:
             if not self._over.done():
                 self._over.set_result(None)
             elif not self._over.cancelled():
-                self._over.exception()  # somebody may have asked for it, or not
+                self._over.exception()  # requested by someone else, or not
 
 
 class LaunchFacts:
-    """What there is to know of a launched node, the same in its asyncio and its blocking form."""
+    """What there is to know of a launched node, the same in its asyncio and blocking forms."""
 
     _processes: NodeProcesses
 
     @property
     def data_dir(self) -> Path:
-        """What the node keeps."""
+        """The node's data directory."""
         return self._processes.plan.data_dir
 
     @property
     def run_dir(self) -> Path:
-        """Where its sockets are: other programs of the same user connect there."""
+        """Directory of its sockets: other programs of the same user connect there."""
         return Path(self._processes.mapi.ipc_dir)
 
     @property
@@ -238,17 +243,17 @@ class LaunchFacts:
 
     @property
     def pids(self) -> Mapping[str, int | None]:
-        """The process ids of `kernel` and `mapi`; None while one is being started again."""
+        """Process ids of `kernel` and `mapi`; None while one is being restarted."""
         return self._processes.pids
 
     @property
     def restarts(self) -> Mapping[str, int]:
-        """How often each process was started again."""
+        """Number of restarts of each process."""
         return self._processes.restarts
 
 
 def config_error_of(said: str) -> ConfigError | None:
-    """The `ConfigError` that a process ended with, from the last line it said; None when that was none."""
+    """Return the `ConfigError` in a process's last line, or None."""
     for program in ("logos-kernel: ", "logos-mapi: "):
         if said.startswith(program):
             key, colon, text = said.removeprefix(program).partition(": ")

@@ -1,4 +1,4 @@
-"""Running a command's coroutine: signals end it in good order."""
+"""Run a command's coroutine; signals cancel it gracefully."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["run_interruptible"]
 
 
 def run_interruptible(work: Coroutine[Any, Any, int], *, interrupted: Exit = Exit.INTERRUPTED) -> int:
-    """Run to the end; INT and TERM cancel it (its `finally` clauses run) and give `interrupted`."""
+    """Run to the end. INT and TERM cancel it (its `finally` clauses run), and the result is `interrupted`."""
 
     async def main() -> int:
         task = asyncio.current_task()

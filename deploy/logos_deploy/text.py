@@ -1,4 +1,4 @@
-"""How things are written for people."""
+"""Format values for display."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def size(count: int) -> str:
 
 
 def one_line(text: str) -> str:
-    """Text of strangers (agents, payloads) on a terminal: no line break or escape sequence passes."""
+    """Sanitise untrusted text (agents, payloads) for a terminal: no line break or escape sequence passes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def payload_text(payload: bytes, limit: int = 4096) -> str:
-    """A payload as text where it is text, else its size and first bytes in hex."""
+    """Show a payload as text if it is text, otherwise its size and first bytes in hex."""
     try:
         text = payload[:limit].decode("utf-8")
     except UnicodeDecodeError:
@@ -55,7 +55,7 @@ def payload_text(payload: bytes, limit: int = 4096) -> str:
 
 
 def table(rows: Iterable[Sequence[object]], *, heads: Sequence[str] = (), right: Iterable[int] = ()) -> str:
-    """Columns as wide as they must be. `right`: columns to set flush right."""
+    """Format columns, each as wide as its longest cell. `right`: columns to right-align."""
     cells = [[str(cell) for cell in row] for row in ([heads] if heads else [])]
     cells += [[str(cell) for cell in row] for row in rows]
     if not cells:

@@ -1,6 +1,6 @@
-"""Configuration of both processes: presets, options, sources, typed results.
+"""Configuration of all processes: presets, options, sources, typed results.
 
-`presets` are the known networks; `options` resolves layers of values (`sources` makes those from TOML,
-environment and flags; `kinds` reads the values); `kernel` and `mapi` are the two schemas with their typed
-configurations. `mapi` is never imported from the others: a kernel knows nothing of it.
+`presets` are the known networks; `options` resolves layers of values (`sources` builds them from TOML,
+environment and flags; `kinds` parses the values); `kernel`, `mapi` and `gateway` are the schemas with their
+typed configurations. No other module imports `mapi`: a kernel knows nothing of it.
 """

@@ -1,8 +1,8 @@
-"""Address texts: multiaddrs of TCP and WebSocket, entry nodes, ZeroMQ endpoints.
+"""Addresses as text: multiaddrs of TCP and WebSocket, entry nodes, ZeroMQ endpoints.
 
-`parse_multiaddr` is the one reader of addresses to dial, for the configuration and for the host, so that what
-the check accepts is what the host can use. Only the text is judged (no names are resolved): enough to refuse
-a typing error at start, by name, instead of dialling it for ever.
+`parse_multiaddr` is the single parser of dialable addresses, for the configuration and for the host, so
+that whatever the check accepts the host can use. Only the text is checked (no names are resolved): enough
+to reject a typing error at start, by name, instead of dialling it for ever.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _TRANSPORT_CODES: Final = {"": b"", "/ws": b"\xdd\x03", "/wss": b"\xde\x03"}
 
 
 class DialAddress(NamedTuple):
-    """A multiaddr of TCP, or of WebSocket over it."""
+    """A multiaddr of TCP, or of WebSocket over TCP."""
 
     kind: str
     """ip4, ip6, dns, dns4 or dns6."""
@@ -51,7 +51,7 @@ class DialAddress(NamedTuple):
 
     @property
     def place(self) -> str:
-        """The text without the peer id."""
+        """Return the text without the peer id."""
         return f"/{self.kind}/{self.host}/tcp/{self.port}{self.transport}"
 
     def to_bytes(self) -> bytes:
@@ -75,10 +75,10 @@ def _varint(value: int) -> bytes:
 
 
 def _decode_peer_id(text: str) -> bytes:
-    """Return the multihash of a peer id in base58. Raises ValueError for what cannot be one.
+    """Return the multihash of a base58 peer id. Raises ValueError if it cannot be one.
 
-    A key of up to 42 bytes stands in it as it is (code 0), any other as its SHA-256 (code 0x12), so a text
-    that lost a character shows. Spec: libp2p/specs/peer-ids.
+    A key of up to 42 bytes is embedded as it is (identity multihash, code 0x00), a longer one as its
+    SHA-256 (0x12), so a text that lost a character shows. Spec: libp2p/specs/peer-ids.
     """
     if not 0 < len(text) <= 2 * _MAX_PEER_ID:
         raise ValueError(f"{text[:100]!r} is not a peer id")
@@ -99,7 +99,7 @@ def _decode_peer_id(text: str) -> bytes:
 
 
 def is_multiaddr(text: str) -> bool:
-    """Whether the text claims to be a multiaddr, as against `enrtree:` and `enr:`."""
+    """Return whether the text is meant as a multiaddr, as opposed to `enrtree:` and `enr:`."""
     return text.startswith("/")
 
 
@@ -121,15 +121,15 @@ def _check_host(kind: str, host: str) -> None:
 
 
 def peer_id_in(address: str) -> str | None:
-    """The peer id at the end of a multiaddr; None: it has none."""
+    """Return the peer id at the end of a multiaddr, or None."""
     parts = address.split("/")
     return parts[-1] or None if len(parts) > 2 and parts[-2] in _PEER_ID_NAMES else None
 
 
 def parse_multiaddr(text: str) -> DialAddress:
-    """Read `/ip4|ip6|dns|dns4|dns6/<host>/tcp/<port>[/ws|/wss|/tls/ws][/p2p|ipfs/<peer id>]`; `ValueError`.
+    """Parse `/ip4|ip6|dns|dns4|dns6/<host>/tcp/<port>[/ws|/wss|/tls/ws][/p2p|ipfs/<peer id>]`.
 
-    Port 0 is one to listen on.
+    Port 0 is for listening only. Raises ValueError.
     """
     if not text.startswith("/"):
         raise ValueError(f"{text!r} is not a multiaddr (it must start with a slash)")
@@ -157,13 +157,14 @@ def parse_multiaddr(text: str) -> DialAddress:
 
 
 def check_multiaddr(text: str) -> None:
-    """Accept a multiaddr to dial or to announce. Raises ValueError."""
+    """Check a multiaddr to dial or announce. Raises ValueError."""
     if parse_multiaddr(text).port == 0:
         raise ValueError(f"{text!r}: '0' is not a port in 1..65535")
 
 
 def check_entry_node(text: str) -> None:
-    """A multiaddr, a node record `enr:…`, or a signed list of nodes `enrtree://<key>@<domain>`."""
+    """Check an entry node: a multiaddr, a node record `enr:…`, or a signed node list
+    `enrtree://<key>@<domain>`."""
     if text.startswith("enrtree:"):
         check_enrtree(text)
     elif text.startswith("enr:"):
@@ -173,20 +174,23 @@ def check_entry_node(text: str) -> None:
 
 
 def check_enr(text: str) -> None:
-    """The form of a node record's text (EIP-778); its signature is for who has the cryptography."""
+    """Check the form of a node record's text (EIP-778).
+
+    Verifying its signature is left to code that has the cryptography.
+    """
     if not re.fullmatch(r"enr:[A-Za-z0-9_-]{80,400}", text):
         raise ValueError(f"{text[:80]!r} is not a node record (enr: and base64url, 300 bytes at most)")
 
 
 def check_enrtree(text: str) -> None:
-    """The form of a URL of EIP-1459: the key (33 bytes in base32) and the domain."""
+    """Check the form of an EIP-1459 URL: the key (33 bytes in base32) and the domain."""
     match = re.fullmatch(r"enrtree://([A-Z2-7]{53})@(.+)", text)
     if match is None or not _HOST_NAME.fullmatch(match[2]) or "." not in match[2].rstrip("."):
         raise ValueError(f"{text[:120]!r} is not enrtree://<key, 53 characters in base32>@<domain>")
 
 
 def check_endpoint(text: str) -> None:
-    """A ZeroMQ endpoint: `ipc://<path>` (at most 107 bytes) or `tcp://<loopback address>:<port>`."""
+    """Check a ZeroMQ endpoint: `ipc://<path>` (at most 107 bytes) or `tcp://<loopback address>:<port>`."""
     if text.startswith("ipc://"):
         path = text[len("ipc://") :]
         if not path or path.startswith("@"):

@@ -1,6 +1,6 @@
-"""Where the archive's messages are kept and how many of them: database URL and retention policy.
+"""Storage and retention of the archive: database URL and retention policy.
 
-Both grammars live here, not in the kernel's archive, so that a configuration check refuses what the archive
+Both grammars live here, not in the kernel's archive, so that a configuration check rejects what the archive
 could not use.
 
 - Database URLs: `sqlite://<path>` (nwaku's form; relative to the data directory, or `sqlite:///absolute`) and
@@ -46,7 +46,7 @@ _NUMBER: Final = re.compile(r"[0-9]{1,15}")
 
 @dataclass(frozen=True, slots=True)
 class RetentionPolicy:
-    """Bounds of the archive; None: no such bound."""
+    """Bounds of the archive. None: no such bound."""
 
     seconds: int | None = None
     messages: int | None = None
@@ -64,7 +64,7 @@ class RetentionPolicy:
 
 
 def parse_retention(text: str) -> RetentionPolicy:
-    """Read a policy. Raises `ValueError` with a text for the operator."""
+    """Parse a policy. Raises `ValueError` with a text for the operator."""
     found: dict[str, int] = {}
     if text.strip().lower() not in ("", "none"):
         for part in text.split(";"):
@@ -99,14 +99,14 @@ def _size(value: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class ArchiveDatabase:
-    """Where the messages are: exactly one of `path` (SQLite) and `url` (PostgreSQL) is set."""
+    """Location of the messages: exactly one of `path` (SQLite) and `url` (PostgreSQL) is set."""
 
     path: Path | None = None
     url: str | None = field(default=None, repr=False)
 
     @property
     def shown(self) -> str:
-        """The same for an operator's eyes, without a password."""
+        """Return the location for display, without a password."""
         if self.url is None:
             return f"sqlite://{self.path}"
         parts = urlsplit(self.url)
@@ -116,8 +116,9 @@ class ArchiveDatabase:
 
 
 def parse_database_url(url: str, directory: Path) -> ArchiveDatabase:
-    """Read a database URL; relative SQLite paths stand in `directory`. Raises `ValueError`, whose
-    text holds nothing of a URL that may hold a password.
+    """Parse a database URL; relative SQLite paths are resolved against `directory`.
+
+    Raises `ValueError`, whose text never quotes a URL that may hold a password.
     """
     scheme, separator, rest = url.partition("://")
     scheme = scheme.lower()
@@ -129,10 +130,10 @@ def parse_database_url(url: str, directory: Path) -> ArchiveDatabase:
     if separator and scheme in ("postgres", "postgresql"):
         try:
             parts = urlsplit(url)
-            _ = parts.port  # reading it checks it
+            _ = parts.port  # accessing the attribute validates it
         except ValueError:
-            # The error of the standard library repeats what it took for the port: a part of a password with
-            # an unescaped slash.
+            # The standard library's error quotes what it took for the port, which may be part of a password
+            # with an unescaped slash.
             raise ValueError(
                 f"database URL: {scheme}://…: bad host or port (escape / and @ in a password as %2F and %40)"
             ) from None

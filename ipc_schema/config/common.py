@@ -1,4 +1,4 @@
-"""The options that both processes have, and how a list of options is described."""
+"""Options shared by the processes, and how a list of options is described."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class BaseProcessOptions(OptionSection):
 
 @dataclass(frozen=True, kw_only=True)
 class ProcessOptions(BaseProcessOptions):
-    """The same of a process that owns ZeroMQ sockets."""
+    """Options of a process that owns ZeroMQ sockets."""
 
     ipc_group: str | None = option(
         GROUP,
@@ -105,7 +105,7 @@ class ProcessOptions(BaseProcessOptions):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommonConfig:
-    """What both processes are told."""
+    """Typed configuration shared by kernel and Messaging API."""
 
     data_dir: str
     log_level: str
@@ -118,13 +118,13 @@ class CommonConfig:
     allowed_uids: tuple[int, ...]
     max_in_flight: int
     warnings: tuple[str, ...]
-    """What an operator should read once at start: overridden presets, options without effect."""
+    """Warnings to log once at start: overridden presets, options without effect."""
 
 
 def common_config(
     resolved: Resolved[Any], options: ProcessOptions, warnings: Iterable[str]
 ) -> dict[str, Any]:
-    """The fields of `CommonConfig`."""
+    """Build the fields of `CommonConfig`."""
     data_dir = options.data_dir
     foreign = (f"no option, ignored: {', '.join(resolved.ignored)}",) if resolved.ignored else ()
     return {
@@ -148,10 +148,10 @@ def endpoints(
     directory: tuple[str, str],
     options: Mapping[str, str],
 ) -> _E:
-    """The endpoints below a run directory (option that names it, path), but for those that an option of
-    their own configures (`options`: field -> option).
+    """Return the endpoints below a run directory (option that names it, path), except those with an option of
+    their own (`options`: field -> option).
 
-    Raises `ConfigError`: a socket path too long, or two options with one endpoint.
+    Raises `ConfigError` for a socket path that is too long, or two options with one endpoint.
     """
     key, run_dir = directory
     values = {field: resolved.value(name) for field, name in options.items()}
@@ -168,7 +168,7 @@ def endpoints(
 
 
 def shifted(resolved: Resolved[Any], key: str, port: int, shift: int) -> int:
-    """The port of an option with `ports-shift` added; 0 stays 0. Raises `ConfigError`."""
+    """Return the port of an option plus `ports-shift`; 0 stays 0. Raises `ConfigError`."""
     moved = port + shift if port else 0
     if moved > 65535:
         raise resolved.refuse("ports-shift", f"moves {key} {port} to {moved}, above 65535")
@@ -176,7 +176,7 @@ def shifted(resolved: Resolved[Any], key: str, port: int, shift: int) -> int:
 
 
 def tcp_uses(resolved: Resolved[Any], names: Iterable[str]) -> list[PortUse]:
-    """The ports of those options that have a tcp:// endpoint for their value."""
+    """Return the ports of those options whose value is a tcp:// endpoint."""
     uses: list[PortUse] = []
     for name in names:
         endpoint = str(resolved.value(name))
@@ -202,9 +202,10 @@ def _shown(option: Option, value: Any) -> Any:
 
 
 def describe(schema: Schema[Any], resolved: Resolved[Any] | None = None) -> list[dict[str, Any]]:
-    """The options as plain data: name, type, default, doc; with `resolved` also value, origin, detail.
+    """Return the options as plain data: name, type, default, doc; with `resolved` also value, origin,
+    detail.
 
-    Everything in it is text, number, boolean, None or a list of those. Secrets are not shown.
+    Contains only text, numbers, booleans, None and lists of those. Secrets are hidden.
     """
     rows: list[dict[str, Any]] = []
     for one in schema:
@@ -227,5 +228,5 @@ def describe(schema: Schema[Any], resolved: Resolved[Any] | None = None) -> list
 
 
 def without_effect(resolved: Resolved[Any], names: Iterable[str], because: str) -> list[str]:
-    """A warning for each option that a person set although nothing comes of it as the others stand."""
+    """Return a warning for each explicitly set option that has no effect given the others."""
     return [f"{name} has no effect: {because}" for name in names if resolved.explicit(name)]

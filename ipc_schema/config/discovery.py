@@ -1,4 +1,5 @@
-"""Options of discovery and of the peer manager: how peers are found and kept, and where we are reached."""
+"""Options of discovery and peer management: how peers are found and kept, and which addresses are
+announced."""
 
 from __future__ import annotations
 
@@ -26,12 +27,12 @@ __all__ = [
 ]
 
 MAX_STORE: Final = 5000
-"""Known peers that are kept unless an operator asks for more."""
+"""Size of the peer store unless configured otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
 class NameServer:
-    """A DNS server to ask."""
+    """A DNS server."""
 
     ip: str
     port: int = 53
@@ -110,8 +111,8 @@ NAT: Final = Kind("any, none or extip:<IP>", _parse_nat)
 DOMAIN: Final = Kind("domain name", _parse_domain)
 
 MIN_RELAY_CONNECTIONS: Final = 8
-"""D_high of the relay's meshes: with fewer relay peers than a mesh may have, the relay and the peer manager
-would take from each other (nwaku refuses it too)."""
+"""D_high of the relay's meshes: with fewer relay connections than a mesh may hold, relay and peer manager
+would evict each other's peers (nwaku refuses it too)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +165,7 @@ class DiscoveryOptions(OptionSection):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiscoveryConfig:
-    """What discovery and the peer manager are told."""
+    """Typed configuration of discovery and the peer manager."""
 
     discv5: bool
     discv5_port: int
@@ -176,23 +177,23 @@ class DiscoveryConfig:
     dns_trees: tuple[str, ...]
     """`enrtree:` URLs of dns-discovery-url and entry-node."""
     name_servers: tuple[NameServer, ...]
-    """None of them: those of the system."""
+    """Empty: the system's."""
     peer_exchange: bool
     """Ask peers for peers."""
     persistent: bool
     store_capacity: int
     relay_connections: int
-    """Those of all connections that are for relay peers; the rest is for service peers. 0: relay is off."""
+    """Share of all connections for relay peers; the rest is for service peers. 0: relay is off."""
     external_ip: str | None
     observed_address: bool
-    """What other nodes see of us may be announced."""
+    """Whether addresses observed by other nodes may be announced."""
     external_addresses: tuple[str, ...]
     only_external: bool
     domain: str | None
 
 
 def discovery_config(resolved: Resolved[KernelOptions], *, port: int, preset: bool) -> DiscoveryConfig:
-    """The discovery part of a resolved configuration. `port`: the shifted UDP port."""
+    """Build the discovery part of a resolved configuration. `port`: the shifted UDP port."""
     options = resolved.options.discovery
     entries: tuple[str, ...] = resolved.options.network.entry_node
     enrs = tuple(one for one in entries if one.startswith("enr:"))
@@ -200,7 +201,7 @@ def discovery_config(resolved: Resolved[KernelOptions], *, port: int, preset: bo
     asked: bool | None = options.peer_exchange_discovery
     by_itself = (
         preset
-        # an entry node known by its multiaddr has records to enter discv5 by
+        # an entry node known by its multiaddr can supply records to bootstrap discv5
         or options.discv5_discovery
         or not resolved.options.peers.relay
         or resolved.options.services.peer_exchange_node is not None
@@ -231,7 +232,7 @@ def discovery_config(resolved: Resolved[KernelOptions], *, port: int, preset: bo
 
 
 def _relay_connections(resolved: Resolved[KernelOptions]) -> int:
-    """The relay's part of all connections. Raises ConfigError if no mesh can live on it."""
+    """Return the relay's share of all connections. Raises ConfigError if no mesh can live on it."""
     total: int = resolved.options.peers.max_connections
     ratio: str = resolved.options.discovery.relay_service_ratio
     percent = int(ratio.partition(":")[0])
@@ -254,14 +255,15 @@ def _relay_connections(resolved: Resolved[KernelOptions]) -> int:
 
 
 def _discv5(resolved: Resolved[KernelOptions]) -> bool:
-    """A preset's discv5 is for who listens to the world: a loopback address reaches nobody out there."""
+    """Return whether discv5 runs: a preset's discv5 only does on a public address, since loopback reaches no
+    other node."""
     by_preset = resolved.source_of("discv5-discovery").origin is Origin.PRESET
     loopback = ip_address(resolved.options.listening.listen_address).is_loopback
     return resolved.options.discovery.discv5_discovery and not (by_preset and loopback)
 
 
 def discovery_warnings(resolved: Resolved[KernelOptions]) -> Iterable[str]:
-    """What an operator should read once at start."""
+    """Return the warnings to log once at start."""
     if not resolved.options.discovery.discv5_discovery:
         yield from common.without_effect(resolved, ("discv5-udp-port",), "discv5-discovery is off")
     if not resolved.options.discovery.dns_discovery_url and not any(

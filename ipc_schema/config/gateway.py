@@ -1,7 +1,7 @@
 """Options and typed configuration of the gateway, the one process of a node that serves HTTP.
 
 The names are those that operators of nwaku know (`rest`, `rest-port`, `metrics-server`, …). The gateway is a
-client of a kernel and, where there is one, of a Messaging API; it owns no part of the network.
+client of a kernel and, if there is one, of a Messaging API; it has no part in the network itself.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ PREFIX: Final = Kind("prefix", _parse_prefix)
 
 @dataclass(frozen=True, kw_only=True)
 class RestOptions(OptionSection):
-    """The REST server and who may use it."""
+    """Options of the REST server and of access to it."""
 
     TITLE: ClassVar[str] = "REST"
 
@@ -77,7 +77,7 @@ class RestOptions(OptionSection):
 
 @dataclass(frozen=True, kw_only=True)
 class MetricsOptions(OptionSection):
-    """The metrics server."""
+    """Options of the metrics server."""
 
     TITLE: ClassVar[str] = "Metrics"
 
@@ -98,7 +98,7 @@ class MetricsOptions(OptionSection):
 
 @dataclass(frozen=True, kw_only=True)
 class ServedNodeOptions(OptionSection):
-    """Where the processes are that are served."""
+    """Location of the processes that are served."""
 
     TITLE: ClassVar[str] = "The node"
 
@@ -147,7 +147,7 @@ class HttpConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayConfig:
-    """The configuration of a gateway. A listener that is None is not served."""
+    """Typed configuration of a gateway. A listener that is None is not served."""
 
     data_dir: str
     log_level: str
@@ -174,7 +174,7 @@ class GatewayConfig:
     resolved: Resolved[GatewayOptions] = field(repr=False, compare=False)
 
     def describe(self) -> list[dict[str, Any]]:
-        """All options with their values and sources."""
+        """Return all options with their values and sources."""
         return common.describe(GATEWAY_SCHEMA, self.resolved)
 
 
@@ -184,7 +184,7 @@ def load_gateway_config(
     environ: Mapping[str, str] | None = None,
     file: TomlFile | None = None,
 ) -> GatewayConfig:
-    """Assemble the gateway's configuration from its sources. Raises `ConfigError`."""
+    """Load the gateway's configuration from its sources. Raises `ConfigError`."""
     return gateway_config(explicit_layers(GATEWAY_SCHEMA, flags, environ, file))
 
 
@@ -249,7 +249,7 @@ def _listener(resolved: Resolved[GatewayOptions], key: str, address: str, port: 
 
 
 def _check_exposure(resolved: Resolved[GatewayOptions], listeners: Mapping[str, HttpConfig | None]) -> None:
-    """Refuse a listener that others reach without a token, and two on one port."""
+    """Reject a listener that other hosts can reach without a token, and two listeners on one port."""
     for key, listener in listeners.items():
         if listener is not None and not listener.loopback and resolved.options.rest.rest_token_file is None:
             raise resolved.refuse(
@@ -264,7 +264,7 @@ def _check_exposure(resolved: Resolved[GatewayOptions], listeners: Mapping[str, 
 
 
 def _warnings(resolved: Resolved[GatewayOptions]) -> Iterable[str]:
-    """What an operator should read once at start."""
+    """Return the warnings to log once at start."""
     if not resolved.options.rest.rest:
         names = ("rest-admin", "rest-allow-origin", "rest-relay-cache-capacity")
         yield from common.without_effect(resolved, names, "rest is off")

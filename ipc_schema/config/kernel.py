@@ -2,9 +2,9 @@
 
 Without a preset the node is on a local network of its own: cluster 0, one shard with autosharding, no entry
 nodes, listening on loopback. Cluster 0 because it is the one set aside for "no network in particular"
-(52/WAKU2-RELAY-STATIC-SHARD-ALLOC) and what nwaku uses when it is told nothing, so that both meet without any
-option; nwaku compares cluster ids in metadata for 0 as for any other (only go-waku skips the comparison for
-0, which matters to nobody who listens on loopback).
+(52/WAKU2-RELAY-STATIC-SHARD-ALLOC) and nwaku's default, so that the two connect without any option. nwaku
+compares cluster ids in metadata for 0 as for any other; only go-waku skips the comparison for 0, which is
+irrelevant on loopback.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ MIB: Final = 1024 * 1024
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkOptions(OptionSection):
-    """Which network, which part of it, and how to enter it."""
+    """The network, the node's part in it, and its entry nodes."""
 
     TITLE: ClassVar[str] = "The network"
 
@@ -113,7 +113,7 @@ class NetworkOptions(OptionSection):
 
 @dataclass(frozen=True, kw_only=True)
 class ListeningOptions(OptionSection):
-    """Where the node can be reached."""
+    """Addresses on which the node can be reached."""
 
     TITLE: ClassVar[str] = "Listening"
 
@@ -198,7 +198,7 @@ KERNEL_SCHEMA: Final = Schema("kernel", KernelOptions, common.MOVED_TO_GATEWAY)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelConfig(common.CommonConfig):
-    """Everything a kernel is told. Ports are already shifted; sizes in bytes, times in seconds."""
+    """Typed configuration of a kernel. Ports are already shifted; sizes in bytes, times in seconds."""
 
     network: NetworkInfo
     shards: tuple[int, ...]
@@ -219,17 +219,17 @@ class KernelConfig(common.CommonConfig):
     agent_string: str | None
     relay: bool
     relay_peer_exchange: bool
-    """PRUNEs may carry peers: those we send, and those we take up."""
+    """Peer exchange in PRUNE: whether we send peers, and whether we use those received."""
     services: ServiceConfig
     discovery: DiscoveryConfig
     endpoints: KernelEndpoints
-    """Where to bind: below `ipc_dir` but for those that were configured."""
+    """Endpoints to bind: below `ipc_dir` unless configured otherwise."""
     replay_budget: int
     lease_ttl: float
     resolved: Resolved[KernelOptions] = field(repr=False, compare=False)
 
     def describe(self) -> list[dict[str, Any]]:
-        """All options with their values and where those came from (`node.config`)."""
+        """Return all options with their values and sources (`node.config`)."""
         return common.describe(KERNEL_SCHEMA, self.resolved)
 
 
@@ -239,12 +239,12 @@ def load_kernel_config(
     environ: Mapping[str, str] | None = None,
     file: TomlFile | None = None,
 ) -> KernelConfig:
-    """Put the kernel's configuration together from its sources. Raises `ConfigError`."""
+    """Load the kernel's configuration from its sources. Raises `ConfigError`."""
     return kernel_config(explicit_layers(KERNEL_SCHEMA, flags, environ, file))
 
 
 def kernel_config(layers: Iterable[Layer]) -> KernelConfig:
-    """Resolve the layers (preset and defaults are added here) and check what only fits together or not."""
+    """Resolve the layers (preset and defaults are added here) and check the options against each other."""
     explicit = list(layers)
     preset = find_preset(resolve(KERNEL_SCHEMA, explicit).options.network.preset)
     resolved = resolve(KERNEL_SCHEMA, explicit + ([preset_layer(preset)] if preset else []))
@@ -293,7 +293,7 @@ def kernel_config(layers: Iterable[Layer]) -> KernelConfig:
 def _static_shards(resolved: Resolved[KernelOptions], network: NetworkInfo) -> tuple[int, ...]:
     """Return the configured shards.
 
-    A node of a known network, and one that archives, carries all of them where none is named, as nwaku does
+    A node of a known network, and one that archives, subscribes to all of them by default, as nwaku does
     under autosharding: it would otherwise be of no use to the network, and its archive would have holes.
     """
     named = resolved.options.network.shard
@@ -331,7 +331,7 @@ def _check_shards(resolved: Resolved[KernelOptions], network: NetworkInfo) -> No
 
 
 def _ports(resolved: Resolved[KernelOptions]) -> tuple[int, int | None, int]:
-    """The ports of TCP, WebSocket and UDP, shifted and free of clashes."""
+    """Return the ports of TCP, WebSocket and UDP, shifted and checked for clashes."""
     listening = resolved.options.listening
 
     def shifted(key: str, port: int) -> int:

@@ -1,7 +1,7 @@
-"""The kinds of value an option can have: how each is read from text or TOML, and how it is shown.
+"""Kinds of option values: how each is parsed from text or TOML, and how it is displayed.
 
-A parser takes what TOML gives (bool, int, float, str) or the text of a flag or an environment variable, and
-raises `ValueError` with a text that says what was expected. Parsers of secrets never repeat the value.
+A parser takes what TOML gives (bool, int, float, str) or the text of a flag or environment variable, and
+raises `ValueError` with a text that says what was expected. Parsers of secrets never quote the value.
 """
 
 from __future__ import annotations
@@ -56,7 +56,10 @@ def _same(value: Any) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A named grammar. `show` turns a parsed value back into something `parse` reads (text, int or bool)."""
+    """A named grammar.
+
+    `show` turns a parsed value back into something that `parse` accepts (text, int or bool).
+    """
 
     name: str
     parse: Callable[[object], Any]
@@ -113,7 +116,7 @@ def _within(value: Any, low: Any, high: Any, show: Callable[[Any], Any] = _same)
 
 
 def integer(low: int, high: int, name: str = "integer") -> Kind:
-    """A whole number in low..high."""
+    """An integer in low..high."""
     return Kind(name, lambda raw: _within(_parse_whole(raw), low, high))
 
 
@@ -128,11 +131,11 @@ def _parse_shard(raw: object) -> int | str:
 
 
 SHARD: Final = Kind("shard", _parse_shard)
-"""A number, or one of the words that stand for every shard and for none."""
+"""A number, or one of the words for every shard and for none."""
 
 
 def choice(name: str, allowed: Iterable[str], also: Mapping[str, str] | None = None) -> Kind:
-    """One of `allowed` (any case; `also` maps other spellings). The value is the spelling in `allowed`."""
+    """One of `allowed` (any case; `also` maps other spellings). The value has the spelling in `allowed`."""
     words = {word.lower(): word for word in allowed}
     words.update({word.lower(): target for word, target in (also or {}).items()})
     shown = ", ".join(dict.fromkeys(words.values()))
@@ -148,7 +151,7 @@ def choice(name: str, allowed: Iterable[str], also: Mapping[str, str] | None = N
 
 # --- sizes and durations ----------------------------------------------------------------------------------
 
-# nwaku knows KiB, KB and B; the larger units are for budgets that nwaku does not have.
+# nwaku accepts KiB, KB and B; the larger units are for budgets that nwaku does not have.
 _SIZE_UNITS: Final = {
     "": 1,
     "b": 1,
@@ -164,8 +167,10 @@ _SIZE_SHOWN: Final = (("GiB", 1024**3), ("MiB", 1024**2), ("KiB", 1024))
 
 
 def parse_size(raw: object) -> int:
-    """Bytes from `150KiB`, `1.5 MB`, `153600B`, `153600` or an integer. Units in any case; fractions of a
-    byte are cut off. A decimal comma is read as a point, as nwaku does."""
+    """Return the bytes of `150KiB`, `1.5 MB`, `153600B`, `153600` or an integer.
+
+    Units in any case; fractions of a byte are truncated. A decimal comma is read as a point, as nwaku does.
+    """
     if isinstance(raw, int) and not isinstance(raw, bool):
         if raw < 0:
             raise ValueError(f"{raw} is negative")
@@ -179,7 +184,7 @@ def parse_size(raw: object) -> int:
 
 
 def format_size(size: int) -> str:
-    """The shortest exact text that `parse_size` reads back: `150KiB`, `1500B`."""
+    """Return the shortest exact text that `parse_size` accepts: `150KiB`, `1500B`."""
     for name, unit in _SIZE_SHOWN:
         if size and size % unit == 0:
             return f"{size // unit}{name}"
@@ -196,7 +201,8 @@ _DURATION: Final = re.compile(r"\s*([0-9]{1,12}(?:\.[0-9]{1,9})?)\s*(ms|s|m|h|d|
 
 
 def parse_duration(raw: object) -> float:
-    """Seconds from `60s`, `1500ms`, `10m`, `12h`, `7d`, or a plain number of seconds; to the nanosecond."""
+    """Return the seconds of `60s`, `1500ms`, `10m`, `12h`, `7d`, or a plain number of seconds; to the
+    nanosecond."""
     if isinstance(raw, int | float) and not isinstance(raw, bool):
         if not isfinite(raw) or raw < 0:
             raise ValueError(f"{raw} is not a duration")
@@ -208,7 +214,7 @@ def parse_duration(raw: object) -> float:
 
 
 def format_duration(seconds: float) -> str:
-    """A text that `parse_duration` reads back: `60s`, `7d`, `0.5s`."""
+    """Return a text that `parse_duration` accepts: `60s`, `7d`, `0.5s`."""
     for name in ("d", "h", "m"):
         unit = _DURATION_UNITS[name]
         if seconds >= 2 * unit and seconds % unit == 0:

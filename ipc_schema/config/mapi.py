@@ -1,12 +1,12 @@
-"""The Messaging API's options, its typed configuration, and the kernel it derives from them.
+"""The Messaging API's options, its typed configuration, and the kernel configuration derived from them.
 
-Only here is there a `mode`. Two ways lead to a running node:
+`mode` exists only here. There are two ways to a running node:
 
-- MAPI builds its kernel: `derive_kernel` and `derive_mapi` divide (preset, mode, overrides) between the two
+- MAPI builds its kernel: `derive_kernel` and `derive_mapi` split (preset, mode, overrides) between the two
   processes.
-- MAPI is attached to a kernel that runs already: the network is what the kernel's hello says. What was
-  configured here about the network (`preset`, `cluster-id`, `num-shards-in-network`, `max-msg-size`) is then
-  an expectation, and `MapiConfig.check_network` refuses a kernel that does not meet it.
+- MAPI attaches to a running kernel: the network is what the kernel's hello says. Network options configured
+  here (`preset`, `cluster-id`, `num-shards-in-network`, `max-msg-size`) are then an expectation, and
+  `MapiConfig.check_network` refuses a kernel that does not meet it.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ _DAY: Final = 86400.0
 
 
 class Mode(StrEnum):
-    """How the node takes part: `core` relays, `edge` leaves that to others and asks them by protocol."""
+    """How the node takes part: `core` relays; `edge` uses the service protocols of other nodes."""
 
     CORE = "core"
     EDGE = "edge"
@@ -94,7 +94,7 @@ SEND_RATE: Final = Kind("messages per time", _send_rate, lambda setting: str(set
 
 @dataclass(frozen=True, kw_only=True)
 class NodeOptions(OptionSection):
-    """What the node is, and what its kernel is expected to be on."""
+    """The node's mode, and the network that its kernel is expected to be on."""
 
     TITLE: ClassVar[str] = "The node"
 
@@ -113,7 +113,7 @@ class NodeOptions(OptionSection):
 
 @dataclass(frozen=True, kw_only=True)
 class AttachOptions(OptionSection):
-    """Where the kernel is."""
+    """Location of the kernel."""
 
     TITLE: ClassVar[str] = "The kernel"
 
@@ -130,7 +130,7 @@ class AttachOptions(OptionSection):
 
 @dataclass(frozen=True, kw_only=True)
 class MessageOptions(OptionSection):
-    """Sends, confirmation and catching up."""
+    """Sends, confirmation and catch-up."""
 
     TITLE: ClassVar[str] = "Messages"
 
@@ -274,15 +274,15 @@ MAPI_SCHEMA: Final = Schema("mapi", MapiOptions)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapiConfig(common.CommonConfig):
-    """Everything a Messaging API is told. Sizes in bytes, times in seconds."""
+    """Typed configuration of a Messaging API. Sizes in bytes, times in seconds."""
 
     mode: Mode
     preset: str
     """Name of the preset, empty without one."""
     endpoints: MapiEndpoints
-    """Where to bind: below `ipc_dir` but for those that were configured."""
+    """Endpoints to bind: below `ipc_dir` unless configured otherwise."""
     kernel: KernelEndpoints
-    """The kernel to attach to. Its hello says where its events are; here is only their usual place."""
+    """The kernel to attach to. Its hello gives the events endpoint; this one is only the usual place."""
     auto_subscribe: bool
     send_window: float
     catch_up: str | float
@@ -302,9 +302,7 @@ class MapiConfig(common.CommonConfig):
 
     @property
     def reliability(self) -> bool:
-        """Whether sends are to be confirmed by stores: as configured, else what the preset
-        says, else true.
-        """
+        """Whether stores are asked to confirm sends: as configured, else by preset, else true."""
         configured: bool | None = self.resolved.options.messages.reliability
         if configured is not None:
             return configured
@@ -312,7 +310,7 @@ class MapiConfig(common.CommonConfig):
         return preset is None or preset.reliability
 
     def check_network(self, network: NetworkInfo) -> None:
-        """Refuse a kernel whose network contradicts what is configured here: `ConfigError` naming the key."""
+        """Refuse a kernel whose network contradicts the configuration: `ConfigError` naming the key."""
         expected = {
             "preset": (self.preset or None, network.preset),
             "cluster-id": (self.resolved.options.node.cluster_id, network.cluster),
@@ -325,7 +323,7 @@ class MapiConfig(common.CommonConfig):
                 raise self.resolved.refuse(key, f"{wanted!r} contradicts the kernel, which has {shown}")
 
     def describe(self) -> list[dict[str, Any]]:
-        """All options with their values and where those came from."""
+        """Return all options with their values and sources."""
         return common.describe(MAPI_SCHEMA, self.resolved)
 
 
@@ -335,12 +333,12 @@ def load_mapi_config(
     environ: Mapping[str, str] | None = None,
     file: TomlFile | None = None,
 ) -> MapiConfig:
-    """Put MAPI's configuration together from its sources. Raises `ConfigError`."""
+    """Load the Messaging API's configuration from its sources. Raises `ConfigError`."""
     return mapi_config(explicit_layers(MAPI_SCHEMA, flags, environ, file))
 
 
 def mapi_config(layers: Iterable[Layer]) -> MapiConfig:
-    """Resolve the layers and check what only fits together or not. Raises `ConfigError`."""
+    """Resolve the layers and check the options against each other. Raises `ConfigError`."""
     resolved = resolve(MAPI_SCHEMA, layers)
     if resolved.options.apps.journal_total_bytes < resolved.options.apps.journal_max_bytes:
         raise resolved.refuse("journal-total-bytes", "is below journal-max-bytes, which one app may use")
@@ -380,7 +378,7 @@ def mapi_config(layers: Iterable[Layer]) -> MapiConfig:
 
 # --- (preset, mode, overrides) -> two processes -----------------------------------------------------------
 
-# These are named alike in both processes but must differ: each is the endpoint of one of them.
+# These have the same name in both processes but must differ: each is the endpoint of one process.
 _OWN_TO_EACH: Final = frozenset({"ipc-control"})
 _DECIDED_BY_MODE: Final = frozenset({"relay"})
 
@@ -400,9 +398,9 @@ def _check_overrides(preset: str, overrides: Mapping[str, object]) -> None:
 
 
 def derive_kernel(preset: str, mode: Mode | str, overrides: Mapping[str, object]) -> dict[str, object]:
-    """The options of the kernel that a node of this preset and mode needs, as raw values for any source.
+    """Return the options of the kernel for this preset and mode, as raw values for any source.
 
-    `overrides` may name options of both processes; those that only MAPI has are passed over here and taken by
+    `overrides` may name options of both processes; those that only MAPI has are skipped here and used by
     `derive_mapi`. The result is checked by resolving it. Raises `ConfigError` naming the key.
     """
     _check_overrides(preset, overrides)
@@ -413,7 +411,7 @@ def derive_kernel(preset: str, mode: Mode | str, overrides: Mapping[str, object]
 
 
 def derive_mapi(preset: str, mode: Mode | str, overrides: Mapping[str, object]) -> dict[str, object]:
-    """The options of the Messaging API itself: the counterpart of `derive_kernel`."""
+    """Return the options of the Messaging API itself: the counterpart of `derive_kernel`."""
     _check_overrides(preset, overrides)
     options: dict[str, object] = {"preset": preset, "mode": str(_mode(mode))}
     options |= {key: value for key, value in overrides.items() if key in MAPI_SCHEMA}

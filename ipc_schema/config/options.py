@@ -1,15 +1,15 @@
-"""Options, where their values come from, and which source wins.
+"""Options, the sources of their values, and precedence between sources.
 
     flag  >  environment  >  file  >  preset  >  default
 
 - A later layer of the same origin beats an earlier one. `None` (null) means "not set here".
-- **List options** take the strongest explicit layer (flag, environment or file) as a whole, behind what the
-  preset gives: a preset's entry nodes stay, and an own list is added to them. Repeats are dropped. (nwaku
+- **List options** take the strongest explicit layer (flag, environment or file) as a whole, appended to the
+  preset's: a preset's entry nodes stay, and an own list is added to them. Duplicates are dropped. (nwaku
   joins preset and explicit lists in the same way.)
-- Nothing is guessed: an unknown key or a bad value is a `ConfigError` that names the key, where it stands,
+- Nothing is guessed: an unknown key or an invalid value is a `ConfigError` that names the key, its place,
   and the nearest known key.
 
-Everything here is pure; reading files and the environment is the caller's (see `sources`).
+Everything here is pure; reading files and the environment is the caller's job (see `sources`).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ OptionsT = TypeVar("OptionsT")
 
 
 class ConfigError(ValueError):
-    """A configuration that cannot be used. `key` is the option (or variable, or table) to change."""
+    """An unusable configuration. `key` is the option (or variable, or table) to change."""
 
     def __init__(self, key: str, message: str) -> None:
         super().__init__(f"{key}: {message}")
@@ -52,7 +52,7 @@ class ConfigError(ValueError):
 
 
 class Origin(StrEnum):
-    """Where a value came from, weakest first."""
+    """Origin of a value, weakest first."""
 
     DEFAULT = "default"
     PRESET = "preset"
@@ -66,10 +66,10 @@ _STRENGTH = {origin: rank for rank, origin in enumerate(Origin)}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Option:
-    """One setting as its field in an option section declares it.
+    """One setting, as its field in an option section declares it.
 
-    `default` is a parsed value; None means "unset", and the reader of the value says what then holds
-    (`unset`, shown to people). `aliases` are other names for the same option.
+    `default` is a parsed value; None means "unset", and the reader of the value decides what that means
+    (`unset` is its displayed text). `aliases` are other names of the same option.
     """
 
     kind: Kind
@@ -89,7 +89,7 @@ class Option:
         return () if self.repeatable and self.default is None else self.default
 
     def secret_in(self, raw: object) -> bool:
-        """Tell whether a raw value must not be seen by other users."""
+        """Return whether a raw value must be hidden from other users."""
         return self.secret or (self.conceals is not None and self.conceals(str(raw)))
 
 
@@ -104,7 +104,7 @@ def option(
     conceals: Callable[[str], bool] | None = None,
     aliases: tuple[str, ...] = (),
 ) -> Any:
-    """Declare an option as the field of a section: the field's name, with `-` for `_`, is the option's.
+    """Declare an option as a field of a section. The option's name is the field's, with `-` for `_`.
 
     The annotation is the type of a parsed value: `T | None` without a default, `tuple[T, ...]` when
     repeatable.
@@ -127,34 +127,37 @@ _OPTION: Final = "option"
 
 @dataclass(frozen=True, kw_only=True)
 class OptionSection:
-    """Options that are shown under one title. Subclasses are frozen dataclasses of `option` fields."""
+    """Options shown under one title. Subclasses are frozen dataclasses of `option` fields."""
 
     TITLE: ClassVar[str] = ""
 
     @classmethod
     def declared(cls) -> dict[str, Option]:
-        """The options by field name, in order."""
+        """Return the options by field name, in order."""
         return {
             one.name: replace(one.metadata[_OPTION], name=one.name.replace("_", "-")) for one in fields(cls)
         }
 
 
 class Value(NamedTuple):
-    """A resolved value and where it came from; `detail` is the file and line, variable, flag or preset."""
+    """A resolved value and its source; `detail` is the file and line, variable, flag or preset."""
 
     value: Any
     origin: Origin
     detail: str = ""
 
     def source(self) -> str:
-        """For people: `file node.toml line 3`, `default`."""
+        """Return the source for display: `file node.toml line 3`, `default`."""
         return f"{self.origin} {self.detail}".rstrip()
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """Raw values of one source. `details` says for a key where exactly it stood, `detail` for all others;
-    `ignored`: what stood there and is not ours."""
+    """Raw values of one source.
+
+    `details` gives the exact place per key, `detail` the place of all others; `ignored` lists what was
+    found there that is not ours.
+    """
 
     origin: Origin
     values: Mapping[str, object]
@@ -166,15 +169,15 @@ class Layer:
         return self.details.get(key, self.detail)
 
     def place(self, key: str) -> str:
-        """For people: `flag --tcp-port`."""
+        """Return a key's place for display: `flag --tcp-port`."""
         return f"{self.origin} {self.where(key)}".rstrip()
 
 
 class Schema(Generic[OptionsT]):
     """The options of one process.
 
-    `table` is its table in the file and part of variable names. `options` is a frozen dataclass whose fields
-    are option sections. `moved` names where options of an earlier version are now.
+    `table` is its table in the file and part of variable names. `options` is a frozen dataclass whose
+    fields are option sections. `moved` says where options of an earlier version are now.
     """
 
     def __init__(self, table: str, options: type[OptionsT], moved: Mapping[str, str] | None = None) -> None:
@@ -195,7 +198,7 @@ class Schema(Generic[OptionsT]):
                 self._by_name[name] = option
 
     def build(self, values: Mapping[str, object]) -> OptionsT:
-        """The typed options of parsed values by option name."""
+        """Build the typed options from parsed values by option name."""
         sections: dict[str, Any] = {
             name: section(**{field: values[option.name] for field, option in section.declared().items()})
             for name, section in self._sections.items()
@@ -209,7 +212,7 @@ class Schema(Generic[OptionsT]):
         return name in self._by_name
 
     def option(self, name: str, place: str = "") -> Option:
-        """The option of that name or alias; `ConfigError` with the nearest known name otherwise."""
+        """Return the option of that name or alias. Raises `ConfigError` with the nearest known name."""
         found = self._by_name.get(name)
         if found is None and name in self._moved:
             raise ConfigError(name, f"is now {self._moved[name]}{_at(place)}")
@@ -218,7 +221,7 @@ class Schema(Generic[OptionsT]):
         return found
 
     def hint(self, name: str) -> str:
-        """`, did you mean tcp-port?` or nothing."""
+        """Return `, did you mean tcp-port?` or nothing."""
         near = difflib.get_close_matches(name.lower().replace("_", "-"), self._by_name, n=1, cutoff=0.6)
         return f", did you mean {near[0]}?" if near else ""
 
@@ -231,24 +234,24 @@ class Resolved(Generic[OptionsT]):
     ) -> None:
         self.schema = schema
         self.ignored = tuple(ignored)
-        """What the sources hold that is not ours."""
+        """Entries of the sources that are not ours."""
         self._values = dict(values)
         self.options: OptionsT = schema.build({name: value.value for name, value in values.items()})
 
     def value(self, name: str) -> object:
-        """The parsed value of an option whose name is only known at run time."""
+        """Return the parsed value of an option whose name is only known at run time."""
         return self._values[name].value
 
     def source_of(self, name: str) -> Value:
-        """The value with its origin and detail."""
+        """Return the value with its origin and detail."""
         return self._values[name]
 
     def explicit(self, name: str) -> bool:
-        """Whether a person set it: in a file, a variable or a flag."""
+        """Return whether the operator set it: in a file, a variable or a flag."""
         return _STRENGTH[self._values[name].origin] > _STRENGTH[Origin.PRESET]
 
     def refuse(self, name: str, message: str) -> ConfigError:
-        """An error about this option that says where its value stands."""
+        """Build an error about this option that says where its value was set."""
         return ConfigError(name, message + _at(self._values[name].source()))
 
 
@@ -295,8 +298,8 @@ def _at(place: str) -> str:
 def _parse(option: Option, key: str, raw: object, layer: Layer) -> Any:
     try:
         for text in raw if isinstance(raw, list | tuple) else (raw,):
-            # Bytes of arguments and variables that are not UTF-8 arrive as lone surrogates (PEP 383), which
-            # no socket path, message or file can hold.
+            # Arguments and variables that are not UTF-8 arrive as lone surrogates (PEP 383), which no socket
+            # path, message or file can hold.
             if isinstance(text, str) and not _is_utf8(text):
                 raise ValueError("is not valid UTF-8")
         if not option.repeatable:
@@ -326,7 +329,7 @@ class PortUse(NamedTuple):
 
 
 def refuse_port_clashes(uses: Iterable[PortUse]) -> None:
-    """Refuse two listeners on one port of one address (or of a wildcard address). Port 0 never clashes."""
+    """Reject two listeners on one port of one address (or of a wildcard address). Port 0 never clashes."""
     seen: list[PortUse] = []
     for use in uses:
         if not use.port:

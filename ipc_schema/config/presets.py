@@ -1,7 +1,7 @@
 """The known networks, as data (nwaku `networks_config`, 64/WAKU2-NETWORK, messaging-api).
 
-A preset names a network by its cluster, its shards and its largest message, and the nodes where one enters
-it. What this version cannot use yet (discovery, RLN proofs) is here all the same: it is what the network is.
+A preset describes a network: its cluster, shards, maximum message size and entry nodes. Parts that this
+version does not use yet (RLN proofs) are included all the same, since they define the network.
 
 In nwaku `--cluster-id=2` silently means logos.dev, whose cluster is 3. Here nothing follows from a cluster
 id: a preset is chosen by name only.
@@ -57,12 +57,12 @@ class Preset:
 
     @property
     def dialable_entry_nodes(self) -> tuple[str, ...]:
-        """The entry nodes that need no discovery."""
+        """Return the entry nodes that need no discovery."""
         return tuple(node for node in self.entry_nodes if is_multiaddr(node))
 
     @property
     def network(self) -> NetworkInfo:
-        """What this preset says of the network, before any override."""
+        """Return the preset's network, before any override."""
         return NetworkInfo(
             cluster=self.cluster,
             shard_count=self.shard_count,
@@ -187,13 +187,16 @@ STATUS_PROD: Final = Preset(
 PRESETS: Final[Mapping[str, Preset]] = MappingProxyType(
     {preset.name: preset for preset in (TWN, LOGOS_DEV, LOGOS_TEST, STATUS_PROD)}
 )
-"""By their names, without the aliases."""
+"""By name, without the aliases."""
 
 _BY_ANY_NAME: Final = {name: preset for preset in PRESETS.values() for name in (preset.name, *preset.aliases)}
 
 
 def parse_preset_name(raw: object) -> str:
-    """The name of a preset from its name or an alias, in any case; empty text means none. `ValueError`."""
+    """Return the canonical name of a preset from its name or an alias, in any case; empty text means none.
+
+    Raises `ValueError`.
+    """
     if not isinstance(raw, str):
         raise ValueError(f"expected the name of a network, not {raw!r}")
     name = raw.strip().lower()
@@ -208,7 +211,7 @@ def parse_preset_name(raw: object) -> str:
 
 
 def find_preset(name: str) -> Preset | None:
-    """The preset of that name or alias; None for an empty name. Raises `ConfigError("preset", …)`."""
+    """Return the preset of that name or alias; None for an empty name. Raises `ConfigError("preset", …)`."""
     try:
         return PRESETS.get(parse_preset_name(name))
     except ValueError as error:
@@ -216,7 +219,7 @@ def find_preset(name: str) -> Preset | None:
 
 
 def preset_layer(preset: Preset) -> Layer:
-    """What a preset sets of the kernel's options: network, entry nodes, discovery, listening to the world."""
+    """Return the kernel options that a preset sets: network, entry nodes, discovery, public listening."""
     return Layer(
         Origin.PRESET,
         {

@@ -1,4 +1,4 @@
-"""`rate-limit`: how many requests a service protocol serves, by nwaku's grammar
+"""The option `rate-limit`: requests served per protocol, in nwaku's grammar
 `[store|storev3|lightpush|px|filter:]<volume>/<period><h|m|s|ms>`.
 """
 
@@ -37,7 +37,8 @@ class RateLimit:
 
 @dataclass(frozen=True, slots=True)
 class RateLimitSetting:
-    """One value of the option: `limit` for `protocol`, or for every protocol that none names (None)."""
+    """One value of the option: `limit` for `protocol`, or for every protocol without a setting of its own
+    (None)."""
 
     text: str
     protocol: str | None
@@ -55,14 +56,14 @@ DEFAULT_RATE_LIMITS: Final[Mapping[str, RateLimit | None]] = {
 
 
 def parse_rate_limit(raw: object) -> RateLimitSetting:
-    """Read one value. Raises `ValueError`."""
+    """Parse one value. Raises `ValueError`."""
     match = _FORM.fullmatch(raw.strip()) if isinstance(raw, str) else None
     if match is None:
         raise ValueError(
             f"{raw!r} is no rate limit: [store|lightpush|px|filter:]<volume>/<period><h|m|s|ms>, such as 5/1s"
         )
     name = match[1].lower() if match[1] else None
-    # nwaku told store versions apart; there is one left.
+    # nwaku distinguished store versions; there is one left.
     protocol = "store" if name == "storev3" else name
     if protocol is not None and protocol not in RATE_LIMITED_PROTOCOLS:
         raise ValueError(f"{match[1]!r} is not one of {', '.join(RATE_LIMITED_PROTOCOLS)}")
@@ -76,9 +77,10 @@ RATE_LIMIT: Final = Kind("rate limit", parse_rate_limit, lambda setting: str(set
 
 
 def rate_limits(settings: Iterable[RateLimitSetting]) -> dict[str, RateLimit | None]:
-    """The limit of each protocol: its own setting, else the one without a protocol, else the default.
+    """Return the limit of each protocol: its own setting, else the one without a protocol, else the
+    default.
 
-    Of two settings for one protocol the last holds, but one for `storev3` is not undone by one for `store`.
+    The last setting for a protocol wins, but `store` does not override `storev3`.
     """
     general: dict[str, RateLimit | None] = dict(DEFAULT_RATE_LIMITS)
     own: dict[str, RateLimit | None] = {}

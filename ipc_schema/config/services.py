@@ -1,4 +1,4 @@
-"""Options of the service protocols: what the node serves, which peers it asks, and the limits of both."""
+"""Options of the service protocols: what the node serves, which peers it uses, and the limits of both."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _parse_service_node(raw: object) -> str:
 
 
 def _parse_database_url(raw: object) -> str:
-    if not isinstance(raw, str) or len(raw) > MAX_TEXT:  # the value is not repeated: it may hold a password
+    if not isinstance(raw, str) or len(raw) > MAX_TEXT:  # do not quote the value: it may hold a password
         raise ValueError("a URL is needed: sqlite://<path> or postgres://user:password@host:port/name")
     parse_database_url(raw, Path())
     return raw
@@ -114,7 +114,7 @@ class ServiceOptions(OptionSection):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceConfig:
-    """What the service protocols are told."""
+    """Typed configuration of the service protocols."""
 
     store: bool
     store_node: str | None
@@ -138,13 +138,13 @@ class ServiceConfig:
 
     @property
     def nodes(self) -> tuple[str, ...]:
-        """The addresses of all configured service peers."""
+        """Return the addresses of all configured service peers."""
         nodes = (self.store_node, self.lightpush_node, self.filter_node, self.peer_exchange_node)
         return tuple(node for node in nodes if node is not None)
 
 
 def service_config(resolved: Resolved[KernelOptions]) -> ServiceConfig:
-    """The service part of a resolved configuration."""
+    """Build the service part of a resolved configuration."""
     options = resolved.options.services
     return ServiceConfig(
         store=options.store,
@@ -168,7 +168,7 @@ def service_config(resolved: Resolved[KernelOptions]) -> ServiceConfig:
 
 
 def service_warnings(resolved: Resolved[KernelOptions]) -> Iterable[str]:
-    """What an operator should read once at start."""
+    """Return the warnings to log once at start."""
     if not resolved.options.services.store:
         yield from common.without_effect(
             resolved,

@@ -1,13 +1,14 @@
 """The sources of configuration as layers: TOML text, environment variables, command-line flags.
 
-Pure: texts and mappings come in, layers go out. Reading the file is the caller's; `config_file_of` says
-which one.
+Pure: texts and mappings in, layers out. Reading the file is the caller's job; `config_file_of` says which
+one.
 
-- File: one TOML file for both processes, tables `[kernel]` and `[mapi]`, keys as the options are named.
+- File: one TOML file for all processes, with a table for each (`[kernel]`, `[mapi]`, `[gateway]`); keys are
+  the option names.
 - Environment: `LOGOS_KERNEL_TCP_PORT`, `LOGOS_MAPI_LOG_LEVEL`: prefix, table, name in upper case, `-` as `_`.
-  Lists are comma-separated. An empty variable counts as unset. An unknown variable is refused where it looks
-  like a mistyped option, else ignored with a warning: Kubernetes sets `LOGOS_KERNEL_SERVICE_HOST` and more
-  for a service named `logos-kernel`.
+  Lists are comma-separated. An empty variable counts as unset. An unknown variable is an error if it looks
+  like a mistyped option, otherwise ignored with a warning: Kubernetes sets `LOGOS_KERNEL_SERVICE_HOST` and
+  more for a service named `logos-kernel`.
 - Flags: `--tcp-port 60001` or `--tcp-port=60001`; list options are repeated; a bare `--websocket-support` is
   true.
 """
@@ -44,9 +45,9 @@ __all__ = [
 
 ENVIRONMENT_PREFIX: Final = "LOGOS_"
 TABLES: Final = ("kernel", "mapi", "gateway")
-"""The tables a configuration file may have. Each process reads its own and leaves the other one alone."""
+"""The tables that a configuration file may have. Each process reads its own and ignores the others."""
 CONFIG_FILE: Final = "config-file"
-"""Flag (and variable) that names the file. Not an option: it cannot stand in a file."""
+"""Flag (and variable) that names the file. Not an option, since it makes no sense in a file."""
 
 # What Kubernetes (and Docker's links) set for a service: its address as `…_SERVICE_HOST`,
 # `…_SERVICE_PORT_<name>`, `…_PORT_60000_TCP_ADDR` and so on, and as a URL in `…_PORT`, whose name may be an
@@ -65,7 +66,7 @@ _TABLE_LINE: Final = re.compile(r"\s*\[\s*([A-Za-z0-9_-]+)\s*\]")
 
 @dataclass(frozen=True, slots=True)
 class TomlFile:
-    """A parsed configuration file. `lines` says for (table, key) on which line it stands, where known."""
+    """A parsed configuration file. `lines` gives the line of (table, key), where known."""
 
     path: str
     tables: Mapping[str, Mapping[str, object]]
@@ -74,7 +75,7 @@ class TomlFile:
 
 def parse_toml(text: str, path: str) -> TomlFile:
     """Parse the text of a configuration file. `path` is only for messages. Raises `ConfigError`."""
-    text = text.removeprefix("\ufeff")  # a byte order mark, as editors of Windows write it
+    text = text.removeprefix("\ufeff")  # a byte order mark, as Windows editors write it
     try:
         document: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -89,7 +90,10 @@ def parse_toml(text: str, path: str) -> TomlFile:
 
 
 def _lines_of(text: str) -> dict[tuple[str, str], int]:
-    """Where keys stand: for messages only, so a line inside a multi-line string may be taken for a key."""
+    """Find the lines of keys.
+
+    For messages only, so a line inside a multi-line string may be taken for a key.
+    """
     lines: dict[tuple[str, str], int] = {}
     table = ""
     for number, line in enumerate(text.splitlines(), 1):
@@ -101,7 +105,7 @@ def _lines_of(text: str) -> dict[tuple[str, str], int]:
 
 
 def file_layer(schema: Schema[Any], file: TomlFile) -> Layer:
-    """The schema's table of the file."""
+    """Return the schema's table of the file."""
     values = file.tables.get(schema.table, {})
     details = {
         key: f"{file.path} line {file.lines[schema.table, key]}"
@@ -115,13 +119,16 @@ def file_layer(schema: Schema[Any], file: TomlFile) -> Layer:
 
 
 def variable_of(schema: Schema[Any], name: str) -> str:
-    """The environment variable of an option: `LOGOS_KERNEL_TCP_PORT`."""
+    """Return the environment variable of an option: `LOGOS_KERNEL_TCP_PORT`."""
     return f"{ENVIRONMENT_PREFIX}{schema.table}_{name}".upper().replace("-", "_")
 
 
 def environment_layer(schema: Schema[Any], environ: Mapping[str, str]) -> Layer:
-    """What the environment says about the schema's options. Raises `ConfigError` for a variable that looks
-    like a mistyped option; other unknown ones are listed as ignored."""
+    """Return the schema's options set in the environment.
+
+    Raises `ConfigError` for a variable that looks like a mistyped option; other unknown ones are listed as
+    ignored.
+    """
     names = {variable_of(schema, name): name for option in schema for name in (option.name, *option.aliases)}
     reserved = variable_of(schema, CONFIG_FILE)
     prefix = variable_of(schema, "")
@@ -152,9 +159,12 @@ def environment_layer(schema: Schema[Any], environ: Mapping[str, str]) -> Layer:
 
 
 def add_arguments(parser: argparse.ArgumentParser, schema: Schema[Any]) -> None:
-    """Give the parser `--config-file` and one argument for each option. Values stay text for `resolve` to
-    read, so that a bad one is refused in the same words as from a file. Build the parser with
-    `allow_abbrev=False`, or a new option changes what an abbreviation means."""
+    """Add `--config-file` and one argument per option to the parser.
+
+    Values stay text for `resolve` to parse, so that an invalid one is reported in the same words as from a
+    file. Build the parser with `allow_abbrev=False`: otherwise a new option changes what an abbreviation
+    means.
+    """
     parser.add_argument(
         f"--{CONFIG_FILE}",
         metavar="PATH",
@@ -182,7 +192,7 @@ def add_arguments(parser: argparse.ArgumentParser, schema: Schema[Any]) -> None:
 
 
 def _metavar(option: Option) -> str:
-    """What stands for the value: the words of a choice as they are, else the name of the kind."""
+    """Return the placeholder of the value: the words of a choice, else the name of the kind."""
     if option.kind is BOOLEAN:
         return "true|false"
     words = re.split(r", | or ", option.kind.name)
@@ -202,9 +212,10 @@ def _help(schema: Schema[Any], option: Option) -> str:
 
 
 def flag_layer(flags: Mapping[str, object]) -> Layer:
-    """Flags by option name, as `vars(parser.parse_args())` gives them; also a program's own overrides.
+    """Return flags by option name, from `vars(parser.parse_args())`; also used for a program's own
+    overrides.
 
-    `--config-file` is passed over; `resolve` refuses whatever else is no option.
+    `--config-file` is skipped; `resolve` rejects anything else that is not an option.
     """
     values = {name: value for name, value in flags.items() if name != CONFIG_FILE}
     return Layer(Origin.FLAG, values, {name: f"--{name}" for name in values})
@@ -216,7 +227,7 @@ def explicit_layers(
     environ: Mapping[str, str] | None = None,
     file: TomlFile | None = None,
 ) -> list[Layer]:
-    """The layers of what people say: everything but presets and defaults. Raises `ConfigError`."""
+    """Return the explicit layers: everything but presets and defaults. Raises `ConfigError`."""
     layers = [environment_layer(schema, environ or {}), flag_layer(flags or {})]
     if file is not None:
         layers.append(file_layer(schema, file))
@@ -226,20 +237,20 @@ def explicit_layers(
 def config_file_of(
     schema: Schema[Any], flags: Mapping[str, object], environ: Mapping[str, str]
 ) -> str | None:
-    """The path of the configuration file: flag, else variable, else None."""
+    """Return the path of the configuration file: flag, else variable, else None."""
     named = flags.get(CONFIG_FILE) or environ.get(variable_of(schema, CONFIG_FILE))
     return str(named) if named else None
 
 
 def visible_secret(schema: Schema[Any], name: str) -> ConfigError:
-    """The refusal of a secret on a command line."""
+    """Build the error for a secret on a command line."""
     variable = variable_of(schema, schema.option(name).name)
     return ConfigError(
         name, f"holds a secret, and every user of the host can read a command line: set {variable}"
     )
 
 
-# --- and back: for a program that starts a process --------------------------------------------------------
+# --- back to text, for starting a process -----------------------------------------------------------------
 
 
 def _texts_of(schema: Schema[Any], name: str, value: object) -> Sequence[str]:
@@ -255,9 +266,9 @@ def _text_of(item: object) -> str:
 
 
 def to_flags(schema: Schema[Any], values: Mapping[str, object]) -> list[str]:
-    """Raw option values as arguments of the process (`--name=value`); None is left out.
+    """Return raw option values as arguments of the process (`--name=value`), without those that are None.
 
-    A secret is refused: arguments can be read by every user of the host. Use `to_environment` for it.
+    Rejects a secret: arguments can be read by every user of the host. Use `to_environment` for it.
     """
     arguments: list[str] = []
     for name, value in values.items():
@@ -270,7 +281,7 @@ def to_flags(schema: Schema[Any], values: Mapping[str, object]) -> list[str]:
 
 
 def to_environment(schema: Schema[Any], values: Mapping[str, object]) -> dict[str, str]:
-    """Raw option values as environment variables of the process; None is left out."""
+    """Return raw option values as environment variables of the process, without those that are None."""
     variables: dict[str, str] = {}
     for name, value in values.items():
         if value is None:

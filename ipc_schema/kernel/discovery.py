@@ -1,4 +1,4 @@
-"""`discovery.*` and `peers.known`: how the node finds peers, and all that it knows of (SPEC.md §3.3)."""
+"""`discovery.*` and `peers.known`: how the node finds peers, and all peers that it knows (SPEC.md §3.3)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ PEERS_KNOWN: Final = "peers.known"
 
 MAX_BOOTNODES: Final = 64
 MAX_KNOWN: Final = 500
-"""Known peers in one reply."""
+"""Most known peers in one reply."""
 MAX_LISTED: Final = 500
 
 _Enr = Annotated[str, Size(420, 1)]
@@ -48,7 +48,8 @@ _Url = Annotated[str, Size(400, 1)]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Discv5Record(Body):
-    """discv5. `nodes` of its table, of which `verified` have answered; `observed`: where others see us."""
+    """State of discv5: `nodes` in its table, of which `verified` have answered; `observed`: our address as
+    others see it."""
 
     running: bool = False
     port: Uint = 0
@@ -60,7 +61,7 @@ class Discv5Record(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListRecord(Body):
-    """A signed list of nodes in the DNS. `read_ms`: when it was read, ms since 1970, 0: not yet."""
+    """A signed node list in the DNS (EIP-1459). `read_ms`: when it was read, ms since 1970; 0: not yet."""
 
     url: str
     seq: Uint = 0
@@ -73,10 +74,10 @@ class ListRecord(Body):
 class DiscoveryStatus(Body):
     """Reply of `discovery.status`.
 
-    `online`: something of the network was heard of lately; `short`: peers that are wanted are missing, namely
-    relay peers on `short_shards` and peers for `short_services` (`store`, `filter`, `lightpush`), or relay
-    peers at all where neither is named; `known` peers in the store, `due` of them may be dialled now;
-    `addresses` are announced to others.
+    `online`: the network was heard from recently. `short`: wanted peers are missing, namely relay peers on
+    `short_shards` and peers for `short_services` (`store`, `filter`, `lightpush`), or relay peers at all if
+    neither is named. `known` peers are in the store, `due` of them may be dialled now; `addresses` are
+    announced to others.
     """
 
     online: bool
@@ -94,7 +95,7 @@ class DiscoveryStatus(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiscoveryRunning(Body):
-    """Reply of `discovery.start` and `discovery.stop`: `changed` is False if it was so before."""
+    """Reply of `discovery.start` and `discovery.stop`: `changed` is False if it was in that state before."""
 
     running: bool
     changed: bool
@@ -102,7 +103,7 @@ class DiscoveryRunning(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BootnodesRequest(Body):
-    """Enter discv5 by these nodes from now on, in place of those given before; with `add` beside them."""
+    """Bootstrap discv5 from these nodes, replacing those set before; with `add`, in addition to them."""
 
     WHERE = DISCOVERY_BOOTNODES
 
@@ -117,7 +118,7 @@ class BootnodesReply(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListRequest(Body):
-    """Read a signed list once. `name_server`: `<IP>[:<port>]`, None: as configured. `use`: take the nodes."""
+    """Read a signed list once. `name_server`: `<IP>[:<port>]`, None: as configured. `use`: add the nodes."""
 
     WHERE = DISCOVERY_LIST
 
@@ -128,7 +129,7 @@ class ListRequest(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListReply(Body):
-    """`enrs` as text. `complete` False: something of the list was left out, for the reasons in `errors`."""
+    """`enrs` as text. `complete` is False if part of the list was skipped, for the reasons in `errors`."""
 
     seq: Uint
     enrs: Annotated[tuple[str, ...], Size(MAX_LISTED)]
@@ -138,7 +139,7 @@ class ListReply(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownPeersRequest(Body):
-    """The most valuable `limit` peers of the store."""
+    """Request the best `limit` peers of the store."""
 
     WHERE = PEERS_KNOWN
 
@@ -147,8 +148,11 @@ class KnownPeersRequest(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownRecord(Body):
-    """A peer of the store. `last_success_ms`: since 1970, 0: never; `retry_ms`: until it may be dialled;
-    `why`: what went wrong the last time, for people; empty when nothing has since the node started."""
+    """A peer of the store.
+
+    `last_success_ms`: since 1970, 0: never. `retry_ms`: until it may be dialled. `why`: the last failure as
+    human-readable text; empty if there was none since the node started.
+    """
 
     peer_id: str
     addresses: tuple[str, ...] = ()
@@ -166,7 +170,7 @@ class KnownRecord(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownPeersReply(Body):
-    """`total`: how many there are in all."""
+    """`total`: the number of peers in the store."""
 
     total: Uint
     peers: Annotated[tuple[KnownRecord, ...], Size(MAX_KNOWN)]

@@ -52,7 +52,7 @@ SOURCE_RELAY: Final = 0
 SOURCE_FILTER: Final = 1
 SOURCE_SELF: Final = 2
 MAX_EVENT_HEADER: Final = 1_048_576
-"""Longest header that is read. Content topic and proof are bounded by the network's message size only."""
+"""Longest header accepted. Content topic and proof are bounded by the network's message size only."""
 
 
 _MAX_UINT32: Final = 0xFFFF_FFFF
@@ -61,7 +61,7 @@ _MESSAGE: Final = 1
 
 
 class EventKind(IntEnum):
-    """Second element of a header."""
+    """The second element of a header."""
 
     HEARTBEAT = 0
     MESSAGE = 1
@@ -70,14 +70,14 @@ class EventKind(IntEnum):
 
 
 class HeaderError(IpcError):
-    """The bytes are no event header of this version. The code is `bad_request`."""
+    """The bytes are not an event header of this version. The code is `bad_request`."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(ErrorCode.BAD_REQUEST, f"event header: {reason}")
 
 
 class Heartbeat(NamedTuple):
-    """`seq` is the last one given on the stream; `covered` tells whether coverage is open now."""
+    """`seq` is the last one assigned on the stream; `covered`: whether coverage is open now."""
 
     instance: bytes
     epoch: bytes
@@ -104,7 +104,7 @@ class MessageEvent(NamedTuple):
 
 
 class HealthEvent(NamedTuple):
-    """The node's health changed; `health` is the whole of it."""
+    """The node's health changed; `health` is complete."""
 
     instance: bytes
     epoch: bytes
@@ -125,7 +125,7 @@ class PeerEvent(NamedTuple):
 
 
 class _Common(NamedTuple):
-    """What every header has behind the version: it words the errors of the hot path."""
+    """The fields common to all headers, used to word the errors of the hot path."""
 
     kind: Uint
     instance: Bin16
@@ -135,7 +135,7 @@ class _Common(NamedTuple):
 
 
 class UnknownEvent(NamedTuple):
-    """An event of a later version: to be skipped, but its seq counts."""
+    """An event kind of a later version: skip it, but count its seq."""
 
     instance: bytes
     epoch: bytes
@@ -151,17 +151,20 @@ KernelEvent: TypeAlias = Heartbeat | MessageEvent | HealthEvent | PeerEvent | Un
 
 
 def stream_name(cluster: int, shard: int) -> str:
-    """The name of a message stream in requests and replies: `m/<cluster>/<shard>`."""
+    """Return the name of a message stream in requests and replies: `m/<cluster>/<shard>`."""
     return f"m/{cluster}/{shard}"
 
 
 def stream_topic(cluster: int, shard: int) -> bytes:
-    """The subscription string and F0 of a message stream: its name and a NUL byte."""
+    """Return the subscription string and F0 of a message stream: its name and a NUL byte.
+
+    The NUL keeps a subscription to `m/1/1` from matching `m/1/10`: ZeroMQ subscriptions match by prefix.
+    """
     return b"m/%d/%d\0" % (cluster, shard)
 
 
 def parse_stream(name: str) -> tuple[int, int]:
-    """(cluster, shard) of a message stream's name. Raises `IpcError` (`bad_request`)."""
+    """Return (cluster, shard) of a message stream's name. Raises `IpcError` (`bad_request`)."""
     parts = name.split("/")
     if len(parts) == 3 and parts[0] == "m":
         numbers = [int(part) for part in parts[1:] if part.isascii() and part.isdigit() and len(part) <= 5]
@@ -182,12 +185,12 @@ def encode_message_header(
     message_hash: bytes,
     source: int,
 ) -> bytes:
-    """F1 of a message. See `MessageHeaderEncoder` for many on one stream."""
+    """Encode F1 of a message. Use `MessageHeaderEncoder` for many on one stream."""
     return MessageHeaderEncoder(instance, epoch).encode(seq, time_ns, message, message_hash, source)
 
 
 class MessageHeaderEncoder:
-    """Encodes the message headers of one stream epoch. For one thread: it reuses a packer."""
+    """Encodes the message headers of one stream epoch. Not thread-safe: it reuses a packer."""
 
     __slots__ = ("_epoch", "_instance", "_pack")
 
@@ -197,7 +200,7 @@ class MessageHeaderEncoder:
         self._pack = Packer().pack
 
     def encode(self, seq: int, time_ns: int, message: WakuMessage, message_hash: bytes, source: int) -> bytes:
-        """F1 of `message`. Its fields are taken as they are: they come out of `decode_message`."""
+        """Encode F1 of `message`. The fields are not checked: they come from `decode_message`."""
         _, content_topic, version, timestamp, meta, proof, ephemeral = message
         header: bytes = self._pack(
             (
@@ -221,12 +224,12 @@ class MessageHeaderEncoder:
 
 
 def encode_heartbeat(instance: bytes, epoch: bytes, seq: int, time_ns: int, covered: bool) -> bytes:
-    """F1 of a heartbeat. `seq` is the last one given; a heartbeat takes none."""
+    """Encode F1 of a heartbeat. `seq` is the last one assigned; a heartbeat takes none itself."""
     return _pack((EVENT_VERSION, int(EventKind.HEARTBEAT), instance, epoch, seq, time_ns, covered))
 
 
 def encode_health(instance: bytes, epoch: bytes, seq: int, time_ns: int, health: NodeHealth) -> bytes:
-    """F1 of a health event."""
+    """Encode F1 of a health event."""
     body = health.to_body()
     return _pack((EVENT_VERSION, int(EventKind.HEALTH), instance, epoch, seq, time_ns, body))
 
@@ -234,7 +237,7 @@ def encode_health(instance: bytes, epoch: bytes, seq: int, time_ns: int, health:
 def encode_peer(
     instance: bytes, epoch: bytes, seq: int, time_ns: int, change: str, peer: PeerRecord
 ) -> bytes:
-    """F1 of a peer event."""
+    """Encode F1 of a peer event."""
     body = peer.to_body()
     return _pack((EVENT_VERSION, int(EventKind.PEER), instance, epoch, seq, time_ns, str(change), body))
 
@@ -257,7 +260,7 @@ _rare = {
 
 
 def decode_header(frame: bytes) -> KernelEvent:
-    """Read F1. Raises `HeaderError`, and nothing else, whatever the bytes."""
+    """Decode F1. Raises `HeaderError`, and nothing else, whatever the bytes."""
     try:
         header = unpack_header(frame, MAX_EVENT_HEADER)
         if len(header) < 6:
@@ -280,7 +283,7 @@ def decode_header(frame: bytes) -> KernelEvent:
             _common.read(header[1:6])
         if kind != _MESSAGE:
             return _decode_rare(header)
-        # The message's checks again, by hand: this is the hot path, and `_message` only words the error.
+        # The checks of `_message`, inlined: this is the hot path, and `_message` only words the error.
         if len(header) < 14:
             _message.read(header[6:])
         topic, message_hash, timestamp, meta, ephemeral, message_version, proof, source = header[6:14]

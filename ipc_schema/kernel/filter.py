@@ -1,4 +1,4 @@
-"""`filter.*`: messages pushed by other nodes, and to whom this node pushes (SPEC.md §3.3)."""
+"""`filter.*`: messages pushed by other nodes, and the peers that this node pushes to (SPEC.md §3.3)."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ FILTER_PING: Final = "filter.ping"
 FILTER_SUBSCRIBERS: Final = "filter.subscribers"
 
 MAX_FILTER_TOPICS: Final = 1000
-"""Content topics in one request: what services grant one subscriber in all."""
+"""Most content topics in one request: what services allow one subscriber in total."""
 MAX_FILTER_EXCLUDED: Final = 64
 
 _Topic = Annotated[str, Size(1024, 1)]
 
 Held = dict[str, dict[str, tuple[str, ...]]]
-"""Pubsub topic → peer id → content topics: what peers hold for the consumer who asks."""
+"""Pubsub topic → peer id → content topics that the peer holds for the requesting consumer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilterSubscribeRequest(Body):
-    """Have a peer push these content topics of one shard, on which the consumer must hold a lease.
+    """Subscribe at a peer to these content topics of one shard, on which the consumer must hold a lease.
 
-    Without topic and shard autosharding decides; all content topics must then be of one shard. `peer` is a
-    peer id or a multiaddr; None: good peers that are not in `exclude` are tried until one has done it.
+    Without topic and shard, autosharding decides; all content topics must then belong to one shard. `peer`
+    is a peer id or a multiaddr; None: good peers that are not in `exclude` are tried until one succeeds.
     """
 
     WHERE = FILTER_SUBSCRIBE
@@ -72,8 +72,8 @@ class FilterSubscribeReply(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilterUnsubscribeRequest(Body):
-    """Give up content topics (none named: all) of one shard (none named: of the shard they belong to, or of
-    every shard), at one peer or at all of them."""
+    """Unsubscribe from content topics (none given: all) of one shard (none given: of the shard they belong
+    to, or of every shard), at one peer or at all of them."""
 
     WHERE = FILTER_UNSUBSCRIBE
 
@@ -85,7 +85,10 @@ class FilterUnsubscribeRequest(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilterUnsubscribeReply(Body):
-    """`held`: what is left; `errors`: peer → why it could not be told. It is rid of all the same."""
+    """`held`: what is left.
+
+    `errors`: peer → why it could not be notified; the subscription is dropped all the same.
+    """
 
     WHERE = "filter.unsubscribe reply"
 
@@ -113,7 +116,7 @@ class FilterPeer(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilterPingReply(Body):
-    """`held`: what peers hold for the consumer, now that they have been asked."""
+    """`held`: what peers hold for the consumer after the ping."""
 
     WHERE = "filter.ping reply"
 
@@ -123,7 +126,8 @@ class FilterPingReply(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilterSubscriber(Body):
-    """A light client of this node's filter service; `criteria`: (pubsub topic, content topic) of each."""
+    """A light client of this node's filter service; `criteria`: (pubsub topic, content topic) of each
+    subscription."""
 
     peer: PeerName
     criteria: tuple[tuple[str, str], ...]
@@ -131,7 +135,7 @@ class FilterSubscriber(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FilterSubscribersReply(Body):
-    """As many light clients as fit a reply; `total`: how many there are."""
+    """As many light clients as fit in a reply; `total`: how many there are."""
 
     WHERE = "filter.subscribers reply"
 

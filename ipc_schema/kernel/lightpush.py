@@ -1,4 +1,4 @@
-"""`lightpush.publish`: have another node publish a message (SPEC.md §3.3)."""
+"""`lightpush.publish`: publish a message through another node (SPEC.md §3.3)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ LIGHTPUSH_PUBLISH: Final = "lightpush.publish"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LightpushPublishRequest(PublishRequest):
-    """Publish through another node. `peer` is a peer id or a multiaddr; None: good peers are tried until one
-    has done it."""
+    """Publish through another node.
+
+    `peer` is a peer id or a multiaddr; None: good peers are tried until one succeeds.
+    """
 
     WHERE = LIGHTPUSH_PUBLISH
 
@@ -26,7 +28,8 @@ class LightpushPublishRequest(PublishRequest):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LightpushPublishReply(Body):
-    """`peer` has published it, to `relay_peers` peers of its own (None: the legacy version does not say)."""
+    """`peer` has published it to `relay_peers` peers of its own (None: the legacy version does not report
+    it)."""
 
     WHERE = "lightpush.publish reply"
 

@@ -163,7 +163,7 @@ NODE_METRICS: Final = "node.metrics"
 LEASE_TTL_MS: Final = 60_000
 LEASE_RENEW_MS: Final = 10_000
 MAX_LEASED_SHARDS: Final = 1024
-"""Most shards in one request: all that a cluster can have."""
+"""Most shards in one request: the most that a cluster can have."""
 
 _Shards = Annotated[tuple[Shard, ...], Size(MAX_LEASED_SHARDS)]
 
@@ -173,7 +173,7 @@ _Shards = Annotated[tuple[Shard, ...], Size(MAX_LEASED_SHARDS)]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KernelLimits(Limits):
-    """Limits of a kernel. `max_payload`: bytes that surely fit a message; None: not told."""
+    """Limits of a kernel. `max_payload`: bytes that certainly fit in a message; None: not reported."""
 
     replay_bytes: Uint
     lease_ttl_ms: Uint = LEASE_TTL_MS
@@ -193,7 +193,7 @@ class KernelHello(HelloReply):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseAcquireRequest(Body):
-    """Take or renew leases on these shards, all or none."""
+    """Acquire or renew leases on these shards, all or none."""
 
     WHERE = LEASE_ACQUIRE
 
@@ -202,7 +202,7 @@ class LeaseAcquireRequest(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseAcquireReply(Body):
-    """One stream state for each shard asked for, in that order."""
+    """One stream state per requested shard, in the same order."""
 
     leases: tuple[StreamState, ...]
     ttl_ms: Uint
@@ -217,14 +217,14 @@ class LeaseReleaseRequest(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseReleaseReply(Body):
-    """The shards on which this consumer held a lease until now."""
+    """The shards on which this consumer held a lease."""
 
     released: _Shards
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamReplayRequest(Body):
-    """The events of a stream behind seq `after`."""
+    """Request the events of a stream behind seq `after`."""
 
     WHERE = STREAM_REPLAY
 
@@ -235,7 +235,7 @@ class StreamReplayRequest(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamReplayReply(Body):
-    """`events` events up to seq `last` come in twice as many blobs; `complete`: there is no later one."""
+    """`events` events up to seq `last`, two blobs each; `complete`: there is no later one."""
 
     WHERE = "stream.replay reply"
 
@@ -245,13 +245,13 @@ class StreamReplayReply(Body):
 
 
 def replay_blobs(batch: ReplayBatch) -> tuple[StreamReplayReply, list[bytes]]:
-    """Body and blobs of a replay's reply."""
+    """Return body and blobs of a replay's reply."""
     reply = StreamReplayReply(events=len(batch.events), last=batch.last, complete=batch.complete)
     return reply, [frame for event in batch.events for frame in event]
 
 
 def replayed_events(reply: StreamReplayReply, blobs: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
-    """(F1, F2) of each replayed event. Raises `IpcError` (`bad_request`) when the blobs do not match."""
+    """Return (F1, F2) of each replayed event. Raises `IpcError` (`bad_request`) if the blobs do not match."""
     if len(blobs) != 2 * reply.events:
         raise IpcError(
             ErrorCode.BAD_REQUEST,
@@ -261,7 +261,7 @@ def replayed_events(reply: StreamReplayReply, blobs: Sequence[bytes]) -> list[tu
 
 
 def trimmed_first(error: IpcError, after: int) -> int | None:
-    """The oldest event left, when the error says that those behind `after` are gone; None: it does not."""
+    """Return the oldest event left if the error says that those behind `after` are gone, else None."""
     first = (error.detail or {}).get("first")
     return first if error.code is ErrorCode.TRIMMED and isinstance(first, int) and first > after + 1 else None
 
@@ -278,7 +278,7 @@ class PeersConnectRequest(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConnectResult(Body):
-    """What became of one address: a peer id or an error."""
+    """Result for one address: a peer id or an error."""
 
     address: str
     peer_id: str | None = None
@@ -306,7 +306,7 @@ class PeersDisconnectReply(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeersListReply(Body):
-    """As many peers as fit a reply; `total`: how many are connected."""
+    """As many peers as fit in a reply; `total`: how many are connected."""
 
     peers: tuple[PeerRecord, ...]
     total: Uint = 0
@@ -317,10 +317,10 @@ class PeersListReply(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptionRecord(Body):
-    """A configuration option; secrets show no value.
+    """A configuration option; secrets have no value.
 
-    `origin` tells where the value came from: `default`, `preset`, `file`, `environment` or `flag`; `detail`
-    which one: the file and line, the variable, the flag, the preset.
+    `origin` is `default`, `preset`, `file`, `environment` or `flag`; `detail` is the file and line, the
+    variable, the flag, the preset.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""`peer_exchange.request`: records of peers, asked of another node (SPEC.md §3.3)."""
+"""`peer_exchange.request`: request peer records from another node (SPEC.md §3.3, 34/WAKU2-PEER-EXCHANGE)."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = [
 PEER_EXCHANGE_REQUEST: Final = "peer_exchange.request"
 
 MAX_EXCHANGED: Final = 60
-"""Most records that a service gives at once (nwaku)."""
+"""Most records in one reply of a service (nwaku)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerExchangeRequest(Body):
-    """Ask for at most `count` records. `peer` is a peer id or a multiaddr; None: good peers are tried."""
+    """Request at most `count` records. `peer` is a peer id or a multiaddr; None: good peers are tried."""
 
     WHERE = PEER_EXCHANGE_REQUEST
 
@@ -33,7 +33,7 @@ class PeerExchangeRequest(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PeerExchangeReply(Body):
-    """`enrs`: signed records in RLP (EIP-778), as they came: nobody has looked at them yet."""
+    """`enrs`: signed records in RLP (EIP-778), as received and not verified yet."""
 
     WHERE = "peer_exchange.request reply"
 

@@ -1,4 +1,4 @@
-"""What the kernel reports of itself and of its peers: shared by methods and events."""
+"""The kernel's reports of itself and of its peers, shared by methods and events."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = [
 
 
 class ProtocolState(StrEnum):
-    """States of a protocol or of the whole node. Readers take others as they come: the field is text."""
+    """States of a protocol or of the whole node. Readers accept others: the field is text."""
 
     INITIALIZING = "INITIALIZING"
     SYNCHRONIZING = "SYNCHRONIZING"
@@ -41,21 +41,21 @@ class TopicHealth(StrEnum):
 
     @classmethod
     def of_mesh(cls, mesh_peers: int) -> TopicHealth:
-        """The health of a subscribed shard with so many mesh peers."""
+        """Return the health of a subscribed shard with so many mesh peers."""
         if mesh_peers < 1:
             return cls.UNHEALTHY
         return cls.MINIMALLY_HEALTHY if mesh_peers < 4 else cls.SUFFICIENTLY_HEALTHY
 
     @classmethod
     def of_filter(cls, filter_peers: int) -> TopicHealth:
-        """The health of a shard that so many peers push by filter."""
+        """Return the health of a shard that so many peers push by filter."""
         if filter_peers < 1:
             return cls.UNHEALTHY
         return cls.MINIMALLY_HEALTHY if filter_peers < 2 else cls.SUFFICIENTLY_HEALTHY
 
 
 class PeerChange(StrEnum):
-    """What a peer event tells."""
+    """The kinds of peer events."""
 
     JOINED = "joined"
     LEFT = "left"
@@ -74,8 +74,11 @@ class ProtocolHealth(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardHealth(Body):
-    """One shard of the node's cluster; `health` is a `TopicHealth`. `filter_peers`: peers that push what this
-    node's consumers want of it, of the content topic that fewest hold."""
+    """One shard of the node's cluster; `health` is a `TopicHealth`.
+
+    `filter_peers`: peers that push what this node's consumers want on it, counted for the content topic
+    with the fewest.
+    """
 
     shard: Uint
     pubsub_topic: str
@@ -87,8 +90,8 @@ class ShardHealth(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventLoopHealth(Body):
-    """Lateness of the kernel's loop in ms, and its mean over 1, 5 and 15 minutes in units of the accepted lag
-    (50 ms; 1 = just acceptable, more is possible)."""
+    """Latency of the kernel's loop in ms, and its mean over 1, 5 and 15 minutes in units of the accepted lag
+    (50 ms; 1 is just acceptable, more is possible)."""
 
     lag_ms: float = 0.0
     load_1m: float = 0.0
@@ -110,8 +113,8 @@ class NodeHealth(Body):
 class PeerRecord(Body):
     """A peer: element of `peers.list` and content of the peer event.
 
-    `direction` is `inbound` or `outbound`; `connected_ms` how long it has been connected; `cluster` None when
-    the metadata protocol has not told; `origin` how the node came to know it; `score` None without scoring;
+    `direction` is `inbound` or `outbound`; `connected_ms` how long it has been connected; `cluster` None
+    until the metadata protocol reports it; `origin` how the node found it; `score` None without scoring;
     `mesh` the pubsub topics in whose mesh it is.
     """
 

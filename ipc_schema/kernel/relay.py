@@ -1,4 +1,5 @@
-"""`relay.publish`, `relay.peers`, `relay.mesh`, and what every way of publishing takes (SPEC.md §3.3)."""
+"""`relay.publish`, `relay.peers`, `relay.mesh`, and the request that every publishing method takes (SPEC.md
+§3.3)."""
 
 from __future__ import annotations
 
@@ -29,8 +30,11 @@ RELAY_MESH: Final = "relay.mesh"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishRequest(Body):
-    """A message to publish, with its payload as blob 0. Without topic and shard the content topic decides
-    (autosharding); without a timestamp it is stamped by who publishes."""
+    """A message to publish, with its payload as blob 0.
+
+    Without topic and shard the content topic decides (autosharding); without a timestamp the publishing
+    node sets it.
+    """
 
     content_topic: str
     pubsub_topic: str | None = None
@@ -42,8 +46,10 @@ class PublishRequest(Body):
     proof: bytes = b""
 
     def message(self, blobs: Sequence[bytes]) -> WakuMessage:
-        """The message that body and blobs make; a timestamp of 0 is none. Raises `IpcError`
-        (`bad_request`) unless there is one blob."""
+        """Return the message in body and blobs; a timestamp of 0 counts as none.
+
+        Raises `IpcError` (`bad_request`) unless there is exactly one blob.
+        """
         if len(blobs) != 1:
             raise IpcError(ErrorCode.BAD_REQUEST, f"{len(blobs)} blobs, one is needed: the payload")
         return WakuMessage(
@@ -59,7 +65,7 @@ class PublishRequest(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RelayPublishRequest(PublishRequest):
-    """Publish to the relay's peers; `force`: also what was seen lately."""
+    """Publish to the relay's peers; `force`: even if it is in the seen cache."""
 
     WHERE = RELAY_PUBLISH
 
@@ -68,7 +74,7 @@ class RelayPublishRequest(PublishRequest):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RelayPublishReply(Body):
-    """`peers`: how many it went to; `duplicate`: seen within the seen time, nothing was sent."""
+    """`peers`: how many it was sent to; `duplicate`: in the seen cache, nothing was sent."""
 
     message_hash: Bin32
     timestamp: Ns

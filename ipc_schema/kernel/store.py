@@ -1,4 +1,4 @@
-"""`store.query`: history of the network, asked of another node or of this node's own archive (SPEC.md §3.3).
+"""`store.query`: history of the network, from another node or from this node's own archive (SPEC.md §3.3).
 
 Messages travel as pairs of blobs: a header (append-only array) and the payload.
 """
@@ -36,18 +36,18 @@ STORE_QUERY: Final = "store.query"
 
 MAX_STORE_PAGE: Final = 100
 MAX_STORE_MESSAGES: Final = 2000
-"""Most messages in one reply: each takes two of its blobs."""
+"""Most messages in one reply: each takes two blobs."""
 MAX_STORE_HASHES: Final = 1000
 MAX_STORE_CONTENT_TOPICS: Final = 100
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreQueryRequest(Body):
-    """Everything that is given must hold for a message; times are inclusive.
+    """A message must match every criterion given; times are inclusive.
 
-    Without `max_messages` one page of at most `limit` is asked for; with it, pages are followed until so many
-    messages have come or there are no more. `peer` is a peer id or a multiaddr; None: a good peer is chosen;
-    the node's own peer id: its own archive.
+    Without `max_messages`, one page of at most `limit` is requested; with it, pages are followed until
+    there are that many messages or no more. `peer` is a peer id or a multiaddr; None: a good peer is
+    chosen; the node's own peer id: its own archive.
     """
 
     WHERE = STORE_QUERY
@@ -67,8 +67,11 @@ class StoreQueryRequest(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreQueryReply(Body):
-    """`hashes` of the messages found, oldest first; `cursor` for what comes next in the direction of the
-    query, None: nothing. With data, two blobs for each hash (`store_blobs`)."""
+    """`hashes` of the messages found, oldest first; `cursor` for the next page in the query's direction, or
+    None.
+
+    With data, two blobs per hash (`store_blobs`).
+    """
 
     WHERE = "store.query reply"
 
@@ -99,7 +102,7 @@ _header = Row(_Header)
 
 
 def store_blobs(messages: Iterable[tuple[str, WakuMessage]]) -> list[bytes]:
-    """The blobs of (pubsub topic, message) pairs."""
+    """Return the blobs of (pubsub topic, message) pairs."""
     blobs: list[bytes] = []
     for topic, (payload, content_topic, version, timestamp, meta, proof, ephemeral) in messages:
         blobs.append(packb((topic, content_topic, timestamp, meta, ephemeral, version, proof)))
@@ -108,7 +111,10 @@ def store_blobs(messages: Iterable[tuple[str, WakuMessage]]) -> list[bytes]:
 
 
 def stored_messages(reply: StoreQueryReply, blobs: Sequence[bytes]) -> list[StoredMessage]:
-    """The messages of a reply with data. Raises `IpcError` (`bad_request`) when the blobs do not match."""
+    """Return the messages of a reply with data.
+
+    Raises `IpcError` (`bad_request`) if the blobs do not match.
+    """
     needed = 2 * len(reply.hashes)
     if len(blobs) != needed:
         raise IpcError(

@@ -1,4 +1,4 @@
-"""Values that several of the kernel's methods take (SPEC.md §3.3)."""
+"""Value types used by several of the kernel's methods (SPEC.md §3.3)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ipc_schema.body import Range, Size
 __all__ = ["MAX_ADDRESS", "Address", "PeerId", "PeerName", "Shard"]
 
 MAX_ADDRESS: Final = 1024
-"""Bytes of a multiaddr, or of whatever names a peer."""
+"""Longest multiaddr, or other name of a peer, in bytes."""
 
 Shard = Annotated[int, Range(0, 0xFFFF)]
 Address = Annotated[str, Size(MAX_ADDRESS, 1)]

@@ -62,14 +62,14 @@ APP_EVENT: Final = 1
 """First element of an event's header; a reply has its correlation id there."""
 MAX_APP_EVENT_HEADER: Final = 1_048_576
 MAX_EVENT_FIELDS: Final = 10
-"""Most elements behind the common five: head and fields then fit the shortest form of an array."""
+"""Most elements behind the common five: head and fields together then fit in a fixarray (15 elements)."""
 
 _MAX_UINT32: Final = 0xFFFF_FFFF
 _COMMON: Final = 5
 
 
 class AppEventKind(IntEnum):
-    """Fourth element of a header."""
+    """The fourth element of a header."""
 
     HEARTBEAT = 0
     MESSAGE_RECEIVED = 1
@@ -94,7 +94,7 @@ class AppEventKind(IntEnum):
 
 
 class AppEventError(IpcError):
-    """The bytes are no header of an app's stream. The code is `bad_request`."""
+    """The bytes are not a header of an app's stream. The code is `bad_request`."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(ErrorCode.BAD_REQUEST, f"app event header: {reason}")
@@ -104,7 +104,7 @@ _ContentTopic = Annotated[str, Size(MAX_APP_EVENT_HEADER)]
 
 
 class AppHeartbeat(NamedTuple):
-    """`seq` is the last one given; a heartbeat takes neither seq nor credit."""
+    """`seq` is the last one assigned; a heartbeat takes neither seq nor credit."""
 
     stream_id: bytes
     seq: int
@@ -154,7 +154,7 @@ class MessageSent(NamedTuple):
 
 
 class MessageError(NamedTuple):
-    """A send of this app has failed for good; the hash is None when the message was never formed."""
+    """A send of this app has failed for good; the hash is None if the message was never formed."""
 
     stream_id: bytes
     seq: int
@@ -185,7 +185,7 @@ class ContentTopicHealthChange(NamedTuple):
 
 
 class EventsDropped(NamedTuple):
-    """The stream's bounds were exceeded: events `first`..`last` of it are gone."""
+    """The stream's bounds were exceeded: its events `first`..`last` are gone."""
 
     stream_id: bytes
     seq: int
@@ -196,7 +196,7 @@ class EventsDropped(NamedTuple):
 
 
 class MessagesMissed(NamedTuple):
-    """Messages of these topics and this time may be missing and could not be recovered."""
+    """Messages of these topics and this time span may be missing and could not be recovered."""
 
     stream_id: bytes
     seq: int
@@ -208,7 +208,7 @@ class MessagesMissed(NamedTuple):
 
 
 class MessageUnconfirmed(NamedTuple):
-    """A send of this app has propagated, and no store could confirm it."""
+    """A send of this app has propagated, but no store confirmed it."""
 
     stream_id: bytes
     seq: int
@@ -228,7 +228,7 @@ class MessageCancelled(NamedTuple):
 
 
 class TakenOver(NamedTuple):
-    """Another connection has taken the app's name; the last frame here. Takes no seq."""
+    """Another connection has taken the app's name; the last frame of this one. Takes no seq."""
 
     stream_id: bytes
     seq: int
@@ -326,7 +326,7 @@ class ChannelSync(NamedTuple):
 
 
 class UnknownAppEvent(NamedTuple):
-    """An event of a later version: to be skipped, but its seq counts."""
+    """An event kind of a later version: skip it, but count its seq."""
 
     stream_id: bytes
     seq: int
@@ -360,7 +360,7 @@ AppEvent: TypeAlias = (
 
 
 class _Common(NamedTuple):
-    """What every header has behind its first element: it words the errors of the hot path."""
+    """The fields common to all headers behind the first element, used to word the errors of the hot path."""
 
     stream_id: Bin16
     seq: Uint
@@ -403,7 +403,8 @@ _HEADS: Final = tuple(bytes([_ARRAY + _COMMON + count]) for count in range(MAX_E
 
 
 def pack_fields(*fields: object) -> bytes:
-    """Elements 5 … of an event as a MessagePack array of their own, to be kept and joined to any head.
+    """Pack elements 5 … of an event as a MessagePack array of its own, to be stored and joined to any
+    head.
 
     Raises `ValueError` for more than 10, and msgpack's errors for what cannot be packed.
     """
@@ -414,13 +415,16 @@ def pack_fields(*fields: object) -> bytes:
 
 
 def fields_packer() -> Callable[[tuple[object, ...]], bytes]:
-    """`pack_fields` for many events, with the fields as one tuple. For one thread: it reuses a packer."""
+    """Return a `pack_fields` for many events that takes the fields as one tuple.
+
+    Not thread-safe: it reuses a packer.
+    """
     pack: Callable[[tuple[object, ...]], bytes] = Packer().pack
     return pack
 
 
 def encode_app_event(stream_id: bytes, seq: int, kind: int, time_ns: int, *fields: object) -> bytes:
-    """The header of one event. See `AppEventEncoder` for many."""
+    """Encode the header of one event. Use `AppEventEncoder` for many."""
     if len(fields) > MAX_EVENT_FIELDS:
         raise ValueError(f"{len(fields)} fields, at most {MAX_EVENT_FIELDS} are allowed")
     header: bytes = packb((APP_EVENT, stream_id, seq, int(kind), time_ns, *fields))
@@ -428,7 +432,7 @@ def encode_app_event(stream_id: bytes, seq: int, kind: int, time_ns: int, *field
 
 
 class AppEventEncoder:
-    """Encodes the headers of one app's stream. For one thread: it reuses a packer."""
+    """Encodes the headers of one app's stream. Not thread-safe: it reuses a packer."""
 
     __slots__ = ("_pack", "_stream_id")
 
@@ -437,18 +441,18 @@ class AppEventEncoder:
         self._pack = Packer().pack
 
     def encode(self, seq: int, kind: int, time_ns: int, packed_fields: bytes) -> bytes:
-        """The header with the elements of `pack_fields` behind the common ones."""
+        """Return the header: the common elements, then those of `pack_fields`."""
         head: bytes = self._pack((1, self._stream_id, seq, kind, time_ns))
         return _HEADS[packed_fields[0] - _ARRAY] + head[1:] + packed_fields[1:]
 
 
 def event_frames(header: bytes, payload: bytes = b"") -> list[bytes]:
-    """The frames of an event."""
+    """Return the frames of an event."""
     return [MAGIC, header, payload]
 
 
 def event_cost(header: bytes, payload: bytes) -> int:
-    """What an event costs in credit: the length of its header and payload frames."""
+    """Return an event's cost in credit: the length of its header and payload frames."""
     return len(header) + len(payload)
 
 
@@ -458,7 +462,7 @@ _new_tuple = tuple.__new__
 
 
 def decode_app_event(frame: bytes) -> AppEvent:
-    """Read the header of an event. Raises `AppEventError`, and nothing else, whatever the bytes."""
+    """Decode the header of an event. Raises `AppEventError`, and nothing else, whatever the bytes."""
     try:
         header = unpack_header(frame, MAX_APP_EVENT_HEADER)
         if len(header) < _COMMON:
@@ -479,7 +483,7 @@ def decode_app_event(frame: bytes) -> AppEvent:
             _common.read(header[1:5])
         if kind != _RECEIVED:
             return _decode_rare(header)
-        # The checks of `_received` again, by hand: this is hot, and `_received` only words the error.
+        # The checks of `_received`, inlined: this is the hot path, and `_received` only words the error.
         if len(header) < 11:
             _received.read(header[5:])
         topic, message_hash, timestamp, meta, ephemeral, version = header[5:11]

@@ -72,14 +72,14 @@ CANCEL: Final = "cancel"
 PING: Final = "ping"
 FORGET: Final = "forget"
 MAX_HISTORY_MS: Final = 366 * 24 * 3600 * 1000
-"""Longest time back that history can be asked for."""
+"""Longest time back for which history can be requested."""
 MAX_PENDING: Final = 1000
 """Most sends in one reply of `pending`."""
 GOODBYE: Final = "goodbye"
 
 
 class ConnectionStatus(StrEnum):
-    """Values of `connection`. Readers take others as they come: the field is text."""
+    """Values of `connection`. Readers accept others: the field is text."""
 
     DISCONNECTED = "Disconnected"
     PARTIALLY_CONNECTED = "PartiallyConnected"
@@ -88,7 +88,7 @@ class ConnectionStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapiLimits(Limits):
-    """Limits of a Messaging API: topics per app, payload bytes that surely fit, life of a send."""
+    """Limits of a Messaging API: topics per app, payload bytes that certainly fit, life of a send."""
 
     topics: Uint
     max_payload: Uint
@@ -97,7 +97,7 @@ class MapiLimits(Limits):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamPosition(Body):
-    """An app's stream: delivery goes on at `acked` + 1; `last` is the last seq given."""
+    """Position of an app's stream: delivery continues at `acked` + 1; `last` is the last seq assigned."""
 
     id: Bin16
     acked: Uint
@@ -106,8 +106,7 @@ class StreamPosition(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StatusReply(Body):
-    """`connection` is a `ConnectionStatus`, the values of `topics` are `TopicHealth`. `more`: the topics are
-    the first of several parts."""
+    """`connection` is a `ConnectionStatus`, the values of `topics` are `TopicHealth`."""
 
     connection: str
     reason: str = ""
@@ -118,8 +117,7 @@ class StatusReply(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MapiHello(HelloReply):
-    """Reply of the Messaging API's hello. `app`: the app's name, made up for an ephemeral one. `more`: the
-    subscriptions are the first of several parts."""
+    """Reply of the Messaging API's hello. `app`: the app's name, generated for an ephemeral one."""
 
     limits: MapiLimits
     app: str
@@ -132,8 +130,8 @@ class MapiHello(HelloReply):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SubscribeRequest(Body):
-    """Topics, and what of the past is wanted: what came since the app left the topic, or in the last
-    `history_ms` milliseconds."""
+    """Topics, and the history wanted: since the app left the topic, or of the last `history_ms`
+    milliseconds."""
 
     WHERE = SUBSCRIBE
 
@@ -184,7 +182,7 @@ class SubscriptionsReply(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendRequest(Body):
-    """Send blob 0. The request id is the app's own, and its idempotency key."""
+    """Send blob 0. The request id is minted by the app and is its idempotency key."""
 
     WHERE = SEND
 
@@ -196,7 +194,7 @@ class SendRequest(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendReply(Body):
-    """Accepted; `repeated`: it was accepted before under this id."""
+    """The send is accepted; `repeated`: it had been accepted before under this id."""
 
     request_id: Bin16
     repeated: bool = False
@@ -204,11 +202,11 @@ class SendReply(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingSend(Body):
-    """An accepted send that has no fate yet. `state`: `parked` (not attempted), `attempted`, `retry`,
+    """An accepted send that is not final. `state`: `parked` (not attempted), `attempted`, `retry`,
     `propagated`.
 
     `message_hash` and `timestamp` are fixed by the first attempt. `cause`: why the last attempt failed, or
-    why no store has confirmed it so far.
+    why no store has confirmed it yet.
     """
 
     request_id: Bin16
@@ -223,7 +221,7 @@ class PendingSend(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingReply(Body):
-    """The oldest of the app's sends without a fate, at most 1,000, and how many there are in all and in each
+    """The oldest of the app's sends that are not final, at most 1,000, and their number in all and by
     state."""
 
     sends: Annotated[tuple[PendingSend, ...], Size(MAX_PENDING)]
@@ -233,7 +231,7 @@ class PendingReply(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingRequest(Body):
-    """`name`: of that named app of the same uid; None: of the app that asks."""
+    """`name`: a named app of the same uid; None: the requesting app."""
 
     WHERE = PENDING
 
@@ -242,7 +240,7 @@ class PendingRequest(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CancelRequest(Body):
-    """Cancel a send that was not attempted yet; `name` as in `PendingRequest`."""
+    """Cancel a send before its first attempt; `name` as in `PendingRequest`."""
 
     WHERE = CANCEL
 
@@ -259,7 +257,7 @@ class CancelReply(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AckRequest(Body):
-    """Everything up to `seq` of the stream is done with."""
+    """Acknowledge everything up to `seq` of the stream."""
 
     WHERE = ACK
 
@@ -276,7 +274,7 @@ class AckReply(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CreditRequest(Body):
-    """Bytes granted since the hello, all together."""
+    """Total bytes granted since the hello."""
 
     WHERE = CREDIT
 
@@ -285,7 +283,7 @@ class CreditRequest(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForgetRequest(Body):
-    """Name of an app of the same uid that is to be gone."""
+    """Delete the app of this name and the same uid."""
 
     WHERE = FORGET
 

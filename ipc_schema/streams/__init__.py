@@ -42,10 +42,10 @@ EPOCH_SIZE: Final = 8
 
 
 def new_instance(random_bytes: Callable[[int], bytes]) -> bytes:
-    """The instance of a process: 16 random bytes, drawn once at its start (pass `os.urandom`)."""
+    """Draw the instance id of a process: 16 random bytes, once at its start (pass `os.urandom`)."""
     return random_bytes(INSTANCE_SIZE)
 
 
 def new_epoch(random_bytes: Callable[[int], bytes]) -> bytes:
-    """A stream epoch: 8 random bytes, drawn at every activation of a stream."""
+    """Draw a stream epoch: 8 random bytes, at every activation of a stream."""
     return random_bytes(EPOCH_SIZE)

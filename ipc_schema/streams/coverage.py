@@ -1,4 +1,4 @@
-"""Coverage: the time in which a node could hear a shard at all."""
+"""Coverage: the time spans in which a node could receive a shard at all."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Final, TypeAlias
 __all__ = ["MAX_INTERVALS", "CoverageLog", "Interval", "covers", "holes"]
 
 MAX_INTERVALS: Final = 256
-"""How many intervals are remembered; the time before the oldest counts as not covered."""
+"""Most intervals remembered; the time before the oldest counts as not covered."""
 
 Interval: TypeAlias = tuple[int, int | None]
 """(from ns, to ns); None: still open."""
 
 
 def holes(intervals: Iterable[Interval], start: int, end: int) -> list[tuple[int, int]]:
-    """The parts of `start`..`end` (ns, half open) that no interval covers, in order.
+    """Return the parts of `start`..`end` (ns, half open) that no interval covers, in order.
 
-    `intervals` may come from elsewhere: they need not be sorted or apart, and empty ones are skipped. An open
-    one covers everything from its start on.
+    `intervals` may come from elsewhere: they need not be sorted or disjoint, and empty ones are skipped. An
+    open one covers everything from its start on.
     """
     found = []
     at = start
@@ -38,15 +38,15 @@ def holes(intervals: Iterable[Interval], start: int, end: int) -> list[tuple[int
 
 
 def covers(intervals: Iterable[Interval], start: int, end: int) -> bool:
-    """Whether there is no hole in `start`..`end`; an empty range has none."""
+    """Return whether there is no hole in `start`..`end`; an empty range has none."""
     return not holes(intervals, start, end)
 
 
 class CoverageLog:
-    """The coverage of one stream: opened with the first peer that brings it, closed with the last.
+    """The coverage of one stream: opened with the first peer that delivers it, closed with the last.
 
-    Times are ns of a clock that is never set. (Should it step back all the same, what was recorded beyond its
-    new time is forgotten at the next `open`.) Opening what is open and closing what is closed change nothing.
+    Times are ns of a clock that is never set. (If it stepped back all the same, what was recorded beyond
+    its new time is dropped at the next `open`.) Opening twice and closing twice are no-ops.
     """
 
     __slots__ = ("_intervals", "_opened")
@@ -61,7 +61,7 @@ class CoverageLog:
         return self._opened is not None
 
     def open(self, now: int) -> bool:
-        """Coverage begins; False when it was open."""
+        """Begin coverage. Return False if it was open."""
         if self._opened is not None:
             return False
         while self._intervals and self._intervals[-1][1] > now:
@@ -74,7 +74,10 @@ class CoverageLog:
         return True
 
     def close(self, now: int) -> bool:
-        """Coverage ends; False when it was closed. An interval that would end before it began is dropped."""
+        """End coverage. Return False if it was closed.
+
+        An interval that would end before it began is dropped.
+        """
         if self._opened is None:
             return False
         if now > self._opened:
@@ -83,14 +86,14 @@ class CoverageLog:
         return True
 
     def intervals(self) -> tuple[Interval, ...]:
-        """What is remembered, oldest first, as `StreamState.coverage` has it."""
+        """The remembered intervals, oldest first, as in `StreamState.coverage`."""
         closed: tuple[Interval, ...] = tuple(self._intervals)
         return closed if self._opened is None else (*closed, (self._opened, None))
 
     def holes(self, start: int, end: int) -> list[tuple[int, int]]:
-        """The parts of `start`..`end` that were not covered, in order."""
+        """Return the parts of `start`..`end` that were not covered, in order."""
         return holes(self.intervals(), start, end)
 
     def covers(self, start: int, end: int) -> bool:
-        """Whether there is no hole in `start`..`end`."""
+        """Return whether there is no hole in `start`..`end`."""
         return covers(self.intervals(), start, end)

@@ -1,4 +1,4 @@
-"""What a reader of one stream has seen, and what it is missing."""
+"""Gap detection: what a reader of one stream has seen, and what it is missing."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ class Step(Enum):
     """What an event or heartbeat means for a reader.
 
     - `IN_ORDER`: the next event (now counted as seen), or a heartbeat that confirms the last one.
-    - `DUPLICATE`: seen before, or a heartbeat from before what a replay has brought since.
-    - `GAP`: something before it is missing: ask for a replay after `tracker.last`. Nothing was counted: the
-      event comes again with the replay.
+    - `DUPLICATE`: seen before, or a heartbeat older than what a replay has delivered since.
+    - `GAP`: something before it is missing: request a replay after `tracker.last`. Nothing was counted: the
+      replay includes the event.
     - `NEW_EPOCH`: another instance or epoch than the tracked one. Nothing was counted: decide about the old
       epoch's loss, `restart`, and feed the event again.
     """
@@ -27,8 +27,8 @@ class Step(Enum):
 class GapTracker:
     """Position of a reader in one stream: (instance, epoch, last seq seen).
 
-    Hot callers may compare `seq == tracker.last + 1` and the epoch themselves and set `last`; `feed` is the
-    same with names.
+    Hot callers may compare `seq == tracker.last + 1` and the epoch themselves and set `last`; `feed` does
+    the same.
     """
 
     __slots__ = ("epoch", "highest", "instance", "last")
@@ -38,22 +38,22 @@ class GapTracker:
         self.epoch = epoch
         self.last = last
         self.highest = last
-        """The greatest seq of this epoch that is known to exist."""
+        """The highest seq of this epoch known to exist."""
 
     @property
     def missing(self) -> tuple[int, int] | None:
-        """The first and last seq known to exist beyond `last`; None: nothing is missing."""
+        """The first and last seq known to exist beyond `last`; None if nothing is missing."""
         return (self.last + 1, self.highest) if self.highest > self.last else None
 
     def restart(self, instance: bytes, epoch: bytes, last: int = 0) -> None:
-        """Follow another epoch, from behind `last`."""
+        """Follow another epoch, starting behind `last`."""
         self.instance = instance
         self.epoch = epoch
         self.last = last
         self.highest = last
 
     def exists(self, seq: int) -> None:
-        """Events up to `seq` are known to exist."""
+        """Record that events up to `seq` exist."""
         self.highest = max(self.highest, seq)
 
     def skip_to(self, last: int) -> None:
@@ -74,7 +74,7 @@ class GapTracker:
         return Step.IN_ORDER
 
     def heartbeat(self, instance: bytes, epoch: bytes, seq: int) -> Step:
-        """Take a heartbeat, whose `seq` is the last one given and not its own."""
+        """Take a heartbeat, whose `seq` is the last one assigned and not its own."""
         if epoch != self.epoch or instance != self.instance:
             return Step.NEW_EPOCH
         if seq == self.last:

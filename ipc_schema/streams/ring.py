@@ -1,7 +1,7 @@
-"""Replay rings: the last events of each stream, all rings inside one budget of bytes.
+"""Replay rings: the latest events of each stream, all rings within one byte budget.
 
-Every append is O(1), amortised, evictions included: the budget keeps one ticket for each event of any ring,
-in the order of their coming, and pays with the oldest ticket when it is overdrawn.
+Every append is O(1) amortised, evictions included: the budget keeps one ticket per event of any ring, in
+order of arrival, and evicts the oldest when it is exceeded.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class ReplayBatch(NamedTuple):
 
 
 class RingBudget:
-    """The bytes that all rings may use together. `evicted` counts the events that had to go."""
+    """The bytes that all rings may use together. `evicted` counts the events evicted for it."""
 
     __slots__ = ("_stale", "_tickets", "evicted", "limit", "used")
 
@@ -53,7 +53,7 @@ class RingBudget:
         self._stale = 0  # tickets of events that were cleared, all rings together
 
     def charge(self, ring: ReplayRing, cost: int) -> None:
-        """For `ReplayRing.append`: one more event, paid for with the oldest of all when need be."""
+        """For `ReplayRing.append`: add one event, evicting the oldest of all rings as needed."""
         self._tickets.append(ring)
         self.used += cost
         while self.used > self.limit:
@@ -66,11 +66,11 @@ class RingBudget:
                 self.evicted += 1
 
     def refund(self, ring: ReplayRing, count: int, cost: int) -> None:
-        """For `ReplayRing.clear`: the `count` oldest tickets of the ring no longer stand for events."""
+        """For `ReplayRing.clear`: void the ring's `count` oldest tickets."""
         self.used -= cost
         ring.stale += count
         self._stale += count
-        # Without this, streams that come and go below the limit would pile up tickets for ever.
+        # Without this, streams that come and go below the limit would accumulate tickets for ever.
         if self._stale > 64 and self._stale * 2 > len(self._tickets):
             self._drop_stale()
 
@@ -97,25 +97,25 @@ class ReplayRing:
         self._cost = 0
         self.stale = 0  # the budget's: tickets of ours whose events were cleared
         self.last = 0
-        """The last seq that was recorded, whether it is still there or not."""
+        """The last seq recorded, whether it has been evicted or not."""
 
     def __len__(self) -> int:
         return len(self._events) - self._head
 
     @property
     def first(self) -> int:
-        """The oldest seq there is; `last` + 1 when there is none."""
+        """The oldest seq held; `last` + 1 if the ring is empty."""
         return self.last + 1 - len(self)
 
     @property
     def bytes_used(self) -> int:
-        """This ring's part of the budget."""
+        """This ring's share of the budget."""
         return self._cost
 
     def append(self, seq: int, header: bytes, payload: bytes) -> None:
-        """Record the next event; the oldest of all rings go when the budget is overdrawn.
+        """Record the next event, evicting the oldest of all rings when the budget is exceeded.
 
-        An event above the whole budget is counted and not kept. Raises `ValueError` unless `seq` is
+        An event larger than the whole budget is counted but not kept. Raises `ValueError` unless `seq` is
         `last` + 1.
         """
         if seq != self.last + 1:
@@ -127,7 +127,7 @@ class ReplayRing:
         self._budget.charge(self, cost)
 
     def clear(self, last: int = 0) -> None:
-        """Forget everything: a new epoch begins behind `last`, or the stream ends."""
+        """Drop everything: a new epoch begins behind `last`, or the stream ends."""
         count, cost = len(self), self._cost
         self._events = []
         self._head = 0
@@ -138,10 +138,10 @@ class ReplayRing:
     def read(
         self, after: int, max_bytes: int = MAX_REPLAY_BYTES, max_events: int = MAX_REPLAY_EVENTS
     ) -> ReplayBatch:
-        """The events behind `after`, at least one where there is one, within both limits beyond it.
+        """Return the events behind `after`: at least one if any exists, within both limits beyond it.
 
-        Raises `IpcError`: `trimmed` (with `detail.first`) when the next one is gone, `bad_request` when
-        `after` lies above `last`.
+        Raises `IpcError`: `trimmed` (with `detail.first`) if the next one is gone, `bad_request` if `after`
+        lies above `last`.
         """
         if after > self.last or after < 0:
             raise IpcError(ErrorCode.BAD_REQUEST, f"after {after} is outside 0..{self.last}")
@@ -170,7 +170,7 @@ class ReplayRing:
         assert event is not None
         self._events[self._head] = None
         self._head += 1
-        # Half of the list is empty: moving the rest costs no more than the evictions did.
+        # Half of the list is evicted: compacting costs no more than the evictions did.
         if self._head >= 64 and self._head * 2 >= len(self._events):
             del self._events[: self._head]
             self._head = 0

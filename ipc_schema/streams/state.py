@@ -13,9 +13,9 @@ __all__ = ["StreamState"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamState(Body):
-    """A recorded stream. `first` is the oldest seq that replay has (`last` + 1 when it has none).
+    """A recorded stream. `first` is the oldest seq in the replay ring (`last` + 1 if it is empty).
 
-    `coverage`: intervals `(from ns, to ns)` in which the node heard the shard; None = still.
+    `coverage`: intervals `(from ns, to ns)` in which the node could receive the shard; None = still open.
     """
 
     stream: Annotated[str, Size(64, 1)]

@@ -7,18 +7,18 @@
         for event in client:
             print(event)
 
-**Threads.** Each client has a thread of its own, in which its connection lives. Every method may be called by
-any thread, at the same time too. Events have one consumer at a time: a second thread that asks for the next
-event while the first waits gets a RuntimeError. Callbacks run one after another in another thread of the
-client's; they may call everything but the wait for an event.
+**Threads.** Each client has a thread of its own for its connection. Every method may be called from any
+thread, and concurrently. Events have one consumer at a time: a second thread that asks for the next event
+while the first waits gets a RuntimeError. Callbacks run one after another in another thread of the
+client's; they may call everything except the wait for an event.
 
-**Forks.** A client belongs to the process that made it. In a child made by fork every call raises
-`ForkedError` at once and `close` does nothing; the parent's client goes on undisturbed. The child may
+**Forks.** A client belongs to the process that created it. In a forked child every call raises
+`ForkedError` at once and `close` does nothing; the parent's client continues undisturbed. The child may
 connect clients of its own.
 
-**Ctrl-C and the end.** While a call waits, KeyboardInterrupt is raised as usual: the request is given up
-(its outcome is then unknown), an event is not lost. A program that ends without closing its clients has
-them closed then, within three seconds. A client that is forgotten is closed, with a ResourceWarning.
+**Ctrl-C and exit.** While a call waits, KeyboardInterrupt is raised as usual: the request is abandoned (its
+outcome is then unknown), an event is not lost. Clients that a program leaves open are closed at its exit,
+within three seconds. A client that is garbage-collected is closed, with a ResourceWarning.
 
 Events, errors and all other types are those of `logos_client`.
 """

@@ -1,4 +1,4 @@
-"""What the blocking clients have in common: their end, and taking events one at a time."""
+"""Common to the blocking clients: closing, and taking events one at a time."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ T = TypeVar("T")
 
 
 class AsyncClosable(Protocol):
-    """The asyncio client inside of a blocking one."""
+    """The asyncio client inside a blocking one."""
 
     async def close(self) -> None:
-        """End it."""
+        """Close it."""
 
 
 C = TypeVar("C", bound=AsyncClosable)
 
 
 def open_client(name: str, work: Callable[[], Coroutine[Any, Any, C]]) -> tuple[Portal, C]:
-    """A portal with a client in it. Nothing stays of it when that cannot be opened, or is interrupted."""
+    """Open a portal with a client in it. Nothing is left behind if opening fails or is interrupted."""
     portal = Portal(f"logos {name}")
     try:
         client = portal.call(work)
     except Exception:
         portal.close()
         raise
-    except BaseException:  # Ctrl-C: at once, it ends by itself
+    except BaseException:  # Ctrl-C: do not wait, it ends by itself
         portal.begin_close()
         raise
     portal.on_close = client.close
@@ -51,21 +51,21 @@ def here(values: Iterable[T]) -> list[T]: ...
 @overload
 def here(values: None) -> None: ...
 def here(values: Any) -> Any:
-    """Run through an argument in the caller's thread: it may be a generator."""
+    """Consume an argument in the caller's thread: it may be a generator."""
     return values if values is None or isinstance(values, str) else list(values)
 
 
 class BlockingClient:
-    """A client with a loop of its own, and so with an end."""
+    """A client with an event loop of its own, and so with an end."""
 
     def __init__(self, portal: Portal) -> None:
-        """Not for apps: see `connect`."""
+        """Internal: use `connect`."""
         self._portal = portal
-        # Not the client itself: it must be free to go. At the program's end the portals see to themselves.
+        # Not the client itself, which must stay collectable. At exit the portals close themselves.
         weakref.finalize(self, _forgotten, portal, type(self).__name__).atexit = False
 
     def close(self) -> None:
-        """End the connection in good order, and the thread behind it. May be called again, by any thread."""
+        """Close the connection gracefully, and the thread behind it. Idempotent, from any thread."""
         self._portal.close()
 
     def __enter__(self) -> Self:
@@ -87,24 +87,26 @@ def _forgotten(portal: Portal, kind: str) -> None:
 
 
 class EventTap(Generic[E]):
-    """Takes events from the loop, one when one is asked for.
+    """Takes events from the loop, one when one is requested.
 
-    A wait that ends early, by its time limit or by Ctrl-C, leaves the taking under way: its event is the
-    answer to the next call. So none is lost, and none counts as handled before it was given out.
+    A wait that ends early, by its timeout or by Ctrl-C, leaves the take in progress: its event answers the
+    next call. So none is lost, and none counts as handled before it was given out.
     """
 
     def __init__(self, portal: Portal, take: Callable[[], Coroutine[Any, Any, E | None]]) -> None:
         """`take()` waits for the next event; None at the end."""
         self._portal = portal
         self._take = take
-        # The thread whose turn it is. No lock: Ctrl-C between taking it and the `try` would keep it for ever.
+        # The thread whose turn it is. No lock: Ctrl-C between acquiring it and the `try` would leak it.
         self._turn: dict[str, int] = {}
         self._holder: int | None = None
         self._call: PortalCall[E | None] | None = None
 
     def next(self, timeout: float | None = None) -> E:
-        """The next event. Raises `DeadlineError`, `ClosedError` at the end, RuntimeError when another thread
-        waits for it."""
+        """Return the next event.
+
+        Raises `DeadlineError`, `ClosedError` at the end, RuntimeError if another thread is waiting for it.
+        """
         self._portal.home.check()
         me = threading.get_ident()
         if self._turn.setdefault("thread", me) != me:
@@ -113,7 +115,7 @@ class EventTap(Generic[E]):
             call = self._call
             if call is None:
                 call = self._call = PortalCall(self._portal, self._take)
-            if not call.begun:  # also one that Ctrl-C kept from it
+            if not call.begun:  # also one that Ctrl-C withheld
                 self._portal.begin(call)
             try:
                 event = call.wait(timeout)
@@ -133,8 +135,9 @@ class EventTap(Generic[E]):
         return event
 
     def settled(self) -> bool:
-        """Whether the app is done with its last event: when the thread that got it is the one that asks.
+        """Return whether the app is done with its last event: it is if the thread that took it is the one
+        that asks.
 
-        Another thread may still be at work on it, or may have failed: the event comes again then.
+        Another thread may still be working on it, or may have failed: the event is delivered again then.
         """
         return self._call is None and self._holder == threading.get_ident()

@@ -14,7 +14,7 @@ __all__ = ["CallbackThread"]
 
 
 class CallbackThread:
-    """Runs one callback after another, in a thread that is there from the first one on."""
+    """Runs one callback after another, in a thread started for the first one."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -24,7 +24,7 @@ class CallbackThread:
 
     @property
     def inside(self) -> bool:
-        """Whether this is that thread, so whether a callback is running us."""
+        """Whether this is that thread, that is, whether a callback is calling."""
         return self._thread is not None and threading.get_ident() == self._thread.ident
 
     async def run(self, callback: Callable[[Any], object], event: Any) -> None:
@@ -35,24 +35,24 @@ class CallbackThread:
         loop = asyncio.get_running_loop()
         returned = loop.create_future()
 
-        def tell() -> None:
-            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+        def finish() -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has closed meanwhile
                 loop.call_soon_threadsafe(_settle, returned)
 
-        self._work.put((callback, event, tell))
+        self._work.put((callback, event, finish))
         await returned
 
     def end(self) -> None:
-        """Let the thread end, after the callback that it is in."""
+        """End the thread after its current callback."""
         self._work.put(None)
 
     def _run(self) -> None:
         while (work := self._work.get()) is not None:
-            callback, event, tell = work
+            callback, event, finish = work
             try:
                 callback(event)
             except BaseException:
-                # As for whatever else a thread does not catch. The next event comes all the same.
+                # As for any uncaught exception of a thread. The next event is still delivered.
                 kind, error, trace = sys.exc_info()
                 assert kind is not None
                 threading.excepthook(
@@ -60,8 +60,8 @@ class CallbackThread:
                 )
                 del error, trace
             finally:
-                tell()
-            del work, callback, event, tell  # nothing is held while nothing comes
+                finish()
+            del work, callback, event, finish  # hold no references while waiting
 
 
 def _settle(returned: asyncio.Future[None]) -> None:

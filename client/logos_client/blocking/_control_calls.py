@@ -11,20 +11,20 @@ __all__ = ["ControlCalls"]
 
 
 class ControlCalls(BlockingClient):
-    """What is forwarded to the asyncio client inside."""
+    """Methods forwarded to the asyncio client inside."""
 
     _client: ControlClient
 
     def health(self, *, timeout: float = CONTROL_TIMEOUT) -> ControlHealthReply:
-        """Whether the process is ready, its state, version, pid and uptime."""
+        """Return whether the process is ready, its state, version, pid and uptime."""
         return self._portal.call(self._client.health, timeout=timeout)
 
     def health_details(self, *, timeout: float = CONTROL_TIMEOUT) -> dict[str, object]:
-        """All that the process says of its health, its own keys too."""
+        """Return the complete health report, including the process's own keys."""
         return self._portal.call(self._client.health_details, timeout=timeout)
 
     def metrics(self, *, timeout: float = CONTROL_TIMEOUT) -> MetricsReply:
-        """Every counter and gauge of the process, and what each of them is."""
+        """Return every counter and gauge of the process, with type and help text."""
         return self._portal.call(self._client.metrics, timeout=timeout)
 
     def apps(self, *, timeout: float = CONTROL_TIMEOUT) -> AppsReply:
@@ -36,11 +36,11 @@ class ControlCalls(BlockingClient):
         return self._portal.call(self._client.sends, timeout=timeout)
 
     def shutdown(self, *, timeout: float = CONTROL_TIMEOUT) -> None:
-        """Ask the process to end; it does so after the answer."""
+        """Ask the process to exit; it does so after the reply."""
         self._portal.call(self._client.shutdown, timeout=timeout)
 
     def set_log_level(
         self, level: str, logger: str | None = None, *, timeout: float = CONTROL_TIMEOUT
     ) -> str:
-        """Change the log level, of one logger or of all, and return what it was."""
+        """Change the log level of one logger or of all. Return the previous one."""
         return self._portal.call(self._client.set_log_level, level, logger, timeout=timeout)

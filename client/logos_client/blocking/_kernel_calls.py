@@ -26,13 +26,13 @@ __all__ = ["KernelCalls"]
 
 
 class KernelCalls(BlockingClient):
-    """What is forwarded to the asyncio client inside."""
+    """Methods forwarded to the asyncio client inside."""
 
     _client: KernelClient
 
     @property
     def instance(self) -> bytes:
-        """Random per start of the kernel."""
+        """Random id of the kernel's process, new at each start."""
         return self._client.instance
 
     @property
@@ -70,14 +70,15 @@ class KernelCalls(BlockingClient):
         force: bool = False,
         timeout: float = DEFAULT_TIMEOUT,
     ) -> RelayPublishReply:
-        """Publish a message; how many peers it went to, and its hash.
+        """Publish a message. Return how many peers it went to, and its hash.
 
         Without topic and shard the content topic decides (autosharding); without `timestamp` (ns) the
-        kernel stamps now. The same bytes again are no error and go nowhere (`duplicate`), unless `force`.
+        kernel uses the current time. The same bytes again are not an error and are not sent (`duplicate`),
+        unless `force`.
 
         Raises `NoPeersError` (`detail` has message_hash and timestamp; local readers get the message all
-        the same), `TooLargeError`, `BadRequestError`, `PeerRestartedError` (publishing the same again, with
-        the same timestamp, is safe).
+        the same), `TooLargeError`, `BadRequestError`, `PeerRestartedError` (publishing again with the same
+        timestamp is safe).
         """
         return self._portal.call(
             self._client.publish,
@@ -95,55 +96,55 @@ class KernelCalls(BlockingClient):
         )
 
     def relay_peers(self, pubsub_topic: str | None = None) -> dict[str, tuple[str, ...]]:
-        """Pubsub topic → peers that are subscribed to it."""
+        """Return pubsub topic → peers subscribed to it."""
         return self._portal.call(self._client.relay_peers, pubsub_topic)
 
     def mesh(self, pubsub_topic: str | None = None) -> dict[str, tuple[str, ...]]:
-        """Pubsub topic → peers in its mesh."""
+        """Return pubsub topic → peers in its mesh."""
         return self._portal.call(self._client.mesh, pubsub_topic)
 
     def peers(self) -> list[PeerRecord]:
-        """All connected peers: how each was found (`origin`), what it serves, its shards, score and mesh."""
+        """List all connected peers: how each was found (`origin`), services, shards, score and mesh."""
         return self._portal.call(self._client.peers)
 
     def connect_peers(self, addresses: str | Iterable[str], *, timeout: float = 30.0) -> list[ConnectResult]:
-        """Dial multiaddresses; what became of each."""
+        """Dial multiaddresses. Return the result of each."""
         return self._portal.call(self._client.connect_peers, here(addresses), timeout=timeout)
 
     def disconnect_peer(self, peer_id: str) -> bool:
-        """Disconnect a peer; False: it was not connected."""
+        """Disconnect a peer. Return False if it was not connected."""
         return self._portal.call(self._client.disconnect_peer, peer_id)
 
     def health(self) -> NodeHealth:
-        """State of the node, of each protocol and shard, and of its event loop."""
+        """Return the state of the node, of each protocol and shard, and of its event loop."""
         return self._portal.call(self._client.health)
 
     def info(self, ids: Iterable[str] | None = None) -> dict[str, object]:
-        """Facts about the node: Version, Metrics, MyMultiaddresses, MyENR, MyPeerId, MyBoundPorts,
+        """Return facts about the node: Version, Metrics, MyMultiaddresses, MyENR, MyPeerId, MyBoundPorts,
         MaxMessageSize."""
         return self._portal.call(self._client.info, here(ids))
 
     def config(self) -> list[OptionRecord]:
-        """Each configuration option with its value and where that came from."""
+        """Return each configuration option with its value and source."""
         return self._portal.call(self._client.config)
 
     def metrics(self) -> list[tuple[str, dict[str, str], float]]:
-        """(name, labels, value) of each sample."""
+        """Return (name, labels, value) of each sample."""
         return self._portal.call(self._client.metrics)
 
     def lease(self, shards: Iterable[int]) -> list[StreamState]:
-        """Make the kernel take part in shards and record them, until `release` or `close`; renewed by
-        itself."""
+        """Make the kernel join shards and record them, until `release` or `close`; renewed automatically."""
         return self._portal.call(self._client.lease, here(shards))
 
     def release(self, shards: Iterable[int]) -> None:
-        """Undo `lease` for these shards (each as often as it was leased)."""
+        """Undo `lease` for these shards (as often as they were leased)."""
         self._portal.call(self._client.release, here(shards))
 
     def replay(self, stream: str, epoch: bytes, after: int) -> tuple[list[tuple[bytes, bytes]], bool]:
-        """One page of a stream behind `after`, as (header, payload) frames, and whether it was the last page.
+        """Return one page of a stream behind `after`, as (header, payload) frames, and whether it was the
+        last page.
 
-        Raises `TrimmedError`, `EpochChangedError`, `BusyError` (one replay of a consumer at a time).
+        Raises `TrimmedError`, `EpochChangedError`, `BusyError` (one replay per consumer at a time).
         """
         return self._portal.call(self._client.replay, stream, epoch, after)
 
@@ -163,7 +164,7 @@ class KernelCalls(BlockingClient):
         peer: str | None = None,
         timeout: float = PEER_TIMEOUT,
     ) -> StorePage:
-        """Ask a store for history; what is given must all hold for a message (13/WAKU2-STORE).
+        """Query a store for history; a message must match every criterion given (13/WAKU2-STORE).
 
             page = kernel.store_query("/app/1/chat/proto", include_data=True, forward=False)
             for stored in page.messages:                        # the newest twenty, the oldest of them first
@@ -174,14 +175,13 @@ class KernelCalls(BlockingClient):
                 )
             here = kernel.store_query(hashes=some, limit=100)  # which of these a store has: here.hashes
 
-        Times are in nanoseconds, both inclusive. One page of at most `limit` (100) messages is asked for;
-        with `max_messages` (2000) pages are followed until so many have come or there are no more, and a
-        cursor says that something is left. Continue a cursor at the same `peer`: stores differ. `peer`: a
-        peer id or multiaddr; the node's own peer id is its own archive; None: a good one, and others if it
-        fails.
+        Times are in nanoseconds, both inclusive. One page of at most `limit` (100) messages is requested;
+        with `max_messages` (2000), pages are followed until there are that many or no more, and a cursor
+        shows that some are left. Continue a cursor at the same `peer`: stores differ. `peer`: a peer id or
+        multiaddr; the node's own peer id is its own archive; None: a good one, and others if it fails.
 
-        Raises `NoPeersError` (nobody answered; `detail`: attempts), `BadRequestError` (a cursor that the
-        store does not know, too), `NotReadyError` (own archive off or down), `RateLimitedError`,
+        Raises `NoPeersError` (no peer answered; `detail`: attempts), `BadRequestError` (including a cursor
+        unknown to the store), `NotReadyError` (own archive off or down), `RateLimitedError`,
         `DeadlineError`.
         """
         return self._portal.call(
@@ -215,16 +215,16 @@ class KernelCalls(BlockingClient):
         peer: str | None = None,
         timeout: float = PEER_TIMEOUT,
     ) -> LightpushPublishReply:
-        """Have another node publish a message (19/WAKU2-LIGHTPUSH): the way of a node without relay.
+        """Publish a message through another node (19/WAKU2-LIGHTPUSH), as a node without relay does.
 
             done = kernel.lightpush_publish("/app/1/chat/proto", b"hello")
             print(done.message_hash.hex(), "went to", done.relay_peers, "peers of", done.peer)
 
-        Topic, shard and timestamp (ns) as for `publish`. `peer`: a peer id or multiaddr; None: good ones are
-        tried until one has done it.
+        Topic, shard and timestamp (ns) as for `publish`. `peer`: a peer id or multiaddr; None: good ones
+        are tried until one succeeds.
 
-        Raises `NoPeersError` (nobody did it; `detail` has message_hash, timestamp and the attempts: the same
-        again, with the same timestamp, is safe), `BadRequestError` (also: refused by the peer),
+        Raises `NoPeersError` (no peer succeeded; `detail` has message_hash, timestamp and the attempts:
+        repeating with the same timestamp is safe), `BadRequestError` (also: refused by the peer),
         `TooLargeError`, `RateLimitedError`, `DeadlineError`.
         """
         return self._portal.call(
@@ -252,8 +252,9 @@ class KernelCalls(BlockingClient):
         exclude: Iterable[str] = (),
         timeout: float = PEER_TIMEOUT,
     ) -> FilterSubscribeReply:
-        """Have another node push messages to this one (12/WAKU2-FILTER): on its event stream they are like
-        all others, with `SOURCE_FILTER`.
+        """Subscribe at another node, which then pushes messages to this one (12/WAKU2-FILTER).
+
+        On the kernel's event stream they have `SOURCE_FILTER`.
 
             with kernel.events(shards=[0]) as feed:           # the lease that a subscription lasts by
                 held = kernel.filter_subscribe("/app/1/chat/proto")
@@ -261,13 +262,13 @@ class KernelCalls(BlockingClient):
                 for event in feed:
                     ...
 
-        All content topics must be of one shard, and a lease on it must be held; what is subscribed to ends
-        with the lease. A subscription is lost when its peer leaves: `filter_ping` tells, and it is for the
-        caller to subscribe anew. `peer`: a peer id or multiaddr; None: good ones that are not in `exclude`
-        are tried until one has done it.
+        All content topics must belong to one shard on which a lease is held; the subscription ends with the
+        lease. It is lost when its peer disconnects: `filter_ping` shows that, and the caller must subscribe
+        again. `peer`: a peer id or multiaddr; None: good ones that are not in `exclude` are tried until one
+        succeeds.
 
-        Raises `NoPeersError` (nobody did it; `detail`: attempts), `BadRequestError` (no lease, too),
-        `BusyError`, `RateLimitedError`, `DeadlineError`.
+        Raises `NoPeersError` (no peer succeeded; `detail`: attempts), `BadRequestError` (including: no
+        lease), `BusyError`, `RateLimitedError`, `DeadlineError`.
         """
         return self._portal.call(
             self._client.filter_subscribe,
@@ -288,13 +289,14 @@ class KernelCalls(BlockingClient):
         peer: str | None = None,
         timeout: float = PEER_TIMEOUT,
     ) -> FilterUnsubscribeReply:
-        """Give up content topics of one shard (none named: all), at one peer or at all of them.
+        """Unsubscribe from content topics of one shard (none given: all), at one peer or at all of them.
 
             left = kernel.filter_unsubscribe("/app/1/chat/proto")
             print(left.held)                               # pubsub topic → peer → content topics it still has
 
-        The peers are told only of what no other consumer of the kernel wants. `errors` of the reply says who
-        could not be told; it is rid of all the same. Raises `BadRequestError`, `DeadlineError`.
+        Peers are only asked to drop what no other consumer of the kernel wants. `errors` of the reply lists
+        peers that could not be reached; the subscription is dropped all the same. Raises `BadRequestError`,
+        `DeadlineError`.
         """
         return self._portal.call(
             self._client.filter_unsubscribe,
@@ -307,12 +309,14 @@ class KernelCalls(BlockingClient):
 
     def filter_ping(self, peer: str | None = None, *, timeout: float = PEER_TIMEOUT) -> FilterPingReply:
         """Ask a peer (None: all that hold something for this consumer) whether it still has its
-        subscriptions: `status` 200 it has, 404 it has not, None no answer.
+        subscriptions.
+
+        `status`: 200 it has, 404 it has not, None no answer.
 
             for found in kernel.filter_ping().peers:
                 print(found.peer, found.status, found.error)
 
-        Services forget subscribers that they do not hear of for five minutes. Raises `DeadlineError`.
+        Services drop subscribers that are silent for five minutes. Raises `DeadlineError`.
         """
         return self._portal.call(self._client.filter_ping, peer, timeout=timeout)
 
@@ -329,35 +333,35 @@ class KernelCalls(BlockingClient):
     def peer_exchange(
         self, count: int = 5, *, peer: str | None = None, timeout: float = PEER_TIMEOUT
     ) -> PeerExchangeReply:
-        """Ask another node for records of at most `count` (60) peers (34/WAKU2-PEER-EXCHANGE).
+        """Request records of at most `count` (60) peers from another node (34/WAKU2-PEER-EXCHANGE).
 
             found = kernel.peer_exchange(20)
             print(found.peer, "knows", len(found.enrs), "peers")
 
-        `enrs` are signed records in RLP (EIP-778), as they came. `peer`: a peer id or multiaddr; None: good
+        `enrs` are signed records in RLP (EIP-778), as received. `peer`: a peer id or multiaddr; None: good
         ones are tried. Raises `NoPeersError` (`detail`: attempts), `BadRequestError`, `RateLimitedError`,
         `DeadlineError`.
         """
         return self._portal.call(self._client.peer_exchange, count, peer=peer, timeout=timeout)
 
     def known_peers(self, limit: int = 100) -> KnownPeersReply:
-        """The node's peer store: the `limit` (500) most valuable peers of it, connected or not, and how many
-        there are in all.
+        """List the best `limit` (500) peers of the node's peer store, connected or not, and their total
+        number.
 
             known = kernel.known_peers()
             for peer in known.peers:
                 if not peer.connected and peer.retry_ms:
                     print(peer.peer_id, "is dialled in", peer.retry_ms // 1000, "s:", peer.why)
 
-        `retry_ms`: until the node would dial it again, 0: at any time; `failures`: dials that failed in a
-        row; `why`: what went wrong the last time; `last_success_ms`: ms since 1970, 0: never. `enr` is its
-        signed record as text, empty where none is known. Raises `BadRequestError`.
+        `retry_ms`: until the node would dial it again, 0: at any time; `failures`: consecutive failed
+        dials; `why`: the last failure; `last_success_ms`: ms since 1970, 0: never. `enr` is its signed
+        record as text, empty if unknown. Raises `BadRequestError`.
         """
         return self._portal.call(self._client.known_peers, limit)
 
     def discovery(self) -> DiscoveryStatus:
-        """How the node finds its peers: its own record and addresses, discv5, lists in the DNS, and whether
-        it has what it wants.
+        """Return the state of discovery: the node's own record and addresses, discv5, DNS lists, and missing
+        peers.
 
             status = kernel.discovery()
             print(status.enr, "online" if status.online else "offline")
@@ -367,7 +371,7 @@ class KernelCalls(BlockingClient):
         return self._portal.call(self._client.discovery)
 
     def discovery_start(self) -> DiscoveryRunning:
-        """Start discv5, until `discovery_stop` or the end of the kernel, whatever the configuration says.
+        """Start discv5 until `discovery_stop` or the end of the kernel, whatever the configuration says.
 
             if kernel.discovery_start().changed:
                 print("it did not run before")
@@ -377,38 +381,40 @@ class KernelCalls(BlockingClient):
         return self._portal.call(self._client.discovery_start)
 
     def discovery_stop(self) -> DiscoveryRunning:
-        """Stop discv5: its UDP port is free, and the node's record says so. Connections stay.
+        """Stop discv5: its UDP port is released, and the node's record updated. Connections stay.
 
         assert not kernel.discovery_stop().running
         """
         return self._portal.call(self._client.discovery_stop)
 
     def discovery_bootnodes(self, enrs: str | Iterable[str], *, add: bool = False) -> int:
-        """Enter discv5 by these nodes (at most 64 records, as text: `enr:…`) instead of those it had; with
-        `add` beside them. How many boot nodes there are now.
+        """Bootstrap discv5 from these nodes (at most 64 records as text, `enr:…`). Return the number of boot
+        nodes.
+
+        They replace the current ones; with `add`, they join them.
 
             other = elsewhere.discovery().enr
             kernel.discovery_bootnodes(other, add=True)
 
-        It holds until the kernel ends, also while discv5 does not run. Raises `BadRequestError` (no record,
-        or its signature is wrong; nothing is changed then).
+        Lasts until the kernel ends, even while discv5 does not run. Raises `BadRequestError` (not a record,
+        or an invalid signature; nothing changes then).
         """
         return self._portal.call(self._client.discovery_bootnodes, here(enrs), add=add)
 
     def discovery_list(
         self, url: str, *, name_server: str | None = None, use: bool = True, timeout: float = PEER_TIMEOUT
     ) -> ListReply:
-        """Have the kernel read a signed list of nodes in the DNS (EIP-1459) once, at most 500 records.
+        """Have the kernel read a signed node list in the DNS (EIP-1459) once, at most 500 records.
 
             found = kernel.discovery_list("enrtree://AKA3AM6L…@nodes.example.org", use=False)
             print(found.seq, len(found.enrs), "" if found.complete else found.errors)
 
-        `name_server`: `<IP>[:<port>]` to ask instead of those configured. `use`: the node takes the nodes for
-        its own, and dials those it wants. `enrs` are records as text, whose signatures were checked; where
-        `complete` is False something is left out, for the reasons in `errors`.
+        `name_server`: `<IP>[:<port>]` to ask instead of the configured ones. `use`: the node adds the nodes
+        to its store, and dials those it wants. `enrs` are records as text with verified signatures; if
+        `complete` is False, some were skipped for the reasons in `errors`.
 
-        Raises `BadRequestError` (no such URL), `NoPeersError` (no root with the right signature, or nobody
-        answers), `DeadlineError`.
+        Raises `BadRequestError` (not such a URL), `NoPeersError` (no root with a valid signature, or no
+        answer), `DeadlineError`.
         """
         return self._portal.call(
             self._client.discovery_list, url, name_server=name_server, use=use, timeout=timeout

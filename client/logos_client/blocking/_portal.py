@@ -1,10 +1,10 @@
-"""An asyncio loop in a thread of its own, into which other threads call and wait.
+"""An asyncio loop in a thread of its own, which other threads call and wait for.
 
-Each blocking client has one. The thread is a daemon: a program may end with its clients open. They are then
+Each blocking client has one. The thread is a daemon: a program may exit with clients open. They are then
 closed as far as that takes no longer than `EXIT_SECONDS` (see `_close_all`).
 
-No lock is held anywhere: a lock could be in the hands of another thread at the moment of a fork, or of the
-same thread when the garbage collector ends a forgotten client in the middle of it.
+No lock is held anywhere: another thread could hold it at the moment of a fork, or the same thread when the
+garbage collector closes a forgotten client while it is held.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 EXIT_SECONDS: Final = 3.0
-"""How long a program that ends waits for clients that it left open."""
+"""How long an exiting program waits for clients that it left open."""
 
 
 class PortalCall(Generic[T]):
-    """Work for the portal's loop; under way once it was given to `Portal.begin`."""
+    """Work for the portal's loop; in progress once it was given to `Portal.begin`."""
 
     def __init__(self, portal: Portal, work: Callable[[], Coroutine[Any, Any, T]]) -> None:
         self._portal = portal
@@ -39,7 +39,10 @@ class PortalCall(Generic[T]):
         self._future: Future[T] = Future()
 
     def wait(self, timeout: float | None = None) -> T:
-        """Its result. Raises what it raised, or TimeoutError while `done` is False; it then goes on."""
+        """Return its result.
+
+        Raises what it raised, or TimeoutError while `done` is False; it continues then.
+        """
         return self._future.result(timeout)
 
     @property
@@ -49,15 +52,15 @@ class PortalCall(Generic[T]):
 
     @property
     def done(self) -> bool:
-        """Whether there is a result, or an error."""
+        """Whether there is a result or an error."""
         return self._future.done()
 
     def raised(self, error: BaseException) -> bool:
-        """Whether `error`, which `wait` raised, is the work's own: not a time limit's, nor Ctrl-C's."""
+        """Whether `error`, raised by `wait`, is the work's own rather than a timeout or Ctrl-C."""
         return self._future.done() and self._future.exception() is error
 
     def cancel(self) -> None:
-        """Stop the work; nobody wants its result."""
+        """Cancel the work: its result is no longer wanted."""
         self._portal.post(self._cancel)
 
     def _cancel(self) -> None:
@@ -80,20 +83,20 @@ class PortalCall(Generic[T]):
             self._future.set_result(task.result())
 
     def fail(self, error: BaseException) -> None:
-        """There will be no result."""
+        """Record that there will be no result."""
         self._portal.forget(self)
         if not self._future.done():
             self._future.set_exception(error)
 
 
 class Portal:
-    """A loop with its thread, from the moment it is made until `close`."""
+    """A loop with its thread, from creation until `close`."""
 
     def __init__(self, name: str) -> None:
-        """`name`: of the thread, for people."""
+        """`name`: of the thread, for display."""
         self.home: HomeProcess = HomeProcess()
         self.on_close: Callable[[], Awaitable[None]] | None = None
-        """In the loop, first thing when it ends: closes what lives there."""
+        """Called in the loop first when it ends: closes what lives there."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._stop: asyncio.Event | None = None
         self._up = threading.Event()
@@ -104,7 +107,7 @@ class Portal:
         try:
             self._thread.start()
             self._up.wait()
-        except BaseException:  # Ctrl-C; the thread may have come into being or not
+        except BaseException:  # Ctrl-C; the thread may or may not have started
             self.begin_close()
             raise
 
@@ -124,20 +127,22 @@ class Portal:
                 call.cancel()
 
     def begin(self, call: PortalCall[Any]) -> None:
-        """Begin work in the loop without waiting for it; nothing when it has begun. Raises `ForkedError`,
-        `ClosedError`."""
+        """Begin work in the loop without waiting for it. No-op if it has begun.
+
+        Raises `ForkedError`, `ClosedError`.
+        """
         self.check()
         self._calls.add(call)
-        # The thread sets `_ended` before it fails the calls it finds: none can be in between.
+        # The thread sets `_ended` before it fails the remaining calls, so none is missed.
         if self._ended or not self.post(call.start):
             call.fail(ClosedError())
 
     def forget(self, call: PortalCall[Any]) -> None:
-        """It has its result."""
+        """Drop a call that has its result."""
         self._calls.discard(call)
 
     def post(self, callback: Callable[..., object], *arguments: Any) -> bool:
-        """Run something in the loop soon; False: it has ended."""
+        """Schedule a function in the loop. Return False if it has ended."""
         if self._loop is None:
             return False
         try:
@@ -147,7 +152,7 @@ class Portal:
         return True
 
     def check(self) -> None:
-        """Raises `ForkedError`, `ClosedError`, or RuntimeError where a call would wait for itself."""
+        """Raise `ForkedError`, `ClosedError`, or RuntimeError if a call would wait for itself."""
         self.home.check()
         if self._closing:
             raise ClosedError
@@ -161,18 +166,21 @@ class Portal:
 
     @property
     def open(self) -> bool:
-        """Whether nobody has closed it yet."""
+        """Whether it has not been closed yet."""
         return not self._closing and not self.home.left
 
     def begin_close(self) -> None:
-        """Let it end, without waiting. Any thread may do so, at any time, a fork's too (without effect)."""
+        """Let it end, without waiting.
+
+        From any thread at any time, in a forked child too (without effect).
+        """
         self._closing = True
-        # Where there is no event yet, the thread has still to look at `_closing`.
+        # Without an event yet, the thread has still to check `_closing`.
         if not self.home.left and self._stop is not None:
             self.post(self._stop.set)
 
     def close(self, timeout: float | None = None) -> None:
-        """Let it end, and wait until it has, for at most `timeout` seconds. May be called again."""
+        """Let it end, and wait until it has, for at most `timeout` seconds. Idempotent."""
         self.begin_close()
         if not self.home.left and not self.inside:
             self._thread.join(timeout)
@@ -203,8 +211,10 @@ _portals: set[Portal] = set()
 
 
 def _close_all() -> None:
-    """The program ends: say goodbye, acknowledge what was handled. In a fork these are the parent's, and
-    stay as they are, for ever: ending them would reach into its sockets."""
+    """Close clients at exit: say goodbye, acknowledge what was handled.
+
+    In a forked child these are the parent's and are left alone: closing them would disturb its sockets.
+    """
     mine = [portal for portal in list(_portals) if not portal.home.left]
     for portal in mine:
         portal.begin_close()

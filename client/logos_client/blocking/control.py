@@ -20,10 +20,10 @@ __all__ = ["ControlClient"]
 
 
 class ControlClient(ControlCalls):
-    """Control of one process. Made by `connect`."""
+    """Control of one process. Created by `connect`."""
 
     def __init__(self, portal: Portal, client: control.ControlClient) -> None:
-        """Not for apps: see `connect`."""
+        """Internal: use `connect`."""
         super().__init__(portal)
         self._client = client
 
@@ -38,7 +38,7 @@ class ControlClient(ControlCalls):
         timeout: float | None = CONTROL_TIMEOUT,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
     ) -> Self:
-        """Connect. Raises `NotReadyError` when nobody is there within `timeout`."""
+        """Connect. Raises `NotReadyError` if there is no server within `timeout`."""
 
         async def open_control() -> control.ControlClient:
             return await control.ControlClient.connect(endpoint, timeout=timeout, context=context)

@@ -1,4 +1,5 @@
-"""The blocking form of `logos_client.KernelClient`. Threads, forks and Ctrl-C: see the package's text.
+"""The blocking form of `logos_client.KernelClient`. For threads, forks and Ctrl-C see
+`logos_client.blocking`.
 
 with KernelClient.connect(run_dir) as kernel:
     print(kernel.info()["MyPeerId"])
@@ -32,13 +33,13 @@ __all__ = ["KernelClient", "KernelFeed"]
 
 
 class KernelClient(KernelCalls):
-    """A consumer of a kernel. Made by `connect`.
+    """A consumer of a kernel. Created by `connect`.
 
-    It reconnects by itself, says hello again and takes its leases again.
+    It reconnects by itself, repeats its hello and reacquires its leases.
     """
 
     def __init__(self, portal: Portal, client: kernel.KernelClient) -> None:
-        """Not for apps: see `connect`."""
+        """Internal: use `connect`."""
         super().__init__(portal)
         self._client: kernel.KernelClient = client
 
@@ -60,9 +61,8 @@ class KernelClient(KernelCalls):
         """Connect to a kernel.
 
         `where`: the node's run directory, or its endpoints. `name`: the consumer's (`[a-z0-9._-]{1,64}`):
-        leases belong to it and are continued by the next connection under it; without one the kernel makes
-        one up. `kind`: `"tool"`, `"app"` or `"mapi"`. `timeout`: seconds to wait for the kernel, None for
-        ever.
+        leases belong to it and are continued by its next connection; without one the kernel generates one.
+        `kind`: `"tool"`, `"app"` or `"mapi"`. `timeout`: seconds to wait for the kernel, None for ever.
 
         Raises `NotReadyError`, `UnsupportedVersionError`, `UnauthorisedError`, `BadRequestError`.
         """
@@ -78,13 +78,16 @@ class KernelClient(KernelCalls):
 
     @property
     def connected(self) -> bool:
-        """Whether the kernel is there now."""
+        """Whether the kernel is connected now."""
         return self._portal.open and self._client.connected
 
     # -- peers and node --------------------------------------------------------------------------------------
 
     def control(self, *, timeout: float | None = 5.0) -> ControlClient:
-        """The kernel's control socket: health, shutdown, log level. A client of its own, to be closed."""
+        """Connect to the kernel's control socket (health, shutdown, log level).
+
+        Close that client yourself.
+        """
         self._portal.check()
 
         async def open_control() -> control.ControlClient:
@@ -103,13 +106,13 @@ class KernelClient(KernelCalls):
         lease: bool = True,
         max_bytes: int = DEFAULT_FEED_BYTES,
     ) -> KernelFeed:
-        """A feed of events: enter it as a context, iterate over it.
+        """Return a feed of events: enter it as a context, then iterate over it.
 
-        `shards`: messages of these, leased for as long as the feed is open unless `lease` is False (then
-        there is no replay, and nothing comes while nobody else leases them). `health`, `peers`: those
-        streams too. `max_bytes`: what may wait here.
+        `shards`: their messages, leased while the feed is open unless `lease` is False (then there is no
+        replay, and no messages unless another consumer leases them). `health`, `peers`: those streams too.
+        `max_bytes`: bound of the buffer here.
 
-        Entering raises `NotReadyError` when the subscriptions do not come into force.
+        Entering raises `NotReadyError` if the subscriptions do not come into force.
         """
 
         wanted = list(shards)
@@ -123,19 +126,19 @@ class KernelClient(KernelCalls):
 
 
 class KernelFeed:
-    """Events of some of the kernel's streams, in each stream's order. Made by `KernelClient.events`.
+    """Events of some of the kernel's streams, each stream in order. Created by `KernelClient.events`.
 
         with client.events(shards=[0]) as feed:
             for event in feed:
                 if isinstance(event, KernelMessage): ...
 
-    A gap in a message stream is filled by replay, and a `StreamLoss` where it cannot be. When the reader is
-    slow, live events are left in the kernel's ring at `max_bytes`, and asked for once there is room:
-    nothing piles up here. It ends with its client at the latest.
+    A gap in a message stream is filled by replay, or reported as a `StreamLoss`. Above `max_bytes` a slow
+    reader's live events are left in the kernel's ring and replayed once there is room: memory stays bounded
+    here. It ends with its client at the latest.
     """
 
     def __init__(self, portal: Portal, feed: _feed.KernelFeed) -> None:
-        """Not for apps: see `KernelClient.events`."""
+        """Internal: use `KernelClient.events`."""
         self._portal = portal
         self._feed = feed
 
@@ -153,7 +156,7 @@ class KernelFeed:
         self.close()
 
     def close(self) -> None:
-        """Unsubscribe, and give the leases back."""
+        """Unsubscribe and release the leases."""
         if self._portal.open:
             with contextlib.suppress(ClosedError):  # another thread has closed the client meanwhile
                 self._portal.call(self._feed.close)
@@ -170,16 +173,19 @@ class KernelFeed:
             raise StopIteration from None
 
     def next_event(self, timeout: float | None = None) -> KernelEvent:
-        """The next event. Raises `DeadlineError` when there is none within `timeout` seconds, `ClosedError`
-        when none can come any more, RuntimeError while another thread waits for it."""
+        """Return the next event.
+
+        Raises `DeadlineError` if there is none within `timeout` seconds, `ClosedError` if there can be no
+        more, RuntimeError while another thread waits for it.
+        """
         return self._events.next(timeout)
 
     @property
     def counters(self) -> FeedCounters:
-        """What happened to events on their way in."""
+        """Counters of incoming events."""
         return self._feed.counters
 
     @property
     def buffered_bytes(self) -> int:
-        """What the events that wait here cost in memory, roughly."""
+        """Approximate memory of the buffered events."""
         return self._feed.buffered_bytes

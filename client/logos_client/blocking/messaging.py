@@ -1,4 +1,5 @@
-"""The blocking form of `logos_client.MessagingClient`. Threads, forks and Ctrl-C: see the package's text."""
+"""The blocking form of `logos_client.MessagingClient`. For threads, forks and Ctrl-C see
+`logos_client.blocking`."""
 
 from __future__ import annotations
 
@@ -28,15 +29,15 @@ Callback = Callable[[E], object]
 
 
 class MessagingClient(MessagingCalls):
-    """An app's connection to a Messaging API. Made by `connect`.
+    """An app's connection to a Messaging API. Created by `connect`.
 
-    It reconnects by itself, as often as needed: the stream goes on after the last event it has seen, an
-    ephemeral app's content topics are subscribed again, and what cannot be recovered is an event
-    (`LinkRestored`, `EventsDropped`, `MessagesMissed`). Repeats are dropped by (stream id, seq).
+    It reconnects by itself as often as needed: the stream continues after the last event seen, an ephemeral
+    app's content topics are subscribed again, and what cannot be recovered is reported as an event
+    (`LinkRestored`, `EventsDropped`, `MessagesMissed`). Duplicates are dropped by (stream id, seq).
     """
 
     def __init__(self, portal: Portal, client: messaging.MessagingClient) -> None:
-        """Not for apps: see `connect`."""
+        """Internal: use `connect`."""
         super().__init__(portal)
         self._client = client
         self._callbacks = CallbackThread(f"logos {client.name} callbacks")
@@ -65,12 +66,11 @@ class MessagingClient(MessagingCalls):
         `endpoint`: `ipc://…`, `tcp://…`, or a node's run directory. `name`: a durable app
         (`[a-z0-9._-]{1,64}`): its subscriptions, stream and position outlive this program; without one the
         app ends with its connection. `takeover`: end another live connection of that name. `credit`: bytes
-        of events that may wait here or be on their way. `ack`: `"auto"` acknowledges an event when the next
-        one is asked for, its callbacks have returned, or the client is left in good order (see `close`);
-        `"manual"` leaves it to `ack`. `timeout`: seconds
-        to wait for the Messaging API, None for ever.
+        of events that may be queued here or in flight. `ack`: `"auto"` acknowledges an event when the next
+        one is requested, its callbacks have returned, or the client is left normally (see `close`);
+        `"manual"` leaves it to `ack`. `timeout`: seconds to wait for the Messaging API, None for ever.
 
-        Raises `NotReadyError` (none there in time), `ConflictError` (the name is in use),
+        Raises `NotReadyError` (no server in time), `ConflictError` (the name is in use),
         `UnsupportedVersionError`, `UnauthorisedError`, `BadRequestError`.
         """
 
@@ -90,11 +90,12 @@ class MessagingClient(MessagingCalls):
     # -- closing ---------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Acknowledge what was handled (mode `auto`) and leave; a named app goes on in the Messaging API.
+        """Acknowledge what was handled (mode `auto`) and disconnect; a named app lives on in the Messaging
+        API.
 
-        The last event given out counts as handled, too, when the thread that got it calls this; not while an
-        exception is on its way (in `except` and `finally`): it comes again then. Leaving `with` does the
-        same. May be called again, by any thread.
+        The last event taken counts as handled too if the thread that took it calls this, but not while an
+        exception propagates (in `except` and `finally`): it is delivered again then. Leaving `with` does
+        the same. Idempotent, from any thread.
         """
         self._leave(done=sys.exception() is None)
 
@@ -115,7 +116,7 @@ class MessagingClient(MessagingCalls):
 
     @property
     def connected(self) -> bool:
-        """Whether the Messaging API is there now (not whether its node has peers: see `status`)."""
+        """Whether the Messaging API is connected now (not whether its node has peers: see `status`)."""
         return self._portal.open and self._client.connected
 
     # -- events ----------------------------------------------------------------------------------------------
@@ -132,11 +133,11 @@ class MessagingClient(MessagingCalls):
             raise StopIteration from None
 
     def next_event(self, timeout: float | None = None) -> Event:
-        """The next event. Asking for it says that the one before it is handled.
+        """Return the next event. Asking for it marks the previous one as handled.
 
         With several threads that take turns, that one may be another thread's: use `ack="manual"` then.
-        Raises `DeadlineError` when there is none within `timeout` seconds, `ClosedError` when none can come
-        any more, RuntimeError in a callback, or while another thread waits for the next event.
+        Raises `DeadlineError` if there is none within `timeout` seconds, `ClosedError` if there can be no
+        more, RuntimeError in a callback, or while another thread waits for the next event.
         """
         if self._callbacks.inside:
             raise RuntimeError("a callback cannot wait for the next event")
@@ -159,11 +160,11 @@ class MessagingClient(MessagingCalls):
             @client.on(ConnectionStatusChange)
             def changed(event): ...
 
-        Callbacks run one after another, in the events' order, so a slow one makes the stream wait, within
-        the credit. While nobody iterates they run by themselves and events without a callback are passed
-        over; once somebody iterates, they run as part of the iteration, which gets the other events. What
-        one raises goes to `threading.excepthook`; the event counts as handled. `close` does not wait for the
-        callback that is running.
+        Callbacks run one after another, in the events' order, so a slow one delays the stream, within the
+        credit. Without an iteration they run in the background and events without a callback are skipped;
+        during an iteration they run as part of it, and it yields the other events. Exceptions go to
+        `threading.excepthook`; the event counts as handled. `close` does not wait for the callback that is
+        running.
         """
         if callback is None:
 

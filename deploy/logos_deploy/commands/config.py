@@ -1,4 +1,4 @@
-"""`logos config`: every option of both processes, with its value and where that came from."""
+"""`logos config`: every option of all processes, with its value and source."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ Rows = list[dict[str, Any]]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command line of `config`: that of `up`, whose configuration it shows."""
+    """Add the arguments of `config`: those of `up`, whose configuration it shows."""
     parser.add_argument(
         "--running", action="store_true", help="of the node that runs there, not of one that these words mean"
     )
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit code 0; 78: such a configuration is refused; 69: no node runs there."""
+    """Run. Exit code 0; 78: the configuration is refused; 69: no node runs there."""
     if not arguments.running and arguments.ipc_dir is not None:
         arguments.overrides.append(f"ipc-dir={arguments.ipc_dir}")
     if arguments.running and (words := _words_of_a_node_to_be(arguments)):
@@ -69,7 +69,7 @@ def _of_a_node_to_be(arguments: argparse.Namespace) -> dict[str, Rows | None]:
     }
     for table_name, rows in found.items():
         for row in rows or ():
-            # `logos up` hands these on as flags, but nobody gave them
+            # `logos up` passes these on as flags, but the operator did not set them
             if (why := plan.derived.get((table_name, row["name"]))) is not None:
                 row |= {"origin": "derived", "detail": f"from {why}"}
     return found
@@ -80,7 +80,7 @@ def _of_the_running(place: NodePlace) -> dict[str, Rows | None]:
 
 
 async def _ask(place: NodePlace) -> dict[str, Rows | None]:
-    """Ask the kernel for its own. The others have no such request, so their command lines are read again."""
+    """Ask the kernel for its own. The others have no such request, so re-read their command lines."""
     try:
         async with KernelClient.connect(place.kernel, timeout=3.0) as client:
             kernel: Rows = [option.to_body() for option in await client.config()]
@@ -104,7 +104,7 @@ def _of_process(table: str, pid: int) -> Rows:
 
 
 def as_text(found: dict[str, Rows | None], *, everything: bool) -> Iterator[str]:
-    """A table for each process; options with their default only if `everything` is wanted."""
+    """Format a table per process; options at their default only if `everything` is wanted."""
     for name, rows in found.items():
         if rows is None:
             yield f"{name}: none"
@@ -118,7 +118,7 @@ def as_text(found: dict[str, Rows | None], *, everything: bool) -> Iterator[str]
 
 
 def _cells(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[str, str, str]]:
-    """Of a list each item has a line of its own."""
+    """Give each item of a list a line of its own."""
     for row in rows:
         source = f"{row.get('origin', '')} {row.get('detail', '')}".rstrip()
         value = row.get("value")

@@ -15,12 +15,15 @@ HELP: Final = "two nodes on this machine: messages both ways, kill -9, recovery"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command line of `demo`."""
+    """Add the arguments of `demo`."""
     parser.add_argument("--keep", action="store_true", help="leave the nodes' directory, with all logs")
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit code 0: all of it worked and nothing is left running; 1: not, and why is on stderr."""
+    """Run.
+
+    Exit code 0: everything worked and nothing is left running; 1: it did not, with the reason on stderr.
+    """
 
     async def play() -> int:
         return Exit.OK if await tell(_say, _complain, keep=arguments.keep) else Exit.FAILED

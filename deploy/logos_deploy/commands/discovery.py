@@ -1,4 +1,4 @@
-"""`logos discovery`: how a node finds its peers; reading a list of nodes; discv5 on and off."""
+"""`logos discovery`: how a node finds its peers; read a node list; start and stop discv5."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ _LIST_SECONDS: Final = 30.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command line of `discovery` and of what stands behind it."""
+    """Add the arguments of `discovery` and of its subcommands."""
     _common(parser)
-    # Not from `add_where` again: what is not said behind the word must not undo what was said before it.
+    # Not from `add_where` again: a default behind the subcommand must not override a value before it.
     actions = parser.add_subparsers(dest="action", metavar="action")
     listing = actions.add_parser(
         "list", help="read a signed list of nodes in the DNS (EIP-1459) by this node", allow_abbrev=False
@@ -59,7 +59,10 @@ def _common(parser: argparse.ArgumentParser, *, again: bool = False) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit code 0; 1: the list cannot be read; 65: it is none, or a record is none; 69: no kernel answers."""
+    """Run.
+
+    Exit code 0; 1: the list cannot be read; 65: not a list, or not a record; 69: no kernel answers.
+    """
     return asyncio.run(_run(arguments))
 
 
@@ -88,7 +91,7 @@ def _show(view: NetworkView, arguments: argparse.Namespace) -> int:
 
 
 def as_json(view: NetworkView) -> dict[str, Any]:
-    """`{status, cluster, connected, configured, findings}`."""
+    """Return `{status, cluster, connected, configured, findings}`."""
     return {
         "cluster": view.cluster,
         "connected": len(view.connected),
@@ -99,9 +102,9 @@ def as_json(view: NetworkView) -> dict[str, Any]:
 
 
 def as_text(view: NetworkView, now: float) -> Iterator[str]:
-    """Lines for a terminal. `now`: seconds since 1970."""
+    """Format for a terminal. `now`: seconds since 1970."""
     yield table(_rows(view, now))
-    # how it stands is in the rows already
+    # the rows show the state already
     troubles = [one for one in diagnose(view) if one.level is not Level.OK and one.subject != "peers"]
     if troubles:
         yield ""
@@ -127,7 +130,7 @@ def _rows(view: NetworkView, now: float) -> Iterator[tuple[str, str]]:
         yield "list", ", ".join(_list_of_nodes(one, now))
     yield "peer exchange", "asks peers for peers while some are wanted" if status.peer_exchange else "off"
     for peer in view.configured:
-        if peer.connected:  # of the others it is told what is wrong
+        if peer.connected:  # the others get findings
             yield peer.option, f"{one_line(peer.address)} is connected"
 
 
@@ -147,7 +150,7 @@ def _list_of_nodes(one: ListRecord, now: float) -> Iterator[str]:
     yield f"read {duration(max(0.0, now - one.read_ms / 1000))} ago" if one.read_ms else "not read yet"
 
 
-# --- what it does -----------------------------------------------------------------------------------------
+# --- actions ----------------------------------------------------------------------------------------------
 
 
 async def _list(client: KernelClient, arguments: argparse.Namespace) -> int:

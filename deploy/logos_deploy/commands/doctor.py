@@ -1,4 +1,4 @@
-"""`logos doctor`: what is wrong with this host, for a node as these words describe it."""
+"""`logos doctor`: find problems of this host, and of the node that these arguments describe."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ _PATIENCE: Final = 5.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command line of `doctor`: that of `up`, whose success it foretells."""
+    """Add the arguments of `doctor`: those of `up`, whose success it predicts."""
     parser.add_argument("--json", action="store_true", help="one JSON object, for programs")
     add_node(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit code 0: nothing stands in the way (there may be warnings); 1: something does."""
+    """Run. Exit code 0: no problem, perhaps warnings; 1: a problem."""
     findings = list(examine(arguments))
     bad = [finding for finding in findings if finding.level is Level.FAIL]
     if arguments.json:
@@ -51,7 +51,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def examine(arguments: argparse.Namespace) -> Iterator[Finding]:
-    """All checks, as far as they can be made."""
+    """Run all checks that can be run."""
     yield checkup.check_python()
     yield from checkup.check_packages()
     try:
@@ -79,7 +79,7 @@ def examine(arguments: argparse.Namespace) -> Iterator[Finding]:
     if mapi is not None:
         yield mapi[0]
     if running or kernel[1] or (mapi is not None and mapi[1]):
-        # its ports are in use, by itself; but there is somebody to ask
+        # the node itself uses its ports; but its kernel can be asked
         if kernel[0].level is Level.OK and kernel[1]:
             health = asyncio.run(ask_health(plan.kernel.endpoints.control))
             yield from archive_findings(health.more.get("health") if health is not None else None)
@@ -111,7 +111,7 @@ def archive_findings(health: object) -> list[Finding]:
 
 
 def sends_findings(sends: object) -> list[Finding]:
-    """Why sends wait, by the `sends` of MAPI's health."""
+    """Return why sends wait, from `sends` in MAPI's health."""
     if not isinstance(sends, dict):
         return []
     states = sends.get("states")
@@ -124,7 +124,7 @@ def sends_findings(sends: object) -> list[Finding]:
 
 
 async def _network(plan: NodePlan) -> list[Finding]:
-    """What the kernel that runs there says of its peers."""
+    """Return findings from a running kernel's peers."""
     try:
         async with KernelClient.connect(plan.kernel.endpoints, timeout=_PATIENCE) as client:
             return list(diagnose(await look(client)))
@@ -133,7 +133,7 @@ async def _network(plan: NodePlan) -> list[Finding]:
 
 
 async def _processes(plan: NodePlan) -> tuple[tuple[Finding, bool], tuple[Finding, bool] | None]:
-    """What is at the sockets of each, and whether that is a process that runs."""
+    """Check the sockets of each process, and whether they belong to a running one."""
     kernel = await _process("kernel", kernel_directory(plan.kernel.ipc_dir), plan.kernel.endpoints.control)
     if plan.mapi is None:
         return kernel, None
@@ -150,7 +150,7 @@ async def _process(name: str, directory: Path, control: str) -> tuple[Finding, b
 
 
 def as_text(findings: list[Finding]) -> Iterator[str]:
-    """A line for each, with what to do below; a verdict at the end."""
+    """Format a line per finding, with advice below it, and a verdict at the end."""
     yield from as_lines(findings)
     counts = [sum(finding.level is level for finding in findings) for level in (Level.FAIL, Level.WARN)]
     if counts[0]:

@@ -1,4 +1,4 @@
-"""`logos down`: end the node of a data directory in good order, and wait until it has ended."""
+"""`logos down`: stop the node of a data directory gracefully, and wait until it has ended."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _POLL: Final = 0.05
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command line of `down`."""
+    """Add the arguments of `down`."""
     parser.add_argument(
         "--timeout", type=float, default=30.0, metavar="SECONDS", help="how long to wait (default: 30)"
     )
@@ -36,7 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit code 0: nothing runs there any more; 75: something still does; 1: it may not be ended by us."""
+    """Run.
+
+    Exit code 0: nothing runs there any more; 75: something still does; 1: not permitted to stop it.
+    """
     return run_interruptible(_down(where(arguments, denied=Exit.FAILED), arguments))
 
 
@@ -95,10 +98,10 @@ def _hold_more(stack: contextlib.ExitStack, handles: dict[str, ProcessHandle], f
 
 
 async def _ask(place: NodePlace, found: list[Holder], handles: dict[str, ProcessHandle]) -> str:
-    """Ask the process on top, which ends what it started in its own order; returns how it was asked.
+    """Ask the topmost process, which stops its children in order. Return how it was asked.
 
-    A signal only goes to a process that provably holds the lock. One of another pid namespace is asked
-    through its sockets instead, which a shared volume does reach.
+    A signal goes only to a process that provably holds the lock. One in another pid namespace is asked
+    through its sockets instead, which are reachable over a shared volume.
     """
     if FOREGROUND in handles:
         with contextlib.suppress(ProcessLookupError):
@@ -114,7 +117,7 @@ async def _ask(place: NodePlace, found: list[Holder], handles: dict[str, Process
     if GATEWAY in handles:  # it has no control socket
         with contextlib.suppress(ProcessLookupError):
             handles[GATEWAY].signal(signal.SIGTERM)
-    # Each by itself: a supervisor takes exit code 0 for an end that was asked for.
+    # Each process on its own: a supervisor takes exit code 0 for a requested stop.
     endpoints = {MAPI: place.mapi.control, KERNEL: place.kernel.control}
     for role in (MAPI, KERNEL):
         if any(holder.role == role for holder in found):
@@ -125,7 +128,7 @@ async def _ask(place: NodePlace, found: list[Holder], handles: dict[str, Process
 
 
 async def _wait(place: NodePlace, seconds: float) -> list[Holder]:
-    """Wait until nobody holds a lock; whoever still does when the time is over."""
+    """Wait until no lock is held. Return who still holds one after the timeout."""
     deadline = asyncio.get_running_loop().time() + seconds
     while True:
         left = _holders(place)

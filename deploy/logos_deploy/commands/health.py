@@ -1,4 +1,5 @@
-"""`logos health`: are the processes of a node ready? For scripts and supervisors; people want `status`."""
+"""`logos health`: are the processes of a node ready? For scripts and supervisors; `status` is more
+readable."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ _POLL: Final = 0.25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeReadiness:
-    """What the control sockets answer; None: nothing. `mapi_expected`: there should be a MAPI."""
+    """Answers of the control sockets; None: no answer. `mapi_expected`: there should be a MAPI."""
 
     kernel: ControlHealth | None
     mapi: ControlHealth | None
@@ -30,7 +31,7 @@ class NodeReadiness:
 
     @property
     def exit(self) -> Exit:
-        """0: the kernel is ready, and so is MAPI where there is one or should be."""
+        """Exit code; 0 if the kernel is ready, and so is MAPI where there is or should be one."""
         if self.kernel is None and self.mapi is None:
             return Exit.UNAVAILABLE
         needed = [self.kernel, self.mapi] if self.mapi or self.mapi_expected else [self.kernel]
@@ -38,7 +39,7 @@ class NodeReadiness:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command line of `health`."""
+    """Add the arguments of `health`."""
     parser.add_argument(
         "--wait", type=float, metavar="SECONDS", help="wait so long for it to become ready (default: do not)"
     )
@@ -48,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit code 0: ready; 1: something is not; 69: nothing answers."""
+    """Run. Exit code 0: ready; 1: some process is not; 69: no answer."""
     return run_interruptible(_health(where(arguments), arguments))
 
 
@@ -68,7 +69,7 @@ async def _health(place: NodePlace, arguments: argparse.Namespace) -> int:
 
 
 async def ask_both(place: NodePlace, timeout: float) -> NodeReadiness:
-    """Ask both control sockets at once."""
+    """Ask both control sockets concurrently."""
     async with asyncio.TaskGroup() as group:
         kernel = group.create_task(ask_health(place.kernel.control, timeout))
         mapi = group.create_task(ask_health(place.mapi.control, timeout))
@@ -78,7 +79,7 @@ async def ask_both(place: NodePlace, timeout: float) -> NodeReadiness:
 
 
 def as_json(found: NodeReadiness) -> dict[str, Any]:
-    """`{ready, kernel: {ready, state, …} or null, mapi: …}`."""
+    """Return `{ready, kernel: {ready, state, …} or null, mapi: …}`."""
     parts = {"kernel": found.kernel, "mapi": found.mapi}
     return {
         "ready": found.exit is Exit.OK,
@@ -87,7 +88,7 @@ def as_json(found: NodeReadiness) -> dict[str, Any]:
 
 
 def as_text(found: NodeReadiness, place: NodePlace) -> list[str]:
-    """A line for each process that there is or should be."""
+    """Format a line for each process that exists or should."""
     lines = [_line("kernel", found.kernel, place.kernel.control)]
     if found.mapi is not None or found.mapi_expected:
         lines.append(_line("mapi", found.mapi, place.mapi.control))

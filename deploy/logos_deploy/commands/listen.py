@@ -1,4 +1,4 @@
-"""`logos listen`: print the messages of content topics as they come."""
+"""`logos listen`: print the messages of content topics as they arrive."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ HELP: Final = "print the messages of content topics as they come"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command line of `listen`."""
+    """Add the arguments of `listen`."""
     parser.add_argument(
         "content_topics", metavar="content-topic", nargs="+", help="/application/1/name/encoding"
     )
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Until Ctrl-C (exit code 0), or `--count` messages. 65: a topic is refused; 69: no MAPI."""
+    """Run until Ctrl-C (exit code 0), or `--count` messages. 65: a topic is refused; 69: no MAPI."""
     if arguments.count is not None and arguments.count < 1:
         raise CommandError(Exit.USAGE, "--count: at least 1")
     place = where(arguments)
@@ -75,7 +75,7 @@ def _refuse(errors: dict[str, str]) -> None:
 
 
 def _note(text: str) -> None:
-    """Not part of the output."""
+    """Print a note to stderr: it is not part of the output."""
     print(f"-- {text}", file=sys.stderr, flush=True)
 
 
@@ -103,7 +103,7 @@ def _as_text(event: MessageReceived) -> str:
 
 
 def _as_json(event: MessageReceived) -> str:
-    """The reference's names of keys; payload and meta in base64, as there."""
+    """Convert to the reference's key names; payload and meta in base64, as there."""
     return json.dumps(
         {
             "event": "message_received",

@@ -1,4 +1,4 @@
-"""What commands share when they print: JSON for programs, and screens that are drawn again and again."""
+"""Printing shared by the commands: JSON for programs, and screens that are redrawn."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _MARKS: Final = {Level.OK: "ok  ", Level.WARN: "warn", Level.FAIL: "FAIL"}
 
 
 def print_json(value: object, *, indent: int | None = None) -> None:
-    """One JSON document; without `indent` on one line."""
+    """Print one JSON document; without `indent` on one line."""
     print(to_json(value, indent=indent), flush=True)
 
 
 def to_json(value: object, *, indent: int | None = None) -> str:
-    """JSON text. Bytes become hex, dataclasses and records objects."""
+    """Return JSON text. Bytes become hex, dataclasses and records objects."""
     return json.dumps(value, indent=indent, default=_json_value, ensure_ascii=False)
 
 
@@ -38,16 +38,16 @@ def _json_value(value: object) -> object:
 
 
 def clock_time(ns: int) -> str:
-    """Local time of day with milliseconds; the number itself when it is no possible time."""
+    """Return the local time of day with milliseconds; the number itself if it is not a valid time."""
     try:
         when = datetime.fromtimestamp(ns / 1e9, UTC).astimezone()
     except (OverflowError, ValueError, OSError):
-        return f"{ns} ns"  # a sender may write anything
+        return f"{ns} ns"  # timestamps come from the sender: any number is possible
     return when.strftime("%H:%M:%S.") + f"{when.microsecond // 1000:03d}"
 
 
 def as_lines(findings: Iterable[Finding]) -> Iterator[str]:
-    """A line for each, with what to do below."""
+    """Format a line per finding, with advice below it."""
     for finding in findings:
         yield f"{_MARKS[finding.level]}  {finding.subject:<16}  {finding.text}"
         if finding.advice:
@@ -55,18 +55,18 @@ def as_lines(findings: Iterable[Finding]) -> Iterator[str]:
 
 
 class Screen:
-    """Shows a text again and again: in its place on a terminal, else one block below the other."""
+    """Shows a text repeatedly: in place on a terminal, otherwise one block below the other."""
 
     def __init__(self) -> None:
         self._terminal = sys.stdout is not None and sys.stdout.isatty()
         self._lines = 0
 
     def show(self, text: str) -> None:
-        """Replace what was shown before."""
+        """Replace the previous text."""
         if not self._terminal:
             print(text, end="\n\n", flush=True)
             return
-        # to the top left, each line cleared to its end, then whatever stood below: nothing flickers
+        # home, clear each line to its end, then everything below: no flicker
         body = "".join(f"{line}\x1b[K\n" for line in text.splitlines())
         start = "\x1b[H" if self._lines else "\x1b[2J\x1b[H"
         self._lines = text.count("\n") + 1

@@ -1,4 +1,4 @@
-"""`logos peers`: who a node is connected to, and whom else it knows."""
+"""`logos peers`: the connected peers of a node, and the known ones."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SERVICES: Final = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command line of `peers`."""
+    """Add the arguments of `peers`."""
     parser.add_argument("--all", action="store_true", help="also those that are not connected, and why")
     parser.add_argument("--long", action="store_true", help="whole peer ids, and what each calls itself")
     parser.add_argument("--json", action="store_true", help="everything, for programs")
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Ask and show. Exit code 0, 69 if no kernel answers."""
+    """Run. Exit code 0, or 69 if no kernel answers."""
     view = asyncio.run(ask(arguments))
     if arguments.json:
         print_json(as_json(view, known=arguments.all), indent=2)
@@ -49,13 +49,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 async def ask(arguments: argparse.Namespace) -> NetworkView:
-    """The view of the kernel that the arguments mean."""
+    """Ask the kernel that the arguments name."""
     async with KernelClient.connect(where(arguments).kernel, timeout=arguments.timeout) as client:
         return await look(client)
 
 
 def as_json(view: NetworkView, *, known: bool) -> dict[str, Any]:
-    """`{connected, discovery, known}`; `known` is null unless asked for."""
+    """Return `{connected, discovery, known}`; `known` is null unless requested."""
     return {
         "connected": [peer.to_body() for peer in view.connected],
         "discovery": view.status.to_body(),
@@ -64,7 +64,7 @@ def as_json(view: NetworkView, *, known: bool) -> dict[str, Any]:
 
 
 def as_text(view: NetworkView, now: float, *, known: bool = False, long: bool = False) -> Iterator[str]:
-    """Lines for a terminal. `now`: seconds since 1970."""
+    """Format for a terminal. `now`: seconds since 1970."""
     yield from _summary(view)
     if view.connected:
         heads = ["peer", "way", "for", "found by", "serves", "shards", "mesh", "score", "address"]
@@ -127,7 +127,7 @@ def _connected(peer: PeerRecord, *, long: bool) -> Sequence[object]:
         duration(peer.connected_ms / 1000),
         one_line(peer.origin),
         _services(peer.protocols),
-        _shards({*peer.shards, *mesh}),  # what it told of its shards may be older than our mesh
+        _shards({*peer.shards, *mesh}),  # its advertised shards may be older than our mesh
         _shards(mesh),
         "" if peer.score is None else f"{peer.score:.1f}",
         one_line(peer.address),

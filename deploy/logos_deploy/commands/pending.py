@@ -1,4 +1,4 @@
-"""`logos pending`: sends that were accepted and have no fate yet; and cancelling one of them."""
+"""`logos pending`: accepted sends that are not final; cancel one of them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CONNECT: Final = 5.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command line of `pending`."""
+    """Add the arguments of `pending`."""
     parser.add_argument("--name", help="those of this named app, one by one")
     parser.add_argument(
         "--cancel", metavar="ID", help="with --name: cancel this send, if it was not attempted yet"
@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit code 0; 1: it was too late to cancel; 65: there is no such app; 69: no MAPI."""
+    """Run. Exit code 0; 1: too late to cancel; 65: no such app; 69: no MAPI."""
     if arguments.name is None and arguments.cancel:
         raise CommandError(Exit.USAGE, "--cancel needs --name")
     request_id = _request_id(arguments.cancel)
@@ -75,7 +75,7 @@ async def _of_all(place: NodePlace, arguments: argparse.Namespace) -> int:
 
 
 async def _of_one(place: NodePlace, arguments: argparse.Namespace, request_id: bytes | None) -> int:
-    # By a connection of its own, without a name: the app keeps its own, and none is made that is not there.
+    # Over an unnamed connection: the app keeps its own, and asking does not create an app.
     async with MessagingClient.connect(place.mapi.apps, timeout=_CONNECT) as client:
         if request_id is not None:
             return _say_cancelled(arguments, await client.cancel(request_id, name=arguments.name))
@@ -96,12 +96,12 @@ def _say_cancelled(arguments: argparse.Namespace, cancelled: bool) -> int:
 
 
 def by_state(states: Mapping[str, int]) -> str:
-    """How many are in which state, those that are in none left out."""
+    """Count the sends by state, leaving out empty states."""
     return ", ".join(f"{number} {state}" for state, number in states.items() if number)
 
 
 def as_json(reply: PendingReply) -> dict[str, Any]:
-    """`{total, states, sends: […]}`, names of keys as in events."""
+    """Return `{total, states, sends: […]}`, with the key names of events."""
     return {"total": reply.total, "states": reply.states, "sends": [_row(send) for send in reply.sends]}
 
 
@@ -119,7 +119,7 @@ def _row(send: PendingSend) -> dict[str, Any]:
 
 
 def as_text(reply: PendingReply, now_ns: int) -> str:
-    """A table, the oldest first."""
+    """Format a table, oldest first."""
     if not reply.total:
         return "no send without a fate"
     rows = [

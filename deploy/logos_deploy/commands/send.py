@@ -1,4 +1,4 @@
-"""`logos send`: hand a message to a running Messaging API and wait for its fate."""
+"""`logos send`: send a message through a running Messaging API and wait for the outcome."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ HELP: Final = "send a message and wait for its fate"
 
 _CONNECT: Final = 3.0
 _LARGEST: Final = 1 << 20
-"""Bytes: more than any network takes."""
+"""Bytes: more than any network accepts."""
 _GRACE: Final = 10.0
-"""Seconds beyond the Messaging API's own window in which it decides."""
+"""Seconds to wait beyond the Messaging API's own send window."""
 _PUZZLING: Final = 3.0
-"""Seconds after which somebody who waits wants to know why."""
+"""Seconds after which to print why it takes so long."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command line of `send`."""
+    """Add the arguments of `send`."""
     parser.add_argument("content_topic", metavar="content-topic", help="/application/1/name/encoding")
     parser.add_argument("payload", nargs="?", default="-", help="text; - or nothing: read standard input")
     parser.add_argument("--ephemeral", action="store_true", help="stores need not keep it")
@@ -45,15 +45,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Exit code 0: it has propagated; 1: it was given up; 65: refused; 69: no MAPI; 75: not known yet."""
+    """Run. Exit code 0: propagated; 1: given up; 65: refused; 69: no MAPI; 75: not known yet."""
     place = where(arguments)
-    # fsencode: an argument that is not UTF-8 is sent as the bytes it was given as
+    # fsencode: an argument that is not UTF-8 is sent as its original bytes
     payload = _standard_input() if arguments.payload == "-" else os.fsencode(arguments.payload)
     return run_interruptible(_send(place.mapi.apps, arguments, payload))
 
 
 def _standard_input() -> bytes:
-    """All of it, as far as any message could hold it: it may have no end."""
+    """Read it as far as any message could hold it: it may be endless."""
     if sys.stdin is None:
         raise CommandError(Exit.DATA, "standard input is closed: give the payload as an argument")
     payload = sys.stdin.buffer.read(_LARGEST + 1)
@@ -92,7 +92,7 @@ async def _send(endpoint: str, arguments: argparse.Namespace, payload: bytes) ->
 
 async def _tell_why_it_takes_so_long(client: MessagingClient) -> None:
     await asyncio.sleep(_PUZZLING)
-    with contextlib.suppress(LogosError):  # the wait itself will tell of that
+    with contextlib.suppress(LogosError):  # the wait itself reports that
         status = await client.status()
         reason = f" ({status.reason})" if status.reason else ""
         print(
@@ -104,7 +104,7 @@ async def _tell_why_it_takes_so_long(client: MessagingClient) -> None:
 
 
 class _TimeLine:
-    """Prints what happens, with milliseconds since the start."""
+    """Prints events with milliseconds since the start."""
 
     def __init__(self, *, as_json: bool) -> None:
         self._json = as_json

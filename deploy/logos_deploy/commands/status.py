@@ -1,4 +1,4 @@
-"""`logos status`: what a node's two processes say of themselves."""
+"""`logos status`: the state of a node's processes, as they report it."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ _PEERS_SHOWN: Final = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeStatus:
-    """What could be learned. `peers` and `info` are None when the kernel's requests are not answered."""
+    """The answers. `peers` and `info` are None if the kernel's requests are not answered."""
 
     kernel: ControlHealth | None
     mapi: ControlHealth | None
     mapi_expected: bool
-    """A `logos up` that has a MAPI is at work there."""
+    """A `logos up` with a MAPI runs there."""
     peers: list[PeerRecord] | None
     info: dict[str, object] | None
 
     @property
     def exit(self) -> Exit:
-        """0: the kernel is ready, and so is MAPI where there is one or should be."""
+        """Exit code; 0 if the kernel is ready, and so is MAPI where there is or should be one."""
         if self.kernel is None and self.mapi is None:
             return Exit.UNAVAILABLE
         needed = [self.kernel, self.mapi] if self.mapi or self.mapi_expected else [self.kernel]
@@ -49,7 +49,7 @@ class NodeStatus:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command line of `status`."""
+    """Add the arguments of `status`."""
     parser.add_argument("--json", action="store_true", help="everything, for programs")
     parser.add_argument("--timeout", type=float, default=3.0, metavar="SECONDS", help="(default: 3)")
     parser.add_argument(
@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Ask and show. Exit code 0: ready; 1: something is not; 69: nothing runs there."""
+    """Run. Exit code 0: ready; 1: some process is not; 69: nothing runs there."""
     if arguments.watch is not None and not arguments.watch >= 0.1:
         raise CommandError(Exit.USAGE, "--watch: at least 0.1 s")
     place = where(arguments)
@@ -95,7 +95,7 @@ async def _watch(place: NodePlace, arguments: argparse.Namespace) -> int:
 
 
 async def gather(place: NodePlace, timeout: float) -> NodeStatus:
-    """Ask everybody at once; none of them makes the others wait."""
+    """Ask all processes concurrently; none delays the others."""
     async with asyncio.TaskGroup() as group:
         kernel = group.create_task(ask_health(place.kernel.control, timeout))
         mapi = group.create_task(ask_health(place.mapi.control, timeout))
@@ -123,7 +123,7 @@ async def _facts(place: NodePlace, timeout: float) -> tuple[list[PeerRecord], di
 
 
 def as_json(status: NodeStatus) -> dict[str, Any]:
-    """`{kernel, mapi}`, null for what does not answer. Bytes become hex."""
+    """Return `{kernel, mapi}`, null for a process that does not answer. Bytes become hex."""
     kernel: dict[str, Any] | None = None
     if status.kernel is not None:
         kernel = {**status.kernel.common.to_body(), **status.kernel.more}
@@ -137,7 +137,7 @@ def as_json(status: NodeStatus) -> dict[str, Any]:
 
 
 def as_text(status: NodeStatus, place: NodePlace) -> Iterator[str]:
-    """Lines for a terminal."""
+    """Format for a terminal."""
     if status.kernel is None and status.mapi is None:
         yield f"no node answers in {place.data_dir} (start one with: logos up --data-dir {place.data_dir})"
         return
@@ -217,7 +217,7 @@ def _kernel(status: NodeStatus) -> Iterator[str]:
 
 
 def _mapi(more: dict[str, Any]) -> Iterator[str]:
-    """What MAPI adds is its own and may grow: whatever is not there is not shown."""
+    """Format MAPI's own part, which may grow: absent keys are not shown."""
     connection = str(more.get("connection", "unknown"))
     if reason := more.get("reason"):
         connection += f": {reason}"

@@ -1,4 +1,4 @@
-"""`logos tail`: what a kernel tells its consumers, as it happens: messages, health, peers."""
+"""`logos tail`: a kernel's events as they happen: messages, health, peers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _KINDS: Final = ("messages", "health", "peers")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command line of `tail`."""
+    """Add the arguments of `tail`."""
     parser.add_argument(
         "--only", choices=_KINDS, action="append", help="of these alone (may be repeated; default: all)"
     )
@@ -57,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Until Ctrl-C (exit code 0), or `--count` events. 69: no kernel; 65: no such shard."""
+    """Run until Ctrl-C (exit code 0), or `--count` events. 69: no kernel; 65: no such shard."""
     if arguments.count is not None and arguments.count < 1:
         raise CommandError(Exit.USAGE, "--count: at least 1")
     return run_interruptible(_tail(where(arguments), arguments), interrupted=Exit.OK)
@@ -77,7 +77,7 @@ async def _tail(place: NodePlace, arguments: argparse.Namespace) -> int:
             shards=shards,
             health="health" in wanted,
             peers="peers" in wanted,
-            # who only looks on must not make the node do anything
+            # an observer must not make the node join a shard
             lease=arguments.shard is not None,
         )
         seen = 0
@@ -95,7 +95,7 @@ def _joined(health: NodeHealth) -> list[int]:
 
 
 class Printer:
-    """Prints events; remembers the health before, so that people see what changed."""
+    """Prints events; remembers the previous health, to show what changed."""
 
     def __init__(self, *, as_json: bool, payloads: bool, health: NodeHealth) -> None:
         self._json = as_json
@@ -110,7 +110,7 @@ class Printer:
             print(line, flush=True)
 
     def lines(self, event: KernelEvent) -> Iterator[str]:
-        """The event for people."""
+        """Format the event for a terminal."""
         when = clock_time(getattr(event, "time_ns", None) or time.time_ns())
         match event:
             case KernelMessage():
@@ -149,7 +149,7 @@ def _message(event: KernelMessage) -> str:
 
 
 def health_changes(before: NodeHealth, after: NodeHealth) -> Iterator[str]:
-    """In words: what is different; nothing for a change of figures alone."""
+    """Describe what changed; nothing if only figures changed."""
     if before.state != after.state:
         yield f"node {before.state} → {after.state}"
     known = {part.name: (part.state, part.strength) for part in before.protocols}
@@ -166,7 +166,7 @@ def health_changes(before: NodeHealth, after: NodeHealth) -> Iterator[str]:
 
 
 def as_object(event: KernelEvent, *, payloads: bool) -> dict[str, Any]:
-    """The event for programs; its payload (base64) only if wanted, its size always."""
+    """Convert the event for programs; its payload (base64) only if wanted, its size always."""
     match event:
         case KernelMessage():
             row: dict[str, Any] = {

@@ -1,6 +1,7 @@
-"""`logos up`: run a node in the foreground, under supervision, until a signal asks for its end.
+"""`logos up`: run a node in the foreground, under supervision, until a signal stops it.
 
-Its output never holds it up (`unblocked_output`): the node goes on without a reader, and a signal ends it.
+Blocked output never blocks it (`unblocked_output`): the node runs on without a reader, and a signal still
+stops it.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ NAME: Final = "up"
 HELP: Final = "run a node (kernel and Messaging API) in the foreground, under supervision"
 
 _LOOK: Final = 0.2
-"""Seconds between looks at the log files. supervisord is asked only when its own log has grown."""
+"""Poll interval of the log files in seconds. supervisord is asked only when its own log has grown."""
 _LABEL_WIDTH: Final = 10
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The command line of `up`."""
+    """Add the arguments of `up`."""
     add_node(parser)
     parser.add_argument("--check", action="store_true", help="check the configuration and start nothing")
     parser.add_argument(
@@ -47,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_node(parser: argparse.ArgumentParser) -> None:
-    """The arguments that describe a node to be."""
+    """Add the arguments that describe a node to run."""
     parser.add_argument("--preset", help="network to join; without it a local network on loopback")
     parser.add_argument("--mode", metavar="core|edge", help="how the node takes part (default: core)")
     parser.add_argument("--kernel-only", action="store_true", help="no Messaging API")
@@ -75,7 +76,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def plan_of(arguments: argparse.Namespace) -> NodePlan:
-    """The node that `add_node`'s arguments, the environment and the file mean. Raises `ConfigError`."""
+    """Plan the node from `add_node`'s arguments, the environment and the file. Raises `ConfigError`."""
     request = NodeRequest(
         preset=arguments.preset,
         mode=arguments.mode,
@@ -92,7 +93,7 @@ def _write_only(supervisor: Supervisor) -> int:
         command = supervisor.write_only()
     print(f"written: {supervisor.paths.conf}")
     print(f"run it:  {shlex.join(command)}")
-    # the processes read their environment again, and it will be supervisord's
+    # the processes read the environment again, inherited from supervisord
     for name in sorted(name for name in os.environ if name.startswith(("LOGOS_KERNEL_", "LOGOS_MAPI_"))):
         print(f"with     {name} in its environment, as here")
     return Exit.OK
@@ -113,7 +114,7 @@ def _start_errors(supervisor: Supervisor) -> Iterator[None]:
 
 
 class _Foreground:
-    """The life of one `logos up`."""
+    """One run of `logos up`."""
 
     def __init__(self, plan: NodePlan, supervisor: Supervisor) -> None:
         self._plan = plan
@@ -155,7 +156,7 @@ class _Foreground:
         await self._look_at_processes()
 
     async def _stay(self, followers: dict[str, LogFollower]) -> None:
-        """Pass the logs on until somebody says stop, or the node ends by itself."""
+        """Relay the logs until a signal, or until the node ends by itself."""
         while not self._stop.is_set() and self._verdict is None:
             if self._show(followers):
                 await self._look_at_processes()
@@ -196,7 +197,7 @@ class _Foreground:
         try:
             states = await self._supervisor.processes()
         except RpcError:
-            return  # it is ending, or busy: its log will grow again
+            return  # ending, or busy: its log will grow again
         now = asyncio.get_running_loop().time()
         for name, pid, again in self._watch.started(now, states):
             if again:
@@ -222,7 +223,7 @@ class _Foreground:
     # -- output ----------------------------------------------------------------------------------------------
 
     def _show(self, followers: dict[str, LogFollower]) -> bool:
-        """Print what is new; returns whether supervisord had something to say."""
+        """Print new output. Return whether supervisord logged something."""
         news = False
         for name, follower in followers.items():
             while lines := follower.read():
@@ -245,6 +246,6 @@ def _invitation(plan: NodePlan) -> str:
 
 
 def print_tail(path: Path, lines: int = 20) -> None:
-    """The end of a log, to stderr, for whoever has to find out why."""
+    """Print the end of a log to stderr, to show why something failed."""
     for line in tail(path, lines):
         print(f"  {line}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Which node a command is about: its directories, from the same sources as the node's own."""
+"""The node that a command is about: its directories, from the same sources as the node's own."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ __all__ = ["NodePlace", "add_where", "where"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodePlace:
-    """Where a node's sockets and locks are."""
+    """Location of a node's sockets and locks."""
 
     data_dir: Path
     run_dir: Path
-    """Of the kernel."""
+    """The kernel's."""
     mapi_run_dir: Path
     kernel: KernelEndpoints
     mapi: MapiEndpoints
@@ -33,8 +33,11 @@ class NodePlace:
 
 
 def add_where(parser: argparse.ArgumentParser, *, again: bool = False) -> None:
-    """The arguments that name a node. `again`: they may stand before a word and behind it, and what is not
-    said behind it does not undo what was said before."""
+    """Add the arguments that name a node.
+
+    `again`: they may appear both before and behind a subcommand; a default behind it does not override a
+    value before it.
+    """
     group = parser.add_argument_group("which node")
     for name, kind, text in (
         ("--data-dir", "DIR", "its data directory (default: ./data)"),
@@ -45,8 +48,10 @@ def add_where(parser: argparse.ArgumentParser, *, again: bool = False) -> None:
 
 
 def where(arguments: argparse.Namespace, *, denied: Exit = Exit.UNAVAILABLE) -> NodePlace:
-    """The node that the arguments, the environment and the file mean. Raises `ConfigError`, and
-    `CommandError` with the code `denied` for directories of another user."""
+    """Locate the node that the arguments, the environment and the file name.
+
+    Raises `ConfigError`, and `CommandError` with the code `denied` for directories of another user.
+    """
     place = _place(arguments)
     for directory in (kernel_directory(place.run_dir), mapi_directory(place.mapi_run_dir)):
         try:
@@ -73,7 +78,7 @@ def _place(arguments: argparse.Namespace) -> NodePlace:
         path = config_file_of(schema, said, os.environ)
         files[schema.table] = read_toml(path) if path else None
     kernel = load_kernel_config(flags=flags, environ=os.environ, file=files["kernel"])
-    # as `logos up` has it: MAPI lies beside its kernel unless somebody says otherwise
+    # as in `logos up`: MAPI is beside its kernel unless configured otherwise
     mapi = load_mapi_config(flags=flags, environ=os.environ, file=files["mapi"])
     beside = {
         name: getattr(kernel, name.replace("-", "_"))

@@ -1,1 +1,1 @@
-"""The demonstration: `story` tells it, `node` and `app` are its actors, `ledger` keeps the count."""
+"""The demonstration: `story` is its script, `node` and `app` are its actors, `ledger` keeps the count."""

@@ -31,17 +31,20 @@ _HEALTHY: Final = (TopicHealth.MINIMALLY_HEALTHY, TopicHealth.SUFFICIENTLY_HEALT
 
 
 class DemoError(Exception):
-    """The demonstration did not go as it must; the text says what."""
+    """The demonstration failed; the text says how."""
 
 
 class DemoApp:
-    """One app on one node. Enter it with `open`; everybody's `changed` is set on each event of any app."""
+    """One app on one node.
+
+    Enter it with `open`; `changed`, shared by all apps, is set on each event of any of them.
+    """
 
     def __init__(self, name: str, topic: str, ledger: Ledger, changed: asyncio.Event) -> None:
         self.name = name
         self.topic = topic
         self.notes: list[str] = []
-        """Events beside the messages, in words."""
+        """Events other than messages, as text."""
         self._ledger = ledger
         self._changed = changed
         self._client: MessagingClient | None = None
@@ -51,7 +54,7 @@ class DemoApp:
         self._connection = ""
 
     async def open(self, run_dir: Path, timeout: float) -> Self:
-        """Connect, subscribe, begin to read."""
+        """Connect, subscribe, start reading."""
         self._client = await MessagingClient.connect(run_dir, name=self.name, timeout=timeout)
         errors = await self._client.subscribe(self.topic)
         if errors:
@@ -63,7 +66,7 @@ class DemoApp:
         return self
 
     async def close(self) -> None:
-        """Leave; the Messaging API may be gone already."""
+        """Disconnect; the Messaging API may be gone already."""
         if self._reader is not None:
             self._reader.cancel()
             await asyncio.gather(self._reader, return_exceptions=True)
@@ -72,22 +75,22 @@ class DemoApp:
 
     @property
     def max_payload(self) -> int:
-        """What surely fits, as the Messaging API says in its hello."""
+        """Largest payload that certainly fits, from the Messaging API's hello."""
         assert self._client is not None
         return self._client.limits.max_payload
 
     @property
     def ready(self) -> bool:
-        """Messages would go through: its Messaging API is there, and its topic has peers."""
+        """True if messages would go through: its Messaging API is connected, and its topic has peers."""
         return self._linked and self._healthy
 
     @property
     def cut_off(self) -> bool:
-        """Its node has no peers, or no kernel."""
+        """True if its node has no peers, or no kernel."""
         return not self._healthy
 
     async def send(self, payload: bytes) -> Entry:
-        """Send, also while the Messaging API is away: the client then waits for it."""
+        """Send, even while the Messaging API is down: the client then waits for it."""
         assert self._client is not None
         loop = asyncio.get_running_loop()
         request_id = os.urandom(16)
@@ -126,7 +129,7 @@ class DemoApp:
                 state = "the stream goes on where it was" if event.resumed else "the stream is LOST"
                 self.notes.append(f"{self.name}: the Messaging API is back, {state}")
             case MessagesMissed():
-                # Wider than the gap by seconds: messages were under way when it began and ended.
+                # Seconds wider than the gap: messages were in flight when it began and ended.
                 seconds = (event.to_ns - event.from_ns) / 1e9
                 self.notes.append(
                     f"{self.name}: told that messages may be missing, within {seconds:.1f} s ({event.reason})"

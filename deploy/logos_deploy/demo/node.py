@@ -1,4 +1,4 @@
-"""A node of the demonstration: supervised like any other, with a list of every process it ever had."""
+"""A node of the demonstration: supervised like any other, with a record of every process it ever had."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _TAIL: Final = 40
 
 
 def free_ports(count: int) -> list[int]:
-    """TCP ports of the loopback address that are free now. All are held until all are found."""
+    """Find free TCP ports on loopback. All are held until all are found."""
     with contextlib.ExitStack() as stack:
         probes = [stack.enter_context(socket.socket()) for _ in range(count)]
         for probe in probes:
@@ -37,7 +37,7 @@ def free_ports(count: int) -> list[int]:
 
 
 def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Without what would configure our processes."""
+    """Return the environment without variables that would configure our processes."""
     return {
         name: value
         for name, value in environ.items()
@@ -54,7 +54,7 @@ class DemoNode:
         environ = clean_environment(os.environ)
         request = NodeRequest(
             data_dir=str(data_dir),
-            # The port is fixed, so that the others find the kernel again when it was killed.
+            # A fixed port, so that the others find the kernel again after it was killed.
             overrides=[f"tcp-port={port}", *(f"staticnode={address}" for address in peers)],
         )
         self._supervisor = Supervisor(plan_node(request, environ, read_toml, data_dir), environ)
@@ -70,7 +70,7 @@ class DemoNode:
         self._see(self._supervisor.pid)
 
     async def ready(self) -> dict[str, ControlHealthReply]:
-        """Wait until both say so. Raises `DemoError`."""
+        """Wait until both are ready. Raises `DemoError`."""
         return {what: await self._ready(what) for what in self._controls}
 
     async def _ready(self, what: str, not_pid: int | None = None) -> ControlHealthReply:
@@ -91,7 +91,7 @@ class DemoNode:
                 raise DemoError(f"process {pid} of node {self.name} ended at once") from None
 
     async def address(self) -> str:
-        """Where the kernel listens, with its peer id."""
+        """Return the kernel's listening address, with its peer id."""
         async with KernelClient.connect(self.run_dir) as client:
             addresses = (await client.info(["MyMultiaddresses"]))["MyMultiaddresses"]
         if not isinstance(addresses, list | tuple) or not addresses:
@@ -99,26 +99,26 @@ class DemoNode:
         return str(addresses[0])
 
     def kill(self, what: str) -> int:
-        """kill -9 the kernel or the MAPI, by the process id that its own health told; returns it."""
+        """kill -9 the kernel or the MAPI, by the process id in its health. Return that id."""
         pid = self._pids[what]
         if not self._seen[pid].kill():
             raise DemoError(f"the {what} of node {self.name} (process {pid}) was gone before it was killed")
         return pid
 
     async def back(self, what: str, killed: int) -> ControlHealthReply:
-        """Wait until supervisord has started it again and it is ready."""
+        """Wait until supervisord has restarted it and it is ready."""
         return await self._ready(what, killed)
 
     async def stop(self) -> None:
-        """End everything of this node."""
+        """Stop everything of this node."""
         await self._supervisor.stop()
 
     def left_running(self) -> list[int]:
-        """Processes that this node ever had and that still run."""
+        """Return the processes that this node ever had and that still run."""
         return sorted(pid for pid, handle in self._seen.items() if handle.alive())
 
     def logs(self) -> str:
-        """The ends of its logs."""
+        """Return the ends of its logs."""
         paths = self._supervisor.paths
         parts = []
         for path in (paths.log, paths.log_of("kernel"), paths.log_of("mapi")):
@@ -127,6 +127,6 @@ class DemoNode:
         return "\n".join(parts)
 
     def close(self) -> None:
-        """Let go of the processes."""
+        """Release the process handles."""
         for handle in self._seen.values():
             handle.close()

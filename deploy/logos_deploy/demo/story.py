@@ -1,6 +1,6 @@
-"""What the demonstration shows, step by step.
+"""The script of the demonstration, step by step.
 
-Nothing here waits by the clock: each step waits for what it needs, with a deadline.
+No step waits by the clock: each waits for what it needs, with a deadline.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TOPIC: Final = "/logos-demo/1/chat/plain"
 _WHOLE: Final = 90.0
 _SETTLE: Final = 30.0
 _SIZES: Final = (8, 256, 1024, 14 * 1024, 64 * 1024)
-"""Bytes of the messages both ways; the largest that fits is added when it is known."""
+"""Sizes of the messages in both directions; the largest that fits is added when it is known."""
 
 Say = Callable[[str], None]
 

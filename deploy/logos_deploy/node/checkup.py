@@ -1,5 +1,7 @@
-"""What can be wrong with a host on which a node is to run. Each check looks at one thing and says what it
-found; none of them changes anything."""
+"""Checks of a host on which a node is to run.
+
+Each looks at one thing and reports what it found; none changes anything.
+"""
 
 from __future__ import annotations
 
@@ -44,23 +46,23 @@ _DISK_OUT: Final = 100 << 20
 _FILES_LOW: Final = 1000
 _CLOCK_BACK: Final = 60.0
 _TIME_ERROR: Final = 5
-"""What adjtimex(2) returns while the clock is not synchronised."""
+"""Return value of adjtimex(2) while the clock is not synchronised."""
 _TIMEX_BYTES: Final = 512
 
 
 class Level(StrEnum):
-    """How bad it is."""
+    """Severity of a finding."""
 
     OK = "ok"
     WARN = "warn"
-    """A node runs, but not as well as it could, or not for long."""
+    """A node would run, but not as well as it could, or not for long."""
     FAIL = "fail"
-    """No node can run like this."""
+    """No node can run in this state."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """`advice`: what to do about it; empty when nothing has to be done."""
+    """One finding. `advice`: what to do about it; empty if nothing has to be done."""
 
     level: Level
     subject: str
@@ -69,7 +71,7 @@ class Finding:
 
 
 def check_python(version: tuple[int, ...] = tuple(sys.version_info[:3])) -> Finding:
-    """3.11 or newer."""
+    """Require Python 3.11 or newer."""
     text = ".".join(map(str, version))
     if version < (3, 11):
         return Finding(Level.FAIL, "python", f"{text} is too old", "install Python 3.11 or newer")
@@ -85,7 +87,7 @@ _BOUND: Final = re.compile(r"(>=|<=|==|<|>)\s*([0-9.]+)")
 def check_packages(
     requirements: Iterable[str] | None = None, installed: Callable[[str], str] = metadata.version
 ) -> Iterator[Finding]:
-    """Check that every package this distribution requires is installed, in a version that it allows."""
+    """Check that every package this distribution requires is installed in an allowed version."""
     if requirements is None:
         try:
             requirements = metadata.requires(_DISTRIBUTION) or ()
@@ -113,7 +115,10 @@ def check_packages(
 
 
 def allowed(version: str, bounds: str) -> bool:
-    """Whether a released version is inside bounds such as `>=27.0,<28`. Of a pre-release, the numbers."""
+    """Return whether a released version is within bounds such as `>=27.0,<28`.
+
+    Pre-releases compare by their numbers.
+    """
     mine = _numbers(version)
     for operator, text in _BOUND.findall(bounds):
         bound = _numbers(text)
@@ -140,7 +145,7 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 
 def check_directory(subject: str, path: Path) -> Finding:
-    """That the directory can be used, or made: ours alone, and writable."""
+    """Check that the directory is usable or can be created: owned by us alone, and writable."""
     existing = _existing(path)
     if existing is None or not existing.is_dir():
         return Finding(Level.FAIL, subject, f"{existing or path} is no directory", "name another one")
@@ -178,12 +183,12 @@ def _owner_advice(path: Path) -> str:
 
 
 def _existing(path: Path) -> Path | None:
-    """The path itself, or the nearest one above it that exists."""
+    """Return the path itself, or its nearest existing parent."""
     return next((above for above in (path, *path.parents) if above.exists()), None)
 
 
 def check_disk(path: Path) -> Finding:
-    """Space, and room for files, where the directory is or will be."""
+    """Check free space and inodes where the directory is or will be."""
     place = _existing(path) or Path("/")
     try:
         free = shutil.disk_usage(place).free
@@ -205,7 +210,10 @@ def check_disk(path: Path) -> Finding:
 
 
 def check_sockets(subject: str, directory: Path, holder: int | None, answers: bool) -> Finding:
-    """The sockets of one process. `holder`: who holds the lock beside them; `answers`: its control socket."""
+    """Check the sockets of one process.
+
+    `holder`: the process that holds the lock beside them; `answers`: whether its control socket does.
+    """
     if holder is not None:
         who = f"process {holder}" if holder else "a process"
         if answers:
@@ -220,7 +228,7 @@ def check_sockets(subject: str, directory: Path, holder: int | None, answers: bo
     except OSError as error:
         return Finding(Level.FAIL, subject, f"{directory}: {error.strerror}")
     if left:
-        # the lock is free, so they are nobody's: the next start takes their place
+        # the lock is free, so they are stale: the next start replaces them
         return Finding(
             Level.OK, subject, f"nobody runs there; left over by one that was killed: {', '.join(left)}"
         )
@@ -228,7 +236,7 @@ def check_sockets(subject: str, directory: Path, holder: int | None, answers: bo
 
 
 def check_ports(uses: Iterable[PortUse]) -> Iterator[Finding]:
-    """That each TCP port is free."""
+    """Check that each TCP port is free."""
     for use in uses:
         try:
             refuse_taken_ports([use])
@@ -239,7 +247,7 @@ def check_ports(uses: Iterable[PortUse]) -> Iterator[Finding]:
 
 
 def check_udp_port(use: PortUse) -> Finding:
-    """That the port is free for UDP."""
+    """Check that the UDP port is free."""
     family = socket.AF_INET6 if ":" in use.address else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
@@ -254,7 +262,7 @@ def check_udp_port(use: PortUse) -> Finding:
 
 
 def check_descriptors(wanted: int, hard: int | None = None) -> Finding:
-    """That so many files may be open. `hard`: the limit that counts, of this process without it."""
+    """Check the limit of open files. `hard`: the hard limit that applies, this process's by default."""
     if hard is None:
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     if hard == resource.RLIM_INFINITY:
@@ -266,7 +274,7 @@ def check_descriptors(wanted: int, hard: int | None = None) -> Finding:
 
 
 def check_clock(data_dir: Path, now: float | None = None, synchronised: bool | None = None) -> Finding:
-    """Messages carry their sender's time and are refused when it is far off: the clock must be right."""
+    """Check the clock: messages carry their sender's time and are refused if it is far off."""
     now = time.time() if now is None else now
     newest = max((_mtime(path) for path in data_dir.glob("*")), default=0.0) if data_dir.is_dir() else 0.0
     if newest > now + _CLOCK_BACK:
@@ -292,11 +300,11 @@ def _mtime(path: Path) -> float:
 
 
 def _clock_synchronised() -> bool | None:
-    """What adjtimex(2) says; None where there is no such call, or no right to it."""
+    """Ask adjtimex(2). None if the call is missing or not permitted."""
     try:
         adjtimex = ctypes.CDLL(None, use_errno=True).adjtimex
     except (OSError, AttributeError):
         return None
-    # struct timex, larger than on any machine; all zero: only reading
+    # struct timex, oversized for any architecture; all zero means read only
     answer = int(adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES)))
     return None if answer < 0 else answer != _TIME_ERROR

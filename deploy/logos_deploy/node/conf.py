@@ -1,9 +1,9 @@
-"""supervisord's configuration as text. Pure.
+"""Generate supervisord's configuration as text. Pure.
 
-supervisord has no readiness: RUNNING means alive for `startsecs`. With `startsecs` above 0 quick exits count
-as failed starts and end in FATAL for good, their exit codes unread; so it is 0, and readiness is what the
-control socket's health says. Exit codes 0 (asked to end) and 78 (configuration refused) are not restarted,
-any other end is. Both processes start at once, in any order: each waits for the other's hello.
+supervisord has no readiness: RUNNING means alive for `startsecs`. With `startsecs` above 0, quick exits
+count as failed starts and end in FATAL for good, their exit codes unread; so it is 0, and the health on the
+control socket decides readiness. Exit codes 0 (requested) and 78 (configuration refused) are not restarted,
+any other exit is. All processes start at once, in any order: each waits for the hello of the one it needs.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ __all__ = ["SupervisorPaths", "access_of", "render", "supervisor_paths"]
 
 _LOG_BYTES: Final = "10MB"
 _LOG_BACKUPS: Final = 5
-# supervisord binds its socket under a temporary name, `<path>.<pid>`, and links it to its place
+# supervisord binds its socket under a temporary name, `<path>.<pid>`, and links it into place
 _SOCKET_SUFFIX: Final = len(".4194304")
 
 
 @dataclass(frozen=True, slots=True)
 class SupervisorPaths:
-    """Files of one supervisord, all in one private directory (the socket: see `supervisor_paths`)."""
+    """Files of one supervisord, all in one private directory (for the socket see `supervisor_paths`)."""
 
     directory: Path
     socket: Path
@@ -51,7 +51,7 @@ class SupervisorPaths:
 
     @property
     def output(self) -> Path:
-        """What supervisord says outside its log: complaints about its configuration."""
+        """supervisord's output besides its log: complaints about its configuration."""
         return self.directory / "supervisord.out"
 
     def log_of(self, program: str) -> Path:
@@ -60,8 +60,11 @@ class SupervisorPaths:
 
 
 def supervisor_paths(data_dir: Path, ipc_dir: Path | None = None) -> SupervisorPaths:
-    """`<data-dir>/supervisor`; the socket is there too, or below `ipc_dir` when one is configured (as it is
-    when the data directory's path is too long for sockets). Raises `ConfigError`."""
+    """Return the paths below `<data-dir>/supervisor`.
+
+    The socket is there too, or below `ipc_dir` if configured (as it is when the data directory's path is
+    too long for sockets). Raises `ConfigError`.
+    """
     directory = data_dir / "supervisor"
     socket = (ipc_dir / "supervisor" if ipc_dir else directory) / "ctl"
     size = len(os.fsencode(socket)) + _SOCKET_SUFFIX
@@ -78,10 +81,10 @@ def supervisor_paths(data_dir: Path, ipc_dir: Path | None = None) -> SupervisorP
 def render(
     paths: SupervisorPaths, programs: Iterable[Program], *, min_fds: int, user: str | None, password: str
 ) -> str:
-    """The whole file. `user`: the account to run as, to be given (and only then) by root.
+    """Render the whole file. `user`: the account to run as, required if and only if we are root.
 
-    `password` guards the socket beside its directory's mode; supervisorctl reads it from the same file.
-    Raises `ConfigError` for a path that such a file cannot hold.
+    `password` guards the socket in addition to its directory's mode; supervisorctl reads it from the same
+    file. Raises `ConfigError` for a path that such a file cannot hold.
     """
     socket = _path(paths.socket)
     directory = _path(paths.directory)
@@ -123,7 +126,8 @@ def render(
 
 
 def access_of(conf: str) -> tuple[Path, str] | None:
-    """(socket, password) of the supervisord that a file of `render` is for; None when it is another file."""
+    """Return (socket, password) of the supervisord that a file written by `render` is for; None for any other
+    file."""
     parser = configparser.RawConfigParser(delimiters=("=",), comment_prefixes=(";",), strict=False)
     try:
         parser.read_string(conf)
@@ -144,7 +148,7 @@ def _program(program: Program, directory: str) -> dict[str, str]:
         "stopsignal": "TERM",
         "stopwaitsecs": str(STOP_SECONDS),
         "umask": "077",
-        # Their standard input is a pipe from supervisord, and at its end when supervisord is.
+        # Their standard input is a pipe from supervisord, which closes when supervisord ends.
         "environment": f'{PARENT}="0"',
         "redirect_stderr": "true",
         # supervisord expands this one value twice
@@ -155,7 +159,7 @@ def _program(program: Program, directory: str) -> dict[str, str]:
 
 
 def _plain(text: str) -> str:
-    """`%` begins an expansion in every value of the file."""
+    """Escape `%`, which begins an expansion in every value of the file."""
     if any(ord(character) < 0x20 or ord(character) == 0x7F for character in text):
         raise ConfigError("data-dir", f"control characters cannot stand in {text!r}")
     return text.replace("%", "%%")
@@ -163,7 +167,7 @@ def _plain(text: str) -> str:
 
 def _path(path: Path) -> str:
     text = str(path)
-    # A comment begins at ; or # behind a space, and a path cannot be quoted.
+    # `;` or `#` after a space begins a comment, and a path cannot be quoted.
     if any(f" {mark}" in text for mark in ";#"):
         raise ConfigError("data-dir", f"{text!r} holds ' ;' or ' #', which supervisord takes for a comment")
     if text != text.strip():
@@ -172,7 +176,10 @@ def _path(path: Path) -> str:
 
 
 def _argument(argument: str) -> str:
-    """One word of a command, for shlex, and behind it for the reader of the file: an empty pair of quotes
-    before ; and # keeps them from being behind a space. (`shlex.quote` has quoted whatever holds one.)"""
+    """Quote one word of a command for shlex, and then for the file's reader.
+
+    An empty pair of quotes before ; and # keeps them from following a space. (`shlex.quote` has quoted any
+    word with one.)
+    """
     quoted = shlex.quote(_plain(argument))
     return quoted.replace(";", "'';").replace("#", "''#")

@@ -1,4 +1,4 @@
-"""The configuration of a process that runs, read from what the system knows of it (Linux: /proc)."""
+"""The configuration of a running process, from /proc (Linux)."""
 
 from __future__ import annotations
 
@@ -30,14 +30,15 @@ _CONFIGURATIONS: Final[Mapping[str, tuple[Schema[Any], Callable[..., Any]]]] = {
 
 
 class ProcessConfigError(Exception):
-    """The process cannot be looked at, or is none of ours; the text says which."""
+    """The process cannot be inspected, or is not one of ours; the text says which."""
 
 
 def config_of_process(table: str, pid: int) -> Resolved[Any]:
-    """What the arguments and the environment of process `pid` lead to, with its file as that is now.
+    """Resolve the configuration from the arguments and environment of process `pid`, with its file as it is
+    now.
 
-    `table`: `kernel`, `mapi` or `gateway`. Raises `ProcessConfigError`, or `ConfigError` for a file that
-    became wrong.
+    `table`: `kernel`, `mapi` or `gateway`. Raises `ProcessConfigError`, or `ConfigError` if the file has
+    become invalid.
     """
     root = Path(f"/proc/{pid}")
     try:
@@ -54,8 +55,10 @@ def _strings(path: Path) -> list[str]:
 
 
 def resolved_from(table: str, command: Sequence[str], environ: Mapping[str, str], cwd: Path) -> Resolved[Any]:
-    """The configuration of a whole command line (interpreter and program first). Raises `ProcessConfigError`
-    for another program."""
+    """Resolve the configuration of a whole command line (interpreter and program first).
+
+    Raises `ProcessConfigError` for another program.
+    """
     schema, load = _CONFIGURATIONS[table]
     start = next(
         (

@@ -1,4 +1,4 @@
-"""Reading a log file as it grows, across its rotation."""
+"""Follow a log file as it grows, across its rotation."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _LONGEST_LINE: Final = 64 * 1024
 
 
 class LogFollower:
-    """Gives the lines that were added since the last look. The file need not exist yet."""
+    """Returns the lines added since the last read. The file need not exist yet."""
 
     def __init__(self, path: Path) -> None:
-        """Begins at the end of what the file holds now."""
+        """Start at the current end of the file."""
         self.path = path
         self._file: BinaryIO | None = None
         self._rest = b""
@@ -32,13 +32,13 @@ class LogFollower:
         return self._file
 
     def read(self) -> list[str]:
-        """Whole lines, at most about 64 KiB of them; call again while there are any."""
+        """Return whole lines, at most about 64 KiB of them; call again while there are any."""
         while (file := self._opened()) is not None:
             data = file.read(_CHUNK)
             if not data:
                 if not self._rotated(file):
                     break
-                self.close()  # read to its end; the new file is next
+                self.close()  # at its end; continue with the new file
                 continue
             *lines, self._rest = (self._rest + data).split(b"\n")
             if len(self._rest) >= _LONGEST_LINE:
@@ -53,20 +53,20 @@ class LogFollower:
         try:
             there = self.path.stat()
         except FileNotFoundError:
-            return False  # in the middle of it
+            return False  # not at its end yet
         same = (there.st_dev, there.st_ino) == (mine.st_dev, mine.st_ino)
-        # emptied in its place: opening it again is as good as a new one
+        # truncated in place: reopen it like a new one
         return not same or there.st_size < file.tell()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if self._file is not None:
             self._file.close()
             self._file = None
 
 
 def tail(path: Path, lines: int) -> list[str]:
-    """The last lines of a file, as far as they stand in its last 64 KiB; empty when it cannot be read."""
+    """Return the last lines of a file, within its last 64 KiB; empty if it cannot be read."""
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)

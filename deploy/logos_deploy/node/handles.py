@@ -1,7 +1,7 @@
-"""A process that signals reach although it is not our child.
+"""Signal a process that is not our child.
 
-A process id alone is a number that the system gives out again: signals go through a pidfd where the system
-has them (Linux), so that they reach the process meant or none.
+Process ids are reused: signals go through a pidfd where the system has them (Linux), so that they reach the
+intended process or none.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class ProcessHandle:
     """A process that need not be our child. Close it, or use it as a context manager."""
 
     def __init__(self, pid: int) -> None:
-        """Raises `ProcessLookupError` when there is no such process."""
+        """Open it. Raises `ProcessLookupError` if there is no such process."""
         self.pid = pid
         self._descriptor = -1
         if hasattr(os, "pidfd_open"):
@@ -28,12 +28,12 @@ class ProcessHandle:
                 return
             except ProcessLookupError:
                 raise
-            except OSError:  # an old system, or a sandbox without this call
+            except OSError:  # an old kernel, or a sandbox without this call
                 pass
         os.kill(pid, 0)
 
     def alive(self) -> bool:
-        """Whether it still runs. A zombie, which has ended and waits to be reaped, does not."""
+        """Whether it still runs. A zombie (ended, not reaped yet) does not."""
         try:
             self.signal(0)
         except ProcessLookupError:
@@ -41,14 +41,14 @@ class ProcessHandle:
         return not _is_zombie(self.pid)
 
     def signal(self, number: int) -> None:
-        """Send a signal. Raises `ProcessLookupError` when the process has gone."""
+        """Send a signal. Raises `ProcessLookupError` if the process is gone."""
         if self._descriptor >= 0:
             signal.pidfd_send_signal(self._descriptor, number)
         else:
             os.kill(self.pid, number)
 
     def kill(self) -> bool:
-        """Send KILL; False when the process has gone already."""
+        """Send KILL. Return False if the process is already gone."""
         try:
             self.signal(signal.SIGKILL)
         except ProcessLookupError:
@@ -56,7 +56,7 @@ class ProcessHandle:
         return True
 
     def close(self) -> None:
-        """Release the handle; the process goes on."""
+        """Release the handle; the process is not affected."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1

@@ -1,4 +1,4 @@
-"""Check what a node's configuration needs of this host and installation, before anything is started."""
+"""Check what a node's configuration requires of this host and installation, before anything is started."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _check_group(resolved: Resolved[Any]) -> None:
 
 
 def _check_directory(resolved: Resolved[Any], name: str, path: Path) -> None:
-    """A directory that exists must be ours; one that does not must be possible to make."""
+    """Check that an existing directory is ours, or that a missing one can be created."""
     nearest = next(above for above in (path, *path.parents) if above.exists())
     if not nearest.is_dir():
         raise resolved.refuse(name, f"{nearest} is not a directory")

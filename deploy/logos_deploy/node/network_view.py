@@ -1,6 +1,6 @@
-"""How a kernel stands in its network, and what may be wrong with that: "my node finds nobody".
+"""A kernel's state in its network, and what may be wrong with it: "my node finds no peers".
 
-`look` asks a kernel, `diagnose` judges what it said and is pure, `check_sources` judges a configuration
+`look` queries a kernel, `diagnose` judges its answers and is pure, `check_sources` judges a configuration
 before there is a kernel.
 """
 
@@ -22,7 +22,7 @@ from logos_deploy.text import count, duration, one_line
 __all__ = ["ConfiguredPeer", "NetworkView", "check_sources", "diagnose", "look", "reason", "wanted_peers"]
 
 _KNOWN: Final = 500
-"""As many as one reply may have."""
+"""The most that one reply may have."""
 _CONFIGURED: Final = (
     "staticnode",
     "entry-node",
@@ -32,11 +32,11 @@ _CONFIGURED: Final = (
     "peer-exchange-node",
 )
 _OF_ANOTHER_NETWORK: Final = "metadata: "
-"""How a kernel's reasons begin when it cut a peer off for what that one's metadata told."""
+"""Prefix of a kernel's reason for disconnecting a peer because of its metadata."""
 _STRANGERS: Final = "metadata_other_cluster"
 _WHERE_TO_BEGIN: Final = "entry-node=<multiaddr, enr:… or enrtree://…>, or a preset"
 _MOST: Final = 5
-"""Configured peers that are told of one by one."""
+"""Most configured peers that are reported one by one."""
 _SAME_NETWORK: Final = "has it the preset, or cluster-id and shards, of the others? (logos config --running)"
 
 
@@ -51,7 +51,7 @@ class ConfiguredPeer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkView:
-    """What a kernel says. `known` has the most valuable 500 at most."""
+    """A kernel's answers. `known` has at most its best 500 peers."""
 
     cluster: int
     status: DiscoveryStatus
@@ -60,11 +60,11 @@ class NetworkView:
     shards: Sequence[ShardHealth]
     configured: Sequence[ConfiguredPeer]
     strangers: int = 0
-    """How often a peer turned out to be of another network since the kernel started."""
+    """Peers found to be on another network since the kernel started."""
 
 
 async def look(client: KernelClient) -> NetworkView:
-    """Ask a kernel. Raises `LogosError`."""
+    """Query a kernel. Raises `LogosError`."""
     connected = await client.peers()
     options = {option.name: option.value for option in await client.config()}
     return NetworkView(
@@ -87,12 +87,12 @@ def _configured(options: Mapping[str, object], connected: set[str]) -> Iterator[
 
 
 def reason(peer: KnownRecord) -> str:
-    """Why a peer is not connected, as far as the kernel says."""
+    """Return why a peer is not connected, as far as the kernel knows."""
     return one_line(peer.why.removeprefix(_OF_ANOTHER_NETWORK))
 
 
 def wanted_peers(status: DiscoveryStatus) -> str:
-    """`relay peers on shards 0 and 3; peers that serve store`; empty if nothing is wanted."""
+    """Return `relay peers on shards 0 and 3; peers that serve store`; empty if nothing is wanted."""
     if not status.short:
         return ""
     wanted = []
@@ -109,7 +109,7 @@ def _numbered(noun: str, numbers: Sequence[int]) -> str:
 
 
 def check_sources(kernel: KernelConfig) -> Finding:
-    """That a node with this configuration has somebody to begin with."""
+    """Check that a node with this configuration has peers to start from."""
     discovery = kernel.discovery
     boot_nodes = {*discovery.discv5_boot_nodes, *discovery.entry_records}
     named = {*kernel.static_nodes, *kernel.entry_nodes, *kernel.services.nodes}
@@ -134,7 +134,7 @@ def check_sources(kernel: KernelConfig) -> Finding:
 
 
 def diagnose(view: NetworkView) -> Iterator[Finding]:
-    """What is wrong, and how it stands where nothing is. Never `FAIL`: the node runs."""
+    """Return the findings, and the state where there are none. Never `FAIL`: the node runs."""
     yield _standing(view)
     if not view.connected:
         yield from _why_nobody(view)
@@ -168,7 +168,7 @@ def _has_somebody_to_ask(view: NetworkView) -> bool:
 
 
 def _why_nobody(view: NetworkView) -> Iterator[Finding]:
-    """The node is alone: each thing that explains it."""
+    """The node has no peers: report each possible cause."""
     status, discv5, known = view.status, view.status.discv5, view.known.peers
     if not _has_somebody_to_ask(view):
         if discv5.running:

@@ -1,8 +1,8 @@
-"""The options given for a node, divided between its processes: from the words of a command line, or from the
-values of a program. Pure.
+"""Split the options given for a node between its processes, from command-line words or a program's values.
+Pure.
 
-An option that several processes have goes to each; `kernel.<option>`, `mapi.<option>` and `gateway.<option>`
-name one.
+An option that several processes have goes to each; `kernel.<option>`, `mapi.<option>` and
+`gateway.<option>` address one.
 """
 
 from __future__ import annotations
@@ -23,16 +23,18 @@ SCHEMAS: Final[Mapping[str, Schema[Any]]] = {
     "mapi": MAPI_SCHEMA,
     "gateway": GATEWAY_SCHEMA,
 }
-# Named alike in both processes, but a value for both would make them clash.
+# The same name in both processes, but one value for both would clash.
 _OWN_TO_EACH: Final = frozenset({"ipc-control"})
 
 
 class NodeOverrides:
-    """Raw values by process. Lists are collected, anything else is taken once."""
+    """Raw values by process. Lists are collected; anything else may be given once."""
 
     def __init__(self, tables: Sequence[str], *, visible: bool) -> None:
-        """`tables`: the processes of the node. `visible`: the values stand on a command line, where secrets
-        are refused."""
+        """`tables`: the processes of the node.
+
+        `visible`: the values are on a command line, where secrets are refused.
+        """
         self.of: dict[str, dict[str, Any]] = {table: {} for table in SCHEMAS}
         self._tables = tables
         self._visible = visible

@@ -1,8 +1,9 @@
-"""From what is asked of a node to the configuration of its processes. Pure: files come in as a reader.
+"""From the request for a node to the configuration of its processes. Pure: files are read by a callback.
 
-`logos up` and `launch` plan alike. The processes read the same sources again (file, environment), so only the
-options that were given, and what follows from the kernel for MAPI, is passed on to them. Everything is
-resolved here first: a configuration that a process would refuse is refused before anything is started.
+`logos up` and `launch` plan alike. The processes read the same sources again (file, environment), so only
+the options that were given explicitly, and what MAPI takes from the kernel, are passed on to them.
+Everything is resolved here first: a configuration that a process would refuse is refused before anything is
+started.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ ReadToml = Callable[[str], TomlFile]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeRequest:
-    """What was said on the command line. `overrides`: `key=value`, `kernel.key=value`, `mapi.key=value`."""
+    """A command line's request. `overrides`: `key=value`, `kernel.key=value`, `mapi.key=value`."""
 
     preset: str | None = None
     mode: str | None = None
@@ -43,7 +44,7 @@ class NodeRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaunchRequest:
-    """What a program asks for. `overrides`: values by `key`, `kernel.key` or `mapi.key`."""
+    """A program's request. `overrides`: values by `key`, `kernel.key` or `mapi.key`."""
 
     preset: str = ""
     mode: Mode | str = Mode.CORE
@@ -64,7 +65,7 @@ class NodePlan:
     gateway: GatewayConfig | None
     """None: nothing of the node is served over HTTP."""
     options: Mapping[str, Mapping[str, object]]
-    """What the processes are given beside environment and file: raw values by table (`kernel`, …)."""
+    """Options passed to the processes besides environment and file: raw values by table (`kernel`, …)."""
     files: Mapping[str, str]
     """The configuration file of each table that has one."""
     derived: Mapping[tuple[str, str], str]
@@ -78,18 +79,18 @@ class NodePlan:
 
     @property
     def ports(self) -> list[PortUse]:
-        """The TCP ports that the node will listen on, without those that are automatic."""
+        """The TCP ports that the node will listen on, without automatic ones."""
         return [use for use in _ports(self.kernel, self.mapi, self.gateway) if use.port]
 
     def arguments(self, table: str) -> tuple[str, ...]:
-        """The arguments of one of the processes."""
+        """Return the arguments of one process."""
         named = [f"--{CONFIG_FILE}={self.files[table]}"] if table in self.files else []
         return (*named, *to_flags(SCHEMAS[table], self.options[table]))
 
 
 @dataclass(frozen=True, slots=True)
 class _Sources:
-    """Environment, files and working directory, which options given for the node come on top of."""
+    """Environment, files and working directory, which the node's given options override."""
 
     environ: Mapping[str, str]
     files: Mapping[str, TomlFile | None]
@@ -120,8 +121,10 @@ def plan_node(
 
 
 def plan_launch(request: LaunchRequest, read_toml: ReadToml, cwd: str | Path) -> NodePlan:
-    """The same for a program that runs a node for itself: the environment is not looked at, and secrets may
-    be among the options, since they do not travel by the command line."""
+    """Resolve it for a program that runs its own node.
+
+    The environment is ignored, and options may include secrets, since they do not travel on a command line.
+    """
     tables = ("kernel", "mapi", "gateway")
     options = NodeOverrides(tables, visible=False)
     options.add("preset", request.preset)
@@ -233,7 +236,7 @@ def _plan_gateway(
 
 
 def _joins_all_shards(kernel: KernelConfig) -> bool:
-    """Whether a whole node carries every shard of its network, because it relays and names none."""
+    """Return whether a whole node joins every shard of its network, because it relays and names none."""
     return kernel.relay and kernel.network.shard_count > 0 and not kernel.resolved.explicit("shard")
 
 
@@ -245,7 +248,8 @@ def _make_absolute(
     derived: dict[tuple[str, str], str],
     cwd: str | Path,
 ) -> None:
-    """Make the processes mean the same directories whatever their working directory will be."""
+    """Make paths absolute, so that the processes mean the same directories whatever their working
+    directory."""
     for name in names:
         if resolved.explicit(name):
             if name not in flags:
@@ -258,7 +262,7 @@ def _absolute(cwd: str | Path, path: str) -> str:
 
 
 def _taken_from(kernel: KernelConfig, data_dir: Path) -> dict[str, object]:
-    """What a process takes from the kernel beside it, unless it was given something else."""
+    """Return what a process takes from the kernel beside it, unless configured otherwise."""
     derived: dict[str, object] = {"data-dir": str(data_dir)}
     if kernel.resolved.explicit("ipc-dir"):
         derived["ipc-dir"] = kernel.ipc_dir
@@ -270,7 +274,7 @@ def _taken_from(kernel: KernelConfig, data_dir: Path) -> dict[str, object]:
 
 
 def _check_together(kernel: KernelConfig, mapi: MapiConfig) -> None:
-    """What only the two together can get wrong."""
+    """Check what only the two configurations together can get wrong."""
     if kernel.relay is (mapi.mode is Mode.EDGE):
         wanted = "off" if kernel.relay else "on"
         raise kernel.resolved.refuse(

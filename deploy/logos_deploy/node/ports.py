@@ -1,4 +1,4 @@
-"""Ports that a node is to listen on and another program has."""
+"""Detect ports of a node that another program uses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ __all__ = ["refuse_taken_ports"]
 
 
 def refuse_taken_ports(uses: Iterable[PortUse]) -> None:
-    """Another program on the port: better said now, by the key, than in a log. Raises `ConfigError`."""
+    """Refuse a port that is in use: an error that names the key is better than a log line.
+
+    Raises `ConfigError`.
+    """
     for use in uses:
         family = socket.AF_INET6 if ":" in use.address else socket.AF_INET
         with socket.socket(family, socket.SOCK_STREAM) as probe:

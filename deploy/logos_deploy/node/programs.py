@@ -15,18 +15,18 @@ from logos_deploy.node.plan import NodePlan
 __all__ = ["STOP_SECONDS", "Program", "launch_programs", "programs_of"]
 
 STOP_SECONDS: Final = 6
-"""From TERM to KILL: both processes stop by themselves within less."""
+"""Seconds from TERM to KILL: the processes stop by themselves sooner."""
 
 _PRIORITIES: Final = {"kernel": 10, "mapi": 20, "gateway": 30}
 _MODULES: Final = {"kernel": "kernel_proc", "mapi": "mapi_proc", "gateway": "logos_gateway"}
 _START_SECONDS: Final = {"gateway": 2}
-"""The node does without its gateway if that cannot live."""
+"""If the gateway cannot run, the node runs on without it."""
 _OWN_VARIABLES: Final = ("LOGOS_KERNEL_", "LOGOS_MAPI_", "LOGOS_GATEWAY_")
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One process. Those with a lower `priority` start earlier and stop later."""
+    """One process. A lower `priority` starts earlier and stops later."""
 
     name: str
     command: Sequence[str]
@@ -35,17 +35,17 @@ class Program:
     """How long it must live to count as started under supervisord. One that ends sooner is tried a few times
     more, with growing pauses, and then left out; with 0 it is started again for ever."""
     variables: Mapping[str, str] = field(default_factory=dict)
-    """What configures it, where its arguments do not."""
+    """Variables that configure it, if its arguments do not."""
 
     def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
-        """The variables of a program that starts it, without those that would configure the node behind that
-        program's back, and its own."""
+        """Return the variables for starting it: ours without those that would configure the node unnoticed,
+        plus its own."""
         kept = {name: value for name, value in environ.items() if not name.startswith(_OWN_VARIABLES)}
         return {**kept, **self.variables}
 
 
 def programs_of(plan: NodePlan) -> list[Program]:
-    """Processes that read arguments, and the environment and file that the plan was made of."""
+    """Return processes that read arguments, and the environment and file that the plan was made from."""
     return [
         Program(
             table,
@@ -58,9 +58,11 @@ def programs_of(plan: NodePlan) -> list[Program]:
 
 
 def launch_programs(plan: NodePlan) -> list[Program]:
-    """Processes that are configured by the environment alone: the options of a program may hold secrets, and
-    every user of the host can read a command line. The data directory stands there to tell several nodes
-    apart."""
+    """Return processes that are configured by the environment alone.
+
+    A program's options may hold secrets, and every user of the host can read a command line. Only the data
+    directory is on it, to distinguish several nodes.
+    """
     programs = []
     for table in plan.tables:
         schema, options = SCHEMAS[table], plan.options[table]
@@ -73,5 +75,5 @@ def launch_programs(plan: NodePlan) -> list[Program]:
 
 
 def _python(table: str, *arguments: str) -> tuple[str, ...]:
-    # -P: the working directory holds no modules
+    # -P: do not import from the working directory
     return (sys.executable, "-P", "-m", _MODULES[table], *arguments)

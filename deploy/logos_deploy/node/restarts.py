@@ -1,4 +1,4 @@
-"""How often a process that dies is started again. Pure."""
+"""Limit how often a process is restarted. Pure."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ RESTART_WINDOW: Final = 30.0
 
 
 class RestartLimit:
-    """A process that cannot live, a broken installation say, would burn a processor for ever: after several
-    restarts in a short time it is given up."""
+    """Gives up after several restarts in a short time.
+
+    A process that cannot run, for instance because of a broken installation, would otherwise burn a CPU for
+    ever.
+    """
 
     def __init__(self) -> None:
         self._times: deque[float] = deque(maxlen=MAX_RESTARTS)
@@ -23,5 +26,5 @@ class RestartLimit:
         self._times.append(now)
 
     def reached(self, now: float) -> bool:
-        """Whether one more is one too many."""
+        """Return whether one more restart is too many."""
         return len(self._times) == MAX_RESTARTS and now - self._times[0] <= RESTART_WINDOW

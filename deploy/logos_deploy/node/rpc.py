@@ -1,4 +1,4 @@
-"""Asking a supervisord for its processes: XML-RPC over HTTP over its Unix socket."""
+"""Query a supervisord about its processes: XML-RPC over HTTP over its Unix socket."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _MAX_REPLY: Final = 1024 * 1024
 
 
 class RpcError(Exception):
-    """supervisord gave no answer, or not one that can be read."""
+    """supervisord did not answer, or not intelligibly."""
 
 
 class ProcessState(NamedTuple):
-    """A program as supervisord sees it. `pid` 0: it does not run. `state` is supervisord's word."""
+    """A program as supervisord sees it. `pid` 0: not running. `state` is supervisord's word."""
 
     name: str
     state: str
@@ -35,7 +35,7 @@ class ProcessState(NamedTuple):
 
 
 class SupervisorRpc:
-    """One supervisord's socket. Each call is a connection of its own."""
+    """One supervisord's socket. Each call uses a connection of its own."""
 
     def __init__(self, socket: Path, password: str, timeout: float = 5.0) -> None:
         self._socket = socket
@@ -43,7 +43,7 @@ class SupervisorRpc:
         self._timeout = timeout
 
     async def processes(self) -> list[ProcessState]:
-        """All programs, by name. Raises `RpcError`."""
+        """Return all programs by name. Raises `RpcError`."""
         reply = await self._call("supervisor.getAllProcessInfo", ())
         try:
             return [
@@ -54,7 +54,7 @@ class SupervisorRpc:
             raise RpcError(f"getAllProcessInfo: {error!r}") from error
 
     async def shutdown(self) -> None:
-        """Have supervisord end its programs and itself; it does so after the answer. Raises `RpcError`."""
+        """Ask supervisord to stop its programs and itself; it does so after the reply. Raises `RpcError`."""
         await self._call("supervisor.shutdown", ())
 
     async def _call(self, method: str, arguments: Sequence[Any]) -> Any:

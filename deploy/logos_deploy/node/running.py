@@ -1,4 +1,5 @@
-"""Who runs a data directory: the locks say it, and they cannot be stale (the system drops a dead owner's)."""
+"""Find the processes of a data directory by their locks, which cannot be stale: the system drops a dead
+owner's flock."""
 
 from __future__ import annotations
 
@@ -24,16 +25,19 @@ GATEWAY: Final[Role] = "gateway"
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A living process that holds a lock of the node. `pid`: the one that it wrote there, 0 when it wrote
-    none; it may mean another process here (see `logos_process.lock`)."""
+    """A living process that holds a lock of the node.
+
+    `pid` is the one that it wrote there, 0 if it wrote none; here it may mean another process (see
+    `logos_process.lock`).
+    """
 
     role: Role
     pid: int
     lock: Path
 
     def handle(self) -> ProcessHandle | None:
-        """A handle of the process, if it provably holds the lock: signals through any other may hit a
-        stranger."""
+        """Return a handle of the process if it provably holds the lock: any other signal might hit an
+        unrelated process."""
         try:
             handle = ProcessHandle(self.pid) if self.pid else None
         except (ProcessLookupError, PermissionError):
@@ -45,7 +49,7 @@ class Holder:
 
 
 def holders(paths: SupervisorPaths, run_dir: Path, mapi_run_dir: Path) -> list[Holder]:
-    """The processes of a node, the supervising one first; empty: nothing runs."""
+    """Return the processes of a node, the supervising one first; empty if none runs."""
     locks = (
         (FOREGROUND, paths.lock),
         (KERNEL, lock_path(kernel_directory(run_dir))),
@@ -63,7 +67,7 @@ def _held(locks: Iterable[tuple[Role, Path]]) -> Iterator[Holder]:
 
 
 def supervisor_rpc(paths: SupervisorPaths) -> SupervisorRpc | None:
-    """The supervisord that the file in the data directory is for, running or not; None without a file."""
+    """Return the supervisord that the data directory's file is for, running or not; None without a file."""
     try:
         access = access_of(paths.conf.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError):
@@ -72,10 +76,10 @@ def supervisor_rpc(paths: SupervisorPaths) -> SupervisorRpc | None:
 
 
 def mapi_is_supervised(paths: SupervisorPaths) -> bool:
-    """Whether a `logos up` that has a MAPI is at work there."""
+    """Return whether a `logos up` with a MAPI runs there."""
     try:
         if holder_of(paths.lock) is None:
             return False
         return "[program:mapi]" in paths.conf.read_text(encoding="utf-8")
     except OSError:
-        return False  # another user's, or just being written
+        return False  # another user's, or being written

@@ -1,4 +1,4 @@
-"""One running supervisord, owned by this process: started, watched, ended with all that it started."""
+"""One running supervisord, owned by this process: started, watched, stopped with everything it started."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ __all__ = [
 _START_TIMEOUT: Final = 20.0
 _POLL: Final = 0.05
 _SPARE_FDS: Final = 1024
-# connections, their streams' timers and the database: no descriptor per stream, but room for all the same
+# connections, timers and the database: no descriptor per stream, but with a margin
 _FDS_PER_CONNECTION: Final = 4
 _MIN_FDS: Final = 8192
 _RELEASE_PATIENCE: Final = 2.0
 
 
 class SupervisorError(Exception):
-    """supervisord could not be started; the text says why, as far as it said so itself."""
+    """supervisord could not be started; the text gives its reason, if it gave one."""
 
 
 class NodeInUseError(Exception):
-    """The data directory has a node that runs."""
+    """A running node uses the data directory."""
 
 
 class Supervisor:
@@ -57,12 +57,14 @@ class Supervisor:
         …
         await supervisor.stop()
 
-    After `stop`, and after a `start` that raised, nothing that it started runs.
+    After `stop`, and after a `start` that raised, nothing that it started is left running.
     """
 
     def __init__(self, plan: NodePlan, environ: Mapping[str, str]) -> None:
-        """`environ` is that of the processes, and the one with which the plan was made. Raises `ConfigError`
-        when the paths do not suit supervisord."""
+        """`environ` is the processes' environment, from which the plan was made.
+
+        Raises `ConfigError` if supervisord's file cannot hold the paths.
+        """
         self.plan = plan
         self._environ = environ
         ipc_dir = Path(os.path.abspath(plan.kernel.ipc_dir))  # noqa: PTH100 - no symlink may be resolved
@@ -86,9 +88,9 @@ class Supervisor:
     # -- start -----------------------------------------------------------------------------------------------
 
     def write_only(self) -> tuple[str, ...]:
-        """Write the file for a supervisord that somebody else starts; its command.
+        """Write the file for a supervisord that is started elsewhere. Return its command.
 
-        Raises `NodeInUseError`, or OSError for a directory that cannot be used.
+        Raises `NodeInUseError`, or OSError for an unusable directory.
         """
         self._refuse_running()
         self._take_directories()
@@ -101,8 +103,8 @@ class Supervisor:
     async def start(self) -> None:
         """Start supervisord, and through it the processes. Returns when it answers; they may not be ready.
 
-        Raises `NodeInUseError`, `ConfigError` for a port in use, `SupervisorError`, or OSError for a
-        directory that cannot be used.
+        Raises `NodeInUseError`, `ConfigError` for a port in use, `SupervisorError`, or OSError for an
+        unusable directory.
         """
         self._refuse_running()
         refuse_taken_ports(self.plan.ports)
@@ -124,13 +126,15 @@ class Supervisor:
             raise NodeInUseError(f"{self._has_a_node(error.pid)}: one node at a time") from None
 
     def _refuse_running(self) -> None:
-        """Refuse before anything is made or bound, so that the reason is this one and not a port in use. A
-        node that was not started by this command owns its directories too."""
+        """Refuse before anything is created or bound, so that the error is this one and not a port in use.
+
+        A node that was not started by this command owns its directories too.
+        """
         locks = {"": self.paths.lock, "its kernel is ": lock_path(kernel_directory(self.plan.kernel.ipc_dir))}
         if self.plan.mapi is not None:
             locks["its MAPI is "] = lock_path(mapi_directory(self.plan.mapi.ipc_dir))
         for which, lock in locks.items():
-            # a node whose `logos up` was killed may be about to end
+            # a node whose `logos up` was killed may still be ending
             holder = holder_of(lock, _RELEASE_PATIENCE if which else 0.0)
             if holder is not None:
                 raise NodeInUseError(f"{self._has_a_node(holder, which)}: one node at a time")
@@ -156,14 +160,14 @@ class Supervisor:
                 stderr=descriptor,
                 env={**self._environ, PARENT: "0"},
                 umask=0o077,
-                # Ctrl-C is for us alone: we end supervisord in our own time
+                # Ctrl-C is for us alone: we stop supervisord ourselves
                 start_new_session=True,
             )
         finally:
             os.close(descriptor)
 
     def _command(self, *runner: str) -> tuple[str, ...]:
-        # as a module, not as the script beside the interpreter: that may stand anywhere, or nowhere
+        # as a module: the script may be installed elsewhere, or not at all
         return (sys.executable, "-P", "-m", *runner, "supervisor.supervisord", "-c", str(self.paths.conf))
 
     async def _wait_answer(self) -> None:
@@ -205,13 +209,13 @@ class Supervisor:
         await self._process.wait()
 
     async def processes(self) -> list[ProcessState]:
-        """The processes as supervisord sees them. Raises `RpcError`."""
+        """Return the processes as supervisord sees them. Raises `RpcError`."""
         states = await self._rpc.processes()
         self._remember({state.pid for state in states if state.pid})
         return states
 
     def _remember(self, pids: set[int]) -> None:
-        """Hold on to the children: if supervisord is killed, ending them falls to us."""
+        """Keep handles of the children: if supervisord is killed, stopping them is up to us."""
         for pid in self._children.keys() - pids:
             if not self._children[pid].alive():
                 self._children.pop(pid).close()
@@ -222,17 +226,17 @@ class Supervisor:
     # -- stop ------------------------------------------------------------------------------------------------
 
     async def stop(self) -> None:
-        """End supervisord and everything it started, in good order if possible. May be called twice.
+        """Stop supervisord and everything it started, gracefully if possible. Idempotent.
 
-        Cancelling it does not stop it in the middle: it then ends things the hard way, at once.
+        Cancelling it does not interrupt it: it then kills everything at once.
         """
         try:
             if self._process is not None and not self.ended:
-                # supervisord may have started one that we have not seen yet
+                # supervisord may have started a process since the last look
                 with contextlib.suppress(RpcError):
                     await self.processes()
                 self._signal(signal.SIGTERM)
-                # one after the other, each with its full time
+                # sequentially, each with its full timeout
                 patience = (len(self.programs) + 1) * STOP_SECONDS
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self.wait(), patience)
@@ -249,7 +253,7 @@ class Supervisor:
             self._unlock()
 
     async def _end_orphans(self, number: int, patience: float) -> None:
-        """Children that survived their supervisord."""
+        """Stop children that outlived their supervisord."""
         for child in self._children.values():
             with contextlib.suppress(ProcessLookupError):
                 child.signal(number)
@@ -276,17 +280,17 @@ class Supervisor:
 
 
 def file_descriptors(max_connections: int) -> int:
-    """The limit of open files that a node asks for, as far as this host lets it have it."""
+    """Return the limit of open files for a node, as far as this host allows it."""
     wanted = wanted_descriptors(max_connections)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     return wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
 
 
 def wanted_descriptors(max_connections: int) -> int:
-    """Open files that a node of so many connections may come to need."""
+    """Return the open files that a node with so many connections may need."""
     return max(_MIN_FDS, max_connections * _FDS_PER_CONNECTION + _SPARE_FDS)
 
 
 def _user() -> str | None:
-    """supervisord wants root to say that it is meant."""
+    """Return the user option: supervisord warns when root does not set it explicitly."""
     return pwd.getpwuid(0).pw_name if os.geteuid() == 0 else None

@@ -1,6 +1,6 @@
 """What supervisord's view of the processes means for `logos up`. Pure.
 
-supervisord restarts what ends unexpectedly at once and without end (it must, see `conf`): giving up is
+supervisord restarts unexpected exits at once and without limit (it must, see `conf`): when to give up is
 decided here.
 """
 
@@ -17,7 +17,7 @@ from logos_deploy.node.rpc import ProcessState
 __all__ = ["GATEWAY", "NodeWatch", "WatchVerdict"]
 
 GATEWAY: Final = "gateway"
-"""The one program that the node can do without: its end never ends the others."""
+"""The one optional program: its exit never stops the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +29,14 @@ class WatchVerdict:
 
 
 class NodeWatch:
-    """Feed it what supervisord says; it tells which processes are new, and when the node is over."""
+    """Takes supervisord's reports; says which processes are new, and when the node is over."""
 
     def __init__(self) -> None:
         self._pids: dict[str, int] = {}
         self._restarts: dict[str, RestartLimit] = {}
 
     def started(self, now: float, states: Iterable[ProcessState]) -> list[tuple[str, int, bool]]:
-        """(name, pid, whether it is a restart) of the processes that are new since the last call."""
+        """Return (name, pid, whether it is a restart) of the processes that are new since the last call."""
         news = []
         for state in states:
             before = self._pids.get(state.name)
@@ -48,7 +48,7 @@ class NodeWatch:
         return news
 
     def verdict(self, now: float, states: Iterable[ProcessState]) -> WatchVerdict | None:
-        """None while the node may go on."""
+        """Return None while the node may go on."""
         known = [state for state in states if state.name != GATEWAY]
         for state in known:
             if state.state == "FATAL":
