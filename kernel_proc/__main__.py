@@ -18,9 +18,9 @@ STOP_SECONDS: Final = 4.0
 
 
 def _prepare() -> None:
-    # Before logging is set up: libp2p configures it when imported. It also switches propagation off and
-    # reports each failed dial or reset stream as an error; what an operator must know of those, the kernel
-    # says itself.
+    # Import before logging is set up: importing libp2p configures logging, switches propagation off, and
+    # makes it report each failed dial or reset stream as an error. The kernel reports what an operator must
+    # know of those itself.
     import kernel_proc.node  # noqa: F401
 
     logs.silence("libp2p")
@@ -39,8 +39,8 @@ def _run(config: KernelConfig, limit: StopLimit) -> int:
 
 
 def collect_less() -> None:
-    """Look for garbage cycles less often: the message path makes many short-lived tuples and no cycles, and
-    looking after every 700 of them costs a tenth of the relay's time."""
+    """Run the garbage collector less often: the message path creates many short-lived tuples but no
+    cycles, and collecting after every 700 of them costs a tenth of the relay's time."""
     gc.set_threshold(50_000, 20, 50)
 
 
@@ -57,7 +57,7 @@ KERNEL: Final = Process(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a kernel until it is stopped; returns the exit code."""
+    """Run a kernel until it is stopped. Return the exit code."""
     return run_process(KERNEL, arguments)
 
 

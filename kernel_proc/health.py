@@ -1,6 +1,5 @@
-"""The node's health: what each protocol, each shard and the event loop are like. Facts only, no verdicts on
-"connected": that is policy of who reads them.
-"""
+"""The node's health: the state of each protocol, each shard and the event loop. Facts only; whether that
+counts as "connected" is up to the readers."""
 
 from __future__ import annotations
 
@@ -34,14 +33,14 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 MERGE_SECONDS: Final = 0.1
-"""Changes within this time make one event."""
+"""Changes within this time are merged into one event."""
 
 NOT_MOUNTED: Final = (
     "Rln Relay",
     "Rendezvous",
     "Mix",
 )
-"""Protocols by nwaku's names that this version does not have; readers that look for them find them so."""
+"""Protocols of nwaku that this version does not have, listed for readers that expect them."""
 
 
 _BEST_FIRST: Final = (
@@ -52,7 +51,7 @@ _BEST_FIRST: Final = (
 
 
 def relay_health(peers: int, *, mounted: bool) -> ProtocolHealth:
-    """READY with at least one connected relay peer."""
+    """Return READY with at least one connected relay peer."""
     if not mounted:
         return ProtocolHealth(name="Relay", state=ProtocolState.NOT_MOUNTED)
     if peers:
@@ -61,7 +60,7 @@ def relay_health(peers: int, *, mounted: bool) -> ProtocolHealth:
 
 
 def service_health(name: str, *, mounted: bool, lacks: str = "") -> ProtocolHealth:
-    """A service of this node: READY unless it `lacks` something."""
+    """Return the health of one of our services: READY unless it `lacks` something."""
     if not mounted:
         return ProtocolHealth(name=name, state=ProtocolState.NOT_MOUNTED)
     state = ProtocolState.NOT_READY if lacks else ProtocolState.READY
@@ -69,7 +68,8 @@ def service_health(name: str, *, mounted: bool, lacks: str = "") -> ProtocolHeal
 
 
 def client_health(name: str, service: str, peers: int, *, own: bool = False) -> ProtocolHealth:
-    """The client of other nodes' `service`: READY with a connected peer that has it, or with our `own`."""
+    """Return the health of the client of a `service`: READY with a connected service peer, or with our
+    `own` service."""
     if peers or own:
         return ProtocolHealth(name=name, state=ProtocolState.READY, strength=peers)
     lacks = f"No {service} service peer available yet"
@@ -79,7 +79,7 @@ def client_health(name: str, service: str, peers: int, *, own: bool = False) -> 
 def shard_health(
     shard: int, topic: str, mesh: int, connected: int, *, subscribed: bool, pushing: int = 0
 ) -> ShardHealth:
-    """Health of one shard from the numbers of its mesh, its connected peers and those that push to us."""
+    """Return the health of a shard from the numbers of its mesh, connected and pushing peers."""
     health = TopicHealth.NOT_SUBSCRIBED
     if subscribed:
         ways = {TopicHealth.of_mesh(mesh), TopicHealth.of_filter(pushing)}
@@ -95,11 +95,11 @@ def shard_health(
 
 
 class HealthMonitor:
-    """Puts the health together and tells when it changed.
+    """Assemble the health and publish changes.
 
-    `protocols` and `shards` give the parts when asked. `publish` gets the whole after a change that `touch`
-    announced, at most every 100 ms, and only if it differs from the last one told (the loop's load does not
-    count as a difference, or there would be no end to it).
+    `protocols` and `shards` return the parts. `publish` is called after a change announced by `touch`, at
+    most every 100 ms, and only if the health differs from the last one published (ignoring the event loop's
+    load, which always changes).
     """
 
     def __init__(
@@ -120,16 +120,16 @@ class HealthMonitor:
 
     @property
     def ready(self) -> bool:
-        """All parts are up and the node is not ending."""
+        """Whether all parts are up and the node is not stopping."""
         return self._state is ProtocolState.READY and not self._archive_away()
 
     def _archive_away(self) -> bool:
-        """Whether the operator wants messages stored, and the archive cannot (its database is away)."""
+        """Return whether messages should be stored but the archive's database is unavailable."""
         return any(one.name == "Store" and one.state is ProtocolState.NOT_READY for one in self._protocols())
 
     @property
     def state(self) -> ProtocolState:
-        """The node's state as a whole."""
+        """The state of the node as a whole."""
         if self._state is ProtocolState.READY and self._archive_away():
             return ProtocolState.NOT_READY
         if self._state is ProtocolState.READY and self._lag.lagging:
@@ -137,16 +137,16 @@ class HealthMonitor:
         return self._state
 
     def set_state(self, state: ProtocolState) -> None:
-        """INITIALIZING until all parts are up, READY, SHUTTING_DOWN."""
+        """Set the state: INITIALIZING until all parts are up, READY, SHUTTING_DOWN."""
         self._state = state
         self.touch()
 
     def touch(self) -> None:
-        """Something that health is made of may have changed."""
+        """Announce that the health may have changed."""
         self._changed.set()
 
     def current(self) -> NodeHealth:
-        """The health now."""
+        """Return the current health."""
         lag = self._lag.report()
         return NodeHealth(
             state=self.state,
@@ -161,7 +161,7 @@ class HealthMonitor:
         )
 
     async def run(self) -> None:
-        """Watch for changes and tell them."""
+        """Publish changes until cancelled."""
         while True:
             await self._changed.wait()
             await trio.sleep(MERGE_SECONDS)
@@ -169,7 +169,7 @@ class HealthMonitor:
             self.check()
 
     def check(self) -> None:
-        """Tell the health if it differs from the last one told."""
+        """Publish the health if it differs from the last one published."""
         health = self.current()
         compared = (health.state, health.protocols, health.shards)
         if compared == self._last:
@@ -179,7 +179,7 @@ class HealthMonitor:
         self._publish(health)
 
     def _log_changes(self, health: NodeHealth) -> None:
-        """One line for each shard whose health is another than before."""
+        """Log each shard whose health changed."""
         for shard in health.shards:
             if self._logged.get(shard.shard) != shard.health:
                 log.info(

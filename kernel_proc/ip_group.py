@@ -1,4 +1,4 @@
-"""What counts as one place for every limit by IP address. Pure."""
+"""The unit of all limits per IP address. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ __all__ = ["ip_group"]
 
 
 def ip_group(ip: str) -> str:
-    """Return an IPv4 address, or the /64 that one IPv6 host commands. Raises ValueError for anything else."""
+    """Return an IPv4 address, or the /64 of an IPv6 address, which one host controls. Raise ValueError for
+    anything else."""
     address = ipaddress.ip_address(ip.partition("%")[0])
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None:

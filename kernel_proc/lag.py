@@ -1,4 +1,4 @@
-"""How late the event loop is: the one number that says whether a single-threaded node can keep up."""
+"""The event loop's lag: the one number that shows whether a single-threaded node keeps up."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ CHECK_SECONDS: Final = 5.0
 ACCEPTED_LAG: Final = 0.05
 """Seconds of lag that count as a load of 1."""
 LAGGING_AFTER: Final = 5.0
-"""A lag above this makes the node's state EVENT_LOOP_LAGGING."""
+"""Lag above which the node's state is EVENT_LOOP_LAGGING."""
 _WINDOWS: Final = (60.0, 300.0, 900.0)
 _NAMES: Final = ("1m", "5m", "15m")
 
 
 class LagReport(NamedTuple):
-    """`load_*` are moving averages of lag / 50 ms: 1 is the most that is accepted for long."""
+    """`load_*` are moving averages of lag / 50 ms: 1 is the maximum acceptable in the long run."""
 
     lag_ms: float
     load_1m: float
@@ -35,22 +35,22 @@ class LagReport(NamedTuple):
 
 
 class EventLoopLag:
-    """Averages of what `observe` is told; `run` observes trio's own loop."""
+    """Averages of the lags passed to `observe`; `run` measures trio's event loop."""
 
     def __init__(self) -> None:
         self._loads = [0.0, 0.0, 0.0]
         self.lag = 0.0
-        """Seconds by which the last check came late."""
+        """Seconds by which the last check was late."""
         self.accumulated = 0.0
-        """Seconds of lag since the start."""
+        """Total seconds of lag since the start."""
 
     @property
     def lagging(self) -> bool:
-        """Whether the last check came more than 5 s late."""
+        """Whether the last check was more than 5 s late."""
         return self.lag > LAGGING_AFTER
 
     def observe(self, lag: float) -> None:
-        """Take in the lag of one check, in seconds; checks are 5 s apart."""
+        """Record the lag of one check in seconds; checks are 5 s apart."""
         self.lag = max(0.0, lag)
         self.accumulated += self.lag
         for index, window in enumerate(_WINDOWS):
@@ -58,17 +58,17 @@ class EventLoopLag:
             self._loads[index] += alpha * (self.lag / ACCEPTED_LAG - self._loads[index])
 
     def report(self) -> LagReport:
-        """The state now."""
+        """Return the current averages."""
         return LagReport(self.lag * 1000.0, self._loads[0], self._loads[1], self._loads[2])
 
     def samples(self) -> Iterable[Sample]:
-        """For the metrics registry."""
+        """Yield samples for the metrics registry."""
         for name, load in zip(_NAMES, self._loads, strict=True):
             yield "event_loop_load", {"window": name}, load
         yield "event_loop_accumulated_lag_secs", {}, self.accumulated
 
     async def run(self, changed: Callable[[], None] = lambda: None) -> None:
-        """Measure every 5 s how late the loop comes back; `changed` is called when `lagging` changes."""
+        """Measure the lag every 5 s; `changed` is called when `lagging` changes."""
         while True:
             before = self.lagging
             due = trio.current_time() + CHECK_SECONDS
@@ -77,4 +77,4 @@ class EventLoopLag:
             if self.lagging != before:
                 changed()
             if self.lagging:
-                log.warning("event loop is late", extra=fields(seconds=round(self.lag, 3)))
+                log.warning("event loop lagging", extra=fields(seconds=round(self.lag, 3)))

@@ -1,7 +1,7 @@
-"""The kernel's own counters and gauges, under the names that operators know from nwaku.
+"""The kernel's counters and gauges, under the names that operators know from nwaku.
 
-Hot paths hold a `Counter` and add to it; everything that can be asked for at reading time (peers, queue
-lengths, counters kept by other parts) is a source, called by `collect`. Names are given without the prefix.
+Hot paths keep a `Counter` and add to it; everything that can be computed on demand (peers, queue lengths,
+counters of other parts) is a source, called by `collect`. Names are given without the prefix.
 """
 
 from __future__ import annotations
@@ -23,12 +23,11 @@ Sample = tuple[str, dict[str, str], float]
 Source = Callable[[], Iterable[Sample]]
 
 MAX_SERIES: Final = 256
-"""Label sets per counter name; what comes after them is counted under `other`, since labels may come from
-peers."""
+"""Label sets per counter name; further ones are counted under `other`, because labels may come from peers."""
 
 
 class Counter:
-    """A number that only grows."""
+    """A monotonic counter."""
 
     __slots__ = ("value",)
 
@@ -36,12 +35,12 @@ class Counter:
         self.value = 0
 
     def add(self, amount: int = 1) -> None:
-        """Count `amount` more."""
+        """Add `amount`."""
         self.value += amount
 
 
 class Histogram:
-    """Counts per upper bound, with sum and count, as Prometheus reads them."""
+    """A Prometheus histogram: counts per upper bound, sum and count."""
 
     __slots__ = ("_bounds", "_counts", "_labels", "_sum")
 
@@ -57,7 +56,7 @@ class Histogram:
         self._sum += value
 
     def samples(self, name: str) -> Iterable[Sample]:
-        """`name_bucket{le}` cumulative, `name_sum`, `name_count`."""
+        """Yield cumulative `name_bucket{le}`, `name_sum` and `name_count`."""
         total = 0
         for bound, count in zip((*self._bounds, float("inf")), self._counts, strict=True):
             total += count
@@ -77,7 +76,7 @@ class Registry:
         self._sources: list[Source] = []
 
     def counter(self, name: str, **labels: str) -> Counter:
-        """The counter of this name and these labels, the same object each time."""
+        """Return the counter with this name and labels, the same object each time."""
         series = self._counters.setdefault(name, {})
         key = tuple(sorted(labels.items()))
         found = series.get(key)
@@ -88,17 +87,17 @@ class Registry:
         return found
 
     def histogram(self, name: str, bounds: Sequence[float], **labels: str) -> Histogram:
-        """The histogram of this name and these labels, which are ours and few; `bounds` are upper bounds in
-        rising order, used the first time."""
+        """Return the histogram with this name and labels (only our own, few ones). `bounds` are ascending
+        upper bounds, used the first time."""
         key = tuple(sorted(labels.items()))
         return self._histograms.setdefault(name, {}).setdefault(key, Histogram(bounds, labels))
 
     def add_source(self, source: Source) -> None:
-        """Let `source` give its samples whenever somebody reads."""
+        """Call `source` for its samples on every collection."""
         self._sources.append(source)
 
     def collect(self) -> list[Sample]:
-        """Every value there is, names prefixed."""
+        """Return all current values, with prefixed names."""
         samples: list[Sample] = []
         for name, series in self._counters.items():
             samples.extend((self.prefix + name, dict(key), counter.value) for key, counter in series.items())
@@ -110,7 +109,7 @@ class Registry:
         return samples
 
     def report(self) -> MetricsReply:
-        """Every value without the prefix, those of the process too, and what each of them is."""
+        """Return all values without prefix, including those of the process, and their descriptions."""
         bare = [(name.removeprefix(self.prefix), labels, value) for name, labels, value in self.collect()]
         samples = [*bare, *((name, dict(labels), value) for name, labels, value in own_figures())]
         known: dict[str, Family] = dict(PROCESS)

@@ -1,4 +1,4 @@
-"""The network side of a node: host, relay, metadata, peering and peer book, wired to each other."""
+"""The network side of a node: host, relay, metadata, peering and peer book, wired together."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ PROTOCOLS: Final = (
     LIGHTPUSH_PROTOCOL,
     LEGACY_LIGHTPUSH_PROTOCOL,
 )
-"""Those by which connected peers are counted."""
+"""The protocols by which connected peers are counted."""
 
 
 def listen_addresses(config: KernelConfig) -> list[str]:
-    """The multiaddrs to listen on: TCP, and WebSocket when it is on."""
+    """Return the multiaddrs to listen on: TCP, and WebSocket if enabled."""
     family = "ip6" if ipaddress.ip_address(config.listen_address).version == 6 else "ip4"
     base = f"/{family}/{config.listen_address}/tcp"
     addresses = [f"{base}/{config.tcp_port}"]
@@ -67,7 +67,7 @@ def listen_addresses(config: KernelConfig) -> list[str]:
 
 
 def host_limits(config: KernelConfig) -> HostLimits:
-    """The host's limits: a fifth of all connections stays free for peers that we choose to dial."""
+    """Return the host's limits: a fifth of all connections is reserved for outbound ones."""
     total = config.max_connections
     return HostLimits(
         max_connections=total,
@@ -77,7 +77,8 @@ def host_limits(config: KernelConfig) -> HostLimits:
 
 
 def no_peers_text(shard: int, connected: int, troubles: Sequence[tuple[float, str]]) -> str:
-    """`troubles`: (when, why) of dials that failed; an operator's own address counts as the latest."""
+    """Explain why there is no peer. `troubles` are (time, reason) of failed dials; a configured address
+    counts as the latest."""
     if connected:
         return f"{connected} peer{'s' * (connected > 1)} connected, none on shard {shard}"
     if not troubles:
@@ -86,14 +87,15 @@ def no_peers_text(shard: int, connected: int, troubles: Sequence[tuple[float, st
 
 
 def score_params(config: KernelConfig) -> ScoreParams:
-    """The relay's scoring: it holds against peers of one place what admission would refuse them for."""
+    """Return the relay's score parameters: peers at one address are only penalised beyond what admission
+    allows."""
     return ScoreParams(colocation_threshold=config.ip_colocation_limit)
 
 
 class Network:
-    """Made before anything is bound; `start` in a nursery binds and runs it.
+    """Create it before anything is bound; `start` it in a nursery to bind and run.
 
-    `peer_changed` gets every change of a peer, `health_changed` is called when protocol or shard health may
+    `peer_changed` is called with every change of a peer, `health_changed` when protocol or shard health may
     have changed.
     """
 
@@ -127,7 +129,8 @@ class Network:
         self.metadata = MetadataProtocol(
             self.host,
             cluster=config.network.cluster,
-            # A node without relay carries no shard, whatever it records: nobody should come to it for one.
+            # A node without relay carries no shards, whatever it records: peers should not connect to it for
+            # one.
             shards=shards.joined if config.relay else tuple,
             learned=self._learned,
         )
@@ -163,13 +166,13 @@ class Network:
             on_peer_exchange=self._offered,
         )
         for validator in self._protected:
-            # For every topic (it looks at its own only): validators of one topic go when the topic is left,
-            # and what we publish there without being on it must be signed too.
+            # Added for every topic (it only checks its own): validators of a single topic are removed when it
+            # is left, and what we publish there without being subscribed must be signed too.
             relay.add_validator(None, validator)
         self.book.attach_mesh(_Mesh(relay))
         return relay
 
-    # --- what the parts tell ---
+    # --- events of the parts ---
 
     def _learn_offered(self, peer_id: PeerIdText, addresses: Sequence[str], offering: PeerIdText) -> bool:
         return self.peering.manager.learn(
@@ -188,10 +191,10 @@ class Network:
         self._health_changed()
 
     def _offered(self, offer: PxOffer) -> None:
-        """Peers that a PRUNE named."""
+        """Process the peers suggested in a PRUNE."""
         used = self._offers.take(offer.peer, offer.peers, trio.current_time())
         log.debug(
-            "peers named in a PRUNE",
+            "peers suggested in a PRUNE",
             extra=fields(peer=offer.peer, topic=offer.topic, peers=len(offer.peers), used=used),
         )
 
@@ -201,14 +204,15 @@ class Network:
             self.peering.manager.peer_described(peer_id, metadata.cluster, metadata.shards)
 
     def is_valid(self, topic: str, message: WakuMessage) -> bool:
-        """Whether a message that did not come by relay would pass its validators."""
+        """Return whether a message received outside relay would pass the relay's validators."""
         seen = RelayMessage(topic, b"", message, b"", "", 0)
         return all(validator(seen) is Verdict.ACCEPT for validator in self._protected)
 
-    # --- looking in ---
+    # --- inspection ---
 
     def no_peers_text(self, shard: int) -> str:
-        """Why a message found no peer on the shard: what is connected, else the last dial that failed."""
+        """Explain why a message found no peer on the shard: the connected peers, or else the last failed
+        dial."""
         troubles = [
             *((peer.last_attempt, peer.why) for peer in self.peering.store if peer.why and peer.failures),
             *((math.inf, f"{address}: {why}") for address, why in self.dialer.troubles.items()),
@@ -216,16 +220,16 @@ class Network:
         return no_peers_text(shard, len(self.host.connections()), troubles)
 
     def protocols(self) -> list[ProtocolHealth]:
-        """Health of relay and metadata."""
+        """Return the health of relay and metadata."""
         peers = len(self.relay.peers()) if self.relay else 0
-        told = sum(record.cluster is not None for record in self.book.records())
+        known = sum(record.cluster is not None for record in self.book.records())
         return [
             relay_health(peers, mounted=self.relay is not None),
-            ProtocolHealth(name="Metadata", state=ProtocolState.READY, strength=told),
+            ProtocolHealth(name="Metadata", state=ProtocolState.READY, strength=known),
         ]
 
     def bound_ports(self) -> dict[str, int]:
-        """Ports by nwaku's names; 0: off."""
+        """Return the ports by nwaku's names; 0: off."""
         ports = dict.fromkeys(("tcp", "webSocket", "quic", "rest", "discv5Udp", "metrics"), 0)
         for address in self.host.listen_addresses:
             parts = address.split("/")
@@ -256,7 +260,7 @@ class Network:
 
 
 class _Mesh:
-    """The relay as the peer book asks it."""
+    """The relay as seen by the peer book."""
 
     def __init__(self, relay: RelayService) -> None:
         self._relay = relay

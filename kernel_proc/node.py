@@ -1,9 +1,9 @@
-"""The node: one object that puts the parts together, starts them in order and ends with them.
+"""The node: puts the parts together, starts them in order and ends with them.
 
-Start: directories and locks, node key, sockets (control answers from here on), relay and metadata, libp2p
-listeners, configured shards, requests and events, dialler; then the state is READY. A part that ends or fails
-ends the node, with the part's name in the log and exit code 70: the supervisor starts a whole node again, and
-nothing is ever silently dead.
+Start-up: directories and locks, node key, sockets (control answers from here on), relay and metadata, libp2p
+listeners, configured shards, requests and events, dialler; then the state is READY. If a part ends or fails,
+the node ends, with the part's name in the log and exit code 70: the supervisor restarts the whole node, and
+no part is ever silently dead.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ log = logging.getLogger(__name__)
 
 
 class Node:
-    """One kernel. `await Node(config).run()` returns the exit code; `StartError` when it cannot start."""
+    """One kernel. `await Node(config).run()` returns the exit code; raise `StartError` if it cannot start."""
 
     def __init__(self, config: KernelConfig) -> None:
         self.config = config
@@ -114,12 +114,12 @@ class Node:
         ]
 
     def stop(self, reason: str) -> None:
-        """End the node in good order."""
+        """Stop the node gracefully."""
         if not self._stop.is_set():
             self._stop_reason = reason
             self._stop.set()
 
-    # --- life ---
+    # --- lifetime ---
 
     async def run(
         self,
@@ -127,8 +127,10 @@ class Node:
         signals: bool = False,
         stopping: Callable[[], object] = lambda: None,
     ) -> int:
-        """Start, serve until stopped, end; returns the exit code. With `signals` the process's stop signals
-        stop it; `stopping` is called when the end begins. Raises `StartError`.
+        """Start, serve until stopped, and end. Return the exit code.
+
+        With `signals`, the process's stop signals stop it; `stopping` is called when the shutdown begins.
+        Raise `StartError`.
         """
         self._started = trio.current_time()
         with ExitStack() as stack:
@@ -149,10 +151,10 @@ class Node:
                 try:
                     await self._start(parts, network, services, server)
                     await self._stop.wait()
-                except StartError as error:  # out of the nursery it would come wrapped in a group
+                except StartError as error:  # outside the nursery it would be wrapped in a group
                     refused = error
                 finally:
-                    # Also when a part has failed: an end that hangs would look like a node that lives.
+                    # Also after a part has failed: a hanging shutdown would look like a live node.
                     stopping()
                     reason = self._stop_reason or ("a part ended" if parts.failed else "cannot start")
                     log.info("stopping", extra=fields(reason=reason))
@@ -172,7 +174,7 @@ class Node:
         parts.add("event loop lag", lambda: self._lag.run(self._touch))
         parts.add("health", self.health.run)
         parts.add("leases", self.shards.run)
-        # All protocols before the listeners: identify must name them to the first peer that comes.
+        # Mount all protocols before listening: identify must list them for the first peer.
         if network.relay is not None:
             await parts.start("relay", network.relay.run)
         parts.add("metadata", network.metadata.run)
@@ -182,7 +184,7 @@ class Node:
         try:
             await parts.start("host", network.host.serve)
         except (OSError, BadAddress, ExceptionGroup) as error:
-            # The host listens inside a nursery, and a nursery wraps what is raised in it.
+            # The host listens inside a nursery, which wraps exceptions in a group.
             cause = leaf(error, OSError, BadAddress)
             if cause is None:
                 raise
@@ -222,7 +224,7 @@ class Node:
             async for number in received:
                 self.stop(Signals(number).name)
 
-    # --- making the parts ---
+    # --- construction ---
 
     def _cannot_listen(self, error: Exception) -> StartError:
         config = self.config

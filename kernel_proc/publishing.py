@@ -22,7 +22,7 @@ __all__ = ["PublishOutcome", "Publishing", "Ready"]
 
 
 class PublishOutcome(NamedTuple):
-    """What became of a publish that at least one peer took, or that was a repeat."""
+    """The outcome of a publish that at least one peer accepted, or of a duplicate."""
 
     message_hash: bytes
     timestamp: int
@@ -32,7 +32,7 @@ class PublishOutcome(NamedTuple):
 
 
 class Ready(NamedTuple):
-    """A message that may go out, encoded."""
+    """An encoded message that is ready to send."""
 
     message: WakuMessage
     data: bytes
@@ -42,11 +42,11 @@ class Ready(NamedTuple):
 
 
 class Publishing:
-    """Publishes messages of this node's consumers.
+    """Publish messages of this node's consumers.
 
-    The network's `max_message_size` bounds the encoded message, and with it the relay's frame; with its
-    `rln_required` a message without a proof is refused, since every peer would hold it against us. `sender`
-    is None when relay is off.
+    The network's `max_message_size` limits the encoded message together with its relay RPC; with
+    `rln_required`, messages without a proof are rejected, because every peer would penalise us for them.
+    `sender` is None if relay is off.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Publishing:
         clock_ns: Callable[[], int] = time.time_ns,
         no_peers: Callable[[int], str] = "no peer on shard {}".format,
     ) -> None:
-        """`no_peers(shard)` says what there is instead of a peer on the shard."""
+        """`no_peers(shard)` explains why there is no peer on the shard."""
         self._no_peers_text = no_peers
         self._sender = sender
         self._shards = shards
@@ -76,11 +76,11 @@ class Publishing:
         shard: int | None = None,
         force: bool = False,
     ) -> PublishOutcome:
-        """Publish on the given shard, or on the one that autosharding gives the content topic.
+        """Publish on the given shard, or on the content topic's shard under autosharding.
 
-        A message without a timestamp (0) is stamped now. Raises `IpcError`: `bad_request`, `too_large`,
-        `rln_required`, and `no_peers` with the message hash and timestamp as detail; the message is on the
-        shard's stream all the same.
+        A message without a timestamp (0) gets the current time. Raise `IpcError`: `bad_request`, `too_large`,
+        `rln_required`, or `no_peers` with the message hash and timestamp as detail; in the last case the
+        message is on the shard's stream all the same.
         """
         ready = self.prepare(message, pubsub_topic=pubsub_topic, shard=shard)
         sender = self._sender
@@ -103,8 +103,8 @@ class Publishing:
     def prepare(
         self, message: WakuMessage, *, pubsub_topic: str | None = None, shard: int | None = None
     ) -> Ready:
-        """Place, stamp, check and encode a message, whoever is to publish it then. Raises `IpcError`:
-        `bad_request`, `too_large`, `rln_required`."""
+        """Place, stamp, check and encode a message for any publishing path. Raise `IpcError`:
+        `bad_request`, `too_large` or `rln_required`."""
         number, topic = self._place(message.content_topic, pubsub_topic, shard)
         if not message.payload:
             raise IpcError(ErrorCode.BAD_REQUEST, "payload is empty")
@@ -116,7 +116,7 @@ class Publishing:
             data = encode_message(message)
         except MessageEncodeError as error:
             raise IpcError(ErrorCode.BAD_REQUEST, str(error)) from error
-        # The relay that is asked to publish sends it in one frame, which is what the limit is for.
+        # The service node's relay sends it in one RPC, to which the limit applies.
         if not fits_rpc(topic.encode(), len(data), self._max_size):
             raise self._too_large(self._max_size)
         return Ready(message, data, message_hash(topic, message), topic, number)

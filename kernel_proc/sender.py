@@ -1,4 +1,4 @@
-"""Messages on their way to the relay: own ones (`relay.publish`) and those of light clients (lightpush)."""
+"""Send messages through the relay: our own (`relay.publish`) and those of light clients (lightpush)."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ UNSENT_SECONDS: Final = 300.0
 
 
 class PublishingRelay(Protocol):
-    """What sending needs of the relay."""
+    """What sending needs from the relay."""
 
     async def publish(self, topic: str, data: bytes, *, force: bool = False) -> PublishResult:
-        """Send an encoded message; see RelayService."""
+        """Publish an encoded message; see RelayService."""
         ...
 
 
 class RelayOutcome(NamedTuple):
-    """What became of a message. `peers`: to how many it went now."""
+    """The outcome of sending. `peers` is the number of recipients this time."""
 
     peers: int
     duplicate: bool
-    """The same bytes were seen before, ours or received."""
+    """The same bytes were sent or received before."""
     no_recipients: bool
-    """No peer has it from us, and it was not held back as a repeat either."""
+    """No peer has it from us, and it was not suppressed as a duplicate either."""
 
 
 class MessageSender:
-    """Gives encoded messages to the relay, and new ones to the shard's stream and sinks.
+    """Pass encoded messages to the relay, and new ones to the shard's stream and sinks.
 
-    A message that no peer took is remembered: the relay has it among the seen, so that a plain repeat would
+    A message without recipients is remembered: it is in the relay's seen cache, so that a plain retry would
     count as a duplicate and never be sent.
     """
 
@@ -65,11 +65,11 @@ class MessageSender:
         *,
         force: bool = False,
     ) -> RelayOutcome:
-        """Send `message`, encoded as `data`, with the message hash `digest`. Raises RelayMessageTooLarge,
-        RelayMessageInvalid, RelayBadTopic."""
+        """Send `message`, encoded as `data`, with the message hash `digest`. Raise RelayMessageTooLarge,
+        RelayMessageInvalid or RelayBadTopic."""
         again = force or digest in self._unsent
-        # Once the relay has taken the message, a repeat is a duplicate: whatever the caller's patience, it
-        # must get onto the stream now or it never would. The relay bounds its own waiting.
+        # Once the relay has accepted the message, a retry is a duplicate: even if the caller gives up, it
+        # must be put on the stream now, or it never will be. The relay limits its own waiting.
         with trio.CancelScope(shield=True):
             result = await self._relay.publish(topic, data, force=again)
             if not result.duplicate:

@@ -1,6 +1,6 @@
-"""The service protocols of a node and the clients of other nodes' services: made, mounted, looked at.
+"""The service protocols of a node, and the clients of other nodes' services: create, mount, inspect.
 
-Each part has its own module in `kernel_proc.protocols`; what they have in common enters here.
+Each has its own module in `kernel_proc.protocols`; what they share is passed in here.
 """
 
 from __future__ import annotations
@@ -73,9 +73,10 @@ _PROTOCOL_OF: Final = {
 
 
 class Services:
-    """Made after the network and mounted before it listens: identify must name them to the first peer.
+    """Create it after the network, and mount before listening: identify must list the protocols for the first
+    peer.
 
-    `sender` is None when relay is off. `changed` is called when health may have changed. Raises
+    `sender` is None if relay is off. `changed` is called when health may have changed. Raise
     `ArchiveConfigError` if the driver of the archive's database is not installed.
     """
 
@@ -141,9 +142,9 @@ class Services:
             self.filter_client, shards, config.network.cluster, config.network.shard_count
         )
         self.records: RecordSource = tuple
-        """What peer exchange may give away. Nothing, until discovery puts a source of its own here."""
+        """The ENRs that peer exchange may share. Empty until discovery sets its own source."""
         self.own_record: OwnRecord = lambda: None
-        """Our own record, which peer exchange gives beside them."""
+        """Our own ENR, shared by peer exchange in addition."""
         self._has_peer_exchange = services.peer_exchange
         if services.peer_exchange:
             px_limit = services.rate_limits["px"]
@@ -157,7 +158,7 @@ class Services:
             )
             self._mounted.append(exchange.requests)
         self.records_received: Callable[[PeerIdText, Sequence[bytes]], None] = _ignore
-        """Gets what peer exchange brought, unverified; discovery puts its own here."""
+        """Called with unverified ENRs from peer exchange; set by discovery."""
         self.peer_exchange_client = PeerExchangeClient(
             host,
             self.peers,
@@ -169,16 +170,16 @@ class Services:
         }
         registry.add_source(self._samples)
 
-    # --- life ---
+    # --- lifetime ---
 
     def mount(self) -> None:
-        """Serve what is configured."""
+        """Mount what is configured."""
         for service in self._mounted:
             service.mount()
         self.filter_client.mount()
 
     def parts(self) -> Iterable[tuple[str, Callable[[], Awaitable[None]]]]:
-        """What must run while the node does, by name."""
+        """Return the parts to run with the node, by name."""
         if self.archive is not None:
             yield "archive", self.archive.run
         if self.filter is not None:
@@ -186,7 +187,7 @@ class Services:
         yield "filter client", self.filter_client.run
 
     def routes(self, publishing: Publishing) -> Mapping[str, Route]:
-        """The methods of the requests socket."""
+        """Return the methods of the requests socket."""
         return {
             **lightpush_routes(publishing, self._lightpush_client),
             **store_routes(
@@ -200,14 +201,14 @@ class Services:
             **peer_exchange_routes(self.peer_exchange_client),
         }
 
-    # --- looking in ---
+    # --- inspection ---
 
     def at_work(self) -> Set[PeerIdText]:
-        """The peers with which a request is under way, of ours or of theirs."""
+        """Return the peers with a request in progress, in either direction."""
         return frozenset(self.peers.asked()).union(*(service.busy for service in self._mounted))
 
     def protocols(self) -> list[ProtocolHealth]:
-        """Health of every service and client, by nwaku's names."""
+        """Return the health of every service and client, by nwaku's names."""
         relay = self._network.relay
         no_relay = "" if relay is not None and relay.peers() else "Relay is not ready"
         own_store = self.archive is not None
@@ -225,7 +226,8 @@ class Services:
         ]
 
     def _filter_client_health(self) -> ProtocolHealth:
-        """Without relay, about the peers that push what is wanted, on the shard where they are fewest."""
+        """Return the filter client's health, without relay: by the peers that push what is wanted, on the
+        weakest shard."""
         interests = self.filter_client.interests
         wanted = interests.wanted() if self._network.relay is None else []
         if not wanted:
@@ -272,7 +274,7 @@ def _make_archive(
 
 
 def _ignore(_peer_id: PeerIdText, _records: Sequence[bytes]) -> None:
-    """While there is no discovery, records only go to who asked for them."""
+    """No-op callback: without discovery, records only go to the requester."""
 
 
 def _make_filter(config: ServiceConfig, host: Host, registry: Registry) -> FilterService:

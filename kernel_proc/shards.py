@@ -1,7 +1,7 @@
-"""The shards the node is on: leases and configured shards decide, relay and event streams follow.
+"""The shards of the node: leases and configuration decide, relay and event streams follow.
 
-One place holds the rule that relay subscription, recording and coverage of a shard go together: a shard is
-joined when its first holder comes (a lease, or the operator's configuration) and left with the last one.
+This is the single place that keeps relay subscription, recording and coverage of a shard in step: a shard is
+joined with its first holder (a lease, or the operator's configuration) and left with the last one.
 """
 
 from __future__ import annotations
@@ -30,41 +30,43 @@ __all__ = ["FilterView", "MessageSink", "Shards", "TopicRelay"]
 log = logging.getLogger(__name__)
 
 EXPIRY_SECONDS: Final = 0.5
-"""How often lapsed leases are looked for."""
+"""Interval between checks for expired leases."""
 MAX_LEASES: Final = 65_536
 RECENT_SECONDS: Final = 120.0
 RECENT_KEPT: Final = 50_000
-"""For so long, and so many of them twice over, messages are known again that come by relay and by filter."""
+"""How long, and (twice) how many messages are remembered, to recognise those received through both relay
+and filter."""
 SIZE_BOUNDS_KB: Final = (0, 1, 3, 5, 15, 50, 75, 100, 125, 150, 500, 700, 1000)
 """nwaku's buckets of `histogram_message_size`, in kB."""
 
 
 MessageSink = Callable[[str, WakuMessage, bytes, int], None]
-"""Gets each new message of the joined shards: pubsub topic, message, message hash, source (SOURCE_*)."""
+"""Called with each new message of the joined shards: pubsub topic, message, message hash, source
+(SOURCE_*)."""
 
 
 class TopicRelay(Protocol):
-    """What the shards need of the relay. Topics are pubsub topics."""
+    """What the shards need from the relay. Topics are pubsub topics."""
 
     def subscribe(self, topic: str) -> bool:
-        """Join."""
+        """Subscribe to a topic."""
         ...
 
     def unsubscribe(self, topic: str) -> bool:
-        """Leave."""
+        """Unsubscribe from a topic."""
         ...
 
     def mesh_peers(self, topic: str) -> Sequence[str]:
-        """Peer ids of the mesh."""
+        """Return the peer ids in the mesh."""
         ...
 
     def topic_peers(self, topic: str) -> Sequence[str]:
-        """Peer ids of all connected subscribers."""
+        """Return the peer ids of all connected subscribers."""
         ...
 
 
 class FilterView(Protocol):
-    """What the shards need of the filter client."""
+    """What the shards need from the filter client."""
 
     @property
     def in_use(self) -> bool:
@@ -72,16 +74,16 @@ class FilterView(Protocol):
         ...
 
     def strength(self, topic: str) -> int:
-        """How many peers push what is wanted on a pubsub topic; 0 too when nothing is."""
+        """Return how many peers push what is wanted on a pubsub topic; 0 also if nothing is wanted."""
         ...
 
     def leases_ended(self) -> None:
-        """Some leases lapsed or were given up."""
+        """Handle that leases expired or were released."""
         ...
 
 
 class _Joined:
-    """A shard the node is on, with its traffic since it was joined."""
+    """A joined shard, with its traffic since then."""
 
     __slots__ = ("bytes", "largest", "messages", "shard")
 
@@ -93,12 +95,12 @@ class _Joined:
 
 
 class Shards:
-    """Holders of shards, and what follows from them.
+    """The holders of shards, and the consequences.
 
-    Messages come from the relay, unless it is off, and from the filter client, if there is one: without
-    either no shard can be joined. `static` are the configured shards, joined by `start`. `changed` is
-    called when a shard was joined or left, or the peers that push it have changed. Times of leases are
-    seconds of `clock`.
+    Messages come from the relay, unless it is off, and from the filter client, if there is one; without
+    either, no shard can be joined. `static` are the configured shards, joined by `start`. `changed` is called
+    when a shard was joined or left, or when the peers that push it changed. Lease times are seconds of
+    `clock`.
     """
 
     def __init__(
@@ -133,20 +135,21 @@ class Shards:
         registry.add_source(self._samples)
 
     def attach_filter(self, client: FilterView) -> None:
-        """Let messages come by filter too. Before `start`."""
+        """Enable messages through filter. Call before `start`."""
         self._filter = client
 
     def start(self, relay: TopicRelay | None) -> None:
-        """Take the relay into use (None: it is off) and join the configured shards."""
+        """Set the relay (None: it is off) and join the configured shards."""
         self._relay = relay
         self._started = relay is not None or self._filter is not None
         for shard in sorted(self._static):
             self._join(shard)
 
-    # --- holders ---
+    # --- leases ---
 
     def check(self, shard: int) -> str:
-        """The pubsub topic of a shard of this network. Raises `IpcError` (`bad_request`) for any other."""
+        """Return the pubsub topic of a shard of this network. Raise `IpcError` (`bad_request`) for any
+        other."""
         if not 0 <= shard < (self._count or MAX_SHARD + 1):
             known = (
                 f"the network has {self._count} (from 0)" if self._count else f"0 to {MAX_SHARD} are possible"
@@ -155,7 +158,7 @@ class Shards:
         return shard_topic(self._cluster, shard)
 
     def acquire(self, consumer: str, shards: Sequence[int]) -> list[StreamState]:
-        """Lease the shards to the consumer or renew its leases on them: all or none. Raises `IpcError`."""
+        """Lease shards to a consumer, or renew its leases: all or none. Raise `IpcError`."""
         for shard in shards:
             self.check(shard)
         if not self._started:
@@ -163,7 +166,7 @@ class Shards:
         now = self._clock()
         self.expire()
         wanted = dict.fromkeys(shards)
-        # What is only renewed takes no room: at the bound a lease must not lapse for want of a renewal.
+        # Renewals take no room: even at the limit, a lease must not expire because its renewal is refused.
         new = sum(not self._leases.is_held(consumer, shard) for shard in wanted)
         if new and len(self._leases) + new > MAX_LEASES:
             raise IpcError(ErrorCode.BUSY, f"{MAX_LEASES} leases are held", retry_after_ms=10_000)
@@ -173,7 +176,7 @@ class Shards:
         return [self._publisher.state(shard) for shard in shards]
 
     def release(self, consumer: str, shards: Sequence[int]) -> list[int]:
-        """Give leases up; returns the shards that the consumer had leased."""
+        """Release leases. Return the shards that the consumer had leased."""
         released = [shard for shard in dict.fromkeys(shards) if self._leases.is_held(consumer, shard)]
         for shard in released:
             self._leases.release(consumer, shard)
@@ -183,26 +186,26 @@ class Shards:
         return released
 
     def holds_lease(self, consumer: str) -> bool:
-        """Whether the consumer has a lease on anything."""
+        """Return whether the consumer has any lease."""
         return self._leases.holds_any(consumer)
 
     def is_leased(self, consumer: str, topic: str) -> bool:
-        """Whether the consumer has a lease on the shard of a pubsub topic."""
+        """Return whether the consumer has a lease on the shard of a pubsub topic."""
         joined = self._joined.get(topic)
         return joined is not None and self._leases.is_held(consumer, joined.shard)
 
     def expire(self) -> None:
-        """Let leases lapse whose time is over."""
+        """End expired leases."""
         before = len(self._leases)
         for shard in self._leases.expire(self._clock()):
-            log.info("lease lapsed", extra=fields(shard=shard))
+            log.info("lease expired", extra=fields(shard=shard))
             self._leave_unless_held(shard)
         if self._filter is not None and len(self._leases) != before:
             self._filter.leases_ended()
         self._expire_recent()
 
     async def run(self) -> None:
-        """Expire leases for ever. Cancel to stop."""
+        """Expire leases until cancelled."""
         while True:
             await trio.sleep(EXPIRY_SECONDS)
             self.expire()
@@ -231,10 +234,10 @@ class Shards:
         log.info("shard left", extra=fields(shard=shard, topic=topic))
         self._changed()
 
-    # --- what the relay tells ---
+    # --- messages from the relay ---
 
     def on_message(self, topic: str, message: WakuMessage, size: int) -> None:
-        """A new valid message of `size` encoded bytes came from the network."""
+        """Handle a new valid message of `size` encoded bytes."""
         joined = self._joined.get(topic)
         if joined is None:
             return
@@ -246,14 +249,14 @@ class Shards:
         self._from_relay.value += 1
         self.deliver(topic, message, message_hash(topic, message), SOURCE_RELAY)
 
-    # --- where messages go ---
+    # --- delivery ---
 
     def add_sink(self, sink: MessageSink) -> None:
-        """Give every new message to `sink` too; it must neither block nor raise."""
+        """Pass every new message to `sink` too; it must neither block nor raise."""
         self._sinks.append(sink)
 
     def deliver(self, topic: str, message: WakuMessage, digest: bytes, source: int) -> None:
-        """A new message, wherever it came from: onto its shard's stream and to the sinks, if the node is on
+        """Deliver a new message from any source to its shard's stream and to the sinks, if the node is on
         the shard. None of them waits for another."""
         joined = self._joined.get(topic)
         if joined is None:
@@ -264,8 +267,8 @@ class Shards:
             sink(topic, message, digest, source)
 
     def deliver_filtered(self, topic: str, message: WakuMessage, digest: bytes) -> bool:
-        """A message that a peer pushed: onto its shard's stream, unless it is there already or the node is
-        not on the shard (False).
+        """Deliver a pushed message to its shard's stream. Return False if it is already there or the node is
+        not on the shard.
 
         It does not go to the sinks: it has not passed the relay's validators, so it is neither archived nor
         pushed on.
@@ -278,7 +281,7 @@ class Shards:
         return True
 
     def _is_new(self, digest: bytes) -> bool:
-        """Whether the message is not on its stream yet, as far as we remember, and remember it."""
+        """Return whether the message is not on its stream yet, as far as we remember, and remember it."""
         recent = self._recent
         if recent is None:
             recent = self._recent = SeenCache(RECENT_SECONDS, RECENT_KEPT, self._clock())
@@ -288,7 +291,7 @@ class Shards:
         return True
 
     def _expire_recent(self) -> None:
-        """Only who uses filter pays for the memory of messages."""
+        """Expire remembered messages. Only nodes that use filter pay for their memory."""
         recent = self._recent
         if recent is None:
             return
@@ -297,37 +300,38 @@ class Shards:
             self._recent = None
 
     def relay_changed(self, topics: Iterable[str]) -> None:
-        """The mesh or the subscribers of these topics changed: coverage follows at once."""
+        """Update coverage after changes in the mesh or the subscribers of these topics."""
         relay, client = self._relay, self._filter
         for topic in topics:
             joined = self._joined.get(topic)
             if joined is not None:
-                # A subscribed peer outside the mesh gossips what it has (IHAVE, gossipsub v1.0): a shard is
-                # not deaf while its peers refuse GRAFTs, as nim-libp2p does for a minute after a lost stream.
+                # A subscribed peer outside the mesh gossips its messages (IHAVE, gossipsub-v1.0): the shard
+                # remains covered while peers refuse our GRAFT, as nim-libp2p does for a minute after a lost
+                # stream.
                 covered = bool(
                     relay is not None and (relay.mesh_peers(topic) or relay.topic_peers(topic))
                 ) or bool(client is not None and client.strength(topic))
                 self._publisher.set_covered(joined.shard, covered=covered)
 
     def filter_changed(self, topics: Iterable[str]) -> None:
-        """The peers that push messages of these topics changed."""
+        """Update coverage after changes in the peers that push these topics."""
         if self._recent is None and self._filter is not None and self._filter.in_use:
             self._recent = SeenCache(RECENT_SECONDS, RECENT_KEPT, self._clock())
         self.relay_changed(topics)
         self._changed()
 
-    # --- looking in ---
+    # --- inspection ---
 
     def joined(self) -> list[int]:
-        """The shards the node is on."""
+        """Return the joined shards."""
         return [joined.shard for joined in self._joined.values()]
 
     def states(self) -> list[StreamState]:
-        """The recorded streams."""
+        """Return the states of the recorded streams."""
         return [self._publisher.state(shard) for shard in self._publisher.active_shards()]
 
     def health(self) -> list[ShardHealth]:
-        """Health of the shards the node is on; with autosharding also of the others (NOT_SUBSCRIBED)."""
+        """Return the health of the joined shards; with autosharding also of the others (NOT_SUBSCRIBED)."""
         shards = range(self._count) if self._count else sorted(self.joined())
         return [self._health(shard) for shard in shards]
 

@@ -1,4 +1,4 @@
-"""What a node takes possession of before anything else: directories, their locks, the node key."""
+"""What a node claims before anything else: directories, their locks, the node key."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ __all__ = ["claim_directories", "node_key"]
 
 
 def claim_directories(config: KernelConfig, stack: ExitStack) -> Endpoints:
-    """Make and lock the node's directories until `stack` is closed; its endpoints, as they are to be bound.
-    Raises `StartError`."""
+    """Create and lock the node's directories until `stack` is closed. Return the endpoints to bind. Raise
+    `StartError`."""
     events, requests, control = claim(
         stack,
         data_dir=Path(config.data_dir),
@@ -30,7 +30,8 @@ def claim_directories(config: KernelConfig, stack: ExitStack) -> Endpoints:
 
 
 def node_key(config: KernelConfig) -> NodeKey:
-    """The configured key, or that of the data directory, made at the first start. Raises `StartError`."""
+    """Return the configured key, or that of the data directory, created on first start. Raise
+    `StartError`."""
     try:
         if config.node_key is not None:
             return NodeKey(config.node_key)

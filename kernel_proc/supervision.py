@@ -1,7 +1,7 @@
-"""The parts of a node while they run: none of them ends by itself, and the end of one is the end of all.
+"""Supervision of the node's parts: none of them ends by itself, and the end of one is the end of all.
 
-A part that failed is told with its name; the supervisor then starts a whole node again, and nothing is ever
-silently dead.
+A failed part is logged by name; the supervisor then restarts the whole node, so that no part is ever silently
+dead.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ class SupervisedParts:
         """The name of the part that ended first."""
 
     def add(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
-        """Have a part run from now on."""
+        """Run a part from now on."""
         self._nursery.start_soon(self._run, name, run, name=name)
 
     async def start(self, name: str, run: Callable[..., Awaitable[None]]) -> None:
-        """Have a part run and wait until it says `task_status.started()`. Raises what it raises before."""
+        """Run a part, and wait until it calls `task_status.started()`. Raise what it raises before that."""
         await self._nursery.start(self._run_started, name, run, name=name)
 
     async def _run(self, name: str, run: Callable[[], Awaitable[None]]) -> None:
         try:
             await run()
-        except Exception:  # whatever it is: it must end the node, in good order, and be told
+        except Exception:  # whatever it is, it must be logged and end the node gracefully
             self._ended(name, failed=True)
         else:
             self._ended(name, failed=False)
@@ -57,7 +57,7 @@ class SupervisedParts:
             self._ended(name, failed=False)
 
     def _ended(self, name: str, *, failed: bool) -> None:
-        what = "a part failed, the node ends" if failed else "a part ended, the node ends"
+        what = "a part failed, stopping the node" if failed else "a part ended, stopping the node"
         log.critical(what, exc_info=failed, extra=fields(part=name))
         self.failed = self.failed or name
         self._nursery.cancel_scope.cancel()
@@ -76,8 +76,8 @@ class _Status:
 
 
 def leaf(error: BaseException, *kinds: type[E]) -> E | None:
-    """The first exception of one of these kinds, the error itself or inside its groups: a part that works in
-    a nursery raises what it raises wrapped."""
+    """Return the first exception of the given kinds: the error itself, or one inside its groups. A part
+    that works in a nursery raises wrapped exceptions."""
     if isinstance(error, BaseExceptionGroup):
         return next(filter(None, (leaf(inner, *kinds) for inner in error.exceptions)), None)
     return error if isinstance(error, kinds) else None

@@ -1,4 +1,4 @@
-"""What a process takes possession of before anything else: its directories, their locks, its socket paths."""
+"""Claim what a process needs before anything else: its directories, their locks, its socket paths."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def claim(
     endpoints: Iterable[str],
     group: str | None = None,
 ) -> tuple[str, ...]:
-    """Make and lock the directories; returns the endpoints as they are to be bound.
+    """Create and lock the directories. Return the endpoints to bind.
 
-    Nothing is touched that another process owns: each directory is locked before the next step. The locks are
-    held until `stack` is closed. `lock_name`: the lock file in the data directory, which several kinds of
-    process share. Raises `StartError`.
+    Nothing owned by another process is touched: each directory is locked before the next step. The locks are
+    held until `stack` is closed. `lock_name` is the lock file in the data directory, which several kinds of
+    process share. Raise `StartError`.
     """
     number = group_number(group)
     try:
@@ -55,8 +55,11 @@ def claim(
 
 
 def _claim_path(stack: ExitStack, path: Path, group: int | None) -> None:
-    """A socket that was configured to lie elsewhere. libzmq removes whatever stands at the path of a socket
-    that it binds, also the socket of a living process, so the path has a lock of its own."""
+    """Claim a socket path configured outside our directories.
+
+    libzmq removes whatever exists at the path of a socket that it binds, even the socket of a running
+    process, so the path has its own lock.
+    """
     parent = path.parent
     if not parent.exists():
         private_directory(parent, group)
@@ -65,7 +68,7 @@ def _claim_path(stack: ExitStack, path: Path, group: int | None) -> None:
     if status.st_uid not in (0, os.geteuid()) or (others and not status.st_mode & stat.S_ISVTX):
         raise StartError(
             f"ipc://{path}: other users can replace files in {parent} ({stat.filemode(status.st_mode)}); "
-            "take a directory that only this user can write"
+            "use a directory that only this user can write"
         )
     make_parents(path, group)
     lock = path.with_name(f"{path.name}.lock")

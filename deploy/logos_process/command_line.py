@@ -1,4 +1,4 @@
-"""The command line of a process: `--help`, `--version`, its options, and the sources of their values."""
+"""The command line of a process: `--help`, `--version`, options, and the sources of their values."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["CommandLine", "Sources"]
 
 
 class Sources(NamedTuple):
-    """What people say about a process, as `load_kernel_config` and `load_mapi_config` take it."""
+    """The configuration sources of a process, as arguments of `load_kernel_config` and `load_mapi_config`."""
 
     flags: Mapping[str, object]
     environ: Mapping[str, str]
@@ -30,7 +30,7 @@ class Sources(NamedTuple):
 
 
 class CommandLine(argparse.ArgumentParser):
-    """The parser of a process. What it refuses ends the process with the exit code 78."""
+    """The argument parser of a process. Invalid arguments end the process with exit code 78."""
 
     def __init__(self, program: str, version: str, schema: Schema[Any], description: str) -> None:
         example = schema.options[0].name
@@ -49,7 +49,7 @@ class CommandLine(argparse.ArgumentParser):
         add_arguments(self, schema)
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong in one line, without the page of help."""
+        """Report the error in one line, without the usage text."""
         self.exit(ExitCode.CONFIG, f"{self.prog}: {message} ({self.prog} --help names all options)\n")
 
     def sources(
@@ -58,11 +58,10 @@ class CommandLine(argparse.ArgumentParser):
         environ: Mapping[str, str],
         read: Callable[[str], TomlFile] = read_toml,
     ) -> Sources:
-        """All sources of a start.
+        """Return all sources of a start.
 
-        Raises `ConfigError` for a secret among the arguments and for a file that cannot be used, and
-        `SystemExit` for arguments that are not options (with a text on stderr) and after `--help` and
-        `--version`.
+        Raise `ConfigError` for a secret among the arguments and for an unusable file, and `SystemExit` for
+        unknown arguments (with a message on stderr) and after `--help` and `--version`.
         """
         known, unknown = self.parse_known_args(arguments)
         if unknown:
@@ -77,11 +76,11 @@ class CommandLine(argparse.ArgumentParser):
 
 
 class _Formatter(argparse.HelpFormatter):
-    """Wide enough for the names of options and a line of text beside them."""
+    """Wide enough for the option names with help text beside them."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=30, width=100)
 
     def _split_lines(self, text: str, width: int) -> list[str]:
-        # Names of options and values have hyphens: a line that ends in one cannot be copied.
+        # Names of options and values contain hyphens: if a line broke at one, it could not be copied.
         return textwrap.wrap(text, width, break_on_hyphens=False)

@@ -1,4 +1,4 @@
-"""Reading a TOML configuration file, for what is pure elsewhere."""
+"""Read a TOML configuration file, for parts that are otherwise pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _read(path: str) -> str:
 
 
 def read_toml(path: str, read: Callable[[str], str] = _read) -> TomlFile:
-    """The parsed file, whose text `read` gives. Raises `ConfigError`, also when it cannot be read."""
+    """Return the parsed file, whose text `read` returns. Raise `ConfigError`, also if it cannot be read."""
     try:
         text = read(path)
     except (OSError, UnicodeDecodeError) as error:

@@ -8,11 +8,11 @@ from typing import Final
 __all__ = ["raise_descriptor_limit"]
 
 _ENOUGH: Final = 65_536
-"""More is not asked for: some systems say "unlimited" and then refuse, and tables grow with the limit."""
+"""The maximum we request: some systems report "unlimited" and then refuse, and tables grow with the limit."""
 
 
 def raise_descriptor_limit() -> int:
-    """Raise the soft limit of open files to the hard one (65,536 at most); return what holds now.
+    """Raise the soft limit of open files to the hard limit (65,536 at most). Return the resulting limit.
 
     Services get a soft limit of 1,024 almost everywhere, for the sake of programs that use `select`.
     """

@@ -1,4 +1,4 @@
-"""Private directories: made with their mode under any umask, refused when another user owns them."""
+"""Private directories: created with their mode under any umask, rejected if another user owns them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["group_number", "let_group_pass", "make_parents", "private_directory"
 
 
 def private_directory(path: Path, group: int | None = None) -> None:
-    """Make `path` ours alone: 0700, or 2750 for a group, whose number the sockets made in it then inherit
-    (setgid), so that they have the right group from the first moment. Without a group, one may still pass
-    through to what lies below (0710, see `let_group_pass`).
+    """Make `path` private: 0700, or 2750 for a group, which sockets created in it inherit (setgid), so that
+    they have the right group from the start.
 
-    Raises OSError, also for a directory of another user: its owner could put a socket or a database of his
-    own where ours should be.
+    Without a group, the directory may still be made passable for what is below (0710, see `let_group_pass`).
+    Raise OSError, also for a directory of another user, who could put a socket or a database in place of
+    ours.
     """
     make_parents(path, group)
     mode = 0o700 if group is None else 0o2750
@@ -42,8 +42,11 @@ def private_directory(path: Path, group: int | None = None) -> None:
 
 
 def make_parents(path: Path, group: int | None = None) -> None:
-    """Make the missing parents of `path` 0700, or 0710 so that a group can pass. What exists is left as it
-    is: `mkdir(parents=True)` would open new ones to whatever the umask allows."""
+    """Create the missing parents of `path` with mode 0700, or 0710 so that a group can pass. Existing ones
+    are unchanged.
+
+    `mkdir(parents=True)` would leave new ones open to whatever the umask allows.
+    """
     missing = [parent for parent in path.absolute().parents if not parent.exists()]
     for parent in reversed(missing):
         try:
@@ -56,8 +59,8 @@ def make_parents(path: Path, group: int | None = None) -> None:
 
 
 def let_group_pass(path: Path, group: int) -> None:
-    """Let a group through a directory of ours that was closed to it, to what it may reach below: 0710, which
-    shows it nothing."""
+    """Let a group pass through one of our closed directories to what it may reach below: 0710, which does
+    not allow listing."""
     status = path.stat()
     if status.st_uid == os.geteuid() and not status.st_mode & 0o001:
         if status.st_gid != group:
@@ -66,10 +69,10 @@ def let_group_pass(path: Path, group: int) -> None:
 
 
 def group_number(group: str | None) -> int | None:
-    """The number of a group given by name or number. Raises `StartError`."""
+    """Return the number of a group given by name or number. Raise `StartError`."""
     if group is None or group.isdigit():
         return None if group is None else int(group)
     try:
         return grp.getgrnam(group).gr_gid
     except KeyError:
-        raise StartError(f"ipc-group: there is no group {group!r}") from None
+        raise StartError(f"ipc-group: no such group {group!r}") from None

@@ -13,14 +13,14 @@ __all__ = ["bind", "bindable"]
 
 
 class _Door(Protocol):
-    """What is used of a `logos_sockets.Door`: this package has no ZeroMQ."""
+    """The part of `logos_sockets.Door` used here: this package does not depend on ZeroMQ."""
 
     def open(self, endpoint: str, *, group: bool) -> str: ...
 
 
 def bind(door: _Door, endpoint: str, *, group: bool = False) -> str:
-    """Open a socket's door and return the real endpoint (a tcp port `*` filled in). With `group` the group of
-    the directory reaches it too. Raises `StartError`."""
+    """Open a socket's door and return the actual endpoint (a tcp port `*` filled in). With `group`, the
+    directory's group may connect too. Raise `StartError`."""
     endpoint = bindable(endpoint)
     try:
         return door.open(endpoint, group=group)
@@ -30,9 +30,11 @@ def bind(door: _Door, endpoint: str, *, group: bool = False) -> str:
 
 
 def bindable(endpoint: str) -> str:
-    """The endpoint as it is bound, an ipc path made absolute, since clients that are given it work in
-    directories of their own. Raises `StartError` for tcp outside loopback, a path too long for a Unix socket,
-    and any other transport."""
+    """Return the endpoint to bind, with an absolute ipc path, because clients run in directories of their
+    own.
+
+    Raise `StartError` for tcp outside loopback, a path too long for a Unix socket, and any other transport.
+    """
     scheme, _, rest = endpoint.partition("://")
     if scheme == "tcp":
         host = rest.rpartition(":")[0].strip("[]")
@@ -42,17 +44,17 @@ def bindable(endpoint: str) -> str:
             loopback = False
         if not loopback:
             raise StartError(
-                f"{endpoint}: tcp is possible on loopback only, since there is no authentication"
+                f"{endpoint}: tcp is supported on loopback only, because there is no authentication"
             )
         return endpoint
     path = socket_path(endpoint)
     if path is None:
-        raise StartError(f"{endpoint}: only ipc:// and tcp:// on loopback are possible")
+        raise StartError(f"{endpoint}: only ipc:// and tcp:// on loopback are supported")
     absolute = path.absolute()
     size = len(os.fsencode(absolute))
     if size > MAX_SOCKET_PATH:
         raise StartError(
-            f"the socket path {absolute} has {size} bytes, at most {MAX_SOCKET_PATH} are possible: "
+            f"the socket path {absolute} has {size} bytes, the maximum is {MAX_SOCKET_PATH}: "
             "shorten it with ipc-dir"
         )
     return f"ipc://{absolute}"

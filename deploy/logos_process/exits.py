@@ -1,7 +1,7 @@
-"""Exit codes of the processes, and the error that ends one while it starts.
+"""Exit codes of the processes, and the error that ends one during start-up.
 
-The numbers are those of sysexits.h, which supervisors and scripts know. A supervisor restarts 70 and leaves
-78 alone, so 78 is only for what the same start would refuse again: the configuration. A full disk, a
+The codes are those of sysexits.h, known to supervisors and scripts. A supervisor restarts after 70 but not
+after 78, so 78 is reserved for what the same start would reject again: the configuration. A full disk, a
 directory or port in use, or too many open files are 70.
 """
 
@@ -18,11 +18,11 @@ class ExitCode(IntEnum):
     """How a process ended."""
 
     OK = 0
-    """It was asked to end."""
+    """It was asked to stop."""
     FAILED = 70
-    """EX_SOFTWARE: a part failed, or something it needs cannot be had now; starting again may help."""
+    """EX_SOFTWARE: a part failed, or a required resource is unavailable; restarting may help."""
     CONFIG = 78
-    """EX_CONFIG: it cannot start as it is configured, and starting again will not help."""
+    """EX_CONFIG: it cannot start as configured; restarting will not help."""
 
 
 _CONFIGURED: Final = frozenset(
@@ -39,11 +39,11 @@ _CONFIGURED: Final = frozenset(
         errno.EADDRNOTAVAIL,
     }
 )
-"""Errors that come again as long as the same path or address is configured."""
+"""Errors that recur as long as the same path or address is configured."""
 
 
 class StartError(Exception):
-    """The process cannot start; the text is for the operator, and `code` for the supervisor."""
+    """The process cannot start. The text is for the operator, `code` for the supervisor."""
 
     def __init__(self, text: str, code: ExitCode = ExitCode.CONFIG) -> None:
         super().__init__(text)
@@ -51,10 +51,10 @@ class StartError(Exception):
 
     @classmethod
     def of(cls, what: str, error: OSError) -> StartError:
-        """Classify an error of the system; `what` names the option or the file."""
+        """Classify an OS error; `what` names the option or the file."""
         return cls(f"{what}: {error.strerror or error}", cls.code_of(error.errno))
 
     @staticmethod
     def code_of(number: int | None) -> ExitCode:
-        """The exit code for an `errno`."""
+        """Return the exit code for an `errno`."""
         return ExitCode.CONFIG if number in _CONFIGURED else ExitCode.FAILED

@@ -1,4 +1,4 @@
-"""A process's own figures, as the system has them."""
+"""A process's own figures, as reported by the system."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["own_figures"]
 
 
 def own_figures() -> list[Sample]:
-    """CPU, memory, descriptors and threads under Prometheus's names (Linux); none elsewhere."""
+    """Return CPU, memory, descriptors and threads under Prometheus's names (Linux); empty elsewhere."""
     try:
         stat = Path("/proc/self/stat").read_text(encoding="utf-8", errors="replace")
-        files = sum(1 for _ in Path("/proc/self/fd").iterdir()) - 1  # but for the one that lists them
+        files = sum(1 for _ in Path("/proc/self/fd").iterdir()) - 1  # except the one used for listing
     except OSError:
         return []
     boot = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -1,9 +1,9 @@
 """Exclusive ownership of a directory or socket by one process.
 
-The lock is an advisory `flock` on a file, which the system drops when its owner dies, however it dies, so a
-file left over means nothing. The owner's process id in the file is a hint for messages: it may have been
+The lock is an advisory `flock` on a file, which the system releases when its owner dies for any reason, so
+that a leftover file means nothing. The process id in the file is a hint for messages: it may have been
 written in another pid namespace (two containers on one volume), where the number means another process.
-Before a signal goes to it, `holds` must have proven that this very process has the lock.
+Before signalling it, `holds` must have proven that this very process has the lock.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _POLL: Final = 0.05
 
 
 class LockedError(Exception):
-    """Another living process holds the lock. `pid`: the one it names, 0 when it names none."""
+    """Another live process holds the lock. `pid` is the one it names, 0 if none."""
 
     def __init__(self, text: str, pid: int) -> None:
         super().__init__(text)
@@ -40,9 +40,9 @@ class FileLock:
 
     @classmethod
     def acquire(cls, path: Path, what: str, *, mode: int = 0o600) -> Self:
-        """Lock `path`, made when missing, at once. Raises `LockedError`, or OSError when the file cannot be
-        made or written; `what` names the thing owned for the message ("the data directory /x").
-        """
+        """Lock `path` without waiting, creating it if missing. Raise `LockedError`, or OSError if the file
+        cannot be created or written; `what` names the owned thing for the message ("the data directory
+        /x")."""
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
         try:
             if not try_lock(descriptor):
@@ -57,7 +57,7 @@ class FileLock:
         return cls(path, descriptor)
 
     def release(self) -> None:
-        """Give the lock up. The file stays: removing it would race with the next owner."""
+        """Release the lock. The file stays: removing it would race with the next owner."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -72,8 +72,10 @@ class FileLock:
 
 
 def holder_of(path: Path, patience: float = 0.0) -> int | None:
-    """The process id that the holder of the lock file wrote into it; 0 when it is held and names none, None
-    when it is free or missing. `patience`: seconds to wait for it to become free. Raises OSError.
+    """Return the process id in a held lock file; 0 if it names none, None if the lock is free or the file
+    missing.
+
+    `patience`: seconds to wait for it to become free. Raise OSError.
     """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
@@ -91,16 +93,16 @@ def holder_of(path: Path, patience: float = 0.0) -> int | None:
 
 
 def holds(pid: int, path: Path) -> bool:
-    """Whether process `pid`, as this process counts, provably has `path` open with a lock on it.
+    """Return whether process `pid`, in our pid namespace, provably has `path` open with a lock on it.
 
     Linux lists the locks of each descriptor in `/proc/<pid>/fdinfo` (proc(5)). Elsewhere, and where another
-    user's process cannot be looked at, nothing is proven. Hold a pidfd of the process before asking: a number
-    can be given out again between the proof and the signal.
+    user's process cannot be inspected, nothing is proven. Hold a pidfd of the process before calling: the
+    number can be reused between the proof and the signal.
     """
     try:
         wanted = path.stat()
         for entry in Path(f"/proc/{pid}/fd").iterdir():
-            with contextlib.suppress(OSError):  # closed while we look
+            with contextlib.suppress(OSError):  # closed meanwhile
                 found = entry.stat()
                 same = (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino)
                 if same and any(_lock_lines(Path(f"/proc/{pid}/fdinfo/{entry.name}"))):
@@ -115,7 +117,7 @@ def _lock_lines(fdinfo: Path) -> Iterator[str]:
 
 
 def try_lock(descriptor: int, *, shared: bool = False) -> bool:
-    """Lock an open file until it is closed; False when another process has it. Raises OSError."""
+    """Lock an open file until it is closed. Return False if another process has it locked. Raise OSError."""
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""How both processes word a log line: pure formatting, no handlers, no configuration.
+"""The format of log lines: pure formatting, no handlers, no configuration.
 
 Lines carry named values (`log.info("peer connected", extra=fields(peer=…, address=…))`). Message payloads,
 keys and signatures are never passed to a logger, at any level.
@@ -29,11 +29,11 @@ _FIELDS: Final = "named_values"
 
 
 class LogLevelError(ValueError):
-    """No such level or logger."""
+    """The level or logger does not exist."""
 
 
 def level_number(text: str) -> int:
-    """The number that `logging` has for one of nwaku's level names (or WARNING). Raises `LogLevelError`."""
+    """Return the `logging` level for one of nwaku's level names (or WARNING). Raise `LogLevelError`."""
     try:
         return LOG_LEVELS[{"WARNING": "WARN"}.get(text.upper(), text.upper())]
     except KeyError:
@@ -41,12 +41,12 @@ def level_number(text: str) -> int:
 
 
 def level_name(number: int) -> str:
-    """The name of the lowest level at or above a number."""
+    """Return the name of the lowest level at or above a number."""
     return next((name for name, value in LOG_LEVELS.items() if value >= number), "FATAL")
 
 
 def fields(**values: Any) -> dict[str, Any]:
-    """Named values of a line, to be passed as `extra=`."""
+    """Return named values of a line, to be passed as `extra=`."""
     return {_FIELDS: values}
 
 
@@ -57,20 +57,21 @@ def _stamp(record: logging.LogRecord) -> str:
 
 def _plain(value: Any) -> str:
     text = str(value)
-    # Texts of peers (agents, reasons) may hold anything: no line break or terminal escape may pass.
+    # Text from peers (agents, reasons) may contain anything: never pass on line breaks or terminal escapes.
     plain = text and text.isprintable() and not any(c in text for c in ' "=')
     return text if plain else json.dumps(text, ensure_ascii=not text.isprintable())
 
 
 class TextFormatter(logging.Formatter):
-    """`time LVL message key=value … logger=name`; `root` is taken off the names of a package's loggers."""
+    """`time LVL message key=value … logger=name`; `root` is stripped from the names of a package's
+    loggers."""
 
     def __init__(self, root: str) -> None:
         super().__init__()
         self._prefix = root + "."
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line; a traceback follows on further lines."""
+        """Format one line; a traceback follows on further lines."""
         level = _SHORT.get(record.levelno, record.levelname)
         parts = [_stamp(record), level, record.getMessage()]
         parts += [f"{key}={_plain(value)}" for key, value in getattr(record, _FIELDS, {}).items()]
@@ -82,14 +83,14 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: ts, level, logger, msg, and the named values."""
+    """One JSON object per line: ts, level, logger, msg, and the named values."""
 
     def __init__(self, root: str) -> None:
         super().__init__()
         self._prefix = root + "."
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line; a traceback is the key `traceback`."""
+        """Format one line; a traceback is in the key `traceback`."""
         out: dict[str, Any] = {
             "ts": _stamp(record),
             "level": _SHORT.get(record.levelno, record.levelname),
@@ -103,16 +104,15 @@ class JsonFormatter(logging.Formatter):
 
 
 def make_formatter(log_format: str, root: str) -> logging.Formatter:
-    """The formatter of the option `log-format` (TEXT or JSON) for a package's loggers."""
+    """Return the formatter for the option `log-format` (TEXT or JSON) and a package's loggers."""
     return JsonFormatter(root) if log_format.upper() == "JSON" else TextFormatter(root)
 
 
 def find_and_set_level(root: str, level: str, logger: str | None = None) -> str:
-    """Change a level while running and return the name of the previous one.
+    """Change a log level at runtime. Return the name of the previous one.
 
-    `logger` is a name as it stands in the lines ("relay.service"), a library's logger ("libp2p"), or None for
-    the whole of `root`. Raises `LogLevelError`; loggers that do not exist are refused, so that a typing error
-    shows.
+    `logger` is a name as shown in the lines ("relay.service"), a library's logger ("libp2p"), or None for the
+    whole of `root`. Raise `LogLevelError`, also for a logger that does not exist, so that typos surface.
     """
     number = level_number(level)
     name = logger or root

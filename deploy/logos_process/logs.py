@@ -1,6 +1,6 @@
-"""Logging of a process: standard library, one line per event that an operator cares about, to stderr.
+"""Logging of a process: standard library, one line per event of interest to an operator, to stderr.
 
-How a line is worded stands in `log_format`. Writing never waits for the reader: see `output`.
+`log_format` formats the lines. Writing never waits for the reader, see `output`.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ class _Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             self._writer.put(self.format(record))
-        except Exception:  # as logging's own handlers do: a bad line must not end what it is about
+        except Exception:  # like logging's own handlers: a bad line must not end its caller
             self.handleError(record)
 
 
 class _State:
-    """The process's one log."""
+    """The process's single log."""
 
     package = ""
     writer: LineWriter | None = None
 
 
 def configure(package: str, level: str, log_format: str = "TEXT", descriptor: int = STDERR) -> None:
-    """Send everything to `descriptor`: the lines of `package` from `level` on, libraries' from WARNING.
+    """Send all output to `descriptor`: lines of `package` from `level` up, those of libraries from WARNING.
 
-    `log_format` is TEXT or JSON. Everything that is written to `sys.stderr` goes the same way. Call it after
-    the imports: libraries that configure logging when imported are overruled. Raises `LogLevelError`.
+    `log_format` is TEXT or JSON. Everything written to `sys.stderr` takes the same path. Call it after the
+    imports, to override libraries that configure logging on import. Raise `LogLevelError`.
     """
     number = level_number(level)
     formatter = make_formatter(log_format, package)
 
     def report(count: int) -> str:
-        text = "log lines were dropped: their reader was too slow, or they could not be written"
+        text = "log lines were dropped: the reader was too slow, or they could not be written"
         record = logging.LogRecord(__name__, logging.WARNING, __file__, 0, text, None, None)
         record.__dict__.update(fields(count=count))
         return formatter.format(record)
@@ -67,7 +67,7 @@ def configure(package: str, level: str, log_format: str = "TEXT", descriptor: in
 
 
 def silence(library: str) -> None:
-    """Let nothing of a library through whose own reports say less than ours."""
+    """Suppress a library whose messages add nothing to ours."""
     logger = logging.getLogger(library)
     logger.handlers.clear()
     logger.propagate = True
@@ -75,24 +75,24 @@ def silence(library: str) -> None:
 
 
 def set_level(level: str, logger: str | None = None) -> str:
-    """Change a level while running and return the name of the previous one; see `find_and_set_level`."""
+    """Change a log level at runtime. Return the name of the previous one; see `find_and_set_level`."""
     return find_and_set_level(_State.package, level, logger)
 
 
 def say(line: str) -> None:
-    """Write a bare line, without time and level: the last word of a process that cannot start."""
+    """Write a bare line, without time and level: the last words of a process that cannot start."""
     if _State.writer is not None:
         _State.writer.put(line)
-    elif sys.stderr is not None:  # closed before we were started
+    elif sys.stderr is not None:  # may have been closed before we started
         sys.stderr.write(f"{line}\n")
 
 
 def dropped() -> int:
-    """Lines that were dropped since `configure`."""
+    """Return the number of lines dropped since `configure`."""
     return _State.writer.dropped if _State.writer is not None else 0
 
 
 def flush(seconds: float = _FLUSH_SECONDS) -> None:
-    """Give the lines that wait a last chance, which takes `seconds` at most."""
+    """Wait up to `seconds` for queued lines to be written."""
     if _State.writer is not None:
         _State.writer.flush(seconds)

@@ -40,26 +40,25 @@ class Process(Generic[C]):
     """One kind of process."""
 
     program: str
-    """Its command: `logos-kernel`."""
+    """Its command, such as `logos-kernel`."""
     description: str
-    """One sentence, for `--help`."""
+    """One sentence for `--help`."""
     package: str
     """The root of its loggers."""
     schema: Schema[Any]
     load: Callable[..., C]
-    """Makes the configuration of `flags`, `environ` and `file`. Raises `ConfigError`."""
+    """Build the configuration from `flags`, `environ` and `file`. Raise `ConfigError`."""
     prepare: Callable[[], object] = lambda: None
-    """The expensive imports, once the configuration is known to be good."""
+    """Expensive imports, performed once the configuration is known to be valid."""
     run: Callable[[C, StopLimit], int]
-    """Runs until it is stopped and returns the exit code; starts the limit when its end begins. Raises
+    """Run until stopped and return the exit code; start the limit when the shutdown begins. Raise
     `StartError`."""
     stop_seconds: float
-    """How long its end may take: less than supervisors wait before they kill."""
+    """Maximum duration of the shutdown: less than supervisors wait before they kill."""
 
 
 def run_process(process: Process[C], arguments: Sequence[str] | None = None) -> int:
-    """Run a process until it is stopped; returns the exit code. Whatever goes wrong is said in one line on
-    stderr."""
+    """Run a process until it is stopped. Return the exit code. Errors are reported in one line on stderr."""
     reserve_standard_descriptors()
     try:
         command = CommandLine(process.program, version(), process.schema, process.description)
@@ -91,5 +90,5 @@ def run_process(process: Process[C], arguments: Sequence[str] | None = None) -> 
 
 
 def _say_parent_gone() -> None:
-    log.warning("the parent process is gone")
-    logs.flush(0.2)  # before its loop runs, SIGTERM ends the process at once
+    log.warning("the parent process has ended")
+    logs.flush(0.2)  # before its loop runs, SIGTERM ends the process immediately

@@ -1,7 +1,7 @@
-"""Lines to a descriptor that may stop taking them: a full pipe, a terminal that is gone, a full disk.
+"""Write lines to a descriptor that may stop accepting them: a full pipe, a closed terminal, a full disk.
 
 The writer of a line must never wait for its reader: a process whose log nobody reads would freeze, and with
-it its answer to SIGTERM. So lines go through a bounded queue, and a thread writes them; what does not fit, or
+it its response to SIGTERM. So lines go through a bounded queue to a writer thread; what does not fit, or
 cannot be written, is dropped and counted.
 """
 
@@ -24,19 +24,21 @@ MAX_BYTES: Final = 4 << 20
 
 
 def reserve_standard_descriptors() -> None:
-    """Open /dev/null at those of 0, 1 and 2 that are closed: the next file or socket would get the number,
-    and a log line would be written into a database. Call it before anything is opened."""
+    """Open /dev/null at those of descriptors 0, 1 and 2 that are closed. Call it before anything is opened.
+
+    Otherwise the next file or socket would get the number, and a log line would be written into a database.
+    """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
 
 
 class LineWriter:
-    """Writes lines to `descriptor` from a thread of its own; nothing here but `flush` ever waits.
+    """Write lines to `descriptor` from a separate thread; only `flush` ever waits.
 
-    `report` words the line about how many were dropped, which is written when there is room again.
+    `report` formats the line about dropped lines, which is written once there is room again.
     """
 
     def __init__(
@@ -62,11 +64,11 @@ class LineWriter:
 
     @property
     def dropped(self) -> int:
-        """Lines dropped since the start, for want of room or because they could not be written."""
+        """Lines dropped since the start, for lack of room or because they could not be written."""
         return self._refused + self._failed
 
     def put(self, line: str) -> None:
-        """Have a line written, a line break added. It is dropped when too much waits."""
+        """Queue a line, with a line break added. It is dropped if the queue is full."""
         data = line.encode("utf-8", "backslashreplace") + b"\n"
         with self._lock:
             full = self._waiting_bytes + len(data) > self._max_bytes or self._queue.qsize() >= self._max_lines
@@ -77,7 +79,8 @@ class LineWriter:
         self._queue.put(data)
 
     def flush(self, seconds: float) -> bool:
-        """Wait until everything put so far is written or dropped; False when `seconds` were not enough."""
+        """Wait until everything queued so far is written or dropped. Return False if `seconds` were not
+        enough."""
         reached = threading.Event()
         self._queue.put(reached)
         return reached.wait(seconds)
@@ -102,7 +105,7 @@ class LineWriter:
             while rest:
                 try:
                     rest = rest[os.write(self._descriptor, rest) :]
-                except BlockingIOError:  # another program that has it open made it non-blocking
+                except BlockingIOError:  # another program sharing it made it non-blocking
                     select.select([], [self._descriptor], [])
         except (OSError, ValueError):
             self._failed += counted
@@ -111,7 +114,7 @@ class LineWriter:
 
 
 class LineStream(io.TextIOBase):
-    """A text stream into a `LineWriter`, to stand for `sys.stderr`: what Python itself reports there, such as
+    """A text stream into a `LineWriter`, as a replacement for `sys.stderr`: Python's own reports, such as
     the traceback of a dying thread, would otherwise wait for the reader."""
 
     def __init__(self, writer: LineWriter, descriptor: int) -> None:
@@ -137,15 +140,15 @@ class LineStream(io.TextIOBase):
             self._writer.put(rest)
 
     def drain(self, seconds: float) -> None:
-        """Give what waits a last chance."""
+        """Wait up to `seconds` for queued output."""
         self.flush()
         self._writer.flush(seconds)
 
 
 @contextlib.contextmanager
 def unblocked_output(seconds: float = 1.0) -> Iterator[None]:
-    """Let writing to `sys.stdout` and `sys.stderr` never wait; at the end, the lines that wait get
-    `seconds`."""
+    """Make writes to `sys.stdout` and `sys.stderr` non-blocking; at the end, wait up to `seconds` for
+    queued lines."""
     before = sys.stdout, sys.stderr
     out, err = _unblocked(sys.stdout), _unblocked(sys.stderr)
     sys.stdout, sys.stderr = out or sys.stdout, err or sys.stderr
@@ -159,7 +162,7 @@ def unblocked_output(seconds: float = 1.0) -> Iterator[None]:
 
 
 def _unblocked(stream: TextIO | None) -> LineStream | None:
-    """None for a stream that is closed, or in memory and so never waits."""
+    """Return None for a stream that is closed, or in memory and hence never blocks."""
     try:
         descriptor = stream.fileno() if stream is not None else -1
     except (OSError, ValueError):

@@ -1,14 +1,14 @@
-"""The end of a process together with the one that started it, however that one ended.
+"""End a process together with its parent, however the parent ended.
 
-The parent gives its child the reading end of a pipe whose writing end only the parent has, and names the
-descriptor in `LOGOS_PARENT_FD`. When the parent is gone, the pipe is at its end, and the child asks itself to
-stop, as by SIGTERM. supervisord gives each of its programs such a pipe as standard input and closes every
+The parent passes its child the read end of a pipe whose write end only the parent has, and puts the
+descriptor into `LOGOS_PARENT_FD`. When the parent dies, the pipe reaches EOF, and the child stops itself
+with SIGTERM. supervisord gives each of its programs such a pipe as standard input and closes every
 other descriptor, so there the variable is 0. (Linux's PR_SET_PDEATHSIG follows the thread that forked, not
 the process, and does not pass through supervisord.)
 
     python -m logos_process.parent_watch <module> <argument>…
 
-runs a module that knows nothing of this: supervisord under `logos up`.
+runs a module that is unaware of this: supervisord under `logos up`.
 """
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ PARENT: Final = "LOGOS_PARENT_FD"
 
 
 def take_parent(environ: MutableMapping[str, str]) -> int | None:
-    """The descriptor that the parent left, None without one. It is taken out of `environ`, and our own
-    children do not inherit it. Raises `ConfigError` when it is not a pipe.
+    """Return the descriptor passed by the parent, None without one.
+
+    It is removed from `environ`, and our own children do not inherit it. Raise `ConfigError` if it is not a
+    pipe.
     """
     given = environ.pop(PARENT, None)
     if given is None:
@@ -49,14 +51,14 @@ def take_parent(environ: MutableMapping[str, str]) -> int | None:
 
 
 def watch_parent(descriptor: int, gone: Callable[[], object] = lambda: None) -> None:
-    """Send this process SIGTERM when the parent is gone (or has written something, which asks for the same);
-    `gone` is called just before, in a thread of its own."""
+    """Send this process SIGTERM when the parent has ended (or has written something, which requests the
+    same); `gone` is called just before, in a separate thread."""
 
     def watch() -> None:
         try:
             os.read(descriptor, 1)
         except OSError:
-            return  # closed by us: there is nothing left to watch
+            return  # closed by us: nothing left to watch
         gone()
         os.kill(os.getpid(), signal.SIGTERM)
 
@@ -64,19 +66,19 @@ def watch_parent(descriptor: int, gone: Callable[[], object] = lambda: None) -> 
 
 
 class ParentPipe:
-    """The parent's side: give `reading` to children, and `cut` it to have them end.
+    """The parent's side: pass `reading` to children, and call `cut` to make them end.
 
-    Only this process may have the writing end. What it starts does not inherit that, and in a child that it
-    forks it is closed at once, so that such a child, outliving the parent, keeps nothing alive.
+    Only this process may have the write end. Programs it starts do not inherit it, and forked children close
+    it at once, so that a child that outlives the parent keeps nothing alive.
     """
 
     def __init__(self) -> None:
-        with _forks:  # no fork between making the pipe and listing it among those that a fork closes
+        with _forks:  # no fork between creating the pipe and listing it among those to close
             self.reading, self._writing = os.pipe()
             _pipes.add(self)
 
     def cut(self) -> None:
-        """Close both ends. May be called again."""
+        """Close both ends. Idempotent."""
         with _forks:
             _pipes.discard(self)
             for descriptor in (self.reading, self._writing):
@@ -99,7 +101,7 @@ os.register_at_fork(before=_forks.acquire, after_in_parent=_forks.release, after
 
 
 def main(arguments: list[str]) -> None:
-    """Run the module `arguments[0]` with the others, and end it with the parent."""
+    """Run the module `arguments[0]` with the remaining arguments, and end it with the parent."""
     parent = take_parent(os.environ)
     if parent is not None:
         watch_parent(parent)

@@ -1,4 +1,4 @@
-"""The version of this distribution, as it stands in hello, identify, node.info and `--version`."""
+"""The version of this distribution, as reported in hello, identify, node.info and `--version`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["version"]
 
 @cache
 def version() -> str:
-    """Version of the installed distribution; `0+unknown` when it runs from a bare checkout."""
+    """Return the version of the installed distribution; `0+unknown` when run from a bare checkout."""
     try:
         return installed("logos-mapi")
     except PackageNotFoundError:

@@ -1,6 +1,6 @@
-"""The message archive: what a store node keeps, in SQLite (default) or PostgreSQL.
+"""The message archive of a store node, in SQLite (default) or PostgreSQL.
 
-`api` is what the rest of the kernel sees. `make_archive` builds one from its settings.
+`api` is the interface for the rest of the kernel. `make_archive` creates an archive from its settings.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SQLITE_READERS = 4
 
 
 def make_engine(settings: ArchiveSettings) -> ArchiveEngine:
-    """The engine for a database URL; opens nothing. Raises `ArchiveConfigError`."""
+    """Return the engine for a database URL without opening it. Raise `ArchiveConfigError`."""
     database = settings.database
     readers = max(1, settings.max_connections - 1)
     if database.path is not None:
@@ -33,7 +33,7 @@ def make_engine(settings: ArchiveSettings) -> ArchiveEngine:
         )
     assert database.url is not None
     try:
-        # Only a node that uses PostgreSQL needs its driver.
+        # Imported late: only nodes that use PostgreSQL need its driver.
         from kernel_proc.archive.postgres import PostgresEngine
     except ImportError as error:
         raise ArchiveConfigError(
@@ -55,5 +55,5 @@ def make_archive(
     clock: Callable[[], int] = time.time_ns,
     changed: Callable[[], None] = lambda: None,
 ) -> Archive:
-    """An archive that is ready to `run`; see `MessageArchive`. Raises `ArchiveConfigError`."""
+    """Return an archive that is ready to `run`; see `MessageArchive`. Raise `ArchiveConfigError`."""
     return MessageArchive(make_engine(settings), settings, registry=registry, clock=clock, changed=changed)

@@ -1,15 +1,15 @@
-"""What the rest of the kernel sees of the archive: its types, its errors, and `Archive` itself.
+"""The interface of the archive for the rest of the kernel: types, errors, and `Archive` itself.
 
-Rules of 13/WAKU2-STORE, and nwaku's where they differ: pages are ordered by (timestamp, hash bytes), both
-ends of a time window are inclusive, a cursor is the hash of a message and exclusive, all filters given are
-ANDed, and the messages of a page ascend whatever the direction of paging.
+The rules are those of 13/WAKU2-STORE, or of nwaku where the two differ: pages are ordered by (timestamp,
+hash bytes), both ends of a time window are inclusive, a cursor is the hash of a message and exclusive, all
+filters given are ANDed, and the messages of a page ascend whatever the direction of paging.
 
 ```
 ArchiveError
-├── BadQuery             the query cannot be asked: a bound exceeded, a hash that is not 32 bytes
-├── CursorNotFound       the cursor names no message of the archive (never there, or removed by retention)
-├── ArchiveBusy          too many queries wait already (retriable)
-├── ArchiveUnavailable   the database does not answer, or not in time (retriable)
+├── BadQuery             invalid query: a limit exceeded, a hash that is not 32 bytes
+├── CursorNotFound       the cursor's message is not in the archive (never was, or removed by retention)
+├── ArchiveBusy          too many queries are waiting (retriable)
+├── ArchiveUnavailable   the database does not respond, or not in time (retriable)
 └── ArchiveConfigError   the database's driver is not installed
 ```
 """
@@ -48,38 +48,38 @@ __all__ = [
 DEFAULT_PAGE: Final = 20
 MAX_PAGE: Final = 100
 MAX_HASHES: Final = 1000
-"""Hashes in one query. nwaku has no bound here; a page holds 100 of the answers at most."""
+"""Maximum hashes per query. nwaku has no limit here; a page returns at most 100 of them."""
 MAX_CONTENT_TOPICS: Final = 100
-"""Content topics in one query. nwaku's own bound (10) belongs to the protocol, not to the database."""
+"""Maximum content topics per query. nwaku's limit (10) belongs to the protocol, not to the database."""
 MAX_TIMESTAMP_DISTANCE_NS: Final = 20_000_000_000
-"""A message is stored when its timestamp is at most this far from now (13/WAKU2-STORE)."""
+"""Maximum distance of a stored message's timestamp from now (13/WAKU2-STORE)."""
 
 _HASH_SIZE: Final = 32
 _INT64: Final = 1 << 63
 
 
 class ArchiveError(Exception):
-    """Root of what the archive raises. `retriable`: the same call may succeed later."""
+    """Root of the archive's errors. `retriable`: the same call may succeed later."""
 
     retriable = False
 
 
 class BadQuery(ArchiveError, ValueError):
-    """The query cannot be asked."""
+    """The query is invalid."""
 
 
 class CursorNotFound(ArchiveError):
-    """The cursor names no message of the archive."""
+    """The cursor's message is not in the archive."""
 
 
 class ArchiveBusy(ArchiveError):
-    """As many queries as may wait are waiting."""
+    """The maximum number of queries is already waiting."""
 
     retriable = True
 
 
 class ArchiveUnavailable(ArchiveError):
-    """The database cannot be read now, or did not answer in time."""
+    """The database cannot be read now, or did not respond in time."""
 
     retriable = True
 
@@ -89,37 +89,37 @@ class ArchiveConfigError(ArchiveError, ValueError):
 
 
 class ArchiveState(StrEnum):
-    """What health is made of."""
+    """The state of the archive, for health."""
 
     OPENING = "opening"
-    """Not open yet, and no attempt has failed. Offers wait, queries are `ArchiveUnavailable`."""
+    """Not open yet, and no attempt has failed. Offers wait, queries raise `ArchiveUnavailable`."""
     READY = "ready"
     STALLED = "stalled"
-    """The database cannot be opened or written; `reason` says why. Offers wait within the queue's bounds and
-    are stored when it works again. Queries may still be answered (a full disk can be read)."""
+    """The database cannot be opened or written; `reason` says why. Offers wait within the queue's limits
+    and are stored when it recovers. Queries may still work (a full disk can be read)."""
     CLOSED = "closed"
 
 
 class ArchivedMessage(NamedTuple):
-    """One message of a page. Without data (`include_data` false) only the hash is there."""
+    """A message of a page. With `include_data` false, only the hash is set."""
 
     message_hash: bytes
     pubsub_topic: str | None = None
     data: bytes | None = None
-    """The WakuMessage encoded as nwaku writes it, all its fields kept (proof too), ready for the wire."""
+    """The WakuMessage in nwaku's encoding, with all fields (also the proof), ready to send."""
 
     @property
     def message(self) -> WakuMessage | None:
-        """`data` decoded, anew at each access."""
+        """`data`, decoded on each access."""
         return None if self.data is None else decode_message(self.data)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistoryQuery:
-    """What is asked; everything that is given must hold for a message. Raises `BadQuery` when made.
+    """A query; a message must match all filters given. Raise `BadQuery` on construction.
 
-    `start` and `end` are nanoseconds since 1970, inclusive. `content_topics` and `hashes` are alternatives
-    within themselves and no filter when empty. `cursor` is the hash that the last page named.
+    `start` and `end` are nanoseconds since the Unix epoch, inclusive. `content_topics` and `hashes` each
+    match any of their elements; empty means no filter. `cursor` is the hash returned with the previous page.
     """
 
     pubsub_topic: str | None = None
@@ -129,17 +129,17 @@ class HistoryQuery:
     hashes: tuple[bytes, ...] = ()
     cursor: bytes | None = None
     forward: bool = False
-    """False is nwaku's default: the newest page first."""
+    """False, nwaku's default: the newest page first."""
     limit: int = DEFAULT_PAGE
     include_data: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.limit <= MAX_PAGE:
-            raise BadQuery(f"page size {self.limit}: 1 to {MAX_PAGE} are allowed")
+            raise BadQuery(f"page size {self.limit} is not in 1..{MAX_PAGE}")
         if len(self.content_topics) > MAX_CONTENT_TOPICS:
-            raise BadQuery(f"{len(self.content_topics)} content topics: at most {MAX_CONTENT_TOPICS} allowed")
+            raise BadQuery(f"{len(self.content_topics)} content topics, the maximum is {MAX_CONTENT_TOPICS}")
         if len(self.hashes) > MAX_HASHES:
-            raise BadQuery(f"{len(self.hashes)} message hashes: at most {MAX_HASHES} are allowed")
+            raise BadQuery(f"{len(self.hashes)} message hashes, the maximum is {MAX_HASHES}")
         for name, digest in [("message hash", h) for h in self.hashes] + [("cursor", self.cursor)]:
             if digest is not None and len(digest) != _HASH_SIZE:
                 raise BadQuery(f"a {name} has {_HASH_SIZE} bytes, not {len(digest)}")
@@ -156,7 +156,7 @@ class HistoryQuery:
 class HistoryPage(NamedTuple):
     """Messages in ascending order of (timestamp, hash), also when paging backward.
 
-    `cursor` is None when nothing more matches; otherwise the hash to give for the next page: the last one
+    `cursor` is None if nothing more matches; otherwise the hash for the next page: the last one when paging
     forward, the first (oldest) one backward.
     """
 
@@ -165,45 +165,45 @@ class HistoryPage(NamedTuple):
 
 
 class Archive(Protocol):
-    """The message archive of one node. All methods belong to the trio thread."""
+    """The message archive of one node. Call its methods from the trio thread only."""
 
     @property
     def state(self) -> ArchiveState: ...
 
     @property
     def reason(self) -> str:
-        """Why the state is STALLED, for an operator; empty otherwise. Names no password."""
+        """Why the state is STALLED, for the operator; empty otherwise. Never contains a password."""
         ...
 
     def offer(self, pubsub_topic: str, message: WakuMessage, message_hash: bytes, received_ns: int) -> bool:
-        """Give a valid message to the archive; never blocks and never raises.
+        """Offer a valid message to the archive. Never block or raise.
 
-        `received_ns` is the wall clock, ns since 1970. True: it waits to be stored (one already there is
-        then ignored). False: an ephemeral one, a timestamp more than 20 s away, or no room in the queue;
-        counted by reason.
+        `received_ns` is the wall-clock time in nanoseconds since the Unix epoch. Return True if the message
+        is queued (a duplicate is ignored later), False if it is ephemeral, its timestamp is more than 20 s
+        off, or the queue is full; refusals are counted by reason.
         """
         ...
 
     async def query(self, query: HistoryQuery) -> HistoryPage:
-        """Read one page. Raises `CursorNotFound`, `ArchiveBusy`, `ArchiveUnavailable`."""
+        """Read one page. Raise `CursorNotFound`, `ArchiveBusy` or `ArchiveUnavailable`."""
         ...
 
     async def flush(self) -> None:
-        """Wait until everything offered so far is committed (or was refused by the database)."""
+        """Wait until everything offered so far is committed (or was rejected by the database)."""
         ...
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Open the database, store what is offered, keep to the retention policy; until cancelled.
+        """Open the database, store offers, and apply the retention policy, until cancelled.
 
-        Never ends because of the database. Has started at once, whether the database answers or not. When
-        cancelled it stores what waits, for at most two seconds.
+        Never ends because of the database, and reports started whether or not the database responds. When
+        cancelled, store what is queued, for at most two seconds.
         """
         ...
 
     def counters(self) -> dict[str, int]:
-        """Monotonic numbers by name; see `MessageArchive.counters`."""
+        """Return monotonic counters by name; see `MessageArchive.counters`."""
         ...
 
     def samples(self) -> Iterable[Sample]:
-        """For the metrics registry, under nwaku's names."""
+        """Yield samples for the metrics registry, under nwaku's names."""
         ...

@@ -1,8 +1,7 @@
-"""What an engine (SQLite, PostgreSQL) is to the archive, and the two ways in which it may fail.
+"""The interface of a database engine (SQLite, PostgreSQL), and the two ways in which it may fail.
 
-Engines are plain blocking objects, used from worker threads: any of them may write (one waits for the other),
-up to `readers` may read beside it. An engine mends itself: after a failure it opens anew, with the next call,
-whatever it needs.
+Engines are plain blocking objects used from worker threads: writers are serialised, up to `readers` may read
+concurrently. An engine recovers by itself: after a failure, the next call reopens whatever it needs.
 """
 
 from __future__ import annotations
@@ -17,17 +16,16 @@ __all__ = ["ArchiveEngine", "DatabaseFailed", "RowsRefused", "Totals"]
 
 
 class DatabaseFailed(Exception):
-    """The database cannot be used now: full, locked, lost, damaged, of another program. The text is for an
-    operator. The same call may succeed later.
-    """
+    """The database is unusable now: full, locked, lost, damaged, or of another program. The text is for
+    the operator; the same call may succeed later."""
 
 
 class RowsRefused(Exception):
-    """The database is well, but one of these rows can never be stored; none of them was."""
+    """The database works, but at least one of the rows can never be stored; none of them was."""
 
 
 class Totals(NamedTuple):
-    """How much there is. `bytes` is the space that the messages take, room of removed ones not counted."""
+    """The size of the archive. `bytes` is the space taken by messages, without that of removed ones."""
 
     messages: int
     bytes: int
@@ -38,42 +36,41 @@ class ArchiveEngine(Protocol):
 
     @property
     def readers(self) -> int:
-        """Threads that may read at once."""
+        """Maximum concurrent reader threads."""
         ...
 
     def open(self) -> None:
-        """Connect and bring the schema up to date. Raises `DatabaseFailed`."""
+        """Connect and bring the schema up to date. Raise `DatabaseFailed`."""
         ...
 
     def close(self) -> None:
-        """Give everything back. Never raises."""
+        """Release all resources. Never raise."""
         ...
 
     def insert(self, rows: Sequence[ArchivedRow]) -> int:
-        """Store rows in one transaction; returns how many were new.
+        """Store rows in one transaction. Return how many were new.
 
-        Raises `DatabaseFailed`, `RowsRefused`.
+        Raise `DatabaseFailed` or `RowsRefused`.
         """
         ...
 
     def read(self, query: HistoryQuery, timeout: float) -> HistoryPage:
-        """One page, within `timeout` seconds. Raises `CursorNotFound`, `DatabaseFailed`."""
+        """Return one page, within `timeout` seconds. Raise `CursorNotFound` or `DatabaseFailed`."""
         ...
 
     def claim(self) -> bool:
-        """Whether this node is the one that removes old messages, from here until a minute after its last
-        `claim` or `remove`. Raises `DatabaseFailed`.
+        """Return whether this node is the one that removes old messages, until a minute after its last
+        `claim` or `remove`. Raise `DatabaseFailed`.
 
-        Two nodes that each counted what is too much, and each removed as much, would remove it twice.
+        Without the claim, two nodes would each compute the excess and remove it twice.
         """
         ...
 
     def totals(self) -> Totals:
-        """Count. May take a while with many messages, and holds nobody up. Raises `DatabaseFailed`."""
+        """Count the messages. May take long, but blocks no other work. Raise `DatabaseFailed`."""
         ...
 
     def remove(self, limit: int, before: int | None = None) -> int:
         """Remove the oldest messages, at most `limit`, in one short transaction; with `before`, only those
-        with an earlier timestamp. Returns how many; 0 also when the claim is lost. Raises `DatabaseFailed`.
-        """
+        with an earlier timestamp. Return how many, also 0 if the claim was lost. Raise `DatabaseFailed`."""
         ...

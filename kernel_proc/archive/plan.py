@@ -1,9 +1,10 @@
-"""How a query is answered, pure: the span of keys it covers, the index ranges to merge, the page it makes.
+"""Query planning, pure: the span of keys that a query covers, the index ranges to merge, and the resulting
+page.
 
-A *key* is (timestamp, hash), the order of all pages. A *range* is a stretch of one index: all messages of a
-pubsub topic, or of a pair of topics, in the order of keys. Every query without hashes is a merge of ranges,
-each read from its start to at most one page: the work is bounded by ranges times page size, however many
-messages there are and however rare those that match.
+A *key* is (timestamp, hash), the order of all pages. A *range* is part of an index: all messages of a pubsub
+topic, or of a pair of topics, in key order. Every query without hashes is a merge of ranges, each read from
+its start for at most one page: the work is bounded by ranges × page size, regardless of the number of
+messages and of how rare the matches are.
 """
 
 from __future__ import annotations
@@ -25,18 +26,18 @@ _LAST: Final = b"\xff" * (_HASH_SIZE + 1)
 
 
 class Span(NamedTuple):
-    """Keys strictly between `low` and `high`."""
+    """The keys strictly between `low` and `high`."""
 
     low: Key
     high: Key
 
     @property
     def empty(self) -> bool:
-        """No key can lie in it."""
+        """Whether it cannot contain any key."""
         return self.low >= self.high
 
     def holds(self, key: Key) -> bool:
-        """Whether the key lies in it."""
+        """Return whether the key lies in the span."""
         return self.low < key < self.high
 
 
@@ -44,14 +45,14 @@ EVERYTHING: Final = Span((-(1 << 63), _FIRST), ((1 << 63) - 1, _LAST))
 
 
 class RowRange(NamedTuple):
-    """A stretch of an index; `content_topic` None: the whole pubsub topic."""
+    """Part of an index. `content_topic` None: the whole pubsub topic."""
 
     pubsub_topic: str
     content_topic: str | None
 
 
 class FoundRows(NamedTuple):
-    """A row as it was read; topic and data only where the query asks for data."""
+    """A row as read; topic and data only if the query includes data."""
 
     key: Key
     pubsub_topic: str | None = None
@@ -59,8 +60,8 @@ class FoundRows(NamedTuple):
 
 
 def span(query: HistoryQuery, cursor: Key | None) -> Span:
-    """The keys a query covers: its time window, both ends included, from its cursor on."""
-    # No hash sorts before the empty one or behind 33 times 0xff, so these bounds take whole nanoseconds in.
+    """Return the keys that a query covers: its inclusive time window, starting from its cursor."""
+    # Hashes sort after b"" and before 33 × 0xff, so these bounds include whole nanoseconds.
     low, high = EVERYTHING
     if query.start is not None:
         low = (query.start, _FIRST)
@@ -75,9 +76,9 @@ def span(query: HistoryQuery, cursor: Key | None) -> Span:
 
 
 def ranges(query: HistoryQuery, known: Sequence[str]) -> list[RowRange]:
-    """The ranges whose merge answers a query without hashes.
+    """Return the ranges whose merge answers a query without hashes.
 
-    `known` are the pubsub topics that the database holds; only looked at when the query names none.
+    `known` are the pubsub topics in the database; only used if the query names none.
     """
     pubsub_topics = known if query.pubsub_topic is None else (query.pubsub_topic,)
     content_topics: Iterable[str | None] = dict.fromkeys(query.content_topics) or (None,)
@@ -85,13 +86,14 @@ def ranges(query: HistoryQuery, known: Sequence[str]) -> list[RowRange]:
 
 
 def in_order(found: list[tuple[Key, T]], *, forward: bool, limit: int) -> list[tuple[Key, T]]:
-    """The first `limit` in the direction of paging."""
+    """Return the first `limit` entries in paging direction."""
     found.sort(key=lambda item: item[0], reverse=not forward)
     return found[:limit]
 
 
 def make_page(query: HistoryQuery, found: Sequence[FoundRows]) -> HistoryPage:
-    """The page, from rows in the direction of paging: one more than the page holds, if there is one more."""
+    """Build the page from rows in paging direction. An extra row beyond the page size indicates that there
+    are more."""
     rows = found[: query.limit]
     cursor = rows[-1].key[1] if len(found) > query.limit else None
     if not query.forward:

@@ -1,11 +1,11 @@
-"""The shared engine: PostgreSQL, any number of kernels on one database.
+"""The shared engine: PostgreSQL, with any number of kernels on one database.
 
-Every write is one statement and so one transaction. Kernels of one network store the same messages at the
-same time; rows go in sorted by hash, so that two of them wait for each other in one order only. One kernel at
-a time removes old messages: it holds a lease, a row of the database.
+Every write is a single statement and hence one transaction. Kernels of one network store the same messages at
+the same time; rows are inserted sorted by hash, so that concurrent inserts cannot deadlock. One kernel at a
+time removes old messages, under a lease stored in the database.
 
-Connections are kept in a small pool of this module: the archive's threads are as few as its connections, so
-nobody ever waits for one, and who cannot connect learns why in the same moment.
+Connections are pooled in this module: there are no more threads than connections, so nothing ever waits for
+one, and connection errors surface immediately.
 """
 
 from __future__ import annotations
@@ -71,14 +71,13 @@ SET plan_cache_mode = force_custom_plan;
 SET enable_seqscan = off; SET enable_bitmapscan = off; SET enable_sort = off; SET jit = off;
 SET client_min_messages = warning
 """
-"""Every query has an index that gives its rows in order, and ends early. A planner with old statistics, or
-none yet, may prefer to collect all rows that match and sort them: a thousand times the work."""
+"""Every query has an index that returns its rows in order and can stop early. Without (fresh) statistics,
+the planner may prefer to collect and sort all matches: a thousand times the work."""
 
 
 class PostgresEngine:
-    """`Engine` on a database. `url` may hold a password, `shown` may not; `readers`: connections beside the
-    writer's.
-    """
+    """An `ArchiveEngine` on a database. `url` may contain a password, `shown` must not; `readers` are the
+    connections besides the writer's."""
 
     def __init__(
         self, url: str, *, shown: str, readers: int = 7, may_migrate: bool = True, vacuum: bool = False
@@ -89,21 +88,22 @@ class PostgresEngine:
         self._may_migrate = may_migrate
         self._vacuum = vacuum
         self._idle: deque[tuple[Connection, float]] = deque()
-        """Connections with the time-out they are set to."""
+        """Idle connections with their current statement timeout."""
         self._holder = uuid.uuid4()
         self._migrated = False
         self._closed = False
         self._write_lock = threading.Lock()
 
-    # --- life ---
+    # --- lifetime ---
 
     def open(self) -> None:
-        """Connect, bring the schema up to date; with a connection there, see whether it still answers."""
+        """Connect and bring the schema up to date; with an existing connection, verify that it still
+        works."""
         with self._connection(WRITE_SECONDS) as connection:
             connection.execute("SELECT 1")
 
     def close(self) -> None:
-        """Close what is idle; connections in use are closed when their work ends."""
+        """Close idle connections; those in use are closed when their work ends."""
         self._closed = True
         self._forget_idle()
 
@@ -117,9 +117,9 @@ class PostgresEngine:
             self._url,
             autocommit=True,
             connect_timeout=CONNECT_SECONDS,
-            prepare_threshold=None,  # so that a pooler may stand between
+            prepare_threshold=None,  # allow a connection pooler in between
             application_name="logos-kernel archive",
-            # A server that vanished without a word is noticed; on a local socket these mean nothing.
+            # Detect servers that vanish silently. No effect on a local socket.
             keepalives_idle=5,
             keepalives_interval=2,
             keepalives_count=3,
@@ -146,7 +146,7 @@ class PostgresEngine:
 
     @contextlib.contextmanager
     def _connection(self, timeout: float) -> Iterator[Connection]:
-        """A connection whose statements end within `timeout` seconds."""
+        """Provide a connection whose statements are limited to `timeout` seconds."""
         connection: Connection | None = None
         try:
             try:
@@ -161,7 +161,7 @@ class PostgresEngine:
         except (psycopg.DataError, psycopg.IntegrityError) as error:
             raise RowsRefused(_text(error)) from error
         except (psycopg.Error, SchemaError) as error:
-            # Whatever it was, others may have it too: the schema is looked at again, connections made anew.
+            # Whatever the error, other connections may be affected: check the schema again and reconnect.
             self._migrated = False
             self._forget_idle()
             if connection is not None:
@@ -179,13 +179,13 @@ class PostgresEngine:
     # --- writing ---
 
     def insert(self, rows: Sequence[ArchivedRow]) -> int:
-        """Store rows by one statement; those whose hash is there are left out."""
+        """Store rows in one statement; those whose hash exists are skipped."""
         rows = sorted(rows, key=lambda row: row.message_hash)
         columns = (
             [row.timestamp for row in rows],
             [row.message_hash for row in rows],
             [row.topic_key for row in rows],
-            # bytea, because text cannot hold the character 0, and topics can.
+            # bytea, because text cannot contain NUL characters but topics can
             [row.pubsub_topic.encode() for row in rows],
             [row.content_topic.encode() for row in rows],
             [row.data for row in rows],
@@ -195,7 +195,7 @@ class PostgresEngine:
             return connection.execute(_INSERT, columns).rowcount
 
     def claim(self) -> bool:
-        """Take or renew the lease on removing."""
+        """Acquire or renew the removal lease."""
         with self._connection(WRITE_SECONDS) as connection:
             return self._claim(connection)
 
@@ -203,7 +203,7 @@ class PostgresEngine:
         return connection.execute(_CLAIM, (self._holder, CLAIM_SECONDS, self._holder)).rowcount == 1
 
     def remove(self, limit: int, before: int | None = None) -> int:
-        """Remove the oldest messages, as long as the lease is ours."""
+        """Remove the oldest messages, provided that the lease is ours."""
         high = EVERYTHING.high if before is None else (before, b"")
         with self._connection(WRITE_SECONDS) as connection, connection.transaction():
             if not self._claim(connection):
@@ -213,7 +213,7 @@ class PostgresEngine:
     # --- reading ---
 
     def read(self, query: HistoryQuery, timeout: float) -> HistoryPage:
-        """One page. Idle connections may be dead (the server was restarted): then once more, on a new one."""
+        """Return one page. Idle connections may be dead (server restart): retry once on a new one."""
         for attempt in (1, 2):
             try:
                 with self._connection(timeout) as connection:
@@ -224,7 +224,7 @@ class PostgresEngine:
         raise AssertionError("unreachable")
 
     def totals(self) -> Totals:
-        """Count, from an index."""
+        """Count using an index."""
         with self._connection(COUNT_SECONDS) as connection:
             row = connection.execute(_TOTALS).fetchone()
         assert row is not None
@@ -232,7 +232,7 @@ class PostgresEngine:
 
 
 def _text(error: Exception) -> str:
-    """The first line of what PostgreSQL says; further ones quote statements and values."""
+    """Return the first line of PostgreSQL's message; later lines quote statements and values."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 

@@ -1,4 +1,4 @@
-"""The reading statements of PostgreSQL: pages and look-ups, one statement each (two with a cursor)."""
+"""The read statements for PostgreSQL: pages and lookups, one statement each (two with a cursor)."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ WITH RECURSIVE topic (name) AS (
 )
 SELECT name FROM topic WHERE name IS NOT NULL
 """
-"""All pubsub topics, by one index probe each."""
+"""All pubsub topics, with one index probe each."""
 
 
 def _merge_query(*, data: bool, by_topics: bool, forward: bool) -> str:
     columns = "timestamp, hash, pubsub_topic, data" if data else "timestamp, hash"
     order = "ASC" if forward else "DESC"
     if by_topics:
-        # Appending nothing keeps the planner from another index and a filter, which for a rare pair of topics
-        # would be a long scan.
+        # Concatenating nothing prevents the planner from using another index with a filter, which would be a
+        # long scan for a rare pair of topics.
         source = "unnest(%b::bytea[], %b::bytea[], %b::bigint[]) AS part (pubsub, content, topic_key)"
         where = (
             "logos_message.topic_key = part.topic_key AND content_topic = part.content"
@@ -52,7 +52,7 @@ def _merge_query(*, data: bool, by_topics: bool, forward: bool) -> str:
 def _look_up_query(*, data: bool, pubsub: bool, contents: bool, forward: bool) -> str:
     columns = "timestamp, hash, pubsub_topic, data" if data else "timestamp, hash"
     order = "ASC" if forward else "DESC"
-    # Materialized: the look-up by hash comes first, whatever the planner thinks of the other filters.
+    # MATERIALIZED: look up by hash first, whatever the planner expects of the other filters.
     filters = (" AND pubsub_topic = %b" if pubsub else "") + (
         " AND content_topic = ANY (%b::bytea[])" if contents else ""
     )
@@ -69,7 +69,7 @@ def _look_up_query(*, data: bool, pubsub: bool, contents: bool, forward: bool) -
 
 
 def read_page(connection: Connection, query: HistoryQuery) -> HistoryPage:
-    """One page. Raises `CursorNotFound`, `psycopg.Error`."""
+    """Return one page. Raise `CursorNotFound` or `psycopg.Error`."""
     cursor: Key | None = None
     if query.cursor is not None:
         rows = _rows(connection, "SELECT timestamp FROM logos_message WHERE hash = %b", (query.cursor,))

@@ -1,6 +1,5 @@
-"""The tables in PostgreSQL and their versions. Names start with `logos_`, so that nothing else in the same
-database is touched.
-"""
+"""The PostgreSQL schema and its versions. Names start with `logos_`, so that nothing else in a shared
+database is touched."""
 
 from __future__ import annotations
 
@@ -13,7 +12,7 @@ __all__ = ["ROW_BYTES", "SCHEMA_VERSION", "SchemaError", "migrate"]
 MIGRATION_LOCK: Final = 0x4C44_4152_0001
 
 ROW_BYTES: Final = 600
-"""What a row takes beside its data and content topic, indexes included (measured with 1 M rows of 1 KiB)."""
+"""Size of a row besides its data and content topic, including indexes (measured with 1 M rows of 1 KiB)."""
 
 MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
     (
@@ -28,9 +27,9 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             size integer NOT NULL
         )
         """,
-        # Payloads are encrypted: compressing them is time for nothing.
+        # Payloads are encrypted: compressing them is wasted time.
         "ALTER TABLE logos_message ALTER COLUMN data SET STORAGE EXTERNAL",
-        # Of a large table a fifth, the server's default, is too many dead rows to wait for.
+        # The default of 20 % means too many dead rows in a large table.
         """
         ALTER TABLE logos_message SET (
             autovacuum_vacuum_scale_factor = 0.05,
@@ -41,24 +40,24 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE UNIQUE INDEX logos_message_by_hash ON logos_message (hash) INCLUDE (timestamp, size)",
         "CREATE INDEX logos_message_by_pubsub_topic ON logos_message (pubsub_topic, timestamp, hash)",
         "CREATE INDEX logos_message_by_topics ON logos_message (topic_key, timestamp, hash)",
-        # One row: the kernel that removes old messages, and until when nobody else may.
+        # A single row: the kernel that removes old messages, and the expiry of its lease.
         "CREATE TABLE logos_removal (holder uuid, until timestamptz NOT NULL)",
         "INSERT INTO logos_removal VALUES (NULL, '-infinity')",
     ),
 )
-"""Entry n leads from version n to n + 1. Entries are only ever added."""
+"""Entry n migrates from version n to n + 1. Only ever append entries."""
 
 SCHEMA_VERSION: Final = len(MIGRATIONS)
 
 
 class SchemaError(Exception):
-    """The tables are not ours to use: a later version's, or an older one's that may not be migrated."""
+    """The tables are not usable: of a later version, or of an older one that may not be migrated."""
 
 
 def migrate(connection: psycopg.Connection[tuple[Any, ...]], *, allowed: bool) -> None:
-    """Bring the tables up to date, all of it or nothing, one kernel at a time.
+    """Bring the tables up to date atomically, one kernel at a time.
 
-    Raises `SchemaError`, `psycopg.Error`.
+    Raise `SchemaError` or `psycopg.Error`.
     """
     with connection.transaction():
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (MIGRATION_LOCK,))

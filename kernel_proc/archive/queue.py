@@ -1,7 +1,7 @@
-"""What waits to be stored: bounded in messages and bytes, in order of arrival. Pure.
+"""Messages waiting to be stored, bounded in number and bytes, in order of arrival. Pure.
 
-A group that was taken counts as waiting until it is settled, so the bounds hold for the memory that is really
-used, however long the database takes.
+A group that was taken counts until it is settled, so that the limits apply to the memory in use, however slow
+the database is.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ class OfferQueue:
         self._max_messages = max_messages
         self._max_bytes = max_bytes
         self.accepted = 0
-        """Offers ever let in."""
+        """Total offers accepted."""
         self.settled = 0
-        """Offers ever done with, stored or not."""
+        """Total offers settled, stored or not."""
         self.bytes = 0
-        """Bytes of all that is let in and not settled."""
+        """Bytes of all unsettled offers."""
 
     def __len__(self) -> int:
-        """Offers that are not taken yet."""
+        """Number of offers not taken yet."""
         return len(self._waiting)
 
     @property
     def messages(self) -> int:
-        """Offers that are let in and not settled."""
+        """Number of unsettled offers."""
         return self.accepted - self.settled
 
     def add(self, offer: Offer) -> bool:
-        """Let an offer in, if there is room."""
+        """Add an offer. Return False if there is no room."""
         if self.messages >= self._max_messages or self.bytes + offer.cost > self._max_bytes:
             return False
         self._waiting.append(offer)
@@ -46,7 +46,8 @@ class OfferQueue:
         return True
 
     def take(self, messages: int, size: int) -> list[Offer]:
-        """The oldest: at most `messages`, and of `size` bytes or the one that reaches it."""
+        """Take the oldest offers: at most `messages`, up to and including the one that reaches `size`
+        bytes."""
         group: list[Offer] = []
         while self._waiting and len(group) < messages and size > 0:
             offer = self._waiting.popleft()
@@ -55,6 +56,6 @@ class OfferQueue:
         return group
 
     def settle(self, group: list[Offer]) -> None:
-        """The group is done with."""
+        """Mark a group as settled."""
         self.settled += len(group)
         self.bytes -= sum(offer.cost for offer in group)

@@ -1,9 +1,9 @@
-"""How a message lies in the database, whichever it is.
+"""The row format, common to all databases.
 
 A row is found by its hash, by its pubsub topic in time order, or by its two topics in time order. For the
-last, an index holds `topic_key`, eight bytes of a hash of both topics: content topics come from the network
-and may be of any length, and an index must not grow with them. Who looks a key up compares the topics
-themselves too, so that two topics with one key are still two.
+last, the index contains `topic_key`, eight bytes of a hash of both topics: content topics come from the
+network and may have any length, and the index must not grow with them. Lookups by key also compare the topics
+themselves, so that a collision is harmless.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from ipc_schema.message import MessageEncodeError, WakuMessage, encode_message
 __all__ = ["MAX_PUBSUB_TOPIC", "ROW_OVERHEAD", "ArchivedRow", "Offer", "make_rows", "topic_key"]
 
 MAX_PUBSUB_TOPIC: Final = 512
-"""Bytes. Pubsub topics are those that the node itself joined; PostgreSQL cannot index much longer ones."""
+"""Maximum bytes. Pubsub topics are chosen by the node itself; PostgreSQL cannot index much longer ones."""
 
 ROW_OVERHEAD: Final = 512
-"""Bytes that a waiting message costs beside its own."""
+"""Memory overhead of a waiting message in bytes."""
 
 
 class Offer(NamedTuple):
-    """A message that waits to be stored."""
+    """A message waiting to be stored."""
 
     pubsub_topic: str
     message: WakuMessage
     message_hash: bytes
     cost: int
-    """What it counts in the queue, in bytes."""
+    """Its cost in the queue in bytes."""
 
 
 class ArchivedRow(NamedTuple):
-    """A message as it is stored. `data` is the encoded WakuMessage, complete."""
+    """A message as stored. `data` is the complete encoded WakuMessage."""
 
     timestamp: int
     message_hash: bytes
@@ -45,13 +45,13 @@ class ArchivedRow(NamedTuple):
 
 
 def topic_key(pubsub_topic: str, content_topic: str) -> int:
-    """A signed 64-bit number that stands for the pair in an index."""
+    """Return a signed 64-bit number that represents the pair in an index."""
     digest = sha256(pubsub_topic.encode() + b"\0" + content_topic.encode()).digest()
     return int.from_bytes(digest[:8], "big", signed=True)
 
 
 def make_rows(offers: Iterable[Offer]) -> tuple[list[ArchivedRow], int]:
-    """Encode messages; returns the rows and how many could not be encoded."""
+    """Encode messages. Return the rows, and the number that could not be encoded."""
     rows: list[ArchivedRow] = []
     refused = 0
     for pubsub_topic, message, message_hash, _ in offers:

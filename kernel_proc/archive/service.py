@@ -1,7 +1,7 @@
-"""`MessageArchive`: the archive as the node runs it, on whichever engine.
+"""`MessageArchive`: the archive as run by the node, on any engine.
 
-All state belongs to the trio thread; the engine works in threads. What comes in waits in a bounded queue for
-the `writer`; pages are read on connections of their own; `upkeep` keeps to the retention policy.
+All state belongs to the trio thread; the engine runs in worker threads. Incoming messages wait in a bounded
+queue for the `writer`; pages are read on separate connections; `upkeep` applies the retention policy.
 """
 
 from __future__ import annotations
@@ -52,12 +52,14 @@ _REFUSALS: Final = {
     "queries_busy": "query_busy",
     "retention_failures": "retention_failure",
 }
-"""Our counters of what was not stored or not answered, as types of nwaku's `archive_errors`."""
+"""Our counters of messages not stored and queries not answered, as types of nwaku's `archive_errors`."""
 
 
 class MessageArchive:
-    """`Archive` on an engine. `changed` is called when `state` or `reason` changed; `clock` is the wall clock
-    in nanoseconds, for retention. Counters and durations go to `registry`, if one is given.
+    """An `Archive` on an engine.
+
+    `changed` is called when `state` or `reason` changed; `clock` is the wall clock in nanoseconds, for
+    retention. Counters and durations go to `registry`, if given.
     """
 
     def __init__(
@@ -98,27 +100,26 @@ class MessageArchive:
         self._last_query = 0.0
         self._query_seconds = registry.histogram("archive_query_duration_seconds", _DURATIONS)
 
-    # --- facts ---
+    # --- state ---
 
     @property
     def state(self) -> ArchiveState:
-        """Where it stands."""
+        """The current state."""
         return self._writer.state
 
     @property
     def reason(self) -> str:
-        """Why it is STALLED."""
+        """Why the state is STALLED."""
         return self._writer.reason
 
     def counters(self) -> dict[str, int]:
-        """Monotonic: stored, duplicates (there already); ephemeral, too_old, in_future, bad_topic, queue_full
-        and closed (offers not accepted); refused (accepted, but impossible to store); write_failures
-        (attempts); queries, query_failures, queries_busy; removed, retention_failures.
-        """
+        """Return monotonic counters: stored, duplicates; ephemeral, too_old, in_future, bad_topic,
+        queue_full and closed (offers not accepted); refused (accepted, but impossible to store);
+        write_failures (attempts); queries, query_failures, queries_busy; removed, retention_failures."""
         return dict(self._counters)
 
     def samples(self) -> Iterable[Sample]:
-        """nwaku's `archive_messages` and `archive_errors`, and the queue's length and drops."""
+        """Yield nwaku's `archive_messages` and `archive_errors`, and the queue's length and drops."""
         counters = self._counters
         if self._upkeep.messages is not None:
             yield "archive_messages", {"type": "stored"}, self._upkeep.messages
@@ -143,10 +144,10 @@ class MessageArchive:
         if self._settings.database.url is not None:
             yield "postgres_payload_size_bytes", {}, self._last_payload
 
-    # --- messages in ---
+    # --- storing ---
 
     def offer(self, pubsub_topic: str, message: WakuMessage, message_hash: bytes, received_ns: int) -> bool:
-        """Take a message in, if the rules and the queue's bounds allow it."""
+        """Queue a message, if the rules and the queue's limits permit."""
         refusal = self._refusal(pubsub_topic, message, received_ns)
         if refusal is None:
             payload, content_topic, _, _, meta, proof, _ = message
@@ -168,7 +169,7 @@ class MessageArchive:
             return "too_old"
         if age < -MAX_TIMESTAMP_DISTANCE_NS:
             return "in_future"
-        if len(pubsub_topic) > MAX_PUBSUB_TOPIC // 4:  # a character has four bytes at most
+        if len(pubsub_topic) > MAX_PUBSUB_TOPIC // 4:  # a character has at most four bytes
             return "bad_topic"
         return "closed" if self._writer.is_closing else None
 
@@ -176,10 +177,10 @@ class MessageArchive:
         """Wait until everything offered so far is settled."""
         await self._writer.flush()
 
-    # --- pages out ---
+    # --- queries ---
 
     async def query(self, query: HistoryQuery) -> HistoryPage:
-        """Read one page, on one of the reading connections."""
+        """Read one page on one of the reading connections."""
         if self.state in (ArchiveState.OPENING, ArchiveState.CLOSED):
             self._counters["query_failures"] += 1
             raise ArchiveUnavailable(f"the archive is {self.state}")
@@ -190,7 +191,7 @@ class MessageArchive:
         timeout = self._settings.query_timeout
         started = time.perf_counter()
         try:
-            # Who gives up leaves the thread behind, with its connection; both are free again in `timeout`.
+            # On a timeout the thread is left behind with its connection; both are released within `timeout`.
             with trio.fail_after(timeout):
                 page = await in_thread(partial(self._engine.read, query, timeout), self._readers)
         except DatabaseFailed as error:
@@ -198,15 +199,15 @@ class MessageArchive:
             raise ArchiveUnavailable(str(error)) from error
         except trio.TooSlowError:
             self._counters["query_failures"] += 1
-            raise ArchiveUnavailable(f"no answer within {timeout:g} s") from None
+            raise ArchiveUnavailable(f"no response within {timeout:g} s") from None
         self._last_query = time.perf_counter() - started
         self._query_seconds.observe(self._last_query)
         return page
 
-    # --- life ---
+    # --- lifetime ---
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Work until cancelled."""
+        """Run until cancelled."""
         writer = self._writer
         try:
             async with trio.open_nursery() as nursery:
@@ -220,7 +221,9 @@ class MessageArchive:
                     writer.close(CLOSING_SECONDS)
         finally:
             if self._queue.messages:
-                log.warning("messages are lost with the archive", extra=fields(messages=self._queue.messages))
+                log.warning(
+                    "archive closed with unstored messages", extra=fields(messages=self._queue.messages)
+                )
             with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSING_SECONDS):
                 await in_thread(self._engine.close, self._closer)
             writer.closed()

@@ -1,7 +1,7 @@
 """The embedded engine: one SQLite file, one writing connection, a few reading ones.
 
-Rows go in by statements of up to 128 rows each: a worker thread gives the interpreter lock back while SQLite
-works, so a statement per row would be a fight for the lock with the node's own thread per row.
+Rows are inserted with statements of up to 128 rows: a worker thread releases the interpreter lock while
+SQLite works, so one statement per row would contend with the node's own thread for each row.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 WRITER_CACHE: Final = 32 << 20
 READER_CACHE: Final = 8 << 20
 PROGRESS_STEPS: Final = 100_000
-"""Steps of SQLite's machine, some milliseconds, between two looks at the clock."""
+"""SQLite VM steps (some milliseconds) between two deadline checks."""
 COUNT_SECONDS: Final = 300.0
 CLOSE_SECONDS: Final = 1.0
 
@@ -53,7 +53,7 @@ _INSERT: Final = {
 
 
 class SqliteEngine:
-    """`Engine` on a file. `readers`: connections that read at once."""
+    """An `ArchiveEngine` on a file. `readers` is the maximum of concurrent reading connections."""
 
     def __init__(
         self, path: Path, *, readers: int = 4, may_migrate: bool = True, vacuum: bool = False
@@ -64,15 +64,15 @@ class SqliteEngine:
         self._vacuum = vacuum
         self._writer: sqlite3.Connection | None = None
         self._file = _NO_FILE
-        """Which file it is that was found good and may be read."""
+        """Identifies the file that was checked and may be read."""
         self._idle: deque[tuple[int, sqlite3.Connection]] = deque()
         self._generation = 0
         self._lock = threading.RLock()
 
-    # --- life ---
+    # --- lifetime ---
 
     def open(self) -> None:
-        """Open or make the file, unless it is open. Raises `DatabaseFailed`."""
+        """Open or create the file, unless it is open. Raise `DatabaseFailed`."""
         with self._lock:
             self._open()
 
@@ -80,7 +80,7 @@ class SqliteEngine:
         if self._writer is not None:
             if self._identity() == self._file:
                 return
-            # Writing on would fill a file that has no name any more.
+            # Otherwise we would keep writing to an unlinked file.
             self._reset()
             self._file = _NO_FILE
             raise DatabaseFailed(f"{self._path} was removed or replaced while it was open")
@@ -104,9 +104,9 @@ class SqliteEngine:
         self._writer = connection
 
     def close(self) -> None:
-        """Close all connections that are not in use; reading ones that are follow when their read ends."""
+        """Close all idle connections; those in use are closed when their read ends."""
         if not self._lock.acquire(timeout=CLOSE_SECONDS):
-            log.warning("the archive is still being written: its file is left open")
+            log.warning("archive file left open: a write is still in progress")
             return
         try:
             self._reset()
@@ -115,7 +115,7 @@ class SqliteEngine:
 
     def _reset(self) -> None:
         self._generation += 1
-        with contextlib.suppress(IndexError):  # readers take from it at the same time
+        with contextlib.suppress(IndexError):  # readers take from it concurrently
             while True:
                 _close(self._idle.pop()[1])
         if self._writer is not None:
@@ -146,7 +146,7 @@ class SqliteEngine:
             yield connection
             connection.execute("COMMIT")
         except BaseException as error:
-            # After some errors (full disk) SQLite has rolled back by itself.
+            # After some errors (full disk), SQLite has already rolled back.
             if connection.in_transaction:
                 with contextlib.suppress(sqlite3.Error):
                     connection.execute("ROLLBACK")
@@ -154,12 +154,12 @@ class SqliteEngine:
                 raise RowsRefused(_text(error)) from error
             if isinstance(error, sqlite3.Error):
                 if not is_shortage(error):
-                    self._reset()  # by the next attempt it may be a mended file, or another one
+                    self._reset()  # by the next attempt, the file may be repaired or replaced
                 raise DatabaseFailed(f"{self._path}: {_text(error)}") from error
             raise
 
     def insert(self, rows: Sequence[ArchivedRow]) -> int:
-        """Store rows in one transaction; those whose hash is there are left out."""
+        """Store rows in one transaction; those whose hash exists are skipped."""
         new = 0
         with self._transaction() as connection:
             at = 0
@@ -172,7 +172,7 @@ class SqliteEngine:
         return new
 
     def claim(self) -> bool:
-        """A file has one node."""
+        """Always true: only one node uses a file."""
         return True
 
     def remove(self, limit: int, before: int | None = None) -> int:
@@ -187,7 +187,7 @@ class SqliteEngine:
     # --- reading ---
 
     def read(self, query: HistoryQuery, timeout: float) -> HistoryPage:
-        """One page, in one consistent view."""
+        """Return one page from a consistent snapshot."""
         with self._reader(timeout) as connection:
             return read_page(connection, query)
 
@@ -248,4 +248,4 @@ def _close(connection: sqlite3.Connection) -> None:
     try:
         connection.close()
     except sqlite3.Error as error:
-        log.warning("closing a connection of the archive: %s", error)
+        log.warning("cannot close an archive connection: %s", error)

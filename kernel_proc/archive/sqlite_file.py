@@ -1,7 +1,7 @@
-"""The SQLite file: connections, schema, migrations, and what SQLite's errors mean.
+"""The SQLite file: connections, schema, migrations, and the meaning of SQLite's errors.
 
-Committed messages survive a kill of the process. `synchronous = NORMAL` means that those of the last moments
-may be lost when the host itself loses power; the file is whole in either case.
+Committed messages survive a kill of the process. `synchronous = NORMAL` means that the last moments may be
+lost if the host loses power; the file stays consistent in either case.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
             data BLOB NOT NULL
         )
         """,
-        # The timestamp enters the hash, so this pair is as unique as the hash alone; presence queries and
-        # cursors need nothing but this index.
+        # The hash covers the timestamp, so this pair is as unique as the hash alone; presence queries and
+        # cursors need only this index.
         "CREATE UNIQUE INDEX message_by_hash ON message (hash, timestamp)",
         "CREATE INDEX message_by_pubsub_topic ON message (pubsub_topic, timestamp, hash)",
         "CREATE INDEX message_by_topics ON message (topic_key, timestamp, hash)",
     ),
 )
-"""Entry n leads from version n to n + 1. Entries are only ever added."""
+"""Entry n migrates from version n to n + 1. Only ever append entries."""
 
 SCHEMA_VERSION: Final = len(MIGRATIONS)
 
@@ -64,15 +64,14 @@ _SHORTAGES: Final = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LO
 
 
 def prepare_file(path: Path) -> None:
-    """Make the file, readable by its owner alone, if there is none; SQLite gives its side files the same
-    mode. Raises `OSError`.
-    """
+    """Create the file, readable by its owner only, if it does not exist; SQLite gives its side files the
+    same mode. Raise `OSError`."""
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
 
 def connect(path: Path, *, read_only: bool, cache_bytes: int) -> sqlite3.Connection:
-    """A connection with this project's settings, for any one thread at a time. Raises `sqlite3.Error`."""
-    # Never "create": a file that was removed under a running node shows as an error first.
+    """Return a connection with our settings, for use by one thread at a time. Raise `sqlite3.Error`."""
+    # Never create here: a file removed under a running node must surface as an error.
     mode = "ro" if read_only else "rw"
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode={mode}",
@@ -90,7 +89,7 @@ def connect(path: Path, *, read_only: bool, cache_bytes: int) -> sqlite3.Connect
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("PRAGMA wal_autocheckpoint = 4096")
             connection.execute("PRAGMA journal_size_limit = 67108864")
-            # Some distributions build SQLite to overwrite what is deleted: twice the writing.
+            # Some distributions compile SQLite to overwrite deleted data, which doubles the writes.
             connection.execute("PRAGMA secure_delete = OFF")
     except BaseException:
         connection.close()
@@ -99,16 +98,16 @@ def connect(path: Path, *, read_only: bool, cache_bytes: int) -> sqlite3.Connect
 
 
 def migrate(connection: sqlite3.Connection, path: Path, *, allowed: bool) -> None:
-    """Bring the schema up to date, all of it or nothing, and write ahead from here on.
+    """Bring the schema up to date atomically, and switch to write-ahead logging.
 
-    Raises `DatabaseFailed` for a file of another program or a later version, and for an older one unless
-    `allowed`; such a file is left as it is.
+    Raise `DatabaseFailed` for a file of another program or of a later version, and for an older one unless
+    `allowed`; such a file is left unchanged.
     """
     _check(connection, path, allowed=allowed)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("BEGIN IMMEDIATE")
     try:
-        version = _check(connection, path, allowed=allowed)  # another process may have been here
+        version = _check(connection, path, allowed=allowed)  # another process may have migrated meanwhile
         if version < SCHEMA_VERSION:
             for statements in MIGRATIONS[version:]:
                 for statement in statements:
@@ -123,7 +122,7 @@ def migrate(connection: sqlite3.Connection, path: Path, *, allowed: bool) -> Non
 
 
 def _check(connection: sqlite3.Connection, path: Path, *, allowed: bool) -> int:
-    """The version of the schema, 0 for an empty file. Raises `DatabaseFailed`."""
+    """Return the schema version, 0 for an empty file. Raise `DatabaseFailed`."""
     version: int
     (application,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -131,22 +130,22 @@ def _check(connection: sqlite3.Connection, path: Path, *, allowed: bool) -> int:
     if application != APPLICATION_ID and (tables or version or application):
         raise DatabaseFailed(f"{path} is the database of another program")
     if version > SCHEMA_VERSION:
-        raise DatabaseFailed(f"{path} has schema {version}, this version knows {SCHEMA_VERSION}")
+        raise DatabaseFailed(f"{path} has schema {version}, the latest supported is {SCHEMA_VERSION}")
     if version < SCHEMA_VERSION and tables and not allowed:
         raise DatabaseFailed(f"{path} has schema {version}, {SCHEMA_VERSION} is needed: migrate it")
     return version
 
 
 def is_refusal(error: Exception) -> bool:
-    """True when a value is at fault and not the database: the same row would fail for ever."""
+    """Return whether a value is at fault rather than the database: the same row would always fail."""
     return isinstance(error, _REFUSALS)
 
 
 def is_shortage(error: sqlite3.Error) -> bool:
-    """True when the file is well and only room or a lock is missing."""
+    """Return whether the file is intact and only space or a lock is missing."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF in _SHORTAGES
 
 
 def is_interrupt(error: Exception) -> bool:
-    """True when the statement was stopped for its time."""
+    """Return whether the statement was interrupted by its deadline."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_INTERRUPT

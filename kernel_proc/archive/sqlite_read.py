@@ -1,6 +1,5 @@
-"""The reading statements of SQLite: pages, look-ups, the oldest rows; each on a connection that is given,
-inside one transaction of the caller.
-"""
+"""The read statements for SQLite: pages, lookups, the oldest rows. Each runs on a given connection, inside
+a transaction of the caller."""
 
 from __future__ import annotations
 
@@ -15,7 +14,7 @@ from kernel_proc.archive.rows import topic_key
 __all__ = ["marks", "oldest_rows", "padded", "read_page"]
 
 LIST_SIZES: Final = (1, 20, 100, 1000)
-"""Lengths of the lists in statements, so that there are few statements to prepare."""
+"""Lengths of the lists in statements, to limit the number of prepared statements."""
 
 _PUBSUB_TOPICS: Final = """
 WITH RECURSIVE topic(name) AS (
@@ -25,12 +24,12 @@ WITH RECURSIVE topic(name) AS (
 )
 SELECT name FROM topic WHERE name IS NOT NULL
 """
-"""All pubsub topics, by one index probe each."""
+"""All pubsub topics, with one index probe each."""
 
 
 def _range_query(*, data: bool, by_topics: bool, forward: bool) -> str:
     columns = "timestamp, hash, pubsub_topic, data" if data else "timestamp, hash, id"
-    # The index is named because the planner, without statistics, could as well choose to filter a scan.
+    # Name the index: without statistics, the planner might filter a scan instead.
     where = (
         "INDEXED BY message_by_topics WHERE topic_key = ? AND content_topic = ? AND pubsub_topic = ?"
         if by_topics
@@ -54,11 +53,11 @@ _RANGE: Final = {
 
 
 def marks(count: int) -> str:
-    """The placeholders of a list."""
+    """Return the placeholders of a list."""
     return ", ".join("?" * count)
 
 
-# Without a filter by topic the index holds all that is needed.
+# Without a topic filter, the index contains everything needed.
 _BY_HASH: Final = {
     (size, topics): f"SELECT timestamp, hash, id, {columns} FROM message WHERE hash IN ({marks(size)})"  # noqa: S608
     for size in LIST_SIZES
@@ -71,7 +70,7 @@ _BY_ID: Final = {
 
 
 def padded(values: list[Any]) -> Iterator[list[Any]]:
-    """The values in lists of the lengths for which there are statements, the last value repeated."""
+    """Split values into lists of the supported lengths, padded with the last value."""
     largest = LIST_SIZES[-1]
     for at in range(0, len(values), largest):
         part = values[at : at + largest]
@@ -80,7 +79,7 @@ def padded(values: list[Any]) -> Iterator[list[Any]]:
 
 
 def read_page(connection: sqlite3.Connection, query: HistoryQuery) -> HistoryPage:
-    """One page. Raises `CursorNotFound`, `sqlite3.Error`."""
+    """Return one page. Raise `CursorNotFound` or `sqlite3.Error`."""
     cursor: Key | None = None
     if query.cursor is not None:
         row = connection.execute("SELECT timestamp FROM message WHERE hash = ?", (query.cursor,)).fetchone()
@@ -95,7 +94,7 @@ def read_page(connection: sqlite3.Connection, query: HistoryQuery) -> HistoryPag
 
 
 def oldest_rows(connection: sqlite3.Connection, limit: int, covered: Span) -> list[int]:
-    """The ids of the oldest rows of a span."""
+    """Return the ids of the oldest rows of a span."""
     found: list[tuple[Key, int]] = []
     for (topic,) in connection.execute(_PUBSUB_TOPICS).fetchall():
         parameters = (topic, *covered.low, *covered.high, limit)
@@ -105,7 +104,7 @@ def oldest_rows(connection: sqlite3.Connection, limit: int, covered: Span) -> li
 
 
 def _merge(connection: sqlite3.Connection, query: HistoryQuery, covered: Span) -> list[FoundRows]:
-    """The first rows of the merged ranges, one more than a page."""
+    """Return the first rows of the merged ranges, one more than a page."""
     known: list[str] = []
     if query.pubsub_topic is None:
         known = [name for (name,) in connection.execute(_PUBSUB_TOPICS).fetchall()]
@@ -122,7 +121,7 @@ def _merge(connection: sqlite3.Connection, query: HistoryQuery, covered: Span) -
         best += [((timestamp, digest), number) for timestamp, digest, number in rows]
         best = in_order(best, forward=query.forward, limit=wanted)
         if len(best) == wanted:
-            # What lies behind the worst of these cannot get into the page any more.
+            # Rows beyond the worst of these cannot be on the page.
             worst = best[-1][0]
             covered = covered._replace(high=worst) if query.forward else covered._replace(low=worst)
     return _with_data(connection, query, best)
@@ -138,10 +137,10 @@ def _range_rows(
 
 
 def _look_up(connection: sqlite3.Connection, query: HistoryQuery, covered: Span) -> list[FoundRows]:
-    """The rows of the given hashes that all other filters let through, one more than a page."""
+    """Return the rows of the given hashes that pass all other filters, one more than a page."""
     by_topic = query.pubsub_topic is not None or bool(query.content_topics)
     contents = frozenset(query.content_topics)
-    found: dict[Key, int] = {}  # a hash that is asked for twice is one message
+    found: dict[Key, int] = {}  # a hash requested twice is one message
     for part in padded(list(query.hashes)):
         rows = connection.execute(_BY_HASH[len(part), by_topic], part).fetchall()
         for timestamp, digest, number, pubsub, content in rows:
@@ -158,7 +157,7 @@ def _look_up(connection: sqlite3.Connection, query: HistoryQuery, covered: Span)
 def _with_data(
     connection: sqlite3.Connection, query: HistoryQuery, found: list[tuple[Key, int]]
 ) -> list[FoundRows]:
-    """Rows by their ids; the one beyond the page without data, since only its being there counts."""
+    """Return rows by id; the one beyond the page without data, because only its existence matters."""
     if not query.include_data:
         return [FoundRows(key) for key, _ in found]
     loaded: dict[int, tuple[str, bytes]] = {}

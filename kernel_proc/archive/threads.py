@@ -1,4 +1,4 @@
-"""Blocking work in a worker thread."""
+"""Run blocking work in a worker thread."""
 
 from __future__ import annotations
 
@@ -13,5 +13,6 @@ T = TypeVar("T")
 
 
 async def in_thread(work: Callable[[], T], limiter: trio.CapacityLimiter) -> T:
-    """Run `work` in a thread. Cancelling abandons the wait; the limiter's token stays taken until it ends."""
+    """Run `work` in a thread. Cancellation abandons the wait; the limiter's token stays taken until the
+    work ends."""
     return await trio.to_thread.run_sync(work, limiter=limiter, abandon_on_cancel=True)

@@ -1,4 +1,4 @@
-"""Keeps the archive within its retention policy, in pieces so small that nothing waits for them."""
+"""Apply the retention policy, in pieces small enough not to block other work."""
 
 from __future__ import annotations
 
@@ -25,16 +25,14 @@ __all__ = ["ArchiveUpkeep"]
 log = logging.getLogger(__name__)
 
 CHUNK: Final = 500
-"""Messages that one transaction removes."""
+"""Messages removed per transaction."""
 AFTER_FAILURE: Final = 60.0
 SECOND: Final = 1_000_000_000
 _READ_SECONDS: Final = 10.0
 
 
 class ArchiveUpkeep:
-    """Looks at the bounds at the start, then every `retention_interval`, and when a fiftieth of a bound has
-    come in since the last look.
-    """
+    """Check the limits at start, every `retention_interval`, and whenever a fiftieth of a limit was added."""
 
     def __init__(
         self,
@@ -53,10 +51,10 @@ class ArchiveUpkeep:
         self._look = trio.Event()
         self._new_messages = self._new_bytes = 0
         self.messages: int | None = None
-        """How many there are, as far as this node knows; None before the first count."""
+        """Number of messages as far as this node knows; None before the first count."""
 
     def grown(self, messages: int, size: int) -> None:
-        """So much was stored."""
+        """Record that messages were stored."""
         self._new_messages += messages
         self._new_bytes += size
         if self.messages is not None:
@@ -68,7 +66,7 @@ class ArchiveUpkeep:
             self._look.set()
 
     async def run(self, opened: trio.Event) -> None:
-        """Work from the moment the database is open until cancelled."""
+        """Run from the moment the database is open until cancelled."""
         await opened.wait()
         while True:
             self._look = trio.Event()
@@ -76,7 +74,7 @@ class ArchiveUpkeep:
             try:
                 await self._enforce()
             except DatabaseFailed as error:
-                # The writer says it in the state; a failure of this alone is worth a line.
+                # The writer reports it in the state; a failure here alone is worth a log line.
                 self._counters["retention_failures"] += 1
                 log.warning("retention", extra=fields(reason=error))
                 await trio.sleep(min(AFTER_FAILURE, self._interval))
@@ -102,7 +100,7 @@ class ArchiveUpkeep:
             log.info("retention", extra=fields(removed=removed, policy=policy))
 
     def _newest(self) -> int | None:
-        """The timestamp of the newest message; None when there is none."""
+        """Return the timestamp of the newest message, None if there is none."""
         page = self._engine.read(HistoryQuery(limit=1, include_data=True), _READ_SECONDS)
         try:
             message = page.messages[-1].message if page.messages else None
@@ -116,9 +114,8 @@ class ArchiveUpkeep:
         return totals
 
     async def _remove(self, count: int | None, before: int | None) -> int:
-        """Remove the oldest, `count` or all before a time, and rest as long as each piece took: messages that
-        come in meanwhile have at least half of the writer's time.
-        """
+        """Remove the oldest `count` messages, or all before a time, and pause after each piece for as long
+        as it took: new messages get at least half of the writer's time."""
         removed = 0
         while count is None or removed < count:
             limit = CHUNK if count is None else min(CHUNK, count - removed)

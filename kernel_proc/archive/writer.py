@@ -1,8 +1,8 @@
-"""Messages into the database: in groups, one transaction each, and again and again until they are stored.
+"""Write messages to the database: in groups, one transaction each, retried until they are stored.
 
-A group is what came in while the one before was written, or within 20 ms. The database may fail in any way
-and at any time: then the state is STALLED, what waits stays within the queue's bounds, and the same group is
-tried again.
+A group is what arrived while the previous one was being written, or within 20 ms. The database may fail in
+any way at any time: the state then becomes STALLED, the queue stays within its limits, and the same group is
+retried.
 """
 
 from __future__ import annotations
@@ -31,20 +31,19 @@ T = TypeVar("T")
 GROUP_MESSAGES: Final = 1024
 GROUP_BYTES: Final = 4 << 20
 GROUP_SECONDS: Final = 0.02
-"""A group waits this long for company: at low rates fewer commits and fewer threads woken."""
+"""How long a group waits for more messages: at low rates, this saves commits and thread switches."""
 PROBE_SECONDS: Final = 5.0
-"""Without messages the database is looked at this often, so that its loss shows."""
+"""How often to probe the database without messages, to detect its loss."""
 SILENCE_SECONDS: Final = 10.0
-"""A database that has not answered for so long is STALLED, though the answer is still waited for."""
+"""A database that has not responded for this long is STALLED, although we keep waiting."""
 WATCH_SECONDS: Final = 1.0
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 5.0
 
 
 class ArchiveWriter:
-    """The one that writes. `counters` (stored, duplicates, refused, write_failures) are the caller's;
-    `grown(messages, bytes)` is told what was stored, `changed` that state or reason are others.
-    """
+    """The single writer. `counters` (stored, duplicates, refused, write_failures) belong to the caller;
+    `grown(messages, bytes)` is called with what was stored, `changed` when state or reason change."""
 
     def __init__(
         self,
@@ -64,13 +63,13 @@ class ArchiveWriter:
         self._changed = changed
         self.state = ArchiveState.OPENING
         self.reason = ""
-        """Why it is STALLED."""
+        """Why the state is STALLED."""
         self.groups = 0
         """Groups stored since the start."""
         self.last_seconds = 0.0
         """Time that the last of them took."""
         self.opened = trio.Event()
-        """The database is there, or was."""
+        """The database has been opened at least once."""
         self._scope = trio.CancelScope(shield=True)
         self._limiter = trio.CapacityLimiter(1)
         self._work = trio.Event()
@@ -80,23 +79,23 @@ class ArchiveWriter:
         self._ended = False
         self._flushing = 0
         self._asked: float | None = None
-        """Since when the database owes an answer."""
+        """Since when a database call is outstanding."""
 
-    # --- for the others ---
+    # --- interface ---
 
     @property
     def is_closing(self) -> bool:
-        """Nothing more is taken in."""
+        """Whether new messages are refused."""
         return self._closing.is_set()
 
     def added(self) -> None:
-        """Something has come into the queue."""
+        """Record that the queue has new messages."""
         self._work.set()
         if len(self._queue) >= GROUP_MESSAGES:
             self._group_full.set()
 
     async def flush(self) -> None:
-        """Wait until everything that is in the queue now is settled, or lost with the archive."""
+        """Wait until everything queued now is settled, or lost with the archive."""
         goal = self._queue.accepted
         self._flushing += 1
         self._group_full.set()
@@ -108,19 +107,19 @@ class ArchiveWriter:
         await trio.lowlevel.checkpoint()
 
     def close(self, seconds: float) -> None:
-        """Store what waits, for at most so long, then end."""
+        """Store what is queued, for at most `seconds`, then end."""
         for event in (self._closing, self._work, self._group_full):
             event.set()
         self._scope.deadline = trio.current_time() + seconds
 
     def closed(self) -> None:
-        """The database is closed."""
+        """Whether the database is closed."""
         self._set_state(ArchiveState.CLOSED)
 
-    # --- life ---
+    # --- lifetime ---
 
     async def run(self) -> None:
-        """Write until closed; a cancellation around it does not end it."""
+        """Write until closed; unaffected by cancellation of the caller."""
         try:
             with self._scope:
                 await self._write()
@@ -129,11 +128,11 @@ class ArchiveWriter:
             self._settled.set()
 
     async def watch(self) -> None:
-        """See a database that says nothing at all. Runs until cancelled."""
+        """Detect a database that does not respond at all. Run until cancelled."""
         while True:
             await trio.sleep(WATCH_SECONDS)
             if self._asked is not None and trio.current_time() - self._asked > SILENCE_SECONDS:
-                self._stall(f"no answer for more than {SILENCE_SECONDS:g} s")
+                self._stall(f"no response for more than {SILENCE_SECONDS:g} s")
 
     async def _write(self) -> None:
         if not await self._open():
@@ -153,7 +152,7 @@ class ArchiveWriter:
                 await self._open()
 
     async def _open(self) -> bool:
-        """Open the database, or see whether it still is."""
+        """Open the database, or verify that it is still open."""
 
         def work() -> bool:
             self._engine.open()
@@ -162,7 +161,7 @@ class ArchiveWriter:
         return bool(await self._until_done(work))
 
     async def _wait_for_group(self) -> None:
-        """Until a group is worth writing, or nothing came for long, or the archive closes."""
+        """Wait until a group is worth writing, a probe is due, or the archive closes."""
         if not self._queue and not self._closing.is_set():
             self._work = trio.Event()
             with trio.move_on_after(PROBE_SECONDS):
@@ -173,7 +172,7 @@ class ArchiveWriter:
                 await self._group_full.wait()
 
     async def _store(self, group: list[Offer]) -> bool:
-        """Store a group; False when the archive closes and it could not be."""
+        """Store a group. Return False if the archive closed before that succeeded."""
 
         def work() -> tuple[int, int, int]:
             rows, impossible = make_rows(group)
@@ -186,7 +185,7 @@ class ArchiveWriter:
         except RowsRefused as error:
             if len(group) == 1:
                 self._counters["refused"] += 1
-                log.error("a message cannot be stored", extra=fields(reason=error))
+                log.error("cannot store a message", extra=fields(reason=error))
                 return True
             half = len(group) // 2
             return await self._store(group[:half]) and await self._store(group[half:])
@@ -203,9 +202,9 @@ class ArchiveWriter:
         return True
 
     async def _until_done(self, work: Callable[[], T]) -> T | None:
-        """Have a thread do it, again and again until it succeeds; None when the archive closes before.
+        """Run work in a thread until it succeeds. Return None if the archive closes first.
 
-        Raises `RowsRefused`.
+        Raise `RowsRefused`.
         """
         pause = FIRST_PAUSE
         while True:
@@ -231,12 +230,12 @@ class ArchiveWriter:
 
     def _stall(self, reason: str) -> None:
         if self.state is not ArchiveState.STALLED:
-            log.error("the archive cannot be written: trying again until it can", extra=fields(reason=reason))
+            log.error("archive not writable, retrying", extra=fields(reason=reason))
         self._set_state(ArchiveState.STALLED, reason)
 
     def _recover(self) -> None:
         if self.state is ArchiveState.STALLED:
-            log.warning("the archive can be written", extra=fields(waiting=self._queue.messages))
+            log.warning("archive writable again", extra=fields(waiting=self._queue.messages))
         self._asked = None
         self.opened.set()
         self._set_state(ArchiveState.READY)

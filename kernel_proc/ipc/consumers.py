@@ -1,7 +1,7 @@
-"""Who talks to the kernel: consumers by name, and the connections they come on.
+"""The consumers of the kernel by name, and their connections.
 
-A consumer is the name given in hello and outlives its connection; a connection is a ROUTER identity. ROUTER
-does not tell of connections that end, so both tables are bounded and forget the least recently used.
+A consumer is identified by the name in its hello and outlives its connection; a connection is a ROUTER
+identity. ROUTER does not report closed connections, so both tables are bounded LRU tables.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MAX_CONSUMERS: Final = 1024
 
 
 class Consumer(Client):
-    """One consumer. `named`: by itself; `replaying`: a replay is under way."""
+    """A consumer. `named`: it chose its own name; `replaying`: a replay is in progress."""
 
     __slots__ = ("kind", "named", "replaying")
 
@@ -32,7 +32,7 @@ class Consumer(Client):
 
 
 class Consumers:
-    """The two tables. `holds_lease(name)` says whether a consumer must not be forgotten."""
+    """The two tables. `holds_lease(name)` returns whether a consumer must not be forgotten."""
 
     def __init__(self, new_name: Callable[[], str], holds_lease: Callable[[str], bool]) -> None:
         self._new_name = new_name
@@ -44,20 +44,21 @@ class Consumers:
         return len(self._by_name)
 
     def of(self, identity: bytes) -> Consumer | None:
-        """The consumer that said hello on this connection."""
+        """Return the consumer that said hello on this connection."""
         found = self._connections.get(identity)
         if found is not None:
             self._connections.move_to_end(identity)
         return found
 
     def hello(self, identity: bytes, name: str | None, kind: str) -> Consumer:
-        """Bind the connection to the consumer of that name, made if new; without a name to a new one.
+        """Bind the connection to the consumer of that name, creating it if necessary; without a name, to a
+        new one.
 
-        Raises `IpcError` (`busy`) when there are too many consumers that cannot be forgotten.
+        Raise `IpcError` (`busy`) if there are too many consumers that cannot be forgotten.
         """
         if name is None:
             previous = self._connections.get(identity)
-            # A second hello on the same connection goes on with the name made up for the first one.
+            # A second hello on the same connection keeps the name generated for the first one.
             name = previous.name if previous is not None and not previous.named else self._new_name()
             consumer = self._by_name.get(name) or self._add(Consumer(name, kind, named=False))
         else:
@@ -71,7 +72,7 @@ class Consumers:
         return consumer
 
     def forget_connection(self, identity: bytes) -> None:
-        """The connection is gone. Its consumer stays."""
+        """Forget a connection, but keep its consumer."""
         self._connections.pop(identity, None)
 
     def _add(self, consumer: Consumer) -> Consumer:

@@ -1,5 +1,5 @@
-"""The control socket: health, shutdown, log level. Its own socket and its own task; every answer is at once,
-so that nothing it is asked ever stands behind queued work."""
+"""The control socket: health, shutdown, log level. It has its own socket and task, and every request is
+answered immediately, so that it never waits behind queued work."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["control_routes", "health_body", "task_names"]
 
 
 def health_body(health: HealthMonitor, version: str, started: float) -> dict[str, object]:
-    """The body of the reply to `health`. `started` is in trio's time."""
+    """Return the body of a `health` reply. `started` is on the trio clock."""
     current = health.current()
     body = ControlHealthReply(
         ready=health.ready,
@@ -52,13 +52,13 @@ def control_routes(
     sockets: Callable[[], Sequence[str]],
     metrics: Callable[[], MetricsReply],
 ) -> Mapping[str, Route]:
-    """Control methods. `started` is in trio's time; `sockets` names what the process listens on.
+    """Return the control methods. `started` is on the trio clock; `sockets` returns what the process listens
+    on.
 
-    `health {detail: true}` also tells what the process is made of: its tasks, threads, listening sockets and
-    loaded modules.
+    `health {detail: true}` also reports tasks, threads, listening sockets and loaded modules.
     """
 
-    def tell_health(call: Call) -> Answer:
+    def health_method(call: Call) -> Answer:
         detail = Fields(call.body, HEALTH).optional_boolean("detail", False)
         body = health_body(health, version, started)
         if detail:
@@ -72,7 +72,7 @@ def control_routes(
         return body, ()
 
     def stop(_call: Call) -> Answer:
-        shutdown("asked to by control")
+        shutdown("requested on the control socket")
         return {}, ()
 
     def log_level(call: Call) -> Answer:
@@ -86,18 +86,19 @@ def control_routes(
     def report_metrics(_call: Call) -> Answer:
         return metrics().to_body(), ()
 
-    routes = {HEALTH: tell_health, SHUTDOWN: stop, LOG_LEVEL: log_level, METRICS: report_metrics}
+    routes = {HEALTH: health_method, SHUTDOWN: stop, LOG_LEVEL: log_level, METRICS: report_metrics}
     return {name: Route(handler, needs_hello=False) for name, handler in routes.items()}
 
 
 def _asyncio_loop() -> bool:
-    """Whether an asyncio loop runs in this thread. Only asked if some library has loaded it: we never do."""
+    """Return whether an asyncio loop runs in this thread. Checked only if some library has imported
+    asyncio: we never do."""
     events = sys.modules.get("asyncio.events")
     return events is not None and events._get_running_loop() is not None  # noqa: SLF001 - documented for this
 
 
 def task_names() -> list[str]:
-    """Names of all trio tasks, sorted; without what trio itself runs."""
+    """Return the sorted names of all trio tasks, without trio's own."""
     root = trio.lowlevel.current_root_task()
     names: list[str] = []
     waiting = [] if root is None else [root]

@@ -1,4 +1,4 @@
-"""Let clients in, on trio: one task for each door, and one that watches the memory."""
+"""Admit clients, with trio: one task per door, and one that watches the memory."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""The event streams: sequence numbers, recording for replay, coverage, and what goes out on the XPUB.
+"""The event streams: sequence numbers, recording for replay, coverage, and output on the XPUB.
 
-`publish_message` runs once for every message of the network and does the least that the contract allows: one
-header encoded, one append to the ring, three frames sent if somebody has subscribed. A shard without an
-active stream costs a dictionary lookup. Nothing here ever waits for a reader: the XPUB drops what a reader
-that hangs does not take, and the reader sees it in the sequence numbers.
+`publish_message` runs once for every message of the network and does the minimum that the contract permits:
+encode one header, append to the ring, and send three frames if there is a subscriber. A shard without an
+active stream costs a dictionary lookup. Nothing here waits for a reader: the XPUB drops what a slow reader
+does not take, which it detects in the sequence numbers.
 """
 
 from __future__ import annotations
@@ -36,25 +36,25 @@ from kernel_proc.metrics import Registry, Sample
 __all__ = ["EventOutlet", "EventPublisher"]
 
 MAX_REPLAY_EVENTS: Final = 1024
-"""Events in one reply at most: two frames each, all sent in one go, during which nothing else runs."""
+"""Maximum events per reply: two frames each, sent at once while nothing else runs."""
 
 BEATS_AT_ONCE: Final = 128
-"""Heartbeats in one turn of the loop: with static sharding somebody may read a thousand streams."""
+"""Heartbeats per turn of the event loop: with static sharding there may be a thousand streams."""
 
 _SUBSCRIBE: Final = 1
 _UNSUBSCRIBE: Final = 0
 
 
 class EventOutlet(Protocol):
-    """The XPUB as the publisher uses it; a DrainSocket is one."""
+    """The XPUB as seen by the publisher; implemented by DrainSocket."""
 
     def publish(self, first: bytes, second: bytes, third: bytes) -> None:
-        """Send three frames at once, to all that take them."""
+        """Send three frames at once to all subscribers that can accept them."""
         ...
 
 
 class _Stream:
-    """What every stream has: one F0."""
+    """The common state of all streams."""
 
     __slots__ = ("epoch", "seq", "subscribed", "topic")
 
@@ -70,7 +70,7 @@ class _Stream:
 
 
 class _MessageStream(_Stream):
-    """The stream of one shard. It keeps its last epoch and seq while it is not active."""
+    """The stream of one shard. It keeps its last epoch and sequence number while inactive."""
 
     __slots__ = ("coverage", "encode", "ring", "shard")
 
@@ -87,16 +87,16 @@ class _MessageStream(_Stream):
 
     @property
     def is_unused(self) -> bool:
-        """It was never active, and has nothing that a later reader could ask for."""
+        """Return whether it was never active and has nothing that a later reader could request."""
         return self.ring is None and self.seq == 0 and not self.coverage.intervals()
 
 
 class EventPublisher:
-    """All streams of one kernel. `attach` the XPUB, whose `on_message` is `on_subscription`; run `run`.
+    """All streams of one kernel.
 
-    `shard_count` bounds what can be subscribed (0: static sharding, any 16-bit shard). `replay_bytes` is the
-    budget of all rings together. `clock_ns` labels events; `steady_ns` (never set, sleep included) decides
-    about coverage.
+    Call `attach` with the XPUB, whose `on_message` is `on_subscription`, then `run`. `shard_count` limits
+    what can be subscribed (0: static sharding, any 16-bit shard). `replay_bytes` is the budget of all rings
+    together. `clock_ns` labels events; `steady_ns` (monotonic, including suspend) decides about coverage.
     """
 
     def __init__(
@@ -128,13 +128,13 @@ class EventPublisher:
         registry.add_source(self._samples)
 
     def attach(self, socket: EventOutlet) -> None:
-        """Say where events go."""
+        """Set the socket for events."""
         self._socket = socket
 
     # --- messages: the hot path ---
 
     def publish_message(self, shard: int, message: WakuMessage, message_hash: bytes, source: int) -> None:
-        """Give the message its place on the shard's stream; nothing if the stream is not active."""
+        """Append the message to the shard's stream; no-op if the stream is not active."""
         stream = self._active.get(shard)
         if stream is None:
             return
@@ -147,7 +147,7 @@ class EventPublisher:
     # --- health and peers ---
 
     def publish_health(self, health: NodeHealth) -> None:
-        """An event on the stream `p`."""
+        """Publish an event on stream `p`."""
         stream = self._health
         stream.seq += 1
         if stream.subscribed:
@@ -156,7 +156,7 @@ class EventPublisher:
             )
 
     def publish_peer(self, change: PeerChange, peer: PeerRecord) -> None:
-        """An event on the stream `n`."""
+        """Publish an event on stream `n`."""
         stream = self._peers
         stream.seq += 1
         if stream.subscribed:
@@ -167,7 +167,7 @@ class EventPublisher:
     # --- activation and coverage ---
 
     def activate(self, shard: int) -> None:
-        """Begin a new epoch on the shard's stream and record it from now on; nothing if it is active."""
+        """Start a new epoch on the shard's stream and record it from now on; no-op if active."""
         if shard in self._active:
             return
         stream = self._stream(shard)
@@ -176,11 +176,11 @@ class EventPublisher:
         stream.ring = ReplayRing(self._budget)
         stream.encode = MessageHeaderEncoder(self.instance, stream.epoch).encode
         self._active[shard] = stream
-        # Whoever subscribed before learns of the new epoch now, not at the next beat.
+        # Existing subscribers learn of the new epoch now rather than with the next heartbeat.
         self._beat(stream)
 
     def deactivate(self, shard: int) -> None:
-        """Stop recording the shard's stream; what was recorded is gone."""
+        """Stop recording the shard's stream and discard what was recorded."""
         stream = self._active.pop(shard, None)
         if stream is not None:
             assert stream.ring is not None
@@ -188,24 +188,24 @@ class EventPublisher:
             stream.ring = None
 
     def is_active(self, shard: int) -> bool:
-        """Whether the shard's stream is recorded."""
+        """Return whether the shard's stream is recorded."""
         return shard in self._active
 
     def active_shards(self) -> list[int]:
-        """The shards whose streams are recorded."""
+        """Return the shards whose streams are recorded."""
         return list(self._active)
 
     def set_covered(self, shard: int, covered: bool) -> None:
-        """The node has (no longer) a peer from which it hears the shard."""
+        """Record whether the node has a peer from which it receives the shard."""
         stream = self._stream(shard)
         log = stream.coverage
         if log.open(self._steady_ns()) if covered else log.close(self._steady_ns()):
             self._beat(stream)
 
     def state(self, shard: int) -> StreamState:
-        """The shard's stream as leases and hello report it."""
+        """Return the state of the shard's stream for leases and hello."""
         stream = self._stream(shard)
-        # Kept by a clock that no step moves, reported as the wall clock of now counts.
+        # Kept on a monotonic clock, reported in terms of the current wall clock.
         label = self._clock_ns() - self._steady_ns()
         return StreamState(
             stream=stream_name(self.cluster, shard),
@@ -220,13 +220,16 @@ class EventPublisher:
         )
 
     def replay(self, name: str, epoch: bytes, after: int) -> ReplayBatch:
-        """Recorded events behind `after`. Raises `IpcError`: `epoch_changed`, `trimmed`, `bad_request`."""
+        """Return recorded events after `after`. Raise `IpcError`: `epoch_changed`, `trimmed` or
+        `bad_request`."""
         cluster, shard = parse_stream(name)
         if cluster != self.cluster or not 0 <= shard < self._shards:
             raise IpcError(ErrorCode.BAD_REQUEST, f"stream: {name} is not on this network")
         stream = self._stream(shard)
         if stream.ring is None or stream.epoch != epoch:
-            raise IpcError(ErrorCode.EPOCH_CHANGED, f"{name} began anew", detail=self.state(shard).to_body())
+            raise IpcError(
+                ErrorCode.EPOCH_CHANGED, f"{name} has a new epoch", detail=self.state(shard).to_body()
+            )
         return stream.ring.read(after, max_events=MAX_REPLAY_EVENTS)
 
     def _stream(self, shard: int) -> _MessageStream:
@@ -240,9 +243,9 @@ class EventPublisher:
     # --- subscribers ---
 
     def on_subscription(self, frames: list[bytes]) -> None:
-        """A frame from the XPUB: the first byte says subscribe or unsubscribe, the rest is the topic.
+        """Handle a frame from the XPUB: the first byte means subscribe or unsubscribe, the rest is the topic.
 
-        The XPUB tells of every subscription, and of an unsubscription only when nobody is left.
+        The XPUB reports every subscription, but an unsubscription only when the last subscriber has left.
         """
         frame = frames[0]
         stream = self._subscribable(frame[1:]) if frame else None
@@ -255,7 +258,7 @@ class EventPublisher:
             self._forget_unused(stream)
 
     def _forget_unused(self, stream: _Stream) -> None:
-        """A stream that is there only because somebody once subscribed to it: there may be 65,536 of them."""
+        """Remove a stream that only exists because of a past subscription: there could be 65,536 of them."""
         if isinstance(stream, _MessageStream) and stream.is_unused:
             del self._by_shard[stream.shard]
             del self._by_topic[stream.topic]
@@ -274,7 +277,7 @@ class EventPublisher:
     # --- heartbeats ---
 
     async def run(self) -> None:
-        """A heartbeat each second on every stream that somebody reads. Cancel to stop."""
+        """Send a heartbeat per second on every subscribed stream, until cancelled."""
         due = trio.current_time()
         while True:
             due += HEARTBEAT_MS / 1000
@@ -286,7 +289,7 @@ class EventPublisher:
             due = max(due, trio.current_time() - HEARTBEAT_MS / 1000)
 
     def beat(self) -> None:
-        """One heartbeat on every stream that somebody reads."""
+        """Send one heartbeat on every subscribed stream."""
         for stream in self._by_topic.values():
             self._beat(stream)
 

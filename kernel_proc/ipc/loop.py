@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class _Call:
-    """A callback that is to come."""
+    """A pending callback."""
 
     __slots__ = ("callback", "cancelled")
 
@@ -31,9 +31,9 @@ class _Call:
 
 
 class TrioLoop:
-    """What `DrainSocket` uses of an event loop, for one socket. `run` must be running.
+    """The part of an event loop that `DrainSocket` uses, for one socket. `run` must be running.
 
-    A callback that raises is logged and counted, and costs what it was about: the next ones are served.
+    A callback that raises is logged and counted; the others are unaffected.
     """
 
     def __init__(self, name: str) -> None:
@@ -54,7 +54,7 @@ class TrioLoop:
         return call
 
     def call_later(self, delay: float, callback: Callable[[], object], /) -> _Call:
-        """Call after so many seconds."""
+        """Call after `seconds`."""
         call = _Call(callback)
         due = trio.current_time() + delay
         heapq.heappush(self._timers, (due, next(self._serial), call))
@@ -63,23 +63,23 @@ class TrioLoop:
         return call
 
     def add_reader(self, fd: int, callback: Callable[[], object], /) -> None:
-        """Call whenever the descriptor is readable. There is one."""
+        """Call whenever the descriptor is readable. There is only one."""
         self._reader = fd, callback
 
     def remove_reader(self, fd: int, /) -> None:  # noqa: ARG002
-        """End that."""
+        """Remove the reader."""
         self._reader = None
         if self._wait is not None:
             self._wait.cancel()
 
     async def run(self) -> None:
-        """Serve for ever. Cancel to stop."""
+        """Run until cancelled."""
         while True:
             self._run_due()
             if self._soon:
                 await trio.lowlevel.checkpoint()
                 continue
-            # From the EAGAIN that ended a drain to the registration in wait_readable nothing else runs.
+            # No other code runs between the EAGAIN that ended a drain and the registration in wait_readable.
             deadline = self._timers[0][0] if self._timers else float("inf")
             readable = False
             with trio.CancelScope(deadline=deadline) as self._wait:
@@ -108,4 +108,4 @@ class TrioLoop:
             callback()
         except Exception:
             self.errors += 1
-            log.exception("message handler failed", extra=fields(socket=self.name))
+            log.exception("message handler raised", extra=fields(socket=self.name))

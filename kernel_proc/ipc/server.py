@@ -1,4 +1,4 @@
-"""The kernel's three sockets together: bound in a private directory, run, closed."""
+"""The kernel's three sockets: bound in a private directory, served, closed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CONTROL_CONNECTIONS: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """Where to bind. `group`: sockets are for the group of their directory too."""
+    """Where to bind. `group`: the group of the directory may use the sockets too."""
 
     events: str
     requests: str
@@ -41,7 +41,7 @@ class Endpoints:
 
 @dataclass(frozen=True, slots=True)
 class IpcSettings:
-    """Bounds of the sockets, and who may use them besides this process's own user."""
+    """Limits of the sockets, and which users besides our own may use them."""
 
     max_message_size: int
     in_flight: int
@@ -49,9 +49,10 @@ class IpcSettings:
 
 
 class IpcServer:
-    """XPUB, ROUTER and control. `bind`, then `serve_control` and `serve`, each a task; `close` at the end.
+    """XPUB, ROUTER and control. Call `bind`, then run `serve_control` and `serve` as tasks, and `close` at
+    the end.
 
-    The control socket can be served before the rest is up: health is to be had from the first moment on.
+    The control socket can be served before the rest is up, so that health is available from the start.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class IpcServer:
         self._control = TrioRequests("control", instance, control, allowed_uids=allowed)
         self._events = TrioLoop("events")
         frame = max(MAX_BODY, settings.max_message_size + BLOB_SLACK)
-        # A pipe gives room back in steps of half its size; a client within its limit must always fit.
+        # A pipe frees space in steps of half its size; a client within its limit must always fit.
         requests_socket = open_router(context, max_frame=frame, hwm=2 * in_flight + 16)
         control_socket = open_router(context, max_frame=64 << 10, hwm=64)
         events_socket = open_publisher(context, settings.max_message_size)
@@ -90,23 +91,23 @@ class IpcServer:
         registry.add_source(self._samples)
 
     def bind(self, endpoints: Endpoints) -> None:
-        """Bind all three. Raises `StartError`; what was bound by then is for `close`."""
+        """Bind all three sockets. Raise `StartError`; call `close` for what was bound by then."""
         events, requests, control = self.doors
         bind(control, endpoints.control, group=endpoints.group)
         bind(requests, endpoints.requests, group=endpoints.group)
         bind(events, endpoints.events, group=endpoints.group)
         for shell, door in ((self._requests, requests), (self._control, control)):
             if not door.endpoint.startswith("ipc://"):
-                shell.server.allow_all()  # tcp does not say which user asks
+                shell.server.allow_all()  # TCP does not reveal the client's user
 
     @property
     def endpoints(self) -> Endpoints:
-        """What is bound: the real endpoints."""
+        """Return the actual endpoints."""
         events, requests, control = self.doors
         return Endpoints(events.endpoint, requests.endpoint, control.endpoint)
 
     async def serve_control(self) -> None:
-        """Answer on the control socket, and let clients in everywhere, until cancelled."""
+        """Answer on the control socket, and admit clients everywhere, until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._control.loop.run, name="ipc control")
             nursery.start_soon(watch_doors, self.doors, self._sockets, name="ipc doors")
@@ -120,7 +121,7 @@ class IpcServer:
             nursery.start_soon(self._publisher.run, name="ipc heartbeat")
 
     def close(self) -> None:
-        """Close the sockets; answers on their way are still sent, for up to a second."""
+        """Close the sockets; pending replies are still sent, for up to a second."""
         for door in self.doors:
             door.close()
         for socket in self._sockets:

@@ -1,4 +1,4 @@
-"""Serve requests on trio: the shell around `ipc_schema.server` for each ROUTER of the kernel."""
+"""Serve requests with trio: the shell around `ipc_schema.server` for each ROUTER of the kernel."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["TrioRequests"]
 
 
 class TrioRequests:
-    """Serves one ROUTER. `run` and the loop's `run` must be running; the socket is attached before."""
+    """Serve one ROUTER. Attach the socket first; `run` and the loop's `run` must be running."""
 
     def __init__(
         self,
@@ -45,12 +45,12 @@ class TrioRequests:
         self._nursery: trio.Nursery | None = None
 
     def attach(self, socket: zmq.Socket[bytes]) -> DrainSocket:
-        """Own the socket from now on."""
+        """Take ownership of the socket."""
         self.socket = DrainSocket(self.loop, socket, self._on_message, on_unroutable=self._gone)
         return self.socket
 
     async def run(self, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
-        """Hold the tasks of requests under way. Cancel to stop; what is under way is then not answered."""
+        """Run the tasks of requests in progress until cancelled; those requests are then not answered."""
         async with trio.open_nursery() as self._nursery:
             task_status.started()
             await trio.sleep_forever()
@@ -64,19 +64,19 @@ class TrioRequests:
         if self._consumers is not None:
             self._consumers.forget_connection(identity)
 
-    # --- for the server ---
+    # --- ServerShell ----
 
     def now(self) -> float:
-        """See `ServerShell`."""
+        """Part of `ServerShell`."""
         return trio.current_time()
 
     def send(self, frames: Sequence[bytes], /) -> bool:
-        """See `ServerShell`."""
+        """Part of `ServerShell`."""
         assert self.socket is not None
         return self.socket.send(frames)
 
     def spawn(self, call: Call, /) -> None:
-        """See `ServerShell`."""
+        """Part of `ServerShell`."""
         if self._nursery is None:
             self.server.failed(call, IpcError(ErrorCode.NOT_READY, "the node is starting"))
             self.server.finished(call)
@@ -92,7 +92,7 @@ class TrioRequests:
                 server.done(call, await call.route.handler(call))
             if scope.cancelled_caught:
                 server.expired(call)
-        except Exception as error:  # mapped to one answer by the core
+        except Exception as error:  # mapped to one reply by the core
             server.failed(call, error)
         finally:
             server.finished(call)

@@ -144,7 +144,7 @@ def test_frozen_server_shows_and_holds_nothing_up(
                 os.kill(pid, signal.SIGSTOP)
             try:
                 offer(archive, SHARD, make_message(NOW + 1))
-                assert "no answer" in await log.reach(ArchiveState.STALLED)
+                assert "no response" in await log.reach(ArchiveState.STALLED)
                 offer(archive, SHARD, make_message(NOW + 2))
             finally:
                 for pid in pids:

@@ -321,7 +321,7 @@ def test_a_parent_that_is_gone_before_the_kernel_is_up_ends_it_too(directory: Pa
             # SIGTERM: before its loop runs, that ends it at once
             assert kernel.wait(20) in (0, -signal.SIGTERM)
             assert kernel.stderr is not None
-            assert "the parent process is gone" in kernel.stderr.read()
+            assert "the parent process has ended" in kernel.stderr.read()
         finally:
             kernel.send_signal(signal.SIGKILL)
 

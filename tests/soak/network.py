@@ -46,7 +46,7 @@ STORE_EVERY: Final = 3
 STEADY_EVERY: Final = 4
 """Of so many members one is never killed: in those we look for what grows."""
 BOOTSTRAP: Final = "boot"
-EXPECTED: Final = (*GONE, "event loop is late")
+EXPECTED: Final = (*GONE, "event loop lagging")
 """What a process rightly warns of: that others are gone, and that the machine is busy."""
 
 

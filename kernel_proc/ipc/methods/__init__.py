@@ -1,1 +1,1 @@
-"""The methods of the requests socket: one module a family, each a function that makes its routes."""
+"""The methods of the requests socket: one module per family, each with a function that returns its routes."""

@@ -44,7 +44,7 @@ __all__ = ["discovery_routes"]
 
 
 def discovery_routes(peering: Peering, host: Host) -> Mapping[str, Route]:
-    """How peers are found, and which are known."""
+    """Return the methods about discovery and known peers."""
 
     def status(_call: Call) -> Answer:
         return _status(peering).to_body(), ()
@@ -76,14 +76,14 @@ def discovery_routes(peering: Peering, host: Host) -> Mapping[str, Route]:
             url = parse_url(request.url)
             given = request.name_server
             servers = peering.name_servers if given is None else (NAME_SERVER.parse(given),)
-        except ValueError as error:  # TreeError is one
+        except ValueError as error:  # including TreeError
             raise IpcError(ErrorCode.BAD_REQUEST, str(error)) from error
         try:
             client = TreeClient(DnsTxtResolver(servers), TreeLimits(records=MAX_LISTED, seconds=seconds))
             with trio.fail_after(seconds):
                 reading = await client.read(url)
         except trio.TooSlowError:
-            raise IpcError(ErrorCode.DEADLINE_EXCEEDED, f"no answer within {seconds:.1f} s") from None
+            raise IpcError(ErrorCode.DEADLINE_EXCEEDED, f"no response within {seconds:.1f} s") from None
         except (DnsFailure, TreeError) as error:
             raise IpcError(ErrorCode.NO_PEERS, str(error)) from error
         if request.use:
@@ -158,7 +158,7 @@ def _row(peer: KnownPeer, now: float, *, connected: bool) -> KnownRecord:
         protocols=peer.protocols,
         cluster=peer.cluster,
         shards=peer.shards,
-        # A label for people: by the wall clock as it is now.
+        # For people, hence on the current wall clock.
         last_success_ms=int((time.time() - now + peer.last_success) * 1000) if peer.last_success else 0,
         failures=peer.failures,
         retry_ms=max(0, int((peer.retry_at - now) * 1000)),

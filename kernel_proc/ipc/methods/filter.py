@@ -30,21 +30,21 @@ from kernel_proc.shards import Shards
 __all__ = ["MAX_SUBSCRIPTIONS", "filter_routes"]
 
 MAX_SUBSCRIPTIONS: Final = 100_000
-"""Of all consumers together: names of content topics are of any length and number."""
+"""Of all consumers together: the number and length of content topics is otherwise unlimited."""
 
 
 def filter_routes(
     client: FilterClient, shards: Shards, cluster: int, shard_count: int
 ) -> Mapping[str, Route]:
-    """Messages pushed by other nodes, for the consumer who asks."""
+    """Return the methods for subscriptions at filter service nodes, on behalf of the calling consumer."""
     interests = client.interests
     asking = 0
-    """Subscriptions that peers are being asked for, for consumers who have not got them yet."""
+    """Subscriptions being requested from peers, not yet registered."""
 
     def shard_of(
         request: FilterSubscribeRequest | FilterUnsubscribeRequest, contents: Collection[str]
     ) -> int:
-        """The one shard that a request is about. Raises IpcError."""
+        """Return the single shard of a request. Raise IpcError."""
         try:
             return place(
                 contents,
@@ -57,7 +57,7 @@ def filter_routes(
             raise IpcError(ErrorCode.BAD_REQUEST, f"{request.WHERE}: {error}") from error
 
     def named(peer: str | None) -> str | None:
-        """The id of a peer that a request names. Nobody is dialled for it: who is not connected holds
+        """Return the id of the peer named in a request, without dialling: an unconnected peer holds
         nothing."""
         return peer_id_in(peer) or peer if peer is not None else None
 

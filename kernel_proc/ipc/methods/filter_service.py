@@ -1,4 +1,4 @@
-"""filter.subscribers: to whom this node pushes messages."""
+"""filter.subscribers: the peers to which this node pushes messages."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ __all__ = ["filter_service_routes"]
 
 _ROOM: Final = MAX_BODY - 4096
 _MAX_CRITERIA: Final = 16_000
-"""Of all subscribers in one reply: what an array of the contract may hold."""
+"""Of all subscribers in one reply: the contract's limit for an array."""
 
 
 def filter_service_routes(table: Subscriptions | None) -> Mapping[str, Route]:
-    """`table` None: this node has no filter service."""
+    """Return the method. `table` None: this node has no filter service."""
 
     def subscribers(_call: Call) -> Answer:
         if table is None:
@@ -35,7 +35,7 @@ def filter_service_routes(table: Subscriptions | None) -> Mapping[str, Route]:
 
 
 def _fitting(subscribers: Iterable[FilterSubscriber]) -> tuple[FilterSubscriber, ...]:
-    """The first subscribers that fit one reply: their topics are of any length and come from the network."""
+    """Return the first subscribers that fit into one reply: the length of their topics is up to the peers."""
     found: list[FilterSubscriber] = []
     room, criteria = _ROOM, _MAX_CRITERIA
     for one in subscribers:

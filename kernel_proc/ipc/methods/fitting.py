@@ -1,7 +1,7 @@
-"""Lists of peers that fit one reply, whatever the peers say of themselves.
+"""Fit lists of peers into one reply, whatever the peers claim about themselves.
 
-What a peer calls its protocols comes from the network: a few peers with long lists would otherwise make every
-reply that names them too large to be sent.
+Protocol names come from the network: a few peers with long lists could otherwise make every reply that
+contains them too large to send.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ __all__ = ["PROTOCOL_BYTES", "fitting", "fitting_states"]
 R = TypeVar("R", PeerRecord, KnownRecord)
 
 PROTOCOL_BYTES: Final = 4096
-"""Names of protocols that are told of one peer: a node that has them all needs a quarter of it."""
+"""Maximum bytes of protocol names per peer: a node with all protocols needs a quarter of it."""
 _ROOM: Final = MAX_BODY - 4096
 _STATE_BYTES: Final = 128
-"""Of a stream's state without its coverage: names, numbers and an epoch of fixed size."""
+"""Size of a stream's state without coverage: names, numbers and an epoch of fixed size."""
 _INTERVAL_BYTES: Final = 19
 """An array of two 64-bit numbers."""
 
 
 def fitting(records: Iterable[R]) -> tuple[R, ...]:
-    """The first records that fit, with so many of their protocols as have room."""
+    """Return the first records that fit, with as many of their protocols as possible."""
     found: list[R] = []
     room = _ROOM
     for record in records:
@@ -44,8 +44,10 @@ def fitting(records: Iterable[R]) -> tuple[R, ...]:
 
 
 def fitting_states(states: Sequence[StreamState]) -> tuple[StreamState, ...]:
-    """The first states that fit, each with its newest intervals as far as all have room for: what lies before
-    the first interval counts as not covered, so that a reader who is given fewer misses nothing."""
+    """Return the first states that fit, each with as many of its newest intervals as possible.
+
+    What precedes the first interval counts as not covered, so a truncated list never hides a gap.
+    """
     shown = states[: _ROOM // (_STATE_BYTES + _INTERVAL_BYTES)]
     intervals = max(1, (_ROOM - len(shown) * _STATE_BYTES) // _INTERVAL_BYTES // max(1, len(shown)))
     return tuple(

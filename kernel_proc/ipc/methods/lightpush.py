@@ -19,7 +19,7 @@ __all__ = ["lightpush_routes"]
 
 
 def lightpush_routes(publishing: Publishing, client: LightpushClient) -> Mapping[str, Route]:
-    """`publishing` places and checks messages as for relay."""
+    """Return the method. `publishing` places and checks messages as for relay."""
 
     async def publish(call: Call) -> Answer:
         request = LightpushPublishRequest.from_body(call.body)
@@ -35,7 +35,7 @@ def lightpush_routes(publishing: Publishing, client: LightpushClient) -> Mapping
             )
         except AllFailed as error:
             failure = service_error(error)
-            # What the caller needs to try again with the very same message, or to look it up in a store.
+            # What the caller needs to retry with the very same message, or to look it up in a store.
             failure.detail |= {
                 "message_hash": ready.message_hash,
                 "timestamp": ready.message.timestamp,

@@ -30,7 +30,7 @@ def node_routes(
     info: Mapping[str, Callable[[], object]],
     options: Callable[[], list[dict[str, object]]],
 ) -> Mapping[str, Route]:
-    """`info` gives each fact by its id; `options` the rows of the configuration."""
+    """Return the methods. `info` returns each fact by its id; `options` are the rows of the configuration."""
 
     def node_health(_call: Call) -> Answer:
         return health.current().to_body(), ()
@@ -47,7 +47,7 @@ def node_routes(
         return NodeInfoReply(info=found).to_body(), ()
 
     def node_config(_call: Call) -> Answer:
-        # Row by row: a key that the schema learns of later is not an error here.
+        # Row by row: keys added to the schema later are not an error here.
         known = OptionRecord.from_body
         return NodeConfigReply(options=tuple(known(row) for row in options())).to_body(), ()
 

@@ -14,7 +14,7 @@ __all__ = ["peer_exchange_routes"]
 
 
 def peer_exchange_routes(client: PeerExchangeClient) -> Mapping[str, Route]:
-    """Records of peers, asked of another node."""
+    """Return the method that requests records of peers from another node."""
 
     async def request(call: Call) -> Answer:
         wanted = PeerExchangeRequest.from_body(call.body)

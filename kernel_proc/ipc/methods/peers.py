@@ -30,11 +30,12 @@ _DIAL_SECONDS = 10.0
 def peer_routes(
     host: Host, book: PeerBook, *, postpone: Callable[[str], None] = lambda _peer: None
 ) -> Mapping[str, Route]:
-    """Connecting, disconnecting, and who is there. `postpone` is told whom somebody wants disconnected."""
+    """Return the methods to connect, disconnect and list peers. `postpone` is called for peers to be
+    disconnected."""
 
     async def connect(call: Call) -> Answer:
         request = PeersConnectRequest.from_body(call.body)
-        # Answer inside the budget, with what is known by then.
+        # Answer within the deadline, with what is known by then.
         patience = max(0.05, min(_DIAL_SECONDS, call.answer_by - trio.current_time()))
         results: dict[str, ConnectResult] = {}
 
@@ -57,7 +58,7 @@ def peer_routes(
         request = PeersDisconnectRequest.from_body(call.body)
         connected = host.is_connected(request.peer_id)
         postpone(request.peer_id)
-        await host.disconnect(request.peer_id, "asked to by peers.disconnect")
+        await host.disconnect(request.peer_id, "requested by peers.disconnect")
         return PeersDisconnectReply(disconnected=connected).to_body(), ()
 
     def listing(_call: Call) -> Answer:

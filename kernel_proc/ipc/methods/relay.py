@@ -25,7 +25,7 @@ __all__ = ["relay_routes"]
 def relay_routes(
     publishing: Publishing, relay: TopicRelay | None, topics: Callable[[], Sequence[str]]
 ) -> Mapping[str, Route]:
-    """`topics` gives the pubsub topics the node is on; `relay` is None when relay is off."""
+    """Return the methods. `topics` returns the node's pubsub topics; `relay` is None if relay is off."""
 
     async def publish(call: Call) -> Answer:
         request = RelayPublishRequest.from_body(call.body)
@@ -52,5 +52,5 @@ def relay_routes(
     def mesh(call: Call) -> Answer:
         return by_topic(call, lambda relay, topic: relay.mesh_peers(topic))
 
-    # Ordered: what one consumer publishes in some order goes out in that order.
+    # Ordered: messages of one consumer are sent in the order of its requests.
     return {RELAY_PUBLISH: Route(publish, ordered=True), RELAY_PEERS: Route(peers), RELAY_MESH: Route(mesh)}

@@ -1,4 +1,4 @@
-"""What the failures of asking other nodes are to who asked us."""
+"""Map failures of requests to other nodes to errors for the caller."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from kernel_proc.protocols.requests import AllFailed, BadAnswer, CallError, NoAn
 __all__ = ["service_error"]
 
 _REFUSED = frozenset({300, 400, 413, 420})
-"""Answers that are about the request and not about the peer: store's archive errors, bad requests, invalid
-messages."""
+"""Statuses about the request rather than the peer: store's archive errors, bad requests, invalid messages."""
 _TOO_MANY = 429
 
 
 def service_error(error: AllFailed) -> IpcError:
-    """`bad_request` when a peer refused the request as such, `rate_limited` when all who answered did so for
-    its rate, else `no_peers`. The detail has every attempt."""
+    """Return `bad_request` if a peer rejected the request itself, `rate_limited` if all responses were
+    rate limits, else `no_peers`. The detail lists every attempt."""
     statuses = error.statuses
     if any(status in _REFUSED for status in statuses):
         code = ErrorCode.BAD_REQUEST
@@ -31,7 +30,7 @@ def service_error(error: AllFailed) -> IpcError:
 
 
 def _outcome(error: CallError) -> dict[str, object]:
-    """The peer's own word, or that it was asked and what it did is not known."""
+    """Return the peer's response, or that the request was sent with unknown outcome."""
     if isinstance(error, RequestRefused):
         return {"status": error.status}
     return {"unanswered": True} if isinstance(error, NoAnswer | BadAnswer) else {}

@@ -24,7 +24,7 @@ from kernel_proc.protocols.store_client import Found, History, StoreClient, loca
 __all__ = ["store_routes"]
 
 MAX_REPLY_BYTES = 4 * 1024 * 1024
-"""Payload of one reply. More comes with the next request, from the cursor on."""
+"""Maximum payload of one reply. The rest follows with the next request, from the cursor on."""
 
 
 def store_routes(
@@ -34,7 +34,7 @@ def store_routes(
     *,
     shard_count: int,
 ) -> Mapping[str, Route]:
-    """`archive` is this node's own, None when store is off."""
+    """Return the method. `archive` is this node's own, None if store is off."""
 
     async def query(call: Call) -> Answer:
         request = StoreQueryRequest.from_body(call.body)
@@ -94,7 +94,8 @@ async def _own(
 
 
 def _shard_of(request: StoreQueryRequest, shard_count: int) -> int | None:
-    """The one shard that the query is about, if it names one: a store on other shards knows nothing of it."""
+    """Return the single shard of the query, if it names one: stores on other shards do not have its
+    messages."""
     try:
         if request.pubsub_topic is not None:
             return PubsubTopic.parse(request.pubsub_topic).shard
@@ -102,7 +103,7 @@ def _shard_of(request: StoreQueryRequest, shard_count: int) -> int | None:
             shards = {autoshard(topic, shard_count) for topic in request.content_topics}
             return shards.pop() if len(shards) == 1 else None
     except TopicError:
-        pass  # to a store, topics are any text
+        pass  # to a store, topics are arbitrary text
     return None
 
 

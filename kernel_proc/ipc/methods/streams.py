@@ -44,7 +44,7 @@ def stream_routes(
     replay_bytes: int,
     events_endpoint: Callable[[], str],
 ) -> Mapping[str, Route]:
-    """hello, lease.acquire, lease.release, stream.replay."""
+    """Return the methods hello, lease.acquire, lease.release and stream.replay."""
     ttl_ms = int(shards.lease_ttl * 1000)
     limits = KernelLimits(
         in_flight=in_flight,
@@ -86,10 +86,10 @@ def stream_routes(
         consumer = call.client
         assert isinstance(consumer, Consumer)
         if consumer.replaying:
-            raise IpcError(ErrorCode.BUSY, "a replay of this consumer is under way", retry_after_ms=10)
+            raise IpcError(ErrorCode.BUSY, "a replay of this consumer is in progress", retry_after_ms=10)
         consumer.replaying = True
         try:
-            # Others first: whoever replays is behind and asks again and again.
+            # Yield to others first: a consumer that replays is behind and will keep asking.
             await trio.lowlevel.checkpoint()
             batch = publisher.replay(request.stream, request.epoch, request.after)
         finally:

@@ -66,5 +66,5 @@ def test_groups() -> None:
     assert group_number(None) is None
     assert group_number("123") == 123
     assert group_number("root") == 0
-    with pytest.raises(StartError, match="ipc-group: there is no group 'no-such-group'"):
+    with pytest.raises(StartError, match="ipc-group: no such group 'no-such-group'"):
         group_number("no-such-group")

@@ -210,7 +210,7 @@ def test_an_engine_that_says_nothing_is_stalled_and_then_ready_again(monkeypatch
         store(archive, 1, first=1)
         while states[-1] is not ArchiveState.STALLED:
             await trio.sleep(0.001)
-        assert "no answer" in archive.reason
+        assert "no response" in archive.reason
         engine.hold.set()
         await archive.flush()
 
@@ -232,7 +232,7 @@ def test_at_the_end_a_failing_database_is_tried_once_more_and_left(caplog: pytes
     assert engine.times() == [0, 1]
     assert len(engine.failures) > 990
     assert engine.closed
-    assert "lost with the archive" in caplog.text
+    assert "archive closed with unstored messages" in caplog.text
 
 
 def test_who_waits_for_a_flush_may_give_up() -> None:
