@@ -19,6 +19,7 @@ __all__ = [
     "decode_json",
     "encode_json",
     "from_base64",
+    "json_text",
     "read_message",
     "show_hash",
     "to_base64",
@@ -54,9 +55,17 @@ def _no_constant(name: str) -> Any:
     raise BadBody(f"{name} is not JSON")
 
 
+_encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+def json_text(value: object) -> str:
+    """Compact JSON."""
+    return _encode(value)
+
+
 def encode_json(value: object) -> bytes:
     """Compact JSON in UTF-8."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+    return _encode(value).encode("utf-8", "surrogatepass")
 
 
 def to_base64(data: bytes) -> str:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import re
+from binascii import b2a_base64
+from functools import cache, lru_cache
 from typing import Any, Final
 
-from logos_client.events import Event
-from logos_gateway.json_values import show_hash, to_base64
+from logos_client.events import Event, MessageReceived
+from logos_gateway.json_values import json_text, show_hash, to_base64
 
-__all__ = ["event_kind", "event_size", "plain_event"]
+__all__ = ["event_json", "event_size", "plain_event"]
 
-_WORD: Final = re.compile(r"(?<!^)(?=[A-Z])")
 _OVERHEAD: Final = 256
 """What an event costs beside its payload."""
+_IDS: Final = frozenset({"stream_id", "request_id", "lost_stream"})
 
 
-def event_kind(event: Event) -> str:
-    """The contract's name of an event's kind: `message_received`."""
-    return _WORD.sub("_", type(event).__name__).lower()
+@cache
+def _names(fields: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+    return tuple((name, _camel(name)) for name in fields)
 
 
 def event_size(event: Event) -> int:
@@ -28,10 +29,33 @@ def event_size(event: Event) -> int:
 def plain_event(event: Event, *, binary: bool = False) -> dict[str, Any]:
     """An event's fields in camel case. Bytes are base64, ids and hashes hex; with `binary` payloads stay
     bytes, for MessagePack."""
-    shown: dict[str, Any] = {"kind": event_kind(event)}
-    for name, value in event._asdict().items():
-        shown[_camel(name)] = _plain(name, value, binary=binary)
+    shown: dict[str, Any] = {"kind": event.kind}
+    for (name, key), value in zip(_names(event._fields), event, strict=True):
+        shown[key] = _plain(name, value, binary=binary) if isinstance(value, bytes | tuple) else value
     return shown
+
+
+def event_json(event: Event) -> str:
+    """`plain_event` as JSON text. Received messages are most of what is sent, and are put together by hand: a
+    third of the time of going through a dict. Only texts that others chose need escaping."""
+    if type(event) is not MessageReceived:
+        return json_text(plain_event(event))
+    return (
+        f'{{"kind":"message_received","streamId":"{event.stream_id.hex()}","seq":{event.seq},'
+        f'"timeNs":{event.time_ns},"contentTopic":{_quoted(event.content_topic)},'
+        f'"messageHash":"0x{event.message_hash.hex()}","timestamp":{event.timestamp},'
+        f'"meta":"{_base64(event.meta)}","ephemeral":{"true" if event.ephemeral else "false"},'
+        f'"version":{event.version},"source":{_quoted(event.source)},"payload":"{_base64(event.payload)}"}}'
+    )
+
+
+def _base64(data: bytes) -> str:
+    return b2a_base64(data, newline=False).decode("ascii")
+
+
+@lru_cache(maxsize=1024)
+def _quoted(text: str) -> str:
+    return json_text(text)
 
 
 def _camel(name: str) -> str:
@@ -39,13 +63,11 @@ def _camel(name: str) -> str:
     return first + "".join(word.title() for word in rest)
 
 
-def _plain(name: str, value: Any, *, binary: bool) -> Any:
-    if isinstance(value, bytes):
-        if name == "message_hash":
-            return show_hash(value)
-        if name in ("stream_id", "request_id", "lost_stream"):
-            return value.hex()
-        return value if binary else to_base64(value)
+def _plain(name: str, value: bytes | tuple[Any, ...], *, binary: bool) -> Any:
     if isinstance(value, tuple):
         return list(value)
-    return value
+    if name == "message_hash":
+        return show_hash(value)
+    if name in _IDS:
+        return value.hex()
+    return value if binary else to_base64(value)

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final
 
 from ipc_schema.errors import ErrorCode
@@ -47,6 +47,8 @@ _LEAST_WINDOW_BYTES: Final = 256 << 10
 _CREDIT: Final = 512 << 10
 _MAX_FATES: Final = 10_000
 _ACK_DELAY: Final = 0.05
+BATCH_BYTES: Final = 64 << 10
+"""Written to a reader at once; acknowledged together, too."""
 
 
 class JournalReader:
@@ -60,21 +62,23 @@ class JournalReader:
         self.ended = ""
         """Why nothing more will come; empty while something may."""
 
-    async def next(self) -> WindowEntry | None:
-        """The next event, None at the end (`ended` says why)."""
+    async def next(self, max_bytes: int = BATCH_BYTES) -> list[WindowEntry]:
+        """The next events, as many as there are within the bound; none at the end (`ended` says why)."""
         journal = self.journal
         while not self.ended:
-            entry = journal.window.at(self.next_index)
-            if entry is not None:
-                self.next_index = entry.index + 1
-                return entry
+            found = journal.window.batch(self.next_index, max_bytes)
+            if found:
+                self.next_index = found[-1].index + 1
+                return found
             await journal.changed()
-        return None
+        return []
 
-    def done(self, entry: WindowEntry) -> None:
-        """The entry has been written to the reader."""
-        if entry.position is not None:
-            self.written = entry.position
+    def done(self, entries: Sequence[WindowEntry]) -> None:
+        """These have been written to the reader."""
+        for entry in reversed(entries):
+            if entry.position is not None:
+                self.written = entry.position
+                break
         self.journal.settle()
 
 

@@ -12,10 +12,10 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from logos_client.exceptions import LogosError
-from logos_gateway.apps.encoding import plain_event
+from logos_gateway.apps.encoding import event_json
 from logos_gateway.apps.journals import Journal
 from logos_gateway.apps.sse import EventStreamResponse, sse_event
-from logos_gateway.apps.window import JournalPosition
+from logos_gateway.apps.window import JournalPosition, WindowEntry
 from logos_gateway.bodies import TextRefusal, json_response, read_body
 from logos_gateway.json_values import BadBody, decode_json, encode_json, from_base64
 from logos_gateway.problems import ProblemError, problem_of
@@ -215,12 +215,15 @@ def _position(text: str) -> JournalPosition:
 
 async def _stream(journal: Journal, after: JournalPosition | None, *, auto: bool) -> AsyncIterator[bytes]:
     async with journal.reader(after, auto=auto) as reader:
-        while (entry := await reader.next()) is not None:
-            shown = plain_event(entry.event)
-            event_id = "" if entry.position is None else str(entry.position)
-            yield sse_event(encode_json(shown).decode(), kind=shown["kind"], event_id=event_id)
-            reader.done(entry)
+        while entries := await reader.next():
+            yield b"".join(map(_sse_entry, entries))
+            reader.done(entries)
         yield sse_event(encode_json({"reason": reader.ended}).decode(), kind="closed")
+
+
+def _sse_entry(entry: WindowEntry) -> bytes:
+    event_id = "" if entry.position is None else str(entry.position)
+    return sse_event(event_json(entry.event), kind=entry.event.kind, event_id=event_id)
 
 
 @router.post("/{name}/ack", summary="Acknowledge events")

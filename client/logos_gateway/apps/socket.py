@@ -18,11 +18,11 @@ from fastapi import APIRouter
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from logos_client.exceptions import LogosError
-from logos_gateway.apps.encoding import plain_event
-from logos_gateway.apps.journals import JournalReader
+from logos_gateway.apps.encoding import event_json, plain_event
+from logos_gateway.apps.journals import BATCH_BYTES, JournalReader
 from logos_gateway.apps.routes import request_id_of, send_from
 from logos_gateway.apps.sse import WRITE_SECONDS
-from logos_gateway.apps.window import JournalPosition
+from logos_gateway.apps.window import JournalPosition, WindowEntry
 from logos_gateway.json_values import BadBody, decode_json, encode_json
 from logos_gateway.problems import ProblemError, problem_of
 from logos_gateway.state import gateway_of
@@ -67,14 +67,16 @@ class _AppSocket:
                 raise result
 
     async def _send_events(self) -> None:
-        while (entry := await self._reader.next()) is not None:
+        # A batch is cut at the credit: what it does not cover is read again from the window.
+        while entries := await self._reader.next(min(BATCH_BYTES, max(0, self._credit))):
             while self._credit <= 0:
                 self._granted.clear()
                 await self._granted.wait()
-            self._credit -= entry.size
-            event = plain_event(entry.event, binary=self._binary)
-            await self._write({"type": "event", "cost": entry.size, "event": event})
-            self._reader.done(entry)
+            async with self._writing, asyncio.timeout(WRITE_SECONDS):
+                for entry in entries:
+                    self._credit -= entry.size
+                    await self._put_event(entry)
+            self._reader.done(entries)
         await self._write({"type": "closed", "reason": self._reader.ended})
         await self._socket.close(1001)
 
@@ -153,10 +155,21 @@ class _AppSocket:
 
     async def _write(self, value: dict[str, Any]) -> None:
         async with self._writing, asyncio.timeout(WRITE_SECONDS):
-            if self._binary:
-                await self._socket.send_bytes(msgpack.packb(value))
-            else:
-                await self._socket.send_text(encode_json(value).decode())
+            await self._put(value)
+
+    async def _put_event(self, entry: WindowEntry) -> None:
+        if self._binary:
+            event = plain_event(entry.event, binary=True)
+            await self._put({"type": "event", "cost": entry.size, "event": event})
+        else:
+            text = f'{{"type":"event","cost":{entry.size},"event":{event_json(entry.event)}}}'
+            await self._socket.send({"type": "websocket.send", "text": text})
+
+    async def _put(self, value: dict[str, Any]) -> None:
+        if self._binary:
+            await self._socket.send_bytes(msgpack.packb(value))
+        else:
+            await self._socket.send_text(encode_json(value).decode())
 
 
 def _topics(request: dict[str, Any]) -> list[str]:

@@ -74,12 +74,15 @@ class JournalWindow:
         self.bytes += size
         return entry
 
-    def at(self, index: int) -> WindowEntry | None:
-        """The entry of that index, or the oldest one after it; None behind the newest."""
-        offset = max(0, index - self.first)
-        if offset >= len(self._entries):
-            return None
-        return next(islice(self._entries, offset, None)) if offset else self._entries[0]
+    def batch(self, index: int, max_bytes: int) -> list[WindowEntry]:
+        """The entries from that index on, or from the oldest one after it: one at least, if there is one."""
+        found: list[WindowEntry] = []
+        for entry in islice(self._entries, max(0, index - self.first), None):
+            max_bytes -= entry.size
+            if max_bytes < 0 and found:
+                break
+            found.append(entry)
+        return found
 
     def after(self, position: JournalPosition) -> int:
         """The index at which a reader resumes that has seen `position`: the oldest entry if it names none."""

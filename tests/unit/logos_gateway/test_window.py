@@ -25,10 +25,17 @@ def filled(*seqs: int, stream: bytes = A) -> JournalWindow:
 
 def seqs_from(window: JournalWindow, index: int) -> list[int]:
     found = []
-    while (entry := window.at(index)) is not None:
-        found.append(entry.position.seq if entry.position else -1)
-        index = entry.index + 1
+    while entries := window.batch(index, 25):
+        found += [entry.position.seq if entry.position else -1 for entry in entries]
+        index = entries[-1].index + 1
     return found
+
+
+def test_a_batch_is_bounded_in_bytes_and_has_one_at_least() -> None:
+    window = filled(1, 2, 3, 4)
+    assert [len(window.batch(window.first, size)) for size in (0, 10, 29, 1000)] == [1, 1, 2, 4]
+    assert len(window.batch(window.first + 3, 1000)) == 1
+    assert window.batch(window.head, 1000) == []
 
 
 def test_a_reader_begins_at_the_oldest_or_behind_what_it_has_seen() -> None:
@@ -78,7 +85,7 @@ def test_an_index_of_what_is_gone_leads_to_the_oldest() -> None:
     window.acknowledge(JournalPosition(A, 2))
     assert seqs_from(window, 0) == [3, 4]
     window.clear()
-    assert window.at(0) is None
+    assert window.batch(0, 100) == []
 
 
 @given(st.lists(st.integers(0, 30), max_size=8))
