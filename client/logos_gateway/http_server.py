@@ -1,14 +1,16 @@
 """HTTP listeners on uvicorn (httptools, uvloop), with a limit on how long a request's head may take.
 
-uvicorn bounds the size of a head and idle keep-alive connections, but not the time in which a head must come:
-a client that sends one byte a minute would hold a connection for ever (slow loris).
+uvicorn bounds idle keep-alive connections, but with httptools neither the size of a head nor the time in
+which it must come: a client that sends one byte a minute would hold a connection for ever (slow loris).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -17,8 +19,9 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ipc_schema.config.gateway import HttpConfig
+from logos_sockets import free_descriptors
 
-__all__ = ["HEAD_SECONDS", "HttpListener", "ListenError"]
+__all__ = ["HEAD_SECONDS", "HttpListener", "ListenError", "refused"]
 
 HEAD_SECONDS: Final = 10.0
 """From the first byte of a request, or from the connection's begin, to the end of its headers."""
@@ -28,7 +31,11 @@ MAX_CONNECTIONS: Final = 4096
 """At once, per listener; more are answered 503."""
 
 
-_TOO_SLOW: Final = b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+RESERVE: Final = 128
+"""Descriptors that connections must leave free: for the sockets to the node, and to say no."""
+
+refused: Final[Counter[str]] = Counter({"full": 0, "large_head": 0, "malformed": 0, "slow_head": 0})
+"""Connections closed before a request was complete, by reason."""
 
 
 class ListenError(Exception):
@@ -36,29 +43,59 @@ class ListenError(Exception):
 
 
 class _TimedProtocol(HttpToolsProtocol):
-    """Closes a connection whose request head does not come in time."""
+    """Bounds the time and the size of a request's head, and how many connections there are."""
 
     _head_timer: asyncio.TimerHandle | None = None
+    _in_head = True
+    _head_bytes = 0
+    _refused = False
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        if len(self.connections) > MAX_CONNECTIONS or free_descriptors() < RESERVE:
+            self._refuse("full", b"503 Service Unavailable")
+            return
         self._expect_head()
 
-    def _expect_head(self) -> None:
-        self._stop_timer()
-        self._head_timer = self.loop.call_later(HEAD_SECONDS, self._too_slow)
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        super().data_received(data)
+        if self._in_head and not self._refused:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD:
+                self._refuse("large_head", b"431 Request Header Fields Too Large")
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._in_head, self._head_bytes = True, 0
         self._expect_head()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        super().on_header(name, value)
+        self._head_bytes += len(name) + len(value)
 
     def on_headers_complete(self) -> None:
         self._stop_timer()
+        self._in_head = False
+        if self._head_bytes > MAX_HEAD:  # all of it came at once
+            self._refuse("large_head", b"431 Request Header Fields Too Large")
+            raise ValueError("the head is too large")  # ends the parser's work on these bytes
         super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        if not self._refused:
+            refused["malformed"] += 1
+            self._refused = True
+            super().send_400_response(msg)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
         super().connection_lost(exc)
+
+    def _expect_head(self) -> None:
+        self._stop_timer()
+        self._head_timer = self.loop.call_later(HEAD_SECONDS, self._too_slow)
 
     def _stop_timer(self) -> None:
         if self._head_timer is not None:
@@ -66,11 +103,28 @@ class _TimedProtocol(HttpToolsProtocol):
             self._head_timer = None
 
     def _too_slow(self) -> None:
+        self._refuse("slow_head", b"408 Request Timeout")
+
+    def _refuse(self, reason: str, status: bytes) -> None:
+        refused[reason] += 1
+        self._stop_timer()
+        self._refused = True
         if not self.transport.is_closing():
-            self.transport.write(
-                b"HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-            )
+            head = b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+            self.transport.write(head)
             self.transport.close()
+
+
+_COUNTED_ELSEWHERE: Final = (
+    "Invalid HTTP request received",
+    # What uvicorn says of every WebSocket that is refused with an HTTP status.
+    "ASGI callable returned without completing handshake",
+)
+
+
+def _worth_a_line(record: logging.LogRecord) -> bool:
+    """What any stranger can cause is counted, and must not fill the log."""
+    return not record.getMessage().startswith(_COUNTED_ELSEWHERE)
 
 
 class _QuietServer(uvicorn.Server):
@@ -111,10 +165,12 @@ class HttpListener:
                 ssl_keyfile=tls_key,
             )
         )
+        logging.getLogger("uvicorn.error").addFilter(_worth_a_line)
         self._scheme = "https" if tls_cert else "http"
 
     def bind(self) -> None:
-        """Listen. Raises `ListenError`."""
+        """Listen. Raises `ListenError`; OSError for a certificate or key that cannot be used."""
+        self._server.config.load()
         family = socket.AF_INET6 if ":" in self._config.address else socket.AF_INET
         listening = socket.socket(family, socket.SOCK_STREAM)
         try:

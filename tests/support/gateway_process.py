@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from ipc_schema.paths import gateway_address_file
 from tests.integration.logos_node import clean_environment
+from tests.support.with_constants import command as with_constants
 
 __all__ = ["Answer", "GatewayProcess", "SseEvent"]
 
@@ -49,7 +50,14 @@ class SseEvent(NamedTuple):
 class GatewayProcess:
     """`python -m logos_gateway` beside a node whose data directory this is."""
 
-    def __init__(self, data_dir: Path, *arguments: str, automatic: bool = True) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *arguments: str,
+        automatic: bool = True,
+        constants: dict[str, float] | None = None,
+    ) -> None:
+        """`constants`: as in `tests.support.with_constants`."""
         ports = ("--rest-port=0", "--metrics-server-port=0") if automatic else ()
         self._log = data_dir.with_name(f"{data_dir.name}.gateway.log")
         self._run_dir = data_dir / "run"
@@ -58,8 +66,7 @@ class GatewayProcess:
             self.process = subprocess.Popen(
                 [
                     sys.executable,
-                    "-m",
-                    "logos_gateway",
+                    *with_constants(constants or {}, "logos_gateway"),
                     f"--data-dir={data_dir}",
                     "--rest",
                     "--metrics-server",

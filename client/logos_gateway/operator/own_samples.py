@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from ipc_schema.metric_samples import PROCESS
+from logos_gateway.http_server import refused
 from logos_gateway.operator.exposition import ProcessSamples, Sample
 from logos_gateway.state import Gateway
 from logos_process.figures import own_figures
@@ -16,6 +17,7 @@ _FAMILIES: Final = {
     "gateway_requests": ("counter", "HTTP requests answered, by group of routes and class of status."),
     "gateway_requests_open": ("gauge", "HTTP requests and WebSockets being served, streams included."),
     "gateway_request_duration_seconds": ("histogram", "Time to the head of an answer, by group."),
+    "gateway_connections_refused": ("counter", "Connections closed before a request was complete."),
     "gateway_requests_refused": ("counter", "HTTP requests refused before they reached a route, by reason."),
     "gateway_cache_dropped": ("counter", "Messages and events that no poll read in time, by cache."),
     "gateway_cache_messages": ("gauge", "Messages kept for clients that poll, by cache."),
@@ -37,6 +39,8 @@ def own_samples(gateway: Gateway) -> ProcessSamples:
 def _samples(gateway: Gateway) -> Iterator[Sample]:
     for reason, count in gateway.access.refused.items():
         yield "gateway_requests_refused", {"reason": reason}, count
+    for reason, count in refused.items():
+        yield "gateway_connections_refused", {"reason": reason}, count
     watch, messaging = gateway.watch, gateway.messaging
     caches = {"relay": watch.relay, "auto": watch.auto, "filter": watch.filter}
     for name, cache in caches.items():
