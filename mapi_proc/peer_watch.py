@@ -32,7 +32,7 @@ class PeerWatch:
         changed: Callable[[], None],
         grown: Mapping[tuple[str, ...], Sequence[Callable[[], None]]],
     ) -> None:
-        """`changed()` is called after each new list; `grown[protocols]` when more peers serve them than
+        """`changed()` is called after each new list; `grown[protocols]` when a peer serves them that did not
         before."""
         self._link = link
         self._peers = peers
@@ -68,10 +68,10 @@ class PeerWatch:
                 log.debug("peers of the kernel: %s", error)
                 await asyncio.sleep(_PAUSE_S)
                 continue
-            before = {protocols: self._peers.count(protocols) for protocols in self._grown}
+            before = {protocols: self._peers.serving(protocols) for protocols in self._grown}
             self._peers.update(listed)
             self._changed()
             for protocols, callbacks in self._grown.items():
-                if self._peers.count(protocols) > before[protocols]:
+                if not self._peers.serving(protocols) <= before[protocols]:
                     for callback in callbacks:
                         callback()

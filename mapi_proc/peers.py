@@ -54,6 +54,10 @@ class ServicePeers:
         """Count the connected peers that serve a protocol (and a shard)."""
         return sum(self._serves(peer, protocols, shard) for peer in self._peers.values())
 
+    def serving(self, protocols: tuple[str, ...]) -> set[str]:
+        """Return the connected peers that serve a protocol."""
+        return {peer_id for peer_id, peer in self._peers.items() if self._serves(peer, protocols, None)}
+
     def connected(self, peer_id: str) -> float:
         """Return for how many seconds the peer has been connected without a break; 0 if it is not."""
         peer = self._peers.get(peer_id)

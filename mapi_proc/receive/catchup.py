@@ -14,6 +14,10 @@ A query reaches 40 s before the gap (clock differences, propagation) and 20 s be
 message for 20 s (13/WAKU2-STORE), so one that we missed in the gap may reach them after our query.
 Therefore the query is repeated once those 20 s are over, and only then is the gap closed.
 
+The network may have been parted in the gap, so that a store which was there heard only its part. While
+another store that the node knows is away, the gap stays open for up to `LATE_S`, and that store is queried
+when it returns.
+
 The shard's good moment on disk stays before the oldest open gap, so that a restart asks again for what was
 not recovered. Whether to catch up at all is a policy.
 """
@@ -61,10 +65,22 @@ DOUBT_NOTIFY_S: Final = 30.0
 it are archived."""
 DOUBT_S: Final = 300.0
 """How long a gap in doubt is retried."""
+LATE_S: Final = 300.0
+"""How long a gap for which stores vouched waits for others that are away."""
+_LATE_RETRY_S: Final = 5.0
+"""When one of those is asked again that did not answer."""
 _SPANS: Final = 8
 """Most spans of one gap that are vouched for separately; further ones are merged."""
 MAX_GAPS: Final = 64
 """Most open gaps of one shard; further ones are folded into the newest."""
+
+
+class CatchUpStores(FetchedHistory, Protocol):
+    """The connected stores, and whether there are others."""
+
+    async def away(self, shard: int, now_s: float) -> bool:
+        """Return whether a store that was connected of late is not connected now."""
+        ...
 
 
 class CatchUpPolicy(Protocol):
@@ -133,6 +149,10 @@ class Gap(Work):
     notified: bool = False
     recovered: bool = False
     """The first query succeeded; the repeated one is due after `SETTLE_NS`."""
+    late: bool = False
+    """It is only open for stores that are away."""
+    asked: set[str] = field(default_factory=set)
+    """The stores that answered."""
     scheduled: bool = False
     """A periodic round: apps are not notified when it fails."""
 
@@ -143,7 +163,7 @@ class CatchUp:
     def __init__(
         self,
         policy: CatchUpPolicy,
-        history: FetchedHistory,
+        history: CatchUpStores,
         *,
         clock: Callable[[], float],
         steady: Callable[[], int],
@@ -225,8 +245,8 @@ class CatchUp:
         return min((gap.from_ns for gap in self._gaps if gap.shard == shard), default=None)
 
     def wake(self) -> None:
-        """Retry failed gaps now: new peers have appeared."""
-        self._gaps.wake(lambda gap: not gap.recovered)
+        """Retry failed gaps, and those that wait for stores, now: new peers have appeared."""
+        self._gaps.wake(lambda gap: gap.late or not gap.recovered)
 
     def tick(self, shards: Iterable[int]) -> None:
         """Notify apps of overdue gaps and start periodic rounds. Call it every few seconds."""
@@ -250,6 +270,8 @@ class CatchUp:
             self._notify_apps(gap)
 
     async def _attempt(self, gap: Gap) -> WorkVerdict:
+        if gap.late:
+            return await self._ask_late(gap)
         asked_ns = self._now_ns()
         answered = await self._recover(gap)
         if answered is None:
@@ -265,7 +287,31 @@ class CatchUp:
             gap.recovered = True
             gap.next_attempt = self._clock() + min(left, SETTLE_NS) / 1e9
             return WorkVerdict.LATER
-        return self._close(gap)
+        return self._close(gap) if gap.scheduled else await self._wait_for_stores(gap)
+
+    async def _ask_late(self, gap: Gap) -> WorkVerdict:
+        """Query the stores that have returned."""
+        returned = self._unasked(gap)
+        if returned:
+            log.info("shard %d: stores that were away are asked, too (%s)", gap.shard, gap.reason)
+            await self._recover(gap, returned)
+        return await self._wait_for_stores(gap)
+
+    def _unasked(self, gap: Gap) -> list[Store]:
+        return [store for store in self._history.stores(gap.shard) if store.name not in gap.asked]
+
+    async def _wait_for_stores(self, gap: Gap) -> WorkVerdict:
+        """Close the gap, unless a store that may hold more has not answered yet or is away."""
+        end = gap.since + LATE_S
+        if self._clock() >= end or not self._topics_on(gap.shard):
+            return self._close(gap)
+        unasked = bool(self._unasked(gap))
+        if not unasked and not await self._history.away(gap.shard, self._label(self._now_ns()) / 1e9):
+            return self._close(gap)
+        gap.late = gap.recovered = True
+        if gap.next_attempt > 0.0:  # otherwise it was woken meanwhile
+            gap.next_attempt = min(end, self._clock() + _LATE_RETRY_S) if unasked else end
+        return WorkVerdict.LATER
 
     def _close(self, gap: Gap) -> WorkVerdict:
         self._gaps.remove(gap)
@@ -287,13 +333,13 @@ class CatchUp:
             stores, gap.shard, self._label(start), self._label(end), age
         )
 
-    async def _recover(self, gap: Gap) -> list[Store] | None:
-        """Query the stores. Return those that answered; None if none did."""
+    async def _recover(self, gap: Gap, stores: Sequence[Store] | None = None) -> list[Store] | None:
+        """Query these stores, or all. Return those that answered; None if none did."""
         topics = self._topics_on(gap.shard)
         if not topics:
             return []
         answered = await fetch(
-            self._history.stores(gap.shard),
+            self._history.stores(gap.shard) if stores is None else stores,
             gap.shard,
             topics,
             self._label(gap.from_ns) - OVERLAP_NS,
@@ -302,6 +348,7 @@ class CatchUp:
             wanted=lambda digest: not self._is_known(digest),
             deliver=lambda message: self._deliver(gap.shard, message),
         )
+        gap.asked.update(store.name for store in answered)
         return answered or None
 
 

@@ -33,6 +33,11 @@ class Store(Protocol):
     """One connected store peer, queried through the kernel. A result of None means no complete answer."""
 
     @property
+    def name(self) -> str:
+        """Return what tells it from other stores, also after a reconnect."""
+        ...
+
+    @property
     def connected(self) -> float:
         """Return for how many seconds it has been connected without a break."""
         ...

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from ipc_schema.errors import IpcError
 from ipc_schema.frames import Reply
+from ipc_schema.kernel.discovery import PEERS_KNOWN, KnownPeersReply
 from ipc_schema.kernel.store import (
     STORE_QUERY,
     StoredMessage,
@@ -21,9 +23,15 @@ from mapi_proc.receive.fetching import Store
 
 __all__ = ["MAX_STORES", "StoreHistory", "StorePeer"]
 
+log = logging.getLogger(__name__)
+
 MAX_STORES: Final = 8
 """Stores queried concurrently."""
 _TIMEOUT: Final = 30.0
+_KNOWN: Final = 100
+"""How many of the kernel's known peers are looked at: it lists the most valuable first."""
+_KNOWN_TIMEOUT: Final = 5.0
+_REMEMBERED_S: Final = 3600.0
 _HASHES_A_REQUEST: Final = 2000
 _MOST_HASHES: Final = 200_000
 """Most entries of one query over all pages: gives up on a store whose pages never end."""
@@ -45,6 +53,25 @@ class StoreHistory:
             for peer in self._peers.choose(STORE, shard, MAX_STORES)
         ]
 
+    async def away(self, shard: int, now_s: float) -> bool:
+        """Return whether a store that the node was connected to within the last hour is not connected now.
+
+        `now_s` is the wall clock's time. The kernel is asked: it remembers across our restarts.
+        """
+        try:
+            reply = await self._link.request(PEERS_KNOWN, {"limit": _KNOWN}, timeout=_KNOWN_TIMEOUT)
+            known = KnownPeersReply.from_body(reply.body).peers
+        except IpcError as error:
+            log.debug("stores that are away: %s", error)
+            return False
+        return any(
+            not peer.connected
+            and not set(STORE).isdisjoint(peer.protocols)
+            and (not peer.shards or shard in peer.shards)
+            and abs(now_s - peer.last_success_ms / 1000) < _REMEMBERED_S
+            for peer in known
+        )
+
 
 class StorePeer:
     """One store peer. Implements `Store`."""
@@ -54,6 +81,11 @@ class StorePeer:
         self._peers = peers
         self._peer = peer
         self._topic = topic
+
+    @property
+    def name(self) -> str:
+        """Return its peer id."""
+        return self._peer
 
     @property
     def connected(self) -> float:

@@ -15,6 +15,7 @@ from mapi_proc.receive.catchup import (
     AFTER_NS,
     DOUBT_NOTIFY_S,
     DOUBT_S,
+    LATE_S,
     MAX_GAPS,
     OVERLAP_NS,
     PATIENCE_S,
@@ -53,8 +54,17 @@ class Stores:
         self.windows: set[tuple[int, int]] = set()
         self.bodies: list[list[bytes]] = []
 
+    another_away = False
+
+    @property
+    def name(self) -> str:
+        return str(id(self))
+
     def stores(self, shard: int) -> list[Stores]:
         return [self, *self.others]
+
+    async def away(self, shard: int, now_s: float) -> bool:
+        return self.another_away
 
     async def count(self, shard: int, start_ns: int, end_ns: int, most: int) -> int | None:
         return min(most, self.held_of_the_time)
@@ -362,4 +372,43 @@ async def test_a_mere_suspicion_is_not_reported(there: bool) -> None:
         world.stores.there = True
         world.catchup.wake()
         await world.closed.wait()
+    assert world.notified == []
+
+
+@asyncio_test()
+async def test_a_store_that_was_away_is_asked_when_it_returns() -> None:
+    """The network was parted: the store that answers was there, and heard its part only."""
+    world = World(OnGap(), topics(1))
+    world.stores.held = {"/app/1/topic-0/proto": [1]}
+    world.stores.another_away = True
+    async with running(world):
+        world.catchup.add(0, GAP)
+        await asked(world, 1)
+        assert world.catchup.oldest(0) == GAP.from_ns, "a restart asks again"
+        world.now += DOUBT_NOTIFY_S
+        world.catchup.tick({0})
+        world.catchup.wake()
+        await asyncio.sleep(0.01)
+        assert len(world.stores.queries) == 1, "one that has answered is not asked again"
+        other = Stores()
+        other.held = {"/app/1/topic-0/proto": [1, 2]}
+        world.stores.others, world.stores.another_away = [other], False
+        world.catchup.wake()
+        await world.closed.wait()
+    assert world.delivered == [digest(1), digest(2)]
+    assert (len(world.stores.queries), len(other.queries)) == (1, 1)
+    assert world.notified == []
+
+
+@asyncio_test()
+async def test_a_store_that_stays_away_is_not_waited_for_for_ever() -> None:
+    world = World(OnGap(), topics(1))
+    world.stores.another_away = True
+    async with running(world):
+        world.catchup.add(0, GAP)
+        await asked(world, 1)
+        world.now += LATE_S
+        world.catchup.set_online(True)
+        await world.closed.wait()
+    assert len(world.catchup) == 0
     assert world.notified == []

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.frames import Reply
+from ipc_schema.kernel.discovery import KnownPeersReply, KnownRecord
 from ipc_schema.kernel.records import PeerRecord
 from ipc_schema.kernel.store import StoredMessage, StoreQueryReply, store_blobs
 from ipc_schema.message import WakuMessage, message_hash
@@ -37,6 +38,7 @@ class Stores:
         self.asked: list[int] = []
 
     connected = 0.0
+    name = "store"
 
     async def count(self, shard: int, start_ns: int, end_ns: int, most: int) -> int:
         return min(most, len(self.held))
@@ -198,3 +200,38 @@ async def test_all_connected_stores_are_asked_and_how_long_they_are_connected_is
     assert {store.connected for store in history.stores(0)} == {5.0}
     peers.failed(STORE, "b")
     assert len(history.stores(0)) == 3
+
+
+class KernelThatKnows:
+    """A kernel that lists the peers it knows."""
+
+    def __init__(self, *peers: KnownRecord) -> None:
+        self.peers = peers
+
+    async def request(self, method: str, body: Mapping[str, object], *, timeout: float) -> Reply:
+        if not self.peers:
+            raise IpcError(ErrorCode.UNKNOWN_METHOD, method)
+        assert method == "peers.known"
+        return Reply(bytes(16), 0, bytes(16), KnownPeersReply(total=1, peers=self.peers).to_body(), ())
+
+
+@pytest.mark.parametrize(
+    ("known", "away"),
+    [
+        ({}, True),
+        ({"connected": True}, False),
+        ({"protocols": ()}, False),
+        ({"shards": (1,)}, False),
+        ({"shards": (0, 1)}, True),
+        ({"last_success_ms": 1_000_000}, False),
+        ({"last_success_ms": 0}, False),
+        (None, False),
+    ],
+)
+@asyncio_test()
+async def test_a_store_is_away_that_was_connected_of_late(known: dict[str, Any] | None, away: bool) -> None:
+    now = 10_000.0
+    fields = {"peer_id": "s", "protocols": STORE, "last_success_ms": 9_000_000, **(known or {})}
+    kernel = KernelThatKnows(*(() if known is None else (KnownRecord(**fields),)))
+    history = StoreHistory(cast("KernelLink", kernel), ServicePeers(lambda: 0.0, lambda: 0.5), lambda: 1)
+    assert await history.away(0, now) is away

@@ -16,6 +16,8 @@ S = 1_000_000_000
 class Store:
     """Holds messages of these times (seconds)."""
 
+    name = "store"
+
     def __init__(self, times: Iterable[float] = (), *, connected: float = 1.0) -> None:
         self.times = [int(time * S) for time in times]
         self.connected = connected
