@@ -1,8 +1,8 @@
 """Read a signed node list from DNS (EIP-1459), within limits.
 
-The cost of one reading is bounded, whoever owns the domain: entries, depth, linked lists, concurrent queries,
-and time. Entries are named by their hash, so they can be cached forever: a refresh only fetches the root and
-what has changed.
+The cost of one reading is bounded, since anyone can own the domain: entries, depth, linked lists, concurrent
+queries, and time. Entries are named by their hash, so they can be cached forever: a refresh only fetches the
+root and what has changed.
 """
 
 from __future__ import annotations

@@ -283,7 +283,7 @@ class FilterClient:
         return list(results.values())
 
     def leases_ended(self) -> None:
-        """Drop the interests of consumers whose lease has lapsed or was released."""
+        """Drop the interests of consumers whose lease has expired or was released."""
         ended = [party for party in self.interests.parties() if not self._is_leased(*party)]
         for consumer, topic in ended:
             self.interests.release(consumer, topic, self.interests.wishes(consumer, topic))

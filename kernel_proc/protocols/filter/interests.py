@@ -2,7 +2,7 @@
 
 Two relations, kept apart because interests outlive peers:
 
-- *wanted*: consumer × (pubsub topic, content topic), until it unsubscribes or its lease lapses;
+- *wanted*: consumer × (pubsub topic, content topic), until it unsubscribes or its lease expires;
 
 - *held*: peer × (pubsub topic, content topic), with the consumers it is held for. Without consumers it is an
 *orphan* whose subscription must be removed at the peer: unsubscribe only goes out when the last consumer has

@@ -1,4 +1,4 @@
-"""Health: what it is made of, and when a change is told."""
+"""Health: its parts, and when a change is published."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class House:
         self.peers = 0
         self.mesh = 0
         self.archive: str | None = None
-        self.told: list[NodeHealth] = []
+        self.notified: list[NodeHealth] = []
         self.monitor = HealthMonitor(
             self.lag,
             lambda: [
@@ -32,7 +32,7 @@ class House:
                 service_health("Store", mounted=self.archive is not None, lacks=self.archive or ""),
             ],
             self._shards,
-            self.told.append,
+            self.notified.append,
         )
 
     def _shards(self) -> list[ShardHealth]:
@@ -40,7 +40,7 @@ class House:
 
 
 @mock_clock_test
-async def test_changes_are_merged_and_told_once() -> None:
+async def test_changes_are_merged_and_published_once() -> None:
     house = House()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(house.monitor.run)
@@ -49,21 +49,21 @@ async def test_changes_are_merged_and_told_once() -> None:
             house.peers = house.mesh = peers
             house.monitor.touch()
         await trio.sleep(0.09)
-        assert house.told == []
+        assert house.notified == []
         await trio.sleep(0.02)
-        assert [health.protocols[0].strength for health in house.told] == [4]
-        assert house.told[0].shards[0].health == "SUFFICIENTLY_HEALTHY"
+        assert [health.protocols[0].strength for health in house.notified] == [4]
+        assert house.notified[0].shards[0].health == "SUFFICIENTLY_HEALTHY"
         house.monitor.touch()
         await trio.sleep(1)
-        assert len(house.told) == 1  # nothing is different
+        assert len(house.notified) == 1  # nothing is different
         house.lag.observe(0.2)
         house.monitor.touch()
         await trio.sleep(1)
-        assert len(house.told) == 1  # the load alone is no change
+        assert len(house.notified) == 1  # the load alone is not a change
         house.mesh = 0
         house.monitor.touch()
         await trio.sleep(1)
-        assert house.told[-1].shards[0].health == "UNHEALTHY"
+        assert house.notified[-1].shards[0].health == "UNHEALTHY"
         nursery.cancel_scope.cancel()
 
 

@@ -105,8 +105,8 @@ def test_a_part_that_fails_ends_the_node(
         with caplog.at_level(logging.CRITICAL):
             assert await node.run(stopping=lambda: ending.append("now")) == ExitCode.FAILED
         assert ending == ["now"]  # the clock runs: a node that hangs in its end would look alive
-        told = [record for record in caplog.records if record.levelno == logging.CRITICAL]
-        assert [record.named_values["part"] for record in told] == [part]  # type: ignore[attr-defined]
+        reported = [record for record in caplog.records if record.levelno == logging.CRITICAL]
+        assert [record.named_values["part"] for record in reported] == [part]  # type: ignore[attr-defined]
 
     check()
     assert original is not getattr(owner, method)

@@ -135,7 +135,7 @@ async def test_own_messages_are_on_the_stream_once() -> None:
 
 
 @mock_clock_test
-async def test_what_nobody_took_is_on_the_stream_and_really_sent_again() -> None:
+async def test_a_message_without_recipients_is_on_the_stream_and_sent_on_retry() -> None:
     house = House()
     house.shards.acquire("a", [3])
     house.relay.peers = 0
@@ -154,7 +154,7 @@ async def test_what_nobody_took_is_on_the_stream_and_really_sent_again() -> None
 
 
 @mock_clock_test
-async def test_a_message_from_the_network_is_no_news() -> None:
+async def test_publishing_a_message_known_from_the_network_is_a_duplicate() -> None:
     """Seen there first: not sent, not a second time on the stream, no error."""
     house = House()
     house.shards.acquire("a", [3])

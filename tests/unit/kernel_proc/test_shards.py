@@ -120,7 +120,7 @@ def test_the_last_holder_decides() -> None:
     assert house.shards.joined() == []
 
 
-def test_leases_lapse_unless_renewed() -> None:
+def test_leases_expire_unless_renewed() -> None:
     house = House()
     house.shards.acquire("a", [1, 2])
     house.now = 50.0
@@ -199,7 +199,7 @@ def test_coverage_follows_the_mesh() -> None:
     house = House()
     topic = TOPIC.format(1)
     house.relay.mesh[topic] = ["peer"]
-    house.shards.relay_changed([topic])  # not joined: nobody's business
+    house.shards.relay_changed([topic])  # not joined: ignored
     house.shards.acquire("a", [1])
     assert house.publisher.state(1).coverage[-1][1] is None
     house.relay.mesh.clear()
@@ -292,7 +292,7 @@ def test_coverage_lasts_while_relay_or_filter_brings_the_shard() -> None:
     assert house.publisher.state(1).coverage[-1][1] is not None
 
 
-def test_lapsed_leases_are_told_to_filter() -> None:
+def test_filter_is_notified_of_expired_leases() -> None:
     house = House(with_filter=True)
     house.shards.acquire("a", [1])
     house.shards.acquire("b", [1])

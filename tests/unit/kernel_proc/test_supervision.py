@@ -1,4 +1,4 @@
-"""Parts: the end of one is the end of all, told with its name."""
+"""Parts: the end of one is the end of all, logged by name."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ async def ends() -> None:
     await trio.lowlevel.checkpoint()
 
 
-@pytest.mark.parametrize(("run", "told"), [(fails, "a part failed"), (ends, "a part ended")])
-def test_the_end_of_one_is_the_end_of_all(run: Any, told: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(("run", "reported"), [(fails, "a part failed"), (ends, "a part ended")])
+def test_the_end_of_one_is_the_end_of_all(run: Any, reported: str, caplog: pytest.LogCaptureFixture) -> None:
     @trio_test()
     async def check() -> None:
         async with trio.open_nursery() as nursery:
@@ -31,7 +31,7 @@ def test_the_end_of_one_is_the_end_of_all(run: Any, told: str, caplog: pytest.Lo
         assert parts.failed == "weak"
 
     check()
-    assert told in caplog.text
+    assert reported in caplog.text
 
 
 @trio_test()

@@ -60,7 +60,7 @@ def test_the_help_says_what_can_be_given() -> None:
         (["--tcp-port"], "expected one argument"),
     ],
 )
-def test_what_is_no_option_ends_with_one_line(
+def test_an_unknown_option_ends_with_one_line(
     arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
@@ -102,7 +102,7 @@ def test_a_file_that_cannot_be_read_is_named(error: Exception) -> None:
         read_toml("gone.toml", read)
 
 
-def test_a_byte_order_mark_is_no_part_of_the_file(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_ignored(tmp_path: Path) -> None:
     (tmp_path / "node.toml").write_bytes(b"\xef\xbb\xbf[kernel]\r\ntcp-port = 1\r\n")
     assert read_toml(str(tmp_path / "node.toml")).tables == {"kernel": {"tcp-port": 1}}
 
@@ -122,6 +122,6 @@ def test_a_secret_is_refused_on_the_command_line(argument: str, variable: str) -
     command().sources([], {variable: argument.partition("=")[2]}, unread)
 
 
-def test_a_url_without_a_password_is_no_secret() -> None:
+def test_a_url_without_a_password_is_not_secret() -> None:
     flags = command().sources(["--store-message-db-url=postgres://u@h/n"], {}, unread).flags
     assert flags == {"store-message-db-url": "postgres://u@h/n"}

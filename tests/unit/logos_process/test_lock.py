@@ -67,7 +67,7 @@ def test_what_cannot_be_locked_leaves_no_descriptor(tmp_path: Path, monkeypatch:
     assert {entry.name for entry in before} >= {entry.name for entry in Path("/proc/self/fd").iterdir()}
 
 
-def test_a_lock_is_no_link_to_elsewhere(tmp_path: Path) -> None:
+def test_a_lock_file_must_not_be_a_symlink(tmp_path: Path) -> None:
     (tmp_path / "lock").symlink_to(tmp_path / "target")
     with pytest.raises(OSError, match="symbolic"):
         FileLock.acquire(tmp_path / "lock", "x")

@@ -55,7 +55,7 @@ def test_exit_codes(body: str, code: int, said: str) -> None:
 @pytest.mark.parametrize(
     "error", ["OSError(13, 'x')", "RuntimeError('x')", "ExceptionGroup('g', [OSError()])"]
 )
-def test_an_error_while_it_runs_or_stops_is_no_refused_configuration(error: str) -> None:
+def test_errors_at_run_time_are_not_configuration_errors(error: str) -> None:
     code, said = ended(f"limit.start(); raise {error}")
     assert code == ExitCode.FAILED
     assert " FAT failed logger=" in said

@@ -51,7 +51,7 @@ def test_lines_are_written_in_order(pipe: tuple[int, int]) -> None:
     assert writer.dropped == 0
 
 
-def test_without_a_reader_nothing_waits_and_what_is_dropped_is_counted_and_reported(
+def test_without_a_reader_nothing_waits_and_drops_are_counted_and_reported(
     pipe: tuple[int, int],
 ) -> None:
     full = fill(pipe[1])

@@ -31,7 +31,7 @@ def test_it_is_taken_and_no_child_inherits_it() -> None:
 
 
 @pytest.mark.parametrize("given", ["", "x", "-1", "99999", str(1 << 70), "closed", "file"])
-def test_what_is_no_pipe_is_refused(given: str) -> None:
+def test_a_descriptor_that_is_not_a_pipe_is_rejected(given: str) -> None:
     opened = os.open(os.devnull, os.O_RDONLY)
     text = {"closed": str(opened + 1000), "file": str(opened)}.get(given, given)
     with pytest.raises(ConfigError, match=PARENT):

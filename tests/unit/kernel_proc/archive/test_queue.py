@@ -30,7 +30,7 @@ def test_a_group_ends_at_its_bounds() -> None:
     for number in range(6):
         assert queue.add(make_offer(30, number))
     assert len(queue.take(2, 1000)) == 2
-    assert len(queue.take(10, 31)) == 2  # the one that reaches the bound is in
+    assert len(queue.take(10, 31)) == 2  # including the one that reaches the limit
     assert len(queue.take(10, 1)) == 1
     assert len(queue.take(10, 1)) == 1
     assert queue.take(10, 1) == []

@@ -15,7 +15,7 @@ def test_a_key_is_a_signed_64_bit_number(pubsub: str, content: str) -> None:
     assert -(1 << 63) <= topic_key(pubsub, content) < 1 << 63
 
 
-def test_keys_tell_pairs_apart() -> None:
+def test_keys_distinguish_topic_pairs() -> None:
     pairs = [("/a", "/b"), ("/b", "/a"), ("/a/b", ""), ("", "/a/b"), ("/a", "/b/")]
     assert len({topic_key(*pair) for pair in pairs}) == len(pairs)
 

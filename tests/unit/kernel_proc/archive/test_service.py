@@ -1,4 +1,4 @@
-"""The archive around an engine that fails as it is told to."""
+"""The archive on an engine that fails as scripted."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SETTINGS = ArchiveSettings(database=ArchiveDatabase(path=Path("/nowhere")), rete
 
 
 class ScriptedEngine:
-    """Keeps rows in a list; `failures` are raised by the next writes, `poison` is refused for ever."""
+    """Keep rows in a list; `failures` are raised by the next writes, `poison` rows are always refused."""
 
     def __init__(self) -> None:
         self.readers = 2
@@ -235,7 +235,7 @@ def test_at_the_end_a_failing_database_is_tried_once_more_and_left(caplog: pytes
     assert "archive closed with unstored messages" in caplog.text
 
 
-def test_who_waits_for_a_flush_may_give_up() -> None:
+def test_waiting_for_a_flush_can_be_cancelled() -> None:
     engine = ScriptedEngine()
 
     async def body(archive: MessageArchive) -> None:
@@ -251,7 +251,7 @@ def test_who_waits_for_a_flush_may_give_up() -> None:
 
 
 def test_a_flush_ends_with_the_archive() -> None:
-    """Whoever waits for messages that the archive could not store any more must not wait for ever."""
+    """Waiting for messages that the archive could not store must end with the archive."""
     engine = ScriptedEngine()
     engine.failures = ["gone"] * 1000
 
@@ -275,12 +275,12 @@ def test_a_flush_ends_with_the_archive() -> None:
     check()
 
 
-def test_every_refusal_is_told_on_the_page_of_metrics() -> None:
+def test_every_refusal_appears_in_the_metrics() -> None:
     archive = MessageArchive(ScriptedEngine(), SETTINGS)
-    told = {labels["type"] for name, labels, _ in archive.samples() if name == "archive_errors"}
+    reported = {labels["type"] for name, labels, _ in archive.samples() if name == "archive_errors"}
     topic = "/waku/2/rs/1/" + "9" * 200
     assert not archive.offer(topic, make_message(NOW), bytes(32), NOW)
-    assert {"bad_topic", "closed", "queue_full", "query_busy"} <= told
+    assert {"bad_topic", "closed", "queue_full", "query_busy"} <= reported
     counted = {labels.get("type"): value for name, labels, value in archive.samples()}
     assert counted["bad_topic"] == 1
 
@@ -293,7 +293,7 @@ def test_retention_goes_on_after_a_failure() -> None:
         engine.broken_removals = 3
         store(archive, 2000)
         await archive.flush()
-        while (counters := archive.counters())["removed"] < 1400:  # told only after the rows are gone
+        while (counters := archive.counters())["removed"] < 1400:  # reported only after the rows are gone
             await trio.sleep(0.001)
         assert (counters["removed"], counters["retention_failures"]) == (1400, 3)
         assert counters["write_failures"] == 0

@@ -145,7 +145,7 @@ def test_a_node_without_shards() -> None:
     assert record.shards is None
 
 
-def test_an_ethereum_node_is_no_waku_node() -> None:
+def test_an_ethereum_node_is_not_a_waku_node() -> None:
     record = Enr.from_text(ETHEREUM_NODE)
     assert record.capabilities is None
     assert b"eth2" in record.pairs
@@ -255,7 +255,7 @@ def test_unreadable_fields_cost_only_themselves() -> None:
     assert (record.capabilities, record.shards, record.addresses) == (None, None, ())
 
 
-def test_ipv6_takes_the_ports_of_ipv4_unless_told() -> None:
+def test_ipv6_takes_the_ports_of_ipv4_by_default() -> None:
     six = bytes(15) + b"\1"
     pairs = {b"ip6": six, b"tcp": b"\1\1", b"udp": b"\0\7"}
     record = sign_record(identity(), 1, pairs)
@@ -295,7 +295,7 @@ keys = st.binary(min_size=1, max_size=12).filter(lambda key: key not in (b"id", 
 
 
 @given(st.integers(0, 2**64 - 1), st.dictionaries(keys, st.binary(max_size=20), max_size=5))
-def test_what_is_signed_is_read_again(seq: int, pairs: dict[bytes, bytes]) -> None:
+def test_signed_records_round_trip(seq: int, pairs: dict[bytes, bytes]) -> None:
     me = identity()
     record = sign_record(me, seq, pairs)
     assert len(record.raw) == record_size(seq, pairs)

@@ -34,7 +34,7 @@ def test_the_first_record() -> None:
     assert record.peer_id == ME.peer_id
 
 
-def test_each_change_raises_the_sequence_number_and_is_told() -> None:
+def test_each_change_increments_seq_and_notifies() -> None:
     mine = local()
     notified: list[Enr] = []
     before = mine.record.seq

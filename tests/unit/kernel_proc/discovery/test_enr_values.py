@@ -65,7 +65,7 @@ def test_shards_are_read_as_written(cluster: int, shards: frozenset[int]) -> Non
 
 
 @pytest.mark.parametrize(("cluster", "shards"), [(-1, [1]), (65536, [1]), (1, [-1]), (1, [1024])])
-def test_numbers_that_a_record_cannot_tell(cluster: int, shards: list[int]) -> None:
+def test_numbers_that_do_not_fit_into_a_record(cluster: int, shards: list[int]) -> None:
     with pytest.raises(ValueError):
         RelayShards.of(cluster, shards)
 
@@ -110,7 +110,7 @@ def test_every_order_is_found_among_the_possible(shards: frozenset[int]) -> None
 
 
 @given(st.frozensets(st.integers(0, 511), max_size=100))
-def test_the_order_of_the_specification_is_told_apart_in_clusters_of_512(shards: frozenset[int]) -> None:
+def test_the_bit_order_of_the_specification_is_recognised_in_clusters_of_512(shards: frozenset[int]) -> None:
     read = read_rsv(b"\0\1" + as_specification(shards), shard_count=512)
     assert read is not None
     assert read.shards == read.possible == shards

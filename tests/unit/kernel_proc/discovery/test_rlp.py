@@ -67,7 +67,7 @@ def test_any_bytes_are_read_canonically_or_refused(data: bytes) -> None:
         "c2bf",
     ],
 )
-def test_refuses_what_is_not_canonical(text: str) -> None:
+def test_non_canonical_encodings_are_rejected(text: str) -> None:
     with pytest.raises(rlp.RlpError):
         rlp.read_list(bytes.fromhex(text), 10)
 

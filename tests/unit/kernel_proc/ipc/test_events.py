@@ -95,7 +95,7 @@ def test_recording_does_not_need_subscribers() -> None:
     )
 
 
-def test_what_is_sent_is_what_is_recorded() -> None:
+def test_events_are_sent_as_they_are_recorded() -> None:
     bench = Bench()
     bench.publisher.activate(1)
     bench.subscribe(SHARD)
@@ -126,7 +126,7 @@ def test_every_activation_is_a_new_epoch() -> None:
     second = bench.publisher.state(1)
     assert second.epoch != first.epoch
     assert (second.first, second.last) == (1, 0)
-    # who has subscribed learns of it at once
+    # subscribers learn of it at once
     assert [event.epoch for _, event, _ in bench.take()] == [second.epoch]
 
 
@@ -139,7 +139,7 @@ def test_replay_of_other_streams_is_refused() -> None:
             bench.publisher.replay(name, epoch, 0)
 
 
-def test_coverage_is_told_at_once_and_kept() -> None:
+def test_coverage_changes_are_published_at_once_and_kept() -> None:
     bench = Bench()
     bench.publisher.activate(1)
     bench.subscribe(SHARD)
@@ -208,7 +208,7 @@ def test_streams_that_were_only_subscribed_to_are_forgotten() -> None:
     bench.publisher.activate(7)
     for shard in range(2000):
         bench.subscribe(stream_topic(1, shard), on=False)
-    assert len(bench.publisher._by_topic) == 3  # health, peers, and the one that is recorded
+    assert len(bench.publisher._by_topic) == 3  # health, peers, and the recorded one
     bench.publisher.deactivate(7)
     epoch = bench.publisher.state(7).epoch
     bench.publisher.set_covered(8, covered=True)

@@ -19,10 +19,10 @@ LONG = tuple(f"/{number:0254}/" for number in range(512))
 def test_peers_with_long_lists_do_not_make_the_list_unsendable() -> None:
     """A score of such peers was enough for `peers.list` to be answered too_large, for everybody."""
     peers = [PeerRecord(peer_id=f"p{number}", protocols=LONG) for number in range(150)]
-    told = fitting(peers)
-    encode_reply(bytes(16), bytes(16), PeersListReply(peers=told, total=150).to_body())
-    assert [peer.peer_id for peer in told] == [peer.peer_id for peer in peers]
-    assert all(0 < sum(map(len, peer.protocols)) <= PROTOCOL_BYTES for peer in told)
+    fitted = fitting(peers)
+    encode_reply(bytes(16), bytes(16), PeersListReply(peers=fitted, total=150).to_body())
+    assert [peer.peer_id for peer in fitted] == [peer.peer_id for peer in peers]
+    assert all(0 < sum(map(len, peer.protocols)) <= PROTOCOL_BYTES for peer in fitted)
 
 
 def test_what_does_not_fit_is_left_out_from_the_end() -> None:
@@ -30,16 +30,16 @@ def test_what_does_not_fit_is_left_out_from_the_end() -> None:
         KnownRecord(peer_id=f"p{number}", addresses=("/dns4/" + "x" * 3000,) * 2, enr="e" * 400)
         for number in range(500)
     ]
-    told = fitting(peers)
-    encode_reply(bytes(16), bytes(16), KnownPeersReply(total=500, peers=told).to_body())
-    assert 100 < len(told) < 500
-    assert list(told) == peers[: len(told)]
+    fitted = fitting(peers)
+    encode_reply(bytes(16), bytes(16), KnownPeersReply(total=500, peers=fitted).to_body())
+    assert 100 < len(fitted) < 500
+    assert list(fitted) == peers[: len(fitted)]
 
 
 @given(
     st.lists(st.builds(PeerRecord, peer_id=st.text(max_size=60), protocols=st.tuples(st.text(max_size=40))))
 )
-def test_what_peers_usually_say_is_told_whole(peers: list[PeerRecord]) -> None:
+def test_usual_protocol_lists_are_not_truncated(peers: list[PeerRecord]) -> None:
     assert fitting(peers) == tuple(peers)
 
 

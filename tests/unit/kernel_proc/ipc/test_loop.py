@@ -176,7 +176,7 @@ async def test_a_client_that_does_not_read_is_bounded(tmp_path: Path) -> None:
 
 
 @trio_test()
-async def test_xpub_tells_each_subscription_and_the_last_unsubscription(tmp_path: Path) -> None:
+async def test_xpub_reports_each_subscription_and_the_last_unsubscription(tmp_path: Path) -> None:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     seen: list[bytes] = []
     server = Server(

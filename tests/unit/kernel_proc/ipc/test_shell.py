@@ -118,7 +118,9 @@ async def test_answers_and_errors(methods: Methods) -> None:
 
 
 @mock_clock_test
-async def test_a_fault_is_told_by_reference_only(methods: Methods, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_internal_error_is_reported_by_reference_only(
+    methods: Methods, caplog: pytest.LogCaptureFixture
+) -> None:
     client = Client(methods.dispatcher())
     client.ask("hello")
     with caplog.at_level(logging.ERROR):

@@ -32,7 +32,7 @@ ROOMY = HostLimits(max_per_ip=0, max_half_open_per_ip=0)
 
 
 class Recorder:
-    """A host listener that keeps what it hears and wakes who waits for it."""
+    """A host listener that records events and wakes waiting tasks."""
 
     def __init__(self) -> None:
         self.log: list[tuple[str, PeerIdText]] = []

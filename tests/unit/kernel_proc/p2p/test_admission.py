@@ -40,7 +40,7 @@ def test_those_we_dialled_count_at_their_address_but_are_never_refused_for_it() 
     assert admission.admit("10.0.0.1") is None
 
 
-def test_a_dial_under_way_keeps_its_place() -> None:
+def test_a_dial_in_progress_keeps_its_slot() -> None:
     admission = Admission(HostLimits(max_per_ip=1))
     with admission.dialling("10.0.0.1"):
         assert admission.admit("10.0.0.1") == "refused_ip"
@@ -83,7 +83,7 @@ def test_connections_of_one_peer_are_capped() -> None:
     assert admission.establish("a", "10.0.0.1", inbound=True) is None
 
 
-def test_nothing_is_remembered_of_strangers_who_left() -> None:
+def test_disconnected_peers_leave_nothing_behind() -> None:
     admission = Admission(HostLimits())
     for n in range(300):
         ip = f"10.0.{n % 250}.{n // 250}"

@@ -108,7 +108,7 @@ async def test_events_come_in_order_and_reasons_with_them() -> None:
 
 
 @trio_test()
-async def test_identify_advertises_exactly_what_is_mounted() -> None:
+async def test_identify_advertises_exactly_the_mounted_protocols() -> None:
     async with host(agent="agent/7") as (far, _), host() as (near, near_events):
         far.set_stream_handler("/echo", echo)
         far.set_stream_handler("/gone", echo)

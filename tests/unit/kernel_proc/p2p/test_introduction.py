@@ -1,4 +1,4 @@
-"""Identify between two hosts: what is told, when it is signed, and what is kept of it."""
+"""Identify between two hosts: its contents, signatures, and what is stored."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def test_a_peer_learns_our_signed_record_and_forgets_it_with_the_connectio
 
 
 @trio_test()
-async def test_connected_peers_are_told_when_we_have_moved() -> None:
+async def test_connected_peers_are_notified_of_new_addresses() -> None:
     async with host() as (far, _), host() as (near, near_events), host() as (third, third_events):
         far.set_announced([ONE])
         for peer, events in ((near, near_events), (third, third_events)):
@@ -81,7 +81,7 @@ async def test_connected_peers_are_told_when_we_have_moved() -> None:
 
 
 @trio_test()
-async def test_a_peer_that_is_deaf_holds_up_nobody() -> None:
+async def test_an_unresponsive_peer_does_not_delay_the_others() -> None:
     limits = replace(ROOMY, negotiation_timeout=0.2)
     async with host(limits=limits) as (far, _), host() as (near, near_events), host() as (deaf, deaf_events):
 

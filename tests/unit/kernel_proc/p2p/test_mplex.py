@@ -97,7 +97,7 @@ def test_a_full_stream_holds_the_peer_back_until_it_is_read() -> None:
     trio.run(main, clock=trio.testing.MockClock())
 
 
-def test_a_stream_that_nobody_reads_is_reset_and_the_rest_goes_on() -> None:
+def test_an_unread_stream_is_reset_and_the_others_continue() -> None:
     async def main() -> None:
         async with muxed_pair(Mplex) as pair:
             unread, other = pair.left.open_stream(), pair.left.open_stream()

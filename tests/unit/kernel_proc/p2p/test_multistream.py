@@ -20,7 +20,7 @@ from tests.support.aio import trio_test
 
 
 class Replay:
-    """Reads from given bytes, keeps what is written."""
+    """Reads from given bytes, records writes."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -97,7 +97,7 @@ async def test_endless_proposals_are_ended() -> None:
     ],
 )
 @trio_test()
-async def test_what_is_not_a_message_is_a_violation(data: bytes) -> None:
+async def test_invalid_messages_are_violations(data: bytes) -> None:
     with pytest.raises(ProtocolViolation):
         await read_message(Replay(data))
 

@@ -59,7 +59,7 @@ async def handshake(piece: int = 1 << 20, expected: int | None = 1) -> tuple[Sec
 
 
 @trio_test()
-async def test_both_sides_know_whom_they_talk_to() -> None:
+async def test_both_sides_know_the_remote_peer() -> None:
     near, far = await handshake()
     assert (near.remote_peer.to_base58(), far.remote_peer.to_base58()) == (KEYS[1].peer_id, KEYS[0].peer_id)
     assert far.feed(near.seal([b"to", b"gether"])) == [b"together"]

@@ -92,7 +92,7 @@ def test_one_flipped_bit_in_payload_or_signature_is_a_forgery(vector: dict[str, 
         assert refusal(envelope.SerializeToString()) == "forged"
 
 
-def test_nobody_signs_for_another() -> None:
+def test_a_peer_cannot_sign_for_another() -> None:
     mine, other = KEYS[0], KEYS[1]
     assert refusal(envelope_of(mine, signer=other).SerializeToString()) == "forged"
     about_other = envelope_of(mine, about=ID.from_base58(other.peer_id).to_bytes())
@@ -145,7 +145,7 @@ def test_sizes_are_bounded() -> None:
     assert open_envelope(long.envelope) == long
 
 
-def test_addresses_that_nobody_can_read_are_left_out() -> None:
+def test_unparsable_addresses_are_left_out() -> None:
     good = addresses.to_bytes(LISTEN[0])
     envelope = envelope_of(KEYS[0], raw_addresses=(b"\xff\xff\xff", good, b"", good))
     assert open_envelope(envelope.SerializeToString()).addresses == (LISTEN[0],)

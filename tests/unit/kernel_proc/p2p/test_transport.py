@@ -1,4 +1,4 @@
-"""Dialling names, and what a WebSocket server is told of the host."""
+"""Dialling names, and the Host header of a WebSocket request."""
 
 from __future__ import annotations
 

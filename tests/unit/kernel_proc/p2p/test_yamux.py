@@ -100,7 +100,7 @@ async def test_more_than_many_windows_pass() -> None:
 
 
 @trio_test()
-async def test_a_read_returns_what_is_buffered() -> None:
+async def test_a_read_returns_the_buffered_bytes() -> None:
     async with muxed_pair() as pair:
         near, far = await opened(pair)
         for n in range(50):
@@ -147,7 +147,7 @@ async def test_the_receive_window_is_enforced() -> None:
 
 
 @trio_test()
-async def test_credit_counts_only_what_was_read() -> None:
+async def test_credit_counts_only_bytes_read() -> None:
     lone = Lone()
     lone.yamux.feed(header(DATA, SYN, 2, 256 * KIB) + bytes(256 * KIB))
     await lone.accepted[0].read(128 * KIB)

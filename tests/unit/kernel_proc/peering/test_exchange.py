@@ -1,4 +1,4 @@
-"""Asking peers for peers: when, and whom."""
+"""Peer exchange requests: when, and to which peers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Exchange:
 
 
 async def run(exchange: Exchange, seconds: float) -> list[tuple[float, str]]:
-    """What was asked meanwhile: when, in seconds from the start, and whom."""
+    """The requests made: when (seconds from the start) and to which peer."""
     began = trio.current_time()
     with trio.move_on_after(seconds):
         await exchange.asking().run()
@@ -82,7 +82,7 @@ async def test_the_first_one_that_can_be_asked_is_asked_soon() -> None:
 
 
 @mock_clock_test
-async def test_who_does_not_answer_is_not_hammered_and_who_has_enough_does_not_ask() -> None:
+async def test_unresponsive_peers_are_not_hammered_and_a_node_with_enough_peers_does_not_ask() -> None:
     exchange = Exchange("a")
     exchange.silent = True
     assert len(await run(exchange, 3600)) <= 25

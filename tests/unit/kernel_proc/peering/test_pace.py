@@ -5,7 +5,7 @@ from __future__ import annotations
 from kernel_proc.peering.pace import ExchangePace, WalkPace
 
 
-def test_walks_are_short_of_breath_only_while_they_are_of_use() -> None:
+def test_walks_are_frequent_only_while_they_are_useful() -> None:
     pace = WalkPace(1000.0)
     assert pace.pause(1000.0, arrived=0, connected=False, short=True) == 1
     assert pace.pause(1010.0, arrived=3, connected=True, short=True) == 5
@@ -19,7 +19,7 @@ def test_walks_are_short_of_breath_only_while_they_are_of_use() -> None:
     assert pace.pause(9003.0, arrived=4, connected=False, short=False) == 1
 
 
-def test_who_is_asked_in_vain_is_asked_less_and_less() -> None:
+def test_fruitless_requests_become_less_frequent() -> None:
     pace = ExchangePace()
     assert pace.no_peer_to_ask() == 1
     assert pace.answered(news=False) == 5

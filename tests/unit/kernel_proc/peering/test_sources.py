@@ -1,4 +1,4 @@
-"""What becomes of node records that others give us."""
+"""How ENRs from the different sources are processed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CLUSTER = 7
 
 
 class Manager:
-    """Keeps what it is told; peers of other clusters are of no use to it."""
+    """Records what it learns; peers of other clusters are useless to it."""
 
     def __init__(self) -> None:
         self.learned: list[tuple[str, str, str]] = []
@@ -84,7 +84,7 @@ def record(number: int, ip: str = "8.8.4.4", cluster: int = CLUSTER, *, serves: 
     return sign_record(Identity(Random(number).randbytes(32)), 1, pairs)
 
 
-def test_peer_exchange_fills_the_table_and_the_store_by_who_told() -> None:
+def test_peer_exchange_fills_the_table_and_the_store_by_source() -> None:
     house = House(("px", "9.9.9.9"))
     good, silent = record(1), record(2, serves=False)
     house.sources.exchanged("px", [good.raw, silent.raw, b"junk", good.raw[:-1]])
@@ -96,7 +96,7 @@ def test_peer_exchange_fills_the_table_and_the_store_by_who_told() -> None:
     ("teller", "private"),
     [("9.9.9.9", False), ("10.0.0.7", True), ("127.0.0.1", True), (None, False)],
 )
-def test_nobody_outside_leads_us_to_our_neighbours(teller: str | None, private: bool) -> None:
+def test_remote_peers_cannot_direct_us_to_our_own_network(teller: str | None, private: bool) -> None:
     house = House(*([("px", teller)] if teller else []))
     inside, outside = record(1, "10.0.0.9"), record(2)
     house.sources.exchanged("px", [inside.raw, outside.raw])
@@ -104,7 +104,7 @@ def test_nobody_outside_leads_us_to_our_neighbours(teller: str | None, private: 
     assert len(house.manager.learned) == 1 + private
 
 
-def test_nodes_that_answered_are_told_apart_from_those_only_named() -> None:
+def test_nodes_that_answered_are_distinguished_from_named_ones() -> None:
     house = House()
     named, there = record(1), record(2)
     house.discv5.answering.add(there.node_id)
@@ -114,7 +114,7 @@ def test_nodes_that_answered_are_told_apart_from_those_only_named() -> None:
     assert house.manager.signs == 2
 
 
-def test_another_shard_another_look_at_who_is_known() -> None:
+def test_a_change_of_shards_re_evaluates_known_nodes() -> None:
     house = House()
     house.discv5.table = [record(number) for number in range(4)]
     house.discv5.answering = {one.node_id for one in house.discv5.table[:3]}

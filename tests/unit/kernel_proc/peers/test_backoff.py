@@ -23,7 +23,7 @@ def test_a_peer_that_throws_us_out_is_left_in_peace_for_up_to_a_minute() -> None
     assert max(delays) <= 72
 
 
-def test_a_stable_connection_begins_anew_a_short_one_does_not() -> None:
+def test_a_stable_connection_resets_the_back_off_a_short_one_does_not() -> None:
     backoff = DialBackoff(Random(1))
     for _ in range(5):
         backoff.failed()

@@ -1,4 +1,4 @@
-"""The clock of what is kept about peers."""
+"""The clock of persistent peer data."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The peer book: one record a peer, every change told."""
+"""The peer book: one record per peer, with every change notified."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Mesh:
 class House:
     def __init__(self) -> None:
         self.now = 100.0
-        self.told: list[tuple[PeerChange, PeerRecord]] = []
-        self.book = PeerBook(lambda: self.now, lambda change, record: self.told.append((change, record)))
+        self.notified: list[tuple[PeerChange, PeerRecord]] = []
+        self.book = PeerBook(lambda: self.now, lambda change, record: self.notified.append((change, record)))
 
     def connect(self, peer_id: str, direction: Direction = Direction.INBOUND) -> None:
         self.book.peer_connected(
@@ -32,7 +32,7 @@ class House:
         self.book.peer_identified(PeerIdentity(peer_id, agent, protocols, (), None))
 
     def changes(self) -> list[str]:
-        return [str(change) for change, _ in self.told]
+        return [str(change) for change, _ in self.notified]
 
 
 def test_a_peers_life() -> None:
@@ -60,23 +60,23 @@ def test_a_peers_life() -> None:
     )
     house.book.peer_disconnected("a", "reason")
     assert house.changes() == ["joined", "changed", "changed", "left"]
-    assert house.told[-1][1].cluster == 1
+    assert house.notified[-1][1].cluster == 1
     assert house.book.record("a") is None
     house.connect("a")
-    assert house.told[-1][1].origin == "static"
+    assert house.notified[-1][1].origin == "static"
 
 
 def test_the_first_origin_holds_and_ends_with_the_connection() -> None:
     house = House()
     house.connect("b")
-    assert house.told[-1][1].origin == "inbound"
+    assert house.notified[-1][1].origin == "inbound"
     house.book.set_origin("b", "api")
     house.book.set_origin("b", "discv5")
-    assert house.told[-1][1].origin == "api"
+    assert house.notified[-1][1].origin == "api"
     assert house.changes() == ["joined", "changed"]
     house.book.peer_disconnected("b", "")
     house.connect("b")
-    assert house.told[-1][1].origin == "inbound"
+    assert house.notified[-1][1].origin == "inbound"
 
 
 def test_the_operators_word_comes_before_others() -> None:
@@ -85,18 +85,18 @@ def test_the_operators_word_comes_before_others() -> None:
     house.book.set_origin("b", "api")
     house.book.set_origin("b", "static")
     house.book.set_origin("b", "api")
-    assert house.told[-1][1].origin == "static"
+    assert house.notified[-1][1].origin == "static"
     house.book.peer_disconnected("b", "")
     house.connect("b")
-    assert house.told[-1][1].origin == "static"
+    assert house.notified[-1][1].origin == "static"
 
 
-def test_unknown_peers_are_no_news() -> None:
+def test_unknown_peers_cause_no_notification() -> None:
     house = House()
     house.identify("x")
     house.book.set_metadata("x", 1, [1])
     house.book.peer_disconnected("x", "")
-    assert house.told == []
+    assert house.notified == []
     assert house.book.records() == []
 
 

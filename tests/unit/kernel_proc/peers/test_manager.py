@@ -221,7 +221,7 @@ async def test_a_peer_of_another_cluster_is_not_dialled_again_for_long() -> None
 
 
 @mock_clock_test
-async def test_who_comes_by_itself_is_remembered_where_we_see_it_only() -> None:
+async def test_inbound_peers_are_remembered_only_at_their_observed_address() -> None:
     async with managed() as (host, manager):
         listens = ("/ip4/10.9.0.1/tcp/600", "/ip4/8.8.8.8/tcp/25", "/ip4/127.0.0.1/tcp/1")
         host.arrive("x", "/ip4/10.9.0.1/tcp/40000", Direction.INBOUND, listens=listens)
@@ -235,7 +235,7 @@ async def test_who_comes_by_itself_is_remembered_where_we_see_it_only() -> None:
 
 
 @mock_clock_test
-async def test_inbound_peers_beyond_their_share_are_let_go() -> None:
+async def test_inbound_peers_beyond_their_share_are_disconnected() -> None:
     async with managed(total=12, relay_out=4, relay_in=5, service=3) as (host, _):
         for number in range(12):
             host.arrive(f"i{number}", f"/ip4/10.7.0.{number}/tcp/1", Direction.INBOUND)
@@ -262,7 +262,7 @@ async def test_a_peer_at_an_address_of_the_operators_is_the_operators() -> None:
 
 
 @mock_clock_test
-async def test_a_stop_right_after_a_connection_is_not_held_against_the_peer() -> None:
+async def test_our_own_shutdown_is_not_a_failure_of_the_peer() -> None:
     async with managed() as (host, manager):
         for number in (1, 2):
             host.there.add(address(number))
@@ -274,7 +274,7 @@ async def test_a_stop_right_after_a_connection_is_not_held_against_the_peer() ->
 
 
 @mock_clock_test
-async def test_who_is_at_work_is_not_let_go() -> None:
+async def test_peers_with_a_request_in_progress_are_not_disconnected() -> None:
     view = View()
     view.working = {f"i{number}" for number in range(12)}
     async with managed(view=view, total=12, relay_out=4, relay_in=5, service=3) as (host, _):

@@ -1,4 +1,4 @@
-"""What is taken of peers that somebody else names, and what is not, with the reason."""
+"""Peers suggested by others: which are accepted, which are not, and why."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_record_in_anothers_name_is_nobodys() -> None:
     assert desk.outcomes == {"other_peer": 1}
 
 
-def test_what_the_peer_manager_has_no_use_for_is_told_apart() -> None:
+def test_peers_useless_to_the_manager_are_counted_separately() -> None:
     desk = Desk(useful=False)
     assert desk.offers.take("offering", [named(KEYS[0])], 0.0) == 0
     assert desk.outcomes == {"useless": 1}

@@ -1,4 +1,4 @@
-"""What counts as a sign that the network is there, and who is excused when it was not."""
+"""What counts as a sign of life of the network, and which failures are excused without one."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from kernel_proc.peers.own_addresses import OwnAddresses
 BOUND = ("/ip4/192.168.1.5/tcp/60000", "/ip4/127.0.0.1/tcp/60000", "/ip4/192.168.1.5/tcp/8000/ws")
 
 
-def test_what_is_bound_and_loopback_only_where_there_is_nothing_else() -> None:
+def test_bound_addresses_are_announced_loopback_only_if_alone() -> None:
     own = OwnAddresses()
     own.bind(BOUND)
     assert own.announced() == (BOUND[0], BOUND[2])

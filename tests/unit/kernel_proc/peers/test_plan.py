@@ -1,4 +1,4 @@
-"""Whom the peer manager dials, and whom it lets go."""
+"""Which peers the peer manager dials and disconnects."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_what_works_comes_before_what_does_not_however_much_of_that_there_is() -
     assert len(chosen) <= 8, "failing ones never take all places while others may come"
 
 
-def test_who_waits_is_not_dialled() -> None:
+def test_a_peer_in_back_off_is_not_dialled() -> None:
     assert names(step([known(1, retry_at=NOW + 1)])) == []
     assert names(step([known(1, retry_at=NOW)])) == ["p1"]
     assert names(step([known(1)], [relay_peer(1, peer_id="p1")])) == []
@@ -106,7 +106,7 @@ def test_offline_few_are_tried() -> None:
     assert len(names(step(peers, online=False))) == 3
 
 
-def test_dials_under_way_have_their_places_already() -> None:
+def test_dials_in_progress_occupy_their_slots() -> None:
     many = [known(number, cluster=2, shards=(1,)) for number in range(100)]
     out = [relay_peer(number, outbound=True, shards=frozenset({1})) for number in range(20)]
     assert len(names(step(many[5:], out, dialling=many[:5]))) == 0
@@ -115,7 +115,7 @@ def test_dials_under_way_have_their_places_already() -> None:
     assert names(step(many[3:], dialling=many[:3], online=False)) == []
 
 
-def test_who_tells_of_thousands_does_not_keep_us_from_what_others_tell() -> None:
+def test_a_source_that_reports_thousands_does_not_starve_the_others() -> None:
     bogus = [known(number, cluster=2, shards=(1,), source="liar") for number in range(5000)]
     good = [known(6000 + number, cluster=2, shards=(1,), source="friend") for number in range(5)]
     chosen = names(step(bogus + good))
@@ -130,7 +130,7 @@ def test_who_tells_of_thousands_does_not_keep_us_from_what_others_tell() -> None
     assert "p6000" in names(step([*wonders[9:], modest], wanted=wanted, dialling=wonders[:9]))
 
 
-def test_one_failure_does_not_put_a_peer_behind_thousands_that_nobody_has_tried() -> None:
+def test_one_failure_does_not_put_a_peer_behind_thousands_of_untried_ones() -> None:
     bogus = [known(number, cluster=2, shards=(1,), source="liar") for number in range(5000)]
     once = known(6000, cluster=2, shards=(1,), last_success=NOW - 60, failures=1)
     never = known(6001, cluster=2, shards=(1,), failures=7)
@@ -139,7 +139,7 @@ def test_one_failure_does_not_put_a_peer_behind_thousands_that_nobody_has_tried(
     assert len(chosen) == 10
 
 
-def test_a_shard_that_lacks_peers_gets_a_place_of_one_that_has_too_many() -> None:
+def test_a_shard_short_of_peers_gets_a_slot_from_one_with_too_many() -> None:
     wanted = replace(WANTED, shards=frozenset({1, 2}))
     targets = Targets(total=150, relay_out=14, relay_in=61, service=75)
     busy = relay_peer(0, outbound=True, shards=frozenset({1}), protected=True, score=-1.0)
@@ -158,7 +158,7 @@ def test_a_shard_that_lacks_peers_gets_a_place_of_one_that_has_too_many() -> Non
     )
 
 
-def test_nobody_is_looked_for_when_there_is_no_place() -> None:
+def test_no_peers_are_sought_when_no_slot_is_free() -> None:
     targets = Targets(total=16, relay_out=6, relay_in=2, service=8)
     full = [relay_peer(number, outbound=True, shards=frozenset({1})) for number in range(6)]
     made = step([known(1)], full, targets=targets)

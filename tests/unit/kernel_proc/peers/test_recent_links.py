@@ -28,7 +28,7 @@ def restored(path: Path, **more: float) -> dict[str, float]:
 
 
 @mock_clock_test
-async def test_a_killed_node_knows_whom_it_was_connected_to(tmp_path: Path) -> None:
+async def test_a_killed_node_remembers_its_recent_links(tmp_path: Path) -> None:
     path = tmp_path / "links.json"
     first = links(path)
     first.peer_connected(connection("stays"))

@@ -30,7 +30,7 @@ def learn(into: PeerStore, number: int, ip: str | None = None, **more: object) -
     return into.learn(f"p{number}", (address(number, ip),), PeerOrigin.DISCV5, NOW, **more)  # type: ignore[arg-type]
 
 
-def test_a_failure_waits_longer_each_time_but_never_for_ever() -> None:
+def test_the_delay_grows_with_each_failure_up_to_a_limit() -> None:
     peers, now = store(), NOW
     waits: list[float] = []
     learn(peers, 1)
@@ -49,7 +49,7 @@ def test_a_failure_waits_longer_each_time_but_never_for_ever() -> None:
     assert known.is_due(now)
 
 
-def test_nobody_is_punished_while_we_are_offline() -> None:
+def test_failures_while_offline_do_not_count() -> None:
     peers = store()
     learn(peers, 1)
     for _ in range(20):
@@ -60,7 +60,7 @@ def test_nobody_is_punished_while_we_are_offline() -> None:
     assert known.retry_at <= NOW + 10
 
 
-def test_who_failed_is_tried_again_soon_after_we_were_offline_but_the_useless_are_not() -> None:
+def test_failed_peers_are_retried_soon_once_online_useless_ones_are_not() -> None:
     peers = store()
     for number in (1, 2):
         learn(peers, number)
@@ -89,7 +89,7 @@ def test_ten_thousand_bogus_peers_do_not_crowd_out_good_ones() -> None:
     assert peers.pruned > 9000
 
 
-def test_one_teller_cannot_fill_the_store_with_peers_that_nobody_has_reached() -> None:
+def test_one_source_cannot_fill_the_store_with_unreached_peers() -> None:
     peers = store(capacity=400)
     for number in range(10_000):
         learn(peers, number, source="liar")
@@ -101,7 +101,7 @@ def test_one_teller_cannot_fill_the_store_with_peers_that_nobody_has_reached() -
     assert all(peers.get(f"p{number}") is not None for number in range(20_000, 20_050))
     there = [peer for peer in peers if peer.source == "liar"]
     assert len(there) == 100
-    # What was reached counts for the liar no more; and what the friend names too, waits with the friend's.
+    # Reached peers no longer count for the liar; and those the friend names too wait in the friend's queue.
     for peer in there[:40]:
         peers.succeeded(peer.peer_id, NOW)
     learn(peers, int(there[50].peer_id[1:]), source="friend")
@@ -111,7 +111,7 @@ def test_one_teller_cannot_fill_the_store_with_peers_that_nobody_has_reached() -
     assert sum(peer.source == "liar" and not peer.last_success for peer in peers) == 100
 
 
-def test_what_was_held_against_a_peer_can_be_taken_back() -> None:
+def test_a_failure_can_be_undone() -> None:
     peers = store()
     learn(peers, 1)
     for _ in range(2):
@@ -132,7 +132,7 @@ def test_one_place_cannot_fill_the_store() -> None:
     learn(peers, 1000, "192.0.2.2")
     assert len(peers) == 11
     assert peers.refused == 490
-    # A name that turned out to be nothing makes room; one that is good does not.
+    # A name that proved useless makes room; a good one does not.
     peers.failed("p3", NOW, online=True)
     assert learn(peers, 600, "192.0.2.1")
     assert peers.get("p3") is None
@@ -187,7 +187,7 @@ def test_a_short_connection_counts_as_a_failure() -> None:
     assert known.is_due(NOW + 1)
 
 
-def test_who_was_sent_away_stays_away_also_when_the_connection_was_short() -> None:
+def test_a_disconnected_peer_stays_postponed_after_a_short_connection() -> None:
     peers = store()
     learn(peers, 1)
     peers.postpone("p1", NOW, 600)
@@ -197,7 +197,7 @@ def test_who_was_sent_away_stays_away_also_when_the_connection_was_short() -> No
     assert not known.is_due(NOW + 500)
 
 
-def test_what_went_wrong_the_last_time_is_told() -> None:
+def test_the_last_failure_is_reported() -> None:
     peers = store()
     learn(peers, 1)
     known = peers.get("p1")
@@ -280,7 +280,7 @@ def test_a_wait_survives_a_restart_and_a_step_of_the_wall_clock(tmp_path: Path, 
     waits = _of(again, "p1").retry_at - after()
     if boot == "boot":
         assert waits == pytest.approx(left - 60)
-    else:  # only the wall clock can tell, and at worst the peer is tried too early or waits as long again
+    else:  # only the wall clock can tell; at worst the peer is tried too early or waits as long again
         assert waits == pytest.approx(left - max(0, 60 + step))
 
 

@@ -45,7 +45,7 @@ def test_messages_come_back_in_order_however_they_are_cut(messages: list[bytes],
 
 @pytest.mark.parametrize("data", [b"\xad\x02", b"\xff\xff\xff\xff\xff\x01", b"\xff\xff\xff\xff\x0f"])
 @trio_test()
-async def test_what_is_too_long_is_an_error_before_it_is_read(data: bytes) -> None:
+async def test_excessive_length_is_an_error_before_reading(data: bytes) -> None:
     with pytest.raises(StreamFrameError):
         await MessageReader(Pieces(data), 300).read()
 
@@ -64,7 +64,7 @@ def test_numbers_and_bytes_are_fields_and_fixed_widths_are_passed_over() -> None
 
 
 @pytest.mark.parametrize("hexed", ["08", "0880", "1205ab", "00", "0b", "19010101", "08" + "ff" * 11])
-def test_what_is_not_protobuf_is_an_error(hexed: str) -> None:
+def test_invalid_protobuf_is_an_error(hexed: str) -> None:
     with pytest.raises(ProtobufError):
         list(fields(bytes.fromhex(hexed)))
 

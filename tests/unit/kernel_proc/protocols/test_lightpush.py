@@ -208,7 +208,7 @@ async def test_nwakus_exchanges_give_the_same_answers() -> None:
                 request = codec.encode_request(PushRequest("lp-req-5", encode_message(message), TOPIC))
             answer = await one.service.answer("peer", request)
             if name == "lightpush3 dup":
-                # nwaku says 505 of what it has sent before; we say what is true.
+                # nwaku answers 505 for a duplicate; we report the success.
                 assert codec.decode_response(answer) == PushResponse("lp-req-2", 200, None, 1)
             else:
                 assert answer == expected, name
@@ -231,7 +231,7 @@ async def test_a_pushed_message_reaches_the_network_and_our_own_readers_once() -
 
 
 @mock_clock_test
-async def test_what_nobody_took_is_no_success_and_goes_out_with_the_next_try() -> None:
+async def test_a_message_without_recipients_fails_and_is_sent_on_retry() -> None:
     async with house() as (one, _):
         one.relay.peers = 0
         for _ in range(2):
@@ -240,12 +240,12 @@ async def test_what_nobody_took_is_no_success_and_goes_out_with_the_next_try() -
         assert (await one.push_legacy()).info == "not_published_to_any_peer"
         one.relay.peers = 2
         assert await one.push() == PushResponse("id", 200, None, 2)
-        one.relay.peers = 0  # all gone, and it was sent before: nobody can be said to have it now
+        one.relay.peers = 0  # all peers are gone, and it was sent before: no peer is known to have it now
         assert (await one.push()).status == 505
 
 
 @mock_clock_test
-async def test_what_becomes_of_requests_is_counted_under_nwakus_names() -> None:
+async def test_outcomes_are_counted_under_nwakus_names() -> None:
     async with house() as (one, _):
         one.relay.peers = 1
         await one.push()
@@ -465,7 +465,7 @@ async def test_published_by_another_node() -> None:
         (lambda r: None, "without a response"),
     ],
 )
-def test_answers_that_are_no_success(answer: Answer, error: str) -> None:
+def test_error_responses(answer: Answer, error: str) -> None:
     @mock_clock_test
     async def check() -> None:
         async with client(a=answer) as (one, _):
@@ -562,7 +562,7 @@ def test_the_legacy_version(info: str | None, status: int) -> None:
 
 
 @mock_clock_test
-async def test_nobody_serves_it() -> None:
+async def test_without_service_peers() -> None:
     async with client() as (one, _):
         with pytest.raises(AllFailed, match="no connected peer serves lightpush"):
             await publish(one)

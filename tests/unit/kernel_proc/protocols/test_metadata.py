@@ -80,7 +80,7 @@ def test_too_many_shards_are_nonsense() -> None:
         Metadata, st.integers(0, 2**32 - 1), st.lists(st.integers(0, 2**32 - 1), unique=True).map(tuple)
     )
 )
-def test_what_is_written_reads_back(metadata: Metadata) -> None:
+def test_messages_round_trip(metadata: Metadata) -> None:
     assert decode(encode(metadata)) == metadata
 
 

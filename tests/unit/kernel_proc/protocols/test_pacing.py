@@ -54,7 +54,7 @@ def test_slots_are_given_one_after_another() -> None:
     assert pacer.reserve("another") == 0
 
 
-def test_what_is_remembered_is_bounded_and_forgotten() -> None:
+def test_paces_are_bounded_and_expire() -> None:
     now = 0.0
     pacer: Pacer[int] = Pacer(lambda: now)
     for number in range(2 * MAX_KEYS):

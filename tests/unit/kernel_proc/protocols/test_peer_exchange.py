@@ -133,7 +133,7 @@ async def test_a_random_choice_of_at_most_sixty() -> None:
 
 
 @mock_clock_test
-async def test_nobody_to_tell_of_is_an_empty_answer() -> None:
+async def test_without_peers_the_response_is_empty() -> None:
     async with house(tuple) as (_network, client, _received):
         assert (await client.request(5, deadline=soon())).records == ()
 
@@ -175,7 +175,7 @@ async def test_over_the_rate_limit() -> None:
 
 
 @mock_clock_test
-async def test_of_an_answer_only_what_was_asked_for_and_can_be_a_record() -> None:
+async def test_only_requested_and_plausible_records_are_used() -> None:
     async with house() as (network, client, _received):
 
         async def generous(stream: Stream) -> None:

@@ -1,4 +1,4 @@
-"""Whom to ask: the order of candidates, and going on to the next when one fails."""
+"""Peer selection: the order of candidates, and trying the next when one fails."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_the_unknown_come_in_random_order() -> None:
     assert first == {"a", "b", "c"}
 
 
-def test_who_answered_comes_first_and_the_quickest_of_them() -> None:
+def test_peers_that_answered_come_first_by_latency() -> None:
     house = House()
     house.ranking.succeeded("slow", "store", 2.0)
     house.ranking.succeeded("quick", "store", 0.1)
@@ -63,7 +63,7 @@ def test_a_failure_puts_a_peer_behind_all_others_for_a_while_that_doubles() -> N
     assert house.order("a", "b") == ["b", "a"]
 
 
-def test_all_failed_still_means_somebody_is_asked_the_longest_ago_first() -> None:
+def test_if_all_failed_the_earliest_failure_is_asked_first() -> None:
     house = House()
     house.ranking.failed("a", "store")
     house.now += 5
@@ -80,7 +80,7 @@ def test_the_operators_peer_comes_first_unless_it_fails() -> None:
     assert house.order("quick", mine, shard=1) == ["quick", "mine"]
 
 
-def test_shards_decide_who_is_asked_at_all() -> None:
+def test_peers_on_other_shards_are_not_asked() -> None:
     house = House()
     known, other, silent = Candidate("known", {1, 2}), Candidate("other", {3}), Candidate("silent", ())
     untold = Candidate("untold")
@@ -90,7 +90,7 @@ def test_shards_decide_who_is_asked_at_all() -> None:
     assert len(house.order(other, silent, known, untold)) == 4
 
 
-def test_what_is_remembered_is_bounded() -> None:
+def test_remembered_outcomes_are_bounded() -> None:
     house = House()
     house.ranking.failed("first", "store")
     for number in range(5000):
@@ -165,7 +165,7 @@ async def test_others_are_asked_before_a_peer_that_is_asked_too_often() -> None:
 
 
 @mock_clock_test
-async def test_a_peer_that_refuses_for_ever_fails_in_the_end_with_its_own_word() -> None:
+async def test_a_peer_that_always_refuses_eventually_fails_with_its_own_status() -> None:
     async with memory_network() as network:
         me = network.host("me")
         network.host("a").set_stream_handler(PROTOCOL, nobody)
@@ -273,7 +273,7 @@ async def test_many_requests_to_one_peer_take_turns() -> None:
         assert trio.current_time() == begun + 3
         assert [str(error) for error in failed] == ["a: 8 requests to this peer are in progress"]
         assert peers._places == {}
-        assert peers.choose("s", [PROTOCOL])[0] == "a"  # which is not held against it
+        assert peers.choose("s", [PROTOCOL])[0] == "a"  # which does not count against it
 
 
 @mock_clock_test
@@ -329,7 +329,7 @@ async def test_a_peer_named_by_its_address_is_judged_as_itself() -> None:
 
 
 @mock_clock_test
-async def test_nobody_there() -> None:
+async def test_no_candidates() -> None:
     async with memory_network() as network:
         peers = service_peers(network.host("me"), s="/ip4/127.0.0.1/tcp/7/p2p/c")
 

@@ -19,7 +19,7 @@ from kernel_proc.protocols.protobuf import (
 
 
 @given(st.integers(1, 2**29 - 1), st.integers(0, 2**64 - 1), st.integers(-(2**63), 2**63 - 1), st.text())
-def test_what_is_written_is_read(field: int, number: int, signed: int, text: str) -> None:
+def test_fields_round_trip(field: int, number: int, signed: int, text: str) -> None:
     out = bytearray()
     put_varint(out, field, number)
     assert ProtobufFields(bytes(out)).number(field) == number

@@ -195,7 +195,7 @@ async def test_one_peer_cannot_take_every_place() -> None:
 
 
 @mock_clock_test
-async def test_a_defect_of_the_handler_is_told_to_the_host_and_harms_nobody() -> None:
+async def test_a_handler_bug_is_reported_to_the_host_and_contained() -> None:
     async def broken(_peer: PeerIdText, body: bytes) -> bytes | None:
         if body == b"break":
             raise ZeroDivisionError

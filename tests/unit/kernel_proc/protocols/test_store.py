@@ -111,7 +111,7 @@ def test_any_bytes_are_a_message_or_an_error(body: bytes) -> None:
 
 
 class Canned(MemoryArchive):
-    """Answers with what it is told to."""
+    """Answers as scripted."""
 
     def __init__(self, page: HistoryPage | None) -> None:
         super().__init__()
@@ -217,7 +217,7 @@ async def test_all_filters_are_anded() -> None:
         (ArchiveUnavailable("/var/lib/node/store.sqlite3: disk I/O error"), "the archive cannot be read now"),
     ],
 )
-def test_an_archive_in_trouble_is_told_to_strangers_in_a_fixed_text(error: ArchiveError, text: str) -> None:
+def test_archive_errors_reach_peers_as_a_fixed_text(error: ArchiveError, text: str) -> None:
     @mock_clock_test
     async def check() -> None:
         archive = MemoryArchive()
@@ -491,7 +491,7 @@ async def test_liars_and_the_silent_are_passed_over() -> None:
 
 
 @mock_clock_test
-async def test_when_a_later_page_fails_what_has_come_is_told() -> None:
+async def test_when_a_later_page_fails_the_earlier_ones_are_returned() -> None:
     archive = full()
     far = service(archive)
     pages = 0

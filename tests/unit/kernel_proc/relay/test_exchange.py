@@ -1,4 +1,4 @@
-"""Peer exchange in the core: whom we name in a PRUNE and in which, and which offers are passed on."""
+"""Peer exchange in the core: which peers we suggest in which PRUNE, and which suggestions are passed on."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_at_most_sixteen_are_named() -> None:
     assert len(prune.peers) == len(set(prune.peers)) == 16
 
 
-def test_who_is_cut_from_a_mesh_that_is_too_large_is_told_of_others() -> None:
+def test_peers_pruned_from_an_oversized_mesh_get_suggestions() -> None:
     core = exchanging(9, d_high=9)
     for n in range(9, 11):
         core.peers(1, outbound=True, first=n)
@@ -68,9 +68,9 @@ def test_who_is_cut_from_a_mesh_that_is_too_large_is_told_of_others() -> None:
         core.subscribed(f"p{n}", T)
     core.sent()
     core.beat()
-    told = prunes(core)
-    assert len(told) == 5
-    for name, (prune,) in told.items():
+    pruned = prunes(core)
+    assert len(pruned) == 5
+    for name, (prune,) in pruned.items():
         assert set(prune.peers) == {info(f"p{n}") for n in range(11)} - {info(name)}
 
 
@@ -94,13 +94,13 @@ def test_leaving_a_topic_names_other_peers_of_it() -> None:
         assert set(prune.peers) == {info(f"p{n}") for n in range(9)} - {info(name)}
 
 
-def test_leaving_a_topic_names_nobody_without_peer_exchange() -> None:
+def test_leaving_a_topic_suggests_no_peers_without_peer_exchange() -> None:
     core = exchanging(9, peer_exchange=False)
     core.router.unsubscribe(T, core.now)
     assert {prune for (prune,) in prunes(core).values()} == {Prune(T, 5)}
 
 
-def test_a_graft_inside_a_back_off_is_told_of_nobody() -> None:
+def test_a_graft_inside_a_back_off_gets_no_suggestions() -> None:
     core = exchanging(9)
     for _ in range(2):
         core.gets("p8", graft=[T])
@@ -109,7 +109,7 @@ def test_a_graft_inside_a_back_off_is_told_of_nobody() -> None:
     assert second == Prune(T, 60)
 
 
-def test_a_peer_with_a_negative_score_is_told_of_nobody() -> None:
+def test_a_peer_with_a_negative_score_gets_no_suggestions() -> None:
     core = exchanging(10)
     core.router.reject(core.peer("p0"), core.topic(), core.now)
     core.router.reject(core.peer("p9"), core.topic(), core.now)
@@ -146,7 +146,7 @@ def test_the_choice_is_by_lot() -> None:
     assert all(info("p0") not in one for one in chosen)
 
 
-# -- what is named to us ----------------------------------------------------------------------------------
+# -- suggestions received ----------------------------------------------------------------------------------
 
 
 def test_an_offer_of_a_mesh_peer_is_passed_on_once() -> None:
@@ -158,7 +158,7 @@ def test_an_offer_of_a_mesh_peer_is_passed_on_once() -> None:
     assert (counters["px_offered"], counters["px_ignored"]) == (2, 1)
 
 
-def test_who_has_no_place_in_our_mesh_has_nothing_to_offer() -> None:
+def test_suggestions_from_outside_our_mesh_are_ignored() -> None:
     core = exchanging(9)
     core.gets("p8", prune=[Prune(T, 60, OFFER), Prune(U, 60, OFFER)])
     assert core.router.take_px_offers() == []

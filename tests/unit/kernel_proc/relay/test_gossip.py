@@ -59,7 +59,7 @@ def test_seen_messages_are_forgotten_after_their_time_and_not_before() -> None:
     assert core.receive("p0", b"m") is not None
 
 
-def test_leaving_a_topic_does_not_forget_what_was_seen() -> None:
+def test_leaving_a_topic_keeps_its_seen_cache() -> None:
     core = meshed(1)
     core.receive("p0", b"m")
     core.router.unsubscribe(T, core.now)
@@ -86,7 +86,7 @@ def test_publishing_again_is_a_duplicate_and_can_be_forced() -> None:
     assert core.receive("p0", b"m") is None
 
 
-def test_what_was_received_is_a_duplicate_to_publish() -> None:
+def test_publishing_a_received_message_is_a_duplicate() -> None:
     core = meshed(2)
     core.receive("p0", b"m")
     assert core.publish(b"m").duplicate
@@ -111,14 +111,14 @@ def test_recent_ids_are_offered_to_peers_outside_the_mesh_for_three_heartbeats()
             assert offers == {}
 
 
-def test_a_quarter_of_a_large_crowd_is_told() -> None:
+def test_gossip_reaches_a_quarter_of_many_peers() -> None:
     core = meshed(86)
     core.receive("p0", b"m")
     core.beat()
     assert len(core.sent_to(lambda c: c.ihave)) == 20
 
 
-def test_peers_below_the_gossip_threshold_are_told_nothing() -> None:
+def test_peers_below_the_gossip_threshold_get_no_gossip() -> None:
     core = meshed(5)
     assert core.mesh() == {"p0", "p1", "p2", "p3"}
     for _ in range(2):
@@ -146,7 +146,7 @@ def test_no_more_ids_are_offered_than_fit_into_the_rpcs_that_a_peer_heeds() -> N
 # -- IHAVE in, IWANT out -----------------------------------------------------------------------------------
 
 
-def test_what_is_new_is_asked_for() -> None:
+def test_unknown_ids_are_requested() -> None:
     core = meshed(2)
     core.receive("p1", b"0")
     core.sent()
@@ -299,7 +299,7 @@ def test_a_large_message_is_announced_to_the_rest_of_the_mesh() -> None:
     assert core.sent_to(lambda c: c.idontwant) == {"p1": wanted, "p2": wanted}
 
 
-def test_a_message_is_not_forwarded_to_who_does_not_want_it() -> None:
+def test_idontwant_suppresses_forwarding() -> None:
     core = meshed(3)
     core.gets("p1", idontwant=[sha256(b"m").digest()])
     assert core.receive("p0", b"m") == ["p2"]

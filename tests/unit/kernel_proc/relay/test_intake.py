@@ -122,7 +122,7 @@ def test_messages_come_out_whole_and_in_order_however_they_are_cut(
 
 
 @trio_test()
-async def test_a_reader_waits_when_too_many_verdicts_are_under_way() -> None:
+async def test_a_reader_waits_when_too_many_validations_are_running() -> None:
     gate = trio.Event()
 
     async def slow(_: RelayMessage) -> Verdict:

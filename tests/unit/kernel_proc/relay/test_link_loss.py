@@ -125,7 +125,7 @@ def test_a_stream_closed_for_want_of_traffic_is_reopened_without_graft(nim_graft
 
 
 def test_the_model_punishes_what_we_used_to_do() -> None:
-    """A GRAFT at once costs the mesh again and again: the model shows what was seen at a live node."""
+    """An immediate GRAFT costs the mesh again and again: the model reproduces what a live node did."""
     pair = Pair(nim_grafts=False)
     pair.connect()
     pair.run(3)
@@ -188,7 +188,7 @@ def test_a_lost_stream_to_a_node_of_our_own_changes_nothing() -> None:
     assert core.router.hello(NIM, core.now).control.graft == [T]
 
 
-def test_what_was_noted_of_lost_links_is_bounded_and_expires() -> None:
+def test_link_loss_backoffs_are_bounded_and_expire() -> None:
     core = Core(max_backoffs=100)
     for n in range(300):
         core.peers(1, first=n)

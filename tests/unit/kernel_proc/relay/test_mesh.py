@@ -9,7 +9,7 @@ from kernel_proc.relay.rpc import Prune, Subscription
 from tests.unit.kernel_proc.relay.core import Core, T, U
 
 
-def test_joining_grafts_d_peers_and_tells_everybody() -> None:
+def test_joining_grafts_d_peers_and_notifies_all() -> None:
     core = Core()
     core.peers(10, T)
     core.router.subscribe(T, core.now)
@@ -50,7 +50,7 @@ def test_a_mesh_below_d_low_is_filled_to_d_and_one_at_d_low_is_left() -> None:
     assert len(core.mesh()) == 6
 
 
-def test_a_mesh_above_d_high_is_cut_to_d_and_the_others_are_told() -> None:
+def test_a_mesh_above_d_high_is_pruned_to_d() -> None:
     core = Core(d_out=0)
     core.router.subscribe(T, core.now)
     core.peers(9, outbound=True)
@@ -239,7 +239,7 @@ def test_a_new_stream_begins_with_subscriptions_and_mesh() -> None:
     assert hello.control.graft == [T]
 
 
-def test_what_is_not_repeated_on_a_new_stream_is_over_after_a_while() -> None:
+def test_subscriptions_not_repeated_on_a_new_stream_expire() -> None:
     core = Core()
     core.router.subscribe(T, core.now)
     core.router.subscribe(U, core.now)
@@ -287,7 +287,7 @@ def test_changes_of_mesh_and_subscribers_are_reported_once() -> None:
     assert core.router.take_changed() == set()
 
 
-# -- whom an own message goes to ---------------------------------------------------------------------------
+# -- recipients of our own messages --------------------------------------------------------------------------
 
 
 def test_flood_publish_reaches_every_peer_of_the_topic_that_is_good_enough() -> None:

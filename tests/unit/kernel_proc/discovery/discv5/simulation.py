@@ -136,7 +136,7 @@ class Network:
             at, number = heapq.heappop(self._wakeups)
             self.now = max(self.now, at)
             node = by_number[number]
-            if node.engine.wakeup() <= self.now:  # else it was called meanwhile, and noted anew
+            if node.engine.wakeup() <= self.now:  # otherwise it was called meanwhile and rescheduled
                 node.engine.tick(self.now)
                 self._touched(node)
 

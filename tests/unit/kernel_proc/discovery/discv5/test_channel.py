@@ -1,4 +1,4 @@
-"""Handshakes and sessions between two nodes, in good and bad weather, and against those who interfere."""
+"""Handshakes and sessions between two nodes, on good and bad links, and against attackers."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def pair() -> tuple[Party, Party]:
 
 
 def meet(a: Party, b: Party) -> None:
-    """Have a session, begun by a."""
+    """Establish a session, initiated by a."""
     request = a.channel.request(b.contact, b.record, b"hello")
     pump(a, b)
     assert b"re:hello" in a.heard
@@ -107,7 +107,7 @@ def test_the_record_is_left_out_when_the_other_side_has_it() -> None:
     assert b.heard == [b"one"]
 
 
-def test_the_newer_record_is_told() -> None:
+def test_the_newer_record_is_sent() -> None:
     a, b = pair()
     b.known[a.me.node_id] = a.record
     a.record = record_of(a.me, "20.0.0.1", seq=2)
@@ -138,7 +138,7 @@ def test_a_restarted_node_gets_every_request() -> None:
 
 
 def test_a_node_that_answers_only_the_first_challenge_gets_every_request() -> None:
-    """nwaku ignores further packets while a handshake is under way."""
+    """nwaku ignores further packets while a handshake is in progress."""
     a, b = pair()
     meet(a, b)
     again = Party(2, "30.0.0.1", seed=5)
@@ -208,7 +208,7 @@ def test_a_challenge_is_answered_once_and_only_from_where_the_request_went() -> 
     assert a.channel.counters["whoareyou_unexpected"] == 2
 
 
-def test_a_challenge_nobody_asked_for_is_ignored() -> None:
+def test_an_unexpected_challenge_is_ignored() -> None:
     a, b = pair()
     header = packets.whoareyou_header(a.me.node_id, bytes(16), bytes(12), bytes(16), 0)
     a.channel.receive(header.masked, b.endpoint, 0.0)
@@ -239,7 +239,7 @@ def test_a_session_is_of_one_endpoint() -> None:
     assert isinstance(packets.decode(challenge, a.me.node_id), Whoareyou)
 
 
-def test_a_replayed_packet_gives_nothing_new_to_who_replays_it() -> None:
+def test_a_replayed_packet_yields_nothing_new() -> None:
     a, b = pair()
     a.channel.request(b.contact, b.record, b"one")
     carried = pump(a, b)
@@ -251,7 +251,7 @@ def test_a_replayed_packet_gives_nothing_new_to_who_replays_it() -> None:
 
 
 def test_forged_packets_do_not_disturb_a_handshake() -> None:
-    """Somebody who can forge the sender's address, but hears nothing, interferes at every step."""
+    """An attacker that can forge the sender's address, but receives nothing, interferes at every step."""
     a, b = pair()
     noise = random.Random(3)
 
@@ -296,7 +296,7 @@ def impostor(b: Party, attacker: int, claimed: Party, sent: Enr | None) -> None:
     b.channel.receive(header.masked + sealed, source, 0.0)
 
 
-def test_nobody_gets_in_under_another_name() -> None:
+def test_a_node_cannot_impersonate_another() -> None:
     a, b = pair()
     impostor(b, 77, a, a.record)  # a's record, not a's key
     impostor(b, 77, a, record_of(identity(77), "66.6.6.6"))  # an own record under a's node id
@@ -349,7 +349,7 @@ def test_memory_is_bounded() -> None:
 
 
 def test_a_challenge_is_not_larger_than_what_it_answers() -> None:
-    """Else a forged sender's address would let us flood somebody."""
+    """Otherwise a forged sender's address would let us flood a third party."""
     a, b = pair()
     a.channel.request(b.contact, b.record, b"one")
     ((_, _, knock),) = a.sent()

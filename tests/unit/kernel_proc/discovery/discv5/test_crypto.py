@@ -51,6 +51,6 @@ def test_encryption_both_ways() -> None:
 
 
 @pytest.mark.parametrize("point", [b"", b"\x02" + bytes(32), b"\x05" * 33, bytes(33)])
-def test_ecdh_refuses_what_is_no_point(point: bytes) -> None:
+def test_ecdh_rejects_invalid_points(point: bytes) -> None:
     with pytest.raises(ValueError):
         STATIC.ecdh(point)

@@ -1,4 +1,4 @@
-"""What is done with IP addresses."""
+"""Rules for IP addresses."""
 
 from __future__ import annotations
 

@@ -68,7 +68,7 @@ def test_a_boot_node_that_comes_late_is_found() -> None:
     assert network.run(15, lambda: len(boot.known) == 4 and all(len(node.known) == 4 for node in nodes))
 
 
-def test_names_of_nobody_keep_no_good_node_out() -> None:
+def test_fabricated_records_do_not_keep_live_nodes_out() -> None:
     network = Network()
     good = network.add(0)
     liars = [network.add(number) for number in range(1, 5)]
@@ -121,7 +121,7 @@ def test_where_there_is_nothing_new_a_walk_is_short() -> None:
     assert network.run(90, lambda: all(newcomer.record.node_id in node.known for node in nodes))
 
 
-def test_who_gets_its_first_record_late_looks_around_at_once() -> None:
+def test_a_node_with_a_late_first_record_walks_at_once() -> None:
     network, nodes = network_of(6)
     newcomer = network.add(30)
     newcomer.engine.set_walk_pause(60.0, network.now)
@@ -131,7 +131,7 @@ def test_who_gets_its_first_record_late_looks_around_at_once() -> None:
     assert network.run(3, lambda: len(newcomer.known) == 6)
 
 
-def test_when_our_network_is_down_nobody_is_forgotten() -> None:
+def test_no_node_is_removed_while_our_network_is_down() -> None:
     network, nodes = network_of(8)
     network.run(30)
     me = nodes[3]
@@ -182,11 +182,11 @@ def test_our_endpoint_is_learned_behind_a_nat() -> None:
     assert network.run(30, lambda: inside.engine.observed(4) == outside)
     assert inside.seen == [outside]
     assert inside.engine.observed(6) is None
-    # Its record names an address that means nothing out there: nobody has it in the table.
+    # Its record has an address that is meaningless out there: no node has it in its table.
     assert not any(inside.record.node_id in node.known for node in nodes)
 
 
-def test_only_wanted_nodes_are_told_but_all_help() -> None:
+def test_only_wanted_nodes_are_reported_but_all_are_used() -> None:
     network, nodes = network_of(6)
     wanted = {nodes[2].record.node_id, nodes[4].record.node_id}
     nodes[3].engine._wanted = lambda record: record.node_id in wanted
@@ -284,7 +284,7 @@ def with_liar(
     return network, nodes, liar
 
 
-def test_who_makes_up_records_is_banned() -> None:
+def test_a_node_that_fabricates_records_is_banned() -> None:
     real = record_of(identity(500), "66.6.6.7")
     forged = real.raw[:-1] + bytes((real.raw[-1] ^ 1,))
     network, nodes, liar = with_liar(lambda _c, request_id, _d: [Nodes(request_id, 1, (forged,))])
@@ -423,7 +423,7 @@ def test_messages_of_the_future_are_counted_and_harmless() -> None:
     assert got[0] is not None
 
 
-def test_an_answer_of_the_wrong_kind_or_from_another_is_no_answer() -> None:
+def test_a_response_of_the_wrong_kind_or_node_is_ignored() -> None:
     network, (a, b, c) = network_of(3)
     network.run(5)
     got: list[Any] = []

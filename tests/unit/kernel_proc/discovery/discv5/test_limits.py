@@ -27,7 +27,7 @@ def test_a_key_has_its_burst_and_then_its_rate() -> None:
     assert not buckets.allow("x", 0.05)
     assert buckets.allow("x", 0.11)
     assert not buckets.allow("x", 0.12)
-    # Rest is saved up to a burst, not for ever.
+    # Unused capacity accumulates up to a burst, not indefinitely.
     assert [buckets.allow("x", 1e6) for _ in range(6)] == [True] * 5 + [False]
 
 

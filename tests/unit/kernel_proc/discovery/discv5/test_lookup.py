@@ -1,4 +1,4 @@
-"""Lookups: whom they ask, when they end, what they find."""
+"""Lookups: which nodes they ask, when they end, what they find."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_those_to_be_asked_first_are_however_far_they_are() -> None:
 
 
 def walk(answers: Callable[[bytes], list[bytes] | None], seeds: list[bytes]) -> Lookup:
-    """Run a lookup; `answers` gives whom a node names, None if it is silent."""
+    """Run a lookup; `answers` returns the nodes that a node names, None if it is silent."""
     lookup = Lookup(TARGET, OWN, PARAMS)
     lookup.add(NODES[node_id] for node_id in seeds)
     waiting: list[NodeContact] = []
@@ -95,7 +95,7 @@ def honest(node_id: bytes) -> list[bytes]:
 def test_it_finds_the_closest_nodes() -> None:
     lookup = walk(honest, by_distance(TARGET)[-3:])
     found = [record.node_id for record in lookup.closest()]
-    # FINDNODE names a distance, not the target: of a bucket of which only a part is told, some may be missed.
+    # FINDNODE contains a distance, not the target: a partially returned bucket may miss some.
     assert found[:8] == by_distance(TARGET)[:8]
     assert len(found) == 16
     assert lookup.responsive >= 16
@@ -117,7 +117,7 @@ def test_without_anyone_to_ask_it_is_over() -> None:
     assert lookup.closest() == []
 
 
-def test_nobody_is_asked_twice_and_we_are_not_asked() -> None:
+def test_no_node_is_asked_twice_and_we_are_not_asked() -> None:
     lookup = Lookup(TARGET, OWN, PARAMS)
     first = by_distance(TARGET)[0]
     lookup.add([NODES[first]])
@@ -138,7 +138,7 @@ def test_a_newer_record_of_a_node_not_asked_yet_is_taken() -> None:
     assert lookup.next() == newer
 
 
-def test_what_is_kept_is_bounded() -> None:
+def test_kept_records_are_bounded() -> None:
     lookup = Lookup(TARGET, OWN, PARAMS)
     record: Enr = record_of(identity(1), "20.0.0.1")
     source = random.Random(1)

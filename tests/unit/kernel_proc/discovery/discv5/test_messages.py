@@ -1,4 +1,4 @@
-"""Messages: both ways, and what is refused."""
+"""Messages: round trips, and invalid ones."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ QUICK = Params(exempt_loopback=True, walk_pause=0.5, check_interval=1.0, request
 
 
 class Member:
-    """A service, and what it was told."""
+    """A service that records its callbacks."""
 
     def __init__(
         self,
@@ -124,7 +124,7 @@ async def test_the_bound_port_is_announced() -> None:
 
 
 @trio_test()
-async def test_only_nodes_of_our_shards_are_told() -> None:
+async def test_only_nodes_on_our_shards_are_reported() -> None:
     boot = Member(0, shards=[1])
     same, other = Member(1, shards=[3, 4]), Member(2, shards=[9])
     async with running(boot) as nursery:
@@ -219,7 +219,7 @@ async def test_settings_while_it_runs() -> None:
 
 
 @trio_test()
-async def test_a_changed_record_is_told_at_once() -> None:
+async def test_a_changed_record_is_announced_at_once() -> None:
     slow = replace(QUICK, walk_pause=1e6, check_interval=1e6)
     a, b = Member(1, params=slow), Member(2, params=slow)
     async with running(a, b):

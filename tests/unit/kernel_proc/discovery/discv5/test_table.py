@@ -58,7 +58,7 @@ def test_the_newest_replacement_takes_a_free_place() -> None:
     assert (len(table), table.replacements) == (16, 3)
 
 
-def test_who_was_only_named_makes_way_for_who_is_there() -> None:
+def test_unproven_nodes_make_way_for_live_ones() -> None:
     table = filled(24)
     for number in range(24, 34):
         assert table.add(*entry(number), 0.0, alive=True) is Added.NEW
@@ -68,7 +68,7 @@ def test_who_was_only_named_makes_way_for_who_is_there() -> None:
     unchecked = table.unchecked()
     assert unchecked is not None
     assert unchecked.contact == entry(24)[1], "and is looked at first"
-    # A bucket of those who are there is full as ever; and beside it names flush nobody out.
+    # A bucket of live nodes is full as ever, and names do not flush the replacements.
     for number in range(34, 40):
         table.add(*entry(number), 0.0, alive=True)
     assert table.add(*entry(40), 0.0, alive=True) is Added.REPLACEMENT
@@ -77,7 +77,7 @@ def test_who_was_only_named_makes_way_for_who_is_there() -> None:
     assert (len(table), table.replacements) == (16, 8)
     table.remove(entry(39)[1].node_id)
     assert table.get(entry(40)[1].node_id) is not None
-    # One that waits beside the bucket because it was only named comes in when it shows itself.
+    # A replacement that was merely named moves up when it contacts us.
     waiting = filled(20)
     assert waiting.get(entry(18)[1].node_id) is None
     assert waiting.add(*entry(18), 1.0, alive=True) is Added.KNOWN
@@ -109,7 +109,7 @@ def test_only_a_newer_record_counts() -> None:
     assert (node.record.seq, node.verified) == (6, True)
 
 
-def test_a_node_that_moved_must_be_verified_anew() -> None:
+def test_a_node_that_moved_must_be_verified_again() -> None:
     table = Table(OWN, PARAMS)
     record, contact = entry(1)
     table.add(record, contact, 0.0)
@@ -123,7 +123,7 @@ def test_a_node_that_moved_must_be_verified_anew() -> None:
     assert not node.verified
 
 
-def test_nodes_are_told_only_when_verified_the_last_seen_first() -> None:
+def test_only_verified_nodes_are_shared_most_recently_seen_first() -> None:
     table = filled(5)
     assert table.at_distances([256], 16) == []
     for number in (2, 0, 4):
@@ -201,7 +201,7 @@ def test_places_become_free_again() -> None:
             table.remove(entry(number)[1].node_id)
 
 
-def test_who_moves_into_a_crowded_network_loses_its_place() -> None:
+def test_a_node_that_moves_into_a_crowded_network_loses_its_place() -> None:
     table = filled(3)
     for number in (3, 4):
         table.add(*entry(number, "66.6.6.6"), 0.0)
@@ -249,7 +249,7 @@ def test_parts_not_looked_into_are_due() -> None:
     while (at := table.to_refresh(1000.0)) is not None:
         seen.append(at)
         table.mark_refreshed(random_id_at(OWN, at, source), 1000.0)
-    # With one node at 256 nobody is to be expected below 255, and looking does not change that.
+    # With one node at 256, no nodes are expected below 255, and a lookup there does not change that.
     assert sorted(seen) == [255, 256]
     assert table.to_refresh(1000.0 + PARAMS.refresh_interval) in (255, 256)
 

@@ -1,4 +1,4 @@
-"""Our own endpoint, by majority of those who cannot all be one."""
+"""Our own endpoint, by the majority of independent observers."""
 
 from __future__ import annotations
 

@@ -155,7 +155,7 @@ async def house() -> AsyncIterator[House]:
 
 
 @mock_clock_test
-async def test_pushes_are_taken_for_what_was_subscribed_and_nothing_else() -> None:
+async def test_only_subscribed_pushes_are_accepted() -> None:
     async with house() as one:
         server, stranger = Server(one.network, "s"), Server(one.network, "t")
         assert not await stranger.push(push(b"unasked"))
@@ -209,7 +209,7 @@ async def test_pushes_may_come_before_the_answer() -> None:
 
 
 @mock_clock_test
-async def test_on_the_wire_only_what_is_new_and_only_the_last_one_takes_back() -> None:
+async def test_only_new_topics_are_requested_and_only_the_last_consumer_unsubscribes() -> None:
     async with house() as one:
         server = Server(one.network, "s")
         await one.subscribe(A, consumer="x")
@@ -236,7 +236,7 @@ async def test_asking_again_makes_sure_and_repairs() -> None:
         server.table.remove("us")
         await one.subscribe(A)
         assert server.table.criteria_of("us") == [(SHARD, A)]
-        assert one.client.strength(SHARD) == 0  # B is still wanted, and nobody has it
+        assert one.client.strength(SHARD) == 0  # B is still wanted, but no peer has it
         await one.subscribe(B)
         assert one.client.strength(SHARD) == 1
 
@@ -334,7 +334,7 @@ async def test_a_subscription_survives_that_its_server_answers_429_for_a_while()
 
 
 @mock_clock_test
-async def test_what_is_held_is_kept_up_by_a_ping_a_minute() -> None:
+async def test_subscriptions_are_kept_alive_by_a_ping_per_minute() -> None:
     async with house() as one:
         server = Server(one.network, "s")
         await one.subscribe(A)
@@ -431,7 +431,7 @@ async def test_a_request_given_up_half_way_leaves_nothing_behind() -> None:
 
 
 @mock_clock_test
-async def test_a_peer_that_cannot_be_told_is_given_up_in_the_end() -> None:
+async def test_an_unresponsive_peer_is_eventually_dropped() -> None:
     async with house() as one:
         server = Server(one.network, "s")
         await one.subscribe(A)
@@ -446,7 +446,7 @@ async def test_a_peer_that_cannot_be_told_is_given_up_in_the_end() -> None:
 
 
 @mock_clock_test
-async def test_ping_tells_what_each_peer_says() -> None:
+async def test_ping_returns_the_status_of_each_peer() -> None:
     async with house() as one:
         servers = {name: Server(one.network, name) for name in "pqrs"}
         for name in servers:

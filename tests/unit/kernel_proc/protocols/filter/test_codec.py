@@ -50,7 +50,7 @@ def test_pushes_read_and_write_back_the_same(body: bytes) -> None:
     assert push.pubsub_topic == TOPIC
     rewritten = decode_push(encode_push(encode_message(push.message), TOPIC))
     assert rewritten.message == push.message
-    # Two of them were written by something that leaves out what is empty.
+    # Two of them were written by an encoder that omits empty fields.
     if push.size == len(encode_message(push.message)):
         assert encode_push(encode_message(push.message), TOPIC) == body
 

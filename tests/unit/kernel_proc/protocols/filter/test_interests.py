@@ -20,7 +20,7 @@ def test_the_last_consumer_leaves_an_orphan() -> None:
     assert interests.holds("p", "t", "b")
     interests.removed("p", {"t": ["a", "b"]})
     assert not interests.holds("p", "t", "b")
-    assert interests.holds("p", "t", "a")  # somebody wants it
+    assert interests.holds("p", "t", "a")  # a consumer wants it
     interests.release("y", "t", ["a"])
     assert interests.is_all_orphaned("p")
     interests.removed("p", interests.orphans("p"))
@@ -54,7 +54,7 @@ def test_a_wish_ends_with_the_last_peer_that_holds_it() -> None:
     assert interests.parties() == set()
 
 
-def test_what_is_expected_is_held_for_nobody() -> None:
+def test_expected_subscriptions_are_orphans() -> None:
     interests = Interests()
     interests.expect("p", "t", ["a"])
     assert interests.holds("p", "t", "a")

@@ -1,5 +1,5 @@
-"""The service: pushes over one stream each; who is forgotten and when. Hosts in memory, a clock that
-jumps."""
+"""The service: pushes over one stream each, and when subscribers are removed. In-memory hosts, and a clock
+that jumps."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ A, B = "/app/1/a/proto", "/app/1/b/proto"
 
 
 class Client:
-    """A light client: subscribes and keeps what is pushed, unless it is told not to read."""
+    """A light client that subscribes and records pushes, unless instructed not to read."""
 
     def __init__(self, network: MemoryNetwork, name: str, *, takes_pushes: bool = True) -> None:
         self.host = network.host(name)
@@ -145,7 +145,7 @@ async def settle() -> None:
 
 
 @mock_clock_test
-async def test_messages_go_to_who_subscribed_in_order_on_one_stream() -> None:
+async def test_messages_go_to_subscribers_in_order_on_one_stream() -> None:
     async with house() as one:
         ann, bob = Client(one.network, "ann"), Client(one.network, "bob")
         await ann.subscribe(A)
@@ -194,7 +194,7 @@ async def test_a_message_is_pushed_once_within_two_minutes() -> None:
 
 
 @mock_clock_test
-async def test_who_unsubscribes_gets_no_more() -> None:
+async def test_no_pushes_after_unsubscribing() -> None:
     async with house() as one:
         ann = Client(one.network, "ann")
         await ann.subscribe(A)
@@ -211,7 +211,7 @@ async def test_who_unsubscribes_gets_no_more() -> None:
 
 
 @mock_clock_test
-async def test_what_was_pushed_can_be_read_after_unsubscribing() -> None:
+async def test_earlier_pushes_can_be_read_after_unsubscribing() -> None:
     async with house() as one:
         ann = Client(one.network, "ann")
         await ann.subscribe(A)
@@ -227,7 +227,7 @@ async def test_what_was_pushed_can_be_read_after_unsubscribing() -> None:
 
 
 @mock_clock_test
-async def test_who_does_not_read_costs_the_others_nothing_and_is_bounded() -> None:
+async def test_a_subscriber_that_does_not_read_is_bounded_and_does_not_affect_others() -> None:
     async with house(PushParams(queue_count=10)) as one:
         hung, ann = Client(one.network, "hung"), Client(one.network, "ann")
         await hung.subscribe(A)
@@ -263,7 +263,7 @@ async def test_a_subscriber_has_a_minute_to_come_back() -> None:
 
 
 @mock_clock_test
-async def test_who_does_not_advertise_push_is_forgotten_at_the_next_sweep() -> None:
+async def test_a_subscriber_without_filter_push_is_removed_at_the_next_sweep() -> None:
     async with house() as one:
         ann, bob = Client(one.network, "ann"), Client(one.network, "bob", takes_pushes=False)
         await ann.subscribe(A)

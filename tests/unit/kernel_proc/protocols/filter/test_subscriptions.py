@@ -46,7 +46,7 @@ def test_a_session_with_nwaku_is_answered_word_for_word() -> None:
         assert house.table.handle("p", decode_request(asked), 0.0) == decode_response(answered)
 
 
-def test_what_is_subscribed_is_found() -> None:
+def test_subscriptions_are_found() -> None:
     house = House()
     assert house.subscribe("a", "b") == 200
     assert house.subscribe("b", "c", peer="q") == 200
@@ -108,7 +108,7 @@ def test_subscribers_are_bounded() -> None:
     assert house.subscribe("a", peer="3") == 200
 
 
-def test_who_has_nothing_is_told_so() -> None:
+def test_a_peer_without_subscriptions_gets_404() -> None:
     house = House()
     for kind in (RequestType.PING, RequestType.UNSUBSCRIBE, RequestType.UNSUBSCRIBE_ALL):
         response = house.ask(kind, contents=["a"])
@@ -116,7 +116,7 @@ def test_who_has_nothing_is_told_so() -> None:
     assert house.ask(9).status == 400
 
 
-def test_unsubscribing_from_what_is_not_held_still_removes_the_rest() -> None:
+def test_unsubscribing_from_unknown_topics_still_removes_the_rest() -> None:
     house = House()
     house.subscribe("a", "b")
     assert house.unsubscribe("a", "z") == 404
