@@ -20,7 +20,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "client")]
 from ipc_schema.body import Body, Ns  # noqa: E402
 from ipc_schema.errors import ErrorCode  # noqa: E402
 from ipc_schema.hello import NetworkInfo  # noqa: E402
-from ipc_schema.mapi import events, methods  # noqa: E402
+from ipc_schema.mapi import channels, events, methods  # noqa: E402
 from logos_client.events import LinkLost, LinkRestored  # noqa: E402
 
 TARGET = ROOT / "client" / "js" / "lib" / "contract.mjs"
@@ -30,6 +30,8 @@ BODIES: tuple[type[Body], ...] = (
     methods.StatusReply,
     methods.PendingSend,
     methods.PendingReply,
+    channels.ChannelInfo,
+    channels.ChannelStatusReply,
 )
 UNIONS = (Union, types.UnionType)
 LOCAL = (LinkLost, LinkRestored)

@@ -29,6 +29,8 @@ const commands = {
   unsubscribe: ({ topics }) => client.unsubscribe(topics),
   send: ({ topic, payload, request_id }) =>
     client.send(topic, Buffer.from(payload, "hex"), request_id && { requestId: Buffer.from(request_id, "hex") }),
+  create_channel: ({ channel, topic }) => client.createChannel(channel, topic),
+  send_to_channel: ({ channel, payload }) => client.sendToChannel(channel, Buffer.from(payload, "hex")),
   status: () => client.status(),
   call: ({ method, body }) => client.call(method, body),
   // Stops asking for events: they wait in the Messaging API, beyond the credit.

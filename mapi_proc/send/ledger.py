@@ -35,6 +35,10 @@ class SendRecord(Protocol):
         """Write the state of an unfinished send, and how much of its window is used (`task.kept`)."""
         ...
 
+    def queued(self, task: SendTask) -> None:
+        """Notify that the rate limit holds it back."""
+        ...
+
     def propagated(self, task: SendTask) -> None:
         """Write and notify that it has propagated, for the first time."""
         ...
@@ -114,6 +118,10 @@ class SendLedger:
             return False
         self._moved(task, before)
         return True
+
+    def queued(self, task: SendTask) -> None:
+        """Notify the app that the rate limit holds a send back until a later epoch."""
+        self._record.queued(task)
 
     def begin(self, task: SendTask) -> None:
         """Mark the start of an attempt: from here on the send cannot be cancelled."""

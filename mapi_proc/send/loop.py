@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeAlias
 
@@ -46,6 +47,8 @@ class SendLoop:
         self._timing = timing
         self._in_flight = settings.in_flight
         self._parked = FairQueue()
+        self._unannounced: deque[SendTask] = deque()
+        """Parked sends whose app does not know yet that the rate limit holds them back."""
         self._due: list[tuple[float, int, SendTask]] = []
         self._order = 0
         self._running = 0
@@ -58,6 +61,8 @@ class SendLoop:
         """Attempt, retry or confirm a send that the ledger has taken over."""
         if task.state is State.PARKED:
             self._parked.push(task)
+            if self._limiter.limited:
+                self._unannounced.append(task)
             self._changed.set()
         elif task.state is State.PROPAGATED:
             self.confirm.add(task)
@@ -106,12 +111,23 @@ class SendLoop:
                 self._retries += 1
                 self._begin(group, retry)
             elif first is None:
+                if not limited:
+                    self._unannounced.clear()
                 return
             elif self._limiter.admit(self._timing.steady_ns() / 1e9):
                 self._parked.pop()
                 self._begin(group, first)
+                while self._unannounced and self._unannounced[0].state is not State.PARKED:
+                    self._unannounced.popleft()
             else:
                 limited = True
+                self._announce_queued()
+
+    def _announce_queued(self) -> None:
+        while self._unannounced:
+            task = self._unannounced.popleft()
+            if task.state is State.PARKED:
+                self._ledger.queued(task)
 
     def _next_retry(self, now: float) -> SendTask | None:
         """Return the retry that is due and still worth making, left in the heap."""

@@ -105,6 +105,10 @@ class OutboxRecord:
             elapsed=int(task.kept * 1e9),
         )
 
+    def queued(self, task: SendTask) -> None:
+        """Notify the app: the rate limit holds the send back."""
+        self._notify(task, AppEventKind.MESSAGE_QUEUED)
+
     def propagated(self, task: SendTask) -> None:
         """Write it and notify the app."""
         self.counters.propagated += 1

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from tests.bench.archive import archive
 from tests.bench.archive_relay.driver import archive_relay
+from tests.bench.channels import channels
 from tests.bench.dedup import dedup
 from tests.bench.discovery import discovery
 from tests.bench.discv5 import discv5
@@ -47,6 +48,7 @@ BENCHES: Final[dict[str, Callable[[Options], Iterator[dict[str, Any]]]]] = {
     "send": send,
     "outbox": outbox,
     "dedup": dedup,
+    "channels": channels,
     "gateway": gateway,
 }
 

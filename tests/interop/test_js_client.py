@@ -15,7 +15,7 @@ from typing import Any, cast
 import pytest
 
 from ipc_schema.paths import mapi_endpoints
-from logos_client import MessageReceived, MessagingClient
+from logos_client import ChannelMessageReceived, MessageReceived, MessagingClient
 from tests.interop.inbox import CommandError
 from tests.interop.json_lines import JsonLinesProcess
 from tests.support.aio import asyncio_test
@@ -136,6 +136,28 @@ def test_its_names_are_the_contracts() -> None:
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_channel_with_a_python_app(node: str, tmp_path: Path) -> None:
+    """A payload of three blobs one way, a small one the other; each sees that the other has it."""
+    with messaging_api(tmp_path) as mapi, JsApp(node, mapi) as app:
+
+        @asyncio_test(60)
+        async def talk() -> None:
+            async with MessagingClient.connect(mapi.run_dir) as python:
+                mine = await python.create_channel("room", TOPIC)
+                theirs = app.request("create_channel", channel="room", topic=TOPIC)
+                large = os.urandom(5 << 19)
+                sent = app.request("send_to_channel", channel="room", payload=large.hex(), deadline=30)
+                (got,) = await collect(python, ChannelMessageReceived, 1)
+                assert (got.sender_id, got.payload) == (theirs, large)
+                await python.send_to_channel("room", b"hello")
+                event = app.wait_event("channel_message_received", deadline=20)
+                assert (event["sender_id"], event["payload"]) == (mine, b"hello".hex())
+                done = app.wait_event("channel_message_delivered", deadline=20)
+                assert (done["request_id"], done["by"]) == (sent, mine)
+
+        talk()
 
 
 def test_both_ways_with_a_python_app(node: str, tmp_path: Path) -> None:

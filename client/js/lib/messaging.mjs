@@ -30,6 +30,8 @@ const RETRY_MAX_MS = 5_000;
 const LEAVE_MS = 2_000;
 const TIMEOUT_MS = 10_000;
 const DEFAULT_CREDIT = 2 << 20;
+const BLOB = 1 << 20; // of a payload for a channel, which travels in several
+const MOST_BLOBS = 64;
 
 /** @param {unknown} error @param {Event} event */
 const complain = (error, event) => console.error(`a callback for ${event.event} failed:`, error); // never the payload
@@ -201,6 +203,81 @@ export class MessagingClient {
     const id = Buffer.from(requestId ?? randomBytes(16));
     const body = { request_id: id, content_topic: topic, meta, ephemeral };
     await this.#repeat("send", body, [Buffer.from(payload)], timeout);
+    return id;
+  }
+
+  // -- reliable channels -----------------------------------------------------------------------------------------------
+
+  /**
+   * Create a reliable channel, or open one that was closed or is locked: our sender id in it.
+   * @param {string} channelId
+   * @param {string} topic its content topic
+   * @param {{senderId?: string, profile?: "reference" | "raw" | "js", keys?: Uint8Array[], keepKeys?: boolean, parity?: number,
+   *   timeout?: number}} [options] `keys`: of 32 bytes; the first encrypts. `keepKeys`: stored, so that the channel opens by
+   *   itself after a restart. `parity`: parity segments per data segment, 0 to 1
+   * @returns {Promise<string>}
+   */
+  async createChannel(channelId, topic, { senderId, profile, keys, keepKeys, parity = 0, timeout } = {}) {
+    check.text("channel id", channelId);
+    check.text("content topic", topic);
+    keys?.forEach((key) => check.bytes("key", key, 32));
+    const body = {
+      channel_id: channelId, content_topic: topic, sender_id: senderId, profile, keys, keep_keys: keepKeys,
+      parity_ppm: Math.round(parity * 1e6),
+    };
+    return (await this.call("channel.create", body, timeout)).sender_id;
+  }
+
+  /** Whether the app has an open channel of that name. @param {string} channelId @returns {Promise<boolean>} */
+  async channelExists(channelId) {
+    return (await this.#repeat("channel.exists", { channel_id: channelId })).exists;
+  }
+
+  /** The app's channels, closed ones too. @returns {Promise<import("./contract.mjs").ChannelInfo[]>} */
+  async channels() {
+    return (await this.#repeat("channel.list")).channels;
+  }
+
+  /**
+   * What an open channel waits for, and how much it holds.
+   * @param {string} channelId
+   * @returns {Promise<import("./contract.mjs").ChannelStatusReply>}
+   */
+  channelStatus(channelId) {
+    return this.#repeat("channel.status", { channel_id: channelId });
+  }
+
+  /** Stop to receive and send; a named app's stored state stays. @param {string} channelId */
+  async closeChannel(channelId) {
+    await this.#repeat("channel.close", { channel_id: channelId });
+  }
+
+  /** Close a channel and delete all that is stored of it. @param {string} channelId */
+  async forgetChannel(channelId) {
+    await this.call("channel.forget", { channel_id: channelId });
+  }
+
+  /**
+   * Send a payload of up to some 25 MB: its request id once it is accepted. `channel_message_sent` follows, and one of
+   * `channel_message_delivered`, `channel_message_error`, `channel_delivery_error` is its end.
+   * @param {string} channelId
+   * @param {Uint8Array} payload
+   * @param {{ephemeral?: boolean, requestId?: Uint8Array, timeout?: number}} [options]
+   * @returns {Promise<Buffer>}
+   */
+  async sendToChannel(channelId, payload, { ephemeral = false, requestId, timeout } = {}) {
+    check.text("channel id", channelId);
+    check.bytes("payload", payload);
+    if (requestId !== undefined) check.bytes("request id", requestId, 16);
+    this.#checkOpen();
+    if (payload.length > MOST_BLOBS * BLOB) {
+      throw new LogosError("too_large", `${payload.length} bytes, at most ${MOST_BLOBS * BLOB}`);
+    }
+    const data = Buffer.from(payload);
+    const blobs = [];
+    for (let start = 0; start < data.length; start += BLOB) blobs.push(data.subarray(start, start + BLOB));
+    const id = Buffer.from(requestId ?? randomBytes(16));
+    await this.#repeat("channel.send", { channel_id: channelId, request_id: id, ephemeral }, blobs, timeout);
     return id;
   }
 

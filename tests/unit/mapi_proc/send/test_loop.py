@@ -36,6 +36,7 @@ class Store:
     def __init__(self, *script: Outcome) -> None:
         self.script = list(script)
         self.log: list[str] = []
+        self.queued_sends: list[bytes] = []
         self.forced: list[bool] = []
         self.done: asyncio.Queue[SendTask] = asyncio.Queue()
         self.retried = asyncio.Event()
@@ -58,6 +59,9 @@ class Store:
             await self.gate.wait()
         self.under_way -= 1
         return self.script.pop(0) if len(self.script) > 1 else self.script[0]
+
+    def queued(self, task: SendTask) -> None:
+        self.queued_sends.append(task.request_id)
 
     def changed(self, task: SendTask) -> None:
         self.retried.set()
@@ -425,11 +429,13 @@ async def test_the_rate_limit_parks_in_order_and_the_next_epoch_goes_on() -> Non
         first = [(await store.done.get()).request_id for _ in range(2)]
         await asyncio.sleep(0.01)
         assert store.done.empty()
+        assert store.queued_sends == [number.to_bytes(16) for number in (2, 3, 4)]
         assert loop.cancel(b"app", (3).to_bytes(16)), "what waits for its epoch can be cancelled"
         assert (await store.done.get()).state is State.CANCELLED
         clock.now += 50.0
         loop.set_online(True)
         second = [(await store.done.get()).request_id for _ in range(2)]
+    assert len(store.queued_sends) == 3, "once per send"
     assert first + second == [number.to_bytes(16) for number in (0, 1, 2, 4)]
 
 
