@@ -21,6 +21,7 @@ from ipc_schema.mapi import channels as schema
 from ipc_schema.mapi.channels import ChannelInfo, ChannelStatusReply
 from ipc_schema.mapi.methods import MapiLimits
 from logos_client._arguments import as_bytes, as_text
+from logos_client._channel_hooks import ChannelHooks, Hook
 from logos_client._connection import DEFAULT_TIMEOUT
 from logos_client.exceptions import public_errors
 
@@ -38,6 +39,10 @@ class ChannelMethods:
     @property
     def limits(self) -> MapiLimits:
         """See `MessagingClient.limits`."""
+        raise NotImplementedError
+
+    @property
+    def _hooks(self) -> ChannelHooks:
         raise NotImplementedError
 
     async def _ask(
@@ -109,6 +114,21 @@ class ChannelMethods:
         reply = await self._ask_about(schema.CHANNEL_STATUS, channel_id, timeout)
         return self._read(ChannelStatusReply, reply)
 
+    async def set_channel_encryption(self, channel_id: str, encrypt: Hook, decrypt: Hook) -> None:
+        """Encrypt a channel's payloads with functions of the app, which run here, in its own process.
+
+        Both take and return bytes. A payload is sealed whole, before it is split. Set them before events are
+        asked for; whether the channel exists does not matter. When `encrypt` raises, the send fails with
+        `BadRequestError` (`encryption failed: …`), and nothing is sent. A payload at which `decrypt` raises
+        comes as `ChannelMessageLost`. All participants need the same hooks, in whatever language.
+        """
+        self._hooks.set(as_text("channel id", channel_id), encrypt, decrypt)
+
+    async def clear_channel_encryption(self, channel_id: str) -> None:
+        """Use the channel's hooks no more. Raises `BadRequestError` where there are none."""
+        with public_errors():
+            self._hooks.clear(as_text("channel id", channel_id))
+
     async def close_channel(self, channel_id: str, *, timeout: float = DEFAULT_TIMEOUT) -> None:
         """Stop to receive and send. A named app's stored state stays for the next `create_channel`."""
         await self._ask_about(schema.CHANNEL_CLOSE, channel_id, timeout)
@@ -135,19 +155,23 @@ class ChannelMethods:
         Raises `BadRequestError` (`unknown channel: …`, `empty payload`, `segmentation failed: …`),
         `BusyError`, `ConflictError` (the id was used for another payload), `TooLargeError`.
         """
-        data = as_bytes("payload", payload)
+        name = as_text("channel id", channel_id)
+        identity = os.urandom(16) if request_id is None else as_bytes("request id", request_id, 16)
+        with public_errors():
+            data = self._hooks.seal(name, identity, as_bytes("payload", payload))
         if len(data) > _BLOB * MAX_BLOBS:
             with public_errors():
                 raise IpcError(ErrorCode.TOO_LARGE, f"{len(data)} bytes, at most {_BLOB * MAX_BLOBS}")
         request = schema.ChannelSendRequest(
-            channel_id=as_text("channel id", channel_id),
-            request_id=os.urandom(16) if request_id is None else as_bytes("request id", request_id, 16),
+            channel_id=name,
+            request_id=identity,
             ephemeral=ephemeral,
         )
         size = min(_BLOB, self.limits.blob_bytes)
         blobs = [data[start : start + size] for start in range(0, len(data), size)]
         await self._ask(schema.CHANNEL_SEND, request.to_body(), blobs, timeout=timeout, repeat=True)
-        return request.request_id
+        self._hooks.answered(name, identity)
+        return identity
 
     async def _ask_about(self, method: str, channel_id: str, timeout: float) -> Reply:
         body = schema.ChannelRequest(channel_id=as_text("channel id", channel_id)).to_body()

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 from ipc_schema.errors import IpcError
 from ipc_schema.mapi import events as wire
 from ipc_schema.mapi.events import AppHeartbeat, UnknownAppEvent, decode_app_event, event_cost
+from logos_client._channel_hooks import ChannelHooks
 from logos_client._event_form import EventForm
 from logos_client.events import (
     SHOWN,
@@ -78,6 +79,7 @@ class AppStreamReader:
         self.counters: StreamCounters = StreamCounters()
         self.stream_id: bytes | None = None
         self.last_seq: int = 0
+        self.hooks: ChannelHooks = ChannelHooks()
         self._queue: deque[_Queued] = deque()
         self._queued_bytes = 0
         self._local = 0
@@ -210,6 +212,9 @@ class AppStreamReader:
         queued = self._in_hand = self._queue.popleft()
         if queued.local:
             self._local -= 1
+        if type(queued.event) is ChannelMessageReceived:
+            # Not before it is asked for: until then the app may set its hooks.
+            return self.hooks.open(queued.event)
         return queued.event
 
     def handled(self) -> None:

@@ -38,6 +38,7 @@ from ipc_schema.names import check_name
 from ipc_schema.sizes import relay_frame_size, too_large_text
 from ipc_schema.topics import shard_topic
 from logos_client._arguments import as_bytes, as_text, as_topics, history_ms, messaging_endpoint
+from logos_client._channel_hooks import ChannelHooks
 from logos_client._channels import ChannelMethods
 from logos_client._connection import DEFAULT_TIMEOUT
 from logos_client._opening import Opening
@@ -200,6 +201,10 @@ class MessagingClient(ChannelMethods):
     def counters(self) -> StreamCounters:
         """Counters of incoming events."""
         return self._session.stream.counters
+
+    @property
+    def _hooks(self) -> ChannelHooks:
+        return self._session.stream.hooks
 
     @property
     def buffered_bytes(self) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from ipc_schema.hello import NetworkInfo
 from ipc_schema.mapi.channels import ChannelInfo, ChannelStatusReply
 from ipc_schema.mapi.methods import MapiLimits, PendingReply, StatusReply
+from logos_client._channel_hooks import Hook
 from logos_client._connection import DEFAULT_TIMEOUT
 from logos_client._stream import Position, StreamCounters
 from logos_client.blocking._base import BlockingClient, here
@@ -209,6 +210,20 @@ class MessagingCalls(BlockingClient):
     def channel_status(self, channel_id: str, *, timeout: float = DEFAULT_TIMEOUT) -> ChannelStatusReply:
         """What an open channel waits for, and how much it holds."""
         return self._portal.call(self._client.channel_status, channel_id, timeout=timeout)
+
+    def set_channel_encryption(self, channel_id: str, encrypt: Hook, decrypt: Hook) -> None:
+        """Encrypt a channel's payloads with functions of the app, which run here, in its own process.
+
+        Both take and return bytes. A payload is sealed whole, before it is split. Set them before events are
+        asked for; whether the channel exists does not matter. When `encrypt` raises, the send fails with
+        `BadRequestError` (`encryption failed: …`), and nothing is sent. A payload at which `decrypt` raises
+        comes as `ChannelMessageLost`. All participants need the same hooks, in whatever language.
+        """
+        self._portal.call(self._client.set_channel_encryption, channel_id, encrypt, decrypt)
+
+    def clear_channel_encryption(self, channel_id: str) -> None:
+        """Use the channel's hooks no more. Raises `BadRequestError` where there are none."""
+        self._portal.call(self._client.clear_channel_encryption, channel_id)
 
     def close_channel(self, channel_id: str, *, timeout: float = DEFAULT_TIMEOUT) -> None:
         """Stop to receive and send. A named app's stored state stays for the next `create_channel`."""
