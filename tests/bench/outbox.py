@@ -155,6 +155,8 @@ class _Store:
 
     def changed(self, task: SendTask) -> None: ...
 
+    def queued(self, task: SendTask) -> None: ...
+
     def propagated(self, task: SendTask) -> None:
         self.propagations.release()
 
