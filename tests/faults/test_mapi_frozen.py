@@ -13,8 +13,13 @@ from statistics import median
 import psutil
 import pytest
 
-from ipc_schema.mapi.events import ConnectionStatusChange, MessagePropagated
-from logos_client.events import LinkLost, MessageReceived, MessagesMissed
+from logos_client.events import (
+    ConnectionStatusChange,
+    LinkLost,
+    MessagePropagated,
+    MessageReceived,
+    MessagesMissed,
+)
 from logos_client.kernel import KernelClient
 from logos_client.messaging import MessagingClient
 from tests.support.aio import asyncio_test

@@ -26,12 +26,12 @@ def listed(dealer: Dealer) -> dict[str, dict[str, object]]:
     return {peer["peer_id"]: peer for peer in dealer.ok("peers.list")["peers"]}
 
 
-def refused(directory: Path, *options: str) -> str:
-    """What a kernel says that cannot start as it is configured."""
+def refused(directory: Path, code: int, *options: str) -> str:
+    """What a kernel says that ends at its start with this exit code."""
     with ExitStack() as stack:
         kernel = KernelProcess(directory / "refused", *options)
         stack.callback(kernel.__exit__, None, None, None)
-        assert kernel.launch().wait(20) == 70
+        assert kernel.launch().wait(20) == code
         return kernel.log.read_text()
 
 
@@ -108,10 +108,10 @@ def test_discv5_is_started_and_stopped_by_request() -> None:
 def test_a_udp_port_that_is_taken_is_named() -> None:
     with short_directory() as directory, KernelProcess(directory / "a", *DISCV5) as first:
         port = first.info("MyBoundPorts")["MyBoundPorts"]["discv5Udp"]
-        said = refused(directory, "--discv5-discovery", f"--discv5-udp-port={port}")
+        said = refused(directory, 70, "--discv5-discovery", f"--discv5-udp-port={port}")
         assert "discv5-udp-port" in said
 
 
 def test_a_record_that_is_none_is_refused_at_start() -> None:
     with short_directory() as directory:
-        assert "entry-node" in refused(directory, "--entry-node=enr:-" + "A" * 120)
+        assert "entry-node" in refused(directory, 78, "--entry-node=enr:-" + "A" * 120)

@@ -143,13 +143,11 @@ def test_errors_are_problem_details(
     assert answer.json["status"] == status
 
 
-def test_a_message_that_is_too_large_ends_in_an_error(gateway: GatewayProcess) -> None:
+def test_a_message_that_is_too_large_is_refused_with_size_and_limit(gateway: GatewayProcess) -> None:
     path = subscribed(gateway, "oversize")
     answer = gateway.request("POST", f"{path}/sends", {"contentTopic": TOPIC, "payload": "A" * 240_000})
-    assert answer.status == 202
-    found = gateway.wait_for(answer.headers["location"], lambda fate: "event" in fate.json).json
-    assert found["state"] == "message_error"
-    assert found["event"]["text"].startswith("Message size exceeded maximum of 153600 bytes")
+    assert (answer.status, answer.json["code"]) == (413, "too_large")
+    assert answer.json["detail"].startswith("Message size exceeded maximum of 153600 bytes")
 
 
 def test_a_body_beyond_the_limit_is_refused_unread(gateway: GatewayProcess) -> None:
