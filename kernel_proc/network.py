@@ -24,6 +24,8 @@ from kernel_proc.p2p.host import Libp2pHost
 from kernel_proc.p2p.keys import NodeKey
 from kernel_proc.p2p.limits import HostLimits
 from kernel_proc.peering import Peering
+from kernel_proc.peering.needs import Needs
+from kernel_proc.peering.settings import services_wanted
 from kernel_proc.peers.connected_peers import PeerBook
 from kernel_proc.peers.dialer import StaticDialer
 from kernel_proc.peers.known import PeerOrigin
@@ -142,9 +144,8 @@ class Network:
             connected=lambda peer_id, address: self.peering.manager.operator_peer_found(peer_id, address),
         )
         self.host.add_listener(self.dialer)
-        self.peering = Peering(
-            config, key, self.host, self.relay, self.metadata, shards, self.book, registry, rng
-        )
+        needs = Needs(config.network.cluster, services_wanted(config), self.relay, self.metadata, shards)
+        self.peering = Peering(config, key, self.host, self.relay, needs, self.book, registry, rng)
         named = {outcome: registry.counter("relay_px_peers", outcome=outcome) for outcome in Outcome}
         self._offers = Offers(
             is_known=lambda peer_id: peer_id == key.peer_id or self.host.is_connected(peer_id),

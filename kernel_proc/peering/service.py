@@ -30,7 +30,6 @@ from kernel_proc.peering.settings import (
     is_usable,
     node_records,
     operators_peers,
-    services_wanted,
 )
 from kernel_proc.peering.sources import PeerSources
 from kernel_proc.peers.clock import PeerClock
@@ -40,9 +39,7 @@ from kernel_proc.peers.manager import ManagerSettings, PeerManager
 from kernel_proc.peers.plan import Targets
 from kernel_proc.peers.recent_links import RecentLinks
 from kernel_proc.peers.store import PeerStore
-from kernel_proc.protocols.metadata import MetadataProtocol
 from kernel_proc.relay.service import RelayService
-from kernel_proc.shards import Shards
 
 __all__ = ["Peering"]
 
@@ -64,8 +61,7 @@ class Peering:
         key: NodeKey,
         host: Libp2pHost,
         relay: RelayService | None,
-        metadata: MetadataProtocol,
-        shards: Shards,
+        needs: Needs,
         book: PeerBook,
         registry: Registry,
         rng: Random,
@@ -74,7 +70,7 @@ class Peering:
         discovery, network = config.discovery, config.network
         self._config = discovery
         self._host = host
-        self._needs = Needs(network.cluster, services_wanted(config), relay, metadata, shards)
+        self._needs = needs
         self.own = OwnRecord(config, key, host, self._needs.own_shards)
         self._entries = node_records("entry-node", discovery.entry_records)
         boot = node_records("discv5-bootstrap-node", discovery.discv5_boot_nodes)
@@ -99,13 +95,13 @@ class Peering:
                 targets=Targets.of(config.max_connections, discovery.relay_connections),
                 per_group=limit,
                 loopback=loopback,
+                usable=is_usable,
                 protected=operators_peers(config),
                 path=keep / STORE_FILE if keep else None,
             ),
             self._needs,
             registry,
             rng,
-            usable=is_usable,
             found_origin=book.set_origin,
             clock=clock,
         )

@@ -35,7 +35,7 @@ from kernel_proc.peers.known import KnownPeer, PeerOrigin, group_of_address
 from kernel_proc.peers.online import OnlineMonitor, SleepDetector
 from kernel_proc.peers.plan import SERVICES, Connected, Targets, Wanted, plan
 from kernel_proc.peers.store import HIGHEST_DELAY, USELESS_DELAY, PeerStore
-from kernel_proc.peers.store_file import load_peers, save_peers, snapshot
+from kernel_proc.peers.store_keeper import StoreKeeper
 from kernel_proc.relay.params import RELAY_PROTOCOL
 from logos_process.host_clock import boot_ns
 from logos_process.logs import fields
@@ -62,8 +62,6 @@ URGENT_DELAY: Final = 8.0
 URGENT_FOR: Final = 3600.0
 DISCONNECTED_SECONDS: Final = 600.0
 """Seconds during which a peer that we disconnected, by plan or by request, is not redialled."""
-SAVE_FIRST: Final = 2.0
-SAVE_PERIOD: Final = 30.0
 SLEEP_PERIOD: Final = 5.0
 WAKU: Final = "/vac/waku/"
 
@@ -100,6 +98,8 @@ class ManagerSettings:
     per_group: int
     loopback: bool
     """We listen on loopback only, so loopback addresses are meaningful to us."""
+    usable: Callable[[str], bool]
+    """Return whether the host can dial a multiaddr."""
     protected: frozenset[PeerIdText] = frozenset()
     """The peers configured by the operator, as far as their addresses contain peer ids."""
     path: Path | None = None
@@ -124,12 +124,10 @@ class PeerManager:
         registry: Registry,
         rng: Random,
         *,
-        usable: Callable[[str], bool],
         found_origin: Callable[[PeerIdText, str], None] = lambda _peer, _origin: None,
         clock: PeerClock | None = None,
     ) -> None:
-        """`usable` returns whether the host can dial a multiaddr; `found_origin` is called with the origin
-        of a peer that connects."""
+        """`found_origin` is called with the origin of a peer that connects."""
         self._host = host
         self.store = store
         self._settings = settings
@@ -137,7 +135,6 @@ class PeerManager:
         """Peers found at the operator's addresses, by address."""
         self._view = view
         self._rng = rng
-        self._usable = usable
         self._found_origin = found_origin
         self.now = clock or PeerClock()
         """The clock of the store: seconds since the Unix epoch, immune to steps of the wall clock."""
@@ -146,7 +143,7 @@ class PeerManager:
         self._monitor = OnlineMonitor(self.now())
         self._wake = trio.Event()
         self._nursery: trio.Nursery | None = None
-        self._saved = store.changes
+        self._keeper = StoreKeeper(store, settings.path, self.now, registry)
         self.short = True
         """Something wanted is missing: discovery should look for more peers."""
         self.short_shards: Set[int] = frozenset()
@@ -154,7 +151,6 @@ class PeerManager:
         self._succeeded = registry.counter("peers_dials", outcome="successful")
         self._failed = registry.counter("peers_dials", outcome="failed")
         self._evicted = registry.counter("peers_evicted")
-        self._unsaved = registry.counter("peers_errors", type="storage_failure")
         self._registry = registry
         registry.add_source(self._samples)
 
@@ -225,7 +221,7 @@ class PeerManager:
                 return False
             if ip.is_unspecified or ip.is_multicast or (ip.is_loopback and not self._settings.loopback):
                 return False
-        return self._usable(address)
+        return self._settings.usable(address)
 
     def wake(self) -> None:
         """Re-evaluate the plan soon: something it depends on has changed."""
@@ -301,12 +297,7 @@ class PeerManager:
 
     def restore(self) -> None:
         """Load the peers of the last run."""
-        if self._settings.path is None:
-            return
-        self.store.restore(load_peers(self._settings.path, self.now), self.now())
-        self._saved = self.store.changes
-        if len(self.store):
-            log.info("known peers loaded", extra=fields(peers=len(self.store)))
+        self._keeper.restore()
 
     async def run(self) -> None:
         """Maintain connections until cancelled; save the store at the end."""
@@ -314,7 +305,7 @@ class PeerManager:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 nursery.start_soon(self._watch_sleep)
-                nursery.start_soon(self._keep_saved)
+                nursery.start_soon(self._keeper.run)
                 while True:
                     self._wake = trio.Event()
                     self._step(nursery)
@@ -323,7 +314,7 @@ class PeerManager:
                     await trio.sleep(PAUSE if self._may_be_online() else PAUSE_OFFLINE)
         finally:
             self._nursery = None
-            self._save_now()
+            self._keeper.save_now()
 
     def _step(self, nursery: trio.Nursery) -> None:
         """Evaluate the plan and act on it."""
@@ -448,39 +439,6 @@ class PeerManager:
                 nursery.start_soon(self._host.disconnect, peer_id, reason)
         self.store.retry_soon(self.now())
         self.wake()
-
-    # --- persistence ---
-
-    async def _keep_saved(self) -> None:
-        path, period = self._settings.path, SAVE_FIRST
-        refused = False
-        while path is not None:
-            await trio.sleep(period)
-            if self._saved == self.store.changes:
-                continue
-            period = SAVE_PERIOD
-            changes, peers = self.store.changes, snapshot(self.store)
-            try:
-                await trio.to_thread.run_sync(save_peers, path, peers, self.now.stamp())
-            except OSError as error:
-                self._unsaved.add()
-                if not refused:
-                    log.warning("cannot save known peers", extra=fields(file=str(path), reason=str(error)))
-                refused = True
-            else:
-                self._saved, refused = changes, False
-
-    def _save_now(self) -> None:
-        path = self._settings.path
-        if path is None or self._saved == self.store.changes:
-            return
-        try:
-            save_peers(path, snapshot(self.store), self.now.stamp())
-        except OSError as error:
-            self._unsaved.add()
-            log.warning("cannot save known peers", extra=fields(file=str(path), reason=str(error)))
-        else:
-            self._saved = self.store.changes
 
     # --- metrics ---
 

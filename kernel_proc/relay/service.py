@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from hashlib import sha256
+from collections.abc import Awaitable, Callable, Iterable
 from random import Random, SystemRandom
 from typing import TypeVar
 
 import trio
 
-from ipc_schema.message import MessageDecodeError, decode_message
 from kernel_proc.p2p import peer_ids
 from kernel_proc.p2p.api import Direction, EndCause, Host, PeerConnection, PeerIdentity, Stream
 from kernel_proc.relay.intake import Intake
@@ -20,17 +18,15 @@ from kernel_proc.relay.messages import (
     PublishResult,
     RelayBadTopic,
     RelayMessage,
-    RelayMessageInvalid,
-    RelayMessageTooLarge,
 )
 from kernel_proc.relay.params import AGENT_PREFIX, RELAY_PROTOCOL, RelayParams
+from kernel_proc.relay.publisher import RelayPublisher
 from kernel_proc.relay.router import Router
 from kernel_proc.relay.rpc import PeerInfo
-from kernel_proc.relay.rpc_writer import fits_rpc
 from kernel_proc.relay.scores import ScoreParts
 from kernel_proc.relay.state import OutgoingRpc, PxOffer
 from kernel_proc.relay.traffic import TrafficBook
-from kernel_proc.relay.validation import Validator, Validators, Verdict
+from kernel_proc.relay.validation import Validator, Validators
 
 __all__ = ["RelayService"]
 
@@ -103,8 +99,9 @@ class RelayService:
         self._links: dict[str, PeerLink] = {}
         self._counters = dict.fromkeys(COUNTERS, 0)
         self._nursery: trio.Nursery | None = None
-        self._published = time.perf_counter()
-        self._wall_clock_ns = wall_clock_ns
+        self._publisher = RelayPublisher(
+            self._router, self._validators, self._links, self.params, self._counters, wall_clock_ns
+        )
         self._intake = Intake(
             self._router,
             self._validators,
@@ -278,75 +275,9 @@ class RelayService:
     # -- publishing -------------------------------------------------------------------------------------
 
     async def publish(self, topic: str, data: bytes, *, force: bool = False) -> PublishResult:
-        """Publish an encoded WakuMessage to the peers of a topic.
-
-        Bytes seen within the seen TTL are not sent again (`duplicate`), unless `force`. Waits for room in
-        full queues, up to `QueueParams.publish_wait`; peers without room by then are not counted.
-
-        Raise RelayMessageTooLarge, RelayMessageInvalid or RelayBadTopic.
-        """
+        """Publish an encoded WakuMessage to the peers of a topic; see `RelayPublisher.publish`."""
         _check_topic(topic)
-        if not fits_rpc(topic.encode(), len(data), self.params.max_rpc_size):
-            raise RelayMessageTooLarge(self.params.max_rpc_size)
-        message_id = sha256(data).digest()
-        await self._check(topic, data, message_id)
-        now = trio.current_time()
-        plan = self._router.publish(topic, message_id, data, now, force=force)
-        peers = 0
-        if plan.targets:
-            frame = plan.message.frame
-            full: list[PeerLink] = []
-            for target in plan.targets:
-                link = self._links.get(target)
-                if link is None:
-                    continue
-                if link.offer(frame, message_id):
-                    peers += 1
-                else:
-                    full.append(link)
-            if full:
-                peers += await self._wait_for_room(full, frame, message_id, now)
-        self._counters["published"] += 1
-        if peers:
-            self._router.traffic.of(topic).sent(len(data), peers)
-        if time.perf_counter() - self._published > self.params.max_hold:
-            # Not on every call: a burst of publishes should fill whole writes instead of one message per
-            # write.
-            await trio.lowlevel.checkpoint()
-            self._published = time.perf_counter()
-        return PublishResult(message_id, peers, plan.duplicate)
-
-    async def _check(self, topic: str, data: bytes, message_id: bytes) -> None:
-        """Run our own validators: every peer would penalise us for a message that they reject."""
-        try:
-            decoded = decode_message(data)
-        except MessageDecodeError as error:
-            raise RelayMessageInvalid(str(error)) from error
-        verdict = self._validators.check(
-            RelayMessage(topic, data, decoded, message_id, "", self._wall_clock_ns())
-        )
-        if not isinstance(verdict, Verdict):
-            verdict = await verdict
-        if verdict is not Verdict.ACCEPT:
-            raise RelayMessageInvalid(f"rejected by a validator of {topic}")
-
-    async def _wait_for_room(
-        self, links: Sequence[PeerLink], frame: bytes, message_id: bytes, now: float
-    ) -> int:
-        deadline = now + self.params.queues.publish_wait
-        taken: list[bool] = []
-
-        async def wait(link: PeerLink) -> None:
-            taken.append(await link.wait_and_offer(frame, message_id, deadline))
-
-        if len(links) == 1:
-            await wait(links[0])
-        else:
-            async with trio.open_nursery() as nursery:
-                for link in links:
-                    nursery.start_soon(wait, link)
-        self._counters["publish_timeouts"] += taken.count(False)
-        return taken.count(True)
+        return await self._publisher.publish(topic, data, force=force)
 
     # -- output of the core ---------------------------------------------------------------------------------
 

@@ -124,11 +124,16 @@ async def managed(
     manager = host.manager = PeerManager(
         cast("Host", host),
         store,
-        ManagerSettings(targets=Targets(**limits), per_group=3, loopback=False, path=path),
+        ManagerSettings(
+            targets=Targets(**limits),
+            per_group=3,
+            loopback=False,
+            usable=lambda _address: True,
+            path=path,
+        ),
         view or View(),
         registry,
         Random(2),
-        usable=lambda _address: True,
         clock=PeerClock(lambda: START, trio.current_time, "boot"),
     )
     manager.restore()
