@@ -93,6 +93,10 @@ class Core:
         try:
             snapshot = await database.load()
             steady = steady_clock(clocks, snapshot.notes.get(CLOCK_NOTE))
+            channels = [
+                (one, await database.load_channel(one.channel)) for one in await database.load_channels()
+            ]
+            # Nothing is awaited from here on: the kernel may answer as soon as the loop has its next turn.
             link = KernelLink(
                 config.kernel.requests,
                 config.kernel.control,
@@ -102,9 +106,6 @@ class Core:
                 context=context,
             )
             base = Foundation(config, database, link, snapshot, clocks, steady)
-            channels = [
-                (one, await database.load_channel(one.channel)) for one in await database.load_channels()
-            ]
             return cls(base, auto_subscribe, on_fatal, channels)
         except BaseException:
             if link is not None:

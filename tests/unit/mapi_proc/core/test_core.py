@@ -6,6 +6,7 @@ import asyncio
 import os
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,8 @@ from ipc_schema.mapi.events import MessageError
 from ipc_schema.mapi.methods import SendRequest
 from mapi_proc.apps import App
 from mapi_proc.core import Core
+from mapi_proc.database import Database
+from mapi_proc.kernel_link.link import KernelLink
 from mapi_proc.receive.history import MAX_JOBS
 from mapi_proc.receive.history_ranges import HistoryRange
 from tests.support.aio import asyncio_test
@@ -302,3 +305,25 @@ async def test_names_make_room_for_new_ones_by_use(tmp_path: Path) -> None:
         assert {app.name for app in core.apps} == {"here", "third", "fourth", "fifth"}
     async with core_of(tmp_path, clocks, max_apps=4) as core:
         assert {app.name for app in core.apps} == {"here", "third", "fourth", "fifth"}
+
+
+@asyncio_test()
+async def test_a_kernel_that_answers_at_once_finds_a_listener(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everything that takes time comes before the connection to the kernel."""
+    made: list[str] = []
+    load_channels = Database.load_channels
+
+    async def loaded(database: Database) -> Any:
+        assert made == [], "the kernel could answer before its listener is there"
+        return await load_channels(database)
+
+    def link(*arguments: Any, **options: Any) -> KernelLink:
+        made.append("link")
+        return KernelLink(*arguments, **options)
+
+    monkeypatch.setattr(Database, "load_channels", loaded)
+    monkeypatch.setattr("mapi_proc.core.KernelLink", link)
+    async with core_of(tmp_path, TestClocks()):
+        assert made == ["link"]
