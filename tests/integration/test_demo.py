@@ -94,6 +94,9 @@ def test_it_works_and_leaves_nothing() -> None:
         text = "".join(demo.lines)
         assert "each was received by both apps, exactly once" in text
         assert "150 KiB" in text
+        assert text.count("$ curl") == 3
+        assert '"nodeHealth":"READY"' in text
+        assert "aGVsbG8gb3ZlciBIVFRQ" in text.split("data: ")[1]
         assert text.count("kill -9") == 2
         # two supervisords, two kernels, two MAPIs, and the two that came in place of the killed
         assert len(demo.handles) >= 8

@@ -194,8 +194,9 @@ async def cancel(request: Request) -> Response:
 async def events(request: Request) -> Response:
     """The journal from the last acknowledgement on, or after `Last-Event-ID`.
 
-    `ack=auto` acknowledges what was written to all readers; else `POST …/ack` does. An event without an id is
-    about the connection to the Messaging API and is not in the journal.
+    `topic=…`, which may be given several times, subscribes first. `ack=auto` acknowledges what was written to
+    all readers; else `POST …/ack` does. An event without an id is about the connection to the Messaging API
+    and is not in the journal.
     """
     text = request.headers.get("last-event-id") or request.query_params.get("after")
     auto = request.query_params.get("ack", "explicit")
@@ -203,6 +204,10 @@ async def events(request: Request) -> Response:
         raise ProblemError(400, "bad_request", "ack: auto or explicit is possible")
     after = _position(text) if text else None
     journal = await _journal(request)
+    topics = request.query_params.getlist("topic")
+    if topics and (errors := await journal.client.subscribe(topics)):
+        topic, reason = next(iter(errors.items()))
+        raise ProblemError(400, "bad_request", f"topic: {topic}: {reason}")
     return EventStreamResponse(_stream(journal, after, auto=auto == "auto"))
 
 

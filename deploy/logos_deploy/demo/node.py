@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import socket
 from collections.abc import Iterable, Mapping
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from ipc_schema.control import ControlHealthReply
-from ipc_schema.paths import run_directory
+from ipc_schema.paths import gateway_address_file, run_directory
 from logos_client.kernel import KernelClient
 from logos_deploy.control import wait_ready
 from logos_deploy.demo.app import DemoError
@@ -41,21 +42,34 @@ def clean_environment(environ: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in environ.items()
-        if not name.startswith(("LOGOS_KERNEL_", "LOGOS_MAPI_"))
+        if not name.startswith(("LOGOS_KERNEL_", "LOGOS_MAPI_", "LOGOS_GATEWAY_"))
     }
 
 
 class DemoNode:
     """A kernel and a Messaging API under a supervisord of their own."""
 
-    def __init__(self, name: str, data_dir: Path, port: int, peers: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        data_dir: Path,
+        port: int,
+        peers: Iterable[str] = (),
+        *,
+        http_port: int | None = None,
+    ) -> None:
+        """`http_port`: where its gateway serves; None: it has none."""
         self.name = name
         self.run_dir = run_directory(data_dir)
         environ = clean_environment(os.environ)
         request = NodeRequest(
             data_dir=str(data_dir),
             # A fixed port, so that the others find the kernel again after it was killed.
-            overrides=[f"tcp-port={port}", *(f"staticnode={address}" for address in peers)],
+            overrides=[
+                f"tcp-port={port}",
+                *(f"staticnode={address}" for address in peers),
+                *(() if http_port is None else ("gateway.rest=true", f"gateway.rest-port={http_port}")),
+            ],
         )
         self._supervisor = Supervisor(plan_node(request, environ, read_toml, data_dir), environ)
         plan = self._supervisor.plan
@@ -97,6 +111,19 @@ class DemoNode:
         if not isinstance(addresses, list | tuple) or not addresses:
             raise DemoError(f"the kernel of node {self.name} listens nowhere")
         return str(addresses[0])
+
+    async def http_url(self) -> str:
+        """Return the URL of its gateway once that listens. Raises `DemoError`."""
+        path = gateway_address_file(self.run_dir)
+        try:
+            async with asyncio.timeout(_READY):
+                while not path.exists():  # noqa: ASYNC110 - a file has no event
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            raise DemoError(f"the gateway of node {self.name} does not listen") from None
+        found = json.loads(path.read_text(encoding="utf-8"))
+        self._see(found["pid"])
+        return str(found["rest"])
 
     def kill(self, what: str) -> int:
         """kill -9 the kernel or the MAPI, by the process id in its health. Return that id."""

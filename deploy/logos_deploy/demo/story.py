@@ -16,6 +16,7 @@ from typing import Final
 
 from logos_client.exceptions import LogosError
 from logos_deploy.demo.app import DemoApp, DemoError
+from logos_deploy.demo.http import show_http
 from logos_deploy.demo.ledger import Entry, Ledger
 from logos_deploy.demo.node import DemoNode, free_ports
 from logos_deploy.node.supervisor import SupervisorError
@@ -96,6 +97,8 @@ class _Story:
             await self._all_ready(alice, bob)
             self._step(f"alice (an app on node {first.name}) and bob (on {second.name}) are connected")
             await self._both_ways(alice, bob)
+            self._step(f"the same over HTTP, from the gateway of node {first.name}")
+            await show_http(await first.http_url(), lambda line: self._say(f"          {line}"))
             await self._kill_mapi(second, alice, bob)
             await self._kill_kernel(first, alice, bob)
             self._verify()
@@ -103,8 +106,8 @@ class _Story:
     # -- setting up ------------------------------------------------------------------------------------------
 
     async def _start_nodes(self) -> tuple[DemoNode, DemoNode]:
-        ports = free_ports(2)
-        first = self._node("A", ports[0])
+        ports = free_ports(3)
+        first = self._node("A", ports[0], http_port=ports[2])
         await first.start()
         await self._show_ready(first)
         second = self._node("B", ports[1], await first.address())
@@ -112,10 +115,10 @@ class _Story:
         await self._show_ready(second)
         return first, second
 
-    def _node(self, name: str, port: int, *peers: str) -> DemoNode:
+    def _node(self, name: str, port: int, *peers: str, http_port: int | None = None) -> DemoNode:
         data_dir = self._directory / name.lower()
         data_dir.mkdir(mode=0o700)
-        node = DemoNode(name, data_dir, port, peers)
+        node = DemoNode(name, data_dir, port, peers, http_port=http_port)
         self._nodes.append(node)
         self._cleanup.callback(node.close)
         return node
