@@ -27,7 +27,7 @@ E = TypeVar("E", bound=Event)
 
 FAST = (
     "--channel-ack-timeout=1s",
-    "--channel-sync-interval=1s",
+    "--channel-sync-interval=300ms",
     "--channel-repair-delay=300ms",
     "--channel-lost-after=120s",
 )
