@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any, Final
@@ -92,43 +91,17 @@ class AppSession:
         hello = MapiHello.from_body(reply.body, "hello: the reply is not that of a Messaging API")
         first = self.hello is None
         self.hello = hello
-        before, self.status = self.status, hello.status
+        self.status = hello.status
         lost = self.stream.greeted(hello.stream.id, hello.stream.acked, self._offered_credit)
         if first:
             self.topics.update(hello.subscriptions)
             return
-        self._show_changes(before, hello)
         missing = sorted(self.topics.difference(hello.subscriptions))
         if missing:
             self._spawn(self._resubscribe(missing, lost))
         else:
             self._restored(lost, {})
         self._settle_later()  # acknowledge what was handled meanwhile
-
-    def _show_changes(self, before: StatusReply | None, hello: MapiHello) -> None:
-        """Give the app what changed while we were away: such events go to connected apps only."""
-        status = hello.status
-        if before is None:
-            return
-        if (before.connection, before.reason) != (status.connection, status.reason):
-            self._show(ConnectionStatusChange, hello, status.connection, status.reason)
-        for topic, health in status.topics.items():
-            if before.topics.get(topic, health) != health:
-                self._show(ContentTopicHealthChange, hello, topic, health)
-
-    def _show(
-        self,
-        kind: type[ConnectionStatusChange | ContentTopicHealthChange],
-        hello: MapiHello,
-        first: str,
-        second: str,
-    ) -> None:
-        """Queue an event that the hello stands for.
-
-        It has the seq of the last acknowledged event: acknowledging it changes nothing.
-        """
-        self.stream.put_local(kind(hello.stream.id, hello.stream.acked, time.time_ns(), first, second))
-        self.consumer.wake()
 
     async def _resubscribe(self, topics: list[str], lost: Position | None) -> None:
         """Subscribe again to the topics that the Messaging API does not know any more."""

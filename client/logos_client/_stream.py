@@ -19,8 +19,6 @@ from logos_client._event_form import EventForm
 from logos_client.events import (
     SHOWN,
     ChannelMessageReceived,
-    ConnectionStatusChange,
-    ContentTopicHealthChange,
     Event,
     EventsDropped,
     LinkLost,
@@ -176,9 +174,7 @@ class AppStreamReader:
         self.counters.missing += seq - first
         self._put(EventsDropped(self.stream_id, last, time_ns, first, last, "never received"), 0, None)
 
-    def put_local(
-        self, event: LinkLost | LinkRestored | ConnectionStatusChange | ContentTopicHealthChange
-    ) -> None:
+    def put_local(self, event: LinkLost | LinkRestored) -> None:
         """Queue an event of the client's own. Beyond the bound the oldest of them are dropped."""
         if self._local >= _MAX_LOCAL_EVENTS:
             for index, queued in enumerate(self._queue):

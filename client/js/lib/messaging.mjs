@@ -440,34 +440,13 @@ export class MessagingClient {
     const { stream, subscriptions } = hello;
     const first = !this.#greeting;
     this.#greeting = hello;
-    const before = this.#status;
     this.#status = hello.status;
     const lost = this.#stream.greeted(stream.id, stream.acked, this.#offered);
     if (first) return subscriptions.forEach((/** @type {string} */ topic) => this.#topics.add(topic));
-    this.#showChanges(/** @type {Status} */ (before), hello);
     const missing = [...this.#topics].filter((topic) => !subscriptions.includes(topic)).sort();
     if (missing.length) setImmediate(() => this.#resubscribe(missing, lost));
     else this.#linkRestored(lost, {});
     this.#settleLater(); // what was handled meanwhile
-  }
-
-  /**
-   * Give the app what changed while it was away: such events go to connected apps only. They have the seq of the last
-   * acknowledged event: acknowledging them changes nothing.
-   * @param {Status} before
-   * @param {Record<string, any>} hello
-   */
-  #showChanges(before, { status, stream }) {
-    const time_ns = BigInt(Date.now()) * 1_000_000n;
-    /** @param {Record<string, unknown>} fields */
-    const show = (fields) => this.#putLocal({ stream_id: stream.id, seq: stream.acked, time_ns, ...fields });
-    const { connection, reason } = status;
-    if (before.connection !== connection || before.reason !== reason) {
-      show({ event: "connection_status_change", status: connection, reason });
-    }
-    for (const [content_topic, health] of Object.entries(status.topics)) {
-      if ((before.topics[content_topic] ?? health) !== health) show({ event: "content_topic_health_change", content_topic, health });
-    }
   }
 
   /** Ask again for what the Messaging API does not know of us any more. @param {string[]} topics @param {Position | null} lost */

@@ -98,20 +98,6 @@ test("a loop whose body throws leaves its event to come again, also with close i
   assert.equal(server.app.acked, 0);
 });
 
-test("what changed while the client was away is an event", (server) =>
-  connected(server, {}, async (client, app) => {
-    server.emit(app, 5, ["Disconnected", "no peers"]);
-    assert.equal((await client.nextEvent()).status, "Disconnected");
-    server.stop();
-    await server.listen();
-    for (;;) {
-      const { event, status, reason, seq } = await client.nextEvent();
-      if (event !== "connection_status_change") continue;
-      assert.deepEqual([status, reason, seq], ["Connected", client.lastStatus.reason, 0]);
-      break;
-    }
-  }));
-
 test("500 sends at once wait for a place", (server) =>
   connected(server, {}, async (client) => {
     server.handlers.send = async (_app, { request_id }) => {

@@ -18,7 +18,6 @@ from ipc_schema.frames import Request, encode_reply
 from ipc_schema.mapi.events import AppEventKind, encode_app_event, event_frames
 from logos_client.events import (
     ConnectionStatusChange,
-    ContentTopicHealthChange,
     Event,
     EventsDropped,
     LinkLost,
@@ -102,26 +101,6 @@ async def test_the_status_is_known_from_the_hello_on() -> None:
         server.stop()
         server.start()
         await until(lambda: client.last_status.connection == "Connected")  # another hello, another truth
-
-
-@both_loops()
-async def test_what_changed_while_the_client_was_away_is_an_event() -> None:
-    async with connected() as (server, client, app):
-        server.emit(app, AppEventKind.CONNECTION_STATUS_CHANGE, "Disconnected", "no peers")
-        server.emit(app, AppEventKind.CONTENT_TOPIC_HEALTH_CHANGE, TOPIC, "UNHEALTHY")
-        await until(lambda: client.counters.received == 2)
-        server.stop()
-        server.start()
-        seen: list[str] = []
-        while len(seen) < 4:
-            event = await client.next_event(timeout=20)
-            if isinstance(event, ConnectionStatusChange):
-                seen.append(event.status)
-            elif isinstance(event, ContentTopicHealthChange):
-                seen.append(event.health)
-        assert isinstance(event, ContentTopicHealthChange)
-        await client.ack(event)  # changes nothing, and does no harm
-        assert seen == ["Disconnected", "UNHEALTHY", "Connected", "MINIMALLY_HEALTHY"]
 
 
 @both_loops()
