@@ -21,7 +21,9 @@ UNSENT_SECONDS: Final = 300.0
 class PublishingRelay(Protocol):
     """What sending needs from the relay."""
 
-    async def publish(self, topic: str, data: bytes, *, force: bool = False) -> PublishResult:
+    async def publish(
+        self, topic: str, data: bytes, *, message: WakuMessage | None = None, force: bool = False
+    ) -> PublishResult:
         """Publish an encoded message; see RelayService."""
         ...
 
@@ -71,7 +73,7 @@ class MessageSender:
         # Once the relay has accepted the message, a retry is a duplicate: even if the caller gives up, it
         # must be put on the stream now, or it never will be. The relay limits its own waiting.
         with trio.CancelScope(shield=True):
-            result = await self._relay.publish(topic, data, force=again)
+            result = await self._relay.publish(topic, data, message=message, force=again)
             if not result.duplicate:
                 self._shards.deliver(topic, message, digest, source)
         if result.peers:

@@ -112,6 +112,10 @@ class Stream(Protocol):
         """Write all of `data`. Raise StreamClosed if the peer accepts nothing for the write timeout."""
         ...
 
+    def write_now(self, data: bytes) -> bool:
+        """Write all of `data` in this call, or nothing (False). An error shows in the next read or write."""
+        ...
+
     async def close(self) -> None:
         """Close our side for writing. Never raise."""
         ...

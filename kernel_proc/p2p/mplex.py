@@ -152,8 +152,8 @@ class Mplex(Muxer):
         flag = initiator_flag if stream.outbound else initiator_flag - 1
         return varint.encode(stream.stream_id << 3 | flag) + varint.encode(length)
 
-    def send_body(self, stream: MuxedStream, body: bytes | memoryview) -> None:
-        self.enqueue(self._head(stream, MESSAGE_INITIATOR, len(body)), body)
+    def data_header(self, stream: MuxedStream, size: int) -> bytes:
+        return self._head(stream, MESSAGE_INITIATOR, size)
 
     def send_end(self, stream: MuxedStream) -> None:
         self.enqueue(self._head(stream, CLOSE_INITIATOR, 0))

@@ -35,6 +35,10 @@ LONGEST_TICK = 2.0
 """Ticks come at least every second. A longer gap means that we were suspended, and is not held against the
 peer."""
 
+DIRECT_PAUSE = 0.001
+"""Seconds between two direct writes on a connection. A burst is written directly once, and the rest of it in
+as few socket writes as possible."""
+
 Count = Callable[[str], None]
 """Increments a named counter of the host."""
 
@@ -62,6 +66,11 @@ class Muxer(abc.ABC):
         self._waiting_for_room: set[MuxedStream] = set()
         self._wake_writer = trio.Event()
         self._sending_since: float | None = None
+        self._unsent: bytes | None = None
+        """Sealed bytes that a direct write left over. Noise numbers its messages: they go out first."""
+        self._unsent_size = 0
+        """What they count for in `_queued`."""
+        self._direct_at = float("-inf")
         self._ended: str | None = None
         self.ended_cause = EndCause.OTHER
         self._scope = trio.CancelScope()
@@ -124,6 +133,7 @@ class Muxer(abc.ABC):
         self._lingering.clear()
         self._waiting_for_room.clear()
         self._queue.clear()
+        self._unsent = None
         self._scope.cancel()
 
     # -- reading ----------------------------------------------------------
@@ -189,14 +199,19 @@ class Muxer(abc.ABC):
 
     async def _write_loop(self) -> None:
         while True:
-            if not self._queue:
+            if self._unsent is not None:
+                sealed, size = self._unsent, self._unsent_size
+                self._unsent = None
+            elif self._queue:
+                batch, size = self._next_batch()
+                sealed = self._channel.seal(batch)
+            else:
                 await self._wake_writer.wait()
                 self._wake_writer = trio.Event()
                 continue
-            batch, size = self._next_batch()
             self._sending_since = trio.current_time()
             # One task writes, in whole frames: a cancelled application task cannot tear a frame apart.
-            await self._channel.stream.send_all(self._channel.seal(batch))
+            await self._channel.stream.send_all(sealed)
             self._sending_since = None
             self._queued -= size
             if self._waiting_for_room and self._queued < self.limits.send_buffer:
@@ -245,6 +260,34 @@ class Muxer(abc.ABC):
             await self._wait_to_write(stream, for_room=size > 0)
         await trio.lowlevel.checkpoint()
 
+    def stream_write_now(self, stream: MuxedStream, data: bytes) -> bool:
+        """Write `data` to the socket in the caller's task, if nothing else is under way and the stream's credit
+        covers it. What the socket does not take, and an error, are left to the writer task."""
+        size = len(data)
+        if (
+            self._queue
+            or self._unsent is not None
+            or self._sending_since is not None
+            or self._ended is not None
+            or stream.abort_reason is not None
+            or stream.output_ended
+            or not 0 < size <= min(stream.send_window, self.max_body)
+            or not self._channel.can_send_now
+        ):
+            return False
+        now = trio.current_time()
+        if now - self._direct_at < DIRECT_PAUSE:
+            return False
+        self._direct_at = now
+        head = self.data_header(stream, size)
+        sealed = self._channel.seal((head, data))
+        taken = self._channel.send_now(sealed)
+        if taken < len(sealed):
+            self._unsent, self._unsent_size = sealed[taken:], len(head) + size
+            self._queued += self._unsent_size
+            self._wake_writer.set()
+        return True
+
     async def _wait_to_write(self, stream: MuxedStream, *, for_room: bool) -> None:
         if for_room:
             self._waiting_for_room.add(stream)
@@ -266,8 +309,12 @@ class Muxer(abc.ABC):
         """Open a stream. Raise StreamClosed if the connection has ended or is at its limit."""
 
     @abc.abstractmethod
+    def data_header(self, stream: MuxedStream, size: int) -> bytes:
+        """Return the header of a data frame and spend the stream's credit for it."""
+
     def send_body(self, stream: MuxedStream, body: bytes | memoryview) -> None:
         """Queue a data frame; `body` fits max_body and the send window."""
+        self.enqueue(self.data_header(stream, len(body)), body)
 
     @abc.abstractmethod
     def send_end(self, stream: MuxedStream) -> None:

@@ -7,9 +7,11 @@ Spec: github.com/libp2p/specs/noise.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Protocol, cast
 
+import trio
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
@@ -151,6 +153,9 @@ class SecureChannel:
         """Bytes from the transport since the handshake."""
         self.sent_bytes = 0
         """Bytes sealed for the transport since the handshake."""
+        # A WebSocket has frames of its own, which only its lock keeps in order.
+        self._socket = stream.socket if isinstance(stream, trio.SocketStream) else None
+        self.can_send_now = self._socket is not None
 
     # -- pure ----------------------------------------------------------
 
@@ -242,6 +247,15 @@ class SecureChannel:
             self.received_bytes += len(data)
             if pieces := self.feed(data):
                 return pieces
+
+    def send_now(self, sealed: bytes) -> int:
+        """Write to the socket without waiting; return how many bytes it took. Only while no other write is
+        under way. An error counts as nothing taken: sending the rest meets it again."""
+        assert self._socket is not None
+        try:
+            return os.write(self._socket.fileno(), sealed)  # trio's sockets do not block
+        except OSError:
+            return 0
 
     async def read_exactly(self, count: int) -> bytes:
         """Read exactly `count` bytes; only for the muxer negotiation."""

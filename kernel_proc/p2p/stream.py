@@ -28,6 +28,10 @@ class Carrier(Protocol):
         """Send as flow control permits. Raise StreamClosed."""
         ...
 
+    def stream_write_now(self, stream: MuxedStream, data: bytes) -> bool:
+        """Send all of it at once without waiting, or nothing (False)."""
+        ...
+
     def stream_consumed(self, stream: MuxedStream, count: int) -> None:
         """Handle that the application consumed `count` bytes: they may be credited."""
         ...
@@ -223,6 +227,11 @@ class MuxedStream:
             await self._muxer.stream_write(self, data)
         finally:
             self._write_lock.release()
+
+    def write_now(self, data: bytes) -> bool:
+        """Write all of `data` without waiting, or nothing: False while the connection is busy or the peer
+        grants no credit. Errors show in the next call that may raise."""
+        return not self._write_lock.locked() and self._muxer.stream_write_now(self, data)
 
     async def close(self) -> None:
         """Send EOF after the data written so far. Never raise (but is a checkpoint)."""

@@ -188,9 +188,9 @@ class Yamux(Muxer):
         self.enqueue(header(WINDOW_UPDATE, SYN, stream_id, window - INITIAL_WINDOW))
         return stream
 
-    def send_body(self, stream: MuxedStream, body: bytes | memoryview) -> None:
-        stream.send_window -= len(body)
-        self.enqueue(header(DATA, 0, stream.stream_id, len(body)), body)
+    def data_header(self, stream: MuxedStream, size: int) -> bytes:
+        stream.send_window -= size
+        return header(DATA, 0, stream.stream_id, size)
 
     def send_end(self, stream: MuxedStream) -> None:
         self.enqueue(header(WINDOW_UPDATE, FIN, stream.stream_id, 0))

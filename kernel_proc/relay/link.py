@@ -55,7 +55,8 @@ class PeerLink:
         self._hello = hello
         self._lost = lost
         self._outbox = Outbox(params.queues)
-        self._open = False
+        self._stream: Stream | None = None
+        """Our stream to the peer, while one is open."""
         self._announced: set[str] = set()
         """Topics the peer may believe we are subscribed to."""
         self._lost_control = False
@@ -70,7 +71,7 @@ class PeerLink:
 
     @property
     def is_open(self) -> bool:
-        return self._open
+        return self._stream is not None
 
     @property
     def queued_bytes(self) -> int:
@@ -86,7 +87,9 @@ class PeerLink:
     # -- the queue --------------------------------------------------------------------------------------
 
     def offer(self, frame: bytes, message_id: bytes) -> bool:
-        """Queue a message. Return False if the queue is full."""
+        """Send a message, or queue it. Return False if the queue is full."""
+        if self._send_now(frame):
+            return True
         if self._outbox.put_message(frame, message_id):
             self._wake.set()
             return True
@@ -95,11 +98,16 @@ class PeerLink:
     def forward(self, frame: bytes, message_id: bytes) -> None:
         """Queue a forwarded message; drop and count it if the queue is full. A slow peer must not delay
         the others."""
-        if self._outbox.put_message(frame, message_id):
-            self._wake.set()
-        else:
+        if not self.offer(frame, message_id):
             self._counters["dropped_messages"] += 1
             self._counters["dropped_bytes"] += len(frame)
+
+    def _send_now(self, frame: bytes) -> bool:
+        """Write the frame in this call if nothing waits before it, without running a task for it."""
+        peer, stream = self.peer, self._stream
+        if stream is None or self._outbox or self._lost_control or peer.dont_want or peer.dont_want_old:
+            return False
+        return stream.write_now(frame)
 
     async def wait_and_offer(self, frame: bytes, message_id: bytes, deadline: float) -> bool:
         """Queue a message of our own, waiting for room until `deadline` (trio clock).
@@ -120,7 +128,7 @@ class PeerLink:
         """Queue control and requested messages. Without an open stream, subscriptions and GRAFTs are
         dropped: the hello of the next stream carries them."""
         limit = self._params.max_rpc_size
-        if self._open:
+        if self._stream is not None:
             if outgoing.subscriptions:
                 self._announced.update(s.topic for s in outgoing.subscriptions if s.subscribe)
                 if self._put_control(encode_subscriptions(outgoing.subscriptions, limit)):
@@ -186,14 +194,14 @@ class PeerLink:
         """Write until either side ends the stream."""
         self._counters["streams_opened"] += 1
         self._greet()
-        self._open = True
+        self._stream = stream
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch, stream, nursery.cancel_scope)
                 await self._write(stream)
                 nursery.cancel_scope.cancel()
         finally:
-            self._open = False
+            self._stream = None
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
                 await stream.reset()
 

@@ -8,7 +8,7 @@ from hashlib import sha256
 
 import trio
 
-from ipc_schema.message import MessageDecodeError, decode_message
+from ipc_schema.message import MessageDecodeError, WakuMessage, decode_message
 from kernel_proc.relay.link import PeerLink
 from kernel_proc.relay.messages import PublishResult, RelayMessage, RelayMessageInvalid, RelayMessageTooLarge
 from kernel_proc.relay.params import RelayParams
@@ -39,8 +39,12 @@ class RelayPublisher:
         self._wall_clock_ns = wall_clock_ns
         self._published = time.perf_counter()
 
-    async def publish(self, topic: str, data: bytes, *, force: bool = False) -> PublishResult:
+    async def publish(
+        self, topic: str, data: bytes, *, message: WakuMessage | None = None, force: bool = False
+    ) -> PublishResult:
         """Publish an encoded WakuMessage to the peers of a topic.
+
+        Callers that have what `data` decodes to give it as `message`: it is not decoded again.
 
         Bytes seen within the seen TTL are not sent again (`duplicate`), unless `force`. Waits for room in
         full queues, up to `QueueParams.publish_wait`; peers without room by then are not counted.
@@ -50,7 +54,7 @@ class RelayPublisher:
         if not fits_rpc(topic.encode(), len(data), self._params.max_rpc_size):
             raise RelayMessageTooLarge(self._params.max_rpc_size)
         message_id = sha256(data).digest()
-        await self._check(topic, data, message_id)
+        await self._check(topic, data, message, message_id)
         now = trio.current_time()
         plan = self._router.publish(topic, message_id, data, now, force=force)
         peers = 0
@@ -77,12 +81,15 @@ class RelayPublisher:
             self._published = time.perf_counter()
         return PublishResult(message_id, peers, plan.duplicate)
 
-    async def _check(self, topic: str, data: bytes, message_id: bytes) -> None:
+    async def _check(
+        self, topic: str, data: bytes, decoded: WakuMessage | None, message_id: bytes
+    ) -> None:
         """Run our own validators: every peer would penalise us for a message that they reject."""
-        try:
-            decoded = decode_message(data)
-        except MessageDecodeError as error:
-            raise RelayMessageInvalid(str(error)) from error
+        if decoded is None:
+            try:
+                decoded = decode_message(data)
+            except MessageDecodeError as error:
+                raise RelayMessageInvalid(str(error)) from error
         verdict = self._validators.check(
             RelayMessage(topic, data, decoded, message_id, "", self._wall_clock_ns())
         )

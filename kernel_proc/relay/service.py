@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import trio
 
+from ipc_schema.message import WakuMessage
 from kernel_proc.p2p import peer_ids
 from kernel_proc.p2p.api import Direction, EndCause, Host, PeerConnection, PeerIdentity, Stream
 from kernel_proc.relay.intake import Intake
@@ -274,10 +275,12 @@ class RelayService:
 
     # -- publishing -------------------------------------------------------------------------------------
 
-    async def publish(self, topic: str, data: bytes, *, force: bool = False) -> PublishResult:
+    async def publish(
+        self, topic: str, data: bytes, *, message: WakuMessage | None = None, force: bool = False
+    ) -> PublishResult:
         """Publish an encoded WakuMessage to the peers of a topic; see `RelayPublisher.publish`."""
         _check_topic(topic)
-        return await self._publisher.publish(topic, data, force=force)
+        return await self._publisher.publish(topic, data, message=message, force=force)
 
     # -- output of the core ---------------------------------------------------------------------------------
 

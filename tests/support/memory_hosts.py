@@ -63,6 +63,9 @@ class MemoryStream:
             raise StreamClosed("gone") from error
         self.written += len(data)
 
+    def write_now(self, data: bytes) -> bool:
+        return False
+
     async def close(self) -> None:
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             await self._pipe.send_eof()

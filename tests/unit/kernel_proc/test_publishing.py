@@ -34,7 +34,9 @@ class Relay:
         self.delay = 0.0
         self.invalid = False
 
-    async def publish(self, topic: str, data: bytes, *, force: bool = False) -> PublishResult:
+    async def publish(
+        self, topic: str, data: bytes, *, message: WakuMessage | None = None, force: bool = False
+    ) -> PublishResult:
         if len(data) > self.limit:
             raise RelayMessageTooLarge(self.limit)
         if self.invalid:

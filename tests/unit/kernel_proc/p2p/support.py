@@ -20,7 +20,7 @@ from kernel_proc.p2p.limits import HostLimits
 from kernel_proc.p2p.mplex import Mplex
 from kernel_proc.p2p.multistream import select_one_of
 from kernel_proc.p2p.muxer import Muxer
-from kernel_proc.p2p.noise import BufferedTransport, NoiseSecurity, SecureChannel
+from kernel_proc.p2p.noise import BufferedTransport, ByteStream, NoiseSecurity, SecureChannel
 from kernel_proc.p2p.stream import MuxedStream
 from kernel_proc.p2p.yamux import PROTOCOL as YAMUX
 from kernel_proc.p2p.yamux import Yamux
@@ -127,9 +127,11 @@ async def raw_peer(address: str, *, muxer: str = YAMUX, key: NodeKey | None = No
         yield RawPeer(tcp, channel)
 
 
-def channels() -> tuple[SecureChannel, SecureChannel]:
-    """Two ends of an encrypted channel in memory."""
-    left, right = trio.testing.memory_stream_pair()
+def channels(
+    streams: tuple[ByteStream, ByteStream] | None = None,
+) -> tuple[SecureChannel, SecureChannel]:
+    """Two ends of an encrypted channel, in memory unless `streams` are given."""
+    left, right = streams or trio.testing.memory_stream_pair()
     ids = [ID.from_base58(key.peer_id) for key in KEYS]
     one, two = bytes([1] * 32), bytes([2] * 32)
     return (

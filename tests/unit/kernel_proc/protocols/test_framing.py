@@ -25,6 +25,9 @@ class Pieces:
     async def write(self, data: bytes) -> None:
         raise NotImplementedError
 
+    def write_now(self, data: bytes) -> bool:
+        raise NotImplementedError
+
     async def close(self) -> None:
         raise NotImplementedError
 

@@ -118,7 +118,9 @@ class Relay:
         self.sent: list[tuple[str, bytes]] = []
         self.error: Exception | None = None
 
-    async def publish(self, topic: str, data: bytes, *, force: bool = False) -> PublishResult:
+    async def publish(
+        self, topic: str, data: bytes, *, message: WakuMessage | None = None, force: bool = False
+    ) -> PublishResult:
         await trio.lowlevel.checkpoint()
         if self.error is not None:
             raise self.error

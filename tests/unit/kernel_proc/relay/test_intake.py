@@ -40,6 +40,9 @@ class MemoryStream:
     async def write(self, data: bytes) -> None:
         raise AssertionError("nobody writes here")
 
+    def write_now(self, data: bytes) -> bool:
+        raise NotImplementedError
+
     async def close(self) -> None:
         raise AssertionError("nobody closes this")
 
