@@ -261,8 +261,8 @@ class Muxer(abc.ABC):
         await trio.lowlevel.checkpoint()
 
     def stream_write_now(self, stream: MuxedStream, data: bytes) -> bool:
-        """Write `data` to the socket in the caller's task, if nothing else is under way and the stream's credit
-        covers it. What the socket does not take, and an error, are left to the writer task."""
+        """Write `data` to the socket in the caller's task, if nothing else is under way and it is within the
+        stream's credit. What the socket does not take, and an error, are left to the writer task."""
         size = len(data)
         if (
             self._queue

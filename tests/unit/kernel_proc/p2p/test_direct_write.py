@@ -1,4 +1,4 @@
-"""Writing in the caller's task: what an idle connection takes at once, and what it leaves to the writer task."""
+"""Writing in the caller's task: what an idle connection takes at once, and what is left to the writer."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def test_a_burst_is_written_directly_once() -> None:
     async with direct() as end, trio.open_nursery() as nursery:
         nursery.start_soon(end.muxer.run, lambda _stream: None)
         await end.settle()
-        # Two calls may be further apart than the pause on a busy machine: hold the clock of the pause instead.
+        # On a busy machine two calls may be further apart than the pause: set its clock instead.
         assert end.stream.write_now(b"one")
         end.muxer._direct_at = trio.current_time() + DIRECT_PAUSE
         assert not end.stream.write_now(b"two")
