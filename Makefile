@@ -10,10 +10,12 @@ JOBS   ?= 3
 SEED   ?=
 DURATION ?= 100
 MINUTES ?= 30
+COMPILED_TESTS := tests/unit/kernel_proc/p2p tests/unit/kernel_proc/relay tests/faults/test_relay_peers.py \
+  tests/integration/test_relay_nodes.py tests/integration/test_relay_wire.py tests/integration/test_kernel_requests.py
 NPM_DIRS := client/js tests/interop/js tests/interop/discv5 tests/interop/sdk tests/bench/js
 
 .DEFAULT_GOAL := help
-.PHONY: help env runtime docs-env node demo test scale simulate-channels coverage check conformance format docs bench chaos soak lock clean
+.PHONY: help env runtime docs-env node demo test scale compiled pure test-compiled simulate-channels coverage check conformance format docs bench chaos soak lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -51,6 +53,17 @@ test: env node ## all tests but the large simulations (under eight minutes on tw
 
 scale: env ## simulations of a hundred nodes and more, with a clock of their own
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m simulation tests/simulation
+
+# Extension modules beside the sources, which Python then prefers. The same tests pass with and without them.
+compiled: env ## compile the kernel's message path in place with mypyc (needs a C compiler)
+	@$(if $(UV),$(UV) pip install --quiet --python $(BIN)/python,$(PIP)) "setuptools>=80,<81"
+	$(BIN)/python deploy/compile.py
+
+pure: ## remove what `make compiled` made
+	$(or $(wildcard $(BIN)/python),$(PYTHON)) deploy/compile.py --clean
+
+test-compiled: compiled ## the tests of the compiled rooms on the compiled build
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal $(COMPILED_TESTS); code=$$?; $(MAKE) --no-print-directory pure; exit $$code
 
 simulate-channels: env ## reliable channels on a bad network, by seeds: make simulate-channels [SEEDS=100000]
 	$(BIN)/python -m tests.simulation.channels --seeds $(or $(SEEDS),1000)

@@ -23,6 +23,7 @@ from ipc_schema.config.kernel import KernelConfig
 from ipc_schema.kernel.records import ProtocolHealth, ProtocolState
 from ipc_schema.streams import new_instance
 from kernel_proc.archive.api import ArchiveConfigError
+from kernel_proc.build import BUILD
 from kernel_proc.health import HealthMonitor
 from kernel_proc.ipc.consumers import Consumers
 from kernel_proc.ipc.control import control_routes, task_names
@@ -279,6 +280,7 @@ class Node:
         host, relay = network.host, network.relay
         facts: dict[str, Callable[[], object]] = {
             "Version": version,
+            "Build": lambda: BUILD,
             "Metrics": self.registry.collect,
             "MyMultiaddresses": lambda: list(host.listen_addresses),
             "MyENR": lambda: network.peering.own.enr.record.text,

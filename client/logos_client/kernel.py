@@ -273,7 +273,7 @@ class KernelClient(ServiceMethods, DiscoveryMethods):
 
     async def info(self, ids: Iterable[str] | None = None) -> dict[str, object]:
         """Return facts about the node: Version, Metrics, MyMultiaddresses, MyENR, MyPeerId, MyBoundPorts,
-        MaxMessageSize."""
+        MaxMessageSize, Build."""
         body = {} if ids is None else {"ids": list(ids)}
         return (await self._call(methods.NodeInfoReply, methods.NODE_INFO, body)).info
 

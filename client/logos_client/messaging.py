@@ -368,7 +368,7 @@ class MessagingClient(ChannelMethods):
         self, ids: Iterable[str] | None = None, *, timeout: float = DEFAULT_TIMEOUT
     ) -> dict[str, object]:
         """Return facts about the node: Version, Metrics, MyMultiaddresses, MyENR, MyPeerId, MyBoundPorts,
-        MaxMessageSize."""
+        MaxMessageSize, Build."""
         body = {} if ids is None else {"ids": list(ids)}
         reply = await self._ask(methods.NODE_INFO, body, timeout=timeout, repeat=True)
         return self._read(methods.NodeInfoReply, reply).info

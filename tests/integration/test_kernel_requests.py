@@ -11,6 +11,7 @@ import pytest
 import zmq
 
 from ipc_schema.frames import MAGIC, NO_REPLY, decode_reply, encode_request
+from kernel_proc.build import BUILD
 from tests.support.kernel_process import Dealer, KernelProcess, eventually, short_directory
 
 pytestmark = pytest.mark.integration
@@ -153,6 +154,7 @@ def test_node_methods(kernel: KernelProcess, dealer: Dealer) -> None:
     info = dealer.ok("node.info")["info"]
     assert set(info) == {
         "Version",
+        "Build",
         "Metrics",
         "MyMultiaddresses",
         "MyENR",
@@ -163,6 +165,7 @@ def test_node_methods(kernel: KernelProcess, dealer: Dealer) -> None:
     assert info["MyMultiaddresses"][0].endswith(f"/tcp/{info['MyBoundPorts']['tcp']}/p2p/{info['MyPeerId']}")
     assert info["MaxMessageSize"] == 153_600
     assert "logos_delivery_version" in {name for name, _, _ in info["Metrics"]}
+    assert info["Build"] == BUILD
     assert dealer.code("node.info", {"ids": ["MyPeerId", "Nonsense"]}) == "bad_request"
 
     options = {option["name"]: option for option in dealer.ok("node.config")["options"]}

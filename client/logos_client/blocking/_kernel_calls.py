@@ -121,7 +121,7 @@ class KernelCalls(BlockingClient):
 
     def info(self, ids: Iterable[str] | None = None) -> dict[str, object]:
         """Return facts about the node: Version, Metrics, MyMultiaddresses, MyENR, MyPeerId, MyBoundPorts,
-        MaxMessageSize."""
+        MaxMessageSize, Build."""
         return self._portal.call(self._client.info, here(ids))
 
     def config(self) -> list[OptionRecord]:

@@ -158,7 +158,7 @@ class MessagingCalls(BlockingClient):
         self, ids: Iterable[str] | None = None, *, timeout: float = DEFAULT_TIMEOUT
     ) -> dict[str, object]:
         """Return facts about the node: Version, Metrics, MyMultiaddresses, MyENR, MyPeerId, MyBoundPorts,
-        MaxMessageSize."""
+        MaxMessageSize, Build."""
         return self._portal.call(self._client.node_info, here(ids), timeout=timeout)
 
     def forget(self, name: str, *, timeout: float = DEFAULT_TIMEOUT) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
@@ -114,7 +115,10 @@ async def _facts(place: NodePlace, timeout: float) -> tuple[list[PeerRecord], di
     try:
         async with asyncio.timeout(timeout):
             async with KernelClient.connect(place.kernel, timeout=timeout) as client:
-                return await client.peers(), await client.info(_INFO)
+                peers, info = await client.peers(), await client.info(_INFO)
+                with suppress(LogosError):  # a kernel of 0.2.0 that is still running does not know this one
+                    info |= await client.info(("Build",))
+                return peers, info
     except (LogosError, TimeoutError):
         return None
 
@@ -181,6 +185,7 @@ def _kernel(status: NodeStatus) -> Iterator[str]:
     health = NodeHealth.from_body(status.kernel.more.get("health", {"state": status.kernel.common.state}))
     if status.info is not None:
         yield _line("peer id", str(status.info.get("MyPeerId", "")))
+        yield _line("build", str(status.info.get("Build", "")))
         addresses = status.info.get("MyMultiaddresses")
         for address in addresses if isinstance(addresses, list | tuple) else ():
             yield _line("listens on", str(address))

@@ -54,7 +54,7 @@ def read_control(data: bytes) -> Control:
 
 
 def control_fields(control: Control) -> dict[str, object]:
-    return {name: getattr(control, name) for name in Control.__slots__}
+    return {name: getattr(control, name) for name in Control.__annotations__}
 
 
 def test_every_relay_frame_of_nwaku_decodes() -> None:
