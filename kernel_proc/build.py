@@ -9,4 +9,4 @@ from kernel_proc.relay import intake
 __all__ = ["BUILD"]
 
 BUILD: Final = "pure" if intake.__file__.endswith((".py", ".pyc")) else "compiled"
-"""`compiled`: the modules that every relayed message passes are extension modules (`deploy/compile.py`)."""
+"""`compiled`: the modules that every relayed message passes are extension modules."""

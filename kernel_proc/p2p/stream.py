@@ -158,13 +158,11 @@ class MuxedStream:
         """Read at least one byte, as soon as any is available; b"" at EOF. Raise StreamClosed."""
         waited = False
         while True:
-            if self.abort_reason is not None:
-                raise StreamClosed(self.abort_reason)
+            self._raise_if_aborted()
             if self._chunks:
                 if not waited:
                     await trio.lowlevel.checkpoint()
-                    if self.abort_reason is not None:
-                        raise StreamClosed(self.abort_reason)
+                    self._raise_if_aborted()
                 return self._take(max_bytes)
             if self.input_ended:
                 if not waited:
@@ -172,6 +170,11 @@ class MuxedStream:
                 return b""
             waited = True
             await self._readable.park()
+
+    def _raise_if_aborted(self) -> None:
+        # A method, not two checks in `read`: mypyc takes what the first one found for true after an await.
+        if self.abort_reason is not None:
+            raise StreamClosed(self.abort_reason)
 
     def _take(self, max_bytes: int) -> bytes:
         chunks = self._chunks

@@ -213,13 +213,13 @@ async def test_header_and_body_leave_in_one_noise_message() -> None:
     async with muxed_pair() as pair:
         near, far = await opened(pair)
         pieces: list[int] = []
-        feed = pair.right.feed
+        seal = pair.left._channel._seal_into
 
-        def watch(piece: bytes) -> None:
-            pieces.append(len(piece))
-            feed(piece)
+        def watch(out: list[bytes], plaintext: bytes | memoryview) -> None:
+            pieces.append(len(plaintext))
+            seal(out, plaintext)
 
-        pair.right.feed = watch  # type: ignore[method-assign]
+        pair.left._channel._seal_into = watch  # type: ignore[method-assign]
         await near.write(bytes(2 * 65507))
         while far.buffered < 2 * 65507:
             await trio.sleep(0)
