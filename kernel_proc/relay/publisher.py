@@ -81,9 +81,7 @@ class RelayPublisher:
             self._published = time.perf_counter()
         return PublishResult(message_id, peers, plan.duplicate)
 
-    async def _check(
-        self, topic: str, data: bytes, decoded: WakuMessage | None, message_id: bytes
-    ) -> None:
+    async def _check(self, topic: str, data: bytes, decoded: WakuMessage | None, message_id: bytes) -> None:
         """Run our own validators: every peer would penalise us for a message that they reject."""
         if decoded is None:
             try:
