@@ -108,24 +108,24 @@ class IpcError(Exception):
         """
         code, text = body.get("code"), body.get("message")
         if not isinstance(code, str):
-            raise IpcError(ErrorCode.BAD_REQUEST, "error: code is no text")
+            raise IpcError(ErrorCode.BAD_REQUEST, "error: code is not a text")
         if not isinstance(text, str):
-            raise IpcError(ErrorCode.BAD_REQUEST, "error: message is no text")
+            raise IpcError(ErrorCode.BAD_REQUEST, "error: message is not a text")
         known = _CODES.get(code)
         if known is None:
             known, text = ErrorCode.INTERNAL, f"{code}: {text}"
         retriable = body.get("retriable")
         if retriable is not None and type(retriable) is not bool:
-            raise IpcError(ErrorCode.BAD_REQUEST, "error: retriable is no boolean")
+            raise IpcError(ErrorCode.BAD_REQUEST, "error: retriable is not a boolean")
         retry_after = body.get("retry_after_ms")
         if retry_after is not None and (
             type(retry_after) is not int or not 0 <= retry_after <= _MAX_RETRY_AFTER_MS
         ):
             raise IpcError(
                 ErrorCode.BAD_REQUEST,
-                f"error: retry_after_ms is no integer in 0..{_MAX_RETRY_AFTER_MS}",
+                f"error: retry_after_ms is not an integer in 0..{_MAX_RETRY_AFTER_MS}",
             )
         detail = body.get("detail")
         if detail is not None and not isinstance(detail, dict):
-            raise IpcError(ErrorCode.BAD_REQUEST, "error: detail is no map")
+            raise IpcError(ErrorCode.BAD_REQUEST, "error: detail is not a map")
         return IpcError(known, text, retriable=retriable, retry_after_ms=retry_after, detail=detail)

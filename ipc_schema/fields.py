@@ -146,7 +146,7 @@ def as_map(value: object, max_items: int = MAX_ITEMS) -> dict[str, object]:
         raise FieldError(f"{len(value)} entries, at most {max_items} are allowed")
     for key in value:
         if type(key) is not str:
-            raise FieldError(f"the key {key!r} of a map is no text")
+            raise FieldError(f"the key {key!r} of a map is not a text")
     return value
 
 

@@ -135,7 +135,7 @@ class MessagingApi:
         StartError, and RuntimeError if already started.
         """
         if self._service.running or self._child is not None:
-            raise RuntimeError("the Messaging API is started already")
+            raise RuntimeError("the Messaging API is already started")
         try:
             if self._kernel_options is not None:
                 self._child = KernelChild(self._kernel_options)
@@ -175,7 +175,7 @@ class MessagingApi:
                     log.error("%s: it refuses its configuration", error)
                     self.end(error)
                     raise
-                log.warning("%s; starting it again", error)
+                log.warning("%s; restarting it", error)
             await asyncio.sleep(_RESTART_S)
             await child.start()
 

@@ -182,7 +182,7 @@ class Core:
         )
 
     def summarise_sends(self) -> SendsReply:
-        """All sends without a fate, likewise."""
+        """All sends pending, likewise."""
         ledger = self.sends.ledger
         return summarise_sends(ledger, ledger.states, self.apps.name_of)
 

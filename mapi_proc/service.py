@@ -85,7 +85,7 @@ class MapiService:
         Raises StartError: another process has them, a path is too long, the database cannot be opened, …
         """
         if self._core is not None:
-            raise RuntimeError("the Messaging API is started already")
+            raise RuntimeError("the Messaging API is already started")
         self._started = time.monotonic()
         config = self.config
         try:

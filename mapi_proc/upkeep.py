@@ -138,7 +138,7 @@ class Upkeep:
         could_come = self._clock() - min(_GRACE_S, expiry / 10)
         step = self._steps.look()
         if step:
-            log.warning("the clock was set by %.0f s", step / _SECOND)
+            log.warning("the wall clock was set by %.0f s", step / _SECOND)
         for app in self._apps:
             app.stream.expire(self._now_ns(), batch)
             if app.connection is not None:
@@ -146,7 +146,7 @@ class Upkeep:
                     app.last_seen = now
                     batch.app_seen(app.app_id, now)
             elif app.durable and app.last_seen < away and app.away_since < could_come:
-                log.info("app %s was away too long and is forgotten", app.name)
+                log.info("app %s was absent too long and is forgotten", app.name)
                 self._lifecycle.drop(app)
                 batch.forget_app(app.app_id)
 

@@ -150,7 +150,7 @@ class ChannelMethods:
 
         `ChannelMessageSent` follows, and one of `ChannelMessageDelivered`, `ChannelMessageError`,
         `ChannelDeliveryError` is its end. The request id is the idempotency key within the channel, as in
-        `MessagingClient.send`. `ephemeral`: stores need not keep it.
+        `MessagingClient.send`. `ephemeral`: do not have stores keep it.
 
         Raises `BadRequestError` (`unknown channel: …`, `empty payload`, `segmentation failed: …`),
         `BusyError`, `ConflictError` (the id was used for another payload), `TooLargeError`.

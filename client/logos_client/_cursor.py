@@ -77,7 +77,7 @@ class StreamCursor:
     ) -> CursorVerdict:
         step = feed(instance, epoch, seq)
         if step is Step.NEW_EPOCH:
-            self.begin_anew(instance, epoch, "the kernel began this stream anew")
+            self.begin_anew(instance, epoch, "the kernel restarted this stream")
             step = feed(instance, epoch, seq)
         if step is Step.IN_ORDER:
             return CursorVerdict.KEEP

@@ -365,7 +365,7 @@ class KernelFeed:
                 cursor.give_up(first - 1, "no longer in the kernel's ring")
             elif error.code is ErrorCode.EPOCH_CHANGED:
                 state = StreamState.from_body(error.detail)
-                cursor.begin_anew(self._host.instance, state.epoch, "the kernel began this stream anew")
+                cursor.begin_anew(self._host.instance, state.epoch, "the kernel restarted this stream")
             else:
                 raise
             self._report(cursor)

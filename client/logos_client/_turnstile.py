@@ -35,7 +35,7 @@ class Turnstile:
                 self.leave()  # the slot came too late: pass it on
             if isinstance(error, TimeoutError):
                 raise IpcError(
-                    ErrorCode.DEADLINE_EXCEEDED, f"{method}: too many requests under way"
+                    ErrorCode.DEADLINE_EXCEEDED, f"{method}: too many requests in flight"
                 ) from None
             raise
 

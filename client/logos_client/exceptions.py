@@ -221,7 +221,7 @@ class ForkedError(ClosedError):
 
     def __init__(self, owner: int) -> None:
         super().__init__(
-            f"this client belongs to process {owner}, of which this one is a fork: connect anew after a fork"
+            f"this client belongs to process {owner}, of which this one is a fork: connect again after a fork"
         )
 
 

@@ -284,7 +284,7 @@ class MessagingClient(ChannelMethods):
         """Send a message. Return its request id (16 bytes) once it is accepted.
 
         Acceptance needs no peer: the outcome follows as `MessagePropagated`, `MessageSent` or
-        `MessageError` with this id. `ephemeral`: stores need not keep it. `meta`: at most 64 bytes. The
+        `MessageError` with this id. `ephemeral`: do not have stores keep it. `meta`: at most 64 bytes. The
         request id is the idempotency key: a call with an earlier id and the same message does nothing more,
         so it may be repeated after any `retriable` error. Across a reconnect the client repeats it itself,
         within `timeout`.

@@ -276,7 +276,7 @@ class Door:
             self.counters.refused += 1
         largest = self._by_process.most_common(1)
         who = f", {largest[0][1]} of them by process {largest[0][0]}" if largest else ""
-        self._warn(now, "%d connections%s: no further ones are taken", self.connections, who)
+        self._warn(now, "%d connections%s: refusing further ones", self.connections, who)
 
     def _warn(self, now: float, text: str, *values: object) -> None:
         if now - self._last_log >= _LOG_EVERY:
@@ -299,7 +299,7 @@ class Door:
                 self._lost(value)
             elif number == zmq.EVENT_ACCEPT_FAILED:
                 self.counters.denied += 1
-                self._warn(now, "a connection of a user that is not allowed was closed (see allowed-uid)")
+                self._warn(now, "closed a connection of a user that is not allowed (see allowed-uid)")
 
     def _accepted(self, descriptor: int, listener: str, now: float) -> None:
         self._lost(descriptor)
@@ -312,9 +312,7 @@ class Door:
         of_process = self._by_process[connection.pid]
         if len(self._by_descriptor) > self._limit or (connection.pid and of_process > self._per_process):
             self.counters.refused += 1
-            self._warn(
-                now, "process %d has %d connections: further ones are closed", connection.pid, of_process
-            )
+            self._warn(now, "process %d has %d connections: closing further ones", connection.pid, of_process)
             self.cut(descriptor)
 
     def _lost(self, descriptor: int) -> None:

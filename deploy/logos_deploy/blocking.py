@@ -68,7 +68,7 @@ class Node(LaunchFacts, BlockingClient):
         self._portal.home.check()
         with self._opening:
             if self._portal.open:
-                raise RuntimeError("the node runs already")
+                raise RuntimeError("the node is already running")
             self._start(timeout)
 
     def _start(self, timeout: float) -> None:

@@ -68,7 +68,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Build the parser with all subcommands."""
     parser = argparse.ArgumentParser(
         prog="logos",
-        description="Run a Logos Delivery node, look at it, send and listen.",
+        description="Run and inspect a Logos Delivery node, send and listen.",
         epilog=_EXITS,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

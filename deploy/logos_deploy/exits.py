@@ -38,9 +38,9 @@ _NOBODY: Final = "no node answers there"
 
 COMMAND_EXITS: Final[Mapping[str, Mapping[Exit, str]]] = {
     "up": {
-        Exit.OK: "ended as it was asked to",
-        Exit.FAILED: "a process cannot live, or supervisord has ended",
-        Exit.IN_USE: "the data directory has a node that runs",
+        Exit.OK: "ended on request",
+        Exit.FAILED: "a process cannot run, or supervisord has ended",
+        Exit.IN_USE: "the data directory is in use by a running node",
     },
     "down": {
         Exit.OK: "nothing runs there any more",
@@ -53,7 +53,7 @@ COMMAND_EXITS: Final[Mapping[str, Mapping[Exit, str]]] = {
     "discovery": {
         Exit.OK: "done",
         Exit.FAILED: "the list cannot be read",
-        Exit.DATA: "no list, or no node record",
+        Exit.DATA: "not a list, or not a node record",
         Exit.UNAVAILABLE: f"{_NOBODY}, or discv5 cannot have its UDP port",
     },
     "send": {
@@ -61,11 +61,11 @@ COMMAND_EXITS: Final[Mapping[str, Mapping[Exit, str]]] = {
         Exit.FAILED: "it was given up, or another program has the name",
         Exit.DATA: "bad content topic, empty or too large payload",
         Exit.UNAVAILABLE: _NOBODY,
-        Exit.UNDECIDED: "not known yet: it is accepted, and may still go",
+        Exit.UNDECIDED: "not known yet: accepted, and may still be sent",
     },
     "listen": {
-        Exit.OK: "ended as it was asked to",
-        Exit.FAILED: "another program goes on under that name",
+        Exit.OK: "ended on request",
+        Exit.FAILED: "another program has taken over that name",
         Exit.DATA: "bad content topic",
         Exit.UNAVAILABLE: _NOBODY,
     },
@@ -83,14 +83,14 @@ COMMAND_EXITS: Final[Mapping[str, Mapping[Exit, str]]] = {
         Exit.UNDECIDED: "not known yet whether anybody has it",
     },
     "tail": {
-        Exit.OK: "ended as it was asked to",
+        Exit.OK: "ended on request",
         Exit.DATA: "the node is on no such shard",
         Exit.UNAVAILABLE: _NOBODY,
     },
-    "config": {Exit.OK: "done", Exit.FAILED: "MAPI cannot be looked at", Exit.UNAVAILABLE: _NOBODY},
-    "doctor": {Exit.OK: "a node can run here", Exit.FAILED: "it cannot; what to do is said"},
+    "config": {Exit.OK: "done", Exit.FAILED: "MAPI does not answer", Exit.UNAVAILABLE: _NOBODY},
+    "doctor": {Exit.OK: "a node can run here", Exit.FAILED: "it cannot; the output says what to do"},
     "demo": {
-        Exit.OK: "all of it worked, nothing is left",
+        Exit.OK: "everything worked, nothing is left running",
         Exit.FAILED: "it did not",
     },
 }

@@ -104,7 +104,7 @@ class Node(LaunchFacts):
     async def start(self, *, timeout: float = START_SECONDS) -> None:
         """Start a closed node again. Raises like `launch`, and RuntimeError if it is running."""
         if self._open:
-            raise RuntimeError("the node runs already")
+            raise RuntimeError("the node is already running")
         processes = self._processes = NodeProcesses(self._processes.plan)
         await processes.start(timeout)
         try:

@@ -44,9 +44,9 @@ class ChildEndedError(Exception):
 
 def _how(code: int) -> str:
     if code < 0:
-        return f"was ended by signal {-code}"
+        return f"was killed by signal {-code}"
     if code == 0:
-        return "ended, as somebody asked it to"
+        return "ended on request"
     return "cannot start as configured" if code == ExitCode.CONFIG else f"ended with exit code {code}"
 
 
@@ -102,7 +102,7 @@ class Keeper:
                 why = f", {MAX_RESTARTS + 1} times within {RESTART_WINDOW:g} s"
                 raise ChildEndedError(self.name, code, said, why)
             restarts.add(loop.time())
-            log.warning("%s %s: starting it again", self.name, _how(code))
+            log.warning("%s %s: restarting it", self.name, _how(code))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), RESTART_SECONDS)
             if self._stop.is_set():

@@ -110,7 +110,7 @@ def _check_host(kind: str, host: str) -> None:
         except ValueError:
             raise ValueError(f"{host!r} is not an IP address") from None
         if "%" in host:
-            raise ValueError(f"{host!r}: an address with a zone means nothing to others")
+            raise ValueError(f"{host!r}: an address with a zone means nothing to other hosts")
         if isinstance(address, IPv6Address) is not (kind == "ip6"):
             raise ValueError(f"{host!r} is not an /{kind} address")
     elif kind in ("dns", "dns4", "dns6"):

@@ -73,7 +73,9 @@ class BaseProcessOptions(OptionSection):
         aliases=("local-storage-path",),
     )
     log_level: str = option(LOG_LEVEL, "TRACE, DEBUG, INFO, NOTICE, WARN, ERROR or FATAL", default="INFO")
-    log_format: str = option(LOG_FORMAT, "TEXT for people, JSON for machines", default="TEXT")
+    log_format: str = option(
+        LOG_FORMAT, "TEXT (human-readable) or JSON (one object per line)", default="TEXT"
+    )
     ipc_dir: str | None = option(
         PATH,
         "directory of the ZeroMQ sockets, below which each process has its own private one",
@@ -92,13 +94,13 @@ class ProcessOptions(BaseProcessOptions):
     )
     allowed_uid: tuple[int, ...] = option(
         integer(0, 0xFFFF_FFFE, "uid"),
-        "further uid that may connect over ipc: others are turned away at once, also from the events",
+        "further uid that may connect over ipc; all others are refused, on the events socket too",
         repeatable=True,
         unset="only the uid this process runs under",
     )
     ipc_max_in_flight: int = option(
         integer(1, 65536),
-        "requests of one consumer being worked on at once; more are answered busy",
+        "requests in flight per consumer; more are answered busy",
         default=256,
     )
 

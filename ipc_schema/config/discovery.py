@@ -126,7 +126,7 @@ class DiscoveryOptions(OptionSection):
     )
     discv5_udp_port: int = option(PORT, "discv5 over UDP; 0: automatic", default=9000)
     discv5_bootstrap_node: tuple[str, ...] = option(
-        ENR, "node record (enr:…) to enter discv5 by; added to those of the preset", repeatable=True
+        ENR, "node record (enr:…) to bootstrap discv5; added to those of the preset", repeatable=True
     )
     dns_discovery_url: tuple[str, ...] = option(
         ENRTREE,
@@ -141,12 +141,12 @@ class DiscoveryOptions(OptionSection):
     )
     peer_exchange_discovery: bool | None = option(
         BOOLEAN,
-        "ask peers for peers while there are too few",
+        "use peer exchange while there are too few peers",
         unset="on under a preset, with discv5-discovery or peer-exchange-node, and without relay",
     )
     peer_persistence: bool = option(BOOLEAN, "keep known peers in the data directory", default=True)
     peer_store_capacity: int | None = option(
-        integer(1, 1_000_000), "known peers to keep", unset=f"5 x max-connections, {MAX_STORE} at most"
+        integer(1, 1_000_000), "size of the peer store", unset=f"5 x max-connections, {MAX_STORE} at most"
     )
     relay_service_ratio: str = option(
         RATIO,
@@ -155,7 +155,7 @@ class DiscoveryOptions(OptionSection):
     )
     nat: str = option(
         NAT,
-        "our address outside: any: what other nodes see of us; extip:<IP>: this one; none: unknown",
+        "our external address: any: as observed by other nodes; extip:<IP>: this one; none: unknown",
         default="any",
     )
     ext_multiaddr: tuple[str, ...] = option(MULTIADDR, "further address to announce", repeatable=True)

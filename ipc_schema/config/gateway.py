@@ -72,7 +72,7 @@ class RestOptions(OptionSection):
     )
     rest_tls_cert: str | None = option(PATH, "certificate chain in PEM, to serve HTTPS")
     rest_tls_key: str | None = option(PATH, "private key of rest-tls-cert in PEM")
-    dashboard: bool = option(BOOLEAN, "serve a page that shows the node, at /dashboard", default=False)
+    dashboard: bool = option(BOOLEAN, "serve a dashboard at /dashboard", default=False)
 
 
 @dataclass(frozen=True, kw_only=True)

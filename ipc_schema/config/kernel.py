@@ -82,7 +82,7 @@ class NetworkOptions(OptionSection):
     cluster_id: int = option(integer(0, MAX_CLUSTER), "cluster of the network", default=0)
     num_shards_in_network: int = option(
         integer(0, MAX_SHARD_COUNT),
-        "shards of the cluster, among which content topics are spread; 0: static sharding",
+        "shards of the cluster for autosharding; 0: static sharding",
         default=1,
     )
     max_msg_size: int = option(
@@ -132,27 +132,27 @@ class PeerOptions(OptionSection):
 
     TITLE: ClassVar[str] = "Peers and relay"
 
-    max_connections: int = option(integer(1, 10_000), "libp2p connections at once", default=150)
+    max_connections: int = option(integer(1, 10_000), "most libp2p connections", default=150)
     ip_colocation_limit: int = option(
-        integer(0, 10_000), "connections with one IP address; 0: no limit", default=5
+        integer(0, 10_000), "most connections per IP address; 0: no limit", default=5
     )
     nodekey: bytes | None = option(
         PRIVATE_KEY,
         "secp256k1 private key of the node, 64 hex digits",
         secret=True,
-        unset="made on first start and kept in the data directory",
+        unset="generated on first start and kept in the data directory",
     )
     agent_string: str | None = option(
-        TEXT, "what the node calls itself to its peers", unset="logos-kernel/<version>"
+        TEXT, "agent string announced to peers (identify)", unset="logos-kernel/<version>"
     )
     relay: bool = option(
         BOOLEAN,
-        "take part in relay; off, the node carries no messages, and gets its own by filter",
+        "run relay; when off, the node forwards no messages and receives its own by filter",
         default=True,
     )
     relay_peer_exchange: bool = option(
         BOOLEAN,
-        "name other peers to relay peers for whom our mesh has no place, and take up those named to us",
+        "peer exchange in PRUNE: suggest other peers when our mesh is full, and use peers suggested to us",
         default=False,
     )
 

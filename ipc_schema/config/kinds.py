@@ -302,7 +302,7 @@ def _parse_ip(raw: object) -> str:
     except ValueError:
         raise ValueError(f"{raw!r} is not an IP address") from None
     if "%" in address:
-        raise ValueError(f"{raw!r}: an address with a zone cannot be told to others; give one without")
+        raise ValueError(f"{raw!r}: an address with a zone cannot be announced; give one without")
     return address
 
 

@@ -139,32 +139,32 @@ class MessageOptions(OptionSection):
     )
     send_window: float = option(
         duration(1.0, _DAY),
-        "time in which a message must reach the network before it is given up",
+        "time within which a message must reach the network",
         default=60.0,
     )
     reliability: bool | None = option(
         BOOLEAN,
-        "have sends confirmed by stores, and published again when those lack them",
-        unset="what the preset says, true without one",
+        "confirm sends with store nodes, and publish again if they lack the message",
+        unset="the preset's, true without one",
     )
     catch_up: str | float = option(
         CATCH_UP,
-        "when stores are asked for what may have been missed: on-gap, never, or also every 10m, say",
+        "when to query stores for missed messages: on-gap, never, or a period such as 10m",
         default="on-gap",
     )
     send_rate_limit: RateLimitSetting | None = option(
         SEND_RATE,
-        "messages per time that are sent, in order, such as 100/10m; more wait for the next epoch",
+        "messages sent per epoch, in order, such as 100/10m; more wait for the next epoch",
         unset="no limit",
     )
     outbox_max_messages: int = option(
         integer(1, 10_000_000),
-        "accepted messages that wait for the network, shared fairly by the apps; more are answered busy",
+        "accepted messages waiting for the network, shared fairly between apps; more are answered busy",
         default=10_000,
     )
     outbox_max_bytes: int = option(
         size(64 * 1024, 1024 * 1024 * MIB),
-        "accepted messages that wait for the network, shared fairly by the apps; more are answered busy",
+        "accepted messages waiting for the network, shared fairly between apps; more are answered busy",
         default=256 * MIB,
     )
 
@@ -175,9 +175,7 @@ class AppOptions(OptionSection):
 
     TITLE: ClassVar[str] = "Apps"
 
-    max_apps: int = option(
-        integer(1, 100_000), "apps known at once, named and connected ones together", default=256
-    )
+    max_apps: int = option(integer(1, 100_000), "most apps, named and connected ones together", default=256)
     max_topics_per_app: int = option(
         integer(1, 100_000), "content topics that one app may subscribe to", default=1000
     )
@@ -186,22 +184,22 @@ class AppOptions(OptionSection):
     )
     journal_max_bytes: int = option(
         size(64 * 1024, 1024 * 1024 * MIB),
-        "largest journal of one named app; the oldest events go first, and the app is told",
+        "largest journal of one named app; the oldest events are dropped first, and the app is notified",
         default=64 * MIB,
     )
     journal_max_age: float = option(
         duration(60.0, 3650 * _DAY),
-        "age at which an event leaves a named app's journal, and the app is told",
+        "age at which an event is dropped from a named app's journal; the app is notified",
         default=7 * _DAY,
     )
     journal_total_bytes: int = option(
         size(64 * 1024, 1024 * 1024 * MIB), "all journals together", default=1024 * MIB
     )
     ephemeral_max_bytes: int = option(
-        size(64 * 1024, 16 * 1024 * MIB), "events waiting in memory for one unnamed app", default=16 * MIB
+        size(64 * 1024, 16 * 1024 * MIB), "events queued in memory for one unnamed app", default=16 * MIB
     )
     ephemeral_max_events: int = option(
-        integer(16, 10_000_000), "events waiting in memory for one unnamed app", default=20_000
+        integer(16, 10_000_000), "events queued in memory for one unnamed app", default=20_000
     )
 
 

@@ -60,7 +60,8 @@ def parse_rate_limit(raw: object) -> RateLimitSetting:
     match = _FORM.fullmatch(raw.strip()) if isinstance(raw, str) else None
     if match is None:
         raise ValueError(
-            f"{raw!r} is no rate limit: [store|lightpush|px|filter:]<volume>/<period><h|m|s|ms>, such as 5/1s"
+            f"{raw!r} is not a rate limit: "
+            "[store|lightpush|px|filter:]<volume>/<period><h|m|s|ms>, such as 5/1s"
         )
     name = match[1].lower() if match[1] else None
     # nwaku distinguished store versions; there is one left.

@@ -67,7 +67,7 @@ class ServiceOptions(OptionSection):
     TITLE: ClassVar[str] = "Services"
 
     store: bool = option(BOOLEAN, "archive messages and answer history queries", default=False)
-    storenode: str | None = option(SERVICE_NODE, "peer to ask first for history")
+    storenode: str | None = option(SERVICE_NODE, "preferred store peer")
     store_message_db_url: str = option(
         DATABASE_URL,
         "database of the archive: sqlite://<path>, relative to data-dir, or postgres://…",
@@ -80,29 +80,27 @@ class ServiceOptions(OptionSection):
         default=parse_retention(DEFAULT_RETENTION),
     )
     store_max_num_db_connections: int = option(
-        integer(2, 1000), "connections to the database at once (a SQLite archive uses at most 5)", default=8
+        integer(2, 1000), "most connections to the database (a SQLite archive uses at most 5)", default=8
     )
-    store_message_db_migration: bool = option(
-        BOOLEAN, "bring a database of an older version up to date", default=True
-    )
-    store_message_db_vacuum: bool = option(
-        BOOLEAN, "give the database's unused space back at start", default=False
-    )
+    store_message_db_migration: bool = option(BOOLEAN, "migrate a database of an older version", default=True)
+    store_message_db_vacuum: bool = option(BOOLEAN, "vacuum the database at start", default=False)
     lightpush: bool = option(BOOLEAN, "publish messages for light clients; needs relay", default=True)
-    lightpushnode: str | None = option(SERVICE_NODE, "peer to ask first to publish a message")
+    lightpushnode: str | None = option(SERVICE_NODE, "preferred lightpush peer")
     filter: bool = option(
         BOOLEAN, "push messages of the node's shards to light clients; needs relay", default=True
     )
-    filternode: str | None = option(SERVICE_NODE, "peer to ask first to push messages")
+    filternode: str | None = option(SERVICE_NODE, "preferred filter peer")
     filter_subscription_timeout: float = option(
         duration(1.0, 86_400.0),
-        "time after which a light client that is not heard of is forgotten",
+        "time after which a silent light client is forgotten",
         default=300.0,
     )
-    filter_max_peers_to_serve: int = option(integer(1, 100_000), "light clients at once", default=1000)
-    filter_max_criteria: int = option(integer(1, 100_000), "subscriptions of one light client", default=1000)
-    peer_exchange: bool = option(BOOLEAN, "give records of peers to those that ask", default=True)
-    peer_exchange_node: str | None = option(SERVICE_NODE, "peer to ask first for records of peers")
+    filter_max_peers_to_serve: int = option(integer(1, 100_000), "most light clients", default=1000)
+    filter_max_criteria: int = option(
+        integer(1, 100_000), "most subscriptions per light client", default=1000
+    )
+    peer_exchange: bool = option(BOOLEAN, "serve peer exchange", default=True)
+    peer_exchange_node: str | None = option(SERVICE_NODE, "preferred peer for peer exchange")
     rate_limit: tuple[RateLimitSetting, ...] = option(
         RATE_LIMIT,
         "requests served: [store|lightpush|px|filter:]<volume>/<period><h|m|s|ms>; volume 0: no limit; "

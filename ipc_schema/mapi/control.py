@@ -63,7 +63,7 @@ class AppsReply(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendSummary(Body):
-    """A send without a fate, as in the reply of `pending`. `app` is empty when its app has left."""
+    """A send pending, as in the reply of `pending`. `app` is empty when its app has left."""
 
     app: str
     request_id: Bin16
@@ -76,7 +76,7 @@ class SendSummary(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendsReply(Body):
-    """The oldest sends without a fate, of all apps, and how many there are in all and in each state."""
+    """The oldest sends pending, of all apps, and how many there are in all and in each state."""
 
     sends: Annotated[tuple[SendSummary, ...], Size(MAX_SENDS_SHOWN)]
     total: Uint

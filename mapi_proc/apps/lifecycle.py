@@ -162,7 +162,7 @@ class AppLifecycle:
             )
 
         log.warning(
-            "app %s is forgotten: max-apps (%d) is reached, and it was used longest ago",
+            "app %s is forgotten: max-apps (%d) is reached, and least recently used",
             idle.name,
             self._config.max_apps,
         )

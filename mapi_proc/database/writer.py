@@ -239,14 +239,14 @@ class Writer:
         if is_corruption(error):
             mark_corrupt(self._opened.path)
         if not self._stalled:
-            log.error("the database cannot be written (%s): trying again until it can", error)
+            log.error("cannot write the database (%s): retrying until it works", error)
         self._stalled = True
         self._post(self._on_state, DatabaseState.STALLED, str(error))
 
     def _unstall(self) -> None:
         if self._stalled:
             self._stalled = False
-            log.warning("the database can be written again")
+            log.warning("the database is writable again")
             self._post(self._on_state, DatabaseState.OPEN, "")
 
     def _look(self) -> None:
@@ -288,7 +288,7 @@ class Writer:
             self._growth.committed(PURGE_ROWS << 10)
         except sqlite3.Error as error:
             self._rollback()
-            log.warning("what is left of a forgotten app will be removed at the next start: %s", error)
+            log.warning("the rest of a forgotten app will be removed at the next start: %s", error)
             self._purges.popleft()
             return
         if row is None:

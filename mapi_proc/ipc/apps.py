@@ -118,7 +118,7 @@ class AppServer:
             now, now_ns = self._loop.time(), self._core.now_ns()
             for identity, session in list(self._sessions.items()):
                 if now - session.heard > SILENCE_S:
-                    log.info("app %s said nothing for %d s", session.app.name, SILENCE_S)
+                    log.info("app %s was silent for %d s", session.app.name, SILENCE_S)
                     self._gone(identity)
                     continue
                 if session.send(session.app.stream.heartbeat(now_ns), b""):

@@ -34,5 +34,5 @@ class DeliveredMessages:
             await self._turn.stored()
             return await self._database.find_delivered(app_id, since - _SKEW_NS)
         except (DatabaseError, sqlite3.Error) as error:
-            log.warning("what app %d was given cannot be read now: %s", app_id, error)
+            log.warning("cannot read now what app %d was delivered: %s", app_id, error)
             return None

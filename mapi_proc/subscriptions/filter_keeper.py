@@ -248,7 +248,7 @@ def _by_shard(held: Held) -> dict[int, Mapping[str, Collection[str]]]:
         try:
             found[PubsubTopic.parse(topic).shard] = peers
         except TopicError:
-            log.warning("the kernel names a pubsub topic that is none: %r", topic)
+            log.warning("the kernel sent an invalid pubsub topic: %r", topic)
     return found
 
 

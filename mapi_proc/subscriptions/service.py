@@ -69,7 +69,7 @@ class SubscriptionService:
     def adopt(self, network: AppNetwork) -> None:
         """Start on a network: the first one known, or one that differs from the previous."""
         if self._adopted:
-            log.warning("the kernel is on another network than before; shards are computed again")
+            log.warning("the kernel is on a different network than before; shards are computed again")
             self._shards.leave(self._table.shards)
         self._adopted = True
         lost = self._table.move(network.shard_of)

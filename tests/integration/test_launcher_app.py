@@ -115,7 +115,7 @@ async def test_a_node_in_an_app_its_restarts_and_its_end(directory: Path) -> Non
 async def test_a_closed_node_can_be_started_again(directory: Path) -> None:
     node = await launch(overrides=LOCAL, data_dir=directory / "n", name="app")
     await node.client.subscribe(TOPIC)
-    with pytest.raises(RuntimeError, match="runs already"):
+    with pytest.raises(RuntimeError, match="is already running"):
         await node.start()
     await node.close()
     async with node:
@@ -128,7 +128,7 @@ async def test_a_closed_node_can_be_started_again(directory: Path) -> None:
 def test_a_closed_node_can_be_started_again_in_the_blocking_form(directory: Path) -> None:
     node = blocking.launch(overrides=LOCAL, data_dir=directory / "n", name="app")
     node.client.subscribe(TOPIC)
-    with pytest.raises(RuntimeError, match="runs already"):
+    with pytest.raises(RuntimeError, match="is already running"):
         node.start()
     node.close()
     node.start()

@@ -190,7 +190,7 @@ def test_a_message_that_nobody_takes_is_undecided_and_pending(lone: LogosUp) -> 
     where = ("--data-dir", str(lone.data_dir))
     done = logos("send", TOPIC, "x", *where, "--timeout", "4", "--name", "sender", "--json")
     assert done.returncode == Exit.UNDECIDED, done.stderr
-    assert "-- no peer has taken it yet, the node is Disconnected (no relay peers)" in done.stderr
+    assert "-- not propagated yet, the node is Disconnected (no relay peers)" in done.stderr
     accepted, undecided = (json.loads(line) for line in done.stdout.splitlines())
     assert (accepted["event"], undecided["event"]) == ("message_accepted", "message_undecided")
 
@@ -209,7 +209,7 @@ def test_sends_of_an_app_are_looked_at_without_disturbing_or_making_it(lone: Log
     listener = Listener(lone, "--name", "busy")
     known = lone.status()["mapi"]["apps"]["known"]
     done = logos("pending", *where, "--name", "busy")
-    assert (done.returncode, done.stdout) == (Exit.OK, "no send without a fate\n")
+    assert (done.returncode, done.stdout) == (Exit.OK, "no pending sends\n")
     for more in ((), ("--cancel", "00" * 16)):
         nobody = logos("pending", *where, "--name", "nobody", *more)
         assert nobody.returncode == Exit.DATA
@@ -244,8 +244,8 @@ def test_health_and_the_doctor_beside_a_node_that_runs(lone: LogosUp) -> None:
     # its own port is no obstacle
     doctor = logos("doctor", *where, "tcp-port=0")
     assert doctor.returncode == Exit.OK, doctor.stdout
-    assert f"process {lone.pid_of('kernel')} runs there and answers" in doctor.stdout
-    assert "nothing says where to look for peers" in doctor.stdout
+    assert f"process {lone.pid_of('kernel')} is running and answers" in doctor.stdout
+    assert "no source of peers is configured" in doctor.stdout
 
 
 def test_tail_shows_messages_without_their_payload(lone: LogosUp) -> None:
@@ -317,5 +317,5 @@ def test_a_process_that_hangs_does_not_hold_the_answer_up(lone: LogosUp, frozen:
         assert f"{frozen:<7} no answer at" in done.stdout
         assert f"{other:<7} " in done.stdout
     assert doctor.returncode == Exit.FAILED
-    assert f"process {pid} runs there and does not answer" in doctor.stdout
+    assert f"process {pid} is running but does not answer" in doctor.stdout
     wait_for(lambda: logos("health", *where).returncode == Exit.OK, "the node is ready again")

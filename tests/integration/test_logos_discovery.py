@@ -42,7 +42,7 @@ def test_discv5_is_seen_stopped_started_and_given_a_node_to_begin_with() -> None
         assert f"announces      {boot.address().partition('/p2p/')[0]}" in shown.stdout
         assert "looks for      relay peers on shard 0; peers that serve store" in shown.stdout
 
-        said = "discv5 runs and has no node to begin with"
+        said = "discv5 is running but has no bootstrap node"
         assert said in logos("discovery", *at(lost.directory)).stdout
         assert said in doctor(lost.directory)
 
@@ -89,7 +89,7 @@ def test_a_node_of_another_cluster_is_told_so() -> None:
 
         def said() -> bool:
             text = doctor(stranger.directory)
-            return "peers of another network were met" in text and "is not connected" in text
+            return "peers of another network were found" in text and "is not connected" in text
 
         eventually(said, 30)
         everybody = logos("peers", "--all", *at(stranger.directory)).stdout
@@ -118,7 +118,7 @@ def test_a_list_is_read_by_the_node() -> None:
 def test_a_configuration_without_anybody_to_begin_with_is_told_before_the_start() -> None:
     with short_directory() as path:
         said = doctor(path / "d", "discv5-discovery=true", "discv5-udp-port=0")
-        assert "discv5 is on and has no node to begin with" in said
+        assert "discv5 is on but has no bootstrap node" in said
         assert "begins with 1 configured peer" in doctor(
             path / "d",
             "staticnode=/ip4/127.0.0.1/tcp/9/p2p/16Uiu2HAm9p9kdzmw2D5BDPSn8YfghzD3xm4iN4DYYJzZ7iTGNvcE",

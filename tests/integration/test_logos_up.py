@@ -86,7 +86,7 @@ def test_a_second_node_on_the_same_data_directory_is_refused(shared: LogosUp) ->
     for how in ("tcp-port=0", "--write-only"):
         second = logos("up", "--data-dir", str(shared.data_dir), how)
         assert second.returncode == Exit.IN_USE
-        assert f"has a node that runs (process {shared.process.pid})" in second.stderr
+        assert f"is in use by a running node (process {shared.process.pid})" in second.stderr
     assert (shared.data_dir / "supervisor" / "supervisord.conf").read_text() == conf
     assert shared.status()["kernel"]["ready"]
 
@@ -110,7 +110,7 @@ def test_both_processes_come_back_after_kill_9(shared: LogosUp) -> None:
     for program in ("mapi", "kernel"):
         killed = shared.pid_of(program)
         os.kill(killed, signal.SIGKILL)
-        shared.wait_said(f"{program} is started again")
+        shared.wait_said(f"{program} was restarted")
         shared.wait_said(f"{program} is ready", times=2)
         assert shared.pid_of(program) != killed
     shared.wait_said("the node is ready", times=3)
@@ -148,7 +148,7 @@ def test_a_data_directory_whose_kernel_was_started_by_hand_is_refused(
         wait_for(lambda: (data_dir / "run" / "kernel" / "control").exists(), "the kernel's socket")
         second = logos("up", "--data-dir", str(data_dir), "tcp-port=0")
         assert second.returncode == Exit.IN_USE
-        assert f"has a node that runs (its kernel is process {kernel.pid})" in second.stderr
+        assert f"is in use by a running node (its kernel is process {kernel.pid})" in second.stderr
         assert kernel.poll() is None
         down = logos("down", "--data-dir", str(data_dir), "--json")
         assert down.returncode == Exit.OK, down.stderr
@@ -173,7 +173,7 @@ def test_the_kernel_alone(up: Callable[..., LogosUp]) -> None:
     node.supervisor_pid()
     assert node.end(signal.SIGINT) == Exit.OK
     assert node.alive() == []
-    assert "SIGINT: ending the node" in node.output()
+    assert "SIGINT: stopping the node" in node.output()
 
 
 def test_what_only_the_process_can_refuse_ends_everything_with_78(
@@ -207,11 +207,11 @@ def test_a_second_signal_kills_what_does_not_end(up: Callable[..., LogosUp]) -> 
     node.supervisor_pid()
     os.kill(kernel, signal.SIGSTOP)  # it will not follow TERM
     node.process.send_signal(signal.SIGTERM)
-    node.wait_said("SIGTERM: ending the node")
+    node.wait_said("SIGTERM: stopping the node")
     node.process.send_signal(signal.SIGTERM)
     assert node.process.wait(5) == Exit.OK
     assert node.alive() == []
-    assert "killing what is left" in node.output()
+    assert "killing the remaining processes" in node.output()
 
 
 def test_three_nodes_on_one_host_by_ports_shift(directory: Path) -> None:

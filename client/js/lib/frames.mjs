@@ -84,7 +84,7 @@ export const decodeReply = (frames) => {
   need(isMap(body), "body: not a map");
   if (status === 0) return { id, instance, body, blobs, error: null };
   need(isText(body.code) && isText(body.message), "error: no code or message");
-  need(body.detail == null || isMap(body.detail), "error: detail is no map");
+  need(body.detail == null || isMap(body.detail), "error: detail is not a map");
   return { id, instance, body, blobs, error: new LogosError(body.code, body.message, body) };
 };
 

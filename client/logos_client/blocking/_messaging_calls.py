@@ -108,7 +108,7 @@ class MessagingCalls(BlockingClient):
         """Send a message. Return its request id (16 bytes) once it is accepted.
 
         Acceptance needs no peer: the outcome follows as `MessagePropagated`, `MessageSent` or
-        `MessageError` with this id. `ephemeral`: stores need not keep it. `meta`: at most 64 bytes. The
+        `MessageError` with this id. `ephemeral`: do not have stores keep it. `meta`: at most 64 bytes. The
         request id is the idempotency key: a call with an earlier id and the same message does nothing more,
         so it may be repeated after any `retriable` error. Across a reconnect the client repeats it itself,
         within `timeout`.
@@ -246,7 +246,7 @@ class MessagingCalls(BlockingClient):
 
         `ChannelMessageSent` follows, and one of `ChannelMessageDelivered`, `ChannelMessageError`,
         `ChannelDeliveryError` is its end. The request id is the idempotency key within the channel, as in
-        `MessagingClient.send`. `ephemeral`: stores need not keep it.
+        `MessagingClient.send`. `ephemeral`: do not have stores keep it.
 
         Raises `BadRequestError` (`unknown channel: …`, `empty payload`, `segmentation failed: …`),
         `BusyError`, `ConflictError` (the id was used for another payload), `TooLargeError`.

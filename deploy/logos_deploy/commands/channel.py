@@ -72,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--timeout", type=float, default=300.0, metavar="SECONDS", help="send: how long to wait for delivery"
     )
-    parser.add_argument("--count", type=int, metavar="N", help="listen: end after so many messages")
+    parser.add_argument("--count", type=int, metavar="N", help="listen: stop after so many messages")
     parser.add_argument("--json", action="store_true", help="JSON objects, for programs")
     add_where(parser)
 
@@ -186,7 +186,7 @@ async def _listen(client: MessagingClient, arguments: argparse.Namespace, _paylo
             if seen == arguments.count:
                 return Exit.OK
         elif isinstance(event, TakenOver):
-            raise CommandError(Exit.FAILED, f"another program goes on as {client.name}")
+            raise CommandError(Exit.FAILED, f"another program has taken over {client.name}")
         elif isinstance(event, LinkRestored) and not event.resumed:
             raise CommandError(
                 Exit.FAILED, "the Messaging API was restarted, and the channel went with it: use --name"
@@ -203,7 +203,7 @@ def _remark(event: Event) -> str:
         case ChannelSync():
             return event.state + (f": {event.missing} messages are missing" if event.missing else "")
         case LinkLost():
-            return f"the Messaging API is away: {event.reason}"
+            return f"the Messaging API is unreachable: {event.reason}"
         case LinkRestored():
             return "the Messaging API is back"
     return ""

@@ -23,7 +23,7 @@ from logos_deploy.node.environment import ProcessConfigError, config_of_process
 from logos_deploy.text import one_line, table
 
 NAME: Final = "config"
-HELP: Final = "show the configuration of a node, and where each value comes from"
+HELP: Final = "show the configuration of a node, with the source of each value"
 
 Rows = list[dict[str, Any]]
 
@@ -31,10 +31,10 @@ Rows = list[dict[str, Any]]
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `config`: those of `up`, whose configuration it shows."""
     parser.add_argument(
-        "--running", action="store_true", help="of the node that runs there, not of one that these words mean"
+        "--running", action="store_true", help="of the running node, not of one that these arguments describe"
     )
-    parser.add_argument("--all", action="store_true", help="the options that have their default too")
-    parser.add_argument("--json", action="store_true", help="all of it, for programs")
+    parser.add_argument("--all", action="store_true", help="also options at their default")
+    parser.add_argument("--json", action="store_true", help="everything, as JSON")
     add_node(parser)
     parser.add_argument(
         "--ipc-dir", metavar="DIR", help="with --running: its socket directory (default: <data-dir>/run)"
@@ -85,7 +85,7 @@ async def _ask(place: NodePlace) -> dict[str, Rows | None]:
         async with KernelClient.connect(place.kernel, timeout=3.0) as client:
             kernel: Rows = [option.to_body() for option in await client.config()]
     except LogosError as error:
-        raise CommandError(Exit.UNAVAILABLE, f"the kernel does not tell: {error}") from None
+        raise CommandError(Exit.UNAVAILABLE, f"the kernel does not answer: {error}") from None
     health = await ask_health(place.mapi.control)
     gateway = gateway_addresses(place.run_dir)
     return {
@@ -114,7 +114,7 @@ def as_text(found: dict[str, Rows | None], *, everything: bool) -> Iterator[str]
         if shown:
             yield table(_cells(shown))
         if len(shown) < len(rows):
-            yield f"  and {len(rows) - len(shown)} options with their default (--all shows them)"
+            yield f"  and {len(rows) - len(shown)} options at their default (--all shows them)"
 
 
 def _cells(rows: Iterable[dict[str, Any]]) -> Iterator[tuple[str, str, str]]:

@@ -20,7 +20,7 @@ from logos_deploy.node.network_view import NetworkView, diagnose, look, wanted_p
 from logos_deploy.text import count, duration, one_line, table
 
 NAME: Final = "discovery"
-HELP: Final = "show how a node finds its peers, and what is wrong with that; read a list of nodes"
+HELP: Final = "show how a node finds its peers, and problems with it; read a node list"
 
 _LIST_SECONDS: Final = 30.0
 
@@ -31,18 +31,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     # Not from `add_where` again: a default behind the subcommand must not override a value before it.
     actions = parser.add_subparsers(dest="action", metavar="action")
     listing = actions.add_parser(
-        "list", help="read a signed list of nodes in the DNS (EIP-1459) by this node", allow_abbrev=False
+        "list", help="have this node read a signed node list in the DNS (EIP-1459)", allow_abbrev=False
     )
     listing.add_argument("url", metavar="enrtree://…")
-    listing.add_argument("--name-server", metavar="IP[:PORT]", help="ask this one (default: as configured)")
+    listing.add_argument("--name-server", metavar="IP[:PORT]", help="DNS server (default: as configured)")
     listing.add_argument(
-        "--use", action="store_true", help="the node takes the nodes, and dials those it wants"
+        "--use", action="store_true", help="add the nodes to the peer store, and dial those wanted"
     )
     start = actions.add_parser("start", help="start discv5, until the kernel ends", allow_abbrev=False)
     stop = actions.add_parser("stop", help="stop discv5, until the kernel ends", allow_abbrev=False)
-    boot = actions.add_parser("bootnodes", help="enter discv5 by these nodes", allow_abbrev=False)
+    boot = actions.add_parser("bootnodes", help="set the bootstrap nodes of discv5", allow_abbrev=False)
     boot.add_argument("enrs", nargs="+", metavar="enr:…")
-    boot.add_argument("--add", action="store_true", help="beside those that it has, not in their place")
+    boot.add_argument(
+        "--add", action="store_true", help="in addition to the current ones, not in their place"
+    )
     for action in (listing, start, stop, boot):
         _common(action, again=True)
 
@@ -50,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def _common(parser: argparse.ArgumentParser, *, again: bool = False) -> None:
     left: Any = argparse.SUPPRESS
     parser.add_argument(
-        "--json", action="store_true", default=left if again else False, help="one JSON object, for programs"
+        "--json", action="store_true", default=left if again else False, help="print one JSON object"
     )
     parser.add_argument(
         "--timeout", type=float, default=left if again else 5.0, metavar="SECONDS", help="(default: 5)"
@@ -114,7 +116,7 @@ def as_text(view: NetworkView, now: float) -> Iterator[str]:
 def _rows(view: NetworkView, now: float) -> Iterator[tuple[str, str]]:
     status = view.status
     yield "own record", status.enr
-    for address in status.addresses or ("nothing: nobody can dial this node",):
+    for address in status.addresses or ("nothing: no other node can dial this one",):
         yield "announces", one_line(address)
     yield "cluster", str(view.cluster)
     for shard in view.shards:
@@ -122,13 +124,13 @@ def _rows(view: NetworkView, now: float) -> Iterator[tuple[str, str]]:
         yield f"shard {shard.shard}", f"{shard.health}, {peers}"
     waiting = status.known - status.due
     wait = f", {waiting} to be dialled only after a while" if waiting else ""
-    offline = "" if status.online else "; nothing was heard of the network lately"
+    offline = "" if status.online else "; the network was not heard from lately"
     yield "peers", f"{len(view.connected)} connected, {status.known} known{wait}{offline}"
-    yield "looks for", wanted_peers(status) or "nobody: the node has the peers it wants"
+    yield "looks for", wanted_peers(status) or "none: the node has the peers it wants"
     yield "discv5", "; ".join(_discv5(view.status.discv5))
     for one in status.lists:
         yield "list", ", ".join(_list_of_nodes(one, now))
-    yield "peer exchange", "asks peers for peers while some are wanted" if status.peer_exchange else "off"
+    yield "peer exchange", "while more peers are wanted" if status.peer_exchange else "off"
     for peer in view.configured:
         if peer.connected:  # the others get findings
             yield peer.option, f"{one_line(peer.address)} is connected"

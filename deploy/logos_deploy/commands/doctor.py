@@ -28,14 +28,14 @@ from logos_deploy.text import count, one_line
 from logos_process.lock import holder_of
 
 NAME: Final = "doctor"
-HELP: Final = "say what is wrong: packages, directories, ports, limits, clock; and why a node finds no peers"
+HELP: Final = "check packages, directories, ports, limits and clock; explain why a node finds no peers"
 
 _PATIENCE: Final = 5.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `doctor`: those of `up`, whose success it predicts."""
-    parser.add_argument("--json", action="store_true", help="one JSON object, for programs")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_node(parser)
 
 
@@ -129,7 +129,7 @@ async def _network(plan: NodePlan) -> list[Finding]:
         async with KernelClient.connect(plan.kernel.endpoints, timeout=_PATIENCE) as client:
             return list(diagnose(await look(client)))
     except LogosError as error:
-        return [Finding(Level.WARN, "peers", f"the kernel does not say: {error.message}")]
+        return [Finding(Level.WARN, "peers", f"the kernel does not answer: {error.message}")]
 
 
 async def _processes(plan: NodePlan) -> tuple[tuple[Finding, bool], tuple[Finding, bool] | None]:
@@ -154,6 +154,6 @@ def as_text(findings: list[Finding]) -> Iterator[str]:
     yield from as_lines(findings)
     counts = [sum(finding.level is level for finding in findings) for level in (Level.FAIL, Level.WARN)]
     if counts[0]:
-        yield f"a node cannot run like this: {counts[0]} to mend, {counts[1]} to look at"
+        yield f"a node cannot run here: {counts[0]} to mend, {counts[1]} to look at"
     else:
         yield "a node can run here" + (f"; {counts[1]} to look at" if counts[1] else "")

@@ -20,7 +20,7 @@ from logos_deploy.node.running import FOREGROUND, GATEWAY, KERNEL, MAPI, Holder,
 from logos_deploy.session import run_interruptible
 
 NAME: Final = "down"
-HELP: Final = "end the node of a data directory in good order"
+HELP: Final = "stop the node of a data directory gracefully"
 
 _POLL: Final = 0.05
 
@@ -28,10 +28,10 @@ _POLL: Final = 0.05
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `down`."""
     parser.add_argument(
-        "--timeout", type=float, default=30.0, metavar="SECONDS", help="how long to wait (default: 30)"
+        "--timeout", type=float, default=30.0, metavar="SECONDS", help="seconds to wait (default: 30)"
     )
-    parser.add_argument("--kill", action="store_true", help="kill what has not ended when the time is over")
-    parser.add_argument("--json", action="store_true", help="one JSON object, for programs")
+    parser.add_argument("--kill", action="store_true", help="kill what has not ended by then")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_where(parser)
 
 

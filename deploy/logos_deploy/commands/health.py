@@ -16,7 +16,7 @@ from logos_deploy.node.running import mapi_is_supervised
 from logos_deploy.session import run_interruptible
 
 NAME: Final = "health"
-HELP: Final = "say whether the processes of a node are ready"
+HELP: Final = "check whether the processes of a node are ready"
 
 _POLL: Final = 0.25
 
@@ -41,10 +41,10 @@ class NodeReadiness:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `health`."""
     parser.add_argument(
-        "--wait", type=float, metavar="SECONDS", help="wait so long for it to become ready (default: do not)"
+        "--wait", type=float, metavar="SECONDS", help="seconds to wait for it to become ready (default: 0)"
     )
     parser.add_argument("--timeout", type=float, default=2.0, metavar="SECONDS", help="(default: 2)")
-    parser.add_argument("--json", action="store_true", help="one JSON object, for programs")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_where(parser)
 
 

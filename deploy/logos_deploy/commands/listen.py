@@ -27,7 +27,7 @@ from logos_deploy.text import one_line, payload_text
 
 NAME: Final = "listen"
 _CONNECT: Final = 3.0
-HELP: Final = "print the messages of content topics as they come"
+HELP: Final = "print the messages of content topics as they arrive"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,10 +36,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "content_topics", metavar="content-topic", nargs="+", help="/application/1/name/encoding"
     )
     parser.add_argument(
-        "--name", help="listen as this named app: what comes while nobody listens is delivered later"
+        "--name", help="listen as this named app: messages that arrive meanwhile are delivered later"
     )
-    parser.add_argument("--count", type=int, metavar="N", help="end after so many messages")
-    parser.add_argument("--json", action="store_true", help="one JSON object for each message")
+    parser.add_argument("--count", type=int, metavar="N", help="stop after so many messages")
+    parser.add_argument("--json", action="store_true", help="one JSON object per message")
     add_where(parser)
 
 
@@ -54,7 +54,7 @@ def run(arguments: argparse.Namespace) -> int:
 async def _listen(endpoint: str, arguments: argparse.Namespace) -> int:
     async with MessagingClient.connect(endpoint, name=arguments.name, timeout=_CONNECT) as client:
         _refuse(await client.subscribe(arguments.content_topics))
-        _note(f"listening on {', '.join(arguments.content_topics)} (Ctrl-C ends)")
+        _note(f"listening on {', '.join(arguments.content_topics)} (Ctrl-C stops)")
         seen = 0
         async for event in client:
             if isinstance(event, MessageReceived):
@@ -63,7 +63,7 @@ async def _listen(endpoint: str, arguments: argparse.Namespace) -> int:
                 if seen == arguments.count:
                     return Exit.OK
             elif isinstance(event, TakenOver):
-                raise CommandError(Exit.FAILED, f"another program goes on as {client.name}")
+                raise CommandError(Exit.FAILED, f"another program has taken over {client.name}")
             elif note := _remark(event):
                 _note(note)
     return Exit.OK
@@ -88,9 +88,9 @@ def _remark(event: Event) -> str:
         case MessagesMissed():
             return f"messages may be missing ({_between(event.from_ns, event.to_ns)}): {event.reason}"
         case LinkLost():
-            return f"the Messaging API is away: {event.reason}"
+            return f"the Messaging API is unreachable: {event.reason}"
         case LinkRestored(resumed=resumed):
-            return "the Messaging API is back" + ("" if resumed else "; what came meanwhile is lost")
+            return "the Messaging API is back" + ("" if resumed else "; messages in between are lost")
     return ""
 
 

@@ -18,7 +18,7 @@ from logos_deploy.node.network_view import NetworkView, look, reason, wanted_pee
 from logos_deploy.text import count, duration, one_line, table
 
 NAME: Final = "peers"
-HELP: Final = "show a node's peers: connected ones and known ones, how each was found and what it serves"
+HELP: Final = "show a node's connected and known peers, their origin and services"
 
 _SERVICES: Final = (
     ("/vac/waku/relay/", "relay"),
@@ -31,9 +31,11 @@ _SERVICES: Final = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `peers`."""
-    parser.add_argument("--all", action="store_true", help="also those that are not connected, and why")
-    parser.add_argument("--long", action="store_true", help="whole peer ids, and what each calls itself")
-    parser.add_argument("--json", action="store_true", help="everything, for programs")
+    parser.add_argument(
+        "--all", action="store_true", help="also peers that are not connected, with the reason"
+    )
+    parser.add_argument("--long", action="store_true", help="full peer ids, and agent strings")
+    parser.add_argument("--json", action="store_true", help="everything, as JSON")
     parser.add_argument("--timeout", type=float, default=5.0, metavar="SECONDS", help="(default: 5)")
     add_where(parser)
 
@@ -110,7 +112,7 @@ def _summary(view: NetworkView) -> Iterator[str]:
     status = view.status
     inbound = sum(peer.direction == "inbound" for peer in view.connected)
     ways = f" ({inbound} in, {len(view.connected) - inbound} out)" if view.connected else ""
-    state = "" if status.online else "; offline: nothing was heard of the network lately"
+    state = "" if status.online else "; offline: the network was not heard from lately"
     yield f"{count(len(view.connected), 'peer')} connected{ways}, {status.known} known{state}"
     if wanted := wanted_peers(status):
         yield f"looking for more {wanted}"

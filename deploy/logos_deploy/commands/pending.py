@@ -17,7 +17,7 @@ from logos_deploy.session import run_interruptible
 from logos_deploy.text import count, duration, one_line, size, table
 
 NAME: Final = "pending"
-HELP: Final = "show the sends that have no fate yet: how many there are, or those of one app"
+HELP: Final = "show pending sends: their number, or those of one app"
 
 _CONNECT: Final = 5.0
 """Seconds."""
@@ -25,11 +25,11 @@ _CONNECT: Final = 5.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `pending`."""
-    parser.add_argument("--name", help="those of this named app, one by one")
+    parser.add_argument("--name", help="list those of this named app")
     parser.add_argument(
-        "--cancel", metavar="ID", help="with --name: cancel this send, if it was not attempted yet"
+        "--cancel", metavar="ID", help="with --name: cancel this send, if it has not been attempted yet"
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object, for programs")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
     add_where(parser)
 
 
@@ -66,11 +66,11 @@ async def _of_all(place: NodePlace, arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json({"total": number, "bytes": payload, "states": states, "cause": sends.get("cause", "")})
     else:
-        print(f"{count(number, 'send')} without a fate, {size(payload)} (--name shows those of an app)")
+        print(f"{count(number, 'send')} pending, {size(payload)} (--name shows those of an app)")
         if number:
             print(by_state(states))
         if number > states.get("propagated", 0) and sends.get("cause"):
-            print(f"the last attempt that failed: {one_line(str(sends['cause']))}")
+            print(f"last failed attempt: {one_line(str(sends['cause']))}")
     return Exit.OK
 
 
@@ -121,7 +121,7 @@ def _row(send: PendingSend) -> dict[str, Any]:
 def as_text(reply: PendingReply, now_ns: int) -> str:
     """Format a table, oldest first."""
     if not reply.total:
-        return "no send without a fate"
+        return "no pending sends"
     rows = [
         (
             send.request_id.hex(),

@@ -20,7 +20,7 @@ from logos_deploy.session import run_interruptible
 from logos_deploy.text import size
 
 NAME: Final = "send"
-HELP: Final = "send a message and wait for its fate"
+HELP: Final = "send a message and wait for the outcome"
 
 _CONNECT: Final = 3.0
 _LARGEST: Final = 1 << 20
@@ -35,12 +35,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `send`."""
     parser.add_argument("content_topic", metavar="content-topic", help="/application/1/name/encoding")
     parser.add_argument("payload", nargs="?", default="-", help="text; - or nothing: read standard input")
-    parser.add_argument("--ephemeral", action="store_true", help="stores need not keep it")
+    parser.add_argument("--ephemeral", action="store_true", help="do not have stores keep it")
     parser.add_argument("--name", help="send as this named app")
     parser.add_argument(
-        "--timeout", type=float, metavar="SECONDS", help="how long to wait (default: until it is decided)"
+        "--timeout",
+        type=float,
+        metavar="SECONDS",
+        help="seconds to wait (default: until the outcome is known)",
     )
-    parser.add_argument("--json", action="store_true", help="one JSON object for each event")
+    parser.add_argument("--json", action="store_true", help="one JSON object per event")
     add_where(parser)
 
 
@@ -96,8 +99,8 @@ async def _tell_why_it_takes_so_long(client: MessagingClient) -> None:
         status = await client.status()
         reason = f" ({status.reason})" if status.reason else ""
         print(
-            f"-- no peer has taken it yet, the node is {status.connection}{reason}; "
-            "Ctrl-C leaves it to the node (logos discovery says what is wrong)",
+            f"-- not propagated yet, the node is {status.connection}{reason}; "
+            "after Ctrl-C the node keeps trying (logos discovery shows problems)",
             file=sys.stderr,
             flush=True,
         )

@@ -23,7 +23,7 @@ from logos_deploy.session import run_interruptible
 from logos_deploy.text import count, duration, one_line, size, table
 
 NAME: Final = "status"
-HELP: Final = "show a node: its processes, peers, shards and apps"
+HELP: Final = "show a node's processes, peers, shards and apps"
 
 _INFO: Final = ("MyPeerId", "MyMultiaddresses", "MaxMessageSize")
 _PEERS_SHOWN: Final = 20
@@ -51,7 +51,7 @@ class NodeStatus:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `status`."""
-    parser.add_argument("--json", action="store_true", help="everything, for programs")
+    parser.add_argument("--json", action="store_true", help="everything, as JSON")
     parser.add_argument("--timeout", type=float, default=3.0, metavar="SECONDS", help="(default: 3)")
     parser.add_argument(
         "--watch",
@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const=2.0,
         metavar="SECONDS",
-        help="show it again and again, until Ctrl-C: in place on a terminal (default: every 2 s)",
+        help="refresh until Ctrl-C, in place on a terminal (default: every 2 s)",
     )
     add_where(parser)
 

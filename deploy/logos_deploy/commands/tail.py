@@ -30,7 +30,7 @@ from logos_deploy.session import run_interruptible
 from logos_deploy.text import count, one_line, payload_text, size
 
 NAME: Final = "tail"
-HELP: Final = "print what the kernel tells: messages (without their payloads), health, peers"
+HELP: Final = "print the kernel's events: messages (without payloads), health, peers"
 
 _CONNECT: Final = 3.0
 _SOURCES: Final = {SOURCE_RELAY: "relay", SOURCE_FILTER: "filter", SOURCE_SELF: "self"}
@@ -40,7 +40,7 @@ _KINDS: Final = ("messages", "health", "peers")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `tail`."""
     parser.add_argument(
-        "--only", choices=_KINDS, action="append", help="of these alone (may be repeated; default: all)"
+        "--only", choices=_KINDS, action="append", help="only these (may be repeated; default: all)"
     )
     parser.add_argument(
         "--shard",
@@ -50,9 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="messages of this shard, which the node joins for as long as this runs (may be repeated; "
         "default: those that the node is on, and nothing is joined)",
     )
-    parser.add_argument("--payload", action="store_true", help="the payloads too")
-    parser.add_argument("--count", type=int, metavar="N", help="end after so many events")
-    parser.add_argument("--json", action="store_true", help="one JSON object for each event")
+    parser.add_argument("--payload", action="store_true", help="include payloads")
+    parser.add_argument("--count", type=int, metavar="N", help="stop after so many events")
+    parser.add_argument("--json", action="store_true", help="one JSON object per event")
     add_where(parser)
 
 
@@ -125,7 +125,7 @@ class Printer:
                 known = f"{peer.peer_id} {peer.direction} {peer.address} {peer.agent}"
                 yield f"{when}  peer     {one_line(f'{change} {known}'.rstrip())}"
             case PeersSnapshot(peers=peers):
-                yield f"{when}  peers    {count(len(peers), 'peer')}, asked for: some events were lost"
+                yield f"{when}  peers    {count(len(peers), 'peer')}, requested: some events were lost"
             case StreamLoss():
                 last = "?" if event.last is None else event.last
                 yield f"{when}  lost     {event.stream} {event.first} to {last}: {event.reason}"

@@ -50,7 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def add_node(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that describe a node to run."""
     parser.add_argument("--preset", help="network to join; without it a local network on loopback")
-    parser.add_argument("--mode", metavar="core|edge", help="how the node takes part (default: core)")
+    parser.add_argument(
+        "--mode",
+        metavar="core|edge",
+        help="core relays, edge uses the services of other nodes (default: core)",
+    )
     parser.add_argument("--kernel-only", action="store_true", help="no Messaging API")
     parser.add_argument("--data-dir", metavar="DIR", help="what must survive a restart (default: ./data)")
     parser.add_argument("--config-file", metavar="FILE", help="TOML with [kernel] and [mapi]")
@@ -68,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_host(plan)
     supervisor = Supervisor(plan, os.environ)
     if arguments.check:
-        print("the configuration is good")
+        print("the configuration is valid")
         return Exit.OK
     if arguments.write_only:
         return _write_only(supervisor)
@@ -173,7 +177,7 @@ class _Foreground:
         while not stopping.done():
             await asyncio.wait({stopping, hurry}, timeout=_LOOK, return_when=asyncio.FIRST_COMPLETED)
             if hurry.done() and not stopping.done():
-                self._say("killing what is left")
+                self._say("killing the remaining processes")
                 stopping.cancel()
                 await asyncio.wait({stopping})
             self._show(followers)
@@ -188,7 +192,7 @@ class _Foreground:
         if self._stop.is_set():
             self._hurry.set()
         else:
-            self._say(f"{signal.Signals(number).name}: ending the node (again: kill it)")
+            self._say(f"{signal.Signals(number).name}: stopping the node (repeat to kill it)")
             self._stop.set()
 
     # -- processes -------------------------------------------------------------------------------------------
@@ -202,7 +206,7 @@ class _Foreground:
         for name, pid, again in self._watch.started(now, states):
             if again:
                 self._ready.discard(name)
-                self._say(f"{name} is started again, process {pid}")
+                self._say(f"{name} was restarted, process {pid}")
             if name in self._waiting:
                 self._waiting[name].cancel()
             self._waiting[name] = asyncio.create_task(self._announce(name, pid))

@@ -123,7 +123,7 @@ class DemoApp:
                 )
             case LinkLost():
                 self._linked = False
-                self.notes.append(f"{self.name}: the Messaging API is away")
+                self.notes.append(f"{self.name}: the Messaging API is unreachable")
             case LinkRestored():
                 self._linked = True
                 state = "the stream goes on where it was" if event.resumed else "the stream is LOST"
@@ -132,7 +132,7 @@ class DemoApp:
                 # Seconds wider than the gap: messages were in flight when it began and ended.
                 seconds = (event.to_ns - event.from_ns) / 1e9
                 self.notes.append(
-                    f"{self.name}: told that messages may be missing, within {seconds:.1f} s ({event.reason})"
+                    f"{self.name}: messages may be missing, within {seconds:.1f} s ({event.reason})"
                 )
             case EventsDropped():
                 self.notes.append(f"{self.name}: events {event.first} to {event.last} were DROPPED")

@@ -97,7 +97,7 @@ class Ledger:
                 if times != 1:
                     faults.append(f"{what}: {app} received it {'never' if not times else f'{times} times'}")
         if self.strangers:
-            faults.append(f"{self.strangers} messages came that nobody sent")
+            faults.append(f"{self.strangers} messages arrived that no app here sent")
         return faults
 
     def time_lines(self, entries: Sequence[Entry]) -> str:

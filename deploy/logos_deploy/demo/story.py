@@ -184,7 +184,7 @@ class _Story:
         address = await node.address()
         killed = node.kill("kernel")
         self._step(f"kill -9 of the kernel of node {node.name} (process {killed}); both send 3 meanwhile")
-        await bob.until(lambda: bob.cut_off, _SETTLE, "bob is told that his topic has no peer any more")
+        await bob.until(lambda: bob.cut_off, _SETTLE, "bob is notified that his topic has no peer any more")
         entries = await self._few(alice, bob)
         health = await node.back("kernel", killed)
         if await node.address() != address:

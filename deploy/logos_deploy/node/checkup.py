@@ -148,7 +148,7 @@ def check_directory(subject: str, path: Path) -> Finding:
     """Check that the directory is usable or can be created: owned by us alone, and writable."""
     existing = _existing(path)
     if existing is None or not existing.is_dir():
-        return Finding(Level.FAIL, subject, f"{existing or path} is no directory", "name another one")
+        return Finding(Level.FAIL, subject, f"{existing or path} is no directory", "choose another one")
     if existing != path:
         if not os.access(existing, os.W_OK | os.X_OK):
             return Finding(
@@ -217,9 +217,9 @@ def check_sockets(subject: str, directory: Path, holder: int | None, answers: bo
     if holder is not None:
         who = f"process {holder}" if holder else "a process"
         if answers:
-            return Finding(Level.OK, subject, f"{who} runs there and answers")
+            return Finding(Level.OK, subject, f"{who} is running and answers")
         return Finding(
-            Level.FAIL, subject, f"{who} runs there and does not answer", "see its log; logos down --kill"
+            Level.FAIL, subject, f"{who} is running but does not answer", "see its log; logos down --kill"
         )
     try:
         left = sorted(path.name for path in directory.iterdir() if stat.S_ISSOCK(path.lstat().st_mode))
@@ -229,10 +229,8 @@ def check_sockets(subject: str, directory: Path, holder: int | None, answers: bo
         return Finding(Level.FAIL, subject, f"{directory}: {error.strerror}")
     if left:
         # the lock is free, so they are stale: the next start replaces them
-        return Finding(
-            Level.OK, subject, f"nobody runs there; left over by one that was killed: {', '.join(left)}"
-        )
-    return Finding(Level.OK, subject, "nobody runs there")
+        return Finding(Level.OK, subject, f"not running; left over from a killed process: {', '.join(left)}")
+    return Finding(Level.OK, subject, "not running")
 
 
 def check_ports(uses: Iterable[PortUse]) -> Iterator[Finding]:

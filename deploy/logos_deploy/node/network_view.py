@@ -126,8 +126,8 @@ def check_sources(kernel: KernelConfig) -> Finding:
         text = f"begins with {', '.join(ways)}" + ("; discv5" if discovery.discv5 else "")
         return Finding(Level.OK, "peers", text.replace("list in the DNSs", "lists in the DNS"))
     if discovery.discv5:
-        return Finding(Level.WARN, "peers", "discv5 is on and has no node to begin with", _WHERE_TO_BEGIN)
-    text = "nothing says where to look for peers: others must connect to this node"
+        return Finding(Level.WARN, "peers", "discv5 is on but has no bootstrap node", _WHERE_TO_BEGIN)
+    text = "no source of peers is configured: others must connect to this node"
     if kernel.network.preset:
         return Finding(Level.WARN, "peers", text, _WHERE_TO_BEGIN)
     return Finding(Level.OK, "peers", text)
@@ -145,7 +145,7 @@ def diagnose(view: NetworkView) -> Iterator[Finding]:
             text = f"the list {place} cannot be read: {one_line(one.error)}"
             yield Finding(Level.WARN, "discovery", text, "does the host resolve names? dns-addrs-name-server")
     if view.connected and not view.status.addresses:
-        text = "no address is announced: nobody can dial this node"
+        text = "no address is announced: no other node can dial this one"
         yield Finding(Level.WARN, "discovery", text, "nat=extip:<IP address>, or ext-multiaddr")
 
 
@@ -173,11 +173,11 @@ def _why_nobody(view: NetworkView) -> Iterator[Finding]:
     if not _has_somebody_to_ask(view):
         if discv5.running:
             yield Finding(
-                Level.WARN, "discovery", "discv5 runs and has no node to begin with", _WHERE_TO_BEGIN
+                Level.WARN, "discovery", "discv5 is running but has no bootstrap node", _WHERE_TO_BEGIN
             )
         else:
-            text = "nothing says where to look for peers: others must connect to this node"
-            yield Finding(Level.OK, "discovery", text, f"if it is to look itself: {_WHERE_TO_BEGIN}")
+            text = "no source of peers is configured: others must connect to this node"
+            yield Finding(Level.OK, "discovery", text, f"to find peers itself: {_WHERE_TO_BEGIN}")
         return
     if discv5.running and (discv5.boot_nodes or discv5.nodes) and not discv5.verified:
         text = f"discv5: none of {count(max(discv5.boot_nodes, discv5.nodes), 'node')} has answered"
@@ -185,14 +185,14 @@ def _why_nobody(view: NetworkView) -> Iterator[Finding]:
             Level.WARN,
             "discovery",
             text,
-            f"is UDP let through (port {discv5.port})? are the records still right?",
+            f"is UDP let through (port {discv5.port})? are the records still valid?",
         )
     if discv5.verified and not any(peer.origin == "discv5" for peer in known):
         text = f"discv5: {count(discv5.verified, 'node')} answered, none of this node's network"
         yield Finding(Level.WARN, "discovery", f"{text} ({_network(view)})", _SAME_NETWORK)
     cut_off = [peer for peer in known if peer.why.startswith(_OF_ANOTHER_NETWORK)]
     if view.strangers:
-        text = f"peers of another network were met, {count(view.strangers, 'time')}"
+        text = f"peers of another network were found, {count(view.strangers, 'time')}"
         text += f"; one of them: {reason(cut_off[0])}" if cut_off else f" (this one is of {_network(view)})"
         yield Finding(Level.WARN, "discovery", text, _SAME_NETWORK)
     waiting = [peer for peer in known if peer not in cut_off]
@@ -209,7 +209,7 @@ def _all_wait(waiting: Sequence[KnownRecord]) -> Finding:
     whys = Counter(reason(peer) for peer in waiting if peer.why)
     if whys:
         text += f"; mostly: {whys.most_common(1)[0][0]}"
-    return Finding(Level.WARN, "discovery", text, "none is given up; logos peers --all shows them")
+    return Finding(Level.WARN, "discovery", text, "none is dropped; logos peers --all shows them")
 
 
 def _network(view: NetworkView) -> str:

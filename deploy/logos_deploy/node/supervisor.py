@@ -141,7 +141,7 @@ class Supervisor:
 
     def _has_a_node(self, pid: int, which: str = "") -> str:
         by = f" ({which}process {pid})" if pid else ""
-        return f"the data directory {self.plan.data_dir} has a node that runs{by}"
+        return f"the data directory {self.plan.data_dir} is in use by a running node{by}"
 
     def _write_conf(self) -> None:
         self.paths.conf.unlink(missing_ok=True)
@@ -182,7 +182,7 @@ class Supervisor:
                     await asyncio.sleep(_POLL)
         except TimeoutError:
             raise SupervisorError(
-                f"supervisord gave no answer within {_START_TIMEOUT:g} s: {self._complaint()}"
+                f"supervisord did not answer within {_START_TIMEOUT:g} s: {self._complaint()}"
             ) from None
 
     def _complaint(self) -> str:

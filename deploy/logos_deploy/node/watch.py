@@ -61,5 +61,5 @@ class NodeWatch:
                     Exit.FAILED, f"{name} ended {MAX_RESTARTS} times within {RESTART_WINDOW:g} s: given up"
                 )
         if known and all(state.ended for state in known):
-            return WatchVerdict(Exit.OK, "all processes have ended as they were asked to")
+            return WatchVerdict(Exit.OK, "all processes have ended on request")
         return None

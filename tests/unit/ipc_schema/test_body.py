@@ -66,7 +66,7 @@ def test_absent_and_nil_take_the_default_and_none_is_not_written() -> None:
         ({"rows": [[1]]}, "outer: rows[0]: 1 elements, 2 are needed"),
         ({"rows": [[1, 2], [1, "x"]]}, "outer: rows[1][1]: an integer is expected, not text"),
         ({"by_name": {"k": {"level": "x"}}}, "outer: by_name.k.level: an integer is expected, not text"),
-        ({"by_name": {b"k": {}}}, "outer: by_name: the key b'k' of a map is no text"),
+        ({"by_name": {b"k": {}}}, "outer: by_name: the key b'k' of a map is not a text"),
         ({"names": ["a", "b", "c"]}, "outer: names: 3 elements, at most 2 are allowed"),
         ({"flag": 1}, "outer: flag: a boolean is expected, not an integer"),
     ],

@@ -95,5 +95,5 @@ def test_paths_grow_from_the_inside_out() -> None:
 
 
 def test_keys_of_maps_are_text() -> None:
-    with pytest.raises(FieldError, match="no text"):
+    with pytest.raises(FieldError, match="not a text"):
         as_map({b"a": 1})

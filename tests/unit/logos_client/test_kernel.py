@@ -232,7 +232,7 @@ async def test_a_restarted_kernel() -> None:
             for event in await take(feed, 3)
             if not isinstance(event, PeersSnapshot)  # the peers of the kernel before are gone
         ]
-        assert loss == StreamLoss("m/42/0", 2, None, "the kernel began this stream anew")
+        assert loss == StreamLoss("m/42/0", 2, None, "the kernel restarted this stream")
         assert isinstance(message, KernelMessage)
         assert message.payload == b"after"
 

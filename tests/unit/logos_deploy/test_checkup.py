@@ -72,12 +72,12 @@ def test_sockets_of_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     def look(holder: int | None, answers: bool) -> Finding:
         return checkup.check_sockets("kernel", tmp_path, holder, answers)
 
-    assert look(None, False).text == "nobody runs there"
+    assert look(None, False).text == "not running"
     with socket.socket(socket.AF_UNIX) as left:
         monkeypatch.chdir(tmp_path)  # its whole path may be too long for a socket
         left.bind("control")
     assert look(None, False) == Finding(
-        Level.OK, "kernel", "nobody runs there; left over by one that was killed: control"
+        Level.OK, "kernel", "not running; left over from a killed process: control"
     )
     assert look(7, True).level is Level.OK
     assert look(7, False).level is Level.FAIL

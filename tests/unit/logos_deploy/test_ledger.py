@@ -34,7 +34,7 @@ def test_never_twice_and_strangers_are_faults() -> None:
     faults = "; ".join(ledger.faults())
     assert "alice received it never" in faults
     assert "bob received it 2 times" in faults
-    assert "1 messages came that nobody sent" in faults
+    assert "1 messages arrived that no app here sent" in faults
 
 
 def test_an_error_ends_the_waiting_and_is_a_fault() -> None:

@@ -91,9 +91,9 @@ def test_a_node_that_has_its_peers_has_no_trouble() -> None:
 def test_nobody_to_begin_with() -> None:
     alone = list(diagnose(view()))
     assert {one.level for one in alone} == {Level.OK}, "a network of its own"
-    assert "nothing says where to look" in alone[1].text
+    assert "no source of peers" in alone[1].text
     (text,) = troubles(view(discv5=Discv5Record(running=True, port=9000)))
-    assert text == "discv5 runs and has no node to begin with"
+    assert text == "discv5 is running but has no bootstrap node"
 
 
 def test_no_record_is_verified() -> None:
@@ -108,9 +108,11 @@ def test_another_cluster() -> None:
     assert troubles(view(known(1, origin="discv5"), discv5=of_ours)) == []
     cut_off = known(1, retry_ms=3_000_000, why="metadata: peer is in cluster 9, ours is 2")
     (text,) = troubles(view(cut_off, strangers=3))
-    assert text == "peers of another network were met, 3 times; one of them: peer is in cluster 9, ours is 2"
+    assert (
+        text == "peers of another network were found, 3 times; one of them: peer is in cluster 9, ours is 2"
+    )
     assert troubles(view(strangers=1, known=1, due=1)) == [
-        "peers of another network were met, 1 time (this one is of cluster 2, shard 1)"
+        "peers of another network were found, 1 time (this one is of cluster 2, shard 1)"
     ]
     assert troubles(view(cut_off, connected=(CONNECTED,), strangers=3)) == [], "somebody is there: no matter"
 
@@ -145,7 +147,7 @@ def test_lists_that_cannot_be_read_and_addresses_that_nobody_knows() -> None:
     with_list = view(connected=(CONNECTED,), lists=(one,))
     assert troubles(with_list) == ["the list nodes.example.org cannot be read: no answer"]
     assert troubles(view(connected=(CONNECTED,), addresses=())) == [
-        "no address is announced: nobody can dial this node"
+        "no address is announced: no other node can dial this one"
     ]
 
 
@@ -171,8 +173,8 @@ def test_the_reason_is_without_what_the_kernel_puts_before_it() -> None:
 @pytest.mark.parametrize(
     ("options", "level", "said"),
     [
-        ({}, Level.OK, "nothing says where to look"),
-        ({"discv5-discovery": "true"}, Level.WARN, "discv5 is on and has no node"),
+        ({}, Level.OK, "no source of peers"),
+        ({"discv5-discovery": "true"}, Level.WARN, "discv5 is on but has no bootstrap node"),
         (
             {
                 "staticnode": [
@@ -238,7 +240,7 @@ def test_discovery_as_a_person_reads_it() -> None:
     assert rows["own record"] == ENR
     assert rows["shard 1"] == "UNHEALTHY, 0 in the mesh of 0 peers"
     assert rows["peers"] == (
-        "0 connected, 1 known, 1 to be dialled only after a while; nothing was heard of the network lately"
+        "0 connected, 1 known, 1 to be dialled only after a while; the network was not heard from lately"
     )
     assert rows["discv5"] == (
         "UDP port 9; 2 nodes in its table, 0 of them have answered; 1 boot node; others see us at 192.0.2.1:9"

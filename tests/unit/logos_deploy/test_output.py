@@ -1,4 +1,4 @@
-"""What commands print: events of a kernel, sends without a fate, screens."""
+"""What commands print: events of a kernel, sends pending, screens."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_sends_without_a_fate() -> None:
     text = pending.as_text(PendingReply(sends=(send,), total=3), 90_000_000_000)
     assert text.splitlines()[1].split() == ["01" * 16, "retry", "1", "min", "30", "s", "3", "/a/1/b/c"]
     assert text.endswith("and 2 more")
-    assert pending.as_text(PendingReply(sends=(), total=0), 0) == "no send without a fate"
+    assert pending.as_text(PendingReply(sends=(), total=0), 0) == "no pending sends"
     assert json.loads(to_json(pending.as_json(PendingReply(sends=(send,), total=1))))["sends"][0][
         "requestId"
     ] == ("01" * 16)
