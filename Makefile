@@ -12,7 +12,7 @@ DURATION ?= 100
 MINUTES ?= 30
 COMPILED_TESTS := tests/unit/kernel_proc/p2p tests/unit/kernel_proc/relay tests/faults/test_relay_peers.py \
   tests/integration/test_relay_nodes.py tests/integration/test_relay_wire.py tests/integration/test_kernel_requests.py
-NPM_DIRS := client/js tests/interop/js tests/interop/discv5 tests/interop/sdk tests/bench/js
+NPM_DIRS := client/js tests/browser tests/interop/js tests/interop/discv5 tests/interop/sdk tests/bench/js
 
 .DEFAULT_GOAL := help
 .PHONY: help env runtime docs-env node demo test scale compiled pure test-compiled simulate-channels coverage check conformance format docs bench chaos soak lock clean

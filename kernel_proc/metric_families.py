@@ -152,6 +152,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "query_count": _counter("Statements run on the archive's database, by kind."),
     "query_time_secs": _gauge("Time that the last statement took, by kind and phase."),
     "postgres_payload_size_bytes": _gauge("Payload of the last message written to PostgreSQL."),
+    "archive_size_bytes": _gauge("Bytes that the archive's messages take, as of the last count."),
     "archive_errors": _counter("Messages not stored or removed and queries not answered, by type."),
     "archive_insert_duration_seconds": _histogram("Time to store a group of messages."),
     "archive_query_duration_seconds": _histogram("Time to read a page."),

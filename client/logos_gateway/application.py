@@ -22,10 +22,12 @@ from logos_gateway.apps import socket as app_socket
 from logos_gateway.bodies import TextRefusal, json_response
 from logos_gateway.dispatch import DirectRoutes, ErrorHandler
 from logos_gateway.http_access import AccessMiddleware
-from logos_gateway.operator import kernel_events
+from logos_gateway.operator import kernel_events, node_routes
 from logos_gateway.operator.exposition import CONTENT_TYPE, expose
+from logos_gateway.operator.pulse import Pulse
 from logos_gateway.operator.request_figures import RequestFiguresMiddleware
 from logos_gateway.operator.scrape import Scraper
+from logos_gateway.pages import dashboard_router, docs_router
 from logos_gateway.problems import STATUS_OF, ProblemError
 from logos_gateway.reference import admin, filter, lightpush, messaging, node, relay, store  # noqa: A004
 from logos_gateway.state import Gateway
@@ -33,7 +35,7 @@ from logos_gateway.tokens import Tokens
 
 __all__ = ["metrics_application", "rest_application"]
 
-_OWN: tuple[str, ...] = ("/apps/", "/kernel/")
+_OWN: tuple[str, ...] = ("/apps/", "/kernel/", "/gateway/", "/dashboard", "/docs")
 UNKNOWN_PATH = "Bad request initiated. Invalid path or method used."
 
 _NOT_SERVED = {
@@ -41,7 +43,7 @@ _NOT_SERVED = {
 }
 
 
-def rest_application(gateway: Gateway, version: str) -> FastAPI:
+def rest_application(gateway: Gateway, pulse: Pulse, version: str) -> FastAPI:
     """All routes and their description; `rest_server` is what is served."""
     app = FastAPI(
         title="Logos gateway",
@@ -52,6 +54,7 @@ def rest_application(gateway: Gateway, version: str) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.gateway = gateway
+    app.state.pulse = pulse
     for router in _routers(gateway):
         app.include_router(router)
     for kind, handler in _HANDLERS.items():
@@ -71,7 +74,8 @@ def rest_server(app: FastAPI, gateway: Gateway, tokens: Tokens | None) -> ASGIAp
 def _routers(gateway: Gateway) -> list[APIRouter]:
     modules = (node, relay, filter, lightpush, store, messaging, admin, app_routes, app_socket)
     routers = [module.router for module in modules] if gateway.config.rest_routes else []
-    return [*routers, kernel_events.router]
+    routers += [kernel_events.router, node_routes.router, docs_router()]
+    return [*routers, dashboard_router()] if gateway.config.dashboard else routers
 
 
 def metrics_application(gateway: Gateway, scraper: Scraper, tokens: Tokens | None) -> Starlette:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as AsgiScope
@@ -15,12 +16,14 @@ from logos_gateway.origins import judge_origin, may_open_socket
 from logos_gateway.problems import PROBLEM_TYPE, ProblemError
 from logos_gateway.tokens import Scope, Tokens
 
-__all__ = ["BEARER_PROTOCOL", "AccessCounters", "AccessMiddleware", "scope_of_path"]
+__all__ = ["BEARER_PROTOCOL", "AccessCounters", "AccessMiddleware", "scope_of_path", "scopes_of"]
 
 #: A browser cannot set headers on a WebSocket; it names the token as one of the subprotocols it offers.
 BEARER_PROTOCOL: Final = "logos.bearer."
 
-_OWN_PREFIXES: Final = ("/apps/", "/kernel/")
+_OWN_PREFIXES: Final = ("/apps/", "/kernel/", "/gateway/")
+_GRANTED: Final = "logos.scopes"
+"""Key of the ASGI scope that holds what the token of the request allows."""
 _OPEN_PATHS: Final = ("/dashboard", "/openapi.json", "/docs")
 _ANY_SCOPE: Final = ("/health", "/ready", "/info", "/version", "/debug/", "/metrics", "/gateway/")
 _KERNEL_PREFIXES: Final = ("/relay/", "/filter/", "/lightpush/", "/store/", "/kernel/")
@@ -28,13 +31,19 @@ _KERNEL_PREFIXES: Final = ("/relay/", "/filter/", "/lightpush/", "/store/", "/ke
 
 def scope_of_path(path: str) -> Scope | None:
     """The scope that a path needs; None: any token will do."""
-    if path.startswith("/admin/"):
+    if path.startswith("/admin/") or path == "/gateway/v1/log-level":
         return Scope.ADMIN
     if path.startswith(("/apps/", "/messaging/")):
         return Scope.APPS
     if path.startswith(_KERNEL_PREFIXES):
         return Scope.KERNEL
     return None if path.startswith(_ANY_SCOPE) else Scope.KERNEL
+
+
+def scopes_of(connection: HTTPConnection) -> frozenset[Scope]:
+    """What the token of this request allows; everything where no tokens are asked for."""
+    granted: frozenset[Scope] = connection.scope.get(_GRANTED, frozenset(Scope))
+    return granted
 
 
 class AccessCounters:
@@ -78,7 +87,7 @@ class AccessMiddleware:
         if scope["method"] == "OPTIONS":
             await _preflight(dict(decision.headers))(scope, receive, send)
             return
-        refusal = self._judge_token(scope["path"], headers.get("authorization"))
+        refusal = self._judge_token(scope, headers.get("authorization"))
         if refusal is not None:
             response = _refuse(scope["path"], refusal)
             response.headers.update(decision.headers)
@@ -95,13 +104,14 @@ class AccessMiddleware:
         authorization = headers.get("authorization")
         if authorization is None and offered:
             authorization = "Bearer " + offered[0].removeprefix(BEARER_PROTOCOL)
-        refusal = self._judge_token(scope["path"], authorization)
+        refusal = self._judge_token(scope, authorization)
         if refusal is not None:
             await _deny_socket(receive, send, refusal.status)
             return
         await self._app(scope, receive, send)
 
-    def _judge_token(self, path: str, authorization: str | None) -> ProblemError | None:
+    def _judge_token(self, scope: AsgiScope, authorization: str | None) -> ProblemError | None:
+        path = scope["path"]
         if self._tokens is None or path.startswith(_OPEN_PATHS):
             return None
         kind, _, token = (authorization or "").partition(" ")
@@ -113,6 +123,7 @@ class AccessMiddleware:
         if needed is not None and needed not in scopes:
             self._counters.refused["scope"] += 1
             return ProblemError(403, "unauthorised", f"this token does not allow the scope {needed}")
+        scope[_GRANTED] = scopes
         return None
 
 

@@ -17,6 +17,7 @@ from logos_gateway.application import metrics_application, rest_application, res
 from logos_gateway.apps.journals import Journals
 from logos_gateway.http_server import HttpListener, ListenError
 from logos_gateway.node_links import NodeLinks
+from logos_gateway.operator.pulse import Pulse
 from logos_gateway.operator.scrape import Scraper
 from logos_gateway.reference.messaging_cache import MessagingCache
 from logos_gateway.relay_watch import RelayWatch
@@ -43,7 +44,8 @@ async def serve(config: GatewayConfig, limit: StopLimit) -> int:
         directory = _claim(stack, config)
         gateway = _gateway(config)
         scraper = Scraper(gateway)
-        listeners = _listeners(config, gateway, scraper, tokens)
+        pulse = Pulse(gateway.links, scraper)
+        listeners = _listeners(gateway, scraper, pulse, tokens)
         # Where tools find an automatic port, and how a supervisor sees that it is this process that listens.
         address_file = gateway_address_file(config.ipc_dir)
         _write_addresses(address_file, listeners)
@@ -51,7 +53,7 @@ async def serve(config: GatewayConfig, limit: StopLimit) -> int:
         log.info(
             "serving", extra=fields(**{name: one.url for name, one in listeners.items()}, directory=directory)
         )
-        return await _run(gateway, scraper, list(listeners.values()), limit)
+        return await _run(gateway, scraper, pulse, list(listeners.values()), limit)
 
 
 def _tokens(config: GatewayConfig) -> Tokens | None:
@@ -100,12 +102,13 @@ def _gateway(config: GatewayConfig) -> Gateway:
 
 
 def _listeners(
-    config: GatewayConfig, gateway: Gateway, scraper: Scraper, tokens: Tokens | None
+    gateway: Gateway, scraper: Scraper, pulse: Pulse, tokens: Tokens | None
 ) -> dict[str, HttpListener]:
+    config = gateway.config
     listeners: dict[str, HttpListener] = {}
     try:
         if config.rest is not None:
-            app = rest_server(rest_application(gateway, version()), gateway, tokens)
+            app = rest_server(rest_application(gateway, pulse, version()), gateway, tokens)
             listeners["rest"] = HttpListener(
                 app, config.rest, tls_cert=config.tls_cert, tls_key=config.tls_key
             )
@@ -128,7 +131,9 @@ def _write_addresses(path: Path, listeners: dict[str, HttpListener]) -> None:
     temporary.replace(path)
 
 
-async def _run(gateway: Gateway, scraper: Scraper, listeners: list[HttpListener], limit: StopLimit) -> int:
+async def _run(
+    gateway: Gateway, scraper: Scraper, pulse: Pulse, listeners: list[HttpListener], limit: StopLimit
+) -> int:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in stop_signals():
@@ -153,6 +158,7 @@ async def _run(gateway: Gateway, scraper: Scraper, listeners: list[HttpListener]
         await asyncio.gather(*serving, return_exceptions=True)
         await gateway.messaging.close()
         await gateway.watch.close()
+        await pulse.close()
         await scraper.close()
         await gateway.links.close()
     return ExitCode.OK if stop.is_set() else ExitCode.FAILED

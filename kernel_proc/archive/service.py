@@ -125,6 +125,8 @@ class MessageArchive:
             yield "archive_messages", {"type": "stored"}, self._upkeep.messages
         for topic, count in self._per_shard.items():
             yield "archive_messages_per_shard", {"shard": topic.rpartition("/")[2]}, count
+        if self._upkeep.size is not None:
+            yield "archive_size_bytes", {}, self._upkeep.size
         for name, kind in _REFUSALS.items():
             yield "archive_errors", {"type": kind}, counters[name]
         for name in ("stored", "duplicates", "ephemeral", "removed"):

@@ -50,8 +50,18 @@ class ArchiveUpkeep:
         self._limiter = trio.CapacityLimiter(1)
         self._look = trio.Event()
         self._new_messages = self._new_bytes = 0
+        self._counted = Totals(0, 0)
         self.messages: int | None = None
         """Number of messages as far as this node knows; None before the first count."""
+
+    @property
+    def size(self) -> int | None:
+        """Bytes that they take, about: as at the last count, for as many messages as there are now."""
+        if self.messages is None:
+            return None
+        if not self._counted.messages:
+            return self._new_bytes
+        return self._counted.bytes * self.messages // self._counted.messages
 
     def grown(self, messages: int, size: int) -> None:
         """Record that messages were stored."""
@@ -110,7 +120,7 @@ class ArchiveUpkeep:
 
     async def _count(self) -> Totals:
         totals = await in_thread(self._engine.totals, self._limiter)
-        self.messages = totals.messages
+        self.messages, self._counted = totals.messages, totals
         return totals
 
     async def _remove(self, count: int | None, before: int | None) -> int:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncGenerator
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from logos_client.exceptions import LogosError
 from logos_client.kernel import KernelClient
 from logos_client.kernel_events import (
     HealthEvent,
@@ -20,34 +22,46 @@ from logos_client.kernel_events import (
     StreamLoss,
 )
 from logos_gateway.apps.sse import EventStreamResponse, sse_event
+from logos_gateway.http_access import scopes_of
 from logos_gateway.json_values import encode_json, show_hash, to_base64
+from logos_gateway.merging import merge
+from logos_gateway.operator.pulse import Pulse
 from logos_gateway.problems import ProblemError
 from logos_gateway.state import gateway_of
+from logos_gateway.tokens import Scope
 
 __all__ = ["router"]
 
 router = APIRouter(prefix="/kernel/v1", tags=["kernel"])
 
 _FEED_BYTES: Final = 1 << 20
+_PARTS: Final = ("health", "peers", "figures", "apps", "payload")
 _LOCAL_KINDS: Final = {StreamLoss: "stream_loss", KernelLost: "kernel_lost", KernelFound: "kernel_found"}
 _SOURCES: Final = {0: "relay", 1: "filter", 2: "self"}
 
 
 @router.get("/events", summary="Live events of the kernel")
 async def events(request: Request) -> Response:
-    """Query: `shards=0,1` (messages of these), `health=true`, `peers=true`, `payload=true` (else sizes only).
+    """Query: `shards=0,1` (messages of these), `health=true`, `peers=true`, `payload=true` (else sizes
+    only), `figures=true` (every two seconds: totals of messages and bytes, processes, archive), `apps=true`
+    (as often: apps and their sends; needs the scope `apps` too).
 
     Nothing is kept for a reader that was away; what it missed is an event `stream_loss`.
     """
     query = request.query_params
     shards = _shards(query.get("shards", ""))
-    health, peers = query.get("health") == "true", query.get("peers") == "true"
-    if not shards and not health and not peers:
-        raise ProblemError(400, "bad_request", "name shards, health=true or peers=true")
+    wanted = {name for name in _PARTS if query.get(name) == "true"}
+    if not shards and not wanted - {"payload"}:
+        raise ProblemError(400, "bad_request", "name shards, health, peers, figures or apps")
+    if "apps" in wanted and Scope.APPS not in scopes_of(request):
+        raise ProblemError(403, "unauthorised", "this token does not allow the scope apps")
     kernel = gateway_of(request).links.kernel
-    return EventStreamResponse(
-        _stream(kernel, shards, health=health, peers=peers, payload=query.get("payload") == "true")
-    )
+    sources = []
+    if shards or wanted & {"health", "peers"}:
+        sources.append(_feed(kernel, shards, wanted))
+    if wanted & {"figures", "apps"}:
+        sources.append(_beats(request.app.state.pulse, wanted))
+    return EventStreamResponse(merge(*sources))
 
 
 def _shards(text: str) -> tuple[int, ...]:
@@ -57,18 +71,42 @@ def _shards(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(map(int, parts)))
 
 
-async def _stream(
-    kernel: KernelClient, shards: tuple[int, ...], *, health: bool, peers: bool, payload: bool
-) -> AsyncIterator[bytes]:
+async def _feed(
+    kernel: KernelClient, shards: tuple[int, ...], wanted: set[str]
+) -> AsyncGenerator[bytes, None]:
+    health, peers = "health" in wanted, "peers" in wanted
     # No lease: looking at a node must not change what it takes part in.
     feed = kernel.events(shards=shards, health=health, peers=peers, lease=False, max_bytes=_FEED_BYTES)
     async with feed:
-        if health:
-            yield _event("health", (await kernel.health()).to_body())
-        if peers:
-            yield _event("peers", {"peers": [one.to_body() for one in await kernel.peers()]})
+        async for chunk in _state(kernel, health=health, peers=peers):
+            yield chunk
         async for event in feed:
-            yield _event(*_plain(event, payload=payload))
+            yield _event(*_plain(event, payload="payload" in wanted))
+            if isinstance(event, KernelFound):
+                # Its events say what changes; what held when it came back they do not.
+                with contextlib.suppress(LogosError):
+                    async for chunk in _state(kernel, health=health, peers=peers):
+                        yield chunk
+
+
+async def _state(kernel: KernelClient, *, health: bool, peers: bool) -> AsyncGenerator[bytes, None]:
+    if health:
+        yield _event("health", (await kernel.health()).to_body())
+    if peers:
+        yield _event("peers", {"peers": [one.to_body() for one in await kernel.peers()]})
+
+
+async def _beats(pulse: Pulse, wanted: set[str]) -> AsyncGenerator[bytes, None]:
+    async with contextlib.aclosing(pulse.beats()) as beats:
+        async for beat in beats:
+            if "figures" in wanted:
+                yield _event("figures", beat.figures)
+                if "health" in wanted and beat.health is not None:
+                    yield _event("health", beat.health)
+                if "peers" in wanted and beat.peers is not None:
+                    yield _event("peers", {"peers": beat.peers})
+            if "apps" in wanted:
+                yield _event("apps", beat.apps or {"apps": None})
 
 
 def _event(kind: str, value: object) -> bytes:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from logos_client.control import ControlClient
 from logos_client.exceptions import LogosError
+from logos_gateway.operator.app_list import list_apps
 from logos_gateway.operator.exposition import ProcessSamples
 from logos_gateway.operator.own_samples import own_samples
 from logos_gateway.state import Gateway
@@ -42,6 +43,16 @@ class Scraper:
         families = {"up": ("gauge", "1: the process answered this scrape.")}
         own = own_samples(self._gateway)
         return [*answered, own, ProcessSamples("gateway", up, families)]
+
+    async def apps(self) -> dict[str, Any] | None:
+        """The apps and their sends; None without a Messaging API, or while it does not answer."""
+        if "mapi" not in self._endpoints:
+            return None
+        try:
+            return await list_apps(await self._client("mapi"), timeout=_SECONDS)
+        except LogosError as error:
+            log.debug("no apps: %s", error)
+            return None
 
     async def health(self, process: str) -> dict[str, Any]:
         """A process' own health, as its control socket tells. Raises `LogosError`."""
