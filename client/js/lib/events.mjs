@@ -1,9 +1,9 @@
 // What an app gets, as objects that print well.
-import { inspect } from "node:util";
+import { toHex } from "./bytes.mjs";
 
 /** @param {unknown} value @returns {unknown} */
 const readable = (value) => {
-  if (value instanceof Uint8Array) return Buffer.from(value).toString("hex");
+  if (value instanceof Uint8Array) return toHex(value);
   if (typeof value === "bigint") return value.toString();
   if (Array.isArray(value)) return value.map(readable);
   if (value === null || typeof value !== "object") return value;
@@ -25,10 +25,11 @@ export class AppEvent {
     return readable({ ...this });
   }
 
-  [inspect.custom](/** @type {number} */ _depth, /** @type {any} */ options) {
+  // Node.js calls it to print; it brings its own function along.
+  [Symbol.for("nodejs.util.inspect.custom")](/** @type {number} */ _depth, /** @type {any} */ options, /** @type {any} */ inspect) {
     const shown = Object.entries(this).map(([key, value]) => {
       const id = value instanceof Uint8Array && key !== "payload";
-      return [key, id ? Buffer.from(value).toString("hex") : value];
+      return [key, id ? toHex(value) : value];
     });
     return `${this.event} ${inspect(Object.fromEntries(shown.slice(1)), options)}`;
   }

@@ -2,10 +2,10 @@
 export { LogosError } from "./errors.mjs";
 export { MessagingClient } from "./messaging.mjs";
 
-/** @typedef {import("./contract.mjs").Event} Event */
-/** @typedef {import("./contract.mjs").Integer} Integer */
-/** @typedef {import("./contract.mjs").MessageReceived} MessageReceived */
-/** @typedef {import("./contract.mjs").PendingSend} PendingSend */
-/** @typedef {import("./contract.mjs").StatusReply} Status */
+/** @typedef {import("./types.mjs").Event} Event */
+/** @typedef {import("./types.mjs").Integer} Integer */
+/** @typedef {import("./types.mjs").MessageReceived} MessageReceived */
+/** @typedef {import("./types.mjs").PendingSend} PendingSend */
+/** @typedef {import("./types.mjs").StatusReply} Status */
 /** @typedef {import("./messaging.mjs").ConnectOptions} ConnectOptions */
 /** @typedef {import("./stream.mjs").Position} Position */

@@ -7,10 +7,11 @@ import { Connection } from "./connection.mjs";
 import { EventConsumer } from "./consumer.mjs";
 import { LogosError, closed } from "./errors.mjs";
 import { AppEvent } from "./events.mjs";
+import { decodeEvent } from "./frames.mjs";
 import { AppStream } from "./stream.mjs";
 
-/** @typedef {import("./contract.mjs").Event} Event */
-/** @typedef {import("./contract.mjs").StatusReply} Status */
+/** @typedef {import("./types.mjs").Event} Event */
+/** @typedef {import("./types.mjs").StatusReply} Status */
 /** @typedef {import("./stream.mjs").Position} Position */
 /**
  * @typedef {object} ConnectOptions
@@ -112,12 +113,12 @@ export class MessagingClient {
     return this.#greeting?.server;
   }
 
-  /** The network the node is on. @returns {import("./contract.mjs").NetworkInfo} */
+  /** The network the node is on. @returns {import("./types.mjs").NetworkInfo} */
   get network() {
     return this.#greeting?.network;
   }
 
-  /** The Messaging API's limits; `max_payload` is what surely fits a message. @returns {import("./contract.mjs").MapiLimits} */
+  /** The Messaging API's limits; `max_payload` is what surely fits a message. @returns {import("./types.mjs").MapiLimits} */
   get limits() {
     return this.#greeting?.limits;
   }
@@ -284,7 +285,7 @@ export class MessagingClient {
   /**
    * The sends that have no fate yet, oldest first, at most 1,000, and how many there are.
    * @param {{name?: string}} [options] `name`: of another named app of the same user
-   * @returns {Promise<import("./contract.mjs").PendingReply>}
+   * @returns {Promise<import("./types.mjs").PendingReply>}
    */
   pending({ name } = {}) {
     return this.#repeat("pending", { name });
@@ -494,7 +495,13 @@ export class MessagingClient {
 
   /** @param {Buffer[]} frames */
   #receive(frames) {
-    const event = this.#stream.receive(frames);
+    let decoded;
+    try {
+      decoded = decodeEvent(frames);
+    } catch {
+      return this.#stream.garbage();
+    }
+    const event = this.#stream.receive(decoded, frames[1].length + (frames[2]?.length ?? 0));
     if (!event) return this.#settle(); // what was dropped gives its credit back too
     if (event.event === "taken_over") {
       this.#takenOver = true;

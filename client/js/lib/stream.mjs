@@ -4,16 +4,16 @@
 // The queue is bounded by the credit given to the server: what was received and not yet handled, plus what the server
 // may still send, is at most the window, and one event, since one may overdraw.
 import { AppEvent } from "./events.mjs";
-import { decodeEvent } from "./frames.mjs";
+import { same } from "./bytes.mjs";
 
-/** @typedef {{stream_id: Buffer, seq: number}} Position */
+/** @typedef {{stream_id: Uint8Array, seq: number}} Position */
 /** @typedef {{event: AppEvent, cost: number, position: Position | null, local: boolean}} Queued */
 
 const MAX_LOCAL_EVENTS = 64; // events the client itself makes, while the app does not look: a server that flaps
 
 export class AppStream {
   counters = { received: 0, duplicates: 0, garbage: 0, unknown: 0, missing: 0, local_dropped: 0 };
-  /** @type {Buffer | null} */ streamId = null;
+  /** @type {Uint8Array | null} */ streamId = null;
   lastSeq = 0; // the last one queued
   queuedBytes = 0; // of events that wait here or are in the app's hands
   #window;
@@ -38,16 +38,32 @@ export class AppStream {
 
   /**
    * A hello that granted `credit` was accepted. Returns where the stream before it ended when this is another one.
-   * @param {Buffer} id
+   * @param {Uint8Array} id
    * @param {number} acked
    * @param {number} credit
    * @returns {Position | null}
    */
   greeted(id, acked, credit) {
+    this.opened(credit);
+    return this.follow(id, acked);
+  }
+
+  /** A connection was opened that granted `credit`. @param {number} credit */
+  opened(credit) {
     this.#received = 0;
     this.#granted = credit;
+  }
+
+  /**
+   * From here on it is this stream, of which everything up to `acked` is done with. Returns where the one before it ended
+   * when this is another one.
+   * @param {Uint8Array} id
+   * @param {number} acked
+   * @returns {Position | null}
+   */
+  follow(id, acked) {
     let lost = null;
-    if (!this.streamId?.equals(id)) {
+    if (!same(this.streamId, id)) {
       if (this.streamId) lost = { stream_id: this.streamId, seq: this.lastSeq };
       this.streamId = id;
       this.lastSeq = acked;
@@ -57,29 +73,27 @@ export class AppStream {
     return lost;
   }
 
+  /** Something came that is no event. */
+  garbage() {
+    this.counters.garbage += 1;
+  }
+
   /**
-   * Take the frames of an event into the queue. Null: there was nothing for the app in them.
-   * @param {Buffer[]} frames
+   * Take an event into the queue. Null: there was nothing for the app in it.
+   * @param {Record<string, any>} decoded its fields, `event` the kind
+   * @param {number} cost what it takes of the credit
    * @returns {AppEvent | null}
    */
-  receive(frames) {
-    let decoded;
-    try {
-      decoded = decodeEvent(frames);
-    } catch {
-      this.counters.garbage += 1;
-      return null;
-    }
+  receive(decoded, cost) {
     if (decoded.event === "heartbeat") return null;
     const event = new AppEvent(decoded);
     if (event.event === "taken_over") {
       this.#put(event, 0, null);
       return event;
     }
-    const cost = frames[1].length + (frames[2]?.length ?? 0);
     this.#received += cost;
-    if (!this.streamId?.equals(decoded.stream_id)) {
-      this.counters.garbage += 1;
+    if (!same(this.streamId, decoded.stream_id)) {
+      this.garbage();
       return null;
     }
     const { stream_id, seq } = decoded;
@@ -180,13 +194,13 @@ export class AppStream {
   /** What was handled and is not acknowledged yet; null when there is nothing. */
   ackDue() {
     const handled = this.#handled;
-    if (!handled || !this.streamId?.equals(handled.stream_id)) return null;
+    if (!handled || !same(this.streamId, handled.stream_id)) return null;
     return this.#acked && handled.seq <= this.#acked.seq ? null : handled;
   }
 
   /** `position` was acknowledged. @param {Position} position */
   acked(position) {
-    if (this.streamId?.equals(position.stream_id) && (!this.#acked || position.seq > this.#acked.seq)) {
+    if (same(this.streamId, position.stream_id) && (!this.#acked || position.seq > this.#acked.seq)) {
       this.#acked = position;
     }
   }

@@ -6,11 +6,12 @@ import hashlib
 import os
 import re
 from collections.abc import AsyncIterator
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from logos_client import PendingReply, PendingSend, StatusReply
 from logos_client.exceptions import LogosError
 from logos_gateway.apps.encoding import event_json
 from logos_gateway.apps.journals import Journal
@@ -18,10 +19,21 @@ from logos_gateway.apps.sse import EventStreamResponse, sse_event
 from logos_gateway.apps.window import JournalPosition, WindowEntry
 from logos_gateway.bodies import TextRefusal, json_response, read_body
 from logos_gateway.json_values import BadBody, decode_json, encode_json, from_base64
-from logos_gateway.problems import ProblemError, problem_of
+from logos_gateway.problems import PROBLEM_TYPE, ProblemError, problem_of
 from logos_gateway.state import gateway_of
 
-__all__ = ["request_id_of", "router"]
+__all__ = [
+    "Subscription",
+    "problem_response",
+    "read_subscription",
+    "request_id_of",
+    "router",
+    "send_from",
+    "show_pending",
+    "show_status",
+    "subscribe_from",
+    "topics_in",
+]
 
 router = APIRouter(prefix="/apps/v1", tags=["apps"])
 
@@ -62,7 +74,8 @@ async def _object(request: Request) -> dict[str, Any]:
     return value
 
 
-def _topics(body: dict[str, Any]) -> list[str]:
+def topics_in(body: dict[str, Any]) -> list[str]:
+    """`topics` of a body. Raises `ProblemError`."""
     topics = body.get("topics")
     if not isinstance(topics, list) or not topics or not all(isinstance(one, str) for one in topics):
         raise ProblemError(400, "bad_request", "topics: an array of content topics is needed")
@@ -83,22 +96,40 @@ async def subscriptions(request: Request) -> Response:
 async def subscribe(request: Request) -> Response:
     """Body: `{topics, sinceLast?, historySeconds?}`. 200 `{errors}`: topic to reason; the others hold."""
     body = await _object(request)
-    topics = _topics(body)
+    wanted = read_subscription(body)
+    journal = await _journal(request)
+    return json_response({"errors": await subscribe_from(journal, wanted)})
+
+
+class Subscription(NamedTuple):
+    """What a request to subscribe asks for."""
+
+    topics: list[str]
+    since_last: bool
+    history: float
+
+
+def read_subscription(body: dict[str, Any]) -> Subscription:
+    """Read `{topics, sinceLast?, historySeconds?}`. Raises `ProblemError`."""
+    topics = topics_in(body)
     history, since_last = body.get("historySeconds", 0), body.get("sinceLast", False)
     good = isinstance(history, int | float) and not isinstance(history, bool)
     if not good or not 0 <= history <= _MAX_HISTORY_SECONDS:
         raise ProblemError(400, "bad_request", f"historySeconds: 0 to {_MAX_HISTORY_SECONDS} is possible")
     if not isinstance(since_last, bool):
         raise ProblemError(400, "bad_request", "sinceLast: true or false is needed")
-    journal = await _journal(request)
-    errors = await journal.client.subscribe(topics, since_last=since_last, history=history)
-    return json_response({"errors": errors})
+    return Subscription(topics, since_last, history)
+
+
+async def subscribe_from(journal: Journal, wanted: Subscription) -> dict[str, str]:
+    """Subscribe; topic to the reason for which it was refused. Raises `LogosError`."""
+    return await journal.client.subscribe(wanted.topics, since_last=wanted.since_last, history=wanted.history)
 
 
 @router.delete("/{name}/subscriptions", summary="Unsubscribe from content topics")
 async def unsubscribe(request: Request) -> Response:
     """Body: `{topics}`. 200 `{errors}`."""
-    topics = _topics(await _object(request))
+    topics = topics_in(await _object(request))
     journal = await _journal(request)
     return json_response({"errors": await journal.client.unsubscribe(topics)})
 
@@ -143,19 +174,25 @@ def _bytes(value: object, what: str) -> bytes:
 
 @router.get("/{name}/sends", summary="Sends without a final fate")
 async def pending(request: Request) -> Response:
-    """`{sends, total}`, oldest first."""
+    """`{sends, total, states}`, oldest first."""
     journal = await _journal(request)
     reply = await journal.client.pending()
-    return json_response({"sends": [_pending(one) for one in reply.sends], "total": reply.total})
+    return json_response(show_pending(reply))
 
 
-def _pending(one: Any) -> dict[str, Any]:
-    shown = {
+def show_pending(reply: PendingReply) -> dict[str, Any]:
+    """The sends without a fate."""
+    return {"sends": [_pending(one) for one in reply.sends], "total": reply.total, "states": reply.states}
+
+
+def _pending(one: PendingSend) -> dict[str, Any]:
+    shown: dict[str, Any] = {
         "requestId": one.request_id.hex(),
         "contentTopic": one.content_topic,
         "state": one.state,
         "acceptedNs": one.accepted_ns,
         "attempts": one.attempts,
+        "cause": one.cause,
     }
     if one.message_hash is not None:
         shown["messageHash"] = "0x" + one.message_hash.hex()
@@ -251,21 +288,21 @@ async def acknowledge(request: Request) -> Response:
 async def status(request: Request) -> Response:
     """`{connection, reason, resyncing, topics}`."""
     journal = await _journal(request)
-    reply = await journal.client.status()
-    return json_response(
-        {
-            "connection": reply.connection,
-            "reason": reply.reason,
-            "resyncing": reply.resyncing,
-            "topics": dict(reply.topics),
-        }
-    )
+    return json_response(show_status(await journal.client.status()))
+
+
+def show_status(status: StatusReply) -> dict[str, Any]:
+    """Connection status and topic health."""
+    return {
+        "connection": status.connection,
+        "reason": status.reason,
+        "resyncing": status.resyncing,
+        "topics": dict(status.topics),
+    }
 
 
 def problem_response(error: ProblemError | LogosError) -> Response:
     """The answer for an error of these routes."""
-    from logos_gateway.problems import PROBLEM_TYPE
-
     if isinstance(error, ProblemError):
         return Response(encode_json(error.body()), error.status, media_type=PROBLEM_TYPE)
     status_code, headers, members = problem_of(error)

@@ -1,8 +1,8 @@
 """`/apps/v1/{name}/socket`: the same over one WebSocket, in JSON text or MessagePack binary frames.
 
-Client to gateway, one object per frame: `{op, id?, …}` with `op` one of subscribe, unsubscribe, send, ack,
-credit, cancel, pending, status, ping. Gateway to client: `{type: "reply", id, …}`, `{type: "error", id,
-problem}`, `{type: "event", cost, event}`, and `{type: "closed", reason}` before the end.
+Client to gateway, one object per frame: `{op, id?, …}` with `op` one of hello, subscribe, unsubscribe,
+subscriptions, send, ack, credit, cancel, pending, status, ping. Gateway to client: `{type: "reply", id, …}`,
+`{type: "error", id, problem}`, `{type: "event", cost, event}`, and `{type: "closed", reason}` before the end.
 
 Events cost byte credit: `credit` in the query (1 MiB by default), more by `{op: "credit", bytes}`.
 Without credit nothing is sent and nothing is lost.
@@ -20,7 +20,15 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from logos_client.exceptions import LogosError
 from logos_gateway.apps.encoding import event_json, plain_event
 from logos_gateway.apps.journals import BATCH_BYTES, JournalReader
-from logos_gateway.apps.routes import request_id_of, send_from
+from logos_gateway.apps.routes import (
+    read_subscription,
+    request_id_of,
+    send_from,
+    show_pending,
+    show_status,
+    subscribe_from,
+    topics_in,
+)
 from logos_gateway.apps.sse import WRITE_SECONDS
 from logos_gateway.apps.window import JournalPosition, WindowEntry
 from logos_gateway.json_values import BadBody, decode_json, encode_json
@@ -117,9 +125,11 @@ class _AppSocket:
         client = self._journal.client
         match request.get("op"):
             case "subscribe":
-                return {"errors": await client.subscribe(_topics(request))}
+                return {"errors": await subscribe_from(self._journal, read_subscription(request))}
             case "unsubscribe":
-                return {"errors": await client.unsubscribe(_topics(request))}
+                return {"errors": await client.unsubscribe(topics_in(request))}
+            case "subscriptions":
+                return {"topics": await client.subscriptions()}
             case "send":
                 request_id = request_id_of(_text(request, "requestId"))
                 await send_from(self._journal, request_id, request)
@@ -133,14 +143,15 @@ class _AppSocket:
                 self._grant(request.get("bytes"))
                 return {}
             case "pending":
-                reply = await client.pending()
-                return {"total": reply.total, "sends": [one.request_id.hex() for one in reply.sends]}
+                return show_pending(await client.pending())
             case "status":
-                found = await client.status()
+                return show_status(await client.status())
+            case "hello":
                 return {
-                    "connection": found.connection,
-                    "reason": found.reason,
-                    "topics": dict(found.topics),
+                    "server": client.server,
+                    "network": client.network.to_body(),
+                    "limits": client.limits.to_body(),
+                    "status": show_status(client.last_status),
                 }
             case "ping":
                 return {}
@@ -170,13 +181,6 @@ class _AppSocket:
             await self._socket.send_bytes(msgpack.packb(value))
         else:
             await self._socket.send_text(encode_json(value).decode())
-
-
-def _topics(request: dict[str, Any]) -> list[str]:
-    topics = request.get("topics")
-    if not isinstance(topics, list) or not topics or not all(isinstance(one, str) for one in topics):
-        raise ProblemError(400, "bad_request", "topics: an array of content topics is needed")
-    return topics
 
 
 def _text(request: dict[str, Any], key: str) -> str | None:

@@ -1,0 +1,416 @@
+// The client of a Messaging API for browsers: the same calls and events as for Node.js, over the WebSocket of a gateway.
+import { toHex } from "../bytes.mjs";
+import { EventConsumer } from "../consumer.mjs";
+import { LogosError, closed } from "../errors.mjs";
+import { AppEvent } from "../events.mjs";
+import { AppStream } from "../stream.mjs";
+import { SocketConnection } from "./connection.mjs";
+import { readEvent, readPending, toBase64 } from "./frames.mjs";
+
+/** @typedef {import("./types.mjs").Event} Event */
+/** @typedef {import("./types.mjs").StatusReply} Status */
+/** @typedef {import("../stream.mjs").Position} Position */
+/**
+ * @typedef {object} ConnectOptions
+ * @property {string} name the app (`[a-z0-9._-]{1,64}`): its subscriptions, stream and position outlive this page
+ * @property {string | (() => string)} [token] the bearer token, where the gateway asks for one
+ * @property {boolean} [takeover] end another live connection of that name
+ * @property {number} [credit] bytes of events that may wait here or be on their way
+ * @property {"auto" | "manual"} [ack] `"auto"` acknowledges an event when the next one is asked for, its callbacks have
+ *   returned, or the client is closed; `"manual"` leaves it to `ack`
+ * @property {number} [timeout] ms to wait for the gateway
+ * @property {(error: unknown, event: Event) => void} [onError] gets what a callback throws
+ */
+
+const NAME = /^[a-z0-9._-]{1,64}$/;
+const ACK_DELAY_MS = 100;
+const LEAVE_MS = 2_000;
+const TIMEOUT_MS = 10_000;
+const DEFAULT_CREDIT = 2 << 20;
+
+/** @param {unknown} error @param {Event} event */
+const complain = (error, event) => console.error(`a callback for ${event.event} failed:`, error); // never the payload
+
+/** An app's connection to a Messaging API. Made by `connect`. */
+export class MessagingClient {
+  #connection; #stream; #consumer; #base;
+  /** @type {boolean} */ #autoAck;
+  /** @type {string} */ #name;
+  /** @type {string | (() => string)} */ #token;
+  /** @type {boolean} */ #insist;
+  /** @type {any} */ #hello = null;
+  /** @type {Status | null} */ #status = null;
+  #granted = 0;
+  /** @type {ReturnType<typeof setTimeout> | null} */ #timer = null;
+  #closed = false;
+  #down = false;
+
+  /**
+   * Connect to a gateway as an app.
+   *
+   * Rejects with a `LogosError`: `not_ready` (none there in time, or it refuses the token: a browser does not say which),
+   * `conflict` (the name is in use), `bad_request`.
+   * @param {string | URL} gateway where it serves, `https://node.example:8645`; relative to the page
+   * @param {ConnectOptions} options
+   */
+  static async connect(gateway, options) {
+    const client = new MessagingClient(gateway, options);
+    try {
+      await client.#connection.whenReady(performance.now() + (options.timeout ?? TIMEOUT_MS));
+      return client;
+    } catch (error) {
+      await client.close({ handled: false });
+      throw error;
+    }
+  }
+
+  /**
+   * Not for apps: see `connect`.
+   * @param {string | URL} gateway
+   * @param {ConnectOptions} options
+   */
+  constructor(gateway, options) {
+    check(options);
+    const { name, token = "", takeover = false, credit = DEFAULT_CREDIT, ack = "auto", onError = complain } = options;
+    this.#base = new URL(gateway, globalThis.location?.href);
+    this.#base.protocol = this.#base.protocol.replace("http", "ws");
+    if (!this.#base.pathname.endsWith("/")) this.#base.pathname += "/";
+    this.#name = name;
+    this.#token = token;
+    this.#insist = takeover;
+    this.#autoAck = ack === "auto";
+    this.#stream = new AppStream(credit);
+    this.#consumer = new EventConsumer(this.#stream, () => this.#settle(), /** @type {any} */ (onError));
+    this.#connection = new SocketConnection({
+      url: () => this.#url(),
+      token: () => (typeof this.#token === "function" ? this.#token() : this.#token),
+      onOpen: () => this.#stream.opened(this.#granted),
+      onReady: (hello) => this.#greeted(hello),
+      onDown: (reason) => this.#linkLost(reason),
+      onEvent: (frame) => this.#receive(frame),
+    });
+  }
+
+  /** Each connection begins with what the queue has room for, behind the last event that is here. */
+  #url() {
+    const url = new URL(`apps/v1/${this.#name}/socket`, this.#base);
+    this.#granted = this.#stream.openingCredit();
+    url.searchParams.set("credit", String(this.#granted));
+    if (this.#stream.streamId) url.searchParams.set("after", `${toHex(this.#stream.streamId)}:${this.#stream.lastSeq}`);
+    // Taking over is for the first time only: two that both insist would take turns for ever.
+    if (this.#insist && !this.#hello) url.searchParams.set("takeover", "true");
+    return url;
+  }
+
+  // -- what is known ---------------------------------------------------------------------------------------------------
+
+  /** Whether the gateway is there now. */
+  get connected() {
+    return this.#connection.ready;
+  }
+
+  /** The app's name. */
+  get name() {
+    return this.#name;
+  }
+
+  /** An app over a gateway has a name, so its stream outlives its connection. */
+  get durable() {
+    return true;
+  }
+
+  /** Name and version of the Messaging API. @returns {string} */
+  get server() {
+    return this.#hello?.server;
+  }
+
+  /** The network the node is on. @returns {import("./types.mjs").NetworkInfo} */
+  get network() {
+    return this.#hello?.network;
+  }
+
+  /** The Messaging API's limits; `max_payload` is what surely fits a message. @returns {import("./types.mjs").MapiLimits} */
+  get limits() {
+    return this.#hello?.limits;
+  }
+
+  /** The node's status as far as it is known here, without a request. @returns {Status} */
+  get lastStatus() {
+    return /** @type {Status} */ (this.#status);
+  }
+
+  /** What happened to events on their way in. */
+  get counters() {
+    return this.#stream.counters;
+  }
+
+  /** Bytes of events that wait for the app. */
+  get bufferedBytes() {
+    return this.#stream.queuedBytes;
+  }
+
+  // -- requests --------------------------------------------------------------------------------------------------------
+
+  /**
+   * Subscribe to content topics. Resolves to `{topic: why not}`; the others took effect. A single topic that is refused
+   * rejects with `bad_request`.
+   * @param {string | string[]} topics
+   * @param {{sinceLast?: boolean, historyMs?: number, timeout?: number}} [options] `sinceLast`: also what came since this
+   *   app unsubscribed the topic; `historyMs`: also what came in the last so many ms
+   * @returns {Promise<Record<string, string>>}
+   */
+  async subscribe(topics, { sinceLast = false, historyMs = 0, timeout } = {}) {
+    const fields = { topics: list(topics), sinceLast, historySeconds: historyMs / 1000 };
+    const { errors } = await this.#repeat("subscribe", fields, timeout);
+    if (typeof topics === "string" && Object.hasOwn(errors, topics)) {
+      throw new LogosError("bad_request", `${topics}: ${errors[topics]}`);
+    }
+    return errors;
+  }
+
+  /**
+   * Unsubscribe from content topics. Resolves to `{topic: why not}`.
+   * @param {string | string[]} topics
+   * @param {{timeout?: number}} [options]
+   * @returns {Promise<Record<string, string>>}
+   */
+  async unsubscribe(topics, { timeout } = {}) {
+    this.#checkOpen();
+    return (await this.#connection.request("unsubscribe", { topics: list(topics) }, timeout)).errors;
+  }
+
+  /** The app's content topics. @returns {Promise<string[]>} */
+  async subscriptions() {
+    return (await this.#repeat("subscriptions")).topics;
+  }
+
+  /**
+   * Hand a message over: its request id (16 bytes) once it is accepted. Its fate follows as events with this id. The id
+   * is the idempotency key: across reconnects the same send is repeated under it, within `timeout` ms.
+   * @param {string} topic
+   * @param {Uint8Array} payload
+   * @param {{ephemeral?: boolean, meta?: Uint8Array, requestId?: Uint8Array, timeout?: number}} [options]
+   * @returns {Promise<Uint8Array>}
+   */
+  async send(topic, payload, { ephemeral = false, meta, requestId, timeout } = {}) {
+    if (typeof topic !== "string") throw new TypeError("content topic: a string");
+    bytes("payload", payload);
+    if (meta !== undefined) bytes("meta", meta);
+    if (requestId !== undefined) bytes("request id", requestId, 16);
+    this.#checkOpen();
+    const id = requestId ?? crypto.getRandomValues(new Uint8Array(16));
+    await this.#repeat("send", {
+      requestId: toHex(id), contentTopic: topic, payload: toBase64(payload), ephemeral, ...(meta ? { meta: toBase64(meta) } : {}),
+    }, timeout);
+    return id;
+  }
+
+  /** The sends that have no fate yet, oldest first, and how many there are. @returns {Promise<import("./types.mjs").PendingReply>} */
+  async pending() {
+    const { sends, total, states } = await this.#repeat("pending");
+    return { sends: sends.map(readPending), total, states };
+  }
+
+  /** Cancel a send that was not attempted yet; false: too late, or there is no such send. @param {Uint8Array} requestId @returns {Promise<boolean>} */
+  async cancel(requestId) {
+    bytes("request id", requestId, 16);
+    this.#checkOpen();
+    return (await this.#connection.request("cancel", { requestId: toHex(requestId) })).cancelled;
+  }
+
+  /**
+   * Acknowledge everything up to an event; without one, up to the last handled one. It is on disk when this resolves.
+   * @param {Event | Position} [event]
+   */
+  async ack(event) {
+    const position = event ? /** @type {Position} */ (/** @type {unknown} */ (event)) : this.#stream.position;
+    if (!position?.stream_id) return; // an event of the client's own
+    this.#checkOpen();
+    await this.#connection.request("ack", { streamId: toHex(position.stream_id), seq: position.seq });
+    this.#stream.acked(position);
+  }
+
+  /** The node's connection status, and the health of each subscribed content topic. @returns {Promise<Status>} */
+  async status() {
+    return readStatus(await this.#repeat("status"));
+  }
+
+  /**
+   * A request that done twice is done once: a lost connection is no reason to give up.
+   * @param {string} op
+   * @param {Record<string, unknown>} [fields]
+   * @param {number} [timeout]
+   * @returns {Promise<any>}
+   */
+  async #repeat(op, fields = {}, timeout = TIMEOUT_MS) {
+    const deadline = performance.now() + timeout;
+    for (;;) {
+      this.#checkOpen();
+      try {
+        return await this.#connection.request(op, fields, deadline - performance.now());
+      } catch (error) {
+        const again = error instanceof LogosError && error.code === "peer_restarted";
+        if (!again || performance.now() >= deadline) throw error;
+      }
+    }
+  }
+
+  #checkOpen() {
+    if (this.#closed) throw closed();
+  }
+
+  // -- events ----------------------------------------------------------------------------------------------------------
+
+  /**
+   * The next event; null when none can come any more. Asking for it says that the one before it is handled.
+   * @param {number} [timeout] ms; rejects with `deadline_exceeded` when there is none in that time
+   * @returns {Promise<Event | null>}
+   */
+  nextEvent(timeout) {
+    return /** @type {Promise<any>} */ (this.#consumer.next(timeout));
+  }
+
+  /** Events one after another; see the Node.js client. @returns {AsyncIterator<Event, undefined>} */
+  [Symbol.asyncIterator]() {
+    return {
+      next: async () => {
+        const event = await this.nextEvent();
+        return event ? { value: event, done: false } : { value: undefined, done: true };
+      },
+    };
+  }
+
+  /**
+   * Call a function, plain or async, with each event of a kind, or of all (`"*"`); returns what undoes it.
+   * @template {Event["event"] | "*"} K
+   * @param {K} kind
+   * @param {(event: K extends "*" ? Event : Extract<Event, {event: K}>) => unknown} callback
+   * @returns {() => void}
+   */
+  on(kind, callback) {
+    return this.#consumer.on(kind, /** @type {any} */ (callback));
+  }
+
+  /**
+   * Acknowledge what was handled (mode `auto`) and leave; the app goes on in the Messaging API.
+   * @param {{handled?: boolean}} [options] `handled: false`: the last event given out was not handled, and comes again
+   */
+  async close({ handled = true } = {}) {
+    if (this.#closed) return;
+    this.#closed = true;
+    if (this.#timer) clearTimeout(this.#timer);
+    if (handled) this.#stream.handled();
+    const due = this.#autoAck ? this.#stream.ackDue() : null;
+    if (due && this.#connection.ready) {
+      try {
+        await this.#connection.request("ack", { streamId: toHex(due.stream_id), seq: due.seq }, LEAVE_MS);
+      } catch (error) {
+        if (!(error instanceof LogosError)) throw error; // what the gateway did not take comes again
+      }
+    }
+    this.#connection.close();
+    this.#consumer.end();
+  }
+
+  // -- the session -----------------------------------------------------------------------------------------------------
+
+  /** @param {any} hello */
+  #greeted(hello) {
+    this.#hello = hello;
+    this.#status = readStatus(hello.status);
+    if (this.#down) this.#putLocal({ event: "link_restored", resumed: true, lost_stream: null, last_seq: this.#stream.lastSeq, subscription_errors: {} });
+    this.#down = false;
+    this.#settleLater();
+  }
+
+  /** @param {string} reason */
+  #linkLost(reason) {
+    this.#down = true;
+    this.#putLocal({ event: "link_lost", reason });
+  }
+
+  /** @param {Record<string, unknown>} fields */
+  #putLocal(fields) {
+    this.#stream.putLocal(new AppEvent(fields));
+    this.#consumer.wake();
+  }
+
+  /** @param {import("./frames.mjs").Frame} frame */
+  #receive({ event: shown, cost }) {
+    const event = readEvent(shown);
+    if (!event) return this.#stream.garbage();
+    if (!event.stream_id) return this.#putLocal(event);
+    if (!this.#stream.streamId) this.#stream.follow(event.stream_id, event.seq - 1);
+    else if (this.#differs(event.stream_id)) {
+      const lost = this.#stream.follow(event.stream_id, event.seq - 1);
+      this.#putLocal({ event: "link_restored", resumed: false, lost_stream: lost?.stream_id ?? null, last_seq: lost?.seq ?? 0, subscription_errors: {} });
+    }
+    const taken = this.#stream.receive(event, cost ?? 0);
+    if (!taken) return this.#settle(); // what was dropped gives its credit back too
+    this.#noteStatus(taken);
+    this.#consumer.wake();
+  }
+
+  /** @param {Uint8Array} id */
+  #differs(id) {
+    return toHex(id) !== toHex(/** @type {Uint8Array} */ (this.#stream.streamId));
+  }
+
+  /** @param {any} event */
+  #noteStatus({ event, status, reason, content_topic, health }) {
+    const known = /** @type {Status} */ (this.#status);
+    if (event === "connection_status_change") this.#status = { ...known, connection: status, reason };
+    else if (event === "content_topic_health_change") {
+      this.#status = { ...known, topics: { ...known?.topics, [content_topic]: health } };
+    }
+  }
+
+  /** Give credit back, and see to it that an ack follows soon. */
+  #settle() {
+    if (this.#closed) return;
+    const total = this.#stream.creditDue();
+    if (total !== null && this.#connection.tell("credit", { bytes: total - this.#granted })) {
+      this.#granted = total;
+      this.#stream.granted(total);
+    }
+    if (this.#autoAck && this.#stream.ackDue()) this.#settleLater();
+  }
+
+  #settleLater() {
+    if (this.#closed) return;
+    this.#timer ??= setTimeout(() => {
+      this.#timer = null;
+      const due = this.#autoAck ? this.#stream.ackDue() : null;
+      if (due && this.#connection.tell("ack", { streamId: toHex(due.stream_id), seq: due.seq })) this.#stream.acked(due);
+      this.#settle();
+    }, ACK_DELAY_MS);
+  }
+}
+
+/** @param {any} found @returns {Status} */
+const readStatus = ({ connection, reason = "", resyncing = false, topics }) => ({ connection, reason, resyncing, topics });
+
+/** @param {unknown} wanted @returns {string[]} */
+const list = (wanted) => {
+  const found = Array.isArray(wanted) ? wanted : [wanted];
+  if (!found.every((topic) => typeof topic === "string")) throw new TypeError("content topic: a string");
+  return found;
+};
+
+/** @param {string} what @param {unknown} value @param {number} [size] */
+const bytes = (what, value, size) => {
+  if (!(value instanceof Uint8Array)) throw new TypeError(`${what}: bytes (a Uint8Array); new TextEncoder().encode(text) makes them of text`);
+  if (size !== undefined && value.length !== size) throw new TypeError(`${what}: ${size} bytes, not ${value.length}`);
+};
+
+/** @param {ConnectOptions} options */
+const check = (options) => {
+  const { name, credit, ack, timeout, onError } = options ?? {};
+  if (!(typeof name === "string" && NAME.test(name))) {
+    throw new TypeError(`name: 1 to 64 of a-z, 0-9, ".", "_" and "-" is needed, not ${JSON.stringify(name)}`);
+  }
+  if (credit !== undefined && !(Number.isSafeInteger(credit) && credit > 0)) throw new TypeError("credit: bytes, at least one");
+  if (ack !== undefined && ack !== "auto" && ack !== "manual") throw new TypeError(`ack: "auto" or "manual", not ${JSON.stringify(ack)}`);
+  if (timeout !== undefined && !(typeof timeout === "number" && timeout >= 0)) throw new TypeError("timeout: milliseconds");
+  if (onError !== undefined && typeof onError !== "function") throw new TypeError("onError: a function");
+};
