@@ -6,6 +6,7 @@ take the request as it is, because the reference's texts for bad input have to b
 
 from __future__ import annotations
 
+import functools
 from typing import Final
 
 from fastapi import APIRouter, FastAPI, Request
@@ -17,6 +18,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from logos_client.exceptions import LogosError
+from logos_gateway.api_document import describe
 from logos_gateway.apps import routes as app_routes
 from logos_gateway.apps import socket as app_socket
 from logos_gateway.bodies import TextRefusal, json_response
@@ -59,6 +61,9 @@ def rest_application(gateway: Gateway, pulse: Pulse, version: str) -> FastAPI:
         app.include_router(router)
     for kind, handler in _HANDLERS.items():
         app.add_exception_handler(kind, handler)
+    secured, complete = gateway.config.token_file is not None, gateway.config.rest_routes
+    document = functools.cache(functools.partial(describe, app, secured=secured, complete=complete))
+    app.openapi = document  # type: ignore[method-assign]  # FastAPI's way to replace it
     return app
 
 

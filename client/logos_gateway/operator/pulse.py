@@ -77,7 +77,11 @@ class Pulse:
         loop = asyncio.get_running_loop()
         while True:
             begun = loop.time()
-            self._last = await self._look(number)
+            try:
+                self._last = await self._look(number)
+            except Exception:
+                # Readers must not wait for a task that is gone: the next look may succeed.
+                log.exception("a look at the node has failed")
             self._came.set()
             self._came = asyncio.Event()
             number += 1

@@ -1,0 +1,162 @@
+"""What our own routes take and give. Pure."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from logos_gateway.api_document.parts import (
+    JSON,
+    Operation,
+    Schema,
+    array,
+    header,
+    integer,
+    obj,
+    path,
+    query,
+    ref,
+    text,
+)
+
+__all__ = ["OWN", "SOCKET_PATH", "socket_operation"]
+
+_NAME: Final = path("name", "The app", text(pattern="^[a-z0-9._-]{1,64}$"))
+_TAKEOVER: Final = query(
+    "takeover", "true: end another live connection of that name", text(enum=["true", "false"])
+)
+_ID: Final = path("requestId", "The request id, or the idempotency key")
+_EVENTS: Final = {"text/event-stream": text()}
+_FLAG: Final = text(enum=["true", "false"])
+SOCKET_PATH: Final = "/apps/v1/{name}/socket"
+
+
+def _json(schema: Schema, about: str = "The answer") -> dict[int, tuple[str, dict[str, Schema]]]:
+    return {200: (about, {JSON: schema})}
+
+
+OWN: Final[dict[str, Operation]] = {
+    "GET /apps/v1": Operation(problems=True, answers=_json(ref("Apps"))),
+    "GET /apps/v1/{name}/subscriptions": Operation(
+        problems=True, parameters=[_NAME, _TAKEOVER], answers=_json(obj({"topics": array(text())}))
+    ),
+    "POST /apps/v1/{name}/subscriptions": Operation(
+        problems=True,
+        parameters=[_NAME, _TAKEOVER],
+        body=obj(
+            {"topics": array(text(examples=["/weather/1/berlin/json"]), minItems=1)},
+            {
+                "sinceLast": {
+                    "type": "boolean",
+                    "description": "Also what came since the topic was unsubscribed",
+                },
+                "historySeconds": {
+                    "type": "number",
+                    "minimum": 0,
+                    "maximum": 366 * 24 * 3600,
+                    "description": "Also what came in the last so many seconds",
+                },
+            },
+        ),
+        answers=_json(ref("TopicErrors"), "The topics that are not in `errors` took effect"),
+    ),
+    "DELETE /apps/v1/{name}/subscriptions": Operation(
+        problems=True,
+        parameters=[_NAME, _TAKEOVER],
+        body=obj({"topics": array(text(), minItems=1)}),
+        answers=_json(ref("TopicErrors")),
+    ),
+    "GET /apps/v1/{name}/sends": Operation(
+        problems=True,
+        parameters=[_NAME, _TAKEOVER],
+        answers=_json(
+            obj(
+                {
+                    "sends": array(ref("PendingSend")),
+                    "total": integer(),
+                    "states": {"type": "object", "additionalProperties": integer()},
+                }
+            )
+        ),
+    ),
+    "POST /apps/v1/{name}/sends": Operation(
+        problems=True,
+        parameters=[
+            _NAME,
+            _TAKEOVER,
+            header(
+                "Idempotency-Key",
+                "The same request under the same key is sent once",
+                text(minLength=1, maxLength=256, pattern="^[!-~]+$"),
+            ),
+        ],
+        body=ref("Send"),
+        answers={202: ("It is on disk; its fate follows", {JSON: obj({"requestId": text()})})},
+        headers={"Location": "Where its fate will be"},
+    ),
+    "GET /apps/v1/{name}/sends/{requestId}": Operation(
+        problems=True, parameters=[_NAME, _ID, _TAKEOVER], answers=_json(ref("Fate"))
+    ),
+    "DELETE /apps/v1/{name}/sends/{requestId}": Operation(
+        problems=True,
+        parameters=[_NAME, _ID, _TAKEOVER],
+        answers=_json(obj({"cancelled": {"type": "boolean"}}), "`cancelled` false: it is too late"),
+    ),
+    "GET /apps/v1/{name}/events": Operation(
+        problems=True,
+        parameters=[
+            _NAME,
+            _TAKEOVER,
+            header("Last-Event-ID", "Resume behind this event", text(pattern="^[0-9a-f]{32}:[0-9]+$")),
+            query("after", "The same in the query", text(pattern="^[0-9a-f]{32}:[0-9]+$")),
+            query("ack", "auto: what was written counts as handled", text(enum=["explicit", "auto"])),
+        ],
+        answers={200: ("Server-sent events without an end: `data` is an AppEvent, `id` its place", _EVENTS)},
+    ),
+    "POST /apps/v1/{name}/ack": Operation(
+        problems=True,
+        parameters=[_NAME, _TAKEOVER],
+        body=obj({"streamId": text(pattern="^[0-9a-f]{32}$"), "seq": integer(minimum=0)}),
+        answers={204: ("It is on disk", {})},
+    ),
+    "GET /apps/v1/{name}/status": Operation(
+        problems=True, parameters=[_NAME, _TAKEOVER], answers=_json(ref("AppStatus"))
+    ),
+    "GET /kernel/v1/events": Operation(
+        problems=True,
+        parameters=[
+            query("shards", "Messages of these shards, separated by commas", text(examples=["0,1"])),
+            query("payload", "true: payloads too", _FLAG),
+            query("health", "true: health of the node", _FLAG),
+            query("peers", "true: peers that join, leave and change", _FLAG),
+            query("figures", "true: every two seconds totals, processes and archive", _FLAG),
+            query("apps", "true: every two seconds apps and their sends; needs the scope apps too", _FLAG),
+        ],
+        answers={200: ("Server-sent events without an end", _EVENTS)},
+    ),
+    "GET /gateway/v1/about": Operation(problems=True, answers=_json(ref("About"))),
+    "PUT /gateway/v1/log-level": Operation(
+        problems=True,
+        body=obj({"level": text(enum=["TRACE", "DEBUG", "INFO", "NOTICE", "WARN", "ERROR", "FATAL"])}),
+        answers=_json(obj({"previous": {"type": "object", "additionalProperties": text()}})),
+    ),
+}
+
+
+def socket_operation() -> Operation:
+    """The WebSocket, which frameworks leave out of such a document."""
+    return Operation(
+        problems=True,
+        parameters=[
+            _NAME,
+            _TAKEOVER,
+            query("credit", "Bytes of events that may come before more are granted", integer(minimum=0)),
+            query("after", "Resume behind this event", text(pattern="^[0-9a-f]{32}:[0-9]+$")),
+            query("ack", "auto: what was written counts as handled", text(enum=["explicit", "auto"])),
+        ],
+        answers={
+            101: (
+                "A WebSocket with the subprotocol logos.json.v1 or logos.msgpack.v1",
+                {},
+            )
+        },
+    )

@@ -1,0 +1,93 @@
+"""Words to describe operations with. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+__all__ = [
+    "JSON",
+    "PROBLEM",
+    "TEXT",
+    "Operation",
+    "Schema",
+    "array",
+    "header",
+    "integer",
+    "obj",
+    "path",
+    "query",
+    "ref",
+    "text",
+]
+
+Schema = dict[str, Any]
+
+JSON: Final = "application/json"
+TEXT: Final = "text/plain"
+PROBLEM: Final = "application/problem+json"
+
+
+def ref(name: str) -> Schema:
+    """A schema of the components."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def text(about: str = "", **more: Any) -> Schema:
+    """A string."""
+    return {"type": "string", **({"description": about} if about else {}), **more}
+
+
+def integer(about: str = "", **more: Any) -> Schema:
+    """A whole number."""
+    return {"type": "integer", **({"description": about} if about else {}), **more}
+
+
+def array(items: Schema, **more: Any) -> Schema:
+    """A list."""
+    return {"type": "array", "items": items, **more}
+
+
+def obj(required: Mapping[str, Schema], optional: Mapping[str, Schema] | None = None, **more: Any) -> Schema:
+    """An object; keys beyond these may come."""
+    shown: Schema = {"type": "object", "properties": {**required, **(optional or {})}, **more}
+    if required:
+        shown["required"] = list(required)
+    return shown
+
+
+def _parameter(place: str, name: str, about: str, schema: Schema, *, required: bool) -> dict[str, Any]:
+    return {"name": name, "in": place, "required": required, "description": about, "schema": schema}
+
+
+def path(name: str, about: str, schema: Schema | None = None) -> dict[str, Any]:
+    """A part of the path."""
+    return _parameter("path", name, about, schema or {"type": "string", "minLength": 1}, required=True)
+
+
+def query(name: str, about: str, schema: Schema | None = None) -> dict[str, Any]:
+    """A value of the query, which may be left out."""
+    return _parameter("query", name, about, schema or {"type": "string"}, required=False)
+
+
+def header(name: str, about: str, schema: Schema | None = None) -> dict[str, Any]:
+    """A header, which may be left out."""
+    return _parameter("header", name, about, schema or {"type": "string"}, required=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """What one route takes and gives.
+
+    `answers`: status to (what it means, media type to schema). `body`: the schema of a JSON body, which is
+    needed. `problems`: errors are problem details, else plain text.
+    """
+
+    answers: Mapping[int, tuple[str, Mapping[str, Schema]]]
+    parameters: Sequence[dict[str, Any]] = ()
+    body: Schema | None = None
+    example: Any = None
+    problems: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Headers of the answer that says yes."""

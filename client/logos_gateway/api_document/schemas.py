@@ -1,0 +1,200 @@
+"""The shapes that several operations share. Pure."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from ipc_schema.errors import ErrorCode
+from logos_gateway.api_document.parts import Schema, array, integer, obj, ref, text
+
+__all__ = ["SCHEMAS"]
+
+_BASE64: Final[Schema] = {"type": "string", "contentEncoding": "base64", "pattern": "^[A-Za-z0-9+/]*={0,2}$"}
+_HASH: Final = text("Hash of a message", pattern="^0x[0-9a-f]{64}$")
+_NULLABLE_INTEGER: Final[Schema] = {"type": ["integer", "null"]}
+_NS: Final = integer("Nanoseconds since 1970")
+_STATES: Final = text("State of a protocol or of the node")
+_ID: Final = text("16 bytes", pattern="^[0-9a-f]{32}$")
+_OWN_CODES: Final = ("not_found", "unauthenticated", "unsupported_media_type")
+
+SCHEMAS: Final[dict[str, Any]] = {
+    "Problem": obj(
+        {
+            "type": text("`urn:logos:error:` and the code"),
+            "title": text(),
+            "status": integer(),
+            "detail": text("What is wrong, for people"),
+            "code": text(enum=[*(str(code) for code in ErrorCode), *_OWN_CODES]),
+            "retriable": {"type": "boolean", "description": "The same request may succeed later"},
+        },
+        {"retryAfterMs": integer("When, where it is known")},
+        description="Problem details (RFC 9457) with the code of the contract.",
+    ),
+    "RelayWakuMessage": obj(
+        {
+            "payload": {**_BASE64, "minLength": 4},
+            "contentTopic": text(examples=["/weather/1/berlin/json"]),
+        },
+        {
+            "version": integer(minimum=0, maximum=2**32 - 1),
+            "timestamp": _NS,
+            "meta": _BASE64,
+            "ephemeral": {"type": "boolean"},
+            "proof": _BASE64,
+        },
+        description="A message in the reference's JSON.",
+    ),
+    "ContentTopics": array(text(examples=["/weather/1/berlin/json"])),
+    "PubsubTopics": array(text(examples=["/waku/2/rs/1/0"])),
+    "Health": obj(
+        {
+            "nodeHealth": _STATES,
+            "connectionStatus": text(enum=["Disconnected", "PartiallyConnected", "Connected"]),
+            "protocolsHealth": array(
+                {"type": "object", "additionalProperties": text(), "description": "Name to state, and `desc`"}
+            ),
+        }
+    ),
+    "WakuPeer": obj(
+        {
+            "multiaddr": text(),
+            "protocols": array(text()),
+            "shards": array(integer()),
+            "connected": text(enum=["NotConnected", "CannotConnect", "CanConnect", "Connected"]),
+            "agent": text(),
+            "origin": text(enum=["UnknownOrigin", "Discv5", "Static", "PeerExchange", "Dns", "Cache"]),
+        },
+        {"score": {"type": "number"}},
+    ),
+    "ShardPeers": obj({"shard": integer(), "peers": array(ref("WakuPeer"))}),
+    "PeerStatistics": {
+        "type": "object",
+        "additionalProperties": {"type": "object", "additionalProperties": integer()},
+    },
+    "FilterSubscriber": obj(
+        {
+            "peerId": text(),
+            "filterCriteria": array(obj({"pubsubTopic": text(), "contentTopic": text()})),
+        }
+    ),
+    "FilterRequest": obj(
+        {"requestId": text(), "contentFilters": ref("ContentTopics")},
+        {"pubsubTopic": {"type": ["string", "null"]}},
+    ),
+    "FilterAnswer": obj({"requestId": text(), "statusDesc": text()}),
+    "PushRequest": obj({"message": ref("RelayWakuMessage")}, {"pubsubTopic": {"type": ["string", "null"]}}),
+    "PushAnswer": obj({"relayPeerCount": integer()}),
+    "PushRefusal": obj({"statusDesc": text()}),
+    "StorePage": obj(
+        {
+            "requestId": text(),
+            "statusCode": integer("The store's own status; another than 200 comes with HTTP 200"),
+            "statusDesc": text(),
+            "messages": array(
+                obj({"messageHash": _HASH}, {"message": ref("RelayWakuMessage"), "pubsubTopic": text()})
+            ),
+        },
+        {"paginationCursor": _HASH},
+    ),
+    "SendEvents": obj({"requestId": text(), "events": array({"type": "object"})}),
+    "Send": obj(
+        {"contentTopic": text(examples=["/weather/1/berlin/json"]), "payload": _BASE64},
+        {"meta": {"anyOf": [_BASE64, {"type": "null"}]}, "ephemeral": {"type": "boolean"}},
+    ),
+    "PendingSend": obj(
+        {
+            "requestId": _ID,
+            "contentTopic": text(),
+            "state": text(),
+            "acceptedNs": _NS,
+            "attempts": integer(),
+            "cause": text("Why the last attempt failed, or no store has confirmed it; empty if unknown"),
+        },
+        {"messageHash": _HASH},
+    ),
+    "AppEvent": obj(
+        {"kind": text("The contract's name of the event")},
+        {"streamId": _ID, "seq": integer(), "timeNs": _NS},
+        description="An event; its other keys are those of its kind, in camel case.",
+    ),
+    "Fate": {
+        "anyOf": [
+            ref("PendingSend"),
+            obj({"requestId": _ID, "state": text("Kind of the last event"), "event": ref("AppEvent")}),
+        ]
+    },
+    "TopicErrors": obj(
+        {"errors": {"type": "object", "additionalProperties": text("Why the topic was refused")}}
+    ),
+    "AppStatus": obj(
+        {
+            "connection": text(),
+            "reason": text(),
+            "resyncing": {"type": "boolean"},
+            "topics": {"type": "object", "additionalProperties": text("Health of the topic")},
+        }
+    ),
+    "App": obj(
+        {
+            "name": text(),
+            "durable": {"type": "boolean"},
+            "connected": {"type": "boolean"},
+            "topics": integer(),
+            "streamId": _ID,
+            "acked": integer("Position: everything up to here is handled"),
+            "last": integer("The last event of the stream"),
+            "backlog": integer("Events behind the position"),
+            "backlogBytes": integer(),
+            "awayMs": {
+                **_NULLABLE_INTEGER,
+                "description": "Since when it is away; null while it is connected",
+            },
+            "sends": integer("Sends without a fate"),
+        }
+    ),
+    "Apps": obj(
+        {
+            "apps": array(ref("App")),
+            "total": integer(),
+            "sends": obj(
+                {
+                    "sends": array(
+                        obj(
+                            {
+                                "app": text(),
+                                "requestId": _ID,
+                                "contentTopic": text(),
+                                "state": text(),
+                                "acceptedNs": _NS,
+                                "attempts": integer(),
+                                "cause": text(),
+                            }
+                        )
+                    ),
+                    "total": integer(),
+                    "states": {"type": "object", "additionalProperties": integer()},
+                }
+            ),
+        }
+    ),
+    "About": obj(
+        {
+            "version": text(),
+            "scopes": array(text(enum=["apps", "kernel", "admin"])),
+            "rest": {"type": "boolean"},
+            "admin": {"type": "boolean"},
+            "messagingApi": {"type": "boolean"},
+            "kernel": {"type": "boolean"},
+        },
+        {
+            "network": obj(
+                {
+                    "cluster": integer(),
+                    "shardCount": integer(),
+                    "maxMessageSize": integer(),
+                    "preset": text(),
+                }
+            )
+        },
+    ),
+}
