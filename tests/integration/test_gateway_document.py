@@ -56,7 +56,7 @@ def test_answers_are_those_of_the_document(gateway: GatewayProcess) -> None:
     asked: set[str] = set()
     broken: dict[str, str] = {}
     for found in schema.get_all_operations():
-        operation = found.ok()
+        operation: Any = found.ok()  # type: ignore[union-attr]  # an error of the document raises
         asked.add(operation.label)
         checks = [*CHECKS, not_a_server_error] if operation.path.startswith(OURS) else list(CHECKS)
         try:
@@ -77,7 +77,7 @@ def _ask(operation: Any, url: str, checks: list[Any]) -> None:
         phases=[Phase.generate],
     )
     @given(case=operation.as_strategy())
-    def ask(case: schemathesis.Case) -> None:
+    def ask(case: Any) -> None:
         response = case.call(base_url=url, timeout=30)
         case.validate_response(response, checks=checks)
 
