@@ -68,6 +68,7 @@ const READERS = {
   id: (value) => hex(value, 16),
   hash: (value) => hex(value, 32),
   meta: fromBase64,
+  bytes: fromBase64,
 };
 
 /**
@@ -87,9 +88,10 @@ export const readEvent = (shown) => {
   /** @type {Record<string, any>} */
   const event = { event: shown.kind, stream_id, seq, time_ns };
   for (const [name, check] of Object.entries(fields)) {
-    const value = shown[camel(name)] ?? null;
-    const read = value === null ? null : READERS[check.replace("?", "")](value);
-    if (read === null && (value !== null || !check.endsWith("?"))) return null;
+    const [kind, otherwise] = check.split("="); // what an older node does not say
+    const value = shown[camel(name)] ?? otherwise ?? null;
+    const read = value === null ? null : READERS[kind.replace("?", "")](value);
+    if (read === null && (value !== null || !kind.endsWith("?"))) return null;
     event[name] = read;
   }
   event.payload = shown.payload === undefined ? new Uint8Array(0) : fromBase64(shown.payload);
