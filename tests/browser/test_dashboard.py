@@ -166,6 +166,15 @@ def test_the_page_loads_nothing_from_elsewhere_and_complains_of_nothing(
     assert refused == []
 
 
+def test_the_page_of_the_api_shows_every_operation(browser: Chromium, served: ServedNode) -> None:
+    opened(browser, served.gateway.urls["rest"] + "/docs")
+    document = served.gateway.request("GET", "/openapi.json").json
+    count = sum(len(item) for item in document["paths"].values())
+    browser.wait(f"document.querySelectorAll('details.operation').length === {count}")
+    browser("fill", selector="#find", value="idempotency-key")
+    browser.wait("document.getElementById('found').textContent === '1 operation fits'")
+
+
 def test_a_token_is_asked_for_and_a_kernel_alone_is_enough(browser: Chromium) -> None:
     with short_directory() as path:
         token = "kernel-token-0123456789"

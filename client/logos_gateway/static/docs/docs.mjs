@@ -52,7 +52,7 @@ const filter = () => {
     count += one.hidden ? 0 : 1;
   }
   for (const group of main.querySelectorAll("section")) group.hidden = !group.querySelector("details.operation:not([hidden])");
-  document.getElementById("found").textContent = wanted ? `${count} operations` : "";
+  document.getElementById("found").textContent = wanted ? `${count} ${count === 1 ? "operation fits" : "operations fit"}` : "";
 };
 
 try {
