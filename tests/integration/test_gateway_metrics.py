@@ -47,10 +47,16 @@ def page() -> Iterator[str]:
             with a.events("/apps/v1/me/events?ack=auto") as reader:
                 reader.take("message_received", 1)
 
-            def stored(answer: Answer) -> bool:
-                return 'archive_messages{type="stored"} 1.0' in answer.text
+            def complete(answer: Answer) -> bool:
+                # The archive writes in batches; what metadata and discv5 find of the peer comes in its own time.
+                wanted = (
+                    'archive_messages{type="stored"} 1.0',
+                    "connected_peers_per_shard{",
+                    "discovered_per_shard",
+                )
+                return all(part in answer.text for part in wanted)
 
-            yield a.wait_for("/metrics", stored, server="metrics").text
+            yield a.wait_for("/metrics", complete, server="metrics").text
         finally:
             for gateway in gateways:
                 gateway.close()

@@ -234,7 +234,7 @@ export class MessagingClient {
     return (await this.#repeat("channel.exists", { channel_id: channelId })).exists;
   }
 
-  /** The app's channels, closed ones too. @returns {Promise<import("./contract.mjs").ChannelInfo[]>} */
+  /** The app's channels, closed ones too. @returns {Promise<import("./types.mjs").ChannelInfo[]>} */
   async channels() {
     return (await this.#repeat("channel.list")).channels;
   }
@@ -242,7 +242,7 @@ export class MessagingClient {
   /**
    * What an open channel waits for, and how much it holds.
    * @param {string} channelId
-   * @returns {Promise<import("./contract.mjs").ChannelStatusReply>}
+   * @returns {Promise<import("./types.mjs").ChannelStatusReply>}
    */
   channelStatus(channelId) {
     return this.#repeat("channel.status", { channel_id: channelId });
