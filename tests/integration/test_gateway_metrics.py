@@ -48,7 +48,7 @@ def page() -> Iterator[str]:
                 reader.take("message_received", 1)
 
             def complete(answer: Answer) -> bool:
-                # The archive writes in batches; what metadata and discv5 find of the peer comes in its own time.
+                # The archive writes in batches; what metadata and discv5 find of the peer comes later.
                 wanted = (
                     'archive_messages{type="stored"} 1.0',
                     "connected_peers_per_shard{",
