@@ -230,7 +230,7 @@ def test_hostile_lists_in_the_dns_cost_little_and_keep_no_good_one_away(director
                 server.publish(good)
                 late.root(late.branch([]), late.branch([good.url]))
                 server.publish(late)
-                eventually(lambda: "older than the one known" in lists()["late.example.org"]["error"], 40)
+                eventually(lambda: "older than the known one" in lists()["late.example.org"]["error"], 40)
                 assert lists()["good.example.org"]["seq"] == 7
 
                 known = {peer["peer_id"] for peer in dealer.ok("peers.known", {"limit": 500})["peers"]}

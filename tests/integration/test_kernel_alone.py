@@ -43,7 +43,7 @@ TASKS = Counter(
         "keepalive",
         "leases",
         "metadata",
-        "kernel_proc.peers.manager.PeerManager._keep_saved",
+        "kernel_proc.peers.store_keeper.StoreKeeper.run",
         "kernel_proc.peers.manager.PeerManager._watch_sleep",
         "peer manager",
         "peering",

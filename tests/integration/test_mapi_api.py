@@ -88,7 +88,7 @@ async def test_a_node_of_its_own_starts_sends_stops_and_starts_again(directory: 
     for number in range(2):
         await api.start()
         assert len(children()) == 1
-        with pytest.raises(RuntimeError, match="started already"):
+        with pytest.raises(RuntimeError, match="already started"):
             await api.start()
         assert len(children()) == 1, "a second start changes nothing"
         assert api.status().connection == "Disconnected"

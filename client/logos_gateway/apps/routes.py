@@ -23,7 +23,7 @@ from logos_gateway.problems import PROBLEM_TYPE, ProblemError, problem_of
 from logos_gateway.state import gateway_of
 
 __all__ = [
-    "Subscription",
+    "WantedTopics",
     "problem_response",
     "read_subscription",
     "request_id_of",
@@ -101,7 +101,7 @@ async def subscribe(request: Request) -> Response:
     return json_response({"errors": await subscribe_from(journal, wanted)})
 
 
-class Subscription(NamedTuple):
+class WantedTopics(NamedTuple):
     """What a request to subscribe asks for."""
 
     topics: list[str]
@@ -109,7 +109,7 @@ class Subscription(NamedTuple):
     history: float
 
 
-def read_subscription(body: dict[str, Any]) -> Subscription:
+def read_subscription(body: dict[str, Any]) -> WantedTopics:
     """Read `{topics, sinceLast?, historySeconds?}`. Raises `ProblemError`."""
     topics = topics_in(body)
     history, since_last = body.get("historySeconds", 0), body.get("sinceLast", False)
@@ -118,10 +118,10 @@ def read_subscription(body: dict[str, Any]) -> Subscription:
         raise ProblemError(400, "bad_request", f"historySeconds: 0 to {_MAX_HISTORY_SECONDS} is possible")
     if not isinstance(since_last, bool):
         raise ProblemError(400, "bad_request", "sinceLast: true or false is needed")
-    return Subscription(topics, since_last, history)
+    return WantedTopics(topics, since_last, history)
 
 
-async def subscribe_from(journal: Journal, wanted: Subscription) -> dict[str, str]:
+async def subscribe_from(journal: Journal, wanted: WantedTopics) -> dict[str, str]:
     """Subscribe; topic to the reason for which it was refused. Raises `LogosError`."""
     return await journal.client.subscribe(wanted.topics, since_last=wanted.since_last, history=wanted.history)
 
