@@ -191,8 +191,10 @@ class StreamTracker:
             holes.insert(0, (self._hole_from, self._checked_ns))
         self._hole_from = None
         for start, end in holes:
-            if not self._ever_covered:
-                break
+            # Before its first peer the kernel promises nothing. That peer may have come and gone between two
+            # leases, so a hole after it counts even if no lease or heartbeat ever showed the shard covered.
+            if not self._ever_covered and (not coverage or start < coverage[0][0]):
+                continue
             if end is None:
                 self._hole_from, self._hole_reason = start, reason
             else:

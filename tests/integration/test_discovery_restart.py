@@ -92,7 +92,7 @@ def test_a_store_that_cannot_be_read_is_put_aside() -> None:
         file.write_text('{"version": 1, "peers": [{"peer_id"')
         kernel.start()
         assert file.with_name("peers.json.unreadable").exists()
-        assert "cannot be read" in kernel.log.read_text()
+        assert "cannot read the peer store" in kernel.log.read_text()
 
 
 def test_the_record_is_kept_and_goes_on() -> None:

@@ -82,7 +82,8 @@ def polled(gateway: GatewayProcess, path: str, count: int) -> list[Any]:
 
 
 def test_health_info_and_version(pair: Pair) -> None:
-    health = pair.a.request("GET", "/health").json
+    # The Messaging API learns of the peer with the kernel's next report.
+    health = pair.a.wait_for("/health", lambda found: found.json["connectionStatus"] != "Disconnected").json
     assert health["nodeHealth"] == "READY"
     assert health["connectionStatus"] == "PartiallyConnected"
     assert {"Relay": "READY"} in health["protocolsHealth"]

@@ -3,7 +3,7 @@ nor told as missing is a lie."""
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ipc_schema.streams.coverage import CoverageLog
@@ -151,6 +151,7 @@ class World:
 
 @settings(max_examples=300)
 @given(st.lists(STEPS, max_size=60), st.booleans())
+@example(["cover", "uncover", "publish"], False)
 def test_every_message_is_delivered_once_in_order_or_its_time_is_told_as_missing(
     steps: list[str], covered: bool
 ) -> None:
