@@ -31,7 +31,11 @@ class JsReliableChannel(JsonLinesProcess):
         assert node is not None
         command = [node, "--import", "./polyfill.mjs", "reliable_channel.mjs"]
         super().__init__("js", [*command, str(CLUSTER), address, TOPIC, "room", "js"], cwd=FOLDER)
-        self.wait_event("ready", deadline=60)
+        try:
+            self.wait_event("ready", deadline=60)
+        except BaseException:
+            self.close()
+            raise
 
     def send(self, payload: bytes) -> str:
         return str(self.request("send", payload=base64.b64encode(payload).decode())["messageId"])

@@ -18,6 +18,9 @@ import { createLightNode, Protocols, ReliableChannel, ReliableChannelEvent } fro
 const [cluster, address, contentTopic, channelId, senderId] = process.argv.slice(2)
 const emit = (line) => process.stdout.write(JSON.stringify(line) + '\n')
 
+// While it waits for peers nothing else may keep Node.js running: it would exit with an unsettled await.
+setInterval(() => {}, 60_000)
+
 const node = await createLightNode({
   defaultBootstrap: false,
   discovery: { dns: false, peerCache: false, peerExchange: false },

@@ -34,8 +34,8 @@ class SqliteDisk:
     """A participant's disk as the real tables, in memory."""
 
     def __init__(self) -> None:
-        self.connection = sqlite3.connect(":memory:", isolation_level=None)
-        weakref.finalize(self, self.connection.close)
+        self.connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        weakref.finalize(self, self.connection.close)  # by the collector, in whatever thread
         self.connection.executescript(CHANNEL_TABLES)
         execute_channels(self.connection, [ChannelRows(1, created=RECORD)])
 
