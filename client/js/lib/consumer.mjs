@@ -74,6 +74,16 @@ export class EventConsumer {
     }
   }
 
+  /** What `next` gives, as an iterator. @returns {AsyncIterator<AppEvent, undefined>} */
+  events() {
+    return {
+      next: async () => {
+        const event = await this.next();
+        return event ? { value: event, done: false } : { value: undefined, done: true };
+      },
+    };
+  }
+
   #takeNow() {
     const event = this.#stream.take();
     this.#settle();

@@ -29,3 +29,22 @@ export class LogosError extends Error {
 /** @param {string} method */
 export const late = (method) => new LogosError("deadline_exceeded", `${method}: no answer in time`);
 export const closed = () => new LogosError("not_ready", "the client is closed", { retriable: false });
+
+/**
+ * Make a request that done twice is done once: a lost connection is no reason to give up.
+ * @template T
+ * @param {(remaining: number) => Promise<T>} attempt gets the milliseconds that are left
+ * @param {number} timeout ms
+ * @returns {Promise<T>}
+ */
+export async function repeat(attempt, timeout) {
+  const deadline = performance.now() + timeout;
+  for (;;) {
+    try {
+      return await attempt(deadline - performance.now());
+    } catch (error) {
+      const again = error instanceof LogosError && error.code === "peer_restarted";
+      if (!again || performance.now() >= deadline) throw error;
+    }
+  }
+}

@@ -5,7 +5,7 @@ import { messagingEndpoint } from "./arguments.mjs";
 import * as check from "./arguments.mjs";
 import { Connection } from "./connection.mjs";
 import { EventConsumer } from "./consumer.mjs";
-import { LogosError, closed } from "./errors.mjs";
+import { LogosError, closed, repeat } from "./errors.mjs";
 import { AppEvent } from "./events.mjs";
 import { decodeEvent } from "./frames.mjs";
 import { AppStream } from "./stream.mjs";
@@ -349,16 +349,10 @@ export class MessagingClient {
    * @returns {Promise<any>}
    */
   async #repeat(method, body = {}, blobs = [], timeout = TIMEOUT_MS) {
-    const deadline = performance.now() + timeout;
-    for (;;) {
+    return repeat(async (remaining) => {
       this.#checkOpen();
-      try {
-        return (await this.#connection.request(method, body, blobs, deadline - performance.now())).body;
-      } catch (error) {
-        const again = error instanceof LogosError && error.code === "peer_restarted";
-        if (!again || performance.now() >= deadline) throw error;
-      }
-    }
+      return (await this.#connection.request(method, body, blobs, remaining)).body;
+    }, timeout);
   }
 
   #checkOpen() {
@@ -383,12 +377,7 @@ export class MessagingClient {
    * @returns {AsyncIterator<Event, undefined>}
    */
   [Symbol.asyncIterator]() {
-    return {
-      next: async () => {
-        const event = await this.nextEvent();
-        return event ? { value: event, done: false } : { value: undefined, done: true };
-      },
-    };
+    return /** @type {any} */ (this.#consumer.events());
   }
 
   /**

@@ -1,7 +1,7 @@
 // The client of a Messaging API for browsers: the same calls and events as for Node.js, over the WebSocket of a gateway.
 import { toHex } from "../bytes.mjs";
 import { EventConsumer } from "../consumer.mjs";
-import { LogosError, closed } from "../errors.mjs";
+import { LogosError, closed, repeat } from "../errors.mjs";
 import { AppEvent } from "../events.mjs";
 import { AppStream } from "../stream.mjs";
 import { SocketConnection } from "./connection.mjs";
@@ -243,16 +243,10 @@ export class MessagingClient {
    * @returns {Promise<any>}
    */
   async #repeat(op, fields = {}, timeout = TIMEOUT_MS) {
-    const deadline = performance.now() + timeout;
-    for (;;) {
+    return repeat(async (remaining) => {
       this.#checkOpen();
-      try {
-        return await this.#connection.request(op, fields, deadline - performance.now());
-      } catch (error) {
-        const again = error instanceof LogosError && error.code === "peer_restarted";
-        if (!again || performance.now() >= deadline) throw error;
-      }
-    }
+      return this.#connection.request(op, fields, remaining);
+    }, timeout);
   }
 
   #checkOpen() {
@@ -272,12 +266,7 @@ export class MessagingClient {
 
   /** Events one after another; see the Node.js client. @returns {AsyncIterator<Event, undefined>} */
   [Symbol.asyncIterator]() {
-    return {
-      next: async () => {
-        const event = await this.nextEvent();
-        return event ? { value: event, done: false } : { value: undefined, done: true };
-      },
-    };
+    return /** @type {any} */ (this.#consumer.events());
   }
 
   /**
