@@ -29,7 +29,7 @@ from kernel_proc.peering.settings import services_wanted
 from kernel_proc.peers.connected_peers import PeerBook
 from kernel_proc.peers.dialer import StaticDialer
 from kernel_proc.peers.known import PeerOrigin
-from kernel_proc.peers.offers import Offers, Outcome
+from kernel_proc.peers.offers import OfferOutcome, Offers
 from kernel_proc.protocols.lightpush_codec import LEGACY_PROTOCOL as LEGACY_LIGHTPUSH_PROTOCOL
 from kernel_proc.protocols.lightpush_codec import PROTOCOL as LIGHTPUSH_PROTOCOL
 from kernel_proc.protocols.metadata import PROTOCOL as METADATA_PROTOCOL
@@ -146,7 +146,7 @@ class Network:
         self.host.add_listener(self.dialer)
         needs = Needs(config.network.cluster, services_wanted(config), self.relay, self.metadata, shards)
         self.peering = Peering(config, key, self.host, self.relay, needs, self.book, registry, rng)
-        named = {outcome: registry.counter("relay_px_peers", outcome=outcome) for outcome in Outcome}
+        named = {outcome: registry.counter("relay_px_peers", outcome=outcome) for outcome in OfferOutcome}
         self._offers = Offers(
             is_known=lambda peer_id: peer_id == key.peer_id or self.host.is_connected(peer_id),
             learn=self._learn_offered,

@@ -22,7 +22,7 @@ from mapi_proc.streams import AppStream, DurableStream
 from mapi_proc.subscriptions import SubscriptionTable
 from mapi_proc.write_batch import Turn
 
-__all__ = ["Kept", "Upkeep", "journal_bytes"]
+__all__ = ["BoundedParts", "Upkeep", "journal_bytes"]
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def _durable(apps: AppRegistry) -> list[DurableStream]:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class BoundedParts:
     """The parts with bounds to enforce."""
 
     apps: AppRegistry
@@ -69,7 +69,7 @@ class Upkeep:
         config: MapiConfig,
         database: Database,
         turn: Turn,
-        kept: Kept,
+        kept: BoundedParts,
         clocks: Clocks,
         steady: SteadyClock,
     ) -> None:

@@ -49,8 +49,8 @@ from mapi_proc.status import StatusNotifier
 from mapi_proc.streams import AppStream
 from mapi_proc.subscriptions import AutoSubscribe, NeverSubscribe, SubscribeOnFirstSend, SubscriptionTable
 from mapi_proc.subscriptions.filter_keeper import FilterKeeper
-from mapi_proc.subscriptions.service import Past, SubscriptionService, Wanted
-from mapi_proc.upkeep import Kept, Upkeep
+from mapi_proc.subscriptions.service import Past, SubscriptionParts, SubscriptionService
+from mapi_proc.upkeep import BoundedParts, Upkeep
 from mapi_proc.write_batch import Turn
 
 if TYPE_CHECKING:
@@ -187,7 +187,7 @@ class Parts:
         apps_by_id = {app.app_id: app for app in self.apps}
         past = Past(self.history, PastTopics(config.max_topics_per_app, apps_by_id, snapshot.left))
         self.subscriptions = SubscriptionService(
-            Wanted(self.apps, self.table, self.shards, self.status),
+            SubscriptionParts(self.apps, self.table, self.shards, self.status),
             past,
             auto,
             database,
@@ -275,7 +275,7 @@ class Parts:
     def _make_upkeep(self) -> None:
         """Create the periodic upkeep."""
         config, database, _, _, clocks, steady = self._base
-        kept = Kept(
+        kept = BoundedParts(
             apps=self.apps,
             lifecycle=self.lifecycle,
             table=self.table,

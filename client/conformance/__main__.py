@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "client")]
 
-from conformance.runner import Outcome, run, scenarios, uncovered  # noqa: E402
+from conformance.runner import ScenarioResult, run, scenarios, uncovered  # noqa: E402
 
 HERE = Path(__file__).parent
 OURS = {
@@ -56,7 +56,7 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def report(name: str, outcome: Outcome) -> None:
+def report(name: str, outcome: ScenarioResult) -> None:
     """Say what became of a scenario."""
     say(f"{'FAILED' if outcome.reason else 'ok    '} {name}: {outcome.scenario.name}")
     if outcome.reason:

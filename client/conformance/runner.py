@@ -44,7 +44,7 @@ class Scenario:
 
 
 @dataclass
-class Outcome:
+class ScenarioResult:
     """What became of a scenario; `reason` is empty when it passed."""
 
     scenario: Scenario
@@ -129,13 +129,13 @@ class Adapter:
         self._process.stdout.close()
 
 
-def run(scenario: Scenario, command: Sequence[str], cwd: Path | None = None) -> Outcome:
+def run(scenario: Scenario, command: Sequence[str], cwd: Path | None = None) -> ScenarioResult:
     """Run one scenario with a process of its own for the client."""
     known = sentences()
     with tempfile.TemporaryDirectory(prefix="conf") as directory:
         server = ScriptedServer(Path(directory) / "apps")
         adapter = Adapter(command, cwd)
-        outcome = Outcome(scenario)
+        outcome = ScenarioResult(scenario)
         try:
             _Run(server, adapter).steps(scenario.steps)
             if server.violations:

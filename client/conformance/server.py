@@ -29,7 +29,7 @@ STATUS: Final = {"connection": "Connected", "reason": "", "resyncing": False, "t
 
 
 @dataclass
-class App:
+class ScriptedApp:
     """One app: its stream, how far it is acknowledged and sent, its credit on the connection it has."""
 
     durable: bool
@@ -57,13 +57,13 @@ class ScriptedServer:
             "max_payload": 140_000,
             "send_window_ms": 60_000,
         }
-        self.apps: dict[str, App] = {}
+        self.apps: dict[str, ScriptedApp] = {}
         self.requests: list[Request] = []
         self.answers: dict[str, deque[dict[str, Any]]] = defaultdict(deque)
         self.held: list[tuple[bytes, Request]] = []
         self.most_held = 0
         self.violations: list[str] = []
-        self._known: dict[bytes, App] = {}
+        self._known: dict[bytes, ScriptedApp] = {}
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.socket: zmq.Socket[bytes] | None = None
         self.start()
@@ -109,7 +109,7 @@ class ScriptedServer:
         self._known.clear()
 
     @property
-    def app(self) -> App:
+    def app(self) -> ScriptedApp:
         """The only app, or the last one that said hello."""
         return list(self.apps.values())[-1]
 
@@ -137,7 +137,7 @@ class ScriptedServer:
         """An event that takes neither seq nor credit."""
         self.raw([*event_frames(encode_app_event(self.app.stream_id, self.app.last, kind, 7))])
 
-    def _push(self, app: App) -> None:
+    def _push(self, app: ScriptedApp) -> None:
         while app.identity is not None and app.position < len(app.events) and app.cost < app.credit:
             _, header, payload = app.events[app.position]
             app.position += 1
@@ -219,7 +219,7 @@ class ScriptedServer:
             self.violations.append(f"§4.1: hello {{kind 'app', protocol [1, 1]}}, not {body}")
         name = body.get("name")
         key = name if isinstance(name, str) else "ephemeral-" + identity.hex()
-        app = self.apps.setdefault(key, App(durable=name is not None))
+        app = self.apps.setdefault(key, ScriptedApp(durable=name is not None))
         credit = body.get("credit", 0)
         assert isinstance(credit, int)
         app.identity, app.credit, app.cost = identity, credit, 0

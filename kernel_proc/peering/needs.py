@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence, Set
 
 from kernel_proc.p2p.api import PeerIdText
-from kernel_proc.peers.plan import Wanted
+from kernel_proc.peers.plan import PeerNeeds
 from kernel_proc.protocols.metadata import MetadataProtocol
 from kernel_proc.relay.service import RelayService
 from kernel_proc.shards import Shards
@@ -32,10 +32,10 @@ class Needs:
         self.at_work: Callable[[], Set[PeerIdText]] = frozenset
         """Returns the peers with a request in progress; set by the services."""
 
-    def wanted(self) -> Wanted:
+    def wanted(self) -> PeerNeeds:
         """Return what the node needs now."""
         shards = frozenset(self.own_shards())
-        return Wanted(self._cluster, shards, self._services, relay=self._relay is not None)
+        return PeerNeeds(self._cluster, shards, self._services, relay=self._relay is not None)
 
     def own_shards(self) -> Sequence[int]:
         """Return the shards we relay."""

@@ -33,7 +33,7 @@ from kernel_proc.p2p.api import (
 from kernel_proc.peers.clock import PeerClock
 from kernel_proc.peers.known import KnownPeer, PeerOrigin, group_of_address
 from kernel_proc.peers.online import OnlineMonitor, SleepDetector
-from kernel_proc.peers.plan import SERVICES, Connected, Targets, Wanted, plan
+from kernel_proc.peers.plan import SERVICES, Connected, PeerNeeds, Targets, plan
 from kernel_proc.peers.store import HIGHEST_DELAY, USELESS_DELAY, PeerStore
 from kernel_proc.peers.store_keeper import StoreKeeper
 from kernel_proc.relay.params import RELAY_PROTOCOL
@@ -69,7 +69,7 @@ WAKU: Final = "/vac/waku/"
 class NodeView(Protocol):
     """What the manager queries from the rest of the node."""
 
-    def wanted(self) -> Wanted:
+    def wanted(self) -> PeerNeeds:
         """Return what the node needs now."""
         ...
 

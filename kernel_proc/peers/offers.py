@@ -17,7 +17,7 @@ from kernel_proc.p2p.api import HostPeer, PeerIdText
 from kernel_proc.p2p.peer_record import PeerRecordError, open_envelope
 from kernel_proc.relay.rpc import PeerInfo
 
-__all__ = ["Allowance", "Offers", "Outcome", "evaluate"]
+__all__ = ["Allowance", "OfferOutcome", "Offers", "evaluate"]
 
 PERIOD: Final = 60.0
 """Period of the allowance in seconds: the PRUNE back-off, after which the same peer may prune us again."""
@@ -27,7 +27,7 @@ IN_ALL: Final = 256
 """Records checked per period in total: about 30 ms of work, and more than a node can use."""
 
 
-class Outcome(StrEnum):
+class OfferOutcome(StrEnum):
     """The outcome for one suggested peer; a counter label."""
 
     TAKEN = "taken"
@@ -72,7 +72,7 @@ class Assessment(NamedTuple):
     """The verdict on a suggested peer: its record if it is good, otherwise the reason."""
 
     record: HostPeer | None
-    outcome: Outcome
+    outcome: OfferOutcome
 
 
 def evaluate(
@@ -83,20 +83,20 @@ def evaluate(
     # A record is a signed envelope (RFC 0002/0003); without one the suggestion has no trustworthy address.
     peer_id = peer_ids.from_bytes(info.peer_id)
     if peer_id is None:
-        return Assessment(None, Outcome.MALFORMED)
+        return Assessment(None, OfferOutcome.MALFORMED)
     if is_known(peer_id):
-        return Assessment(None, Outcome.KNOWN)
+        return Assessment(None, OfferOutcome.KNOWN)
     if not info.signed_record:
-        return Assessment(None, Outcome.UNSIGNED)
+        return Assessment(None, OfferOutcome.UNSIGNED)
     if not may_look():
-        return Assessment(None, Outcome.TOO_MANY)
+        return Assessment(None, OfferOutcome.TOO_MANY)
     try:
         record = open_envelope(info.signed_record)
     except PeerRecordError as error:
-        return Assessment(None, Outcome(error.reason))
+        return Assessment(None, OfferOutcome(error.reason))
     if record.peer_id != peer_id:
-        return Assessment(None, Outcome.OTHER_PEER)
-    return Assessment(record, Outcome.TAKEN)
+        return Assessment(None, OfferOutcome.OTHER_PEER)
+    return Assessment(record, OfferOutcome.TAKEN)
 
 
 class Offers:
@@ -110,7 +110,7 @@ class Offers:
         *,
         is_known: Callable[[PeerIdText], bool],
         learn: Callable[[PeerIdText, Sequence[str], PeerIdText], bool],
-        count: Callable[[Outcome], None],
+        count: Callable[[OfferOutcome], None],
         allowance: Allowance | None = None,
     ) -> None:
         self._is_known = is_known
@@ -127,6 +127,6 @@ class Offers:
                 if self._learn(record.peer_id, record.addresses, offering):
                     used += 1
                 else:
-                    outcome = Outcome.USELESS
+                    outcome = OfferOutcome.USELESS
             self._count(outcome)
         return used

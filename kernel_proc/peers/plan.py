@@ -20,7 +20,7 @@ from kernel_proc.protocols import lightpush_codec, store_codec
 from kernel_proc.protocols.filter import codec as filter_codec
 from kernel_proc.relay.params import GossipParams
 
-__all__ = ["SERVICES", "Connected", "Plan", "Targets", "Wanted", "plan"]
+__all__ = ["SERVICES", "Connected", "PeerNeeds", "Plan", "Targets", "plan"]
 
 _MESH: Final = GossipParams()
 SHARD_PEERS: Final = _MESH.d + _MESH.d_lazy
@@ -88,7 +88,7 @@ class Connected:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class PeerNeeds:
     """What the node needs now."""
 
     cluster: int
@@ -114,7 +114,7 @@ class Plan(NamedTuple):
 class _Places:
     """The open slots: what is wanted and not yet connected."""
 
-    def __init__(self, connected: Sequence[Connected], wanted: Wanted, targets: Targets) -> None:
+    def __init__(self, connected: Sequence[Connected], wanted: PeerNeeds, targets: Targets) -> None:
         self.on_shard: Counter[int] = Counter()
         serving: Counter[str] = Counter()
         for peer in connected:
@@ -150,7 +150,7 @@ class _Places:
 def plan(
     known: Iterable[KnownPeer],
     connected: Sequence[Connected],
-    wanted: Wanted,
+    wanted: PeerNeeds,
     targets: Targets,
     *,
     now: float,
@@ -216,7 +216,7 @@ def _serves(peer: KnownPeer, name: str) -> bool:
 
 def _ranked(
     known: Iterable[KnownPeer],
-    wanted: Wanted,
+    wanted: PeerNeeds,
     places: _Places,
     there: Set[str],
     dialling: Mapping[str, KnownPeer],
@@ -271,7 +271,7 @@ def _queue(peer: KnownPeer) -> str:
     return "never worked" if peer.failures else f"reported by {peer.source}"
 
 
-def _use(peer: KnownPeer, wanted: Wanted, places: _Places) -> int:
+def _use(peer: KnownPeer, wanted: PeerNeeds, places: _Places) -> int:
     """Rank the usefulness of a peer; 0: useless."""
     use = 0
     if not wanted.shards or not peer.shards:
@@ -285,7 +285,7 @@ def _use(peer: KnownPeer, wanted: Wanted, places: _Places) -> int:
     return use
 
 
-def _surplus(connected: Sequence[Connected], wanted: Wanted, places: _Places) -> list[Connected]:
+def _surplus(connected: Sequence[Connected], wanted: PeerNeeds, places: _Places) -> list[Connected]:
     """While a shard lacks peers, return the outbound peers that are dispensable, least useful first."""
     if not places.lacking:
         return []
@@ -305,7 +305,7 @@ def _surplus(connected: Sequence[Connected], wanted: Wanted, places: _Places) ->
     return sorted(there, key=lambda peer: _worth(peer, wanted))
 
 
-def _evictions(connected: Sequence[Connected], wanted: Wanted, targets: Targets) -> list[tuple[str, str]]:
+def _evictions(connected: Sequence[Connected], wanted: PeerNeeds, targets: Targets) -> list[tuple[str, str]]:
     """Return the least useful inbound peers in excess of their share."""
     settled = [peer for peer in connected if peer.identified]
     inbound = [peer for peer in settled if not peer.outbound]
@@ -340,7 +340,7 @@ def _evictions(connected: Sequence[Connected], wanted: Wanted, targets: Targets)
     return over
 
 
-def _worth(peer: Connected, wanted: Wanted) -> tuple[float, ...]:
+def _worth(peer: Connected, wanted: PeerNeeds) -> tuple[float, ...]:
     return (
         peer.score >= 0,
         peer.in_mesh,

@@ -18,7 +18,7 @@ from mapi_proc.channels.events import (
     ChannelOutput,
     MessageLost,
     Received,
-    Refused,
+    ReceiveRefused,
     RetrieveMessages,
     StoredChannel,
     StoredRequest,
@@ -43,10 +43,10 @@ from mapi_proc.channels.sds.state import (
     Lost,
     Output,
     Retrieve,
+    SdsState,
     SdsStoredMessage,
     Send,
     SendKind,
-    State,
 )
 from mapi_proc.channels.segmentation.join import Joiner, JoinLimits, SetDropped
 from mapi_proc.channels.segmentation.message import SegmentMessage, decode_segment
@@ -200,7 +200,7 @@ class ChannelCore:
         try:
             opened = open_message(data, self.channel_id, self.cipher)
         except NotOursError:
-            self._outputs.append(Refused("not_ours"))
+            self._outputs.append(ReceiveRefused("not_ours"))
         except CipherError as error:
             self._unreadable_message(message_hash, error)
         else:
@@ -208,7 +208,7 @@ class ChannelCore:
             self._work_off(now)
 
     def _unreadable_message(self, message_hash: bytes, error: CipherError) -> None:
-        self._outputs.append(Refused("undecryptable"))
+        self._outputs.append(ReceiveRefused("undecryptable"))
         text = message_hash.hex()
         if text in self._unreadable:
             return
@@ -242,7 +242,7 @@ class ChannelCore:
         """The app has these messages, or never will."""
         changes, records = self.sds.changes, self.sds.log.records
         for name in names:
-            changes.states[name] = State.DONE
+            changes.states[name] = SdsState.DONE
             if name not in records:
                 changes.stripped.add(name)
 
@@ -253,7 +253,7 @@ class ChannelCore:
         try:
             self.sds.tick(now, now_ns)
         except CipherError:  # of a sync message
-            self._outputs.append(Refused("encryption"))
+            self._outputs.append(ReceiveRefused("encryption"))
         if now - self._swept >= _SWEEP:
             self._swept = now
             self._dropped(self.joiner.sweep(now))
@@ -305,7 +305,7 @@ class ChannelCore:
             case Retrieve(entries):
                 self._outputs.append(RetrieveMessages(entries))
             case Discarded(_, reason):
-                self._outputs.append(Refused(reason))
+                self._outputs.append(ReceiveRefused(reason))
 
     def _transmit(self, send: Send) -> None:
         aside = send.kind in (SendKind.REPAIR, SendKind.SYNC)
@@ -321,12 +321,12 @@ class ChannelCore:
             self.requests.restore(request, now)
         for key, slots in stored.leftovers.items():
             self.joiner.leave(key, slots, now)
-        settled = [row for row in ordered if row.state is not State.WAITING]
+        settled = [row for row in ordered if row.state is not SdsState.WAITING]
         self.sds.restore(stored.meta, settled, list(self.requests.segments()), now)
         for row in ordered:
-            if row.state is State.HELD:
+            if row.state is SdsState.HELD:
                 self._hold_again(row, now)
-            elif row.state is State.WAITING:
+            elif row.state is SdsState.WAITING:
                 self.receive(row.raw or b"", row.hint, now, now_ns)
 
     def _hold_again(self, row: SdsStoredMessage, now: float) -> None:

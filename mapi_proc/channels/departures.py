@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 from mapi_proc.channels.events import RetrieveMessages, Transmit
 from mapi_proc.channels.host import ChannelHost
-from mapi_proc.channels.transmitter import Outgoing, Transmitter
+from mapi_proc.channels.transmitter import MessageInFlight, Transmitter
 from mapi_proc.database import DatabaseError
 
 __all__ = ["HeldDepartures"]
@@ -77,7 +77,7 @@ class HeldDepartures:
             host.failed(transmit.message_id)
             return
         self._transmitter.put(
-            Outgoing(
+            MessageInFlight(
                 host,
                 transmit.message_id,
                 transmit.kind,

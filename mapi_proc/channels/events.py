@@ -16,8 +16,8 @@ __all__ = [
     "Delivered",
     "DeliveryError",
     "MessageLost",
+    "ReceiveRefused",
     "Received",
-    "Refused",
     "RetrieveMessages",
     "SendError",
     "Sent",
@@ -94,7 +94,7 @@ class SyncStatus(NamedTuple):
     missing: int
 
 
-class Refused(NamedTuple):
+class ReceiveRefused(NamedTuple):
     """A received message was not taken: a counter's label."""
 
     reason: str
@@ -110,7 +110,7 @@ ChannelOutput = (
     | DeliveryError
     | MessageLost
     | SyncStatus
-    | Refused
+    | ReceiveRefused
 )
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 from mapi_proc.channels.channel import ChannelCore
 from mapi_proc.channels.events import (
     ChannelOutput,
-    Refused,
+    ReceiveRefused,
     RetrieveMessages,
     StoredChannel,
     Transmit,
@@ -118,7 +118,7 @@ class ChannelHost:
                     self._departures.transmit(self, output)
                 case RetrieveMessages():
                     self._departures.retrieve(self, output)
-                case Refused(reason):
+                case ReceiveRefused(reason):
                     self.refused[reason] += 1
                 case _:
                     self._tell(output, batch)

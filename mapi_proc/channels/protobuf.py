@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-__all__ = ["BYTES", "VARINT", "ProtobufError", "as_text", "fields", "put_bytes", "put_varint", "varint"]
+__all__ = [
+    "BYTES",
+    "VARINT",
+    "MalformedProtobufError",
+    "as_text",
+    "fields",
+    "put_bytes",
+    "put_varint",
+    "varint",
+]
 
 VARINT: Final = 0
 BYTES: Final = 2
@@ -13,7 +22,7 @@ _FIXED: Final = {1: 8, 5: 4}
 _U64: Final = 2**64 - 1
 
 
-class ProtobufError(ValueError):
+class MalformedProtobufError(ValueError):
     """The bytes are not a protobuf message."""
 
 
@@ -40,7 +49,7 @@ def put_bytes(number: int, value: bytes) -> bytes:
 def fields(body: bytes) -> Iterator[tuple[int, int, int | bytes]]:
     """Yield (field number, wire type, value) in wire order; fields of fixed width are passed over.
 
-    Raises `ProtobufError` for truncated or malformed input.
+    Raises `MalformedProtobufError` for truncated or malformed input.
     """
     position, end = 0, len(body)
     while position < end:
@@ -51,7 +60,7 @@ def fields(body: bytes) -> Iterator[tuple[int, int, int | bytes]]:
             tag, position = _read_varint(body, position)
         number, kind = tag >> 3, tag & 7
         if number == 0:
-            raise ProtobufError("field number 0")
+            raise MalformedProtobufError("field number 0")
         if kind == VARINT:
             value, position = _read_varint(body, position)
             yield number, VARINT, value
@@ -64,9 +73,9 @@ def fields(body: bytes) -> Iterator[tuple[int, int, int | bytes]]:
         elif kind in _FIXED:
             length = _FIXED[kind]
         else:
-            raise ProtobufError(f"wire type {kind} is not supported")
+            raise MalformedProtobufError(f"wire type {kind} is not supported")
         if length > end - position:
-            raise ProtobufError(f"field {number} is longer than the message")
+            raise MalformedProtobufError(f"field {number} is longer than the message")
         if kind == BYTES:
             yield number, BYTES, body[position : position + length]
         position += length
@@ -77,14 +86,14 @@ def as_text(value: bytes) -> str:
     try:
         return value.decode()
     except UnicodeDecodeError as error:
-        raise ProtobufError("text is not valid UTF-8") from error
+        raise MalformedProtobufError("text is not valid UTF-8") from error
 
 
 def _read_varint(body: bytes, position: int) -> tuple[int, int]:
     value = shift = 0
     while True:
         if position >= len(body):
-            raise ProtobufError("truncated varint")
+            raise MalformedProtobufError("truncated varint")
         byte = body[position]
         position += 1
         value |= (byte & 0x7F) << shift
@@ -92,7 +101,7 @@ def _read_varint(body: bytes, position: int) -> tuple[int, int]:
             break
         shift += 7
         if shift > 63:
-            raise ProtobufError("varint is longer than 10 bytes")
+            raise MalformedProtobufError("varint is longer than 10 bytes")
     if value > _U64:
-        raise ProtobufError("varint is above 64 bits")
+        raise MalformedProtobufError("varint is above 64 bits")
     return value, position

@@ -7,7 +7,7 @@ from typing import Any
 from msgpack import packb, unpackb
 
 from mapi_proc.channels.events import ChannelChanges, StoredChannel, StoredRequest
-from mapi_proc.channels.sds.state import Changes, Meta, SdsStoredMessage, State
+from mapi_proc.channels.sds.state import Changes, Meta, SdsState, SdsStoredMessage
 from mapi_proc.database.channels import ChannelContents, ChannelRecord, ChannelRows
 from mapi_proc.database.records import DamagedError
 
@@ -53,7 +53,7 @@ def stored_channel(record: ChannelRecord, contents: ChannelContents) -> StoredCh
         return StoredChannel(
             _meta(record.state),
             [
-                SdsStoredMessage(name, time, sender, hint, State(state), raw)
+                SdsStoredMessage(name, time, sender, hint, SdsState(state), raw)
                 for name, time, sender, hint, state, raw in contents.messages
             ],
             [

@@ -19,7 +19,7 @@ from mapi_proc.channels.sds.state import SendKind
 from mapi_proc.send.rate import RateLimiter
 from mapi_proc.send.task import NoPeers, Outcome, Published, Refused, SendTask, Unknown
 
-__all__ = ["Outgoing", "Reports", "Transmitter", "TransmitterCounters"]
+__all__ = ["MessageInFlight", "Reports", "Transmitter", "TransmitterCounters"]
 
 _AT_ONCE: Final = 16
 _MOST: Final = 20_000
@@ -38,7 +38,7 @@ class Reports(Protocol):
 
 
 @dataclass(slots=True)
-class Outgoing:
+class MessageInFlight:
     """One message on its way."""
 
     channel: Reports
@@ -84,8 +84,8 @@ class Transmitter:
         self._cluster = cluster
         self._now_ns = now_ns
         self._steady_ns = steady_ns
-        self._queue: deque[Outgoing] = deque()
-        self._waiting: deque[Outgoing] = deque()
+        self._queue: deque[MessageInFlight] = deque()
+        self._waiting: deque[MessageInFlight] = deque()
         self._changed = asyncio.Event()
         self._online = False
         self._running = 0
@@ -95,7 +95,7 @@ class Transmitter:
     def __len__(self) -> int:
         return len(self._queue) + len(self._waiting) + self._running
 
-    def put(self, message: Outgoing) -> None:
+    def put(self, message: MessageInFlight) -> None:
         """Send a message as soon as it can be."""
         if len(self) >= _MOST or (message.stale and not self._online):
             self.counters.dropped += 1
@@ -146,7 +146,7 @@ class Transmitter:
         except TimeoutError:
             self.wake()
 
-    async def _attempt(self, message: Outgoing) -> None:
+    async def _attempt(self, message: MessageInFlight) -> None:
         try:
             task = self._task(message)
             outcome = await self._publish(task, False)
@@ -155,7 +155,7 @@ class Transmitter:
             self._changed.set()
         self._conclude(message, task.message_hash, outcome)
 
-    def _conclude(self, message: Outgoing, digest: bytes, outcome: Outcome) -> None:
+    def _conclude(self, message: MessageInFlight, digest: bytes, outcome: Outcome) -> None:
         match outcome:
             case Published():
                 self.counters.sent += 1
@@ -171,7 +171,7 @@ class Transmitter:
                     self.counters.waited += 1
                     self._waiting.append(message)
 
-    def _task(self, message: Outgoing) -> SendTask:
+    def _task(self, message: MessageInFlight) -> SendTask:
         # Two attempts of the same bytes in one nanosecond would be one message for the network.
         timestamp = self._newest_ns = max(self._now_ns(), self._newest_ns + 1)
         topic = shard_topic(self._cluster(), message.shard)

@@ -79,7 +79,7 @@ CREATE TABLE channel_leftover (
 """
 
 _HELD_STATE: Final = 1
-"""`mapi_proc.channels.sds.state.State.HELD`: such a message keeps its bytes until its payload is joined."""
+"""`mapi_proc.channels.sds.state.SdsState.HELD`: it keeps its bytes until its payload is joined."""
 _ROW: Final = 96
 _CHANNEL_TYPES: Final = (int, int, str, str, str, bytes, bytes, int, bytes)
 _NONE: Final = type(None)

@@ -25,7 +25,7 @@ from mapi_proc.database.sidecar import (
     write_generation,
 )
 
-__all__ = ["Beside", "Kept", "counts_of", "doubt", "settle_identity"]
+__all__ = ["Beside", "DatabaseIdentity", "counts_of", "doubt", "settle_identity"]
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ FORGET_EVENTS: Final = (
 """Keep the number of an app's events when the app goes, so that the sum over all apps never falls."""
 
 
-class Kept(NamedTuple):
+class DatabaseIdentity(NamedTuple):
     """What the database records about itself.
 
     `place` is None if an earlier version of this program wrote it, 0 if the last start did not get far
@@ -69,7 +69,7 @@ class Beside(NamedTuple):
     been a host crash."""
 
 
-def doubt(kept: Kept, beside: Beside) -> str:
+def doubt(kept: DatabaseIdentity, beside: Beside) -> str:
     """Return why the database may lack events that an app has seen; empty if it cannot."""
     if beside.generation > kept.generation:
         return f"it knows of {kept.generation} starts, the files beside it of {beside.generation}: {_OLDER}"
@@ -162,9 +162,9 @@ def renew_streams(connection: sqlite3.Connection, random: Callable[[int], bytes]
             )
 
 
-def _kept(connection: sqlite3.Connection) -> Kept:
+def _kept(connection: sqlite3.Connection) -> DatabaseIdentity:
     place = _get(connection, "place")
-    return Kept(
+    return DatabaseIdentity(
         generation=int(_get(connection, "generation") or 0),
         place=int(place) if place else None,
         boot_id=_get(connection, "boot_id").decode(errors="replace"),

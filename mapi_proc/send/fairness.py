@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ipc_schema.errors import ErrorCode, IpcError
-from mapi_proc.send.task import SendTask, State
+from mapi_proc.send.task import SendState, SendTask
 
 __all__ = ["FairQueue", "Room"]
 
@@ -88,7 +88,7 @@ class FairQueue:
         """Return the next send; ones cancelled meanwhile are skipped."""
         while self._apps:
             scope, waiting = next(iter(self._apps.items()))
-            while waiting and waiting[0].state is not State.PARKED:
+            while waiting and waiting[0].state is not SendState.PARKED:
                 waiting.popleft()
             if waiting:
                 return waiting[0]

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from mapi_proc.send import task as machine
 from mapi_proc.send.fairness import Room
 from mapi_proc.send.settings import SendSettings, Timing
-from mapi_proc.send.task import Outcome, SendTask, State
+from mapi_proc.send.task import Outcome, SendState, SendTask
 
 __all__ = ["SendLedger", "SendRecord"]
 
@@ -60,7 +60,7 @@ class SendLedger:
         """By row, in order of propagation; `_payloads`: those that may be published again."""
         self._payloads: dict[int, SendTask] = {}
         self._propagated_bytes = 0
-        self._states: Counter[State] = Counter()
+        self._states: Counter[SendState] = Counter()
         self.room = Room(settings.max_tasks, settings.max_bytes)
         self.last_cause = ""
         """Cause of the latest failed attempt of any send."""
@@ -80,7 +80,7 @@ class SendLedger:
     @property
     def states(self) -> dict[str, int]:
         """Count the sends by state."""
-        open_states = (state for state in State if not state.final)
+        open_states = (state for state in SendState if not state.final)
         return {state.value: self._states[state] for state in open_states}
 
     # -- its life ----------------------------------------------------------------------------------------
@@ -89,7 +89,7 @@ class SendLedger:
         """Take over a send that is on disk. Its room was checked before (`room.check`)."""
         self._tasks[task.scope, task.request_id] = task
         self._states[task.state] += 1
-        if task.state is State.PROPAGATED:
+        if task.state is SendState.PROPAGATED:
             self._hold_propagated(task)
         else:
             self.room.take(task.scope, len(task.payload))
@@ -102,10 +102,10 @@ class SendLedger:
         if task.attempts:
             task.first_attempt = self._timing.clock() - window_used
             task.transmitted = True
-            if task.state is State.PROPAGATED:
+            if task.state is SendState.PROPAGATED:
                 task.propagated_at = task.first_attempt
             else:
-                task.state, task.next_attempt = State.RETRY, 0.0
+                task.state, task.next_attempt = SendState.RETRY, 0.0
         self.accept(task)
 
     def cancel(self, scope: bytes, request_id: bytes) -> bool:
@@ -125,9 +125,9 @@ class SendLedger:
 
     def begin(self, task: SendTask) -> None:
         """Mark the start of an attempt: from here on the send cannot be cancelled."""
-        if task.state is State.PARKED:
-            task.state = State.ATTEMPTED
-            self._moved(task, State.PARKED)
+        if task.state is SendState.PARKED:
+            task.state = SendState.ATTEMPTED
+            self._moved(task, SendState.PARKED)
 
     async def attempt(self, task: SendTask) -> bool:
         """Count an attempt; the first one returns when it is on disk.
@@ -161,7 +161,7 @@ class SendLedger:
         if first:
             task.kept = now - task.first_attempt
             self._record.propagated(task)
-        elif task.state is State.RETRY:
+        elif task.state is SendState.RETRY:
             task.kept = now - task.first_attempt
             self._record.changed(task)
         self._moved(task, before)
@@ -192,7 +192,7 @@ class SendLedger:
 
     def refuse(self, task: SendTask, text: str) -> None:
         """End a send that cannot be resumed."""
-        before, task.state, task.error = task.state, State.FAILED, text
+        before, task.state, task.error = task.state, SendState.FAILED, text
         self._moved(task, before)
 
     def keep_windows(self) -> None:
@@ -207,19 +207,19 @@ class SendLedger:
 
     # -- what follows from a change of state ---------------------------------------------------------------
 
-    def _moved(self, task: SendTask, before: State) -> None:
+    def _moved(self, task: SendTask, before: SendState) -> None:
         after = task.state
         if after is before:
             return
         self._states[before] -= 1
         if not after.final:
             self._states[after] += 1
-            if after is State.PROPAGATED:
+            if after is SendState.PROPAGATED:
                 self.room.give_back(task.scope, len(task.payload))
                 self._hold_propagated(task)
             return
         del self._tasks[task.scope, task.request_id]
-        if before is State.PROPAGATED:
+        if before is SendState.PROPAGATED:
             del self._propagated[task.entry_id]
             if self._payloads.pop(task.entry_id, None) is not None:
                 self._propagated_bytes -= len(task.payload)
@@ -240,4 +240,4 @@ class SendLedger:
         while len(self._propagated) > self._settings.max_tasks:
             oldest = next(iter(self._propagated.values()))
             machine.give_up(oldest)
-            self._moved(oldest, State.PROPAGATED)
+            self._moved(oldest, SendState.PROPAGATED)

@@ -18,7 +18,7 @@ from mapi_proc.send.fairness import FairQueue
 from mapi_proc.send.ledger import SendLedger
 from mapi_proc.send.rate import RateLimiter
 from mapi_proc.send.settings import SendSettings, Timing
-from mapi_proc.send.task import Outcome, SendTask, State, is_over
+from mapi_proc.send.task import Outcome, SendState, SendTask, is_over
 
 __all__ = ["Publish", "SendLoop"]
 
@@ -59,12 +59,12 @@ class SendLoop:
 
     def accepted(self, task: SendTask) -> None:
         """Attempt, retry or confirm a send that the ledger has taken over."""
-        if task.state is State.PARKED:
+        if task.state is SendState.PARKED:
             self._parked.push(task)
             if self._limiter.limited:
                 self._unannounced.append(task)
             self._changed.set()
-        elif task.state is State.PROPAGATED:
+        elif task.state is SendState.PROPAGATED:
             self.confirm.add(task)
         else:
             self._schedule(task)
@@ -117,7 +117,7 @@ class SendLoop:
             elif self._limiter.admit(self._timing.steady_ns() / 1e9):
                 self._parked.pop()
                 self._begin(group, first)
-                while self._unannounced and self._unannounced[0].state is not State.PARKED:
+                while self._unannounced and self._unannounced[0].state is not SendState.PARKED:
                     self._unannounced.popleft()
             else:
                 limited = True
@@ -126,7 +126,7 @@ class SendLoop:
     def _announce_queued(self) -> None:
         while self._unannounced:
             task = self._unannounced.popleft()
-            if task.state is State.PARKED:
+            if task.state is SendState.PARKED:
                 self._ledger.queued(task)
 
     def _next_retry(self, now: float) -> SendTask | None:
@@ -178,9 +178,9 @@ class SendLoop:
             self._changed.set()
         was = task.state
         self._ledger.conclude(task, outcome)
-        if task.state is State.RETRY:
+        if task.state is SendState.RETRY:
             self._schedule(task)
-        elif task.state is State.PROPAGATED is not was:
+        elif task.state is SendState.PROPAGATED is not was:
             self.confirm.add(task)
 
     def _republish(self, task: SendTask) -> None:

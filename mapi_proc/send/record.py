@@ -12,7 +12,7 @@ from ipc_schema.topics import shard_topic
 from mapi_proc.database import OutboxEntry, OutboxState
 from mapi_proc.network import AppNetwork
 from mapi_proc.send.rate import RateLimiter
-from mapi_proc.send.task import SendTask, State
+from mapi_proc.send.task import SendState, SendTask
 from mapi_proc.streams import AppStream
 from mapi_proc.write_batch import Turn
 
@@ -22,14 +22,14 @@ RATE_NOTE: Final = "rate"
 """The database's note that holds the rate limiter's count."""
 
 _ON_DISK: Final = {
-    State.PARKED: OutboxState.PARKED,
-    State.ATTEMPTED: OutboxState.ATTEMPTED,
-    State.RETRY: OutboxState.ATTEMPTED,
-    State.PROPAGATED: OutboxState.PROPAGATED,
-    State.SENT: OutboxState.SENT,
-    State.UNCONFIRMED: OutboxState.UNCONFIRMED,
-    State.FAILED: OutboxState.FAILED,
-    State.CANCELLED: OutboxState.CANCELLED,
+    SendState.PARKED: OutboxState.PARKED,
+    SendState.ATTEMPTED: OutboxState.ATTEMPTED,
+    SendState.RETRY: OutboxState.ATTEMPTED,
+    SendState.PROPAGATED: OutboxState.PROPAGATED,
+    SendState.SENT: OutboxState.SENT,
+    SendState.UNCONFIRMED: OutboxState.UNCONFIRMED,
+    SendState.FAILED: OutboxState.FAILED,
+    SendState.CANCELLED: OutboxState.CANCELLED,
 }
 
 
@@ -101,7 +101,7 @@ class OutboxRecord:
             timestamp=task.timestamp,
             message_hash=task.message_hash,
             first_attempt=task.timestamp,
-            propagated=int(task.state is State.PROPAGATED),
+            propagated=int(task.state is SendState.PROPAGATED),
             elapsed=int(task.kept * 1e9),
         )
 
@@ -120,13 +120,13 @@ class OutboxRecord:
         """Write it and notify the app."""
         self._turn.batch.finish_send(task.entry_id, _ON_DISK[task.state], self._now_ns(), task.error)
         match task.state:
-            case State.SENT:
+            case SendState.SENT:
                 self.counters.sent += 1
                 self._notify(task, AppEventKind.MESSAGE_SENT, task.message_hash)
-            case State.UNCONFIRMED:
+            case SendState.UNCONFIRMED:
                 self.counters.unconfirmed += 1
                 self._notify(task, AppEventKind.MESSAGE_UNCONFIRMED, task.message_hash, task.error)
-            case State.CANCELLED:
+            case SendState.CANCELLED:
                 self.counters.cancelled += 1
                 self._notify(task, AppEventKind.MESSAGE_CANCELLED)
             case _:
@@ -152,7 +152,7 @@ def task_of(entry: OutboxEntry, shard: int) -> SendTask:
         ephemeral=entry.ephemeral,
         entry_id=entry.entry_id,
         accepted_ns=entry.accepted,
-        state=State.PROPAGATED if entry.state is OutboxState.PROPAGATED else State.PARKED,
+        state=SendState.PROPAGATED if entry.state is OutboxState.PROPAGATED else SendState.PARKED,
         timestamp=entry.timestamp,
         message_hash=entry.message_hash,
         attempts=entry.attempts,

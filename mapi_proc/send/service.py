@@ -22,7 +22,7 @@ from mapi_proc.send.processors import Processor, run_chain
 from mapi_proc.send.rate import RateLimiter
 from mapi_proc.send.record import RATE_NOTE, OutboxRecord, SendCounters, StreamFinder, task_of
 from mapi_proc.send.settings import SendSettings, Timing
-from mapi_proc.send.task import Outcome, Refused, SendTask, State
+from mapi_proc.send.task import Outcome, Refused, SendState, SendTask
 from mapi_proc.streams import AppStream
 from mapi_proc.write_batch import Turn
 
@@ -145,7 +145,7 @@ def _trouble(entry: OutboxEntry) -> str:
 
 def pending_reply(tasks: Sequence[SendTask]) -> PendingReply:
     """Build the reply of the method `pending`."""
-    states = {state.value: 0 for state in State if not state.final}
+    states = {state.value: 0 for state in SendState if not state.final}
     for task in tasks:
         states[task.state.value] += 1
     return PendingReply(

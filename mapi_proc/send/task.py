@@ -41,8 +41,8 @@ __all__ = [
     "Outcome",
     "Published",
     "Refused",
+    "SendState",
     "SendTask",
-    "State",
     "Unknown",
     "attempt",
     "backoff",
@@ -76,7 +76,7 @@ _CHECK_CAP: Final = 12.0
 _MAX_CAUSE: Final = 500
 
 
-class State(Enum):
+class SendState(Enum):
     """State of a send; see the diagram above."""
 
     PARKED = "parked"
@@ -93,7 +93,7 @@ class State(Enum):
         return self in _FINAL
 
 
-_FINAL: Final = frozenset({State.SENT, State.UNCONFIRMED, State.FAILED, State.CANCELLED})
+_FINAL: Final = frozenset({SendState.SENT, SendState.UNCONFIRMED, SendState.FAILED, SendState.CANCELLED})
 
 
 class Published(NamedTuple):
@@ -139,7 +139,7 @@ class SendTask:
     entry_id: int = 0
     """Its row in the database."""
     accepted_ns: int = 0
-    state: State = State.PARKED
+    state: SendState = SendState.PARKED
     timestamp: int = 0
     """ns; 0 until the first attempt."""
     message_hash: bytes = b""
@@ -176,8 +176,8 @@ def attempt(task: SendTask, now: float) -> bool:
     task.attempts += 1
     if task.attempts == 1:
         task.first_attempt = now
-    if task.state is not State.PROPAGATED:
-        task.state = State.ATTEMPTED
+    if task.state is not SendState.PROPAGATED:
+        task.state = SendState.ATTEMPTED
     return task.attempts > 1
 
 
@@ -194,31 +194,31 @@ def conclude(
 
     A send published again for a store's sake has propagated before: no outcome is a failure any more.
     """
-    if task.state is State.PROPAGATED:
+    if task.state is SendState.PROPAGATED:
         return False
     task.cause = cause_of(outcome)
     match outcome:
         case Published(peers=peers) if peers > 0:
-            task.state = State.PROPAGATED
+            task.state = SendState.PROPAGATED
             task.transmitted = True
             task.propagated_at = now
             if not reliability or task.ephemeral:
-                task.state = State.UNCONFIRMED
+                task.state = SendState.UNCONFIRMED
                 task.error = EPHEMERAL if task.ephemeral else RELIABILITY_OFF
             return True
         case Published():
             # A duplicate sent to no peer: retry, forced. Transmitted, since some peer had these bytes.
             task.transmitted = True
-            task.state = State.RETRY
+            task.state = SendState.RETRY
             task.next_attempt = now if task.attempts == 1 else now + backoff(task.attempts, jitter)
         case Refused(text=text):
-            task.state = State.FAILED
+            task.state = SendState.FAILED
             task.error = text
         case NoPeers() | Unknown():
             task.transmitted = task.transmitted or isinstance(outcome, Unknown)
-            task.state = State.RETRY
+            task.state = SendState.RETRY
             task.next_attempt = now + backoff(task.attempts, jitter)
-    if task.state is State.RETRY:
+    if task.state is SendState.RETRY:
         expire(task, now, window)
     return False
 
@@ -227,12 +227,12 @@ def expire(task: SendTask, now: float, window: float = SEND_WINDOW) -> bool:
     """End a task whose window is over. Return True if it ended now."""
     if now - task.first_attempt < window:
         return False
-    if task.state is State.RETRY:
-        task.state = State.FAILED
+    if task.state is SendState.RETRY:
+        task.state = SendState.FAILED
         task.error = _with_cause(WINDOW_ERROR, task)
         return True
-    if task.state is State.PROPAGATED:
-        task.state = State.UNCONFIRMED
+    if task.state is SendState.PROPAGATED:
+        task.state = SendState.UNCONFIRMED
         task.error = _with_cause(NOT_CONFIRMED, task)
         return True
     return False
@@ -240,7 +240,7 @@ def expire(task: SendTask, now: float, window: float = SEND_WINDOW) -> bool:
 
 def give_up(task: SendTask) -> None:
     """End a propagated send before its window is over: too many others await confirmation too."""
-    task.state = State.UNCONFIRMED
+    task.state = SendState.UNCONFIRMED
     task.error = _with_cause(CROWDED_OUT, task)
 
 
@@ -268,7 +268,7 @@ def judge(task: SendTask, found: bool, now_ns: int) -> bool:
     Return True to publish again: it is missing there and still young enough to be accepted.
     """
     if found:
-        task.state = State.SENT
+        task.state = SendState.SENT
         return False
     task.checks += 1
     task.cause = NOT_STORED
@@ -277,7 +277,7 @@ def judge(task: SendTask, found: bool, now_ns: int) -> bool:
 
 def cancel(task: SendTask) -> bool:
     """Cancel it, possible only before the first attempt. Return True if it is cancelled now."""
-    if task.state is not State.PARKED or task.attempts:
+    if task.state is not SendState.PARKED or task.attempts:
         return False
-    task.state = State.CANCELLED
+    task.state = SendState.CANCELLED
     return True

@@ -20,12 +20,12 @@ from mapi_proc.streams import AppStream
 from mapi_proc.subscriptions.auto import AutoSubscribe
 from mapi_proc.subscriptions.table import SubscriptionTable
 
-__all__ = ["Past", "SubscriptionService", "Wanted"]
+__all__ = ["Past", "SubscriptionParts", "SubscriptionService"]
 
 log = logging.getLogger(__name__)
 
 
-class Wanted(NamedTuple):
+class SubscriptionParts(NamedTuple):
     """The subscription table, the followed shards, and the notifier."""
 
     apps: AppRegistry
@@ -46,7 +46,7 @@ class SubscriptionService:
 
     def __init__(
         self,
-        wanted: Wanted,
+        wanted: SubscriptionParts,
         past: Past,
         auto: AutoSubscribe,
         database: Database,

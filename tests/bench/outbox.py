@@ -23,7 +23,7 @@ from mapi_proc.send.ledger import SendLedger
 from mapi_proc.send.loop import SendLoop
 from mapi_proc.send.rate import RateLimiter
 from mapi_proc.send.settings import SendSettings, Timing
-from mapi_proc.send.task import Outcome, Published, SendTask, State
+from mapi_proc.send.task import Outcome, Published, SendState, SendTask
 from tests.bench.disk import DISK
 from tests.bench.harness import Options
 from tests.bench.sizes import flat_lines
@@ -178,7 +178,7 @@ def _memory(size: int, sends: int) -> Iterator[Callable[[], float]]:
             ledger = SendLedger(store, settings, timing)
             loop = SendLoop(ledger, store.publish, _nobody, RateLimiter(None), settings, timing)
             for number in range(size):
-                task = _task(number, State.PROPAGATED)
+                task = _task(number, SendState.PROPAGATED)
                 task.attempts = 1
                 ledger.resume(task, 0.0)
                 loop.accepted(task)
@@ -206,7 +206,7 @@ def _memory(size: int, sends: int) -> Iterator[Callable[[], float]]:
         yield lambda: runner.run(round_())
 
 
-def _task(number: int, state: State = State.PARKED) -> SendTask:
+def _task(number: int, state: SendState = SendState.PARKED) -> SendTask:
     return SendTask(
         number.to_bytes(16), SCOPE, TOPIC, 0, PAYLOAD, b"", False, entry_id=number + 1, state=state
     )

@@ -19,7 +19,7 @@ from array import array
 from collections.abc import Iterable
 from typing import Final
 
-from mapi_proc.channels.protobuf import ProtobufError, fields, put_bytes, put_varint
+from mapi_proc.channels.protobuf import MalformedProtobufError, fields, put_bytes, put_varint
 from mapi_proc.channels.sds.hashes import farm64, murmur32
 
 __all__ = ["JS", "NIM", "Bloom", "bloom_positions", "decode_bloom"]
@@ -107,7 +107,7 @@ def decode_bloom(form: str, data: bytes) -> Bloom | None:
                 words = value if number == 1 else words
             else:
                 numbers[number] = value
-    except ProtobufError:
+    except MalformedProtobufError:
         return None
     bits, hashes = numbers.get(5, 0), numbers.get(4, 0)
     if not (1 <= bits <= 8 * len(words) and 1 <= hashes <= 32 and len(words) <= _MAX_BYTES):

@@ -19,7 +19,7 @@ from mapi_proc.channels.sds.clock import LamportClock
 from mapi_proc.channels.sds.incoming import Cascade, Incoming, Missing, Waiting
 from mapi_proc.channels.sds.log import Log
 from mapi_proc.channels.sds.message import HistoryEntry, SdsMessage, encode_sds, message_id
-from mapi_proc.channels.sds.outgoing import Outgoing
+from mapi_proc.channels.sds.outgoing import OutgoingBuffer
 from mapi_proc.channels.sds.repair import RepairTimes, Responses
 from mapi_proc.channels.sds.rolling import RollingBloom
 from mapi_proc.channels.sds.settings import SdsSettings
@@ -33,10 +33,10 @@ from mapi_proc.channels.sds.state import (
     Meta,
     Output,
     Retrieve,
+    SdsState,
     SdsStoredMessage,
     Send,
     SendKind,
-    State,
 )
 from mapi_proc.channels.sds.sync import SyncTimer
 
@@ -64,7 +64,7 @@ class SdsCore:
         self.settings = settings
         self.log = Log(settings)
         self.incoming = Incoming()
-        self.outgoing = Outgoing(settings)
+        self.outgoing = OutgoingBuffer(settings)
         self._random = random
         self._seal = seal
         self._clock = LamportClock(settings.form, settings.lamport_jump, settings.lamport_jump_new)
@@ -115,7 +115,7 @@ class SdsCore:
             raw = self._seal(encode_sds(message))
             self.outgoing.add(name, len(raw), None)
             # Stored first: the log may forget its lowest message, which can be this one.
-            self.changes.store(SdsStoredMessage(name, message.order, self.sender_id, b"", State.DONE, raw))
+            self.changes.store(SdsStoredMessage(name, message.order, self.sender_id, b"", SdsState.DONE, raw))
             self.log.insert(message, raw, b"", self.changes)
             self._bloom.add(name)
             self._outputs.append(Send(name, raw, SendKind.FIRST))
@@ -221,7 +221,9 @@ class SdsCore:
         self._note_missing(missing, now)
         self.incoming.add(Waiting(message, raw, hint, body, needs))
         self._bloom.add(name)
-        self.changes.store(SdsStoredMessage(name, message.order, message.sender_id, hint, State.WAITING, raw))
+        self.changes.store(
+            SdsStoredMessage(name, message.order, message.sender_id, hint, SdsState.WAITING, raw)
+        )
         while (
             len(self.incoming.waiting) > self.settings.max_waiting
             or self.incoming.bytes > self.settings.max_waiting_bytes
@@ -253,7 +255,7 @@ class SdsCore:
                 message.order,
                 message.sender_id,
                 waiting.hint,
-                State.DONE if own else State.HELD,
+                SdsState.DONE if own else SdsState.HELD,
                 waiting.raw,
             )
         )
@@ -401,7 +403,7 @@ class SdsCore:
         rows = sorted(rows, key=lambda row: (row.order, row.message_id))
         self._clock.value = meta.clock
         self.log.restore(rows, meta.floor, meta.heads)
-        self._bloom.fill(row.message_id for row in rows if row.state is not State.LOST)
+        self._bloom.fill(row.message_id for row in rows if row.state is not SdsState.LOST)
         for name in pending:
             if name in self.log:
                 size = len(self._raw(name) or b"")

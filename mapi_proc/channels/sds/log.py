@@ -13,7 +13,7 @@ from heapq import heappop, heappush
 
 from mapi_proc.channels.sds.message import HistoryEntry, SdsMessage
 from mapi_proc.channels.sds.settings import SdsSettings
-from mapi_proc.channels.sds.state import Changes, SdsStoredMessage, State
+from mapi_proc.channels.sds.state import Changes, SdsState, SdsStoredMessage
 
 __all__ = ["Log", "Record"]
 
@@ -105,7 +105,7 @@ class Log:
         """Take stored rows of messages delivered or lost, in the log's order."""
         nothing = Changes()  # bounds that are tighter now take effect with the next message
         for row in rows:
-            if row.state is State.LOST:
+            if row.state is SdsState.LOST:
                 self._lost[row.message_id] = None
                 continue
             self._remember(row.message_id, row.order)
@@ -117,7 +117,7 @@ class Log:
 
     def declare_lost(self, message_id: str, changes: Changes) -> None:
         """Nothing waits for this message any more."""
-        changes.store(SdsStoredMessage(message_id, 0, "", b"", State.LOST, None))
+        changes.store(SdsStoredMessage(message_id, 0, "", b"", SdsState.LOST, None))
         _remember_aside(self._lost, message_id, changes)
 
     def note_sync(self, message_id: str) -> None:

@@ -21,7 +21,15 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from mapi_proc.channels.keccak import keccak256
-from mapi_proc.channels.protobuf import BYTES, VARINT, ProtobufError, as_text, fields, put_bytes, put_varint
+from mapi_proc.channels.protobuf import (
+    BYTES,
+    VARINT,
+    MalformedProtobufError,
+    as_text,
+    fields,
+    put_bytes,
+    put_varint,
+)
 from mapi_proc.channels.sds.bloom import JS, NIM
 
 __all__ = ["HistoryEntry", "SdsError", "SdsMessage", "decode_sds", "encode_sds", "message_id"]
@@ -138,7 +146,7 @@ def decode_sds(data: bytes) -> SdsMessage:
         if any(number == 2 and kind == BYTES for number, kind, _ in found):
             form = JS
         return _decode(form, found)
-    except ProtobufError as error:
+    except MalformedProtobufError as error:
         raise SdsError(f"not an SDS message: {error}") from error
 
 
@@ -200,5 +208,5 @@ def _decode_any_entry(value: bytes) -> HistoryEntry:
         single = {number: part for number, _, part in fields(value) if isinstance(part, bytes)}
         name = _identifier(single.get(1, b""), "message id")
         return HistoryEntry(name, single.get(2, b""), as_text(single.get(3, b"")))
-    except (ProtobufError, SdsError):
+    except (MalformedProtobufError, SdsError):
         return HistoryEntry(_identifier(value, "message id"))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from mapi_proc.channels.sds.bloom import CERTAIN, Bloom, bloom_positions
 from mapi_proc.channels.sds.settings import SdsSettings
 
-__all__ = ["Outgoing", "Pending"]
+__all__ = ["OutgoingBuffer", "Pending"]
 
 _MAX_ACKERS = 64
 
@@ -37,7 +37,7 @@ class Pending:
         return found
 
 
-class Outgoing:
+class OutgoingBuffer:
     """The outgoing buffer."""
 
     def __init__(self, settings: SdsSettings) -> None:

@@ -22,14 +22,14 @@ __all__ = [
     "Meta",
     "Output",
     "Retrieve",
+    "SdsState",
     "SdsStoredMessage",
     "Send",
     "SendKind",
-    "State",
 ]
 
 
-class State(IntEnum):
+class SdsState(IntEnum):
     """Where a stored message stands."""
 
     WAITING = 0
@@ -50,7 +50,7 @@ class SdsStoredMessage(NamedTuple):
     order: int
     sender_id: str
     hint: bytes
-    state: State
+    state: SdsState
     raw: bytes | None
 
 
@@ -68,7 +68,7 @@ class Changes:
     """What must be stored, by message id. Applied in the order of the fields."""
 
     put: dict[str, SdsStoredMessage] = field(default_factory=dict)
-    states: dict[str, State] = field(default_factory=dict)
+    states: dict[str, SdsState] = field(default_factory=dict)
     hints: dict[str, bytes] = field(default_factory=dict)
     stripped: set[str] = field(default_factory=set)
     """Rows whose `raw` goes, unless their state is HELD: then it goes when the state changes."""

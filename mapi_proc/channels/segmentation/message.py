@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from mapi_proc.channels.protobuf import BYTES, ProtobufError, fields, put_bytes, put_varint
+from mapi_proc.channels.protobuf import BYTES, MalformedProtobufError, fields, put_bytes, put_varint
 
 __all__ = [
     "HASH_SIZE",
@@ -85,7 +85,7 @@ def decode_segment(data: bytes) -> SegmentMessage:
                 texts[number] = value
             elif isinstance(value, int):
                 numbers[number] = value
-    except ProtobufError as error:
+    except MalformedProtobufError as error:
         raise SegmentError("Undecodable", f"not a segment: {error}") from error
     payload_hash = texts.get(1)
     if payload_hash is None:

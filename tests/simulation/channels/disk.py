@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from mapi_proc.channels.events import ChannelChanges, StoredChannel, StoredRequest
-from mapi_proc.channels.sds.state import Changes, Meta, SdsStoredMessage, State
+from mapi_proc.channels.sds.state import Changes, Meta, SdsState, SdsStoredMessage
 from mapi_proc.channels.segmentation.join import SetKey, Slot
 
 
@@ -51,7 +51,7 @@ class Disk:
             if name in self.rows:
                 self.rows[name] = self.rows[name]._replace(hint=hint)
         for name in changes.stripped:
-            if name in self.rows and self.rows[name].state is not State.HELD:
+            if name in self.rows and self.rows[name].state is not SdsState.HELD:
                 self.rows[name] = self.rows[name]._replace(raw=None)
         for name in changes.removed:
             self.rows.pop(name, None)

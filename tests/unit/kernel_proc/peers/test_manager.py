@@ -15,7 +15,7 @@ from kernel_proc.p2p.api import DialError, Direction, EndCause, Host, PeerConnec
 from kernel_proc.peers.clock import PeerClock
 from kernel_proc.peers.known import KnownPeer, PeerOrigin, group_of_address
 from kernel_proc.peers.manager import ManagerSettings, PeerManager
-from kernel_proc.peers.plan import Targets, Wanted
+from kernel_proc.peers.plan import PeerNeeds, Targets
 from kernel_proc.peers.store import PeerStore
 from kernel_proc.protocols import store_codec
 from kernel_proc.relay.params import RELAY_PROTOCOL
@@ -94,8 +94,8 @@ class View:
     def __init__(self) -> None:
         self.working: set[str] = set()
 
-    def wanted(self) -> Wanted:
-        return Wanted(2, frozenset({0}), frozenset())
+    def wanted(self) -> PeerNeeds:
+        return PeerNeeds(2, frozenset({0}), frozenset())
 
     def shards_of(self, peer_id: str) -> Collection[int]:
         return (0,)
@@ -355,8 +355,8 @@ def test_the_store_is_written_at_the_end(tmp_path: Path) -> None:
 @mock_clock_test
 async def test_a_store_that_something_waits_for_is_dialled_again_within_ten_seconds() -> None:
     class WantsStore(View):
-        def wanted(self) -> Wanted:
-            return Wanted(2, frozenset({0}), frozenset({"store"}))
+        def wanted(self) -> PeerNeeds:
+            return PeerNeeds(2, frozenset({0}), frozenset({"store"}))
 
     protocols = (RELAY_PROTOCOL, store_codec.PROTOCOL)
     async with managed(view=WantsStore()) as (host, manager):

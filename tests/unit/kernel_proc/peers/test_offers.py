@@ -12,7 +12,7 @@ from kernel_proc.p2p import peer_ids
 from kernel_proc.p2p.keys import NodeKey
 from kernel_proc.p2p.peer_record import MAX_ENVELOPE, seal
 from kernel_proc.peers.known import PeerOrigin
-from kernel_proc.peers.offers import IN_ALL, PER_PEER, PERIOD, Allowance, Offers, Outcome, evaluate
+from kernel_proc.peers.offers import IN_ALL, PER_PEER, PERIOD, Allowance, OfferOutcome, Offers, evaluate
 from kernel_proc.peers.store import PeerStore
 from kernel_proc.relay.rpc import PeerInfo
 
@@ -60,17 +60,17 @@ def test_a_good_record_is_learned_with_its_addresses() -> None:
 @pytest.mark.parametrize(
     ("info", "outcome"),
     [
-        (PeerInfo(peer_ids.to_bytes(KEYS[0].peer_id), b""), Outcome.UNSIGNED),
-        (PeerInfo(bytes(65), b"record"), Outcome.MALFORMED),
-        (PeerInfo(b"\x00", b"record"), Outcome.MALFORMED),
-        (PeerInfo(b"x", bytes(MAX_ENVELOPE + 1)), Outcome.OVERSIZED),
-        (named(KEYS[0], record_of=KEYS[1]), Outcome.OTHER_PEER),
-        (named(KEYS[0])._replace(signed_record=FORGED), Outcome.FORGED),
-        (named(KEYS[0])._replace(signed_record=FORGED[:-1]), Outcome.MALFORMED),
-        (named(KEYS[2]), Outcome.KNOWN),
+        (PeerInfo(peer_ids.to_bytes(KEYS[0].peer_id), b""), OfferOutcome.UNSIGNED),
+        (PeerInfo(bytes(65), b"record"), OfferOutcome.MALFORMED),
+        (PeerInfo(b"\x00", b"record"), OfferOutcome.MALFORMED),
+        (PeerInfo(b"x", bytes(MAX_ENVELOPE + 1)), OfferOutcome.OVERSIZED),
+        (named(KEYS[0], record_of=KEYS[1]), OfferOutcome.OTHER_PEER),
+        (named(KEYS[0])._replace(signed_record=FORGED), OfferOutcome.FORGED),
+        (named(KEYS[0])._replace(signed_record=FORGED[:-1]), OfferOutcome.MALFORMED),
+        (named(KEYS[2]), OfferOutcome.KNOWN),
     ],
 )
-def test_each_refusal_has_its_reason_and_learns_nothing(info: PeerInfo, outcome: Outcome) -> None:
+def test_each_refusal_has_its_reason_and_learns_nothing(info: PeerInfo, outcome: OfferOutcome) -> None:
     desk = Desk(known=[KEYS[2].peer_id])
     assert desk.offers.take("offering", [info], 0.0) == 0
     assert desk.learned == {}

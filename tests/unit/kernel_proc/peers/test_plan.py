@@ -8,10 +8,10 @@ from random import Random
 
 from kernel_proc.discovery.enr_values import Capability
 from kernel_proc.peers.known import KnownPeer
-from kernel_proc.peers.plan import SERVICES, Connected, Plan, Targets, Wanted, plan
+from kernel_proc.peers.plan import SERVICES, Connected, PeerNeeds, Plan, Targets, plan
 
 NOW = 1_800_000_000.0
-WANTED = Wanted(2, frozenset({1}), frozenset())
+WANTED = PeerNeeds(2, frozenset({1}), frozenset())
 
 
 def known(number: int, **more: object) -> KnownPeer:
@@ -27,7 +27,7 @@ def relay_peer(number: int, **more: object) -> Connected:
 def step(
     peers: Sequence[KnownPeer],
     connected: Sequence[Connected] = (),
-    wanted: Wanted = WANTED,
+    wanted: PeerNeeds = WANTED,
     targets: Targets | None = None,
     *,
     dialling: Sequence[KnownPeer] = (),
@@ -167,7 +167,7 @@ def test_no_peers_are_sought_when_no_slot_is_free() -> None:
 
 
 def test_an_edge_node_looks_for_services_only() -> None:
-    wanted = Wanted(2, frozenset(), frozenset(SERVICES), relay=False)
+    wanted = PeerNeeds(2, frozenset(), frozenset(SERVICES), relay=False)
     targets = Targets.of(50, 0)
     peers = [
         known(1, capabilities=int(Capability.RELAY)),

@@ -23,7 +23,7 @@ from mapi_proc.channels.events import (
     DeliveryError,
     MessageLost,
     Received,
-    Refused,
+    ReceiveRefused,
     SendError,
     Sent,
     SyncStatus,
@@ -193,7 +193,7 @@ def test_a_wrong_key_opens_nothing_and_acknowledges_nothing(profile: str) -> Non
         assert [event.reason for event in lost] == [text]  # once, however often it comes
     else:
         assert lost == []
-        assert Refused("not_ours") in bob.events
+        assert ReceiveRefused("not_ours") in bob.events
 
 
 def test_plain_content_is_refused_where_there_is_a_key() -> None:
@@ -378,7 +378,7 @@ def test_other_traffic_on_the_topic_is_not_ours() -> None:
     outputs, _ = other.take()
     wire = [output.payload or b"" for output in outputs if isinstance(output, Transmit)]
     assert bob.receive(b"", b"hello", *wire) == []
-    assert bob.events == [Refused("not_ours")] * 3
+    assert bob.events == [ReceiveRefused("not_ours")] * 3
 
 
 @given(st.binary(max_size=200))

@@ -21,9 +21,9 @@ from mapi_proc.channels.sds.state import (
     Lost,
     Output,
     Retrieve,
+    SdsState,
     Send,
     SendKind,
-    State,
 )
 from tests.simulation.channels.disk import Disk
 
@@ -39,7 +39,7 @@ class Peer:
         self.disk = disk or Disk()
         self.core = SdsCore("channel", name, settings, Random(name))
         self.now = 0.0
-        rows = [row for row in self.disk.rows.values() if row.state is not State.WAITING]
+        rows = [row for row in self.disk.rows.values() if row.state is not SdsState.WAITING]
         self.core.restore(self.disk.meta, rows, [], self.now)
 
     def take(self) -> list[Output]:
@@ -88,7 +88,7 @@ def test_messages_wait_for_those_before_them() -> None:
     assert bob.core.incoming.missing
     assert bob.contents(first) == [b"1", b"2", b"3"]
     assert bob.core.synced
-    assert [row.state for row in bob.disk.rows.values()] == [State.HELD] * 3
+    assert [row.state for row in bob.disk.rows.values()] == [SdsState.HELD] * 3
 
 
 def test_equal_contents_at_the_same_moment_are_two_messages() -> None:
@@ -455,7 +455,7 @@ def test_forgotten_messages_are_not_delivered_again() -> None:
         bob.receive(raw)
     assert len(bob.core.log) == len(bob.disk.rows) == 10
     assert [output for raw in messages for output in bob.receive(raw) if isinstance(output, Deliver)] == []
-    with_raw = [row for row in bob.disk.rows.values() if row.raw is not None and row.state is State.DONE]
+    with_raw = [row for row in bob.disk.rows.values() if row.raw is not None and row.state is SdsState.DONE]
     assert with_raw == []
     assert len(bob.core.log.records) == 5
 

@@ -12,7 +12,7 @@ from mapi_proc.channels.sds.bloom import NIM
 from mapi_proc.channels.sds.core import SdsCore
 from mapi_proc.channels.sds.message import HistoryEntry, SdsMessage, encode_sds
 from mapi_proc.channels.sds.settings import SdsSettings
-from mapi_proc.channels.sds.state import Deliver, State
+from mapi_proc.channels.sds.state import Deliver, SdsState
 from tests.simulation.channels.disk import Disk
 
 WALL = 1_700_000_000
@@ -31,7 +31,7 @@ class Machine:
         self.core = SdsCore("channel", "bob", settings, Random(1))
         self.disk = disk or Disk()
         self.delivered: list[str] = []
-        rows = [row for row in self.disk.rows.values() if row.state is not State.WAITING]
+        rows = [row for row in self.disk.rows.values() if row.state is not SdsState.WAITING]
         self.core.restore(self.disk.meta, rows, [], 0.0)
 
     def receive(self, one: SdsMessage, now: float = 0.0) -> None:
@@ -64,9 +64,9 @@ class Machine:
         assert len(incoming.missing) <= settings.max_missing
         assert len(log) <= settings.max_known
         assert set(log.heads) <= set(log.records)
-        on_disk = {name: row.state for name, row in self.disk.rows.items() if row.state is not State.LOST}
-        assert {name for name, state in on_disk.items() if state is State.WAITING} == set(incoming.waiting)
-        assert {name for name, state in on_disk.items() if state is not State.WAITING} == {
+        on_disk = {name: row.state for name, row in self.disk.rows.items() if row.state is not SdsState.LOST}
+        assert {name for name, state in on_disk.items() if state is SdsState.WAITING} == set(incoming.waiting)
+        assert {name for name, state in on_disk.items() if state is not SdsState.WAITING} == {
             name for _, name in log.ordered()
         }
 
@@ -96,7 +96,7 @@ def test_any_order_gives_the_same_log_and_a_causal_order(
             machine = Machine(SdsSettings(), machine.disk)
             machine.delivered = delivered
             for row in sorted(machine.disk.rows.values(), key=lambda row: row.order):
-                if row.state is State.WAITING:
+                if row.state is SdsState.WAITING:
                     machine.receive(next(m for m in history if m.message_id == row.message_id))
         machine.receive(one)
         machine.check()

@@ -12,7 +12,7 @@ import pytest
 
 from mapi_proc.channels.channel import ChannelCore, ChannelSettings
 from mapi_proc.channels.events import ChannelChanges, StoredChannel, StoredRequest
-from mapi_proc.channels.sds.state import Changes, SdsStoredMessage, State
+from mapi_proc.channels.sds.state import Changes, SdsState, SdsStoredMessage
 from mapi_proc.channels.storing import channel_rows, stored_channel
 from mapi_proc.database import Batch, ChannelRecord, ChannelRows, Database
 from mapi_proc.database.channels import (
@@ -65,7 +65,7 @@ def test_the_simulation_on_sqlite() -> None:
 def test_bytes_of_messages_that_wait_are_read_and_of_others_not() -> None:
     disk = SqliteDisk()
     changes = Changes()
-    for number, state in enumerate(State):
+    for number, state in enumerate(SdsState):
         changes.store(SdsStoredMessage(state.name, number, "bob", b"", state, b"raw"))
     disk.apply(ChannelChanges(changes))
     read = {row.message_id: row.raw for row in disk.load().messages}
@@ -73,7 +73,7 @@ def test_bytes_of_messages_that_wait_are_read_and_of_others_not() -> None:
     assert disk.raw("DONE") == b"raw"
     disk.apply(ChannelChanges(Changes(stripped={"HELD", "DONE"})))
     assert (disk.raw("HELD"), disk.raw("DONE")) == (b"raw", None)
-    disk.apply(ChannelChanges(Changes(states={"HELD": State.DONE}, stripped={"HELD"})))
+    disk.apply(ChannelChanges(Changes(states={"HELD": SdsState.DONE}, stripped={"HELD"})))
     assert disk.raw("HELD") is None
     disk.apply(ChannelChanges(Changes(removed={"HELD"})))
     assert not disk.has("HELD")

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from mapi_proc.database import AppRecord, Database
-from mapi_proc.database.identity import Beside, Kept, counts_of, doubt
+from mapi_proc.database.identity import Beside, DatabaseIdentity, counts_of, doubt
 from mapi_proc.database.sidecar import Counts, Written, read_written
 from tests.support.aio import asyncio_test
 from tests.unit.mapi_proc.database.support import app_record, send_entry
 
-KEPT = Kept(generation=3, place=77, boot_id="boot", clean=False, counts=Counts(10, 5))
+KEPT = DatabaseIdentity(generation=3, place=77, boot_id="boot", clean=False, counts=Counts(10, 5))
 FILES = Beside(generation=3, place=77, written=Written(Counts(10, 5), 77, None), boot_id="boot")
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ipc_schema.errors import ErrorCode, IpcError
 from mapi_proc.send.fairness import FairQueue, Room
-from mapi_proc.send.task import SendTask, State
+from mapi_proc.send.task import SendState, SendTask
 
 
 def task(scope: bytes, number: int) -> SendTask:
@@ -79,7 +79,7 @@ def test_what_was_cancelled_is_passed_over() -> None:
     first, second = task(b"a", 1), task(b"a", 2)
     queue.push(first)
     queue.push(second)
-    first.state = State.CANCELLED
+    first.state = SendState.CANCELLED
     assert queue.peek() is second
     queue.pop()
     assert queue.peek() is None

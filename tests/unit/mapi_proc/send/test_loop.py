@@ -23,8 +23,8 @@ from mapi_proc.send.task import (
     NoPeers,
     Outcome,
     Published,
+    SendState,
     SendTask,
-    State,
     Unknown,
 )
 from tests.support.aio import asyncio_test
@@ -172,7 +172,7 @@ async def test_the_attempt_is_written_before_it_is_published() -> None:
     async with running(loop):
         loop.accept(task())
         done = await store.done.get()
-    assert done.state is State.UNCONFIRMED
+    assert done.state is SendState.UNCONFIRMED
     assert store.log == ["attempting", "publish", "propagated"]
     assert len(loop) == 0
     assert loop.pending_bytes == 0
@@ -188,7 +188,7 @@ async def test_nothing_is_attempted_while_the_kernel_is_away() -> None:
         await asyncio.sleep(0)
         assert store.log == []
         loop.set_online(True)
-        assert (await store.done.get()).state is State.UNCONFIRMED
+        assert (await store.done.get()).state is SendState.UNCONFIRMED
 
 
 @asyncio_test()
@@ -201,7 +201,7 @@ async def test_no_peers_then_peers_appear() -> None:
         await store.retried.wait()
         assert store.done.empty()
         loop.wake()
-        assert (await store.done.get()).state is State.UNCONFIRMED
+        assert (await store.done.get()).state is SendState.UNCONFIRMED
     assert store.forced == [False, True]
 
 
@@ -216,7 +216,7 @@ async def test_the_window_ends_a_send_that_never_propagates_even_without_a_kerne
         clock.now += 61
         loop.set_online(False)
         done = await store.done.get()
-    assert (done.state, done.error) == (State.FAILED, f"{WINDOW_ERROR}; last: kernel restarted")
+    assert (done.state, done.error) == (SendState.FAILED, f"{WINDOW_ERROR}; last: kernel restarted")
 
 
 @asyncio_test()
@@ -283,7 +283,7 @@ async def test_a_store_is_asked_after_three_seconds_and_its_word_is_the_end() ->
         clock.now += 0.2
         loop.confirm.set_online(True)
         assert await archive.asked.get() == [(7).to_bytes(16) * 2]
-        assert (await store.done.get()).state is State.SENT
+        assert (await store.done.get()).state is SendState.SENT
     assert store.log.count("publish") == 1
 
 
@@ -306,7 +306,7 @@ async def test_a_missing_message_is_published_again_only_while_it_is_young() -> 
                 published = store.log.count("publish")
             if not store.done.empty():
                 break
-        assert (await store.done.get()).state is State.UNCONFIRMED
+        assert (await store.done.get()).state is SendState.UNCONFIRMED
     assert published >= 3
     assert all(store.forced[1:])
     assert store.log.count("propagated") == 1
@@ -339,7 +339,7 @@ async def test_a_store_that_joins_after_twelve_seconds_still_gets_the_message(an
         archive.held.add((7).to_bytes(16) * 2)
         clock.now = 120.0
         loop.confirm.set_online(True)
-        assert (await store.done.get()).state is State.SENT
+        assert (await store.done.get()).state is SendState.SENT
     assert store.log.count("publish") == 2
 
 
@@ -355,7 +355,7 @@ async def test_without_a_store_the_window_ends_it_unconfirmed() -> None:
             await asyncio.sleep(0)
         clock.now += 61.0
         loop.confirm.set_online(True)
-        assert (await store.done.get()).state is State.UNCONFIRMED
+        assert (await store.done.get()).state is SendState.UNCONFIRMED
     assert store.log.count("publish") == 1, "a store that cannot be asked is no reason to publish again"
 
 
@@ -375,7 +375,7 @@ async def test_many_hashes_are_asked_for_in_batches_of_a_hundred() -> None:
         sizes = [len(await archive.asked.get()) for _ in range(3)]
         assert sizes == [100, 100, 50]
         done = {(await store.done.get()).state for _ in range(250)}
-    assert done == {State.SENT}
+    assert done == {SendState.SENT}
 
 
 @asyncio_test()
@@ -392,7 +392,7 @@ async def test_one_round_asks_for_all_that_is_due() -> None:
         clock.now += 3.1
         loop.confirm.set_online(True)
         for _ in range(5000):
-            assert (await store.done.get()).state is State.SENT
+            assert (await store.done.get()).state is SendState.SENT
     assert archive.asked.qsize() == 50
 
 
@@ -415,7 +415,7 @@ async def test_a_round_ends_when_no_store_answers() -> None:
         clock.now += 60
         loop.confirm.set_online(True)
         for _ in range(3000):
-            assert (await store.done.get()).state is State.UNCONFIRMED
+            assert (await store.done.get()).state is SendState.UNCONFIRMED
 
 
 @asyncio_test()
@@ -431,7 +431,7 @@ async def test_the_rate_limit_parks_in_order_and_the_next_epoch_goes_on() -> Non
         assert store.done.empty()
         assert store.queued_sends == [number.to_bytes(16) for number in (2, 3, 4)]
         assert loop.cancel(b"app", (3).to_bytes(16)), "what waits for its epoch can be cancelled"
-        assert (await store.done.get()).state is State.CANCELLED
+        assert (await store.done.get()).state is SendState.CANCELLED
         clock.now += 50.0
         loop.set_online(True)
         second = [(await store.done.get()).request_id for _ in range(2)]
@@ -473,7 +473,7 @@ async def test_beyond_its_bytes_the_oldest_propagated_payloads_go() -> None:
         clock.now += 61
         loop.confirm.set_online(True)
         for _ in range(50):
-            assert (await store.done.get()).state is State.UNCONFIRMED
+            assert (await store.done.get()).state is SendState.UNCONFIRMED
     assert loop.pending_bytes == 0
 
 

@@ -19,8 +19,8 @@ from mapi_proc.send.task import (
     Outcome,
     Published,
     Refused,
+    SendState,
     SendTask,
-    State,
     Unknown,
     attempt,
     backoff,
@@ -48,17 +48,17 @@ def test_published_to_a_peer_has_propagated_and_waits_for_a_store() -> None:
     sent = task()
     assert attempt(sent, 10.0) is False
     assert conclude(sent, Published(3), 10.1, 0.5, reliability=True) is True
-    assert sent.state is State.PROPAGATED
+    assert sent.state is SendState.PROPAGATED
     assert next_check(sent, 10.1) == 10.1 + ARCHIVE_TIME
 
 
 def test_without_reliability_or_ephemeral_it_is_final_and_says_why() -> None:
     off = tried(Published(3), reliability=False)
-    assert (off.state, off.error) == (State.UNCONFIRMED, RELIABILITY_OFF)
+    assert (off.state, off.error) == (SendState.UNCONFIRMED, RELIABILITY_OFF)
     passing = task(ephemeral=True)
     attempt(passing, 1.0)
     assert conclude(passing, Published(1), 1.0, 0.5, reliability=True)
-    assert (passing.state, passing.error) == (State.UNCONFIRMED, EPHEMERAL)
+    assert (passing.state, passing.error) == (SendState.UNCONFIRMED, EPHEMERAL)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_without_reliability_or_ephemeral_it_is_final_and_says_why() -> None:
 )
 def test_no_peers_and_unknown_outcomes_are_retried_and_forced(outcome: Outcome, transmitted: bool) -> None:
     sent = tried(outcome)
-    assert sent.state is State.RETRY
+    assert sent.state is SendState.RETRY
     assert sent.next_attempt > 10.0
     assert sent.transmitted is transmitted
     assert attempt(sent, sent.next_attempt) is True
@@ -74,13 +74,13 @@ def test_no_peers_and_unknown_outcomes_are_retried_and_forced(outcome: Outcome, 
 
 def test_a_duplicate_on_the_first_attempt_is_forced_out_at_once() -> None:
     sent = tried(Published(0, duplicate=True))
-    assert sent.state is State.RETRY
+    assert sent.state is SendState.RETRY
     assert sent.next_attempt == 10.0
 
 
 def test_refused_fails_with_the_text() -> None:
     sent = tried(Refused("bad topic"))
-    assert (sent.state, sent.error) == (State.FAILED, "bad topic")
+    assert (sent.state, sent.error) == (SendState.FAILED, "bad topic")
 
 
 def test_the_window_counts_from_the_first_attempt_and_fails_with_the_known_text() -> None:
@@ -93,7 +93,7 @@ def test_the_window_counts_from_the_first_attempt_and_fails_with_the_known_text(
         conclude(sent, NoPeers(), now, 1.0, reliability=True)
         now = max(now, sent.next_attempt)
         assert attempts < 100
-    assert (sent.state, sent.error) == (State.FAILED, f"{WINDOW_ERROR}; last: no peers")
+    assert (sent.state, sent.error) == (SendState.FAILED, f"{WINDOW_ERROR}; last: no peers")
     assert SEND_WINDOW <= now - 1000.0 <= SEND_WINDOW + 2 * BACKOFF_CAP
     assert attempts > 10
 
@@ -101,7 +101,7 @@ def test_the_window_counts_from_the_first_attempt_and_fails_with_the_known_text(
 def test_a_parked_send_never_ages_out() -> None:
     sent = task()
     assert not expire(sent, 1e9)
-    assert sent.state is State.PARKED
+    assert sent.state is SendState.PARKED
 
 
 def test_propagation_after_the_window_still_counts() -> None:
@@ -113,7 +113,7 @@ def test_propagation_after_the_window_still_counts() -> None:
 def test_a_store_that_has_it_ends_it_as_sent() -> None:
     sent = tried(Published(1))
     assert judge(sent, True, 0) is False
-    assert sent.state is State.SENT
+    assert sent.state is SendState.SENT
 
 
 def test_what_a_store_lacks_is_published_again_while_young_and_asked_for_ever_less_often() -> None:
@@ -127,20 +127,20 @@ def test_what_a_store_lacks_is_published_again_while_young_and_asked_for_ever_le
     assert attempt(sent, 21.0) is True
     for outcome in (NoPeers(), Refused("seen"), Unknown("?"), Published(0, duplicate=True), Published(2)):
         assert conclude(sent, outcome, 21.0, 0.5, reliability=True) is False
-        assert sent.state is State.PROPAGATED, "what has propagated once does not fail any more"
+        assert sent.state is SendState.PROPAGATED, "what has propagated once does not fail any more"
 
 
 def test_what_no_store_confirms_within_the_window_says_so() -> None:
     sent = tried(Published(1))
     assert not expire(sent, 69.9)
     assert expire(sent, 70.0)
-    assert (sent.state, sent.error) == (State.UNCONFIRMED, NOT_CONFIRMED)
+    assert (sent.state, sent.error) == (SendState.UNCONFIRMED, NOT_CONFIRMED)
 
 
 def test_only_what_was_never_attempted_can_be_cancelled() -> None:
     sent = task()
     assert cancel(sent)
-    assert sent.state is State.CANCELLED
+    assert sent.state is SendState.CANCELLED
     assert not cancel(sent)
     assert not cancel(tried(NoPeers()))
 
@@ -179,14 +179,14 @@ def test_every_life_tells_propagated_at_most_once_and_ends_at_most_once(
         if event == "wait":
             ended += expire(sent, now)
         elif isinstance(event, str):
-            if sent.state is State.PROPAGATED:
+            if sent.state is SendState.PROPAGATED:
                 judge(sent, event == "found", int(now * 1e9))
         else:
             attempt(sent, now)
             told += conclude(sent, event, now, 0.5, reliability=reliability)
     assert told <= 1
     assert ended <= 1
-    if sent.state in (State.SENT, State.UNCONFIRMED):
+    if sent.state in (SendState.SENT, SendState.UNCONFIRMED):
         assert told == 1, "sent never before propagated"
-    if sent.state is State.FAILED:
+    if sent.state is SendState.FAILED:
         assert told == 0
