@@ -14,6 +14,7 @@ from typing import Any, Final
 from tests.bench.archive import archive
 from tests.bench.archive_relay.driver import archive_relay
 from tests.bench.channels import channels
+from tests.bench.clients.driver import clients
 from tests.bench.dedup import dedup
 from tests.bench.discovery import discovery
 from tests.bench.discv5 import discv5
@@ -50,6 +51,7 @@ BENCHES: Final[dict[str, Callable[[Options], Iterator[dict[str, Any]]]]] = {
     "dedup": dedup,
     "channels": channels,
     "gateway": gateway,
+    "clients": clients,
 }
 
 
