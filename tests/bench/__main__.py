@@ -30,6 +30,7 @@ from tests.bench.pipeline.driver import pipeline
 from tests.bench.relay.driver import relay
 from tests.bench.rpc import rpc
 from tests.bench.send import send
+from tests.bench.startup import startup
 from tests.bench.topics import topics
 
 BENCHES: Final[dict[str, Callable[[Options], Iterator[dict[str, Any]]]]] = {
@@ -41,6 +42,7 @@ BENCHES: Final[dict[str, Callable[[Options], Iterator[dict[str, Any]]]]] = {
     "archive-relay": archive_relay,
     "rpc": rpc,
     "footprint": footprint,
+    "startup": startup,
     "topics": topics,
     "mesh": mesh,
     "enr": enr,

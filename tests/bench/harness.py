@@ -251,18 +251,20 @@ class CpuMeter:
 
     def __init__(self, pids: Mapping[str, int]) -> None:
         self._pids = pids
-        self._before = self._now()
+        self._before = self.used(pids)
 
-    def _now(self) -> dict[str, int]:
+    @staticmethod
+    def used(pids: Mapping[str, int]) -> dict[str, int]:
+        """ns that each process has used since its start."""
         return {
             name: sum(
                 int(thread.read_text(encoding="ascii").split()[0])
                 for thread in Path(f"/proc/{pid}/task").glob("*/schedstat")
             )
-            for name, pid in self._pids.items()
+            for name, pid in pids.items()
         }
 
     def per_message(self, messages: int) -> dict[str, float]:
         """µs per message by process."""
-        now = self._now()
+        now = self.used(self._pids)
         return {name: (now[name] - self._before[name]) / 1000 / messages for name in now}

@@ -13,6 +13,7 @@ from tests.bench.pipeline import driver as pipeline_driver
 from tests.bench.relay import sides
 from tests.bench.relay.pair import NodePair
 from tests.bench.relay.traffic import message_maker
+from tests.bench.startup import imports
 
 
 def test_sides_take_turns_and_medians_are_compared() -> None:
@@ -40,6 +41,13 @@ def test_percentiles_are_of_the_nearest_rank() -> None:
     assert percentile(values, 0.5) == 51.0
     assert percentile(values, 0.99) == 100.0
     assert percentile([7.0], 0.99) == 7.0
+
+
+def test_the_imports_of_a_module_are_counted_by_package() -> None:
+    used, slowest = imports("ipc_schema.server")
+    assert used.value > 0
+    assert used.extra["modules"] > 20
+    assert "ipc_schema" in slowest
 
 
 def test_the_relay_messages_are_waku_messages_with_distinct_numbers() -> None:
