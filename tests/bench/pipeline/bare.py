@@ -1,7 +1,7 @@
 """The reference: the same work in bare pyzmq, three processes with nothing in them but a loop over a socket.
 
     python -m tests.bench.pipeline.bare source EVENTS_ENDPOINT ACK_SOCKET
-    python -m tests.bench.pipeline.bare middle EVENTS_ENDPOINT APPS_ENDPOINT whole|blind
+    python -m tests.bench.pipeline.bare middle EVENTS_ENDPOINT APPS_ENDPOINT whole|blind [JOURNAL]
     python -m tests.bench.pipeline.bare app APPS_ENDPOINT ACK_SOCKET whole|blind
 
 source: XPUB, an event header encoded for each message, three direct sends. middle: SUB, header decoded, hash
@@ -12,6 +12,9 @@ read without blocking until nothing is left. There is no event loop library, no 
 table, no seq check, no credit, no bound; flags are plain integers. `whole` reads messages as pyzmq offers it
 (`recv_multipart`). `blind` takes the number of frames for granted and never asks where a message ends: the
 fastest that pyzmq can be driven, and no way to read from anybody who might send something else.
+
+With JOURNAL, a path, middle stores what it has read until nothing is left as one SQLite transaction before
+it sends it, with the journal's settings and durability, and deletes what an app would have acknowledged.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import sqlite3
 import sys
 import threading
 import time
@@ -44,6 +48,7 @@ from tests.bench.pipeline.wire import Acks, Tally, hash_maker, payload_maker
 _TOPIC: Final = b"m/42/0\0"
 _MORE: Final = int(zmq.SNDMORE)
 _NOBLOCK: Final = int(zmq.NOBLOCK)
+GROUP: Final = 128
 _RECEIVED: Final = int(AppEventKind.MESSAGE_RECEIVED)
 
 
@@ -109,7 +114,7 @@ def source(events: str, ack_path: str) -> None:
         emit("published", start_ns=start, cpu_us=cpu_us() - cpu)
 
 
-def middle(events: str, apps: str, how: str) -> None:
+def middle(events: str, apps: str, how: str, journal: str = "") -> None:
     """Forward what is new to the one app."""
     router = _open(zmq.ROUTER)
     router.bind(apps)
@@ -122,14 +127,23 @@ def middle(events: str, apps: str, how: str) -> None:
     send = router.send
     encode = AppEventEncoder(os.urandom(16)).encode
     pack_fields = fields_packer()
+    store = _journal(journal) if journal else None
     seen: set[bytes] = set()
     seq = 0
+
+    def forward(header: bytes, payload: bytes) -> None:
+        send(identity, _MORE)
+        send(MAGIC, _MORE)
+        send(header, _MORE)
+        send(payload)
+
     poller = zmq.Poller()
     poller.register(subscriber, zmq.POLLIN)
     while True:
         poller.poll()
+        read: list[tuple[int, bytes, bytes]] = []
         with suppress(zmq.Again):
-            while True:
+            while len(read) < GROUP:
                 _, header, payload = receive()
                 event = decode_header(header)
                 assert type(event) is MessageEvent
@@ -139,10 +153,30 @@ def middle(events: str, apps: str, how: str) -> None:
                 seen.add(digest)
                 seq += 1
                 header = encode(seq, _RECEIVED, time.time_ns(), pack_fields(event[4:10]))
-                send(identity, _MORE)
-                send(MAGIC, _MORE)
-                send(header, _MORE)
-                send(payload)
+                if store is None:
+                    forward(header, payload)
+                else:
+                    read.append((seq, header, payload))
+        if store is not None and read:
+            store(read)
+            for _, header, payload in read:
+                forward(header, payload)
+
+
+def _journal(path: str) -> Callable[[list[tuple[int, bytes, bytes]]], None]:
+    """A table of events, and what stores some in it."""
+    connection = sqlite3.connect(path, isolation_level=None)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("CREATE TABLE journal (seq INTEGER PRIMARY KEY, header BLOB, payload BLOB)")
+
+    def store(rows: list[tuple[int, bytes, bytes]]) -> None:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.executemany("INSERT INTO journal VALUES (?, ?, ?)", rows)
+        connection.execute("DELETE FROM journal WHERE seq < ?", (rows[-1][0] - GROUP,))
+        connection.execute("COMMIT")
+
+    return store
 
 
 def app(apps: str, ack_path: str, how: str) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import zmq
 
@@ -23,6 +23,7 @@ __all__ = ["pipeline"]
 
 BENCH: Final = "pipeline"
 REFERENCE: Final = "bare pyzmq drain loops, three processes"
+JOURNALLED: Final = "bare pyzmq drain loops, three processes, the middle with SQLite"
 BLIND: Final = "1 KiB, journal off, against blind reads"
 LARGEST: Final = 150 * 1024 - 512
 """The largest payload that fits a relay frame of 153,600 B with the bench's content topic, rounded."""
@@ -83,6 +84,27 @@ class _Line:
         return Round(messages / ((received["last_ns"] - published["start_ns"]) / 1e9), cpu)
 
 
+class _Pair(NamedTuple):
+    """One of our lines and what it is compared with."""
+
+    ours: _Line
+    bare: _Line
+    reference: str
+
+    def compare(
+        self, options: Options, case: Case, size: int, messages: int, rate: int | None = None
+    ) -> dict[str, Any]:
+        """Run both in turn, once unmeasured."""
+        for line in (self.ours, self.bare):
+            line.run(size, max(20, messages // 10), rate=rate)
+        ours, reference = alternate(
+            options.runs,
+            partial(self.ours.run, size, messages, rate=rate),
+            partial(self.bare.run, size, messages, rate=rate),
+        )
+        return result(case, ours, reference)
+
+
 @contextmanager
 def _mapi(directory: Path, kernel_directory: Path) -> Iterator[int]:
     """A Messaging API process that is ready; its pid."""
@@ -139,17 +161,19 @@ def _start_ours(stack: ExitStack, directory: Path) -> tuple[_Line, _Line, Callab
     return lines[0], lines[1], lambda: _health(data)
 
 
-def _start_bare(stack: ExitStack, directory: Path, how: str) -> _Line:
-    """The reference: `whole` or `blind` (see `bare`)."""
-    events, apps = f"ipc://{directory}/{how}-e", f"ipc://{directory}/{how}-a"
-    acks = str(directory / how)
+def _start_bare(stack: ExitStack, directory: Path, how: str, *, journal: bool = False) -> _Line:
+    """The reference: `whole` or `blind` (see `bare`), with a journal of its own or without."""
+    name = f"{how}-journal" if journal else how
+    events, apps = f"ipc://{directory}/{name}-e", f"ipc://{directory}/{name}-a"
+    acks = str(directory / name)
 
     def child(role: str, *arguments: str) -> Child:
         started = stack.enter_context(Child.python(role, "tests.bench.pipeline.bare", role, *arguments))
         started.event("ready")
         return started
 
-    source, middle = child("source", events, acks), child("middle", events, apps, how)
+    database = [f"{directory}/bare.sqlite3"] if journal else []
+    source, middle = child("source", events, acks), child("middle", events, apps, how, *database)
     app = child("app", apps, acks, how)
     source.event("subscribed")
     pids = {"kernel": source.pid, "mapi": middle.pid, "app": app.pid}
@@ -161,8 +185,11 @@ def pipeline(options: Options) -> Iterator[dict[str, Any]]:
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="lb-")))
         ephemeral, named, health = _start_ours(stack, directory)
-        bare = _start_bare(stack, directory, "whole")
-        for line in _cases(stack, directory, options, ephemeral, named, bare):
+        pairs = {
+            "off": _Pair(ephemeral, _start_bare(stack, directory, "whole"), REFERENCE),
+            "on": _Pair(named, _start_bare(stack, directory, "whole", journal=True), JOURNALLED),
+        }
+        for line in _cases(stack, directory, options, pairs):
             gaps = health()["receive"]["gaps"]
             if gaps:  # nothing is lost by it, but the figure is that of a replay
                 line["gaps_so_far"] = gaps
@@ -170,65 +197,28 @@ def pipeline(options: Options) -> Iterator[dict[str, Any]]:
 
 
 def _cases(
-    stack: ExitStack, directory: Path, options: Options, ephemeral: _Line, named: _Line, bare: _Line
+    stack: ExitStack, directory: Path, options: Options, pairs: Mapping[str, _Pair]
 ) -> Iterator[dict[str, Any]]:
     for size, messages in SIZES.items():
-        yield from _throughput(options, size, options.count(messages), ephemeral, named, bare)
-    yield from _latency(options, ephemeral, named, bare)
-    if options.wants(BLIND):
-        yield _blind(options, ephemeral, _start_bare(stack, directory, "blind"))
-
-
-def _throughput(
-    options: Options, size: int, messages: int, ephemeral: _Line, named: _Line, bare: _Line
-) -> Iterator[dict[str, Any]]:
-    sides = {"off": ephemeral, "on": named}
-    names = {journal: f"{kib(size)}, journal {journal}" for journal in sides}
-    wanted = {journal: line for journal, line in sides.items() if options.wants(names[journal])}
-    if not wanted:
-        return
-    for line in (*wanted.values(), bare):
-        line.run(size, max(20, messages // 10))  # not measured
-    rounds = alternate(
-        options.runs, *(partial(line.run, size, messages) for line in (*wanted.values(), bare))
-    )
-    for journal, ours in zip(wanted, rounds, strict=False):
-        case = Case(
-            BENCH, names[journal], "msg/s", REFERENCE, more={"messages": messages, "window": window(size)}
-        )
-        if size == 1024 and journal == "off":
-            case.target, case.reached = "ratio ≥ 0.7", lambda line: line["ratio"] >= 0.7
-        elif size == 1024:
-            case.target, case.reached = "≥ 5000 msg/s", lambda line: line["ours"] >= 5000
-        yield result(case, ours, rounds[-1])
-
-
-def _blind(options: Options, ephemeral: _Line, bare: _Line) -> dict[str, Any]:
-    """How far away the fastest loops are that pyzmq allows; no target."""
-    size, messages = 1024, options.count(SIZES[1024])
-    for line in (ephemeral, bare):
-        line.run(size, max(20, messages // 10))  # not measured
-    ours, reference = alternate(
-        options.runs, partial(ephemeral.run, size, messages), partial(bare.run, size, messages)
-    )
-    case = Case(BENCH, BLIND, "msg/s", f"{REFERENCE}, frames read blindly", more={"messages": messages})
-    return result(case, ours, reference)
-
-
-def _latency(options: Options, ephemeral: _Line, named: _Line, bare: _Line) -> Iterator[dict[str, Any]]:
-    messages = options.count(RATED_MESSAGES)
-    for journal, line in (("off", ephemeral), ("on", named)):
-        name = f"{kib(RATED_SIZE)} at {RATE} msg/s, journal {journal}"
-        if not options.wants(name):
-            continue
-        for side in (line, bare):
-            side.run(RATED_SIZE, 20, rate=RATE)
-        ours, reference = alternate(
-            options.runs,
-            partial(line.run, RATED_SIZE, messages, rate=RATE),
-            partial(bare.run, RATED_SIZE, messages, rate=RATE),
-        )
-        case = Case(BENCH, name, "µs p50", REFERENCE, more={"messages": messages})
+        for journal, pair in pairs.items():
+            case = Case(BENCH, f"{kib(size)}, journal {journal}", "msg/s", pair.reference)
+            count = options.count(messages)
+            case.more = {"messages": count, "window": window(size)}
+            if journal == "on" or size == 1024:
+                case.target, case.reached = "ratio ≥ 0.7", lambda line: line["ratio"] >= 0.7
+            if options.wants(case.name):
+                yield pair.compare(options, case, size, count)
+    for journal, pair in pairs.items():
+        case = Case(BENCH, f"{kib(RATED_SIZE)} at {RATE} msg/s, journal {journal}", "µs p50", pair.reference)
+        count = options.count(RATED_MESSAGES)
+        case.more = {"messages": count}
         if journal == "off":
             case.target, case.reached = "p50 ≤ 1000 µs", lambda line: line["ours"] <= 1000
-        yield result(case, ours, reference)
+        if options.wants(case.name):
+            yield pair.compare(options, case, RATED_SIZE, count, RATE)
+    if options.wants(BLIND):  # how far away the fastest loops are that pyzmq allows; no target
+        bare = _start_bare(stack, directory, "blind")
+        pair = _Pair(pairs["off"].ours, bare, f"{REFERENCE}, frames read blindly")
+        count = options.count(SIZES[1024])
+        case = Case(BENCH, BLIND, "msg/s", pair.reference, more={"messages": count})
+        yield pair.compare(options, case, 1024, count)
