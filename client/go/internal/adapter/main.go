@@ -1,0 +1,131 @@
+// The adapter of the Go client for the conformance kit: commands as lines of JSON on stdin, answers on stdout. See
+// client/conformance/README.md.
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/logos-mapi/logos-mapi/client/go/internal/plain"
+	"github.com/logos-mapi/logos-mapi/client/go/logos"
+)
+
+type command struct {
+	ID        int      `json:"id"`
+	Cmd       string   `json:"cmd"`
+	Endpoint  string   `json:"endpoint"`
+	Name      string   `json:"name"`
+	Takeover  bool     `json:"takeover"`
+	Credit    int      `json:"credit"`
+	Topic     string   `json:"topic"`
+	Topics    []string `json:"topics"`
+	Payload   string   `json:"payload"`
+	RequestID string   `json:"request_id"`
+	TimeoutMs int      `json:"timeout_ms"`
+}
+
+// One client at a time, and the last event it gave.
+type subject struct {
+	mu     sync.Mutex
+	client *logos.MessagingClient
+	event  logos.Event
+}
+
+func (s *subject) run(ctx context.Context, c command) (any, error) {
+	if c.Cmd == "connect" {
+		options := logos.MessagingOptions{Name: c.Name, Takeover: c.Takeover, Credit: c.Credit}
+		client, err := logos.ConnectMessaging(ctx, c.Endpoint, options)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.client = client
+		return nil, err
+	}
+	s.mu.Lock()
+	client, last := s.client, s.event
+	s.mu.Unlock()
+	switch c.Cmd {
+	case "next":
+		event, err := client.Next(ctx)
+		if err != nil {
+			return nil, err
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.event = event
+		return plain.Event(event), nil
+	case "ack":
+		return nil, client.Ack(ctx, last)
+	case "subscribe":
+		return client.Subscribe(ctx, c.Topics...)
+	case "unsubscribe":
+		return client.Unsubscribe(ctx, c.Topics...)
+	case "subscriptions":
+		return client.Subscriptions(ctx)
+	case "status":
+		return client.Status(ctx)
+	case "send":
+		payload, err := hex.DecodeString(c.Payload)
+		if err != nil {
+			return nil, err
+		}
+		var options logos.SendOptions
+		if _, err := hex.Decode(options.RequestID[:], []byte(c.RequestID)); err != nil {
+			return nil, err
+		}
+		return client.Send(ctx, c.Topic, payload, options)
+	case "close":
+		client.Handled()
+		return nil, client.Close()
+	}
+	return nil, fmt.Errorf("no command %s", c.Cmd)
+}
+
+func (s *subject) answer(c command) map[string]any {
+	if c.TimeoutMs == 0 {
+		c.TimeoutMs = 10_000
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(c.TimeoutMs)*time.Millisecond)
+	defer cancel()
+	result, err := s.run(ctx, c)
+	if err == nil {
+		return map[string]any{"id": c.ID, "ok": true, "result": plain.Value(result)}
+	}
+	said := map[string]any{"code": "", "message": err.Error()}
+	var e *logos.Error
+	if errors.As(err, &e) {
+		said = map[string]any{
+			"code": e.Code, "retriable": e.Retriable, "message": e.Message, "retry_after_ms": e.RetryAfter.Milliseconds(),
+		}
+	}
+	return map[string]any{"id": c.ID, "ok": false, "error": said}
+}
+
+func main() {
+	var s subject
+	var output sync.Mutex
+	lines := bufio.NewScanner(os.Stdin)
+	lines.Buffer(nil, 16<<20)
+	for lines.Scan() {
+		var c command
+		if err := json.Unmarshal(lines.Bytes(), &c); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		go func() { // commands may overlap
+			line, err := json.Marshal(s.answer(c))
+			if err != nil {
+				line = fmt.Appendf(nil, `{"id": %d, "ok": false, "error": {"message": %q}}`, c.ID, err)
+			}
+			output.Lock()
+			defer output.Unlock()
+			_, _ = os.Stdout.Write(append(line, '\n'))
+		}()
+	}
+}
