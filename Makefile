@@ -88,6 +88,7 @@ check: env ## format, lint, types, import rules
 	$(BIN)/mypy
 	$(BIN)/python client/make_blocking.py --check
 	$(BIN)/python client/make_js_contract.py --check
+	$(BIN)/python client/make_go_contract.py --check
 	$(BIN)/lint-imports --no-cache
 
 format: env ## format and mend what ruff can mend

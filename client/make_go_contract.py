@@ -1,7 +1,7 @@
 """Generate the names and types of the contract for Go, from `ipc_schema`.
 
-In `client/go/logos`: `contract.go` (codes, and the events of an app's stream with their decoder) and `bodies.go`
-(the bodies of requests and replies).
+In `client/go/logos`: `contract.go` (codes, and the events of an app's stream with their decoder) and
+`bodies.go` (the bodies of requests and replies).
 
     python client/make_go_contract.py            # write it
     python client/make_go_contract.py --check    # exit code 1 if it is out of date

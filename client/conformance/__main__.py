@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "client")]
 
+from conformance.ours import OURS, Unavailable  # noqa: E402
 from conformance.runner import ScenarioResult, run, scenarios, uncovered  # noqa: E402
-
-HERE = Path(__file__).parent
-OURS = {
-    "python": [sys.executable, str(HERE / "adapters" / "python_client.py")],
-    "node": ["node", str(HERE / "adapters" / "node_client.mjs")],
-}
 
 
 def say(text: str) -> None:
@@ -38,13 +32,12 @@ def main() -> int:
         for scenario in scenarios()
         if arguments.only in scenario.name and (not arguments.short or scenario.short)
     ]
-    commands = {name: OURS[name] for name in arguments.client or OURS}
-    if arguments.command:
-        commands = {Path(arguments.command[0]).name: arguments.command}
     failed = 0
-    for name, command in commands.items():
-        if shutil.which(command[0]) is None:
-            say(f"{name}: skipped, there is no {command[0]}")
+    for name in [Path(arguments.command[0]).name] if arguments.command else arguments.client or OURS:
+        try:
+            command = arguments.command or OURS[name]()
+        except Unavailable as why:
+            say(f"{name}: skipped, {why}")
             continue
         for scenario in chosen:
             outcome = run(scenario, command)

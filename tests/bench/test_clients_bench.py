@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.bench.clients.driver import COUNTS, PROGRAMS, Unavailable, clients
+from conformance.ours import Unavailable
+from tests.bench.clients.driver import COUNTS, PROGRAMS, clients
 from tests.bench.harness import Options
 
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 import signal
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from conformance import runner
+from conformance.ours import OURS, Unavailable
 from conformance.runner import Adapter
 from ipc_schema.paths import mapi_endpoints
 from tests.support.kernel_process import KernelProcess, short_directory
@@ -20,12 +17,7 @@ from tests.support.mapi_process import MapiProcess
 
 pytestmark = pytest.mark.integration
 
-KIT = Path(runner.__file__).parent
 TOPIC = "/conformance/1/live/plain"
-CLIENTS = {
-    "python": [sys.executable, str(KIT / "adapters" / "python_client.py")],
-    "node": ["node", str(KIT / "adapters" / "node_client.mjs")],
-}
 SECONDS = 40.0
 
 
@@ -52,11 +44,12 @@ def take(adapter: Adapter, count: int) -> list[dict[str, Any]]:
     return found
 
 
-@pytest.mark.parametrize("client", CLIENTS)
+@pytest.mark.parametrize("client", OURS)
 def test_each_message_comes_once_through_kills_of_both_processes(client: str) -> None:
-    command = CLIENTS[client]
-    if client == "node" and not (shutil.which("node") and (KIT.parent / "js" / "node_modules").is_dir()):
-        pytest.skip("no Node.js with the client's packages here")
+    try:
+        command = OURS[client]()
+    except Unavailable as why:
+        pytest.skip(str(why))
     with short_directory() as path, KernelProcess(path) as kernel, MapiProcess(path) as mapi:
         asyncio.run(_ready(mapi))
         adapter = Adapter(command, None)

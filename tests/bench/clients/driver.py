@@ -33,55 +33,24 @@ SIDE `bare`: a DEALER without any of the client's code
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
-from pathlib import Path
 from typing import Any, Final
 
+from conformance.ours import Unavailable, go_program
 from tests.bench.harness import ROOT, BenchError, Case, Child, Options, Round, alternate, kib, result
 from tests.support.kernel_process import short_directory
 
-__all__ = ["PROGRAMS", "Unavailable", "clients"]
+__all__ = ["PROGRAMS", "clients"]
 
 BENCH: Final = "clients"
 COUNTS: Final = {"receive": 100_000, "send": 30_000, "latency": 5_000}
 SIZE: Final = 1024
 TARGET: Final = 0.7
 RUN_SECONDS: Final = 120.0
-BUILD_SECONDS: Final = 600.0
-_BUILT: Final = ROOT / "build" / "bench"
-
-
-class Unavailable(Exception):
-    """A language is left out; the text says why."""
-
-
-def _tool(name: str) -> str:
-    found = shutil.which(name)
-    if found is None:
-        raise Unavailable(f"{name} is not installed")
-    return found
-
-
-def build(command: list[str], cwd: Path, **environment: str) -> None:
-    """Build a program. Raises `BenchError`: a tool chain that is there has to work."""
-    done = subprocess.run(
-        command,
-        cwd=cwd,
-        env=os.environ | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=BUILD_SECONDS,
-        check=False,
-    )
-    if done.returncode:
-        raise BenchError(f"{' '.join(command[:2])} failed:\n{done.stdout[-2000:]}")
 
 
 def _python() -> list[str]:
@@ -91,6 +60,7 @@ def _python() -> list[str]:
 #: Language → what builds its program and returns the command, or raises `Unavailable`.
 PROGRAMS: Final[dict[str, Callable[[], list[str]]]] = {
     "python": _python,
+    "go": lambda: go_program("internal/bench"),
 }
 
 

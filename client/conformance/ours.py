@@ -1,0 +1,82 @@
+"""The clients of this repository: language → the command of its adapter, built where it has to be.
+
+A language whose tools are not installed is left out (`Unavailable`), but never in continuous integration
+(CI=true).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+__all__ = ["OURS", "Unavailable", "build", "go_program", "need_tools"]
+
+HERE: Final = Path(__file__).parent
+CLIENT: Final = HERE.parent
+BUILT: Final = CLIENT.parent / "build" / "clients"
+BUILD_SECONDS: Final = 900.0
+
+
+class Unavailable(Exception):
+    """A language's tools are not installed; the text says which."""
+
+
+def need_tools(*names: str) -> None:
+    """Raises `Unavailable` where a program is missing; in continuous integration that is a failure."""
+    missing = [name for name in names if shutil.which(name) is None]
+    if missing:
+        text = f"not installed: {', '.join(missing)}"
+        if os.environ.get("CI") == "true":
+            raise RuntimeError(text)
+        raise Unavailable(text)
+
+
+def build(command: list[str], cwd: Path, **environment: str) -> None:
+    """Build something, one process at a time: tests that run at once want the same. A failure is one."""
+    BUILT.mkdir(parents=True, exist_ok=True)
+    with (BUILT / f"{Path(command[0]).name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        done = subprocess.run(
+            command,
+            cwd=cwd,
+            env=os.environ | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=BUILD_SECONDS,
+            check=False,
+        )
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command[:2])} failed:\n{done.stdout[-4000:]}")
+
+
+def go_program(package: str) -> list[str]:
+    """A program of `client/go`, built: the command."""
+    need_tools("go", "cc", "pkg-config")
+    program = BUILT / "go" / Path(package).name
+    build(["go", "build", "-trimpath", "-o", f"{program.parent}/", f"./{package}"], CLIENT / "go")
+    return [str(program)]
+
+
+def _python() -> list[str]:
+    return [sys.executable, str(HERE / "adapters" / "python_client.py")]
+
+
+def _node() -> list[str]:
+    need_tools("node")
+    if not (CLIENT / "js" / "node_modules").is_dir():
+        raise Unavailable("the packages of client/js are not installed (make node)")
+    return ["node", str(HERE / "adapters" / "node_client.mjs")]
+
+
+OURS: Final[dict[str, Callable[[], list[str]]]] = {
+    "python": _python,
+    "node": _node,
+    "go": lambda: go_program("internal/adapter"),
+}
