@@ -14,7 +14,7 @@ import pytest
 
 from tests.browser.chromium import Chromium
 from tests.integration.logos_node import LogosUp, short_directory
-from tests.support.gateway_process import GatewayProcess
+from tests.support.gateway_process import Answer, GatewayProcess
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -153,6 +153,42 @@ def test_an_app_in_a_page_survives_reloads_and_the_gateways_death(
     for one in kept(browser, "received"):
         assert places.setdefault(one["at"], one["text"]) == one["text"], "a repeat has the place of the first"
     assert {"link_lost", "link_restored"} <= {one["kind"] for one in kept(browser, "other")}
+
+
+def test_a_loop_whose_body_throws_leaves_its_event_to_come_again(
+    browser: Chromium, site: Site, served: Served
+) -> None:
+    browser("fresh")
+    browser("open", url=served.page(site, "watching"))
+    browser.wait("document.title === 'connected'")
+    browser.value("""window.failing = async (handled) => {
+      const { MessagingClient } = await import("/lib/web/index.mjs");
+      const options = { name: "failing", token: new URLSearchParams(location.search).get("token") };
+      const failing = await MessagingClient.connect(new URLSearchParams(location.search).get("gateway"), options);
+      await failing.subscribe(topic);
+      if (!window.seen) await send("again"), window.seen = [];
+      try {
+        for await (const event of failing) {
+          if (event.event !== "message_received") continue;
+          seen.push(`${hex(event.stream_id)}:${event.seq}`);
+          throw new Error("cannot handle it");
+        }
+      } catch (error) {
+        return String(error);
+      } finally {
+        await failing.close({ handled });
+      }
+    }, 0""")
+    for handled in ("undefined", "undefined", "true"):
+        assert browser.value(f"failing({handled})") == "Error: cannot handle it"
+    assert len(set(browser.value("seen"))) == 1
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+
+    def acknowledged(answer: Answer) -> bool:
+        (app,) = (one for one in answer.json["apps"] if one["name"] == "failing")
+        return bool(app["acked"] >= int(browser.value("seen")[0].partition(":")[2]))
+
+    served.gateway.wait_for("/apps/v1", acknowledged, headers=headers)
 
 
 def test_a_bad_name_is_refused_before_anything_is_asked(

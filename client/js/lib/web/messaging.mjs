@@ -59,7 +59,7 @@ export class MessagingClient {
       await client.#connection.whenReady(performance.now() + (options.timeout ?? TIMEOUT_MS));
       return client;
     } catch (error) {
-      await client.close({ handled: false });
+      await client.close();
       throw error;
     }
   }
@@ -282,9 +282,10 @@ export class MessagingClient {
 
   /**
    * Acknowledge what was handled (mode `auto`) and leave; the app goes on in the Messaging API.
-   * @param {{handled?: boolean}} [options] `handled: false`: the last event given out was not handled, and comes again
+   * @param {{handled?: boolean}} [options] `handled: true`: the last event given out was handled too. Else it comes again:
+   *   an iterator cannot tell a loop that was left by `break` from one whose body threw.
    */
-  async close({ handled = true } = {}) {
+  async close({ handled = false } = {}) {
     if (this.#closed) return;
     this.#closed = true;
     if (this.#timer) clearTimeout(this.#timer);

@@ -20,7 +20,7 @@ try {
 } catch (error) {
   if (error instanceof LogosError) console.log(error.code, error.retriable, client.limits.max_payload);
 }
-await client.close({ handled: false });
+await client.close({ handled: true });
 
 // @ts-expect-error an app over a gateway has a name
 await MessagingClient.connect("https://node.example:8645", {});
