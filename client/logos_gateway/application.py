@@ -71,7 +71,11 @@ def rest_server(app: FastAPI, gateway: Gateway, tokens: Tokens | None) -> ASGIAp
     """What the listener serves: the application behind access control, its simple routes called directly."""
     direct = DirectRoutes(app, state_of=app, routers=_routers(gateway), handlers=_HANDLERS)
     access = AccessMiddleware(
-        direct, tokens=tokens, allow_origins=gateway.config.allow_origins, counters=gateway.access
+        direct,
+        tokens=tokens,
+        allow_origins=gateway.config.allow_origins,
+        hosts=gateway.config.hosts,
+        counters=gateway.access,
     )
     return RequestFiguresMiddleware(access, figures=gateway.requests)
 
@@ -105,7 +109,13 @@ def metrics_application(gateway: Gateway, scraper: Scraper, tokens: Tokens | Non
         ],
         middleware=[
             Middleware(RequestFiguresMiddleware, figures=gateway.requests),
-            Middleware(AccessMiddleware, tokens=tokens, allow_origins=(), counters=gateway.access),
+            Middleware(
+                AccessMiddleware,
+                tokens=tokens,
+                allow_origins=(),
+                hosts=gateway.config.hosts,
+                counters=gateway.access,
+            ),
         ],
     )
     app.state.gateway = gateway

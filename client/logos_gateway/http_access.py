@@ -1,18 +1,18 @@
-"""Who may call which route: an ASGI middleware for origins, tokens and scopes."""
+"""Who may call which route: an ASGI middleware for host names, origins, tokens and scopes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
 from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Send
 from starlette.types import Scope as AsgiScope
 
 from logos_gateway.json_values import encode_json
-from logos_gateway.origins import judge_origin, may_open_socket
+from logos_gateway.origins import judge_origin, known_host, may_open_socket
 from logos_gateway.problems import PROBLEM_TYPE, ProblemError
 from logos_gateway.tokens import Scope, Tokens
 
@@ -50,11 +50,38 @@ class AccessCounters:
     """Requests that were refused here, by reason."""
 
     def __init__(self) -> None:
-        self.refused: dict[str, int] = {"origin": 0, "unauthenticated": 0, "scope": 0, "socket_origin": 0}
+        reasons = ("host", "origin", "unauthenticated", "scope", "socket_origin")
+        self.refused: dict[str, int] = dict.fromkeys(reasons, 0)
+
+
+class _Head(NamedTuple):
+    """The headers that are judged here."""
+
+    hosts: list[str]
+    origins: list[str]
+    authorization: str | None
+    site: str
+    """Sec-Fetch-Site: how a browser sees the page that asks, empty from programs."""
+
+
+def _head(scope: AsgiScope) -> _Head:
+    hosts: list[str] = []
+    origins: list[str] = []
+    authorization, site = None, ""
+    for name, value in scope["headers"]:
+        if name == b"host":
+            hosts.append(value.decode("latin-1"))
+        elif name == b"origin":
+            origins.append(value.decode("latin-1"))
+        elif name == b"authorization" and authorization is None:
+            authorization = value.decode("latin-1")
+        elif name == b"sec-fetch-site":
+            site = value.decode("latin-1")
+    return _Head(hosts, origins, authorization, site)
 
 
 class AccessMiddleware:
-    """Judges origin, then token, then scope; adds the CORS headers to what is answered."""
+    """Judges host, origin, token and scope, in this order; adds the CORS headers to what is answered."""
 
     def __init__(
         self,
@@ -62,10 +89,14 @@ class AccessMiddleware:
         *,
         tokens: Tokens | None,
         allow_origins: Sequence[str],
+        hosts: Sequence[str] = (),
         counters: AccessCounters,
     ) -> None:
-        """`tokens` None: everything that is served is open (the listener is on loopback)."""
+        """`tokens` None: everything that is served is open (the listener is on loopback), but to pages that a
+        browser on this host has from elsewhere. `hosts`: names it may be called by, besides loopback's own.
+        """
         self._app = app
+        self._hosts = tuple(name.lower() for name in hosts)
         self._tokens = tokens
         self._allowed = tuple(allow_origins)
         self._counters = counters
@@ -74,39 +105,57 @@ class AccessMiddleware:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        if scope["type"] == "websocket":
-            await self._socket(scope, headers, receive, send)
+        head = _head(scope)
+        if not self._good_host(head):
+            self._counters.refused["host"] += 1
+            if scope["type"] == "websocket":
+                await _deny_socket(receive, send, 421)
+                return
+            # The name is not repeated: it may be a text that an attacker chose.
+            text = "this name is not one of the gateway's: see rest-host"
+            await _refuse(scope["path"], ProblemError(421, "misdirected", text))(scope, receive, send)
             return
-        decision = judge_origin(headers.getlist("origin"), self._allowed)
-        if decision.refusal is not None:
+        if scope["type"] == "websocket":
+            await self._socket(scope, head, receive, send)
+            return
+        acting = self._tokens is None and _acts(scope)
+        decision = judge_origin(head.origins, self._allowed, host="".join(head.hosts), acting=acting)
+        refusal = decision.refusal
+        if self._tokens is None and not head.origins and _hidden(scope, head):
+            refusal = (403, "Origin not allowed")
+        if refusal is not None:
             self._counters.refused["origin"] += 1
-            status, text = decision.refusal
-            await PlainTextResponse(text, status)(scope, receive, send)
+            await PlainTextResponse(refusal[1], refusal[0])(scope, receive, send)
             return
         if scope["method"] == "OPTIONS":
             await _preflight(dict(decision.headers))(scope, receive, send)
             return
-        refusal = self._judge_token(scope, headers.get("authorization"))
-        if refusal is not None:
-            response = _refuse(scope["path"], refusal)
+        problem = self._judge_token(scope, head.authorization)
+        if problem is not None:
+            response = _refuse(scope["path"], problem)
             response.headers.update(decision.headers)
             await response(scope, receive, send)
             return
         await self._app(scope, receive, _adding(send, dict(decision.headers)) if decision.headers else send)
 
-    async def _socket(self, scope: AsgiScope, headers: Headers, receive: Receive, send: Send) -> None:
-        if not may_open_socket(headers.get("origin"), headers.get("host", ""), self._allowed):
+    def _good_host(self, head: _Head) -> bool:
+        if self._tokens is not None:  # no page has one, whatever its name is
+            return len(head.hosts) < 2
+        return len(head.hosts) == 1 and known_host(head.hosts[0], self._hosts)
+
+    async def _socket(self, scope: AsgiScope, head: _Head, receive: Receive, send: Send) -> None:
+        origin = ", ".join(head.origins) if head.origins else None
+        if not may_open_socket(origin, "".join(head.hosts), self._allowed):
             self._counters.refused["socket_origin"] += 1
             await _deny_socket(receive, send, 403)
             return
         offered = [name for name in scope.get("subprotocols", []) if name.startswith(BEARER_PROTOCOL)]
-        authorization = headers.get("authorization")
+        authorization = head.authorization
         if authorization is None and offered:
             authorization = "Bearer " + offered[0].removeprefix(BEARER_PROTOCOL)
-        refusal = self._judge_token(scope, authorization)
-        if refusal is not None:
-            await _deny_socket(receive, send, refusal.status)
+        problem = self._judge_token(scope, authorization)
+        if problem is not None:
+            await _deny_socket(receive, send, problem.status)
             return
         await self._app(scope, receive, send)
 
@@ -125,6 +174,17 @@ class AccessMiddleware:
             return ProblemError(403, "unauthorised", f"this token does not allow the scope {needed}")
         scope[_GRANTED] = scopes
         return None
+
+
+def _acts(scope: AsgiScope) -> bool:
+    """Whether the request does something even if its answer is not read: reading events may acknowledge."""
+    return scope["method"] not in ("GET", "HEAD", "OPTIONS") or scope["path"].startswith(_OWN_PREFIXES)
+
+
+def _hidden(scope: AsgiScope, head: _Head) -> bool:
+    """Whether another site's page asks without an Origin (an image, a link): the polling routes empty what
+    they answer. The gateway's pages may be linked to."""
+    return head.site in ("cross-site", "same-site") and not scope["path"].startswith(_OPEN_PATHS)
 
 
 def _refuse(path: str, problem: ProblemError) -> Response:

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
 from ipc_schema.errors import ErrorCode
+from ipc_schema.kernel.records import ProtocolState
 from ipc_schema.paths import KernelEndpoints, MapiEndpoints
 from logos_client.exceptions import LogosError, NotReadyError
 from logos_client.kernel import KernelClient
@@ -33,6 +34,7 @@ class NodeLinks:
         self._kernel: KernelClient | None = None
         self._opening: asyncio.Task[None] | None = None
         self._refusal: LogosError | None = None
+        self._mounted: tuple[bytes, frozenset[str]] | None = None
         self._on_kernel: list[Callable[[KernelClient], Awaitable[None]]] = []
 
     def on_kernel(self, callback: Callable[[KernelClient], Awaitable[None]]) -> None:
@@ -63,6 +65,16 @@ class NodeLinks:
     def kernel_seen(self) -> bool:
         """Whether the kernel was reached since the gateway started."""
         return self._kernel is not None
+
+    async def mounts(self, protocol: str) -> bool:
+        """Whether the kernel runs a protocol. Only its configuration decides, so each kernel process is asked
+        once. Raises `LogosError`."""
+        kernel = self.kernel
+        if self._mounted is None or self._mounted[0] != kernel.instance:
+            found = (await kernel.health()).protocols
+            mounted = frozenset(one.name for one in found if one.state != ProtocolState.NOT_MOUNTED)
+            self._mounted = kernel.instance, mounted
+        return protocol in self._mounted[1]
 
     async def _open(self) -> None:
         while True:

@@ -34,7 +34,7 @@ STATUS_OF: Final = {
 
 class ProblemError(Exception):
     """A request that is answered with problem details. `code` is one of the contract's, or `not_found`,
-    `unauthenticated` or `unsupported_media_type`, which only HTTP has."""
+    `misdirected`, `unauthenticated` or `unsupported_media_type`, which only HTTP has."""
 
     def __init__(self, status: int, code: str, detail: str, *, retriable: bool = False) -> None:
         super().__init__(detail)

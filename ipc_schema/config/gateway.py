@@ -60,6 +60,12 @@ class RestOptions(OptionSection):
         "https://app.example; * and ? match as in file names",
         repeatable=True,
     )
+    rest_host: tuple[str, ...] = option(
+        TEXT,
+        "name in Host by which the gateway may be called besides localhost and loopback addresses; without "
+        "rest-token-file others are refused (421), against DNS rebinding",
+        repeatable=True,
+    )
     rest_relay_cache_capacity: int = option(
         integer(1, 100_000),
         "messages kept per topic for clients that poll; the oldest are dropped",
@@ -159,6 +165,8 @@ class GatewayConfig:
     """False: the listener serves the dashboard and what it reads, not the reference's REST or apps."""
     rest_admin: bool
     allow_origins: tuple[str, ...]
+    hosts: tuple[str, ...]
+    """Names it may be called by, besides loopback's own."""
     relay_cache_capacity: int
     """Messages per topic."""
     token_file: str | None
@@ -217,6 +225,7 @@ def gateway_config(layers: Iterable[Layer]) -> GatewayConfig:
         rest_routes=options.rest.rest,
         rest_admin=options.rest.rest_admin,
         allow_origins=options.rest.rest_allow_origin,
+        hosts=options.rest.rest_host,
         relay_cache_capacity=options.rest.rest_relay_cache_capacity,
         token_file=options.rest.rest_token_file,
         tls_cert=options.rest.rest_tls_cert,

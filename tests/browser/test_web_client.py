@@ -163,8 +163,9 @@ def test_a_loop_whose_body_throws_leaves_its_event_to_come_again(
     browser.wait("document.title === 'connected'")
     browser.value("""window.failing = async (handled) => {
       const { MessagingClient } = await import("/lib/web/index.mjs");
-      const options = { name: "failing", token: new URLSearchParams(location.search).get("token") };
-      const failing = await MessagingClient.connect(new URLSearchParams(location.search).get("gateway"), options);
+      const query = new URLSearchParams(location.search);
+      const options = { name: "failing", token: query.get("token") };
+      const failing = await MessagingClient.connect(query.get("gateway"), options);
       await failing.subscribe(topic);
       if (!window.seen) await send("again"), window.seen = [];
       try {

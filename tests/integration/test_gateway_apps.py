@@ -97,6 +97,38 @@ def test_two_readers_do_not_rob_each_other(gateway: GatewayProcess) -> None:
             assert [text_of(event.data) for event in received(iter(reader), 2)] == ["a", "b"]
 
 
+def ack(gateway: GatewayProcess, path: str, event: SseEvent, **more: object) -> None:
+    position = {"streamId": event.data["streamId"], "seq": event.data["seq"], **more}
+    assert gateway.request("POST", f"{path}/ack", position).status == 204
+
+
+def acked(gateway: GatewayProcess, name: str) -> int:
+    (app,) = (one for one in gateway.request("GET", "/apps/v1").json["apps"] if one["name"] == name)
+    return int(app["acked"])
+
+
+def test_what_one_reader_acknowledges_stays_for_the_others(gateway: GatewayProcess) -> None:
+    path = subscribed(gateway, "acks")
+    one, two = f"{path}/events?reader=one", f"{path}/events?reader=two"
+    with gateway.events(one) as first, gateway.events(two) as second:
+        send(gateway, path, "a", "b", "c")
+        events, others = received(iter(first), 3), received(iter(second), 3)
+        ack(gateway, path, events[2], reader="one")
+        assert acked(gateway, "acks") < events[0].data["seq"]
+        ack(gateway, path, others[0], reader="two")
+        assert acked(gateway, "acks") == others[0].data["seq"]
+        send(gateway, path, "d")
+        assert text_of(received(iter(first), 1)[0].data) == "d"
+    # Each returns to where it was, though the first one was further.
+    with gateway.events(two) as second, gateway.events(one) as first:
+        assert text_of(received(iter(first), 1)[0].data) == "d"
+        again = received(iter(second), 3)
+        assert [text_of(event.data) for event in again] == ["b", "c", "d"]
+        ack(gateway, path, again[2], reader="two")
+        ack(gateway, path, again[2], reader="one")
+        assert acked(gateway, "acks") == again[2].data["seq"]
+
+
 def test_an_idempotency_key_sends_once(gateway: GatewayProcess) -> None:
     path = subscribed(gateway, "idempotent")
     headers = {"Idempotency-Key": "order-4711"}
@@ -176,8 +208,8 @@ class Socket:
         self.put({"op": op, "id": op, **fields})
         while True:
             frame = self.get()
-            if frame["type"] == "event":
-                self.events.append(frame)
+            if frame["type"] == "events":
+                self.events += frame["events"]
             else:
                 assert frame["id"] == op
                 return frame
@@ -195,9 +227,11 @@ class Socket:
     def message(self) -> Any:
         """The next received message."""
         while True:
-            frame = self.events.pop(0) if self.events else self.get()
-            if frame["type"] == "event" and frame["event"]["kind"] == "message_received":
-                return frame["event"]
+            while not self.events:
+                self.events += self.get().get("events", [])
+            event = self.events.pop(0)["event"]
+            if event["kind"] == "message_received":
+                return event
 
 
 @pytest.mark.parametrize("binary", [False, True])
@@ -218,7 +252,7 @@ def test_everything_on_one_socket(gateway: GatewayProcess, binary: bool) -> None
         error = one.ask("dance")
         assert (error["type"], error["problem"]["code"]) == ("error", "bad_request")
         one.put(["no", "object"])
-        while (frame := one.get())["type"] == "event":
+        while (frame := one.get())["type"] == "events":
             pass
         assert (frame["type"], frame["id"]) == ("error", None)
     finally:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import http.client
 import socket
 import ssl
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -47,7 +49,7 @@ def node(directory: Path) -> Iterator[LogosUp]:
 
 @pytest.fixture(scope="module")
 def guarded(node: LogosUp, directory: Path) -> Iterator[GatewayProcess]:
-    """A gateway with tokens, an allowed origin, and little patience."""
+    """A gateway with tokens and an allowed origin."""
     tokens = directory / "tokens"
     tokens.write_text(f"{APPS} apps\n{KERNEL} kernel\n{ADMIN} admin\n")
     tokens.chmod(0o600)
@@ -57,10 +59,6 @@ def guarded(node: LogosUp, directory: Path) -> Iterator[GatewayProcess]:
         f"--rest-token-file={tokens}",
         f"--rest-allow-origin={PAGE}",
         "--log-level=DEBUG",
-        constants={
-            "logos_gateway.http_server:HEAD_SECONDS": 0.5,
-            "logos_gateway.bodies:BODY_SECONDS": 0.5,
-        },
     ) as process:
         yield process
 
@@ -122,7 +120,8 @@ def test_origins(guarded: GatewayProcess) -> None:
     evil = guarded.request("GET", "/version", headers={**bearer(APPS), "Origin": "https://evil.example"})
     assert (evil.status, evil.text) == (403, "Origin not allowed")
     assert "access-control-allow-origin" not in evil.headers
-    two = raw(guarded, f"GET /version HTTP/1.1\r\nHost: x\r\nOrigin: {PAGE}\r\nOrigin: {PAGE}\r\n\r\n")
+    head = "GET /version HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    two = raw(guarded, f"{head}Origin: {PAGE}\r\nOrigin: {PAGE}\r\n\r\n")
     assert two.startswith(b"HTTP/1.1 400 ")
     plain = guarded.request("GET", "/version", headers=bearer(APPS))
     assert "access-control-allow-origin" not in plain.headers
@@ -211,13 +210,52 @@ def test_a_head_beyond_the_limit_is_refused(guarded: GatewayProcess, pieces: int
     assert guarded.request("GET", "/version", headers=fits).status == 200
 
 
-def test_slow_heads_and_bodies_are_cut(guarded: GatewayProcess) -> None:
-    assert raw(guarded, b"GET /version HTT").startswith(b"HTTP/1.1 408 ")
-    assert raw(guarded, b"").startswith(b"HTTP/1.1 408 ")
-    slow = raw(guarded, f"{HEAD}Connection: close\r\nContent-Length: 100\r\n\r\nabc")
-    assert slow.startswith(b"HTTP/1.1 408 ")
-    page = guarded.request("GET", "/metrics", headers=bearer(APPS), server="metrics").text
-    assert 'gateway_connections_refused_total{reason="slow_head"} 2.0' in page
+def test_slow_heads_and_bodies_are_cut(directory: Path) -> None:
+    """With a gateway of its own: its little patience would also end the requests of other tests."""
+    limits = {"logos_gateway.http_server:HEAD_SECONDS": 2.0, "logos_gateway.bodies:BODY_SECONDS": 2.0}
+    slow = (
+        b"GET /version HTT",
+        b"",
+        b"POST /apps/v1/me/sends HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+        b"Content-Length: 100\r\n\r\nabc",
+    )
+    with GatewayProcess(directory / "slow", constants=limits) as gateway:
+        with ThreadPoolExecutor() as pool:
+            answers = list(pool.map(functools.partial(raw, gateway), slow))
+        assert [answer[:13] for answer in answers] == [b"HTTP/1.1 408 "] * 3
+        page = gateway.request("GET", "/metrics", server="metrics").text
+        assert 'gateway_connections_refused_total{reason="slow_head"} 2.0' in page
+
+
+def test_a_page_whose_name_points_here_gets_nothing(directory: Path) -> None:
+    """DNS rebinding: to the browser the page is of our origin, so only the name in Host is wrong."""
+    evil = {"Host": "evil.example:8645", "Origin": "http://evil.example:8645"}
+    with GatewayProcess(directory / "open", "--rest-host=node.example") as gateway:
+        for server in ("rest", "metrics"):
+            refused = gateway.request("GET", "/health", headers=evil, server=server)
+            assert (refused.status, "rest-host" in refused.text) == (421, True)
+            assert (
+                gateway.request("GET", "/health", headers={"Host": "node.example"}, server=server).status
+                == 200
+            )
+        refused = gateway.request("POST", "/apps/v1/me/sends", {}, headers=evil)
+        assert (refused.status, refused.headers["content-type"]) == (421, "application/problem+json")
+        port = urlsplit(gateway.urls["rest"]).port
+        url = f"ws://127.0.0.1:{port}/apps/v1/x/socket"
+        with (
+            pytest.raises(InvalidStatus) as denied,
+            connect(url, additional_headers={"Host": "evil.example"}),
+        ):
+            pass
+        assert denied.value.response.status_code == 421
+        form = {
+            "Origin": "https://evil.example",
+            "Content-Type": "text/plain",
+        }  # needs no permission to be sent
+        refused = gateway.request("POST", "/relay/v1/auto/messages", b"{}", headers=form)
+        assert (refused.status, refused.text) == (403, "Origin not allowed")
+        page = gateway.request("GET", "/metrics", server="metrics").text
+        assert 'gateway_requests_refused_total{reason="host"} 4.0' in page
 
 
 # --- TLS ---------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ _NULLABLE_INTEGER: Final[Schema] = {"type": ["integer", "null"]}
 _NS: Final = integer("Nanoseconds since 1970")
 _STATES: Final = text("State of a protocol or of the node")
 _ID: Final = text("16 bytes", pattern="^[0-9a-f]{32}$")
-_OWN_CODES: Final = ("not_found", "unauthenticated", "unsupported_media_type")
+_OWN_CODES: Final = ("misdirected", "not_found", "unauthenticated", "unsupported_media_type")
 
 SCHEMAS: Final[dict[str, Any]] = {
     "Problem": obj(

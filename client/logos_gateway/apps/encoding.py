@@ -6,7 +6,7 @@ from binascii import b2a_base64
 from functools import cache, lru_cache
 from typing import Any, Final
 
-from logos_client.events import Event, MessageReceived
+from logos_client.events import ChannelMessageReceived, Event, MessageReceived
 from logos_gateway.json_values import json_text, show_hash, to_base64
 
 __all__ = ["event_json", "event_size", "plain_event"]
@@ -23,7 +23,9 @@ def _names(fields: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
 
 def event_size(event: Event) -> int:
     """What an event costs in memory and against a reader's credit, in bytes."""
-    return _OVERHEAD + len(getattr(event, "payload", b"")) + len(getattr(event, "meta", b""))
+    if isinstance(event, MessageReceived):
+        return _OVERHEAD + len(event.payload) + len(event.meta)
+    return _OVERHEAD + (len(event.payload) if isinstance(event, ChannelMessageReceived) else 0)
 
 
 def plain_event(event: Event, *, binary: bool = False) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import contextlib
 import logging
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from ipc_schema.errors import ErrorCode
 from ipc_schema.names import check_name
@@ -19,6 +19,7 @@ from ipc_schema.paths import MapiEndpoints
 from logos_client import Position
 from logos_client.events import (
     Event,
+    LinkLost,
     LinkRestored,
     MessageCancelled,
     MessageError,
@@ -34,13 +35,16 @@ from logos_gateway.apps.window import JournalPosition, JournalWindow, WindowEntr
 
 __all__ = ["Journal", "JournalReader", "Journals"]
 
+_FATES: Final = MessagePropagated | MessageSent | MessageError | MessageUnconfirmed | MessageCancelled
+
 log = logging.getLogger(__name__)
 
 MAX_JOURNALS: Final = 512
 MAX_READERS: Final = 2048
 """Of all apps together."""
 IDLE_SECONDS: Final = 60.0
-"""For how long an app's connection is kept that no request uses."""
+"""For how long an app's connection is kept that no request uses, and the place of a reader that left."""
+_MAX_AWAY: Final = 64
 _WINDOW_BYTES: Final = 4 << 20
 _ALL_WINDOWS_BYTES: Final = 256 << 20
 _LEAST_WINDOW_BYTES: Final = 256 << 10
@@ -52,13 +56,19 @@ BATCH_BYTES: Final = 64 << 10
 
 
 class JournalReader:
-    """One SSE connection or WebSocket. `auto`: what was written to it counts as handled."""
+    """One SSE connection or WebSocket. `auto`: what was written to it counts as handled; else its acks do.
 
-    def __init__(self, journal: Journal, index: int, *, auto: bool) -> None:
+    What a reader has not handled stays in the window, and unacknowledged at the Messaging API, whatever other
+    readers of the app have done.
+    """
+
+    def __init__(self, journal: Journal, start: int, handled: int, *, auto: bool, label: str) -> None:
         self.journal = journal
         self.auto = auto
-        self.next_index = index
-        self.written: JournalPosition | None = None
+        self.label = label
+        self.next_number = start
+        self.handled = handled
+        """Number of the first entry that it has not handled."""
         self.ended = ""
         """Why nothing more will come; empty while something may."""
 
@@ -66,20 +76,26 @@ class JournalReader:
         """The next events, as many as there are within the bound; none at the end (`ended` says why)."""
         journal = self.journal
         while not self.ended:
-            found = journal.window.batch(self.next_index, max_bytes)
+            found = journal.window.batch(self.next_number, max_bytes)
             if found:
-                self.next_index = found[-1].index + 1
+                self.next_number = found[-1].number + 1
                 return found
             await journal.changed()
         return []
 
     def done(self, entries: Sequence[WindowEntry]) -> None:
         """These have been written to the reader."""
-        for entry in reversed(entries):
-            if entry.position is not None:
-                self.written = entry.position
-                break
-        self.journal.settle()
+        if self.auto:
+            self.handled = max(self.handled, entries[-1].number + 1)
+            self.journal.settle()
+
+
+class _Away(NamedTuple):
+    """What a reader that left had not handled: kept for a while, for it to come back."""
+
+    handled: int
+    label: str
+    until: float
 
 
 class Journal:
@@ -96,8 +112,9 @@ class Journal:
         self.closed = ""
         """Why the connection has ended; empty while it lives."""
         self._limit = limit
+        self._away: list[_Away] = []
         self._fates: OrderedDict[bytes, Event] = OrderedDict()
-        self._changed = asyncio.Event()
+        self._waiting: list[asyncio.Future[None]] = []
         self._ack_timer: asyncio.TimerHandle | None = None
         self._acking: set[asyncio.Task[None]] = set()
         self._reading = asyncio.get_running_loop().create_task(self._read(), name=f"journal {client.name}")
@@ -106,40 +123,50 @@ class Journal:
 
     async def changed(self) -> None:
         """Wait until there may be something new."""
-        await self._changed.wait()
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        await waiter
 
     def _wake(self) -> None:
-        # A new event for the next wait: all that wait now wake, and none of them can miss what comes after.
-        self._changed.set()
-        self._changed = asyncio.Event()
+        # All that wait now wake, and none of them can miss what comes after.
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            for waiter in waiting:
+                if not waiter.done():
+                    waiter.set_result(None)
 
     async def _read(self) -> None:
         try:
             async for event in self.client:
                 self._note_fate(event)
-                stream_id, seq = getattr(event, "stream_id", None), getattr(event, "seq", None)
-                position = JournalPosition(stream_id, seq) if stream_id and seq is not None else None
                 if isinstance(event, TakenOver):
                     self._end("another connection has taken over this app's name")
                     return
                 if isinstance(event, LinkRestored) and not event.resumed:
                     self.window.clear()  # what was not acknowledged is not there any more
+                position = (
+                    None
+                    if isinstance(event, LinkLost | LinkRestored)
+                    else JournalPosition(event.stream_id, event.seq)
+                )
                 self.window.append(event, position, event_size(event))
                 self._wake()
-                await self._room()
+                if self.window.bytes > _LEAST_WINDOW_BYTES:
+                    await self._room()
         except LogosError as error:
             self._end(str(error))
         else:
             self._end("the connection was closed")
 
     async def _room(self) -> None:
-        """Wait while the window is full. A reader that alone holds it up is cut off."""
+        """Wait while the window is full. One that holds it up for the others is not waited for."""
         while self.window.bytes > self._limit() and not self.closed:
-            slowest = min(self.readers, key=lambda reader: reader.next_index, default=None)
-            ahead = any(reader.next_index >= self.window.head for reader in self.readers)
-            if slowest is not None and slowest.auto and ahead and slowest.next_index < self.window.head:
-                self.lagging += 1
-                self._drop(slowest, "this reader is too slow: it is more than the window behind another one")
+            first = self.window.first
+            if any(reader.handled > first for reader in self.readers):
+                self._away = [one for one in self._away if one.handled > first]
+                for reader in [one for one in self.readers if one.handled <= first]:
+                    self.lagging += 1
+                    self._drop(reader, "this reader is too slow: it is the window behind another one")
                 self.settle(now=True)
             await self.changed()
 
@@ -155,54 +182,97 @@ class Journal:
         self._wake()
 
     @contextlib.asynccontextmanager
-    async def reader(self, after: JournalPosition | None, *, auto: bool) -> AsyncIterator[JournalReader]:
-        """A reader from `after` on, or from the last acknowledgement."""
-        index = self.window.first if after is None else self.window.after(after)
-        reader = JournalReader(self, index, auto=auto)
+    async def reader(
+        self, after: JournalPosition | None, *, auto: bool, label: str = ""
+    ) -> AsyncIterator[JournalReader]:
+        """A reader from `after` on, or from its last acknowledgement: `label` tells whose that is."""
+        handled = self.window.first if auto else self._return(label)
+        start = handled if after is None else self.window.after(after)
+        reader = JournalReader(self, start, handled, auto=auto, label=label)
         self.readers.add(reader)
         try:
             yield reader
         finally:
+            if reader in self.readers and not auto:
+                until = asyncio.get_running_loop().time() + IDLE_SECONDS
+                self._away = [*self._away[1 - _MAX_AWAY :], _Away(reader.handled, label, until)]
             self.readers.discard(reader)
             self.settle()
             self._wake()
 
+    def _return(self, label: str) -> int:
+        """Where a reader begins: it takes the place of one of its label that left."""
+        places = [one for one in self._away if one.label == label]
+        if not places:
+            return self.window.first
+        place = min(places)
+        self._away.remove(place)
+        return max(place.handled, self.window.first)
+
     # -- acknowledging ---------------------------------------------------------------------------------------
 
     def settle(self, *, now: bool = False) -> None:
-        """Acknowledge soon what every reader has, if all of them do so by reading."""
+        """Acknowledge soon what all readers have handled."""
         if self._ack_timer is None and not self.closed:
             loop = asyncio.get_running_loop()
             self._ack_timer = loop.call_later(0 if now else _ACK_DELAY, self._settle_now)
 
     def _settle_now(self) -> None:
         self._ack_timer = None
-        if not self.readers or not all(reader.auto for reader in self.readers):
-            return
-        slowest = min(self.readers, key=lambda reader: reader.next_index)
-        if slowest.written is not None:
-            task = asyncio.get_running_loop().create_task(self._acknowledge_quietly(slowest.written))
+        if self.readers:
+            task = asyncio.get_running_loop().create_task(self._acknowledge_quietly())
             self._acking.add(task)
             task.add_done_callback(self._acking.discard)
 
-    async def _acknowledge_quietly(self, position: JournalPosition) -> None:
+    async def _acknowledge_quietly(self) -> None:
         try:
-            await self.acknowledge(position)
+            await self._acknowledge_handled()
         except LogosError as error:
-            log.debug("acknowledging %s for %s: %s", position, self.client.name, error)
+            log.debug("acknowledging for %s: %s", self.client.name, error)
 
-    async def acknowledge(self, position: JournalPosition) -> None:
-        """Acknowledge up to a position; it is on disk when this returns. Raises `LogosError`."""
+    async def acknowledge(self, position: JournalPosition, reader: JournalReader | str = "") -> None:
+        """A reader, or those of a label, have handled everything up to a position; it is on disk when this
+        returns, as far as no other reader has it still to come. Raises `LogosError`."""
+        if isinstance(reader, JournalReader):
+            acting = {reader}
+        else:
+            acting = {one for one in self.readers if one.label == reader and not one.auto}
+            self._away = [one for one in self._away if one.label != reader]
+        if self.readers <= acting and len(acting) < 2 and not self._holding():
+            # It alone decides, and may know of events that a gateway which has just started has not read yet.
+            await self._acknowledge(position)
+            for one in acting:
+                one.handled = max(one.handled, self.window.first)
+            return
+        end = self.window.after(position)
+        for one in acting:
+            # Of several under one label, none has handled what was not written to it.
+            one.handled = max(one.handled, end if len(acting) == 1 else min(end, one.next_number))
+        await self._acknowledge_handled()
+
+    def _holding(self) -> list[_Away]:
+        """Readers that left and may still come back."""
+        if self._away:
+            now = asyncio.get_running_loop().time()
+            self._away = [one for one in self._away if one.until > now]
+        return self._away
+
+    async def _acknowledge_handled(self) -> None:
+        """Acknowledge what all have handled."""
+        handled = [one.handled for one in self.readers] + [one.handled for one in self._holding()]
+        position = self.window.before(min(handled)) if handled else None
+        if position is not None:
+            await self._acknowledge(position)
+
+    async def _acknowledge(self, position: JournalPosition) -> None:
         await self.client.ack(Position(*position))
         self.window.acknowledge(position)
         self._wake()
 
     # -- sends -----------------------------------------------------------------------------------------------
 
-    def _note_fate(self, event: object) -> None:
-        if isinstance(
-            event, MessagePropagated | MessageSent | MessageError | MessageUnconfirmed | MessageCancelled
-        ):
+    def _note_fate(self, event: Event) -> None:
+        if isinstance(event, _FATES):
             self._fates.pop(event.request_id, None)
             self._fates[event.request_id] = event
             if len(self._fates) > _MAX_FATES:
@@ -271,14 +341,14 @@ class Journals:
         Raises `LogosError`: a bad name, one that another program holds (`conflict`), too many apps or readers
         (`busy`), or the Messaging API is not there (`not_ready`).
         """
-        if self._endpoints is None:
-            raise NotReadyError(ErrorCode.NOT_READY, "this node has no Messaging API", retriable=False)
-        with public_errors():
-            check_name(name)
         journal = self._journals.get(name)
         if journal is not None and not journal.closed:
             journal.idle_since = None
             return journal
+        if self._endpoints is None:
+            raise NotReadyError(ErrorCode.NOT_READY, "this node has no Messaging API", retriable=False)
+        with public_errors():
+            check_name(name)
         opening = self._opening.get(name)
         if opening is None:
             opening = asyncio.get_running_loop().create_task(self._open(self._endpoints, name, takeover))

@@ -26,6 +26,7 @@ __all__ = [
     "WantedTopics",
     "problem_response",
     "read_subscription",
+    "reader_label",
     "request_id_of",
     "router",
     "send_from",
@@ -39,6 +40,7 @@ router = APIRouter(prefix="/apps/v1", tags=["apps"])
 
 _HEX_ID: Final = re.compile(r"[0-9a-fA-F]{32}")
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+_MAX_LABEL: Final = 64
 _MAX_HISTORY_SECONDS: Final = 366 * 24 * 3600
 
 
@@ -56,7 +58,8 @@ def request_id_of(key: str | None) -> bytes:
 
 
 async def _journal(request: Request) -> Journal:
-    takeover = request.query_params.get("takeover") == "true"
+    # Most requests have no query, and to take one apart costs as much as the rest of this.
+    takeover = bool(request.scope["query_string"]) and request.query_params.get("takeover") == "true"
     return await gateway_of(request).journals.open(request.path_params["name"], takeover=takeover)
 
 
@@ -147,7 +150,7 @@ async def send(request: Request) -> Response:
     body = await _object(request)
     journal = await _journal(request)
     await send_from(journal, request_id, body)
-    location = f"{request.url.path}/{request_id.hex()}"
+    location = f"{request.scope['path']}/{request_id.hex()}"
     return Response(
         encode_json({"requestId": request_id.hex()}), 202, {"Location": location}, "application/json"
     )
@@ -232,8 +235,8 @@ async def events(request: Request) -> Response:
     """The journal from the last acknowledgement on, or after `Last-Event-ID`.
 
     `topic=…`, which may be given several times, subscribes first. `ack=auto` acknowledges what was written to
-    all readers; else `POST …/ack` does. An event without an id is about the connection to the Messaging API
-    and is not in the journal.
+    it; else `POST …/ack` does, with the same `reader=…` if one is given here. An event without an id is about
+    the connection to the Messaging API and is not in the journal.
     """
     text = request.headers.get("last-event-id") or request.query_params.get("after")
     auto = request.query_params.get("ack", "explicit")
@@ -245,7 +248,17 @@ async def events(request: Request) -> Response:
     if topics and (errors := await journal.client.subscribe(topics)):
         topic, reason = next(iter(errors.items()))
         raise ProblemError(400, "bad_request", f"topic: {topic}: {reason}")
-    return EventStreamResponse(_stream(journal, after, auto=auto == "auto"))
+    label = reader_label(request.query_params.get("reader"))
+    return EventStreamResponse(_stream(journal, after, auto=auto == "auto", label=label))
+
+
+def reader_label(value: object) -> str:
+    """The name that tells an app's readers apart. Raises `ProblemError`."""
+    if value is None:
+        return ""
+    if not isinstance(value, str) or len(value) > _MAX_LABEL:
+        raise ProblemError(400, "bad_request", f"reader: a text of at most {_MAX_LABEL} characters is needed")
+    return value
 
 
 def _position(text: str) -> JournalPosition:
@@ -255,8 +268,10 @@ def _position(text: str) -> JournalPosition:
         raise ProblemError(400, "bad_request", f"Last-Event-ID: {error}") from None
 
 
-async def _stream(journal: Journal, after: JournalPosition | None, *, auto: bool) -> AsyncIterator[bytes]:
-    async with journal.reader(after, auto=auto) as reader:
+async def _stream(
+    journal: Journal, after: JournalPosition | None, *, auto: bool, label: str
+) -> AsyncIterator[bytes]:
+    async with journal.reader(after, auto=auto, label=label) as reader:
         while entries := await reader.next():
             yield b"".join(map(_sse_entry, entries))
             reader.done(entries)
@@ -270,14 +285,14 @@ def _sse_entry(entry: WindowEntry) -> bytes:
 
 @router.post("/{name}/ack", summary="Acknowledge events")
 async def acknowledge(request: Request) -> Response:
-    """Body: `{streamId, seq}`: everything up to there is handled and does not come again. 204."""
+    """Body: `{streamId, seq, reader?}`: everything up to there is handled and does not come again. 204."""
     body = await _object(request)
     stream_id, seq = body.get("streamId"), body.get("seq")
     if not isinstance(stream_id, str) or not isinstance(seq, int) or isinstance(seq, bool):
         raise ProblemError(400, "bad_request", "streamId and seq are needed")
-    position = _position(f"{stream_id}:{seq}")
+    position, label = _position(f"{stream_id}:{seq}"), reader_label(body.get("reader"))
     journal = await _journal(request)
-    await journal.acknowledge(position)
+    await journal.acknowledge(position, label)
     return Response(None, 204)
 
 

@@ -2,7 +2,8 @@
 
 Client to gateway, one object per frame: `{op, id?, …}` with `op` one of hello, subscribe, unsubscribe,
 subscriptions, send, ack, credit, cancel, pending, status, ping. Gateway to client: `{type: "reply", id, …}`,
-`{type: "error", id, problem}`, `{type: "event", cost, event}`, and `{type: "closed", reason}` before the end.
+`{type: "error", id, problem}`, `{type: "events", events: [{cost, event}, …]}` with what is there at the time,
+and `{type: "closed", reason}` before the end.
 
 Events cost byte credit: `credit` in the query (1 MiB by default), more by `{op: "credit", bytes}`.
 Without credit nothing is sent and nothing is lost.
@@ -11,7 +12,7 @@ Without credit nothing is sent and nothing is lost.
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgpack
 from fastapi import APIRouter
@@ -22,6 +23,7 @@ from logos_gateway.apps.encoding import event_json, plain_event
 from logos_gateway.apps.journals import BATCH_BYTES, JournalReader
 from logos_gateway.apps.routes import (
     read_subscription,
+    reader_label,
     request_id_of,
     send_from,
     show_pending,
@@ -80,10 +82,9 @@ class _AppSocket:
             while self._credit <= 0:
                 self._granted.clear()
                 await self._granted.wait()
+            self._credit -= sum(entry.size for entry in entries)
             async with self._writing, asyncio.timeout(WRITE_SECONDS):
-                for entry in entries:
-                    self._credit -= entry.size
-                    await self._put_event(entry)
+                await self._put_events(entries)
             self._reader.done(entries)
         await self._write({"type": "closed", "reason": self._reader.ended})
         await self._socket.close(1001)
@@ -137,7 +138,7 @@ class _AppSocket:
             case "cancel":
                 return {"cancelled": await client.cancel(request_id_of(_text(request, "requestId")))}
             case "ack":
-                await self._journal.acknowledge(_position(request))
+                await self._journal.acknowledge(_position(request), self._reader)
                 return {}
             case "credit":
                 self._grant(request.get("bytes"))
@@ -168,13 +169,14 @@ class _AppSocket:
         async with self._writing, asyncio.timeout(WRITE_SECONDS):
             await self._put(value)
 
-    async def _put_event(self, entry: WindowEntry) -> None:
+    async def _put_events(self, entries: list[WindowEntry]) -> None:
+        # One frame for all that are there: under load a frame each would cost more than the events.
         if self._binary:
-            event = plain_event(entry.event, binary=True)
-            await self._put({"type": "event", "cost": entry.size, "event": event})
+            shown = [{"cost": one.size, "event": plain_event(one.event, binary=True)} for one in entries]
+            await self._put({"type": "events", "events": shown})
         else:
-            text = f'{{"type":"event","cost":{entry.size},"event":{event_json(entry.event)}}}'
-            await self._socket.send({"type": "websocket.send", "text": text})
+            texts = [f'{{"cost":{one.size},"event":{event_json(one.event)}}}' for one in entries]
+            await self._socket.send_text(f'{{"type":"events","events":[{",".join(texts)}]}}')
 
     async def _put(self, value: dict[str, Any]) -> None:
         if self._binary:
@@ -197,14 +199,23 @@ def _position(request: dict[str, Any]) -> JournalPosition:
         raise ProblemError(400, "bad_request", f"streamId and seq: {error}") from None
 
 
-def _parameters(socket: WebSocket) -> tuple[bool, int, JournalPosition | None]:
-    """(acknowledge by reading, credit, position to resume after). Raises ValueError."""
+class _Parameters(NamedTuple):
+    auto: bool
+    """Acknowledge by reading."""
+    credit: int
+    after: JournalPosition | None
+    label: str
+
+
+def _parameters(socket: WebSocket) -> _Parameters:
+    """Raises ValueError, `ProblemError`."""
     query = socket.query_params
     credit = int(query.get("credit", str(DEFAULT_CREDIT)))
     if not 0 <= credit <= MAX_CREDIT:
         raise ValueError("credit is out of range")
     after = query.get("after")
-    return query.get("ack") == "auto", credit, JournalPosition.parse(after) if after else None
+    position = JournalPosition.parse(after) if after else None
+    return _Parameters(query.get("ack") == "auto", credit, position, reader_label(query.get("reader")))
 
 
 @router.websocket("/{name}/socket")
@@ -214,10 +225,10 @@ async def app_socket(socket: WebSocket) -> None:
     binary = MSGPACK_PROTOCOL in offered and JSON_PROTOCOL not in offered
     chosen = MSGPACK_PROTOCOL if binary else JSON_PROTOCOL if JSON_PROTOCOL in offered else None
     try:
-        auto, credit, after = _parameters(socket)
+        wanted = _parameters(socket)
         takeover = socket.query_params.get("takeover") == "true"
         journal = await gateway_of(socket).journals.open(socket.path_params["name"], takeover=takeover)
-    except (ValueError, LogosError) as error:
+    except (ValueError, ProblemError, LogosError) as error:
         await socket.accept(chosen)
         # Close codes of our own (RFC 6455 §7.4.2): 4400 for a bad request, 4409 for a name in use, 4503 else.
         code = 4400
@@ -226,5 +237,5 @@ async def app_socket(socket: WebSocket) -> None:
         await socket.close(code, str(error)[:120])
         return
     await socket.accept(chosen)
-    async with journal.reader(after, auto=auto) as reader:
-        await _AppSocket(socket, reader, binary=binary, credit=credit).run()
+    async with journal.reader(wanted.after, auto=wanted.auto, label=wanted.label) as reader:
+        await _AppSocket(socket, reader, binary=binary, credit=wanted.credit).run()

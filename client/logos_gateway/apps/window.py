@@ -1,13 +1,12 @@
 """The unacknowledged events of one app, as its readers see them. Pure.
 
 Entries are kept from the app's last acknowledgement on, so that a second reader, or one that comes back,
-begins there. Each has an index of its own, since the numbers of the stream begin again when the stream does.
+begins there. Each has a number of its own, since the numbers of the stream begin again when the stream does.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
@@ -34,11 +33,10 @@ class JournalPosition(NamedTuple):
         return f"{self.stream_id.hex()}:{self.seq}"
 
 
-@dataclass(frozen=True, slots=True)
-class WindowEntry:
+class WindowEntry(NamedTuple):
     """An event; `position` is None for one about the connection itself, which the journal does not have."""
 
-    index: int
+    number: int
     position: JournalPosition | None
     event: Event
     size: int
@@ -59,7 +57,7 @@ class JournalWindow:
     @property
     def first(self) -> int:
         """Index of the oldest entry; `head` when there is none."""
-        return self._entries[0].index if self._entries else self._next
+        return self._entries[0].number if self._entries else self._next
 
     @property
     def head(self) -> int:
@@ -93,13 +91,18 @@ class JournalWindow:
         for entry in reversed(self._entries):
             held = entry.position
             if held is not None and held.stream_id == position.stream_id and held.seq <= position.seq:
-                return entry.index + 1
+                return entry.number + 1
         return otherwise
+
+    def before(self, number: int) -> JournalPosition | None:
+        """The last position before an entry, None if no entry before it has one."""
+        held = islice(self._entries, max(0, number - self.first))
+        return next((one.position for one in reversed(list(held)) if one.position is not None), None)
 
     def acknowledge(self, position: JournalPosition) -> None:
         """Drop everything up to a position; one of another stream than the entries' changes nothing."""
         end = self._behind(position, 0)
-        while self._entries and self._entries[0].index < end:
+        while self._entries and self._entries[0].number < end:
             self.bytes -= self._entries.popleft().size
 
     def clear(self) -> None:

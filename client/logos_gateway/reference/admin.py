@@ -284,8 +284,7 @@ async def stats(request: Request) -> Response:
 async def filter_subscriptions(request: Request) -> Response:
     """`[{peerId, filterCriteria: [{pubsubTopic, contentTopic}]}]`."""
     kernel = _kernel(request)
-    health = await kernel.health()
-    if not any(one.name == "Filter" and one.state != "NOT_MOUNTED" for one in health.protocols):
+    if not await gateway_of(request).links.mounts("Filter"):
         raise TextRefusal(400, "Error: Filter Protocol is not mounted to the node")
     return json_response(
         [

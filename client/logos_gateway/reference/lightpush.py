@@ -12,7 +12,7 @@ from logos_client.kernel import KernelClient
 from logos_gateway.bodies import TextRefusal, json_response, reference_body
 from logos_gateway.json_values import BadBody, decode_json, read_message
 from logos_gateway.reference.services import SERVICE_SECONDS, service_answer
-from logos_gateway.state import kernel_for
+from logos_gateway.state import gateway_of, kernel_for
 
 __all__ = ["router"]
 
@@ -56,13 +56,15 @@ async def _push(kernel: KernelClient, topic: str | None, message: WakuMessage) -
     return reply.relay_peers or 0
 
 
-async def _push_or_publish(kernel: KernelClient, topic: str | None, message: WakuMessage) -> int:
+async def _push_or_publish(request: Request, topic: str | None, message: WakuMessage) -> int:
     """As the reference does, ask our own service where no other node's is known. Raises `LogosError`."""
+    links = gateway_of(request).links
+    kernel = links.kernel
     try:
         return await _push(kernel, topic, message)
     except LogosError as error:
         no_service = error.code is ErrorCode.NO_PEERS and not error.detail.get("attempts")
-        if not no_service or not await _serves(kernel):
+        if not no_service or not await links.mounts("Lightpush"):
             raise
     published = await kernel.publish(
         message.content_topic,
@@ -78,18 +80,13 @@ async def _push_or_publish(kernel: KernelClient, topic: str | None, message: Wak
     return published.peers
 
 
-async def _serves(kernel: KernelClient) -> bool:
-    health = await kernel.health()
-    return any(one.name == "Lightpush" and one.state != "NOT_MOUNTED" for one in health.protocols)
-
-
 @router.post("/v3/message", summary="Publish through a lightpush service")
 async def push(request: Request) -> Response:
     """Body: `{pubsubTopic?, message}`. 200 `{relayPeerCount}`; errors are `{statusDesc}`."""
-    kernel = kernel_for(request, "/lightpush")
+    kernel_for(request, "/lightpush")
     try:
         topic, message = await _read(request)
-        count = await _push_or_publish(kernel, topic, message)
+        count = await _push_or_publish(request, topic, message)
     except _BadPush as error:
         return json_response({"statusDesc": str(error)}, 400)
     except DeadlineError:
@@ -116,10 +113,10 @@ def _failure(error: LogosError) -> tuple[int, str]:
 @router.post("/v1/message", summary="Publish through a lightpush service (older form)")
 async def push_v1(request: Request) -> Response:
     """Body: `{pubsubTopic?, message}`. 200 `OK`, 400, 429, 503 with a text."""
-    kernel = kernel_for(request, "/lightpush")
+    kernel_for(request, "/lightpush")
     try:
         topic, message = await _read(request)
-        await _push_or_publish(kernel, topic, message)
+        await _push_or_publish(request, topic, message)
     except _BadPush as error:
         raise TextRefusal(400, str(error)) from None
     except DeadlineError:

@@ -26,11 +26,10 @@ _PUBLISH_SECONDS: Final = 5.0
 
 
 async def _kernel(request: Request) -> tuple[Gateway, KernelClient]:
-    kernel = kernel_for(request, "/relay")
-    health = await kernel.health()
-    if any(one.name == "Relay" and one.state == "NOT_MOUNTED" for one in health.protocols):
+    kernel, gateway = kernel_for(request, "/relay"), gateway_of(request)
+    if not await gateway.links.mounts("Relay"):
         raise TextRefusal(404, "/relay endpoints are not available. Please check your configuration: --relay")
-    return gateway_of(request), kernel
+    return gateway, kernel
 
 
 async def topics_of(request: Request) -> list[str]:

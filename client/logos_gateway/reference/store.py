@@ -17,7 +17,7 @@ from logos_client.kernel import KernelClient, StorePage
 from logos_gateway.bodies import TextRefusal, json_response
 from logos_gateway.json_values import show_hash, write_message
 from logos_gateway.reference.services import NO_PEER, SERVICE_SECONDS, attempts_of
-from logos_gateway.state import kernel_for
+from logos_gateway.state import gateway_of, kernel_for
 
 __all__ = ["StoreParameters", "parse_parameters", "router"]
 
@@ -119,7 +119,7 @@ async def messages(request: Request) -> Response:
     """One page of history. Without `peerAddr`, from this node's own archive if it has one."""
     kernel = kernel_for(request, "/store")
     asked = parse_parameters(request.query_params)
-    own = asked.peer is None and await _has_archive(kernel)
+    own = asked.peer is None and await gateway_of(request).links.mounts("Store")
     try:
         page = await _query(kernel, asked, own=own)
     except DeadlineError:
@@ -144,11 +144,6 @@ async def _query(kernel: KernelClient, asked: StoreParameters, *, own: bool) -> 
         peer=peer,
         timeout=SERVICE_SECONDS,
     )
-
-
-async def _has_archive(kernel: KernelClient) -> bool:
-    health = await kernel.health()
-    return any(one.name == "Store" and one.state != "NOT_MOUNTED" for one in health.protocols)
 
 
 def _failure(error: LogosError, *, own: bool) -> Response:

@@ -197,7 +197,7 @@ async def _paced(net: _Net, topic: str, count: int) -> list[float]:
     latencies: list[float] = []
     host, port = net.b.urls["rest"].rpartition("/")[2].split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
-    writer.write(b"GET /apps/v1/latency/events?ack=auto HTTP/1.1\r\nHost: bench\r\n\r\n")
+    writer.write(b"GET /apps/v1/latency/events?ack=auto HTTP/1.1\r\nHost: localhost\r\n\r\n")
     await reader.readuntil(b": connected\n")
 
     async def hear() -> None:
@@ -217,7 +217,7 @@ async def _paced(net: _Net, topic: str, count: int) -> list[float]:
         body = json.dumps({"contentTopic": topic, "payload": payload}).encode()
         sent[payload] = time.perf_counter()
         requests.write(
-            b"POST /apps/v1/latency/sends HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
+            b"POST /apps/v1/latency/sends HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             b"Content-Length: %d\r\n\r\n" % len(body) + body
         )
         head = await answers.readuntil(b"\r\n\r\n")

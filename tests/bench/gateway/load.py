@@ -23,7 +23,7 @@ _FRAME_MARK: Final = b'"message_received"'
 
 def http_request(method: str, path: str, body: bytes = b"", *headers: str) -> bytes:
     """The bytes of a request."""
-    lines = [f"{method} {path} HTTP/1.1", "Host: bench", *headers]
+    lines = [f"{method} {path} HTTP/1.1", "Host: localhost", *headers]
     if body:
         lines += [f"Content-Length: {len(body)}", "Content-Type: application/json"]
     return "\r\n".join([*lines, "", ""]).encode() + body

@@ -17,13 +17,23 @@ TOKENS = parse_tokens(f"{APPS} apps\n{KERNEL} kernel\n{ADMIN} admin\n")
 
 
 def call(
-    path: str, *, method: str = "GET", token: str = "", origin: str = "", **settings: Any
+    path: str,
+    *,
+    method: str = "GET",
+    token: str = "",
+    origin: str = "",
+    hosts: tuple[str, ...] = ("127.0.0.1:8645",),
+    site: str = "",
+    names: tuple[str, ...] = (),
+    **settings: Any,
 ) -> tuple[int, dict[str, str], AccessCounters]:
     counters = AccessCounters()
-    options = {"tokens": TOKENS, "allow_origins": (), **settings}
+    options = {"tokens": TOKENS, "allow_origins": (), "hosts": names, **settings}
     app = AccessMiddleware(PlainTextResponse("in"), counters=counters, **options)
     headers = [(b"authorization", f"Bearer {token}".encode())] if token else []
     headers += [(b"origin", origin.encode())] if origin else []
+    headers += [(b"host", host.encode()) for host in hosts]
+    headers += [(b"sec-fetch-site", site.encode())] if site else []
     scope = {"type": "http", "method": method, "path": path, "headers": headers}
     sent: list[Message] = []
 
@@ -67,6 +77,49 @@ def test_scopes(path: str, token: str, status: int) -> None:
 
 def test_without_a_token_file_everything_is_open() -> None:
     assert (call("/admin/v1/peers", tokens=None))[0] == 200
+
+
+@pytest.mark.parametrize("hosts", [(), ("evil.example:8645",), ("127.0.0.1:8645", "evil.example")])
+@pytest.mark.parametrize("path", ["/admin/v1/peers", "/apps/v1/me/events", "/metrics", "/dashboard"])
+def test_without_tokens_a_name_that_is_not_ours_is_refused(path: str, hosts: tuple[str, ...]) -> None:
+    status, _, counters = call(path, tokens=None, hosts=hosts)
+    assert (status, counters.refused["host"]) == (421, 1)
+
+
+def test_a_configured_name_and_any_name_with_tokens_are_served() -> None:
+    for host in ("node.example", "Node.Example:443", "localhost:8645", "[::1]:8645"):
+        assert call("/version", tokens=None, hosts=(host,), names=("node.example",))[0] == 200
+    assert call("/health", token=KERNEL, hosts=("evil.example",))[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "origin", "site", "status"),
+    [
+        ("POST", "/relay/v1/auto/messages", "https://evil.example", "cross-site", 403),
+        ("DELETE", "/relay/v1/subscriptions", "null", "cross-site", 403),
+        ("GET", "/apps/v1/me/events", "https://evil.example", "cross-site", 403),
+        ("GET", "/kernel/v1/events", "http://127.0.0.1:3000", "same-site", 403),
+        ("GET", "/relay/v1/messages/x", "", "cross-site", 403),  # an image: it would empty the cache
+        ("GET", "/version", "https://evil.example", "cross-site", 200),  # its answer cannot be read
+        ("POST", "/relay/v1/auto/messages", "http://127.0.0.1:8645", "same-origin", 200),
+        ("POST", "/relay/v1/auto/messages", "https://app.example", "cross-site", 200),
+        ("POST", "/relay/v1/auto/messages", "", "", 200),
+        ("GET", "/relay/v1/messages/x", "", "none", 200),
+        ("GET", "/dashboard", "", "cross-site", 200),
+    ],
+)
+def test_without_tokens_pages_from_elsewhere_do_nothing(
+    method: str, path: str, origin: str, site: str, status: int
+) -> None:
+    allowed = ("https://app.example",) if origin == "https://app.example" else ()
+    found = call(path, method=method, tokens=None, origin=origin, site=site, allow_origins=allowed)
+    assert found[0] == status
+
+
+def test_our_own_pages_need_no_permission() -> None:
+    allowed = ("https://app.example",)
+    origin = "http://127.0.0.1:8645"
+    assert call("/health", method="PUT", tokens=None, origin=origin, allow_origins=allowed)[0] == 200
 
 
 def test_origins_come_before_tokens() -> None:

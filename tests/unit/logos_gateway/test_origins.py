@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from logos_gateway.origins import judge_origin, may_open_socket
+from logos_gateway.origins import judge_origin, known_host, may_open_socket
 
 ALLOWED = ("https://app.example", "https://*.test", "http://localhost:????")
 
@@ -43,3 +43,30 @@ def test_who_may_open_a_socket() -> None:
     assert may_open_socket("https://x", "h", ("*",))
     assert not may_open_socket("https://evil.example", "127.0.0.1:8645", ALLOWED)
     assert not may_open_socket("null", "127.0.0.1:8645", ())
+    assert not may_open_socket("http://[", "127.0.0.1:8645", ())
+    assert not may_open_socket("", "", ())
+
+
+@pytest.mark.parametrize(
+    ("host", "known"),
+    [
+        ("localhost", True),
+        ("LocalHost:1", True),
+        ("127.0.0.1:8645", True),
+        ("127.8.8.8", True),
+        ("[::1]:8645", True),
+        ("node.example:8645", True),
+        ("evil.example", False),
+        ("localhost.evil.example", False),
+        ("127.0.0.1.evil.example", False),
+        ("192.168.1.1:8645", False),
+        ("[::2]", False),
+        ("[::1", False),
+        ("::1", False),
+        ("a:b@localhost", False),
+        ("localhost:80:80", False),
+        ("", False),
+    ],
+)
+def test_names_it_may_be_called_by(host: str, known: bool) -> None:
+    assert known_host(host, ("node.example",)) is known

@@ -27,7 +27,7 @@ def seqs_from(window: JournalWindow, index: int) -> list[int]:
     found = []
     while entries := window.batch(index, 25):
         found += [entry.position.seq if entry.position else -1 for entry in entries]
-        index = entries[-1].index + 1
+        index = entries[-1].number + 1
     return found
 
 

@@ -38,7 +38,7 @@ export class SocketConnection {
    * `url()`: where to connect, asked for each time. `token()`: the bearer token, empty for none. `onOpen()`: the socket is
    * open, before anything else comes; `onReady(hello)`: the app is there; a `LogosError` that it throws ends the connection.
    * @param {{url: () => URL, token: () => string, onOpen: () => void, onReady: (hello: any) => void,
-   *   onDown: (reason: string) => void, onEvent: (frame: Frame) => void}} handlers
+   *   onDown: (reason: string) => void, onEvent: (shown: import("./frames.mjs").Shown) => void}} handlers
    */
   constructor(handlers) {
     this.#handlers = handlers;
@@ -92,7 +92,7 @@ export class SocketConnection {
   #message(data) {
     const frame = decodeFrame(data);
     if (!frame) this.counters.garbage += 1;
-    else if (frame.type === "event") this.#handlers.onEvent(frame);
+    else if (frame.type === "events") for (const one of frame.events ?? []) this.#handlers.onEvent(one);
     else if (frame.type === "reply" || frame.type === "error") {
       const asked = this.#pending.get(/** @type {number} */ (frame.id));
       if (!asked) this.counters.unmatched += 1;

@@ -2,7 +2,8 @@
 import { fromHex } from "../bytes.mjs";
 import { EVENTS } from "../contract.mjs";
 
-/** @typedef {{type: string, id?: number | null, cost?: number, event?: any, problem?: any, reason?: string}} Frame */
+/** @typedef {{cost?: number, event: any}} Shown */
+/** @typedef {{type: string, id?: number | null, events?: Shown[], problem?: any, reason?: string}} Frame */
 
 const KINDS = new Map(EVENTS);
 // JSON's integers would lose their last digits beyond 2^53: nanoseconds are read as text. Inside a text of the frame

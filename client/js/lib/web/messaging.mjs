@@ -325,7 +325,7 @@ export class MessagingClient {
     this.#consumer.wake();
   }
 
-  /** @param {import("./frames.mjs").Frame} frame */
+  /** @param {import("./frames.mjs").Shown} frame */
   #receive({ event: shown, cost }) {
     const event = readEvent(shown);
     if (!event) return this.#stream.garbage();
