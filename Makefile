@@ -10,6 +10,7 @@ JOBS   ?= 3
 SEED   ?=
 DURATION ?= 100
 MINUTES ?= 30
+ROUNDS ?= 10
 COMPILED_TESTS := tests/unit/kernel_proc/p2p tests/unit/kernel_proc/relay tests/faults/test_relay_peers.py \
   tests/integration/test_relay_nodes.py tests/integration/test_relay_wire.py tests/integration/test_kernel_requests.py
 NPM_DIRS := client/js tests/browser tests/interop/js tests/interop/discv5 tests/interop/sdk tests/bench/js
@@ -22,7 +23,7 @@ export PYTHONPYCACHEPREFIX := $(CURDIR)/build/pycache
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env runtime docs-env node demo test scale compiled pure test-compiled simulate-channels coverage check conformance format docs bench chaos soak lock clean
+.PHONY: help env runtime docs-env node demo test scale compiled pure test-compiled simulate-channels coverage check conformance format docs bench chaos gateway-kills soak lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -103,6 +104,9 @@ bench: env node ## all benchmarks, or one: make bench BENCH=relay
 
 chaos: env ## three nodes and two stores in trouble for three minutes: make chaos [SEED=7] [DURATION=600] [MOVES=clock,together]
 	$(BIN)/python -m tests.chaos --seconds $(DURATION) $(if $(SEED),--seed $(SEED)) $(if $(MOVES),--moves $(MOVES))
+
+gateway-kills: env ## gateway, Messaging API and kernel killed in turn under REST sends and SSE: make gateway-kills [ROUNDS=30]
+	$(BIN)/python -m tests.support.gateway_kills --rounds $(ROUNDS)
 
 soak: env ## steady load for half an hour, on two nodes and on a network that comes and goes: make soak [MINUTES=4]
 	$(BIN)/python -m tests.soak --minutes $(MINUTES)

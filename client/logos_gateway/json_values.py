@@ -37,7 +37,7 @@ class BadBody(ValueError):
 def decode_json(data: bytes) -> Any:
     """Parse JSON. Raises `BadBody`: not JSON, not UTF-8, a key twice in one object, NaN or Infinity."""
     try:
-        return json.loads(data, object_pairs_hook=_unique, parse_constant=_no_constant)
+        return _decode(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise BadBody(str(error) or type(error).__name__) from None
 
@@ -55,6 +55,7 @@ def _no_constant(name: str) -> Any:
     raise BadBody(f"{name} is not JSON")
 
 
+_decode: Final = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant).decode
 _encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.integration
 TOPIC = "/waku/2/rs/7/0"
 CONTENT = "/gateway/1/test/proto"
 ENCODED = quote(CONTENT, safe="")
+CLOSED = "/ip4/127.0.0.1/tcp/1/p2p/16Uiu2HAm4v86W3bmT1BiH6oSPzcsSr24iDQpSN5Qa992BCjjwgrD"
 NETWORK = ("cluster-id=7", "num-shards-in-network=1")
 
 
@@ -174,6 +175,61 @@ def test_relay_by_pubsub_topic_and_by_content_topic(pair: Pair) -> None:
         ("POST", "/admin/v1/peers", ["/ip4/127.0.0.1"], 400, ""),
         ("POST", "/admin/v1/log-level/loud", None, 400, "Invalid log-level: loud. Please specify one of"),
         ("GET", "/store/v3/messages?pageSize=x", None, 400, "page size parsing error"),
+        ("GET", "/store/v3/messages?startTime=x", None, 400, "time parsing error: "),
+        ("GET", "/store/v3/messages?includeData=maybe", None, 400, "include data parsing error: "),
+        ("GET", "/store/v3/messages?hashes=xy", None, 400, "Exception converting hex string to bytes: "),
+        (
+            "GET",
+            "/store/v3/messages?cursor=0xabcd",
+            None,
+            400,
+            "waku message hash parsing error: invalid hash length: 2",
+        ),
+        ("GET", "/store/v3/messages?peerAddr=nowhere", None, 400, "Failed parsing remote peer info"),
+        ("DELETE", "/relay/v1/subscriptions", ["x"], 400, 'Invalid pubsub topic(s): @["x"]'),
+        ("POST", "/relay/v1/auto/subscriptions", ["bad"], 500, "Subscribe failed:"),
+        ("DELETE", "/relay/v1/auto/subscriptions", ["bad"], 500, "Unsubscribe failed:"),
+        ("POST", "/relay/v1/auto/messages", {"contentTopic": CONTENT}, 400, "Invalid content body"),
+        (
+            "POST",
+            "/relay/v1/auto/messages",
+            b'{"payload":"aGk=","payload":"aG8=","contentTopic":"/a/1/b/c"}',
+            400,
+            "Invalid content body, could not decode: ",
+        ),
+        ("POST", "/relay/v1/auto/messages", {"payload": "", "contentTopic": CONTENT}, 400, "Invalid content"),
+        ("GET", "/relay/v1/auto/messages/%2Fa%2F1%2Fb%2Fc", None, 404, "/a/1/b/c"),
+        ("POST", "/messaging/v1/messages", None, 400, "Missing content body"),
+        ("POST", "/messaging/v1/messages", b"{", 400, "Invalid content body, could not decode: "),
+        (
+            "POST",
+            "/messaging/v1/messages",
+            {"payload": "", "contentTopic": CONTENT},
+            400,
+            "Invalid message: ",
+        ),
+        (
+            "POST",
+            "/messaging/v1/messages",
+            {"payload": "aGk=", "contentTopic": " "},
+            400,
+            "Invalid message: ",
+        ),
+        ("DELETE", "/messaging/v1/subscriptions", ["/never/1/subscribed/x"], 500, "Unsubscribe failed: "),
+        ("POST", "/admin/v1/peers", b"{", 400, "Failed to decode request: "),
+        ("POST", "/admin/v1/peers", ["nowhere"], 400, "Couldn't parse remote peer info: "),
+        ("POST", "/admin/v1/peers", [CLOSED], 400, f"Failed to connect to peer at index: 0 - {CLOSED}"),
+        ("POST", "/admin/v1/log-level/", None, 400, "Invalid log-level, it can’t be empty"),
+        ("GET", "/admin/v1/peers/mesh/on/-1", None, 400, "Invalid shardId: -1"),
+        (
+            "POST",
+            "/filter/v2/subscriptions",
+            {"requestId": "many", "contentFilters": [f"/a/1/{number}/c" for number in range(101)]},
+            400,
+            '{"requestId":"many","statusDesc":"BAD_REQUEST: exceeds maximum content topics: 100"}',
+        ),
+        ("POST", "/lightpush/v3/message", b"{", 400, '{"statusDesc":"Invalid push request! '),
+        ("POST", "/lightpush/v1/message", b"{", 400, "Invalid push request! "),
     ],
 )
 def test_bad_input_has_the_references_status_and_text(

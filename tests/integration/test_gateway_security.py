@@ -216,8 +216,7 @@ def test_slow_heads_and_bodies_are_cut(directory: Path) -> None:
     slow = (
         b"GET /version HTT",
         b"",
-        b"POST /apps/v1/me/sends HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
-        b"Content-Length: 100\r\n\r\nabc",
+        b"POST /relay/v1/subscriptions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nabc",
     )
     with GatewayProcess(directory / "slow", constants=limits) as gateway:
         with ThreadPoolExecutor() as pool:

@@ -150,10 +150,9 @@ async def send(request: Request) -> Response:
     body = await _object(request)
     journal = await _journal(request)
     await send_from(journal, request_id, body)
-    location = f"{request.scope['path']}/{request_id.hex()}"
-    return Response(
-        encode_json({"requestId": request_id.hex()}), 202, {"Location": location}, "application/json"
-    )
+    shown = request_id.hex()
+    location = f"{request.scope['path']}/{shown}"
+    return Response(f'{{"requestId":"{shown}"}}', 202, {"Location": location}, "application/json")
 
 
 async def send_from(journal: Journal, request_id: bytes, body: dict[str, Any]) -> None:

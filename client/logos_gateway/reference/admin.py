@@ -9,7 +9,7 @@ from typing import Any, Final
 from fastapi import APIRouter, Request
 from starlette.responses import PlainTextResponse, Response
 
-from ipc_schema.errors import ErrorCode
+from ipc_schema.config.addresses import check_multiaddr, peer_id_in
 from ipc_schema.kernel.records import NodeHealth, PeerRecord
 from ipc_schema.topics import PubsubTopic, TopicError, shard_topic
 from logos_client.control import ControlClient
@@ -121,10 +121,14 @@ async def connect(request: Request) -> Response:
         raise TextRefusal(400, f"Failed to decode request: {error}") from None
     for index, address in enumerate(addresses):
         try:
+            check_multiaddr(address)
+            if peer_id_in(address) is None:
+                raise ValueError("the peer id is missing")
+        except ValueError as error:
+            raise TextRefusal(400, f"Couldn't parse remote peer info: {error}") from None
+        try:
             (result,) = await kernel.connect_peers(address)
-        except LogosError as error:
-            if error.code is ErrorCode.BAD_REQUEST:
-                raise TextRefusal(400, f"Couldn't parse remote peer info: {error.message}") from None
+        except LogosError:
             raise TextRefusal(400, f"Failed to connect to peer at index: {index} - {address}") from None
         if result.error is not None:
             raise TextRefusal(400, f"Failed to connect to peer at index: {index} - {address}")

@@ -20,6 +20,8 @@ __all__ = ["router"]
 
 router = APIRouter(prefix="/filter/v2", tags=["filter"])
 
+_MAX_TOPICS: Final = 100
+"""Content topics in one request to a service."""
 _SUBSCRIBE_LATE: Final = "Subscription request timed out"
 _UNSUBSCRIBE_LATE: Final = "Failed to unsubscribe from contentFilters due to timeout!"
 _UNSUBSCRIBE_ALL_LATE: Final = "Failed to unsubscribe from all contentFilters due to timeout!"
@@ -87,6 +89,9 @@ async def subscribe(request: Request) -> Response:
     status, description = 200, "OK"
     late = False
     for shard, wanted in shards.items():
+        if len(wanted) > _MAX_TOPICS:  # our kernel would ask in parts: the reference's service refuses
+            status, description = 400, f"BAD_REQUEST: exceeds maximum content topics: {_MAX_TOPICS}"
+            continue
         try:
             await gateway.watch.watch(kernel, [shard])
             await kernel.filter_subscribe(wanted, shard=shard, timeout=SERVICE_SECONDS)

@@ -7,7 +7,7 @@ from starlette.responses import PlainTextResponse, Response
 
 from ipc_schema.errors import ErrorCode
 from ipc_schema.message import WakuMessage
-from logos_client.exceptions import DeadlineError, LogosError
+from logos_client.exceptions import DeadlineError, LogosError, NoPeersError
 from logos_client.kernel import KernelClient
 from logos_gateway.bodies import TextRefusal, json_response, reference_body
 from logos_gateway.json_values import BadBody, decode_json, read_message
@@ -56,28 +56,53 @@ async def _push(kernel: KernelClient, topic: str | None, message: WakuMessage) -
     return reply.relay_peers or 0
 
 
+class _PushFailed(Exception):
+    """Why a message was not pushed, as lightpush's status and text."""
+
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status = status
+        self.text = text
+
+
 async def _push_or_publish(request: Request, topic: str | None, message: WakuMessage) -> int:
-    """As the reference does, ask our own service where no other node's is known. Raises `LogosError`."""
+    """As the reference does, ask our own service where no other node's is known. Raises `_PushFailed`."""
     links = gateway_of(request).links
     kernel = links.kernel
     try:
         return await _push(kernel, topic, message)
+    except DeadlineError:
+        raise _PushFailed(503, "Push request timed out") from None
     except LogosError as error:
         no_service = error.code is ErrorCode.NO_PEERS and not error.detail.get("attempts")
         if not no_service or not await links.mounts("Lightpush"):
-            raise
-    published = await kernel.publish(
-        message.content_topic,
-        message.payload,
-        pubsub_topic=topic,
-        timestamp=message.timestamp or None,
-        meta=message.meta,
-        version=message.version,
-        ephemeral=message.ephemeral,
-        proof=message.proof,
-        timeout=SERVICE_SECONDS,
-    )
+            raise _push_failed(error) from None
+    try:
+        published = await kernel.publish(
+            message.content_topic,
+            message.payload,
+            pubsub_topic=topic,
+            timestamp=message.timestamp or None,
+            meta=message.meta,
+            version=message.version,
+            ephemeral=message.ephemeral,
+            proof=message.proof,
+            timeout=SERVICE_SECONDS,
+        )
+    except DeadlineError:
+        raise _PushFailed(503, "Push request timed out") from None
+    except NoPeersError:
+        raise _PushFailed(505, "not_published_to_any_peer") from None
+    except LogosError as error:
+        raise _push_failed(error) from None
     return published.peers
+
+
+def _push_failed(error: LogosError) -> _PushFailed:
+    """What the relay would not take is lightpush's 420."""
+    if error.code is ErrorCode.TOO_LARGE:
+        return _PushFailed(420, error.message)
+    return _PushFailed(*service_answer(error))
 
 
 @router.post("/v3/message", summary="Publish through a lightpush service")
@@ -89,25 +114,9 @@ async def push(request: Request) -> Response:
         count = await _push_or_publish(request, topic, message)
     except _BadPush as error:
         return json_response({"statusDesc": str(error)}, 400)
-    except DeadlineError:
-        return json_response({"statusDesc": "Push request timed out"}, 503)
-    except LogosError as error:
-        status, text = _failure(error)
-        return json_response({"statusDesc": text}, status)
+    except _PushFailed as error:
+        return json_response({"statusDesc": error.text}, error.status)
     return json_response({"relayPeerCount": count})
-
-
-def _failure(error: LogosError) -> tuple[int, str]:
-    """The lightpush status as HTTP status: 420 for what the relay would not take, 505 without peers."""
-    if error.code is ErrorCode.TOO_LARGE:
-        return 420, error.message
-    if (
-        error.code is ErrorCode.NO_PEERS
-        and "message_hash" in error.detail
-        and not error.detail.get("attempts")
-    ):
-        return 505, "not_published_to_any_peer"
-    return service_answer(error)
 
 
 @router.post("/v1/message", summary="Publish through a lightpush service (older form)")
@@ -119,11 +128,8 @@ async def push_v1(request: Request) -> Response:
         await _push_or_publish(request, topic, message)
     except _BadPush as error:
         raise TextRefusal(400, str(error)) from None
-    except DeadlineError:
-        raise TextRefusal(503, "Failed to request a message push: Push request timed out") from None
-    except LogosError as error:
-        status, text = _failure(error)
-        if status == 429:
+    except _PushFailed as error:
+        if error.status == 429:
             raise TextRefusal(429, "Request rate limmit reached") from None  # the reference's spelling
-        raise TextRefusal(503, f"Failed to request a message push: {text}") from None
+        raise TextRefusal(503, f"Failed to request a message push: {error.text}") from None
     return PlainTextResponse("OK")

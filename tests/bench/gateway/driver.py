@@ -1,8 +1,12 @@
 """The bench `gateway`: what HTTP costs in front of a node.
 
 The node is real: kernel, Messaging API, gateway, and a second node that takes its messages. The reference is
-FastAPI on uvicorn that answers at once. `latency` is from the REST send on one node to the server-sent event
-on the other.
+FastAPI on uvicorn that answers at once, with as many requests under way. What the node behind the gateway can
+do at most is measured in turn with both: `node_alone` is the rate at which a client of the ZeroMQ contract
+has the same messages accepted, as many under way, and `of_node_alone` what part of it is left over HTTP.
+`cpu_ratio` compares what the gateway's own process does in a second of CPU with the reference's.
+
+`latency` is from the REST send on one node to the server-sent event on the other.
 """
 
 from __future__ import annotations
@@ -14,12 +18,13 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from tests.bench.gateway.load import post_all, read_frames, read_sse
+from logos_client import KernelClient, MessagingClient
+from tests.bench.gateway.load import CONNECTIONS, post_all, read_frames, read_sse
 from tests.bench.harness import (
     BenchError,
     Case,
@@ -62,6 +67,8 @@ class _Net(NamedTuple):
     pids: dict[str, int]
     floor: Child
     floor_url: str
+    run_dir: Path
+    """Of the first node."""
 
 
 @contextmanager
@@ -81,7 +88,7 @@ def _network(directory: Path) -> Iterator[_Net]:
         a.wait_for("/admin/v1/peers/mesh/on/0", lambda answer: len(answer.json["peers"]) == 1)
         assert near.process is not None
         pids = {"gateway": a.process.pid, "mapi": mapi.pid, "kernel": near.process.pid}
-        yield _Net(a, b, near, mapi, pids, floor, url)
+        yield _Net(a, b, near, mapi, pids, floor, url, directory / "a" / "run")
 
 
 def gateway(options: Options) -> Iterator[dict[str, Any]]:
@@ -89,8 +96,8 @@ def gateway(options: Options) -> Iterator[dict[str, Any]]:
     with tempfile.TemporaryDirectory(prefix="bench-gateway-") as place, _network(Path(place)) as net:
         posts, events = options.count(POSTS), options.count(EVENTS)
         sides: dict[str, tuple[Callable[[], Round], Callable[[], Round]]] = {
-            "REST send, 1 KiB": _posting(net, "/apps/v1/bench/sends", posts, 202),
-            "relay publish, 1 KiB": _posting(net, "/relay/v1/auto/messages", posts, 200),
+            "REST send, 1 KiB": _posting(net, "/apps/v1/bench/sends", posts, 202, _send_alone),
+            "relay publish, 1 KiB": _posting(net, "/relay/v1/auto/messages", posts, 200, _publish_alone),
             "SSE delivery, 1 KiB": _reading(net, "events", read_sse, events),
             "WebSocket delivery, 1 KiB": _reading(net, "socket", read_frames, events),
         }
@@ -98,8 +105,9 @@ def gateway(options: Options) -> Iterator[dict[str, Any]]:
             if options.wants(name):
                 case = Case(BENCH, name, "1/s", REFERENCE, f"ratio >= {RATIO}", _reached)
                 ours(), reference()  # warm
-                rounds = alternate(options.runs, ours, reference)
-                yield result(case, *rounds)
+                line = result(case, *alternate(options.runs, ours, reference))
+                spent = line["reference_cpu_us"]["floor"] / line["cpu_us"]["gateway"]
+                yield {**line, "cpu_ratio": round(spent, 3)}
         if options.wants("latency"):
             yield _latency(net, options.count(PACED))
 
@@ -108,15 +116,44 @@ def _reached(line: dict[str, Any]) -> bool:
     return bool(line["ratio"] >= RATIO)
 
 
+async def _all(count: int, call: Callable[[int], Awaitable[object]]) -> float:
+    """Make so many calls, as many under way as over HTTP; calls a second."""
+    numbers = iter(range(count))
+
+    async def worker() -> None:
+        for number in numbers:
+            await call(number)
+
+    started = time.perf_counter()
+    await asyncio.gather(*(worker() for _ in range(CONNECTIONS)))
+    return count / (time.perf_counter() - started)
+
+
+async def _send_alone(net: _Net, payloads: list[bytes]) -> float:
+    async with MessagingClient.connect(net.run_dir, name="alone") as client:
+        return await _all(len(payloads), lambda number: client.send(CONTENT, payloads[number]))
+
+
+async def _publish_alone(net: _Net, payloads: list[bytes]) -> float:
+    async with KernelClient.connect(net.run_dir, kind="tool") as kernel:
+        return await _all(len(payloads), lambda number: kernel.publish(CONTENT, payloads[number]))
+
+
 def _posting(
-    net: _Net, path: str, count: int, status: int
+    net: _Net,
+    path: str,
+    count: int,
+    status: int,
+    alone: Callable[[_Net, list[bytes]], Coroutine[Any, Any, float]],
 ) -> tuple[Callable[[], Round], Callable[[], Round]]:
     net.a.request("GET", "/apps/v1/bench/status")  # the app is connected
 
     def ours() -> Round:
         meter = CpuMeter(net.pids)
         rate = asyncio.run(post_all(net.a.urls["rest"], path, CONTENT, count, SIZE, status))
-        return Round(rate, meter.per_message(count))
+        cpu = meter.per_message(count)
+        most = asyncio.run(alone(net, [os.urandom(16) + b"." * (SIZE - 16) for _ in range(count)]))
+        return Round(rate, cpu, {"node_alone": most, "of_node_alone": rate / most})
 
     def reference() -> Round:
         meter = CpuMeter({"floor": net.floor.pid})

@@ -14,9 +14,10 @@ from urllib.parse import urlsplit
 
 from tests.bench.harness import BenchError
 
-__all__ = ["http_request", "post_all", "read_frames", "read_sse"]
+__all__ = ["CONNECTIONS", "http_request", "post_all", "read_frames", "read_sse"]
 
-CONNECTIONS: Final = 32
+CONNECTIONS: Final = 64
+"""As many requests are under way: enough to fill the Messaging API's group commits."""
 _SSE_MARK: Final = b"\nevent: message_received\n"
 _FRAME_MARK: Final = b'"message_received"'
 
