@@ -19,6 +19,7 @@ __all__ = [
     "HelloRequest",
     "Limits",
     "NetworkInfo",
+    "SeenPosition",
     "hello_first",
     "negotiate",
 ]
@@ -55,8 +56,17 @@ def negotiate(offered: Sequence[int], supported: tuple[int, int] = (PROTOCOL_MIN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SeenPosition(Body):
+    """The last event that an app has received of its stream, and the instance of the server it came from."""
+
+    stream: Bin16
+    seq: Uint
+    instance: Bin16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HelloRequest(Body):
-    """`kind`: `mapi`, `tool` or `app`. `takeover` and `credit` are for the Messaging API alone."""
+    """`kind`: `mapi`, `tool` or `app`. `takeover`, `credit` and `seen` are for the Messaging API alone."""
 
     WHERE = HELLO
 
@@ -66,6 +76,7 @@ class HelloRequest(Body):
     features: Annotated[tuple[Annotated[str, Size(64)], ...], Size(64)] = ()
     takeover: bool = False
     credit: Uint = 0
+    seen: SeenPosition | None = None
 
     def check(self) -> int:
         """Check the name and return the version to speak. Raises `IpcError`."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -18,10 +19,12 @@ import zmq
 
 from ipc_schema.config.mapi import MapiConfig, Mode
 from ipc_schema.errors import ErrorCode, IpcError
+from ipc_schema.hello import SeenPosition
 from ipc_schema.kernel.methods import NODE_INFO, NodeInfoReply, NodeInfoRequest
 from ipc_schema.mapi.control import AppsReply, SendsReply
 from ipc_schema.mapi.methods import SendRequest, StatusReply
 from mapi_proc.apps import App, AppConnection
+from mapi_proc.apps.starts import STARTS_NOTE, Starts
 from mapi_proc.apps.summary import summarise_apps, summarise_sends
 from mapi_proc.clocks import CLOCK_NOTE, SYSTEM_CLOCKS, Clocks, steady_clock
 from mapi_proc.database import ChannelContents, ChannelRecord, Database
@@ -51,6 +54,7 @@ class Core:
         auto_subscribe: AutoSubscribe | None,
         on_fatal: Callable[[Exception], None],
         channels: Sequence[tuple[ChannelRecord, ChannelContents]] = (),
+        instance: bytes = b"",
     ) -> None:
         """Use `Core.open`. `channels`: what is stored of reliable channels."""
         self.config = base.config
@@ -71,6 +75,9 @@ class Core:
         self.channels = parts.channels
         if channels:
             self.channels.get().restore(channels)
+        last = {app.app_id: app.stream.last_seq for app in self.apps}
+        self._starts = Starts(base.snapshot.notes.get(STARTS_NOTE), instance, last)
+        self.turn.batch.note(STARTS_NOTE, self._starts.to_note())
         base.link.set_listener(parts.listener)
         parts.networks.load(base.snapshot.notes)
 
@@ -83,8 +90,10 @@ class Core:
         auto_subscribe: AutoSubscribe | None = None,
         on_fatal: Callable[[Exception], None],
         clocks: Clocks = SYSTEM_CLOCKS,
+        instance: bytes = b"",
     ) -> Core:
-        """Open the database and restore its state. `context` is used for the sockets to the kernel.
+        """Open the database and restore its state. `context` is used for the sockets to the kernel;
+        `instance` is what apps know this process by.
 
         Raises DatabaseError, OSError.
         """
@@ -106,7 +115,7 @@ class Core:
                 context=context,
             )
             base = Foundation(config, database, link, snapshot, clocks, steady)
-            return cls(base, auto_subscribe, on_fatal, channels)
+            return cls(base, auto_subscribe, on_fatal, channels, instance)
         except BaseException:
             if link is not None:
                 await link.close()
@@ -210,6 +219,33 @@ class Core:
         `conflict` if the app has a live connection and `takeover` is not set.
         """
         self._parts.lifecycle.claim(app, connection, takeover=takeover, instead_of=instead_of)
+        self._parts.status.greet(app)
+
+    async def check_seen(self, app: App, seen: SeenPosition | None) -> None:
+        """Give the stream of a named app that was claimed a new id, if it has seen what is not in it.
+
+        Raises IpcError.
+        """
+        old = app.stream.stream_id
+        if seen is None or not app.durable or seen.stream != old:
+            return
+        if not self._starts.contradicts(app.app_id, seen, app.stream.last_seq):
+            return
+        self._disk.check()
+        log.warning(
+            "app %s has seen event %d of its stream, which is not in the database: an older state of it was"
+            " put back, together with the files beside it. The stream gets a new id",
+            app.name,
+            seen.seq,
+        )
+        self.turn.flush()
+        new = os.urandom(16)
+        self.apps.renew(app, new)
+        self.sends.ledger.renamed(old, new)
+        self._parts.subscriptions.renamed(old, new)
+        batch = self.database.batch(durable=True)
+        batch.renew_stream(app.app_id, old, new)
+        await self._disk.commit(batch)
 
     def attach(self, app: App, connection: AppConnection, credit: int) -> None:
         """Start delivery to the connection that claimed the app. No-op if another one has claimed it

@@ -100,7 +100,11 @@ class MapiService:
             self._instance = new_instance(os.urandom)
             context = self._context = zmq.Context()
             self._core = await Core.open(
-                config, context=context, auto_subscribe=self._auto_subscribe, on_fatal=self._ended
+                config,
+                context=context,
+                auto_subscribe=self._auto_subscribe,
+                on_fatal=self._ended,
+                instance=self._instance,
             )
             self._bind(context, self._core, MapiEndpoints(apps, control))
         except BaseException as error:

@@ -70,13 +70,12 @@ class StatusNotifier:
 
     def _settle(self) -> None:
         self._timer = None
-        connection, shards = self.health.settle(self._loop.time())
+        changed, shards = self.health.settle(self._loop.time())
         now = self._now_ns()
-        if connection is not None:
-            log.info("connection: %s", ", ".join(filter(None, (connection.status, connection.reason))))
-            fields = pack_fields(str(connection.status), connection.reason)
-            for app in self._apps.connected:
-                self._append(app.stream, AppEventKind.CONNECTION_STATUS_CHANGE, now, fields)
+        if changed is not None:
+            log.info("connection: %s", ", ".join(filter(None, (changed.status, changed.reason))))
+        for app in self._apps.connected:
+            self.greet(app)
         connected = {app.stream for app in self._apps.connected} if shards else set()
         for shard, health in shards.items():
             for stream, topics in self._table.subscribers_on(shard).items():
@@ -84,6 +83,17 @@ class StatusNotifier:
                     self._append_health(stream, topics, health, now)
         if self.health.settle_at is not None:
             self.refresh()
+
+    def greet(self, app: App) -> None:
+        """Notify the app of the connection status, unless its last event about it says the same.
+
+        Called when it connects: the first status is an event in its place in the stream, as the changes are.
+        """
+        connection = self.health.connection()
+        if app.told != connection.status:
+            app.told = str(connection.status)
+            fields = pack_fields(app.told, connection.reason)
+            self._append(app.stream, AppEventKind.CONNECTION_STATUS_CHANGE, self._now_ns(), fields)
 
     def _append(self, stream: AppStream, kind: AppEventKind, now: int, fields: bytes) -> None:
         stream.append(kind, now, fields, b"", self._turn.batch)

@@ -13,7 +13,7 @@ import zmq
 
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.frames import Reply
-from ipc_schema.hello import HelloRequest
+from ipc_schema.hello import HelloRequest, SeenPosition
 from ipc_schema.mapi import methods
 from ipc_schema.mapi.methods import MapiHello, StatusReply
 from logos_client._arguments import need_server
@@ -83,8 +83,21 @@ class AppSession:
         self._offered_credit = self.stream.opening_credit()
         # Take over on the first hello only: two clients that both insist would take turns for ever.
         takeover = self._takeover and self.hello is None
-        request = HelloRequest(kind="app", name=self._name, takeover=takeover, credit=self._offered_credit)
+        request = HelloRequest(
+            kind="app",
+            name=self._name,
+            takeover=takeover,
+            credit=self._offered_credit,
+            seen=self._seen(),
+        )
         return request.to_body()
+
+    def _seen(self) -> SeenPosition | None:
+        """Return the last event received, by which a server notices that an older state was put back."""
+        hello, stream_id, seq = self.hello, self.stream.stream_id, self.stream.last_seq
+        if hello is None or stream_id is None or not seq:
+            return None
+        return SeenPosition(stream=stream_id, seq=seq, instance=hello.instance)
 
     def _greeted(self, reply: Reply) -> None:
         need_server(reply.body.get("server"), "logos-mapi", "a Messaging API: use KernelClient, or mapi/apps")

@@ -113,6 +113,7 @@ class Door:
     ) -> None:
         self.counters = DoorCounters()
         self.name = name
+        self.publishes = zmq_socket.getsockopt(zmq.TYPE) == zmq.XPUB
         self.endpoint = ""
         self._socket = zmq_socket
         self._limit = limit
@@ -332,6 +333,15 @@ class Door:
                 self._socket.unbind(listener.endpoint)
 
     # --- single connections ---
+
+    def descriptors(self) -> list[int]:
+        """Return all connections, by descriptor."""
+        return list(self._by_descriptor)
+
+    def inode(self, descriptor: int) -> int:
+        """Return what identifies the connection that has this descriptor now; 0 if none has."""
+        connection = self._by_descriptor.get(descriptor)
+        return connection.inode if connection is not None else 0
 
     def unread(self) -> list[int]:
         """Return the connections with unread input in the kernel's buffer, by descriptor."""

@@ -37,6 +37,8 @@ class App:
     away_since: float = 0.0
     """Of an app without a connection, on the running clock: since then it could have come."""
     connection: AppConnection | None = None
+    told: str = ""
+    """The connection status of the last event about it in this process's life; empty: none yet."""
 
     @property
     def durable(self) -> bool:
@@ -75,7 +77,13 @@ class AppRegistry:
 
     def remove(self, app: App) -> None:
         self._by_name.pop(app.name, None)
-        self._by_stream.pop(app.stream.stream_id, None)
+        for stream_id in [each for each, other in self._by_stream.items() if other is app]:
+            del self._by_stream[stream_id]
+
+    def renew(self, app: App, stream_id: bytes) -> None:
+        """Give the app's stream another id. What is under way for the old one still finds it."""
+        app.stream.renew(stream_id)
+        self._by_stream[stream_id] = app
 
     @property
     def connected(self) -> Iterator[App]:

@@ -3,7 +3,7 @@ transaction.
 
 A batch is filled on the event loop and executed on the writer thread, so it holds plain tuples and nothing
 that belongs to either. Its operations run in the fixed order of `mapi_proc.database.statements`, whatever
-the order of the calls: apps forgotten, created and seen; subscriptions removed, then added; payloads;
+the order of the calls: apps forgotten, created, renewed and seen; subscriptions removed, then added; payloads;
 journal; acks and drops; positions; hashes; outbox; channels; notes.
 """
 
@@ -70,6 +70,7 @@ class Batch:
         "outbox_finished",
         "payloads",
         "positions",
+        "streams_renewed",
         "subscriptions_added",
         "subscriptions_removed",
     )
@@ -81,6 +82,7 @@ class Batch:
         self.listeners: dict[CommitListener, int] = {}
         self.apps_forgotten: list[Row] = []
         self.apps_created: list[Row] = []
+        self.streams_renewed: list[tuple[int, bytes, bytes]] = []
         self.apps_seen: list[Row] = []
         self.subscriptions_removed: list[Row] = []
         self.subscriptions_added: list[Row] = []
@@ -119,6 +121,11 @@ class Batch:
     def app_seen(self, app_id: int, time: int) -> None:
         """Record that the app was connected at `time`; its absence counts from then."""
         self.apps_seen.append((time, app_id))
+        self.cost += _ROW_OVERHEAD
+
+    def renew_stream(self, app_id: int, old: bytes, new: bytes) -> None:
+        """Give the app's stream another id, its journal and its sends included."""
+        self.streams_renewed.append((app_id, old, new))
         self.cost += _ROW_OVERHEAD
 
     def forget_app(self, app_id: int) -> None:

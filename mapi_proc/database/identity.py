@@ -149,17 +149,19 @@ def mark_clean(connection: sqlite3.Connection) -> None:
 def renew_streams(connection: sqlite3.Connection, random: Callable[[int], bytes]) -> None:
     """Give every app's stream a new id. Waiting events keep their numbers."""
     for app_id, old in connection.execute("SELECT id, stream_id FROM app").fetchall():
-        new = random(16)
-        connection.execute("UPDATE app SET stream_id = ? WHERE id = ?", (new, app_id))
-        connection.execute("UPDATE outbox SET scope = ? WHERE scope = ?", (new, old))
-        bounds = (app_id << SEQ_BITS, (app_id + 1) << SEQ_BITS)
-        keys = connection.execute("SELECT key FROM journal WHERE key > ? AND key < ?", bounds).fetchall()
-        for (key,) in keys:
-            (header,) = connection.execute("SELECT header FROM journal WHERE key = ?", (key,)).fetchone()
-            # The stream id is the header's second element, so its first occurrence is the one.
-            connection.execute(
-                "UPDATE journal SET header = ? WHERE key = ?", (header.replace(old, new, 1), key)
-            )
+        renew_stream(connection, app_id, old, random(16))
+
+
+def renew_stream(connection: sqlite3.Connection, app_id: int, old: bytes, new: bytes) -> None:
+    """Give one app's stream a new id."""
+    connection.execute("UPDATE app SET stream_id = ? WHERE id = ?", (new, app_id))
+    connection.execute("UPDATE outbox SET scope = ? WHERE scope = ?", (new, old))
+    bounds = (app_id << SEQ_BITS, (app_id + 1) << SEQ_BITS)
+    keys = connection.execute("SELECT key FROM journal WHERE key > ? AND key < ?", bounds).fetchall()
+    for (key,) in keys:
+        (header,) = connection.execute("SELECT header FROM journal WHERE key = ?", (key,)).fetchone()
+        # The stream id is the header's second element, so its first occurrence is the one.
+        connection.execute("UPDATE journal SET header = ? WHERE key = ?", (header.replace(old, new, 1), key))
 
 
 def _kept(connection: sqlite3.Connection) -> DatabaseIdentity:

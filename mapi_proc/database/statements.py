@@ -15,7 +15,7 @@ from typing import Any, Final
 from mapi_proc.database.batch import SEQ_BITS, Batch
 from mapi_proc.database.channels import execute_channels, forget_channels_of
 from mapi_proc.database.errors import RequestExistsError
-from mapi_proc.database.identity import FORGET_EVENTS
+from mapi_proc.database.identity import FORGET_EVENTS, renew_stream
 
 __all__ = ["NOTE_PREFIX", "execute_batch", "release_journal"]
 
@@ -87,6 +87,8 @@ def execute_batch(connection: sqlite3.Connection, batch: Batch) -> None:
         forget_channels_of(connection, batch.apps_forgotten)
     if batch.apps_created:
         _app_create(connection, batch.apps_created)
+    for app_id, old, new in batch.streams_renewed:
+        renew_stream(connection, app_id, old, new)
     if batch.apps_seen:
         connection.executemany("UPDATE app SET last_seen = max(last_seen, ?) WHERE id = ?", batch.apps_seen)
     if batch.subscriptions_removed:

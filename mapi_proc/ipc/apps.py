@@ -169,6 +169,7 @@ class AppServer:
         if isinstance(other, _Session) and other is not before:
             self._sessions.pop(other.identity, None)
         self._sessions[call.identity] = session
+        await self._core.check_seen(app, hello.seen)
         if call.descriptor >= 0:
             window = connection_window(self._core.config.ephemeral_max_bytes)
             self.socket.windows.watch(call.identity, call.descriptor, window)

@@ -51,6 +51,11 @@ class PastTopics:
                 taken.append(topic)
         return taken
 
+    def renamed(self, old: bytes, new: bytes) -> None:
+        """Follow a stream that got another id."""
+        if old in self._left:
+            self._left[new] = self._left.pop(old)
+
     def forget(self, app: App) -> None:
         """Drop the app."""
         self._left.pop(app.stream.stream_id, None)

@@ -65,6 +65,11 @@ class Room:
             held.count += 1
             held.size += size
 
+    def renamed(self, old: bytes, new: bytes) -> None:
+        """Follow an app whose stream got another id."""
+        if old in self._apps:
+            self._apps[new] = self._apps.pop(old)
+
     def give_back(self, scope: bytes, size: int) -> None:
         """Release the room of one of the app's sends."""
         own = self._apps[scope]

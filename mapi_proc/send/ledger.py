@@ -108,6 +108,14 @@ class SendLedger:
                 task.state, task.next_attempt = SendState.RETRY, 0.0
         self.accept(task)
 
+    def renamed(self, old: bytes, new: bytes) -> None:
+        """Follow an app whose stream got another id."""
+        for task in self._tasks.values():
+            if task.scope == old:
+                task.scope = new
+        self._tasks = {(task.scope, task.request_id): task for task in self._tasks.values()}
+        self.room.renamed(old, new)
+
     def cancel(self, scope: bytes, request_id: bytes) -> bool:
         """Cancel a send before its first attempt. Return False if it is too late or there is no such send."""
         task = self._tasks.get((scope, request_id))

@@ -102,6 +102,11 @@ class AppStream(ABC):
     def expire(self, now: int, batch: Batch) -> None:
         """Apply the age bound. Call it at intervals, when the database has room."""
 
+    def renew(self, stream_id: bytes) -> None:
+        """Continue under another id. Only while no connection is attached."""
+        self.stream_id = stream_id
+        self._encode = AppEventEncoder(stream_id).encode
+
     # --- the connection -------------------------------------------------------------------------------------
 
     @property

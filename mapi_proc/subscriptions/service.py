@@ -85,6 +85,10 @@ class SubscriptionService:
         history, self._loaded_history = self._loaded_history, []
         self._history.resume(history, streams)
 
+    def renamed(self, old: bytes, new: bytes) -> None:
+        """Follow a stream that got another id."""
+        self._past.renamed(old, new)
+
     async def subscribe(
         self, app: App, topics: Iterable[str], *, history: HistoryRange | None = None, wait: bool = True
     ) -> dict[str, str]:

@@ -17,7 +17,10 @@ from typing import NamedTuple
 import pytest
 
 from ipc_schema.errors import ErrorCode, IpcError
+from logos_client import MessagingClient
+from logos_client.events import Event, MessageCancelled
 from mapi_proc.database import Database
+from mapi_proc.database.sidecar import place_of
 from mapi_proc.network import NETWORK_NOTE
 from tests.support.aio import asyncio_test
 from tests.support.kernel_process import short_directory
@@ -164,6 +167,59 @@ def test_whatever_is_put_back_no_number_is_used_twice(directory: Path, name: str
             alice.check_names()
 
     run()
+
+
+def put_file_system(data: Path, backup: Path) -> None:
+    """As a snapshot of the file system does: the files agree with each other and with their places."""
+    put_tree(data, backup)
+    place = place_of(data / FILE)
+    note = data / (FILE + ".written")
+    events, sends, *_ = note.read_text().split()
+    note.write_text(f"{events} {sends} {place} 0 0 0".ljust(159) + "\n")
+    with closing(sqlite3.connect(data / FILE)) as connection, connection:
+        connection.execute("UPDATE meta SET value = ? WHERE key = 'place'", (b"%d" % place,))
+    connection.close()
+
+
+@asyncio_test(60)
+async def test_a_file_system_put_back_whole_is_noticed_by_the_apps(directory: Path) -> None:
+    """Nothing in it tells; what the app has seen does."""
+    await know_network(directory)
+    backup = directory.parent / "backup"
+    seen: dict[tuple[bytes, int], Event] = {}
+
+    async def cause(client: MessagingClient, count: int) -> list[bytes]:
+        made = [await client.send(TOPIC, b"x") for _ in range(count)]
+        for request_id in made:
+            assert await client.cancel(request_id)
+        left = set(made)
+        while left:
+            event = await client.next_event()
+            assert event is not None
+            if isinstance(event, MessageCancelled):
+                left.discard(event.request_id)
+                assert seen.setdefault((event.stream_id, event.seq), event) == event
+        return made
+
+    async with serving(directory) as mapi, MessagingClient.connect(directory / "run", name="alice") as alice:
+        made = await cause(alice, 2)
+        copy_tree(directory, backup)
+        made += await cause(alice, 5)
+        mapi.kill()
+        put_file_system(directory, backup)
+        mapi.start()
+        await mapi.serving()
+        made += await cause(alice, 3)
+        assert "all app streams get new ids" not in mapi.logged(), "from within it looks whole"
+        assert "alice has seen event" in mapi.logged()
+        assert {event.request_id for event in seen.values()} == set(made)
+        ids = {stream_id for stream_id, _ in seen}
+        assert len(ids) == 2
+        mapi.kill()  # the new id is on disk
+        mapi.start()
+        await mapi.serving()
+        await cause(alice, 1)
+        assert {stream_id for stream_id, _ in seen} == ids
 
 
 @pytest.mark.parametrize("killed", [False, True], ids=["stopped", "killed"])

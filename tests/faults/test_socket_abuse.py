@@ -47,7 +47,7 @@ sys.stdin.read()
 """
 
 UNFINISHED = """
-import socket, sys
+import socket, sys, time
 client = socket.socket(socket.AF_UNIX)
 client.connect(sys.argv[1])
 kind = sys.argv[2].encode()
@@ -58,11 +58,13 @@ answer = b""
 while b"READY" not in answer:
     answer += client.recv(256)
 block = (b"\\x03" + (4096).to_bytes(8, "big") + bytes(4096)) * 16
+pause = float(sys.argv[3])
 sent = 0
 try:
     while True:
         client.sendall(block)
         sent += len(block)
+        time.sleep(pause)
 except OSError:
     print(sent, flush=True)
 """
@@ -158,11 +160,12 @@ class Target:
 
 
 @contextmanager
-def node(path: Path, *options: str) -> Iterator[Target]:
+def node(path: Path, *options: str, constants: dict[str, float] | None = None) -> Iterator[Target]:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    few = FEW_FILES
     with (
-        KernelProcess(path / "k", "--shard=0", *options, through=FEW_FILES) as kernel,
-        MapiProcess(path / "m", *options, kernel_dir=path / "k", through=FEW_FILES) as mapi,
+        KernelProcess(path / "k", "--shard=0", *options, through=few, constants=constants) as kernel,
+        MapiProcess(path / "m", *options, kernel_dir=path / "k", through=few, constants=constants) as mapi,
     ):
         try:
             asyncio.run(mapi.ready())
@@ -202,13 +205,25 @@ def test_a_client_that_connects_without_end(target: Target, name: str) -> None:
     assert target.serves(name)
 
 
+def unfinished(path: str, name: str, pause: float) -> list[str]:
+    """The command that sends frames of a message without end: 64 KiB, a pause, and so on."""
+    return [
+        sys.executable,
+        "-c",
+        UNFINISHED,
+        path,
+        "SUB" if name == "events" else "DEALER",
+        str(pause),
+    ]
+
+
 @pytest.mark.parametrize("name", SOCKETS)
 def test_a_message_that_never_ends(target: Target, name: str) -> None:
     path, pid = target.endpoint(name).removeprefix("ipc://"), target.pid(name)
     Path(f"/proc/{pid}/clear_refs").write_text("5")  # VmHWM counts from here
     before = resident(pid)
     client = subprocess.run(
-        [sys.executable, "-c", UNFINISHED, path, "SUB" if name == "events" else "DEALER"],
+        unfinished(path, name, 0.0),
         capture_output=True,
         text=True,
         timeout=60,
@@ -218,6 +233,31 @@ def test_a_message_that_never_ends(target: Target, name: str) -> None:
     assert resident(pid, "VmHWM") - before < 1 << 30
     for each in SOCKETS:
         assert target.serves(each), each
+
+
+def test_a_message_that_grows_slowly_and_never_ends() -> None:
+    """At all sockets at once, each below what is fast; they are closed, and clients that finish are not."""
+    memory = "logos_sockets.memory"
+    constants = {f"{memory}:ALARMING": 24 << 20, f"{memory}:SUSPICIOUS": 1 << 40, f"{memory}:_PATIENCE": 4.0}
+    constants[f"{memory}:UNBEARABLE"] = 48 << 20
+    with short_directory() as path, node(path, constants=constants) as target:
+        clients = [
+            subprocess.Popen(
+                unfinished(target.endpoint(name).removeprefix("ipc://"), name, 0.02), stdout=subprocess.PIPE
+            )
+            for name in SOCKETS
+        ]
+        try:
+            for client in clients:
+                assert int(client.communicate(timeout=60)[0])
+        finally:
+            for client in clients:
+                client.kill()
+                client.communicate()
+        logged = target.kernel.log.read_text() + target.mapi.logged()
+        assert logged.count("it finishes no message") >= len(SOCKETS), logged
+        for name in SOCKETS:
+            assert target.serves(name), name
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")

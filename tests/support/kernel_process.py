@@ -19,6 +19,7 @@ import zmq
 from ipc_schema.frames import Reply, decode_reply, encode_request
 from ipc_schema.kernel.events import Heartbeat, KernelEvent, MessageEvent, decode_header
 from ipc_schema.paths import KernelEndpoints, kernel_endpoints
+from tests.support.with_constants import command as with_constants
 
 START_SECONDS = 30.0
 REPLY_SECONDS = 10.0
@@ -131,9 +132,16 @@ class KernelProcess:
     """`python -m kernel_proc` on loopback with automatic ports. Use it as a context manager."""
 
     def __init__(
-        self, directory: Path, *options: str, context: Context | None = None, through: Sequence[str] = ()
+        self,
+        directory: Path,
+        *options: str,
+        context: Context | None = None,
+        through: Sequence[str] = (),
+        constants: Mapping[str, float] | None = None,
     ) -> None:
-        """`through`: a command that runs the kernel as its arguments, in its own place (`nsenter …`)."""
+        """`through`: a command that runs the kernel as its arguments, in its own place (`nsenter …`).
+        `constants`: see `tests.support.with_constants`."""
+        self._module = with_constants(dict(constants or {}), "kernel_proc")
         self.directory = directory
         self.options = options
         self._through = tuple(through)
@@ -146,7 +154,7 @@ class KernelProcess:
 
     def launch(self) -> subprocess.Popen[bytes]:
         """Start the process without waiting for it."""
-        command = [sys.executable, "-m", "kernel_proc", f"--data-dir={self.directory}", "--tcp-port=0"]
+        command = [sys.executable, *self._module, f"--data-dir={self.directory}", "--tcp-port=0"]
         with self.log.open("ab") as log:
             self.process = subprocess.Popen([*self._through, *command, *self.options], stderr=log, stdout=log)
         return self.process

@@ -83,7 +83,7 @@ export class MessagingClient {
         this.#offered = this.#stream.openingCredit();
         // Taking over is for the first time only: two that both insist would take turns for ever.
         const insist = takeover && !this.#greeting;
-        return { kind: "app", protocol: [1, 1], name, takeover: insist, credit: this.#offered };
+        return { kind: "app", protocol: [1, 1], name, takeover: insist, credit: this.#offered, seen: this.#seen() };
       },
       onHello: (body) => this.#greeted(body),
       onDown: (reason) => this.#linkLost(reason),
@@ -423,6 +423,12 @@ export class MessagingClient {
   }
 
   // -- the session -----------------------------------------------------------------------------------------------------
+
+  /** The last event that came here, by which a server notices that an older state was put back. */
+  #seen() {
+    const { streamId: stream, lastSeq: seq } = this.#stream;
+    return this.#greeting && stream && seq ? { stream, seq, instance: this.#greeting.instance } : undefined;
+  }
 
   /** @param {Record<string, any>} hello */
   #greeted(hello) {

@@ -270,7 +270,94 @@ def test_who_never_finishes_a_message_is_closed(house: House, publisher: bool) -
     assert door.counters.flooding == 1
 
 
-def test_memory_that_grows_for_other_reasons_costs_nobody_anything(house: House) -> None:
+def shake_hands(client: socket.socket, kind: bytes) -> None:
+    """Speak ZMTP up to the first message."""
+    client.settimeout(20)
+    ready = b"\x05READY\x0bSocket-Type" + len(kind).to_bytes(4, "big") + kind
+    client.sendall(GREETING + b"\x04" + bytes([len(ready)]) + ready)
+    answer = b""
+    while b"READY" not in answer:
+        answer += client.recv(256)
+
+
+@pytest.mark.parametrize("publisher", [False, True])
+def test_a_trickle_that_never_becomes_a_message_is_closed(house: House, publisher: bool) -> None:
+    """Slow enough that memory never grows fast; one that finishes its messages may go on.
+
+    A client that is only silent has to connect again; a subscriber is left alone.
+    """
+    if publisher:
+        house.router.close(0)
+        house.router = open_publisher(house.context, 150_000, linger_ms=0)
+    door = house.open()
+    trickle, honest, silent = house.client(), house.client(), house.client()
+    house.until(3)
+    kind = b"SUB" if publisher else b"DEALER"
+    for client in (trickle, honest):
+        shake_hands(client, kind)
+    small = b"\x00\x02\x01x" if publisher else b"\x00\x01x"  # a subscription; one frame
+
+    def send(client: socket.socket, frames: bytes) -> None:
+        with suppress(OSError):
+            while True:
+                client.sendall(frames)
+
+    senders = [
+        threading.Thread(target=send, args=(trickle, (b"\x01\x09" + bytes(9)) * 4096)),
+        threading.Thread(target=send, args=(honest, small)),
+    ]
+    for sender in senders:
+        sender.start()
+    size, now, end = 100 << 20, 0.0, time.monotonic() + 20
+    watch = MemoryWatch([door], lambda: size)
+    watch.step(now)
+    try:
+        while door.counters.flooding == 0:
+            assert time.monotonic() < end
+            assert house.router.poll(20_000)
+            for _ in range(1000):
+                try:
+                    frame = house.router.recv(zmq.NOBLOCK, copy=False)
+                except zmq.Again:
+                    break
+                if door.heard is not None:
+                    door.heard.add(frame.get(zmq.SRCFD))
+            size += 1 << 20
+            now += 0.25
+            watch.step(now)
+        house.until(2 if publisher else 1)
+        assert door.counters.flooding == (1 if publisher else 2)
+        assert is_closed(trickle)
+    finally:
+        for client in (trickle, honest, silent):
+            with suppress(OSError):
+                client.shutdown(socket.SHUT_RDWR)
+        for sender in senders:
+            sender.join()
+
+
+def test_beyond_bearing_a_subscriber_that_finishes_nothing_is_closed(house: House) -> None:
+    """However well it hides."""
+    house.router.close(0)
+    house.router = open_publisher(house.context, 150_000, linger_ms=0)
+    door = house.open()
+    for _ in range(3):
+        house.client()
+    house.until(3)
+    speaks = door.descriptors()[0]
+    size = 100 << 20
+    watch = MemoryWatch([door], lambda: size)
+    for number in range(1200):
+        size += 1 << 20
+        if door.heard is not None:
+            door.heard.add(speaks)
+        watch.step(number * 0.25)
+    house.until(1)
+    assert door.descriptors() == [speaks]
+    assert door.counters.flooding == 2
+
+
+def test_memory_that_grows_fast_for_other_reasons_costs_no_client_anything(house: House) -> None:
     door = house.open()
     house.client()
     house.until(1)
