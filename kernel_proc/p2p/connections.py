@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import trio
 
+from kernel_proc.ip_group import ip_group
 from kernel_proc.p2p.addresses import Endpoint
 from kernel_proc.p2p.admission import Admission
 from kernel_proc.p2p.api import Direction, EndCause, HostEvents, PeerConnection, PeerIdentity, PeerIdText
@@ -44,6 +45,10 @@ class Connections:
         self._peers: dict[PeerIdText, list[HostConnection]] = {}
         self._identities: dict[PeerIdText, PeerIdentity] = {}
         self._ended_traffic = (0, 0)
+        self._limits = limits
+        self._overdrawn: dict[str, float] = {}
+        """By IP group, when a connection was last cut off for useless frames: who returns at once does not
+        get a fresh allowance."""
 
     # -- queries ---------------------------------------------------------
 
@@ -78,6 +83,8 @@ class Connections:
             self._count(refused)
             return "too many connections"
         info = PeerConnection(peer_id, endpoint.text(), endpoint.host, direction, trio.current_time())
+        if (cut_off := self._overdrawn.get(ip_group(info.ip))) is not None:
+            muxer.resume_allowance(trio.current_time() - cut_off)
         connection = HostConnection(info, endpoint, muxer)
         group = self._peers.setdefault(peer_id, [])
         group.append(connection)
@@ -93,6 +100,8 @@ class Connections:
         received, sent = connection.muxer.traffic
         self._ended_traffic = self._ended_traffic[0] + received, self._ended_traffic[1] + sent
         self.admission.release(peer_id, info.ip, inbound=info.direction is Direction.INBOUND)
+        if connection.muxer.overdrawn:
+            self._note_overdrawn(ip_group(info.ip))
         connection.gone.set()
         if not group:
             del self._peers[peer_id]
@@ -100,6 +109,13 @@ class Connections:
             reason = connection.muxer.ended or "closed"
             cause = connection.muxer.ended_cause
             self._emit(lambda listener: listener.peer_disconnected(peer_id, reason, cause))
+
+    def _note_overdrawn(self, group: str) -> None:
+        now, limits = trio.current_time(), self._limits
+        regained = now - limits.idle_frames / limits.idle_frame_rate
+        for other in [other for other, at in self._overdrawn.items() if at <= regained]:
+            del self._overdrawn[other]
+        self._overdrawn[group] = now
 
     def failed(self, connection: HostConnection, error: Exception) -> None:
         """End a connection because of an internal error; the host continues."""

@@ -177,6 +177,15 @@ class Muxer(abc.ABC):
             self._count("idle_frames_refused")
             raise ProtocolViolation("too many frames without payload")
 
+    @property
+    def overdrawn(self) -> bool:
+        """True if the peer exceeded its allowance of useless frames."""
+        return self._allowance < 0.0
+
+    def resume_allowance(self, seconds: float) -> None:
+        """Grant only what an allowance overdrawn `seconds` ago has regained, on an earlier connection."""
+        self._allowance = min(self._allowance, seconds * self.limits.idle_frame_rate)
+
     async def after_feed(self) -> None:
         """Hook to hold the reader back in muxers without flow control."""
         return

@@ -262,3 +262,20 @@ async def test_frames_that_carry_nothing_cost_their_sender_the_connection(muxer:
         assert set(events.reasons) == {"too many frames without payload"}
         assert far.counters()["idle_frames_refused"] == 10
         assert near.is_connected(far.peer_id)
+
+
+@trio_test()
+async def test_who_was_cut_off_and_returns_at_once_has_no_fresh_allowance() -> None:
+    limits = dataclasses.replace(ROOMY, idle_frames=1000, idle_frame_rate=1.0)
+    async with host(limits=limits) as (far, events):
+
+        async def flood(frames: int) -> None:
+            async with raw_peer(far.listen_addresses[0]) as peer:
+                await peer.send(header(WINDOW_UPDATE, SYN, 1, 0), header(DATA, 0, 1, 0) * frames)
+                await peer.until_closed()
+
+        await flood(2000)
+        await events.wait_for("disconnected")
+        await flood(100)  # a tenth of an allowance
+        await events.wait_for("disconnected", 2)
+        assert far.counters()["idle_frames_refused"] == 2
