@@ -93,10 +93,11 @@ class StatusNotifier:
         if app.told != connection.status:
             app.told = str(connection.status)
             fields = pack_fields(app.told, connection.reason)
-            self._append(app.stream, AppEventKind.CONNECTION_STATUS_CHANGE, self._now_ns(), fields)
+            kind = AppEventKind.CONNECTION_STATUS_CHANGE
+            app.told_seq = self._append(app.stream, kind, self._now_ns(), fields)
 
-    def _append(self, stream: AppStream, kind: AppEventKind, now: int, fields: bytes) -> None:
-        stream.append(kind, now, fields, b"", self._turn.batch)
+    def _append(self, stream: AppStream, kind: AppEventKind, now: int, fields: bytes) -> int:
+        return stream.append(kind, now, fields, b"", self._turn.batch)
 
     def _append_health(self, stream: AppStream, topics: Iterable[str], health: TopicState, now: int) -> None:
         for topic in topics:

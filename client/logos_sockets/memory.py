@@ -10,7 +10,7 @@ connection is closed; clients reconnect, and only unfinished messages are lost.
 A trickle stays below what is fast. So memory that has grown by as much over any time starts a longer watch,
 at whose end the clients are closed that finished no message in it. An idle one only has to connect again. A
 subscriber is idle by nature, and is closed only if it was seen sending, or memory has grown beyond bearing.
-Growth with another cause (caches, queues) costs no more than that: the next watch begins one such step higher.
+Growth with another cause (caches, queues) costs no more than that: the next watch begins a step higher.
 """
 
 from __future__ import annotations

@@ -180,7 +180,7 @@ class AppLifecycle:
         for app in self._apps:
             if not app.durable or app.connection is not None:
                 continue
-            holds = self._wants(app) or app.stream.acked < app.stream.last_seq
+            holds = self._wants(app) or app.has_unread
             if now - app.away_since >= (_SPARED_S if holds else _SETTLING_S):
                 found.append((holds, app.last_seen, app))
         return min(found, key=lambda one: one[:2])[2] if found else None

@@ -39,10 +39,18 @@ class App:
     connection: AppConnection | None = None
     told: str = ""
     """The connection status of the last event about it in this process's life; empty: none yet."""
+    told_seq: int = 0
+    """The seq of that event."""
 
     @property
     def durable(self) -> bool:
         return self.stream.durable
+
+    @property
+    def has_unread(self) -> bool:
+        """True if something waits for the app besides the last event about the connection status."""
+        stream = self.stream
+        return stream.acked < stream.last_seq - (stream.last_seq == self.told_seq)
 
 
 class AppRegistry:

@@ -1,4 +1,4 @@
-"""Remember where each app's stream stood at the starts of this process, and hold an app's position against it.
+"""Remember where each app's stream stood at each start of this process, and check an app's position by it.
 
 A database put back together with everything beside it (a snapshot of its file system, of the machine) looks
 whole from within. Only an app knows better: the last event that it received, and from which process. That

@@ -3,7 +3,7 @@ transaction.
 
 A batch is filled on the event loop and executed on the writer thread, so it holds plain tuples and nothing
 that belongs to either. Its operations run in the fixed order of `mapi_proc.database.statements`, whatever
-the order of the calls: apps forgotten, created, renewed and seen; subscriptions removed, then added; payloads;
+the order of the calls: apps forgotten, created, renewed, seen; subscriptions removed, then added; payloads;
 journal; acks and drops; positions; hashes; outbox; channels; notes.
 """
 

@@ -36,12 +36,12 @@ class ForgedPayload:
         return self._data
 
 
-class Forger(PatternXX):  # type: ignore[misc]
+class Forger(PatternXX):
     """An initiator that is honest but for its identity."""
 
     payload: ForgedPayload
 
-    def make_handshake_payload(self, extensions: object = None) -> ForgedPayload:  # noqa: ARG002
+    def make_handshake_payload(self, extensions: object = None) -> ForgedPayload:  # type: ignore[override]
         return self.payload
 
 

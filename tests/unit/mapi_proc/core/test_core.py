@@ -12,7 +12,7 @@ import pytest
 
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.kernel.events import MessageEvent
-from ipc_schema.mapi.events import MessageError
+from ipc_schema.mapi.events import ConnectionStatusChange, MessageCancelled, MessageError
 from ipc_schema.mapi.methods import SendRequest
 from mapi_proc.apps import App
 from mapi_proc.core import Core
@@ -21,7 +21,7 @@ from mapi_proc.kernel_link.link import KernelLink
 from mapi_proc.receive.history import MAX_JOBS
 from mapi_proc.receive.history_ranges import HistoryRange
 from tests.support.aio import asyncio_test
-from tests.unit.mapi_proc.core.world import DAY, SECOND, TestClocks, connected, core_of
+from tests.unit.mapi_proc.core.world import DAY, SECOND, Listening, TestClocks, connected, core_of
 
 TOPIC = "/app/1/chat/proto"
 
@@ -66,7 +66,7 @@ async def test_a_repeated_ack_is_answered_when_it_is_on_disk(tmp_path: Path) -> 
         await core.send(app, request, b"hello")
         assert core.cancel(app, request.request_id)
         async with asyncio.timeout(5):
-            while not listening.events:
+            while not any(isinstance(event, MessageCancelled) for event in listening.events):
                 await asyncio.sleep(0.001)
         seq = listening.events[-1].seq
         stream = app.stream.stream_id
@@ -208,11 +208,11 @@ async def test_a_clock_that_is_wrong_for_a_while_drops_nothing_from_a_journal(
         clocks.pass_by(1800)
         keep(core)
         app, listening = await connected(core, "alice")
-        assert app.stream.last_seq == 2
+        assert app.stream.last_seq == 4, "two messages, and the first status of each life"
         assert app.stream.dropped == 0
         clocks.pass_by(1801)
         keep(core)
-        assert app.stream.dropped == 2, "the hour is over all the same"
+        assert app.stream.dropped == 3, "the hour is over all the same"
 
 
 @asyncio_test()
@@ -278,6 +278,35 @@ async def test_a_stored_send_that_is_damaged_is_not_published(tmp_path: Path) ->
         assert [task.request_id for task in core.pending(app)] == [whole]
         error = next(event for event in listening.events if isinstance(event, MessageError))
         assert (error.request_id, error.text) == (hurt, "its stored copy is damaged")
+
+
+@asyncio_test()
+async def test_the_first_event_is_the_connection_status(tmp_path: Path) -> None:
+    """Once in a life of the process, and again after a reconnect only if it has changed."""
+
+    def told(listening: Listening) -> list[str]:
+        return [e.status for e in listening.events if isinstance(e, ConnectionStatusChange)]
+
+    async with core_of(tmp_path, TestClocks()) as core:
+        app, listening = await connected(core, "alice")
+        async with asyncio.timeout(5):
+            while not listening.events:
+                await asyncio.sleep(0.001)
+        first = listening.events[0]
+        assert isinstance(first, ConnectionStatusChange)
+        assert (first.seq, first.status) == (1, "Disconnected") == (1, core.status(app).connection)
+        await core.ack(app, first.stream_id, 1)
+        core.detach(app, listening)
+        app, again = await connected(core, "alice")
+        assert app.stream.last_seq == 1, "it is still so"
+        core.detach(app, again)
+        app.told = "Connected"
+        app, third = await connected(core, "alice")
+        async with asyncio.timeout(5):
+            while not told(third):
+                await asyncio.sleep(0.001)
+        assert told(third) == ["Disconnected"]
+        assert app.stream.last_seq == 2
 
 
 @asyncio_test()
