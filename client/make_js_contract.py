@@ -144,7 +144,7 @@ def generate() -> dict[Path, str]:
         table.append(f'  ["{name}", {{ {checks} }}],' if checks else f'  ["{name}", {{}}],')
         if kind:
             shown = {field: js_type(hint) for field, hint in own.items()}
-            if kind.name.endswith("MESSAGE_RECEIVED"):
+            if kind.name.endswith("_RECEIVED"):
                 shown["payload"] = "Buffer"
             kinds.append(
                 _typedef(name, {"stream_id": "Buffer", "seq": "number", "time_ns": "Integer", **shown})

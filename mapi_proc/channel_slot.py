@@ -53,6 +53,10 @@ class ChannelSlot:
         if self.service is not None:
             self.service.drop(app)
 
+    def figures(self) -> dict[str, object] | None:
+        """The `channels` of control's `health`; None while there are none."""
+        return None if self.service is None else self.service.figures()
+
     async def run(self) -> None:
         """Serve until cancelled."""
         await self._made.wait()

@@ -38,6 +38,21 @@ _FAMILIES: Final[Mapping[str, Family]] = {
     "recv_messages_total": Family("counter", "Messages for apps by source: live, or history of a store."),
     "recv_message_bytes_total": Family("counter", "Payload bytes of messages for apps, by source."),
     "messaging_received": Family("counter", "Messages from the kernel by type; repeats: duplicates."),
+    "messaging_channels": Family("gauge", "Reliable channels by state."),
+    "messaging_channel_sends": Family(
+        "counter", "Sends to channels: accepted, sent (with the network), delivered, or failed."
+    ),
+    "messaging_channel_received": Family("counter", "Payloads of channels for apps."),
+    "messaging_channel_received_bytes": Family("counter", "Their bytes."),
+    "messaging_channel_lost": Family("counter", "Payloads or messages of channels told to apps as lost."),
+    "messaging_channel_transmissions": Family(
+        "counter", "Channel messages to be sent: first, again (not acknowledged), repair (asked for), sync."
+    ),
+    "messaging_channel_attempts": Family("counter", "Their attempts by outcome; dropped: given up unsent."),
+    "messaging_channel_refused": Family("counter", "Messages on a channel's topic not taken, by reason."),
+    "messaging_channel_retrievals": Family("counter", "Stores asked for missing messages, and those found."),
+    "messaging_channel_buffered": Family("gauge", "What open channels hold, by buffer."),
+    "messaging_channel_buffered_bytes": Family("gauge", "Bytes of it."),
     "messaging_missed_ranges": Family("counter", "Time ranges whose messages may be missing for good."),
     "messaging_ipc": Family("counter", "Events on the sockets, by socket and type."),
     "messaging_ipc_in_flight": Family("gauge", "Requests of apps in flight, by socket."),
@@ -90,11 +105,35 @@ def samples(health: Mapping[str, Any]) -> Iterable[Sample]:
                 {"socket": socket} if kind == "in_flight" else {"socket": socket, "type": kind},
                 count,
             )
+    yield from _channels(health["channels"])
     yield "messaging_database_stalled", {}, database["state"] == DatabaseState.STALLED
     for name in ("pending_bytes", "commits", "stalls"):
         yield f"messaging_database_{name}", {}, database[name]
     yield "tasks", {}, len(asyncio.all_tasks())
     yield "log_lines_dropped", {}, logs.dropped()
+
+
+def _channels(body: Mapping[str, Any] | None) -> Iterable[Sample]:
+    """Nothing while no app has a channel."""
+    if body is None:
+        return
+    for name, label in (
+        ("channels", "state"),
+        ("sends", "state"),
+        ("transmissions", "type"),
+        ("attempts", "type"),
+        ("refused", "reason"),
+        ("retrievals", "type"),
+    ):
+        metric = "messaging_channels" if name == "channels" else f"messaging_channel_{name}"
+        for value, count in body[name].items():
+            yield metric, {label: value}, count
+    for name in ("received", "received_bytes", "lost"):
+        yield f"messaging_channel_{name}", {}, body[name]
+    for buffer, count in body["buffers"]["count"].items():
+        yield "messaging_channel_buffered", {"buffer": buffer}, count
+    for buffer, size in body["buffers"]["bytes"].items():
+        yield "messaging_channel_buffered_bytes", {"buffer": buffer}, size
 
 
 def report(health: Mapping[str, Any]) -> MetricsReply:

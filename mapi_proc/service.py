@@ -251,6 +251,7 @@ class MapiService:
                 "repeated": core.sends.acceptance.repeated,
                 **asdict(sends),
             },
+            "channels": core.channels.figures(),
             "receive": {
                 "accepted": receive.accepted,
                 "repeats": receive.repeats,

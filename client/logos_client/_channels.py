@@ -10,8 +10,11 @@ async for event in client:
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterable
+from hashlib import sha256
+from itertools import accumulate, pairwise
 from typing import Any, Final, TypeVar
 
 from ipc_schema.body import Body
@@ -39,6 +42,10 @@ class ChannelMethods:
     @property
     def limits(self) -> MapiLimits:
         """See `MessagingClient.limits`."""
+        raise NotImplementedError
+
+    @property
+    def _features(self) -> tuple[str, ...]:
         raise NotImplementedError
 
     @property
@@ -70,6 +77,7 @@ class ChannelMethods:
         keys: Iterable[bytes] = (),
         keep_keys: bool = False,
         parity: float = 0.0,
+        hooks: bool = False,
         timeout: float = DEFAULT_TIMEOUT,
     ) -> str:
         """Create a reliable channel, or open one that was closed or is locked. Returns our sender id.
@@ -77,7 +85,8 @@ class ChannelMethods:
         `sender_id`: made up and kept when not given; unique in the channel. `profile`: the wire form that is
         written (`reference`, `raw`, `js`). `keys`: of 32 bytes, for the built-in encryption; the first
         encrypts, all decrypt. `keep_keys`: store them, so that the channel opens by itself after a restart.
-        `parity`: parity segments per data segment, 0 to 1.
+        `parity`: parity segments per data segment, 0 to 1. `hooks`: instead of keys, the functions of
+        `set_channel_encryption` encrypt; only with profile `reference`.
 
         A named app's channel outlives the connection; an ephemeral app's ends with it. Raises
         `ConflictError` when it is open already, `BadRequestError`.
@@ -85,6 +94,9 @@ class ChannelMethods:
         given = tuple(as_bytes("key", key, _KEY) for key in keys)
         if not 0 <= parity <= 1:
             raise ValueError(f"parity: 0 to 1, not {parity}")
+        if hooks and schema.FEATURE_CHANNEL_HOOKS not in self._features:
+            with public_errors():
+                raise IpcError(ErrorCode.UNKNOWN_METHOD, "this Messaging API has no channels with hooks")
         request = schema.ChannelCreateRequest(
             channel_id=as_text("channel id", channel_id),
             content_topic=as_text("content topic", content_topic),
@@ -93,6 +105,7 @@ class ChannelMethods:
             keys=given,
             keep_keys=keep_keys,
             parity_ppm=round(parity * 1_000_000),
+            hooks=hooks,
         )
         reply = await self._ask(schema.CHANNEL_CREATE, request.to_body(), timeout=timeout)
         return self._read(schema.ChannelCreateReply, reply).sender_id
@@ -115,12 +128,14 @@ class ChannelMethods:
         return self._read(ChannelStatusReply, reply)
 
     async def set_channel_encryption(self, channel_id: str, encrypt: Hook, decrypt: Hook) -> None:
-        """Encrypt a channel's payloads with functions of the app, which run here, in its own process.
+        """Encrypt a channel created with `hooks` by functions of the app, which run here, in its process.
 
-        Both take and return bytes. A payload is sealed whole, before it is split. Set them before events are
-        asked for; whether the channel exists does not matter. When `encrypt` raises, the send fails with
-        `BadRequestError` (`encryption failed: …`), and nothing is sent. A payload at which `decrypt` raises
-        comes as `ChannelMessageLost`. All participants need the same hooks, in whatever language.
+        Both take and return bytes: one segment of a payload, as the reference's hooks do, so that its apps
+        take part. They run between other events, so they should be quick. Set them before events are asked
+        for; whether the channel exists does not matter. When `encrypt` raises, the send fails with
+        `BadRequestError` (`encryption failed: …`), and nothing is sent. A segment at which `decrypt` raises
+        comes as `ChannelMessageLost`. Without hooks the app gets `ChannelSegmentReceived`, and can neither
+        send nor read.
         """
         self._hooks.set(as_text("channel id", channel_id), encrypt, decrypt)
 
@@ -157,21 +172,47 @@ class ChannelMethods:
         """
         name = as_text("channel id", channel_id)
         identity = os.urandom(16) if request_id is None else as_bytes("request id", request_id, 16)
+        data = as_bytes("payload", payload)
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout
+        sealed: schema.SealedSegments | None = None
+        if name in self._hooks:
+            data, sealed = await self._seal(name, data, timeout)
+        request = schema.ChannelSendRequest(
+            channel_id=name, request_id=identity, ephemeral=ephemeral, sealed=sealed
+        )
+        remaining = max(0.0, deadline - loop.time())
+        await self._ask(
+            schema.CHANNEL_SEND, request.to_body(), self._blobs(data), timeout=remaining, repeat=True
+        )
+        return identity
+
+    async def _seal(
+        self, channel_id: str, payload: bytes, timeout: float
+    ) -> tuple[bytes, schema.SealedSegments]:
+        """Have the payload split there, and encrypt its segments here."""
+        body = schema.ChannelRequest(channel_id=channel_id).to_body()
+        reply = await self._ask(
+            schema.CHANNEL_SPLIT, body, self._blobs(payload), timeout=timeout, repeat=True
+        )
+        split = self._read(schema.ChannelSplitReply, reply)
+        data = b"".join(reply.blobs)
         with public_errors():
-            data = self._hooks.seal(name, identity, as_bytes("payload", payload))
+            segments = self._hooks.seal(
+                channel_id,
+                [data[start:end] for start, end in pairwise(accumulate(split.sizes, initial=0))],
+            )
+        sealed = schema.SealedSegments(
+            sizes=tuple(map(len, segments)), needed=split.needed, digest=sha256(payload).digest()
+        )
+        return b"".join(segments), sealed
+
+    def _blobs(self, data: bytes) -> list[bytes]:
         if len(data) > _BLOB * MAX_BLOBS:
             with public_errors():
                 raise IpcError(ErrorCode.TOO_LARGE, f"{len(data)} bytes, at most {_BLOB * MAX_BLOBS}")
-        request = schema.ChannelSendRequest(
-            channel_id=name,
-            request_id=identity,
-            ephemeral=ephemeral,
-        )
         size = min(_BLOB, self.limits.blob_bytes)
-        blobs = [data[start : start + size] for start in range(0, len(data), size)]
-        await self._ask(schema.CHANNEL_SEND, request.to_body(), blobs, timeout=timeout, repeat=True)
-        self._hooks.answered(name, identity)
-        return identity
+        return [data[start : start + size] for start in range(0, len(data), size)]
 
     async def _ask_about(self, method: str, channel_id: str, timeout: float) -> Reply:
         body = schema.ChannelRequest(channel_id=as_text("channel id", channel_id)).to_body()

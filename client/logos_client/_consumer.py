@@ -8,20 +8,25 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from logos_client._stream import AppStreamReader
-from logos_client.events import Event, TakenOver, event_classes
+from logos_client.events import ChannelSegmentReceived, Event, TakenOver, event_classes
 
 Callback = Callable[[Any], Awaitable[None] | None]
+SegmentOpener = Callable[[ChannelSegmentReceived], Awaitable[bool]]
 
 
 class EventConsumer:
     """Hands the events of a stream to one consumer.
 
-    `settle()` is called after each handled event (credit and ack may be due).
+    `settle()` is called after each handled event (credit and ack may be due). `open_segment` decrypts a
+    segment and gives it back to the server; False: the app has no hooks for it, and gets the event.
     """
 
-    def __init__(self, stream: AppStreamReader, settle: Callable[[], None]) -> None:
+    def __init__(
+        self, stream: AppStreamReader, settle: Callable[[], None], open_segment: SegmentOpener
+    ) -> None:
         self._stream = stream
         self._settle = settle
+        self._open_segment = open_segment
         self._callbacks: dict[type[Any], list[Callback]] = {}
         self._waiter: asyncio.Future[None] | None = None
         self._dispatcher: asyncio.Task[None] | None = None
@@ -55,7 +60,9 @@ class EventConsumer:
         if not self._callbacks:
             # Fast path: usually an event is queued, and skipping what follows halves the cost.
             event = self._take_now()
-            if event is not None:
+            if type(event) is ChannelSegmentReceived:
+                self._stream.put_back()
+            elif event is not None:
                 return event
         self._taking = True
         try:
@@ -94,6 +101,8 @@ class EventConsumer:
     async def _take(self) -> Event | None:
         while True:
             event = self._take_now()
+            if type(event) is ChannelSegmentReceived and await self._opened(event):
+                continue
             if event is not None:
                 return event
             if self._ended:
@@ -103,6 +112,14 @@ class EventConsumer:
                 await self._waiter
             finally:
                 self._waiter = None
+
+    async def _opened(self, event: ChannelSegmentReceived) -> bool:
+        try:
+            return await self._open_segment(event)
+        except BaseException:
+            # Cancelled: it is not handled, and must not be acknowledged with the next event.
+            self._stream.put_back()
+            raise
 
     def _take_now(self) -> Event | None:
         """Return the next event if one is queued; the previous one counts as handled either way."""

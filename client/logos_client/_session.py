@@ -14,13 +14,15 @@ import zmq
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.frames import Reply
 from ipc_schema.hello import HelloRequest, SeenPosition
-from ipc_schema.mapi import methods
+from ipc_schema.mapi import channels, methods
 from ipc_schema.mapi.methods import MapiHello, StatusReply
 from logos_client._arguments import need_server
+from logos_client._channel_hooks import ChannelHooks
 from logos_client._connection import RequestConnection
 from logos_client._consumer import EventConsumer
 from logos_client._stream import AppStreamReader, Position
 from logos_client.events import (
+    ChannelSegmentReceived,
     ConnectionStatusChange,
     ContentTopicHealthChange,
     LinkLost,
@@ -36,6 +38,8 @@ _ACK_DELAY: Final = 0.1
 _RETRY_DELAY: Final = 0.2
 _RETRY_DELAY_MAX: Final = 5.0
 _CLOSE_TIMEOUT: Final = 2.0
+#: Characters of a hook's error that are told: at most 1,000 bytes.
+_MAX_REASON: Final = 250
 
 
 class AppSession:
@@ -57,7 +61,8 @@ class AppSession:
         self.taken_over: bool = False
         self.closed: bool = False
         self.stream: AppStreamReader = AppStreamReader(credit)
-        self.consumer: EventConsumer = EventConsumer(self.stream, self._settle)
+        self.hooks: ChannelHooks = ChannelHooks()
+        self.consumer: EventConsumer = EventConsumer(self.stream, self._settle, self._open_segment)
         self._name = name
         self._takeover = takeover
         self._auto_ack = auto_ack
@@ -167,6 +172,35 @@ class AppSession:
             self.status = replace(status, connection=event.status, reason=event.reason)
         else:
             self.status = replace(status, topics={**status.topics, event.content_topic: event.health})
+
+    async def _open_segment(self, event: ChannelSegmentReceived) -> bool:
+        """Decrypt a segment and give it back. False: there are no hooks for its channel.
+
+        The event counts as handled, and so may be acknowledged, only when the Messaging API has the segment:
+        until then it comes again. Given back twice, it does no harm.
+        """
+        if event.channel_id not in self.hooks:
+            return False
+        content, failure = self.hooks.open(event.channel_id, event.payload)
+        request = channels.ChannelOpenedRequest(
+            channel_id=event.channel_id,
+            message_id=event.message_id,
+            error=None if content is not None else failure[:_MAX_REASON],
+        )
+        delay = _RETRY_DELAY
+        while not (self.closed or self.taken_over):
+            try:
+                blobs = [] if content is None else [content]
+                await self.connection.request(channels.CHANNEL_OPENED, request.to_body(), blobs)
+                break
+            except IpcError as error:
+                if not error.retriable:
+                    # Closed or forgotten: a channel that is opened again gives its segments again.
+                    log.debug("a segment of %s was not taken: %s", event.channel_id, error)
+                    break
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, _RETRY_DELAY_MAX)
+        return True
 
     def _settle(self) -> None:
         """Return credit, and schedule an ack."""

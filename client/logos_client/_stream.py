@@ -14,11 +14,11 @@ from typing import Final, NamedTuple
 from ipc_schema.errors import IpcError
 from ipc_schema.mapi import events as wire
 from ipc_schema.mapi.events import AppHeartbeat, UnknownAppEvent, decode_app_event, event_cost
-from logos_client._channel_hooks import ChannelHooks
 from logos_client._event_form import EventForm
 from logos_client.events import (
     SHOWN,
     ChannelMessageReceived,
+    ChannelSegmentReceived,
     Event,
     EventsDropped,
     LinkLost,
@@ -77,7 +77,6 @@ class AppStreamReader:
         self.counters: StreamCounters = StreamCounters()
         self.stream_id: bytes | None = None
         self.last_seq: int = 0
-        self.hooks: ChannelHooks = ChannelHooks()
         self._queue: deque[_Queued] = deque()
         self._queued_bytes = 0
         self._local = 0
@@ -153,6 +152,8 @@ class AppStreamReader:
             shown = _new_tuple(MessageReceived, (*event[:4], payload, *event[4:]))
         elif type(event) is wire.ChannelMessageReceived:
             shown = _new_tuple(ChannelMessageReceived, (*event[:5], payload, *event[5:]))
+        elif type(event) is wire.ChannelSegmentReceived:
+            shown = _new_tuple(ChannelSegmentReceived, (*event[:5], payload, *event[5:]))
         else:
             shown = _new_tuple(SHOWN[type(event)], event)
         self._put(shown, cost, position)
@@ -208,10 +209,13 @@ class AppStreamReader:
         queued = self._in_hand = self._queue.popleft()
         if queued.local:
             self._local -= 1
-        if type(queued.event) is ChannelMessageReceived:
-            # Not before it is asked for: until then the app may set its hooks.
-            return self.hooks.open(queued.event)
         return queued.event
+
+    def put_back(self) -> None:
+        """Give back the event in hand: it was not handled."""
+        queued, self._in_hand = self._in_hand, None
+        if queued is not None:
+            self._queue.appendleft(queued)
 
     def handled(self) -> None:
         """Count the event that the app holds as handled: its bytes may be granted again."""

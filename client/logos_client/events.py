@@ -27,6 +27,7 @@ __all__ = [
     "ChannelMessageLost",
     "ChannelMessageReceived",
     "ChannelMessageSent",
+    "ChannelSegmentReceived",
     "ChannelSync",
     "ConnectionStatusChange",
     "ContentTopicHealthChange",
@@ -204,6 +205,24 @@ class ChannelSync(EventForm, wire.ChannelSync):
     kind = "channel_sync"
 
 
+class _ChannelSegmentReceived(NamedTuple):
+    stream_id: bytes
+    seq: int
+    time_ns: int
+    channel_id: str
+    sender_id: str
+    payload: bytes
+    message_id: str
+
+
+class ChannelSegmentReceived(EventForm, _ChannelSegmentReceived):
+    """An encrypted segment of a channel with hooks, for which the client has none: see
+    `set_channel_encryption`. With hooks the client decrypts it and shows no event."""
+
+    __slots__ = ()
+    kind = "channel_segment_received"
+
+
 class TakenOver(EventForm, wire.TakenOver):
     """Another connection has taken over the app's name: the last event here. It takes no seq."""
 
@@ -261,6 +280,7 @@ StreamEvent: TypeAlias = (
     | ChannelDeliveryError
     | ChannelMessageLost
     | ChannelSync
+    | ChannelSegmentReceived
 )
 Event: TypeAlias = StreamEvent | TakenOver | LinkLost | LinkRestored
 

@@ -203,8 +203,12 @@ class MessagingClient(ChannelMethods):
         return self._session.stream.counters
 
     @property
+    def _features(self) -> tuple[str, ...]:
+        return self._greeting.features
+
+    @property
     def _hooks(self) -> ChannelHooks:
-        return self._session.stream.hooks
+        return self._session.hooks
 
     @property
     def buffered_bytes(self) -> int:

@@ -15,9 +15,12 @@ __all__ = [
     "CHANNEL_FORGET",
     "CHANNEL_LIST",
     "CHANNEL_METHODS",
+    "CHANNEL_OPENED",
     "CHANNEL_SEND",
+    "CHANNEL_SPLIT",
     "CHANNEL_STATUS",
     "FEATURE_CHANNELS",
+    "FEATURE_CHANNEL_HOOKS",
     "MAX_CHANNELS",
     "MAX_CHANNEL_ID",
     "ChannelCreateReply",
@@ -25,14 +28,19 @@ __all__ = [
     "ChannelExistsReply",
     "ChannelInfo",
     "ChannelListReply",
+    "ChannelOpenedRequest",
     "ChannelRequest",
     "ChannelSendReply",
     "ChannelSendRequest",
+    "ChannelSplitReply",
     "ChannelStatusReply",
+    "SealedSegments",
 ]
 
 FEATURE_CHANNELS: Final = "channels"
 """In a hello's `features`: the server has these methods."""
+FEATURE_CHANNEL_HOOKS: Final = "channel_hooks"
+"""In a hello's `features`: an app may encrypt segments itself (`hooks` of `channel.create`)."""
 CHANNEL_CREATE: Final = "channel.create"
 CHANNEL_EXISTS: Final = "channel.exists"
 CHANNEL_LIST: Final = "channel.list"
@@ -40,11 +48,15 @@ CHANNEL_STATUS: Final = "channel.status"
 CHANNEL_CLOSE: Final = "channel.close"
 CHANNEL_FORGET: Final = "channel.forget"
 CHANNEL_SEND: Final = "channel.send"
+CHANNEL_SPLIT: Final = "channel.split"
+CHANNEL_OPENED: Final = "channel.opened"
 
 MAX_CHANNEL_ID: Final = 512
 MAX_CHANNELS: Final = 1000
 """Channels of one app."""
 _MAX_KEYS: Final = 8
+_MAX_SEGMENTS: Final = 256
+_MAX_REASON: Final = 1_000
 _MILLION: Final = 1_000_000
 
 ChannelId = Annotated[str, Size(MAX_CHANNEL_ID, 1)]
@@ -56,7 +68,7 @@ class ChannelCreateRequest(Body):
 
     `sender_id`: made up and kept if absent. `keys`: of the built-in cipher, the first one encrypts;
     `keep_keys`: they are stored with the channel, so that it opens by itself after a restart. `parity_ppm`:
-    parity segments per million data segments.
+    parity segments per million data segments. `hooks`: the app encrypts and decrypts each segment itself.
     """
 
     WHERE = CHANNEL_CREATE
@@ -68,6 +80,7 @@ class ChannelCreateRequest(Body):
     keys: Annotated[tuple[Bin32, ...], Size(_MAX_KEYS)] = ()
     keep_keys: bool = False
     parity_ppm: Annotated[int, Range(0, _MILLION)] = 0
+    hooks: bool = False
 
     def __repr__(self) -> str:
         return f"ChannelCreateRequest(channel_id={self.channel_id!r}, {len(self.keys)} keys)"
@@ -106,6 +119,7 @@ class ChannelInfo(Body):
     encrypted: bool
     open: bool
     locked: bool = False
+    hooks: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,13 +130,30 @@ class ChannelListReply(Body):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelStatusReply(Body):
     """`missing`: messages known of and not here; `waiting` for those; `joining`: payloads of which segments
-    are here; `unacknowledged`: sends without an end."""
+    are here; `unacknowledged`: sends without an end; `unopened`: segments that the app has not decrypted
+    yet."""
 
     missing: Uint
     waiting: Uint
     joining: Uint
     unacknowledged: Uint
     history: Uint
+    unopened: Uint = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealedSegments(Body):
+    """What the blobs of a send are in a channel with hooks: segments of `channel.split`, encrypted.
+
+    `sizes` of the encrypted segments; `needed` of them make the payload; `digest`: SHA-256 of the payload,
+    by which a repeat is recognised.
+    """
+
+    WHERE = "sealed"
+
+    sizes: Annotated[tuple[Uint, ...], Size(_MAX_SEGMENTS, 1)]
+    needed: Uint
+    digest: Bin32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,6 +165,7 @@ class ChannelSendRequest(Body):
     channel_id: ChannelId
     request_id: Bin16
     ephemeral: bool = False
+    sealed: SealedSegments | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,6 +176,25 @@ class ChannelSendReply(Body):
     repeated: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelSplitReply(Body):
+    """The blobs are the payload's segments, one after the other, of these sizes."""
+
+    sizes: Annotated[tuple[Uint, ...], Size(_MAX_SEGMENTS)]
+    needed: Uint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChannelOpenedRequest(Body):
+    """The blob is the decrypted segment of a `channel_segment_received`; with `error` there is none."""
+
+    WHERE = CHANNEL_OPENED
+
+    channel_id: ChannelId
+    message_id: Annotated[str, Size(MAX_CHANNEL_ID, 1)]
+    error: Annotated[str, Size(_MAX_REASON)] | None = None
+
+
 CHANNEL_METHODS: Final[dict[str, Method]] = {
     CHANNEL_CREATE: Method(ChannelCreateRequest, ChannelCreateReply),
     CHANNEL_EXISTS: Method(ChannelRequest, ChannelExistsReply),
@@ -152,4 +203,6 @@ CHANNEL_METHODS: Final[dict[str, Method]] = {
     CHANNEL_CLOSE: Method(ChannelRequest, Empty),
     CHANNEL_FORGET: Method(ChannelRequest, Empty),
     CHANNEL_SEND: Method(ChannelSendRequest, ChannelSendReply),
+    CHANNEL_SPLIT: Method(ChannelRequest, ChannelSplitReply),
+    CHANNEL_OPENED: Method(ChannelOpenedRequest, Empty),
 }

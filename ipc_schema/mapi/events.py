@@ -36,6 +36,7 @@ __all__ = [
     "ChannelMessageLost",
     "ChannelMessageReceived",
     "ChannelMessageSent",
+    "ChannelSegmentReceived",
     "ChannelSync",
     "ConnectionStatusChange",
     "ContentTopicHealthChange",
@@ -91,6 +92,7 @@ class AppEventKind(IntEnum):
     CHANNEL_DELIVERY_ERROR = 17
     CHANNEL_MESSAGE_LOST = 18
     CHANNEL_SYNC = 19
+    CHANNEL_SEGMENT_RECEIVED = 20
 
 
 class AppEventError(IpcError):
@@ -325,6 +327,18 @@ class ChannelSync(NamedTuple):
     missing: Uint
 
 
+class ChannelSegmentReceived(NamedTuple):
+    """A segment of another participant, encrypted by its app; it is the third frame. The client decrypts it
+    and gives it back with `channel.opened`."""
+
+    stream_id: bytes
+    seq: int
+    time_ns: int
+    channel_id: _Text
+    sender_id: _Text
+    message_id: _Text
+
+
 class UnknownAppEvent(NamedTuple):
     """An event kind of a later version: skip it, but count its seq."""
 
@@ -355,6 +369,7 @@ AppEvent: TypeAlias = (
     | ChannelDeliveryError
     | ChannelMessageLost
     | ChannelSync
+    | ChannelSegmentReceived
     | UnknownAppEvent
 )
 
@@ -390,6 +405,7 @@ _rows: Final = {
     AppEventKind.CHANNEL_DELIVERY_ERROR: Row(ChannelDeliveryError, skip=3),
     AppEventKind.CHANNEL_MESSAGE_LOST: Row(ChannelMessageLost, skip=3),
     AppEventKind.CHANNEL_SYNC: Row(ChannelSync, skip=3),
+    AppEventKind.CHANNEL_SEGMENT_RECEIVED: Row(ChannelSegmentReceived, skip=3),
 }
 _received: Final = _rows[AppEventKind.MESSAGE_RECEIVED]
 _RECEIVED: Final = 1

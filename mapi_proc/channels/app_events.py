@@ -9,6 +9,7 @@ from mapi_proc.channels.events import (
     DeliveryError,
     MessageLost,
     Received,
+    SealedSegment,
     SendError,
     Sent,
     SyncStatus,
@@ -26,6 +27,9 @@ def app_event(channel_id: str, output: ChannelOutput) -> tuple[AppEventKind, byt
         case Received(sender_id, message_id, payload, lamport):
             fields = pack_fields(channel_id, sender_id, message_id, lamport)
             return AppEventKind.CHANNEL_MESSAGE_RECEIVED, fields, payload
+        case SealedSegment(sender_id, message_id, content):
+            fields = pack_fields(channel_id, sender_id, message_id)
+            return AppEventKind.CHANNEL_SEGMENT_RECEIVED, fields, content
         case Sent(request_id):
             return AppEventKind.CHANNEL_MESSAGE_SENT, pack_fields(channel_id, request_id), b""
         case Delivered(request_id, by):

@@ -20,6 +20,7 @@ from mapi_proc.channels.events import (
     Received,
     ReceiveRefused,
     RetrieveMessages,
+    SealedSegment,
     StoredChannel,
     StoredRequest,
     SyncStatus,
@@ -30,10 +31,12 @@ from mapi_proc.channels.opening import (
     content_context,
     envelope_context,
     open_message,
+    read_body,
 )
 from mapi_proc.channels.profiles import MAX_RAW, PROFILES, Profile
 from mapi_proc.channels.requests import Requests
 from mapi_proc.channels.sds.core import OutgoingFullError, SdsCore
+from mapi_proc.channels.sds.message import SdsMessage
 from mapi_proc.channels.sds.settings import SdsSettings
 from mapi_proc.channels.sds.state import (
     Acknowledged,
@@ -51,6 +54,7 @@ from mapi_proc.channels.sds.state import (
 from mapi_proc.channels.segmentation.join import Joiner, JoinLimits, SetDropped
 from mapi_proc.channels.segmentation.message import SegmentMessage, decode_segment
 from mapi_proc.channels.segmentation.split import PayloadTooLargeError, SplitLimits, split_payload
+from mapi_proc.channels.unopened import Unopened, UnopenedSegment
 
 __all__ = [
     "ChannelBusyError",
@@ -92,10 +96,14 @@ class ChannelSettings:
     # Longer than SDS can wait for a segment (`lost_after`), unlike the reference's 300 s.
     join: JoinLimits = field(default_factory=lambda: JoinLimits(timeout=3600.0))
     delivery_timeout: float = 3600.0
+    hooks: bool = False
+    """The app encrypts and decrypts the contents itself; only with a profile that encrypts contents."""
 
     def __post_init__(self) -> None:
         if self.join.timeout < 2 * self.sds.lost_after:
             raise ValueError("join.timeout must be at least twice sds.lost_after")
+        if self.hooks and self.profile.seals_envelope:
+            raise ValueError(f"profile {self.profile.name} encrypts envelopes, which an app does not see")
 
 
 class ChannelCore:
@@ -116,6 +124,7 @@ class ChannelCore:
         self.sds = SdsCore(channel_id, sender_id, settings.sds, random, self._seal)
         self.joiner = Joiner(settings.join)
         self.requests = Requests(settings.delivery_timeout)
+        self.unopened = Unopened()
         self._outputs: list[ChannelOutput] = []
         self._unreadable: OrderedDict[str, None] = OrderedDict()
         self._missing = 0
@@ -130,22 +139,50 @@ class ChannelCore:
         Raises `RequestConflictError`, `SendRefusedError` and `ChannelBusyError`; then nothing was taken.
         """
         mark = fingerprint(payload, ephemeral)
-        pending = self.requests.fingerprint(request_id)
-        if pending is not None:
-            if pending != mark:
-                raise RequestConflictError("this request id was used for another message")
+        if self._pending(request_id, mark):
             return True
+        if self.settings.hooks:
+            raise SendRefusedError("encryption failed: the app encrypts this channel's segments itself")
         contents, needed = self._contents(payload)
+        self._send(StoredRequest(request_id, (), needed, ephemeral, False, mark), contents, now, now_ns)
+        return False
+
+    def send_sealed(self, request: StoredRequest, contents: list[bytes], now: float, now_ns: int) -> bool:
+        """Send what the app has made of the segments of `split`; `request.segments` is empty. Otherwise like
+        `send`."""
+        if self._pending(request.request_id, request.fingerprint):
+            return True
+        if not self.settings.hooks:
+            raise SendRefusedError("the channel was created without hooks")
+        if not 1 <= request.needed <= len(contents) <= self.settings.split.max_segments:
+            raise SendRefusedError(f"{len(contents)} segments, of which {request.needed} are needed")
+        if any(not 1 <= len(content) <= MAX_RAW for content in contents):
+            raise SendRefusedError(f"an encrypted segment has 1 to {MAX_RAW} bytes")
+        self._send(request, contents, now, now_ns)
+        return False
+
+    def _pending(self, request_id: bytes, mark: bytes) -> bool:
+        pending = self.requests.fingerprint(request_id)
+        if pending is not None and pending != mark:
+            raise RequestConflictError("this request id was used for another message")
+        return pending is not None
+
+    def _send(self, request: StoredRequest, contents: list[bytes], now: float, now_ns: int) -> None:
         try:
             names = self.sds.send(contents, now, now_ns)
         except OutgoingFullError as error:
             raise ChannelBusyError(str(error)) from error
         except CipherError as error:
             raise SendRefusedError(f"encryption failed: {error}") from error
-        stored = StoredRequest(request_id, tuple(names), needed, ephemeral, sent=False, fingerprint=mark)
-        self.requests.add(stored, now)
+        self.requests.add(request._replace(segments=tuple(names)), now)
         self._work_off(now)
-        return False
+
+    def split(self, payload: bytes) -> tuple[list[bytes], int]:
+        """The segments of a payload for the app to encrypt, and how many of them make it whole. Changes
+        nothing. Raises `SendRefusedError`."""
+        if not self.settings.hooks:
+            raise SendRefusedError("the channel was created without hooks")
+        return self._contents(payload)
 
     def _contents(self, payload: bytes) -> tuple[list[bytes], int]:
         """The SDS contents of a payload, and how many of them make it whole."""
@@ -218,20 +255,51 @@ class ChannelCore:
         self._outputs.append(MessageLost(b"", (), f"decryption failed: {error} (messageHash: 0x{text})"))
 
     def _deliver(self, deliver: Deliver, now: float) -> None:
-        message, body = deliver.message, deliver.body
-        if not isinstance(body, SegmentMessage):
-            self._done([message.message_id])
-            payload = body if isinstance(body, bytes) else b""
-            self._outputs.append(Received(message.sender_id, message.message_id, payload, message.order))
+        message = deliver.message
+        if self.settings.hooks and message.content:
+            self._give_to_open(message)
+            self._outputs.append(SealedSegment(message.sender_id, message.message_id, message.content))
+        else:
+            assert isinstance(deliver.body, SegmentMessage | bytes)
+            self._take_body(message.sender_id, message.message_id, message.order, deliver.body, now)
+
+    def _give_to_open(self, message: SdsMessage) -> None:
+        size = len(message.content)
+        gone = self.unopened.add(UnopenedSegment(message.message_id, message.sender_id, message.order, size))
+        if gone:
+            self._done(gone)
+            self._outputs.append(MessageLost(b"", tuple(gone), "not decrypted: too many wait for the app"))
+
+    def opened(self, message_id: str, content: bytes | None, error: str, now: float) -> None:
+        """The app has decrypted a segment; with None it could not. What is not waited for changes nothing:
+        the app repeats what it is not sure of."""
+        segment = self.unopened.take(message_id)
+        if segment is None:
             return
-        result = self.joiner.add(message.sender_id, body, message.message_id, now)
+        if content is None:
+            self._done([message_id])
+            self._outputs.append(MessageLost(b"", (message_id,), f"decryption failed: {error}"))
+        else:
+            self._take_body(segment.sender_id, message_id, segment.order, read_body(content), now)
+        self._work_off(now)
+
+    def _take_body(
+        self, sender_id: str, message_id: str, order: int, body: SegmentMessage | bytes, now: float
+    ) -> None:
+        if isinstance(body, bytes):
+            self._done([message_id])
+            self._outputs.append(Received(sender_id, message_id, body, order))
+            return
+        result = self.joiner.add(sender_id, body, message_id, now)
         self._dropped(result.dropped)
         if result.joined is not None:
             joined = result.joined
             self._done(joined.tags)
-            self._outputs.append(Received(joined.sender, joined.tag, joined.payload, message.order))
+            self._outputs.append(Received(joined.sender, joined.tag, joined.payload, order))
         elif not result.held:
-            self._done([message.message_id])
+            self._done([message_id])
+        elif self.settings.hooks:
+            self.sds.changes.states[message_id] = SdsState.OPENED
 
     def _dropped(self, sets: Iterable[SetDropped]) -> None:
         for dropped in sets:
@@ -314,8 +382,10 @@ class ChannelCore:
 
     # --- restart --------------------------------------------------------------------------------------------
 
-    def restore(self, stored: StoredChannel, now: float, now_ns: int) -> None:
-        """Go on with what was stored. Messages that cannot be read (another key) are left aside."""
+    def restore(self, stored: StoredChannel, now: float, now_ns: int, *, tell_again: bool = False) -> None:
+        """Go on with what was stored. Messages that cannot be read (another key) are left aside.
+
+        `tell_again`: give the app also those segments to open that its stream should have."""
         ordered = sorted(stored.messages, key=lambda row: (row.order, row.message_id))
         for request in stored.requests:
             self.requests.restore(request, now)
@@ -324,14 +394,17 @@ class ChannelCore:
         settled = [row for row in ordered if row.state is not SdsState.WAITING]
         self.sds.restore(stored.meta, settled, list(self.requests.segments()), now)
         for row in ordered:
-            if row.state is SdsState.HELD:
-                self._hold_again(row, now)
+            if row.state in (SdsState.HELD, SdsState.OPENED):
+                self._hold_again(row, now, tell=tell_again or row.state is SdsState.OPENED)
             elif row.state is SdsState.WAITING:
                 self.receive(row.raw or b"", row.hint, now, now_ns)
 
-    def _hold_again(self, row: SdsStoredMessage, now: float) -> None:
+    def _hold_again(self, row: SdsStoredMessage, now: float, *, tell: bool) -> None:
         try:
             opened = open_message(row.raw or b"", self.channel_id, self.cipher)
         except (NotOursError, CipherError):
             return
-        self._deliver(Deliver(opened.message, opened.body), now)
+        if self.settings.hooks and not tell:
+            self._give_to_open(opened.message)
+        else:
+            self._deliver(Deliver(opened.message, opened.body), now)

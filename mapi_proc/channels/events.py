@@ -19,6 +19,7 @@ __all__ = [
     "ReceiveRefused",
     "Received",
     "RetrieveMessages",
+    "SealedSegment",
     "SendError",
     "Sent",
     "StoredChannel",
@@ -51,6 +52,14 @@ class Received(NamedTuple):
     message_id: str
     payload: bytes
     lamport: int
+
+
+class SealedSegment(NamedTuple):
+    """A segment that the app is to decrypt, and to give to `ChannelCore.opened`."""
+
+    sender_id: str
+    message_id: str
+    content: bytes
 
 
 class Sent(NamedTuple):
@@ -104,6 +113,7 @@ ChannelOutput = (
     Transmit
     | RetrieveMessages
     | Received
+    | SealedSegment
     | Sent
     | Delivered
     | SendError

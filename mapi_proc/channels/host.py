@@ -7,7 +7,6 @@ acknowledged and brings the app nothing twice.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -17,8 +16,10 @@ from mapi_proc.channels.events import (
     ReceiveRefused,
     RetrieveMessages,
     StoredChannel,
+    StoredRequest,
     Transmit,
 )
+from mapi_proc.channels.figures import ChannelFigures
 from mapi_proc.channels.storing import channel_rows
 from mapi_proc.database import Batch, ChannelRecord
 
@@ -53,10 +54,10 @@ class ChannelHost:
         batch: Callable[[], Batch | None],
         departures: Departures,
         times: HostTimes,
+        figures: ChannelFigures,
     ) -> None:
         self.record = record
         self.core = core
-        self.refused: Counter[str] = Counter()
         self.due: float | None = None
         self.closed = False
         """Nothing comes in or is stored any more; what was on its way reports here in vain."""
@@ -64,17 +65,31 @@ class ChannelHost:
         self._batch = batch
         self._departures = departures
         self._times = times
+        self._figures = figures
 
-    def restore(self, stored: StoredChannel) -> None:
-        """Go on with what was stored."""
-        self.core.restore(stored, self._times.running(), self._times.now_ns())
+    def restore(self, stored: StoredChannel, *, tell_again: bool = False) -> None:
+        """Go on with what was stored. See `ChannelCore.restore`."""
+        self.core.restore(stored, self._times.running(), self._times.now_ns(), tell_again=tell_again)
         self._settle()
 
     def send(self, request_id: bytes, payload: bytes, ephemeral: bool) -> bool:
         """See `ChannelCore.send`. Accepted when the turn is on disk."""
         repeated = self.core.send(request_id, payload, ephemeral, self._times.running(), self._times.now_ns())
+        self._figures.sends["accepted"] += not repeated
         self._settle()
         return repeated
+
+    def send_sealed(self, request: StoredRequest, contents: list[bytes]) -> bool:
+        """See `ChannelCore.send_sealed`. Accepted when the turn is on disk."""
+        repeated = self.core.send_sealed(request, contents, self._times.running(), self._times.now_ns())
+        self._figures.sends["accepted"] += not repeated
+        self._settle()
+        return repeated
+
+    def opened(self, message_id: str, content: bytes | None, error: str) -> None:
+        """See `ChannelCore.opened`."""
+        self.core.opened(message_id, content, error, self._times.running())
+        self._settle()
 
     def receive(self, payload: bytes, digest: bytes) -> None:
         """A message came on the channel's content topic."""
@@ -113,13 +128,14 @@ class ChannelHost:
             if rows is not None:
                 batch.channel(rows)
         for output in outputs:
+            self._figures.count(output)
             match output:
                 case Transmit():
                     self._departures.transmit(self, output)
                 case RetrieveMessages():
                     self._departures.retrieve(self, output)
-                case ReceiveRefused(reason):
-                    self.refused[reason] += 1
+                case ReceiveRefused():
+                    pass
                 case _:
                     self._tell(output, batch)
         self.due = self.core.next_time()

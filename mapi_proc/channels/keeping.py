@@ -28,6 +28,7 @@ class KeptSettings(NamedTuple):
     profile: str
     parity_ppm: int
     encrypted: bool
+    hooks: bool = False
 
     def pack(self) -> bytes:
         """For the row."""
@@ -39,9 +40,9 @@ def read_settings(packed: bytes) -> KeptSettings:
     """Of a row. Raises DamagedError."""
     try:
         value: Any = unpackb(packed)
-        profile, parity_ppm, encrypted = value
+        profile, parity_ppm, encrypted, *later = value  # `hooks` came later
         if profile in PROFILES:
-            return KeptSettings(profile, int(parity_ppm), bool(encrypted))
+            return KeptSettings(profile, int(parity_ppm), bool(encrypted), bool(later and later[0]))
     except (ValueError, TypeError) as error:
         raise DamagedError(f"settings of a channel: {error}") from error
     raise DamagedError(f"settings of a channel: profile {profile!r}")
@@ -54,7 +55,12 @@ def wanted_settings(request: ChannelCreateRequest) -> KeptSettings:
         raise IpcError(ErrorCode.BAD_REQUEST, f"profile {request.profile!r} is none of {names}")
     if request.keep_keys and not request.keys:
         raise IpcError(ErrorCode.BAD_REQUEST, "keep_keys without keys")
-    return KeptSettings(request.profile, request.parity_ppm, bool(request.keys))
+    if request.hooks and request.keys:
+        raise IpcError(ErrorCode.BAD_REQUEST, "a channel has keys or hooks, not both")
+    if request.hooks and PROFILES[request.profile].seals_envelope:
+        text = f"profile {request.profile} encrypts envelopes, which an app does not see: no hooks"
+        raise IpcError(ErrorCode.BAD_REQUEST, text)
+    return KeptSettings(request.profile, request.parity_ppm, bool(request.keys), request.hooks)
 
 
 def pack_keys(keys: tuple[bytes, ...]) -> bytes:
@@ -96,4 +102,5 @@ def channel_settings(config: MapiConfig, kept: KeptSettings) -> ChannelSettings:
         sds=sds,
         split=SplitLimits(segment_size=options.channel_segment_size, parity_rate=kept.parity_ppm / _MILLION),
         join=JoinLimits(timeout=max(3600.0, 2 * options.channel_lost_after)),
+        hooks=kept.hooks,
     )

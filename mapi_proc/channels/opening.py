@@ -8,7 +8,7 @@ from mapi_proc.channels.encryption import Cipher, CipherError
 from mapi_proc.channels.sds.message import SdsError, SdsMessage, decode_sds
 from mapi_proc.channels.segmentation.message import SegmentError, SegmentMessage, decode_segment
 
-__all__ = ["NotOursError", "Opened", "content_context", "envelope_context", "open_message"]
+__all__ = ["NotOursError", "Opened", "content_context", "envelope_context", "open_message", "read_body"]
 
 Body = SegmentMessage | bytes
 """A segment, or a payload that was sent without segmentation."""
@@ -58,10 +58,11 @@ def open_message(data: bytes, channel_id: str, cipher: Cipher | None) -> Opened:
     content = message.content
     if cipher is not None and not sealed_envelope and content:
         content = cipher.decrypt(content, content_context(channel_id, message.sender_id))
-    return Opened(message, _body(content))
+    return Opened(message, read_body(content))
 
 
-def _body(content: bytes) -> Body:
+def read_body(content: bytes) -> Body:
+    """What a decrypted content is."""
     try:
         return decode_segment(content)
     except SegmentError:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
 from random import Random, SystemRandom
 from typing import Final, NamedTuple
 from uuid import uuid4
@@ -17,24 +15,21 @@ from ipc_schema.mapi.channels import (
     ChannelCreateReply,
     ChannelCreateRequest,
     ChannelInfo,
+    ChannelOpenedRequest,
     ChannelSendRequest,
+    ChannelSplitReply,
     ChannelStatusReply,
 )
 from ipc_schema.steady import SteadyClock
 from ipc_schema.topics import TopicError
 from mapi_proc.apps import App, AppRegistry
 from mapi_proc.channels.app_events import app_event
-from mapi_proc.channels.channel import (
-    ChannelBusyError,
-    ChannelCore,
-    RequestConflictError,
-    SendRefusedError,
-    fingerprint,
-)
+from mapi_proc.channels.channel import ChannelCore
 from mapi_proc.channels.departures import HeldDepartures
 from mapi_proc.channels.encryption import Cipher
 from mapi_proc.channels.events import ChannelOutput
 from mapi_proc.channels.feed import ChannelFeed
+from mapi_proc.channels.figures import ChannelFigures, buffers
 from mapi_proc.channels.host import ChannelHost, HostTimes
 from mapi_proc.channels.keeping import (
     KeptSettings,
@@ -44,7 +39,9 @@ from mapi_proc.channels.keeping import (
     read_settings,
     wanted_settings,
 )
+from mapi_proc.channels.known import KnownChannel, check_same
 from mapi_proc.channels.retrieval import Retrieval
+from mapi_proc.channels.sending import ChannelSending
 from mapi_proc.channels.storing import stored_channel
 from mapi_proc.channels.transmitter import Transmitter
 from mapi_proc.clocks import Clocks
@@ -54,7 +51,6 @@ from mapi_proc.database import (
     ChannelRecord,
     ChannelRows,
     Database,
-    DatabaseError,
 )
 from mapi_proc.database.records import DamagedError
 from mapi_proc.disk import Disk
@@ -75,8 +71,6 @@ _AT_ONCE: Final = 50
 """Channels ticked before others have their turn."""
 _FORGET_S: Final = 600.0
 _REQUEST_MEMORY_NS: Final = 24 * 3600 * 1_000_000_000
-_RECENT: Final = 1_000
-"""Sends of an ephemeral app's channel whose ids are remembered after their end."""
 
 
 class Surroundings(NamedTuple):
@@ -95,19 +89,6 @@ class Surroundings(NamedTuple):
     steady: SteadyClock
 
 
-@dataclass(slots=True, eq=False)
-class _Channel:
-    """A channel that is known. Without a host it is closed, or locked (`record.open`)."""
-
-    app: App
-    record: ChannelRecord
-    settings: KeptSettings
-    host: ChannelHost | None = None
-    feed: ChannelFeed | None = None
-    opening: bool = False
-    recent: OrderedDict[bytes, bytes] = field(default_factory=OrderedDict)
-
-
 class ChannelService:
     """`await run()` until cancelled."""
 
@@ -115,7 +96,7 @@ class ChannelService:
         self._base = base
         self._disk = Disk(base.database)
         self._times = HostTimes(base.clocks.running, base.clocks.now_ns, base.steady)
-        self._channels: dict[App, dict[str, _Channel]] = {}
+        self._channels: dict[App, dict[str, KnownChannel]] = {}
         self._next = 1
         self._work: set[asyncio.Task[None]] = set()
         self._transmitter = Transmitter(
@@ -125,13 +106,16 @@ class ChannelService:
             base.clocks.now_ns,
             base.steady,
         )
+        self._retrieval = Retrieval(base.stores.stores, self._shard_of, self._spawn)
         self._departures = HeldDepartures(
             self._transmitter,
             base.turn.stored,
             base.database.find_channel_message,
             self._shard_of,
-            Retrieval(base.stores.stores, self._shard_of, self._spawn),
+            self._retrieval,
         )
+        self._sending = ChannelSending(base.database, base.turn, self._disk, base.network)
+        self._figures = ChannelFigures()
 
     def _spawn(self, task: asyncio.Task[None]) -> None:
         self._work.add(task)
@@ -173,7 +157,7 @@ class ChannelService:
             if app is None:
                 continue
             try:
-                channel = _Channel(app, record, read_settings(record.settings))
+                channel = KnownChannel(app, record, read_settings(record.settings))
                 self._channels.setdefault(app, {})[record.name] = channel
                 if not record.open or (channel.settings.encrypted and not record.secret):
                     continue
@@ -220,7 +204,7 @@ class ChannelService:
                     if done % _AT_ONCE == 0:
                         await asyncio.sleep(0)
 
-    def _all(self) -> Iterator[_Channel]:
+    def _all(self) -> Iterator[KnownChannel]:
         for channels in tuple(self._channels.values()):
             yield from tuple(channels.values())
 
@@ -244,7 +228,7 @@ class ChannelService:
             channel = self._new(app, request, settings)
             channels[request.channel_id] = channel
         else:
-            _check_same(channel, request, settings)
+            check_same(channel, request, settings)
         channel.opening = True
         try:
             await self._open(channel, request, existed)
@@ -257,7 +241,7 @@ class ChannelService:
             channel.opening = False
         return ChannelCreateReply(sender_id=channel.record.sender_id, existed=existed)
 
-    def _new(self, app: App, request: ChannelCreateRequest, settings: KeptSettings) -> _Channel:
+    def _new(self, app: App, request: ChannelCreateRequest, settings: KeptSettings) -> KnownChannel:
         most = self._base.config.resolved.options.channels.max_channels_per_app
         if len(self._channels[app]) >= most:
             raise IpcError(ErrorCode.BAD_REQUEST, f"too many channels: at most {most}")
@@ -270,9 +254,9 @@ class ChannelService:
             settings=settings.pack(),
         )
         self._next += 1
-        return _Channel(app, record, settings)
+        return KnownChannel(app, record, settings)
 
-    async def _open(self, channel: _Channel, request: ChannelCreateRequest, existed: bool) -> None:
+    async def _open(self, channel: KnownChannel, request: ChannelCreateRequest, existed: bool) -> None:
         app, database = channel.app, self._base.database
         secret = pack_keys(request.keys) if request.keep_keys else channel.record.secret
         if request.keys and not request.keep_keys:
@@ -291,7 +275,8 @@ class ChannelService:
         if existed and app.durable:
             try:
                 (row,) = [one for one in await database.load_channels() if one.channel == record.channel]
-                channel.host.restore(stored_channel(row, await database.load_channel(record.channel)))
+                contents = await database.load_channel(record.channel)
+                channel.host.restore(stored_channel(row, contents), tell_again=True)
             except DamagedError as error:
                 raise IpcError(
                     ErrorCode.INTERNAL, f"the channel's stored state is damaged: {error}"
@@ -305,7 +290,7 @@ class ChannelService:
         self._base.shards.topics_changed()
         await self._base.shards.wait_heard(change)
 
-    def _begin(self, channel: _Channel, cipher: Cipher | None) -> None:
+    def _begin(self, channel: KnownChannel, cipher: Cipher | None) -> None:
         record, turn, durable = channel.record, self._base.turn, channel.app.durable
         stream, now_ns = channel.app.stream, self._base.clocks.now_ns
 
@@ -327,10 +312,11 @@ class ChannelService:
             batch=(lambda: turn.batch) if durable else (lambda: None),
             departures=self._departures,
             times=self._times,
+            figures=self._figures,
         )
         channel.feed = ChannelFeed(channel.host, durable, asyncio.get_running_loop().call_soon)
 
-    def _end(self, channel: _Channel) -> None:
+    def _end(self, channel: KnownChannel) -> None:
         host, feed, channel.host, channel.feed = channel.host, channel.feed, None, None
         if host is not None:
             host.closed = True
@@ -346,18 +332,7 @@ class ChannelService:
 
     def list(self, app: App) -> Sequence[ChannelInfo]:
         """The app's channels."""
-        return [
-            ChannelInfo(
-                channel_id=channel.record.name,
-                content_topic=channel.record.content_topic,
-                sender_id=channel.record.sender_id,
-                profile=channel.settings.profile,
-                encrypted=channel.settings.encrypted,
-                open=channel.host is not None,
-                locked=channel.host is None and bool(channel.record.open),
-            )
-            for _, channel in sorted(self._channels.get(app, {}).items())
-        ]
+        return [channel.info() for _, channel in sorted(self._channels.get(app, {}).items())]
 
     def status(self, app: App, channel_id: str) -> ChannelStatusReply:
         """What an open channel waits for. Raises IpcError."""
@@ -368,6 +343,7 @@ class ChannelService:
             joining=core.joiner.sets,
             unacknowledged=len(core.requests),
             history=len(core.sds.log.records),
+            unopened=len(core.unopened),
         )
 
     async def close(self, app: App, channel_id: str) -> None:
@@ -400,50 +376,31 @@ class ChannelService:
 
     async def send(self, app: App, request: ChannelSendRequest, blobs: Sequence[bytes]) -> bool:
         """Accept a send; returns when it is on disk. True: a repeat. Raises IpcError."""
-        channel, host = self._opened(app, request.channel_id)
-        if self._base.network().info.rln_required:
-            raise IpcError(ErrorCode.RLN_REQUIRED, "this network needs an RLN proof with each message")
-        payload = blobs[0] if len(blobs) == 1 else b"".join(blobs)
-        if app.durable:
-            self._disk.check()
-        if await self._repeated(channel, request, payload):
-            return True
-        if host.closed:
-            raise IpcError(ErrorCode.BAD_REQUEST, "channel closed mid-send")
-        try:
-            repeated = host.send(request.request_id, payload, request.ephemeral)
-        except SendRefusedError as error:
-            raise IpcError(ErrorCode.BAD_REQUEST, str(error)) from error
-        except RequestConflictError as error:
-            raise IpcError(ErrorCode.CONFLICT, str(error)) from error
-        except ChannelBusyError as error:
-            raise IpcError(ErrorCode.BUSY, str(error), retry_after_ms=1000) from error
-        if app.durable:
-            self._base.turn.batch.durable = True  # accepted survives the loss of the host
-            try:
-                await self._base.turn.stored()
-            except DatabaseError as error:
-                raise IpcError(ErrorCode.NOT_READY, "shutting down") from error
-        else:
-            channel.recent[request.request_id] = fingerprint(payload, request.ephemeral)
-            if len(channel.recent) > _RECENT:
-                channel.recent.popitem(last=False)
-        return repeated
+        return await self._sending.send(*self._opened(app, request.channel_id), request, blobs)
 
-    async def _repeated(self, channel: _Channel, request: ChannelSendRequest, payload: bytes) -> bool:
-        """Whether the send was accepted and may be over. Raises `conflict`."""
-        if channel.app.durable:
-            number = channel.record.channel
-            mark = await self._base.database.find_channel_request(number, request.request_id)
-        else:
-            mark = channel.recent.get(request.request_id)
-        if mark is None:
-            return False
-        if mark != fingerprint(payload, request.ephemeral):
-            raise IpcError(ErrorCode.CONFLICT, "this request id was used for another message")
-        return True
+    def split(
+        self, app: App, channel_id: str, blobs: Sequence[bytes]
+    ) -> tuple[ChannelSplitReply, Sequence[bytes]]:
+        """The segments of a payload, for the app to encrypt. Raises IpcError."""
+        return self._sending.split(self._opened(app, channel_id)[1], blobs)
 
-    def _known(self, app: App, channel_id: str) -> _Channel:
+    async def opened(self, app: App, request: ChannelOpenedRequest, blobs: Sequence[bytes]) -> None:
+        """Take a segment that the app has decrypted. Raises IpcError."""
+        await self._sending.opened(*self._opened(app, request.channel_id), request, blobs)
+
+    def figures(self) -> dict[str, object]:
+        """The `channels` of control's `health`."""
+        every = list(self._all())
+        cores = [channel.host.core for channel in every if channel.host is not None]
+        states = {"open": len(cores), "locked": sum(channel.locked for channel in every)}
+        return {
+            "channels": {**states, "closed": len(every) - sum(states.values())},
+            **self._figures.to_body(self._transmitter),
+            "retrievals": {"asked": self._retrieval.asked, "found": self._retrieval.found},
+            "buffers": buffers(cores, len(self._transmitter)),
+        }
+
+    def _known(self, app: App, channel_id: str) -> KnownChannel:
         channel = self._channels.get(app, {}).get(channel_id)
         if channel is None:
             raise IpcError(ErrorCode.BAD_REQUEST, f"unknown channel: {channel_id}")
@@ -451,24 +408,9 @@ class ChannelService:
             raise IpcError(ErrorCode.BUSY, f"channel {channel_id} is being opened", retry_after_ms=100)
         return channel
 
-    def _opened(self, app: App, channel_id: str) -> tuple[_Channel, ChannelHost]:
+    def _opened(self, app: App, channel_id: str) -> tuple[KnownChannel, ChannelHost]:
         channel = self._known(app, channel_id)
         if channel.host is None:
             locked = "channel is locked: create it with its keys"
-            raise IpcError(ErrorCode.BAD_REQUEST, locked if channel.record.open else "channel is closed")
+            raise IpcError(ErrorCode.BAD_REQUEST, locked if channel.locked else "channel is closed")
         return channel, channel.host
-
-
-def _check_same(channel: _Channel, request: ChannelCreateRequest, settings: KeptSettings) -> None:
-    """A channel that is opened again must be the one that was created. Raises IpcError."""
-    record = channel.record
-    if channel.host is not None or channel.opening:
-        raise IpcError(ErrorCode.CONFLICT, f"channel already exists: {record.name}")
-    wanted = (request.content_topic, request.profile, request.sender_id or record.sender_id)
-    if wanted != (record.content_topic, channel.settings.profile, record.sender_id):
-        text = f"channel {record.name} has another content topic, profile or sender id"
-        raise IpcError(ErrorCode.CONFLICT, text)
-    if channel.settings.encrypted and not request.keys and not record.secret:
-        raise IpcError(ErrorCode.BAD_REQUEST, f"channel {record.name} is encrypted: its keys are needed")
-    if settings.encrypted and not channel.settings.encrypted:
-        raise IpcError(ErrorCode.BAD_REQUEST, f"channel {record.name} was created without encryption")

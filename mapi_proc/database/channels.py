@@ -78,8 +78,9 @@ CREATE TABLE channel_leftover (
 ) WITHOUT ROWID;
 """
 
-_HELD_STATE: Final = 1
-"""`mapi_proc.channels.sds.state.SdsState.HELD`: it keeps its bytes until its payload is joined."""
+_HELD_STATES: Final = "(1, 4)"
+"""HELD and OPENED of `mapi_proc.channels.sds.state.SdsState`: such a message keeps its bytes until its payload
+is joined."""
 _ROW: Final = 96
 _CHANNEL_TYPES: Final = (int, int, str, str, str, bytes, bytes, int, bytes)
 _NONE: Final = type(None)
@@ -186,7 +187,7 @@ def _execute(connection: sqlite3.Connection, rows: ChannelRows) -> None:
             )
     if rows.stripped:
         many(
-            f"UPDATE channel_message SET raw = NULL {where} AND state != {_HELD_STATE}",  # noqa: S608
+            f"UPDATE channel_message SET raw = NULL {where} AND state NOT IN {_HELD_STATES}",  # noqa: S608
             [(number, name) for name in rows.stripped],
         )
     if rows.removed:
@@ -253,8 +254,9 @@ def load_channel(connection: sqlite3.Connection, number: int) -> ChannelContents
     are for repair, and read one by one when asked for."""
     select = connection.execute
     messages = select(
-        "SELECT message_id, time, sender_id, hint, state, CASE WHEN raw IS NULL OR state < 2 THEN raw"
-        " ELSE x'' END FROM channel_message WHERE channel = ?",
+        "SELECT message_id, time, sender_id, hint, state,"
+        " CASE WHEN raw IS NULL OR state IN (0, 1, 4) THEN raw ELSE x'' END"
+        " FROM channel_message WHERE channel = ?",
         (number,),
     ).fetchall()
     requests = select(

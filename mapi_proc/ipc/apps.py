@@ -13,7 +13,7 @@ from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.frames import MAGIC
 from ipc_schema.hello import HEARTBEAT_MS, HELLO, HelloRequest
 from ipc_schema.mapi import methods as m
-from ipc_schema.mapi.channels import FEATURE_CHANNELS
+from ipc_schema.mapi.channels import FEATURE_CHANNEL_HOOKS, FEATURE_CHANNELS
 from ipc_schema.mapi.paging import topic_page
 from ipc_schema.server import Answer, Call, Client, Route, answer
 from mapi_proc.apps import App
@@ -188,7 +188,7 @@ class AppServer:
                 max_payload=network.max_payload,
                 send_window_ms=int(self._core.config.send_window * 1000),
             ),
-            features=(FEATURE_CHANNELS,),
+            features=(FEATURE_CHANNELS, FEATURE_CHANNEL_HOOKS),
             heartbeat_ms=HEARTBEAT_MS,
             network=network.info,
             app=app.name,

@@ -31,6 +31,9 @@ class ChannelRoutes:
             # Not ordered: many are to share a transaction. They stay in order all the same, since the one
             # thing that each waits for before it has its place is a read of the database's one reader thread.
             schema.CHANNEL_SEND: Route(self._send),
+            schema.CHANNEL_SPLIT: Route(self._split),
+            # Not ordered: it is taken before the first wait, so in the order in which it comes.
+            schema.CHANNEL_OPENED: Route(self._opened),
         }
 
     async def _create(self, call: Call) -> Answer:
@@ -65,3 +68,13 @@ class ChannelRoutes:
         request = schema.ChannelSendRequest.from_body(call.body)
         repeated = await self._core.channels.get().send(self._app_of(call), request, call.blobs)
         return answer(schema.ChannelSendReply(request_id=request.request_id, repeated=repeated).to_body())
+
+    def _split(self, call: Call) -> Answer:
+        channel_id = schema.ChannelRequest.from_body(call.body).channel_id
+        reply, blobs = self._core.channels.get().split(self._app_of(call), channel_id, call.blobs)
+        return answer(reply.to_body(), blobs)
+
+    async def _opened(self, call: Call) -> Answer:
+        request = schema.ChannelOpenedRequest.from_body(call.body)
+        await self._core.channels.get().opened(self._app_of(call), request, call.blobs)
+        return answer()

@@ -28,6 +28,7 @@ export const EVENTS = [
   ["channel_delivery_error", { channel_id: "text", request_id: "id", text: "text" }],
   ["channel_message_lost", { channel_id: "text", payload_hash: "bytes", message_ids: "texts", reason: "text" }],
   ["channel_sync", { channel_id: "text", state: "text", missing: "uint" }],
+  ["channel_segment_received", { channel_id: "text", sender_id: "text", message_id: "text" }],
 ];
 
 /** The kinds of events that an app can get, those of the client's own last. */

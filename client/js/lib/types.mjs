@@ -6,8 +6,8 @@
 /** @typedef {{connection: string, reason: string, resyncing: boolean, topics: Record<string, string>, more?: boolean}} StatusReply */
 /** @typedef {{request_id: Buffer, content_topic: string, state: string, accepted_ns: Integer, attempts: number, message_hash?: Buffer, timestamp?: Integer, cause: string}} PendingSend */
 /** @typedef {{sends: PendingSend[], total: number, states: Record<string, number>}} PendingReply */
-/** @typedef {{channel_id: string, content_topic: string, sender_id: string, profile: string, encrypted: boolean, open: boolean, locked: boolean}} ChannelInfo */
-/** @typedef {{missing: number, waiting: number, joining: number, unacknowledged: number, history: number}} ChannelStatusReply */
+/** @typedef {{channel_id: string, content_topic: string, sender_id: string, profile: string, encrypted: boolean, open: boolean, locked: boolean, hooks: boolean}} ChannelInfo */
+/** @typedef {{missing: number, waiting: number, joining: number, unacknowledged: number, history: number, unopened: number}} ChannelStatusReply */
 /** @typedef {{event: "message_received", stream_id: Buffer, seq: number, time_ns: Integer, content_topic: string, message_hash: Buffer, timestamp: Integer, meta: Buffer, ephemeral: boolean, version: number, source: string, payload: Buffer}} MessageReceived */
 /** @typedef {{event: "message_propagated", stream_id: Buffer, seq: number, time_ns: Integer, request_id: Buffer, message_hash: Buffer}} MessagePropagated */
 /** @typedef {{event: "message_sent", stream_id: Buffer, seq: number, time_ns: Integer, request_id: Buffer, message_hash: Buffer}} MessageSent */
@@ -27,9 +27,10 @@
 /** @typedef {{event: "channel_delivery_error", stream_id: Buffer, seq: number, time_ns: Integer, channel_id: string, request_id: Buffer, text: string}} ChannelDeliveryError */
 /** @typedef {{event: "channel_message_lost", stream_id: Buffer, seq: number, time_ns: Integer, channel_id: string, payload_hash: Buffer, message_ids: string[], reason: string}} ChannelMessageLost */
 /** @typedef {{event: "channel_sync", stream_id: Buffer, seq: number, time_ns: Integer, channel_id: string, state: string, missing: number}} ChannelSync */
+/** @typedef {{event: "channel_segment_received", stream_id: Buffer, seq: number, time_ns: Integer, channel_id: string, sender_id: string, message_id: string, payload: Buffer}} ChannelSegmentReceived */
 /** @typedef {{event: "link_lost", reason: string}} LinkLost */
 /** @typedef {{event: "link_restored", resumed: boolean, lost_stream: Buffer | null, last_seq: number, subscription_errors: Record<string, string>}} LinkRestored */
 
-/** What an app gets. @typedef {(MessageReceived | MessagePropagated | MessageSent | MessageError | ConnectionStatusChange | ContentTopicHealthChange | EventsDropped | MessagesMissed | MessageUnconfirmed | MessageCancelled | TakenOver | MessageQueued | ChannelMessageReceived | ChannelMessageSent | ChannelMessageDelivered | ChannelMessageError | ChannelDeliveryError | ChannelMessageLost | ChannelSync | LinkLost | LinkRestored) & {toJSON(): Record<string, unknown>}} Event */
+/** What an app gets. @typedef {(MessageReceived | MessagePropagated | MessageSent | MessageError | ConnectionStatusChange | ContentTopicHealthChange | EventsDropped | MessagesMissed | MessageUnconfirmed | MessageCancelled | TakenOver | MessageQueued | ChannelMessageReceived | ChannelMessageSent | ChannelMessageDelivered | ChannelMessageError | ChannelDeliveryError | ChannelMessageLost | ChannelSync | ChannelSegmentReceived | LinkLost | LinkRestored) & {toJSON(): Record<string, unknown>}} Event */
 
 export {};

@@ -175,6 +175,7 @@ class MessagingCalls(BlockingClient):
         keys: Iterable[bytes] = (),
         keep_keys: bool = False,
         parity: float = 0.0,
+        hooks: bool = False,
         timeout: float = DEFAULT_TIMEOUT,
     ) -> str:
         """Create a reliable channel, or open one that was closed or is locked. Returns our sender id.
@@ -182,7 +183,8 @@ class MessagingCalls(BlockingClient):
         `sender_id`: made up and kept when not given; unique in the channel. `profile`: the wire form that is
         written (`reference`, `raw`, `js`). `keys`: of 32 bytes, for the built-in encryption; the first
         encrypts, all decrypt. `keep_keys`: store them, so that the channel opens by itself after a restart.
-        `parity`: parity segments per data segment, 0 to 1.
+        `parity`: parity segments per data segment, 0 to 1. `hooks`: instead of keys, the functions of
+        `set_channel_encryption` encrypt; only with profile `reference`.
 
         A named app's channel outlives the connection; an ephemeral app's ends with it. Raises
         `ConflictError` when it is open already, `BadRequestError`.
@@ -196,6 +198,7 @@ class MessagingCalls(BlockingClient):
             keys=here(keys),
             keep_keys=keep_keys,
             parity=parity,
+            hooks=hooks,
             timeout=timeout,
         )
 
@@ -212,12 +215,14 @@ class MessagingCalls(BlockingClient):
         return self._portal.call(self._client.channel_status, channel_id, timeout=timeout)
 
     def set_channel_encryption(self, channel_id: str, encrypt: Hook, decrypt: Hook) -> None:
-        """Encrypt a channel's payloads with functions of the app, which run here, in its own process.
+        """Encrypt a channel created with `hooks` by functions of the app, which run here, in its process.
 
-        Both take and return bytes. A payload is sealed whole, before it is split. Set them before events are
-        asked for; whether the channel exists does not matter. When `encrypt` raises, the send fails with
-        `BadRequestError` (`encryption failed: …`), and nothing is sent. A payload at which `decrypt` raises
-        comes as `ChannelMessageLost`. All participants need the same hooks, in whatever language.
+        Both take and return bytes: one segment of a payload, as the reference's hooks do, so that its apps
+        take part. They run between other events, so they should be quick. Set them before events are asked
+        for; whether the channel exists does not matter. When `encrypt` raises, the send fails with
+        `BadRequestError` (`encryption failed: …`), and nothing is sent. A segment at which `decrypt` raises
+        comes as `ChannelMessageLost`. Without hooks the app gets `ChannelSegmentReceived`, and can neither
+        send nor read.
         """
         self._portal.call(self._client.set_channel_encryption, channel_id, encrypt, decrypt)
 

@@ -40,7 +40,7 @@ class Log:
         self._by_age: list[tuple[int, str]] = []
         self._lost: OrderedDict[str, None] = OrderedDict()
         self._syncs: OrderedDict[str, None] = OrderedDict()
-        self._raw_bytes = 0
+        self.raw_bytes = 0
         self._raw_order: OrderedDict[str, int] = OrderedDict()
         self.records: OrderedDict[str, Record] = OrderedDict()
         self.heads: dict[str, None] = {}
@@ -139,10 +139,10 @@ class Log:
         self.records[name] = record
         if record.raw is not None:
             self._raw_order[name] = len(record.raw)
-            self._raw_bytes += len(record.raw)
-        while self._raw_bytes > self._settings.max_history_bytes:
+            self.raw_bytes += len(record.raw)
+        while self.raw_bytes > self._settings.max_history_bytes:
             oldest, size = self._raw_order.popitem(last=False)
-            self._raw_bytes -= size
+            self.raw_bytes -= size
             self.records[oldest].raw = None
         while len(self.records) > self._settings.max_history:
             oldest, _ = self.records.popitem(last=False)
@@ -151,7 +151,7 @@ class Log:
             changes.stripped.add(oldest)
 
     def _drop_raw(self, name: str) -> None:
-        self._raw_bytes -= self._raw_order.pop(name, 0)
+        self.raw_bytes -= self._raw_order.pop(name, 0)
 
     def _forget(self, changes: Changes) -> None:
         while len(self._known) > self._settings.max_known:

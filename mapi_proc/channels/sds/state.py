@@ -40,6 +40,8 @@ class SdsState(IntEnum):
     """Nothing more is to be done with it; its bytes serve repair."""
     LOST = 3
     """It never came, and nothing waits for it any more."""
+    OPENED = 4
+    """As HELD, and its app has decrypted it: after a restart the app is asked again."""
 
 
 class SdsStoredMessage(NamedTuple):
@@ -71,7 +73,7 @@ class Changes:
     states: dict[str, SdsState] = field(default_factory=dict)
     hints: dict[str, bytes] = field(default_factory=dict)
     stripped: set[str] = field(default_factory=set)
-    """Rows whose `raw` goes, unless their state is HELD: then it goes when the state changes."""
+    """Rows whose `raw` goes, unless their state is HELD or OPENED: then it goes when the state changes."""
     removed: set[str] = field(default_factory=set)
     meta: Meta | None = None
 

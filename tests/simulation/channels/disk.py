@@ -51,7 +51,7 @@ class Disk:
             if name in self.rows:
                 self.rows[name] = self.rows[name]._replace(hint=hint)
         for name in changes.stripped:
-            if name in self.rows and self.rows[name].state is not SdsState.HELD:
+            if name in self.rows and self.rows[name].state not in (SdsState.HELD, SdsState.OPENED):
                 self.rows[name] = self.rows[name]._replace(raw=None)
         for name in changes.removed:
             self.rows.pop(name, None)

@@ -40,6 +40,8 @@ class Plan:
     parity: float
     encrypted: bool
     stores: bool
+    hooks: bool
+    """Apps encrypt and decrypt the segments themselves."""
 
 
 def make_plan(seed: int) -> Plan:
@@ -74,7 +76,7 @@ def make_plan(seed: int) -> Plan:
         (begin, begin + random.uniform(10, 300), random.randint(1, count - 1))
         for begin in (random.uniform(0, ACTIVE) for _ in range(random.choice([0, 0, 1, 2])))
     ]
-    return Plan(
+    plan = Plan(
         seed,
         members,
         loss=random.choice([0.0, 0.1, 0.3, 0.5]),
@@ -85,4 +87,7 @@ def make_plan(seed: int) -> Plan:
         parity=random.choice([0.0, 0.0, 0.5]),
         encrypted=random.random() < 0.3,
         stores=random.random() < 0.3,
+        hooks=False,
     )
+    plan.hooks = not plan.encrypted and not mixed and random.random() < 0.3
+    return plan

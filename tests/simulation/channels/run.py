@@ -22,6 +22,7 @@ from mapi_proc.channels.events import (
     MessageLost,
     Received,
     RetrieveMessages,
+    SealedSegment,
     SendError,
     Sent,
     StoredChannel,
@@ -39,7 +40,10 @@ from tests.simulation.channels.plan import ACTIVE, Member, Plan, make_plan
 __all__ = ["Failure", "Simulation", "simulate"]
 
 _EPOCH = 1_700_000_000
-_LIMIT = ACTIVE + 24 * 3600.0
+_LOST_AFTER = 12 * 3600.0
+_LIMIT = ACTIVE + 6 * _LOST_AFTER
+"""What a leaver took with it is given up one participant after the other: one hears of a message that waited
+for it elsewhere only when it was given up there."""
 _KEY = bytes(range(32))
 
 
@@ -64,6 +68,8 @@ class Participant:
     number: int
     disk: AnyDisk
     journal: list[ChannelOutput] = field(default_factory=list)
+    sealed: list[SealedSegment] = field(default_factory=list)
+    """On the app's stream and not acknowledged: the app is to decrypt them."""
     core: ChannelCore | None = None
     dies_for: float = 0.0
     """Not 0: its next transaction is its last act, and it is down for so long."""
@@ -81,6 +87,11 @@ def make_payload(name: str, seen: list[str], size: int) -> bytes:
     """A payload that says what its sender's app had seen before it: what causal order is checked against."""
     text = json.dumps([name, seen])
     return text.ljust(size).encode()
+
+
+def hook(data: bytes) -> bytes:
+    """The apps' encryption, and decryption."""
+    return bytes(byte ^ 0x5A for byte in data)
 
 
 def payload_name(payload: bytes) -> str:
@@ -133,6 +144,8 @@ class Simulation:
         staying = [p for p in self.participants if p.stays]
         if any(p.core is None or not p.core.sds.synced or len(p.core.requests) for p in staying):
             return False
+        if any(p.sealed or (p.core is not None and len(p.core.unopened)) for p in staying):
+            return False
         return len({tuple(p.core.sds.log.ordered()) for p in staying if p.core}) == 1
 
     # --- participants ---------------------------------------------------------------------------------------
@@ -143,18 +156,21 @@ class Simulation:
         profile = PROFILES[participant.member.profile]
         settings = ChannelSettings(
             profile=profile,
-            sds=SdsSettings(form=profile.form, lost_after=12 * 3600),
+            sds=SdsSettings(form=profile.form, lost_after=_LOST_AFTER),
             join=JoinLimits(timeout=24 * 3600),
             split=SplitLimits(segment_size=320, parity_rate=self.plan.parity),
             delivery_timeout=20 * 3600,
+            hooks=self.plan.hooks,
         )
         salt = sha256(f"{self.plan.seed}/{participant.number}/{self.now}".encode()).digest()
         random = Random(salt)
         cipher = XChaCha([_KEY], random.randbytes) if self.plan.encrypted else None
         participant.core = ChannelCore("channel", participant.member.name, settings, random, cipher)
         participant.core.restore(participant.disk.load(), self.now, self.wall(participant))
+        core = participant.core
         self.after(participant)
-        self.tick(participant, participant.core)
+        self.open_later(participant, core)
+        self.tick(participant, core)
 
     def stop(self, participant: Participant) -> None:
         participant.core = None
@@ -193,11 +209,17 @@ class Simulation:
         if participant.member.profile != "reference":
             size = 20
         payload = make_payload(name, participant.received(), size)
-        participant.core.send(request, payload, False, self.now, self.wall(participant))
+        if self.plan.hooks:
+            segments, needed = participant.core.split(payload)
+            stored = StoredRequest(request, (), needed, False, False, sha256(payload).digest())
+            contents = [hook(segment) for segment in segments]
+            participant.core.send_sealed(stored, contents, self.now, self.wall(participant))
+        else:
+            participant.core.send(request, payload, False, self.now, self.wall(participant))
         self.sent[name] = sender
-        stored = next(iter(participant.core.requests.changed.values()))
-        assert stored is not None
-        self.requests[request] = stored
+        accepted = next(iter(participant.core.requests.changed.values()))
+        assert accepted is not None
+        self.requests[request] = accepted
         self.after(participant)
 
     def after(self, participant: Participant) -> None:
@@ -207,8 +229,14 @@ class Simulation:
         outputs, changes = core.take()
         participant.disk.apply(changes)
         participant.journal += [
-            output for output in outputs if not isinstance(output, Transmit | RetrieveMessages)
+            output
+            for output in outputs
+            if not isinstance(output, Transmit | RetrieveMessages | SealedSegment)
         ]
+        sealed = [output for output in outputs if isinstance(output, SealedSegment)]
+        participant.sealed += sealed
+        if sealed:
+            self.open_later(participant, core)
         for output in outputs:
             if isinstance(output, Delivered):
                 self.check_delivered(output)
@@ -224,6 +252,19 @@ class Simulation:
                         self.arrive(
                             participant, self.store[entry.hint], entry.hint, self.random.uniform(0.1, 3)
                         )
+
+    def open_later(self, participant: Participant, core: ChannelCore) -> None:
+        delay = self.random.uniform(0.01, 5.0) if self.plan.hooks else 0.0
+        self.at(self.now + delay, lambda: self.open_segments(participant, core))
+
+    def open_segments(self, participant: Participant, core: ChannelCore) -> None:
+        """The app decrypts what is on its stream, in order; what it has given back it acknowledges."""
+        while participant.sealed and participant.core is core:
+            first = participant.sealed[0]
+            core.opened(first.message_id, hook(first.content), "", self.now)
+            self.after(participant)
+            if participant.core is core:  # else its process died before the acknowledgement
+                del participant.sealed[0]
 
     # --- the network ----------------------------------------------------------------------------------------
 

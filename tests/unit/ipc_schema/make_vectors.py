@@ -482,6 +482,14 @@ def channel_requests() -> None:
     request("mapi", "channel.list", {})
     send = channels.ChannelSendRequest(channel_id="room", request_id=REQUEST, ephemeral=True)
     request("mapi", "channel.send", send, [b"first", b"second"])
+    sealed = channels.SealedSegments(sizes=(5, 6), needed=2, digest=HASH)
+    send = channels.ChannelSendRequest(channel_id="room", request_id=REQUEST, sealed=sealed)
+    request("mapi", "channel.send", send, [b"firstsecond"], name="channel.send of encrypted segments")
+    request("mapi", "channel.split", channels.ChannelRequest(channel_id="room"), [b"payload"])
+    opened = channels.ChannelOpenedRequest(channel_id="room", message_id="ab" * 32)
+    request("mapi", "channel.opened", opened, [b"segment"])
+    failed = channels.ChannelOpenedRequest(channel_id="room", message_id="ab" * 32, error="wrong key")
+    request("mapi", "channel.opened", failed, name="channel.opened with an error")
 
 
 def channel_replies() -> None:
@@ -495,11 +503,15 @@ def channel_replies() -> None:
         encrypted=True,
         open=False,
         locked=True,
+        hooks=True,
     )
     reply("mapi", "channel.list", channels.ChannelListReply(channels=(info,)))
-    status = channels.ChannelStatusReply(missing=1, waiting=2, joining=3, unacknowledged=4, history=5)
+    status = channels.ChannelStatusReply(
+        missing=1, waiting=2, joining=3, unacknowledged=4, history=5, unopened=6
+    )
     reply("mapi", "channel.status", status)
     reply("mapi", "channel.send", channels.ChannelSendReply(request_id=REQUEST, repeated=True))
+    reply("mapi", "channel.split", channels.ChannelSplitReply(sizes=(5, 6), needed=2), [b"firstsecond"])
 
 
 def error_replies() -> None:
@@ -732,6 +744,11 @@ APP_EVENTS: list[tuple[AppEventKind, dict[str, object], bytes]] = [
         b"",
     ),
     (AppEventKind.CHANNEL_SYNC, {"channel_id": "room", "state": "syncing", "missing": 3}, b""),
+    (
+        AppEventKind.CHANNEL_SEGMENT_RECEIVED,
+        {"channel_id": "room", "sender_id": "bob", "message_id": "ab" * 32},
+        b"sealed",
+    ),
 ]
 
 

@@ -23,6 +23,7 @@ from ipc_schema.mapi.events import (
     ChannelMessageLost,
     ChannelMessageReceived,
     ChannelMessageSent,
+    ChannelSegmentReceived,
     ChannelSync,
     ConnectionStatusChange,
     ContentTopicHealthChange,
@@ -73,6 +74,7 @@ EXAMPLES: dict[AppEventKind, tuple[type[Any], tuple[object, ...]]] = {
     AppEventKind.CHANNEL_DELIVERY_ERROR: (ChannelDeliveryError, ("room", REQUEST, "unacknowledged")),
     AppEventKind.CHANNEL_MESSAGE_LOST: (ChannelMessageLost, ("room", HASH, ("a", "b"), "never received")),
     AppEventKind.CHANNEL_SYNC: (ChannelSync, ("room", "syncing", 3)),
+    AppEventKind.CHANNEL_SEGMENT_RECEIVED: (ChannelSegmentReceived, ("room", "bob", "ab")),
 }
 
 

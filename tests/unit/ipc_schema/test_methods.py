@@ -85,6 +85,8 @@ def test_the_methods_are_those_of_the_contract() -> None:
         "channel.close",
         "channel.forget",
         "channel.send",
+        "channel.split",
+        "channel.opened",
     }
     assert set(control.METHODS) == {"health", "shutdown", "log_level", "metrics"}
     assert set(mapi_control.METHODS) == {"apps", "sends"}
@@ -118,7 +120,7 @@ def test_any_map_is_a_value_or_a_typed_error(cls: type[Body]) -> None:
 
 def test_no_body_names_another_methods_place() -> None:
     """A copied WHERE would send users to the wrong method."""
-    of_a_channel = ("exists", "status", "close", "forget")
+    of_a_channel = ("exists", "status", "close", "forget", "split")
     shared = {"relay.mesh": "relay.peers"} | {f"channel.{name}": "channel" for name in of_a_channel}
     for table in TABLES.values():
         for name, (request, _) in table.items():

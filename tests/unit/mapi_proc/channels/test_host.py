@@ -18,6 +18,7 @@ from mapi_proc.channels.events import (
     RetrieveMessages,
     Sent,
 )
+from mapi_proc.channels.figures import ChannelFigures
 from mapi_proc.channels.host import ChannelHost, HostTimes
 from mapi_proc.channels.profiles import MARK
 from mapi_proc.channels.sds.message import decode_sds
@@ -58,6 +59,7 @@ class World:
             lambda _: 3,
             lambda _, retrieve: self.wanted.append(retrieve),
         )
+        self.figures = ChannelFigures()
         settings = ChannelSettings(split=SplitLimits(segment_size=320), sds=SdsSettings(max_attempts=3))
         self.host = ChannelHost(
             RECORD,
@@ -66,6 +68,7 @@ class World:
             batch=lambda: self.turn.batch,
             departures=self.departures,
             times=HostTimes(lambda: self.now, self.wall, self.wall),
+            figures=self.figures,
         )
 
     def wall(self) -> int:

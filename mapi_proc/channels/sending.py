@@ -1,0 +1,135 @@
+"""Payloads that apps send, and segments that they encrypt or decrypt themselves (SPEC.md 4.5)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from itertools import accumulate, pairwise
+from typing import Final, TypeVar
+
+from ipc_schema.errors import ErrorCode, IpcError
+from ipc_schema.mapi.channels import (
+    ChannelOpenedRequest,
+    ChannelSendRequest,
+    ChannelSplitReply,
+    SealedSegments,
+)
+from mapi_proc.channels.channel import (
+    ChannelBusyError,
+    RequestConflictError,
+    SendRefusedError,
+    fingerprint,
+)
+from mapi_proc.channels.events import StoredRequest
+from mapi_proc.channels.host import ChannelHost
+from mapi_proc.channels.known import KnownChannel
+from mapi_proc.database import Database, DatabaseError
+from mapi_proc.disk import Disk
+from mapi_proc.network import CurrentNetwork
+from mapi_proc.write_batch import Turn
+
+__all__ = ["ChannelSending"]
+
+T = TypeVar("T")
+
+_BLOB: Final = 1 << 20
+
+
+class ChannelSending:
+    """What an app asks of one open channel."""
+
+    def __init__(self, database: Database, turn: Turn, disk: Disk, network: CurrentNetwork) -> None:
+        self._database = database
+        self._turn = turn
+        self._disk = disk
+        self._network = network
+
+    async def send(
+        self, channel: KnownChannel, host: ChannelHost, request: ChannelSendRequest, blobs: Sequence[bytes]
+    ) -> bool:
+        """Accept a send; returns when it is on disk. True: a repeat. Raises IpcError."""
+        if self._network().info.rln_required:
+            raise IpcError(ErrorCode.RLN_REQUIRED, "this network needs an RLN proof with each message")
+        payload = blobs[0] if len(blobs) == 1 else b"".join(blobs)
+        if channel.app.durable:
+            self._disk.check()
+        mark = _mark(request, payload)
+        if await self._repeated(channel, request.request_id, mark):
+            return True
+        if host.closed:
+            raise IpcError(ErrorCode.BAD_REQUEST, "channel closed mid-send")
+        repeated = _accept(lambda: _put(host, request, payload, mark))
+        if channel.app.durable:
+            self._turn.batch.durable = True  # accepted survives the loss of the host
+            await self._stored()
+        else:
+            channel.remember(request.request_id, mark)
+        return repeated
+
+    async def _repeated(self, channel: KnownChannel, request_id: bytes, mark: bytes) -> bool:
+        """Whether the send was accepted and may be over. Raises `conflict`."""
+        if channel.app.durable:
+            known = await self._database.find_channel_request(channel.record.channel, request_id)
+        else:
+            known = channel.recent.get(request_id)
+        if known is not None and known != mark:
+            raise IpcError(ErrorCode.CONFLICT, "this request id was used for another message")
+        return known is not None
+
+    def split(self, host: ChannelHost, blobs: Sequence[bytes]) -> tuple[ChannelSplitReply, list[bytes]]:
+        """The segments of a payload, for the app to encrypt: sizes, and blobs. Raises IpcError."""
+        payload = b"".join(blobs)
+        segments, needed = _accept(lambda: host.core.split(payload))
+        data = b"".join(segments)
+        reply = ChannelSplitReply(sizes=tuple(map(len, segments)), needed=needed)
+        return reply, [data[start : start + _BLOB] for start in range(0, len(data), _BLOB)]
+
+    async def opened(
+        self, channel: KnownChannel, host: ChannelHost, request: ChannelOpenedRequest, blobs: Sequence[bytes]
+    ) -> None:
+        """Take a decrypted segment; returns when what it brings is on disk. Raises IpcError."""
+        content = None if request.error is not None else b"".join(blobs)
+        host.opened(request.message_id, content, request.error or "")
+        if channel.app.durable:
+            await self._stored()
+
+    async def _stored(self) -> None:
+        try:
+            await self._turn.stored()
+        except DatabaseError as error:
+            raise IpcError(ErrorCode.NOT_READY, "shutting down") from error
+
+
+def _mark(request: ChannelSendRequest, payload: bytes) -> bytes:
+    """What a repeat is recognised by. An app's encryption differs each time: there it is the plain payload's
+    digest."""
+    if request.sealed is None:
+        return fingerprint(payload, request.ephemeral)
+    return sha256(b"sealed:%d:" % request.ephemeral + request.sealed.digest).digest()
+
+
+def _put(host: ChannelHost, request: ChannelSendRequest, payload: bytes, mark: bytes) -> bool:
+    sealed = request.sealed
+    if sealed is None:
+        return host.send(request.request_id, payload, request.ephemeral)
+    stored = StoredRequest(request.request_id, (), sealed.needed, request.ephemeral, False, mark)
+    return host.send_sealed(stored, _cut(payload, sealed))
+
+
+def _cut(data: bytes, sealed: SealedSegments) -> list[bytes]:
+    ends = list(accumulate(sealed.sizes, initial=0))
+    if ends[-1] != len(data):
+        raise SendRefusedError(f"sizes of {ends[-1]} bytes in all, blobs of {len(data)}")
+    return [data[start:end] for start, end in pairwise(ends)]
+
+
+def _accept(action: Callable[[], T]) -> T:
+    """Run what a core may refuse. Raises IpcError."""
+    try:
+        return action()
+    except SendRefusedError as error:
+        raise IpcError(ErrorCode.BAD_REQUEST, str(error)) from error
+    except RequestConflictError as error:
+        raise IpcError(ErrorCode.CONFLICT, str(error)) from error
+    except ChannelBusyError as error:
+        raise IpcError(ErrorCode.BUSY, str(error), retry_after_ms=1000) from error
