@@ -6,12 +6,13 @@ import asyncio
 import os
 import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
+from logos_client.blocking import MessagingClient as BlockingMessagingClient
 from logos_client.events import ChannelMessageLost, ChannelMessageReceived, MessageReceived
 from logos_client.exceptions import BadRequestError
 from logos_client.messaging import MessagingClient
@@ -23,6 +24,7 @@ from tests.support.nodes import TOPIC, Node, node_pair, single_node
 
 pytestmark = pytest.mark.integration
 
+Hook = Callable[[bytes], bytes]
 NAMES = ("alice", "bob", "carol")
 
 
@@ -160,3 +162,61 @@ async def test_keys_are_kept_only_if_the_app_wants_it(tmp_path: Path) -> None:
             assert (await alice.channel_status("given")).unacknowledged == 1
         assert given.hex() not in node.mapi.logged()
         assert kept.hex() not in node.mapi.logged()
+
+
+@asyncio_test(120)
+async def test_hooks_through_the_deaths_of_messaging_api_and_app(tmp_path: Path) -> None:
+    """Each segment of the payload is opened by the app, whose process and whose node die in between."""
+    payload, opened = os.urandom(1 << 20), 0
+    with node_pair(tmp_path, mapi_options=FAST) as nodes:
+
+        def seal(segment: bytes) -> bytes:
+            return os.urandom(8) + segment[::-1]
+
+        def unseal(sealed: bytes) -> bytes:
+            return sealed[8:][::-1]
+
+        def open_until_death(sealed: bytes) -> bytes:
+            nonlocal opened
+            opened += 1
+            if opened == 4:
+                nodes[1].mapi.kill()
+                nodes[1].mapi.start()
+            if opened == 8:
+                reading.cancel()  # it never gives this one back
+            return unseal(sealed)
+
+        async with await open_channel(nodes[0], "alice", hooks=True) as alice:
+            await alice.set_channel_encryption("room", seal, unseal)
+            bob = await open_channel(nodes[1], "bob", hooks=True)
+            await bob.set_channel_encryption("room", seal, open_until_death)
+            reading = asyncio.create_task(payloads(bob, 1))
+            request = await alice.send_to_channel("room", payload)
+            assert await alice.send_to_channel("room", payload, request_id=request) == request
+            with pytest.raises(asyncio.CancelledError):
+                await reading
+            await bob.close()
+            assert opened == 8
+            await delivered(alice, {request})
+            assert await asyncio.to_thread(_read_and_answer, nodes[1].run, seal, unseal) == payload
+            assert await payloads(alice, 1) == [b"answer"]
+            await alice.set_channel_encryption("room", _refuse, _refuse)
+            with pytest.raises(BadRequestError, match="encryption failed: no key"):
+                await alice.send_to_channel("room", b"secret")
+            await alice.clear_channel_encryption("room")
+            with pytest.raises(BadRequestError, match="encryption failed: the app encrypts"):
+                await alice.send_to_channel("room", b"secret")
+
+
+def _refuse(_data: bytes) -> bytes:
+    raise ValueError("no key")
+
+
+def _read_and_answer(run: Path, seal: Hook, unseal: Hook) -> bytes:
+    """The next payload of the channel; with the blocking client."""
+    with BlockingMessagingClient.connect(run, name="bob") as bob:
+        bob.set_channel_encryption("room", seal, unseal)
+        while not isinstance(event := bob.next_event(60), ChannelMessageReceived):
+            pass
+        bob.send_to_channel("room", b"answer")
+        return event.payload
