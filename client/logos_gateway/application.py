@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 
 from logos_client.exceptions import LogosError
 from logos_gateway.api_document import describe
+from logos_gateway.apps import channels as app_channels
 from logos_gateway.apps import routes as app_routes
 from logos_gateway.apps import socket as app_socket
 from logos_gateway.bodies import TextRefusal, json_response
@@ -81,7 +82,7 @@ def rest_server(app: FastAPI, gateway: Gateway, tokens: Tokens | None) -> ASGIAp
 
 
 def _routers(gateway: Gateway) -> list[APIRouter]:
-    modules = (node, relay, filter, lightpush, store, messaging, admin, app_routes, app_socket)
+    modules = (node, relay, filter, lightpush, store, messaging, admin, app_routes, app_channels, app_socket)
     routers = [module.router for module in modules] if gateway.config.rest_routes else []
     routers += [kernel_events.router, node_routes.router, docs_router()]
     return [*routers, dashboard_router()] if gateway.config.dashboard else routers

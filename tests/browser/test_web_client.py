@@ -212,3 +212,21 @@ def test_a_page_of_an_origin_that_is_not_allowed_gets_nothing(
         ".catch((error) => { window.refused = error.code; })), 0"
     )
     browser.wait("window.refused === 'not_ready'")
+
+
+def test_a_page_uses_a_channel(browser: Chromium, site: Site, served: Served) -> None:
+    browser("fresh")
+    browser("open", url=served.page(site, "channel"))
+    browser.wait("document.title === 'connected'")
+    created = f"client.createChannel('room', '{TOPIC}', {{senderId: 'me', keys: [new Uint8Array(32)]}})"
+    assert browser.value(created) == "me"
+    assert browser.value(f"{created}.catch((error) => error.code)") == "conflict"
+    (channel,) = browser.value("client.channels()")
+    assert (channel["channel_id"], channel["encrypted"], channel["open"]) == ("room", True, True)
+    sent = browser.value("client.sendToChannel('room', new Uint8Array([1, 2, 3])).then(hex)")
+    assert len(sent) == 32
+    assert browser.value("client.channelStatus('room')")["unacknowledged"] == 1
+    browser.value("client.closeChannel('room').then(() => 'closed')")
+    assert browser.value("client.channelExists('room')") is False
+    browser.value("client.forgetChannel('room').then(() => 'forgotten')")
+    assert browser.value("client.channels()") == []

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
 from logos_gateway.api_document.own_routes import OWN, SOCKET_PATH, socket_operation
-from logos_gateway.api_document.parts import JSON, PROBLEM, TEXT, Operation, Schema, ref
+from logos_gateway.api_document.parts import JSON, OCTETS, PROBLEM, TEXT, Operation, Schema, ref
 from logos_gateway.api_document.reference_routes import REFERENCE
 from logos_gateway.api_document.schemas import SCHEMAS
 from logos_gateway.http_access import scope_of_path
@@ -96,10 +96,13 @@ def _operation(
         content: dict[str, Any] = {"schema": described.body}
         if described.example is not None:
             content["example"] = described.example
-        shown["requestBody"] = {"required": True, "content": {JSON: content}}
+        by_kind: dict[str, Any] = {JSON: content}
+        if described.octets:
+            by_kind[OCTETS] = {"schema": {"description": described.octets}}
+        shown["requestBody"] = {"required": True, "content": by_kind}
     answers: dict[str, Any] = {}
-    for status, (about, by_kind) in described.answers.items():
-        answers[str(status)] = _answer(about, by_kind)
+    for status, (about, given) in described.answers.items():
+        answers[str(status)] = _answer(about, given)
         if described.headers and status < 300:
             answers[str(status)]["headers"] = {
                 name: {"description": text, "schema": {"type": "string"}}

@@ -25,6 +25,12 @@ _TAKEOVER: Final = query(
     "takeover", "true: end another live connection of that name", text(enum=["true", "false"])
 )
 _ID: Final = path("requestId", "The request id, or the idempotency key")
+_CHANNEL: Final = path("channelId", "The channel; it may hold slashes", text(minLength=1, maxLength=512))
+_KEY: Final = header(
+    "Idempotency-Key",
+    "The same request under the same key is sent once",
+    text(minLength=1, maxLength=256, pattern="^[!-~]+$"),
+)
 _EVENTS: Final = {"text/event-stream": text()}
 _FLAG: Final = text(enum=["true", "false"])
 SOCKET_PATH: Final = "/apps/v1/{name}/socket"
@@ -83,11 +89,7 @@ OWN: Final[dict[str, Operation]] = {
         parameters=[
             _NAME,
             _TAKEOVER,
-            header(
-                "Idempotency-Key",
-                "The same request under the same key is sent once",
-                text(minLength=1, maxLength=256, pattern="^[!-~]+$"),
-            ),
+            _KEY,
         ],
         body=ref("Send"),
         answers={202: ("It is on disk; its fate follows", {JSON: obj({"requestId": text()})})},
@@ -120,6 +122,37 @@ OWN: Final[dict[str, Operation]] = {
     ),
     "GET /apps/v1/{name}/status": Operation(
         problems=True, parameters=[_NAME, _TAKEOVER], answers=_json(ref("AppStatus"))
+    ),
+    "GET /apps/v1/{name}/channels": Operation(
+        problems=True,
+        parameters=[_NAME, _TAKEOVER],
+        answers=_json(obj({"channels": array(ref("Channel"))})),
+    ),
+    "POST /apps/v1/{name}/channels": Operation(
+        problems=True,
+        parameters=[_NAME, _TAKEOVER],
+        body=ref("NewChannel"),
+        answers=_json(obj({"senderId": text("Ours in the channel")}), "It is on disk, and open"),
+    ),
+    "GET /apps/v1/{name}/channels/{channelId}": Operation(
+        problems=True, parameters=[_NAME, _CHANNEL, _TAKEOVER], answers=_json(ref("ChannelStatus"))
+    ),
+    "DELETE /apps/v1/{name}/channels/{channelId}": Operation(
+        problems=True,
+        parameters=[_NAME, _CHANNEL, _TAKEOVER],
+        answers={204: ("It is closed, and nothing is stored of it", {})},
+    ),
+    "POST /apps/v1/{name}/channels/{channelId}/close": Operation(
+        problems=True,
+        parameters=[_NAME, _CHANNEL, _TAKEOVER],
+        answers={204: ("It is closed; what is stored stays", {})},
+    ),
+    "POST /apps/v1/{name}/channels/{channelId}/sends": Operation(
+        problems=True,
+        parameters=[_NAME, _CHANNEL, _TAKEOVER, _KEY],
+        body=ref("ChannelSend"),
+        octets="The payload itself, up to some 25 MB",
+        answers={202: ("It is on disk; its fate follows as events", {JSON: obj({"requestId": text()})})},
     ),
     "GET /kernel/v1/events": Operation(
         problems=True,

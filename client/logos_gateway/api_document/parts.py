@@ -8,6 +8,7 @@ from typing import Any, Final
 
 __all__ = [
     "JSON",
+    "OCTETS",
     "PROBLEM",
     "TEXT",
     "Operation",
@@ -25,6 +26,7 @@ __all__ = [
 Schema = dict[str, Any]
 
 JSON: Final = "application/json"
+OCTETS: Final = "application/octet-stream"
 TEXT: Final = "text/plain"
 PROBLEM: Final = "application/problem+json"
 
@@ -87,6 +89,8 @@ class Operation:
     answers: Mapping[int, tuple[str, Mapping[str, Schema]]]
     parameters: Sequence[dict[str, Any]] = ()
     body: Schema | None = None
+    octets: str = ""
+    """What the body is when it is bytes (application/octet-stream) instead of JSON, where it may be."""
     example: Any = None
     problems: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)

@@ -112,6 +112,47 @@ SCHEMAS: Final[dict[str, Any]] = {
         },
         {"messageHash": _HASH},
     ),
+    "NewChannel": obj(
+        {
+            "channelId": text(minLength=1, maxLength=512),
+            "contentTopic": text(examples=["/chat/1/room/proto"]),
+        },
+        {
+            "senderId": text("Made up and kept if absent", minLength=1, maxLength=512),
+            "profile": text("The form that is written", enum=["reference", "raw", "js"]),
+            "keys": array(_BASE64, maxItems=8, description="Of 32 bytes; the first encrypts, all decrypt"),
+            "keepKeys": {"type": "boolean", "description": "Store them: it opens by itself after a restart"},
+            "parity": {
+                "type": "number",
+                "minimum": 0,
+                "maximum": 1,
+                "description": "Parity segments a segment",
+            },
+        },
+    ),
+    "Channel": obj(
+        {
+            "channelId": text(),
+            "contentTopic": text(),
+            "senderId": text(),
+            "profile": text(),
+            "encrypted": {"type": "boolean"},
+            "open": {"type": "boolean"},
+            "locked": {"type": "boolean", "description": "It waits for its keys"},
+            "hooks": {"type": "boolean", "description": "A client of the contract encrypts its segments"},
+        }
+    ),
+    "ChannelStatus": obj(
+        {
+            "missing": integer("Messages known of and not here"),
+            "waiting": integer("Messages that wait for those"),
+            "joining": integer("Payloads of which segments are here"),
+            "unacknowledged": integer("Sends without an end"),
+            "history": integer("Messages kept for repair"),
+            "unopened": integer("Segments that the app has not decrypted yet"),
+        }
+    ),
+    "ChannelSend": obj({"payload": _BASE64}, {"ephemeral": {"type": "boolean"}}),
     "AppEvent": obj(
         {"kind": text("The contract's name of the event")},
         {"streamId": _ID, "seq": integer(), "timeNs": _NS},

@@ -24,6 +24,8 @@ from logos_gateway.state import gateway_of
 
 __all__ = [
     "WantedTopics",
+    "body_object",
+    "open_journal",
     "problem_response",
     "read_subscription",
     "reader_label",
@@ -57,13 +59,14 @@ def request_id_of(key: str | None) -> bytes:
     return hashlib.sha256(b"logos idempotency key\0" + text.encode()).digest()[:16]
 
 
-async def _journal(request: Request) -> Journal:
+async def open_journal(request: Request) -> Journal:
+    """The journal of the app that the path names, connected. Raises `LogosError`."""
     # Most requests have no query, and to take one apart costs as much as the rest of this.
     takeover = bool(request.scope["query_string"]) and request.query_params.get("takeover") == "true"
     return await gateway_of(request).journals.open(request.path_params["name"], takeover=takeover)
 
 
-async def _object(request: Request) -> dict[str, Any]:
+async def body_object(request: Request) -> dict[str, Any]:
     """The body as a JSON object. Raises `ProblemError`."""
     try:
         value = decode_json(await read_body(request))
@@ -91,16 +94,16 @@ def topics_in(body: dict[str, Any]) -> list[str]:
 @router.get("/{name}/subscriptions", summary="The app's content topics")
 async def subscriptions(request: Request) -> Response:
     """`{topics}`."""
-    journal = await _journal(request)
+    journal = await open_journal(request)
     return json_response({"topics": await journal.client.subscriptions()})
 
 
 @router.post("/{name}/subscriptions", summary="Subscribe to content topics")
 async def subscribe(request: Request) -> Response:
     """Body: `{topics, sinceLast?, historySeconds?}`. 200 `{errors}`: topic to reason; the others hold."""
-    body = await _object(request)
+    body = await body_object(request)
     wanted = read_subscription(body)
-    journal = await _journal(request)
+    journal = await open_journal(request)
     return json_response({"errors": await subscribe_from(journal, wanted)})
 
 
@@ -132,8 +135,8 @@ async def subscribe_from(journal: Journal, wanted: WantedTopics) -> dict[str, st
 @router.delete("/{name}/subscriptions", summary="Unsubscribe from content topics")
 async def unsubscribe(request: Request) -> Response:
     """Body: `{topics}`. 200 `{errors}`."""
-    topics = topics_in(await _object(request))
-    journal = await _journal(request)
+    topics = topics_in(await body_object(request))
+    journal = await open_journal(request)
     return json_response({"errors": await journal.client.unsubscribe(topics)})
 
 
@@ -147,8 +150,8 @@ async def send(request: Request) -> Response:
     With an `Idempotency-Key`, the same request may be repeated after any failure: it is sent once.
     """
     request_id = request_id_of(request.headers.get("idempotency-key"))
-    body = await _object(request)
-    journal = await _journal(request)
+    body = await body_object(request)
+    journal = await open_journal(request)
     await send_from(journal, request_id, body)
     shown = request_id.hex()
     location = f"{request.scope['path']}/{shown}"
@@ -177,7 +180,7 @@ def _bytes(value: object, what: str) -> bytes:
 @router.get("/{name}/sends", summary="Sends without a final fate")
 async def pending(request: Request) -> Response:
     """`{sends, total, states}`, oldest first."""
-    journal = await _journal(request)
+    journal = await open_journal(request)
     reply = await journal.client.pending()
     return json_response(show_pending(reply))
 
@@ -206,7 +209,7 @@ async def fate(request: Request) -> Response:
     """`{requestId, state}` while it is under way, else its last event. 404: not known (any more)."""
     text = request.path_params["requestId"]
     request_id = request_id_of(text)
-    journal = await _journal(request)
+    journal = await open_journal(request)
     event = journal.fate(request_id)
     if event is not None and event["kind"] != "message_propagated":
         return json_response({"requestId": request_id.hex(), "state": event["kind"], "event": event})
@@ -222,7 +225,7 @@ async def fate(request: Request) -> Response:
 async def cancel(request: Request) -> Response:
     """`{cancelled}`: false if it is too late."""
     request_id = request_id_of(request.path_params["requestId"])
-    journal = await _journal(request)
+    journal = await open_journal(request)
     return json_response({"cancelled": await journal.client.cancel(request_id)})
 
 
@@ -242,7 +245,7 @@ async def events(request: Request) -> Response:
     if auto not in ("auto", "explicit"):
         raise ProblemError(400, "bad_request", "ack: auto or explicit is possible")
     after = _position(text) if text else None
-    journal = await _journal(request)
+    journal = await open_journal(request)
     topics = request.query_params.getlist("topic")
     if topics and (errors := await journal.client.subscribe(topics)):
         topic, reason = next(iter(errors.items()))
@@ -285,12 +288,12 @@ def _sse_entry(entry: WindowEntry) -> bytes:
 @router.post("/{name}/ack", summary="Acknowledge events")
 async def acknowledge(request: Request) -> Response:
     """Body: `{streamId, seq, reader?}`: everything up to there is handled and does not come again. 204."""
-    body = await _object(request)
+    body = await body_object(request)
     stream_id, seq = body.get("streamId"), body.get("seq")
     if not isinstance(stream_id, str) or not isinstance(seq, int) or isinstance(seq, bool):
         raise ProblemError(400, "bad_request", "streamId and seq are needed")
     position, label = _position(f"{stream_id}:{seq}"), reader_label(body.get("reader"))
-    journal = await _journal(request)
+    journal = await open_journal(request)
     await journal.acknowledge(position, label)
     return Response(None, 204)
 
@@ -301,7 +304,7 @@ async def acknowledge(request: Request) -> Response:
 @router.get("/{name}/status", summary="Connection status and topic health")
 async def status(request: Request) -> Response:
     """`{connection, reason, resyncing, topics}`."""
-    journal = await _journal(request)
+    journal = await open_journal(request)
     return json_response(show_status(await journal.client.status()))
 
 

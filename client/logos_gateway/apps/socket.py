@@ -1,8 +1,9 @@
 """`/apps/v1/{name}/socket`: the same over one WebSocket, in JSON text or MessagePack binary frames.
 
 Client to gateway, one object per frame: `{op, id?, …}` with `op` one of hello, subscribe, unsubscribe,
-subscriptions, send, ack, credit, cancel, pending, status, ping. Gateway to client: `{type: "reply", id, …}`,
-`{type: "error", id, problem}`, `{type: "events", events: [{cost, event}, …]}` with what is there at the time,
+subscriptions, send, ack, credit, cancel, pending, status, ping, or one about reliable channels (`channels`).
+Gateway to client: `{type: "reply", id, …}`, `{type: "error", id, problem}`,
+`{type: "events", events: [{cost, event}, …]}` with what is there at the time,
 and `{type: "closed", reason}` before the end.
 
 Events cost byte credit: `credit` in the query (1 MiB by default), more by `{op: "credit", bytes}`.
@@ -19,6 +20,7 @@ from fastapi import APIRouter
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from logos_client.exceptions import LogosError
+from logos_gateway.apps.channels import CHANNEL_OPERATIONS, serve_operation
 from logos_gateway.apps.encoding import event_json, plain_event
 from logos_gateway.apps.journals import BATCH_BYTES, JournalReader
 from logos_gateway.apps.routes import (
@@ -156,6 +158,8 @@ class _AppSocket:
                 }
             case "ping":
                 return {}
+            case str(op) if op in CHANNEL_OPERATIONS:
+                return await serve_operation(client, request)
         raise ProblemError(400, "bad_request", f"op: {str(request.get('op'))[:40]!r} is not known")
 
     def _grant(self, amount: object) -> None:

@@ -12,11 +12,24 @@ from fastapi import APIRouter, FastAPI
 
 from logos_gateway.api_document import UndescribedError, describe
 from logos_gateway.api_document.document import OPERATIONS
+from logos_gateway.apps import channels as app_channels
 from logos_gateway.apps import routes as app_routes
 from logos_gateway.operator import kernel_events, node_routes
 from logos_gateway.reference import admin, filter, lightpush, messaging, node, relay, store  # noqa: A004
 
-MODULES = (node, relay, filter, lightpush, store, messaging, admin, app_routes, kernel_events, node_routes)
+MODULES = (
+    node,
+    relay,
+    filter,
+    lightpush,
+    store,
+    messaging,
+    admin,
+    app_routes,
+    app_channels,
+    kernel_events,
+    node_routes,
+)
 
 
 def application(*more: APIRouter) -> FastAPI:

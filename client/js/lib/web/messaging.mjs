@@ -205,6 +205,76 @@ export class MessagingClient {
     return id;
   }
 
+  // -- reliable channels -----------------------------------------------------------------------------------------------
+
+  /**
+   * Create a reliable channel, or open one that was closed or is locked: our sender id in it. See the Node.js client.
+   * @param {string} channelId
+   * @param {string} topic its content topic
+   * @param {{senderId?: string, profile?: "reference" | "raw" | "js", keys?: Uint8Array[], keepKeys?: boolean, parity?: number,
+   *   timeout?: number}} [options]
+   * @returns {Promise<string>}
+   */
+  async createChannel(channelId, topic, { senderId, profile, keys = [], keepKeys, parity, timeout } = {}) {
+    text("content topic", topic);
+    keys.forEach((key) => bytes("key", key, 32));
+    this.#checkOpen();
+    const fields = {
+      channelId: text("channel id", channelId), contentTopic: topic, senderId, profile, keys: keys.map(toBase64), keepKeys, parity,
+    };
+    return (await this.#connection.request("channel_create", fields, timeout)).senderId;
+  }
+
+  /** Whether the app has an open channel of that name. @param {string} channelId @returns {Promise<boolean>} */
+  async channelExists(channelId) {
+    return (await this.channels()).some(({ channel_id, open }) => channel_id === channelId && open);
+  }
+
+  /** The app's channels, closed ones too. @returns {Promise<import("./types.mjs").ChannelInfo[]>} */
+  async channels() {
+    return (await this.#repeat("channel_list")).channels.map(readChannel);
+  }
+
+  /**
+   * What an open channel waits for, and how much it holds.
+   * @param {string} channelId
+   * @returns {Promise<import("./types.mjs").ChannelStatusReply>}
+   */
+  channelStatus(channelId) {
+    return this.#repeat("channel_status", { channelId: text("channel id", channelId) });
+  }
+
+  /** Stop to receive and send; the stored state stays. @param {string} channelId */
+  async closeChannel(channelId) {
+    await this.#repeat("channel_close", { channelId: text("channel id", channelId) });
+  }
+
+  /** Close a channel and delete all that is stored of it. @param {string} channelId */
+  async forgetChannel(channelId) {
+    this.#checkOpen();
+    await this.#connection.request("channel_forget", { channelId: text("channel id", channelId) });
+  }
+
+  /**
+   * Send a payload of up to some 18 MB, which a frame of the gateway takes: its request id once it is accepted. Its fate
+   * follows as events of the channel.
+   * @param {string} channelId
+   * @param {Uint8Array} payload
+   * @param {{ephemeral?: boolean, requestId?: Uint8Array, timeout?: number}} [options]
+   * @returns {Promise<Uint8Array>}
+   */
+  async sendToChannel(channelId, payload, { ephemeral = false, requestId, timeout } = {}) {
+    bytes("payload", payload);
+    if (requestId !== undefined) bytes("request id", requestId, 16);
+    this.#checkOpen();
+    const id = requestId ?? crypto.getRandomValues(new Uint8Array(16));
+    const fields = { channelId: text("channel id", channelId), requestId: toHex(id), payload: toBase64(payload), ephemeral };
+    await this.#repeat("channel_send", fields, timeout);
+    return id;
+  }
+
+  // -- sends, acks, status ---------------------------------------------------------------------------------------------
+
   /** The sends that have no fate yet, oldest first, and how many there are. @returns {Promise<import("./types.mjs").PendingReply>} */
   async pending() {
     const { sends, total, states } = await this.#repeat("pending");
@@ -385,6 +455,17 @@ const list = (wanted) => {
   const found = Array.isArray(wanted) ? wanted : [wanted];
   if (!found.every((topic) => typeof topic === "string")) throw new TypeError("content topic: a string");
   return found;
+};
+
+/** @param {any} shown @returns {import("./types.mjs").ChannelInfo} */
+const readChannel = ({ channelId, contentTopic, senderId, profile, encrypted, open, locked, hooks }) => ({
+  channel_id: channelId, content_topic: contentTopic, sender_id: senderId, profile, encrypted, open, locked, hooks,
+});
+
+/** @param {string} what @param {unknown} value @returns {string} */
+const text = (what, value) => {
+  if (typeof value !== "string") throw new TypeError(`${what}: a string`);
+  return value;
 };
 
 /** @param {string} what @param {unknown} value @param {number} [size] */

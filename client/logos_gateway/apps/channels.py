@@ -1,0 +1,202 @@
+"""Reliable channels of an app: routes below `/apps/v1/{name}/channels`, and operations of its WebSocket.
+
+A channel id may be any text, and so have slashes: in a path it is all that stands behind `channels/`. What
+comes in a channel is events of the app's stream like all others. A channel with hooks is not made here: a
+client of the contract decrypts its segments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from logos_client import MessagingClient
+from logos_gateway.apps.routes import body_object, open_journal, request_id_of
+from logos_gateway.bodies import TextRefusal, json_response, read_body
+from logos_gateway.json_values import BadBody, encode_json, from_base64
+from logos_gateway.problems import ProblemError
+
+__all__ = ["CHANNEL_OPERATIONS", "router", "serve_operation"]
+
+router = APIRouter(prefix="/apps/v1", tags=["apps"])
+
+_MAX_PAYLOAD: Final = 26 << 20
+"""What the Messaging API takes in 256 segments, about."""
+_OCTETS: Final = "application/octet-stream"
+
+
+def _channel_id(request: Request) -> str:
+    return str(request.path_params["channelId"])
+
+
+@router.get("/{name}/channels", summary="The app's channels")
+async def channels(request: Request) -> Response:
+    """`{channels}`, closed ones too."""
+    return json_response(await _list((await open_journal(request)).client, {}))
+
+
+@router.post("/{name}/channels", summary="Create a channel, or open one that was closed or is locked")
+async def create_channel(request: Request) -> Response:
+    """Body: `{channelId, contentTopic, senderId?, profile?, keys? (base64), keepKeys?, parity?}`.
+
+    200 `{senderId}` once it is on disk. A channel that is open already is a `conflict`.
+    """
+    body = await body_object(request)
+    return json_response(await _create((await open_journal(request)).client, body))
+
+
+@router.get("/{name}/channels/{channelId:path}", summary="What a channel waits for")
+async def channel_status(request: Request) -> Response:
+    """Counts of what is missing, waiting, joined, not acknowledged, and kept for repair."""
+    body = {"channelId": _channel_id(request)}
+    return json_response(await _status((await open_journal(request)).client, body))
+
+
+@router.delete("/{name}/channels/{channelId:path}", summary="Forget a channel")
+async def forget_channel(request: Request) -> Response:
+    """Close it and delete all that is stored of it. 204."""
+    await _forget((await open_journal(request)).client, {"channelId": _channel_id(request)})
+    return Response(None, 204)
+
+
+@router.post("/{name}/channels/{channelId:path}/close", summary="Close a channel")
+async def close_channel(request: Request) -> Response:
+    """Receive and send no more; what is stored stays. 204."""
+    await _close((await open_journal(request)).client, {"channelId": _channel_id(request)})
+    return Response(None, 204)
+
+
+@router.post("/{name}/channels/{channelId:path}/sends", summary="Send a payload to a channel")
+async def send_to_channel(request: Request) -> Response:
+    """Body: `{payload (base64), ephemeral?}`, or the payload itself as `application/octet-stream`, which may
+    be larger. 202 `{requestId}` once it is on disk; its fate follows as events of the channel.
+
+    With an `Idempotency-Key`, the same request may be repeated after any failure: it is sent once.
+    """
+    request_id = request_id_of(request.headers.get("idempotency-key"))
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    body = {"payload": await _octets(request)} if kind == _OCTETS else await body_object(request)
+    body = {**body, "channelId": _channel_id(request)}
+    await _send_under(request_id, (await open_journal(request)).client, body)
+    return Response(encode_json({"requestId": request_id.hex()}), 202, media_type="application/json")
+
+
+async def _octets(request: Request) -> bytes:
+    try:
+        return await read_body(request, _MAX_PAYLOAD)
+    except TextRefusal as error:
+        code = {413: "too_large", 408: "deadline_exceeded"}.get(error.status, "bad_request")
+        raise ProblemError(error.status, code, error.text) from None
+
+
+# --- the same over routes and WebSocket -------------------------------------------------------------------
+
+
+async def _list(client: MessagingClient, _body: dict[str, Any]) -> dict[str, Any]:
+    found = await client.channels()
+    return {
+        "channels": [
+            {
+                "channelId": one.channel_id,
+                "contentTopic": one.content_topic,
+                "senderId": one.sender_id,
+                "profile": one.profile,
+                "encrypted": one.encrypted,
+                "open": one.open,
+                "locked": one.locked,
+                "hooks": one.hooks,
+            }
+            for one in found
+        ]
+    }
+
+
+async def _create(client: MessagingClient, body: dict[str, Any]) -> dict[str, Any]:
+    keys, parity = body.get("keys", []), body.get("parity", 0)
+    if not isinstance(keys, list):
+        raise ProblemError(400, "bad_request", "keys: an array is needed")
+    if not isinstance(parity, int | float) or isinstance(parity, bool) or not 0 <= parity <= 1:
+        raise ProblemError(400, "bad_request", "parity: 0 to 1 is possible")
+    sender_id, profile = body.get("senderId"), body.get("profile", "reference")
+    given = [_bytes(key, f"keys[{number}]") for number, key in enumerate(keys)]
+    if any(len(key) != 32 for key in given):
+        raise ProblemError(400, "bad_request", "keys: of 32 bytes each")
+    sender = await client.create_channel(
+        _text(body, "channelId"),
+        _text(body, "contentTopic"),
+        sender_id=None if sender_id is None else _text(body, "senderId"),
+        profile=profile if profile == "reference" else _text(body, "profile"),
+        keys=given,
+        keep_keys=_flag(body, "keepKeys"),
+        parity=parity,
+    )
+    return {"senderId": sender}
+
+
+async def _status(client: MessagingClient, body: dict[str, Any]) -> dict[str, Any]:
+    return (await client.channel_status(_text(body, "channelId"))).to_body()
+
+
+async def _close(client: MessagingClient, body: dict[str, Any]) -> dict[str, Any]:
+    await client.close_channel(_text(body, "channelId"))
+    return {}
+
+
+async def _forget(client: MessagingClient, body: dict[str, Any]) -> dict[str, Any]:
+    await client.forget_channel(_text(body, "channelId"))
+    return {}
+
+
+async def _send(client: MessagingClient, body: dict[str, Any]) -> dict[str, Any]:
+    key = None if body.get("requestId") is None else _text(body, "requestId")
+    request_id = request_id_of(key)
+    await _send_under(request_id, client, body)
+    return {"requestId": request_id.hex()}
+
+
+async def _send_under(request_id: bytes, client: MessagingClient, body: dict[str, Any]) -> None:
+    channel_id, payload = _text(body, "channelId"), _bytes(body.get("payload"), "payload")
+    ephemeral = _flag(body, "ephemeral")
+    await client.send_to_channel(channel_id, payload, ephemeral=ephemeral, request_id=request_id)
+
+
+CHANNEL_OPERATIONS: Final[
+    dict[str, Callable[[MessagingClient, dict[str, Any]], Awaitable[dict[str, Any]]]]
+] = {
+    "channel_create": _create,
+    "channel_list": _list,
+    "channel_status": _status,
+    "channel_close": _close,
+    "channel_forget": _forget,
+    "channel_send": _send,
+}
+"""`op` of a WebSocket's request; its other keys are those of the routes' bodies."""
+
+
+async def serve_operation(client: MessagingClient, request: dict[str, Any]) -> dict[str, Any]:
+    """Serve one of `CHANNEL_OPERATIONS`. Raises `ProblemError`, `LogosError`."""
+    return await CHANNEL_OPERATIONS[request["op"]](client, request)
+
+
+def _text(body: dict[str, Any], key: str) -> str:
+    value = body.get(key)
+    if not isinstance(value, str):
+        raise ProblemError(400, "bad_request", f"{key}: text is needed")
+    return value
+
+
+def _flag(body: dict[str, Any], key: str) -> bool:
+    value = body.get(key, False)
+    if not isinstance(value, bool):
+        raise ProblemError(400, "bad_request", f"{key}: true or false is needed")
+    return value
+
+
+def _bytes(value: object, what: str) -> bytes:
+    try:
+        return value if isinstance(value, bytes) else from_base64(value, what)
+    except BadBody as error:
+        raise ProblemError(400, "bad_request", str(error)) from None
