@@ -22,6 +22,7 @@ pytestmark = pytest.mark.integration
 GRAFANA = Path(__file__).parents[2] / "deploy" / "grafana"
 NETWORK = ("cluster-id=7", "num-shards-in-network=1", "discv5-discovery=true", "discv5-udp-port=0")
 CONTENT = "/gateway-metrics/1/test/proto"
+CHANNEL = "/gateway-metrics/1/channel/proto"
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +41,15 @@ def page() -> Iterator[str]:
             (address,) = b.request("GET", "/info").json["listenAddresses"]
             assert a.request("POST", "/admin/v1/peers", [address]).status == 200
             assert a.request("POST", "/apps/v1/me/subscriptions", {"topics": [CONTENT]}).status == 200
+            channel = {"channelId": "room", "contentTopic": CHANNEL}
+            assert a.request("POST", "/apps/v1/me/channels", channel).status == 200
             for gateway in gateways:
                 gateway.wait_for("/admin/v1/peers/mesh/on/0", lambda answer: len(answer.json["peers"]) == 1)
             body = {"contentTopic": CONTENT, "payload": base64.b64encode(b"metrics").decode()}
             assert b.request("POST", "/apps/v1/me/sends", body).status == 202
+            # Ephemeral: the archive is to hold the message above alone.
+            sent = a.request("POST", "/apps/v1/me/channels/room/sends", {"payload": "aGk=", "ephemeral": True})
+            assert sent.status == 202
             with a.events("/apps/v1/me/events?ack=auto") as reader:
                 reader.take("message_received", 1)
 
@@ -53,6 +59,8 @@ def page() -> Iterator[str]:
                     'archive_messages{type="stored"} 1.0',
                     "connected_peers_per_shard{",
                     "discovered_per_shard",
+                    'channel_sends_total{state="sent"} 1.0',
+                    "channel_refused_total{",  # its own message, as it comes back
                 )
                 return all(part in answer.text for part in wanted)
 
@@ -193,6 +201,17 @@ ADDED = {
     "send_store_validation_timeout_total": set(),
     "recv_messages_total": {"source"},
     "recv_message_bytes_total": {"source"},
+    "messaging_channels": {"state"},
+    "messaging_channel_sends_total": {"state"},
+    "messaging_channel_received_total": set(),
+    "messaging_channel_received_bytes_total": set(),
+    "messaging_channel_transmissions_total": {"type"},
+    "messaging_channel_attempts_total": {"type"},
+    "messaging_channel_refused_total": {"reason"},
+    "messaging_channel_lost_total": set(),
+    "messaging_channel_retrievals_total": {"type"},
+    "messaging_channel_buffered": {"buffer"},
+    "messaging_channel_buffered_bytes": {"buffer"},
     "gateway_requests_total": {"group", "status"},
 }
 
@@ -214,8 +233,9 @@ def test_families_and_their_labels(page: str) -> None:
         "query_count_total",
     ):
         assert values[name] > 0, name
-    assert values["recv_messages_total"] == 1
-    assert values["recv_message_bytes_total"] == len(b"metrics")
+    # And what the channel hears of itself.
+    assert values["recv_messages_total"] >= 2
+    assert values["recv_message_bytes_total"] > len(b"metrics")
 
 
 def test_every_family_is_described(page: str) -> None:
