@@ -48,8 +48,8 @@ def page() -> Iterator[str]:
             body = {"contentTopic": CONTENT, "payload": base64.b64encode(b"metrics").decode()}
             assert b.request("POST", "/apps/v1/me/sends", body).status == 202
             # Ephemeral: the archive is to hold the message above alone.
-            sent = a.request("POST", "/apps/v1/me/channels/room/sends", {"payload": "aGk=", "ephemeral": True})
-            assert sent.status == 202
+            brief = {"payload": "aGk=", "ephemeral": True}
+            assert a.request("POST", "/apps/v1/me/channels/room/sends", brief).status == 202
             with a.events("/apps/v1/me/events?ack=auto") as reader:
                 reader.take("message_received", 1)
 
