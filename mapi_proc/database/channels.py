@@ -79,8 +79,8 @@ CREATE TABLE channel_leftover (
 """
 
 _HELD_STATES: Final = "(1, 4)"
-"""HELD and OPENED of `mapi_proc.channels.sds.state.SdsState`: such a message keeps its bytes until its payload
-is joined."""
+"""HELD and OPENED of `mapi_proc.channels.sds.state.SdsState`: such a message keeps its bytes until its
+payload is joined."""
 _ROW: Final = 96
 _CHANNEL_TYPES: Final = (int, int, str, str, str, bytes, bytes, int, bytes)
 _NONE: Final = type(None)
