@@ -189,7 +189,7 @@ def event(name: str, cls: type[Any]) -> str:
     for field, hint in fields_of(cls).items():
         if field not in COMMON:
             rows.append((go_name(field), event_type(field, hint)[0], f'`json:"{field}"`'))
-    if type_name.endswith("MessageReceived"):
+    if type_name.endswith("Received"):
         rows.append(("Payload", "[]byte", '`json:"payload"`'))
     text = struct(type_name, documented(type_name, cls.__doc__), rows, "Header")
     return text + f'\n// Kind is "{name}".\nfunc (*{type_name}) Kind() string {{ return "{name}" }}\n'
@@ -205,7 +205,7 @@ def event_type(field: str, hint: Any) -> tuple[str, str]:
 def decoder(kind: int, cls: type[Any]) -> str:
     """The case that reads a kind."""
     own = [(field, hint) for field, hint in fields_of(cls).items() if field not in COMMON]
-    payload = ", Payload: payload" if cls.__name__.endswith("MessageReceived") else ""
+    payload = ", Payload: payload" if cls.__name__.endswith("Received") else ""
     text = f"\tcase {kind}:\n\t\te := &{cls.__name__}{{Header: header{payload}}}\n"
     for field, hint in own:
         read = f"e.{go_name(field)} = r.{event_type(field, hint)[1]}()"

@@ -189,6 +189,7 @@ type ChannelCreateRequest struct {
 	Keys         []Hash `json:"keys,omitempty"`
 	KeepKeys     bool   `json:"keep_keys,omitempty"`
 	ParityPpm    int    `json:"parity_ppm,omitempty"`
+	Hooks        bool   `json:"hooks,omitempty"`
 }
 
 // ChannelCreateReply: The channel is on disk and open.
@@ -216,6 +217,7 @@ type ChannelInfo struct {
 	Encrypted    bool   `json:"encrypted"`
 	Open         bool   `json:"open"`
 	Locked       bool   `json:"locked,omitempty"`
+	Hooks        bool   `json:"hooks,omitempty"`
 }
 
 // ChannelListReply is a body of the contract.
@@ -224,26 +226,49 @@ type ChannelListReply struct {
 }
 
 // ChannelStatusReply: `missing`: messages known of and not here; `waiting` for those; `joining`: payloads of which segments
-// are here; `unacknowledged`: sends without an end.
+// are here; `unacknowledged`: sends without an end; `unopened`: segments that the app has not decrypted
+// yet.
 type ChannelStatusReply struct {
 	Missing        uint64 `json:"missing"`
 	Waiting        uint64 `json:"waiting"`
 	Joining        uint64 `json:"joining"`
 	Unacknowledged uint64 `json:"unacknowledged"`
 	History        uint64 `json:"history"`
+	Unopened       uint64 `json:"unopened,omitempty"`
+}
+
+// SealedSegments: What the blobs of a send are in a channel with hooks: segments of `channel.split`, encrypted.
+type SealedSegments struct {
+	Sizes  []uint64 `json:"sizes"`
+	Needed uint64   `json:"needed"`
+	Digest Hash     `json:"digest"`
 }
 
 // ChannelSendRequest: Send the blobs, one after the other, as one payload.
 type ChannelSendRequest struct {
-	ChannelID string `json:"channel_id"`
-	RequestID ID     `json:"request_id"`
-	Ephemeral bool   `json:"ephemeral,omitempty"`
+	ChannelID string          `json:"channel_id"`
+	RequestID ID              `json:"request_id"`
+	Ephemeral bool            `json:"ephemeral,omitempty"`
+	Sealed    *SealedSegments `json:"sealed,omitempty"`
 }
 
 // ChannelSendReply: Accepted; `repeated`: it was accepted before under this id.
 type ChannelSendReply struct {
 	RequestID ID   `json:"request_id"`
 	Repeated  bool `json:"repeated,omitempty"`
+}
+
+// ChannelSplitReply: The blobs are the payload's segments, one after the other, of these sizes.
+type ChannelSplitReply struct {
+	Sizes  []uint64 `json:"sizes"`
+	Needed uint64   `json:"needed"`
+}
+
+// ChannelOpenedRequest: The blob is the decrypted segment of a `channel_segment_received`; with `error` there is none.
+type ChannelOpenedRequest struct {
+	ChannelID string `json:"channel_id"`
+	MessageID string `json:"message_id"`
+	Error     string `json:"error,omitempty"`
 }
 
 // KernelLimits: Limits of a kernel. `max_payload`: bytes that certainly fit in a message; nil: not reported.

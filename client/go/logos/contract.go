@@ -250,6 +250,19 @@ type ChannelSync struct {
 // Kind is "channel_sync".
 func (*ChannelSync) Kind() string { return "channel_sync" }
 
+// ChannelSegmentReceived: A segment of another participant, encrypted by its app; it is the third frame. The client decrypts it
+// and gives it back with `channel.opened`.
+type ChannelSegmentReceived struct {
+	Header
+	ChannelID string `json:"channel_id"`
+	SenderID  string `json:"sender_id"`
+	MessageID string `json:"message_id"`
+	Payload   []byte `json:"payload"`
+}
+
+// Kind is "channel_segment_received".
+func (*ChannelSegmentReceived) Kind() string { return "channel_segment_received" }
+
 // The event of a kind, its elements behind the common ones read from r. Nil: a kind of a later version.
 func readEvent(kind uint64, header Header, r *reader, payload []byte) Event {
 	switch kind {
@@ -364,6 +377,12 @@ func readEvent(kind uint64, header Header, r *reader, payload []byte) Event {
 		e.ChannelID = r.text()
 		e.State = r.text()
 		e.Missing = r.uint()
+		return e
+	case 20:
+		e := &ChannelSegmentReceived{Header: header, Payload: payload}
+		e.ChannelID = r.text()
+		e.SenderID = r.text()
+		e.MessageID = r.text()
 		return e
 	}
 	return nil

@@ -80,7 +80,7 @@ EXAMPLES: dict[AppEventKind, tuple[type[Any], tuple[object, ...]]] = {
 
 def test_every_kind_has_an_example() -> None:
     assert set(EXAMPLES) == set(AppEventKind)
-    assert [int(kind) for kind in AppEventKind] == list(range(20))
+    assert [int(kind) for kind in AppEventKind] == list(range(21))
 
 
 @pytest.mark.parametrize("kind", list(EXAMPLES))

@@ -195,6 +195,8 @@ TEXT_BOUNDS = {
     "ids": (0, 64),
     "channel_id": (1, 512),
     "sender_id": (1, 512),
+    "message_id": (1, 512),
+    "error": (0, 1000),
     "profile": (1, 32),
     "kind": (1, 32),
     "name": (0, 64),
@@ -223,4 +225,4 @@ def test_texts_of_requests_are_bounded_as_told() -> None:
     for name, (low, high) in TEXT_BOUNDS.items():
         if name in ("kind", "name"):  # in the section about hello
             continue
-        assert f"{low}–{high:,}" in told or f"≤ {high}" in told, name
+        assert f"{low}–{high:,}" in told or f"≤ {high:,}" in told, name
