@@ -2,14 +2,22 @@
 
 package logos
 
-// HelloRequest: `kind`: `mapi`, `tool` or `app`. `takeover` and `credit` are for the Messaging API alone.
+// SeenPosition: The last event that an app has received of its stream, and the instance of the server it came from.
+type SeenPosition struct {
+	Stream   ID     `json:"stream"`
+	Seq      uint64 `json:"seq"`
+	Instance ID     `json:"instance"`
+}
+
+// HelloRequest: `kind`: `mapi`, `tool` or `app`. `takeover`, `credit` and `seen` are for the Messaging API alone.
 type HelloRequest struct {
-	Kind     string   `json:"kind"`
-	Protocol []int    `json:"protocol"`
-	Name     string   `json:"name,omitempty"`
-	Features []string `json:"features,omitempty"`
-	Takeover bool     `json:"takeover,omitempty"`
-	Credit   uint64   `json:"credit,omitempty"`
+	Kind     string        `json:"kind"`
+	Protocol []int         `json:"protocol"`
+	Name     string        `json:"name,omitempty"`
+	Features []string      `json:"features,omitempty"`
+	Takeover bool          `json:"takeover,omitempty"`
+	Credit   uint64        `json:"credit,omitempty"`
+	Seen     *SeenPosition `json:"seen,omitempty"`
 }
 
 // MapiLimits: Limits of a Messaging API: topics per app, payload bytes that certainly fit, life of a send.
