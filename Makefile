@@ -11,6 +11,7 @@ SEED   ?=
 DURATION ?= 100
 MINUTES ?= 30
 ROUNDS ?= 10
+SCENARIO ?=
 COMPILED_TESTS := tests/unit/kernel_proc/p2p tests/unit/kernel_proc/relay tests/faults/test_relay_peers.py \
   tests/integration/test_relay_nodes.py tests/integration/test_relay_wire.py tests/integration/test_kernel_requests.py
 NPM_DIRS := client/js tests/browser tests/interop/js tests/interop/discv5 tests/interop/sdk tests/bench/js
@@ -23,7 +24,7 @@ export PYTHONPYCACHEPREFIX := $(CURDIR)/build/pycache
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env runtime docs-env node demo test scale compiled pure test-compiled simulate-channels coverage check conformance format docs bench chaos gateway-kills soak lock clean
+.PHONY: help env runtime docs-env node demo test scale compiled pure test-compiled simulate simulate-channels coverage check conformance format docs bench chaos gateway-kills soak lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -72,6 +73,10 @@ pure: ## remove what `make compiled` made
 
 test-compiled: compiled ## the tests of the compiled rooms on the compiled build
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal $(COMPILED_TESTS); code=$$?; $(MAKE) --no-print-directory pure; exit $$code
+
+simulate: env docs-env ## relay networks of up to 10,000 nodes in simulated time, with plots: make simulate [SCENARIO=published]
+	$(BIN)/python -m tests.simulation $(SCENARIO)
+	$(BIN)/python -m tests.simulation.plots
 
 simulate-channels: env ## reliable channels on a bad network, by seeds: make simulate-channels [SEEDS=100000]
 	$(BIN)/python -m tests.simulation.channels --seeds $(or $(SEEDS),1000)
