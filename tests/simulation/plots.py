@@ -1,4 +1,4 @@
-"""`python -m tests.simulation.plots [DIRECTORY]`: the CSV files of the scenarios as pictures for docs/scale.md.
+"""`python -m tests.simulation.plots [DIRECTORY]`: the scenarios' CSV files as pictures for docs/scale.md.
 
 Needs matplotlib, which is with the packages that build the documentation (`make docs-env`).
 """
