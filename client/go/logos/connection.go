@@ -127,6 +127,7 @@ func (c *connection) close() {
 	c.failPending(ErrClosed)
 	c.mu.Unlock()
 	c.end()
+	c.socket.stopMonitor()
 	c.monitor.close()
 	c.socket.close()
 	c.working.Wait()
@@ -203,7 +204,7 @@ func (c *connection) whenReady(ctx context.Context) error {
 func (c *connection) ask(ctx context.Context, in state, method string, body []byte, blobs [][]byte) (*reply, error) {
 	deadline, _ := ctx.Deadline()
 	budget := min(time.Until(deadline).Milliseconds(), maxBudgetMs)
-	if budget < 1 {
+	if budget < 1 || ctx.Err() != nil {
 		return nil, ended(ctx, method+": no answer")
 	}
 	id, waiting := NewID(), &call{make(chan result, 1), in == greeting}

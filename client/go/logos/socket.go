@@ -120,10 +120,26 @@ func (s *socket) monitor() (*socket, error) {
 	return m, errors.Join(m.zs.SetLinger(0), m.zs.Connect(endpoint))
 }
 
+// Ends what monitor began. It comes before the monitor's socket is closed: else libzmq's I/O thread, and with it every
+// socket of the context, hangs in the next event that it has for it.
+func (s *socket) stopMonitor() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.closed {
+		_ = s.zs.Monitor("", 0)
+	}
+}
+
 func (s *socket) connect(endpoint string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.zs.Connect(endpoint)
+}
+
+func (s *socket) disconnect(endpoint string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.zs.Disconnect(endpoint)
 }
 
 // Sends a message, or returns what is closed when it is worth trying again.
