@@ -265,8 +265,12 @@ func (c *MessagingClient) helloBody() any {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.offered = c.stream.openingCredit()
+	var seen *SeenPosition // by which a server notices that an older state of it was put back
+	if c.hello != nil && c.stream.lastSeq > 0 {
+		seen = &SeenPosition{c.stream.id, c.stream.lastSeq, c.hello.Instance}
+	}
 	return HelloRequest{
-		Kind: "app", Protocol: []int{protocolVersion, protocolVersion}, Name: c.options.Name, Credit: c.offered,
+		Kind: "app", Protocol: []int{protocolVersion, protocolVersion}, Name: c.options.Name, Credit: c.offered, Seen: seen,
 		// For the first time only: two that both insist would take turns for ever.
 		Takeover: c.options.Takeover && c.hello == nil,
 	}

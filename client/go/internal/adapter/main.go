@@ -29,6 +29,10 @@ type command struct {
 	Payload   string   `json:"payload"`
 	RequestID string   `json:"request_id"`
 	TimeoutMs int      `json:"timeout_ms"`
+	// Of the commands of a kernel's client, which are for this repository's tests.
+	Directory string `json:"directory"`
+	Shards    []int  `json:"shards"`
+	MaxBytes  int    `json:"max_bytes"`
 }
 
 // One client at a time, and the last event it gave.
@@ -36,6 +40,8 @@ type subject struct {
 	mu     sync.Mutex
 	client *logos.MessagingClient
 	event  logos.Event
+	kernel *logos.KernelClient
+	feed   *logos.Feed
 }
 
 func (s *subject) run(ctx context.Context, c command) (any, error) {
@@ -46,6 +52,16 @@ func (s *subject) run(ctx context.Context, c command) (any, error) {
 		defer s.mu.Unlock()
 		s.client = client
 		return nil, err
+	}
+	if c.Cmd == "kernel_connect" {
+		kernel, err := logos.ConnectKernel(ctx, c.Directory, logos.KernelOptions{Name: c.Name})
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.kernel = kernel
+		return nil, err
+	}
+	if s.ofKernel() != nil {
+		return s.runKernel(ctx, c)
 	}
 	s.mu.Lock()
 	client, last := s.client, s.event
@@ -83,6 +99,61 @@ func (s *subject) run(ctx context.Context, c command) (any, error) {
 	case "close":
 		client.Handled()
 		return nil, client.Close()
+	}
+	return nil, fmt.Errorf("no command %s", c.Cmd)
+}
+
+func (s *subject) ofKernel() *logos.KernelClient {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.kernel
+}
+
+func (s *subject) runKernel(ctx context.Context, c command) (any, error) {
+	kernel := s.ofKernel()
+	switch c.Cmd {
+	case "feed":
+		feed, err := kernel.Feed(ctx, logos.FeedOptions{Shards: c.Shards, Health: true, Peers: true, MaxBytes: c.MaxBytes})
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.feed = feed
+		return nil, err
+	case "next":
+		s.mu.Lock()
+		feed := s.feed
+		s.mu.Unlock()
+		event, err := feed.Next(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return plain.Event(event), nil
+	case "publish":
+		payload, err := hex.DecodeString(c.Payload)
+		if err != nil {
+			return nil, err
+		}
+		return kernel.Publish(ctx, logos.RelayPublishRequest{ContentTopic: c.Topic}, payload)
+	case "query":
+		info, err := kernel.NodeInfo(ctx, "MyPeerId")
+		if err != nil {
+			return nil, err
+		}
+		own, _ := info["MyPeerId"].(string)
+		page, err := kernel.QueryStore(ctx, logos.StoreQueryRequest{ContentTopics: c.Topics, IncludeData: true, Peer: own})
+		if err != nil {
+			return nil, err
+		}
+		payloads := []string{}
+		for _, message := range page.Messages {
+			payloads = append(payloads, hex.EncodeToString(message.Payload))
+		}
+		return payloads, nil
+	case "peers":
+		return kernel.Peers(ctx)
+	case "health":
+		return kernel.Health(ctx)
+	case "close":
+		return nil, kernel.Close()
 	}
 	return nil, fmt.Errorf("no command %s", c.Cmd)
 }
