@@ -1,4 +1,4 @@
-"""`python client/conformance [--short] [--only TEXT] [-- command …]`: hold clients to SPEC.md."""
+"""`python client/conformance [--short] [--only TEXT] [--record] [-- command …]`: hold clients to SPEC.md."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "client")]
 
+from conformance import table  # noqa: E402
 from conformance.ours import OURS, Unavailable  # noqa: E402
 from conformance.runner import ScenarioResult, run, scenarios, uncovered  # noqa: E402
 
@@ -25,8 +26,13 @@ def main() -> int:
     parser.add_argument("--short", action="store_true", help="a subset that takes seconds")
     parser.add_argument("--only", default="", metavar="TEXT", help="scenarios whose name has this text")
     parser.add_argument("--client", choices=sorted(OURS), action="append", help="one of ours (default: all)")
+    parser.add_argument(
+        "--record", action="store_true", help="keep the results, for the table in docs/clients.md"
+    )
     parser.add_argument("command", nargs="*", help="the adapter of another client, behind --")
     arguments = parser.parse_args()
+    if arguments.record and (arguments.short or arguments.only or arguments.command):
+        parser.error("--record is for all scenarios, and for our own clients")
     chosen = [
         scenario
         for scenario in scenarios()
@@ -39,10 +45,16 @@ def main() -> int:
         except Unavailable as why:
             say(f"{name}: skipped, {why}")
             continue
+        passed = {}
         for scenario in chosen:
             outcome = run(scenario, command)
-            failed += bool(outcome.reason)
+            passed[scenario.name] = not outcome.reason
             report(name, outcome)
+        failed += list(passed.values()).count(False)
+        if arguments.record:
+            table.record(name, passed)
+    if arguments.record:
+        table.main([])
     say("\nSentences of SPEC.md about clients that no scenario covers yet:")
     for key, text in uncovered(scenarios()).items():
         say(f"  {key}: {text}")

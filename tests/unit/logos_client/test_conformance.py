@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
-from conformance import runner
+from conformance import runner, table
+from conformance.ours import OURS, Unavailable
 from conformance.runner import Scenario, run, scenarios, sentences, uncovered
 
 KIT = Path(runner.__file__).parent
@@ -72,12 +72,20 @@ def test_the_python_client(one: Scenario) -> None:
 
 
 @pytest.mark.interop
-def test_the_node_client() -> None:
-    node = shutil.which("node")
-    if node is None or not (KIT.parent / "js" / "node_modules").is_dir():
-        pytest.skip("no Node.js with the client's packages here")
-    command = [node, str(KIT / "adapters" / "node_client.mjs")]
+@pytest.mark.parametrize("client", [client for client in OURS if client != "python"])
+def test_the_client(client: str) -> None:
+    try:
+        command = OURS[client]()
+    except Unavailable as why:
+        pytest.skip(str(why))
     assert {one.name: run(one, command).reason for one in SHORT} == {one.name: "" for one in SHORT}
+
+
+def test_the_table_of_the_clients_is_what_the_kit_found() -> None:
+    """`python client/conformance --record` writes it."""
+    assert table.main(["--check"]) == 0
+    assert {key for keys in table.FEATURES.values() for key in keys} <= sentences().keys()
+    assert "| no |" not in table.table()
 
 
 @pytest.mark.parametrize("name", FAULTS)
