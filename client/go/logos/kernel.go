@@ -220,28 +220,28 @@ func (k *KernelClient) Peers(ctx context.Context) ([]PeerRecord, error) {
 // RelayPeers maps pubsub topics to the peers subscribed to them; of one topic if it is not empty.
 func (k *KernelClient) RelayPeers(ctx context.Context, pubsubTopic string) (map[string][]string, error) {
 	var answer RelayPeersReply
-	_, err := k.Call(ctx, "relay.peers", RelayPeersRequest{pubsubTopic}, &answer)
+	_, err := k.Call(ctx, "relay.peers", RelayPeersRequest{PubsubTopic: pubsubTopic}, &answer)
 	return answer.Topics, err
 }
 
 // Mesh maps pubsub topics to the peers in their meshes; of one topic if it is not empty.
 func (k *KernelClient) Mesh(ctx context.Context, pubsubTopic string) (map[string][]string, error) {
 	var answer RelayPeersReply
-	_, err := k.Call(ctx, "relay.mesh", RelayPeersRequest{pubsubTopic}, &answer)
+	_, err := k.Call(ctx, "relay.mesh", RelayPeersRequest{PubsubTopic: pubsubTopic}, &answer)
 	return answer.Topics, err
 }
 
 // ConnectPeers dials multiaddresses, and returns what became of each.
 func (k *KernelClient) ConnectPeers(ctx context.Context, addresses ...string) ([]ConnectResult, error) {
 	var answer PeersConnectReply
-	_, err := k.Call(ctx, "peers.connect", PeersConnectRequest{addresses}, &answer)
+	_, err := k.Call(ctx, "peers.connect", PeersConnectRequest{Addresses: addresses}, &answer)
 	return answer.Results, err
 }
 
 // DisconnectPeer disconnects a peer; false: it was not connected.
 func (k *KernelClient) DisconnectPeer(ctx context.Context, peer string) (bool, error) {
 	var answer PeersDisconnectReply
-	_, err := k.Call(ctx, "peers.disconnect", PeersDisconnectRequest{peer}, &answer)
+	_, err := k.Call(ctx, "peers.disconnect", PeersDisconnectRequest{PeerID: peer}, &answer)
 	return answer.Disconnected, err
 }
 
@@ -255,7 +255,7 @@ func (k *KernelClient) Health(ctx context.Context) (*NodeHealth, error) {
 // NodeInfo returns facts about the node (Version, Metrics, MyPeerId, …): those named, or all.
 func (k *KernelClient) NodeInfo(ctx context.Context, ids ...string) (map[string]any, error) {
 	var answer NodeInfoReply
-	_, err := k.Call(ctx, "node.info", NodeInfoRequest{ids}, &answer)
+	_, err := k.Call(ctx, "node.info", NodeInfoRequest{IDs: ids}, &answer)
 	return answer.Info, err
 }
 

@@ -42,7 +42,7 @@ func (l *leases) greeted(every time.Duration) {
 }
 
 func (l *leases) hold(ctx context.Context, shards []int) ([]StreamState, error) {
-	answer, err := l.connection.request(ctx, "lease.acquire", LeaseAcquireRequest{shards})
+	answer, err := l.connection.request(ctx, "lease.acquire", LeaseAcquireRequest{Shards: shards})
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +74,7 @@ func (l *leases) release(ctx context.Context, shards []int) error {
 	if len(unused) == 0 || !l.connection.isReady() {
 		return nil
 	}
-	_, err := l.connection.request(ctx, "lease.release", LeaseReleaseRequest{unused})
+	_, err := l.connection.request(ctx, "lease.release", LeaseReleaseRequest{Shards: unused})
 	return err
 }
 
@@ -107,7 +107,7 @@ func (l *leases) renew() {
 		if len(shards) == 0 {
 			continue
 		}
-		if _, err := l.connection.request(l.connection.life, "lease.acquire", LeaseAcquireRequest{shards}); err != nil {
+		if _, err := l.connection.request(l.connection.life, "lease.acquire", LeaseAcquireRequest{Shards: shards}); err != nil {
 			wait = min(wait, leaseRetry)
 		}
 	}

@@ -199,7 +199,7 @@ func (c *MessagingClient) Ack(ctx context.Context, event Event) error {
 		return nil
 	}
 	at := position{of.header().StreamID, of.header().Seq}
-	if err := c.Call(ctx, "ack", AckRequest{at.stream, at.seq}, nil); err != nil {
+	if err := c.Call(ctx, "ack", AckRequest{Stream: at.stream, Seq: at.seq}, nil); err != nil {
 		return err
 	}
 	c.mu.Lock()
@@ -236,7 +236,7 @@ func (c *MessagingClient) Close() error {
 	if c.connection.isReady() && !takenOver {
 		ctx, cancel := context.WithTimeout(context.Background(), leaveTimeout)
 		if due && !c.options.ManualAck {
-			_, err = c.connection.request(ctx, "ack", AckRequest{at.stream, at.seq})
+			_, err = c.connection.request(ctx, "ack", AckRequest{Stream: at.stream, Seq: at.seq})
 		}
 		_, bye := c.connection.request(ctx, "goodbye", nil)
 		err = errors.Join(err, bye)
@@ -267,7 +267,7 @@ func (c *MessagingClient) helloBody() any {
 	c.offered = c.stream.openingCredit()
 	var seen *SeenPosition // by which a server notices that an older state of it was put back
 	if c.hello != nil && c.stream.lastSeq > 0 {
-		seen = &SeenPosition{c.stream.id, c.stream.lastSeq, c.hello.Instance}
+		seen = &SeenPosition{Stream: c.stream.id, Seq: c.stream.lastSeq, Instance: c.hello.Instance}
 	}
 	return HelloRequest{
 		Kind: "app", Protocol: []int{protocolVersion, protocolVersion}, Name: c.options.Name, Credit: c.offered, Seen: seen,
@@ -417,7 +417,7 @@ func (c *MessagingClient) settle() {
 		return
 	}
 	if total := c.stream.creditDue(); total > 0 {
-		if c.connection.notify("credit", CreditRequest{total}) {
+		if c.connection.notify("credit", CreditRequest{Total: total}) {
 			c.stream.granted = total
 		} else {
 			c.settleLater()
@@ -441,7 +441,7 @@ func (c *MessagingClient) settleLater() {
 			return
 		}
 		if at, due := c.stream.ackDue(); due && !c.options.ManualAck {
-			if c.connection.notify("ack", AckRequest{at.stream, at.seq}) {
+			if c.connection.notify("ack", AckRequest{Stream: at.stream, Seq: at.seq}) {
 				c.stream.acked(at)
 			}
 		}

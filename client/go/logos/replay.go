@@ -102,7 +102,7 @@ func (f *Feed) fill(c *cursor) error {
 // One page of a replay; true: it was the last one.
 func (f *Feed) replayPage(ctx context.Context, c *cursor) (bool, error) {
 	f.mu.Lock()
-	wanted := StreamReplayRequest{c.stream, c.epoch, c.last}
+	wanted := StreamReplayRequest{Stream: c.stream, Epoch: c.epoch, After: c.last}
 	f.counters.Replays++
 	f.mu.Unlock()
 	var page StreamReplayReply

@@ -50,7 +50,7 @@ func (c *MessagingClient) Subscribe(ctx context.Context, topics ...string) (map[
 // SubscribeWithHistory is Subscribe with earlier messages, once a store can be queried.
 func (c *MessagingClient) SubscribeWithHistory(ctx context.Context, history History, topics ...string) (map[string]string, error) {
 	var answer SubscribeReply
-	wanted := SubscribeRequest{topics, history.SinceLast, uint64(history.Last.Milliseconds())}
+	wanted := SubscribeRequest{Topics: topics, SinceLast: history.SinceLast, HistoryMs: uint64(history.Last.Milliseconds())}
 	if err := c.repeat(ctx, "subscribe", wanted, &answer); err != nil {
 		return nil, err
 	}
@@ -67,7 +67,7 @@ func (c *MessagingClient) SubscribeWithHistory(ctx context.Context, history Hist
 // Unsubscribe unsubscribes from content topics. Returns why topics were refused.
 func (c *MessagingClient) Unsubscribe(ctx context.Context, topics ...string) (map[string]string, error) {
 	var answer SubscribeReply
-	if err := c.Call(ctx, "unsubscribe", UnsubscribeRequest{topics}, &answer); err != nil {
+	if err := c.Call(ctx, "unsubscribe", UnsubscribeRequest{Topics: topics}, &answer); err != nil {
 		return nil, err
 	}
 	c.mu.Lock()
@@ -83,7 +83,7 @@ func (c *MessagingClient) Subscriptions(ctx context.Context) ([]string, error) {
 	all := []string{}
 	for after := ""; ; after = all[len(all)-1] {
 		var part SubscriptionsReply
-		if err := c.repeat(ctx, "subscriptions", SubscriptionsRequest{after}, &part); err != nil {
+		if err := c.repeat(ctx, "subscriptions", SubscriptionsRequest{After: after}, &part); err != nil {
 			return nil, err
 		}
 		all = append(all, part.Topics...)
@@ -108,7 +108,7 @@ func (c *MessagingClient) Send(ctx context.Context, topic string, payload []byte
 	if err := c.checkSize(len(payload)); err != nil {
 		return ID{}, err
 	}
-	body := SendRequest{o.RequestID, topic, o.Meta, o.Ephemeral}
+	body := SendRequest{RequestID: o.RequestID, ContentTopic: topic, Meta: o.Meta, Ephemeral: o.Ephemeral}
 	return o.RequestID, c.repeat(ctx, "send", body, nil, payload)
 }
 
@@ -139,13 +139,13 @@ func (c *MessagingClient) checkSize(size int) error {
 // name is not empty.
 func (c *MessagingClient) Pending(ctx context.Context, name string) (*PendingReply, error) {
 	answer := new(PendingReply)
-	return answer, c.repeat(ctx, "pending", PendingRequest{name}, answer)
+	return answer, c.repeat(ctx, "pending", PendingRequest{Name: name}, answer)
 }
 
 // Cancel cancels a send that was not attempted yet; false: too late, or there is no such send. Name as in Pending.
 func (c *MessagingClient) Cancel(ctx context.Context, id ID, name string) (bool, error) {
 	var answer CancelReply
-	err := c.Call(ctx, "cancel", CancelRequest{id, name}, &answer)
+	err := c.Call(ctx, "cancel", CancelRequest{RequestID: id, Name: name}, &answer)
 	return answer.Cancelled, err
 }
 
@@ -154,7 +154,7 @@ func (c *MessagingClient) Status(ctx context.Context) (*StatusReply, error) {
 	var whole *StatusReply
 	for after := ""; ; {
 		part := new(StatusReply)
-		if err := c.repeat(ctx, "status", StatusRequest{after}, part); err != nil {
+		if err := c.repeat(ctx, "status", StatusRequest{After: after}, part); err != nil {
 			return nil, err
 		}
 		last := ""
@@ -178,13 +178,13 @@ func (c *MessagingClient) Status(ctx context.Context) (*StatusReply, error) {
 // NodeInfo returns facts about the node (Version, Metrics, MyPeerId, …): those named, or all.
 func (c *MessagingClient) NodeInfo(ctx context.Context, ids ...string) (map[string]any, error) {
 	var answer NodeInfoReply
-	err := c.repeat(ctx, "node.info", NodeInfoRequest{ids}, &answer)
+	err := c.repeat(ctx, "node.info", NodeInfoRequest{IDs: ids}, &answer)
 	return answer.Info, err
 }
 
 // Forget deletes a named app of the same user: its stream, its subscriptions, its position.
 func (c *MessagingClient) Forget(ctx context.Context, name string) error {
-	return c.Call(ctx, "forget", ForgetRequest{name}, nil)
+	return c.Call(ctx, "forget", ForgetRequest{Name: name}, nil)
 }
 
 // -- reliable channels ------------------------------------------------------------------------------------------------
@@ -223,7 +223,7 @@ func (c *MessagingClient) CreateChannel(ctx context.Context, channel, topic stri
 // ChannelExists tells whether the app has an open channel of that name.
 func (c *MessagingClient) ChannelExists(ctx context.Context, channel string) (bool, error) {
 	var answer ChannelExistsReply
-	err := c.repeat(ctx, "channel.exists", ChannelRequest{channel}, &answer)
+	err := c.repeat(ctx, "channel.exists", ChannelRequest{ChannelID: channel}, &answer)
 	return answer.Exists, err
 }
 
@@ -237,17 +237,17 @@ func (c *MessagingClient) Channels(ctx context.Context) ([]ChannelInfo, error) {
 // ChannelStatus tells what an open channel waits for, and how much it holds.
 func (c *MessagingClient) ChannelStatus(ctx context.Context, channel string) (*ChannelStatusReply, error) {
 	answer := new(ChannelStatusReply)
-	return answer, c.repeat(ctx, "channel.status", ChannelRequest{channel}, answer)
+	return answer, c.repeat(ctx, "channel.status", ChannelRequest{ChannelID: channel}, answer)
 }
 
 // CloseChannel stops receiving and sending; a named app's stored state stays.
 func (c *MessagingClient) CloseChannel(ctx context.Context, channel string) error {
-	return c.repeat(ctx, "channel.close", ChannelRequest{channel}, nil)
+	return c.repeat(ctx, "channel.close", ChannelRequest{ChannelID: channel}, nil)
 }
 
 // ForgetChannel closes a channel and deletes all that is stored of it.
 func (c *MessagingClient) ForgetChannel(ctx context.Context, channel string) error {
-	return c.Call(ctx, "channel.forget", ChannelRequest{channel}, nil)
+	return c.Call(ctx, "channel.forget", ChannelRequest{ChannelID: channel}, nil)
 }
 
 // SendToChannel sends a payload, and returns its request id once it is accepted. channel_message_sent follows, and one of
@@ -269,6 +269,6 @@ func (c *MessagingClient) SendToChannel(ctx context.Context, channel string, pay
 		size := min(most, len(rest))
 		blobs, rest = append(blobs, rest[:size]), rest[size:]
 	}
-	body := ChannelSendRequest{channel, o.RequestID, o.Ephemeral}
+	body := ChannelSendRequest{ChannelID: channel, RequestID: o.RequestID, Ephemeral: o.Ephemeral}
 	return o.RequestID, c.repeat(ctx, "channel.send", body, nil, blobs...)
 }
