@@ -1,7 +1,8 @@
-"""HTTP listeners on uvicorn (httptools, uvloop), with a limit on how long a request's head may take.
+"""HTTP listeners on uvicorn (httptools, uvloop), with limits on clients that are slow to send or to read.
 
 uvicorn bounds idle keep-alive connections, but with httptools neither the size of a head nor the time in
-which it must come: a client that sends one byte a minute would hold a connection for ever (slow loris).
+which it must come: a client that sends one byte a minute would hold a connection for ever (slow loris). So
+would one that never reads: closing a connection waits until what was written has gone out.
 """
 
 from __future__ import annotations
@@ -17,14 +18,17 @@ from typing import Any, Final
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from ipc_schema.config.gateway import HttpConfig
 from logos_sockets import free_descriptors
 
-__all__ = ["HEAD_SECONDS", "HttpListener", "ListenError", "refused"]
+__all__ = ["HEAD_SECONDS", "HttpListener", "ListenError", "refused", "stalled"]
 
 HEAD_SECONDS: Final = 10.0
 """From the first byte of a request, or from the connection's begin, to the end of its headers."""
+WRITE_SECONDS: Final = 20.0
+"""A client that takes nothing of what waits for it for so long is cut off."""
 KEEP_ALIVE_SECONDS: Final = 15
 MAX_HEAD: Final = 64 * 1024
 MAX_CONNECTIONS: Final = 4096
@@ -36,14 +40,64 @@ RESERVE: Final = 128
 
 refused: Final[Counter[str]] = Counter({"full": 0, "large_head": 0, "malformed": 0, "slow_head": 0})
 """Connections closed before a request was complete, by reason."""
+stalled: Final[Counter[str]] = Counter({"http": 0, "websocket": 0})
+"""Connections cut off since their client read nothing."""
 
 
 class ListenError(Exception):
     """The address cannot be listened on; the text says why."""
 
 
+class _Stall:
+    """Cuts a connection off whose client reads nothing. `pause`: what is written waits here; `resume`: it has
+    gone out."""
+
+    _timer: asyncio.TimerHandle | None = None
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, kind: str) -> None:
+        self._loop = loop
+        self._kind = kind
+
+    def pause(self, transport: Any) -> None:
+        waiting = transport.get_write_buffer_size()
+        self._timer = self._loop.call_later(WRITE_SECONDS, self._check, transport, waiting)
+
+    def resume(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _check(self, transport: Any, before: int) -> None:
+        if transport.get_write_buffer_size() < before:  # slow, but it reads
+            self.pause(transport)
+        else:
+            stalled[self._kind] += 1
+            transport.abort()
+
+
+class _SocketProtocol(WebSocketsSansIOProtocol):
+    """A WebSocket whose client has to read."""
+
+    def connection_made(self, transport: Any) -> None:
+        self._stall = _Stall(self.loop, "websocket")
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stall.resume()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stall.pause(self.transport)
+
+    def resume_writing(self) -> None:
+        self._stall.resume()
+        super().resume_writing()
+
+
 class _TimedProtocol(HttpToolsProtocol):
-    """Bounds the time and the size of a request's head, and how many connections there are."""
+    """Bounds the time and the size of a request's head, the time in which its client reads, and how many
+    connections there are."""
 
     _head_timer: asyncio.TimerHandle | None = None
     _in_head = True
@@ -52,6 +106,7 @@ class _TimedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
+        self._stall = _Stall(self.loop, "http")
         if len(self.connections) > MAX_CONNECTIONS or free_descriptors() < RESERVE:
             self._refuse("full", b"503 Service Unavailable")
             return
@@ -91,7 +146,16 @@ class _TimedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
+        self._stall.resume()
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stall.pause(self.transport)
+
+    def resume_writing(self) -> None:
+        self._stall.resume()
+        super().resume_writing()
 
     def _expect_head(self) -> None:
         self._stop_timer()
@@ -147,7 +211,7 @@ class HttpListener:
             uvicorn.Config(
                 app,
                 http=_TimedProtocol,
-                ws="websockets-sansio",
+                ws=_SocketProtocol,
                 ws_max_size=24 << 20,
                 ws_ping_interval=20.0,
                 ws_ping_timeout=20.0,
@@ -195,7 +259,24 @@ class HttpListener:
     async def run(self) -> None:
         """Serve until `stop`."""
         assert self._socket is not None, "bind comes first"
-        await self._server.serve(sockets=[self._socket])
+        sweeping = asyncio.create_task(self._sweep(), name="closing connections")
+        try:
+            await self._server.serve(sockets=[self._socket])
+        finally:
+            sweeping.cancel()
+
+    async def _sweep(self) -> None:
+        """Cut off what has been closed and whose client does not take the rest."""
+        left: dict[Any, int] = {}
+        while True:
+            await asyncio.sleep(WRITE_SECONDS)
+            closing = [one for one in self._server.server_state.connections if one.transport.is_closing()]
+            sizes = {one: one.transport.get_write_buffer_size() for one in closing}
+            for one, size in sizes.items():
+                if left.get(one) == size > 0:
+                    stalled["websocket" if isinstance(one, _SocketProtocol) else "http"] += 1
+                    one.transport.abort()
+            left = sizes
 
     def stop(self) -> None:
         """End: open requests get two seconds."""

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import signal
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,8 +13,10 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Origin, Subprotocol
 
-from tests.integration.logos_node import LogosUp, short_directory, wait_for
+from tests.integration.logos_node import LogosUp, short_directory
 from tests.support.gateway_process import GatewayProcess, SseEvent
+from tests.support.kernel_process import KernelProcess
+from tests.support.mapi_process import MapiProcess
 
 pytestmark = pytest.mark.integration
 
@@ -290,111 +289,20 @@ def test_another_origin_opens_no_socket(gateway: GatewayProcess) -> None:
     assert refused.value.response.status_code == 403
 
 
-# --- kills ------------------------------------------------------------------------------------------------
+# --- the end ----------------------------------------------------------------------------------------------
 
 
-class Load:
-    """Sends all the time, each under its own key, repeated until it is accepted."""
-
-    def __init__(self, base: GatewayProcess, path: str) -> None:
-        self.accepted: list[str] = []
-        self._gateway = base
-        self._path = path
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-
-    def use(self, gateway: GatewayProcess) -> None:
-        self._gateway = gateway
-
-    def _run(self) -> None:
-        number = 0
-        while not self._stop.is_set():
-            text = f"load {number}"
-            try:
-                answer = self._gateway.request(
-                    "POST", f"{self._path}/sends", body(text), headers={"Idempotency-Key": text}
-                )
-            except OSError:
-                continue
-            if answer.status == 202:
-                self.accepted.append(text)
-                number += 1
-            else:
-                assert answer.json["retriable"], answer
-
-    def __enter__(self) -> Load:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-
-@pytest.fixture
-def lone_node() -> Iterator[LogosUp]:
-    """A node whose gateway a test starts and ends."""
-    with short_directory() as path:
-        up = LogosUp(path / "n")
-        try:
-            up.wait_said("the node is ready: apps connect to")
-            yield up
-        finally:
-            up.close()
-
-
-def test_kills_lose_nothing_and_double_nothing(lone_node: LogosUp) -> None:
-    """Gateway, MAPI and kernel are killed while an app sends and reads over HTTP."""
-    node = lone_node
-    seen: dict[str, str] = {}
-    kills = ("gateway", "mapi", "gateway", "kernel")
-    gateway = GatewayProcess(node.data_dir)
-    try:
-        path = subscribed(gateway, "killed")
-        with Load(gateway, path) as load:
-            for what in kills:
-                collect(gateway, path, seen, len(seen) + 20)
-                if what == "gateway":
-                    gateway.kill()
-                    gateway = GatewayProcess(node.data_dir)
-                    load.use(gateway)
-                else:
-                    kill_and_wait(node, what)
-            collect(gateway, path, seen, len(seen) + 20)
-        collect(gateway, path, seen, len(load.accepted))
-        assert set(load.accepted) <= set(seen)
-        with gateway.events("/apps/v1/ending/events") as reader:
-            assert reader.status == 200
+def test_it_ends_in_good_order_beside_readers() -> None:
+    """Kills are in tests/faults/test_gateway_killed.py."""
+    with (
+        short_directory() as path,
+        KernelProcess(path / "n"),
+        MapiProcess(path / "n"),
+        GatewayProcess(path / "n") as gateway,
+        gateway.events("/apps/v1/ending/events") as reader,
+    ):
+        assert reader.status == 200
+        with connect(gateway.urls["rest"].replace("http", "ws", 1) + "/apps/v1/ending/socket"):
             assert gateway.close() == 0
+        assert [event.kind for event in reader][-1:] == ["closed"]
         assert "Traceback" not in gateway.log()
-    finally:
-        gateway.close()
-
-
-def kill_and_wait(node: LogosUp, what: str) -> None:
-    """SIGKILL a supervised process and wait until its successor answers."""
-    before = node.pid_of(what)
-    os.kill(before, signal.SIGKILL)
-
-    def is_back() -> bool:
-        status = node.status()[what]
-        return status is not None and status["pid"] != before
-
-    wait_for(is_back, f"{what} is back")
-
-
-def collect(gateway: GatewayProcess, path: str, seen: dict[str, str], wanted: int) -> None:
-    """Read and acknowledge until so many different messages have come; a repeat has the id of the first."""
-    while len(seen) < wanted:
-        try:
-            with gateway.events(f"{path}/events?ack=auto") as reader:
-                if reader.status != 200:
-                    continue
-                for event in reader:
-                    if event.kind == "message_received":
-                        text = text_of(event.data)
-                        assert seen.setdefault(text, event.id) == event.id
-                        if len(seen) >= wanted:
-                            return
-        except OSError:
-            continue

@@ -91,10 +91,9 @@ class JournalReader:
 
 
 class _Away(NamedTuple):
-    """What a reader that left had not handled: kept for a while, for it to come back."""
+    """How far a reader was that left: kept for a while, for it to come back."""
 
     handled: int
-    label: str
     until: float
 
 
@@ -112,7 +111,8 @@ class Journal:
         self.closed = ""
         """Why the connection has ended; empty while it lives."""
         self._limit = limit
-        self._away: list[_Away] = []
+        self._away: dict[str, _Away] = {}
+        """By label."""
         self._fates: OrderedDict[bytes, Event] = OrderedDict()
         self._waiting: list[asyncio.Future[None]] = []
         self._ack_timer: asyncio.TimerHandle | None = None
@@ -163,7 +163,7 @@ class Journal:
         while self.window.bytes > self._limit() and not self.closed:
             first = self.window.first
             if any(reader.handled > first for reader in self.readers):
-                self._away = [one for one in self._away if one.handled > first]
+                self._away = {label: one for label, one in self._away.items() if one.handled > first}
                 for reader in [one for one in self.readers if one.handled <= first]:
                     self.lagging += 1
                     self._drop(reader, "this reader is too slow: it is the window behind another one")
@@ -194,20 +194,25 @@ class Journal:
             yield reader
         finally:
             if reader in self.readers and not auto:
-                until = asyncio.get_running_loop().time() + IDLE_SECONDS
-                self._away = [*self._away[1 - _MAX_AWAY :], _Away(reader.handled, label, until)]
+                self._leave(reader)
             self.readers.discard(reader)
             self.settle()
             self._wake()
 
+    def _leave(self, reader: JournalReader) -> None:
+        """Keep the place of a reader, unless it is back already: its end may be noticed late."""
+        if any(one.label == reader.label and not one.auto for one in self.readers if one is not reader):
+            return
+        before = self._away.pop(reader.label, None)
+        handled = reader.handled if before is None else max(before.handled, reader.handled)
+        self._away[reader.label] = _Away(handled, asyncio.get_running_loop().time() + IDLE_SECONDS)
+        if len(self._away) > _MAX_AWAY:
+            del self._away[next(iter(self._away))]
+
     def _return(self, label: str) -> int:
-        """Where a reader begins: it takes the place of one of its label that left."""
-        places = [one for one in self._away if one.label == label]
-        if not places:
-            return self.window.first
-        place = min(places)
-        self._away.remove(place)
-        return max(place.handled, self.window.first)
+        """Where a reader begins: it takes the place that is kept for it."""
+        place = self._away.pop(label, None)
+        return self.window.first if place is None else max(place.handled, self.window.first)
 
     # -- acknowledging ---------------------------------------------------------------------------------------
 
@@ -219,7 +224,7 @@ class Journal:
 
     def _settle_now(self) -> None:
         self._ack_timer = None
-        if self.readers:
+        if self.readers or self._away:
             task = asyncio.get_running_loop().create_task(self._acknowledge_quietly())
             self._acking.add(task)
             task.add_done_callback(self._acking.discard)
@@ -237,7 +242,7 @@ class Journal:
             acting = {reader}
         else:
             acting = {one for one in self.readers if one.label == reader and not one.auto}
-            self._away = [one for one in self._away if one.label != reader]
+            self._away.pop(reader, None)
         if self.readers <= acting and len(acting) < 2 and not self._holding():
             # It alone decides, and may know of events that a gateway which has just started has not read yet.
             await self._acknowledge(position)
@@ -250,16 +255,16 @@ class Journal:
             one.handled = max(one.handled, end if len(acting) == 1 else min(end, one.next_number))
         await self._acknowledge_handled()
 
-    def _holding(self) -> list[_Away]:
-        """Readers that left and may still come back."""
+    def _holding(self) -> list[int]:
+        """How far those are that left and may still come back."""
         if self._away:
             now = asyncio.get_running_loop().time()
-            self._away = [one for one in self._away if one.until > now]
-        return self._away
+            self._away = {label: one for label, one in self._away.items() if one.until > now}
+        return [one.handled for one in self._away.values()]
 
     async def _acknowledge_handled(self) -> None:
         """Acknowledge what all have handled."""
-        handled = [one.handled for one in self.readers] + [one.handled for one in self._holding()]
+        handled = [one.handled for one in self.readers] + self._holding()
         position = self.window.before(min(handled)) if handled else None
         if position is not None:
             await self._acknowledge(position)

@@ -33,7 +33,6 @@ from logos_gateway.apps.routes import (
     subscribe_from,
     topics_in,
 )
-from logos_gateway.apps.sse import WRITE_SECONDS
 from logos_gateway.apps.window import JournalPosition, WindowEntry
 from logos_gateway.json_values import BadBody, decode_json, encode_json
 from logos_gateway.problems import ProblemError, problem_of
@@ -74,7 +73,7 @@ class _AppSocket:
                 task.cancel()
             results = await asyncio.gather(events, requests, return_exceptions=True)
         for result in results:
-            ended = isinstance(result, asyncio.CancelledError | WebSocketDisconnect | TimeoutError | OSError)
+            ended = isinstance(result, asyncio.CancelledError | WebSocketDisconnect | OSError)
             if isinstance(result, BaseException) and not ended:
                 raise result
 
@@ -85,7 +84,7 @@ class _AppSocket:
                 self._granted.clear()
                 await self._granted.wait()
             self._credit -= sum(entry.size for entry in entries)
-            async with self._writing, asyncio.timeout(WRITE_SECONDS):
+            async with self._writing:
                 await self._put_events(entries)
             self._reader.done(entries)
         await self._write({"type": "closed", "reason": self._reader.ended})
@@ -170,7 +169,7 @@ class _AppSocket:
             self._granted.set()
 
     async def _write(self, value: dict[str, Any]) -> None:
-        async with self._writing, asyncio.timeout(WRITE_SECONDS):
+        async with self._writing:
             await self._put(value)
 
     async def _put_events(self, entries: list[WindowEntry]) -> None:

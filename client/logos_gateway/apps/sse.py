@@ -1,4 +1,4 @@
-"""Server-sent events (WHATWG HTML §9.2) over ASGI, with a limit on how long one write may take."""
+"""Server-sent events (WHATWG HTML §9.2) over ASGI. The listener cuts off those that do not read."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from starlette.types import Receive, Scope, Send
 __all__ = ["KEEP_ALIVE_SECONDS", "EventStreamResponse", "sse_event"]
 
 KEEP_ALIVE_SECONDS: Final = 15.0
-WRITE_SECONDS: Final = 20.0
-"""A reader that takes nothing for so long is cut off: its connection would be held for nothing."""
 
 
 def sse_event(data: str, *, kind: str = "", event_id: str = "") -> bytes:
@@ -25,8 +23,7 @@ def sse_event(data: str, *, kind: str = "", event_id: str = "") -> bytes:
 class EventStreamResponse(Response):
     """Sends what an iterator yields, and a comment when it yields nothing for a while.
 
-    Ends when the iterator does, the reader disconnects, or a write takes too long; the iterator is closed in
-    each case.
+    Ends when the iterator does or the reader disconnects; the iterator is closed in each case.
     """
 
     def __init__(self, chunks: AsyncIterator[bytes], *, keep_alive: float = KEEP_ALIVE_SECONDS) -> None:
@@ -57,12 +54,12 @@ class EventStreamResponse(Response):
             await asyncio.gather(writing, leaving, return_exceptions=True)
         if writing.done() and not writing.cancelled() and writing.exception() is not None:
             error = writing.exception()
-            if not isinstance(error, TimeoutError | OSError):
+            if not isinstance(error, OSError):
                 assert error is not None
                 raise error
 
     async def _write(self, send: Send) -> None:
-        await _timed(send, b": connected\n\n", more=True)
+        await _put(send, b": connected\n\n", more=True)
         pending: asyncio.Task[bytes] | None = None
         try:
             while True:
@@ -70,15 +67,15 @@ class EventStreamResponse(Response):
                     pending = asyncio.ensure_future(anext(self._chunks))
                 done, _ = await asyncio.wait({pending}, timeout=self._keep_alive)
                 if not done:
-                    await _timed(send, b": keep-alive\n\n", more=True)
+                    await _put(send, b": keep-alive\n\n", more=True)
                     continue
                 try:
                     chunk = pending.result()
                 except StopAsyncIteration:
                     break
                 pending = None
-                await _timed(send, chunk, more=True)
-            await _timed(send, b"", more=False)
+                await _put(send, chunk, more=True)
+            await _put(send, b"", more=False)
         finally:
             if pending is not None:
                 pending.cancel()
@@ -88,10 +85,9 @@ class EventStreamResponse(Response):
                 await closing()
 
 
-async def _timed(send: Send, body: bytes, *, more: bool) -> None:
+async def _put(send: Send, body: bytes, *, more: bool) -> None:
     # The server's send waits while its socket's buffer is full.
-    async with asyncio.timeout(WRITE_SECONDS):
-        await send({"type": "http.response.body", "body": body, "more_body": more})
+    await send({"type": "http.response.body", "body": body, "more_body": more})
 
 
 async def _disconnected(receive: Receive) -> None:

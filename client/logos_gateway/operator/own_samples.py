@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from ipc_schema.metric_samples import PROCESS
-from logos_gateway.http_server import refused
+from logos_gateway.http_server import refused, stalled
 from logos_gateway.operator.exposition import ProcessSamples, Sample
 from logos_gateway.state import Gateway
 from logos_process.figures import own_figures
@@ -25,6 +25,7 @@ _FAMILIES: Final = {
     "gateway_apps": ("gauge", "Apps that are in use over HTTP."),
     "gateway_readers": ("gauge", "Event streams and WebSockets of apps."),
     "gateway_readers_lagging": ("counter", "Readers cut off since they held up others of their app."),
+    "gateway_readers_stalled": ("counter", "Clients cut off since they read nothing, by kind of connection."),
     "gateway_window_bytes": ("gauge", "Bytes of unacknowledged events held for readers."),
 }
 
@@ -52,4 +53,6 @@ def _samples(gateway: Gateway) -> Iterator[Sample]:
     yield "gateway_apps", {}, len(gateway.journals)
     yield "gateway_readers", {}, gateway.journals.readers
     yield "gateway_readers_lagging", {}, gateway.journals.lagging_readers
+    for kind, count in stalled.items():
+        yield "gateway_readers_stalled", {"kind": kind}, count
     yield "gateway_window_bytes", {}, gateway.journals.bytes
