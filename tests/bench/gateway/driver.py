@@ -6,7 +6,8 @@ do at most is measured in turn with both: `node_alone` is the rate at which a cl
 has the same messages accepted, as many under way, and `of_node_alone` what part of it is left over HTTP.
 `cpu_ratio` compares what the gateway's own process does in a second of CPU with the reference's.
 
-`latency` is from the REST send on one node to the server-sent event on the other.
+`latency` is from the REST send on one node to the server-sent event on the other; `idle readers` is the same
+beside 1,000 event streams and 200 WebSockets on which nothing comes, and the memory that they take.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from logos_client import KernelClient, MessagingClient
+from tests.bench.gateway.idle import SOCKETS, STREAMS, idle_readers, resident_kib
 from tests.bench.gateway.load import CONNECTIONS, post_all, read_frames, read_sse
 from tests.bench.harness import (
     BenchError,
@@ -110,6 +112,8 @@ def gateway(options: Options) -> Iterator[dict[str, Any]]:
                 yield {**line, "cpu_ratio": round(spent, 3)}
         if options.wants("latency"):
             yield _latency(net, options.count(PACED))
+        if options.wants("idle readers"):
+            yield _idle(net, options.count(PACED))
 
 
 def _reached(line: dict[str, Any]) -> bool:
@@ -212,11 +216,41 @@ def _wait_backlog(net: _Net, path: str, count: int) -> None:
     until(full, f"the journal of {name} is full")
 
 
-def _latency(net: _Net, count: int) -> dict[str, Any]:
-    topic = "/bench/1/latency/proto"
+LATENCY: Final = "/bench/1/latency/proto"
+
+
+def _subscribe_both(net: _Net) -> None:
     for one in (net.b, net.a):
-        one.request("POST", "/apps/v1/latency/subscriptions", {"topics": [topic]})
-    found = asyncio.run(_paced(net, topic, count))
+        one.request("POST", "/apps/v1/latency/subscriptions", {"topics": [LATENCY]})
+
+
+def _idle(net: _Net, count: int) -> dict[str, Any]:
+    _subscribe_both(net)
+
+    async def measure() -> tuple[list[float], list[float], int]:
+        alone = await _paced(net, LATENCY, count)
+        before = resident_kib(net.b.process.pid)
+        async with idle_readers(net.b.urls["rest"], STREAMS, SOCKETS):
+            used = resident_kib(net.b.process.pid) - before
+            return alone, await _paced(net, LATENCY, count), used
+
+    alone, beside, used = asyncio.run(measure())
+    return {
+        "bench": BENCH,
+        "case": f"idle readers: {STREAMS} event streams and {SOCKETS} WebSockets",
+        "unit": "ms",
+        "ours": round(percentile(beside, 0.5), 2),
+        "p99_ms": round(percentile(beside, 0.99), 2),
+        "reference": round(percentile(alone, 0.5), 2),
+        "reference_p99_ms": round(percentile(alone, 0.99), 2),
+        "reference_name": "without them",
+        "kib_each": round(used / (STREAMS + SOCKETS), 1),
+    }
+
+
+def _latency(net: _Net, count: int) -> dict[str, Any]:
+    _subscribe_both(net)
+    found = asyncio.run(_paced(net, LATENCY, count))
     return {
         "bench": BENCH,
         "case": "latency REST send to SSE of the other node",
