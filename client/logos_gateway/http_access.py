@@ -125,7 +125,9 @@ class AccessMiddleware:
             refusal = (403, "Origin not allowed")
         if refusal is not None:
             self._counters.refused["origin"] += 1
-            await PlainTextResponse(refusal[1], refusal[0])(scope, receive, send)
+            status, text = refusal
+            code = "unauthorised" if status == 403 else "bad_request"
+            await _refuse(scope["path"], ProblemError(status, code, text))(scope, receive, send)
             return
         if scope["method"] == "OPTIONS":
             await _preflight(dict(decision.headers))(scope, receive, send)

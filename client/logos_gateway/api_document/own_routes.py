@@ -21,6 +21,7 @@ from logos_gateway.api_document.parts import (
 __all__ = ["OWN", "SOCKET_PATH", "socket_operation"]
 
 _NAME: Final = path("name", "The app", text(pattern="^[a-z0-9._-]{1,64}$"))
+_READER = query("reader", "Tells readers apart that acknowledge on their own", text(maxLength=64))
 _TAKEOVER: Final = query(
     "takeover", "true: end another live connection of that name", text(enum=["true", "false"])
 )
@@ -111,13 +112,17 @@ OWN: Final[dict[str, Operation]] = {
             header("Last-Event-ID", "Resume behind this event", text(pattern="^[0-9a-f]{32}:[0-9]+$")),
             query("after", "The same in the query", text(pattern="^[0-9a-f]{32}:[0-9]+$")),
             query("ack", "auto: what was written counts as handled", text(enum=["explicit", "auto"])),
+            _READER,
         ],
         answers={200: ("Server-sent events without an end: `data` is an AppEvent, `id` its place", _EVENTS)},
     ),
     "POST /apps/v1/{name}/ack": Operation(
         problems=True,
         parameters=[_NAME, _TAKEOVER],
-        body=obj({"streamId": text(pattern="^[0-9a-f]{32}$"), "seq": integer(minimum=0)}),
+        body=obj(
+            {"streamId": text(pattern="^[0-9a-f]{32}$"), "seq": integer(minimum=0)},
+            {"reader": text("The one that its `reader` names", maxLength=64)},
+        ),
         answers={204: ("It is on disk", {})},
     ),
     "GET /apps/v1/{name}/status": Operation(
@@ -185,6 +190,7 @@ def socket_operation() -> Operation:
             query("credit", "Bytes of events that may come before more are granted", integer(minimum=0)),
             query("after", "Resume behind this event", text(pattern="^[0-9a-f]{32}:[0-9]+$")),
             query("ack", "auto: what was written counts as handled", text(enum=["explicit", "auto"])),
+            _READER,
         ],
         answers={
             101: (
