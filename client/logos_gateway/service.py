@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -53,6 +54,11 @@ async def serve(config: GatewayConfig, limit: StopLimit) -> int:
         log.info(
             "serving", extra=fields(**{name: one.url for name, one in listeners.items()}, directory=directory)
         )
+        # The framework's objects stay for good, and events come and go by the thousand: a collection should
+        # look at neither each time that 700 of them have been made.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
         return await _run(gateway, scraper, pulse, list(listeners.values()), limit)
 
 
