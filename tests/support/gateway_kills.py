@@ -128,9 +128,11 @@ def _send(node: _Node, ledger: Ledger, number: int, stop: threading.Event) -> No
     """Send at a steady pace, each under its own key, repeated until it is accepted."""
     count = 0
     while not stop.is_set():
-        connection: http.client.HTTPConnection | None = None
-        try:
-            connection = node.connection()
+        # It is away: its successor needs the processor more than we do.
+        with (
+            contextlib.suppress(OSError, http.client.HTTPException),
+            contextlib.closing(node.connection()) as connection,
+        ):
             while not stop.is_set():
                 due = time.monotonic() + SENDERS / RATE
                 text = f"{number}-{count}"
@@ -146,36 +148,29 @@ def _send(node: _Node, ledger: Ledger, number: int, stop: threading.Event) -> No
                     ledger.faults.append(f"{text}: {answer}")
                     return
                 stop.wait(max(0.0, due - time.monotonic()))
-        except (OSError, http.client.HTTPException):
-            stop.wait(0.05)  # it is away: its successor needs the processor more than we do
-        finally:
-            if connection is not None:
-                connection.close()
+        stop.wait(0.05)
 
 
 def _read(node: _Node, ledger: Ledger, stop: threading.Event) -> None:
     """Follow the app's events, acknowledged by reading, from the last one seen on."""
     last = ""
     while not stop.is_set():
-        connection: http.client.HTTPConnection | None = None
-        try:
-            connection = node.connection()
+        # Cut off by a kill, perhaps within an event.
+        with (
+            contextlib.suppress(OSError, http.client.HTTPException, ValueError),
+            contextlib.closing(node.connection()) as connection,
+        ):
             headers = {"Last-Event-ID": last} if last else {}
             connection.request("GET", f"{APP}/events?ack=auto", headers=headers)
-            response = connection.getresponse()
-            event_id = ""
-            while response.status == 200 and not stop.is_set() and (line := response.readline()):
-                field, _, value = line.decode().rstrip("\n").partition(": ")
-                if field == "id":
-                    event_id = value
-                elif field == "data" and event_id:
-                    ledger.event(event_id, json.loads(value))
-                    last, event_id = event_id, ""
-        except (OSError, http.client.HTTPException, ValueError):
-            pass  # cut off by a kill, perhaps within an event
-        finally:
-            if connection is not None:
-                connection.close()
+            with connection.getresponse() as response:
+                event_id = ""
+                while response.status == 200 and not stop.is_set() and (line := response.readline()):
+                    field, _, value = line.decode().rstrip("\n").partition(": ")
+                    if field == "id":
+                        event_id = value
+                    elif field == "data" and event_id:
+                        ledger.event(event_id, json.loads(value))
+                        last, event_id = event_id, ""
         stop.wait(0.05)
 
 
@@ -227,10 +222,10 @@ def run(directory: Path, rounds: int) -> Ledger:
 def _subscribe(node: _Node) -> None:
     def subscribed() -> bool:
         try:
-            connection = node.connection()
-            connection.request("POST", f"{APP}/subscriptions", json.dumps({"topics": [TOPIC]}))
-            response = connection.getresponse()
-            return (response.status, response.read()) == (200, b'{"errors":{}}')
+            with contextlib.closing(node.connection()) as connection:
+                connection.request("POST", f"{APP}/subscriptions", json.dumps({"topics": [TOPIC]}))
+                response = connection.getresponse()
+                return (response.status, response.read()) == (200, b'{"errors":{}}')
         except OSError:
             return False
 
