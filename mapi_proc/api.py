@@ -253,13 +253,18 @@ class MessagingApi:
         ephemeral: bool = False,
         meta: bytes = b"",
         request_id: bytes | None = None,
+        timestamp: int | None = None,
     ) -> bytes:
-        """Accept a message for sending. Return its request id (16 bytes); `events` reports the outcome."""
+        """Accept a message for sending. Return its request id (16 bytes); `events` reports the outcome.
+
+        `timestamp`: the message's, in ns, instead of the time of the first attempt.
+        """
         request = SendRequest(
             request_id=request_id or os.urandom(16),
             content_topic=content_topic,
             meta=meta,
             ephemeral=ephemeral,
+            timestamp=timestamp,
         )
         await self._core.send((await self._app()).app, request, payload)
         return request.request_id

@@ -96,15 +96,17 @@ class KernelFeed:
         streams: Mapping[bytes, str],
         shards: Sequence[int],
         lease: bool,
+        after: Mapping[str, tuple[bytes, int]],
         max_bytes: int,
         context: zmq.Context[zmq.Socket[bytes]] | None,
     ) -> None:
-        """Internal: use `KernelClient.events`. `streams`: F0 → name."""
+        """Internal: use `KernelClient.events`. `streams`: F0 → name; `after`: name → (epoch, seq)."""
         self.counters: FeedCounters = FeedCounters()
         self._home = HomeProcess()
         self._host = host
         self._shards = tuple(shards)
         self._lease = lease
+        self._after = after
         self._max_bytes = max_bytes
         self._context = context or zmq.Context.instance()
         self._cursors = {topic: StreamCursor(name) for topic, name in streams.items()}
@@ -128,7 +130,8 @@ class KernelFeed:
                     for state in await self._host.hold(self._shards):
                         cursor = self._named(state.stream)
                         if cursor is not None:
-                            cursor.start(self._host.instance, state.epoch, state.last)
+                            epoch, seq = self._after.get(state.stream, (state.epoch, state.last))
+                            cursor.start(self._host.instance, epoch, seq)
                 self.open_socket()
                 async with asyncio.timeout(_SUBSCRIBE_TIMEOUT):
                     while self._silent():

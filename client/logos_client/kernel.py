@@ -310,13 +310,16 @@ class KernelClient(ServiceMethods, DiscoveryMethods):
         health: bool = False,
         peers: bool = False,
         lease: bool = True,
+        after: Mapping[int, tuple[bytes, int]] | None = None,
         max_bytes: int = DEFAULT_FEED_BYTES,
     ) -> KernelFeed:
         """Return a feed of events: enter it as a context, then iterate over it.
 
         `shards`: their messages, leased while the feed is open unless `lease` is False (then there is no
         replay, and no messages unless another consumer leases them). `health`, `peers`: those streams too.
-        `max_bytes`: bound of the buffer here.
+        `after`: shard → (epoch, seq) of the last message handled by an earlier feed: the kernel's ring
+        delivers what came since, and a `StreamLoss` tells what it no longer has. `max_bytes`: bound of the
+        buffer here.
 
         Entering raises `NotReadyError` if the subscriptions do not come into force.
         """
@@ -331,7 +334,13 @@ class KernelClient(ServiceMethods, DiscoveryMethods):
         if not streams:
             raise ValueError("a feed of no stream: name shards, health or peers")
         feed = KernelFeed(
-            self, streams=streams, shards=wanted, lease=lease, max_bytes=max_bytes, context=self._context
+            self,
+            streams=streams,
+            shards=wanted,
+            lease=lease,
+            after={stream_name(cluster, shard): position for shard, position in (after or {}).items()},
+            max_bytes=max_bytes,
+            context=self._context,
         )
         self._feeds.add(feed)
         return feed

@@ -283,6 +283,7 @@ class MessagingClient(ChannelMethods):
         ephemeral: bool = False,
         meta: bytes = b"",
         request_id: bytes | None = None,
+        timestamp: int | None = None,
         timeout: float = DEFAULT_TIMEOUT,
     ) -> bytes:
         """Send a message. Return its request id (16 bytes) once it is accepted.
@@ -293,7 +294,12 @@ class MessagingClient(ChannelMethods):
         so it may be repeated after any `retriable` error. Across a reconnect the client repeats it itself,
         within `timeout`.
 
-        Raises `BadRequestError` (content topic, empty payload, meta), `TooLargeError`, `BusyError`,
+        `timestamp`: the message's, in ns since 1970, instead of the time of the first attempt: the same
+        timestamp, topic, payload and meta make the same message, whichever node sends it. Needs the feature
+        `send_timestamp` of the Messaging API.
+
+        Raises `BadRequestError` (content topic, empty payload, meta, a timestamp more than 20 s ahead),
+        `UnknownMethodError` (an older Messaging API, with `timestamp`), `TooLargeError`, `BusyError`,
         `ConflictError` (the id was used for another message), `RlnRequiredError`, `DeadlineError`.
         """
         data = as_bytes("payload", payload)
@@ -302,7 +308,12 @@ class MessagingClient(ChannelMethods):
             content_topic=as_text("content topic", content_topic),
             meta=as_bytes("meta", meta),
             ephemeral=ephemeral,
+            timestamp=timestamp,
         )
+        if timestamp is not None and methods.FEATURE_SEND_TIMESTAMP not in self._greeting.features:
+            with public_errors():
+                what = f"{self.server} cannot send with a timestamp of the app's"
+                raise IpcError(ErrorCode.UNKNOWN_METHOD, what)
         if len(data) > self.limits.max_payload:  # a smaller payload certainly fits
             self._check_size(request, data)
         await self._ask(methods.SEND, request.to_body(), [data], timeout=timeout, repeat=True)

@@ -20,11 +20,13 @@ __all__ = [
     "ACK",
     "CANCEL",
     "CREDIT",
+    "FEATURE_SEND_TIMESTAMP",
     "FORGET",
     "GOODBYE",
     "HELLO",
     "MAX_HISTORY_MS",
     "MAX_PENDING",
+    "MAX_TIMESTAMP_LEAD_NS",
     "METHODS",
     "NODE_INFO",
     "PENDING",
@@ -76,6 +78,11 @@ MAX_HISTORY_MS: Final = 366 * 24 * 3600 * 1000
 MAX_PENDING: Final = 1000
 """Most sends in one reply of `pending`."""
 GOODBYE: Final = "goodbye"
+FEATURE_SEND_TIMESTAMP: Final = "send_timestamp"
+"""In a hello's `features`: `send` takes a timestamp."""
+MAX_TIMESTAMP_LEAD_NS: Final = 20_000_000_000
+"""How far ahead of the server's clock the timestamp of a send may be: further ahead, stores refuse the message
+(13/WAKU2-STORE)."""
 
 
 class ConnectionStatus(StrEnum):
@@ -182,7 +189,10 @@ class SubscriptionsReply(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SendRequest(Body):
-    """Send blob 0. The request id is minted by the app and is its idempotency key."""
+    """Send blob 0. The request id is minted by the app and is its idempotency key.
+
+    `timestamp` fixes the message's, and with it the hash, before the first attempt; None: that attempt does.
+    """
 
     WHERE = SEND
 
@@ -190,6 +200,7 @@ class SendRequest(Body):
     content_topic: str
     meta: Annotated[bytes, Size(MAX_META_SIZE)] = b""
     ephemeral: bool = False
+    timestamp: Annotated[int, Range(1, 2**63 - 1)] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -188,7 +188,7 @@ class AppServer:
                 max_payload=network.max_payload,
                 send_window_ms=int(self._core.config.send_window * 1000),
             ),
-            features=(FEATURE_CHANNELS, FEATURE_CHANNEL_HOOKS),
+            features=(FEATURE_CHANNELS, FEATURE_CHANNEL_HOOKS, m.FEATURE_SEND_TIMESTAMP),
             heartbeat_ms=HEARTBEAT_MS,
             network=network.info,
             app=app.name,

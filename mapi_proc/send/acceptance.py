@@ -15,7 +15,7 @@ from hashlib import sha256
 from typing import Final
 
 from ipc_schema.errors import ErrorCode, IpcError
-from ipc_schema.mapi.methods import SendRequest
+from ipc_schema.mapi.methods import MAX_TIMESTAMP_LEAD_NS, SendRequest
 from ipc_schema.message import WakuMessage, encode_message
 from ipc_schema.sizes import relay_frame_size, too_large_text
 from ipc_schema.topics import shard_topic
@@ -45,6 +45,8 @@ def fingerprint(request: SendRequest, payload: bytes) -> bytes:
     digest = sha256(b"%d:%d:%d:" % (len(topic), len(request.meta), request.ephemeral))
     for part in (topic, request.meta, payload):
         digest.update(part)
+    if request.timestamp is not None:
+        digest.update(b":%d" % request.timestamp)
     return digest.digest()
 
 
@@ -60,6 +62,7 @@ class Acceptance:
         network: Callable[[], AppNetwork],
         *,
         now_ns: Callable[[], int],
+        wall_ns: Callable[[], int],
         check_room: Callable[[bytes, int], None],
         accepted: Callable[[OutboxEntry, int], None],
         next_entry_id: int,
@@ -67,6 +70,7 @@ class Acceptance:
         self._database = database
         self._network = network
         self._now_ns = now_ns
+        self._wall_ns = wall_ns
         self._check_room = check_room
         self._accepted = accepted
         self._entry_ids = itertools.count(next_entry_id)
@@ -86,6 +90,14 @@ class Acceptance:
             )
         if not payload:
             raise IpcError(ErrorCode.BAD_REQUEST, "payload: empty")
+        if request.timestamp is not None:
+            ahead = request.timestamp - self._wall_ns()
+            if ahead > MAX_TIMESTAMP_LEAD_NS:
+                raise IpcError(
+                    ErrorCode.BAD_REQUEST,
+                    f"timestamp: {ahead / 1e9:.0f} s ahead of this host's clock, "
+                    f"at most {MAX_TIMESTAMP_LEAD_NS // 1_000_000_000} are accepted",
+                )
         try:
             return network.shard_of_checked(request.content_topic)
         except IpcError as error:
@@ -123,6 +135,7 @@ class Acceptance:
             meta=request.meta,
             ephemeral=request.ephemeral,
             accepted=self._now_ns(),
+            timestamp=request.timestamp or 0,
         )
 
         def committed() -> None:

@@ -72,7 +72,7 @@ class OutboxRecord:
 
     async def attempting(self, task: SendTask) -> None:
         """Fix timestamp and hash, and wait until they are on disk."""
-        task.timestamp = self._now_ns()
+        task.timestamp = task.timestamp or self._now_ns()
         task.message_hash = message_hash(
             shard_topic(self._network().info.cluster, task.shard),
             WakuMessage(task.payload, task.content_topic, timestamp=task.timestamp, meta=task.meta),

@@ -141,7 +141,7 @@ class SendTask:
     accepted_ns: int = 0
     state: SendState = SendState.PARKED
     timestamp: int = 0
-    """ns; 0 until the first attempt."""
+    """ns; 0 until the first attempt, unless the app fixed it."""
     message_hash: bytes = b""
     attempts: int = 0
     first_attempt: float = 0.0

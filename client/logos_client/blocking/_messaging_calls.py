@@ -103,6 +103,7 @@ class MessagingCalls(BlockingClient):
         ephemeral: bool = False,
         meta: bytes = b"",
         request_id: bytes | None = None,
+        timestamp: int | None = None,
         timeout: float = DEFAULT_TIMEOUT,
     ) -> bytes:
         """Send a message. Return its request id (16 bytes) once it is accepted.
@@ -113,7 +114,12 @@ class MessagingCalls(BlockingClient):
         so it may be repeated after any `retriable` error. Across a reconnect the client repeats it itself,
         within `timeout`.
 
-        Raises `BadRequestError` (content topic, empty payload, meta), `TooLargeError`, `BusyError`,
+        `timestamp`: the message's, in ns since 1970, instead of the time of the first attempt: the same
+        timestamp, topic, payload and meta make the same message, whichever node sends it. Needs the feature
+        `send_timestamp` of the Messaging API.
+
+        Raises `BadRequestError` (content topic, empty payload, meta, a timestamp more than 20 s ahead),
+        `UnknownMethodError` (an older Messaging API, with `timestamp`), `TooLargeError`, `BusyError`,
         `ConflictError` (the id was used for another message), `RlnRequiredError`, `DeadlineError`.
         """
         return self._portal.call(
@@ -123,6 +129,7 @@ class MessagingCalls(BlockingClient):
             ephemeral=ephemeral,
             meta=meta,
             request_id=request_id,
+            timestamp=timestamp,
             timeout=timeout,
         )
 

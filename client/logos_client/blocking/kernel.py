@@ -11,7 +11,7 @@ with KernelClient.connect(run_dir) as kernel:
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -104,13 +104,16 @@ class KernelClient(KernelCalls):
         health: bool = False,
         peers: bool = False,
         lease: bool = True,
+        after: Mapping[int, tuple[bytes, int]] | None = None,
         max_bytes: int = DEFAULT_FEED_BYTES,
     ) -> KernelFeed:
         """Return a feed of events: enter it as a context, then iterate over it.
 
         `shards`: their messages, leased while the feed is open unless `lease` is False (then there is no
         replay, and no messages unless another consumer leases them). `health`, `peers`: those streams too.
-        `max_bytes`: bound of the buffer here.
+        `after`: shard → (epoch, seq) of the last message handled by an earlier feed: the kernel's ring
+        delivers what came since, and a `StreamLoss` tells what it no longer has. `max_bytes`: bound of the
+        buffer here.
 
         Entering raises `NotReadyError` if the subscriptions do not come into force.
         """
@@ -119,7 +122,7 @@ class KernelClient(KernelCalls):
 
         async def make() -> _feed.KernelFeed:
             return self._client.events(
-                shards=wanted, health=health, peers=peers, lease=lease, max_bytes=max_bytes
+                shards=wanted, health=health, peers=peers, lease=lease, after=after, max_bytes=max_bytes
             )
 
         return KernelFeed(self._portal, self._portal.call(make))

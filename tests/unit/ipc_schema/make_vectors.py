@@ -172,6 +172,8 @@ def good_requests() -> None:
     send = mapi.SendRequest(request_id=REQUEST, content_topic=TOPIC)
     request("mapi", "send", send, [bytes(range(256))], budget_ms=3_600_000)
     request("mapi", "send", send, [b"x"], name="from a REQ socket", delimited=True)
+    timed = mapi.SendRequest(request_id=REQUEST, content_topic=TOPIC, meta=b"\x01\x02", timestamp=NOW)
+    request("mapi", "send", timed, [b"hello"], name="with a timestamp")
     request("mapi", "ack", mapi.AckRequest(stream=STREAM, seq=2**53), flags=NO_REPLY)
     request("mapi", "credit", mapi.CreditRequest(total=2**40), flags=NO_REPLY)
     for method in ("subscriptions", "status", "ping", "goodbye"):
@@ -276,6 +278,8 @@ def bad_requests() -> None:
     bad_body("kernel", "filter.subscribe", "an empty content topic", {"content_topics": [""]})
     bad_body("kernel", "peer_exchange.request", "61 records", {"count": 61})
     bad_body("mapi", "send", "request id of 15 bytes", {"request_id": bytes(15), "content_topic": TOPIC})
+    zero = {"request_id": REQUEST, "content_topic": TOPIC, "timestamp": 0}
+    bad_body("mapi", "send", "timestamp 0", zero)
     bad_body("mapi", "send", "content topic is binary", {"request_id": REQUEST, "content_topic": b"x"})
     bad_body("mapi", "subscribe", "topics is text", {"topics": TOPIC})
     bad_body("mapi", "ack", "seq is a float", {"stream": STREAM, "seq": 1.5})
