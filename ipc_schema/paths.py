@@ -16,6 +16,8 @@ __all__ = [
     "KernelEndpoints",
     "MapiEndpoints",
     "SocketPathError",
+    "bridge_directory",
+    "bridge_status_file",
     "gateway_address_file",
     "gateway_directory",
     "kernel_directory",
@@ -77,6 +79,16 @@ def gateway_address_file(run_dir: str | Path) -> Path:
     """Return the path of the file `{pid, rest?, metrics?}` (JSON): the URLs at which a running gateway
     serves."""
     return gateway_directory(run_dir) / "address.json"
+
+
+def bridge_directory(run_dir: str | Path) -> Path:
+    """Return the private directory of the bridge's lock and status file."""
+    return Path(run_dir) / "bridge"
+
+
+def bridge_status_file(run_dir: str | Path) -> Path:
+    """Return the path of the file (JSON) in which a running bridge writes its state once a second."""
+    return bridge_directory(run_dir) / "status.json"
 
 
 def lock_path(directory: str | Path) -> Path:

@@ -188,6 +188,11 @@ class MessagingClient(ChannelMethods):
         return self._greeting.server
 
     @property
+    def features(self) -> tuple[str, ...]:
+        """What it can do beyond version 1 of the contract: `channels`, `send_timestamp`."""
+        return self._greeting.features
+
+    @property
     def last_status(self) -> StatusReply:
         """The node's last known status, without a request: that of the hello, updated by events.
 

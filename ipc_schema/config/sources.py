@@ -3,8 +3,8 @@
 Pure: texts and mappings in, layers out. Reading the file is the caller's job; `config_file_of` says which
 one.
 
-- File: one TOML file for all processes, with a table for each (`[kernel]`, `[mapi]`, `[gateway]`); keys are
-  the option names.
+- File: one TOML file for all processes, with a table for each (`[kernel]`, `[mapi]`, `[gateway]`,
+  `[bridge]`); keys are the option names.
 - Environment: `LOGOS_KERNEL_TCP_PORT`, `LOGOS_MAPI_LOG_LEVEL`: prefix, table, name in upper case, `-` as `_`.
   Lists are comma-separated. An empty variable counts as unset. An unknown variable is an error if it looks
   like a mistyped option, otherwise ignored with a warning: Kubernetes sets `LOGOS_KERNEL_SERVICE_HOST` and
@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 ENVIRONMENT_PREFIX: Final = "LOGOS_"
-TABLES: Final = ("kernel", "mapi", "gateway")
+TABLES: Final = ("kernel", "mapi", "gateway", "bridge")
 """The tables that a configuration file may have. Each process reads its own and ignores the others."""
 CONFIG_FILE: Final = "config-file"
 """Flag (and variable) that names the file. Not an option, since it makes no sense in a file."""

@@ -81,7 +81,7 @@ GOODBYE: Final = "goodbye"
 FEATURE_SEND_TIMESTAMP: Final = "send_timestamp"
 """In a hello's `features`: `send` takes a timestamp."""
 MAX_TIMESTAMP_LEAD_NS: Final = 20_000_000_000
-"""How far ahead of the server's clock the timestamp of a send may be: further ahead, stores refuse the message
+"""How far ahead of the server's clock the timestamp of a send may be: beyond it, stores refuse the message
 (13/WAKU2-STORE)."""
 
 

@@ -48,6 +48,11 @@ class MessagingCalls(BlockingClient):
         return self._client.server
 
     @property
+    def features(self) -> tuple[str, ...]:
+        """What it can do beyond version 1 of the contract: `channels`, `send_timestamp`."""
+        return self._client.features
+
+    @property
     def last_status(self) -> StatusReply:
         """The node's last known status, without a request: that of the hello, updated by events.
 

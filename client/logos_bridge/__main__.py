@@ -1,0 +1,48 @@
+"""`logos-bridge` and `python -m logos_bridge`: between a node and NATS JetStream."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from ipc_schema.config.bridge import BRIDGE_SCHEMA, BridgeConfig, load_bridge_config
+from logos_process.exits import StartError
+from logos_process.main import Process, run_process
+from logos_process.stopping import StopLimit
+
+__all__ = ["BRIDGE", "main"]
+
+STOP_SECONDS: Final = 5.0
+
+
+def _run(config: BridgeConfig, limit: StopLimit) -> int:
+    import uvloop
+
+    try:
+        from logos_bridge.service import serve
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in ("nats", "nkeys"):
+            raise
+        raise StartError("the NATS client is not installed: pip install 'logos-mapi[bridge]'") from None
+    return uvloop.run(serve(config, limit))
+
+
+BRIDGE: Final = Process(
+    program="logos-bridge",
+    description="Messages of a Waku node to NATS JetStream, and sends from there.",
+    package="logos_bridge",
+    schema=BRIDGE_SCHEMA,
+    load=load_bridge_config,
+    run=_run,
+    stop_seconds=STOP_SECONDS,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a bridge until it is stopped; returns the exit code."""
+    return run_process(BRIDGE, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

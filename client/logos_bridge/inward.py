@@ -1,0 +1,389 @@
+"""The way in: sends from a work queue in JetStream to the Messaging API, and their fates back.
+
+One send: an entry of the queue → its record, with timestamp and hash (`send_record`) → the Messaging API,
+under an idempotency key that never changes → accepted on disk: the entry leaves the queue → every fate is
+published → the final one ends the record. Records of a bridge that gives no sign of life are taken over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Coroutine
+from typing import Any, Final
+
+import nats.errors
+from nats.aio.msg import Msg
+
+from ipc_schema.config.bridge import BridgeConfig
+from ipc_schema.mapi.methods import MAX_TIMESTAMP_LEAD_NS
+from logos_bridge.duplicates import SKEW_NS
+from logos_bridge.figures import BridgeFigures
+from logos_bridge.jetstream import JetStreamLink, Stored, WrongRevisionError
+from logos_bridge.open_sends import OpenSend, OpenSends
+from logos_bridge.publish_window import PublishWindow
+from logos_bridge.send_record import SendRecord, SendRefusedError, read_draft, request_id_of
+from logos_bridge.takeover import Takeover
+from logos_client import Position
+from logos_client.events import (
+    Event,
+    EventsDropped,
+    LinkLost,
+    LinkRestored,
+    MessageCancelled,
+    MessageError,
+    MessagePropagated,
+    MessageQueued,
+    MessageSent,
+    MessageUnconfirmed,
+)
+from logos_client.exceptions import LogosError, RequestError
+from logos_client.messaging import MessagingClient
+
+__all__ = ["APP_NAME", "Inward"]
+
+log = logging.getLogger(__name__)
+
+APP_NAME: Final = "logos-bridge"
+"""The bridge's durable app at its Messaging API: its journal keeps fates while the bridge is away."""
+_ACK_WAIT: Final = 60.0
+_BATCH: Final = 200
+_FETCH_SECONDS: Final = 1.0
+_ACK_SECONDS: Final = 0.5
+_EVENTS: Final = 4_096
+_EVENT_BYTES: Final = 32 << 20
+_RETRY: Final = 0.2
+_RETRY_MAX: Final = 2.0
+_ADOPTED_AT_ONCE: Final = 64
+_SETTLE_SECONDS: Final = 5.0
+DROPPED: Final = "the bridge's journal exceeded its bounds, and the outcome is gone"
+_NATS: Final = (nats.errors.Error, TimeoutError, OSError)
+
+
+class Inward:
+    """One bridge's way in. `run` works until it is cancelled."""
+
+    def __init__(
+        self,
+        config: BridgeConfig,
+        client: MessagingClient,
+        owner: str,
+        link: JetStreamLink,
+        figures: BridgeFigures,
+    ) -> None:
+        self._client = client
+        self._owner = owner
+        self._link = link
+        self._figures = figures
+        self._in_flight = config.in_flight
+        self._look_seconds = config.takeover_after / 5
+        self._takeover = Takeover(owner, config.takeover_after)
+        self._sends = OpenSends(link, owner, figures)
+        self._room = asyncio.Event()
+        self._sends.on_ended(self._room.set)
+        self._events: PublishWindow[Position] = PublishWindow(_EVENTS, _EVENT_BYTES)
+        self._handled: Position | None = None
+        self._begun = 0
+        """Entries taken from the queue that have no record yet."""
+        self._alive_revision: int | None = None
+        self._group: asyncio.TaskGroup | None = None
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        await self._resume()
+        async with asyncio.TaskGroup() as self._group:
+            self._group.create_task(self._take(), name="in: queue")
+            self._group.create_task(self._follow(), name="in: fates")
+            self._group.create_task(self._acknowledge(), name="in: journal")
+            self._group.create_task(self._watch(), name="in: other bridges")
+            self._figures.trouble("in", "")
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        assert self._group is not None
+        self._group.create_task(work)
+
+    # -- from the queue ------------------------------------------------------------------------------------
+
+    async def _resume(self) -> None:
+        """Find the sends that an earlier run of this bridge left open, before the queue brings them again."""
+        while True:
+            try:
+                records = await self._sends.stored(data=True)
+                break
+            except _NATS as error:
+                log.warning("reading open sends: %s", error)
+                await asyncio.sleep(_RETRY_MAX)
+        for stored in records:
+            if stored.headers.get("Logos-Owner") == self._owner:
+                await self._sends.adopt(stored)
+        if self._sends:
+            log.info("%d sends of an earlier run go on", len(self._sends))
+
+    async def _take(self) -> None:
+        for send in self._sends.all():
+            self._spawn(self._go_on(send, time.time_ns() - SKEW_NS))
+        created = await self._link.queue_created()
+        queue = await self._link.queue_consumer(ack_wait=_ACK_WAIT, max_pending=10 * self._in_flight)
+        while True:
+            room = self._in_flight - len(self._sends) - self._begun
+            if room <= 0 or not self._client.connected or not self._link.connected:
+                self._room.clear()
+                try:
+                    async with asyncio.timeout(_RETRY):
+                        await self._room.wait()
+                except TimeoutError:
+                    pass
+                continue
+            try:
+                entries = await queue.fetch(min(_BATCH, room), timeout=_FETCH_SECONDS)
+            except TimeoutError:
+                continue  # the queue is empty
+            except _NATS as error:
+                log.debug("fetching from the queue: %s", error)
+                await asyncio.sleep(_RETRY)
+                continue
+            self._begun += len(entries)
+            for entry in entries:
+                self._spawn(self._begin(entry, created))
+
+    async def _begin(self, entry: Msg, created: str) -> None:
+        seq = entry.metadata.sequence.stream
+        request_id = request_id_of(created, seq)
+        headers = entry.headers or {}
+        try:
+            tokens = entry.subject[len(self._link.layout.sends_prefix()) :]
+            try:
+                draft = read_draft(tokens, headers, entry.data, self._client.network)
+            except SendRefusedError as error:
+                await self._sends.bury(seq, request_id.hex(), dict(headers), entry.data, str(error))
+                await self._link.delete(self._link.layout.sends, seq)
+                return
+            if request_id in self._sends:
+                return  # delivered again while we work on it
+            record = SendRecord.begin(
+                draft,
+                self._client.network,
+                request_id=request_id,
+                queue_seq=seq,
+                owner=self._owner,
+                timestamp=time.time_ns(),
+            )
+            send = await self._sends.begin(record, entry)
+        finally:
+            self._begun -= 1
+        if send is not None:
+            self._figures.count("bridge_in_sends", "result", "begun")
+            await self._hand_over(send)
+
+    async def _hand_over(self, send: OpenSend) -> None:
+        """Give it to the Messaging API until that has it on disk, or refuses it for good."""
+        record, wait = send.record, _RETRY
+        while self._sends.get(record.request_id) is send:
+            ahead = record.timestamp - time.time_ns() - MAX_TIMESTAMP_LEAD_NS
+            if ahead >= 0:  # of the host that began it: its clock is not ours
+                await asyncio.sleep(ahead / 1e9 + _RETRY)
+                continue
+            try:
+                await self._client.send(
+                    record.draft.content_topic,
+                    record.draft.payload,
+                    meta=record.draft.meta,
+                    ephemeral=record.draft.ephemeral,
+                    request_id=record.request_id,
+                    timestamp=record.timestamp,
+                )
+            except RequestError as error:
+                await self._sends.refuse(send, error.message)
+                return
+            except LogosError as error:
+                self._figures.trouble("mapi", error.message)
+                await asyncio.sleep(error.retry_after_ms / 1000 if error.retry_after_ms else wait)
+                wait = min(wait * 2, _RETRY_MAX)
+            else:
+                self._figures.trouble("mapi", "")
+                self._figures.count("bridge_in_sends", "result", "accepted")
+                send.accepted = True
+                async with send.turn:
+                    if self._sends.get(record.request_id) is send:
+                        await self._sends.dequeue(send)
+                return
+
+    async def _go_on(self, send: OpenSend, record_ns: int) -> None:
+        """Go on with a send of an earlier run, or of another bridge."""
+        if not send.record.fate:
+            await self._hand_over(send)
+            return
+        while True:
+            try:
+                await self._sends.end_again(send, record_ns)
+                return
+            except _NATS as error:
+                log.debug("ending %s: %s", send.record.key, error)
+                await asyncio.sleep(_RETRY_MAX)
+
+    # -- fates ---------------------------------------------------------------------------------------------
+
+    async def _follow(self) -> None:
+        async for event in self._client:
+            match event:
+                case LinkLost():
+                    self._figures.trouble("mapi", event.reason)
+                    continue
+                case LinkRestored():
+                    self._figures.trouble("mapi", "")
+                    if not event.resumed:
+                        log.warning("the Messaging API lost its database: open sends are handed over again")
+                        for send in self._sends.all():
+                            self._spawn(self._hand_over(send))
+                    continue
+                case EventsDropped():
+                    self._spawn(self._settle_dropped())
+            position = _position(event)
+            if position is None:
+                continue
+            while not self._events.has_room(256):
+                self._room.clear()
+                await self._room.wait()
+            slot = self._events.add(position, 256)
+            outcome = _outcome(event)
+            found = self._sends.get(outcome[0]) if outcome is not None else None
+            if outcome is None or found is None:
+                self._stored(slot)
+            else:
+                self._spawn(self._report(found, outcome[1], outcome[2], slot))
+
+    async def _report(self, send: OpenSend, fate: str, reason: str, slot: Any) -> None:
+        await self._sends.report(send, fate, reason)
+        self._stored(slot)
+
+    def _stored(self, slot: Any) -> None:
+        handled = self._events.stored(slot)
+        if handled is not None:
+            self._handled = handled
+            self._room.set()
+
+    async def _acknowledge(self) -> None:
+        """Acknowledge events whose fates are stored; what is not is delivered again after a restart."""
+        while True:
+            await asyncio.sleep(_ACK_SECONDS)
+            position, self._handled = self._handled, None
+            if position is None:
+                continue
+            try:
+                await self._client.ack(position)
+            except LogosError as error:
+                log.debug("acknowledging: %s", error)
+                self._handled = self._handled or position
+
+    async def _settle_dropped(self) -> None:
+        """End the sends whose outcome the journal has lost."""
+        await asyncio.sleep(_SETTLE_SECONDS)
+        try:
+            pending = await self._client.pending()
+        except LogosError as error:
+            log.warning("sends without an outcome cannot be looked for: %s", error)
+            return
+        if pending.total > len(pending.sends):
+            self._spawn(self._settle_dropped())
+            return
+        known = {one.request_id for one in pending.sends}
+        for send in self._sends.all():
+            if send.accepted and send.record.request_id not in known:
+                await self._sends.report(send, "unconfirmed", DROPPED)
+
+    # -- other bridges -------------------------------------------------------------------------------------
+
+    async def _watch(self) -> None:
+        """Give signs of life, and take over from bridges that give none."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                await self._sign()
+                await self._hear(loop.time())
+                suspects = self._takeover.suspects(loop.time())
+                if suspects and self._client.connected and await self._take_over(loop.time()):
+                    self._takeover.cleared(suspects)
+            except _NATS as error:
+                log.debug("watching other bridges: %s", error)
+            await self._tell(loop.time())
+            await asyncio.sleep(self._look_seconds)
+
+    async def _sign(self) -> None:
+        if not self._client.connected:
+            return  # another bridge does better
+        bucket, key = self._link.layout.state_bucket, self._link.layout.alive_key(self._owner)
+        if self._alive_revision is None:
+            found = await self._link.get(bucket, key)
+            self._alive_revision = found.seq if found is not None else 0
+        try:
+            self._alive_revision = await self._link.put(bucket, key, b"{}", {}, self._alive_revision)
+        except WrongRevisionError:
+            self._alive_revision = None
+
+    async def _hear(self, now: float) -> None:
+        bucket = self._link.layout.state_bucket
+        subject = f"$KV.{bucket}.{self._link.layout.alive_key('*')}"
+        async for stored in self._link.scan(f"KV_{bucket}", subject, data=False):
+            self._takeover.sign(stored.subject.rpartition(".")[2], stored.seq, now)
+
+    async def _take_over(self, now: float) -> bool:
+        """Take the sends of dead bridges. Return whether all of them are settled."""
+        wanted = []
+        for stored in await self._sends.stored(data=False):
+            owner = stored.headers.get("Logos-Owner", "")
+            if owner != self._owner and not self._takeover.alive(owner, now):
+                wanted.append(stored)
+        if wanted:
+            log.warning("%d sends of bridges that are gone are taken over", len(wanted))
+        limit = asyncio.Semaphore(_ADOPTED_AT_ONCE)
+        async with asyncio.TaskGroup() as group:
+            for stored in wanted:
+                group.create_task(self._adopt(stored, limit))
+        return not wanted
+
+    async def _adopt(self, stored: Stored, limit: asyncio.Semaphore) -> None:
+        async with limit:
+            found = await self._sends.read(stored.subject)
+            if found is None or found.seq != stored.seq:
+                return  # ended, or taken by another bridge
+            send = await self._sends.adopt(found)
+        if send is not None:
+            self._spawn(self._go_on(send, send.record.timestamp - SKEW_NS))
+
+    async def _tell(self, now: float) -> None:
+        figures = self._figures
+        others = self._takeover.alive_ones(now)
+        figures.gauge("bridge_in_open", len(self._sends))
+        figures.gauge("bridge_peers_alive", len(others))
+        queue = -1
+        try:
+            queue = await self._link.queue_length()
+            figures.gauge("bridge_in_queue", queue)
+        except _NATS as error:
+            log.debug("length of the queue: %s", error)
+        figures.told["in"] = {"open": len(self._sends), "queue": queue}
+        figures.told["others"] = others
+
+
+def _position(event: Event) -> Position | None:
+    stream_id, seq = getattr(event, "stream_id", None), getattr(event, "seq", None)
+    return Position(stream_id, seq) if stream_id is not None and seq is not None else None
+
+
+def _outcome(event: Event) -> tuple[bytes, str, str] | None:
+    """Return request id, fate and reason of an event about a send."""
+    match event:
+        case MessageQueued():
+            return event.request_id, "queued", ""
+        case MessagePropagated():
+            return event.request_id, "propagated", ""
+        case MessageSent():
+            return event.request_id, "sent", ""
+        case MessageUnconfirmed():
+            return event.request_id, "unconfirmed", event.reason
+        case MessageError():
+            return event.request_id, "error", event.text
+        case MessageCancelled():
+            return event.request_id, "cancelled", ""
+    return None

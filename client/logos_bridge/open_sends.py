@@ -1,0 +1,244 @@
+"""The open sends of this bridge: their records in JetStream, and their steps to the final fate."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from nats.aio.msg import Msg
+
+from ipc_schema.message import format_hash
+from logos_bridge.figures import BridgeFigures
+from logos_bridge.headers import CONTENT_TOPIC, MESSAGE_ID, quoted
+from logos_bridge.jetstream import JetStreamLink, Stored, WrongRevisionError
+from logos_bridge.send_record import FINAL_FATES, RecordError, SendRecord
+
+__all__ = ["OpenSend", "OpenSends"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class OpenSend:
+    """A send that this bridge owns, and the revision under which it knows the record."""
+
+    record: SendRecord
+    revision: int
+    message: Msg | None = None
+    """The entry of the work queue, if it was delivered to this bridge."""
+    queued: bool = True
+    """Whether the entry may still be in the queue."""
+    accepted: bool = False
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Fates of one send are published one after another."""
+
+
+class OpenSends:
+    """All of them. One that another bridge has taken over just leaves: its message is the same there."""
+
+    def __init__(self, link: JetStreamLink, owner: str, figures: BridgeFigures) -> None:
+        self._link = link
+        self._owner = owner
+        self._figures = figures
+        self._sends: dict[bytes, OpenSend] = {}
+        self._ended: Callable[[], None] = lambda: None
+
+    def on_ended(self, callback: Callable[[], None]) -> None:
+        """Call when a send has left."""
+        self._ended = callback
+
+    def __len__(self) -> int:
+        return len(self._sends)
+
+    def __contains__(self, request_id: bytes) -> bool:
+        return request_id in self._sends
+
+    def get(self, request_id: bytes) -> OpenSend | None:
+        """Return a send; None if it is not ours."""
+        return self._sends.get(request_id)
+
+    def all(self) -> Iterable[OpenSend]:
+        """Return all of them, oldest first."""
+        return list(self._sends.values())
+
+    # -- beginning -----------------------------------------------------------------------------------------
+
+    async def begin(self, record: SendRecord, message: Msg) -> OpenSend | None:
+        """Write the record of a new send: what fixes the hash is stored before the first attempt.
+
+        None: it has one already, since the queue delivered the entry again.
+        """
+        try:
+            revision = await self._put(record, 0)
+        except WrongRevisionError:
+            found = await self._read(record.key)
+            if found is None or found[0] != record:  # not ours of a moment ago, whose answer was lost
+                return None
+            revision = found[1]
+        send = OpenSend(record, revision, message)
+        self._sends[record.request_id] = send
+        return send
+
+    async def adopt(self, stored: Stored) -> OpenSend | None:
+        """Take a record over, from an earlier run or a dead bridge. None: another one was first."""
+        record = self._decode(stored)
+        if record is None:
+            return None
+        taken = record.taken_by(self._owner)
+        revision = stored.seq
+        if taken != record:
+            try:
+                revision = await self._put(taken, stored.seq)
+            except WrongRevisionError:
+                found = await self._read(record.key)
+                if found is None or found[0] != taken:
+                    return None
+                revision = found[1]
+            self._figures.count("bridge_in_sends", "result", "taken_over")
+        send = OpenSend(taken, revision)
+        self._sends[record.request_id] = send
+        return send
+
+    async def stored(self, *, data: bool) -> list[Stored]:
+        """Read the records of all bridges. Raises a failure of NATS."""
+        bucket = self._link.layout.open_bucket
+        return [entry async for entry in self._link.scan(f"KV_{bucket}", f"$KV.{bucket}.>", data=data)]
+
+    async def read(self, subject: str) -> Stored | None:
+        """Read one record again, by its subject."""
+        return await self._link.get(self._link.layout.open_bucket, subject.rpartition(".")[2])
+
+    # -- fates ---------------------------------------------------------------------------------------------
+
+    async def dequeue(self, send: OpenSend) -> None:
+        """Take the entry out of the queue: the Messaging API has the send on disk."""
+        if not send.queued:
+            return
+        if send.message is not None:
+            try:
+                await send.message.ack_sync(timeout=5.0)
+            except Exception as error:  # acknowledged before, or the answer is lost: deleting settles both
+                log.debug("acknowledging entry %d: %r", send.record.queue_seq, error)
+        await self._link.delete(self._link.layout.sends, send.record.queue_seq)
+        send.queued = False
+
+    async def report(self, send: OpenSend, fate: str, reason: str = "") -> None:
+        """Publish a fate; a final one ends the send."""
+        async with send.turn:
+            if self._sends.get(send.record.request_id) is not send:
+                return
+            if fate in FINAL_FATES:
+                await self._end(send, fate, reason)
+            else:
+                await self._publish(send.record, fate, reason)
+
+    async def _end(self, send: OpenSend, fate: str, reason: str) -> None:
+        """Fix the fate in the record, publish it, remove the record: of two bridges one gets to the first."""
+        if not send.record.fate:
+            ended = send.record.ended(fate, reason)
+            try:
+                send.revision = await self._put(ended, send.revision)
+            except WrongRevisionError:
+                found = await self._read(ended.key)
+                if found is None or found[0] != ended:
+                    self.leave(send)
+                    return
+                send.revision = found[1]
+            send.record = ended
+        await self._publish(send.record, send.record.fate, send.record.reason)
+        await self._remove(send)
+
+    async def _remove(self, send: OpenSend) -> None:
+        # The entry first: without a record, one that is delivered again would be a new send.
+        await self.dequeue(send)
+        await self._link.delete(f"KV_{self._link.layout.open_bucket}", send.revision)
+        self._sends.pop(send.record.request_id, None)
+        self._ended()
+
+    async def end_again(self, send: OpenSend, record_ns: int) -> None:
+        """Go on where a bridge died between a final fate and the end.
+
+        JetStream drops the fate's second copy; one that its window no longer covers is looked for.
+        """
+        async with send.turn:
+            message_id = _fate_id(send.record, send.record.fate)
+            layout = self._link.layout
+            subject = layout.fate_subject(send.record.draft.client, send.record.fate)
+            if message_id not in await self._link.ids_since(layout.fates, subject, record_ns):
+                await self._publish(send.record, send.record.fate, send.record.reason)
+            await self._remove(send)
+
+    async def refuse(self, send: OpenSend, reason: str) -> None:
+        """The Messaging API refuses it for good: to the dead letters."""
+        async with send.turn:
+            record = send.record
+            headers = {key: value for key, value in record.to_headers().items() if value}
+            await self.bury(record.queue_seq, record.key, headers, record.draft.payload, reason)
+            await self._remove(send)
+
+    async def bury(self, seq: int, key: str, headers: dict[str, str], payload: bytes, reason: str) -> None:
+        """Publish a dead letter: the entry as it was, with the reason."""
+        self._figures.count("bridge_in_sends", "result", "refused")
+        log.warning("send %s (entry %d of the queue) is refused: %s", key, seq, reason)
+        kept = {name: value for name, value in headers.items() if not name.startswith("Nats-")}
+        if MESSAGE_ID in headers:
+            kept["Logos-Send-Id"] = headers[MESSAGE_ID]
+        kept |= {MESSAGE_ID: f"{key}.dead", "Logos-Reason": quoted(reason), "Logos-Queue-Seq": str(seq)}
+        await self._link.store(self._link.layout.dead_subject(), payload, kept)
+
+    async def _publish(self, record: SendRecord, fate: str, reason: str) -> None:
+        body: dict[str, Any] = {
+            "sendId": record.send_id,
+            "requestId": record.key,
+            "fate": fate,
+            "final": fate in FINAL_FATES,
+            "contentTopic": record.draft.content_topic,
+            "messageHash": format_hash(record.message_hash),
+            "timestamp": record.timestamp,
+            "reason": reason,
+        }
+        headers = {
+            MESSAGE_ID: _fate_id(record, fate),
+            "Logos-Send-Id": quoted(record.send_id),
+            "Logos-Fate": fate,
+            "Logos-Message-Hash": format_hash(record.message_hash),
+            CONTENT_TOPIC: quoted(record.draft.content_topic),
+        }
+        subject = self._link.layout.fate_subject(record.draft.client, fate)
+        await self._link.store(subject, json.dumps(body).encode(), headers)
+        self._figures.count("bridge_in_fates", "kind", fate)
+
+    def leave(self, send: OpenSend) -> None:
+        """Another bridge has taken it over."""
+        self._figures.count("bridge_in_sends", "result", "left_to_another")
+        self._sends.pop(send.record.request_id, None)
+        self._ended()
+
+    # -- records -------------------------------------------------------------------------------------------
+
+    async def _put(self, record: SendRecord, expected: int) -> int:
+        bucket = self._link.layout.open_bucket
+        return await self._link.put(bucket, record.key, record.draft.payload, record.to_headers(), expected)
+
+    async def _read(self, key: str) -> tuple[SendRecord, int] | None:
+        stored = await self._link.get(self._link.layout.open_bucket, key)
+        record = self._decode(stored) if stored is not None else None
+        return (record, stored.seq) if record is not None and stored is not None else None
+
+    def _decode(self, stored: Stored) -> SendRecord | None:
+        key = stored.subject.rpartition(".")[2]
+        try:
+            return SendRecord.from_headers(key, stored.headers, stored.data)
+        except RecordError as error:
+            self._figures.count("bridge_in_sends", "result", "unreadable")
+            log.error("%s: left alone", error)
+            return None
+
+
+def _fate_id(record: SendRecord, fate: str) -> str:
+    """Return the id by which JetStream drops a second copy: a send has one final fate, whichever."""
+    return f"{record.key}.{'final' if fate in FINAL_FATES else fate}"

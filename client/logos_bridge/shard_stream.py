@@ -1,0 +1,148 @@
+"""One shard on its way to JetStream: what is published, stored, and saved as position."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import nats.errors
+from nats.js import api
+
+from logos_bridge.duplicates import DuplicateGuard
+from logos_bridge.figures import BridgeFigures
+from logos_bridge.jetstream import JetStreamLink
+from logos_bridge.positions import OutPosition, Span
+from logos_bridge.publish_window import PublishWindow
+
+__all__ = ["Publication", "ShardStream"]
+
+_ANSWER_SECONDS: Final = 5.0
+_COUNT: Final = 2_048
+
+
+@dataclass(slots=True, eq=False)
+class Publication:
+    """A message between the kernel's stream and JetStream's, with its place in the former."""
+
+    epoch: bytes
+    seq: int
+    time_ns: int
+    subject: str = ""
+    payload: bytes = b""
+    headers: dict[str, str] = field(default_factory=dict)
+    answer: asyncio.Future[api.PubAck] | None = None
+    sent_at: float = 0.0
+
+
+class ShardStream:
+    """Publishes in order and moves the position over what is stored. All calls from one loop."""
+
+    def __init__(
+        self, link: JetStreamLink, figures: BridgeFigures, shard: int, subject: str, window: float, size: int
+    ) -> None:
+        self.shard = shard
+        self.subject = subject
+        """What precedes the content topic."""
+        self.guard = DuplicateGuard(window)
+        self.position = OutPosition(epoch=b"", seq=0, time_ns=0)
+        self.saved: OutPosition | None = None
+        self.revision = 0
+        self.read_ns = 0
+        """When the last event came that was read, stored or not."""
+        self.covered_ns = 0
+        """Until when the kernel's coverage was looked at."""
+        self._link = link
+        self._figures = figures
+        self._window: PublishWindow[Publication] = PublishWindow(_COUNT, size)
+        self._loop = asyncio.get_running_loop()
+        self._room = asyncio.Event()
+
+    @property
+    def idle(self) -> bool:
+        """Whether everything that was read is stored."""
+        return not self._window
+
+    @property
+    def pending(self) -> int:
+        """Messages that are not stored yet."""
+        return len(self._window)
+
+    async def wait_room(self, size: int) -> None:
+        """Return when another message may be published: this is what holds the reader back."""
+        while not self._window.has_room(size):
+            self._room.clear()
+            await self._room.wait()
+
+    async def publish(self, message: Publication) -> None:
+        """Publish; what is not answered is published again by `publish_again`."""
+        size = len(message.payload) + 512
+        await self.wait_room(size)
+        slot = self._window.add(message, size)
+        await self._send(slot)
+
+    def passed(self, epoch: bytes, seq: int, time_ns: int) -> None:
+        """Note an event that needs no publishing."""
+        self._stored(self._window.add(Publication(epoch, seq, time_ns), 0))
+
+    async def publish_again(self) -> None:
+        """Publish what has no answer for too long. Call it every second."""
+        now = self._loop.time()
+        for slot in self._window.unstored():
+            if not self._link.connected:
+                return
+            message = slot.item
+            if now - message.sent_at >= _ANSWER_SECONDS or (message.answer is None and now > message.sent_at):
+                answer, message.answer = message.answer, None
+                if answer is not None:
+                    answer.cancel()
+                self._figures.count("bridge_nats_retries")
+                await self._send(slot)
+
+    async def _send(self, slot: Any) -> None:
+        message: Publication = slot.item
+        message.sent_at = self._loop.time()
+        if not self._link.connected:
+            return  # what the library would buffer meanwhile has another bound
+        try:
+            answer = await self._link.js.publish_async(
+                message.subject, message.payload, headers=message.headers
+            )
+        except (nats.errors.Error, OSError) as error:
+            self._figures.told["natsError"] = f"{type(error).__name__}: {error}"
+            return
+        message.answer = answer
+        answer.add_done_callback(self._answered(slot))
+
+    def _answered(self, slot: Any) -> Callable[[asyncio.Future[api.PubAck]], None]:
+        def done(answer: asyncio.Future[api.PubAck]) -> None:
+            message: Publication = slot.item
+            if answer.cancelled() or message.answer is not answer:
+                return  # published again meanwhile
+            error = answer.exception()
+            if error is not None:
+                message.answer = None
+                self._figures.told["natsError"] = f"{type(error).__name__}: {error}"
+                return
+            duplicate = answer.result().duplicate
+            self._figures.count("bridge_out_messages", "result", "duplicate" if duplicate else "stored")
+            self._stored(slot)
+
+        return done
+
+    def _stored(self, slot: Any) -> None:
+        last = self._window.stored(slot)
+        if last is not None:
+            self.position = replace(
+                self.position,
+                epoch=last.epoch,
+                seq=last.seq,
+                time_ns=max(self.position.time_ns, last.time_ns),
+            )
+            self._room.set()
+
+    def lost(self, *spans: Span) -> None:
+        """Note time spans that stores have to fill; they are saved with the position."""
+        self.position = self.position.missing(*spans)
+        self._figures.count("bridge_out_lost_events", by=len(spans))

@@ -1,0 +1,338 @@
+"""Options and typed configuration of the bridge between a node and NATS JetStream.
+
+The bridge is a client of a kernel and of a Messaging API, and of a NATS server; it has no part in the network
+itself. A node has a bridge if `nats-url` is set.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import Any, ClassVar, Final
+from urllib.parse import urlsplit
+
+from ipc_schema.config import common
+from ipc_schema.config.common import BaseProcessOptions
+from ipc_schema.config.kinds import BOOLEAN, ENDPOINT, PATH, Kind, duration, integer, size
+from ipc_schema.config.options import Layer, OptionSection, Resolved, Schema, option, resolve
+from ipc_schema.config.sources import TomlFile, explicit_layers
+from ipc_schema.paths import KernelEndpoints, MapiEndpoints, kernel_endpoints, mapi_endpoints, run_directory
+from ipc_schema.topics import MAX_SHARD_COUNT, TopicError, autoshard
+
+__all__ = ["BRIDGE_SCHEMA", "BridgeConfig", "NatsConfig", "bridge_config", "load_bridge_config"]
+
+_SCHEMES: Final = ("nats", "tls", "ws", "wss")
+_ENCRYPTED: Final = ("tls", "wss")
+_MAX_PREFIX: Final = 64
+
+
+def _parse_url(raw: object) -> str:
+    if not isinstance(raw, str):
+        raise ValueError(f"{raw!r} is not a URL")
+    try:
+        url = urlsplit(raw if "://" in raw else f"nats://{raw}")
+        host, _ = url.hostname, url.port
+    except ValueError as error:
+        raise ValueError(f"{raw!r} is not a URL: {error}") from None
+    if url.scheme not in _SCHEMES or not host or url.path.strip("/") or url.query or url.fragment:
+        raise ValueError(f"{raw!r} is not a NATS server such as nats://nats1.example:4222")
+    if url.username is not None or url.password is not None:
+        raise ValueError("a URL may not hold credentials, which others could read: set nats-credentials")
+    return url.geturl()
+
+
+def _parse_prefix(raw: object) -> str:
+    if not isinstance(raw, str) or not re.fullmatch(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", raw):
+        raise ValueError(
+            f"{raw!r} cannot begin subjects: words of letters, digits, _ and -, separated by dots"
+        )
+    if len(raw) > _MAX_PREFIX:
+        raise ValueError(f"{raw!r} is longer than {_MAX_PREFIX} characters")
+    return raw
+
+
+def _parse_content_topic(raw: object) -> str:
+    if not isinstance(raw, str):
+        raise ValueError(f"{raw!r} is not a content topic")
+    try:
+        autoshard(raw, 1)
+    except TopicError as error:
+        raise ValueError(str(error)) from None
+    return raw
+
+
+NATS_URL: Final = Kind("NATS URL", _parse_url)
+SUBJECT_PREFIX: Final = Kind("subject prefix", _parse_prefix)
+CONTENT_TOPIC: Final = Kind("content topic", _parse_content_topic)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NatsOptions(OptionSection):
+    """Options of the connection to NATS."""
+
+    TITLE: ClassVar[str] = "NATS"
+
+    nats_url: tuple[str, ...] = option(
+        NATS_URL,
+        "a NATS server, nats://host:port or tls://host:port; further ones of a cluster are learned from it",
+        repeatable=True,
+        unset="no bridge",
+    )
+    nats_credentials: str | None = option(
+        PATH, "credentials file (.creds) of the NATS user; readable by its owner only"
+    )
+    nats_nkey_seed: str | None = option(
+        PATH, "file with the NKey seed of the NATS user; readable by its owner only"
+    )
+    nats_tls_ca: str | None = option(
+        PATH, "certificate authorities of the NATS server in PEM", unset="those of the system"
+    )
+    nats_tls_cert: str | None = option(PATH, "certificate chain in PEM to show to the NATS server")
+    nats_tls_key: str | None = option(PATH, "private key of nats-tls-cert in PEM")
+    nats_prefix: str = option(
+        SUBJECT_PREFIX,
+        "what every subject begins with; streams and buckets are named after it",
+        default="logos",
+    )
+    nats_replicas: int = option(
+        integer(1, 5), "copies of each stream that the bridge creates; 3 in a cluster", default=1
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutwardOptions(OptionSection):
+    """Options of the way from the node to JetStream."""
+
+    TITLE: ClassVar[str] = "Messages out"
+
+    bridge_out: bool = option(BOOLEAN, "publish the messages of the network to JetStream", default=True)
+    bridge_shard: tuple[int, ...] = option(
+        integer(0, MAX_SHARD_COUNT - 1, "shard"),
+        "shard whose messages are published",
+        repeatable=True,
+        unset="those of bridge-content-topic, else all shards of the network",
+    )
+    bridge_content_topic: tuple[str, ...] = option(
+        CONTENT_TOPIC,
+        "content topic whose messages are published",
+        repeatable=True,
+        unset="all of the shards",
+    )
+    bridge_max_age: float = option(
+        duration(60, 366 * 86400),
+        "how long a stream that the bridge creates keeps messages",
+        default=604800.0,
+    )
+    bridge_max_bytes: int = option(
+        size(0, 1 << 50), "bytes that a stream that the bridge creates keeps; 0: no bound", default=0
+    )
+    bridge_duplicate_window: float = option(
+        duration(30, 86400),
+        "within this time JetStream itself drops a second copy; the bridge looks up older ones",
+        default=120.0,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class InwardOptions(OptionSection):
+    """Options of the way from JetStream to the network."""
+
+    TITLE: ClassVar[str] = "Sends in"
+
+    bridge_in: bool = option(
+        BOOLEAN, "take sends from JetStream and hand them to the Messaging API", default=True
+    )
+    bridge_in_flight: int = option(
+        integer(1, 10_000), "sends that the bridge works on before it takes further ones", default=2_000
+    )
+    bridge_takeover_after: float = option(
+        duration(2, 3600), "silence of another bridge after which its sends are taken over", default=15.0
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BridgedNodeOptions(OptionSection):
+    """Location of the processes that are bridged."""
+
+    TITLE: ClassVar[str] = "The node"
+
+    kernel_dir: str | None = option(PATH, "ipc-dir of the kernel", unset="the same as ipc-dir")
+    kernel_requests: str | None = option(
+        ENDPOINT, "endpoint of the kernel's requests", unset="ipc://<kernel-dir>/kernel/requests"
+    )
+    kernel_control: str | None = option(
+        ENDPOINT, "endpoint of the kernel's control", unset="ipc://<kernel-dir>/kernel/control"
+    )
+    mapi_dir: str | None = option(PATH, "ipc-dir of the Messaging API", unset="the same as ipc-dir")
+    mapi_apps: str | None = option(
+        ENDPOINT, "endpoint of the Messaging API for apps", unset="ipc://<mapi-dir>/mapi/apps"
+    )
+    mapi_control: str | None = option(
+        ENDPOINT, "endpoint of the Messaging API's control", unset="ipc://<mapi-dir>/mapi/control"
+    )
+    mapi: bool = option(BOOLEAN, "there is a Messaging API beside the kernel", default=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BridgeOptions:
+    """All options of a bridge, by section."""
+
+    nats: NatsOptions
+    outward: OutwardOptions
+    inward: InwardOptions
+    node: BridgedNodeOptions
+    process: BaseProcessOptions
+
+
+BRIDGE_SCHEMA: Final = Schema("bridge", BridgeOptions)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NatsConfig:
+    """How NATS is reached, and what the bridge creates there."""
+
+    urls: tuple[str, ...]
+    credentials: str | None
+    nkey_seed: str | None
+    tls_ca: str | None
+    tls_cert: str | None
+    tls_key: str | None
+    prefix: str
+    replicas: int
+    max_age: float
+    max_bytes: int
+    duplicate_window: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BridgeConfig:
+    """Typed configuration of a bridge."""
+
+    data_dir: str
+    log_level: str
+    log_format: str
+    ipc_dir: str
+    nats: NatsConfig | None
+    """None: there is nothing to bridge to."""
+    outward: bool
+    shards: tuple[int, ...]
+    content_topics: tuple[str, ...]
+    inward: bool
+    in_flight: int
+    takeover_after: float
+    kernel: KernelEndpoints
+    mapi: MapiEndpoints | None
+    """None: the node is a kernel alone."""
+    warnings: tuple[str, ...]
+    resolved: Resolved[BridgeOptions] = field(repr=False, compare=False)
+
+    def describe(self) -> list[dict[str, Any]]:
+        """Return all options with their values and sources."""
+        return common.describe(BRIDGE_SCHEMA, self.resolved)
+
+
+def load_bridge_config(
+    *,
+    flags: Mapping[str, object] | None = None,
+    environ: Mapping[str, str] | None = None,
+    file: TomlFile | None = None,
+) -> BridgeConfig:
+    """Load the bridge's configuration from its sources. Raises `ConfigError`."""
+    return bridge_config(explicit_layers(BRIDGE_SCHEMA, flags, environ, file))
+
+
+def bridge_config(layers: Iterable[Layer]) -> BridgeConfig:
+    """Resolve the layers and check the options against each other. Raises `ConfigError`."""
+    resolved = resolve(BRIDGE_SCHEMA, layers)
+    options = resolved.options
+    run_dir = str(run_directory(options.process.data_dir, options.process.ipc_dir))
+    _check(resolved)
+    return BridgeConfig(
+        data_dir=options.process.data_dir,
+        log_level=options.process.log_level,
+        log_format=options.process.log_format,
+        ipc_dir=run_dir,
+        nats=_nats(options) if options.nats.nats_url else None,
+        outward=options.outward.bridge_out,
+        shards=tuple(dict.fromkeys(options.outward.bridge_shard)),
+        content_topics=tuple(dict.fromkeys(options.outward.bridge_content_topic)),
+        inward=options.inward.bridge_in and options.node.mapi,
+        in_flight=options.inward.bridge_in_flight,
+        takeover_after=options.inward.bridge_takeover_after,
+        kernel=common.endpoints(
+            resolved,
+            kernel_endpoints,
+            ("kernel-dir", options.node.kernel_dir or run_dir),
+            {"requests": "kernel-requests", "control": "kernel-control"},
+        ),
+        mapi=common.endpoints(
+            resolved,
+            mapi_endpoints,
+            ("mapi-dir", options.node.mapi_dir or run_dir),
+            {"apps": "mapi-apps", "control": "mapi-control"},
+        )
+        if options.node.mapi
+        else None,
+        warnings=tuple(_warnings(resolved)),
+        resolved=resolved,
+    )
+
+
+def _nats(options: BridgeOptions) -> NatsConfig:
+    nats, outward = options.nats, options.outward
+    return NatsConfig(
+        urls=nats.nats_url,
+        credentials=nats.nats_credentials,
+        nkey_seed=nats.nats_nkey_seed,
+        tls_ca=nats.nats_tls_ca,
+        tls_cert=nats.nats_tls_cert,
+        tls_key=nats.nats_tls_key,
+        prefix=nats.nats_prefix,
+        replicas=nats.nats_replicas,
+        max_age=outward.bridge_max_age,
+        max_bytes=outward.bridge_max_bytes,
+        duplicate_window=outward.bridge_duplicate_window,
+    )
+
+
+def _check(resolved: Resolved[BridgeOptions]) -> None:
+    options = resolved.options
+    nats = options.nats
+    if (nats.nats_tls_cert is None) != (nats.nats_tls_key is None):
+        given = "nats-tls-cert" if nats.nats_tls_cert is not None else "nats-tls-key"
+        raise resolved.refuse(given, "certificate and key are needed together")
+    if nats.nats_credentials is not None and nats.nats_nkey_seed is not None:
+        raise resolved.refuse("nats-nkey-seed", "nats-credentials names the user already")
+    if (
+        nats.nats_url
+        and not options.outward.bridge_out
+        and not (options.inward.bridge_in and options.node.mapi)
+    ):
+        raise resolved.refuse("bridge-out", "a bridge needs bridge-out, or bridge-in with a Messaging API")
+    if options.outward.bridge_duplicate_window > options.outward.bridge_max_age:
+        raise resolved.refuse("bridge-duplicate-window", "is longer than bridge-max-age")
+
+
+def _warnings(resolved: Resolved[BridgeOptions]) -> Iterable[str]:
+    """Return the warnings to log once at start."""
+    options = resolved.options
+    if not options.outward.bridge_out:
+        names = ("bridge-shard", "bridge-content-topic")
+        yield from common.without_effect(resolved, names, "bridge-out is off")
+    if not options.inward.bridge_in:
+        names = ("bridge-in-flight", "bridge-takeover-after")
+        yield from common.without_effect(resolved, names, "bridge-in is off")
+    if options.nats.nats_tls_ca is None and options.nats.nats_tls_cert is None:
+        for url in options.nats.nats_url:
+            if not _loopback(url) and urlsplit(url).scheme not in _ENCRYPTED:
+                yield f"{url} may be reached without TLS: use tls://, or set nats-tls-ca"
+
+
+def _loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False

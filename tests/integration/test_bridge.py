@@ -1,0 +1,106 @@
+"""The bridge to NATS JetStream, with a real server, kernel and Messaging API."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import nats
+import pytest
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+
+from ipc_schema.message import WakuMessage, message_hash
+from ipc_schema.topics import autoshard, shard_topic
+from logos_client.kernel import KernelClient
+from tests.support.aio import asyncio_test
+from tests.support.bridge_process import BridgeProcess
+from tests.support.nats_server import NatsServer
+from tests.support.nodes import TOPIC, Node, node_with_sender
+
+pytestmark = pytest.mark.integration
+
+
+@contextmanager
+def bridged_node(directory: Path) -> Iterator[tuple[NatsServer, Node, BridgeProcess]]:
+    """A server, and a bridge at a node that has a peer."""
+    with NatsServer() as server, node_with_sender(directory) as (node, _sender):
+        server.wait_ready()
+        with BridgeProcess(node.directory, f"--nats-url={server.url}") as bridge:
+            bridge.wait_ready()
+            yield server, node, bridge
+
+
+@asynccontextmanager
+async def jetstream(server: NatsServer) -> AsyncIterator[JetStreamContext]:
+    """A client of the server."""
+    client = await nats.connect(server.url)
+    try:
+        yield client.jetstream()
+    finally:
+        await client.close()
+
+
+async def read(js: JetStreamContext, stream: str, count: int) -> list[Msg]:
+    """The first messages of a stream."""
+    subscription = await js.subscribe(">", stream=stream, ordered_consumer=True)
+    return [await subscription.next_msg(timeout=20) for _ in range(count)]
+
+
+@asyncio_test(60)
+async def test_a_message_of_the_network_is_published_with_what_identifies_it(tmp_path: Path) -> None:
+    with bridged_node(tmp_path) as (server, node, _bridge):
+        async with KernelClient.connect(node.run) as kernel, jetstream(server) as js:
+            network = kernel.network
+            sent = await kernel.publish(
+                TOPIC, b"hello", meta=b"\x01\x02", timestamp=1_700_000_000_000_000_000
+            )
+            (message,) = await read(js, "logos-messages", 1)
+    shard = autoshard(TOPIC, network.shard_count)
+    assert message.subject == f"logos.messages.{network.cluster}.{shard}.toychat.2.huilong.proto"
+    assert message.data == b"hello"
+    digest = "0x" + sent.message_hash.hex()
+    assert message.headers == {
+        "Nats-Msg-Id": digest,
+        "Logos-Message-Hash": digest,
+        "Logos-Timestamp": "1700000000000000000",
+        "Logos-Source": "self",
+        "Logos-Content-Topic": TOPIC,
+        "Logos-Meta": "0102",
+    }
+
+
+@asyncio_test(60)
+async def test_a_send_gets_one_fate_and_what_is_wrong_goes_to_the_dead_letters(tmp_path: Path) -> None:
+    with bridged_node(tmp_path) as (server, node, bridge):
+        async with KernelClient.connect(node.run) as kernel, jetstream(server) as js:
+            network = kernel.network
+            named = {"Nats-Msg-Id": "order-1", "Logos-Client": "shop", "Logos-Ephemeral": "true"}
+            await js.publish("logos.sends.toychat.2.huilong.proto", b"from far", headers=named)
+            await js.publish("logos.sends.toychat.2.huilong.proto", b"")
+            await js.publish("logos.sends.not-a-topic", b"x")
+            dead = await read(js, "logos-dead", 2)
+            fates = await read(js, "logos-fates", 2)
+            (message,) = await read(js, "logos-messages", 1)
+            bridge.wait_for(lambda status: status["in"] == {"open": 0, "queue": 0})
+            records = await js.stream_info("KV_logos-open")
+    assert sorted(letter.headers["Logos-Reason"].split(":")[0] for letter in dead if letter.headers) == [
+        "content topic",
+        "payload",
+    ]
+    assert [fate.subject for fate in fates] == ["logos.fates.shop.propagated", "logos.fates.shop.unconfirmed"]
+    last: dict[str, Any] = json.loads(fates[1].data)
+    assert (last["sendId"], last["final"], last["reason"]) == (
+        "order-1",
+        True,
+        "ephemeral messages are not stored",
+    )
+    shard = autoshard(TOPIC, network.shard_count)
+    sent = WakuMessage(b"from far", TOPIC, timestamp=last["timestamp"])
+    digest = "0x" + message_hash(shard_topic(network.cluster, shard), sent).hex()
+    assert message.headers is not None
+    assert last["messageHash"] == digest == message.headers["Nats-Msg-Id"]
+    assert records.state.messages == 0, "nothing is left of what has ended"
