@@ -23,7 +23,7 @@ from logos_bridge.figures import BridgeFigures
 from logos_bridge.jetstream import JetStreamLink, Stored, WrongRevisionError
 from logos_bridge.open_sends import OpenSend, OpenSends
 from logos_bridge.publish_window import PublishWindow
-from logos_bridge.send_record import SendRecord, SendRefusedError, read_draft, request_id_of
+from logos_bridge.send_record import DraftRefusedError, RecordedSend, read_draft, request_id_of
 from logos_bridge.takeover import Takeover
 from logos_client import Position
 from logos_client.events import (
@@ -155,13 +155,13 @@ class Inward:
             tokens = entry.subject[len(self._link.layout.sends_prefix()) :]
             try:
                 draft = read_draft(tokens, headers, entry.data, self._client.network)
-            except SendRefusedError as error:
+            except DraftRefusedError as error:
                 await self._sends.bury(seq, request_id.hex(), dict(headers), entry.data, str(error))
                 await self._link.delete(self._link.layout.sends, seq)
                 return
             if request_id in self._sends:
                 return  # delivered again while we work on it
-            record = SendRecord.begin(
+            record = RecordedSend.begin(
                 draft,
                 self._client.network,
                 request_id=request_id,

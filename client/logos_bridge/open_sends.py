@@ -15,7 +15,7 @@ from ipc_schema.message import format_hash
 from logos_bridge.figures import BridgeFigures
 from logos_bridge.headers import CONTENT_TOPIC, MESSAGE_ID, quoted
 from logos_bridge.jetstream import JetStreamLink, Stored, WrongRevisionError
-from logos_bridge.send_record import FINAL_FATES, RecordError, SendRecord
+from logos_bridge.send_record import FINAL_FATES, RecordedSend, RecordError
 
 __all__ = ["OpenSend", "OpenSends"]
 
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 class OpenSend:
     """A send that this bridge owns, and the revision under which it knows the record."""
 
-    record: SendRecord
+    record: RecordedSend
     revision: int
     message: Msg | None = None
     """The entry of the work queue, if it was delivered to this bridge."""
@@ -67,7 +67,7 @@ class OpenSends:
 
     # -- beginning -----------------------------------------------------------------------------------------
 
-    async def begin(self, record: SendRecord, message: Msg) -> OpenSend | None:
+    async def begin(self, record: RecordedSend, message: Msg) -> OpenSend | None:
         """Write the record of a new send: what fixes the hash is stored before the first attempt.
 
         None: it has one already, since the queue delivered the entry again.
@@ -190,7 +190,7 @@ class OpenSends:
         kept |= {MESSAGE_ID: f"{key}.dead", "Logos-Reason": quoted(reason), "Logos-Queue-Seq": str(seq)}
         await self._link.store(self._link.layout.dead_subject(), payload, kept)
 
-    async def _publish(self, record: SendRecord, fate: str, reason: str) -> None:
+    async def _publish(self, record: RecordedSend, fate: str, reason: str) -> None:
         body: dict[str, Any] = {
             "sendId": record.send_id,
             "requestId": record.key,
@@ -220,25 +220,25 @@ class OpenSends:
 
     # -- records -------------------------------------------------------------------------------------------
 
-    async def _put(self, record: SendRecord, expected: int) -> int:
+    async def _put(self, record: RecordedSend, expected: int) -> int:
         bucket = self._link.layout.open_bucket
         return await self._link.put(bucket, record.key, record.draft.payload, record.to_headers(), expected)
 
-    async def _read(self, key: str) -> tuple[SendRecord, int] | None:
+    async def _read(self, key: str) -> tuple[RecordedSend, int] | None:
         stored = await self._link.get(self._link.layout.open_bucket, key)
         record = self._decode(stored) if stored is not None else None
         return (record, stored.seq) if record is not None and stored is not None else None
 
-    def _decode(self, stored: Stored) -> SendRecord | None:
+    def _decode(self, stored: Stored) -> RecordedSend | None:
         key = stored.subject.rpartition(".")[2]
         try:
-            return SendRecord.from_headers(key, stored.headers, stored.data)
+            return RecordedSend.from_headers(key, stored.headers, stored.data)
         except RecordError as error:
             self._figures.count("bridge_in_sends", "result", "unreadable")
             log.error("%s: left alone", error)
             return None
 
 
-def _fate_id(record: SendRecord, fate: str) -> str:
+def _fate_id(record: RecordedSend, fate: str) -> str:
     """Return the id by which JetStream drops a second copy: a send has one final fate, whichever."""
     return f"{record.key}.{'final' if fate in FINAL_FATES else fate}"

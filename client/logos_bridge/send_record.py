@@ -22,10 +22,10 @@ from logos_bridge.subjects import SubjectError, decode_topic
 
 __all__ = [
     "FINAL_FATES",
+    "DraftRefusedError",
     "RecordError",
+    "RecordedSend",
     "SendDraft",
-    "SendRecord",
-    "SendRefusedError",
     "read_draft",
     "request_id_of",
 ]
@@ -38,7 +38,7 @@ _MAX_SEND_ID: Final = 256
 _BOOLEANS: Final = {"true": True, "false": False}
 
 
-class SendRefusedError(ValueError):
+class DraftRefusedError(ValueError):
     """A send in the queue can never be sent; the text says why."""
 
 
@@ -60,10 +60,10 @@ class SendDraft:
 
 
 def read_draft(tokens: str, headers: Mapping[str, str], payload: bytes, network: NetworkInfo) -> SendDraft:
-    """Read a message of the queue. `tokens`: its subject behind the prefix. Raises `SendRefusedError`."""
+    """Read a message of the queue. `tokens`: its subject behind the prefix. Raises `DraftRefusedError`."""
     topic = _content_topic(tokens, headers)
     if not payload:
-        raise SendRefusedError("payload: empty")
+        raise DraftRefusedError("payload: empty")
     draft = SendDraft(
         content_topic=topic,
         payload=payload,
@@ -73,9 +73,9 @@ def read_draft(tokens: str, headers: Mapping[str, str], payload: bytes, network:
         client=headers.get("Logos-Client", NO_CLIENT),
     )
     if not _TOKEN.fullmatch(draft.client):
-        raise SendRefusedError("Logos-Client: 1 to 64 letters, digits, _ or -")
+        raise DraftRefusedError("Logos-Client: 1 to 64 letters, digits, _ or -")
     if len(draft.send_id) > _MAX_SEND_ID:
-        raise SendRefusedError(f"{MESSAGE_ID}: longer than {_MAX_SEND_ID} characters")
+        raise DraftRefusedError(f"{MESSAGE_ID}: longer than {_MAX_SEND_ID} characters")
     _check_place(draft, network)
     return draft
 
@@ -85,13 +85,13 @@ def _content_topic(tokens: str, headers: Mapping[str, str]) -> str:
     try:
         topic = decode_topic(tokens)
     except SubjectError as error:
-        raise SendRefusedError(f"subject: {error}") from None
+        raise DraftRefusedError(f"subject: {error}") from None
     if topic is None:
         if named is None:
-            raise SendRefusedError(f"{CONTENT_TOPIC}: missing, and the subject has only its hash")
+            raise DraftRefusedError(f"{CONTENT_TOPIC}: missing, and the subject has only its hash")
         return unquoted(named)
     if named is not None and unquoted(named) != topic:
-        raise SendRefusedError(f"{CONTENT_TOPIC}: not that of the subject")
+        raise DraftRefusedError(f"{CONTENT_TOPIC}: not that of the subject")
     return topic
 
 
@@ -99,32 +99,32 @@ def _meta(text: str) -> bytes:
     try:
         meta = bytes.fromhex(text)
     except ValueError:
-        raise SendRefusedError("Logos-Meta: not hex digits") from None
+        raise DraftRefusedError("Logos-Meta: not hex digits") from None
     if len(meta) > MAX_META_SIZE:
-        raise SendRefusedError(f"Logos-Meta: {len(meta)} bytes, at most {MAX_META_SIZE}")
+        raise DraftRefusedError(f"Logos-Meta: {len(meta)} bytes, at most {MAX_META_SIZE}")
     return meta
 
 
 def _boolean(text: str) -> bool:
     if text.lower() not in _BOOLEANS:
-        raise SendRefusedError("Logos-Ephemeral: true or false")
+        raise DraftRefusedError("Logos-Ephemeral: true or false")
     return _BOOLEANS[text.lower()]
 
 
 def _check_place(draft: SendDraft, network: NetworkInfo) -> None:
     """Refuse what the network would."""
     if len(draft.content_topic.encode("utf-8", "surrogatepass")) > MAX_CONTENT_TOPIC:
-        raise SendRefusedError(f"content topic: longer than {MAX_CONTENT_TOPIC} bytes")
+        raise DraftRefusedError(f"content topic: longer than {MAX_CONTENT_TOPIC} bytes")
     try:
         shard = autoshard(draft.content_topic, network.shard_count)
     except TopicError as error:
-        raise SendRefusedError(f"content topic: {error}") from None
+        raise DraftRefusedError(f"content topic: {error}") from None
     message = WakuMessage(draft.payload, draft.content_topic, timestamp=2**62, meta=draft.meta)
     if (
         relay_frame_size(len(encode_message(message)), shard_topic(network.cluster, shard))
         > network.max_message_size
     ):
-        raise SendRefusedError(too_large_text(network.max_message_size))
+        raise DraftRefusedError(too_large_text(network.max_message_size))
 
 
 def request_id_of(stream_created: str, sequence: int) -> bytes:
@@ -137,7 +137,7 @@ def request_id_of(stream_created: str, sequence: int) -> bytes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SendRecord:
+class RecordedSend:
     """An open send. `fate`: empty, or the final one, not yet known to be published."""
 
     request_id: bytes
@@ -160,7 +160,7 @@ class SendRecord:
         queue_seq: int,
         owner: str,
         timestamp: int,
-    ) -> SendRecord:
+    ) -> RecordedSend:
         """Fix timestamp and hash."""
         shard = autoshard(draft.content_topic, network.shard_count)
         message = WakuMessage(draft.payload, draft.content_topic, timestamp=timestamp, meta=draft.meta)
@@ -173,11 +173,11 @@ class SendRecord:
             owner=owner,
         )
 
-    def taken_by(self, owner: str) -> SendRecord:
+    def taken_by(self, owner: str) -> RecordedSend:
         """Return it with another owner: nothing that the network sees changes."""
         return replace(self, owner=owner)
 
-    def ended(self, fate: str, reason: str) -> SendRecord:
+    def ended(self, fate: str, reason: str) -> RecordedSend:
         """Return it with its final fate."""
         return replace(self, fate=fate, reason=reason)
 
@@ -209,7 +209,7 @@ class SendRecord:
         }
 
     @classmethod
-    def from_headers(cls, key: str, headers: Mapping[str, str], payload: bytes) -> SendRecord:
+    def from_headers(cls, key: str, headers: Mapping[str, str], payload: bytes) -> RecordedSend:
         """Read a record. Raises `RecordError`."""
         try:
             return cls(

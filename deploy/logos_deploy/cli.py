@@ -20,6 +20,7 @@ from logos_client.exceptions import (
     TemporaryError,
 )
 from logos_deploy.commands import (
+    bridge,
     channel,
     config,
     demo,
@@ -52,6 +53,7 @@ COMMANDS: Final[tuple[ModuleType, ...]] = (
     listen,
     pending,
     channel,
+    bridge,
     tail,
     config,
     doctor,

@@ -9,11 +9,26 @@ from typing import Any, Final, NamedTuple
 
 from ipc_schema.control import ControlHealthReply
 from ipc_schema.errors import IpcError
-from ipc_schema.paths import gateway_address_file, socket_path
+from ipc_schema.paths import (
+    bridge_directory,
+    bridge_status_file,
+    gateway_address_file,
+    lock_path,
+    socket_path,
+)
 from logos_client.control import ControlClient
 from logos_client.exceptions import LogosError
+from logos_process.lock import holder_of
 
-__all__ = ["ControlHealth", "ask_health", "gateway_addresses", "wait_addresses", "wait_ready"]
+__all__ = [
+    "ControlHealth",
+    "ask_health",
+    "bridge_status",
+    "gateway_addresses",
+    "wait_addresses",
+    "wait_bridge",
+    "wait_ready",
+]
 
 _POLL: Final = 0.1
 
@@ -79,4 +94,24 @@ async def wait_addresses(run_dir: str | Path, pid: int) -> dict[str, str]:
         found = gateway_addresses(run_dir)
         if found is not None and found[0] == pid:
             return found[1]
+        await asyncio.sleep(_POLL)
+
+
+def bridge_status(run_dir: str | Path) -> dict[str, Any] | None:
+    """Return what the running bridge last wrote about itself; None if there is none."""
+    try:
+        found = json.loads(bridge_status_file(run_dir).read_text(encoding="utf-8"))
+        holder = holder_of(lock_path(bridge_directory(run_dir)))
+    except (OSError, ValueError):
+        return None  # missing, or being replaced
+    # A bridge that was killed leaves its file behind; the lock went with it.
+    return found if isinstance(found, dict) and holder is not None else None
+
+
+async def wait_bridge(run_dir: str | Path, pid: int) -> None:
+    """Wait until all parts of the bridge with this process id work."""
+    while True:
+        found = bridge_status(run_dir)
+        if found is not None and found.get("pid") == pid and found.get("ready"):
+            return
         await asyncio.sleep(_POLL)

@@ -82,6 +82,11 @@ COMMAND_EXITS: Final[Mapping[str, Mapping[Exit, str]]] = {
         Exit.UNAVAILABLE: _NOBODY,
         Exit.UNDECIDED: "not known yet whether anybody has it",
     },
+    "bridge": {
+        Exit.OK: "it works",
+        Exit.FAILED: "a part of it does not; the output says why",
+        Exit.UNAVAILABLE: "no bridge runs there",
+    },
     "tail": {
         Exit.OK: "ended on request",
         Exit.DATA: "the node is on no such shard",

@@ -129,7 +129,7 @@ class OutwardOptions(OptionSection):
         size(0, 1 << 50), "bytes that a stream that the bridge creates keeps; 0: no bound", default=0
     )
     bridge_duplicate_window: float = option(
-        duration(30, 86400),
+        duration(60, 86400),
         "within this time JetStream itself drops a second copy; the bridge looks up older ones",
         default=120.0,
     )

@@ -6,9 +6,11 @@ import asyncio
 import logging
 from typing import Any, Final
 
+from ipc_schema.paths import bridge_status_file
 from logos_client.control import ControlClient
 from logos_client.exceptions import LogosError
 from logos_gateway.operator.app_list import list_apps
+from logos_gateway.operator.bridge_samples import bridge_samples
 from logos_gateway.operator.exposition import ProcessSamples
 from logos_gateway.operator.own_samples import own_samples
 from logos_gateway.state import Gateway
@@ -42,6 +44,9 @@ class Scraper:
         up = [("up", {"process": name}, float(name in names)) for name in self._endpoints]
         families = {"up": ("gauge", "1: the process answered this scrape.")}
         own = own_samples(self._gateway)
+        bridge = bridge_samples(bridge_status_file(self._gateway.config.ipc_dir))
+        if bridge is not None:
+            answered.append(bridge)
         return [*answered, own, ProcessSamples("gateway", up, families)]
 
     async def apps(self) -> dict[str, Any] | None:

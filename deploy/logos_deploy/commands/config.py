@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
+from ipc_schema.config.bridge import BRIDGE_SCHEMA
 from ipc_schema.config.common import describe
 from ipc_schema.config.gateway import GATEWAY_SCHEMA
 from ipc_schema.config.kernel import KERNEL_SCHEMA
@@ -17,7 +18,7 @@ from logos_client.kernel import KernelClient
 from logos_deploy.commands.output import print_json
 from logos_deploy.commands.up import add_node, plan_of
 from logos_deploy.commands.where import NodePlace, where
-from logos_deploy.control import ask_health, gateway_addresses
+from logos_deploy.control import ask_health, bridge_status, gateway_addresses
 from logos_deploy.exits import CommandError, Exit
 from logos_deploy.node.environment import ProcessConfigError, config_of_process
 from logos_deploy.text import one_line, table
@@ -66,6 +67,7 @@ def _of_a_node_to_be(arguments: argparse.Namespace) -> dict[str, Rows | None]:
         "kernel": describe(KERNEL_SCHEMA, plan.kernel.resolved),
         "mapi": None if plan.mapi is None else describe(MAPI_SCHEMA, plan.mapi.resolved),
         "gateway": None if plan.gateway is None else describe(GATEWAY_SCHEMA, plan.gateway.resolved),
+        "bridge": None if plan.bridge is None else describe(BRIDGE_SCHEMA, plan.bridge.resolved),
     }
     for table_name, rows in found.items():
         for row in rows or ():
@@ -88,10 +90,12 @@ async def _ask(place: NodePlace) -> dict[str, Rows | None]:
         raise CommandError(Exit.UNAVAILABLE, f"the kernel does not answer: {error}") from None
     health = await ask_health(place.mapi.control)
     gateway = gateway_addresses(place.run_dir)
+    bridge = bridge_status(place.run_dir)
     return {
         "kernel": kernel,
         "mapi": None if health is None else _of_process("mapi", health.common.pid),
         "gateway": None if gateway is None else _of_process("gateway", gateway[0]),
+        "bridge": None if bridge is None else _of_process("bridge", bridge["pid"]),
     }
 
 

@@ -16,7 +16,16 @@ from logos_deploy.commands.where import NodePlace, add_where, where
 from logos_deploy.exits import CommandError, Exit
 from logos_deploy.node.handles import ProcessHandle
 from logos_deploy.node.rpc import RpcError
-from logos_deploy.node.running import FOREGROUND, GATEWAY, KERNEL, MAPI, Holder, holders, supervisor_rpc
+from logos_deploy.node.running import (
+    BRIDGE,
+    FOREGROUND,
+    GATEWAY,
+    KERNEL,
+    MAPI,
+    Holder,
+    holders,
+    supervisor_rpc,
+)
 from logos_deploy.session import run_interruptible
 
 NAME: Final = "down"
@@ -114,9 +123,10 @@ async def _ask(place: NodePlace, found: list[Holder], handles: dict[str, Process
         with contextlib.suppress(RpcError):
             await rpc.shutdown()
             return "supervisord"
-    if GATEWAY in handles:  # it has no control socket
-        with contextlib.suppress(ProcessLookupError):
-            handles[GATEWAY].signal(signal.SIGTERM)
+    for role in (BRIDGE, GATEWAY):  # they have no control socket
+        if role in handles:
+            with contextlib.suppress(ProcessLookupError):
+                handles[role].signal(signal.SIGTERM)
     # Each process on its own: a supervisor takes exit code 0 for a requested stop.
     endpoints = {MAPI: place.mapi.control, KERNEL: place.kernel.control}
     for role in (MAPI, KERNEL):

@@ -17,14 +17,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from logos_deploy.control import wait_addresses, wait_ready
+from logos_deploy.control import wait_addresses, wait_bridge, wait_ready
 from logos_deploy.exits import CommandError, Exit
 from logos_deploy.node.follow import LogFollower, tail
 from logos_deploy.node.host_checks import check_host
 from logos_deploy.node.plan import NodePlan, NodeRequest, plan_node
+from logos_deploy.node.programs import OWN_VARIABLES
 from logos_deploy.node.rpc import RpcError
 from logos_deploy.node.supervisor import NodeInUseError, Supervisor, SupervisorError
-from logos_deploy.node.watch import GATEWAY, NodeWatch, WatchVerdict
+from logos_deploy.node.watch import BRIDGE, GATEWAY, NodeWatch, WatchVerdict
 from logos_process.config_file import read_toml
 from logos_process.stopping import stop_signals
 
@@ -57,7 +58,9 @@ def add_node(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--kernel-only", action="store_true", help="no Messaging API")
     parser.add_argument("--data-dir", metavar="DIR", help="what must survive a restart (default: ./data)")
-    parser.add_argument("--config-file", metavar="FILE", help="TOML with [kernel] and [mapi]")
+    parser.add_argument(
+        "--config-file", metavar="FILE", help="TOML with [kernel], [mapi], [gateway] and [bridge]"
+    )
     parser.add_argument(
         "overrides",
         nargs="*",
@@ -98,7 +101,7 @@ def _write_only(supervisor: Supervisor) -> int:
     print(f"written: {supervisor.paths.conf}")
     print(f"run it:  {shlex.join(command)}")
     # the processes read the environment again, inherited from supervisord
-    for name in sorted(name for name in os.environ if name.startswith(("LOGOS_KERNEL_", "LOGOS_MAPI_"))):
+    for name in sorted(name for name in os.environ if name.startswith(OWN_VARIABLES)):
         print(f"with     {name} in its environment, as here")
     return Exit.OK
 
@@ -217,6 +220,10 @@ class _Foreground:
             addresses = await wait_addresses(self._plan.kernel.ipc_dir, pid)
             served = ", ".join(f"{what} at {url}" for what, url in addresses.items())
             self._say(f"{name} is ready, process {pid}: {served}")
+            return
+        if name == BRIDGE:
+            await wait_bridge(self._plan.kernel.ipc_dir, pid)
+            self._say(f"{name} is ready, process {pid}")
             return
         health = await wait_ready(self._controls[name], pid=pid)
         self._ready.add(name)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from ipc_schema.config.bridge import BRIDGE_SCHEMA, load_bridge_config
 from ipc_schema.config.gateway import GATEWAY_SCHEMA, load_gateway_config
 from ipc_schema.config.kernel import KERNEL_SCHEMA, load_kernel_config
 from ipc_schema.config.mapi import MAPI_SCHEMA, load_mapi_config
@@ -21,11 +22,13 @@ _MODULES: Final[Mapping[str, tuple[str, ...]]] = {
     "kernel": ("kernel_proc", "logos-kernel"),
     "mapi": ("mapi_proc", "logos-mapi"),
     "gateway": ("logos_gateway", "logos-gateway"),
+    "bridge": ("logos_bridge", "logos-bridge"),
 }
 _CONFIGURATIONS: Final[Mapping[str, tuple[Schema[Any], Callable[..., Any]]]] = {
     "kernel": (KERNEL_SCHEMA, load_kernel_config),
     "mapi": (MAPI_SCHEMA, load_mapi_config),
     "gateway": (GATEWAY_SCHEMA, load_gateway_config),
+    "bridge": (BRIDGE_SCHEMA, load_bridge_config),
 }
 
 
@@ -37,8 +40,8 @@ def config_of_process(table: str, pid: int) -> Resolved[Any]:
     """Resolve the configuration from the arguments and environment of process `pid`, with its file as it is
     now.
 
-    `table`: `kernel`, `mapi` or `gateway`. Raises `ProcessConfigError`, or `ConfigError` if the file has
-    become invalid.
+    `table`: `kernel`, `mapi`, `gateway` or `bridge`. Raises `ProcessConfigError`, or `ConfigError` if the
+    file has become invalid.
     """
     root = Path(f"/proc/{pid}")
     try:

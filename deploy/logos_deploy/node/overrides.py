@@ -1,8 +1,8 @@
 """Split the options given for a node between its processes, from command-line words or a program's values.
 Pure.
 
-An option that several processes have goes to each; `kernel.<option>`, `mapi.<option>` and
-`gateway.<option>` address one.
+An option that several processes have goes to each; `kernel.<option>`, `mapi.<option>`, `gateway.<option>`
+and `bridge.<option>` address one.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
+from ipc_schema.config.bridge import BRIDGE_SCHEMA
 from ipc_schema.config.gateway import GATEWAY_SCHEMA
 from ipc_schema.config.kernel import KERNEL_SCHEMA
 from ipc_schema.config.mapi import MAPI_SCHEMA
@@ -22,6 +23,7 @@ SCHEMAS: Final[Mapping[str, Schema[Any]]] = {
     "kernel": KERNEL_SCHEMA,
     "mapi": MAPI_SCHEMA,
     "gateway": GATEWAY_SCHEMA,
+    "bridge": BRIDGE_SCHEMA,
 }
 # The same name in both processes, but one value for both would clash.
 _OWN_TO_EACH: Final = frozenset({"ipc-control"})

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from ipc_schema.config.bridge import BridgeConfig, load_bridge_config
 from ipc_schema.config.gateway import GatewayConfig, load_gateway_config
 from ipc_schema.config.kernel import KernelConfig, load_kernel_config
 from ipc_schema.config.kinds import ALL
@@ -24,6 +25,7 @@ from logos_deploy.node.overrides import SCHEMAS, NodeOverrides
 
 __all__ = ["LaunchRequest", "NodePlan", "NodeRequest", "plan_launch", "plan_node"]
 
+_TABLES: Final = ("kernel", "mapi", "gateway", "bridge")
 _DIRECTORIES: Final = ("data-dir", "ipc-dir", "kernel-dir")
 
 ReadToml = Callable[[str], TomlFile]
@@ -64,6 +66,8 @@ class NodePlan:
     """None: the kernel alone."""
     gateway: GatewayConfig | None
     """None: nothing of the node is served over HTTP."""
+    bridge: BridgeConfig | None
+    """None: the node has no NATS server."""
     options: Mapping[str, Mapping[str, object]]
     """Options passed to the processes besides environment and file: raw values by table (`kernel`, …)."""
     files: Mapping[str, str]
@@ -74,7 +78,12 @@ class NodePlan:
     @property
     def tables(self) -> tuple[str, ...]:
         """The processes, in the order in which they start."""
-        present = {"kernel": self.kernel, "mapi": self.mapi, "gateway": self.gateway}
+        present = {
+            "kernel": self.kernel,
+            "mapi": self.mapi,
+            "gateway": self.gateway,
+            "bridge": self.bridge,
+        }
         return tuple(table for table, config in present.items() if config is not None)
 
     @property
@@ -105,12 +114,15 @@ class _Sources:
     def gateway(self, flags: Mapping[str, object]) -> GatewayConfig:
         return load_gateway_config(flags=flags, environ=self.environ, file=self.files["gateway"])
 
+    def bridge(self, flags: Mapping[str, object]) -> BridgeConfig:
+        return load_bridge_config(flags=flags, environ=self.environ, file=self.files["bridge"])
+
 
 def plan_node(
     request: NodeRequest, environ: Mapping[str, str], read_toml: ReadToml, cwd: str | Path
 ) -> NodePlan:
     """Resolve the whole configuration of a node. Raises `ConfigError` naming the key."""
-    tables = ("kernel", "gateway") if request.kernel_only else ("kernel", "mapi", "gateway")
+    tables = ("kernel", "gateway", "bridge") if request.kernel_only else _TABLES
     options = NodeOverrides(tables, visible=True)
     for key, value in (("preset", request.preset), ("data-dir", request.data_dir), ("mode", request.mode)):
         if value is not None:
@@ -125,7 +137,7 @@ def plan_launch(request: LaunchRequest, read_toml: ReadToml, cwd: str | Path) ->
 
     The environment is ignored, and options may include secrets, since they do not travel on a command line.
     """
-    tables = ("kernel", "mapi", "gateway")
+    tables = _TABLES
     options = NodeOverrides(tables, visible=False)
     options.add("preset", request.preset)
     options.add("mode", request.mode.lower())
@@ -154,6 +166,7 @@ def _plan(options: NodeOverrides, sources: _Sources, tables: Sequence[str]) -> N
     data_dir = Path(str(options.of["kernel"]["data-dir"]))
     mapi = _plan_mapi(options.of["mapi"], sources, derived, kernel, data_dir) if "mapi" in tables else None
     gateway = _plan_gateway(options.of["gateway"], sources, derived, kernel, mapi)
+    bridge = _plan_bridge(options.of["bridge"], sources, derived, kernel, mapi)
     if mapi is not None:
         _check_together(kernel, mapi)
     refuse_port_clashes(_ports(kernel, mapi, gateway))
@@ -162,6 +175,7 @@ def _plan(options: NodeOverrides, sources: _Sources, tables: Sequence[str]) -> N
         kernel=kernel,
         mapi=mapi,
         gateway=gateway,
+        bridge=bridge,
         options={table: options.of[table] for table in tables},
         files={table: file.path for table, file in sources.files.items() if file is not None},
         derived=derived,
@@ -218,6 +232,42 @@ def _plan_gateway(
     bare = sources.gateway(flags)
     if bare.rest is None and bare.metrics is None:
         return None
+    names = ("rest-token-file", "rest-tls-cert", "rest-tls-key")
+    _join("gateway", names, bare.resolved, flags, derived, sources, kernel, mapi)
+    return sources.gateway(flags)
+
+
+def _plan_bridge(
+    flags: dict[str, Any],
+    sources: _Sources,
+    derived: dict[tuple[str, str], str],
+    kernel: KernelConfig,
+    mapi: MapiConfig | None,
+) -> BridgeConfig | None:
+    bare = sources.bridge(flags)
+    if bare.nats is None:
+        return None
+    names = ("nats-credentials", "nats-nkey-seed", "nats-tls-ca", "nats-tls-cert", "nats-tls-key")
+    _join("bridge", names, bare.resolved, flags, derived, sources, kernel, mapi)
+    bridge = sources.bridge(flags)
+    if bridge.outward and not kernel.relay:
+        raise bridge.resolved.refuse(
+            "bridge-out", "needs a node that relays: set it to false, or use mode core"
+        )
+    return bridge
+
+
+def _join(
+    table: str,
+    paths: Sequence[str],
+    resolved: Resolved[Any],
+    flags: dict[str, Any],
+    derived: dict[tuple[str, str], str],
+    sources: _Sources,
+    kernel: KernelConfig,
+    mapi: MapiConfig | None,
+) -> None:
+    """Point a client of both processes to them, unless it is configured otherwise."""
     taken = _taken_from(kernel, Path(kernel.data_dir))
     if mapi is None:
         taken["mapi"] = "false"
@@ -227,12 +277,10 @@ def _plan_gateway(
             if mapi.resolved.explicit(f"ipc-{name}"):
                 taken[f"mapi-{name}"] = mapi.resolved.value(f"ipc-{name}")
     for name, value in taken.items():
-        if not bare.resolved.explicit(name):
+        if not resolved.explicit(name):
             flags[name] = value
-            derived["gateway", name] = "the processes beside it"
-    names = (*_DIRECTORIES, "mapi-dir", "rest-token-file", "rest-tls-cert", "rest-tls-key")
-    _make_absolute("gateway", names, bare.resolved, flags, derived, sources.cwd)
-    return sources.gateway(flags)
+            derived[table, name] = "the processes beside it"
+    _make_absolute(table, (*_DIRECTORIES, "mapi-dir", *paths), resolved, flags, derived, sources.cwd)
 
 
 def _joins_all_shards(kernel: KernelConfig) -> bool:

@@ -12,16 +12,21 @@ from ipc_schema.config.sources import CONFIG_FILE, to_environment, variable_of
 from logos_deploy.node.overrides import SCHEMAS
 from logos_deploy.node.plan import NodePlan
 
-__all__ = ["STOP_SECONDS", "Program", "launch_programs", "programs_of"]
+__all__ = ["OWN_VARIABLES", "STOP_SECONDS", "Program", "launch_programs", "programs_of"]
 
 STOP_SECONDS: Final = 6
 """Seconds from TERM to KILL: the processes stop by themselves sooner."""
 
-_PRIORITIES: Final = {"kernel": 10, "mapi": 20, "gateway": 30}
-_MODULES: Final = {"kernel": "kernel_proc", "mapi": "mapi_proc", "gateway": "logos_gateway"}
-_START_SECONDS: Final = {"gateway": 2}
-"""If the gateway cannot run, the node runs on without it."""
-_OWN_VARIABLES: Final = ("LOGOS_KERNEL_", "LOGOS_MAPI_", "LOGOS_GATEWAY_")
+_PRIORITIES: Final = {"kernel": 10, "mapi": 20, "gateway": 30, "bridge": 30}
+_MODULES: Final = {
+    "kernel": "kernel_proc",
+    "mapi": "mapi_proc",
+    "gateway": "logos_gateway",
+    "bridge": "logos_bridge",
+}
+_START_SECONDS: Final = {"gateway": 2, "bridge": 2}
+"""If gateway or bridge cannot run, the node runs on without them."""
+OWN_VARIABLES: Final = ("LOGOS_KERNEL_", "LOGOS_MAPI_", "LOGOS_GATEWAY_", "LOGOS_BRIDGE_")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +45,7 @@ class Program:
     def environment(self, environ: Mapping[str, str]) -> dict[str, str]:
         """Return the variables for starting it: ours without those that would configure the node unnoticed,
         plus its own."""
-        kept = {name: value for name, value in environ.items() if not name.startswith(_OWN_VARIABLES)}
+        kept = {name: value for name, value in environ.items() if not name.startswith(OWN_VARIABLES)}
         return {**kept, **self.variables}
 
 

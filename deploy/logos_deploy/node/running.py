@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ipc_schema.paths import gateway_directory, kernel_directory, lock_path, mapi_directory
+from ipc_schema.paths import bridge_directory, gateway_directory, kernel_directory, lock_path, mapi_directory
 from logos_deploy.node.conf import SupervisorPaths, access_of
 from logos_deploy.node.handles import ProcessHandle
 from logos_deploy.node.rpc import SupervisorRpc
@@ -21,6 +21,7 @@ FOREGROUND: Final[Role] = "logos up"
 KERNEL: Final[Role] = "kernel"
 MAPI: Final[Role] = "mapi"
 GATEWAY: Final[Role] = "gateway"
+BRIDGE: Final[Role] = "bridge"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ def holders(paths: SupervisorPaths, run_dir: Path, mapi_run_dir: Path) -> list[H
         (KERNEL, lock_path(kernel_directory(run_dir))),
         (MAPI, lock_path(mapi_directory(mapi_run_dir))),
         (GATEWAY, lock_path(gateway_directory(run_dir))),
+        (BRIDGE, lock_path(bridge_directory(run_dir))),
     )
     return list(_held(locks))
 

@@ -14,10 +14,12 @@ from logos_deploy.exits import Exit
 from logos_deploy.node.restarts import MAX_RESTARTS, RESTART_WINDOW, RestartLimit
 from logos_deploy.node.rpc import ProcessState
 
-__all__ = ["GATEWAY", "NodeWatch", "WatchVerdict"]
+__all__ = ["BRIDGE", "GATEWAY", "NodeWatch", "WatchVerdict"]
 
 GATEWAY: Final = "gateway"
-"""The one optional program: its exit never stops the others."""
+BRIDGE: Final = "bridge"
+_OPTIONAL: Final = frozenset({GATEWAY, BRIDGE})
+"""Programs whose exit never stops the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,14 +51,14 @@ class NodeWatch:
 
     def verdict(self, now: float, states: Iterable[ProcessState]) -> WatchVerdict | None:
         """Return None while the node may go on."""
-        known = [state for state in states if state.name != GATEWAY]
+        known = [state for state in states if state.name not in _OPTIONAL]
         for state in known:
             if state.state == "FATAL":
                 return WatchVerdict(Exit.FAILED, f"{state.name} cannot be started: {state.spawn_error}")
             if state.state == "EXITED" and state.exit_status == Exit.CONFIG:
                 return WatchVerdict(Exit.CONFIG, f"{state.name} refused its configuration (exit code 78)")
         for name, limit in self._restarts.items():
-            if name != GATEWAY and limit.reached(now):
+            if name not in _OPTIONAL and limit.reached(now):
                 return WatchVerdict(
                     Exit.FAILED, f"{name} ended {MAX_RESTARTS} times within {RESTART_WINDOW:g} s: given up"
                 )
