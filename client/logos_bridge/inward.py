@@ -47,7 +47,6 @@ log = logging.getLogger(__name__)
 
 APP_NAME: Final = "logos-bridge"
 """The bridge's durable app at its Messaging API: its journal keeps fates while the bridge is away."""
-_ACK_WAIT: Final = 60.0
 _BATCH: Final = 200
 _FETCH_SECONDS: Final = 1.0
 _ACK_SECONDS: Final = 0.5
@@ -77,6 +76,7 @@ class Inward:
         self._link = link
         self._figures = figures
         self._in_flight = config.in_flight
+        self._takeover_after = config.takeover_after
         self._look_seconds = config.takeover_after / 5
         self._takeover = Takeover(owner, config.takeover_after)
         self._sends = OpenSends(link, owner, figures)
@@ -124,7 +124,9 @@ class Inward:
         for send in self._sends.all():
             self._spawn(self._go_on(send, time.time_ns() - SKEW_NS))
         created = await self._link.queue_created()
-        queue = await self._link.queue_consumer(ack_wait=_ACK_WAIT, max_pending=10 * self._in_flight)
+        queue = await self._link.queue_consumer(
+            ack_wait=self._takeover_after, max_pending=10 * self._in_flight
+        )
         while True:
             room = self._in_flight - len(self._sends) - self._begun
             if room <= 0 or not self._client.connected or not self._link.connected:

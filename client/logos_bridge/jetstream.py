@@ -35,7 +35,6 @@ _RETRY: Final = 0.5
 _PAGE: Final = 500
 _WRONG_LAST_SEQUENCE: Final = 10071
 """Server's error code: the message expects another last sequence of its subject."""
-_NO_MESSAGE: Final = 10037
 _PING_SECONDS: Final = 5
 _MAX_PENDING: Final = 8_192
 _FAILURES: Final = (nats.errors.Error, TimeoutError, OSError)
@@ -248,13 +247,26 @@ class JetStreamLink:
             else:
                 return Stored(raw.subject or "", raw.headers or {}, raw.data or b"", raw.seq or 0)
 
+    async def holds(self, stream: str, seq: int) -> bool:
+        """Return whether a stream has a message, as its leader knows."""
+        while True:
+            try:
+                await self.js.get_msg(stream, seq)
+            except nats.js.errors.NotFoundError:
+                return False
+            except _FAILURES as error:
+                await self._again(error)
+            else:
+                return True
+
     async def delete(self, stream: str, seq: int) -> bool:
         """Delete one message of a stream. Return False if it is not there (any more)."""
         while True:
             try:
                 return bool(await self.js.delete_msg(stream, seq))
             except nats.js.errors.APIError as error:
-                if error.err_code in (_NO_MESSAGE, 10043, 10057) or "no message" in str(error.description):
+                # Why it failed is told in the text only, and the text differs between versions.
+                if not await self.holds(stream, seq):
                     return False
                 await self._again(error)
             except _FAILURES as error:

@@ -79,6 +79,10 @@ class OpenSends:
             if found is None or found[0] != record:  # not ours of a moment ago, whose answer was lost
                 return None
             revision = found[1]
+        if not await self._link.holds(self._link.layout.sends, record.queue_seq):
+            # Ended between the delivery and now: its entry goes before its record, so it shows here.
+            await self._link.delete(f"KV_{self._link.layout.open_bucket}", revision)
+            return None
         send = OpenSend(record, revision, message)
         self._sends[record.request_id] = send
         return send

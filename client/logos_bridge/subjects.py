@@ -41,7 +41,7 @@ class SubjectError(ValueError):
 
 def encode_topic(content_topic: str) -> str:
     """Return the tokens of a content topic, joined with dots."""
-    if _PLAIN(content_topic) and len(content_topic) <= MAX_SUBJECT:
+    if len(content_topic) <= MAX_SUBJECT + 1 and _PLAIN(content_topic):
         return content_topic[1:].replace("/", ".")
     lead, rest = ([], content_topic[1:]) if content_topic.startswith("/") else ([_NO_SLASH], content_topic)
     subject = ".".join((*lead, *map(_token, rest.split("/"))))

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from tests.bench.archive import archive
 from tests.bench.archive_relay.driver import archive_relay
+from tests.bench.bridge import bridge
 from tests.bench.channels import channels
 from tests.bench.clients.driver import clients
 from tests.bench.dedup import dedup
@@ -54,6 +55,7 @@ BENCHES: Final[dict[str, Callable[[Options], Iterator[dict[str, Any]]]]] = {
     "channels": channels,
     "gateway": gateway,
     "clients": clients,
+    "bridge": bridge,
 }
 
 

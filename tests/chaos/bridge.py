@@ -14,10 +14,11 @@ import itertools
 import json
 import sys
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
@@ -73,8 +74,16 @@ class Verdict:
     messages_of_send: Counter[int] = field(default_factory=Counter)
     """Number of different messages on the network → how many sends became so many."""
 
+    settle_seconds: float = 0.0
+    """From the end of the load until nothing was open any more."""
+
+    def told(self) -> dict[str, object]:
+        """Return it as JSON."""
+        return {name: getattr(self, name) for name in (*self.__dataclass_fields__, "good")}
+
     @property
     def good(self) -> bool:
+        """Whether nothing was lost or doubled, and every send has one fate."""
         return (
             self.lost == self.doubled == 0
             and set(self.fates) <= {1}
@@ -142,8 +151,11 @@ class BridgeStory:
                     await asyncio.sleep(pause)
                 stop.set()
                 await asyncio.gather(*load)
+            ended = time.monotonic()
             await self._settle()
-            return await self._judge()
+            verdict = await self._judge()
+            verdict.settle_seconds = round(time.monotonic() - ended, 1)
+            return verdict
         finally:
             await client.close()
 
@@ -224,10 +236,9 @@ class BridgeStory:
     async def _settle(self) -> None:
         deadline = asyncio.get_running_loop().time() + SETTLED_SECONDS
         while True:
-            queued, still_open, stored = [
-                (await self.reliably(lambda name=name: self.js.stream_info(name))).state.messages
-                for name in ("logos-sends", "KV_logos-open", "logos-messages")
-            ]
+            queued = await self._count("logos-sends")
+            still_open = await self._count("KV_logos-open")
+            stored = await self._count("logos-messages")
             if not queued and not still_open and stored >= len(self.published) + len(self.sends):
                 return
             assert asyncio.get_running_loop().time() < deadline, (
@@ -236,6 +247,9 @@ class BridgeStory:
                 f"{self.nodes[-1].bridge.log()[-6000:]}"
             )
             await asyncio.sleep(0.2)
+
+    async def _count(self, stream: str) -> int:
+        return (await self.reliably(lambda: self.js.stream_info(stream))).state.messages
 
     async def _judge(self) -> Verdict:
         messages = await self._read("logos-messages")
@@ -288,7 +302,7 @@ def main() -> int:
         BridgeStory(Path(name), rate=arguments.rate) as story,
     ):
         verdict = asyncio.run(story.run(list(MOVES), arguments.seconds / (len(MOVES) + 1)))
-    print(json.dumps({**vars(arguments), **asdict(verdict), "good": verdict.good}))
+    print(json.dumps({**vars(arguments), **verdict.told()}))
     return 0 if verdict.good else 1
 
 

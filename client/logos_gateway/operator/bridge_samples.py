@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from logos_gateway.operator.exposition import ProcessSamples
+from logos_gateway.operator.exposition import ProcessSamples, Sample
 from logos_process.lock import holder_of
 
 __all__ = ["bridge_samples"]
@@ -22,9 +22,11 @@ def bridge_samples(status_file: Path) -> ProcessSamples | None:
         if holder_of(status_file.with_name("lock")) is None or time.time_ns() - status["atNs"] > _STALE_NS:
             return None
         metrics = status["metrics"]
-        samples = [(str(name), dict(labels), float(value)) for name, labels, value in metrics["samples"]]
+        samples: list[Sample] = [
+            (str(name), dict(labels), float(value)) for name, labels, value in metrics["samples"]
+        ]
         families = {str(name): (str(kind), str(text)) for name, (kind, text) in metrics["families"].items()}
-        ready = ("bridge_ready", {}, float(bool(status["ready"])))
+        ready: Sample = ("bridge_ready", {}, float(bool(status["ready"])))
     except (OSError, ValueError, TypeError, KeyError):
         return None  # none, or of another version
     families["bridge_ready"] = ("gauge", "1: all parts of the bridge work.")

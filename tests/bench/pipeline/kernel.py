@@ -126,7 +126,7 @@ def _server(
             replay_bytes=REPLAY_BYTES,
             events_endpoint=lambda: server.endpoints.events,
         ),
-        **node_routes(health=health, registry=registry, info={}, options=list),
+        **node_routes(health=health, registry=registry, info={"MyPeerId": lambda: "bench"}, options=list),
     }
     control = control_routes(
         health=health,

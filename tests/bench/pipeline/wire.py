@@ -17,10 +17,10 @@ from typing import Final
 from tests.bench.harness import percentile
 from tests.bench.lines import cpu_us, emit
 
-__all__ = ["MAX_TOPIC", "MIN_SIZE", "Acks", "Tally", "hash_maker", "payload_maker"]
+__all__ = ["ACK", "HEAD", "MAX_TOPIC", "MIN_SIZE", "Acks", "Tally", "hash_maker", "payload_maker"]
 
-_HEAD: Final = Struct(">QQ")
-MIN_SIZE: Final = _HEAD.size
+HEAD: Final = Struct(">QQ")
+MIN_SIZE: Final = HEAD.size
 ACK: Final = Struct(">I")
 MAX_TOPIC: Final = 256
 _ACK_BUFFER: Final = 64 << 10
@@ -31,7 +31,7 @@ def payload_maker(size: int) -> Callable[[int], bytes]:
     if size < MIN_SIZE:
         raise ValueError(f"a payload has at least {MIN_SIZE} bytes")
     filler = os.urandom(size - MIN_SIZE)
-    pack, now = _HEAD.pack, time.monotonic_ns
+    pack, now = HEAD.pack, time.monotonic_ns
 
     def make(number: int) -> bytes:
         return pack(number, now()) + filler
@@ -97,7 +97,7 @@ class Tally:
 
     def take(self, payload: bytes) -> None:
         """One message has arrived."""
-        number, sent = _HEAD.unpack_from(payload)
+        number, sent = HEAD.unpack_from(payload)
         if number >> 32 != self._round:
             return
         index = number & 0xFFFFFFFF
