@@ -36,7 +36,9 @@ def source_name(source: int) -> str:
 
 def quoted(text: str) -> str:
     """Return a text in ASCII without line ends, as in URLs: header lines can hold nothing else."""
-    return quote(text, safe="/:;,.!?()[]{}<>@&=+$*'\" -_~")
+    if text.isascii() and text.isprintable() and "%" not in text and text == text.strip():
+        return text
+    return quote(text, safe="/:;,.!?()[]{}<>@&=+$*'\"-_~")
 
 
 def unquoted(text: str) -> str:

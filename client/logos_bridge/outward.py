@@ -79,6 +79,7 @@ class Outward:
             kernel, peer_id, link, figures, list(self.streams.values()), self._topics, config.nats.max_age
         )
         self._feed: KernelFeed | None = None
+        self._loop = asyncio.get_running_loop()
 
     async def run(self) -> None:
         """Publish until cancelled."""
@@ -172,7 +173,8 @@ class Outward:
         if self._topics and event.content_topic not in self._topics:
             stream.passed(event.epoch, event.seq, event.time_ns)
             return
-        await self._fill.read_ids(stream, event.time_ns)
+        if stream.guard.reading_needed(event.time_ns, time.time_ns(), self._loop.time()) is not None:
+            await self._fill.read_ids(stream, event.time_ns)
         if stream.guard.known(format_hash(event.message_hash)):
             self._figures.count("bridge_out_messages", "result", "known")
             stream.passed(event.epoch, event.seq, event.time_ns)

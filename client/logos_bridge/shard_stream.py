@@ -78,7 +78,8 @@ class ShardStream:
     async def publish(self, message: Publication) -> None:
         """Publish; what is not answered is published again by `publish_again`."""
         size = len(message.payload) + 512
-        await self.wait_room(size)
+        if not self._window.has_room(size):
+            await self.wait_room(size)
         slot = self._window.add(message, size)
         await self._send(slot)
 

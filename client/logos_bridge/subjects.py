@@ -17,6 +17,7 @@ instead, and only its header tells it: servers refuse control lines above 4 KiB.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from hashlib import sha256
 from typing import Final
 
@@ -41,6 +42,10 @@ class SubjectError(ValueError):
 
 def encode_topic(content_topic: str) -> str:
     """Return the tokens of a content topic, joined with dots."""
+    return _encode_remembered(content_topic) if len(content_topic) <= _REMEMBERED else _encode(content_topic)
+
+
+def _encode(content_topic: str) -> str:
     if len(content_topic) <= MAX_SUBJECT + 1 and _PLAIN(content_topic):
         return content_topic[1:].replace("/", ".")
     lead, rest = ([], content_topic[1:]) if content_topic.startswith("/") else ([_NO_SLASH], content_topic)
@@ -48,6 +53,11 @@ def encode_topic(content_topic: str) -> str:
     if len(subject) <= MAX_SUBJECT:
         return subject
     return f"{_HASHED}.{sha256(content_topic.encode()).hexdigest()}"
+
+
+# Few content topics, many messages each. Topics come from the network, so the cache is bounded in bytes too.
+_REMEMBERED: Final = 256
+_encode_remembered = lru_cache(maxsize=1_024)(_encode)
 
 
 def decode_topic(tokens: str) -> str | None:

@@ -92,6 +92,10 @@ class Verdict:
         )
 
 
+async def _expected(_: Exception) -> None:
+    """Take no notice: servers are killed on purpose."""
+
+
 class BridgeStory:
     """The processes, the load, and the check. A context manager."""
 
@@ -136,7 +140,9 @@ class BridgeStory:
 
     async def run(self, moves: list[Callable[[Self], Awaitable[None]]], pause: float) -> Verdict:
         """Load both ways, and a move after each pause; then wait until all is settled, and look."""
-        client = await nats.connect(self.urls, max_reconnect_attempts=-1, reconnect_time_wait=0.2)
+        client = await nats.connect(
+            self.urls, max_reconnect_attempts=-1, reconnect_time_wait=0.2, error_cb=_expected
+        )
         self.js = client.jetstream()
         try:
             async with KernelClient.connect(self._directory / "s" / "run") as kernel:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -23,11 +27,16 @@ from tests.support.nodes import TOPIC, Node, node_with_sender
 
 pytestmark = pytest.mark.integration
 
+PAGE = Path(__file__).parents[2] / "docs" / "scale-out.md"
+EXAMPLES: dict[str, str] = dict(
+    re.findall(r"<!-- example: (\S+) -->\n```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+)
+
 
 @contextmanager
-def bridged_node(directory: Path) -> Iterator[tuple[NatsServer, Node, BridgeProcess]]:
+def bridged_node(directory: Path, *mapi_options: str) -> Iterator[tuple[NatsServer, Node, BridgeProcess]]:
     """A server, and a bridge at a node that has a peer."""
-    with NatsServer() as server, node_with_sender(directory) as (node, _sender):
+    with NatsServer() as server, node_with_sender(directory, mapi_options=mapi_options) as (node, _sender):
         server.wait_ready()
         with BridgeProcess(node.directory, f"--nats-url={server.url}") as bridge:
             bridge.wait_ready()
@@ -104,3 +113,23 @@ async def test_a_send_gets_one_fate_and_what_is_wrong_goes_to_the_dead_letters(t
     assert message.headers is not None
     assert last["messageHash"] == digest == message.headers["Nats-Msg-Id"]
     assert records.state.messages == 0, "nothing is left of what has ended"
+
+
+def test_the_programs_of_the_page_read_and_send(tmp_path: Path) -> None:
+    with bridged_node(tmp_path, "--send-window=10s") as (server, _node, _bridge):
+        environment = {**os.environ, "NATS_URL": server.url, "COUNT": "1"}
+
+        def run(name: str) -> str:
+            done = subprocess.run(
+                [sys.executable, "-W", "error", "-c", EXAMPLES[name]],
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=100,
+            )
+            assert done.returncode == 0, done.stderr
+            return done.stdout
+
+        fates = run("send").splitlines()
+        assert [line.split()[:2] for line in fates] == [["order-1", "propagated"], ["order-1", "unconfirmed"]]
+        assert run("read") == "/shop/1/orders/json b'{\"order\": 1}'\n"

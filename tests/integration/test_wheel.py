@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 UV = Path(sys.executable).with_name("uv")
 RUNTIME_LOCK = ROOT / "requirements" / "runtime.lock"
 CLIENT_PACKAGES = {"ipc_schema", "logos_client", "logos_sockets"}
-NODE_PACKAGES = {"kernel_proc", "mapi_proc", "logos_gateway", "logos_deploy", "logos_process"}
+NODE_PACKAGES = {"kernel_proc", "mapi_proc", "logos_gateway", "logos_bridge", "logos_deploy", "logos_process"}
 PYTHONS = ("3.11", "3.12", "3.13")
 
 

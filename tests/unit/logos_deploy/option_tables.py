@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ipc_schema.config.bridge import BRIDGE_SCHEMA
 from ipc_schema.config.common import ProcessOptions, describe
 from ipc_schema.config.gateway import GATEWAY_SCHEMA
 from ipc_schema.config.kernel import KERNEL_SCHEMA
@@ -56,6 +57,7 @@ TABLES = {
     "kernel": table(KERNEL_SCHEMA, common=False),
     "mapi": table(MAPI_SCHEMA, common=False),
     "gateway": table(GATEWAY_SCHEMA, common=False),
+    "bridge": table(BRIDGE_SCHEMA, common=False),
     "common": table(KERNEL_SCHEMA, common=True),
 }
 
