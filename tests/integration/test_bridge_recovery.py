@@ -1,4 +1,4 @@
-"""The bridge after an outage: what is old is looked up, what NATS could not take waits in the kernel's ring."""
+"""The bridge after an outage: what is old is looked up, and what NATS could not take waits in the kernel."""
 
 from __future__ import annotations
 
@@ -57,9 +57,7 @@ async def test_what_jetstream_would_not_notice_any_more_is_not_published_again(t
                 bridge.wait_ready()
                 await publish(kernel, "one", "two", "three")
                 assert await stored(js, 3) == [b"one", b"two", b"three"]
-            bucket = await js.key_value("logos-bridge")
-            (position,) = await bucket.keys(filters=["position.>"])
-            await js.purge_stream("KV_logos-bridge", subject=f"$KV.logos-bridge.{position}")
+            await js.purge_stream("KV_logos-bridge")  # without a position it takes all that the kernel has
             await publish(kernel, "four")
             with BridgeProcess(tmp_path / "n", *arguments, constants=ALWAYS_READ) as bridge:
                 bridge.wait_ready()
