@@ -97,6 +97,7 @@ class Inward:
             self._group.create_task(self._follow(), name="in: fates")
             self._group.create_task(self._acknowledge(), name="in: journal")
             self._group.create_task(self._watch(), name="in: other bridges")
+            await self._tell(asyncio.get_running_loop().time())
             self._figures.trouble("in", "")
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:

@@ -149,6 +149,7 @@ class Outward:
                 self._figures.trouble("out", f"no events: {error.message}")
                 await asyncio.sleep(_RETRY)
             else:
+                self._tell()
                 self._figures.trouble("out", "")
                 return feed
 
