@@ -50,6 +50,7 @@ APP_NAME: Final = "logos-bridge"
 _BATCH: Final = 200
 _FETCH_SECONDS: Final = 1.0
 _ACK_SECONDS: Final = 0.5
+_TELL_SECONDS: Final = 2.0
 _EVENTS: Final = 4_096
 _EVENT_BYTES: Final = 32 << 20
 _RETRY: Final = 0.2
@@ -97,7 +98,8 @@ class Inward:
             self._group.create_task(self._follow(), name="in: fates")
             self._group.create_task(self._acknowledge(), name="in: journal")
             self._group.create_task(self._watch(), name="in: other bridges")
-            await self._tell(asyncio.get_running_loop().time())
+            await self._tell()
+            self._group.create_task(self._keep_telling(), name="in: figures")
             self._figures.trouble("in", "")
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
@@ -309,7 +311,6 @@ class Inward:
                     self._takeover.cleared(suspects)
             except _NATS as error:
                 log.debug("watching other bridges: %s", error)
-            await self._tell(loop.time())
             await asyncio.sleep(self._look_seconds)
 
     async def _sign(self) -> None:
@@ -354,9 +355,14 @@ class Inward:
         if send is not None:
             self._spawn(self._go_on(send, send.record.timestamp - SKEW_NS))
 
-    async def _tell(self, now: float) -> None:
+    async def _keep_telling(self) -> None:
+        while True:
+            await asyncio.sleep(_TELL_SECONDS)
+            await self._tell()
+
+    async def _tell(self) -> None:
         figures = self._figures
-        others = self._takeover.alive_ones(now)
+        others = self._takeover.alive_ones(asyncio.get_running_loop().time())
         figures.gauge("bridge_in_open", len(self._sends))
         figures.gauge("bridge_peers_alive", len(others))
         queue = -1

@@ -89,6 +89,7 @@ class Outward:
         async with await self._open() as self._feed, asyncio.TaskGroup() as group:
             group.create_task(self._read(self._feed), name="out: read")
             group.create_task(self._keep(), name="out: positions")
+            group.create_task(self._attend(), name="out: answers")
             group.create_task(self._look(), name="out: coverage")
             group.create_task(self._fill.run(), name="out: stores")
 
@@ -203,18 +204,24 @@ class Outward:
     # -- positions -----------------------------------------------------------------------------------------
 
     async def _keep(self) -> None:
-        """Save positions, and publish again what got no answer."""
+        """Save positions. This waits for as long as NATS is away."""
         while True:
             await asyncio.sleep(_SAVE_SECONDS)
             drained = self._feed is not None and not self._feed.buffered_bytes and self._kernel.connected
             for stream in self.streams.values():
-                await stream.publish_again()
                 if drained and stream.idle:
                     settled = max(stream.position.time_ns, time.time_ns() - _SETTLED_NS)
                     stream.position = replace(stream.position, time_ns=settled)
                     stream.read_ns = max(stream.read_ns, settled)
                 if self._link.connected:
                     await self._save(stream)
+
+    async def _attend(self) -> None:
+        """Publish again what got no answer, and tell how far behind JetStream is."""
+        while True:
+            await asyncio.sleep(_SAVE_SECONDS)
+            for stream in self.streams.values():
+                await stream.publish_again()
             self._tell()
 
     async def _save(self, stream: ShardStream) -> None:
