@@ -21,7 +21,7 @@ from tests.support.nodes import TOPIC
 
 pytestmark = pytest.mark.integration
 
-ALWAYS_READ = {"logos_bridge.duplicates:SKEW_NS": 3_600_000_000_000}
+ALWAYS_READ: dict[str, float] = {"logos_bridge.duplicates:SKEW_NS": 3_600_000_000_000}
 """Nothing counts as recent: every message is looked up."""
 
 

@@ -103,10 +103,11 @@ type SubscriptionsReply struct {
 
 // SendRequest: Send blob 0. The request id is minted by the app and is its idempotency key.
 type SendRequest struct {
-	RequestID    ID     `json:"request_id"`
-	ContentTopic string `json:"content_topic"`
-	Meta         []byte `json:"meta,omitempty"`
-	Ephemeral    bool   `json:"ephemeral,omitempty"`
+	RequestID    ID      `json:"request_id"`
+	ContentTopic string  `json:"content_topic"`
+	Meta         []byte  `json:"meta,omitempty"`
+	Ephemeral    bool    `json:"ephemeral,omitempty"`
+	Timestamp    *uint64 `json:"timestamp,omitempty"`
 }
 
 // SendReply: The send is accepted; `repeated`: it had been accepted before under this id.

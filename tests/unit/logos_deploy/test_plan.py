@@ -250,3 +250,25 @@ def test_a_gateway_beside_a_kernel_alone() -> None:
     assert node.gateway is not None
     assert node.gateway.mapi is None
     assert "--mapi=false" in node.arguments("gateway")
+
+
+def test_a_bridge_is_planned_when_there_is_a_nats_server() -> None:
+    assert plan().bridge is None
+    node = plan(
+        "tcp-port=0", "nats-url=nats://127.0.0.1", "ipc-dir=/i", file="[bridge]\nbridge-shard = [2]\n"
+    )
+    assert node.tables == ("kernel", "mapi", "bridge")
+    assert node.bridge is not None
+    assert node.bridge.shards == (2,)
+    assert "--kernel-dir=/i" in node.arguments("bridge")
+    assert "--mapi-dir=/i" in node.arguments("bridge")
+    alone = plan("nats-url=nats://127.0.0.1", kernel_only=True)
+    assert alone.bridge is not None
+    assert not alone.bridge.inward
+
+
+def test_an_edge_node_has_nothing_to_publish() -> None:
+    assert refusal("nats-url=nats://127.0.0.1", mode="edge").key == "bridge-out"
+    node = plan("nats-url=nats://127.0.0.1", "bridge-out=false", mode="edge")
+    assert node.bridge is not None
+    assert node.bridge.inward

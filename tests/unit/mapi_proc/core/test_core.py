@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.kernel.events import MessageEvent
 from ipc_schema.mapi.events import ConnectionStatusChange, MessageCancelled, MessageError
 from ipc_schema.mapi.methods import SendRequest
+from ipc_schema.message import WakuMessage, message_hash
+from ipc_schema.topics import autoshard, shard_topic
 from mapi_proc.apps import App
 from mapi_proc.core import Core
 from mapi_proc.database import Database
@@ -21,7 +24,16 @@ from mapi_proc.kernel_link.link import KernelLink
 from mapi_proc.receive.history import MAX_JOBS
 from mapi_proc.receive.history_ranges import HistoryRange
 from tests.support.aio import asyncio_test
-from tests.unit.mapi_proc.core.world import DAY, SECOND, Listening, TestClocks, connected, core_of
+from tests.unit.mapi_proc.core.world import (
+    DAY,
+    NETWORK,
+    SECOND,
+    START,
+    Listening,
+    TestClocks,
+    connected,
+    core_of,
+)
 
 TOPIC = "/app/1/chat/proto"
 
@@ -228,6 +240,38 @@ async def test_a_forward_step_forgets_no_request_id(tmp_path: Path) -> None:
     async with core_of(tmp_path, clocks) as core:
         app, _ = await connected(core, "alice")
         assert await core.send(app, request, b"x") is True, "a repeat"
+
+
+@asyncio_test()
+async def test_a_send_with_a_timestamp_has_it_and_its_hash_whatever_happens(tmp_path: Path) -> None:
+    clocks = TestClocks()
+    timestamp = START - 3600 * SECOND
+    request = SendRequest(content_topic=TOPIC, request_id=bytes(16), timestamp=timestamp)
+    async with core_of(tmp_path, clocks) as core:
+        app, _ = await connected(core, "alice")
+        assert await core.send(app, request, b"x") is False
+        assert await core.send(app, request, b"x") is True
+        for other in (replace(request, timestamp=timestamp + 1), replace(request, timestamp=None)):
+            with pytest.raises(IpcError) as refused:
+                await core.send(app, other, b"x")
+            assert refused.value.code is ErrorCode.CONFLICT
+        ahead = replace(request, request_id=bytes(15) + b"1", timestamp=clocks.wall + 21 * SECOND)
+        with pytest.raises(IpcError, match="timestamp: 21 s ahead of this host's clock"):
+            await core.send(app, ahead, b"x")
+    async with core_of(tmp_path, clocks) as core:
+        app, _ = await connected(core, "alice")
+        (task,) = core.pending(app)
+        assert task.timestamp == timestamp
+        await core.sends._record.attempting(task)
+        shard = autoshard(TOPIC, NETWORK.info.shard_count)
+        message = WakuMessage(b"x", TOPIC, timestamp=timestamp)
+        assert (task.timestamp, task.message_hash) == (
+            timestamp,
+            message_hash(shard_topic(1, shard), message),
+        )
+    async with core_of(tmp_path, clocks) as core:
+        app, _ = await connected(core, "alice")
+        assert [task.timestamp for task in core.pending(app)] == [timestamp], "its row is not damaged"
 
 
 async def accepted(core: Core, app: App, topic: str, payload: bytes) -> bytes:
