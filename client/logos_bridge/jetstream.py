@@ -298,7 +298,13 @@ class JetStreamLink:
         subscription = await self.js.pull_subscribe_bind(consumer=info.name, stream=stream)
         try:
             while left:
-                for message in await subscription.fetch(min(_PAGE, max(left, 2)), timeout=_TIMEOUT):
+                try:
+                    page = await subscription.fetch(min(_PAGE, max(left, 2)), timeout=_TIMEOUT)
+                except TimeoutError:
+                    if (await subscription.consumer_info()).num_pending:
+                        raise
+                    return  # what was left has been deleted meanwhile
+                for message in page:
                     left = message.metadata.num_pending
                     yield _stored(message)
         finally:

@@ -30,6 +30,7 @@ from logos_bridge.subjects import encode_topic
 from logos_client.exceptions import LogosError
 from logos_client.kernel import KernelClient, KernelFeed
 from logos_client.kernel_events import KernelFound, KernelLost, KernelMessage, StreamLoss
+from logos_process.exits import StartError
 
 __all__ = ["Outward"]
 
@@ -298,6 +299,8 @@ class Outward:
 def _shards(config: BridgeConfig, shard_count: int) -> tuple[int, ...]:
     if config.shards:
         return config.shards
+    if not shard_count:
+        raise StartError("bridge-shard: this network has no autosharding: name its shards")
     if config.content_topics:
         return tuple(sorted({autoshard(topic, shard_count) for topic in config.content_topics}))
     return tuple(range(shard_count))
