@@ -219,10 +219,13 @@ class Outward:
 
     async def _attend(self) -> None:
         """Publish again what got no answer, and tell how far behind JetStream is."""
+        counters = self._link.counters
+        seen = counters.reconnects
         while True:
             await asyncio.sleep(_SAVE_SECONDS)
+            reconnected, seen = counters.reconnects != seen, counters.reconnects
             for stream in self.streams.values():
-                await stream.publish_again()
+                await stream.publish_again(reconnected=reconnected)
             self._tell()
 
     async def _save(self, stream: ShardStream) -> None:

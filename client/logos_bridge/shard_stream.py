@@ -87,14 +87,15 @@ class ShardStream:
         """Note an event that needs no publishing."""
         self._stored(self._window.add(Publication(epoch, seq, time_ns), 0))
 
-    async def publish_again(self) -> None:
-        """Publish what has no answer for too long. Call it every second."""
+    async def publish_again(self, *, reconnected: bool) -> None:
+        """Publish what has no answer for too long, or none since another connection. Call it every second."""
         now = self._loop.time()
         for slot in self._window.unstored():
             if not self._link.connected:
                 return
             message = slot.item
-            if now - message.sent_at >= _ANSWER_SECONDS or (message.answer is None and now > message.sent_at):
+            lost = message.answer is None or now - message.sent_at >= _ANSWER_SECONDS
+            if lost or reconnected:
                 answer, message.answer = message.answer, None
                 if answer is not None:
                     answer.cancel()
