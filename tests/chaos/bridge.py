@@ -38,7 +38,7 @@ __all__ = ["BridgeStory", "BridgedNode", "Verdict"]
 T = TypeVar("T")
 
 FINAL: Final = {"sent", "unconfirmed", "error", "cancelled"}
-SETTLED_SECONDS: Final = 100.0
+SETTLED_SECONDS: Final = 300.0
 _TAKEOVER: Final = 4
 SEND_SUBJECT: Final = "logos.sends.toychat.2.huilong.proto"
 
