@@ -72,6 +72,10 @@ class JsonLinesProcess(EventInbox):
             with self._changed:
                 self._replies[entry["id"]] = entry
                 self._changed.notify_all()
+        # What it said last, and how it ended, belong to the story of whoever waits for it.
+        self._readers[1].join(STOP_SECONDS)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._log.append(f"(ended with status {self._process.wait(STOP_SECONDS)})")
         self._end()
 
     def _read_stderr(self, pipe: IO[str]) -> None:

@@ -18,7 +18,7 @@ import { createLightNode, Protocols, ReliableChannel, ReliableChannelEvent } fro
 const [cluster, address, contentTopic, channelId, senderId] = process.argv.slice(2)
 const emit = (line) => process.stdout.write(JSON.stringify(line) + '\n')
 
-// While it waits for peers nothing else may keep Node.js running: it would exit with an unsettled await.
+// While it waits for peers nothing else may keep Node.js running: it would exit with an unsettled await (status 13).
 setInterval(() => {}, 60_000)
 
 const node = await createLightNode({
@@ -32,11 +32,21 @@ await node.dial(multiaddr(address))
 await node.waitForPeers([Protocols.Store, Protocols.Filter, Protocols.LightPush], 20_000)
 
 const routingInfo = node.createRoutingInfo(contentTopic)
-const channel = await ReliableChannel.create(
-  node, channelId, senderId,
-  createEncoder({ contentTopic, routingInfo }), createDecoder(contentTopic, routingInfo),
-  { syncMinIntervalMs: 1_000, retryIntervalMs: 1_000, retrieveFrequencyMs: 1_000, sweepInBufIntervalMs: 500, autoStart: false }
-)
+const open = async () => {
+  const channel = await ReliableChannel.create(
+    node, channelId, senderId,
+    createEncoder({ contentTopic, routingInfo }), createDecoder(contentTopic, routingInfo),
+    { syncMinIntervalMs: 1_000, retryIntervalMs: 1_000, retrieveFrequencyMs: 1_000, sweepInBufIntervalMs: 500, autoStart: false }
+  )
+  if (await channel.start()) return channel
+  channel.stop()
+  return null
+}
+// On a busy machine js-waku gives its filter subscription up before the answer comes, and `start` resolves to false. A
+// channel that was started once only pretends to start again, so each attempt has one of its own.
+let channel = null
+for (let attempt = 0; channel === null && attempt < 10; attempt++) channel = await open()
+if (channel === null) throw new Error('the channel could not subscribe')
 channel.addEventListener(ReliableChannelEvent.MessageReceived, ({ detail }) =>
   emit({ event: 'received', payload: Buffer.from(detail.payload).toString('base64') }))
 channel.addEventListener(ReliableChannelEvent.MessageAcknowledged, ({ detail }) =>
@@ -44,7 +54,6 @@ channel.addEventListener(ReliableChannelEvent.MessageAcknowledged, ({ detail }) 
 channel.addEventListener(ReliableChannelEvent.SendingMessageIrrecoverableError, ({ detail }) =>
   emit({ event: 'failed', messageId: detail.messageId }))
 
-if (!await channel.start()) throw new Error('the channel could not subscribe')
 emit({ event: 'ready' })
 
 readline.createInterface({ input: process.stdin })
