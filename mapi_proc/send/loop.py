@@ -57,11 +57,12 @@ class SendLoop:
         self._changed = asyncio.Event()
         self.confirm = ConfirmLoop(presence, ledger, settings, timing, self._republish)
 
-    def accepted(self, task: SendTask) -> None:
-        """Attempt, retry or confirm a send that the ledger has taken over."""
+    def accepted(self, task: SendTask, *, resumed: bool = False) -> None:
+        """Attempt, retry or confirm a send that the ledger has taken over. `resumed`: it is from before a
+        restart, and what was told of it then is not told again."""
         if task.state is SendState.PARKED:
             self._parked.push(task)
-            if self._limiter.limited:
+            if self._limiter.limited and not resumed:
                 self._unannounced.append(task)
             self._changed.set()
         elif task.state is SendState.PROPAGATED:

@@ -118,7 +118,7 @@ class SendService:
                 log.warning("send %s is given up: %s", entry.request_id.hex(), trouble)
                 self.ledger.refuse(task, trouble)
             else:
-                self.loop.accepted(task)
+                self.loop.accepted(task, resumed=True)
 
     def keep_windows(self) -> None:
         """Delegate to `SendLedger.keep_windows`."""

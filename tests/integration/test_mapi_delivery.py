@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from logos_client.events import (
+    LinkRestored,
     MessageCancelled,
     MessagePropagated,
+    MessageQueued,
     MessageReceived,
     MessageSent,
     MessagesMissed,
@@ -121,6 +123,7 @@ async def test_mapi_and_kernel_away_together_lose_nothing_that_a_store_has(tmp_p
             await asyncio.to_thread(b.kernel.start)
             got = await collect(bob, MessageReceived, 10, timeout=30)
             assert sorted(m.payload for m in got) == sorted(b"missed-%d" % n for n in range(10))
+            assert {m.source for m in got} == {"history"}
 
 
 @in_both_modes
@@ -130,19 +133,21 @@ async def test_history_on_subscribe_once_per_app(tmp_path: Path, mode: str) -> N
         async with connected_pair((a, b), "alice", "bob") as (alice, bob):
             for number in range(5):
                 await alice.send(TOPIC, b"early-%d" % number)
-            await collect(bob, MessageReceived, 5)
+            assert {m.source for m in await collect(bob, MessageReceived, 5)} == {"live"}
             await collect(alice, MessageSent, 5, timeout=15)
             early = {b"early-%d" % number for number in range(5)}
             async with MessagingClient.connect(b.run, name="carol") as carol:
                 assert await carol.subscribe(TOPIC, history=600) == {}
-                assert {m.payload for m in await collect(carol, MessageReceived, 5)} == early
+                got = await collect(carol, MessageReceived, 5)
+                assert ({m.payload for m in got}, {m.source for m in got}) == (early, {"history"})
                 assert await carol.subscribe(TOPIC, history=600) == {}
                 await bob.unsubscribe(TOPIC)
                 await alice.send(TOPIC, b"while bob was away")
                 assert (await wait_for(carol, MessageReceived)).payload == b"while bob was away"
                 await wait_for(alice, MessageSent)
                 assert await bob.subscribe(TOPIC, since_last=True) == {}
-                assert (await wait_for(bob, MessageReceived)).payload == b"while bob was away"
+                late = await wait_for(bob, MessageReceived)
+                assert (late.payload, late.source) == (b"while bob was away", "history")
                 assert await bob.subscribe(TOPIC, history=600) == {}
                 for app in (bob, carol):
                     again = [e for e in await drain(app, 1.5) if isinstance(e, MessageReceived)]
@@ -152,10 +157,17 @@ async def test_history_on_subscribe_once_per_app(tmp_path: Path, mode: str) -> N
 @asyncio_test(60)
 async def test_a_send_can_be_cancelled_before_its_first_attempt(tmp_path: Path) -> None:
     with node_pair(tmp_path, mapi_options=("--send-rate-limit=1/1h",)) as nodes:
-        async with connected_pair(nodes) as (a, _b):
+        async with connected_pair(nodes, "a", "b") as (a, _b):
             first = await a.send(TOPIC, b"goes")
-            second = await a.send(TOPIC, b"waits")
             await wait_for(a, MessagePropagated)
+            second = await a.send(TOPIC, b"waits")
+            assert (await wait_for(a, MessageQueued)).request_id == second
+            nodes[0].mapi.kill()
+            nodes[0].mapi.start()
+            await wait_for(a, LinkRestored)
+            third = await a.send(TOPIC, b"waits too")
+            # Told once, also over a restart of the Messaging API.
+            assert (await wait_for(a, MessageQueued)).request_id == third
             pending = await a.pending()
             states = {send.request_id: send.state for send in pending.sends}
             assert states[second] == "parked"

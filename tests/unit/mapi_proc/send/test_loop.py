@@ -145,7 +145,7 @@ class Sends:
 
     def resume(self, task: SendTask, window_used: float) -> None:
         self.ledger.resume(task, window_used)
-        self.loop.accepted(task)
+        self.loop.accepted(task, resumed=True)
 
 
 def make(
@@ -437,6 +437,21 @@ async def test_the_rate_limit_parks_in_order_and_the_next_epoch_goes_on() -> Non
         second = [(await store.done.get()).request_id for _ in range(2)]
     assert len(store.queued_sends) == 3, "once per send"
     assert first + second == [number.to_bytes(16) for number in (0, 1, 2, 4)]
+
+
+@asyncio_test()
+async def test_what_the_rate_limit_holds_back_is_told_once_also_over_a_restart() -> None:
+    store, clock = Store(Published(1)), Clock()
+    loop = make(store, clock, limit=RateLimit(1, 50.0))
+    loop.set_online(True)
+    async with running(loop):
+        loop.resume(task(0), 0.0)
+        loop.resume(task(1), 0.0)
+        loop.accept(task(2))
+        await store.done.get()
+        while not store.queued_sends:
+            await asyncio.sleep(0)
+    assert store.queued_sends == [(2).to_bytes(16)]
 
 
 @asyncio_test()
