@@ -11,6 +11,7 @@
 
 import process from 'node:process'
 import readline from 'node:readline'
+import { setTimeout } from 'node:timers/promises'
 import { multiaddr } from '@multiformats/multiaddr'
 import { createDecoder, createEncoder } from '@waku/core'
 import { createLightNode, Protocols, ReliableChannel, ReliableChannelEvent } from '@waku/sdk'
@@ -32,21 +33,20 @@ await node.dial(multiaddr(address))
 await node.waitForPeers([Protocols.Store, Protocols.Filter, Protocols.LightPush], 20_000)
 
 const routingInfo = node.createRoutingInfo(contentTopic)
-const open = async () => {
-  const channel = await ReliableChannel.create(
-    node, channelId, senderId,
-    createEncoder({ contentTopic, routingInfo }), createDecoder(contentTopic, routingInfo),
-    { syncMinIntervalMs: 1_000, retryIntervalMs: 1_000, retrieveFrequencyMs: 1_000, sweepInBufIntervalMs: 500, autoStart: false }
-  )
-  if (await channel.start()) return channel
-  channel.stop()
-  return null
+
+// js-waku subscribes at the filter peers that it knows at that moment, and `start` then resolves to false for ever when it
+// knows none yet. So subscribe to topics of no account until a peer has answered.
+for (let number = 0; ; number++) {
+  const topic = `/interop/1/probe-${number}/proto`
+  if (await node.filter.subscribe(createDecoder(topic, node.createRoutingInfo(topic)), () => {})) break
+  if (number === 100) throw new Error('no filter peer answers')
+  await setTimeout(100)
 }
-// On a busy machine js-waku gives its filter subscription up before the answer comes, and `start` resolves to false. A
-// channel that was started once only pretends to start again, so each attempt has one of its own.
-let channel = null
-for (let attempt = 0; channel === null && attempt < 10; attempt++) channel = await open()
-if (channel === null) throw new Error('the channel could not subscribe')
+const channel = await ReliableChannel.create(
+  node, channelId, senderId,
+  createEncoder({ contentTopic, routingInfo }), createDecoder(contentTopic, routingInfo),
+  { syncMinIntervalMs: 1_000, retryIntervalMs: 1_000, retrieveFrequencyMs: 1_000, sweepInBufIntervalMs: 500, autoStart: false }
+)
 channel.addEventListener(ReliableChannelEvent.MessageReceived, ({ detail }) =>
   emit({ event: 'received', payload: Buffer.from(detail.payload).toString('base64') }))
 channel.addEventListener(ReliableChannelEvent.MessageAcknowledged, ({ detail }) =>
@@ -54,6 +54,7 @@ channel.addEventListener(ReliableChannelEvent.MessageAcknowledged, ({ detail }) 
 channel.addEventListener(ReliableChannelEvent.SendingMessageIrrecoverableError, ({ detail }) =>
   emit({ event: 'failed', messageId: detail.messageId }))
 
+if (!await channel.start()) throw new Error('the channel could not subscribe')
 emit({ event: 'ready' })
 
 readline.createInterface({ input: process.stdin })

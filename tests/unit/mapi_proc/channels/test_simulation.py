@@ -6,7 +6,7 @@ import pytest
 
 from tests.simulation.channels.run import simulate
 
-_SEEDS = 240
+_SEEDS = 480
 _BLOCK = 30
 
 
