@@ -208,14 +208,18 @@ class Outward:
         """Save positions. This waits for as long as NATS is away."""
         while True:
             await asyncio.sleep(_SAVE_SECONDS)
-            drained = self._feed is not None and not self._feed.buffered_bytes and self._kernel.connected
             for stream in self.streams.values():
-                if drained and stream.idle:
+                if self._drained and stream.idle:
                     settled = max(stream.position.time_ns, time.time_ns() - _SETTLED_NS)
                     stream.position = replace(stream.position, time_ns=settled)
                     stream.read_ns = max(stream.read_ns, settled)
                 if self._link.connected:
                     await self._save(stream)
+
+    @property
+    def _drained(self) -> bool:
+        """Whether all that the kernel has sent was read."""
+        return self._feed is not None and not self._feed.buffered_bytes and self._kernel.connected
 
     async def _attend(self) -> None:
         """Publish again what got no answer, and tell how far behind JetStream is."""
@@ -256,7 +260,7 @@ class Outward:
             stream.position = stream.position.missing(*rival.spans)
 
     async def _look(self) -> None:
-        """Look for times in which the node could hear nobody on a shard."""
+        """Look for times in which the node had no peer on a shard."""
         while True:
             await asyncio.sleep(_LOOK_SECONDS)
             try:
@@ -283,7 +287,7 @@ class Outward:
         shards = {}
         for shard, stream in self.streams.items():
             position = stream.position
-            lag = max(0, now - position.time_ns - _SETTLED_NS) / 1e9
+            lag = 0.0 if self._drained and stream.idle else max(0, now - position.time_ns) / 1e9
             figures.gauge("bridge_out_lag_seconds", lag, "shard", str(shard))
             figures.gauge("bridge_out_missing_spans", len(position.spans), "shard", str(shard))
             shards[str(shard)] = {

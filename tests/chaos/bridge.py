@@ -180,7 +180,7 @@ class BridgeStory:
 
     async def _publish(self, kernel: KernelClient) -> None:
         payload = f"out-{next(self._numbers)}".encode()
-        with suppress(LogosError):  # nobody was there to hear it
+        with suppress(LogosError):  # no peer heard it
             self.published.add("0x" + (await kernel.publish(TOPIC, payload)).message_hash.hex())
 
     async def _send(self) -> None:
@@ -207,7 +207,7 @@ class BridgeStory:
         bridge.start()
 
     async def kill_kernel(self) -> None:
-        """A kernel likewise: its streams begin anew."""
+        """A kernel likewise: its streams start again at 1."""
         kernel = self.nodes[0].kernel
         assert kernel.process is not None
         kernel.process.kill()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 import urllib.request
 from ipaddress import ip_address
 from pathlib import Path
@@ -74,7 +75,7 @@ def test_logos_up_runs_it_and_tells_how_it_is() -> None:
                 shown = logos("bridge", "status", *where)
                 assert shown.returncode == 0, shown.stdout + shown.stderr
                 assert "bridge   works" in shown.stdout
-                assert "shard 0: 0.0 s behind" in shown.stdout
+                assert re.search(r"shard 0: \d+\.\d s behind", shown.stdout)
                 status = json.loads(logos("bridge", "status", "--json", *where).stdout)
                 node.remember(status["pid"])
                 addresses = json.loads((node.data_dir / "run" / "gateway" / "address.json").read_text())

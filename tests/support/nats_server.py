@@ -34,7 +34,7 @@ def require_nats() -> str:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on."""
+    """Ports that are free."""
     probes = [socket.socket() for _ in range(count)]
     try:
         for probe in probes:

@@ -1,4 +1,4 @@
-"""What fixes the hash of a send is in its record, whoever goes on with it."""
+"""What fixes the hash of a send is in its record, whichever bridge goes on with it."""
 
 from __future__ import annotations
 
