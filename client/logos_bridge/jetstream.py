@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 _TIMEOUT: Final = 5.0
 _RETRY: Final = 0.5
+_RETRY_MAX: Final = 5.0
 _PAGE: Final = 500
 _WRONG_LAST_SEQUENCE: Final = 10071
 """Server's error code: the message expects another last sequence of its subject."""
@@ -77,20 +78,20 @@ class JetStreamLink:
     # -- opening and closing ---------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Connect, however long that takes. Raises `StartError` for a configuration that cannot work."""
-        options = self._options()
+        """Connect, however long that takes. Raises `StartError` for files that cannot be used."""
+        options, wait = self._options(), _RETRY
         while True:
             try:
                 await self._client.connect(**options)
                 self._js = self._client.jetstream(timeout=_TIMEOUT, publish_async_max_pending=_MAX_PENDING)
                 await self._ensure_all()
-            except nats.js.errors.BadRequestError as error:
-                raise StartError(f"JetStream refuses: {error.description}", ExitCode.CONFIG) from error
             except _FAILURES as error:
+                # Also what the server refuses: a cluster that starts has no room for replicas yet.
                 self._failed(error)
                 log.warning("NATS cannot be used yet: %s", self.counters.last_error)
                 await self._drop()
-                await asyncio.sleep(_RETRY)
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, _RETRY_MAX)
             else:
                 log.info("connected to NATS server %s", self.server)
                 return
@@ -191,9 +192,13 @@ class JetStreamLink:
                 duplicate_window=window,
                 **settings,
             )
-            with contextlib.suppress(nats.js.errors.BadRequestError):  # another bridge is making it
-                await self.js.add_stream(config)
-            found = (await self.js.stream_info(name)).config
+            try:
+                found = (await self.js.add_stream(config)).config
+            except nats.js.errors.BadRequestError as error:
+                try:
+                    found = (await self.js.stream_info(name)).config  # another bridge has made it
+                except nats.js.errors.NotFoundError:
+                    raise error from None
         if name == self.layout.messages and found.duplicate_window < window:
             log.warning(
                 "stream %s notices duplicates for %g s only, less than bridge-duplicate-window",
