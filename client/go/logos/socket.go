@@ -81,7 +81,7 @@ func dealer() (*socket, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s, errors.Join(s.common(), s.zs.SetImmediate(true))
+	return s.orClosed(errors.Join(s.common(), s.zs.SetImmediate(true)))
 }
 
 func subscriber(topics []string) (*socket, error) {
@@ -94,7 +94,16 @@ func subscriber(topics []string) (*socket, error) {
 	for _, topic := range topics {
 		err = errors.Join(err, s.zs.SetSubscribe(topic))
 	}
-	return s, err
+	return s.orClosed(err)
+}
+
+// The socket, or none when an option was refused.
+func (s *socket) orClosed(err error) (*socket, error) {
+	if err != nil {
+		s.close()
+		return nil, err
+	}
+	return s, nil
 }
 
 func (s *socket) common() error {
@@ -117,7 +126,7 @@ func (s *socket) monitor() (*socket, error) {
 	if err != nil {
 		return nil, err
 	}
-	return m, errors.Join(m.zs.SetLinger(0), m.zs.Connect(endpoint))
+	return m.orClosed(errors.Join(m.zs.SetLinger(0), m.zs.Connect(endpoint)))
 }
 
 // Ends what monitor began. It comes before the monitor's socket is closed: else libzmq's I/O thread, and with it every
@@ -160,15 +169,29 @@ func (s *socket) send(frames [][]byte) (full <-chan struct{}, err error) {
 				if s.room == nil {
 					s.room = make(chan struct{})
 				}
-				return s.room, nil
+				full = s.room
+				break
 			}
 			return nil, err
 		}
 	}
-	if events, err := s.zs.GetEvents(); err == nil && events&zmq.POLLIN != 0 {
+	if s.look()&zmq.POLLIN != 0 {
 		_ = s.file.SetReadDeadline(time.Unix(1, 0)) // wakes the receiver
 	}
-	return nil, nil
+	return full, nil
+}
+
+// With mu. What the socket is ready for. Wakes who waits for room to send.
+func (s *socket) look() zmq.State {
+	events, err := s.zs.GetEvents()
+	if err != nil {
+		return 0
+	}
+	if s.room != nil && events&zmq.POLLOUT != 0 {
+		close(s.room)
+		s.room = nil
+	}
+	return events
 }
 
 // Hands over each message until the socket is closed.
@@ -218,19 +241,11 @@ func (s *socket) take(batch [][][]byte) (_ [][][]byte, open bool) {
 	return batch, !s.closed
 }
 
-// Whether there is something to receive. Wakes who waits for room to send.
+// Whether there is something to receive, or nothing any more.
 func (s *socket) ready() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
-		return true
-	}
-	events, err := s.zs.GetEvents()
-	if s.room != nil && events&zmq.POLLOUT != 0 {
-		close(s.room)
-		s.room = nil
-	}
-	return err != nil || events&zmq.POLLIN != 0
+	return s.closed || s.look()&zmq.POLLIN != 0
 }
 
 // Nothing is delivered after it; not to be called by what receive delivers to.
