@@ -15,7 +15,9 @@ NAME_PATTERN: Final = re.compile(r"[a-z0-9._-]{1,64}")
 
 
 def check_name(name: str) -> str:
-    """Return the name, or raise `IpcError` (`bad_request`) if it is invalid."""
+    """Return the name, or raise `IpcError` (`bad_request`) if it is invalid; TypeError if it is no text."""
+    if not isinstance(name, str):
+        raise TypeError(f"name: str, not {type(name).__name__}")
     if NAME_PATTERN.fullmatch(name) is None:
         shown = name if len(name) <= MAX_NAME else name[:MAX_NAME] + "…"
         raise IpcError(

@@ -160,7 +160,7 @@ class RequestConnection:
         Raises `IpcError`: the server's own if it refuses our hello; `not_ready` if there is no server
         within `timeout` seconds, or the connection is closed.
         """
-        deadline = None if timeout is None else self._loop.time() + timeout
+        deadline = None if timeout is None else self._loop.time() + _seconds(timeout)
         try:
             async with asyncio.timeout_at(deadline):
                 while not self.ready:
@@ -211,7 +211,7 @@ class RequestConnection:
         `deadline_exceeded`, `peer_restarted` (the connection was lost during the request: whether it was
         carried out is unknown), or `not_ready`.
         """
-        deadline = self._loop.time() + timeout
+        deadline = self._loop.time() + _seconds(timeout)
         if not self._turnstile.enter():
             await self._turnstile.wait(deadline, method)
         try:
@@ -457,6 +457,12 @@ def _in_flight_limit(reply: Reply) -> int:
     limits = reply.body.get("limits")
     in_flight = limits.get("in_flight") if isinstance(limits, dict) else None
     return in_flight if isinstance(in_flight, int) and in_flight > 0 else _DEFAULT_IN_FLIGHT
+
+
+def _seconds(timeout: object) -> float:
+    if not isinstance(timeout, int | float):
+        raise TypeError(f"timeout: seconds, not {type(timeout).__name__}")
+    return timeout
 
 
 def _expire(future: asyncio.Future[Reply], method: str) -> None:

@@ -104,6 +104,8 @@ class MessagingClient(ChannelMethods):
         where = messaging_endpoint(endpoint)
         if ack not in get_args(AckMode):
             raise ValueError(f"ack: 'auto' or 'manual', not {ack!r}")
+        if not isinstance(credit, int):
+            raise TypeError(f"credit: int, a number of bytes, not {type(credit).__name__}")
 
         async def open_client() -> Self:
             with public_errors():

@@ -167,10 +167,15 @@ class _Hosts:
         """How often the app's Messaging API got an older database."""
         return len(self._restored[_host_of(app)])
 
-    def excused(self, app: str, at: float) -> bool:
-        """Whether the fate of what was accepted then may be unknown to the database of now, or told twice."""
+    def excused(self, app: str, at: float, ended: float = 0.0) -> bool:
+        """Whether the fate of what was accepted then may be unknown to the database of now, or told twice.
+
+        `ended`: when the app heard of its first fate. A send may wait for its first attempt, and so be open,
+        for any time.
+        """
         return any(
-            made - WINDOW_S <= at <= restored + 1.0 for made, restored in self._restored[_host_of(app)]
+            at <= restored + 1.0 and max(at + WINDOW_S, ended) >= made
+            for made, restored in self._restored[_host_of(app)]
         )
 
     def ahead(self, app: str, at: float) -> float:
@@ -295,7 +300,8 @@ def _check_sends(
         if request_id not in accepted:
             how = "refused" if request_id in refused else "no answer"
             verdict.wrong(app, "unanswered", f"request {request_id}: {how}")
-        excused = hosts.excused(app, accepted.get(request_id, 0.0))
+        ended = min((fate.get("at", 0.0) for fate in fates), default=0.0)
+        excused = hosts.excused(app, accepted.get(request_id, 0.0), ended)
         if len(fates) > 1 and not excused:
             verdict.wrong(app, "two_fates", f"request {request_id}: {[fate['kind'] for fate in fates]}")
         if not fates:

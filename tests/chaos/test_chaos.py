@@ -197,6 +197,19 @@ def test_what_a_backup_did_not_know_is_excused_and_a_seq_given_twice_never() -> 
     assert judge(ledgers, restored).apps["alice"].changed == 1
 
 
+def test_a_send_that_was_parked_long_and_open_in_the_backup_may_end_again_after_it() -> None:
+    restored: list[Line] = [
+        {"what": "backup", "host": "alice", "at": 400.0},
+        {"what": "restore", "host": "alice", "at": 410.0},
+    ]
+    ledgers = good()
+    ledgers["alice"][2]["at"] = 105.0
+    again = event(9, "MessageUnconfirmed", "r1", stream="new")
+    for heard, faults in ((402.0, 0), (395.0, 1)):
+        ledgers["alice"][3:] = [event(1, "MessageUnconfirmed", "r1") | {"at": heard}, again | {"at": 430.0}]
+        assert judge(ledgers, restored).apps["alice"].two_fates == faults
+
+
 def test_what_propagated_and_is_neither_received_nor_told_is_counted() -> None:
     ledgers = good()
     ledgers["alice"][-1] = event(3, "MessageUnconfirmed", "r1")

@@ -168,7 +168,10 @@ class _Foreground:
             if self._show(followers):
                 await self._look_at_processes()
             if self._supervisor.ended:
-                self._verdict = WatchVerdict(Exit.FAILED, "supervisord has ended")
+                if self._supervisor.ended_in_order:
+                    self._verdict = WatchVerdict(Exit.OK, "supervisord was asked to end")
+                else:
+                    self._verdict = WatchVerdict(Exit.FAILED, "supervisord has ended")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), _LOOK)
 

@@ -203,6 +203,11 @@ class Supervisor:
         """Whether supervisord has ended."""
         return self._process is not None and self._process.returncode is not None
 
+    @property
+    def ended_in_order(self) -> bool:
+        """Whether supervisord has ended because it was asked to (`logos down` from another container)."""
+        return self._process is not None and self._process.returncode == 0
+
     async def wait(self) -> None:
         """Wait until supervisord ends."""
         assert self._process is not None, "not started"

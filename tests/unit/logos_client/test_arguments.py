@@ -121,6 +121,13 @@ async def test_arguments_of_an_app() -> None:
             assert server.methods() == ["hello"]
             assert len(await client.send(TOPIC, memoryview(b"xyz"))) == 16
             assert server.requests[-1].blobs == [b"xyz"]
+            for options, text in (
+                ({"name": 5}, "name: str, not int"),
+                ({"credit": "1"}, "credit: int"),
+                ({"timeout": "1"}, "timeout: seconds, not str"),
+            ):
+                with pytest.raises(TypeError, match=text):
+                    await MessagingClient.connect(server.endpoint, **options)  # type: ignore[arg-type]
             for kind in ("MessageSent", int, None):
                 with pytest.raises(TypeError, match="not a class of events"):
                     client.on(kind, print)  # type: ignore[arg-type]
