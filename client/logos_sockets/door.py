@@ -7,7 +7,8 @@ thread accepts hundreds of connections before ours has looked once) can stop it 
 listens on the public path here. A listener of our own does, with a short backlog. When clients wait in it
 and there is room for all that its backlog can hold, a new listener takes its place under the path (`rename`
 is atomic), and only then is the old one, which no further client can reach, handed to libzmq (ZMQ_USE_FD).
-Each step admits at most `BACKLOG + 1` connections, however fast clients connect and however late we run.
+The next one follows when libzmq's thread has accepted all of them. So at most `BACKLOG + 1` connections come
+uncounted, however fast clients connect, however late we run, and however late libzmq's thread does.
 
 The socket monitor reports which descriptors libzmq accepted and lost. Shutting down a duplicate of such a
 descriptor closes that one connection; libzmq itself has no call for it.
@@ -26,6 +27,7 @@ import socket
 import struct
 import sys
 import termios
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -50,6 +52,8 @@ TICK: Final = 0.25
 _REFUSED_AT_ONCE: Final = BACKLOG + 1
 _SETTLED: Final = 2.0
 """Seconds after which libzmq has accepted every client of a listener handed to it."""
+_GLANCES: Final = 10
+_GLANCE_SECONDS: Final = 0.0002
 _LOG_EVERY: Final = 60.0
 _WATCHED: Final = int(zmq.EVENT_ACCEPTED | zmq.EVENT_ACCEPT_FAILED | zmq.EVENT_DISCONNECTED)
 _UCRED: Final = struct.Struct("3i")
@@ -75,6 +79,7 @@ class _Listener:
 
     endpoint: str
     since: float
+    descriptor: int
     live: int = 0
 
 
@@ -122,6 +127,7 @@ class Door:
         self._path: Path | None = None
         self._mode = 0o700
         self._waiting: socket.socket | None = None
+        self._handed = -1
         self._held_open = ""
         self._has_room = True
         self._serial = 0
@@ -232,7 +238,10 @@ class Door:
         if self._waiting is None:
             self._come_back()
         waiting = self._waiting
-        if waiting is None or not _readable(waiting):
+        if waiting is None or not _readable(waiting.fileno()):
+            return
+        if self._accepting():
+            self._has_room = False  # until the next `TICK`
             return
         self._has_room = self.connections < self._limit and self._free() > 2 * (BACKLOG + 1) + RESERVE
         if self._has_room:
@@ -251,13 +260,22 @@ class Door:
         endpoint = (
             f"ipc://{listener.getsockname()}"  # the path is only a name for `unbind`; the descriptor counts
         )
-        self._socket.setsockopt(zmq.USE_FD, listener.detach())
+        self._handed = listener.detach()
+        self._socket.setsockopt(zmq.USE_FD, self._handed)
         try:
             self._socket.bind(endpoint)
         finally:
             self._socket.setsockopt(zmq.USE_FD, -1)
-        self._listeners[endpoint] = _Listener(endpoint, now)
+        self._listeners[endpoint] = _Listener(endpoint, now, self._handed)
         self._held_open = endpoint if self._waiting is None else ""
+
+    def _accepting(self) -> bool:
+        """Return whether libzmq has still to accept clients of the last listener: usually for a moment."""
+        for _ in range(_GLANCES):
+            if self._handed < 0 or not _readable(self._handed):
+                return False
+            time.sleep(_GLANCE_SECONDS)
+        return True
 
     def _come_back(self) -> None:
         try:
@@ -329,6 +347,8 @@ class Door:
     def _forget_empty(self, now: float) -> None:
         for listener in [each for each in self._listeners.values() if each.live <= 0]:
             if now - listener.since > _SETTLED and listener.endpoint != self._held_open:
+                if listener.descriptor == self._handed:
+                    self._handed = -1
                 del self._listeners[listener.endpoint]
                 self._socket.unbind(listener.endpoint)
 
@@ -414,7 +434,7 @@ class Door:
             return _Accepted(listener, pid, uid, inode)
 
 
-def _readable(listener: socket.socket) -> bool:
+def _readable(listener: int) -> bool:
     poll = select.poll()
     poll.register(listener, select.POLLIN)
     return bool(poll.poll(0))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import zmq
@@ -141,6 +142,56 @@ def test_one_step_lets_in_no_more_than_the_backlog_holds(house: House) -> None:
         door._read_monitor(house.now)
         time.sleep(0.001)
     assert door.connections == BACKLOG + 1
+    house.until(2 * (BACKLOG + 1))
+
+
+class Late:
+    """A ZeroMQ socket whose thread gets to accept only when it is told to: on a busy machine."""
+
+    def __init__(self, socket: zmq.Socket[bytes]) -> None:
+        self._socket = socket
+        self._descriptor = -1
+        self.due: list[tuple[int, str]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._socket, name)
+
+    def setsockopt(self, option: int, value: int) -> None:
+        if option == zmq.USE_FD:
+            self._descriptor = value
+        else:
+            self._socket.setsockopt(option, value)
+
+    def bind(self, endpoint: str) -> None:
+        self.due.append((self._descriptor, endpoint))
+
+    def accept(self) -> None:
+        for descriptor, endpoint in self.due:
+            self._socket.setsockopt(zmq.USE_FD, descriptor)
+            self._socket.bind(endpoint)
+        self._socket.setsockopt(zmq.USE_FD, -1)
+        self.due.clear()
+
+
+def test_no_more_come_while_libzmq_has_not_accepted_the_last_ones(house: House) -> None:
+    """They would take descriptors that were counted as free."""
+    late = Late(house.router)
+    door = house.door = Door(cast("zmq.Socket[bytes]", late), "apps", limit=64, free=lambda: 10_000)
+    door.open(f"ipc://{house.path}")
+    taken = 0
+    for _ in range(5):
+        with suppress(BlockingIOError):
+            for _ in range(BACKLOG + 1):
+                house.client()
+                taken += 1
+        house.step()
+    assert len(late.due) == 1
+    assert taken == 2 * (BACKLOG + 1), "one listener at libzmq, one that waits"
+    assert door.fileno is None, "a loop that watched it would spin"
+    late.accept()
+    house.until_true(lambda: door.connections >= BACKLOG + 1)
+    house.step()
+    late.accept()
     house.until(2 * (BACKLOG + 1))
 
 
