@@ -208,5 +208,5 @@ def test_down_signals_no_stranger(directory: Path) -> None:
         down = logos("down", "--data-dir", str(data_dir), "--kill", "--json")
         assert down.returncode == Exit.OK, (down.stdout, down.stderr)
         assert json.loads(down.stdout)["how"] == "supervisord"
-        assert up.wait(END_SECONDS) == Exit.OK, "it was asked to end: no failure that a container would restart"
+        assert up.wait(END_SECONDS) == Exit.OK, "asked to end: no failure that a container restarts"
         assert stranger.poll() is None
