@@ -167,14 +167,15 @@ class _Hosts:
         """How often the app's Messaging API got an older database."""
         return len(self._restored[_host_of(app)])
 
-    def excused(self, app: str, at: float, ended: float = 0.0) -> bool:
+    def excused(self, app: str, asked: float, at: float, ended: float = 0.0) -> bool:
         """Whether the fate of what was accepted then may be unknown to the database of now, or told twice.
 
-        `ended`: when the app heard of its first fate. A send may wait for its first attempt, and so be open,
-        for any time.
+        `asked`: when the app first asked for it; the answer that came `at` last may not have been the first
+        one. `ended`: when the app heard of its first fate. A send may wait for its first attempt, and so be
+        open, for any time.
         """
         return any(
-            at <= restored + 1.0 and max(at + WINDOW_S, ended) >= made
+            asked <= restored + 1.0 and max(at + WINDOW_S, ended) >= made
             for made, restored in self._restored[_host_of(app)]
         )
 
@@ -280,11 +281,13 @@ def _check_sends(
     """Returns those told as sent: request id -> (app, content topic, message hash)."""
     figures = verdict.apps[app]
     topics: dict[str, str] = {}
+    asked: dict[str, float] = {}
     accepted: dict[str, float] = {}
     refused: set[str] = set()
     for line in lines:
         if line["what"] == "intent":
             topics[line["id"]] = line["topic"]
+            asked.setdefault(line["id"], line.get("at", 0.0))
         elif line["what"] == "accepted":
             accepted[line["id"]] = line.get("at", 0.0)
         elif line["what"] == "refused":
@@ -301,7 +304,7 @@ def _check_sends(
             how = "refused" if request_id in refused else "no answer"
             verdict.wrong(app, "unanswered", f"request {request_id}: {how}")
         ended = min((fate.get("at", 0.0) for fate in fates), default=0.0)
-        excused = hosts.excused(app, accepted.get(request_id, 0.0), ended)
+        excused = hosts.excused(app, asked[request_id], accepted.get(request_id, 0.0), ended)
         if len(fates) > 1 and not excused:
             verdict.wrong(app, "two_fates", f"request {request_id}: {[fate['kind'] for fate in fates]}")
         if not fates:

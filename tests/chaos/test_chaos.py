@@ -210,6 +210,19 @@ def test_a_send_that_was_parked_long_and_open_in_the_backup_may_end_again_after_
         assert judge(ledgers, restored).apps["alice"].two_fates == faults
 
 
+def test_a_send_whose_first_answer_was_lost_with_what_was_put_back_may_go_out_again() -> None:
+    restored: list[Line] = [
+        {"what": "backup", "host": "alice", "at": 90.0},
+        {"what": "restore", "host": "alice", "at": 110.0},
+    ]
+    for asked, faults in ((105.0, 0), (115.0, 1)):
+        ledgers = good()
+        for line in ledgers["alice"]:
+            line["at"] = asked if line["what"] == "intent" else 120.0
+        ledgers["bob"].append(event(3, "MessageReceived", "r1", "h2", "b") | {"at": 109.0})
+        assert judge(ledgers, restored).apps["alice"].doubled == faults
+
+
 def test_what_propagated_and_is_neither_received_nor_told_is_counted() -> None:
     ledgers = good()
     ledgers["alice"][-1] = event(3, "MessageUnconfirmed", "r1")

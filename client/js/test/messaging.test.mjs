@@ -139,6 +139,9 @@ test("a named app resumes after a restart, and a send under way is repeated unde
     const id = await sending;
     const tried = server.requests.filter(({ method }) => method === "send").map(({ body }) => body.request_id);
     assert.deepEqual(tried, [id, id]);
+    const [first, second] = server.requests.filter(({ method }) => method === "hello").map(({ body }) => body.seen);
+    assert.equal(first ?? null, null, "nothing was seen before the first hello");
+    assert.deepEqual([Number(second.seq), second.instance.length], [1, 16], "the last event that came, and where from");
   }));
 
 test("an ephemeral app is subscribed again and learns what is lost", (server) =>

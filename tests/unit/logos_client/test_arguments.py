@@ -127,7 +127,7 @@ async def test_arguments_of_an_app() -> None:
                 ({"timeout": "1"}, "timeout: seconds, not str"),
             ):
                 with pytest.raises(TypeError, match=text):
-                    await MessagingClient.connect(server.endpoint, **options)  # type: ignore[arg-type]
+                    await MessagingClient.connect(server.endpoint, **options)
             for kind in ("MessageSent", int, None):
                 with pytest.raises(TypeError, match="not a class of events"):
                     client.on(kind, print)  # type: ignore[arg-type]
