@@ -118,6 +118,9 @@ def test_what_one_reader_acknowledges_stays_for_the_others(gateway: GatewayProce
         assert acked(gateway, "acks") == others[0].data["seq"]
         send(gateway, path, "d")
         assert text_of(received(iter(first), 1)[0].data) == "d"
+        stranger = {"streamId": others[1].data["streamId"], "seq": others[1].data["seq"]}
+        refused = gateway.request("POST", f"{path}/ack", stranger)
+        assert (refused.status, refused.json["retriable"]) == (503, True)
     # Each returns to where it was, though the first one was further.
     with gateway.events(two) as second, gateway.events(one) as first:
         assert text_of(received(iter(first), 1)[0].data) == "d"

@@ -308,6 +308,7 @@ def test_messaging(pair: Pair) -> None:
     request_id = answer.json["requestId"]
     received = polled(pair.b, "/messaging/v1/events/received", 1)
     assert received[-1]["message"]["payload"] == base64.b64encode(b"by messaging").decode()
+    assert received[-1]["source"] == "live"
     events: list[Any] = []
 
     def propagated(answer: Answer) -> bool:

@@ -140,7 +140,17 @@ REFERENCE: Final[dict[str, Operation]] = {
         answers={
             200: (
                 "What was received since the last call",
-                {JSON: array(obj({"messageHash": text(), "message": ref("RelayWakuMessage")}))},
+                {
+                    JSON: array(
+                        obj(
+                            {
+                                "messageHash": text(),
+                                "message": ref("RelayWakuMessage"),
+                                "source": text(enum=["live", "history"]),
+                            }
+                        )
+                    )
+                },
             )
         }
     ),

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence, Set
 from typing import Any, Final, NamedTuple
 
 from ipc_schema.errors import ErrorCode
@@ -238,33 +238,38 @@ class Journal:
     async def acknowledge(self, position: JournalPosition, reader: JournalReader | str = "") -> None:
         """A reader, or those of a label, have handled everything up to a position; it is on disk when this
         returns, as far as no other reader has it still to come. Raises `LogosError`."""
-        if isinstance(reader, JournalReader):
-            acting = {reader}
-        else:
-            acting = {one for one in self.readers if one.label == reader and not one.auto}
-            self._away.pop(reader, None)
-        if self.readers <= acting and len(acting) < 2 and not self._holding():
+        acting = {reader} if isinstance(reader, JournalReader) else self._named(reader)
+        label = reader.label if isinstance(reader, JournalReader) else reader
+        others = self.readers - acting
+        if not others and len(acting) < 2 and self._holding() <= {label}:
             # It alone decides, and may know of events that a gateway which has just started has not read yet.
             await self._acknowledge(position)
-            for one in acting:
-                one.handled = max(one.handled, self.window.first)
-            return
-        end = self.window.after(position)
+            end = self.window.first
+        else:
+            if not acting and label not in self._away and any(not one.auto for one in others):
+                raise NotReadyError(ErrorCode.NOT_READY, f"no reader named {label!r} is connected")
+            end = self.window.after(position)
         for one in acting:
             # Of several under one label, none has handled what was not written to it.
             one.handled = max(one.handled, end if len(acting) == 1 else min(end, one.next_number))
+        if (place := self._away.get(label)) is not None:
+            self._away[label] = place._replace(handled=max(place.handled, end))
         await self._acknowledge_handled()
 
-    def _holding(self) -> list[int]:
-        """How far those are that left and may still come back."""
+    def _named(self, label: str) -> set[JournalReader]:
+        return {one for one in self.readers if one.label == label and not one.auto}
+
+    def _holding(self) -> Set[str]:
+        """The labels of those that left and may still come back."""
         if self._away:
             now = asyncio.get_running_loop().time()
             self._away = {label: one for label, one in self._away.items() if one.until > now}
-        return [one.handled for one in self._away.values()]
+        return self._away.keys()
 
     async def _acknowledge_handled(self) -> None:
         """Acknowledge what all have handled."""
-        handled = [one.handled for one in self.readers] + self._holding()
+        places = [self._away[label] for label in self._holding()]
+        handled = [one.handled for one in self.readers] + [one.handled for one in places]
         position = self.window.before(min(handled)) if handled else None
         if position is not None:
             await self._acknowledge(position)

@@ -114,5 +114,5 @@ async def send_event(request: Request) -> Response:
 
 @router.get("/events/received", summary="Take the received messages")
 async def received(request: Request) -> Response:
-    """`[{messageHash, message}]`, oldest first; what was read is gone."""
+    """`[{messageHash, message, source}]`, oldest first; what was read is gone."""
     return json_response(_cache(request).received.take())

@@ -80,7 +80,11 @@ class MessagingCache:
                     event.ephemeral,
                 )
                 self.received.add(
-                    {"messageHash": show_hash(event.message_hash), "message": write_message(message)}
+                    {
+                        "messageHash": show_hash(event.message_hash),
+                        "message": write_message(message),
+                        "source": event.source,
+                    }
                 )
             case MessagePropagated():
                 self._fate(event.request_id, "propagated", event.message_hash)
