@@ -213,11 +213,8 @@ def test_a_head_beyond_the_limit_is_refused(guarded: GatewayProcess, pieces: int
 def test_slow_heads_and_bodies_are_cut(directory: Path) -> None:
     """With a gateway of its own: its little patience would also end the requests of other tests."""
     limits = {"logos_gateway.http_server:HEAD_SECONDS": 2.0, "logos_gateway.bodies:BODY_SECONDS": 2.0}
-    slow = (
-        b"GET /version HTT",
-        b"",
-        b"POST /relay/v1/subscriptions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nabc",
-    )
+    head = b"POST /apps/v1/me/sends HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+    slow = (b"GET /version HTT", b"", head + b"Content-Length: 100\r\n\r\nabc")
     with GatewayProcess(directory / "slow", constants=limits) as gateway:
         with ThreadPoolExecutor() as pool:
             answers = list(pool.map(functools.partial(raw, gateway), slow))
