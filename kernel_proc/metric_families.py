@@ -108,7 +108,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "relay_max_msg_bytes_per_shard": _gauge("Largest of a shard's messages since it was joined."),
     "relay_total_msg_bytes_per_shard": _gauge("Bytes of a shard's messages since it was joined."),
     "msg_validator_signed_outcome": _counter("Messages by validation outcome."),
-    "total_messages_cached": _gauge("Messages in the relay's message cache."),
+    "relay_cache_messages": _gauge("Messages in the relay's message cache."),
     "relay_cache_bytes": _gauge("Bytes in the relay's message cache."),
     "relay_queued_bytes": _gauge("Bytes queued for relay peers."),
     "relay_seen_ids": _gauge("Message ids in the relay's seen cache."),
@@ -163,6 +163,17 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "archive_queue_messages": _gauge("Messages queued for storage."),
     "archive_queue_bytes": _gauge("Bytes of messages queued for storage."),
     "archive_ready": _gauge("1: the archive database is writable."),
+    # --- store sync and resume ---
+    "reconciliation_roundtrips": _histogram("Frames of the other side in each session of store sync."),
+    "reconciliation_differences": _histogram("Messages that one side lacked in each session of store sync."),
+    "total_bytes_exchanged": _counter("Bytes of store sync, by protocol and direction."),
+    "total_transfer_messages_exchanged": _counter("Messages transferred by store sync, by direction."),
+    "total_messages_cached": _gauge("Messages that store sync compares, after the last pruning."),
+    "store_sync_peers": _gauge("Connected peers that speak store sync."),
+    "store_sync_errors": _counter("Sessions of store sync that were refused or failed, by type."),
+    "store_sync_transfers_refused": _counter("Transferred messages that were not archived, by reason."),
+    "store_resume_messages": _counter("Messages that store resume added to the archive."),
+    "store_resume_errors": _counter("What went wrong in store resume, by type."),
     # --- services ---
     "service_requests": _counter(
         "Requests to our services: served, or rejected because there were too many."

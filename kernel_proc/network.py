@@ -252,7 +252,6 @@ class Network:
             return
         yield from traffic_samples(self.relay)
         counters = self.relay.counters()
-        yield "total_messages_cached", {}, counters.pop("cache_messages", 0)
         accepted = {"result": "accepted"}, {"result": "rejected"}
         yield "msg_validator_signed_outcome", accepted[0], counters.get("delivered", 0)
         yield "msg_validator_signed_outcome", accepted[1], counters.get("rejected", 0)

@@ -20,6 +20,7 @@ from ipc_schema.config.services import ServiceConfig
 from ipc_schema.kernel.records import ProtocolHealth
 from ipc_schema.message import WakuMessage
 from ipc_schema.server import Route
+from ipc_schema.topics import shard_topic
 from kernel_proc.archive import make_archive
 from kernel_proc.archive.api import Archive, ArchiveState
 from kernel_proc.archive.settings import ArchiveSettings
@@ -29,6 +30,7 @@ from kernel_proc.ipc.methods.filter_service import filter_service_routes
 from kernel_proc.ipc.methods.lightpush import lightpush_routes
 from kernel_proc.ipc.methods.peer_exchange import peer_exchange_routes
 from kernel_proc.ipc.methods.store import store_routes
+from kernel_proc.ipc.methods.store_admin import OwnStore, store_admin_routes
 from kernel_proc.metrics import Registry, Sample
 from kernel_proc.network import Network
 from kernel_proc.p2p.api import Host, PeerIdText
@@ -51,14 +53,17 @@ from kernel_proc.protocols.peer_exchange import (
 from kernel_proc.protocols.peer_select import PeerRanking, ServicePeerChoice
 from kernel_proc.protocols.ratelimit import ServiceLimiter
 from kernel_proc.protocols.requests import RequestService
+from kernel_proc.protocols.resume import StoreResume
 from kernel_proc.protocols.store import StoreService
 from kernel_proc.protocols.store_client import StoreClient
+from kernel_proc.protocols.sync.service import StoreSync, SyncSettings, SyncTopics
 from kernel_proc.publishing import Publishing
 from kernel_proc.sender import MessageSender
 from kernel_proc.shards import Shards
 
 __all__ = ["Services"]
 
+RESUME_FILE: Final = "resume.json"
 LIGHTPUSH: Final = (lightpush_codec.PROTOCOL,)
 LEGACY_LIGHTPUSH: Final = (lightpush_codec.LEGACY_PROTOCOL,)
 STORE: Final = (store_codec.PROTOCOL,)
@@ -113,6 +118,8 @@ class Services:
             shards.add_sink(_into(self.archive))
             limiter = ServiceLimiter(services.rate_limits["store"])
             self._mounted.append(StoreService(host, self.archive, registry, limiter).service)
+        self.sync: StoreSync | None = None
+        self.resume: StoreResume | None = None
         self._has_lightpush = services.lightpush and sender is not None
         if services.lightpush and sender is not None and network.relay is not None:
             limiter = ServiceLimiter(services.rate_limits["lightpush"])
@@ -121,6 +128,19 @@ class Services:
         self._lightpush_client = LightpushClient(host, self.peers, registry)
         self._store_client = StoreClient(
             host, self.peers, registry, max_message_size=config.network.max_message_size
+        )
+        if self.archive is not None:
+            self._keep_whole(config, network, shards, self.archive, registry, rng)
+        self._own_store = OwnStore(
+            archive=self.archive,
+            sync=self.sync,
+            resume=self.resume,
+            peer_id=host.peer_id,
+            database=parse_database_url(services.store_database, Path(config.data_dir)).shown,
+            retention=str(services.store_retention),
+            cluster=config.network.cluster,
+            max_message_size=config.network.max_message_size,
+            is_valid=network.is_valid,
         )
         self.filter: FilterService | None = None
         if services.filter and network.relay is not None:
@@ -170,6 +190,57 @@ class Services:
         }
         registry.add_source(self._samples)
 
+    def _keep_whole(
+        self,
+        config: KernelConfig,
+        network: Network,
+        shards: Shards,
+        archive: Archive,
+        registry: Registry,
+        rng: Random,
+    ) -> None:
+        """Create what completes the archive from other stores."""
+        services, cluster, count = config.services, config.network.cluster, config.network.shard_count
+        if services.store_sync:
+
+            def topics() -> SyncTopics:
+                joined = sorted(shards.joined())
+                names = tuple(shard_topic(cluster, shard) for shard in joined)
+                return SyncTopics(names, whole=joined == list(range(count)))
+
+            self.sync = StoreSync(
+                network.host,
+                archive,
+                self.peers,
+                SyncSettings(
+                    interval=services.store_sync_interval,
+                    range=services.store_sync_range,
+                    jitter=services.store_sync_jitter,
+                ),
+                registry,
+                rng,
+                topics=topics,
+                is_valid=network.is_valid,
+                max_message_size=config.network.max_message_size,
+            )
+        if services.store_resume:
+
+            def is_covered(topic: str) -> bool:
+                relay = network.relay
+                return relay is not None and bool(relay.mesh_peers(topic) or relay.topic_peers(topic))
+
+            self.resume = StoreResume(
+                self._store_client,
+                self.peers,
+                archive,
+                registry,
+                Path(config.data_dir) / RESUME_FILE,
+                topics=lambda: {shard_topic(cluster, shard): shard for shard in config.shards},
+                is_covered=is_covered,
+                is_valid=network.is_valid,
+                keeps=services.store_retention.seconds,
+            )
+
     # --- lifetime ---
 
     def mount(self) -> None:
@@ -177,11 +248,17 @@ class Services:
         for service in self._mounted:
             service.mount()
         self.filter_client.mount()
+        if self.sync is not None:
+            self.sync.mount()
 
     def parts(self) -> Iterable[tuple[str, Callable[[], Awaitable[None]]]]:
         """Return the parts to run with the node, by name."""
         if self.archive is not None:
             yield "archive", self.archive.run
+        if self.resume is not None:
+            yield "store resume", self.resume.run
+        if self.sync is not None:
+            yield "store sync", self.sync.run
         if self.filter is not None:
             yield "filter", self.filter.run
         yield "filter client", self.filter_client.run
@@ -196,6 +273,7 @@ class Services:
                 self._network.host.peer_id,
                 shard_count=self._shard_count,
             ),
+            **store_admin_routes(self._own_store),
             **self._filter_routes,
             **filter_service_routes(self.filter.table if self.filter is not None else None),
             **peer_exchange_routes(self.peer_exchange_client),
@@ -205,7 +283,8 @@ class Services:
 
     def at_work(self) -> Set[PeerIdText]:
         """Return the peers with a request in progress, in either direction."""
-        return frozenset(self.peers.asked()).union(*(service.busy for service in self._mounted))
+        synced = self.sync.busy if self.sync is not None else frozenset()
+        return frozenset(self.peers.asked()).union(synced, *(service.busy for service in self._mounted))
 
     def protocols(self) -> list[ProtocolHealth]:
         """Return the health of every service and client, by nwaku's names."""
@@ -219,11 +298,17 @@ class Services:
             self._client("Lightpush Client", "Lightpush", LIGHTPUSH),
             self._client("Legacy Lightpush Client", "Lightpush", LEGACY_LIGHTPUSH),
             self._client("Store Client", "Store", STORE, own=own_store),
+            self._sync_health(),
             service_health("Filter", mounted=self.filter is not None, lacks=no_relay),
             self._filter_client_health(),
             service_health("Peer Exchange", mounted=self._has_peer_exchange),
             *(service_health(name, mounted=False) for name in NOT_MOUNTED),
         ]
+
+    def _sync_health(self) -> ProtocolHealth:
+        if self.sync is None:
+            return service_health("Store Sync", mounted=False)
+        return client_health("Store Sync", "Store Sync", len(self.sync.partners()))
 
     def _filter_client_health(self) -> ProtocolHealth:
         """Return the filter client's health, without relay: by the peers that push what is wanted, on the
@@ -254,6 +339,10 @@ class Services:
             peer_id = peer_id_in(address)
             connected = peer_id is not None and self._network.host.is_connected(peer_id)
             yield "service_peers", {"protocol": protocol, "peerId": address}, connected
+        if self.sync is not None:
+            yield from self.sync.samples()
+        else:
+            yield "total_messages_cached", {}, 0
         for service in self._mounted:
             yield from service.samples()
 

@@ -84,6 +84,25 @@ class ServiceOptions(OptionSection):
     )
     store_message_db_migration: bool = option(BOOLEAN, "migrate a database of an older version", default=True)
     store_message_db_vacuum: bool = option(BOOLEAN, "vacuum the database at start", default=False)
+    store_sync: bool = option(
+        BOOLEAN,
+        "compare the archive with those of other stores, and give each other what is missing",
+        default=False,
+    )
+    store_sync_interval: float = option(
+        duration(1.0, 86_400.0), "time between two comparisons", default=300.0
+    )
+    store_sync_range: float = option(
+        duration(10.0, 604_800.0), "how far back archives are compared", default=3600.0
+    )
+    store_sync_relay_jitter: float = option(
+        duration(0.0, 3600.0),
+        "age from which messages are compared: younger ones may still be on their way",
+        default=20.0,
+    )
+    store_resume: bool = option(
+        BOOLEAN, "at start, fetch what the archive missed from other stores", default=False
+    )
     lightpush: bool = option(BOOLEAN, "publish messages for light clients; needs relay", default=True)
     lightpushnode: str | None = option(SERVICE_NODE, "preferred lightpush peer")
     filter: bool = option(
@@ -121,6 +140,12 @@ class ServiceConfig:
     store_connections: int
     store_migrate: bool
     store_vacuum: bool
+    store_sync: bool
+    store_sync_interval: float
+    """Seconds, as the next two."""
+    store_sync_range: float
+    store_sync_jitter: float
+    store_resume: bool
     lightpush: bool
     lightpush_node: str | None
     filter: bool
@@ -152,6 +177,11 @@ def service_config(resolved: Resolved[KernelOptions]) -> ServiceConfig:
         store_connections=options.store_max_num_db_connections,
         store_migrate=options.store_message_db_migration,
         store_vacuum=options.store_message_db_vacuum,
+        store_sync=options.store_sync and options.store,
+        store_sync_interval=options.store_sync_interval,
+        store_sync_range=options.store_sync_range,
+        store_sync_jitter=options.store_sync_relay_jitter,
+        store_resume=options.store_resume and options.store,
         lightpush=options.lightpush,
         lightpush_node=options.lightpushnode,
         filter=options.filter,
@@ -176,8 +206,16 @@ def service_warnings(resolved: Resolved[KernelOptions]) -> Iterable[str]:
                 "store-max-num-db-connections",
                 "store-message-db-migration",
                 "store-message-db-vacuum",
+                "store-sync",
+                "store-resume",
             ),
             "store is off",
+        )
+    if not (resolved.options.services.store and resolved.options.services.store_sync):
+        yield from common.without_effect(
+            resolved,
+            ("store-sync-interval", "store-sync-range", "store-sync-relay-jitter"),
+            "store-sync is off",
         )
     if not resolved.options.peers.relay:
         if resolved.options.services.store:

@@ -28,6 +28,7 @@ __all__ = [
     "StoreQueryReply",
     "StoreQueryRequest",
     "StoredMessage",
+    "blob_messages",
     "store_blobs",
     "stored_messages",
 ]
@@ -121,13 +122,24 @@ def stored_messages(reply: StoreQueryReply, blobs: Sequence[bytes]) -> list[Stor
             ErrorCode.BAD_REQUEST,
             f"{reply.WHERE}: {len(reply.hashes)} messages need {needed} blobs, not {len(blobs)}",
         )
+    messages = blob_messages(reply.WHERE, blobs)
+    return [
+        StoredMessage(digest, topic, message)
+        for digest, (topic, message) in zip(reply.hashes, messages, strict=True)
+    ]
+
+
+def blob_messages(where: str, blobs: Sequence[bytes]) -> list[tuple[str, WakuMessage]]:
+    """Return the (pubsub topic, message) pairs of `store_blobs`. Raises `IpcError` (`bad_request`)."""
+    if len(blobs) % 2:
+        raise IpcError(ErrorCode.BAD_REQUEST, f"{where}: two blobs for each message, not {len(blobs)}")
     found = []
-    for digest, header, payload in zip(reply.hashes, blobs[::2], blobs[1::2], strict=True):
+    for header, payload in zip(blobs[::2], blobs[1::2], strict=True):
         try:
             row = _header.read(unpack_header(header, MAX_EVENT_HEADER))
         except FieldError as error:
-            raise error.to_ipc(f"{reply.WHERE}: header of a message") from None
+            raise error.to_ipc(f"{where}: header of a message") from None
         topic, content_topic, timestamp, meta, ephemeral, version, proof = row
         message = WakuMessage(payload, content_topic, version, timestamp, meta, proof, ephemeral)
-        found.append(StoredMessage(digest, topic, message))
+        found.append((topic, message))
     return found

@@ -16,7 +16,7 @@ ArchiveError
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple, Protocol
@@ -43,6 +43,9 @@ __all__ = [
     "CursorNotFound",
     "HistoryPage",
     "HistoryQuery",
+    "KeyQuery",
+    "StoredMessages",
+    "TopicSpan",
 ]
 
 DEFAULT_PAGE: Final = 20
@@ -164,6 +167,34 @@ class HistoryPage(NamedTuple):
     cursor: bytes | None
 
 
+class KeyQuery(NamedTuple):
+    """The keys (timestamp, hash) of a pubsub topic, without data: any number of them at once.
+
+    Both bounds are exclusive; b"" sorts before any hash, so (t, b"") is a bound just before time t.
+    """
+
+    pubsub_topic: str
+    low: tuple[int, bytes]
+    high: tuple[int, bytes]
+    limit: int
+    forward: bool = True
+    content_topics: tuple[str, ...] = ()
+    """Any of these; empty: all."""
+
+
+class TopicSpan(NamedTuple):
+    """What the archive has of a pubsub topic. Times are the messages' own, in ns."""
+
+    pubsub_topic: str
+    messages: int
+    oldest: int
+    newest: int
+
+
+StoredMessages = Callable[[Sequence[tuple[str, int, bytes]]], None]
+"""Called with what was committed: pubsub topic, timestamp, hash; also with what had been there before."""
+
+
 class Archive(Protocol):
     """The message archive of one node. Call its methods from the trio thread only."""
 
@@ -184,8 +215,31 @@ class Archive(Protocol):
         """
         ...
 
+    async def insert(self, pubsub_topic: str, message: WakuMessage, message_hash: bytes) -> bool:
+        """Take a message from another store, of any age: wait for room in the queue instead of dropping it.
+
+        Return False, counted by reason, if it is ephemeral, its topic is too long, or the archive closes.
+        """
+        ...
+
+    def add_listener(self, stored: StoredMessages) -> None:
+        """Call `stored` after each commit."""
+        ...
+
+    def hold_writes(self, until: trio.Event) -> None:
+        """Write nothing before `until`: what the archive had at start can then be read without a race."""
+        ...
+
     async def query(self, query: HistoryQuery) -> HistoryPage:
         """Read one page. Raise `CursorNotFound`, `ArchiveBusy` or `ArchiveUnavailable`."""
+        ...
+
+    async def keys(self, query: KeyQuery) -> list[tuple[int, bytes]]:
+        """Read keys in the query's direction. Raise `ArchiveBusy` or `ArchiveUnavailable`."""
+        ...
+
+    async def spans(self) -> list[TopicSpan]:
+        """Count the messages of each pubsub topic; may take seconds. Raise `ArchiveUnavailable`."""
         ...
 
     async def flush(self) -> None:

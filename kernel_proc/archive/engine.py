@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from kernel_proc.archive.api import HistoryPage, HistoryQuery
+from kernel_proc.archive.api import HistoryPage, HistoryQuery, KeyQuery, TopicSpan
 from kernel_proc.archive.rows import ArchivedRow
 
 __all__ = ["ArchiveEngine", "DatabaseFailed", "RowsRefused", "Totals"]
@@ -56,6 +56,14 @@ class ArchiveEngine(Protocol):
 
     def read(self, query: HistoryQuery, timeout: float) -> HistoryPage:
         """Return one page, within `timeout` seconds. Raise `CursorNotFound` or `DatabaseFailed`."""
+        ...
+
+    def read_keys(self, query: KeyQuery, timeout: float) -> list[tuple[int, bytes]]:
+        """Return keys in the query's direction, within `timeout` seconds. Raise `DatabaseFailed`."""
+        ...
+
+    def spans(self) -> list[TopicSpan]:
+        """Count the messages of each pubsub topic. Raise `DatabaseFailed`."""
         ...
 
     def claim(self) -> bool:

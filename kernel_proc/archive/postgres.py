@@ -15,16 +15,17 @@ import logging
 import threading
 import uuid
 from collections import deque
-from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, Final, TypeVar
 
 import psycopg
 from psycopg import sql
 
-from kernel_proc.archive.api import HistoryPage, HistoryQuery
+from kernel_proc.archive.api import HistoryPage, HistoryQuery, KeyQuery, TopicSpan
 from kernel_proc.archive.engine import DatabaseFailed, RowsRefused, Totals
-from kernel_proc.archive.plan import EVERYTHING
-from kernel_proc.archive.postgres_read import PUBSUB_TOPICS, read_page
+from kernel_proc.archive.plan import EVERYTHING, Key
+from kernel_proc.archive.postgres_read import PUBSUB_TOPICS, read_keys, read_page, topic_spans
 from kernel_proc.archive.postgres_schema import ROW_BYTES, SchemaError, migrate
 from kernel_proc.archive.rows import ArchivedRow
 
@@ -33,6 +34,7 @@ __all__ = ["PostgresEngine"]
 log = logging.getLogger(__name__)
 
 Connection = psycopg.Connection[tuple[Any, ...]]
+T = TypeVar("T")
 
 CONNECT_SECONDS: Final = 5
 WRITE_SECONDS: Final = 15.0
@@ -213,15 +215,27 @@ class PostgresEngine:
     # --- reading ---
 
     def read(self, query: HistoryQuery, timeout: float) -> HistoryPage:
-        """Return one page. Idle connections may be dead (server restart): retry once on a new one."""
+        """Return one page."""
+        return self._read(partial(read_page, query=query), timeout)
+
+    def read_keys(self, query: KeyQuery, timeout: float) -> list[Key]:
+        """Return keys."""
+        return self._read(partial(read_keys, query=query), timeout)
+
+    def _read(self, work: Callable[[Connection], T], timeout: float) -> T:
+        """Run a read. Idle connections may be dead (server restart): retry once on a new one."""
         for attempt in (1, 2):
             try:
                 with self._connection(timeout) as connection:
-                    return read_page(connection, query)
+                    return work(connection)
             except DatabaseFailed as error:
                 if attempt == 2 or not isinstance(error.__cause__, psycopg.OperationalError):
                     raise
         raise AssertionError("unreachable")
+
+    def spans(self) -> list[TopicSpan]:
+        """Count using an index."""
+        return self._read(topic_spans, COUNT_SECONDS)
 
     def totals(self) -> Totals:
         """Count using an index."""

@@ -6,11 +6,11 @@ from typing import Any, Final
 
 import psycopg
 
-from kernel_proc.archive.api import CursorNotFound, HistoryPage, HistoryQuery
+from kernel_proc.archive.api import CursorNotFound, HistoryPage, HistoryQuery, KeyQuery, TopicSpan
 from kernel_proc.archive.plan import FoundRows, Key, Span, make_page, ranges, span
 from kernel_proc.archive.rows import topic_key
 
-__all__ = ["PUBSUB_TOPICS", "read_page"]
+__all__ = ["PUBSUB_TOPICS", "read_keys", "read_page", "topic_spans"]
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -24,6 +24,8 @@ WITH RECURSIVE topic (name) AS (
 SELECT name FROM topic WHERE name IS NOT NULL
 """
 """All pubsub topics, with one index probe each."""
+
+_SPAN: Final = "SELECT count(*), min(timestamp), max(timestamp) FROM logos_message WHERE pubsub_topic = %b"
 
 
 def _merge_query(*, data: bool, by_topics: bool, forward: bool) -> str:
@@ -85,6 +87,27 @@ def read_page(connection: Connection, query: HistoryQuery) -> HistoryPage:
     else:
         found = [FoundRows((row[0], row[1])) for row in rows]
     return make_page(query, found)
+
+
+def read_keys(connection: Connection, query: KeyQuery) -> list[Key]:
+    """Return keys from an index alone."""
+    topics = query.content_topics
+    sources: list[list[Any]] = [[query.pubsub_topic.encode()] * max(1, len(topics))]
+    if topics:
+        sources.append([content.encode() for content in topics])
+        sources.append([topic_key(query.pubsub_topic, content) for content in topics])
+    statement = _merge_query(data=False, by_topics=bool(topics), forward=query.forward)
+    parameters = (*sources, *query.low, *query.high, query.limit, query.limit)
+    return [(timestamp, digest) for timestamp, digest in _rows(connection, statement, parameters)]
+
+
+def topic_spans(connection: Connection) -> list[TopicSpan]:
+    """Count the messages of each pubsub topic."""
+    return [
+        TopicSpan(name.decode(), *counts)
+        for (name,) in _rows(connection, PUBSUB_TOPICS, ())
+        for counts in _rows(connection, _SPAN, (name,))
+    ]
 
 
 def _rows(connection: Connection, statement: str, parameters: tuple[Any, ...]) -> list[tuple[Any, ...]]:

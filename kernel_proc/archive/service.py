@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 import trio
 
@@ -22,8 +22,12 @@ from kernel_proc.archive.api import (
     ArchiveUnavailable,
     HistoryPage,
     HistoryQuery,
+    KeyQuery,
+    StoredMessages,
+    TopicSpan,
 )
 from kernel_proc.archive.engine import ArchiveEngine, DatabaseFailed
+from kernel_proc.archive.plan import Key
 from kernel_proc.archive.queue import OfferQueue
 from kernel_proc.archive.rows import MAX_PUBSUB_TOPIC, ROW_OVERHEAD, Offer
 from kernel_proc.archive.settings import ArchiveSettings
@@ -36,6 +40,9 @@ from logos_process.logs import fields
 __all__ = ["MessageArchive"]
 
 log = logging.getLogger(__name__)
+
+Q = TypeVar("Q", HistoryQuery, KeyQuery)
+T = TypeVar("T")
 
 CLOSING_SECONDS: Final = 2.0
 _DURATIONS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -93,8 +100,11 @@ class MessageArchive:
             self._counters,
             registry.histogram("archive_insert_duration_seconds", _DURATIONS),
             grown=self._upkeep.grown,
+            stored=self._tell_stored,
             changed=changed,
         )
+        self._listeners: list[StoredMessages] = []
+        self._counting = trio.CapacityLimiter(1)
         self._per_shard: dict[str, int] = {}
         self._last_payload = 0
         self._last_query = 0.0
@@ -150,30 +160,54 @@ class MessageArchive:
 
     def offer(self, pubsub_topic: str, message: WakuMessage, message_hash: bytes, received_ns: int) -> bool:
         """Queue a message, if the rules and the queue's limits permit."""
-        refusal = self._refusal(pubsub_topic, message, received_ns)
+        refusal = self._refusal(pubsub_topic, message) or _wrong_time(message, received_ns)
         if refusal is None:
-            payload, content_topic, _, _, meta, proof, _ = message
-            cost = len(payload) + 2 * len(content_topic) + len(meta) + len(proof) + ROW_OVERHEAD
-            if self._queue.add(Offer(pubsub_topic, message, message_hash, cost)):
-                self._last_payload = len(payload)
-                self._per_shard[pubsub_topic] = self._per_shard.get(pubsub_topic, 0) + 1
-                self._writer.added()
+            if self._enqueue(pubsub_topic, message, message_hash):
                 return True
             refusal = "queue_full"
         self._counters[refusal] += 1
         return False
 
-    def _refusal(self, pubsub_topic: str, message: WakuMessage, received_ns: int) -> str | None:
+    async def insert(self, pubsub_topic: str, message: WakuMessage, message_hash: bytes) -> bool:
+        """Queue a message from another store, whatever its age. Wait for room."""
+        await trio.lowlevel.checkpoint()
+        while (refusal := self._refusal(pubsub_topic, message)) is None:
+            if self._enqueue(pubsub_topic, message, message_hash):
+                return True
+            await self._writer.room()
+        self._counters[refusal] += 1
+        return False
+
+    def _enqueue(self, pubsub_topic: str, message: WakuMessage, message_hash: bytes) -> bool:
+        payload, content_topic, _, _, meta, proof, _ = message
+        cost = len(payload) + 2 * len(content_topic) + len(meta) + len(proof) + ROW_OVERHEAD
+        if not self._queue.add(Offer(pubsub_topic, message, message_hash, cost)):
+            return False
+        self._last_payload = len(payload)
+        self._per_shard[pubsub_topic] = self._per_shard.get(pubsub_topic, 0) + 1
+        self._writer.added()
+        return True
+
+    def _refusal(self, pubsub_topic: str, message: WakuMessage) -> str | None:
         if message.ephemeral:
             return "ephemeral"
-        age = received_ns - message.timestamp
-        if age > MAX_TIMESTAMP_DISTANCE_NS:
-            return "too_old"
-        if age < -MAX_TIMESTAMP_DISTANCE_NS:
-            return "in_future"
         if len(pubsub_topic) > MAX_PUBSUB_TOPIC // 4:  # a character has at most four bytes
             return "bad_topic"
         return "closed" if self._writer.is_closing else None
+
+    def add_listener(self, stored: StoredMessages) -> None:
+        """Call `stored` after each commit."""
+        self._listeners.append(stored)
+
+    def _tell_stored(self, group: list[Offer]) -> None:
+        if self._listeners:
+            told = [(offer.pubsub_topic, offer.message.timestamp, offer.message_hash) for offer in group]
+            for listener in self._listeners:
+                listener(told)
+
+    def hold_writes(self, until: trio.Event) -> None:
+        """Write nothing before `until`."""
+        self._writer.hold(until)
 
     async def flush(self) -> None:
         """Wait until everything offered so far is settled."""
@@ -183,9 +217,27 @@ class MessageArchive:
 
     async def query(self, query: HistoryQuery) -> HistoryPage:
         """Read one page on one of the reading connections."""
+        return await self._read(self._engine.read, query)
+
+    async def keys(self, query: KeyQuery) -> list[Key]:
+        """Read keys on one of the reading connections."""
+        return await self._read(self._engine.read_keys, query)
+
+    async def spans(self) -> list[TopicSpan]:
+        """Count the messages of each pubsub topic."""
+        self._check_open()
+        try:
+            return await in_thread(self._engine.spans, self._counting)
+        except DatabaseFailed as error:
+            raise ArchiveUnavailable(str(error)) from error
+
+    def _check_open(self) -> None:
         if self.state in (ArchiveState.OPENING, ArchiveState.CLOSED):
             self._counters["query_failures"] += 1
             raise ArchiveUnavailable(f"the archive is {self.state}")
+
+    async def _read(self, read: Callable[[Q, float], T], query: Q) -> T:
+        self._check_open()
         if self._readers.statistics().tasks_waiting >= self._settings.waiting_queries:
             self._counters["queries_busy"] += 1
             raise ArchiveBusy("too many queries are waiting")
@@ -195,7 +247,7 @@ class MessageArchive:
         try:
             # On a timeout the thread is left behind with its connection; both are released within `timeout`.
             with trio.fail_after(timeout):
-                page = await in_thread(partial(self._engine.read, query, timeout), self._readers)
+                found = await in_thread(partial(read, query, timeout), self._readers)
         except DatabaseFailed as error:
             self._counters["query_failures"] += 1
             raise ArchiveUnavailable(str(error)) from error
@@ -204,7 +256,7 @@ class MessageArchive:
             raise ArchiveUnavailable(f"no response within {timeout:g} s") from None
         self._last_query = time.perf_counter() - started
         self._query_seconds.observe(self._last_query)
-        return page
+        return found
 
     # --- lifetime ---
 
@@ -229,3 +281,10 @@ class MessageArchive:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSING_SECONDS):
                 await in_thread(self._engine.close, self._closer)
             writer.closed()
+
+
+def _wrong_time(message: WakuMessage, received_ns: int) -> str | None:
+    age = received_ns - message.timestamp
+    if age > MAX_TIMESTAMP_DISTANCE_NS:
+        return "too_old"
+    return "in_future" if age < -MAX_TIMESTAMP_DISTANCE_NS else None

@@ -16,9 +16,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from kernel_proc.archive.api import CursorNotFound, HistoryPage, HistoryQuery
+from kernel_proc.archive.api import CursorNotFound, HistoryPage, HistoryQuery, KeyQuery, TopicSpan
 from kernel_proc.archive.engine import DatabaseFailed, RowsRefused, Totals
-from kernel_proc.archive.plan import EVERYTHING, Span
+from kernel_proc.archive.plan import EVERYTHING, Key, Span
 from kernel_proc.archive.rows import ArchivedRow
 from kernel_proc.archive.sqlite_file import (
     connect,
@@ -28,7 +28,7 @@ from kernel_proc.archive.sqlite_file import (
     migrate,
     prepare_file,
 )
-from kernel_proc.archive.sqlite_read import marks, oldest_rows, padded, read_page
+from kernel_proc.archive.sqlite_read import marks, oldest_rows, padded, read_keys, read_page, topic_spans
 
 __all__ = ["SqliteEngine"]
 
@@ -190,6 +190,16 @@ class SqliteEngine:
         """Return one page from a consistent snapshot."""
         with self._reader(timeout) as connection:
             return read_page(connection, query)
+
+    def read_keys(self, query: KeyQuery, timeout: float) -> list[Key]:
+        """Return keys from a consistent snapshot."""
+        with self._reader(timeout) as connection:
+            return read_keys(connection, query)
+
+    def spans(self) -> list[TopicSpan]:
+        """Count using an index."""
+        with self._reader(COUNT_SECONDS) as connection:
+            return topic_spans(connection)
 
     def totals(self) -> Totals:
         """Count rows and pages in use."""

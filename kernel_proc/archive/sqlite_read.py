@@ -7,11 +7,11 @@ import sqlite3
 from collections.abc import Iterator
 from typing import Any, Final
 
-from kernel_proc.archive.api import CursorNotFound, HistoryPage, HistoryQuery
+from kernel_proc.archive.api import CursorNotFound, HistoryPage, HistoryQuery, KeyQuery, TopicSpan
 from kernel_proc.archive.plan import FoundRows, Key, RowRange, Span, in_order, make_page, ranges, span
 from kernel_proc.archive.rows import topic_key
 
-__all__ = ["marks", "oldest_rows", "padded", "read_page"]
+__all__ = ["marks", "oldest_rows", "padded", "read_keys", "read_page", "topic_spans"]
 
 LIST_SIZES: Final = (1, 20, 100, 1000)
 """Lengths of the lists in statements, to limit the number of prepared statements."""
@@ -25,6 +25,11 @@ WITH RECURSIVE topic(name) AS (
 SELECT name FROM topic WHERE name IS NOT NULL
 """
 """All pubsub topics, with one index probe each."""
+
+_SPAN: Final = (
+    "SELECT count(*), min(timestamp), max(timestamp) FROM message INDEXED BY message_by_pubsub_topic"
+    " WHERE pubsub_topic = ?"
+)
 
 
 def _range_query(*, data: bool, by_topics: bool, forward: bool) -> str:
@@ -93,6 +98,25 @@ def read_page(connection: sqlite3.Connection, query: HistoryQuery) -> HistoryPag
     return make_page(query, found)
 
 
+def read_keys(connection: sqlite3.Connection, query: KeyQuery) -> list[Key]:
+    """Return keys from the index alone."""
+    found: list[Key] = []
+    statement = _RANGE[False, bool(query.content_topics), query.forward]
+    for content in query.content_topics or (None,):
+        parameters = (*_where(query.pubsub_topic, content), *query.low, *query.high, query.limit)
+        rows = connection.execute(statement, parameters)
+        found += [(timestamp, digest) for timestamp, digest, _ in rows]
+    return sorted(found, reverse=not query.forward)[: query.limit]
+
+
+def topic_spans(connection: sqlite3.Connection) -> list[TopicSpan]:
+    """Count the messages of each pubsub topic."""
+    return [
+        TopicSpan(topic, *connection.execute(_SPAN, (topic,)).fetchone())
+        for (topic,) in connection.execute(_PUBSUB_TOPICS).fetchall()
+    ]
+
+
 def oldest_rows(connection: sqlite3.Connection, limit: int, covered: Span) -> list[int]:
     """Return the ids of the oldest rows of a span."""
     found: list[tuple[Key, int]] = []
@@ -130,10 +154,14 @@ def _merge(connection: sqlite3.Connection, query: HistoryQuery, covered: Span) -
 def _range_rows(
     connection: sqlite3.Connection, query: HistoryQuery, part: RowRange, covered: Span, *, data: bool
 ) -> list[Any]:
-    pubsub, content = part
-    where = (pubsub,) if content is None else (topic_key(pubsub, content), content, pubsub)
-    statement = _RANGE[data, content is not None, query.forward]
-    return connection.execute(statement, (*where, *covered.low, *covered.high, query.limit + 1)).fetchall()
+    statement = _RANGE[data, part.content_topic is not None, query.forward]
+    return connection.execute(
+        statement, (*_where(*part), *covered.low, *covered.high, query.limit + 1)
+    ).fetchall()
+
+
+def _where(pubsub: str, content: str | None) -> tuple[Any, ...]:
+    return (pubsub,) if content is None else (topic_key(pubsub, content), content, pubsub)
 
 
 def _look_up(connection: sqlite3.Connection, query: HistoryQuery, covered: Span) -> list[FoundRows]:

@@ -43,7 +43,8 @@ LONGEST_PAUSE: Final = 5.0
 
 class ArchiveWriter:
     """The single writer. `counters` (stored, duplicates, refused, write_failures) belong to the caller;
-    `grown(messages, bytes)` is called with what was stored, `changed` when state or reason change."""
+    `grown(messages, bytes)` is called with what was new, `stored` with each committed group, `changed` when
+    state or reason change."""
 
     def __init__(
         self,
@@ -53,6 +54,7 @@ class ArchiveWriter:
         seconds: Histogram,
         *,
         grown: Callable[[int, int], None],
+        stored: Callable[[list[Offer]], None],
         changed: Callable[[], None],
     ) -> None:
         self._engine = engine
@@ -60,6 +62,7 @@ class ArchiveWriter:
         self._counters = counters
         self._seconds = seconds
         self._grown = grown
+        self._stored = stored
         self._changed = changed
         self.state = ArchiveState.OPENING
         self.reason = ""
@@ -76,6 +79,8 @@ class ArchiveWriter:
         self._group_full = trio.Event()
         self._settled = trio.Event()
         self._closing = trio.Event()
+        self._held = trio.Event()
+        self._held.set()
         self._ended = False
         self._flushing = 0
         self._asked: float | None = None
@@ -93,6 +98,15 @@ class ArchiveWriter:
         self._work.set()
         if len(self._queue) >= GROUP_MESSAGES:
             self._group_full.set()
+
+    def hold(self, until: trio.Event) -> None:
+        """Write nothing before `until`, or before the archive closes."""
+        self._held = until
+
+    async def room(self) -> None:
+        """Wait until a group was written, or the archive has ended."""
+        if not self._ended:
+            await self._settled.wait()
 
     async def flush(self) -> None:
         """Wait until everything queued now is settled, or lost with the archive."""
@@ -137,6 +151,7 @@ class ArchiveWriter:
     async def _write(self) -> None:
         if not await self._open():
             return
+        await self._released()
         while True:
             await self._wait_for_group()
             group = self._queue.take(GROUP_MESSAGES, GROUP_BYTES)
@@ -159,6 +174,16 @@ class ArchiveWriter:
             return True
 
         return bool(await self._until_done(work))
+
+    async def _released(self) -> None:
+        async with trio.open_nursery() as nursery:
+
+            async def until(event: trio.Event) -> None:
+                await event.wait()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(until, self._held)
+            nursery.start_soon(until, self._closing)
 
     async def _wait_for_group(self) -> None:
         """Wait until a group is worth writing, a probe is due, or the archive closes."""
@@ -199,6 +224,7 @@ class ArchiveWriter:
         self._counters["refused"] += impossible
         self._counters["duplicates"] += len(group) - impossible - new
         self._grown(new, size)
+        self._stored(group)
         return True
 
     async def _until_done(self, work: Callable[[], T]) -> T | None:

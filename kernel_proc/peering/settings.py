@@ -20,11 +20,15 @@ class PeeringError(ValueError):
 
 
 def services_wanted(config: KernelConfig) -> frozenset[str]:
-    """Return the services of other nodes that this one may use: all without relay, otherwise only store if
-    it has none."""
-    if not config.relay:
-        return frozenset(SERVICES)
-    return frozenset() if config.services.store else frozenset({"store"})
+    """Return the services of other nodes that this one may use: those of light clients without relay; store
+    if it has none, or fetches what its own missed; sync if it compares its own."""
+    services = config.services
+    wanted = set(SERVICES) - {"sync"} if not config.relay else set()
+    if not services.store or services.store_resume:
+        wanted.add("store")
+    if services.store_sync:
+        wanted.add("sync")
+    return frozenset(wanted)
 
 
 def capabilities(config: KernelConfig) -> Capability:
@@ -35,6 +39,7 @@ def capabilities(config: KernelConfig) -> Capability:
         Capability.STORE: services.store,
         Capability.FILTER: services.filter and config.relay,
         Capability.LIGHTPUSH: services.lightpush and config.relay,
+        Capability.SYNC: services.store_sync,
     }
     found = Capability(0)
     for bit, there in mounted.items():

@@ -18,6 +18,7 @@ from kernel_proc.discovery.enr_values import Capability
 from kernel_proc.peers.known import KnownPeer
 from kernel_proc.protocols import lightpush_codec, store_codec
 from kernel_proc.protocols.filter import codec as filter_codec
+from kernel_proc.protocols.sync import codec as sync_codec
 from kernel_proc.relay.params import GossipParams
 
 __all__ = ["SERVICES", "Connected", "PeerNeeds", "Plan", "Targets", "plan"]
@@ -48,6 +49,7 @@ SERVICES: Final[Mapping[str, Service]] = {
     "store": Service(Capability.STORE, store_codec.PROTOCOL),
     "filter": Service(Capability.FILTER, filter_codec.SUBSCRIBE_PROTOCOL),
     "lightpush": Service(Capability.LIGHTPUSH, lightpush_codec.PROTOCOL),
+    "sync": Service(Capability.SYNC, sync_codec.PROTOCOL),
 }
 
 

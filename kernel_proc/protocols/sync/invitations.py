@@ -44,6 +44,8 @@ class Grant:
         self.wanted: set[SyncKey] = before.wanted if before else set()
         """Single messages; shared with the session, which adds to it."""
         self.taken = 0
+        self.received: Callable[[], None] = lambda: None
+        """Called when a message was archived; set by the session that waits for them."""
         self.ends: float | None = None
         """When it ends; None: the session is still in progress."""
 

@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 from kernel_proc.protocols.sync.codec import ItemSet, SyncPayload, SyncRange
-from kernel_proc.protocols.sync.index import KeyView
+from kernel_proc.protocols.sync.index import KeyView, MergedView
 from kernel_proc.protocols.sync.keys import HASH_SIZE, MAX_TIME, SyncKey, key_at, time_of
 
 __all__ = [
@@ -79,7 +79,9 @@ class SyncTotals:
     to_send: list[SyncKey] = field(default_factory=list)
     """What only we have."""
     wanted: set[SyncKey] = field(default_factory=set)
-    """What only the other side has, as far as it has listed it."""
+    """What only the other side has, as far as it has listed it and not yet sent it."""
+    lacking: int = 0
+    """Number of messages that were ever put into `wanted`."""
     cut_short: bool = False
     """A limit was reached: another session would find more."""
 
@@ -119,21 +121,17 @@ other side then sends may come before its own list, or without one."""
 
 
 class Reconciliation:
-    """Our side of a session.
-
-    `view` is what we have of the common topics. `invite`: see `Invite`.
-    """
+    """Our side of a session. `invite`: see `Invite`."""
 
     def __init__(
         self,
-        view: KeyView,
         window: SyncWindow,
         own: TopicFilter,
         *,
         invite: Invite,
         limits: ReconcileLimits | None = None,
     ) -> None:
-        self._view = view
+        self._view: KeyView = MergedView(())
         self._window = window
         self._own = own
         self._invite = invite
@@ -142,18 +140,20 @@ class Reconciliation:
         self._room = self._work = 0
         self.totals = SyncTotals()
 
-    def first(self) -> SyncPayload:
+    def first(self, view: KeyView) -> SyncPayload:
         """Return the frame that opens a session: the fingerprint of the whole window."""
+        self._view = view
         low, high = key_at(self._window.start), key_at(self._window.end)
         found = self._view.summary(low, high)
         return self._payload([SyncRange(low, high, found.fingerprint.to_bytes(HASH_SIZE, "big"))])
 
-    def answer(self, payload: SyncPayload) -> Iterator[SyncPayload | None]:
-        """Yield None while working, for pauses, then our frame.
+    def answer(self, payload: SyncPayload, view: KeyView) -> Iterator[SyncPayload | None]:
+        """Yield None while working, for pauses, then our frame. `view` is what we have of the common topics.
 
         A frame without ranges ends the session: write it and stop. To a frame that has none but skips there
         is no answer (nothing is yielded).
         """
+        self._view = view
         self.totals.round_trips += 1
         ranges = payload.ranges
         if all(one.content is None for one in ranges):
@@ -254,6 +254,7 @@ class Reconciliation:
         # A key outside its range would be wanted although we have it.
         lacking = {key for key in there - here if low <= key <= high_now}
         totals.wanted |= lacking
+        totals.lacking += len(lacking)
         # nwaku lists its own in any case. Lacking nothing, we need not: they can tell what we send.
         if theirs.reconciled or not lacking:
             self._skip(low, high)

@@ -1,0 +1,181 @@
+"""`store.status`, `store.sync`, `store.verify`, `store.import`: the node's own archive (SPEC.md §3.3)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+from ipc_schema.body import Bin32, Body, Ns, Range, Size, Uint
+from ipc_schema.kernel.values import PeerName
+
+__all__ = [
+    "MAX_IMPORT",
+    "MAX_VERIFY",
+    "STORE_IMPORT",
+    "STORE_STATUS",
+    "STORE_SYNC",
+    "STORE_VERIFY",
+    "StoreGapRecord",
+    "StoreImportReply",
+    "StoreImportRequest",
+    "StoreRefusal",
+    "StoreResumeRecord",
+    "StoreSessionRecord",
+    "StoreStatusReply",
+    "StoreSyncRecord",
+    "StoreSyncRequest",
+    "StoreTopicRecord",
+    "StoreVerifyReply",
+    "StoreVerifyRequest",
+]
+
+STORE_STATUS: Final = "store.status"
+STORE_SYNC: Final = "store.sync"
+STORE_VERIFY: Final = "store.verify"
+STORE_IMPORT: Final = "store.import"
+
+MAX_VERIFY: Final = 1000
+MAX_IMPORT: Final = 32
+"""Messages of one request: each takes two of its blobs."""
+MAX_TOPICS: Final = 1024
+
+_PubsubTopic = Annotated[str, Size(512, 1)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreTopicRecord(Body):
+    """What the archive has of a pubsub topic; times are those of the oldest and the newest message."""
+
+    pubsub_topic: str
+    messages: Uint
+    oldest: Ns
+    newest: Ns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreSessionRecord(Body):
+    """A session of store sync that this node opened: reply of `store.sync`.
+
+    `missing`: messages that the peer listed and this node lacked; `received`: those that have come, listed
+    or not; `to_send`: what the peer lacked; `sent`: what it was given. `complete` False: there was more than
+    fits in one session. `at_ms`: when it ended, ms since 1970. `error` is empty unless it failed.
+    """
+
+    peer: str
+    at_ms: Uint = 0
+    took_ms: Uint = 0
+    round_trips: Uint = 0
+    missing: Uint = 0
+    received: Uint = 0
+    to_send: Uint = 0
+    sent: Uint = 0
+    complete: bool = True
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreSyncRecord(Body):
+    """State of store sync: `messages` from `start` to `end` are compared (ns); `peers` speak it; `sessions`
+    of either side since the start; `last`: the last one that this node opened."""
+
+    ready: bool
+    messages: Uint
+    start: Ns
+    end: Ns
+    peers: Uint = 0
+    sessions: Uint = 0
+    last: StoreSessionRecord | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreGapRecord(Body):
+    """A time that is being fetched: all before `done` is there."""
+
+    pubsub_topic: str
+    start: Ns
+    done: Ns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreResumeRecord(Body):
+    """State of store resume: `planning`, `waiting` (for the reason in `error`), `fetching`, `done`.
+
+    `gaps` are left; `added`: messages that the archive did not have.
+    """
+
+    state: str
+    added: Uint = 0
+    gaps: Annotated[tuple[StoreGapRecord, ...], Size(MAX_TOPICS)] = ()
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreStatusReply(Body):
+    """`state`: opening, ready, stalled (for the `reason`) or closed; `waiting`: messages to be written;
+    `sync` and `resume`: None if they are off."""
+
+    state: str
+    reason: str = ""
+    database: str
+    peer_id: str
+    messages: Uint
+    bytes: Uint | None = None
+    waiting: Uint = 0
+    retention: str = ""
+    topics: Annotated[tuple[StoreTopicRecord, ...], Size(MAX_TOPICS)] = ()
+    sync: StoreSyncRecord | None = None
+    resume: StoreResumeRecord | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreSyncRequest(Body):
+    """Open a session of store sync now. `peer`: a peer id or a multiaddr; None: the one that is due."""
+
+    WHERE = STORE_SYNC
+
+    peer: PeerName | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreVerifyRequest(Body):
+    """Recompute the hashes of up to `limit` messages of a pubsub topic, behind `cursor`, oldest first."""
+
+    WHERE = STORE_VERIFY
+
+    pubsub_topic: _PubsubTopic
+    cursor: Bin32 | None = None
+    limit: Annotated[int, Range(1, MAX_VERIFY)] = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreVerifyReply(Body):
+    """`bad`: hashes under which there is another message, or none that can be read. `cursor`: where to go on,
+    None at the end."""
+
+    checked: Uint
+    bad: Annotated[tuple[Bin32, ...], Size(MAX_VERIFY)] = ()
+    cursor: Bin32 | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreImportRequest(Body):
+    """Archive messages, whatever their age: two blobs each, as in a reply of `store.query`."""
+
+    WHERE = STORE_IMPORT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreRefusal(Body):
+    """A message that was not archived: its place in the request, and why."""
+
+    number: Uint
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreImportReply(Body):
+    """Sent when they are on disk. `known`: they were there already."""
+
+    stored: Uint
+    known: Uint
+    refused: Annotated[tuple[StoreRefusal, ...], Size(MAX_IMPORT)] = ()

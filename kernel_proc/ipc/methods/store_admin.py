@@ -1,0 +1,294 @@
+"""store.status, store.sync, store.verify, store.import."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+import trio
+
+from ipc_schema.errors import ErrorCode, IpcError
+from ipc_schema.kernel.store import blob_messages
+from ipc_schema.kernel.store_admin import (
+    MAX_IMPORT,
+    STORE_IMPORT,
+    STORE_STATUS,
+    STORE_SYNC,
+    STORE_VERIFY,
+    StoreGapRecord,
+    StoreImportReply,
+    StoreRefusal,
+    StoreResumeRecord,
+    StoreSessionRecord,
+    StoreStatusReply,
+    StoreSyncRecord,
+    StoreSyncRequest,
+    StoreTopicRecord,
+    StoreVerifyReply,
+    StoreVerifyRequest,
+)
+from ipc_schema.message import (
+    MessageDecodeError,
+    MessageEncodeError,
+    WakuMessage,
+    encode_message,
+    message_hash,
+)
+from ipc_schema.server import Answer, Call, Route
+from ipc_schema.topics import PubsubTopic, TopicError
+from kernel_proc.archive.api import (
+    Archive,
+    ArchiveBusy,
+    ArchivedMessage,
+    ArchiveError,
+    ArchiveUnavailable,
+    BadQuery,
+    CursorNotFound,
+    HistoryQuery,
+    TopicSpan,
+)
+from kernel_proc.ipc.methods.service_errors import service_error
+from kernel_proc.p2p.api import PeerIdText
+from kernel_proc.protocols.requests import AllFailed, Attempt, CallError
+from kernel_proc.protocols.resume import StoreResume
+from kernel_proc.protocols.sync.service import StoreSync, SyncOutcome
+
+__all__ = ["OwnStore", "store_admin_routes"]
+
+PAGE: Final = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnStore:
+    """The node's own archive and what completes it; `archive` None: store is off.
+
+    `is_valid`: whether the relay's validators accept a message.
+    """
+
+    archive: Archive | None
+    sync: StoreSync | None
+    resume: StoreResume | None
+    peer_id: PeerIdText
+    database: str
+    retention: str
+    cluster: int
+    max_message_size: int
+    is_valid: Callable[[str, WakuMessage], bool]
+
+
+def store_admin_routes(store: OwnStore) -> Mapping[str, Route]:
+    """Return the methods."""
+
+    def archive_of() -> Archive:
+        if store.archive is None:
+            raise IpcError(ErrorCode.NOT_READY, "store is off on this node", retriable=False)
+        return store.archive
+
+    async def status(_call: Call) -> Answer:
+        archive = archive_of()
+        with _ArchiveErrors(STORE_STATUS):
+            spans = await archive.spans()
+        return _status(store, archive, spans).to_body(), ()
+
+    async def sync(call: Call) -> Answer:
+        request = StoreSyncRequest.from_body(call.body)
+        archive_of()
+        if store.sync is None:
+            raise IpcError(ErrorCode.NOT_READY, "store-sync is off on this node", retriable=False)
+        try:
+            outcome = await store.sync.sync(request.peer, call.answer_by)
+        except AllFailed as error:
+            raise service_error(error) from error
+        except CallError as error:
+            raise service_error(AllFailed("sync", [Attempt(request.peer or "", error)])) from error
+        return _session(outcome).to_body(), ()
+
+    async def verify(call: Call) -> Answer:
+        request = StoreVerifyRequest.from_body(call.body)
+        with _ArchiveErrors(STORE_VERIFY):
+            reply = await _verify(archive_of(), request)
+        return reply.to_body(), ()
+
+    async def take(call: Call) -> Answer:
+        archive = archive_of()
+        messages = blob_messages(STORE_IMPORT, call.blobs)
+        if len(messages) > MAX_IMPORT:
+            raise IpcError(ErrorCode.BAD_REQUEST, f"{STORE_IMPORT}: at most {MAX_IMPORT} messages")
+        with _ArchiveErrors(STORE_IMPORT):
+            reply = await _import(store, archive, messages)
+        return reply.to_body(), ()
+
+    return {
+        STORE_STATUS: Route(status),
+        STORE_SYNC: Route(sync),
+        STORE_VERIFY: Route(verify),
+        STORE_IMPORT: Route(take),
+    }
+
+
+class _ArchiveErrors:
+    """Turns the archive's errors into those of the contract."""
+
+    def __init__(self, where: str) -> None:
+        self._where = where
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, BadQuery | CursorNotFound):
+            raise IpcError(ErrorCode.BAD_REQUEST, f"{self._where}: {error}") from error
+        if isinstance(error, ArchiveBusy):
+            raise IpcError(ErrorCode.BUSY, str(error), retry_after_ms=100) from error
+        if isinstance(error, ArchiveError):
+            raise IpcError(ErrorCode.NOT_READY, str(error)) from error
+
+
+# --- status -----------------------------------------------------------------------------------------------
+
+
+def _status(store: OwnStore, archive: Archive, spans: Iterable[TopicSpan]) -> StoreStatusReply:
+    topics = tuple(
+        StoreTopicRecord(
+            pubsub_topic=span.pubsub_topic, messages=span.messages, oldest=span.oldest, newest=span.newest
+        )
+        for span in spans
+    )
+    values = {name: value for name, labels, value in archive.samples() if not labels}
+    size = values.get("archive_size_bytes")
+    return StoreStatusReply(
+        state=str(archive.state),
+        reason=archive.reason,
+        database=store.database,
+        peer_id=store.peer_id,
+        messages=sum(topic.messages for topic in topics),
+        bytes=None if size is None else int(size),
+        waiting=int(values.get("archive_queue_messages", 0)),
+        retention=store.retention,
+        topics=topics,
+        sync=None if store.sync is None else _sync(store.sync),
+        resume=None if store.resume is None else _resume(store.resume),
+    )
+
+
+def _sync(sync: StoreSync) -> StoreSyncRecord:
+    window = sync.stock.window()
+    return StoreSyncRecord(
+        ready=sync.loaded,
+        messages=len(sync.stock),
+        start=window.start,
+        end=window.end,
+        peers=len(sync.partners()),
+        sessions=sync.sessions,
+        last=None if sync.last is None else _session(sync.last),
+    )
+
+
+def _session(outcome: SyncOutcome) -> StoreSessionRecord:
+    return StoreSessionRecord(
+        peer=outcome.peer_id,
+        at_ms=outcome.at // 1_000_000,
+        took_ms=int(outcome.seconds * 1000),
+        round_trips=outcome.round_trips,
+        missing=outcome.missing,
+        received=outcome.received,
+        to_send=outcome.to_send,
+        sent=outcome.sent,
+        complete=not outcome.cut_short,
+        error=outcome.error,
+    )
+
+
+def _resume(resume: StoreResume) -> StoreResumeRecord:
+    return StoreResumeRecord(
+        state=str(resume.state),
+        added=resume.added,
+        gaps=tuple(
+            StoreGapRecord(pubsub_topic=gap.pubsub_topic, start=gap.start, done=gap.done)
+            for gap in resume.gaps
+        ),
+        error=resume.error,
+    )
+
+
+# --- verify -----------------------------------------------------------------------------------------------
+
+
+async def _verify(archive: Archive, request: StoreVerifyRequest) -> StoreVerifyReply:
+    checked, bad, cursor = 0, list[bytes](), request.cursor
+    while checked < request.limit:
+        page = await archive.query(
+            HistoryQuery(
+                pubsub_topic=request.pubsub_topic,
+                cursor=cursor,
+                forward=True,
+                limit=min(PAGE, request.limit - checked),
+                include_data=True,
+            )
+        )
+        bad += await trio.to_thread.run_sync(partial(_wrong, page.messages))
+        checked += len(page.messages)
+        cursor = page.cursor
+        if cursor is None:
+            break
+    return StoreVerifyReply(checked=checked, bad=tuple(bad), cursor=cursor)
+
+
+def _wrong(messages: Iterable[ArchivedMessage]) -> list[bytes]:
+    """Return the hashes that are not those of their messages."""
+    found = []
+    for one in messages:
+        try:
+            message = one.message
+        except MessageDecodeError:
+            message = None
+        if message is None or message_hash(one.pubsub_topic or "", message) != one.message_hash:
+            found.append(one.message_hash)
+    return found
+
+
+# --- import -----------------------------------------------------------------------------------------------
+
+
+async def _import(
+    store: OwnStore, archive: Archive, messages: list[tuple[str, WakuMessage]]
+) -> StoreImportReply:
+    refused: list[StoreRefusal] = []
+    wanted: dict[bytes, tuple[str, WakuMessage]] = {}
+    repeated = 0
+    for number, (topic, message) in enumerate(messages):
+        reason = _reason_against(store, topic, message)
+        if reason is not None:
+            refused.append(StoreRefusal(number=number, reason=reason))
+            continue
+        digest = message_hash(topic, message)
+        repeated += digest in wanted
+        wanted[digest] = (topic, message)
+    known: set[bytes] = set()
+    if wanted:
+        page = await archive.query(HistoryQuery(hashes=tuple(wanted), limit=PAGE))
+        known = {one.message_hash for one in page.messages}
+    for digest, (topic, message) in wanted.items():
+        if digest not in known and not await archive.insert(topic, message, digest):
+            raise ArchiveUnavailable("the archive is closing")
+    await archive.flush()
+    return StoreImportReply(
+        stored=len(wanted) - len(known), known=len(known) + repeated, refused=tuple(refused)
+    )
+
+
+def _reason_against(store: OwnStore, topic: str, message: WakuMessage) -> str | None:
+    try:
+        place = PubsubTopic.parse(topic)
+        size = len(encode_message(message))
+    except (TopicError, MessageEncodeError) as error:
+        return str(error)
+    if place.cluster != store.cluster:
+        return f"cluster {place.cluster}, the node is in {store.cluster}"
+    if message.ephemeral:
+        return "ephemeral"
+    if size > store.max_message_size:
+        return f"{size} bytes, at most {store.max_message_size} are allowed"
+    return None if store.is_valid(topic, message) else "not signed by the shard's key"

@@ -1,0 +1,276 @@
+"""`StoreResume`: at start, fetch what the archive missed from other stores, while the node already runs.
+
+For each pubsub topic from its newest archived message on: a first store is read in full, further ones by
+hashes, of which the missing ones are fetched: a store may have been down itself. Every message is verified
+against its hash by the store client, and archived whatever its age.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from ipc_schema.message import WakuMessage
+from kernel_proc.archive.api import (
+    MAX_TIMESTAMP_DISTANCE_NS,
+    Archive,
+    ArchiveError,
+    HistoryQuery,
+    KeyQuery,
+)
+from kernel_proc.metrics import Registry
+from kernel_proc.p2p.api import PeerIdText
+from kernel_proc.protocols.peer_select import ServicePeerChoice
+from kernel_proc.protocols.requests import AllFailed
+from kernel_proc.protocols.resume_plan import ResumeGap, load_gaps, plan_gaps, save_gaps
+from kernel_proc.protocols.store_client import CLIENT_PROTOCOLS, Found, History, StoreClient
+from logos_process.logs import fields
+
+__all__ = ["ResumeState", "StoreResume"]
+
+log = logging.getLogger(__name__)
+
+SERVICE: Final = "store"
+PAGE: Final = 100
+PATIENCE: Final = 30.0
+STORES: Final = 3
+"""Stores that are asked for each topic, if so many are connected."""
+LOOK: Final = 0.5
+PLAN_SECONDS: Final = 60.0
+"""After which new messages are written even if the archive cannot be read."""
+COVERED_SECONDS: Final = 60.0
+"""How long to wait for relay peers after the first pass."""
+SAVE_SECONDS: Final = 1.0
+FIRST_PAUSE: Final = 2.0
+LONGEST_PAUSE: Final = 60.0
+_MIN_KEY: Final = (-(1 << 63), b"")
+
+
+class ResumeState(StrEnum):
+    """How far it is."""
+
+    OFF = "off"
+    PLANNING = "planning"
+    WAITING = "waiting"
+    """No store could be asked yet, or all that were failed."""
+    FETCHING = "fetching"
+    DONE = "done"
+
+
+class StoreResume:
+    """`run` it beside the archive, which writes nothing until the plan is made.
+
+    `topics`: pubsub topics by shard that the node archives; `is_covered`: whether messages of a topic arrive
+    by themselves; `is_valid`: whether the relay's validators accept a message; `keeps`: the retention time in
+    seconds; `clock`: the wall clock in ns.
+    """
+
+    def __init__(
+        self,
+        client: StoreClient,
+        peers: ServicePeerChoice,
+        archive: Archive,
+        registry: Registry,
+        path: Path,
+        *,
+        topics: Callable[[], dict[str, int]],
+        is_covered: Callable[[str], bool],
+        is_valid: Callable[[str, WakuMessage], bool],
+        keeps: int | None,
+        clock: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self._client = client
+        self._peers = peers
+        self._archive = archive
+        self._path = path
+        self._topics = topics
+        self._is_covered = is_covered
+        self._is_valid = is_valid
+        self._keeps_ns = None if keeps is None else keeps * 1_000_000_000
+        self._clock = clock
+        self._fetched = registry.counter("store_resume_messages")
+        self._errors = partial(registry.counter, "store_resume_errors")
+        self._planned = trio.Event()
+        self._saved = float("-inf")
+        self.state = ResumeState.PLANNING
+        self.gaps: list[ResumeGap] = []
+        """What is left; empty when it is done."""
+        self.added = 0
+        """Messages that the archive did not have."""
+        self.error = ""
+        """Why it waits."""
+        archive.hold_writes(self._planned)
+
+    async def run(self) -> None:
+        """Fetch, then do nothing until cancelled."""
+        started = self._clock()
+        with trio.move_on_after(PLAN_SECONDS) as scope:
+            await self._plan(started)
+        self._planned.set()
+        if scope.cancelled_caught:
+            self.error = "the archive cannot be read"
+            log.error("store resume given up", extra=fields(reason=self.error))
+        else:
+            await self._fetch_all()
+        self.state = ResumeState.DONE
+        log.info("store resume ended", extra=fields(messages=self.added, error=self.error))
+        await trio.sleep_forever()
+
+    # --- the plan ---
+
+    async def _plan(self, now: int) -> None:
+        unfinished = await trio.to_thread.run_sync(load_gaps, self._path)
+        newest: dict[str, int | None] = {}
+        # Whatever is written from now on is younger than this: it would not have been accepted otherwise.
+        high = (now - MAX_TIMESTAMP_DISTANCE_NS, b"")
+        for topic in self._topics():
+            found = await self._patiently(KeyQuery(topic, _MIN_KEY, high, 1, forward=False))
+            newest[topic] = found[0][0] if found else None
+        self.gaps = plan_gaps(newest, unfinished, now=now, keeps_ns=self._keeps_ns)
+        await self._save()
+
+    async def _patiently(self, query: KeyQuery) -> list[tuple[int, bytes]]:
+        while True:
+            try:
+                return await self._archive.keys(query)
+            except ArchiveError:
+                await trio.sleep(LOOK)
+
+    async def _save(self) -> None:
+        try:
+            await trio.to_thread.run_sync(save_gaps, self._path, list(self.gaps))
+        except OSError as error:
+            self._errors(type="save").add()
+            log.warning("cannot save what is left to fetch", extra=fields(reason=error))
+
+    # --- fetching ---
+
+    async def _fetch_all(self) -> None:
+        while True:
+            began, shards = self._clock(), self._topics()
+            covered = all(map(self._is_covered, shards))
+            for gap in list(self.gaps):
+                await self._fetch(gap, shards.get(gap.pubsub_topic), until=began + MAX_TIMESTAMP_DISTANCE_NS)
+                self.gaps.remove(gap)
+                await self._save()
+            if covered:
+                return
+            # What came between the answers of the stores and our first relay peer is missing as well.
+            for _ in range(int(COVERED_SECONDS / LOOK)):
+                if all(map(self._is_covered, self._topics())):
+                    break
+                await trio.sleep(LOOK)
+            start = began - 2 * MAX_TIMESTAMP_DISTANCE_NS
+            if not all(map(self._is_covered, self._topics())):
+                return  # alone, or with nothing to relay: nothing comes that could be missed
+            self.gaps = [ResumeGap(topic, start, start) for topic in shards]
+            await self._save()
+
+    async def _fetch(self, gap: ResumeGap, shard: int | None, until: int) -> None:
+        """Fetch one gap from the stores that there are, the first one in full."""
+        pause = FIRST_PAUSE
+        asked: list[PeerIdText] = []
+        while len(asked) < STORES:
+            stores = self._peers.choose(SERVICE, CLIENT_PROTOCOLS, shard)
+            fresh = [peer_id for peer_id in stores if peer_id not in asked]
+            if not fresh:
+                if asked:
+                    return
+                self.state, self.error = ResumeState.WAITING, "no connected peer serves store"
+                await trio.sleep(LOOK)
+                continue
+            try:
+                self.state = ResumeState.FETCHING
+                if not asked:
+                    await self._read_all(fresh[0], gap, shard, until)
+                else:
+                    await self._read_missing(fresh[0], gap, shard, until)
+            except (AllFailed, ArchiveError) as error:
+                self._errors(type=type(error).__name__).add()
+                self.state, self.error = ResumeState.WAITING, str(error)
+                log.debug("store resume", extra=fields(peer=fresh[0], reason=str(error)))
+                if asked:
+                    asked.append(fresh[0])  # one answer is there: this one need not be waited for
+                    continue
+                await trio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+            else:
+                asked.append(fresh[0])
+                self.error = ""
+
+    async def _read_all(self, peer_id: PeerIdText, gap: ResumeGap, shard: int | None, until: int) -> None:
+        cursor: bytes | None = None
+        query = partial(
+            HistoryQuery,
+            pubsub_topic=gap.pubsub_topic,
+            start=gap.done,
+            end=until,
+            forward=True,
+            limit=PAGE,
+            include_data=True,
+        )
+        while True:
+            page = await self._ask(peer_id, query(cursor=cursor), shard)
+            await self._add(gap.pubsub_topic, page.messages)
+            times = [found.message.timestamp for found in page.messages if found.message is not None]
+            gap.done = max([gap.done, *times])
+            if trio.current_time() >= self._saved + SAVE_SECONDS:
+                await self._archive.flush()
+                await self._save()
+                self._saved = trio.current_time()
+            cursor = page.cursor
+            if cursor is None:
+                await self._archive.flush()
+                return
+
+    async def _read_missing(self, peer_id: PeerIdText, gap: ResumeGap, shard: int | None, until: int) -> None:
+        cursor: bytes | None = None
+        query = partial(
+            HistoryQuery,
+            pubsub_topic=gap.pubsub_topic,
+            start=gap.start,
+            end=until,
+            forward=True,
+            limit=PAGE,
+        )
+        while True:
+            page = await self._ask(peer_id, query(cursor=cursor), shard)
+            missing = await self._missing([found.message_hash for found in page.messages])
+            if missing:
+                wanted = HistoryQuery(
+                    pubsub_topic=gap.pubsub_topic, hashes=tuple(missing), limit=PAGE, include_data=True
+                )
+                await self._add(gap.pubsub_topic, (await self._ask(peer_id, wanted, shard)).messages)
+            cursor = page.cursor
+            if cursor is None:
+                await self._archive.flush()
+                return
+
+    async def _ask(self, peer_id: PeerIdText, query: HistoryQuery, shard: int | None) -> History:
+        deadline = trio.current_time() + PATIENCE
+        return await self._client.query(query, peer=peer_id, shard=shard, deadline=deadline)
+
+    async def _missing(self, hashes: Sequence[bytes]) -> list[bytes]:
+        if not hashes:
+            return []
+        page = await self._archive.query(HistoryQuery(hashes=tuple(hashes), limit=PAGE))
+        known = {found.message_hash for found in page.messages}
+        return [digest for digest in hashes if digest not in known]
+
+    async def _add(self, topic: str, messages: Sequence[Found]) -> None:
+        missing = set(await self._missing([found.message_hash for found in messages]))
+        for found in messages:
+            if found.message_hash not in missing or found.message is None:
+                continue
+            if not self._is_valid(topic, found.message):
+                self._errors(type="invalid").add()
+            elif await self._archive.insert(topic, found.message, found.message_hash):
+                self.added += 1
+                self._fetched.add()

@@ -1,0 +1,196 @@
+"""Real kernels whose stores complete each other: by store sync and by store resume."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from ipc_schema.kernel.store import store_blobs
+from ipc_schema.kernel.store_admin import (
+    StoreImportReply,
+    StoreResumeRecord,
+    StoreSessionRecord,
+    StoreStatusReply,
+    StoreVerifyReply,
+)
+from ipc_schema.message import WakuMessage, message_hash
+from ipc_schema.topics import shard_topic
+from tests.support.kernel_process import Dealer, KernelProcess, eventually, kernels, short_directory
+
+CONTENT = "/toychat/2/huilong/proto"
+TOPIC = shard_topic(0, 0)
+SYNC = ("--store=true", "--store-sync=true", "--store-sync-relay-jitter=0")
+BY_HAND = (*SYNC, "--store-sync-interval=1h")
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    with short_directory() as path:
+        yield path
+
+
+Messages = list[tuple[str, WakuMessage]]
+
+
+def messages(count: int, name: str, age: float = 0.0) -> Messages:
+    """Messages that are `age` seconds old."""
+    start = time.time_ns() - int(age * 1e9)
+    return [
+        (TOPIC, WakuMessage(f"{name} {number}".encode(), CONTENT, timestamp=start + number))
+        for number in range(count)
+    ]
+
+
+def put(dealer: Dealer, some: Messages) -> list[bytes]:
+    """Put messages into a kernel's archive, unheard by others; returns their hashes."""
+    for at in range(0, len(some), 32):
+        part = some[at : at + 32]
+        reply = dealer.ask("store.import", {}, *store_blobs(part))
+        assert reply.error is None, reply.error
+        assert StoreImportReply.from_body(reply.body) == StoreImportReply(stored=len(part), known=0)
+    return [message_hash(*one) for one in some]
+
+
+def status(dealer: Dealer) -> StoreStatusReply:
+    return StoreStatusReply.from_body(dealer.ok("store.status"))
+
+
+def synced(dealer: Dealer, **what: object) -> dict[str, object] | None:
+    """Ask for a session; None while no peer is known to speak it."""
+    reply = dealer.ask("store.sync", what)
+    assert reply.error is None or reply.error.code == "no_peers", reply.error
+    return reply.body if reply.error is None else None
+
+
+def has(dealer: Dealer, hashes: Sequence[bytes]) -> bool:
+    """Whether a kernel's own archive has all of these."""
+    own = dealer.ok("node.info", {"ids": ["MyPeerId"]})["info"]["MyPeerId"]
+    for at in range(0, len(hashes), 100):
+        part = list(hashes[at : at + 100])
+        reply = dealer.ok("store.query", {"peer": own, "hashes": part, "limit": 100})
+        if set(reply["hashes"]) != set(part):
+            return False
+    return True
+
+
+def test_two_halves_become_one(directory: Path) -> None:
+    with kernels(directory, BY_HAND, BY_HAND) as (one, two):
+        left, right = one.dealer("left"), two.dealer("right")
+        shared = messages(40, "both")
+        both, _ = put(left, shared), put(right, shared)
+        mine, theirs = put(left, messages(400, "mine", 60)), put(right, messages(300, "theirs", 50))
+        assert left.code("store.sync") == "no_peers"
+        left.ok("peers.connect", {"addresses": [two.address()]})
+
+        found = StoreSessionRecord.from_body(eventually(lambda: synced(left)))
+        assert found.received == 300
+        assert (found.to_send, found.sent) == (400, 400)
+        assert found.peer == two.info("MyPeerId")["MyPeerId"]
+        assert found.complete
+        everything = [*both, *mine, *theirs]
+        eventually(lambda: has(left, everything) and has(right, everything))
+        # nothing is left to do, from either end
+        for dealer, peer in ((left, two), (right, one)):
+            idle = StoreSessionRecord.from_body(dealer.ok("store.sync", {"peer": peer.address()}))
+            assert (idle.round_trips, idle.missing, idle.to_send) == (1, 0, 0)
+        state = status(left)
+        assert state.sync is not None
+        assert state.sync.last is not None
+        assert (state.messages, state.sync.messages, state.sync.peers) == (740, 740, 1)
+        assert state.topics[0].pubsub_topic == TOPIC
+        assert time.time_ns() - 90 * 10**9 < state.topics[0].oldest < state.topics[0].newest < time.time_ns()
+        figures = {name: value for name, labels, value in left.ok("node.metrics")["metrics"] if not labels}
+        assert figures["logos_delivery_reconciliation_differences_sum"] >= 740
+        verified = StoreVerifyReply.from_body(left.ok("store.verify", {"pubsub_topic": TOPIC, "limit": 1000}))
+        assert (verified.checked, verified.bad, verified.cursor) == (740, (), None)
+
+
+def test_stores_sync_by_themselves_and_find_each_other(directory: Path) -> None:
+    with kernels(directory, (*SYNC, "--store-sync-interval=1"), ()) as (one, middle):
+        third = KernelProcess(
+            directory / "third", *SYNC, "--store-sync-interval=1", f"--staticnode={one.address()}"
+        )
+        hashes = put(one.dealer("writer"), messages(150, "one", 30))
+        with third:
+            dealer = third.dealer()
+            eventually(lambda: has(dealer, hashes))
+            health = {row["name"]: row["state"] for row in dealer.ok("node.health")["protocols"]}
+            assert health["Store Sync"] == "READY"
+        assert middle.dealer().code("store.status") == "not_ready"
+
+
+def test_a_store_fetches_what_it_missed(directory: Path) -> None:
+    with kernels(directory, ["--store=true"], ["--store=true"]) as (one, two):
+        # two stores that have missed something themselves, and one that was down for a while
+        first, second = one.dealer("one"), two.dealer("two")
+        old, shared = messages(30, "old", 300), messages(250, "shared", 120)
+        only_one, only_two = messages(20, "only one", 90), messages(130, "only two", 80)
+        put(first, [*old, *shared, *only_one])
+        put(second, [*shared, *only_two])
+        late = KernelProcess(
+            directory / "late",
+            "--store=true",
+            "--store-resume=true",
+            f"--staticnode={one.address()}",
+            f"--staticnode={two.address()}",
+        )
+        with late:
+            dealer = late.dealer()
+            missed = [message_hash(*each) for each in (*old, *shared, *only_one, *only_two)]
+            eventually(lambda: resumed(dealer), 60)
+            assert has(dealer, missed)
+            assert status(dealer).resume == StoreResumeRecord(state="done", added=430)
+            # nothing that the node was there for is fetched again, however it ends
+            assert late.stop(signal.SIGKILL) == -signal.SIGKILL
+            newest = put(second, messages(10, "newest"))
+            late.start()
+            dealer = late.dealer()
+            eventually(lambda: resumed(dealer), 60)
+            assert has(dealer, [*missed, *newest])
+            found = status(dealer).resume
+            assert found is not None
+            assert found.added == 10
+
+
+def resumed(dealer: Dealer) -> bool:
+    found = status(dealer).resume
+    return found is not None and found.state == "done"
+
+
+def test_a_resume_that_was_killed_goes_on(directory: Path) -> None:
+    with kernels(directory, ["--store=true"]) as (store,):
+        writer = store.dealer("writer")
+        missed = put(writer, messages(3000, "missed", 200))
+        late = KernelProcess(
+            directory / "late", "--store=true", "--store-resume=true", f"--staticnode={store.address()}"
+        )
+        with late:
+            for _ in range(3):
+                # killed in the middle, with newer messages than those that it has still to fetch
+                dealer = late.dealer()
+                eventually(lambda: status(dealer).messages > 0)  # noqa: B023 - asked at once
+                put(dealer, messages(1, "live"))
+                late.stop(signal.SIGKILL)
+                late.start()
+            dealer = late.dealer()
+            eventually(lambda: resumed(dealer), 60)
+            assert has(dealer, missed)
+
+
+def test_a_sync_that_was_killed_is_made_up_for(directory: Path) -> None:
+    with kernels(directory, BY_HAND, BY_HAND) as (one, two):
+        left, right = one.dealer("left"), two.dealer("right")
+        missed = put(left, messages(3000, "missed", 60))
+        right.ok("peers.connect", {"addresses": [one.address()]})
+        eventually(lambda: status(right).sync.peers)  # type: ignore[union-attr]
+        right.send("store.sync")
+        eventually(lambda: status(two.dealer("watcher")).messages > 0)
+        two.stop(signal.SIGKILL)
+        two.start()
+        again = two.dealer("again")
+        again.ok("peers.connect", {"addresses": [one.address()]})
+        eventually(lambda: synced(again))
+        eventually(lambda: has(again, missed))
