@@ -176,7 +176,7 @@ def _status(store: OwnStore, archive: Archive, spans: Iterable[TopicSpan]) -> St
 def _sync(sync: StoreSync) -> StoreSyncRecord:
     window = sync.stock.window()
     return StoreSyncRecord(
-        ready=sync.loaded,
+        ready=sync.stock.ready,
         messages=len(sync.stock),
         start=window.start,
         end=window.end,

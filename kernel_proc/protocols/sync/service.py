@@ -19,7 +19,7 @@ from kernel_proc.p2p.api import Host, P2pError, PeerIdText, Stream
 from kernel_proc.protocols.framing import StreamFrameError
 from kernel_proc.protocols.peer_select import ServicePeerChoice
 from kernel_proc.protocols.ratelimit import PeerLimiter
-from kernel_proc.protocols.requests import AllFailed, Attempt, CallError, PeerUnreachable
+from kernel_proc.protocols.requests import AllFailed, Attempt, PeerUnreachable
 from kernel_proc.protocols.sync.codec import PROTOCOL, SyncCodecError
 from kernel_proc.protocols.sync.invitations import Grant, Grants
 from kernel_proc.protocols.sync.reconcile import SyncTotals, TopicFilter
@@ -134,7 +134,6 @@ class StoreSync:
         """The peers with a session in progress, by who opened it: two may do so at the same time."""
         self._last: dict[PeerIdText, float] = {}
         self._cached = 0
-        self.loaded = False
         self.sessions = 0
         """Sessions that ended well, of either side."""
         self.last: SyncOutcome | None = None
@@ -176,13 +175,14 @@ class StoreSync:
     async def _keep_up(self) -> None:
         """Keep the index of our topics, and prune it half an interval out of step with the sessions."""
         while True:
+            topics = self._topics().names
             try:
-                await self.stock.ensure(self._topics().names)
+                await self.stock.ensure(topics)
             except ArchiveError as error:
                 log.debug("store sync waits for the archive: %s", error)
+            if not topics or not self.stock.ready:
                 await trio.sleep(RETRY_SECONDS)
                 continue
-            self.loaded = True
             self._cached = self.stock.prune()
             await trio.sleep(min(self._settings.interval / 2, 10.0))
 
@@ -190,7 +190,7 @@ class StoreSync:
         partners = self.partners()
         for gone in self._last.keys() - set(partners):
             del self._last[gone]
-        if not partners or not self.loaded or not self._topics().names:
+        if not partners or not self._topics().names:
             return
         # The one that we have not asked for longest; nwaku takes a random one.
         self._rng.shuffle(partners)
@@ -216,13 +216,8 @@ class StoreSync:
             peer_id = min(partners, key=lambda one: self._last.get(one, float("-inf")))
         else:
             peer_id = await self._peers.reach(peer, max(0.1, deadline - trio.current_time()))
-        topics = self._topics().names
-        if not topics:
+        if not self._topics().names:
             raise AllFailed(SERVICE, (), "the node is on no shard: there is nothing to compare")
-        try:
-            await self.stock.ensure(topics)
-        except ArchiveError as error:
-            raise AllFailed(SERVICE, [Attempt(peer_id, CallError(str(error)))]) from error
         with trio.move_on_at(deadline):
             outcome = await self.sync_with(peer_id)
             if outcome.error:
@@ -265,7 +260,7 @@ class StoreSync:
     async def _serve(self, stream: Stream) -> None:
         peer_id = stream.peer_id
         refusal = None
-        if not self.loaded or not self._topics().names:  # no topics would mean all of them
+        if not self.stock.ready:
             refusal = "not_ready"
         elif len(self._served) >= AT_ONCE or peer_id in self._served:
             refusal = "busy"
@@ -312,10 +307,10 @@ class StoreSync:
             outcome.received = arrivals.count
 
     async def _reconcile(self, peer_id: PeerIdText, stream: Stream | None, grant: Grant) -> SyncTotals:
-        opens = stream is None
+        opens, topics = stream is None, self._topics()
+        await self.stock.ensure(topics.names)
         if stream is None:
             stream = await self._host.open_stream(peer_id, (PROTOCOL,), deadline=OPEN_SECONDS)
-        topics = self._topics()
         own = TopicFilter(() if topics.whole else topics.names)
         session = SyncSession(stream, self.stock, own, grant, self._registry)
         try:

@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
+import trio
+
 from kernel_proc.archive.api import Archive, KeyQuery
 from kernel_proc.protocols.sync.index import KeyIndex, KeyView, MergedView
 from kernel_proc.protocols.sync.keys import MAX_TIME, SyncKey, make_key, time_of
@@ -46,6 +48,7 @@ class SyncStock:
         self._max_keys = max_keys
         self._indexes: dict[str, KeyIndex] = {}
         self._loaded: set[str] = set()
+        self._ensuring = trio.Lock()
         self._floor = 0
         """Nothing older is indexed, for lack of room."""
         archive.add_listener(self._stored)
@@ -71,25 +74,28 @@ class SyncStock:
 
     async def ensure(self, topics: Sequence[str]) -> None:
         """Index exactly these pubsub topics. Raise `ArchiveError`."""
-        for topic in self._indexes.keys() - set(topics):
-            del self._indexes[topic]
-            self._loaded.discard(topic)
-        for topic in topics:
-            if topic not in self._loaded:
-                # What is committed while we read comes in by `_stored`: twice is once.
-                self._indexes.setdefault(topic, KeyIndex())
-                await self._load(topic)
-                self._loaded.add(topic)
+        async with self._ensuring:
+            for topic in self._indexes.keys() - set(topics):
+                del self._indexes[topic]
+                self._loaded.discard(topic)
+            for topic in topics:
+                if topic not in self._loaded:
+                    # What is committed while we read comes in by `_stored`: twice is once.
+                    self._indexes.setdefault(topic, KeyIndex())
+                    await self._load(topic)
+                    self._loaded.add(topic)
+
+    @property
+    def ready(self) -> bool:
+        """Whether there are topics, all indexed. (No topics on the wire would mean all of them.)"""
+        return bool(self._loaded) and len(self._loaded) == len(self._indexes)
 
     async def _load(self, topic: str) -> None:
         low, high = (self._oldest(), b""), (MAX_TIME, b"")
         while True:
             found = await self._archive.keys(KeyQuery(topic, low, high, PAGE))
-            index = self._indexes.get(topic)
-            if index is None:
-                return  # left meanwhile
             for timestamp, digest in found:
-                index.add(make_key(timestamp, digest))
+                self._indexes[topic].add(make_key(timestamp, digest))
             self._bound()
             if len(found) < PAGE:
                 return
