@@ -55,6 +55,7 @@ FORMS = (
             ("kernel", "KernelClient"),
             ("_services", "ServiceMethods"),
             ("_discovery", "DiscoveryMethods"),
+            ("_store_admin", "StoreAdminMethods"),
         ),
         # `ask`, `hold` and `drop` are internal to the asyncio client.
         frozenset({"connect", "close", "connected", "control", "events", "ask", "hold", "drop"}),

@@ -24,6 +24,12 @@ from ipc_schema.kernel.methods import ConnectResult, KernelLimits, OptionRecord,
 from ipc_schema.kernel.peer_exchange import PeerExchangeReply
 from ipc_schema.kernel.records import NodeHealth, PeerChange, PeerRecord, TopicHealth
 from ipc_schema.kernel.store import StoredMessage
+from ipc_schema.kernel.store_admin import (
+    StoreImportReply,
+    StoreSessionRecord,
+    StoreStatusReply,
+    StoreVerifyReply,
+)
 from ipc_schema.streams import StreamState
 from logos_client._feed import FeedCounters
 from logos_client.kernel import DEFAULT_FEED_BYTES, KernelClient, KernelFeed, StorePage
@@ -76,7 +82,11 @@ __all__ = [
     "PeerRecord",
     "PeersSnapshot",
     "RelayPublishReply",
+    "StoreImportReply",
     "StorePage",
+    "StoreSessionRecord",
+    "StoreStatusReply",
+    "StoreVerifyReply",
     "StoredMessage",
     "StreamLoss",
     "StreamState",

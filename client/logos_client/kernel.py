@@ -44,6 +44,7 @@ from logos_client._leases import LeaseKeeper
 from logos_client._opening import Opening
 from logos_client._process import HomeProcess
 from logos_client._services import ServiceMethods, StorePage
+from logos_client._store_admin import StoreAdminMethods
 from logos_client.control import ControlClient
 from logos_client.exceptions import ClosedError, public_errors
 from logos_client.kernel_events import KernelFound, KernelLost
@@ -56,7 +57,7 @@ _MAX_FRAME: Final = 64 << 20
 DEFAULT_FEED_BYTES: Final = 8 << 20
 
 
-class KernelClient(ServiceMethods, DiscoveryMethods):
+class KernelClient(ServiceMethods, DiscoveryMethods, StoreAdminMethods):
     """A consumer of a kernel, on the running asyncio loop. Created by `connect`.
 
     It reconnects by itself, repeats its hello and reacquires its leases. Use it from the loop (and so the

@@ -33,6 +33,7 @@ from logos_deploy.commands import (
     pending,
     send,
     status,
+    store,
     tail,
     up,
 )
@@ -49,6 +50,7 @@ COMMANDS: Final[tuple[ModuleType, ...]] = (
     health,
     peers,
     discovery,
+    store,
     send,
     listen,
     pending,

@@ -56,6 +56,12 @@ COMMAND_EXITS: Final[Mapping[str, Mapping[Exit, str]]] = {
         Exit.DATA: "not a list, or not a node record",
         Exit.UNAVAILABLE: f"{_NOBODY}, or discv5 cannot have its UDP port",
     },
+    "store": {
+        Exit.OK: "done",
+        Exit.FAILED: "no store to sync with, a bad message found, or one not imported",
+        Exit.DATA: "not an export, damaged, or there is such a file already",
+        Exit.UNAVAILABLE: f"{_NOBODY}, or store is off",
+    },
     "send": {
         Exit.OK: "it has propagated",
         Exit.FAILED: "it was given up, or another program has the name",

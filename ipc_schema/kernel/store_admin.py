@@ -39,8 +39,6 @@ MAX_IMPORT: Final = 32
 """Messages of one request: each takes two of its blobs."""
 MAX_TOPICS: Final = 1024
 
-_PubsubTopic = Annotated[str, Size(512, 1)]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreTopicRecord(Body):
@@ -142,7 +140,7 @@ class StoreVerifyRequest(Body):
 
     WHERE = STORE_VERIFY
 
-    pubsub_topic: _PubsubTopic
+    pubsub_topic: str
     cursor: Bin32 | None = None
     limit: Annotated[int, Range(1, MAX_VERIFY)] = 500
 

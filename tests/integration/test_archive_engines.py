@@ -18,6 +18,7 @@ from kernel_proc.archive.api import (
     ArchiveUnavailable,
     CursorNotFound,
     HistoryQuery,
+    KeyQuery,
 )
 from kernel_proc.archive.settings import ArchiveSettings
 from tests.support.aio import trio_test
@@ -451,3 +452,53 @@ def test_a_capacity_holds_while_messages_come_in(settings: ArchiveSettings) -> N
             assert 900 <= len(stored) <= 1100
 
     run()
+
+
+@trio_test()
+async def test_messages_of_other_stores_are_taken_at_any_age(settings: ArchiveSettings) -> None:
+    told: list[tuple[str, int, bytes]] = []
+    released = trio.Event()
+    async with running(settings) as made:
+        made.add_listener(told.extend)
+        old = make_message(NOW - 10**15, "/old")
+        digest = message_hash(SHARD, old)
+        assert await made.insert(SHARD, old, digest)
+        assert await made.insert(SHARD, old, digest)  # twice is once
+        assert not await made.insert(SHARD, make_message(NOW, ephemeral=True), bytes(32))
+        await made.flush()
+        assert set(told) == {(SHARD, NOW - 10**15, digest)}
+        assert [span.messages for span in await made.spans()] == [1]
+    async with running(settings, hold=released) as made:
+        await made.insert(SHARD, make_message(NOW), message_hash(SHARD, make_message(NOW)))
+        # what was there before can be read, although a new message waits
+        assert await made.keys(KeyQuery(SHARD, (0, b""), (NOW + 1, b""), 10)) == [(NOW - 10**15, digest)]
+        released.set()
+        await made.flush()
+        assert (await made.spans())[0][1:] == (2, NOW - 10**15, NOW)
+
+
+@trio_test()
+async def test_keys_are_read_in_either_direction_and_by_content_topic(settings: ArchiveSettings) -> None:
+    random = Random(5)
+    async with running(settings) as made:
+        rows = []
+        for number in range(120):
+            topic = f"/waku/2/rs/1/{number % 2}"
+            message = random_message(random, NOW + random.randrange(50))
+            digest = message_hash(topic, message)
+            assert await made.insert(topic, message, digest)
+            rows.append((message.timestamp, digest, topic, message.content_topic))
+        rows.sort()
+        await made.flush()
+        for contents in ((), ("/app/1/chat-0/proto",), ("/app/1/chat-0/proto", "/app/1/chat-2/proto", "/x")):
+            expected = [
+                (at, digest)
+                for at, digest, topic, content in rows
+                if topic == SHARD and (not contents or content in contents)
+            ]
+            low, high = expected[3], expected[-4]
+            query = KeyQuery(SHARD, low, high, 1000, content_topics=contents)
+            assert await made.keys(query) == expected[4:-4]
+            assert await made.keys(query._replace(forward=False, limit=7)) == expected[4:-4][::-1][:7]
+            everything = query._replace(low=(0, b""), high=(1 << 62, b""))
+            assert await made.keys(everything) == expected

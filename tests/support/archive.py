@@ -141,11 +141,14 @@ async def running(
     clock: Callable[[], int] = time.time_ns,
     log: StateLog | None = None,
     wait: bool = True,
+    hold: trio.Event | None = None,
 ) -> AsyncIterator[Archive]:
-    """An archive that runs; with `wait`, from the moment it is READY."""
+    """An archive that runs; with `wait`, from the moment it is READY. `hold`: see `hold_writes`."""
     log = log or StateLog()
     archive = make_archive(settings, clock=clock, changed=log)
     log.archive = archive
+    if hold is not None:
+        archive.hold_writes(hold)
     async with trio.open_nursery() as nursery:
         await nursery.start(archive.run)
         if wait:

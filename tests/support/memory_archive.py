@@ -14,6 +14,9 @@ from kernel_proc.archive.api import (
     CursorNotFound,
     HistoryPage,
     HistoryQuery,
+    KeyQuery,
+    StoredMessages,
+    TopicSpan,
 )
 from kernel_proc.metrics import Sample
 
@@ -30,6 +33,8 @@ class MemoryArchive:
         self.rows: dict[bytes, tuple[str, WakuMessage]] = {}
         self.error: ArchiveError | None = None
         self.queries: list[HistoryQuery] = []
+        self.listeners: list[StoredMessages] = []
+        self.held: trio.Event | None = None
 
     def put(self, topic: str, message: WakuMessage) -> bytes:
         digest = message_hash(topic, message)
@@ -72,6 +77,41 @@ class MemoryArchive:
         page, rest = found[: query.limit], found[query.limit :]
         cursor = page[-1].message_hash if rest else None
         return HistoryPage(tuple(page if query.forward else page[::-1]), cursor)
+
+    async def insert(self, pubsub_topic: str, message: WakuMessage, message_hash: bytes) -> bool:
+        await trio.lowlevel.checkpoint()
+        if message.ephemeral:
+            return False
+        self.rows[message_hash] = (pubsub_topic, message)
+        for listener in self.listeners:
+            listener([(pubsub_topic, message.timestamp, message_hash)])
+        return True
+
+    def add_listener(self, stored: StoredMessages) -> None:
+        self.listeners.append(stored)
+
+    def hold_writes(self, until: trio.Event) -> None:
+        self.held = until
+
+    async def keys(self, query: KeyQuery) -> list[tuple[int, bytes]]:
+        await trio.lowlevel.checkpoint()
+        if self.error is not None:
+            raise self.error
+        found = sorted(
+            (message.timestamp, digest)
+            for digest, (topic, message) in self.rows.items()
+            if topic == query.pubsub_topic
+            and (not query.content_topics or message.content_topic in query.content_topics)
+            and query.low < (message.timestamp, digest) < query.high
+        )
+        return (found if query.forward else found[::-1])[: query.limit]
+
+    async def spans(self) -> list[TopicSpan]:
+        await trio.lowlevel.checkpoint()
+        times: dict[str, list[int]] = {}
+        for topic, message in self.rows.values():
+            times.setdefault(topic, []).append(message.timestamp)
+        return [TopicSpan(topic, len(some), min(some), max(some)) for topic, some in sorted(times.items())]
 
     async def flush(self) -> None:
         await trio.lowlevel.checkpoint()

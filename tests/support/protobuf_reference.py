@@ -1,8 +1,8 @@
 """Google's protobuf as a second opinion on our codecs: message classes made from the specifications' schemas.
 
-`SCHEMAS` has one line for each field, after 12/WAKU2-FILTER, 13/WAKU2-STORE, 14/WAKU2-MESSAGE,
-19/WAKU2-LIGHTPUSH, 34/WAKU2-PEER-EXCHANGE and 66/WAKU2-METADATA. `rpc_pb2` is what py-libp2p ships,
-made from the pubsub schema.
+`SCHEMAS` has one line for each field, after nwaku (WakuMessageAndTopic) and 12/WAKU2-FILTER,
+13/WAKU2-STORE, 14/WAKU2-MESSAGE, 19/WAKU2-LIGHTPUSH, 34/WAKU2-PEER-EXCHANGE and 66/WAKU2-METADATA.
+`rpc_pb2` is what py-libp2p ships, made from the pubsub schema.
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ import kernel_proc.p2p._libp2p  # noqa: F401 - lets single modules of the librar
 rpc_pb2: Any = import_module("libp2p.pubsub.pb.rpc_pb2")
 
 SCHEMAS = """
+message WakuMessageAndTopic
+  string pubsub_topic 1
+  WakuMessage message 2
+
 message WakuMessage
   bytes payload 1
   string content_topic 2

@@ -40,6 +40,11 @@ ORIGINS: Final = {
     "kernel_proc/protocols/peer_exchange.py": PROTOBUF,
     "kernel_proc/protocols/protobuf.py": PROTOBUF,
     "kernel_proc/protocols/store_codec.py": PROTOBUF,
+    "kernel_proc/protocols/sync/codec.py": (
+        "tests/unit/kernel_proc/protocols/sync/test_codec.py",
+        "as nwaku writes it",
+    ),
+    "kernel_proc/protocols/sync/transfer_codec.py": PROTOBUF,
     "kernel_proc/relay/rpc_reader.py": PROTOBUF,
     "kernel_proc/relay/rpc_writer.py": PROTOBUF,
     "mapi_proc/channels/sds/bloom.py": (f"{CHANNELS}/test_sds_wire.py", "js_sds.json"),

@@ -16,6 +16,13 @@ from ipc_schema.kernel.lightpush import LightpushPublishReply
 from ipc_schema.kernel.methods import ConnectResult, KernelLimits, OptionRecord, RelayPublishReply
 from ipc_schema.kernel.peer_exchange import PeerExchangeReply
 from ipc_schema.kernel.records import NodeHealth, PeerRecord
+from ipc_schema.kernel.store_admin import (
+    StoreImportReply,
+    StoreSessionRecord,
+    StoreStatusReply,
+    StoreVerifyReply,
+)
+from ipc_schema.message import WakuMessage
 from ipc_schema.streams import StreamState
 from logos_client._connection import DEFAULT_TIMEOUT
 from logos_client._services import PEER_TIMEOUT, StorePage
@@ -419,3 +426,57 @@ class KernelCalls(BlockingClient):
         return self._portal.call(
             self._client.discovery_list, url, name_server=name_server, use=use, timeout=timeout
         )
+
+    def store_status(self, *, timeout: float = PEER_TIMEOUT) -> StoreStatusReply:
+        """Return the state of the archive: size, range of each pubsub topic, store sync and store resume.
+
+            state = kernel.store_status()
+            print(state.messages, [(topic.pubsub_topic, topic.newest) for topic in state.topics])
+
+        Counting a large archive takes seconds. Raises `NotReadyError`.
+        """
+        return self._portal.call(self._client.store_status, timeout=timeout)
+
+    def store_sync(self, peer: str | None = None, *, timeout: float = 300.0) -> StoreSessionRecord:
+        """Compare the archive with that of another store now, and exchange what is missing.
+
+            session = kernel.store_sync()
+            print(session.peer, "gave", session.received, "and got", session.sent)
+
+        `peer`: a peer id or multiaddr; None: the connected one whose turn it is. Raises `NotReadyError`
+        (`store-sync` is off), `NoPeersError` (no peer speaks it, or the session failed; `detail`: attempts),
+        `DeadlineError`.
+        """
+        return self._portal.call(self._client.store_sync, peer, timeout=timeout)
+
+    def store_verify(
+        self,
+        pubsub_topic: str,
+        *,
+        cursor: bytes | None = None,
+        limit: int = 500,
+        timeout: float = PEER_TIMEOUT,
+    ) -> StoreVerifyReply:
+        """Recompute the hashes of the next `limit` (1000) messages of a pubsub topic.
+
+            checked = kernel.store_verify("/waku/2/rs/1/0")
+            while checked.cursor is not None and not checked.bad:
+                checked = kernel.store_verify("/waku/2/rs/1/0", cursor=checked.cursor)
+
+        Raises `NotReadyError`, `BadRequestError` (also: the cursor's message is gone).
+        """
+        return self._portal.call(
+            self._client.store_verify, pubsub_topic, cursor=cursor, limit=limit, timeout=timeout
+        )
+
+    def store_import(
+        self, messages: Iterable[tuple[str, WakuMessage]], *, timeout: float = PEER_TIMEOUT
+    ) -> StoreImportReply:
+        """Archive up to 32 messages, each with its pubsub topic, whatever their age.
+
+            done = kernel.store_import([("/waku/2/rs/1/0", message)])
+            print(done.stored, "new,", done.known, "known,", [one.reason for one in done.refused])
+
+        Returns when they are on disk. Raises `NotReadyError`, `BadRequestError`.
+        """
+        return self._portal.call(self._client.store_import, here(messages), timeout=timeout)

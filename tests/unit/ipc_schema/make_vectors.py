@@ -8,6 +8,7 @@ The committed file is the truth: look at its diff. `test_vectors.py` replays it 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,10 @@ def good_requests() -> None:
     )
     request("kernel", "store.query", window, name="a window, backward, followed")
     request("kernel", "store.query", {"hashes": [HASH, bytes(32)]}, name="presence")
+    request("kernel", "store.status", {})
+    request("kernel", "store.sync", kernel.StoreSyncRequest(peer=address))
+    request("kernel", "store.verify", kernel.StoreVerifyRequest(pubsub_topic=PUBSUB, cursor=HASH, limit=1000))
+    request("kernel", "store.import", {}, kernel_store.store_blobs([(PUBSUB, MESSAGE)]))
     subscribe = kernel.FilterSubscribeRequest(content_topics=(TOPIC,), shard=3, exclude=(PEER,))
     request("kernel", "filter.subscribe", subscribe)
     request("kernel", "filter.unsubscribe", kernel.FilterUnsubscribeRequest(pubsub_topic=PUBSUB, peer=PEER))
@@ -342,6 +347,8 @@ def good_replies() -> None:
     reply("kernel", "lightpush.publish", pushed)
     found = kernel.StoreQueryReply(peer=PEER, hashes=(HASH,), cursor=HASH)
     reply("kernel", "store.query", found, kernel_store.store_blobs([(PUBSUB, MESSAGE)]))
+    for name, state in own_store_replies():
+        reply("kernel", name, state)
     held: dict[str, dict[str, tuple[str, ...]]] = {PUBSUB: {PEER: (TOPIC,)}}
     subscribed = kernel.FilterSubscribeReply(peer=PEER, pubsub_topic=PUBSUB, held=held)
     reply("kernel", "filter.subscribe", subscribed)
@@ -569,6 +576,50 @@ def node_health() -> NodeHealth:
         ),
         event_loop=EventLoopHealth(lag_ms=0.5, load_1m=0.25, load_5m=0.125, load_15m=0.0625),
     )
+
+
+def own_store_replies() -> Iterator[tuple[str, Body]]:
+    """Replies about the node's own archive."""
+    session = kernel.StoreSessionRecord(
+        peer=PEER,
+        at_ms=NOW // 10**6,
+        took_ms=420,
+        round_trips=3,
+        missing=7,
+        received=9,
+        to_send=5,
+        sent=5,
+        complete=False,
+    )
+    yield (
+        "store.status",
+        kernel.StoreStatusReply(
+            state="stalled",
+            reason="no space left on device",
+            database="sqlite:///data/store.sqlite3",
+            peer_id=PEER,
+            messages=12,
+            bytes=34567,
+            waiting=2,
+            retention="time:172800",
+            topics=(
+                kernel.StoreTopicRecord(pubsub_topic=PUBSUB, messages=12, oldest=NOW - 10**12, newest=NOW),
+            ),
+            sync=kernel.StoreSyncRecord(
+                ready=True, messages=11, start=NOW - 10**12, end=NOW, peers=2, sessions=40, last=session
+            ),
+            resume=kernel.StoreResumeRecord(
+                state="fetching",
+                added=3,
+                gaps=(kernel.StoreGapRecord(pubsub_topic=PUBSUB, start=NOW - 10**12, done=NOW - 10**11),),
+                error="",
+            ),
+        ),
+    )
+    yield "store.sync", session
+    yield "store.verify", kernel.StoreVerifyReply(checked=500, bad=(HASH,), cursor=HASH)
+    refused = (kernel.StoreRefusal(number=4, reason="ephemeral"),)
+    yield "store.import", kernel.StoreImportReply(stored=30, known=1, refused=refused)
 
 
 def peer_record() -> PeerRecord:

@@ -21,6 +21,8 @@ from kernel_proc.archive.api import (
     ArchiveUnavailable,
     HistoryPage,
     HistoryQuery,
+    KeyQuery,
+    TopicSpan,
 )
 from kernel_proc.archive.engine import DatabaseFailed, RowsRefused, Totals
 from kernel_proc.archive.rows import ArchivedRow
@@ -72,6 +74,14 @@ class ScriptedEngine:
     def read(self, query: HistoryQuery, timeout: float) -> HistoryPage:
         self._fail()
         return HistoryPage(tuple(ArchivedMessage(row.message_hash) for row in self.rows), None)
+
+    def read_keys(self, query: KeyQuery, timeout: float) -> list[tuple[int, bytes]]:
+        self._fail()
+        return [(row.timestamp, row.message_hash) for row in self.rows]
+
+    def spans(self) -> list[TopicSpan]:
+        self._fail()
+        return []
 
     def claim(self) -> bool:
         self.claims += 1

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from ipc_schema.message import WakuMessage, decode_message, encode_message
 from kernel_proc.protocols import lightpush_codec, metadata, peer_exchange, store_codec
 from kernel_proc.protocols.filter import codec as filter_codec
+from kernel_proc.protocols.sync.transfer_codec import decode_transfer, encode_transfer
 from kernel_proc.relay.rpc import Control, IHave, PeerInfo, Prune, RawMessage, Subscription
 from kernel_proc.relay.rpc_reader import decode_rpc
 from kernel_proc.relay.rpc_writer import encode_control, encode_subscriptions
@@ -47,6 +48,14 @@ def test_waku_message(one: WakuMessage) -> None:
     theirs = reference(one)
     assert parsed("WakuMessage", encode_message(one)) == theirs
     assert decode_message(theirs.SerializeToString()) == one
+
+
+@given(TEXT, MESSAGES)
+def test_transferred_message(topic: str, one: WakuMessage) -> None:
+    theirs = message("WakuMessageAndTopic", pubsub_topic=topic, message=reference(one))
+    assert parsed("WakuMessageAndTopic", encode_transfer(topic, encode_message(one))) == theirs
+    told, data = decode_transfer(theirs.SerializeToString())
+    assert (told, decode_message(data)) == (topic, one)
 
 
 @given(

@@ -1,4 +1,4 @@
-"""The payload of reconciliation: vectors made by hand from the format, and whatever bytes arrive."""
+"""The payload of reconciliation: vectors of its bytes as nwaku writes it, and whatever bytes arrive."""
 
 from __future__ import annotations
 

@@ -48,16 +48,19 @@ class Side:
         for key in keys:
             self.index.add(key)
         self.grant = Grant(1 << 30, 1 << 40)
-        self.core = Reconciliation(self.index, window, own, invite=self.grant.invite, limits=limits)
+        self.core = Reconciliation(window, own, invite=self.grant.invite, limits=limits)
 
     @property
     def keys(self) -> set[SyncKey]:
         return set(self.index.keys(key_at(0), key_at(1 << 62)))
 
+    def first(self) -> SyncPayload:
+        return self.core.first(self.index)
+
     def answer(self, frame: bytes) -> bytes | None:
         """The frame to send back; None: the session has ended."""
         last: SyncPayload | None = None
-        for last in self.core.answer(decode_payload(frame)):  # noqa: B007 - the last one counts
+        for last in self.core.answer(decode_payload(frame), self.index):  # noqa: B007 - the last one counts
             pass
         self.grant.wanted |= self.core.totals.wanted
         return None if last is None else encode_payload(last)
@@ -65,7 +68,7 @@ class Side:
 
 def session(one: Side, two: Side, most: int = 64) -> int:
     """Run a session that `one` opens, and give what was found, as far as it was asked for. Return frames."""
-    frames, frame, turn = 1, encode_payload(one.core.first()), two
+    frames, frame, turn = 1, encode_payload(one.first()), two
     while True:
         answer = turn.answer(frame)
         if answer is None:
@@ -142,12 +145,12 @@ def test_equal_stores_need_one_answer() -> None:
 def test_the_first_frame_is_the_fingerprint_of_the_window() -> None:
     keys = keys_of(Random(2), 50)
     outside = {make_key(START - 1, b"a" * 32), make_key(END + 1, b"b" * 32)}
-    first = Side(keys | outside, own=TopicFilter((TOPIC,))).core.first()
-    assert first == Side(keys, own=TopicFilter((TOPIC,))).core.first()
+    first = Side(keys | outside, own=TopicFilter((TOPIC,))).first()
+    assert first == Side(keys, own=TopicFilter((TOPIC,))).first()
     assert first.pubsub_topics == (TOPIC,)
     (only,) = first.ranges
     assert (only.low, only.high, only.kind) == (key_at(START), key_at(END), RangeKind.FINGERPRINT)
-    assert Side(()).core.first().ranges[0].content == bytes(32)
+    assert Side(()).first().ranges[0].content == bytes(32)
 
 
 def answers(side: Side, *ranges: SyncRange) -> list[SyncRange]:
@@ -249,7 +252,7 @@ def test_one_message_against_a_full_hour_does_not_list_the_hour() -> None:
     limits = ReconcileLimits(item_set=200)
     keys = keys_of(Random(7), 3000)
     one, two = Side([make_key(START + 1, b"o" * 32)]), Side(keys, limits)
-    frame = two.answer(encode_payload(one.core.first()))
+    frame = two.answer(encode_payload(one.first()))
     assert frame is not None
     listed = one.answer(frame)
     assert listed is not None
