@@ -75,8 +75,8 @@ class DiscoveryStatus(Body):
     """Reply of `discovery.status`.
 
     `online`: the network was heard from recently. `short`: wanted peers are missing, namely relay peers on
-    `short_shards` and peers for `short_services` (`store`, `filter`, `lightpush`, `sync`), or relay peers at all if
-    neither is named. `known` peers are in the store, `due` of them may be dialled now; `addresses` are
+    `short_shards` and peers for `short_services` (`store`, `filter`, `lightpush`, `sync`), or relay peers at
+    all if neither is named. `known` peers are in the store, `due` of them may be dialled now; `addresses` are
     announced to others.
     """
 
