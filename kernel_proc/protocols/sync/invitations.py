@@ -44,8 +44,10 @@ class Grant:
         self.wanted: set[SyncKey] = before.wanted if before else set()
         """Single messages; shared with the session, which adds to it."""
         self.taken = 0
-        self.received: Callable[[], None] = lambda: None
-        """Called when a message was archived; set by the session that waits for them."""
+        self.settled = 0
+        """How many of those taken were archived, or could not be."""
+        self.changed: Callable[[], None] = lambda: None
+        """Called after a change of `settled`; set by the session that waits for its messages."""
         self.ends: float | None = None
         """When it ends; None: the session is still in progress."""
 
@@ -78,6 +80,16 @@ class Grant:
         self._bytes -= size
         self.wanted.discard(key)
         return TransferVerdict.TAKEN
+
+    def settle(self) -> None:
+        """Record that a message that was taken was archived, or could not be."""
+        self.settled += 1
+        self.changed()
+
+    @property
+    def open(self) -> bool:
+        """Whether more may come, as far as is known."""
+        return bool(self.wanted or self._lows) or self.settled < self.taken
 
     def _invited(self, key: SyncKey) -> bool:
         at = bisect_right(self._lows, key) - 1

@@ -280,7 +280,6 @@ class StoreSync:
     async def _exchange(self, peer_id: PeerIdText, stream: Stream | None, outcome: SyncOutcome) -> None:
         """Run a session on the peer's stream, or on one that we open, and transfer both ways."""
         grant = self._grants.open(peer_id)
-        grant.received = (arrivals := _Arrivals()).arrived
         try:
             totals = await self._reconcile(peer_id, stream, grant)
             outcome.round_trips, outcome.missing = totals.round_trips, totals.lacking
@@ -290,7 +289,7 @@ class StoreSync:
             self.sessions += 1
             outcome.sent = await self._transfer.send(peer_id, totals.to_send)
             if stream is None and totals.round_trips > 1:
-                await arrivals.settled(grant)
+                await _arrivals(grant)
         except (
             P2pError,
             StreamFrameError,
@@ -304,7 +303,7 @@ class StoreSync:
             log.debug("store sync failed", extra=fields(peer=peer_id, reason=outcome.error))
         finally:
             self._grants.close(grant)
-            outcome.received = arrivals.count
+            outcome.received = grant.settled
 
     async def _reconcile(self, peer_id: PeerIdText, stream: Stream | None, grant: Grant) -> SyncTotals:
         opens, topics = stream is None, self._topics()
@@ -330,25 +329,15 @@ class StoreSync:
         self._registry.counter("store_sync_errors", type=kind).add()
 
 
-class _Arrivals:
-    """The messages that arrive for one session."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._event = trio.Event()
-
-    def arrived(self) -> None:
-        self.count += 1
-        self._event.set()
-
-    async def settled(self, grant: Grant) -> None:
-        """Wait until everything that is known to be missing has come, or no more does."""
-        while grant.wanted or grant.ranges[0]:
-            self._event = trio.Event()
-            with trio.move_on_after(QUIET_SECONDS) as scope:
-                await self._event.wait()
-            if scope.cancelled_caught:
-                return
+async def _arrivals(grant: Grant) -> None:
+    """Wait until everything that was asked for has been archived, or no more comes."""
+    while grant.open:
+        event = trio.Event()
+        grant.changed = event.set
+        with trio.move_on_after(QUIET_SECONDS) as scope:
+            await event.wait()
+        if scope.cancelled_caught:
+            return
 
 
 def _kind(error: Exception) -> str:

@@ -188,11 +188,13 @@ class MessageTransfer:
         if why is not None:
             return self._refuse(peer_id, why)
         self._messages["receive"].add()
-        if self._stock.holds(topic, make_key(message.timestamp, digest)):
-            self._count("duplicate")
-        elif not await self._archive.insert(topic, message, digest):
-            return self._refuse(peer_id, "not_archived")
-        grant.received()
+        try:
+            if self._stock.holds(topic, make_key(message.timestamp, digest)):
+                self._count("duplicate")
+            elif not await self._archive.insert(topic, message, digest):
+                return self._refuse(peer_id, "not_archived")
+        finally:
+            grant.settle()
         return TransferVerdict.TAKEN
 
     def _reason_against(self, topic: str, message: WakuMessage) -> str | None:
