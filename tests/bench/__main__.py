@@ -32,6 +32,7 @@ from tests.bench.relay.driver import relay
 from tests.bench.rpc import rpc
 from tests.bench.send import send
 from tests.bench.startup import startup
+from tests.bench.store_sync import store_sync
 from tests.bench.topics import topics
 
 BENCHES: Final[dict[str, Callable[[Options], Iterator[dict[str, Any]]]]] = {
@@ -41,6 +42,7 @@ BENCHES: Final[dict[str, Callable[[Options], Iterator[dict[str, Any]]]]] = {
     "lightpush": lightpush,
     "archive": archive,
     "archive-relay": archive_relay,
+    "store-sync": store_sync,
     "rpc": rpc,
     "footprint": footprint,
     "startup": startup,

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import json
 import signal
+import sqlite3
+import subprocess
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -19,6 +24,9 @@ from ipc_schema.kernel.store_admin import (
 )
 from ipc_schema.message import WakuMessage, message_hash
 from ipc_schema.topics import shard_topic
+from logos_deploy.exits import Exit
+from logos_deploy.node.store_file import StoreFileWriter
+from tests.integration.logos_node import LOGOS, clean_environment
 from tests.support.kernel_process import Dealer, KernelProcess, eventually, kernels, short_directory
 
 CONTENT = "/toychat/2/huilong/proto"
@@ -195,3 +203,62 @@ def test_a_sync_that_was_killed_is_made_up_for(directory: Path) -> None:
         again.ok("peers.connect", {"addresses": [one.address()]})
         eventually(lambda: synced(again))
         eventually(lambda: has(again, missed))
+
+
+def run_store(kernel: KernelProcess, *arguments: str, code: Exit = Exit.OK, stdin: bytes = b"") -> str:
+    """Run `logos store …` on a kernel; returns what it printed."""
+    done = subprocess.run(
+        [*LOGOS, "store", "--data-dir", str(kernel.directory), *arguments],
+        input=stdin,
+        capture_output=True,
+        timeout=60,
+        env=clean_environment(),
+    )
+    assert done.returncode == code, (done.stdout, done.stderr)
+    return (done.stdout + done.stderr).decode(errors="replace")
+
+
+def test_the_command_shows_verifies_exports_and_imports(directory: Path) -> None:
+    with kernels(directory, ["--store=true"], [*BY_HAND, "--store-resume=true"]) as (one, two):
+        dealer = one.dealer()
+        hashes = put(dealer, messages(150, "old", 7200))
+        shown = run_store(one)
+        assert "ready" in shown
+        assert "store sync    off" in shown
+        assert f"{TOPIC}       150" in shown
+        assert json.loads(run_store(one, "--json"))["topics"][0]["messages"] == 150
+        assert run_store(one, "verify") == "150 messages checked, 0 bad\n"
+        file = directory / "one.logostore"
+        assert "150 messages exported" in run_store(one, "export", str(file))
+        assert file.stat().st_mode & 0o777 == 0o600
+        assert "is there already" in run_store(one, "export", str(file), code=Exit.DATA)
+        none = run_store(one, "export", "-", "--since", "2038-01-01")
+        assert none.startswith("LOGOSTOR")
+
+        # into another archive, from a file that was cut off, then from the whole one, twice
+        whole = file.read_bytes()
+        cut = run_store(two, "import", "-", stdin=whole[: len(whole) // 2], code=Exit.DATA)
+        assert "the file ends in the middle" in cut
+        assert 0 < status(two.dealer()).messages < 150
+        assert "refused" in run_store(two, "import", str(file))
+        assert run_store(two, "import", str(file)) == "0 new, 150 known, 0 refused\n"
+        assert has(two.dealer(), hashes)
+        assert "no connected peer speaks store sync" in run_store(two, "sync", code=Exit.FAILED)
+        assert "compares 0 messages" in run_store(two)  # they are older than the range
+        foreign = io.BytesIO()
+        writer = StoreFileWriter(foreign)
+        writer.add("/waku/2/rs/77/0", messages(1, "foreign")[0][1])
+        writer.close()
+        told = run_store(two, "import", "-", stdin=foreign.getvalue(), code=Exit.FAILED)
+        assert "cluster 77, the node is in 0" in told
+
+        # a message that is not what its hash says
+        assert one.stop() == 0
+        with closing(sqlite3.connect(one.directory / "store.sqlite3")) as database, database:
+            (data,) = database.execute("SELECT data FROM message WHERE hash = ?", (hashes[7],)).fetchone()
+            changed = data.replace(b"old 7", b"new 7")
+            database.execute("UPDATE message SET data = ? WHERE hash = ?", (changed, hashes[7]))
+        one.start()
+        found = run_store(one, "verify", code=Exit.FAILED)
+        assert found == f"150 messages checked, 1 bad\n0x{hashes[7].hex()}\n"
+    assert "does `logos up` run" in run_store(one, "--timeout", "0.1", code=Exit.UNAVAILABLE)

@@ -46,6 +46,9 @@ class Grant:
         self.taken = 0
         self.settled = 0
         """How many of those taken were archived, or could not be."""
+        self.streams = 0
+        self.streams_ended = 0
+        """Streams on which the peer transfers, and how many of them have ended."""
         self.changed: Callable[[], None] = lambda: None
         """Called after a change of `settled`; set by the session that waits for its messages."""
         self.ends: float | None = None
@@ -89,7 +92,14 @@ class Grant:
     @property
     def open(self) -> bool:
         """Whether more may come, as far as is known."""
-        return bool(self.wanted or self._lows) or self.settled < self.taken
+        if self.wanted or self.settled < self.taken or self.streams > self.streams_ended:
+            return True
+        return bool(self._lows) and not self.streams_ended
+
+    def stream_ended(self) -> None:
+        """Record that a stream of the peer has ended."""
+        self.streams_ended += 1
+        self.changed()
 
     def _invited(self, key: SyncKey) -> bool:
         at = bisect_right(self._lows, key) - 1

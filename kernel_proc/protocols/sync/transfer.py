@@ -148,6 +148,17 @@ class MessageTransfer:
     # --- taking ---
 
     async def _receive(self, stream: Stream) -> None:
+        grant = self._grants.find(stream.peer_id)
+        if grant is None:
+            await self._receive_from(stream)
+            return
+        grant.streams += 1
+        try:
+            await self._receive_from(stream)
+        finally:
+            grant.stream_ended()
+
+    async def _receive_from(self, stream: Stream) -> None:
         reader = MessageReader(stream, self._max_frame)
         peer_id, refused = stream.peer_id, 0
         while refused <= MAX_REFUSED:

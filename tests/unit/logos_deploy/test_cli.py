@@ -98,7 +98,7 @@ def test_nobody_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 NODE_COMMANDS = (
     *("status", "health", "down", "peers", "send /a/1/b/c x", "listen /a/1/b/c", "pending", "tail"),
-    *("discovery", "config --running", "up", "up --check", "up --write-only"),
+    *("store", "store export f", "discovery", "config --running", "up", "up --check", "up --write-only"),
 )
 
 
@@ -233,6 +233,8 @@ def test_the_configuration_of_a_node_to_be(
         (["tail", "--count", "0"], Exit.USAGE),
         (["peers", "--timeout", "0.1"], Exit.UNAVAILABLE),
         (["discovery", "--timeout", "0.1"], Exit.UNAVAILABLE),
+        (["store", "--timeout", "0.1"], Exit.UNAVAILABLE),
+        (["store", "export", "f", "--since", "yesterday"], Exit.USAGE),
         (["discovery", "--data-dir", "d", "list", "enrtree://k@d", "--timeout", "0.1"], Exit.UNAVAILABLE),
         (["status", "--watch", "0"], Exit.USAGE),
     ],
