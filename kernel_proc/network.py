@@ -209,6 +209,10 @@ class Network:
         seen = RelayMessage(topic, b"", message, b"", "", 0)
         return all(validator(seen) is Verdict.ACCEPT for validator in self._protected)
 
+    def is_signed(self, topic: str, message: WakuMessage) -> bool:
+        """Return whether a message of any age, from another store, is signed as its shard demands."""
+        return all(validator.is_signed(topic, message) for validator in self._protected)
+
     # --- inspection ---
 
     def no_peers_text(self, shard: int) -> str:

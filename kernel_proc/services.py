@@ -140,7 +140,7 @@ class Services:
             retention=str(services.store_retention),
             cluster=config.network.cluster,
             max_message_size=config.network.max_message_size,
-            is_valid=network.is_valid,
+            is_signed=network.is_signed,
         )
         self.filter: FilterService | None = None
         if services.filter and network.relay is not None:
@@ -220,7 +220,7 @@ class Services:
                 registry,
                 rng,
                 topics=topics,
-                is_valid=network.is_valid,
+                is_signed=network.is_signed,
                 max_message_size=config.network.max_message_size,
             )
         if services.store_resume:
@@ -237,7 +237,7 @@ class Services:
                 Path(config.data_dir) / RESUME_FILE,
                 topics=lambda: {shard_topic(cluster, shard): shard for shard in config.shards},
                 is_covered=is_covered,
-                is_valid=network.is_valid,
+                is_signed=network.is_signed,
                 keeps=services.store_retention.seconds,
             )
 

@@ -67,9 +67,9 @@ class ResumeState(StrEnum):
 class StoreResume:
     """`run` it beside the archive, which writes nothing until the plan is made.
 
-    `topics`: pubsub topics by shard that the node archives; `is_covered`: whether messages of a topic arrive
-    by themselves; `is_valid`: whether the relay's validators accept a message; `keeps`: the retention time in
-    seconds; `clock`: the wall clock in ns.
+    `topics`: pubsub topics that the node archives, and their shards; `is_covered`: whether messages of a
+    topic arrive by themselves; `is_signed`: whether a message is signed as its shard demands; `keeps`: the
+    retention time in seconds; `clock`: the wall clock in ns.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class StoreResume:
         *,
         topics: Callable[[], dict[str, int]],
         is_covered: Callable[[str], bool],
-        is_valid: Callable[[str, WakuMessage], bool],
+        is_signed: Callable[[str, WakuMessage], bool],
         keeps: int | None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
@@ -92,7 +92,7 @@ class StoreResume:
         self._path = path
         self._topics = topics
         self._is_covered = is_covered
-        self._is_valid = is_valid
+        self._is_signed = is_signed
         self._keeps_ns = None if keeps is None else keeps * 1_000_000_000
         self._clock = clock
         self._fetched = registry.counter("store_resume_messages")
@@ -269,8 +269,8 @@ class StoreResume:
         for found in messages:
             if found.message_hash not in missing or found.message is None:
                 continue
-            if not self._is_valid(topic, found.message):
-                self._errors(type="invalid").add()
+            if not self._is_signed(topic, found.message):
+                self._errors(type="unsigned").add()
             elif await self._archive.insert(topic, found.message, found.message_hash):
                 self.added += 1
                 self._fetched.add()

@@ -116,10 +116,13 @@ class SignedShard:
             return Verdict.ACCEPT
         if waku.timestamp == 0 or abs(self._clock() - waku.timestamp) >= PROTECTED_SHARD_WINDOW_NS:
             return Verdict.REJECT
-        if len(waku.meta) != 64:
-            return Verdict.REJECT
-        digest = protected_shard_hash(message.topic, waku)
-        return Verdict.ACCEPT if self._signed(waku.meta, digest) else Verdict.REJECT
+        return Verdict.ACCEPT if self.is_signed(message.topic, waku) else Verdict.REJECT
+
+    def is_signed(self, topic: str, message: WakuMessage) -> bool:
+        """Return whether a message, of any age, may be on its topic: signed, or on another topic."""
+        if topic != self._topic:
+            return True
+        return len(message.meta) == 64 and self._signed(message.meta, protected_shard_hash(topic, message))
 
     def _signed(self, compact: bytes, digest: bytes) -> bool:
         try:

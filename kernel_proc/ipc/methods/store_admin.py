@@ -64,7 +64,7 @@ PAGE: Final = 100
 class OwnStore:
     """The node's own archive and what completes it; `archive` None: store is off.
 
-    `is_valid`: whether the relay's validators accept a message.
+    `is_signed`: whether a message is signed as its shard demands.
     """
 
     archive: Archive | None
@@ -75,7 +75,7 @@ class OwnStore:
     retention: str
     cluster: int
     max_message_size: int
-    is_valid: Callable[[str, WakuMessage], bool]
+    is_signed: Callable[[str, WakuMessage], bool]
 
 
 def store_admin_routes(store: OwnStore) -> Mapping[str, Route]:
@@ -291,4 +291,4 @@ def _reason_against(store: OwnStore, topic: str, message: WakuMessage) -> str | 
         return "ephemeral"
     if size > store.max_message_size:
         return f"{size} bytes, at most {store.max_message_size} are allowed"
-    return None if store.is_valid(topic, message) else "not signed by the shard's key"
+    return None if store.is_signed(topic, message) else "not signed by the shard's key"

@@ -44,7 +44,8 @@ MAX_BYTES: Final = 512 << 20
 """What is taken from a peer for one session; the rest comes with the next."""
 OPEN_SECONDS: Final = 10.0
 AGAIN_SECONDS: Final = 2.0
-"""Between two sessions with a peer when the first was cut short by a limit."""
+MAX_AGAIN: Final = 100
+"""Between two sessions with a peer when the first was cut short by a limit, and how many of them in a row."""
 QUIET_SECONDS: Final = 2.0
 """Without a message from the peer: all have come that will come."""
 RETRY_SECONDS: Final = 1.0
@@ -91,8 +92,8 @@ class SyncOutcome:
 class StoreSync:
     """Mount it, then `run` it beside the archive.
 
-    `topics` returns what the archive is filled with now, `is_valid` whether the relay's validators accept a
-    message; `clock` is the wall clock in ns.
+    `topics` returns what the archive is filled with now, `is_signed` whether a message is signed as its shard
+    demands; `clock` is the wall clock in ns.
     """
 
     def __init__(
@@ -105,7 +106,7 @@ class StoreSync:
         rng: Random,
         *,
         topics: Callable[[], SyncTopics],
-        is_valid: Callable[[str, WakuMessage], bool],
+        is_signed: Callable[[str, WakuMessage], bool],
         max_message_size: int,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
@@ -124,7 +125,7 @@ class StoreSync:
             self.stock,
             self._grants,
             registry,
-            is_valid=is_valid,
+            is_signed=is_signed,
             max_message_size=max_message_size,
             clock=clock,
         )
@@ -133,6 +134,9 @@ class StoreSync:
         self._served: set[PeerIdText] = set()
         """The peers with a session in progress, by who opened it: two may do so at the same time."""
         self._last: dict[PeerIdText, float] = {}
+        self._unfinished: PeerIdText | None = None
+        self._again = trio.Event()
+        """Set when a session with `_unfinished` should be opened at once."""
         self._cached = 0
         self.sessions = 0
         """Sessions that ended well, of either side."""
@@ -166,11 +170,11 @@ class StoreSync:
         """Fill the index, then open sessions, until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._keep_up, name="store sync index")
-            due = trio.current_time() + self._settings.interval
             while True:
-                await trio.sleep_until(due)
-                due = max(due, trio.current_time()) + self._settings.interval
-                await self._open_due()
+                with trio.move_on_after(self._settings.interval):
+                    await self._again.wait()
+                peer_id, self._unfinished, self._again = self._unfinished, None, trio.Event()
+                await self._open_due(peer_id)
 
     async def _keep_up(self) -> None:
         """Keep the index of our topics, and prune it half an interval out of step with the sessions."""
@@ -186,7 +190,7 @@ class StoreSync:
             self._cached = self.stock.prune()
             await trio.sleep(min(self._settings.interval / 2, 10.0))
 
-    async def _open_due(self) -> None:
+    async def _open_due(self, unfinished: PeerIdText | None) -> None:
         partners = self.partners()
         for gone in self._last.keys() - set(partners):
             del self._last[gone]
@@ -195,7 +199,10 @@ class StoreSync:
         # The one that we have not asked for longest; nwaku takes a random one.
         self._rng.shuffle(partners)
         peer_id = min(partners, key=lambda one: self._last.get(one, float("-inf")))
-        for _ in range(100):
+        if unfinished in partners:
+            await trio.sleep(AGAIN_SECONDS)
+            peer_id = unfinished
+        for _ in range(MAX_AGAIN):
             outcome = await self.sync_with(peer_id)
             if outcome.error or not outcome.cut_short:
                 break
@@ -271,11 +278,15 @@ class StoreSync:
             await stream.reset()
             return
         self._served.add(peer_id)
+        outcome = SyncOutcome(peer_id)
         try:
             with trio.move_on_after(TRANSFER_SECONDS):
-                await self._exchange(peer_id, stream, SyncOutcome(peer_id))
+                await self._exchange(peer_id, stream, outcome)
         finally:
             self._served.discard(peer_id)
+        if outcome.cut_short:  # the peer does not know
+            self._unfinished = peer_id
+            self._again.set()
 
     async def _exchange(self, peer_id: PeerIdText, stream: Stream | None, outcome: SyncOutcome) -> None:
         """Run a session on the peer's stream, or on one that we open, and transfer both ways."""

@@ -48,8 +48,8 @@ STREAMS: Final = 4
 
 
 class MessageTransfer:
-    """Both directions. `clock`: the wall clock in ns; `is_valid`: whether the relay's validators accept a
-    message."""
+    """Both directions. `clock`: the wall clock in ns; `is_signed`: whether a message is signed as its shard
+    demands."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class MessageTransfer:
         grants: Grants,
         registry: Registry,
         *,
-        is_valid: Callable[[str, WakuMessage], bool],
+        is_signed: Callable[[str, WakuMessage], bool],
         max_message_size: int,
         clock: Callable[[], int],
     ) -> None:
@@ -68,7 +68,7 @@ class MessageTransfer:
         self._stock = stock
         self._grants = grants
         self._registry = registry
-        self._is_valid = is_valid
+        self._is_signed = is_signed
         self._max_frame = max_message_size + ENTRY_BYTES
         self._chunk = max(1, min(CHUNK, CHUNK_BYTES // max_message_size))
         self._clock = clock
@@ -215,7 +215,7 @@ class MessageTransfer:
             return "other_topic"
         if not self._stock.window().start <= message.timestamp <= self._clock() + MAX_TIMESTAMP_DISTANCE_NS:
             return "other_time"
-        return None if self._is_valid(topic, message) else "invalid"
+        return None if self._is_signed(topic, message) else "unsigned"
 
     def _refuse(self, peer_id: PeerIdText, why: str, detail: str = "") -> str:
         self._count(why)

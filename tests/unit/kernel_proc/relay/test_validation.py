@@ -85,6 +85,15 @@ def test_the_window_is_just_below_five_minutes() -> None:
     assert verdict_of(signed(timestamp=NOW - 5 * MINUTE + 1)) is Verdict.ACCEPT
 
 
+def test_a_signature_of_any_age_is_known() -> None:
+    old = signed(timestamp=NOW - 10**15)
+    assert verdict_of(old) is Verdict.REJECT
+    assert shard().is_signed(TOPIC, old)
+    assert not shard().is_signed(TOPIC, old._replace(payload=b"other"))
+    assert not shard().is_signed(TOPIC, old._replace(meta=b""))
+    assert shard().is_signed("/waku/2/rs/1/7", old._replace(meta=b""))
+
+
 def test_other_topics_are_not_its_business() -> None:
     assert verdict_of(WakuMessage(b"p", "/t"), "/waku/2/rs/2/9") is Verdict.ACCEPT
 

@@ -60,7 +60,7 @@ class Store:
         *,
         names: tuple[str, ...] = (TOPIC,),
         whole: bool = True,
-        is_valid: Callable[[str, WakuMessage], bool] = lambda _topic, _message: True,
+        is_signed: Callable[[str, WakuMessage], bool] = lambda _topic, _message: True,
     ) -> None:
         self.host: MemoryHost = network.host(name)
         self.archive = MemoryArchive()
@@ -73,7 +73,7 @@ class Store:
             self.registry,
             Random(1),
             topics=lambda: SyncTopics(names, whole),
-            is_valid=is_valid,
+            is_signed=is_signed,
             max_message_size=MAX_SIZE,
             clock=lambda: NOW + int(trio.current_time() * SECOND),
         )
@@ -265,7 +265,7 @@ def frame_of(one: WakuMessage, topic: str = TOPIC) -> bytes:
 @mock_clock_test
 async def test_only_what_was_asked_for_is_archived() -> None:
     async with memory_network() as network:
-        store = Store(network, "store", is_valid=lambda _topic, one: one.payload != b"unsigned")
+        store = Store(network, "store", is_signed=lambda _topic, one: one.payload != b"unsigned")
         liar, stranger = network.host("liar"), network.host("stranger")
         mine = store.put(*(message(f"mine {number}", 1000) for number in range(3)))
         await ready(store)
@@ -310,7 +310,7 @@ async def test_only_what_was_asked_for_is_archived() -> None:
             "ephemeral": 1,
             "other_topic": 1,
             "other_time": 2,
-            "invalid": 1,
+            "unsigned": 1,
             "malformed": 2,
         }.items():
             assert store.counted(refused, type=kind) == number, kind
