@@ -169,7 +169,7 @@ async def test_it_waits_for_a_store_and_goes_to_the_next_when_one_lies(tmp_path:
     async with stores(tmp_path) as all_of:
         all_of.network.nursery.start_soon(all_of.resume.run)
         await until(lambda: all_of.resume.error == "no connected peer serves store")
-        assert all_of.resume.state is ResumeState.WAITING
+        assert str(all_of.resume.state) == "waiting"
         assert [gap.pubsub_topic for gap in load_gaps(tmp_path / "resume.json")] == [TOPIC, OTHER]
         put(all_of.store("liar", archive=Liar()), 20, "lies")
         await until(lambda: "does not match its hash" in all_of.resume.error)
@@ -177,7 +177,7 @@ async def test_it_waits_for_a_store_and_goes_to_the_next_when_one_lies(tmp_path:
         missed = put(all_of.store("honest"), 20, "missed")
         await all_of.done()
         assert set(all_of.archive.rows) == missed
-        assert all_of.resume.state is ResumeState.DONE
+        assert str(all_of.resume.state) == "done"
 
 
 @trio_test()
@@ -193,7 +193,7 @@ async def test_what_came_before_the_first_relay_peer_is_fetched_too(tmp_path: Pa
         all_of.covered = True
         await all_of.done()
         assert set(all_of.archive.rows) == missed | late
-        assert all_of.resume.state is ResumeState.DONE
+        assert str(all_of.resume.state) == "done"
 
 
 @pytest.mark.parametrize("done", [0, 1])
