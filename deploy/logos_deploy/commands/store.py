@@ -75,7 +75,10 @@ def _common(parser: argparse.ArgumentParser, *, again: bool = False) -> None:
 
 
 def _moment(text: str) -> int:
-    when = datetime.fromisoformat(text)
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time such as 2026-01-31T12:00:00") from None
     when = when.replace(tzinfo=UTC) if when.tzinfo is None else when
     return int(when.timestamp()) * 1_000_000_000 + when.microsecond * 1000
 

@@ -234,7 +234,6 @@ def test_the_configuration_of_a_node_to_be(
         (["peers", "--timeout", "0.1"], Exit.UNAVAILABLE),
         (["discovery", "--timeout", "0.1"], Exit.UNAVAILABLE),
         (["store", "--timeout", "0.1"], Exit.UNAVAILABLE),
-        (["store", "export", "f", "--since", "yesterday"], Exit.USAGE),
         (["discovery", "--data-dir", "d", "list", "enrtree://k@d", "--timeout", "0.1"], Exit.UNAVAILABLE),
         (["status", "--watch", "0"], Exit.USAGE),
     ],
