@@ -59,18 +59,23 @@ def store_sync(options: Options) -> Iterator[dict[str, Any]]:
     """The lines of all cases."""
     sizes = {**SIZES, **LARGE} if any(name in options.only for name in LARGE) else SIZES
     for name, size in sizes.items():
-        if not options.wants(name) and options.only in LARGE:
+        few, many, core = (
+            f"{2 * DIFFERENCES} differences among {name}",
+            f"all different beside {name}",
+            f"fingerprints of {name}",
+        )
+        if not any(map(options.wants, (few, many, core))):
             continue
         with ExitStack() as stack:
             place = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bs-")))
             bench = _Pair(place, options.count(size), stack)
-            if options.wants(case := f"{2 * DIFFERENCES} differences among {name}"):
-                yield bench.compare(case, options, DIFFERENCES)
-            if options.wants(case := f"all different beside {name}"):
-                yield bench.compare(case, options, options.count(ALL), data=True)
+            if options.wants(few):
+                yield bench.compare(few, options, DIFFERENCES)
+            if options.wants(many):
+                yield bench.compare(many, options, options.count(ALL), data=True)
             bench.stop()
-            if options.wants(case := f"fingerprints of {name}"):
-                yield bench.fingerprints(case, options)
+            if options.wants(core):
+                yield bench.fingerprints(core, options)
 
 
 class _Pair:

@@ -7,6 +7,7 @@ import pytest
 from tests.bench.archive_relay.driver import archive_relay
 from tests.bench.harness import Options
 from tests.bench.lightpush import lightpush
+from tests.bench.store_sync import store_sync
 
 pytestmark = pytest.mark.integration
 
@@ -35,3 +36,14 @@ def test_inserts_while_relaying() -> None:
     assert 0 < line["ours"] <= line["relayed_per_s"]
     assert line["reference"] > 0
     assert set(line["cpu_us"]) == {"kernel", "publisher", "receiver"}
+
+
+def test_store_sync() -> None:
+    few, many, core = store_sync(Options(runs=1, scale=0.01))
+    for line in (few, many, core):
+        assert line["ours"] > 0
+        assert line["reference"] > 0
+        assert line["kib"] > 0
+    assert few["frames"] >= 2
+    assert many["differences_per_second"] > 0
+    assert core["kib"] == core["reference_kib"]

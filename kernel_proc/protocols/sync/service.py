@@ -242,8 +242,7 @@ class StoreSync:
         self._last[peer_id] = started
         self._opened.add(peer_id)
         try:
-            with trio.move_on_after(TRANSFER_SECONDS):
-                await self._exchange(peer_id, None, outcome)
+            await self._exchange(peer_id, None, outcome)
         finally:
             self._opened.discard(peer_id)
         outcome.seconds = trio.current_time() - started
@@ -280,8 +279,7 @@ class StoreSync:
         self._served.add(peer_id)
         outcome = SyncOutcome(peer_id)
         try:
-            with trio.move_on_after(TRANSFER_SECONDS):
-                await self._exchange(peer_id, stream, outcome)
+            await self._exchange(peer_id, stream, outcome)
         finally:
             self._served.discard(peer_id)
         if outcome.cut_short:  # the peer does not know
@@ -298,9 +296,12 @@ class StoreSync:
             self._round_trips.observe(totals.round_trips)
             self._differences.observe(totals.lacking + len(totals.to_send))
             self.sessions += 1
-            outcome.sent = await self._transfer.send(peer_id, totals.to_send)
-            if stream is None and totals.round_trips > 1:
-                await _arrivals(grant)
+            with trio.move_on_after(TRANSFER_SECONDS) as scope:
+                outcome.sent = await self._transfer.send(peer_id, totals.to_send)
+                if stream is None and totals.round_trips > 1:
+                    await _arrivals(grant)
+            if scope.cancelled_caught:
+                raise SessionFailed("too_long", f"transfer did not end within {TRANSFER_SECONDS:g} s")
         except (
             P2pError,
             StreamFrameError,
