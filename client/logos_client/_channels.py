@@ -45,7 +45,8 @@ class ChannelMethods:
         raise NotImplementedError
 
     @property
-    def _features(self) -> tuple[str, ...]:
+    def features(self) -> tuple[str, ...]:
+        """See `MessagingClient.features`."""
         raise NotImplementedError
 
     @property
@@ -94,7 +95,7 @@ class ChannelMethods:
         given = tuple(as_bytes("key", key, _KEY) for key in keys)
         if not 0 <= parity <= 1:
             raise ValueError(f"parity: 0 to 1, not {parity}")
-        if hooks and schema.FEATURE_CHANNEL_HOOKS not in self._features:
+        if hooks and schema.FEATURE_CHANNEL_HOOKS not in self.features:
             with public_errors():
                 raise IpcError(ErrorCode.UNKNOWN_METHOD, "this Messaging API has no channels with hooks")
         request = schema.ChannelCreateRequest(

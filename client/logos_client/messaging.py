@@ -191,7 +191,7 @@ class MessagingClient(ChannelMethods):
 
     @property
     def features(self) -> tuple[str, ...]:
-        """What it can do beyond version 1 of the contract: `channels`, `send_timestamp`."""
+        """What it can do beyond version 1 of the contract: `channels`, `channel_hooks`, `send_timestamp`."""
         return self._greeting.features
 
     @property
@@ -208,10 +208,6 @@ class MessagingClient(ChannelMethods):
     def counters(self) -> StreamCounters:
         """Counters of incoming events."""
         return self._session.stream.counters
-
-    @property
-    def _features(self) -> tuple[str, ...]:
-        return self._greeting.features
 
     @property
     def _hooks(self) -> ChannelHooks:

@@ -49,7 +49,7 @@ class MessagingCalls(BlockingClient):
 
     @property
     def features(self) -> tuple[str, ...]:
-        """What it can do beyond version 1 of the contract: `channels`, `send_timestamp`."""
+        """What it can do beyond version 1 of the contract: `channels`, `channel_hooks`, `send_timestamp`."""
         return self._client.features
 
     @property
