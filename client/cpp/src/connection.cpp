@@ -1,0 +1,440 @@
+#include "connection.hpp"
+
+#include <algorithm>
+#include <random>
+#include <stdexcept>
+
+namespace logos {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr auto kHelloTimeout = 3s;
+constexpr Clock::duration kHelloRetry = 100ms;
+constexpr Clock::duration kHelloRetryMax = 2s;
+constexpr Clock::duration kRefusedRetry = 5s;
+/// A server may take the connection of our own dead predecessor for a live one, until its next heartbeat.
+constexpr auto kConflictGrace = 3s;
+constexpr auto kSilence = 4s;  // without a word from the server: ask whether it still knows us
+constexpr auto kIdle = 10s;    // without a word from us: the server gives us up after 30 s
+constexpr auto kTick = 1s;
+constexpr auto kFullRetry = 5ms;
+constexpr std::size_t kDefaultInFlight = 64;
+constexpr std::size_t kBatch = 256;  // messages before timers and other sockets have their turn
+constexpr std::size_t kMaxFrames = 4096 + 4;
+constexpr std::int64_t kMaxFrame = 64 << 20;
+constexpr std::string_view kHelloFirst = "hello first";
+
+bool wants_hello(const std::optional<Error>& error) {
+  return error && error->code() == ErrorCode::kNotReady && error->message().ends_with(kHelloFirst);
+}
+
+BytesView view(const zmq::message_t& part) { return {part.data<std::uint8_t>(), part.size()}; }
+
+}  // namespace
+
+Error closed_error() { return {ErrorCode::kNotReady, "the client is closed", false}; }
+Error late_error(std::string_view method) {
+  return {ErrorCode::kDeadlineExceeded, std::string(method) + ": no answer in time"};
+}
+
+Id random_id() {
+  thread_local std::random_device device;  // of the system: ids are idempotency keys
+  Id id;
+  for (std::size_t at = 0; at < id.size(); at += 4) {
+    const std::uint32_t word = device();
+    std::memcpy(id.data() + at, &word, 4);
+  }
+  return id;
+}
+
+Connection::Connection(Loop& loop, std::string endpoint, Handlers handlers)
+    : loop_(loop), endpoint_(std::move(endpoint)), handlers_(std::move(handlers)), id_prefix_(random_id()) {}
+
+void Connection::open() {
+  socket_ = zmq::socket_t(loop_.context, zmq::socket_type::dealer);
+  // Without `immediate` a request would wait for a server that is gone, and reach its successor.
+  socket_.set(zmq::sockopt::immediate, true);
+  socket_.set(zmq::sockopt::linger, 0);
+  socket_.set(zmq::sockopt::reconnect_ivl, 50);
+  socket_.set(zmq::sockopt::reconnect_ivl_max, 2000);
+  socket_.set(zmq::sockopt::handshake_ivl, 5000);
+  socket_.set(zmq::sockopt::maxmsgsize, kMaxFrame);
+  const std::string inside = "inproc://monitor-" + to_hex(id_prefix_);
+  if (zmq_socket_monitor(socket_.handle(), inside.c_str(),
+                         ZMQ_EVENT_HANDSHAKE_SUCCEEDED | ZMQ_EVENT_DISCONNECTED) != 0) {
+    throw zmq::error_t();
+  }
+  monitor_ = zmq::socket_t(loop_.context, zmq::socket_type::pair);
+  monitor_.set(zmq::sockopt::linger, 0);
+  monitor_.connect(inside);
+  try {
+    socket_.connect(endpoint_);
+  } catch (const zmq::error_t& error) {
+    close();
+    throw std::invalid_argument(endpoint_ + " is not an endpoint: " + error.what());
+  }
+  heard_ = spoke_ = Clock::now();
+  loop_.watch(socket_, [this] { drain(kBatch); });
+  loop_.watch(monitor_, [this] { watch_link(); });
+  if (!handlers_.keepalive.empty()) arm(tick_, kTick, [this] { check_alive(); });
+}
+
+void Connection::close() {
+  if (state_ == State::kClosed) return;
+  set_state(State::kClosed);
+  disarm(hello_timer_);
+  disarm(full_timer_);
+  disarm(tick_);
+  while (!pending_.empty()) fail(pending_.begin()->second, closed_error());
+  pump();
+  if (monitor_) loop_.unwatch(monitor_);
+  if (socket_) {
+    loop_.unwatch(socket_);
+    zmq_socket_monitor(socket_.handle(), nullptr, 0);
+  }
+  monitor_.close();
+  socket_.close();
+}
+
+void Connection::set_state(State state) {
+  state_ = state;
+  ready_.store(state == State::kReady, std::memory_order_release);
+}
+
+void Connection::arm(std::optional<Loop::Timer>& timer, Clock::duration delay, Loop::Work work) {
+  disarm(timer);
+  timer = loop_.after(delay, [&timer, work = std::move(work)] {
+    timer.reset();
+    work();
+  });
+}
+
+void Connection::disarm(std::optional<Loop::Timer>& timer) {
+  if (timer) loop_.cancel(*timer);
+  timer.reset();
+}
+
+// -- requests ----------------------------------------------------------------------------------------------------------
+
+void Connection::request(std::shared_ptr<Request> request) {
+  request->timer = loop_.at(request->deadline, [this, request] { expire(request); });
+  request->place = waiting_.insert(waiting_.end(), request);
+  pump();
+}
+
+/// Send what waits, as far as the connection and the number of requests in flight allow; or end it.
+void Connection::pump() {
+  while (!waiting_.empty()) {
+    const auto request = waiting_.front();
+    if (state_ == State::kClosed) {
+      fail(request, closed_error());
+    } else if (state_ == State::kFailed) {
+      fail(request, *failure_);
+    } else if (state_ != State::kReady) {
+      return;
+    } else if (request->method.empty()) {
+      settle(request, {Reply{}, std::nullopt});
+    } else if (pending_.size() >= in_flight_ || full_timer_ || !write(*request)) {
+      return;
+    }
+  }
+}
+
+/// False: the socket takes nothing now.
+bool Connection::write(Request& request) {
+  const auto left = std::chrono::duration_cast<Milliseconds>(request.deadline - Clock::now()).count();
+  const auto budget = std::clamp<std::uint64_t>(left < 1 ? 1 : static_cast<std::uint64_t>(left), 1, 3'600'000);
+  const Id id = new_id();
+  if (!put(encode_request_header(id, request.method, budget, 0), request.body, request.blobs)) {
+    arm(full_timer_, kFullRetry, [this] { pump(); });
+    return false;
+  }
+  request.id = id;
+  request.sent = true;
+  request.waiting = false;
+  pending_.emplace(id, *request.place);
+  waiting_.erase(request.place);
+  return true;
+}
+
+bool Connection::put(const Bytes& header, const Bytes& body, std::span<const Bytes> blobs) {
+  const auto send = [&](BytesView frame, bool more) {
+    const auto flags = zmq::send_flags::dontwait | (more ? zmq::send_flags::sndmore : zmq::send_flags::none);
+    return socket_.send(zmq::const_buffer(frame.data(), frame.size()), flags).has_value();
+  };
+  try {
+    // Only the first frame can be refused: those behind it belong to a message that was begun.
+    if (!send(as_bytes(kMagic), true)) return false;
+    send(header, true);
+    send(body, !blobs.empty());
+    for (std::size_t index = 0; index < blobs.size(); ++index) send(blobs[index], index + 1 < blobs.size());
+  } catch (const zmq::error_t&) {
+    return false;
+  }
+  spoke_ = Clock::now();
+  return true;
+}
+
+bool Connection::tell(std::string_view method, const Value& body) {
+  return ready() && put(encode_request_header(new_id(), method, 0, kNoReply), pack(body), {});
+}
+
+Id Connection::new_id() {
+  Id id = id_prefix_;
+  ++ids_;
+  std::memcpy(id.data() + 8, &ids_, sizeof ids_);
+  return id;
+}
+
+void Connection::expire(const std::shared_ptr<Request>& request) {
+  request->timer = {};
+  if (!request->waiting || (ready() && !request->method.empty())) {
+    fail(request, late_error(request->method));
+  } else if (request->sent) {
+    fail(request, {ErrorCode::kPeerRestarted, request->method + ": the connection was lost; the outcome is unknown"});
+  } else if (put_off_ && put_off_->code() == ErrorCode::kConflict) {
+    fail(request, *put_off_);  // still so at the end of the wait
+  } else {
+    fail(request, {ErrorCode::kNotReady, "no answer from " + endpoint_ + " in time" + hint()});
+  }
+}
+
+std::string Connection::hint() const {
+  if (!strange_) return state_ == State::kGreeting ? " (greeting)" : " (connecting)";
+  return ": what listens there takes no requests (an events socket, or no server of this contract), is full, or turns "
+         "this user away (allowed-uid)";
+}
+
+void Connection::settle(const std::shared_ptr<Request>& kept, Outcome&& outcome) {
+  const std::shared_ptr<Request> request = kept;  // the caller's may be the one in a container
+  if (request->timer != Loop::Timer{}) loop_.cancel(request->timer);
+  request->timer = {};
+  if (request->waiting) {
+    waiting_.erase(request->place);
+  } else {
+    pending_.erase(request->id);
+  }
+  const auto done = std::move(request->done);
+  done(std::move(outcome));
+}
+
+// -- what comes in -----------------------------------------------------------------------------------------------------
+
+void Connection::drain(std::size_t most) {
+  for (std::size_t count = 0; count < most && socket_ && receive(); ++count) {
+  }
+  if (handlers_.drained) handlers_.drained();
+  pump();
+}
+
+/// False: there is nothing.
+bool Connection::receive() {
+  std::size_t count = 0;
+  for (bool more = true; more; ++count) {
+    if (parts_.size() <= count) parts_.emplace_back();
+    if (!socket_.recv(parts_[count], zmq::recv_flags::dontwait)) return false;
+    more = parts_[count].more();
+    if (count > kMaxFrames) --count;  // no message of the contract: its frames are not kept
+  }
+  views_.clear();
+  for (std::size_t index = 0; index < count; ++index) views_.push_back(view(parts_[index]));
+  heard_ = Clock::now();
+  if (handlers_.event && is_app_event(views_)) {
+    handlers_.event(views_);
+  } else {
+    handle_reply(views_);
+  }
+  return true;
+}
+
+void Connection::handle_reply(std::span<const BytesView> frames) {
+  std::optional<ReplyFrames> reply;
+  try {
+    reply = decode_reply(frames);
+  } catch (const Error&) {
+    return;  // garbage
+  }
+  const bool forgotten = wants_hello(reply->error);
+  if (reply->id == hello_) {
+    hello_.reset();
+    disarm(hello_timer_);
+    if (reply->error) {
+      hello_failed(*reply->error);
+    } else {
+      accept(*reply);
+    }
+  } else if (const auto found = pending_.find(reply->id); found != pending_.end()) {
+    const std::shared_ptr<Request> request = found->second;
+    if (forgotten) {
+      // The server does not know this connection, so it did nothing: the request may go out again.
+      pending_.erase(found);
+      request->waiting = true;
+      request->place = waiting_.insert(waiting_.begin(), request);
+    } else if (reply->error) {
+      fail(request, *reply->error);
+    } else {
+      Reply answer{std::move(reply->body), {}, reply->instance};
+      for (const BytesView blob : frames.subspan(reply->first_blob)) answer.blobs.emplace_back(blob.begin(), blob.end());
+      settle(request, {std::move(answer), std::nullopt});
+    }
+  }
+  if (state_ == State::kClosed) return;
+  if (meet(reply->instance) && ready()) {
+    lose("the server was restarted");
+    connected();
+  } else if (forgotten && ready()) {
+    lose("the server does not know this connection any more");
+    connected();
+  }
+}
+
+/// Note who answers. True: another instance than before.
+bool Connection::meet(const Id& instance) {
+  const bool other = instance_ && *instance_ != instance;
+  instance_ = instance;
+  return other;
+}
+
+// -- the connection ----------------------------------------------------------------------------------------------------
+
+void Connection::watch_link() {
+  zmq::message_t event;
+  zmq::message_t address;
+  while (monitor_ && monitor_.recv(event, zmq::recv_flags::dontwait)) {
+    if (!event.more() || !monitor_.recv(address)) continue;
+    std::uint16_t kind = 0;
+    std::memcpy(&kind, event.data(), sizeof kind);
+    if (kind == ZMQ_EVENT_HANDSHAKE_SUCCEEDED) {
+      shaken_ = true;
+      strange_ = false;
+      connected();
+    } else {
+      strange_ = !shaken_;
+      shaken_ = false;
+      disconnected();
+    }
+  }
+}
+
+void Connection::connected() {
+  if (state_ == State::kClosed) return;
+  (void)socket_.get(zmq::sockopt::events);  // lets the socket drop the connection before
+  greet();
+}
+
+void Connection::disconnected() {
+  if (state_ == State::kClosed) return;
+  drain(SIZE_MAX);  // replies that came before the loss
+  if (state_ == State::kClosed) return;
+  failure_.reset();
+  lose("the connection was lost");
+}
+
+/// What was asked on this connection has no answer any more, and nothing of it may reach a successor.
+void Connection::lose(const std::string& reason) {
+  const bool was_ready = ready();
+  set_state(State::kConnecting);
+  hello_.reset();
+  disarm(hello_timer_);
+  disarm(full_timer_);
+  auto pending = std::move(pending_);
+  pending_.clear();
+  auto front = waiting_.begin();
+  for (auto& [id, request] : pending) {
+    request->waiting = true;
+    request->place = waiting_.insert(front, request);
+  }
+  for (auto& [id, request] : pending) {
+    if (!request->repeat) fail(request, {ErrorCode::kPeerRestarted, reason});
+  }
+  if (was_ready) handlers_.down(reason);
+}
+
+void Connection::greet() {
+  set_state(State::kGreeting);
+  hello_delay_ = kHelloRetry;
+  send_hello();
+}
+
+void Connection::send_hello() {
+  hello_ = new_id();
+  const auto header =
+      encode_request_header(*hello_, "hello", std::chrono::milliseconds(kHelloTimeout).count(), 0);
+  if (!put(header, pack(handlers_.hello()), {})) {
+    hello_.reset();
+    arm(hello_timer_, kFullRetry, [this] { send_hello(); });
+    return;
+  }
+  arm(hello_timer_, kHelloTimeout, [this] {
+    hello_.reset();
+    hello_failed(late_error("hello"));
+  });
+}
+
+void Connection::hello_failed(const Error& error) {
+  if (worth_waiting(error)) {
+    put_off_ = error;
+    hello_delay_ = std::min(hello_delay_ * 2, kHelloRetryMax);
+  } else {
+    hello_delay_ = kRefusedRetry;
+    refuse(error);
+    if (state_ == State::kClosed) return;
+  }
+  const Clock::duration asked = error.retry_after().value_or(Milliseconds(0));
+  arm(hello_timer_, std::max(hello_delay_, asked), [this] { send_hello(); });
+}
+
+/// Our hello was accepted. At once: events may stand right behind it.
+void Connection::accept(const ReplyFrames& reply) {
+  try {
+    handlers_.greeted(reply.body, reply.instance);
+  } catch (const Error& error) {
+    hello_failed(error);
+    return;
+  }
+  meet(reply.instance);
+  failure_.reset();
+  put_off_.reset();
+  conflict_since_.reset();
+  greeted_ = true;
+  in_flight_ = kDefaultInFlight;
+  if (const Value* limits = reply.body.find("limits")) {
+    const Value* limit = limits->find("in_flight");
+    const auto* number = limit == nullptr ? nullptr : limit->get<std::int64_t>();
+    if (number != nullptr && *number > 0) in_flight_ = static_cast<std::size_t>(*number);
+  }
+  set_state(State::kReady);
+  pump();
+}
+
+bool Connection::worth_waiting(const Error& error) {
+  if (error.code() != ErrorCode::kConflict) return error.retriable();
+  const auto now = Clock::now();
+  if (!conflict_since_) conflict_since_ = now;
+  return now - *conflict_since_ < kConflictGrace;
+}
+
+void Connection::refuse(const Error& error) {
+  const bool first = !failure_;
+  failure_ = error;
+  set_state(State::kFailed);
+  pump();
+  if (first && greeted_) handlers_.down(std::string(error.message()));
+}
+
+void Connection::check_alive() {
+  arm(tick_, kTick, [this] { check_alive(); });
+  const auto now = Clock::now();
+  if (!ready() || probing_ || (now - heard_ < kSilence && now - spoke_ < kIdle)) return;
+  probing_ = true;
+  auto probe = std::make_shared<Request>();
+  probe->method = handlers_.keepalive;
+  probe->body = pack(Value::Map{});
+  probe->deadline = now + kSilence;
+  // No answer: a hung server. Its return, or the loss of the connection, is noticed elsewhere.
+  probe->done = [this](Outcome&&) { probing_ = false; };
+  request(std::move(probe));
+}
+
+}  // namespace logos
