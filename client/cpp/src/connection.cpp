@@ -183,12 +183,12 @@ bool Connection::tell(std::string_view method, const Value& body) {
 Id Connection::new_id() {
   Id id = id_prefix_;
   ++ids_;
-  std::memcpy(id.data() + 8, &ids_, sizeof ids_);
+  for (std::size_t at = 0; at < 8; ++at) id[8 + at] = static_cast<std::uint8_t>(ids_ >> (56 - 8 * at));
   return id;
 }
 
 void Connection::expire(const std::shared_ptr<Request>& request) {
-  request->timer = {};
+  request->timer.reset();
   if (!request->waiting || (ready() && !request->method.empty())) {
     fail(request, late_error(request->method));
   } else if (request->sent) {
@@ -198,6 +198,7 @@ void Connection::expire(const std::shared_ptr<Request>& request) {
   } else {
     fail(request, {ErrorCode::kNotReady, "no answer from " + endpoint_ + " in time" + hint()});
   }
+  pump();
 }
 
 std::string Connection::hint() const {
@@ -208,8 +209,8 @@ std::string Connection::hint() const {
 
 void Connection::settle(const std::shared_ptr<Request>& kept, Outcome&& outcome) {
   const std::shared_ptr<Request> request = kept;  // the caller's may be the one in a container
-  if (request->timer != Loop::Timer{}) loop_.cancel(request->timer);
-  request->timer = {};
+  if (request->timer) loop_.cancel(*request->timer);
+  request->timer.reset();
   if (request->waiting) {
     waiting_.erase(request->place);
   } else {

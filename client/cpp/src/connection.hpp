@@ -34,7 +34,7 @@ struct Request {
   bool sent = false;
   bool waiting = true;
   Id id{};
-  Loop::Timer timer{};
+  std::optional<Loop::Timer> timer;
   std::list<std::shared_ptr<Request>>::iterator place{};
 };
 

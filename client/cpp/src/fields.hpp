@@ -128,6 +128,15 @@ void read_row(const Value::Array& row, std::size_t first, T& into) {
 }
 
 template <class T>
+Value to_value(const std::optional<T>& one);
+template <class A, class B>
+Value to_value(const std::pair<A, B>& one);
+template <class T>
+Value to_value(const std::vector<T>& all);
+template <class T>
+Value to_value(const std::map<std::string, T>& all);
+inline Value to_value(const Bytes& bytes) { return Value(bytes); }
+template <class T>
 Value to_value(const T& one) {
   if constexpr (std::is_constructible_v<Value, const T&>) {
     return Value(one);
@@ -153,7 +162,6 @@ Value to_value(const std::vector<T>& all) {
   for (const T& one : all) array.push_back(to_value(one));
   return array;
 }
-inline Value to_value(const Bytes& bytes) { return Value(bytes); }
 template <class T>
 Value to_value(const std::map<std::string, T>& all) {
   Value::Map map;

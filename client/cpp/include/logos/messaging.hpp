@@ -89,6 +89,8 @@ struct Outcome {
   std::optional<Error> error;
 };
 
+/// A new idempotency key: 16 random bytes.
+LOGOS_CLIENT_API Id new_request_id();
 /// Positions of events; empty for those of the client's own.
 LOGOS_CLIENT_API std::optional<Position> position_of(const Event& event);
 /// `message_received`, …

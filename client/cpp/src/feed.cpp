@@ -1,0 +1,413 @@
+#include "feed.hpp"
+
+#include <algorithm>
+
+#include "fields.hpp"
+
+namespace logos {
+namespace {
+
+using namespace std::chrono_literals;
+
+constexpr Milliseconds kRetry = 200ms;
+constexpr Milliseconds kRetryMax = 5s;
+/// Memory of an event besides its payload, so that many small ones count too.
+constexpr std::uint64_t kOverhead = 512;
+constexpr int kHighWater = 2000;
+constexpr std::size_t kBatch = 256;
+constexpr std::size_t kFrames = 3;
+constexpr Milliseconds kRelease = 1s;
+
+bool is_messages(const StreamCursor& cursor) { return cursor.stream.starts_with("m/"); }
+
+}  // namespace
+
+KernelFeed::State::State(std::shared_ptr<KernelClient::Session> session, FeedOptions options)
+    : session_(std::move(session)), options_(std::move(options)), delay_(kRetry) {
+  const std::uint32_t cluster = session_->hello().network.cluster;
+  std::vector<std::string> streams;
+  for (const std::uint32_t shard : options_.shards) {
+    streams.push_back("m/" + std::to_string(cluster) + "/" + std::to_string(shard));
+  }
+  if (options_.health) streams.emplace_back("p");
+  if (options_.peers) streams.emplace_back("n");
+  if (streams.empty()) throw std::invalid_argument("a feed of no stream: name shards, health or peers");
+  for (const std::string& stream : streams) cursors_.emplace(stream + '\0', StreamCursor(stream));
+  // A shard that we do not lease may stay silent.
+  for (const auto& [topic, cursor] : cursors_) silent_ += options_.lease || !is_messages(cursor) ? 1 : 0;
+}
+
+void KernelFeed::State::open() {
+  try {
+    std::vector<StreamState> states;
+    if (options_.lease && !options_.shards.empty()) {
+      states = session_->hold(options_.shards, options_.timeout);
+      const std::lock_guard lock(mutex_);
+      leased_ = true;
+    }
+    session_->loop().run([&] {
+      for (const StreamState& state : states) {
+        const auto cursor = cursors_.find(state.stream + '\0');
+        if (cursor != cursors_.end()) cursor->second.start(session_->instance(), state.epoch, state.last);
+      }
+      open_socket();
+      session_->add(weak_from_this());
+    });
+    std::unique_lock lock(mutex_);
+    if (!heard_.wait_for(lock, options_.timeout, [this] { return silent_ == 0 || closed_; })) {
+      throw Error(ErrorCode::kNotReady, std::to_string(silent_) + " of the streams have no heartbeat");
+    }
+  } catch (...) {
+    close();
+    throw;
+  }
+}
+
+void KernelFeed::State::close() {
+  bool leased = false;
+  {
+    const std::lock_guard lock(mutex_);
+    if (closed_) return;
+    closed_ = true;
+    leased = std::exchange(leased_, false);
+    update();
+    heard_.notify_all();
+  }
+  session_->loop().run([this] {
+    session_->remove(this);
+    if (timer_) session_->loop().cancel(*timer_);
+    timer_.reset();
+    if (socket_) session_->loop().unwatch(socket_);
+    socket_.close();
+  });
+  if (!leased) return;
+  try {
+    session_->release(options_.shards, kRelease);
+  } catch (const Error&) {
+    // It is not renewed, and lapses.
+  }
+}
+
+void KernelFeed::State::open_socket() {
+  if (endpoint_ == session_->events_endpoint()) return;
+  if (socket_) session_->loop().unwatch(socket_);
+  endpoint_ = session_->events_endpoint();
+  socket_ = zmq::socket_t(session_->loop().context, zmq::socket_type::sub);
+  socket_.set(zmq::sockopt::linger, 0);
+  socket_.set(zmq::sockopt::rcvhwm, kHighWater);
+  socket_.set(zmq::sockopt::sndhwm, 0);  // with a bound it loses its own subscriptions on a reconnect
+  socket_.set(zmq::sockopt::reconnect_ivl, 50);
+  socket_.set(zmq::sockopt::reconnect_ivl_max, 2000);
+  socket_.set(zmq::sockopt::handshake_ivl, 5000);
+  socket_.connect(endpoint_);
+  for (const auto& [topic, cursor] : cursors_) socket_.set(zmq::sockopt::subscribe, topic);
+  session_->loop().watch(socket_, [this] { drain(); });
+}
+
+// -- events out --------------------------------------------------------------------------------------------------------
+
+std::optional<KernelEvent> KernelFeed::State::take() {
+  if (queue_.empty()) return std::nullopt;
+  std::optional<KernelEvent> event = std::move(queue_.front().event);
+  queued_ -= queue_.front().cost;
+  queue_.pop_front();
+  if (queue_.empty()) update();
+  if (!room_ && queued_ <= options_.max_bytes / 2) {
+    room_ = true;
+    if (std::exchange(parked_, false)) {
+      session_->loop().post([weak = weak_from_this()] {
+        if (const auto self = weak.lock()) self->work();
+      });
+    }
+  }
+  return event;
+}
+
+std::optional<KernelEvent> KernelFeed::State::next(std::optional<Milliseconds> timeout) {
+  std::unique_lock lock(mutex_);
+  return inbox_.wait(lock, timeout, [this] { return take(); }, [this] { return closed_; });
+}
+
+std::optional<KernelEvent> KernelFeed::State::try_next() {
+  const std::lock_guard lock(mutex_);
+  return take();
+}
+
+int KernelFeed::State::event_fd() {
+  const std::lock_guard lock(mutex_);
+  return inbox_.descriptor();
+}
+
+FeedCounters KernelFeed::State::counters() {
+  const std::lock_guard lock(mutex_);
+  return counters_;
+}
+
+void KernelFeed::State::count(std::uint64_t FeedCounters::*which) {
+  const std::lock_guard lock(mutex_);
+  ++(counters_.*which);
+}
+
+void KernelFeed::State::put(KernelEvent event) {
+  const auto* message = std::get_if<KernelMessage>(&event);
+  const std::uint64_t cost = kOverhead + (message == nullptr ? 0 : message->payload.size());
+  const std::lock_guard lock(mutex_);
+  const bool own = std::holds_alternative<KernelLost>(event) || std::holds_alternative<KernelFound>(event);
+  if (own && queued_ > 2 * options_.max_bytes) {  // a kernel that flaps while the app does not read
+    ++counters_.local_dropped;
+    return;
+  }
+  queue_.push_back({std::move(event), cost});
+  queued_ += cost;
+  if (queued_ >= options_.max_bytes) room_ = false;
+}
+
+void KernelFeed::State::announce() {
+  const std::lock_guard lock(mutex_);
+  update();
+}
+
+void KernelFeed::State::lost(const std::string& reason) {
+  put(KernelLost{reason});
+  announce();
+}
+
+void KernelFeed::State::found(const Id& instance, bool restarted) {
+  open_socket();
+  put(KernelFound{instance, restarted});
+  announce();
+}
+
+// -- events in ---------------------------------------------------------------------------------------------------------
+
+void KernelFeed::State::drain() {
+  for (std::size_t count = 0; count < kBatch && socket_ && receive(); ++count) {
+  }
+  announce();
+}
+
+bool KernelFeed::State::receive() {
+  std::size_t count = 0;
+  for (bool more = true; more; ++count) {
+    if (parts_.size() <= count) parts_.emplace_back();
+    if (!socket_.recv(parts_[count], zmq::recv_flags::dontwait)) return false;
+    more = parts_[count].more();
+    if (count > kFrames) --count;  // no event: its frames are not kept
+  }
+  const auto cursor = cursors_.find(parts_[0].to_string_view());
+  if (count != kFrames || cursor == cursors_.end()) {
+    this->count(&FeedCounters::garbage);
+    return true;
+  }
+  const auto view = [&](std::size_t index) { return BytesView(parts_[index].data<std::uint8_t>(), parts_[index].size()); };
+  try {
+    take_in(cursor->second, view(1), view(2));
+  } catch (const Error&) {
+    this->count(&FeedCounters::garbage);
+  }
+  return true;
+}
+
+void KernelFeed::State::take_in(StreamCursor& cursor, BytesView header, BytesView payload) {
+  KernelEventFrames frames = decode_kernel_event(header, payload);
+  Verdict verdict = Verdict::kSkip;
+  if (frames.kind == 0) {
+    if (!cursor.heard && (options_.lease || !is_messages(cursor))) {
+      const std::lock_guard lock(mutex_);
+      --silent_;
+      heard_.notify_all();
+    }
+    verdict = cursor.heartbeat(frames.position);
+  } else {
+    bool room = false;
+    {
+      const std::lock_guard lock(mutex_);
+      room = room_;
+    }
+    // Full: the kernel's ring keeps it, and a replay fetches it.
+    verdict = room || cursor.behind ? cursor.live(frames.position) : Verdict::kCatchUp;
+    if (verdict != Verdict::kKeep) count(&FeedCounters::skipped);
+  }
+  report(cursor);
+  if (verdict == Verdict::kKeep) {
+    show(cursor, std::move(frames));
+  } else if (verdict == Verdict::kCatchUp) {
+    catch_up(cursor);
+  }
+}
+
+void KernelFeed::State::show(StreamCursor& cursor, KernelEventFrames&& frames) {
+  if (!frames.event) return;  // a kind of a later version
+  count(&FeedCounters::received);
+  if (auto* message = std::get_if<KernelMessage>(&*frames.event)) message->stream = cursor.stream;
+  put(std::move(*frames.event));
+}
+
+void KernelFeed::State::report(StreamCursor& cursor) {
+  std::vector<StreamLoss> losses;
+  losses.swap(cursor.losses);
+  if (losses.empty()) return;
+  if (!is_messages(cursor)) {
+    catch_up(cursor);  // the complete list replaces the lost changes
+    return;
+  }
+  for (StreamLoss& loss : losses) put(std::move(loss));
+}
+
+// -- catching up -------------------------------------------------------------------------------------------------------
+
+void KernelFeed::State::catch_up(StreamCursor& cursor) {
+  cursor.behind = true;
+  if (working_) return;
+  working_ = true;
+  work();
+}
+
+/// Fill the gaps of all streams, one after another.
+void KernelFeed::State::work() {
+  std::vector<StreamCursor*> behind;
+  for (auto& [topic, cursor] : cursors_) {
+    if (cursor.behind) behind.push_back(&cursor);
+  }
+  {
+    const std::lock_guard lock(mutex_);
+    if (closed_ || behind.empty()) {
+      working_ = false;
+      return;
+    }
+    if (!room_) {
+      parked_ = true;
+      return;
+    }
+  }
+  fill(*behind[turn_ % behind.size()]);
+}
+
+void KernelFeed::State::fill(StreamCursor& cursor) {
+  if (cursor.stream == "p") {
+    session_->ask_later("node.health", Value::Map{}, guarded(cursor, &State::took_health));
+  } else if (cursor.stream == "n") {
+    session_->ask_later("peers.list", Value::Map{}, guarded(cursor, &State::took_peers));
+  } else {
+    count(&FeedCounters::replays);
+    const Value body = Value::Map{{"stream", cursor.stream}, {"epoch", cursor.epoch}, {"after", cursor.last}};
+    session_->replay(body, guarded(cursor, &State::replayed));
+  }
+}
+
+/// What to do with an answer, if the feed is still there then.
+std::function<void(Outcome&&)> KernelFeed::State::guarded(StreamCursor& cursor,
+                                                          void (State::*then)(StreamCursor&, const Reply&)) {
+  return [weak = weak_from_this(), &cursor, then](Outcome&& outcome) {
+    const auto self = weak.lock();
+    if (!self || !self->socket_) return;
+    try {
+      if (outcome.error) throw *outcome.error;
+      ((*self).*then)(cursor, *outcome.reply);
+    } catch (const Error& error) {
+      self->failed(cursor, error);
+    }
+    self->announce();
+  };
+}
+
+void KernelFeed::State::took_health(StreamCursor& cursor, const Reply& reply) {
+  HealthEvent event;
+  event.health = read_body<NodeHealth>(reply.body);
+  cursor.jump(cursor.highest);
+  static_cast<KernelPosition&>(event) = {reply.instance, cursor.epoch, cursor.last, 0};
+  put(std::move(event));
+  filled(cursor);
+}
+
+void KernelFeed::State::took_peers(StreamCursor& cursor, const Reply& reply) {
+  auto peers = read_body<PeersListReply>(reply.body);
+  cursor.jump(cursor.highest);
+  put(PeersSnapshot{std::move(peers.peers)});
+  filled(cursor);
+}
+
+void KernelFeed::State::replayed(StreamCursor& cursor, const Reply& reply) {
+  const auto page = read_body<StreamReplayReply>(reply.body);
+  if (reply.blobs.size() != 2 * std::size_t{page.events}) {
+    throw Error(ErrorCode::kBadRequest, "stream.replay: two blobs for each event");
+  }
+  for (std::size_t index = 0; index < reply.blobs.size(); index += 2) {
+    KernelEventFrames frames = decode_kernel_event(reply.blobs[index], reply.blobs[index + 1]);
+    if (cursor.replayed(frames.position) == Verdict::kKeep) show(cursor, std::move(frames));
+  }
+  report(cursor);
+  if (page.complete) {
+    filled(cursor);
+  } else if (page.events == 0) {
+    throw Error(ErrorCode::kInternal, "an empty page in a replay of " + cursor.stream);
+  } else {
+    work();
+  }
+}
+
+void KernelFeed::State::filled(StreamCursor& cursor) {
+  cursor.behind = false;
+  delay_ = kRetry;
+  work();
+}
+
+void KernelFeed::State::failed(StreamCursor& cursor, const Error& error) {
+  if (is_messages(cursor)) {
+    const Value* first = error.detail().find("first");
+    const auto* oldest = first == nullptr ? nullptr : first->get<std::int64_t>();
+    if (error.code() == ErrorCode::kTrimmed && oldest != nullptr && *oldest > static_cast<std::int64_t>(cursor.last) + 1) {
+      cursor.give_up(static_cast<std::uint64_t>(*oldest) - 1, "no longer in the kernel's ring");
+      report(cursor);
+      return work();
+    }
+    if (error.code() == ErrorCode::kEpochChanged) return ended_replay(cursor, error);
+  }
+  if (error.retriable()) return work_in(delay_);
+  cursor.give_up(cursor.highest, error.what());
+  report(cursor);
+  filled(cursor);
+}
+
+/// The stream has another epoch now. One that is not recorded at all is asked for again later.
+void KernelFeed::State::ended_replay(StreamCursor& cursor, const Error& error) {
+  try {
+    const auto state = read_body<StreamState>(error.detail());
+    if (state.epoch == cursor.epoch) return work_in(delay_);
+    cursor.restart(session_->instance(), state.epoch, "the kernel restarted this stream");
+  } catch (const Error&) {
+    return work_in(delay_);
+  }
+  report(cursor);
+  work();
+}
+
+void KernelFeed::State::work_in(Milliseconds delay) {
+  ++turn_;  // another stream may be luckier
+  delay_ = std::min(delay_ * 2, kRetryMax);
+  timer_ = session_->loop().after(delay, [this] {
+    timer_.reset();
+    work();
+  });
+}
+
+// -- the public face ---------------------------------------------------------------------------------------------------
+
+KernelFeed::KernelFeed(std::shared_ptr<State> state) : state_(std::move(state)) {}
+KernelFeed::~KernelFeed() {
+  if (state_) state_->close();
+}
+KernelFeed::KernelFeed(KernelFeed&&) noexcept = default;
+KernelFeed& KernelFeed::operator=(KernelFeed&& other) noexcept {
+  if (state_ && state_ != other.state_) state_->close();
+  state_ = std::move(other.state_);
+  return *this;
+}
+
+std::optional<KernelEvent> KernelFeed::next_event(std::optional<Milliseconds> timeout) { return state_->next(timeout); }
+std::optional<KernelEvent> KernelFeed::try_next() { return state_->try_next(); }
+int KernelFeed::event_fd() { return state_->event_fd(); }
+FeedCounters KernelFeed::counters() const { return state_->counters(); }
+void KernelFeed::close() { state_->close(); }
+
+}  // namespace logos

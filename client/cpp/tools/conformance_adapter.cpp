@@ -1,0 +1,120 @@
+// The adapter of the C++ client: commands as lines of JSON on stdin, answers on stdout. See client/conformance/README.md.
+#include <iostream>
+#include <list>
+#include <mutex>
+#include <thread>
+
+#include "json_values.hpp"
+#include "logos/messaging.hpp"
+
+namespace {
+
+using logos::MessagingClient;
+using nlohmann::json;
+
+class Subject {
+ public:
+  json run(const json& line) {
+    const std::string command = line.at("cmd");
+    const logos::Milliseconds timeout(line.value("timeout_ms", 10'000));
+    if (command == "connect") {
+      connect(line, timeout);
+      return nullptr;
+    }
+    const auto client = current();
+    if (command == "next") {
+      auto event = client->next_event(timeout);
+      if (!event) return nullptr;
+      const json said = as_json(logos::to_value(*event));
+      const std::lock_guard lock(mutex_);
+      event_ = std::move(event);
+      return said;
+    }
+    if (command == "ack") {
+      std::optional<logos::Event> event;
+      {
+        const std::lock_guard lock(mutex_);
+        event = event_;
+      }
+      if (event) client->ack(*event, timeout);
+      return nullptr;
+    }
+    if (command == "send") {
+      logos::SendOptions options;
+      options.timeout = timeout;
+      if (line.contains("request_id")) {
+        const auto bytes = from_hex(line.at("request_id"));
+        std::copy_n(bytes.begin(), 16, options.request_id.emplace().begin());
+      }
+      return logos::to_hex(client->send(line.at("topic"), from_hex(line.at("payload")), options));
+    }
+    if (command == "subscribe") return client->subscribe(topics(line), {.timeout = timeout});
+    if (command == "unsubscribe") return client->unsubscribe(topics(line), timeout);
+    if (command == "subscriptions") return client->subscriptions(timeout);
+    if (command == "status") return as_json(client->call("status", logos::Value::Map{}, {}, timeout).body);
+    if (command == "close") {
+      client->close(true);
+      return nullptr;
+    }
+    throw logos::Error(logos::ErrorCode::kUnknownMethod, "no command " + command);
+  }
+
+  void leave() {
+    if (const auto client = current()) client->close(false);
+  }
+
+ private:
+  void connect(const json& line, logos::Milliseconds timeout) {
+    logos::ConnectOptions options;
+    options.name = line.value("name", "");
+    options.takeover = line.value("takeover", false);
+    options.credit = line.value("credit", options.credit);
+    options.timeout = timeout;
+    auto client = std::make_shared<MessagingClient>(line.at("endpoint").get<std::string>(), options);
+    const std::lock_guard lock(mutex_);
+    client_ = std::move(client);
+  }
+
+  std::shared_ptr<MessagingClient> current() {
+    const std::lock_guard lock(mutex_);
+    return client_;
+  }
+
+  static std::vector<std::string> topics(const json& line) { return line.at("topics"); }
+
+  std::mutex mutex_;
+  std::shared_ptr<MessagingClient> client_;
+  std::optional<logos::Event> event_;
+};
+
+json failure(const logos::Error& error) {
+  json said{{"code", logos::code_name(error.code())},
+            {"retriable", error.retriable()},
+            {"message", error.message()},
+            {"retry_after_ms", nullptr}};
+  if (error.retry_after()) said["retry_after_ms"] = error.retry_after()->count();
+  return said;
+}
+
+}  // namespace
+
+int main() {
+  Subject subject;
+  std::mutex output;
+  std::list<std::thread> threads;
+  for (std::string text; std::getline(std::cin, text);) {
+    threads.emplace_back([&, line = json::parse(text)] {
+      json answer{{"id", line.at("id")}, {"ok", true}};
+      try {
+        answer["result"] = subject.run(line);
+      } catch (const logos::Error& error) {
+        answer["ok"] = false;
+        answer["error"] = failure(error);
+      }
+      const std::lock_guard lock(output);
+      std::cout << answer.dump() << std::endl;
+    });
+  }
+  subject.leave();
+  for (std::thread& thread : threads) thread.join();
+}
