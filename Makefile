@@ -95,6 +95,7 @@ check: env ## format, lint, types, import rules
 	$(BIN)/python client/make_blocking.py --check
 	$(BIN)/python client/make_js_contract.py --check
 	$(BIN)/python client/make_go_contract.py --check
+	$(BIN)/python client/make_cpp_contract.py --check
 	$(BIN)/lint-imports --no-cache
 
 format: env ## format and mend what ruff can mend

@@ -338,7 +338,8 @@ def c_header() -> str:
     """Return `logos_contract.h`."""
     codes = ",\n".join(f"  LOGOS_{code.name} = {number}" for number, code in enumerate(ErrorCode, 1))
     kinds = ",\n".join(f"  LOGOS_EVENT_{kind.upper()} = {number}" for number, kind, _, _ in app_events())
-    local = ",\n".join(f"  LOGOS_EVENT_{one.kind.upper()} = {100 + place}" for place, one in enumerate(LOCAL))
+    own: tuple[Any, ...] = LOCAL
+    local = ",\n".join(f"  LOGOS_EVENT_{one.kind.upper()} = {100 + place}" for place, one in enumerate(own))
     kernel_kinds = ",\n".join(
         f"  LOGOS_KERNEL_{kernel_kind(name).removeprefix('kernel_').upper()} = {200 + place}"
         for place, name in enumerate(KERNEL_EVENTS)

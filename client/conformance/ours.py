@@ -13,9 +13,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
-__all__ = ["OURS", "Unavailable", "build", "go_program", "need_tools"]
+__all__ = ["OURS", "Unavailable", "build", "cpp_program", "go_program", "need_tools"]
 
 HERE: Final = Path(__file__).parent
 CLIENT: Final = HERE.parent
@@ -31,10 +31,14 @@ def need_tools(*names: str) -> None:
     """Raises `Unavailable` where a program is missing; in continuous integration that is a failure."""
     missing = [name for name in names if shutil.which(name) is None]
     if missing:
-        text = f"not installed: {', '.join(missing)}"
-        if os.environ.get("CI") == "true":
-            raise RuntimeError(text)
-        raise Unavailable(text)
+        _unavailable(missing)
+
+
+def _unavailable(missing: list[str]) -> NoReturn:
+    text = f"not installed: {', '.join(missing)}"
+    if os.environ.get("CI") == "true":
+        raise RuntimeError(text)
+    raise Unavailable(text)
 
 
 def build(command: list[str], cwd: Path, **environment: str) -> None:
@@ -64,6 +68,32 @@ def go_program(package: str) -> list[str]:
     return [str(program)]
 
 
+def _need_headers(*names: str) -> None:
+    """As `need_tools`, of libraries for C++."""
+    missing = [name for name in names if not _has_header(name)]
+    if missing:
+        _unavailable(missing)
+
+
+def _has_header(name: str) -> bool:
+    source = f"#if !__has_include(<{name}>)\n#error\n#endif\n"
+    command = ["c++", "-E", "-x", "c++", "-"]
+    return subprocess.run(command, input=source.encode(), capture_output=True, check=False).returncode == 0
+
+
+def cpp_program(target: str) -> list[str]:
+    """A program of `client/cpp`, built: the command."""
+    need_tools("cmake", "ninja", "c++", "pkg-config")
+    _need_headers("zmq.hpp", "msgpack.hpp", "nlohmann/json.hpp", "gtest/gtest.h")
+    built = BUILT / "cpp"
+    if not (built / "build.ninja").exists():
+        configure = ["cmake", "-S", str(CLIENT / "cpp"), "-B", str(built), "-G", "Ninja"]
+        build([*configure, "-DCMAKE_BUILD_TYPE=Release"], CLIENT)
+    # One compiler at a time: it is built beside other tests.
+    build(["ninja", "-C", str(built), "-j", "1", Path(target).name], CLIENT)
+    return [str(built / target)]
+
+
 def _python() -> list[str]:
     return [sys.executable, str(HERE / "adapters" / "python_client.py")]
 
@@ -79,4 +109,5 @@ OURS: Final[dict[str, Callable[[], list[str]]]] = {
     "python": _python,
     "node": _node,
     "go": lambda: go_program("internal/adapter"),
+    "cpp": lambda: cpp_program("tools/conformance_adapter"),
 }

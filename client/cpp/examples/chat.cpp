@@ -1,38 +1,54 @@
-// Chat in a room with the clients of all languages: chat <run directory> <nick> [room].
-//
-// A line that is typed is sent as "nick: text" in UTF-8 on /logos-chat/1/<room>/plain. The nick is the app's name too, so
-// what is said while this program is away comes when it is back.
+// A chat in a reliable channel: chat <run directory> <nick>. It talks to the chats of the other languages
+// (docs/build-an-app.md).
 #include <iostream>
 #include <logos/messaging.hpp>
 #include <thread>
 
 namespace {
 
-void show(logos::MessagingClient& app) {
-  for (const logos::Event& event : app.events()) {
-    if (const auto* message = std::get_if<logos::MessageReceived>(&event)) {
-      std::cout << logos::as_text(message->payload) << std::endl;
-    } else if (const auto* error = std::get_if<logos::MessageError>(&event)) {
-      std::cerr << "not sent: " << error->text << std::endl;
-    } else if (const auto* lost = std::get_if<logos::LinkLost>(&event)) {
-      std::cerr << "the node is away: " << lost->reason << std::endl;
+const std::string kRoom = "room";
+const std::string kTopic = "/my-chat/1/room/plain";
+
+void show(logos::MessagingClient& chat) {
+  for (const logos::Event& event : chat.events()) {
+    if (const auto* said = std::get_if<logos::ChannelMessageReceived>(&event)) {
+      std::cout << said->sender_id << ": " << logos::as_text(said->payload) << std::endl;
+    } else if (const auto* delivered = std::get_if<logos::ChannelMessageDelivered>(&event)) {
+      std::cout << "-- " << delivered->by << " has it" << std::endl;
+    } else if (const auto* failed = std::get_if<logos::ChannelDeliveryError>(&event)) {
+      std::cout << "-- no participant is known to have it: " << failed->text << std::endl;
+    } else if (const auto* lost = std::get_if<logos::ChannelMessageLost>(&event)) {
+      std::cout << "-- something is missing here: " << lost->reason << std::endl;
+    } else if (const auto* status = std::get_if<logos::ConnectionStatusChange>(&event)) {
+      std::cout << "-- " << status->status << std::endl;
     }
+  }
+}
+
+void open_room(logos::MessagingClient& chat, const std::string& nick) {
+  try {
+    chat.create_channel(kRoom, kTopic, {.sender_id = nick});
+  } catch (const logos::Error& error) {
+    if (error.code() != logos::ErrorCode::kConflict) throw;  // it is open from an earlier run
   }
 }
 
 }  // namespace
 
 int main(int argc, char** argv) try {
-  if (argc < 3) throw std::invalid_argument("usage: chat <run directory> <nick> [room]");
+  if (argc != 3) throw std::invalid_argument("usage: chat <run directory> <nick>");
   const std::string nick = argv[2];
-  const std::string topic = std::string("/logos-chat/1/") + (argc > 3 ? argv[3] : "lobby") + "/plain";
-  logos::MessagingClient app(argv[1], {.name = "chat-" + nick});
-  app.subscribe(topic);
-  std::thread reader(show, std::ref(app));
-  for (std::string line; std::getline(std::cin, line);) {
-    if (!line.empty()) app.send(topic, nick + ": " + line);
+  logos::MessagingClient chat(argv[1], {.name = "chat-" + nick});
+  open_room(chat, nick);
+  std::thread reader(show, std::ref(chat));
+  try {
+    for (std::string line; std::getline(std::cin, line);) {  // Ctrl-D ends
+      if (!line.empty()) chat.send_to_channel(kRoom, logos::as_bytes(line));
+    }
+  } catch (const logos::Error& error) {
+    std::cerr << error.what() << std::endl;
   }
-  app.close();
+  chat.close();
   reader.join();
 } catch (const std::exception& error) {
   std::cerr << error.what() << std::endl;

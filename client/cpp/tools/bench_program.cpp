@@ -76,7 +76,8 @@ void client(const std::string& role, const std::string& endpoint, std::size_t co
       app.send_async(kTopic, payload, [&](const logos::Outcome& outcome) {
         const std::lock_guard lock(mutex);
         if (outcome.error) failure = outcome.error->what();
-        if (under_way-- == kWindow) changed.notify_one();
+        --under_way;
+        if (under_way == 0 || under_way + 1 == kWindow) changed.notify_one();
       });
     }
     std::unique_lock lock(mutex);

@@ -5,7 +5,7 @@
 #include <thread>
 
 #include "json_values.hpp"
-#include "logos/messaging.hpp"
+#include "logos/kernel.hpp"
 
 namespace {
 
@@ -21,6 +21,14 @@ class Subject {
       connect(line, timeout);
       return nullptr;
     }
+    if (command == "kernel_connect") {
+      logos::KernelOptions options;
+      options.name = line.value("name", "");
+      options.timeout = timeout;
+      kernel_ = std::make_shared<logos::KernelClient>(line.at("directory").get<std::string>(), options);
+      return nullptr;
+    }
+    if (kernel_) return run_kernel(command, line, timeout);
     const auto client = current();
     if (command == "next") {
       auto event = client->next_event(timeout);
@@ -61,9 +69,48 @@ class Subject {
 
   void leave() {
     if (const auto client = current()) client->close(false);
+    if (kernel_) kernel_->close();
   }
 
  private:
+  /// The commands of a kernel's client are for this repository's tests, which make them one after another.
+  json run_kernel(const std::string& command, const json& line, logos::Milliseconds timeout) {
+    if (command == "feed") {
+      logos::FeedOptions options;
+      options.shards = line.at("shards").get<std::vector<std::uint32_t>>();
+      options.health = options.peers = true;
+      options.max_bytes = line.value("max_bytes", options.max_bytes);
+      feed_ = std::make_shared<logos::KernelFeed>(kernel_->events(options));
+      return nullptr;
+    }
+    if (command == "next") {
+      const auto event = feed_->next_event(timeout);
+      return event ? as_json(logos::to_value(*event)) : json();
+    }
+    if (command == "publish") {
+      const auto reply = kernel_->publish(line.at("topic"), from_hex(line.at("payload")), {.timeout = timeout});
+      return {{"peers", reply.peers}, {"message_hash", logos::to_hex(reply.message_hash)}};
+    }
+    if (command == "query") {
+      logos::StoreQuery query;
+      query.content_topics = topics(line);
+      query.include_data = true;
+      query.limit = 100;
+      const logos::Value info = kernel_->info({"MyPeerId"});
+      query.peer = *info.find("MyPeerId")->get<std::string>();
+      json payloads = json::array();
+      for (const auto& message : kernel_->store_query(query).messages) payloads.push_back(logos::to_hex(message.payload));
+      return payloads;
+    }
+    if (command == "peers") return kernel_->peers().size();
+    if (command == "health") return {{"state", kernel_->health().state}};
+    if (command == "close") {
+      kernel_->close();
+      return nullptr;
+    }
+    throw logos::Error(logos::ErrorCode::kUnknownMethod, "no command " + command);
+  }
+
   void connect(const json& line, logos::Milliseconds timeout) {
     logos::ConnectOptions options;
     options.name = line.value("name", "");
@@ -85,6 +132,8 @@ class Subject {
   std::mutex mutex_;
   std::shared_ptr<MessagingClient> client_;
   std::optional<logos::Event> event_;
+  std::shared_ptr<logos::KernelClient> kernel_;
+  std::shared_ptr<logos::KernelFeed> feed_;
 };
 
 json failure(const logos::Error& error) {
