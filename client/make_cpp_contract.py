@@ -216,7 +216,7 @@ def header() -> str:
     parts = [struct(body.__name__, body.__doc__ or "", members(body)) for body in BODIES]
     for _, kind, name, cls in app_events():
         lines = [kind_line(kind), *members(cls, COMMON)]
-        if kind.endswith("message_received"):
+        if kind.endswith("_received"):
             lines.append("Bytes payload{};")
         parts.append(struct(name, cls.__doc__ or "", lines, "EventPosition"))
     for event in LOCAL:
@@ -303,6 +303,9 @@ def internals() -> str:
 namespace logos {{
 
 {limits}
+
+/// Events of an app's stream, which the client's own follow in `Event`.
+inline constexpr std::size_t kAppEventKinds = {len(app_events())};
 
 struct CodeInfo {{
   std::string_view name;

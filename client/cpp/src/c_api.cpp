@@ -36,14 +36,13 @@ using logos::Milliseconds;
 using logos::Value;
 
 // `Event` has no heartbeat, so a kind's number is its place + 1 up to the contract's last; then come the client's own.
-constexpr std::size_t kContractKinds = LOGOS_EVENT_CHANNEL_SYNC;
 static_assert(std::variant_size_v<logos::Event> ==
-              kContractKinds + (LOGOS_EVENT_LINK_RESTORED - LOGOS_EVENT_LINK_LOST + 1));
+              logos::kAppEventKinds + (LOGOS_EVENT_LINK_RESTORED - LOGOS_EVENT_LINK_LOST + 1));
 static_assert(static_cast<int>(logos::ErrorCode::kInternal) + 1 == LOGOS_INTERNAL);
 
 std::int32_t number(const logos::Event& event) {
   const std::size_t place = event.index();
-  return static_cast<std::int32_t>(place < kContractKinds ? place + 1 : place - kContractKinds + LOGOS_EVENT_LINK_LOST);
+  return static_cast<std::int32_t>(place < logos::kAppEventKinds ? place + 1 : place - logos::kAppEventKinds + LOGOS_EVENT_LINK_LOST);
 }
 std::int32_t number(const logos::KernelEvent& event) {
   return static_cast<std::int32_t>(event.index()) + LOGOS_KERNEL_MESSAGE;

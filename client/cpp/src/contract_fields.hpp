@@ -19,6 +19,9 @@ inline constexpr std::uint64_t kMaxEventHeader = 1048576;
 inline constexpr std::uint64_t kMaxBudgetMs = 3600000;
 inline constexpr std::uint64_t kMaxRequestBlobs = 64;
 
+/// Events of an app's stream, which the client's own follow in `Event`.
+inline constexpr std::size_t kAppEventKinds = 20;
+
 struct CodeInfo {
   std::string_view name;
   bool retriable;
@@ -61,6 +64,7 @@ inline std::optional<Event> event_of_kind(std::uint64_t kind) {
     case 17: return ChannelDeliveryError{};
     case 18: return ChannelMessageLost{};
     case 19: return ChannelSync{};
+    case 20: return ChannelSegmentReceived{};
     default: return std::nullopt;
   }
 }
@@ -153,6 +157,7 @@ void fields(T& one, V&& visit) {
   visit("encrypted", one.encrypted, Field{0, true});
   visit("open", one.open, Field{0, true});
   visit("locked", one.locked, Field{0, false});
+  visit("hooks", one.hooks, Field{0, false});
 }
 
 template <class T, class V>
@@ -163,6 +168,7 @@ void fields(T& one, V&& visit) {
   visit("joining", one.joining, Field{0, true});
   visit("unacknowledged", one.unacknowledged, Field{0, true});
   visit("history", one.history, Field{0, true});
+  visit("unopened", one.unopened, Field{0, false});
 }
 
 template <class T, class V>
@@ -463,6 +469,14 @@ void fields(T& one, V&& visit) {
   visit("channel_id", one.channel_id, Field{65536, true});
   visit("state", one.state, Field{64, true});
   visit("missing", one.missing, Field{0, true});
+}
+
+template <class T, class V>
+  requires std::same_as<std::remove_const_t<T>, ChannelSegmentReceived>
+void fields(T& one, V&& visit) {
+  visit("channel_id", one.channel_id, Field{65536, true});
+  visit("sender_id", one.sender_id, Field{65536, true});
+  visit("message_id", one.message_id, Field{65536, true});
 }
 
 template <class T, class V>

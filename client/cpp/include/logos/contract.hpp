@@ -116,16 +116,18 @@ struct ChannelInfo {
   bool encrypted{};
   bool open{};
   bool locked{};
+  bool hooks{};
 };
 
 /// missing: messages known of and not here; waiting for those; joining: payloads of which segments are here;
-/// unacknowledged: sends without an end.
+/// unacknowledged: sends without an end; unopened: segments that the app has not decrypted yet.
 struct ChannelStatusReply {
   std::uint64_t missing{};
   std::uint64_t waiting{};
   std::uint64_t joining{};
   std::uint64_t unacknowledged{};
   std::uint64_t history{};
+  std::uint64_t unopened{};
 };
 
 /// Limits of a kernel. max_payload: bytes that certainly fit in a message; none: not reported.
@@ -413,6 +415,16 @@ struct ChannelSync : EventPosition {
   std::uint64_t missing{};
 };
 
+/// A segment of another participant, encrypted by its app; it is the third frame. The client decrypts it and
+/// gives it back with channel.opened.
+struct ChannelSegmentReceived : EventPosition {
+  static constexpr std::string_view kKind = "channel_segment_received";
+  std::string channel_id{};
+  std::string sender_id{};
+  std::string message_id{};
+  Bytes payload{};
+};
+
 /// The Messaging API is unreachable. The client keeps trying; a named app has lost nothing yet.
 struct LinkLost {
   static constexpr std::string_view kKind = "link_lost";
@@ -433,7 +445,7 @@ using Event = std::variant<
     MessageReceived, MessagePropagated, MessageSent, MessageError, ConnectionStatusChange,
     ContentTopicHealthChange, EventsDropped, MessagesMissed, MessageUnconfirmed, MessageCancelled, TakenOver,
     MessageQueued, ChannelMessageReceived, ChannelMessageSent, ChannelMessageDelivered, ChannelMessageError,
-    ChannelDeliveryError, ChannelMessageLost, ChannelSync, LinkLost, LinkRestored>;
+    ChannelDeliveryError, ChannelMessageLost, ChannelSync, ChannelSegmentReceived, LinkLost, LinkRestored>;
 
 /// A message on a shard. source is one of SOURCE_… (others may come).
 struct KernelMessage : KernelPosition {
