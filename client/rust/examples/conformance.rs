@@ -1,0 +1,109 @@
+//! The adapter of this crate for client/conformance: commands as lines of JSON on stdin, answers on stdout.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use logos_client::{Error, Events, Id, MessagingClient, Position, Result, SendOptions};
+use serde_json::{json, Map, Value};
+use tokio::io::{stdin, AsyncBufReadExt, BufReader};
+use tokio::sync::Mutex;
+
+/// One client at a time, and the last event it gave.
+#[derive(Default)]
+struct Subject {
+    client: Mutex<Option<MessagingClient>>,
+    events: Mutex<Option<Events>>,
+    position: Mutex<Option<Position>>,
+}
+
+fn text(arguments: &Map<String, Value>, key: &str) -> String {
+    arguments.get(key).and_then(Value::as_str).unwrap_or_default().to_owned()
+}
+
+fn topics(arguments: &Map<String, Value>) -> Vec<String> {
+    arguments["topics"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    (0..text.len() / 2).map(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).expect("hex")).collect()
+}
+
+/// Carry out one command.
+async fn run(subject: &Subject, command: &str, arguments: &Map<String, Value>) -> Result<Value> {
+    let timeout = Duration::from_millis(arguments.get("timeout_ms").and_then(Value::as_u64).unwrap_or(10_000));
+    if command == "connect" {
+        let mut options = MessagingClient::at(text(arguments, "endpoint")).timeout(timeout);
+        if let Some(name) = arguments.get("name").and_then(Value::as_str) {
+            options = options.name(name);
+        }
+        if let Some(credit) = arguments.get("credit").and_then(Value::as_u64) {
+            options = options.credit(credit);
+        }
+        let takeover = arguments.get("takeover").and_then(Value::as_bool).unwrap_or(false);
+        let (client, events) = options.takeover(takeover).connect().await?;
+        *subject.client.lock().await = Some(client);
+        *subject.events.lock().await = Some(events);
+        return Ok(Value::Null);
+    }
+    let client = subject.client.lock().await.as_ref().expect("connect comes first").with_timeout(timeout);
+    Ok(match command {
+        "next" => {
+            let mut events = subject.events.lock().await;
+            let next = tokio::time::timeout(timeout, events.as_mut().expect("connect comes first").next());
+            let event = next.await.ok().flatten();
+            if let Some(event) = &event {
+                *subject.position.lock().await = event.position();
+            }
+            json!(event)
+        }
+        "send" => {
+            let request_id = Id::try_from(&unhex(&text(arguments, "request_id"))[..]).ok();
+            let payload = unhex(&text(arguments, "payload"));
+            let options = SendOptions { request_id, ..Default::default() };
+            json!(client.send_with(&text(arguments, "topic"), payload, options).await?)
+        }
+        "status" => json!(client.status().await?),
+        "subscribe" => json!(client.subscribe(topics(arguments)).await?),
+        "unsubscribe" => json!(client.unsubscribe(topics(arguments)).await?),
+        "subscriptions" => json!(client.subscriptions().await?),
+        "ack" => {
+            let position = *subject.position.lock().await;
+            if let Some(position) = position {
+                client.ack(position).await?;
+            }
+            Value::Null
+        }
+        "close" => {
+            client.close().await;
+            Value::Null
+        }
+        _ => panic!("no command {command}"),
+    })
+}
+
+fn told(error: &Error) -> Value {
+    json!({
+        "code": error.code.as_str(),
+        "retriable": error.retriable,
+        "message": error.message,
+        "retry_after_ms": error.retry_after.map(|time| time.as_millis() as u64),
+    })
+}
+
+/// Until the end of the input. Commands may overlap.
+#[tokio::main]
+async fn main() {
+    let subject = Arc::new(Subject::default());
+    let mut lines = BufReader::new(stdin()).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        let command: Map<String, Value> = serde_json::from_str(&line).expect("a line of JSON");
+        let subject = subject.clone();
+        tokio::spawn(async move {
+            let said = match run(&subject, &text(&command, "cmd"), &command).await {
+                Ok(result) => json!({"id": command["id"], "ok": true, "result": result}),
+                Err(error) => json!({"id": command["id"], "ok": false, "error": told(&error)}),
+            };
+            println!("{said}");
+        });
+    }
+}

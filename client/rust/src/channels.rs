@@ -1,0 +1,122 @@
+//! Reliable channels of an app (SPEC.md, §4.5).
+
+use rmpv::Value;
+
+use crate::bytes::{Hash, Id};
+use crate::contract::{ChannelInfo, ChannelStatusReply};
+use crate::error::{Code, Error, Result};
+use crate::messaging::MessagingClient;
+use crate::session::id_value;
+use crate::wire::Body;
+
+const BLOB: usize = 1 << 20; // of a payload, which travels in several
+const MOST_BLOBS: usize = 64;
+
+/// Options of [`MessagingClient::create_channel_with`].
+#[derive(Debug, Clone, Default)]
+pub struct ChannelOptions {
+    /// Our name in the channel; made up where there is none.
+    pub sender_id: Option<String>,
+    /// The form written: `reference` (default), `raw`, `js`.
+    pub profile: Option<String>,
+    /// Keys that the participants share; the first encrypts.
+    pub keys: Vec<Hash>,
+    /// Keys are stored, so that the channel opens by itself after a restart.
+    pub keep_keys: bool,
+    /// Parity segments per data segment, in millionths.
+    pub parity_ppm: u32,
+}
+
+#[derive(serde::Deserialize)]
+struct Created {
+    sender_id: String,
+}
+
+#[derive(serde::Deserialize)]
+struct Exists {
+    exists: bool,
+}
+
+#[derive(serde::Deserialize)]
+struct Channels {
+    channels: Vec<ChannelInfo>,
+}
+
+fn named(channel_id: &str) -> Body {
+    Body::new().with("channel_id", channel_id)
+}
+
+impl MessagingClient {
+    /// Create a reliable channel, or open one that was closed or is locked: our sender id in it.
+    pub async fn create_channel(&self, channel_id: &str, content_topic: &str) -> Result<String> {
+        self.create_channel_with(channel_id, content_topic, ChannelOptions::default()).await
+    }
+
+    /// Create or open a channel. Errors: `Conflict` (it is open), `BadRequest`.
+    pub async fn create_channel_with(
+        &self,
+        channel_id: &str,
+        content_topic: &str,
+        options: ChannelOptions,
+    ) -> Result<String> {
+        let keys: Vec<Value> = options.keys.iter().map(|key| Value::Binary(key.to_vec())).collect();
+        let body = named(channel_id)
+            .with("content_topic", content_topic)
+            .maybe("sender_id", options.sender_id)
+            .maybe("profile", options.profile)
+            .maybe("keys", (!keys.is_empty()).then_some(keys))
+            .maybe("keep_keys", options.keep_keys.then_some(true))
+            .maybe("parity_ppm", (options.parity_ppm > 0).then_some(options.parity_ppm));
+        Ok(self.call("channel.create", body, Vec::new()).await?.parse::<Created>()?.sender_id)
+    }
+
+    /// Whether the app has an open channel of that name.
+    pub async fn channel_exists(&self, channel_id: &str) -> Result<bool> {
+        Ok(self.repeat("channel.exists", named(channel_id), Vec::new()).await?.parse::<Exists>()?.exists)
+    }
+
+    /// The app's channels, closed ones too.
+    pub async fn channels(&self) -> Result<Vec<ChannelInfo>> {
+        Ok(self.repeat("channel.list", Body::new(), Vec::new()).await?.parse::<Channels>()?.channels)
+    }
+
+    /// What an open channel waits for, and how much it holds.
+    pub async fn channel_status(&self, channel_id: &str) -> Result<ChannelStatusReply> {
+        self.repeat("channel.status", named(channel_id), Vec::new()).await?.parse()
+    }
+
+    /// Stop to receive and send; a named app's stored state stays.
+    pub async fn close_channel(&self, channel_id: &str) -> Result<()> {
+        self.repeat("channel.close", named(channel_id), Vec::new()).await.map(drop)
+    }
+
+    /// Close a channel and delete all that is stored of it.
+    pub async fn forget_channel(&self, channel_id: &str) -> Result<()> {
+        self.call("channel.forget", named(channel_id), Vec::new()).await.map(drop)
+    }
+
+    /// Send a payload of up to some 25 MB: its request id once it is accepted. `ChannelMessageSent` follows, and one of
+    /// `ChannelMessageDelivered`, `ChannelMessageError`, `ChannelDeliveryError` is its end.
+    pub async fn send_to_channel(&self, channel_id: &str, payload: impl AsRef<[u8]>) -> Result<Id> {
+        self.send_to_channel_with(channel_id, payload, Id::random(), false).await
+    }
+
+    /// Send under an id, the idempotency key within the channel. `ephemeral`: not to be stored by the network.
+    pub async fn send_to_channel_with(
+        &self,
+        channel_id: &str,
+        payload: impl AsRef<[u8]>,
+        request_id: Id,
+        ephemeral: bool,
+    ) -> Result<Id> {
+        let blobs: Vec<Vec<u8>> = payload.as_ref().chunks(BLOB).map(<[u8]>::to_vec).collect();
+        if blobs.len() > MOST_BLOBS {
+            return Err(Error::new(Code::TooLarge, format!("at most {} bytes", MOST_BLOBS * BLOB)));
+        }
+        let body = named(channel_id)
+            .with("request_id", id_value(request_id))
+            .maybe("ephemeral", ephemeral.then_some(true));
+        self.repeat("channel.send", body, blobs).await?;
+        Ok(request_id)
+    }
+}

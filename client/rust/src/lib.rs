@@ -1,0 +1,32 @@
+#![doc = include_str!("../README.md")]
+
+mod bytes;
+mod channels;
+#[rustfmt::skip]
+mod contract;
+mod endpoints;
+mod error;
+mod fields;
+mod link;
+mod link_task;
+mod messaging;
+mod session;
+mod socket;
+mod stream;
+mod wire;
+
+pub mod events;
+
+pub use bytes::{Bin, Bytes, Epoch, Hash, Id};
+pub use channels::ChannelOptions;
+pub use error::{Code, Error, Result};
+pub use events::{Event, Position};
+pub use messaging::{ConnectOptions, Events, MessagingClient, SendOptions};
+pub use rmpv::Value;
+pub use stream::StreamCounters;
+pub use wire::{Body, Reply};
+
+/// The bodies of the contract's replies, with the names of SPEC.md.
+pub mod replies {
+    pub use crate::contract::*;
+}

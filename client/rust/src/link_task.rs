@@ -1,0 +1,425 @@
+//! The task that owns a connection's socket.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch, Notify};
+use tokio::time::Instant;
+
+use crate::bytes::Id;
+use crate::contract::HELLO_FIRST;
+use crate::error::{Code, Error};
+use crate::link::{Phase, Request, Session, State};
+use crate::socket::{Change, Socket, FULL_RETRY};
+use crate::wire::{decode_reply, is_event, request_header, Body, Frames, Reply, MAGIC, NO_REPLY};
+
+const HELLO_TIMEOUT: Duration = Duration::from_secs(3);
+const HELLO_RETRY: Duration = Duration::from_millis(100);
+const HELLO_RETRY_MAX: Duration = Duration::from_secs(2);
+const REFUSED_RETRY: Duration = Duration::from_secs(5);
+/// A server may take the connection of our own dead predecessor for a live one, until its next heartbeat.
+const CONFLICT_GRACE: Duration = Duration::from_secs(3);
+/// Without a word from the server: ask whether it still knows us.
+const SILENCE: Duration = Duration::from_secs(4);
+/// Without a word from us: the server gives us up after 30 s.
+const IDLE: Duration = Duration::from_secs(10);
+const TICK: Duration = Duration::from_secs(1);
+/// Requests in flight until the hello says how many.
+const IN_FLIGHT: usize = 64;
+const MAX_BUDGET_MS: u64 = 3_600_000;
+/// Messages taken in one round, so that requests get their turn.
+const ROUND: usize = 256;
+
+enum Asked {
+    Hello,
+    Probe(Instant),
+    Request(Request),
+}
+
+pub(crate) struct LinkTask<S> {
+    endpoint: String,
+    dealer: Socket,
+    monitor: Socket,
+    session: S,
+    state: watch::Sender<State>,
+    waiting: VecDeque<Request>,
+    asked: HashMap<Id, Asked>,
+    /// Messages that the socket did not take. What is meant for one connection never reaches the next.
+    outbox: VecDeque<Frames>,
+    in_flight: usize,
+    instance: Option<Id>,
+    greeted_once: bool,
+    conflict_since: Option<Instant>,
+    hello_delay: Duration,
+    /// When to say hello, or to give one up.
+    hello_at: Option<Instant>,
+    hello_until: Option<Instant>,
+    session_at: Option<Instant>,
+    tick_at: Instant,
+    heard: Instant,
+    spoke: Instant,
+    shaken: bool,
+    ended: Option<Error>,
+}
+
+impl<S: Session> LinkTask<S> {
+    pub fn new(endpoint: &str, dealer: Socket, monitor: Socket, session: S, state: watch::Sender<State>) -> Self {
+        let now = Instant::now();
+        LinkTask {
+            endpoint: endpoint.to_owned(),
+            dealer,
+            monitor,
+            session,
+            state,
+            waiting: VecDeque::new(),
+            asked: HashMap::new(),
+            outbox: VecDeque::new(),
+            in_flight: IN_FLIGHT,
+            instance: None,
+            greeted_once: false,
+            conflict_since: None,
+            hello_delay: HELLO_RETRY,
+            hello_at: None,
+            hello_until: None,
+            session_at: None,
+            tick_at: now + TICK,
+            heard: now,
+            spoke: now,
+            shaken: false,
+            ended: None,
+        }
+    }
+
+    pub async fn run(mut self, mut requests: mpsc::Receiver<Request>, wake: Arc<Notify>, end: Arc<Notify>) {
+        while self.ended.is_none() {
+            let more = self.round();
+            let wake_at = self.next_wake();
+            // A bound on what waits here: beyond it callers keep their requests.
+            let room = self.waiting.len() < self.in_flight;
+            tokio::select! {
+                biased;
+                () = end.notified() => self.ended = Some(Error::closed()),
+                request = requests.recv(), if room => match request {
+                    Some(request) => self.waiting.push_back(request),
+                    None => self.ended = Some(Error::closed()), // no handle is left
+                },
+                () = tokio::task::yield_now(), if more => {}
+                () = wake.notified() => {}
+                () = self.dealer.changed() => {}
+                () = self.monitor.changed() => {}
+                () = tokio::time::sleep_until(wake_at) => {}
+            }
+            while self.waiting.len() < self.in_flight {
+                match requests.try_recv() {
+                    Ok(request) => self.waiting.push_back(request),
+                    Err(_) => break,
+                }
+            }
+        }
+        let error = self.ended.take().unwrap_or_else(Error::closed);
+        self.set(Phase::Closed(error.clone()));
+        self.fail_asked(&error);
+        self.fail_waiting(&error);
+        requests.close();
+        while let Some(request) = requests.recv().await {
+            let _ = request.answer.send(Err(error.clone()));
+        }
+    }
+
+    /// Do all that can be done now. True: there is more to receive.
+    fn round(&mut self) -> bool {
+        while let Some(change) = self.monitor.change() {
+            match change {
+                Change::Up => self.connected(),
+                Change::Down => self.disconnected(),
+            }
+        }
+        let drained = self.drain(ROUND);
+        self.timers();
+        self.dispatch();
+        self.flush();
+        // Sending may have consumed an edge of either socket.
+        !drained || self.dealer.pending() || self.monitor.pending()
+    }
+
+    fn next_wake(&self) -> Instant {
+        let timers = [self.hello_at, self.hello_until, self.session_at, Some(self.tick_at)];
+        let next = timers.into_iter().flatten().min().unwrap_or(self.tick_at);
+        if self.outbox.is_empty() {
+            next
+        } else {
+            next.min(Instant::now() + FULL_RETRY)
+        }
+    }
+
+    fn timers(&mut self) {
+        let now = Instant::now();
+        if self.hello_at.is_some_and(|at| at <= now) {
+            self.say_hello();
+        }
+        if self.hello_until.is_some_and(|until| until <= now) {
+            self.asked.retain(|_, asked| !matches!(asked, Asked::Hello));
+            self.hello_failed(Error::late("hello"));
+        }
+        if self.tick_at <= now {
+            self.tick_at = now + TICK;
+            self.forget_given_up();
+            self.check_alive(now);
+        }
+    }
+
+    // -- requests ----------------------------------------------------------------------------------------------------
+
+    fn ready(&self) -> bool {
+        matches!(self.state.borrow().phase, Phase::Ready)
+    }
+
+    fn refusal(&self) -> Option<Error> {
+        match &self.state.borrow().phase {
+            Phase::Refused(error) => Some(error.clone()),
+            _ => None,
+        }
+    }
+
+    fn set(&self, phase: Phase) {
+        self.state.send_modify(|state| state.phase = phase);
+    }
+
+    fn dispatch(&mut self) {
+        if let Some(error) = self.refusal() {
+            self.fail_waiting(&error);
+        }
+        if self.asked.len() >= self.in_flight {
+            self.forget_given_up();
+        }
+        while self.ready() && self.asked.len() < self.in_flight {
+            let Some(request) = self.waiting.pop_front() else { break };
+            let left = request.deadline.saturating_duration_since(Instant::now()).as_millis() as u64;
+            if request.answer.is_closed() || left == 0 {
+                let _ = request.answer.send(Err(Error::late(&request.method)));
+                continue;
+            }
+            let id = Id::random();
+            let mut frames = frames_of(&id, &request.method, left.min(MAX_BUDGET_MS), 0, request.body.clone());
+            frames.extend(request.blobs.iter().cloned());
+            self.asked.insert(id, Asked::Request(request));
+            self.put(frames);
+        }
+        if self.ready() {
+            let mut told = Vec::new();
+            let mut tell = |method, body: Body| told.push(frames_of(&Id::random(), method, 0, NO_REPLY, body.encode()));
+            self.session_at = self.session.outgoing(&mut tell);
+            told.into_iter().for_each(|frames| self.put(frames));
+        }
+    }
+
+    fn put(&mut self, frames: Frames) {
+        self.spoke = Instant::now();
+        self.outbox.push_back(frames);
+    }
+
+    fn flush(&mut self) {
+        while let Some(frames) = self.outbox.front() {
+            if !self.dealer.send(frames) {
+                break;
+            }
+            self.outbox.pop_front();
+        }
+    }
+
+    /// Callers that did not wait to the end leave their places.
+    fn forget_given_up(&mut self) {
+        self.asked.retain(|_, asked| !matches!(asked, Asked::Request(request) if request.answer.is_closed()));
+        self.waiting.retain(|request| !request.answer.is_closed());
+    }
+
+    fn fail_asked(&mut self, error: &Error) {
+        for (_, asked) in self.asked.drain() {
+            if let Asked::Request(request) = asked {
+                let _ = request.answer.send(Err(error.clone()));
+            }
+        }
+    }
+
+    fn fail_waiting(&mut self, error: &Error) {
+        for request in self.waiting.drain(..) {
+            let _ = request.answer.send(Err(error.clone()));
+        }
+    }
+
+    // -- what comes in -----------------------------------------------------------------------------------------------
+
+    /// Receive at most so many messages; false: there may be more.
+    fn drain(&mut self, most: usize) -> bool {
+        for _ in 0..most {
+            let Some(frames) = self.dealer.receive() else { return true };
+            self.heard = Instant::now();
+            if is_event(&frames) {
+                if let Err(error) = self.session.event(frames) {
+                    self.ended = Some(error);
+                    return true;
+                }
+            } else if let Ok(reply) = decode_reply(frames) {
+                self.reply(reply);
+            } // else garbage: there is nothing in it to answer to
+        }
+        false
+    }
+
+    fn reply(&mut self, reply: Reply) {
+        let instance = reply.instance;
+        let hello_wanted = reply.error.as_ref().is_some_and(wants_hello);
+        match self.asked.remove(&reply.id) {
+            Some(Asked::Hello) => self.hello_answered(reply),
+            // The server does not know this connection, so it did nothing: the request may go out again.
+            Some(Asked::Request(request)) if hello_wanted => self.waiting.push_front(request),
+            Some(Asked::Request(request)) => {
+                let answer = match &reply.error {
+                    Some(error) => Err(error.clone()),
+                    None => Ok(reply),
+                };
+                let _ = request.answer.send(answer);
+            }
+            Some(Asked::Probe(_)) | None => {} // late, or of a connection that is gone
+        }
+        let restarted = self.meet(instance);
+        if self.ready() && (restarted || hello_wanted) {
+            let reason = if restarted { "the server was restarted" } else { "the server does not know us any more" };
+            self.lose(reason);
+            self.greet();
+        }
+    }
+
+    /// Note who answers; true: it is another instance than before.
+    fn meet(&mut self, instance: Id) -> bool {
+        self.instance.replace(instance).is_some_and(|known| known != instance)
+    }
+
+    // -- the connection ----------------------------------------------------------------------------------------------
+
+    fn connected(&mut self) {
+        self.dealer.pending(); // lets the socket drop the connection before
+        self.shaken = true;
+        self.state.send_modify(|state| state.strange = false);
+        self.greet();
+    }
+
+    fn disconnected(&mut self) {
+        self.drain(usize::MAX); // replies that came before the loss
+        let strange = !std::mem::take(&mut self.shaken);
+        self.state.send_modify(|state| state.strange = strange);
+        self.stop_greeting();
+        self.lose("the connection was lost");
+    }
+
+    /// What was asked on this connection has no answer any more; nothing of it may reach a successor.
+    fn lose(&mut self, reason: &str) {
+        let was_ready = self.ready();
+        self.outbox.clear();
+        self.session_at = None;
+        self.set(Phase::Connecting);
+        self.fail_asked(&Error::new(Code::PeerRestarted, reason));
+        if was_ready {
+            self.session.lost(reason);
+        }
+    }
+
+    fn greet(&mut self) {
+        self.stop_greeting();
+        self.set(Phase::Greeting);
+        self.hello_delay = HELLO_RETRY;
+        self.say_hello();
+    }
+
+    fn stop_greeting(&mut self) {
+        self.hello_at = None;
+        self.hello_until = None;
+    }
+
+    fn say_hello(&mut self) {
+        self.hello_at = None;
+        self.hello_until = Some(Instant::now() + HELLO_TIMEOUT);
+        self.asked.retain(|_, asked| !matches!(asked, Asked::Hello)); // an answer to an older one is late
+        let id = Id::random();
+        let body = self.session.hello().encode();
+        self.asked.insert(id, Asked::Hello);
+        self.put(frames_of(&id, "hello", HELLO_TIMEOUT.as_millis() as u64, 0, body));
+    }
+
+    fn hello_answered(&mut self, reply: Reply) {
+        self.stop_greeting();
+        let accepted = match &reply.error {
+            Some(error) if error.code == Code::UnknownMethod => {
+                Err(Error::bad(format!("{} takes no hello: is it a control socket?", self.endpoint)))
+            }
+            Some(error) => Err(error.clone()),
+            None => self.session.greeted(&reply),
+        };
+        if let Err(error) = accepted {
+            return self.hello_failed(error);
+        }
+        self.instance = Some(reply.instance);
+        self.greeted_once = true;
+        self.conflict_since = None;
+        self.in_flight = in_flight_limit(&reply).unwrap_or(IN_FLIGHT);
+        self.state.send_modify(|state| {
+            state.phase = Phase::Ready;
+            state.put_off = None;
+        });
+    }
+
+    fn hello_failed(&mut self, error: Error) {
+        self.hello_until = None;
+        let delay = if self.worth_waiting(&error) {
+            self.hello_delay = (self.hello_delay * 2).min(HELLO_RETRY_MAX);
+            self.state.send_modify(|state| state.put_off = Some(error.clone()));
+            self.hello_delay
+        } else {
+            let first = self.refusal().is_none();
+            self.set(Phase::Refused(error.clone()));
+            self.fail_waiting(&error);
+            if first && self.greeted_once {
+                self.session.lost(&error.to_string());
+            }
+            REFUSED_RETRY
+        };
+        self.hello_at = Some(Instant::now() + delay.max(error.retry_after.unwrap_or_default()));
+    }
+
+    fn worth_waiting(&mut self, error: &Error) -> bool {
+        if error.code != Code::Conflict {
+            return error.retriable;
+        }
+        let now = Instant::now();
+        now - *self.conflict_since.get_or_insert(now) < CONFLICT_GRACE
+    }
+
+    fn check_alive(&mut self, now: Instant) {
+        let Some(method) = S::KEEPALIVE.filter(|_| self.ready()) else { return };
+        if now - self.heard < SILENCE && now - self.spoke < IDLE {
+            return;
+        }
+        // No answer: a hung server. Its return, or the loss of the connection, is noticed elsewhere.
+        self.asked.retain(|_, asked| !matches!(asked, Asked::Probe(since) if now - *since >= SILENCE));
+        if self.asked.values().any(|asked| matches!(asked, Asked::Probe(_))) {
+            return;
+        }
+        let id = Id::random();
+        self.asked.insert(id, Asked::Probe(now));
+        self.put(frames_of(&id, method, SILENCE.as_millis() as u64, 0, Body::new().encode()));
+    }
+}
+
+fn frames_of(id: &Id, method: &str, budget_ms: u64, flags: u64, body: Vec<u8>) -> Frames {
+    vec![MAGIC.to_vec(), request_header(id, method, budget_ms, flags), body]
+}
+
+fn wants_hello(error: &Error) -> bool {
+    error.code == Code::NotReady && error.message == HELLO_FIRST
+}
+
+fn in_flight_limit(reply: &Reply) -> Option<usize> {
+    let limits = &reply.body["limits"];
+    limits["in_flight"].as_u64().filter(|limit| *limit > 0).map(|limit| limit as usize)
+}

@@ -1,0 +1,147 @@
+//! libzmq's sockets on tokio: its file descriptor says, by edges, that something may have happened inside.
+
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use tokio::io::unix::AsyncFd;
+use zmq2::{SocketEvent, SocketType};
+
+use crate::error::{Error, Result};
+use crate::wire::Frames;
+
+const RECONNECT_MS: i32 = 50;
+const RECONNECT_MAX_MS: i32 = 2_000;
+const HANDSHAKE_MS: i32 = 5_000;
+/// The largest frame that is taken: beyond it libzmq ends the connection.
+const MAX_FRAME: i64 = 64 << 20;
+const FEED_HWM: i32 = 2_000;
+/// While a pipe is full, its file descriptor may stay silent.
+pub(crate) const FULL_RETRY: Duration = Duration::from_millis(5);
+
+fn context() -> &'static zmq2::Context {
+    static CONTEXT: OnceLock<zmq2::Context> = OnceLock::new();
+    CONTEXT.get_or_init(zmq2::Context::new)
+}
+
+/// A socket in the hands of one task.
+pub(crate) struct Socket {
+    fd: AsyncFd<RawFd>, // before the socket: it is dropped first
+    inner: zmq2::Socket,
+}
+
+/// What the monitor of a socket reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// The handshake is done: the server's socket is of the right kind.
+    Up,
+    Down,
+}
+
+impl Socket {
+    fn of(inner: zmq2::Socket) -> Result<Self> {
+        let fd = inner.get_fd().map_err(broken)?;
+        // libzmq knows its descriptors as numbers only. This one is the socket's own, and both end here together.
+        #[allow(deprecated)] // the other constructor wants a type that says so, which takes `unsafe`
+        let fd = AsyncFd::new(fd).map_err(|error| Error::bad(format!("a socket of libzmq: {error}")))?;
+        Ok(Socket { fd, inner })
+    }
+
+    /// A DEALER, not connected yet, and its monitor.
+    ///
+    /// IMMEDIATE and LINGER 0: without them a request would wait for a server that is gone, and reach its successor.
+    pub fn dealer() -> Result<(Socket, Socket)> {
+        static MONITORS: AtomicU64 = AtomicU64::new(0);
+        let socket = context().socket(SocketType::DEALER).map_err(broken)?;
+        socket.set_immediate(true).map_err(broken)?;
+        configure(&socket)?;
+        let endpoint = format!("inproc://logos-monitor-{}", MONITORS.fetch_add(1, Ordering::Relaxed));
+        let events = SocketEvent::HANDSHAKE_SUCCEEDED as i32 | SocketEvent::DISCONNECTED as i32;
+        socket.monitor(&endpoint, events).map_err(broken)?;
+        let monitor = context().socket(SocketType::PAIR).map_err(broken)?;
+        monitor.set_linger(0).map_err(broken)?;
+        monitor.connect(&endpoint).map_err(broken)?;
+        Ok((Socket::of(socket)?, Socket::of(monitor)?))
+    }
+
+    /// A SUB that is connected and subscribed.
+    pub fn subscriber<'a>(endpoint: &str, topics: impl Iterator<Item = &'a [u8]>) -> Result<Socket> {
+        let socket = context().socket(SocketType::SUB).map_err(broken)?;
+        // Subscriptions are messages to the server: with a bound they would be lost at a reconnect.
+        socket.set_sndhwm(0).map_err(broken)?;
+        socket.set_rcvhwm(FEED_HWM).map_err(broken)?;
+        configure(&socket)?;
+        for topic in topics {
+            socket.set_subscribe(topic).map_err(broken)?;
+        }
+        let socket = Socket::of(socket)?;
+        socket.connect(endpoint)?;
+        Ok(socket)
+    }
+
+    pub fn connect(&self, endpoint: &str) -> Result<()> {
+        self.inner.connect(endpoint).map_err(|error| Error::bad(format!("{endpoint} is not an endpoint: {error}")))
+    }
+
+    /// What has arrived; none: nothing (more) now.
+    pub fn receive(&mut self) -> Option<Frames> {
+        loop {
+            match self.inner.recv_multipart(zmq2::DONTWAIT) {
+                Ok(frames) => return Some(frames),
+                Err(zmq2::Error::EINTR) => {}
+                Err(_) => return None,
+            }
+        }
+    }
+
+    /// As `receive`, of a monitor.
+    pub fn change(&mut self) -> Option<Change> {
+        const UP: u16 = SocketEvent::HANDSHAKE_SUCCEEDED as u16;
+        const DOWN: u16 = SocketEvent::DISCONNECTED as u16;
+        loop {
+            // The first frame begins with the event, in the byte order of the host (zmq_socket_monitor(3)).
+            let frames = self.receive()?;
+            match frames[0].first_chunk().map(|event| u16::from_ne_bytes(*event)) {
+                Some(UP) => return Some(Change::Up),
+                Some(DOWN) => return Some(Change::Down),
+                _ => {}
+            }
+        }
+    }
+
+    /// Hand a message over; false: the pipe is full, or there is none.
+    pub fn send(&mut self, frames: &[Vec<u8>]) -> bool {
+        loop {
+            match self.inner.send_multipart(frames.iter().map(Vec::as_slice), zmq2::DONTWAIT) {
+                Err(zmq2::Error::EINTR) => {}
+                result => return result.is_ok(),
+            }
+        }
+    }
+
+    /// Whether there is something to receive. Makes the socket notice what has happened, a lost connection included.
+    pub fn pending(&mut self) -> bool {
+        self.inner.get_events().is_ok_and(|events| events.contains(zmq2::POLLIN))
+    }
+
+    /// Wait for the next edge. Only after `pending` has said false: an edge that was consumed inside does not return.
+    pub async fn changed(&mut self) {
+        match self.fd.readable().await {
+            Ok(mut guard) => guard.clear_ready(),
+            Err(_) => std::future::pending().await, // the runtime is shutting down
+        }
+    }
+}
+
+fn configure(socket: &zmq2::Socket) -> Result<()> {
+    socket.set_linger(0).map_err(broken)?;
+    socket.set_reconnect_ivl(RECONNECT_MS).map_err(broken)?;
+    socket.set_reconnect_ivl_max(RECONNECT_MAX_MS).map_err(broken)?;
+    socket.set_handshake_ivl(HANDSHAKE_MS).map_err(broken)?;
+    socket.set_maxmsgsize(MAX_FRAME).map_err(broken)
+}
+
+fn broken(error: zmq2::Error) -> Error {
+    Error::bad(format!("a socket of libzmq: {error}"))
+}
