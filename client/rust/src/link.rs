@@ -77,7 +77,6 @@ pub(crate) struct Link {
     endpoint: Arc<str>,
     requests: mpsc::Sender<Request>,
     state: watch::Receiver<State>,
-    wake: Arc<Notify>,
     end: Arc<Notify>,
 }
 
@@ -90,17 +89,16 @@ impl Link {
         let (said, state) = watch::channel(State { phase: Phase::Connecting, put_off: None, strange: false });
         let end = Arc::new(Notify::new());
         let task = LinkTask::new(endpoint, dealer, monitor, session, said);
-        tokio::spawn(task.run(incoming, wake.clone(), end.clone()));
-        Ok(Link { endpoint: endpoint.into(), requests, state, wake, end })
+        tokio::spawn(task.run(incoming, wake, end.clone()));
+        Ok(Link { endpoint: endpoint.into(), requests, state, end })
     }
 
     pub fn ready(&self) -> bool {
         matches!(self.state.borrow().phase, Phase::Ready)
     }
 
-    /// Ask the session what is to be sent.
-    pub fn wake(&self) {
-        self.wake.notify_one();
+    pub fn is_closed(&self) -> bool {
+        self.requests.is_closed()
     }
 
     /// Wait until requests can go out. The server's own error if it refuses us, `not_ready` if there is none in time.
