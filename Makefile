@@ -24,7 +24,7 @@ export PYTHONPYCACHEPREFIX := $(CURDIR)/build/pycache
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env runtime docs-env node demo test scale compiled pure test-compiled simulate simulate-channels coverage check conformance format docs bench chaos gateway-kills soak lock clean
+.PHONY: help env runtime docs-env node clients demo test scale compiled pure test-compiled simulate simulate-channels coverage check conformance format docs bench chaos gateway-kills soak lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -57,7 +57,10 @@ node:
 demo: runtime ## two supervised nodes, an app on each, messages both ways, kill -9, clean up
 	$(BIN)/logos demo
 
-test: env node ## all tests but the large simulations (under eight minutes on two cores)
+clients: env node ## build the clients that need it, where their tools are there
+	$(BIN)/python client/conformance/ours.py
+
+test: env node clients ## all tests but the large simulations (under eight minutes on two cores)
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
 
 scale: env ## simulations of a hundred nodes and more, with a clock of their own
@@ -96,6 +99,8 @@ check: env ## format, lint, types, import rules
 	$(BIN)/python client/make_js_contract.py --check
 	$(BIN)/python client/make_go_contract.py --check
 	$(BIN)/python client/make_cpp_contract.py --check
+	$(BIN)/python client/make_rust_contract.py --check
+	@if command -v cargo >/dev/null; then cd client/rust && cargo fmt --check; fi
 	$(BIN)/lint-imports --no-cache
 
 format: env ## format and mend what ruff can mend

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NoReturn
 
-__all__ = ["OURS", "Unavailable", "build", "cpp_program", "go_program", "need_tools"]
+__all__ = ["OURS", "Unavailable", "build", "cpp_program", "go_program", "need_tools", "rust_program"]
 
 HERE: Final = Path(__file__).parent
 CLIENT: Final = HERE.parent
@@ -94,6 +94,16 @@ def cpp_program(target: str) -> list[str]:
     return [str(built / target)]
 
 
+def rust_program(example: str) -> list[str]:
+    """A program of `client/rust`, built: the command."""
+    need_tools("cargo", "c++")
+    target = BUILT / "rust"
+    # One profile for everything: libzmq, which takes most of the time, is compiled once.
+    command = ["cargo", "build", "--release", "--locked", "--quiet", "--examples"]
+    build(command, CLIENT / "rust", CARGO_TARGET_DIR=str(target))
+    return [str(target / "release" / "examples" / example)]
+
+
 def _python() -> list[str]:
     return [sys.executable, str(HERE / "adapters" / "python_client.py")]
 
@@ -110,4 +120,12 @@ OURS: Final[dict[str, Callable[[], list[str]]]] = {
     "node": _node,
     "go": lambda: go_program("internal/adapter"),
     "cpp": lambda: cpp_program("tools/conformance_adapter"),
+    "rust": lambda: rust_program("conformance"),
 }
+
+if __name__ == "__main__":  # build them all: tests then find them built
+    for name, command in OURS.items():
+        try:
+            command()
+        except Unavailable as why:
+            sys.stderr.write(f"the client {name} is left out: {why}\n")

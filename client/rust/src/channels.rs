@@ -113,9 +113,8 @@ impl MessagingClient {
         if blobs.len() > MOST_BLOBS {
             return Err(Error::new(Code::TooLarge, format!("at most {} bytes", MOST_BLOBS * BLOB)));
         }
-        let body = named(channel_id)
-            .with("request_id", id_value(request_id))
-            .maybe("ephemeral", ephemeral.then_some(true));
+        let body =
+            named(channel_id).with("request_id", id_value(request_id)).maybe("ephemeral", ephemeral.then_some(true));
         self.repeat("channel.send", body, blobs).await?;
         Ok(request_id)
     }

@@ -275,6 +275,8 @@ pub struct ChannelInfo {
     pub open: bool,
     #[serde(default)]
     pub locked: bool,
+    #[serde(default)]
+    pub hooks: bool,
 }
 
 /// See `ChannelListReply` in SPEC.md.
@@ -284,7 +286,8 @@ pub struct ChannelListReply {
 }
 
 /// `missing`: messages known of and not here; `waiting` for those; `joining`: payloads of which segments
-/// are here; `unacknowledged`: sends without an end.
+/// are here; `unacknowledged`: sends without an end; `unopened`: segments that the app has not decrypted
+/// yet.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ChannelStatusReply {
     pub missing: u64,
@@ -292,6 +295,8 @@ pub struct ChannelStatusReply {
     pub joining: u64,
     pub unacknowledged: u64,
     pub history: u64,
+    #[serde(default)]
+    pub unopened: u64,
 }
 
 /// Accepted; `repeated`: it was accepted before under this id.
@@ -300,6 +305,13 @@ pub struct ChannelSendReply {
     pub request_id: Id,
     #[serde(default)]
     pub repeated: bool,
+}
+
+/// The blobs are the payload's segments, one after the other, of these sizes.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ChannelSplitReply {
+    pub sizes: Vec<u64>,
+    pub needed: u64,
 }
 
 /// Limits of a kernel. `max_payload`: bytes that certainly fit in a message; None: not reported.
@@ -958,6 +970,18 @@ pub struct ChannelSync {
     pub missing: u64,
 }
 
+/// A segment of another participant, encrypted by its app; it is the third frame. The client decrypts it
+/// and gives it back with `channel.opened`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ChannelSegmentReceived {
+    pub stream_id: Id,
+    pub seq: u64,
+    pub time_ns: i64,
+    pub channel_id: String,
+    pub sender_id: String,
+    pub message_id: String,
+}
+
 /// What an app gets from its stream, and of the client's own: `LinkLost`, `LinkRestored`.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -982,6 +1006,7 @@ pub enum Event {
     ChannelDeliveryError(ChannelDeliveryError),
     ChannelMessageLost(ChannelMessageLost),
     ChannelSync(ChannelSync),
+    ChannelSegmentReceived(ChannelSegmentReceived),
     LinkLost(crate::events::LinkLost),
     LinkRestored(crate::events::LinkRestored),
 }
@@ -997,7 +1022,11 @@ pub(crate) struct Head {
 pub(crate) const HEARTBEAT: u64 = 0;
 
 /// The event behind a head; none: a kind of a later version.
-pub(crate) fn decode_event(head: &Head, fields: &mut Fields<'_>, payload: Vec<u8>) -> Result<Option<Event>, Error> {
+pub(crate) fn decode_event(
+    head: &Head,
+    fields: &mut Fields<'_>,
+    payload: Vec<u8>,
+) -> Result<Option<Event>, Error> {
     let &Head { stream_id, seq, kind, time_ns } = head;
     Ok(Some(match kind {
         1 => Event::MessageReceived(MessageReceived {
@@ -1149,6 +1178,14 @@ pub(crate) fn decode_event(head: &Head, fields: &mut Fields<'_>, payload: Vec<u8
             state: fields.text()?,
             missing: fields.uint()?,
         }),
+        20 => Event::ChannelSegmentReceived(ChannelSegmentReceived {
+            stream_id,
+            seq,
+            time_ns,
+            channel_id: fields.text()?,
+            sender_id: fields.text()?,
+            message_id: fields.text()?,
+        }),
         _ => return Ok(None),
     }))
 }
@@ -1175,6 +1212,7 @@ impl Event {
             Event::ChannelDeliveryError(event) => Some((event.stream_id, event.seq)),
             Event::ChannelMessageLost(event) => Some((event.stream_id, event.seq)),
             Event::ChannelSync(event) => Some((event.stream_id, event.seq)),
+            Event::ChannelSegmentReceived(event) => Some((event.stream_id, event.seq)),
             Event::TakenOver(_) | Event::LinkLost(_) | Event::LinkRestored(_) => None,
         }
     }

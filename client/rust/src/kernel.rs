@@ -336,7 +336,10 @@ impl KernelClient {
     }
 
     /// Dial multiaddresses: what became of each.
-    pub async fn connect_peers<T: AsRef<str>>(&self, addresses: impl IntoIterator<Item = T>) -> Result<Vec<ConnectResult>> {
+    pub async fn connect_peers<T: AsRef<str>>(
+        &self,
+        addresses: impl IntoIterator<Item = T>,
+    ) -> Result<Vec<ConnectResult>> {
         let body = Body::new().texts("addresses", addresses);
         Ok(self.call("peers.connect", body, Vec::new()).await?.parse::<PeersConnectReply>()?.results)
     }
@@ -402,7 +405,8 @@ impl KernelClient {
         }
         self.inner.link.close().await;
         let reason = "the client is closed".to_owned();
-        let _ = self.inner.shared.notices.send(KernelEvent::KernelLost { reason }); // there may be no feed
+        let _ = self.inner.shared.notices.send(KernelEvent::KernelLost { reason });
+        // there may be no feed
     }
 }
 

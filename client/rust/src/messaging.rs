@@ -218,7 +218,10 @@ impl MessagingClient {
     }
 
     /// Subscribe to content topics: topic → why not; the others took effect.
-    pub async fn subscribe<T: AsRef<str>>(&self, topics: impl IntoIterator<Item = T>) -> Result<BTreeMap<String, String>> {
+    pub async fn subscribe<T: AsRef<str>>(
+        &self,
+        topics: impl IntoIterator<Item = T>,
+    ) -> Result<BTreeMap<String, String>> {
         self.subscribe_since(topics, false, Duration::ZERO).await
     }
 

@@ -200,7 +200,8 @@ impl Session for AppSession {
             // A list that was cut is sorted: it says nothing about what is behind its end.
             let end = hello.subscriptions.last().filter(|_| hello.more == Some(true));
             let told = |topic: &&String| end.is_none_or(|end| *topic <= end);
-            let missing: Vec<_> = app.topics.iter().filter(told).filter(|topic| !known.contains(topic)).cloned().collect();
+            let missing: Vec<_> =
+                app.topics.iter().filter(told).filter(|topic| !known.contains(topic)).cloned().collect();
             if missing.is_empty() {
                 app.restored(lost, BTreeMap::new());
             } else {

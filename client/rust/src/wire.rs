@@ -201,9 +201,17 @@ fn decode_error(body: &Value) -> Result<Error> {
 /// What the frames of an event are.
 pub(crate) enum Incoming {
     Heartbeat,
-    Event { event: Event, cost: usize },
+    Event {
+        event: Event,
+        cost: usize,
+    },
     /// Of a kind of a later version: skipped, but its seq counts.
-    Unknown { stream_id: Id, seq: u64, time_ns: i64, cost: usize },
+    Unknown {
+        stream_id: Id,
+        seq: u64,
+        time_ns: i64,
+        cost: usize,
+    },
 }
 
 /// An event from its frames.
