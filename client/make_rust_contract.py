@@ -113,7 +113,7 @@ impl Event {{
     }}
 }}
 """
-WITH_PAYLOAD = (events.MessageReceived, events.ChannelMessageReceived)
+WITH_PAYLOAD = (events.MessageReceived, events.ChannelMessageReceived, events.ChannelSegmentReceived)
 
 
 def rust_type(annotation: Any) -> str:

@@ -113,13 +113,13 @@ class Chat:
         raise AssertionError(f"it ended before {line!r}: {seen}")
 
     def end(self, number: int | None = None) -> int:
+        """Its exit code, after the end of its input or a signal."""
         assert self.process.stdin is not None
-        if number is None:
-            self.process.stdin.close()
-        else:
-            self.process.send_signal(number)
-        code = self.process.wait(20)
         assert self.process.stdout is not None
+        if number is not None:
+            self.process.send_signal(number)
+        self.process.stdin.close()
+        code = self.process.wait(20)
         self.process.stdout.close()
         return code
 

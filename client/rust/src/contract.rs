@@ -980,6 +980,7 @@ pub struct ChannelSegmentReceived {
     pub channel_id: String,
     pub sender_id: String,
     pub message_id: String,
+    pub payload: Bytes,
 }
 
 /// What an app gets from its stream, and of the client's own: `LinkLost`, `LinkRestored`.
@@ -1185,6 +1186,7 @@ pub(crate) fn decode_event(
             channel_id: fields.text()?,
             sender_id: fields.text()?,
             message_id: fields.text()?,
+            payload: Bytes(payload),
         }),
         _ => return Ok(None),
     }))

@@ -7,9 +7,9 @@ use serde::Serialize;
 use crate::bytes::Id;
 pub use crate::contract::{
     ChannelDeliveryError, ChannelMessageDelivered, ChannelMessageError, ChannelMessageLost, ChannelMessageReceived,
-    ChannelMessageSent, ChannelSync, ConnectionStatusChange, ContentTopicHealthChange, Event, EventsDropped,
-    MessageCancelled, MessageError, MessagePropagated, MessageQueued, MessageReceived, MessageSent, MessageUnconfirmed,
-    MessagesMissed, TakenOver,
+    ChannelMessageSent, ChannelSegmentReceived, ChannelSync, ConnectionStatusChange, ContentTopicHealthChange, Event,
+    EventsDropped, MessageCancelled, MessageError, MessagePropagated, MessageQueued, MessageReceived, MessageSent,
+    MessageUnconfirmed, MessagesMissed, TakenOver,
 };
 
 /// A position in an app's stream: everything up to `seq`. (stream id, seq) identifies an event for ever.

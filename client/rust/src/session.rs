@@ -184,7 +184,15 @@ impl Session for AppSession {
         self.offered = app.stream.opening_credit();
         // Taking over is for the first time only: two that both insist would take turns for ever.
         let takeover = self.takeover && app.hello.is_none();
-        hello_body("app", self.name.as_deref()).with("takeover", takeover).with("credit", self.offered)
+        // By what was seen a server notices that an older state of its database was put back.
+        let seen = app.hello.as_ref().zip(app.stream.seen()).map(|(hello, seen)| {
+            let body = Body::new().with("stream", id_value(seen.stream_id)).with("seq", seen.seq);
+            body.with("instance", id_value(hello.instance)).into_value()
+        });
+        hello_body("app", self.name.as_deref())
+            .with("takeover", takeover)
+            .with("credit", self.offered)
+            .maybe("seen", seen)
     }
 
     fn greeted(&mut self, reply: &Reply) -> Result<()> {

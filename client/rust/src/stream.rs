@@ -198,6 +198,12 @@ impl AppStream {
         }
     }
 
+    /// The last event that came.
+    pub fn seen(&self) -> Option<Position> {
+        let stream_id = self.stream_id.filter(|_| self.last_seq > 0)?;
+        Some(Position { stream_id, seq: self.last_seq })
+    }
+
     /// The last position handled.
     pub fn handled(&self) -> Option<Position> {
         self.handled

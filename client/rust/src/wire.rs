@@ -47,8 +47,12 @@ impl Body {
         self.with(key, values.into_iter().map(|text| Value::from(text.as_ref())).collect::<Vec<_>>())
     }
 
+    pub(crate) fn into_value(self) -> Value {
+        Value::Map(self.0)
+    }
+
     pub(crate) fn encode(self) -> Vec<u8> {
-        pack(&Value::Map(self.0))
+        pack(&self.into_value())
     }
 }
 
