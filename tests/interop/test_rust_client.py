@@ -27,13 +27,13 @@ from tests.support.kernel_process import KernelProcess, short_directory
 from tests.support.mapi_process import MapiProcess
 from tests.support.nodes import collect
 
-pytestmark = [pytest.mark.interop, pytest.mark.integration]
+#: A cold build compiles libzmq; after `make clients` everything is there.
+BUILD_SECONDS = 900
+pytestmark = [pytest.mark.interop, pytest.mark.integration, pytest.mark.timeout(BUILD_SECONDS)]
 
 ROOT = Path(__file__).parents[2]
 CLIENT = ROOT / "client" / "rust"
 TOPIC = "/my-chat/1/room/plain"
-#: A cold build compiles libzmq.
-BUILD_SECONDS = 900
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,6 @@ async def _ready(mapi: MapiProcess) -> None:
     await mapi.ready()
 
 
-@pytest.mark.timeout(BUILD_SECONDS)
 def test_its_own_tests(programs: Path) -> None:
     done = cargo("test", "--release", "--locked", "--quiet", "--lib")
     assert done.returncode == 0, done.stdout[-5_000:] + done.stderr[-5_000:]

@@ -439,6 +439,138 @@ pub struct StoreQueryReply {
     pub cursor: Option<Hash>,
 }
 
+/// What the archive has of a pubsub topic; times are those of the oldest and the newest message.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct StoreTopicRecord {
+    pub pubsub_topic: String,
+    pub messages: u64,
+    pub oldest: i64,
+    pub newest: i64,
+}
+
+/// A session of store sync that this node opened: reply of `store.sync`.
+///
+/// `missing`: messages that the peer listed and this node lacked; `received`: those that have come, listed
+/// or not; `to_send`: what the peer lacked; `sent`: what it was given. `complete` False: there was more than
+/// fits in one session. `at_ms`: when it ended, ms since 1970. `error` is empty unless it failed.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct StoreSessionRecord {
+    pub peer: String,
+    #[serde(default)]
+    pub at_ms: u64,
+    #[serde(default)]
+    pub took_ms: u64,
+    #[serde(default)]
+    pub round_trips: u64,
+    #[serde(default)]
+    pub missing: u64,
+    #[serde(default)]
+    pub received: u64,
+    #[serde(default)]
+    pub to_send: u64,
+    #[serde(default)]
+    pub sent: u64,
+    #[serde(default = "StoreSessionRecord::default_complete")]
+    pub complete: bool,
+    #[serde(default)]
+    pub error: String,
+}
+
+impl StoreSessionRecord {
+    fn default_complete() -> bool {
+        true
+    }
+}
+
+/// State of store sync: `messages` from `start` to `end` are compared (ns); `peers` speak it; `sessions`
+/// of either side since the start; `last`: the last one that this node opened.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct StoreSyncRecord {
+    pub ready: bool,
+    pub messages: u64,
+    pub start: i64,
+    pub end: i64,
+    #[serde(default)]
+    pub peers: u64,
+    #[serde(default)]
+    pub sessions: u64,
+    #[serde(default)]
+    pub last: Option<StoreSessionRecord>,
+}
+
+/// A time that is being fetched: all before `done` is there.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct StoreGapRecord {
+    pub pubsub_topic: String,
+    pub start: i64,
+    pub done: i64,
+}
+
+/// State of store resume: `planning`, `waiting` (for the reason in `error`), `fetching`, `done`.
+///
+/// `gaps` are left; `added`: messages that the archive did not have.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct StoreResumeRecord {
+    pub state: String,
+    #[serde(default)]
+    pub added: u64,
+    #[serde(default)]
+    pub gaps: Vec<StoreGapRecord>,
+    #[serde(default)]
+    pub error: String,
+}
+
+/// `state`: opening, ready, stalled (for the `reason`) or closed; `waiting`: messages to be written;
+/// `sync` and `resume`: None if they are off.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct StoreStatusReply {
+    pub state: String,
+    #[serde(default)]
+    pub reason: String,
+    pub database: String,
+    pub peer_id: String,
+    pub messages: u64,
+    #[serde(default)]
+    pub bytes: Option<u64>,
+    #[serde(default)]
+    pub waiting: u64,
+    #[serde(default)]
+    pub retention: String,
+    #[serde(default)]
+    pub topics: Vec<StoreTopicRecord>,
+    #[serde(default)]
+    pub sync: Option<StoreSyncRecord>,
+    #[serde(default)]
+    pub resume: Option<StoreResumeRecord>,
+}
+
+/// `bad`: hashes under which there is another message, or none that can be read. `cursor`: where to go on,
+/// None at the end.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct StoreVerifyReply {
+    pub checked: u64,
+    #[serde(default)]
+    pub bad: Vec<Hash>,
+    #[serde(default)]
+    pub cursor: Option<Hash>,
+}
+
+/// A message that was not archived: its place in the request, and why.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct StoreRefusal {
+    pub number: u64,
+    pub reason: String,
+}
+
+/// Sent when they are on disk. `known`: they were there already.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct StoreImportReply {
+    pub stored: u64,
+    pub known: u64,
+    #[serde(default)]
+    pub refused: Vec<StoreRefusal>,
+}
+
 /// `peer` holds the subscription; `held`: all that peers hold for the consumer on that pubsub topic.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct FilterSubscribeReply {
@@ -628,8 +760,8 @@ pub struct ListRecord {
 /// Reply of `discovery.status`.
 ///
 /// `online`: the network was heard from recently. `short`: wanted peers are missing, namely relay peers on
-/// `short_shards` and peers for `short_services` (`store`, `filter`, `lightpush`), or relay peers at all if
-/// neither is named. `known` peers are in the store, `due` of them may be dialled now; `addresses` are
+/// `short_shards` and peers for `short_services` (`store`, `filter`, `lightpush`, `sync`), or relay peers at
+/// all if neither is named. `known` peers are in the store, `due` of them may be dialled now; `addresses` are
 /// announced to others.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct DiscoveryStatus {
