@@ -29,6 +29,7 @@ from logos_deploy.commands import (
     down,
     health,
     listen,
+    node,
     peers,
     pending,
     send,
@@ -45,6 +46,7 @@ __all__ = ["COMMANDS", "main"]
 
 COMMANDS: Final[tuple[ModuleType, ...]] = (
     up,
+    node,
     down,
     status,
     health,
@@ -101,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one subcommand. Return its exit code."""
     reserve_standard_descriptors()
     parsed = _parse(arguments)
-    with unblocked_output() if parsed.command == up.NAME else contextlib.nullcontext():
+    with unblocked_output() if parsed.command in (up.NAME, node.NAME) else contextlib.nullcontext():
         return _run(parsed)
 
 

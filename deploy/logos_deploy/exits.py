@@ -42,6 +42,11 @@ COMMAND_EXITS: Final[Mapping[str, Mapping[Exit, str]]] = {
         Exit.FAILED: "a process cannot run, or supervisord has ended",
         Exit.IN_USE: "the data directory is in use by a running node",
     },
+    "node": {
+        Exit.OK: "ended on request",
+        Exit.FAILED: "a process cannot run, or supervisord has ended",
+        Exit.IN_USE: "the data directory is in use by a running node",
+    },
     "down": {
         Exit.OK: "nothing runs there any more",
         Exit.FAILED: "it is another user's",

@@ -8,14 +8,15 @@ from pathlib import Path
 from ipc_schema.config.options import ConfigError
 from ipc_schema.config.sources import CONFIG_FILE, TomlFile, parse_toml
 
-__all__ = ["read_toml"]
+__all__ = ["read_text", "read_toml"]
 
 
-def _read(path: str) -> str:
+def read_text(path: str) -> str:
+    """Return the text of a file."""
     return Path(path).read_text(encoding="utf-8")
 
 
-def read_toml(path: str, read: Callable[[str], str] = _read) -> TomlFile:
+def read_toml(path: str, read: Callable[[str], str] = read_text) -> TomlFile:
     """Return the parsed file, whose text `read` returns. Raise `ConfigError`, also if it cannot be read."""
     try:
         text = read(path)

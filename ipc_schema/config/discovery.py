@@ -122,7 +122,9 @@ class DiscoveryOptions(OptionSection):
     TITLE: ClassVar[str] = "Discovery and addresses"
 
     discv5_discovery: bool = option(
-        BOOLEAN, "find peers by discv5; on under presets that use it", default=False
+        BOOLEAN,
+        "find peers by discv5; on under presets that use it, and with cluster-id or entry-node",
+        default=False,
     )
     discv5_udp_port: int = option(PORT, "discv5 over UDP; 0: automatic", default=9000)
     discv5_bootstrap_node: tuple[str, ...] = option(

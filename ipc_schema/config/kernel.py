@@ -1,7 +1,10 @@
 """The kernel's options and its typed configuration.
 
 Without a preset the node is on a local network of its own: cluster 0, one shard with autosharding, no entry
-nodes, listening on loopback. Cluster 0 because it is the one set aside for "no network in particular"
+nodes, listening on loopback. `cluster-id` or `entry-node` without one name a network to join: the node then
+listens on all addresses and runs discv5.
+
+Cluster 0 because it is the one set aside for "no network in particular"
 (52/WAKU2-RELAY-STATIC-SHARD-ALLOC) and nwaku's default, so that the two connect without any option. nwaku
 compares cluster ids in metadata for 0 as for any other; only go-waku skips the comparison for 0, which is
 irrelevant on loopback.
@@ -11,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import Any, ClassVar, Final
 
 from ipc_schema.config import common
@@ -43,6 +47,7 @@ from ipc_schema.config.kinds import (
 from ipc_schema.config.options import (
     Layer,
     OptionSection,
+    Origin,
     PortUse,
     Resolved,
     Schema,
@@ -118,7 +123,9 @@ class ListeningOptions(OptionSection):
     TITLE: ClassVar[str] = "Listening"
 
     listen_address: str = option(
-        IP_ADDRESS, "address to listen on; 0.0.0.0 under a preset, loopback without one", default="127.0.0.1"
+        IP_ADDRESS,
+        "address to listen on; 0.0.0.0 under a preset, with cluster-id and with entry-node, else loopback",
+        default="127.0.0.1",
     )
     tcp_port: int = option(PORT, "libp2p over TCP; 0: automatic", default=60000)
     websocket_support: bool = option(BOOLEAN, "listen for libp2p over WebSocket too", default=False)
@@ -246,8 +253,10 @@ def load_kernel_config(
 def kernel_config(layers: Iterable[Layer]) -> KernelConfig:
     """Resolve the layers (preset and defaults are added here) and check the options against each other."""
     explicit = list(layers)
-    preset = find_preset(resolve(KERNEL_SCHEMA, explicit).options.network.preset)
-    resolved = resolve(KERNEL_SCHEMA, explicit + ([preset_layer(preset)] if preset else []))
+    given = resolve(KERNEL_SCHEMA, explicit)
+    preset = find_preset(given.options.network.preset)
+    network_layer = preset_layer(preset) if preset else _named_network_layer(given)
+    resolved = resolve(KERNEL_SCHEMA, [*explicit, network_layer] if network_layer else explicit)
     network = NetworkInfo(
         cluster=resolved.options.network.cluster_id,
         shard_count=resolved.options.network.num_shards_in_network,
@@ -287,6 +296,23 @@ def kernel_config(layers: Iterable[Layer]) -> KernelConfig:
         replay_budget=options.sockets.replay_budget,
         lease_ttl=options.sockets.lease_ttl,
         resolved=resolved,
+    )
+
+
+def _named_network_layer(given: Resolved[KernelOptions]) -> Layer | None:
+    """Return what a network that is named without a preset changes: as under one, the node can be reached
+    and looks for peers.
+
+    An address on loopback keeps the node off any network, whatever it is called.
+    """
+    named = next((name for name in ("entry-node", "cluster-id") if given.explicit(name)), None)
+    address = given.options.listening.listen_address
+    if named is None or (given.explicit("listen-address") and ip_address(address).is_loopback):
+        return None
+    return Layer(
+        Origin.DEFAULT,
+        {"listen-address": "0.0.0.0", "discv5-discovery": True},  # noqa: S104 - see above
+        detail=f"with {named}",
     )
 
 
@@ -359,18 +385,6 @@ def _warnings(
             if resolved.value(key) != given:
                 source = resolved.source_of(key).source()
                 yield f"{key} {resolved.value(key)} ({source}) overrides {given} of the preset {preset.name}"
-        if (
-            not resolved.options.network.entry_node
-            and not resolved.options.network.staticnode
-            and not (
-                resolved.options.discovery.discv5_discovery
-                and resolved.options.discovery.discv5_bootstrap_node
-            )
-        ):
-            yield (
-                f"the preset {preset.name} has no entry node that can be dialled without discovery: "
-                "give entry-node or staticnode, or turn discv5-discovery on"
-            )
     elif network.cluster == 1:
         yield (
             "cluster 1 is The Waku Network, whose peers refuse messages without an RLN proof: "

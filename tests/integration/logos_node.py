@@ -54,7 +54,9 @@ class LogosUp:
         cwd: Path | None = None,
     ) -> None:
         """`cwd`: run there, and name the data directory as it is seen from there."""
-        port = ("tcp-port=0",) if automatic_port else ()
+        port: tuple[str, ...] = ("tcp-port=0",) if automatic_port else ()
+        if not any(word.startswith(("listen-address=", "--preset", "preset=")) for word in arguments):
+            port += ("listen-address=127.0.0.1",)
         self.data_dir = data_dir
         self.seen: dict[int, ProcessHandle] = {}
         self._output = data_dir.with_name(data_dir.name + ".out")

@@ -13,7 +13,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -25,8 +25,9 @@ from logos_deploy.node.plan import NodePlan, NodeRequest, plan_node
 from logos_deploy.node.programs import OWN_VARIABLES
 from logos_deploy.node.rpc import RpcError
 from logos_deploy.node.supervisor import NodeInUseError, Supervisor, SupervisorError
+from logos_deploy.node.takeover import split_words, take_over
 from logos_deploy.node.watch import BRIDGE, GATEWAY, NodeWatch, WatchVerdict
-from logos_process.config_file import read_toml
+from logos_process.config_file import read_text, read_toml
 from logos_process.stopping import stop_signals
 
 NAME: Final = "up"
@@ -40,6 +41,11 @@ _LABEL_WIDTH: Final = 10
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `up`."""
     add_node(parser)
+    add_start(parser)
+
+
+def add_start(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say whether the node is started at all."""
     parser.add_argument("--check", action="store_true", help="check the configuration and start nothing")
     parser.add_argument(
         "--write-only",
@@ -71,38 +77,54 @@ def add_node(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Check everything, then start, then stay until the end."""
-    plan = plan_of(arguments)
+    return run_node(arguments)
+
+
+def run_node(arguments: argparse.Namespace) -> int:
+    """Run the node that the arguments of `up` or `node` describe."""
+    plan, environ = _plan(arguments)
     check_host(plan)
-    supervisor = Supervisor(plan, os.environ)
+    supervisor = Supervisor(plan, environ)
     if arguments.check:
         print("the configuration is valid")
         return Exit.OK
     if arguments.write_only:
-        return _write_only(supervisor)
+        return _write_only(supervisor, environ)
     return asyncio.run(_Foreground(plan, supervisor).run())
 
 
 def plan_of(arguments: argparse.Namespace) -> NodePlan:
     """Plan the node from `add_node`'s arguments, the environment and the file. Raises `ConfigError`."""
+    return _plan(arguments)[0]
+
+
+def _plan(arguments: argparse.Namespace) -> tuple[NodePlan, Mapping[str, str]]:
+    """Return the plan, and the environment that it was made from and its processes need."""
+    ours, theirs = split_words(arguments.overrides or ())
+    flags = [*theirs, *getattr(arguments, "reference_flags", ())]
+    taken = take_over(flags, arguments.config_file, os.environ, read_text)
+    for warning in taken.warnings:
+        print(f"logos: {warning}", file=sys.stderr)
     request = NodeRequest(
         preset=arguments.preset,
         mode=arguments.mode,
-        kernel_only=arguments.kernel_only,
+        kernel_only=arguments.kernel_only or taken.kernel_only,
         data_dir=arguments.data_dir,
-        config_file=arguments.config_file,
-        overrides=arguments.overrides,
+        config_file=taken.config_file,
+        overrides=ours,
     )
-    return plan_node(request, os.environ, read_toml, Path.cwd())
+    return plan_node(request, taken.environ, read_toml, Path.cwd()), taken.environ
 
 
-def _write_only(supervisor: Supervisor) -> int:
+def _write_only(supervisor: Supervisor, environ: Mapping[str, str]) -> int:
     with _start_errors(supervisor):
         command = supervisor.write_only()
     print(f"written: {supervisor.paths.conf}")
     print(f"run it:  {shlex.join(command)}")
     # the processes read the environment again, inherited from supervisord
-    for name in sorted(name for name in os.environ if name.startswith(OWN_VARIABLES)):
-        print(f"with     {name} in its environment, as here")
+    for name in sorted(name for name in environ if name.startswith(OWN_VARIABLES)):
+        here = os.environ.get(name) == environ[name]
+        print(f"with     {name} in its environment, {'as here' if here else 'as taken over'}")
     return Exit.OK
 
 

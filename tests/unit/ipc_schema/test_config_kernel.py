@@ -85,13 +85,23 @@ def test_a_preset_brings_its_discovery() -> None:
     status = config(preset="status.prod")
     assert len(status.discovery.dns_trees) == 1
     assert status.discovery.discv5
-    twn = config(preset="twn")
-    assert twn.discovery.discv5_boot_nodes == PRESETS["twn"].discv5_boot_nodes
-    assert not any("no entry node" in warning for warning in twn.warnings)
-    without = config(preset="twn", discv5_discovery=False)
-    assert any("no entry node" in warning for warning in without.warnings)
-    with_peer = config(preset="twn", discv5_discovery=False, staticnode=["/ip4/127.0.0.1/tcp/5"])
-    assert not any("no entry node" in warning for warning in with_peer.warnings)
+    assert config(preset="twn").discovery.dns_trees == PRESETS["twn"].entry_nodes[:1]
+
+
+@pytest.mark.parametrize("named", [{"cluster_id": 9}, {"entry_node": ["/ip4/192.0.2.1/tcp/5"]}])
+def test_a_network_named_without_a_preset_is_joined_as_one_with_a_preset(named: dict[str, object]) -> None:
+    kernel = config(**named)
+    assert kernel.listen_address == "0.0.0.0"
+    assert kernel.discovery.discv5
+    assert kernel.discovery.peer_exchange
+    assert kernel.resolved.source_of("listen-address").source().startswith("default with ")
+    local = config(**named, listen_address="127.0.0.1")
+    assert not local.discovery.discv5
+    assert not local.discovery.peer_exchange
+    assert not config(**named, discv5_discovery=False).discovery.discv5
+    assert config(**named, listen_address="192.0.2.9").listen_address == "192.0.2.9"
+    alone = config()
+    assert (alone.listen_address, alone.discovery.discv5) == ("127.0.0.1", False)
 
 
 def test_twn_needs_proofs() -> None:

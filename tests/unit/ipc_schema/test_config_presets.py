@@ -13,7 +13,7 @@ from ipc_schema.hello import NetworkInfo
 
 # name: cluster, shards, largest message, rln, reliability, dialable entry nodes, boot nodes, kademlia, mix
 TABLE = {
-    "twn": (1, 8, 153_600, True, False, 0, 3, False, False),
+    "twn": (1, 8, 153_600, True, False, 3, 0, False, False),
     "logos.dev": (3, 8, 153_600, False, True, 6, 0, True, True),
     "logos.test": (2, 8, 153_600, False, True, 6, 0, True, True),
     "status.prod": (16, 1, 1_048_576, False, False, 3, 0, False, False),
@@ -80,11 +80,10 @@ def test_entry_nodes_are_addresses_that_can_be_dialled() -> None:
     nodes = [node for preset in PRESETS.values() for node in preset.dialable_entry_nodes]
     for node in nodes:
         MULTIADDR.parse(node)
-    assert len(nodes) == len(set(nodes)) == 15
+    assert len(nodes) == len(set(nodes)) == 18
     (tree,) = set(PRESETS["status.prod"].entry_nodes) - set(nodes)
     assert tree.startswith("enrtree://")
     assert tree.endswith("@boot.prod.status.nodes.status.im")
-    assert all(node.startswith("enr:-") for node in PRESETS["twn"].discv5_boot_nodes)
 
 
 def test_presets_cannot_be_changed() -> None:
