@@ -230,9 +230,10 @@ class Network:
         return not message.data.startswith(INVALID)
 
     def arrived(self, message_id: bytes, node: SimulatedNode, hops: int) -> None:
-        """Record the first copy at a node."""
+        """Record when a node had a message first."""
         sent = self.sent.get(message_id)
-        if sent is not None and node.index in sent.due:
+        # A node that came back with an empty seen cache may get it once more.
+        if sent is not None and node.index in sent.due and node.index not in sent.latencies:
             sent.latencies[node.index] = self.events.now - sent.at
             sent.hops[node.index] = hops
 
