@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from tests.bench.apps import apps
 from tests.bench.archive import archive
 from tests.bench.archive_relay.driver import archive_relay
 from tests.bench.bridge import bridge
@@ -47,6 +48,7 @@ BENCHES: Final[dict[str, Callable[[Options], Iterator[dict[str, Any]]]]] = {
     "footprint": footprint,
     "startup": startup,
     "topics": topics,
+    "apps": apps,
     "mesh": mesh,
     "enr": enr,
     "discv5": discv5,
