@@ -428,6 +428,107 @@ type StoreQueryReply struct {
 	Cursor *Hash  `json:"cursor,omitempty"`
 }
 
+// StoreTopicRecord: What the archive has of a pubsub topic; times are those of the oldest and the newest message.
+type StoreTopicRecord struct {
+	PubsubTopic string `json:"pubsub_topic"`
+	Messages    uint64 `json:"messages"`
+	Oldest      int64  `json:"oldest"`
+	Newest      int64  `json:"newest"`
+}
+
+// StoreSessionRecord: A session of store sync that this node opened: reply of `store.sync`.
+type StoreSessionRecord struct {
+	Peer       string `json:"peer"`
+	AtMs       uint64 `json:"at_ms,omitempty"`
+	TookMs     uint64 `json:"took_ms,omitempty"`
+	RoundTrips uint64 `json:"round_trips,omitempty"`
+	Missing    uint64 `json:"missing,omitempty"`
+	Received   uint64 `json:"received,omitempty"`
+	ToSend     uint64 `json:"to_send,omitempty"`
+	Sent       uint64 `json:"sent,omitempty"`
+	Complete   *bool  `json:"complete,omitempty"`
+	Error      string `json:"error,omitempty"`
+}
+
+// StoreSyncRecord: State of store sync: `messages` from `start` to `end` are compared (ns); `peers` speak it; `sessions`
+// of either side since the start; `last`: the last one that this node opened.
+type StoreSyncRecord struct {
+	Ready    bool                `json:"ready"`
+	Messages uint64              `json:"messages"`
+	Start    int64               `json:"start"`
+	End      int64               `json:"end"`
+	Peers    uint64              `json:"peers,omitempty"`
+	Sessions uint64              `json:"sessions,omitempty"`
+	Last     *StoreSessionRecord `json:"last,omitempty"`
+}
+
+// StoreGapRecord: A time that is being fetched: all before `done` is there.
+type StoreGapRecord struct {
+	PubsubTopic string `json:"pubsub_topic"`
+	Start       int64  `json:"start"`
+	Done        int64  `json:"done"`
+}
+
+// StoreResumeRecord: State of store resume: `planning`, `waiting` (for the reason in `error`), `fetching`, `done`.
+type StoreResumeRecord struct {
+	State string           `json:"state"`
+	Added uint64           `json:"added,omitempty"`
+	Gaps  []StoreGapRecord `json:"gaps,omitempty"`
+	Error string           `json:"error,omitempty"`
+}
+
+// StoreStatusReply: `state`: opening, ready, stalled (for the `reason`) or closed; `waiting`: messages to be written;
+// `sync` and `resume`: nil if they are off.
+type StoreStatusReply struct {
+	State     string             `json:"state"`
+	Reason    string             `json:"reason,omitempty"`
+	Database  string             `json:"database"`
+	PeerID    string             `json:"peer_id"`
+	Messages  uint64             `json:"messages"`
+	Bytes     *uint64            `json:"bytes,omitempty"`
+	Waiting   uint64             `json:"waiting,omitempty"`
+	Retention string             `json:"retention,omitempty"`
+	Topics    []StoreTopicRecord `json:"topics,omitempty"`
+	Sync      *StoreSyncRecord   `json:"sync,omitempty"`
+	Resume    *StoreResumeRecord `json:"resume,omitempty"`
+}
+
+// StoreSyncRequest: Open a session of store sync now. `peer`: a peer id or a multiaddr; nil: the one that is due.
+type StoreSyncRequest struct {
+	Peer string `json:"peer,omitempty"`
+}
+
+// StoreVerifyRequest: Recompute the hashes of up to `limit` messages of a pubsub topic, behind `cursor`, oldest first.
+type StoreVerifyRequest struct {
+	PubsubTopic string `json:"pubsub_topic"`
+	Cursor      *Hash  `json:"cursor,omitempty"`
+	Limit       int    `json:"limit,omitempty"`
+}
+
+// StoreVerifyReply: `bad`: hashes under which there is another message, or none that can be read. `cursor`: where to go on,
+// nil at the end.
+type StoreVerifyReply struct {
+	Checked uint64 `json:"checked"`
+	Bad     []Hash `json:"bad,omitempty"`
+	Cursor  *Hash  `json:"cursor,omitempty"`
+}
+
+// StoreImportRequest: Archive messages, whatever their age: two blobs each, as in a reply of `store.query`.
+type StoreImportRequest struct{}
+
+// StoreRefusal: A message that was not archived: its place in the request, and why.
+type StoreRefusal struct {
+	Number uint64 `json:"number"`
+	Reason string `json:"reason"`
+}
+
+// StoreImportReply: Sent when they are on disk. `known`: they were there already.
+type StoreImportReply struct {
+	Stored  uint64         `json:"stored"`
+	Known   uint64         `json:"known"`
+	Refused []StoreRefusal `json:"refused,omitempty"`
+}
+
 // FilterSubscribeRequest: Subscribe at a peer to these content topics of one shard, on which the consumer must hold a lease.
 type FilterSubscribeRequest struct {
 	ContentTopics []string `json:"content_topics"`
