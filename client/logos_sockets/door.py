@@ -43,12 +43,15 @@ __all__ = ["BACKLOG", "RESERVE", "TICK", "Door", "DoorCounters"]
 
 log = logging.getLogger(__name__)
 
-BACKLOG: Final = 15
+BACKLOG: Final = 31
 """Most clients waiting for admission, less one: a Unix socket queues one more than its backlog."""
 RESERVE: Final = 64
 """Descriptors reserved for files, other sockets and refusing connections."""
 TICK: Final = 0.25
 """Seconds between two steps while idle."""
+_SOON: Final = 0.005
+"""Seconds to the next step while libzmq is accepting: after a restart all apps come back within moments, and
+those that find the backlog full try again up to two seconds later."""
 _REFUSED_AT_ONCE: Final = BACKLOG + 1
 _SETTLED: Final = 2.0
 """Seconds after which libzmq has accepted every client of a listener handed to it."""
@@ -97,7 +100,7 @@ class _Accepted:
 
 
 class Door:
-    """The listening side of one ZeroMQ socket. Call `step` when `fileno` is readable, and every `TICK`.
+    """The listening side of one ZeroMQ socket. Call `step` when `fileno` is readable, and after `pause`.
 
     Create, step and close it from the owner of the socket, before the socket is closed.
 
@@ -130,6 +133,8 @@ class Door:
         self._handed = -1
         self._held_open = ""
         self._has_room = True
+        self.pause = TICK
+        """Seconds after which the next step is due."""
         self._serial = 0
         self._listeners: dict[str, _Listener] = {}
         self._by_descriptor: dict[int, _Accepted] = {}
@@ -220,7 +225,7 @@ class Door:
     def fileno(self) -> int | None:
         """Descriptor that becomes readable when clients wait and can be admitted.
 
-        None: wait for the next `TICK`. It changes.
+        None: wait for `pause`. It changes.
         """
         return self._waiting.fileno() if self._waiting is not None and self._has_room else None
 
@@ -231,6 +236,7 @@ class Door:
 
     def step(self, now: float) -> None:
         """Process the monitor's events, and admit waiting clients as far as there is room."""
+        self.pause = TICK
         self._read_monitor(now)
         self._forget_empty(now)
         if self._path is None:
@@ -241,7 +247,7 @@ class Door:
         if waiting is None or not _readable(waiting.fileno()):
             return
         if self._accepting():
-            self._has_room = False  # until the next `TICK`
+            self._has_room, self.pause = False, _SOON
             return
         self._has_room = self.connections < self._limit and self._free() > 2 * (BACKLOG + 1) + RESERVE
         if self._has_room:

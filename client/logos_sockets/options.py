@@ -16,7 +16,7 @@ PUBLISHER_MEMORY: Final = 32 << 20
 #: Handshake timeout and reconnect delays (all ms).
 _HANDSHAKE_MS: Final = 5_000
 _RECONNECT_MS: Final = 50
-_RECONNECT_MAX_MS: Final = 2_000
+_RECONNECT_MAX_MS: Final = 250
 _MAX_SUBSCRIPTION: Final = 4_096
 
 

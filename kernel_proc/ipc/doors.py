@@ -27,10 +27,10 @@ async def watch_doors(doors: Sequence[Door], sockets: Sequence[DrainSocket]) -> 
 
 async def _keep(door: Door) -> None:
     while True:
-        with trio.move_on_after(TICK):
+        with trio.move_on_after(door.pause):
             descriptor = door.fileno
             if descriptor is None:
-                await trio.sleep(TICK)
+                await trio.sleep(door.pause)
             else:
                 await trio.lowlevel.wait_readable(descriptor)
         door.step(trio.current_time())

@@ -120,6 +120,7 @@ class DoorKeeper:
         self._memory = MemoryWatch(doors)
         self._loop = asyncio.get_running_loop()
         self._watched: dict[Door, int] = {}
+        self._soon: dict[Door, asyncio.TimerHandle] = {}
         self._timer = self._loop.call_later(0, self._tick)
 
     def _tick(self) -> None:
@@ -137,8 +138,12 @@ class DoorKeeper:
         if descriptor is not None:
             self._watched[door] = descriptor
             self._loop.add_reader(descriptor, self._step, door)
+        elif door.pause < TICK:
+            self._soon[door] = self._loop.call_later(door.pause, self._step, door)
 
     def _unwatch(self, door: Door) -> None:
+        if (timer := self._soon.pop(door, None)) is not None:
+            timer.cancel()
         descriptor = self._watched.pop(door, None)
         if descriptor is not None:
             self._loop.remove_reader(descriptor)

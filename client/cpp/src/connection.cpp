@@ -57,7 +57,7 @@ void Connection::open() {
   socket_.set(zmq::sockopt::immediate, true);
   socket_.set(zmq::sockopt::linger, 0);
   socket_.set(zmq::sockopt::reconnect_ivl, 50);
-  socket_.set(zmq::sockopt::reconnect_ivl_max, 2000);
+  socket_.set(zmq::sockopt::reconnect_ivl_max, 250);
   socket_.set(zmq::sockopt::handshake_ivl, 5000);
   socket_.set(zmq::sockopt::maxmsgsize, kMaxFrame);
   const std::string inside = "inproc://monitor-" + to_hex(id_prefix_);

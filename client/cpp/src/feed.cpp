@@ -97,7 +97,7 @@ void KernelFeed::State::open_socket() {
   socket_.set(zmq::sockopt::rcvhwm, kHighWater);
   socket_.set(zmq::sockopt::sndhwm, 0);  // with a bound it loses its own subscriptions on a reconnect
   socket_.set(zmq::sockopt::reconnect_ivl, 50);
-  socket_.set(zmq::sockopt::reconnect_ivl_max, 2000);
+  socket_.set(zmq::sockopt::reconnect_ivl_max, 250);
   socket_.set(zmq::sockopt::handshake_ivl, 5000);
   socket_.connect(endpoint_);
   for (const auto& [topic, cursor] : cursors_) socket_.set(zmq::sockopt::subscribe, topic);

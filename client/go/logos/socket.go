@@ -32,7 +32,7 @@ const (
 	maxFrame      = 64 << 20
 	batchSize     = 64
 	reconnectIvl  = 50 * time.Millisecond
-	reconnectMax  = 2 * time.Second
+	reconnectMax  = 250 * time.Millisecond
 	handshakeIvl  = 5 * time.Second
 	subscriberHWM = 2_000
 )

@@ -33,7 +33,7 @@ const OPTIONS = {
   linger: 0,
   sendTimeout: 0,
   reconnectInterval: 50,
-  reconnectMaxInterval: 2_000,
+  reconnectMaxInterval: 250,
   handshakeInterval: 5_000,
   maxMessageSize: 64 << 20,
 };

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::wire::Frames;
 
 const RECONNECT_MS: i32 = 50;
-const RECONNECT_MAX_MS: i32 = 2_000;
+const RECONNECT_MAX_MS: i32 = 250;
 const HANDSHAKE_MS: i32 = 5_000;
 /// The largest frame that is taken: beyond it libzmq ends the connection.
 const MAX_FRAME: i64 = 64 << 20;

@@ -17,7 +17,7 @@ import pytest
 import zmq
 
 from logos_sockets import Door, MemoryWatch, open_publisher, open_router
-from logos_sockets.door import BACKLOG, RESERVE
+from logos_sockets.door import BACKLOG, RESERVE, TICK
 from tests.unit.logos_client.support import short_directory
 
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01NULL" + bytes(48)
@@ -128,7 +128,7 @@ def test_a_group_reaches_the_socket(house: House) -> None:
 
 def test_one_step_lets_in_no_more_than_the_backlog_holds(house: House) -> None:
     """However many connect at once, and however long nobody looked."""
-    door = house.open(limit=64)
+    door = house.open(limit=4 * BACKLOG)
     for _ in range(BACKLOG + 1):
         house.client()
     with pytest.raises(BlockingIOError):
@@ -176,7 +176,7 @@ class Late:
 def test_no_more_come_while_libzmq_has_not_accepted_the_last_ones(house: House) -> None:
     """They would take descriptors that were counted as free."""
     late = Late(house.router)
-    door = house.door = Door(cast("zmq.Socket[bytes]", late), "apps", limit=64, free=lambda: 10_000)
+    door = house.door = Door(cast("zmq.Socket[bytes]", late), "apps", limit=4 * BACKLOG, free=lambda: 10_000)
     door.open(f"ipc://{house.path}")
     taken = 0
     for _ in range(5):
@@ -188,9 +188,11 @@ def test_no_more_come_while_libzmq_has_not_accepted_the_last_ones(house: House) 
     assert len(late.due) == 1
     assert taken == 2 * (BACKLOG + 1), "one listener at libzmq, one that waits"
     assert door.fileno is None, "a loop that watched it would spin"
+    assert door.pause < TICK, "a client that is turned away tries again only later"
     late.accept()
     house.until_true(lambda: door.connections >= BACKLOG + 1)
     house.step()
+    assert door.pause == TICK
     late.accept()
     house.until(2 * (BACKLOG + 1))
 
