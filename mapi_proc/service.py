@@ -21,6 +21,7 @@ from ipc_schema.errors import IpcError
 from ipc_schema.frames import MAX_BODY
 from ipc_schema.paths import MapiEndpoints, mapi_directory
 from ipc_schema.streams import new_instance
+from logos_process import logs
 from logos_process.claim import claim
 from logos_process.endpoints import bind
 from logos_process.exits import ExitCode, StartError
@@ -225,6 +226,7 @@ class MapiService:
         receive, sends, link = core.receiver.counters, core.sends.counters, core.link.counters
         return {
             **common.to_body(),
+            "log_level": logs.level(),
             "mode": str(self.config.mode),
             "reliability": self.config.reliability,
             "connection": status.connection,

@@ -53,7 +53,11 @@ COMMAND_EXITS: Final[Mapping[str, Mapping[Exit, str]]] = {
         Exit.UNDECIDED: "something still runs",
     },
     "status": {Exit.OK: "ready", Exit.FAILED: "something is not ready", Exit.UNAVAILABLE: _NOBODY},
-    "health": {Exit.OK: "ready", Exit.FAILED: "something is not ready", Exit.UNAVAILABLE: _NOBODY},
+    "health": {
+        Exit.OK: "ready; with --connected also connected",
+        Exit.FAILED: "something is not ready, or not connected",
+        Exit.UNAVAILABLE: _NOBODY,
+    },
     "peers": {Exit.OK: "done", Exit.UNAVAILABLE: _NOBODY},
     "discovery": {
         Exit.OK: "done",
@@ -86,6 +90,13 @@ COMMAND_EXITS: Final[Mapping[str, Mapping[Exit, str]]] = {
         Exit.DATA: "there is no such app",
         Exit.UNAVAILABLE: _NOBODY,
     },
+    "apps": {Exit.OK: "done", Exit.UNAVAILABLE: _NOBODY},
+    "forget": {
+        Exit.OK: "done",
+        Exit.FAILED: "it is connected",
+        Exit.DATA: "there is no such app of this user",
+        Exit.UNAVAILABLE: _NOBODY,
+    },
     "channel": {
         Exit.OK: "done; send: a participant has it",
         Exit.FAILED: "no participant has it, the channel is open already, or another program has the name",
@@ -103,6 +114,7 @@ COMMAND_EXITS: Final[Mapping[str, Mapping[Exit, str]]] = {
         Exit.DATA: "the node is on no such shard",
         Exit.UNAVAILABLE: _NOBODY,
     },
+    "log-level": {Exit.OK: "done", Exit.DATA: "no such level or logger", Exit.UNAVAILABLE: _NOBODY},
     "config": {Exit.OK: "done", Exit.FAILED: "MAPI does not answer", Exit.UNAVAILABLE: _NOBODY},
     "doctor": {Exit.OK: "a node can run here", Exit.FAILED: "it cannot; the output says what to do"},
     "demo": {

@@ -9,10 +9,17 @@ import logging
 import sys
 from typing import Final
 
-from logos_process.log_format import LogLevelError, fields, find_and_set_level, level_number, make_formatter
+from logos_process.log_format import (
+    LogLevelError,
+    fields,
+    find_and_set_level,
+    level_name,
+    level_number,
+    make_formatter,
+)
 from logos_process.output import LineStream, LineWriter
 
-__all__ = ["LogLevelError", "configure", "dropped", "fields", "flush", "say", "set_level"]
+__all__ = ["LogLevelError", "configure", "dropped", "fields", "flush", "level", "say", "set_level"]
 
 STDERR: Final = 2
 _FLUSH_SECONDS: Final = 1.0
@@ -77,6 +84,11 @@ def silence(library: str) -> None:
 def set_level(level: str, logger: str | None = None) -> str:
     """Change a log level at runtime. Return the name of the previous one; see `find_and_set_level`."""
     return find_and_set_level(_State.package, level, logger)
+
+
+def level() -> str:
+    """Return the name of the level of the process's own log."""
+    return level_name(logging.getLogger(_State.package).getEffectiveLevel())
 
 
 def say(line: str) -> None:

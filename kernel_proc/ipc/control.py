@@ -40,6 +40,7 @@ def health_body(health: HealthMonitor, version: str, started: float) -> dict[str
         uptime_ms=int((trio.current_time() - started) * 1000),
     ).to_body()
     body["health"] = current.to_body()
+    body["log_level"] = logs.level()
     return body
 
 

@@ -220,6 +220,48 @@ def test_sends_of_an_app_are_looked_at_without_disturbing_or_making_it(lone: Log
     assert listener.end()[0] == Exit.OK
 
 
+def test_apps_are_listed_and_forgotten(lone: LogosUp) -> None:
+    where = ("--data-dir", str(lone.data_dir))
+    listener = Listener(lone, "--name", "guest")
+    assert logos("forget", "guest", *where).returncode == Exit.FAILED, "it is connected"
+    assert "guest" in logos("apps", *where).stdout
+    listener.process.send_signal(signal.SIGTERM)
+    listener.end()
+    # an event for it while it is away: the node's own message comes back to it
+    sent = logos("send", TOPIC, "for a guest", *where, "--timeout", "1")
+    assert sent.returncode == Exit.UNDECIDED
+    found = json.loads(logos("apps", *where, "--json").stdout)
+    (guest,) = [app for app in found["apps"] if app["name"] == "guest"]
+    assert (guest["durable"], guest["connected"], guest["contentTopics"]) == (True, False, 1)
+    assert guest["backlog"] == guest["last"] - max(guest["acked"], guest["dropped"])
+    assert guest["awayMs"] is not None
+    assert logos("forget", "guest", *where).returncode == Exit.OK
+    assert "guest" not in logos("apps", *where).stdout
+    gone = logos("forget", "guest", *where)
+    assert (gone.returncode, "guest" in gone.stderr) == (Exit.DATA, True)
+
+
+def test_the_log_level_changes_at_run_time(lone: LogosUp) -> None:
+    where = ("--data-dir", str(lone.data_dir))
+    assert logos("log-level", *where).stdout.split() == ["kernel", "INFO", "mapi", "INFO"]
+    try:
+        done = logos("log-level", "debug", "--process", "mapi", *where)
+        assert done.stdout.split() == ["mapi", "DEBUG", "(was", "INFO)"]
+        assert logos("log-level", *where).stdout.split() == ["kernel", "INFO", "mapi", "DEBUG"]
+    finally:
+        logos("log-level", "INFO", *where)
+    for wrong in (("loud",), ("INFO", "--logger", "urllib3.none")):
+        assert logos("log-level", *wrong, *where).returncode == Exit.DATA
+
+
+def test_health_may_want_a_network(lone: LogosUp, pair: tuple[LogosUp, LogosUp]) -> None:
+    alone = logos("health", "--connected", "--data-dir", str(lone.data_dir))
+    assert (alone.returncode, alone.stdout.splitlines()[-1]) == (Exit.FAILED, "network not connected")
+    paired = logos("health", "--connected", "--json", "--data-dir", str(pair[0].data_dir))
+    assert paired.returncode == Exit.OK
+    assert json.loads(paired.stdout)["connected"] is True
+
+
 def test_the_configuration_of_a_running_node(lone: LogosUp) -> None:
     done = logos("config", "--running", "--data-dir", str(lone.data_dir), "--json")
     assert done.returncode == Exit.OK, done.stderr

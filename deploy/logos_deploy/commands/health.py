@@ -5,9 +5,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from ipc_schema.mapi.methods import ConnectionStatus
+from logos_client.exceptions import LogosError
+from logos_client.kernel import KernelClient
 from logos_deploy.commands.output import print_json
 from logos_deploy.commands.where import NodePlace, add_where, where
 from logos_deploy.control import ControlHealth, ask_health
@@ -28,6 +31,8 @@ class NodeReadiness:
     kernel: ControlHealth | None
     mapi: ControlHealth | None
     mapi_expected: bool
+    connected: bool | None = None
+    """Whether the node reaches its network; None: not asked."""
 
     @property
     def exit(self) -> Exit:
@@ -35,13 +40,19 @@ class NodeReadiness:
         if self.kernel is None and self.mapi is None:
             return Exit.UNAVAILABLE
         needed = [self.kernel, self.mapi] if self.mapi or self.mapi_expected else [self.kernel]
-        return Exit.OK if all(part is not None and part.common.ready for part in needed) else Exit.FAILED
+        ready = all(part is not None and part.common.ready for part in needed)
+        return Exit.OK if ready and self.connected is not False else Exit.FAILED
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `health`."""
     parser.add_argument(
         "--wait", type=float, metavar="SECONDS", help="seconds to wait for it to become ready (default: 0)"
+    )
+    parser.add_argument(
+        "--connected",
+        action="store_true",
+        help="ready only with a network: with MAPI a connection status other than Disconnected, else a peer",
     )
     parser.add_argument("--timeout", type=float, default=2.0, metavar="SECONDS", help="(default: 2)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -58,6 +69,8 @@ async def _health(place: NodePlace, arguments: argparse.Namespace) -> int:
     deadline = loop.time() + (arguments.wait or 0.0)
     while True:
         found = await ask_both(place, arguments.timeout)
+        if arguments.connected:
+            found = replace(found, connected=await _is_connected(found, place, arguments.timeout))
         if found.exit is Exit.OK or loop.time() >= deadline:
             break
         await asyncio.sleep(_POLL)
@@ -78,11 +91,22 @@ async def ask_both(place: NodePlace, timeout: float) -> NodeReadiness:
     )
 
 
+async def _is_connected(found: NodeReadiness, place: NodePlace, timeout: float) -> bool:
+    if found.mapi is not None:
+        return str(found.mapi.more.get("connection")) != ConnectionStatus.DISCONNECTED
+    try:
+        async with KernelClient.connect(place.kernel, timeout=timeout) as client:
+            return bool(await client.peers())
+    except (LogosError, TimeoutError):
+        return False
+
+
 def as_json(found: NodeReadiness) -> dict[str, Any]:
     """Return `{ready, kernel: {ready, state, …} or null, mapi: …}`."""
     parts = {"kernel": found.kernel, "mapi": found.mapi}
     return {
         "ready": found.exit is Exit.OK,
+        **({} if found.connected is None else {"connected": found.connected}),
         **{name: part and part.common.to_body() for name, part in parts.items()},
     }
 
@@ -92,6 +116,8 @@ def as_text(found: NodeReadiness, place: NodePlace) -> list[str]:
     lines = [_line("kernel", found.kernel, place.kernel.control)]
     if found.mapi is not None or found.mapi_expected:
         lines.append(_line("mapi", found.mapi, place.mapi.control))
+    if found.connected is not None:
+        lines.append(f"network {'connected' if found.connected else 'not connected'}")
     return lines
 
 

@@ -1,0 +1,38 @@
+"""`logos forget`: delete named apps, with their streams and subscriptions."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Final
+
+from logos_client.messaging import MessagingClient
+from logos_deploy.commands.output import print_json
+from logos_deploy.commands.where import NodePlace, add_where, where
+from logos_deploy.exits import Exit
+from logos_deploy.session import run_interruptible
+
+NAME: Final = "forget"
+HELP: Final = "delete a named app: its waiting events, subscriptions and channels"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `forget`."""
+    parser.add_argument("names", nargs="+", metavar="NAME", help="the app (logos apps shows them)")
+    parser.add_argument("--timeout", type=float, default=5.0, metavar="SECONDS", help="(default: 5)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    add_where(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run. Exit code 0; 1: it is connected; 65: no such app of this user; 69: no Messaging API answers."""
+    return run_interruptible(_forget(where(arguments), arguments))
+
+
+async def _forget(place: NodePlace, arguments: argparse.Namespace) -> int:
+    # Over an unnamed connection: one by its name would be the app.
+    async with MessagingClient.connect(place.mapi.apps, timeout=arguments.timeout) as client:
+        for name in arguments.names:
+            await client.forget(name, timeout=arguments.timeout)
+    if arguments.json:
+        print_json({"forgotten": arguments.names})
+    return Exit.OK
