@@ -23,6 +23,7 @@ from logos_deploy.commands import (
     apps,
     bridge,
     channel,
+    check,
     config,
     demo,
     discovery,
@@ -67,6 +68,7 @@ COMMANDS: Final[tuple[ModuleType, ...]] = (
     log_level,
     config,
     doctor,
+    check,
     demo,
 )
 

@@ -117,6 +117,12 @@ COMMAND_EXITS: Final[Mapping[str, Mapping[Exit, str]]] = {
     "log-level": {Exit.OK: "done", Exit.DATA: "no such level or logger", Exit.UNAVAILABLE: _NOBODY},
     "config": {Exit.OK: "done", Exit.FAILED: "MAPI does not answer", Exit.UNAVAILABLE: _NOBODY},
     "doctor": {Exit.OK: "a node can run here", Exit.FAILED: "it cannot; the output says what to do"},
+    "check": {
+        Exit.OK: "the node answers, and so does every service that it offers or that is required",
+        Exit.FAILED: "a service does not answer, or one that is required is not offered",
+        Exit.DATA: "not a multiaddr",
+        Exit.UNAVAILABLE: "the node was not reached",
+    },
     "demo": {
         Exit.OK: "everything worked, nothing is left running",
         Exit.FAILED: "it did not",
