@@ -6,21 +6,16 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from conformance.ours import Unavailable, go_program
-from conformance.runner import Adapter
 from logos_client import ChannelMessageReceived, MessagingClient
-from tests.integration.test_conformance_live import ask
+from tests.interop.kernel_kill import follow_a_kernel_through_a_kill
 from tests.support.aio import asyncio_test
 from tests.support.kernel_process import KernelProcess, short_directory
 from tests.support.mapi_process import MapiProcess
@@ -29,7 +24,6 @@ from tests.support.nodes import collect
 pytestmark = [pytest.mark.interop, pytest.mark.integration]
 
 CLIENT = Path(__file__).parents[2] / "client" / "go"
-TOPIC = "/test/1/go/proto"
 CHAT_TOPIC = "/my-chat/1/room/plain"
 SECONDS = 400
 
@@ -64,54 +58,7 @@ def test_its_types_are_the_contracts() -> None:
 
 
 def test_a_kernel_is_followed_through_a_kill(adapter_command: list[str]) -> None:
-    with short_directory() as path, KernelProcess(path / "k", "--store=true") as kernel:
-        adapter = Adapter(adapter_command, None)
-        try:
-            ask(adapter, "kernel_connect", directory=str(kernel.directory / "run"), name="go")
-            assert ask(adapter, "health")["state"]
-            assert ask(adapter, "peers") == []
-            ask(adapter, "feed", shards=[0], max_bytes=4_000)
-
-            payloads = [os.urandom(1_000).hex() for _ in range(20)]
-            for payload in payloads:  # more than the feed holds: the kernel's ring keeps what is behind
-                assert publish(adapter, payload) == "no_peers"
-            got = [take(adapter, "message") for _ in payloads]
-            assert [event["payload"] for event in got] == payloads
-            assert [int(event["seq"]) for event in got] == list(range(1, 21))
-            end = time.monotonic() + 20
-            while (stored := ask(adapter, "query", topics=[TOPIC])) != payloads:
-                assert stored == payloads[: len(stored)]  # the archive writes behind
-                assert time.monotonic() < end
-
-            kernel.stop(signal.SIGKILL)
-            kernel.start()
-            told: dict[str, dict[str, Any]] = {}  # in any order: requests and events are two sockets
-            while not told.keys() >= {"kernel_lost", "kernel_found", "stream_loss"}:
-                event = ask(adapter, "next")
-                told[event["event"]] = event
-            assert told["kernel_found"]["restarted"] is True
-            assert told["stream_loss"]["stream"] == got[0]["stream"]
-            publish(adapter, "ff")
-            assert take(adapter, "message")["payload"] == "ff"
-            ask(adapter, "close")
-        finally:
-            adapter.close()
-
-
-def take(adapter: Adapter, kind: str) -> dict[str, Any]:
-    """The next event of a kind."""
-    while True:
-        event: dict[str, Any] = ask(adapter, "next")
-        if event["event"] == kind:
-            return event
-
-
-def publish(adapter: Adapter, payload: str) -> str:
-    """Publish on a node that is alone; the error's code."""
-    number = adapter.begin("publish", {"topic": TOPIC, "payload": payload})
-    while number not in adapter.answers:
-        adapter.wait(1)
-    return str(adapter.answers.pop(number)["error"]["code"])
+    follow_a_kernel_through_a_kill(adapter_command, "go")
 
 
 @pytest.mark.usefixtures("adapter_command")

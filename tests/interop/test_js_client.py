@@ -14,10 +14,12 @@ from typing import Any, cast
 
 import pytest
 
+from conformance.ours import OURS
 from ipc_schema.paths import mapi_endpoints
 from logos_client import ChannelMessageReceived, MessageReceived, MessagingClient
 from tests.interop.inbox import CommandError
 from tests.interop.json_lines import JsonLinesProcess
+from tests.interop.kernel_kill import follow_a_kernel_through_a_kill
 from tests.support.aio import asyncio_test
 from tests.support.kernel_process import KernelProcess
 from tests.support.mapi_process import MapiProcess
@@ -99,7 +101,7 @@ def send_from_python(mapi: MapiProcess, payloads: list[bytes]) -> None:
 
 def test_its_own_tests(node: str) -> None:
     done = subprocess.run(
-        [node, "--test", "test/messaging.test.mjs", "test/vectors.test.mjs"],
+        [node, "--test", "test/messaging.test.mjs", "test/vectors.test.mjs", "test/cursor.test.mjs"],
         cwd=CLIENT,
         capture_output=True,
         text=True,
@@ -136,6 +138,11 @@ def test_its_names_are_the_contracts() -> None:
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.usefixtures("node")
+def test_a_kernel_is_followed_through_a_kill() -> None:
+    follow_a_kernel_through_a_kill(OURS["node"](), "node")
 
 
 def test_a_channel_with_a_python_app(node: str, tmp_path: Path) -> None:

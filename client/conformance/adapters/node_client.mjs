@@ -1,12 +1,15 @@
 // The adapter of client/js: commands as lines of JSON on stdin, answers on stdout. See ../README.md.
 import { createInterface } from "node:readline";
-import { LogosError, MessagingClient } from "../../js/lib/index.mjs";
+import { KernelClient, LogosError, MessagingClient } from "../../js/lib/index.mjs";
 
 let client;
 let event;
+let kernel;
+let feed;
 
 const commands = {
   connect: async ({ endpoint, timeout, ...options }) => void (client = await MessagingClient.connect(endpoint, { timeout, ...options })),
+  kernel_connect: async ({ directory, ...options }) => void (kernel = await KernelClient.connect(directory, options)),
   next: async ({ timeout }) => (event = await client.nextEvent(timeout)),
   send: async ({ topic, payload, request_id, timeout }) => {
     const requestId = request_id && Buffer.from(request_id, "hex");
@@ -20,10 +23,24 @@ const commands = {
   close: () => client.close({ handled: true }),
 };
 
+const ofKernel = {
+  feed: async ({ shards, max_bytes }) => void (feed = await kernel.events({ shards, health: true, peers: true, maxBytes: max_bytes })),
+  next: ({ timeout }) => feed.nextEvent(timeout),
+  publish: ({ topic, payload, timeout }) => kernel.publish(topic, Buffer.from(payload, "hex"), { timeout }),
+  query: async ({ topics }) => {
+    const { MyPeerId: peer } = await kernel.info(["MyPeerId"]);
+    const { messages } = await kernel.queryStore({ content_topics: topics, include_data: true, peer });
+    return messages.map(({ payload }) => payload.toString("hex"));
+  },
+  peers: () => kernel.peers(),
+  health: () => kernel.health(),
+  close: () => kernel.close(),
+};
+
 const answer = async ({ id, cmd, timeout_ms = 10_000, ...rest }) => {
   let said;
   try {
-    said = { ok: true, result: await commands[cmd]({ timeout: timeout_ms, ...rest }) };
+    said = { ok: true, result: await (kernel ? ofKernel : commands)[cmd]({ timeout: timeout_ms, ...rest }) };
   } catch (error) {
     if (!(error instanceof LogosError)) throw error;
     const { code, retriable, message, retry_after_ms } = error;

@@ -16,16 +16,35 @@ export const messagingEndpoint = (where) => {
   if (scheme && scheme !== "ipc" && scheme !== "tcp") {
     throw new TypeError(`${where}: an endpoint is ipc://…, tcp://… or a node's run directory, not ${scheme}://…`);
   }
-  const endpoint = scheme ? where : `ipc://${join(isAbsolute(where) ? where : resolve(where), "mapi", "apps")}`;
+  const endpoint = scheme ? where : socketIn(where, "mapi", "apps");
   if (endpoint.startsWith("ipc://")) {
     const path = endpoint.slice("ipc://".length);
-    if (Buffer.byteLength(path) > MAX_SOCKET_PATH) {
-      throw new TypeError(`socket path ${path} has more than ${MAX_SOCKET_PATH} bytes: connect by a shorter path`);
-    }
+    needShort(path);
     const other = /\/(kernel\/(?:events|requests|control)|mapi\/control)$/.exec(path)?.[1];
     if (other) throw new TypeError(`${where} is the socket ${other} of a node; apps connect to mapi/apps`);
   }
   return endpoint;
+};
+
+/** @param {string} directory @param {string[]} names */
+const socketIn = (directory, ...names) => `ipc://${join(isAbsolute(directory) ? directory : resolve(directory), ...names)}`;
+
+/** @param {string} path */
+const needShort = (path) => {
+  if (Buffer.byteLength(path) > MAX_SOCKET_PATH) {
+    throw new TypeError(`socket path ${path} has more than ${MAX_SOCKET_PATH} bytes: connect by a shorter path`);
+  }
+};
+
+/** The sockets of the kernel of a node's run directory. @param {string} directory */
+export const kernelEndpoints = (directory) => {
+  text("directory", directory);
+  if (directory === "" || /^[a-z][a-z0-9+.-]*:\/\//i.test(directory)) {
+    throw new TypeError(`${JSON.stringify(directory)}: a kernel has several sockets: name its node's run directory`);
+  }
+  const [events, requests, control] = ["events", "requests", "control"].map((name) => socketIn(directory, "kernel", name));
+  needShort(requests.slice("ipc://".length));
+  return { events, requests, control };
 };
 
 /** @param {import("./messaging.mjs").ConnectOptions} options */
@@ -81,6 +100,17 @@ export const greeting = ({ server, protocol, stream, subscriptions, app, durable
     Array.isArray(subscriptions) && subscriptions.every((topic) => typeof topic === "string") &&
     typeof app === "string" && typeof durable === "boolean" && isMap(limits) && isMap(network);
   if (!fine) throw new LogosError("bad_request", "hello: the reply is not that of a Messaging API");
+};
+
+/** The reply to a consumer's hello. Throws a `LogosError` where it is none. @param {Record<string, any>} hello */
+export const kernelGreeting = ({ server, protocol, instance, consumer, limits, network }) => {
+  if (typeof server === "string" && !server.startsWith("logos-kernel/")) {
+    throw new LogosError("bad_request", `this is no kernel (${server}); apps use MessagingClient`);
+  }
+  const fine =
+    protocol === 1 && Buffer.isBuffer(instance) && instance.length === 16 && typeof consumer === "string" &&
+    isMap(limits) && isMap(network) && Number.isSafeInteger(network.cluster);
+  if (!fine) throw new LogosError("bad_request", "hello: the reply is not that of a kernel");
 };
 
 /** @param {unknown} value */

@@ -46,7 +46,8 @@ const now = () => performance.now();
 export class Connection {
   /** @type {State} */ state = "connecting";
   counters = { hellos: 0, restarts: 0, requests: 0, garbage: 0, unmatched: 0 };
-  #socket; #endpoint; #handlers; #tick;
+  #socket; #endpoint; #handlers;
+  /** @type {NodeJS.Timeout | undefined} */ #tick;
   /** @type {Map<string, {settle: (error: Error | null, reply?: Reply) => void, hello: boolean}>} */
   #pending = new Map();
   /** @type {Set<() => void>} */
@@ -66,12 +67,13 @@ export class Connection {
   #strange = false; // it is not: libzmq then ends the connection, and does not come back
 
   /**
-   * `hello()`: the body of the hello, made each time. `onHello(body)`: it was accepted; runs before any event behind it
-   * is seen; a `LogosError` that it throws counts as a refusal. `onDown(reason)`: a connection that was ready is lost, or
-   * refused. `onEvent(frames)`: an event of the app's stream. None of them may throw anything else.
+   * `hello()`: the body of the hello, made each time; without it none is needed (a control socket). `onHello(body)`: it was
+   * accepted; runs before any event behind it is seen; a `LogosError` that it throws counts as a refusal. `onDown(reason)`: a
+   * connection that was ready is lost, or refused. `onEvent(frames)`: an event of the app's stream. None of them may throw
+   * anything else. `keepalive`: a request without effect, made after silence, so that a server that forgot us says so.
    * @param {string} endpoint
-   * @param {{hello: () => Record<string, unknown>, onHello: (body: Record<string, any>) => void,
-   *   onDown: (reason: string) => void, onEvent: (frames: Buffer[]) => void}} handlers
+   * @param {{hello?: () => Record<string, unknown>, onHello?: (body: Record<string, any>) => void,
+   *   onDown?: (reason: string) => void, onEvent?: (frames: Buffer[]) => void, keepalive?: string}} handlers
    */
   constructor(endpoint, handlers) {
     this.#endpoint = endpoint;
@@ -85,7 +87,7 @@ export class Connection {
       this.#socket.close();
       throw new TypeError(`${endpoint} is not an endpoint: ${/** @type {Error} */ (error).message}`);
     }
-    this.#tick = setInterval(() => this.#checkAlive(), TICK_MS);
+    if (handlers.keepalive) this.#tick = setInterval(() => this.#checkAlive(), TICK_MS);
     this.#read();
   }
 
@@ -214,7 +216,7 @@ export class Connection {
   async #read() {
     for await (const frames of this.#socket) {
       this.#heard = now();
-      if (isEvent(frames)) this.#handlers.onEvent(frames);
+      if (isEvent(frames)) this.#handlers.onEvent?.(frames);
       else this.#reply(frames);
     }
   }
@@ -248,7 +250,7 @@ export class Connection {
    */
   #accept(reply, settle) {
     try {
-      this.#handlers.onHello(reply.body);
+      this.#handlers.onHello?.(reply.body);
     } catch (error) {
       return settle(/** @type {Error} */ (error));
     }
@@ -291,16 +293,18 @@ export class Connection {
     this.#generation += 1;
     this.#setState("connecting");
     this.#failPending(lost(reason));
-    if (wasReady) this.#handlers.onDown(reason);
+    if (wasReady) this.#handlers.onDown?.(reason);
   }
 
   async #greet() {
     const generation = ++this.#generation;
+    const { hello } = this.#handlers;
+    if (!hello) return this.#setState("ready");
     this.#setState("greeting");
     let delay = HELLO_RETRY_MS;
     for (;;) {
       try {
-        await this.#ask("hello", this.#handlers.hello(), [], now() + HELLO_TIMEOUT_MS);
+        await this.#ask("hello", hello(), [], now() + HELLO_TIMEOUT_MS);
         return;
       } catch (error) {
         if (generation !== this.#generation) return; // lost: the next connection does it
@@ -328,7 +332,7 @@ export class Connection {
     const first = !this.#failure;
     this.#failure = error;
     this.#setState("failed");
-    if (first && this.#greeted) this.#handlers.onDown(error.message);
+    if (first && this.#greeted) this.#handlers.onDown?.(error.message);
   }
 
   #checkAlive() {
@@ -336,7 +340,7 @@ export class Connection {
     if (now() - this.#heard < SILENCE_MS && now() - this.#spoke < IDLE_MS) return;
     this.#probing = true;
     // No answer: a hung server. Its return, or the loss of the connection, is noticed elsewhere.
-    const probed = this.#ask("ping", {}, [], now() + SILENCE_MS).catch(() => {});
+    const probed = this.#ask(/** @type {string} */ (this.#handlers.keepalive), {}, [], now() + SILENCE_MS).catch(() => {});
     probed.finally(() => (this.#probing = false));
   }
 

@@ -9,7 +9,7 @@ export const CODES = ["bad_request", "unknown_method", "unsupported_version", "u
 /** Kind → name and the header's elements from index 5 on. @type {[string, Record<string, string>][]} */
 export const EVENTS = [
   ["heartbeat", {}],
-  ["message_received", { content_topic: "text", message_hash: "hash", timestamp: "ns", meta: "meta", ephemeral: "bool", version: "uint", source: "text=live" }],
+  ["message_received", { content_topic: "text", message_hash: "hash", timestamp: "ns", meta: "meta", ephemeral: "bool", version: "uint32", source: "text=live" }],
   ["message_propagated", { request_id: "id", message_hash: "hash" }],
   ["message_sent", { request_id: "id", message_hash: "hash" }],
   ["message_error", { request_id: "id", message_hash: "hash?", text: "text" }],
@@ -29,6 +29,14 @@ export const EVENTS = [
   ["channel_message_lost", { channel_id: "text", payload_hash: "bytes", message_ids: "texts", reason: "text" }],
   ["channel_sync", { channel_id: "text", state: "text", missing: "uint" }],
   ["channel_segment_received", { channel_id: "text", sender_id: "text", message_id: "text" }],
+];
+
+/** The same of a kernel's events, from index 6 on. @type {[string, Record<string, string>][]} */
+export const KERNEL_EVENTS = [
+  ["heartbeat", { covered: "bool" }],
+  ["message", { content_topic: "text", message_hash: "hash", timestamp: "ns", meta: "meta", ephemeral: "bool", version: "uint32", proof: "bin", source: "uint8" }],
+  ["health", { health: "map" }],
+  ["peer", { change: "text", peer: "map" }],
 ];
 
 /** The kinds of events that an app can get, those of the client's own last. */

@@ -1,4 +1,4 @@
-// What an app gets, as objects that print well.
+// What an app or a feed gets, as objects that print well.
 import { toHex } from "./bytes.mjs";
 
 /** @param {unknown} value @returns {unknown} */

@@ -1,7 +1,7 @@
-// Frames of the IPC contract (ipc_schema/SPEC.md) as an app sees them:
+// Frames of the IPC contract (ipc_schema/SPEC.md) as a client sees them:
 // requests out, replies and events in. No I/O.
 import { Decoder, Encoder } from "@msgpack/msgpack";
-import { EVENTS } from "./contract.mjs";
+import { EVENTS, KERNEL_EVENTS } from "./contract.mjs";
 import { LogosError } from "./errors.mjs";
 
 const encoder = new Encoder({ useBigInt64: true });
@@ -97,7 +97,22 @@ const isHashOrNil = (/** @type {any} */ value) => value === null || isHash(value
 /** @type {Record<string, (value: any) => boolean>} */
 const CHECKS = {
   text: isText, texts: isTexts, bool: isBool, uint: isUint, ns: isNs, id: isId, hash: isHash, "hash?": isHashOrNil, meta: isMeta, bytes: Buffer.isBuffer,
+  bin: Buffer.isBuffer, map: isMap, uint8: (value) => isUint(value) && value <= 0xff, uint32: (value) => isUint(value) && value <= 0xffffffff,
 };
+
+/**
+ * The elements of a header behind the common ones, by name.
+ * @param {string} event
+ * @param {Record<string, string>} fields
+ * @param {any[]} values
+ */
+const named = (event, fields, values) =>
+  Object.fromEntries(Object.entries(fields).map(([name, check], index) => {
+    const [type, absent] = check.split("="); // with a default: an element that older headers lack
+    if (absent !== undefined && index >= values.length) return [name, absent];
+    need(index < values.length && CHECKS[type](values[index]), `${event}: ${name} is missing or of another type`);
+    return [name, values[index]];
+  }));
 
 /**
  * An event: `{event, stream_id, seq, time_ns, …fields, payload}`; kinds of later versions are `unknown`.
@@ -115,11 +130,46 @@ export const decodeEvent = (frames) => {
   const common = { stream_id, seq, time_ns };
   if (!EVENTS[kind]) return { event: "unknown", kind, ...common, payload };
   const [event, fields] = EVENTS[kind];
-  const named = Object.entries(fields).map(([name, check], index) => {
-    const [type, absent] = check.split("="); // with a default: an element that older headers lack
-    if (absent !== undefined && index >= values.length) return [name, absent];
-    need(index < values.length && CHECKS[type](values[index]), `${event}: ${name} is missing or of another type`);
-    return [name, values[index]];
+  return { event, ...common, ...named(event, fields, values), payload };
+};
+
+const isEpoch = isBin(8);
+
+/**
+ * An event of one of a kernel's streams: `{event, topic, instance, epoch, seq, time_ns, …fields, payload}`; kinds of later
+ * versions are `unknown`. Throws `LogosError`.
+ * @param {Buffer[]} frames
+ * @returns {Record<string, any>}
+ */
+export const decodeKernelEvent = (frames) => {
+  need(frames.length === 3, `an event of ${frames.length} frames`);
+  const [topic, head, payload] = frames;
+  const header = unpack(head, "event header");
+  need(Array.isArray(header) && header.length >= 6 && header[0] === 1, "event header: not an array of six that 1 leads");
+  const [, kind, instance, epoch, seq, time_ns, ...values] = header;
+  need(isUint(kind) && isId(instance) && isEpoch(epoch) && isUint(seq) && isNs(time_ns), "event header: wrong types");
+  const common = { topic, instance, epoch, seq, time_ns };
+  if (!KERNEL_EVENTS[kind]) return { event: "unknown", kind, ...common, payload };
+  const [event, fields] = KERNEL_EVENTS[kind];
+  const own = named(event, fields, values);
+  if (event === "peer") need(isText(own.peer.peer_id), "peer: no peer id");
+  if (event === "health") need(isText(own.health.state), "health: no state");
+  return { event, ...common, ...own, payload };
+};
+
+/**
+ * The messages of a store's answer: two blobs of each. Throws `LogosError`.
+ * @param {Buffer[]} hashes
+ * @param {Buffer[]} blobs
+ */
+export const decodeStored = (hashes, blobs) => {
+  need(blobs.length === 2 * hashes.length, `store.query: ${hashes.length} messages need ${2 * hashes.length} blobs, not ${blobs.length}`);
+  return hashes.map((message_hash, index) => {
+    const header = unpack(blobs[2 * index], "stored message");
+    need(Array.isArray(header), "stored message: its header is not an array");
+    return { message_hash, ...named("stored message", STORED, header), payload: blobs[2 * index + 1] };
   });
-  return { event, ...common, ...Object.fromEntries(named), payload };
+};
+const STORED = {
+  pubsub_topic: "text", content_topic: "text", timestamp: "ns", meta: "meta", ephemeral: "bool", version: "uint32", proof: "bin",
 };

@@ -88,6 +88,7 @@ export class MessagingClient {
       onHello: (body) => this.#greeted(body),
       onDown: (reason) => this.#linkLost(reason),
       onEvent: (frames) => this.#receive(frames),
+      keepalive: "ping",
     });
   }
 

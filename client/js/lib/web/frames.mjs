@@ -65,6 +65,7 @@ const READERS = {
   texts: (value) => (Array.isArray(value) && value.every((item) => typeof item === "string") ? value : null),
   bool: (value) => (typeof value === "boolean" ? value : null),
   uint: number,
+  uint32: (value) => (value <= 0xffffffff ? number(value) : null),
   ns: integer,
   id: (value) => hex(value, 16),
   hash: (value) => hex(value, 32),
