@@ -21,6 +21,7 @@ from logos_client.exceptions import (
 )
 from logos_deploy.commands import (
     apps,
+    backup,
     bridge,
     channel,
     check,
@@ -36,6 +37,7 @@ from logos_deploy.commands import (
     node,
     peers,
     pending,
+    restore,
     send,
     status,
     store,
@@ -69,6 +71,8 @@ COMMANDS: Final[tuple[ModuleType, ...]] = (
     config,
     doctor,
     check,
+    backup,
+    restore,
     demo,
 )
 

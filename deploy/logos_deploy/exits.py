@@ -123,6 +123,12 @@ COMMAND_EXITS: Final[Mapping[str, Mapping[Exit, str]]] = {
         Exit.DATA: "not a multiaddr",
         Exit.UNAVAILABLE: "the node was not reached",
     },
+    "backup": {Exit.OK: "done", Exit.FAILED: "it cannot be copied, or there is such a directory already"},
+    "restore": {
+        Exit.OK: "done",
+        Exit.DATA: "not a backup, or a damaged one",
+        Exit.IN_USE: "the node runs",
+    },
     "demo": {
         Exit.OK: "everything worked, nothing is left running",
         Exit.FAILED: "it did not",
