@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from collections.abc import Sequence
 from typing import Final
@@ -10,6 +11,7 @@ from typing import Final
 from ipc_schema.config.kernel import KERNEL_SCHEMA, KernelConfig, load_kernel_config
 from logos_process import logs
 from logos_process.main import Process, run_process
+from logos_process.service_manager import ServiceManager
 from logos_process.stopping import StopLimit
 
 __all__ = ["collect_less", "main"]
@@ -32,8 +34,10 @@ def _run(config: KernelConfig, limit: StopLimit) -> int:
 
     from kernel_proc.node import Node
 
+    manager = ServiceManager.take(os.environ)
+
     async def run() -> int:
-        return await Node(config).run(signals=True, stopping=limit.start)
+        return await Node(config).run(signals=True, stopping=limit.start, manager=manager)
 
     return trio.run(run)
 

@@ -50,12 +50,20 @@ from logos_process import logs
 from logos_process.exits import ExitCode, StartError
 from logos_process.host_clock import boot_ns
 from logos_process.logs import fields
+from logos_process.service_manager import ServiceManager
 from logos_process.stopping import stop_signals
 from logos_process.version import version
 
 __all__ = ["Node"]
 
 log = logging.getLogger(__name__)
+
+
+async def _stay_alive(manager: ServiceManager) -> None:
+    """Show that the event loop turns. One that hangs is silent, and the service manager restarts us."""
+    while manager.interval is not None:
+        manager.alive()
+        await trio.sleep(manager.interval)
 
 
 class Node:
@@ -127,13 +135,16 @@ class Node:
         *,
         signals: bool = False,
         stopping: Callable[[], object] = lambda: None,
+        manager: ServiceManager | None = None,
     ) -> int:
         """Start, serve until stopped, and end. Return the exit code.
 
-        With `signals`, the process's stop signals stop it; `stopping` is called when the shutdown begins.
+        With `signals`, the process's stop signals stop it; `stopping` is called when the shutdown begins. The
+        service manager is told when the node is ready, alive and stopping.
         Raise `StartError`.
         """
         self._started = trio.current_time()
+        manager = manager or ServiceManager()
         with ExitStack() as stack:
             endpoints = claim_directories(self.config, stack)
             key = node_key(self.config)
@@ -151,12 +162,16 @@ class Node:
                 refused: StartError | None = None
                 try:
                     await self._start(parts, network, services, server)
+                    manager.ready(f"ready as {network.host.peer_id}")
+                    if manager.interval is not None:
+                        parts.add("watchdog", lambda: _stay_alive(manager))
                     await self._stop.wait()
                 except StartError as error:  # outside the nursery it would be wrapped in a group
                     refused = error
                 finally:
                     # Also after a part has failed: a hanging shutdown would look like a live node.
                     stopping()
+                    manager.stopping()
                     reason = self._stop_reason or ("a part ended" if parts.failed else "cannot start")
                     log.info("stopping", extra=fields(reason=reason))
                     self.health.set_state(ProtocolState.SHUTTING_DOWN)

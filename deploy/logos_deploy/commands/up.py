@@ -28,6 +28,7 @@ from logos_deploy.node.supervisor import NodeInUseError, Supervisor, SupervisorE
 from logos_deploy.node.takeover import split_words, take_over
 from logos_deploy.node.watch import BRIDGE, GATEWAY, NodeWatch, WatchVerdict
 from logos_process.config_file import read_text, read_toml
+from logos_process.service_manager import ServiceManager
 from logos_process.stopping import stop_signals
 
 NAME: Final = "up"
@@ -82,6 +83,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 def run_node(arguments: argparse.Namespace) -> int:
     """Run the node that the arguments of `up` or `node` describe."""
+    # First: the processes of the node are not the service that systemd started.
+    manager = ServiceManager.take(os.environ)
     plan, environ = _plan(arguments)
     check_host(plan)
     supervisor = Supervisor(plan, environ)
@@ -90,7 +93,7 @@ def run_node(arguments: argparse.Namespace) -> int:
         return Exit.OK
     if arguments.write_only:
         return _write_only(supervisor, environ)
-    return asyncio.run(_Foreground(plan, supervisor).run())
+    return asyncio.run(_Foreground(plan, supervisor, manager).run())
 
 
 def plan_of(arguments: argparse.Namespace) -> NodePlan:
@@ -145,8 +148,10 @@ def _start_errors(supervisor: Supervisor) -> Iterator[None]:
 class _Foreground:
     """One run of `logos up`."""
 
-    def __init__(self, plan: NodePlan, supervisor: Supervisor) -> None:
+    def __init__(self, plan: NodePlan, supervisor: Supervisor, manager: ServiceManager) -> None:
         self._plan = plan
+        self._manager = manager
+        self._next_sign = 0.0
         self._supervisor = supervisor
         self._controls = {"kernel": plan.kernel.endpoints.control}
         if plan.mapi is not None:
@@ -187,6 +192,7 @@ class _Foreground:
     async def _stay(self, followers: dict[str, LogFollower]) -> None:
         """Relay the logs until a signal, or until the node ends by itself."""
         while not self._stop.is_set() and self._verdict is None:
+            self._stay_alive()
             if self._show(followers):
                 await self._look_at_processes()
             if self._supervisor.ended:
@@ -197,7 +203,15 @@ class _Foreground:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), _LOOK)
 
+    def _stay_alive(self) -> None:
+        """Show the service manager that this loop turns."""
+        now = asyncio.get_running_loop().time()
+        if self._manager.interval is not None and now >= self._next_sign:
+            self._manager.alive()
+            self._next_sign = now + self._manager.interval - _LOOK
+
     async def _end(self, followers: dict[str, LogFollower]) -> None:
+        self._manager.stopping()
         for task in self._waiting.values():
             task.cancel()
         stopping = asyncio.create_task(self._supervisor.stop())
@@ -255,6 +269,7 @@ class _Foreground:
         self._say(f"{name} is ready, process {pid}, version {health.version}")
         if self._ready == self._controls.keys():
             self._say(_invitation(self._plan))
+            self._manager.ready("the node is ready")
 
     # -- output ----------------------------------------------------------------------------------------------
 
