@@ -326,13 +326,14 @@ def plain(value: Any) -> Any:
 
 
 def fits(pattern: Any, value: Any) -> bool:
-    """Whether a value has what a pattern has: of maps its keys, else the same. Integers may be texts."""
+    """Whether a value has what a pattern has: of maps its keys, else the same. Integers may be texts, nil may
+    be absent."""
     if isinstance(pattern, dict):
         if not isinstance(value, dict):
             return False
         if not pattern:
             return not value
-        return all(key in value and fits(item, value[key]) for key, item in pattern.items())
+        return all(fits(item, value.get(key)) for key, item in pattern.items())
     if isinstance(pattern, list):
         return (
             isinstance(value, list)

@@ -64,6 +64,8 @@ class ScriptedServer:
         self.most_held = 0
         self.violations: list[str] = []
         self._known: dict[bytes, ScriptedApp] = {}
+        self._given: set[tuple[bytes, bytes]] = set()
+        """Stream ids, and the instances that gave them."""
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.socket: zmq.Socket[bytes] | None = None
         self.start()
@@ -225,6 +227,8 @@ class ScriptedServer:
         app.identity, app.credit, app.cost = identity, credit, 0
         app.position = sum(seq <= app.acked for seq, _, _ in app.events)
         self._known[identity] = app
+        self._check_seen(app, body.get("seen"))
+        self._given.add((app.stream_id, self.instance))
         return {
             "protocol": 1,
             "instance": self.instance,
@@ -282,6 +286,14 @@ class ScriptedServer:
             case "ping" | "forget":
                 return {}
         raise IpcError(ErrorCode.UNKNOWN_METHOD, f"there is no method {request.method!r}")
+
+    def _check_seen(self, app: ScriptedApp, seen: Any) -> None:
+        if seen is None:
+            return
+        if (seen["stream"], seen["instance"]) not in self._given:
+            self.violations.append("§4.1: `seen` names a stream and an instance that it did not come from")
+        elif seen["stream"] == app.stream_id and seen["seq"] > app.last:
+            self.violations.append(f"§4.1: {seen['seq']} was never given, the last seq is {app.last}")
 
     def _check_send(self, request: Request) -> None:
         request_id = request.body.get("request_id")
