@@ -17,12 +17,14 @@ from typing import Final
 
 from ipc_schema.config.bridge import BridgeConfig
 from ipc_schema.message import WakuMessage, format_hash
+from ipc_schema.steady import SteadyClock
 from ipc_schema.streams import StreamState
 from ipc_schema.streams.coverage import holes
 from ipc_schema.topics import autoshard
 from logos_bridge.figures import BridgeFigures
 from logos_bridge.headers import message_headers, source_name
 from logos_bridge.jetstream import JetStreamLink, WrongRevisionError
+from logos_bridge.label_clock import UNKNOWN_NS, LabelClock
 from logos_bridge.positions import OutPosition, PositionError, first_span
 from logos_bridge.shard_stream import Publication, ShardStream
 from logos_bridge.store_fill import StoreFill
@@ -31,6 +33,7 @@ from logos_client.exceptions import LogosError
 from logos_client.kernel import KernelClient, KernelFeed
 from logos_client.kernel_events import KernelFound, KernelLost, KernelMessage, StreamLoss
 from logos_process.exits import StartError
+from logos_process.host_clock import boot_id, boot_ns
 
 __all__ = ["Outward"]
 
@@ -76,8 +79,16 @@ class Outward:
             for shard in shards
         }
         self._named = {f"m/{network.cluster}/{shard}": stream for shard, stream in self.streams.items()}
+        self._clock = LabelClock(SteadyClock(time.time_ns, boot_ns, boot_id()), self._clock_stepped)
         self._fill = StoreFill(
-            kernel, peer_id, link, figures, list(self.streams.values()), self._topics, config.nats.max_age
+            kernel,
+            peer_id,
+            link,
+            figures,
+            list(self.streams.values()),
+            self._topics,
+            config.nats.max_age,
+            self._clock,
         )
         self._feed: KernelFeed | None = None
         self._loop = asyncio.get_running_loop()
@@ -106,13 +117,13 @@ class Outward:
 
     async def _load(self, stream: ShardStream, state: StreamState) -> None:
         """Find where to go on: the node's own position, else the first message that the kernel still has."""
-        now = time.time_ns()
+        now = self._clock()
         stream.read_ns = stream.covered_ns = now
         found = await self._link.get(self._link.layout.state_bucket, self._key(stream))
         if found is not None:
             stream.revision = found.seq
             try:
-                stream.position = OutPosition.decode(found.data)
+                stream.position = self._relabelled(OutPosition.decode(found.data))
             except PositionError as error:
                 log.error("shard %d: %s: begins with what the kernel still has", stream.shard, error)
         if stream.position.epoch:
@@ -124,6 +135,18 @@ class Outward:
         stream.position = OutPosition(
             epoch=state.epoch, seq=max(0, state.first - 1), time_ns=now, spans=spans
         )
+
+    def _relabelled(self, position: OutPosition) -> OutPosition:
+        """Label a position's times by the clock as it is now."""
+        if position.stamp is not None:
+            return position.moved(self._clock.since(position.stamp))
+        now = self._clock()
+        return position.moved(now - UNKNOWN_NS - position.time_ns) if position.time_ns > now else position
+
+    def _clock_stepped(self, by: int) -> None:
+        log.warning("the wall clock was set by %+.0f s", by / 1e9)
+        for stream in self.streams.values():
+            stream.clock_stepped(by)
 
     async def _others(self, stream: ShardStream) -> list[OutPosition]:
         layout = self._link.layout
@@ -165,22 +188,25 @@ class Outward:
                 case StreamLoss():
                     stream = self._named[event.stream]
                     log.warning("shard %d: %s: asking stores", stream.shard, event.reason)
-                    stream.lost((stream.read_ns, time.time_ns()))
+                    now = self._clock()
+                    stream.lost((min(stream.read_ns, now), now))
                 case KernelLost():
                     self._figures.trouble("kernel", event.reason)
                 case KernelFound():
                     self._figures.trouble("kernel", "")
 
     async def _take(self, stream: ShardStream, event: KernelMessage) -> None:
-        stream.read_ns = max(stream.read_ns, event.time_ns)
+        now = self._clock()
+        time_ns = min(event.time_ns, now)  # the kernel's label may be older than a step of the clock
+        stream.read_ns = max(stream.read_ns, time_ns)
         if self._topics and event.content_topic not in self._topics:
-            stream.passed(event.epoch, event.seq, event.time_ns)
+            stream.passed(event.epoch, event.seq, time_ns)
             return
-        if stream.guard.reading_needed(event.time_ns, time.time_ns(), self._loop.time()) is not None:
-            await self._fill.read_ids(stream, event.time_ns)
+        if stream.guard.reading_needed(time_ns, now, self._loop.time()) is not None:
+            await self._fill.read_ids(stream, time_ns)
         if stream.guard.known(format_hash(event.message_hash)):
             self._figures.count("bridge_out_messages", "result", "known")
-            stream.passed(event.epoch, event.seq, event.time_ns)
+            stream.passed(event.epoch, event.seq, time_ns)
             return
         message = WakuMessage(
             event.payload,
@@ -195,7 +221,7 @@ class Outward:
             Publication(
                 event.epoch,
                 event.seq,
-                event.time_ns,
+                time_ns,
                 f"{stream.subject}.{encode_topic(event.content_topic)}",
                 event.payload,
                 message_headers(event.message_hash, message, source_name(event.source)),
@@ -210,9 +236,10 @@ class Outward:
             await asyncio.sleep(_SAVE_SECONDS)
             for stream in self.streams.values():
                 if self._drained and stream.idle:
-                    settled = max(stream.position.time_ns, time.time_ns() - _SETTLED_NS)
+                    now = self._clock()
+                    settled = min(max(stream.position.time_ns, now - _SETTLED_NS), now)
                     stream.position = replace(stream.position, time_ns=settled)
-                    stream.read_ns = max(stream.read_ns, settled)
+                    stream.read_ns = min(max(stream.read_ns, settled), now)
                 if self._link.connected:
                     await self._save(stream)
 
@@ -233,7 +260,8 @@ class Outward:
             self._tell()
 
     async def _save(self, stream: ShardStream) -> None:
-        position = replace(stream.position, owner=self._run_id)
+        stamp = self._clock.stamp()
+        position = replace(stream.position, owner=self._run_id, stamp=stamp)
         if position == stream.saved:
             return
         bucket = self._link.layout.state_bucket
@@ -257,7 +285,7 @@ class Outward:
             # Published twice does no harm. What the other one knows to be missing must not be forgotten.
             self._figures.count("bridge_position_conflicts")
             log.warning("shard %d: another process writes the position of this node too", stream.shard)
-            stream.position = stream.position.missing(*rival.spans)
+            stream.position = stream.position.missing(*self._relabelled(rival).spans)
 
     async def _look(self) -> None:
         """Look for times in which the node had no peer on a shard."""
@@ -273,7 +301,7 @@ class Outward:
                 self._judge(self.streams[state.shard], state)
 
     def _judge(self, stream: ShardStream, state: StreamState) -> None:
-        now = time.time_ns()
+        now = self._clock()
         found = holes(state.coverage, stream.covered_ns, now)
         stream.covered_ns = now
         if found and found[-1][1] >= now:
@@ -283,7 +311,7 @@ class Outward:
             stream.lost(*found)
 
     def _tell(self) -> None:
-        now, figures = time.time_ns(), self._figures
+        now, figures = self._clock(), self._figures
         shards = {}
         for shard, stream in self.streams.items():
             position = stream.position

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
+
+from ipc_schema.steady import Stamp
 
 __all__ = ["MAX_SPANS", "OutPosition", "PositionError", "Span", "first_span", "merge_spans"]
 
@@ -34,6 +36,8 @@ class OutPosition:
     spans: tuple[Span, ...] = ()
     owner: str = ""
     """The run that wrote it: an update that lost its answer is told from a rival's by this."""
+    stamp: Stamp | None = field(default=None, compare=False)
+    """When it was written, by clocks that tell how the wall clock has been set since."""
 
     def encode(self) -> bytes:
         """Return the value of the key: JSON."""
@@ -44,6 +48,7 @@ class OutPosition:
                 "timeNs": self.time_ns,
                 "missing": [list(span) for span in self.spans],
                 "owner": self.owner,
+                "stamp": self.stamp and self.stamp.to_dict(),
             }
         ).encode()
 
@@ -58,9 +63,15 @@ class OutPosition:
                 time_ns=_number(value["timeNs"]),
                 spans=tuple((_number(low), _number(high)) for low, high in value["missing"]),
                 owner=str(value["owner"]),
+                stamp=Stamp.from_dict(value["stamp"]) if value.get("stamp") else None,
             )
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise PositionError(f"not a position: {error!r}") from None
+
+    def moved(self, by: int) -> OutPosition:
+        """Return it with all times labelled by a clock that is so many ns ahead."""
+        spans = tuple((max(0, low + by), max(0, high + by)) for low, high in self.spans)
+        return replace(self, time_ns=max(0, self.time_ns + by), spans=merge_spans(spans))
 
     def missing(self, *spans: Span) -> OutPosition:
         """Return it with further spans."""

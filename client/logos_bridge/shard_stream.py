@@ -140,9 +140,18 @@ class ShardStream:
                 self.position,
                 epoch=last.epoch,
                 seq=last.seq,
-                time_ns=max(self.position.time_ns, last.time_ns),
+                time_ns=last.time_ns,
             )
             self._room.set()
+
+    def clock_stepped(self, by: int) -> None:
+        """Move the labels to the clock that was set."""
+        self.position = self.position.moved(by)
+        self.read_ns += by
+        self.covered_ns += by
+        self.guard.forget()
+        for slot in self._window.unstored():
+            slot.item.time_ns += by
 
     def lost(self, *spans: Span) -> None:
         """Note time spans that stores have to fill; they are saved with the position."""

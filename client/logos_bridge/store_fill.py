@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
 import nats.errors
@@ -54,7 +54,9 @@ class StoreFill:
         streams: Sequence[ShardStream],
         topics: frozenset[str],
         max_age: float,
+        clock: Callable[[], int],
     ) -> None:
+        """`clock`: the wall clock in ns, by which spans are labelled."""
         self._kernel = kernel
         self._peer_id = peer_id
         self._link = link
@@ -62,6 +64,7 @@ class StoreFill:
         self._streams = streams
         self._topics = topics
         self._max_age_ns = int(max_age * 1e9)
+        self._clock = clock
         self.trouble = ""
         """Why a span cannot be filled now."""
 
@@ -72,9 +75,10 @@ class StoreFill:
             await asyncio.sleep(_LOOK_SECONDS)
             for stream in self._streams:
                 for span in stream.position.spans:
-                    if time.time_ns() - span[1] < _ARCHIVED_NS:
+                    age = self._clock() - span[1]
+                    if age < _ARCHIVED_NS or span not in stream.position.spans:
                         continue
-                    if time.time_ns() - span[1] > self._max_age_ns:
+                    if age > self._max_age_ns:
                         log.error("shard %d: %s was never filled: given up", stream.shard, _spoken(span))
                         self._figures.count("bridge_out_messages", "result", "given_up_spans")
                         stream.position = stream.position.filled(span)
@@ -93,7 +97,7 @@ class StoreFill:
     async def read_ids(self, stream: ShardStream, seen_ns: int) -> None:
         """Make sure that the guard knows what the window of JetStream does not cover any more."""
         loop = asyncio.get_running_loop()
-        while (since := stream.guard.reading_needed(seen_ns, time.time_ns(), loop.time())) is not None:
+        while (since := stream.guard.reading_needed(seen_ns, self._clock(), loop.time())) is not None:
             begun = loop.time()
             try:
                 ids = await self._link.ids_since(self._link.layout.messages, f"{stream.subject}.>", since)
