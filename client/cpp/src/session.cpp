@@ -136,6 +136,13 @@ Value MessagingClient::Session::hello_body() {
   body.with("kind", "app").with("protocol", Value::Array{1, 1}).with_some("name", options_.name);
   // Taking over is for the first hello only: two that both insist would take turns for ever.
   body.with("takeover", options_.takeover && !hello_).with("credit", offered_);
+  if (hello_ && stream_.last_seq() > 0) {
+    // By what was seen a server notices that an older state of its database was put back.
+    const Position seen = stream_.last_position();
+    Body last;
+    last.with("stream", seen.stream_id).with("seq", seen.seq).with("instance", hello_->instance);
+    body.with("seen", std::move(last));
+  }
   return Value(std::move(body));
 }
 

@@ -34,6 +34,8 @@ class AppStream {
 
   [[nodiscard]] std::optional<Position> last_handled() const { return handled_; }
   [[nodiscard]] std::uint64_t last_seq() const { return last_seq_; }
+  /// Where the stream ends here. It must have begun.
+  [[nodiscard]] Position last_position() const { return {stream_.value(), last_seq_}; }
   [[nodiscard]] std::uint64_t queued_bytes() const { return queued_bytes_; }
   /// The new total to grant, once a quarter of the window can be given back.
   [[nodiscard]] std::optional<std::uint64_t> credit_due() const;
