@@ -23,6 +23,8 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler for the clock's shim"),
 ]
 
+QUICK = {"logos_bridge.store_fill:_ARCHIVED_NS": 1e9, "logos_bridge.store_fill:_RETRY": 0.5}
+
 
 @pytest.mark.parametrize("down", [False, True], ids=["running", "down"])
 @asyncio_test(90)
@@ -34,7 +36,8 @@ async def test_what_passes_after_its_clock_was_set_right_is_fetched(tmp_path: Pa
     with NatsServer() as server, KernelProcess(tmp_path / "s", "--shard=0", "--store=true") as store:
         server.wait_ready()
         kernel = KernelProcess(tmp_path / "n", f"--staticnode={store.address()}")
-        bridge = BridgeProcess(tmp_path / "n", f"--nats-url={server.url}", "--mapi=false", "--bridge-shard=0")
+        arguments = (f"--nats-url={server.url}", "--mapi=false", "--bridge-shard=0")
+        bridge = BridgeProcess(tmp_path / "n", *arguments, constants=QUICK)
         client = await nats.connect(server.url)
         js = client.jetstream()
         try:
