@@ -22,6 +22,7 @@ from logos_client.exceptions import (
 from logos_deploy.commands import (
     apps,
     backup,
+    bench,
     bridge,
     channel,
     check,
@@ -71,6 +72,7 @@ COMMANDS: Final[tuple[ModuleType, ...]] = (
     config,
     doctor,
     check,
+    bench,
     backup,
     restore,
     demo,

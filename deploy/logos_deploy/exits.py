@@ -123,6 +123,12 @@ COMMAND_EXITS: Final[Mapping[str, Mapping[Exit, str]]] = {
         Exit.DATA: "not a multiaddr",
         Exit.UNAVAILABLE: "the node was not reached",
     },
+    "bench": {
+        Exit.OK: "every message has propagated",
+        Exit.FAILED: "some were refused or given up",
+        Exit.UNAVAILABLE: _NOBODY,
+        Exit.UNDECIDED: "some had no outcome yet",
+    },
     "backup": {Exit.OK: "done", Exit.FAILED: "it cannot be copied, or there is such a directory already"},
     "restore": {
         Exit.OK: "done",
