@@ -13,7 +13,7 @@ __all__ = ["Report", "report"]
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Times in seconds, rates in KB (1,000 bytes)/s for each honest node on average."""
+    """Times in seconds, rates in KB (1,000 bytes)/s for each honest node while messages are published."""
 
     nodes: int
     shards: int
@@ -66,7 +66,6 @@ def report(network: Network) -> Report:
     latencies = sorted(value for sent in network.sent.values() for value in sent.latencies.values())
     hops = [value for sent in network.sent.values() for value in sent.hops.values()]
     due = sum(len(sent.due) for sent in network.sent.values())
-    span = settings.seconds + settings.drain
     now = network.events.now
     scores = sorted(
         parts.total
@@ -93,8 +92,8 @@ def report(network: Network) -> Report:
         most=latencies[-1] if latencies else 0.0,
         hops_mean=statistics.fmean(hops) if hops else 0.0,
         hops_most=max(hops, default=0),
-        in_kbps=received / len(honest) / span / 1000,
-        out_kbps=sent / len(honest) / span / 1000,
+        in_kbps=received / len(honest) / settings.seconds / 1000,
+        out_kbps=sent / len(honest) / settings.seconds / 1000,
         control_share=sum(node.uplink.control_bytes for node in honest) / sent if sent else 0.0,
         duplicates=sum(node.duplicates for node in honest) / len(latencies) if latencies else 0.0,
         mesh_mean=statistics.fmean(
