@@ -16,7 +16,7 @@ mpl.use("svg")
 import matplotlib.pyplot as plt
 
 IMAGES: Final = Path(__file__).parents[2] / "docs" / "images"
-STYLE: Final = {"svg.hashsalt": "logos", "svg.fonttype": "none", "axes.grid": True, "grid.alpha": 0.3}
+STYLE: Any = {"svg.hashsalt": "logos", "svg.fonttype": "none", "axes.grid": True, "grid.alpha": 0.3}
 
 
 def _rows(directory: Path, scenario: str) -> list[dict[str, Any]]:
