@@ -81,6 +81,7 @@ async def running(directory: Path) -> AsyncIterator[Running]:
     flags = {
         "data-dir": str(directory / "k"),
         "tcp-port": 0,
+        "listen-address": "127.0.0.1",
         "cluster-id": CLUSTER,
         "shard": [0],
         "relay-peer-exchange": True,

@@ -82,6 +82,7 @@ class KernelPeer(RelayNode):
     def _start(self, static: Sequence[str], seed: bytes | None, more: Sequence[str]) -> subprocess.Popen[str]:
         options: dict[str, object] = {
             "data-dir": self._data,
+            "listen-address": "127.0.0.1",
             "cluster-id": self._cluster,
             "num-shards-in-network": 1,
             "shard": 0,
