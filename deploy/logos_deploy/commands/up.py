@@ -105,7 +105,8 @@ def _plan(arguments: argparse.Namespace) -> tuple[NodePlan, Mapping[str, str]]:
     """Return the plan, and the environment that it was made from and its processes need."""
     ours, theirs = split_words(arguments.overrides or ())
     flags = [*theirs, *getattr(arguments, "reference_flags", ())]
-    taken = take_over(flags, arguments.config_file, os.environ, read_text)
+    words = ours if arguments.preset is None else [*ours, f"preset={arguments.preset}"]
+    taken = take_over(flags, arguments.config_file, os.environ, read_text, words)
     for warning in taken.warnings:
         print(f"logos: {warning}", file=sys.stderr)
     request = NodeRequest(

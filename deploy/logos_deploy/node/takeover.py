@@ -66,9 +66,14 @@ def split_words(words: Iterable[str]) -> tuple[list[str], list[str]]:
 
 
 def take_over(
-    arguments: Sequence[str], config_file: str | None, environ: Mapping[str, str], read: ReadText
+    arguments: Sequence[str],
+    config_file: str | None,
+    environ: Mapping[str, str],
+    read: ReadText,
+    words: Iterable[str] = (),
 ) -> TranslatedSources:
-    """Translate. `config_file` is our flag's, and may name a file of either kind. Raises `ConfigError`."""
+    """Translate. `config_file` is our flag's, and may name a file of either kind; `words` are `key=value` of
+    ours beside them. Raises `ConfigError`."""
     flags = dict(_flags(arguments))
     variables, foreign = _variables(environ)
     named = config_file or next(
@@ -82,12 +87,17 @@ def take_over(
     given = {**theirs, **variables, **flags}
     given.pop(CONFIG_FILE, None)
     warnings = [f"no option, ignored: {', '.join(foreign)}"] if foreign else []
-    translation = _Translation(given, environ, warnings)
+    beside = {name.strip().removeprefix("kernel."): value for name, _, value in map(_parts, words)}
+    translation = _Translation(given, environ, beside, warnings)
     below, above, kernel_only = translation.run()
     own = {name: text for name, text in environ.items() if text.strip() or name not in below}
     if theirs:
         own = {name: text for name, text in own.items() if not _names_file(name, text, named)}
     return TranslatedSources({**below, **own, **above}, kernel_only, ours, tuple(warnings))
+
+
+def _parts(word: str) -> tuple[str, str, str]:
+    return word.partition("=")
 
 
 def _names_file(variable: str, text: str, path: str | None) -> bool:
@@ -196,8 +206,15 @@ def _is_switch(name: str) -> bool:
 class _Translation:
     """Turns what was given into variables of ours."""
 
-    def __init__(self, given: dict[str, _Given], environ: Mapping[str, str], warnings: list[str]) -> None:
+    def __init__(
+        self,
+        given: dict[str, _Given],
+        environ: Mapping[str, str],
+        beside: Mapping[str, str],
+        warnings: list[str],
+    ) -> None:
         self._given = given
+        self._beside = beside
         self._environ = environ
         self._warnings = warnings
 
@@ -276,6 +293,8 @@ class _Translation:
 
     def _value(self, name: str) -> str:
         """Return the text of an option, ours or the reference's; empty if it is not set."""
+        if name in self._beside:
+            return self._beside[name].strip()
         own = self._environ.get(variable_of(SCHEMAS[_KERNEL], name), "").strip()
         one = self._given.get(name)
         if one is None or (own and not one.from_flag):

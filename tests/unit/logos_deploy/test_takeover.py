@@ -227,6 +227,13 @@ def test_words_of_logos_up_may_be_options_of_the_reference() -> None:
     assert theirs == ["--keep-alive=true", "--entry-layer=kernel"]
 
 
+@pytest.mark.parametrize("word", ["preset=twn", "kernel.num-shards-in-network=4"])
+def test_a_network_named_beside_them_is_the_network(word: str) -> None:
+    found = take_over(("--keep-alive=true",), None, {}, no_file, (word,))
+    assert "LOGOS_KERNEL_NUM_SHARDS_IN_NETWORK" not in found.environ
+    assert len(found.warnings) == 1
+
+
 def test_lists_in_variables() -> None:
     other = PEER.replace("192.0.2.1", "192.0.2.2")
     for text in (f"{PEER},{other}", f'["{PEER}", "{other}"]'):
