@@ -58,6 +58,7 @@ FEATURES: Final[dict[str, tuple[str, ...]]] = {
         "seen",
         "stream-id",
     ),
+    "Lists that go on in a further request": ("more",),
     "Apps without a name": ("ephemeral",),
     "Goodbye": ("goodbye",),
     "Keys, elements and kinds of later versions": ("unknown-keys", "append-only", "unknown-kinds"),

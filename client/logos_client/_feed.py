@@ -368,6 +368,9 @@ class KernelFeed:
                 cursor.give_up(first - 1, "no longer in the kernel's ring")
             elif error.code is ErrorCode.EPOCH_CHANGED:
                 state = StreamState.from_body(error.detail)
+                if state.epoch == cursor.epoch:
+                    # It names the epoch that we asked for: asking again at once would turn in circles.
+                    raise IpcError(ErrorCode.INTERNAL, f"{cursor.stream}: {error.message}") from error
                 cursor.begin_anew(self._host.instance, state.epoch, "the kernel restarted this stream")
             else:
                 raise

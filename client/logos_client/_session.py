@@ -67,6 +67,7 @@ class AppSession:
         self._takeover = takeover
         self._auto_ack = auto_ack
         self._offered_credit = 0
+        self._lost: Position | None = None  # until the app is told
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -111,17 +112,27 @@ class AppSession:
         self.hello = hello
         self.status = hello.status
         lost = self.stream.greeted(hello.stream.id, hello.stream.acked, self._offered_credit)
+        # The connection may be lost again before the app is told: what it has events of is the first stream.
+        self._lost = self._lost or lost
         if first:
             self.topics.update(hello.subscriptions)
             return
-        missing = sorted(self.topics.difference(hello.subscriptions))
+        missing = self._missing(hello)
         if missing:
-            self._spawn(self._resubscribe(missing, lost))
+            self._spawn(self._resubscribe(missing))
         else:
-            self._restored(lost, {})
+            self._restored({})
         self._settle_later()  # acknowledge what was handled meanwhile
 
-    async def _resubscribe(self, topics: list[str], lost: Position | None) -> None:
+    def _missing(self, hello: methods.MapiHello) -> list[str]:
+        """Return our topics that the Messaging API does not know any more."""
+        missing = sorted(self.topics.difference(hello.subscriptions))
+        if not hello.more:
+            return missing
+        # A list that goes on is sorted (SPEC §4.2): it says nothing about what lies behind its end.
+        return [topic for topic in missing if topic < hello.subscriptions[-1]]
+
+    async def _resubscribe(self, topics: list[str]) -> None:
         """Subscribe again to the topics that the Messaging API does not know any more."""
         delay = _RETRY_DELAY
         while True:
@@ -138,9 +149,10 @@ class AppSession:
             await asyncio.sleep(delay)
             delay = min(delay * 2, _RETRY_DELAY_MAX)
         self.topics.difference_update(errors)
-        self._restored(lost, errors)
+        self._restored(errors)
 
-    def _restored(self, lost: Position | None, errors: dict[str, str]) -> None:
+    def _restored(self, errors: dict[str, str]) -> None:
+        lost, self._lost = self._lost, None
         stream_id, seq = lost if lost is not None else (None, self.stream.last_seq)
         self.stream.put_local(LinkRestored(lost is None, stream_id, seq, errors))
         self.consumer.wake()

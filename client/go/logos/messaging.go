@@ -69,6 +69,7 @@ type MessagingClient struct {
 	hello     *MapiHello
 	status    StatusReply
 	offered   uint64
+	lost      *position // until the app is told
 	timer     *time.Timer
 	isClosed  bool
 	takenOver bool
@@ -295,7 +296,10 @@ func (c *MessagingClient) greeted(body []byte) (inFlight uint64, err error) {
 	first := c.hello == nil
 	c.hello, c.status = &hello, hello.Status
 	c.status.Topics = maps.Clone(c.status.Topics)
-	lost := c.stream.greeted(hello.Stream.ID, hello.Stream.Acked, c.offered)
+	// The connection may be lost again before the app is told: what it has events of is the first stream.
+	if lost := c.stream.greeted(hello.Stream.ID, hello.Stream.Acked, c.offered); c.lost == nil {
+		c.lost = lost
+	}
 	if first {
 		for _, topic := range hello.Subscriptions {
 			c.topics[topic] = true
@@ -306,18 +310,22 @@ func (c *MessagingClient) greeted(body []byte) (inFlight uint64, err error) {
 	for _, topic := range hello.Subscriptions {
 		delete(missing, topic)
 	}
+	if known := hello.Subscriptions; hello.More && len(known) > 0 {
+		// A list that goes on is sorted (§4.2): it says nothing about what lies behind its end.
+		maps.DeleteFunc(missing, func(topic string, _ bool) bool { return topic > known[len(known)-1] })
+	}
 	if len(missing) == 0 {
-		c.linkRestored(lost, nil)
+		c.linkRestored(nil)
 	} else {
 		c.working.Add(1)
-		go c.resubscribe(slices.Sorted(maps.Keys(missing)), lost)
+		go c.resubscribe(slices.Sorted(maps.Keys(missing)))
 	}
 	c.settleLater() // what was handled meanwhile
 	return hello.Limits.InFlight, nil
 }
 
 // Asks again for what the Messaging API does not know of us any more.
-func (c *MessagingClient) resubscribe(topics []string, lost *position) {
+func (c *MessagingClient) resubscribe(topics []string) {
 	defer c.working.Done()
 	refused := map[string]string{}
 	for delay := retryDelay; ; delay = min(2*delay, retryDelayMax) {
@@ -325,9 +333,9 @@ func (c *MessagingClient) resubscribe(topics []string, lost *position) {
 		var body SubscribeReply
 		if err == nil {
 			err = decodeBody(answer.body, &body)
-			refused = body.Errors
 		}
 		if err == nil {
+			refused = body.Errors
 			break
 		}
 		if errors.Is(err, CodePeerRestarted) || !c.connection.isReady() {
@@ -350,11 +358,13 @@ func (c *MessagingClient) resubscribe(topics []string, lost *position) {
 	for topic := range refused {
 		delete(c.topics, topic)
 	}
-	c.linkRestored(lost, refused)
+	c.linkRestored(refused)
 }
 
 // With mu.
-func (c *MessagingClient) linkRestored(lost *position, refused map[string]string) {
+func (c *MessagingClient) linkRestored(refused map[string]string) {
+	lost := c.lost
+	c.lost = nil
 	event := &LinkRestored{Resumed: lost == nil, LastSeq: c.stream.lastSeq, SubscriptionErrors: refused}
 	if lost != nil {
 		event.LostStream, event.LastSeq = &lost.stream, lost.seq

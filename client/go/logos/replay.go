@@ -144,6 +144,9 @@ func (f *Feed) replayRefused(c *cursor, err error) error {
 		}
 	case CodeEpochChanged:
 		if epoch, ok := e.Detail["epoch"].([]byte); ok && len(epoch) == len(Epoch{}) {
+			if Epoch(epoch) == c.epoch { // asking again at once would turn in circles
+				return newError(CodeInternal, "%s: %s", c.stream, e.Message)
+			}
 			c.beginAgain(f.kernel.instance(), Epoch(epoch))
 			return nil
 		}

@@ -86,6 +86,13 @@ export const bytes = (what, value, size) => {
   if (size !== undefined && value.length !== size) throw new TypeError(`${what}: ${size} bytes, not ${value.length}`);
 };
 
+/** @param {string} what @param {unknown} value */
+export const nanoseconds = (what, value) => {
+  if (!(typeof value === "bigint" || Number.isSafeInteger(value)) || /** @type {any} */ (value) < 1) {
+    throw new TypeError(`${what}: nanoseconds since 1970, a BigInt such as BigInt(Date.now()) * 1_000_000n`);
+  }
+};
+
 /** @param {unknown} value */
 const kind = (value) => (value === null ? "null" : typeof value);
 

@@ -31,7 +31,7 @@ const RETRY_MAX_MS = 5_000;
 const LEAVE_MS = 2_000;
 const TIMEOUT_MS = 10_000;
 const DEFAULT_CREDIT = 2 << 20;
-const BLOB = 1 << 20; // of a payload for a channel, which travels in several
+const BLOB = 1 << 20; // of a payload for a channel, which travels in several; the limit may be below it
 const MOST_BLOBS = 64;
 
 /** @param {unknown} error @param {Event} event */
@@ -44,6 +44,7 @@ export class MessagingClient {
   /** @type {Record<string, any> | null} */ #greeting = null;
   /** @type {Status | null} */ #status = null;
   #offered = 0;
+  /** Until the app is told. @type {Position | null} */ #lost = null;
   /** @type {NodeJS.Timeout | null} */ #timer = null;
   #closed = false;
   #takenOver = false;
@@ -112,6 +113,11 @@ export class MessagingClient {
   /** Name and version of the Messaging API. @returns {string} */
   get server() {
     return this.#greeting?.server;
+  }
+
+  /** What the Messaging API can do beyond the first version of the contract. @returns {string[]} */
+  get features() {
+    return this.#greeting?.features ?? [];
   }
 
   /** The network the node is on. @returns {import("./types.mjs").NetworkInfo} */
@@ -186,15 +192,20 @@ export class MessagingClient {
    * is the idempotency key: across reconnects the same send is repeated under it, within `timeout` ms.
    * @param {string} topic
    * @param {Uint8Array} payload
-   * @param {{ephemeral?: boolean, meta?: Uint8Array, requestId?: Uint8Array, timeout?: number}} [options]
+   * @param {{ephemeral?: boolean, meta?: Uint8Array, requestId?: Uint8Array, timestamp?: number | bigint, timeout?: number}}
+   *   [options] `timestamp`: ns since 1970 (a BigInt), so that another node can send the same message in this one's place
    * @returns {Promise<Buffer>}
    */
-  async send(topic, payload, { ephemeral = false, meta, requestId, timeout } = {}) {
+  async send(topic, payload, { ephemeral = false, meta, requestId, timestamp, timeout } = {}) {
     check.text("content topic", topic);
     check.bytes("payload", payload);
     if (meta !== undefined) check.bytes("meta", meta);
     if (requestId !== undefined) check.bytes("request id", requestId, 16);
+    if (timestamp !== undefined) check.nanoseconds("timestamp", timestamp);
     this.#checkOpen();
+    if (timestamp !== undefined && !this.features.includes("send_timestamp")) {
+      throw new LogosError("unknown_method", `${this.server} cannot send with a timestamp of the app's`); // it would ignore it
+    }
     const most = this.limits?.blob_bytes;
     if (most && payload.length > most) {
       // Such a frame would cost us the connection: the server's socket refuses it unread.
@@ -203,7 +214,7 @@ export class MessagingClient {
       throw new LogosError("too_large", message);
     }
     const id = Buffer.from(requestId ?? randomBytes(16));
-    const body = { request_id: id, content_topic: topic, meta, ephemeral };
+    const body = { request_id: id, content_topic: topic, meta, ephemeral, timestamp };
     await this.#repeat("send", body, [Buffer.from(payload)], timeout);
     return id;
   }
@@ -272,12 +283,14 @@ export class MessagingClient {
     check.bytes("payload", payload);
     if (requestId !== undefined) check.bytes("request id", requestId, 16);
     this.#checkOpen();
-    if (payload.length > MOST_BLOBS * BLOB) {
-      throw new LogosError("too_large", `${payload.length} bytes, at most ${MOST_BLOBS * BLOB}`);
+    // The server's socket would refuse a larger frame unread, which costs the connection.
+    const size = Math.min(BLOB, this.limits.blob_bytes);
+    if (payload.length > MOST_BLOBS * size) {
+      throw new LogosError("too_large", `${payload.length} bytes, at most ${MOST_BLOBS * size}`);
     }
     const data = Buffer.from(payload);
     const blobs = [];
-    for (let start = 0; start < data.length; start += BLOB) blobs.push(data.subarray(start, start + BLOB));
+    for (let start = 0; start < data.length; start += size) blobs.push(data.subarray(start, start + size));
     const id = Buffer.from(requestId ?? randomBytes(16));
     await this.#repeat("channel.send", { channel_id: channelId, request_id: id, ephemeral }, blobs, timeout);
     return id;
@@ -439,15 +452,20 @@ export class MessagingClient {
     this.#greeting = hello;
     this.#status = hello.status;
     const lost = this.#stream.greeted(stream.id, stream.acked, this.#offered);
+    this.#lost ??= lost; // the connection may be lost again before the app is told: what it has events of is the first stream
     if (first) return subscriptions.forEach((/** @type {string} */ topic) => this.#topics.add(topic));
-    const missing = [...this.#topics].filter((topic) => !subscriptions.includes(topic)).sort();
-    if (missing.length) setImmediate(() => this.#resubscribe(missing, lost));
-    else this.#linkRestored(lost, {});
+    const known = new Set(subscriptions);
+    // A list that goes on is sorted by code points (§4.2): it says nothing about what lies behind its end.
+    const end = hello.more ? Buffer.from(subscriptions.at(-1)) : null;
+    const told = (/** @type {string} */ topic) => !end || Buffer.from(topic).compare(end) < 0;
+    const missing = [...this.#topics].filter((topic) => !known.has(topic) && told(topic)).sort();
+    if (missing.length) setImmediate(() => this.#resubscribe(missing));
+    else this.#linkRestored({});
     this.#settleLater(); // what was handled meanwhile
   }
 
-  /** Ask again for what the Messaging API does not know of us any more. @param {string[]} topics @param {Position | null} lost */
-  async #resubscribe(topics, lost) {
+  /** Ask again for what the Messaging API does not know of us any more. @param {string[]} topics */
+  async #resubscribe(topics) {
     /** @type {Record<string, string>} */ let errors;
     for (let delay = RETRY_MS; ; delay = Math.min(delay * 2, RETRY_MAX_MS)) {
       try {
@@ -464,11 +482,13 @@ export class MessagingClient {
       await new Promise((resolve) => setTimeout(resolve, delay).unref());
     }
     Object.keys(errors).forEach((topic) => this.#topics.delete(topic));
-    this.#linkRestored(lost, errors);
+    this.#linkRestored(errors);
   }
 
-  /** @param {Position | null} lost @param {Record<string, string>} errors */
-  #linkRestored(lost, errors) {
+  /** @param {Record<string, string>} errors */
+  #linkRestored(errors) {
+    const lost = this.#lost;
+    this.#lost = null;
     this.#putLocal({
       event: "link_restored",
       resumed: !lost,

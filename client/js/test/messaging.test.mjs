@@ -57,6 +57,24 @@ test("the status is known from the hello on", (server) =>
     assert.deepEqual([connection, reason, topics], ["Disconnected", "no peers", { "/a/1/b/d": "UNHEALTHY" }]);
   }));
 
+test("a send has the timestamp that it is given, where the Messaging API can do that", async (server) => {
+  const timestamp = 1_735_689_600_123_456_789n;
+  await connected(server, {}, async (client) => {
+    await client.send(TOPIC, Buffer.from("x"), { timestamp });
+    assert.equal(server.requests.at(-1).body.timestamp, Number(timestamp));
+    await assert.rejects(client.send(TOPIC, Buffer.from("x"), { timestamp: 1.5 }), TypeError);
+  });
+  server.features = [];
+  await connected(server, {}, (client) => assert.rejects(client.send(TOPIC, Buffer.from("x"), { timestamp }), code("unknown_method")));
+});
+
+test("a payload for a channel travels in blobs that the Messaging API takes", (server) =>
+  connected(server, {}, async (client) => {
+    await client.sendToChannel("room", Buffer.alloc(450_000));
+    const { method, blobs } = server.requests.at(-1);
+    assert.deepEqual([method, ...blobs.map(({ length }) => length)], ["channel.send", 200_000, 200_000, 50_000]);
+  }));
+
 test("a loop that is left, again and again, neither stalls the stream nor shows an event twice", (server) =>
   connected(server, { name: "me", credit: 10_000 }, async (client, app) => {
     for (let number = 0; number < 40; number += 1) server.message(app, String(number).padEnd(2_000));

@@ -28,6 +28,7 @@ export class Refusal extends Error {
 export class MiniMapi {
   apps = new Map(); // name → app; named ones survive `restart`
   requests = []; // {method, body}
+  features = ["send_timestamp"];
   inFlight = 0;
   mostInFlight = 0;
   #byIdentity = new Map();
@@ -42,6 +43,7 @@ export class MiniMapi {
     unsubscribe: () => ({ errors: {} }),
     subscriptions: (app) => ({ topics: [...app.topics] }),
     send: (app, { request_id }) => ({ request_id, repeated: false }),
+    "channel.send": (app, { request_id }) => ({ request_id, repeated: false }),
     ack: (app, { seq }) => (app.acks.push(seq), { acked: (app.acked = Math.max(app.acked, seq)) }),
     credit: (app, { total }) => ((app.credit = Math.max(app.credit, total)), this.#push(app), {}),
     status: () => ({ connection: "Connected", reason: "", resyncing: false, topics: {} }),
@@ -150,7 +152,7 @@ export class MiniMapi {
     this.apps.set(key, Object.assign(app, { identity, credit, cost: 0, sent: app.acked }));
     this.#byIdentity.set(identity, app);
     return {
-      protocol: 1, instance: this.instance, server: "logos-mapi/test", features: [], heartbeat_ms: 1000, network: NETWORK,
+      protocol: 1, instance: this.instance, server: "logos-mapi/test", features: this.features, heartbeat_ms: 1000, network: NETWORK,
       limits: { in_flight: 16, body_bytes: 1 << 20, blob_bytes: 200_000, topics: 100, max_payload: 140_000, send_window_ms: 1 },
       app: key, durable: app.durable, stream: { id: app.stream, acked: app.acked, last: app.events.length },
       subscriptions: [...app.topics], status: this.handlers.status(),

@@ -246,6 +246,8 @@ impl FeedTask {
                 cursor.give_up(first - 1, "no longer in the kernel's ring");
             }
             (Code::EpochChanged, _) => match parse::<StreamState>(error.detail.clone()) {
+                // It names the epoch that we asked for: no stream was restarted.
+                Ok(state) if cursor.at().is_some_and(|at| at.epoch == state.epoch) => self.retry_later(),
                 Ok(state) => {
                     let place = Place { instance, epoch: state.epoch, seq: 0 };
                     cursor.begin_again(place, "the kernel restarted this stream");
@@ -253,13 +255,15 @@ impl FeedTask {
                 }
                 Err(_) => give_up(cursor, &error),
             },
-            _ if error.retriable => {
-                self.retry_at = Some(Instant::now() + self.retry);
-                self.retry = (self.retry * 2).min(RETRY_MAX);
-            }
+            _ if error.retriable => self.retry_later(),
             _ => give_up(cursor, &error),
         }
         self.report(at);
+    }
+
+    fn retry_later(&mut self) {
+        self.retry_at = Some(Instant::now() + self.retry);
+        self.retry = (self.retry * 2).min(RETRY_MAX);
     }
 
     // -- the kernel --------------------------------------------------------------------------------------------------

@@ -40,7 +40,9 @@ pub(crate) struct App {
     ended: bool,
     reader: Option<Waker>,
     ack_scheduled: bool,
-    missing: Option<(Vec<String>, Option<Position>)>,
+    missing: Option<Vec<String>>,
+    /// Until the app is told.
+    lost: Option<Position>,
 }
 
 impl Shared {
@@ -55,6 +57,7 @@ impl Shared {
             reader: None,
             ack_scheduled: false,
             missing: None,
+            lost: None,
         };
         Arc::new(Shared { state: Mutex::new(app), due: Arc::new(Notify::new()), resubscribe: Notify::new() })
     }
@@ -96,11 +99,11 @@ impl Shared {
     pub async fn keep_subscribed(self: Arc<Self>, link: Link) {
         loop {
             self.resubscribe.notified().await;
-            let Some((topics, lost)) = self.app().missing.take() else { continue };
+            let Some(topics) = self.app().missing.take() else { continue };
             if let Some(errors) = subscribe_again(&link, &topics).await {
                 let mut app = self.app();
                 app.topics.retain(|topic| !errors.contains_key(topic));
-                app.restored(lost, errors);
+                app.restored(errors);
             }
         }
     }
@@ -137,7 +140,8 @@ impl App {
         self.wake_reader();
     }
 
-    fn restored(&mut self, lost: Option<Position>, subscription_errors: BTreeMap<String, String>) {
+    fn restored(&mut self, subscription_errors: BTreeMap<String, String>) {
+        let lost = self.lost.take();
         self.put_local(Event::LinkRestored(LinkRestored {
             resumed: lost.is_none(),
             lost_stream: lost.map(|lost| lost.stream_id),
@@ -200,6 +204,8 @@ impl Session for AppSession {
         let mut guard = self.shared.app();
         let app = &mut *guard;
         let lost = app.stream.greeted(hello.stream.id, hello.stream.acked, self.offered);
+        // The connection may be lost again before the app is told: what it has events of is the first stream.
+        app.lost = app.lost.or(lost);
         app.status = hello.status.clone();
         let known: BTreeSet<&String> = hello.subscriptions.iter().collect();
         if app.hello.is_none() {
@@ -211,9 +217,9 @@ impl Session for AppSession {
             let missing: Vec<_> =
                 app.topics.iter().filter(told).filter(|topic| !known.contains(topic)).cloned().collect();
             if missing.is_empty() {
-                app.restored(lost, BTreeMap::new());
+                app.restored(BTreeMap::new());
             } else {
-                app.missing = Some((missing, lost));
+                app.missing = Some(missing);
                 self.shared.resubscribe.notify_one();
             }
         }
