@@ -57,8 +57,21 @@ FORMS = (
             ("_discovery", "DiscoveryMethods"),
             ("_store_admin", "StoreAdminMethods"),
         ),
-        # `ask`, `hold` and `drop` are internal to the asyncio client.
-        frozenset({"connect", "close", "connected", "control", "events", "ask", "hold", "drop"}),
+        # `ask` and what follows are internal to the asyncio client.
+        frozenset(
+            {
+                "connect",
+                "close",
+                "connected",
+                "control",
+                "events",
+                "ask",
+                "hold",
+                "drop",
+                "heartbeat",
+                "answers",
+            }
+        ),
     ),
     Form(
         "_control_calls",

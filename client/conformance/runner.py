@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import zmq
 
+from conformance.kernel_server import TOPIC, ScriptedKernel
 from conformance.server import ScriptedServer
 from ipc_schema.mapi.events import AppEventKind
 
@@ -41,6 +42,8 @@ class Scenario:
     steps: list[dict[str, Any]]
     short: bool = False
     slow: bool = False
+    kernel: bool = False
+    optional: bool = False
 
 
 @dataclass
@@ -133,7 +136,8 @@ def run(scenario: Scenario, command: Sequence[str], cwd: Path | None = None) -> 
     """Run one scenario with a process of its own for the client."""
     known = sentences()
     with tempfile.TemporaryDirectory(prefix="conf") as directory:
-        server = ScriptedServer(Path(directory) / "apps")
+        path = Path(directory)
+        server = ScriptedKernel(path) if scenario.kernel else ScriptedServer(path / "apps")
         adapter = Adapter(command, cwd)
         outcome = ScenarioResult(scenario)
         try:
@@ -169,6 +173,8 @@ class _Run:
         arguments = dict(step.get("args", {}))
         if step["do"] == "connect":
             arguments |= {"endpoint": self.server.endpoint}
+        if step["do"] == "kernel_connect":
+            arguments |= {"directory": str(self.kernel.directory)}
         times = step.get("times", 1)
         if "later" in step:
             self.later[step["later"]] = [self.adapter.begin(step["do"], arguments) for _ in range(times)]
@@ -236,6 +242,68 @@ class _Run:
         for _ in range(step["release"]):
             self._until(lambda: bool(self.server.held), "no request has come")
             self.server.release(1)
+
+    # -- a kernel and its client -----------------------------------------------------------------------------
+
+    @property
+    def kernel(self) -> ScriptedKernel:
+        """The server of a kernel's scenario."""
+        assert isinstance(self.server, ScriptedKernel)
+        return self.server
+
+    def _publish(self, step: dict[str, Any]) -> None:
+        for payload in step["publish"]:
+            self.kernel.publish(payload.encode(), dropped=step.get("dropped", False))
+
+    def _trim(self, step: dict[str, Any]) -> None:
+        self.kernel.trim(step["trim"])
+
+    def _garbage(self, step: dict[str, Any]) -> None:
+        self.kernel.event([TOPIC, bytes.fromhex(step["garbage"]), b""])
+
+    def _next(self) -> dict[str, Any]:
+        number = self.adapter.begin("next", {})
+        self._until(lambda: number in self.adapter.answers, "the client has no event")
+        answer = self.adapter.answers.pop(number)
+        if not answer["ok"]:
+            raise Broken(f"the client says {answer.get('error')}")
+        event: dict[str, Any] | None = answer["result"]
+        if event is None:
+            raise Broken("the client has no event")
+        return event
+
+    def _message(self, step: dict[str, Any]) -> None:
+        """The next message; states of health and peers may come between."""
+        while (event := self._next())["event"] in ("health", "peer", "peers_snapshot"):
+            pass
+        wanted = {"event": "message", "seq": step["message"]}
+        if "payload" in step:
+            wanted["payload"] = step["payload"].encode().hex()
+        if not fits(wanted, event):
+            raise Broken(f"the client says {json.dumps(event)}")
+
+    def _gather(self, step: dict[str, Any]) -> None:
+        """These events, in any order: requests and events are two connections."""
+        lacking = list(step["gather"])
+        while lacking:
+            event = self._next()
+            lacking = [pattern for pattern in lacking if not fits(pattern, event)]
+
+    def _unanswered(self, step: dict[str, Any]) -> None:
+        self._settled(step)
+        if any(number in self.adapter.answers for number in self.later[step["unanswered"]]):
+            raise Broken("the client has answered")
+
+    def _count(self, method: str) -> int:
+        return sum(request.method == method for request in self.server.requests)
+
+    def _seen_at_most(self, step: dict[str, Any]) -> None:
+        self._settled(step)
+        if (count := self._count(step["method"])) > step["seen_at_most"]:
+            raise Broken(f"the server has seen it {count} times")
+
+    def _seen_at_least(self, step: dict[str, Any]) -> None:
+        self._until(lambda: self._count(step["method"]) >= step["seen_at_least"], "fewer have come")
 
     # -- what the server has seen ----------------------------------------------------------------------------
 
@@ -307,8 +375,8 @@ class _Run:
     def _poll(self, seconds: float) -> None:
         poller = zmq.Poller()
         poller.register(self.adapter.fd, zmq.POLLIN)
-        if self.server.socket is not None:
-            poller.register(self.server.socket, zmq.POLLIN)
+        for socket in self.server.sockets:
+            poller.register(socket, zmq.POLLIN)
         poller.poll(int(seconds * 1000))
         self.server.receive()
         self.adapter.receive()

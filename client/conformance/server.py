@@ -63,6 +63,7 @@ class ScriptedServer:
         self.held: list[tuple[bytes, Request]] = []
         self.most_held = 0
         self.violations: list[str] = []
+        self.blobs: list[bytes] = []  # of the next reply
         self._known: dict[bytes, ScriptedApp] = {}
         self._given: set[tuple[bytes, bytes]] = set()
         """Stream ids, and the instances that gave them."""
@@ -89,6 +90,11 @@ class ScriptedServer:
         if self.socket is not None:
             self.socket.close()
             self.socket = None
+
+    @property
+    def sockets(self) -> list[zmq.Socket[bytes]]:
+        """What a client may write to."""
+        return [self.socket] if self.socket is not None else []
 
     def close(self) -> None:
         """The end."""
@@ -196,7 +202,7 @@ class ScriptedServer:
         instance = os.urandom(16) if script.get("instance") == "another" else self.instance
         self.instance = instance
         if not request.no_reply:
-            self._send(identity, encode_reply(request.correlation_id, instance, body))
+            self._reply(identity, request, body)
         if request.method == "hello":
             self._push(self._known[identity])
 
@@ -205,7 +211,11 @@ class ScriptedServer:
         for _ in range(count):
             identity, request = self.held.pop(0)
             body = self._answer(identity, request)
-            self._send(identity, encode_reply(request.correlation_id, self.instance, body))
+            self._reply(identity, request, body)
+
+    def _reply(self, identity: bytes, request: Request, body: dict[str, Any]) -> None:
+        blobs, self.blobs = self.blobs, []
+        self._send(identity, encode_reply(request.correlation_id, self.instance, body, blobs))
 
     def _scripted_error(self, request: Request, error: dict[str, Any]) -> list[bytes]:
         """An error as the scenario has it, with codes and keys that this version does not know."""

@@ -63,6 +63,11 @@ FEATURES: Final[dict[str, tuple[str, ...]]] = {
     "Goodbye": ("goodbye",),
     "Keys, elements and kinds of later versions": ("unknown-keys", "append-only", "unknown-kinds"),
     "Garbage": ("garbage",),
+    "Kernel: streams in order, once subscribed": ("kernel-subscribed",),
+    "Kernel: gaps filled by replay, losses told": ("kernel-gap", "kernel-replay", "kernel-trimmed"),
+    "Kernel: restarts of it and of its streams": ("kernel-epoch",),
+    "Kernel: leases renewed, and taken again": ("kernel-lease",),
+    "Kernel: silence": ("kernel-heartbeats",),
 }
 
 

@@ -42,6 +42,8 @@ _RETRY_MAX: Final = 5.0
 #: Approximate memory per event besides its payload, so that many small events count too.
 _OVERHEAD: Final = 512
 _SUBSCRIBE_TIMEOUT: Final = 5.0
+#: Heartbeats that may be missing before the kernel is asked whether it is there.
+_MISSED: Final = 3
 _HWM: Final = 2_000
 
 
@@ -54,6 +56,17 @@ class FeedHost(Protocol):
     @property
     def instance(self) -> bytes:
         """The kernel's instance id."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether the connection for requests is up."""
+
+    @property
+    def heartbeat(self) -> float:
+        """Seconds between heartbeats."""
+
+    async def answers(self) -> bool:
+        """Whether the kernel's control socket answers."""
 
     async def ask(
         self, method: str, body: Mapping[str, object] | None = None, blobs: Sequence[bytes] = ()
@@ -118,6 +131,10 @@ class KernelFeed:
         self._socket: DrainSocket | None = None
         self._endpoint = ""
         self._work: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
+        self._heard = 0.0
+        self._down = False
         self._closed = False
 
     # -- opening and closing ---------------------------------------------------------------------------------
@@ -137,6 +154,9 @@ class KernelFeed:
                     while self._silent():
                         self._changed.clear()
                         await self._changed.wait()
+                if self._beating():
+                    self._heard = self._loop.time()
+                    self._watching = asyncio.create_task(self._watch())
             except TimeoutError:
                 await self.close()
                 silent = ", ".join(self._silent())
@@ -147,11 +167,13 @@ class KernelFeed:
         return self
 
     def _silent(self) -> list[str]:
-        """Return the streams without a heartbeat yet. A shard that we do not lease may stay silent."""
+        """Return the streams without a heartbeat yet."""
+        return [cursor.stream for cursor in self._beating() if not cursor.heard]
+
+    def _beating(self) -> list[StreamCursor]:
+        """Return the streams that have heartbeats. A shard that we do not lease may stay silent."""
         return [
-            cursor.stream
-            for cursor in self._cursors.values()
-            if not cursor.heard and (self._lease or cursor.stream in (_HEALTH, _PEERS))
+            cursor for cursor in self._cursors.values() if self._lease or cursor.stream in (_HEALTH, _PEERS)
         ]
 
     async def __aexit__(self, *_: object) -> None:
@@ -180,9 +202,10 @@ class KernelFeed:
         self._changed.set()
         if self._socket is not None:
             self._socket.close()
-        if self._work is not None:
-            self._work.cancel()
-            await asyncio.gather(self._work, return_exceptions=True)
+        tasks = [task for task in (self._work, self._watching) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._host.drop(self, self._shards if self._lease else ())
 
     # -- events out ------------------------------------------------------------------------------------------
@@ -242,6 +265,50 @@ class KernelFeed:
             self._room.clear()
         self._changed.set()
 
+    def lost(self, reason: str) -> None:
+        """The connection for requests is lost."""
+        if not self._down:
+            self.put(KernelLost(reason))
+        self._down = False
+
+    def found(self, restarted: bool) -> None:
+        """The kernel is there again."""
+        self.open_socket()
+        self._down = False
+        self._heard = self._loop.time()
+        self.put(KernelFound(self._host.instance, restarted))
+
+    async def _watch(self) -> None:
+        """Ask the control socket when three heartbeats are missing (SPEC §3.1).
+
+        A kernel that hangs keeps its connections, so nothing else shows it. One that answers may have sent
+        events that did not come either.
+        """
+        while True:
+            await asyncio.sleep(self._host.heartbeat)
+            if not self._host.connected:
+                continue
+            if not self._down and self._loop.time() - self._heard <= _MISSED * self._host.heartbeat:
+                continue
+            await asyncio.sleep(0)  # our own loop may have been busy: what waits in the socket comes first
+            if self._down or self._loop.time() - self._heard > _MISSED * self._host.heartbeat:
+                await self._look_after()
+
+    async def _look_after(self) -> None:
+        answers = await self._host.answers()
+        if not self._host.connected:
+            return
+        if not answers:
+            if not self._down:
+                self.put(KernelLost("no heartbeat, and no answer from its control socket"))
+            self._down = True
+            return
+        if self._down:
+            self.found(restarted=False)
+        self._heard = self._loop.time()
+        for cursor in self._beating():
+            self._catch_up(cursor)
+
     # -- events in -------------------------------------------------------------------------------------------
 
     def _receive(self, frames: list[bytes]) -> None:
@@ -254,6 +321,7 @@ class KernelFeed:
             self.counters.garbage += 1
             log.debug("dropped an event: %s", error)
             return
+        self._heard = self._loop.time()
         if type(event) is Heartbeat:
             if not cursor.heard:
                 self._changed.set()

@@ -19,6 +19,7 @@ from typing import Final, Self
 
 import zmq
 
+from ipc_schema.control import HEALTH
 from ipc_schema.errors import IpcError
 from ipc_schema.frames import Reply
 from ipc_schema.hello import HelloRequest, NetworkInfo
@@ -47,13 +48,13 @@ from logos_client._services import ServiceMethods, StorePage
 from logos_client._store_admin import StoreAdminMethods
 from logos_client.control import ControlClient
 from logos_client.exceptions import ClosedError, public_errors
-from logos_client.kernel_events import KernelFound, KernelLost
 
 __all__ = ["DEFAULT_FEED_BYTES", "KernelClient", "KernelFeed", "StorePage"]
 
 log: logging.Logger = logging.getLogger(__name__)
 
 _MAX_FRAME: Final = 64 << 20
+_CONTROL_TIMEOUT: Final = 1.0
 DEFAULT_FEED_BYTES: Final = 8 << 20
 
 
@@ -82,6 +83,7 @@ class KernelClient(ServiceMethods, DiscoveryMethods, StoreAdminMethods):
         self._kind = kind
         self._context = context
         self._hello: KernelHello | None = None
+        self._control: RequestConnection | None = None
         self._feeds: set[KernelFeed] = set()
         self._closed = False
         self._connection = RequestConnection(
@@ -140,6 +142,8 @@ class KernelClient(ServiceMethods, DiscoveryMethods, StoreAdminMethods):
             await feed.close()
         self._closed = True
         await self._leases.close()
+        if self._control is not None:
+            await self._control.close()
         await self._connection.close()
 
     async def __aenter__(self) -> Self:
@@ -368,6 +372,22 @@ class KernelClient(ServiceMethods, DiscoveryMethods, StoreAdminMethods):
         """For feeds: make one request. Raises `IpcError`."""
         return await self._connection.request(method, body, blobs)
 
+    @property
+    def heartbeat(self) -> float:
+        """For feeds: seconds between heartbeats."""
+        return self._greeting.heartbeat_ms / 1000
+
+    async def answers(self) -> bool:
+        """For feeds: whether the control socket answers."""
+        if self._control is None:
+            self._control = RequestConnection(self._endpoints.control, context=self._context)
+        try:
+            await self._control.request(HEALTH, timeout=_CONTROL_TIMEOUT)
+        except IpcError as error:
+            log.debug("asking %s: %s", self._endpoints.control, error)
+            return False
+        return True
+
     async def hold(self, shards: Sequence[int]) -> Sequence[StreamState]:
         """For feeds: `lease`. Raises `IpcError`."""
         self._check_open()
@@ -396,12 +416,11 @@ class KernelClient(ServiceMethods, DiscoveryMethods, StoreAdminMethods):
         self._leases.renew_now()
         if before is not None:
             for feed in self._feeds:
-                feed.open_socket()
-                feed.put(KernelFound(hello.instance, hello.instance != before.instance))
+                feed.found(hello.instance != before.instance)
 
     def _lost(self, reason: str) -> None:
         for feed in self._feeds:
-            feed.put(KernelLost(reason))
+            feed.lost(reason)
 
     async def _reply(
         self,

@@ -11,7 +11,7 @@ from typing import Any
 ROOT = Path(__file__).parents[3]
 sys.path[:0] = [str(ROOT), str(ROOT / "client")]
 
-from logos_client import LogosError, MessagingClient  # noqa: E402
+from logos_client import KernelClient, KernelFeed, LogosError, MessagingClient  # noqa: E402
 
 
 class Subject:
@@ -19,6 +19,8 @@ class Subject:
 
     client: MessagingClient
     event: Any = None
+    kernel: KernelClient | None = None
+    feed: KernelFeed
 
     async def run(self, cmd: str, timeout_ms: int = 10_000, **arguments: Any) -> object:
         """Carry out one command."""
@@ -27,6 +29,12 @@ class Subject:
             endpoint = arguments.pop("endpoint")
             self.client = await MessagingClient.connect(endpoint, timeout=limit, **arguments)
             return None
+        if cmd == "kernel_connect":
+            where = arguments.pop("directory")
+            self.kernel = await KernelClient.connect(where, timeout=limit, **arguments)
+            return None
+        if self.kernel is not None:
+            return await self.run_kernel(self.kernel, cmd, limit, arguments)
         client = self.client
         match cmd:
             case "next":
@@ -50,6 +58,35 @@ class Subject:
                 return None
             case "subscribe" | "unsubscribe" | "subscriptions":
                 return await getattr(client, cmd)(**arguments)
+        raise ValueError(f"no command {cmd}")
+
+    async def run_kernel(
+        self, kernel: KernelClient, cmd: str, limit: float, arguments: dict[str, Any]
+    ) -> object:
+        """Carry out a command of a kernel's client."""
+        match cmd:
+            case "feed":
+                self.feed = kernel.events(**arguments, health=True, peers=True)
+                await self.feed.__aenter__()
+                return None
+            case "next":
+                return (await self.feed.next_event(limit)).to_dict()
+            case "publish":
+                payload = bytes.fromhex(arguments["payload"])
+                return (await kernel.publish(arguments["topic"], payload, timeout=limit)).message_hash.hex()
+            case "query":
+                own = str((await kernel.info(["MyPeerId"]))["MyPeerId"])
+                page = await kernel.store_query(
+                    content_topics=arguments["topics"], include_data=True, peer=own
+                )
+                return [one.message.payload.hex() for one in page.messages]
+            case "peers":
+                return len(await kernel.peers())
+            case "health":
+                return {"state": (await kernel.health()).state}
+            case "close":
+                await kernel.close()
+                return None
         raise ValueError(f"no command {cmd}")
 
 

@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use logos_client::{Error, Events, Id, MessagingClient, Position, Result, SendOptions};
+use logos_client::{
+    Error, Events, FeedOptions, Id, KernelClient, KernelFeed, MessagingClient, Position, Publish, Result, SendOptions,
+    StoreQuery,
+};
 use serde_json::{json, Map, Value};
 use tokio::io::{stdin, AsyncBufReadExt, BufReader};
 use tokio::sync::Mutex;
@@ -14,6 +17,8 @@ struct Subject {
     client: Mutex<Option<MessagingClient>>,
     events: Mutex<Option<Events>>,
     position: Mutex<Option<Position>>,
+    kernel: Mutex<Option<KernelClient>>,
+    feed: Mutex<Option<KernelFeed>>,
 }
 
 fn text(arguments: &Map<String, Value>, key: &str) -> String {
@@ -26,6 +31,50 @@ fn topics(arguments: &Map<String, Value>) -> Vec<String> {
 
 fn unhex(text: &str) -> Vec<u8> {
     (0..text.len() / 2).map(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).expect("hex")).collect()
+}
+
+/// Carry out a command of a kernel's client.
+async fn run_kernel(
+    subject: &Subject,
+    kernel: &KernelClient,
+    command: &str,
+    arguments: &Map<String, Value>,
+    timeout: Duration,
+) -> Result<Value> {
+    Ok(match command {
+        "feed" => {
+            let shards = arguments["shards"].as_array().into_iter().flatten().filter_map(Value::as_u64);
+            let mut options = FeedOptions::shards(shards.map(|shard| shard as u16)).health().peers();
+            if let Some(bytes) = arguments.get("max_bytes").and_then(Value::as_u64) {
+                options = options.max_bytes(bytes as _);
+            }
+            *subject.feed.lock().await = Some(kernel.events(options).await?);
+            Value::Null
+        }
+        "next" => {
+            let mut feed = subject.feed.lock().await;
+            let next = feed.as_mut().expect("feed comes first").next();
+            json!(tokio::time::timeout(timeout, next).await.ok().flatten())
+        }
+        "publish" => {
+            let (content_topic, payload) = (text(arguments, "topic"), unhex(&text(arguments, "payload")));
+            json!(kernel.publish(Publish { content_topic, payload, ..Default::default() }).await?.message_hash)
+        }
+        "query" => {
+            let own = kernel.info(&["MyPeerId"]).await?["MyPeerId"].as_str().map(str::to_owned);
+            let query =
+                StoreQuery { content_topics: topics(arguments), include_data: true, peer: own, ..Default::default() };
+            let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+            json!(kernel.store_query(query).await?.messages.iter().map(|one| hex(&one.payload)).collect::<Vec<_>>())
+        }
+        "peers" => json!(kernel.peers().await?),
+        "health" => json!(kernel.health().await?),
+        "close" => {
+            kernel.close().await;
+            Value::Null
+        }
+        _ => panic!("no command {command}"),
+    })
 }
 
 /// Carry out one command.
@@ -44,6 +93,18 @@ async fn run(subject: &Subject, command: &str, arguments: &Map<String, Value>) -
         *subject.client.lock().await = Some(client);
         *subject.events.lock().await = Some(events);
         return Ok(Value::Null);
+    }
+    if command == "kernel_connect" {
+        let mut options = KernelClient::at(text(arguments, "directory"));
+        if let Some(name) = arguments.get("name").and_then(Value::as_str) {
+            options = options.name(name);
+        }
+        *subject.kernel.lock().await = Some(options.connect().await?);
+        return Ok(Value::Null);
+    }
+    let kernel = subject.kernel.lock().await.clone();
+    if let Some(kernel) = kernel {
+        return run_kernel(subject, &kernel, command, arguments, timeout).await;
     }
     let client = subject.client.lock().await.as_ref().expect("connect comes first").with_timeout(timeout);
     Ok(match command {

@@ -145,7 +145,10 @@ impl FeedTask {
             _ => cursor.event(header.place),
         };
         match verdict {
-            Verdict::Keep => self.show(at, header, payload),
+            Verdict::Keep => {
+                self.report(at); // a loss comes before what follows it
+                self.show(at, header, payload);
+            }
             Verdict::CatchUp => cursor.behind = true,
             Verdict::Skip if header.content != Content::Heartbeat => self.shared.queue().counters.skipped += 1,
             Verdict::Skip => {}
@@ -224,6 +227,7 @@ impl FeedTask {
                 for (header, payload) in events {
                     match decode_header(&header) {
                         Ok(header) if self.cursors[at].replayed(header.place) == Verdict::Keep => {
+                            self.report(at);
                             self.show(at, header, payload);
                         }
                         Ok(_) => {}
