@@ -271,12 +271,12 @@ class KernelFeed:
             self.put(KernelLost(reason))
         self._down = False
 
-    def found(self, restarted: bool) -> None:
+    def found(self, instance: bytes, *, restarted: bool) -> None:
         """The kernel is there again."""
         self.open_socket()
         self._down = False
         self._heard = self._loop.time()
-        self.put(KernelFound(self._host.instance, restarted))
+        self.put(KernelFound(instance, restarted))
 
     async def _watch(self) -> None:
         """Ask the control socket when three heartbeats are missing (SPEC §3.1).
@@ -304,7 +304,7 @@ class KernelFeed:
             self._down = True
             return
         if self._down:
-            self.found(restarted=False)
+            self.found(self._host.instance, restarted=False)
         self._heard = self._loop.time()
         for cursor in self._beating():
             self._catch_up(cursor)

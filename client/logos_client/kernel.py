@@ -416,7 +416,7 @@ class KernelClient(ServiceMethods, DiscoveryMethods, StoreAdminMethods):
         self._leases.renew_now()
         if before is not None:
             for feed in self._feeds:
-                feed.found(hello.instance != before.instance)
+                feed.found(hello.instance, restarted=hello.instance != before.instance)
 
     def _lost(self, reason: str) -> None:
         for feed in self._feeds:

@@ -7,23 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
-import os
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from ctypes import POINTER, Structure, byref, c_char, c_char_p, c_int32, c_int64, c_size_t, c_uint8, c_void_p
 from pathlib import Path
-from typing import Any
 
 import msgpack
 import pytest
 
 from conformance.ours import Unavailable, cpp_program
-from conformance.runner import Adapter
 from logos_client import ChannelMessageReceived, MessagingClient
-from tests.integration.test_conformance_live import ask
+from tests.interop.kernel_kill import follow_a_kernel_through_a_kill
 from tests.support.aio import asyncio_test
 from tests.support.kernel_process import KernelProcess, short_directory
 from tests.support.mapi_process import MapiProcess
@@ -83,54 +78,7 @@ def test_its_package_is_found(tmp_path: Path) -> None:
 
 
 def test_a_kernel_is_followed_through_a_kill(adapter_command: list[str]) -> None:
-    with short_directory() as path, KernelProcess(path / "k", "--store=true") as kernel:
-        adapter = Adapter(adapter_command, None)
-        try:
-            ask(adapter, "kernel_connect", directory=str(kernel.directory / "run"), name="cpp")
-            assert ask(adapter, "health")["state"]
-            assert ask(adapter, "peers") == 0
-            ask(adapter, "feed", shards=[0], max_bytes=4_000)
-
-            payloads = [os.urandom(1_000).hex() for _ in range(20)]
-            for payload in payloads:  # more than the feed holds: the kernel's ring keeps what is behind
-                assert publish(adapter, payload) == "no_peers"
-            got = [take(adapter, "message") for _ in payloads]
-            assert [event["payload"] for event in got] == payloads
-            assert [event["seq"] for event in got] == list(range(1, 21))
-            end = time.monotonic() + 20
-            while (stored := ask(adapter, "query", topics=[TOPIC])) != payloads:
-                assert stored == payloads[: len(stored)]  # the archive writes behind
-                assert time.monotonic() < end
-
-            kernel.stop(signal.SIGKILL)
-            kernel.start()
-            seen: dict[str, dict[str, Any]] = {}  # the two sockets reconnect in either order
-            while not seen.keys() >= {"kernel_found", "stream_loss"}:
-                event = ask(adapter, "next")
-                seen[event["event"]] = event
-            assert seen["kernel_found"]["restarted"] is True
-            assert seen["stream_loss"]["stream"] == got[0]["stream"]
-            publish(adapter, "ff")
-            assert take(adapter, "message")["payload"] == "ff"
-            ask(adapter, "close")
-        finally:
-            adapter.close()
-
-
-def take(adapter: Adapter, kind: str) -> dict[str, Any]:
-    """The next event of a kind."""
-    while True:
-        event: dict[str, Any] = ask(adapter, "next")
-        if event["event"] == kind:
-            return event
-
-
-def publish(adapter: Adapter, payload: str) -> str:
-    """Publish on a node that is alone; the error's code."""
-    number = adapter.begin("publish", {"topic": TOPIC, "payload": payload})
-    while number not in adapter.answers:
-        adapter.wait(1)
-    return str(adapter.answers.pop(number)["error"]["code"])
+    follow_a_kernel_through_a_kill(adapter_command, "cpp")
 
 
 @pytest.fixture(scope="module")
