@@ -192,11 +192,12 @@ def test_a_resume_that_was_killed_goes_on(directory: Path) -> None:
 def test_a_sync_that_was_killed_is_made_up_for(directory: Path) -> None:
     with kernels(directory, BY_HAND, BY_HAND) as (one, two):
         left, right = one.dealer("left"), two.dealer("right")
-        missed = put(left, messages(3000, "missed", 60))
         right.ok("peers.connect", {"addresses": [one.address()]})
-        eventually(lambda: status(right).sync.peers)  # type: ignore[union-attr]
+        eventually(lambda: synced(right))  # a peer resets sessions until it knows our network
+        missed = put(left, messages(3000, "missed", 60))
         right.send("store.sync")
-        eventually(lambda: status(two.dealer("watcher")).messages > 0)
+        watcher = two.dealer("watcher")
+        eventually(lambda: status(watcher).messages > 0)
         two.stop(signal.SIGKILL)
         two.start()
         again = two.dealer("again")

@@ -69,7 +69,7 @@ def test_bytes_of_messages_that_wait_are_read_and_of_others_not() -> None:
         changes.store(SdsStoredMessage(state.name, number, "bob", b"", state, b"raw"))
     disk.apply(ChannelChanges(changes))
     read = {row.message_id: row.raw for row in disk.load().messages}
-    assert read == {"WAITING": b"raw", "HELD": b"raw", "DONE": b"", "LOST": b""}
+    assert read == {"WAITING": b"raw", "HELD": b"raw", "OPENED": b"raw", "DONE": b"", "LOST": b""}
     assert disk.raw("DONE") == b"raw"
     disk.apply(ChannelChanges(Changes(stripped={"HELD", "DONE"})))
     assert (disk.raw("HELD"), disk.raw("DONE")) == (b"raw", None)
