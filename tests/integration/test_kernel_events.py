@@ -184,12 +184,13 @@ def test_health_events_tell_the_whole(kernel: KernelProcess, dealer: Dealer) -> 
     subscriber = kernel.subscriber(HEALTH_TOPIC)
     seq = subscriber.heartbeat().seq
     lease(dealer)
-    while True:
+    shards: list[str] = []
+    while shards != ["UNHEALTHY"]:  # what else changed meanwhile is told in events before
         _, event, _ = subscriber.event()
         if isinstance(event, HealthEvent):
-            break
-    assert event.seq > seq
-    assert [shard.health for shard in event.health.shards] == ["UNHEALTHY"]
+            assert event.seq > seq
+            shards = [shard.health for shard in event.health.shards]
+            assert len(shards) == 1
     subscriber.close()
 
 

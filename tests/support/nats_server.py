@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -104,8 +105,16 @@ class NatsServer:
             self._process = None
 
     def signal(self, number: int) -> None:
-        """Send a signal."""
+        """Send a signal. After SIGSTOP, wait until all threads stand still: one may be late."""
         os.kill(self.pid, number)
+        end = time.monotonic() + 10
+        while number == signal.SIGSTOP and not self._stopped():
+            assert time.monotonic() < end, "the server goes on"
+            time.sleep(0.005)
+
+    def _stopped(self) -> bool:
+        threads = Path(f"/proc/{self.pid}/task").glob("*/stat")
+        return all(thread.read_text().rpartition(")")[2].split()[0] == "T" for thread in threads)
 
     def log(self) -> str:
         return (self.directory / "log").read_text(errors="replace")
