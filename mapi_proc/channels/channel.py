@@ -257,31 +257,40 @@ class ChannelCore:
     def _deliver(self, deliver: Deliver, now: float) -> None:
         message = deliver.message
         if self.settings.hooks and message.content:
-            self._give_to_open(message)
-            self._outputs.append(SealedSegment(message.sender_id, message.message_id, message.content))
+            self._give_to_open(message, now)
         else:
             assert isinstance(deliver.body, SegmentMessage | bytes)
             self._take_body(message.sender_id, message.message_id, message.order, deliver.body, now)
 
-    def _give_to_open(self, message: SdsMessage) -> None:
+    def _give_to_open(self, message: SdsMessage, now: float, asked_again: bool | None = None) -> None:
         size = len(message.content)
-        gone = self.unopened.add(UnopenedSegment(message.message_id, message.sender_id, message.order, size))
+        segment = UnopenedSegment(message.message_id, message.sender_id, message.order, size)
+        gone = self.unopened.add(segment, asked_again)
         if gone:
             self._done(gone)
             self._outputs.append(MessageLost(b"", tuple(gone), "not decrypted: too many wait for the app"))
+            self._take_opened(now)
+        if asked_again is not False:
+            self._outputs.append(SealedSegment(message.sender_id, message.message_id, message.content))
 
     def opened(self, message_id: str, content: bytes | None, error: str, now: float) -> None:
         """The app has decrypted a segment; with None it could not. What is not waited for changes nothing:
         the app repeats what it is not sure of."""
-        segment = self.unopened.take(message_id)
-        if segment is None:
+        if not self.unopened.answer(message_id, content, error):
             return
-        if content is None:
-            self._done([message_id])
-            self._outputs.append(MessageLost(b"", (message_id,), f"decryption failed: {error}"))
-        else:
-            self._take_body(segment.sender_id, message_id, segment.order, read_body(content), now)
+        # If its turn is still to come: the app forgets it now, so a restart must ask again.
+        self.sds.changes.states[message_id] = SdsState.OPENED
+        self._take_opened(now)
         self._work_off(now)
+
+    def _take_opened(self, now: float) -> None:
+        for segment, content, error in self.unopened.ready():
+            name = segment.message_id
+            if content is None:
+                self._done([name])
+                self._outputs.append(MessageLost(b"", (name,), f"decryption failed: {error}"))
+            else:
+                self._take_body(segment.sender_id, name, segment.order, read_body(content), now)
 
     def _take_body(
         self, sender_id: str, message_id: str, order: int, body: SegmentMessage | bytes, now: float
@@ -404,7 +413,7 @@ class ChannelCore:
             opened = open_message(row.raw or b"", self.channel_id, self.cipher)
         except (NotOursError, CipherError):
             return
-        if self.settings.hooks and not tell:
-            self._give_to_open(opened.message)
+        if self.settings.hooks:
+            self._give_to_open(opened.message, now, asked_again=tell)
         else:
             self._deliver(Deliver(opened.message, opened.body), now)

@@ -1,6 +1,10 @@
 """Segments that were given to the app to be decrypted, and have not come back. Pure.
 
 Their bytes are in the app's stream and in the channel's rows; here is only what finishes them.
+
+After a restart the plain bytes of what the app had decrypted are gone, and it is asked again by new events:
+behind those of later segments that are on its stream from before. So these come back too early, and their
+payloads would overtake: they wait here for their turn.
 """
 
 from __future__ import annotations
@@ -8,7 +12,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Final, NamedTuple
 
-__all__ = ["MAX_UNOPENED", "MAX_UNOPENED_BYTES", "Unopened", "UnopenedSegment"]
+__all__ = ["MAX_UNOPENED", "MAX_UNOPENED_BYTES", "Opened", "Unopened", "UnopenedSegment"]
 
 MAX_UNOPENED: Final = 10_000
 MAX_UNOPENED_BYTES: Final = 64 << 20
@@ -23,6 +27,14 @@ class UnopenedSegment(NamedTuple):
     size: int
 
 
+class Opened(NamedTuple):
+    """What the app made of a segment. `content` None: it could not decrypt it, for the reason `error`."""
+
+    segment: UnopenedSegment
+    content: bytes | None
+    error: str
+
+
 class Unopened:
     """Bounded: beyond `max_count` or `max_bytes` the longest waiting segments are given up."""
 
@@ -30,27 +42,65 @@ class Unopened:
         self._max_count = max_count
         self._max_bytes = max_bytes
         self._segments: OrderedDict[str, UnopenedSegment] = OrderedDict()
+        self._turns: OrderedDict[str, bool] = OrderedDict()
+        """Restored segments in their order, from the first that the app is asked for again (True) on."""
+        self._early: dict[str, Opened] = {}
+        """What came back and waits for its turn."""
+        self._ready: list[Opened] = []
         self.bytes = 0
 
     def __len__(self) -> int:
         return len(self._segments)
 
-    def add(self, segment: UnopenedSegment) -> list[str]:
-        """Wait for a segment; returns the ids of those that had to go for it."""
+    def add(self, segment: UnopenedSegment, asked_again: bool | None = None) -> list[str]:
+        """Wait for a segment; returns the ids of those that had to go for it.
+
+        After a restart segments come in the log's order, and `asked_again` says whether a new event tells the
+        app of this one; with False one on its stream does."""
+        if asked_again or (asked_again is False and self._turns):
+            self._turns[segment.message_id] = asked_again
         self._segments[segment.message_id] = segment
         self.bytes += segment.size
         gone: list[str] = []
         while len(self._segments) > 1 and (
             len(self._segments) > self._max_count or self.bytes > self._max_bytes
         ):
-            name, old = self._segments.popitem(last=False)
-            self.bytes -= old.size
+            name = next(iter(self._segments))
+            self._take(name)
             gone.append(name)
+            self._turns.pop(name, None)
+            self._go_on()
         return gone
 
-    def take(self, message_id: str) -> UnopenedSegment | None:
-        """A segment came back; None: it is not waited for (any more)."""
-        segment = self._segments.pop(message_id, None)
-        if segment is not None:
-            self.bytes -= segment.size
-        return segment
+    def answer(self, message_id: str, content: bytes | None, error: str) -> bool:
+        """A segment came back: it is among `ready` when its turn comes. False: it is not waited for (any
+        more)."""
+        segment = self._segments.get(message_id)
+        if segment is None or message_id in self._early:
+            return False
+        opened = Opened(segment, content, error)
+        if message_id in self._turns:
+            self._early[message_id] = opened
+            self._go_on()
+        else:
+            self._take(message_id)
+            self._ready.append(opened)
+        return True
+
+    def ready(self) -> list[Opened]:
+        """What has come back since the last call and needs to wait no longer, in order."""
+        ready, self._ready = self._ready, []
+        return ready
+
+    def _go_on(self) -> None:
+        while self._turns:
+            name, asked_again = next(iter(self._turns.items()))
+            if name in self._early:
+                self._take(name)
+                self._ready.append(self._early.pop(name))
+            elif asked_again:
+                return
+            del self._turns[name]  # not asked for again: its event comes when it comes, nothing waits for it
+
+    def _take(self, name: str) -> None:
+        self.bytes -= self._segments.pop(name).size

@@ -149,6 +149,47 @@ def test_a_restart_asks_again_for_what_was_opened_and_not_for_what_is_on_the_str
     assert Side.start("bob", again.disk).stream == []
 
 
+@pytest.mark.parametrize("tell_again", [False, True])
+def test_a_later_payload_does_not_overtake_what_a_restart_asks_for_again(tell_again: bool) -> None:
+    alice, bob = Side.start("alice"), Side.start("bob")
+    bob.receive(*alice.send(), *alice.send(b"later", b"l"))
+    opened, *on_stream = bob.sealed()
+    bob.open(opened)
+    again = Side.start("bob", bob.disk, tell_again=tell_again)
+    assert again.sealed()[0] == opened  # told by a new event, behind those on the stream
+    again.open(*on_stream)
+    assert again.payloads() == []
+    again.open(*again.sealed())
+    assert again.payloads() == [PAYLOAD, b"later"]
+    assert Side.start("bob", again.disk).stream == []
+
+
+def test_a_restart_asks_again_for_what_waited_for_its_turn() -> None:
+    alice, bob = Side.start("alice"), Side.start("bob")
+    bob.receive(*alice.send(), *alice.send(b"later", b"l"))
+    opened, *on_stream = bob.sealed()
+    bob.open(opened)
+    again = Side.start("bob", bob.disk)
+    again.open(*on_stream)  # and the app acknowledges them: no event of theirs is left
+    third = Side.start("bob", again.disk)
+    assert third.sealed() == bob.sealed()
+    third.open(*third.sealed())
+    assert third.payloads() == [PAYLOAD, b"later"]
+
+
+def test_what_waits_for_its_turn_goes_on_when_the_app_cannot_open_what_is_before() -> None:
+    alice, bob = Side.start("alice"), Side.start("bob")
+    bob.receive(*alice.send(), *alice.send(b"later", b"l"))
+    opened, *on_stream = bob.sealed()
+    bob.open(opened)
+    again = Side.start("bob", bob.disk)
+    again.open(*on_stream)
+    again.core.opened(opened.message_id, None, "wrong key", 0.0)
+    again.take()
+    assert again.payloads() == [b"later"]
+    assert MessageLost(b"", (opened.message_id,), "decryption failed: wrong key") in again.stream
+
+
 def test_a_channel_that_is_opened_again_tells_all_of_them() -> None:
     alice, bob = Side.start("alice"), Side.start("bob")
     bob.receive(*alice.send())
@@ -162,9 +203,25 @@ def test_what_the_app_never_opens_is_bounded() -> None:
     assert unopened.add(UnopenedSegment("3", "bob", 3, 10)) == ["0"]
     assert unopened.add(UnopenedSegment("4", "bob", 4, 95)) == ["1", "2", "3"]
     assert (len(unopened), unopened.bytes) == (1, 95)
-    assert unopened.take("1") is None
-    assert unopened.take("4") is not None
+    assert not unopened.answer("1", b"x", "")
+    assert unopened.answer("4", b"x", "")
+    assert [opened.segment.message_id for opened in unopened.ready()] == ["4"]
     assert (len(unopened), unopened.bytes) == (0, 0)
+
+
+def test_what_waits_for_a_given_up_segment_goes_on() -> None:
+    unopened = Unopened(max_count=4)
+    for name, asked_again in (("0", False), ("1", True), ("2", False), ("3", False)):
+        assert unopened.add(UnopenedSegment(name, "bob", int(name), 30), asked_again) == []
+    assert unopened.answer("3", b"x", "")
+    assert unopened.ready() == []
+    assert not unopened.answer("3", b"x", "")  # repeated
+    assert unopened.answer("0", b"x", "")
+    assert [opened.segment.message_id for opened in unopened.ready()] == ["0"]
+    assert unopened.add(UnopenedSegment("4", "bob", 4, 30)) == []
+    assert unopened.add(UnopenedSegment("5", "bob", 5, 30)) == ["1"]
+    assert [opened.segment.message_id for opened in unopened.ready()] == ["3"]
+    assert (len(unopened), unopened.bytes) == (3, 90)
 
 
 def test_given_up_segments_are_told_and_leave_the_disk() -> None:
