@@ -29,7 +29,7 @@ EXAMPLES: dict[str, str] = dict(
 )
 _SLOW = re.compile(r"Executing <.*> took \d+\.\d+ seconds$")
 #: Methods that the parts of a client have for each other.
-INTERNAL = {"ask", "hold", "drop", "put", "open_socket"}
+INTERNAL = {"ask", "hold", "drop", "put", "open_socket", "heartbeat", "lost"}
 
 
 @pytest.fixture(scope="module")
