@@ -27,7 +27,7 @@ from ipc_schema.errors import ErrorCode  # noqa: E402
 from ipc_schema.kernel import methods as kernel  # noqa: E402
 from ipc_schema.mapi import events  # noqa: E402
 from ipc_schema.mapi import methods as mapi  # noqa: E402
-from make_js_contract import COMMON, check_of, class_name, fields_of  # noqa: E402
+from make_js_contract import COMMON, check_of, class_name, fields_of, write_or_check  # noqa: E402
 
 PACKAGE = ROOT / "client" / "go" / "logos"
 UNIONS = (Union, types.UnionType)
@@ -222,20 +222,5 @@ def generate() -> dict[Path, str]:
     return {PACKAGE / "contract.go": contract(), PACKAGE / "bodies.go": re.sub(r" +\n", "\n", bodies())}
 
 
-def main(arguments: list[str]) -> int:
-    """Return 0 if written, or up to date."""
-    outdated = {
-        path: text
-        for path, text in generate().items()
-        if not path.exists() or path.read_text(encoding="utf-8") != text
-    }
-    for path, text in outdated.items():
-        if arguments == ["--check"]:
-            sys.stderr.write(f"{path} is not up to date: run {Path(__file__).name}\n")
-        else:
-            path.write_text(text, encoding="utf-8")
-    return 1 if outdated and arguments == ["--check"] else 0
-
-
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(write_or_check(generate(), sys.argv[1:]))

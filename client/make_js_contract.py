@@ -286,20 +286,20 @@ def _typedef(kind: str, fields: dict[str, str], name: str | None = None) -> str:
     return f'/** @typedef {{{{event: "{kind}", {inside}}}}} {name or class_name(kind)} */'
 
 
-def main(arguments: list[str]) -> int:
-    """Return 0 if written, or up to date."""
+def write_or_check(generated: dict[Path, str], arguments: list[str]) -> int:
+    """Write what differs from the files or, with `--check`, name it. Return 0 if written, or up to date."""
     outdated = {
         path: text
-        for path, text in generate().items()
+        for path, text in generated.items()
         if not path.exists() or path.read_text(encoding="utf-8") != text
     }
     for path, text in outdated.items():
         if arguments == ["--check"]:
-            sys.stderr.write(f"{path} is not up to date: run {Path(__file__).name}\n")
+            sys.stderr.write(f"{path} is not up to date: run {Path(sys.argv[0]).name}\n")
         else:
             path.write_text(text, encoding="utf-8")
     return 1 if outdated and arguments == ["--check"] else 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    raise SystemExit(write_or_check(generate(), sys.argv[1:]))
