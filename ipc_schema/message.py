@@ -33,6 +33,7 @@ __all__ = [
     "WakuMessage",
     "decode_message",
     "encode_message",
+    "encode_varint",
     "format_hash",
     "hash_fields",
     "message_hash",
@@ -75,7 +76,8 @@ class WakuMessage(NamedTuple):
 # --- encoding ---------------------------------------------------------------------------------------------
 
 
-def _varint(value: int) -> bytes:
+def encode_varint(value: int) -> bytes:
+    """Return a non-negative number as an unsigned varint."""
     if value < 0x80:
         return value.to_bytes(1, "little")
     out = bytearray()
@@ -108,20 +110,20 @@ def encode_message(message: WakuMessage) -> bytes:
     return b"".join(
         (
             b"\x0a",
-            _varint(len(payload)),
+            encode_varint(len(payload)),
             payload,
             b"\x12",
-            _varint(len(topic)),
+            encode_varint(len(topic)),
             topic,
             b"\x18",
-            _varint(version),
+            encode_varint(version),
             b"\x50",
-            _varint(zigzag),
+            encode_varint(zigzag),
             b"\x5a",
-            _varint(len(meta)),
+            encode_varint(len(meta)),
             meta,
             b"\xaa\x01",
-            _varint(len(proof)),
+            encode_varint(len(proof)),
             proof,
             b"\xf8\x01\x01" if ephemeral else b"\xf8\x01\x00",
         )

@@ -17,18 +17,15 @@ import msgpack
 import pytest
 
 from conformance.ours import Unavailable, cpp_program
-from logos_client import ChannelMessageReceived, MessagingClient
+from tests.interop.chat import chat_with_a_python_app
 from tests.interop.kernel_kill import follow_a_kernel_through_a_kill
-from tests.support.aio import asyncio_test
 from tests.support.kernel_process import KernelProcess, short_directory
 from tests.support.mapi_process import MapiProcess
-from tests.support.nodes import collect
 
 pytestmark = [pytest.mark.interop, pytest.mark.integration]
 
 CLIENT = Path(__file__).parents[2] / "client" / "cpp"
 TOPIC = "/test/1/cpp/proto"
-CHAT_TOPIC = "/my-chat/1/room/plain"
 DEADLINE_EXCEEDED = 9
 INVALID_ARGUMENT = 100
 
@@ -98,33 +95,7 @@ def test_the_abi_from_c(mapi: MapiProcess) -> None:
 
 
 def test_the_chat_with_a_python_app(mapi: MapiProcess) -> None:
-    with subprocess.Popen(
-        [*program("examples/chat"), str(mapi.run_dir), "seal"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as chat:
-        try:
-            assert chat.stdin is not None
-            assert chat.stdout is not None
-            chat.stdin.write("hello from C++\n")
-            chat.stdin.flush()
-
-            @asyncio_test(40)
-            async def talk() -> None:
-                async with MessagingClient.connect(mapi.run_dir, name="snake") as python:
-                    await python.create_channel("room", CHAT_TOPIC, sender_id="snake")
-                    await python.send_to_channel("room", b"hello from Python")
-                    (heard,) = await collect(python, ChannelMessageReceived, 1)
-                    assert (heard.sender_id, heard.payload) == ("seal", b"hello from C++")
-
-            talk()
-            while "snake: hello from Python" not in (line := chat.stdout.readline()):
-                assert line
-            chat.stdin.close()
-            assert chat.wait(20) == 0
-        finally:
-            chat.kill()
+    chat_with_a_python_app(program("examples/chat"), mapi.run_dir, "seal", "hello from C++")
 
 
 # -- by ctypes, as any language with a foreign function interface would --------------------------------------

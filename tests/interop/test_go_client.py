@@ -14,17 +14,14 @@ from pathlib import Path
 import pytest
 
 from conformance.ours import Unavailable, go_program
-from logos_client import ChannelMessageReceived, MessagingClient
+from tests.interop.chat import chat_with_a_python_app
 from tests.interop.kernel_kill import follow_a_kernel_through_a_kill
-from tests.support.aio import asyncio_test
 from tests.support.kernel_process import KernelProcess, short_directory
 from tests.support.mapi_process import MapiProcess
-from tests.support.nodes import collect
 
 pytestmark = [pytest.mark.interop, pytest.mark.integration]
 
 CLIENT = Path(__file__).parents[2] / "client" / "go"
-CHAT_TOPIC = "/my-chat/1/room/plain"
 SECONDS = 400
 
 
@@ -63,33 +60,9 @@ def test_a_kernel_is_followed_through_a_kill(adapter_command: list[str]) -> None
 
 @pytest.mark.usefixtures("adapter_command")
 def test_the_chat_with_a_python_app() -> None:
-    (program,) = go_program("examples/chat")
     with short_directory() as path, KernelProcess(path), MapiProcess(path) as mapi:
         asyncio.run(_ready(mapi))
-        with subprocess.Popen(
-            [program, str(mapi.run_dir), "gopher"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        ) as chat:
-            try:
-                assert chat.stdin is not None
-                assert chat.stdout is not None
-                chat.stdin.write("hello from Go\n")
-                chat.stdin.flush()
-
-                @asyncio_test(40)
-                async def talk() -> None:
-                    async with MessagingClient.connect(mapi.run_dir, name="snake") as python:
-                        await python.create_channel("room", CHAT_TOPIC, sender_id="snake")
-                        await python.send_to_channel("room", b"hello from Python")
-                        (heard,) = await collect(python, ChannelMessageReceived, 1)
-                        assert (heard.sender_id, heard.payload) == ("gopher", b"hello from Go")
-
-                talk()
-                while "snake: hello from Python" not in (line := chat.stdout.readline()):
-                    assert line
-                chat.stdin.close()
-                assert chat.wait(20) == 0
-            finally:
-                chat.kill()
+        chat_with_a_python_app(go_program("examples/chat"), mapi.run_dir, "gopher", "hello from Go")
 
 
 async def _ready(mapi: MapiProcess) -> None:

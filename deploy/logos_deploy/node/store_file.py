@@ -19,7 +19,7 @@ from hashlib import sha256
 from struct import Struct
 from typing import BinaryIO, Final
 
-from ipc_schema.message import MessageDecodeError, WakuMessage, decode_message, encode_message
+from ipc_schema.message import MessageDecodeError, WakuMessage, decode_message, encode_message, encode_varint
 
 __all__ = ["MAGIC", "StoreFileError", "StoreFileReader", "StoreFileWriter"]
 
@@ -34,15 +34,6 @@ class StoreFileError(ValueError):
     """The bytes are not such a file, or damaged; the text says where."""
 
 
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
 class StoreFileWriter:
     """Writes a file from front to end; `close` completes it."""
 
@@ -55,7 +46,7 @@ class StoreFileWriter:
     def add(self, pubsub_topic: str, message: WakuMessage) -> None:
         """Append a message."""
         topic, data = pubsub_topic.encode(), encode_message(message)
-        record = b"\x0a" + _varint(len(topic)) + topic + b"\x12" + _varint(len(data)) + data
+        record = b"\x0a" + encode_varint(len(topic)) + topic + b"\x12" + encode_varint(len(data)) + data
         self._write(_HEAD.pack(len(record), zlib.crc32(record)) + record)
         self.count += 1
 
