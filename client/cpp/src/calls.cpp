@@ -1,6 +1,7 @@
 #include "calls.hpp"
 
 #include <condition_variable>
+#include <exception>
 #include <filesystem>
 #include <mutex>
 #include <stdexcept>
@@ -16,6 +17,19 @@ constexpr std::size_t kMaxSocketPath = 107;
 constexpr std::size_t kMaxWaiting = 10'000;
 
 }  // namespace
+
+void Caller::open(Milliseconds timeout) {
+  std::exception_ptr failure;
+  loop_.run([&] {
+    try {
+      connection_.open();
+    } catch (...) {
+      failure = std::current_exception();
+    }
+  });
+  if (failure) std::rethrow_exception(failure);
+  (void)ask({}, Value::Map{}, {}, timeout, false);
+}
 
 void Caller::ask(std::string method, const Value& body, const std::vector<BytesView>& blobs, Milliseconds timeout,
                  bool repeat, std::function<void(Outcome&&)> done) {

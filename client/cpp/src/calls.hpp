@@ -21,8 +21,8 @@ class Caller {
   /// Ask and wait. Throws `Error`.
   Reply ask(std::string method, const Value& body, const std::vector<BytesView>& blobs, Milliseconds timeout,
             bool repeat);
-  /// Wait until requests can go out. Throws `Error`.
-  void wait_ready(Milliseconds timeout) { (void)ask({}, Value::Map{}, {}, timeout, false); }
+  /// Open the connection and wait until requests can go out. Throws `Error`.
+  void open(Milliseconds timeout);
 
  private:
   Loop& loop_;

@@ -43,17 +43,8 @@ KernelClient::Session::Session(KernelEndpoints endpoints, KernelOptions options)
                    .drained = {},
                    .keepalive = {}}),
       caller_(loop_, connection_) {
-  std::exception_ptr failure;
-  loop_.run([&] {
-    try {
-      connection_.open();
-    } catch (...) {
-      failure = std::current_exception();
-    }
-  });
   try {
-    if (failure) std::rethrow_exception(failure);
-    caller_.wait_ready(options_.timeout);
+    caller_.open(options_.timeout);
   } catch (...) {
     close();
     throw;

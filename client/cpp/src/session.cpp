@@ -31,17 +31,8 @@ MessagingClient::Session::Session(const std::string& endpoint, const ConnectOpti
                    .drained = [this] { if (std::exchange(news_, false)) announce(); },
                    .keepalive = "ping"}),
       caller_(loop_, connection_) {
-  std::exception_ptr failure;
-  loop_.run([&] {
-    try {
-      connection_.open();
-    } catch (...) {
-      failure = std::current_exception();
-    }
-  });
   try {
-    if (failure) std::rethrow_exception(failure);
-    caller_.wait_ready(options.timeout);
+    caller_.open(options.timeout);
   } catch (...) {
     close(false);
     throw;
