@@ -15,7 +15,7 @@ NAME_PATTERN: Final = re.compile(r"[a-z0-9._-]{1,64}")
 
 
 def check_name(name: str) -> str:
-    """Return the name, or raise `IpcError` (`bad_request`) if it is invalid; TypeError if it is no text."""
+    """Return the name, or raise `IpcError` (`bad_request`) if it is invalid; TypeError if not a string."""
     if not isinstance(name, str):
         raise TypeError(f"name: str, not {type(name).__name__}")
     if NAME_PATTERN.fullmatch(name) is None:

@@ -113,7 +113,7 @@ class StoreFill:
         others = [peer.peer_id for peer in await self._kernel.peers() if _STORE_PROTOCOL in peer.protocols]
         answered = False
         failure: LogosError = NotReadyError(ErrorCode.NOT_READY, "no store is connected")
-        # The own archive was down, or without peers, when the span was missed: its answer alone is no answer.
+        # The own archive was down, or without peers, when the span was missed: alone it proves nothing.
         for peer in (self._peer_id, *others[:_STORES]):
             try:
                 async for hashes in self._hashes(stream, span, peer):

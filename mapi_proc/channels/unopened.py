@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Final, NamedTuple
 
-__all__ = ["MAX_UNOPENED", "MAX_UNOPENED_BYTES", "Opened", "Unopened", "UnopenedSegment"]
+__all__ = ["MAX_UNOPENED", "MAX_UNOPENED_BYTES", "AnsweredSegment", "Unopened", "UnopenedSegment"]
 
 MAX_UNOPENED: Final = 10_000
 MAX_UNOPENED_BYTES: Final = 64 << 20
@@ -27,7 +27,7 @@ class UnopenedSegment(NamedTuple):
     size: int
 
 
-class Opened(NamedTuple):
+class AnsweredSegment(NamedTuple):
     """What the app made of a segment. `content` None: it could not decrypt it, for the reason `error`."""
 
     segment: UnopenedSegment
@@ -44,9 +44,9 @@ class Unopened:
         self._segments: OrderedDict[str, UnopenedSegment] = OrderedDict()
         self._turns: OrderedDict[str, bool] = OrderedDict()
         """Restored segments in their order, from the first that the app is asked for again (True) on."""
-        self._early: dict[str, Opened] = {}
+        self._early: dict[str, AnsweredSegment] = {}
         """What came back and waits for its turn."""
-        self._ready: list[Opened] = []
+        self._ready: list[AnsweredSegment] = []
         self.bytes = 0
 
     def __len__(self) -> int:
@@ -78,7 +78,7 @@ class Unopened:
         segment = self._segments.get(message_id)
         if segment is None or message_id in self._early:
             return False
-        opened = Opened(segment, content, error)
+        opened = AnsweredSegment(segment, content, error)
         if message_id in self._turns:
             self._early[message_id] = opened
             self._go_on()
@@ -87,7 +87,7 @@ class Unopened:
             self._ready.append(opened)
         return True
 
-    def ready(self) -> list[Opened]:
+    def ready(self) -> list[AnsweredSegment]:
         """What has come back since the last call and needs to wait no longer, in order."""
         ready, self._ready = self._ready, []
         return ready

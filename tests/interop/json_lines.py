@@ -72,7 +72,7 @@ class JsonLinesProcess(EventInbox):
             with self._changed:
                 self._replies[entry["id"]] = entry
                 self._changed.notify_all()
-        # What it said last, and how it ended, belong to the story of whoever waits for it.
+        # What it said last, and how it ended, belong in the error of the caller that waits for it.
         self._readers[1].join(STOP_SECONDS)
         with contextlib.suppress(subprocess.TimeoutExpired):
             self._log.append(f"(ended with status {self._process.wait(STOP_SECONDS)})")

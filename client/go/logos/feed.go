@@ -253,7 +253,7 @@ func (f *Feed) put(event Event) {
 	}
 	select {
 	case f.wake <- struct{}{}:
-	default: // whoever waits is woken already
+	default: // the waiting reader is woken already
 	}
 }
 

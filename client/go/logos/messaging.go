@@ -212,7 +212,7 @@ func (c *MessagingClient) Ack(ctx context.Context, event Event) error {
 func (c *MessagingClient) signal() {
 	select {
 	case c.wake <- struct{}{}:
-	default: // whoever waits is woken already
+	default: // the waiting reader is woken already
 	}
 }
 

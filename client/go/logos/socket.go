@@ -24,7 +24,7 @@ type socket struct {
 	file     *os.File
 	raw      syscall.RawConn
 	closed   bool
-	room     chan struct{} // closed when there may be room again; nil: nobody waits
+	room     chan struct{} // closed when there may be room again; nil: no caller waits
 	received sync.WaitGroup
 }
 

@@ -73,7 +73,7 @@ export class AppStream {
     return lost;
   }
 
-  /** Something came that is no event. */
+  /** Handle frames that do not form an event. */
   garbage() {
     this.counters.garbage += 1;
   }

@@ -1,4 +1,4 @@
-"""One look at the node every two seconds, shared by all who watch it, and none while nobody does."""
+"""Query the node every two seconds for all watchers together, and not at all without one."""
 
 from __future__ import annotations
 

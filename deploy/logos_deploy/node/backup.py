@@ -148,7 +148,7 @@ def _move_aside(targets: Mapping[str, Path], place: Path) -> bool:
 def _copy_database(source: Path, target: Path) -> BackupFile:
     target.touch(mode=0o600, exist_ok=False)
     try:
-        # Not mode=ro: a database in WAL mode that nobody has open needs its -shm file made.
+        # Not mode=ro: a database in WAL mode that no process has open needs its -shm file created.
         with (
             contextlib.closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=rw", uri=True)) as one,
             contextlib.closing(sqlite3.connect(target)) as other,

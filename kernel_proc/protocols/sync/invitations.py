@@ -1,8 +1,8 @@
-"""What peers may transfer to us: what a session asked them for, and nothing else. Pure.
+"""The messages that peers may transfer to us: those that a session asked them for. Pure.
 
-The reference takes whatever arrives. But not all that is asked for is known by its hash: whoever lists his
-messages, or none, asks the other side for all that it has besides, which then comes before its own list or
-without any. So a session invites ranges of time and single messages, and a grant ends some time after it.
+The reference accepts whatever arrives. We cannot go by hash alone: a side that lists its messages, or lists
+none, thereby asks for all others that its peer has, and these arrive before the peer's own list or without
+one. So a session grants ranges of time and single messages, and each grant expires some time after it.
 """
 
 from __future__ import annotations

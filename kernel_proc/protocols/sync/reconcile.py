@@ -150,8 +150,8 @@ class Reconciliation:
     def answer(self, payload: SyncPayload, view: KeyView) -> Iterator[SyncPayload | None]:
         """Yield None while working, for pauses, then our frame. `view` is what we have of the common topics.
 
-        A frame without ranges ends the session: write it and stop. To a frame that has none but skips there
-        is no answer (nothing is yielded).
+        A frame without ranges ends the session: write it and stop. A frame with nothing but skips is not
+        answered: nothing is yielded.
         """
         self._view = view
         self.totals.round_trips += 1
