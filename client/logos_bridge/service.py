@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 from ipc_schema.config.bridge import BridgeConfig, NatsConfig
 from ipc_schema.mapi.methods import FEATURE_SEND_TIMESTAMP
-from ipc_schema.paths import bridge_directory, bridge_status_file, lock_path
+from ipc_schema.paths import bridge_directory, bridge_status_file
 from logos_bridge.figures import BridgeFigures, write_status
 from logos_bridge.inward import APP_NAME, Inward
 from logos_bridge.jetstream import JetStreamLink
@@ -19,9 +19,8 @@ from logos_bridge.outward import Outward
 from logos_client.exceptions import LogosError
 from logos_client.kernel import KernelClient
 from logos_client.messaging import MessagingClient
-from logos_process.directories import private_directory
+from logos_process.claim import claim_directory
 from logos_process.exits import ExitCode, StartError
-from logos_process.lock import FileLock, LockedError
 from logos_process.logs import fields
 from logos_process.stopping import StopLimit, stop_signals
 from logos_process.version import version
@@ -41,7 +40,7 @@ async def serve(config: BridgeConfig, limit: StopLimit) -> int:
     if config.nats is None:
         raise StartError("nats-url: there is no NATS server to bridge to")
     with ExitStack() as stack:
-        _claim(stack, config)
+        claim_directory(stack, bridge_directory(config.ipc_dir))
         status = bridge_status_file(config.ipc_dir)
         stack.callback(status.unlink, missing_ok=True)
         bridge = _Bridge(config, config.nats, status)
@@ -72,17 +71,6 @@ def _first(group: BaseExceptionGroup[Any]) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
-
-
-def _claim(stack: ExitStack, config: BridgeConfig) -> None:
-    directory = bridge_directory(config.ipc_dir)
-    try:
-        private_directory(directory)
-        stack.enter_context(FileLock.acquire(lock_path(directory), f"the directory {directory}"))
-    except LockedError as error:
-        raise StartError(str(error), ExitCode.FAILED) from error
-    except OSError as error:
-        raise StartError.of(f"ipc-dir: {directory}", error) from error
 
 
 class _Bridge:

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from ipc_schema.config.gateway import GatewayConfig
-from ipc_schema.paths import gateway_address_file, gateway_directory, lock_path
+from ipc_schema.paths import gateway_address_file, gateway_directory
 from logos_client.exceptions import LogosError
 from logos_client.kernel import KernelClient
 from logos_gateway.application import metrics_application, rest_application, rest_server
@@ -24,9 +24,8 @@ from logos_gateway.reference.messaging_cache import MessagingCache
 from logos_gateway.relay_watch import RelayWatch
 from logos_gateway.state import Gateway
 from logos_gateway.tokens import TokenFileError, Tokens, load_tokens
-from logos_process.directories import private_directory
+from logos_process.claim import claim_directory
 from logos_process.exits import ExitCode, StartError
-from logos_process.lock import FileLock, LockedError
 from logos_process.logs import fields
 from logos_process.stopping import StopLimit, stop_signals
 from logos_process.version import version
@@ -42,7 +41,8 @@ async def serve(config: GatewayConfig, limit: StopLimit) -> int:
         raise StartError("nothing to serve: set rest, dashboard or metrics-server")
     tokens = _tokens(config)
     with ExitStack() as stack:
-        directory = _claim(stack, config)
+        directory = gateway_directory(config.ipc_dir)
+        claim_directory(stack, directory)
         gateway = _gateway(config)
         scraper = Scraper(gateway)
         pulse = Pulse(gateway.links, scraper)
@@ -69,18 +69,6 @@ def _tokens(config: GatewayConfig) -> Tokens | None:
         return load_tokens(config.token_file)
     except TokenFileError as error:
         raise StartError(f"rest-token-file: {error}") from None
-
-
-def _claim(stack: ExitStack, config: GatewayConfig) -> Path:
-    directory = gateway_directory(config.ipc_dir)
-    try:
-        private_directory(directory)
-        stack.enter_context(FileLock.acquire(lock_path(directory), f"the directory {directory}"))
-    except LockedError as error:
-        raise StartError(str(error), ExitCode.FAILED) from error
-    except OSError as error:
-        raise StartError.of(f"ipc-dir: {directory}", error) from error
-    return directory
 
 
 def _gateway(config: GatewayConfig) -> Gateway:

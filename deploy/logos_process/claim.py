@@ -14,7 +14,7 @@ from logos_process.endpoints import bindable
 from logos_process.exits import ExitCode, StartError
 from logos_process.lock import FileLock, LockedError
 
-__all__ = ["claim"]
+__all__ = ["claim", "claim_directory"]
 
 
 def claim(
@@ -52,6 +52,20 @@ def claim(
     except OSError as error:
         raise StartError.of(f"data-dir: {error.filename or data_dir}", error) from error
     return bound
+
+
+def claim_directory(stack: ExitStack, directory: Path) -> None:
+    """Create and lock the run directory of a process without sockets of its own, until `stack` is closed.
+
+    Raise `StartError`.
+    """
+    try:
+        private_directory(directory)
+        stack.enter_context(FileLock.acquire(lock_path(directory), f"the directory {directory}"))
+    except LockedError as error:
+        raise StartError(str(error), ExitCode.FAILED) from error
+    except OSError as error:
+        raise StartError.of(f"ipc-dir: {directory}", error) from error
 
 
 def _claim_path(stack: ExitStack, path: Path, group: int | None) -> None:

@@ -13,7 +13,7 @@ from ipc_schema.kernel.discovery import Discv5Record, ListRecord
 from logos_client.exceptions import NoPeersError
 from logos_client.kernel import KernelClient
 from logos_deploy.commands.output import as_lines, print_json
-from logos_deploy.commands.where import add_where, where
+from logos_deploy.commands.where import add_query_options, where
 from logos_deploy.exits import CommandError, Exit
 from logos_deploy.node.checkup import Level
 from logos_deploy.node.network_view import NetworkView, diagnose, look, wanted_peers
@@ -27,7 +27,7 @@ _LIST_SECONDS: Final = 30.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `discovery` and of its subcommands."""
-    _common(parser)
+    add_query_options(parser)
     # Not from `add_where` again: a default behind the subcommand must not override a value before it.
     actions = parser.add_subparsers(dest="action", metavar="action")
     listing = actions.add_parser(
@@ -46,18 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--add", action="store_true", help="in addition to the current ones, not in their place"
     )
     for action in (listing, start, stop, boot):
-        _common(action, again=True)
-
-
-def _common(parser: argparse.ArgumentParser, *, again: bool = False) -> None:
-    left: Any = argparse.SUPPRESS
-    parser.add_argument(
-        "--json", action="store_true", default=left if again else False, help="print one JSON object"
-    )
-    parser.add_argument(
-        "--timeout", type=float, default=left if again else 5.0, metavar="SECONDS", help="(default: 5)"
-    )
-    add_where(parser, again=again)
+        add_query_options(action, again=True)
 
 
 def run(arguments: argparse.Namespace) -> int:

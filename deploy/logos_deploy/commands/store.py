@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import BinaryIO, Final
 
 from ipc_schema.kernel.store import StoredMessage
 from ipc_schema.kernel.store_admin import (
@@ -25,7 +25,7 @@ from ipc_schema.message import WakuMessage
 from logos_client.exceptions import BadRequestError, NoPeersError
 from logos_client.kernel import KernelClient
 from logos_deploy.commands.output import print_json
-from logos_deploy.commands.where import add_where, where
+from logos_deploy.commands.where import add_query_options, where
 from logos_deploy.exits import CommandError, Exit
 from logos_deploy.node.store_file import StoreFileError, StoreFileReader, StoreFileWriter
 from logos_deploy.session import run_interruptible
@@ -43,7 +43,7 @@ MOMENT: Final = "%Y-%m-%d %H:%M:%S"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `store` and of its subcommands."""
-    _common(parser)
+    add_query_options(parser)
     actions = parser.add_subparsers(dest="action", metavar="action")
     status = actions.add_parser("status", help="state, size and range (the default)", allow_abbrev=False)
     sync = actions.add_parser(
@@ -60,18 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     bring = actions.add_parser("import", help="read messages from such a file", allow_abbrev=False)
     bring.add_argument("file", metavar="FILE", help="-: standard input")
     for action in (status, sync, verify, export, bring):
-        _common(action, again=True)
-
-
-def _common(parser: argparse.ArgumentParser, *, again: bool = False) -> None:
-    left: Any = argparse.SUPPRESS
-    parser.add_argument(
-        "--json", action="store_true", default=left if again else False, help="print one JSON object"
-    )
-    parser.add_argument(
-        "--timeout", type=float, default=left if again else 5.0, metavar="SECONDS", help="(default: 5)"
-    )
-    add_where(parser, again=again)
+        add_query_options(action, again=True)
 
 
 def _moment(text: str) -> int:

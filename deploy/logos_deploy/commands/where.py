@@ -6,6 +6,7 @@ import argparse
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ipc_schema.config.kernel import KERNEL_SCHEMA, load_kernel_config
 from ipc_schema.config.mapi import MAPI_SCHEMA, load_mapi_config
@@ -16,7 +17,7 @@ from logos_deploy.exits import CommandError, Exit
 from logos_deploy.node.conf import SupervisorPaths, supervisor_paths
 from logos_process.config_file import read_toml
 
-__all__ = ["NodePlace", "add_where", "where"]
+__all__ = ["NodePlace", "add_query_options", "add_where", "where"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +46,18 @@ def add_where(parser: argparse.ArgumentParser, *, again: bool = False) -> None:
         ("--config-file", "FILE", "its TOML file"),
     ):
         group.add_argument(name, metavar=kind, help=text, default=argparse.SUPPRESS if again else None)
+
+
+def add_query_options(parser: argparse.ArgumentParser, *, again: bool = False) -> None:
+    """Add `--json`, `--timeout` and the arguments that name a node; `again` as in `add_where`."""
+    left: Any = argparse.SUPPRESS
+    parser.add_argument(
+        "--json", action="store_true", default=left if again else False, help="print one JSON object"
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=left if again else 5.0, metavar="SECONDS", help="(default: 5)"
+    )
+    add_where(parser, again=again)
 
 
 def where(arguments: argparse.Namespace, *, denied: Exit = Exit.UNAVAILABLE) -> NodePlace:
