@@ -43,6 +43,7 @@ BODIES: tuple[type[Body], ...] = (
     methods.PendingReply,
     methods.MapiHello,
     channels.ChannelInfo,
+    channels.PendingChannelSend,
     channels.ChannelStatusReply,
     kernel.KernelLimits,
     StreamState,

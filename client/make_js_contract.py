@@ -39,6 +39,7 @@ BODIES: tuple[type[Body], ...] = (
     methods.PendingSend,
     methods.PendingReply,
     channels.ChannelInfo,
+    channels.PendingChannelSend,
     channels.ChannelStatusReply,
 )
 KERNEL_BODIES: tuple[type[Body], ...] = (

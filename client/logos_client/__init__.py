@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from ipc_schema.control import ControlHealthReply
 from ipc_schema.errors import ErrorCode
 from ipc_schema.hello import NetworkInfo
-from ipc_schema.mapi.channels import ChannelInfo, ChannelStatusReply
+from ipc_schema.mapi.channels import ChannelInfo, ChannelStatusReply, PendingChannelSend
 from ipc_schema.mapi.methods import ConnectionStatus, MapiLimits, PendingReply, PendingSend, StatusReply
 from ipc_schema.message import WakuMessage
 from ipc_schema.paths import KernelEndpoints, MapiEndpoints, kernel_endpoints, mapi_endpoints
@@ -230,6 +230,7 @@ __all__ = [
     "PeerRecord",
     "PeerRestartedError",
     "PeersSnapshot",
+    "PendingChannelSend",
     "PendingReply",
     "PendingSend",
     "Position",

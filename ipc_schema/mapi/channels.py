@@ -23,6 +23,7 @@ __all__ = [
     "FEATURE_CHANNEL_HOOKS",
     "MAX_CHANNELS",
     "MAX_CHANNEL_ID",
+    "MAX_PENDING_SHOWN",
     "ChannelCreateReply",
     "ChannelCreateRequest",
     "ChannelExistsReply",
@@ -34,6 +35,7 @@ __all__ = [
     "ChannelSendRequest",
     "ChannelSplitReply",
     "ChannelStatusReply",
+    "PendingChannelSend",
     "SealedSegments",
 ]
 
@@ -56,6 +58,7 @@ MAX_CHANNELS: Final = 1000
 """Channels of one app."""
 _MAX_KEYS: Final = 8
 _MAX_SEGMENTS: Final = 256
+MAX_PENDING_SHOWN: Final = 1_000
 _MAX_REASON: Final = 1_000
 _MILLION: Final = 1_000_000
 
@@ -128,10 +131,18 @@ class ChannelListReply(Body):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PendingChannelSend(Body):
+    """An accepted send of a channel without an end. `sent`: its `channel_message_sent` was told."""
+
+    request_id: Bin16
+    sent: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChannelStatusReply(Body):
     """`missing`: messages known of and not here; `waiting` for those; `joining`: payloads of which segments
-    are here; `unacknowledged`: sends without an end; `unopened`: segments that the app has not decrypted
-    yet."""
+    are here; `unacknowledged`: sends without an end, up to 1,000 of them in `sends`; `unopened`: segments
+    that the app has not decrypted yet."""
 
     missing: Uint
     waiting: Uint
@@ -139,6 +150,7 @@ class ChannelStatusReply(Body):
     unacknowledged: Uint
     history: Uint
     unopened: Uint = 0
+    sends: Annotated[tuple[PendingChannelSend, ...], Size(MAX_PENDING_SHOWN)] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 
 from mapi_proc.channels.events import Delivered, DeliveryError, SendError, Sent, StoredRequest
 
@@ -40,6 +41,10 @@ class Requests:
 
     def __len__(self) -> int:
         return len(self._pending)
+
+    def first(self, most: int) -> Iterable[StoredRequest]:
+        """So many of the pending sends."""
+        return [request.stored for request in islice(self._pending.values(), most)]
 
     def add(self, stored: StoredRequest, now: float) -> None:
         """Begin to track a send."""

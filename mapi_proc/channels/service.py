@@ -12,6 +12,7 @@ from uuid import uuid4
 from ipc_schema.config.mapi import MapiConfig
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.mapi.channels import (
+    MAX_PENDING_SHOWN,
     ChannelCreateReply,
     ChannelCreateRequest,
     ChannelInfo,
@@ -19,6 +20,7 @@ from ipc_schema.mapi.channels import (
     ChannelSendRequest,
     ChannelSplitReply,
     ChannelStatusReply,
+    PendingChannelSend,
 )
 from ipc_schema.steady import SteadyClock
 from ipc_schema.topics import TopicError
@@ -344,6 +346,10 @@ class ChannelService:
             unacknowledged=len(core.requests),
             history=len(core.sds.log.records),
             unopened=len(core.unopened),
+            sends=tuple(
+                PendingChannelSend(request_id=one.request_id, sent=one.sent)
+                for one in core.requests.first(MAX_PENDING_SHOWN)
+            ),
         )
 
     async def close(self, app: App, channel_id: str) -> None:

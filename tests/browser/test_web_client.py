@@ -226,6 +226,7 @@ def test_a_page_uses_a_channel(browser: Chromium, site: Site, served: Served) ->
     sent = browser.value("client.sendToChannel('room', new Uint8Array([1, 2, 3])).then(hex)")
     assert len(sent) == 32
     assert browser.value("client.channelStatus('room')")["unacknowledged"] == 1
+    assert browser.value("client.channelStatus('room').then(({ sends }) => hex(sends[0].request_id))") == sent
     browser.value("client.closeChannel('room').then(() => 'closed')")
     assert browser.value("client.channelExists('room')") is False
     browser.value("client.forgetChannel('room').then(() => 'forgotten')")

@@ -80,7 +80,13 @@ def test_a_payload_goes_from_one_to_the_other_and_is_delivered(gateways: Gateway
         delivered = [event.data for event in reader.take("channel_message_delivered", 2)]
     assert [event["requestId"] for event in delivered] == [small, second.json["requestId"]]
     assert {event["by"] for event in delivered} == {received_by(b)}
-    assert a.request("GET", "/apps/v1/chat/channels/room").json["unacknowledged"] == 0
+    status = a.request("GET", "/apps/v1/chat/channels/room").json
+    assert (status["unacknowledged"], status["sends"]) == (0, [])
+    fate = a.request("GET", f"{path}/letter-1").json
+    assert (fate["requestId"], fate["state"]) == (small, "channel_message_delivered")
+    assert fate["event"]["by"] == received_by(b)
+    other = a.request("GET", f"/apps/v1/chat/sends/{small}")
+    assert other.status == 404, "a request id is the channel's"
 
 
 def received_by(gateway: GatewayProcess) -> str:
@@ -110,7 +116,18 @@ def test_the_life_of_a_channel(gateways: Gateways) -> None:
     }
     sent = a.request("POST", f"{path}/{channel}/sends", {"payload": "aGk=", "ephemeral": True})
     assert sent.status == 202
-    assert a.request("GET", f"{path}/{channel}").json["unacknowledged"] == 1
+    status = a.request("GET", f"{path}/{channel}").json
+    assert status["unacknowledged"] == 1
+    (pending,) = status["sends"]
+    location = sent.headers["location"]
+    assert location == f"{path}/{channel}/sends/{sent.json['requestId']}"
+    assert (pending["requestId"], pending["state"] in ("accepted", "sent")) == (sent.json["requestId"], True)
+    assert a.request("GET", location).json["state"] in ("accepted", "sent")
+    unknown = a.request("GET", f"{path}/{channel}/sends/{'0' * 32}")
+    assert (unknown.status, unknown.json["code"]) == (404, "not_found")
+    assert create(a, "life", f"{channel}/sends/nested").status == 200
+    assert "missing" in a.request("GET", f"{path}/{channel}/sends/nested").json, "a channel has that name"
+    assert a.request("DELETE", f"{path}/{channel}/sends/nested").status == 204
     assert a.request("POST", f"{path}/{channel}/close").status == 204
     closed = a.request("POST", f"{path}/{channel}/sends", {"payload": "aGk="})
     assert (closed.status, closed.json["detail"]) == (400, "channel is closed")
@@ -135,6 +152,7 @@ def test_the_life_of_a_channel(gateways: Gateways) -> None:
         ("POST", "/nowhere/close", None, "unknown channel: nowhere"),
         ("POST", "/nowhere/sends", {"payload": "aGk="}, "unknown channel: nowhere"),
         ("POST", "/nowhere/sends", {}, "payload: expected base64 text"),
+        ("GET", "/nowhere/sends/x", None, "unknown channel: nowhere"),
     ],
 )
 def test_what_is_refused(gateways: Gateways, method: str, path: str, data: object, detail: str) -> None:
@@ -162,7 +180,8 @@ def test_the_same_over_a_websocket(gateways: Gateways, protocol: str) -> None:
         sent = ask("channel_send", channelId="room", payload=b"hi" if binary else "aGk=", requestId="ab" * 16)
         assert sent["requestId"] == "ab" * 16
         assert [one["channelId"] for one in ask("channel_list")["channels"]] == ["room"]
-        assert ask("channel_status", channelId="room")["unacknowledged"] <= 1
+        status = ask("channel_status", channelId="room")
+        assert [one["requestId"] for one in status["sends"]] == ["ab" * 16] * status["unacknowledged"]
         assert ask("channel_close", channelId="room")["type"] == "reply"
         assert ask("channel_status", channelId="room")["problem"]["detail"] == "channel is closed"
         assert ask("channel_forget", channelId="room")["type"] == "reply"

@@ -161,6 +161,13 @@ void fields(T& one, V&& visit) {
 }
 
 template <class T, class V>
+  requires std::same_as<std::remove_const_t<T>, PendingChannelSend>
+void fields(T& one, V&& visit) {
+  visit("request_id", one.request_id, Field{16, true});
+  visit("sent", one.sent, Field{0, true});
+}
+
+template <class T, class V>
   requires std::same_as<std::remove_const_t<T>, ChannelStatusReply>
 void fields(T& one, V&& visit) {
   visit("missing", one.missing, Field{0, true});
@@ -169,6 +176,7 @@ void fields(T& one, V&& visit) {
   visit("unacknowledged", one.unacknowledged, Field{0, true});
   visit("history", one.history, Field{0, true});
   visit("unopened", one.unopened, Field{0, false});
+  visit("sends", one.sends, Field{0, false});
 }
 
 template <class T, class V>

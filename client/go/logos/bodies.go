@@ -234,16 +234,23 @@ type ChannelListReply struct {
 	Channels []ChannelInfo `json:"channels"`
 }
 
+// PendingChannelSend: An accepted send of a channel without an end. `sent`: its `channel_message_sent` was told.
+type PendingChannelSend struct {
+	RequestID ID   `json:"request_id"`
+	Sent      bool `json:"sent"`
+}
+
 // ChannelStatusReply: `missing`: messages known of and not here; `waiting` for those; `joining`: payloads of which segments
-// are here; `unacknowledged`: sends without an end; `unopened`: segments that the app has not decrypted
-// yet.
+// are here; `unacknowledged`: sends without an end, up to 1,000 of them in `sends`; `unopened`: segments
+// that the app has not decrypted yet.
 type ChannelStatusReply struct {
-	Missing        uint64 `json:"missing"`
-	Waiting        uint64 `json:"waiting"`
-	Joining        uint64 `json:"joining"`
-	Unacknowledged uint64 `json:"unacknowledged"`
-	History        uint64 `json:"history"`
-	Unopened       uint64 `json:"unopened,omitempty"`
+	Missing        uint64               `json:"missing"`
+	Waiting        uint64               `json:"waiting"`
+	Joining        uint64               `json:"joining"`
+	Unacknowledged uint64               `json:"unacknowledged"`
+	History        uint64               `json:"history"`
+	Unopened       uint64               `json:"unopened,omitempty"`
+	Sends          []PendingChannelSend `json:"sends,omitempty"`
 }
 
 // SealedSegments: What the blobs of a send are in a channel with hooks: segments of `channel.split`, encrypted.

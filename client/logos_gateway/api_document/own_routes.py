@@ -158,6 +158,12 @@ OWN: Final[dict[str, Operation]] = {
         body=ref("ChannelSend"),
         octets="The payload itself, up to some 25 MB",
         answers={202: ("It is on disk; its fate follows as events", {JSON: obj({"requestId": text()})})},
+        headers={"Location": "Where its fate will be"},
+    ),
+    "GET /apps/v1/{name}/channels/{channelId}/sends/{requestId}": Operation(
+        problems=True,
+        parameters=[_NAME, _CHANNEL, _ID, _TAKEOVER],
+        answers=_json(ref("ChannelFate")),
     ),
     "GET /kernel/v1/events": Operation(
         problems=True,

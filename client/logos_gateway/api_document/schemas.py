@@ -150,8 +150,16 @@ SCHEMAS: Final[dict[str, Any]] = {
             "unacknowledged": integer("Sends without an end"),
             "history": integer("Messages kept for repair"),
             "unopened": integer("Segments that the app has not decrypted yet"),
+            "sends": array(ref("PendingChannelSend"), description="Up to 1,000 of those without an end"),
         }
     ),
+    "PendingChannelSend": obj({"requestId": _ID, "state": text(enum=["accepted", "sent"])}),
+    "ChannelFate": {
+        "anyOf": [
+            ref("PendingChannelSend"),
+            obj({"requestId": _ID, "state": text("Kind of the last event"), "event": ref("AppEvent")}),
+        ]
+    },
     "ChannelSend": obj({"payload": _BASE64}, {"ephemeral": {"type": "boolean"}}),
     "AppEvent": obj(
         {"kind": text("The contract's name of the event")},

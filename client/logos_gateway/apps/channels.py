@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
+from urllib.parse import quote
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from logos_client import MessagingClient
+from logos_client import MessagingClient, PendingChannelSend
+from logos_client.events import ChannelMessageSent
 from logos_gateway.apps.routes import body_object, open_journal, request_id_of
 from logos_gateway.bodies import TextRefusal, json_response, read_body
 from logos_gateway.json_values import BadBody, encode_json, from_base64
@@ -46,6 +48,28 @@ async def create_channel(request: Request) -> Response:
     """
     body = await body_object(request)
     return json_response(await _create((await open_journal(request)).client, body))
+
+
+@router.get("/{name}/channels/{channelId:path}/sends/{requestId}", summary="What became of a channel's send")
+async def channel_send_fate(request: Request) -> Response:
+    """`{requestId, state}` while it is under way (`accepted`, `sent`), else with its last event.
+
+    404: not known (any more).
+    """
+    channel_id, text = _channel_id(request), request.path_params["requestId"]
+    journal = await open_journal(request)
+    # Nothing else keeps a channel from a name that reads like a send of another one.
+    if await journal.client.channel_exists(whole := f"{channel_id}/sends/{text}"):
+        return json_response(await _status(journal.client, {"channelId": whole}))
+    request_id = request_id_of(text)
+    event = journal.fate(request_id, channel_id)
+    if event is None or event["kind"] == ChannelMessageSent.kind:
+        for one in (await journal.client.channel_status(channel_id)).sends:
+            if one.request_id == request_id:
+                return json_response(_pending(one))
+    if event is None:
+        raise ProblemError(404, "not_found", f"nothing is known of the send {text[:80]}")
+    return json_response({"requestId": request_id.hex(), "state": event["kind"], "event": event})
 
 
 @router.get("/{name}/channels/{channelId:path}", summary="What a channel waits for")
@@ -81,7 +105,9 @@ async def send_to_channel(request: Request) -> Response:
     body = {"payload": await _octets(request)} if kind == _OCTETS else await body_object(request)
     body = {**body, "channelId": _channel_id(request)}
     await _send_under(request_id, (await open_journal(request)).client, body)
-    return Response(encode_json({"requestId": request_id.hex()}), 202, media_type="application/json")
+    shown = request_id.hex()
+    location = f"{quote(request.scope['path'])}/{shown}"
+    return Response(encode_json({"requestId": shown}), 202, {"Location": location}, "application/json")
 
 
 async def _octets(request: Request) -> bytes:
@@ -137,7 +163,12 @@ async def _create(client: MessagingClient, body: dict[str, Any]) -> dict[str, An
 
 
 async def _status(client: MessagingClient, body: dict[str, Any]) -> dict[str, Any]:
-    return (await client.channel_status(_text(body, "channelId"))).to_body()
+    status = await client.channel_status(_text(body, "channelId"))
+    return {**status.to_body(), "sends": [_pending(one) for one in status.sends]}
+
+
+def _pending(one: PendingChannelSend) -> dict[str, Any]:
+    return {"requestId": one.request_id.hex(), "state": "sent" if one.sent else "accepted"}
 
 
 async def _close(client: MessagingClient, body: dict[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,10 @@ from ipc_schema.names import check_name
 from ipc_schema.paths import MapiEndpoints
 from logos_client import Position
 from logos_client.events import (
+    ChannelDeliveryError,
+    ChannelMessageDelivered,
+    ChannelMessageError,
+    ChannelMessageSent,
     Event,
     LinkLost,
     LinkRestored,
@@ -36,6 +40,9 @@ from logos_gateway.apps.window import JournalPosition, JournalWindow, WindowEntr
 __all__ = ["Journal", "JournalReader", "Journals"]
 
 _FATES: Final = MessagePropagated | MessageSent | MessageError | MessageUnconfirmed | MessageCancelled
+_CHANNEL_FATES: Final = (
+    ChannelMessageSent | ChannelMessageDelivered | ChannelMessageError | ChannelDeliveryError
+)
 
 log = logging.getLogger(__name__)
 
@@ -113,7 +120,8 @@ class Journal:
         self._limit = limit
         self._away: dict[str, _Away] = {}
         """By label."""
-        self._fates: OrderedDict[bytes, Event] = OrderedDict()
+        self._fates: OrderedDict[tuple[str, bytes], Event] = OrderedDict()
+        """By channel, "" for none, and request id."""
         self._waiting: list[asyncio.Future[None]] = []
         self._ack_timer: asyncio.TimerHandle | None = None
         self._acking: set[asyncio.Task[None]] = set()
@@ -283,14 +291,19 @@ class Journal:
 
     def _note_fate(self, event: Event) -> None:
         if isinstance(event, _FATES):
-            self._fates.pop(event.request_id, None)
-            self._fates[event.request_id] = event
-            if len(self._fates) > _MAX_FATES:
-                self._fates.popitem(last=False)
+            key = "", event.request_id
+        elif isinstance(event, _CHANNEL_FATES):
+            key = event.channel_id, event.request_id
+        else:
+            return
+        self._fates[key] = event
+        self._fates.move_to_end(key)
+        if len(self._fates) > _MAX_FATES:
+            self._fates.popitem(last=False)
 
-    def fate(self, request_id: bytes) -> dict[str, Any] | None:
-        """The last event of a send, None if none was seen."""
-        event = self._fates.get(request_id)
+    def fate(self, request_id: bytes, channel_id: str = "") -> dict[str, Any] | None:
+        """The last event of a send, in a channel if one is named; None if none was seen."""
+        event = self._fates.get((channel_id, request_id))
         return None if event is None else plain_event(event)
 
     async def close(self) -> None:

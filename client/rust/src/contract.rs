@@ -285,9 +285,16 @@ pub struct ChannelListReply {
     pub channels: Vec<ChannelInfo>,
 }
 
+/// An accepted send of a channel without an end. `sent`: its `channel_message_sent` was told.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PendingChannelSend {
+    pub request_id: Id,
+    pub sent: bool,
+}
+
 /// `missing`: messages known of and not here; `waiting` for those; `joining`: payloads of which segments
-/// are here; `unacknowledged`: sends without an end; `unopened`: segments that the app has not decrypted
-/// yet.
+/// are here; `unacknowledged`: sends without an end, up to 1,000 of them in `sends`; `unopened`: segments
+/// that the app has not decrypted yet.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ChannelStatusReply {
     pub missing: u64,
@@ -297,6 +304,8 @@ pub struct ChannelStatusReply {
     pub history: u64,
     #[serde(default)]
     pub unopened: u64,
+    #[serde(default)]
+    pub sends: Vec<PendingChannelSend>,
 }
 
 /// Accepted; `repeated`: it was accepted before under this id.

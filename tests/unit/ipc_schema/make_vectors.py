@@ -518,7 +518,13 @@ def channel_replies() -> None:
     )
     reply("mapi", "channel.list", channels.ChannelListReply(channels=(info,)))
     status = channels.ChannelStatusReply(
-        missing=1, waiting=2, joining=3, unacknowledged=4, history=5, unopened=6
+        missing=1,
+        waiting=2,
+        joining=3,
+        unacknowledged=4,
+        history=5,
+        unopened=6,
+        sends=(channels.PendingChannelSend(request_id=REQUEST, sent=True),),
     )
     reply("mapi", "channel.status", status)
     reply("mapi", "channel.send", channels.ChannelSendReply(request_id=REQUEST, repeated=True))

@@ -119,8 +119,15 @@ struct ChannelInfo {
   bool hooks{};
 };
 
+/// An accepted send of a channel without an end. sent: its channel_message_sent was told.
+struct PendingChannelSend {
+  Id request_id{};
+  bool sent{};
+};
+
 /// missing: messages known of and not here; waiting for those; joining: payloads of which segments are here;
-/// unacknowledged: sends without an end; unopened: segments that the app has not decrypted yet.
+/// unacknowledged: sends without an end, up to 1,000 of them in sends; unopened: segments that the app has
+/// not decrypted yet.
 struct ChannelStatusReply {
   std::uint64_t missing{};
   std::uint64_t waiting{};
@@ -128,6 +135,7 @@ struct ChannelStatusReply {
   std::uint64_t unacknowledged{};
   std::uint64_t history{};
   std::uint64_t unopened{};
+  std::vector<PendingChannelSend> sends{};
 };
 
 /// Limits of a kernel. max_payload: bytes that certainly fit in a message; none: not reported.

@@ -109,6 +109,12 @@ const readRestored = (shown) => ({
   subscription_errors: shown.subscriptionErrors ?? {},
 });
 
+/** A send of a channel without an end. @param {any} shown @returns {import("./types.mjs").PendingChannelSend} */
+export const readPendingInChannel = (shown) => ({
+  request_id: hex(shown.requestId, 16) ?? new Uint8Array(0),
+  sent: shown.state === "sent",
+});
+
 /** A send without a fate. @param {any} shown @returns {import("./types.mjs").PendingSend} */
 export const readPending = (shown) => ({
   request_id: hex(shown.requestId, 16) ?? new Uint8Array(0),

@@ -5,7 +5,7 @@ import { LogosError, closed, repeat } from "../errors.mjs";
 import { AppEvent } from "../events.mjs";
 import { AppStream } from "../stream.mjs";
 import { SocketConnection } from "./connection.mjs";
-import { readEvent, readPending, toBase64 } from "./frames.mjs";
+import { readEvent, readPending, readPendingInChannel, toBase64 } from "./frames.mjs";
 
 /** @typedef {import("./types.mjs").Event} Event */
 /** @typedef {import("./types.mjs").StatusReply} Status */
@@ -240,8 +240,9 @@ export class MessagingClient {
    * @param {string} channelId
    * @returns {Promise<import("./types.mjs").ChannelStatusReply>}
    */
-  channelStatus(channelId) {
-    return this.#repeat("channel_status", { channelId: text("channel id", channelId) });
+  async channelStatus(channelId) {
+    const { sends, ...counts } = await this.#repeat("channel_status", { channelId: text("channel id", channelId) });
+    return { ...counts, sends: sends.map(readPendingInChannel) };
   }
 
   /** Stop to receive and send; the stored state stays. @param {string} channelId */
