@@ -30,7 +30,6 @@ __all__ = [
     "edge_peers",
     "node_facts",
     "shard_health",
-    "store_peers",
 ]
 
 D_LOW: Final = 4
@@ -146,11 +145,6 @@ def node_facts(health: NodeHealth, *, kernel_up: bool, reason: str, edge: EdgePe
         mesh_peers={shard.shard: shard.mesh_peers for shard in health.shards},
         edge=edge,
     )
-
-
-def store_peers(health: NodeHealth) -> int:
-    """Count the store peers in a kernel's report."""
-    return next((protocol.strength for protocol in health.protocols if protocol.name == _STORE_CLIENT), 0)
 
 
 def edge_peers(health: NodeHealth | None, pushing: Mapping[int, int], able: int) -> EdgePeers:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 from ipc_schema.hello import NetworkInfo
 from ipc_schema.kernel.methods import KernelHello
 from ipc_schema.kernel.records import NodeHealth
-from mapi_proc.health import EdgePeers, NodeFacts, edge_peers, node_facts, store_peers
+from mapi_proc.health import EdgePeers, NodeFacts, edge_peers, node_facts
 from mapi_proc.kernel_link.tracker import Missed, StreamPlace
 from mapi_proc.peer_watch import PeerWatch
 from mapi_proc.receive.catchup import CatchUp
@@ -37,7 +37,8 @@ class Worker(Protocol):
 class Concerned:
     """The parts that the kernel's reports go to. `wake`: called when relay peers appear.
 
-    `filters`: on an edge node only.
+    `stores_away()` returns the stores that the kernel was connected to of late and is not now. `filters`: on
+    an edge node only.
     """
 
     receiver: Receiver
@@ -47,6 +48,7 @@ class Concerned:
     partitions: Partitions
     wake: Sequence[Callable[[], None]]
     peers: PeerWatch
+    stores_away: Callable[[], Awaitable[Iterable[str]]]
     filters: FilterKeeper | None
 
 
@@ -74,6 +76,7 @@ class KernelListener:
         self._partitions = parts.partitions
         self._wake = parts.wake
         self._peers = parts.peers
+        self._stores_away = parts.stores_away
         self._workers = workers
         self._filters = parts.filters
         self._wanted = wanted
@@ -113,10 +116,7 @@ class KernelListener:
         if self._filters is not None:
             self._filters.health(health)
         else:
-            now, stores = self._now_ns(), store_peers(health)
-            connected = {shard.shard: shard.connected_peers for shard in health.shards}
-            for shard, missed in self._partitions.update(now, stores, mesh, self._wanted(), connected):
-                self.missed(shard, missed)
+            self._look_for_partitions(health)
         facts = node_facts(health, kernel_up=self._up, reason=before.kernel_reason, edge=self._edge())
         self._status.update(facts)
         if facts.relay_peers > before.relay_peers or any(
@@ -124,6 +124,26 @@ class KernelListener:
         ):
             for wake in self._wake:
                 wake()
+
+    async def peers_appeared(self) -> None:
+        """Handle a kernel that has come up, before its first list of peers is taken."""
+        if self._filters is None:
+            stores = await self._stores_away()
+            self._partitions.remember(self._now_ns(), stores)
+
+    def peers_changed(self) -> None:
+        """Handle a new list of peers."""
+        if self._filters is not None:
+            self._filters.peers_changed()
+        elif self._health is not None:
+            self._look_for_partitions(self._health)
+
+    def _look_for_partitions(self, health: NodeHealth) -> None:
+        mesh = {shard.shard: shard.mesh_peers for shard in health.shards}
+        connected = {shard.shard: shard.connected_peers for shard in health.shards}
+        found = self._partitions.update(self._now_ns(), self._peers.stores, mesh, self._wanted(), connected)
+        for shard, missed in found:
+            self.missed(shard, missed)
 
     def edge_changed(self) -> None:
         """Handle a change in the peers that push to an edge node."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 from ipc_schema.errors import IpcError
 from ipc_schema.kernel.methods import PEERS_LIST, PeersListReply
 from mapi_proc.kernel_link.link import KernelLink
-from mapi_proc.peers import FILTER, ServicePeers
+from mapi_proc.peers import FILTER, STORE, ServicePeers
 
 __all__ = ["PeerWatch"]
 
@@ -29,13 +29,18 @@ class PeerWatch:
         link: KernelLink,
         peers: ServicePeers,
         *,
+        appeared: Callable[[], Awaitable[None]],
         changed: Callable[[], None],
         grown: Mapping[tuple[str, ...], Sequence[Callable[[], None]]],
     ) -> None:
-        """`changed()` is called after each new list; `grown[protocols]` when a peer serves them that did not
-        before."""
+        """`appeared()` is awaited before the first list of a kernel that came up.
+
+        `changed()` is called after each new list; `grown[protocols]` when a peer serves them that did not
+        before.
+        """
         self._link = link
         self._peers = peers
+        self._appeared = appeared
         self._changed = changed
         self._grown = grown
         self._look = asyncio.Event()
@@ -45,12 +50,18 @@ class PeerWatch:
         """Count the connected peers that could push messages to us (12/WAKU2-FILTER)."""
         return self._peers.count(FILTER)
 
+    @property
+    def stores(self) -> set[str]:
+        """Return the connected store peers."""
+        return self._peers.serving(STORE)
+
     def look(self) -> None:
         """Refresh the list soon: it may have changed."""
         self._look.set()
 
     async def run(self) -> None:
         """Keep the list until cancelled."""
+        met = False
         while True:
             try:
                 async with asyncio.timeout(_EVERY_S):
@@ -60,6 +71,7 @@ class PeerWatch:
             self._look.clear()
             if not self._link.up:
                 self._peers.update(())
+                met = False
                 continue
             try:
                 reply = await self._link.request(PEERS_LIST)
@@ -68,6 +80,9 @@ class PeerWatch:
                 log.debug("peers of the kernel: %s", error)
                 await asyncio.sleep(_PAUSE_S)
                 continue
+            if not met:
+                await self._appeared()
+                met = True
             before = {protocols: self._peers.serving(protocols) for protocols in self._grown}
             self._peers.update(listed)
             self._changed()

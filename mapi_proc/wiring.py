@@ -251,7 +251,8 @@ class Parts:
         self.peer_watch = PeerWatch(
             link,
             self._peers,
-            changed=self.filters.peers_changed if self.filters is not None else lambda: None,
+            appeared=lambda: self.listener.peers_appeared(),
+            changed=lambda: self.listener.peers_changed(),
             grown={
                 LIGHTPUSH: (self.sends.loop.wake, self.channels.wake),
                 STORE: (self.catchup.wake, self.history.wake, self.sends.loop.confirm.peers_appeared),
@@ -265,6 +266,7 @@ class Parts:
             partitions=self._partitions,
             wake=(self.sends.loop.wake, self.channels.wake),
             peers=self.peer_watch,
+            stores_away=lambda: self._stores.stores_away(self._base.clocks.now_ns() / 1e9),
             filters=self.filters,
         )
         workers = (self.sends.loop, self.channels, self.catchup, self.history)

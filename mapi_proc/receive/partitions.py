@@ -3,9 +3,12 @@ network.
 
 The kernel's coverage says whether a shard had a mesh peer at all. With few of them that proves little: two
 nodes that lose the rest of the network stay covered by each other. Store peers show it: what a sender sees
-as sent is what a store has, so a node connected to a store is not partitioned. Hence a time without a store
-peer, in which the mesh was below D_low at any moment, counts as missed once a store peer is back. After our
-own start, the time since the good moment counts as such a time, for nothing was observed in it.
+as sent is what a store has, so a node connected to every store that it knows is not partitioned. One of
+several stores does not suffice: the network may have parted between them, and a sender on the other side
+sees its message as sent by the other store. Hence a time without a store that was connected before, in
+which the mesh was below D_low at any moment, counts as missed once that store is back, or, if none was
+left, any store. After our own start, the time since the good moment counts as such a time, for nothing was
+observed in it.
 
 A node whose mesh is full needs no store to be part of the network, and is not suspected.
 
@@ -16,8 +19,9 @@ ends, and every minute while it lasts; apps are not notified. Pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Final
 
 from mapi_proc.kernel_link.tracker import Missed
@@ -26,8 +30,12 @@ __all__ = ["LONGEST_NS", "Partitions"]
 
 LONGEST_NS: Final = 30 * 60 * 1_000_000_000
 """Only the last half hour without stores counts: hashes are remembered for as long."""
-REASON: Final = "no store peers, few mesh peers"
+REASON: Final = "a store was away, few mesh peers"
 GOSSIP_ONLY: Final = "no mesh peers, gossip only"
+_REMEMBERED_NS: Final = 60 * 60 * 1_000_000_000
+"""How long a store that left is waited for."""
+_MOST_AWAY: Final = 32
+"""Most stores that are waited for: beyond it the one that left first is forgotten."""
 _GOSSIP_SHORT_NS: Final = 5 * 1_000_000_000
 """Gossip repeats messages younger than this to new mesh peers (three heartbeats of history)."""
 _GOSSIP_SPAN_NS: Final = 60 * 1_000_000_000
@@ -40,6 +48,13 @@ class _Absence:
     """Whether the mesh was below D_low in it; None if not known yet."""
 
 
+@dataclass(slots=True)
+class _Away:
+    left_ns: int
+    absences: dict[int, _Absence] = field(default_factory=dict)
+    """By shard."""
+
+
 class Partitions:
     """The suspicion per wanted shard. Times are ns of the steady clock."""
 
@@ -47,54 +62,90 @@ class Partitions:
         """`full_mesh`: mesh peers of a shard that make a node part of the network in any case (D_low)."""
         self._full_mesh = full_mesh
         self._absences: dict[int, _Absence] = {}
+        """Of all stores, by shard."""
+        self._away: dict[str, _Away] = {}
+        """The stores that left, the first one first."""
         self._gossip_since: dict[int, int] = {}
-        self._stores = False
+        self._stores: frozenset[str] = frozenset()
 
     def restarted(self, shard: int, good_ns: int) -> None:
         """Start from a shard's position on disk."""
         self._absences.setdefault(shard, _Absence(good_ns))
+
+    def remember(self, now_ns: int, stores: Iterable[str]) -> None:
+        """Take the stores that the node was connected to before our own start and is not now."""
+        for store in stores:
+            if store not in self._stores:
+                self._away.setdefault(store, _Away(now_ns))
 
     def forget(self, shards: Iterable[int]) -> None:
         """Drop shards that no app wants any more."""
         for shard in shards:
             self._absences.pop(shard, None)
             self._gossip_since.pop(shard, None)
+            for away in self._away.values():
+                away.absences.pop(shard, None)
 
     def since(self, shard: int, now_ns: int) -> int | None:
         """Return since when messages of the shard may have been missed; None if they were not."""
-        absence = self._absences.get(shard)
-        moments = [] if absence is None or absence.weak is False else [absence.since]
+        moments = [absence.since for absence in self._of(shard) if absence.weak is not False]
         if shard in self._gossip_since:
             moments.append(self._gossip_since[shard])
         return max(min(moments), now_ns - LONGEST_NS) if moments else None
 
+    def _of(self, shard: int) -> list[_Absence]:
+        places = chain((self._absences,), (away.absences for away in self._away.values()))
+        return [place[shard] for place in places if shard in place]
+
     def update(
         self,
         now_ns: int,
-        stores: int,
+        stores: Collection[str],
         mesh: Mapping[int, int],
-        wanted: Iterable[int],
+        wanted: Collection[int],
         connected: Mapping[int, int] | None = None,
     ) -> list[tuple[int, Missed]]:
-        """Take the kernel's counts: store peers, and per shard mesh peers and relay peers (`connected`).
+        """Take what the kernel reports: the connected store peers by name, and per shard the counts of mesh
+        peers and of relay peers (`connected`).
 
         Return what to catch up.
         """
         missed = self._gossip(now_ns, mesh, connected or {}, wanted)
+        self._note_away(now_ns, frozenset(stores), wanted)
+        for shard in wanted:
+            for absence in self._of(shard):
+                absence.weak = bool(absence.weak) or mesh.get(shard, 0) < self._full_mesh
+        ended = [self._away.pop(store).absences for store in stores if store in self._away]
+        if stores:
+            ended.append(self._absences)
+            self._absences = {}
+        since: dict[int, int] = {}
+        for absences in ended:
+            for shard, absence in absences.items():
+                if absence.weak is not False:
+                    since[shard] = min(since.get(shard, now_ns), max(absence.since, now_ns - LONGEST_NS))
+        return missed + [
+            (shard, Missed(start, now_ns, REASON, suspected=True))
+            for shard, start in since.items()
+            if start < now_ns
+        ]
+
+    def _note_away(self, now_ns: int, stores: frozenset[str], wanted: Iterable[int]) -> None:
         if self._stores and not stores:
             for shard in wanted:
                 self._absences.setdefault(shard, _Absence(now_ns))
-        self._stores = stores > 0
-        for shard, absence in self._absences.items():
-            absence.weak = bool(absence.weak) or mesh.get(shard, 0) < self._full_mesh
-        if not stores:
-            return missed
-        for shard, absence in self._absences.items():
-            if absence.weak is not False:
-                since = max(absence.since, now_ns - LONGEST_NS)
-                missed.append((shard, Missed(min(since, now_ns), now_ns, REASON, suspected=True)))
-        self._absences.clear()
-        return missed
+        for store in sorted(self._stores - stores):
+            self._away[store] = _Away(now_ns)
+        self._stores = stores
+        for store, away in list(self._away.items()):
+            if now_ns - away.left_ns > _REMEMBERED_NS or len(self._away) > _MOST_AWAY:
+                del self._away[store]
+                continue
+            for shard in wanted:
+                if shard not in away.absences:
+                    # Before our start, nothing was observed: the time since the good moment counts.
+                    own = self._absences.get(shard)
+                    away.absences[shard] = _Absence(now_ns) if own is None else replace(own)
 
     def _gossip(
         self, now_ns: int, mesh: Mapping[int, int], connected: Mapping[int, int], wanted: Iterable[int]

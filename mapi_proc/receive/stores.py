@@ -8,7 +8,7 @@ from typing import Final
 
 from ipc_schema.errors import IpcError
 from ipc_schema.frames import Reply
-from ipc_schema.kernel.discovery import PEERS_KNOWN, KnownPeersReply
+from ipc_schema.kernel.discovery import PEERS_KNOWN, KnownPeersReply, KnownRecord
 from ipc_schema.kernel.store import (
     STORE_QUERY,
     StoredMessage,
@@ -54,23 +54,31 @@ class StoreHistory:
         ]
 
     async def away(self, shard: int, now_s: float) -> bool:
-        """Return whether a store that the node was connected to within the last hour is not connected now.
+        """Return whether a store of the shard is away (see `stores_away`)."""
+        return any(not peer.shards or shard in peer.shards for peer in await self._away(now_s))
+
+    async def stores_away(self, now_s: float) -> list[str]:
+        """Return the stores that the node was connected to within the last hour and is not connected to now.
 
         `now_s` is the wall clock's time. The kernel is asked: it remembers across our restarts.
         """
+        return [peer.peer_id for peer in await self._away(now_s)]
+
+    async def _away(self, now_s: float) -> list[KnownRecord]:
         try:
             reply = await self._link.request(PEERS_KNOWN, {"limit": _KNOWN}, timeout=_KNOWN_TIMEOUT)
             known = KnownPeersReply.from_body(reply.body).peers
         except IpcError as error:
             log.debug("stores that are away: %s", error)
-            return False
-        return any(
-            not peer.connected
-            and not set(STORE).isdisjoint(peer.protocols)
-            and (not peer.shards or shard in peer.shards)
-            and abs(now_s - peer.last_success_ms / 1000) < _REMEMBERED_S
+            return []
+        # A success in the future is one from before the clock was set back.
+        return [
+            peer
             for peer in known
-        )
+            if not peer.connected
+            and not set(STORE).isdisjoint(peer.protocols)
+            and now_s - peer.last_success_ms / 1000 < _REMEMBERED_S
+        ]
 
 
 class StorePeer:

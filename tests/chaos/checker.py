@@ -222,6 +222,10 @@ def _topics_of(lines: Iterable[Line]) -> set[str]:
     return {topic for line in lines if line["what"] == "subscribed" for topic in line["topics"]}
 
 
+def _same_event(one: Line, other: Line) -> bool:
+    return one["seq"] == other["seq"] and all(one.get(name) == other.get(name) for name in _SAME)
+
+
 _SAME: Final = ("kind", "id", "hash", "reason", "first", "last")
 
 
@@ -294,8 +298,16 @@ def _check_sends(
             refused.add(line["id"])
     finals: dict[str, list[Line]] = defaultdict(list)
     for line in stream.events.values():
-        if line["kind"] in FINALS:
-            finals[line["id"]].append(line)
+        if line["kind"] not in FINALS:
+            continue
+        told = finals[line["id"]]
+        # A copy of the database that did not know the app's acknowledgement gives the event again, under the
+        # new stream id and its old seq.
+        again = hosts.restores(app) and any(_same_event(line, before) for before in told)
+        if again:
+            figures.repeats += 1
+        else:
+            told.append(line)
     figures.accepted = len(accepted)
     sent: dict[str, tuple[str, str, str]] = {}
     for request_id, topic in topics.items():

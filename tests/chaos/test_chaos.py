@@ -210,6 +210,23 @@ def test_a_send_that_was_parked_long_and_open_in_the_backup_may_end_again_after_
         assert judge(ledgers, restored).apps["alice"].two_fates == faults
 
 
+def test_a_fate_whose_acknowledgement_a_backup_did_not_know_is_one_fate() -> None:
+    restored: list[Line] = [
+        {"what": "backup", "host": "alice", "at": 400.0},
+        {"what": "restore", "host": "alice", "at": 410.0},
+    ]
+    ledgers = good()
+    ledgers["alice"][2]["at"] = 105.0
+    fate = event(1, "MessageUnconfirmed", "r1") | {"at": 395.0}
+    again = event(1, "MessageUnconfirmed", "r1", stream="new") | {"at": 430.0}
+    ledgers["alice"][3:] = [fate, again]
+    figures = judge(ledgers, restored).apps["alice"]
+    assert (figures.two_fates, figures.unconfirmed, figures.repeats) == (0, 1, 1)
+    for other in (again | {"seq": 2}, again | {"kind": "MessageError"}):
+        ledgers["alice"][3:] = [fate, other]
+        assert judge(ledgers, restored).apps["alice"].two_fates == 1
+
+
 def test_a_send_whose_first_answer_was_lost_with_what_was_put_back_may_go_out_again() -> None:
     restored: list[Line] = [
         {"what": "backup", "host": "alice", "at": 90.0},

@@ -32,11 +32,16 @@ class Link:
 
 @asyncio_test()
 async def test_a_store_that_takes_the_place_of_another_one_has_appeared() -> None:
-    link, appeared = Link(), []
+    link, appeared, up = Link(), [], []
     peers = ServicePeers(lambda: 0.0, lambda: 0.5)
+
+    async def kernel_up() -> None:
+        up.append(link.listed)
+
     watch = PeerWatch(
         cast("KernelLink", link),
         peers,
+        appeared=kernel_up,
         changed=lambda: None,
         grown={STORE: (lambda: appeared.append(sorted(peers.serving(STORE))),)},
     )
@@ -48,5 +53,6 @@ async def test_a_store_that_takes_the_place_of_another_one_has_appeared() -> Non
             await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert appeared == [["a", "b"], ["c"]]
+    assert up == [1], "once a kernel, before its first list counts"
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

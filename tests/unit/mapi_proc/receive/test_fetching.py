@@ -225,6 +225,7 @@ class KernelThatKnows:
         ({"shards": (0, 1)}, True),
         ({"last_success_ms": 1_000_000}, False),
         ({"last_success_ms": 0}, False),
+        ({"last_success_ms": 90_000_000}, True),  # before the clock was set back
         (None, False),
     ],
 )
@@ -235,3 +236,5 @@ async def test_a_store_is_away_that_was_connected_of_late(known: dict[str, Any] 
     kernel = KernelThatKnows(*(() if known is None else (KnownRecord(**fields),)))
     history = StoreHistory(cast("KernelLink", kernel), ServicePeers(lambda: 0.0, lambda: 0.5), lambda: 1)
     assert await history.away(0, now) is away
+    other_shard = known == {"shards": (1,)}
+    assert await history.stores_away(now) == (["s"] if away or other_shard else [])
