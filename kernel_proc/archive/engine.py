@@ -67,10 +67,22 @@ class ArchiveEngine(Protocol):
         ...
 
     def claim(self) -> bool:
-        """Return whether this node is the one that removes old messages, until a minute after its last
-        `claim` or `remove`. Raise `DatabaseFailed`.
+        """Return whether this node is now the only one that looks after the database, until `release`.
+        Raise `DatabaseFailed`.
 
         Without the claim, two nodes would each compute the excess and remove it twice.
+        """
+        ...
+
+    def release(self) -> None:
+        """Give the claim up. Never raise."""
+        ...
+
+    def prepare(self, now: int, keeps: float | None) -> None:
+        """Prepare for the messages to come, and migrate what an older version left. May take long, but blocks
+        no other work. Raise `DatabaseFailed`.
+
+        `now`: ns since 1970; `keeps`: for how many seconds messages are kept, about; None: for ever.
         """
         ...
 
@@ -78,7 +90,17 @@ class ArchiveEngine(Protocol):
         """Count the messages. May take long, but blocks no other work. Raise `DatabaseFailed`."""
         ...
 
-    def remove(self, limit: int, before: int | None = None) -> int:
-        """Remove the oldest messages, at most `limit`, in one short transaction; with `before`, only those
-        with an earlier timestamp. Return how many, also 0 if the claim was lost. Raise `DatabaseFailed`."""
+    def remove(self, excess: int | None, before: int | None) -> int:
+        """Remove some of the oldest messages, in one short transaction: of the `excess`, or of those with an
+        earlier timestamp than `before`. Return how many; 0: there are none, or the claim was lost. Raise
+        `DatabaseFailed`.
+
+        Where messages are removed by partitions, some stay longer than until `before`, and a few more than
+        the excess may go.
+        """
+        ...
+
+    def replica_lag(self) -> float | None:
+        """Return how many seconds the server that pages are read from is behind; None if it is the one that
+        is written to. Raise `DatabaseFailed`."""
         ...

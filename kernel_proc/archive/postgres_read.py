@@ -7,25 +7,35 @@ from typing import Any, Final
 import psycopg
 
 from kernel_proc.archive.api import CursorNotFound, HistoryPage, HistoryQuery, KeyQuery, TopicSpan
+from kernel_proc.archive.partitions import TABLE
 from kernel_proc.archive.plan import FoundRows, Key, Span, make_page, ranges, span
 from kernel_proc.archive.rows import topic_key
 
-__all__ = ["PUBSUB_TOPICS", "read_keys", "read_page", "topic_spans"]
+__all__ = ["pubsub_topics", "read_keys", "read_page", "topic_spans"]
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
-PUBSUB_TOPICS: Final = """
-WITH RECURSIVE topic (name) AS (
-    (SELECT pubsub_topic FROM logos_message ORDER BY pubsub_topic LIMIT 1)
-    UNION ALL
-    SELECT (SELECT pubsub_topic FROM logos_message WHERE pubsub_topic > name ORDER BY pubsub_topic LIMIT 1)
-    FROM topic WHERE name IS NOT NULL
-)
-SELECT name FROM topic WHERE name IS NOT NULL
+_WITHIN: Final = """
+timestamp BETWEEN %b::bigint AND %b::bigint
+AND (timestamp, hash) > (%b::bigint, %b::bytea) AND (timestamp, hash) < (%b::bigint, %b::bytea)
 """
-"""All pubsub topics, with one index probe each."""
+"""The first line says nothing new, but the planner leaves partitions out by it, and not by a comparison of
+rows."""
 
 _SPAN: Final = "SELECT count(*), min(timestamp), max(timestamp) FROM logos_message WHERE pubsub_topic = %b"
+
+
+def pubsub_topics(table: str = TABLE) -> str:
+    """Return a query for all pubsub topics, with one index probe each (in each partition)."""
+    return f"""
+        WITH RECURSIVE topic (name) AS (
+            (SELECT pubsub_topic FROM {table} ORDER BY pubsub_topic LIMIT 1)
+            UNION ALL
+            SELECT (SELECT pubsub_topic FROM {table} WHERE pubsub_topic > name ORDER BY pubsub_topic LIMIT 1)
+            FROM topic WHERE name IS NOT NULL
+        )
+        SELECT name FROM topic WHERE name IS NOT NULL
+    """  # noqa: S608 (our own text)
 
 
 def _merge_query(*, data: bool, by_topics: bool, forward: bool) -> str:
@@ -44,8 +54,7 @@ def _merge_query(*, data: bool, by_topics: bool, forward: bool) -> str:
         where = "pubsub_topic = part.pubsub"
     return (
         f"SELECT {columns} FROM {source} CROSS JOIN LATERAL ("  # noqa: S608 (our own texts)
-        f"SELECT {columns} FROM logos_message WHERE {where}"
-        " AND (timestamp, hash) > (%b::bigint, %b::bytea) AND (timestamp, hash) < (%b::bigint, %b::bytea)"
+        f"SELECT {columns} FROM logos_message WHERE {where} AND {_WITHIN}"
         f" ORDER BY timestamp {order}, hash {order} LIMIT %b"
         f") AS found ORDER BY timestamp {order}, hash {order} LIMIT %b"
     )
@@ -64,9 +73,8 @@ def _look_up_query(*, data: bool, pubsub: bool, contents: bool, forward: bool) -
         inner = "timestamp, hash, pubsub_topic, content_topic, data"
     return (
         f"WITH found AS MATERIALIZED (SELECT {inner} FROM logos_message WHERE hash = ANY (%b::bytea[]))"  # noqa: S608
-        f" SELECT {columns} FROM found"
-        " WHERE (timestamp, hash) > (%b::bigint, %b::bytea) AND (timestamp, hash) < (%b::bigint, %b::bytea)"
-        f"{filters} ORDER BY timestamp {order}, hash {order} LIMIT %b"
+        f" SELECT {columns} FROM found WHERE {_WITHIN}{filters}"
+        f" ORDER BY timestamp {order}, hash {order} LIMIT %b"
     )
 
 
@@ -97,7 +105,7 @@ def read_keys(connection: Connection, query: KeyQuery) -> list[Key]:
         sources.append([content.encode() for content in topics])
         sources.append([topic_key(query.pubsub_topic, content) for content in topics])
     statement = _merge_query(data=False, by_topics=bool(topics), forward=query.forward)
-    parameters = (*sources, *query.low, *query.high, query.limit, query.limit)
+    parameters = (*sources, *_within(Span(query.low, query.high)), query.limit, query.limit)
     return [(timestamp, digest) for timestamp, digest in _rows(connection, statement, parameters)]
 
 
@@ -105,7 +113,7 @@ def topic_spans(connection: Connection) -> list[TopicSpan]:
     """Count the messages of each pubsub topic."""
     return [
         TopicSpan(name.decode(), *counts)
-        for (name,) in _rows(connection, PUBSUB_TOPICS, ())
+        for (name,) in _rows(connection, pubsub_topics(), ())
         for counts in _rows(connection, _SPAN, (name,))
     ]
 
@@ -115,10 +123,14 @@ def _rows(connection: Connection, statement: str, parameters: tuple[Any, ...]) -
         return cursor.execute(statement.encode(), parameters).fetchall()
 
 
+def _within(covered: Span) -> tuple[Any, ...]:
+    return covered.low[0], covered.high[0], *covered.low, *covered.high
+
+
 def _merge(connection: Connection, query: HistoryQuery, covered: Span) -> list[tuple[Any, ...]]:
     known: list[str] = []
     if query.pubsub_topic is None:
-        known = [name.decode() for (name,) in _rows(connection, PUBSUB_TOPICS, ())]
+        known = [name.decode() for (name,) in _rows(connection, pubsub_topics(), ())]
     parts = ranges(query, known)
     if not parts:
         return []
@@ -130,11 +142,11 @@ def _merge(connection: Connection, query: HistoryQuery, covered: Span) -> list[t
     statement = _merge_query(
         data=query.include_data, by_topics=bool(query.content_topics), forward=query.forward
     )
-    return _rows(connection, statement, (*sources, *covered.low, *covered.high, wanted, wanted))
+    return _rows(connection, statement, (*sources, *_within(covered), wanted, wanted))
 
 
 def _look_up(connection: Connection, query: HistoryQuery, covered: Span) -> list[tuple[Any, ...]]:
-    parameters: list[Any] = [list(query.hashes), *covered.low, *covered.high]
+    parameters: list[Any] = [list(query.hashes), *_within(covered)]
     if query.pubsub_topic is not None:
         parameters.append(query.pubsub_topic.encode())
     if query.content_topics:

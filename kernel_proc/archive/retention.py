@@ -11,7 +11,7 @@ from typing import Final
 
 from ipc_schema.config.archive import RetentionPolicy
 
-__all__ = ["RetentionClock", "excess"]
+__all__ = ["RetentionClock", "excess", "kept_seconds"]
 
 _SLACK_NS: Final = 60 * 1_000_000_000
 """How far the newest message may lag behind before the wall clock is doubted. Stores accept messages
@@ -27,6 +27,21 @@ def excess(policy: RetentionPolicy, messages: int, size: int) -> int:
     if policy.bytes is not None and size > policy.bytes:
         too_many = max(too_many, -(-(size - policy.bytes) * messages // size))
     return max(0, too_many)
+
+
+def kept_seconds(policy: RetentionPolicy, messages: int, size: int, span: float) -> float | None:
+    """Return for how long messages are kept, about: as the policy says, or until they fill it at the present
+    rate.
+
+    `span`: seconds from the oldest message to the newest one. None: for ever, as far as is known.
+    """
+    fill = max(
+        messages / policy.messages if policy.messages else 0.0, size / policy.bytes if policy.bytes else 0.0
+    )
+    times = [span / fill] if fill else []
+    if policy.seconds is not None:
+        times.append(policy.seconds)
+    return min(times, default=None)
 
 
 class RetentionClock:

@@ -40,6 +40,8 @@ PROGRESS_STEPS: Final = 100_000
 """SQLite VM steps (some milliseconds) between two deadline checks."""
 COUNT_SECONDS: Final = 300.0
 CLOSE_SECONDS: Final = 1.0
+REMOVED_AT_ONCE: Final = 500
+"""Messages removed in one transaction."""
 
 _NO_FILE: Final = (0, 0)
 
@@ -175,8 +177,19 @@ class SqliteEngine:
         """Always true: only one node uses a file."""
         return True
 
-    def remove(self, limit: int, before: int | None = None) -> int:
+    def release(self) -> None:
+        """Do nothing."""
+
+    def prepare(self, now: int, keeps: float | None) -> None:
+        """Do nothing: there is one table, and `open` migrates it."""
+
+    def replica_lag(self) -> float | None:
+        """Return None."""
+        return None
+
+    def remove(self, excess: int | None, before: int | None) -> int:
         """Remove the oldest messages."""
+        limit = REMOVED_AT_ONCE if excess is None else min(excess, REMOVED_AT_ONCE)
         covered = EVERYTHING if before is None else Span(EVERYTHING.low, (before, b""))
         with self._transaction() as connection:
             oldest = oldest_rows(connection, limit, covered)

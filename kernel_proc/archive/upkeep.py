@@ -10,11 +10,10 @@ from typing import Final
 
 import trio
 
-from ipc_schema.config.archive import RetentionPolicy
 from ipc_schema.message import MessageDecodeError
 from kernel_proc.archive.api import HistoryQuery
 from kernel_proc.archive.engine import ArchiveEngine, DatabaseFailed, Totals
-from kernel_proc.archive.retention import RetentionClock, excess
+from kernel_proc.archive.retention import RetentionClock, excess, kept_seconds
 from kernel_proc.archive.settings import ArchiveSettings
 from kernel_proc.archive.threads import in_thread
 from logos_process.host_clock import boot_ns
@@ -24,11 +23,10 @@ __all__ = ["ArchiveUpkeep"]
 
 log = logging.getLogger(__name__)
 
-CHUNK: Final = 500
-"""Messages removed per transaction."""
 AFTER_FAILURE: Final = 60.0
 SECOND: Final = 1_000_000_000
 _READ_SECONDS: Final = 10.0
+_RELEASE_SECONDS: Final = 1.0
 
 
 class ArchiveUpkeep:
@@ -93,25 +91,38 @@ class ArchiveUpkeep:
                 await self._look.wait()
 
     async def _enforce(self) -> None:
+        try:
+            if await in_thread(self._engine.claim, self._limiter):
+                await self._enforce_alone()
+            else:
+                await self._count()
+        finally:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + _RELEASE_SECONDS):
+                await in_thread(self._engine.release, self._limiter)
+
+    async def _enforce_alone(self) -> None:
         policy = self._policy
-        if policy == RetentionPolicy() or not await in_thread(self._engine.claim, self._limiter):
-            await self._count()
-            return
         removed = 0
+        now = self._clock.now(newest := await self._end_of_archive(forward=False))
         if policy.seconds is not None:
-            now = self._clock.now(await in_thread(self._newest, self._limiter))
             removed += await self._remove(None, now - policy.seconds * SECOND)
+        totals = self._counted
         if self.messages is None or policy.messages is not None or policy.bytes is not None:
             totals = await self._count()
-            too_many = excess(policy, totals.messages, totals.bytes)
-            if too_many:
-                removed += await self._remove(too_many, None)
+        oldest = await self._end_of_archive(forward=True)
+        span = 0.0 if oldest is None or newest is None else (newest - oldest) / SECOND
+        keeps = kept_seconds(policy, totals.messages, totals.bytes, span)
+        await in_thread(partial(self._engine.prepare, now, keeps), self._limiter)
+        too_many = excess(policy, totals.messages, totals.bytes)
+        if too_many:
+            removed += await self._remove(too_many, None)
         if removed:
             log.info("retention", extra=fields(removed=removed, policy=policy))
 
-    def _newest(self) -> int | None:
-        """Return the timestamp of the newest message, None if there is none."""
-        page = self._engine.read(HistoryQuery(limit=1, include_data=True), _READ_SECONDS)
+    async def _end_of_archive(self, *, forward: bool) -> int | None:
+        """Return the timestamp of the newest message, or of the oldest one; None if there is none."""
+        query = HistoryQuery(limit=1, include_data=True, forward=forward)
+        page = await in_thread(partial(self._engine.read, query, _READ_SECONDS), self._limiter)
         try:
             message = page.messages[-1].message if page.messages else None
         except MessageDecodeError:
@@ -123,19 +134,19 @@ class ArchiveUpkeep:
         self.messages, self._counted = totals.messages, totals
         return totals
 
-    async def _remove(self, count: int | None, before: int | None) -> int:
-        """Remove the oldest `count` messages, or all before a time, and pause after each piece for as long
-        as it took: new messages get at least half of the writer's time."""
+    async def _remove(self, excess: int | None, before: int | None) -> int:
+        """Remove the oldest messages, and pause after each step for as long as it took: new messages get at
+        least half of the writer's time."""
         removed = 0
-        while count is None or removed < count:
-            limit = CHUNK if count is None else min(CHUNK, count - removed)
+        while excess is None or removed < excess:
+            left = None if excess is None else excess - removed
             started = time.perf_counter()
-            gone = await in_thread(partial(self._engine.remove, limit, before), self._limiter)
+            gone = await in_thread(partial(self._engine.remove, left, before), self._limiter)
             removed += gone
             self._counters["removed"] += gone
             if self.messages is not None:
                 self.messages -= gone
-            if gone < limit:
+            if not gone:
                 break
             await trio.sleep(time.perf_counter() - started)
         return removed

@@ -191,10 +191,11 @@ def test_tables_dropped_under_a_running_node_are_made_again(
         async with running(settings) as archive:
             offer(archive, SHARD, make_message(NOW))
             await archive.flush()
-            server.execute("DROP TABLE logos_message, logos_schema, logos_removal", name)
+            server.execute("DROP TABLE logos_message, logos_schema", name)
             offer(archive, SHARD, make_message(NOW + 1))
             await archive.flush()
-            assert await stored_numbers(archive) == [1]
+            # Also what was written in the last minute: it might be a fail-over.
+            assert await stored_numbers(archive) == [0, 1]
 
     run()
 
@@ -293,8 +294,7 @@ def test_kernels_that_remove_together(server: PostgresServer, settings: ArchiveS
                 for archive in (a, b):
                     assert archive.counters()["write_failures"] == 0
                     assert archive.counters()["retention_failures"] == 0
-            # Whoever it was that removed: when it is gone, the other one does, a minute later.
-            server.execute("UPDATE logos_removal SET until = now() - interval '1 second'", name)
+            # Whichever of them removed: when it is gone, the other one does.
             for number in range(4000, 5000):
                 offer(a, SHARD, make_message(NOW + number))
             await a.flush()

@@ -46,6 +46,8 @@ class ScriptedEngine:
         self.closed = False
         self.claimed = True
         self.claims = 0
+        self.releases = 0
+        self.prepared: list[tuple[int, float | None]] = []
         self.broken_removals = 0
         self.hold: threading.Event | None = None
 
@@ -72,7 +74,6 @@ class ScriptedEngine:
         return len(new)
 
     def read(self, query: HistoryQuery, timeout: float) -> HistoryPage:
-        self._fail()
         return HistoryPage(tuple(ArchivedMessage(row.message_hash) for row in self.rows), None)
 
     def read_keys(self, query: KeyQuery, timeout: float) -> list[tuple[int, bytes]]:
@@ -90,11 +91,20 @@ class ScriptedEngine:
     def totals(self) -> Totals:
         return Totals(len(self.rows), 1000 * len(self.rows))
 
-    def remove(self, limit: int, before: int | None = None) -> int:
+    def release(self) -> None:
+        self.releases += 1
+
+    def prepare(self, now: int, keeps: float | None) -> None:
+        self.prepared.append((now, keeps))
+
+    def replica_lag(self) -> float | None:
+        return None
+
+    def remove(self, excess: int | None, before: int | None) -> int:
         if self.broken_removals:
             self.broken_removals -= 1
             raise DatabaseFailed("locked")
-        gone = [row for row in self.rows if before is None or row.timestamp < before][:limit]
+        gone = [row for row in self.rows if before is None or row.timestamp < before][: excess or 500]
         self.rows = self.rows[len(gone) :]
         return len(gone)
 

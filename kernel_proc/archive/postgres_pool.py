@@ -1,0 +1,148 @@
+"""Connections to PostgreSQL: pooled, every statement in a transaction of its own settings, errors mapped.
+
+Nothing here outlives a transaction on the server: settings are LOCAL, statements are not prepared, locks end
+with the transaction. A pooler in transaction mode (PgBouncer) may hence stand in between.
+
+There are no more threads than connections, so nothing ever waits for one, and connection errors surface
+immediately.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import psycopg
+from psycopg import conninfo
+
+from kernel_proc.archive.engine import DatabaseFailed, RowsRefused
+from kernel_proc.archive.postgres_schema import SchemaError
+
+__all__ = ["Connection", "PostgresPool"]
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+CONNECT_SECONDS: Final = 5
+
+_SETTINGS: Final = """
+SET LOCAL plan_cache_mode = force_custom_plan;
+SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off;
+SET LOCAL jit = off
+"""
+"""Every query has an index that returns its rows in order and can stop early. Without (fresh) statistics,
+the planner may prefer to collect and sort all matches: a thousand times the work."""
+
+
+class PostgresPool:
+    """Connections to one server, or to one of several.
+
+    `wants` is libpq's `target_session_attrs`, unless the URL has its own; `shown` is the URL without its
+    password; `prepare` is called with each new connection, in no transaction.
+    """
+
+    def __init__(
+        self, url: str, *, shown: str, wants: str, prepare: Callable[[Connection], None] = lambda _: None
+    ) -> None:
+        self._url = url
+        self._shown = shown
+        self._wants = wants
+        self._prepare = prepare
+        self._idle: deque[Connection] = deque()
+        self.closed = False
+        self.losses = 0
+        """How often connections were given up after an error: the server may be another one since."""
+
+    def close(self) -> None:
+        """Close idle connections; those in use are closed when their work ends."""
+        self.closed = True
+        self._forget_idle()
+
+    def _forget_idle(self) -> None:
+        with contextlib.suppress(IndexError):
+            while True:
+                _close(self._idle.pop())
+
+    def _connect(self) -> Connection:
+        parameters: dict[str, Any] = {
+            "target_session_attrs": self._wants,
+            "connect_timeout": CONNECT_SECONDS,
+            "application_name": "logos-kernel archive",
+            # Detect servers that vanish silently. No effect on a local socket.
+            "keepalives_idle": 5,
+            "keepalives_interval": 2,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 10_000,
+            **conninfo.conninfo_to_dict(self._url),
+        }
+        connection = psycopg.connect(
+            conninfo.make_conninfo(**parameters), autocommit=True, prepare_threshold=None
+        )
+        try:
+            self._prepare(connection)
+        except BaseException:
+            _close(connection)
+            raise
+        return connection
+
+    @contextlib.contextmanager
+    def connection(self, timeout: float) -> Iterator[Connection]:
+        """Provide a connection, outside of a transaction. `timeout` is only named in an error.
+
+        Raise `DatabaseFailed` or `RowsRefused`.
+        """
+        connection: Connection | None = None
+        try:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                connection = self._connect()
+            yield connection
+        except psycopg.errors.QueryCanceled as error:
+            raise DatabaseFailed(f"the query took longer than {timeout:g} s") from error
+        except psycopg.errors.LockNotAvailable as error:
+            raise DatabaseFailed(f"{self._shown}: {_text(error)}") from error
+        except (psycopg.DataError, psycopg.IntegrityError) as error:
+            raise RowsRefused(_text(error)) from error
+        except (psycopg.Error, SchemaError) as error:
+            # Whatever the error, other connections may be affected: connect again, which checks the schema.
+            self.losses += 1
+            self._forget_idle()
+            if connection is not None:
+                _close(connection)
+            raise DatabaseFailed(f"{self._shown}: {_text(error)}") from error
+        finally:
+            if connection is not None and not connection.closed:
+                self._give_back(connection)
+
+    def _give_back(self, connection: Connection) -> None:
+        self._idle.append(connection)
+        if self.closed:
+            self._forget_idle()
+
+    @contextlib.contextmanager
+    def transaction(self, timeout: float, more: str = "") -> Iterator[Connection]:
+        """Provide a connection in a transaction whose statements are limited to `timeout` seconds. `more`:
+        further statements to begin with. Raise as `connection`."""
+        with self.connection(timeout) as connection:
+            begin = f"BEGIN; SET LOCAL statement_timeout = {int(timeout * 1000)}; {_SETTINGS}; {more}"
+            connection.execute(begin.encode())
+            try:
+                yield connection
+            except BaseException:
+                with contextlib.suppress(psycopg.Error):
+                    connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+
+
+def _text(error: Exception) -> str:
+    """Return the first line of PostgreSQL's message; later lines quote statements and values."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _close(connection: Connection) -> None:
+    with contextlib.suppress(psycopg.Error):
+        connection.close()
