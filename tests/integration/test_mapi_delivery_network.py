@@ -5,8 +5,10 @@ yet, many shards, many senders at once. Core mode.
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,10 +16,20 @@ from ipc_schema.kernel.events import stream_topic
 from ipc_schema.topics import autoshard
 from logos_client.events import MessagePropagated, MessageReceived, MessageSent
 from logos_client.messaging import MessagingClient
+from mapi_proc.peers import STORE
 from tests.support.aio import asyncio_test
-from tests.support.kernel_process import KernelProcess
+from tests.support.kernel_process import KernelProcess, eventually
 from tests.support.mapi_process import MapiProcess
-from tests.support.nodes import TOPIC, collect, connected_pair, drain, node_pair, telling, wait_for
+from tests.support.nodes import (
+    TOPIC,
+    collect,
+    connected_pair,
+    drain,
+    node_pair,
+    telling,
+    wait_for,
+    wait_status,
+)
 
 pytestmark = pytest.mark.integration
 
@@ -42,6 +54,45 @@ async def test_a_store_that_comes_five_seconds_after_propagation_still_gets_the_
             assert sent.request_id == request_id
             rest = [*await drain(alice, 0.5), *await drain(bob, 0.5)]
             assert not [event for event in rest if isinstance(event, MessageReceived | MessageSent)], "once"
+
+
+@asyncio_test(90)
+async def test_what_only_a_store_on_the_other_side_of_a_parted_network_has_comes_when_it_is_back(
+    tmp_path: Path,
+) -> None:
+    """The other store stays connected all the time, and keeps the shard covered."""
+    with (
+        KernelProcess(tmp_path / "d", "--store=true", "--shard=0") as near,
+        KernelProcess(tmp_path / "s", "--store=true", "--shard=0") as far,
+    ):
+        port = f"--tcp-port={far.address().split('/')[4]}"
+        dial = (f"--staticnode={near.address()}", f"--staticnode={far.address()}")
+        with (
+            KernelProcess(tmp_path / "a", *dial) as kernel,
+            MapiProcess(tmp_path / "a") as mapi,
+            telling(kernel.log, mapi.log),
+        ):
+            dealer = kernel.dealer()
+
+            def listed() -> list[Any]:
+                return list(dealer.ok("peers.list")["peers"])
+
+            eventually(lambda: [STORE[0] in peer["protocols"] for peer in listed()] == [True, True])
+            far.stop(signal.SIGKILL)
+            eventually(lambda: len(listed()) == 1)
+            await mapi.ready()
+            async with MessagingClient.connect(mapi.run_dir) as app:
+                assert await app.subscribe(TOPIC) == {}
+                await wait_status(app)
+                (far.directory / "peers.json").unlink(missing_ok=True)
+                far.start()  # at another port, knowing no peer: the network is parted
+                body = {"content_topic": TOPIC, "timestamp": time.time_ns()}
+                assert far.dealer().code("relay.publish", body, b"from over there") == "no_peers"
+                far.stop()
+                far.options = (*far.options, port)
+                far.start()
+                received = await wait_for(app, MessageReceived, timeout=40)
+                assert received.payload == b"from over there"
 
 
 @asyncio_test(90)
