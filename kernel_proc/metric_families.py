@@ -162,6 +162,11 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "archive_removed_total": _counter("Messages removed by the retention policy."),
     "archive_queue_messages": _gauge("Messages queued for storage."),
     "archive_queue_bytes": _gauge("Bytes of messages queued for storage."),
+    "archive_spool_messages": _gauge("Messages on disk that wait for the archive's database."),
+    "archive_spool_bytes": _gauge("Bytes of messages on disk that wait for the archive's database."),
+    "archive_spooled_total": _counter("Messages put on disk while the archive's database was away or slow."),
+    "archive_away_seconds": _gauge("How long the archive's database has not been writable; 0: it is."),
+    "archive_replica_lag_seconds": _gauge("How far the database that pages are read from is behind."),
     "archive_ready": _gauge("1: the archive database is writable."),
     # --- store sync and resume ---
     "reconciliation_roundtrips": _histogram("Frames of the other side in each session of store sync."),

@@ -64,6 +64,7 @@ from kernel_proc.shards import Shards
 __all__ = ["Services"]
 
 RESUME_FILE: Final = "resume.json"
+SPOOL_FILE: Final = "store-spool.sqlite3"
 LIGHTPUSH: Final = (lightpush_codec.PROTOCOL,)
 LEGACY_LIGHTPUSH: Final = (lightpush_codec.LEGACY_PROTOCOL,)
 STORE: Final = (store_codec.PROTOCOL,)
@@ -297,7 +298,7 @@ class Services:
             service_health("Store", mounted=own_store, lacks=self._archive_lacks()),
             self._client("Lightpush Client", "Lightpush", LIGHTPUSH),
             self._client("Legacy Lightpush Client", "Lightpush", LEGACY_LIGHTPUSH),
-            self._client("Store Client", "Store", STORE, own=own_store),
+            self._client("Store Client", "Store", STORE, own=own_store and not self._archive_lacks()),
             self._sync_health(),
             service_health("Filter", mounted=self.filter is not None, lacks=no_relay),
             self._filter_client_health(),
@@ -323,7 +324,10 @@ class Services:
         archive = self.archive
         if archive is None or archive.state is ArchiveState.READY:
             return ""
-        return archive.reason or f"the archive is {archive.state}"
+        backlog = archive.backlog()
+        where = f", {backlog.on_disk} of them on disk" if backlog.on_disk else ""
+        waiting = f"; {backlog.messages} messages wait{where}" if backlog.messages else ""
+        return (archive.reason or f"the archive is {archive.state}") + waiting
 
     def _client(
         self, name: str, service: str, protocols: Sequence[str], *, own: bool = False
@@ -352,8 +356,13 @@ def _make_archive(
 ) -> Archive | None:
     if not config.store:
         return None
+    database = parse_database_url(config.store_database, directory)
+    is_remote, read_url = database.url is not None, config.store_read_database
     settings = ArchiveSettings(
-        database=parse_database_url(config.store_database, directory),
+        database=database,
+        read_database=parse_database_url(read_url, directory) if is_remote and read_url else None,
+        spool=directory / SPOOL_FILE if is_remote and config.store_spool_bytes else None,
+        spool_bytes=config.store_spool_bytes,
         retention=config.store_retention,
         max_connections=config.store_connections,
         migrate=config.store_migrate,

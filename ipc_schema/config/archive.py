@@ -4,7 +4,8 @@ Both grammars live here, not in the kernel's archive, so that a configuration ch
 could not use.
 
 - Database URLs: `sqlite://<path>` (nwaku's form; relative to the data directory, or `sqlite:///absolute`) and
-  `postgres://user:password@host:port/database` (`postgresql://` is the same).
+  `postgres://user:password@host:port/database` (`postgresql://` is the same), also with several `host:port`,
+  joined by commas: the first one of them that can be written is used.
 - Retention: nwaku's `store-message-retention-policy`, a list of `time:<seconds>`, `capacity:<messages>` and
   `size:<number><B|KB|MB|GB>`, separated by `;`, each kind at most once; `none` or nothing keeps everything.
 """
@@ -130,7 +131,8 @@ def parse_database_url(url: str, directory: Path) -> ArchiveDatabase:
     if separator and scheme in ("postgres", "postgresql"):
         try:
             parts = urlsplit(url)
-            _ = parts.port  # accessing the attribute validates it
+            for host in parts.netloc.rpartition("@")[2].split(","):
+                _ = urlsplit(f"//{host}").port  # accessing the attribute validates it
         except ValueError:
             # The standard library's error quotes what it took for the port, which may be part of a password
             # with an unescaped slash.

@@ -17,7 +17,7 @@ from ipc_schema.config.archive import (
     parse_database_url,
     parse_retention,
 )
-from ipc_schema.config.kinds import BOOLEAN, Kind, duration, integer
+from ipc_schema.config.kinds import BOOLEAN, Kind, duration, integer, size
 from ipc_schema.config.options import OptionSection, Resolved, option
 from ipc_schema.config.ratelimits import RATE_LIMIT, RateLimit, RateLimitSetting, rate_limits
 
@@ -45,6 +45,13 @@ def _parse_database_url(raw: object) -> str:
     return raw
 
 
+def _parse_read_url(raw: object) -> str:
+    url = _parse_database_url(raw)
+    if url.lower().startswith("sqlite:"):
+        raise ValueError("only an archive in PostgreSQL has a second database: postgres://…")
+    return url
+
+
 def _parse_policy(raw: object) -> RetentionPolicy:
     if not isinstance(raw, str):
         raise ValueError(f"{raw!r} is not a retention policy such as time:172800;size:10GB")
@@ -57,6 +64,7 @@ def _without_password(url: str) -> str:
 
 SERVICE_NODE: Final = Kind("multiaddr", _parse_service_node)
 DATABASE_URL: Final = Kind("database URL", _parse_database_url, _without_password)
+READ_URL: Final = Kind("database URL", _parse_read_url, _without_password)
 RETENTION: Final = Kind("retention policy", _parse_policy, str)
 
 
@@ -73,6 +81,16 @@ class ServiceOptions(OptionSection):
         "database of the archive: sqlite://<path>, relative to data-dir, or postgres://…",
         default=DEFAULT_DATABASE_URL,
         conceals=lambda url: _without_password(url) != url,
+    )
+    store_message_db_read_url: str | None = option(
+        READ_URL,
+        "replica in PostgreSQL that history queries read from, while it answers",
+        conceals=lambda url: _without_password(url) != url,
+    )
+    store_message_spool_size: int = option(
+        size(0, 1 << 50),
+        "most bytes of messages kept on disk while PostgreSQL is away; 0: only those in memory",
+        default=1 << 30,
     )
     store_message_retention_policy: RetentionPolicy = option(
         RETENTION,
@@ -136,6 +154,8 @@ class ServiceConfig:
     store: bool
     store_node: str | None
     store_database: str = field(repr=False)
+    store_read_database: str | None = field(repr=False)
+    store_spool_bytes: int
     store_retention: RetentionPolicy
     store_connections: int
     store_migrate: bool
@@ -173,6 +193,8 @@ def service_config(resolved: Resolved[KernelOptions]) -> ServiceConfig:
         store=options.store,
         store_node=options.storenode,
         store_database=options.store_message_db_url,
+        store_read_database=options.store_message_db_read_url,
+        store_spool_bytes=options.store_message_spool_size,
         store_retention=options.store_message_retention_policy,
         store_connections=options.store_max_num_db_connections,
         store_migrate=options.store_message_db_migration,
@@ -202,6 +224,8 @@ def service_warnings(resolved: Resolved[KernelOptions]) -> Iterable[str]:
             resolved,
             (
                 "store-message-db-url",
+                "store-message-db-read-url",
+                "store-message-spool-size",
                 "store-message-retention-policy",
                 "store-max-num-db-connections",
                 "store-message-db-migration",
@@ -210,6 +234,10 @@ def service_warnings(resolved: Resolved[KernelOptions]) -> Iterable[str]:
                 "store-resume",
             ),
             "store is off",
+        )
+    elif resolved.options.services.store_message_db_url.lower().startswith("sqlite:"):
+        yield from common.without_effect(
+            resolved, ("store-message-db-read-url", "store-message-spool-size"), "the archive is in SQLite"
         )
     if not (resolved.options.services.store and resolved.options.services.store_sync):
         yield from common.without_effect(

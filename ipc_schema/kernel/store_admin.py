@@ -110,7 +110,12 @@ class StoreResumeRecord(Body):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreStatusReply(Body):
     """`state`: opening, ready, stalled (for the `reason`) or closed; `waiting`: messages to be written;
-    `sync` and `resume`: None if they are off."""
+    `sync` and `resume`: None if they are off.
+
+    `spooled` of those that wait are on disk, with `spooled_bytes`; `away_ms`: how long the database has been
+    away; `replica_lag_ms`: how far the one that is read from is behind, None if there is none. While the
+    database is away, `topics` may be empty and `messages` 0.
+    """
 
     state: str
     reason: str = ""
@@ -123,6 +128,10 @@ class StoreStatusReply(Body):
     topics: Annotated[tuple[StoreTopicRecord, ...], Size(MAX_TOPICS)] = ()
     sync: StoreSyncRecord | None = None
     resume: StoreResumeRecord | None = None
+    spooled: Uint = 0
+    spooled_bytes: Uint = 0
+    away_ms: Uint = 0
+    replica_lag_ms: Uint | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -39,9 +39,11 @@ def make_engine(settings: ArchiveSettings) -> ArchiveEngine:
         raise ArchiveConfigError(
             f"{database.shown}: no PostgreSQL driver ({error}): pip install 'logos-mapi[postgres]'"
         ) from error
+    replica = settings.read_database
     return PostgresEngine(
         database.url,
         shown=database.shown,
+        replica=None if replica is None or replica.url is None else (replica.url, replica.shown),
         readers=readers,
         may_migrate=settings.migrate,
         vacuum=settings.vacuum,

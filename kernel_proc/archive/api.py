@@ -39,6 +39,7 @@ __all__ = [
     "ArchiveState",
     "ArchiveUnavailable",
     "ArchivedMessage",
+    "Backlog",
     "BadQuery",
     "CursorNotFound",
     "HistoryPage",
@@ -99,8 +100,22 @@ class ArchiveState(StrEnum):
     READY = "ready"
     STALLED = "stalled"
     """The database cannot be opened or written; `reason` says why. Offers wait within the queue's limits
-    and are stored when it recovers. Queries may still work (a full disk can be read)."""
+    or on disk, and are stored when it recovers. Queries may still work (a full disk can be read)."""
     CLOSED = "closed"
+
+
+class Backlog(NamedTuple):
+    """Messages that were accepted and are not in the database yet."""
+
+    messages: int = 0
+    on_disk: int = 0
+    """Those of them that wait in the spool, and would survive a restart."""
+    disk_bytes: int = 0
+    away_seconds: float = 0.0
+    """How long the database has been away."""
+    replica_lag: float | None = None
+    """How many seconds the replica that is read from is behind; None: there is none, or it does not
+    answer."""
 
 
 class ArchivedMessage(NamedTuple):
@@ -206,6 +221,10 @@ class Archive(Protocol):
         """Why the state is STALLED, for the operator; empty otherwise. Never contains a password."""
         ...
 
+    def backlog(self) -> Backlog:
+        """Return how far the database is behind."""
+        ...
+
     def offer(self, pubsub_topic: str, message: WakuMessage, message_hash: bytes, received_ns: int) -> bool:
         """Offer a valid message to the archive. Never block or raise.
 
@@ -250,7 +269,7 @@ class Archive(Protocol):
         """Open the database, store offers, and apply the retention policy, until cancelled.
 
         Never ends because of the database, and reports started whether or not the database responds. When
-        cancelled, store what is queued, for at most two seconds.
+        cancelled, store what is queued, for at most two seconds; the rest goes to the spool.
         """
         ...
 

@@ -36,6 +36,11 @@ class OfferQueue:
         """Number of unsettled offers."""
         return self.accepted - self.settled
 
+    @property
+    def half_full(self) -> bool:
+        """Whether the unsettled offers take half of the room."""
+        return 2 * self.messages >= self._max_messages or 2 * self.bytes >= self._max_bytes
+
     def add(self, offer: Offer) -> bool:
         """Add an offer. Return False if there is no room."""
         if self.messages >= self._max_messages or self.bytes + offer.cost > self._max_bytes:
@@ -54,6 +59,10 @@ class OfferQueue:
             size -= offer.cost
             group.append(offer)
         return group
+
+    def put_back(self, group: list[Offer]) -> None:
+        """Return a group that was taken to the front."""
+        self._waiting.extendleft(reversed(group))
 
     def settle(self, group: list[Offer]) -> None:
         """Mark a group as settled."""

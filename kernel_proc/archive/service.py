@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Final, TypeVar
 
@@ -20,6 +20,7 @@ from kernel_proc.archive.api import (
     ArchiveBusy,
     ArchiveState,
     ArchiveUnavailable,
+    Backlog,
     HistoryPage,
     HistoryQuery,
     KeyQuery,
@@ -29,8 +30,9 @@ from kernel_proc.archive.api import (
 from kernel_proc.archive.engine import ArchiveEngine, DatabaseFailed
 from kernel_proc.archive.plan import Key
 from kernel_proc.archive.queue import OfferQueue
-from kernel_proc.archive.rows import MAX_PUBSUB_TOPIC, ROW_OVERHEAD, Offer
+from kernel_proc.archive.rows import MAX_PUBSUB_TOPIC, ROW_OVERHEAD, ArchivedRow, Offer
 from kernel_proc.archive.settings import ArchiveSettings
+from kernel_proc.archive.spool import MessageSpool
 from kernel_proc.archive.threads import in_thread
 from kernel_proc.archive.upkeep import ArchiveUpkeep
 from kernel_proc.archive.writer import ArchiveWriter
@@ -45,6 +47,8 @@ Q = TypeVar("Q", HistoryQuery, KeyQuery)
 T = TypeVar("T")
 
 CLOSING_SECONDS: Final = 2.0
+LAG_SECONDS: Final = 15.0
+"""Between two measurements of how far the replica is behind."""
 _DURATIONS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 _REFUSALS: Final = {
@@ -58,6 +62,7 @@ _REFUSALS: Final = {
     "query_failures": "query_failure",
     "queries_busy": "query_busy",
     "retention_failures": "retention_failure",
+    "spool_failures": "spool_failure",
 }
 """Our counters of messages not stored and queries not answered, as types of nwaku's `archive_errors`."""
 
@@ -87,13 +92,15 @@ class MessageArchive:
             (
                 *("stored", "duplicates", "ephemeral", "too_old", "in_future", "bad_topic", "queue_full"),
                 *("closed", "refused", "write_failures", "queries", "query_failures", "queries_busy"),
-                *("removed", "retention_failures"),
+                *("removed", "retention_failures", "spooled", "spool_failures"),
             ),
             0,
         )
         self._upkeep = ArchiveUpkeep(engine, settings, clock, self._counters)
         registry = registry or Registry()
         registry.add_source(self.samples)
+        self._spool = None if settings.spool is None else MessageSpool(settings.spool, settings.spool_bytes)
+        self._replica_lag: float | None = None
         self._writer = ArchiveWriter(
             engine,
             self._queue,
@@ -102,6 +109,7 @@ class MessageArchive:
             grown=self._upkeep.grown,
             stored=self._tell_stored,
             changed=changed,
+            spool=self._spool,
         )
         self._listeners: list[StoredMessages] = []
         self._counting = trio.CapacityLimiter(1)
@@ -122,10 +130,23 @@ class MessageArchive:
         """Why the state is STALLED."""
         return self._writer.reason
 
+    def backlog(self) -> Backlog:
+        """Return what the queue and the spool hold."""
+        spool, since = self._spool, self._writer.stalled_at
+        on_disk, disk_bytes = (0, 0) if spool is None else (spool.messages, spool.bytes)
+        return Backlog(
+            messages=self._queue.messages + on_disk,
+            on_disk=on_disk,
+            disk_bytes=disk_bytes,
+            away_seconds=0.0 if since is None else trio.current_time() - since,
+            replica_lag=self._replica_lag,
+        )
+
     def counters(self) -> dict[str, int]:
         """Return monotonic counters: stored, duplicates; ephemeral, too_old, in_future, bad_topic,
         queue_full and closed (offers not accepted); refused (accepted, but impossible to store);
-        write_failures (attempts); queries, query_failures, queries_busy; removed, retention_failures."""
+        write_failures (attempts); queries, query_failures, queries_busy; removed, retention_failures;
+        spooled (put on disk while the database was away), spool_failures."""
         return dict(self._counters)
 
     def samples(self) -> Iterable[Sample]:
@@ -139,11 +160,17 @@ class MessageArchive:
             yield "archive_size_bytes", {}, self._upkeep.size
         for name, kind in _REFUSALS.items():
             yield "archive_errors", {"type": kind}, counters[name]
-        for name in ("stored", "duplicates", "ephemeral", "removed"):
+        for name in ("stored", "duplicates", "ephemeral", "removed", "spooled"):
             yield f"archive_{name}_total", {}, counters[name]
         yield from self._statement_samples()
         yield "archive_queue_messages", {}, self._queue.messages
         yield "archive_queue_bytes", {}, self._queue.bytes
+        backlog = self.backlog()
+        yield "archive_spool_messages", {}, backlog.on_disk
+        yield "archive_spool_bytes", {}, backlog.disk_bytes
+        yield "archive_away_seconds", {}, backlog.away_seconds
+        if backlog.replica_lag is not None:
+            yield "archive_replica_lag_seconds", {}, backlog.replica_lag
         yield "archive_ready", {}, int(self.state is ArchiveState.READY)
 
     def _statement_samples(self) -> Iterable[Sample]:
@@ -199,9 +226,9 @@ class MessageArchive:
         """Call `stored` after each commit."""
         self._listeners.append(stored)
 
-    def _tell_stored(self, group: list[Offer]) -> None:
+    def _tell_stored(self, rows: Sequence[ArchivedRow]) -> None:
         if self._listeners:
-            told = [(offer.pubsub_topic, offer.message.timestamp, offer.message_hash) for offer in group]
+            told = [(row.pubsub_topic, row.timestamp, row.message_hash) for row in rows]
             for listener in self._listeners:
                 listener(told)
 
@@ -258,6 +285,15 @@ class MessageArchive:
         self._query_seconds.observe(self._last_query)
         return found
 
+    async def _measure_lag(self) -> None:
+        limiter = trio.CapacityLimiter(1)
+        while True:
+            try:
+                self._replica_lag = await in_thread(self._engine.replica_lag, limiter)
+            except DatabaseFailed:  # told when a page is to be read from it
+                self._replica_lag = None
+            await trio.sleep(LAG_SECONDS)
+
     # --- lifetime ---
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -268,6 +304,10 @@ class MessageArchive:
                 nursery.start_soon(writer.run, name="archive writer")
                 nursery.start_soon(self._upkeep.run, writer.opened, name="archive upkeep")
                 nursery.start_soon(writer.watch, name="archive watch")
+                if self._spool is not None:
+                    nursery.start_soon(writer.spill, name="archive spool")
+                if self._settings.read_database is not None:
+                    nursery.start_soon(self._measure_lag, name="archive replica")
                 task_status.started()
                 try:
                     await trio.sleep_forever()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from ipc_schema.config.archive import DEFAULT_RETENTION, ArchiveDatabase, RetentionPolicy, parse_retention
 
@@ -15,6 +16,11 @@ class ArchiveSettings:
 
     database: ArchiveDatabase
     retention: RetentionPolicy = field(default_factory=lambda: parse_retention(DEFAULT_RETENTION))
+    read_database: ArchiveDatabase | None = None
+    """A replica in PostgreSQL that pages are read from."""
+    spool: Path | None = None
+    """The file in which messages wait while the database is away; None: only in memory."""
+    spool_bytes: int = 1 << 30
     max_connections: int = 8
     """Maximum database connections, including the writer's; at least 2. SQLite uses at most 5."""
     migrate: bool = True

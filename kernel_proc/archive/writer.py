@@ -3,13 +3,17 @@
 A group is what arrived while the previous one was being written, or within 20 ms. The database may fail in
 any way at any time: the state then becomes STALLED, the queue stays within its limits, and the same group is
 retried.
+
+With a spool, what waits while the database is away goes to disk, and from there to the database when it is
+back.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Final, TypeVar
 
 import trio
@@ -17,7 +21,8 @@ import trio
 from kernel_proc.archive.api import ArchiveState
 from kernel_proc.archive.engine import ArchiveEngine, DatabaseFailed, RowsRefused
 from kernel_proc.archive.queue import OfferQueue
-from kernel_proc.archive.rows import Offer, make_rows
+from kernel_proc.archive.rows import ArchivedRow, Offer, make_rows
+from kernel_proc.archive.spool import MessageSpool, SpoolFailed
 from kernel_proc.archive.threads import in_thread
 from kernel_proc.metrics import Histogram
 from logos_process.logs import fields
@@ -39,12 +44,16 @@ SILENCE_SECONDS: Final = 10.0
 WATCH_SECONDS: Final = 1.0
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 5.0
+SPILL_PAUSE: Final = 1.0
+"""After the spool was full or failed."""
+SPILL_SECONDS: Final = 5.0
+"""For putting on disk what is left at the end."""
 
 
 class ArchiveWriter:
-    """The single writer. `counters` (stored, duplicates, refused, write_failures) belong to the caller;
-    `grown(messages, bytes)` is called with what was new, `stored` with each committed group, `changed` when
-    state or reason change."""
+    """The single writer. `counters` (stored, duplicates, refused, write_failures, spooled, spool_failures)
+    belong to the caller; `grown(messages, bytes)` is called with what was new, `stored` with each committed
+    group, `changed` when state or reason change."""
 
     def __init__(
         self,
@@ -54,8 +63,9 @@ class ArchiveWriter:
         seconds: Histogram,
         *,
         grown: Callable[[int, int], None],
-        stored: Callable[[list[Offer]], None],
+        stored: Callable[[Sequence[ArchivedRow]], None],
         changed: Callable[[], None],
+        spool: MessageSpool | None = None,
     ) -> None:
         self._engine = engine
         self._queue = queue
@@ -64,17 +74,22 @@ class ArchiveWriter:
         self._grown = grown
         self._stored = stored
         self._changed = changed
+        self._spool = spool
         self.state = ArchiveState.OPENING
         self.reason = ""
         """Why the state is STALLED."""
+        self.stalled_at: float | None = None
+        """Since when it is."""
         self.groups = 0
         """Groups stored since the start."""
         self.last_seconds = 0.0
         """Time that the last of them took."""
         self.opened = trio.Event()
         """The database has been opened at least once."""
+        self._spill_due = trio.Event()
         self._scope = trio.CancelScope(shield=True)
         self._limiter = trio.CapacityLimiter(1)
+        self._spill_limiter = trio.CapacityLimiter(1)
         self._work = trio.Event()
         self._group_full = trio.Event()
         self._settled = trio.Event()
@@ -98,6 +113,7 @@ class ArchiveWriter:
         self._work.set()
         if len(self._queue) >= GROUP_MESSAGES:
             self._group_full.set()
+        self._spill_if_due()
 
     def hold(self, until: trio.Event) -> None:
         """Write nothing before `until`, or before the archive closes."""
@@ -109,12 +125,12 @@ class ArchiveWriter:
             await self._settled.wait()
 
     async def flush(self) -> None:
-        """Wait until everything queued now is settled, or lost with the archive."""
+        """Wait until everything queued now, and what is on disk, is settled, or lost with the archive."""
         goal = self._queue.accepted
         self._flushing += 1
         self._group_full.set()
         try:
-            while self._queue.settled < goal and not self._ended:
+            while (self._queue.settled < goal or self._spooled) and not self._ended:
                 await self._settled.wait()
         finally:
             self._flushing -= 1
@@ -138,6 +154,9 @@ class ArchiveWriter:
             with self._scope:
                 await self._write()
         finally:
+            if self._spool is not None:
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + SPILL_SECONDS):
+                    await in_thread(self._spill_rest, self._spill_limiter)
             self._ended = True
             self._settled.set()
 
@@ -149,18 +168,20 @@ class ArchiveWriter:
                 self._stall(f"no response for more than {SILENCE_SECONDS:g} s")
 
     async def _write(self) -> None:
+        await self._open_spool()
         if not await self._open():
             return
         await self._released()
         while True:
             await self._wait_for_group()
+            if self._spooled and not await self._store_spooled():
+                return
             group = self._queue.take(GROUP_MESSAGES, GROUP_BYTES)
             if group:
-                if not await self._store(group):
+                if not await self._store_group(group):
                     return
-                self._queue.settle(group)
-                self._settled.set()
-                self._settled = trio.Event()
+            elif self._spooled:
+                continue
             elif self._closing.is_set():
                 return
             else:
@@ -187,6 +208,8 @@ class ArchiveWriter:
 
     async def _wait_for_group(self) -> None:
         """Wait until a group is worth writing, a probe is due, or the archive closes."""
+        if self._spooled:
+            return
         if not self._queue and not self._closing.is_set():
             self._work = trio.Event()
             with trio.move_on_after(PROBE_SECONDS):
@@ -196,41 +219,59 @@ class ArchiveWriter:
             with trio.move_on_after(GROUP_SECONDS):
                 await self._group_full.wait()
 
-    async def _store(self, group: list[Offer]) -> bool:
-        """Store a group. Return False if the archive closed before that succeeded."""
+    async def _store_group(self, group: list[Offer]) -> bool:
+        """Store a group, or put it on disk if the database is away. Return False if the archive closed before
+        either succeeded; the group is in the queue again then."""
+        done = False
+        try:
+            rows, impossible = await in_thread(partial(make_rows, group), self._limiter)
+            try:
+                done = await self._store(rows, once=self._spool is not None)
+            except DatabaseFailed:
+                done = await self._spill(rows) or await self._store(rows)
+        finally:
+            if not done:
+                self._queue.put_back(group)
+        if done:
+            self._counters["refused"] += impossible
+            self._settle(group)
+        return done
 
-        def work() -> tuple[int, int, int]:
-            rows, impossible = make_rows(group)
-            size = sum(len(row.data) for row in rows)
-            return self._engine.insert(rows) if rows else 0, impossible, size
+    def _settle(self, group: list[Offer]) -> None:
+        self._queue.settle(group)
+        self._settled.set()
+        self._settled = trio.Event()
 
+    async def _store(self, rows: Sequence[ArchivedRow], *, once: bool = False) -> bool:
+        """Store rows. Return False if the archive closed before that succeeded. With `once`, raise
+        `DatabaseFailed` instead of trying again."""
+        if not rows:
+            return True
         started = time.perf_counter()
         try:
-            result = await self._until_done(work)
+            new = await self._until_done(partial(self._engine.insert, rows), once=once)
         except RowsRefused as error:
-            if len(group) == 1:
+            if len(rows) == 1:
                 self._counters["refused"] += 1
                 log.error("cannot store a message", extra=fields(reason=error))
                 return True
-            half = len(group) // 2
-            return await self._store(group[:half]) and await self._store(group[half:])
-        if result is None:
+            half = len(rows) // 2
+            return await self._store(rows[:half], once=once) and await self._store(rows[half:], once=once)
+        if new is None:
             return False
         self.groups += 1
         self.last_seconds = time.perf_counter() - started
         self._seconds.observe(self.last_seconds)
-        new, impossible, size = result
         self._counters["stored"] += new
-        self._counters["refused"] += impossible
-        self._counters["duplicates"] += len(group) - impossible - new
-        self._grown(new, size)
-        self._stored(group)
+        self._counters["duplicates"] += len(rows) - new
+        self._grown(new, sum(len(row.data) for row in rows))
+        self._stored(rows)
         return True
 
-    async def _until_done(self, work: Callable[[], T]) -> T | None:
+    async def _until_done(self, work: Callable[[], T], *, once: bool = False) -> T | None:
         """Run work in a thread until it succeeds. Return None if the archive closes first.
 
-        Raise `RowsRefused`.
+        Raise `RowsRefused`, and with `once` also `DatabaseFailed`.
         """
         pause = FIRST_PAUSE
         while True:
@@ -244,6 +285,8 @@ class ArchiveWriter:
                 self._stall(str(error))
                 if last:
                     return None
+                if once:
+                    raise
                 with trio.move_on_after(pause):
                     await self._closing.wait()
                 pause = min(pause * 2, LONGEST_PAUSE)
@@ -257,11 +300,15 @@ class ArchiveWriter:
     def _stall(self, reason: str) -> None:
         if self.state is not ArchiveState.STALLED:
             log.error("archive not writable, retrying", extra=fields(reason=reason))
+            self.stalled_at = trio.current_time()
         self._set_state(ArchiveState.STALLED, reason)
+        self._spill_if_due()
 
     def _recover(self) -> None:
         if self.state is ArchiveState.STALLED:
-            log.warning("archive writable again", extra=fields(waiting=self._queue.messages))
+            waiting = self._queue.messages + self._spooled
+            log.warning("archive writable again", extra=fields(waiting=waiting))
+        self.stalled_at = None
         self._asked = None
         self.opened.set()
         self._set_state(ArchiveState.READY)
@@ -270,3 +317,100 @@ class ArchiveWriter:
         if (state, reason) != (self.state, self.reason):
             self.state, self.reason = state, reason
             self._changed()
+
+    # --- the spool ---
+
+    @property
+    def _spooled(self) -> int:
+        return 0 if self._spool is None else self._spool.messages
+
+    async def _open_spool(self) -> None:
+        if self._spool is not None:
+            try:
+                await in_thread(self._spool.open, self._spill_limiter)
+            except SpoolFailed as error:
+                self._spool_failed(error)
+            if self._spool.messages:
+                log.warning("archive messages of an earlier run wait", extra=fields(messages=self._spooled))
+
+    def _is_spill_due(self) -> bool:
+        return self.state is ArchiveState.STALLED or self._queue.half_full
+
+    def _spill_if_due(self) -> None:
+        if self._spool is not None and self._is_spill_due():
+            self._spill_due.set()
+
+    async def spill(self) -> None:
+        """Put on disk what the database does not take: all while it is away, half a queue while it is slow.
+        Run until cancelled."""
+        while True:
+            await self._spill_due.wait()
+            self._spill_due = trio.Event()
+            await trio.sleep(GROUP_SECONDS)
+            while self._is_spill_due() and not self._closing.is_set():
+                group = self._queue.take(GROUP_MESSAGES, GROUP_BYTES)
+                if not group:
+                    break
+                if not await self._spill_group(group):
+                    await trio.sleep(SPILL_PAUSE)
+
+    async def _spill_group(self, group: list[Offer]) -> bool:
+        done = False
+        try:
+            rows, impossible = await in_thread(partial(make_rows, group), self._spill_limiter)
+            done = await self._spill(rows)
+        finally:
+            if not done:
+                self._queue.put_back(group)
+        if done:
+            self._counters["refused"] += impossible
+            self._settle(group)
+        return done
+
+    async def _spill(self, rows: Sequence[ArchivedRow]) -> bool:
+        spool = self._spool
+        if spool is None or not spool.has_room:
+            return False
+        try:
+            await in_thread(partial(spool.add, rows), self._spill_limiter)
+        except SpoolFailed as error:
+            self._spool_failed(error)
+            return False
+        self._counters["spooled"] += len(rows)
+        return True
+
+    def _spool_failed(self, error: SpoolFailed) -> None:
+        self._counters["spool_failures"] += 1
+        log.error("archive: cannot keep messages on disk", extra=fields(reason=error))
+
+    async def _store_spooled(self) -> bool:
+        """Store the oldest rows on disk. Return False if the archive closed before that succeeded."""
+        assert self._spool is not None
+        try:
+            first = partial(self._spool.first, GROUP_MESSAGES, GROUP_BYTES)
+            mark, rows = await in_thread(first, self._limiter)
+            if not await self._store(rows):
+                return False
+            await in_thread(partial(self._spool.remove, mark, rows), self._limiter)
+        except SpoolFailed as error:
+            self._spool_failed(error)
+            await trio.sleep(SPILL_PAUSE)
+        self._settled.set()
+        self._settled = trio.Event()
+        return True
+
+    def _spill_rest(self) -> None:
+        """Put on disk what is still in memory at the end."""
+        assert self._spool is not None
+        group = self._queue.take(self._queue.messages, self._queue.bytes)
+        rows, _ = make_rows(group)
+        try:
+            if rows:
+                self._spool.add(rows)
+        except SpoolFailed as error:
+            self._queue.put_back(group)
+            self._spool_failed(error)
+        else:
+            self._queue.settle(group)
+            self._counters["spooled"] += len(rows)
+        self._spool.close()

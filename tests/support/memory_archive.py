@@ -11,6 +11,7 @@ from kernel_proc.archive.api import (
     ArchivedMessage,
     ArchiveError,
     ArchiveState,
+    Backlog,
     CursorNotFound,
     HistoryPage,
     HistoryQuery,
@@ -35,6 +36,9 @@ class MemoryArchive:
         self.queries: list[HistoryQuery] = []
         self.listeners: list[StoredMessages] = []
         self.held: trio.Event | None = None
+
+    def backlog(self) -> Backlog:
+        return Backlog()
 
     def put(self, topic: str, message: WakuMessage) -> bytes:
         digest = message_hash(topic, message)

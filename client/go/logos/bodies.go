@@ -487,17 +487,21 @@ type StoreResumeRecord struct {
 // StoreStatusReply: `state`: opening, ready, stalled (for the `reason`) or closed; `waiting`: messages to be written;
 // `sync` and `resume`: nil if they are off.
 type StoreStatusReply struct {
-	State     string             `json:"state"`
-	Reason    string             `json:"reason,omitempty"`
-	Database  string             `json:"database"`
-	PeerID    string             `json:"peer_id"`
-	Messages  uint64             `json:"messages"`
-	Bytes     *uint64            `json:"bytes,omitempty"`
-	Waiting   uint64             `json:"waiting,omitempty"`
-	Retention string             `json:"retention,omitempty"`
-	Topics    []StoreTopicRecord `json:"topics,omitempty"`
-	Sync      *StoreSyncRecord   `json:"sync,omitempty"`
-	Resume    *StoreResumeRecord `json:"resume,omitempty"`
+	State        string             `json:"state"`
+	Reason       string             `json:"reason,omitempty"`
+	Database     string             `json:"database"`
+	PeerID       string             `json:"peer_id"`
+	Messages     uint64             `json:"messages"`
+	Bytes        *uint64            `json:"bytes,omitempty"`
+	Waiting      uint64             `json:"waiting,omitempty"`
+	Retention    string             `json:"retention,omitempty"`
+	Topics       []StoreTopicRecord `json:"topics,omitempty"`
+	Sync         *StoreSyncRecord   `json:"sync,omitempty"`
+	Resume       *StoreResumeRecord `json:"resume,omitempty"`
+	Spooled      uint64             `json:"spooled,omitempty"`
+	SpooledBytes uint64             `json:"spooled_bytes,omitempty"`
+	AwayMs       uint64             `json:"away_ms,omitempty"`
+	ReplicaLagMs *uint64            `json:"replica_lag_ms,omitempty"`
 }
 
 // StoreSyncRequest: Open a session of store sync now. `peer`: a peer id or a multiaddr; nil: the one that is due.

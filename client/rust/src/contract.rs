@@ -531,6 +531,10 @@ pub struct StoreResumeRecord {
 
 /// `state`: opening, ready, stalled (for the `reason`) or closed; `waiting`: messages to be written;
 /// `sync` and `resume`: None if they are off.
+///
+/// `spooled` of those that wait are on disk, with `spooled_bytes`; `away_ms`: how long the database has been
+/// away; `replica_lag_ms`: how far the one that is read from is behind, None if there is none. While the
+/// database is away, `topics` may be empty and `messages` 0.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct StoreStatusReply {
     pub state: String,
@@ -551,6 +555,14 @@ pub struct StoreStatusReply {
     pub sync: Option<StoreSyncRecord>,
     #[serde(default)]
     pub resume: Option<StoreResumeRecord>,
+    #[serde(default)]
+    pub spooled: u64,
+    #[serde(default)]
+    pub spooled_bytes: u64,
+    #[serde(default)]
+    pub away_ms: u64,
+    #[serde(default)]
+    pub replica_lag_ms: Option<u64>,
 }
 
 /// `bad`: hashes under which there is another message, or none that can be read. `cursor`: where to go on,

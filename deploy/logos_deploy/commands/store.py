@@ -120,11 +120,16 @@ def as_text(status: StoreStatusReply, now: float) -> Iterator[str]:
 
 
 def _rows(status: StoreStatusReply, now: float) -> Iterator[tuple[str, str]]:
-    yield "state", f"{status.state}: {one_line(status.reason)}" if status.reason else status.state
+    away = f" for {duration(status.away_ms / 1000)}" if status.away_ms else ""
+    yield "state", f"{status.state}{away}" + (f": {one_line(status.reason)}" if status.reason else "")
     yield "database", one_line(status.database)
     about = "" if status.bytes is None else f", about {size(status.bytes)}"
-    waiting = f", {status.waiting} to be written" if status.waiting else ""
-    yield "messages", f"{status.messages}{about}{waiting}"
+    on_disk = f" ({status.spooled} on disk, {size(status.spooled_bytes)})" if status.spooled else ""
+    waiting = f", {status.waiting} to be written{on_disk}" if status.waiting else ""
+    stored = "unknown" if status.away_ms and not status.topics else str(status.messages)
+    yield "messages", f"{stored}{about}{waiting}"
+    if status.replica_lag_ms is not None:
+        yield "replica", f"{duration(status.replica_lag_ms / 1000)} behind"
     yield "keeps", status.retention
     yield "store sync", "off" if status.sync is None else "; ".join(_sync_text(status.sync, now))
     yield "store resume", "off" if status.resume is None else "; ".join(_resume_text(status.resume))

@@ -43,6 +43,7 @@ from kernel_proc.archive.api import (
     ArchiveBusy,
     ArchivedMessage,
     ArchiveError,
+    ArchiveState,
     ArchiveUnavailable,
     BadQuery,
     CursorNotFound,
@@ -89,7 +90,12 @@ def store_admin_routes(store: OwnStore) -> Mapping[str, Route]:
     async def status(_call: Call) -> Answer:
         archive = archive_of()
         with _ArchiveErrors(STORE_STATUS):
-            spans = await archive.spans()
+            try:
+                spans = await archive.spans()
+            except ArchiveUnavailable:
+                if archive.state is not ArchiveState.STALLED:
+                    raise
+                spans = []  # the reason, and what waits, can still be told
         return _status(store, archive, spans).to_body(), ()
 
     async def sync(call: Call) -> Answer:
@@ -158,6 +164,8 @@ def _status(store: OwnStore, archive: Archive, spans: Iterable[TopicSpan]) -> St
     )
     values = {name: value for name, labels, value in archive.samples() if not labels}
     size = values.get("archive_size_bytes")
+    backlog = archive.backlog()
+    lag = backlog.replica_lag
     return StoreStatusReply(
         state=str(archive.state),
         reason=archive.reason,
@@ -165,11 +173,15 @@ def _status(store: OwnStore, archive: Archive, spans: Iterable[TopicSpan]) -> St
         peer_id=store.peer_id,
         messages=sum(topic.messages for topic in topics),
         bytes=None if size is None else int(size),
-        waiting=int(values.get("archive_queue_messages", 0)),
+        waiting=backlog.messages,
         retention=store.retention,
         topics=topics,
         sync=None if store.sync is None else _sync(store.sync),
         resume=None if store.resume is None else _resume(store.resume),
+        spooled=backlog.on_disk,
+        spooled_bytes=backlog.disk_bytes,
+        away_ms=int(backlog.away_seconds * 1000),
+        replica_lag_ms=None if lag is None else int(lag * 1000),
     )
 
 

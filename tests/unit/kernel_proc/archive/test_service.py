@@ -340,3 +340,67 @@ def test_without_the_claim_nothing_is_removed() -> None:
             await trio.sleep(0.001)
 
     with_archive(engine, body, settings)
+
+
+def test_what_waits_for_a_database_that_is_away_goes_to_disk_and_is_stored_after_a_restart(
+    tmp_path: Path,
+) -> None:
+    engine = ScriptedEngine()
+    settings = replace(SETTINGS, spool=tmp_path / "spool", queue_messages=50)
+
+    async def away(archive: MessageArchive) -> None:
+        store(archive, 5)
+        await archive.flush()
+        engine.failures = ["gone"] * 100_000
+        number = 5
+        while number < 1000:  # many times what the queue holds
+            if offer(archive, SHARD, make_message(NOW + number)):
+                number += 1
+            else:
+                await trio.sleep(0.001)
+        while archive.backlog().on_disk < 900:
+            await trio.sleep(0.001)
+        assert archive.state is ArchiveState.STALLED
+        assert archive.backlog().messages == 995
+        assert archive.backlog().away_seconds > 0
+        assert ("archive_spool_messages", {}, archive.backlog().on_disk) in archive.samples()
+
+    with_archive(engine, away, settings)
+    assert engine.times() == [0, 1, 2, 3, 4]
+    engine.failures = ["still gone"] * 3
+
+    async def back(archive: MessageArchive) -> None:
+        told: list[tuple[str, int, bytes]] = []
+        archive.add_listener(told.extend)
+        while archive.state is not ArchiveState.READY:
+            await trio.sleep(0.001)
+        store(archive, 5, first=1000)
+        await archive.flush()
+        assert len(told) == 1000
+        assert archive.backlog() == (0, 0, 0, 0.0, None)
+
+    with_archive(engine, back, settings)
+    assert sorted(engine.times()) == list(range(1005))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_spool_that_is_full_or_broken_leaves_messages_in_the_queue(tmp_path: Path) -> None:
+    for settings in (
+        replace(SETTINGS, spool=tmp_path / "spool", spool_bytes=5000, queue_messages=50),
+        replace(SETTINGS, spool=tmp_path / "no" / "spool", queue_messages=50),
+    ):
+        engine = ScriptedEngine()
+
+        async def body(archive: MessageArchive, engine: ScriptedEngine = engine) -> None:
+            store(archive, 1)
+            await archive.flush()
+            engine.failures = ["gone"] * 1_000_000
+            accepted = 1
+            while archive.counters()["queue_full"] < 50:
+                accepted += offer(archive, SHARD, make_message(NOW + accepted))
+                await trio.sleep(0.001)
+            engine.failures = []
+            await archive.flush()
+            assert sorted(engine.times()) == list(range(accepted))
+
+        with_archive(engine, body, settings)

@@ -1,0 +1,159 @@
+"""Messages that wait on disk while the archive's database is away: a bounded first-in, first-out queue of
+rows in a SQLite file, which exists only as long as it holds any.
+
+A row that was added survives a kill of the process and a loss of power. Rows are removed once the database
+has them; a kill between the two leaves them to be stored again, which does no harm.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from kernel_proc.archive.rows import ROW_OVERHEAD, ArchivedRow, topic_key
+from kernel_proc.archive.sqlite_file import connect, prepare_file
+
+__all__ = ["MessageSpool", "SpoolFailed"]
+
+CACHE_BYTES: Final = 2 << 20
+
+_CREATE: Final = """
+CREATE TABLE IF NOT EXISTS spool (
+    id INTEGER PRIMARY KEY,
+    timestamp INTEGER NOT NULL,
+    hash BLOB NOT NULL,
+    pubsub_topic TEXT NOT NULL,
+    content_topic TEXT NOT NULL,
+    data BLOB NOT NULL,
+    cost INTEGER NOT NULL
+)
+"""
+_ADD: Final = """
+INSERT INTO spool (timestamp, hash, pubsub_topic, content_topic, data, cost) VALUES (?, ?, ?, ?, ?, ?)
+"""
+_FIRST: Final = """
+SELECT id, timestamp, hash, pubsub_topic, content_topic, data FROM spool ORDER BY id LIMIT ?
+"""
+_COUNT: Final = "SELECT count(*), coalesce(sum(cost), 0) FROM spool"
+
+
+class SpoolFailed(Exception):
+    """The file cannot be written or read; the text is for the operator."""
+
+
+class MessageSpool:
+    """The queue. `open` first. Blocking; may be used by several threads."""
+
+    def __init__(self, path: Path, max_bytes: int) -> None:
+        self._path = path
+        self._max_bytes = max_bytes
+        self._connection: sqlite3.Connection | None = None
+        self._lock = threading.Lock()
+        self.messages = 0
+        self.bytes = 0
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another group may be added. The last one may exceed the limit."""
+        return self.bytes < self._max_bytes
+
+    def open(self) -> None:
+        """Find out what an earlier run left. Raise `SpoolFailed`."""
+        with self._lock, self._errors():
+            if self._path.exists():
+                counted = self._open().execute(_COUNT).fetchone()
+                self.messages, self.bytes = counted
+                self._remove_if_empty()
+
+    def close(self) -> None:
+        """Close the file. Never raise."""
+        with self._lock, contextlib.suppress(SpoolFailed), self._errors():
+            self._close()
+
+    def add(self, rows: Sequence[ArchivedRow]) -> None:
+        """Append rows, all or none. Raise `SpoolFailed`."""
+        values = [
+            (row.timestamp, row.message_hash, row.pubsub_topic, row.content_topic, row.data, _cost(row))
+            for row in rows
+        ]
+        with self._lock, self._errors():
+            connection = self._open()
+            connection.execute("BEGIN")
+            try:
+                connection.executemany(_ADD, values)
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+            self.messages += len(rows)
+            self.bytes += sum(value[-1] for value in values)
+
+    def first(self, messages: int, size: int) -> tuple[int, list[ArchivedRow]]:
+        """Return the oldest rows, at most `messages`, up to and including the one that reaches `size` bytes;
+        with the mark for `remove`. Raise `SpoolFailed`."""
+        mark, rows = 0, list[ArchivedRow]()
+        with self._lock, self._errors():
+            found = self._open().execute(_FIRST, (messages,))
+            for number, timestamp, digest, pubsub, content, data in found:
+                mark = number
+                rows.append(ArchivedRow(timestamp, digest, topic_key(pubsub, content), pubsub, content, data))
+                size -= len(data)
+                if size <= 0:
+                    break
+            found.close()
+        return mark, rows
+
+    def remove(self, mark: int, rows: Sequence[ArchivedRow]) -> None:
+        """Remove the rows that `first` returned with this mark. Raise `SpoolFailed`."""
+        with self._lock, self._errors():
+            self._open().execute("DELETE FROM spool WHERE id <= ?", (mark,))
+            self.messages -= len(rows)
+            self.bytes -= sum(map(_cost, rows))
+            self._remove_if_empty()
+
+    # --- the file ---
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is None:
+            prepare_file(self._path)
+            connection = connect(self._path, read_only=False, cache_bytes=CACHE_BYTES)
+            try:
+                # There is no other copy of these messages: unlike the archive's, they must survive a loss of
+                # power.
+                connection.execute("PRAGMA journal_mode = TRUNCATE")
+                connection.execute("PRAGMA synchronous = FULL")
+                connection.execute(_CREATE)
+            except BaseException:
+                connection.close()
+                raise
+            self._connection = connection
+        return self._connection
+
+    def _close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _remove_if_empty(self) -> None:
+        if not self.messages:
+            self._close()
+            for suffix in ("-journal", ""):
+                Path(f"{self._path}{suffix}").unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            with contextlib.suppress(sqlite3.Error):
+                self._close()
+            raise SpoolFailed(f"{self._path}: {error}") from error
+
+
+def _cost(row: ArchivedRow) -> int:
+    return len(row.data) + len(row.content_topic) + ROW_OVERHEAD
