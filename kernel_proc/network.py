@@ -135,6 +135,7 @@ class Network:
             # one.
             shards=shards.joined if config.relay else tuple,
             learned=self._learned,
+            other_network=lambda peer_id, why: self.peering.manager.other_network(peer_id, why),
         )
         self.dialer = StaticDialer(
             self.host,

@@ -53,8 +53,6 @@ class EndCause(StrEnum):
 
     OTHER = "other"
     HOST_STOPPED = "host-stopped"
-    OTHER_NETWORK = "other-network"
-    """The peer is in another cluster, or in none: it is useless to us."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +173,7 @@ class Host(Protocol):
         DialError."""
         ...
 
-    async def disconnect(self, peer_id: PeerIdText, reason: str, cause: EndCause = EndCause.OTHER) -> None:
+    async def disconnect(self, peer_id: PeerIdText, reason: str) -> None:
         """Close all connections to the peer. No error if there are none."""
         ...
 

@@ -10,7 +10,7 @@ import trio
 from kernel_proc.ip_group import ip_group
 from kernel_proc.p2p.addresses import Endpoint
 from kernel_proc.p2p.admission import Admission
-from kernel_proc.p2p.api import Direction, EndCause, HostEvents, PeerConnection, PeerIdentity, PeerIdText
+from kernel_proc.p2p.api import Direction, HostEvents, PeerConnection, PeerIdentity, PeerIdText
 from kernel_proc.p2p.limits import HostLimits
 from kernel_proc.p2p.muxer import Count, Muxer
 
@@ -123,11 +123,11 @@ class Connections:
         log.error("connection with %s failed", connection.info.peer_id, exc_info=error)
         connection.muxer.end(f"internal error: {error!r}")
 
-    async def close(self, peer_id: PeerIdText, reason: str, cause: EndCause) -> None:
+    async def close(self, peer_id: PeerIdText, reason: str) -> None:
         """Close all connections of a peer and wait until they have ended."""
         closing = self.of(peer_id)
         for connection in closing:
-            connection.muxer.end(reason, cause)
+            connection.muxer.end(reason)
         for connection in closing:
             await connection.gone.wait()
         await trio.lowlevel.checkpoint()

@@ -229,8 +229,8 @@ class Libp2pHost:
         BadAddress or DialError."""
         return await self._dialler.connect(address, deadline)
 
-    async def disconnect(self, peer_id: PeerIdText, reason: str, cause: EndCause = EndCause.OTHER) -> None:
-        await self._connections.close(peer_id, reason, cause)
+    async def disconnect(self, peer_id: PeerIdText, reason: str) -> None:
+        await self._connections.close(peer_id, reason)
 
     # -- streams --------------------------------------------------------
 

@@ -278,6 +278,10 @@ class PeerManager:
         self.store.described(peer_id, cluster=cluster, shards=shards)
         self.wake()
 
+    def other_network(self, peer_id: PeerIdText, why: str) -> None:
+        """Do not redial a peer that is in another network."""
+        self.store.postpone(peer_id, self.now(), USELESS_DELAY, why)
+
     def peer_disconnected(self, peer_id: PeerIdText, reason: str, cause: EndCause = EndCause.OTHER) -> None:
         """Record the end of a connection."""
         connection = self._connected.pop(peer_id, None)
@@ -289,8 +293,6 @@ class PeerManager:
         lasted = math.inf if cause is EndCause.HOST_STOPPED else trio.current_time() - connection.since
         if self.store.lost(peer_id, now, lasted, reason):
             self._monitor.failure(now, peer_id)
-        if cause is EndCause.OTHER_NETWORK:
-            self.store.postpone(peer_id, now, USELESS_DELAY, reason)
         self.wake()
 
     # --- main loop ---

@@ -88,7 +88,7 @@ def _tag(number: int, kind: int) -> bytes:
     return bytes((number << 3 | kind,))
 
 
-def _ignore(_peer_id: PeerIdText, _metadata: Metadata) -> None:
+def _ignore(_peer_id: PeerIdText, _what: object) -> None:
     """No-op callback."""
 
 
@@ -103,7 +103,7 @@ class MetadataProtocol:
     peer store.
 
     `shards` returns our current shards; `learned(peer id, metadata)` is called with the metadata of peers in
-    our cluster.
+    our cluster, `other_network(peer id, why)` for a peer in another one or in none.
     """
 
     def __init__(
@@ -113,6 +113,7 @@ class MetadataProtocol:
         cluster: int,
         shards: Callable[[], Iterable[int]],
         learned: Callable[[PeerIdText, Metadata], None] = _ignore,
+        other_network: Callable[[PeerIdText, str], None] = _ignore,
         timeout: float = 10.0,
         settle: float = 0.4,
         patience: float = 2.0,
@@ -121,6 +122,7 @@ class MetadataProtocol:
         self._cluster = cluster
         self._shards = shards
         self._learned = learned
+        self._other_network = other_network
         self._timeout = timeout
         self._settle = settle
         self._patience = patience
@@ -196,16 +198,19 @@ class MetadataProtocol:
                 log.debug("metadata request to %s failed: %s", peer_id, error)
                 await self._host.disconnect(peer_id, f"metadata: {error}")
             return
-        if metadata.cluster != self._cluster:
-            self._counters["other_cluster"] += 1
-            named = "reports no cluster" if metadata.cluster is None else f"is in cluster {metadata.cluster}"
-            await self._host.disconnect(
-                peer_id,
-                f"metadata: peer {named}, ours is {self._cluster}",
-                EndCause.OTHER_NETWORK,
-            )
+        if (foreign := self._foreign(metadata)) is None:
+            self._learn(peer_id, metadata)
             return
-        self._learn(peer_id, metadata)
+        self._counters["other_cluster"] += 1
+        self._other_network(peer_id, foreign)
+        await self._host.disconnect(peer_id, foreign)
+
+    def _foreign(self, metadata: Metadata) -> str | None:
+        """Return why a peer with this metadata is in another network; None if it is in ours."""
+        if metadata.cluster == self._cluster:
+            return None
+        named = "reports no cluster" if metadata.cluster is None else f"is in cluster {metadata.cluster}"
+        return f"metadata: peer {named}, ours is {self._cluster}"
 
     async def _ask(self, peer_id: PeerIdText) -> Metadata:
         """Make one request. Raise P2pError, StreamFrameError or MetadataError."""
@@ -238,10 +243,13 @@ class MetadataProtocol:
                 if body is None:
                     return
                 metadata = decode(body)
+                # A request carries the sender's metadata just as a response does. A peer of another network
+                # may disconnect as soon as it has our response, before we have read its own.
+                if (foreign := self._foreign(metadata)) is not None:
+                    self._other_network(stream.peer_id, foreign)
                 await self._until_settled(stream.peer_id)
                 await stream.write(encode_frame(encode(self.local)))
                 self._counters["answered"] += 1
-                # A request carries the sender's metadata just as a response does.
                 if stream.peer_id not in self._known:
                     self._learn(stream.peer_id, metadata)
             if scope.cancelled_caught:

@@ -12,7 +12,6 @@ from kernel_proc.p2p.api import (
     BadAddress,
     DialError,
     Direction,
-    EndCause,
     HostEvents,
     NotConnected,
     PeerConnection,
@@ -160,7 +159,7 @@ class MemoryHost:
         self.away.discard(peer_id)
         return peer_id
 
-    async def disconnect(self, peer_id: PeerIdText, reason: str, cause: EndCause = EndCause.OTHER) -> None:
+    async def disconnect(self, peer_id: PeerIdText, reason: str) -> None:
         self.away.add(peer_id)
 
     def connections(self) -> list[PeerConnection]:

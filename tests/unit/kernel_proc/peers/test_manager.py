@@ -73,9 +73,9 @@ class FakeHost:
         self.identities[peer_id] = identity
         self.manager.peer_identified(identity)
 
-    async def disconnect(self, peer_id: str, reason: str, cause: EndCause = EndCause.OTHER) -> None:
+    async def disconnect(self, peer_id: str, reason: str) -> None:
         await trio.lowlevel.checkpoint()
-        self.leave(peer_id, reason, cause)
+        self.leave(peer_id, reason)
 
     def leave(self, peer_id: str, reason: str = "gone", cause: EndCause = EndCause.OTHER) -> None:
         assert self.manager is not None
@@ -215,7 +215,8 @@ async def test_a_peer_of_another_cluster_is_not_dialled_again_for_long() -> None
         host.there.add(address(1))
         manager.learn("p1", (address(1),), PeerOrigin.DISCV5)
         await trio.sleep(3)
-        host.leave("p1", "metadata: peer is in cluster 9, ours is 2", EndCause.OTHER_NETWORK)
+        manager.other_network("p1", "metadata: peer is in cluster 9, ours is 2")
+        host.leave("p1", "closed by peer")
         await trio.sleep(1800)
         assert len(host.dials) == 1
         known = manager.store.get("p1")

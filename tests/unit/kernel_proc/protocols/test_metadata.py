@@ -10,7 +10,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kernel_proc.p2p.api import EndCause, PeerIdText, Stream, StreamClosed
+from kernel_proc.p2p.api import PeerIdText, Stream, StreamClosed
 from kernel_proc.p2p.host import Libp2pHost
 from kernel_proc.p2p.identify import PROTOCOL as IDENTIFY
 from kernel_proc.protocols.framing import MessageReader, encode_frame
@@ -103,6 +103,7 @@ async def node(
     timeout: float = 5.0,
     settle: float = 0.0,
     patience: float = 2.0,
+    foreign: dict[str, str] | None = None,
 ) -> AsyncIterator[tuple[Libp2pHost, Recorder, MetadataProtocol, list[tuple[PeerIdText, Metadata]]]]:
     learned: list[tuple[PeerIdText, Metadata]] = []
     async with host() as (running, events), trio.open_nursery() as nursery:
@@ -111,6 +112,7 @@ async def node(
             cluster=cluster,
             shards=lambda: shards,
             learned=lambda peer_id, metadata: learned.append((peer_id, metadata)),
+            other_network=({} if foreign is None else foreign).__setitem__,
             timeout=timeout,
             settle=settle,
             patience=patience,
@@ -147,14 +149,21 @@ async def test_shards_are_asked_for_at_each_answer() -> None:
 
 
 @trio_test()
-async def test_another_cluster_is_disconnected_by_both() -> None:
-    async with node(1) as (one, one_events, one_md, learned), node(2) as (two, two_events, two_md, _):
+async def test_of_two_clusters_both_know_whichever_disconnects_first() -> None:
+    foreign: dict[str, str] = {}
+    async with (
+        node(1, foreign=foreign) as (one, one_events, one_md, learned),
+        node(2, foreign=foreign) as (two, two_events, two_md, _),
+    ):
         await two.connect(one.listen_addresses[0])
         await one_events.wait_for("disconnected")
         await two_events.wait_for("disconnected")
         reasons = one_events.reasons + two_events.reasons
         assert any(reason.startswith("metadata: peer is in cluster") for reason in reasons), reasons
-        assert EndCause.OTHER_NETWORK in one_events.causes + two_events.causes
+        assert foreign == {
+            two.peer_id: "metadata: peer is in cluster 2, ours is 1",
+            one.peer_id: "metadata: peer is in cluster 1, ours is 2",
+        }
         assert one_md.counters()["other_cluster"] + two_md.counters()["other_cluster"] >= 1
         assert learned == []
 
