@@ -43,7 +43,6 @@ class Scenario:
     short: bool = False
     slow: bool = False
     kernel: bool = False
-    optional: bool = False
 
 
 @dataclass
@@ -271,6 +270,14 @@ class _Run:
         if event is None:
             raise Broken("the client has no event")
         return event
+
+    def _ended(self, step: dict[str, Any]) -> None:
+        """There are no more events: none comes, or an error says so."""
+        number = self.adapter.begin(step["ended"], {"timeout_ms": 500})
+        self._until(lambda: number in self.adapter.answers, "the client has not answered")
+        answer = self.adapter.answers.pop(number)
+        if answer["ok"] and answer["result"] is not None:
+            raise Broken(f"the client says {json.dumps(answer['result'])}")
 
     def _message(self, step: dict[str, Any]) -> None:
         """The next message; states of health and peers may come between."""

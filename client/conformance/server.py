@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import msgpack
 import zmq
 
 from ipc_schema.errors import ErrorCode, IpcError
@@ -202,7 +203,7 @@ class ScriptedServer:
         instance = os.urandom(16) if script.get("instance") == "another" else self.instance
         self.instance = instance
         if not request.no_reply:
-            self._reply(identity, request, body)
+            self._reply(identity, request, body, script.get("before"))
         if request.method == "hello":
             self._push(self._known[identity])
 
@@ -213,9 +214,16 @@ class ScriptedServer:
             body = self._answer(identity, request)
             self._reply(identity, request, body)
 
-    def _reply(self, identity: bytes, request: Request, body: dict[str, Any]) -> None:
+    def _reply(
+        self, identity: bytes, request: Request, body: dict[str, Any], before: dict[str, Any] | None = None
+    ) -> None:
+        """`before`: keys that stand before those of the body, and may repeat them."""
         blobs, self.blobs = self.blobs, []
-        self._send(identity, encode_reply(request.correlation_id, self.instance, body, blobs))
+        frames = encode_reply(request.correlation_id, self.instance, body, blobs)
+        if before:
+            assert len(body) + len(before) < 16, "a map whose size is in its first byte"
+            frames[2] = bytes([frames[2][0] + len(before)]) + msgpack.packb(before)[1:] + frames[2][1:]
+        self._send(identity, frames)
 
     def _scripted_error(self, request: Request, error: dict[str, Any]) -> list[bytes]:
         """An error as the scenario has it, with codes and keys that this version does not know."""

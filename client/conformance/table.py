@@ -67,7 +67,7 @@ FEATURES: Final[dict[str, tuple[str, ...]]] = {
     "Kernel: gaps filled by replay, losses told": ("kernel-gap", "kernel-replay", "kernel-trimmed"),
     "Kernel: restarts of it and of its streams": ("kernel-epoch",),
     "Kernel: leases renewed, and taken again": ("kernel-lease",),
-    "Kernel: silence": ("kernel-heartbeats",),
+    "Kernel: silence, events of another version": ("kernel-heartbeats", "kernel-header-version"),
 }
 
 

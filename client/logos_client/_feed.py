@@ -15,7 +15,7 @@ from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.frames import Reply
 from ipc_schema.kernel import events as wire
 from ipc_schema.kernel import methods
-from ipc_schema.kernel.events import Heartbeat, MessageEvent, UnknownEvent, decode_header
+from ipc_schema.kernel.events import Heartbeat, MessageEvent, UnknownEvent, decode_header, other_version
 from ipc_schema.kernel.records import NodeHealth
 from ipc_schema.streams import StreamState
 from logos_client._cursor import CursorVerdict, StreamCursor
@@ -136,6 +136,7 @@ class KernelFeed:
         self._heard = 0.0
         self._down = False
         self._closed = False
+        self._closing: asyncio.Task[None] | None = None
 
     # -- opening and closing ---------------------------------------------------------------------------------
 
@@ -320,6 +321,8 @@ class KernelFeed:
         except IpcError as error:
             self.counters.garbage += 1
             log.debug("dropped an event: %s", error)
+            if cursor is not None and (version := other_version(frames[1])) is not None:
+                self._end(f"the kernel sends events of version {version}")
             return
         self._heard = self._loop.time()
         if type(event) is Heartbeat:
@@ -338,6 +341,13 @@ class KernelFeed:
             self._show(cursor, event, frames[2])
         elif verdict is CursorVerdict.CATCH_UP:
             self._catch_up(cursor)
+
+    def _end(self, reason: str) -> None:
+        """Nothing more can be read (SPEC §3.1)."""
+        assert self._socket is not None
+        self._socket.close()
+        self.put(KernelLost(reason))
+        self._closing = self._loop.create_task(self.close())
 
     def _show(self, cursor: StreamCursor, event: Any, payload: bytes) -> None:
         if type(event) is MessageEvent:

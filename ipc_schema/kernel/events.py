@@ -40,6 +40,7 @@ __all__ = [
     "encode_heartbeat",
     "encode_message_header",
     "encode_peer",
+    "other_version",
     "parse_stream",
     "stream_name",
     "stream_topic",
@@ -306,6 +307,16 @@ def decode_header(frame: bytes) -> KernelEvent:
         return _new_tuple(MessageEvent, header[2:14])
     except FieldError as error:
         raise HeaderError(str(error)) from None
+
+
+def other_version(frame: bytes) -> int | None:
+    """The version of a header that is of another one than ours (SPEC.md 3.1); None for all other bytes."""
+    try:
+        header = unpack_header(frame, MAX_EVENT_HEADER)
+    except FieldError:
+        return None
+    version = header[0] if header else None
+    return version if type(version) is int and version != EVENT_VERSION else None
 
 
 def _decode_rare(header: tuple[Any, ...]) -> KernelEvent:

@@ -17,6 +17,8 @@ constexpr int kHighWater = 2000;
 constexpr std::size_t kBatch = 256;
 constexpr std::size_t kFrames = 3;
 constexpr Milliseconds kRelease = 1s;
+/// Heartbeats that may be missing before the kernel is asked whether it is there.
+constexpr int kMissed = 3;
 
 bool is_messages(const StreamCursor& cursor) { return cursor.stream.starts_with("m/"); }
 
@@ -33,9 +35,11 @@ KernelFeed::State::State(std::shared_ptr<KernelClient::Session> session, FeedOpt
   if (options_.peers) streams.emplace_back("n");
   if (streams.empty()) throw std::invalid_argument("a feed of no stream: name shards, health or peers");
   for (const std::string& stream : streams) cursors_.emplace(stream + '\0', StreamCursor(stream));
-  // A shard that we do not lease may stay silent.
-  for (const auto& [topic, cursor] : cursors_) silent_ += options_.lease || !is_messages(cursor) ? 1 : 0;
+  for (const auto& [topic, cursor] : cursors_) silent_ += beats(cursor) ? 1 : 0;
 }
+
+/// A shard that we do not lease may stay silent.
+bool KernelFeed::State::beats(const StreamCursor& cursor) const { return options_.lease || !is_messages(cursor); }
 
 void KernelFeed::State::open() {
   try {
@@ -57,6 +61,10 @@ void KernelFeed::State::open() {
     if (!heard_.wait_for(lock, options_.timeout, [this] { return silent_ == 0 || closed_; })) {
       throw Error(ErrorCode::kNotReady, std::to_string(silent_) + " of the streams have no heartbeat");
     }
+    lock.unlock();
+    session_->loop().run([this] {
+      if (std::ranges::any_of(cursors_, [this](const auto& one) { return beats(one.second); })) watch();
+    });
   } catch (...) {
     close();
     throw;
@@ -75,10 +83,7 @@ void KernelFeed::State::close() {
   }
   session_->loop().run([this] {
     session_->remove(this);
-    if (timer_) session_->loop().cancel(*timer_);
-    timer_.reset();
-    if (socket_) session_->loop().unwatch(socket_);
-    socket_.close();
+    close_socket();
   });
   if (!leased) return;
   try {
@@ -86,6 +91,15 @@ void KernelFeed::State::close() {
   } catch (const Error&) {
     // It is not renewed, and lapses.
   }
+}
+
+void KernelFeed::State::close_socket() {
+  for (auto* timer : {&timer_, &watch_}) {
+    if (*timer) session_->loop().cancel(**timer);
+    timer->reset();
+  }
+  if (socket_) session_->loop().unwatch(socket_);
+  socket_.close();
 }
 
 void KernelFeed::State::open_socket() {
@@ -125,7 +139,7 @@ std::optional<KernelEvent> KernelFeed::State::take() {
 
 std::optional<KernelEvent> KernelFeed::State::next(std::optional<Milliseconds> timeout) {
   std::unique_lock lock(mutex_);
-  return inbox_.wait(lock, timeout, [this] { return take(); }, [this] { return closed_; });
+  return inbox_.wait(lock, timeout, [this] { return take(); }, [this] { return closed_ || ended_; });
 }
 
 std::optional<KernelEvent> KernelFeed::State::try_next() {
@@ -167,13 +181,25 @@ void KernelFeed::State::announce() {
   update();
 }
 
-void KernelFeed::State::lost(const std::string& reason) {
+/// Nothing more can be read (SPEC §3.1). The leases stay until the feed is closed.
+void KernelFeed::State::end(const std::string& reason) {
+  session_->remove(this);
+  close_socket();
   put(KernelLost{reason});
+  const std::lock_guard lock(mutex_);
+  ended_ = true;
+  update();
+}
+
+void KernelFeed::State::lost(const std::string& reason) {
+  if (!std::exchange(down_, false)) put(KernelLost{reason});
   announce();
 }
 
 void KernelFeed::State::found(const Id& instance, bool restarted) {
   open_socket();
+  down_ = false;
+  last_word_ = Clock::now();
   put(KernelFound{instance, restarted});
   announce();
 }
@@ -204,6 +230,8 @@ bool KernelFeed::State::receive() {
     take_in(cursor->second, view(1), view(2));
   } catch (const Error&) {
     this->count(&FeedCounters::garbage);
+    const auto version = other_version(view(1));
+    if (version) end("the kernel sends events of version " + std::to_string(*version));
   }
   return true;
 }
@@ -211,8 +239,9 @@ bool KernelFeed::State::receive() {
 void KernelFeed::State::take_in(StreamCursor& cursor, BytesView header, BytesView payload) {
   KernelEventFrames frames = decode_kernel_event(header, payload);
   Verdict verdict = Verdict::kSkip;
+  last_word_ = Clock::now();
   if (frames.kind == 0) {
-    if (!cursor.heard && (options_.lease || !is_messages(cursor))) {
+    if (!cursor.heard && beats(cursor)) {
       const std::lock_guard lock(mutex_);
       --silent_;
       heard_.notify_all();
@@ -252,6 +281,40 @@ void KernelFeed::State::report(StreamCursor& cursor) {
     return;
   }
   for (StreamLoss& loss : losses) put(std::move(loss));
+}
+
+// -- silence -----------------------------------------------------------------------------------------------------------
+
+/// Ask the control socket when three heartbeats are missing (SPEC §3.1). A kernel that hangs keeps its connections, so
+/// nothing else shows it.
+void KernelFeed::State::watch() {
+  if (!socket_) return;
+  const Milliseconds every(session_->hello().heartbeat_ms);
+  watch_ = session_->loop().after(every, [this] {
+    watch_.reset();
+    drain();  // this thread may have had no turn: what waits in the socket comes first
+    watch();
+  });
+  if (!session_->ready() || (!down_ && Clock::now() - last_word_ <= kMissed * every)) return;
+  session_->ask_control([weak = weak_from_this()](bool answers) {
+    const auto self = weak.lock();
+    if (self && self->socket_) self->look_after(answers);
+  });
+}
+
+/// A kernel that answers may have sent events that did not come.
+void KernelFeed::State::look_after(bool answers) {
+  if (!session_->ready()) return;
+  if (answers) {
+    if (down_) found(session_->instance(), false);
+    last_word_ = Clock::now();
+    for (auto& [topic, cursor] : cursors_) {
+      if (beats(cursor)) catch_up(cursor);
+    }
+  } else if (!std::exchange(down_, true)) {
+    put(KernelLost{"no heartbeat, and no answer from its control socket"});
+    announce();
+  }
 }
 
 // -- catching up -------------------------------------------------------------------------------------------------------

@@ -39,6 +39,11 @@ class KernelFeed::State : public std::enable_shared_from_this<KernelFeed::State>
   void show(StreamCursor& cursor, KernelEventFrames&& frames);
   void put(KernelEvent event);
   void announce();
+  void close_socket();
+  void end(const std::string& reason);
+  [[nodiscard]] bool beats(const StreamCursor& cursor) const;
+  void watch();
+  void look_after(bool answers);
   void report(StreamCursor& cursor);
   void catch_up(StreamCursor& cursor);
   void work();
@@ -55,7 +60,7 @@ class KernelFeed::State : public std::enable_shared_from_this<KernelFeed::State>
   // With the lock.
   std::optional<KernelEvent> take();
   [[nodiscard]] bool silent() const;
-  bool update() { return inbox_.update(!queue_.empty() || closed_); }
+  bool update() { return inbox_.update(!queue_.empty() || closed_ || ended_); }
 
   struct Queued {
     KernelEvent event;
@@ -71,6 +76,7 @@ class KernelFeed::State : public std::enable_shared_from_this<KernelFeed::State>
   bool room_ = true;             // guarded by mutex_
   bool parked_ = false;          // guarded by mutex_: catching up waits for room
   bool closed_ = false;          // guarded by mutex_
+  bool ended_ = false;           // guarded by mutex_: by an event that we cannot read
   bool leased_ = false;          // guarded by mutex_
   std::size_t silent_ = 0;       // guarded by mutex_: streams without a heartbeat yet
   FeedCounters counters_;        // guarded by mutex_
@@ -85,6 +91,9 @@ class KernelFeed::State : public std::enable_shared_from_this<KernelFeed::State>
   std::size_t turn_ = 0;
   Milliseconds delay_{};
   std::optional<Loop::Timer> timer_;
+  std::optional<Loop::Timer> watch_;
+  Clock::time_point last_word_;  // when something came
+  bool down_ = false;            // the kernel, as its silence showed
 };
 
 }  // namespace logos

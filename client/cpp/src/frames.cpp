@@ -106,6 +106,18 @@ AppEventFrames decode_app_event(std::span<const BytesView> frames) {
   return found;
 }
 
+std::optional<std::uint64_t> other_version(BytesView frame) {
+  try {
+    const Value header = unpack_within(frame, kMaxEventHeader);
+    const auto* row = header.get<Value::Array>();
+    if (row == nullptr || row->empty()) return std::nullopt;
+    const auto version = element<std::uint64_t>(*row, 0, "version");
+    return version == 1 ? std::nullopt : std::optional(version);
+  } catch (const Error&) {
+    return std::nullopt;
+  }
+}
+
 KernelEventFrames decode_kernel_event(BytesView frame, BytesView payload) {
   const Value header = unpack_within(frame, kMaxEventHeader);
   const auto* row = header.get<Value::Array>();

@@ -16,7 +16,8 @@ constexpr Clock::duration kRenewRetry = 1s;
 
 KernelEndpoints checked(const KernelEndpoints& endpoints, const KernelOptions& options) {
   check_name(options.name);
-  return {endpoint_at(endpoints.requests, "kernel/requests"), endpoints.events};
+  return {endpoint_at(endpoints.requests, "kernel/requests"), endpoints.events,
+          endpoint_at(endpoints.control.empty() ? endpoints.requests : endpoints.control, "kernel/control")};
 }
 
 }  // namespace
@@ -42,6 +43,7 @@ KernelClient::Session::Session(KernelEndpoints endpoints, KernelOptions options)
                    .event = {},
                    .drained = {},
                    .keepalive = {}}),
+      probe_(loop_),
       caller_(loop_, connection_) {
   try {
     caller_.open(options_.timeout);
@@ -73,6 +75,7 @@ void KernelClient::Session::close() {
   loop_.run([this] {
     if (renewal_) loop_.cancel(*renewal_);
     renewal_.reset();
+    probe_.close();
     connection_.close();
   });
   loop_.stop();
@@ -207,7 +210,7 @@ std::string_view kind_of(const KernelEvent& event) {
 Value to_value(const KernelEvent& event) { return event_value(event); }
 
 KernelClient::KernelClient(const std::string& where, const KernelOptions& options)
-    : KernelClient(KernelEndpoints{where, {}}, options) {}
+    : KernelClient(KernelEndpoints{where}, options) {}
 KernelClient::KernelClient(const KernelEndpoints& endpoints, const KernelOptions& options)
     : session_(std::make_shared<Session>(checked(endpoints, options), options)) {}
 KernelClient::~KernelClient() {

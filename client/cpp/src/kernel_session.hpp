@@ -6,6 +6,7 @@
 #include <mutex>
 
 #include "calls.hpp"
+#include "control_probe.hpp"
 #include "logos/kernel.hpp"
 
 namespace logos {
@@ -32,6 +33,8 @@ class KernelClient::Session {
   void ask_later(std::string method, const Value& body, std::function<void(Outcome&&)> done);
   /// As `ask_later`, of `stream.replay`: one at a time, which is what the kernel takes.
   void replay(const Value& body, std::function<void(Outcome&&)> done);
+  /// Whether the control socket answers.
+  void ask_control(std::function<void(bool)> done) { probe_.ask(endpoints_.control, std::move(done)); }
   [[nodiscard]] const std::string& events_endpoint() const { return endpoints_.events; }
   [[nodiscard]] const Id& instance() const { return instance_; }
   Loop& loop() { return loop_; }
@@ -60,6 +63,7 @@ class KernelClient::Session {
   Milliseconds renew_every_{10'000};
   Loop loop_;
   Connection connection_;
+  ControlProbe probe_;
   Caller caller_;
 };
 

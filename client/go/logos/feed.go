@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"iter"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -54,9 +55,12 @@ type Feed struct {
 	queue    []Event
 	queued   int           // bytes
 	room     chan struct{} // closed when there is some again; nil: there is
-	heard    chan struct{} // closed when all streams have been heard; then nil
+	heard    chan struct{} // closed when all streams that beat have been heard; then nil
 	filling  bool
 	isClosed bool
+	isEnded  bool      // by an event that we cannot read
+	lastWord time.Time // when something came
+	isDown   bool      // the kernel, as its silence showed
 }
 
 // Feed subscribes to streams, and returns when the subscriptions are in force.
@@ -109,6 +113,7 @@ func (f *Feed) open(ctx context.Context, topics []string) (err error) {
 	if f.socket, err = subscriber(topics); err != nil {
 		return err
 	}
+	heard, beats := f.heard, slices.ContainsFunc(slices.Collect(maps.Values(f.cursors)), f.beats)
 	f.socket.receive(f.receive)
 	f.kernel.mu.Lock()
 	isClosed, endpoint := f.kernel.isClosed, f.kernel.events
@@ -120,16 +125,14 @@ func (f *Feed) open(ctx context.Context, topics []string) (err error) {
 		return ErrClosed
 	}
 	f.moved(endpoint)
-	ctx, cancel := context.WithTimeout(ctx, subscribeTimeout)
-	defer cancel()
-	f.mu.Lock()
-	heard := f.heard
-	f.mu.Unlock()
-	if heard == nil {
+	if !beats {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, subscribeTimeout)
+	defer cancel()
 	select {
 	case <-heard:
+		f.watch()
 		return nil
 	case <-ctx.Done():
 		f.mu.Lock()
@@ -138,10 +141,10 @@ func (f *Feed) open(ctx context.Context, topics []string) (err error) {
 	}
 }
 
-// With mu. The streams without a heartbeat yet. A shard that we do not lease may stay silent.
+// With mu. The streams without a heartbeat yet.
 func (f *Feed) silent() (streams []string) {
 	for _, c := range f.cursors {
-		if !c.heard && (!f.options.NoLease || c.stream == healthStream || c.stream == peersStream) {
+		if !c.heard && f.beats(c) {
 			streams = append(streams, c.stream)
 		}
 	}
@@ -149,11 +152,16 @@ func (f *Feed) silent() (streams []string) {
 	return streams
 }
 
+// Whether a stream has heartbeats: a shard that we do not lease may stay silent.
+func (f *Feed) beats(c *cursor) bool {
+	return !f.options.NoLease || c.stream == healthStream || c.stream == peersStream
+}
+
 // The kernel's events are at this endpoint now.
 func (f *Feed) moved(endpoint string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.socket == nil || f.isClosed || f.endpoint == endpoint {
+	if f.socket == nil || f.isClosed || f.isEnded || f.endpoint == endpoint {
 		return
 	}
 	if f.endpoint != "" {
@@ -257,11 +265,9 @@ func (f *Feed) put(event Event) {
 	}
 }
 
-// An event of the client's own; a kernel that flaps while the app does not look fills no memory.
+// With mu. An event of the client's own; a kernel that flaps while the app does not look fills no memory.
 func (f *Feed) putLocal(event Event) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if !f.isClosed && f.queued <= 2*f.options.MaxBytes {
+	if !f.isClosed && !f.isEnded && f.queued <= 2*f.options.MaxBytes {
 		f.put(event)
 	}
 }
@@ -272,15 +278,21 @@ func (f *Feed) receive(frames [][]byte) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	c := f.cursors[string(frames[0])]
-	if c == nil || len(frames) != 3 {
+	if c == nil || len(frames) != 3 || f.isEnded {
 		f.counters.Garbage++
 		return
 	}
 	kind, place, event, err := decodeKernelEvent(c.stream, frames[1], frames[2])
 	if err != nil {
 		f.counters.Garbage++
+		if version := otherVersion(frames[1]); version != 0 {
+			f.putLocal(&KernelLost{fmt.Sprintf("the kernel sends events of version %d", version)})
+			f.isEnded = true
+			go func() { _ = f.Close() }() // the socket's own receiver must not close it
+		}
 		return
 	}
+	f.lastWord = time.Now()
 	var what verdict
 	switch {
 	case kind == kindHeartbeat:

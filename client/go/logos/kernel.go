@@ -26,6 +26,7 @@ type KernelClient struct {
 	mu       sync.Mutex
 	hello    *KernelHello
 	events   string // the endpoint of the event streams
+	control  string // that of the control socket
 	feeds    map[*Feed]bool
 	isClosed bool
 }
@@ -38,13 +39,14 @@ func ConnectKernel(ctx context.Context, directory string, options KernelOptions)
 	}
 	requests, err := endpointOf(directory, "kernel/requests")
 	events, err2 := endpointOf(directory, "kernel/events")
-	if err = errors.Join(err, err2, checkName(options.Name)); err != nil {
+	control, err3 := endpointOf(directory, "kernel/control")
+	if err = errors.Join(err, err2, err3, checkName(options.Name)); err != nil {
 		return nil, err
 	}
 	if options.Kind == "" {
 		options.Kind = "tool"
 	}
-	k := &KernelClient{options: options, events: events, feeds: map[*Feed]bool{}}
+	k := &KernelClient{options: options, events: events, control: control, feeds: map[*Feed]bool{}}
 	k.connection, err = newConnection(requests, hooks{hello: k.helloBody, greeted: k.greeted, down: k.lost})
 	if err != nil {
 		return nil, err
@@ -119,7 +121,7 @@ func (k *KernelClient) greeted(body []byte) (inFlight uint64, err error) {
 	for feed := range k.feeds {
 		feed.moved(k.events)
 		if before != nil {
-			feed.putLocal(&KernelFound{hello.Instance, hello.Instance != before.Instance})
+			feed.found(hello.Instance, hello.Instance != before.Instance)
 		}
 	}
 	return hello.Limits.InFlight, nil
@@ -129,7 +131,7 @@ func (k *KernelClient) lost(reason string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for feed := range k.feeds {
-		feed.putLocal(&KernelLost{reason})
+		feed.lost(reason)
 	}
 }
 

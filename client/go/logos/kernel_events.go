@@ -94,6 +94,15 @@ func (*KernelFound) Kind() string { return "kernel_found" }
 
 const kindKernelMessage, kindHealth, kindPeer = 1, 2, 3
 
+// The version of an event's header that is of another one than ours; 0 for all other bytes. Nothing behind it can be read.
+func otherVersion(frame []byte) uint64 {
+	r := newReader(frame)
+	if version := r.uint(); r.err == nil && version != 1 {
+		return version
+	}
+	return 0
+}
+
 // The header of one of the kernel's events (§3.1), and the event: nil for a heartbeat and for a kind of a later version.
 func decodeKernelEvent(stream string, frame, payload []byte) (kind uint64, place StreamPlace, event Event, err error) {
 	r := newReader(frame)

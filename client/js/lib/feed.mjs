@@ -3,7 +3,7 @@ import { Subscriber } from "zeromq";
 import { StreamCursor } from "./cursor.mjs";
 import { LogosError } from "./errors.mjs";
 import { AppEvent } from "./events.mjs";
-import { decodeKernelEvent } from "./frames.mjs";
+import { decodeKernelEvent, otherVersion } from "./frames.mjs";
 
 /** @typedef {import("./kernel-types.mjs").KernelEvent} KernelEvent */
 
@@ -219,10 +219,16 @@ export class KernelFeed {
 
   /** @param {Buffer[]} frames */
   #receive(frames) {
+    if (this.#closed) return;
     const cursor = this.#cursors.get(frames[0].toString("latin1"));
     const event = cursor && decoded(frames);
     if (!event) {
       this.counters.garbage += 1;
+      const version = cursor && otherVersion(frames[1]);
+      if (version !== undefined) {
+        this.#put({ event: "kernel_lost", reason: `the kernel sends events of version ${version}` });
+        this.close(); // nothing more can be read (SPEC §3.1)
+      }
       return;
     }
     this.#heard = now();

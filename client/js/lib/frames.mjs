@@ -157,6 +157,16 @@ export const decodeKernelEvent = (frames) => {
   return { event, ...common, ...own, payload };
 };
 
+/** The version of a kernel's event header that is of another one than ours. @param {Buffer | undefined} head */
+export const otherVersion = (head) => {
+  try {
+    const [version] = head ? unpack(head, "event header") : [];
+    return isUint(version) && version !== 1 ? version : undefined;
+  } catch {
+    return undefined;
+  }
+};
+
 /**
  * The messages of a store's answer: two blobs of each. Throws `LogosError`.
  * @param {Buffer[]} hashes

@@ -9,18 +9,22 @@ use rmpv::Value;
 use tokio::sync::{broadcast, oneshot};
 use tokio::time::Instant;
 
-use crate::bytes::Bytes;
+use crate::bytes::{Bytes, Id};
 use crate::contract::{NodeHealth, PeersListReply, StreamReplayReply, StreamState};
 use crate::cursor::{Cursor, Verdict};
 use crate::error::{Code, Error, Result};
 use crate::feed::{FeedShared, HEALTH, PEERS};
 use crate::kernel::KernelClient;
 use crate::kernel_events::{decode_header, other_version, Content, Header, KernelEvent, Place};
-use crate::socket::Socket;
-use crate::wire::{parse, Body, Frames};
+use crate::link_task::frames_of;
+use crate::socket::{Socket, FULL_RETRY};
+use crate::wire::{decode_reply, parse, Body, Frames};
 
 const RETRY: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(5);
+/// Heartbeats that may be missing before the kernel is asked whether it is there.
+const MISSED: u32 = 3;
+const CONTROL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Events taken in one round, so that replays and notices get their turn.
 const ROUND: usize = 256;
 
@@ -46,6 +50,14 @@ pub(crate) struct FeedTask {
     retry: Duration,
     retry_at: Option<Instant>,
     ended: bool,
+    beat: Duration,
+    /// When something came.
+    last_word: Instant,
+    watch_at: Instant,
+    /// The control socket is being asked.
+    asking: Option<Pin<Box<dyn Future<Output = bool> + Send>>>,
+    /// The kernel is, as its silence showed.
+    down: bool,
 }
 
 /// F0 of a stream: the NUL keeps `m/1/1` from matching `m/1/10`.
@@ -70,6 +82,8 @@ impl FeedTask {
         let endpoint = client.hello(|hello| hello.events.clone());
         let socket = subscribe(&endpoint, &cursors)?;
         let notices = client.inner.shared.notices.subscribe();
+        let beat = Duration::from_millis(client.hello(|hello| hello.heartbeat_ms).max(1).into());
+        let now = Instant::now();
         Ok(FeedTask {
             client,
             endpoint,
@@ -83,6 +97,11 @@ impl FeedTask {
             retry: RETRY,
             retry_at: None,
             ended: false,
+            beat,
+            last_word: now,
+            watch_at: now + beat,
+            asking: None,
+            down: false,
         })
     }
 
@@ -98,6 +117,11 @@ impl FeedTask {
                     self.work = None;
                     self.take(at, fetched);
                 }
+                answers = finished(&mut self.asking) => {
+                    self.asking = None;
+                    self.answered(answers);
+                }
+                () = tokio::time::sleep_until(self.watch_at) => self.watch(),
                 () = tokio::task::yield_now(), if more => {}
                 () = self.socket.changed() => {}
                 () = self.shared.room.notified() => {}
@@ -113,6 +137,7 @@ impl FeedTask {
     fn drain(&mut self) -> bool {
         for _ in 0..ROUND {
             match self.socket.receive() {
+                _ if self.ended => return false,
                 Some(frames) => self.receive(frames),
                 None => return self.socket.pending(),
             }
@@ -136,6 +161,7 @@ impl FeedTask {
             }
             return;
         };
+        self.last_word = Instant::now();
         let cursor = &mut self.cursors[at];
         let full = self.shared.queue().full();
         let verdict = match header.content {
@@ -157,11 +183,8 @@ impl FeedTask {
         self.tell_heard();
     }
 
-    /// A shard that we do not lease may stay silent.
     fn tell_heard(&mut self) {
-        let lease = self.lease;
-        let wanted = |cursor: &Cursor| lease || cursor.stream == HEALTH || cursor.stream == PEERS;
-        if self.heard.is_some() && self.cursors.iter().all(|cursor| cursor.heard || !wanted(cursor)) {
+        if self.heard.is_some() && self.cursors.iter().all(|cursor| cursor.heard || !beats(cursor, self.lease)) {
             if let Some(heard) = self.heard.take() {
                 let _ = heard.send(()); // who opens the feed may have given up
             }
@@ -231,7 +254,7 @@ impl FeedTask {
                             self.show(at, header, payload);
                         }
                         Ok(_) => {}
-                        Err(_) => self.shared.queue().counters.garbage += 1,
+                        Err(error) => return self.failed(at, error),
                     }
                 }
             }
@@ -270,12 +293,53 @@ impl FeedTask {
         self.retry = (self.retry * 2).min(RETRY_MAX);
     }
 
+    // -- silence -----------------------------------------------------------------------------------------------------
+
+    /// Ask the control socket when three heartbeats are missing (SPEC.md, §3.1). A kernel that hangs keeps its
+    /// connections, so nothing else shows it.
+    fn watch(&mut self) {
+        self.drain(); // this task may have had no turn: what waits in the socket comes first
+        self.watch_at = Instant::now() + self.beat;
+        let beating = self.cursors.iter().any(|cursor| beats(cursor, self.lease));
+        let silent = self.down || self.last_word.elapsed() > MISSED * self.beat;
+        if !silent || !beating || self.heard.is_some() || self.asking.is_some() || !self.client.inner.link.ready() {
+            return;
+        }
+        self.asking = Some(Box::pin(answers(self.client.inner.control.clone())));
+    }
+
+    /// A kernel that answers may have sent events that did not come.
+    fn answered(&mut self, answers: bool) {
+        if !self.client.inner.link.ready() {
+            return;
+        }
+        if !answers {
+            if !std::mem::replace(&mut self.down, true) {
+                let reason = "no heartbeat, and no answer from its control socket".to_owned();
+                self.shared.queue().put(KernelEvent::KernelLost { reason });
+            }
+            return;
+        }
+        if std::mem::take(&mut self.down) {
+            let instance = self.client.instance();
+            self.shared.queue().put(KernelEvent::KernelFound { instance, restarted: false });
+        }
+        self.last_word = Instant::now();
+        for cursor in self.cursors.iter_mut().filter(|cursor| beats(cursor, self.lease)) {
+            cursor.behind = true;
+        }
+    }
+
     // -- the kernel --------------------------------------------------------------------------------------------------
 
     fn notice(&mut self, notice: Result<KernelEvent, broadcast::error::RecvError>) {
         match notice {
             Ok(event) => {
-                self.shared.queue().put(event);
+                self.last_word = Instant::now();
+                let told = std::mem::take(&mut self.down) && matches!(event, KernelEvent::KernelLost { .. });
+                if !told {
+                    self.shared.queue().put(event);
+                }
                 self.ended |= self.client.inner.link.is_closed();
                 let endpoint = self.client.hello(|hello| hello.events.clone());
                 if endpoint != self.endpoint {
@@ -298,7 +362,41 @@ fn give_up(cursor: &mut Cursor, error: &Error) {
     cursor.behind = false;
 }
 
-async fn finished(work: &mut Option<Work>) -> (usize, Result<Fetched>) {
+/// A shard that we do not lease may stay silent.
+fn beats(cursor: &Cursor, lease: bool) -> bool {
+    lease || cursor.stream == HEALTH || cursor.stream == PEERS
+}
+
+/// Whether a control socket answers.
+async fn answers(endpoint: String) -> bool {
+    let Ok((mut dealer, _monitor)) = Socket::dealer() else { return false };
+    if dealer.connect(&endpoint).is_err() {
+        return false;
+    }
+    let budget = CONTROL_TIMEOUT.as_millis() as u64;
+    let question = frames_of(&Id::random(), "health", budget, 0, Body::new().encode());
+    let asked = async {
+        let mut sent = false;
+        loop {
+            sent = sent || dealer.send(&question);
+            match dealer.receive() {
+                Some(frames) => {
+                    if decode_reply(frames).is_ok() {
+                        return;
+                    }
+                }
+                None if dealer.pending() => {}
+                None => tokio::select! {
+                    () = dealer.changed() => {}
+                    () = tokio::time::sleep(FULL_RETRY), if !sent => {}
+                },
+            }
+        }
+    };
+    tokio::time::timeout(CONTROL_TIMEOUT, asked).await.is_ok()
+}
+
+async fn finished<T>(work: &mut Option<Pin<Box<dyn Future<Output = T> + Send>>>) -> T {
     match work {
         Some(work) => work.await,
         None => std::future::pending().await,

@@ -59,7 +59,8 @@ impl KernelOptions {
     /// # Panics
     /// Outside of a tokio runtime with its I/O and time drivers.
     pub async fn connect(self) -> Result<KernelClient> {
-        let endpoint = endpoint(&self.node, "kernel/requests")?;
+        let requests = endpoint(&self.node, "kernel/requests")?;
+        let control = endpoint(&self.node, "kernel/control")?;
         if let Some(name) = &self.name {
             check_name(name)?;
         }
@@ -70,13 +71,13 @@ impl KernelOptions {
             notices: broadcast::channel(NOTICES).0,
         });
         let session = KernelSession { shared: shared.clone(), name: self.name, kind: self.kind };
-        let link = Link::open(&endpoint, session, Arc::default())?;
+        let link = Link::open(&requests, session, Arc::default())?;
         if let Err(error) = link.when_ready(Instant::now() + self.timeout).await {
             link.close().await;
             return Err(error);
         }
         let background = tokio::spawn(keep_leases(shared.clone(), link.clone()));
-        let inner = KernelInner { link, shared, replay: tokio::sync::Mutex::new(()), background };
+        let inner = KernelInner { link, control, shared, replay: tokio::sync::Mutex::new(()), background };
         Ok(KernelClient { inner: Arc::new(inner), timeout: self.timeout })
     }
 }
@@ -92,6 +93,8 @@ pub(crate) struct KernelShared {
 
 pub(crate) struct KernelInner {
     pub link: Link,
+    /// Asked when heartbeats are missing: any answer says that the kernel is there.
+    pub control: String,
     pub shared: Arc<KernelShared>,
     /// The kernel takes one replay of a consumer at a time.
     pub replay: tokio::sync::Mutex<()>,

@@ -411,7 +411,7 @@ impl<S: Session> LinkTask<S> {
     }
 }
 
-fn frames_of(id: &Id, method: &str, budget_ms: u64, flags: u64, body: Vec<u8>) -> Frames {
+pub(crate) fn frames_of(id: &Id, method: &str, budget_ms: u64, flags: u64, body: Vec<u8>) -> Frames {
     vec![MAGIC.to_vec(), request_header(id, method, budget_ms, flags), body]
 }
 

@@ -11,10 +11,12 @@
 
 namespace logos {
 
-/// The sockets of a kernel. The events' endpoint is what the kernel's hello says, if it says one.
+/// The sockets of a kernel. The events' endpoint is what the kernel's hello says, if it says one. The control socket is
+/// asked whether the kernel is there when its heartbeats are missing; without one the socket for requests is.
 struct KernelEndpoints {
   std::string requests;
   std::string events{};
+  std::string control{};
 };
 
 struct KernelOptions {
