@@ -25,11 +25,13 @@ class Subject {
       logos::KernelOptions options;
       options.name = line.value("name", "");
       options.timeout = timeout;
-      kernel_ = std::make_shared<logos::KernelClient>(line.at("directory").get<std::string>(), options);
+      auto kernel = std::make_shared<logos::KernelClient>(line.at("directory").get<std::string>(), options);
+      const std::lock_guard lock(mutex_);
+      kernel_ = std::move(kernel);
       return nullptr;
     }
-    if (kernel_) return run_kernel(command, line, timeout);
-    const auto client = current();
+    if (const auto kernel = guarded(kernel_)) return run_kernel(*kernel, command, line, timeout);
+    const auto client = guarded(client_);
     if (command == "next") {
       auto event = client->next_event(timeout);
       if (!event) return nullptr;
@@ -68,27 +70,29 @@ class Subject {
   }
 
   void leave() {
-    if (const auto client = current()) client->close(false);
-    if (kernel_) kernel_->close();
+    if (const auto client = guarded(client_)) client->close(false);
+    if (const auto kernel = guarded(kernel_)) kernel->close();
   }
 
  private:
-  /// The commands of a kernel's client are for this repository's tests, which make them one after another.
-  json run_kernel(const std::string& command, const json& line, logos::Milliseconds timeout) {
+  json run_kernel(logos::KernelClient& kernel, const std::string& command, const json& line,
+                  logos::Milliseconds timeout) {
     if (command == "feed") {
       logos::FeedOptions options;
       options.shards = line.at("shards").get<std::vector<std::uint32_t>>();
       options.health = options.peers = true;
       options.max_bytes = line.value("max_bytes", options.max_bytes);
-      feed_ = std::make_shared<logos::KernelFeed>(kernel_->events(options));
+      auto feed = std::make_shared<logos::KernelFeed>(kernel.events(options));
+      const std::lock_guard lock(mutex_);
+      feed_ = std::move(feed);
       return nullptr;
     }
     if (command == "next") {
-      const auto event = feed_->next_event(timeout);
+      const auto event = guarded(feed_)->next_event(timeout);
       return event ? as_json(logos::to_value(*event)) : json();
     }
     if (command == "publish") {
-      const auto reply = kernel_->publish(line.at("topic"), from_hex(line.at("payload")), {.timeout = timeout});
+      const auto reply = kernel.publish(line.at("topic"), from_hex(line.at("payload")), {.timeout = timeout});
       return {{"peers", reply.peers}, {"message_hash", logos::to_hex(reply.message_hash)}};
     }
     if (command == "query") {
@@ -96,16 +100,16 @@ class Subject {
       query.content_topics = topics(line);
       query.include_data = true;
       query.limit = 100;
-      const logos::Value info = kernel_->info({"MyPeerId"});
+      const logos::Value info = kernel.info({"MyPeerId"});
       query.peer = *info.find("MyPeerId")->get<std::string>();
       json payloads = json::array();
-      for (const auto& message : kernel_->store_query(query).messages) payloads.push_back(logos::to_hex(message.payload));
+      for (const auto& message : kernel.store_query(query).messages) payloads.push_back(logos::to_hex(message.payload));
       return payloads;
     }
-    if (command == "peers") return kernel_->peers().size();
-    if (command == "health") return {{"state", kernel_->health().state}};
+    if (command == "peers") return kernel.peers().size();
+    if (command == "health") return {{"state", kernel.health().state}};
     if (command == "close") {
-      kernel_->close();
+      kernel.close();
       return nullptr;
     }
     throw logos::Error(logos::ErrorCode::kUnknownMethod, "no command " + command);
@@ -122,9 +126,10 @@ class Subject {
     client_ = std::move(client);
   }
 
-  std::shared_ptr<MessagingClient> current() {
+  template <class T>
+  T guarded(const T& shared) {
     const std::lock_guard lock(mutex_);
-    return client_;
+    return shared;
   }
 
   static std::vector<std::string> topics(const json& line) { return line.at("topics"); }
