@@ -47,23 +47,31 @@ class EventConsumer:
 
     # -- iteration -------------------------------------------------------------------------------------------
 
+    def next_queued(self) -> Event | None:
+        """Return what `next` would, if it need not wait: usually an event is queued, and a wait that may be
+        cancelled costs more than taking it. None: call `next`."""
+        if not self._iterating or self._taking or self._callbacks:
+            return None
+        self._taker = asyncio.current_task()
+        event = self._take_now()
+        if type(event) is ChannelSegmentReceived:
+            self._stream.put_back()
+            return None
+        return event
+
     async def next(self) -> Event | None:
         """Return the next event that no callback took, or None at the end.
 
         The previous event counts as handled.
         """
+        event = self.next_queued()
+        if event is not None:
+            return event
         self._taker = asyncio.current_task()
         if not self._iterating:
             await self._take_over_from_callbacks()
         if self._taking:
             raise RuntimeError("another task is waiting for the next event already")
-        if not self._callbacks:
-            # Fast path: usually an event is queued, and skipping what follows halves the cost.
-            event = self._take_now()
-            if type(event) is ChannelSegmentReceived:
-                self._stream.put_back()
-            elif event is not None:
-                return event
         self._taking = True
         try:
             while True:

@@ -451,6 +451,9 @@ class MessagingClient(ChannelMethods):
         more.
         """
         self._home.check()
+        event = self._session.consumer.next_queued()
+        if event is not None:
+            return event
         try:
             async with asyncio.timeout(timeout):
                 event = await self._session.consumer.next()
