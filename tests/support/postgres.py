@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 import pytest
 
-__all__ = ["PostgresServer", "postgres_binaries", "require_postgres"]
+__all__ = ["PgBouncer", "PostgresServer", "postgres_binaries", "require_pgbouncer", "require_postgres"]
 
 USER = "archive"
 PASSWORD = "p@ss/word:%"
@@ -44,6 +44,14 @@ def require_postgres() -> Path:
     return place
 
 
+def require_pgbouncer() -> Path:
+    """The pooler's program; skips the test where there is none."""
+    place = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+    if place is None:
+        pytest.skip("PgBouncer is not installed (Debian: apt-get install pgbouncer)")
+    return Path(place)
+
+
 def _account() -> dict[str, Any]:
     """For `Popen`: the server refuses to run as root."""
     if os.geteuid() != 0:
@@ -64,10 +72,12 @@ def _free_port() -> int:
 
 
 class PostgresServer:
-    """One server; `with` starts and removes it. `options` are settings for its command line."""
+    """One server; `with` starts and removes it. `options`: settings for its command line; `primary`: the one
+    of which it is a streaming replica."""
 
-    def __init__(self, binaries: Path, **options: str) -> None:
+    def __init__(self, binaries: Path, *, primary: PostgresServer | None = None, **options: str) -> None:
         self._binaries = binaries
+        self._primary = primary
         self._options = {"fsync": "off", "max_connections": "60", "shared_buffers": "64MB", **options}
         self._account = _account()
         self._names = itertools.count(1)
@@ -94,6 +104,24 @@ class PostgresServer:
         shutil.rmtree(self.directory)
 
     def _initialise(self) -> None:
+        if self._primary is not None:
+            subprocess.run(
+                [
+                    *(
+                        str(self._binaries / "pg_basebackup"),
+                        "-D",
+                        str(self.directory / "data"),
+                        "-R",
+                        "--no-sync",
+                    ),
+                    *("-c", "fast", "-d", self._primary.url("postgres")),
+                ],
+                check=True,
+                cwd=self.directory,
+                timeout=60,
+                **self._account,
+            )
+            return
         secret = self.directory / "password"
         secret.write_text(PASSWORD)
         secret.chmod(0o644)
@@ -181,3 +209,73 @@ class PostgresServer:
         name = f"archive_{next(self._names)}"
         self.execute(f"CREATE DATABASE {name}")
         return name
+
+
+class PgBouncer:
+    """A pooler in transaction mode in front of a server, with few connections; `with` as above."""
+
+    def __init__(self, program: Path, server: PostgresServer, connections: int = 3) -> None:
+        self._program = program
+        self._server = server
+        self._connections = connections
+        self._account = _account()
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = _free_port()
+
+    def __enter__(self) -> PgBouncer:
+        self.directory = Path(tempfile.mkdtemp(prefix="pgb-", dir="/tmp"))
+        try:
+            target = f"host=127.0.0.1 port={self._server.port} user={USER} password='{PASSWORD}'"
+            (self.directory / "pgbouncer.ini").write_text(
+                f"[databases]\n* = {target}\n[pgbouncer]\nauth_type = any\npool_mode = transaction\n"
+                f"listen_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\n"
+                f"default_pool_size = {self._connections}\n"
+            )
+            if self._account:
+                for path in (self.directory, self.directory / "pgbouncer.ini"):
+                    os.chown(path, self._account["user"], self._account["group"])
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            self.kill()
+        shutil.rmtree(self.directory)
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        import psycopg
+
+        with (self.directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [str(self._program), str(self.directory / "pgbouncer.ini")],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.directory,
+                **self._account,
+            )
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                psycopg.connect(self.url("postgres"), connect_timeout=5).close()
+            except psycopg.OperationalError:
+                if self._process.poll() is not None or time.monotonic() > deadline:
+                    raise RuntimeError((self.directory / "log").read_text()[-2000:]) from None
+                time.sleep(0.05)
+            else:
+                return
+
+    def kill(self) -> None:
+        """End it at once."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+        self._process = None
+
+    def url(self, database: str) -> str:
+        """The URL of a database through the pooler."""
+        return f"postgres://{USER}@127.0.0.1:{self.port}/{database}"
