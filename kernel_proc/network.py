@@ -23,6 +23,7 @@ from kernel_proc.p2p.api import PeerIdText
 from kernel_proc.p2p.host import Libp2pHost
 from kernel_proc.p2p.keys import NodeKey
 from kernel_proc.p2p.limits import HostLimits
+from kernel_proc.p2p.tls import ServerCertificate
 from kernel_proc.peering import Peering
 from kernel_proc.peering.needs import Needs
 from kernel_proc.peering.settings import services_wanted
@@ -60,11 +61,12 @@ PROTOCOLS: Final = (
 
 def listen_addresses(config: KernelConfig) -> list[str]:
     """Return the multiaddrs to listen on: TCP, and WebSocket if enabled."""
-    family = "ip6" if ipaddress.ip_address(config.listen_address).version == 6 else "ip4"
-    base = f"/{family}/{config.listen_address}/tcp"
-    addresses = [f"{base}/{config.tcp_port}"]
-    if config.websocket_port is not None:
-        addresses.append(f"{base}/{config.websocket_port}/ws")
+    addresses = []
+    for host in config.listen_hosts:
+        base = f"/ip{ipaddress.ip_address(host).version}/{host}/tcp"
+        addresses.append(f"{base}/{config.tcp_port}")
+        if config.websocket_port is not None:
+            addresses.append(f"{base}/{config.websocket_port}/{'wss' if config.websocket_tls else 'ws'}")
     return addresses
 
 
@@ -109,6 +111,7 @@ class Network:
         registry: Registry,
         rng: Random,
         *,
+        certificate: ServerCertificate | None = None,
         peer_changed: Callable[[PeerChange, PeerRecord], None],
         health_changed: Callable[[], None],
     ) -> None:
@@ -118,6 +121,7 @@ class Network:
             key=key,
             listen=listen_addresses(config),
             limits=host_limits(config),
+            certificate=certificate,
             agent=config.agent_string or f"{AGENT_PREFIX}{version()}",
         )
         self._tell_peer = peer_changed
@@ -239,10 +243,11 @@ class Network:
         ports = dict.fromkeys(("tcp", "webSocket", "quic", "rest", "discv5Udp", "metrics"), 0)
         for address in self.host.listen_addresses:
             parts = address.split("/")
-            kind = "webSocket" if "ws" in parts else "tcp"
-            ports[kind] = int(parts[parts.index("tcp") + 1])
+            kind = "tcp" if {"ws", "wss"}.isdisjoint(parts) else "webSocket"
+            # With automatic ports those of IPv4, which comes first, and of IPv6 may differ.
+            ports[kind] = ports[kind] or int(parts[parts.index("tcp") + 1])
         for endpoint in self.peering.discv5.bound:
-            ports["discv5Udp"] = endpoint.port
+            ports["discv5Udp"] = ports["discv5Udp"] or endpoint.port
         return ports
 
     def _samples(self) -> Iterable[Sample]:

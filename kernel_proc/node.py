@@ -14,6 +14,7 @@ import os
 import secrets
 from collections.abc import Callable
 from contextlib import ExitStack
+from pathlib import Path
 from random import SystemRandom
 from signal import Signals
 
@@ -39,6 +40,7 @@ from kernel_proc.metrics import Registry
 from kernel_proc.network import Network
 from kernel_proc.p2p.api import BadAddress
 from kernel_proc.p2p.keys import NodeKey
+from kernel_proc.p2p.tls import ServerCertificate
 from kernel_proc.peering import PeeringError
 from kernel_proc.publishing import Publishing
 from kernel_proc.sender import MessageSender
@@ -250,6 +252,15 @@ class Node:
         text = f"cannot listen on listen-address {config.listen_address} ({ports}): {error}"
         return StartError(text, StartError.code_of(getattr(error, "errno", errno.EINVAL)))
 
+    def _certificate(self) -> ServerCertificate | None:
+        files = self.config.websocket_tls
+        if files is None:
+            return None
+        try:
+            return ServerCertificate(Path(files.certificate), Path(files.key))
+        except (OSError, ValueError) as error:
+            raise StartError(f"websocket-secure-support: {error}") from error
+
     def _make_network(self, key: NodeKey) -> Network:
         try:
             return Network(
@@ -258,6 +269,7 @@ class Node:
                 self.shards,
                 self.registry,
                 SystemRandom(),
+                certificate=self._certificate(),
                 peer_changed=self.publisher.publish_peer,
                 health_changed=self._touch,
             )

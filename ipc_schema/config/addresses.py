@@ -8,6 +8,7 @@ to reject a typing error at start, by name, instead of dialling it for ever.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from ipaddress import IPv6Address, ip_address
 from typing import Final, NamedTuple
 
@@ -15,11 +16,14 @@ from ipc_schema.paths import MAX_SOCKET_PATH
 
 __all__ = [
     "DialAddress",
+    "UndialableError",
+    "can_dial",
     "check_endpoint",
     "check_enr",
     "check_enrtree",
     "check_entry_node",
     "check_multiaddr",
+    "check_peer_address",
     "is_multiaddr",
     "parse_multiaddr",
     "peer_id_in",
@@ -30,15 +34,29 @@ _BASE58: Final = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 _MAX_PEER_ID: Final = 64
 _PEER_ID_NAMES: Final = ("p2p", "ipfs")
 _TRANSPORTS: Final = {(): "", ("ws",): "/ws", ("wss",): "/wss", ("tls", "ws"): "/wss"}
+_UNSPOKEN: Final = frozenset(
+    (
+        *("certhash", "dccp", "dnsaddr", "garlic32", "garlic64", "http", "http-path", "https", "ip6zone"),
+        *("ipcidr", "memory", "noise", "onion", "onion3", "p2p-circuit", "p2p-stardust", "p2p-webrtc-direct"),
+        *("p2p-webrtc-star", "p2p-websocket-star", "quic", "quic-v1", "sctp", "udp", "udt", "unix", "utp"),
+        *("webrtc", "webrtc-direct", "webtransport"),
+    )
+)
+"""Protocols of the multiaddr table that make an address undialable here."""
 # Codes of the multiaddr table (github.com/multiformats/multicodec), as varints.
 _CODES: Final = {"ip4": b"\x04", "ip6": b"\x29", "dns": b"\x35", "dns4": b"\x36", "dns6": b"\x37"}
 _TCP: Final = b"\x06"
 _P2P: Final = b"\xa5\x03"
 _TRANSPORT_CODES: Final = {"": b"", "/ws": b"\xdd\x03", "/wss": b"\xde\x03"}
+_TLS_SNI: Final = b"\xc0\x03\xc1\x03"
+
+
+class UndialableError(ValueError):
+    """A multiaddr that others may dial: its transport is not spoken here."""
 
 
 class DialAddress(NamedTuple):
-    """A multiaddr of TCP, or of WebSocket over TCP."""
+    """A multiaddr of TCP, or of WebSocket over TCP, plain or over TLS."""
 
     kind: str
     """ip4, ip6, dns, dns4 or dns6."""
@@ -48,22 +66,23 @@ class DialAddress(NamedTuple):
     """"" for plain TCP, "/ws" or "/wss"."""
     peer_id: str | None
     """base58."""
+    server_name: str | None = None
+    """The name for which the certificate must be valid, if it is not the host."""
 
     @property
     def place(self) -> str:
         """Return the text without the peer id."""
-        return f"/{self.kind}/{self.host}/tcp/{self.port}{self.transport}"
+        secure = self.transport if self.server_name is None else f"/tls/sni/{self.server_name}/ws"
+        return f"/{self.kind}/{self.host}/tcp/{self.port}{secure}"
 
     def to_bytes(self) -> bytes:
         """Return the binary form, as identify and node records carry it."""
-        if self.kind in ("ip4", "ip6"):
-            host = ip_address(self.host).packed
+        host = ip_address(self.host).packed if self.kind in ("ip4", "ip6") else _name_bytes(self.host)
+        if self.server_name is None:
+            transport = _TRANSPORT_CODES[self.transport]
         else:
-            name = self.host.encode()
-            host = _varint(len(name)) + name
-        raw = (
-            _CODES[self.kind] + host + _TCP + self.port.to_bytes(2, "big") + _TRANSPORT_CODES[self.transport]
-        )
+            transport = _TLS_SNI + _name_bytes(self.server_name) + _TRANSPORT_CODES["/ws"]
+        raw = _CODES[self.kind] + host + _TCP + self.port.to_bytes(2, "big") + transport
         if self.peer_id is None:
             return raw
         digest = _decode_peer_id(self.peer_id)
@@ -72,6 +91,10 @@ class DialAddress(NamedTuple):
 
 def _varint(value: int) -> bytes:
     return bytes((value,)) if value < 0x80 else bytes((value & 0x7F | 0x80, value >> 7))
+
+
+def _name_bytes(name: str) -> bytes:
+    return _varint(len(name)) + name.encode()
 
 
 def _decode_peer_id(text: str) -> bytes:
@@ -127,13 +150,17 @@ def peer_id_in(address: str) -> str | None:
 
 
 def parse_multiaddr(text: str) -> DialAddress:
-    """Parse `/ip4|ip6|dns|dns4|dns6/<host>/tcp/<port>[/ws|/wss|/tls/ws][/p2p|ipfs/<peer id>]`.
+    """Parse `/ip4|ip6|dns|dns4|dns6/<host>/tcp/<port>[<transport>][/p2p|ipfs/<peer id>]`, where <transport>
+    is `/ws`, `/wss`, `/tls/ws` or `/tls/sni/<name>/ws`.
 
-    Port 0 is for listening only. Raises ValueError.
+    Port 0 is for listening only. Raises UndialableError for other transports, ValueError.
     """
     if not text.startswith("/"):
         raise ValueError(f"{text!r} is not a multiaddr (it must start with a slash)")
     parts = text[1:].split("/")
+    other = next((part for part in (parts[0], *parts[2:]) if part in _UNSPOKEN), None)
+    if other is not None:
+        raise UndialableError(f"{text[:300]!r}: {other} is not spoken here, only tcp and WebSocket over it")
     if len(parts) < 4:
         raise ValueError(f"{text!r} is not complete: /ip4/<address>/tcp/<port>[/p2p/<peer id>]")
     _check_host(parts[0], parts[1])
@@ -150,16 +177,36 @@ def parse_multiaddr(text: str) -> DialAddress:
         except ValueError as error:
             raise ValueError(f"{text[:300]!r}: {error}") from None
         rest = rest[:-2]
+    server_name = None
+    if len(rest) == 4 and rest[:2] == ["tls", "sni"]:
+        server_name = rest[2]
+        _check_host("dns", server_name)
+        rest = ["tls", rest[3]]
     transport = _TRANSPORTS.get(tuple(rest))
     if transport is None:
         raise ValueError(f"{text!r}: cannot dial /{'/'.join(rest)} over tcp")
-    return DialAddress(parts[0], parts[1], int(parts[3]), transport, peer_id)
+    return DialAddress(parts[0], parts[1], int(parts[3]), transport, peer_id, server_name)
+
+
+def can_dial(address: str) -> bool:
+    """Return whether an address is one to dial: not malformed, and of a transport that is spoken here."""
+    try:
+        parse_multiaddr(address)
+    except ValueError:
+        return False
+    return True
 
 
 def check_multiaddr(text: str) -> None:
-    """Check a multiaddr to dial or announce. Raises ValueError."""
+    """Check a multiaddr to dial. Raises ValueError."""
     if parse_multiaddr(text).port == 0:
         raise ValueError(f"{text!r}: '0' is not a port in 1..65535")
+
+
+def check_peer_address(text: str) -> None:
+    """Check a multiaddr of a peer, whose transport need not be one that is spoken here. Raises ValueError."""
+    with suppress(UndialableError):
+        check_multiaddr(text)
 
 
 def check_entry_node(text: str) -> None:
@@ -170,7 +217,7 @@ def check_entry_node(text: str) -> None:
     elif text.startswith("enr:"):
         check_enr(text)
     else:
-        check_multiaddr(text)
+        check_peer_address(text)
 
 
 def check_enr(text: str) -> None:

@@ -15,10 +15,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NamedTuple
 
 from ipc_schema.config import common
-from ipc_schema.config.addresses import is_multiaddr
+from ipc_schema.config.addresses import UndialableError, can_dial, is_multiaddr, parse_multiaddr
 from ipc_schema.config.common import ProcessOptions
 from ipc_schema.config.discovery import (
     DiscoveryConfig,
@@ -34,6 +34,7 @@ from ipc_schema.config.kinds import (
     IP_ADDRESS,
     MULTIADDR,
     NONE,
+    PATH,
     PORT,
     PRIVATE_KEY,
     PROTECTED_SHARD,
@@ -62,6 +63,7 @@ from ipc_schema.config.presets import (
     preset_layer,
 )
 from ipc_schema.config.services import (
+    SERVICE_NODES,
     ServiceConfig,
     ServiceOptions,
     service_config,
@@ -124,12 +126,22 @@ class ListeningOptions(OptionSection):
 
     listen_address: str = option(
         IP_ADDRESS,
-        "address to listen on; 0.0.0.0 under a preset, with cluster-id and with entry-node, else loopback",
+        "address to listen on; ::: all addresses of IPv4 and IPv6; "
+        "unset: 0.0.0.0 under a preset, with cluster-id and with entry-node, else loopback",
         default="127.0.0.1",
     )
     tcp_port: int = option(PORT, "libp2p over TCP; 0: automatic", default=60000)
     websocket_support: bool = option(BOOLEAN, "listen for libp2p over WebSocket too", default=False)
     websocket_port: int = option(PORT, "libp2p over WebSocket; 0: automatic", default=8000)
+    websocket_secure_support: bool = option(
+        BOOLEAN,
+        "serve TLS on websocket-port (wss), as browsers want it; announced by dns4-domain-name",
+        default=False,
+    )
+    websocket_secure_key_path: str | None = option(
+        PATH, "private key of websocket-secure-cert-path in PEM; both are read again when they change"
+    )
+    websocket_secure_cert_path: str | None = option(PATH, "certificate chain of this host in PEM")
     ports_shift: int = common.ports_shift_option()
 
 
@@ -200,6 +212,13 @@ class KernelOptions:
     sockets: KernelSocketOptions
 
 
+class TlsFiles(NamedTuple):
+    """Paths of PEM files."""
+
+    certificate: str
+    key: str
+
+
 KERNEL_SCHEMA: Final = Schema("kernel", KernelOptions, common.MOVED_TO_GATEWAY)
 
 
@@ -218,6 +237,8 @@ class KernelConfig(common.CommonConfig):
     tcp_port: int
     websocket_port: int | None
     """None: no WebSocket listener; 0: automatic."""
+    websocket_tls: TlsFiles | None
+    """None: the WebSocket listener is not secure."""
     max_connections: int
     ip_colocation_limit: int
     """0: no limit."""
@@ -234,6 +255,11 @@ class KernelConfig(common.CommonConfig):
     replay_budget: int
     lease_ttl: float
     resolved: Resolved[KernelOptions] = field(repr=False, compare=False)
+
+    @property
+    def listen_hosts(self) -> tuple[str, ...]:
+        """The IP addresses to bind, at most one per version: `::` stands for both."""
+        return ("0.0.0.0", "::") if self.listen_address == "::" else (self.listen_address,)  # noqa: S104
 
     def describe(self) -> list[dict[str, Any]]:
         """Return all options with their values and sources (`node.config`)."""
@@ -279,11 +305,12 @@ def kernel_config(layers: Iterable[Layer]) -> KernelConfig:
         network=network,
         shards=_static_shards(resolved, network),
         protected_shards=options.network.protected_shard,
-        static_nodes=options.network.staticnode,
-        entry_nodes=tuple(node for node in options.network.entry_node if is_multiaddr(node)),
+        static_nodes=tuple(filter(can_dial, options.network.staticnode)),
+        entry_nodes=tuple(filter(can_dial, options.network.entry_node)),
         listen_address=options.listening.listen_address,
         tcp_port=tcp_port,
         websocket_port=websocket_port,
+        websocket_tls=_websocket_tls(resolved),
         max_connections=options.peers.max_connections,
         ip_colocation_limit=options.peers.ip_colocation_limit,
         node_key=options.peers.nodekey,
@@ -373,6 +400,29 @@ def _ports(resolved: Resolved[KernelOptions]) -> tuple[int, int | None, int]:
     return tcp, websocket, shifted("discv5-udp-port", resolved.options.discovery.discv5_udp_port)
 
 
+def _websocket_tls(resolved: Resolved[KernelOptions]) -> TlsFiles | None:
+    listening = resolved.options.listening
+    if not (listening.websocket_support and listening.websocket_secure_support):
+        return None
+    certificate, key = listening.websocket_secure_cert_path, listening.websocket_secure_key_path
+    if certificate is None or key is None:
+        needed = "websocket-secure-cert-path and websocket-secure-key-path"
+        raise resolved.refuse("websocket-secure-support", f"needs {needed}")
+    return TlsFiles(certificate, key)
+
+
+def _undialable(resolved: Resolved[KernelOptions]) -> Iterable[str]:
+    """Return a warning for each configured peer whose transport is not spoken here."""
+    for key in ("staticnode", "entry-node", *SERVICE_NODES):
+        value = resolved.value(key)
+        for address in value if isinstance(value, tuple) else (value,):
+            if address is not None and is_multiaddr(address):
+                try:
+                    parse_multiaddr(address)
+                except UndialableError as error:
+                    yield f"{key} is skipped: {error}"
+
+
 def _warnings(
     resolved: Resolved[KernelOptions], preset: Preset | None, network: NetworkInfo
 ) -> Iterable[str]:
@@ -395,6 +445,7 @@ def _warnings(
             f"the network {network.preset} takes only messages with an RLN proof, which this version "
             "cannot make: the node relays and receives, it does not send"
         )
+    yield from _undialable(resolved)
     yield from service_warnings(resolved)
     yield from discovery_warnings(resolved)
     if (
@@ -409,4 +460,8 @@ def _warnings(
     if not resolved.options.peers.relay:
         yield from common.without_effect(resolved, ["relay-peer-exchange"], "relay is off")
     if not resolved.options.listening.websocket_support:
-        yield from common.without_effect(resolved, ["websocket-port"], "websocket-support is off")
+        options = ["websocket-port", "websocket-secure-support"]
+        yield from common.without_effect(resolved, options, "websocket-support is off")
+    elif not resolved.options.listening.websocket_secure_support:
+        paths = ["websocket-secure-key-path", "websocket-secure-cert-path"]
+        yield from common.without_effect(resolved, paths, "websocket-secure-support is off")

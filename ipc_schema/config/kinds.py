@@ -13,7 +13,7 @@ from ipaddress import ip_address
 from math import isfinite
 from typing import Any, Final
 
-from ipc_schema.config.addresses import check_endpoint, check_entry_node, check_multiaddr
+from ipc_schema.config.addresses import check_endpoint, check_entry_node, check_peer_address
 from ipc_schema.topics import MAX_SHARD_COUNT
 
 __all__ = [
@@ -281,7 +281,7 @@ TEXT: Final = Kind("text", _text_of)
 PORT: Final = integer(0, 65535, "port")
 LOG_LEVEL: Final = choice("log level", LOG_LEVELS, {"warning": "WARN", "critical": "FATAL"})
 LOG_FORMAT: Final = choice("log format", ("TEXT", "JSON"))
-MULTIADDR: Final = Kind("multiaddr", _checked(check_multiaddr))
+MULTIADDR: Final = Kind("multiaddr", _checked(check_peer_address))
 ENTRY_NODE: Final = Kind("multiaddr, enr or enrtree", _checked(check_entry_node))
 ENDPOINT: Final = Kind("endpoint", _checked(check_endpoint))
 PRIVATE_KEY: Final = Kind("private key", _parse_private_key, bytes.hex)

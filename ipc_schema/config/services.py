@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Final
 
 from ipc_schema.config import common
-from ipc_schema.config.addresses import check_multiaddr, peer_id_in
+from ipc_schema.config.addresses import can_dial, check_peer_address, peer_id_in
 from ipc_schema.config.archive import (
     DEFAULT_DATABASE_URL,
     DEFAULT_RETENTION,
@@ -24,7 +24,7 @@ from ipc_schema.config.ratelimits import RATE_LIMIT, RateLimit, RateLimitSetting
 if TYPE_CHECKING:
     from ipc_schema.config.kernel import KernelOptions
 
-__all__ = ["ServiceConfig", "ServiceOptions", "service_config", "service_warnings"]
+__all__ = ["SERVICE_NODES", "ServiceConfig", "ServiceOptions", "service_config", "service_warnings"]
 
 MAX_TEXT: Final = 2048
 
@@ -32,7 +32,7 @@ MAX_TEXT: Final = 2048
 def _parse_service_node(raw: object) -> str:
     if not isinstance(raw, str):
         raise ValueError(f"expected a multiaddr, not {raw!r}")
-    check_multiaddr(raw)
+    check_peer_address(raw)
     if peer_id_in(raw) is None:
         raise ValueError(f"{raw!r}: the peer id is missing (/p2p/<peer id>)")
     return raw
@@ -186,12 +186,20 @@ class ServiceConfig:
         return tuple(node for node in nodes if node is not None)
 
 
+SERVICE_NODES: Final = ("storenode", "lightpushnode", "filternode", "peer-exchange-node")
+
+
+def _dialled(address: str | None) -> str | None:
+    """Return the address unless its transport is not spoken here; a warning then says so."""
+    return address if address is not None and can_dial(address) else None
+
+
 def service_config(resolved: Resolved[KernelOptions]) -> ServiceConfig:
     """Build the service part of a resolved configuration."""
     options = resolved.options.services
     return ServiceConfig(
         store=options.store,
-        store_node=options.storenode,
+        store_node=_dialled(options.storenode),
         store_database=options.store_message_db_url,
         store_read_database=options.store_message_db_read_url,
         store_spool_bytes=options.store_message_spool_size,
@@ -205,14 +213,14 @@ def service_config(resolved: Resolved[KernelOptions]) -> ServiceConfig:
         store_sync_jitter=options.store_sync_relay_jitter,
         store_resume=options.store_resume and options.store,
         lightpush=options.lightpush,
-        lightpush_node=options.lightpushnode,
+        lightpush_node=_dialled(options.lightpushnode),
         filter=options.filter,
-        filter_node=options.filternode,
+        filter_node=_dialled(options.filternode),
         filter_timeout=options.filter_subscription_timeout,
         filter_max_peers=options.filter_max_peers_to_serve,
         filter_max_criteria=options.filter_max_criteria,
         peer_exchange=options.peer_exchange,
-        peer_exchange_node=options.peer_exchange_node,
+        peer_exchange_node=_dialled(options.peer_exchange_node),
         rate_limits=rate_limits(options.rate_limit),
     )
 

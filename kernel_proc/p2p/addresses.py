@@ -1,4 +1,4 @@
-"""Multiaddrs this host can listen on or dial: /ip4|ip6|dns|dns4|dns6/…/tcp/…[/ws][/p2p/…].
+"""Multiaddrs this host can listen on or dial: /ip4|ip6|dns|dns4|dns6/…/tcp/…[/ws|/wss][/p2p/…].
 
 Uses the same parser as the configuration.
 """
@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from ipc_schema.config.addresses import parse_multiaddr
+from ipc_schema.config.addresses import DialAddress, parse_multiaddr
 from kernel_proc.p2p._libp2p import ID, Multiaddr
 from kernel_proc.p2p.api import BadAddress
 
@@ -22,12 +22,20 @@ class Endpoint:
     """ip4, ip6, dns, dns4 or dns6."""
     host: str
     port: int
-    websocket: bool
-    peer_id: ID | None
+    transport: str = ""
+    """"" for plain TCP, "/ws" or "/wss"."""
+    peer_id: ID | None = None
+    server_name: str | None = None
+    """The name for which the certificate must be valid, if it is not the host."""
 
     def text(self) -> str:
         """The multiaddr without /p2p."""
-        return f"/{self.kind}/{self.host}/tcp/{self.port}" + ("/ws" if self.websocket else "")
+        return DialAddress(self.kind, self.host, self.port, self.transport, None, self.server_name).place
+
+    @property
+    def certified(self) -> str:
+        """The name or IP address for which the certificate must be valid."""
+        return (self.server_name or self.host).rstrip(".")
 
     @property
     def family(self) -> socket.AddressFamily:
@@ -43,18 +51,25 @@ def parse(address: str) -> Endpoint:
         read = parse_multiaddr(address)
     except ValueError as error:
         raise BadAddress(str(error)) from None
-    if read.transport == "/wss":
-        raise BadAddress(f"{address}: dialling secure WebSocket is not supported")
     peer_id = ID.from_base58(read.peer_id) if read.peer_id is not None else None
-    return Endpoint(read.kind, read.host, read.port, read.transport == "/ws", peer_id)
+    return Endpoint(read.kind, read.host, read.port, read.transport, peer_id, read.server_name)
 
 
-def from_sockaddr(sockaddr: tuple[object, ...], *, websocket: bool) -> Endpoint:
+def from_sockaddr(sockaddr: tuple[object, ...], transport: str) -> Endpoint:
     """Return the endpoint of a socket address; IPv4-mapped IPv6 becomes IPv4."""
     ip = ipaddress.ip_address(str(sockaddr[0]).partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
         ip = ip.ipv4_mapped
-    return Endpoint(f"ip{ip.version}", str(ip), int(str(sockaddr[1])), websocket, None)
+    return Endpoint(f"ip{ip.version}", str(ip), int(str(sockaddr[1])), transport)
+
+
+def reached(dialled: Endpoint, sockaddr: tuple[object, ...]) -> Endpoint:
+    """Return the endpoint that dialling reached. With TLS it keeps the name: no certificate is for the IP
+    address, which would be of no use later."""
+    remote = from_sockaddr(sockaddr, dialled.transport)
+    if dialled.transport != "/wss" or dialled.certified == remote.host:
+        return remote
+    return replace(remote, server_name=dialled.certified)
 
 
 def to_bytes(address: str) -> bytes:
@@ -95,5 +110,5 @@ def reachable_forms(endpoint: Endpoint) -> list[str]:
             hosts.insert(0, str(udp.getsockname()[0]))
         except OSError:
             pass  # no route: only loopback
-    tail = f"/tcp/{endpoint.port}" + ("/ws" if endpoint.websocket else "")
+    tail = f"/tcp/{endpoint.port}{endpoint.transport}"
     return [f"/{endpoint.kind}/{host}{tail}" for host in dict.fromkeys(hosts)]

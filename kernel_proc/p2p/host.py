@@ -41,13 +41,14 @@ from kernel_proc.p2p.limits import HostLimits
 from kernel_proc.p2p.multistream import select_one_of
 from kernel_proc.p2p.noise import NoiseSecurity
 from kernel_proc.p2p.outbound import Dialler
+from kernel_proc.p2p.tls import ServerCertificate
 
 
 class Libp2pHost:
     """A libp2p host for trio.
 
-    `listen` are multiaddrs (TCP and /ws, port 0 for a free one); `announce` replaces the addresses
-    in identify. Mount handlers and add listeners, then
+    `listen` are multiaddrs (TCP, /ws and, with a `certificate`, /wss; port 0 for a free one); `announce`
+    replaces the addresses in identify. Mount handlers and add listeners, then
 
         async with Libp2pHost(key=key, listen=[...], agent="...").run() as host: ...
 
@@ -63,6 +64,7 @@ class Libp2pHost:
         limits: HostLimits | None = None,
         agent: str = "logos-mapi",
         announce: Sequence[str] = (),
+        certificate: ServerCertificate | None = None,
     ) -> None:
         limits = limits or HostLimits()
         count = self._counters = Counters()
@@ -86,7 +88,7 @@ class Libp2pHost:
         )
         security = NoiseSecurity(key.libp2p_key_pair())
         shared = (self._connections, security, limits, count, self._run_connection)
-        self._acceptor = Acceptor(*shared)
+        self._acceptor = Acceptor(*shared, certificate)
         self._dialler = Dialler(key.peer_id, *shared)
         self._keepalive = Keepalive(self._connections, limits)
         self.set_stream_handler(identify.PROTOCOL, self._introduction.serve, max_per_peer=4)
@@ -173,21 +175,19 @@ class Libp2pHost:
         if self._running:
             raise RuntimeError("the host is already running")
         self._running = True
-        listeners: list[tuple[trio.SocketListener, bool]] = []
+        listeners: list[tuple[trio.SocketListener, str]] = []
         try:
             for endpoint in self._listen:
-                listeners += [(bound, endpoint.websocket) for bound in await transport.listen(endpoint)]
+                listeners += [(bound, endpoint.transport) for bound in await transport.listen(endpoint)]
         except BaseException:
             self._running = False
             for listener, _ in listeners:
                 listener.socket.close()
             raise
         async with trio.open_nursery() as nursery:
-            for listener, websocket in listeners:
-                self._bound.append(
-                    addresses.from_sockaddr(listener.socket.getsockname(), websocket=websocket)
-                )
-                handler = partial(self._acceptor.accepted, websocket=websocket)
+            for listener, on in listeners:
+                self._bound.append(addresses.from_sockaddr(listener.socket.getsockname(), on))
+                handler = partial(self._acceptor.accepted, on=on)
                 serve = partial(trio.serve_listeners, handler, [listener], handler_nursery=nursery)
                 nursery.start_soon(serve)
             self._nursery = self._dialler.nursery = nursery

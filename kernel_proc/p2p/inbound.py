@@ -16,6 +16,7 @@ from kernel_proc.p2p.connections import Connections, HostConnection
 from kernel_proc.p2p.limits import HostLimits
 from kernel_proc.p2p.muxer import Count, Muxer
 from kernel_proc.p2p.noise import NoiseSecurity
+from kernel_proc.p2p.tls import ServerCertificate
 from kernel_proc.p2p.upgrade import upgrade
 
 log = logging.getLogger(__name__)
@@ -43,27 +44,29 @@ class Acceptor:
         limits: HostLimits,
         count: Count,
         run: Callable[[HostConnection], Awaitable[None]],
+        certificate: ServerCertificate | None,
     ) -> None:
         self._connections = connections
         self._security = security
         self._limits = limits
         self._count = count
         self._run = run
+        self._certificate = certificate
         self._half_open: dict[_HalfOpen, None] = {}
 
-    async def accepted(self, tcp: trio.SocketStream, *, websocket: bool) -> None:
-        """Handle one inbound connection. Raise nothing."""
+    async def accepted(self, tcp: trio.SocketStream, *, on: str) -> None:
+        """Handle one inbound connection; `on`: the transport of its listener. Raise nothing."""
         try:
-            await self._serve(tcp, websocket=websocket)
+            await self._serve(tcp, on)
         except Exception:  # last resort for exceptions that no inner boundary caught
             self._count("connection_errors")
             log.exception("inbound connection failed")
 
-    async def _serve(self, tcp: trio.SocketStream, *, websocket: bool) -> None:
+    async def _serve(self, tcp: trio.SocketStream, on: str) -> None:
         admission = self._connections.admission
         async with tcp:
             try:
-                endpoint = addresses.from_sockaddr(tcp.socket.getpeername(), websocket=websocket)
+                endpoint = addresses.from_sockaddr(tcp.socket.getpeername(), on)
             except OSError:
                 return  # gone before we looked
             refused = admission.admit(endpoint.host)
@@ -120,7 +123,7 @@ class Acceptor:
         problem: object = "timed out"
         with trio.move_on_after(self._limits.handshake_timeout):
             try:
-                stream = await transport.WebSocket.accept(tcp) if endpoint.websocket else tcp
+                stream = await transport.accept(tcp, endpoint, self._certificate)
                 return await upgrade(
                     stream,
                     self._security,

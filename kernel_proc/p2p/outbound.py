@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import trio
 
-from kernel_proc.p2p import addresses, transport
+from kernel_proc.p2p import addresses, tls, transport
 from kernel_proc.p2p.addresses import Endpoint
 from kernel_proc.p2p.api import BadAddress, DialError, Direction, PeerIdText
 from kernel_proc.p2p.connections import Connections, HostConnection
@@ -37,6 +38,7 @@ class Dialler:
         self._count = count
         self._run = run
         self._dialling: dict[PeerIdText, trio.Lock] = {}
+        self._tls: ssl.SSLContext | None = None
 
     async def connect(self, address: str, deadline: float) -> PeerIdText:
         """Dial, or return at once if connected. Concurrent calls for one peer share a dial. Raise
@@ -76,6 +78,12 @@ class Dialler:
             return str(result)
         raise DialError(f"{endpoint.text()}: timed out after {deadline:g} s")
 
+    async def _client_tls(self, endpoint: Endpoint) -> ssl.SSLContext | None:
+        if endpoint.transport == "/wss" and self._tls is None:
+            # Reading the authorities of the system takes tens of milliseconds.
+            self._tls = await trio.to_thread.run_sync(tls.client_context)
+        return self._tls
+
     async def _dialled(
         self, endpoint: Endpoint, *, task_status: trio.TaskStatus[PeerIdText | Exception]
     ) -> None:
@@ -83,7 +91,7 @@ class Dialler:
         tcp: trio.SocketStream | None = None
         try:
             try:
-                stream, tcp = await transport.dial(endpoint)
+                stream, tcp = await transport.dial(endpoint, await self._client_tls(endpoint))
                 with trio.fail_after(self._limits.handshake_timeout):
                     muxer = await upgrade(
                         stream,
@@ -93,7 +101,7 @@ class Dialler:
                         limits=self._limits,
                         count=self._count,
                     )
-                remote = addresses.from_sockaddr(tcp.socket.getpeername(), websocket=endpoint.websocket)
+                remote = addresses.reached(endpoint, tcp.socket.getpeername())
             except (DialError, BadAddress) as error:
                 task_status.started(error)
                 return

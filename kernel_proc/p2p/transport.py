@@ -1,6 +1,8 @@
-"""TCP and WebSocket: dial, listen, and a WebSocket as a byte stream."""
+"""TCP and WebSocket, plain and over TLS: dial, listen, and a WebSocket as a byte stream."""
 
 from __future__ import annotations
+
+import ssl
 
 import trio
 import wsproto
@@ -19,12 +21,16 @@ from wsproto.utilities import ProtocolError
 from kernel_proc.p2p.addresses import Endpoint
 from kernel_proc.p2p.api import BadAddress, DialError
 from kernel_proc.p2p.noise import ByteStream
+from kernel_proc.p2p.tls import ServerCertificate, client_handshake
 
 BACKLOG = 128
+TwoWay = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
 
-async def dial(endpoint: Endpoint) -> tuple[ByteStream, trio.SocketStream]:
+async def dial(endpoint: Endpoint, tls: ssl.SSLContext | None = None) -> tuple[ByteStream, trio.SocketStream]:
     """Return a transport to `endpoint` and its TCP stream. Raise DialError or BadAddress. No deadline here.
+
+    A secure WebSocket needs `tls`.
 
     A single address is dialled immediately (py-libp2p waits 250 ms even for one); several start half a second
     apart.
@@ -38,10 +44,14 @@ async def dial(endpoint: Endpoint) -> tuple[ByteStream, trio.SocketStream]:
             tcp = await trio.open_tcp_stream(endpoint.host, endpoint.port, happy_eyeballs_delay=0.5)
     except OSError as error:
         raise DialError(f"{endpoint.text()}: {error.strerror or error}") from None
-    if not endpoint.websocket:
+    if not endpoint.transport:
         return tcp, tcp
     try:
-        return await WebSocket.connect(tcp, host_header(endpoint)), tcp
+        stream: TwoWay = tcp
+        if endpoint.transport == "/wss":
+            assert tls is not None
+            stream = await client_handshake(tcp, tls, endpoint)
+        return await WebSocket.connect(stream, host_header(endpoint)), tcp
     except BaseException:
         await trio.aclose_forcefully(tcp)
         raise
@@ -90,7 +100,8 @@ async def _dial_family(endpoint: Endpoint) -> trio.SocketStream:
 
 def host_header(endpoint: Endpoint) -> str:
     """Return host and port in HTTP syntax: IPv6 addresses in brackets (RFC 3986, 3.2.2)."""
-    host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
+    name = endpoint.server_name or endpoint.host
+    host = f"[{name}]" if ":" in name else name
     return f"{host}:{endpoint.port}"
 
 
@@ -101,6 +112,17 @@ async def listen(endpoint: Endpoint) -> list[trio.SocketListener]:
     return list(await trio.open_tcp_listeners(endpoint.port, host=endpoint.host, backlog=BACKLOG))
 
 
+async def accept(tcp: trio.SocketStream, on: Endpoint, certificate: ServerCertificate | None) -> ByteStream:
+    """Return the transport of an accepted connection. Any exception means that the handshake failed. No
+    deadline here."""
+    if not on.transport:
+        return tcp
+    if on.transport == "/ws":
+        return await WebSocket.accept(tcp)
+    assert certificate is not None
+    return await WebSocket.accept(await certificate.handshake(tcp))
+
+
 class WebSocket:
     """A WebSocket as a byte stream: binary messages in and out, without tasks or message buffers.
 
@@ -109,30 +131,30 @@ class WebSocket:
 
     READ_SIZE = 65536
 
-    def __init__(self, tcp: trio.SocketStream, protocol: wsproto.WSConnection) -> None:
-        self._tcp = tcp
+    def __init__(self, stream: TwoWay, protocol: wsproto.WSConnection) -> None:
+        self._stream = stream
         self._protocol = protocol
         self._closed = False
         # The reading task may send a pong while another task is sending data.
         self._send_lock = trio.Lock()
 
     @classmethod
-    async def accept(cls, tcp: trio.SocketStream) -> WebSocket:
+    async def accept(cls, stream: TwoWay) -> WebSocket:
         """Perform the server side of the opening handshake. Raise trio.BrokenResourceError if it is
         invalid."""
-        self = cls(tcp, wsproto.WSConnection(wsproto.ConnectionType.SERVER))
+        self = cls(stream, wsproto.WSConnection(wsproto.ConnectionType.SERVER))
         request = await self._handshake_event()
         if not isinstance(request, Request):
             raise trio.BrokenResourceError("not a WebSocket request")
-        await tcp.send_all(self._protocol.send(AcceptConnection()))
+        await stream.send_all(self._protocol.send(AcceptConnection()))
         return self
 
     @classmethod
-    async def connect(cls, tcp: trio.SocketStream, host: str) -> WebSocket:
+    async def connect(cls, stream: TwoWay, host: str) -> WebSocket:
         """Perform the client side. Raise DialError if the server does not upgrade."""
-        self = cls(tcp, wsproto.WSConnection(wsproto.ConnectionType.CLIENT))
+        self = cls(stream, wsproto.WSConnection(wsproto.ConnectionType.CLIENT))
         try:
-            await tcp.send_all(self._protocol.send(Request(host=host, target="/")))
+            await stream.send_all(self._protocol.send(Request(host=host, target="/")))
             answer = await self._handshake_event()
         except trio.BrokenResourceError as error:
             raise DialError(f"{host}: WebSocket handshake failed: {error}") from None
@@ -146,9 +168,9 @@ class WebSocket:
                 if isinstance(event, RejectConnection):
                     return event
                 return event
-            data = await self._tcp.receive_some(self.READ_SIZE)
+            data = await self._stream.receive_some(self.READ_SIZE)
             try:
-                self._protocol.receive_data(data or None)
+                self._protocol.receive_data(bytes(data) or None)
             except ProtocolError as error:
                 raise trio.BrokenResourceError(str(error)) from None
             if not data:
@@ -176,25 +198,25 @@ class WebSocket:
                 return data
             if self._closed:
                 return b""
-            received = await self._tcp.receive_some(max_bytes)
+            received = await self._stream.receive_some(max_bytes)
             if not received:
                 return b""
             try:
-                self._protocol.receive_data(received)
+                self._protocol.receive_data(bytes(received))
             except ProtocolError as error:
                 raise trio.BrokenResourceError(str(error)) from None
 
     async def _send(self, data: bytes) -> None:
         async with self._send_lock:
-            await self._tcp.send_all(data)
+            await self._stream.send_all(data)
 
     async def send_all(self, data: bytes) -> None:
         """Send one binary message."""
         async with self._send_lock:
             if self._protocol.state is not ConnectionState.OPEN:
                 raise trio.BrokenResourceError("WebSocket is closing")
-            await self._tcp.send_all(self._protocol.send(BytesMessage(data=data)))
+            await self._stream.send_all(self._protocol.send(BytesMessage(data=data)))
 
     async def aclose(self) -> None:
-        """Close the TCP connection; the WebSocket closing handshake has no meaning for a libp2p peer."""
-        await self._tcp.aclose()
+        """Close the connection; the WebSocket closing handshake has no meaning for a libp2p peer."""
+        await self._stream.aclose()

@@ -10,6 +10,7 @@ from typing import Final
 
 import trio
 
+from ipc_schema.config.addresses import can_dial
 from ipc_schema.config.discovery import NameServer
 from ipc_schema.config.kernel import KernelConfig
 from kernel_proc.discovery.discv5 import Discv5Service, UdpEndpoint, waku_filter
@@ -27,7 +28,7 @@ from kernel_proc.peering.own_record import OwnRecord
 from kernel_proc.peering.pace import WalkPace
 from kernel_proc.peering.settings import (
     PeeringError,
-    is_usable,
+    check_announced,
     node_records,
     operators_peers,
 )
@@ -71,6 +72,7 @@ class Peering:
         self._config = discovery
         self._host = host
         self._needs = needs
+        check_announced(discovery.external_addresses)
         self.own = OwnRecord(config, key, host, self._needs.own_shards)
         self._entries = node_records("entry-node", discovery.entry_records)
         boot = node_records("discv5-bootstrap-node", discovery.discv5_boot_nodes)
@@ -95,7 +97,7 @@ class Peering:
                 targets=Targets.of(config.max_connections, discovery.relay_connections),
                 per_group=limit,
                 loopback=loopback,
-                usable=is_usable,
+                usable=can_dial,
                 protected=operators_peers(config),
                 path=keep / STORE_FILE if keep else None,
             ),
@@ -114,7 +116,7 @@ class Peering:
         self.sources = PeerSources(network, host, self.manager, registry)
         self.discv5 = self.sources.discv5 = Discv5Service(
             self.own.enr,
-            listen=[(config.listen_address, discovery.discv5_port)],
+            listen=[(host, discovery.discv5_port) for host in config.listen_hosts],
             bootstrap=self.boot_nodes,
             found=self.sources.found,
             wanted=self._wanted,

@@ -12,7 +12,14 @@ from kernel_proc.p2p import addresses
 from kernel_proc.p2p.api import BadAddress, PeerIdText
 from kernel_proc.peers.plan import SERVICES
 
-__all__ = ["PeeringError", "capabilities", "is_usable", "node_records", "operators_peers", "services_wanted"]
+__all__ = [
+    "PeeringError",
+    "capabilities",
+    "check_announced",
+    "node_records",
+    "operators_peers",
+    "services_wanted",
+]
 
 
 class PeeringError(ValueError):
@@ -64,10 +71,11 @@ def node_records(option: str, texts: Iterable[str]) -> tuple[Enr, ...]:
     return tuple(found)
 
 
-def is_usable(address: str) -> bool:
-    """Return whether our host can dial an address."""
+def check_announced(external: Iterable[str]) -> None:
+    """Check that further addresses to announce, of whatever transport, have a binary form. Raise
+    PeeringError."""
     try:
-        addresses.parse(address)
-    except BadAddress:
-        return False
-    return True
+        for address in external:
+            addresses.to_bytes(address)
+    except BadAddress as error:
+        raise PeeringError(f"ext-multiaddr: {error}") from error

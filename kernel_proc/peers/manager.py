@@ -51,6 +51,8 @@ FURTHER_SECONDS: Final = 5.0
 """For each further address of the same peer."""
 MAX_TRIED: Final = 4
 """Maximum addresses of one peer tried per dial."""
+MAX_SKIPPED: Final = 300
+"""Characters of skipped addresses per line of the log."""
 PAUSE: Final = 0.25
 """Minimum seconds between evaluations of the plan, to coalesce bursts of events."""
 PAUSE_OFFLINE: Final = 2.0
@@ -110,6 +112,10 @@ class ManagerSettings:
 class _Dials:
     under_way: dict[PeerIdText, KnownPeer] = field(default_factory=dict)
     evicting: set[PeerIdText] = field(default_factory=set)
+
+
+def _has_websocket(address: str) -> bool:
+    return not {"ws", "wss"}.isdisjoint(address.split("/"))
 
 
 class PeerManager:
@@ -186,10 +192,19 @@ class PeerManager:
         `source` identifies who reported it, if the origin does not.
         """
         own = f"/p2p/{peer_id}"
-        chosen = [one if one.endswith(own) else one + own for one in addresses if self._may_dial(one)]
+        chosen, skipped = [], []
+        for address in addresses:
+            if self._may_dial(address):
+                chosen.append(address if address.endswith(own) else address + own)
+            else:
+                skipped.append(address)  # of another transport, for instance: the peer's others may do
+        if skipped:
+            text = ",".join(skipped)[:MAX_SKIPPED]
+            log.debug("addresses skipped", extra=fields(peer=peer_id, addresses=text))
         wanted = self._view.wanted()
         if not chosen or (cluster is not None and cluster != wanted.cluster):
             return False
+        chosen.sort(key=_has_websocket)  # TCP needs less: fewer round trips, no second encryption
         before = self.store.changes
         learned = self.store.learn(
             peer_id,
@@ -299,7 +314,7 @@ class PeerManager:
 
     def restore(self) -> None:
         """Load the peers of the last run."""
-        self._keeper.restore()
+        self._keeper.restore(self._settings.usable)
 
     async def run(self) -> None:
         """Maintain connections until cancelled; save the store at the end."""

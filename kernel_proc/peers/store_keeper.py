@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -32,11 +33,15 @@ class StoreKeeper:
         self._saved = store.changes
         self._unsaved = registry.counter("peers_errors", type="storage_failure")
 
-    def restore(self) -> None:
-        """Load the peers of the last run."""
+    def restore(self, usable: Callable[[str], bool]) -> None:
+        """Load the peers of the last run, with those addresses that may be dialled: another version wrote the
+        file, or a person."""
         if self._path is None:
             return
-        self._store.restore(load_peers(self._path, self._clock), self._clock())
+        peers = load_peers(self._path, self._clock)
+        for peer in peers:
+            peer.addresses = tuple(filter(usable, peer.addresses))
+        self._store.restore(peers, self._clock())
         self._saved = self._store.changes
         if len(self._store):
             log.info("known peers loaded", extra=fields(peers=len(self._store)))

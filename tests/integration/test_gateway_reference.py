@@ -19,6 +19,7 @@ TOPIC = "/waku/2/rs/7/0"
 CONTENT = "/gateway/1/test/proto"
 ENCODED = quote(CONTENT, safe="")
 CLOSED = "/ip4/127.0.0.1/tcp/1/p2p/16Uiu2HAm4v86W3bmT1BiH6oSPzcsSr24iDQpSN5Qa992BCjjwgrD"
+QUIC = CLOSED.replace("/tcp/1/", "/udp/1/quic-v1/")
 NETWORK = ("cluster-id=7", "num-shards-in-network=1")
 
 
@@ -218,6 +219,8 @@ def test_relay_by_pubsub_topic_and_by_content_topic(pair: Pair) -> None:
         ("DELETE", "/messaging/v1/subscriptions", ["/never/1/subscribed/x"], 500, "Unsubscribe failed: "),
         ("POST", "/admin/v1/peers", b"{", 400, "Failed to decode request: "),
         ("POST", "/admin/v1/peers", ["nowhere"], 400, "Couldn't parse remote peer info: "),
+        ("POST", "/admin/v1/peers", [QUIC], 400, "Couldn't parse remote peer info: "),
+        ("POST", "/admin/v1/peers", [QUIC, CLOSED], 400, f"Failed to connect to peer at index: 1 - {CLOSED}"),
         ("POST", "/admin/v1/peers", [CLOSED], 400, f"Failed to connect to peer at index: 0 - {CLOSED}"),
         ("POST", "/admin/v1/log-level/", None, 400, "Invalid log-level, it can’t be empty"),
         ("GET", "/admin/v1/peers/mesh/on/-1", None, 400, "Invalid shardId: -1"),

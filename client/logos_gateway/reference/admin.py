@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
@@ -9,7 +10,7 @@ from typing import Any, Final
 from fastapi import APIRouter, Request
 from starlette.responses import PlainTextResponse, Response
 
-from ipc_schema.config.addresses import check_multiaddr, peer_id_in
+from ipc_schema.config.addresses import UndialableError, can_dial, check_multiaddr, peer_id_in
 from ipc_schema.kernel.records import NodeHealth, PeerRecord
 from ipc_schema.topics import PubsubTopic, TopicError, shard_topic
 from logos_client.control import ControlClient
@@ -18,8 +19,11 @@ from logos_client.kernel import KernelClient
 from logos_gateway.bodies import TextRefusal, json_response, reference_body
 from logos_gateway.json_values import BadBody, decode_json
 from logos_gateway.state import gateway_of, kernel_for
+from logos_process.logs import fields
 
 __all__ = ["peer_statistics", "router", "show_known", "show_peer"]
+
+log = logging.getLogger(__name__)
 
 router = APIRouter(prefix="/admin/v1", tags=["admin"])
 
@@ -110,7 +114,8 @@ async def peers(request: Request) -> Response:
 
 @router.post("/peers", summary="Connect to peers")
 async def connect(request: Request) -> Response:
-    """Body: an array of multiaddrs, dialled in order. 400 at the first that fails."""
+    """Body: an array of multiaddrs, dialled in order. 400 at the first that fails. An address whose transport
+    is not spoken here is skipped if there is another one of its peer."""
     kernel = _kernel(request)
     body = await reference_body(request)
     try:
@@ -125,6 +130,9 @@ async def connect(request: Request) -> Response:
             if peer_id_in(address) is None:
                 raise ValueError("the peer id is missing")
         except ValueError as error:
+            if isinstance(error, UndialableError) and _has_another(addresses, address):
+                log.info("address skipped", extra=fields(address=address, reason=str(error)))
+                continue
             raise TextRefusal(400, f"Couldn't parse remote peer info: {error}") from None
         try:
             (result,) = await kernel.connect_peers(address)
@@ -133,6 +141,11 @@ async def connect(request: Request) -> Response:
         if result.error is not None:
             raise TextRefusal(400, f"Failed to connect to peer at index: {index} - {address}")
     return PlainTextResponse("OK")
+
+
+def _has_another(addresses: Sequence[str], skipped: str) -> bool:
+    own = peer_id_in(skipped)
+    return own is not None and any(peer_id_in(one) == own and can_dial(one) for one in addresses)
 
 
 @router.get("/peer/{peerId}", summary="One peer")

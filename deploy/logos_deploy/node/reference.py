@@ -73,11 +73,6 @@ REFERENCE_OPTIONS: Final[Mapping[str, ReferenceOption]] = {
     "kad-bootstrap-node": _NO_KADEMLIA,
     "kad-random-lookup-interval": _NO_KADEMLIA,
     "kad-service-lookup-interval": _NO_KADEMLIA,
-    "websocket-secure-support": _refused(
-        "browsers would find no secure WebSocket here: end TLS in front of websocket-port", asks=True
-    ),
-    "websocket-secure-key-path": _ignored("it belongs to websocket-secure-support, which is off"),
-    "websocket-secure-cert-path": _ignored("it belongs to websocket-secure-support, which is off"),
     "mix": _refused(
         "messages would travel without the anonymity asked for: mix is not implemented", asks=True
     ),

@@ -102,6 +102,9 @@ def test_a_shown_duration_reads_back(seconds: float) -> None:
         (kinds.MULTIADDR, f"/ip4/1.2.3.4/tcp/1/p2p/{PEER}", f"/ip4/1.2.3.4/tcp/1/p2p/{PEER}"),
         (kinds.MULTIADDR, f"/ip6/::1/tcp/1/ws/p2p/{PEER}", f"/ip6/::1/tcp/1/ws/p2p/{PEER}"),
         (kinds.MULTIADDR, "/dns4/a.b-c.example/tcp/8000/wss", "/dns4/a.b-c.example/tcp/8000/wss"),
+        # A transport that is not spoken here is no reason not to start: see test_undialable.py.
+        (kinds.MULTIADDR, "/ip4/127.0.0.1/udp/1/quic-v1", "/ip4/127.0.0.1/udp/1/quic-v1"),
+        (kinds.MULTIADDR, "/unix/a/tcp/1", "/unix/a/tcp/1"),
     ],
 )
 def test_good_values(kind: Kind, raw: object, value: object) -> None:
@@ -144,12 +147,12 @@ def test_good_values(kind: Kind, raw: object, value: object) -> None:
         (kinds.MULTIADDR, "/ip4/127.0.0.1"),
         (kinds.MULTIADDR, "/ip4/::1/tcp/1"),
         (kinds.MULTIADDR, "/ip6/127.0.0.1/tcp/1"),
-        (kinds.MULTIADDR, "/ip4/127.0.0.1/udp/1/quic-v1"),
+        (kinds.MULTIADDR, "/ip4/127.0.0.1/upd/1/quick-v1"),
         (kinds.MULTIADDR, "/ip4/127.0.0.1/tcp/0"),
         (kinds.MULTIADDR, "/ip4/127.0.0.1/tcp/1/p2p/abc"),
         (kinds.MULTIADDR, "/ip4/127.0.0.1/tcp/1/p2p/" + PEER[:-1] + "0"),
-        (kinds.MULTIADDR, "/ip4/127.0.0.1/tcp/1/quic"),
-        (kinds.MULTIADDR, "/unix/a/tcp/1"),
+        (kinds.MULTIADDR, "/ip4/127.0.0.1/tcp/1/quick"),
+        (kinds.MULTIADDR, "/unicorn/a/tcp/1"),
         (kinds.MULTIADDR, "/dns4/-bad-/tcp/1/"),
         (kinds.ENTRY_NODE, "enrtree://KEY@host"),
         (kinds.ENTRY_NODE, "enr:-abc"),

@@ -11,19 +11,20 @@ PEER = "16Uiu2HAmTUbnxLGT9JvV6mu9oPyDjqHK4Phs1VDJNUgESgNSkuby"
 
 
 @pytest.mark.parametrize(
-    ("text", "kind", "host", "port", "websocket", "peer"),
+    ("text", "kind", "host", "port", "transport", "peer"),
     [
-        ("/ip4/127.0.0.1/tcp/60000", "ip4", "127.0.0.1", 60000, False, None),
-        (f"/ip4/10.0.0.1/tcp/1/ws/p2p/{PEER}", "ip4", "10.0.0.1", 1, True, PEER),
-        (f"/dns4/node.example.org/tcp/30303/p2p/{PEER}", "dns4", "node.example.org", 30303, False, PEER),
-        ("/ip6/::1/tcp/0", "ip6", "::1", 0, False, None),
-        ("/dns4/my_node.example/tcp/1", "dns4", "my_node.example", 1, False, None),
-        (f"/ip4/10.0.0.1/tcp/1/ipfs/{PEER}", "ip4", "10.0.0.1", 1, False, PEER),
+        ("/ip4/127.0.0.1/tcp/60000", "ip4", "127.0.0.1", 60000, "", None),
+        (f"/ip4/10.0.0.1/tcp/1/ws/p2p/{PEER}", "ip4", "10.0.0.1", 1, "/ws", PEER),
+        (f"/dns4/node.example.org/tcp/30303/p2p/{PEER}", "dns4", "node.example.org", 30303, "", PEER),
+        ("/ip6/::1/tcp/0", "ip6", "::1", 0, "", None),
+        ("/dns4/my_node.example/tcp/1", "dns4", "my_node.example", 1, "", None),
+        (f"/dns4/node.example/tcp/443/wss/p2p/{PEER}", "dns4", "node.example", 443, "/wss", PEER),
+        (f"/ip4/10.0.0.1/tcp/1/ipfs/{PEER}", "ip4", "10.0.0.1", 1, "", PEER),
     ],
 )
-def test_parse(text: str, kind: str, host: str, port: int, websocket: bool, peer: str | None) -> None:
+def test_parse(text: str, kind: str, host: str, port: int, transport: str, peer: str | None) -> None:
     endpoint = addresses.parse(text)
-    assert (endpoint.kind, endpoint.host, endpoint.port, endpoint.websocket) == (kind, host, port, websocket)
+    assert (endpoint.kind, endpoint.host, endpoint.port, endpoint.transport) == (kind, host, port, transport)
     assert (endpoint.peer_id.to_base58() if endpoint.peer_id else None) == peer
     assert text.startswith(endpoint.text())
 
@@ -37,8 +38,8 @@ def test_parse(text: str, kind: str, host: str, port: int, websocket: bool, peer
         "/ip4/127.0.0.1/udp/1/quic-v1",
         "/ip4/127.0.0.1",
         "/ip4/127.0.0.1/tcp/70000",
-        "/ip4/127.0.0.1/tcp/1/tls/ws",
-        f"/dns4/node.example.org/tcp/443/wss/p2p/{PEER}",
+        "/ip4/127.0.0.1/tcp/1/tls",
+        "/ip4/127.0.0.1/tcp/1/tls/sni/a b/ws",
         f"/ip4/127.0.0.1/tcp/1/p2p/{PEER[:-1]}",
         "/ip6/fe80::1%lo/tcp/1",
         "/ip4/127.0.0.1/tcp/1/p2p/notapeer",
@@ -66,6 +67,19 @@ def test_the_binary_form_is_that_of_the_library(text: str) -> None:
     assert addresses.from_bytes(addresses.to_bytes(text)) == text
 
 
+def test_the_forms_of_a_secure_websocket() -> None:
+    assert addresses.parse("/dns4/a.example/tcp/443/tls/ws").text() == "/dns4/a.example/tcp/443/wss"
+    named = "/ip4/192.0.2.1/tcp/443/tls/sni/a.example/ws"
+    endpoint = addresses.parse(f"{named}/p2p/{PEER}")
+    assert (endpoint.transport, endpoint.certified, endpoint.text()) == ("/wss", "a.example", named)
+    assert addresses.to_bytes(named) == Multiaddr(named).to_bytes()
+    # What was dialled by name is known by address and name; a certificate for the address needs no name.
+    sockaddr = ("192.0.2.1", 443)
+    assert addresses.reached(addresses.parse("/dns4/a.example./tcp/443/wss"), sockaddr).text() == named
+    plain = "/ip4/192.0.2.1/tcp/443/wss"
+    assert addresses.reached(addresses.parse(plain), sockaddr).text() == plain
+
+
 def test_what_the_library_refuses_in_a_name_can_be_announced() -> None:
     raw = addresses.to_bytes("/dns4/my_node.example/tcp/1")
     assert raw == b"\x36\x0fmy_node.example\x06\x00\x01"
@@ -78,11 +92,8 @@ def test_binary_form_goes_both_ways_and_garbage_is_none() -> None:
 
 
 def test_sockets_addresses_are_shown_plainly() -> None:
-    assert (
-        addresses.from_sockaddr(("::ffff:10.1.2.3", 5, 0, 0), websocket=True).text()
-        == "/ip4/10.1.2.3/tcp/5/ws"
-    )
-    assert addresses.from_sockaddr(("fe80::1%eth0", 5, 0, 2), websocket=False).text() == "/ip6/fe80::1/tcp/5"
+    assert addresses.from_sockaddr(("::ffff:10.1.2.3", 5, 0, 0), "/ws").text() == "/ip4/10.1.2.3/tcp/5/ws"
+    assert addresses.from_sockaddr(("fe80::1%eth0", 5, 0, 2), "").text() == "/ip6/fe80::1/tcp/5"
 
 
 def test_one_ipv6_host_commands_a_whole_64() -> None:

@@ -73,6 +73,7 @@ async def test_a_name_of_which_no_address_answers_is_a_dial_error() -> None:
         ("/ip4/10.0.0.1/tcp/80/ws", "10.0.0.1:80"),
         ("/ip6/2001:db8::1/tcp/8000/ws", "[2001:db8::1]:8000"),
         ("/dns4/node.example/tcp/8000/ws", "node.example:8000"),
+        ("/ip6/2001:db8::1/tcp/443/tls/sni/node.example/ws", "node.example:443"),
     ],
 )
 def test_the_host_header_of_a_websocket(address: str, header: str) -> None:

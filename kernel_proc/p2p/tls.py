@@ -1,0 +1,112 @@
+"""TLS of secure WebSockets: the certificate that we show, and the check of those that we are shown.
+
+Who the peer is, noise proves inside the WebSocket; TLS is there because browsers demand it.
+"""
+
+from __future__ import annotations
+
+import logging
+import ssl
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from kernel_proc.p2p.addresses import Endpoint
+from kernel_proc.p2p.api import DialError
+from logos_process.logs import fields
+
+__all__ = ["ServerCertificate", "client_context", "client_handshake"]
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY: Final = 1.0
+"""Seconds between two looks at the files while connections come in."""
+
+
+class ServerCertificate:
+    """Key and certificate chain of this host, in PEM files that another program renews.
+
+    The files are looked at when a connection comes in, which costs two `stat` and no task. A pair that does
+    not load leaves the one before in use: the two files are never replaced at the same moment.
+    """
+
+    def __init__(self, certificate: Path, key: Path) -> None:
+        """Raise OSError or ValueError, with the path of the file."""
+        self._certificate = certificate
+        self._key = key
+        self._seen = self._stamp()
+        self._context = self._load()
+        self._next_look = 0.0
+        self._trouble = ""
+
+    def _stamp(self) -> tuple[object, ...]:
+        """What changes when a file, or a link to it, is replaced."""
+        found = [path.stat() for path in (self._certificate, self._key)]
+        return tuple((one.st_dev, one.st_ino, one.st_mtime_ns, one.st_size) for one in found)
+
+    def _load(self) -> ssl.SSLContext:
+        def encrypted() -> str:
+            raise ValueError(f"{self._key} is encrypted: a node cannot ask for the passphrase")
+
+        for path in (self._certificate, self._key):
+            path.open("rb").close()  # the error of ssl does not name the file
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        try:
+            context.load_cert_chain(self._certificate, self._key, encrypted)
+        except ssl.SSLError as error:
+            what = error.reason or str(error)
+            raise ValueError(
+                f"{self._certificate} and {self._key} are not a certificate chain and its key in PEM: {what}"
+            ) from None
+        return context
+
+    def _look(self) -> None:
+        now = trio.current_time()
+        if now < self._next_look:
+            return
+        self._next_look = now + LOOK_EVERY
+        try:
+            stamp = self._stamp()
+            if stamp == self._seen:
+                return
+            self._seen = stamp
+            self._context = self._load()
+        except (OSError, ValueError) as error:
+            if str(error) != self._trouble:
+                log.warning("the certificate before stays in use", extra=fields(reason=str(error)))
+            self._trouble = str(error)
+        else:
+            self._trouble = ""
+            log.info("certificate loaded", extra=fields(file=str(self._certificate)))
+
+    async def handshake(self, tcp: trio.SocketStream) -> trio.SSLStream[trio.SocketStream]:
+        """Perform the server side. Raise trio.BrokenResourceError."""
+        self._look()
+        stream = trio.SSLStream(tcp, self._context, server_side=True, https_compatible=True)
+        await stream.do_handshake()
+        return stream
+
+
+def client_context() -> ssl.SSLContext:
+    """Return a context that trusts the authorities of the system, or of SSL_CERT_FILE. Blocking."""
+    return ssl.create_default_context()
+
+
+async def client_handshake(
+    tcp: trio.SocketStream, context: ssl.SSLContext, endpoint: Endpoint
+) -> trio.SSLStream[trio.SocketStream]:
+    """Perform the client side. Raise DialError, with what is wrong with the certificate."""
+    stream = trio.SSLStream(tcp, context, server_hostname=endpoint.certified, https_compatible=True)
+    try:
+        await stream.do_handshake()
+    except trio.BrokenResourceError as error:
+        cause = error.__cause__
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            reason = f"its certificate is not accepted: {cause.verify_message}"
+        elif isinstance(cause, ssl.SSLError):
+            reason = f"TLS handshake failed: {cause.reason or cause}"
+        else:
+            reason = "closed in the TLS handshake"
+        raise DialError(f"{endpoint.text()}: {reason}") from None
+    return stream
