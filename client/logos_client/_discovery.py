@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from ipc_schema.kernel.discovery import (
     DISCOVERY_BOOTNODES,
+    DISCOVERY_FIND_NODE,
     DISCOVERY_LIST,
     DISCOVERY_START,
     DISCOVERY_STATUS,
@@ -15,6 +16,8 @@ from ipc_schema.kernel.discovery import (
     BootnodesRequest,
     DiscoveryRunning,
     DiscoveryStatus,
+    FindNodeReply,
+    FindNodeRequest,
     KnownPeersReply,
     KnownPeersRequest,
     ListReply,
@@ -106,3 +109,18 @@ class DiscoveryMethods(Calls):
         """
         request = ListRequest(url=url, name_server=name_server, use=use)
         return await self._call(ListReply, DISCOVERY_LIST, request.to_body(), timeout=timeout)
+
+    async def find_node(self, enr: str, distances: Iterable[int] = ()) -> FindNodeReply:
+        """Ask a node by discv5 which nodes it knows at these distances from itself (at most three of 1 to
+        256; 0: its own record).
+
+            reply = await kernel.find_node(enr, [256, 255])
+            for one in reply.nodes:
+                print(one.peer_id, one.cluster, one.shards, one.capabilities)
+
+        Without distances the record is only decoded. `answered` is False, with the reason in `why`, if no
+        response came or the node has no address that can be reached. Raises `BadRequestError` (not a record,
+        or an invalid signature), `NotReadyError` (discv5 does not run), `RateLimitedError`.
+        """
+        request = FindNodeRequest(enr=enr, distances=tuple(distances))
+        return await self._call(FindNodeReply, DISCOVERY_FIND_NODE, request.to_body())

@@ -9,11 +9,14 @@ from ipc_schema.body import Body, Range, Size, Uint
 
 __all__ = [
     "DISCOVERY_BOOTNODES",
+    "DISCOVERY_FIND_NODE",
     "DISCOVERY_LIST",
     "DISCOVERY_START",
     "DISCOVERY_STATUS",
     "DISCOVERY_STOP",
     "MAX_BOOTNODES",
+    "MAX_DISTANCE",
+    "MAX_DISTANCES",
     "MAX_KNOWN",
     "MAX_LISTED",
     "PEERS_KNOWN",
@@ -22,6 +25,9 @@ __all__ = [
     "DiscoveryRunning",
     "DiscoveryStatus",
     "Discv5Record",
+    "EnrRecord",
+    "FindNodeReply",
+    "FindNodeRequest",
     "KnownPeersReply",
     "KnownPeersRequest",
     "KnownRecord",
@@ -35,12 +41,16 @@ DISCOVERY_START: Final = "discovery.start"
 DISCOVERY_STOP: Final = "discovery.stop"
 DISCOVERY_BOOTNODES: Final = "discovery.bootnodes"
 DISCOVERY_LIST: Final = "discovery.list"
+DISCOVERY_FIND_NODE: Final = "discovery.find_node"
 PEERS_KNOWN: Final = "peers.known"
 
 MAX_BOOTNODES: Final = 64
 MAX_KNOWN: Final = 500
 """Most known peers in one reply."""
 MAX_LISTED: Final = 500
+MAX_DISTANCES: Final = 3
+"""Most distances in one FINDNODE (nwaku asks for three)."""
+MAX_DISTANCE: Final = 256
 
 _Enr = Annotated[str, Size(420, 1)]
 _Url = Annotated[str, Size(400, 1)]
@@ -135,6 +145,44 @@ class ListReply(Body):
     enrs: Annotated[tuple[str, ...], Size(MAX_LISTED)]
     complete: bool
     errors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FindNodeRequest(Body):
+    """Ask a node by discv5 for the nodes that it knows at these distances from itself (0: its own record).
+
+    Without distances its record is only decoded.
+    """
+
+    WHERE = DISCOVERY_FIND_NODE
+
+    enr: _Enr
+    distances: Annotated[tuple[Annotated[int, Range(0, MAX_DISTANCE)], ...], Size(MAX_DISTANCES)] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnrRecord(Body):
+    """A verified node record (EIP-778), decoded. `capabilities` is None if it has no `waku2` entry, `cluster`
+    if it has no shards; `addresses` are multiaddrs of the libp2p node."""
+
+    enr: str
+    seq: Uint
+    peer_id: str
+    addresses: tuple[str, ...] = ()
+    capabilities: tuple[str, ...] | None = None
+    cluster: Uint | None = None
+    shards: tuple[Uint, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FindNodeReply(Body):
+    """`node`: the record in the request. `answered` is False without a response, for the reason in `why`, or
+    if there was nothing to ask."""
+
+    node: EnrRecord
+    answered: bool
+    why: str = ""
+    nodes: tuple[EnrRecord, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

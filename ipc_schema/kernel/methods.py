@@ -15,6 +15,7 @@ from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.hello import HELLO, HelloReply, HelloRequest, Limits
 from ipc_schema.kernel.discovery import (
     DISCOVERY_BOOTNODES,
+    DISCOVERY_FIND_NODE,
     DISCOVERY_LIST,
     DISCOVERY_START,
     DISCOVERY_STATUS,
@@ -25,6 +26,9 @@ from ipc_schema.kernel.discovery import (
     DiscoveryRunning,
     DiscoveryStatus,
     Discv5Record,
+    EnrRecord,
+    FindNodeReply,
+    FindNodeRequest,
     KnownPeersReply,
     KnownPeersRequest,
     KnownRecord,
@@ -84,6 +88,7 @@ from ipc_schema.streams import MAX_REPLAY_EVENTS, ReplayBatch, StreamState
 
 __all__ = [
     "DISCOVERY_BOOTNODES",
+    "DISCOVERY_FIND_NODE",
     "DISCOVERY_LIST",
     "DISCOVERY_START",
     "DISCOVERY_STATUS",
@@ -124,6 +129,7 @@ __all__ = [
     "DiscoveryRunning",
     "DiscoveryStatus",
     "Discv5Record",
+    "EnrRecord",
     "FilterPeer",
     "FilterPingReply",
     "FilterPingRequest",
@@ -133,6 +139,8 @@ __all__ = [
     "FilterSubscribersReply",
     "FilterUnsubscribeReply",
     "FilterUnsubscribeRequest",
+    "FindNodeReply",
+    "FindNodeRequest",
     "KernelHello",
     "KernelLimits",
     "KnownPeersReply",
@@ -406,6 +414,7 @@ METHODS: Final[dict[str, Method]] = {
     DISCOVERY_STOP: Method(Empty, DiscoveryRunning),
     DISCOVERY_BOOTNODES: Method(BootnodesRequest, BootnodesReply),
     DISCOVERY_LIST: Method(ListRequest, ListReply),
+    DISCOVERY_FIND_NODE: Method(FindNodeRequest, FindNodeReply),
     NODE_HEALTH: Method(Empty, NodeHealth),
     NODE_INFO: Method(NodeInfoRequest, NodeInfoReply),
     NODE_CONFIG: Method(Empty, NodeConfigReply),

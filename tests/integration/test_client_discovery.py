@@ -46,9 +46,23 @@ def test_a_node_is_led_to_its_peers_by_hand() -> None:
         found = kernel.peer_exchange(5, peer=str(peer_id))
         assert found.peer == peer_id
 
+        asked = kernel.find_node(enr, [0])
+        assert (asked.answered, asked.node.peer_id, asked.nodes) == (True, peer_id, (asked.node,))
+        assert (asked.node.cluster, asked.node.shards) == (44, (0,))
+        assert {"relay", "filter"} <= set(asked.node.capabilities or ())
+        with pytest.raises(BadRequestError):
+            kernel.find_node(enr[:-4] + "AAAA", [0])
+        ours = kernel.discovery().enr
+        refused = kernel.find_node(ours, [0])
+        assert not refused.answered
+        assert "not reachable" in refused.why, "one does not ask oneself"
+
         stopped = kernel.discovery_stop()
         assert (stopped.running, stopped.changed) == (False, True)
         assert kernel.peers(), "connections stay"
+        with pytest.raises(NotReadyError):
+            kernel.find_node(enr, [0])
+        assert kernel.find_node(enr).node == asked.node, "to decode a record needs no discv5"
         assert kernel.disconnect_peer(str(peer_id))
         eventually(lambda: not kernel.peers(), 10)
         (known,) = kernel.known_peers().peers

@@ -756,6 +756,33 @@ type ListReply struct {
 	Errors   []string `json:"errors,omitempty"`
 }
 
+// FindNodeRequest: Ask a node by discv5 for the nodes that it knows at these distances from itself (0: its own record).
+type FindNodeRequest struct {
+	ENR       string `json:"enr"`
+	Distances []int  `json:"distances,omitempty"`
+}
+
+// EnrRecord: A verified node record (EIP-778), decoded. `capabilities` is nil if it has no `waku2` entry, `cluster`
+// if it has no shards; `addresses` are multiaddrs of the libp2p node.
+type EnrRecord struct {
+	ENR          string   `json:"enr"`
+	Seq          uint64   `json:"seq"`
+	PeerID       string   `json:"peer_id"`
+	Addresses    []string `json:"addresses,omitempty"`
+	Capabilities []string `json:"capabilities,omitempty"`
+	Cluster      *uint64  `json:"cluster,omitempty"`
+	Shards       []uint64 `json:"shards,omitempty"`
+}
+
+// FindNodeReply: `node`: the record in the request. `answered` is False without a response, for the reason in `why`, or
+// if there was nothing to ask.
+type FindNodeReply struct {
+	Node     EnrRecord   `json:"node"`
+	Answered bool        `json:"answered"`
+	Why      string      `json:"why,omitempty"`
+	Nodes    []EnrRecord `json:"nodes,omitempty"`
+}
+
 // ProtocolHealth: One protocol of the node. `strength`: connected peers that carry it.
 type ProtocolHealth struct {
 	Name        string `json:"name"`

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ipc_schema.hello import NetworkInfo
-from ipc_schema.kernel.discovery import DiscoveryRunning, DiscoveryStatus, KnownPeersReply, ListReply
+from ipc_schema.kernel.discovery import (
+    DiscoveryRunning,
+    DiscoveryStatus,
+    FindNodeReply,
+    KnownPeersReply,
+    ListReply,
+)
 from ipc_schema.kernel.filter import (
     FilterPingReply,
     FilterSubscriber,
@@ -426,6 +432,20 @@ class KernelCalls(BlockingClient):
         return self._portal.call(
             self._client.discovery_list, url, name_server=name_server, use=use, timeout=timeout
         )
+
+    def find_node(self, enr: str, distances: Iterable[int] = ()) -> FindNodeReply:
+        """Ask a node by discv5 which nodes it knows at these distances from itself (at most three of 1 to
+        256; 0: its own record).
+
+            reply = kernel.find_node(enr, [256, 255])
+            for one in reply.nodes:
+                print(one.peer_id, one.cluster, one.shards, one.capabilities)
+
+        Without distances the record is only decoded. `answered` is False, with the reason in `why`, if no
+        response came or the node has no address that can be reached. Raises `BadRequestError` (not a record,
+        or an invalid signature), `NotReadyError` (discv5 does not run), `RateLimitedError`.
+        """
+        return self._portal.call(self._client.find_node, enr, here(distances))
 
     def store_status(self, *, timeout: float = PEER_TIMEOUT) -> StoreStatusReply:
         """Return the state of the archive: size, range of each pubsub topic, store sync and store resume.

@@ -829,6 +829,35 @@ pub struct ListReply {
     pub errors: Vec<String>,
 }
 
+/// A verified node record (EIP-778), decoded. `capabilities` is None if it has no `waku2` entry, `cluster`
+/// if it has no shards; `addresses` are multiaddrs of the libp2p node.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct EnrRecord {
+    pub enr: String,
+    pub seq: u64,
+    pub peer_id: String,
+    #[serde(default)]
+    pub addresses: Vec<String>,
+    #[serde(default)]
+    pub capabilities: Option<Vec<String>>,
+    #[serde(default)]
+    pub cluster: Option<u64>,
+    #[serde(default)]
+    pub shards: Vec<u64>,
+}
+
+/// `node`: the record in the request. `answered` is False without a response, for the reason in `why`, or
+/// if there was nothing to ask.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct FindNodeReply {
+    pub node: EnrRecord,
+    pub answered: bool,
+    #[serde(default)]
+    pub why: String,
+    #[serde(default)]
+    pub nodes: Vec<EnrRecord>,
+}
+
 /// One protocol of the node. `strength`: connected peers that carry it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ProtocolHealth {

@@ -10,8 +10,10 @@ import trio
 
 from ipc_schema.config.discovery import NAME_SERVER
 from ipc_schema.errors import ErrorCode, IpcError
+from ipc_schema.fields import INT64_MAX
 from ipc_schema.kernel.discovery import (
     DISCOVERY_BOOTNODES,
+    DISCOVERY_FIND_NODE,
     DISCOVERY_LIST,
     DISCOVERY_START,
     DISCOVERY_STATUS,
@@ -23,6 +25,9 @@ from ipc_schema.kernel.discovery import (
     DiscoveryRunning,
     DiscoveryStatus,
     Discv5Record,
+    EnrRecord,
+    FindNodeReply,
+    FindNodeRequest,
     KnownPeersReply,
     KnownPeersRequest,
     KnownRecord,
@@ -31,10 +36,12 @@ from ipc_schema.kernel.discovery import (
     ListRequest,
 )
 from ipc_schema.server import Answer, Call, Route
+from kernel_proc.discovery.discv5 import Discv5Error, TooManyRequestsError
 from kernel_proc.discovery.dns_client import DnsFailure, TreeClient, TreeLimits
 from kernel_proc.discovery.dns_resolver import DnsTxtResolver
 from kernel_proc.discovery.dns_tree import TreeError, parse_url
 from kernel_proc.discovery.enr import Enr, EnrError, record_text
+from kernel_proc.discovery.enr_values import Capability
 from kernel_proc.ipc.methods.fitting import fitting
 from kernel_proc.p2p.api import Host
 from kernel_proc.peering import Peering
@@ -96,6 +103,28 @@ def discovery_routes(peering: Peering, host: Host) -> Mapping[str, Route]:
         )
         return reply.to_body(), ()
 
+    async def find_node(call: Call) -> Answer:
+        request = FindNodeRequest.from_body(call.body)
+        try:
+            record = Enr.from_text(request.enr)
+        except EnrError as error:
+            raise IpcError(ErrorCode.BAD_REQUEST, f"enr: {error}") from error
+        nodes: list[Enr] | None = None
+        why = ""
+        if request.distances:
+            if not peering.discv5.running:
+                raise IpcError(ErrorCode.NOT_READY, "discv5 does not run")
+            try:
+                nodes = await peering.discv5.find_node(record, request.distances)
+            except TooManyRequestsError:
+                raise IpcError(ErrorCode.RATE_LIMITED, "too many discv5 requests in progress") from None
+            except (Discv5Error, ValueError) as error:
+                why = str(error)
+        reply = FindNodeReply(
+            node=_enr(record), answered=nodes is not None, why=why, nodes=tuple(map(_enr, nodes or ()))
+        )
+        return reply.to_body(), ()
+
     def known(call: Call) -> Answer:
         request = KnownPeersRequest.from_body(call.body)
         now = peering.manager.now()
@@ -110,6 +139,7 @@ def discovery_routes(peering: Peering, host: Host) -> Mapping[str, Route]:
         DISCOVERY_STOP: Route(stop),
         DISCOVERY_BOOTNODES: Route(bootnodes),
         DISCOVERY_LIST: Route(listing),
+        DISCOVERY_FIND_NODE: Route(find_node),
         PEERS_KNOWN: Route(known),
     }
 
@@ -146,6 +176,21 @@ def _status(peering: Peering) -> DiscoveryStatus:
         peer_exchange=peering.asks_for_peers,
         short_shards=tuple(sorted(peering.manager.short_shards)),
         short_services=tuple(sorted(peering.manager.short_services)),
+    )
+
+
+def _enr(record: Enr) -> EnrRecord:
+    named, shards = record.capabilities, record.shards
+    return EnrRecord(
+        enr=record.text,
+        seq=min(record.seq, INT64_MAX),
+        peer_id=record.peer_id,
+        addresses=record.addresses,
+        capabilities=None
+        if named is None
+        else tuple(str(one.name).lower() for one in Capability if one in named),
+        cluster=None if shards is None else shards.cluster,
+        shards=() if shards is None else tuple(sorted(shards.shards)),
     )
 
 

@@ -159,6 +159,7 @@ def good_requests() -> None:
     request("kernel", "discovery.bootnodes", kernel.BootnodesRequest(enrs=(ENR,), add=True))
     listing = kernel.ListRequest(url=TREE, name_server="127.0.0.1:5353", use=False)
     request("kernel", "discovery.list", listing)
+    request("kernel", "discovery.find_node", kernel.FindNodeRequest(enr=ENR, distances=(0, 256)))
     for method in ("discovery.status", "discovery.start", "discovery.stop"):
         request("kernel", method, {})
     for method in ("peers.list", "node.health", "node.config", "node.metrics"):
@@ -384,6 +385,17 @@ def good_replies() -> None:
     reply("kernel", "discovery.bootnodes", kernel.BootnodesReply(boot_nodes=4))
     listed = kernel.ListReply(seq=1839, enrs=(ENR,), complete=False, errors=("one entry is missing",))
     reply("kernel", "discovery.list", listed)
+    record = kernel.EnrRecord(
+        enr=ENR,
+        seq=7,
+        peer_id=PEER,
+        addresses=("/ip4/192.0.2.1/tcp/60000",),
+        capabilities=("relay", "store"),
+        cluster=1,
+        shards=(0, 7),
+    )
+    asked = kernel.FindNodeReply(node=record, answered=True, nodes=(record,))
+    reply("kernel", "discovery.find_node", asked)
     discovery = kernel.DiscoveryStatus(
         online=True,
         short=True,

@@ -62,6 +62,7 @@ def test_the_methods_are_those_of_the_contract() -> None:
         "discovery.stop",
         "discovery.bootnodes",
         "discovery.list",
+        "discovery.find_node",
         "node.health",
         "node.info",
         "node.config",

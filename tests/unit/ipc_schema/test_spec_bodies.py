@@ -186,6 +186,7 @@ TEXT_BOUNDS = {
     "peer_id": (1, 256),
     "content_topics": (1, 1024),
     "stream": (1, 64),
+    "enr": (1, 420),
     "enrs": (1, 420),
     "url": (1, 400),
     "name_server": (1, 64),

@@ -196,6 +196,18 @@ async def test_a_list_in_the_dns() -> None:
 
 
 @both_loops()
+async def test_a_node_is_asked_for_the_nodes_it_knows() -> None:
+    record: dict[str, object] = {"enr": "enr:-one", "seq": 1, "peer_id": PEER}
+    answer: dict[str, object] = {"node": record, "answered": True, "nodes": [{**record, "capabilities": []}]}
+    async with asked("discovery.find_node", answer) as (client, requests):
+        found = await client.find_node("enr:-one", iter([0, 256]))
+        assert body(requests) == {"enr": "enr:-one", "distances": [0, 256]}
+        assert (found.answered, found.node.capabilities, found.nodes[0].capabilities) == (True, None, ())
+    with pytest.raises(ClosedError):
+        await client.find_node("enr:-one")
+
+
+@both_loops()
 async def test_known_peers_and_the_state_of_discovery() -> None:
     row = {"peer_id": PEER, "failures": 2, "retry_ms": 9000, "why": "connection refused"}
     async with asked("peers.known", {"total": 40, "peers": [row]}) as (client, requests):
