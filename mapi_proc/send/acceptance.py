@@ -27,6 +27,7 @@ from mapi_proc.database import (
     RequestExistsError,
 )
 from mapi_proc.network import AppNetwork
+from mapi_proc.send.fairness import Room
 from mapi_proc.send.task import SendTask
 from mapi_proc.streams import AppStream
 
@@ -53,7 +54,8 @@ def fingerprint(request: SendRequest, payload: bytes) -> bytes:
 class Acceptance:
     """Accepts sends.
 
-    `accepted(entry, shard)` is called when one is on disk; `check_room(app's stream id, size)` raises `busy`.
+    `accepted(entry, shard)` is called when one is on disk. Until then its room is reserved here: of a burst
+    that is still on its way to the disk, no more is let in than there is room for.
     """
 
     def __init__(
@@ -63,7 +65,7 @@ class Acceptance:
         *,
         now_ns: Callable[[], int],
         wall_ns: Callable[[], int],
-        check_room: Callable[[bytes, int], None],
+        room: Room,
         accepted: Callable[[OutboxEntry, int], None],
         next_entry_id: int,
     ) -> None:
@@ -71,7 +73,7 @@ class Acceptance:
         self._network = network
         self._now_ns = now_ns
         self._wall_ns = wall_ns
-        self._check_room = check_room
+        self._room = room
         self._accepted = accepted
         self._entry_ids = itertools.count(next_entry_id)
         self._recent: OrderedDict[tuple[bytes, bytes], tuple[bytes, asyncio.Future[None] | None]] = (
@@ -121,7 +123,7 @@ class Acceptance:
         known = self._recent.get(key)
         if known is not None:
             return await self._repeat(mark, known[0], known[1])
-        self._check_room(stream.stream_id, len(payload))
+        self._room.reserve(stream.stream_id, len(payload))
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         done.add_done_callback(_retrieve)
         self._recent[key] = (mark, done)
@@ -141,12 +143,14 @@ class Acceptance:
         def committed() -> None:
             self._recent[key] = (mark, None)
             self._trim_recent()
+            self._room.give_back(stream.stream_id, len(payload))  # `accepted` takes it for the send
             self._accepted(entry, shard)
             if not done.done():
                 done.set_result(None)
 
         def failed(error: Exception) -> None:
             self._recent.pop(key, None)
+            self._room.give_back(stream.stream_id, len(payload))
             if not done.done():
                 done.set_exception(error)
 

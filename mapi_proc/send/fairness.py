@@ -59,6 +59,11 @@ class Room:
     def _refuse(text: str) -> None:
         raise IpcError(ErrorCode.BUSY, text, retry_after_ms=1000)
 
+    def reserve(self, scope: bytes, size: int) -> None:
+        """Take room for one more send of the app, or raise `busy`."""
+        self.check(scope, size)
+        self.take(scope, size)
+
     def take(self, scope: bytes, size: int) -> None:
         """Charge one more send to the app."""
         for held in (self._all, self._apps.setdefault(scope, _Held())):

@@ -86,7 +86,7 @@ class SendLedger:
     # -- its life ----------------------------------------------------------------------------------------
 
     def accept(self, task: SendTask) -> None:
-        """Take over a send that is on disk. Its room was checked before (`room.check`)."""
+        """Take over a send that is on disk. Its room was reserved before (`Acceptance`)."""
         self._tasks[task.scope, task.request_id] = task
         self._states[task.state] += 1
         if task.state is SendState.PROPAGATED:

@@ -69,7 +69,7 @@ class SendService:
             network,
             now_ns=timing.steady_ns,
             wall_ns=timing.wall_ns,
-            check_room=self.ledger.room.check,
+            room=self.ledger.room,
             accepted=self._accepted,
             next_entry_id=snapshot.next_entry_id,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from logos_client.events import (
     MessagePropagated,
     MessageReceived,
 )
-from logos_client.exceptions import BadRequestError, ConflictError, RlnRequiredError, TooLargeError
+from logos_client.exceptions import BadRequestError, BusyError, ConflictError, RlnRequiredError, TooLargeError
 from logos_client.messaging import MessagingClient
 from tests.support.aio import asyncio_test
 from tests.support.kernel_process import KernelProcess, short_directory
@@ -159,6 +160,21 @@ async def test_a_send_before_any_peer_is_accepted_and_goes_out_when_one_comes(tm
                     assert (await wait_for(a, MessagePropagated)).request_id == request_id
             changed = await wait_for(a, ConnectionStatusChange, lambda e: e.status == "Disconnected")
             assert "relay peers" in changed.reason
+
+
+@asyncio_test(60)
+async def test_a_burst_is_let_in_as_far_as_the_outbox_has_room(tmp_path: Path) -> None:
+    with (
+        KernelProcess(tmp_path / "k", "--shard=0") as kernel,
+        MapiProcess(tmp_path / "a", "--outbox-max-messages=18", kernel_dir=kernel.directory) as mapi,
+    ):
+        async with MessagingClient.connect(mapi.run_dir) as app:
+            sends = (app.send(TOPIC, b"%d" % number) for number in range(30))
+            answers = await asyncio.gather(*sends, return_exceptions=True)
+            refused = [answer for answer in answers if isinstance(answer, BaseException)]
+            assert {type(error) for error in refused} == {BusyError}
+            assert len(refused) == 30 - 16, "one app gets 8/9 of the room"
+            assert len((await app.pending()).sends) == 16
 
 
 @asyncio_test(60)
