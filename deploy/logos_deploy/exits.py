@@ -123,6 +123,12 @@ COMMAND_EXITS: Final[Mapping[str, Mapping[Exit, str]]] = {
         Exit.DATA: "not a multiaddr",
         Exit.UNAVAILABLE: "the node was not reached",
     },
+    "crawl": {
+        Exit.OK: "every node found was asked",
+        Exit.DATA: "a bootstrap node is none",
+        Exit.UNAVAILABLE: "no node answers",
+        Exit.UNDECIDED: "ended by a limit before every node was asked",
+    },
     "bench": {
         Exit.OK: "every message has propagated",
         Exit.FAILED: "some were refused or given up",

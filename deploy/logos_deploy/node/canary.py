@@ -7,18 +7,19 @@ import re
 import time
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from ipc_schema.config.addresses import parse_multiaddr
 from ipc_schema.config.presets import find_preset
 from ipc_schema.errors import ErrorCode
+from ipc_schema.kernel.discovery import KnownRecord
 from ipc_schema.kernel.records import PeerRecord
 from ipc_schema.topics import MAX_SHARD_COUNT, shard_topic
 from logos_client.exceptions import DeadlineError, LogosError, NoPeersError
 from logos_client.kernel import KernelClient
 from logos_deploy.node.probe_kernel import probe_kernel
 
-__all__ = ["SERVICES", "NodeReport", "ServiceAnswer", "look_at"]
+__all__ = ["PROTOCOLS", "SERVICES", "Identified", "NodeReport", "ServiceAnswer", "identified", "look_at"]
 
 PROTOCOLS: Final[Mapping[str, tuple[str, ...]]] = {
     "relay": ("/vac/waku/relay/",),
@@ -124,32 +125,46 @@ async def _tcp_round_trip(host: str, port: int, timeout: float) -> float | None:
     return taken
 
 
+class Identified(NamedTuple):
+    """What identify and metadata said of `peer`, as it was last seen. `error`: why it is not connected."""
+
+    peer: PeerRecord | None
+    error: str = ""
+
+
+async def identified(client: KernelClient, peer_id: str) -> Identified:
+    """Wait until a peer that was dialled has said what it is, or has disconnected."""
+    end = time.monotonic() + _METADATA_SECONDS
+    seen: PeerRecord | None = None
+    while True:
+        peer = next((one for one in await client.peers() if one.peer_id == peer_id), None)
+        seen = peer or seen
+        if peer is None and (known := await _known(client, peer_id)) is not None and known.why:
+            return Identified(seen, known.why)
+        if (peer is not None and peer.cluster is not None and peer.protocols) or time.monotonic() > end:
+            return Identified(seen, "" if peer is not None else "it disconnected at once")
+        await asyncio.sleep(_POLL)
+
+
+async def _known(client: KernelClient, peer_id: str) -> KnownRecord | None:
+    return next((one for one in (await client.known_peers(500)).peers if one.peer_id == peer_id), None)
+
+
 async def _described(client: KernelClient, report: NodeReport) -> PeerRecord | None:
     """Fill in what identify and metadata say. Return the peer's record while it is connected."""
-    end = time.monotonic() + _METADATA_SECONDS
-    while True:
-        peer = next((one for one in await client.peers() if one.peer_id == report.peer_id), None)
-        known = next(
-            (one for one in (await client.known_peers(500)).peers if one.peer_id == report.peer_id), None
-        )
-        if peer is not None:
-            report.agent, report.protocols = peer.agent, peer.protocols
-            report.cluster, report.shards = peer.cluster, peer.shards
-        if known is not None:
-            report.addresses = known.addresses
-            report.protocols = report.protocols or known.protocols
-            if report.cluster is None:
-                report.cluster, report.shards = known.cluster, known.shards
-            if peer is None and known.why:
-                report.error = known.why
-                if (other := _OTHER_CLUSTER.search(known.why)) is not None:
-                    report.cluster = int(other[1])
-        settled = report.cluster is not None and report.protocols
-        if settled or report.error or time.monotonic() > end:
-            if peer is None:
-                report.error = report.error or "it disconnected at once"
-            return peer
-        await asyncio.sleep(_POLL)
+    peer, report.error = await identified(client, report.peer_id)
+    if peer is not None:
+        report.agent, report.protocols = peer.agent, peer.protocols
+        report.cluster, report.shards = peer.cluster, peer.shards
+    known = await _known(client, report.peer_id)
+    if known is not None:
+        report.addresses = known.addresses
+        report.protocols = report.protocols or known.protocols
+        if report.cluster is None:
+            report.cluster, report.shards = known.cluster, known.shards
+    if (other := _OTHER_CLUSTER.search(report.error)) is not None:
+        report.cluster = int(other[1])
+    return None if report.error else peer
 
 
 async def _ask_services(
