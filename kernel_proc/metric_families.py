@@ -82,6 +82,9 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "store_peers": _gauge("Connected store service peers."),
     "filter_peers": _gauge("Connected filter service peers."),
     "px_peers": _gauge("Connected peer exchange service peers."),
+    # --- reachability ---
+    "nat_mappings": _gauge("Ports that a router maps to this node."),
+    "nat_errors": _counter("Searches for a router and requests to one that failed."),
     # --- discovery ---
     "discovery_record_seq": _gauge("Sequence number of our own ENR."),
     "discovery_records_refused": _counter("ENRs of peers that are useless to us."),

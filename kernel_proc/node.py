@@ -314,6 +314,7 @@ class Node:
             "MyPeerId": lambda: key.peer_id,
             "MyBoundPorts": network.bound_ports,
             "MaxMessageSize": lambda: info.max_message_size,
+            "Reachability": network.peering.reachability,
         }
         routes = {
             **stream_routes(

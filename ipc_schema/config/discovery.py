@@ -67,18 +67,17 @@ def _parse_ratio(raw: object) -> str:
 
 def _parse_nat(raw: object) -> str:
     text = raw.strip() if isinstance(raw, str) else ""
-    if text in ("any", "none"):
+    if text in ("any", "none", "upnp", "pmp"):
         return text
-    if text in ("upnp", "pmp"):
-        raise ValueError(f"{text} is not supported: map the ports by hand and give extip:<IP address>")
     try:
         if not text.startswith("extip:"):
             raise ValueError
         return f"extip:{ip_address(text.removeprefix('extip:'))}"
     except ValueError:
-        raise ValueError(f"{raw!r} is none of any, none, extip:<IP address>") from None
+        raise ValueError(f"{raw!r} is none of any, none, upnp, pmp, extip:<IP address>") from None
 
 
+_MAPPING: Final = {"any": ("upnp", "pmp"), "upnp": ("upnp",), "pmp": ("pmp",)}
 # RFC 1123 §2.1: letters, digits, inner hyphens; a numeric last label would read as an IP address.
 _LABEL: Final = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _DOMAIN: Final = re.compile(rf"(?=.{{1,253}}$)({_LABEL}\.)*(?![0-9]+$){_LABEL}")
@@ -107,7 +106,7 @@ ENR: Final = Kind("enr", _parse_enr)
 ENRTREE: Final = Kind("enrtree URL", _parse_enrtree)
 NAME_SERVER: Final = Kind("DNS server", _parse_name_server, str)
 RATIO: Final = Kind("ratio", _parse_ratio)
-NAT: Final = Kind("any, none or extip:<IP>", _parse_nat)
+NAT: Final = Kind("any, none, upnp, pmp or extip:<IP>", _parse_nat)
 DOMAIN: Final = Kind("domain name", _parse_domain)
 
 MIN_RELAY_CONNECTIONS: Final = 8
@@ -157,7 +156,8 @@ class DiscoveryOptions(OptionSection):
     )
     nat: str = option(
         NAT,
-        "our external address: any: as observed by other nodes; extip:<IP>: this one; none: unknown",
+        "our external address: upnp, pmp: that of the router, on which our ports are mapped by UPnP or "
+        "NAT-PMP, else the one other nodes observe; any: try both; extip:<IP>: this one; none: unknown",
         default="any",
     )
     ext_multiaddr: tuple[str, ...] = option(MULTIADDR, "further address to announce", repeatable=True)
@@ -189,6 +189,8 @@ class DiscoveryConfig:
     external_ip: str | None
     observed_address: bool
     """Whether addresses observed by other nodes may be announced."""
+    port_mapping: tuple[str, ...]
+    """How a router may be asked to map our ports, in this order: upnp, pmp."""
     external_addresses: tuple[str, ...]
     only_external: bool
     domain: str | None
@@ -226,7 +228,8 @@ def discovery_config(resolved: Resolved[KernelOptions], *, port: int, preset: bo
         else capacity,
         relay_connections=_relay_connections(resolved) if resolved.options.peers.relay else 0,
         external_ip=nat.removeprefix("extip:") if nat.startswith("extip:") else None,
-        observed_address=nat == "any",
+        observed_address=nat in _MAPPING,
+        port_mapping=() if options.ext_multiaddr_only else _MAPPING.get(nat, ()),
         external_addresses=options.ext_multiaddr,
         only_external=options.ext_multiaddr_only,
         domain=options.dns4_domain_name,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from ipc_schema.config.kernel import KernelConfig
@@ -12,6 +12,7 @@ from kernel_proc.discovery.discv5 import UdpEndpoint
 from kernel_proc.discovery.enr_identity import Identity
 from kernel_proc.discovery.enr_local import LocalEnr
 from kernel_proc.discovery.enr_values import MAX_SHARDS
+from kernel_proc.nat.gateway import LocalPort
 from kernel_proc.p2p.api import EndCause, PeerConnection, PeerIdentity, PeerIdText
 from kernel_proc.p2p.host import Libp2pHost
 from kernel_proc.p2p.keys import NodeKey
@@ -78,6 +79,23 @@ class OwnRecord:
         if self.addresses.agreed(endpoint.host):
             log.info("discv5 nodes see us at another address", extra=fields(ip=endpoint.host))
             self._announce()
+
+    def mapped(
+        self, ip: str | None, ports: Mapping[LocalPort, int], discv5: Sequence[UdpEndpoint] = ()
+    ) -> None:
+        """Announce the ports that a router maps, and not those that it maps no more. `discv5`: the bound
+        endpoints."""
+        tcp = {port.number: external for port, external in ports.items() if port.protocol == "tcp"}
+        with self.enr.batch():
+            if self.addresses.map(ip, tcp):
+                log.info("mapped ports on the router", extra=fields(ip=ip, ports=len(ports)))
+                self._announce()
+            if discv5:
+                udp = {endpoint.version: endpoint.port for endpoint in discv5}
+                udp4 = udp.get(4)
+                if udp4 is not None:
+                    udp4 = ports.get(LocalPort("udp", udp4), udp4)
+                self.enr.set_udp(udp4=udp4, udp6=udp.get(6))
 
     def no_udp(self) -> None:
         """Remove the UDP port: discv5 has stopped."""

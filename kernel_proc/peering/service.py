@@ -19,6 +19,9 @@ from kernel_proc.discovery.dns_resolver import DnsTxtResolver
 from kernel_proc.discovery.dns_tree import TreeError
 from kernel_proc.discovery.enr import Enr
 from kernel_proc.metrics import Registry, Sample
+from kernel_proc.nat import PortMapper
+from kernel_proc.nat.ports import mappable
+from kernel_proc.nat.service import finders
 from kernel_proc.p2p.api import PeerIdText
 from kernel_proc.p2p.host import Libp2pHost
 from kernel_proc.p2p.keys import NodeKey
@@ -132,6 +135,12 @@ class Peering:
             )
         except TreeError as error:
             raise PeeringError(f"dns-discovery-url: {error}") from error
+        self.port_mapper = PortMapper(
+            finders(discovery.port_mapping, rng),
+            lambda: mappable(host.reachable_addresses(), ((one.host, one.port) for one in self.discv5.bound)),
+            lambda ip, ports: self.own.mapped(ip, ports, self.discv5.bound),
+            registry,
+        )
         self._asking: PeerAsking | None = None
         self._nursery: trio.Nursery | None = None
         self._discv5_ended = trio.Event()
@@ -174,6 +183,7 @@ class Peering:
                 await nursery.start(self._run_discv5)
             task_status.started()
             nursery.start_soon(self.manager.run, name="peer manager")
+            nursery.start_soon(self.port_mapper.run, name="port mapping")
             nursery.start_soon(self._links.run, name="recent links")
             if self.dns.lists:
                 nursery.start_soon(self.dns.run, name="lists in the DNS")
@@ -208,6 +218,7 @@ class Peering:
         if self.discv5.running or self._nursery is None:
             return False
         await self._nursery.start(self._run_discv5)
+        self.port_mapper.look()
         return True
 
     async def _run_discv5(self, task_status: trio.TaskStatus[tuple[UdpEndpoint, ...]]) -> None:
@@ -225,6 +236,7 @@ class Peering:
         self.discv5.stop()
         await self._discv5_ended.wait()
         self.own.no_udp()
+        self.port_mapper.look()
         return True
 
     def set_boot_nodes(self, records: Sequence[Enr], *, add: bool = False) -> None:
@@ -236,6 +248,10 @@ class Peering:
                 self.sources.learn(record, PeerOrigin.DISCV5)
 
     # --- inspection ---
+
+    def reachability(self) -> dict[str, object]:
+        """Return how the node can be reached from outside, for people."""
+        return {"announced": list(self.own.addresses.announced()), "mapping": self.port_mapper.describe()}
 
     @property
     def name_servers(self) -> Sequence[NameServer]:

@@ -1,4 +1,4 @@
-"""Our own addresses: bound, configured, and observed by peers. Pure.
+"""Our own addresses: bound, configured, mapped on a router, and observed by peers. Pure.
 
 A single peer's observation is worthless; the majority of several, each in a different address group, is
 accepted. Only the IP is believed: the port a peer sees is that of one outbound connection.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 __all__ = ["OwnAddresses", "is_public"]
@@ -54,6 +54,7 @@ class OwnAddresses:
         self._domain = domain
         self._observing = observing and external_ip is None and not only_external
         self._bound: tuple[str, ...] = ()
+        self._mapped: tuple[str | None, dict[int, int]] = None, {}
         self._seen: OrderedDict[tuple[int, str], str] = OrderedDict()
         self._observed: dict[int, str] = {}
 
@@ -65,6 +66,12 @@ class OwnAddresses:
     def bind(self, addresses: Iterable[str]) -> None:
         """Set the listeners' addresses, with wildcards replaced by the addresses of this machine."""
         self._bound = tuple(addresses)
+
+    def map(self, ip: str | None, ports: Mapping[int, int]) -> bool:
+        """Set the router's address, and at which of its TCP ports it passes connections on to which of ours.
+        Return whether our announcement changed."""
+        before, self._mapped = self._mapped, (ip, dict(ports))
+        return self._mapped != before
 
     def observe(self, observer: str, address: str) -> bool:
         """Record at which multiaddr a peer in group `observer` sees us. Return whether our announcement
@@ -102,10 +109,18 @@ class OwnAddresses:
             return self._external
         found = [*self._external]
         outside = [self._external_ip] if self._external_ip else list(self._observed.values())
+        router, ports = self._mapped
         for bound in self._bound:
             _, kind, _, rest = bound.split("/", 3)
+            _, port, *more = rest.split("/")
+            mapped = ports.get(int(port)) if kind == "ip4" else None
+            if mapped is not None:
+                rest = "/".join(("tcp", str(mapped), *more))
             if self._domain is not None and kind == "ip4":
                 found.append(f"/dns4/{self._domain}/{rest}")
+            if mapped is not None:
+                found.append(f"/ip4/{router}/{rest}")  # the port that a peer would see is another one
+                continue
             found += [
                 f"/ip{6 if ':' in ip else 4}/{ip}/{rest}" for ip in outside if (":" in ip) == (kind == "ip6")
             ]

@@ -12,21 +12,53 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-__all__ = ["Places", "PlacesError", "places"]
+__all__ = ["Places", "PlacesError", "Router", "places"]
 
 _TOOLS: Final = ("unshare", "nsenter", "ip")
 _HOLDER: Final = ("sleep", "infinity")
 _SECONDS: Final = 5.0
 _PRIVATE: Final = "10.0.0.0/8"
+_LAN: Final = "lan"
+_RULES: Final = """
+table inet router {{
+    chain forward {{ type filter hook forward priority 0; policy accept;
+        iifname "{wan}" ct state established,related accept
+        iifname "{wan}" ct status dnat accept
+        iifname "{wan}" drop
+    }}
+    chain postrouting {{ type nat hook postrouting priority 100; policy accept;
+        oifname "{wan}" masquerade
+    }}
+}}
+"""
 _PROBE: Final = "192.0.2.1"
 """Whoever asks the system for its main address asks by what address it would reach this one."""
 
 
 class PlacesError(Exception):
     """This host does not permit it."""
+
+
+@dataclass(frozen=True)
+class Router:
+    """Made by `Places.add_router`."""
+
+    through: tuple[str, ...]
+    """What runs a command there."""
+    pid: int
+    wan: str
+    """Its device outside; the one inside is `lan`."""
+    inside: str
+
+    def run(self, *command: str) -> None:
+        """Raises PlacesError."""
+        done = subprocess.run([*self.through, *command], capture_output=True, check=False)
+        if done.returncode:
+            raise PlacesError(f"{' '.join(command)}: {done.stderr.decode(errors='replace').strip()}")
 
 
 class Places:
@@ -50,20 +82,36 @@ class Places:
         it, as behind a router that hands everything on; they reach it there, and not at one of 10.0.0.0/8.
         """
         place = self._namespace(*self._inside(self._bridge), "unshare", "-n")
-        number = len(self._holders)
-        names = f"m{number}", f"e{number}"
-        pair = ("link", "add", names[0], "type", "veth", "peer", "name", names[1], "netns", str(place))
-        self._run(self._bridge, *pair)
-        self._run(self._bridge, "link", "set", names[0], "master", "middle", "up")
-        self._run(place, "link", "set", "lo", "up")
-        for one in filter(None, (address, seen_as)):
-            self._run(place, "address", "add", f"{one}/32", "dev", names[1])
-        self._run(place, "link", "set", names[1], "up")
+        device = self._join(
+            place, self._bridge, "middle", *(f"{one}/32" for one in (address, seen_as) if one)
+        )
         outside = seen_as or address
-        self._run(place, "route", "add", "default", "dev", names[1], "scope", "link", "src", outside)
+        self._run(place, "route", "add", "default", "dev", device, "scope", "link", "src", outside)
         self._run(place, "route", "add", "unreachable", _PRIVATE)
         if seen_as is not None:
-            self._run(place, "route", "add", f"{_PROBE}/32", "dev", names[1], "scope", "link", "src", address)
+            self._run(place, "route", "add", f"{_PROBE}/32", "dev", device, "scope", "link", "src", address)
+        return self._inside(place)
+
+    def add_router(self, outside: str, inside: str) -> Router:
+        """A router between the others, who see it at `outside`, and a network of its own, where it is
+        `inside` and all others have addresses of the same /24. It masquerades, and lets no connection in.
+        """
+        place = self._namespace(*self._inside(self._bridge), "unshare", "-n")
+        wan = self._join(place, self._bridge, "middle", f"{outside}/32")
+        self._run(place, "route", "add", "default", "dev", wan, "scope", "link", "src", outside)
+        self._run(place, "link", "add", _LAN, "type", "bridge")
+        self._run(place, "address", "add", f"{inside}/24", "dev", _LAN)
+        self._run(place, "link", "set", _LAN, "up")
+        router = Router(self._inside(place), place, wan, inside)
+        router.run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
+        router.run("nft", _RULES.format(wan=wan))
+        return router
+
+    def add_behind(self, router: Router, address: str) -> tuple[str, ...]:
+        """A place in the network of a router; what runs a command there."""
+        place = self._namespace(*self._inside(self._bridge), "unshare", "-n")
+        self._join(place, router.pid, _LAN, f"{address}/24")
+        self._run(place, "route", "add", "default", "via", router.inside)
         return self._inside(place)
 
     def close(self) -> None:
@@ -71,6 +119,19 @@ class Places:
         for holder in self._holders:
             holder.kill()
             holder.wait(_SECONDS)
+
+    def _join(self, place: int, owner: int, bridge: str, *addresses: str) -> str:
+        """Connect a place with a bridge of `owner`; the name of its device."""
+        number = len(self._holders)
+        ours, theirs = f"e{number}", f"m{number}"
+        pair = ("link", "add", theirs, "type", "veth", "peer", "name", ours, "netns", str(place))
+        self._run(owner, *pair)
+        self._run(owner, "link", "set", theirs, "master", bridge, "up")
+        self._run(place, "link", "set", "lo", "up")
+        for address in addresses:
+            self._run(place, "address", "add", address, "dev", ours)
+        self._run(place, "link", "set", ours, "up")
+        return ours
 
     def _namespace(self, *command: str) -> int:
         """A process in a new network namespace, which `command` makes and runs its arguments in; its id."""

@@ -162,7 +162,7 @@ def test_endpoints_fit_and_differ() -> None:
         ({"max_msg_size": "1B"}, "max-msg-size", "1KiB"),
         ({"entry_node": ["enrtree://a@b"]}, "entry-node", "base32"),
         ({"discv5_bootstrap_node": ["enr:short"]}, "discv5-bootstrap-node", "node record"),
-        ({"nat": "upnp"}, "nat", "extip"),
+        ({"nat": "pcp"}, "nat", "upnp, pmp"),
         ({"relay_service_ratio": "50:60"}, "relay-service-ratio", "percent"),
         ({"dns_addrs_name_server": ["dns.example"]}, "dns-addrs-name-server", "IP address"),
         ({"dns4_domain_name": "a b"}, "dns4-domain-name", "domain"),

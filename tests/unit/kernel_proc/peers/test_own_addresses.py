@@ -16,6 +16,18 @@ def test_bound_addresses_are_announced_loopback_only_if_alone() -> None:
     assert own.announced() == BOUND[1:2]
 
 
+def test_a_mapped_port_is_announced_as_the_router_has_it() -> None:
+    own = OwnAddresses(observing=True)
+    own.bind(BOUND)
+    assert own.map("8.8.4.4", {60000: 61000})
+    assert not own.map("8.8.4.4", {60000: 61000})
+    for observer in "abc":
+        own.observe(observer, "/ip4/8.8.8.8/tcp/1")
+    assert own.for_record() == ("/ip4/8.8.4.4/tcp/61000", "/ip4/8.8.8.8/tcp/8000/ws")
+    assert own.map(None, {})
+    assert own.for_record() == ("/ip4/8.8.8.8/tcp/60000", "/ip4/8.8.8.8/tcp/8000/ws")
+
+
 def test_an_external_address_goes_with_every_port() -> None:
     own = OwnAddresses(external_ip="8.8.4.4", domain="node.example.org")
     own.bind(BOUND)
