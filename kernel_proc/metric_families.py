@@ -85,6 +85,9 @@ FAMILIES: Final[Mapping[str, Family]] = {
     # --- reachability ---
     "nat_mappings": _gauge("Ports that a router maps to this node."),
     "nat_errors": _counter("Searches for a router and requests to one that failed."),
+    "libp2p_autonat_reachability_confidence": _gauge("Share of the last answers of peers, by what they say."),
+    "autonat_errors": _counter("Our requests to be dialled back that failed."),
+    "autonat_dial_backs": _counter("Requests of peers to be dialled back, by outcome."),
     # --- discovery ---
     "discovery_record_seq": _gauge("Sequence number of our own ENR."),
     "discovery_records_refused": _counter("ENRs of peers that are useless to us."),

@@ -229,6 +229,11 @@ class Libp2pHost:
         BadAddress or DialError."""
         return await self._dialler.connect(address, deadline)
 
+    async def probe(self, address: str, deadline: float) -> None:
+        """Dial a multiaddr with peer id, also beside a connection, and hang up. Raise BadAddress or
+        DialError."""
+        await self._dialler.probe(address, deadline)
+
     async def disconnect(self, peer_id: PeerIdText, reason: str) -> None:
         await self._connections.close(peer_id, reason)
 

@@ -10,11 +10,11 @@ import trio
 
 from kernel_proc.p2p import addresses, tls, transport
 from kernel_proc.p2p.addresses import Endpoint
-from kernel_proc.p2p.api import BadAddress, DialError, Direction, PeerIdText
+from kernel_proc.p2p.api import BadAddress, DialError, Direction, P2pError, PeerIdText
 from kernel_proc.p2p.connections import Connections, HostConnection
 from kernel_proc.p2p.limits import HostLimits
-from kernel_proc.p2p.muxer import Count
-from kernel_proc.p2p.noise import NoiseSecurity
+from kernel_proc.p2p.muxer import Count, Muxer
+from kernel_proc.p2p.noise import ByteStream, NoiseSecurity
 from kernel_proc.p2p.upgrade import upgrade
 
 
@@ -60,6 +60,35 @@ class Dialler:
                 if not lock.locked():
                     self._dialling.pop(peer_id, None)
 
+    async def probe(self, address: str, deadline: float) -> None:
+        """Dial, complete the handshake and hang up, also if connected. Raise BadAddress or DialError."""
+        endpoint = addresses.parse(address)
+        with trio.move_on_after(deadline):
+            tcp: trio.SocketStream | None = None
+            try:
+                stream, tcp = await transport.dial(endpoint, await self._client_tls(endpoint))
+                await self._upgrade(stream, endpoint)
+            except P2pError:
+                raise
+            except Exception as error:  # see _dialled
+                raise DialError(f"{endpoint.text()}: handshake failed: {error}") from None
+            finally:
+                if tcp is not None:
+                    await trio.aclose_forcefully(tcp)
+            return
+        raise DialError(f"{endpoint.text()}: timed out after {deadline:g} s")
+
+    async def _upgrade(self, stream: ByteStream, endpoint: Endpoint) -> Muxer:
+        with trio.fail_after(self._limits.handshake_timeout):
+            return await upgrade(
+                stream,
+                self._security,
+                outbound=True,
+                expected=endpoint.peer_id,
+                limits=self._limits,
+                count=self._count,
+            )
+
     def _reserve(self, endpoint: Endpoint) -> AbstractContextManager[None]:
         """Reserve a slot at the address from the start, so that inbound connections from there cannot use
         it up meanwhile. The address behind a DNS name is only known, and counted, once connected."""
@@ -92,15 +121,7 @@ class Dialler:
         try:
             try:
                 stream, tcp = await transport.dial(endpoint, await self._client_tls(endpoint))
-                with trio.fail_after(self._limits.handshake_timeout):
-                    muxer = await upgrade(
-                        stream,
-                        self._security,
-                        outbound=True,
-                        expected=endpoint.peer_id,
-                        limits=self._limits,
-                        count=self._count,
-                    )
+                muxer = await self._upgrade(stream, endpoint)
                 remote = addresses.reached(endpoint, tcp.socket.getpeername())
             except (DialError, BadAddress) as error:
                 task_status.started(error)

@@ -43,6 +43,8 @@ from kernel_proc.peers.manager import ManagerSettings, PeerManager
 from kernel_proc.peers.plan import Targets
 from kernel_proc.peers.recent_links import RecentLinks
 from kernel_proc.peers.store import PeerStore
+from kernel_proc.reachability.autonat import AutonatClient
+from kernel_proc.reachability.autonat_server import AutonatServer
 from kernel_proc.relay.service import RelayService
 
 __all__ = ["Peering"]
@@ -141,6 +143,8 @@ class Peering:
             lambda ip, ports: self.own.mapped(ip, ports, self.discv5.bound),
             registry,
         )
+        self.autonat = AutonatClient(host, self.own.addresses.dialable, registry, rng)
+        AutonatServer(host, host.probe, registry)
         self._asking: PeerAsking | None = None
         self._nursery: trio.Nursery | None = None
         self._discv5_ended = trio.Event()
@@ -184,6 +188,7 @@ class Peering:
             task_status.started()
             nursery.start_soon(self.manager.run, name="peer manager")
             nursery.start_soon(self.port_mapper.run, name="port mapping")
+            nursery.start_soon(self.autonat.run, name="AutoNAT")
             nursery.start_soon(self._links.run, name="recent links")
             if self.dns.lists:
                 nursery.start_soon(self.dns.run, name="lists in the DNS")
@@ -251,7 +256,11 @@ class Peering:
 
     def reachability(self) -> dict[str, object]:
         """Return how the node can be reached from outside, for people."""
-        return {"announced": list(self.own.addresses.announced()), "mapping": self.port_mapper.describe()}
+        return {
+            "autonat": str(self.autonat.reachability),
+            "announced": list(self.own.addresses.announced()),
+            "mapping": self.port_mapper.describe(),
+        }
 
     @property
     def name_servers(self) -> Sequence[NameServer]:

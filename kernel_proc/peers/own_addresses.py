@@ -129,6 +129,10 @@ class OwnAddresses:
         found += inside or self._bound
         return tuple(dict.fromkeys(found))
 
+    def dialable(self) -> tuple[str, ...]:
+        """Return the announced addresses at which others could dial us: not those on this machine only."""
+        return tuple(one for one in self.announced() if not _is_loopback(one))
+
     def for_record(self) -> tuple[str, ...]:
         """Return the addresses for the ENR: it has little room, and private addresses are useless to
         others."""

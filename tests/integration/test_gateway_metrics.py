@@ -154,8 +154,8 @@ def test_panels_do_not_overlap() -> None:
 # --- the reference's dashboard -----------------------------------------------------------------------------
 
 REFERENCE_SERIES = """
-    libp2p_network_bytes_total libp2p_peers libp2p_pubsub_topics process_start_time_seconds
-    routing_table_nodes
+    libp2p_autonat_reachability_confidence libp2p_network_bytes_total libp2p_peers libp2p_pubsub_topics
+    process_start_time_seconds routing_table_nodes
     waku_archive_messages_per_shard waku_connected_peers waku_connected_peers_per_agent
     waku_connected_peers_per_shard waku_discv5_discovered_per_shard waku_histogram_message_size_bucket
     waku_histogram_message_size_count waku_histogram_message_size_sum waku_node_messages_total
@@ -168,7 +168,6 @@ REFERENCE_SERIES = """
 NOT_OURS = {
     "nim_gc_heap_instance_occupied_bytes": "the runtime of the reference",
     "nim_gc_mem_bytes": "the runtime of the reference",
-    "libp2p_autonat_reachability_confidence": "AutoNAT, which this node does not run",
     "waku_relay_fleet_store_msg_count": "no longer exposed by the reference",
     "waku_relay_fleet_store_msg_size_bytes": "no longer exposed by the reference",
     "waku_rln_*": "RLN",

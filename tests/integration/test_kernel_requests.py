@@ -155,6 +155,7 @@ def test_node_methods(kernel: KernelProcess, dealer: Dealer) -> None:
     assert set(info) == {
         "Version",
         "Build",
+        "Reachability",
         "Metrics",
         "MyMultiaddresses",
         "MyENR",

@@ -18,6 +18,7 @@ from logos_deploy.commands.pending import by_state
 from logos_deploy.commands.where import NodePlace, add_where, where
 from logos_deploy.control import ControlHealth, ask_health
 from logos_deploy.exits import CommandError, Exit
+from logos_deploy.node.network_view import reachable_text
 from logos_deploy.node.running import mapi_is_supervised
 from logos_deploy.session import run_interruptible
 from logos_deploy.text import count, duration, one_line, size, table
@@ -116,8 +117,12 @@ async def _facts(place: NodePlace, timeout: float) -> tuple[list[PeerRecord], di
         async with asyncio.timeout(timeout):
             async with KernelClient.connect(place.kernel, timeout=timeout) as client:
                 peers, info = await client.peers(), await client.info(_INFO)
-                with suppress(LogosError):  # a kernel of 0.2.0 that is still running does not know this one
-                    info |= await client.info(("Build",))
+                for name in (
+                    "Build",
+                    "Reachability",
+                ):  # an older kernel that is still running does not know it
+                    with suppress(LogosError):
+                        info |= await client.info((name,))
                 return peers, info
     except (LogosError, TimeoutError):
         return None
@@ -189,6 +194,8 @@ def _kernel(status: NodeStatus) -> Iterator[str]:
         addresses = status.info.get("MyMultiaddresses")
         for address in addresses if isinstance(addresses, list | tuple) else ():
             yield _line("listens on", str(address))
+        if reachable := reachable_text(status.info.get("Reachability")):
+            yield _line("reachable", reachable)
     mounted = [part for part in health.protocols if part.state != ProtocolState.NOT_MOUNTED]
     yield _line(
         "protocols", ", ".join(f"{p.name} {p.state} ({count(p.strength, 'peer')})" for p in mounted) or "none"

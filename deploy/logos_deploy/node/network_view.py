@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,11 +16,21 @@ from ipc_schema.config.addresses import peer_id_in
 from ipc_schema.config.kernel import KernelConfig
 from ipc_schema.kernel.discovery import DiscoveryStatus, KnownPeersReply, KnownRecord
 from ipc_schema.kernel.records import PeerRecord, ShardHealth
+from logos_client.exceptions import LogosError
 from logos_client.kernel import KernelClient
 from logos_deploy.node.checkup import Finding, Level
 from logos_deploy.text import count, duration, one_line
 
-__all__ = ["ConfiguredPeer", "NetworkView", "check_sources", "diagnose", "look", "reason", "wanted_peers"]
+__all__ = [
+    "ConfiguredPeer",
+    "NetworkView",
+    "check_sources",
+    "diagnose",
+    "look",
+    "reachable_text",
+    "reason",
+    "wanted_peers",
+]
 
 _KNOWN: Final = 500
 """The most that one reply may have."""
@@ -61,12 +72,17 @@ class NetworkView:
     configured: Sequence[ConfiguredPeer]
     strangers: int = 0
     """Peers found to be on another network since the kernel started."""
+    reachability: object = None
+    """As in `node.info`; None from a kernel that does not know it."""
 
 
 async def look(client: KernelClient) -> NetworkView:
     """Query a kernel. Raises `LogosError`."""
     connected = await client.peers()
     options = {option.name: option.value for option in await client.config()}
+    reachability: object = None
+    with suppress(LogosError):  # an older kernel
+        reachability = (await client.info(("Reachability",)))["Reachability"]
     return NetworkView(
         cluster=client.network.cluster,
         status=await client.discovery(),
@@ -75,7 +91,21 @@ async def look(client: KernelClient) -> NetworkView:
         shards=(await client.health()).shards,
         configured=tuple(_configured(options, {peer.peer_id for peer in connected})),
         strangers=int(sum(value for name, _, value in await client.metrics() if name.endswith(_STRANGERS))),
+        reachability=reachability,
     )
+
+
+def reachable_text(reachability: object) -> str:
+    """Return how a node is reached from outside, in one line; empty if its kernel does not say."""
+    if not isinstance(reachability, dict):
+        return ""
+    found = {"public": "yes, say peers that dialled it", "private": "no, say peers that tried to dial it"}
+    parts = [found.get(str(reachability.get("autonat")), "not known yet")]
+    mapping = reachability.get("mapping")
+    if isinstance(mapping, dict) and mapping.get("ip"):
+        ports = ", ".join(f"{one[0]} {one[1]} at {one[2]}" for one in mapping.get("ports", ()))
+        parts.append(one_line(f"ports mapped by {mapping.get('by')} on {mapping['ip']}: {ports}"))
+    return "; ".join(parts)
 
 
 def _configured(options: Mapping[str, object], connected: set[str]) -> Iterator[ConfiguredPeer]:
@@ -144,6 +174,14 @@ def diagnose(view: NetworkView) -> Iterator[Finding]:
             place = one_line(one.url.partition("@")[2])
             text = f"the list {place} cannot be read: {one_line(one.error)}"
             yield Finding(Level.WARN, "discovery", text, "does the host resolve names? dns-addrs-name-server")
+    if isinstance(view.reachability, dict) and view.reachability.get("autonat") == "private":
+        text = "other nodes tried to dial this one and could not: it has only the peers that it dials itself"
+        mapping = view.reachability.get("mapping")
+        if isinstance(mapping, dict) and mapping.get("error"):
+            text += f"; no router maps its ports: {one_line(str(mapping['error']))}"
+        yield Finding(
+            Level.WARN, "reachability", text, "open the ports on the router, with nat=extip:<IP address>"
+        )
     if view.connected and not view.status.addresses:
         text = "no address is announced: no other node can dial this one"
         yield Finding(Level.WARN, "discovery", text, "nat=extip:<IP address>, or ext-multiaddr")

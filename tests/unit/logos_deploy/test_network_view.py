@@ -23,6 +23,7 @@ from logos_deploy.node.network_view import (
     NetworkView,
     check_sources,
     diagnose,
+    reachable_text,
     reason,
     wanted_peers,
 )
@@ -53,6 +54,7 @@ def view(
     connected: tuple[PeerRecord, ...] = (),
     configured: tuple[ConfiguredPeer, ...] = (),
     strangers: int = 0,
+    reachability: object = None,
     **status: Any,
 ) -> NetworkView:
     facts: dict[str, Any] = {
@@ -72,6 +74,7 @@ def view(
         shards=SHARDS,
         configured=configured,
         strangers=strangers,
+        reachability=reachability,
     )
 
 
@@ -249,3 +252,17 @@ def test_discovery_as_a_person_reads_it() -> None:
     assert rows["storenode"] == f"{ADDRESS} is connected"
     assert "warn" in rows
     assert discovery.as_json(state)["findings"]
+
+
+def test_a_node_that_others_cannot_dial_is_told_so() -> None:
+    mapping = {"by": "upnp", "ip": "8.8.4.4", "ports": [["tcp", 60000, 61000]], "error": None}
+    public = {"autonat": "public", "mapping": mapping}
+    mapped = "ports mapped by upnp on 8.8.4.4: tcp 60000 at 61000"
+    assert reachable_text(public) == f"yes, say peers that dialled it; {mapped}"
+    assert reachable_text({"autonat": "unknown"}) == "not known yet"
+    assert reachable_text(None) == ""
+    assert troubles(view(connected=(CONNECTED,), reachability=public)) == []
+    private = {"autonat": "private", "mapping": {"ip": None, "error": "NAT-PMP: no reply"}}
+    (text,) = troubles(view(connected=(CONNECTED,), reachability=private))
+    assert "could not" in text
+    assert "NAT-PMP: no reply" in text

@@ -1,0 +1,1 @@
+"""Whether others can dial this node, and how to be reached where they cannot."""

@@ -1,0 +1,110 @@
+"""Messages of AutoNAT 1.0.0. Pure. Spec: libp2p/specs/autonat/autonat-v1.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+from kernel_proc.p2p import addresses, peer_ids
+from kernel_proc.p2p.api import PeerIdText
+from kernel_proc.protocols.protobuf import ProtobufError, ProtobufFields, put_bytes, put_text, put_varint
+
+__all__ = [
+    "MAX_MESSAGE",
+    "PROTOCOL",
+    "DialRequest",
+    "DialResponse",
+    "DialStatus",
+    "decode_request",
+    "decode_response",
+    "encode_request",
+    "encode_response",
+]
+
+PROTOCOL: Final = "/libp2p/autonat/1.0.0"
+MAX_MESSAGE: Final = 4096
+"""As go-libp2p and nim-libp2p limit it."""
+_DIAL, _DIAL_RESPONSE = 0, 1
+
+
+class DialStatus(IntEnum):
+    """The outcome of a dial-back."""
+
+    OK = 0
+    DIAL_ERROR = 100
+    DIAL_REFUSED = 101
+    BAD_REQUEST = 200
+    INTERNAL_ERROR = 300
+
+
+@dataclass(frozen=True, slots=True)
+class DialRequest:
+    """Which peer to dial, at which multiaddrs; those that we cannot read are left out."""
+
+    peer_id: PeerIdText | None
+    addresses: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DialResponse:
+    """What became of it. A status of a later version counts as an internal error."""
+
+    status: DialStatus
+    text: str = ""
+    address: str | None = None
+    """Where the dial succeeded."""
+
+
+def encode_request(peer_id: PeerIdText, own_addresses: Iterable[str]) -> bytes:
+    """Ask to be dialled."""
+    peer, dial, out = bytearray(), bytearray(), bytearray()
+    put_bytes(peer, 1, peer_ids.to_bytes(peer_id))
+    for address in own_addresses:
+        put_bytes(peer, 2, addresses.to_bytes(address))
+    put_bytes(dial, 1, peer)
+    put_varint(out, 1, _DIAL)
+    put_bytes(out, 2, dial)
+    return bytes(out)
+
+
+def decode_request(body: bytes) -> DialRequest:
+    """Raise ProtobufError."""
+    message = ProtobufFields(body)
+    peer = ProtobufFields(ProtobufFields(message.blob(2) or b"").blob(1) or b"")
+    if message.number(1) != _DIAL:
+        raise ProtobufError("not a dial request")
+    raw = peer.blob(1)
+    known = map(addresses.from_bytes, peer.blobs(2))
+    return DialRequest(
+        peer_ids.from_bytes(raw) if raw else None, tuple(address for address in known if address is not None)
+    )
+
+
+def encode_response(response: DialResponse) -> bytes:
+    """Answer a request."""
+    inner, out = bytearray(), bytearray()
+    put_varint(inner, 1, response.status)
+    if response.text:
+        put_text(inner, 2, response.text)
+    if response.address is not None:
+        put_bytes(inner, 3, addresses.to_bytes(response.address))
+    put_varint(out, 1, _DIAL_RESPONSE)
+    put_bytes(out, 3, inner)
+    return bytes(out)
+
+
+def decode_response(body: bytes) -> DialResponse:
+    """Raise ProtobufError."""
+    message = ProtobufFields(body)
+    inner = message.blob(3)
+    if message.number(1) != _DIAL_RESPONSE or inner is None:
+        raise ProtobufError("not a dial response")
+    read = ProtobufFields(inner)
+    number, raw = read.number(1) or 0, read.blob(3)
+    try:
+        status = DialStatus(number)
+    except ValueError:
+        status = DialStatus.INTERNAL_ERROR
+    return DialResponse(status, read.text(2) or "", addresses.from_bytes(raw) if raw else None)
