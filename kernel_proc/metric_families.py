@@ -88,6 +88,8 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "libp2p_autonat_reachability_confidence": _gauge("Share of the last answers of peers, by what they say."),
     "autonat_errors": _counter("Our requests to be dialled back that failed."),
     "autonat_dial_backs": _counter("Requests of peers to be dialled back, by outcome."),
+    "circuit_reservations": _gauge("Relays through which others can dial this node."),
+    "circuit_errors": _counter("Reservations refused, and circuits that could not be understood."),
     # --- discovery ---
     "discovery_record_seq": _gauge("Sequence number of our own ENR."),
     "discovery_records_refused": _counter("ENRs of peers that are useless to us."),

@@ -160,6 +160,11 @@ class DiscoveryOptions(OptionSection):
         "NAT-PMP, else the one other nodes observe; any: try both; extip:<IP>: this one; none: unknown",
         default="any",
     )
+    relay_client: bool = option(
+        BOOLEAN,
+        "if other nodes cannot dial this one, be dialled through circuit relays among its peers",
+        default=False,
+    )
     ext_multiaddr: tuple[str, ...] = option(MULTIADDR, "further address to announce", repeatable=True)
     ext_multiaddr_only: bool = option(BOOLEAN, "announce nothing but ext-multiaddr", default=False)
     dns4_domain_name: str | None = option(DOMAIN, "domain name of this host, announced with its ports")
@@ -189,6 +194,7 @@ class DiscoveryConfig:
     external_ip: str | None
     observed_address: bool
     """Whether addresses observed by other nodes may be announced."""
+    relay_client: bool
     port_mapping: tuple[str, ...]
     """How a router may be asked to map our ports, in this order: upnp, pmp."""
     external_addresses: tuple[str, ...]
@@ -229,6 +235,7 @@ def discovery_config(resolved: Resolved[KernelOptions], *, port: int, preset: bo
         relay_connections=_relay_connections(resolved) if resolved.options.peers.relay else 0,
         external_ip=nat.removeprefix("extip:") if nat.startswith("extip:") else None,
         observed_address=nat in _MAPPING,
+        relay_client=options.relay_client,
         port_mapping=() if options.ext_multiaddr_only else _MAPPING.get(nat, ()),
         external_addresses=options.ext_multiaddr,
         only_external=options.ext_multiaddr_only,

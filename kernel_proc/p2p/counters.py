@@ -5,6 +5,8 @@ from __future__ import annotations
 COUNTERS = (
     "accepted",
     "dialled",
+    "circuits_dialled",
+    "circuits_accepted",
     "refused_ip",
     "refused_total",
     "refused_peer",

@@ -7,7 +7,7 @@ task that runs for a peer has one boundary at which all exceptions are caught, c
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -17,6 +17,7 @@ from kernel_proc.p2p import addresses, identify, ping, transport
 from kernel_proc.p2p._errors import ConnectionEnded, NegotiationFailed
 from kernel_proc.p2p.addresses import Endpoint
 from kernel_proc.p2p.api import (
+    DialError,
     Direction,
     EndCause,
     HostEvents,
@@ -30,6 +31,7 @@ from kernel_proc.p2p.api import (
     StreamClosed,
     StreamHandler,
 )
+from kernel_proc.p2p.circuit import Circuits, StreamTransport
 from kernel_proc.p2p.connections import Connections, HostConnection
 from kernel_proc.p2p.counters import Counters
 from kernel_proc.p2p.dispatch import Dispatcher
@@ -90,6 +92,8 @@ class Libp2pHost:
         shared = (self._connections, security, limits, count, self._run_connection)
         self._acceptor = Acceptor(*shared, certificate)
         self._dialler = Dialler(key.peer_id, *shared)
+        self._circuits = Circuits(*shared)
+        self._circuit_dialler: Callable[[str, float], Awaitable[PeerIdText]] | None = None
         self._keepalive = Keepalive(self._connections, limits)
         self.set_stream_handler(identify.PROTOCOL, self._introduction.serve, max_per_peer=4)
         self.set_stream_handler(identify.PUSH_PROTOCOL, self._introduction.serve_push, max_per_peer=2)
@@ -227,7 +231,27 @@ class Libp2pHost:
     async def connect(self, address: str, *, deadline: float = 10.0) -> PeerIdText:
         """Dial, or return at once if connected. Concurrent calls for one peer share a dial. Raise
         BadAddress or DialError."""
+        if self._circuit_dialler is not None and "/p2p-circuit" in address:
+            return await self._circuit_dialler(address, deadline)
         return await self._dialler.connect(address, deadline)
+
+    # -- circuits through a relay ---------------------------------------
+
+    def set_circuit_dialler(self, dial: Callable[[str, float], Awaitable[PeerIdText]]) -> None:
+        """Set what dials the addresses of relays (…/p2p-circuit/…). It raises BadAddress or DialError."""
+        self._circuit_dialler = dial
+
+    async def serve_circuit(self, transport: StreamTransport, relay: PeerIdText, peer_id: PeerIdText) -> None:
+        """Serve an inbound circuit until it ends."""
+        await self._circuits.serve(transport, relay, peer_id)
+
+    async def dial_circuit(self, transport: StreamTransport, relay: PeerIdText, peer_id: PeerIdText) -> None:
+        """Make a connection of a circuit that the relay has opened. Raise DialError."""
+        if self._nursery is None:
+            raise DialError("the host is not running")
+        error = await self._nursery.start(self._circuits.dialled, transport, relay, peer_id)
+        if error is not None:
+            raise error
 
     async def probe(self, address: str, deadline: float) -> None:
         """Dial a multiaddr with peer id, also beside a connection, and hang up. Raise BadAddress or

@@ -97,6 +97,11 @@ class OwnRecord:
                     udp4 = ports.get(LocalPort("udp", udp4), udp4)
                 self.enr.set_udp(udp4=udp4, udp6=udp.get(6))
 
+    def relayed(self, addresses: Sequence[str]) -> None:
+        """Announce the addresses through relays."""
+        self.addresses.relay(addresses)
+        self._announce()
+
     def no_udp(self) -> None:
         """Remove the UDP port: discv5 has stopped."""
         self.enr.set_udp(udp4=None, udp6=None)

@@ -45,6 +45,8 @@ from kernel_proc.peers.recent_links import RecentLinks
 from kernel_proc.peers.store import PeerStore
 from kernel_proc.reachability.autonat import AutonatClient
 from kernel_proc.reachability.autonat_server import AutonatServer
+from kernel_proc.reachability.circuit import CircuitClient
+from kernel_proc.reachability.verdict import Reachability
 from kernel_proc.relay.service import RelayService
 
 __all__ = ["Peering"]
@@ -144,6 +146,12 @@ class Peering:
             registry,
         )
         self.autonat = AutonatClient(host, self.own.addresses.dialable, registry, rng)
+        self.circuits = CircuitClient(
+            host,
+            lambda: discovery.relay_client and self.autonat.reachability is Reachability.PRIVATE,
+            self.own.relayed,
+            registry,
+        )
         AutonatServer(host, host.probe, registry)
         self._asking: PeerAsking | None = None
         self._nursery: trio.Nursery | None = None
@@ -189,6 +197,8 @@ class Peering:
             nursery.start_soon(self.manager.run, name="peer manager")
             nursery.start_soon(self.port_mapper.run, name="port mapping")
             nursery.start_soon(self.autonat.run, name="AutoNAT")
+            if self._config.relay_client:
+                nursery.start_soon(self.circuits.run, name="circuit relays")
             nursery.start_soon(self._links.run, name="recent links")
             if self.dns.lists:
                 nursery.start_soon(self.dns.run, name="lists in the DNS")
@@ -259,6 +269,7 @@ class Peering:
         return {
             "autonat": str(self.autonat.reachability),
             "announced": list(self.own.addresses.announced()),
+            "relays": list(self.circuits.relays),
             "mapping": self.port_mapper.describe(),
         }
 

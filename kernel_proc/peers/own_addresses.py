@@ -55,6 +55,7 @@ class OwnAddresses:
         self._observing = observing and external_ip is None and not only_external
         self._bound: tuple[str, ...] = ()
         self._mapped: tuple[str | None, dict[int, int]] = None, {}
+        self._relayed: tuple[str, ...] = ()
         self._seen: OrderedDict[tuple[int, str], str] = OrderedDict()
         self._observed: dict[int, str] = {}
 
@@ -73,10 +74,16 @@ class OwnAddresses:
         before, self._mapped = self._mapped, (ip, dict(ports))
         return self._mapped != before
 
+    def relay(self, addresses: Sequence[str]) -> None:
+        """Set the addresses through relays, which end with /p2p-circuit."""
+        self._relayed = tuple(addresses)
+
     def observe(self, observer: str, address: str) -> bool:
         """Record at which multiaddr a peer in group `observer` sees us. Return whether our announcement
         changed."""
         ip = _ip(address)
+        if "/p2p-circuit" in address:
+            return False  # the relay's
         if not self._observing or ip is None or not ip.is_global:
             return False
         key = ip.version, observer
@@ -124,14 +131,16 @@ class OwnAddresses:
             found += [
                 f"/ip{6 if ':' in ip else 4}/{ip}/{rest}" for ip in outside if (":" in ip) == (kind == "ip6")
             ]
+        found += self._relayed
         inside = [one for one in self._bound if not _is_loopback(one)]
         # Loopback addresses are only useful to peers on this machine.
         found += inside or self._bound
         return tuple(dict.fromkeys(found))
 
     def dialable(self) -> tuple[str, ...]:
-        """Return the announced addresses at which others could dial us: not those on this machine only."""
-        return tuple(one for one in self.announced() if not _is_loopback(one))
+        """Return the announced addresses at which others may dial us directly: neither those on this machine
+        only, nor those of relays."""
+        return tuple(one for one in self.announced() if one not in self._relayed and not _is_loopback(one))
 
     def for_record(self) -> tuple[str, ...]:
         """Return the addresses for the ENR: it has little room, and private addresses are useless to

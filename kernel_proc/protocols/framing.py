@@ -60,6 +60,12 @@ class MessageReader:
         del self._buffer[: size + length]
         return body
 
+    def take_rest(self) -> bytes:
+        """Return what was read beyond the last message."""
+        rest = bytes(self._buffer)
+        self._buffer.clear()
+        return rest
+
     async def _fill(self) -> bool:
         data = await self._stream.read()
         self._buffer += data

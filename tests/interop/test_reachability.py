@@ -19,6 +19,7 @@ pytestmark = [pytest.mark.interop, pytest.mark.timeout(300)]
 COMMON = ("--cluster-id=46", "--shard=0", "--discv5-udp-port=0", "--nat=none", "--log-level=INFO")
 QUICK = {
     "kernel_proc.reachability.autonat:PERIOD": 0.3,
+    "kernel_proc.reachability.circuit:PERIOD": 0.3,
     "kernel_proc.reachability.autonat_server:DIAL_TIMEOUT": 0.5,
 }
 
@@ -77,3 +78,36 @@ def test_a_node_behind_a_router_knows_that_it_is(lab: Places, directory: Path) -
         node = KernelProcess(directory / "node", *options, through=place, constants=QUICK)
         stack.enter_context(node)
         eventually(lambda: reachability(node)["autonat"] == "private", 30)
+
+
+def test_circuits_through_a_relay(lab: Places, directory: Path, program: Path) -> None:
+    router = lab.add_router("25.9.0.1", "192.168.7.1")
+    with ExitStack() as stack:
+        outside = [stack.enter_context(kernel(lab, directory, f"20.{number}.0.1")) for number in (1, 2, 3)]
+        relay = stack.enter_context(GoHost(program, "/ip4/20.4.0.1/tcp/4001", through=lab.add("20.4.0.1")))
+        go = stack.enter_context(GoHost(program, "/ip4/20.5.0.1/tcp/4001", through=lab.add("20.5.0.1")))
+        known = [
+            f"--staticnode={address}" for address in (*(one.address() for one in outside), relay.address)
+        ]
+        options = (*COMMON, "--listen-address=0.0.0.0", "--relay-client", *known)
+        place = lab.add_behind(router, "192.168.7.2")
+        node = KernelProcess(directory / "node", *options, through=place, constants=QUICK)
+        stack.enter_context(node)
+        eventually(lambda: reachability(node)["relays"] == [relay.peer_id], 60)
+
+        # go-libp2p and one of ours dial it through the relay.
+        peer_id = node.info("MyPeerId")["MyPeerId"]
+        address = f"{relay.address}/p2p-circuit/p2p/{peer_id}"
+        assert f"{relay.address}/p2p-circuit" in reachability(node)["announced"]
+        go.ask("dial", address)
+        assert any("p2p-circuit" in one for one in go.connected()[peer_id])
+        ours = stack.enter_context(kernel(lab, directory, "20.6.0.1"))
+        (result,) = ours.dealer().ok("peers.connect", {"addresses": [address]})["results"]
+        assert (result["peer_id"], result.get("error")) == (peer_id, None)
+
+        # And it dials go-libp2p through the relay.
+        go.ask("reserve", relay.address)
+        (result,) = ours.dealer().ok(
+            "peers.connect", {"addresses": [f"{relay.address}/p2p-circuit/p2p/{go.peer_id}"]}
+        )["results"]
+        assert (result["peer_id"], result.get("error")) == (go.peer_id, None)

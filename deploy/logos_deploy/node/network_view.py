@@ -101,6 +101,8 @@ def reachable_text(reachability: object) -> str:
         return ""
     found = {"public": "yes, say peers that dialled it", "private": "no, say peers that tried to dial it"}
     parts = [found.get(str(reachability.get("autonat")), "not known yet")]
+    if relays := reachability.get("relays"):
+        parts.append(f"through {count(len(relays), 'relay')}")
     mapping = reachability.get("mapping")
     if isinstance(mapping, dict) and mapping.get("ip"):
         ports = ", ".join(f"{one[0]} {one[1]} at {one[2]}" for one in mapping.get("ports", ()))
@@ -180,7 +182,10 @@ def diagnose(view: NetworkView) -> Iterator[Finding]:
         if isinstance(mapping, dict) and mapping.get("error"):
             text += f"; no router maps its ports: {one_line(str(mapping['error']))}"
         yield Finding(
-            Level.WARN, "reachability", text, "open the ports on the router, with nat=extip:<IP address>"
+            Level.WARN,
+            "reachability",
+            text,
+            "open the port on the router (nat=extip:<IP>), or relay-client=true",
         )
     if view.connected and not view.status.addresses:
         text = "no address is announced: no other node can dial this one"

@@ -62,7 +62,6 @@ REFERENCE_OPTIONS: Final[Mapping[str, ReferenceOption]] = {
     "relay-shard-manager": _NO_EFFECT,
     "execute": _NO_EFFECT,
     "rendezvous": _ignored("rendezvous is not spoken", asks=True),
-    "relay-client": _ignored("circuit relays are not used", asks=True),
     "quic-support": _ignored("QUIC is not spoken: peers are reached over TCP and WebSocket", asks=True),
     "quic-port": _ignored("QUIC is not spoken"),
     "discv5-enr-auto-update": _ignored("the node record always follows the observed address"),

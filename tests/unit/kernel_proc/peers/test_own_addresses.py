@@ -28,6 +28,17 @@ def test_a_mapped_port_is_announced_as_the_router_has_it() -> None:
     assert own.for_record() == ("/ip4/8.8.8.8/tcp/60000", "/ip4/8.8.8.8/tcp/8000/ws")
 
 
+def test_addresses_through_relays_are_announced_but_not_dialled_directly() -> None:
+    own = OwnAddresses(observing=True)
+    own.bind(BOUND)
+    circuit = "/ip4/8.8.8.8/tcp/4001/p2p/16Uiu2HAx/p2p-circuit"
+    own.relay([circuit])
+    assert own.announced() == (circuit, BOUND[0], BOUND[2])
+    assert own.dialable() == (BOUND[0], BOUND[2])
+    assert own.for_record() == (circuit,)
+    assert not any(own.observe(observer, circuit) for observer in "abc")
+
+
 def test_an_external_address_goes_with_every_port() -> None:
     own = OwnAddresses(external_ip="8.8.4.4", domain="node.example.org")
     own.bind(BOUND)

@@ -1,0 +1,125 @@
+"""Messages of circuit relay 2.0, as its clients need them. Pure. Spec: libp2p/specs/relay/circuit-v2.md."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from kernel_proc.p2p import addresses, peer_ids
+from kernel_proc.p2p.api import PeerIdText
+from kernel_proc.protocols.protobuf import ProtobufError, ProtobufFields, put_bytes, put_varint
+
+__all__ = [
+    "HOP",
+    "MAX_MESSAGE",
+    "OK",
+    "STOP",
+    "HopReply",
+    "decode_hop_reply",
+    "decode_stop_connect",
+    "encode_hop_connect",
+    "encode_reserve",
+    "encode_stop_connect",
+    "encode_stop_status",
+    "split_circuit",
+    "status_name",
+]
+
+HOP: Final = "/libp2p/circuit/relay/0.2.0/hop"
+STOP: Final = "/libp2p/circuit/relay/0.2.0/stop"
+MAX_MESSAGE: Final = 4096
+"""As go-libp2p limits it."""
+
+OK: Final = 100
+_STATUS: Final = {
+    OK: "ok",
+    200: "reservation refused",
+    201: "resource limit exceeded",
+    202: "permission denied",
+    203: "connection failed",
+    204: "no reservation",
+    400: "malformed message",
+    401: "unexpected message",
+}
+_RESERVE, _HOP_CONNECT, _HOP_STATUS = 0, 1, 2
+_STOP_CONNECT, _STOP_STATUS = 0, 1
+
+
+@dataclass(frozen=True, slots=True)
+class HopReply:
+    """A relay's reply. `expire`: when a reservation ends, in seconds since 1970; `addresses`: the relay's
+    own, if it names them."""
+
+    status: int
+    expire: int = 0
+    addresses: tuple[str, ...] = ()
+
+
+def status_name(status: int) -> str:
+    """Return a status in words."""
+    return _STATUS.get(status, f"status {status}")
+
+
+def _peer(peer_id: PeerIdText) -> bytearray:
+    out = bytearray()
+    put_bytes(out, 1, peer_ids.to_bytes(peer_id))
+    return out
+
+
+def encode_reserve() -> bytes:
+    """Ask a relay for a reservation."""
+    out = bytearray()
+    put_varint(out, 1, _RESERVE)
+    return bytes(out)
+
+
+def encode_hop_connect(peer_id: PeerIdText) -> bytes:
+    """Ask a relay for a circuit to a peer."""
+    out = bytearray()
+    put_varint(out, 1, _HOP_CONNECT)
+    put_bytes(out, 2, _peer(peer_id))
+    return bytes(out)
+
+
+def decode_hop_reply(body: bytes) -> HopReply:
+    """Raise ProtobufError."""
+    message = ProtobufFields(body)
+    status = message.number(5)
+    if message.number(1) != _HOP_STATUS or status is None:
+        raise ProtobufError("not a status of a relay")
+    reservation = ProtobufFields(message.blob(3) or b"")
+    known = map(addresses.from_bytes, reservation.blobs(2))
+    return HopReply(
+        status, reservation.number(1) or 0, tuple(address for address in known if address is not None)
+    )
+
+
+def encode_stop_connect(peer_id: PeerIdText) -> bytes:
+    """Announce a circuit from a peer, as a relay does."""
+    out = bytearray()
+    put_varint(out, 1, _STOP_CONNECT)
+    put_bytes(out, 2, _peer(peer_id))
+    return bytes(out)
+
+
+def decode_stop_connect(body: bytes) -> PeerIdText:
+    """Return from whom a circuit comes. Raise ProtobufError."""
+    message = ProtobufFields(body)
+    peer_id = peer_ids.from_bytes(ProtobufFields(message.blob(2) or b"").blob(1) or b"")
+    if message.number(1) != _STOP_CONNECT or peer_id is None:
+        raise ProtobufError("not a circuit from a peer")
+    return peer_id
+
+
+def encode_stop_status(status: int) -> bytes:
+    """Accept a circuit, or say why not."""
+    out = bytearray()
+    put_varint(out, 1, _STOP_STATUS)
+    put_varint(out, 4, status)
+    return bytes(out)
+
+
+def split_circuit(address: str) -> tuple[str, PeerIdText] | None:
+    """Split `<relay>/p2p-circuit/p2p/<peer id>` into the relay's address and the peer, None if it is none."""
+    relay, circuit, peer = address.partition("/p2p-circuit/p2p/")
+    return (relay, peer) if circuit and "/" not in peer and "/p2p/" in relay else None

@@ -1,0 +1,70 @@
+"""Circuit relay: messages, addresses, and when to renew."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kernel_proc.p2p import addresses, peer_ids
+from kernel_proc.protocols.protobuf import ProtobufError
+from kernel_proc.reachability.circuit import SLACK, renewal_is_due
+from kernel_proc.reachability.circuit_codec import (
+    OK,
+    HopReply,
+    decode_hop_reply,
+    decode_stop_connect,
+    encode_hop_connect,
+    encode_reserve,
+    encode_stop_connect,
+    encode_stop_status,
+    split_circuit,
+    status_name,
+)
+
+RELAY = "16Uiu2HAmKnCWaghLudp7yEhmtf7CTUfJBywrZNVAJ3A3S8dXXGEf"
+PEER = "16Uiu2HAmQFyB45PqDA3p6sCnZwkwFu2mVTnSAeGGHW8oPvP2rPrq"
+PLACE = f"/ip4/20.4.0.1/tcp/4001/p2p/{RELAY}"
+
+
+def test_messages() -> None:
+    raw = peer_ids.to_bytes(PEER).hex()
+    assert encode_reserve().hex() == "0800"
+    assert encode_hop_connect(PEER).hex() == f"08011229 0a27{raw}".replace(" ", "")
+    assert encode_stop_status(OK).hex() == "08012064"
+    assert decode_stop_connect(encode_stop_connect(PEER)) == PEER
+    place = addresses.to_bytes("/ip4/20.4.0.1/tcp/4001")
+    reservation = bytes.fromhex("08808080e006") + bytes((0x12, len(place))) + place
+    reply = bytes.fromhex("0802") + bytes((0x1A, len(reservation))) + reservation + bytes.fromhex("2864")
+    assert decode_hop_reply(reply) == HopReply(OK, 0x6C000000, ("/ip4/20.4.0.1/tcp/4001",))
+    assert decode_hop_reply(bytes.fromhex("080228c901")) == HopReply(201)
+    assert status_name(201) == "resource limit exceeded"
+    assert status_name(999) == "status 999"
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_message_or_an_error(body: bytes) -> None:
+    for decode in (decode_hop_reply, decode_stop_connect):
+        with suppress(ProtobufError):
+            decode(body)
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        (f"{PLACE}/p2p-circuit/p2p/{PEER}", (PLACE, PEER)),
+        (f"{PLACE}/p2p-circuit", None),
+        (PLACE, None),
+        (f"/ip4/20.4.0.1/tcp/4001/p2p-circuit/p2p/{PEER}", None),
+        (f"{PLACE}/p2p-circuit/p2p/{PEER}/p2p-circuit", None),
+    ],
+)
+def test_addresses_of_circuits(address: str, expected: tuple[str, str] | None) -> None:
+    assert split_circuit(address) == expected
+
+
+def test_a_reservation_is_renewed_before_it_ends() -> None:
+    assert not renewal_is_due(1000.0, 1000.0 - SLACK)
+    assert renewal_is_due(1000.0, 1001.0 - SLACK)
