@@ -36,7 +36,7 @@ _PEER_ID_NAMES: Final = ("p2p", "ipfs")
 _TRANSPORTS: Final = {(): "", ("ws",): "/ws", ("wss",): "/wss", ("tls", "ws"): "/wss"}
 _UNSPOKEN: Final = frozenset(
     (
-        *("certhash", "dccp", "dnsaddr", "garlic32", "garlic64", "http", "http-path", "https", "ip6zone"),
+        *("dccp", "dnsaddr", "garlic32", "garlic64", "http", "http-path", "https", "ip6zone"),
         *("ipcidr", "memory", "noise", "onion", "onion3", "p2p-circuit", "p2p-stardust", "p2p-webrtc-direct"),
         *("p2p-webrtc-star", "p2p-websocket-star", "quic", "quic-v1", "sctp", "udp", "udt", "unix", "utp"),
         *("webrtc", "webrtc-direct", "webtransport"),
@@ -158,7 +158,8 @@ def parse_multiaddr(text: str) -> DialAddress:
     if not text.startswith("/"):
         raise ValueError(f"{text!r} is not a multiaddr (it must start with a slash)")
     parts = text[1:].split("/")
-    other = next((part for part in (parts[0], *parts[2:]) if part in _UNSPOKEN), None)
+    # The last names the transport best: quic-v1, not udp.
+    other = next((part for part in reversed((parts[0], *parts[2:])) if part in _UNSPOKEN), None)
     if other is not None:
         raise UndialableError(f"{text[:300]!r}: {other} is not spoken here, only tcp and WebSocket over it")
     if len(parts) < 4:

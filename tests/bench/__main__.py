@@ -35,9 +35,11 @@ from tests.bench.send import send
 from tests.bench.startup import startup
 from tests.bench.store_sync import store_sync
 from tests.bench.topics import topics
+from tests.bench.wss import wss
 
 BENCHES: Final[dict[str, Callable[[Options], Iterator[dict[str, Any]]]]] = {
     "relay": relay,
+    "wss": wss,
     "pipeline": pipeline,
     "filter": filter_bench,
     "lightpush": lightpush,

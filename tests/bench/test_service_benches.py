@@ -8,6 +8,7 @@ from tests.bench.archive_relay.driver import archive_relay
 from tests.bench.harness import Options
 from tests.bench.lightpush import lightpush
 from tests.bench.store_sync import store_sync
+from tests.bench.wss import wss
 
 pytestmark = pytest.mark.integration
 
@@ -36,6 +37,14 @@ def test_inserts_while_relaying() -> None:
     assert 0 < line["ours"] <= line["relayed_per_s"]
     assert line["reference"] > 0
     assert set(line["cpu_us"]) == {"kernel", "publisher", "receiver"}
+
+
+def test_secure_websocket() -> None:
+    plain, tcp = (next(wss(Options(runs=1, scale=0.02, only=f"against {name}"))) for name in ("ws", "tcp"))
+    for line in (plain, tcp):
+        assert line["ours"] > 0
+        assert line["reference"] > 0
+        assert set(line["cpu_us"]) == {"publisher", "receiver", "both"}
 
 
 def test_store_sync() -> None:

@@ -32,11 +32,11 @@ def chromium_path() -> str:
 class Chromium:
     """One browser with one page."""
 
-    def __init__(self) -> None:
+    def __init__(self, *flags: str) -> None:
         path = chromium_path()
         install_packages(HERE)
         self._process = JsonLinesProcess(
-            "chromium", ["node", "driver.mjs", path], cwd=HERE, env={**os.environ, "HOME": "/tmp"}
+            "chromium", ["node", "driver.mjs", path, *flags], cwd=HERE, env={**os.environ, "HOME": "/tmp"}
         )
         self._process.wait_event("ready", deadline=60)
 

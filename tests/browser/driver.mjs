@@ -9,7 +9,7 @@ const FLAGS = [
 ];
 const print = (value) => process.stdout.write(`${JSON.stringify(value)}\n`);
 
-const browser = await chromium.launch({ executablePath: process.argv[2], args: FLAGS });
+const browser = await chromium.launch({ executablePath: process.argv[2], args: [...FLAGS, ...process.argv.slice(3)] });
 let context = await browser.newContext({ viewport: { width: 1280, height: 900 } });
 let page = await newPage();
 

@@ -190,14 +190,31 @@ def test_addresses_that_cannot_be_used_are_named_and_do_not_end_the_node(
 ) -> None:
     key = NodeKey.generate()
     own = f"/ip4/127.0.0.1/tcp/60000/ipfs/{key.peer_id}"
-    secure = f"/dns4/my_node.example/tcp/443/wss/p2p/{NodeKey.generate().peer_id}"
+    quic = f"/ip4/127.0.0.1/udp/443/quic-v1/p2p/{NodeKey.generate().peer_id}"
     monkeypatch.setenv("LOGOS_KERNEL_NODEKEY", key.secret_bytes().hex())
-    with KernelProcess(directory / "n", f"--staticnode={own}", f"--staticnode={secure}") as node:
-        eventually(lambda: node.log.read_text().count("unusable peer address") == 2)
+    with KernelProcess(directory / "n", f"--staticnode={own}", f"--staticnode={quic}") as node:
+        eventually(lambda: "unusable peer address" in node.log.read_text())
         assert f"address={own}" in node.log.read_text()
-        assert f"address={secure}" in node.log.read_text()
+        assert f"staticnode is skipped: '{quic}': quic-v1 is not spoken here" in node.log.read_text()
         assert node.dealer().ok("node.health", {})["state"] == "READY"
         assert node.stop() == 0
+
+
+def test_one_setting_listens_on_both_ip_versions(directory: Path) -> None:
+    with KernelProcess(directory / "k", "--listen-address=::", "--discv5-discovery=false") as kernel:
+        four, six = kernel.info("MyMultiaddresses")["MyMultiaddresses"]
+        assert four.startswith("/ip4/0.0.0.0/tcp/")
+        assert six.startswith("/ip6/::/tcp/")
+        for host, address in (("127.0.0.1", four), ("::1", six)):
+            socket.create_connection((host, int(address.split("/")[4])), 10).close()
+
+
+def test_a_certificate_that_cannot_be_used_is_named(directory: Path) -> None:
+    options = ["--websocket-support", "--websocket-port=0", "--websocket-secure-support", "--tcp-port=0"]
+    files = ["--websocket-secure-cert-path=/none/chain.pem", "--websocket-secure-key-path=/none/key.pem"]
+    code, said = run(f"--data-dir={directory}/k", *options, *files)
+    assert code == EXIT_CONFIG
+    assert "websocket-secure-support: [Errno 2] No such file or directory: '/none/chain.pem'" in said
 
 
 def test_a_kernel_whose_database_server_is_away_runs_and_says_so(

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.interop.relay_peer import RelayPeer
+from tests.support.certificates import Certificates
 
 JS_FOLDER = Path(__file__).parent / "js"
 
@@ -15,7 +16,8 @@ class JsWakuPeer(RelayPeer):
     """One js-waku node. `transports` of tcp, ws; `muxers` of yamux, mplex, in order of preference.
 
     `seed` (32 bytes) and the ports make a restarted node the same peer at the same address. With `exchange`
-    it names others in its PRUNEs and follows those named to it; `degree` is the size of its mesh.
+    it names others in its PRUNEs and follows those named to it; `degree` is the size of its mesh. With
+    `certificates` its WebSockets are secure.
     """
 
     def __init__(
@@ -30,6 +32,7 @@ class JsWakuPeer(RelayPeer):
         seed: bytes | None = None,
         exchange: bool = False,
         degree: int | None = None,
+        certificates: Certificates | None = None,
         deadline: float = 30.0,
     ) -> None:
         node = shutil.which("node")
@@ -45,4 +48,6 @@ class JsWakuPeer(RelayPeer):
             command += ["--px"]
         if degree is not None:
             command += ["--degree", str(degree)]
+        if certificates is not None:
+            command += ["--tls-key", str(certificates.key), "--tls-cert", str(certificates.chain)]
         super().__init__("js-waku", command, cwd=JS_FOLDER, deadline=deadline)

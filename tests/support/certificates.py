@@ -53,10 +53,8 @@ class Certificates:
 
     @property
     def options(self) -> tuple[str, ...]:
-        """The options of a kernel that serves secure WebSockets with it."""
+        """What makes the WebSockets of a kernel secure ones."""
         return (
-            "--websocket-support=true",
-            "--websocket-port=0",
             "--websocket-secure-support=true",
             f"--websocket-secure-cert-path={self.chain}",
             f"--websocket-secure-key-path={self.key}",

@@ -155,7 +155,7 @@ class KernelProcess:
     def launch(self) -> subprocess.Popen[bytes]:
         """Start the process without waiting for it."""
         command = [sys.executable, *self._module, f"--data-dir={self.directory}", "--tcp-port=0"]
-        if not any(option.startswith("--preset") for option in self.options):
+        if not any(option.startswith(("--preset", "--listen-address")) for option in self.options):
             command.append("--listen-address=127.0.0.1")  # also where a network is named
         with self.log.open("ab") as log:
             self.process = subprocess.Popen([*self._through, *command, *self.options], stderr=log, stdout=log)

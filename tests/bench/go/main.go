@@ -64,10 +64,14 @@ type command struct {
 
 func main() {
 	role := flag.String("role", "", "receiver or publisher")
+	var by wire
+	flag.StringVar(&by.transport, "transport", "tcp", "tcp, ws or wss")
+	flag.StringVar(&by.certificate, "tls-cert", "", "certificate chain in PEM, for wss")
+	flag.StringVar(&by.key, "tls-key", "", "its key")
 	flag.Parse()
 	ctx := context.Background()
 	r := &receiver{}
-	n := startNode(ctx)
+	n := startNode(ctx, by)
 	go func() {
 		for {
 			m, err := n.sub.Next(ctx)

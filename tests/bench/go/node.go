@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/tls"
 	"encoding/binary"
 	"fmt"
 	"net"
@@ -20,6 +21,7 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	"github.com/libp2p/go-libp2p/p2p/transport/websocket"
 )
 
 const (
@@ -42,23 +44,42 @@ type node struct {
 	moved   chan struct{}
 }
 
+// wire is what carries the connections.
+type wire struct{ transport, certificate, key string }
+
+func (w wire) options() []libp2p.Option {
+	switch w.transport {
+	case "ws":
+		return []libp2p.Option{libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0/ws"), libp2p.Transport(websocket.New)}
+	case "wss":
+		shown := must(tls.LoadX509KeyPair(w.certificate, w.key))
+		config := &tls.Config{Certificates: []tls.Certificate{shown}}
+		return []libp2p.Option{
+			libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0/tls/ws"),
+			libp2p.Transport(websocket.New, websocket.WithTLSConfig(config)),
+		}
+	}
+	return []libp2p.Option{
+		libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"),
+		libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport()),
+	}
+}
+
 // startNode sets gossipsub as Waku relay does: protocol id, StrictNoSign, sha256 ids, the scores and mesh sizes of nwaku.
-func startNode(ctx context.Context) *node {
+func startNode(ctx context.Context, by wire) *node {
 	n := &node{moved: make(chan struct{}, 1)}
 	priv, _, err := crypto.GenerateSecp256k1Key(rand.Reader)
 	if err != nil {
 		panic(err)
 	}
-	h := must(libp2p.New(
+	h := must(libp2p.New(append(by.options(),
 		libp2p.Identity(priv),
-		libp2p.ListenAddrStrings("/ip4/127.0.0.1/tcp/0"),
-		libp2p.Transport(tcp.NewTCPTransport, tcp.DisableReuseport()),
 		libp2p.Security(noise.ID, noise.New),
 		libp2p.Muxer(yamux.ID, yamux.DefaultTransport),
 		libp2p.ResourceManager(&network.NullResourceManager{}),
 		libp2p.DisableRelay(),
 		libp2p.DisableMetrics(),
-	))
+	)...))
 	_, loop, _ := net.ParseCIDR("127.0.0.0/8")
 	params := pubsub.DefaultGossipSubParams()
 	params.D, params.Dlo, params.Dhi, params.Dscore, params.Dout, params.Dlazy = 6, 4, 8, 6, 2, 6

@@ -1,6 +1,6 @@
 """One process of the relay bench: our relay on our host, as publisher or as receiver.
 
-    python -m tests.bench.relay.node --role receiver|publisher
+    python -m tests.bench.relay.node --role receiver|publisher [--transport wss --tls-cert PEM --tls-key PEM]
 
 The commands and events are those of `tests/bench/js/relay_node.mjs`: all sides of the comparison are driven
 by the same code and send the same bytes. Host, relay, scoring and validation stand as the kernel composes
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import time
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import trio
@@ -20,6 +21,7 @@ from kernel_proc.__main__ import collect_less
 from kernel_proc.p2p.host import Libp2pHost
 from kernel_proc.p2p.keys import NodeKey
 from kernel_proc.p2p.limits import HostLimits
+from kernel_proc.p2p.tls import ServerCertificate
 from kernel_proc.relay.params import RelayParams
 from kernel_proc.relay.service import RelayService
 from kernel_proc.relay.validation import SignedShard
@@ -80,8 +82,9 @@ class _Node:
         self._nursery.start_soon(self._publisher.read_acks, stream)
 
 
-async def _serve(role: str) -> None:
-    host = Libp2pHost(key=NodeKey.generate(), listen=["/ip4/127.0.0.1/tcp/0"], limits=LIMITS)
+async def _serve(role: str, transport: str, certificate: ServerCertificate | None) -> None:
+    listen = "/ip4/127.0.0.1/tcp/0" + (f"/{transport}" if transport != "tcp" else "")
+    host = Libp2pHost(key=NodeKey.generate(), listen=[listen], limits=LIMITS, certificate=certificate)
     async with host.run(), trio.open_nursery() as nursery:
         node = _Node(host, nursery)
         await nursery.start(node.relay.run)
@@ -103,9 +106,13 @@ async def _serve(role: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--role", choices=("receiver", "publisher"), required=True)
-    role = parser.parse_args().role
+    parser.add_argument("--transport", choices=("tcp", "ws", "wss"), default="tcp")
+    parser.add_argument("--tls-cert", type=Path)
+    parser.add_argument("--tls-key", type=Path)
+    given = parser.parse_args()
+    certificate = ServerCertificate(given.tls_cert, given.tls_key) if given.transport == "wss" else None
     collect_less()  # as a kernel does
-    trio.run(_serve, role)
+    trio.run(_serve, given.role, given.transport, certificate)
 
 
 if __name__ == "__main__":

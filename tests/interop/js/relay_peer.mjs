@@ -2,9 +2,11 @@
 //
 //   node --import ./polyfill.mjs relay_peer.mjs [--transports tcp,ws] [--muxers yamux,mplex] [--tcp-port 0]
 //        [--ws-port 0] [--cluster 42] [--shards 0] [--seed <64 hex digits>] [--px] [--degree 6]
+//        [--tls-key <file> --tls-cert <file>]
 //
 // `--seed` fixes the Ed25519 identity, so that a restarted node is the same peer. `--px` names other peers in
-// PRUNEs and follows those that are named to it, `--degree` is the size of a mesh, no peer more or less.
+// PRUNEs and follows those that are named to it, `--degree` is the size of a mesh, no peer more or less. With
+// `--tls-*` its WebSockets are secure ones.
 //
 // Commands (stdin): {"id", "cmd", …}. Each is answered {"id", "ok": true, "result"} or {"id", "ok": false, "error"}.
 //   dial      {address}                       -> {peerId}
@@ -24,6 +26,7 @@
 //   {"event":"mesh","change":"graft" | "prune","peerId","pubsubTopic","direction"}
 //   {"event":"shards","peerId","clusterId","shards"}   the peer's metadata is stored, and new (it asked, or we did)
 
+import { readFileSync } from 'node:fs'
 import process from 'node:process'
 import readline from 'node:readline'
 import { parseArgs } from 'node:util'
@@ -55,13 +58,21 @@ const { values: args } = parseArgs({
     shards: { type: 'string', default: '0' },
     seed: { type: 'string' },
     px: { type: 'boolean', default: false },
-    degree: { type: 'string' }
+    degree: { type: 'string' },
+    'tls-key': { type: 'string' },
+    'tls-cert': { type: 'string' }
   }
 })
 
+const tls = args['tls-key'] === undefined
+  ? {}
+  : { key: readFileSync(args['tls-key']), cert: readFileSync(args['tls-cert']) }
 const TRANSPORTS = {
   tcp: { make: () => tcp(), listen: `/ip4/127.0.0.1/tcp/${args['tcp-port']}` },
-  ws: { make: () => webSockets({ filter: anyWebSocket }), listen: `/ip4/127.0.0.1/tcp/${args['ws-port']}/ws` }
+  ws: {
+    make: () => webSockets({ filter: anyWebSocket, ...tls }),
+    listen: `/ip4/127.0.0.1/tcp/${args['ws-port']}/${tls.key === undefined ? 'ws' : 'wss'}`
+  }
 }
 const MUXERS = { yamux: () => yamux(), mplex: () => mplex() }
 

@@ -134,6 +134,29 @@ def test_port_clashes_are_refused_naming_both() -> None:
     assert "tcp-port" in str(error)
 
 
+def test_a_secure_websocket_needs_its_files() -> None:
+    paths = {"websocket_secure_cert_path": "/c/chain.pem", "websocket_secure_key_path": "/c/key.pem"}
+    kernel = config(websocket_support=True, websocket_secure_support=True, **paths)
+    assert kernel.websocket_tls == ("/c/chain.pem", "/c/key.pem")
+    error = refused(websocket_support=True, websocket_secure_support=True)
+    assert error.key == "websocket-secure-support"
+    assert "websocket-secure-key-path" in str(error)
+    assert config(websocket_secure_support=True).warnings == (
+        "websocket-secure-support has no effect: websocket-support is off",
+    )
+    plain = config(websocket_support=True, **paths)
+    assert plain.websocket_tls is None
+    assert plain.warnings == (
+        "websocket-secure-key-path has no effect: websocket-secure-support is off",
+        "websocket-secure-cert-path has no effect: websocket-secure-support is off",
+    )
+
+
+def test_one_address_stands_for_both_ip_versions() -> None:
+    assert config(listen_address="::").listen_hosts == ("0.0.0.0", "::")
+    assert config(listen_address="::1").listen_hosts == ("::1",)
+
+
 def test_endpoints_fit_and_differ() -> None:
     kernel = config(data_dir="/d", ipc_control="tcp://127.0.0.1:7001")
     assert kernel.endpoints == (
