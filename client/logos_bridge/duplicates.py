@@ -10,8 +10,9 @@ reading is younger than half of the window, with the other half for messages in 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Final
+
+from logos_bridge.id_set import IdSet
 
 __all__ = ["SKEW_NS", "DuplicateGuard"]
 
@@ -28,7 +29,7 @@ class DuplicateGuard:
     def __init__(self, window: float) -> None:
         self._fresh_ns = int(window * 1e9) // 2
         self._fresh = window / 2
-        self._ids: set[str] = set()
+        self._ids = IdSet()
         self._since_ns: int | None = None
         self._read_at = 0.0
 
@@ -49,9 +50,10 @@ class DuplicateGuard:
             return None
         return since
 
-    def read(self, ids: Iterable[str], since_ns: int, now: float) -> None:
+    def read(self, ids: IdSet, since_ns: int, now: float) -> None:
         """Take what the stream holds since `since_ns`; `now`: when the reading began."""
-        self._ids = set(ids)
+        self._ids.close()
+        self._ids = ids
         self._since_ns = since_ns
         self._read_at = now
 
@@ -60,6 +62,7 @@ class DuplicateGuard:
         return message_id in self._ids
 
     def forget(self) -> None:
-        """Free the memory."""
-        self._ids = set()
+        """Free what was read."""
+        self._ids.close()
+        self._ids = IdSet()
         self._since_ns = None

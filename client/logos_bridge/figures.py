@@ -6,11 +6,13 @@ import json
 import os
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from ipc_schema.metric_samples import PROCESS, Family, Sample, families_of
+from logos_bridge.send_record import FINAL_FATES
 from logos_process.figures import own_figures
 
 __all__ = ["BridgeFigures", "write_status"]
@@ -25,6 +27,7 @@ _FAMILIES: Final[dict[str, Family]] = {
     "bridge_out_missing_spans": Family("gauge", "Time spans still to be fetched from stores."),
     "bridge_out_lost_events": Family("counter", "Times that the kernel no longer had what was wanted."),
     "bridge_out_id_readings": Family("counter", "Readings of what the stream holds, before old messages."),
+    "bridge_out_ids": Family("gauge", "Ids of the stream that are held, in a file, against duplicates."),
     "bridge_position_conflicts": Family("counter", "Positions that another process wrote too."),
     "bridge_in_sends": Family("counter", "Sends of the work queue, by what became of them."),
     "bridge_in_fates": Family("counter", "Fates published, by kind."),
@@ -33,13 +36,31 @@ _FAMILIES: Final[dict[str, Family]] = {
     "bridge_peers_alive": Family("gauge", "Other bridges of the same prefix that are alive."),
 }
 
+_SENDS: Final = ("begun", "accepted", "refused", "taken_over", "left_to_another", "unreadable")
+_LABELLED: Final[dict[str, tuple[str, Iterable[str]]]] = {
+    "bridge_out_messages": ("result", ("stored", "duplicate", "known", "from_store", "given_up_spans")),
+    "bridge_in_sends": ("result", _SENDS),
+    "bridge_in_fates": ("kind", FINAL_FATES),
+}
+
+
+def _zeros() -> Counter[tuple[str, str, str]]:
+    """Return every counter at 0: `increase` and `rate` do not see the first step of a series that begins
+    with it."""
+    found: Counter[tuple[str, str, str]] = Counter()
+    for name, family in _FAMILIES.items():
+        label, values = _LABELLED.get(name, ("", ("",)))
+        if family.kind == "counter":
+            found.update(dict.fromkeys(((name, label, value) for value in values), 0))
+    return found
+
 
 @dataclass(slots=True)
 class BridgeFigures:
     """What all parts of a bridge count, and say about themselves."""
 
     started: float = field(default_factory=time.monotonic)
-    counts: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    counts: Counter[tuple[str, str, str]] = field(default_factory=_zeros)
     """(family, label, value of the label) → count."""
     gauges: dict[tuple[str, str, str], float] = field(default_factory=dict)
     troubles: dict[str, str] = field(default_factory=dict)

@@ -23,6 +23,7 @@ from nats.js import JetStreamContext, api
 
 from ipc_schema.config.bridge import NatsConfig
 from logos_bridge.headers import EXPECTED_SEQUENCE
+from logos_bridge.id_set import IdSet
 from logos_bridge.layout import Layout
 from logos_process.exits import ExitCode, StartError
 
@@ -321,13 +322,17 @@ class JetStreamLink:
         with contextlib.suppress(*_FAILURES):  # it ends by itself when nothing asks for more
             await self.js.delete_consumer(stream, consumer)
 
-    async def ids_since(self, stream: str, subject: str, since_ns: int) -> set[str]:
+    async def ids_since(self, stream: str, subject: str, since_ns: int) -> IdSet:
         """Read the `Nats-Msg-Id` of everything stored since a time. Raises a failure of NATS."""
         since = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=since_ns // 1_000)
-        found: set[str] = set()
-        async with contextlib.aclosing(self.scan(stream, subject, since=since, data=False)) as messages:
-            async for message in messages:
-                found.add(message.headers.get("Nats-Msg-Id", ""))
+        found = IdSet()
+        try:
+            async with contextlib.aclosing(self.scan(stream, subject, since=since, data=False)) as messages:
+                async for message in messages:
+                    found.add([message.headers.get("Nats-Msg-Id", "")])
+        except BaseException:
+            found.close()
+            raise
         return found
 
     async def queue_consumer(self, *, ack_wait: float, max_pending: int) -> JetStreamContext.PullSubscription:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import Callable, Iterable
@@ -172,7 +173,9 @@ class OpenSends:
             message_id = _fate_id(send.record, send.record.fate)
             layout = self._link.layout
             subject = layout.fate_subject(send.record.draft.client, send.record.fate)
-            if message_id not in await self._link.ids_since(layout.fates, subject, record_ns):
+            with contextlib.closing(await self._link.ids_since(layout.fates, subject, record_ns)) as fates:
+                is_told = message_id in fates
+            if not is_told:
                 await self._publish(send.record, send.record.fate, send.record.reason)
             await self._remove(send)
 

@@ -318,6 +318,7 @@ class Outward:
             lag = 0.0 if self._drained and stream.idle else max(0, now - position.time_ns) / 1e9
             figures.gauge("bridge_out_lag_seconds", lag, "shard", str(shard))
             figures.gauge("bridge_out_missing_spans", len(position.spans), "shard", str(shard))
+            figures.gauge("bridge_out_ids", len(stream.guard), "shard", str(shard))
             shards[str(shard)] = {
                 "epoch": position.epoch.hex(),
                 "seq": position.seq,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
@@ -101,7 +102,7 @@ class StoreFill:
             begun = loop.time()
             try:
                 ids = await self._link.ids_since(self._link.layout.messages, f"{stream.subject}.>", since)
-            except _NATS as error:
+            except (*_NATS, sqlite3.Error) as error:  # the latter: no room for temporary files
                 log.debug("reading ids of shard %d: %s", stream.shard, error)
                 await asyncio.sleep(_LOOK_SECONDS)
                 continue

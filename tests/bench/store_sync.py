@@ -142,6 +142,7 @@ class _Pair:
             started = time.perf_counter()
             size = sum(self._read(side, new[1 - side], data=data) for side in (0, 1))
             seconds = time.perf_counter() - started
+            self._introduce()
             self._dealers[0].ask("store.sync")
             return Round(seconds * 1000, {}, {"kib": size / 1024})
 
@@ -151,8 +152,15 @@ class _Pair:
         case.more = {"ready_seconds": round(self._ready, 1), "rss_mib": self._memory()}
         return result(case, ours, reference)
 
+    def _introduce(self) -> None:
+        """Say hello again: an index of a million messages makes the kernel's memory grow so much that it
+        closes connections that were idle for a minute (`logos_sockets.memory`)."""
+        for dealer in self._dealers:
+            dealer.hello()
+
     def _put(self, each: int) -> list[list[bytes]]:
         """Give either side messages of its own; returns the hashes."""
+        self._introduce()
         found = []
         for dealer in self._dealers:
             some = [
@@ -172,6 +180,7 @@ class _Pair:
     def _read(self, side: int, expected: list[bytes], *, data: bool) -> int:
         """Read the other store by queries, and what is missing here; about how many bytes that were."""
         dealer, own, other = self._dealers[side], self._peers[side], self._peers[1 - side]
+        self._introduce()
         missing, size, cursor = set(expected), 0, None
         while True:
             page = {"pubsub_topic": TOPIC, "limit": 100, "max_messages": 2000, "cursor": cursor}

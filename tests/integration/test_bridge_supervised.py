@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tests.integration.grafana import BRIDGE, alert_queries, dashboard_queries, names_in, served_names
 from tests.integration.logos_node import LogosUp, logos, short_directory, wait_for
 from tests.support.nats_server import NatsServer
 
@@ -79,8 +80,16 @@ def test_logos_up_runs_it_and_tells_how_it_is() -> None:
                 status = json.loads(logos("bridge", "status", "--json", *where).stdout)
                 node.remember(status["pid"])
                 addresses = json.loads((node.data_dir / "run" / "gateway" / "address.json").read_text())
-                with urllib.request.urlopen(f"{addresses['metrics']}/metrics", timeout=20) as answer:
-                    page = answer.read().decode()
+
+                def metrics() -> str:
+                    with urllib.request.urlopen(f"{addresses['metrics']}/metrics", timeout=20) as answer:
+                        return str(answer.read().decode())
+
+                queries = [one for one in (*dashboard_queries(), *alert_queries()) if BRIDGE in one]
+                asked = set().union(*map(names_in, queries))
+                assert len(asked) > 12
+                wait_for(lambda: asked <= served_names(metrics()), "every query finds its series")
+                page = metrics()
                 assert "logos_delivery_bridge_ready 1.0" in page
                 assert "logos_delivery_bridge_nats_connected 1.0" in page
                 assert 'process_resident_memory_bytes{process="bridge"}' in page

@@ -6,6 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from logos_bridge.duplicates import SKEW_NS, DuplicateGuard
+from logos_bridge.id_set import IdSet
+from logos_sockets.memory import resident_bytes
 
 WINDOW = 120.0
 S = 1_000_000_000
@@ -21,7 +23,7 @@ def test_an_old_one_needs_the_ids_since_then_once() -> None:
     old = NOW - 300 * S
     since = guard.reading_needed(old, NOW, 0.0)
     assert since == old - SKEW_NS
-    guard.read(["x"], since, 0.0)
+    guard.read(IdSet(["x"]), since, 0.0)
     assert guard.known("x")
     assert guard.reading_needed(old + S, NOW, 1.0) is None
     assert guard.reading_needed(old - S, NOW, 1.0) == old - S - SKEW_NS, "older than what was read"
@@ -30,11 +32,23 @@ def test_an_old_one_needs_the_ids_since_then_once() -> None:
 
 def test_memory_is_freed_when_messages_are_recent_again() -> None:
     guard = DuplicateGuard(WINDOW)
-    guard.read(["x"], 0, 0.0)
+    guard.read(IdSet(["x"]), 0, 0.0)
     assert guard.reading_needed(NOW, NOW, 1.0) is None
     assert len(guard) == 1, "others may still be read with it"
     assert guard.reading_needed(NOW, NOW, 61.0) is None
     assert len(guard) == 0
+
+
+def test_many_ids_take_no_more_memory_than_few() -> None:
+    ids = IdSet()
+    ids.add(f"{number:064x}" for number in range(10_000))
+    before = resident_bytes()
+    ids.add(f"{number:064x}" for number in range(400_000))
+    assert len(ids) == 400_000
+    assert "0" * 64 in ids
+    assert "1" + "0" * 63 not in ids
+    assert resident_bytes() - before < 16 << 20, "a set of them takes 60 MiB"
+    ids.close()
 
 
 @given(
@@ -55,7 +69,7 @@ def test_what_another_bridge_published_in_time_is_never_published_again(
         since = guard.reading_needed(int(seen * S), int(now * S), now)
         if since is not None:
             assert since <= stored_at * S
-            guard.read([], since, now)
+            guard.read(IdSet(), since, now)
             continue  # the reading holds it
         in_window = now - stored_at < window
         was_read = (
