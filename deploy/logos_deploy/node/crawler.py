@@ -157,8 +157,9 @@ class Crawl:
 
     def _records(self, records: Iterable[EnrRecord]) -> None:
         for record in records:
-            self._seen.add(record.enr)
             self._found(record.peer_id, record=record)
+            if record.peer_id in self.nodes:
+                self._seen.add(record.enr)
 
     async def _decode(self, enrs: Iterable[str]) -> None:
         for enr in enrs:
