@@ -248,6 +248,7 @@ class Libp2pHost:
     async def dial_circuit(self, transport: StreamTransport, relay: PeerIdText, peer_id: PeerIdText) -> None:
         """Make a connection of a circuit that the relay has opened. Raise DialError."""
         if self._nursery is None:
+            await trio.aclose_forcefully(transport)
             raise DialError("the host is not running")
         error = await self._nursery.start(self._circuits.dialled, transport, relay, peer_id)
         if error is not None:

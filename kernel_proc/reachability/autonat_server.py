@@ -82,7 +82,15 @@ class AutonatServer:
     async def _answer(self, peer_id: PeerIdText, request: DialRequest) -> DialResponse:
         if request.peer_id not in (None, peer_id):
             return DialResponse(DialStatus.BAD_REQUEST, "peer id mismatch")
-        observed = next((one for one in self._host.connections() if one.peer_id == peer_id), None)
+        # The address of a peer behind a relay is the relay's, which must not be dialled for it.
+        observed = next(
+            (
+                one
+                for one in self._host.connections()
+                if one.peer_id == peer_id and "/p2p-circuit" not in one.address
+            ),
+            None,
+        )
         if observed is None or not ipaddress.ip_address(observed.ip).is_global:
             return DialResponse(DialStatus.DIAL_REFUSED, "refusing to dial a private address")
         targets = dial_back_addresses(observed.address, request)

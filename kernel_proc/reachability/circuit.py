@@ -136,9 +136,10 @@ class CircuitClient:
             self._refused[relay] = trio.current_time() + PAUSE
             log.debug("no reservation at %s: %s", relay, error)
             return
-        place = next((one.address for one in self._host.connections() if one.peer_id == relay), None)
-        if place is not None:
-            self._reserved[relay] = float(reply.expire), f"{place}/p2p/{relay}/p2p-circuit"
+        # Of two connections the one that we dialled: the port of the other is not one that listens.
+        for one in self._host.connections():
+            if one.peer_id == relay and one.direction is Direction.OUTBOUND:
+                self._reserved[relay] = float(reply.expire), f"{one.address}/p2p/{relay}/p2p-circuit"
 
     async def _serve(self, stream: Stream) -> None:
         """Take a circuit that a relay announces, if we have reserved there."""

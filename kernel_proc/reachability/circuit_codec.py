@@ -122,4 +122,9 @@ def encode_stop_status(status: int) -> bytes:
 def split_circuit(address: str) -> tuple[str, PeerIdText] | None:
     """Split `<relay>/p2p-circuit/p2p/<peer id>` into the relay's address and the peer, None if it is none."""
     relay, circuit, peer = address.partition("/p2p-circuit/p2p/")
-    return (relay, peer) if circuit and "/" not in peer and "/p2p/" in relay else None
+    if not circuit or "/p2p/" not in relay:
+        return None
+    try:
+        return (relay, peer) if peer_ids.from_bytes(peer_ids.to_bytes(peer)) == peer else None
+    except ValueError:
+        return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,7 +16,13 @@ from tests.support.kernel_process import KernelProcess, eventually, short_direct
 from tests.support.nat_router import mappings, miniupnpd
 from tests.support.places import Places, PlacesError, Router, places
 
-pytestmark = pytest.mark.integration
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.skipif(
+        os.environ.get("CI") != "true" and not (shutil.which("miniupnpd") and shutil.which("nft")),
+        reason="no router can be made: miniupnpd or nft is not installed",
+    ),
+]
 
 COMMON = ("--cluster-id=46", "--shard=0", "--discv5-udp-port=0", "--discv5-discovery", "--log-level=INFO")
 QUICK = {

@@ -117,11 +117,8 @@ async def _facts(place: NodePlace, timeout: float) -> tuple[list[PeerRecord], di
         async with asyncio.timeout(timeout):
             async with KernelClient.connect(place.kernel, timeout=timeout) as client:
                 peers, info = await client.peers(), await client.info(_INFO)
-                for name in (
-                    "Build",
-                    "Reachability",
-                ):  # an older kernel that is still running does not know it
-                    with suppress(LogosError):
+                for name in ("Build", "Reachability"):
+                    with suppress(LogosError):  # an older kernel that is still running does not know it
                         info |= await client.info((name,))
                 return peers, info
     except (LogosError, TimeoutError):

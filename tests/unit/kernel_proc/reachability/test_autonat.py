@@ -97,13 +97,15 @@ class PublicHost:
     def __init__(self, host: MemoryHost) -> None:
         self._host = host
         self.ip = "30.1.0.1"
+        self.through = ""
 
     def set_stream_handler(self, protocol: str, handler: StreamHandler, *, max_per_peer: int = 8) -> None:
         self._host.set_stream_handler(protocol, handler, max_per_peer=max_per_peer)
 
     def connections(self) -> list[PeerConnection]:
         return [
-            replace(one, address=f"/ip4/{self.ip}/tcp/51234", ip=self.ip) for one in self._host.connections()
+            replace(one, address=f"/ip4/{self.ip}/tcp/51234{self.through}", ip=self.ip)
+            for one in self._host.connections()
         ]
 
 
@@ -132,9 +134,11 @@ async def test_the_service_has_limits() -> None:
         assert await ask("/ip4/30.1.0.1/udp/1/quic-v1") is DialStatus.DIAL_REFUSED
         ours.ip = "10.0.0.1"
         assert await ask(HOME) is DialStatus.DIAL_REFUSED
+        ours.ip, ours.through = "30.1.0.1", "/p2p/relay/p2p-circuit"
+        assert await ask(HOME) is DialStatus.DIAL_REFUSED
         assert probed == []
 
-        ours.ip = "30.1.0.1"
+        ours.through = ""
         assert await ask(HOME) is DialStatus.OK
         began = trio.current_time()
         assert await ask("/ip4/30.1.0.1/tcp/22") is DialStatus.DIAL_ERROR

@@ -56,6 +56,8 @@ def test_any_bytes_are_a_message_or_an_error(body: bytes) -> None:
     [
         (f"{PLACE}/p2p-circuit/p2p/{PEER}", (PLACE, PEER)),
         (f"{PLACE}/p2p-circuit", None),
+        (f"{PLACE}/p2p-circuit/p2p/", None),
+        (f"{PLACE}/p2p-circuit/p2p/0OIl", None),
         (PLACE, None),
         (f"/ip4/20.4.0.1/tcp/4001/p2p-circuit/p2p/{PEER}", None),
         (f"{PLACE}/p2p-circuit/p2p/{PEER}/p2p-circuit", None),
