@@ -23,7 +23,9 @@ _TIMEOUT: Final = 15.0
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `check`."""
-    parser.add_argument("address", metavar="MULTIADDR", help="/ip4/…/tcp/…/p2p/<peer id>; also /dns4, /ws")
+    parser.add_argument(
+        "address", metavar="MULTIADDR", help="/ip4/…/tcp/…/p2p/<peer id>; also /dns4, /ws, /wss"
+    )
     parser.add_argument(
         "--require",
         metavar="SERVICE,…",

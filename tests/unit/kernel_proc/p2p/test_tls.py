@@ -55,7 +55,7 @@ async def shown(port: int) -> int:
 
 @trio_test()
 async def test_hosts_talk_over_a_secure_websocket_by_name_address_and_sni(files: Certificates) -> None:
-    async with host(listen=(WSS,), certificate=loaded(files)) as (server, _):
+    async with host(listen=(WSS,), certificate=loaded(files)) as (server, events):
         server.set_stream_handler(PROTOCOL, echo)
         port = port_of(server.listen_addresses[0])
         for dialled, known_as in (
@@ -74,6 +74,13 @@ async def test_hosts_talk_over_a_secure_websocket_by_name_address_and_sni(files:
                     while len(received) < len(message):
                         received += await stream.read()
                 assert received == message
+                await events.wait_for("identified")
+                identity = server.identity(client.peer_id)
+                assert identity is not None
+                # What the peer is told of its address is what every implementation can read.
+                assert identity.observed_address == f"/ip4/127.0.0.1/tcp/{port}/wss"
+            await events.wait_for("disconnected")
+            events.log.clear()
 
 
 @trio_test()
