@@ -17,6 +17,7 @@ import logos_deploy
 from logos_client import blocking
 from tests.integration.logos_node import clean_environment
 from tests.support.aio import asyncio_test
+from tests.support.dev_mode import complaints
 from tests.support.kernel_process import KernelProcess, short_directory
 from tests.support.mapi_process import MapiProcess
 
@@ -27,7 +28,6 @@ PAGE = ROOT / "docs" / "clients.md"
 EXAMPLES: dict[str, str] = dict(
     re.findall(r"<!-- example: (\S+) -->\n```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
 )
-_SLOW = re.compile(r"Executing <.*> took \d+\.\d+ seconds$")
 #: Methods that the parts of a client have for each other.
 INTERNAL = {"ask", "hold", "drop", "put", "open_socket", "heartbeat", "lost"}
 
@@ -65,9 +65,7 @@ def test_it_runs(directory: Path, name: str) -> None:
         env=clean_environment(),
     )
     print(done.stdout)
-    # asyncio's development mode tells of each callback over 100 ms, which the machine's load decides.
-    complaints = [line for line in done.stderr.splitlines() if not _SLOW.match(line)]
-    assert (done.returncode, complaints) == (0, [])
+    assert (done.returncode, complaints(done.stderr)) == (0, [])
     assert "no connected peer offers" not in done.stdout
 
 
