@@ -174,7 +174,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "archive_spool_bytes": _gauge("Bytes of messages on disk that wait for the archive's database."),
     "archive_spooled_total": _counter("Messages put on disk while the archive's database was away or slow."),
     "archive_away_seconds": _gauge("How long the archive's database has not been writable; 0: it is."),
-    "archive_replica_lag_seconds": _gauge("How far the database that pages are read from is behind."),
+    "archive_replica_lag_seconds": _gauge("How far the replica that pages are read from is behind."),
     "archive_ready": _gauge("1: the archive database is writable."),
     # --- store sync and resume ---
     "reconciliation_roundtrips": _histogram("Frames of the other side in each session of store sync."),

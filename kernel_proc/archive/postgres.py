@@ -29,7 +29,7 @@ from kernel_proc.archive.recent import RecentRows
 from kernel_proc.archive.rows import ArchivedRow
 from logos_process.logs import fields
 
-__all__ = ["PostgresEngine"]
+__all__ = ["INSERT", "PostgresEngine", "insert_columns"]
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ WRITE_SECONDS: Final = 15.0
 REPLICA_PAUSE: Final = 10.0
 """How long a replica that failed is left alone."""
 
-_INSERT: Final = """
+INSERT: Final = """
 INSERT INTO logos_message (timestamp, hash, topic_key, pubsub_topic, content_topic, data, size)
 SELECT * FROM unnest(
     %b::bigint[], %b::bytea[], %b::bigint[], %b::bytea[], %b::bytea[], %b::bytea[], %b::integer[]
@@ -139,8 +139,10 @@ class PostgresEngine(PostgresUpkeep):
             assert row is not None
             server = (self._pool.losses, str(row[0]))
             if server != self._server:
-                lost = sum(connection.execute(_INSERT, _columns(group)).rowcount for group in self._recent)
-            new = connection.execute(_INSERT, _columns(rows)).rowcount if rows else 0
+                lost = sum(
+                    connection.execute(INSERT, insert_columns(group)).rowcount for group in self._recent
+                )
+            new = connection.execute(INSERT, insert_columns(rows)).rowcount if rows else 0
         self._server = server
         if lost:
             log.warning("archive: a fail-over lost messages, written again", extra=fields(messages=lost))
@@ -195,7 +197,8 @@ def _twice(pool: PostgresPool, work: Callable[[Connection], T], timeout: float) 
         return work(connection)
 
 
-def _columns(rows: Sequence[ArchivedRow]) -> tuple[list[Any], ...]:
+def insert_columns(rows: Sequence[ArchivedRow]) -> tuple[list[Any], ...]:
+    """Return the parameters of `INSERT`."""
     return (
         [row.timestamp for row in rows],
         [row.message_hash for row in rows],

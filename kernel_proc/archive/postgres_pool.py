@@ -20,13 +20,13 @@ from psycopg import conninfo
 from kernel_proc.archive.engine import DatabaseFailed, RowsRefused
 from kernel_proc.archive.postgres_schema import SchemaError
 
-__all__ = ["Connection", "PostgresPool"]
+__all__ = ["SETTINGS", "Connection", "PostgresPool"]
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 CONNECT_SECONDS: Final = 5
 
-_SETTINGS: Final = """
+SETTINGS: Final = """
 SET LOCAL plan_cache_mode = force_custom_plan;
 SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_sort = off;
 SET LOCAL jit = off
@@ -126,7 +126,7 @@ class PostgresPool:
         """Provide a connection in a transaction whose statements are limited to `timeout` seconds. `more`:
         further statements to begin with. Raise as `connection`."""
         with self.connection(timeout) as connection:
-            begin = f"BEGIN; SET LOCAL statement_timeout = {int(timeout * 1000)}; {_SETTINGS}; {more}"
+            begin = f"BEGIN; SET LOCAL statement_timeout = {int(timeout * 1000)}; {SETTINGS}; {more}"
             connection.execute(begin.encode())
             try:
                 yield connection

@@ -169,8 +169,9 @@ class MessageArchive:
         yield "archive_spool_messages", {}, backlog.on_disk
         yield "archive_spool_bytes", {}, backlog.disk_bytes
         yield "archive_away_seconds", {}, backlog.away_seconds
-        if backlog.replica_lag is not None:
-            yield "archive_replica_lag_seconds", {}, backlog.replica_lag
+        lag = 0.0 if self._settings.read_database is None else backlog.replica_lag
+        if lag is not None:
+            yield "archive_replica_lag_seconds", {}, lag
         yield "archive_ready", {}, int(self.state is ArchiveState.READY)
 
     def _statement_samples(self) -> Iterable[Sample]:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from tests.bench.apps import apps
 from tests.bench.archive import archive
+from tests.bench.archive_pg import archive_pg
 from tests.bench.archive_relay.driver import archive_relay
 from tests.bench.bridge import bridge
 from tests.bench.channels import channels
@@ -44,6 +45,7 @@ BENCHES: Final[dict[str, Callable[[Options], Iterator[dict[str, Any]]]]] = {
     "filter": filter_bench,
     "lightpush": lightpush,
     "archive": archive,
+    "archive-pg": archive_pg,
     "archive-relay": archive_relay,
     "store-sync": store_sync,
     "rpc": rpc,

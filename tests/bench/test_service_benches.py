@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests.bench.archive_pg import archive_pg
 from tests.bench.archive_relay.driver import archive_relay
 from tests.bench.harness import Options
 from tests.bench.lightpush import lightpush
@@ -56,3 +57,13 @@ def test_store_sync() -> None:
     assert few["frames"] >= 2
     assert many["differences_per_second"] > 0
     assert core["kib"] == core["reference_kib"]
+
+
+def test_shared_archive() -> None:
+    lines = list(archive_pg(Options(runs=1, scale=0.01)))
+    assert [line["case"] for line in lines] == [
+        *(f"inserts, {kernels} kernels" for kernels in (1, 2, 4)),
+        *(f"page by {kind} in 100k" for kind in ("topic", "time", "cursor")),
+        "retention drop in 100k",
+    ]
+    assert all(line["ours"] > 0 and line["reference"] > 0 for line in lines)

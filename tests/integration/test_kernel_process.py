@@ -232,7 +232,11 @@ def test_a_kernel_whose_database_server_is_away_runs_and_says_so(
             assert (health["ready"], health["state"]) == (False, "NOT_READY")
             assert store["state"] == "NOT_READY"
             assert "refused" in store["description"].lower()
-            assert "geheim" not in repr(health) + kernel.log.read_text()
+            own = kernel.dealer().ok("store.status")
+            assert (own["state"], own["topics"], own["waiting"]) == ("stalled", [], 0)
+            assert "refused" in own["reason"].lower()
+            assert own["away_ms"] > 0
+            assert "geheim" not in repr((health, own)) + kernel.log.read_text()
             kernel.dealer().ok("node.health")
             assert kernel.stop() == 0
         finally:

@@ -42,6 +42,10 @@ def test_sqlite(url: str, path: str) -> None:
         ("postgresql://host/name?password=secret", "postgres://host/name"),
         ("postgres://us%40er:sec%2Fret@[::1]:5432/name", "postgres://us%40er@[::1]:5432/name"),
         ("postgres:///name?host=/run/secret", "postgres:///name"),
+        (
+            "postgres://user:secret@one:5432,[::1]:5433,two/name",
+            "postgres://user@one:5432,[::1]:5433,two/name",
+        ),
     ],
 )
 def test_postgres_without_its_password(url: str, shown: str) -> None:
@@ -64,6 +68,7 @@ def test_postgres_without_its_password(url: str, shown: str) -> None:
         "postgres://user:secret@host:port/name",
         "postgres://user:secret/word@host/name",
         "postgres://user:secret@[::1/name",
+        "postgres://user:secret@one,two:port/name",
     ],
 )
 def test_what_cannot_be_read_does_not_show_a_password(url: str) -> None:
@@ -128,6 +133,8 @@ def test_a_bad_policy_is_named(text: str) -> None:
         ("store-message-db-url", "mysql://host/name"),
         ("store-message-db-url", "sqlite://:memory:"),
         ("store-message-db-url", "postgres://host"),
+        ("store-message-db-read-url", "sqlite://copy.sqlite3"),
+        ("store-message-spool-size", "-1"),
         ("dns4-domain-name", "under_score.example"),
         ("dns4-domain-name", "-a.example"),
         ("dns4-domain-name", "a.example-"),

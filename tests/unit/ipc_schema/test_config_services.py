@@ -41,10 +41,12 @@ def test_a_store_node_stays_on_every_shard_unless_told_which() -> None:
 
 def test_a_password_is_not_shown() -> None:
     url = "postgres://waku:s:e%2Fc%40ret@localhost:5432/store?password=alsosecret&x=1"
-    config = load_kernel_config(flags={"store": True, "store-message-db-url": url})
-    assert config.services.store_database == url
-    (row,) = [row for row in config.describe() if row["name"] == "store-message-db-url"]
-    assert row["value"] == "postgres://waku:***@localhost:5432/store?password=***&x=1"
+    flags = {"store": True, "store-message-db-url": url, "store-message-db-read-url": url}
+    config = load_kernel_config(flags=flags)
+    assert config.services.store_database == config.services.store_read_database == url
+    for name in ("store-message-db-url", "store-message-db-read-url"):
+        (row,) = [row for row in config.describe() if row["name"] == name]
+        assert row["value"] == "postgres://waku:***@localhost:5432/store?password=***&x=1"
     assert "ret" not in repr(config).replace("retention", "")
     with pytest.raises(ConfigError) as refused:
         load_kernel_config(flags={"store-message-db-url": "waku:secret@host"})
