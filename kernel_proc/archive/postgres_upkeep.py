@@ -47,7 +47,7 @@ SMALL_SHARE: Final = 10
 
 _PATIENT: Final = "SET LOCAL idle_in_transaction_session_timeout = '15min'"
 BRIEF_LOCK: Final = "SET LOCAL lock_timeout = '2s'"
-"""Whoever waits for an exclusive lock makes all others wait behind: rather give up, and try again later."""
+"""All others wait behind a statement that waits for an exclusive lock: give up, and try again later."""
 
 _PARTITIONS: Final = f"""
 SELECT part.relname, pg_get_expr(part.relpartbound, part.oid)

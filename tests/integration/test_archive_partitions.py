@@ -179,7 +179,7 @@ def test_a_last_partition_in_use_is_cut_while_messages_come_in(
     ]
     assert server.execute(f"SELECT count(*) FROM {LAST}", database) == [(3,)]
     assert hashes(engine) == in_order(model) + in_order(future)
-    # A cut that nobody finished: the bound it has set must not keep messages out for ever.
+    # A cut that was not finished: the bound it has set must not keep messages out for ever.
     server.execute(f"ALTER TABLE {LAST} ADD CONSTRAINT logos_message_bound CHECK (false) NOT VALID", database)
     more = spread(2, START + 10**9 * S, seed=10, begin=START + 10**8 * S)
     assert engine.insert(rows_of(more)) == 2
