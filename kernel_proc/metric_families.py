@@ -90,6 +90,9 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "autonat_dial_backs": _counter("Requests of peers to be dialled back, by outcome."),
     "circuit_reservations": _gauge("Relays through which others can dial this node."),
     "circuit_errors": _counter("Reservations refused, and circuits that could not be understood."),
+    "websocket_certificate_expiry_seconds": _gauge(
+        "When the certificate of secure WebSockets expires, in seconds since 1970."
+    ),
     # --- discovery ---
     "discovery_record_seq": _gauge("Sequence number of our own ENR."),
     "discovery_records_refused": _counter("ENRs of peers that are useless to us."),

@@ -257,9 +257,11 @@ class Node:
         if files is None:
             return None
         try:
-            return ServerCertificate(Path(files.certificate), Path(files.key))
+            certificate = ServerCertificate(Path(files.certificate), Path(files.key))
         except (OSError, ValueError) as error:
             raise StartError(f"websocket-secure-support: {error}") from error
+        self.registry.add_source(lambda: [("websocket_certificate_expiry_seconds", {}, certificate.expires)])
+        return certificate
 
     def _make_network(self, key: NodeKey) -> Network:
         try:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 import trio
+from cryptography import x509
 
 from kernel_proc.p2p.addresses import Endpoint
 from kernel_proc.p2p.api import DialError
@@ -36,16 +37,25 @@ class ServerCertificate:
         self._certificate = certificate
         self._key = key
         self._seen = self._stamp()
-        self._context = self._load()
+        self._context, self._expires = self._load()
         self._next_look = 0.0
         self._trouble = ""
 
     def _stamp(self) -> tuple[object, ...]:
         """What changes when a file, or a link to it, is replaced."""
         found = [path.stat() for path in (self._certificate, self._key)]
-        return tuple((one.st_dev, one.st_ino, one.st_mtime_ns, one.st_size) for one in found)
+        # ctime: a key that becomes readable by chmod, or a copy that keeps the time, has the old mtime.
+        return tuple((one.st_dev, one.st_ino, one.st_ctime_ns, one.st_size) for one in found)
 
-    def _load(self) -> ssl.SSLContext:
+    @property
+    def expires(self) -> float:
+        """When the certificate in use expires, in seconds since 1970."""
+        self._look()
+        return self._expires
+
+    def _load(self) -> tuple[ssl.SSLContext, float]:
+        """Return the context, and when its certificate expires. Raise OSError or ValueError."""
+
         def encrypted() -> str:
             raise ValueError(f"{self._key} is encrypted: a node cannot ask for the passphrase")
 
@@ -59,7 +69,8 @@ class ServerCertificate:
             raise ValueError(
                 f"{self._certificate} and {self._key} are not a certificate chain and its key in PEM: {what}"
             ) from None
-        return context
+        own = x509.load_pem_x509_certificate(self._certificate.read_bytes())  # the first of the chain
+        return context, own.not_valid_after_utc.timestamp()
 
     def _look(self) -> None:
         now = trio.current_time()
@@ -71,7 +82,7 @@ class ServerCertificate:
             if stamp == self._seen:
                 return
             self._seen = stamp
-            self._context = self._load()
+            self._context, self._expires = self._load()
         except (OSError, ValueError) as error:
             if str(error) != self._trouble:
                 log.warning("the certificate before stays in use", extra=fields(reason=str(error)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from datetime import datetime
 from pathlib import Path
 
 import trustme
@@ -16,9 +17,11 @@ __all__ = ["Certificates"]
 class Certificates:
     """An authority, and the certificate that it gave a host with `names`."""
 
-    def __init__(self, directory: Path, *names: str) -> None:
+    def __init__(self, directory: Path, *names: str, until: datetime | None = None) -> None:
+        directory.mkdir(exist_ok=True)
         self._authority = trustme.CA()
         self.names = names
+        self._until = until
         self.trusted = directory / "authority.pem"
         self.chain = directory / "fullchain.pem"
         self.key = directory / "privkey.pem"
@@ -27,7 +30,7 @@ class Certificates:
 
     def renew(self) -> None:
         """Replace key and certificate, one after the other as those who renew them do."""
-        issued = self._authority.issue_cert(*self.names)
+        issued = self._authority.issue_cert(*self.names, not_after=self._until)
         for path, content in (
             (self.chain, b"".join(blob.bytes() for blob in issued.cert_chain_pems)),
             (self.key, issued.private_key_pem.bytes()),

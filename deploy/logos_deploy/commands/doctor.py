@@ -68,6 +68,8 @@ def examine(arguments: argparse.Namespace) -> Iterator[Finding]:
         yield checkup.check_directory("socket directory", Path(plan.kernel.ipc_dir))
     yield checkup.check_disk(plan.data_dir)
     yield checkup.check_clock(plan.data_dir)
+    if plan.kernel.websocket_tls is not None:
+        yield checkup.check_certificate(Path(plan.kernel.websocket_tls.certificate))
     yield checkup.check_descriptors(wanted_descriptors(plan.kernel.max_connections))
     try:
         running = holder_of(paths.lock) is not None

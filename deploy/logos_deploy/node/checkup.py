@@ -21,13 +21,16 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final
 
+from cryptography import x509
+
 from ipc_schema.config.options import ConfigError, PortUse
 from logos_deploy.node.ports import refuse_taken_ports
-from logos_deploy.text import size
+from logos_deploy.text import count, size
 
 __all__ = [
     "Finding",
     "Level",
+    "check_certificate",
     "check_clock",
     "check_descriptors",
     "check_directory",
@@ -45,6 +48,8 @@ _DISK_LOW: Final = 1 << 30
 _DISK_OUT: Final = 100 << 20
 _FILES_LOW: Final = 1000
 _CLOCK_BACK: Final = 60.0
+_CERTIFICATE_DAYS: Final = 14
+"""Those who renew certificates of 90 days do it a month before the end: something is wrong by then."""
 _TIME_ERROR: Final = 5
 """Return value of adjtimex(2) while the clock is not synchronised."""
 _TIMEX_BYTES: Final = 512
@@ -254,6 +259,27 @@ def check_udp_port(use: PortUse) -> Finding:
             text = f"{use.key}: port {use.port} on {use.address}: {error.strerror}"
             return Finding(Level.FAIL, "ports", text, f"give another {use.key}, or ports-shift")
     return Finding(Level.OK, "ports", f"{use.key}: {use.port} on {use.address} is free (UDP)")
+
+
+def check_certificate(path: Path, now: float | None = None) -> Finding:
+    """Check that the certificate of secure WebSockets can be read, and is valid for some time yet."""
+    subject, advice = "websocket certificate", "renew it; a running node takes the new files by itself"
+    try:
+        own = x509.load_pem_x509_certificate(path.read_bytes())  # the first of the chain
+    except OSError as error:
+        return Finding(Level.FAIL, subject, f"{path}: {error.strerror}")
+    except ValueError:
+        return Finding(Level.FAIL, subject, f"{path} is not a certificate in PEM")
+    end = own.not_valid_after_utc
+    left = end.timestamp() - (time.time() if now is None else now)
+    text = f"{path}: {'expired' if left <= 0 else 'expires'} on {end:%Y-%m-%d}"
+    if left <= 0:
+        return Finding(Level.WARN, subject, f"{text}: browsers do not connect", advice)
+    days = int(left // 86400)
+    text = f"{text}, in {count(days, 'day')}"
+    if days < _CERTIFICATE_DAYS:
+        return Finding(Level.WARN, subject, text, advice)
+    return Finding(Level.OK, subject, text)
 
 
 # --- limits and the clock ---------------------------------------------------------------------------------

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import socket
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
+import trustme
 
 from ipc_schema.config.options import PortUse
 from logos_deploy.node import checkup
@@ -50,6 +52,25 @@ def test_packages_that_are_missing_or_of_a_wrong_version() -> None:
     assert missing.text == "libp2p is not installed"
     assert missing.advice == "pip install --upgrade logos-mapi"
     assert good.text == "msgpack 1.1"
+
+
+def test_a_certificate_that_ends_soon(tmp_path: Path) -> None:
+    path, now, day = tmp_path / "fullchain.pem", 1_800_000_000, 86400
+    for left, level, text in (
+        (15 * day, Level.OK, "expires on 2027-01-30, in 15 days"),
+        (14 * day - 1, Level.WARN, "expires on 2027-01-29, in 13 days"),
+        (day, Level.WARN, "expires on 2027-01-16, in 1 day"),
+        (0, Level.WARN, "expired on 2027-01-15: browsers do not connect"),
+    ):
+        end = datetime.fromtimestamp(now + left, UTC)
+        chain = trustme.CA().issue_cert("node.example", not_after=end).cert_chain_pems
+        path.write_bytes(b"".join(one.bytes() for one in chain))
+        finding = checkup.check_certificate(path, now)
+        assert (finding.level, finding.text) == (level, f"{path}: {text}")
+        assert bool(finding.advice) is (level is Level.WARN)
+    path.write_text("no PEM")
+    assert checkup.check_certificate(path).level is Level.FAIL
+    assert checkup.check_certificate(tmp_path / "none.pem").level is Level.FAIL
 
 
 def test_directories(tmp_path: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import ssl
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -137,6 +140,31 @@ async def test_a_renewed_certificate_is_shown_and_half_a_pair_is_not(
         assert await shown(port) == third
     warnings = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
     assert warnings == ["the certificate before stays in use"] * 2  # once for each reason
+
+
+def test_a_pair_with_the_times_and_sizes_of_the_one_before_is_loaded(
+    files: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a copy that keeps the time, or a chmod that makes the key readable."""
+    monkeypatch.setattr(tls, "LOOK_EVERY", 0.0)
+    monkeypatch.setattr(trio, "current_time", lambda: 0.0)
+    paths = (files.chain, files.key)
+
+    def write(contents: Sequence[bytes]) -> None:
+        for path, content in zip(paths, contents, strict=True):
+            path.write_bytes(content.ljust(8192, b"\n"))
+            os.utime(path, (1_800_000_000, 1_800_000_000))
+
+    write([path.read_bytes() for path in paths])
+    certificate = loaded(files)
+    first = certificate.expires
+    inodes = [path.stat().st_ino for path in paths]
+    renewed = Certificates(
+        files.chain.parent / "renewed", "localhost", until=datetime(2030, 1, 1, tzinfo=UTC)
+    )
+    write([renewed.chain.read_bytes(), renewed.key.read_bytes()])
+    assert [path.stat().st_ino for path in paths] == inodes
+    assert certificate.expires == datetime(2030, 1, 1, tzinfo=UTC).timestamp() != first
 
 
 def test_files_that_are_no_pair_are_told_at_once(files: Certificates, tmp_path: Path) -> None:
