@@ -125,6 +125,8 @@ class OwnAddresses:
                 rest = "/".join(("tcp", str(mapped), *more))
             if self._domain is not None and kind == "ip4":
                 found.append(f"/dns4/{self._domain}/{rest}")
+            if self._needs_name(bound):
+                continue
             if mapped is not None:
                 found.append(f"/ip4/{router}/{rest}")  # the port that a peer would see is another one
                 continue
@@ -132,10 +134,14 @@ class OwnAddresses:
                 f"/ip{6 if ':' in ip else 4}/{ip}/{rest}" for ip in outside if (":" in ip) == (kind == "ip6")
             ]
         found += self._relayed
-        inside = [one for one in self._bound if not _is_loopback(one)]
+        bare = [one for one in self._bound if not self._needs_name(one)]
         # Loopback addresses are only useful to peers on this machine.
-        found += inside or self._bound
+        found += [one for one in bare if not _is_loopback(one)] or bare
         return tuple(dict.fromkeys(found))
+
+    def _needs_name(self, bound: str) -> bool:
+        """Return whether a dial by IP address would fail: the certificate is that of the domain."""
+        return self._domain is not None and bound.endswith("/wss")
 
     def dialable(self) -> tuple[str, ...]:
         """Return the announced addresses at which others may dial us directly: neither those on this machine

@@ -52,6 +52,24 @@ def test_an_external_address_goes_with_every_port() -> None:
     assert own.announced() == (*public, BOUND[0], BOUND[2])
 
 
+def test_a_secure_websocket_is_announced_by_the_name_of_its_certificate_only() -> None:
+    bound = (BOUND[0], "/ip4/192.168.1.5/tcp/8000/wss", "/ip6/fd00::5/tcp/8000/wss")
+    named = OwnAddresses(external_ip="8.8.4.4", domain="node.example.org")
+    named.bind(bound)
+    assert named.announced() == (
+        "/dns4/node.example.org/tcp/60000",
+        "/ip4/8.8.4.4/tcp/60000",
+        "/dns4/node.example.org/tcp/8000/wss",
+        BOUND[0],
+    )
+    named.map("8.8.4.4", {60000: 61000, 8000: 443})
+    assert "/dns4/node.example.org/tcp/443/wss" in named.announced()
+    assert not any(one.startswith("/ip") and one.endswith("/wss") for one in named.announced())
+    nameless = OwnAddresses()
+    nameless.bind(bound)
+    assert nameless.announced() == bound
+
+
 def test_only_what_the_operator_says() -> None:
     own = OwnAddresses(external=("/dns4/x.org/tcp/443/wss/p2p/me",), only_external=True, observing=True)
     own.bind(BOUND)
