@@ -67,6 +67,11 @@ class PeerConnection:
     since: float
     """trio.current_time() at establishment."""
 
+    @property
+    def is_relayed(self) -> bool:
+        """Whether it is a circuit: address and IP are those of the relay, not of the peer."""
+        return "/p2p-circuit" in self.address
+
 
 @dataclass(frozen=True, slots=True)
 class HostPeer:

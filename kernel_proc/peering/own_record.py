@@ -122,7 +122,15 @@ class OwnRecord:
         """Record the observed address from identify."""
         if identity.observed_address is None:
             return
-        connection = next((c for c in self._host.connections() if c.peer_id == identity.peer_id), None)
+        # A peer behind a relay sees the relay, and must not speak for the relay's address group.
+        connection = next(
+            (
+                one
+                for one in self._host.connections()
+                if one.peer_id == identity.peer_id and not one.is_relayed
+            ),
+            None,
+        )
         if connection is not None and self.addresses.observe(
             group_of_address(connection.address), identity.observed_address
         ):

@@ -279,7 +279,11 @@ class PeerManager:
         connection = self._connected.get(peer_id)
         if connection is None:
             return
-        if connection.direction is Direction.INBOUND and any(WAKU in one for one in identity.protocols):
+        if (
+            connection.direction is Direction.INBOUND
+            and not connection.is_relayed
+            and any(WAKU in one for one in identity.protocols)
+        ):
             # Other addresses could be anyone's: a peer must not make us dial third parties.
             seen = group_of_address(connection.address)
             there = [one for one in identity.listen_addresses if group_of_address(one) == seen]

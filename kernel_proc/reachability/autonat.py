@@ -79,7 +79,7 @@ class AutonatClient:
             one.peer_id
             for one in self._host.connections()
             if one.direction is Direction.OUTBOUND
-            and "/p2p-circuit" not in one.address
+            and not one.is_relayed
             and (identity := self._host.identity(one.peer_id)) is not None
             and PROTOCOL in identity.protocols
         ]

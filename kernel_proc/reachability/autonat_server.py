@@ -84,11 +84,7 @@ class AutonatServer:
             return DialResponse(DialStatus.BAD_REQUEST, "peer id mismatch")
         # The address of a peer behind a relay is the relay's, which must not be dialled for it.
         observed = next(
-            (
-                one
-                for one in self._host.connections()
-                if one.peer_id == peer_id and "/p2p-circuit" not in one.address
-            ),
+            (one for one in self._host.connections() if one.peer_id == peer_id and not one.is_relayed),
             None,
         )
         if observed is None or not ipaddress.ip_address(observed.ip).is_global:

@@ -118,7 +118,7 @@ class CircuitClient:
             if one.direction is Direction.OUTBOUND
             and one.peer_id not in self._reserved
             and one.peer_id not in self._refused
-            and "/p2p-circuit" not in one.address
+            and not one.is_relayed
             and (identity := self._host.identity(one.peer_id)) is not None
             and HOP in identity.protocols
         ]
@@ -136,9 +136,9 @@ class CircuitClient:
             self._refused[relay] = trio.current_time() + PAUSE
             log.debug("no reservation at %s: %s", relay, error)
             return
-        # Of two connections the one that we dialled: the port of the other is not one that listens.
+        # The one that we dialled at its own address: the port of another is not one that listens.
         for one in self._host.connections():
-            if one.peer_id == relay and one.direction is Direction.OUTBOUND:
+            if one.peer_id == relay and one.direction is Direction.OUTBOUND and not one.is_relayed:
                 self._reserved[relay] = float(reply.expire), f"{one.address}/p2p/{relay}/p2p-circuit"
 
     async def _serve(self, stream: Stream) -> None:

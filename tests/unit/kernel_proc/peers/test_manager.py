@@ -234,6 +234,8 @@ async def test_inbound_peers_are_remembered_only_at_their_observed_address() -> 
         known = manager.store.get("x")
         assert known is not None
         assert known.addresses == ("/ip4/10.9.0.1/tcp/600/p2p/x",)
+        host.arrive("z", "/ip4/10.9.0.1/tcp/600/p2p/x/p2p-circuit", Direction.INBOUND, listens=listens)
+        assert manager.store.get("z") is None, "the address is that of the relay"
         assert not manager.learn("y", ("/ip4/127.0.0.1/tcp/22",), PeerOrigin.DISCV5)
         assert not manager.learn("y", ("/ip4/0.0.0.0/tcp/22",), PeerOrigin.DISCV5)
         assert not manager.learn("y", (address(9),), PeerOrigin.DISCV5, seq=1, cluster=9)
