@@ -17,51 +17,32 @@ from ipc_schema.config.kernel import KERNEL_SCHEMA
 from ipc_schema.config.sources import variable_of
 from logos_deploy import cli
 from logos_deploy.node.overrides import SCHEMAS
-from logos_deploy.node.plan import NodeRequest, plan_node
+from logos_deploy.node.plan import NodePlan, NodeRequest, plan_node
 from logos_process.command_line import CommandLine
+from tests.unit.logos_deploy.container_files import CONTAINER, compose, defaults, instructions
 
-HERE = Path(__file__).parents[3] / "deploy" / "container"
-ROOT = HERE.parents[1]
-
-
-def defaults() -> dict[str, str]:
-    """The variables of `.env.example`."""
-    lines = (HERE / ".env.example").read_text().splitlines()
-    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+ROOT = CONTAINER.parents[1]
 
 
-def compose() -> dict[str, Any]:
-    """The compose file with the values of `.env.example`, as the engine would read it."""
-    values = defaults()
-
-    def value(match: re.Match[str]) -> str:
-        name, operator, default = match[1], match[2] or "", match[3] or ""
-        if operator == ":?":
-            assert values.get(name), f"{name} has no value in .env.example"
-        return values.get(name) or default
-
-    text = (HERE / "compose.yaml").read_text()
-    text = re.sub(r"(?<!\$)\$\{(\w+)(?:(:[-?])([^}]*))?\}", value, text)
-    found: dict[str, Any] = yaml.safe_load(text.replace("$$", "$"))
-    return found
+def text_of(name: str) -> str:
+    return (CONTAINER / name).read_text()
 
 
-def instructions() -> list[list[str]]:
-    """The instructions of the Containerfile, continued lines joined."""
-    text = (HERE / "Containerfile").read_text().replace("\\\n", " ")
-    return [line.split(None, 1) for line in text.splitlines() if line and not line.startswith("#")]
-
-
-def test_the_node_of_the_compose_file_is_one_that_can_be_planned() -> None:
-    service = compose()["services"]["node"]
+def planned(service: dict[str, Any]) -> NodePlan:
+    """The node that this service starts; every variable is one of an option."""
     known = {variable_of(schema, option.name) for schema in SCHEMAS.values() for option in schema}
     assert set(service["environment"]) <= known
-    plan = plan_node(
+    return plan_node(
         NodeRequest(data_dir="/var/lib/logos"),
         {name: str(value or "") for name, value in service["environment"].items()},
         lambda path: pytest.fail(path),
         "/",
     )
+
+
+def test_the_node_of_the_compose_file_is_one_that_can_be_planned() -> None:
+    service = compose()["services"]["node"]
+    plan = planned(service)
     published = {str(port).rpartition(":")[2] for port in service["ports"]}
     assert f"{plan.kernel.tcp_port}/tcp" in published
     assert f"{plan.kernel.discovery.discv5_port}/udp" in published
@@ -69,7 +50,7 @@ def test_the_node_of_the_compose_file_is_one_that_can_be_planned() -> None:
     assert not [warning for warning in plan.kernel.warnings if "no effect" in warning]
     assert plan.gateway is not None
     assert plan.gateway.metrics is not None
-    scrape = yaml.safe_load((HERE / "prometheus.yml").read_text())["scrape_configs"]
+    scrape = yaml.safe_load((CONTAINER / "prometheus.yml").read_text())["scrape_configs"]
     metrics = plan.gateway.metrics
     assert scrape[0]["static_configs"][0]["targets"] == [f"{metrics.address}:{metrics.port}"]
     database = str(service["environment"]["LOGOS_KERNEL_STORE_MESSAGE_DB_URL"])
@@ -78,42 +59,96 @@ def test_the_node_of_the_compose_file_is_one_that_can_be_planned() -> None:
     assert database == f"postgres://{credentials}@postgres:5432/{account['POSTGRES_DB']}"
 
 
+def test_secure_websocket_is_laid_over_it() -> None:
+    """The node waits for its certificate, reads it where the service writes it, and announces the name."""
+    services = compose("wss", DOMAIN="node.example.org")["services"]
+    node, service = services["node"], services["certificates"]
+    plan = planned(node)
+    files = plan.kernel.websocket_tls
+    assert files is not None
+    assert plan.kernel.discovery.domain == "node.example.org" == service["environment"]["DOMAIN"]
+    assert f"{plan.kernel.websocket_port}:{plan.kernel.websocket_port}/tcp" in node["ports"]
+    assert not [warning for warning in plan.kernel.warnings if "no effect" in warning]
+    # waits for exactly the file that it reads, beside those that it waits for anyway
+    assert service["healthcheck"]["test"] == ["CMD", "test", "-s", files.certificate]
+    assert node["depends_on"]["certificates"] == {"condition": "service_healthy"}
+    assert "postgres" in node["depends_on"]
+    stage = dict(instructions("certificates"))
+    volume = json.loads(f'["{stage["VOLUME"]}"]')[0]
+    assert Path(files.certificate).parent == Path(files.key).parent == Path(volume) / "live" / "node"
+    assert service["volumes"] == [f"certificates:{volume}"]
+    assert f"certificates:{volume}:ro" in node["volumes"]
+    # the key has mode 0600: both are one user, and the volume is made with that owner
+    assert stage["USER"] == dict(instructions("base"))["USER"]
+    assert f"-o 10001 -g 10001 -m 0700 {volume}" in stage["RUN"]
+    assert service["ports"] == [f"80:{stage['EXPOSE']}"]
+
+
+def test_the_certificate_service_is_told_all_that_its_script_reads() -> None:
+    script = text_of("certificates.sh")
+    stage = instructions("certificates")
+    fixed = {rest.split("=")[0] for name, rest in stage if name == "ENV"}
+    told = set(compose("wss", DOMAIN="a.example")["services"]["certificates"]["environment"])
+    assert set(re.findall(r"\$\{?([A-Z_]+)", script)) == fixed | told | {"HTTP_PORT"}
+    assert f'"${{HTTP_PORT:-{dict(stage)["EXPOSE"].removesuffix("/tcp")}}}"' in script
+    copied = dict(stage)["COPY"].split()
+    assert [ROOT / copied[0], json.loads(dict(stage)["ENTRYPOINT"])] == [
+        CONTAINER / "certificates.sh",
+        [Path(copied[1]).name],
+    ]
+    assert (CONTAINER / "certificates.sh").stat().st_mode & 0o111
+    # what the interoperability test runs is what the image has
+    image = re.search(r"^FROM \S+/certbot:v(\S+) AS certificates$", text_of("Containerfile"), re.MULTILINE)
+    assert image is not None
+    assert f"certbot=={image[1]} " in (ROOT / "tests" / "interop" / "acme" / "certbot.lock").read_text()
+
+
 def test_only_the_ports_of_the_network_are_public() -> None:
     for name, service in compose()["services"].items():
         for port in service.get("ports", ()):
             assert str(port).startswith("127.0.0.1:") or name == "node", port
     public = [one for one in compose()["services"]["node"]["ports"] if not one.startswith("127.0.0.1:")]
     assert len(public) == 2
-    node = compose()["services"]["node"]
-    assert node["read_only"]
-    assert node["cap_drop"] == ["ALL"]
+    for name in ("node", "certificates"):
+        service = compose("wss", DOMAIN="a.example")["services"][name]
+        assert service["read_only"]
+        assert service["cap_drop"] == ["ALL"]
 
 
-def test_what_the_compose_file_names_exists() -> None:
-    parts = compose()
+def test_what_the_compose_files_name_exists() -> None:
+    parts = compose("wss", DOMAIN="a.example")
     for service in parts["services"].values():
         for volume in service.get("volumes", ()):
             source = volume.split(":")[0]
             if source.startswith("."):
-                assert (HERE / source).resolve().is_file(), source
+                assert (CONTAINER / source).resolve().is_file(), source
             else:
                 assert source in parts["volumes"]
         for other in service.get("depends_on", ()):
             assert other in parts["services"]
-    node = parts["services"]["node"]["build"]
-    assert (HERE / node["context"] / node["dockerfile"]).resolve() == HERE / "Containerfile"
-    assert f" AS {node['target']}" in (HERE / "Containerfile").read_text()
-    used = set(re.findall(r"\$\{(\w+)", (HERE / "compose.yaml").read_text()))
-    assert set(defaults()) <= used, "a variable that nothing reads"
-    assert used - set(defaults()) == {"LOGOS_IMAGE"}
+        if "build" in service:
+            build = service["build"]
+            assert (
+                CONTAINER / build["context"] / build["dockerfile"]
+            ).resolve() == CONTAINER / "Containerfile"
+            assert instructions(build["target"])
+    files = sorted(path.name for path in CONTAINER.glob("compose*.yaml"))
+    used = set(re.findall(r"\$\{(\w+)", "".join(text_of(name) for name in files)))
+    # COMPOSE_FILE is read by Compose itself
+    assert set(defaults()) - {"COMPOSE_FILE"} <= used, "a variable that nothing reads"
+    assert used - set(defaults()) == {"LOGOS_IMAGE", "CERTIFICATES_IMAGE"}
+    assert re.findall(r"COMPOSE_FILE=(\S+)", text_of(".env.example")) == [
+        files[-1],
+        ":".join(reversed(files)),
+    ]
 
 
 def test_grafana_finds_its_data_source_and_the_dashboard() -> None:
     parts = compose()["services"]
-    (source,) = yaml.safe_load((HERE / "grafana" / "datasource.yml").read_text())["datasources"]
+    (source,) = yaml.safe_load((CONTAINER / "grafana" / "datasource.yml").read_text())["datasources"]
     assert source["url"].endswith(":9090")
     assert parts["grafana"]["network_mode"] == parts["prometheus"]["network_mode"] == "service:node"
-    (provider,) = yaml.safe_load((HERE / "grafana" / "dashboards.yml").read_text())["providers"]
+    (provider,) = yaml.safe_load((CONTAINER / "grafana" / "dashboards.yml").read_text())["providers"]
     mounts = dict(volume.split(":")[:2] for volume in parts["grafana"]["volumes"])
     target = mounts["../grafana/logos-node.json"]
     assert Path(target).parent == Path(provider["options"]["path"])
@@ -121,8 +156,8 @@ def test_grafana_finds_its_data_source_and_the_dashboard() -> None:
 
 
 def test_the_images_run_commands_that_exist_as_another_user_than_root() -> None:
-    lines = instructions()
-    entries = [json.loads(rest) for name, rest in lines if name == "ENTRYPOINT"]
+    lines = instructions("base")
+    entries = [json.loads(dict(instructions(target))["ENTRYPOINT"]) for target in ("kernel", "node")]
     assert [entry[0] for entry in entries] == ["logos-kernel", "logos"]
     CommandLine("logos-kernel", "0", KERNEL_SCHEMA, "").parse_args(entries[0][1:])
     cli.build_parser().parse_args(entries[1][1:])
@@ -136,7 +171,7 @@ def test_the_images_run_commands_that_exist_as_another_user_than_root() -> None:
 
 
 def test_what_the_image_copies_is_in_the_context() -> None:
-    text = (HERE / "Containerfile.dockerignore").read_text()
+    text = (CONTAINER / "Containerfile.dockerignore").read_text()
     kept = re.findall(r"^!(\S+)$", text, re.MULTILINE)
     assert all((ROOT / name).exists() for name in kept)
     packages = re.search(r"^packages = (\[.*\])$", (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
@@ -147,7 +182,7 @@ def test_what_the_image_copies_is_in_the_context() -> None:
 
 @pytest.mark.skipif(shutil.which("awk") is None, reason="there is no awk")
 def test_the_driver_for_postgresql_is_found_in_the_lock() -> None:
-    (command,) = re.findall(r"awk '([^']+)'", (HERE / "Containerfile").read_text())
+    (command,) = re.findall(r"awk '([^']+)'", (CONTAINER / "Containerfile").read_text())
     done = subprocess.run(
         ["awk", command, str(ROOT / "requirements" / "dev.lock")], capture_output=True, text=True, timeout=30
     )
