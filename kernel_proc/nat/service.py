@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from functools import partial
 from random import Random
@@ -25,6 +26,8 @@ LEASE: Final = 600
 """Seconds for which a mapping is asked: that of a killed node does not stay for long."""
 REFRESH: Final = 60.0
 """Seconds between renewals, which find a new external address and a router that has restarted, too."""
+RETRY: Final = 5.0
+"""Seconds between renewals at least, however short a lease is granted."""
 SEARCH: Final = 300.0
 """Seconds between searches while no router answers."""
 FAREWELL: Final = 3.0
@@ -84,10 +87,10 @@ class PortMapper:
                 if self._find and (self._wanted() or self._mapped):
                     try:
                         await self._refresh()
-                        pause, self._problem = REFRESH, None
+                        pause, self._problem = self._until_renewal(), None
                     except GatewayError as error:
                         self._failed(str(error))
-                        pause = REFRESH if self._mapped else SEARCH
+                        pause = self._until_renewal() if self._mapped else SEARCH
                 with trio.move_on_after(pause):
                     await self._look.wait()
         finally:
@@ -115,6 +118,11 @@ class PortMapper:
         self._tell(ip)
         if refused is not None:
             raise refused
+
+    def _until_renewal(self) -> float:
+        """Half the time that is left at most (RFC 6886 §3.3): a router may grant less than was asked."""
+        ends = min((end for _, end in self._mapped.values()), default=math.inf)
+        return min(REFRESH, max(RETRY, (ends - trio.current_time()) / 2))
 
     async def _search(self) -> NatGateway:
         problems: list[str] = []

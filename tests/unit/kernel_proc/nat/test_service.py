@@ -9,7 +9,7 @@ import trio
 from kernel_proc.metrics import Registry
 from kernel_proc.nat.gateway import GatewayError, LocalPort, NatGateway
 from kernel_proc.nat.ports import mappable
-from kernel_proc.nat.service import LEASE, REFRESH, SEARCH, PortMapper
+from kernel_proc.nat.service import LEASE, REFRESH, RETRY, SEARCH, PortMapper
 from tests.support.mock_clock import mock_clock_test
 
 TCP, UDP = LocalPort("tcp", 60000), LocalPort("udp", 9000)
@@ -26,6 +26,8 @@ class Router:
         self.refused: set[LocalPort] = set()
         self.away = False
         self.searches = 0
+        self.longest = LEASE
+        self.granted: list[float] = []
 
     async def find(self) -> NatGateway:
         self.searches += 1
@@ -41,7 +43,8 @@ class Router:
         if port in self.refused:
             raise GatewayError("no")
         self.table[port] = external + 1 if port not in self.table else external
-        return self.table[port], lease
+        self.granted.append(trio.current_time())
+        return self.table[port], min(lease, self.longest)
 
     async def remove(self, port: LocalPort, external: int) -> None:
         await self._reply()
@@ -85,6 +88,20 @@ async def test_a_mapping_is_kept_and_removed_at_the_end() -> None:
         nursery.cancel_scope.cancel()
     assert router.table == {}
     assert router.searches == 1
+
+
+@mock_clock_test
+async def test_a_lease_that_is_short_is_renewed_before_it_ends() -> None:
+    router = Router()
+    node = Node(router)
+    node.wanted = {TCP}
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(node.mapper.run)
+        for router.longest, pause in ((40, 20.0), (1, RETRY)):
+            node.mapper.look()
+            await trio.sleep(REFRESH)
+            assert router.granted[-1] - router.granted[-2] == pause
+        nursery.cancel_scope.cancel()
 
 
 @mock_clock_test
