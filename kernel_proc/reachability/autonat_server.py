@@ -25,11 +25,13 @@ from kernel_proc.reachability.autonat_codec import (
 
 __all__ = ["AutonatServer", "dial_back_addresses"]
 
-# The limits of go-libp2p.
+# The limits of go-libp2p, but for the addresses.
 PERIOD: Final = 60.0
 PER_PEER: Final = 3
 TOTAL: Final = 30
-MAX_ADDRESSES: Final = 16
+MAX_ADDRESSES: Final = 4
+"""Ports of one IP address, which no honest peer has many of. With TOTAL it limits the sockets that peers
+can make us hold at a time, for as long as a dial takes."""
 DIAL_TIMEOUT: Final = 15.0
 READ_TIMEOUT: Final = 10.0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from kernel_proc.p2p import addresses, peer_ids
+from kernel_proc.p2p import peer_ids
 from kernel_proc.p2p.api import PeerIdText
 from kernel_proc.protocols.protobuf import ProtobufError, ProtobufFields, put_bytes, put_varint
 
@@ -47,12 +47,14 @@ _STOP_CONNECT, _STOP_STATUS = 0, 1
 
 @dataclass(frozen=True, slots=True)
 class HopReply:
-    """A relay's reply. `expire`: when a reservation ends, in seconds since 1970; `addresses`: the relay's
-    own, if it names them."""
+    """A relay's reply. `expire`: when a reservation ends, in seconds since 1970.
+
+    The addresses that it may name for itself are not read: the one at which we dialled it works, and others
+    could be anyone's.
+    """
 
     status: int
     expire: int = 0
-    addresses: tuple[str, ...] = ()
 
 
 def status_name(status: int) -> str:
@@ -88,10 +90,7 @@ def decode_hop_reply(body: bytes) -> HopReply:
     if message.number(1) != _HOP_STATUS or status is None:
         raise ProtobufError("not a status of a relay")
     reservation = ProtobufFields(message.blob(3) or b"")
-    known = map(addresses.from_bytes, reservation.blobs(2))
-    return HopReply(
-        status, reservation.number(1) or 0, tuple(address for address in known if address is not None)
-    )
+    return HopReply(status, reservation.number(1) or 0)
 
 
 def encode_stop_connect(peer_id: PeerIdText) -> bytes:

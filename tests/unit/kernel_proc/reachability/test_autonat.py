@@ -30,6 +30,7 @@ from kernel_proc.reachability.autonat_server import (
     DIAL_TIMEOUT,
     PER_PEER,
     PERIOD,
+    TOTAL,
     AutonatServer,
     dial_back_addresses,
 )
@@ -89,6 +90,11 @@ def test_only_the_address_from_which_a_peer_came_is_dialled() -> None:
         "/ip4/30.1.0.1/tcp/60000",
         "/ip4/30.1.0.1/tcp/8000/ws",
     )
+
+
+def test_peers_cannot_make_us_hold_many_sockets() -> None:
+    ports = DialRequest(ME, tuple(f"/ip4/30.1.0.1/tcp/{port}" for port in range(1, 100)))
+    assert TOTAL * len(dial_back_addresses(HOME, ports)) <= 128
 
 
 class PublicHost:
