@@ -162,8 +162,9 @@ class Peering:
         registry.add_source(self._samples)
 
     def attach_services(self, exchange: ExchangeClient, at_work: Callable[[], Set[PeerIdText]]) -> None:
-        """Set the peer exchange client, and the peers that must not be disconnected (`at_work`)."""
-        self._needs.at_work = at_work
+        """Set the peer exchange client, and the peers that must not be disconnected (`at_work`), beside the
+        relays that others reach us through."""
+        self._needs.at_work = lambda: at_work() | frozenset(self.circuits.relays)
         if self._config.peer_exchange:
             self._asking = PeerAsking(exchange, lambda: self.manager.short, lambda: self.store.arrived)
 

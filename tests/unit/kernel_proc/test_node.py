@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from kernel_proc.relay.service import RelayService
 from kernel_proc.shards import Shards
 from logos_process.exits import ExitCode, StartError
 from tests.support.aio import trio_test
+from tests.support.certificates import Certificates
 from tests.support.kernel_process import short_directory
 
 
@@ -38,6 +40,33 @@ def config(directory: Path, **flags: object) -> KernelConfig:
 async def until_ready(node: Node) -> None:
     while not node.health.ready:
         await trio.sleep(0.005)
+
+
+@trio_test()
+async def test_relays_are_kept_and_the_end_of_the_certificate_is_told(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end = datetime(2050, 1, 1, tzinfo=UTC)
+    files = Certificates(directory, "localhost", until=end)
+    given = {
+        "websocket_support": True,
+        "websocket_port": 0,
+        "websocket_secure_support": True,
+        "websocket_secure_cert_path": str(files.chain),
+        "websocket_secure_key_path": str(files.key),
+    }
+    node = Node(config(directory, **given))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(node.run)
+        await until_ready(node)
+        samples = node.registry.report().samples
+        assert ("websocket_certificate_expiry_seconds", {}, end.timestamp()) in samples
+        assert node._network is not None
+        peering = node._network.peering
+        assert peering.manager._view.at_work() == set()
+        monkeypatch.setattr(peering.circuits, "_reserved", {"relay": (float("inf"), "")})
+        assert peering.manager._view.at_work() == {"relay"}, "else the peer manager may disconnect it"
+        node.stop("test")
 
 
 @trio_test()
