@@ -80,7 +80,7 @@ def default_gateway(table: str) -> IPv4Address | None:
     found: list[tuple[int, IPv4Address]] = []
     for line in table.splitlines()[1:]:
         columns = line.split()
-        # Iface, Destination, NatGateway, Flags, RefCnt, Use, Metric, Mask; addresses as little-endian hex
+        # Iface, Destination, Gateway, Flags, RefCnt, Use, Metric, Mask; addresses as little-endian hex
         if len(columns) < 8 or columns[1] != "00000000":
             continue
         flags = int(columns[3], 16)

@@ -23,9 +23,9 @@ __all__ = ["PortMapper", "finders"]
 log = logging.getLogger(__name__)
 
 LEASE: Final = 600
-"""Seconds for which a mapping is asked: that of a killed node does not stay for long."""
+"""Seconds for which a mapping is requested: short, because nothing removes that of a killed node."""
 REFRESH: Final = 60.0
-"""Seconds between renewals, which find a new external address and a router that has restarted, too."""
+"""Seconds between renewals, which also notice a new external address and a router that has restarted."""
 RETRY: Final = 5.0
 """Seconds between renewals at least, however short a lease is granted."""
 SEARCH: Final = 300.0

@@ -22,14 +22,14 @@ __all__ = ["ServerCertificate", "client_context", "client_handshake"]
 log = logging.getLogger(__name__)
 
 LOOK_EVERY: Final = 1.0
-"""Seconds between two looks at the files while connections come in."""
+"""Least seconds between two checks of the files."""
 
 
 class ServerCertificate:
     """Key and certificate chain of this host, in PEM files that another program renews.
 
-    The files are looked at when a connection comes in, which costs two `stat` and no task. A pair that does
-    not load leaves the one before in use: the two files are never replaced at the same moment.
+    The files are checked when a connection comes in, at the cost of two `stat` calls and no task. If a pair
+    does not load, the previous one stays in use: the two files are never replaced at the same moment.
     """
 
     def __init__(self, certificate: Path, key: Path) -> None:
@@ -85,7 +85,7 @@ class ServerCertificate:
             self._context, self._expires = self._load()
         except (OSError, ValueError) as error:
             if str(error) != self._trouble:
-                log.warning("the certificate before stays in use", extra=fields(reason=str(error)))
+                log.warning("the previous certificate stays in use", extra=fields(reason=str(error)))
             self._trouble = str(error)
         else:
             self._trouble = ""

@@ -83,8 +83,7 @@ class OwnRecord:
     def mapped(
         self, ip: str | None, ports: Mapping[LocalPort, int], discv5: Sequence[UdpEndpoint] = ()
     ) -> None:
-        """Announce the ports that a router maps, and not those that it maps no more. `discv5`: the bound
-        endpoints."""
+        """Announce the ports that a router maps now. `discv5`: the bound endpoints."""
         tcp = {port.number: external for port, external in ports.items() if port.protocol == "tcp"}
         with self.enr.batch():
             if self.addresses.map(ip, tcp):

@@ -73,8 +73,8 @@ class AutonatClient:
                 nursery.start_soon(self._ask, peer_id, addresses)
 
     def _choose(self) -> list[PeerIdText]:
-        """Choose among the peers that we have dialled: who has dialled us is not asked whether it can, and
-        an attacker that connects to us has no vote."""
+        """Choose among the peers that we have dialled: those that dialled us can reach us anyway, and an
+        attacker that connects to us must not get a vote."""
         able = [
             one.peer_id
             for one in self._host.connections()

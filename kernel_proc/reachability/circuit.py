@@ -105,7 +105,7 @@ class CircuitClient:
         addresses = tuple(address for _, address in self._reserved.values())
         if addresses != self._announced:
             self._announced = addresses
-            log.info("others reach us through relays", extra=fields(relays=len(addresses)))
+            log.info("our addresses through relays have changed", extra=fields(relays=len(addresses)))
             self._changed(addresses)
 
     def _candidates(self) -> list[PeerIdText]:

@@ -119,7 +119,8 @@ def encode_stop_status(status: int) -> bytes:
 
 
 def split_circuit(address: str) -> tuple[str, PeerIdText] | None:
-    """Split `<relay>/p2p-circuit/p2p/<peer id>` into the relay's address and the peer, None if it is none."""
+    """Split `<relay>/p2p-circuit/p2p/<peer id>` into the relay's address and the peer. Return None for any
+    other address."""
     relay, circuit, peer = address.partition("/p2p-circuit/p2p/")
     if not circuit or "/p2p/" not in relay:
         return None

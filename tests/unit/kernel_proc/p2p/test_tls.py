@@ -139,7 +139,7 @@ async def test_a_renewed_certificate_is_shown_and_half_a_pair_is_not(
         files.key.write_bytes(new_key)
         assert await shown(port) == third
     warnings = [one.getMessage() for one in caplog.records if one.levelname == "WARNING"]
-    assert warnings == ["the certificate before stays in use"] * 2  # once for each reason
+    assert warnings == ["the previous certificate stays in use"] * 2  # once for each reason
 
 
 def test_a_pair_with_the_times_and_sizes_of_the_one_before_is_loaded(
