@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from email.parser import Parser
 from pathlib import Path
 
 import pytest
 
-from tests.integration.logos_node import clean_environment, short_directory
+from logos_deploy.exits import Exit
+from tests.integration.logos_node import clean_environment, short_directory, wait_for
+from tests.unit.logos_deploy.container_files import instructions
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -53,9 +57,9 @@ def interpreter(version: str) -> str:
 class Environment:
     """A virtual environment with nothing in it until something is installed. (By uv: pip takes minutes.)"""
 
-    def __init__(self, path: Path, python: str = sys.executable) -> None:
+    def __init__(self, path: Path, python: str = sys.executable, *further: str) -> None:
         self.bin = path / "bin"
-        run(UV, "venv", "--quiet", "--python", python, path)
+        run(UV, "venv", "--quiet", "--python", python, *further, path)
 
     def install(self, *arguments: str | Path) -> None:
         """Install without a C compiler, as on a fresh machine."""
@@ -169,3 +173,109 @@ def test_the_makefile_installs_the_runtime_without_a_compiler(directory: Path) -
     assert not {"pytest", "mypy", "uv", "fastecdsa"} & {
         line.split("==")[0] for line in installed.splitlines()
     }
+
+
+@pytest.fixture(scope="module")
+def container_venv(client_wheel: Path, node_wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the image has in /opt/logos; it works there, too."""
+    path = tmp_path_factory.mktemp("container") / "logos"
+    environment = Environment(path, sys.executable, "--relocatable")
+    environment.install("--no-deps", "--require-hashes", "-r", RUNTIME_LOCK)
+    # pip compiles without being told
+    environment.install("--compile-bytecode", "--no-deps", client_wheel, node_wheel)
+    return path
+
+
+# An empty root with nothing of this host but its programs and Python, like that of the image: read-only,
+# with a volume and a temporary directory.
+EMPTY_ROOT = """
+set -eu
+root=$1 venv=$2 volume=$3 python=$4 user=$5
+shift 5
+ip link set lo up
+mount -t tmpfs -o mode=755 root "$root"
+bind() { mkdir -p "$root$2"; mount --bind -o "$3" "$1" "$root$2"; }
+for name in bin lib lib64 sbin; do [ ! -e "/$name" ] || ln -s "usr/$name" "$root/$name"; done
+bind /usr /usr ro
+bind "$python" "$python" ro
+bind "$venv" /opt/logos ro
+bind /dev /dev rw
+bind /proc /proc rw
+bind "$volume" /var/lib/logos rw
+mkdir -p "$root/tmp" "$root/etc"
+mount -t tmpfs -o mode=1777 tmp "$root/tmp"
+echo "logos:x:$user::/var/lib/logos:/bin/sh" > "$root/etc/passwd"
+mount -o remount,ro "$root"
+exec chroot --userspec="$user" "$root" "$@"
+"""
+
+
+class Container:
+    """The command of an image as the Containerfile states it, with what `docker run` would give it."""
+
+    def __init__(self, target: str, venv: Path, directory: Path, variables: Mapping[str, str]) -> None:
+        stage = dict([*instructions("base"), *instructions(target)])
+        words = [word.replace("$PATH", "/usr/bin:/bin") for word in stage["ENV"].split()]
+        words += [f"{name}={value}" for name, value in variables.items()]
+        self._in_it = ["/usr/bin/env", "-i", f"--chdir={stage['WORKDIR']}", *words]
+        self._health = json.loads(stage["HEALTHCHECK"].partition("CMD ")[2])
+        self._user = stage["USER"].split(":")
+        self._stop = getattr(signal, stage["STOPSIGNAL"])
+        self.log = directory / "log"
+        root, self.volume = directory / "root", directory / "volume"
+        root.mkdir()
+        self.volume.mkdir(mode=0o700)
+        os.chown(self.volume, *map(int, self._user))
+        command = ["unshare", "--mount", "--net", "sh", "-c", EMPTY_ROOT, "sh"]
+        places = [root, venv, self.volume, sys.base_prefix, stage["USER"]]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [*map(str, (*command, *places)), *self._in_it, *json.loads(stage["ENTRYPOINT"])],
+                stdout=log,
+                stderr=log,
+            )
+
+    def inside(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a command as `docker exec` does."""
+        user, group = self._user
+        enter = ["nsenter", "--target", str(self.process.pid), "--mount", "--net", "--root"]
+        return subprocess.run(
+            [*enter, "--setuid", user, "--setgid", group, *self._in_it, *command],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    def healthy(self) -> bool:
+        assert self.process.poll() is None, self.log.read_text()
+        return self.inside(*self._health).returncode == Exit.OK
+
+    def stop(self) -> int:
+        self.process.send_signal(self._stop)
+        return self.process.wait(30)
+
+
+@contextmanager
+def container(target: str, venv: Path, directory: Path, **variables: str) -> Iterator[Container]:
+    one = Container(target, venv, directory, variables)
+    try:
+        yield one
+    finally:
+        with suppress(subprocess.TimeoutExpired):
+            one.stop()
+        one.process.kill()
+        one.process.wait()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a root and become another user")
+@pytest.mark.parametrize("target", ["kernel", "node"])
+def test_the_command_of_the_image_runs_in_an_empty_root(
+    target: str, container_venv: Path, directory: Path
+) -> None:
+    network = {"LOGOS_KERNEL_CLUSTER_ID": "46", "LOGOS_KERNEL_SHARD": "0", "LOGOS_KERNEL_NAT": "none"}
+    with container(target, container_venv, directory, **network) as one:
+        wait_for(one.healthy, "the health check of the image")
+        assert one.inside("touch", "/opt/logos/x").stderr.endswith("Read-only file system\n")
+        assert one.stop() == 0, one.log.read_text()
+        owners = {(path.lstat().st_uid, path.lstat().st_gid) for path in one.volume.rglob("*")}
+        assert owners == {(10001, 10001)}
