@@ -20,11 +20,18 @@ import psycopg
 
 from kernel_proc.archive.api import CursorNotFound, HistoryPage, HistoryQuery, KeyQuery, TopicSpan
 from kernel_proc.archive.engine import DatabaseFailed, RowsRefused
+from kernel_proc.archive.partitions import TABLE
 from kernel_proc.archive.plan import Key
-from kernel_proc.archive.postgres_pool import Connection, PostgresPool
+from kernel_proc.archive.postgres_pool import Connection, NoResponse, PostgresPool
 from kernel_proc.archive.postgres_read import read_keys, read_page, topic_spans
 from kernel_proc.archive.postgres_schema import ROW_BYTES, prepare_schema
-from kernel_proc.archive.postgres_upkeep import BRIEF_LOCK, COUNT_SECONDS, PostgresUpkeep, lift_bound
+from kernel_proc.archive.postgres_upkeep import (
+    BRIEF_LOCK,
+    COUNT_SECONDS,
+    LONG_SECONDS,
+    PostgresUpkeep,
+    lift_bound,
+)
 from kernel_proc.archive.recent import RecentRows
 from kernel_proc.archive.rows import ArchivedRow
 from logos_process.logs import fields
@@ -93,7 +100,11 @@ class PostgresEngine(PostgresUpkeep):
     def open(self) -> None:
         """Connect and bring the schema up to date; with an existing connection, verify that it still
         works."""
-        self._insert([])
+        self.insert([])
+        if self._vacuum:
+            with self._pool.connection(LONG_SECONDS) as connection:  # not in a transaction
+                connection.execute(f"VACUUM (ANALYZE) {TABLE}".encode())
+            self._vacuum = False
 
     def close(self) -> None:
         """Close idle connections; those in use are closed when their work ends."""
@@ -107,9 +118,6 @@ class PostgresEngine(PostgresUpkeep):
             if self._prepared_at == self._pool.losses:
                 return
             prepare_schema(connection, may_migrate=self._may_migrate)
-            if self._vacuum:
-                connection.execute("VACUUM (ANALYZE) logos_message")
-                self._vacuum = False
             self._prepared_at = self._pool.losses
 
     # --- writing ---
@@ -119,18 +127,16 @@ class PostgresEngine(PostgresUpkeep):
         rows = sorted(rows, key=lambda row: row.message_hash)
         try:
             return self._insert(rows)
-        except RowsRefused as error:
-            if not isinstance(error.__cause__, psycopg.errors.CheckViolation):
+        except DatabaseFailed as error:
+            cause = error.__cause__
+            if not isinstance(cause, psycopg.DataError | psycopg.IntegrityError):
                 raise
+            if not isinstance(cause, psycopg.errors.CheckViolation):
+                raise RowsRefused(str(error)) from cause
         # Not the fault of the rows, but of a cut of the last partition that a kernel did not finish.
         with self._pool.transaction(WRITE_SECONDS, BRIEF_LOCK) as connection:
             lift_bound(connection)
-        try:
-            return self._insert(rows)
-        except RowsRefused as error:
-            if isinstance(error.__cause__, psycopg.errors.CheckViolation):
-                raise DatabaseFailed(f"no partition for the messages: {error}") from error
-            raise
+        return self._insert(rows)
 
     def _insert(self, rows: Sequence[ArchivedRow]) -> int:
         lost = 0
@@ -191,7 +197,8 @@ def _twice(pool: PostgresPool, work: Callable[[Connection], T], timeout: float) 
             return work(connection)
     except DatabaseFailed as error:
         cause = error.__cause__
-        if not isinstance(cause, psycopg.OperationalError) or isinstance(cause, psycopg.errors.QueryCanceled):
+        too_slow = isinstance(cause, psycopg.errors.QueryCanceled | NoResponse)
+        if too_slow or not isinstance(cause, psycopg.OperationalError):
             raise
     with pool.transaction(timeout) as connection:
         return work(connection)

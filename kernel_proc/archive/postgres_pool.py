@@ -5,26 +5,38 @@ with the transaction. A pooler in transaction mode (PgBouncer) may hence stand i
 
 There are no more threads than connections, so nothing ever waits for one, and connection errors surface
 immediately.
+
+The server limits each statement (`statement_timeout`), and the client limits the wait for its answer a little
+later: a server that hangs (a frozen host, a disk that does not respond) still acknowledges TCP segments, and
+enforces no limit. Its connection is then closed, and the next one may lead to another server.
 """
 
 from __future__ import annotations
 
 import contextlib
+import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from typing import Any, Final
+from collections.abc import Callable, Generator, Iterator
+from typing import Any, Final, TypeVar
 
 import psycopg
 from psycopg import conninfo
+from psycopg.pq import TransactionStatus
 
-from kernel_proc.archive.engine import DatabaseFailed, RowsRefused
+from kernel_proc.archive.engine import DatabaseFailed
 from kernel_proc.archive.postgres_schema import SchemaError
 
-__all__ = ["SETTINGS", "Connection", "PostgresPool"]
+__all__ = ["SETTINGS", "Connection", "NoResponse", "PostgresPool"]
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
+T = TypeVar("T")
+
 CONNECT_SECONDS: Final = 5
+PREPARE_SECONDS: Final = 20.0
+"""For each statement of a new connection's `prepare`."""
+GRACE_SECONDS: Final = 5.0
+"""How much longer than a statement may take to wait for its answer."""
 
 SETTINGS: Final = """
 SET LOCAL plan_cache_mode = force_custom_plan;
@@ -33,6 +45,39 @@ SET LOCAL jit = off
 """
 """Every query has an index that returns its rows in order and can stop early. Without (fresh) statistics,
 the planner may prefer to collect and sort all matches: a thousand times the work."""
+
+
+class NoResponse(psycopg.OperationalError):
+    """The server did not answer in time, not even that it ended the statement."""
+
+
+class _PatientConnection(psycopg.Connection[tuple[Any, ...]]):
+    """A connection that waits for an answer for `patience` seconds at most."""
+
+    patience = PREPARE_SECONDS
+
+    def wait(self, gen: Generator[Any, Any, T], *args: Any, **options: Any) -> T:
+        """Close the connection and raise `NoResponse` after that time."""
+        try:
+            return super().wait(_limited(gen, self.patience), *args, **options)
+        except NoResponse:
+            self.close()
+            raise
+
+
+def _limited(steps: Generator[Any, Any, T], seconds: float) -> Generator[Any, Any, T]:
+    """Take the steps of psycopg, which asks ten times a second, until one fails for want of time."""
+    deadline = time.monotonic() + seconds
+    try:
+        wanted = next(steps)
+        while True:
+            ready = yield wanted
+            if not ready and time.monotonic() > deadline:
+                raise NoResponse(f"no response within {seconds:g} s")
+            wanted = steps.send(ready)
+    except StopIteration as end:
+        result: T = end.value
+        return result
 
 
 class PostgresPool:
@@ -49,7 +94,7 @@ class PostgresPool:
         self._shown = shown
         self._wants = wants
         self._prepare = prepare
-        self._idle: deque[Connection] = deque()
+        self._idle: deque[_PatientConnection] = deque()
         self.closed = False
         self.losses = 0
         """How often connections were given up after an error: the server may be another one since."""
@@ -64,7 +109,7 @@ class PostgresPool:
             while True:
                 _close(self._idle.pop())
 
-    def _connect(self) -> Connection:
+    def _connect(self) -> _PatientConnection:
         parameters: dict[str, Any] = {
             "target_session_attrs": self._wants,
             "connect_timeout": CONNECT_SECONDS,
@@ -76,7 +121,7 @@ class PostgresPool:
             "tcp_user_timeout": 10_000,
             **conninfo.conninfo_to_dict(self._url),
         }
-        connection = psycopg.connect(
+        connection = _PatientConnection.connect(
             conninfo.make_conninfo(**parameters), autocommit=True, prepare_threshold=None
         )
         try:
@@ -88,23 +133,24 @@ class PostgresPool:
 
     @contextlib.contextmanager
     def connection(self, timeout: float) -> Iterator[Connection]:
-        """Provide a connection, outside of a transaction. `timeout` is only named in an error.
+        """Provide a connection, outside of a transaction. `timeout`: seconds that a statement may take; only
+        `transaction` has the server enforce it.
 
-        Raise `DatabaseFailed` or `RowsRefused`.
+        Raise `DatabaseFailed`; its cause is the driver's error.
         """
-        connection: Connection | None = None
+        connection: _PatientConnection | None = None
         try:
             try:
                 connection = self._idle.pop()
             except IndexError:
                 connection = self._connect()
+            connection.patience = timeout + GRACE_SECONDS
             yield connection
         except psycopg.errors.QueryCanceled as error:
             raise DatabaseFailed(f"the query took longer than {timeout:g} s") from error
-        except psycopg.errors.LockNotAvailable as error:
+        except (psycopg.errors.LockNotAvailable, psycopg.DataError, psycopg.IntegrityError) as error:
+            # The statement failed, the connection did not.
             raise DatabaseFailed(f"{self._shown}: {_text(error)}") from error
-        except (psycopg.DataError, psycopg.IntegrityError) as error:
-            raise RowsRefused(_text(error)) from error
         except (psycopg.Error, SchemaError) as error:
             # Whatever the error, other connections may be affected: connect again, which checks the schema.
             self.losses += 1
@@ -116,7 +162,12 @@ class PostgresPool:
             if connection is not None and not connection.closed:
                 self._give_back(connection)
 
-    def _give_back(self, connection: Connection) -> None:
+    def _give_back(self, connection: _PatientConnection) -> None:
+        if connection.info.transaction_status is not TransactionStatus.IDLE:
+            # The rollback failed. The next user would be told "another command is already in progress", or
+            # find itself in a transaction of another.
+            _close(connection)
+            return
         self._idle.append(connection)
         if self.closed:
             self._forget_idle()

@@ -16,6 +16,7 @@ from kernel_proc.archive.partitions import LAST, TABLE, Partition
 __all__ = ["ROW_BYTES", "SCHEMA_VERSION", "SchemaError", "create_partition", "create_table", "prepare_schema"]
 
 SCHEMA_LOCK: Final = 0x4C44_4152_0001
+STATEMENT_SECONDS: Final = 15
 
 ROW_BYTES: Final = 600
 """Size of a row besides its data and content topic, including indexes (measured with 1 M rows of 1 KiB)."""
@@ -55,6 +56,8 @@ def prepare_schema(connection: psycopg.Connection[tuple[Any, ...]], *, may_migra
     Raise `SchemaError` or `psycopg.Error`.
     """
     with connection.transaction():
+        # Waiting for the lock counts: its holder may hang.
+        connection.execute(f"SET LOCAL statement_timeout = '{STATEMENT_SECONDS}s'".encode())
         connection.execute("SET LOCAL client_min_messages = warning")
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (SCHEMA_LOCK,))
         connection.execute("CREATE TABLE IF NOT EXISTS logos_schema (version integer NOT NULL)")

@@ -31,7 +31,7 @@ from kernel_proc.archive.postgres_read import pubsub_topics
 from kernel_proc.archive.postgres_schema import SCHEMA_VERSION, create_partition, create_table
 from logos_process.logs import fields
 
-__all__ = ["BRIEF_LOCK", "COUNT_SECONDS", "PostgresUpkeep", "lift_bound", "partitions"]
+__all__ = ["BRIEF_LOCK", "COUNT_SECONDS", "LONG_SECONDS", "PostgresUpkeep", "lift_bound", "partitions"]
 
 log = logging.getLogger(__name__)
 
@@ -252,12 +252,14 @@ class PostgresUpkeep:
 
 
 def partitions(connection: Connection) -> list[Partition]:
-    """Return the partitions in order of time; none: the table is one of version 1."""
+    """Return the partitions in order of time; none: the table is one of version 1. Raise `DatabaseFailed`
+    if there is one that this program would not make."""
     rows = connection.execute(_PARTITIONS).fetchall()
-    return sorted(
-        (parse_bounds(name, bounds) for name, bounds in rows),
-        key=lambda partition: (partition.low is not None, partition.low),
-    )
+    try:
+        found = [parse_bounds(name, bounds) for name, bounds in rows]
+    except ValueError as error:
+        raise DatabaseFailed(str(error)) from error
+    return sorted(found, key=lambda partition: (partition.low is not None, partition.low))
 
 
 def lift_bound(connection: Connection) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +16,7 @@ import trio
 from ipc_schema.config.archive import parse_database_url, parse_retention
 from ipc_schema.message import message_hash
 from kernel_proc.archive.api import ArchiveState, HistoryQuery
+from kernel_proc.archive.postgres_pool import PostgresPool
 from tests.faults.test_archive_postgres import settings_for, stored_numbers
 from tests.support.aio import trio_test
 from tests.support.archive import (
@@ -184,3 +186,55 @@ def test_a_pooler_in_transaction_mode_in_front(primary: PostgresServer) -> None:
                 assert len((await c.query(HistoryQuery(limit=100))).messages) == 100
 
         run()
+
+
+# --- connections ---
+
+
+def test_a_server_that_hangs_does_not_hold_the_writer_for_ever(
+    primary: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A frozen host goes on with TCP, so that no error ever comes: only a new connection may find another."""
+    monkeypatch.setattr("kernel_proc.archive.postgres.WRITE_SECONDS", 0.3)
+    monkeypatch.setattr("kernel_proc.archive.postgres_pool.GRACE_SECONDS", 0.2)
+    name = primary.new_database()
+    ours = f"FROM pg_stat_activity WHERE application_name LIKE 'logos-kernel%' AND datname = '{name}'"
+
+    def upkeep_is_done() -> bool:
+        ((partitions,),) = primary.execute("SELECT count(*) FROM pg_inherits", name)
+        return partitions > 1 and primary.execute(f"SELECT count(*) {ours} AND state <> 'idle'") == [(0,)]
+
+    @trio_test(deadline=60)
+    async def run() -> None:
+        async with running(settings_for(primary.url(name))) as archive:
+            assert offer(archive, SHARD, make_message(NOW))
+            await archive.flush()
+            while not upkeep_is_done():  # otherwise its locks would be held as long as the freeze lasts
+                await trio.sleep(0.01)
+            frozen = [pid for (pid,) in primary.execute(f"SELECT pid {ours}")]
+            for pid in frozen:
+                os.kill(pid, signal.SIGSTOP)
+            try:
+                assert offer(archive, SHARD, make_message(NOW + 1))
+                await archive.flush()
+                assert await stored_numbers(archive) == [0, 1]
+                assert archive.counters()["write_failures"] > 0
+            finally:
+                for pid in frozen:
+                    os.kill(pid, signal.SIGCONT)
+
+    run()
+
+
+def test_a_connection_that_is_busy_is_not_given_to_another(primary: PostgresServer) -> None:
+    pool = PostgresPool(primary.url(primary.new_database()), shown="", wants="any")
+    try:
+        with pool.connection(10) as connection:
+            connection.pgconn.send_query(b"SELECT pg_sleep(10)")
+        assert connection.closed
+        with pool.transaction(10) as connection:
+            assert connection.execute("SELECT 1").fetchone() == (1,)
+        with pool.connection(10) as again:
+            assert again is connection  # what is idle is used again
+    finally:
+        pool.close()

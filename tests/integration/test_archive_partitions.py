@@ -253,3 +253,14 @@ def test_tables_of_version_1_are_refused_without_leave_to_migrate(
     with pytest.raises(DatabaseFailed, match="2 is needed"):
         strict.open()
     strict.close()
+
+
+def test_a_partition_of_another_kind_is_a_failure_of_the_upkeep(
+    server: PostgresServer, database: str, engine: PostgresEngine
+) -> None:
+    """The only error that upkeep expects: any other would end the kernel."""
+    engine.open()
+    server.execute("CREATE TABLE strange PARTITION OF logos_message DEFAULT", database)
+    assert engine.claim()
+    with pytest.raises(DatabaseFailed, match="bounds of another kind"):
+        engine.prepare(START, KEEPS)
