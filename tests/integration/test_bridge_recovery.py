@@ -67,7 +67,7 @@ async def test_what_jetstream_would_not_notice_any_more_is_not_published_again(t
     counted = {
         labels["result"]: value
         for name, labels, value in status["metrics"]["samples"]
-        if name == "bridge_out_messages"
+        if name == "bridge_out_messages" and value
     }
     assert counted == {"known": 3.0, "stored": 1.0}
 

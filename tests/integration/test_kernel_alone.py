@@ -22,6 +22,7 @@ pytestmark = pytest.mark.integration
 TASKS = Counter(
     [
         "<TrioToken.run_sync_soon task>",  # trio's own
+        "AutoNAT",
         "__main__._run.<locals>.run",
         "event loop lag",
         "health",
@@ -47,6 +48,7 @@ TASKS = Counter(
         "kernel_proc.peers.manager.PeerManager._watch_sleep",
         "peer manager",
         "peering",
+        "port mapping",
         "recent links",
         "relay",
         "signals",

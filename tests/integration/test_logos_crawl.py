@@ -89,7 +89,8 @@ def test_every_node_is_found_and_counted(network: Network) -> None:
     textfile = network.directory / "crawl.prom"
     found = crawl(f"--bootstrap={network.bootstrap}", f"--prometheus={textfile}")
     peers = {kernel.info("MyPeerId")["MyPeerId"] for kernel in network.kernels}
-    assert {node["peer_id"] for node in found["list"]} == peers
+    # The kernel of another test's crawl may still be in tables.
+    assert {node["peer_id"] for node in found["list"] if node["reachability"] != "none"} == peers
     assert (found["complete"], found["nodes"], found["cut_off"]) == (True, 12, "")
     counts = found["counts"]
     assert counts["reachability"] == {"libp2p": 11, "discv5 only": 1}, "the other cluster is not dialled"

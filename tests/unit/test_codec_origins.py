@@ -47,6 +47,8 @@ ORIGINS: Final = {
     "kernel_proc/protocols/sync/transfer_codec.py": PROTOBUF,
     "kernel_proc/relay/rpc_reader.py": PROTOBUF,
     "kernel_proc/relay/rpc_writer.py": PROTOBUF,
+    "kernel_proc/reachability/autonat_codec.py": ("tests/interop/test_reachability.py", "go-libp2p"),
+    "kernel_proc/reachability/circuit_codec.py": ("tests/interop/test_reachability.py", "go-libp2p"),
     "mapi_proc/channels/sds/bloom.py": (f"{CHANNELS}/test_sds_wire.py", "js_sds.json"),
     "mapi_proc/channels/sds/message.py": (f"{CHANNELS}/test_sds_wire.py", "js_sds.json"),
     "mapi_proc/channels/segmentation/leopard.py": (
