@@ -21,7 +21,7 @@ from logos_deploy.exits import Exit
 from tests.integration.logos_node import clean_environment, short_directory, wait_for
 from tests.unit.logos_deploy.container_files import instructions
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.integration, pytest.mark.distribution, pytest.mark.timeout(400)]
 
 ROOT = Path(__file__).parents[2]
 UV = Path(sys.executable).with_name("uv")
