@@ -53,13 +53,18 @@ def answer(body: Mapping[str, object] | None = None, blobs: Sequence[bytes] = ()
 
 
 class Client:
-    """A client that has said hello, and its requests in flight."""
+    """A client that has said hello, and its requests in flight: those that want a reply, and the others.
 
-    __slots__ = ("in_flight", "name", "ordered")
+    Each kind has a bound of its own. A client counts its requests by their replies; an acknowledgement
+    without one must not take a place from them.
+    """
+
+    __slots__ = ("in_flight", "name", "ordered", "unanswered")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.in_flight = 0
+        self.unanswered = 0
         self.ordered: deque[Call] = deque()
 
 
@@ -245,7 +250,11 @@ class RequestServer:
 
     def _queue(self, call: Call) -> None:
         client = call.client
-        under_way = client.in_flight if client is not None else self._strangers[call.identity]
+        no_reply = call.request.no_reply
+        if client is None:
+            under_way = self._strangers[call.identity]
+        else:
+            under_way = client.unanswered if no_reply else client.in_flight
         if under_way >= self._per_client:
             raise IpcError(ErrorCode.BUSY, f"{under_way} requests are under way", retry_after_ms=50)
         if self.counters.in_flight >= IN_FLIGHT_TOTAL:
@@ -254,7 +263,10 @@ class RequestServer:
         if client is None:
             self._strangers[call.identity] += 1
         else:
-            client.in_flight += 1
+            if no_reply:
+                client.unanswered += 1
+            else:
+                client.in_flight += 1
             if call.route.ordered:
                 client.ordered.append(call)
                 if len(client.ordered) > 1:
@@ -323,7 +335,10 @@ class RequestServer:
             if self._strangers[call.identity] <= 0:
                 del self._strangers[call.identity]
             return
-        client.in_flight -= 1
+        if call.request.no_reply:
+            client.unanswered -= 1
+        else:
+            client.in_flight -= 1
         if call.route.ordered:
             client.ordered.popleft()
             if client.ordered:

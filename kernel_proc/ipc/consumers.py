@@ -83,7 +83,9 @@ class Consumers:
 
     def _evict(self) -> None:
         for name, consumer in self._by_name.items():
-            if not consumer.in_flight and not consumer.ordered and not self._holds_lease(name):
+            if not (consumer.in_flight or consumer.unanswered or consumer.ordered) and not self._holds_lease(
+                name
+            ):
                 del self._by_name[name]
                 for identity in [i for i, c in self._connections.items() if c is consumer]:
                     del self._connections[identity]

@@ -196,6 +196,26 @@ async def test_requests_in_flight_are_bounded_per_consumer(methods: Methods) -> 
 
 
 @mock_clock_test
+async def test_a_request_without_reply_takes_no_place_from_those_with_one(methods: Methods) -> None:
+    dispatcher = methods.dispatcher(in_flight=2)
+    client = Client(dispatcher)
+    client.ask("hello")
+    async with trio.open_nursery() as nursery:
+        await nursery.start(dispatcher.run)
+        for _ in range(2):
+            client.ask("slow", flags=NO_REPLY)
+            client.ask("slow")
+        assert client.codes() == ["ok"]
+        client.ask("slow", flags=NO_REPLY)
+        assert client.codes() == ["ok", "busy"], "they are bounded, too"
+        while len(client.replies) < 4:
+            await trio.sleep(0.1)
+        client.ask("slow", flags=NO_REPLY)
+        assert client.codes() == ["ok", "busy", "ok", "ok"]
+        nursery.cancel_scope.cancel()
+
+
+@mock_clock_test
 async def test_success_can_go_unanswered_errors_cannot(methods: Methods) -> None:
     client = Client(methods.dispatcher())
     client.ask("hello", flags=NO_REPLY)
