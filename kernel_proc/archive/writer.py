@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final, TypeVar
 
@@ -222,13 +222,19 @@ class ArchiveWriter:
     async def _store_group(self, group: list[Offer]) -> bool:
         """Store a group, or put it on disk if the database is away. Return False if the archive closed before
         either succeeded; the group is in the queue again then."""
+        return await self._hand_over(group, self._limiter, self._store_or_spill)
+
+    async def _hand_over(
+        self,
+        group: list[Offer],
+        limiter: trio.CapacityLimiter,
+        keep: Callable[[Sequence[ArchivedRow]], Awaitable[bool]],
+    ) -> bool:
+        """Pass a group's rows to `keep` and settle it. Put it back into the queue if that fails."""
         done = False
         try:
-            rows, impossible = await in_thread(partial(make_rows, group), self._limiter)
-            try:
-                done = await self._store(rows, once=self._spool is not None)
-            except DatabaseFailed:
-                done = await self._spill(rows) or await self._store(rows)
+            rows, impossible = await in_thread(partial(make_rows, group), limiter)
+            done = await keep(rows)
         finally:
             if not done:
                 self._queue.put_back(group)
@@ -236,6 +242,12 @@ class ArchiveWriter:
             self._counters["refused"] += impossible
             self._settle(group)
         return done
+
+    async def _store_or_spill(self, rows: Sequence[ArchivedRow]) -> bool:
+        try:
+            return await self._store(rows, once=self._spool is not None)
+        except DatabaseFailed:
+            return await self._spill(rows) or await self._store(rows)
 
     def _settle(self, group: list[Offer]) -> None:
         self._queue.settle(group)
@@ -351,21 +363,8 @@ class ArchiveWriter:
                 group = self._queue.take(GROUP_MESSAGES, GROUP_BYTES)
                 if not group:
                     break
-                if not await self._spill_group(group):
+                if not await self._hand_over(group, self._spill_limiter, self._spill):
                     await trio.sleep(SPILL_PAUSE)
-
-    async def _spill_group(self, group: list[Offer]) -> bool:
-        done = False
-        try:
-            rows, impossible = await in_thread(partial(make_rows, group), self._spill_limiter)
-            done = await self._spill(rows)
-        finally:
-            if not done:
-                self._queue.put_back(group)
-        if done:
-            self._counters["refused"] += impossible
-            self._settle(group)
-        return done
 
     async def _spill(self, rows: Sequence[ArchivedRow]) -> bool:
         spool = self._spool

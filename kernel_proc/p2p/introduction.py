@@ -98,7 +98,7 @@ class Introduction:
     def _message(self, peer_id: PeerIdText) -> bytes:
         """Encode our identity, with the address at which we see this peer."""
         remote = next((one.endpoint for one in self._connections.of(peer_id)), None)
-        # The name by which we dialled is no observation, and not every peer can read /sni.
+        # The name by which we dialled was not observed, and not every peer can read /sni.
         seen = None if remote is None else replace(remote, server_name=None).text()
         listen = self._announce or self._reachable()
         return identify.encode(

@@ -10,16 +10,16 @@ from typing import Final
 import trio
 
 from kernel_proc.metrics import Registry, Sample
-from kernel_proc.p2p.api import Direction, Host, P2pError, PeerIdText, StreamClosed
-from kernel_proc.protocols.framing import MessageReader, StreamFrameError, encode_frame
+from kernel_proc.p2p.api import Host, PeerIdText
 from kernel_proc.protocols.protobuf import ProtobufError
+from kernel_proc.protocols.requests import CallError, call
 from kernel_proc.reachability.autonat_codec import (
     MAX_MESSAGE,
     PROTOCOL,
-    DialResponse,
     decode_response,
     encode_request,
 )
+from kernel_proc.reachability.dialled import dialled_peers
 from kernel_proc.reachability.verdict import Reachability, ReachabilityVerdict
 from logos_process.logs import fields
 
@@ -75,40 +75,26 @@ class AutonatClient:
     def _choose(self) -> list[PeerIdText]:
         """Choose among the peers that we have dialled: those that dialled us can reach us anyway, and an
         attacker that connects to us must not get a vote."""
-        able = [
-            one.peer_id
-            for one in self._host.connections()
-            if one.direction is Direction.OUTBOUND
-            and not one.is_relayed
-            and (identity := self._host.identity(one.peer_id)) is not None
-            and PROTOCOL in identity.protocols
-        ]
-        found = list(dict.fromkeys(able))
+        found = dialled_peers(self._host, PROTOCOL)
         return self._rng.sample(found, min(PEERS, len(found)))
 
     async def _ask(self, peer_id: PeerIdText, addresses: Sequence[str]) -> None:
         try:
-            response = await self._request(peer_id, addresses)
-        except (P2pError, StreamFrameError, ProtobufError) as error:
+            body = await call(
+                self._host,
+                peer_id,
+                (PROTOCOL,),
+                encode_request(self._host.peer_id, addresses),
+                max_response=MAX_MESSAGE,
+                deadline=TIMEOUT,
+            )
+            response = decode_response(body)
+        except (CallError, ProtobufError) as error:
             self._errors.add()
             log.debug("AutoNAT request to %s failed: %s", peer_id, error)
             return
         if self._asked == addresses and self._verdict.take(response.status):
             log.info("peers report our reachability", extra=fields(reachability=self.reachability))
-
-    async def _request(self, peer_id: PeerIdText, addresses: Sequence[str]) -> DialResponse:
-        """Make one request. Raise P2pError, StreamFrameError or ProtobufError."""
-        with trio.move_on_after(TIMEOUT):
-            stream = await self._host.open_stream(peer_id, (PROTOCOL,))
-            try:
-                await stream.write(encode_frame(encode_request(self._host.peer_id, addresses)))
-                body = await MessageReader(stream, MAX_MESSAGE).read()
-                if body is None:
-                    raise StreamClosed("peer closed the stream without a response")
-                return decode_response(body)
-            finally:
-                await stream.close()
-        raise StreamClosed(f"no response within {TIMEOUT:g} s")
 
     def _samples(self) -> list[Sample]:
         # Name and labels of nim-libp2p.

@@ -29,6 +29,7 @@ from kernel_proc.reachability.circuit_codec import (
     split_circuit,
     status_name,
 )
+from kernel_proc.reachability.dialled import dialled_peers
 from logos_process.logs import fields
 
 __all__ = ["CircuitClient", "renewal_is_due"]
@@ -113,14 +114,9 @@ class CircuitClient:
         now = trio.current_time()
         self._refused = {relay: until for relay, until in self._refused.items() if until > now}
         return [
-            one.peer_id
-            for one in self._host.connections()
-            if one.direction is Direction.OUTBOUND
-            and one.peer_id not in self._reserved
-            and one.peer_id not in self._refused
-            and not one.is_relayed
-            and (identity := self._host.identity(one.peer_id)) is not None
-            and HOP in identity.protocols
+            relay
+            for relay in dialled_peers(self._host, HOP)
+            if relay not in self._reserved and relay not in self._refused
         ]
 
     async def _reserve(self, relay: PeerIdText) -> None:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -31,6 +30,7 @@ from tests.support.archive import (
     random_message,
     running,
 )
+from tests.support.kernel_process import eventually
 from tests.support.postgres import PgBouncer, PostgresServer, require_pgbouncer, require_postgres
 
 
@@ -53,13 +53,6 @@ def has_database(server: PostgresServer, name: str) -> bool:
     return server.execute(f"SELECT count(*) FROM pg_database WHERE datname = '{name}'") == [(1,)]
 
 
-def wait_for(goal: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not goal():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def test_the_loss_of_the_primary_loses_no_message(tmp_path: Path) -> None:
     """Also none that it had committed, but not sent to the replica yet."""
     with (
@@ -67,7 +60,7 @@ def test_the_loss_of_the_primary_loses_no_message(tmp_path: Path) -> None:
         PostgresServer(require_postgres(), primary=primary) as replica,
     ):
         name = primary.new_database()
-        wait_for(lambda: has_database(replica, name))
+        eventually(lambda: has_database(replica, name), 20)
         url = primary.url(name).replace(f":{primary.port}/", f":{primary.port},127.0.0.1:{replica.port}/")
         settings = replace(settings_for(url), spool=tmp_path / "spool", queue_messages=500)
 
@@ -87,10 +80,10 @@ def test_the_loss_of_the_primary_loses_no_message(tmp_path: Path) -> None:
 
                 await offer_to(300)
                 await archive.flush()
-                wait_for(lambda: count(replica, name) == 300)
+                eventually(lambda: count(replica, name) == 300, 20)
                 replica.execute("ALTER SYSTEM SET primary_conninfo = ''")
                 replica.execute("SELECT pg_reload_conf()")
-                wait_for(lambda: not primary.execute("SELECT FROM pg_stat_replication"))
+                eventually(lambda: not primary.execute("SELECT FROM pg_stat_replication"), 20)
                 await offer_to(600)
                 await archive.flush()  # stored, as far as the primary is concerned
                 primary.stop(signal.SIGKILL)
@@ -129,10 +122,10 @@ def test_pages_come_from_the_replica_and_without_it_from_the_primary(
                 all_of_them, last = HistoryQuery(), make_message(NOW + 3)
                 offer_all(archive, Model(), [(SHARD, make_message(NOW + number)) for number in range(3)])
                 await archive.flush()
-                wait_for(lambda: count(replica, name) == 3)
+                eventually(lambda: count(replica, name) == 3, 20)
                 replica.execute("SELECT pg_wal_replay_pause()")
-                wait_for(
-                    lambda: replica.execute("SELECT pg_get_wal_replay_pause_state()") == [("paused",)],
+                eventually(
+                    lambda: replica.execute("SELECT pg_get_wal_replay_pause_state()") == [("paused",)], 20
                 )
                 assert offer(archive, SHARD, last)
                 await archive.flush()

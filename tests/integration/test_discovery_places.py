@@ -10,7 +10,7 @@ import pytest
 from kernel_proc.discovery.enr import Enr
 from tests.support.kernel_process import KernelProcess, eventually, short_directory
 from tests.support.networks import GONE, complaints, start_in_pairs, wait_for_mesh
-from tests.support.places import Places, PlacesError, places
+from tests.support.places import Places, places_or_skip
 
 pytestmark = pytest.mark.integration
 
@@ -22,11 +22,7 @@ CROWD = 8
 
 @pytest.fixture(name="lab")
 def _lab() -> Iterator[Places]:
-    with ExitStack() as stack:
-        try:
-            lab = stack.enter_context(places())
-        except PlacesError as error:
-            pytest.skip(f"network namespaces are not permitted here: {error}")
+    with places_or_skip() as lab:
         yield lab
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import pytest
 from kernel_proc.discovery.enr import Enr
 from tests.support.kernel_process import KernelProcess, eventually, short_directory
 from tests.support.nat_router import mappings, miniupnpd
-from tests.support.places import Places, PlacesError, Router, places
+from tests.support.places import Places, Router, places_or_skip
 
 pytestmark = [
     pytest.mark.integration,
@@ -41,11 +40,7 @@ def _directory() -> Iterator[Path]:
 
 @pytest.fixture(name="lab")
 def _lab() -> Iterator[Places]:
-    with ExitStack() as stack:
-        try:
-            lab = stack.enter_context(places())
-        except PlacesError as error:
-            pytest.skip(f"network namespaces are not permitted here: {error}")
+    with places_or_skip() as lab:
         yield lab
 
 

@@ -14,7 +14,7 @@ import pytest
 from tests.interop.go_host import GoHost, build_go_host
 from tests.interop.inbox import CommandError
 from tests.support.kernel_process import KernelProcess, eventually, short_directory
-from tests.support.places import Places, PlacesError, places
+from tests.support.places import Places, places_or_skip
 
 pytestmark = [
     pytest.mark.interop,
@@ -46,11 +46,7 @@ def _directory() -> Iterator[Path]:
 
 @pytest.fixture(name="lab")
 def _lab() -> Iterator[Places]:
-    with ExitStack() as stack:
-        try:
-            lab = stack.enter_context(places())
-        except PlacesError as error:
-            pytest.skip(f"network namespaces are not permitted here: {error}")
+    with places_or_skip() as lab:
         yield lab
 
 

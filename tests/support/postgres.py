@@ -148,8 +148,6 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start the server and wait until it answers."""
-        import psycopg
-
         settings = [f"-c{name}={value}" for name, value in self._options.items()]
         with (self.directory / "log").open("ab") as log:
             self._process = process = subprocess.Popen(
@@ -169,16 +167,7 @@ class PostgresServer:
                 cwd=self.directory,
                 **self._account,
             )
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                psycopg.connect(self.url("postgres"), connect_timeout=5).close()
-            except psycopg.OperationalError:
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError((self.directory / "log").read_text()[-2000:]) from None
-                time.sleep(0.05)
-            else:
-                return
+        _wait_until_it_answers(process, self.url("postgres"), self.directory / "log")
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """End it: SIGINT disconnects everybody; SIGQUIT is a crash."""
@@ -209,6 +198,21 @@ class PostgresServer:
         name = f"archive_{next(self._names)}"
         self.execute(f"CREATE DATABASE {name}")
         return name
+
+
+def _wait_until_it_answers(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+    import psycopg
+
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            psycopg.connect(url, connect_timeout=5).close()
+        except psycopg.OperationalError:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(log.read_text()[-2000:]) from None
+            time.sleep(0.05)
+        else:
+            return
 
 
 class PgBouncer:
@@ -247,8 +251,6 @@ class PgBouncer:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
-        import psycopg
-
         with (self.directory / "log").open("ab") as log:
             self._process = subprocess.Popen(
                 [str(self._program), str(self.directory / "pgbouncer.ini")],
@@ -258,16 +260,7 @@ class PgBouncer:
                 cwd=self.directory,
                 **self._account,
             )
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                psycopg.connect(self.url("postgres"), connect_timeout=5).close()
-            except psycopg.OperationalError:
-                if self._process.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError((self.directory / "log").read_text()[-2000:]) from None
-                time.sleep(0.05)
-            else:
-                return
+        _wait_until_it_answers(self._process, self.url("postgres"), self.directory / "log")
 
     def kill(self) -> None:
         """End it at once."""

@@ -102,7 +102,7 @@ def test_a_shown_duration_reads_back(seconds: float) -> None:
         (kinds.MULTIADDR, f"/ip4/1.2.3.4/tcp/1/p2p/{PEER}", f"/ip4/1.2.3.4/tcp/1/p2p/{PEER}"),
         (kinds.MULTIADDR, f"/ip6/::1/tcp/1/ws/p2p/{PEER}", f"/ip6/::1/tcp/1/ws/p2p/{PEER}"),
         (kinds.MULTIADDR, "/dns4/a.b-c.example/tcp/8000/wss", "/dns4/a.b-c.example/tcp/8000/wss"),
-        # A transport that is not spoken here is no reason not to start: see test_undialable.py.
+        # A transport that is not spoken here does not keep the node from starting: see test_undialable.py.
         (kinds.MULTIADDR, "/ip4/127.0.0.1/udp/1/quic-v1", "/ip4/127.0.0.1/udp/1/quic-v1"),
         (kinds.MULTIADDR, "/unix/a/tcp/1", "/unix/a/tcp/1"),
     ],

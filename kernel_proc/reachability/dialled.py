@@ -1,0 +1,20 @@
+"""The peers whose address is known to work, because we dialled it."""
+
+from __future__ import annotations
+
+from kernel_proc.p2p.api import Direction, Host, PeerIdText
+
+__all__ = ["dialled_peers"]
+
+
+def dialled_peers(host: Host, protocol: str) -> list[PeerIdText]:
+    """Return the peers that we dialled at an address of their own and that speak the protocol, each once."""
+    found = (
+        one.peer_id
+        for one in host.connections()
+        if one.direction is Direction.OUTBOUND
+        and not one.is_relayed
+        and (identity := host.identity(one.peer_id)) is not None
+        and protocol in identity.protocols
+    )
+    return list(dict.fromkeys(found))
