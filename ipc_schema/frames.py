@@ -11,7 +11,7 @@ pass through untouched.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeVar
 
 from msgpack import packb, unpackb
@@ -211,16 +211,20 @@ def _reason(error: Exception) -> str:
 
 def _check_nesting(body: dict[str, object]) -> None:
     """Bound the depth, and require str keys of all inner maps, level by level."""
-    level: list[object] = [body]
-    for _ in range(MAX_DEPTH):
-        inner: list[object] = []
+    level = _containers(body.values())  # usually there are none
+    depth = 1
+    while level:
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise FieldError(f"is nested deeper than {MAX_DEPTH} levels")
+        inner: list[Any] = []
         for container in level:
-            values = as_map(container).values() if type(container) is dict else container
-            inner += [item for item in values if type(item) is dict or type(item) is list]  # type: ignore[attr-defined]
-        if not inner:
-            return
+            inner += _containers(as_map(container).values() if type(container) is dict else container)
         level = inner
-    raise FieldError(f"is nested deeper than {MAX_DEPTH} levels")
+
+
+def _containers(items: Iterable[object]) -> list[Any]:
+    return [item for item in items if type(item) is dict or type(item) is list]
 
 
 # --- encoding ---------------------------------------------------------------------------------------------
@@ -353,20 +357,19 @@ def decode_request(frames: Sequence[bytes]) -> tuple[Request, bool]:
 def decode_reply(frames: Sequence[bytes]) -> Reply:
     """Decode a reply, with or without a delimiter; an error's body is checked too. Raises `FrameError`."""
     delimited = _is_delimited(frames)
-    header: tuple[object, ...] = ()
+    header: tuple[Any, ...] = ()
     try:
         header = _header(frames, delimited)
         body, blobs = _rest(frames, delimited, MAX_REPLY_BLOBS)
         if len(header) < 3:
             raise FieldError(f"header: {len(header)} elements, at least 3 are needed")
         correlation_id, status, instance = header[:3]
-        reply = Reply(
-            _within("correlation id", as_binary, correlation_id, ID_SIZE, ID_SIZE),
-            _within("status", as_integer, status, STATUS_OK, STATUS_ERROR),
-            _within("instance", as_binary, instance, ID_SIZE, ID_SIZE),
-            body,
-            blobs,
-        )
+        if not (_is_id(correlation_id) and type(status) is int and status == STATUS_OK and _is_id(instance)):
+            # Not the usual reply: an error, or one that is refused here with what is wrong about it.
+            _within("correlation id", as_binary, correlation_id, ID_SIZE, ID_SIZE)
+            _within("status", as_integer, status, STATUS_OK, STATUS_ERROR)
+            _within("instance", as_binary, instance, ID_SIZE, ID_SIZE)
+        reply = Reply(correlation_id, status, instance, body, blobs)
         if reply.status:
             try:
                 IpcError.from_body(reply.body)
@@ -377,11 +380,15 @@ def decode_reply(frames: Sequence[bytes]) -> Reply:
     return reply
 
 
+def _is_id(value: object) -> bool:
+    return type(value) is bytes and len(value) == ID_SIZE
+
+
 def _is_delimited(frames: Sequence[bytes]) -> bool:
     return len(frames) > 0 and frames[0] == b""
 
 
-def _header(frames: Sequence[bytes], delimited: bool) -> tuple[object, ...]:
+def _header(frames: Sequence[bytes], delimited: bool) -> tuple[Any, ...]:
     at = 1 if delimited else 0
     if len(frames) <= at or frames[at] != MAGIC:
         raise FieldError(f"the first frame is not {MAGIC.decode()}")

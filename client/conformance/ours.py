@@ -15,7 +15,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, NoReturn
 
-__all__ = ["OURS", "Unavailable", "build", "cpp_program", "go_program", "need_tools", "rust_program"]
+__all__ = [
+    "OURS",
+    "Unavailable",
+    "build",
+    "cpp_program",
+    "go_program",
+    "need_tools",
+    "node_program",
+    "rust_program",
+]
 
 HERE: Final = Path(__file__).parent
 CLIENT: Final = HERE.parent
@@ -104,20 +113,21 @@ def rust_program(example: str) -> list[str]:
     return [str(target / "release" / "examples" / example)]
 
 
+def node_program(path: Path) -> list[str]:
+    """A program that uses `client/js`: the command."""
+    need_tools("node")
+    if not (CLIENT / "js" / "node_modules").is_dir():
+        raise Unavailable("the packages of client/js are not installed (make node)")
+    return ["node", str(path)]
+
+
 def _python() -> list[str]:
     return [sys.executable, str(HERE / "adapters" / "python_client.py")]
 
 
-def _node() -> list[str]:
-    need_tools("node")
-    if not (CLIENT / "js" / "node_modules").is_dir():
-        raise Unavailable("the packages of client/js are not installed (make node)")
-    return ["node", str(HERE / "adapters" / "node_client.mjs")]
-
-
 OURS: Final[dict[str, Callable[[], list[str]]]] = {
     "python": _python,
-    "node": _node,
+    "node": lambda: node_program(HERE / "adapters" / "node_client.mjs"),
     "go": lambda: go_program("internal/adapter"),
     "cpp": lambda: cpp_program("tools/conformance_adapter"),
     "rust": lambda: rust_program("conformance"),

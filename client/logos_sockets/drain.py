@@ -6,8 +6,9 @@ ever. So a socket has exactly one owner here, and the owner reads until `EAGAIN`
 have consumed an edge:
 
 - the descriptor became readable: drain;
-- something was sent, subscribed or flushed: one drain is scheduled for the same turn of the loop (one for a
-  whole burst);
+- something was sent: the first time since the last drain the socket is asked at once whether it is
+  readable; for the rest of a burst, and after a subscription, one drain is scheduled for the same turn of
+  the loop;
 - a handler raised, or the batch bound was hit: the drain continues in the next turn.
 
 Receiving ends with a `copy=False` frame, since its `more` flag comes with it: asking the socket for RCVMORE
@@ -176,6 +177,7 @@ class DrainSocket:
         self._get_option: Callable[[int], Any] = functools.partial(zmq.backend.Socket.get, socket)
         self._last_frame: zmq.Frame | None = None
         self._draining = False
+        self._looked = False  # after a send, since the last drain: the next ones share one look
         self._paused = False
         self._scheduled: Handle | None = None
         self._flush_timer: Handle | None = None
@@ -206,8 +208,10 @@ class DrainSocket:
         if key in self._backlogs:
             return self._keep(key, frames, promised=promised)
         # A drain in progress continues until EAGAIN after we return, so it needs no second one.
-        if self._scheduled is None and not self._draining:
-            self._scheduled = self._loop.call_soon(self._drain_scheduled)
+        alone = self._scheduled is None and not self._draining
+        if alone and self._looked:
+            alone = False
+            self._schedule()
         try:
             sent = self._try_send(frames)
         except zmq.ZMQError as error:
@@ -215,6 +219,12 @@ class DrainSocket:
                 raise
             self._unroutable(key, 1)
             return False
+        finally:
+            if alone and not self._closed:
+                # Looking at once saves a request that is alone a turn of the loop, a fifth of its round trip.
+                self._looked = True
+                if self._readable():
+                    self._schedule()
         return True if sent else self._keep(key, frames, promised=promised)
 
     def send_soon(self, frames: Sequence[bytes]) -> bool:
@@ -368,6 +378,8 @@ class DrainSocket:
         sure = range(self._least_frames - 1)
         end = time.monotonic() + _BATCH_SECONDS
         again = True  # stays so when a handler raises or the batch is full
+        first = True
+        self._looked = False
         self._draining = True
         try:
             for _ in range(self._batch):
@@ -395,6 +407,12 @@ class DrainSocket:
                 if self._closed or self._paused:
                     again = not self._closed
                     return
+                if first:
+                    # Often nothing follows, and asking costs a third of a failing read.
+                    first = False
+                    if not self._readable():
+                        again = False
+                        break
                 if time.monotonic() > end:
                     break
             if self._backlogs or self._refused:
@@ -416,6 +434,7 @@ class DrainSocket:
 
     def _drain_scheduled(self) -> None:
         self._scheduled = None
+        self._looked = False
         # Usually the socket is empty, and asking costs a third of a failing read.
         try:
             wanted = not self._closed and (self._backlogs or self._refused or self._readable())

@@ -40,7 +40,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any, Final
 
-from conformance.ours import Unavailable, cpp_program, go_program, rust_program
+from conformance.ours import CLIENT, Unavailable, cpp_program, go_program, node_program, rust_program
 from tests.bench.harness import ROOT, BenchError, Case, Child, Options, Round, alternate, kib, result
 from tests.support.kernel_process import short_directory
 
@@ -60,6 +60,7 @@ def _python() -> list[str]:
 #: Language → what builds its program and returns the command, or raises `Unavailable`.
 PROGRAMS: Final[dict[str, Callable[[], list[str]]]] = {
     "python": _python,
+    "node": lambda: node_program(CLIENT / "js" / "tools" / "bench_program.mjs"),
     "go": lambda: go_program("internal/bench"),
     "cpp": lambda: cpp_program("tools/bench_program"),
     "rust": lambda: rust_program("bench"),

@@ -60,6 +60,21 @@ def ignore(frames: list[bytes]) -> None:
     del frames
 
 
+class CountingLoop:
+    """The running loop, which counts what is called soon."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.called_soon = 0
+        self.call_later = self._loop.call_later
+        self.add_reader = self._loop.add_reader
+        self.remove_reader = self._loop.remove_reader
+
+    def call_soon(self, callback: Callable[[], object], /) -> asyncio.Handle:
+        self.called_soon += 1
+        return self._loop.call_soon(callback)
+
+
 @both_loops()
 async def test_the_edge_eaten_by_a_send_is_not_lost() -> None:
     """Task A sends while task B waits for a reply: the send may consume the wake-up of what just arrived."""
@@ -111,6 +126,27 @@ async def test_a_reply_that_arrives_while_we_only_send_is_read() -> None:
             dealer.send([b"x"])
             await until(lambda n=round_number: len(got) == n + 1, what=f"message {round_number}")  # type: ignore[misc]
         assert got[-1] == b"199"
+
+
+@both_loops()
+async def test_a_send_that_is_alone_takes_no_turn_of_the_loop_and_a_burst_takes_one() -> None:
+    with bench() as b:
+        peer = b.own(drain(b.router(), lambda frames: void(peer.send(frames))))
+        loop, got = CountingLoop(), 0
+
+        def count(_: list[bytes]) -> None:
+            nonlocal got
+            got += 1
+
+        dealer = b.own(DrainSocket(loop, open_dealer(b.context, b.endpoint), count))
+        dealer.send([b"the connection is there"])
+        await until(lambda: got == 1)
+        for burst, turns in ((1, 0), (1, 0), (20, 1), (1, 0)):
+            before, wanted = loop.called_soon, got + burst
+            for _ in range(burst):
+                dealer.send([b"request"])
+            assert loop.called_soon - before == turns
+            await until(lambda wanted=wanted: got == wanted)  # type: ignore[misc]
 
 
 @both_loops()
