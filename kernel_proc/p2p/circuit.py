@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, fields
 
 import trio
@@ -11,11 +10,8 @@ import trio
 from kernel_proc.p2p._libp2p import ID
 from kernel_proc.p2p.addresses import Endpoint
 from kernel_proc.p2p.api import DialError, Direction, PeerIdText, Stream, StreamClosed
-from kernel_proc.p2p.connections import Connections, HostConnection
-from kernel_proc.p2p.limits import HostLimits
-from kernel_proc.p2p.muxer import Count
-from kernel_proc.p2p.noise import NoiseSecurity
-from kernel_proc.p2p.upgrade import upgrade
+from kernel_proc.p2p.connections import HostConnection
+from kernel_proc.p2p.upgrade import Upgrader
 
 __all__ = ["CircuitEndpoint", "Circuits", "StreamTransport"]
 
@@ -69,21 +65,10 @@ class StreamTransport(trio.abc.AsyncResource):
 
 
 class Circuits:
-    """Upgrade and register; `run` then serves the connection, as for any other."""
+    """Make connections of circuits, and serve them as any other."""
 
-    def __init__(
-        self,
-        connections: Connections,
-        security: NoiseSecurity,
-        limits: HostLimits,
-        count: Count,
-        run: Callable[[HostConnection], Awaitable[None]],
-    ) -> None:
-        self._connections = connections
-        self._security = security
-        self._limits = limits
-        self._count = count
-        self._run = run
+    def __init__(self, upgrader: Upgrader) -> None:
+        self._upgrader = upgrader
 
     async def serve(self, transport: StreamTransport, relay: PeerIdText, peer_id: PeerIdText) -> None:
         """Serve an inbound circuit until it ends."""
@@ -91,8 +76,8 @@ class Circuits:
         if isinstance(connection, str):
             log.debug("circuit from %s through %s: %s", peer_id, relay, connection)
             return
-        self._count("circuits_accepted")
-        await self._run(connection)
+        self._upgrader.count("circuits_accepted")
+        await self._upgrader.run(connection)
 
     async def dialled(
         self,
@@ -108,9 +93,9 @@ class Circuits:
             if isinstance(connection, str):
                 task_status.started(DialError(f"{peer_id} through {relay}: {connection}"))
                 return
-            self._count("circuits_dialled")
+            self._upgrader.count("circuits_dialled")
             task_status.started(None)
-            await self._run(connection)
+            await self._upgrader.run(connection)
         finally:
             await trio.aclose_forcefully(transport)
 
@@ -118,21 +103,15 @@ class Circuits:
         self, transport: StreamTransport, relay: PeerIdText, peer_id: PeerIdText, direction: Direction
     ) -> HostConnection | str:
         """Return the connection, or why there is none."""
-        through = self._connections.of(relay)
+        through = self._upgrader.connections.of(relay)
         if not through:
             return "the relay is gone"
         try:
-            with trio.fail_after(self._limits.handshake_timeout):
-                muxer = await upgrade(
-                    transport,
-                    self._security,
-                    outbound=direction is Direction.OUTBOUND,
-                    expected=ID.from_base58(peer_id),
-                    limits=self._limits,
-                    count=self._count,
-                )
+            muxer = await self._upgrader.upgrade(
+                transport, outbound=direction is Direction.OUTBOUND, expected=ID.from_base58(peer_id)
+            )
         except Exception as error:
             # The peer's bytes went through three libraries: any exception means a failed handshake.
-            self._count("handshake_failed")
+            self._upgrader.count("handshake_failed")
             return f"handshake failed: {error}"
-        return self._connections.register(muxer, CircuitEndpoint.through(through[0]), direction)
+        return self._upgrader.connections.register(muxer, CircuitEndpoint.through(through[0]), direction)

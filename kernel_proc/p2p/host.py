@@ -44,6 +44,7 @@ from kernel_proc.p2p.multistream import select_one_of
 from kernel_proc.p2p.noise import NoiseSecurity
 from kernel_proc.p2p.outbound import Dialler
 from kernel_proc.p2p.tls import ServerCertificate
+from kernel_proc.p2p.upgrade import Upgrader
 
 
 class Libp2pHost:
@@ -89,10 +90,10 @@ class Libp2pHost:
             reachable=self.reachable_addresses,
         )
         security = NoiseSecurity(key.libp2p_key_pair())
-        shared = (self._connections, security, limits, count, self._run_connection)
-        self._acceptor = Acceptor(*shared, certificate)
-        self._dialler = Dialler(key.peer_id, *shared)
-        self._circuits = Circuits(*shared)
+        upgrader = Upgrader(self._connections, security, limits, count, self._run_connection)
+        self._acceptor = Acceptor(upgrader, certificate)
+        self._dialler = Dialler(key.peer_id, upgrader)
+        self._circuits = Circuits(upgrader)
         self._circuit_dialler: Callable[[str, float], Awaitable[PeerIdText]] | None = None
         self._keepalive = Keepalive(self._connections, limits)
         self.set_stream_handler(identify.PROTOCOL, self._introduction.serve, max_per_peer=4)

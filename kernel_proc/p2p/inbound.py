@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
 
 import trio
 
@@ -12,12 +11,10 @@ from kernel_proc.ip_group import ip_group
 from kernel_proc.p2p import addresses, transport
 from kernel_proc.p2p.addresses import Endpoint
 from kernel_proc.p2p.api import Direction
-from kernel_proc.p2p.connections import Connections, HostConnection
-from kernel_proc.p2p.limits import HostLimits
-from kernel_proc.p2p.muxer import Count, Muxer
-from kernel_proc.p2p.noise import NoiseSecurity
+from kernel_proc.p2p.connections import HostConnection
+from kernel_proc.p2p.muxer import Muxer
 from kernel_proc.p2p.tls import ServerCertificate
-from kernel_proc.p2p.upgrade import upgrade
+from kernel_proc.p2p.upgrade import Upgrader
 
 log = logging.getLogger(__name__)
 
@@ -35,22 +32,12 @@ class _HalfOpen:
 
 
 class Acceptor:
-    """Take accepted sockets through admission and handshake; `run` then serves the connection."""
+    """Take accepted sockets through admission and handshake, and serve their connections."""
 
-    def __init__(
-        self,
-        connections: Connections,
-        security: NoiseSecurity,
-        limits: HostLimits,
-        count: Count,
-        run: Callable[[HostConnection], Awaitable[None]],
-        certificate: ServerCertificate | None,
-    ) -> None:
-        self._connections = connections
-        self._security = security
-        self._limits = limits
-        self._count = count
-        self._run = run
+    def __init__(self, upgrader: Upgrader, certificate: ServerCertificate | None) -> None:
+        self._upgrader = upgrader
+        self._connections = upgrader.connections
+        self._count = upgrader.count
         self._certificate = certificate
         self._half_open: dict[_HalfOpen, None] = {}
 
@@ -88,7 +75,7 @@ class Acceptor:
                 return
             connection = self._connections.register(muxer, endpoint, Direction.INBOUND)
             if isinstance(connection, HostConnection):
-                await self._run(connection)
+                await self._upgrader.run(connection)
 
     def _settle(self, half_open: _HalfOpen) -> None:
         if not half_open.settled:
@@ -121,17 +108,10 @@ class Acceptor:
     async def _handshake(self, tcp: trio.SocketStream, endpoint: Endpoint) -> Muxer | None:
         """Return a muxed connection, or None after counting the failure."""
         problem: object = "timed out"
-        with trio.move_on_after(self._limits.handshake_timeout):
+        with trio.move_on_after(self._upgrader.limits.handshake_timeout):
             try:
                 stream = await transport.accept(tcp, endpoint, self._certificate)
-                return await upgrade(
-                    stream,
-                    self._security,
-                    outbound=False,
-                    expected=None,
-                    limits=self._limits,
-                    count=self._count,
-                )
+                return await self._upgrader.upgrade(stream, outbound=False, expected=None)
             except Exception as error:
                 # The peer's bytes went through three libraries: any exception means a failed handshake.
                 problem = error

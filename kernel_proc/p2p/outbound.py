@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
 
 import trio
@@ -11,32 +10,17 @@ import trio
 from kernel_proc.p2p import addresses, tls, transport
 from kernel_proc.p2p.addresses import Endpoint
 from kernel_proc.p2p.api import BadAddress, DialError, Direction, P2pError, PeerIdText
-from kernel_proc.p2p.connections import Connections, HostConnection
-from kernel_proc.p2p.limits import HostLimits
-from kernel_proc.p2p.muxer import Count, Muxer
-from kernel_proc.p2p.noise import ByteStream, NoiseSecurity
-from kernel_proc.p2p.upgrade import upgrade
+from kernel_proc.p2p.upgrade import Upgrader
 
 
 class Dialler:
-    """Dial, and pass each new connection to `run`, in `nursery` while there is one."""
+    """Dial, and serve each new connection, in `nursery` while there is one."""
 
-    def __init__(
-        self,
-        own_id: PeerIdText,
-        connections: Connections,
-        security: NoiseSecurity,
-        limits: HostLimits,
-        count: Count,
-        run: Callable[[HostConnection], Awaitable[None]],
-    ) -> None:
+    def __init__(self, own_id: PeerIdText, upgrader: Upgrader) -> None:
         self.nursery: trio.Nursery | None = None
         self._own_id = own_id
-        self._connections = connections
-        self._security = security
-        self._limits = limits
-        self._count = count
-        self._run = run
+        self._upgrader = upgrader
+        self._connections = upgrader.connections
         self._dialling: dict[PeerIdText, trio.Lock] = {}
         self._tls: ssl.SSLContext | None = None
 
@@ -67,7 +51,7 @@ class Dialler:
             tcp: trio.SocketStream | None = None
             try:
                 stream, tcp = await transport.dial(endpoint, await self._client_tls(endpoint))
-                await self._upgrade(stream, endpoint)
+                await self._upgrader.upgrade(stream, outbound=True, expected=endpoint.peer_id)
             except P2pError:
                 raise
             except Exception as error:  # see _dialled
@@ -77,17 +61,6 @@ class Dialler:
                     await trio.aclose_forcefully(tcp)
             return
         raise DialError(f"{endpoint.text()}: timed out after {deadline:g} s")
-
-    async def _upgrade(self, stream: ByteStream, endpoint: Endpoint) -> Muxer:
-        with trio.fail_after(self._limits.handshake_timeout):
-            return await upgrade(
-                stream,
-                self._security,
-                outbound=True,
-                expected=endpoint.peer_id,
-                limits=self._limits,
-                count=self._count,
-            )
 
     def _reserve(self, endpoint: Endpoint) -> AbstractContextManager[None]:
         """Reserve a slot at the address from the start, so that inbound connections from there cannot use
@@ -121,14 +94,14 @@ class Dialler:
         try:
             try:
                 stream, tcp = await transport.dial(endpoint, await self._client_tls(endpoint))
-                muxer = await self._upgrade(stream, endpoint)
+                muxer = await self._upgrader.upgrade(stream, outbound=True, expected=endpoint.peer_id)
                 remote = addresses.reached(endpoint, tcp.socket.getpeername())
             except (DialError, BadAddress) as error:
                 task_status.started(error)
                 return
             except Exception as error:
                 # The peer's bytes went through three libraries: any exception means a failed handshake.
-                self._count("handshake_failed")
+                self._upgrader.count("handshake_failed")
                 what = str(error) or type(error).__name__
                 task_status.started(DialError(f"{endpoint.text()}: handshake failed: {what}"))
                 return
@@ -136,9 +109,9 @@ class Dialler:
             if isinstance(connection, str):
                 task_status.started(DialError(f"{endpoint.text()}: {connection}"))
                 return
-            self._count("dialled")
+            self._upgrader.count("dialled")
             task_status.started(muxer.peer_id)
-            await self._run(connection)
+            await self._upgrader.run(connection)
         finally:
             if tcp is not None:
                 await trio.aclose_forcefully(tcp)
