@@ -13,7 +13,7 @@ import trio
 from ipc_schema.config.addresses import can_dial
 from ipc_schema.config.discovery import NameServer
 from ipc_schema.config.kernel import KernelConfig
-from kernel_proc.discovery.discv5 import Discv5Service, UdpEndpoint, waku_filter
+from kernel_proc.discovery.discv5 import Discv5Service, NodeCallbacks, UdpEndpoint, waku_filter
 from kernel_proc.discovery.dns_lists import DnsLists
 from kernel_proc.discovery.dns_resolver import DnsTxtResolver
 from kernel_proc.discovery.dns_tree import TreeError
@@ -125,9 +125,7 @@ class Peering:
             self.own.enr,
             listen=[(host, discovery.discv5_port) for host in config.listen_hosts],
             bootstrap=self.boot_nodes,
-            found=self.sources.found,
-            wanted=self._wanted,
-            external=self.own.seen_at,
+            callbacks=NodeCallbacks(self.sources.found, self._wanted, self.own.seen_at),
             random=rng,
         )
         try:

@@ -15,6 +15,7 @@ The protocol id is configurable (`Params.protocol_id`): `d5waku`, or `discv5` in
 
 from kernel_proc.discovery.discv5.dialogue import MAX_TALK, TalkHandler, TooManyRequestsError
 from kernel_proc.discovery.discv5.endpoint import NodeContact, UdpEndpoint
+from kernel_proc.discovery.discv5.engine import NodeCallbacks
 from kernel_proc.discovery.discv5.params import Params
 from kernel_proc.discovery.discv5.service import Discv5Error, Discv5Service
 from kernel_proc.discovery.discv5.wanted import waku_filter
@@ -23,6 +24,7 @@ __all__ = [
     "MAX_TALK",
     "Discv5Error",
     "Discv5Service",
+    "NodeCallbacks",
     "NodeContact",
     "Params",
     "TalkHandler",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import random as random_module
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from kernel_proc.discovery.discv5.dialogue import Dialogue, TalkHandler, TooManyRequestsError
@@ -23,7 +24,7 @@ from kernel_proc.discovery.discv5.votes import Votes
 from kernel_proc.discovery.enr import Enr
 from kernel_proc.discovery.enr_local import LocalEnr
 
-__all__ = ["Engine"]
+__all__ = ["Engine", "NodeCallbacks"]
 
 _ANNOUNCED: Final = 64
 """Nodes that are notified at once when our record changes; others learn it at their next liveness check."""
@@ -66,13 +67,21 @@ def _anyone(_: Enr) -> bool:
     return True
 
 
-class Engine:
-    """One discv5 node.
+@dataclass(frozen=True, slots=True)
+class NodeCallbacks:
+    """What the owner of a node wants to hear. Nothing of it may block."""
 
-    `found(record)` is called for nodes that `wanted` accepts: once per walk for each node that it meets,
-    immediately (being named by another node does not mean that it is alive), and for each node that answers
-    us for the first time. `external(endpoint)` is called when our observed endpoint changes.
-    """
+    found: Callable[[Enr], None] = _nothing
+    """Called for nodes that `wanted` accepts: once per walk for each node that it meets, immediately (being
+    named by another node does not mean that it is alive), and for each node that answers us for the first
+    time."""
+    wanted: Callable[[Enr], bool] = _anyone
+    external: Callable[[UdpEndpoint], None] = _nothing
+    """Called when other nodes agree on another endpoint of ours."""
+
+
+class Engine:
+    """One discv5 node."""
 
     def __init__(
         self,
@@ -82,9 +91,7 @@ class Engine:
         *,
         now: float,
         versions: frozenset[int] = frozenset({4}),
-        found: Callable[[Enr], None] = _nothing,
-        wanted: Callable[[Enr], bool] = _anyone,
-        external: Callable[[UdpEndpoint], None] = _nothing,
+        callbacks: NodeCallbacks,
     ) -> None:
         """`versions` are the IP versions we can send over. `random` generates keys: a
         `random.SystemRandom`, except in tests."""
@@ -92,9 +99,7 @@ class Engine:
         self._params = params
         self._random = random
         self._versions = versions
-        self._found = found
-        self._wanted = wanted
-        self._external = external
+        self._callbacks = callbacks
         self._dialogue = Dialogue(local, self, params, random, versions, now)
         self.table = Table(local.node_id, params)
         self._votes = Votes(params)
@@ -243,9 +248,9 @@ class Engine:
                 self._walk_at = self._dialogue.now
                 self._walk_backoff = _FIRST_BACKOFF / 2
             node = self.table.get(contact.node_id)
-            if node is not None and self._wanted(node.record):
+            if node is not None and self._callbacks.wanted(node.record):
                 self._counters["found"] += 1
-                self._found(node.record)
+                self._callbacks.found(node.record)
 
     def node_failed(self, contact: NodeContact) -> None:
         """Count a failure of the node."""
@@ -278,7 +283,7 @@ class Engine:
         winner = self._votes.winner(endpoint.version, now)
         if winner is not None and winner != self._observed.get(endpoint.version):
             self._observed[endpoint.version] = winner
-            self._external(winner)
+            self._callbacks.external(winner)
 
     # -- time -------------------------------------------------
 
@@ -390,10 +395,10 @@ class Engine:
                 self._report(search, record)
 
     def _report(self, search: _Search, record: Enr) -> None:
-        if search.walk and record.node_id not in search.reported and self._wanted(record):
+        if search.walk and record.node_id not in search.reported and self._callbacks.wanted(record):
             search.reported.add(record.node_id)
             self._counters["found"] += 1
-            self._found(record)
+            self._callbacks.found(record)
 
     # -- walks ------------------------------------------------
 

@@ -16,7 +16,7 @@ import trio
 
 from kernel_proc.discovery.discv5.dialogue import TalkHandler
 from kernel_proc.discovery.discv5.endpoint import UdpEndpoint, contact_of, is_loopback
-from kernel_proc.discovery.discv5.engine import Engine
+from kernel_proc.discovery.discv5.engine import Engine, NodeCallbacks
 from kernel_proc.discovery.discv5.messages import Pong
 from kernel_proc.discovery.discv5.packets import MAX_PACKET
 from kernel_proc.discovery.discv5.params import Params
@@ -42,21 +42,11 @@ class Discv5Error(Exception):
     """The request failed: not bound, stopped, or no response."""
 
 
-def _nothing(_: object) -> None:
-    """No-op callback."""
-
-
-def _anyone(_: Enr) -> bool:
-    return True
-
-
 class Discv5Service:
     """One discv5 node on one UDP port, over IPv4, IPv6 or both.
 
     `run` binds and works until it is cancelled or `stop` is called. It can be called again; the table starts
-    empty each time. Callbacks run in the trio loop and must not block: `found` for nodes accepted by `wanted`
-    (possibly several times per node, see `Engine`), `external` when other nodes agree on another endpoint of
-    ours.
+    empty each time. The callbacks run in the trio loop.
     """
 
     def __init__(
@@ -66,9 +56,7 @@ class Discv5Service:
         listen: Sequence[tuple[str, int]],
         bootstrap: Iterable[Enr] = (),
         params: Params | None = None,
-        found: Callable[[Enr], None] = _nothing,
-        wanted: Callable[[Enr], bool] = _anyone,
-        external: Callable[[UdpEndpoint], None] = _nothing,
+        callbacks: NodeCallbacks | None = None,
         announce_port: bool = True,
         random: random_module.Random | None = None,
     ) -> None:
@@ -85,9 +73,12 @@ class Discv5Service:
         self._bootstrap = tuple(bootstrap)
         only_loopback = all(is_loopback(endpoint.host) for endpoint in self._listen)
         self._params = Params(exempt_loopback=only_loopback) if params is None else params
-        self._found = found
-        self._wanted = wanted
-        self._external = external
+        callbacks = callbacks or NodeCallbacks()
+        self._callbacks = NodeCallbacks(
+            found=self._contained(callbacks.found, None),
+            wanted=self._contained(callbacks.wanted, False),
+            external=self._contained(callbacks.external, None),
+        )
         self._announce_port = announce_port
         self._random = random or random_module.SystemRandom()
         self._walk_pause = self._params.walk_pause
@@ -233,9 +224,7 @@ class Discv5Service:
             self._random,
             now=now,
             versions=frozenset(ports),
-            found=self._contained(self._found, None),
-            wanted=self._contained(self._wanted, False),
-            external=self._contained(self._external, None),
+            callbacks=self._callbacks,
         )
         engine.set_bootstrap(self._reachable(self._bootstrap), now)
         engine.set_walk_pause(self._walk_pause, now)

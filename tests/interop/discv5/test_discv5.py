@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from kernel_proc.discovery.discv5 import Discv5Service, Params
+from kernel_proc.discovery.discv5 import Discv5Service, NodeCallbacks, Params
 from kernel_proc.discovery.enr import Enr
 from kernel_proc.discovery.enr_identity import Identity
 from kernel_proc.discovery.enr_local import LocalEnr
@@ -46,7 +46,7 @@ class Ours:
             params=Params(
                 protocol_id=protocol_id.encode(), exempt_loopback=True, walk_pause=0.5, check_interval=1.0
             ),
-            found=lambda record: self.found.update({record.node_id: record}),
+            callbacks=NodeCallbacks(found=lambda record: self.found.update({record.node_id: record})),
         )
 
     @property

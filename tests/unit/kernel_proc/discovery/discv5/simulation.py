@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from kernel_proc.discovery.discv5.endpoint import UdpEndpoint
-from kernel_proc.discovery.discv5.engine import Engine
+from kernel_proc.discovery.discv5.engine import Engine, NodeCallbacks
 from kernel_proc.discovery.discv5.params import Params
 from kernel_proc.discovery.enr import Enr, sign_record
 from kernel_proc.discovery.enr_identity import Identity
@@ -53,8 +53,7 @@ class SimulatedNode:
             params,
             random.Random(number),
             now=network.now,
-            found=self.found.append,
-            external=self.seen.append,
+            callbacks=NodeCallbacks(found=self.found.append, external=self.seen.append),
         )
 
     @property

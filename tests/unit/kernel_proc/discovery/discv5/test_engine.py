@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import count, islice
 from typing import Any
 
@@ -189,7 +190,8 @@ def test_our_endpoint_is_learned_behind_a_nat() -> None:
 def test_only_wanted_nodes_are_reported_but_all_are_used() -> None:
     network, nodes = network_of(6)
     wanted = {nodes[2].record.node_id, nodes[4].record.node_id}
-    nodes[3].engine._wanted = lambda record: record.node_id in wanted
+    engine = nodes[3].engine
+    engine._callbacks = replace(engine._callbacks, wanted=lambda record: record.node_id in wanted)
     network.run(20)
     assert {record.node_id for record in nodes[3].found} == wanted
     assert len(nodes[3].known) == 5

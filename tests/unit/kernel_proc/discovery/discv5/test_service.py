@@ -16,6 +16,7 @@ from trio.testing import wait_all_tasks_blocked
 from kernel_proc.discovery.discv5 import (
     Discv5Error,
     Discv5Service,
+    NodeCallbacks,
     Params,
     TooManyRequestsError,
     UdpEndpoint,
@@ -42,7 +43,8 @@ class Member:
         params: Params | None = QUICK,
         listen: tuple[tuple[str, int], ...] = (("127.0.0.1", 0),),
         ip4: str | None = "127.0.0.1",
-        **arguments: Any,
+        announce_port: bool = True,
+        **callbacks: Any,
     ) -> None:
         local = LocalEnr(identity(number), now_ms=1000)
         local.set_capabilities(Capability.RELAY)
@@ -56,7 +58,8 @@ class Member:
             listen=listen,
             bootstrap=bootstrap,
             params=params,
-            **{"found": self._take, "external": self.seen.append, **arguments},
+            announce_port=announce_port,
+            callbacks=NodeCallbacks(**{"found": self._take, "external": self.seen.append, **callbacks}),
         )
 
     def _take(self, record: Enr) -> None:
