@@ -14,18 +14,10 @@ from typing import Final
 
 import trio
 
-from kernel_proc.p2p.api import (
-    EndCause,
-    Host,
-    P2pError,
-    PeerConnection,
-    PeerIdentity,
-    PeerIdText,
-    Stream,
-    StreamClosed,
-)
+from kernel_proc.p2p.api import EndCause, Host, PeerConnection, PeerIdentity, PeerIdText, Stream
 from kernel_proc.protocols.framing import MessageReader, StreamFrameError, encode_frame, encode_varint
 from kernel_proc.protocols.protobuf import VARINT, ProtobufError, fields, packed_varints
+from kernel_proc.protocols.requests import CallError, call
 
 __all__ = ["PROTOCOL", "Metadata", "MetadataError", "MetadataProtocol", "decode", "encode"]
 
@@ -191,8 +183,17 @@ class MetadataProtocol:
     async def _check(self, peer_id: PeerIdText) -> None:
         self._counters["asked"] += 1
         try:
-            metadata = await self._ask(peer_id)
-        except (P2pError, StreamFrameError, MetadataError) as error:
+            metadata = decode(
+                await call(
+                    self._host,
+                    peer_id,
+                    (PROTOCOL,),
+                    encode(self.local),
+                    max_response=MAX_MESSAGE,
+                    deadline=self._timeout,
+                )
+            )
+        except (CallError, MetadataError) as error:
             if self._host.is_connected(peer_id):
                 self._counters["failed"] += 1
                 log.debug("metadata request to %s failed: %s", peer_id, error)
@@ -211,18 +212,6 @@ class MetadataProtocol:
             return None
         named = "reports no cluster" if metadata.cluster is None else f"is in cluster {metadata.cluster}"
         return f"metadata: peer {named}, ours is {self._cluster}"
-
-    async def _ask(self, peer_id: PeerIdText) -> Metadata:
-        """Make one request. Raise P2pError, StreamFrameError or MetadataError."""
-        with trio.move_on_after(self._timeout):
-            stream = await self._host.open_stream(peer_id, (PROTOCOL,), deadline=self._timeout)
-            await stream.write(encode_frame(encode(self.local)))
-            await stream.close()
-            body = await MessageReader(stream, MAX_MESSAGE).read()
-            if body is None:
-                raise MetadataError("peer closed the stream without a response")
-            return decode(body)
-        raise StreamClosed(f"no response within {self._timeout:g} s")
 
     def _learn(self, peer_id: PeerIdText, metadata: Metadata) -> None:
         if metadata.cluster == self._cluster and peer_id in self._since:
