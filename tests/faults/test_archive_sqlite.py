@@ -9,30 +9,25 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from random import Random
 
 import pytest
 import trio
 
-from ipc_schema.config.archive import ArchiveDatabase, RetentionPolicy
 from ipc_schema.message import decode_message, message_hash
 from kernel_proc.archive.api import ArchiveState, ArchiveUnavailable, HistoryQuery
-from kernel_proc.archive.settings import ArchiveSettings
 from tests.support.aio import trio_test
-from tests.support.archive import NOW, SHARD, StateLog, all_pages, make_message, offer, running
-
-
-def settings_for(path: Path, **more: object) -> ArchiveSettings:
-    base = ArchiveSettings(database=ArchiveDatabase(path=path), retention=RetentionPolicy())
-    return replace(base, **more)  # type: ignore[arg-type]
-
-
-async def stored_numbers(archive: object) -> list[int]:
-    pages = await all_pages(archive, HistoryQuery(limit=100, forward=True, include_data=True))  # type: ignore[arg-type]
-    return [message.message.timestamp - NOW for message in pages if message.message is not None]
-
+from tests.support.archive import (
+    NOW,
+    SHARD,
+    StateLog,
+    make_message,
+    offer,
+    running,
+    settings_for,
+    stored_numbers,
+)
 
 # --- no room ---
 
@@ -100,9 +95,9 @@ def test_a_limit_on_file_sizes(tmp_path: Path) -> None:
     program = """
 import pathlib, resource, signal, sys
 import trio
-from tests.faults.test_archive_sqlite import settings_for, stored_numbers
 from kernel_proc.archive.api import ArchiveState
 from tests.support.archive import NOW, SHARD, StateLog, make_message, offer, running
+from tests.support.archive import settings_for, stored_numbers
 
 async def main():
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -258,7 +253,7 @@ def test_damage_inside_the_file_shows(tmp_path: Path) -> None:
 WRITER = """
 import pathlib, sys
 import trio
-from tests.faults.test_archive_sqlite import settings_for
+from tests.support.archive import settings_for
 from tests.support.archive import NOW, SHARD, make_message, offer, running
 
 async def main():

@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
 from random import Random
 
 import trio
 
+from ipc_schema.config.archive import ArchiveDatabase, RetentionPolicy
 from ipc_schema.message import WakuMessage, encode_message, message_hash
 from kernel_proc.archive import make_archive
 from kernel_proc.archive.api import (
@@ -110,6 +113,18 @@ async def all_pages(archive: Archive, query: HistoryQuery) -> list[ArchivedMessa
             **{name: getattr(query, name) for name in HistoryQuery.__slots__ if name != "cursor"},
             cursor=page.cursor,
         )
+
+
+async def stored_numbers(archive: Archive) -> list[int]:
+    """Return n of each stored message with timestamp NOW + n, oldest first."""
+    pages = await all_pages(archive, HistoryQuery(limit=100, forward=True, include_data=True))
+    return [message.message.timestamp - NOW for message in pages if message.message is not None]
+
+
+def settings_for(path: Path, **more: object) -> ArchiveSettings:
+    """Settings of an embedded archive that keeps everything; `more` are its other fields."""
+    base = ArchiveSettings(database=ArchiveDatabase(path=path), retention=RetentionPolicy())
+    return replace(base, **more)  # type: ignore[arg-type]
 
 
 class StateLog:
