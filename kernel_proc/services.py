@@ -38,6 +38,7 @@ from kernel_proc.protocols import lightpush_codec, store_codec
 from kernel_proc.protocols.filter.client import SERVICE as FILTER_SERVICE
 from kernel_proc.protocols.filter.client import FilterClient
 from kernel_proc.protocols.filter.codec import SUBSCRIBE_PROTOCOL
+from kernel_proc.protocols.filter.pushes import PushSink
 from kernel_proc.protocols.filter.service import FilterService
 from kernel_proc.protocols.filter.subscriptions import FilterLimits
 from kernel_proc.protocols.lightpush import LightpushService
@@ -152,11 +153,9 @@ class Services:
             host,
             self.peers,
             registry,
-            deliver=shards.deliver_filtered,
+            PushSink(shards.deliver_filtered, config.network.max_message_size, network.is_valid),
             is_leased=shards.is_leased,
             changed=shards.filter_changed,
-            max_message_size=config.network.max_message_size,
-            is_valid=network.is_valid,
         )
         shards.attach_filter(self.filter_client)
         self._filter_routes = filter_routes(

@@ -17,7 +17,6 @@ from typing import Final, NamedTuple
 
 import trio
 
-from ipc_schema.message import WakuMessage
 from kernel_proc.metrics import Registry, Sample
 from kernel_proc.p2p.api import EndCause, Host, PeerConnection, PeerIdentity, PeerIdText
 from kernel_proc.protocols.filter.codec import (
@@ -29,7 +28,7 @@ from kernel_proc.protocols.filter.codec import (
 )
 from kernel_proc.protocols.filter.contacts import ClientParams, Contact, Contacts
 from kernel_proc.protocols.filter.interests import Interests
-from kernel_proc.protocols.filter.pushes import PushReceiver
+from kernel_proc.protocols.filter.pushes import PushReceiver, PushSink
 from kernel_proc.protocols.peer_select import ServicePeerChoice
 from kernel_proc.protocols.requests import CallError, NoAnswer, PeerUnreachable, RequestRefused
 from logos_process.logs import fields
@@ -58,10 +57,8 @@ class Pinged(NamedTuple):
 class FilterClient:
     """This node's filter subscriptions at other peers.
 
-    `deliver(pubsub topic, message, hash)` publishes a message on its shard's stream and returns whether it
-    was new. `is_leased(consumer, pubsub topic)` returns whether the consumer still holds its lease.
-    `changed(pubsub topics)` is called when the peers subscribed there have changed. `is_valid(pubsub topic,
-    message)` runs the relay's validators.
+    `is_leased(consumer, pubsub topic)` returns whether the consumer still holds its lease. `changed(pubsub
+    topics)` is called when the peers subscribed there have changed.
     """
 
     def __init__(
@@ -69,12 +66,10 @@ class FilterClient:
         host: Host,
         peers: ServicePeerChoice,
         registry: Registry,
+        sink: PushSink,
         *,
-        deliver: Callable[[str, WakuMessage, bytes], bool],
         is_leased: Callable[[str, str], bool],
         changed: Callable[[Collection[str]], None],
-        max_message_size: int,
-        is_valid: Callable[[str, WakuMessage], bool] = lambda _topic, _message: True,
         params: ClientParams | None = None,
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
@@ -106,14 +101,7 @@ class FilterClient:
         self._contacts = Contacts(
             host, self._params, self._counters, self._unresponsive, random_bytes=random_bytes
         )
-        self._pushes = PushReceiver(
-            host,
-            self.interests,
-            self._counters,
-            deliver=deliver,
-            is_valid=is_valid,
-            max_message_size=max_message_size,
-        )
+        self._pushes = PushReceiver(host, self.interests, self._counters, sink)
         host.add_listener(self)
         registry.add_source(self._samples)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 import trio
@@ -19,7 +20,7 @@ from kernel_proc.protocols.filter.interests import Interests
 from kernel_proc.protocols.framing import MessageReader, StreamFrameError
 from kernel_proc.protocols.protobuf import ProtobufError
 
-__all__ = ["PushReceiver"]
+__all__ = ["PushReceiver", "PushSink"]
 
 log = logging.getLogger(__name__)
 
@@ -31,29 +32,28 @@ READ_TIMEOUT: Final = 20.0
 """Seconds from the first byte of a push to its last."""
 
 
+@dataclass(frozen=True, slots=True)
+class PushSink:
+    """Where pushed messages go."""
+
+    deliver: Callable[[str, WakuMessage, bytes], bool]
+    """Publish a message (pubsub topic, message, hash) on its shard's stream. Return whether it was new."""
+    max_message_size: int
+    is_valid: Callable[[str, WakuMessage], bool] = lambda _topic, _message: True
+    """Run the relay's validators (pubsub topic, message)."""
+
+
 class PushReceiver:
     """The filter-push protocol on a host.
 
-    `counters` (delivered, not_new, unsolicited, malformed, oversize, invalid) belong to the caller; `deliver`
-    and `is_valid` as in `FilterClient`.
+    `counters` (delivered, not_new, unsolicited, malformed, oversize, invalid) belong to the caller.
     """
 
-    def __init__(
-        self,
-        host: Host,
-        interests: Interests,
-        counters: dict[str, int],
-        *,
-        deliver: Callable[[str, WakuMessage, bytes], bool],
-        is_valid: Callable[[str, WakuMessage], bool],
-        max_message_size: int,
-    ) -> None:
+    def __init__(self, host: Host, interests: Interests, counters: dict[str, int], sink: PushSink) -> None:
         self._host = host
         self._interests = interests
         self._counters = counters
-        self._deliver = deliver
-        self._is_valid = is_valid
-        self._max_message = max_message_size
+        self._sink = sink
 
     def mount(self) -> None:
         """Advertise and accept filter-push: service nodes remove subscribers that do not advertise it."""
@@ -66,7 +66,7 @@ class PushReceiver:
     async def _serve(self, stream: Stream) -> None:
         """Read pushes until the stream ends: nwaku sends many frames on one stream, go-waku one."""
         peer_id, counters = stream.peer_id, self._counters
-        reader = MessageReader(stream, self._max_message + PUSH_OVERHEAD)
+        reader = MessageReader(stream, self._sink.max_message_size + PUSH_OVERHEAD)
         while await reader.started():
             if peer_id not in self._interests:
                 counters["unsolicited"] += 1
@@ -100,11 +100,11 @@ class PushReceiver:
             topic = possible[0] if len(possible) == 1 else ""
         if not self._interests.holds(peer_id, topic, message.content_topic):
             counters["unsolicited"] += 1
-        elif push.size > self._max_message:
+        elif push.size > self._sink.max_message_size:
             counters["oversize"] += 1
-        elif not self._is_valid(topic, message):
+        elif not self._sink.is_valid(topic, message):
             counters["invalid"] += 1
-        elif self._deliver(topic, message, message_hash(topic, message)):
+        elif self._sink.deliver(topic, message, message_hash(topic, message)):
             counters["delivered"] += 1
         else:
             counters["not_new"] += 1

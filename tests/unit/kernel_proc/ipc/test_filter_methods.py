@@ -19,6 +19,7 @@ from kernel_proc.ipc.methods import filter as methods
 from kernel_proc.ipc.methods.filter import filter_routes
 from kernel_proc.metrics import Registry
 from kernel_proc.protocols.filter.client import FilterClient
+from kernel_proc.protocols.filter.pushes import PushSink
 from kernel_proc.protocols.filter.service import FilterService
 from kernel_proc.protocols.peer_select import PeerRanking, ServicePeerChoice
 from kernel_proc.shards import Shards
@@ -45,10 +46,9 @@ class House:
             self.host,
             ServicePeerChoice(self.host, PeerRanking(trio.current_time, Random(1)), lambda _peer: None, {}),
             registry,
-            deliver=self.shards.deliver_filtered,
+            PushSink(self.shards.deliver_filtered, 10_000),
             is_leased=self.shards.is_leased,
             changed=self.shards.filter_changed,
-            max_message_size=10_000,
         )
         self.client.mount()
         self.shards.attach_filter(self.client)

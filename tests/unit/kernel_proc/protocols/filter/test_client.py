@@ -24,6 +24,7 @@ from kernel_proc.protocols.filter.codec import (
     encode_push,
     encode_response,
 )
+from kernel_proc.protocols.filter.pushes import PushSink
 from kernel_proc.protocols.filter.subscriptions import FilterLimits, Subscriptions
 from kernel_proc.protocols.framing import MessageReader, encode_frame
 from kernel_proc.protocols.peer_select import PeerRanking, ServicePeerChoice
@@ -108,11 +109,9 @@ class House:
             self.host,
             self.peers,
             Registry(),
-            deliver=self._deliver,
+            PushSink(self._deliver, MAX_SIZE, lambda _topic, message: message.payload != b"forged"),
             is_leased=lambda consumer, _topic: consumer in self.leased,
             changed=lambda topics: self.changed.update(topics),
-            max_message_size=MAX_SIZE,
-            is_valid=lambda _topic, message: message.payload != b"forged",
         )
         self.client.mount()
 
