@@ -88,6 +88,20 @@ class Gossip:
                 self._s.outgoing(peer).control.idontwant.append(message_id)
                 self._s.counters["idontwant_sent"] += 1
 
+    def emit_beside_mesh(self, topic: Topic, now: float) -> None:
+        """Send IHAVE for recent ids to random peers outside the mesh, and to peers that have just joined it.
+
+        A peer counts on us as soon as it has sent its GRAFT. What we forwarded before the GRAFT arrived would
+        never reach it: not as a member of our mesh then, and not by gossip, which leaves the mesh out.
+        """
+        self.emit(topic.name, topic.mesh, now)
+        joined, topic.grafted = topic.grafted, set()
+        ids = self._s.cache.gossip_ids(topic.name) if joined else ()
+        if ids:
+            for peer_id in sorted(joined):
+                if self._trusted(topic.mesh[peer_id], now):
+                    self._offer(topic.mesh[peer_id], topic.name, ids)
+
     def emit(self, topic: str, excluded: dict[str, Peer], now: float) -> None:
         """Send IHAVE for recent ids to random peers of the topic outside `excluded` (its mesh or fanout)."""
         s, p = self._s, self._p
@@ -102,9 +116,13 @@ class Gossip:
         # gossipsub-v1.1, Adaptive Gossip Dissemination: max(D_lazy, gossip factor × eligible peers).
         count = min(len(peers), max(p.d_lazy, int(p.gossip_factor * len(peers))))
         for peer in s.rng.sample(peers, count):
-            # Too many ids for one IHAVE: each peer gets its own sample, so that together they cover more.
-            chosen = ids if len(ids) <= p.max_ihave_sent else s.rng.sample(ids, p.max_ihave_sent)
-            s.outgoing(peer).control.ihave.append(IHave(topic, chosen))
+            self._offer(peer, topic, ids)
+
+    def _offer(self, peer: Peer, topic: str, ids: Sequence[bytes]) -> None:
+        # Too many ids for one IHAVE: each peer gets its own sample, so that together they cover more.
+        limit = self._p.max_ihave_sent
+        chosen = ids if len(ids) <= limit else self._s.rng.sample(ids, limit)
+        self._s.outgoing(peer).control.ihave.append(IHave(topic, chosen))
 
     def heartbeat(self, tick: int, now: float) -> None:
         """Reset the budgets, punish broken promises and age IDONTWANT entries."""

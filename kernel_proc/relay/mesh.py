@@ -57,7 +57,10 @@ class Mesh:
         topic = s.topics.get(name)
         # An unknown topic gets no answer, so that GRAFT cannot be used to probe our subscriptions
         # (gossipsub-v1.1, Spam Protection Measures: GRAFT for unknown topic).
-        if topic is None or not topic.subscribed or peer.peer_id in topic.mesh:
+        if topic is None or not topic.subscribed:
+            return
+        if peer.peer_id in topic.mesh:
+            topic.grafted.add(peer.peer_id)
             return
         # gossipsub-v1.1, Prune Backoff: a GRAFT inside the back-off costs score (P7) and is answered with a
         # PRUNE.
@@ -73,6 +76,7 @@ class Mesh:
             self._refuse(peer, name, now, self._others(peer, topic, now))
         else:
             s.graft(peer, topic, now)
+            topic.grafted.add(peer.peer_id)
 
     def on_prune(self, peer: Peer, prune: Prune, now: float) -> None:
         s = self._s

@@ -313,7 +313,7 @@ class Router:
             topic.seen.expire(now)
             if topic.subscribed:
                 self._mesh.maintain(topic, now)
-                self._gossip.emit(topic.name, topic.mesh, now)
+                self._gossip.emit_beside_mesh(topic, now)
             elif not len(topic.seen):
                 del s.topics[topic.name]
         self._mesh.maintain_fanout(now)

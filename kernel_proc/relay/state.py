@@ -66,7 +66,7 @@ class Peer:
 class Topic:
     """A topic we are subscribed to, or recently were (its seen cache outlives the subscription)."""
 
-    __slots__ = ("mesh", "name", "raw", "seen", "subscribed", "traffic")
+    __slots__ = ("grafted", "mesh", "name", "raw", "seen", "subscribed", "traffic")
 
     def __init__(self, name: str, seen: SeenCache, traffic: TopicTraffic) -> None:
         self.name = name
@@ -75,6 +75,8 @@ class Topic:
         self.traffic = traffic
         self.subscribed = False
         self.mesh: dict[str, Peer] = {}
+        self.grafted: set[str] = set()
+        """Mesh peers whose GRAFT arrived since the last heartbeat."""
 
 
 class PxOffer(NamedTuple):
@@ -167,6 +169,7 @@ class RouterState:
     def ungraft(self, peer: Peer, topic: Topic) -> None:
         """Remove a peer from the mesh without sending PRUNE."""
         del topic.mesh[peer.peer_id]
+        topic.grafted.discard(peer.peer_id)
         self.scores.pruned(peer.score, topic.name)
         self.changed.add(topic.name)
         self.counters["pruned"] += 1

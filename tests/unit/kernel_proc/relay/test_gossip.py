@@ -7,7 +7,7 @@ from hashlib import sha256
 import pytest
 
 from kernel_proc.relay.cache import MessageCache
-from kernel_proc.relay.rpc import Control
+from kernel_proc.relay.rpc import Control, IHave
 from kernel_proc.relay.rpc_writer import MAX_CONTROL, encode_control
 from tests.unit.kernel_proc.relay.core import Core, T, U
 
@@ -109,6 +109,20 @@ def test_recent_ids_are_offered_to_peers_outside_the_mesh_for_three_heartbeats()
             assert all(o == [(T, [message_id])] for o in offers.values())
         else:
             assert offers == {}
+
+
+def test_a_peer_is_offered_what_was_forwarded_before_its_graft_arrived() -> None:
+    core = meshed(5)
+    assert core.mesh() == {"p0", "p1", "p2", "p3"}
+    assert "p4" not in (core.receive("p0", b"m") or ())
+    core.gets("p4", graft=[T])
+    core.gets("p1", graft=[T])  # crossed ours: it may have counted on us before we sent it
+    core.sent()
+    core.beat()
+    offer = [IHave(T, [sha256(b"m").digest()])]
+    assert core.sent_to(lambda c: c.ihave) == {"p1": offer, "p4": offer}
+    core.beat()
+    assert core.sent_to(lambda c: c.ihave) == {}, "once"
 
 
 def test_gossip_reaches_a_quarter_of_many_peers() -> None:
