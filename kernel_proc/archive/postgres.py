@@ -22,7 +22,7 @@ from kernel_proc.archive.api import CursorNotFound, HistoryPage, HistoryQuery, K
 from kernel_proc.archive.engine import DatabaseFailed, RowsRefused
 from kernel_proc.archive.partitions import TABLE
 from kernel_proc.archive.plan import Key
-from kernel_proc.archive.postgres_pool import Connection, NoResponse, PostgresPool
+from kernel_proc.archive.postgres_pool import WRITE_SETTINGS, Connection, NoResponse, PostgresPool
 from kernel_proc.archive.postgres_read import read_keys, read_page, topic_spans
 from kernel_proc.archive.postgres_schema import ROW_BYTES, prepare_schema
 from kernel_proc.archive.postgres_upkeep import (
@@ -140,7 +140,7 @@ class PostgresEngine(PostgresUpkeep):
 
     def _insert(self, rows: Sequence[ArchivedRow]) -> int:
         lost = 0
-        with self._pool.transaction(WRITE_SECONDS) as connection:
+        with self._pool.transaction(WRITE_SECONDS, settings=WRITE_SETTINGS) as connection:
             row = connection.execute(_TIMELINE).fetchone()
             assert row is not None
             server = (self._pool.losses, str(row[0]))

@@ -26,7 +26,7 @@ from psycopg.pq import TransactionStatus
 from kernel_proc.archive.engine import DatabaseFailed
 from kernel_proc.archive.postgres_schema import SchemaError
 
-__all__ = ["SETTINGS", "Connection", "NoResponse", "PostgresPool"]
+__all__ = ["SETTINGS", "WRITE_SETTINGS", "Connection", "NoResponse", "PostgresPool"]
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -45,6 +45,9 @@ SET LOCAL jit = off
 """
 """Every query has an index that returns its rows in order and can stop early. Without (fresh) statistics,
 the planner may prefer to collect and sort all matches: a thousand times the work."""
+
+WRITE_SETTINGS: Final = "SET LOCAL plan_cache_mode = force_generic_plan"
+"""A plan for these very parameters would contain them: the planner copies a group of messages several times."""
 
 
 class NoResponse(psycopg.OperationalError):
@@ -173,11 +176,13 @@ class PostgresPool:
             self._forget_idle()
 
     @contextlib.contextmanager
-    def transaction(self, timeout: float, more: str = "") -> Iterator[Connection]:
+    def transaction(
+        self, timeout: float, more: str = "", *, settings: str = SETTINGS
+    ) -> Iterator[Connection]:
         """Provide a connection in a transaction whose statements are limited to `timeout` seconds. `more`:
         further statements to begin with. Raise as `connection`."""
         with self.connection(timeout) as connection:
-            begin = f"BEGIN; SET LOCAL statement_timeout = {int(timeout * 1000)}; {SETTINGS}; {more}"
+            begin = f"BEGIN; SET LOCAL statement_timeout = {int(timeout * 1000)}; {settings}; {more}"
             connection.execute(begin.encode())
             try:
                 yield connection

@@ -27,7 +27,7 @@ class RecentRows:
 
     def add(self, rows: Sequence[ArchivedRow], now: float) -> None:
         """Add a group that was committed. `now`: seconds of a monotonic clock."""
-        size = sum(len(row.data) + ROW_OVERHEAD for row in rows)
+        size = len(rows) * ROW_OVERHEAD + sum([len(row.data) for row in rows])
         self._groups.append((now, size, rows))
         self._bytes += size
         while self._bytes > BYTES or self._groups[0][0] < now - SECONDS:
