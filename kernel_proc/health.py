@@ -59,12 +59,13 @@ def relay_health(peers: int, *, mounted: bool) -> ProtocolHealth:
     return ProtocolHealth(name="Relay", state=ProtocolState.NOT_READY, description="No connected peers")
 
 
-def service_health(name: str, *, mounted: bool, lacks: str = "") -> ProtocolHealth:
-    """Return the health of one of our services: READY unless it `lacks` something."""
+def service_health(name: str, *, mounted: bool, lacks: str = "", note: str = "") -> ProtocolHealth:
+    """Return the health of one of our services: READY unless it `lacks` something. `note`: what the operator
+    should know otherwise."""
     if not mounted:
         return ProtocolHealth(name=name, state=ProtocolState.NOT_MOUNTED)
     state = ProtocolState.NOT_READY if lacks else ProtocolState.READY
-    return ProtocolHealth(name=name, state=state, description=lacks)
+    return ProtocolHealth(name=name, state=state, description=lacks or note)
 
 
 def client_health(name: str, service: str, peers: int, *, own: bool = False) -> ProtocolHealth:

@@ -175,6 +175,7 @@ FAMILIES: Final[Mapping[str, Family]] = {
     "archive_queue_bytes": _gauge("Bytes of messages queued for storage."),
     "archive_spool_messages": _gauge("Messages on disk that wait for the archive's database."),
     "archive_spool_bytes": _gauge("Bytes of messages on disk that wait for the archive's database."),
+    "archive_spool_damaged_files": _gauge("Spool files that could not be read and were set aside."),
     "archive_spooled_total": _counter("Messages put on disk while the archive's database was away or slow."),
     "archive_away_seconds": _gauge("How long the archive's database has not been writable; 0: it is."),
     "archive_replica_lag_seconds": _gauge("How far the replica that pages are read from is behind."),

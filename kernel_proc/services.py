@@ -294,7 +294,9 @@ class Services:
         return [
             service_health("Lightpush", mounted=self._has_lightpush, lacks=no_relay),
             service_health("Legacy Lightpush", mounted=self._has_lightpush, lacks=no_relay),
-            service_health("Store", mounted=own_store, lacks=self._archive_lacks()),
+            service_health(
+                "Store", mounted=own_store, lacks=self._archive_lacks(), note=self._archive_note()
+            ),
             self._client("Lightpush Client", "Lightpush", LIGHTPUSH),
             self._client("Legacy Lightpush Client", "Lightpush", LEGACY_LIGHTPUSH),
             self._client("Store Client", "Store", STORE, own=own_store and not self._archive_lacks()),
@@ -327,6 +329,10 @@ class Services:
         where = f", {backlog.on_disk} of them on disk" if backlog.on_disk else ""
         waiting = f"; {backlog.messages} messages wait{where}" if backlog.messages else ""
         return (archive.reason or f"the archive is {archive.state}") + waiting
+
+    def _archive_note(self) -> str:
+        damaged = () if self.archive is None else self.archive.backlog().damaged
+        return f"damaged spool files were set aside: {', '.join(damaged)}" if damaged else ""
 
     def _client(
         self, name: str, service: str, protocols: Sequence[str], *, own: bool = False

@@ -116,6 +116,8 @@ class Backlog(NamedTuple):
     replica_lag: float | None = None
     """How many seconds the replica that is read from is behind; None: there is none, or it does not
     answer."""
+    damaged: tuple[str, ...] = ()
+    """Spool files that could not be read and were set aside, for the operator."""
 
 
 class ArchivedMessage(NamedTuple):

@@ -47,7 +47,7 @@ SET LOCAL jit = off
 the planner may prefer to collect and sort all matches: a thousand times the work."""
 
 WRITE_SETTINGS: Final = "SET LOCAL plan_cache_mode = force_generic_plan"
-"""A plan for these very parameters would contain them: the planner copies a group of messages several times."""
+"""A plan for these very parameters would contain them: the planner copies a group of messages many times."""
 
 
 class NoResponse(psycopg.OperationalError):

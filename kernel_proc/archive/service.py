@@ -32,6 +32,7 @@ from kernel_proc.archive.plan import Key
 from kernel_proc.archive.queue import OfferQueue
 from kernel_proc.archive.rows import MAX_PUBSUB_TOPIC, ROW_OVERHEAD, ArchivedRow, Offer
 from kernel_proc.archive.settings import ArchiveSettings
+from kernel_proc.archive.spill import MessageSpill
 from kernel_proc.archive.spool import MessageSpool
 from kernel_proc.archive.threads import in_thread
 from kernel_proc.archive.upkeep import ArchiveUpkeep
@@ -49,6 +50,9 @@ T = TypeVar("T")
 CLOSING_SECONDS: Final = 2.0
 LAG_SECONDS: Final = 15.0
 """Between two measurements of how far the replica is behind."""
+MAX_SHARDS: Final = 1024
+"""Shards with a count of their own, as many as a cluster has. An import may bring others."""
+OTHER_SHARDS: Final = "other"
 _DURATIONS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 _REFUSALS: Final = {
@@ -99,7 +103,10 @@ class MessageArchive:
         self._upkeep = ArchiveUpkeep(engine, settings, clock, self._counters)
         registry = registry or Registry()
         registry.add_source(self.samples)
-        self._spool = None if settings.spool is None else MessageSpool(settings.spool, settings.spool_bytes)
+        self._spool = self._spill = None
+        if settings.spool is not None:
+            self._spool = MessageSpool(settings.spool, settings.spool_bytes)
+            self._spill = MessageSpill(self._spool, self._counters, changed=changed)
         self._replica_lag: float | None = None
         self._writer = ArchiveWriter(
             engine,
@@ -109,11 +116,12 @@ class MessageArchive:
             grown=self._upkeep.grown,
             stored=self._tell_stored,
             changed=changed,
-            spool=self._spool,
+            spill=self._spill,
         )
         self._listeners: list[StoredMessages] = []
         self._counting = trio.CapacityLimiter(1)
         self._per_shard: dict[str, int] = {}
+        """Messages by the shard of their pubsub topic."""
         self._last_payload = 0
         self._last_query = 0.0
         self._query_seconds = registry.histogram("archive_query_duration_seconds", _DURATIONS)
@@ -140,6 +148,7 @@ class MessageArchive:
             disk_bytes=disk_bytes,
             away_seconds=0.0 if since is None else trio.current_time() - since,
             replica_lag=self._replica_lag,
+            damaged=() if spool is None else spool.damaged,
         )
 
     def counters(self) -> dict[str, int]:
@@ -154,8 +163,8 @@ class MessageArchive:
         counters = self._counters
         if self._upkeep.messages is not None:
             yield "archive_messages", {"type": "stored"}, self._upkeep.messages
-        for topic, count in self._per_shard.items():
-            yield "archive_messages_per_shard", {"shard": topic.rpartition("/")[2]}, count
+        for shard, count in self._per_shard.items():
+            yield "archive_messages_per_shard", {"shard": shard}, count
         if self._upkeep.size is not None:
             yield "archive_size_bytes", {}, self._upkeep.size
         for name, kind in _REFUSALS.items():
@@ -168,6 +177,7 @@ class MessageArchive:
         backlog = self.backlog()
         yield "archive_spool_messages", {}, backlog.on_disk
         yield "archive_spool_bytes", {}, backlog.disk_bytes
+        yield "archive_spool_damaged_files", {}, len(backlog.damaged)
         yield "archive_away_seconds", {}, backlog.away_seconds
         lag = 0.0 if self._settings.read_database is None else backlog.replica_lag
         if lag is not None:
@@ -212,7 +222,10 @@ class MessageArchive:
         if not self._queue.add(Offer(pubsub_topic, message, message_hash, cost)):
             return False
         self._last_payload = len(payload)
-        self._per_shard[pubsub_topic] = self._per_shard.get(pubsub_topic, 0) + 1
+        shard = pubsub_topic.rpartition("/")[2]
+        if shard not in self._per_shard and len(self._per_shard) >= MAX_SHARDS:
+            shard = OTHER_SHARDS
+        self._per_shard[shard] = self._per_shard.get(shard, 0) + 1
         self._writer.added()
         return True
 
@@ -305,8 +318,8 @@ class MessageArchive:
                 nursery.start_soon(writer.run, name="archive writer")
                 nursery.start_soon(self._upkeep.run, writer.opened, name="archive upkeep")
                 nursery.start_soon(writer.watch, name="archive watch")
-                if self._spool is not None:
-                    nursery.start_soon(writer.spill, name="archive spool")
+                if self._spill is not None:
+                    nursery.start_soon(writer.spill, self._spill, name="archive spool")
                 if self._settings.read_database is not None:
                     nursery.start_soon(self._measure_lag, name="archive replica")
                 task_status.started()

@@ -22,7 +22,7 @@ from kernel_proc.archive.api import ArchiveState
 from kernel_proc.archive.engine import ArchiveEngine, DatabaseFailed, RowsRefused
 from kernel_proc.archive.queue import OfferQueue
 from kernel_proc.archive.rows import ArchivedRow, Offer, make_rows
-from kernel_proc.archive.spool import MessageSpool, SpoolFailed
+from kernel_proc.archive.spill import SPILL_PAUSE, MessageSpill
 from kernel_proc.archive.threads import in_thread
 from kernel_proc.metrics import Histogram
 from logos_process.logs import fields
@@ -44,16 +44,14 @@ SILENCE_SECONDS: Final = 10.0
 WATCH_SECONDS: Final = 1.0
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 5.0
-SPILL_PAUSE: Final = 1.0
-"""After the spool was full or failed."""
 SPILL_SECONDS: Final = 5.0
 """For putting on disk what is left at the end."""
 
 
 class ArchiveWriter:
-    """The single writer. `counters` (stored, duplicates, refused, write_failures, spooled, spool_failures)
-    belong to the caller; `grown(messages, bytes)` is called with what was new, `stored` with each committed
-    group, `changed` when state or reason change."""
+    """The single writer. `counters` (stored, duplicates, refused, write_failures) belong to the caller;
+    `grown(messages, bytes)` is called with what was new, `stored` with each committed group, `changed` when
+    state or reason change."""
 
     def __init__(
         self,
@@ -65,7 +63,7 @@ class ArchiveWriter:
         grown: Callable[[int, int], None],
         stored: Callable[[Sequence[ArchivedRow]], None],
         changed: Callable[[], None],
-        spool: MessageSpool | None = None,
+        spill: MessageSpill | None = None,
     ) -> None:
         self._engine = engine
         self._queue = queue
@@ -74,7 +72,7 @@ class ArchiveWriter:
         self._grown = grown
         self._stored = stored
         self._changed = changed
-        self._spool = spool
+        self._spill = spill
         self.state = ArchiveState.OPENING
         self.reason = ""
         """Why the state is STALLED."""
@@ -89,7 +87,6 @@ class ArchiveWriter:
         self._spill_due = trio.Event()
         self._scope = trio.CancelScope(shield=True)
         self._limiter = trio.CapacityLimiter(1)
-        self._spill_limiter = trio.CapacityLimiter(1)
         self._work = trio.Event()
         self._group_full = trio.Event()
         self._settled = trio.Event()
@@ -154,9 +151,9 @@ class ArchiveWriter:
             with self._scope:
                 await self._write()
         finally:
-            if self._spool is not None:
+            if self._spill is not None:
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + SPILL_SECONDS):
-                    await in_thread(self._spill_rest, self._spill_limiter)
+                    await self._spill_rest(self._spill)
             self._ended = True
             self._settled.set()
 
@@ -168,13 +165,14 @@ class ArchiveWriter:
                 self._stall(f"no response for more than {SILENCE_SECONDS:g} s")
 
     async def _write(self) -> None:
-        await self._open_spool()
+        if self._spill is not None:
+            await self._spill.open()
         if not await self._open():
             return
         await self._released()
         while True:
             await self._wait_for_group()
-            if self._spooled and not await self._store_spooled():
+            if self._spill is not None and self._spooled and not await self._store_spooled(self._spill):
                 return
             group = self._queue.take(GROUP_MESSAGES, GROUP_BYTES)
             if group:
@@ -244,10 +242,12 @@ class ArchiveWriter:
         return done
 
     async def _store_or_spill(self, rows: Sequence[ArchivedRow]) -> bool:
+        if self._spill is None:
+            return await self._store(rows)
         try:
-            return await self._store(rows, once=self._spool is not None)
+            return await self._store(rows, once=True)
         except DatabaseFailed:
-            return await self._spill(rows) or await self._store(rows)
+            return await self._spill.put(rows) or await self._store(rows)
 
     def _settle(self, group: list[Offer]) -> None:
         self._queue.settle(group)
@@ -334,25 +334,16 @@ class ArchiveWriter:
 
     @property
     def _spooled(self) -> int:
-        return 0 if self._spool is None else self._spool.messages
-
-    async def _open_spool(self) -> None:
-        if self._spool is not None:
-            try:
-                await in_thread(self._spool.open, self._spill_limiter)
-            except SpoolFailed as error:
-                self._spool_failed(error)
-            if self._spool.messages:
-                log.warning("archive messages of an earlier run wait", extra=fields(messages=self._spooled))
+        return 0 if self._spill is None else self._spill.messages
 
     def _is_spill_due(self) -> bool:
         return self.state is ArchiveState.STALLED or self._queue.half_full
 
     def _spill_if_due(self) -> None:
-        if self._spool is not None and self._is_spill_due():
+        if self._spill is not None and self._is_spill_due():
             self._spill_due.set()
 
-    async def spill(self) -> None:
+    async def spill(self, spill: MessageSpill) -> None:
         """Put on disk what the database does not take: all while it is away, half a queue while it is slow.
         Run until cancelled."""
         while True:
@@ -363,53 +354,25 @@ class ArchiveWriter:
                 group = self._queue.take(GROUP_MESSAGES, GROUP_BYTES)
                 if not group:
                     break
-                if not await self._hand_over(group, self._spill_limiter, self._spill):
+                if not await self._hand_over(group, spill.limiter, spill.put):
                     await trio.sleep(SPILL_PAUSE)
 
-    async def _spill(self, rows: Sequence[ArchivedRow]) -> bool:
-        spool = self._spool
-        if spool is None or not spool.has_room:
-            return False
-        try:
-            await in_thread(partial(spool.add, rows), self._spill_limiter)
-        except SpoolFailed as error:
-            self._spool_failed(error)
-            return False
-        self._counters["spooled"] += len(rows)
-        return True
-
-    def _spool_failed(self, error: SpoolFailed) -> None:
-        self._counters["spool_failures"] += 1
-        log.error("archive: cannot keep messages on disk", extra=fields(reason=error))
-
-    async def _store_spooled(self) -> bool:
+    async def _store_spooled(self, spill: MessageSpill) -> bool:
         """Store the oldest rows on disk. Return False if the archive closed before that succeeded."""
-        assert self._spool is not None
-        try:
-            first = partial(self._spool.first, GROUP_MESSAGES, GROUP_BYTES)
-            mark, rows = await in_thread(first, self._limiter)
+        found = await spill.first(GROUP_MESSAGES, GROUP_BYTES)
+        if found is not None:
+            mark, rows = found
             if not await self._store(rows):
                 return False
-            await in_thread(partial(self._spool.remove, mark, rows), self._limiter)
-        except SpoolFailed as error:
-            self._spool_failed(error)
-            await trio.sleep(SPILL_PAUSE)
+            await spill.remove(mark, rows)
         self._settled.set()
         self._settled = trio.Event()
         return True
 
-    def _spill_rest(self) -> None:
+    async def _spill_rest(self, spill: MessageSpill) -> None:
         """Put on disk what is still in memory at the end."""
-        assert self._spool is not None
-        group = self._queue.take(self._queue.messages, self._queue.bytes)
-        rows, _ = make_rows(group)
-        try:
-            if rows:
-                self._spool.add(rows)
-        except SpoolFailed as error:
-            self._queue.put_back(group)
-            self._spool_failed(error)
-        else:
-            self._queue.settle(group)
-            self._counters["spooled"] += len(rows)
-        self._spool.close()
+        keep = partial(spill.put, at_the_end=True)
+        while group := self._queue.take(GROUP_MESSAGES, GROUP_BYTES):
+            if not await self._hand_over(group, spill.limiter, keep):
+                break
+        await spill.close()

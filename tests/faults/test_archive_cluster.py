@@ -16,7 +16,6 @@ from ipc_schema.config.archive import parse_database_url, parse_retention
 from ipc_schema.message import message_hash
 from kernel_proc.archive.api import ArchiveState, HistoryQuery
 from kernel_proc.archive.postgres_pool import PostgresPool
-from tests.faults.test_archive_postgres import settings_for, stored_numbers
 from tests.support.aio import trio_test
 from tests.support.archive import (
     NOW,
@@ -29,6 +28,9 @@ from tests.support.archive import (
     offer_all,
     random_message,
     running,
+    settings_for,
+    stored_numbers,
+    upkeep_done,
 )
 from tests.support.kernel_process import eventually
 from tests.support.postgres import PgBouncer, PostgresServer, require_pgbouncer, require_postgres
@@ -140,7 +142,9 @@ def test_pages_come_from_the_replica_and_without_it_from_the_primary(
         run()
 
 
-def test_a_pooler_in_transaction_mode_in_front(primary: PostgresServer) -> None:
+def test_a_pooler_in_transaction_mode_in_front(
+    primary: PostgresServer, caplog: pytest.LogCaptureFixture
+) -> None:
     """Three kernels share three connections: what belongs to a session would reach another kernel."""
     name = primary.new_database()
     random = Random(1)
@@ -169,8 +173,12 @@ def test_a_pooler_in_transaction_mode_in_front(primary: PostgresServer) -> None:
                 assert [m.message_hash for m in stored] == expected
                 for archive in (a, b, c):
                     assert archive.counters()["write_failures"] == 0
-                    # Upkeep may find a table locked, and comes again.
                     assert archive.counters()["query_failures"] == 0
+                # Upkeep gives way to others (on a slow machine), and comes again; nothing else stops it.
+                failures = [record for record in caplog.records if record.getMessage() == "retention"]
+                assert len(failures) == sum(one.counters()["retention_failures"] for one in (a, b, c))
+                for record in failures:
+                    assert "lock timeout" in str(record.named_values["reason"])  # type: ignore[attr-defined]
                 pooler.kill()
                 assert offer(a, SHARD, make_message(NOW))
                 await log.reach(ArchiveState.STALLED)
@@ -191,20 +199,13 @@ def test_a_server_that_hangs_does_not_hold_the_writer_for_ever(
     monkeypatch.setattr("kernel_proc.archive.postgres.WRITE_SECONDS", 0.3)
     monkeypatch.setattr("kernel_proc.archive.postgres_pool.GRACE_SECONDS", 0.2)
     name = primary.new_database()
-    ours = f"FROM pg_stat_activity WHERE application_name LIKE 'logos-kernel%' AND datname = '{name}'"
-
-    def upkeep_is_done() -> bool:
-        ((partitions,),) = primary.execute("SELECT count(*) FROM pg_inherits", name)
-        return partitions > 1 and primary.execute(f"SELECT count(*) {ours} AND state <> 'idle'") == [(0,)]
 
     @trio_test(deadline=60)
     async def run() -> None:
         async with running(settings_for(primary.url(name))) as archive:
             assert offer(archive, SHARD, make_message(NOW))
             await archive.flush()
-            while not upkeep_is_done():  # otherwise its locks would be held as long as the freeze lasts
-                await trio.sleep(0.01)
-            frozen = [pid for (pid,) in primary.execute(f"SELECT pid {ours}")]
+            frozen = await upkeep_done(primary, name)
             for pid in frozen:
                 os.kill(pid, signal.SIGSTOP)
             try:

@@ -14,9 +14,9 @@ from random import Random
 import pytest
 import trio
 
-from ipc_schema.config.archive import RetentionPolicy, parse_database_url, parse_retention
+from ipc_schema.config.archive import parse_retention
 from ipc_schema.message import message_hash
-from kernel_proc.archive.api import Archive, ArchiveState, ArchiveUnavailable, HistoryQuery
+from kernel_proc.archive.api import ArchiveState, ArchiveUnavailable, HistoryQuery
 from kernel_proc.archive.settings import ArchiveSettings
 from tests.support.aio import trio_test
 from tests.support.archive import (
@@ -30,6 +30,9 @@ from tests.support.archive import (
     offer_all,
     random_message,
     running,
+    settings_for,
+    stored_numbers,
+    upkeep_done,
 )
 from tests.support.postgres import PASSWORD, PostgresServer, require_postgres
 
@@ -40,19 +43,9 @@ def server() -> Iterator[PostgresServer]:
         yield running_server
 
 
-def settings_for(url: str, **more: object) -> ArchiveSettings:
-    base = ArchiveSettings(database=parse_database_url(url, Path("/")), retention=RetentionPolicy())
-    return replace(base, **more)  # type: ignore[arg-type]
-
-
 @pytest.fixture
 def settings(server: PostgresServer) -> ArchiveSettings:
     return settings_for(server.url(server.new_database()))
-
-
-async def stored_numbers(archive: Archive) -> list[int]:
-    pages = await all_pages(archive, HistoryQuery(limit=100, forward=True, include_data=True))
-    return [message.message.timestamp - NOW for message in pages if message.message is not None]
 
 
 # --- the server is lost ---
@@ -128,6 +121,8 @@ def test_frozen_server_shows_and_holds_nothing_up(
     server: PostgresServer, settings: ArchiveSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("kernel_proc.archive.writer.SILENCE_SECONDS", 1.0)
+    assert settings.database.url is not None
+    database = settings.database.url.rpartition("/")[2]
 
     @trio_test(deadline=60)
     async def run() -> None:
@@ -136,10 +131,7 @@ def test_frozen_server_shows_and_holds_nothing_up(
             offer(archive, SHARD, make_message(NOW))
             await archive.flush()
             await archive.query(HistoryQuery())
-            backends = server.execute(
-                "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'logos-kernel%'"
-            )
-            pids = [pid for (pid,) in backends]
+            pids = await upkeep_done(server, database)
             for pid in pids:
                 os.kill(pid, signal.SIGSTOP)
             try:
@@ -306,8 +298,7 @@ def test_kernels_that_remove_together(server: PostgresServer, settings: ArchiveS
 WRITER = """
 import sys
 import trio
-from tests.faults.test_archive_postgres import settings_for
-from tests.support.archive import NOW, SHARD, make_message, offer, running
+from tests.support.archive import NOW, SHARD, make_message, offer, running, settings_for
 
 async def main():
     number = int(sys.argv[2])

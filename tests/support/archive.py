@@ -11,7 +11,7 @@ from random import Random
 
 import trio
 
-from ipc_schema.config.archive import ArchiveDatabase, RetentionPolicy
+from ipc_schema.config.archive import ArchiveDatabase, RetentionPolicy, parse_database_url
 from ipc_schema.message import WakuMessage, encode_message, message_hash
 from kernel_proc.archive import make_archive
 from kernel_proc.archive.api import (
@@ -23,6 +23,7 @@ from kernel_proc.archive.api import (
     HistoryQuery,
 )
 from kernel_proc.archive.settings import ArchiveSettings
+from tests.support.postgres import PostgresServer
 
 SHARD = "/waku/2/rs/1/0"
 NOW = 1_700_000_000_000_000_000
@@ -121,9 +122,14 @@ async def stored_numbers(archive: Archive) -> list[int]:
     return [message.message.timestamp - NOW for message in pages if message.message is not None]
 
 
-def settings_for(path: Path, **more: object) -> ArchiveSettings:
-    """Settings of an embedded archive that keeps everything; `more` are its other fields."""
-    base = ArchiveSettings(database=ArchiveDatabase(path=path), retention=RetentionPolicy())
+def settings_for(database: Path | str, **more: object) -> ArchiveSettings:
+    """Settings of an archive in a SQLite file or at a URL that keeps everything; `more` are its other
+    fields."""
+    if isinstance(database, str):
+        place = parse_database_url(database, Path("/"))
+    else:
+        place = ArchiveDatabase(path=database)
+    base = ArchiveSettings(database=place, retention=RetentionPolicy())
     return replace(base, **more)  # type: ignore[arg-type]
 
 
@@ -170,3 +176,19 @@ async def running(
             await log.reach(ArchiveState.READY)
         yield archive
         nursery.cancel_scope.cancel()
+
+
+async def upkeep_done(server: PostgresServer, database: str) -> list[int]:
+    """Wait until the kernels have created their partitions, and no work of theirs is under way there; the
+    process ids of their connections then.
+
+    Processes of the server that a test stops must not hold locks, and those that the kernel will use must
+    exist.
+    """
+    ours = f"FROM pg_stat_activity WHERE application_name LIKE 'logos-kernel%' AND datname = '{database}'"
+    while True:
+        ((partitions,),) = server.execute("SELECT count(*) FROM pg_inherits", database)
+        states = server.execute(f"SELECT pid, state {ours}")
+        if partitions > 1 and all(state == "idle" for _, state in states):
+            return [pid for pid, _ in states]
+        await trio.sleep(0.01)

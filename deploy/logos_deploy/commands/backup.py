@@ -38,7 +38,13 @@ def run(arguments: argparse.Namespace) -> int:
 async def _backup(place: NodePlace, arguments: argparse.Namespace) -> int:
     archive, note = (None, "") if arguments.without_archive else await _archive(place)
     try:
-        made = back_up(place.data_dir, arguments.directory, archive=archive, version=version())
+        made = back_up(
+            place.data_dir,
+            arguments.directory,
+            archive=archive,
+            spool=not arguments.without_archive,
+            version=version(),
+        )
     except BackupError as error:
         raise CommandError(Exit.FAILED, str(error)) from None
     if arguments.json:

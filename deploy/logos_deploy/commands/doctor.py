@@ -10,7 +10,7 @@ from typing import Final
 
 from ipc_schema.config.options import ConfigError, PortUse
 from ipc_schema.errors import IpcError
-from ipc_schema.kernel.records import NodeHealth, ProtocolState
+from ipc_schema.kernel.records import NodeHealth
 from ipc_schema.paths import kernel_directory, lock_path, mapi_directory
 from logos_client.exceptions import LogosError
 from logos_client.kernel import KernelClient
@@ -100,7 +100,7 @@ def examine(arguments: argparse.Namespace) -> Iterator[Finding]:
 
 
 def archive_findings(health: object) -> list[Finding]:
-    """Why the archive does not serve, by the `health` of the kernel's health."""
+    """Why the archive does not serve, or what it lost, by the `health` of the kernel's health."""
     try:
         protocols = NodeHealth.from_body(health).protocols if isinstance(health, dict) else ()
     except (IpcError, ValueError):
@@ -108,7 +108,7 @@ def archive_findings(health: object) -> list[Finding]:
     return [
         Finding(Level.WARN, "archive", one_line(protocol.description))
         for protocol in protocols
-        if protocol.name == "Store" and protocol.state == ProtocolState.NOT_READY
+        if protocol.name == "Store" and protocol.description
     ]
 
 

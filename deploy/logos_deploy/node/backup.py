@@ -21,13 +21,15 @@ from typing import Any, Final
 
 from logos_process.directories import make_parents, private_directory
 
-__all__ = ["ARCHIVE", "DATABASE", "BackupError", "BackupFile", "back_up", "read_backup", "restore"]
+__all__ = ["ARCHIVE", "DATABASE", "SPOOL", "BackupError", "BackupFile", "back_up", "read_backup", "restore"]
 
 MANIFEST: Final = "manifest.json"
 FORMAT: Final = "logos-backup"
 VERSION: Final = 1
 DATABASE: Final = "mapi.sqlite3"
 ARCHIVE: Final = "store.sqlite3"
+SPOOL: Final = "store-spool.sqlite3"
+"""Messages that are not in the archive yet, because its PostgreSQL is away."""
 PLAIN_FILES: Final = ("nodekey", "enr", "peers.json", "links.json", "resume.json")
 _SIDE: Final = ("-wal", "-shm", ".generation", ".written", ".damaged")
 _CHUNK: Final = 1 << 20
@@ -47,8 +49,11 @@ class BackupFile:
     sha256: str
 
 
-def back_up(data_dir: Path, target: Path, *, archive: Path | None, version: str) -> tuple[BackupFile, ...]:
-    """Copy the node of a data directory to a new directory. `archive`: the SQLite file of its store.
+def back_up(
+    data_dir: Path, target: Path, *, archive: Path | None, spool: bool, version: str
+) -> tuple[BackupFile, ...]:
+    """Copy the node of a data directory to a new directory. `archive`: the SQLite file of its store; `spool`:
+    also copy what waits for its PostgreSQL.
 
     Raises `BackupError`, or OSError.
     """
@@ -61,6 +66,8 @@ def back_up(data_dir: Path, target: Path, *, archive: Path | None, version: str)
     databases = {DATABASE: data_dir / DATABASE} | ({} if archive is None else {ARCHIVE: archive})
     try:
         made = [_copy_database(path, draft / name) for name, path in databases.items() if path.exists()]
+        if spool:
+            made += _copy_spool(data_dir / SPOOL, draft / SPOOL)
         made += [_copy(data_dir / name, draft / name) for name in PLAIN_FILES if (data_dir / name).exists()]
         if not made:
             raise BackupError(f"there is no node's data in {data_dir}")
@@ -91,7 +98,7 @@ def read_backup(source: Path) -> tuple[BackupFile, ...]:
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BackupError(f"{source} is not a backup: {error!r}") from None
-    allowed = {DATABASE, ARCHIVE, *PLAIN_FILES}
+    allowed = {DATABASE, ARCHIVE, SPOOL, *PLAIN_FILES}
     for one in files:
         if one.name not in allowed:
             raise BackupError(f"{source}: {one.name!r} is not a file of a node")
@@ -135,7 +142,7 @@ def restore(
 def _move_aside(targets: Mapping[str, Path], place: Path) -> bool:
     replaced = False
     for name, target in targets.items():
-        suffixes = ("", *_SIDE) if name in (DATABASE, ARCHIVE) else ("",)
+        suffixes = ("",) if name in PLAIN_FILES else ("", *_SIDE)
         for suffix in suffixes:
             old = target.with_name(target.name + suffix)
             if old.exists():
@@ -165,6 +172,19 @@ def _copy_database(source: Path, target: Path) -> BackupFile:
         raise BackupError(f"{source} is damaged: {verdict}")
     _sync(target)
     return _described(target)
+
+
+def _copy_spool(source: Path, target: Path) -> list[BackupFile]:
+    """Copy a file that a running node removes as soon as it is empty."""
+    if not source.exists():
+        return []
+    try:
+        return [_copy_database(source, target)]
+    except BackupError:
+        if source.exists():
+            raise
+    target.unlink()
+    return []
 
 
 def _copy(source: Path, target: Path) -> BackupFile:

@@ -31,6 +31,11 @@ def test_an_archive_that_cannot_be_reached_is_named_with_its_cause() -> None:
     relay = ProtocolHealth(name="Relay", state=ProtocolState.NOT_READY, description="No connected peers")
     (finding,) = archive_findings(received(NodeHealth(state="NOT_READY", protocols=(relay, store))))
     assert finding.text == why
+    damaged = ProtocolHealth(name="Store", state=ProtocolState.READY, description="damaged spool files")
+    assert (
+        archive_findings(received(NodeHealth(state="READY", protocols=(damaged,))))[0].text
+        == damaged.description
+    )
     assert archive_findings(received(NodeHealth(state="READY", protocols=(relay,)))) == []
     assert archive_findings(None) == []
     assert archive_findings({"state": 7}) == []

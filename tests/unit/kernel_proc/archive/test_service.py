@@ -19,6 +19,7 @@ from kernel_proc.archive.api import (
     ArchivedMessage,
     ArchiveState,
     ArchiveUnavailable,
+    Backlog,
     HistoryPage,
     HistoryQuery,
     KeyQuery,
@@ -377,7 +378,7 @@ def test_what_waits_for_a_database_that_is_away_goes_to_disk_and_is_stored_after
         store(archive, 5, first=1000)
         await archive.flush()
         assert len(told) == 1000
-        assert archive.backlog() == (0, 0, 0, 0.0, None)
+        assert archive.backlog() == Backlog()
 
     with_archive(engine, back, settings)
     assert sorted(engine.times()) == list(range(1005))
@@ -404,3 +405,68 @@ def test_a_spool_that_is_full_or_broken_leaves_messages_in_the_queue(tmp_path: P
             assert sorted(engine.times()) == list(range(accepted))
 
         with_archive(engine, body, settings)
+
+
+def test_a_damaged_spool_is_set_aside_told_and_does_not_hold_up_what_follows(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kernel_proc.archive.spill.SPILL_PAUSE", 0.001)
+    (tmp_path / "spool").write_bytes(b"not a database" * 1000)
+    settings = replace(SETTINGS, spool=tmp_path / "spool", queue_messages=50)
+    engine = ScriptedEngine()
+    engine.failures = ["gone"] * 1_000_000
+
+    async def body(archive: MessageArchive) -> None:
+        number = 0
+        while archive.backlog().on_disk < 200:
+            number += offer(archive, SHARD, make_message(NOW + number))
+            await trio.sleep(0.001)
+        engine.failures = []
+        await archive.flush()
+        assert sorted(engine.times()) == list(range(number))
+        (damaged,) = archive.backlog().damaged
+        assert (tmp_path / damaged).read_bytes() == b"not a database" * 1000
+        assert ("archive_spool_damaged_files", {}, 1) in archive.samples()
+        assert archive.counters()["spool_failures"] == 1
+        reason = caplog.records[0].named_values["reason"]  # type: ignore[attr-defined]
+        assert f"set aside as {tmp_path / damaged}" in str(reason)
+
+    with_archive(engine, body, settings)
+
+
+def test_at_the_end_more_than_fits_goes_to_disk(tmp_path: Path) -> None:
+    """Whatever the limit: it would be lost."""
+    engine = ScriptedEngine()
+    settings = replace(SETTINGS, spool=tmp_path / "spool", spool_bytes=1)
+    engine.failures = ["gone"] * 1_000_000
+
+    async def fill(archive: MessageArchive) -> None:
+        for number in range(3000):
+            assert offer(archive, SHARD, make_message(NOW + number))
+
+    with_archive(engine, fill, settings)
+    engine.failures = []
+
+    async def back(archive: MessageArchive) -> None:
+        while archive.state is not ArchiveState.READY:
+            await trio.sleep(0.001)
+        await archive.flush()
+
+    with_archive(engine, back, settings)
+    assert sorted(engine.times()) == list(range(3000))
+
+
+def test_counts_of_shards_are_bounded_and_each_stands_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("kernel_proc.archive.service.MAX_SHARDS", 2)
+
+    async def body(archive: MessageArchive) -> None:
+        for number, topic in enumerate(("/waku/2/rs/1/0", "/waku/2/rs/2/0", "/a", "/b", "/c")):
+            assert offer(archive, topic, make_message(NOW + number))
+        counts = [
+            (labels["shard"], value)
+            for name, labels, value in archive.samples()
+            if name == "archive_messages_per_shard"
+        ]
+        assert counts == [("0", 2), ("a", 1), ("other", 2)]
+
+    with_archive(ScriptedEngine(), body)

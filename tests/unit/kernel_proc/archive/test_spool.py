@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import stat
 from pathlib import Path
 
@@ -58,15 +60,67 @@ def test_limits(path: Path) -> None:
     spool.close()
 
 
-def test_a_file_that_cannot_be_used_is_an_error_each_time(path: Path) -> None:
-    path.write_bytes(b"not a database" * 1000)
+def overwrite(path: Path, offset: int, length: int = 8192) -> None:
+    """Damage a page."""
+    with path.open("r+b") as file:
+        file.seek(offset)
+        file.write(b"\xa5" * length)
+
+
+@pytest.mark.parametrize("damage", ["no database", "other tables", "other types", "no text", "page"])
+def test_a_damaged_file_is_set_aside_and_a_new_one_begun(path: Path, damage: str) -> None:
+    if damage == "no database":
+        path.write_bytes(b"not a database" * 1000)
+    elif damage == "other tables":
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.execute("CREATE TABLE spool (cost INTEGER, name TEXT)")
+            connection.execute("INSERT INTO spool VALUES (1, 'x')")
+            connection.commit()
+    else:
+        spool = make(path)
+        spool.add(rows(0, 200, 1000))
+        spool.close()
+        if damage == "page":
+            for page in range(2, path.stat().st_size // 8192):
+                overwrite(path, page * 8192)
+        else:
+            with contextlib.closing(sqlite3.connect(path)) as connection:
+                value = "CAST(x'ff' AS TEXT)" if damage == "no text" else "7"
+                connection.execute(f"UPDATE spool SET hash = x'00', content_topic = {value}, data = {value}")
+                connection.commit()
+    before = path.read_bytes()
     spool = MessageSpool(path, 1 << 20)
+
+    def read() -> None:
+        spool.open()
+        spool.first(1000, 1 << 20)
+
+    with pytest.raises(SpoolFailed, match="set aside as") as failed:
+        read()
+    (name,) = spool.damaged
+    assert name in str(failed.value)
+    assert path.with_name(name).read_bytes() == before
+    assert (spool.messages, spool.bytes) == (0, 0)
+    spool.add(rows(5, 1))
+    assert spool.first(10, 1 << 20)[1] == rows(5, 1)
+    spool.close()
+    again = make(path)
+    assert (again.messages, again.damaged) == (1, (name,))
+    again.close()
+
+
+def test_a_file_that_cannot_be_reached_now_is_not_damaged(path: Path) -> None:
+    spool = make(path)
+    spool.add(rows(0, 3))
+    spool.close()
+    hidden = path.with_name("hidden")
+    path.rename(hidden)
+    path.mkdir()
     for _ in range(2):
-        with pytest.raises(SpoolFailed, match="not a database"):
-            spool.open()
-        with pytest.raises(SpoolFailed, match="not a database"):
-            spool.add(rows(0, 1))
-    assert spool.messages == 0
-    path.unlink()
-    spool.add(rows(0, 1))
+        with pytest.raises(SpoolFailed):
+            spool.add(rows(3, 1))
+    assert spool.damaged == ()
+    path.rmdir()
+    hidden.rename(path)
+    assert spool.first(10, 1 << 20)[1] == rows(0, 3)
     spool.close()
