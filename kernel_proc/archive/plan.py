@@ -5,16 +5,32 @@ A *key* is (timestamp, hash), the order of all pages. A *range* is part of an in
 topic, or of a pair of topics, in key order. Every query without hashes is a merge of ranges, each read from
 its start for at most one page: the work is bounded by ranges × page size, regardless of the number of
 messages and of how rare the matches are.
+
+A partitioned table is read in *windows*, a few partitions at a time: a statement costs planning and locks for
+each partition that it may touch, which is more than reading a page takes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple, TypeVar
 
 from kernel_proc.archive.api import ArchivedMessage, HistoryPage, HistoryQuery
 
-__all__ = ["EVERYTHING", "FoundRows", "Key", "RowRange", "Span", "in_order", "make_page", "ranges", "span"]
+__all__ = [
+    "EVERYTHING",
+    "FoundRows",
+    "Key",
+    "RowRange",
+    "Span",
+    "in_order",
+    "make_page",
+    "ranges",
+    "span",
+    "whole_partitions",
+    "windows",
+]
 
 T = TypeVar("T")
 
@@ -23,6 +39,13 @@ Key = tuple[int, bytes]
 _HASH_SIZE: Final = 32
 _FIRST: Final[bytes] = b""
 _LAST: Final = b"\xff" * (_HASH_SIZE + 1)
+
+_FIRST_WINDOW: Final = 2
+"""Partitions: mostly enough for a page."""
+_AHEAD: Final = 6
+"""As many more without an upper bound: those that are created ahead have nothing yet."""
+_GROWTH: Final = 4
+"""How many times more partitions each further window has: a rare match in many takes few statements."""
 
 
 class Span(NamedTuple):
@@ -73,6 +96,37 @@ def span(query: HistoryQuery, cursor: Key | None) -> Span:
         else:
             high = min(high, cursor)
     return Span(low, high)
+
+
+def windows(covered: Span, cuts: Sequence[int], *, forward: bool) -> Iterator[Span]:
+    """Yield the parts of a span in paging direction, each of some partitions.
+
+    `cuts` are the timestamps at which partitions begin, ascending. They need not be up to date: whatever they
+    are, the windows make up the span.
+    """
+    inside = cuts[bisect_right(cuts, covered.low[0]) : bisect_right(cuts, covered.high[0])]
+    partitions = len(inside) + 1
+    begin, size = 0, _FIRST_WINDOW
+    if not forward and covered.high == EVERYTHING.high:
+        size += _AHEAD
+    while begin < partitions:
+        end = min(begin + size, partitions)
+        first, last = (begin, end) if forward else (partitions - end, partitions - begin)
+        yield Span(
+            (inside[first - 1], _FIRST) if first else covered.low,
+            (inside[last - 1] - 1, _LAST) if last < partitions else covered.high,
+        )
+        begin, size = end, size * _GROWTH
+
+
+def whole_partitions(covered: Span, cuts: Sequence[int]) -> tuple[int, int]:
+    """Return the first and the last timestamp of the partitions that a span touches."""
+    first = bisect_right(cuts, covered.low[0])
+    last = bisect_right(cuts, covered.high[0])
+    return (
+        cuts[first - 1] if first else EVERYTHING.low[0],
+        cuts[last] - 1 if last < len(cuts) else EVERYTHING.high[0],
+    )
 
 
 def ranges(query: HistoryQuery, known: Sequence[str]) -> list[RowRange]:

@@ -31,6 +31,7 @@ from kernel_proc.archive.postgres_upkeep import (
     LONG_SECONDS,
     PostgresUpkeep,
     lift_bound,
+    partitions,
 )
 from kernel_proc.archive.recent import RecentRows
 from kernel_proc.archive.rows import ArchivedRow
@@ -45,6 +46,8 @@ T = TypeVar("T")
 WRITE_SECONDS: Final = 15.0
 REPLICA_PAUSE: Final = 10.0
 """How long a replica that failed is left alone."""
+CUTS_SECONDS: Final = 60.0
+"""How long the bounds of partitions are taken for known. They only make pages cheaper."""
 
 INSERT: Final = """
 INSERT INTO logos_message (timestamp, hash, topic_key, pubsub_topic, content_topic, data, size)
@@ -91,6 +94,7 @@ class PostgresEngine(PostgresUpkeep):
         super().__init__(PostgresPool(url, shown=shown, wants="read-write", prepare=self._prepare))
         self._replica = replica and PostgresPool(replica[0], shown=replica[1], wants="prefer-standby")
         self._replica_again = 0.0
+        self._cuts: tuple[float, list[int]] = (-CUTS_SECONDS, [])
         self._recent = RecentRows()
         self._server: tuple[int, str] | None = None
         """What tells the server apart that has all recent rows."""
@@ -160,7 +164,18 @@ class PostgresEngine(PostgresUpkeep):
 
     def read(self, query: HistoryQuery, timeout: float) -> HistoryPage:
         """Return one page."""
-        return self._read(partial(read_page, query=query), timeout)
+
+        def work(connection: Connection) -> HistoryPage:
+            return read_page(connection, query, self._known_cuts(connection))
+
+        return self._read(work, timeout)
+
+    def _known_cuts(self, connection: Connection) -> list[int]:
+        now = time.monotonic()
+        if now - self._cuts[0] >= CUTS_SECONDS:
+            found = partitions(connection)
+            self._cuts = now, [one.low for one in found if one.low is not None]
+        return self._cuts[1]
 
     def read_keys(self, query: KeyQuery, timeout: float) -> list[Key]:
         """Return keys, from the primary: a replica may lack what other stores are told to be here."""

@@ -1,14 +1,26 @@
-"""The read statements for PostgreSQL: pages and lookups, one statement each (two with a cursor)."""
+"""The read statements for PostgreSQL. A page takes one statement for each window, which is one in most cases,
+and one for its cursor.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import psycopg
 
 from kernel_proc.archive.api import CursorNotFound, HistoryPage, HistoryQuery, KeyQuery, TopicSpan
 from kernel_proc.archive.partitions import TABLE
-from kernel_proc.archive.plan import FoundRows, Key, Span, make_page, ranges, span
+from kernel_proc.archive.plan import (
+    FoundRows,
+    Key,
+    Span,
+    make_page,
+    ranges,
+    span,
+    whole_partitions,
+    windows,
+)
 from kernel_proc.archive.rows import topic_key
 
 __all__ = ["pubsub_topics", "read_keys", "read_page", "topic_spans"]
@@ -25,20 +37,29 @@ rows."""
 _SPAN: Final = "SELECT count(*), min(timestamp), max(timestamp) FROM logos_message WHERE pubsub_topic = %b"
 
 
-def pubsub_topics(table: str = TABLE) -> str:
-    """Return a query for all pubsub topics, with one index probe each (in each partition)."""
+_DURING: Final = "timestamp BETWEEN %b::bigint AND %b::bigint"
+
+
+def pubsub_topics(table: str = TABLE, during: str = "true") -> str:
+    """Return a query for all pubsub topics, with one index probe each (in each partition).
+
+    `during` chooses partitions, and occurs twice; a part of a partition would be searched row by row.
+    """
     return f"""
         WITH RECURSIVE topic (name) AS (
-            (SELECT pubsub_topic FROM {table} ORDER BY pubsub_topic LIMIT 1)
+            (SELECT pubsub_topic FROM {table} WHERE {during} ORDER BY pubsub_topic LIMIT 1)
             UNION ALL
-            SELECT (SELECT pubsub_topic FROM {table} WHERE pubsub_topic > name ORDER BY pubsub_topic LIMIT 1)
+            SELECT (
+                SELECT pubsub_topic FROM {table} WHERE pubsub_topic > name AND {during}
+                ORDER BY pubsub_topic LIMIT 1
+            )
             FROM topic WHERE name IS NOT NULL
         )
         SELECT name FROM topic WHERE name IS NOT NULL
     """  # noqa: S608 (our own text)
 
 
-def _merge_query(*, data: bool, by_topics: bool, forward: bool) -> str:
+def _merge_query(*, data: bool, by_topics: bool, forward: bool, every_topic: bool = False) -> str:
     columns = "timestamp, hash, pubsub_topic, data" if data else "timestamp, hash"
     order = "ASC" if forward else "DESC"
     if by_topics:
@@ -50,7 +71,8 @@ def _merge_query(*, data: bool, by_topics: bool, forward: bool) -> str:
             " AND pubsub_topic || ''::bytea = part.pubsub"
         )
     else:
-        source = "unnest(%b::bytea[]) AS part (pubsub)"
+        found = f"({pubsub_topics(during=_DURING)})" if every_topic else "unnest(%b::bytea[])"
+        source = f"{found} AS part (pubsub)"
         where = "pubsub_topic = part.pubsub"
     return (
         f"SELECT {columns} FROM {source} CROSS JOIN LATERAL ("  # noqa: S608 (our own texts)
@@ -78,8 +100,8 @@ def _look_up_query(*, data: bool, pubsub: bool, contents: bool, forward: bool) -
     )
 
 
-def read_page(connection: Connection, query: HistoryQuery) -> HistoryPage:
-    """Return one page. Raise `CursorNotFound` or `psycopg.Error`."""
+def read_page(connection: Connection, query: HistoryQuery, cuts: Sequence[int]) -> HistoryPage:
+    """Return one page. `cuts`: see `windows`. Raise `CursorNotFound` or `psycopg.Error`."""
     cursor: Key | None = None
     if query.cursor is not None:
         rows = _rows(connection, "SELECT timestamp FROM logos_message WHERE hash = %b", (query.cursor,))
@@ -89,7 +111,14 @@ def read_page(connection: Connection, query: HistoryQuery) -> HistoryPage:
     covered = span(query, cursor)
     if covered.empty:
         return HistoryPage((), None)
-    rows = _look_up(connection, query, covered) if query.hashes else _merge(connection, query, covered)
+    if query.hashes:
+        rows = _look_up(connection, query, covered)
+    else:
+        rows = []
+        for window in windows(covered, cuts, forward=query.forward):
+            rows += _merge(connection, query, window, cuts, query.limit + 1 - len(rows))
+            if len(rows) > query.limit:
+                break
     if query.include_data:
         found = [FoundRows((row[0], row[1]), row[2].decode(), row[3]) for row in rows]
     else:
@@ -127,22 +156,30 @@ def _within(covered: Span) -> tuple[Any, ...]:
     return covered.low[0], covered.high[0], *covered.low, *covered.high
 
 
-def _merge(connection: Connection, query: HistoryQuery, covered: Span) -> list[tuple[Any, ...]]:
-    known: list[str] = []
-    if query.pubsub_topic is None:
-        known = [name.decode() for (name,) in _rows(connection, pubsub_topics(), ())]
-    parts = ranges(query, known)
-    if not parts:
-        return []
-    sources: list[list[Any]] = [[pubsub.encode() for pubsub, _ in parts]]
-    if query.content_topics:
-        sources.append([(content or "").encode() for _, content in parts])
-        sources.append([topic_key(pubsub, content or "") for pubsub, content in parts])
-    wanted = query.limit + 1
+def _merge(
+    connection: Connection, query: HistoryQuery, window: Span, cuts: Sequence[int], wanted: int
+) -> list[tuple[Any, ...]]:
+    sources: list[Any] = [*whole_partitions(window, cuts) * 2]
+    every_topic = query.pubsub_topic is None and not query.content_topics
+    if not every_topic:
+        known: list[str] = []
+        if query.pubsub_topic is None:
+            found = _rows(connection, pubsub_topics(during=_DURING), tuple(sources))
+            known = [name.decode() for (name,) in found]
+        parts = ranges(query, known)
+        if not parts:
+            return []
+        sources = [[pubsub.encode() for pubsub, _ in parts]]
+        if query.content_topics:
+            sources.append([(content or "").encode() for _, content in parts])
+            sources.append([topic_key(pubsub, content or "") for pubsub, content in parts])
     statement = _merge_query(
-        data=query.include_data, by_topics=bool(query.content_topics), forward=query.forward
+        data=query.include_data,
+        by_topics=bool(query.content_topics),
+        forward=query.forward,
+        every_topic=every_topic,
     )
-    return _rows(connection, statement, (*sources, *_within(covered), wanted, wanted))
+    return _rows(connection, statement, (*sources, *_within(window), wanted, wanted))
 
 
 def _look_up(connection: Connection, query: HistoryQuery, covered: Span) -> list[tuple[Any, ...]]:

@@ -26,6 +26,7 @@ from kernel_proc.archive.api import HistoryPage, HistoryQuery
 from kernel_proc.archive.postgres import INSERT, PostgresEngine, insert_columns
 from kernel_proc.archive.postgres_pool import SETTINGS
 from kernel_proc.archive.postgres_read import read_page
+from kernel_proc.archive.postgres_upkeep import partitions
 from kernel_proc.archive.rows import ArchivedRow, topic_key
 from tests.bench.harness import BenchError, Case, Options, Round, alternate, percentile, result
 from tests.support.postgres import PostgresServer, require_postgres
@@ -164,12 +165,13 @@ def _filled(server: PostgresServer, name: str, count: int, options: Options) -> 
             connection.execute(_FILL, (at, min(count, at + 100_000), step))
         connection.execute("VACUUM (ANALYZE) logos_message")
         engine = PostgresEngine(url, shown="the database")
+        cuts = [one.low for one in partitions(connection) if one.low is not None]
         connections = SimpleQueue[psycopg.Connection[Any]]()
 
         def bare(query: HistoryQuery) -> HistoryPage:
             connection = connections.get()
             try:
-                return read_page(connection, query)
+                return read_page(connection, query, cuts)
             finally:
                 connections.put(connection)
 

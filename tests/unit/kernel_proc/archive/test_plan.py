@@ -1,7 +1,20 @@
 from __future__ import annotations
 
+from random import Random
+
 from kernel_proc.archive.api import HistoryQuery
-from kernel_proc.archive.plan import EVERYTHING, FoundRows, RowRange, in_order, make_page, ranges, span
+from kernel_proc.archive.plan import (
+    EVERYTHING,
+    FoundRows,
+    RowRange,
+    Span,
+    in_order,
+    make_page,
+    ranges,
+    span,
+    whole_partitions,
+    windows,
+)
 
 LOW, HIGH = bytes(32), b"\xff" * 32
 
@@ -66,3 +79,37 @@ def test_pages_ascend_and_name_a_cursor_only_when_there_is_more() -> None:
     assert [message.message_hash for message in page.messages] == digests[1:]
     assert page.cursor == digests[1]
     assert make_page(backward, []) == ((), None)
+
+
+def test_windows_make_up_the_span_in_paging_direction_whatever_the_partitions() -> None:
+    random = Random(1)
+    for _ in range(300):
+        cuts = sorted(random.sample(range(200), random.randrange(60)))
+        low, high = sorted(random.choices(range(-5, 205), k=2))
+        covered = random.choice(
+            [Span((low, b""), (high, HIGH + b"\xff")), EVERYTHING, Span((low, LOW), (high, HIGH))]
+        )
+        for forward in (True, False):
+            parts = list(windows(covered, cuts, forward=forward))
+            ascending = parts if forward else parts[::-1]
+            for at in range(-10, 210):
+                for digest in (LOW, HIGH):
+                    holders = [part for part in parts if part.holds((at, digest))]
+                    assert len(holders) == covered.holds((at, digest))
+            assert [part.low for part in ascending] == sorted(part.low for part in parts)
+            assert len(parts) <= 4  # of up to 60 partitions
+            for part in parts:
+                first, last = whole_partitions(part, cuts)
+                assert first <= part.low[0]
+                assert part.high[0] <= last
+                assert first in (*cuts, EVERYTHING.low[0])
+                assert last + 1 in (*cuts, EVERYTHING.high[0] + 1)
+
+
+def test_the_newest_page_of_a_busy_archive_needs_one_window() -> None:
+    """Behind the present partition are those that were created ahead, and the last one."""
+    present = 1000
+    cuts = list(range(0, present + 60, 10))
+    newest = next(windows(EVERYTHING, cuts, forward=False))
+    assert newest.low == (present - 20, b"")
+    assert newest.high == EVERYTHING.high
