@@ -18,6 +18,7 @@ from kernel_proc.p2p._errors import ConnectionEnded, ProtocolViolation
 from kernel_proc.p2p.api import EndCause, PeerIdText, StreamClosed
 from kernel_proc.p2p.limits import HostLimits
 from kernel_proc.p2p.noise import SecureChannel
+from kernel_proc.p2p.scratch import LARGEST
 from kernel_proc.p2p.stream import MuxedStream
 
 SEND_BATCH = 128 * 1024
@@ -38,6 +39,8 @@ peer."""
 DIRECT_PAUSE = 0.001
 """Seconds between two direct writes on a connection. A burst is written directly once, and the rest of it in
 as few socket writes as possible."""
+DIRECT_LARGE = 32 * 1024
+"""From this size on, joining with others saves nothing: a direct write needs no pause before it."""
 
 Count = Callable[[str], None]
 """Increments a named counter of the host."""
@@ -66,7 +69,7 @@ class Muxer(abc.ABC):
         self._waiting_for_room: set[MuxedStream] = set()
         self._wake_writer = trio.Event()
         self._sending_since: float | None = None
-        self._unsent: bytes | None = None
+        self._unsent = b""
         """Sealed bytes that a direct write left over. Noise numbers its messages: they go out first."""
         self._unsent_size = 0
         """What they count for in `_queued`."""
@@ -133,7 +136,7 @@ class Muxer(abc.ABC):
         self._lingering.clear()
         self._waiting_for_room.clear()
         self._queue.clear()
-        self._unsent = None
+        self._unsent = b""
         self._scope.cancel()
 
     # -- reading ----------------------------------------------------------
@@ -208,20 +211,22 @@ class Muxer(abc.ABC):
 
     async def _write_loop(self) -> None:
         while True:
-            if self._unsent is not None:
-                sealed, size = self._unsent, self._unsent_size
-                self._unsent = None
+            if self._unsent:
+                rest, size = self._unsent, self._unsent_size
+                self._unsent = b""
             elif self._queue:
                 batch, size = self._next_batch()
-                sealed = self._channel.seal(batch)
+                rest = self._channel.send_some(batch)
             else:
                 await self._wake_writer.wait()
                 self._wake_writer = trio.Event()
                 continue
-            self._sending_since = trio.current_time()
-            # One task writes, in whole frames: a cancelled application task cannot tear a frame apart.
-            await self._channel.stream.send_all(sealed)
-            self._sending_since = None
+            if rest:
+                self._sending_since = trio.current_time()
+                # One task waits for the transport, with whole frames: a cancelled application task cannot
+                # tear a frame apart.
+                await self._channel.stream.send_all(rest)
+                self._sending_since = None
             self._queued -= size
             if self._waiting_for_room and self._queued < self.limits.send_buffer:
                 for stream in self._waiting_for_room:
@@ -247,6 +252,9 @@ class Muxer(abc.ABC):
 
     async def stream_write(self, stream: MuxedStream, data: bytes) -> None:
         """Split `data` into frames, as flow control and queue space permit."""
+        if self._write_directly(stream, data):
+            await trio.lowlevel.checkpoint()
+            return
         view: memoryview | bytes = data
         position, total = 0, len(data)
         while True:
@@ -272,28 +280,33 @@ class Muxer(abc.ABC):
     def stream_write_now(self, stream: MuxedStream, data: bytes) -> bool:
         """Write `data` to the socket in the caller's task, if nothing else is under way and it is within the
         stream's credit. What the socket does not take, and an error, are left to the writer task."""
+        now = trio.current_time()
+        if len(data) < DIRECT_LARGE and now - self._direct_at < DIRECT_PAUSE:
+            return False
+        if not self._write_directly(stream, data):
+            return False
+        self._direct_at = now
+        return True
+
+    def _write_directly(self, stream: MuxedStream, data: bytes) -> bool:
         size = len(data)
         if (
             self._queue
-            or self._unsent is not None
+            or self._unsent
             or self._sending_since is not None
             or self._ended is not None
             or stream.abort_reason is not None
             or stream.output_ended
-            or not 0 < size <= min(stream.send_window, self.max_body)
+            or not 0 < size <= min(stream.send_window, LARGEST)
             or not self._channel.can_send_now
         ):
             return False
-        now = trio.current_time()
-        if now - self._direct_at < DIRECT_PAUSE:
-            return False
-        self._direct_at = now
-        head = self.data_header(stream, size)
-        sealed = self._channel.seal((head, data))
-        taken = self._channel.send_now(sealed)
-        if taken < len(sealed):
-            self._unsent, self._unsent_size = sealed[taken:], len(head) + size
-            self._queued += self._unsent_size
+        most = self.max_body
+        heads = [self.data_header(stream, min(most, size - start)) for start in range(0, size, most)]
+        rest = self._channel.send_data(data, heads, most)
+        if rest:
+            self._unsent, self._unsent_size = rest, size
+            self._queued += size
             self._wake_writer.set()
         return True
 

@@ -27,6 +27,7 @@ from kernel_proc.p2p._libp2p import (
     SecureSession,
     create_x25519_key_pair,
 )
+from kernel_proc.p2p.scratch import HEADER_ROOM, Scratch
 
 PROTOCOL = "/noise"
 TAG = 16
@@ -108,6 +109,7 @@ class NoiseSecurity:
         self._local = ID.from_pubkey(key_pair.public_key)
         self._private = key_pair.private_key
         self._static = create_x25519_key_pair().private_key
+        self._scratch = Scratch()
 
     async def handshake(
         self, transport: BufferedTransport, *, initiator: bool, expected: ID | None = None
@@ -132,6 +134,7 @@ class NoiseSecurity:
             receive_key=bytes(state.cipher_state_decrypt.k),
             # The peer's first transport messages may have arrived together with its last handshake message.
             rest=transport.take_rest(),
+            scratch=self._scratch,
         )
 
 
@@ -139,9 +142,17 @@ class SecureChannel:
     """The encrypted channel after the handshake. `feed` and `seal` are pure, the rest is a thin shell."""
 
     def __init__(
-        self, stream: ByteStream, *, remote_peer: ID, send_key: bytes, receive_key: bytes, rest: bytes = b""
+        self,
+        stream: ByteStream,
+        *,
+        remote_peer: ID,
+        send_key: bytes,
+        receive_key: bytes,
+        scratch: Scratch,
+        rest: bytes = b"",
     ) -> None:
         self.stream = stream
+        self._scratch = scratch
         self.remote_peer = remote_peer
         self._send = ChaCha20Poly1305(send_key)
         self._receive = ChaCha20Poly1305(receive_key)
@@ -202,33 +213,42 @@ class SecureChannel:
     def seal(self, pieces: Sequence[bytes | memoryview]) -> bytes:
         """Encrypt `pieces` into frames of at most 65535 bytes (libp2p/specs/noise, Wire format): small
         ones are joined, large ones split."""
-        out: list[bytes] = []
+        return bytes(self._seal(pieces))
+
+    def _seal(self, pieces: Sequence[bytes | memoryview]) -> memoryview:
+        total = sum(map(len, pieces))
+        # Two frames in a row hold more than one of the largest size would.
+        target = self._scratch.sealed(total + (2 + TAG) * (2 * total // MAX_PLAINTEXT + 2))
+        end = 0
         batch: list[bytes | memoryview] = []
         size = 0
         for piece in pieces:
             length = len(piece)
             if size + length > MAX_PLAINTEXT:
                 if batch:
-                    self._seal_into(out, batch[0] if len(batch) == 1 else b"".join(batch))
+                    end = self._seal_into(target, end, batch[0] if len(batch) == 1 else b"".join(batch))
                     batch, size = [], 0
                 if length > MAX_PLAINTEXT:
                     view = memoryview(piece)
                     for start in range(0, length, MAX_PLAINTEXT):
-                        self._seal_into(out, view[start : start + MAX_PLAINTEXT])
+                        end = self._seal_into(target, end, view[start : start + MAX_PLAINTEXT])
                     continue
             batch.append(piece)
             size += length
         if batch:
-            self._seal_into(out, batch[0] if len(batch) == 1 else b"".join(batch))
-        sealed = b"".join(out)
-        self.sent_bytes += len(sealed)
-        return sealed
+            end = self._seal_into(target, end, batch[0] if len(batch) == 1 else b"".join(batch))
+        self.sent_bytes += end
+        return target[:end]
 
-    def _seal_into(self, out: list[bytes], plaintext: bytes | memoryview) -> None:
+    def _seal_into(self, target: memoryview, start: int, plaintext: bytes | memoryview) -> int:
+        """Encrypt one frame to `target` at `start`. Return its end."""
         nonce = b"\0\0\0\0" + self._send_nonce.to_bytes(8, "little")
         self._send_nonce += 1
-        out.append((len(plaintext) + TAG).to_bytes(2, "big"))
-        out.append(self._send.encrypt(nonce, plaintext, None))
+        size = len(plaintext) + TAG
+        body, end = start + 2, start + 2 + size
+        target[start:body] = size.to_bytes(2, "big")
+        self._send.encrypt_into(nonce, plaintext, None, target[body:end])
+        return end
 
     # -- shell ----------------------------------------------------------
 
@@ -248,14 +268,34 @@ class SecureChannel:
             if pieces := self.feed(data):
                 return pieces
 
-    def send_now(self, sealed: bytes) -> int:
-        """Write to the socket without waiting; return how many bytes it took. Only while no other write is
-        under way. An error counts as nothing taken: sending the rest meets it again."""
-        assert self._socket is not None
+    def send_some(self, pieces: Sequence[bytes | memoryview]) -> bytes:
+        """Seal `pieces`, write what the socket takes without waiting, and return the rest: the next bytes to
+        send on the transport.
+
+        Only while no other write is under way. An error counts as nothing taken: sending the rest meets it
+        again.
+        """
+        return self._write_some(self._seal(pieces))
+
+    def send_data(self, data: bytes, heads: Sequence[bytes], most: int) -> bytes:
+        """Do the same with `data` as one frame for each of `heads` and at most `most` bytes of its own."""
+        scratch, end = self._scratch, 0
+        target = scratch.sealed(len(data) + len(heads) * (2 + HEADER_ROOM + TAG))
+        for head, (start, stop) in zip(heads, scratch.lay_out(data, most), strict=True):
+            begin = start - len(head)
+            scratch.plain[begin:start] = head
+            end = self._seal_into(target, end, scratch.plain[begin:stop])
+        self.sent_bytes += end
+        return self._write_some(target[:end])
+
+    def _write_some(self, sealed: memoryview) -> bytes:
+        if self._socket is None:
+            return bytes(sealed)
         try:
-            return os.write(self._socket.fileno(), sealed)  # trio's sockets do not block
+            taken = os.write(self._socket.fileno(), sealed)  # trio's sockets do not block
         except OSError:
-            return 0
+            taken = 0
+        return b"" if taken == len(sealed) else bytes(sealed[taken:])
 
     async def read_exactly(self, count: int) -> bytes:
         """Read exactly `count` bytes; only for the muxer negotiation."""

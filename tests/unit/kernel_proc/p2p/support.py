@@ -21,6 +21,7 @@ from kernel_proc.p2p.mplex import Mplex
 from kernel_proc.p2p.multistream import select_one_of
 from kernel_proc.p2p.muxer import Muxer
 from kernel_proc.p2p.noise import BufferedTransport, ByteStream, NoiseSecurity, SecureChannel
+from kernel_proc.p2p.scratch import Scratch
 from kernel_proc.p2p.stream import MuxedStream
 from kernel_proc.p2p.yamux import PROTOCOL as YAMUX
 from kernel_proc.p2p.yamux import Yamux
@@ -129,14 +130,17 @@ async def raw_peer(address: str, *, muxer: str = YAMUX, key: NodeKey | None = No
 
 def channels(
     streams: tuple[ByteStream, ByteStream] | None = None,
+    scratch: Scratch | None = None,
 ) -> tuple[SecureChannel, SecureChannel]:
-    """Two ends of an encrypted channel, in memory unless `streams` are given."""
+    """Two ends of an encrypted channel, in memory unless `streams` are given; `scratch` is that of the
+    first one's host."""
     left, right = streams or trio.testing.memory_stream_pair()
     ids = [ID.from_base58(key.peer_id) for key in KEYS]
     one, two = bytes([1] * 32), bytes([2] * 32)
+    near, far = scratch or Scratch(), Scratch()
     return (
-        SecureChannel(left, remote_peer=ids[1], send_key=one, receive_key=two),
-        SecureChannel(right, remote_peer=ids[0], send_key=two, receive_key=one),
+        SecureChannel(left, remote_peer=ids[1], send_key=one, receive_key=two, scratch=near),
+        SecureChannel(right, remote_peer=ids[0], send_key=two, receive_key=one, scratch=far),
     )
 
 

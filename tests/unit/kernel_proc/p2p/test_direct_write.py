@@ -11,10 +11,13 @@ import trio.testing
 
 from kernel_proc.p2p.muxer import DIRECT_PAUSE
 from kernel_proc.p2p.noise import SecureChannel
+from kernel_proc.p2p.scratch import Scratch
 from kernel_proc.p2p.stream import MuxedStream
-from kernel_proc.p2p.yamux import HEADER_SIZE, INITIAL_WINDOW, Yamux
+from kernel_proc.p2p.yamux import DATA, HEADER_SIZE, INITIAL_WINDOW, Yamux, header
 from tests.support.aio import trio_test
 from tests.unit.kernel_proc.p2p.support import ROOMY, channels
+
+MAX_BODY = Yamux.max_body
 
 
 class Direct:
@@ -40,19 +43,23 @@ class Direct:
             got += b"".join(pieces)
         return got
 
+    def skip_opening(self) -> None:
+        """Forget the frame that opens the stream, where no writer runs."""
+        self.muxer._queue.clear()
+        self.muxer._queued = 0
+
 
 @asynccontextmanager
-async def direct() -> AsyncIterator[Direct]:
+async def direct(scratch: Scratch | None = None) -> AsyncIterator[Direct]:
     left, right = (trio.SocketStream(end) for end in trio.socket.socketpair())
     async with left, right:
-        yield Direct(*channels((left, right)), (left, right))
+        yield Direct(*channels((left, right), scratch), (left, right))
 
 
 @trio_test()
 async def test_an_idle_connection_takes_a_frame_without_its_writer_task() -> None:
     async with direct() as end:
-        end.muxer._queue.clear()  # the frame that opens the stream; no writer runs here
-        end.muxer._queued = 0
+        end.skip_opening()
         assert end.stream.write_now(b"hello")
         frame = await end.receive(HEADER_SIZE + 5)
         assert frame[HEADER_SIZE:] == b"hello"
@@ -75,11 +82,52 @@ async def test_a_burst_is_written_directly_once() -> None:
 
 
 @trio_test()
+async def test_a_large_message_needs_no_pause_and_is_cut_into_frames() -> None:
+    data = os.urandom(MAX_BODY + 40_000)
+    async with direct() as end:
+        end.skip_opening()
+        end.muxer._direct_at = trio.current_time() + DIRECT_PAUSE
+        assert end.stream.write_now(data)
+        got = await end.receive(len(data) + 2 * HEADER_SIZE)
+        assert got[HEADER_SIZE:][:MAX_BODY] + got[MAX_BODY + 2 * HEADER_SIZE :] == data
+        assert end.stream.send_window == INITIAL_WINDOW - len(data)
+
+
+@trio_test()
+async def test_connections_of_a_host_share_the_copy_of_a_message_but_not_its_headers() -> None:
+    scratch = Scratch()
+    message = os.urandom(MAX_BODY + 1)
+    async with direct(scratch) as one, direct(scratch) as other:
+        other.muxer.open_stream()
+        other.stream = other.muxer.open_stream()
+        for end in (one, other):
+            end.skip_opening()
+            assert end.stream.write_now(message)
+        for end in (one, other):
+            frames = await end.receive(len(message) + 2 * HEADER_SIZE)
+            assert frames[:HEADER_SIZE] == header(DATA, 0, end.stream.stream_id, MAX_BODY)
+            assert frames[HEADER_SIZE:][:MAX_BODY] == message[:MAX_BODY]
+            assert frames[MAX_BODY + HEADER_SIZE :][:HEADER_SIZE] == header(DATA, 0, end.stream.stream_id, 1)
+            assert frames[-1:] == message[-1:]
+        again = os.urandom(len(message))  # another one of the same size is not taken for it
+        assert one.stream.write_now(again)
+        assert (await one.receive(len(again) + 2 * HEADER_SIZE))[HEADER_SIZE:][:MAX_BODY] == again[:MAX_BODY]
+
+
+@trio_test()
+async def test_a_write_needs_no_writer_task_while_the_connection_is_idle() -> None:
+    async with direct() as end:
+        end.skip_opening()
+        for text in (b"one", b"two"):
+            await end.stream.write(text)
+            assert (await end.receive(HEADER_SIZE + 3))[HEADER_SIZE:] == text
+
+
+@trio_test()
 async def test_nothing_is_written_before_what_is_queued_or_beyond_the_credit() -> None:
     async with direct() as end:
         assert not end.stream.write_now(b"early")  # the frame that opens the stream waits
-        end.muxer._queue.clear()
-        end.muxer._queued = 0
+        end.skip_opening()
         end.stream.send_window = 3
         assert not end.stream.write_now(b"four")
         assert not end.stream.write_now(b"")
@@ -103,7 +151,7 @@ async def test_the_writer_task_sends_what_the_socket_did_not_take_before_all_els
             await end.settle()
             await end.receive(HEADER_SIZE)
             assert end.stream.write_now(first)
-            assert end.muxer._unsent is not None
+            assert end.muxer._unsent
             assert not end.stream.write_now(second)
             nursery.start_soon(end.stream.write, second)
             got = await end.receive(2 * HEADER_SIZE + len(first) + len(second))

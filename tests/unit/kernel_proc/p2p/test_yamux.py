@@ -215,9 +215,9 @@ async def test_header_and_body_leave_in_one_noise_message() -> None:
         pieces: list[int] = []
         seal = pair.left._channel._seal_into
 
-        def watch(out: list[bytes], plaintext: bytes | memoryview) -> None:
+        def watch(target: memoryview, start: int, plaintext: bytes | memoryview) -> int:
             pieces.append(len(plaintext))
-            seal(out, plaintext)
+            return seal(target, start, plaintext)
 
         pair.left._channel._seal_into = watch  # type: ignore[method-assign]
         await near.write(bytes(2 * 65507))

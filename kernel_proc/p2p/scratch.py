@@ -1,0 +1,53 @@
+"""Memory that all connections of a host share for what they send: none of it is held while a task waits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+__all__ = ["HEADER_ROOM", "LARGEST", "Scratch"]
+
+LARGEST: Final = 192 * 1024
+"""Bytes that `lay_out` accepts: more than the largest message of the network."""
+HEADER_ROOM: Final = 18
+"""The longest header of a muxer's frame: two varints of mplex."""
+_FRAMES: Final = 8
+
+
+class Scratch:
+    """Buffers that are used again for every write.
+
+    New ones of this size would come as untouched pages from the system each time, which costs more than
+    encrypting what goes into them.
+    """
+
+    __slots__ = ("_most", "_sealed", "_source", "_spans", "plain")
+
+    def __init__(self) -> None:
+        self.plain: Final = memoryview(bytearray(LARGEST + _FRAMES * HEADER_ROOM))
+        self._sealed = memoryview(bytearray(256 * 1024))
+        self._source = b""
+        self._most = 0
+        self._spans: list[tuple[int, int]] = []
+
+    def sealed(self, size: int) -> memoryview:
+        """Return a buffer of at least `size` bytes for ciphertext; it is good until the next call."""
+        if size > len(self._sealed):
+            self._sealed = memoryview(bytearray(size))
+        return self._sealed
+
+    def lay_out(self, data: bytes, most: int) -> Sequence[tuple[int, int]]:
+        """Copy `data` into `plain`, in bodies of at most `most` bytes with room for a header before each.
+        Return where the bodies begin and end.
+
+        A message goes to many peers, one after the other, as the same object: it is copied once.
+        """
+        if data is not self._source or most != self._most:
+            self._source, self._most, self._spans = data, most, []
+            position = HEADER_ROOM
+            for start in range(0, len(data), most):
+                stop = position + min(most, len(data) - start)
+                self.plain[position:stop] = memoryview(data)[start : start + most]
+                self._spans.append((position, stop))
+                position = stop + HEADER_ROOM
+        return self._spans
