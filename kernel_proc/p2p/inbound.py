@@ -71,6 +71,7 @@ class Acceptor:
                     muxer = await self._handshake(tcp, endpoint)
             finally:
                 self._settle(half_open)
+            del half_open  # not to be kept for as long as the connection lives
             if muxer is None:
                 return
             connection = self._connections.register(muxer, endpoint, Direction.INBOUND)

@@ -1,16 +1,17 @@
-"""The base of a muxed connection: one reader, one writer, a bounded send queue, keepalive.
+"""The base of a muxed connection: one reader, one writer while there is something to write, a bounded send
+queue, keepalive.
 
 Yamux and mplex add their framing.
 
 The reader never writes: responses go into the send queue with their own limit, so that two peers cannot
-deadlock. The writer is woken by an event and joins queued frames into as few noise messages and socket writes
-as possible; a cancelled task cannot leave a partial frame on the wire.
+deadlock. The writer joins queued frames into as few noise messages and socket writes as possible; a cancelled
+task cannot leave a partial frame on the wire.
 """
 
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 import trio
 
@@ -67,7 +68,9 @@ class Muxer(abc.ABC):
         self._queued = 0
         self._control_queued = 0
         self._waiting_for_room: set[MuxedStream] = set()
-        self._wake_writer = trio.Event()
+        self._nursery: trio.Nursery | None = None
+        """Of the writer, while `run` runs."""
+        self._writer_runs = False
         self._sending_since: float | None = None
         self._unsent = b""
         """Sealed bytes that a direct write left over. Noise numbers its messages: they go out first."""
@@ -108,15 +111,20 @@ class Muxer(abc.ABC):
         self._accept = accept
         with self._scope:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._guard, self._read_loop)
-                nursery.start_soon(self._guard, self._write_loop)
+                self._nursery = nursery
+                if self._queue:
+                    self._wake_writer()
+                try:
+                    await self._guard(self._read_loop)
+                finally:
+                    self._nursery = None  # it takes no more tasks soon, while streams still end
         self.end("host stopped", EndCause.HOST_STOPPED)
         assert self._ended is not None
         return self._ended
 
-    async def _guard(self, loop: Callable[[], object]) -> None:
+    async def _guard(self, loop: Callable[[], Awaitable[None]]) -> None:
         try:
-            await loop()  # type: ignore[misc]
+            await loop()
         except ConnectionEnded as error:
             if isinstance(error, ProtocolViolation):
                 self._count("protocol_violations")
@@ -200,7 +208,7 @@ class Muxer(abc.ABC):
         self._queue.extend(parts)
         for part in parts:
             self._queued += len(part)
-        self._wake_writer.set()
+        self._wake_writer()
 
     def enqueue_control(self, frame: bytes) -> None:
         """Queue a response. A peer that provokes responses without reading them is disconnected."""
@@ -209,18 +217,20 @@ class Muxer(abc.ABC):
             raise ProtocolViolation("peer does not read our responses")
         self.enqueue(frame)
 
+    def _wake_writer(self) -> None:
+        """Start the writer unless it runs: an idle connection has no task for it."""
+        if not self._writer_runs and self._nursery is not None and self._ended is None:
+            self._writer_runs = True
+            self._nursery.start_soon(self._guard, self._write_loop)
+
     async def _write_loop(self) -> None:
-        while True:
+        while self._unsent or self._queue:
             if self._unsent:
                 rest, size = self._unsent, self._unsent_size
                 self._unsent = b""
-            elif self._queue:
+            else:
                 batch, size = self._next_batch()
                 rest = self._channel.send_some(batch)
-            else:
-                await self._wake_writer.wait()
-                self._wake_writer = trio.Event()
-                continue
             if rest:
                 self._sending_since = trio.current_time()
                 # One task waits for the transport, with whole frames: a cancelled application task cannot
@@ -232,6 +242,7 @@ class Muxer(abc.ABC):
                 for stream in self._waiting_for_room:
                     stream.wake_writer()
                 self._waiting_for_room.clear()
+        self._writer_runs = False
 
     def _next_batch(self) -> tuple[list[bytes | memoryview], int]:
         queue = self._queue
@@ -307,7 +318,7 @@ class Muxer(abc.ABC):
         if rest:
             self._unsent, self._unsent_size = rest, size
             self._queued += size
-            self._wake_writer.set()
+            self._wake_writer()
         return True
 
     async def _wait_to_write(self, stream: MuxedStream, *, for_room: bool) -> None:

@@ -62,7 +62,9 @@ class PeerLink:
         self._lost_control = False
         """A control frame was dropped on this stream: resend the hello once there is room."""
         self._stalled = False
-        self._wake = trio.Event()
+        self._nursery: trio.Nursery | None = None
+        """Of the writer, while a stream is open."""
+        self._writer_runs = False
         self._room = trio.Event()
 
     @property
@@ -91,7 +93,7 @@ class PeerLink:
         if self._send_now(frame):
             return True
         if self._outbox.put_message(frame, message_id):
-            self._wake.set()
+            self._wake_writer()
             return True
         return False
 
@@ -147,7 +149,7 @@ class PeerLink:
         if dropped:
             self._counters["dropped_control"] += dropped
             self._lost_control = True
-        self._wake.set()
+        self._wake_writer()
         return not dropped
 
     def _greet(self) -> None:
@@ -194,18 +196,28 @@ class PeerLink:
         """Write until either side ends the stream."""
         self._counters["streams_opened"] += 1
         self._greet()
-        self._stream = stream
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._watch, stream, nursery.cancel_scope)
-                await self._write(stream)
-                nursery.cancel_scope.cancel()
+                self._stream, self._nursery = stream, nursery
+                self._wake_writer()
+                try:
+                    await self._watch(stream)
+                finally:
+                    self._stream = self._nursery = None
+                    nursery.cancel_scope.cancel()
         finally:
-            self._stream = None
+            self._writer_runs = False
             with trio.CancelScope(shield=True, deadline=trio.current_time() + 1):
                 await stream.reset()
 
+    def _wake_writer(self) -> None:
+        """Start the writer unless it runs: an idle link has no task for it."""
+        if not self._writer_runs and self._nursery is not None and self._stream is not None:
+            self._writer_runs = True
+            self._nursery.start_soon(self._write, self._stream)
+
     async def _write(self, stream: Stream) -> None:
+        """Write until the outbox is empty. The end of the stream is left to `_watch`."""
         outbox, peer = self._outbox, self.peer
         while True:
             # A lost control frame may have been a GRAFT, PRUNE or subscription: resynchronise instead of
@@ -215,9 +227,7 @@ class PeerLink:
             unwanted = None if not (peer.dont_want or peer.dont_want_old) else self._unwanted
             data = outbox.take(unwanted)
             if not data:
-                self._wake = trio.Event()
-                await self._wake.wait()
-                continue
+                break
             try:
                 await stream.write(data)
             except StreamClosed:
@@ -225,15 +235,15 @@ class PeerLink:
             self._stalled = False
             room, self._room = self._room, trio.Event()
             room.set()
+        self._writer_runs = False
 
     def _unwanted(self, message_id: bytes) -> bool:
         return not self.peer.wants(message_id)
 
-    async def _watch(self, stream: Stream, scope: trio.CancelScope) -> None:
+    async def _watch(self, stream: Stream) -> None:
         """Wait for the end of the stream. Only we write on it, so any bytes read are a protocol violation."""
         try:
             while await stream.read(1024):
                 self._counters["unexpected_bytes"] += 1
         except StreamClosed:
             pass
-        scope.cancel()

@@ -124,6 +124,17 @@ async def test_a_write_needs_no_writer_task_while_the_connection_is_idle() -> No
 
 
 @trio_test()
+async def test_an_idle_connection_has_no_task_for_writing() -> None:
+    async with direct() as end, trio.open_nursery() as nursery:
+        nursery.start_soon(end.muxer.run, lambda _stream: None)
+        await end.receive(HEADER_SIZE)  # the frame that opens the stream was written by one
+        await end.settle()
+        assert end.muxer._nursery is not None
+        assert not end.muxer._nursery.child_tasks
+        nursery.cancel_scope.cancel()
+
+
+@trio_test()
 async def test_nothing_is_written_before_what_is_queued_or_beyond_the_credit() -> None:
     async with direct() as end:
         assert not end.stream.write_now(b"early")  # the frame that opens the stream waits

@@ -67,3 +67,12 @@ def test_what_the_peer_has_by_now_is_left_out() -> None:
     assert box.take(unwanted=lambda i: i != b"2") == b"2" * 10
     assert box.size == 0
     assert not box
+
+
+def test_what_a_peer_no_longer_wants_leaves_the_queue_and_its_bounds() -> None:
+    box = outbox(message_bytes=100, write_bytes=50)
+    for name in (b"a", b"b", b"c"):
+        box.put_message(name * 30, name)
+    assert box.take(lambda message_id: message_id != b"b") == b"b" * 30
+    assert box.take(lambda message_id: message_id == b"c") == b""
+    assert box.size == 0
