@@ -95,12 +95,10 @@ class Gossip:
         never reach it: not as a member of our mesh then, and not by gossip, which leaves the mesh out.
         """
         self.emit(topic.name, topic.mesh, now)
-        joined, topic.grafted = topic.grafted, set()
-        ids = self._s.cache.gossip_ids(topic.name) if joined else ()
-        if ids:
-            for peer_id in sorted(joined):
-                if self._trusted(topic.mesh[peer_id], now):
-                    self._offer(topic.mesh[peer_id], topic.name, ids)
+        joined, topic.grafted = topic.grafted, {}
+        for peer_id, ids in joined.items():
+            if ids and self._trusted(topic.mesh[peer_id], now):
+                self._offer(topic.mesh[peer_id], topic.name, ids)
 
     def emit(self, topic: str, excluded: dict[str, Peer], now: float) -> None:
         """Send IHAVE for recent ids to random peers of the topic outside `excluded` (its mesh or fanout)."""

@@ -60,7 +60,7 @@ class Mesh:
         if topic is None or not topic.subscribed:
             return
         if peer.peer_id in topic.mesh:
-            topic.grafted.add(peer.peer_id)
+            s.note_graft(peer, topic)
             return
         # gossipsub-v1.1, Prune Backoff: a GRAFT inside the back-off costs score (P7) and is answered with a
         # PRUNE.
@@ -76,7 +76,7 @@ class Mesh:
             self._refuse(peer, name, now, self._others(peer, topic, now))
         else:
             s.graft(peer, topic, now)
-            topic.grafted.add(peer.peer_id)
+            s.note_graft(peer, topic)
 
     def on_prune(self, peer: Peer, prune: Prune, now: float) -> None:
         s = self._s

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from random import Random
 from typing import NamedTuple
 
@@ -75,8 +75,8 @@ class Topic:
         self.traffic = traffic
         self.subscribed = False
         self.mesh: dict[str, Peer] = {}
-        self.grafted: set[str] = set()
-        """Mesh peers whose GRAFT arrived since the last heartbeat."""
+        self.grafted: dict[str, Sequence[bytes]] = {}
+        """Mesh peers whose GRAFT arrived since the last heartbeat, with the ids that were recent then."""
 
 
 class PxOffer(NamedTuple):
@@ -166,10 +166,15 @@ class RouterState:
         self.changed.add(topic.name)
         self.counters["grafted"] += 1
 
+    def note_graft(self, peer: Peer, topic: Topic) -> None:
+        """Record a GRAFT of a mesh peer."""
+        if peer.peer_id not in topic.grafted:
+            topic.grafted[peer.peer_id] = self.cache.gossip_ids(topic.name)
+
     def ungraft(self, peer: Peer, topic: Topic) -> None:
         """Remove a peer from the mesh without sending PRUNE."""
         del topic.mesh[peer.peer_id]
-        topic.grafted.discard(peer.peer_id)
+        topic.grafted.pop(peer.peer_id, None)
         self.scores.pruned(peer.score, topic.name)
         self.changed.add(topic.name)
         self.counters["pruned"] += 1

@@ -118,6 +118,7 @@ def test_a_peer_is_offered_what_was_forwarded_before_its_graft_arrived() -> None
     core.gets("p4", graft=[T])
     core.gets("p1", graft=[T])  # crossed ours: it may have counted on us before we sent it
     core.sent()
+    core.receive("p0", b"later")  # goes to both as members of the mesh: an offer would bring it twice
     core.beat()
     offer = [IHave(T, [sha256(b"m").digest()])]
     assert core.sent_to(lambda c: c.ihave) == {"p1": offer, "p4": offer}
