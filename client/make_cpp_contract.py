@@ -25,7 +25,7 @@ from ipc_schema.errors import ErrorCode  # noqa: E402
 from ipc_schema.hello import NetworkInfo  # noqa: E402
 from ipc_schema.kernel import events as kernel_wire  # noqa: E402
 from ipc_schema.kernel import methods as kernel  # noqa: E402
-from ipc_schema.kernel import records  # noqa: E402
+from ipc_schema.kernel import records, relay, store  # noqa: E402
 from ipc_schema.mapi import channels, events, methods  # noqa: E402
 from ipc_schema.streams import StreamState  # noqa: E402
 from logos_client import kernel_events  # noqa: E402
@@ -50,9 +50,9 @@ BODIES: tuple[type[Body], ...] = (
     kernel.KernelHello,
     kernel.LeaseAcquireReply,
     kernel.StreamReplayReply,
-    kernel.RelayPublishReply,
-    kernel.RelayPeersReply,
-    kernel.StoreQueryReply,
+    relay.RelayPublishReply,
+    relay.RelayPeersReply,
+    store.StoreQueryReply,
     records.PeerRecord,
     kernel.PeersListReply,
     kernel.ConnectResult,

@@ -14,6 +14,7 @@ __all__ = [
     "METRICS",
     "SHUTDOWN",
     "ControlHealthReply",
+    "HealthRequest",
     "LogLevelReply",
     "LogLevelRequest",
     "MetricsReply",
@@ -23,6 +24,15 @@ HEALTH: Final = "health"
 SHUTDOWN: Final = "shutdown"
 LOG_LEVEL: Final = "log_level"
 METRICS: Final = "metrics"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HealthRequest(Body):
+    """`detail`: what the process consists of, too (the kernel has it)."""
+
+    WHERE = HEALTH
+
+    detail: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +77,7 @@ class MetricsReply(Body):
 
 
 METHODS: Final[dict[str, Method]] = {
-    HEALTH: Method(Empty, ControlHealthReply),
+    HEALTH: Method(HealthRequest, ControlHealthReply),
     SHUTDOWN: Method(Empty, Empty),
     LOG_LEVEL: Method(LogLevelRequest, LogLevelReply),
     METRICS: Method(Empty, MetricsReply),

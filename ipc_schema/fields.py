@@ -1,4 +1,4 @@
-"""Checks of single values, and typed access to a decoded body that was not declared as a `Body`.
+"""Checks of single values of a decoded body.
 
 The `as_…` functions take any decoded value and return it typed, or raise `FieldError` with a reason that
 does not name the place; each enclosing container adds its key to the error's path on the way out, so that
@@ -7,9 +7,8 @@ valid input pays nothing for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from math import isfinite
-from typing import Final, TypeVar
+from typing import Final
 
 from ipc_schema.errors import ErrorCode, IpcError
 
@@ -19,7 +18,6 @@ __all__ = [
     "MAX_ITEMS",
     "MAX_TEXT",
     "FieldError",
-    "Fields",
     "as_array",
     "as_binary",
     "as_boolean",
@@ -35,8 +33,6 @@ MAX_TEXT: Final = 65_536
 """Longest text in a body, in bytes of UTF-8, unless a shorter limit is declared."""
 MAX_ITEMS: Final = 16_384
 """Most elements of one array or map in a body."""
-
-T = TypeVar("T")
 
 
 class FieldError(ValueError):
@@ -148,88 +144,3 @@ def as_map(value: object, max_items: int = MAX_ITEMS) -> dict[str, object]:
         if type(key) is not str:
             raise FieldError(f"the key {key!r} of a map is not a text")
     return value
-
-
-class Fields:
-    """Typed getters over a decoded map. `where` names the method or frame in errors.
-
-    A key that is absent or nil is an error in the plain getters and yields `default` in the `optional_…`
-    ones. Every failure is an `IpcError` (`bad_request`) that names the place and the key.
-    """
-
-    __slots__ = ("_body", "_where")
-
-    def __init__(self, body: Mapping[str, object], where: str) -> None:
-        self._body = body
-        self._where = where
-
-    def _get(self, key: str, read: Callable[[object], T]) -> T:
-        value = self._body.get(key)
-        if value is None:
-            raise FieldError("is missing").under(key).to_ipc(self._where)
-        try:
-            return read(value)
-        except FieldError as error:
-            raise error.under(key).to_ipc(self._where) from None
-
-    def has(self, key: str) -> bool:
-        """Return whether the key is present and not nil."""
-        return self._body.get(key) is not None
-
-    def text(self, key: str, *, max_bytes: int = MAX_TEXT) -> str:
-        return self._get(key, lambda value: as_text(value, max_bytes))
-
-    def optional_text(self, key: str, default: T, *, max_bytes: int = MAX_TEXT) -> str | T:
-        return self.text(key, max_bytes=max_bytes) if self.has(key) else default
-
-    def binary(self, key: str, *, length: int | None = None, max: int = INT64_MAX) -> bytes:  # noqa: A002
-        """Return a bytes value of exactly `length` bytes, or of at most `max`."""
-        low, high = (0, max) if length is None else (length, length)
-        return self._get(key, lambda value: as_binary(value, high, low))
-
-    def optional_binary(
-        self,
-        key: str,
-        default: T,
-        *,
-        length: int | None = None,
-        max: int = INT64_MAX,  # noqa: A002
-    ) -> bytes | T:
-        return self.binary(key, length=length, max=max) if self.has(key) else default
-
-    def integer(self, key: str, low: int = INT64_MIN, high: int = INT64_MAX) -> int:
-        return self._get(key, lambda value: as_integer(value, low, high))
-
-    def optional_integer(self, key: str, default: T, low: int = INT64_MIN, high: int = INT64_MAX) -> int | T:
-        return self.integer(key, low, high) if self.has(key) else default
-
-    def boolean(self, key: str) -> bool:
-        return self._get(key, as_boolean)
-
-    def optional_boolean(self, key: str, default: T) -> bool | T:
-        return self.boolean(key) if self.has(key) else default
-
-    def texts(self, key: str, max_items: int = MAX_ITEMS, *, max_bytes: int = MAX_TEXT) -> list[str]:
-        """Return an array of texts, each of at most `max_bytes` bytes."""
-        return self._get(key, lambda value: _each(value, max_items, lambda item: as_text(item, max_bytes)))
-
-    def optional_texts(
-        self, key: str, default: T, max_items: int = MAX_ITEMS, *, max_bytes: int = MAX_TEXT
-    ) -> list[str] | T:
-        return self.texts(key, max_items, max_bytes=max_bytes) if self.has(key) else default
-
-    def integers(
-        self, key: str, max_items: int = MAX_ITEMS, *, low: int = INT64_MIN, high: int = INT64_MAX
-    ) -> list[int]:
-        """Return an array of integers, each in `low`..`high`."""
-        return self._get(key, lambda value: _each(value, max_items, lambda item: as_integer(item, low, high)))
-
-
-def _each(value: object, max_items: int, read: Callable[[object], T]) -> list[T]:
-    items: list[T] = []
-    for index, item in enumerate(as_array(value, max_items)):
-        try:
-            items.append(read(item))
-        except FieldError as error:
-            raise error.under(index) from None
-    return items

@@ -20,9 +20,9 @@ import zmq
 from ipc_schema.config.mapi import MapiConfig, Mode
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.hello import SeenPosition
-from ipc_schema.kernel.methods import NODE_INFO, NodeInfoReply, NodeInfoRequest
 from ipc_schema.mapi.control import AppsReply, SendsReply
 from ipc_schema.mapi.methods import SendRequest, StatusReply
+from ipc_schema.node_info import NODE_INFO, NodeInfoReply, NodeInfoRequest
 from mapi_proc.apps import App, AppConnection
 from mapi_proc.apps.starts import STARTS_NOTE, Starts
 from mapi_proc.apps.summary import summarise_apps, summarise_sends

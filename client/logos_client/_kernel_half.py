@@ -22,9 +22,10 @@ from ipc_schema.kernel.filter import (
     FilterUnsubscribeReply,
 )
 from ipc_schema.kernel.lightpush import LightpushPublishReply
-from ipc_schema.kernel.methods import ConnectResult, KernelLimits, OptionRecord, RelayPublishReply
+from ipc_schema.kernel.methods import ConnectResult, KernelLimits, OptionRecord
 from ipc_schema.kernel.peer_exchange import PeerExchangeReply
 from ipc_schema.kernel.records import NodeHealth, PeerChange, PeerRecord, TopicHealth
+from ipc_schema.kernel.relay import RelayPublishReply
 from ipc_schema.kernel.store import StoredMessage
 from ipc_schema.kernel.store_admin import (
     StoreImportReply,

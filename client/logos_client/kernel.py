@@ -25,16 +25,19 @@ from ipc_schema.frames import Reply
 from ipc_schema.hello import HelloRequest, NetworkInfo
 from ipc_schema.kernel import methods
 from ipc_schema.kernel.events import HEALTH_TOPIC, PEERS_TOPIC, stream_name, stream_topic
-from ipc_schema.kernel.methods import (
-    ConnectResult,
-    KernelHello,
-    KernelLimits,
-    OptionRecord,
+from ipc_schema.kernel.methods import ConnectResult, KernelHello, KernelLimits, OptionRecord
+from ipc_schema.kernel.records import NodeHealth, PeerRecord
+from ipc_schema.kernel.relay import (
+    RELAY_MESH,
+    RELAY_PEERS,
+    RELAY_PUBLISH,
+    RelayPeersReply,
+    RelayPeersRequest,
     RelayPublishReply,
     RelayPublishRequest,
 )
-from ipc_schema.kernel.records import NodeHealth, PeerRecord
 from ipc_schema.names import check_name
+from ipc_schema.node_info import NODE_INFO, NodeInfoReply
 from ipc_schema.paths import KernelEndpoints
 from ipc_schema.streams import StreamState
 from logos_client._arguments import as_bytes, as_text, kernel_at, need_server
@@ -233,7 +236,7 @@ class KernelClient(ServiceMethods, DiscoveryMethods, StoreAdminMethods):
         )
         return await self._call(
             RelayPublishReply,
-            methods.RELAY_PUBLISH,
+            RELAY_PUBLISH,
             request.to_body(),
             [as_bytes("payload", payload)],
             timeout=timeout,
@@ -241,15 +244,15 @@ class KernelClient(ServiceMethods, DiscoveryMethods, StoreAdminMethods):
 
     async def relay_peers(self, pubsub_topic: str | None = None) -> dict[str, tuple[str, ...]]:
         """Return pubsub topic → peers subscribed to it."""
-        return await self._topics(methods.RELAY_PEERS, pubsub_topic)
+        return await self._topics(RELAY_PEERS, pubsub_topic)
 
     async def mesh(self, pubsub_topic: str | None = None) -> dict[str, tuple[str, ...]]:
         """Return pubsub topic → peers in its mesh."""
-        return await self._topics(methods.RELAY_MESH, pubsub_topic)
+        return await self._topics(RELAY_MESH, pubsub_topic)
 
     async def _topics(self, method: str, pubsub_topic: str | None) -> dict[str, tuple[str, ...]]:
-        request = methods.RelayPeersRequest(pubsub_topic=pubsub_topic)
-        return (await self._call(methods.RelayPeersReply, method, request.to_body())).topics
+        request = RelayPeersRequest(pubsub_topic=pubsub_topic)
+        return (await self._call(RelayPeersReply, method, request.to_body())).topics
 
     # -- peers and node --------------------------------------------------------------------------------------
 
@@ -280,7 +283,7 @@ class KernelClient(ServiceMethods, DiscoveryMethods, StoreAdminMethods):
         """Return facts about the node: Version, Metrics, MyMultiaddresses, MyENR, MyPeerId, MyBoundPorts,
         MaxMessageSize, Build."""
         body = {} if ids is None else {"ids": list(ids)}
-        return (await self._call(methods.NodeInfoReply, methods.NODE_INFO, body)).info
+        return (await self._call(NodeInfoReply, NODE_INFO, body)).info
 
     async def config(self) -> list[OptionRecord]:
         """Return each configuration option with its value and source."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Final
 
-from ipc_schema.body import Body, Range, Size, Uint
+from ipc_schema.body import Body, Empty, Method, Range, Size, Uint
 
 __all__ = [
     "DISCOVERY_BOOTNODES",
@@ -19,6 +19,7 @@ __all__ = [
     "MAX_DISTANCES",
     "MAX_KNOWN",
     "MAX_LISTED",
+    "METHODS",
     "PEERS_KNOWN",
     "BootnodesReply",
     "BootnodesRequest",
@@ -222,3 +223,14 @@ class KnownPeersReply(Body):
 
     total: Uint
     peers: Annotated[tuple[KnownRecord, ...], Size(MAX_KNOWN)]
+
+
+METHODS: Final[dict[str, Method]] = {
+    PEERS_KNOWN: Method(KnownPeersRequest, KnownPeersReply),
+    DISCOVERY_STATUS: Method(Empty, DiscoveryStatus),
+    DISCOVERY_START: Method(Empty, DiscoveryRunning),
+    DISCOVERY_STOP: Method(Empty, DiscoveryRunning),
+    DISCOVERY_BOOTNODES: Method(BootnodesRequest, BootnodesReply),
+    DISCOVERY_LIST: Method(ListRequest, ListReply),
+    DISCOVERY_FIND_NODE: Method(FindNodeRequest, FindNodeReply),
+}

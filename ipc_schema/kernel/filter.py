@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Final
 
-from ipc_schema.body import Body, Size, Uint
+from ipc_schema.body import Body, Empty, Method, Size, Uint
 from ipc_schema.kernel.values import PeerName, Shard
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "FILTER_UNSUBSCRIBE",
     "MAX_FILTER_EXCLUDED",
     "MAX_FILTER_TOPICS",
+    "METHODS",
     "FilterPeer",
     "FilterPingReply",
     "FilterPingRequest",
@@ -141,3 +142,11 @@ class FilterSubscribersReply(Body):
 
     subscribers: tuple[FilterSubscriber, ...]
     total: Uint
+
+
+METHODS: Final[dict[str, Method]] = {
+    FILTER_SUBSCRIBE: Method(FilterSubscribeRequest, FilterSubscribeReply),
+    FILTER_UNSUBSCRIBE: Method(FilterUnsubscribeRequest, FilterUnsubscribeReply),
+    FILTER_PING: Method(FilterPingRequest, FilterPingReply),
+    FILTER_SUBSCRIBERS: Method(Empty, FilterSubscribersReply),
+}

@@ -5,11 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from ipc_schema.body import Bin32, Body, Ns, Uint
+from ipc_schema.body import Bin32, Body, Method, Ns, Uint
 from ipc_schema.kernel.relay import PublishRequest
 from ipc_schema.kernel.values import PeerName
 
-__all__ = ["LIGHTPUSH_PUBLISH", "LightpushPublishReply", "LightpushPublishRequest"]
+__all__ = [
+    "LIGHTPUSH_PUBLISH",
+    "METHODS",
+    "LightpushPublishReply",
+    "LightpushPublishRequest",
+]
 
 LIGHTPUSH_PUBLISH: Final = "lightpush.publish"
 
@@ -38,3 +43,8 @@ class LightpushPublishReply(Body):
     pubsub_topic: str
     peer: PeerName
     relay_peers: Uint | None = None
+
+
+METHODS: Final[dict[str, Method]] = {
+    LIGHTPUSH_PUBLISH: Method(LightpushPublishRequest, LightpushPublishReply),
+}

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Final
 
-from ipc_schema.body import Body, Range, Size
+from ipc_schema.body import Body, Method, Range, Size
 from ipc_schema.kernel.values import PeerName
 
 __all__ = [
     "MAX_EXCHANGED",
+    "METHODS",
     "PEER_EXCHANGE_REQUEST",
     "PeerExchangeReply",
     "PeerExchangeRequest",
@@ -39,3 +40,8 @@ class PeerExchangeReply(Body):
 
     peer: PeerName
     enrs: Annotated[tuple[bytes, ...], Size(MAX_EXCHANGED)]
+
+
+METHODS: Final[dict[str, Method]] = {
+    PEER_EXCHANGE_REQUEST: Method(PeerExchangeRequest, PeerExchangeReply),
+}

@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Final
 
-from ipc_schema.body import Bin32, Body, Ns, Range, Size, Uint
+from ipc_schema.body import Bin32, Body, Method, Ns, Range, Size, Uint
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.kernel.values import Shard
 from ipc_schema.message import MAX_META_SIZE, WakuMessage
 
 __all__ = [
+    "METHODS",
     "RELAY_MESH",
     "RELAY_PEERS",
     "RELAY_PUBLISH",
@@ -97,3 +98,10 @@ class RelayPeersReply(Body):
     """Pubsub topic → peer ids."""
 
     topics: dict[str, tuple[str, ...]]
+
+
+METHODS: Final[dict[str, Method]] = {
+    RELAY_PUBLISH: Method(RelayPublishRequest, RelayPublishReply),
+    RELAY_PEERS: Method(RelayPeersRequest, RelayPeersReply),
+    RELAY_MESH: Method(RelayPeersRequest, RelayPeersReply),
+}

@@ -11,7 +11,7 @@ from typing import Annotated, Final, NamedTuple
 
 from msgpack import packb
 
-from ipc_schema.body import Bin32, Body, Ns, Range, Row, Size
+from ipc_schema.body import Bin32, Body, Method, Ns, Range, Row, Size
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.fields import FieldError
 from ipc_schema.frames import unpack_header
@@ -24,6 +24,7 @@ __all__ = [
     "MAX_STORE_HASHES",
     "MAX_STORE_MESSAGES",
     "MAX_STORE_PAGE",
+    "METHODS",
     "STORE_QUERY",
     "StoreQueryReply",
     "StoreQueryRequest",
@@ -143,3 +144,8 @@ def blob_messages(where: str, blobs: Sequence[bytes]) -> list[tuple[str, WakuMes
         message = WakuMessage(payload, content_topic, version, timestamp, meta, proof, ephemeral)
         found.append((topic, message))
     return found
+
+
+METHODS: Final[dict[str, Method]] = {
+    STORE_QUERY: Method(StoreQueryRequest, StoreQueryReply),
+}

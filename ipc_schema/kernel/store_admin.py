@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Final
 
-from ipc_schema.body import Bin32, Body, Ns, Range, Size, Uint
+from ipc_schema.body import Bin32, Body, Empty, Method, Ns, Range, Size, Uint
 from ipc_schema.kernel.values import PeerName
 
 __all__ = [
     "MAX_IMPORT",
     "MAX_VERIFY",
+    "METHODS",
     "STORE_IMPORT",
     "STORE_STATUS",
     "STORE_SYNC",
@@ -186,3 +187,11 @@ class StoreImportReply(Body):
     stored: Uint
     known: Uint
     refused: Annotated[tuple[StoreRefusal, ...], Size(MAX_IMPORT)] = ()
+
+
+METHODS: Final[dict[str, Method]] = {
+    STORE_STATUS: Method(Empty, StoreStatusReply),
+    STORE_SYNC: Method(StoreSyncRequest, StoreSessionRecord),
+    STORE_VERIFY: Method(StoreVerifyRequest, StoreVerifyReply),
+    STORE_IMPORT: Method(StoreImportRequest, StoreImportReply),
+}

@@ -16,12 +16,12 @@ from ipc_schema.control import (
     METRICS,
     SHUTDOWN,
     ControlHealthReply,
+    HealthRequest,
     LogLevelReply,
     LogLevelRequest,
     MetricsReply,
 )
 from ipc_schema.errors import ErrorCode, IpcError
-from ipc_schema.fields import Fields
 from ipc_schema.server import Answer, Call, Route
 from kernel_proc.health import HealthMonitor
 from logos_process import logs
@@ -60,7 +60,7 @@ def control_routes(
     """
 
     def health_method(call: Call) -> Answer:
-        detail = Fields(call.body, HEALTH).optional_boolean("detail", False)
+        detail = HealthRequest.from_body(call.body).detail
         body = health_body(health, version, started)
         if detail:
             body["detail"] = {

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, Protocol
 
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.kernel.lightpush import LIGHTPUSH_PUBLISH, LightpushPublishReply, LightpushPublishRequest
-from ipc_schema.kernel.methods import RELAY_PUBLISH, RelayPublishReply, RelayPublishRequest
+from ipc_schema.kernel.relay import RELAY_PUBLISH, RelayPublishReply, RelayPublishRequest
 from mapi_proc.kernel_link.link import KernelLink
 from mapi_proc.peers import LIGHTPUSH, ServicePeers
 from mapi_proc.send.task import NoPeers, Outcome, Published, Refused, SendTask, Unknown

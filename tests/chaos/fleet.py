@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Final
 
 from ipc_schema.errors import IpcError
-from ipc_schema.kernel.methods import NodeInfoReply
+from ipc_schema.node_info import NodeInfoReply
 from ipc_schema.paths import kernel_endpoints, mapi_endpoints
 from logos_client._connection import RequestConnection
 from tests.chaos.ledger import Ledger, read_ledger

@@ -36,6 +36,16 @@ from ipc_schema.kernel.events import (
     stream_topic,
 )
 from ipc_schema.kernel.records import PeerRecord
+from ipc_schema.kernel.relay import (
+    RELAY_MESH,
+    RELAY_PEERS,
+    RELAY_PUBLISH,
+    RelayPeersReply,
+    RelayPeersRequest,
+    RelayPublishReply,
+    RelayPublishRequest,
+)
+from ipc_schema.node_info import NODE_INFO, NodeInfoReply, NodeInfoRequest
 from ipc_schema.paths import kernel_endpoints, run_directory
 from tests.interop.inbox import CommandError, Event, PeerEndedError, PeerTimeoutError
 from tests.interop.relay_peer import ConnectedPeer, Connection, RelayNode
@@ -118,7 +128,7 @@ class KernelPeer(RelayNode):
         events.start()
         # The barrier of the contract: with the first heartbeat the subscription holds.
         self.wait_event("heartbeat", deadline=max(1.0, end - time.monotonic()))
-        info = self._call(methods.NODE_INFO, methods.NodeInfoRequest(), methods.NodeInfoReply).info
+        info = self._call(NODE_INFO, NodeInfoRequest(), NodeInfoReply).info
         self.peer_id = str(info["MyPeerId"])
         addresses = info["MyMultiaddresses"]
         assert isinstance(addresses, (list, tuple))
@@ -242,9 +252,9 @@ class KernelPeer(RelayNode):
         shard: int = 0,
     ) -> tuple[bytes, tuple[str, ...]]:
         topic = f"/waku/2/rs/{self._cluster}/{shard}"
-        where = methods.RelayPeersRequest(pubsub_topic=topic)
-        known = self._call(methods.RELAY_PEERS, where, methods.RelayPeersReply).topics.get(topic, ())
-        request = methods.RelayPublishRequest(
+        where = RelayPeersRequest(pubsub_topic=topic)
+        known = self._call(RELAY_PEERS, where, RelayPeersReply).topics.get(topic, ())
+        request = RelayPublishRequest(
             content_topic=content_topic,
             shard=shard,
             timestamp=None if timestamp_ms is None else timestamp_ms * 1_000_000,
@@ -252,7 +262,7 @@ class KernelPeer(RelayNode):
             ephemeral=ephemeral,
         )
         try:
-            reply = self._call(methods.RELAY_PUBLISH, request, methods.RelayPublishReply, blobs=[payload])
+            reply = self._call(RELAY_PUBLISH, request, RelayPublishReply, blobs=[payload])
         except IpcError as error:
             raise CommandError(str(error)) from error
         if reply.peers != len(known):
@@ -273,7 +283,7 @@ class KernelPeer(RelayNode):
 
     def wait_meshed(self, peer_id: str, *, deadline: float = 15.0) -> None:
         def look() -> bool | None:
-            reply = self._call(methods.RELAY_MESH, methods.RelayPeersRequest(), methods.RelayPeersReply)
+            reply = self._call(RELAY_MESH, RelayPeersRequest(), RelayPeersReply)
             return True if any(peer_id in mesh for mesh in reply.topics.values()) else None
 
         self._until(f"mesh with {peer_id}", look, deadline)

@@ -8,14 +8,12 @@ from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.kernel.methods import (
     NODE_CONFIG,
     NODE_HEALTH,
-    NODE_INFO,
     NODE_METRICS,
     NodeConfigReply,
-    NodeInfoReply,
-    NodeInfoRequest,
     NodeMetricsReply,
     OptionRecord,
 )
+from ipc_schema.node_info import NODE_INFO, NodeInfoReply, NodeInfoRequest
 from ipc_schema.server import Answer, Call, Route
 from kernel_proc.health import HealthMonitor
 from kernel_proc.metrics import Registry

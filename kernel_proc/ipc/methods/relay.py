@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from ipc_schema.errors import ErrorCode, IpcError
-from ipc_schema.kernel.methods import (
+from ipc_schema.kernel.relay import (
     RELAY_MESH,
     RELAY_PEERS,
     RELAY_PUBLISH,

@@ -15,7 +15,9 @@ from ipc_schema.body import Body, Empty
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.frames import decode_body
 from ipc_schema.kernel import methods as kernel
+from ipc_schema.kernel.lightpush import LightpushPublishRequest
 from ipc_schema.kernel.records import NodeHealth
+from ipc_schema.kernel.relay import RELAY_MESH, RelayPeersRequest, RelayPublishRequest
 from ipc_schema.mapi import control as mapi_control
 from ipc_schema.mapi import methods as mapi
 from ipc_schema.streams import ReplayBatch
@@ -151,7 +153,7 @@ def test_replayed_events_travel_as_blobs() -> None:
 
 def test_a_body_of_two_methods_can_be_told_its_place() -> None:
     with pytest.raises(IpcError, match=r"relay\.mesh: pubsub_topic: text is expected"):
-        kernel.RelayPeersRequest.from_body({"pubsub_topic": 1}, kernel.RELAY_MESH)
+        RelayPeersRequest.from_body({"pubsub_topic": 1}, RELAY_MESH)
 
 
 def test_limits_of_the_contract() -> None:
@@ -173,10 +175,10 @@ def test_servers_may_add_keys(key: str, value: str) -> None:
 
 
 def test_a_message_is_published_with_one_blob() -> None:
-    request = kernel.RelayPublishRequest(content_topic="/a/1/b/c", meta=b"m", version=1, ephemeral=True)
+    request = RelayPublishRequest(content_topic="/a/1/b/c", meta=b"m", version=1, ephemeral=True)
     message = request.message([b"payload"])
     assert (message.payload, message.content_topic, message.timestamp) == (b"payload", "/a/1/b/c", 0)
     assert (message.meta, message.version, message.ephemeral, message.proof) == (b"m", 1, True, b"")
     for blobs in ([], [b"a", b"b"]):
         with pytest.raises(IpcError, match="one is needed: the payload"):
-            kernel.LightpushPublishRequest(content_topic="/a/1/b/c").message(blobs)
+            LightpushPublishRequest(content_topic="/a/1/b/c").message(blobs)

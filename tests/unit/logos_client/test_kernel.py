@@ -15,6 +15,8 @@ from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.frames import Request
 from ipc_schema.kernel import methods
 from ipc_schema.kernel.events import HEALTH_TOPIC, PEERS_TOPIC, stream_topic
+from ipc_schema.kernel.relay import RELAY_MESH, RELAY_PEERS, RELAY_PUBLISH
+from ipc_schema.node_info import NODE_INFO
 from logos_client import (
     ClosedError,
     ControlClient,
@@ -81,18 +83,18 @@ async def test_what_a_client_knows() -> None:
 async def test_methods_say_what_the_contract_has() -> None:
     async with kernel() as (server, client):
         answers: dict[str, Answer] = {
-            methods.RELAY_PUBLISH: {
+            RELAY_PUBLISH: {
                 "message_hash": bytes(32),
                 "timestamp": 5,
                 "pubsub_topic": "/waku/2/rs/42/0",
                 "peers": 2,
                 "duplicate": False,
             },
-            methods.RELAY_PEERS: {"topics": {"t": ["a", "b"]}},
-            methods.RELAY_MESH: {"topics": {"t": ["a"]}},
+            RELAY_PEERS: {"topics": {"t": ["a", "b"]}},
+            RELAY_MESH: {"topics": {"t": ["a"]}},
             methods.PEERS_CONNECT: {"results": [{"address": "/x", "error": "no"}]},
             methods.PEERS_DISCONNECT: {"disconnected": True},
-            methods.NODE_INFO: {"info": {"MyPeerId": "p"}},
+            NODE_INFO: {"info": {"MyPeerId": "p"}},
             methods.NODE_CONFIG: {"options": [{"name": "o", "type": "int", "value": 1}]},
             methods.NODE_METRICS: {"metrics": [["m", {"l": "v"}, 1.5]]},
         }
@@ -114,7 +116,7 @@ async def test_methods_say_what_the_contract_has() -> None:
         def refuse(_identity: bytes, _request: Request) -> Answer:
             raise IpcError(ErrorCode.NO_PEERS, "nobody", detail={"message_hash": bytes(32)})
 
-        server.handlers[methods.RELAY_PUBLISH] = refuse
+        server.handlers[RELAY_PUBLISH] = refuse
         with pytest.raises(NoPeersError) as failed:
             await client.publish("/a/1/b/c", b"payload")
         assert failed.value.detail == {"message_hash": bytes(32)}
