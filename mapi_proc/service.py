@@ -125,7 +125,7 @@ class MapiService:
         uids = frozenset({os.geteuid(), *config.allowed_uids})
         apps = open_router(context, max_frame=_LARGEST_MESSAGE + BLOB_SLACK, hwm=_WAITING)
         control = open_router(context, max_frame=MAX_BODY, hwm=100)
-        connections = max(_CONNECTIONS, config.max_apps + config.max_apps // 4)
+        connections = max(_CONNECTIONS, config.apps.max_apps + config.apps.max_apps // 4)
         self._doors = (
             Door(apps, "apps", limit=connections, allowed_uids=uids),
             Door(control, "control", limit=_CONTROL_CONNECTIONS, allowed_uids=uids),

@@ -73,7 +73,7 @@ class Upkeep:
         clocks: Clocks,
         steady: SteadyClock,
     ) -> None:
-        self._config = config
+        self._options = config.apps
         self._database = database
         self._turn = turn
         self._apps = kept.apps
@@ -118,7 +118,7 @@ class Upkeep:
         before = self._delivered_count.excess()
         if self._clock() >= self._evict_delivered_at:
             self._evict_delivered_at = self._clock() + _EVICT_DELIVERED_EVERY_S
-            before = max(before or 0, now - int(self._config.app_expiry * _SECOND))
+            before = max(before or 0, now - int(self._options.app_expiry * _SECOND))
             self._delivered_count.forget(before)
         if before is not None:
             batch.evict_delivered(before)
@@ -133,7 +133,7 @@ class Upkeep:
         return horizons
 
     def _keep_apps(self, now: int, batch: Batch) -> None:
-        expiry = self._config.app_expiry
+        expiry = self._options.app_expiry
         away, seen = now - int(expiry * _SECOND), now - int(min(_SEEN_S, expiry / 4) * _SECOND)
         could_come = self._clock() - min(_GRACE_S, expiry / 10)
         step = self._steps.look()
@@ -153,7 +153,7 @@ class Upkeep:
     def _bound_journals(self, now: int, batch: Batch) -> None:
         """Bound all journals together: the largest is cut first, and its app is notified."""
         streams = _durable(self._apps)
-        excess = sum(stream.stored_bytes for stream in streams) - self._config.journal_total_bytes
+        excess = sum(stream.stored_bytes for stream in streams) - self._options.journal_total_bytes
         while excess > 0:
             largest = max(streams, key=lambda stream: stream.stored_bytes)
             freed = largest.shrink(largest.stored_bytes - excess, now, batch)

@@ -112,7 +112,7 @@ class Parts:
         self.turn.source = link
         self.apps = AppRegistry()
         self.table: SubscriptionTable[AppStream] = SubscriptionTable(
-            self.network.shard_of, max_topics=config.max_topics_per_app
+            self.network.shard_of, max_topics=config.apps.max_topics_per_app
         )
         hooks = AppHooks(
             dropped=self._drop,
@@ -135,7 +135,7 @@ class Parts:
         self._peers = ServicePeers(clocks.running, random.random)
         stores = self._stores = StoreHistory(link, self._peers, lambda: self.network.cluster)
         self.catchup = CatchUp(
-            catch_up_policy(config.catch_up),
+            catch_up_policy(config.messages.catch_up),
             stores,
             clock=clocks.running,
             steady=steady,
@@ -183,9 +183,9 @@ class Parts:
         workers = ShardWorkers(self.catchup, self._partitions, self.status, self.filters)
         self.shards = FollowedShards(link, self.table, self.network, self._positions, self.turn, workers)
         if auto is None:
-            auto = SubscribeOnFirstSend() if config.auto_subscribe else NeverSubscribe()
+            auto = SubscribeOnFirstSend() if config.messages.auto_subscribe else NeverSubscribe()
         apps_by_id = {app.app_id: app for app in self.apps}
-        past = Past(self.history, PastTopics(config.max_topics_per_app, apps_by_id, snapshot.left))
+        past = Past(self.history, PastTopics(config.apps.max_topics_per_app, apps_by_id, snapshot.left))
         self.subscriptions = SubscriptionService(
             SubscriptionParts(self.apps, self.table, self.shards, self.status),
             past,

@@ -14,11 +14,11 @@ from typing import Any, ClassVar, Final
 from urllib.parse import urlsplit
 
 from ipc_schema.config import common
-from ipc_schema.config.common import BaseProcessOptions
-from ipc_schema.config.kinds import BOOLEAN, ENDPOINT, PATH, Kind, duration, integer, size
+from ipc_schema.config.common import BaseProcessOptions, ServedNodeOptions
+from ipc_schema.config.kinds import BOOLEAN, PATH, Kind, duration, integer, size
 from ipc_schema.config.options import Layer, OptionSection, Resolved, Schema, option, resolve
 from ipc_schema.config.sources import TomlFile, explicit_layers
-from ipc_schema.paths import KernelEndpoints, MapiEndpoints, kernel_endpoints, mapi_endpoints, run_directory
+from ipc_schema.paths import KernelEndpoints, MapiEndpoints, run_directory
 from ipc_schema.topics import MAX_SHARD_COUNT, TopicError, autoshard
 
 __all__ = ["BRIDGE_SCHEMA", "BridgeConfig", "NatsConfig", "bridge_config", "load_bridge_config"]
@@ -153,36 +153,13 @@ class InwardOptions(OptionSection):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BridgedNodeOptions(OptionSection):
-    """Location of the processes that are bridged."""
-
-    TITLE: ClassVar[str] = "The node"
-
-    kernel_dir: str | None = option(PATH, "ipc-dir of the kernel", unset="the same as ipc-dir")
-    kernel_requests: str | None = option(
-        ENDPOINT, "endpoint of the kernel's requests", unset="ipc://<kernel-dir>/kernel/requests"
-    )
-    kernel_control: str | None = option(
-        ENDPOINT, "endpoint of the kernel's control", unset="ipc://<kernel-dir>/kernel/control"
-    )
-    mapi_dir: str | None = option(PATH, "ipc-dir of the Messaging API", unset="the same as ipc-dir")
-    mapi_apps: str | None = option(
-        ENDPOINT, "endpoint of the Messaging API for apps", unset="ipc://<mapi-dir>/mapi/apps"
-    )
-    mapi_control: str | None = option(
-        ENDPOINT, "endpoint of the Messaging API's control", unset="ipc://<mapi-dir>/mapi/control"
-    )
-    mapi: bool = option(BOOLEAN, "there is a Messaging API beside the kernel", default=True)
-
-
-@dataclass(frozen=True, kw_only=True)
 class BridgeOptions:
     """All options of a bridge, by section."""
 
     nats: NatsOptions
     outward: OutwardOptions
     inward: InwardOptions
-    node: BridgedNodeOptions
+    node: ServedNodeOptions
     process: BaseProcessOptions
 
 
@@ -261,20 +238,8 @@ def bridge_config(layers: Iterable[Layer]) -> BridgeConfig:
         inward=options.inward.bridge_in and options.node.mapi,
         in_flight=options.inward.bridge_in_flight,
         takeover_after=options.inward.bridge_takeover_after,
-        kernel=common.endpoints(
-            resolved,
-            kernel_endpoints,
-            ("kernel-dir", options.node.kernel_dir or run_dir),
-            {"requests": "kernel-requests", "control": "kernel-control"},
-        ),
-        mapi=common.endpoints(
-            resolved,
-            mapi_endpoints,
-            ("mapi-dir", options.node.mapi_dir or run_dir),
-            {"apps": "mapi-apps", "control": "mapi-control"},
-        )
-        if options.node.mapi
-        else None,
+        kernel=common.served_kernel(resolved, options.node, run_dir),
+        mapi=common.served_mapi(resolved, options.node, run_dir),
         warnings=tuple(_warnings(resolved)),
         resolved=resolved,
     )
@@ -300,9 +265,7 @@ def _nats(options: BridgeOptions) -> NatsConfig:
 def _check(resolved: Resolved[BridgeOptions]) -> None:
     options = resolved.options
     nats = options.nats
-    if (nats.nats_tls_cert is None) != (nats.nats_tls_key is None):
-        given = "nats-tls-cert" if nats.nats_tls_cert is not None else "nats-tls-key"
-        raise resolved.refuse(given, "certificate and key are needed together")
+    common.check_pair(resolved, "nats-tls-cert", "nats-tls-key")
     if nats.nats_credentials is not None and nats.nats_nkey_seed is not None:
         raise resolved.refuse("nats-nkey-seed", "nats-credentials names the user already")
     if (

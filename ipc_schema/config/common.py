@@ -7,27 +7,32 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, TypeVar
 
-from ipc_schema.config.kinds import (
-    LOG_FORMAT,
-    LOG_LEVEL,
-    PATH,
-    Kind,
-    integer,
-)
+from ipc_schema.config.kinds import BOOLEAN, ENDPOINT, LOG_FORMAT, LOG_LEVEL, PATH, Kind, integer
 from ipc_schema.config.options import Option, OptionSection, PortUse, Resolved, Schema, option
 from ipc_schema.config.presets import PRESETS, parse_preset_name
-from ipc_schema.paths import KernelEndpoints, MapiEndpoints, SocketPathError, run_directory
+from ipc_schema.paths import (
+    KernelEndpoints,
+    MapiEndpoints,
+    SocketPathError,
+    kernel_endpoints,
+    mapi_endpoints,
+    run_directory,
+)
 
 __all__ = [
     "MOVED_TO_GATEWAY",
     "BaseProcessOptions",
     "CommonConfig",
     "ProcessOptions",
+    "ServedNodeOptions",
+    "check_pair",
     "common_config",
     "describe",
     "endpoints",
     "ports_shift_option",
     "preset_option",
+    "served_kernel",
+    "served_mapi",
     "shifted",
     "tcp_uses",
     "without_effect",
@@ -105,6 +110,29 @@ class ProcessOptions(BaseProcessOptions):
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class ServedNodeOptions(OptionSection):
+    """Location of the processes whose client this one is."""
+
+    TITLE: ClassVar[str] = "The node"
+
+    kernel_dir: str | None = option(PATH, "ipc-dir of the kernel", unset="the same as ipc-dir")
+    kernel_requests: str | None = option(
+        ENDPOINT, "endpoint of the kernel's requests", unset="ipc://<kernel-dir>/kernel/requests"
+    )
+    kernel_control: str | None = option(
+        ENDPOINT, "endpoint of the kernel's control", unset="ipc://<kernel-dir>/kernel/control"
+    )
+    mapi_dir: str | None = option(PATH, "ipc-dir of the Messaging API", unset="the same as ipc-dir")
+    mapi_apps: str | None = option(
+        ENDPOINT, "endpoint of the Messaging API for apps", unset="ipc://<mapi-dir>/mapi/apps"
+    )
+    mapi_control: str | None = option(
+        ENDPOINT, "endpoint of the Messaging API's control", unset="ipc://<mapi-dir>/mapi/control"
+    )
+    mapi: bool = option(BOOLEAN, "there is a Messaging API beside the kernel", default=True)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommonConfig:
     """Typed configuration shared by kernel and Messaging API."""
@@ -167,6 +195,28 @@ def endpoints(
         return below(run_dir)._replace(**given)
     except SocketPathError as error:
         raise resolved.refuse(key, str(error)) from None
+
+
+def served_kernel(resolved: Resolved[Any], node: ServedNodeOptions, run_dir: str) -> KernelEndpoints:
+    """Return the endpoints of the kernel whose client a process is. Raises `ConfigError`."""
+    names = {"requests": "kernel-requests", "control": "kernel-control"}
+    return endpoints(resolved, kernel_endpoints, ("kernel-dir", node.kernel_dir or run_dir), names)
+
+
+def served_mapi(resolved: Resolved[Any], node: ServedNodeOptions, run_dir: str) -> MapiEndpoints | None:
+    """Return the endpoints of the Messaging API whose client a process is, None without one. Raises
+    `ConfigError`."""
+    if not node.mapi:
+        return None
+    names = {"apps": "mapi-apps", "control": "mapi-control"}
+    return endpoints(resolved, mapi_endpoints, ("mapi-dir", node.mapi_dir or run_dir), names)
+
+
+def check_pair(resolved: Resolved[Any], certificate: str, key: str) -> None:
+    """Refuse one of two options for a certificate and its key without the other. Raises `ConfigError`."""
+    present = [name for name in (certificate, key) if resolved.value(name) is not None]
+    if len(present) == 1:
+        raise resolved.refuse(present[0], "certificate and key are needed together")
 
 
 def shifted(resolved: Resolved[Any], key: str, port: int, shift: int) -> int:

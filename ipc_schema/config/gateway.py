@@ -13,8 +13,8 @@ from ipaddress import ip_address
 from typing import Any, ClassVar, Final
 
 from ipc_schema.config import common
-from ipc_schema.config.common import BaseProcessOptions
-from ipc_schema.config.kinds import BOOLEAN, ENDPOINT, IP_ADDRESS, PATH, PORT, TEXT, Kind, integer
+from ipc_schema.config.common import BaseProcessOptions, ServedNodeOptions
+from ipc_schema.config.kinds import BOOLEAN, IP_ADDRESS, PATH, PORT, TEXT, Kind, integer
 from ipc_schema.config.options import (
     Layer,
     OptionSection,
@@ -26,7 +26,7 @@ from ipc_schema.config.options import (
     resolve,
 )
 from ipc_schema.config.sources import TomlFile, explicit_layers
-from ipc_schema.paths import KernelEndpoints, MapiEndpoints, kernel_endpoints, mapi_endpoints, run_directory
+from ipc_schema.paths import KernelEndpoints, MapiEndpoints, run_directory
 
 __all__ = ["GATEWAY_SCHEMA", "GatewayConfig", "HttpConfig", "gateway_config", "load_gateway_config"]
 
@@ -100,29 +100,6 @@ class MetricsOptions(OptionSection):
         PREFIX, "prefix of metric names; waku_ for dashboards made for older nwaku", default="logos_delivery_"
     )
     ports_shift: int = common.ports_shift_option()
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServedNodeOptions(OptionSection):
-    """Location of the processes that are served."""
-
-    TITLE: ClassVar[str] = "The node"
-
-    kernel_dir: str | None = option(PATH, "ipc-dir of the kernel to serve", unset="the same as ipc-dir")
-    kernel_requests: str | None = option(
-        ENDPOINT, "endpoint of the kernel's requests", unset="ipc://<kernel-dir>/kernel/requests"
-    )
-    kernel_control: str | None = option(
-        ENDPOINT, "endpoint of the kernel's control", unset="ipc://<kernel-dir>/kernel/control"
-    )
-    mapi_dir: str | None = option(PATH, "ipc-dir of the Messaging API to serve", unset="the same as ipc-dir")
-    mapi_apps: str | None = option(
-        ENDPOINT, "endpoint of the Messaging API for apps", unset="ipc://<mapi-dir>/mapi/apps"
-    )
-    mapi_control: str | None = option(
-        ENDPOINT, "endpoint of the Messaging API's control", unset="ipc://<mapi-dir>/mapi/control"
-    )
-    mapi: bool = option(BOOLEAN, "there is a Messaging API beside the kernel", default=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,9 +190,7 @@ def gateway_config(layers: Iterable[Layer]) -> GatewayConfig:
             options.metrics.metrics_server_port,
         )
     _check_exposure(resolved, {"rest-address": rest, "metrics-server-address": metrics})
-    if (options.rest.rest_tls_cert is None) != (options.rest.rest_tls_key is None):
-        given = "rest-tls-cert" if options.rest.rest_tls_cert is not None else "rest-tls-key"
-        raise resolved.refuse(given, "certificate and key are needed together")
+    common.check_pair(resolved, "rest-tls-cert", "rest-tls-key")
     return GatewayConfig(
         data_dir=options.process.data_dir,
         log_level=options.process.log_level,
@@ -233,20 +208,8 @@ def gateway_config(layers: Iterable[Layer]) -> GatewayConfig:
         dashboard=options.rest.dashboard,
         metrics=metrics,
         metrics_prefix=options.metrics.metrics_prefix,
-        kernel=common.endpoints(
-            resolved,
-            kernel_endpoints,
-            ("kernel-dir", options.node.kernel_dir or run_dir),
-            {"requests": "kernel-requests", "control": "kernel-control"},
-        ),
-        mapi=common.endpoints(
-            resolved,
-            mapi_endpoints,
-            ("mapi-dir", options.node.mapi_dir or run_dir),
-            {"apps": "mapi-apps", "control": "mapi-control"},
-        )
-        if options.node.mapi
-        else None,
+        kernel=common.served_kernel(resolved, options.node, run_dir),
+        mapi=common.served_mapi(resolved, options.node, run_dir),
         warnings=tuple(_warnings(resolved)),
         resolved=resolved,
     )

@@ -281,21 +281,9 @@ class MapiConfig(common.CommonConfig):
     """Endpoints to bind: below `ipc_dir` unless configured otherwise."""
     kernel: KernelEndpoints
     """The kernel to attach to. Its hello gives the events endpoint; this one is only the usual place."""
-    auto_subscribe: bool
-    send_window: float
-    catch_up: str | float
-    """`on-gap`, `never`, or the seconds between periodic rounds."""
+    messages: MessageOptions
+    apps: AppOptions
     send_rate_limit: RateLimit | None
-    max_apps: int
-    max_topics_per_app: int
-    app_expiry: float
-    journal_max_bytes: int
-    journal_max_age: float
-    journal_total_bytes: int
-    ephemeral_max_bytes: int
-    ephemeral_max_events: int
-    outbox_max_messages: int
-    outbox_max_bytes: int
     resolved: Resolved[MapiOptions] = field(repr=False, compare=False)
 
     @property
@@ -356,20 +344,9 @@ def mapi_config(layers: Iterable[Layer]) -> MapiConfig:
             ("kernel-dir", options.kernel.kernel_dir or run_dir),
             {"requests": "kernel-requests", "control": "kernel-control"},
         ),
-        auto_subscribe=options.messages.auto_subscribe,
-        send_window=options.messages.send_window,
-        catch_up=options.messages.catch_up,
+        messages=options.messages,
+        apps=options.apps,
         send_rate_limit=options.messages.send_rate_limit.limit if options.messages.send_rate_limit else None,
-        max_apps=options.apps.max_apps,
-        max_topics_per_app=options.apps.max_topics_per_app,
-        app_expiry=options.apps.app_expiry,
-        journal_max_bytes=options.apps.journal_max_bytes,
-        journal_max_age=options.apps.journal_max_age,
-        journal_total_bytes=options.apps.journal_total_bytes,
-        ephemeral_max_bytes=options.apps.ephemeral_max_bytes,
-        ephemeral_max_events=options.apps.ephemeral_max_events,
-        outbox_max_messages=options.messages.outbox_max_messages,
-        outbox_max_bytes=options.messages.outbox_max_bytes,
         resolved=resolved,
     )
 

@@ -55,7 +55,7 @@ class AppLifecycle:
         steady: SteadyClock,
     ) -> None:
         """Restore the named apps of the snapshot."""
-        self._config = config
+        self._options = config.apps
         self._apps = apps
         self._database = database
         self._disk = Disk(database)
@@ -75,7 +75,8 @@ class AppLifecycle:
 
     def _durable_stream(self, record: AppRecord, extents: Sequence[JournalExtent]) -> DurableStream:
         limits = DurableLimits(
-            max_bytes=self._config.journal_max_bytes, max_age=int(self._config.journal_max_age * _SECOND)
+            max_bytes=self._options.journal_max_bytes,
+            max_age=int(self._options.journal_max_age * _SECOND),
         )
         return DurableStream(
             record,
@@ -144,8 +145,9 @@ class AppLifecycle:
     def _open_ephemeral(self, uid: int | None) -> App:
         self._check_room()
         limits = EphemeralLimits(
-            max_bytes=self._config.ephemeral_max_bytes - connection_window(self._config.ephemeral_max_bytes),
-            max_events=self._config.ephemeral_max_events,
+            max_bytes=self._options.ephemeral_max_bytes
+            - connection_window(self._options.ephemeral_max_bytes),
+            max_events=self._options.ephemeral_max_events,
         )
         stream = EphemeralStream(os.urandom(16), self._defer, limits)
         app = App(f"ephemeral-{stream.stream_id.hex()[:16]}", uid, stream)
@@ -153,18 +155,18 @@ class AppLifecycle:
         return app
 
     def _check_room(self) -> None:
-        if len(self._apps) + len(self._creating) < self._config.max_apps:
+        if len(self._apps) + len(self._creating) < self._options.max_apps:
             return
         idle = self._idle()
         if idle is None:
             raise IpcError(
-                ErrorCode.BUSY, f"{self._config.max_apps} apps are known already", retry_after_ms=10_000
+                ErrorCode.BUSY, f"{self._options.max_apps} apps are known already", retry_after_ms=10_000
             )
 
         log.warning(
             "app %s is forgotten: max-apps (%d) is reached, and least recently used",
             idle.name,
-            self._config.max_apps,
+            self._options.max_apps,
         )
         self._turn.flush()
         self.drop(idle)

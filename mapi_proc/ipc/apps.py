@@ -171,7 +171,7 @@ class AppServer:
         self._sessions[call.identity] = session
         await self._core.check_seen(app, hello.seen)
         if call.descriptor >= 0:
-            window = connection_window(self._core.config.ephemeral_max_bytes)
+            window = connection_window(self._core.config.apps.ephemeral_max_bytes)
             self.socket.windows.watch(call.identity, call.descriptor, window)
         position = m.StreamPosition(id=app.stream.stream_id, acked=app.stream.acked, last=app.stream.last_seq)
         subscriptions, more = topic_page(self._core.table.topics_of(app.stream))
@@ -184,9 +184,9 @@ class AppServer:
                 in_flight=in_flight,
                 body_bytes=body_bytes,
                 blob_bytes=blob_bytes,
-                topics=self._core.config.max_topics_per_app,
+                topics=self._core.config.apps.max_topics_per_app,
                 max_payload=network.max_payload,
-                send_window_ms=int(self._core.config.send_window * 1000),
+                send_window_ms=int(self._core.config.messages.send_window * 1000),
             ),
             features=(FEATURE_CHANNELS, FEATURE_CHANNEL_HOOKS, m.FEATURE_SEND_TIMESTAMP),
             heartbeat_ms=HEARTBEAT_MS,

@@ -30,11 +30,11 @@ class SendSettings:
     def of(cls, config: MapiConfig) -> SendSettings:
         """Extract the options that concern sending."""
         return cls(
-            window=config.send_window,
+            window=config.messages.send_window,
             reliability=config.reliability,
             rate_limit=config.send_rate_limit,
-            max_tasks=config.outbox_max_messages,
-            max_bytes=config.outbox_max_bytes,
+            max_tasks=config.messages.outbox_max_messages,
+            max_bytes=config.messages.outbox_max_bytes,
         )
 
 

@@ -23,13 +23,58 @@ from ipc_schema.hello import HelloRequest, NetworkInfo
 from ipc_schema.kernel import events as kernel_events
 from ipc_schema.kernel import methods as kernel
 from ipc_schema.kernel import store as kernel_store
+from ipc_schema.kernel.discovery import (
+    BootnodesReply,
+    BootnodesRequest,
+    DiscoveryRunning,
+    DiscoveryStatus,
+    Discv5Record,
+    EnrRecord,
+    FindNodeReply,
+    FindNodeRequest,
+    KnownPeersReply,
+    KnownPeersRequest,
+    KnownRecord,
+    ListRecord,
+    ListReply,
+    ListRequest,
+)
+from ipc_schema.kernel.filter import (
+    FilterPeer,
+    FilterPingReply,
+    FilterPingRequest,
+    FilterSubscriber,
+    FilterSubscribeReply,
+    FilterSubscribeRequest,
+    FilterSubscribersReply,
+    FilterUnsubscribeReply,
+    FilterUnsubscribeRequest,
+)
+from ipc_schema.kernel.lightpush import LightpushPublishReply, LightpushPublishRequest
+from ipc_schema.kernel.peer_exchange import PeerExchangeReply, PeerExchangeRequest
 from ipc_schema.kernel.records import EventLoopHealth, NodeHealth, PeerRecord, ProtocolHealth, ShardHealth
+from ipc_schema.kernel.relay import RelayPeersReply, RelayPeersRequest, RelayPublishReply, RelayPublishRequest
+from ipc_schema.kernel.store import StoreQueryReply, StoreQueryRequest
+from ipc_schema.kernel.store_admin import (
+    StoreGapRecord,
+    StoreImportReply,
+    StoreRefusal,
+    StoreResumeRecord,
+    StoreSessionRecord,
+    StoreStatusReply,
+    StoreSyncRecord,
+    StoreSyncRequest,
+    StoreTopicRecord,
+    StoreVerifyReply,
+    StoreVerifyRequest,
+)
 from ipc_schema.mapi import channels
 from ipc_schema.mapi import control as mapi_control
 from ipc_schema.mapi import events as app_events
 from ipc_schema.mapi import methods as mapi
 from ipc_schema.mapi.events import AppEventKind, encode_app_event
 from ipc_schema.message import WakuMessage, message_hash
+from ipc_schema.node_info import NodeInfoReply, NodeInfoRequest
 from ipc_schema.streams import StreamState
 from ipc_schema.topics import shard_topic
 from tests.unit.ipc_schema.vector_json import to_json
@@ -116,19 +161,17 @@ def good_requests() -> None:
     request("kernel", "lease.acquire", kernel.LeaseAcquireRequest(shards=(0, 3, 65535)))
     request("kernel", "lease.release", kernel.LeaseReleaseRequest(shards=(3,)))
     request("kernel", "stream.replay", kernel.StreamReplayRequest(stream="m/1/3", epoch=EPOCH, after=41))
-    publish = kernel.RelayPublishRequest(
-        content_topic=TOPIC, shard=3, timestamp=NOW, meta=b"\x01\x02", force=True
-    )
+    publish = RelayPublishRequest(content_topic=TOPIC, shard=3, timestamp=NOW, meta=b"\x01\x02", force=True)
     request("kernel", "relay.publish", publish, [b"hello"])
     request(
         "kernel", "relay.publish", {"content_topic": TOPIC, "meta": None}, [b"hello"], name="nil is absent"
     )
-    request("kernel", "relay.mesh", kernel.RelayPeersRequest(pubsub_topic=PUBSUB))
-    request("kernel", "relay.peers", kernel.RelayPeersRequest())
+    request("kernel", "relay.mesh", RelayPeersRequest(pubsub_topic=PUBSUB))
+    request("kernel", "relay.peers", RelayPeersRequest())
     address = f"/ip4/127.0.0.1/tcp/60000/p2p/{PEER}"
-    push = kernel.LightpushPublishRequest(content_topic=TOPIC, timestamp=NOW, peer=address)
+    push = LightpushPublishRequest(content_topic=TOPIC, timestamp=NOW, peer=address)
     request("kernel", "lightpush.publish", push, [b"hello"])
-    window = kernel.StoreQueryRequest(
+    window = StoreQueryRequest(
         pubsub_topic=PUBSUB,
         content_topics=(TOPIC,),
         time_start=NOW - 10**9,
@@ -143,28 +186,28 @@ def good_requests() -> None:
     request("kernel", "store.query", window, name="a window, backward, followed")
     request("kernel", "store.query", {"hashes": [HASH, bytes(32)]}, name="presence")
     request("kernel", "store.status", {})
-    request("kernel", "store.sync", kernel.StoreSyncRequest(peer=address))
-    request("kernel", "store.verify", kernel.StoreVerifyRequest(pubsub_topic=PUBSUB, cursor=HASH, limit=1000))
+    request("kernel", "store.sync", StoreSyncRequest(peer=address))
+    request("kernel", "store.verify", StoreVerifyRequest(pubsub_topic=PUBSUB, cursor=HASH, limit=1000))
     request("kernel", "store.import", {}, kernel_store.store_blobs([(PUBSUB, MESSAGE)]))
-    subscribe = kernel.FilterSubscribeRequest(content_topics=(TOPIC,), shard=3, exclude=(PEER,))
+    subscribe = FilterSubscribeRequest(content_topics=(TOPIC,), shard=3, exclude=(PEER,))
     request("kernel", "filter.subscribe", subscribe)
-    request("kernel", "filter.unsubscribe", kernel.FilterUnsubscribeRequest(pubsub_topic=PUBSUB, peer=PEER))
+    request("kernel", "filter.unsubscribe", FilterUnsubscribeRequest(pubsub_topic=PUBSUB, peer=PEER))
     request("kernel", "filter.unsubscribe", {}, name="everything, everywhere")
-    request("kernel", "filter.ping", kernel.FilterPingRequest(peer=PEER))
+    request("kernel", "filter.ping", FilterPingRequest(peer=PEER))
     request("kernel", "filter.subscribers", {})
-    request("kernel", "peer_exchange.request", kernel.PeerExchangeRequest(count=60, peer=address))
+    request("kernel", "peer_exchange.request", PeerExchangeRequest(count=60, peer=address))
     request("kernel", "peers.connect", kernel.PeersConnectRequest(addresses=(address,)))
     request("kernel", "peers.disconnect", kernel.PeersDisconnectRequest(peer_id=PEER))
-    request("kernel", "peers.known", kernel.KnownPeersRequest(limit=500))
-    request("kernel", "discovery.bootnodes", kernel.BootnodesRequest(enrs=(ENR,), add=True))
-    listing = kernel.ListRequest(url=TREE, name_server="127.0.0.1:5353", use=False)
+    request("kernel", "peers.known", KnownPeersRequest(limit=500))
+    request("kernel", "discovery.bootnodes", BootnodesRequest(enrs=(ENR,), add=True))
+    listing = ListRequest(url=TREE, name_server="127.0.0.1:5353", use=False)
     request("kernel", "discovery.list", listing)
-    request("kernel", "discovery.find_node", kernel.FindNodeRequest(enr=ENR, distances=(0, 256)))
+    request("kernel", "discovery.find_node", FindNodeRequest(enr=ENR, distances=(0, 256)))
     for method in ("discovery.status", "discovery.start", "discovery.stop"):
         request("kernel", method, {})
     for method in ("peers.list", "node.health", "node.config", "node.metrics"):
         request("kernel", method, {})
-    request("kernel", "node.info", kernel.NodeInfoRequest(ids=("Version", "MyPeerId")))
+    request("kernel", "node.info", NodeInfoRequest(ids=("Version", "MyPeerId")))
     request("mapi", "hello", HelloRequest(kind="app", name="chat.alice", takeover=True, credit=1 << 20))
     request("mapi", "subscribe", mapi.SubscribeRequest(topics=(TOPIC, "/café/1/x/proto")), budget_ms=0)
     past = mapi.SubscribeRequest(topics=(TOPIC,), since_last=True, history_ms=3_600_000)
@@ -340,32 +383,32 @@ def good_replies() -> None:
     reply("kernel", "lease.release", kernel.LeaseReleaseReply(released=(3,)))
     replayed = [kernel_events.encode_message_header(INSTANCE, EPOCH, 42, NOW, MESSAGE, HASH, 0), b"hello"]
     reply("kernel", "stream.replay", kernel.StreamReplayReply(events=1, last=42, complete=True), replayed)
-    published = kernel.RelayPublishReply(message_hash=HASH, timestamp=NOW, pubsub_topic=PUBSUB, peers=4)
+    published = RelayPublishReply(message_hash=HASH, timestamp=NOW, pubsub_topic=PUBSUB, peers=4)
     reply("kernel", "relay.publish", published)
-    pushed = kernel.LightpushPublishReply(
+    pushed = LightpushPublishReply(
         message_hash=HASH, timestamp=NOW, pubsub_topic=PUBSUB, peer=PEER, relay_peers=4
     )
     reply("kernel", "lightpush.publish", pushed)
-    found = kernel.StoreQueryReply(peer=PEER, hashes=(HASH,), cursor=HASH)
+    found = StoreQueryReply(peer=PEER, hashes=(HASH,), cursor=HASH)
     reply("kernel", "store.query", found, kernel_store.store_blobs([(PUBSUB, MESSAGE)]))
     for name, state in own_store_replies():
         reply("kernel", name, state)
     held: dict[str, dict[str, tuple[str, ...]]] = {PUBSUB: {PEER: (TOPIC,)}}
-    subscribed = kernel.FilterSubscribeReply(peer=PEER, pubsub_topic=PUBSUB, held=held)
+    subscribed = FilterSubscribeReply(peer=PEER, pubsub_topic=PUBSUB, held=held)
     reply("kernel", "filter.subscribe", subscribed)
-    unsubscribed = kernel.FilterUnsubscribeReply(held={}, errors={PEER: "no answer within 5 s"})
+    unsubscribed = FilterUnsubscribeReply(held={}, errors={PEER: "no answer within 5 s"})
     reply("kernel", "filter.unsubscribe", unsubscribed)
-    pinged = (kernel.FilterPeer(peer=PEER, status=200), kernel.FilterPeer(peer="p", error="not connected"))
-    reply("kernel", "filter.ping", kernel.FilterPingReply(peers=pinged, held=held))
-    subscriber = kernel.FilterSubscriber(peer=PEER, criteria=((shard_topic(1, 3), TOPIC),))
-    reply("kernel", "filter.subscribers", kernel.FilterSubscribersReply(subscribers=(subscriber,), total=1))
-    reply("kernel", "peer_exchange.request", kernel.PeerExchangeReply(peer=PEER, enrs=(b"\xc0", b"\xc1\x80")))
-    reply("kernel", "relay.mesh", kernel.RelayPeersReply(topics={PUBSUB: (PEER,)}))
+    pinged = (FilterPeer(peer=PEER, status=200), FilterPeer(peer="p", error="not connected"))
+    reply("kernel", "filter.ping", FilterPingReply(peers=pinged, held=held))
+    subscriber = FilterSubscriber(peer=PEER, criteria=((shard_topic(1, 3), TOPIC),))
+    reply("kernel", "filter.subscribers", FilterSubscribersReply(subscribers=(subscriber,), total=1))
+    reply("kernel", "peer_exchange.request", PeerExchangeReply(peer=PEER, enrs=(b"\xc0", b"\xc1\x80")))
+    reply("kernel", "relay.mesh", RelayPeersReply(topics={PUBSUB: (PEER,)}))
     connected = kernel.ConnectResult(address="/ip4/127.0.0.1/tcp/1", error="connection refused")
     reply("kernel", "peers.connect", kernel.PeersConnectReply(results=(connected,)))
     reply("kernel", "peers.disconnect", kernel.PeersDisconnectReply(disconnected=True))
     reply("kernel", "peers.list", kernel.PeersListReply(peers=(peer_record(),), total=1))
-    known = kernel.KnownRecord(
+    known = KnownRecord(
         peer_id=PEER,
         addresses=(f"/ip4/127.0.0.1/tcp/60000/p2p/{PEER}",),
         origin="discv5",
@@ -379,13 +422,13 @@ def good_replies() -> None:
         enr=ENR,
         why="connection refused",
     )
-    reply("kernel", "peers.known", kernel.KnownPeersReply(total=1, peers=(known,)))
-    reply("kernel", "discovery.start", kernel.DiscoveryRunning(running=True, changed=True))
-    reply("kernel", "discovery.stop", kernel.DiscoveryRunning(running=False, changed=False))
-    reply("kernel", "discovery.bootnodes", kernel.BootnodesReply(boot_nodes=4))
-    listed = kernel.ListReply(seq=1839, enrs=(ENR,), complete=False, errors=("one entry is missing",))
+    reply("kernel", "peers.known", KnownPeersReply(total=1, peers=(known,)))
+    reply("kernel", "discovery.start", DiscoveryRunning(running=True, changed=True))
+    reply("kernel", "discovery.stop", DiscoveryRunning(running=False, changed=False))
+    reply("kernel", "discovery.bootnodes", BootnodesReply(boot_nodes=4))
+    listed = ListReply(seq=1839, enrs=(ENR,), complete=False, errors=("one entry is missing",))
     reply("kernel", "discovery.list", listed)
-    record = kernel.EnrRecord(
+    record = EnrRecord(
         enr=ENR,
         seq=7,
         peer_id=PEER,
@@ -394,19 +437,19 @@ def good_replies() -> None:
         cluster=1,
         shards=(0, 7),
     )
-    asked = kernel.FindNodeReply(node=record, answered=True, nodes=(record,))
+    asked = FindNodeReply(node=record, answered=True, nodes=(record,))
     reply("kernel", "discovery.find_node", asked)
-    discovery = kernel.DiscoveryStatus(
+    discovery = DiscoveryStatus(
         online=True,
         short=True,
         known=120,
         due=100,
         enr=ENR,
         addresses=("/ip4/192.0.2.1/tcp/60000",),
-        discv5=kernel.Discv5Record(
+        discv5=Discv5Record(
             running=True, port=9000, nodes=40, verified=30, boot_nodes=3, observed="192.0.2.1:9000"
         ),
-        lists=(kernel.ListRecord(url=TREE, seq=1839, records=12, read_ms=NOW // 10**6),),
+        lists=(ListRecord(url=TREE, seq=1839, records=12, read_ms=NOW // 10**6),),
         peer_exchange=True,
         short_shards=(3,),
         short_services=("store",),
@@ -414,7 +457,7 @@ def good_replies() -> None:
     reply("kernel", "discovery.status", discovery)
     reply("kernel", "node.health", health)
     info: dict[str, object] = {"Version": "0.1.0", "MyPeerId": PEER}
-    reply("kernel", "node.info", kernel.NodeInfoReply(info=info))
+    reply("kernel", "node.info", NodeInfoReply(info=info))
     option = kernel.OptionRecord(
         name="tcp-port",
         type="integer",
@@ -598,7 +641,7 @@ def node_health() -> NodeHealth:
 
 def own_store_replies() -> Iterator[tuple[str, Body]]:
     """Replies about the node's own archive."""
-    session = kernel.StoreSessionRecord(
+    session = StoreSessionRecord(
         peer=PEER,
         at_ms=NOW // 10**6,
         took_ms=420,
@@ -611,7 +654,7 @@ def own_store_replies() -> Iterator[tuple[str, Body]]:
     )
     yield (
         "store.status",
-        kernel.StoreStatusReply(
+        StoreStatusReply(
             state="stalled",
             reason="no space left on device",
             database="sqlite:///data/store.sqlite3",
@@ -620,24 +663,22 @@ def own_store_replies() -> Iterator[tuple[str, Body]]:
             bytes=34567,
             waiting=2,
             retention="time:172800",
-            topics=(
-                kernel.StoreTopicRecord(pubsub_topic=PUBSUB, messages=12, oldest=NOW - 10**12, newest=NOW),
-            ),
-            sync=kernel.StoreSyncRecord(
+            topics=(StoreTopicRecord(pubsub_topic=PUBSUB, messages=12, oldest=NOW - 10**12, newest=NOW),),
+            sync=StoreSyncRecord(
                 ready=True, messages=11, start=NOW - 10**12, end=NOW, peers=2, sessions=40, last=session
             ),
-            resume=kernel.StoreResumeRecord(
+            resume=StoreResumeRecord(
                 state="fetching",
                 added=3,
-                gaps=(kernel.StoreGapRecord(pubsub_topic=PUBSUB, start=NOW - 10**12, done=NOW - 10**11),),
+                gaps=(StoreGapRecord(pubsub_topic=PUBSUB, start=NOW - 10**12, done=NOW - 10**11),),
                 error="",
             ),
         ),
     )
     yield "store.sync", session
-    yield "store.verify", kernel.StoreVerifyReply(checked=500, bad=(HASH,), cursor=HASH)
-    refused = (kernel.StoreRefusal(number=4, reason="ephemeral"),)
-    yield "store.import", kernel.StoreImportReply(stored=30, known=1, refused=refused)
+    yield "store.verify", StoreVerifyReply(checked=500, bad=(HASH,), cursor=HASH)
+    refused = (StoreRefusal(number=4, reason="ephemeral"),)
+    yield "store.import", StoreImportReply(stored=30, known=1, refused=refused)
 
 
 def peer_record() -> PeerRecord:

@@ -28,8 +28,8 @@ def test_defaults() -> None:
     mapi = config()
     assert mapi.mode is Mode.CORE
     assert mapi.preset == ""
-    assert mapi.auto_subscribe
-    assert mapi.send_window == 60.0
+    assert mapi.messages.auto_subscribe
+    assert mapi.messages.send_window == 60.0
     assert mapi.reliability
     assert mapi.endpoints == ("ipc://data/run/mapi/apps", "ipc://data/run/mapi/control")
     assert mapi.kernel == load_kernel_config().endpoints

@@ -33,7 +33,7 @@ def test_both_processes_get_what_concerns_them(tmp_path: Path) -> None:
     assert plan.data_dir == tmp_path / "node"
     assert plan.kernel.network.preset == "logos.test"
     assert plan.mapi is not None
-    assert plan.mapi.max_apps == 7
+    assert plan.mapi.apps.max_apps == 7
     assert kernel.variables["LOGOS_KERNEL_TCP_PORT"] == "0"
     assert mapi.variables["LOGOS_MAPI_MODE"] == "core"
     assert plan.mapi.kernel.requests == plan.kernel.endpoints.requests
@@ -99,7 +99,7 @@ def test_a_file_is_read_and_the_processes_read_it_again(tmp_path: Path) -> None:
     file.write_text("[kernel]\ntcp-port = 60007\n[mapi]\nmax-apps = 3\n")
     plan = plan_launch("", "core", {"max-apps": 4}, tmp_path / "n", file)
     assert plan.mapi is not None
-    assert (plan.kernel.tcp_port, plan.mapi.max_apps) == (60007, 4)
+    assert (plan.kernel.tcp_port, plan.mapi.apps.max_apps) == (60007, 4)
     kernel, mapi = launch_programs(plan)
     assert (
         kernel.variables["LOGOS_KERNEL_CONFIG_FILE"] == mapi.variables["LOGOS_MAPI_CONFIG_FILE"] == str(file)

@@ -133,7 +133,7 @@ def test_the_arguments_lead_to_the_same_configuration_in_the_process() -> None:
     assert kernel == node.kernel
     assert mapi == node.mapi
     assert (kernel.tcp_port, kernel.max_connections, kernel.max_in_flight) == (61000, 20, 9)
-    assert (mapi.max_apps, mapi.send_window, mapi.preset) == (7, 30.0, "logos.dev")
+    assert (mapi.apps.max_apps, mapi.messages.send_window, mapi.preset) == (7, 30.0, "logos.dev")
 
 
 def test_flag_beats_environment_beats_file() -> None:
