@@ -21,6 +21,8 @@ _FAMILIES: Final[dict[str, Family]] = {
     "bridge_nats_connected": Family("gauge", "1: a NATS server is connected."),
     "bridge_nats_reconnects": Family("counter", "Connections to NATS after the first one."),
     "bridge_nats_retries": Family("counter", "Operations that NATS did not answer, and that were repeated."),
+    "bridge_nats_operations": Family("gauge", "Operations that wait for an answer of NATS."),
+    "bridge_nats_window": Family("gauge", "How many of them may; a server that answers late narrows it."),
     "bridge_out_messages": Family("counter", "Messages of the network, by what became of them."),
     "bridge_out_lag_seconds": Family("gauge", "Age of what is not stored in JetStream yet, by shard."),
     "bridge_out_window": Family("gauge", "Messages published and not yet stored."),
@@ -32,6 +34,7 @@ _FAMILIES: Final[dict[str, Family]] = {
     "bridge_in_sends": Family("counter", "Sends of the work queue, by what became of them."),
     "bridge_in_fates": Family("counter", "Fates published, by kind."),
     "bridge_in_open": Family("gauge", "Sends of this bridge without a final fate."),
+    "bridge_in_open_bytes": Family("gauge", "Bytes of their payloads."),
     "bridge_in_queue": Family("gauge", "Sends that wait in the work queue."),
     "bridge_peers_alive": Family("gauge", "Other bridges of the same prefix that are alive."),
 }
@@ -71,6 +74,10 @@ class BridgeFigures:
     def count(self, family: str, label: str = "", value: str = "", by: int = 1) -> None:
         """Add to a counter."""
         self.counts[family, label, value] += by
+
+    def total(self, family: str, number: int) -> None:
+        """Set a counter that is counted elsewhere."""
+        self.counts[family, "", ""] = number
 
     def gauge(self, family: str, number: float, label: str = "", value: str = "") -> None:
         """Set a gauge."""

@@ -8,6 +8,7 @@ published → the final one ends the record. Records of a bridge that gives no s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import Coroutine
@@ -18,25 +19,18 @@ from nats.aio.msg import Msg
 
 from ipc_schema.config.bridge import BridgeConfig
 from ipc_schema.mapi.methods import MAX_TIMESTAMP_LEAD_NS
-from logos_bridge.duplicates import SKEW_NS
 from logos_bridge.figures import BridgeFigures
 from logos_bridge.jetstream import JetStreamLink, Stored, WrongRevisionError
 from logos_bridge.open_sends import OpenSend, OpenSends
+from logos_bridge.outcomes import outcome_of, position_of
 from logos_bridge.publish_window import PublishWindow
 from logos_bridge.send_record import DraftRefusedError, RecordedSend, read_draft, request_id_of
 from logos_bridge.takeover import Takeover
 from logos_client import Position
 from logos_client.events import (
-    Event,
     EventsDropped,
     LinkLost,
     LinkRestored,
-    MessageCancelled,
-    MessageError,
-    MessagePropagated,
-    MessageQueued,
-    MessageSent,
-    MessageUnconfirmed,
 )
 from logos_client.exceptions import LogosError, RequestError
 from logos_client.messaging import MessagingClient
@@ -57,6 +51,8 @@ _RETRY: Final = 0.2
 _RETRY_MAX: Final = 2.0
 _ADOPTED_AT_ONCE: Final = 64
 _SETTLE_SECONDS: Final = 5.0
+_OPEN_BYTES: Final = 64 << 20
+"""Payloads of all open sends together: no more are taken beyond it."""
 DROPPED: Final = "the bridge's journal exceeded its bounds, and the outcome is gone"
 _NATS: Final = (nats.errors.Error, TimeoutError, OSError)
 
@@ -81,19 +77,22 @@ class Inward:
         self._look_seconds = config.takeover_after / 5
         self._takeover = Takeover(owner, config.takeover_after)
         self._sends = OpenSends(link, owner, figures)
-        self._room = asyncio.Event()
-        self._sends.on_ended(self._room.set)
+        self._changed = asyncio.Event()
+        self._sends.on_ended(self._changed.set)
         self._events: PublishWindow[Position] = PublishWindow(_EVENTS, _EVENT_BYTES)
         self._handled: Position | None = None
-        self._begun = 0
+        self._beginning: set[bytes] = set()
         """Entries taken from the queue that have no record yet."""
+        self._largest = client.network.max_message_size
+        self._settling = False
+        self._queue_created = ""
         self._alive_revision: int | None = None
         self._group: asyncio.TaskGroup | None = None
 
     async def run(self) -> None:
         """Work until cancelled."""
-        await self._resume()
         async with asyncio.TaskGroup() as self._group:
+            await self._resume()
             self._group.create_task(self._take(), name="in: queue")
             self._group.create_task(self._follow(), name="in: fates")
             self._group.create_task(self._acknowledge(), name="in: journal")
@@ -112,49 +111,48 @@ class Inward:
         """Find the sends that an earlier run of this bridge left open, before the queue brings them again."""
         while True:
             try:
-                records = await self._sends.stored(data=True)
+                records = await self._sends.stored()
                 break
             except _NATS as error:
                 log.warning("reading open sends: %s", error)
                 await asyncio.sleep(_RETRY_MAX)
-        for stored in records:
-            if stored.headers.get("Logos-Owner") == self._owner:
-                await self._sends.adopt(stored)
+        await self._adopt_all([one for one in records if one.headers.get("Logos-Owner") == self._owner])
         if self._sends:
             log.info("%d sends of an earlier run go on", len(self._sends))
 
+    @property
+    def _room(self) -> int:
+        """How many sends may be taken now, each as large as the network allows."""
+        count = self._in_flight - len(self._sends) - len(self._beginning)
+        return max(0, min(count, (_OPEN_BYTES - self._sends.payload_bytes) // self._largest))
+
     async def _take(self) -> None:
-        for send in self._sends.all():
-            self._spawn(self._go_on(send, time.time_ns() - SKEW_NS))
-        created = await self._link.queue_created()
+        self._queue_created = await self._link.queue_created()
         queue = await self._link.queue_consumer(
-            ack_wait=self._takeover_after, max_pending=10 * self._in_flight
+            ack_wait=self._takeover_after, max_pending=10 * self._in_flight, take=self._begin
         )
         while True:
-            room = self._in_flight - len(self._sends) - self._begun
-            if room <= 0 or not self._client.connected or not self._link.connected:
-                self._room.clear()
-                try:
+            if not self._room or not self._client.connected or not self._link.connected:
+                self._changed.clear()
+                with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_RETRY):
-                        await self._room.wait()
-                except TimeoutError:
-                    pass
+                        await self._changed.wait()
                 continue
             try:
-                entries = await queue.fetch(min(_BATCH, room), timeout=_FETCH_SECONDS)
-            except TimeoutError:
-                continue  # the queue is empty
+                await queue.request(min(_BATCH, self._room), expires=_FETCH_SECONDS)
             except _NATS as error:
-                log.debug("fetching from the queue: %s", error)
+                log.debug("asking the queue for sends: %s", error)
                 await asyncio.sleep(_RETRY)
-                continue
-            self._begun += len(entries)
-            for entry in entries:
-                self._spawn(self._begin(entry, created))
 
-    async def _begin(self, entry: Msg, created: str) -> None:
+    def _begin(self, entry: Msg) -> None:
         seq = entry.metadata.sequence.stream
-        request_id = request_id_of(created, seq)
+        request_id = request_id_of(self._queue_created, seq)
+        # Delivered again while we work on it? A slow server does that with all of them, again and again.
+        if request_id not in self._sends and request_id not in self._beginning:
+            self._beginning.add(request_id)
+            self._spawn(self._record(entry, seq, request_id))
+
+    async def _record(self, entry: Msg, seq: int, request_id: bytes) -> None:
         headers = entry.headers or {}
         try:
             tokens = entry.subject[len(self._link.layout.sends_prefix()) :]
@@ -164,8 +162,6 @@ class Inward:
                 await self._sends.bury(seq, request_id.hex(), dict(headers), entry.data, str(error))
                 await self._link.delete(self._link.layout.sends, seq)
                 return
-            if request_id in self._sends:
-                return  # delivered again while we work on it
             record = RecordedSend.begin(
                 draft,
                 self._client.network,
@@ -176,13 +172,27 @@ class Inward:
             )
             send = await self._sends.begin(record, entry)
         finally:
-            self._begun -= 1
+            self._beginning.discard(request_id)
         if send is not None:
             self._figures.count("bridge_in_sends", "result", "begun")
             await self._hand_over(send)
 
     async def _hand_over(self, send: OpenSend) -> None:
         """Give it to the Messaging API until that has it on disk, or refuses it for good."""
+        if send.handing_over:
+            return
+        send.handing_over = True
+        try:
+            accepted = await self._accepted(send)
+        finally:
+            send.handing_over = False
+        if accepted:
+            self._figures.count("bridge_in_sends", "result", "accepted")
+            async with send.turn:
+                if self._sends.get(send.record.request_id) is send:
+                    await self._sends.dequeue(send)
+
+    async def _accepted(self, send: OpenSend) -> bool:
         record, wait = send.record, _RETRY
         while self._sends.get(record.request_id) is send:
             ahead = record.timestamp - time.time_ns() - MAX_TIMESTAMP_LEAD_NS
@@ -200,32 +210,28 @@ class Inward:
                 )
             except RequestError as error:
                 await self._sends.refuse(send, error.message)
-                return
+                return False
             except LogosError as error:
                 self._figures.trouble("mapi", error.message)
                 await asyncio.sleep(error.retry_after_ms / 1000 if error.retry_after_ms else wait)
                 wait = min(wait * 2, _RETRY_MAX)
             else:
                 self._figures.trouble("mapi", "")
-                self._figures.count("bridge_in_sends", "result", "accepted")
                 send.accepted = True
-                async with send.turn:
-                    if self._sends.get(record.request_id) is send:
-                        await self._sends.dequeue(send)
-                return
+                return True
+        return False
 
-    async def _go_on(self, send: OpenSend, record_ns: int) -> None:
-        """Go on with a send of an earlier run, or of another bridge."""
-        if not send.record.fate:
-            await self._hand_over(send)
-            return
+    async def _end_again(self, sends: list[OpenSend]) -> None:
+        """End the sends whose final fate was fixed, but maybe not published, when their bridge died."""
         while True:
             try:
-                await self._sends.end_again(send, record_ns)
-                return
+                told = await self._sends.told(sends)
+                break
             except _NATS as error:
-                log.debug("ending %s: %s", send.record.key, error)
+                log.debug("looking for fates: %s", error)
                 await asyncio.sleep(_RETRY_MAX)
+        for send in sends:
+            self._spawn(self._sends.end_again(send, is_told=send in told))
 
     # -- fates ---------------------------------------------------------------------------------------------
 
@@ -243,15 +249,17 @@ class Inward:
                             self._spawn(self._hand_over(send))
                     continue
                 case EventsDropped():
-                    self._spawn(self._settle_dropped())
-            position = _position(event)
+                    if not self._settling:
+                        self._settling = True
+                        self._spawn(self._settle_dropped())
+            position = position_of(event)
             if position is None:
                 continue
             while not self._events.has_room(256):
-                self._room.clear()
-                await self._room.wait()
+                self._changed.clear()
+                await self._changed.wait()
             slot = self._events.add(position, 256)
-            outcome = _outcome(event)
+            outcome = outcome_of(event)
             found = self._sends.get(outcome[0]) if outcome is not None else None
             if outcome is None or found is None:
                 self._stored(slot)
@@ -266,7 +274,7 @@ class Inward:
         handled = self._events.stored(slot)
         if handled is not None:
             self._handled = handled
-            self._room.set()
+            self._changed.set()
 
     async def _acknowledge(self) -> None:
         """Acknowledge events whose fates are stored; what is not is delivered again after a restart."""
@@ -283,15 +291,16 @@ class Inward:
 
     async def _settle_dropped(self) -> None:
         """End the sends whose outcome the journal has lost."""
-        await asyncio.sleep(_SETTLE_SECONDS)
-        try:
-            pending = await self._client.pending()
-        except LogosError as error:
-            log.warning("sends without an outcome cannot be looked for: %s", error)
-            return
-        if pending.total > len(pending.sends):
-            self._spawn(self._settle_dropped())
-            return
+        while True:
+            await asyncio.sleep(_SETTLE_SECONDS)
+            try:
+                pending = await self._client.pending()
+            except LogosError as error:
+                log.warning("sends without an outcome cannot be looked for: %s", error)
+                continue
+            if pending.total <= len(pending.sends):
+                break
+        self._settling = False
         known = {one.request_id for one in pending.sends}
         for send in self._sends.all():
             if send.accepted and send.record.request_id not in known:
@@ -334,26 +343,35 @@ class Inward:
     async def _take_over(self, now: float) -> bool:
         """Take the sends of dead bridges. Return whether all of them are settled."""
         wanted = []
-        for stored in await self._sends.stored(data=False):
+        for stored in await self._sends.stored():
             owner = stored.headers.get("Logos-Owner", "")
             if owner != self._owner and not self._takeover.alive(owner, now):
                 wanted.append(stored)
         if wanted:
             log.warning("%d sends of bridges that are gone are taken over", len(wanted))
-        limit = asyncio.Semaphore(_ADOPTED_AT_ONCE)
-        async with asyncio.TaskGroup() as group:
-            for stored in wanted:
-                group.create_task(self._adopt(stored, limit))
+        await self._adopt_all(wanted[: self._room])
         return not wanted
 
-    async def _adopt(self, stored: Stored, limit: asyncio.Semaphore) -> None:
-        async with limit:
-            found = await self._sends.read(stored.subject)
-            if found is None or found.seq != stored.seq:
-                return  # ended, or taken by another bridge
-            send = await self._sends.adopt(found)
-        if send is not None:
-            self._spawn(self._go_on(send, send.record.timestamp - SKEW_NS))
+    async def _adopt_all(self, records: list[Stored]) -> None:
+        """Take records over and go on with them."""
+        limit, ended = asyncio.Semaphore(_ADOPTED_AT_ONCE), []
+
+        async def adopt(stored: Stored) -> None:
+            async with limit:
+                found = await self._sends.read(stored.subject)
+                if found is None or found.seq != stored.seq:
+                    return  # ended, or taken by another bridge
+                send = await self._sends.adopt(found)
+            if send is not None and send.record.fate:
+                ended.append(send)
+            elif send is not None:
+                self._spawn(self._hand_over(send))
+
+        async with asyncio.TaskGroup() as group:
+            for stored in records:
+                group.create_task(adopt(stored))
+        if ended:
+            self._spawn(self._end_again(ended))
 
     async def _keep_telling(self) -> None:
         while True:
@@ -364,6 +382,7 @@ class Inward:
         figures = self._figures
         others = self._takeover.alive_ones(asyncio.get_running_loop().time())
         figures.gauge("bridge_in_open", len(self._sends))
+        figures.gauge("bridge_in_open_bytes", self._sends.payload_bytes)
         figures.gauge("bridge_peers_alive", len(others))
         queue = -1
         try:
@@ -373,26 +392,3 @@ class Inward:
             log.debug("length of the queue: %s", error)
         figures.told["in"] = {"open": len(self._sends), "queue": queue}
         figures.told["others"] = others
-
-
-def _position(event: Event) -> Position | None:
-    stream_id, seq = getattr(event, "stream_id", None), getattr(event, "seq", None)
-    return Position(stream_id, seq) if stream_id is not None and seq is not None else None
-
-
-def _outcome(event: Event) -> tuple[bytes, str, str] | None:
-    """Return request id, fate and reason of an event about a send."""
-    match event:
-        case MessageQueued():
-            return event.request_id, "queued", ""
-        case MessagePropagated():
-            return event.request_id, "propagated", ""
-        case MessageSent():
-            return event.request_id, "sent", ""
-        case MessageUnconfirmed():
-            return event.request_id, "unconfirmed", event.reason
-        case MessageError():
-            return event.request_id, "error", event.text
-        case MessageCancelled():
-            return event.request_id, "cancelled", ""
-    return None

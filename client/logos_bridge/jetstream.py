@@ -6,13 +6,10 @@ import asyncio
 import contextlib
 import json
 import logging
-import ssl
-import stat
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import nats
 import nats.errors
@@ -22,22 +19,24 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext, api
 
 from ipc_schema.config.bridge import NatsConfig
-from logos_bridge.headers import EXPECTED_SEQUENCE
-from logos_bridge.id_set import IdSet
+from logos_bridge.congestion import CongestionWindow, backoff
+from logos_bridge.headers import EXPECTED_SEQUENCE, MESSAGE_ID
 from logos_bridge.layout import Layout
-from logos_process.exits import ExitCode, StartError
+from logos_bridge.nats_options import connect_options
+from logos_bridge.pull import Pull
 
 __all__ = ["JetStreamLink", "Stored", "WrongRevisionError"]
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 _TIMEOUT: Final = 5.0
-_RETRY: Final = 0.5
-_RETRY_MAX: Final = 5.0
+_OPERATIONS: Final = 512
+"""Most operations that wait for an answer at once, besides messages on their way out."""
 _PAGE: Final = 500
 _WRONG_LAST_SEQUENCE: Final = 10071
 """Server's error code: the message expects another last sequence of its subject."""
-_PING_SECONDS: Final = 5
 _MAX_PENDING: Final = 8_192
 _FAILURES: Final = (nats.errors.Error, TimeoutError, OSError)
 """What a server that is away, electing or overloaded causes: worth another try."""
@@ -75,15 +74,22 @@ class JetStreamLink:
         self._config = config
         self._client = Client()
         self._js: JetStreamContext | None = None
+        self._up = asyncio.Event()
+        self.congestion = CongestionWindow(_OPERATIONS)
 
     # -- opening and closing ---------------------------------------------------------------------------------
 
     async def open(self) -> None:
         """Connect, however long that takes. Raises `StartError` for files that cannot be used."""
-        options, wait = self._options(), _RETRY
+        options, failures = connect_options(self._config), 0
         while True:
             try:
-                await self._client.connect(**options)
+                await self._client.connect(
+                    **options,
+                    error_cb=self._on_error,
+                    disconnected_cb=self._on_disconnect,
+                    reconnected_cb=self._on_reconnect,
+                )
                 self._js = self._client.jetstream(timeout=_TIMEOUT, publish_async_max_pending=_MAX_PENDING)
                 await self._ensure_all()
             except _FAILURES as error:
@@ -91,9 +97,10 @@ class JetStreamLink:
                 self._failed(error)
                 log.warning("NATS cannot be used yet: %s", self.counters.last_error)
                 await self._drop()
-                await asyncio.sleep(wait)
-                wait = min(wait * 2, _RETRY_MAX)
+                failures += 1
+                await asyncio.sleep(backoff(failures))
             else:
+                self._up.set()
                 log.info("connected to NATS server %s", self.server)
                 return
 
@@ -102,40 +109,20 @@ class JetStreamLink:
         await self._drop()
 
     async def _drop(self) -> None:
+        self._up.clear()
         with contextlib.suppress(*_FAILURES):
             await self._client.close()
         self._client = Client()
-
-    def _options(self) -> dict[str, Any]:
-        config = self._config
-        options: dict[str, Any] = {
-            "servers": list(config.urls),
-            "name": "logos-bridge",
-            "max_reconnect_attempts": -1,
-            "reconnect_time_wait": _RETRY,
-            "connect_timeout": 3,
-            "ping_interval": _PING_SECONDS,
-            "max_outstanding_pings": 2,
-            "error_cb": self._on_error,
-            "reconnected_cb": self._on_reconnect,
-        }
-        for key, name, path in (
-            ("user_credentials", "nats-credentials", config.credentials),
-            ("nkeys_seed", "nats-nkey-seed", config.nkey_seed),
-        ):
-            if path is not None:
-                _check_secret(name, path)
-                options[key] = path
-        tls = _tls(config)
-        if tls is not None:
-            options["tls"] = tls
-        return options
 
     async def _on_error(self, error: Exception) -> None:
         self._failed(error)
         log.debug("NATS: %s", self.counters.last_error)
 
+    async def _on_disconnect(self) -> None:
+        self._up.clear()
+
     async def _on_reconnect(self) -> None:
+        self._up.set()
         self.counters.reconnects += 1
         log.info("connected again, to NATS server %s", self.server)
 
@@ -147,6 +134,15 @@ class JetStreamLink:
     def connected(self) -> bool:
         """Whether a server is connected now."""
         return self._client.is_connected
+
+    async def up(self) -> None:
+        """Wait for a connected server."""
+        await self._up.wait()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the library has given the connection up: it does when a server sends an error."""
+        return self._up.is_set() and self._client.is_closed
 
     @property
     def server(self) -> str:
@@ -212,11 +208,11 @@ class JetStreamLink:
     async def store(self, subject: str, data: bytes, headers: Mapping[str, str]) -> int:
         """Publish until it is stored; returns its sequence. It needs a `Nats-Msg-Id`, since it may be
         published several times."""
-        while True:
-            try:
-                return (await self.js.publish(subject, data, headers=dict(headers))).seq
-            except _FAILURES as error:
-                await self._again(error)
+
+        async def publish() -> int:
+            return (await self.js.publish(subject, data, headers=dict(headers))).seq
+
+        return await self._until_answered(publish)
 
     async def put(self, bucket: str, key: str, data: bytes, headers: Mapping[str, str], expected: int) -> int:
         """Write a key if `expected` is its revision (0: it does not exist). Return the new revision.
@@ -224,59 +220,72 @@ class JetStreamLink:
         Raises `WrongRevisionError`, also when our own write was stored but its answer lost: the caller reads
         the key to see whose it is.
         """
-        return await self.store_expected(f"$KV.{bucket}.{key}", data, headers, expected)
-
-    async def store_expected(
-        self, subject: str, data: bytes, headers: Mapping[str, str], expected: int
-    ) -> int:
-        """Publish if the subject's last sequence is the expected one. Raises `WrongRevisionError`."""
+        subject = f"$KV.{bucket}.{key}"
         fields = {**headers, EXPECTED_SEQUENCE: str(expected)}
-        while True:
+
+        async def publish() -> int:
             try:
                 return (await self.js.publish(subject, data, headers=fields)).seq
             except nats.js.errors.APIError as error:
                 if error.err_code == _WRONG_LAST_SEQUENCE:
                     raise WrongRevisionError(f"{subject}: {error.description}") from None
-                await self._again(error)
-            except _FAILURES as error:
-                await self._again(error)
+                raise
+
+        return await self._until_answered(publish)
 
     async def get(self, bucket: str, key: str) -> Stored | None:
         """Read a key; None if it does not exist."""
-        while True:
+
+        async def read() -> Stored | None:
             try:
                 raw = await self.js.get_last_msg(f"KV_{bucket}", f"$KV.{bucket}.{key}")
             except nats.js.errors.NotFoundError:
                 return None
-            except _FAILURES as error:
-                await self._again(error)
-            else:
-                return Stored(raw.subject or "", raw.headers or {}, raw.data or b"", raw.seq or 0)
+            return Stored(raw.subject or "", raw.headers or {}, raw.data or b"", raw.seq or 0)
+
+        return await self._until_answered(read)
 
     async def holds(self, stream: str, seq: int) -> bool:
         """Return whether a stream has a message, as its leader knows."""
-        while True:
-            try:
-                await self.js.get_msg(stream, seq)
-            except nats.js.errors.NotFoundError:
-                return False
-            except _FAILURES as error:
-                await self._again(error)
-            else:
-                return True
+        return await self._until_answered(lambda: self._holds(stream, seq))
+
+    async def _holds(self, stream: str, seq: int) -> bool:
+        try:
+            await self.js.get_msg(stream, seq)
+        except nats.js.errors.NotFoundError:
+            return False
+        return True
 
     async def delete(self, stream: str, seq: int) -> bool:
         """Delete one message of a stream. Return False if it is not there (any more)."""
-        while True:
+
+        async def delete() -> bool:
             try:
                 return bool(await self.js.delete_msg(stream, seq))
-            except nats.js.errors.APIError as error:
+            except nats.js.errors.APIError:
                 # Why it failed is told in the text only, and the text differs between versions.
-                if not await self.holds(stream, seq):
-                    return False
-                await self._again(error)
+                if await self._holds(stream, seq):
+                    raise
+                return False
+
+        return await self._until_answered(delete)
+
+    async def _until_answered(self, operation: Callable[[], Awaitable[T]]) -> T:
+        """Repeat an operation until NATS answers it: one that it refuses for another reason than what it
+        holds may succeed later, when it has a leader or room."""
+        failures = 0
+        while True:
+            await self._up.wait()
+            ticket, answered = await self.congestion.enter(), True
+            try:
+                return await operation()
             except _FAILURES as error:
-                await self._again(error)
+                answered, failures = False, failures + 1
+                self._failed(error)
+            finally:
+                self.congestion.leave(ticket, answered=answered)
+            self.counters.retries += 1
+            await asyncio.sleep(backoff(failures))
 
     async def scan(
         self, stream: str, subject: str, *, since: datetime | None = None, data: bool = True
@@ -297,46 +306,35 @@ class JetStreamLink:
             mem_storage=True,
         )
         info = await self.js.add_consumer(stream, config)
+        # What comes later is not waited for: in a stream that is written to, there would be no end.
         left = info.num_pending or 0
-        if not left:
-            await self._forget(stream, info.name)
-            return
-        subscription = await self.js.pull_subscribe_bind(consumer=info.name, stream=stream)
+        page: list[Msg] = []
+        pull = Pull(self._client, stream, info.name, page.append)
         try:
-            while left:
-                try:
-                    page = await subscription.fetch(min(_PAGE, max(left, 2)), timeout=_TIMEOUT)
-                except TimeoutError:
-                    if (await subscription.consumer_info()).num_pending:
-                        raise
-                    return  # what was left has been deleted meanwhile
+            await pull.open()
+            while left > 0 and await pull.request(min(_PAGE, left)):
+                left -= len(page)
                 for message in page:
-                    left = message.metadata.num_pending
                     yield _stored(message)
+                page.clear()
         finally:
             with contextlib.suppress(*_FAILURES):
-                await subscription.unsubscribe()
+                await pull.close()
             await self._forget(stream, info.name)
 
     async def _forget(self, stream: str, consumer: str) -> None:
         with contextlib.suppress(*_FAILURES):  # it ends by itself when nothing asks for more
             await self.js.delete_consumer(stream, consumer)
 
-    async def ids_since(self, stream: str, subject: str, since_ns: int) -> IdSet:
+    async def ids_since(self, stream: str, subject: str, since_ns: int) -> AsyncGenerator[str, None]:
         """Read the `Nats-Msg-Id` of everything stored since a time. Raises a failure of NATS."""
         since = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=since_ns // 1_000)
-        found = IdSet()
-        try:
-            async with contextlib.aclosing(self.scan(stream, subject, since=since, data=False)) as messages:
-                async for message in messages:
-                    found.add([message.headers.get("Nats-Msg-Id", "")])
-        except BaseException:
-            found.close()
-            raise
-        return found
+        async with contextlib.aclosing(self.scan(stream, subject, since=since, data=False)) as messages:
+            async for message in messages:
+                yield message.headers.get(MESSAGE_ID, "")
 
-    async def queue_consumer(self, *, ack_wait: float, max_pending: int) -> JetStreamContext.PullSubscription:
-        """Return the subscription by which all bridges share the work queue."""
+    async def queue_consumer(self, *, ack_wait: float, max_pending: int, take: Callable[[Msg], None]) -> Pull:
+        """Return the requests by which all bridges share the work queue."""
         layout = self.layout
         config = api.ConsumerConfig(
             durable_name=layout.consumer,
@@ -344,58 +342,34 @@ class JetStreamLink:
             ack_wait=ack_wait,
             max_ack_pending=max_pending,
         )
-        while True:
-            try:
+
+        async def add() -> None:
+            # Refused: it exists, with other settings.
+            with contextlib.suppress(nats.js.errors.BadRequestError):
                 await self.js.add_consumer(layout.sends, config)
-                return await self.js.pull_subscribe_bind(consumer=layout.consumer, stream=layout.sends)
-            except _FAILURES as error:
-                if isinstance(error, nats.js.errors.BadRequestError):  # it exists, with other settings
-                    return await self.js.pull_subscribe_bind(consumer=layout.consumer, stream=layout.sends)
-                await self._again(error)
+
+        await self._until_answered(add)
+        pull = Pull(self._client, layout.sends, layout.consumer, take)
+        await pull.open()
+        return pull
 
     async def queue_created(self) -> str:
         """Return when the work queue was created, which tells two of one name apart."""
-        while True:
-            try:
-                # Not of the library's StreamInfo, which leaves it out.
-                answer = await self._client.request(
-                    f"$JS.API.STREAM.INFO.{self.layout.sends}", b"", timeout=_TIMEOUT
-                )
-                return str(json.loads(answer.data)["created"])
-            except (*_FAILURES, KeyError, ValueError) as error:
-                await self._again(error)
+
+        async def ask() -> str:
+            # Not of the library's StreamInfo, which leaves it out.
+            subject = f"$JS.API.STREAM.INFO.{self.layout.sends}"
+            info = json.loads((await self._client.request(subject, b"", timeout=_TIMEOUT)).data)
+            if "created" not in info:
+                raise nats.errors.Error(f"{subject}: {info.get('error')}")
+            return str(info["created"])
+
+        return await self._until_answered(ask)
 
     async def queue_length(self) -> int:
         """Return how many sends wait in the queue. Raises a failure of NATS."""
         return (await self.js.stream_info(self.layout.sends)).state.messages
 
-    async def _again(self, error: BaseException) -> None:
-        self._failed(error)
-        self.counters.retries += 1
-        log.debug("NATS: %s; trying again", self.counters.last_error)
-        await asyncio.sleep(_RETRY)
-
 
 def _stored(message: Msg) -> Stored:
     return Stored(message.subject, message.headers or {}, message.data, message.metadata.sequence.stream)
-
-
-def _check_secret(name: str, path: str) -> None:
-    try:
-        mode = Path(path).stat().st_mode
-    except OSError as error:
-        raise StartError.of(f"{name}: {path}", error) from error
-    if stat.S_IMODE(mode) & 0o077:
-        raise StartError(f"{name}: {path} can be read by other users: make it 0600", ExitCode.CONFIG)
-
-
-def _tls(config: NatsConfig) -> ssl.SSLContext | None:
-    if config.tls_ca is None and config.tls_cert is None:
-        return None
-    try:
-        context = ssl.create_default_context(cafile=config.tls_ca)
-        if config.tls_cert is not None:
-            context.load_cert_chain(config.tls_cert, config.tls_key)
-    except (OSError, ssl.SSLError) as error:
-        raise StartError(f"nats-tls-ca, nats-tls-cert: {error}", ExitCode.CONFIG) from error
-    return context

@@ -13,6 +13,7 @@ from typing import Any
 from nats.aio.msg import Msg
 
 from ipc_schema.message import format_hash
+from logos_bridge.duplicates import SKEW_NS
 from logos_bridge.figures import BridgeFigures
 from logos_bridge.headers import CONTENT_TOPIC, MESSAGE_ID, quoted
 from logos_bridge.jetstream import JetStreamLink, Stored, WrongRevisionError
@@ -34,6 +35,7 @@ class OpenSend:
     queued: bool = True
     """Whether the entry may still be in the queue."""
     accepted: bool = False
+    handing_over: bool = False
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Fates of one send are published one after another."""
 
@@ -46,6 +48,7 @@ class OpenSends:
         self._owner = owner
         self._figures = figures
         self._sends: dict[bytes, OpenSend] = {}
+        self._bytes = 0
         self._ended: Callable[[], None] = lambda: None
 
     def on_ended(self, callback: Callable[[], None]) -> None:
@@ -57,6 +60,11 @@ class OpenSends:
 
     def __contains__(self, request_id: bytes) -> bool:
         return request_id in self._sends
+
+    @property
+    def payload_bytes(self) -> int:
+        """Bytes of the payloads of all of them."""
+        return self._bytes
 
     def get(self, request_id: bytes) -> OpenSend | None:
         """Return a send; None if it is not ours."""
@@ -84,14 +92,22 @@ class OpenSends:
             # Ended between the delivery and now: its entry goes before its record, so it shows here.
             await self._link.delete(f"KV_{self._link.layout.open_bucket}", revision)
             return None
-        send = OpenSend(record, revision, message)
-        self._sends[record.request_id] = send
+        return self._opened(OpenSend(record, revision, message))
+
+    def _opened(self, send: OpenSend) -> OpenSend:
+        self._sends[send.record.request_id] = send
+        self._bytes += len(send.record.draft.payload)
         return send
 
+    def _left(self, send: OpenSend) -> None:
+        if self._sends.pop(send.record.request_id, None) is not None:
+            self._bytes -= len(send.record.draft.payload)
+        self._ended()
+
     async def adopt(self, stored: Stored) -> OpenSend | None:
-        """Take a record over, from an earlier run or a dead bridge. None: another one was first."""
+        """Take a record over, from an earlier run or a dead bridge. None: ours already, or another's."""
         record = self._decode(stored)
-        if record is None:
+        if record is None or record.request_id in self._sends:
             return None
         taken = record.taken_by(self._owner)
         revision = stored.seq
@@ -104,14 +120,12 @@ class OpenSends:
                     return None
                 revision = found[1]
             self._figures.count("bridge_in_sends", "result", "taken_over")
-        send = OpenSend(taken, revision)
-        self._sends[record.request_id] = send
-        return send
+        return self._opened(OpenSend(taken, revision))
 
-    async def stored(self, *, data: bool) -> list[Stored]:
-        """Read the records of all bridges. Raises a failure of NATS."""
+    async def stored(self) -> list[Stored]:
+        """Read the records of all bridges, without their payloads. Raises a failure of NATS."""
         bucket = self._link.layout.open_bucket
-        return [entry async for entry in self._link.scan(f"KV_{bucket}", f"$KV.{bucket}.>", data=data)]
+        return [entry async for entry in self._link.scan(f"KV_{bucket}", f"$KV.{bucket}.>", data=False)]
 
     async def read(self, subject: str) -> Stored | None:
         """Read one record again, by its subject."""
@@ -161,20 +175,27 @@ class OpenSends:
         # The entry first: without a record, one that is delivered again would be a new send.
         await self.dequeue(send)
         await self._link.delete(f"KV_{self._link.layout.open_bucket}", send.revision)
-        self._sends.pop(send.record.request_id, None)
-        self._ended()
+        self._left(send)
 
-    async def end_again(self, send: OpenSend, record_ns: int) -> None:
-        """Go on where a bridge died between a final fate and the end.
+    async def told(self, sends: Iterable[OpenSend]) -> set[OpenSend]:
+        """Return those whose final fate is published, by one reading for all. Raises a failure of NATS.
 
-        JetStream drops the fate's second copy; one that its window no longer covers is looked for.
+        JetStream drops a fate's second copy only within its duplicate window.
         """
+        wanted = {_fate_id(send.record, send.record.fate): send for send in sends}
+        since = min((send.record.timestamp for send in wanted.values()), default=0) - SKEW_NS
+        layout = self._link.layout
+        found = set()
+        ids = self._link.ids_since(layout.fates, layout.fate_subject("*", "*"), since)
+        async with contextlib.aclosing(ids):
+            async for message_id in ids:
+                if message_id in wanted:
+                    found.add(wanted[message_id])
+        return found
+
+    async def end_again(self, send: OpenSend, *, is_told: bool) -> None:
+        """Go on where a bridge died between a final fate and the end."""
         async with send.turn:
-            message_id = _fate_id(send.record, send.record.fate)
-            layout = self._link.layout
-            subject = layout.fate_subject(send.record.draft.client, send.record.fate)
-            with contextlib.closing(await self._link.ids_since(layout.fates, subject, record_ns)) as fates:
-                is_told = message_id in fates
             if not is_told:
                 await self._publish(send.record, send.record.fate, send.record.reason)
             await self._remove(send)
@@ -222,8 +243,7 @@ class OpenSends:
     def leave(self, send: OpenSend) -> None:
         """Another bridge has taken it over."""
         self._figures.count("bridge_in_sends", "result", "left_to_another")
-        self._sends.pop(send.record.request_id, None)
-        self._ended()
+        self._left(send)
 
     # -- records -------------------------------------------------------------------------------------------
 

@@ -104,6 +104,8 @@ class Outward:
             group.create_task(self._attend(), name="out: answers")
             group.create_task(self._look(), name="out: coverage")
             group.create_task(self._fill.run(), name="out: stores")
+            for stream in self.streams.values():
+                group.create_task(stream.run(), name=f"out: shard {stream.shard}")
 
     # -- start ---------------------------------------------------------------------------------------------
 
@@ -249,14 +251,14 @@ class Outward:
         return self._feed is not None and not self._feed.buffered_bytes and self._kernel.connected
 
     async def _attend(self) -> None:
-        """Publish again what got no answer, and tell how far behind JetStream is."""
+        """Notice what gets no answer, and tell how far behind JetStream is."""
         counters = self._link.counters
         seen = counters.reconnects
         while True:
             await asyncio.sleep(_SAVE_SECONDS)
             reconnected, seen = counters.reconnects != seen, counters.reconnects
             for stream in self.streams.values():
-                await stream.publish_again(reconnected=reconnected)
+                stream.expire(reconnected=reconnected)
             self._tell()
 
     async def _save(self, stream: ShardStream) -> None:

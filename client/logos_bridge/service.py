@@ -150,7 +150,10 @@ class _Bridge:
         figures, link = self._figures, self._link
         while True:
             figures.gauge("bridge_nats_connected", float(link.connected))
-            figures.gauge("bridge_nats_reconnects", float(link.counters.reconnects))
+            figures.gauge("bridge_nats_operations", link.congestion.under_way)
+            figures.gauge("bridge_nats_window", link.congestion.width)
+            figures.total("bridge_nats_reconnects", link.counters.reconnects)
+            figures.total("bridge_nats_retries", link.counters.retries)
             reason = "" if link.connected else f"not connected: {link.counters.last_error or 'no server yet'}"
             figures.trouble("nats", reason)
             figures.told["nats"] = {
@@ -162,6 +165,8 @@ class _Bridge:
                 write_status(self._status, _described(figures.status(version())))
             except OSError as error:  # a full disk: the messages go on
                 log.warning("the status cannot be written: %s", error)
+            if link.closed:  # the server refuses us; our supervisor starts us again
+                raise ConnectionError(f"the connection to NATS is closed: {link.counters.last_error}")
             await asyncio.sleep(_STATUS_SECONDS)
 
 

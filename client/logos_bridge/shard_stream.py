@@ -10,6 +10,7 @@ from typing import Any, Final
 import nats.errors
 from nats.js import api
 
+from logos_bridge.congestion import CongestionWindow, backoff
 from logos_bridge.duplicates import DuplicateGuard
 from logos_bridge.figures import BridgeFigures
 from logos_bridge.jetstream import JetStreamLink
@@ -33,7 +34,9 @@ class Publication:
     payload: bytes = b""
     headers: dict[str, str] = field(default_factory=dict)
     answer: asyncio.Future[api.PubAck] | None = None
+    sending: bool = False
     sent_at: float = 0.0
+    ticket: int = 0
 
 
 class ShardStream:
@@ -58,6 +61,11 @@ class ShardStream:
         self._window: PublishWindow[Publication] = PublishWindow(_COUNT, size)
         self._loop = asyncio.get_running_loop()
         self._room = asyncio.Event()
+        self._congestion = CongestionWindow(_COUNT)
+        self._lost = asyncio.Event()
+        """Set when something has to be published again."""
+        self._repeating = False
+        """Whether something is, which nothing new may pass: that would only be further load."""
 
     @property
     def idle(self) -> bool:
@@ -69,69 +77,95 @@ class ShardStream:
         """Messages that are not stored yet."""
         return len(self._window)
 
-    async def wait_room(self, size: int) -> None:
-        """Return when another message may be published: this is what holds the reader back."""
-        while not self._window.has_room(size):
+    async def publish(self, message: Publication) -> None:
+        """Publish; what is not answered is published again by `run`."""
+        size = len(message.payload) + 512
+        while self._repeating or not self._window.has_room(size):
             self._room.clear()
             await self._room.wait()
-
-    async def publish(self, message: Publication) -> None:
-        """Publish; what is not answered is published again by `publish_again`."""
-        size = len(message.payload) + 512
-        if not self._window.has_room(size):
-            await self.wait_room(size)
-        slot = self._window.add(message, size)
-        await self._send(slot)
+        await self._send(self._window.add(message, size))
 
     def passed(self, epoch: bytes, seq: int, time_ns: int) -> None:
         """Note an event that needs no publishing."""
         self._stored(self._window.add(Publication(epoch, seq, time_ns), 0))
 
-    async def publish_again(self, *, reconnected: bool) -> None:
-        """Publish what has no answer for too long, or none since another connection. Call it every second."""
+    def expire(self, *, reconnected: bool) -> None:
+        """Give up what has no answer for too long, or none since another connection. Call it every second."""
         now = self._loop.time()
         for slot in self._window.unstored():
-            if not self._link.connected:
-                return
-            message = slot.item
-            lost = message.answer is None or now - message.sent_at >= _ANSWER_SECONDS
-            if lost or reconnected:
-                answer, message.answer = message.answer, None
-                if answer is not None:
-                    answer.cancel()
-                self._figures.count("bridge_nats_retries")
-                await self._send(slot)
+            message: Publication = slot.item
+            if message.answer is not None and (reconnected or now - message.sent_at >= _ANSWER_SECONDS):
+                message.answer.cancel()
+                self._unanswered(message)
+
+    async def run(self) -> None:
+        """Publish again what was not stored, oldest first, until cancelled."""
+        failures = 0
+        while True:
+            await self._lost.wait()
+            failures += 1
+            await asyncio.sleep(backoff(failures))
+            await self._link.up()
+            self._lost.clear()
+            for slot in self._window.unstored():
+                message: Publication = slot.item
+                if message.answer is None and not message.sending:
+                    self._link.counters.retries += 1
+                    await self._send(slot)
+                    if self._lost.is_set():
+                        break  # the rest would fare no better
+            else:
+                failures, self._repeating = 0, False
+                self._room.set()
 
     async def _send(self, slot: Any) -> None:
         message: Publication = slot.item
-        message.sent_at = self._loop.time()
-        if not self._link.connected:
-            return  # what the library would buffer meanwhile has another bound
+        message.sending = True
         try:
-            answer = await self._link.js.publish_async(
-                message.subject, message.payload, headers=message.headers
-            )
-        except (nats.errors.Error, OSError) as error:
-            self._figures.told["natsError"] = f"{type(error).__name__}: {error}"
-            return
-        message.answer = answer
-        answer.add_done_callback(self._answered(slot))
+            message.ticket = await self._congestion.enter()
+            message.sent_at = self._loop.time()
+            if not self._link.connected:  # what the library would buffer meanwhile has another bound
+                self._unanswered(message)
+                return
+            try:
+                message.answer = await self._link.js.publish_async(
+                    message.subject, message.payload, headers=message.headers
+                )
+            except (nats.errors.Error, OSError) as error:
+                self._failed(error)
+                self._unanswered(message)
+            else:
+                message.answer.add_done_callback(self._answered(slot, message.answer))
+        finally:
+            message.sending = False
 
-    def _answered(self, slot: Any) -> Callable[[asyncio.Future[api.PubAck]], None]:
-        def done(answer: asyncio.Future[api.PubAck]) -> None:
+    def _answered(
+        self, slot: Any, answer: asyncio.Future[api.PubAck]
+    ) -> Callable[[asyncio.Future[api.PubAck]], None]:
+        def done(_: asyncio.Future[api.PubAck]) -> None:
             message: Publication = slot.item
-            if answer.cancelled() or message.answer is not answer:
-                return  # published again meanwhile
+            if message.answer is not answer:
+                return  # given up meanwhile
             error = answer.exception()
             if error is not None:
-                message.answer = None
-                self._figures.told["natsError"] = f"{type(error).__name__}: {error}"
+                self._failed(error)
+                self._unanswered(message)
                 return
+            self._congestion.leave(message.ticket, answered=True)
             duplicate = answer.result().duplicate
             self._figures.count("bridge_out_messages", "result", "duplicate" if duplicate else "stored")
             self._stored(slot)
 
         return done
+
+    def _unanswered(self, message: Publication) -> None:
+        message.answer = None
+        self._congestion.leave(message.ticket, answered=False)
+        self._repeating = True
+        self._lost.set()
+
+    def _failed(self, error: BaseException) -> None:
+        self._figures.told["natsError"] = f"{type(error).__name__}: {error}"
 
     def _stored(self, slot: Any) -> None:
         last = self._window.stored(slot)

@@ -6,6 +6,7 @@ Hashes are asked for first: most of them are in JetStream already when another b
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import sqlite3
 import time
@@ -20,6 +21,7 @@ from ipc_schema.topics import shard_topic
 from logos_bridge.duplicates import SKEW_NS
 from logos_bridge.figures import BridgeFigures
 from logos_bridge.headers import STORE, message_headers
+from logos_bridge.id_set import IdSet
 from logos_bridge.jetstream import JetStreamLink
 from logos_bridge.positions import Span
 from logos_bridge.shard_stream import ShardStream
@@ -101,13 +103,25 @@ class StoreFill:
         while (since := stream.guard.reading_needed(seen_ns, self._clock(), loop.time())) is not None:
             begun = loop.time()
             try:
-                ids = await self._link.ids_since(self._link.layout.messages, f"{stream.subject}.>", since)
+                ids = await self._ids(stream, since)
             except (*_NATS, sqlite3.Error) as error:  # the latter: no room for temporary files
                 log.debug("reading ids of shard %d: %s", stream.shard, error)
                 await asyncio.sleep(_LOOK_SECONDS)
                 continue
             self._figures.count("bridge_out_id_readings")
             stream.guard.read(ids, since, begun)
+
+    async def _ids(self, stream: ShardStream, since: int) -> IdSet:
+        found = IdSet()
+        ids = self._link.ids_since(self._link.layout.messages, f"{stream.subject}.>", since)
+        try:
+            async with contextlib.aclosing(ids):
+                async for message_id in ids:
+                    found.add([message_id])
+        except BaseException:
+            found.close()
+            raise
+        return found
 
     async def _fill(self, stream: ShardStream, span: Span) -> None:
         """Publish what stores have of a span. Raises `LogosError` if none of them answered."""
