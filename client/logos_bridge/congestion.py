@@ -16,7 +16,7 @@ from typing import Final
 __all__ = ["CongestionWindow", "backoff"]
 
 _FIRST: Final = 128
-_SMALLEST: Final = 8
+_SMALLEST: Final = 32
 _RETRY: Final = 0.5
 _RETRY_MAX: Final = 8.0
 

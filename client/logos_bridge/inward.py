@@ -83,6 +83,8 @@ class Inward:
         self._handled: Position | None = None
         self._beginning: set[bytes] = set()
         """Entries taken from the queue that have no record yet."""
+        self._orphans = 0
+        """Sends of bridges that are gone, still to be taken over: before further ones of the queue."""
         self._largest = client.network.max_message_size
         self._settling = False
         self._queue_created = ""
@@ -123,8 +125,10 @@ class Inward:
     @property
     def _room(self) -> int:
         """How many sends may be taken now, each as large as the network allows."""
-        count = self._in_flight - len(self._sends) - len(self._beginning)
-        return max(0, min(count, (_OPEN_BYTES - self._sends.payload_bytes) // self._largest))
+        by_bytes = max(0, _OPEN_BYTES - self._sends.payload_bytes) // self._largest
+        # One that is larger than the bound alone must pass too.
+        by_bytes = max(by_bytes, not self._sends)
+        return max(0, min(self._in_flight - len(self._sends), by_bytes) - len(self._beginning))
 
     async def _take(self) -> None:
         self._queue_created = await self._link.queue_created()
@@ -132,14 +136,15 @@ class Inward:
             ack_wait=self._takeover_after, max_pending=10 * self._in_flight, take=self._begin
         )
         while True:
-            if not self._room or not self._client.connected or not self._link.connected:
+            room = self._room - self._orphans
+            if room <= 0 or not self._client.connected or not self._link.connected:
                 self._changed.clear()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_RETRY):
                         await self._changed.wait()
                 continue
             try:
-                await queue.request(min(_BATCH, self._room), expires=_FETCH_SECONDS)
+                await queue.request(min(_BATCH, room), expires=_FETCH_SECONDS)
             except _NATS as error:
                 log.debug("asking the queue for sends: %s", error)
                 await asyncio.sleep(_RETRY)
@@ -316,11 +321,13 @@ class Inward:
                 await self._sign()
                 await self._hear(loop.time())
                 suspects = self._takeover.suspects(loop.time())
-                if suspects and self._client.connected and await self._take_over(loop.time()):
+                if not suspects or not self._client.connected:
+                    self._orphans = 0
+                elif await self._take_over(loop.time()):
                     self._takeover.cleared(suspects)
             except _NATS as error:
                 log.debug("watching other bridges: %s", error)
-            await asyncio.sleep(self._look_seconds)
+            await asyncio.sleep(min(self._look_seconds, _RETRY_MAX) if self._orphans else self._look_seconds)
 
     async def _sign(self) -> None:
         if not self._client.connected:
@@ -347,9 +354,11 @@ class Inward:
             owner = stored.headers.get("Logos-Owner", "")
             if owner != self._owner and not self._takeover.alive(owner, now):
                 wanted.append(stored)
-        if wanted:
+        if len(wanted) > self._orphans:
             log.warning("%d sends of bridges that are gone are taken over", len(wanted))
-        await self._adopt_all(wanted[: self._room])
+        now_taken = wanted[: self._room]
+        self._orphans = len(wanted) - len(now_taken)
+        await self._adopt_all(now_taken)
         return not wanted
 
     async def _adopt_all(self, records: list[Stored]) -> None:

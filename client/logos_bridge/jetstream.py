@@ -312,8 +312,10 @@ class JetStreamLink:
         pull = Pull(self._client, stream, info.name, page.append)
         try:
             await pull.open()
-            while left > 0 and await pull.request(min(_PAGE, left)):
-                left -= len(page)
+            while left > 0:
+                asked = min(_PAGE, left)
+                # Fewer: what was left has been deleted meanwhile.
+                left = left - asked if await pull.request(asked) == asked else 0
                 for message in page:
                     yield _stored(message)
                 page.clear()

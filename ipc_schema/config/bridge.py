@@ -145,7 +145,9 @@ class InwardOptions(OptionSection):
         BOOLEAN, "take sends from JetStream and hand them to the Messaging API", default=True
     )
     bridge_in_flight: int = option(
-        integer(1, 10_000), "sends that the bridge works on before it takes further ones", default=2_000
+        integer(1, 10_000),
+        "sends that the bridge works on before it takes further ones; of their payloads 64 MiB at most",
+        default=5_000,
     )
     bridge_takeover_after: float = option(
         duration(2, 3600), "silence of another bridge after which its sends are taken over", default=15.0

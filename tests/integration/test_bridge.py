@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -18,13 +19,15 @@ import pytest
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 
+from ipc_schema.hello import NetworkInfo
 from ipc_schema.message import WakuMessage, message_hash
 from ipc_schema.topics import autoshard, shard_topic
+from logos_bridge.send_record import RecordedSend, SendDraft
 from logos_client.kernel import KernelClient
 from tests.support.aio import asyncio_test
 from tests.support.bridge_process import BridgeProcess
 from tests.support.nats_server import NatsServer
-from tests.support.nodes import TOPIC, Node, node_with_sender
+from tests.support.nodes import TOPIC, Node, node_with_sender, single_node
 
 pytestmark = pytest.mark.integration
 
@@ -58,6 +61,16 @@ async def read(js: JetStreamContext, stream: str, count: int) -> list[Msg]:
     """The first messages of a stream."""
     subscription = await js.subscribe(">", stream=stream, ordered_consumer=True)
     return [await subscription.next_msg(timeout=20) for _ in range(count)]
+
+
+def counted(status: dict[str, Any], family: str, value: str = "") -> float:
+    """A sample of the status, by the value of its label."""
+    found = [
+        number
+        for name, labels, number in status["metrics"]["samples"]
+        if name == family and value in ("", *labels.values())
+    ]
+    return float(found[0]) if found else 0.0
 
 
 @asyncio_test(60)
@@ -135,3 +148,63 @@ def test_the_programs_of_the_page_read_and_send(tmp_path: Path) -> None:
         fates = run("send").splitlines()
         assert [line.split()[:2] for line in fates] == [["order-1", "propagated"], ["order-1", "unconfirmed"]]
         assert run("read") == "/shop/1/orders/json b'{\"order\": 1}'\n"
+
+
+@asyncio_test(90)
+async def test_the_ended_sends_of_a_dead_bridge_are_settled_by_one_reading_of_the_fates(
+    tmp_path: Path,
+) -> None:
+    """The bridge died between final fates and ends: half of the fates are published, beyond the window in
+    which JetStream itself drops a second one."""
+    count = 400
+    with NatsServer() as server, single_node(tmp_path, kernel_options=("--shard=0",)) as node:
+        server.wait_ready()
+        async with jetstream(server) as js:
+            await js.add_stream(name="logos-fates", subjects=["logos.fates.>"], duplicate_window=0.1)
+            arguments = (f"--nats-url={server.url}", "--bridge-takeover-after=2", "--bridge-in-flight=50")
+            network = NetworkInfo(cluster=1, shard_count=8, max_message_size=150 * 1024)
+            with BridgeProcess(node.directory, *arguments) as bridge:
+                bridge.wait_ready()
+                await js.publish("$KV.logos-bridge.alive.dead", b"{}")
+                for number in range(count):
+                    record = RecordedSend.begin(
+                        SendDraft(
+                            content_topic=TOPIC,
+                            payload=b"x",
+                            meta=b"",
+                            ephemeral=False,
+                            send_id=f"send-{number}",
+                            client="shop",
+                        ),
+                        network,
+                        request_id=number.to_bytes(16, "big"),
+                        queue_seq=number + 1,
+                        owner="dead",
+                        timestamp=time.time_ns(),
+                    ).ended("sent", "")
+                    if number % 2:
+                        ended = {"Nats-Msg-Id": f"{record.key}.final"}
+                        await js.publish("logos.fates.shop.sent", b"{}", headers=ended)
+                    await js.publish(f"$KV.logos-open.{record.key}", b"x", headers=record.to_headers())
+                while (await js.stream_info("KV_logos-open")).state.messages:
+                    await asyncio.sleep(0.05)
+                assert (await js.stream_info("logos-fates")).state.messages == count
+                bridge.wait_for(lambda status: counted(status, "bridge_in_sends", "taken_over") == count)
+        sent = server.sent_messages("logos-bridge")
+    # Not one reading for each: that would be some 100,000.
+    assert sent < 40 * count, sent
+
+
+@asyncio_test(60)
+async def test_no_more_is_taken_from_the_queue_than_the_bound_of_bytes_lets(tmp_path: Path) -> None:
+    """A node without peers: what it has taken stays open."""
+    bound: dict[str, float] = {"logos_bridge.inward:_OPEN_BYTES": 3 * 150 * 1024}
+    with NatsServer() as server, single_node(tmp_path, kernel_options=("--shard=0",)) as node:
+        server.wait_ready()
+        with BridgeProcess(node.directory, f"--nats-url={server.url}", constants=bound) as bridge:
+            bridge.wait_ready()
+            async with jetstream(server) as js:
+                for _ in range(20):
+                    await js.publish("logos.sends.toychat.2.huilong.proto", bytes(100 * 1024))
+            status = bridge.wait_for(lambda status: status["in"] == {"open": 4, "queue": 16})
+            assert counted(status, "bridge_in_open_bytes") == 4 * 100 * 1024

@@ -126,6 +126,11 @@ class NatsServer:
         except (OSError, urllib.error.URLError):
             return None
 
+    def sent_messages(self, client: str) -> int:
+        """How many messages it has sent to the clients of that name, connected or gone."""
+        connections = self._ask("/connz?state=any")["connections"]
+        return sum(int(one["out_msgs"]) for one in connections if one.get("name") == client)
+
     def wait_ready(self) -> None:
         """Wait until JetStream works: in a cluster, until it has a leader."""
         deadline = time.monotonic() + DEADLINE

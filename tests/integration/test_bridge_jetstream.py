@@ -1,0 +1,116 @@
+"""What the bridge asks of JetStream, of a real server: readings end, and requests are not mixed up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import nats.errors
+import pytest
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext, api
+
+from ipc_schema.config.bridge import load_bridge_config
+from logos_bridge import pull as pull_module
+from logos_bridge.jetstream import JetStreamLink
+from logos_bridge.pull import Pull
+from tests.support.aio import asyncio_test
+from tests.support.nats_server import NatsServer
+
+pytestmark = pytest.mark.integration
+
+
+@asynccontextmanager
+async def linked(server: NatsServer) -> AsyncIterator[JetStreamLink]:
+    """A bridge's connection to a server that has started."""
+    server.wait_ready()
+    config = load_bridge_config(flags={"nats-url": server.url}, environ={}).nats
+    assert config is not None
+    link = JetStreamLink(config)
+    await link.open()
+    try:
+        yield link
+    finally:
+        await link.close()
+
+
+@asyncio_test(60)
+async def test_a_reading_ends_though_the_stream_is_written_to_all_the_while() -> None:
+    """Sends of a dead bridge were otherwise found only when the load ended."""
+    with NatsServer() as server:
+        async with linked(server) as link:
+            bucket = link.layout.open_bucket
+            for number in range(50):
+                await link.put(bucket, f"old-{number}", b"x", {}, 0)
+            found = []
+            async for stored in link.scan(f"KV_{bucket}", f"$KV.{bucket}.>", data=False):
+                found.append(stored.subject.rpartition(".")[2])
+                await link.put(bucket, f"new-{len(found)}", b"x", {}, 0)
+            assert found == [f"old-{number}" for number in range(50)]
+
+
+@asyncio_test(60)
+async def test_a_reading_ends_at_once_when_the_rest_was_deleted() -> None:
+    with NatsServer() as server:
+        async with linked(server) as link:
+            bucket = link.layout.open_bucket
+            revisions = [await link.put(bucket, f"{number}", b"x", {}, 0) for number in range(700)]
+            found = []
+            async for stored in link.scan(f"KV_{bucket}", f"$KV.{bucket}.>", data=False):
+                found.append(stored.seq)
+                if len(found) == 1:  # the first page is here; the second one is not asked for yet
+                    for revision in revisions[600:]:
+                        await link.delete(f"KV_{bucket}", revision)
+            assert found == revisions[:600]
+            assert link.counters.errors == 0, "no request waited in vain"
+
+
+async def consumer(js: JetStreamContext) -> None:
+    """A stream and a consumer of it."""
+    await js.add_stream(api.StreamConfig(name="s", subjects=["s.>"]))
+    await js.add_consumer("s", api.ConsumerConfig(durable_name="c", ack_policy=api.AckPolicy.EXPLICIT))
+
+
+@asyncio_test(60)
+async def test_the_end_of_an_earlier_request_does_not_end_a_later_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A slow server tells of the end long after the request was given up."""
+    with NatsServer() as server:
+        async with linked(server) as link:
+            await consumer(link.js)
+            client = link.js._nc
+            taken: list[Msg] = []
+            pull = Pull(client, "s", "c", taken.append)
+            await pull.open()
+            statuses = await client.subscribe(f"{pull._inbox}.*")
+            with monkeypatch.context() as patch:
+                patch.setattr(pull_module, "_ANSWER_SECONDS", -0.9)
+                with pytest.raises(TimeoutError):
+                    await pull.request(10, expires=1)
+            later = asyncio.create_task(pull.request(2, expires=30))
+            ended = await statuses.next_msg(timeout=20)
+            assert (ended.headers or {})["Status"] == "408"
+            await link.js.publish("s.1", b"one")
+            while not taken:
+                await asyncio.sleep(0.01)
+            assert not later.done()
+            await link.js.publish("s.2", b"two")
+            assert await later == 2
+            assert [message.data for message in taken] == [b"one", b"two"]
+
+
+@asyncio_test(60)
+async def test_a_request_fails_when_its_consumer_is_deleted() -> None:
+    with NatsServer() as server:
+        async with linked(server) as link:
+            await consumer(link.js)
+            pull = Pull(link.js._nc, "s", "c", lambda _: None)
+            await pull.open()
+            waiting = asyncio.create_task(pull.request(10, expires=30))
+            while not (await link.js.consumer_info("s", "c")).num_waiting:
+                await asyncio.sleep(0.01)
+            await link.js.delete_consumer("s", "c")
+            with pytest.raises(nats.errors.Error, match="409"):
+                await waiting
