@@ -143,19 +143,19 @@ class PostgresEngine(PostgresUpkeep):
         return self._insert(rows)
 
     def _insert(self, rows: Sequence[ArchivedRow]) -> int:
-        lost = 0
+        lost: list[int] = []
         with self._pool.transaction(WRITE_SECONDS, settings=WRITE_SETTINGS) as connection:
             row = connection.execute(_TIMELINE).fetchone()
             assert row is not None
             server = (self._pool.losses, str(row[0]))
             if server != self._server:
-                lost = sum(
-                    connection.execute(INSERT, insert_columns(group)).rowcount for group in self._recent
-                )
+                lost = [connection.execute(INSERT, insert_columns(group)).rowcount for group in self._recent]
             new = connection.execute(INSERT, insert_columns(rows)).rowcount if rows else 0
         self._server = server
-        if lost:
-            log.warning("archive: a fail-over lost messages, written again", extra=fields(messages=lost))
+        if any(lost):
+            log.warning("archive: a fail-over lost messages, written again", extra=fields(messages=sum(lost)))
+            if lost[0] and self._recent.is_short:
+                log.error("archive: a fail-over lost more messages than this node had kept: logos store sync")
         if rows:
             self._recent.add(rows, time.monotonic())
         return new

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Final
 
@@ -45,7 +46,10 @@ REMOVED_AT_ONCE: Final = 500
 SMALL_SHARE: Final = 10
 """A partition with at most this fraction of all messages is dropped for any excess, however small."""
 
-_PATIENT: Final = "SET LOCAL idle_in_transaction_session_timeout = '15min'"
+CLAIM_SECONDS: Final = 900
+"""How long a kernel keeps the claim without a sign of life: longer than any other step takes."""
+
+_PATIENT: Final = "SET LOCAL idle_in_transaction_session_timeout = '{}s'"
 BRIEF_LOCK: Final = "SET LOCAL lock_timeout = '2s'"
 """All others wait behind a statement that waits for an exclusive lock: give up, and try again later."""
 
@@ -77,7 +81,9 @@ class PostgresUpkeep:
         """Return whether this kernel is now the one that does the upkeep, until `release`."""
         self.release()
         with ExitStack() as stack:
-            connection = stack.enter_context(self._pool.transaction(STEP_SECONDS, _PATIENT))
+            connection = stack.enter_context(
+                self._pool.transaction(STEP_SECONDS, _PATIENT.format(CLAIM_SECONDS))
+            )
             row = connection.execute("SELECT pg_try_advisory_xact_lock(%s)", (UPKEEP_LOCK,)).fetchone()
             if row is None or not row[0]:
                 return False
@@ -93,19 +99,32 @@ class PostgresUpkeep:
             with contextlib.suppress(DatabaseFailed):  # then it is lost anyway
                 claim[0].close()
 
-    def _check_claim(self) -> bool:
-        """Return whether the claim still holds. Raise `DatabaseFailed` if it was lost with its connection."""
+    def _check_claim(self, statement: str = "SELECT 1") -> bool:
+        """Run a statement on the claim's connection. Return whether there is a claim; raise `DatabaseFailed`
+        if it was lost with the connection."""
         if self._claim is None:
             return False
         stack, connection = self._claim
         try:
-            connection.execute("SELECT 1")
+            connection.execute(statement.encode())
         except BaseException as error:
             self._claim = None
             # Leave the contexts with the error, so that the pool closes the connection.
             if not stack.__exit__(type(error), error, error.__traceback__):
                 raise
         return True
+
+    @contextlib.contextmanager
+    def _long_step(self) -> Iterator[None]:
+        """Keep the claim during a step that may take hours. Raise `DatabaseFailed` if it was lost
+        nevertheless: the next round, of whichever kernel, goes on."""
+        self._allow_idle(CLAIM_SECONDS + LONG_SECONDS)
+        yield
+        self._allow_idle(CLAIM_SECONDS)
+
+    def _allow_idle(self, seconds: float) -> None:
+        if not self._check_claim(_PATIENT.format(int(seconds))):
+            raise DatabaseFailed("another kernel may look after the tables now")
 
     # --- counting ---
 
@@ -196,7 +215,7 @@ class PostgresUpkeep:
             connection.execute(
                 f"ALTER TABLE {LAST} ADD CONSTRAINT {_BOUND} CHECK ({partition.condition}) NOT VALID".encode()
             )
-        with self._pool.transaction(LONG_SECONDS) as connection:
+        with self._long_step(), self._pool.transaction(LONG_SECONDS) as connection:
             connection.execute(f"ALTER TABLE {LAST} VALIDATE CONSTRAINT {_BOUND}".encode())
         with self._pool.transaction(STEP_SECONDS, BRIEF_LOCK) as connection:
             for statement in (
@@ -230,7 +249,8 @@ class PostgresUpkeep:
                 "SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass(%s)", (_OLD_KEY,)
             ).fetchone()
         log.info("archive tables of version 1 are being migrated")
-        with self._pool.connection(LONG_SECONDS) as connection:  # CONCURRENTLY: not in a transaction
+        # CONCURRENTLY: not in a transaction
+        with self._long_step(), self._pool.connection(LONG_SECONDS) as connection:
             if row is not None and not row[0]:
                 connection.execute(f"DROP INDEX CONCURRENTLY {_OLD_KEY}".encode())
             if row is None or not row[0]:

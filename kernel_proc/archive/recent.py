@@ -2,6 +2,10 @@
 
 A replica that becomes the primary may lack what the old one had committed last, unless it was synchronous.
 Rows are unique by their hash, so writing them again does no harm.
+
+Above about 200 messages of 1 KiB a second the limit in bytes is the shorter one: at 5,000 a second, two
+seconds are kept. They must cover what an asynchronous replica is behind, not how long a fail-over takes:
+while no primary answers, nothing is committed. `is_short` tells that what was lost may reach further back.
 """
 
 from __future__ import annotations
@@ -24,6 +28,8 @@ class RecentRows:
     def __init__(self) -> None:
         self._groups: deque[tuple[float, int, Sequence[ArchivedRow]]] = deque()
         self._bytes = 0
+        self.is_short = False
+        """Whether rows of the last minute had to be given up for want of room."""
 
     def add(self, rows: Sequence[ArchivedRow], now: float) -> None:
         """Add a group that was committed. `now`: seconds of a monotonic clock."""
@@ -31,7 +37,9 @@ class RecentRows:
         self._groups.append((now, size, rows))
         self._bytes += size
         while self._bytes > BYTES or self._groups[0][0] < now - SECONDS:
-            self._bytes -= self._groups.popleft()[1]
+            at, size, _ = self._groups.popleft()
+            self._bytes -= size
+            self.is_short = at >= now - SECONDS
             if not self._groups:
                 return
 

@@ -188,10 +188,12 @@ class PostgresServer:
     def execute(self, statement: str, database: str = "postgres") -> list[tuple[Any, ...]]:
         """Run one statement, as the owner."""
         import psycopg
+        from psycopg.pq import ExecStatus
 
         with psycopg.connect(self.url(database), autocommit=True) as connection:
             cursor = connection.execute(statement.encode())
-            return cursor.fetchall() if cursor.description else []
+            has_rows = cursor.pgresult is not None and cursor.pgresult.status == ExecStatus.TUPLES_OK
+            return cursor.fetchall() if has_rows else []  # also rows without columns
 
     def new_database(self) -> str:
         """Make an empty database; returns its name."""
