@@ -39,9 +39,10 @@ from kernel_proc.peering.sources import PeerSources
 from kernel_proc.peers.clock import PeerClock
 from kernel_proc.peers.connected_peers import PeerBook
 from kernel_proc.peers.known import PeerOrigin
-from kernel_proc.peers.manager import ManagerSettings, PeerManager
+from kernel_proc.peers.manager import PeerManager
 from kernel_proc.peers.plan import Targets
 from kernel_proc.peers.recent_links import RecentLinks
+from kernel_proc.peers.settings import ManagerSettings
 from kernel_proc.peers.store import PeerStore
 from kernel_proc.reachability.autonat import AutonatClient
 from kernel_proc.reachability.autonat_server import AutonatServer

@@ -12,45 +12,38 @@ import logging
 import math
 import time
 from collections.abc import Callable, Collection, Iterable, Sequence, Set
-from dataclasses import dataclass, field
-from pathlib import Path
 from random import Random
-from typing import Final, Protocol
+from typing import Final
 
 import trio
 
 from kernel_proc.metrics import Registry, Sample
 from kernel_proc.p2p.api import (
-    BadAddress,
     Direction,
     EndCause,
     Host,
-    P2pError,
     PeerConnection,
     PeerIdentity,
     PeerIdText,
 )
 from kernel_proc.peers.clock import PeerClock
+from kernel_proc.peers.dials import PeerDials
 from kernel_proc.peers.known import KnownPeer, PeerOrigin, group_of_address
 from kernel_proc.peers.online import OnlineMonitor, SleepDetector
-from kernel_proc.peers.plan import SERVICES, Connected, PeerNeeds, Targets, plan
-from kernel_proc.peers.store import HIGHEST_DELAY, USELESS_DELAY, PeerStore
+from kernel_proc.peers.plan import SERVICES, Connected, plan
+from kernel_proc.peers.settings import ManagerSettings, NodeView
+from kernel_proc.peers.store import USELESS_DELAY, PeerStore
 from kernel_proc.peers.store_keeper import StoreKeeper
 from kernel_proc.relay.params import RELAY_PROTOCOL
 from logos_process.host_clock import boot_ns
 from logos_process.logs import fields
 
-__all__ = ["ManagerSettings", "NodeView", "PeerManager"]
+__all__ = ["PeerManager"]
 
 log = logging.getLogger(__name__)
 
 AT_ONCE: Final = 10
 """Maximum concurrent dials."""
-DIAL_SECONDS: Final = 10.0
-FURTHER_SECONDS: Final = 5.0
-"""For each further address of the same peer."""
-MAX_TRIED: Final = 4
-"""Maximum addresses of one peer tried per dial."""
 MAX_SKIPPED: Final = 300
 """Characters of skipped addresses per line of the log."""
 PAUSE: Final = 0.25
@@ -59,59 +52,10 @@ PAUSE_OFFLINE: Final = 2.0
 """The same while offline, when dials often fail immediately."""
 SHORT_PERIOD: Final = 2.0
 LONG_PERIOD: Final = 15.0
-URGENT_DELAY: Final = 8.0
-"""Maximum redial delay of a peer that a service depends on: with jitter still below 10 s."""
-URGENT_FOR: Final = 3600.0
 DISCONNECTED_SECONDS: Final = 600.0
 """Seconds during which a peer that we disconnected, by plan or by request, is not redialled."""
 SLEEP_PERIOD: Final = 5.0
 WAKU: Final = "/vac/waku/"
-
-
-class NodeView(Protocol):
-    """What the manager queries from the rest of the node."""
-
-    def wanted(self) -> PeerNeeds:
-        """Return what the node needs now."""
-        ...
-
-    def shards_of(self, peer_id: PeerIdText) -> Collection[int]:
-        """Return the shards that a connected peer reported in its metadata."""
-        ...
-
-    def mesh(self) -> Set[PeerIdText]:
-        """Return the peers in any of our meshes."""
-        ...
-
-    def score_of(self, peer_id: PeerIdText) -> float:
-        """Return a peer's relay score, 0 if it has none."""
-        ...
-
-    def at_work(self) -> Set[PeerIdText]:
-        """Return the peers with a request in progress, in either direction."""
-        ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ManagerSettings:
-    """Settings of the manager. `per_group` limits the connections per address group, 0: no limit."""
-
-    targets: Targets
-    per_group: int
-    loopback: bool
-    """We listen on loopback only, so loopback addresses are meaningful to us."""
-    usable: Callable[[str], bool]
-    """Return whether the host can dial a multiaddr."""
-    protected: frozenset[PeerIdText] = frozenset()
-    """The peers configured by the operator, as far as their addresses contain peer ids."""
-    path: Path | None = None
-    """The file of the store; None: not persisted."""
-
-
-@dataclass(slots=True)
-class _Dials:
-    under_way: dict[PeerIdText, KnownPeer] = field(default_factory=dict)
-    evicting: set[PeerIdText] = field(default_factory=set)
 
 
 def _has_websocket(address: str) -> bool:
@@ -144,9 +88,12 @@ class PeerManager:
         self._found_origin = found_origin
         self.now = clock or PeerClock()
         """The clock of the store: seconds since the Unix epoch, immune to steps of the wall clock."""
-        self._dials = _Dials()
         self._connected: dict[PeerIdText, PeerConnection] = {}
         self._monitor = OnlineMonitor(self.now())
+        self._dials = PeerDials(
+            host, store, view, self._monitor, self._connected, self.now, settings.per_group, registry
+        )
+        self._evicting: set[PeerIdText] = set()
         self._wake = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._keeper = StoreKeeper(store, settings.path, self.now, registry)
@@ -154,10 +101,7 @@ class PeerManager:
         """Something wanted is missing: discovery should look for more peers."""
         self.short_shards: Set[int] = frozenset()
         self.short_services: Set[str] = frozenset()
-        self._succeeded = registry.counter("peers_dials", outcome="successful")
-        self._failed = registry.counter("peers_dials", outcome="failed")
         self._evicted = registry.counter("peers_evicted")
-        self._registry = registry
         registry.add_source(self._samples)
 
     @property
@@ -304,7 +248,7 @@ class PeerManager:
     def peer_disconnected(self, peer_id: PeerIdText, reason: str, cause: EndCause = EndCause.OTHER) -> None:
         """Record the end of a connection."""
         connection = self._connected.pop(peer_id, None)
-        self._dials.evicting.discard(peer_id)
+        self._evicting.discard(peer_id)
         if connection is None:
             return
         now = self.now()
@@ -363,8 +307,8 @@ class PeerManager:
             self._dials.under_way[peer.peer_id] = peer
             nursery.start_soon(self._dial, peer, name=f"dial {peer.peer_id}")
         for peer_id, reason in step.evict:
-            if peer_id not in self._dials.evicting:
-                self._dials.evicting.add(peer_id)
+            if peer_id not in self._evicting:
+                self._evicting.add(peer_id)
                 nursery.start_soon(self._evict, peer_id, reason)
 
     def _view_of_connected(self) -> Sequence[Connected]:
@@ -394,50 +338,10 @@ class PeerManager:
         )
 
     async def _dial(self, peer: KnownPeer) -> None:
-        peer_id, why = peer.peer_id, "none of its addresses is dialable"
         try:
-            free = [address for address in peer.addresses[:MAX_TRIED] if not self._is_full(address, peer)]
-            if not free:
-                return  # the address group filled up since the plan was made
-            for number, address in enumerate(free):
-                try:
-                    await self._host.connect(address, deadline=FURTHER_SECONDS if number else DIAL_SECONDS)
-                except BadAddress as error:
-                    log.debug("undialable address", extra=fields(address=address, reason=str(error)))
-                except P2pError as error:
-                    why = str(error)
-                    log.debug("peer unreachable", extra=fields(address=address, reason=why))
-                else:
-                    self._succeeded.add()
-                    self._registry.counter("node_conns_initiated", source=str(peer.origin)).add()
-                    self.store.succeeded(peer_id, self.now(), address)
-                    return
-            self._failed.add()
-            now, online = self.now(), self.online
-            longest = URGENT_DELAY if self._is_urgent(peer) else HIGHEST_DELAY
-            self.store.failed(peer_id, now, online=online, why=why, longest=longest)
-            if online:
-                self._monitor.failure(now, peer_id)
+            await self._dials.dial(peer)
         finally:
-            self._dials.under_way.pop(peer_id, None)
             self.wake()
-
-    def _is_urgent(self, peer: KnownPeer) -> bool:
-        """Return whether the peer offers a wanted service that no connected peer has, and was reached
-        recently: a store that restarts should be back as soon as possible."""
-        if self.now() - peer.last_success > URGENT_FOR:
-            return False
-        identities = (self._host.identity(connected) for connected in self._connected)
-        there = {one for identity in identities if identity is not None for one in identity.protocols}
-        wanted = {SERVICES[name].protocol for name in self._view.wanted().services}
-        return not wanted.isdisjoint(set(peer.protocols) - there)
-
-    def _is_full(self, address: str, peer: KnownPeer) -> bool:
-        """Return whether an address group is at its limit, counting dials of other peers."""
-        limit, group = self._settings.per_group, group_of_address(address)
-        there = sum(group_of_address(one.address) == group for one in self._connected.values())
-        there += sum(one.group == group for one in self._dials.under_way.values() if one is not peer)
-        return 0 < limit <= there
 
     async def _evict(self, peer_id: PeerIdText, reason: str) -> None:
         self._evicted.add()

@@ -26,9 +26,10 @@ from kernel_proc.p2p.varint import encode as varint
 from kernel_proc.peering.settings import PeeringError, check_announced
 from kernel_proc.peers.clock import PeerClock
 from kernel_proc.peers.known import KnownPeer
-from kernel_proc.peers.manager import ManagerSettings, PeerManager
+from kernel_proc.peers.manager import PeerManager
 from kernel_proc.peers.offers import evaluate
 from kernel_proc.peers.plan import Targets
+from kernel_proc.peers.settings import ManagerSettings
 from kernel_proc.peers.store import PeerStore
 from kernel_proc.peers.store_file import save_peers, snapshot
 from kernel_proc.relay.rpc import PeerInfo

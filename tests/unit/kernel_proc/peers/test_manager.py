@@ -14,8 +14,9 @@ from kernel_proc.metrics import Registry
 from kernel_proc.p2p.api import DialError, Direction, EndCause, Host, PeerConnection, PeerIdentity
 from kernel_proc.peers.clock import PeerClock
 from kernel_proc.peers.known import KnownPeer, PeerOrigin, group_of_address
-from kernel_proc.peers.manager import ManagerSettings, PeerManager
+from kernel_proc.peers.manager import PeerManager
 from kernel_proc.peers.plan import PeerNeeds, Targets
+from kernel_proc.peers.settings import ManagerSettings
 from kernel_proc.peers.store import PeerStore
 from kernel_proc.protocols import store_codec
 from kernel_proc.relay.params import RELAY_PROTOCOL
