@@ -132,7 +132,7 @@ COMPILE := pip compile --quiet --universal --python-version 3.11 --generate-hash
 lock: env ## resolve requirements/*.lock again: make lock [UPGRADE=--upgrade]
 	$(BIN)/uv $(COMPILE) $(UPGRADE) pyproject.toml -o requirements/runtime.lock
 	$(BIN)/uv $(COMPILE) $(UPGRADE) --extra dev -c requirements/runtime.lock pyproject.toml -o requirements/dev.lock
-	$(BIN)/uv $(COMPILE) $(UPGRADE) --group docs -c requirements/dev.lock -o requirements/docs.lock
+	$(BIN)/uv $(COMPILE) $(UPGRADE) --group docs -c requirements/dev.lock pyproject.toml -o requirements/docs.lock
 
 clean: ## remove what the other targets made
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist build
