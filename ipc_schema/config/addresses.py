@@ -27,6 +27,7 @@ __all__ = [
     "is_multiaddr",
     "parse_multiaddr",
     "peer_id_in",
+    "split_circuit",
 ]
 
 _HOST_NAME: Final = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_]([A-Za-z0-9_-]{0,62}\.)*[A-Za-z0-9_-]{0,62}\.?")
@@ -187,6 +188,19 @@ def parse_multiaddr(text: str) -> DialAddress:
     if transport is None:
         raise ValueError(f"{text!r}: cannot dial /{'/'.join(rest)} over tcp")
     return DialAddress(parts[0], parts[1], int(parts[3]), transport, peer_id, server_name)
+
+
+def split_circuit(address: str) -> tuple[str, str] | None:
+    """Split `<relay>/p2p-circuit/p2p/<peer id>`, the address of a peer behind a relay, into the relay's
+    address and the peer's id. Return None for any other address."""
+    relay, circuit, peer_id = address.partition("/p2p-circuit/p2p/")
+    if not circuit:
+        return None
+    try:
+        _decode_peer_id(peer_id)
+        return (relay, peer_id) if parse_multiaddr(relay).peer_id is not None else None
+    except ValueError:
+        return None
 
 
 def can_dial(address: str) -> bool:

@@ -18,7 +18,7 @@ from ipaddress import ip_address
 from typing import Any, ClassVar, Final
 
 from ipc_schema.config import common
-from ipc_schema.config.addresses import can_dial
+from ipc_schema.config.addresses import can_dial, split_circuit
 from ipc_schema.config.common import ProcessOptions
 from ipc_schema.config.discovery import (
     DiscoveryConfig,
@@ -298,7 +298,7 @@ def kernel_config(layers: Iterable[Layer]) -> KernelConfig:
         network=network,
         shards=static_shards(resolved, network),
         protected_shards=options.network.protected_shard,
-        static_nodes=tuple(filter(can_dial, options.network.staticnode)),
+        static_nodes=tuple(one for one in options.network.staticnode if can_dial(one) or split_circuit(one)),
         entry_nodes=tuple(filter(can_dial, options.network.entry_node)),
         listen_address=options.listening.listen_address,
         tcp_port=tcp_port,

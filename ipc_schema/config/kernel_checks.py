@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, NamedTuple
 
 from ipc_schema.config import common
-from ipc_schema.config.addresses import UndialableError, is_multiaddr, parse_multiaddr
+from ipc_schema.config.addresses import UndialableError, is_multiaddr, parse_multiaddr, split_circuit
 from ipc_schema.config.discovery import discovery_warnings
 from ipc_schema.config.kinds import ALL, NONE
 from ipc_schema.config.options import PortUse, Resolved, refuse_port_clashes
@@ -102,6 +102,8 @@ def _undialable(resolved: Resolved[KernelOptions]) -> Iterable[str]:
     for key in ("staticnode", "entry-node", *SERVICE_NODES):
         value = resolved.value(key)
         for address in value if isinstance(value, tuple) else (value,):
+            if key == "staticnode" and split_circuit(address):
+                continue  # dialled through its relay
             if address is not None and is_multiaddr(address):
                 try:
                     parse_multiaddr(address)

@@ -274,10 +274,11 @@ class Libp2pHost:
     async def open_stream(
         self, peer_id: PeerIdText, protocols: Sequence[str], *, deadline: float = 10.0
     ) -> Stream:
-        live = [one.muxer for one in self._connections.of(peer_id) if one.muxer.ended is None]
+        live = [one for one in self._connections.of(peer_id) if one.muxer.ended is None]
         if not live:
             raise NotConnected(f"not connected to {peer_id}")
-        stream = live[0].open_stream()
+        # Relays cut a circuit off after minutes or kilobytes (circuit-v2, "Limit"): direct ones first.
+        stream = min(live, key=lambda one: one.info.is_relayed).muxer.open_stream()
         agreed = False
         try:
             with trio.move_on_after(deadline):

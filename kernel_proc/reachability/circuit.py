@@ -9,6 +9,7 @@ from typing import Final
 
 import trio
 
+from ipc_schema.config.addresses import split_circuit
 from kernel_proc.metrics import Registry, Sample
 from kernel_proc.p2p.api import BadAddress, DialError, Direction, P2pError, PeerIdText, Stream, StreamClosed
 from kernel_proc.p2p.circuit import StreamTransport
@@ -26,7 +27,6 @@ from kernel_proc.reachability.circuit_codec import (
     encode_hop_connect,
     encode_reserve,
     encode_stop_status,
-    split_circuit,
     status_name,
 )
 from kernel_proc.reachability.dialled import dialled_peers
@@ -49,7 +49,7 @@ STREAMS: Final = 32
 
 
 def renewal_is_due(expire: float, now: float) -> bool:
-    """Return whether to renew a reservation."""
+    """Return whether to renew a reservation. Both times are on one monotonic clock."""
     return expire - now < SLACK
 
 
@@ -89,7 +89,7 @@ class CircuitClient:
             await trio.sleep(PERIOD)
 
     async def _look(self) -> None:
-        now = time.time()
+        now = trio.current_time()
         kept = {
             relay: one
             for relay, one in self._reserved.items()
@@ -125,7 +125,10 @@ class CircuitClient:
             await stream.close()
             if reply.status != OK:
                 raise DialError(status_name(reply.status))
-            if reply.expire <= time.time():
+            # HOP names a wall-clock time (circuit-v2, "Reservation"). It is read against our own wall clock
+            # once; after that a step of the clock must neither end a reservation nor keep one alive.
+            remaining = reply.expire - time.time()
+            if remaining <= 0:
                 raise DialError("the reservation has ended already")
         except (P2pError, StreamFrameError, ProtobufError) as error:
             self._errors.add()
@@ -135,7 +138,10 @@ class CircuitClient:
         # The one that we dialled at its own address: the port of another is not one that listens.
         for one in self._host.connections():
             if one.peer_id == relay and one.direction is Direction.OUTBOUND and not one.is_relayed:
-                self._reserved[relay] = float(reply.expire), f"{one.address}/p2p/{relay}/p2p-circuit"
+                self._reserved[relay] = (
+                    trio.current_time() + remaining,
+                    f"{one.address}/p2p/{relay}/p2p-circuit",
+                )
 
     async def _serve(self, stream: Stream) -> None:
         """Take a circuit that a relay announces, if we have reserved there."""

@@ -21,7 +21,6 @@ __all__ = [
     "encode_reserve",
     "encode_stop_connect",
     "encode_stop_status",
-    "split_circuit",
     "status_name",
 ]
 
@@ -116,15 +115,3 @@ def encode_stop_status(status: int) -> bytes:
     put_varint(out, 1, _STOP_STATUS)
     put_varint(out, 4, status)
     return bytes(out)
-
-
-def split_circuit(address: str) -> tuple[str, PeerIdText] | None:
-    """Split `<relay>/p2p-circuit/p2p/<peer id>` into the relay's address and the peer. Return None for any
-    other address."""
-    relay, circuit, peer = address.partition("/p2p-circuit/p2p/")
-    if not circuit or "/p2p/" not in relay:
-        return None
-    try:
-        return (relay, peer) if peer_ids.from_bytes(peer_ids.to_bytes(peer)) == peer else None
-    except ValueError:
-        return None

@@ -101,6 +101,10 @@ def test_a_node_behind_a_router_knows_that_it_is_and_is_reached_through_a_relay(
         (result,) = ours.dealer().ok("peers.connect", {"addresses": [address]})["results"]
         assert (result["peer_id"], result.get("error")) == (peer_id, None)
 
+        # A configured peer behind a relay is dialled as any other.
+        static = stack.enter_context(kernel(lab, directory, "20.7.0.1", f"--staticnode={address}"))
+        eventually(lambda: peer_id in [one["peer_id"] for one in static.dealer().ok("peers.list")["peers"]])
+
         # And it dials go-libp2p through the relay.
         go.ask("reserve", relay.address)
         (result,) = ours.dealer().ok(

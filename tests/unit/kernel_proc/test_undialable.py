@@ -173,3 +173,14 @@ def test_other_transports_may_be_announced_if_they_have_a_binary_form() -> None:
     check_announced(config.discovery.external_addresses)
     with pytest.raises(PeeringError, match=r"ext-multiaddr: .* is not a multiaddr"):
         check_announced(["/ip4/192.0.2.7/udp/port/quic-v1"])
+
+
+def test_a_static_node_behind_a_relay_is_dialled_through_it() -> None:
+    behind = f"{GOOD}/p2p/{RELAY_PEER}/p2p-circuit/p2p/{PEER}"
+    config = load_kernel_config(flags={"staticnode": [behind]})
+    assert config.static_nodes == (behind,)
+    assert not any("staticnode" in warning for warning in config.warnings)
+    nowhere = f"{GOOD}/p2p-circuit/p2p/{PEER}"  # without the relay's peer id
+    config = load_kernel_config(flags={"staticnode": [nowhere]})
+    assert config.static_nodes == ()
+    assert any(warning.startswith("staticnode is skipped") for warning in config.warnings)

@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ipc_schema.config.addresses import split_circuit
+from kernel_proc.metrics import Registry
 from kernel_proc.p2p import addresses, peer_ids
+from kernel_proc.p2p.api import Stream
+from kernel_proc.p2p.host import Libp2pHost
+from kernel_proc.p2p.varint import encode as varint
+from kernel_proc.protocols.framing import MessageReader, encode_frame
 from kernel_proc.protocols.protobuf import ProtobufError
-from kernel_proc.reachability.circuit import SLACK, renewal_is_due
+from kernel_proc.reachability import circuit
+from kernel_proc.reachability.circuit import SLACK, CircuitClient, renewal_is_due
 from kernel_proc.reachability.circuit_codec import (
+    HOP,
+    MAX_MESSAGE,
     OK,
     HopReply,
     decode_hop_reply,
@@ -20,9 +32,10 @@ from kernel_proc.reachability.circuit_codec import (
     encode_reserve,
     encode_stop_connect,
     encode_stop_status,
-    split_circuit,
     status_name,
 )
+from tests.support.aio import trio_test
+from tests.support.memory_hosts import MemoryHost, memory_network
 
 RELAY = "16Uiu2HAmKnCWaghLudp7yEhmtf7CTUfJBywrZNVAJ3A3S8dXXGEf"
 PEER = "16Uiu2HAmQFyB45PqDA3p6sCnZwkwFu2mVTnSAeGGHW8oPvP2rPrq"
@@ -70,3 +83,33 @@ def test_addresses_of_circuits(address: str, expected: tuple[str, str] | None) -
 def test_a_reservation_is_renewed_before_it_ends() -> None:
     assert not renewal_is_due(1000.0, 1000.0 - SLACK)
     assert renewal_is_due(1000.0, 1001.0 - SLACK)
+
+
+class Place(MemoryHost):
+    """A host as the circuit client needs it."""
+
+    def set_circuit_dialler(self, dial: object) -> None:
+        self.dial = dial
+
+
+async def reserve(stream: Stream) -> None:
+    """Answer RESERVE as a relay: for an hour from now on."""
+    await MessageReader(stream, MAX_MESSAGE).read()
+    ends = varint(int(time.time()) + 3600)
+    reservation = b"\x08" + ends
+    await stream.write(encode_frame(b"\x08\x02\x1a" + varint(len(reservation)) + reservation + b"\x28\x64"))
+
+
+@trio_test()
+async def test_a_step_of_the_wall_clock_ends_no_reservation(monkeypatch: pytest.MonkeyPatch) -> None:
+    changed: list[tuple[str, ...]] = []
+    async with memory_network() as network:
+        host = network.hosts["us"] = Place(network, "us")
+        network.host(RELAY).set_stream_handler(HOP, reserve)
+        client = CircuitClient(cast("Libp2pHost", host), lambda: True, changed.append, Registry(""))
+        await client._look()
+        assert client.relays == (RELAY,)
+        monkeypatch.setattr(circuit, "time", SimpleNamespace(time=lambda: time.time() + 86_400))
+        await client._look()
+        assert client.relays == (RELAY,)
+        assert len(changed) == len(host.opened) == 1
