@@ -35,7 +35,7 @@ GATEWAY: Final = Process(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a gateway until it is stopped; returns the exit code."""
+    """Run a gateway until it is stopped. Return the exit code."""
     return run_process(GATEWAY, arguments)
 
 

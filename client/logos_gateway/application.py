@@ -1,7 +1,7 @@
 """The ASGI applications of the gateway, on FastAPI.
 
-FastAPI, because its routes and its OpenAPI 3.1 document are what most readers of this code know. Handlers
-take the request as it is, because the reference's texts for bad input have to be met exactly.
+FastAPI, because most readers of this code know its routes and its OpenAPI document. Handlers parse their
+own requests, because the reference's texts for bad input must match exactly.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _NOT_SERVED = {
 
 
 def rest_application(gateway: Gateway, pulse: Pulse, version: str) -> FastAPI:
-    """All routes and their description; `rest_server` is what is served."""
+    """Return all routes and their description; `rest_server` is what is served."""
     app = FastAPI(
         title="Logos gateway",
         version=version,
@@ -69,7 +69,8 @@ def rest_application(gateway: Gateway, pulse: Pulse, version: str) -> FastAPI:
 
 
 def rest_server(app: FastAPI, gateway: Gateway, tokens: Tokens | None) -> ASGIApp:
-    """What the listener serves: the application behind access control, its simple routes called directly."""
+    """Return what the listener serves: the application behind access control, with simple routes called
+    directly."""
     direct = DirectRoutes(app, state_of=app, routers=_routers(gateway), handlers=_HANDLERS)
     access = AccessMiddleware(
         direct,
@@ -89,7 +90,7 @@ def _routers(gateway: Gateway) -> list[APIRouter]:
 
 
 def metrics_application(gateway: Gateway, scraper: Scraper, tokens: Tokens | None) -> Starlette:
-    """`/metrics`, `/health` and `/ready` for the metrics listener."""
+    """Return `/metrics`, `/health` and `/ready` for the metrics listener."""
 
     async def metrics(_request: Request) -> Response:
         page = expose(await scraper.scrape(), gateway.config.metrics_prefix)
@@ -144,7 +145,7 @@ async def _logos_error(request: Request, error: Exception) -> Response:
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
-    """No route: the reference's 400, and 404 or 405 below our own paths."""
+    """Answer a request without a route: the reference's 400, and 404 or 405 below our own paths."""
     assert isinstance(error, HTTPException)
     path = request.url.path
     if path.startswith(_OWN):

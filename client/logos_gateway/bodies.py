@@ -1,4 +1,4 @@
-"""Reading request bodies within bounds, and the plain answers of the reference's API."""
+"""Read request bodies within bounds; plain responses of the reference's API."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from logos_gateway.json_values import encode_json
 __all__ = ["BODY_SECONDS", "MAX_BODY", "TextRefusal", "json_response", "read_body", "reference_body"]
 
 MAX_BODY: Final = 16 * 1024 * 1024
-"""Largest body, the reference's limit."""
+"""Largest body (the reference's limit)."""
 BODY_SECONDS: Final = 30.0
-"""Time in which a whole body must come."""
+"""Seconds within which a whole body must arrive."""
 
 
 class TextRefusal(Exception):
-    """A request that is answered with a status and a plain text, as the reference does."""
+    """A request answered with a status and plain text, as the reference does."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -27,12 +27,12 @@ class TextRefusal(Exception):
         self.text = text
 
     def response(self) -> Response:
-        """The answer."""
+        """Return the response."""
         return PlainTextResponse(self.text, self.status)
 
 
 async def read_body(request: Request, limit: int = MAX_BODY) -> bytes:
-    """The body. Raises `TextRefusal`: 413 above the limit, 408 when it comes too slowly."""
+    """Return the body. Raises `TextRefusal`: 413 above the limit, 408 if it arrives too slowly."""
     declared = request.headers.get("content-length", "")
     if declared.isdigit() and int(declared) > limit:
         raise TextRefusal(413, "Request Entity Too Large")
@@ -53,7 +53,7 @@ async def read_body(request: Request, limit: int = MAX_BODY) -> bytes:
 
 
 async def reference_body(request: Request, *, text_plain: bool = True) -> bytes:
-    """A body as the reference's routes take it. Raises `TextRefusal` with the reference's texts."""
+    """Return a body as the reference's routes accept it. Raises `TextRefusal` with the reference's texts."""
     body = await read_body(request)
     if not body:
         raise TextRefusal(400, "Missing content body")
@@ -65,5 +65,5 @@ async def reference_body(request: Request, *, text_plain: bool = True) -> bytes:
 
 
 def json_response(value: object, status: int = 200) -> Response:
-    """An answer in JSON."""
+    """Return a JSON response."""
     return Response(encode_json(value), status, media_type="application/json")

@@ -1,4 +1,4 @@
-"""Calls the handlers of simple routes directly, without FastAPI's own dispatch.
+"""Call the handlers of simple routes directly, without FastAPI's dispatch.
 
 FastAPI tries its routes one after the other and solves dependencies that our handlers do not have: at 50
 routes that is more than half of what a small request costs. Handlers here take the request as it is, so
@@ -36,8 +36,8 @@ class _Direct(NamedTuple):
 
 
 class DirectRoutes:
-    """An ASGI application in front of `app`. `handlers`: the answers to exceptions, by class; the first one
-    that fits counts, and one for `Exception` should be last."""
+    """An ASGI application in front of `app`. `handlers`: responses to exceptions, by class; the first match
+    applies, and one for `Exception` should be last."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class DirectRoutes:
         routers: Iterable[APIRouter],
         handlers: Mapping[type[Exception], ErrorHandler],
     ) -> None:
-        """`state_of`: what requests name as their application, for its `state`."""
+        """`state_of`: the application that requests refer to, for its `state`."""
         self._app = app
         self._state_of = state_of
         self._handlers = tuple(handlers.items())
@@ -65,7 +65,7 @@ class DirectRoutes:
             for direct in self._groups.get((scope["method"], _first_part(path)), ()):
                 found = direct.pattern.match(path)
                 if found is not None:
-                    # Our parameters are text: FastAPI's converters would return them as they are.
+                    # Our path parameters are text, which FastAPI's converters would return unchanged.
                     scope["path_params"] = found.groupdict()
                     scope["app"] = self._state_of
                     await self._serve(direct.endpoint, scope, receive, send)

@@ -23,14 +23,14 @@ BEARER_PROTOCOL: Final = "logos.bearer."
 
 _OWN_PREFIXES: Final = ("/apps/", "/kernel/", "/gateway/")
 _GRANTED: Final = "logos.scopes"
-"""Key of the ASGI scope that holds what the token of the request allows."""
+"""Key of the ASGI scope under which the scopes of the request's token are stored."""
 _OPEN_PATHS: Final = ("/dashboard", "/openapi.json", "/docs")
 _ANY_SCOPE: Final = ("/health", "/ready", "/info", "/version", "/debug/", "/metrics", "/gateway/")
 _KERNEL_PREFIXES: Final = ("/relay/", "/filter/", "/lightpush/", "/store/", "/kernel/")
 
 
 def scope_of_path(path: str) -> Scope | None:
-    """The scope that a path needs; None: any token will do."""
+    """Return the scope that a path needs; None: any token."""
     if path.startswith("/admin/") or path == "/gateway/v1/log-level":
         return Scope.ADMIN
     if path.startswith(("/apps/", "/messaging/")):
@@ -41,13 +41,13 @@ def scope_of_path(path: str) -> Scope | None:
 
 
 def scopes_of(connection: HTTPConnection) -> frozenset[Scope]:
-    """What the token of this request allows; everything where no tokens are asked for."""
+    """Return the scopes of this request's token; all of them where tokens are not required."""
     granted: frozenset[Scope] = connection.scope.get(_GRANTED, frozenset(Scope))
     return granted
 
 
 class AccessCounters:
-    """Requests that were refused here, by reason."""
+    """Requests refused here, by reason."""
 
     def __init__(self) -> None:
         reasons = ("host", "origin", "unauthenticated", "scope", "socket_origin")
@@ -55,13 +55,13 @@ class AccessCounters:
 
 
 class _Head(NamedTuple):
-    """The headers that are judged here."""
+    """The headers that access control depends on."""
 
     hosts: list[str]
     origins: list[str]
     authorization: str | None
     site: str
-    """Sec-Fetch-Site: how a browser sees the page that asks, empty from programs."""
+    """Sec-Fetch-Site: how the browser relates the calling page to us; empty from programs."""
 
 
 def _head(scope: AsgiScope) -> _Head:
@@ -81,7 +81,7 @@ def _head(scope: AsgiScope) -> _Head:
 
 
 class AccessMiddleware:
-    """Judges host, origin, token and scope, in this order; adds the CORS headers to what is answered."""
+    """Check host, origin, token and scope, in this order; add CORS headers to responses."""
 
     def __init__(
         self,
@@ -92,9 +92,8 @@ class AccessMiddleware:
         hosts: Sequence[str] = (),
         counters: AccessCounters,
     ) -> None:
-        """`tokens` None: everything that is served is open (the listener is on loopback), but to pages that a
-        browser on this host has from elsewhere. `hosts`: names it may be called by, besides loopback's own.
-        """
+        """`tokens` None: everything is open (the listener is on loopback), except to pages from other sites
+        in a browser on this host. `hosts`: names it may be called by, besides loopback's own."""
         self._app = app
         self._hosts = tuple(name.lower() for name in hosts)
         self._tokens = tokens
@@ -111,7 +110,7 @@ class AccessMiddleware:
             if scope["type"] == "websocket":
                 await _deny_socket(receive, send, 421)
                 return
-            # The name is not repeated: it may be a text that an attacker chose.
+            # Do not repeat the name: an attacker may have chosen it.
             text = "this name is not one of the gateway's: see rest-host"
             await _refuse(scope["path"], ProblemError(421, "misdirected", text))(scope, receive, send)
             return
@@ -179,13 +178,13 @@ class AccessMiddleware:
 
 
 def _acts(scope: AsgiScope) -> bool:
-    """Whether the request does something even if its answer is not read: reading events may acknowledge."""
+    """Return whether the request has effects even if its response is not read: reading may acknowledge."""
     return scope["method"] not in ("GET", "HEAD", "OPTIONS") or scope["path"].startswith(_OWN_PREFIXES)
 
 
 def _hidden(scope: AsgiScope, head: _Head) -> bool:
-    """Whether another site's page asks without an Origin (an image, a link): the polling routes empty what
-    they answer. The gateway's pages may be linked to."""
+    """Return whether another site's page makes the request without an Origin (an image, a link): polling
+    routes empty what they return. The gateway's pages may be linked to."""
     return head.site in ("cross-site", "same-site") and not scope["path"].startswith(_OPEN_PATHS)
 
 
@@ -197,7 +196,7 @@ def _refuse(path: str, problem: ProblemError) -> Response:
 
 
 def _preflight(added: dict[str, str]) -> Response:
-    """The reference answers OPTIONS with 200; what a browser asks for is allowed to an allowed origin."""
+    """Answer OPTIONS with 200, as the reference does; an allowed origin may use what the browser asks for."""
     if added:
         added["Access-Control-Allow-Methods"] = "GET, POST, PUT, DELETE, OPTIONS"
         added["Access-Control-Allow-Headers"] = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID"

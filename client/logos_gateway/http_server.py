@@ -26,31 +26,31 @@ from logos_sockets import free_descriptors
 __all__ = ["HEAD_SECONDS", "HttpListener", "ListenError", "refused", "stalled"]
 
 HEAD_SECONDS: Final = 10.0
-"""From the first byte of a request, or from the connection's begin, to the end of its headers."""
+"""Seconds from the start of a connection or request to the end of its headers."""
 WRITE_SECONDS: Final = 20.0
-"""A client that takes nothing of what waits for it for so long is cut off."""
+"""Seconds after which a client that reads nothing is disconnected."""
 KEEP_ALIVE_SECONDS: Final = 15
 MAX_HEAD: Final = 64 * 1024
 MAX_CONNECTIONS: Final = 4096
-"""At once, per listener; more are answered 503."""
+"""Concurrent requests per listener; more are answered 503."""
 
 
 RESERVE: Final = 128
-"""Descriptors that connections must leave free: for the sockets to the node, and to say no."""
+"""Descriptors to keep free: for the sockets to the node, and to refuse connections."""
 
 refused: Final[Counter[str]] = Counter({"full": 0, "large_head": 0, "malformed": 0, "slow_head": 0})
 """Connections closed before a request was complete, by reason."""
 stalled: Final[Counter[str]] = Counter({"http": 0, "websocket": 0})
-"""Connections cut off since their client read nothing."""
+"""Connections closed because their client read nothing."""
 
 
 class ListenError(Exception):
-    """The address cannot be listened on; the text says why."""
+    """Cannot listen on the address; the text says why."""
 
 
 class _Stall:
-    """Cuts a connection off whose client reads nothing. `pause`: what is written waits here; `resume`: it has
-    gone out."""
+    """Close a connection whose client reads nothing. `pause`: the socket's buffer is full; `resume`: it has
+    drained."""
 
     _timer: asyncio.TimerHandle | None = None
 
@@ -76,7 +76,7 @@ class _Stall:
 
 
 class _SocketProtocol(WebSocketsSansIOProtocol):
-    """A WebSocket whose client has to read."""
+    """A WebSocket that is closed if its client does not read."""
 
     def connection_made(self, transport: Any) -> None:
         self._stall = _Stall(self.loop, "websocket")
@@ -96,8 +96,8 @@ class _SocketProtocol(WebSocketsSansIOProtocol):
 
 
 class _TimedProtocol(HttpToolsProtocol):
-    """Bounds the time and the size of a request's head, the time in which its client reads, and how many
-    connections there are."""
+    """Bound the time and size of a request's head, the time without reading, and the number of
+    connections."""
 
     _head_timer: asyncio.TimerHandle | None = None
     _in_head = True
@@ -181,18 +181,18 @@ class _TimedProtocol(HttpToolsProtocol):
 
 _COUNTED_ELSEWHERE: Final = (
     "Invalid HTTP request received",
-    # What uvicorn says of every WebSocket that is refused with an HTTP status.
+    # uvicorn logs this for every WebSocket that is refused with an HTTP status.
     "ASGI callable returned without completing handshake",
 )
 
 
 def _worth_a_line(record: logging.LogRecord) -> bool:
-    """What any stranger can cause is counted, and must not fill the log."""
+    """Drop records that any stranger can cause: they are counted, and must not fill the log."""
     return not record.getMessage().startswith(_COUNTED_ELSEWHERE)
 
 
 class _QuietServer(uvicorn.Server):
-    """A server that leaves signals to the process that runs it."""
+    """A server that leaves signals to the process."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -251,7 +251,7 @@ class HttpListener:
 
     @property
     def url(self) -> str:
-        """Where it is served, with the port that was bound."""
+        """The URL, with the bound port."""
         assert self._socket is not None, "bind comes first"
         host = f"[{self._config.address}]" if ":" in self._config.address else self._config.address
         return f"{self._scheme}://{host}:{self._socket.getsockname()[1]}"
@@ -266,7 +266,7 @@ class HttpListener:
             sweeping.cancel()
 
     async def _sweep(self) -> None:
-        """Cut off what has been closed and whose client does not take the rest."""
+        """Abort closed connections whose client does not read the rest."""
         left: dict[Any, int] = {}
         while True:
             await asyncio.sleep(WRITE_SECONDS)
@@ -279,5 +279,5 @@ class HttpListener:
             left = sizes
 
     def stop(self) -> None:
-        """End: open requests get two seconds."""
+        """Stop: open requests get two seconds."""
         self._server.should_exit = True

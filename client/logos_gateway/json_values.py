@@ -31,7 +31,7 @@ _UINT32: Final = 1 << 32
 
 
 class BadBody(ValueError):
-    """A body that cannot be read; the text is for its sender."""
+    """A bad body; the text is for its sender."""
 
 
 def decode_json(data: bytes) -> Any:
@@ -60,22 +60,22 @@ _encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).enc
 
 
 def json_text(value: object) -> str:
-    """Compact JSON."""
+    """Encode as compact JSON."""
     return _encode(value)
 
 
 def encode_json(value: object) -> bytes:
-    """Compact JSON in UTF-8."""
+    """Encode as compact JSON in UTF-8."""
     return _encode(value).encode("utf-8", "surrogatepass")
 
 
 def to_base64(data: bytes) -> str:
-    """Standard base64 with padding, as the reference writes it."""
+    """Encode as standard base64 with padding, as the reference does."""
     return base64.b64encode(data).decode("ascii")
 
 
 def from_base64(text: object, what: str) -> bytes:
-    """Decode standard base64. Raises `BadBody` that names the field."""
+    """Decode standard base64. Raises `BadBody` naming the field."""
     if not isinstance(text, str):
         raise BadBody(f"{what}: expected base64 text")
     try:
@@ -85,7 +85,7 @@ def from_base64(text: object, what: str) -> bytes:
 
 
 def show_hash(digest: bytes) -> str:
-    """A message hash as `0x` and hex."""
+    """Return a message hash as `0x` and hex."""
     return "0x" + digest.hex()
 
 
@@ -137,8 +137,8 @@ def _optional_bytes(value: Mapping[str, Any], key: str) -> bytes:
 
 
 def write_message(message: WakuMessage, *, proof: bool | None = True) -> dict[str, Any]:
-    """A RelayWakuMessage. `meta` is left out when empty. `proof`: True always, None when not empty, False
-    never (relay, store and filter differ in that)."""
+    """Return a RelayWakuMessage. `meta` is omitted when empty. `proof`: True always, None when not empty,
+    False never (relay, store and filter differ in that)."""
     payload, topic, version, timestamp, meta, proof_bytes, ephemeral = message
     shown: dict[str, Any] = {
         "payload": to_base64(payload),

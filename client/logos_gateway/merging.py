@@ -12,8 +12,8 @@ T = TypeVar("T")
 
 
 async def merge(*sources: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
-    """What any of them yields, as it comes, at most one item of each ahead. Ends with the last of
-    them, or with what one raises. The sources are closed in each case."""
+    """Yield the items of all sources as they arrive, buffering at most one of each. End with the last source,
+    or with what one raises. The sources are closed in either case."""
     waiting: dict[asyncio.Future[T], AsyncGenerator[T, None]] = {}
     try:
         for source in sources:

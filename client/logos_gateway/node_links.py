@@ -23,9 +23,9 @@ _RETRY_SECONDS: Final = 1.0
 
 
 class NodeLinks:
-    """Keeps one connection to the kernel, opened when the kernel is there and then reconnecting by itself.
+    """Keep one connection to the kernel, opened once the kernel is up; it then reconnects by itself.
 
-    Connections to the Messaging API are made per app (`apps.journals`); here is only where it is.
+    Connections to the Messaging API are made per app (`apps.journals`); only its address is here.
     """
 
     def __init__(self, kernel: KernelEndpoints, mapi: MapiEndpoints | None) -> None:
@@ -38,11 +38,11 @@ class NodeLinks:
         self._on_kernel: list[Callable[[KernelClient], Awaitable[None]]] = []
 
     def on_kernel(self, callback: Callable[[KernelClient], Awaitable[None]]) -> None:
-        """Run `callback` once, when the first connection to the kernel is there. Call before `start`."""
+        """Run `callback` once, after the first connection to the kernel. Call before `start`."""
         self._on_kernel.append(callback)
 
     def start(self) -> None:
-        """Begin to connect."""
+        """Start connecting."""
         self._opening = asyncio.get_running_loop().create_task(self._open(), name="kernel link")
 
     async def close(self) -> None:
@@ -55,7 +55,7 @@ class NodeLinks:
 
     @property
     def kernel(self) -> KernelClient:
-        """The kernel's client. Raises `NotReadyError` while there has been no kernel."""
+        """Return the kernel's client. Raises `NotReadyError` until the kernel has been reached once."""
         if self._kernel is None:
             reason = str(self._refusal) if self._refusal is not None else "the kernel is not reachable yet"
             raise NotReadyError(ErrorCode.NOT_READY, reason)
@@ -63,12 +63,12 @@ class NodeLinks:
 
     @property
     def kernel_seen(self) -> bool:
-        """Whether the kernel was reached since the gateway started."""
+        """Whether the kernel has been reached since the gateway started."""
         return self._kernel is not None
 
     async def mounts(self, protocol: str) -> bool:
-        """Whether the kernel runs a protocol. Only its configuration decides, so each kernel process is asked
-        once. Raises `LogosError`."""
+        """Return whether the kernel runs a protocol. Only its configuration decides, so each kernel process
+        is queried once. Raises `LogosError`."""
         kernel = self.kernel
         if self._mounted is None or self._mounted[0] != kernel.instance:
             found = (await kernel.health()).protocols

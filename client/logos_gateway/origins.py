@@ -1,4 +1,4 @@
-"""Requests of browsers: which pages may call, and under which names the gateway may be called. Pure.
+"""Requests from browsers: which pages may call, and under which host names. Pure.
 
 The rules for an Origin are the reference's (`rest-allow-origin`): without an Origin header, or without an
 allowed origin, nothing is added; `*` and `?` in an allowed origin match as in file names; an origin that does
@@ -26,7 +26,7 @@ _HOST: Final = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^:\[\]]+))(?::[0-9]{0,5})?
 
 
 class OriginDecision(NamedTuple):
-    """What becomes of a request: refused with a status and a text, or answered with these headers added."""
+    """The verdict on a request: refused with a status and a text, or answered with these headers added."""
 
     refusal: tuple[int, str] | None
     headers: Mapping[str, str]
@@ -39,7 +39,7 @@ _REFUSED = OriginDecision((403, "Origin not allowed"), {})
 def judge_origin(
     origins: Sequence[str], allowed: Sequence[str], *, host: str = "", acting: bool = False
 ) -> OriginDecision:
-    """Judge a request by its Origin headers. `acting`: it does something even if its answer is not read."""
+    """Check a request's Origin headers. `acting`: it has effects even if its response is not read."""
     if len(origins) > 1:
         return OriginDecision((400, "Only one Origin header is possible"), {})
     if not origins or _same(origins[0], host):
@@ -54,12 +54,12 @@ def judge_origin(
 
 
 def may_open_socket(origin: str | None, host: str, allowed: Sequence[str]) -> bool:
-    """Tell whether a page of this origin may open a WebSocket. Programs need not send an Origin."""
+    """Return whether a page of this origin may open a WebSocket. Programs need not send an Origin."""
     return origin is None or "*" in allowed or _matches(origin, allowed) or _same(origin, host)
 
 
 def known_host(host: str, names: Sequence[str]) -> bool:
-    """Tell whether a Host header names this machine's loopback, or is one of `names`."""
+    """Return whether a Host header names this machine's loopback, or is one of `names`."""
     found = _HOST.fullmatch(host)
     if found is None:
         return False
@@ -77,5 +77,5 @@ def _same(origin: str, host: str) -> bool:
 
 
 def _matches(origin: str, allowed: Sequence[str]) -> bool:
-    # fnmatch knows [sets] too, which an origin cannot contain but for an IPv6 host: escape them.
+    # fnmatch also supports [sets]; an origin contains brackets only for an IPv6 host: escape them.
     return any(fnmatchcase(origin, pattern.replace("[", "[[]")) for pattern in allowed)

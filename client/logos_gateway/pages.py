@@ -46,7 +46,7 @@ class _File(NamedTuple):
 
 
 def _load(folder: str) -> dict[str, _File]:
-    """All files of a folder of the package by their path in it."""
+    """Return all files of a folder of the package, by relative path."""
     found: dict[str, _File] = {}
 
     def walk(place: Traversable, prefix: str) -> None:
@@ -63,7 +63,7 @@ def _load(folder: str) -> dict[str, _File]:
 
 
 def _router(folder: str) -> APIRouter:
-    """`/<folder>` is its index.html; the other files lie below it."""
+    """Return the routes of a folder: `/<folder>` is its index.html; the other files are below it."""
     router = APIRouter(prefix=f"/{folder}", include_in_schema=False)
     files = _load(folder)
 
@@ -85,11 +85,11 @@ def _router(folder: str) -> APIRouter:
 
 @functools.cache
 def dashboard_router() -> APIRouter:
-    """`/dashboard`."""
+    """Return the routes of `/dashboard`."""
     return _router("dashboard")
 
 
 @functools.cache
 def docs_router() -> APIRouter:
-    """`/docs`: `/openapi.json` for people."""
+    """Return the routes of `/docs`: `/openapi.json` for people."""
     return _router("docs")

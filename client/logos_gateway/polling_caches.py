@@ -1,4 +1,4 @@
-"""What clients of the reference's REST API poll: bounded caches that reading empties. Pure.
+"""Bounded caches that clients of the reference's REST API poll; reading empties them. Pure.
 
 The reference keeps the newest messages per topic (`rest-relay-cache-capacity`), 50 received messages and the
 send events of 10,000 request ids for the messaging routes; what exceeds a bound is dropped, oldest first, and
@@ -14,7 +14,7 @@ from typing import Any, Final
 __all__ = ["ReceivedCache", "SendEventCache", "TopicCache"]
 
 MAX_TOPICS: Final = 4096
-"""Topics of one cache; a client cannot make it grow without end."""
+"""Most topics of one cache; clients must not make it grow without bound."""
 
 
 class TopicCache:
@@ -42,7 +42,7 @@ class TopicCache:
         return list(self._messages)
 
     def subscribe(self, topic: str) -> bool:
-        """Begin to keep a topic. False: there are too many."""
+        """Start keeping a topic. Return False if there are too many."""
         if topic not in self._messages and len(self._messages) >= MAX_TOPICS:
             return False
         self._messages.setdefault(topic, deque())
@@ -59,7 +59,7 @@ class TopicCache:
         self._bytes = 0
 
     def add(self, topic: str, message: Any, size: int) -> None:
-        """Keep a message of a subscribed topic; others are ignored."""
+        """Keep a message of a subscribed topic; ignore others."""
         held = self._messages.get(topic)
         if held is None:
             return
@@ -75,7 +75,7 @@ class TopicCache:
         self.dropped += 1
 
     def take(self, topic: str) -> list[Any] | None:
-        """The topic's messages, oldest first, which are then gone; None if it is not subscribed."""
+        """Remove and return the topic's messages, oldest first; None if it is not subscribed."""
         held = self._messages.get(topic)
         if held is None:
             return None
@@ -101,14 +101,14 @@ class ReceivedCache:
             self.dropped += 1
 
     def take(self) -> list[Any]:
-        """All messages, oldest first, which are then gone."""
+        """Remove and return all messages, oldest first."""
         taken = list(self._messages)
         self._messages.clear()
         return taken
 
 
 class SendEventCache:
-    """What became of sends, by request id, until it is read."""
+    """Outcomes of sends, by request id, until they are read."""
 
     def __init__(self, capacity: int = 10_000) -> None:
         self._events: OrderedDict[str, list[Any]] = OrderedDict()
@@ -123,10 +123,10 @@ class SendEventCache:
             self.dropped += 1
 
     def take_all(self) -> Iterable[tuple[str, list[Any]]]:
-        """All request ids, oldest first, with their events, which are then gone."""
+        """Remove and return all request ids, oldest first, with their events."""
         taken, self._events = self._events, OrderedDict()
         return taken.items()
 
     def take(self, request_id: str) -> list[Any] | None:
-        """The events of one send, which are then gone; None if there are none."""
+        """Remove and return the events of one send; None if it has none."""
         return self._events.pop(request_id, None)

@@ -33,7 +33,7 @@ STATUS_OF: Final = {
 
 
 class ProblemError(Exception):
-    """A request that is answered with problem details. `code` is one of the contract's, or `not_found`,
+    """A request answered with problem details. `code` is one of the contract's, or `not_found`,
     `misdirected`, `unauthenticated` or `unsupported_media_type`, which only HTTP has."""
 
     def __init__(self, status: int, code: str, detail: str, *, retriable: bool = False) -> None:
@@ -44,12 +44,12 @@ class ProblemError(Exception):
         self.retriable = retriable
 
     def body(self) -> dict[str, Any]:
-        """The members of the problem."""
+        """Return the members of the problem."""
         return _members(self.status, self.code, self.detail, retriable=self.retriable)
 
 
 def problem_of(error: LogosError) -> tuple[int, dict[str, str], dict[str, Any]]:
-    """Status, headers and members for an error of the contract."""
+    """Return status, headers and members for an error of the contract."""
     status = STATUS_OF[error.code]
     members = _members(status, str(error.code), error.message, retriable=error.retriable)
     headers: dict[str, str] = {}

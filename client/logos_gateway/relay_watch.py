@@ -1,4 +1,4 @@
-"""Follows the kernel's message streams for the polling routes and fills their caches."""
+"""Follow the kernel's message streams for the polling routes, and fill their caches."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class RelayWatch:
         self.auto = TopicCache(capacity)
         self.filter = TopicCache(capacity)
         self.filter_shards: set[int] = set()
-        """Shards kept for filter subscriptions."""
+        """Shards leased for filter subscriptions."""
         self.lost = 0
-        """Events of the kernel that could not be recovered, as far as their number is known."""
+        """Number of the kernel's events that could not be recovered, as far as known."""
         self._feeds: dict[int, tuple[KernelFeed, asyncio.Task[None]]] = {}
         self._lock = asyncio.Lock()
 
@@ -42,7 +42,7 @@ class RelayWatch:
         return frozenset(self._feeds)
 
     async def watch(self, kernel: KernelClient, shards: Iterable[int]) -> None:
-        """Lease these shards and follow them. Raises `LogosError`; those before the failing one stay."""
+        """Lease these shards and follow them. Raises `LogosError`; those before the failing one remain."""
         async with self._lock:
             for shard in shards:
                 if shard not in self._feeds:
@@ -51,7 +51,7 @@ class RelayWatch:
                     self._feeds[shard] = feed, task
 
     async def unwatch(self, shard: int) -> None:
-        """Give a shard back."""
+        """Release a shard."""
         async with self._lock:
             feed, task = self._feeds.pop(shard, (None, None))
             if feed is not None and task is not None:
@@ -59,7 +59,7 @@ class RelayWatch:
                 await asyncio.gather(task, return_exceptions=True)
 
     async def close(self) -> None:
-        """Give all shards back."""
+        """Release all shards."""
         for shard in list(self._feeds):
             await self.unwatch(shard)
 
@@ -76,7 +76,7 @@ class RelayWatch:
             log.warning("the feed of shard %d ended: %s", shard, error)
 
     def _keep(self, topic: str, event: KernelMessage) -> None:
-        """Keep a message as it came: most are never polled, and only those that are get written as JSON."""
+        """Keep a message undecoded: most are never polled, and only those that are become JSON."""
         size = len(event.payload)
         if event.source == SOURCE_FILTER:
             self.filter.add(event.content_topic, event, size)
@@ -86,7 +86,7 @@ class RelayWatch:
 
 
 def shown_messages(taken: Iterable[KernelMessage], *, proof: bool = True) -> list[dict[str, Any]]:
-    """Cached messages as the reference's routes show them."""
+    """Return cached messages in the reference's form."""
     return [
         write_message(
             WakuMessage(

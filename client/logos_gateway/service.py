@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 async def serve(config: GatewayConfig, limit: StopLimit) -> int:
-    """Serve until a signal; returns the exit code. Raises `StartError`."""
+    """Serve until a signal. Return the exit code. Raises `StartError`."""
     if config.rest is None and config.metrics is None:
         raise StartError("nothing to serve: set rest, dashboard or metrics-server")
     tokens = _tokens(config)
@@ -47,7 +47,7 @@ async def serve(config: GatewayConfig, limit: StopLimit) -> int:
         scraper = Scraper(gateway)
         pulse = Pulse(gateway.links, scraper)
         listeners = _listeners(gateway, scraper, pulse, tokens)
-        # Where tools find an automatic port, and how a supervisor sees that it is this process that listens.
+        # Tells tools an automatic port, and supervisors that it is this process that listens.
         address_file = gateway_address_file(config.ipc_dir)
         _write_addresses(address_file, listeners)
         stack.callback(address_file.unlink, missing_ok=True)
@@ -145,7 +145,7 @@ async def _run(
     finally:
         limit.start()
         stopping.cancel()
-        # The readers first: their streams end in good order, so that the listeners need not cut them.
+        # The readers first: their streams end in order, so that the listeners need not abort them.
         await gateway.journals.close()
         for listener in listeners:
             listener.stop()

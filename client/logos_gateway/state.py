@@ -1,4 +1,4 @@
-"""What the routes of one gateway share."""
+"""State shared by the routes of one gateway."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class Gateway:
 
 
 def gateway_of(connection: HTTPConnection) -> Gateway:
-    """The gateway that serves this request or WebSocket."""
+    """Return the gateway that serves this request or WebSocket."""
     return cast("Gateway", connection.app.state.gateway)
 
 
 def kernel_for(connection: HTTPConnection, group: str) -> KernelClient:
-    """The kernel's client, for a route of a group such as `/relay`.
+    """Return the kernel's client, for a route of a group such as `/relay`.
 
     Raises `TextRefusal` with the reference's 404 while the kernel has not been reached.
     """

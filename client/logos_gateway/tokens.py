@@ -21,7 +21,7 @@ _TOKEN: Final = re.compile(r"[!-~]{16,512}")
 
 
 class Scope(StrEnum):
-    """What a token may use. `admin` includes the others."""
+    """What a token permits. `admin` includes the others."""
 
     APPS = "apps"
     """An app's journal, its sends and subscriptions; the messaging routes."""
@@ -31,21 +31,21 @@ class Scope(StrEnum):
 
 
 class TokenFileError(ValueError):
-    """The token file cannot be used; the text says why, without a token."""
+    """A bad token file; the text says why, without repeating a token."""
 
 
 class Tokens:
     """The tokens of one file."""
 
     def __init__(self, scopes: Mapping[bytes, frozenset[Scope]]) -> None:
-        """`scopes`: SHA-256 of a token to what it allows."""
+        """`scopes`: SHA-256 of a token → its scopes."""
         self._scopes = dict(scopes)
 
     def __len__(self) -> int:
         return len(self._scopes)
 
     def scopes_of(self, token: str) -> frozenset[Scope] | None:
-        """What the token allows, None if there is no such token. Takes equally long for every token."""
+        """Return a token's scopes, None if it is unknown. Takes equally long for every token."""
         digest = _digest(token)
         found: frozenset[Scope] | None = None
         for known, scopes in self._scopes.items():

@@ -1,4 +1,4 @@
-"""Puts the document together from the routes of an application and the tables of what they take and give."""
+"""Build the document from an application's routes and the tables that describe them."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ texts. Where the gateway has tokens, each operation names the scope that a token
 others."""
 
 _TAGS: Final = {
-    "apps": "An app's own journal: durable, resumable, acknowledged.",
+    "apps": "The journal of an app: durable, resumable, acknowledged.",
     "kernel": "Live events of the kernel.",
     "gateway": "The gateway itself.",
-    "node": "Health and facts of the node.",
+    "node": "Health and identity of the node.",
     "relay": "Publish and poll on the relay network.",
-    "filter": "Have another node push messages.",
-    "lightpush": "Have another node publish.",
-    "store": "History.",
-    "messaging": "The Messaging API as the reference serves it.",
+    "filter": "Receive messages pushed by another node.",
+    "lightpush": "Publish through another node.",
+    "store": "Message history.",
+    "messaging": "The Messaging API in the reference's form.",
     "admin": "Peers, statistics, log level; needs `rest-admin`.",
 }
 
 
 class UndescribedError(Exception):
-    """A route has no description, or a description no route."""
+    """A route without a description, or a description without a route."""
 
 
 def describe(app: FastAPI, *, secured: bool, complete: bool) -> dict[str, Any]:
-    """The document. `secured`: tokens are asked for. `complete`: all groups of routes are served.
+    """Return the document. `secured`: requests need tokens. `complete`: all groups of routes are served.
 
     Raises `UndescribedError`.
     """
@@ -114,10 +114,10 @@ def _operation(
     if secured:
         scope = scope_of_path(path)
         shown["security"] = [{"bearer": [str(scope)] if scope is not None else []}]
-        answers.setdefault("401", _answer("No token, or one that is not known", refused))
+        answers.setdefault("401", _answer("No token, or an unknown one", refused))
         if scope is not None:
             answers.setdefault("403", _answer(f"The token does not allow the scope {scope}", refused))
-    answers["default"] = _answer("It is refused, or failed", refused)
+    answers["default"] = _answer("The request was refused, or failed", refused)
     shown["responses"] = answers
     return shown
 

@@ -1,4 +1,4 @@
-"""What our own routes take and give. Pure."""
+"""Parameters and responses of our own routes. Pure."""
 
 from __future__ import annotations
 
@@ -21,15 +21,17 @@ from logos_gateway.api_document.parts import (
 __all__ = ["OWN", "SOCKET_PATH", "socket_operation"]
 
 _NAME: Final = path("name", "The app", text(pattern="^[a-z0-9._-]{1,64}$"))
-_READER = query("reader", "Tells readers apart that acknowledge on their own", text(maxLength=64))
+_READER = query("reader", "Distinguishes readers that acknowledge separately", text(maxLength=64))
 _TAKEOVER: Final = query(
     "takeover", "true: end another live connection of that name", text(enum=["true", "false"])
 )
 _ID: Final = path("requestId", "The request id, or the idempotency key")
-_CHANNEL: Final = path("channelId", "The channel; it may hold slashes", text(minLength=1, maxLength=512))
+_CHANNEL: Final = path(
+    "channelId", "The channel id; it may contain slashes", text(minLength=1, maxLength=512)
+)
 _KEY: Final = header(
     "Idempotency-Key",
-    "The same request under the same key is sent once",
+    "A request repeated with the same key is sent once",
     text(minLength=1, maxLength=256, pattern="^[!-~]+$"),
 )
 _EVENTS: Final = {"text/event-stream": text()}
@@ -54,17 +56,17 @@ OWN: Final[dict[str, Operation]] = {
             {
                 "sinceLast": {
                     "type": "boolean",
-                    "description": "Also what came since the topic was unsubscribed",
+                    "description": "Include messages since the topic was unsubscribed",
                 },
                 "historySeconds": {
                     "type": "number",
                     "minimum": 0,
                     "maximum": 366 * 24 * 3600,
-                    "description": "Also what came in the last so many seconds",
+                    "description": "Include messages of the last so many seconds",
                 },
             },
         ),
-        answers=_json(ref("TopicErrors"), "The topics that are not in `errors` took effect"),
+        answers=_json(ref("TopicErrors"), "Topics that are not in `errors` are subscribed"),
     ),
     "DELETE /apps/v1/{name}/subscriptions": Operation(
         problems=True,
@@ -93,7 +95,7 @@ OWN: Final[dict[str, Operation]] = {
             _KEY,
         ],
         body=ref("Send"),
-        answers={202: ("It is on disk; its fate follows", {JSON: obj({"requestId": text()})})},
+        answers={202: ("Stored; the outcome follows as events", {JSON: obj({"requestId": text()})})},
         headers={"Location": "Where its fate will be"},
     ),
     "GET /apps/v1/{name}/sends/{requestId}": Operation(
@@ -102,28 +104,28 @@ OWN: Final[dict[str, Operation]] = {
     "DELETE /apps/v1/{name}/sends/{requestId}": Operation(
         problems=True,
         parameters=[_NAME, _ID, _TAKEOVER],
-        answers=_json(obj({"cancelled": {"type": "boolean"}}), "`cancelled` false: it is too late"),
+        answers=_json(obj({"cancelled": {"type": "boolean"}}), "`cancelled` is false if it is too late"),
     ),
     "GET /apps/v1/{name}/events": Operation(
         problems=True,
         parameters=[
             _NAME,
             _TAKEOVER,
-            header("Last-Event-ID", "Resume behind this event", text(pattern="^[0-9a-f]{32}:[0-9]+$")),
-            query("after", "The same in the query", text(pattern="^[0-9a-f]{32}:[0-9]+$")),
+            header("Last-Event-ID", "Resume after this event", text(pattern="^[0-9a-f]{32}:[0-9]+$")),
+            query("after", "The same as a query parameter", text(pattern="^[0-9a-f]{32}:[0-9]+$")),
             query("ack", "auto: what was written counts as handled", text(enum=["explicit", "auto"])),
             _READER,
         ],
-        answers={200: ("Server-sent events without an end: `data` is an AppEvent, `id` its place", _EVENTS)},
+        answers={200: ("Endless server-sent events: `data` is an AppEvent, `id` its position", _EVENTS)},
     ),
     "POST /apps/v1/{name}/ack": Operation(
         problems=True,
         parameters=[_NAME, _TAKEOVER],
         body=obj(
             {"streamId": text(pattern="^[0-9a-f]{32}$"), "seq": integer(minimum=0)},
-            {"reader": text("The one that its `reader` names", maxLength=64)},
+            {"reader": text("The reader that acknowledges", maxLength=64)},
         ),
-        answers={204: ("It is on disk", {})},
+        answers={204: ("Stored", {})},
     ),
     "GET /apps/v1/{name}/status": Operation(
         problems=True, parameters=[_NAME, _TAKEOVER], answers=_json(ref("AppStatus"))
@@ -137,7 +139,7 @@ OWN: Final[dict[str, Operation]] = {
         problems=True,
         parameters=[_NAME, _TAKEOVER],
         body=ref("NewChannel"),
-        answers=_json(obj({"senderId": text("Ours in the channel")}), "It is on disk, and open"),
+        answers=_json(obj({"senderId": text("Our sender id in the channel")}), "Stored, and open"),
     ),
     "GET /apps/v1/{name}/channels/{channelId}": Operation(
         problems=True, parameters=[_NAME, _CHANNEL, _TAKEOVER], answers=_json(ref("ChannelStatus"))
@@ -145,19 +147,19 @@ OWN: Final[dict[str, Operation]] = {
     "DELETE /apps/v1/{name}/channels/{channelId}": Operation(
         problems=True,
         parameters=[_NAME, _CHANNEL, _TAKEOVER],
-        answers={204: ("It is closed, and nothing is stored of it", {})},
+        answers={204: ("Closed, and its state deleted", {})},
     ),
     "POST /apps/v1/{name}/channels/{channelId}/close": Operation(
         problems=True,
         parameters=[_NAME, _CHANNEL, _TAKEOVER],
-        answers={204: ("It is closed; what is stored stays", {})},
+        answers={204: ("Closed; its state is kept", {})},
     ),
     "POST /apps/v1/{name}/channels/{channelId}/sends": Operation(
         problems=True,
         parameters=[_NAME, _CHANNEL, _TAKEOVER, _KEY],
         body=ref("ChannelSend"),
-        octets="The payload itself, up to some 25 MB",
-        answers={202: ("It is on disk; its fate follows as events", {JSON: obj({"requestId": text()})})},
+        octets="The payload, up to about 25 MB",
+        answers={202: ("Stored; the outcome follows as events", {JSON: obj({"requestId": text()})})},
         headers={"Location": "Where its fate will be"},
     ),
     "GET /apps/v1/{name}/channels/{channelId}/sends/{requestId}": Operation(
@@ -169,13 +171,17 @@ OWN: Final[dict[str, Operation]] = {
         problems=True,
         parameters=[
             query("shards", "Messages of these shards, separated by commas", text(examples=["0,1"])),
-            query("payload", "true: payloads too", _FLAG),
-            query("health", "true: health of the node", _FLAG),
-            query("peers", "true: peers that join, leave and change", _FLAG),
-            query("figures", "true: every two seconds totals, processes and archive", _FLAG),
-            query("apps", "true: every two seconds apps and their sends; needs the scope apps too", _FLAG),
+            query("payload", "true: include payloads", _FLAG),
+            query("health", "true: include the node's health", _FLAG),
+            query("peers", "true: include peers that connect, disconnect and change", _FLAG),
+            query("figures", "true: include totals, processes and archive, every two seconds", _FLAG),
+            query(
+                "apps",
+                "true: include apps and their sends, every two seconds; needs the scope apps too",
+                _FLAG,
+            ),
         ],
-        answers={200: ("Server-sent events without an end", _EVENTS)},
+        answers={200: ("An endless stream of server-sent events", _EVENTS)},
     ),
     "GET /gateway/v1/about": Operation(problems=True, answers=_json(ref("About"))),
     "PUT /gateway/v1/log-level": Operation(
@@ -187,14 +193,14 @@ OWN: Final[dict[str, Operation]] = {
 
 
 def socket_operation() -> Operation:
-    """The WebSocket, which frameworks leave out of such a document."""
+    """Describe the WebSocket, which FastAPI leaves out of its document."""
     return Operation(
         problems=True,
         parameters=[
             _NAME,
             _TAKEOVER,
-            query("credit", "Bytes of events that may come before more are granted", integer(minimum=0)),
-            query("after", "Resume behind this event", text(pattern="^[0-9a-f]{32}:[0-9]+$")),
+            query("credit", "Bytes of events that may be sent before more are granted", integer(minimum=0)),
+            query("after", "Resume after this event", text(pattern="^[0-9a-f]{32}:[0-9]+$")),
             query("ack", "auto: what was written counts as handled", text(enum=["explicit", "auto"])),
             _READER,
         ],

@@ -1,4 +1,4 @@
-"""Words to describe operations with. Pure."""
+"""Building blocks for descriptions of operations. Pure."""
 
 from __future__ import annotations
 
@@ -32,27 +32,27 @@ PROBLEM: Final = "application/problem+json"
 
 
 def ref(name: str) -> Schema:
-    """A schema of the components."""
+    """Return a reference to a shared schema."""
     return {"$ref": f"#/components/schemas/{name}"}
 
 
 def text(about: str = "", **more: Any) -> Schema:
-    """A string."""
+    """Return the schema of a string."""
     return {"type": "string", **({"description": about} if about else {}), **more}
 
 
 def integer(about: str = "", **more: Any) -> Schema:
-    """A whole number."""
+    """Return the schema of an integer."""
     return {"type": "integer", **({"description": about} if about else {}), **more}
 
 
 def array(items: Schema, **more: Any) -> Schema:
-    """A list."""
+    """Return the schema of an array."""
     return {"type": "array", "items": items, **more}
 
 
 def obj(required: Mapping[str, Schema], optional: Mapping[str, Schema] | None = None, **more: Any) -> Schema:
-    """An object; keys beyond these may come."""
+    """Return the schema of an object, which may have further keys."""
     shown: Schema = {"type": "object", "properties": {**required, **(optional or {})}, **more}
     if required:
         shown["required"] = list(required)
@@ -64,34 +64,34 @@ def _parameter(place: str, name: str, about: str, schema: Schema, *, required: b
 
 
 def path(name: str, about: str, schema: Schema | None = None) -> dict[str, Any]:
-    """A part of the path."""
+    """Return a path parameter."""
     return _parameter("path", name, about, schema or {"type": "string", "minLength": 1}, required=True)
 
 
 def query(name: str, about: str, schema: Schema | None = None) -> dict[str, Any]:
-    """A value of the query, which may be left out."""
+    """Return an optional query parameter."""
     return _parameter("query", name, about, schema or {"type": "string"}, required=False)
 
 
 def header(name: str, about: str, schema: Schema | None = None) -> dict[str, Any]:
-    """A header, which may be left out."""
+    """Return an optional header."""
     return _parameter("header", name, about, schema or {"type": "string"}, required=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """What one route takes and gives.
+    """Parameters and responses of one route.
 
-    `answers`: status to (what it means, media type to schema). `body`: the schema of a JSON body, which is
-    needed. `problems`: errors are problem details, else plain text.
+    `answers`: status to (meaning, media type to schema). `body`: the schema of a JSON body, which is then
+    required. `problems`: errors are problem details, else plain text.
     """
 
     answers: Mapping[int, tuple[str, Mapping[str, Schema]]]
     parameters: Sequence[dict[str, Any]] = ()
     body: Schema | None = None
     octets: str = ""
-    """What the body is when it is bytes (application/octet-stream) instead of JSON, where it may be."""
+    """Meaning of an application/octet-stream body, where one may replace the JSON."""
     example: Any = None
     problems: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
-    """Headers of the answer that says yes."""
+    """Headers of a successful response."""

@@ -1,4 +1,4 @@
-"""What the routes of the reference's REST API take and give. Pure."""
+"""Parameters and responses of the reference's REST routes. Pure."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ _FILTERED: Final = {200: ("Done", {JSON: ref("FilterAnswer")})} | {
     status: (about, _EITHER)
     for status, about in (
         (400, "The body cannot be used"),
-        (404, "The service does not know us, or the kernel has not been reached yet"),
+        (404, "The service holds no subscription of ours, or the kernel has not been reached yet"),
         (429, "Too many requests"),
         (500, "The service failed"),
-        (503, "There is no service, or it did not answer"),
+        (503, "No service peer, or no answer"),
         (504, "The service cannot be dialled"),
     )
 }
 _PUSH: Final = {JSON: ref("PushRefusal"), TEXT: text()}
-_GONE: Final = {404: ("Nothing is known of it", _TEXT)}
+_GONE: Final = {404: ("Not found", _TEXT)}
 _MESSAGES: Final = {
     200: ("The messages since the last call, oldest first", {JSON: array(ref("RelayWakuMessage"))})
 }

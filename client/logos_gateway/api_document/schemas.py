@@ -1,4 +1,4 @@
-"""The shapes that several operations share. Pure."""
+"""Schemas shared by several operations. Pure."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ SCHEMAS: Final[dict[str, Any]] = {
             "type": text("`urn:logos:error:` and the code"),
             "title": text(),
             "status": integer(),
-            "detail": text("What is wrong, for people"),
+            "detail": text("A human-readable explanation"),
             "code": text(enum=[*(str(code) for code in ErrorCode), *_OWN_CODES]),
             "retriable": {"type": "boolean", "description": "The same request may succeed later"},
         },
-        {"retryAfterMs": integer("When, where it is known")},
+        {"retryAfterMs": integer("When to retry, if known")},
         description="Problem details (RFC 9457) with the code of the contract.",
     ),
     "RelayWakuMessage": obj(

@@ -1,7 +1,7 @@
-"""An app's own journal over HTTP: server-sent events, WebSocket, sends with a fate.
+"""The journal of an app over HTTP: server-sent events, WebSocket, sends and their outcome.
 
-The journal is the Messaging API's: it is on disk there, numbered by (stream id, seq), and stays until it is
-acknowledged. The gateway adds nothing that a kill of it could lose.
+The Messaging API owns the journal: it is on disk there, numbered by (stream id, seq), and kept until
+acknowledged. The gateway adds no state that a kill could lose.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Reliable channels of an app: routes below `/apps/v1/{name}/channels`, and operations of its WebSocket.
 
-A channel id may be any text, and so have slashes: in a path it is all that stands behind `channels/`. What
-comes in a channel is events of the app's stream like all others. A channel with hooks is not made here: a
-client of the contract decrypts its segments.
+A channel id may be any text, including slashes: in a path it is everything after `channels/`. Events of a
+channel are part of the app's stream. Channels with hooks cannot be created here: decrypting their segments
+takes a client of the ZeroMQ contract.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["CHANNEL_OPERATIONS", "router", "serve_operation"]
 router = APIRouter(prefix="/apps/v1", tags=["apps"])
 
 _MAX_PAYLOAD: Final = 26 << 20
-"""What the Messaging API takes in 256 segments, about."""
+"""About what the Messaging API accepts in 256 segments."""
 _OCTETS: Final = "application/octet-stream"
 
 
@@ -36,7 +36,7 @@ def _channel_id(request: Request) -> str:
 
 @router.get("/{name}/channels", summary="The app's channels")
 async def channels(request: Request) -> Response:
-    """`{channels}`, closed ones too."""
+    """Return `{channels}`, including closed ones."""
     return json_response(await _list((await open_journal(request)).client, {}))
 
 
@@ -44,7 +44,7 @@ async def channels(request: Request) -> Response:
 async def create_channel(request: Request) -> Response:
     """Body: `{channelId, contentTopic, senderId?, profile?, keys? (base64), keepKeys?, parity?}`.
 
-    200 `{senderId}` once it is on disk. A channel that is open already is a `conflict`.
+    200 `{senderId}` once it is on disk. `conflict` if the channel is already open.
     """
     body = await body_object(request)
     return json_response(await _create((await open_journal(request)).client, body))
@@ -52,13 +52,13 @@ async def create_channel(request: Request) -> Response:
 
 @router.get("/{name}/channels/{channelId:path}/sends/{requestId}", summary="What became of a channel's send")
 async def channel_send_fate(request: Request) -> Response:
-    """`{requestId, state}` while it is under way (`accepted`, `sent`), else with its last event.
+    """Return `{requestId, state}` while it is in progress (`accepted`, `sent`), then also its last event.
 
-    404: not known (any more).
+    404: unknown, or forgotten.
     """
     channel_id, text = _channel_id(request), request.path_params["requestId"]
     journal = await open_journal(request)
-    # Nothing else keeps a channel from a name that reads like a send of another one.
+    # A channel's id may happen to look like the path of another channel's send.
     if await journal.client.channel_exists(whole := f"{channel_id}/sends/{text}"):
         return json_response(await _status(journal.client, {"channelId": whole}))
     request_id = request_id_of(text)
@@ -74,21 +74,21 @@ async def channel_send_fate(request: Request) -> Response:
 
 @router.get("/{name}/channels/{channelId:path}", summary="What a channel waits for")
 async def channel_status(request: Request) -> Response:
-    """Counts of what is missing, waiting, joined, not acknowledged, and kept for repair."""
+    """Return counts of what is missing, waiting, being joined, unacknowledged, and kept for repair."""
     body = {"channelId": _channel_id(request)}
     return json_response(await _status((await open_journal(request)).client, body))
 
 
 @router.delete("/{name}/channels/{channelId:path}", summary="Forget a channel")
 async def forget_channel(request: Request) -> Response:
-    """Close it and delete all that is stored of it. 204."""
+    """Close the channel and delete its state. 204."""
     await _forget((await open_journal(request)).client, {"channelId": _channel_id(request)})
     return Response(None, 204)
 
 
 @router.post("/{name}/channels/{channelId:path}/close", summary="Close a channel")
 async def close_channel(request: Request) -> Response:
-    """Receive and send no more; what is stored stays. 204."""
+    """Close the channel and keep its state. 204."""
     await _close((await open_journal(request)).client, {"channelId": _channel_id(request)})
     return Response(None, 204)
 
@@ -96,7 +96,7 @@ async def close_channel(request: Request) -> Response:
 @router.post("/{name}/channels/{channelId:path}/sends", summary="Send a payload to a channel")
 async def send_to_channel(request: Request) -> Response:
     """Body: `{payload (base64), ephemeral?}`, or the payload itself as `application/octet-stream`, which may
-    be larger. 202 `{requestId}` once it is on disk; its fate follows as events of the channel.
+    be larger. 202 `{requestId}` once it is on disk; its outcome follows as events of the channel.
 
     With an `Idempotency-Key`, the same request may be repeated after any failure: it is sent once.
     """
@@ -118,7 +118,7 @@ async def _octets(request: Request) -> bytes:
         raise ProblemError(error.status, code, error.text) from None
 
 
-# --- the same over routes and WebSocket -------------------------------------------------------------------
+# --- shared by routes and WebSocket -----------------------------------------------------------------------
 
 
 async def _list(client: MessagingClient, _body: dict[str, Any]) -> dict[str, Any]:
@@ -204,7 +204,7 @@ CHANNEL_OPERATIONS: Final[
     "channel_forget": _forget,
     "channel_send": _send,
 }
-"""`op` of a WebSocket's request; its other keys are those of the routes' bodies."""
+"""The `op` of a WebSocket request, whose other keys are those of the routes' bodies."""
 
 
 async def serve_operation(client: MessagingClient, request: dict[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from logos_gateway.json_values import json_text, show_hash, to_base64
 __all__ = ["event_json", "event_size", "plain_event"]
 
 _OVERHEAD: Final = 256
-"""What an event costs beside its payload."""
+"""Bytes that an event costs in addition to its payload."""
 _IDS: Final = frozenset({"stream_id", "request_id", "lost_stream"})
 
 
@@ -22,15 +22,15 @@ def _names(fields: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
 
 
 def event_size(event: Event) -> int:
-    """What an event costs in memory and against a reader's credit, in bytes."""
+    """Return what an event costs in memory and in a reader's credit, in bytes."""
     if isinstance(event, MessageReceived):
         return _OVERHEAD + len(event.payload) + len(event.meta)
     return _OVERHEAD + (len(event.payload) if isinstance(event, ChannelMessageReceived) else 0)
 
 
 def plain_event(event: Event, *, binary: bool = False) -> dict[str, Any]:
-    """An event's fields in camel case. Bytes are base64, ids and hashes hex; with `binary` payloads stay
-    bytes, for MessagePack."""
+    """Return an event's fields in camel case: bytes in base64, ids and hashes in hex. With `binary`, payloads
+    remain bytes, for MessagePack."""
     shown: dict[str, Any] = {"kind": event.kind}
     for (name, key), value in zip(_names(event._fields), event, strict=True):
         shown[key] = _plain(name, value, binary=binary) if isinstance(value, bytes | tuple) else value
@@ -38,8 +38,11 @@ def plain_event(event: Event, *, binary: bool = False) -> dict[str, Any]:
 
 
 def event_json(event: Event) -> str:
-    """`plain_event` as JSON text. Received messages are most of what is sent, and are put together by hand: a
-    third of the time of going through a dict. Only texts that others chose need escaping."""
+    """Return `plain_event` as JSON text.
+
+    Most events are received messages: building their text directly takes a third of the time of a dict and
+    json. Only texts chosen by others need escaping.
+    """
     if type(event) is not MessageReceived:
         return json_text(plain_event(event))
     return (

@@ -1,7 +1,7 @@
-"""The apps that HTTP clients use: one connection to the Messaging API per app, shared by all its readers.
+"""Apps used by HTTP clients: one connection to the Messaging API per app, shared by all its readers.
 
-The Messaging API gives a name to one live connection, and HTTP clients come as many short ones: so the
-gateway holds the connection while an app is in use, and for a while after.
+The Messaging API grants a name to one live connection, while HTTP clients make many short ones. So the
+gateway holds the connection while the app is in use, and for a while after.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ log = logging.getLogger(__name__)
 
 MAX_JOURNALS: Final = 512
 MAX_READERS: Final = 2048
-"""Of all apps together."""
+"""For all apps together."""
 IDLE_SECONDS: Final = 60.0
-"""For how long an app's connection is kept that no request uses, and the place of a reader that left."""
+"""How long an unused app's connection is kept, and the position of a reader that disconnected."""
 _MAX_AWAY: Final = 64
 _WINDOW_BYTES: Final = 4 << 20
 _ALL_WINDOWS_BYTES: Final = 256 << 20
@@ -59,14 +59,14 @@ _CREDIT: Final = 512 << 10
 _MAX_FATES: Final = 10_000
 _ACK_DELAY: Final = 0.05
 BATCH_BYTES: Final = 64 << 10
-"""Written to a reader at once; acknowledged together, too."""
+"""Written to a reader at once, and acknowledged together."""
 
 
 class JournalReader:
-    """One SSE connection or WebSocket. `auto`: what was written to it counts as handled; else its acks do.
+    """One SSE connection or WebSocket. `auto`: what was written to it is acknowledged; else it acknowledges.
 
-    What a reader has not handled stays in the window, and unacknowledged at the Messaging API, whatever other
-    readers of the app have done.
+    What a reader has not acknowledged stays in the window, and unacknowledged at the Messaging API, whatever
+    the app's other readers have acknowledged.
     """
 
     def __init__(self, journal: Journal, start: int, handled: int, *, auto: bool, label: str) -> None:
@@ -75,12 +75,12 @@ class JournalReader:
         self.label = label
         self.next_number = start
         self.handled = handled
-        """Number of the first entry that it has not handled."""
+        """Index of the first entry that it has not acknowledged."""
         self.ended = ""
-        """Why nothing more will come; empty while something may."""
+        """Why the reader has ended; empty while it has not."""
 
     async def next(self, max_bytes: int = BATCH_BYTES) -> list[WindowEntry]:
-        """The next events, as many as there are within the bound; none at the end (`ended` says why)."""
+        """Return the next events within the bound, or none at the end (`ended` says why)."""
         journal = self.journal
         while not self.ended:
             found = journal.window.batch(self.next_number, max_bytes)
@@ -91,32 +91,32 @@ class JournalReader:
         return []
 
     def done(self, entries: Sequence[WindowEntry]) -> None:
-        """These have been written to the reader."""
+        """Record that these have been written to the reader."""
         if self.auto:
             self.handled = max(self.handled, entries[-1].number + 1)
             self.journal.settle()
 
 
 class _Away(NamedTuple):
-    """How far a reader was that left: kept for a while, for it to come back."""
+    """The position of a reader that disconnected, kept for a while in case it returns."""
 
     handled: int
     until: float
 
 
 class Journal:
-    """One app's connection, its unacknowledged events, and what became of its sends."""
+    """One app's connection, its unacknowledged events, and the outcome of its sends."""
 
     def __init__(self, client: MessagingClient, limit: Callable[[], int]) -> None:
-        """`limit()`: bytes that the window may hold now."""
+        """`limit()` returns the bytes that the window may hold now."""
         self.client = client
         self.window = JournalWindow()
         self.readers: set[JournalReader] = set()
         self.lagging = 0
-        """Readers that were cut off since they held up the others."""
+        """Readers disconnected because they held up the others."""
         self.idle_since: float | None = None
         self.closed = ""
-        """Why the connection has ended; empty while it lives."""
+        """Why the connection has ended; empty while it is open."""
         self._limit = limit
         self._away: dict[str, _Away] = {}
         """By label."""
@@ -130,13 +130,13 @@ class Journal:
     # -- reading ---------------------------------------------------------------------------------------------
 
     async def changed(self) -> None:
-        """Wait until there may be something new."""
+        """Wait until there may be new events."""
         waiter = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
         await waiter
 
     def _wake(self) -> None:
-        # All that wait now wake, and none of them can miss what comes after.
+        # Wakes all current waiters; later events set the new event, so none is missed.
         if self._waiting:
             waiting, self._waiting = self._waiting, []
             for waiter in waiting:
@@ -167,7 +167,7 @@ class Journal:
             self._end("the connection was closed")
 
     async def _room(self) -> None:
-        """Wait while the window is full. One that holds it up for the others is not waited for."""
+        """Wait while the window is full. A reader that holds it up for the others is disconnected instead."""
         while self.window.bytes > self._limit() and not self.closed:
             first = self.window.first
             if any(reader.handled > first for reader in self.readers):
@@ -193,7 +193,7 @@ class Journal:
     async def reader(
         self, after: JournalPosition | None, *, auto: bool, label: str = ""
     ) -> AsyncIterator[JournalReader]:
-        """A reader from `after` on, or from its last acknowledgement: `label` tells whose that is."""
+        """Return a reader from `after` on, or from the last acknowledgement under `label`."""
         handled = self.window.first if auto else self._return(label)
         start = handled if after is None else self.window.after(after)
         reader = JournalReader(self, start, handled, auto=auto, label=label)
@@ -208,7 +208,7 @@ class Journal:
             self._wake()
 
     def _leave(self, reader: JournalReader) -> None:
-        """Keep the place of a reader, unless it is back already: its end may be noticed late."""
+        """Keep a reader's position, unless it has returned already: its end may be noticed late."""
         if any(one.label == reader.label and not one.auto for one in self.readers if one is not reader):
             return
         before = self._away.pop(reader.label, None)
@@ -218,14 +218,14 @@ class Journal:
             del self._away[next(iter(self._away))]
 
     def _return(self, label: str) -> int:
-        """Where a reader begins: it takes the place that is kept for it."""
+        """Return where a reader begins, and remove the position that was kept for it."""
         place = self._away.pop(label, None)
         return self.window.first if place is None else max(place.handled, self.window.first)
 
     # -- acknowledging ---------------------------------------------------------------------------------------
 
     def settle(self, *, now: bool = False) -> None:
-        """Acknowledge soon what all readers have handled."""
+        """Schedule the acknowledgement of what all readers have acknowledged."""
         if self._ack_timer is None and not self.closed:
             loop = asyncio.get_running_loop()
             self._ack_timer = loop.call_later(0 if now else _ACK_DELAY, self._settle_now)
@@ -244,13 +244,13 @@ class Journal:
             log.debug("acknowledging for %s: %s", self.client.name, error)
 
     async def acknowledge(self, position: JournalPosition, reader: JournalReader | str = "") -> None:
-        """A reader, or those of a label, have handled everything up to a position; it is on disk when this
-        returns, as far as no other reader has it still to come. Raises `LogosError`."""
+        """Acknowledge everything up to a position for a reader, or for those of a label. On return it is on
+        disk, as far as no other reader still needs it. Raises `LogosError`."""
         acting = {reader} if isinstance(reader, JournalReader) else self._named(reader)
         label = reader.label if isinstance(reader, JournalReader) else reader
         others = self.readers - acting
         if not others and len(acting) < 2 and self._holding() <= {label}:
-            # It alone decides, and may know of events that a gateway which has just started has not read yet.
+            # The only reader decides, and may know events that a restarted gateway has not read yet.
             await self._acknowledge(position)
             end = self.window.first
         else:
@@ -258,7 +258,7 @@ class Journal:
                 raise NotReadyError(ErrorCode.NOT_READY, f"no reader named {label!r} is connected")
             end = self.window.after(position)
         for one in acting:
-            # Of several under one label, none has handled what was not written to it.
+            # Several under one label: none can have handled what was not written to it.
             one.handled = max(one.handled, end if len(acting) == 1 else min(end, one.next_number))
         if (place := self._away.get(label)) is not None:
             self._away[label] = place._replace(handled=max(place.handled, end))
@@ -268,14 +268,14 @@ class Journal:
         return {one for one in self.readers if one.label == label and not one.auto}
 
     def _holding(self) -> Set[str]:
-        """The labels of those that left and may still come back."""
+        """Return the labels of readers that disconnected and may still return."""
         if self._away:
             now = asyncio.get_running_loop().time()
             self._away = {label: one for label, one in self._away.items() if one.until > now}
         return self._away.keys()
 
     async def _acknowledge_handled(self) -> None:
-        """Acknowledge what all have handled."""
+        """Send the acknowledgement of what all readers have acknowledged."""
         places = [self._away[label] for label in self._holding()]
         handled = [one.handled for one in self.readers] + [one.handled for one in places]
         position = self.window.before(min(handled)) if handled else None
@@ -302,12 +302,12 @@ class Journal:
             self._fates.popitem(last=False)
 
     def fate(self, request_id: bytes, channel_id: str = "") -> dict[str, Any] | None:
-        """The last event of a send, in a channel if one is named; None if none was seen."""
+        """Return the last event of a send, in a channel if one is named; None if none was seen."""
         event = self._fates.get((channel_id, request_id))
         return None if event is None else plain_event(event)
 
     async def close(self) -> None:
-        """End the readers and the connection. Events that were not acknowledged come again to the next."""
+        """End the readers and the connection. Unacknowledged events are delivered again to the next."""
         self._end(self.closed or "the gateway closes this app's connection")
         if self._ack_timer is not None:
             self._ack_timer.cancel()
@@ -326,28 +326,28 @@ class Journals:
         self._opening: dict[str, asyncio.Task[Journal]] = {}
         self._sweeping: asyncio.Task[None] | None = None
         self.lagging = 0
-        """Readers cut off, of apps whose connection has ended since."""
+        """Disconnected readers of apps whose connection has ended since."""
 
     def __len__(self) -> int:
         return len(self._journals)
 
     @property
     def readers(self) -> int:
-        """Readers of all apps."""
+        """Number of readers, over all apps."""
         return sum(len(journal.readers) for journal in self._journals.values())
 
     @property
     def bytes(self) -> int:
-        """Bytes of unacknowledged events held for readers."""
+        """Bytes of unacknowledged events, over all apps."""
         return sum(journal.window.bytes for journal in self._journals.values())
 
     @property
     def lagging_readers(self) -> int:
-        """Readers cut off since the start."""
+        """Readers disconnected since the start, because they held up others."""
         return self.lagging + sum(journal.lagging for journal in self._journals.values())
 
     def start(self) -> None:
-        """Begin to close connections that nothing uses."""
+        """Start closing unused connections."""
         self._sweeping = asyncio.get_running_loop().create_task(self._sweep(), name="journals")
 
     async def close(self) -> None:
@@ -359,10 +359,10 @@ class Journals:
         self._journals.clear()
 
     async def open(self, name: str, *, takeover: bool = False) -> Journal:
-        """The app's journal, connected if it was not.
+        """Return the app's journal, and connect it if necessary.
 
-        Raises `LogosError`: a bad name, one that another program holds (`conflict`), too many apps or readers
-        (`busy`), or the Messaging API is not there (`not_ready`).
+        Raises `LogosError`: a bad name, a name held by another program (`conflict`), too many apps or readers
+        (`busy`), or no Messaging API (`not_ready`).
         """
         journal = self._journals.get(name)
         if journal is not None and not journal.closed:
@@ -377,7 +377,7 @@ class Journals:
             opening = asyncio.get_running_loop().create_task(self._open(self._endpoints, name, takeover))
             self._opening[name] = opening
             opening.add_done_callback(lambda task: self._opened(name, task))
-        # Shielded: of two requests for one app, the first to be cancelled must not take the other with it.
+        # Shielded: of two requests for one app, cancelling one must not cancel the other.
         return await asyncio.shield(opening)
 
     def _opened(self, name: str, task: asyncio.Task[Journal]) -> None:

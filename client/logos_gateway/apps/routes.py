@@ -47,8 +47,8 @@ _MAX_HISTORY_SECONDS: Final = 366 * 24 * 3600
 
 
 def request_id_of(key: str | None) -> bytes:
-    """The request id that an `Idempotency-Key` stands for: its own 16 bytes if it is hex or a UUID, else
-    derived from it; a random one without a key. Raises `ProblemError`."""
+    """Return the request id for an `Idempotency-Key`: its 16 bytes if it is hex or a UUID, else a hash of it;
+    a random one without a key. Raises `ProblemError`."""
     if key is None:
         return os.urandom(16)
     text = key.strip().strip('"')
@@ -60,14 +60,14 @@ def request_id_of(key: str | None) -> bytes:
 
 
 async def open_journal(request: Request) -> Journal:
-    """The journal of the app that the path names, connected. Raises `LogosError`."""
-    # Most requests have no query, and to take one apart costs as much as the rest of this.
+    """Return the connected journal of the app in the path. Raises `LogosError`."""
+    # Most requests have no query, and parsing one costs as much as the rest of this function.
     takeover = bool(request.scope["query_string"]) and request.query_params.get("takeover") == "true"
     return await gateway_of(request).journals.open(request.path_params["name"], takeover=takeover)
 
 
 async def body_object(request: Request) -> dict[str, Any]:
-    """The body as a JSON object. Raises `ProblemError`."""
+    """Return the body as a JSON object. Raises `ProblemError`."""
     try:
         value = decode_json(await read_body(request))
         if not isinstance(value, dict):
@@ -81,7 +81,7 @@ async def body_object(request: Request) -> dict[str, Any]:
 
 
 def topics_in(body: dict[str, Any]) -> list[str]:
-    """`topics` of a body. Raises `ProblemError`."""
+    """Return `topics` of a body. Raises `ProblemError`."""
     topics = body.get("topics")
     if not isinstance(topics, list) or not topics or not all(isinstance(one, str) for one in topics):
         raise ProblemError(400, "bad_request", "topics: an array of content topics is needed")
@@ -93,14 +93,15 @@ def topics_in(body: dict[str, Any]) -> list[str]:
 
 @router.get("/{name}/subscriptions", summary="The app's content topics")
 async def subscriptions(request: Request) -> Response:
-    """`{topics}`."""
+    """Return `{topics}`."""
     journal = await open_journal(request)
     return json_response({"topics": await journal.client.subscriptions()})
 
 
 @router.post("/{name}/subscriptions", summary="Subscribe to content topics")
 async def subscribe(request: Request) -> Response:
-    """Body: `{topics, sinceLast?, historySeconds?}`. 200 `{errors}`: topic to reason; the others hold."""
+    """Body: `{topics, sinceLast?, historySeconds?}`. 200 `{errors}`: topic to reason; the others are
+    subscribed."""
     body = await body_object(request)
     wanted = read_subscription(body)
     journal = await open_journal(request)
@@ -108,7 +109,7 @@ async def subscribe(request: Request) -> Response:
 
 
 class WantedTopics(NamedTuple):
-    """What a request to subscribe asks for."""
+    """A request to subscribe."""
 
     topics: list[str]
     since_last: bool
@@ -128,7 +129,7 @@ def read_subscription(body: dict[str, Any]) -> WantedTopics:
 
 
 async def subscribe_from(journal: Journal, wanted: WantedTopics) -> dict[str, str]:
-    """Subscribe; topic to the reason for which it was refused. Raises `LogosError`."""
+    """Subscribe. Return refused topics with their reasons. Raises `LogosError`."""
     return await journal.client.subscribe(wanted.topics, since_last=wanted.since_last, history=wanted.history)
 
 
@@ -179,14 +180,14 @@ def _bytes(value: object, what: str) -> bytes:
 
 @router.get("/{name}/sends", summary="Sends without a final fate")
 async def pending(request: Request) -> Response:
-    """`{sends, total, states}`, oldest first."""
+    """Return `{sends, total, states}`, oldest first."""
     journal = await open_journal(request)
     reply = await journal.client.pending()
     return json_response(show_pending(reply))
 
 
 def show_pending(reply: PendingReply) -> dict[str, Any]:
-    """The sends without a fate."""
+    """Return the sends that are not final."""
     return {"sends": [_pending(one) for one in reply.sends], "total": reply.total, "states": reply.states}
 
 
@@ -206,7 +207,8 @@ def _pending(one: PendingSend) -> dict[str, Any]:
 
 @router.get("/{name}/sends/{requestId}", summary="What became of a send")
 async def fate(request: Request) -> Response:
-    """`{requestId, state}` while it is under way, else its last event. 404: not known (any more)."""
+    """Return `{requestId, state}` while it is in progress, then its last event. 404: unknown, or
+    forgotten."""
     text = request.path_params["requestId"]
     request_id = request_id_of(text)
     journal = await open_journal(request)
@@ -223,7 +225,7 @@ async def fate(request: Request) -> Response:
 
 @router.delete("/{name}/sends/{requestId}", summary="Cancel a send that was not attempted yet")
 async def cancel(request: Request) -> Response:
-    """`{cancelled}`: false if it is too late."""
+    """Cancel a send. Return `{cancelled}`, false if it is too late."""
     request_id = request_id_of(request.path_params["requestId"])
     journal = await open_journal(request)
     return json_response({"cancelled": await journal.client.cancel(request_id)})
@@ -234,9 +236,9 @@ async def cancel(request: Request) -> Response:
 
 @router.get("/{name}/events", summary="The app's events as server-sent events")
 async def events(request: Request) -> Response:
-    """The journal from the last acknowledgement on, or after `Last-Event-ID`.
+    """Stream the journal from the last acknowledgement on, or after `Last-Event-ID`.
 
-    `topic=…`, which may be given several times, subscribes first. `ack=auto` acknowledges what was written to
+    `topic=…`, which may be repeated, subscribes first. `ack=auto` acknowledges what was written to
     it; else `POST …/ack` does, with the same `reader=…` if one is given here. An event without an id is about
     the connection to the Messaging API and is not in the journal.
     """
@@ -255,7 +257,7 @@ async def events(request: Request) -> Response:
 
 
 def reader_label(value: object) -> str:
-    """The name that tells an app's readers apart. Raises `ProblemError`."""
+    """Return the name that distinguishes an app's readers. Raises `ProblemError`."""
     if value is None:
         return ""
     if not isinstance(value, str) or len(value) > _MAX_LABEL:
@@ -287,7 +289,7 @@ def _sse_entry(entry: WindowEntry) -> bytes:
 
 @router.post("/{name}/ack", summary="Acknowledge events")
 async def acknowledge(request: Request) -> Response:
-    """Body: `{streamId, seq, reader?}`: everything up to there is handled and does not come again. 204."""
+    """Body: `{streamId, seq, reader?}`: events up to there are handled and not delivered again. 204."""
     body = await body_object(request)
     stream_id, seq = body.get("streamId"), body.get("seq")
     if not isinstance(stream_id, str) or not isinstance(seq, int) or isinstance(seq, bool):
@@ -303,13 +305,13 @@ async def acknowledge(request: Request) -> Response:
 
 @router.get("/{name}/status", summary="Connection status and topic health")
 async def status(request: Request) -> Response:
-    """`{connection, reason, resyncing, topics}`."""
+    """Return `{connection, reason, resyncing, topics}`."""
     journal = await open_journal(request)
     return json_response(show_status(await journal.client.status()))
 
 
 def show_status(status: StatusReply) -> dict[str, Any]:
-    """Connection status and topic health."""
+    """Return connection status and topic health."""
     return {
         "connection": status.connection,
         "reason": status.reason,
@@ -319,7 +321,7 @@ def show_status(status: StatusReply) -> dict[str, Any]:
 
 
 def problem_response(error: ProblemError | LogosError) -> Response:
-    """The answer for an error of these routes."""
+    """Return the response for an error of these routes."""
     if isinstance(error, ProblemError):
         return Response(encode_json(error.body()), error.status, media_type=PROBLEM_TYPE)
     status_code, headers, members = problem_of(error)

@@ -47,7 +47,7 @@ MSGPACK_PROTOCOL: Final = "logos.msgpack.v1"
 DEFAULT_CREDIT: Final = 1 << 20
 MAX_CREDIT: Final = 1 << 40
 MAX_FRAME: Final = 24 << 20
-"""Longest frame taken from a client: the largest message in base64, with room for its envelope."""
+"""Longest frame accepted from a client: the largest message in base64, plus its envelope."""
 
 
 class _AppSocket:
@@ -63,7 +63,7 @@ class _AppSocket:
         self._writing = asyncio.Lock()
 
     async def run(self) -> None:
-        """Serve until either side leaves."""
+        """Serve until either side disconnects."""
         events = asyncio.create_task(self._send_events())
         requests = asyncio.create_task(self._serve_requests())
         try:
@@ -78,7 +78,7 @@ class _AppSocket:
                 raise result
 
     async def _send_events(self) -> None:
-        # A batch is cut at the credit: what it does not cover is read again from the window.
+        # A batch ends where the credit does; the rest is read again from the window.
         while entries := await self._reader.next(min(BATCH_BYTES, max(0, self._credit))):
             while self._credit <= 0:
                 self._granted.clear()
@@ -173,7 +173,7 @@ class _AppSocket:
             await self._put(value)
 
     async def _put_events(self, entries: list[WindowEntry]) -> None:
-        # One frame for all that are there: under load a frame each would cost more than the events.
+        # One frame for all available events: under load, a frame each would cost more than the events.
         if self._binary:
             shown = [{"cost": one.size, "event": plain_event(one.event, binary=True)} for one in entries]
             await self._put({"type": "events", "events": shown})
@@ -204,7 +204,7 @@ def _position(request: dict[str, Any]) -> JournalPosition:
 
 class _Parameters(NamedTuple):
     auto: bool
-    """Acknowledge by reading."""
+    """Acknowledge what was written."""
     credit: int
     after: JournalPosition | None
     label: str

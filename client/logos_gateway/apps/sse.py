@@ -1,4 +1,4 @@
-"""Server-sent events (WHATWG HTML §9.2) over ASGI. The listener cuts off those that do not read."""
+"""Server-sent events (WHATWG HTML §9.2) over ASGI. The listener disconnects clients that do not read."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ KEEP_ALIVE_SECONDS: Final = 15.0
 
 
 def sse_event(data: str, *, kind: str = "", event_id: str = "") -> bytes:
-    """One event. `data` must not hold line breaks, which compact JSON does not."""
+    """Return one event. `data` must not contain line breaks; compact JSON has none."""
     head = (f"id: {event_id}\n" if event_id else "") + (f"event: {kind}\n" if kind else "")
     return f"{head}data: {data}\n\n".encode()
 
 
 class EventStreamResponse(Response):
-    """Sends what an iterator yields, and a comment when it yields nothing for a while.
+    """Send what an iterator yields, and a comment when it yields nothing for a while.
 
     Ends when the iterator does or the reader disconnects; the iterator is closed in each case.
     """

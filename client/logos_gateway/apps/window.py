@@ -1,7 +1,7 @@
 """The unacknowledged events of one app, as its readers see them. Pure.
 
-Entries are kept from the app's last acknowledgement on, so that a second reader, or one that comes back,
-begins there. Each has a number of its own, since the numbers of the stream begin again when the stream does.
+Entries are kept from the app's last acknowledgement on, so that a second or returning reader can begin
+there. Entries have an index beside the stream's seq, which restarts with the stream.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["JournalPosition", "JournalWindow", "WindowEntry"]
 
 
 class JournalPosition(NamedTuple):
-    """Names an event of an app's journal for ever."""
+    """Identifies an event of an app's journal permanently."""
 
     stream_id: bytes
     seq: int
@@ -49,19 +49,19 @@ class JournalWindow:
         self._entries: deque[WindowEntry] = deque()
         self._next = 0
         self.bytes = 0
-        """Sizes of all entries together."""
+        """Total size of all entries."""
 
     def __len__(self) -> int:
         return len(self._entries)
 
     @property
     def first(self) -> int:
-        """Index of the oldest entry; `head` when there is none."""
+        """Index of the oldest entry; `head` if empty."""
         return self._entries[0].number if self._entries else self._next
 
     @property
     def head(self) -> int:
-        """Index that the next entry will get."""
+        """Index of the next entry."""
         return self._next
 
     def append(self, event: Event, position: JournalPosition | None, size: int) -> WindowEntry:
@@ -73,7 +73,7 @@ class JournalWindow:
         return entry
 
     def batch(self, index: int, max_bytes: int) -> list[WindowEntry]:
-        """The entries from that index on, or from the oldest one after it: one at least, if there is one."""
+        """Return the entries from an index on, or from the oldest one after it; at least one, if any."""
         found: list[WindowEntry] = []
         for entry in islice(self._entries, max(0, index - self.first), None):
             max_bytes -= entry.size
@@ -83,11 +83,11 @@ class JournalWindow:
         return found
 
     def after(self, position: JournalPosition) -> int:
-        """The index at which a reader resumes that has seen `position`: the oldest entry if it names none."""
+        """Return the index at which a reader that has seen `position` resumes; None: at the oldest entry."""
         return self._behind(position, self.first)
 
     def _behind(self, position: JournalPosition, otherwise: int) -> int:
-        """The index behind the last entry that `position` covers, `otherwise` if it covers none."""
+        """Return the index after the last entry that `position` covers, `otherwise` if it covers none."""
         for entry in reversed(self._entries):
             held = entry.position
             if held is not None and held.stream_id == position.stream_id and held.seq <= position.seq:
@@ -95,17 +95,17 @@ class JournalWindow:
         return otherwise
 
     def before(self, number: int) -> JournalPosition | None:
-        """The last position before an entry, None if no entry before it has one."""
+        """Return the last position before an entry, None if no entry before it has one."""
         held = islice(self._entries, max(0, number - self.first))
         return next((one.position for one in reversed(list(held)) if one.position is not None), None)
 
     def acknowledge(self, position: JournalPosition) -> None:
-        """Drop everything up to a position; one of another stream than the entries' changes nothing."""
+        """Drop everything up to a position; a position of another stream changes nothing."""
         end = self._behind(position, 0)
         while self._entries and self._entries[0].number < end:
             self.bytes -= self._entries.popleft().size
 
     def clear(self) -> None:
-        """Drop everything: the journal begins again, as the Messaging API sends it."""
+        """Drop everything: the Messaging API sends the journal from its start."""
         self._entries.clear()
         self.bytes = 0

@@ -1,4 +1,4 @@
-"""What operators look at: metrics of all processes, live events of the kernel, the dashboard."""
+"""For operators: metrics of all processes, live events of the kernel, the dashboard."""
 
 from __future__ import annotations
 

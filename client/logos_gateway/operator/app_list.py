@@ -1,4 +1,4 @@
-"""The apps of a node and their sends as JSON has them."""
+"""The apps of a node and their sends, as JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["list_apps", "show_app", "show_send"]
 
 
 async def list_apps(control: ControlClient, *, timeout: float = 5.0) -> dict[str, Any]:
-    """Ask a Messaging API. Raises `LogosError`."""
+    """Query a Messaging API. Raises `LogosError`."""
     apps, sends = await asyncio.gather(control.apps(timeout=timeout), control.sends(timeout=timeout))
     return {
         "apps": [show_app(one) for one in apps.apps],
@@ -26,7 +26,7 @@ async def list_apps(control: ControlClient, *, timeout: float = 5.0) -> dict[str
 
 
 def show_app(app: AppSummary) -> dict[str, Any]:
-    """An app; `backlog` counts events."""
+    """Return an app; `backlog` counts events."""
     return {
         "name": app.name,
         "durable": app.durable,
@@ -43,7 +43,7 @@ def show_app(app: AppSummary) -> dict[str, Any]:
 
 
 def show_send(send: SendSummary) -> dict[str, Any]:
-    """A send without a fate."""
+    """Return a send that is not final."""
     return {
         "app": send.app,
         "requestId": send.request_id.hex(),

@@ -16,7 +16,7 @@ _STALE_NS: Final = 30_000_000_000
 
 
 def bridge_samples(status_file: Path) -> ProcessSamples | None:
-    """Return what a running bridge says; None without one, or if it has not written for long."""
+    """Return the samples of a running bridge; None without one, or if its file is stale."""
     try:
         status: dict[str, Any] = json.loads(status_file.read_text(encoding="utf-8"))
         if holder_of(status_file.with_name("lock")) is None or time.time_ns() - status["atNs"] > _STALE_NS:

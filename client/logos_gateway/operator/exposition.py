@@ -1,8 +1,8 @@
 """Samples of the node's processes in the formats that Prometheus reads, by `prometheus_client`. Pure.
 
-Processes give samples without prefix and counters under the name in nwaku's source. Counters are exposed with
-`_total` appended, as nim-metrics does. `process_*` has no prefix; a label says which process it is about.
-"""
+Processes report samples without prefix, and counters under the name in nwaku's source. Counters are exposed
+with `_total` appended, as nim-metrics does. `process_*` has no prefix; a label says which process it is
+about."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 
 Sample = tuple[str, Mapping[str, str], float]
 _OF_PROCESS: Final = ("process_", "python_")
-"""Prefixes of names that every process has, told apart by a label."""
+"""Prefixes of names that every process has, distinguished by a label."""
 _PLAIN: Final = (*_OF_PROCESS, "libp2p_", "routing_table_nodes")
-"""Prefixes of names that never get ours: those of libraries, as nwaku exposes them."""
+"""Prefixes of names that get no prefix of ours: those of libraries, as nwaku exposes them."""
 _BAD: Final = re.compile(r"[^a-zA-Z0-9_:]")
 _BAD_LABEL: Final = re.compile(r"[^a-zA-Z0-9_]")
 _PARTS_OF_HISTOGRAM: Final = ("_bucket", "_sum", "_count")
 
 
 class ProcessSamples(NamedTuple):
-    """What one process says. `families` maps a name to its kind (counter, gauge, histogram) and help."""
+    """The samples of one process. `families` maps a name to its kind (counter, gauge, histogram) and help."""
 
     process: str
     samples: Sequence[Sample]
@@ -38,7 +38,7 @@ class ProcessSamples(NamedTuple):
 
 
 def expose(processes: Iterable[ProcessSamples], prefix: str) -> bytes:
-    """The page for a scrape, in the text format."""
+    """Return the page for a scrape, in the text format."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Samples(list(processes), prefix))
     page: bytes = generate_latest(registry)
@@ -46,14 +46,14 @@ def expose(processes: Iterable[ProcessSamples], prefix: str) -> bytes:
 
 
 class _Samples(Collector):
-    """Gives the samples as metric families; a series that comes twice is given once, with its first value."""
+    """Yield the samples as metric families; a duplicate series is dropped."""
 
     def __init__(self, processes: Sequence[ProcessSamples], prefix: str) -> None:
         self._processes = processes
         self._prefix = prefix
 
     def collect(self) -> Iterator[Metric]:
-        """The families in the order of their first samples."""
+        """Yield the families in the order of their first samples."""
         found: dict[str, Metric] = {}
         seen: set[tuple[str, tuple[tuple[str, str], ...]]] = set()
         for process, samples, families in self._processes:
@@ -73,7 +73,7 @@ class _Samples(Collector):
 
 
 def _place(name: str, families: Mapping[str, tuple[str, str]]) -> tuple[str, str, str, str]:
-    """(family, sample's name, kind, help): counters are called `…_total`."""
+    """Return (family, sample's name, kind, help): counters are named `…_total`."""
     clean = _BAD.sub("_", name)
     for part in _PARTS_OF_HISTOGRAM:
         base = name.removesuffix(part)

@@ -1,6 +1,6 @@
-"""What a person wants to see of a node's counters, picked from the samples of its processes. Pure.
+"""A node's most important figures, picked from the samples of its processes. Pure.
 
-Totals, not rates: a reader has two of them and the time between, whatever it missed.
+Totals, not rates: a reader can compute rates from any two, whatever it missed in between.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class _Samples:
 
 
 def node_figures(processes: Iterable[ProcessSamples]) -> dict[str, Any]:
-    """The figures of every process that has answered; what a process does not have is left out."""
+    """Return the figures of every process that has answered, without those that a process lacks."""
     by_process = {one.process: _Samples(one.samples) for one in reversed(list(processes))}
     kernel = by_process.get("kernel")
     figures: dict[str, Any] = {
@@ -76,7 +76,7 @@ def _process(samples: _Samples) -> dict[str, Any]:
 
 
 def _shards(kernel: _Samples) -> Iterator[dict[str, Any]]:
-    """Bytes and messages since the node joined the shard."""
+    """Return bytes and messages since the node joined the shard."""
     means = kernel.by("relay_avg_msg_bytes_per_shard", "shard")
     for shard, total in kernel.by("relay_total_msg_bytes_per_shard", "shard").items():
         if shard.isdigit():
@@ -100,7 +100,7 @@ def _archive(kernel: _Samples) -> dict[str, Any]:
 
 
 def _histogram(samples: _Samples, name: str) -> dict[str, Any]:
-    """`buckets`: [upper bound in seconds, cumulative count], the last bound null."""
+    """Return `buckets`: [upper bound in seconds, cumulative count], the last bound null."""
     buckets = sorted((float(edge), count) for edge, count in samples.by(f"{name}_bucket", "le").items())
     return {
         "count": samples.one(f"{name}_count") or 0,

@@ -46,7 +46,7 @@ async def events(request: Request) -> Response:
     only), `figures=true` (every two seconds: totals of messages and bytes, processes, archive), `apps=true`
     (as often: apps and their sends; needs the scope `apps` too).
 
-    Nothing is kept for a reader that was away; what it missed is an event `stream_loss`.
+    Nothing is kept for a reader that was away; an event `stream_loss` reports what it missed.
     """
     query = request.query_params
     shards = _shards(query.get("shards", ""))
@@ -75,7 +75,7 @@ async def _feed(
     kernel: KernelClient, shards: tuple[int, ...], wanted: set[str]
 ) -> AsyncGenerator[bytes, None]:
     health, peers = "health" in wanted, "peers" in wanted
-    # No lease: looking at a node must not change what it takes part in.
+    # No lease: observing a node must not change which shards it joins.
     feed = kernel.events(shards=shards, health=health, peers=peers, lease=False, max_bytes=_FEED_BYTES)
     async with feed:
         async for chunk in _state(kernel, health=health, peers=peers):
@@ -83,7 +83,7 @@ async def _feed(
         async for event in feed:
             yield _event(*_plain(event, payload="payload" in wanted))
             if isinstance(event, KernelFound):
-                # Its events say what changes; what held when it came back they do not.
+                # Its events report changes only, not the state at reconnection.
                 with contextlib.suppress(LogosError):
                     async for chunk in _state(kernel, health=health, peers=peers):
                         yield chunk

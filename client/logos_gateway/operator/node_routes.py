@@ -1,4 +1,4 @@
-"""`/gateway/v1` and the list of all apps: what the dashboard needs beside the live stream."""
+"""`/gateway/v1` and the list of all apps: what the dashboard needs in addition to the live stream."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ router = APIRouter()
 
 @router.get("/gateway/v1/about", tags=["gateway"], summary="What this gateway serves, and to this token")
 async def about(request: Request) -> Response:
-    """`{version, scopes, rest, admin, messagingApi, kernel, network?}`. `scopes`: what this token allows."""
+    """Return `{version, scopes, rest, admin, messagingApi, kernel, network?}`; `scopes` are the token's."""
     gateway = gateway_of(request)
     config, links = gateway.config, gateway.links
     shown: dict[str, Any] = {
@@ -47,8 +47,8 @@ async def about(request: Request) -> Response:
 
 @router.get("/apps/v1", tags=["apps"], summary="All apps of the node")
 async def apps(request: Request) -> Response:
-    """`{apps, total, sends: {sends, total, states}}`: apps with backlog and position, the longest
-    backlog first; sends without a fate, the oldest first."""
+    """Return `{apps, total, sends: {sends, total, states}}`: apps with backlog and position, the longest
+    backlog first; sends that are not final, the oldest first."""
     endpoints = gateway_of(request).config.mapi
     if endpoints is None:
         raise ProblemError(503, "not_ready", "this node has no Messaging API")
@@ -58,7 +58,7 @@ async def apps(request: Request) -> Response:
 
 @router.put("/gateway/v1/log-level", tags=["gateway"], summary="Set the log level of the node's processes")
 async def log_level(request: Request) -> Response:
-    """Body: `{level}`. 200 `{previous}`: process to the level that held. Needs `rest-admin`."""
+    """Body: `{level}`. 200 `{previous}`: process to its previous level. Needs `rest-admin`."""
     gateway = gateway_of(request)
     if not gateway.config.rest_admin:
         raise ProblemError(403, "unauthorised", "the log level can be set with rest-admin only")

@@ -31,7 +31,7 @@ _FAMILIES: Final = {
 
 
 def own_samples(gateway: Gateway) -> ProcessSamples:
-    """Every value of the gateway itself, and of its process."""
+    """Yield every value of the gateway itself, and of its process."""
     samples = [*_samples(gateway), *gateway.requests.samples(), *own_figures()]
     families = {**_FAMILIES, **{name: (one.kind, one.help) for name, one in PROCESS.items()}}
     return ProcessSamples("gateway", samples, families)

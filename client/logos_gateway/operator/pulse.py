@@ -1,4 +1,4 @@
-"""Query the node every two seconds for all watchers together, and not at all without one."""
+"""Query the node every two seconds for all watchers together; without watchers, not at all."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ log = logging.getLogger(__name__)
 
 BEAT_SECONDS: Final = 2.0
 _PEERS_EVERY: Final = 5
-"""Beats: scores change without an event, and the list of peers is long."""
+"""In beats: scores change without an event, and the list of peers is long."""
 
 
 class Beat(NamedTuple):
-    """What was seen. `health`, `peers`, `apps`: None where it was not asked for, or nothing answered."""
+    """What was observed. `health`, `peers`, `apps`: None if not requested, or not answered."""
 
     number: int
     figures: dict[str, Any]
@@ -34,7 +34,7 @@ class Beat(NamedTuple):
 
 
 class Pulse:
-    """Looks while there is a reader; a reader that is slow misses beats, and nothing waits for it."""
+    """Poll while there is a reader; a slow reader misses beats, and delays no other."""
 
     def __init__(self, links: NodeLinks, scraper: Scraper, *, seconds: float = BEAT_SECONDS) -> None:
         self._links = links
@@ -46,7 +46,7 @@ class Pulse:
         self._task: asyncio.Task[None] | None = None
 
     async def beats(self) -> AsyncGenerator[Beat, None]:
-        """The last beat, and each new one."""
+        """Yield the last beat, and each new one."""
         self._readers += 1
         if self._task is None:
             self._last = None
@@ -66,7 +66,7 @@ class Pulse:
                 await self.close()
 
     async def close(self) -> None:
-        """Stop looking."""
+        """Stop polling."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
@@ -80,7 +80,7 @@ class Pulse:
             try:
                 self._last = await self._look(number)
             except Exception:
-                # Readers must not wait for a task that is gone: the next look may succeed.
+                # Readers must not wait for a task that has ended: the next one may succeed.
                 log.exception("a look at the node has failed")
             self._came.set()
             self._came = asyncio.Event()

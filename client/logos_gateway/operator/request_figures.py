@@ -1,6 +1,6 @@
-"""How many requests were answered, with what, and how fast: counted around every route.
+"""Number, status and duration of requests, counted around every route.
 
-Labels are few whatever clients send: groups of routes, and classes of status codes.
+Whatever clients send, labels are few: groups of routes, and classes of status codes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _GROUPS: Final = frozenset(
 
 
 def route_group(path: str) -> str:
-    """The first part of a path that is one of ours, else `other`."""
+    """Return the first part of a path if it is one of ours, else `other`."""
     first = path[1:].partition("/")[0]
     return first if first in _GROUPS else "other"
 
@@ -38,10 +38,10 @@ class RequestFigures:
         self._durations: dict[str, list[int]] = {}
         self._seconds: Counter[str] = Counter()
         self.open: Counter[str] = Counter()
-        """Requests being worked on by kind: http, websocket. Event streams stay here while they are read."""
+        """Requests in progress by kind: http, websocket. Event streams count while they are read."""
 
     def answered(self, group: str, status: int, seconds: float) -> None:
-        """Count one answer by the time until its head was sent."""
+        """Count one response by the time until its head was sent."""
         self._answers[group, f"{status // 100}xx"] += 1
         counts = self._durations.get(group)
         if counts is None:
@@ -50,7 +50,7 @@ class RequestFigures:
         self._seconds[group] += seconds  # type: ignore[assignment]
 
     def samples(self) -> Iterator[Sample]:
-        """Everything counted."""
+        """Yield all values."""
         for (group, status), count in self._answers.items():
             yield "gateway_requests", {"group": group, "status": status}, count
         for kind, count in self.open.items():
@@ -70,7 +70,7 @@ class RequestFigures:
 
 
 class RequestFiguresMiddleware:
-    """Feeds `RequestFigures`; outermost, so that refusals count too."""
+    """Feed `RequestFigures`; the outermost middleware, so that refusals count too."""
 
     def __init__(self, app: ASGIApp, *, figures: RequestFigures) -> None:
         self._app = app

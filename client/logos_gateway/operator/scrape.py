@@ -1,4 +1,4 @@
-"""Collects the samples of kernel, Messaging API and gateway for one scrape."""
+"""Collect the samples of kernel, Messaging API and gateway for one scrape."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ __all__ = ["Scraper"]
 log = logging.getLogger(__name__)
 
 _SECONDS: Final = 3.0
-"""For one process to answer; one that does not is told as down, and the others are shown."""
+"""Seconds for one process to answer; one that does not is reported as down, beside the others."""
 
 
 class Scraper:
-    """Keeps a control connection to each process."""
+    """Keep a control connection to each process."""
 
     def __init__(self, gateway: Gateway) -> None:
         self._gateway = gateway
@@ -36,7 +36,7 @@ class Scraper:
         self._lock = asyncio.Lock()
 
     async def scrape(self) -> list[ProcessSamples]:
-        """The samples of every process that answers, and of which ones do."""
+        """Return the samples of every process that answers, and which ones do."""
         async with self._lock:  # two scrapes at once would ask for the same
             found = await asyncio.gather(*map(self._ask, self._endpoints))
         answered = [one for one in found if one is not None]
@@ -50,7 +50,7 @@ class Scraper:
         return [*answered, own, ProcessSamples("gateway", up, families)]
 
     async def apps(self) -> dict[str, Any] | None:
-        """The apps and their sends; None without a Messaging API, or while it does not answer."""
+        """Return the apps and their sends; None without a Messaging API, or while it does not answer."""
         if "mapi" not in self._endpoints:
             return None
         try:
@@ -60,7 +60,7 @@ class Scraper:
             return None
 
     async def health(self, process: str) -> dict[str, Any]:
-        """A process' own health, as its control socket tells. Raises `LogosError`."""
+        """Return a process' health, from its control socket. Raises `LogosError`."""
         client = await self._client(process)
         return dict(await client.health_details(timeout=_SECONDS))
 

@@ -1,7 +1,7 @@
 """The REST API of the reference (nwaku): its routes, JSON shapes, status codes and texts, as it spells them.
 
-What a tool written for nwaku relies on stays as it is, even where it loses data (a polling cache is emptied
-by reading it); `logos_gateway.apps` offers better.
+It keeps what tools written for nwaku rely on, even where that loses data (reading empties a polling cache);
+`logos_gateway.apps` offers better.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ SERVICE_PROTOCOLS: Final = (
     "/vac/waku/reconciliation/1.0.0",
     "/vac/waku/transfer/1.0.0",
 )
-"""What `/admin/v1/peers/service` lists, one entry per peer and protocol."""
+"""Protocols that `/admin/v1/peers/service` lists, one entry per peer and protocol."""
 
 _ORIGINS: Final = {
     "static": "Static",
@@ -63,7 +63,7 @@ def _kernel(request: Request) -> KernelClient:
 
 
 def show_peer(peer: PeerRecord) -> dict[str, Any]:
-    """A connected peer as the reference's WakuPeer."""
+    """Return a connected peer as the reference's WakuPeer."""
     address = peer.address
     if address and "/p2p/" not in address:
         address = f"{address}/p2p/{peer.peer_id}"
@@ -81,7 +81,7 @@ def show_peer(peer: PeerRecord) -> dict[str, Any]:
 
 
 def show_known(peer: Any) -> dict[str, Any]:
-    """A peer of the store that is not connected, as a WakuPeer."""
+    """Return an unconnected peer of the peer store as a WakuPeer."""
     address = peer.addresses[0] if peer.addresses else ""
     if address and "/p2p/" not in address:
         address = f"{address}/p2p/{peer.peer_id}"
@@ -97,7 +97,7 @@ def show_known(peer: Any) -> dict[str, Any]:
 
 
 async def _all_peers(kernel: KernelClient) -> dict[str, dict[str, Any]]:
-    """Peer id → WakuPeer: the connected ones first, then those that are only known."""
+    """Return peer id → WakuPeer: the connected ones first, then those only known."""
     connected = {peer.peer_id: show_peer(peer) for peer in await kernel.peers()}
     known = (await kernel.known_peers(500)).peers
     return connected | {peer.peer_id: show_known(peer) for peer in known if peer.peer_id not in connected}
@@ -108,7 +108,7 @@ async def _all_peers(kernel: KernelClient) -> dict[str, dict[str, Any]]:
 
 @router.get("/peers", summary="All known peers")
 async def peers(request: Request) -> Response:
-    """Every peer of the peer store, connected or not."""
+    """Return every peer of the peer store, connected or not."""
     return json_response(list((await _all_peers(_kernel(request))).values()))
 
 
@@ -150,7 +150,7 @@ def _has_another(addresses: Sequence[str], skipped: str) -> bool:
 
 @router.get("/peer/{peerId}", summary="One peer")
 async def peer(request: Request) -> Response:
-    """A WakuPeer; 404 if it is not known."""
+    """Return a WakuPeer; 404 if it is unknown."""
     kernel = _kernel(request)
     peer_id = request.path_params["peerId"]
     if not peer_id.isalnum() or not 40 <= len(peer_id) <= 64:
@@ -163,7 +163,7 @@ async def peer(request: Request) -> Response:
 
 @router.get("/peers/service", summary="Peers by service protocol")
 async def service_peers(request: Request) -> Response:
-    """One entry for each peer and service protocol."""
+    """Return one entry per peer and service protocol."""
     found = (await _all_peers(_kernel(request))).values()
     return json_response(
         [
@@ -177,13 +177,13 @@ async def service_peers(request: Request) -> Response:
 
 @router.get("/peers/connected", summary="Connected peers")
 async def connected_peers(request: Request) -> Response:
-    """The connected peers."""
+    """Return the connected peers."""
     return json_response([show_peer(one) for one in await _kernel(request).peers()])
 
 
 @router.get("/peers/connected/on/{shardId}", summary="Connected peers on a shard")
 async def connected_on(request: Request) -> Response:
-    """The connected peers that are on a shard."""
+    """Return the connected peers on a shard."""
     kernel = _kernel(request)
     shard = _shard(request)
     return json_response([show_peer(one) for one in await kernel.peers() if shard in one.shards])
@@ -261,7 +261,7 @@ def peer_statistics(
     relay: dict[str, tuple[str, ...]],
     mesh: dict[str, tuple[str, ...]],
 ) -> dict[str, Any]:
-    """The reference's counters of peers. `relay` and `mesh` map pubsub topics to peer ids."""
+    """Return the reference's counters of peers. `relay` and `mesh` map pubsub topics to peer ids."""
     states = Counter(one["connected"] for one in peers)
     protocols = Counter(protocol for one in peers for protocol in one["protocols"])
     return {
@@ -288,7 +288,7 @@ def _per_shard(topics: dict[str, tuple[str, ...]], total: str) -> dict[str, int]
 
 @router.get("/peers/stats", summary="Statistics of peers")
 async def stats(request: Request) -> Response:
-    """Counters by connectedness, shard and protocol."""
+    """Return counters by connectedness, shard and protocol."""
     kernel = _kernel(request)
     found = list((await _all_peers(kernel)).values())
     return json_response(peer_statistics(found, await kernel.relay_peers(), await kernel.mesh()))
@@ -299,7 +299,7 @@ async def stats(request: Request) -> Response:
 
 @router.get("/filter/subscriptions", summary="Clients of our filter service")
 async def filter_subscriptions(request: Request) -> Response:
-    """`[{peerId, filterCriteria: [{pubsubTopic, contentTopic}]}]`."""
+    """Return `[{peerId, filterCriteria: [{pubsubTopic, contentTopic}]}]`."""
     kernel = _kernel(request)
     if not await gateway_of(request).links.mounts("Filter"):
         raise TextRefusal(400, "Error: Filter Protocol is not mounted to the node")

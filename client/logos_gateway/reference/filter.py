@@ -32,7 +32,7 @@ def _answer(request_id: str, status: int, description: str) -> Response:
 
 
 class _BadFilterRequest(Exception):
-    """The body cannot be read; `response` is the answer."""
+    """A bad body; `response` is the response."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -58,7 +58,7 @@ async def _read(request: Request, *, topics: bool) -> dict[str, Any]:
 
 
 def _by_shard(kernel: KernelClient, topics: list[str], pubsub_topic: str | None) -> dict[int, list[str]]:
-    """The content topics by shard. Raises `TopicError`."""
+    """Return the content topics by shard. Raises `TopicError`."""
     network = kernel.network
     found: dict[int, list[str]] = {}
     for topic in dict.fromkeys(topics):
@@ -155,7 +155,7 @@ async def unsubscribe_all(request: Request) -> Response:
 
 @router.get("/subscriptions/{requestId}", summary="Ask the filter services whether they know us")
 async def ping(request: Request) -> Response:
-    """A ping of the services that hold our subscriptions."""
+    """Ping the services that hold our subscriptions."""
     kernel = kernel_for(request, "/filter")
     request_id = request.path_params["requestId"]
     try:
@@ -173,7 +173,7 @@ async def ping(request: Request) -> Response:
 
 @router.get("/messages/{contentTopic:path}", summary="Take the cached messages of a content topic")
 async def messages(request: Request) -> Response:
-    """The pushed messages since the last call; 400 if the topic is not subscribed."""
+    """Return the messages pushed since the last call; 400 if the topic is not subscribed."""
     kernel_for(request, "/filter")
     topic = request.path_params["contentTopic"]
     taken = gateway_of(request).watch.filter.take(topic)

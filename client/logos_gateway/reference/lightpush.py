@@ -1,4 +1,4 @@
-"""`/lightpush/v3` and the older `/lightpush/v1`: have another node publish a message."""
+"""`/lightpush/v3` and the older `/lightpush/v1`: publish a message through another node."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ router = APIRouter(prefix="/lightpush", tags=["lightpush"])
 
 
 class _BadPush(Exception):
-    """The body cannot be used; the text is the reference's."""
+    """A bad body; the text is the reference's."""
 
 
 async def _read(request: Request) -> tuple[str | None, WakuMessage]:
@@ -41,7 +41,7 @@ async def _read(request: Request) -> tuple[str | None, WakuMessage]:
 
 
 async def _push(kernel: KernelClient, topic: str | None, message: WakuMessage) -> int:
-    """How many relay peers it went to. Raises `LogosError`."""
+    """Publish. Return the number of relay peers. Raises `LogosError`."""
     reply = await kernel.lightpush_publish(
         message.content_topic,
         message.payload,
@@ -66,7 +66,7 @@ class _PushFailed(Exception):
 
 
 async def _push_or_publish(request: Request, topic: str | None, message: WakuMessage) -> int:
-    """As the reference does, ask our own service where no other node's is known. Raises `_PushFailed`."""
+    """Publish, through our own service if no other is known, as the reference does. Raises `_PushFailed`."""
     links = gateway_of(request).links
     kernel = links.kernel
     try:
@@ -99,7 +99,7 @@ async def _push_or_publish(request: Request, topic: str | None, message: WakuMes
 
 
 def _push_failed(error: LogosError) -> _PushFailed:
-    """What the relay would not take is lightpush's 420."""
+    """Refuse with lightpush's 420 what the relay would not accept."""
     if error.code is ErrorCode.TOO_LARGE:
         return _PushFailed(420, error.message)
     return _PushFailed(*service_answer(error))

@@ -1,4 +1,4 @@
-"""`/messaging/v1`: the Messaging API as the reference serves it, for clients that poll one shared cache."""
+"""`/messaging/v1`: the Messaging API in the reference's form, for clients that poll one shared cache."""
 
 from __future__ import annotations
 
@@ -97,14 +97,14 @@ async def send(request: Request) -> Response:
 
 @router.get("/events/send", summary="Take what became of sends")
 async def send_events(request: Request) -> Response:
-    """`[{requestId, events}]`, oldest id first; what was read is gone."""
+    """Return `[{requestId, events}]`, oldest id first; reading removes them."""
     taken = _cache(request).sends.take_all()
     return json_response([{"requestId": one, "events": events} for one, events in taken])
 
 
 @router.get("/events/send/{requestId}", summary="Take what became of one send")
 async def send_event(request: Request) -> Response:
-    """`{requestId, events}`; 404 if there is nothing."""
+    """Return `{requestId, events}`; 404 without events."""
     request_id = request.path_params["requestId"]
     events = _cache(request).sends.take(request_id)
     if events is None:
@@ -114,5 +114,5 @@ async def send_event(request: Request) -> Response:
 
 @router.get("/events/received", summary="Take the received messages")
 async def received(request: Request) -> Response:
-    """`[{messageHash, message, source}]`, oldest first; what was read is gone."""
+    """Return `[{messageHash, message, source}]`, oldest first; reading removes them."""
     return json_response(_cache(request).received.take())

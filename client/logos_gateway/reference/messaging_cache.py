@@ -42,11 +42,11 @@ class MessagingCache:
 
     @property
     def available(self) -> bool:
-        """Whether there is a Messaging API beside the kernel."""
+        """Whether the node has a Messaging API."""
         return self._endpoints is not None
 
     async def client(self) -> MessagingClient:
-        """The app's connection. Raises `LogosError`."""
+        """Return the app's connection. Raises `LogosError`."""
         if self._endpoints is None:
             raise NotReadyError(ErrorCode.NOT_READY, "this node has no Messaging API")
         async with self._lock:

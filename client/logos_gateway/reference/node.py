@@ -48,7 +48,8 @@ def _body(state: str, connection: str, protocols: tuple[dict[str, str], ...]) ->
 
 
 async def connection_status(gateway: Gateway, health: NodeHealth) -> str:
-    """The Messaging API's word where there is one, else its rule for core nodes by the relay's peers."""
+    """Return the Messaging API's status, or without one its rule for core nodes applied to the relay's
+    peers."""
     if gateway.links.mapi_endpoints is not None:
         try:
             async with ControlClient.connect(gateway.links.mapi_endpoints.control, timeout=1.0) as control:
@@ -74,6 +75,6 @@ async def info(request: Request) -> Response:
 @router.get("/version", summary="Version of the node, as text")
 @router.get("/debug/v1/version", include_in_schema=False)
 async def version(request: Request) -> Response:
-    """The kernel's version as plain text."""
+    """Return the kernel's version as plain text."""
     facts = await kernel_for(request, "/version").info(["Version"])
     return PlainTextResponse(str(facts["Version"]))

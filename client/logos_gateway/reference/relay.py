@@ -33,7 +33,7 @@ async def _kernel(request: Request) -> tuple[Gateway, KernelClient]:
 
 
 async def topics_of(request: Request) -> list[str]:
-    """The body of a subscription: an array of texts. Raises `TextRefusal`."""
+    """Return the body of a subscription, an array of texts. Raises `TextRefusal`."""
     body = await reference_body(request)
     try:
         topics = decode_json(body)
@@ -48,7 +48,7 @@ async def topics_of(request: Request) -> list[str]:
 
 
 def _parsed(topics: list[str]) -> list[PubsubTopic]:
-    """The pubsub topics; none takes effect if one is bad. Raises `TextRefusal`."""
+    """Return the pubsub topics; one bad topic refuses all. Raises `TextRefusal`."""
     parsed: list[PubsubTopic] = []
     bad: list[str] = []
     for topic in topics:
@@ -87,7 +87,7 @@ async def unsubscribe(request: Request) -> Response:
 
 @router.get("/messages/{pubsubTopic:path}", summary="Take the cached messages of a pubsub topic")
 async def messages(request: Request) -> Response:
-    """The messages since the last call, oldest first; 404 if the topic is not subscribed."""
+    """Return the messages since the last call, oldest first; 404 if the topic is not subscribed."""
     gateway, _ = await _kernel(request)
     taken = gateway.watch.relay.take(request.path_params["pubsubTopic"])
     return Response(None, 404) if taken is None else json_response(shown_messages(taken))
@@ -95,7 +95,7 @@ async def messages(request: Request) -> Response:
 
 @router.post("/messages/{pubsubTopic:path}", summary="Publish on a pubsub topic")
 async def publish(request: Request) -> Response:
-    """Body: a RelayWakuMessage. 200 `OK`, also without a peer to give it to, as the reference has it."""
+    """Body: a RelayWakuMessage. 200 `OK`, even without peers, as in the reference."""
     gateway, kernel = await _kernel(request)
     topic = request.path_params["pubsubTopic"]
     if topic not in gateway.watch.relay:
@@ -142,7 +142,7 @@ async def auto_unsubscribe(request: Request) -> Response:
 
 @router.get("/auto/messages/{contentTopic:path}", summary="Take the cached messages of a content topic")
 async def auto_messages(request: Request) -> Response:
-    """The messages since the last call, oldest first; 404 with the topic if it is not subscribed."""
+    """Return the messages since the last call, oldest first; 404 with the topic if it is not subscribed."""
     gateway, _ = await _kernel(request)
     topic = request.path_params["contentTopic"]
     taken = gateway.watch.auto.take(topic)
@@ -151,7 +151,7 @@ async def auto_messages(request: Request) -> Response:
 
 @router.post("/auto/messages", summary="Publish on the shard of the message's content topic")
 async def auto_publish(request: Request) -> Response:
-    """Body: a RelayWakuMessage. 200 `OK`; 400 with the reason, also without a peer to give it to."""
+    """Body: a RelayWakuMessage. 200 `OK`; 400 with the reason, such as no peers."""
     _, kernel = await _kernel(request)
     message = await _message(request)
     if not kernel.network.shard_count:
@@ -176,7 +176,7 @@ async def _message(request: Request) -> WakuMessage:
 
 
 async def _publish(kernel: KernelClient, message: WakuMessage, topic: str | None) -> None:
-    """Publish. Raises `NoPeersError` and, for all else, `TextRefusal`."""
+    """Publish. Raises `NoPeersError`, and `TextRefusal` for all other failures."""
     try:
         await kernel.publish(
             message.content_topic,
@@ -209,7 +209,7 @@ async def _watch(gateway: Gateway, kernel: KernelClient, shard: int) -> None:
 
 
 async def _unwatch_unused(gateway: Gateway, kernel: KernelClient, shard: int) -> None:
-    """Give a shard back when no topic of any cache is on it."""
+    """Release a shard once no topic of any cache is on it."""
     if shard in _shards_in_use(gateway, kernel):
         return
     await gateway.watch.unwatch(shard)

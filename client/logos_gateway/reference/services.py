@@ -1,4 +1,4 @@
-"""What the failure of a request to another node's service is in the reference's API. Pure."""
+"""Failures of requests to another node's service, in the reference's terms. Pure."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _KNOWN: Final = frozenset({400, 404, 420, 429, 500, 503, 504, 505})
 
 
 def attempts_of(error: LogosError) -> Sequence[Mapping[str, object]]:
-    """What was tried, as far as the kernel says."""
+    """Return what was tried, as far as the kernel reports it."""
     attempts = error.detail.get("attempts")
     return [one for one in attempts if isinstance(one, dict)] if isinstance(attempts, list | tuple) else ()
 
 
 def service_answer(error: LogosError) -> tuple[int, str]:
-    """HTTP status and text: the service's own answer where there is one, else 503 without a peer, 504 when it
-    could not be dialled, 500 for a bad answer."""
+    """Return HTTP status and text: the service's own if it answered, else 503 without a peer, 504 if the peer
+    could not be dialled, 500 for a bad response."""
     attempts = attempts_of(error)
     statuses = [one["status"] for one in attempts if isinstance(one.get("status"), int)]
     if statuses:

@@ -30,7 +30,7 @@ _MAX_PAGE: Final = 100
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoreParameters:
-    """A store query as the reference's parameters say it."""
+    """A store query from the reference's parameters."""
 
     peer: str | None
     include_data: bool
@@ -116,7 +116,7 @@ def _page_size(text: str | None) -> int:
 
 @router.get("/messages", summary="Query history")
 async def messages(request: Request) -> Response:
-    """One page of history. Without `peerAddr`, from this node's own archive if it has one."""
+    """Return one page of history. Without `peerAddr`, from this node's own archive if it has one."""
     kernel = kernel_for(request, "/store")
     asked = parse_parameters(request.query_params)
     own = asked.peer is None and await gateway_of(request).links.mounts("Store")
@@ -147,7 +147,7 @@ async def _query(kernel: KernelClient, asked: StoreParameters, *, own: bool) -> 
 
 
 def _failure(error: LogosError, *, own: bool) -> Response:
-    """Another store's own status comes in the body, with HTTP 200; our archive's errors are 500."""
+    """Return another store's status in the body, with HTTP 200; errors of our archive are 500."""
     if own:
         raise TextRefusal(500, error.message)
     attempts = attempts_of(error)
