@@ -18,11 +18,11 @@ from mapi_proc.channels.events import (
 __all__ = ["app_event"]
 
 _MOST_IDS = 256
-"""Message ids named in one event."""
+"""Most message ids in one event."""
 
 
 def app_event(channel_id: str, output: ChannelOutput) -> tuple[AppEventKind, bytes, bytes]:
-    """Kind, packed fields and payload. Raises TypeError for what is no event."""
+    """Return kind, packed fields and payload. Raises TypeError for an output that is not an event."""
     match output:
         case Received(sender_id, message_id, payload, lamport):
             fields = pack_fields(channel_id, sender_id, message_id, lamport)
@@ -44,4 +44,4 @@ def app_event(channel_id: str, output: ChannelOutput) -> tuple[AppEventKind, byt
         case SyncStatus(missing):
             state = "syncing" if missing else "synced"
             return AppEventKind.CHANNEL_SYNC, pack_fields(channel_id, state, missing), b""
-    raise TypeError(f"{type(output).__name__} is no event of an app")
+    raise TypeError(f"{type(output).__name__} is not an event of an app")

@@ -78,11 +78,11 @@ class RequestConflictError(ValueError):
 
 
 class ChannelBusyError(Exception):
-    """Too much waits for acknowledgements: send again later."""
+    """Too many unacknowledged messages: send again later."""
 
 
 def fingerprint(payload: bytes, ephemeral: bool) -> bytes:
-    """Stands for a send: tells a repeat from a conflict."""
+    """Identifies a send, to distinguish a repeat from a conflict."""
     return sha256(b"%d:" % ephemeral + payload).digest()
 
 
@@ -107,7 +107,7 @@ class ChannelSettings:
 
 
 class ChannelCore:
-    """See the module. `now` is a monotonic time in seconds, `now_ns` the wall clock."""
+    """One channel. `now` is a monotonic time in seconds, `now_ns` the wall clock."""
 
     def __init__(
         self,
@@ -148,8 +148,8 @@ class ChannelCore:
         return False
 
     def send_sealed(self, request: StoredRequest, contents: list[bytes], now: float, now_ns: int) -> bool:
-        """Send what the app has made of the segments of `split`; `request.segments` is empty. Otherwise like
-        `send`."""
+        """Send what the app has encrypted of the segments of `split`; `request.segments` is empty. Otherwise
+        like `send`."""
         if self._pending(request.request_id, request.fingerprint):
             return True
         if not self.settings.hooks:
@@ -185,7 +185,7 @@ class ChannelCore:
         return self._contents(payload)
 
     def _contents(self, payload: bytes) -> tuple[list[bytes], int]:
-        """The SDS contents of a payload, and how many of them make it whole."""
+        """Return the SDS contents of a payload, and how many of them are needed to restore it."""
         if not payload:
             raise SendRefusedError("empty payload")
         profile = self.settings.profile
@@ -205,28 +205,29 @@ class ChannelCore:
             return segments, needed
         context = content_context(self.channel_id, self.sender_id)
         try:
-            # All of them before any is taken: a hook that fails half-way must leave nothing behind.
+            # Encrypt all before sending any: a hook that fails half-way must leave nothing behind.
             return [self.cipher.encrypt(segment, context) for segment in segments], needed
         except CipherError as error:
             raise SendRefusedError(f"encryption failed: {error}") from error
 
     def _seal(self, raw: bytes) -> bytes:
-        """The WakuMessage payload of SDS bytes."""
+        """Return the WakuMessage payload of SDS bytes."""
         if self.cipher is None or not self.settings.profile.seals_envelope:
             return raw
         return self.cipher.encrypt(raw, envelope_context(self.channel_id))
 
     def transmitted(self, message_id: str, message_hash: bytes, now: float) -> None:
-        """The Messaging API passed a message to the network, under this hash."""
+        """Record that the Messaging API passed a message to the network, under this hash."""
         self.sds.transmitted(message_id, message_hash, now)
         self._work_off(now)
 
     def confirmed(self, message_id: str) -> None:
-        """The Messaging API is sure of it (`sent`; or `propagated` where it confirms nothing)."""
+        """Record that the Messaging API has confirmed a message (`sent`; `propagated` without
+        confirmation)."""
         self._outputs += self.requests.confirmed(message_id)
 
     def failed(self, message_id: str, now: float) -> None:
-        """The Messaging API gave a message up. It is tried again like one without acknowledgement."""
+        """Record that the Messaging API gave a message up. It is retried like an unacknowledged one."""
         self.sds.transmitted(message_id, b"", now)
         self._work_off(now)
 
@@ -278,7 +279,7 @@ class ChannelCore:
         the app repeats what it is not sure of."""
         if not self.unopened.answer(message_id, content, error):
             return
-        # If its turn is still to come: the app forgets it now, so a restart must ask again.
+        # Segments before it are still missing: the app forgets it now, so a restart must ask again.
         self.sds.changes.states[message_id] = SdsState.OPENED
         self._take_opened(now)
         self._work_off(now)
@@ -316,7 +317,7 @@ class ChannelCore:
             self._outputs.append(MessageLost(dropped.payload_hash, dropped.tags, dropped.reason))
 
     def _done(self, names: Iterable[str]) -> None:
-        """The app has these messages, or never will."""
+        """Record that the app has these messages, or never will."""
         changes, records = self.sds.changes, self.sds.log.records
         for name in names:
             changes.states[name] = SdsState.DONE
@@ -338,7 +339,7 @@ class ChannelCore:
         self._work_off(now)
 
     def next_time(self) -> float | None:
-        """When something is due next; None for never."""
+        """Return when `tick` is due next; None for never."""
         times = [self.sds.next_time()]
         if self.joiner.sets or len(self.requests):
             times.append(self._swept + _SWEEP)
@@ -347,7 +348,7 @@ class ChannelCore:
     # --- results --------------------------------------------------------------------------------------------
 
     def take(self) -> tuple[list[ChannelOutput], ChannelChanges]:
-        """The outputs and changes since the last call."""
+        """Return the outputs and changes since the last call."""
         _, messages = self.sds.take()
         missing = len(self.sds.incoming.missing)
         if (missing == 0) != (self._missing == 0):
@@ -359,7 +360,7 @@ class ChannelCore:
         return outputs, ChannelChanges(messages, requests, leftovers)
 
     def _work_off(self, now: float) -> None:
-        """Turn what SDS wants into what the caller does."""
+        """Translate SDS outputs into outputs for the caller."""
         for output in self.sds.take_outputs():
             self._handle(output, now)
         if self.requests.ended:

@@ -1,4 +1,4 @@
-"""What channels send, held back until the transaction that it belongs to is on disk."""
+"""Hold back what channels send until the transaction it belongs to is on disk."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class HeldDepartures:
                 for host, transmit in held:
                     await self._send(host, transmit)
         except DatabaseError as error:
-            # Not stored, so not to be sent: the end of the process is near, and the next one goes on.
+            # Not stored, so do not send: the process is about to end, and the next one continues.
             log.warning("%d channel messages are not sent: %s", len(self._held), error)
         finally:
             self._task = None

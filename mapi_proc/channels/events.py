@@ -63,7 +63,7 @@ class SealedSegment(NamedTuple):
 
 
 class Sent(NamedTuple):
-    """All segments are with the network."""
+    """All segments have reached the network."""
 
     request_id: bytes
 
@@ -98,13 +98,13 @@ class MessageLost(NamedTuple):
 
 
 class SyncStatus(NamedTuple):
-    """`missing` messages are known of and not here; 0: synced."""
+    """`missing`: messages known but not received; 0: synced."""
 
     missing: int
 
 
 class ReceiveRefused(NamedTuple):
-    """A received message was not taken: a counter's label."""
+    """A received message was dropped: a counter's label."""
 
     reason: str
 
@@ -138,18 +138,18 @@ class StoredRequest(NamedTuple):
 
 @dataclass(slots=True)
 class ChannelChanges:
-    """What must be stored before the outputs are acted on."""
+    """What to store before acting on the outputs."""
 
     messages: Changes
     requests: dict[bytes, StoredRequest | None] = field(default_factory=dict)
-    """None: the row goes."""
+    """None: delete the row."""
     leftovers: dict[SetKey, frozenset[Slot] | None] = field(default_factory=dict)
-    """Segments still to come of payloads that are joined. None: the row goes."""
+    """Outstanding segments of joined payloads. None: delete the row."""
 
 
 @dataclass(slots=True)
 class StoredChannel:
-    """All of a channel's state as it was stored."""
+    """All stored state of a channel."""
 
     meta: Meta = field(default_factory=Meta)
     messages: list[SdsStoredMessage] = field(default_factory=list)

@@ -37,24 +37,24 @@ class ChannelFeed(AppStream):
         batch: Batch | None = None,  # noqa: ARG002 (the host writes into the turn's, which is this one)
         payload_id: int = 0,  # noqa: ARG002
     ) -> int:
-        """Take a message. Other kinds say nothing to a channel: SDS finds its gaps itself."""
+        """Take a message. Other events do not matter to a channel: SDS finds its own gaps."""
         if kind == _RECEIVED:
             digest: bytes = unpackb(fields)[1]
             self.host.receive(payload, digest)
         return 0
 
     def note_delivered(self, message_hash: bytes) -> None:
-        """SDS knows its messages by their ids."""
+        """No-op: SDS identifies messages by its own ids."""
 
     def was_delivered(self, message_hash: bytes) -> bool:  # noqa: ARG002
-        """SDS drops repeats."""
+        """No-op: SDS drops repeats."""
         return False
 
     def expire(self, now: int, batch: Batch) -> None:
-        """Nothing waits here."""
+        """No-op: nothing is queued here."""
 
     def ack(self, seq: int, batch: Batch) -> int:  # noqa: ARG002
-        """Nothing is acknowledged here."""
+        """No-op: nothing is acknowledged here."""
         return 0
 
     def _peek(self) -> tuple[int, bytes, bytes] | None:

@@ -1,4 +1,4 @@
-"""What channels have done since the start, and what they hold: the `channels` of control's `health`."""
+"""Counters of channels since the start, and their sizes: `channels` in control's `health`."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class ChannelFigures:
                 self.sends[_EVENTS[type(output)]] += 1
 
     def to_body(self, transmitter: Transmitter) -> dict[str, object]:
-        """For `health`, without what channels hold."""
+        """Return the counters for `health`."""
         out = transmitter.counters
         return {
             "sends": dict(self.sends),

@@ -60,7 +60,7 @@ class ChannelHost:
         self.core = core
         self.due: float | None = None
         self.closed = False
-        """Nothing comes in or is stored any more; what was on its way reports here in vain."""
+        """True: nothing is received or stored any more, and late reports about sends are ignored."""
         self._tell = tell
         self._batch = batch
         self._departures = departures
@@ -68,7 +68,7 @@ class ChannelHost:
         self._figures = figures
 
     def restore(self, stored: StoredChannel, *, tell_again: bool = False) -> None:
-        """Go on with what was stored. See `ChannelCore.restore`."""
+        """Restore the stored state. See `ChannelCore.restore`."""
         self.core.restore(stored, self._times.running(), self._times.now_ns(), tell_again=tell_again)
         self._settle()
 
@@ -92,7 +92,7 @@ class ChannelHost:
         self._settle()
 
     def receive(self, payload: bytes, digest: bytes) -> None:
-        """A message came on the channel's content topic."""
+        """Handle a message on the channel's content topic."""
         if self.closed:
             return
         self.core.receive(payload, digest, self._times.running(), self._times.now_ns())
@@ -106,7 +106,8 @@ class ChannelHost:
         self._settle()
 
     def transmitted(self, message_id: str, digest: bytes) -> None:
-        """A message is with the network. Stores are not asked for it: acknowledgements say more."""
+        """Record that a message reached the network. Stores are not queried for it: acknowledgements say
+        more."""
         if self.closed:
             return
         self.core.transmitted(message_id, digest, self._times.running())
@@ -114,7 +115,7 @@ class ChannelHost:
         self._settle()
 
     def failed(self, message_id: str) -> None:
-        """A message could not be sent now."""
+        """Record that a message could not be sent now."""
         if self.closed:
             return
         self.core.failed(message_id, self._times.running())

@@ -1,4 +1,4 @@
-"""What is kept of a channel beside its contents: profile, encryption, keys."""
+"""Stored settings of a channel: profile, encryption, keys."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ class KeptSettings(NamedTuple):
     hooks: bool = False
 
     def pack(self) -> bytes:
-        """For the row."""
+        """Encode for the row."""
         packed: bytes = packb(tuple(self))
         return packed
 
 
 def read_settings(packed: bytes) -> KeptSettings:
-    """Of a row. Raises DamagedError."""
+    """Decode a row. Raises DamagedError."""
     try:
         value: Any = unpackb(packed)
         profile, parity_ppm, encrypted, *later = value  # `hooks` came later
@@ -49,7 +49,7 @@ def read_settings(packed: bytes) -> KeptSettings:
 
 
 def wanted_settings(request: ChannelCreateRequest) -> KeptSettings:
-    """What an app asks for. Raises IpcError."""
+    """Read an app's request. Raises IpcError."""
     if request.profile not in PROFILES:
         names = ", ".join(PROFILES)
         raise IpcError(ErrorCode.BAD_REQUEST, f"profile {request.profile!r} is none of {names}")
@@ -64,13 +64,13 @@ def wanted_settings(request: ChannelCreateRequest) -> KeptSettings:
 
 
 def pack_keys(keys: tuple[bytes, ...]) -> bytes:
-    """For the row's `secret`."""
+    """Encode for the row's `secret`."""
     packed: bytes = packb(keys)
     return packed
 
 
 def cipher_of(secret: bytes) -> XChaCha:
-    """The built-in cipher with kept keys. Raises DamagedError; its text holds no key."""
+    """Return the built-in cipher with stored keys. Raises DamagedError, without a key in its text."""
     try:
         keys: Any = unpackb(secret)
         return XChaCha(keys)
@@ -79,7 +79,7 @@ def cipher_of(secret: bytes) -> XChaCha:
 
 
 def channel_settings(config: MapiConfig, kept: KeptSettings) -> ChannelSettings:
-    """How a channel behaves: the options, and what its app chose."""
+    """Return a channel's settings: the options, and what its app chose."""
     options = config.resolved.options.channels
     profile = PROFILES[kept.profile]
     sync = options.channel_sync_interval

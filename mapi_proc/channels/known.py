@@ -34,7 +34,7 @@ class KnownChannel:
 
     @property
     def locked(self) -> bool:
-        """Whether it waits for its keys."""
+        """Whether it is locked until its app supplies the keys."""
         return self.host is None and bool(self.record.open)
 
     def remember(self, request_id: bytes, mark: bytes) -> None:
@@ -44,7 +44,7 @@ class KnownChannel:
             self.recent.popitem(last=False)
 
     def info(self) -> ChannelInfo:
-        """What its app may know of it."""
+        """Return what its app may know of it."""
         return ChannelInfo(
             channel_id=self.record.name,
             content_topic=self.record.content_topic,

@@ -1,4 +1,4 @@
-"""Reading and writing protobuf fields, with their wire types: the channel formats are told apart by them."""
+"""Read and write protobuf fields with their wire types, which distinguish the channel formats."""
 
 from __future__ import annotations
 

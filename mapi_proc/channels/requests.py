@@ -1,4 +1,4 @@
-"""The sends of a channel until their end: which segments they are, who has them."""
+"""Pending sends of a channel: their segments, and which participants have them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Requests:
         return request_id in self._pending
 
     def fingerprint(self, request_id: bytes) -> bytes | None:
-        """What stands for a pending send's payload."""
+        """Return what identifies a pending send's payload."""
         request = self._pending.get(request_id)
         return None if request is None else request.stored.fingerprint
 
@@ -47,23 +47,23 @@ class Requests:
         return [request.stored for request in islice(self._pending.values(), most)]
 
     def add(self, stored: StoredRequest, now: float) -> None:
-        """Begin to track a send."""
+        """Start tracking a send."""
         self.restore(stored, now)
         self.changed[stored.request_id] = stored
 
     def restore(self, stored: StoredRequest, now: float) -> None:
-        """Go on with a stored one."""
+        """Resume a stored send."""
         request = _Request(stored, now, set() if stored.sent else set(stored.segments))
         self._pending[stored.request_id] = request
         self._by_segment.update((name, request) for name in stored.segments)
 
     def ephemeral(self, segment: str) -> bool:
-        """Whether a segment belongs to an ephemeral send."""
+        """Return whether a segment belongs to an ephemeral send."""
         request = self._by_segment.get(segment)
         return request is not None and request.stored.ephemeral
 
     def confirmed(self, segment: str) -> list[Sent]:
-        """A segment is with the network."""
+        """Record that a segment reached the network."""
         request = self._by_segment.get(segment)
         if request is None or request.stored.sent:
             return []
@@ -71,7 +71,7 @@ class Requests:
         return [] if request.unsent else [self._sent(request)]
 
     def acknowledged(self, segment: str, by: str) -> list[Sent | _Final]:
-        """A participant has a segment. Each pair is told once."""
+        """Record that a participant has a segment; called once per pair."""
         request = self._by_segment.get(segment)
         if request is None:
             return []
@@ -82,7 +82,7 @@ class Requests:
         return [*events, self._end(request, Delivered(request.stored.request_id, by))]
 
     def gave_up(self, segment: str) -> list[_Final]:
-        """A segment had its last attempt."""
+        """Record that a segment's last attempt failed."""
         request = self._by_segment.get(segment)
         if request is None:
             return []
@@ -104,7 +104,7 @@ class Requests:
         return [self._end(request, DeliveryError(request.stored.request_id, error)) for request in old]
 
     def segments(self) -> Iterable[str]:
-        """All segments that are tracked."""
+        """Return all tracked segments."""
         return self._by_segment.keys()
 
     def _sent(self, request: _Request) -> Sent:

@@ -1,4 +1,4 @@
-"""Fetches a channel's missing messages from stores, by the hashes that other participants gave as hints."""
+"""Fetch a channel's missing messages from stores, by the hashes in other participants' hints."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Retrieval:
         self.found = 0
 
     def __call__(self, host: ChannelHost, wanted: RetrieveMessages) -> None:
-        """Ask in the background."""
+        """Query in the background."""
         number = host.record.channel
         hashes = [
             entry.hint

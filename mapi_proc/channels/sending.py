@@ -36,7 +36,7 @@ _BLOB: Final = 1 << 20
 
 
 class ChannelSending:
-    """What an app asks of one open channel."""
+    """An app's requests to one open channel."""
 
     def __init__(self, database: Database, turn: Turn, disk: Disk, network: CurrentNetwork) -> None:
         self._database = database
@@ -47,7 +47,7 @@ class ChannelSending:
     async def send(
         self, channel: KnownChannel, host: ChannelHost, request: ChannelSendRequest, blobs: Sequence[bytes]
     ) -> bool:
-        """Accept a send; returns when it is on disk. True: a repeat. Raises IpcError."""
+        """Accept a send and wait until it is on disk. Return True for a repeat. Raises IpcError."""
         if self._network().info.rln_required:
             raise IpcError(ErrorCode.RLN_REQUIRED, "this network needs an RLN proof with each message")
         payload = blobs[0] if len(blobs) == 1 else b"".join(blobs)
@@ -67,7 +67,7 @@ class ChannelSending:
         return repeated
 
     async def _repeated(self, channel: KnownChannel, request_id: bytes, mark: bytes) -> bool:
-        """Whether the send was accepted and may be over. Raises `conflict`."""
+        """Return whether the send was accepted before, and may be final. Raises `conflict`."""
         if channel.app.durable:
             known = await self._database.find_channel_request(channel.record.channel, request_id)
         else:
@@ -77,7 +77,7 @@ class ChannelSending:
         return known is not None
 
     def split(self, host: ChannelHost, blobs: Sequence[bytes]) -> tuple[ChannelSplitReply, list[bytes]]:
-        """The segments of a payload, for the app to encrypt: sizes, and blobs. Raises IpcError."""
+        """Return the segments of a payload for the app to encrypt: sizes, and blobs. Raises IpcError."""
         payload = b"".join(blobs)
         segments, needed = _accept(lambda: host.core.split(payload))
         data = b"".join(segments)
@@ -87,7 +87,7 @@ class ChannelSending:
     async def opened(
         self, channel: KnownChannel, host: ChannelHost, request: ChannelOpenedRequest, blobs: Sequence[bytes]
     ) -> None:
-        """Take a decrypted segment; returns when what it brings is on disk. Raises IpcError."""
+        """Take a decrypted segment and wait until its effects are on disk. Raises IpcError."""
         content = None if request.error is not None else b"".join(blobs)
         host.opened(request.message_id, content, request.error or "")
         if channel.app.durable:
@@ -124,7 +124,7 @@ def _cut(data: bytes, sealed: SealedSegments) -> list[bytes]:
 
 
 def _accept(action: Callable[[], T]) -> T:
-    """Run what a core may refuse. Raises IpcError."""
+    """Call the core, and translate its refusals. Raises IpcError."""
     try:
         return action()
     except SendRefusedError as error:

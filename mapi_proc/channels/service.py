@@ -70,13 +70,13 @@ log = logging.getLogger(__name__)
 
 _TICK_S: Final = 0.5
 _AT_ONCE: Final = 50
-"""Channels ticked before others have their turn."""
+"""Channels ticked before other tasks run."""
 _FORGET_S: Final = 600.0
 _REQUEST_MEMORY_NS: Final = 24 * 3600 * 1_000_000_000
 
 
 class Surroundings(NamedTuple):
-    """What channels stand on."""
+    """What channels depend on."""
 
     config: MapiConfig
     database: Database
@@ -137,21 +137,21 @@ class ChannelService:
     # --- from outside ---------------------------------------------------------------------------------------
 
     def set_online(self, online: bool) -> None:
-        """Whether the kernel can be asked."""
+        """Record whether the kernel is reachable."""
         self._transmitter.set_online(online)
 
     def wake(self) -> None:
-        """Peers appeared."""
+        """Retry at once: peers appeared."""
         self._transmitter.wake()
 
     def adopt(self, _: AppNetwork) -> None:
-        """Begin on a network. The subscriptions' `adopt` comes next, and follows the shards."""
+        """Start on a network. The subscriptions' `adopt` is called next, and follows the shards."""
         for channel in self._all():
             if channel.feed is not None:
                 self._base.table.subscribe(channel.feed, [channel.record.content_topic])
 
     def restore(self, stored: Iterable[tuple[ChannelRecord, ChannelContents]]) -> None:
-        """Go on with what the database holds, before the network is adopted."""
+        """Restore what the database holds, before the network is adopted."""
         apps = {app.app_id: app for app in self._base.apps if app.durable}
         for record, contents in stored:
             self._next = max(self._next, record.channel + 1)
@@ -170,7 +170,7 @@ class ChannelService:
                 log.error("channel %r of app %s cannot be opened: %s", record.name, app.name, error)
 
     def drop(self, app: App) -> None:
-        """The app is gone; what is stored of its channels goes with its record."""
+        """Close an app's channels; their rows are deleted with the app's record."""
         for channel in self._channels.pop(app, {}).values():
             self._end(channel)
 
@@ -328,16 +328,16 @@ class ChannelService:
             self._base.shards.leave(change.shards_lost)
 
     def exists(self, app: App, channel_id: str) -> bool:
-        """Whether the app has it open."""
+        """Return whether the app has it open."""
         channel = self._channels.get(app, {}).get(channel_id)
         return channel is not None and channel.host is not None
 
     def list(self, app: App) -> Sequence[ChannelInfo]:
-        """The app's channels."""
+        """Return the app's channels."""
         return [channel.info() for _, channel in sorted(self._channels.get(app, {}).items())]
 
     def status(self, app: App, channel_id: str) -> ChannelStatusReply:
-        """What an open channel waits for. Raises IpcError."""
+        """Return what an open channel waits for. Raises IpcError."""
         core = self._opened(app, channel_id)[1].core
         return ChannelStatusReply(
             missing=len(core.sds.incoming.missing),
@@ -353,7 +353,7 @@ class ChannelService:
         )
 
     async def close(self, app: App, channel_id: str) -> None:
-        """End receiving and sending; what is stored stays. Raises IpcError."""
+        """Stop receiving and sending; keep what is stored. Raises IpcError."""
         channel = self._known(app, channel_id)
         if app.durable:
             self._disk.check()
@@ -381,13 +381,13 @@ class ChannelService:
             await self._disk.commit(batch)
 
     async def send(self, app: App, request: ChannelSendRequest, blobs: Sequence[bytes]) -> bool:
-        """Accept a send; returns when it is on disk. True: a repeat. Raises IpcError."""
+        """Accept a send and wait until it is on disk. Return True for a repeat. Raises IpcError."""
         return await self._sending.send(*self._opened(app, request.channel_id), request, blobs)
 
     def split(
         self, app: App, channel_id: str, blobs: Sequence[bytes]
     ) -> tuple[ChannelSplitReply, Sequence[bytes]]:
-        """The segments of a payload, for the app to encrypt. Raises IpcError."""
+        """Return the segments of a payload for the app to encrypt. Raises IpcError."""
         return self._sending.split(self._opened(app, channel_id)[1], blobs)
 
     async def opened(self, app: App, request: ChannelOpenedRequest, blobs: Sequence[bytes]) -> None:
@@ -395,7 +395,7 @@ class ChannelService:
         await self._sending.opened(*self._opened(app, request.channel_id), request, blobs)
 
     def figures(self) -> dict[str, object]:
-        """The `channels` of control's `health`."""
+        """Return `channels` of control's `health`."""
         every = list(self._all())
         cores = [channel.host.core for channel in every if channel.host is not None]
         states = {"open": len(cores), "locked": sum(channel.locked for channel in every)}

@@ -48,7 +48,7 @@ def channel_rows(number: int, changes: ChannelChanges, now_ns: int) -> ChannelRo
 
 
 def stored_channel(record: ChannelRecord, contents: ChannelContents) -> StoredChannel:
-    """A channel's state from its rows. Raises `DamagedError`."""
+    """Restore a channel's state from its rows. Raises `DamagedError`."""
     try:
         return StoredChannel(
             _meta(record.state),

@@ -1,4 +1,4 @@
-"""How channel messages get out: through the processors of ordinary sends, but without an outbox.
+"""Transmit channel messages: through the processors of ordinary sends, but without an outbox.
 
 What a channel sends is on disk as the channel's state, and is sent again until it is acknowledged; so a
 message here needs no row of its own. Each attempt is a new WakuMessage: its timestamp, and so its hash, is
@@ -23,7 +23,7 @@ __all__ = ["MessageInFlight", "Reports", "Transmitter", "TransmitterCounters"]
 
 _AT_ONCE: Final = 16
 _MOST: Final = 20_000
-"""Messages in the queue. Beyond it the newest is given up, and the channel tries again later."""
+"""Most messages in the queue. Beyond it the newest is dropped, and the channel retries later."""
 _RETRY: Final = 5.0
 
 
@@ -31,15 +31,15 @@ class Reports(Protocol):
     """The channel a message belongs to."""
 
     def transmitted(self, message_id: str, digest: bytes) -> None:
-        """It is with the network, under this message hash."""
+        """Record that it reached the network, under this message hash."""
 
     def failed(self, message_id: str) -> None:
-        """It was given up."""
+        """Record that it was given up."""
 
 
 @dataclass(slots=True)
 class MessageInFlight:
-    """One message on its way."""
+    """A message to transmit."""
 
     channel: Reports
     message_id: str
@@ -52,13 +52,13 @@ class MessageInFlight:
 
     @property
     def stale(self) -> bool:
-        """Whether it is not worth waiting for peers."""
+        """Whether to drop it rather than wait for peers."""
         return self.kind in (SendKind.REPAIR, SendKind.SYNC)
 
 
 @dataclass(slots=True)
 class TransmitterCounters:
-    """Messages since the start, by what became of them."""
+    """Messages since the start, by outcome."""
 
     sent: int = 0
     waited: int = 0
@@ -96,7 +96,7 @@ class Transmitter:
         return len(self._queue) + len(self._waiting) + self._running
 
     def put(self, message: MessageInFlight) -> None:
-        """Send a message as soon as it can be."""
+        """Queue a message to be sent as soon as possible."""
         if len(self) >= _MOST or (message.stale and not self._online):
             self.counters.dropped += 1
             message.channel.failed(message.message_id)
@@ -105,18 +105,18 @@ class Transmitter:
         self._changed.set()
 
     def set_online(self, online: bool) -> None:
-        """Whether the kernel can be asked at all."""
+        """Record whether the kernel is reachable."""
         self._online = online
         self._changed.set()
 
     def wake(self) -> None:
-        """Peers appeared."""
+        """Retry at once: peers appeared."""
         self._queue.extendleft(reversed(self._waiting))
         self._waiting.clear()
         self._changed.set()
 
     def forget(self, channel: Reports) -> None:
-        """The channel is closed."""
+        """Drop the messages of a closed channel."""
         for queue in (self._queue, self._waiting):
             kept = [message for message in queue if message.channel is not channel]
             queue.clear()
@@ -172,7 +172,8 @@ class Transmitter:
                     self._waiting.append(message)
 
     def _task(self, message: MessageInFlight) -> SendTask:
-        # Two attempts of the same bytes in one nanosecond would be one message for the network.
+        # Two attempts of the same bytes in one nanosecond would have one hash: the network would drop the
+        # second.
         timestamp = self._newest_ns = max(self._now_ns(), self._newest_ns + 1)
         topic = shard_topic(self._cluster(), message.shard)
         waku = WakuMessage(message.payload, message.content_topic, timestamp=timestamp, meta=message.meta)

@@ -1,4 +1,4 @@
-"""Segments that were given to the app to be decrypted, and have not come back. Pure.
+"""Segments that the app is decrypting. Pure.
 
 Their bytes are in the app's stream and in the channel's rows; here is only what finishes them.
 
@@ -28,7 +28,7 @@ class UnopenedSegment(NamedTuple):
 
 
 class AnsweredSegment(NamedTuple):
-    """What the app made of a segment. `content` None: it could not decrypt it, for the reason `error`."""
+    """A segment decrypted by the app. `content` None: decryption failed, for the reason `error`."""
 
     segment: UnopenedSegment
     content: bytes | None
@@ -45,7 +45,7 @@ class Unopened:
         self._turns: OrderedDict[str, bool] = OrderedDict()
         """Restored segments in their order, from the first that the app is asked for again (True) on."""
         self._early: dict[str, AnsweredSegment] = {}
-        """What came back and waits for its turn."""
+        """Decrypted segments that wait for earlier ones."""
         self._ready: list[AnsweredSegment] = []
         self.bytes = 0
 

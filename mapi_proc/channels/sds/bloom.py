@@ -38,7 +38,7 @@ CERTAIN: Final = 1e-4
 
 
 def bloom_positions(form: str, item: str, bits: int, hashes: int = _HASHES) -> tuple[int, ...]:
-    """The bit positions of an id."""
+    """Return the bit positions of an id."""
     data = item.encode()
     width, hasher = (64, farm64) if form == NIM else (32, murmur32)
     first, step = (_magnitude(hasher(part), width) % bits for part in (data, data + b" b"))
@@ -46,12 +46,12 @@ def bloom_positions(form: str, item: str, bits: int, hashes: int = _HASHES) -> t
 
 
 def _magnitude(value: int, width: int) -> int:
-    """|value| of a signed number of that width."""
+    """Return |value| of a signed number of that width."""
     return (1 << width) - value if value >> (width - 1) else value
 
 
 class Bloom:
-    """A filter that is filled or was received."""
+    """A filter, our own or a received one."""
 
     __slots__ = ("bits", "capacity", "data", "form", "hashes")
 
@@ -63,22 +63,22 @@ class Bloom:
         self.data = bytearray(8 * (1 + self.bits // 64))
 
     def add(self, item: str) -> None:
-        """Put an id in."""
+        """Add an id."""
         data = self.data
         for position in bloom_positions(self.form, item, self.bits, self.hashes):
             data[position >> 3] |= 1 << (position & 7)
 
     def has(self, positions: Iterable[int]) -> bool:
-        """Whether all these bits are set: the id is in the filter, or happens to look so."""
+        """Return whether all these bits are set: the id is in the filter, or is a false positive."""
         data = self.data
         return all(data[position >> 3] >> (position & 7) & 1 for position in positions)
 
     def false_hits(self) -> float:
-        """The chance that an id which is not in the filter looks as if it were."""
+        """Return the false-positive rate at its current fill."""
         return float((int.from_bytes(self.data, "little").bit_count() / self.bits) ** self.hashes)
 
     def encode(self) -> bytes:
-        """The bytes on the wire."""
+        """Encode for the wire."""
         if self.form == JS:
             return _swapped(self.data)
         return b"".join(
@@ -93,7 +93,7 @@ class Bloom:
 
 
 def decode_bloom(form: str, data: bytes) -> Bloom | None:
-    """Read a received filter. What cannot be read counts as absent: None."""
+    """Decode a received filter. Return None, as if absent, if it is malformed."""
     bloom = Bloom(form)
     if form == JS:
         if len(data) != len(bloom.data):

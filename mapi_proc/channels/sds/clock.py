@@ -19,8 +19,8 @@ class LamportClock:
         self.value = 0
 
     def next(self, now_ns: int) -> int:
-        """The time of a new message, in the form's unit: past everything seen, and not behind the wall
-        clock."""
+        """Return the time of a new message, in the form's unit: after everything seen, and not behind the
+        wall clock."""
         unit = self._unit
         seen = -(-self.value // unit)
         now = now_ns // _NS_PER_MS // unit
@@ -30,11 +30,11 @@ class LamportClock:
         return wire
 
     def believes(self, order: int, now_ns: int) -> bool:
-        """Whether a received time is plausible. One absurd value would push everybody's clock there for
-        good."""
+        """Return whether a received time is plausible. One absurd value would move every participant's clock
+        for good."""
         jump = self._jump if self.value else self._jump_new
         return order <= max(now_ns // _NS_PER_MS, self.value) + jump
 
     def observe(self, order: int) -> None:
-        """A message of this time was received."""
+        """Record the time of a received message."""
         self.value = max(self.value, order)

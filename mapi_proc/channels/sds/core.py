@@ -44,7 +44,7 @@ __all__ = ["OutgoingFullError", "SdsCore"]
 
 
 class OutgoingFullError(Exception):
-    """Too much of what was sent is not acknowledged yet."""
+    """Too many unacknowledged messages."""
 
 
 class SdsCore:
@@ -79,12 +79,12 @@ class SdsCore:
     # --- results --------------------------------------------------------------------------------------------
 
     def take_outputs(self) -> list[Output]:
-        """The outputs since the last call, in order."""
+        """Return the outputs since the last call, in order."""
         outputs, self._outputs = self._outputs, []
         return outputs
 
     def take(self) -> tuple[list[Output], Changes]:
-        """The outputs and changes since the last call. The clock and the heads go with every change."""
+        """Return the outputs and changes since the last call. Clock and heads accompany every change."""
         changes = self.changes
         changes.stripped.difference_update(
             self.outgoing.pending
@@ -96,7 +96,7 @@ class SdsCore:
 
     @property
     def synced(self) -> bool:
-        """Whether nothing is missed."""
+        """Whether no message is missing."""
         return not self.incoming.missing and not self.incoming.waiting
 
     # --- sending --------------------------------------------------------------------------------------------
@@ -114,7 +114,7 @@ class SdsCore:
             message = self._message(name, content, now, now_ns)
             raw = self._seal(encode_sds(message))
             self.outgoing.add(name, len(raw), None)
-            # Stored first: the log may forget its lowest message, which can be this one.
+            # Store first: the log may forget its lowest message, which may be this one.
             self.changes.store(SdsStoredMessage(name, message.order, self.sender_id, b"", SdsState.DONE, raw))
             self.log.insert(message, raw, b"", self.changes)
             self._bloom.add(name)
@@ -131,14 +131,15 @@ class SdsCore:
         self.outgoing.transmitted(name, now)
 
     def release(self, names: Iterable[str]) -> None:
-        """The caller needs no more acknowledgements of these messages."""
+        """Stop tracking these messages: the caller needs no more acknowledgements."""
         for name in names:
             self.outgoing.release(name)
             if name not in self.log.records:
                 self.changes.stripped.add(name)
 
     def _new_id(self, content: bytes, now_ns: int) -> str:
-        """The id is a hash of sender, time and content: equal contents need distinct times."""
+        """Return a new message id. It hashes sender, time and content, so equal contents need distinct
+        times."""
         self._newest_ns = max(now_ns, self._newest_ns + 1)
         return message_id(self.sender_id, self._newest_ns, content)
 
@@ -157,7 +158,7 @@ class SdsCore:
         )
 
     def _requests(self, now: float) -> tuple[HistoryEntry, ...]:
-        """The repair requests whose time has come, for one message."""
+        """Return the repair requests that are due, for one message."""
         due = sorted((m.request_at, name) for name, m in self.incoming.missing.items() if m.request_at <= now)
         entries = []
         for _, name in due[: self.settings.requests_per_message]:
@@ -196,7 +197,8 @@ class SdsCore:
             return
         self._clock.observe(message.order)
         if self.log.forgotten(message.key):
-            # Below what is remembered: it may have been delivered, and its order is past.
+            # Below the floor of the log: it may have been delivered before, and its place in the order is
+            # past.
             self._outputs.append(Discarded(name, "too_old"))
             self.log.declare_lost(name, self.changes)
             self._deliver_all(self.incoming.settle(name))
@@ -208,7 +210,7 @@ class SdsCore:
         name = message.message_id
         needs, missing = self.incoming.needs(message, self.log)
         if len(self.incoming.missing) + len(missing) > self.settings.max_missing:
-            # What waits for this message goes on waiting: it stays missing, and will be asked for.
+            # What depends on this message keeps waiting: it stays missing, and will be requested.
             self._outputs.append(Discarded(name, "missing_full"))
             return
         freed = self.incoming.arrived(message)
@@ -231,7 +233,7 @@ class SdsCore:
             self._evict(self.incoming.highest().message)
 
     def _evict(self, message: SdsMessage) -> None:
-        """Give up a waiting message for room. It is asked for again once something refers to it."""
+        """Drop a waiting message to make room. It is requested again once something refers to it."""
         name = message.message_id
         self.incoming.evict(name)
         self._bloom.discard(name)
@@ -270,7 +272,7 @@ class SdsCore:
         self._clock.observe(message.order)
         self.log.note_sync(message.message_id)
         self._deliver_all(self.incoming.settle(message.message_id))
-        # What a sync message refers to, its sender has: also what was given up here may still be had.
+        # The sender of a sync message has what it refers to, so even messages dropped here can be recovered.
         _, missing = self.incoming.needs(message, self.log)
         missing += [entry for entry in message.causal_history if self.log.given_up(entry.message_id)]
         room = self.settings.max_missing - len(self.incoming.missing)
@@ -311,7 +313,7 @@ class SdsCore:
         name, settings = entry.message_id, self.settings
         missing = self.incoming.missing.get(name)
         if missing is not None:
-            # Somebody else asks already; our turn comes if that brings nothing.
+            # SDS-R: another participant has requested it already; we request it only if that fails.
             missing.request_at = max(missing.request_at, now + self._times.request_delay(name, 0))
         waiting, record = self.incoming.waiting.get(name), self.log.records.get(name)
         if waiting is not None:
@@ -342,7 +344,7 @@ class SdsCore:
             self._send_sync(now, now_ns)
 
     def next_time(self) -> float | None:
-        """When something is due next; None for never. Call `tick` at most about once a second."""
+        """Return when `tick` is due next; None for never. Call it at most about once a second."""
         times = [*self.outgoing.times(), *self._responses.due.values()]
         speak = self._sync.earliest
         for missing in self.incoming.missing.values():

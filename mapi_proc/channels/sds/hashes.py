@@ -22,7 +22,7 @@ _half = Struct("<I").unpack_from
 
 
 def farm64(data: bytes) -> int:
-    """FarmHash Fingerprint64 (farmhashna), unsigned."""
+    """Return FarmHash Fingerprint64 (farmhashna), unsigned."""
     size = len(data)
     if size > 64:
         return _farm_long(data, size)
@@ -124,7 +124,7 @@ def _round(  # the state of the hash is eight words
 
 
 def murmur32(data: bytes) -> int:
-    """MurmurHash3 x86 32-bit with seed 0, unsigned."""
+    """Return MurmurHash3 x86 32-bit with seed 0, unsigned."""
     size = len(data)
     h = 0
     whole = size & ~3

@@ -1,4 +1,4 @@
-"""Messages that wait for others, and the messages that are missed.
+"""Messages that wait for their predecessors, and the missing messages.
 
 A reference to a message that is not earlier in the log's order cannot be true: a sender's Lamport time is
 past everything it has delivered. Such references are ignored, so that messages cannot wait for each other in
@@ -30,7 +30,7 @@ class Waiting:
 
 @dataclass(slots=True)
 class Missing:
-    """A message that others refer to."""
+    """A missing message that others refer to."""
 
     entry: HistoryEntry
     since: float
@@ -51,7 +51,7 @@ class Incoming:
         self._needed_by: dict[str, set[str]] = {}
 
     def needs(self, message: SdsMessage, log: Log) -> tuple[set[str], list[HistoryEntry]]:
-        """What a message has to wait for, and which of that is missing altogether."""
+        """Return the predecessors that a message must wait for, and which of them are missing."""
         needs: set[str] = set()
         missing = []
         for entry in message.causal_history:
@@ -68,7 +68,7 @@ class Incoming:
         return needs, missing
 
     def add(self, waiting: Waiting) -> None:
-        """Let a message wait. What it needs is in `waiting` or `missing` already."""
+        """Add a waiting message, whose predecessors are in `waiting` or `missing` already."""
         name = waiting.message.message_id
         waiting.waited = True
         self.waiting[name] = waiting
@@ -103,11 +103,11 @@ class Incoming:
         return sorted(freed, key=lambda waiting: waiting.message.key)
 
     def highest(self) -> Waiting:
-        """The waiting message that is last in the log's order: the one to give up for room."""
+        """The waiting message that is last in the log's order: the first to drop."""
         return max(self.waiting.values(), key=lambda waiting: waiting.message.key)
 
     def evict(self, message_id: str) -> Waiting:
-        """Forget a waiting message, and what is missing only because of it."""
+        """Remove a waiting message, and missing messages that only it refers to."""
         waiting = self._take(message_id)
         for need in waiting.needs:
             self._unlink(need, message_id)
@@ -136,7 +136,7 @@ class Incoming:
 
 
 class Cascade:
-    """Messages ready for delivery, taken in the log's order."""
+    """A queue of messages ready for delivery, in the log's order."""
 
     def __init__(self, first: list[Waiting]) -> None:
         self._heap = [(waiting.message.key, waiting) for waiting in first]

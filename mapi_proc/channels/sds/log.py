@@ -50,23 +50,23 @@ class Log:
         return len(self._known)
 
     def __contains__(self, message_id: str) -> bool:
-        """Whether the message was delivered."""
+        """Return whether the message was delivered."""
         return message_id in self._known
 
     def settled(self, message_id: str) -> bool:
-        """Whether nothing needs to wait for the message: delivered, lost, or without content."""
+        """Return whether dependents need not wait for the message: delivered, lost, or without content."""
         return message_id in self._known or message_id in self._lost or message_id in self._syncs
 
     def given_up(self, message_id: str) -> bool:
-        """Whether the message was declared lost, and has not come since."""
+        """Return whether the message was declared lost, and has not arrived since."""
         return message_id in self._lost
 
     def forgotten(self, key: tuple[int, str]) -> bool:
-        """Whether the place in the log is below what is remembered."""
+        """Return whether a place in the log is at or below the floor."""
         return key <= self.floor
 
     def ordered(self) -> list[tuple[int, str]]:
-        """The keys of all remembered messages, in the log's order."""
+        """Return the keys of all remembered messages, in the log's order."""
         return sorted((order, name) for name, order in self._known.items())
 
     def causal_history(self) -> tuple[HistoryEntry, ...]:
@@ -116,12 +116,12 @@ class Log:
         self.heads = {name: None for name in heads if name in self.records}
 
     def declare_lost(self, message_id: str, changes: Changes) -> None:
-        """Nothing waits for this message any more."""
+        """Declare a message lost: nothing waits for it any more."""
         changes.store(SdsStoredMessage(message_id, 0, "", b"", SdsState.LOST, None))
         _remember_aside(self._lost, message_id, changes)
 
     def note_sync(self, message_id: str) -> None:
-        """A sync message. nim-sds puts them into its history, so later messages may refer to it."""
+        """Remember a sync message: nim-sds puts them into its history, so later messages may refer to it."""
         _remember_aside(self._syncs, message_id)
 
     def set_hint(self, message_id: str, hint: bytes, changes: Changes) -> None:

@@ -70,12 +70,12 @@ class SdsMessage:
 
     @property
     def order(self) -> int:
-        """The Lamport time in milliseconds: one order for messages of both forms, the same for everybody."""
+        """The Lamport time in milliseconds: one order for messages of both forms and for all participants."""
         return (self.lamport or 0) * _UNITS[self.form]
 
     @property
     def key(self) -> tuple[int, str]:
-        """The place in the channel's log."""
+        """Return the place in the channel's log."""
         return self.order, self.message_id
 
 
@@ -95,7 +95,7 @@ _NUMBERS: Final = {NIM: _Numbers(7, 1, 4, 2, 3, 6, 5), JS: _Numbers(1, 2, 3, 10,
 
 
 def message_id(sender_id: str, now_ns: int, content: bytes) -> str:
-    """The id of a new message as the reference makes it; receivers do not check it."""
+    """Return the id of a new message as the reference computes it; receivers do not check it."""
     return keccak256(sender_id.encode(), str(now_ns).encode(), content).hex()
 
 
@@ -190,7 +190,7 @@ def _identifier(value: bytes, name: str) -> str:
 
 
 def _decode_entry(value: bytes) -> HistoryEntry:
-    """An entry, or the plain id that early nim-sds wrote in its place."""
+    """Decode an entry, or the plain id that early nim-sds wrote in its place."""
     # Entries are most of a message's fields, and nearly all look like this: short parts in ascending order.
     size, parts, at = len(value), [b"", b"", b""], 0
     for number, tag in enumerate(b"\x0a\x12\x1a"):

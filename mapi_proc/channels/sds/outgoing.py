@@ -1,7 +1,7 @@
 """Own messages until they are acknowledged, and the times of their retransmissions.
 
-A message that one participant has acknowledged is not retransmitted: the others ask for it when they miss it.
-It stays here, to learn who else has it, until the caller releases it.
+A message acknowledged by one participant is not retransmitted: the others request it if they lack it. It
+stays here, to learn who else has it, until the caller releases it.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class OutgoingBuffer:
             self.bytes -= pending.size
 
     def transmitted(self, name: str, now: float) -> None:
-        """An attempt ended, well or not: wait for an acknowledgement from now on."""
+        """Record the end of an attempt, successful or not: wait for an acknowledgement from now on."""
         pending = self.pending.get(name)
         if pending is not None and not pending.ackers and pending.due is None:
             settings = self._settings
@@ -93,7 +93,7 @@ class OutgoingBuffer:
         return acknowledged
 
     def due(self, now: float) -> tuple[list[str], list[str]]:
-        """What is to be retransmitted now, the longest due first, and what has had its last attempt."""
+        """Return what to retransmit now, the longest due first, and what has had its last attempt."""
         settings = self._settings
         ripe = sorted(
             (pending.due, name)
@@ -114,5 +114,5 @@ class OutgoingBuffer:
         return again, ended
 
     def times(self) -> Iterable[float]:
-        """When something becomes due."""
+        """Return when the next retransmission is due."""
         return (pending.due for pending in self.pending.values() if pending.due is not None)

@@ -21,7 +21,7 @@ class RepairTimes:
         self._own_id = own_id
 
     def request_delay(self, message_id: str, requests: int) -> float:
-        """T_req. Later requests for the same message wait longer, up to T_max: the reference asks only
+        """Return T_req. Later requests for a message wait longer, up to T_max: the reference requests only
         once."""
         settings = self._settings
         span = max(1, int((settings.request_max - settings.request_min) * 1000))
@@ -29,7 +29,8 @@ class RepairTimes:
         return first if requests == 0 else min(first * 2 ** min(requests, 10), settings.request_max)
 
     def response_delay(self, message_id: str, sender_id: str) -> float:
-        """T_resp: the message's own sender at once, others after a while unless somebody else is first."""
+        """Return T_resp: 0 for the message's sender, a delay for others, who are silent if another is
+        first."""
         if sender_id == self._own_id:
             return 0.0
         limit = max(1, int(self._settings.request_max * 1000))
@@ -37,7 +38,7 @@ class RepairTimes:
         return (distance % limit) * (_hash(message_id) % limit) % limit / 1000
 
     def responsible(self, message_id: str, sender_id: str) -> bool:
-        """Whether we are in the message's response group."""
+        """Return whether we are in the message's response group."""
         if not self._own_id or not sender_id:
             return False
         groups = self._settings.response_groups
@@ -50,7 +51,7 @@ def _hash(*parts: str) -> int:
 
 @dataclass(slots=True)
 class Responses:
-    """Messages that others asked for: when to send them, and when they were sent last."""
+    """Messages that others requested: when to send them, and when they were sent last."""
 
     due: dict[str, float]
     answered: dict[str, float]
@@ -68,11 +69,11 @@ class Responses:
             self.due[message_id] = at
 
     def seen(self, message_id: str) -> None:
-        """The message was on the wire: somebody else answered."""
+        """Record that the message was on the wire: another participant answered."""
         self.due.pop(message_id, None)
 
     def take(self, now: float, gap: float) -> list[str]:
-        """What is to be sent now."""
+        """Return what to send now."""
         ready = [name for name, at in self.due.items() if at <= now]
         for name in ready:
             del self.due[name]

@@ -39,7 +39,7 @@ class RollingBloom:
         self._stale = False
 
     def add(self, item: str) -> None:
-        """Put an id in."""
+        """Add an id."""
         if self._bloom is None:
             self._bloom = Bloom(self._form, self._capacity)
         self._bloom.add(item)
@@ -52,18 +52,18 @@ class RollingBloom:
             self._stale = True
 
     def discard(self, item: str) -> None:
-        """Take an id out: the message was given up, and the filter must not claim it."""
+        """Remove an id: the message was dropped, and the filter must not claim it."""
         if item in self._ids:
             del self._ids[item]
             self._stale = True
 
     def fill(self, items: Iterable[str]) -> None:
-        """Put in the newest of these ids, given in order: after a restart."""
+        """Add the newest of these ids, in order, after a restart."""
         for item in deque(items, self._window.keep):
             self.add(item)
 
     def encode(self) -> bytes:
-        """The bytes on the wire; none before the first id."""
+        """Encode for the wire; empty before the first id."""
         if self._bloom is None:
             return b""
         if self._stale:

@@ -12,7 +12,7 @@ __all__ = ["SdsSettings"]
 
 @dataclass(frozen=True, slots=True)
 class SdsSettings:
-    """How a channel behaves, and its bounds."""
+    """Timing and bounds of a channel."""
 
     form: str = NIM
     causal_history: int = 10

@@ -1,4 +1,4 @@
-"""What the SDS core returns and what it wants stored.
+"""Outputs of the SDS core, and changes to store.
 
 Outputs say what should happen; changes say what must be on disk before it does. Both are collected while an
 input is handled, and taken together by the caller: one transaction, then the outputs.
@@ -30,16 +30,16 @@ __all__ = [
 
 
 class SdsState(IntEnum):
-    """Where a stored message stands."""
+    """State of a stored message."""
 
     WAITING = 0
     """It waits for messages before it."""
     HELD = 1
     """Delivered by SDS; its payload waits for more segments."""
     DONE = 2
-    """Nothing more is to be done with it; its bytes serve repair."""
+    """Done; its bytes are kept for repair."""
     LOST = 3
-    """It never came, and nothing waits for it any more."""
+    """It never arrived, and nothing waits for it any more."""
     OPENED = 4
     """As HELD, and its app has decrypted it: after a restart the app is asked again."""
 
@@ -67,7 +67,7 @@ class Meta(NamedTuple):
 
 @dataclass(slots=True)
 class Changes:
-    """What must be stored, by message id. Applied in the order of the fields."""
+    """Changes to store, by message id. Applied in the order of the fields."""
 
     put: dict[str, SdsStoredMessage] = field(default_factory=dict)
     states: dict[str, SdsState] = field(default_factory=dict)
@@ -78,19 +78,19 @@ class Changes:
     meta: Meta | None = None
 
     def store(self, row: SdsStoredMessage) -> None:
-        """Write a row, whatever was to happen with it before."""
+        """Write a row, replacing any earlier change to it."""
         self.removed.discard(row.message_id)
         self.states.pop(row.message_id, None)
         self.put[row.message_id] = row
 
     def remove(self, message_id: str) -> None:
-        """Forget a message."""
+        """Delete a message's row."""
         self.put.pop(message_id, None)
         self.removed.add(message_id)
 
 
 class SendKind(IntEnum):
-    """Why a message is transmitted."""
+    """The reason for a transmission."""
 
     FIRST = 0
     AGAIN = 1
@@ -102,7 +102,7 @@ class SendKind(IntEnum):
 
 
 class Send(NamedTuple):
-    """Transmit these bytes. With None the caller reads them from the stored row."""
+    """Transmit these bytes; None: read them from the stored row."""
 
     message_id: str
     raw: bytes | None
@@ -117,20 +117,20 @@ class Deliver(NamedTuple):
 
 
 class Acknowledged(NamedTuple):
-    """A participant has a message of ours. Once for each pair."""
+    """A participant has a message of ours; once per pair."""
 
     message_id: str
     by: str
 
 
 class GaveUp(NamedTuple):
-    """A message of ours stays unacknowledged after the last attempt."""
+    """A message of ours is unacknowledged after the last attempt."""
 
     message_id: str
 
 
 class Lost(NamedTuple):
-    """Messages that never came; what waited for them is delivered without them."""
+    """Messages that never arrived; their dependents are delivered without them."""
 
     entries: tuple[HistoryEntry, ...]
 

@@ -1,8 +1,8 @@
 """When an idle channel sends a sync message: content-less, with what we have and what we miss.
 
-After content came, soon: it is the acknowledgement its sender waits for. Else at longer and longer intervals,
-so that a silent channel costs next to nothing. When another participant's message says all that ours would,
-ours waits.
+Soon after content arrives: the sync message is the acknowledgement that its sender waits for. Otherwise at
+growing intervals, so that an idle channel costs next to nothing. If another participant's message says all
+that ours would, ours is postponed.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ class SyncTimer:
 
     @property
     def earliest(self) -> float:
-        """No sync message goes out before this time."""
+        """Earliest time of the next sync message."""
         return self._last + self._settings.sync_gap
 
     def news(self, now: float) -> None:
-        """Content was received."""
+        """Schedule a sync message soon: content was received."""
         self._interval = self._settings.sync_min
         if self._owed is None:
             self._owed = now
@@ -39,30 +39,30 @@ class SyncTimer:
         self.at = soon if self.at is None else min(self.at, soon)
 
     def spoke(self, now: float) -> None:
-        """We sent content, which says everything a sync message says."""
+        """Postpone: we sent content, which carries everything that a sync message does."""
         self._interval = self._settings.sync_min
         self._last = now
         self._owed = None
         self.at = now + self._interval * self._random.uniform(0.5, 1.0)
 
     def said_by_another(self, now: float) -> None:
-        """Another participant's message acknowledged everything ours would acknowledge."""
+        """Postpone: another participant's message acknowledged everything that ours would."""
         later = now + self._interval * self._random.uniform(0.5, 1.0)
         if self._owed is not None:
-            # A busy channel must not put it off for ever.
+            # A busy channel must not postpone it indefinitely.
             later = min(later, self._owed + 2 * self._settings.sync_min)
         if self.at is not None:
             self.at = max(self.at, later)
 
     def sent(self, now: float) -> None:
-        """A sync message of ours went out."""
+        """Record that we sent a sync message."""
         self._last = now
         self._owed = None
         self.at = now + self._interval * self._random.uniform(0.5, 1.0)
         self._interval = min(2 * self._interval, self._settings.sync_max)
 
     def due(self, now: float, requests_wait: bool) -> bool:
-        """Whether to send one now. Requests for repair that have come due do not wait for its time."""
+        """Return whether to send one now. Due repair requests do not wait for the schedule."""
         if now < self.earliest:
             return False
         return requests_wait or (self.at is not None and self.at <= now)

@@ -57,7 +57,7 @@ class Field:
             self.exp[self.log[element]] = self.exp[self.log[element] + self.modulus] = element
 
     def multiply(self, left: int, right: int) -> int:
-        """The product of two elements."""
+        """Return the product of two elements."""
         return self.exp[self.log[left] + self.log[right]] if left and right else 0
 
     def quotient_log(self, over: int, under: int) -> int:
@@ -67,11 +67,11 @@ class Field:
 
 @cache
 def field8() -> Field:
-    """GF(2^8) of polynomial 0x11D."""
+    """Return GF(2^8) of polynomial 0x11D."""
     return Field(8, 0x11D, _BASIS_8)
 
 
 @cache
 def field16() -> Field:
-    """GF(2^16) of polynomial 0x1002D. Takes about 50 ms to build, so only when a code needs it."""
+    """Return GF(2^16) of polynomial 0x1002D. Building it takes about 50 ms, so do it only on demand."""
     return Field(16, 0x1002D, _BASIS_16)

@@ -1,4 +1,4 @@
-"""Joining segments into payloads, bounded in sets, bytes and age.
+"""Join segments into payloads, bounded in sets, bytes and age.
 
 A set is keyed by sender, payload hash and length, so that one participant cannot occupy the slots of
 another's payload. A set that is complete leaves a marker: with parity there are segments left over, and they
@@ -21,10 +21,10 @@ __all__ = ["JoinLimits", "JoinResult", "Joined", "Joiner", "Leftover", "SetDropp
 
 _MAX_LEFTOVERS = 1_000
 _LEFTOVERS_KEPT = 24 * 3600.0
-"""A segment can be repaired long after its payload was joined without it."""
+"""Seconds: a segment can be repaired long after its payload was joined without it."""
 
 _ZEROS_TRIED = 64
-"""Trailing zeros that the end of a recovered payload of unknown length may have."""
+"""Most trailing zeros of a recovered payload of unknown length."""
 
 Slot = tuple[bool, int]
 """Class (True: parity) and position of a segment."""
@@ -65,7 +65,7 @@ class SetDropped(NamedTuple):
 
 
 class JoinResult(NamedTuple):
-    """What one segment brought. `held`: it waits in its set. Neither held nor joined: it was discarded."""
+    """The result of one segment. `held`: it waits in its set. Neither held nor joined: it was discarded."""
 
     held: bool = False
     joined: Joined | None = None
@@ -104,11 +104,11 @@ class Joiner:
 
     @property
     def sets(self) -> int:
-        """Payloads that wait for segments."""
+        """Number of payloads that wait for segments."""
         return len(self._sets)
 
     def add(self, sender: str, segment: SegmentMessage, tag: str, now: float) -> JoinResult:
-        """Take a segment. `tag` is the caller's name for it, given back when its set ends."""
+        """Add a segment. `tag` is the caller's name for it, returned when its set ends."""
         reason = self._refusal(segment)
         if reason:
             return self._discard(reason)
@@ -126,7 +126,7 @@ class Joiner:
         elif segment.data_count != part.data_count:
             return self._discard("CountMismatch")
         elif segment.parity_count != part.parity_count:
-            # The form in between does not carry the count: take the highest index seen.
+            # The intermediate form does not carry the count: take the highest index seen.
             if segment.payload_length != UNKNOWN_LENGTH and segment.parity_count and part.parity_count:
                 return self._discard("CountMismatch")
             part.parity_count = max(part.parity_count, segment.parity_count)
@@ -175,7 +175,7 @@ class Joiner:
         if len(segment.payload) > limits.max_chunk:
             return "Oversized"
         length, count = segment.payload_length, segment.data_count
-        # Every data segment but that of an empty payload holds something, and none more than a chunk.
+        # No data segment is empty (except that of an empty payload) or longer than a chunk.
         if length != UNKNOWN_LENGTH and not (length >= count or (length == 0 and count == 1)):
             return "Invalid"
         if length > count * limits.max_chunk or count * limits.max_chunk < len(segment.payload):
@@ -218,7 +218,7 @@ class Joiner:
 
 
 def _payload(part: _Set, payload_hash: bytes, length: int) -> bytes | None:
-    """The payload of a set that is complete by count, or None when it is not what was announced."""
+    """Return the payload of a set that is complete by count, or None if it is not what was announced."""
     data = [part.segments.get((False, index)) for index in range(part.data_count)]
     chunks = [chunk for chunk in data if chunk is not None]
     if len(chunks) == part.data_count:

@@ -34,7 +34,7 @@ class ParityError(ValueError):
 
 
 class _Planes(Protocol):
-    """How shards are held for calculating: see `planes`."""
+    """How shards are represented for the arithmetic: see `planes`."""
 
     def load(self, shard: bytes) -> Vector: ...
     def store(self, vector: Vector) -> bytes: ...
@@ -59,7 +59,7 @@ def recover_data(data: Sequence[bytes | None], parity: Sequence[bytes | None]) -
     result = list(data)
     if missing:
         known = code.parity([None if shard is None else code.planes.load(shard) for shard in data])
-        # What remains of each parity shard is the share of the missing data in it.
+        # What remains of each parity shard is the contribution of the missing data.
         rest = [_add(known[row], code.planes.load(parity[row] or b"")) for row in rows]
         for index, vector in zip(missing, code.solve(rows, missing, rest), strict=True):
             result[index] = code.planes.store(vector)
@@ -96,7 +96,7 @@ class _Code:
         self.planes: _Planes = Planes8(self.field, size) if small else Planes16(size)
 
     def parity(self, data: Sequence[Vector | None]) -> list[Vector]:
-        """The parity of data; None counts as zeros."""
+        """Return the parity of data; None counts as zeros."""
         zero = self.planes.load(b"")
         total = [zero] * self.block
         for start in range(0, len(data), self.block):
@@ -108,7 +108,7 @@ class _Code:
         return total[: self.parity_count]
 
     def _inverse_transform(self, work: list[Vector], offset: int) -> None:
-        """From values at positions `offset`… to coefficients, in place."""
+        """Convert values at positions `offset`… to coefficients, in place (inverse FFT)."""
         layer, distance = 0, 1
         while distance < len(work):
             for start in range(0, len(work), 2 * distance):
@@ -120,7 +120,7 @@ class _Code:
             layer, distance = layer + 1, 2 * distance
 
     def _transform(self, work: list[Vector]) -> None:
-        """From coefficients to values at positions 0…, in place."""
+        """Convert coefficients to values at positions 0…, in place (FFT)."""
         distance = len(work) >> 1
         while distance:
             layer = distance.bit_length() - 1

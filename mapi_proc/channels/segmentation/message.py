@@ -76,7 +76,7 @@ def encode_segment(segment: SegmentMessage) -> bytes:
 
 
 def decode_segment(data: bytes) -> SegmentMessage:
-    """Decode any of the three forms. Raises `SegmentError` for what is none of them."""
+    """Decode any of the three forms. Raises `SegmentError`."""
     numbers: dict[int, int] = {}
     texts: dict[int, bytes] = {}
     try:

@@ -1,4 +1,4 @@
-"""Splitting a payload into segments."""
+"""Split a payload into segments."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ class SplitLimits:
 
     @property
     def chunk_size(self) -> int:
-        """Payload bytes in one segment. Rounded down to Leopard's alignment also without parity (LIP-243)."""
+        """Return the payload bytes per segment, rounded down to Leopard's alignment even without parity
+        (LIP-243)."""
         return (self.segment_size - _HEADER_MAX) // ALIGNMENT * ALIGNMENT
 
 
@@ -66,7 +67,7 @@ def split_payload(payload: bytes, limits: SplitLimits) -> list[bytes]:
     chunks = [payload[at : at + size] for at in range(0, max(1, len(payload)), size)]
     shards: list[bytes] = []
     if parity:
-        # The last chunk is padded for coding only; on the wire it keeps its length.
+        # LIP-243: the last chunk is padded for coding only; on the wire it keeps its length.
         shards = encode_parity([*chunks[:-1], chunks[-1].ljust(size, b"\0")], parity)
     return [
         encode_segment(SegmentMessage(digest, len(payload), index, data_count, parity, is_parity, piece))
