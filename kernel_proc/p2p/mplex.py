@@ -54,12 +54,12 @@ class Mplex(Muxer):
 
     def feed(self, piece: bytes) -> None:
         position, end = 0, len(piece)
-        while position < end:
+        while position < end and self._ended is None:
             if self._body_left:
                 size = min(self._body_left, end - position)
                 stream = self._body_stream
                 if stream is not None and stream.abort_reason is None:
-                    stream.deliver(piece[position : position + size])
+                    stream.deliver(piece, position, position + size)
                     if self.check_buffer(stream) and stream.buffered > self.limits.stream_window:
                         self._full.add(stream)
                 position += size

@@ -3,14 +3,15 @@ queue, keepalive.
 
 Yamux and mplex add their framing.
 
-The reader never writes: responses go into the send queue with their own limit, so that two peers cannot
-deadlock. The writer joins queued frames into as few noise messages and socket writes as possible; a cancelled
-task cannot leave a partial frame on the wire.
+The reader never waits for a write: responses go into the send queue with their own limit, so that two peers
+cannot deadlock. Queued frames are joined into as few noise messages and socket writes as possible; a
+cancelled task cannot leave a partial frame on the wire.
 """
 
 from __future__ import annotations
 
 import abc
+import time
 from collections.abc import Awaitable, Callable, Iterable
 
 import trio
@@ -43,6 +44,9 @@ as few socket writes as possible."""
 DIRECT_LARGE = 32 * 1024
 """From this size on, joining with others saves nothing: a direct write needs no pause before it."""
 
+READ_HOLD = 0.002
+"""Seconds for which a connection is read before other tasks have a turn."""
+
 Count = Callable[[str], None]
 """Increments a named counter of the host."""
 
@@ -71,6 +75,8 @@ class Muxer(abc.ABC):
         self._nursery: trio.Nursery | None = None
         """Of the writer, while `run` runs."""
         self._writer_runs = False
+        self._reading = False
+        """Whether a piece is being read, after which the reader writes what that has queued."""
         self._sending_since: float | None = None
         self._unsent = b""
         """Sealed bytes that a direct write left over. Noise numbers its messages: they go out first."""
@@ -150,17 +156,31 @@ class Muxer(abc.ABC):
     # -- reading ----------------------------------------------------------
 
     async def _read_loop(self) -> None:
-        receive = self._channel.receive
+        channel = self._channel
         while True:
-            pieces = await receive()
+            pieces = await channel.receive()
             if not pieces:
                 raise ConnectionEnded("closed by peer")
-            self.last_received = trio.current_time()
-            for piece in pieces:
-                if len(piece) < SMALL_PIECE:
-                    self.charge()
-                self.feed(piece)
-            await self.after_feed()
+            started = time.perf_counter()
+            while pieces:
+                self.last_received = trio.current_time()
+                for piece in pieces:
+                    self._reading = True
+                    try:
+                        if len(piece) < SMALL_PIECE:
+                            self.charge()
+                        self.feed(piece)
+                    finally:
+                        self._reading = False
+                        if self._queue:
+                            self._write_queued()
+                    if time.perf_counter() - started > READ_HOLD:
+                        await trio.lowlevel.checkpoint()
+                        started = time.perf_counter()
+                await self.after_feed()
+                if self.buffered:
+                    break  # those who read streams in tasks of their own have a turn first
+                pieces = channel.receive_now()
 
     @abc.abstractmethod
     def feed(self, piece: bytes) -> None:
@@ -208,7 +228,8 @@ class Muxer(abc.ABC):
         self._queue.extend(parts)
         for part in parts:
             self._queued += len(part)
-        self._wake_writer()
+        if not self._reading:
+            self._wake_writer()
 
     def enqueue_control(self, frame: bytes) -> None:
         """Queue a response. A peer that provokes responses without reading them is disconnected."""
@@ -222,6 +243,24 @@ class Muxer(abc.ABC):
         if not self._writer_runs and self._nursery is not None and self._ended is None:
             self._writer_runs = True
             self._nursery.start_soon(self._guard, self._write_loop)
+
+    def _write_queued(self) -> None:
+        """Write in the reader's task what it has queued: credit must not wait for the writer's turn. What the
+        socket does not take, and an error, are left to the writer."""
+        if not self._writer_runs and not self._unsent and self._channel.can_send_now:
+            batch, size = self._next_batch()
+            self._unsent, self._unsent_size = self._channel.send_some(batch), size
+            if not self._unsent:
+                self._written(size)
+        if self._unsent or self._queue:
+            self._wake_writer()
+
+    def _written(self, size: int) -> None:
+        self._queued -= size
+        if self._waiting_for_room and self._queued < self.limits.send_buffer:
+            for stream in self._waiting_for_room:
+                stream.wake_writer()
+            self._waiting_for_room.clear()
 
     async def _write_loop(self) -> None:
         while self._unsent or self._queue:
@@ -237,11 +276,7 @@ class Muxer(abc.ABC):
                 # tear a frame apart.
                 await self._channel.stream.send_all(rest)
                 self._sending_since = None
-            self._queued -= size
-            if self._waiting_for_room and self._queued < self.limits.send_buffer:
-                for stream in self._waiting_for_room:
-                    stream.wake_writer()
-                self._waiting_for_room.clear()
+            self._written(size)
         self._writer_runs = False
 
     def _next_batch(self) -> tuple[list[bytes | memoryview], int]:

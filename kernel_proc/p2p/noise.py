@@ -27,7 +27,7 @@ from kernel_proc.p2p._libp2p import (
     SecureSession,
     create_x25519_key_pair,
 )
-from kernel_proc.p2p.scratch import HEADER_ROOM, Scratch
+from kernel_proc.p2p.scratch import FRAME_ROOM, HEADER_ROOM, Scratch
 
 PROTOCOL = "/noise"
 TAG = 16
@@ -167,6 +167,7 @@ class SecureChannel:
         # A WebSocket has frames of its own, which only its lock keeps in order.
         self._socket = stream.socket if isinstance(stream, trio.SocketStream) else None
         self.can_send_now = self._socket is not None
+        self._socket_ended = False
 
     # -- pure ----------------------------------------------------------
 
@@ -181,9 +182,19 @@ class SecureChannel:
             source: bytes | bytearray = buffer
         else:
             source = data  # usually no copy into the buffer is needed
+        with memoryview(source) as view:
+            pieces, position = self._open(view, 0, len(source))
+            rest = b"" if source is buffer else bytes(view[position:])
+        if source is buffer:
+            del buffer[:position]
+        else:
+            buffer += rest
+        return pieces
+
+    def _open(self, source: memoryview, position: int, end: int) -> tuple[list[bytes], int]:
+        """Return the plaintext of each complete frame in `source[position:end]`, and where the rest is."""
         pieces: list[bytes] = []
-        position, end = 0, len(source)
-        view = memoryview(source)
+        decrypt = self._receive.decrypt
         try:
             while end - position >= 2:
                 start = position + 2
@@ -195,20 +206,13 @@ class SecureChannel:
                 # decrypt.
                 nonce = b"\0\0\0\0" + self._receive_nonce.to_bytes(8, "little")
                 self._receive_nonce += 1
-                piece = self._receive.decrypt(nonce, view[start:stop], None)
+                piece = decrypt(nonce, source[start:stop], None)
                 if piece:
                     pieces.append(piece)
                 position = stop
-            rest = bytes(view[position:])
         except (InvalidTag, ValueError):
             raise ProtocolViolation("noise: decryption failed") from None
-        finally:
-            view.release()
-        if source is buffer:
-            del buffer[:position]
-        else:
-            buffer += rest
-        return pieces
+        return pieces, position
 
     def seal(self, pieces: Sequence[bytes | memoryview]) -> bytes:
         """Encrypt `pieces` into frames of at most 65535 bytes (libp2p/specs/noise, Wire format): small
@@ -253,20 +257,46 @@ class SecureChannel:
     # -- shell ----------------------------------------------------------
 
     async def receive(self) -> list[bytes]:
-        """Return the next plaintext pieces, or an empty list at EOF."""
+        """Wait for the next plaintext pieces; an empty list at EOF. Raise what transports raise."""
         if self._plain_buffer:
             rest = bytes(self._plain_buffer)
             self._plain_buffer.clear()
             return [rest]
+        if self._cipher_buffer and (pieces := self.feed(b"")):
+            return pieces
         while True:
-            if self._cipher_buffer and (pieces := self.feed(b"")):
-                return pieces
+            if (socket := self._socket) is not None:
+                if socket.fileno() < 0:
+                    raise trio.ClosedResourceError("the transport was closed")
+                await trio.lowlevel.wait_readable(socket)
+                if (pieces := self.receive_now()) or self._socket_ended:
+                    return pieces
+                continue
             data = await self.stream.receive_some(READ_SIZE)
             if not data:
                 return []
             self.received_bytes += len(data)
             if pieces := self.feed(data):
                 return pieces
+
+    def receive_now(self) -> list[bytes]:
+        """Return the plaintext pieces of what the socket has now; an empty list if it has nothing, or another
+        transport is used. After `receive` only. Raise ProtocolViolation or OSError."""
+        if self._socket is None or self._socket_ended:
+            return []
+        held = self._cipher_buffer
+        buffer = self._scratch.received
+        try:
+            size = os.readv(self._socket.fileno(), (buffer[FRAME_ROOM:],))  # trio's sockets do not block
+        except BlockingIOError:
+            return []
+        begin, end = FRAME_ROOM - len(held), FRAME_ROOM + size
+        buffer[begin:FRAME_ROOM] = held
+        pieces, position = self._open(buffer, begin, end)
+        held[:] = buffer[position:end]
+        self.received_bytes += size
+        self._socket_ended = not size
+        return pieces
 
     def send_some(self, pieces: Sequence[bytes | memoryview]) -> bytes:
         """Seal `pieces`, write what the socket takes without waiting, and return the rest: the next bytes to

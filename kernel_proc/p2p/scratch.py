@@ -1,30 +1,36 @@
-"""Memory that all connections of a host share for what they send: none of it is held while a task waits."""
+"""Memory that all connections of a host share for what they send and receive. None of it is held while a task
+waits."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Final
 
-__all__ = ["HEADER_ROOM", "LARGEST", "Scratch"]
+__all__ = ["FRAME_ROOM", "HEADER_ROOM", "LARGEST", "Scratch"]
 
 LARGEST: Final = 192 * 1024
 """Bytes that `lay_out` accepts: more than the largest message of the network."""
 HEADER_ROOM: Final = 18
 """The longest header of a muxer's frame: two varints of mplex."""
 _FRAMES: Final = 8
+FRAME_ROOM: Final = 2 + 65_535
+"""Room for the beginning of a noise message, which the last read left, before what is read."""
+READ_SIZE: Final = 256 * 1024
+"""Bytes read from a socket at once."""
 
 
 class Scratch:
-    """Buffers that are used again for every write.
+    """Buffers that are used again for every write and read.
 
     New ones of this size would come as untouched pages from the system each time, which costs more than
     encrypting what goes into them.
     """
 
-    __slots__ = ("_most", "_sealed", "_source", "_spans", "plain")
+    __slots__ = ("_most", "_sealed", "_source", "_spans", "plain", "received")
 
     def __init__(self) -> None:
         self.plain: Final = memoryview(bytearray(LARGEST + _FRAMES * HEADER_ROOM))
+        self.received: Final = memoryview(bytearray(FRAME_ROOM + READ_SIZE))
         self._sealed = memoryview(bytearray(256 * 1024))
         self._source = b""
         self._most = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 import trio
@@ -58,9 +59,11 @@ class MuxedStream:
 
     __slots__ = (
         "_chunks",
+        "_failure",
         "_head",
         "_muxer",
         "_readable",
+        "_taker",
         "_write_lock",
         "_writing",
         "abort_reason",
@@ -103,6 +106,8 @@ class MuxedStream:
         """Discard further input without crediting it."""
         self._chunks: deque[bytes] = deque()
         self._head = 0
+        self._taker: Callable[[bytes, int, int], bool] | None = None
+        self._failure: Exception | None = None
         self._readable = trio.lowlevel.ParkingLot()
         self._writing = trio.lowlevel.ParkingLot()
         self._write_lock = trio.Lock()
@@ -116,16 +121,29 @@ class MuxedStream:
 
     # -- the muxer's side ----------------------------------------------------------
 
-    def deliver(self, data: bytes) -> None:
-        """Buffer bytes from the peer that were already counted against the window."""
+    def deliver(self, data: bytes, start: int, stop: int) -> None:
+        """Accept bytes from the peer that were already counted against the window."""
         if self.discarding:
             return
         if self.linger_until is not None:
             self._muxer.stream_linger(self)  # half-closed but still in use
-        self._chunks.append(data)
-        self.received += len(data)
-        self.buffered += len(data)
-        self._muxer.buffered += len(data)
+        size = stop - start
+        self.received += size
+        take = self._taker
+        if take is not None:
+            self.taken += size
+            self._muxer.stream_consumed(self, size)
+            try:
+                if take(data, start, stop):
+                    return
+            except Exception as error:
+                # It costs the stream, whose task gets it, not the connection, whose task this is.
+                self._failure = error
+            self._taker = None
+        else:
+            self._chunks.append(data if size == len(data) else data[start:stop])
+            self.buffered += size
+            self._muxer.buffered += size
         self._readable.unpark_all()
 
     def end_of_input(self) -> None:
@@ -171,10 +189,41 @@ class MuxedStream:
             waited = True
             await self._readable.park()
 
+    async def consume(self, take: Callable[[bytes, int, int], bool]) -> bool:
+        """Pass all bytes to `take` as they arrive, as the part `start:stop` of a buffer, in the task that
+        reads the connection: no task is woken for them. Return True once `take` has returned False, and False
+        at EOF. Raise StreamClosed, and what `take` raises."""
+        while True:
+            self._raise_if_aborted()
+            if self._chunks:
+                data = self._take(READ_SIZE)
+                more = take(data, 0, len(data))
+                await trio.lowlevel.checkpoint()
+                if not more:
+                    return True
+                continue
+            if self.input_ended:
+                await trio.lowlevel.checkpoint()
+                return False
+            self._taker = take
+            try:
+                await self._readable.park()
+                stopped = self._has_stopped()
+            finally:
+                self._taker = None
+            if self._failure is not None:
+                failure, self._failure = self._failure, None
+                raise failure
+            if stopped:
+                return True
+
     def _raise_if_aborted(self) -> None:
         # A method, not two checks in `read`: mypyc takes what the first one found for true after an await.
         if self.abort_reason is not None:
             raise StreamClosed(self.abort_reason)
+
+    def _has_stopped(self) -> bool:
+        return self._taker is None  # a method for the same reason
 
     def _take(self, max_bytes: int) -> bytes:
         chunks = self._chunks

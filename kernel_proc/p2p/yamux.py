@@ -53,13 +53,12 @@ class Yamux(Muxer):
 
     def feed(self, piece: bytes) -> None:
         position, end = 0, len(piece)
-        while position < end:
+        while position < end and self._ended is None:
             if self._body_left:
                 size = min(self._body_left, end - position)
                 stream = self._body_stream
                 if stream is not None and stream.abort_reason is None:
-                    whole = size == end and position == 0
-                    stream.deliver(piece if whole else piece[position : position + size])
+                    stream.deliver(piece, position, position + size)
                     if not self.check_buffer(stream):
                         self._body_stream = None
                 position += size

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import trio
@@ -54,6 +54,12 @@ class MemoryStream:
         if self.was_reset:
             raise StreamClosed("reset")
         return data
+
+    async def consume(self, take: Callable[[bytes, int, int], bool]) -> bool:
+        while data := await self.read():
+            if not take(data, 0, len(data)):
+                return True
+        return False
 
     async def write(self, data: bytes) -> None:
         try:

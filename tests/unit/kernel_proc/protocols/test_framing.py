@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import trio
 from hypothesis import given
@@ -21,6 +23,9 @@ class Pieces:
 
     async def read(self, max_bytes: int = 65536) -> bytes:
         return self._pieces.pop(0) if self._pieces else b""
+
+    async def consume(self, take: Callable[[bytes, int, int], bool]) -> bool:
+        raise NotImplementedError
 
     async def write(self, data: bytes) -> None:
         raise NotImplementedError
