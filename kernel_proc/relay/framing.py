@@ -16,49 +16,56 @@ class FrameTooLargeError(FramingError):
 class FrameCutter:
     """Turn chunks of a stream into frames.
 
-    `feed(chunk)` returns a buffer and the (start, end) offsets of each complete frame body in it, so that the
-    caller can decode in place. The tail of an incomplete frame is kept. Its chunks are collected and joined
-    once, so that a peer that sends byte by byte does not cause quadratic copying; at most `max_frame` bytes
-    plus one chunk are held.
+    `feed` returns where the body of each complete frame is, as (buffer, start, stop), so that the caller can
+    decode in place. The pieces of an incomplete frame are kept and joined once, when the frame is complete:
+    a peer that sends byte by byte does not cause quadratic copying. At most `max_frame` bytes are held, in
+    buffers of at most twice their size.
     """
 
-    __slots__ = ("_held", "_held_size", "_max_frame", "_needed")
+    __slots__ = ("_held", "_held_size", "_max_frame", "_prefix_size", "_whole_size")
 
     def __init__(self, max_frame: int) -> None:
         self._max_frame = max_frame
-        self._held: list[bytes] = []
+        self._held: list[bytes | memoryview] = []
         self._held_size = 0
-        self._needed = 1  # do not try to parse before this many bytes are available
+        self._prefix_size = 0
+        """Size of the length prefix of the frame held; 0 while the prefix itself is incomplete."""
+        self._whole_size = 0
+        """Size of the frame held, with its prefix."""
 
     @property
     def held(self) -> int:
         """Bytes held of an incomplete frame."""
         return self._held_size
 
-    def feed(self, chunk: bytes) -> tuple[bytes, list[tuple[int, int]]]:
-        """Return the frames that `chunk` completes. Raise FramingError (or FrameTooLargeError); do not
-        feed the cutter again after that."""
+    def feed(self, chunk: bytes, start: int = 0, stop: int | None = None) -> list[tuple[bytes, int, int]]:
+        """Return the frames that `chunk[start:stop]` completes. Raise FramingError (or FrameTooLargeError);
+        do not feed the cutter again after that."""
+        end = len(chunk) if stop is None else stop
+        pos = start
+        frames: list[tuple[bytes, int, int]] = []
         if self._held:
-            self._held.append(chunk)
-            self._held_size += len(chunk)
-            if self._held_size < self._needed:
-                return b"", []
-            buffer = b"".join(self._held)
-            self._held.clear()
-        else:
-            buffer = chunk
-        frames: list[tuple[int, int]] = []
-        end = len(buffer)
-        pos = 0
-        self._needed = 1
+            if self._prefix_size:
+                missing = self._whole_size - self._held_size
+                if end - pos < missing:
+                    self._hold(chunk, pos, end)
+                    return frames
+                self._hold(chunk, pos, pos + missing)
+                pos += missing
+                frames.append((b"".join(self._held), self._prefix_size, self._whole_size))
+            else:
+                chunk = b"".join(self._held) + chunk[pos:end]
+                pos, end = 0, len(chunk)
+            self._held = []
+            self._held_size = self._prefix_size = 0
         while pos < end:
-            size = buffer[pos]
+            size = chunk[pos]
             body = pos + 1
             if size > 0x7F:
                 shift = 7
                 size &= 0x7F
                 while body < end:
-                    byte = buffer[body]
+                    byte = chunk[body]
                     body += 1
                     size |= (byte & 0x7F) << shift
                     if byte < 0x80:
@@ -67,17 +74,27 @@ class FrameCutter:
                     if shift > 28:
                         raise FramingError("frame length is not a valid varint")
                 else:  # the length prefix itself is incomplete
-                    self._needed = end - pos + 1
+                    self._hold(chunk, pos, end)
                     break
             if size > self._max_frame:
                 raise FrameTooLargeError(f"frame of {size} bytes exceeds the maximum of {self._max_frame}")
-            stop = body + size
-            if stop > end:
-                self._needed = stop - pos
+            after = body + size
+            if after > end:
+                self._prefix_size = body - pos
+                self._whole_size = after - pos
+                self._hold(chunk, pos, end)
                 break
-            frames.append((body, stop))
-            pos = stop
-        self._held_size = end - pos
-        if pos < end:
-            self._held.append(buffer[pos:] if pos else buffer)
-        return buffer, frames
+            frames.append((chunk, body, after))
+            pos = after
+        return frames
+
+    def _hold(self, chunk: bytes, start: int, end: int) -> None:
+        size = end - start
+        if size == 0:
+            return
+        self._held_size += size
+        # A view keeps the whole chunk in memory, which a peer could make much larger than what we need of it.
+        if size * 2 >= len(chunk):
+            self._held.append(memoryview(chunk)[start:end])
+        else:
+            self._held.append(chunk[start:end])

@@ -1,14 +1,16 @@
 """Read one peer's stream: split it into RPCs, validate each message and pass it on.
 
-Everything runs in the task that reads the stream. There is no queue between the wire and the router: flow
-control of the stream slows down a peer that sends faster than we can process.
+Messages are processed in the task that reads the connection, without waking another one. There is no queue
+between the wire and the router: flow control of the stream slows down a peer that sends faster than we can
+process.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from hashlib import sha256
 
 import trio
@@ -20,7 +22,7 @@ from kernel_proc.relay.link import PeerLink
 from kernel_proc.relay.messages import RelayMessage
 from kernel_proc.relay.params import RelayParams
 from kernel_proc.relay.router import Router
-from kernel_proc.relay.rpc import RawMessage, Rpc
+from kernel_proc.relay.rpc import RawMessage
 from kernel_proc.relay.rpc_reader import RpcDecodeError, decode_rpc
 from kernel_proc.relay.rpc_writer import fits_rpc
 from kernel_proc.relay.state import Peer, Topic
@@ -30,12 +32,68 @@ __all__ = ["Intake"]
 
 log = logging.getLogger(__name__)
 
-_READ_SIZE = 65_536
 _LOOK_AT_CLOCK = 16
 """Messages between two reads of the clock."""
 
 _ASIDE = 1024
 """Messages smaller than the limit by this margin need no exact size check: topics are short."""
+
+
+class _Work:
+    """One stream's bytes: they are cut into RPCs and worked off as they come, in the task that reads the
+    connection. What takes too long is left to the stream's own task."""
+
+    __slots__ = ("_cutter", "_frames", "_intake", "_max_hold", "_messages", "_peer", "error")
+
+    def __init__(self, intake: Intake, peer: Peer, params: RelayParams) -> None:
+        self.error: FramingError | None = None
+        """Why no further frame can be found."""
+        self._intake = intake
+        self._peer = peer
+        self._max_hold = params.max_hold
+        self._cutter = FrameCutter(params.max_rpc_size + params.accept_slack)
+        self._frames: deque[tuple[bytes, int, int]] = deque()
+        self._messages: deque[RawMessage] = deque()
+
+    def is_left(self) -> bool:
+        """Whether there is work for the stream's task."""
+        return bool(self._messages or self._frames)
+
+    def take(self, buffer: bytes, start: int, stop: int) -> bool:
+        """Work off what `buffer[start:stop]` completes. Return False if the stream's task has to go on."""
+        self._intake.counters["received_bytes"] += stop - start
+        try:
+            frames = self._cutter.feed(buffer, start, stop)
+        # An oversized or unparsable length prefix leaves no way to find the next frame.
+        except FramingError as error:
+            self.error = error
+            return False
+        if not frames:
+            return True
+        self._frames.extend(frames)
+        return self.go_on()
+
+    def go_on(self) -> bool:
+        """Work until nothing is left (True), or for as long as a reader may."""
+        intake, peer, frames, messages = self._intake, self._peer, self._frames, self._messages
+        started, now, received_ns = time.perf_counter(), trio.current_time(), time.time_ns()
+        count = 0  # whatever the clock says, something is done
+        while True:
+            while messages:
+                if not intake.on_message(peer, messages.popleft(), now, received_ns):
+                    return False
+                count += 1
+                if count % _LOOK_AT_CLOCK == 0 and time.perf_counter() - started > self._max_hold:
+                    return False
+            if not frames:
+                break
+            if count and time.perf_counter() - started > self._max_hold:
+                return False
+            buffer, start, stop = frames.popleft()
+            messages.extend(intake.decode(peer, buffer, start, stop, now))
+            count += 1
+        intake.flush()
+        return True
 
 
 class Intake:
@@ -58,9 +116,9 @@ class Intake:
         self._validators = validators
         self._links = links
         self._params = params
-        self._counters = counters
+        self.counters = counters
         self._deliver = deliver
-        self._flush = flush
+        self.flush = flush
         self._spawn = spawn
         self._validating: dict[tuple[str, bytes], list[Peer]] = {}
         """The peers that sent us a message whose validation is still running."""
@@ -68,111 +126,86 @@ class Intake:
 
     async def read(self, stream: Stream, peer: Peer) -> None:
         """Serve an inbound stream until it ends or a framing error forces a reset."""
-        params, counters = self._params, self._counters
-        cutter = FrameCutter(params.max_rpc_size + params.accept_slack)
-        worked = 0.0
-        while True:
-            try:
-                chunk = await stream.read(_READ_SIZE)
-            except StreamClosed:
-                return
-            if not chunk:
-                return
-            started = time.perf_counter()
-            counters["received_bytes"] += len(chunk)
-            try:
-                buffer, frames = cutter.feed(chunk)
-            # An oversized or unparsable length prefix leaves no way to find the next frame.
-            except FramingError as error:
-                counters["frames_refused"] += 1
-                log.info("reset relay stream of %s: %s", peer.peer_id, error)
-                self._router.malformed(peer.peer_id, trio.current_time())
-                self._flush()
-                await stream.reset()
-                return
-            now = trio.current_time()
-            received_ns = time.time_ns()
-            for start, stop in frames:
-                # Below the graylist threshold the whole RPC is dropped unread (gossipsub-v1.1, Score
-                # Thresholds).
-                if peer.graylisted:
-                    counters["rpcs_graylisted"] += 1
-                    continue
-                try:
-                    rpc = decode_rpc(buffer, start, stop)
-                except RpcDecodeError:
-                    counters["rpcs_malformed"] += 1
-                    self._router.malformed(peer.peer_id, now)
-                    continue
-                counters["rpcs"] += 1
-                if rpc.control is not None or rpc.subscriptions:
-                    self._on_control(peer, rpc, now)
-                for index, raw in enumerate(rpc.messages, 1):
-                    later = self._on_message(peer, raw, now, received_ns)
-                    if later is not None:
-                        await self._validate_later(peer, *later)
-                    if not index % _LOOK_AT_CLOCK and time.perf_counter() - started > params.max_hold:
-                        self._flush()
+        work = _Work(self, peer, self._params)
+        try:
+            while await stream.consume(work.take):
+                if work.error is not None:
+                    break
+                while True:
+                    if len(self._validating) >= self._params.queues.validations:
+                        self.flush()
+                        await self._settled.park()
+                    elif work.is_left():
+                        self.flush()
                         await trio.lowlevel.checkpoint()
-                        started, worked = time.perf_counter(), 0.0
-                        now = trio.current_time()
-                if time.perf_counter() - started > params.max_hold:
-                    self._flush()
-                    await trio.lowlevel.checkpoint()
-                    started, worked = time.perf_counter(), 0.0
-                    now = trio.current_time()
-            self._flush()
-            worked += time.perf_counter() - started
-            if worked > params.max_hold:
-                # Reading need not have reached a checkpoint while the stream had bytes buffered.
-                await trio.lowlevel.checkpoint()
-                worked = 0.0
+                        work.go_on()
+                    else:
+                        break
+        except StreamClosed:
+            return
+        if work.error is not None:
+            self.counters["frames_refused"] += 1
+            log.info("reset relay stream of %s: %s", peer.peer_id, work.error)
+            self._router.malformed(peer.peer_id, trio.current_time())
+            self.flush()
+            await stream.reset()
 
-    def _on_control(self, peer: Peer, rpc: Rpc, now: float) -> None:
+    def decode(self, peer: Peer, buffer: bytes, start: int, stop: int, now: float) -> Sequence[RawMessage]:
+        """Decode an RPC, handle its control and subscriptions, and return its messages."""
+        # Below the graylist threshold the whole RPC is dropped unread (gossipsub-v1.1, Score Thresholds).
+        if peer.graylisted:
+            self.counters["rpcs_graylisted"] += 1
+            return []
+        try:
+            rpc = decode_rpc(buffer, start, stop)
+        except RpcDecodeError:
+            self.counters["rpcs_malformed"] += 1
+            self._router.malformed(peer.peer_id, now)
+            return []
+        self.counters["rpcs"] += 1
         if rpc.subscriptions:
             self._router.on_subscriptions(peer, rpc.subscriptions, now)
         if rpc.control is not None:
             self._router.on_control(peer, rpc.control, now)
+        return rpc.messages
 
-    def _on_message(
-        self, peer: Peer, raw: RawMessage, now: float, received_ns: int
-    ) -> tuple[Topic, RelayMessage, Awaitable[Verdict]] | None:
-        """Process one copy of a message. Return the pending verdict if a validator is asynchronous."""
-        counters, router = self._counters, self._router
+    def on_message(self, peer: Peer, raw: RawMessage, now: float, received_ns: int) -> bool:
+        """Process one copy of a message. Return False if too many validations are running now."""
+        counters, router = self.counters, self._router
         counters["received"] += 1
         topic = router.topic_of(raw.topic)
         if topic is None:
             counters["not_subscribed"] += 1
-            return None
+            return True
         data = raw.data
         topic.traffic.gross_in += len(data)
         if raw.signed:
             # StrictNoSign (11/WAKU2-RELAY). No penalty: nwaku accepts unsigned messages with `from` and
             # `seqno` and forwards them, so the sender may be an honest forwarder.
             counters["dropped_signed"] += 1
-            return None
+            return True
         # The id is over the encoded bytes (11/WAKU2-RELAY); two encodings of one WakuMessage are two
         # messages.
         message_id = sha256(data).digest()
         if not router.screen(topic, message_id):
             counters["duplicates"] += 1
-            return None
+            return True
         # Larger than the RPC limit of the network: valid for us, but no neighbour would accept the forward.
         if len(data) + _ASIDE > self._params.max_rpc_size and not self._fits(topic, data):
             counters["oversize_ignored"] += 1
-            return None
+            return True
         if self._validating:
             waiting = self._validating.get((topic.name, message_id))
             if waiting is not None:  # same bytes on the same topic: share the verdict
                 counters["duplicates"] += 1
                 waiting.append(peer)
-                return None
+                return True
         try:
             decoded = decode_message(data)
         except MessageDecodeError:
             counters["rejected_undecodable"] += 1
             router.reject(peer, topic, now)
-            return None
+            return True
         message = RelayMessage(topic.name, data, decoded, message_id, peer.peer_id, received_ns)
         try:
             verdict = self._validators.check(message)
@@ -180,14 +213,15 @@ class Intake:
             # A bug in a validator is not the sender's fault: do not penalise or lose the peer for it.
             counters["validator_errors"] += 1
             log.exception("relay validator raised on %s", topic.name)
-            return None
+            return True
         if verdict is Verdict.ACCEPT:
             self._accept(peer, topic, message, now)
         elif isinstance(verdict, Verdict):
             self._refuse((peer,), topic, verdict, now)
         else:
-            return topic, message, verdict
-        return None
+            self._validate_later(peer, topic, message, verdict)
+            return len(self._validating) < self._params.queues.validations
+        return True
 
     def _fits(self, topic: Topic, data: bytes) -> bool:
         return fits_rpc(topic.raw, len(data), self._params.max_rpc_size)
@@ -200,25 +234,24 @@ class Intake:
                 link = self._links.get(target)
                 if link is not None:
                     link.forward(frame, message.message_id)
-            self._counters["forwarded"] += len(targets)
-        self._counters["delivered"] += 1
+            self.counters["forwarded"] += len(targets)
+        self.counters["delivered"] += 1
         self._deliver(message)
 
     def _refuse(self, peers: tuple[Peer, ...], topic: Topic, verdict: Verdict, now: float) -> None:
         if verdict is Verdict.IGNORE:
-            self._counters["ignored"] += 1
+            self.counters["ignored"] += 1
             return
-        self._counters["rejected"] += 1
+        self.counters["rejected"] += 1
         for peer in peers:
             self._router.reject(peer, topic, now)
 
     # -- asynchronous validators ------------------------------------------------------------------------
 
-    async def _validate_later(
+    def _validate_later(
         self, peer: Peer, topic: Topic, message: RelayMessage, verdict: Awaitable[Verdict]
     ) -> None:
-        """Await the verdict in a separate task. The reader blocks here while too many validations are
-        running."""
+        """Await the verdict in a separate task."""
         key = (topic.name, message.message_id)
         senders = self._validating[key] = [peer]
 
@@ -226,7 +259,7 @@ class Intake:
             try:
                 result = await verdict
             except Exception:
-                self._counters["validator_errors"] += 1
+                self.counters["validator_errors"] += 1
                 log.exception("relay validator raised on %s", topic.name)
                 result = Verdict.IGNORE
             finally:
@@ -237,9 +270,6 @@ class Intake:
                 self._refuse(tuple(senders), topic, result, now)
             elif topic.subscribed and message.message_id not in topic.seen:
                 self._accept(peer, topic, message, now)
-            self._flush()
+            self.flush()
 
         self._spawn(finish)
-        while len(self._validating) >= self._params.queues.validations:
-            self._flush()
-            await self._settled.park()

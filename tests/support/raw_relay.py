@@ -55,9 +55,9 @@ class RawPeer:
                 chunk = await stream.read()
                 if not chunk:
                     return
-                buffer, frames = cutter.feed(chunk)
-                self.frame_sizes += [stop - start for start, stop in frames]
-                self.heard += [decode_rpc(buffer, start, stop) for start, stop in frames]
+                frames = cutter.feed(chunk)
+                self.frame_sizes += [stop - start for _, start, stop in frames]
+                self.heard += [decode_rpc(*frame) for frame in frames]
         except StreamClosed:
             return
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 
 import trio
@@ -37,6 +38,12 @@ class MemoryStream:
         await trio.lowlevel.checkpoint()
         return self._chunks.pop(0) if self._chunks else b""
 
+    async def consume(self, take: Callable[[bytes, int, int], bool]) -> bool:
+        while data := await self.read():
+            if not take(data, 0, len(data)):
+                return True
+        return False
+
     async def write(self, data: bytes) -> None:
         raise AssertionError("nobody writes here")
 
@@ -53,7 +60,7 @@ class MemoryStream:
 class Reader:
     """An intake with one peer, subscribed to one topic."""
 
-    def __init__(self, nursery: trio.Nursery, **queues: int) -> None:
+    def __init__(self, nursery: trio.Nursery, max_hold: float = 0.005, **queues: int) -> None:
         self.router = Router(GossipParams(), ScoreParams(), Random(1))
         self.router.subscribe(T, 0)
         self.router.add_peer("p", "10.0.0.1", 0, outbound=True)
@@ -64,7 +71,7 @@ class Reader:
             self.router,
             self.validators,
             {},
-            RelayParams(queues=QueueParams(**queues)),
+            RelayParams(queues=QueueParams(**queues), max_hold=max_hold),
             self.counters,
             deliver=self.delivered.append,
             flush=lambda: None,
@@ -141,6 +148,17 @@ async def test_a_reader_waits_when_too_many_validations_are_running() -> None:
         assert reader.counters["received"] == 3
         gate.set()
     assert len(reader.delivered) == 10
+
+
+@trio_test()
+async def test_work_that_takes_too_long_is_left_to_the_streams_own_task() -> None:
+    async with trio.open_nursery() as nursery:
+        reader = Reader(nursery, max_hold=-1.0)
+        payloads = [b"%d" % n for n in range(40)]
+        wire = b"".join(map(publish, payloads))
+        await reader.read(wire, wire[:1000], wire[1000:])
+        assert [m.message.payload for m in reader.delivered] == payloads
+        assert reader.counters["duplicates"] == 40
 
 
 @trio_test()
