@@ -95,6 +95,8 @@ class MemoryWatch:
         while seen and seen[0][0] < now - _WINDOW:
             seen.popleft()
         growth = size - min((before for _, before in seen), default=size)
+        # libzmq holds a message in its own memory until the last byte is there, and reports nothing before:
+        # only the growth of the process shows a sender that never finishes.
         seen.append((now, size))
         self._lowest, self._base = min(self._lowest, size), min(self._base, size)
         finished = self._finished()
@@ -173,6 +175,7 @@ class MemoryWatch:
 
 
 def _sending_now(door: Door, glances: int) -> set[int]:
+    # libzmq's I/O thread empties the sockets by itself: one probe may find nothing of a busy sender.
     found = set(door.unread())
     for _ in range(glances):
         time.sleep(_GLANCE_SECONDS)

@@ -66,6 +66,7 @@ async def select_one_of(stream: Duplex, protocols: Sequence[str]) -> str:
     for protocol in protocols:
         proposal = encode_message(protocol)
         if first:
+            # Header and first proposal together: multistream-select lets the initiator save a round trip.
             await stream.write(encode_message(HEADER) + proposal)
             if await read_message(stream) != HEADER:
                 raise ProtocolViolation("multistream: unexpected header")

@@ -119,6 +119,8 @@ class NoiseSecurity:
         Raise whatever the library raises for a broken or malicious peer; the caller treats any exception as a
         failed handshake.
         """
+        # XX transmits both static keys; the payload binds ours to the node's identity by a signature of the
+        # libp2p key (libp2p/specs/noise, Static Key Authentication).
         pattern = PatternXX(self._local, self._private, self._static)
         connection = _HandshakeConnection(transport, initiator=initiator)
         if initiator:

@@ -101,6 +101,7 @@ class Yamux(Muxer):
             raise ProtocolViolation("yamux: unknown frame type")
 
     def _stream_for(self, flags: int, stream_id: int) -> MuxedStream | None:
+        # SYN rides on a stream's first frame, data or window update (yamux spec, Flag Field).
         if flags & SYN:
             return self._incoming(stream_id)
         return self._streams.get(stream_id)
@@ -110,6 +111,7 @@ class Yamux(Muxer):
             raise ProtocolViolation("yamux: stream id of wrong parity")
         if stream_id in self._streams:
             raise ProtocolViolation("yamux: stream opened twice")
+        # RST in place of ACK refuses a stream (yamux spec, Opening a stream).
         if not self.may_accept():
             self.enqueue_control(header(WINDOW_UPDATE, RST, stream_id, 0))
             return None
@@ -184,6 +186,7 @@ class Yamux(Muxer):
             self, stream_id, outbound=True, send_window=INITIAL_WINDOW, receive_window=window
         )
         self.add_stream(stream_id, stream)
+        # Data may follow at once: the opener need not wait for the ACK (yamux spec, Opening a stream).
         self.enqueue(header(WINDOW_UPDATE, SYN, stream_id, window - INITIAL_WINDOW))
         return stream
 

@@ -83,6 +83,7 @@ class PeerRanking:
     def succeeded(self, peer_id: PeerIdText, service: str, seconds: float) -> None:
         """Record a usable response after `seconds`."""
         record = self._record(peer_id, service)
+        # Exponential moving average: one slow response does not change the order, a slow peer soon does.
         known = record.last_success is not None
         record.latency = record.latency + SMOOTHING * (seconds - record.latency) if known else seconds
         record.last_success = self._clock()
@@ -110,6 +111,7 @@ class PeerRanking:
             for candidate in candidates
             if shard is None or candidate.configured or not candidate.shards or shard in candidate.shards
         ]
+        # Shuffle first: the sort is stable, so equals stay in random order and share the load.
         self._rng.shuffle(fitting)
         return [
             candidate.peer_id
@@ -227,6 +229,7 @@ class ServicePeerChoice:
         found = [named] if named is not None else self.choose(service, protocols, shard)
         waiting = [peer for peer in found if peer == named or peer not in exclude][:MAX_TRIES]
         while waiting:
+            # `min` returns the first of equals: the best-ranked peer unless it is paced more than another.
             peer = min(waiting, key=lambda one: self._pacer.delay((peer_id_in(one) or one, service)))
             waiting.remove(peer)
             peer_id = peer_id_in(peer) or peer
@@ -239,6 +242,7 @@ class ServicePeerChoice:
                 )
                 attempts.append(Attempt(peer, busy))
                 continue
+            # Reserve before sleeping: concurrent requests to one peer then queue up instead of colliding.
             pause = self._pacer.reserve((peer_id, service))
             await trio.sleep(pause)
             left -= pause
@@ -264,6 +268,8 @@ class ServicePeerChoice:
                 if isinstance(error, NoAnswer) and peer in limited:
                     error = limited[peer][1]  # it ran out of time because of the rate limit: report that
                 attempts.append(Attempt(peer, error))
+                # A final refusal (bad request) is our own mistake: no peer would answer otherwise, and none
+                # is to blame.
                 if isinstance(error, RequestRefused) and error.final:
                     break
                 self.ranking.failed(peer_id, service)
@@ -316,5 +322,6 @@ class ServicePeerChoice:
             yield
         finally:
             places.release()
+            # Keep no semaphore per peer that ever was asked.
             if places.value == MAX_AT_ONCE and not places.statistics().tasks_waiting:
                 self._places.pop(key, None)

@@ -106,6 +106,7 @@ class ProtobufFields:
     def blob(self, field: int) -> bytes | None:
         """Return the last value of a length-delimited field, None if absent."""
         found = self._blobs.get(field)
+        # Protobuf: of several values of a singular field, the last one counts.
         return found[-1] if found else None
 
     def blobs(self, field: int) -> list[bytes]:
@@ -146,11 +147,12 @@ def packed_varints(value: bytes) -> Iterator[int]:
 
 
 def unzigzag(value: int) -> int:
-    """Decode the varint of a sint64."""
+    """Decode the varint of a sint64 (ZigZag: 0, -1, 1, -2 … as 0, 1, 2, 3 …)."""
     return value >> 1 ^ -(value & 1)
 
 
 def _varint(body: bytes, position: int) -> tuple[int, int]:
+    # Ten bytes carry 70 bits: what exceeds 64 is cut off, as the protobuf libraries do.
     value, shift = 0, 0
     for index in range(position, min(position + MAX_VARINT_BYTES, len(body))):
         byte = body[index]

@@ -256,6 +256,8 @@ class _Pages:
         self._cursor = cursor
         for message in messages if self._query.forward else reversed(messages):
             self._bytes -= message.size
+            # The cursor of 13/WAKU2-STORE is the hash of the last message of a page: cutting a page short, we
+            # can name the last one kept and lose nothing.
             if self._bytes < 0 and self._kept:
                 self._cursor = self._kept[-1].message_hash
                 self.done = True

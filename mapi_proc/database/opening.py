@@ -75,6 +75,7 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
         if read_only:
             connection.execute("PRAGMA query_only = ON")
         else:
+            # WAL: readers do not wait for the writer, and a commit is one sequential write.
             connection.execute("PRAGMA journal_mode = WAL")
             # The writer checkpoints, between commits: `.written` describes the main file as it left it.
             connection.execute("PRAGMA wal_autocheckpoint = 0")

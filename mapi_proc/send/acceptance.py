@@ -43,6 +43,7 @@ _EVICT_EVERY_NS: Final = 600 * 1_000_000_000
 def fingerprint(request: SendRequest, payload: bytes) -> bytes:
     """Hash the whole body of a send, to distinguish a repeat from a conflict."""
     topic = request.content_topic.encode()
+    # Lengths first: without them two different splits into topic, meta and payload would hash alike.
     digest = sha256(b"%d:%d:%d:" % (len(topic), len(request.meta), request.ephemeral))
     for part in (topic, request.meta, payload):
         digest.update(part)
@@ -123,6 +124,8 @@ class Acceptance:
         known = self._recent.get(key)
         if known is not None:
             return await self._repeat(mark, known[0], known[1])
+        # Reserve before the disk write, not after it: a burst must not pass the bound while it is being
+        # written.
         self._room.reserve(stream.stream_id, len(payload))
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         done.add_done_callback(_retrieve)
@@ -154,6 +157,7 @@ class Acceptance:
             if not done.done():
                 done.set_exception(error)
 
+        # Durable: synced to the disk before the app is told that the send is accepted.
         batch = self._database.batch(durable=True)
         batch.put_send(entry)
         self._evict_old(batch.evict_requests)
@@ -162,6 +166,7 @@ class Acceptance:
         except (DatabaseBusyError, DatabaseClosedError) as error:
             failed(error)
         try:
+            # Shielded: a client that goes away must not cancel a transaction that is already on its way.
             await asyncio.shield(done)
         except RequestExistsError:
             stored = await self._database.find_request(*key)

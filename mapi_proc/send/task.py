@@ -176,6 +176,7 @@ def attempt(task: SendTask, now: float) -> bool:
     task.attempts += 1
     if task.attempts == 1:
         task.first_attempt = now
+    # A send that is published again for a store stays PROPAGATED: to its app it has left already.
     if task.state is not SendState.PROPAGATED:
         task.state = SendState.ATTEMPTED
     return task.attempts > 1
@@ -214,6 +215,7 @@ def conclude(
         case Refused(text=text):
             task.state = SendState.FAILED
             task.error = text
+        # Unknown may have reached peers: it can no longer be cancelled or reported as never sent.
         case NoPeers() | Unknown():
             task.transmitted = task.transmitted or isinstance(outcome, Unknown)
             task.state = SendState.RETRY
@@ -272,11 +274,14 @@ def judge(task: SendTask, found: bool, now_ns: int) -> bool:
         return False
     task.checks += 1
     task.cause = NOT_STORED
+    # nwaku's archive refuses timestamps more than 20 s off (MaxMessageTimestampVariance): later copies are
+    # futile.
     return now_ns - task.timestamp < REPUBLISH_AGE_NS
 
 
 def cancel(task: SendTask) -> bool:
     """Cancel it, possible only before the first attempt. Return True if it is cancelled now."""
+    # After the first attempt the message may be out, and no one can take it back.
     if task.state is not SendState.PARKED or task.attempts:
         return False
     task.state = SendState.CANCELLED

@@ -147,7 +147,6 @@ class Channel:
         try."""
         self._forget_nonce(outgoing)
         others = self._requests.get(outgoing.contact)
-        # A handshake that stays unanswered leaves keys the other node may not have: discard them.
         if others is None or outgoing not in others:
             return
         others.remove(outgoing)
@@ -155,6 +154,7 @@ class Channel:
             del self._requests[outgoing.contact]
         if answered or any(other.opening for other in others):
             return
+        # A handshake that stays unanswered leaves keys the other node may not have: discard them.
         session = self._sessions.get(outgoing.contact)
         if session is None or not session.proven:
             self._sessions.pop(outgoing.contact)
@@ -236,6 +236,7 @@ class Channel:
             # (discv5-theory).
             self._challenge(packet.nonce, contact, now)
             return
+        # The first message under new keys proves that the other node has them: requests may follow.
         if fresh:
             self._send_waiting(contact, session)
         self._upward.message(contact, session.record, plaintext, now)

@@ -139,6 +139,7 @@ def decode(
         raise PacketError("unknown flag")
     if not _HANDSHAKE_MIN <= len(authdata) <= _HANDSHAKE_MIN + MAX_RECORD:
         raise PacketError("authdata of wrong size")
+    # Only the identity scheme "v4" exists: 64-byte signatures, 33-byte compressed keys (EIP-778).
     if (authdata[NODE_ID_BYTES], authdata[NODE_ID_BYTES + 1]) != (SIGNATURE_BYTES, EPHEMERAL_KEY_BYTES):
         raise PacketError("unsupported identity scheme")
     key = _HANDSHAKE_HEAD + SIGNATURE_BYTES
@@ -154,6 +155,8 @@ def decode(
 
 
 def _header(flag: int, target: bytes, iv: bytes, nonce: bytes, authdata: bytes, protocol_id: bytes) -> Header:
+    # discv5-wire, Packet Encoding: AES-CTR masks the header against passive filters only; its key, half of
+    # the recipient's node id, is public.
     size = len(authdata).to_bytes(2, "big")
     header = b"".join((protocol_id, _VERSION, bytes((flag,)), nonce, size, authdata))
     masked = Cipher(AES(target[:16]), CTR(iv)).encryptor().update(header)

@@ -66,6 +66,8 @@ class Session:
 
     def next_nonce(self, random: bytes) -> bytes:
         """Return a nonce that no other message under these keys has. `random` are NONCE_RANDOM bytes."""
+        # AES-GCM fails completely if a nonce repeats under one key: a counter, since 96 random bits alone are
+        # safe for some 2^32 messages only (discv5-theory).
         self._current.sent += 1
         return self._current.sent.to_bytes(_COUNTER, "big") + random
 

@@ -129,10 +129,13 @@ class Contacts:
             contact.due = trio.current_time() + self._params.ping_interval
             return response
         self._counters["refused"] += 1
+        # A 429 proves that the peer is alive, and 12/WAKU2-FILTER has no answer "subscription kept": only
+        # ping again soon. An error on anything but a subscribe puts the subscriptions themselves in doubt.
         if response.status == Status.TOO_MANY_REQUESTS:
             contact.due = trio.current_time() + self._params.ping_retry
         elif kind is not RequestType.SUBSCRIBE:
             self._failed(peer_id, contact)
+        # 400 is about our request: another peer would refuse it too (12/WAKU2-FILTER status codes).
         final = response.status == Status.BAD_REQUEST
         raise RequestRefused(response.status, response.description or "", final=final)
 

@@ -111,6 +111,8 @@ class PushLink:
         """Write queued frames until closed or cancelled. Raise nothing else."""
         with self._scope:
             while True:
+                # Open a stream only when there is something to push: idle streams count against the peer's
+                # limits.
                 while not self._queue:
                     await self._wait()
                 self._retry = trio.Event()
@@ -142,6 +144,7 @@ class PushLink:
                 while whole and not ended.is_set():
                     data, count = self._queue.take(self._params.write_bytes)
                     if count:
+                        # Until the write returns, the peer may have part of a frame.
                         whole = False
                         whole = await self._write(stream, data, count, opened)
                     else:
@@ -163,6 +166,7 @@ class PushLink:
         finally:
             self._counters["sent" if written else "failed"] += count
         now = trio.current_time()
+        # A write that fails at once is a closed stream; one that failed slowly is a peer that does not read.
         if not written:
             self._stalled = self._stalled or now - started >= STALL_SECONDS
             self._failed()

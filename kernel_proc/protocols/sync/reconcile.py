@@ -177,6 +177,7 @@ class Reconciliation:
                 self._fingerprint(one.low, one.high, int.from_bytes(one.content, "big"))
             else:
                 self._items(one.low, one.high, one.content)
+        # Nothing but skips: all is settled. WAKU-SYNC ends a session with an empty payload.
         if all(one.content is None for one in self._out):
             self._out = []
         yield self._payload(self._out)
@@ -201,6 +202,8 @@ class Reconciliation:
         self._out.append(SyncRange(low, high, content))
 
     def _fingerprint(self, low: SyncKey, high: SyncKey, theirs: int) -> None:
+        # Range-based set reconciliation (WAKU-SYNC): equal fingerprints mean equal sets; a small range is
+        # listed, a large one split, and the other side continues with the parts.
         found = self._view.summary(low, high)
         if found.fingerprint == theirs:
             self._skip(low, high)
@@ -231,6 +234,7 @@ class Reconciliation:
     def _items(self, low: SyncKey, high: SyncKey, theirs: ItemSet) -> None:
         limits, totals = self._limits, self.totals
         count = self._view.summary(low, high).size
+        # Their list of a few against our thousands: cut the range instead of listing all of ours.
         if not theirs.reconciled and count > limits.item_set and partitions(low, high):
             self._cut(low, high)
             return

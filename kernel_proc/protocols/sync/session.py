@@ -79,10 +79,14 @@ class SyncSession:
             view = await self._stock.view(self._own, self._window)
             await self._write(self._core.first(view))
         while (payload := await self._read()) is not None:
+            # WAKU-SYNC: each side names its topics; sides that share none have nothing to compare, and an
+            # empty frame says so.
             common = self._common(payload)
             if common is None:
                 await self._write_frame(b"")
                 return
+            # A fresh view per round: messages that arrived meanwhile, by relay or by transfer, are not asked
+            # for.
             view = await self._stock.view(common, self._window)
             answer: SyncPayload | None = None
             for answer in self._core.answer(payload, view):

@@ -200,6 +200,7 @@ class MessageTransfer:
             return self._refuse(peer_id, why)
         self._messages["receive"].add()
         try:
+            # Relay may have been faster than the transfer.
             if self._stock.holds(topic, make_key(message.timestamp, digest)):
                 self._count("duplicate")
             elif not await self._archive.insert(topic, message, digest):
@@ -209,6 +210,7 @@ class MessageTransfer:
         return TransferVerdict.TAKEN
 
     def _reason_against(self, topic: str, message: WakuMessage) -> str | None:
+        # 14/WAKU2-MESSAGE: ephemeral messages are not stored, so no honest store can have listed one.
         if message.ephemeral:
             return "ephemeral"
         if not self._stock.covers(topic):
