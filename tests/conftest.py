@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from hypothesis import HealthCheck, settings
 
+from tests.support.fork_server import allow_forks
+
 # How long it takes to draw an example says how busy the machine is, not whether the code is right.
 settings.register_profile("logos", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("logos")
+
+allow_forks()

@@ -7,7 +7,6 @@ import json
 import signal
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from urllib.parse import urlsplit
 
 from ipc_schema.paths import gateway_address_file
 from tests.integration.logos_node import clean_environment
-from tests.support.with_constants import command as with_constants
+from tests.support.fork_server import start_module
 
 __all__ = ["Answer", "GatewayProcess", "SseEvent"]
 
@@ -57,26 +56,18 @@ class GatewayProcess:
         automatic: bool = True,
         constants: dict[str, float] | None = None,
     ) -> None:
-        """`constants`: as in `tests.support.with_constants`."""
+        """`constants`: as in `start_module`."""
         ports = ("--rest-port=0", "--metrics-server-port=0") if automatic else ()
         self._log = data_dir.with_name(f"{data_dir.name}.gateway.log")
         self._run_dir = data_dir / "run"
         gateway_address_file(self._run_dir).unlink(missing_ok=True)
         with self._log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [
-                    sys.executable,
-                    *with_constants(constants or {}, "logos_gateway"),
-                    f"--data-dir={data_dir}",
-                    "--rest",
-                    "--metrics-server",
-                    *ports,
-                    *arguments,
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
+            self.process = start_module(
+                "logos_gateway",
+                [f"--data-dir={data_dir}", "--rest", "--metrics-server", *ports, *arguments],
+                log,
                 env=clean_environment(),
+                constants=constants,
             )
         self.urls = self._wait_urls()
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +17,7 @@ import zmq
 from ipc_schema.frames import Reply, decode_reply, encode_request
 from ipc_schema.kernel.events import Heartbeat, KernelEvent, MessageEvent, decode_header
 from ipc_schema.paths import KernelEndpoints, kernel_endpoints
-from tests.support.with_constants import command as with_constants
+from tests.support.fork_server import ChildProcess, start_module
 
 START_SECONDS = 30.0
 REPLY_SECONDS = 10.0
@@ -139,26 +137,28 @@ class KernelProcess:
         through: Sequence[str] = (),
         constants: Mapping[str, float] | None = None,
     ) -> None:
-        """`through`: a command that runs the kernel as its arguments, in its own place (`nsenter …`).
-        `constants`: see `tests.support.with_constants`."""
-        self._module = with_constants(dict(constants or {}), "kernel_proc")
+        """`through` and `constants`: as in `start_module`."""
+        self._constants = constants
         self.directory = directory
         self.options = options
-        self._through = tuple(through)
+        self._through = through
         self.endpoints: KernelEndpoints = kernel_endpoints(directory / "run")
         self.log = directory.parent / f"{directory.name}.log"
         self._context = context or zmq.Context()
         self._own_context = context is None
         self._sockets: list[Dealer | Subscriber] = []
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: ChildProcess | None = None
 
-    def launch(self) -> subprocess.Popen[bytes]:
+    def launch(self) -> ChildProcess:
         """Start the process without waiting for it."""
-        command = [sys.executable, *self._module, f"--data-dir={self.directory}", "--tcp-port=0"]
+        arguments = [f"--data-dir={self.directory}", "--tcp-port=0"]
         if not any(option.startswith(("--preset", "--listen-address")) for option in self.options):
-            command.append("--listen-address=127.0.0.1")  # also where a network is named
+            arguments.append("--listen-address=127.0.0.1")  # also where a network is named
+        arguments += self.options
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen([*self._through, *command, *self.options], stderr=log, stdout=log)
+            self.process = start_module(
+                "kernel_proc", arguments, log, through=self._through, constants=self._constants
+            )
         return self.process
 
     def start(self) -> Self:

@@ -6,7 +6,6 @@ import asyncio
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,8 +16,8 @@ from ipc_schema.errors import IpcError
 from ipc_schema.frames import is_app_event
 from ipc_schema.paths import mapi_endpoints
 from logos_client._connection import RequestConnection
+from tests.support.fork_server import ChildProcess, start_module
 from tests.support.kernel_process import REPLY_SECONDS, Dealer
-from tests.support.with_constants import command as with_constants
 
 __all__ = ["AppDealer", "MapiProcess", "control_request"]
 
@@ -59,17 +58,16 @@ class MapiProcess:
         through: Sequence[str] = (),
         constants: Mapping[str, float] | None = None,
     ) -> None:
-        """`through`: a command that runs MAPI as its arguments, under limits of its own. `constants`: see
-        `tests.support.with_constants`."""
-        self._module = with_constants(dict(constants or {}), "mapi_proc")
-        self._through = tuple(through)
+        """`through` and `constants`: as in `start_module`."""
+        self._through = through
+        self._constants = constants
         self.data_dir = data_dir
         self.run_dir = data_dir / "run"
         self.log = data_dir.parent / f"{data_dir.name}.mapi.log"
         self._options = list(options)
         if kernel_dir is not None:
             self._options += ["--kernel-dir", str(kernel_dir / "run")]
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: ChildProcess | None = None
 
     @property
     def pid(self) -> int:
@@ -83,17 +81,12 @@ class MapiProcess:
     def start(self) -> Self:
         self.data_dir.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [
-                    *self._through,
-                    sys.executable,
-                    *self._module,
-                    "--data-dir",
-                    str(self.data_dir),
-                    *self._options,
-                ],
-                stdout=log,
-                stderr=log,
+            self._process = start_module(
+                "mapi_proc",
+                [f"--data-dir={self.data_dir}", *self._options],
+                log,
+                through=self._through,
+                constants=self._constants,
             )
         return self
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 import json
 import runpy
 import sys
+from collections.abc import Mapping
 from importlib import import_module
 
 __all__ = ["command"]
 
 
-def command(constants: dict[str, float], module: str) -> list[str]:
+def command(constants: Mapping[str, float], module: str) -> list[str]:
     """The words after the interpreter that run `module` with `constants` (`module:NAME` to value)."""
     if not constants:
         return ["-m", module]
