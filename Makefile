@@ -24,7 +24,7 @@ export PYTHONPYCACHEPREFIX := $(CURDIR)/build/pycache
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env runtime docs-env node clients demo test test-distributions scale compiled pure test-compiled simulate simulate-channels coverage check conformance format docs bench chaos gateway-kills soak lock clean
+.PHONY: help env runtime docs-env node clients demo test test-clients test-distributions scale compiled pure test-compiled simulate simulate-channels coverage check conformance format docs bench chaos gateway-kills soak lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -60,14 +60,17 @@ demo: runtime ## two supervised nodes, an app on each, messages both ways, kill 
 clients: env node ## build the clients that need it, where their tools are there
 	$(BIN)/python client/conformance/ours.py
 
-test: env node clients ## all tests but large simulations and installations (under eight minutes on two cores)
+test: env node ## all tests but large simulations, compiled clients and installations (under eight minutes on two cores)
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal
 
 test-distributions: env node ## the wheels in environments of their own, and in empty roots as the images have them
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m distribution tests
 
-scale: env ## simulations of a hundred nodes and more, with a clock of their own
-	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m simulation tests/simulation
+test-clients: env node clients ## the clients in Go, C++ and Rust, where their tools are there
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m compiled_client tests
+
+scale: env ## simulations of a hundred nodes and more, with a clock of their own, and 1,000 seeds of channels
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m simulation tests
 
 # Extension modules beside the sources, which Python then prefers. The same tests pass with and without them.
 compiled: env ## compile the kernel's message path in place with mypyc (needs a C compiler)

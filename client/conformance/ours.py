@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 __all__ = [
+    "BUILD_SECONDS",
     "OURS",
     "Unavailable",
     "build",

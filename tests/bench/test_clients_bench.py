@@ -7,10 +7,11 @@ import pytest
 from conformance.ours import Unavailable
 from tests.bench.clients.driver import COUNTS, PROGRAMS, clients
 from tests.bench.harness import Options
+from tests.support.client_languages import languages
 
 
 @pytest.mark.integration
-@pytest.mark.parametrize("language", PROGRAMS)
+@pytest.mark.parametrize("language", languages(PROGRAMS))
 def test_each_role_of_a_language(language: str) -> None:
     try:
         PROGRAMS[language]()

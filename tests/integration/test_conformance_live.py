@@ -12,6 +12,7 @@ import pytest
 from conformance.ours import OURS, Unavailable
 from conformance.runner import Adapter
 from ipc_schema.paths import mapi_endpoints
+from tests.support.client_languages import languages
 from tests.support.kernel_process import KernelProcess, short_directory
 from tests.support.mapi_process import MapiProcess
 
@@ -44,7 +45,7 @@ def take(adapter: Adapter, count: int) -> list[dict[str, Any]]:
     return found
 
 
-@pytest.mark.parametrize("client", OURS)
+@pytest.mark.parametrize("client", languages(OURS))
 def test_each_message_comes_once_through_kills_of_both_processes(client: str) -> None:
     try:
         command = OURS[client]()

@@ -16,13 +16,13 @@ from pathlib import Path
 import msgpack
 import pytest
 
-from conformance.ours import Unavailable, cpp_program
+from conformance.ours import BUILD_SECONDS, Unavailable, cpp_program
 from tests.interop.chat import chat_with_a_python_app
 from tests.interop.kernel_kill import follow_a_kernel_through_a_kill
 from tests.support.kernel_process import KernelProcess, short_directory
 from tests.support.mapi_process import MapiProcess
 
-pytestmark = [pytest.mark.interop, pytest.mark.integration]
+pytestmark = [pytest.mark.compiled_client, pytest.mark.integration, pytest.mark.timeout(BUILD_SECONDS)]
 
 CLIENT = Path(__file__).parents[2] / "client" / "cpp"
 TOPIC = "/test/1/cpp/proto"
@@ -45,7 +45,7 @@ def program(target: str) -> list[str]:
 
 def run(*command: str | Path) -> str:
     done = subprocess.run(
-        [str(part) for part in command], capture_output=True, text=True, timeout=300, check=False
+        [str(part) for part in command], capture_output=True, text=True, timeout=BUILD_SECONDS, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -22,7 +22,7 @@ from tests.support.kernel_process import KernelProcess, short_directory
 from tests.support.mapi_process import MapiProcess
 from tests.support.nodes import Node, telling
 
-pytestmark = [pytest.mark.interop, pytest.mark.integration]
+pytestmark = [pytest.mark.compiled_client, pytest.mark.integration]
 
 TOPIC = "/five-languages/1/chat/plain"
 SECONDS = 90.0

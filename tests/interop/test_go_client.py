@@ -13,16 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from conformance.ours import Unavailable, go_program
+from conformance.ours import BUILD_SECONDS, Unavailable, go_program
 from tests.interop.chat import chat_with_a_python_app
 from tests.interop.kernel_kill import follow_a_kernel_through_a_kill
 from tests.support.kernel_process import KernelProcess, short_directory
 from tests.support.mapi_process import MapiProcess
 
-pytestmark = [pytest.mark.interop, pytest.mark.integration]
+pytestmark = [pytest.mark.compiled_client, pytest.mark.integration, pytest.mark.timeout(BUILD_SECONDS)]
 
 CLIENT = Path(__file__).parents[2] / "client" / "go"
-SECONDS = 400
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +34,9 @@ def adapter_command() -> list[str]:
 
 
 def go(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(arguments, cwd=CLIENT, capture_output=True, text=True, timeout=SECONDS, check=False)
+    return subprocess.run(
+        arguments, cwd=CLIENT, capture_output=True, text=True, timeout=BUILD_SECONDS, check=False
+    )
 
 
 @pytest.mark.usefixtures("adapter_command")

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from conformance.ours import BUILT, Unavailable, rust_program
+from conformance.ours import BUILD_SECONDS, BUILT, Unavailable, rust_program
 from ipc_schema.paths import mapi_endpoints
 from logos_client import ChannelMessageDelivered, ChannelMessageReceived, MessagingClient
 from tests.interop.inbox import CommandError
@@ -27,9 +27,7 @@ from tests.support.kernel_process import KernelProcess, short_directory
 from tests.support.mapi_process import MapiProcess
 from tests.support.nodes import collect
 
-#: A cold build compiles libzmq; after `make clients` everything is there.
-BUILD_SECONDS = 900
-pytestmark = [pytest.mark.interop, pytest.mark.integration, pytest.mark.timeout(BUILD_SECONDS)]
+pytestmark = [pytest.mark.compiled_client, pytest.mark.integration, pytest.mark.timeout(BUILD_SECONDS)]
 
 ROOT = Path(__file__).parents[2]
 CLIENT = ROOT / "client" / "rust"

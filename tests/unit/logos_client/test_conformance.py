@@ -12,6 +12,7 @@ import pytest
 from conformance import runner, table
 from conformance.ours import OURS, Unavailable
 from conformance.runner import Scenario, run, scenarios, sentences, uncovered
+from tests.support.client_languages import languages
 
 KIT = Path(runner.__file__).parent
 SPEC = KIT.parents[1] / "ipc_schema" / "SPEC.md"
@@ -73,7 +74,7 @@ def test_the_python_client(one: Scenario) -> None:
 
 
 @pytest.mark.interop
-@pytest.mark.parametrize("client", [client for client in OURS if client != "python"])
+@pytest.mark.parametrize("client", languages(client for client in OURS if client != "python"))
 def test_the_client(client: str) -> None:
     try:
         command = OURS[client]()
