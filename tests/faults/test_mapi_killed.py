@@ -92,7 +92,7 @@ async def test_a_kernel_killed_under_load_delivers_or_reports_missing_by_range(d
         ):
             await alice.subscribed(TOPIC)
             load = Load(kernel)
-            publishing = asyncio.create_task(load.run(600))
+            publishing = asyncio.create_task(load.run(1_200))
             await load.reached(200)
             assert node.kernel.process is not None
             node.kernel.process.kill()
@@ -103,8 +103,9 @@ async def test_a_kernel_killed_under_load_delivers_or_reports_missing_by_range(d
             request_id = os.urandom(16)
             send = {"request_id": request_id, "content_topic": TOPIC, "meta": b""}
             await alice.connection.request("send", send, [b"accepted without a kernel"])
-            node.kernel.launch()
+            # The sender offers what it sent in its last three heartbeats to a peer that comes back.
             await publishing
+            node.kernel.launch()
             await alice.until(lambda: statuses(alice)[-1] == "PartiallyConnected")
             await alice.subscribed(TOPIC)
             await load.run(20)
