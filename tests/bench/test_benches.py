@@ -47,7 +47,8 @@ def test_the_imports_of_a_module_are_counted_by_package() -> None:
     used, slowest = imports("ipc_schema.server")
     assert used.value > 0
     assert used.extra["modules"] > 20
-    assert "ipc_schema" in slowest
+    assert len(slowest) == 5  # which these are depends on the machine's load
+    assert not any("." in package for package in slowest)
 
 
 def test_the_relay_messages_are_waku_messages_with_distinct_numbers() -> None:

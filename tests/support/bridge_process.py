@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any, Self
 
 from ipc_schema.paths import bridge_status_file
 from tests.integration.logos_node import clean_environment
-from tests.support.with_constants import command as with_constants
+from tests.support.fork_server import ChildProcess, start_module
 
 __all__ = ["BridgeProcess"]
 
@@ -24,26 +23,18 @@ class BridgeProcess:
     """`python -m logos_bridge` beside a node whose data directory this is."""
 
     def __init__(self, data_dir: Path, *arguments: str, constants: dict[str, float] | None = None) -> None:
-        """`constants`: as in `tests.support.with_constants`."""
+        """`constants`: as in `start_module`."""
         self._log = data_dir.with_name(f"{data_dir.name}.bridge.log")
         self._status = bridge_status_file(data_dir / "run")
-        self._command = [
-            sys.executable,
-            *with_constants(constants or {}, "logos_bridge"),
-            f"--data-dir={data_dir}",
-            *arguments,
-        ]
-        self.process: subprocess.Popen[bytes] | None = None
+        self._arguments = [f"--data-dir={data_dir}", *arguments]
+        self._constants = constants
+        self.process: ChildProcess | None = None
 
     def start(self) -> None:
         """Start it, again."""
         with self._log.open("ab") as log:
-            self.process = subprocess.Popen(
-                self._command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=clean_environment(),
+            self.process = start_module(
+                "logos_bridge", self._arguments, log, env=clean_environment(), constants=self._constants
             )
 
     def log(self) -> str:

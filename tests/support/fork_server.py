@@ -33,6 +33,7 @@ __all__ = ["ChildProcess", "allow_forks", "start_module"]
 _PRELOADED: Final = {
     "kernel_proc": ("kernel_proc.__main__", "kernel_proc.node"),
     "mapi_proc": ("mapi_proc.__main__", "mapi_proc.api", "uvloop"),
+    "logos_bridge": ("logos_bridge.__main__", "logos_bridge.service", "uvloop"),
     "logos_gateway": ("logos_gateway.__main__", "logos_gateway.service"),
 }
 """What each program imports until it serves."""

@@ -101,7 +101,7 @@ def test_the_methods_are_those_of_the_contract() -> None:
 
 @pytest.mark.parametrize("cls", ALL, ids=lambda cls: cls.__name__)
 def test_every_body_comes_back_as_it_was(cls: type[Body]) -> None:
-    @settings(max_examples=40)
+    @settings(max_examples=20)
     @given(bodies(cls))
     def check(body: Any) -> None:
         packed = msgpack.packb(body.to_body())
@@ -112,7 +112,7 @@ def test_every_body_comes_back_as_it_was(cls: type[Body]) -> None:
 
 @pytest.mark.parametrize("cls", ALL, ids=lambda cls: cls.__name__)
 def test_any_map_is_a_value_or_a_typed_error(cls: type[Body]) -> None:
-    @settings(max_examples=60)
+    @settings(max_examples=30)
     @given(maps_near(cls))
     def check(body: dict[str, Any]) -> None:
         result = attempt(lambda: cls.from_body(body), IpcError)
