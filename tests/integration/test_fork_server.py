@@ -1,0 +1,44 @@
+"""A forked program behaves as one that is started by its command."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from logos_process.exits import ExitCode
+from tests.support.fork_server import start_module
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.mark.parametrize("module", ["kernel_proc", "mapi_proc", "logos_gateway", "logos_bridge"])
+def test_the_same_output_and_exit_code(tmp_path: Path, module: str) -> None:
+    arguments = ["--no-such-option"]
+    usual = subprocess.run([sys.executable, "-m", module, *arguments], capture_output=True, check=False)
+    with (tmp_path / "log").open("w+b") as log:
+        process = start_module(module, arguments, log)
+        assert process.wait(20) == usual.returncode == process.poll()
+        log.seek(0)
+        assert log.read() == usual.stdout + usual.stderr
+
+
+def test_its_own_environment_and_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    environ = {**os.environ, "LOGOS_KERNEL_LOG_LEVEL": "nonsense"}
+    with (tmp_path / "log").open("w+b") as log:
+        assert start_module("kernel_proc", [], log, env=environ).wait(20) == ExitCode.CONFIG
+        log.seek(0)
+        assert b"nonsense" in log.read()
+        process = start_module(
+            "kernel_proc", ["--data-dir=here", "--tcp-port=0", "--listen-address=127.0.0.1"], log
+        )
+        assert Path(f"/proc/{process.pid}/cwd").readlink() == tmp_path
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait(20) == -signal.SIGKILL
