@@ -5,8 +5,9 @@ goes wrong, unencodable replies included. Kernel (trio) and Messaging API (async
 moves frames and runs tasks.
 
 A method that is a plain function is answered at once. A coroutine function runs in a task of the shell, under
-the request's budget. An ordered one runs after the earlier ordered requests of its client, so that messages
-go out in the order in which the program sent them.
+the request's budget. A plain function that `may_wait` is called at once, and returns an awaitable where its
+answer has to wait: most requests of the hot paths need no task. An ordered one runs after the earlier ordered
+requests of its client, so that messages go out in the order in which the program sent them.
 """
 
 from __future__ import annotations
@@ -105,18 +106,28 @@ class Call:
         return self.request.blobs
 
 
-Handler = Callable[[Call], Answer] | Callable[[Call], Awaitable[Answer]]
+Handler = Callable[[Call], Answer] | Callable[[Call], Awaitable[Answer]] | Callable[[Call], "Begun"]
+Begun = Answer | Awaitable[Answer]
+"""What a handler returns: the answer, or one that comes."""
 
 
 class Route:
-    """How a method runs. `ordered` only applies to coroutine functions."""
+    """How a method runs. `ordered` only applies to coroutine functions and to those that `may_wait`."""
 
-    __slots__ = ("handler", "needs_hello", "ordered", "takes_time")
+    __slots__ = ("handler", "may_wait", "needs_hello", "ordered", "takes_time")
 
-    def __init__(self, handler: Handler, *, ordered: bool = False, needs_hello: bool = True) -> None:
+    def __init__(
+        self,
+        handler: Handler,
+        *,
+        ordered: bool = False,
+        needs_hello: bool = True,
+        may_wait: bool = False,
+    ) -> None:
         self.handler: Callable[[Call], Any] = handler
         self.ordered = ordered
         self.needs_hello = needs_hello
+        self.may_wait = may_wait
         self.takes_time = inspect.iscoroutinefunction(handler)
 
 
@@ -129,11 +140,11 @@ class ServerShell(Protocol):
     def send(self, frames: Sequence[bytes], /) -> bool:
         """Send a message, identity first. Return False if it was dropped (and counted by the socket)."""
 
-    def spawn(self, call: Call, /) -> None:
+    def spawn(self, call: Call, begun: Awaitable[Answer] | None, /) -> None:
         """Run the call in a task.
 
-        The task calls `RequestServer.start`, the handler under the deadline, then `done`, `failed` or
-        `expired`, and `finished` in any case.
+        The task calls `RequestServer.start`, then under the deadline awaits `begun`, or `work` if it is None,
+        then calls `done`, `failed` or `expired`, and `finished` in any case.
         """
 
 
@@ -238,32 +249,39 @@ class RequestServer:
             raise IpcError(ErrorCode.UNKNOWN_METHOD, f"there is no method {request.method!r}")
         deadline = self._shell.now() + request.effective_budget_ms / 1000
         call = Call(request, identity, client, uid, deadline, route, delimited, descriptor)
-        if route.takes_time:
+        if route.takes_time or route.may_wait:
+            self._check_room(call)  # before anything is begun that could not be finished
+        if route.takes_time or (route.may_wait and route.ordered and client is not None and client.ordered):
             self._queue(call)
             return
         try:
-            result = route.handler(call)
+            result: Begun = route.handler(call)
         except Exception as error:  # mapped to one answer, and logged unless it is an error of the contract
             self.failed(call, error)
             return
-        self.done(call, result)
+        if isinstance(result, tuple):
+            self.done(call, result)
+        else:
+            self._queue(call, result)
 
-    def _queue(self, call: Call) -> None:
+    def _check_room(self, call: Call) -> None:
         client = call.client
-        no_reply = call.request.no_reply
         if client is None:
             under_way = self._strangers[call.identity]
         else:
-            under_way = client.unanswered if no_reply else client.in_flight
+            under_way = client.unanswered if call.request.no_reply else client.in_flight
         if under_way >= self._per_client:
             raise IpcError(ErrorCode.BUSY, f"{under_way} requests are under way", retry_after_ms=50)
         if self.counters.in_flight >= IN_FLIGHT_TOTAL:
             raise IpcError(ErrorCode.BUSY, "too many requests are under way", retry_after_ms=200)
+
+    def _queue(self, call: Call, begun: Awaitable[Answer] | None = None) -> None:
+        client = call.client
         self.counters.in_flight += 1
         if client is None:
             self._strangers[call.identity] += 1
         else:
-            if no_reply:
+            if call.request.no_reply:
                 client.unanswered += 1
             else:
                 client.in_flight += 1
@@ -271,9 +289,15 @@ class RequestServer:
                 client.ordered.append(call)
                 if len(client.ordered) > 1:
                     return  # `finished` of its predecessor starts it
-        self._shell.spawn(call)
+        self._shell.spawn(call, begun)
 
     # --- a call in its task ---
+
+    @staticmethod
+    async def work(call: Call) -> Answer:
+        """Call the handler, and wait for its answer where it has to."""
+        result: Begun = call.route.handler(call)
+        return result if isinstance(result, tuple) else await result
 
     def start(self, call: Call) -> bool:
         """Return whether the work may begin. If its budget ran out in a queue, answer so here."""
@@ -342,7 +366,7 @@ class RequestServer:
         if call.route.ordered:
             client.ordered.popleft()
             if client.ordered:
-                self._shell.spawn(client.ordered[0])
+                self._shell.spawn(client.ordered[0], None)
 
     # --- output ------
 

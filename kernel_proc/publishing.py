@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from ipc_schema.errors import ErrorCode, IpcError
@@ -13,9 +13,9 @@ from ipc_schema.message import MessageEncodeError, WakuMessage, encode_message, 
 from ipc_schema.sizes import too_large_text
 from ipc_schema.topics import TopicError, place
 from kernel_proc.metrics import Registry
-from kernel_proc.relay.messages import RelayBadTopic, RelayMessageInvalid, RelayMessageTooLarge
+from kernel_proc.relay.messages import RelayError, RelayMessageTooLarge
 from kernel_proc.relay.rpc_writer import fits_rpc
-from kernel_proc.sender import MessageSender
+from kernel_proc.sender import MessageSender, RelayOutcome
 from kernel_proc.shards import Shards
 
 __all__ = ["PublishOutcome", "Publishing", "Ready"]
@@ -68,15 +68,16 @@ class Publishing:
         self._clock_ns = clock_ns
         self._sent = registry.counter("node_messages", type="self")
 
-    async def publish(
+    def publish(
         self,
         message: WakuMessage,
         *,
         pubsub_topic: str | None = None,
         shard: int | None = None,
         force: bool = False,
-    ) -> PublishOutcome:
-        """Publish on the given shard, or on the content topic's shard under autosharding.
+    ) -> PublishOutcome | Awaitable[PublishOutcome]:
+        """Publish on the given shard, or on the content topic's shard under autosharding. Return an awaitable
+        if the relay has to wait.
 
         A message without a timestamp (0) gets the current time. Raise `IpcError`: `bad_request`, `too_large`,
         `rln_required`, or `no_peers` with the message hash and timestamp as detail; in the last case the
@@ -88,14 +89,28 @@ class Publishing:
             raise IpcError(ErrorCode.NOT_READY, "relay is off on this node", retriable=False)
         topic, message, digest = ready.pubsub_topic, ready.message, ready.message_hash
         try:
-            sent = await sender.send(topic, message, ready.data, digest, SOURCE_SELF, force=force)
-        except RelayMessageTooLarge as error:
-            raise self._too_large(error.limit) from error
-        except (RelayMessageInvalid, RelayBadTopic) as error:
-            raise IpcError(ErrorCode.BAD_REQUEST, str(error)) from error
+            sent = sender.send(topic, message, ready.data, digest, SOURCE_SELF, force=force)
+        except RelayError as error:
+            raise self._refusal(error) from error
+        return self._outcome(ready, sent) if isinstance(sent, RelayOutcome) else self._later(ready, sent)
+
+    async def _later(self, ready: Ready, sending: Awaitable[RelayOutcome]) -> PublishOutcome:
+        try:
+            sent = await sending
+        except RelayError as error:
+            raise self._refusal(error) from error
+        return self._outcome(ready, sent)
+
+    def _refusal(self, error: RelayError) -> IpcError:
+        if isinstance(error, RelayMessageTooLarge):
+            return self._too_large(error.limit)
+        return IpcError(ErrorCode.BAD_REQUEST, str(error))
+
+    def _outcome(self, ready: Ready, sent: RelayOutcome) -> PublishOutcome:
         if not sent.duplicate:
             self._sent.add()
-        done = PublishOutcome(digest, message.timestamp, topic, sent.peers, sent.duplicate)
+        digest, timestamp, topic = ready.message_hash, ready.message.timestamp, ready.pubsub_topic
+        done = PublishOutcome(digest, timestamp, topic, sent.peers, sent.duplicate)
         if sent.no_recipients:
             raise self._no_peers(done, ready.shard)
         return done

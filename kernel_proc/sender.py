@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final, NamedTuple, Protocol
 
 import trio
@@ -21,9 +22,9 @@ UNSENT_SECONDS: Final = 300.0
 class PublishingRelay(Protocol):
     """What sending needs from the relay."""
 
-    async def publish(
+    def begin_publish(
         self, topic: str, data: bytes, *, message: WakuMessage | None = None, force: bool = False
-    ) -> PublishResult:
+    ) -> PublishResult | Awaitable[PublishResult]:
         """Publish an encoded message; see RelayService."""
         ...
 
@@ -57,7 +58,7 @@ class MessageSender:
         self._clock = clock
         self._unsent: OrderedDict[bytes, float] = OrderedDict()
 
-    async def send(
+    def send(
         self,
         topic: str,
         message: WakuMessage,
@@ -66,16 +67,25 @@ class MessageSender:
         source: int,
         *,
         force: bool = False,
-    ) -> RelayOutcome:
-        """Send `message`, encoded as `data`, with the message hash `digest`. Raise RelayMessageTooLarge,
-        RelayMessageInvalid or RelayBadTopic."""
+    ) -> RelayOutcome | Awaitable[RelayOutcome]:
+        """Send `message`, encoded as `data`, with the message hash `digest`. Return an awaitable if the relay
+        has to wait. Raise RelayMessageTooLarge, RelayMessageInvalid or RelayBadTopic."""
         again = force or digest in self._unsent
-        # Once the relay has accepted the message, a retry is a duplicate: even if the caller gives up, it
-        # must be put on the stream now, or it never will be. The relay limits its own waiting.
-        with trio.CancelScope(shield=True):
-            result = await self._relay.publish(topic, data, message=message, force=again)
-            if not result.duplicate:
-                self._shards.deliver(topic, message, digest, source)
+        result = self._relay.begin_publish(topic, data, message=message, force=again)
+        outcome = partial(self._sent, topic, message, digest, source, again)
+        return outcome(result) if isinstance(result, PublishResult) else _sent_later(result, outcome)
+
+    def _sent(
+        self,
+        topic: str,
+        message: WakuMessage,
+        digest: bytes,
+        source: int,
+        again: bool,
+        result: PublishResult,
+    ) -> RelayOutcome:
+        if not result.duplicate:
+            self._shards.deliver(topic, message, digest, source)
         if result.peers:
             self._unsent.pop(digest, None)
             return RelayOutcome(result.peers, result.duplicate, no_recipients=False)
@@ -92,3 +102,13 @@ class MessageSender:
             len(self._unsent) > UNSENT_KEPT or next(iter(self._unsent.values())) < oldest
         ):
             self._unsent.popitem(last=False)
+
+
+async def _sent_later(
+    sending: Awaitable[PublishResult], outcome: Callable[[PublishResult], RelayOutcome]
+) -> RelayOutcome:
+    # Once the relay has accepted the message, a retry is a duplicate: even if the caller gives up, it must be
+    # put on the stream now, or it never will be. The relay limits its own waiting.
+    with trio.CancelScope(shield=True):
+        result = await sending
+    return outcome(result)

@@ -266,7 +266,7 @@ class MessagingApi:
             ephemeral=ephemeral,
             timestamp=timestamp,
         )
-        await self._core.send((await self._app()).app, request, payload)
+        await asyncio.shield(self._core.send((await self._app()).app, request, payload))
         return request.request_id
 
     async def pending(self) -> PendingReply:

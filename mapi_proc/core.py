@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 
 import zmq
@@ -292,13 +292,23 @@ class Core:
         """Unsubscribe. Return the errors by topic. Raises IpcError."""
         return await self._parts.subscriptions.unsubscribe(app, topics)
 
-    async def send(self, app: App, request: SendRequest, payload: bytes) -> bool:
-        """Accept a send. Return True if it is a repeat. Its outcome arrives on the app's stream. Raises
-        IpcError."""
+    def send(self, app: App, request: SendRequest, payload: bytes) -> Awaitable[bool]:
+        """Accept a send. The result is True if it is a repeat. Its outcome arrives on the app's stream.
+
+        Raises IpcError, here or with the result.
+        """
         shard = self.sends.check(request, payload)
         self._disk.check()
-        await self._parts.subscriptions.subscribe_to_send(app, request.content_topic)
-        return await self.sends.accept(app.stream, request, payload, shard)
+        subscribing = self._parts.subscriptions.subscribe_to_send(app, request.content_topic)
+        if subscribing is None:
+            return self.sends.accept(app.stream, request, payload, shard)
+
+        async def subscribe_first() -> bool:
+            await subscribing
+            # Shielded: a client that goes away must not cancel a transaction that is already on its way.
+            return await asyncio.shield(self.sends.accept(app.stream, request, payload, shard))
+
+        return subscribe_first()
 
     def cancel(self, app: App, request_id: bytes) -> bool:
         """Cancel a send before its first attempt; `message_cancelled` follows. Return False if it is too late

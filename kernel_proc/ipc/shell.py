@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any
 
 import trio
 import zmq
 
 from ipc_schema.errors import ErrorCode, IpcError
-from ipc_schema.server import Call, RequestServer, Route
+from ipc_schema.server import Answer, Call, RequestServer, Route
 from kernel_proc.ipc.consumers import Consumers
 from kernel_proc.ipc.loop import TrioLoop
 from logos_sockets.drain import DrainSocket
@@ -75,21 +75,21 @@ class TrioRequests:
         assert self.socket is not None
         return self.socket.send(frames)
 
-    def spawn(self, call: Call, /) -> None:
+    def spawn(self, call: Call, begun: Awaitable[Answer] | None, /) -> None:
         """Part of `ServerShell`."""
         if self._nursery is None:
             self.server.failed(call, IpcError(ErrorCode.NOT_READY, "the node is starting"))
             self.server.finished(call)
             return
-        self._nursery.start_soon(self._work, call, name=f"ipc {call.request.method}")
+        self._nursery.start_soon(self._work, call, begun, name=f"ipc {call.request.method}")
 
-    async def _work(self, call: Call) -> None:
+    async def _work(self, call: Call, begun: Awaitable[Answer] | None) -> None:
         server = self.server
         try:
-            if not server.start(call):
+            if begun is None and not server.start(call):
                 return
             with trio.move_on_at(call.deadline) as scope:
-                server.done(call, await call.route.handler(call))
+                server.done(call, await (server.work(call) if begun is None else begun))
             if scope.cancelled_caught:
                 server.expired(call)
         except Exception as error:  # mapped to one reply by the core

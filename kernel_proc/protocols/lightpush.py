@@ -41,7 +41,7 @@ from kernel_proc.protocols.ratelimit import ServiceRateLimiter
 from kernel_proc.protocols.requests import RequestService, ServiceLimits
 from kernel_proc.relay.messages import RelayBadTopic, RelayMessageInvalid, RelayMessageTooLarge
 from kernel_proc.relay.rpc_writer import fits_rpc
-from kernel_proc.sender import MessageSender
+from kernel_proc.sender import MessageSender, RelayOutcome
 
 __all__ = ["LightpushService"]
 
@@ -198,7 +198,9 @@ class LightpushService:
             return _Outcome(PushStatus.NO_PEERS_TO_RELAY, NO_PEERS)
         digest = message_hash(topic, message)
         try:
-            sent = await self._sender.send(topic, message, data, digest, SOURCE_RELAY)
+            sent = self._sender.send(topic, message, data, digest, SOURCE_RELAY)
+            if not isinstance(sent, RelayOutcome):
+                sent = await sent
         except RelayBadTopic:
             return _Outcome(PushStatus.BAD_REQUEST, "topic must not be empty")
         except (RelayMessageTooLarge, RelayMessageInvalid) as error:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from hashlib import sha256
 
 import trio
@@ -37,12 +36,12 @@ class RelayPublisher:
         self._params = params
         self._counters = counters
         self._wall_clock_ns = wall_clock_ns
-        self._published = time.perf_counter()
 
-    async def publish(
+    def publish(
         self, topic: str, data: bytes, *, message: WakuMessage | None = None, force: bool = False
-    ) -> PublishResult:
-        """Publish an encoded WakuMessage to the peers of a topic.
+    ) -> PublishResult | Awaitable[PublishResult]:
+        """Publish an encoded WakuMessage to the peers of a topic. Return an awaitable if that has to wait for
+        a validator, or for room in a queue.
 
         Callers that have what `data` decodes to give it as `message`: it is not decoded again.
 
@@ -54,13 +53,28 @@ class RelayPublisher:
         if not fits_rpc(topic.encode(), len(data), self._params.max_rpc_size):
             raise RelayMessageTooLarge(self._params.max_rpc_size)
         message_id = sha256(data).digest()
-        await self._check(topic, data, message, message_id)
+        verdict = self._check(topic, data, message, message_id)
+        if not isinstance(verdict, Verdict):
+            return self._publish_judged(verdict, topic, data, message_id, force=force)
+        _need_accepted(verdict, topic)
+        return self._publish(topic, data, message_id, force=force)
+
+    async def _publish_judged(
+        self, verdict: Awaitable[Verdict], topic: str, data: bytes, message_id: bytes, *, force: bool
+    ) -> PublishResult:
+        _need_accepted(await verdict, topic)
+        result = self._publish(topic, data, message_id, force=force)
+        return result if isinstance(result, PublishResult) else await result
+
+    def _publish(
+        self, topic: str, data: bytes, message_id: bytes, *, force: bool
+    ) -> PublishResult | Awaitable[PublishResult]:
         now = trio.current_time()
         plan = self._router.publish(topic, message_id, data, now, force=force)
         peers = 0
+        full: list[PeerLink] = []
         if plan.targets:
             frame = plan.message.frame
-            full: list[PeerLink] = []
             for target in plan.targets:
                 link = self._links.get(target)
                 if link is None:
@@ -69,32 +83,42 @@ class RelayPublisher:
                     peers += 1
                 else:
                     full.append(link)
-            if full:
-                peers += await self._wait_for_room(full, frame, message_id, now)
+        result = PublishResult(message_id, peers, plan.duplicate)
+        if full:
+            return self._publish_to_full(topic, len(data), result, full, plan.message.frame, now)
+        self._count(topic, len(data), peers)
+        return result
+
+    async def _publish_to_full(
+        self,
+        topic: str,
+        size: int,
+        result: PublishResult,
+        full: Sequence[PeerLink],
+        frame: bytes,
+        now: float,
+    ) -> PublishResult:
+        peers = result.peers + await self._wait_for_room(full, frame, result.message_id, now)
+        self._count(topic, size, peers)
+        return result._replace(peers=peers)
+
+    def _count(self, topic: str, size: int, peers: int) -> None:
         self._counters["published"] += 1
         if peers:
-            self._router.traffic.of(topic).sent(len(data), peers)
-        if time.perf_counter() - self._published > self._params.max_hold:
-            # Not on every call: a burst of publishes should fill whole writes instead of one message per
-            # write.
-            await trio.lowlevel.checkpoint()
-            self._published = time.perf_counter()
-        return PublishResult(message_id, peers, plan.duplicate)
+            self._router.traffic.of(topic).sent(size, peers)
 
-    async def _check(self, topic: str, data: bytes, decoded: WakuMessage | None, message_id: bytes) -> None:
+    def _check(
+        self, topic: str, data: bytes, decoded: WakuMessage | None, message_id: bytes
+    ) -> Verdict | Awaitable[Verdict]:
         """Run our own validators: every peer would penalise us for a message that they reject."""
         if decoded is None:
             try:
                 decoded = decode_message(data)
             except MessageDecodeError as error:
                 raise RelayMessageInvalid(str(error)) from error
-        verdict = self._validators.check(
+        return self._validators.check(
             RelayMessage(topic, data, decoded, message_id, "", self._wall_clock_ns())
         )
-        if not isinstance(verdict, Verdict):
-            verdict = await verdict
-        if verdict is not Verdict.ACCEPT:
-            raise RelayMessageInvalid(f"rejected by a validator of {topic}")
 
     async def _wait_for_room(
         self, links: Sequence[PeerLink], frame: bytes, message_id: bytes, now: float
@@ -113,3 +137,8 @@ class RelayPublisher:
                     nursery.start_soon(wait, link)
         self._counters["publish_timeouts"] += taken.count(False)
         return taken.count(True)
+
+
+def _need_accepted(verdict: Verdict, topic: str) -> None:
+    if verdict is not Verdict.ACCEPT:
+        raise RelayMessageInvalid(f"rejected by a validator of {topic}")

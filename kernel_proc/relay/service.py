@@ -100,6 +100,7 @@ class RelayService:
         self._links: dict[str, PeerLink] = {}
         self._counters = dict.fromkeys(COUNTERS, 0)
         self._nursery: trio.Nursery | None = None
+        self._published = time.perf_counter()
         self._publisher = RelayPublisher(
             self._router, self._validators, self._links, self.params, self._counters, wall_clock_ns
         )
@@ -279,8 +280,22 @@ class RelayService:
         self, topic: str, data: bytes, *, message: WakuMessage | None = None, force: bool = False
     ) -> PublishResult:
         """Publish an encoded WakuMessage to the peers of a topic; see `RelayPublisher.publish`."""
+        result = self.begin_publish(topic, data, message=message, force=force)
+        if not isinstance(result, PublishResult):
+            result = await result
+        if time.perf_counter() - self._published > self.params.max_hold:
+            # Not on every call: a burst of publishes should fill whole writes instead of one message per
+            # write.
+            await trio.lowlevel.checkpoint()
+            self._published = time.perf_counter()
+        return result
+
+    def begin_publish(
+        self, topic: str, data: bytes, *, message: WakuMessage | None = None, force: bool = False
+    ) -> PublishResult | Awaitable[PublishResult]:
+        """`publish` for callers that let others run themselves. An awaitable only if it has to wait."""
         _check_topic(topic)
-        return await self._publisher.publish(topic, data, message=message, force=force)
+        return self._publisher.publish(topic, data, message=message, force=force)
 
     # -- output of the core ---------------------------------------------------------------------------------
 

@@ -22,7 +22,6 @@ from mapi_proc.database.errors import (
     DatabaseTooNewError,
     DatabaseUnavailableError,
     LeftoverLogError,
-    RequestExistsError,
 )
 from mapi_proc.database.records import (
     AppRecord,
@@ -66,7 +65,6 @@ __all__ = [
     "OutboxEntry",
     "OutboxState",
     "RememberedHashes",
-    "RequestExistsError",
     "Snapshot",
     "WantedHistory",
 ]

@@ -70,6 +70,7 @@ class Batch:
         "outbox_finished",
         "payloads",
         "positions",
+        "refused_sends",
         "streams_renewed",
         "subscriptions_added",
         "subscriptions_removed",
@@ -100,6 +101,8 @@ class Batch:
         self.history_done: list[Row] = []
         self.hashes_evicted: list[Row] = []
         self.outbox_added: list[OutboxEntry] = []
+        self.refused_sends: frozenset[int] = frozenset()
+        """After the commit: entries that were left out, since their request id existed."""
         self.outbox_changed: list[Row] = []
         self.outbox_finished: list[Row] = []
         self.outbox_evicted: list[Row] = []
@@ -238,8 +241,7 @@ class Batch:
     def put_send(self, entry: OutboxEntry) -> None:
         """Add an accepted send to the outbox.
 
-        If (scope, request id) exists, the whole batch is refused with `RequestExistsError`. So put nothing
-        into this batch that memory already takes for granted, such as stream events.
+        If (scope, request id) exists, the entry alone is left out: see `refused_sends`.
         """
         self.outbox_added.append(entry)
         self.cost += _ROW_OVERHEAD * 2 + len(entry.payload) + len(entry.meta) + len(entry.content_topic)

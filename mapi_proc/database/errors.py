@@ -10,7 +10,6 @@
     ├── DatabaseBusyError         the writer's queue is full: look at `Database.congested` first
     ├── DatabaseClosedError       submitted after `close`, or not on disk when `close` gave up
     └── BatchRefusedError         the batch itself cannot be stored (a constraint, an impossible value)
-        └── RequestExistsError    the outbox already holds this (scope, request id)
 
 A full disk or an I/O error while the database is open is none of these: the writer keeps the batches and
 tries again (`DatabaseState.STALLED`), because nothing may be acknowledged that is not on disk and nothing
@@ -29,7 +28,6 @@ __all__ = [
     "DatabaseTooNewError",
     "DatabaseUnavailableError",
     "LeftoverLogError",
-    "RequestExistsError",
 ]
 
 
@@ -78,7 +76,3 @@ class DatabaseClosedError(DatabaseError):
 
 class BatchRefusedError(DatabaseError):
     """This batch alone was rolled back: it can never be stored as it is."""
-
-
-class RequestExistsError(BatchRefusedError):
-    """The outbox already has this (scope, request id). Read it with `Database.find_request`."""

@@ -70,7 +70,8 @@ class Tally:
                 events += seq - before
                 last[app_id] = seq
         if batch.outbox_added:
-            sends = max(sends, batch.outbox_added[-1].entry_id)
+            refused = batch.refused_sends
+            sends = max([sends, *(one.entry_id for one in batch.outbox_added if one.entry_id not in refused)])
         self.counts = Counts(events, sends)
 
 

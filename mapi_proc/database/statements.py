@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from mapi_proc.database.batch import SEQ_BITS, Batch
 from mapi_proc.database.channels import execute_channels, forget_channels_of
-from mapi_proc.database.errors import RequestExistsError
 from mapi_proc.database.identity import FORGET_EVENTS, renew_stream
+from mapi_proc.database.records import OutboxEntry
 
 __all__ = ["NOTE_PREFIX", "execute_batch", "release_journal"]
 
@@ -50,7 +50,8 @@ _history_set = _Insert(
     4,
     "ON CONFLICT (app, topic) DO UPDATE SET start = min(start, excluded.start), end = max(end, excluded.end)",
 )
-_outbox_add = _Insert("INSERT INTO outbox", 18)
+# A repeated request id is normal input: it must not cost the others their commit.
+_outbox_add = _Insert("INSERT INTO outbox", 18, "ON CONFLICT (scope, request_id) DO NOTHING")
 _note_set = _Insert("INSERT INTO meta", 2, "ON CONFLICT (key) DO UPDATE SET value = excluded.value")
 _position_set = _Insert(
     "INSERT INTO kernel_position",
@@ -77,7 +78,7 @@ NOTE_PREFIX: Final = "note:"
 
 
 def execute_batch(connection: sqlite3.Connection, batch: Batch) -> None:
-    """Apply one batch. Raises `RequestExistsError` or any SQLite error; the caller rolls back."""
+    """Apply one batch. Raises any SQLite error; the caller rolls back."""
     if batch.apps_forgotten:
         # The journal is purged later in pieces: deleting a full one at once would stall every other commit.
         connection.executemany(FORGET_EVENTS, batch.apps_forgotten)
@@ -148,12 +149,10 @@ def release_journal(connection: sqlite3.Connection, app_id: int, seq: int) -> No
 
 def _execute_outbox(connection: sqlite3.Connection, batch: Batch) -> None:
     if batch.outbox_added:
-        try:
-            _outbox_add(connection, batch.outbox_added)
-        except sqlite3.IntegrityError as error:
-            if error.sqlite_errorcode == sqlite3.SQLITE_CONSTRAINT_UNIQUE:
-                raise RequestExistsError("this request id was used before") from error
-            raise
+        before = connection.total_changes
+        _outbox_add(connection, batch.outbox_added)
+        complete = connection.total_changes - before == len(batch.outbox_added)
+        batch.refused_sends = frozenset() if complete else _left_out(connection, batch.outbox_added)
     if batch.outbox_changed:
         connection.executemany(
             "UPDATE outbox SET state = ?, attempts = ?, timestamp = ?, message_hash = ?, first_attempt = ?,"
@@ -168,3 +167,10 @@ def _execute_outbox(connection: sqlite3.Connection, batch: Batch) -> None:
         )
     if batch.outbox_evicted:
         connection.executemany(_OUTBOX_EVICT, batch.outbox_evicted)
+
+
+def _left_out(connection: sqlite3.Connection, entries: Sequence[OutboxEntry]) -> frozenset[int]:
+    """Return the ids of entries that have no row."""
+    find = "SELECT 1 FROM outbox WHERE id = ?"
+    missing = (one for one in entries if connection.execute(find, (one.entry_id,)).fetchone() is None)
+    return frozenset(one.entry_id for one in missing)

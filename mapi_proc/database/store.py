@@ -278,16 +278,16 @@ class Database:
 
     def _group_done(self, result: GroupResult) -> None:
         self.counters.commits += 1
-        failures = result.failures
-        for index, (batch, on_committed, on_failed) in enumerate(result.submissions):
+        failure = result.failure
+        for batch, on_committed, on_failed in result.submissions:
             self.pending_batches -= 1
             self.pending_bytes -= batch.cost
             try:
-                if failures and index in failures:
+                if failure is not None:
                     self.counters.refused += 1
                     if on_failed is None:
-                        raise failures[index]
-                    on_failed(failures[index])
+                        raise failure
+                    on_failed(failure)
                 else:
                     self.counters.batches += 1
                     self.counters.bytes += batch.cost

@@ -70,10 +70,10 @@ class Submission(NamedTuple):
 
 
 class GroupResult(NamedTuple):
-    """One commit: its batches in order, and by index the errors of those left out."""
+    """Batches in order that were stored together, or that `failure` kept from being stored."""
 
     submissions: list[Submission]
-    failures: dict[int, Exception]
+    failure: Exception | None = None
 
 
 class Writer:
@@ -164,7 +164,7 @@ class Writer:
         while True:
             last_try = self._closing.is_set()
             try:
-                failures = self._commit(group)
+                self._commit(group)
                 break
             except Exception as error:
                 self._rollback()
@@ -176,56 +176,41 @@ class Writer:
                 self._stall(error)
                 if last_try:
                     closed = DatabaseClosedError(f"closed before it could be stored: {error}")
-                    self._report(GroupResult(group, dict.fromkeys(range(len(group)), closed)))
+                    self._report(GroupResult(group, closed))
                     return
             self._closing.wait(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
         self._unstall()
-        self._report(GroupResult(group, failures))
+        self._report(GroupResult(group))
         self._growth.committed(sum(submission.batch.cost for submission in group))
-        for index, submission in enumerate(group):
-            if index not in failures:
-                self._purges.extend(app_id for (app_id,) in submission.batch.apps_forgotten)
+        for submission in group:
+            self._purges.extend(app_id for (app_id,) in submission.batch.apps_forgotten)
 
     def _store_singly(self, group: list[Submission], error: Exception) -> None:
         if len(group) == 1:
             log.error("a batch cannot be stored", exc_info=error)
             refused = BatchRefusedError(str(error))
             refused.__cause__ = error
-            self._report(GroupResult(group, {0: refused}))
+            self._report(GroupResult(group, refused))
             return
         for submission in group:
             self._store([submission])
 
-    def _commit(self, group: list[Submission]) -> dict[int, Exception]:
-        """Commit one transaction. Return the refused batches by index."""
+    def _commit(self, group: list[Submission]) -> None:
+        """Commit one transaction."""
         execute = self._connection.execute
         self._watch.check()
         full_sync = any(submission.batch.durable for submission in group)
         if full_sync != self._full_sync:
             execute(f"PRAGMA synchronous = {'FULL' if full_sync else 'NORMAL'}")
             self._full_sync = full_sync
-        failures: dict[int, Exception] = {}
         execute("BEGIN IMMEDIATE")
-        for index, submission in enumerate(group):
-            batch = submission.batch
-            if not batch.outbox_added:
-                execute_batch(self._connection, batch)
-                continue
-            # A repeated request id is normal input and must not cost the rest of the group their commit.
-            execute("SAVEPOINT batch")
-            try:
-                execute_batch(self._connection, batch)
-            except BatchRefusedError as error:
-                execute("ROLLBACK TO batch")
-                failures[index] = error
-            execute("RELEASE batch")
+        for submission in group:
+            execute_batch(self._connection, submission.batch)
         execute("COMMIT")
-        for index, submission in enumerate(group):
-            if index not in failures:
-                self._tally.add(submission.batch)
+        for submission in group:
+            self._tally.add(submission.batch)
         self._watch.committed(self._tally.counts)
-        return failures
 
     def _rollback(self) -> None:
         # SQLite has rolled back by itself after some errors (full disk, I/O); asking again would be an error.

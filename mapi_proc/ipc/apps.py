@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import zmq
@@ -83,7 +83,7 @@ class AppServer:
             m.SUBSCRIBE: Route(self._subscribe),
             m.UNSUBSCRIBE: Route(self._unsubscribe),
             m.SUBSCRIPTIONS: Route(self._subscriptions),
-            m.SEND: Route(self._send),
+            m.SEND: Route(self._send, may_wait=True),
             m.ACK: Route(self._ack),
             m.CREDIT: Route(self._credit),
             m.PENDING: Route(self._pending),
@@ -220,14 +220,33 @@ class AppServer:
         topics, more = topic_page(self._core.table.topics_of(_session(call).app.stream), after)
         return answer(m.SubscriptionsReply(topics=tuple(topics), more=more or None).to_body())
 
-    async def _send(self, call: Call) -> Answer:
+    def _send(self, call: Call) -> Awaitable[Answer]:
         send = m.SendRequest.from_body(call.body)
         if len(call.blobs) != 1:
             raise IpcError(
                 ErrorCode.BAD_REQUEST, f"send: {len(call.blobs)} blobs, the payload is the only one"
             )
-        repeated = await self._core.send(_session(call).app, send, call.blobs[0])
-        return answer(m.SendReply(request_id=send.request_id, repeated=repeated).to_body())
+        accepted = self._core.send(_session(call).app, send, call.blobs[0])
+
+        def reply(repeated: bool) -> Answer:
+            return answer(m.SendReply(request_id=send.request_id, repeated=repeated).to_body())
+
+        if not isinstance(accepted, asyncio.Future):
+            return _then(accepted, reply)
+        # Of a new send: answered without a task, since there are many.
+        answered: asyncio.Future[Answer] = self._loop.create_future()
+
+        def tell(done: asyncio.Future[bool]) -> None:
+            if answered.done():
+                return
+            error = done.exception()
+            if error is not None:
+                answered.set_exception(error)
+            else:
+                answered.set_result(reply(done.result()))
+
+        accepted.add_done_callback(tell)
+        return answered
 
     async def _ack(self, call: Call) -> Answer:
         ack = m.AckRequest.from_body(call.body)
@@ -267,6 +286,10 @@ class AppServer:
     def _goodbye(self, call: Call) -> Answer:
         self._loop.call_soon(self._gone, _session(call).identity)
         return answer()
+
+
+async def _then(accepted: Awaitable[bool], reply: Callable[[bool], Answer]) -> Answer:
+    return reply(await accepted)
 
 
 def _session(call: Call) -> _Session:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+import functools
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import zmq
 
-from ipc_schema.server import Call, Client, RequestServer, Route
+from ipc_schema.server import Answer, Call, Client, RequestServer, Route
 from logos_sockets import TICK, Door, MemoryWatch
 from logos_sockets.drain import DrainSocket
 
@@ -84,20 +85,40 @@ class AsyncRequests:
         """See `ServerShell`."""
         return self.socket.send(frames)
 
-    def spawn(self, call: Call, /) -> None:
-        """See `ServerShell`."""
-        task = self._loop.create_task(self._work(call))
+    def spawn(self, call: Call, begun: Awaitable[Answer] | None, /) -> None:
+        """See `ServerShell`. A Future needs no task to wait for it."""
+        if isinstance(begun, asyncio.Future):
+            timer = self._loop.call_at(call.deadline, self._expire, call, begun)
+            begun.add_done_callback(functools.partial(self._begun_done, call, timer))
+            return
+        task = self._loop.create_task(self._work(call, begun))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _work(self, call: Call) -> None:
+    def _expire(self, call: Call, begun: asyncio.Future[Answer]) -> None:
+        if begun.cancel():
+            self.server.expired(call)
+            self.server.finished(call)
+
+    def _begun_done(self, call: Call, timer: asyncio.TimerHandle, begun: asyncio.Future[Answer]) -> None:
+        timer.cancel()
+        if begun.cancelled():
+            return  # by `_expire`
+        server, error = self.server, begun.exception()
+        if isinstance(error, Exception):
+            server.failed(call, error)
+        elif error is None:
+            server.done(call, begun.result())
+        server.finished(call)
+
+    async def _work(self, call: Call, begun: Awaitable[Answer] | None) -> None:
         server = self.server
         try:
-            if not server.start(call):
+            if begun is None and not server.start(call):
                 return
             try:
                 async with asyncio.timeout_at(call.deadline) as budget:
-                    result = await call.route.handler(call)
+                    result = await (server.work(call) if begun is None else begun)
             except TimeoutError as error:
                 if not budget.expired():  # of something inside, whose cause must not be lost
                     server.failed(call, error)

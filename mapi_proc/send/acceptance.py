@@ -2,7 +2,7 @@
 
 Accepted means on disk, surviving a host crash. The request id is the idempotency key within the app's stream:
 concurrent twins are joined, a repeat gets the first answer again, and another body under the same id is a
-conflict.
+conflict. What is accepted in one turn of the event loop goes to the disk together.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from hashlib import sha256
-from typing import Final
+from typing import Final, NamedTuple, Protocol
 
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.mapi.methods import MAX_TIMESTAMP_LEAD_NS, SendRequest
@@ -20,24 +20,27 @@ from ipc_schema.message import WakuMessage, encode_message
 from ipc_schema.sizes import relay_frame_size, too_large_text
 from ipc_schema.topics import shard_topic
 from mapi_proc.database import (
+    BatchRefusedError,
     Database,
     DatabaseBusyError,
     DatabaseClosedError,
     OutboxEntry,
-    RequestExistsError,
+    OutboxState,
 )
 from mapi_proc.network import AppNetwork
 from mapi_proc.send.fairness import Room
 from mapi_proc.send.task import SendTask
 from mapi_proc.streams import AppStream
 
-__all__ = ["Acceptance", "fingerprint"]
+__all__ = ["Acceptance", "FirstAttempt", "SendIntake", "fingerprint"]
 
 REQUEST_MEMORY_NS: Final = 24 * 3600 * 1_000_000_000
 """How long a request id is remembered after acceptance."""
 _RECENT: Final = 4096
 """Request ids in memory; older ones are looked up on disk."""
 _EVICT_EVERY_NS: Final = 600 * 1_000_000_000
+_BATCH_BYTES: Final = 1 << 20
+"""Payloads of so many bytes go to the disk before the turn ends."""
 
 
 def fingerprint(request: SendRequest, payload: bytes) -> bytes:
@@ -52,11 +55,45 @@ def fingerprint(request: SendRequest, payload: bytes) -> bytes:
     return digest.digest()
 
 
+class FirstAttempt(NamedTuple):
+    """What the first attempt fixes for ever; it is on disk before the attempt is made."""
+
+    timestamp: int
+    message_hash: bytes
+
+
+class SendIntake(Protocol):
+    """Takes over what is accepted."""
+
+    def plan(self, entry: OutboxEntry, shard: int) -> FirstAttempt | None:
+        """Return the first attempt if it can be made as soon as the entry is on disk. Both are then stored at
+        once, which saves a commit and the wait for it. None: it is recorded when its turn comes."""
+        ...
+
+    def accepted(self, entry: OutboxEntry, shard: int, attempt: FirstAttempt | None) -> None:
+        """It is on disk. Its room stays reserved."""
+        ...
+
+    def abandoned(self, attempt: FirstAttempt | None) -> None:
+        """It is not stored, so what was planned is not made."""
+        ...
+
+
+class _Coming(NamedTuple):
+    """A send on its way to the disk."""
+
+    entry: OutboxEntry
+    shard: int
+    stream: AppStream
+    attempt: FirstAttempt | None
+    done: asyncio.Future[bool]
+
+
 class Acceptance:
     """Accepts sends.
 
-    `accepted(entry, shard)` is called when one is on disk. Until then its room is reserved here: of a burst
-    that is still on its way to the disk, no more is let in than there is room for.
+    Room is reserved before a send goes to the disk: of a burst that is on its way there, no more is let in
+    than there is room for.
     """
 
     def __init__(
@@ -67,7 +104,7 @@ class Acceptance:
         now_ns: Callable[[], int],
         wall_ns: Callable[[], int],
         room: Room,
-        accepted: Callable[[OutboxEntry, int], None],
+        intake: SendIntake,
         next_entry_id: int,
     ) -> None:
         self._database = database
@@ -75,11 +112,16 @@ class Acceptance:
         self._now_ns = now_ns
         self._wall_ns = wall_ns
         self._room = room
-        self._accepted = accepted
+        self._intake = intake
+        self._loop = asyncio.get_running_loop()
         self._entry_ids = itertools.count(next_entry_id)
-        self._recent: OrderedDict[tuple[bytes, bytes], tuple[bytes, asyncio.Future[None] | None]] = (
+        self._recent: OrderedDict[tuple[bytes, bytes], tuple[bytes, asyncio.Future[bool] | None]] = (
             OrderedDict()
         )
+        self._coming: list[_Coming] = []
+        """Of this turn."""
+        self._coming_bytes = 0
+        self._comparing: set[asyncio.Task[None]] = set()
         self._evict_at = 0
         self.repeated = 0
 
@@ -112,22 +154,29 @@ class Acceptance:
 
         As in the reference, such a message is accepted, and its outcome is an error.
         """
-        info = self._network().info
+        network = self._network()
+        if len(task.payload) <= network.max_payload:  # it certainly fits: nothing need be encoded to know it
+            return ""
+        info = network.info
         message = WakuMessage(task.payload, task.content_topic, 0, task.timestamp, task.meta)
         size = relay_frame_size(len(encode_message(message)), shard_topic(info.cluster, task.shard))
         return too_large_text(info.max_message_size) if size > info.max_message_size else ""
 
-    async def accept(self, stream: AppStream, request: SendRequest, payload: bytes, shard: int) -> bool:
-        """Accept a checked send. Return, once it is on disk, whether it is a repeat."""
+    def accept(self, stream: AppStream, request: SendRequest, payload: bytes, shard: int) -> Awaitable[bool]:
+        """Accept a checked send. The result, once it is on disk, is whether it is a repeat.
+
+        A new send is on its way when this returns; cancelling the wait does not stop it. Raises IpcError,
+        here or with the result.
+        """
         mark = fingerprint(request, payload)
         key = (stream.stream_id, request.request_id)
         known = self._recent.get(key)
         if known is not None:
-            return await self._repeat(mark, known[0], known[1])
+            return self._repeat(mark, known[0], known[1])
         # Reserve before the disk write, not after it: a burst must not pass the bound while it is being
         # written.
         self._room.reserve(stream.stream_id, len(payload))
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[bool] = self._loop.create_future()
         done.add_done_callback(_retrieve)
         self._recent[key] = (mark, done)
         entry = OutboxEntry(
@@ -142,51 +191,83 @@ class Acceptance:
             accepted=self._now_ns(),
             timestamp=request.timestamp or 0,
         )
+        if not self._coming:
+            self._loop.call_soon(self._flush)
+        self._coming.append(_Coming(entry, shard, stream, self._intake.plan(entry, shard), done))
+        self._coming_bytes += len(payload)
+        if self._coming_bytes >= _BATCH_BYTES:
+            self._flush()
+        return done
 
-        def committed() -> None:
-            self._recent[key] = (mark, None)
-            self._trim_recent()
-            self._room.give_back(stream.stream_id, len(payload))  # `accepted` takes it for the send
-            self._accepted(entry, shard)
-            if not done.done():
-                done.set_result(None)
+    def _flush(self) -> None:
+        coming, self._coming, self._coming_bytes = self._coming, [], 0
+        if coming:
+            self._store(coming)
 
-        def failed(error: Exception) -> None:
-            self._recent.pop(key, None)
-            self._room.give_back(stream.stream_id, len(payload))
-            if not done.done():
-                done.set_exception(error)
-
+    def _store(self, coming: Sequence[_Coming]) -> None:
         # Durable: synced to the disk before the app is told that the send is accepted.
         batch = self._database.batch(durable=True)
-        batch.put_send(entry)
+        for one in coming:
+            batch.put_send(_stored(one))
         self._evict_old(batch.evict_requests)
+
+        def failed(error: Exception) -> None:
+            if isinstance(error, BatchRefusedError) and len(coming) > 1:
+                for one in coming:  # one of them is impossible: find it, so that it fails alone
+                    self._store([one])
+                return
+            for one in coming:
+                self._abandon(one)
+                if not one.done.done():
+                    one.done.set_exception(_as_answer(error))
+
         try:
-            self._database.submit(batch, committed, failed)
+            self._database.submit(batch, lambda: self._committed(coming, batch.refused_sends), failed)
         except (DatabaseBusyError, DatabaseClosedError) as error:
             failed(error)
-        try:
-            # Shielded: a client that goes away must not cancel a transaction that is already on its way.
-            await asyncio.shield(done)
-        except RequestExistsError:
-            stored = await self._database.find_request(*key)
-            if stored is None:
-                raise
-            return await self._repeat(mark, stored.fingerprint, None)
-        except DatabaseBusyError as error:
-            raise IpcError(ErrorCode.BUSY, "the disk is behind", retry_after_ms=200) from error
-        except DatabaseClosedError as error:
-            raise IpcError(ErrorCode.NOT_READY, "shutting down") from error
-        return False
 
-    async def _repeat(self, mark: bytes, first: bytes, done: asyncio.Future[None] | None) -> bool:
+    def _committed(self, coming: Sequence[_Coming], refused: frozenset[int]) -> None:
+        for one in coming:
+            if one.entry.entry_id in refused:
+                self._abandon(one)
+                task = self._loop.create_task(self._compare(one))
+                self._comparing.add(task)
+                task.add_done_callback(self._comparing.discard)
+                continue
+            entry = one.entry
+            self._recent[entry.scope, entry.request_id] = (entry.fingerprint, None)
+            if entry.scope != one.stream.stream_id:  # the app's stream got another id meanwhile
+                entry = entry._replace(scope=one.stream.stream_id)
+            self._intake.accepted(entry, one.shard, one.attempt)
+            if not one.done.done():
+                one.done.set_result(False)
+        self._trim_recent()
+
+    def _abandon(self, one: _Coming) -> None:
+        self._recent.pop((one.entry.scope, one.entry.request_id), None)
+        self._room.give_back(one.stream.stream_id, len(one.entry.payload))
+        self._intake.abandoned(one.attempt)
+
+    async def _compare(self, one: _Coming) -> None:
+        """Answer a send whose request id is on disk from an earlier one."""
+        entry, done = one.entry, one.done
+        try:
+            stored = await self._database.find_request(entry.scope, entry.request_id)
+            if stored is None:
+                raise IpcError(ErrorCode.BUSY, "its first try is just being forgotten", retry_after_ms=200)
+            await self._repeat(entry.fingerprint, stored.fingerprint, None)
+        except Exception as error:  # the result's, for the server to answer
+            if not done.done():
+                done.set_exception(error)
+        else:
+            if not done.done():
+                done.set_result(True)
+
+    async def _repeat(self, mark: bytes, first: bytes, done: asyncio.Future[bool] | None) -> bool:
         if mark != first:
             raise IpcError(ErrorCode.CONFLICT, "this request id was used for another message")
         if done is not None:
-            try:
-                await asyncio.shield(done)
-            except (DatabaseBusyError, DatabaseClosedError, RequestExistsError) as error:
-                raise IpcError(ErrorCode.BUSY, "its first try was not stored", retry_after_ms=200) from error
+            await asyncio.shield(done)
         self.repeated += 1
         return True
 
@@ -204,7 +285,30 @@ class Acceptance:
             evict(now - REQUEST_MEMORY_NS)
 
 
-def _retrieve(done: asyncio.Future[None]) -> None:
+def _stored(coming: _Coming) -> OutboxEntry:
+    """Return the row of a send, with its first attempt if that follows at once."""
+    entry, attempt = coming.entry, coming.attempt
+    if attempt is None:
+        return entry
+    return entry._replace(
+        state=OutboxState.ATTEMPTED,
+        attempts=1,
+        timestamp=attempt.timestamp,
+        message_hash=attempt.message_hash,
+        first_attempt=attempt.timestamp,
+    )
+
+
+def _as_answer(error: Exception) -> Exception:
+    """Return what the app is told when its send could not be stored."""
+    if isinstance(error, DatabaseBusyError):
+        return IpcError(ErrorCode.BUSY, "the disk is behind", retry_after_ms=200)
+    if isinstance(error, DatabaseClosedError):
+        return IpcError(ErrorCode.NOT_READY, "shutting down")
+    return error
+
+
+def _retrieve(done: asyncio.Future[bool]) -> None:
     """Retrieve the exception of a future whose waiter is gone, so that asyncio does not log it."""
     if not done.cancelled():
         done.exception()

@@ -91,6 +91,10 @@ class FairQueue:
     def __init__(self) -> None:
         self._apps: OrderedDict[bytes, deque[SendTask]] = OrderedDict()
 
+    def __bool__(self) -> bool:
+        """Whether any wait; ones cancelled meanwhile may count."""
+        return bool(self._apps)
+
     def push(self, task: SendTask) -> None:
         self._apps.setdefault(task.scope, deque()).append(task)
 

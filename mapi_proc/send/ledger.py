@@ -86,13 +86,9 @@ class SendLedger:
     # -- its life ----------------------------------------------------------------------------------------
 
     def accept(self, task: SendTask) -> None:
-        """Take over a send that is on disk. Its room was reserved before (`Acceptance`)."""
+        """Take over a send that is on disk, with the room that `Acceptance` has reserved for it."""
         self._tasks[task.scope, task.request_id] = task
         self._states[task.state] += 1
-        if task.state is SendState.PROPAGATED:
-            self._hold_propagated(task)
-        else:
-            self.room.take(task.scope, len(task.payload))
 
     def resume(self, task: SendTask, window_used: float) -> None:
         """Take over a send of an earlier run.
@@ -107,6 +103,10 @@ class SendLedger:
             else:
                 task.state, task.next_attempt = SendState.RETRY, 0.0
         self.accept(task)
+        if task.state is SendState.PROPAGATED:
+            self._hold_propagated(task)
+        else:
+            self.room.take(task.scope, len(task.payload))
 
     def renamed(self, old: bytes, new: bytes) -> None:
         """Follow an app whose stream got another id."""
@@ -138,11 +138,12 @@ class SendLedger:
             self._moved(task, SendState.PARKED)
 
     async def attempt(self, task: SendTask) -> bool:
-        """Count an attempt; the first one returns when it is on disk.
+        """Count an attempt; the first one returns when it is on disk, which it is already if the send was
+        accepted with it.
 
         Return True if it must be published past the relay's seen cache.
         """
-        if not task.attempts:
+        if not task.message_hash:
             await self._record.attempting(task)
         before = task.state
         force = machine.attempt(task, self._timing.clock())

@@ -53,7 +53,9 @@ class SendLoop:
         self._order = 0
         self._running = 0
         self._retries = 0
-        self._online = False
+        self.online = False
+        """Whether the kernel can be asked."""
+        self._group: asyncio.TaskGroup | None = None
         self._changed = asyncio.Event()
         self.confirm = ConfirmLoop(presence, ledger, settings, timing, self._republish)
 
@@ -70,9 +72,32 @@ class SendLoop:
         else:
             self._schedule(task)
 
+    def reserve(self) -> bool:
+        """Take the place of an attempt for a send that is on its way to the disk; `begin_reserved` or
+        `release` follows. False if others come first, or the attempt cannot be made soon."""
+        if self._group is None or not self.online or self._limiter.limited:
+            return False
+        if self._running >= self._in_flight or self._parked.peek() is not None:
+            return False
+        if self._due and self._due[0][0] <= self._timing.clock():
+            return False
+        self._running += 1
+        return True
+
+    def begin_reserved(self, task: SendTask) -> None:
+        """Make the first attempt, which is on disk. The ledger has taken the send over."""
+        assert self._group is not None, "a place was reserved"
+        self._ledger.begin(task)
+        self._group.create_task(self._attempt(task))
+
+    def release(self) -> None:
+        """Give a reserved place back."""
+        self._running -= 1
+        self._changed.set()
+
     def set_online(self, online: bool) -> None:
         """Set whether the kernel can be asked. While it cannot, no attempt is made."""
-        self._online = online
+        self.online = online
         self.confirm.set_online(online)
         self._changed.set()
 
@@ -92,11 +117,12 @@ class SendLoop:
 
     async def run(self) -> None:
         """Serve until cancelled. Attempts in flight stay as they are on disk."""
-        async with asyncio.TaskGroup() as group:
+        async with asyncio.TaskGroup() as self._group:
+            group = self._group
             group.create_task(self.confirm.run(), name="confirm")
             while True:
                 self._changed.clear()
-                if self._online:
+                if self.online:
                     self._begin_due(group)
                 else:
                     self._expire_waiting()
@@ -155,7 +181,7 @@ class SendLoop:
 
     async def _wait(self) -> None:
         delay: float | None = None
-        if not self._online:
+        if not self.online:
             delay = 1.0 if self._due else None
         elif self._running < self._in_flight:
             waits = [self._due[0][0] - self._timing.clock()] if self._due else []
@@ -176,7 +202,8 @@ class SendLoop:
         finally:
             self._running -= 1
             self._retries -= retry
-            self._changed.set()
+            if self._due or self._parked:
+                self._changed.set()
         was = task.state
         self._ledger.conclude(task, outcome)
         if task.state is SendState.RETRY:

@@ -16,7 +16,7 @@ from mapi_proc.send.task import SendState, SendTask
 from mapi_proc.streams import AppStream
 from mapi_proc.write_batch import Turn
 
-__all__ = ["RATE_NOTE", "OutboxRecord", "SendCounters", "StreamFinder", "task_of"]
+__all__ = ["RATE_NOTE", "OutboxRecord", "SendCounters", "StreamFinder", "hash_of", "task_of"]
 
 RATE_NOTE: Final = "rate"
 """The database's note that holds the rate limiter's count."""
@@ -73,10 +73,8 @@ class OutboxRecord:
     async def attempting(self, task: SendTask) -> None:
         """Fix timestamp and hash, and wait until they are on disk."""
         task.timestamp = task.timestamp or self._now_ns()
-        task.message_hash = message_hash(
-            shard_topic(self._network().info.cluster, task.shard),
-            WakuMessage(task.payload, task.content_topic, timestamp=task.timestamp, meta=task.meta),
-        )
+        message = WakuMessage(task.payload, task.content_topic, timestamp=task.timestamp, meta=task.meta)
+        task.message_hash = hash_of(self._network(), task.shard, message)
         batch = self._turn.batch
         batch.change_send(
             task.entry_id,
@@ -138,6 +136,11 @@ class OutboxRecord:
         if stream is not None:
             packed = pack_fields(task.request_id, *fields)
             stream.append(kind, self._now_ns(), packed, b"", self._turn.batch)
+
+
+def hash_of(network: AppNetwork, shard: int, message: WakuMessage) -> bytes:
+    """Return the message hash on the network's shard."""
+    return message_hash(shard_topic(network.info.cluster, shard), message)
 
 
 def task_of(entry: OutboxEntry, shard: int) -> SendTask:

@@ -7,21 +7,22 @@ SendService ── Acceptance ──> SendLedger <── SendLoop ── Confirm
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from ipc_schema.errors import IpcError
 from ipc_schema.mapi.methods import MAX_PENDING, PendingReply, PendingSend, SendRequest
+from ipc_schema.message import WakuMessage
 from mapi_proc.database import Database, OutboxEntry, Snapshot
 from mapi_proc.network import AppNetwork
-from mapi_proc.send.acceptance import Acceptance, fingerprint
+from mapi_proc.send.acceptance import Acceptance, FirstAttempt, fingerprint
 from mapi_proc.send.confirm import Presence
 from mapi_proc.send.ledger import SendLedger
 from mapi_proc.send.loop import SendLoop
 from mapi_proc.send.processors import Processor, run_chain
 from mapi_proc.send.rate import RateLimiter
-from mapi_proc.send.record import RATE_NOTE, OutboxRecord, SendCounters, StreamFinder, task_of
+from mapi_proc.send.record import RATE_NOTE, OutboxRecord, SendCounters, StreamFinder, hash_of, task_of
 from mapi_proc.send.settings import SendSettings, Timing
 from mapi_proc.send.task import Outcome, Refused, SendState, SendTask
 from mapi_proc.streams import AppStream
@@ -32,6 +33,8 @@ __all__ = ["SendService", "Ways", "pending_reply"]
 log = logging.getLogger(__name__)
 
 DAMAGED: str = "its stored copy is damaged"
+_STALE_NS: Final = 2_000_000_000
+"""A message that took so long to the disk gets a later timestamp: stores take none that is old."""
 
 
 class Ways(NamedTuple):
@@ -57,6 +60,7 @@ class SendService:
     ) -> None:
         """`snapshot`: sends accepted before a restart, resumed once the network is known (`adopt`)."""
         self._network = network
+        self._timing = timing
         self._chain = ways.chain
         self.limiter = RateLimiter(settings.rate_limit)
         self.limiter.load(snapshot.notes.get(RATE_NOTE, b""))
@@ -70,7 +74,7 @@ class SendService:
             now_ns=timing.steady_ns,
             wall_ns=timing.wall_ns,
             room=self.ledger.room,
-            accepted=self._accepted,
+            intake=self,
             next_entry_id=snapshot.next_entry_id,
         )
 
@@ -82,15 +86,42 @@ class SendService:
         """Refuse what can be refused at once. Return the shard. Raises IpcError."""
         return self.acceptance.check(request, payload)
 
-    async def accept(self, stream: AppStream, request: SendRequest, payload: bytes, shard: int) -> bool:
-        """Accept a checked send. Return, once it is on disk, whether it is a repeat."""
-        return await self.acceptance.accept(stream, request, payload, shard)
+    def accept(self, stream: AppStream, request: SendRequest, payload: bytes, shard: int) -> Awaitable[bool]:
+        """Accept a checked send. The result, once it is on disk, is whether it is a repeat."""
+        return self.acceptance.accept(stream, request, payload, shard)
 
-    def _accepted(self, entry: OutboxEntry, shard: int) -> None:
+    # -- for the acceptance (`SendIntake`) -------------------------------------------------------------------
+
+    def plan(self, entry: OutboxEntry, shard: int) -> FirstAttempt | None:
+        """See `SendIntake`."""
+        if not self.loop.reserve():
+            return None
+        timestamp = entry.timestamp or self._timing.wall_ns()
+        message = WakuMessage(entry.payload, entry.content_topic, timestamp=timestamp, meta=entry.meta)
+        return FirstAttempt(timestamp, hash_of(self._network(), shard, message))
+
+    def accepted(self, entry: OutboxEntry, shard: int, attempt: FirstAttempt | None) -> None:
+        """See `SendIntake`."""
         self.counters.accepted += 1
         task = task_of(entry, shard)
         self.ledger.accept(task)
-        self.loop.accepted(task)
+        if attempt is None:
+            self.loop.accepted(task)
+            return
+        fresh = entry.timestamp or abs(self._timing.wall_ns() - attempt.timestamp) < _STALE_NS
+        if fresh and self.loop.online:
+            task.timestamp, task.message_hash = attempt
+            self.loop.begin_reserved(task)
+        else:
+            self.loop.release()
+            self.loop.accepted(task)
+
+    def abandoned(self, attempt: FirstAttempt | None) -> None:
+        """See `SendIntake`."""
+        if attempt is not None:
+            self.loop.release()
+
+    # --------------------------------------------------------------------------------------------------------
 
     def cancel(self, stream: AppStream, request_id: bytes) -> bool:
         """Cancel a send before its first attempt; `message_cancelled` follows.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Awaitable, Iterable
 from typing import NamedTuple
 
 from ipc_schema.errors import ErrorCode, IpcError
@@ -127,10 +127,13 @@ class SubscriptionService:
             await self._shards.wait_heard(change)
         return change.errors
 
-    async def subscribe_to_send(self, app: App, topic: str) -> None:
-        """Subscribe as the policy wants before a send on the topic. Raises IpcError."""
-        if not self._auto.wants(app.name, topic, self._table.has(app.stream, topic)):
-            return
+    def subscribe_to_send(self, app: App, topic: str) -> Awaitable[None] | None:
+        """Subscribe as the policy wants before a send on the topic; None if it wants nothing. Raises
+        IpcError when awaited."""
+        wanted = self._auto.wants(app.name, topic, self._table.has(app.stream, topic))
+        return self._subscribe_to_send(app, topic) if wanted else None
+
+    async def _subscribe_to_send(self, app: App, topic: str) -> None:
         errors = await self.subscribe(app, [topic], wait=False)
         if errors:
             raise IpcError(ErrorCode.BAD_REQUEST, f"Failed to auto-subscribe before sending: {errors[topic]}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.kernel.relay import (
@@ -16,7 +16,7 @@ from ipc_schema.kernel.relay import (
 )
 from ipc_schema.server import Answer, Call, Route
 from ipc_schema.topics import PubsubTopic, TopicError
-from kernel_proc.publishing import Publishing
+from kernel_proc.publishing import Publishing, PublishOutcome
 from kernel_proc.shards import TopicRelay
 
 __all__ = ["relay_routes"]
@@ -27,13 +27,13 @@ def relay_routes(
 ) -> Mapping[str, Route]:
     """Return the methods. `topics` returns the node's pubsub topics; `relay` is None if relay is off."""
 
-    async def publish(call: Call) -> Answer:
+    def publish(call: Call) -> Answer | Awaitable[Answer]:
         request = RelayPublishRequest.from_body(call.body)
         message = request.message(call.blobs)
-        done = await publishing.publish(
+        done = publishing.publish(
             message, pubsub_topic=request.pubsub_topic, shard=request.shard, force=request.force
         )
-        return RelayPublishReply(**done._asdict()).to_body(), ()
+        return _published(done) if isinstance(done, PublishOutcome) else _published_later(done)
 
     def by_topic(call: Call, look: Callable[[TopicRelay, str], Sequence[str]]) -> Answer:
         wanted = RelayPeersRequest.from_body(call.body, call.request.method).pubsub_topic
@@ -53,4 +53,16 @@ def relay_routes(
         return by_topic(call, lambda relay, topic: relay.mesh_peers(topic))
 
     # Ordered: messages of one consumer are sent in the order of its requests.
-    return {RELAY_PUBLISH: Route(publish, ordered=True), RELAY_PEERS: Route(peers), RELAY_MESH: Route(mesh)}
+    return {
+        RELAY_PUBLISH: Route(publish, ordered=True, may_wait=True),
+        RELAY_PEERS: Route(peers),
+        RELAY_MESH: Route(mesh),
+    }
+
+
+def _published(done: PublishOutcome) -> Answer:
+    return RelayPublishReply(**done._asdict()).to_body(), ()
+
+
+async def _published_later(publishing: Awaitable[PublishOutcome]) -> Answer:
+    return _published(await publishing)

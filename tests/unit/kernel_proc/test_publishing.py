@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hashlib import sha256
+from typing import Any
 
 import pytest
 import trio
@@ -34,7 +35,7 @@ class Relay:
         self.delay = 0.0
         self.invalid = False
 
-    async def publish(
+    async def begin_publish(
         self, topic: str, data: bytes, *, message: WakuMessage | None = None, force: bool = False
     ) -> PublishResult:
         if len(data) > self.limit:
@@ -96,9 +97,13 @@ class House:
         ]
         return [event for event in events if isinstance(event, MessageEvent)]
 
+    async def publish(self, message: WakuMessage, **where: Any) -> PublishOutcome:
+        done = self.publishing.publish(message, **where)
+        return done if isinstance(done, PublishOutcome) else await done
+
     async def refused(self, message: WakuMessage = MESSAGE, **where: object) -> IpcError:
         with pytest.raises(IpcError) as refused:
-            await self.publishing.publish(message, **where)  # type: ignore[arg-type]
+            await self.publish(message, **where)
         return refused.value
 
 
@@ -106,7 +111,7 @@ class House:
 async def test_published_to_the_shard_of_the_content_topic() -> None:
     house = House()
     shard = 1
-    done = await house.publishing.publish(MESSAGE)
+    done = await house.publish(MESSAGE)
     shard = int(done.pubsub_topic.rpartition("/")[2])
     ((topic, data),) = house.relay.sent
     assert topic == done.pubsub_topic == f"/waku/2/rs/1/{shard}"
@@ -117,7 +122,7 @@ async def test_published_to_the_shard_of_the_content_topic() -> None:
 @mock_clock_test
 async def test_an_unstamped_message_is_stamped() -> None:
     house = House()
-    done = await house.publishing.publish(MESSAGE._replace(timestamp=0))
+    done = await house.publish(MESSAGE._replace(timestamp=0))
     assert done.timestamp == 99
     assert decode_message(house.relay.sent[0][1]).timestamp == 99
 
@@ -126,9 +131,9 @@ async def test_an_unstamped_message_is_stamped() -> None:
 async def test_own_messages_are_on_the_stream_once() -> None:
     house = House()
     house.shards.acquire("a", [3])
-    first = await house.publishing.publish(MESSAGE, shard=3)
-    again = await house.publishing.publish(MESSAGE, pubsub_topic="/waku/2/rs/1/3")
-    forced = await house.publishing.publish(MESSAGE, shard=3, force=True)
+    first = await house.publish(MESSAGE, shard=3)
+    again = await house.publish(MESSAGE, pubsub_topic="/waku/2/rs/1/3")
+    forced = await house.publish(MESSAGE, shard=3, force=True)
     assert again == PublishOutcome(first.message_hash, 7, first.pubsub_topic, 0, True)
     assert forced == first._replace(duplicate=True)
     assert len(house.relay.sent) == 2
@@ -147,11 +152,11 @@ async def test_a_message_without_recipients_is_on_the_stream_and_sent_on_retry()
         assert error.retriable
         assert error.detail["timestamp"] == 7
     house.relay.peers = 2
-    done = await house.publishing.publish(MESSAGE, shard=3)
+    done = await house.publish(MESSAGE, shard=3)
     assert (done.peers, done.message_hash) == (2, error.detail["message_hash"])
     assert len(house.stream(3)) == 1
     # now it is out, and a repeat is only a repeat
-    assert (await house.publishing.publish(MESSAGE, shard=3)).peers == 0
+    assert (await house.publish(MESSAGE, shard=3)).peers == 0
     assert len(house.relay.sent) == 1
 
 
@@ -165,7 +170,7 @@ async def test_publishing_a_message_known_from_the_network_is_a_duplicate() -> N
     other = House()
     other.shards.acquire("a", [3])
     other.relay.seen = house.relay.seen
-    done = await other.publishing.publish(MESSAGE, shard=3)
+    done = await other.publish(MESSAGE, shard=3)
     assert done.duplicate
     assert other.stream(3) == []
 
@@ -176,14 +181,14 @@ async def test_a_caller_that_gives_up_does_not_keep_it_from_the_stream() -> None
     house.shards.acquire("a", [3])
     house.relay.delay = 5.0
     with trio.move_on_after(1.0):
-        await house.publishing.publish(MESSAGE, shard=3)
+        await house.publish(MESSAGE, shard=3)
     assert len(house.stream(3)) == 1
 
 
 @mock_clock_test
 async def test_a_shard_that_is_not_recorded_can_be_published_on() -> None:
     house = House()
-    assert (await house.publishing.publish(MESSAGE, shard=5)).peers == 1
+    assert (await house.publish(MESSAGE, shard=5)).peers == 1
     assert house.publisher.state(5).last == 0
 
 
@@ -246,4 +251,4 @@ async def test_other_refusals() -> None:
     assert "Pubsub topic must be specified when static sharding is enabled" in static.message
     limited = House(rln=True)
     assert (await limited.refused()).code == "rln_required"
-    assert (await limited.publishing.publish(MESSAGE._replace(proof=b"proof"))).peers == 1
+    assert (await limited.publish(MESSAGE._replace(proof=b"proof"))).peers == 1

@@ -118,7 +118,7 @@ class Relay:
         self.sent: list[tuple[str, bytes]] = []
         self.error: Exception | None = None
 
-    async def publish(
+    async def begin_publish(
         self, topic: str, data: bytes, *, message: WakuMessage | None = None, force: bool = False
     ) -> PublishResult:
         await trio.lowlevel.checkpoint()

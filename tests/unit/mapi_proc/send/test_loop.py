@@ -140,6 +140,7 @@ class Sends:
         self.ledger.room.check(scope, size)
 
     def accept(self, task: SendTask) -> None:
+        self.ledger.room.take(task.scope, len(task.payload))
         self.ledger.accept(task)
         self.loop.accepted(task)
 
