@@ -259,7 +259,8 @@ class RequestConnection:
         try:
             self._spoke = now
             self.counters.requests += 1
-            if not self._socket.send(frames):
+            # Those of one turn of the loop go out in one run: libzmq's thread is woken once for all of them.
+            if not self._socket.send_soon(frames):
                 raise IpcError(ErrorCode.BUSY, f"{method}: the server does not take requests fast enough")
             return await future
         finally:

@@ -13,19 +13,33 @@ from logos_client.exceptions import ForkedError
 
 __all__ = ["HomeProcess"]
 
+_forks = 0
+"""Between the first process and this one. Counted by a hook: to ask the system each time costs a system call
+for each request."""
+
+
+def _forked() -> None:
+    global _forks
+    _forks += 1
+
+
+if hasattr(os, "register_at_fork"):  # where there is fork
+    os.register_at_fork(after_in_child=_forked)
+
 
 class HomeProcess:
     """Remembers the process in which it was created."""
 
-    __slots__ = ("pid",)
+    __slots__ = ("_forks", "pid")
 
     def __init__(self) -> None:
         self.pid: int = os.getpid()
+        self._forks = _forks
 
     @property
     def left(self) -> bool:
         """Whether this is a forked child of that process."""
-        return os.getpid() != self.pid
+        return self._forks != _forks
 
     def check(self) -> None:
         """Raise `ForkedError` in a forked child."""

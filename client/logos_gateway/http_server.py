@@ -21,6 +21,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from ipc_schema.config.gateway import HttpConfig
+from logos_gateway.bodies import BODY_COMPLETE
 from logos_sockets import free_descriptors
 
 __all__ = ["HEAD_SECONDS", "HttpListener", "ListenError", "refused", "stalled"]
@@ -33,7 +34,6 @@ KEEP_ALIVE_SECONDS: Final = 15
 MAX_HEAD: Final = 64 * 1024
 MAX_CONNECTIONS: Final = 4096
 """Concurrent requests per listener; more are answered 503."""
-
 
 RESERVE: Final = 128
 """Descriptors to keep free: for the sockets to the node, and to refuse connections."""
@@ -120,11 +120,17 @@ class _TimedProtocol(HttpToolsProtocol):
             self._head_bytes += len(data)
             if self._head_bytes > MAX_HEAD:
                 self._refuse("large_head", b"431 Request Header Fields Too Large")
+            elif self._head_timer is None:  # most heads come whole, and need no timer
+                self._expect_head()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_head, self._head_bytes = True, 0
-        self._expect_head()
+        self._stop_timer()
+
+    def on_message_complete(self) -> None:
+        self.scope["state"][BODY_COMPLETE] = True
+        super().on_message_complete()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         super().on_header(name, value)

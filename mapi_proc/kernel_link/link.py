@@ -191,11 +191,15 @@ class KernelLink:
         """Wait until the kernel records these shards for us; False if it does not within `timeout`
         seconds."""
         wanted = set(shards)
+
+        def leased() -> bool:
+            return all(t is None or t.recorded for t in map(self._trackers.get, wanted))
+
+        if leased():  # nearly always, and asked before each publication
+            return True
         try:
             async with asyncio.timeout(timeout), self._leased:
-                await self._leased.wait_for(
-                    lambda: all(t is None or t.recorded for t in map(self._trackers.get, wanted))
-                )
+                await self._leased.wait_for(leased)
         except TimeoutError:
             return False
         return True

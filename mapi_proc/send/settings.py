@@ -24,7 +24,7 @@ class SendSettings:
     rate_limit: RateLimit | None = None
     max_tasks: int = 10_000
     max_bytes: int = 256 << 20
-    in_flight: int = 64
+    in_flight: int = 128
 
     @classmethod
     def of(cls, config: MapiConfig) -> SendSettings:

@@ -23,11 +23,11 @@ from logos_client.events import (
     ChannelMessageError,
     ChannelMessageSent,
     Event,
-    LinkLost,
     LinkRestored,
     MessageCancelled,
     MessageError,
     MessagePropagated,
+    MessageReceived,
     MessageSent,
     MessageUnconfirmed,
     TakenOver,
@@ -58,7 +58,7 @@ _LEAST_WINDOW_BYTES: Final = 256 << 10
 _CREDIT: Final = 512 << 10
 _MAX_FATES: Final = 10_000
 _ACK_DELAY: Final = 0.05
-BATCH_BYTES: Final = 64 << 10
+BATCH_BYTES: Final = 128 << 10
 """Written to a reader at once, and acknowledged together."""
 
 
@@ -136,29 +136,25 @@ class Journal:
         await waiter
 
     def _wake(self) -> None:
-        # Wakes all current waiters; later events set the new event, so none is missed.
-        if self._waiting:
-            waiting, self._waiting = self._waiting, []
-            for waiter in waiting:
-                if not waiter.done():
-                    waiter.set_result(None)
+        # Wakes all current waiters, so that none misses an event.
+        waiting, self._waiting = self._waiting, []
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_result(None)
 
     async def _read(self) -> None:
         try:
             async for event in self.client:
-                self._note_fate(event)
-                if isinstance(event, TakenOver):
-                    self._end("another connection has taken over this app's name")
-                    return
-                if isinstance(event, LinkRestored) and not event.resumed:
-                    self.window.clear()  # what was not acknowledged is not there any more
-                position = (
-                    None
-                    if isinstance(event, LinkLost | LinkRestored)
-                    else JournalPosition(event.stream_id, event.seq)
-                )
-                self.window.append(event, position, event_size(event))
-                self._wake()
+                if type(event) is not MessageReceived:  # most are
+                    self._note_fate(event)
+                    if isinstance(event, TakenOver):
+                        self._end("another connection has taken over this app's name")
+                        return
+                    if isinstance(event, LinkRestored) and not event.resumed:
+                        self.window.clear()  # what was not acknowledged is not there any more
+                self.window.append(event, event_size(event))
+                if self._waiting:
+                    self._wake()
                 if self.window.bytes > _LEAST_WINDOW_BYTES:
                     await self._room()
         except LogosError as error:
@@ -278,9 +274,12 @@ class Journal:
         """Send the acknowledgement of what all readers have acknowledged."""
         places = [self._away[label] for label in self._holding()]
         handled = [one.handled for one in self.readers] + [one.handled for one in places]
-        position = self.window.before(min(handled)) if handled else None
+        end = min(handled, default=0)
+        position = self.window.before(end)
         if position is not None:
-            await self._acknowledge(position)
+            await self.client.ack(Position(*position))
+            self.window.drop_before(end)
+            self._wake()
 
     async def _acknowledge(self, position: JournalPosition) -> None:
         await self.client.ack(Position(*position))

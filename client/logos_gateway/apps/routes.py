@@ -16,7 +16,7 @@ from logos_client.exceptions import LogosError
 from logos_gateway.apps.encoding import event_json
 from logos_gateway.apps.journals import Journal
 from logos_gateway.apps.sse import EventStreamResponse, sse_event
-from logos_gateway.apps.window import JournalPosition, WindowEntry
+from logos_gateway.apps.window import LOCAL_EVENTS, JournalPosition, WindowEntry
 from logos_gateway.bodies import TextRefusal, json_response, read_body
 from logos_gateway.json_values import BadBody, decode_json, encode_json, from_base64
 from logos_gateway.problems import PROBLEM_TYPE, ProblemError, problem_of
@@ -277,14 +277,15 @@ async def _stream(
 ) -> AsyncIterator[bytes]:
     async with journal.reader(after, auto=auto, label=label) as reader:
         while entries := await reader.next():
-            yield b"".join(map(_sse_entry, entries))
+            yield "".join(map(_sse_entry, entries)).encode()
             reader.done(entries)
-        yield sse_event(encode_json({"reason": reader.ended}).decode(), kind="closed")
+        yield sse_event(encode_json({"reason": reader.ended}).decode(), kind="closed").encode()
 
 
-def _sse_entry(entry: WindowEntry) -> bytes:
-    event_id = "" if entry.position is None else str(entry.position)
-    return sse_event(event_json(entry.event), kind=entry.event.kind, event_id=event_id)
+def _sse_entry(entry: WindowEntry) -> str:
+    event = entry.event
+    event_id = "" if isinstance(event, LOCAL_EVENTS) else f"{event.stream_id.hex()}:{event.seq}"
+    return sse_event(event_json(event), kind=event.kind, event_id=event_id)
 
 
 @router.post("/{name}/ack", summary="Acknowledge events")

@@ -14,10 +14,10 @@ __all__ = ["KEEP_ALIVE_SECONDS", "EventStreamResponse", "sse_event"]
 KEEP_ALIVE_SECONDS: Final = 15.0
 
 
-def sse_event(data: str, *, kind: str = "", event_id: str = "") -> bytes:
+def sse_event(data: str, *, kind: str = "", event_id: str = "") -> str:
     """Return one event. `data` must not contain line breaks; compact JSON has none."""
     head = (f"id: {event_id}\n" if event_id else "") + (f"event: {kind}\n" if kind else "")
-    return f"{head}data: {data}\n\n".encode()
+    return f"{head}data: {data}\n\n"
 
 
 class EventStreamResponse(Response):

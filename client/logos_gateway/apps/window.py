@@ -8,11 +8,16 @@ from __future__ import annotations
 
 from collections import deque
 from itertools import islice
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from logos_client.events import Event
+from logos_client.events import Event, LinkLost, LinkRestored
 
-__all__ = ["JournalPosition", "JournalWindow", "WindowEntry"]
+__all__ = ["LOCAL_EVENTS", "JournalPosition", "JournalWindow", "WindowEntry"]
+
+LOCAL_EVENTS: Final = (LinkLost, LinkRestored)
+"""Events about the connection itself: the journal does not have them, so they have no position."""
+_new_tuple: Final = tuple.__new__
+"""Builds a named tuple in one step: the class's own `__new__` is called with each event."""
 
 
 class JournalPosition(NamedTuple):
@@ -34,12 +39,19 @@ class JournalPosition(NamedTuple):
 
 
 class WindowEntry(NamedTuple):
-    """An event; `position` is None for one about the connection itself, which the journal does not have."""
+    """An event and its number here."""
 
     number: int
-    position: JournalPosition | None
     event: Event
     size: int
+
+    @property
+    def position(self) -> JournalPosition | None:
+        """Its position; None for an event about the connection itself, which the journal does not have."""
+        event = self.event
+        if isinstance(event, LOCAL_EVENTS):
+            return None
+        return JournalPosition(event.stream_id, event.seq)
 
 
 class JournalWindow:
@@ -64,13 +76,11 @@ class JournalWindow:
         """Index of the next entry."""
         return self._next
 
-    def append(self, event: Event, position: JournalPosition | None, size: int) -> WindowEntry:
+    def append(self, event: Event, size: int) -> None:
         """Add the newest event."""
-        entry = WindowEntry(self._next, position, event, size)
-        self._entries.append(entry)
+        self._entries.append(_new_tuple(WindowEntry, (self._next, event, size)))
         self._next += 1
         self.bytes += size
-        return entry
 
     def batch(self, index: int, max_bytes: int) -> list[WindowEntry]:
         """Return the entries from an index on, or from the oldest one after it; at least one, if any."""
@@ -88,9 +98,10 @@ class JournalWindow:
 
     def _behind(self, position: JournalPosition, otherwise: int) -> int:
         """Return the index after the last entry that `position` covers, `otherwise` if it covers none."""
+        stream_id, seq = position
         for entry in reversed(self._entries):
-            held = entry.position
-            if held is not None and held.stream_id == position.stream_id and held.seq <= position.seq:
+            event = entry.event
+            if not isinstance(event, LOCAL_EVENTS) and event.seq <= seq and event.stream_id == stream_id:
                 return entry.number + 1
         return otherwise
 
@@ -101,9 +112,13 @@ class JournalWindow:
 
     def acknowledge(self, position: JournalPosition) -> None:
         """Drop everything up to a position; a position of another stream changes nothing."""
-        end = self._behind(position, 0)
-        while self._entries and self._entries[0].number < end:
-            self.bytes -= self._entries.popleft().size
+        self.drop_before(self._behind(position, 0))
+
+    def drop_before(self, number: int) -> None:
+        """Drop the entries before a number."""
+        entries = self._entries
+        for _ in range(min(len(entries), max(0, number - self.first))):
+            self.bytes -= entries.popleft().size
 
     def clear(self) -> None:
         """Drop everything: the Messaging API sends the journal from its start."""

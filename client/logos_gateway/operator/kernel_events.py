@@ -110,7 +110,7 @@ async def _beats(pulse: Pulse, wanted: set[str]) -> AsyncGenerator[bytes, None]:
 
 
 def _event(kind: str, value: object) -> bytes:
-    return sse_event(encode_json(value).decode(), kind=kind)
+    return sse_event(encode_json(value).decode(), kind=kind).encode()
 
 
 def _plain(event: KernelEvent, *, payload: bool) -> tuple[str, dict[str, Any]]:

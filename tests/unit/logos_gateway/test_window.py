@@ -12,14 +12,14 @@ from logos_gateway.apps.window import JournalPosition, JournalWindow
 A, B = b"a" * 16, b"b" * 16
 
 
-def event(seq: int, stream: bytes = A) -> tuple[ConnectionStatusChange, JournalPosition]:
-    return ConnectionStatusChange(stream, seq, 0, "Connected", ""), JournalPosition(stream, seq)
+def event(seq: int, stream: bytes = A) -> ConnectionStatusChange:
+    return ConnectionStatusChange(stream, seq, 0, "Connected", "")
 
 
 def filled(*seqs: int, stream: bytes = A) -> JournalWindow:
     window = JournalWindow()
     for seq in seqs:
-        window.append(*event(seq, stream), 10)
+        window.append(event(seq, stream), 10)
     return window
 
 
@@ -45,7 +45,7 @@ def test_a_reader_begins_at_the_oldest_or_behind_what_it_has_seen() -> None:
     assert seqs_from(window, window.after(JournalPosition(A, 2))) == [4, 5, 6]
     assert seqs_from(window, window.after(JournalPosition(A, 6))) == []
     assert seqs_from(window, window.after(JournalPosition(B, 99))) == [4, 5, 6]
-    window.append(*event(7), 10)
+    window.append(event(7), 10)
     assert seqs_from(window, window.after(JournalPosition(A, 6))) == [7]
 
 
@@ -64,8 +64,8 @@ def test_acknowledging_drops_the_oldest() -> None:
 
 def test_events_about_the_connection_go_with_their_neighbours() -> None:
     window = filled(1)
-    window.append(LinkLost("x"), None, 5)
-    window.append(*event(2), 10)
+    window.append(LinkLost("x"), 5)
+    window.append(event(2), 10)
     window.acknowledge(JournalPosition(A, 1))
     assert seqs_from(window, 0) == [-1, 2]
     window.acknowledge(JournalPosition(A, 2))
@@ -74,7 +74,7 @@ def test_events_about_the_connection_go_with_their_neighbours() -> None:
 
 def test_a_new_stream_begins_behind_the_old_one() -> None:
     window = filled(7, 8)
-    window.append(*event(1, B), 10)
+    window.append(event(1, B), 10)
     assert seqs_from(window, window.after(JournalPosition(A, 8))) == [1]
     window.acknowledge(JournalPosition(B, 1))
     assert len(window) == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 import pytest
 import trio
@@ -70,6 +70,12 @@ class Methods:
         self.trace.append(f"end {call.body.get('n')}")
         return {"n": call.body.get("n")}, ()
 
+    def maybe(self, call: Call) -> Answer | Awaitable[Answer]:
+        if call.body.get("wait"):
+            return self.slow(call)
+        self.trace.append(f"at once {call.body.get('n')}")
+        return {"n": call.body.get("n")}, ()
+
     def refuses(self, _call: Call) -> Answer:
         raise IpcError(ErrorCode.CONFLICT, "no", detail={"a": 1})
 
@@ -88,6 +94,7 @@ class Methods:
                 "now": Route(self.now),
                 "slow": Route(self.slow),
                 "ordered": Route(self.slow, ordered=True),
+                "maybe": Route(self.maybe, ordered=True, may_wait=True),
                 "refuses": Route(self.refuses),
                 "fails": Route(self.fails),
                 "too_much": Route(self.too_much),
@@ -259,3 +266,48 @@ async def test_a_client_that_left_is_forgotten(methods: Methods) -> None:
     client.gone = False
     client.ask("now")
     assert client.codes() == ["ok", "not_ready"]
+
+
+@mock_clock_test
+async def test_what_need_not_wait_is_answered_at_once_and_in_order(methods: Methods) -> None:
+    dispatcher = methods.dispatcher()
+    client = Client(dispatcher)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(dispatcher.run)
+        client.ask("hello")
+        client.ask("maybe", body={"n": 1})
+        assert [reply.body.get("n") for reply in client.replies[1:]] == [1], "without a task"
+        client.ask("maybe", body={"n": 2, "wait": True})
+        client.ask("maybe", body={"n": 3})
+        client.ask("maybe", body={"n": 4, "wait": True})
+        client.ask("maybe", body={"n": 5})
+        await trio.sleep(3)
+        client.ask("maybe", body={"n": 6})
+        nursery.cancel_scope.cancel()
+    assert [reply.body.get("n") for reply in client.replies[1:]] == [1, 2, 3, 4, 5, 6]
+    assert methods.trace == [
+        "at once 1", "start 2", "end 2", "at once 3", "start 4", "end 4", "at once 5", "at once 6"
+    ]  # fmt: skip
+    assert dispatcher.server.counters.in_flight == 0
+
+
+@mock_clock_test
+async def test_what_is_begun_can_be_finished(methods: Methods) -> None:
+    dispatcher = methods.dispatcher(in_flight=1)
+    client, other = Client(dispatcher, b"a"), Client(dispatcher, b"b")
+    async with trio.open_nursery() as nursery:
+        await nursery.start(dispatcher.run)
+        for one in (client, other):
+            dispatcher.socket = one  # type: ignore[assignment]
+            one.ask("hello")
+        dispatcher.socket = client  # type: ignore[assignment]
+        client.ask("maybe", body={"n": 1, "wait": True})
+        client.ask("maybe", body={"n": 2})
+        assert methods.trace == [], "the first one waits in its task, the second was refused before it began"
+        assert client.codes() == ["ok", "busy"]
+        await trio.sleep(2)
+        client.ask("maybe", body={"n": 3, "wait": True}, budget_ms=500)
+        await trio.sleep(2)
+        nursery.cancel_scope.cancel()
+    assert client.codes() == ["ok", "busy", "ok", "deadline_exceeded"]
+    assert methods.trace == ["start 1", "end 1", "start 3"]

@@ -19,10 +19,11 @@ from ipc_schema.message import WakuMessage, message_hash
 from ipc_schema.topics import autoshard, shard_topic
 from mapi_proc.apps import App
 from mapi_proc.core import Core
-from mapi_proc.database import Database
+from mapi_proc.database import Database, OutboxState
 from mapi_proc.kernel_link.link import KernelLink
 from mapi_proc.receive.history import MAX_JOBS
 from mapi_proc.receive.history_ranges import HistoryRange
+from mapi_proc.send.task import SendState
 from tests.support.aio import asyncio_test
 from tests.unit.mapi_proc.core.world import (
     DAY,
@@ -400,3 +401,89 @@ async def test_a_kernel_that_answers_at_once_finds_a_listener(
     monkeypatch.setattr("mapi_proc.core.KernelLink", link)
     async with core_of(tmp_path, TestClocks()):
         assert made == ["link"]
+
+
+def rows(core: Core) -> list[tuple[int, int, int, bytes]]:
+    """State, attempts, timestamp and hash of all sends on disk."""
+    with sqlite3.connect(core.database.path) as connection:
+        return connection.execute("SELECT state, attempts, timestamp, message_hash FROM outbox").fetchall()
+
+
+@asyncio_test()
+async def test_a_send_that_can_be_attempted_is_stored_with_its_first_attempt(tmp_path: Path) -> None:
+    clocks = TestClocks()
+    async with core_of(tmp_path, clocks) as core:
+        app, _ = await connected(core, "alice")
+        await core.subscribe(app, [TOPIC])
+        running = asyncio.create_task(core.sends.loop.run())
+        await asyncio.sleep(0)
+        core.sends.loop.set_online(True)
+        commits = core.database.counters.commits
+        await accepted(core, app, TOPIC, b"hello")
+        assert core.database.counters.commits == commits + 1
+        (task,) = core.pending(app)
+        assert task.state is SendState.ATTEMPTED
+        expected = message_hash(shard_topic(1, task.shard), WakuMessage(b"hello", TOPIC, timestamp=START))
+        assert rows(core) == [(OutboxState.ATTEMPTED, 1, START, expected)]
+        assert (task.timestamp, task.message_hash) == (START, expected)
+        running.cancel()
+    async with core_of(tmp_path, clocks) as core:
+        app, _ = await connected(core, "alice")
+        core.sends.adopt(NETWORK)
+        (task,) = core.pending(app)
+        assert task.state is SendState.RETRY, "it may be out: the same message is published again"
+        assert (task.timestamp, task.message_hash) == (START, expected)
+
+
+@asyncio_test()
+@pytest.mark.parametrize("late", [True, False])
+async def test_a_planned_attempt_is_not_made_when_it_has_become_wrong(tmp_path: Path, late: bool) -> None:
+    """The kernel goes away, or the clock goes on, while the send is on its way to the disk."""
+    clocks = TestClocks()
+    async with core_of(tmp_path, clocks) as core:
+        app, _ = await connected(core, "alice")
+        await core.subscribe(app, [TOPIC])
+        running = asyncio.create_task(core.sends.loop.run())
+        await asyncio.sleep(0)
+        core.sends.loop.set_online(True)
+        coming = asyncio.ensure_future(
+            core.send(app, SendRequest(request_id=bytes(16), content_topic=TOPIC), b"hello")
+        )
+        if late:
+            clocks.pass_by(10)
+        else:
+            core.sends.loop.set_online(False)
+        await coming
+        (task,) = core.pending(app)
+        if late:
+            while not task.attempts:  # attempted in its turn, with a timestamp of then
+                await asyncio.sleep(0.001)
+            assert task.timestamp == START + 10 * SECOND
+        else:
+            assert (task.state, task.timestamp) == (SendState.PARKED, 0)
+            assert core.cancel(app, bytes(16))
+        running.cancel()
+
+
+@asyncio_test()
+async def test_sends_of_one_turn_go_to_the_disk_together(tmp_path: Path) -> None:
+    async with core_of(tmp_path, TestClocks()) as core:
+        app, _ = await connected(core, "alice")
+        await core.subscribe(app, [TOPIC])
+        await accepted(core, app, TOPIC, b"first")
+        core.sends.acceptance._recent.clear()  # as after many others: the next one is found on disk
+        known = core.pending(app)[0].request_id
+        batches = core.database.counters.batches
+        sends = [
+            core.send(app, SendRequest(request_id=request_id, content_topic=TOPIC), payload)
+            for request_id, payload in (
+                (known, b"first"), (b"a" * 16, b"a"), (b"b" * 16, b"b"), (b"b" * 16, b"b")
+            )
+        ]  # fmt: skip
+        assert await asyncio.gather(*sends) == [True, False, False, True]
+        assert core.database.counters.batches == batches + 1
+        core.sends.acceptance._recent.clear()
+        with pytest.raises(IpcError) as refused:
+            await core.send(app, SendRequest(request_id=known, content_topic=TOPIC), b"another")
+        assert refused.value.code is ErrorCode.CONFLICT
+        assert core.sends.ledger.room.count == 3
