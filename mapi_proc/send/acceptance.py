@@ -165,8 +165,8 @@ class Acceptance:
     def accept(self, stream: AppStream, request: SendRequest, payload: bytes, shard: int) -> Awaitable[bool]:
         """Accept a checked send. The result, once it is on disk, is whether it is a repeat.
 
-        A new send is on its way when this returns; cancelling the wait does not stop it. Raises IpcError,
-        here or with the result.
+        A new send is on its way when this returns. Do not cancel the result: others may wait for it.
+        Raises IpcError, here or with the result.
         """
         mark = fingerprint(request, payload)
         key = (stream.stream_id, request.request_id)
