@@ -29,7 +29,7 @@ _FAMILIES: Final[Mapping[str, Family]] = {
     "messaging_topics": Family("gauge", "Content topics that apps have subscribed to."),
     "messaging_apps": Family("gauge", "Apps by state."),
     "messaging_journal_bytes": Family("gauge", "Bytes in all journals together."),
-    "messaging_sends": Family("counter", "Final sends by outcome."),
+    "messaging_sends": Family("counter", "Sends by what became of them."),
     "messaging_sends_pending": Family("gauge", "Accepted sends that are not final."),
     "messaging_sends_waiting": Family("gauge", "Accepted sends pending, by state."),
     "messaging_sends_pending_bytes": Family("gauge", "Payload bytes of accepted sends that are not final."),

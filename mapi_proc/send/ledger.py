@@ -129,6 +129,7 @@ class SendLedger:
 
     def queued(self, task: SendTask) -> None:
         """Notify the app that the rate limit holds a send back until a later epoch."""
+        task.cause = machine.RATE_LIMITED
         self._record.queued(task)
 
     def begin(self, task: SendTask) -> None:

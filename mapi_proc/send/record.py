@@ -38,6 +38,7 @@ class SendCounters:
     """Sends since the start."""
 
     accepted: int = 0
+    queued: int = 0
     attempts: int = 0
     propagated: int = 0
     sent: int = 0
@@ -105,6 +106,7 @@ class OutboxRecord:
 
     def queued(self, task: SendTask) -> None:
         """Notify the app: the rate limit holds the send back."""
+        self.counters.queued += 1
         self._notify(task, AppEventKind.MESSAGE_QUEUED)
 
     def propagated(self, task: SendTask) -> None:

@@ -33,6 +33,7 @@ __all__ = [
     "CROWDED_OUT",
     "EPHEMERAL",
     "NOT_CONFIRMED",
+    "RATE_LIMITED",
     "RELIABILITY_OFF",
     "REPUBLISH_AGE_NS",
     "SEND_WINDOW",
@@ -68,6 +69,7 @@ NOT_CONFIRMED: Final = "not confirmed by a store within the send window"
 RELIABILITY_OFF: Final = "reliability is off"
 EPHEMERAL: Final = "ephemeral messages are not stored"
 CROWDED_OUT: Final = "not confirmed by a store before too many later sends waited for one"
+RATE_LIMITED: Final = "held back by the rate limit until a later epoch"
 SEEN: Final = "seen by the relay before, sent to no peer"
 NOT_STORED: Final = "no store has it"
 BACKOFF_START: Final = 1.0

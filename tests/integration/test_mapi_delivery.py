@@ -169,8 +169,9 @@ async def test_a_send_can_be_cancelled_before_its_first_attempt(tmp_path: Path) 
             # Told once, also over a restart of the Messaging API.
             assert (await wait_for(a, MessageQueued)).request_id == third
             pending = await a.pending()
-            states = {send.request_id: send.state for send in pending.sends}
-            assert states[second] == "parked"
+            held = {send.request_id: (send.state, send.cause) for send in pending.sends}
+            assert held[second][0] == "parked"
+            assert held[third] == ("parked", "held back by the rate limit until a later epoch")
             assert not await a.cancel(first)
             assert await a.cancel(second)
             assert (await wait_for(a, MessageCancelled)).request_id == second

@@ -15,6 +15,7 @@ from logos_client.events import (
     Event,
     MessageError,
     MessagePropagated,
+    MessageQueued,
     MessageReceived,
     MessageSent,
     MessageUnconfirmed,
@@ -86,6 +87,8 @@ class MessagingCache:
                         "source": event.source,
                     }
                 )
+            case MessageQueued():
+                self._fate(event.request_id, "queued", None)
             case MessagePropagated():
                 self._fate(event.request_id, "propagated", event.message_hash)
             case MessageSent():

@@ -19,6 +19,7 @@ from mapi_proc.send.settings import SendSettings, Timing
 from mapi_proc.send.task import (
     CROWDED_OUT,
     NOT_CONFIRMED,
+    RATE_LIMITED,
     WINDOW_ERROR,
     NoPeers,
     Outcome,
@@ -431,6 +432,7 @@ async def test_the_rate_limit_parks_in_order_and_the_next_epoch_goes_on() -> Non
         await asyncio.sleep(0.01)
         assert store.done.empty()
         assert store.queued_sends == [number.to_bytes(16) for number in (2, 3, 4)]
+        assert {one.cause for one in loop.ledger if one.state is SendState.PARKED} == {RATE_LIMITED}
         assert loop.cancel(b"app", (3).to_bytes(16)), "what waits for its epoch can be cancelled"
         assert (await store.done.get()).state is SendState.CANCELLED
         clock.now += 50.0
