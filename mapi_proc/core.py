@@ -238,7 +238,9 @@ class Core:
             app.name,
             seen.seq,
         )
+        # What bears the old id must be on its way to the disk before the change of it.
         self.turn.flush()
+        self.sends.acceptance.flush()
         new = os.urandom(16)
         self.apps.renew(app, new)
         self.sends.ledger.renamed(old, new)

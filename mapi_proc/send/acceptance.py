@@ -192,14 +192,15 @@ class Acceptance:
             timestamp=request.timestamp or 0,
         )
         if not self._coming:
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
         self._coming.append(_Coming(entry, shard, stream, self._intake.plan(entry, shard), done))
         self._coming_bytes += len(payload)
         if self._coming_bytes >= _BATCH_BYTES:
-            self._flush()
+            self.flush()
         return done
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Give this turn's sends to the disk: at its end at the latest, earlier to keep an order."""
         coming, self._coming, self._coming_bytes = self._coming, [], 0
         if coming:
             self._store(coming)
