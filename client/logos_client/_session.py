@@ -54,6 +54,7 @@ class AppSession:
         credit: int,
         auto_ack: bool,
         context: zmq.Context[zmq.Socket[bytes]] | None,
+        seen: SeenPosition | None = None,
     ) -> None:
         self.hello: MapiHello | None = None
         self.status: StatusReply | None = None
@@ -66,6 +67,7 @@ class AppSession:
         self._name = name
         self._takeover = takeover
         self._auto_ack = auto_ack
+        self._seen_before = seen
         self._offered_credit = 0
         self._lost: Position | None = None  # until the app is told
         self._loop = asyncio.get_running_loop()
@@ -102,7 +104,7 @@ class AppSession:
         """Return the last event received, by which a server notices that an older state was put back."""
         hello, stream_id, seq = self.hello, self.stream.stream_id, self.stream.last_seq
         if hello is None or stream_id is None or not seq:
-            return None
+            return self._seen_before
         return SeenPosition(stream=stream_id, seq=seq, instance=hello.instance)
 
     def _greeted(self, reply: Reply) -> None:

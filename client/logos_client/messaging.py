@@ -30,7 +30,7 @@ import zmq
 from ipc_schema.body import Body
 from ipc_schema.errors import ErrorCode, IpcError
 from ipc_schema.frames import Reply
-from ipc_schema.hello import NetworkInfo
+from ipc_schema.hello import NetworkInfo, SeenPosition
 from ipc_schema.mapi import methods
 from ipc_schema.mapi.methods import MapiHello, MapiLimits, PendingReply, StatusReply
 from ipc_schema.message import WakuMessage, encode_message
@@ -85,6 +85,7 @@ class MessagingClient(ChannelMethods):
         takeover: bool = False,
         credit: int = DEFAULT_CREDIT,
         ack: AckMode = "auto",
+        seen: SeenPosition | None = None,
         timeout: float | None = DEFAULT_TIMEOUT,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
     ) -> Opening[Self]:
@@ -95,7 +96,9 @@ class MessagingClient(ChannelMethods):
         app ends with its connection. `takeover`: end another live connection of that name. `credit`: bytes
         of events that may be queued here or in flight. `ack`: `"auto"` acknowledges an event when the next
         one is requested, its callbacks have returned, or the client is left normally (see `close`);
-        `"manual"` leaves it to `ack`. `timeout`: seconds to wait for the Messaging API, None for ever.
+        `"manual"` leaves it to `ack`. `seen`: the last event that this app received before, and the
+        `instance` that it came from: a Messaging API whose files were put back in an older state notices by
+        it. `timeout`: seconds to wait for the Messaging API, None for ever.
 
         Raises `NotReadyError` (no server in time), `ConflictError` (the name is in use),
         `UnsupportedVersionError`, `UnauthorisedError`, `BadRequestError`.
@@ -118,6 +121,7 @@ class MessagingClient(ChannelMethods):
                     credit=credit,
                     auto_ack=ack == "auto",
                     context=context,
+                    seen=seen,
                 )
                 try:
                     await session.connection.wait_ready(timeout)
@@ -183,6 +187,11 @@ class MessagingClient(ChannelMethods):
     def limits(self) -> MapiLimits:
         """The Messaging API's limits; a payload up to `max_payload` certainly fits in a message."""
         return self._greeting.limits
+
+    @property
+    def instance(self) -> bytes:
+        """The running Messaging API: 16 bytes that change with each start of it."""
+        return self._greeting.instance
 
     @property
     def server(self) -> str:

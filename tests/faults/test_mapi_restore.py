@@ -17,9 +17,12 @@ from typing import NamedTuple
 import pytest
 
 from ipc_schema.errors import ErrorCode, IpcError
+from ipc_schema.hello import SeenPosition
 from ipc_schema.mapi import events
+from ipc_schema.paths import mapi_endpoints
 from logos_client import MessagingClient
-from logos_client.events import Event, MessageCancelled
+from logos_client.events import Event, LinkLost, LinkRestored, MessageCancelled
+from logos_gateway.apps.journals import Journals
 from mapi_proc.database import Database
 from mapi_proc.database.sidecar import place_of
 from mapi_proc.network import NETWORK_NOTE
@@ -225,6 +228,47 @@ async def test_a_file_system_put_back_whole_is_noticed_by_the_apps(directory: Pa
         await mapi.serving()
         await cause(alice, 1)
         assert {stream_id for stream_id, _ in seen} == ids
+
+
+@asyncio_test(60)
+async def test_a_page_tells_a_new_gateway_what_it_has_seen(directory: Path) -> None:
+    """The gateway that knew has ended too, and the first that uses the app knows nothing."""
+    await know_network(directory)
+    backup = directory.parent / "backup"
+
+    async def cause(client: MessagingClient, count: int) -> None:
+        for _ in range(count):
+            assert await client.cancel(await client.send(TOPIC, b"x"))
+
+    async with serving(directory) as mapi:
+        async with MessagingClient.connect(directory / "run", name="alice", ack="manual") as alice:
+            await cause(alice, 2)
+            copy_tree(directory, backup)
+            await cause(alice, 5)
+            events = [await alice.next_event(10) for _ in range(8)]  # and the status of the connection
+            last, instance = events[-1], alice.instance
+            assert not isinstance(last, LinkLost | LinkRestored)
+        mapi.kill()
+        put_file_system(directory, backup)
+        mapi.start()
+        await mapi.serving()
+        async with MessagingClient.connect(directory / "run", name="bob"):
+            pass
+        journals = Journals(mapi_endpoints(directory / "run"))
+        try:
+            blind = await journals.open("alice")
+            seen = SeenPosition(stream=last.stream_id, seq=last.seq, instance=instance)
+            assert blind.must_tell(seen)
+            told = await journals.open("alice", seen=seen)
+            assert told is not blind
+            assert "alice has seen event" in mapi.logged()
+            assert await journals.open("alice", seen=seen) is told, "once is enough"
+            async with told.reader(None, auto=True) as reader:
+                (first, *_) = await reader.next()
+            assert first.position is not None
+            assert first.position.stream_id != last.stream_id
+        finally:
+            await journals.close()
 
 
 @pytest.mark.parametrize("killed", [False, True], ids=["stopped", "killed"])

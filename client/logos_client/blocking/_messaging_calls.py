@@ -43,6 +43,11 @@ class MessagingCalls(BlockingClient):
         return self._client.limits
 
     @property
+    def instance(self) -> bytes:
+        """The running Messaging API: 16 bytes that change with each start of it."""
+        return self._client.instance
+
+    @property
     def server(self) -> str:
         """Name and version of the Messaging API."""
         return self._client.server

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Sequence, Set
 from typing import Any, Final, NamedTuple
 
 from ipc_schema.errors import ErrorCode
+from ipc_schema.hello import SeenPosition
 from ipc_schema.names import check_name
 from ipc_schema.paths import MapiEndpoints
 from logos_client import Position
@@ -107,9 +108,11 @@ class _Away(NamedTuple):
 class Journal:
     """One app's connection, its unacknowledged events, and the outcome of its sends."""
 
-    def __init__(self, client: MessagingClient, limit: Callable[[], int]) -> None:
+    def __init__(self, client: MessagingClient, limit: Callable[[], int], *, told: bool = False) -> None:
         """`limit()` returns the bytes that the window may hold now."""
         self.client = client
+        self._told = told
+        self._instance = client.instance
         self.window = JournalWindow()
         self.readers: set[JournalReader] = set()
         self.lagging = 0
@@ -128,6 +131,11 @@ class Journal:
         self._reading = asyncio.get_running_loop().create_task(self._read(), name=f"journal {client.name}")
 
     # -- reading ---------------------------------------------------------------------------------------------
+
+    def must_tell(self, seen: SeenPosition | None) -> bool:
+        """Whether this connection must be made again, for the Messaging API to be told what a reader has
+        seen: it is of an earlier Messaging API than any that this connection knew. Once is enough."""
+        return seen is not None and not self._told and seen.instance != self._instance
 
     async def changed(self) -> None:
         """Wait until there may be new events."""
@@ -357,14 +365,15 @@ class Journals:
         await asyncio.gather(*(journal.close() for journal in self._journals.values()))
         self._journals.clear()
 
-    async def open(self, name: str, *, takeover: bool = False) -> Journal:
-        """Return the app's journal, and connect it if necessary.
+    async def open(self, name: str, *, takeover: bool = False, seen: SeenPosition | None = None) -> Journal:
+        """Return the app's journal, and connect it if necessary. `seen`: the last event that its reader
+        received before, for the Messaging API to be told.
 
         Raises `LogosError`: a bad name, a name held by another program (`conflict`), too many apps or readers
         (`busy`), or no Messaging API (`not_ready`).
         """
         journal = self._journals.get(name)
-        if journal is not None and not journal.closed:
+        if journal is not None and not journal.closed and not journal.must_tell(seen):
             journal.idle_since = None
             return journal
         if self._endpoints is None:
@@ -373,7 +382,8 @@ class Journals:
             check_name(name)
         opening = self._opening.get(name)
         if opening is None:
-            opening = asyncio.get_running_loop().create_task(self._open(self._endpoints, name, takeover))
+            work = self._open(self._endpoints, name, takeover, seen)
+            opening = asyncio.get_running_loop().create_task(work)
             self._opening[name] = opening
             opening.add_done_callback(lambda task: self._opened(name, task))
         # Shielded: of two requests for one app, cancelling one must not cancel the other.
@@ -384,18 +394,26 @@ class Journals:
         if not task.cancelled():
             task.exception()  # read, also when the request that asked is gone
 
-    async def _open(self, endpoints: MapiEndpoints, name: str, takeover: bool) -> Journal:
+    async def _open(
+        self, endpoints: MapiEndpoints, name: str, takeover: bool, seen: SeenPosition | None
+    ) -> Journal:
         journal = self._journals.get(name)
-        if journal is not None and journal.closed:
+        if journal is not None and (journal.closed or journal.must_tell(seen)):
             await self._discard(name, journal)
             journal = None
         if journal is None:
             if len(self._journals) >= MAX_JOURNALS or self.readers >= MAX_READERS:
                 raise BusyError(ErrorCode.BUSY, "too many apps are in use over HTTP")
             client = await MessagingClient.connect(
-                endpoints.apps, name=name, takeover=takeover, credit=_CREDIT, ack="manual", timeout=5.0
+                endpoints.apps,
+                name=name,
+                takeover=takeover,
+                credit=_CREDIT,
+                ack="manual",
+                seen=seen,
+                timeout=5.0,
             )
-            journal = self._journals[name] = Journal(client, self._window_bytes)
+            journal = self._journals[name] = Journal(client, self._window_bytes, told=seen is not None)
         journal.idle_since = None
         return journal
 

@@ -7,7 +7,8 @@ Gateway to client: `{type: "reply", id, …}`, `{type: "error", id, problem}`,
 and `{type: "closed", reason}` before the end.
 
 Events cost byte credit: `credit` in the query (1 MiB by default), more by `{op: "credit", bytes}`.
-Without credit nothing is sent and nothing is lost.
+Without credit nothing is sent and nothing is lost. A client that connects again says `after`, the position of
+the last event that it received, and `instance`, as its last hello gave it.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import msgpack
 from fastapi import APIRouter
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from ipc_schema.hello import SeenPosition
 from logos_client.exceptions import LogosError
 from logos_gateway.apps.channels import CHANNEL_OPERATIONS, serve_operation
 from logos_gateway.apps.encoding import event_json, plain_event
@@ -151,6 +153,7 @@ class _AppSocket:
             case "hello":
                 return {
                     "server": client.server,
+                    "instance": client.instance.hex(),
                     "network": client.network.to_body(),
                     "limits": client.limits.to_body(),
                     "status": show_status(client.last_status),
@@ -207,6 +210,7 @@ class _Parameters(NamedTuple):
     """Acknowledge what was written."""
     credit: int
     after: JournalPosition | None
+    seen: SeenPosition | None
     label: str
 
 
@@ -218,7 +222,12 @@ def _parameters(socket: WebSocket) -> _Parameters:
         raise ValueError("credit is out of range")
     after = query.get("after")
     position = JournalPosition.parse(after) if after else None
-    return _Parameters(query.get("ack") == "auto", credit, position, reader_label(query.get("reader")))
+    instance, seen = query.get("instance"), None
+    if instance is not None:
+        if position is None or len(instance) != 32:
+            raise ValueError("instance: 32 hex digits, with after")
+        seen = SeenPosition(stream=position.stream_id, seq=position.seq, instance=bytes.fromhex(instance))
+    return _Parameters(query.get("ack") == "auto", credit, position, seen, reader_label(query.get("reader")))
 
 
 @router.websocket("/{name}/socket")
@@ -230,7 +239,8 @@ async def app_socket(socket: WebSocket) -> None:
     try:
         wanted = _parameters(socket)
         takeover = socket.query_params.get("takeover") == "true"
-        journal = await gateway_of(socket).journals.open(socket.path_params["name"], takeover=takeover)
+        name = socket.path_params["name"]
+        journal = await gateway_of(socket).journals.open(name, takeover=takeover, seen=wanted.seen)
     except (ValueError, ProblemError, LogosError) as error:
         await socket.accept(chosen)
         # Close codes of our own (RFC 6455 §7.4.2): 4400 for a bad request, 4409 for a name in use, 4503 else.

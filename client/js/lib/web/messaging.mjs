@@ -39,6 +39,7 @@ export class MessagingClient {
   /** @type {string | (() => string)} */ #token;
   /** @type {boolean} */ #insist;
   /** @type {any} */ #hello = null;
+  /** @type {string | null} the Messaging API that the last event came from; null while that is not known */ #instance = null;
   /** @type {Status | null} */ #status = null;
   #granted = 0;
   /** @type {ReturnType<typeof setTimeout> | null} */ #timer = null;
@@ -96,7 +97,11 @@ export class MessagingClient {
     const url = new URL(`apps/v1/${this.#name}/socket`, this.#base);
     this.#granted = this.#stream.openingCredit();
     url.searchParams.set("credit", String(this.#granted));
-    if (this.#stream.streamId) url.searchParams.set("after", `${toHex(this.#stream.streamId)}:${this.#stream.lastSeq}`);
+    if (this.#stream.streamId) {
+      url.searchParams.set("after", `${toHex(this.#stream.streamId)}:${this.#stream.lastSeq}`);
+      // By both a Messaging API notices that an older state of its files was put back (`seen` of the contract).
+      if (this.#instance) url.searchParams.set("instance", this.#instance);
+    }
     // Taking over is for the first time only: two that both insist would take turns for ever.
     if (this.#insist && !this.#hello) url.searchParams.set("takeover", "true");
     return url;
@@ -378,6 +383,7 @@ export class MessagingClient {
   /** @param {any} hello */
   #greeted(hello) {
     this.#hello = hello;
+    this.#instance = hello.instance ?? null;
     this.#status = readStatus(hello.status);
     if (this.#down) this.#putLocal({ event: "link_restored", resumed: true, lost_stream: null, last_seq: this.#stream.lastSeq, subscription_errors: {} });
     this.#down = false;
@@ -400,7 +406,7 @@ export class MessagingClient {
   #receive({ event: shown, cost }) {
     const event = readEvent(shown);
     if (!event) return this.#stream.garbage();
-    if (!event.stream_id) return this.#putLocal(event);
+    if (!event.stream_id) return this.#gatewayLink(event);
     if (!this.#stream.streamId) this.#stream.follow(event.stream_id, event.seq - 1);
     else if (this.#differs(event.stream_id)) {
       const lost = this.#stream.follow(event.stream_id, event.seq - 1);
@@ -410,6 +416,15 @@ export class MessagingClient {
     if (!taken) return this.#settle(); // what was dropped gives its credit back too
     this.#noteStatus(taken);
     this.#consumer.wake();
+  }
+
+  /** The gateway lost the Messaging API, or is back: what follows may come from another one. @param {any} event */
+  #gatewayLink(event) {
+    this.#instance = null;
+    if (event.event === "link_restored") {
+      this.#connection.request("hello").then(({ instance }) => (this.#instance = instance ?? null), () => {});
+    }
+    this.#putLocal(event);
   }
 
   /** @param {Uint8Array} id */
