@@ -15,8 +15,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from logos_bridge.subjects import encode_topic
-
 __all__ = ["NO_CLIENT", "Layout"]
 
 NO_CLIENT: Final = "-"
@@ -76,10 +74,6 @@ class Layout:
     def sends_prefix(self) -> str:
         """Return what precedes the content topic in the subject of a send."""
         return f"{self.prefix}.sends."
-
-    def send_subject(self, content_topic: str) -> str:
-        """Return the subject of a send."""
-        return self.sends_prefix() + encode_topic(content_topic)
 
     def fate_subject(self, client: str, kind: str) -> str:
         """Return the subject of a fate."""

@@ -7,7 +7,7 @@ itself. A node has a bridge if `nats-url` is set.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any, ClassVar, Final
@@ -17,7 +17,7 @@ from ipc_schema.config import common
 from ipc_schema.config.common import BaseProcessOptions, ServedNodeOptions
 from ipc_schema.config.kinds import BOOLEAN, PATH, Kind, duration, integer, size
 from ipc_schema.config.options import Layer, OptionSection, Resolved, Schema, option, resolve
-from ipc_schema.config.sources import TomlFile, explicit_layers
+from ipc_schema.config.sources import config_loader
 from ipc_schema.paths import KernelEndpoints, MapiEndpoints, run_directory
 from ipc_schema.topics import MAX_SHARD_COUNT, TopicError, autoshard
 
@@ -212,16 +212,6 @@ class BridgeConfig:
         return common.describe(BRIDGE_SCHEMA, self.resolved)
 
 
-def load_bridge_config(
-    *,
-    flags: Mapping[str, object] | None = None,
-    environ: Mapping[str, str] | None = None,
-    file: TomlFile | None = None,
-) -> BridgeConfig:
-    """Load the bridge's configuration from its sources. Raises `ConfigError`."""
-    return bridge_config(explicit_layers(BRIDGE_SCHEMA, flags, environ, file))
-
-
 def bridge_config(layers: Iterable[Layer]) -> BridgeConfig:
     """Resolve the layers and check the options against each other. Raises `ConfigError`."""
     resolved = resolve(BRIDGE_SCHEMA, layers)
@@ -245,6 +235,9 @@ def bridge_config(layers: Iterable[Layer]) -> BridgeConfig:
         warnings=tuple(_warnings(resolved)),
         resolved=resolved,
     )
+
+
+load_bridge_config: Final = config_loader(BRIDGE_SCHEMA, bridge_config)
 
 
 def _nats(options: BridgeOptions) -> NatsConfig:

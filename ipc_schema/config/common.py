@@ -21,6 +21,7 @@ from ipc_schema.paths import (
 
 __all__ = [
     "MOVED_TO_GATEWAY",
+    "AttachOptions",
     "BaseProcessOptions",
     "CommonConfig",
     "ProcessOptions",
@@ -111,18 +112,28 @@ class ProcessOptions(BaseProcessOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ServedNodeOptions(OptionSection):
-    """Location of the processes whose client this one is."""
+class AttachOptions(OptionSection):
+    """Location of the kernel whose client a process is."""
 
-    TITLE: ClassVar[str] = "The node"
+    TITLE: ClassVar[str] = "The kernel"
 
     kernel_dir: str | None = option(PATH, "ipc-dir of the kernel", unset="the same as ipc-dir")
     kernel_requests: str | None = option(
-        ENDPOINT, "endpoint of the kernel's requests", unset="ipc://<kernel-dir>/kernel/requests"
+        ENDPOINT,
+        "endpoint of the kernel's requests; its hello says where the events are",
+        unset="ipc://<kernel-dir>/kernel/requests",
     )
     kernel_control: str | None = option(
         ENDPOINT, "endpoint of the kernel's control", unset="ipc://<kernel-dir>/kernel/control"
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServedNodeOptions(AttachOptions):
+    """Location of the kernel and the Messaging API whose client a process is."""
+
+    TITLE: ClassVar[str] = "The node"
+
     mapi_dir: str | None = option(PATH, "ipc-dir of the Messaging API", unset="the same as ipc-dir")
     mapi_apps: str | None = option(
         ENDPOINT, "endpoint of the Messaging API for apps", unset="ipc://<mapi-dir>/mapi/apps"
@@ -197,7 +208,7 @@ def endpoints(
         raise resolved.refuse(key, str(error)) from None
 
 
-def served_kernel(resolved: Resolved[Any], node: ServedNodeOptions, run_dir: str) -> KernelEndpoints:
+def served_kernel(resolved: Resolved[Any], node: AttachOptions, run_dir: str) -> KernelEndpoints:
     """Return the endpoints of the kernel whose client a process is. Raises `ConfigError`."""
     names = {"requests": "kernel-requests", "control": "kernel-control"}
     return endpoints(resolved, kernel_endpoints, ("kernel-dir", node.kernel_dir or run_dir), names)

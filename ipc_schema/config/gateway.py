@@ -25,7 +25,7 @@ from ipc_schema.config.options import (
     refuse_port_clashes,
     resolve,
 )
-from ipc_schema.config.sources import TomlFile, explicit_layers
+from ipc_schema.config.sources import config_loader
 from ipc_schema.paths import KernelEndpoints, MapiEndpoints, run_directory
 
 __all__ = ["GATEWAY_SCHEMA", "GatewayConfig", "HttpConfig", "gateway_config", "load_gateway_config"]
@@ -163,16 +163,6 @@ class GatewayConfig:
         return common.describe(GATEWAY_SCHEMA, self.resolved)
 
 
-def load_gateway_config(
-    *,
-    flags: Mapping[str, object] | None = None,
-    environ: Mapping[str, str] | None = None,
-    file: TomlFile | None = None,
-) -> GatewayConfig:
-    """Load the gateway's configuration from its sources. Raises `ConfigError`."""
-    return gateway_config(explicit_layers(GATEWAY_SCHEMA, flags, environ, file))
-
-
 def gateway_config(layers: Iterable[Layer]) -> GatewayConfig:
     """Resolve the layers and check the options against each other. Raises `ConfigError`."""
     resolved = resolve(GATEWAY_SCHEMA, layers)
@@ -213,6 +203,9 @@ def gateway_config(layers: Iterable[Layer]) -> GatewayConfig:
         warnings=tuple(_warnings(resolved)),
         resolved=resolved,
     )
+
+
+load_gateway_config: Final = config_loader(GATEWAY_SCHEMA, gateway_config)
 
 
 def _listener(resolved: Resolved[GatewayOptions], key: str, address: str, port: int) -> HttpConfig:

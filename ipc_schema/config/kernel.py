@@ -12,7 +12,7 @@ irrelevant on loopback.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any, ClassVar, Final
@@ -69,7 +69,7 @@ from ipc_schema.config.services import (
     ServiceOptions,
     service_config,
 )
-from ipc_schema.config.sources import TomlFile, explicit_layers
+from ipc_schema.config.sources import config_loader
 from ipc_schema.hello import NetworkInfo
 from ipc_schema.paths import KernelEndpoints, kernel_endpoints
 from ipc_schema.topics import MAX_CLUSTER, MAX_SHARD_COUNT
@@ -259,16 +259,6 @@ class KernelConfig(common.CommonConfig):
         return common.describe(KERNEL_SCHEMA, self.resolved)
 
 
-def load_kernel_config(
-    *,
-    flags: Mapping[str, object] | None = None,
-    environ: Mapping[str, str] | None = None,
-    file: TomlFile | None = None,
-) -> KernelConfig:
-    """Load the kernel's configuration from its sources. Raises `ConfigError`."""
-    return kernel_config(explicit_layers(KERNEL_SCHEMA, flags, environ, file))
-
-
 def kernel_config(layers: Iterable[Layer]) -> KernelConfig:
     """Resolve the layers (preset and defaults are added here) and check the options against each other."""
     explicit = list(layers)
@@ -317,6 +307,9 @@ def kernel_config(layers: Iterable[Layer]) -> KernelConfig:
         lease_ttl=options.sockets.lease_ttl,
         resolved=resolved,
     )
+
+
+load_kernel_config: Final = config_loader(KERNEL_SCHEMA, kernel_config)
 
 
 def _named_network_layer(given: Resolved[KernelOptions]) -> Layer | None:

@@ -17,12 +17,11 @@ from enum import StrEnum
 from typing import Any, ClassVar, Final
 
 from ipc_schema.config import common
-from ipc_schema.config.common import ProcessOptions
+from ipc_schema.config.common import AttachOptions, ProcessOptions
 from ipc_schema.config.kernel import KERNEL_SCHEMA, MIB, load_kernel_config
 from ipc_schema.config.kinds import (
     BOOLEAN,
     ENDPOINT,
-    PATH,
     Kind,
     choice,
     duration,
@@ -42,9 +41,9 @@ from ipc_schema.config.options import (
 )
 from ipc_schema.config.presets import find_preset
 from ipc_schema.config.ratelimits import RateLimit, RateLimitSetting, parse_rate_limit
-from ipc_schema.config.sources import TomlFile, explicit_layers
+from ipc_schema.config.sources import config_loader
 from ipc_schema.hello import NetworkInfo
-from ipc_schema.paths import KernelEndpoints, MapiEndpoints, kernel_endpoints, mapi_endpoints
+from ipc_schema.paths import KernelEndpoints, MapiEndpoints, mapi_endpoints
 from ipc_schema.topics import MAX_CLUSTER, MAX_SHARD_COUNT
 
 __all__ = [
@@ -108,23 +107,6 @@ class NodeOptions(OptionSection):
     )
     max_msg_size: int | None = option(
         size(1024, 16 * MIB), "expected of the kernel: largest relay frame and largest encoded message"
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class AttachOptions(OptionSection):
-    """Location of the kernel."""
-
-    TITLE: ClassVar[str] = "The kernel"
-
-    kernel_dir: str | None = option(PATH, "ipc-dir of the kernel to attach to", unset="the same as ipc-dir")
-    kernel_requests: str | None = option(
-        ENDPOINT,
-        "endpoint of the kernel's requests; its hello says where the events are",
-        unset="ipc://<kernel-dir>/kernel/requests",
-    )
-    kernel_control: str | None = option(
-        ENDPOINT, "endpoint of the kernel's control", unset="ipc://<kernel-dir>/kernel/control"
     )
 
 
@@ -313,16 +295,6 @@ class MapiConfig(common.CommonConfig):
         return common.describe(MAPI_SCHEMA, self.resolved)
 
 
-def load_mapi_config(
-    *,
-    flags: Mapping[str, object] | None = None,
-    environ: Mapping[str, str] | None = None,
-    file: TomlFile | None = None,
-) -> MapiConfig:
-    """Load the Messaging API's configuration from its sources. Raises `ConfigError`."""
-    return mapi_config(explicit_layers(MAPI_SCHEMA, flags, environ, file))
-
-
 def mapi_config(layers: Iterable[Layer]) -> MapiConfig:
     """Resolve the layers and check the options against each other. Raises `ConfigError`."""
     resolved = resolve(MAPI_SCHEMA, layers)
@@ -338,17 +310,15 @@ def mapi_config(layers: Iterable[Layer]) -> MapiConfig:
         endpoints=common.endpoints(
             resolved, mapi_endpoints, ("ipc-dir", run_dir), {"apps": "ipc-apps", "control": "ipc-control"}
         ),
-        kernel=common.endpoints(
-            resolved,
-            kernel_endpoints,
-            ("kernel-dir", options.kernel.kernel_dir or run_dir),
-            {"requests": "kernel-requests", "control": "kernel-control"},
-        ),
+        kernel=common.served_kernel(resolved, options.kernel, run_dir),
         messages=options.messages,
         apps=options.apps,
         send_rate_limit=options.messages.send_rate_limit.limit if options.messages.send_rate_limit else None,
         resolved=resolved,
     )
+
+
+load_mapi_config: Final = config_loader(MAPI_SCHEMA, mapi_config)
 
 
 # --- (preset, mode, overrides) -> two processes -----------------------------------------------------------

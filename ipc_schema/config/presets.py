@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from ipc_schema.config.addresses import is_multiaddr
 from ipc_schema.config.options import ConfigError, Layer, Origin
 from ipc_schema.hello import NetworkInfo
 
@@ -56,11 +55,6 @@ class Preset:
     mix: bool
 
     @property
-    def dialable_entry_nodes(self) -> tuple[str, ...]:
-        """Return the entry nodes that need no discovery."""
-        return tuple(node for node in self.entry_nodes if is_multiaddr(node))
-
-    @property
     def network(self) -> NetworkInfo:
         """Return the preset's network, before any override."""
         return NetworkInfo(
@@ -72,8 +66,11 @@ class Preset:
         )
 
 
-def _entry(host: str, peer_id: str) -> str:
-    return f"/dns4/{host}.status.im/tcp/30303/p2p/{peer_id}"
+def _entries(domain: str, nodes: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the multiaddrs of nodes: name → peer id."""
+    return tuple(
+        f"/dns4/{name}.{domain}.status.im/tcp/30303/p2p/{peer_id}" for name, peer_id in nodes.items()
+    )
 
 
 TWN: Final = Preset(
@@ -91,9 +88,14 @@ TWN: Final = Preset(
     reliability=False,
     entry_nodes=(
         "enrtree://AOGYWMBYOUIMOENHXCHILPKY3ZRFEULMFI4DOM442QSZ73TT2A7VI@test.waku.nodes.status.im",
-        _entry("node-01.ac-cn-hongkong-c.waku.test", "16Uiu2HAkzHaTP5JsUwfR9NR8Rj9HC24puS6ocaU8wze4QrXr9iXp"),
-        _entry("node-01.do-ams3.waku.test", "16Uiu2HAkykgaECHswi3YKJ5dMLbq2kPVCo89fcyTd38UcQD6ej5W"),
-        _entry("node-01.gc-us-central1-a.waku.test", "16Uiu2HAmDCp8XJ9z1ev18zuv8NHekAsjNyezAvmMfFEJkiharitG"),
+        *_entries(
+            "waku.test",
+            {
+                "node-01.ac-cn-hongkong-c": "16Uiu2HAkzHaTP5JsUwfR9NR8Rj9HC24puS6ocaU8wze4QrXr9iXp",
+                "node-01.do-ams3": "16Uiu2HAkykgaECHswi3YKJ5dMLbq2kPVCo89fcyTd38UcQD6ej5W",
+                "node-01.gc-us-central1-a": "16Uiu2HAmDCp8XJ9z1ev18zuv8NHekAsjNyezAvmMfFEJkiharitG",
+            },
+        ),
     ),
     discv5=True,
     discv5_boot_nodes=(),
@@ -109,21 +111,16 @@ LOGOS_DEV: Final = Preset(
     max_message_size=DEFAULT_MAX_MESSAGE_SIZE,
     rln=None,
     reliability=True,
-    entry_nodes=(
-        _entry("delivery-01.do-ams3.logos.dev", "16Uiu2HAmTUbnxLGT9JvV6mu9oPyDjqHK4Phs1VDJNUgESgNSkuby"),
-        _entry("delivery-02.do-ams3.logos.dev", "16Uiu2HAmMK7PYygBtKUQ8EHp7EfaD3bCEsJrkFooK8RQ2PVpJprH"),
-        _entry(
-            "delivery-01.gc-us-central1-a.logos.dev", "16Uiu2HAm4S1JYkuzDKLKQvwgAhZKs9otxXqt8SCGtB4hoJP1S397"
-        ),
-        _entry(
-            "delivery-02.gc-us-central1-a.logos.dev", "16Uiu2HAm8Y9kgBNtjxvCnf1X6gnZJW5EGE4UwwCL3CCm55TwqBiH"
-        ),
-        _entry(
-            "delivery-01.ac-cn-hongkong-c.logos.dev", "16Uiu2HAm8YokiNun9BkeA1ZRmhLbtNUvcwRr64F69tYj9fkGyuEP"
-        ),
-        _entry(
-            "delivery-02.ac-cn-hongkong-c.logos.dev", "16Uiu2HAkvwhGHKNry6LACrB8TmEFoCJKEX29XR5dDUzk3UT3UNSE"
-        ),
+    entry_nodes=_entries(
+        "logos.dev",
+        {
+            "delivery-01.do-ams3": "16Uiu2HAmTUbnxLGT9JvV6mu9oPyDjqHK4Phs1VDJNUgESgNSkuby",
+            "delivery-02.do-ams3": "16Uiu2HAmMK7PYygBtKUQ8EHp7EfaD3bCEsJrkFooK8RQ2PVpJprH",
+            "delivery-01.gc-us-central1-a": "16Uiu2HAm4S1JYkuzDKLKQvwgAhZKs9otxXqt8SCGtB4hoJP1S397",
+            "delivery-02.gc-us-central1-a": "16Uiu2HAm8Y9kgBNtjxvCnf1X6gnZJW5EGE4UwwCL3CCm55TwqBiH",
+            "delivery-01.ac-cn-hongkong-c": "16Uiu2HAm8YokiNun9BkeA1ZRmhLbtNUvcwRr64F69tYj9fkGyuEP",
+            "delivery-02.ac-cn-hongkong-c": "16Uiu2HAkvwhGHKNry6LACrB8TmEFoCJKEX29XR5dDUzk3UT3UNSE",
+        },
     ),
     discv5=True,
     discv5_boot_nodes=(),
@@ -139,21 +136,16 @@ LOGOS_TEST: Final = Preset(
     max_message_size=DEFAULT_MAX_MESSAGE_SIZE,
     rln=None,
     reliability=True,
-    entry_nodes=(
-        _entry("node-01.do-ams3.logos.test", "16Uiu2HAmQ9X2xDfPG3uL77V9piYDhjq14JhKCtcmNYsTMKNqrKCj"),
-        _entry("node-02.do-ams3.logos.test", "16Uiu2HAmB8NYprrfQrgWVzsJtYWkfjsXbmJEGNMG6othXsQ53BwG"),
-        _entry(
-            "node-01.gc-us-central1-a.logos.test", "16Uiu2HAmF8WtwGPmeGHgYAX2277jHgy5cW9F7zsB8EqUjBZQAZQ3"
-        ),
-        _entry(
-            "node-02.gc-us-central1-a.logos.test", "16Uiu2HAmUuXhUW9bdJpzN1kfDziFiUZo4bszTk66cvr7uuyCHXR7"
-        ),
-        _entry(
-            "node-01.ac-cn-hongkong-c.logos.test", "16Uiu2HAmL3oU95jh1BZHozn3uNhx8HEneirgr8M1jEAapzXGDqRF"
-        ),
-        _entry(
-            "node-02.ac-cn-hongkong-c.logos.test", "16Uiu2HAm28CoBZjpyxsanC8tQpbvZ7bZJnVYuB1EgFzb571qpWsV"
-        ),
+    entry_nodes=_entries(
+        "logos.test",
+        {
+            "node-01.do-ams3": "16Uiu2HAmQ9X2xDfPG3uL77V9piYDhjq14JhKCtcmNYsTMKNqrKCj",
+            "node-02.do-ams3": "16Uiu2HAmB8NYprrfQrgWVzsJtYWkfjsXbmJEGNMG6othXsQ53BwG",
+            "node-01.gc-us-central1-a": "16Uiu2HAmF8WtwGPmeGHgYAX2277jHgy5cW9F7zsB8EqUjBZQAZQ3",
+            "node-02.gc-us-central1-a": "16Uiu2HAmUuXhUW9bdJpzN1kfDziFiUZo4bszTk66cvr7uuyCHXR7",
+            "node-01.ac-cn-hongkong-c": "16Uiu2HAmL3oU95jh1BZHozn3uNhx8HEneirgr8M1jEAapzXGDqRF",
+            "node-02.ac-cn-hongkong-c": "16Uiu2HAm28CoBZjpyxsanC8tQpbvZ7bZJnVYuB1EgFzb571qpWsV",
+        },
     ),
     discv5=True,
     discv5_boot_nodes=(),
@@ -171,12 +163,13 @@ STATUS_PROD: Final = Preset(
     reliability=False,
     entry_nodes=(
         "enrtree://AMOJVZX4V6EXP7NTJPMAYJYST2QP6AJXYW76IU6VGJS7UVSNDYZG4@boot.prod.status.nodes.status.im",
-        _entry("boot-01.do-ams3.status.prod", "16Uiu2HAmAR24Mbb6VuzoyUiGx42UenDkshENVDj4qnmmbabLvo31"),
-        _entry(
-            "boot-01.gc-us-central1-a.status.prod", "16Uiu2HAm8mUZ18tBWPXDQsaF7PbCKYA35z7WB2xNZH2EVq1qS8LJ"
-        ),
-        _entry(
-            "boot-01.ac-cn-hongkong-c.status.prod", "16Uiu2HAmGwcE8v7gmJNEWFtZtojYpPMTHy2jBLL6xRk33qgDxFWX"
+        *_entries(
+            "status.prod",
+            {
+                "boot-01.do-ams3": "16Uiu2HAmAR24Mbb6VuzoyUiGx42UenDkshENVDj4qnmmbabLvo31",
+                "boot-01.gc-us-central1-a": "16Uiu2HAm8mUZ18tBWPXDQsaF7PbCKYA35z7WB2xNZH2EVq1qS8LJ",
+                "boot-01.ac-cn-hongkong-c": "16Uiu2HAmGwcE8v7gmJNEWFtZtojYpPMTHy2jBLL6xRk33qgDxFWX",
+            },
         ),
     ),
     discv5=True,

@@ -18,9 +18,9 @@ from __future__ import annotations
 import argparse
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeVar
 
 from ipc_schema.config.kinds import BOOLEAN
 from ipc_schema.config.options import ConfigError, Layer, Option, Origin, Schema
@@ -29,9 +29,11 @@ __all__ = [
     "CONFIG_FILE",
     "ENVIRONMENT_PREFIX",
     "TABLES",
+    "ConfigLoader",
     "TomlFile",
     "add_arguments",
     "config_file_of",
+    "config_loader",
     "environment_layer",
     "explicit_layers",
     "file_layer",
@@ -42,6 +44,8 @@ __all__ = [
     "variable_of",
     "visible_secret",
 ]
+
+C_co = TypeVar("C_co", covariant=True)
 
 ENVIRONMENT_PREFIX: Final = "LOGOS_"
 TABLES: Final = ("kernel", "mapi", "gateway", "bridge")
@@ -232,6 +236,32 @@ def explicit_layers(
     if file is not None:
         layers.append(file_layer(schema, file))
     return layers
+
+
+class ConfigLoader(Protocol[C_co]):
+    """Load the configuration of a process from its sources. Raises `ConfigError`."""
+
+    def __call__(
+        self,
+        *,
+        flags: Mapping[str, object] | None = None,
+        environ: Mapping[str, str] | None = None,
+        file: TomlFile | None = None,
+    ) -> C_co: ...
+
+
+def config_loader(schema: Schema[Any], build: Callable[[Iterable[Layer]], C_co]) -> ConfigLoader[C_co]:
+    """Return the loader of a process' options; `build` makes its configuration of the explicit layers."""
+
+    def load(
+        *,
+        flags: Mapping[str, object] | None = None,
+        environ: Mapping[str, str] | None = None,
+        file: TomlFile | None = None,
+    ) -> C_co:
+        return build(explicit_layers(schema, flags, environ, file))
+
+    return load
 
 
 def config_file_of(

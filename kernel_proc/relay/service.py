@@ -270,10 +270,6 @@ class RelayService:
         """Add a validator for the decoded messages on `topic` (None: on every topic)."""
         self._validators.add(topic, validator)
 
-    def remove_validators(self, topic: str) -> None:
-        """Remove the validators of this topic."""
-        self._validators.remove_topic(topic)
-
     # -- publishing -------------------------------------------------------------------------------------
 
     async def publish(

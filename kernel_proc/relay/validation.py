@@ -47,10 +47,6 @@ class Validators:
             self._by_topic.setdefault(topic, []).append(validator)
         self._chains.clear()
 
-    def remove_topic(self, topic: str) -> None:
-        self._by_topic.pop(topic, None)
-        self._chains.pop(topic, None)
-
     def check(self, message: RelayMessage) -> Verdict | Awaitable[Verdict]:
         """Return the first verdict other than ACCEPT, or ACCEPT."""
         chain = self._chains.get(message.topic)

@@ -161,126 +161,120 @@ def _files(
 
 
 def _plan(options: NodeOverrides, sources: _Sources, tables: Sequence[str]) -> NodePlan:
-    derived: dict[tuple[str, str], str] = {}
-    kernel = _plan_kernel(options, sources, derived, with_mapi="mapi" in tables)
-    data_dir = Path(str(options.of["kernel"]["data-dir"]))
-    mapi = _plan_mapi(options.of["mapi"], sources, derived, kernel, data_dir) if "mapi" in tables else None
-    gateway = _plan_gateway(options.of["gateway"], sources, derived, kernel, mapi)
-    bridge = _plan_bridge(options.of["bridge"], sources, derived, kernel, mapi)
+    planner = _Planner(options, sources)
+    kernel = planner.kernel(with_mapi="mapi" in tables)
+    mapi = planner.mapi(kernel) if "mapi" in tables else None
+    gateway = planner.gateway(kernel, mapi)
+    bridge = planner.bridge(kernel, mapi)
     if mapi is not None:
         _check_together(kernel, mapi)
     refuse_port_clashes(_ports(kernel, mapi, gateway))
     return NodePlan(
-        data_dir=data_dir,
+        data_dir=Path(kernel.data_dir),
         kernel=kernel,
         mapi=mapi,
         gateway=gateway,
         bridge=bridge,
         options={table: options.of[table] for table in tables},
         files={table: file.path for table, file in sources.files.items() if file is not None},
-        derived=derived,
+        derived=planner.derived,
     )
 
 
-def _plan_kernel(
-    options: NodeOverrides, sources: _Sources, derived: dict[tuple[str, str], str], *, with_mapi: bool
-) -> KernelConfig:
-    flags = options.of["kernel"]
-    kernel = sources.kernel(flags)
-    edge = with_mapi and sources.mapi(options.of["mapi"]).mode is Mode.EDGE
-    if edge and not kernel.resolved.explicit("relay"):
-        flags["relay"] = "false"
-        derived["kernel", "relay"] = "mode edge"
-    _make_absolute("kernel", ("data-dir", "ipc-dir"), kernel.resolved, flags, derived, sources.cwd)
-    if "data-dir" not in flags:
-        derived["kernel", "data-dir"] = kernel.resolved.source_of("data-dir").source()
-        flags["data-dir"] = _absolute(sources.cwd, kernel.data_dir)
-    kernel = sources.kernel(flags)
-    if _joins_all_shards(kernel):
-        flags["shard"] = (ALL,)
-        derived["kernel", "shard"] = "a node that relays"
+class _Planner:
+    """Plans the processes one after another: MAPI takes from the kernel, their clients from both."""
+
+    def __init__(self, options: NodeOverrides, sources: _Sources) -> None:
+        self._flags = options.of
+        self._sources = sources
+        self.derived: dict[tuple[str, str], str] = {}
+
+    def kernel(self, *, with_mapi: bool) -> KernelConfig:
+        flags, sources = self._flags["kernel"], self._sources
         kernel = sources.kernel(flags)
-    return kernel
+        edge = with_mapi and sources.mapi(self._flags["mapi"]).mode is Mode.EDGE
+        if edge and not kernel.resolved.explicit("relay"):
+            self._derive("kernel", "relay", "false", "mode edge")
+        self._make_absolute("kernel", ("data-dir", "ipc-dir"), kernel.resolved)
+        if "data-dir" not in flags:
+            source = kernel.resolved.source_of("data-dir").source()
+            self._derive("kernel", "data-dir", _absolute(sources.cwd, kernel.data_dir), source)
+        kernel = sources.kernel(flags)
+        if _joins_all_shards(kernel):
+            self._derive("kernel", "shard", (ALL,), "a node that relays")
+            kernel = sources.kernel(flags)
+        return kernel
 
+    def mapi(self, kernel: KernelConfig) -> MapiConfig:
+        flags = self._flags["mapi"]
+        bare = self._sources.mapi(flags).resolved
+        taken = _taken_from(kernel)
+        if kernel.network.preset:
+            taken["preset"] = kernel.network.preset
+        self._take("mapi", taken, bare, "the kernel beside it")
+        self._make_absolute("mapi", _DIRECTORIES, bare)
+        return self._sources.mapi(flags)
 
-def _plan_mapi(
-    flags: dict[str, Any],
-    sources: _Sources,
-    derived: dict[tuple[str, str], str],
-    kernel: KernelConfig,
-    data_dir: Path,
-) -> MapiConfig:
-    bare = sources.mapi(flags)
-    taken = _taken_from(kernel, data_dir)
-    if kernel.network.preset:
-        taken["preset"] = kernel.network.preset
-    for name, value in taken.items():
-        if not bare.resolved.explicit(name):
-            flags[name] = value
-            derived["mapi", name] = "the kernel beside it"
-    _make_absolute("mapi", _DIRECTORIES, bare.resolved, flags, derived, sources.cwd)
-    return sources.mapi(flags)
-
-
-def _plan_gateway(
-    flags: dict[str, Any],
-    sources: _Sources,
-    derived: dict[tuple[str, str], str],
-    kernel: KernelConfig,
-    mapi: MapiConfig | None,
-) -> GatewayConfig | None:
-    bare = sources.gateway(flags)
-    if bare.rest is None and bare.metrics is None:
-        return None
-    names = ("rest-token-file", "rest-tls-cert", "rest-tls-key")
-    _join("gateway", names, bare.resolved, flags, derived, sources, kernel, mapi)
-    return sources.gateway(flags)
-
-
-def _plan_bridge(
-    flags: dict[str, Any],
-    sources: _Sources,
-    derived: dict[tuple[str, str], str],
-    kernel: KernelConfig,
-    mapi: MapiConfig | None,
-) -> BridgeConfig | None:
-    bare = sources.bridge(flags)
-    if bare.nats is None:
-        return None
-    names = ("nats-credentials", "nats-nkey-seed", "nats-tls-ca", "nats-tls-cert", "nats-tls-key")
-    _join("bridge", names, bare.resolved, flags, derived, sources, kernel, mapi)
-    bridge = sources.bridge(flags)
-    if bridge.outward and not kernel.relay:
-        raise bridge.resolved.refuse(
-            "bridge-out", "needs a node that relays: set it to false, or use mode core"
+    def gateway(self, kernel: KernelConfig, mapi: MapiConfig | None) -> GatewayConfig | None:
+        flags = self._flags["gateway"]
+        bare = self._sources.gateway(flags)
+        if bare.rest is None and bare.metrics is None:
+            return None
+        self._join(
+            "gateway", ("rest-token-file", "rest-tls-cert", "rest-tls-key"), bare.resolved, kernel, mapi
         )
-    return bridge
+        return self._sources.gateway(flags)
 
+    def bridge(self, kernel: KernelConfig, mapi: MapiConfig | None) -> BridgeConfig | None:
+        flags = self._flags["bridge"]
+        bare = self._sources.bridge(flags)
+        if bare.nats is None:
+            return None
+        paths = ("nats-credentials", "nats-nkey-seed", "nats-tls-ca", "nats-tls-cert", "nats-tls-key")
+        self._join("bridge", paths, bare.resolved, kernel, mapi)
+        bridge = self._sources.bridge(flags)
+        if bridge.outward and not kernel.relay:
+            raise bridge.resolved.refuse(
+                "bridge-out", "needs a node that relays: set it to false, or use mode core"
+            )
+        return bridge
 
-def _join(
-    table: str,
-    paths: Sequence[str],
-    resolved: Resolved[Any],
-    flags: dict[str, Any],
-    derived: dict[tuple[str, str], str],
-    sources: _Sources,
-    kernel: KernelConfig,
-    mapi: MapiConfig | None,
-) -> None:
-    """Point a client of both processes to them, unless it is configured otherwise."""
-    taken = _taken_from(kernel, Path(kernel.data_dir))
-    if mapi is None:
-        taken["mapi"] = "false"
-    else:
-        taken["mapi-dir"] = mapi.ipc_dir
-        for name in ("apps", "control"):
-            if mapi.resolved.explicit(f"ipc-{name}"):
-                taken[f"mapi-{name}"] = mapi.resolved.value(f"ipc-{name}")
-    for name, value in taken.items():
-        if not resolved.explicit(name):
-            flags[name] = value
-            derived[table, name] = "the processes beside it"
-    _make_absolute(table, (*_DIRECTORIES, "mapi-dir", *paths), resolved, flags, derived, sources.cwd)
+    def _derive(self, table: str, name: str, value: object, source: str) -> None:
+        self._flags[table][name] = value
+        self.derived[table, name] = source
+
+    def _take(self, table: str, taken: Mapping[str, object], resolved: Resolved[Any], source: str) -> None:
+        for name, value in taken.items():
+            if not resolved.explicit(name):
+                self._derive(table, name, value, source)
+
+    def _join(
+        self,
+        table: str,
+        paths: Sequence[str],
+        resolved: Resolved[Any],
+        kernel: KernelConfig,
+        mapi: MapiConfig | None,
+    ) -> None:
+        """Point a client of both processes to them, unless it is configured otherwise."""
+        taken = _taken_from(kernel)
+        if mapi is None:
+            taken["mapi"] = "false"
+        else:
+            taken["mapi-dir"] = mapi.ipc_dir
+            taken |= _explicit_endpoints("mapi", ("apps", "control"), mapi.resolved)
+        self._take(table, taken, resolved, "the processes beside it")
+        self._make_absolute(table, (*_DIRECTORIES, "mapi-dir", *paths), resolved)
+
+    def _make_absolute(self, table: str, names: Sequence[str], resolved: Resolved[Any]) -> None:
+        """Make paths absolute, so that the processes mean the same directories whatever their working
+        directory."""
+        flags = self._flags[table]
+        for name in names:
+            if resolved.explicit(name):
+                if name not in flags:
+                    self.derived[table, name] = resolved.source_of(name).source()
+                flags[name] = _absolute(self._sources.cwd, str(resolved.value(name)))
 
 
 def _joins_all_shards(kernel: KernelConfig) -> bool:
@@ -288,37 +282,23 @@ def _joins_all_shards(kernel: KernelConfig) -> bool:
     return kernel.relay and kernel.network.shard_count > 0 and not kernel.resolved.explicit("shard")
 
 
-def _make_absolute(
-    table: str,
-    names: Sequence[str],
-    resolved: Resolved[Any],
-    flags: dict[str, Any],
-    derived: dict[tuple[str, str], str],
-    cwd: str | Path,
-) -> None:
-    """Make paths absolute, so that the processes mean the same directories whatever their working
-    directory."""
-    for name in names:
-        if resolved.explicit(name):
-            if name not in flags:
-                derived[table, name] = resolved.source_of(name).source()
-            flags[name] = _absolute(cwd, str(resolved.value(name)))
-
-
 def _absolute(cwd: str | Path, path: str) -> str:
     return os.path.abspath(os.path.join(cwd, path))  # noqa: PTH100, PTH118 - pure
 
 
-def _taken_from(kernel: KernelConfig, data_dir: Path) -> dict[str, object]:
+def _taken_from(kernel: KernelConfig) -> dict[str, object]:
     """Return what a process takes from the kernel beside it, unless configured otherwise."""
-    derived: dict[str, object] = {"data-dir": str(data_dir)}
+    taken: dict[str, object] = {"data-dir": kernel.data_dir}
     if kernel.resolved.explicit("ipc-dir"):
-        derived["ipc-dir"] = kernel.ipc_dir
-    derived["kernel-dir"] = kernel.ipc_dir
-    for name in ("requests", "control"):
-        if kernel.resolved.explicit(f"ipc-{name}"):
-            derived[f"kernel-{name}"] = kernel.resolved.value(f"ipc-{name}")
-    return derived
+        taken["ipc-dir"] = kernel.ipc_dir
+    taken["kernel-dir"] = kernel.ipc_dir
+    return taken | _explicit_endpoints("kernel", ("requests", "control"), kernel.resolved)
+
+
+def _explicit_endpoints(server: str, names: Sequence[str], resolved: Resolved[Any]) -> dict[str, object]:
+    """Return the endpoints configured for a server, as the options of its clients."""
+    own = {name: f"ipc-{name}" for name in names}
+    return {f"{server}-{name}": resolved.value(key) for name, key in own.items() if resolved.explicit(key)}
 
 
 def _check_together(kernel: KernelConfig, mapi: MapiConfig) -> None:

@@ -60,10 +60,6 @@ class Field:
         """Return the product of two elements."""
         return self.exp[self.log[left] + self.log[right]] if left and right else 0
 
-    def quotient_log(self, over: int, under: int) -> int:
-        """The logarithm of `over / under`, both of them not 0."""
-        return (self.log[over] - self.log[under]) % self.modulus
-
 
 @cache
 def field8() -> Field:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from ipc_schema.config.addresses import is_multiaddr
 from ipc_schema.config.kernel import KERNEL_SCHEMA, KernelConfig, load_kernel_config
 from ipc_schema.config.options import ConfigError
 from ipc_schema.config.presets import PRESETS
@@ -52,7 +53,7 @@ def test_a_preset_names_the_network_and_listens_to_the_world(name: str) -> None:
     kernel = config(preset=name)
     assert kernel.network == PRESETS[name].network
     assert kernel.listen_address == "0.0.0.0"
-    assert kernel.entry_nodes == PRESETS[name].dialable_entry_nodes
+    assert kernel.entry_nodes == tuple(filter(is_multiaddr, PRESETS[name].entry_nodes))
     assert kernel.resolved.source_of("cluster-id").source() == f"preset {name}"
 
 
