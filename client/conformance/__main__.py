@@ -15,13 +15,13 @@ from conformance.runner import ScenarioResult, run, scenarios, uncovered  # noqa
 
 
 def say(text: str) -> None:
-    """A line of the report."""
+    """Print one line of the report."""
     sys.stdout.write(text + "\n")
     sys.stdout.flush()
 
 
 def main() -> int:
-    """0: everything passed."""
+    """Run the kit. Return 0 if everything passed."""
     parser = argparse.ArgumentParser(description="Hold a client to the contract.")
     parser.add_argument("--short", action="store_true", help="a subset that takes seconds")
     parser.add_argument("--only", default="", metavar="TEXT", help="scenarios whose name has this text")
@@ -62,7 +62,7 @@ def main() -> int:
 
 
 def report(name: str, outcome: ScenarioResult) -> None:
-    """Say what became of a scenario."""
+    """Report the result of a scenario."""
     say(f"{'FAILED' if outcome.reason else 'ok    '} {name}: {outcome.scenario.name}")
     if outcome.reason:
         say(f"       {outcome.reason}")

@@ -36,7 +36,7 @@ class ScriptedKernel(ScriptedServer):
         self.limits |= {"replay_bytes": 1 << 20, "lease_ttl_ms": 60_000, "lease_renew_ms": 10_000}
 
     def start(self) -> None:
-        """Another instance, whose shard begins a new epoch."""
+        """Restart as another instance, whose shard begins a new epoch."""
         super().start()
         self.new_epoch()
         self._subscribed: set[bytes] = set()
@@ -51,7 +51,7 @@ class ScriptedKernel(ScriptedServer):
         return socket
 
     def stop(self) -> None:
-        """As if it had been killed."""
+        """Stop as if killed."""
         super().stop()
         for socket in (self._events, self._control):
             if socket is not None:
@@ -60,20 +60,20 @@ class ScriptedKernel(ScriptedServer):
 
     @property
     def sockets(self) -> list[zmq.Socket[bytes]]:
-        """What a client may write to."""
+        """Return the sockets that a client may write to."""
         return [socket for socket in (self.socket, self._events, self._control) if socket is not None]
 
     # -- what a scenario does --------------------------------------------------------------------------------
 
     def new_epoch(self) -> None:
-        """The shard was left and joined again: seq 1 follows."""
+        """Leave and rejoin the shard: seq 1 follows."""
         self.epoch = os.urandom(8)
         self.ring: list[tuple[bytes, bytes]] = []
         self.first = 1
 
     @property
     def last(self) -> int:
-        """The last seq of the shard."""
+        """Return the last seq of the shard."""
         return self.first + len(self.ring) - 1
 
     def publish(self, payload: bytes, *, dropped: bool = False) -> None:
@@ -87,29 +87,29 @@ class ScriptedKernel(ScriptedServer):
             self.event([TOPIC, header, payload])
 
     def event(self, frames: list[bytes]) -> None:
-        """Frames of any kind to who has subscribed."""
+        """Send frames of any kind to the subscribers."""
         assert self._events is not None
         self._events.send_multipart(frames)
 
     def trim(self, count: int) -> None:
-        """The ring has no room any more for its oldest events."""
+        """Drop the oldest events of the ring."""
         del self.ring[:count]
         self.first += count
 
     def mute(self) -> None:
-        """No heartbeats from now on."""
+        """Stop sending heartbeats."""
         self.muted = True
 
     def hang(self) -> None:
-        """No heartbeats, and no answer from the control socket."""
+        """Stop sending heartbeats and answering on the control socket."""
         self.muted = self.hung = True
 
     def recover(self) -> None:
-        """The end of `mute` and `hang`."""
+        """End `mute` and `hang`."""
         self.muted = self.hung = False
 
     def beat(self) -> None:
-        """A heartbeat on each stream that is subscribed to."""
+        """Send a heartbeat on each subscribed stream."""
         for topic in sorted(self._subscribed):
             seq = self.last if topic == TOPIC else 0
             self.event([topic, encode_heartbeat(self.instance, self.epoch, seq, 7, True), b""])
@@ -156,7 +156,7 @@ class ScriptedKernel(ScriptedServer):
         }
 
     def state(self) -> dict[str, Any]:
-        """The shard's stream state."""
+        """Return the shard's stream state."""
         return {"stream": STREAM, "shard": 0, "epoch": self.epoch, "first": self.first, "last": self.last}
 
     def _answer(self, identity: bytes, request: Request) -> dict[str, Any]:  # noqa: ARG002
@@ -186,7 +186,7 @@ class ScriptedKernel(ScriptedServer):
         return {"events": len(page), "last": after + len(page), "complete": after + len(page) == self.last}
 
     def _scripted_error(self, request: Request, error: dict[str, Any]) -> list[bytes]:
-        """`"detail": "$state"` is the stream's state."""
+        """Replace `"detail": "$state"` by the stream's state."""
         if error.get("detail") == "$state":
             error = error | {"detail": self.state()}
         return super()._scripted_error(request, error)

@@ -38,7 +38,8 @@ class Unavailable(Exception):
 
 
 def need_tools(*names: str) -> None:
-    """Raises `Unavailable` where a program is missing; in continuous integration that is a failure."""
+    """Require programs. Raises `Unavailable` if one is missing; in continuous integration that is a
+    failure."""
     missing = [name for name in names if shutil.which(name) is None]
     if missing:
         _unavailable(missing)
@@ -52,7 +53,7 @@ def _unavailable(missing: list[str]) -> NoReturn:
 
 
 def build(command: list[str], cwd: Path, **environment: str) -> None:
-    """Build something, one process at a time: tests that run at once want the same. A failure is one."""
+    """Build something, one process at a time: concurrent tests may need the same."""
     BUILT.mkdir(parents=True, exist_ok=True)
     with (BUILT / f"{Path(command[0]).name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -71,7 +72,7 @@ def build(command: list[str], cwd: Path, **environment: str) -> None:
 
 
 def go_program(package: str) -> list[str]:
-    """A program of `client/go`, built: the command."""
+    """Build a program of `client/go`. Return the command."""
     need_tools("go", "cc", "pkg-config")
     program = BUILT / "go" / Path(package).name
     build(["go", "build", "-trimpath", "-o", f"{program.parent}/", f"./{package}"], CLIENT / "go")
@@ -79,7 +80,7 @@ def go_program(package: str) -> list[str]:
 
 
 def _need_headers(*names: str) -> None:
-    """As `need_tools`, of libraries for C++."""
+    """Require libraries for C++, as `need_tools`."""
     missing = [name for name in names if not _has_header(name)]
     if missing:
         _unavailable(missing)
@@ -92,7 +93,7 @@ def _has_header(name: str) -> bool:
 
 
 def cpp_program(target: str) -> list[str]:
-    """A program of `client/cpp`, built: the command."""
+    """Build a program of `client/cpp`. Return the command."""
     need_tools("cmake", "ninja", "c++", "pkg-config")
     _need_headers("zmq.hpp", "msgpack.hpp", "nlohmann/json.hpp", "gtest/gtest.h")
     built = BUILT / "cpp"
@@ -105,7 +106,7 @@ def cpp_program(target: str) -> list[str]:
 
 
 def rust_program(example: str) -> list[str]:
-    """A program of `client/rust`, built: the command."""
+    """Build a program of `client/rust`. Return the command."""
     need_tools("cargo", "c++")
     target = BUILT / "rust"
     # One profile for everything: libzmq, which takes most of the time, is compiled once.
@@ -115,7 +116,7 @@ def rust_program(example: str) -> list[str]:
 
 
 def node_program(path: Path) -> list[str]:
-    """A program that uses `client/js`: the command."""
+    """Return the command of a program that uses `client/js`."""
     need_tools("node")
     if not (CLIENT / "js" / "node_modules").is_dir():
         raise Unavailable("the packages of client/js are not installed (make node)")

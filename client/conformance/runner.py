@@ -22,7 +22,7 @@ from ipc_schema.mapi.events import AppEventKind
 
 HERE: Final = Path(__file__).parent
 STEP_SECONDS: Final = 15.0
-#: A client has as long to do what it must not do, and to do what nobody waits for.
+#: Seconds in which a client may do what it must not do, or what no step waits for.
 SETTLE_SECONDS: Final = 0.3
 ID: Final = bytes(range(16))
 HASH: Final = bytes(range(32))
@@ -30,7 +30,7 @@ NAMED: Final = {"$id": ID, "$hash": HASH}
 
 
 class Broken(Exception):
-    """The client under test, or the scenario, does not do what was expected."""
+    """The client under test, or the scenario, failed an expectation."""
 
 
 @dataclass
@@ -47,7 +47,7 @@ class Scenario:
 
 @dataclass
 class ScenarioResult:
-    """What became of a scenario; `reason` is empty when it passed."""
+    """The result of a scenario; `reason` is empty if it passed."""
 
     scenario: Scenario
     reason: str = ""
@@ -55,7 +55,7 @@ class ScenarioResult:
 
 
 def scenarios() -> list[Scenario]:
-    """All scenarios, in the order of their files."""
+    """Return all scenarios, in the order of their files."""
     return [
         Scenario(**one)
         for path in sorted((HERE / "scenarios").glob("*.json"))
@@ -64,13 +64,13 @@ def scenarios() -> list[Scenario]:
 
 
 def sentences() -> dict[str, str]:
-    """Key → sentence of SPEC.md that concerns a client."""
+    """Return key → sentence of SPEC.md that concerns a client."""
     read: dict[str, str] = json.loads((HERE / "sentences.json").read_text(encoding="utf-8"))
     return read
 
 
 def uncovered(chosen: Sequence[Scenario]) -> dict[str, str]:
-    """Sentences that no scenario covers."""
+    """Return the sentences that no scenario covers."""
     covered = {key for scenario in chosen for key in scenario.covers}
     return {key: text for key, text in sentences().items() if key not in covered}
 
@@ -88,7 +88,7 @@ class Adapter:
         self.answers: dict[int, dict[str, Any]] = {}
 
     def begin(self, command: str, arguments: dict[str, Any]) -> int:
-        """Send a command; its number."""
+        """Send a command. Return its number."""
         self._last_id += 1
         assert self._process.stdin is not None
         line = json.dumps({"id": self._last_id, "cmd": command, **arguments}) + "\n"
@@ -100,7 +100,7 @@ class Adapter:
         return self._last_id
 
     def receive(self) -> None:
-        """Take what it has said."""
+        """Read its output so far."""
         try:
             chunk = os.read(self.fd, 1 << 20)
         except BlockingIOError:
@@ -113,12 +113,12 @@ class Adapter:
             self.answers[answer["id"]] = answer
 
     def wait(self, seconds: float) -> None:
-        """Take what it says, waiting at most so long for something."""
+        """Read its output, waiting at most so long for some."""
         select.select([self.fd], [], [], seconds)
         self.receive()
 
     def close(self) -> None:
-        """End it."""
+        """Stop the client."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with contextlib.suppress(OSError):  # it has ended by itself
@@ -132,7 +132,7 @@ class Adapter:
 
 
 def run(scenario: Scenario, command: Sequence[str], cwd: Path | None = None) -> ScenarioResult:
-    """Run one scenario with a process of its own for the client."""
+    """Run one scenario in a fresh process of the client."""
     known = sentences()
     with tempfile.TemporaryDirectory(prefix="conf") as directory:
         path = Path(directory)
@@ -246,7 +246,7 @@ class _Run:
 
     @property
     def kernel(self) -> ScriptedKernel:
-        """The server of a kernel's scenario."""
+        """Return the server of a kernel's scenario."""
         assert isinstance(self.server, ScriptedKernel)
         return self.server
 
@@ -272,7 +272,7 @@ class _Run:
         return event
 
     def _ended(self, step: dict[str, Any]) -> None:
-        """There are no more events: none comes, or an error says so."""
+        """Expect the end of the events: none arrives, or an error says so."""
         number = self.adapter.begin(step["ended"], {"timeout_ms": 500})
         self._until(lambda: number in self.adapter.answers, "the client has not answered")
         answer = self.adapter.answers.pop(number)
@@ -280,7 +280,7 @@ class _Run:
             raise Broken(f"the client says {json.dumps(answer['result'])}")
 
     def _message(self, step: dict[str, Any]) -> None:
-        """The next message; states of health and peers may come between."""
+        """Expect the next message; events of health and peers may come in between."""
         while (event := self._next())["event"] in ("health", "peer", "peers_snapshot"):
             pass
         wanted = {"event": "message", "seq": step["message"]}
@@ -290,7 +290,7 @@ class _Run:
             raise Broken(f"the client says {json.dumps(event)}")
 
     def _gather(self, step: dict[str, Any]) -> None:
-        """These events, in any order: requests and events are two connections."""
+        """Expect these events in any order: requests and events use two connections."""
         lacking = list(step["gather"])
         while lacking:
             event = self._next()
@@ -369,7 +369,7 @@ class _Run:
     # -- waiting ---------------------------------------------------------------------------------------------
 
     def _until_idle(self) -> None:
-        """A kill between two frames of one exchange is another scenario's."""
+        """Wait until no exchange is half done: a kill in the middle is another scenario's subject."""
         self._settled({})
 
     def _until(self, condition: Callable[[], bool], what: str, seconds: float = STEP_SECONDS) -> None:
@@ -390,7 +390,7 @@ class _Run:
 
 
 def plain(value: Any) -> Any:
-    """As adapters say values: bytes in hex."""
+    """Convert to the adapters' form: bytes in hex."""
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, dict):
@@ -401,8 +401,8 @@ def plain(value: Any) -> Any:
 
 
 def fits(pattern: Any, value: Any) -> bool:
-    """Whether a value has what a pattern has: of maps its keys, else the same. Integers may be texts, nil may
-    be absent."""
+    """Return whether a value matches a pattern: a map has its keys, others are equal. Integers may be texts,
+    nil may be absent."""
     if isinstance(pattern, dict):
         if not isinstance(value, dict):
             return False

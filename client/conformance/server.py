@@ -75,7 +75,7 @@ class ScriptedServer:
     # -- its life --------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Another instance on the same path; what is durable is there again."""
+        """Restart as another instance on the same path, with the durable state."""
         self.instance = os.urandom(16)
         self._known.clear()
         self.held.clear()
@@ -87,23 +87,23 @@ class ScriptedServer:
         self.socket.bind(self.endpoint)
 
     def stop(self) -> None:
-        """As if it had been killed."""
+        """Stop as if killed."""
         if self.socket is not None:
             self.socket.close()
             self.socket = None
 
     @property
     def sockets(self) -> list[zmq.Socket[bytes]]:
-        """What a client may write to."""
+        """Return the sockets that a client may write to."""
         return [self.socket] if self.socket is not None else []
 
     def close(self) -> None:
-        """The end."""
+        """Close the sockets."""
         self.stop()
         self._context.destroy(linger=0)
 
     def forget_connections(self) -> None:
-        """The next request of each connection is answered `hello first`."""
+        """Answer the next request of each connection with `hello first`."""
         for app in self._known.values():
             app.identity = None
         self._known.clear()
@@ -113,13 +113,13 @@ class ScriptedServer:
         self.answers.clear()
 
     def lose_database(self) -> None:
-        """Apps, streams and subscriptions are gone."""
+        """Lose all apps, streams and subscriptions."""
         self.apps.clear()
         self._known.clear()
 
     @property
     def app(self) -> ScriptedApp:
-        """The only app, or the last one that said hello."""
+        """Return the only app, or the last one that said hello."""
         return list(self.apps.values())[-1]
 
     # -- events ----------------------------------------------------------------------------------------------
@@ -133,7 +133,7 @@ class ScriptedServer:
         self._push(app)
 
     def raw(self, frames: list[bytes]) -> None:
-        """Frames of any kind to the app."""
+        """Send frames of any kind to the app."""
         assert self.app.identity is not None
         self._send(self.app.identity, frames)
 
@@ -143,7 +143,7 @@ class ScriptedServer:
             self.raw(event_frames(header, payload))
 
     def out_of_band(self, kind: AppEventKind) -> None:
-        """An event that takes neither seq nor credit."""
+        """Send an event that takes neither seq nor credit."""
         self.raw([*event_frames(encode_app_event(self.app.stream_id, self.app.last, kind, 7))])
 
     def _push(self, app: ScriptedApp) -> None:
@@ -169,7 +169,7 @@ class ScriptedServer:
             try:
                 request, _ = decode_request(frames)
             except FrameError as error:
-                self.violations.append(f"§2: frames that are no request: {error}")
+                self.violations.append(f"§2: frames that are not a request: {error}")
                 self._send(identity, encode_error(error.correlation_id, self.instance, error))
                 continue
             self._handle(identity, request)
@@ -226,7 +226,7 @@ class ScriptedServer:
         self._send(identity, frames)
 
     def _scripted_error(self, request: Request, error: dict[str, Any]) -> list[bytes]:
-        """An error as the scenario has it, with codes and keys that this version does not know."""
+        """Return the scenario's error, whose codes and keys this version may not know."""
         frames = encode_reply(request.correlation_id, self.instance, error)
         # Status 1 instead of 0: the byte behind the array's head and the correlation id.
         header = bytearray(frames[1])

@@ -53,7 +53,7 @@ FEATURES: Final[dict[str, tuple[str, ...]]] = {
     "Heartbeats": ("heartbeat",),
     "Credit by bytes": ("credit",),
     "Cumulative acknowledgements": ("ack",),
-    "Resuming behind the last event, which hello names; another stream told apart": (
+    "Resuming after the last event, which hello names; another stream is recognised": (
         "resume",
         "seen",
         "stream-id",
@@ -64,7 +64,7 @@ FEATURES: Final[dict[str, tuple[str, ...]]] = {
     "Keys, elements and kinds of later versions": ("unknown-keys", "append-only", "unknown-kinds"),
     "Garbage": ("garbage",),
     "Kernel: streams in order, once subscribed": ("kernel-subscribed",),
-    "Kernel: gaps filled by replay, losses told": ("kernel-gap", "kernel-replay", "kernel-trimmed"),
+    "Kernel: gaps filled by replay, losses reported": ("kernel-gap", "kernel-replay", "kernel-trimmed"),
     "Kernel: restarts of it and of its streams": ("kernel-epoch",),
     "Kernel: leases renewed, and taken again": ("kernel-lease",),
     "Kernel: silence, events of another version": ("kernel-heartbeats", "kernel-header-version"),

@@ -26,7 +26,7 @@ class StreamCursor:
         self.behind = False
         """A replay is in progress: live events are skipped, since it delivers them."""
         self.heard = False
-        """A heartbeat has arrived: the subscription is in force (ZeroMQ's slow-joiner problem)."""
+        """Record a heartbeat: the subscription is in force (ZeroMQ's slow-joiner problem)."""
         self._tracker: GapTracker | None = None
 
     @property

@@ -1,6 +1,6 @@
 """Write lines to a descriptor that may stop accepting them: a full pipe, a closed terminal, a full disk.
 
-The writer of a line must never wait for its reader: a process whose log nobody reads would freeze, and with
+The writer of a line must never wait for its reader: a process whose log is not read would freeze, and with
 it its response to SIGTERM. So lines go through a bounded queue to a writer thread; what does not fit, or
 cannot be written, is dropped and counted.
 """

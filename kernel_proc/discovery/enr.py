@@ -191,7 +191,7 @@ class Enr:
 
     @cached_property
     def capabilities(self) -> Capability | None:
-        """The protocols that the node serves; None: it does not tell, so it is no Waku node."""
+        """The protocols that the node serves; None: no `waku2` entry, so it is not a Waku node."""
         return read_capabilities(self.pairs.get(b"waku2", b""))
 
     @cached_property

@@ -15,7 +15,7 @@ from logos_client import KernelClient, KernelFeed, LogosError, MessagingClient  
 
 
 class Subject:
-    """One client at a time, and the last event it gave."""
+    """One client at a time, and its last event."""
 
     client: MessagingClient
     event: Any = None
@@ -91,7 +91,7 @@ class Subject:
 
 
 async def main() -> None:
-    """Until the end of the input. Commands may overlap."""
+    """Carry out commands until the end of the input. They may overlap."""
     subject, loop = Subject(), asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=1 << 20)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
@@ -105,7 +105,7 @@ async def main() -> None:
 
 
 async def answer(subject: Subject, id: int, **command: Any) -> None:  # noqa: A002 (the protocol's name)
-    """Carry out a command and say what came of it."""
+    """Carry out a command and report its result."""
     try:
         said = {"ok": True, "result": await subject.run(**command)}
     except LogosError as error:

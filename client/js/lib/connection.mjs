@@ -145,7 +145,7 @@ export class Connection {
   }
 
   /**
-   * A request whose success nobody waits for; lost with the connection. False: it cannot be sent now.
+   * A request whose reply is not awaited; lost with the connection. False: it cannot be sent now.
    * @param {string} method
    * @param {Record<string, unknown>} [body]
    */

@@ -130,7 +130,7 @@ export class AppStream {
     this.#put(new AppEvent(gap), 0, null);
   }
 
-  /** Queue an event of the client's own. When nobody looks for long, the oldest of them go. @param {AppEvent} event */
+  /** Queue an event of the client's own. If they are not read for long, the oldest are dropped. @param {AppEvent} event */
   putLocal(event) {
     if (this.#local >= MAX_LOCAL_EVENTS) {
       const oldest = this.#queue.findIndex((queued, index) => index >= this.#head && queued.local);

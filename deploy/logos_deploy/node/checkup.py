@@ -153,7 +153,7 @@ def check_directory(subject: str, path: Path) -> Finding:
     """Check that the directory is usable or can be created: owned by us alone, and writable."""
     existing = _existing(path)
     if existing is None or not existing.is_dir():
-        return Finding(Level.FAIL, subject, f"{existing or path} is no directory", "choose another one")
+        return Finding(Level.FAIL, subject, f"{existing or path} is not a directory", "choose another one")
     if existing != path:
         if not os.access(existing, os.W_OK | os.X_OK):
             return Finding(

@@ -72,7 +72,7 @@ def resolved_from(table: str, command: Sequence[str], environ: Mapping[str, str]
         None,
     )
     if start is None:
-        raise ProcessConfigError(f"it is no {table} that was started as one: {' '.join(command[:4])}")
+        raise ProcessConfigError(f"the process was not started as {table}: {' '.join(command[:4])}")
     parser = argparse.ArgumentParser(allow_abbrev=False, exit_on_error=False)
     add_arguments(parser, schema)
     try:

@@ -169,7 +169,7 @@ def diagnose(view: NetworkView) -> Iterator[Finding]:
     """Return the findings, and the state where there are none. Never `FAIL`: the node runs."""
     yield _standing(view)
     if not view.connected:
-        yield from _why_nobody(view)
+        yield from _why_no_candidates(view)
     yield from _configured_ones(view)
     for one in view.status.lists:
         if one.error:
@@ -199,21 +199,21 @@ def _standing(view: NetworkView) -> Finding:
         text += f"; wanted: {wanted}"
     if view.connected:
         return Finding(Level.OK, "peers", text)
-    alone = not (_has_somebody_to_ask(view) or status.discv5.running)
+    alone = not (_can_ask_for_peers(view) or status.discv5.running)
     return Finding(Level.OK if alone else Level.WARN, "peers", text)
 
 
-def _has_somebody_to_ask(view: NetworkView) -> bool:
+def _can_ask_for_peers(view: NetworkView) -> bool:
     status = view.status
     return bool(
         status.known or status.lists or view.configured or status.discv5.nodes or status.discv5.boot_nodes
     )
 
 
-def _why_nobody(view: NetworkView) -> Iterator[Finding]:
+def _why_no_candidates(view: NetworkView) -> Iterator[Finding]:
     """The node has no peers: report each possible cause."""
     status, discv5, known = view.status, view.status.discv5, view.known.peers
-    if not _has_somebody_to_ask(view):
+    if not _can_ask_for_peers(view):
         if discv5.running:
             yield Finding(
                 Level.WARN, "discovery", "discv5 is running but has no bootstrap node", _WHERE_TO_BEGIN

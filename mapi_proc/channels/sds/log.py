@@ -93,7 +93,7 @@ class Log:
     def insert(self, message: SdsMessage, raw: bytes, hint: bytes, changes: Changes) -> None:
         """Add a delivered message."""
         name = message.message_id
-        # What this message refers to is no head any more; its own reference will come with the next one.
+        # What this message refers to is not a head any more; the next message will refer to this one.
         for entry in message.causal_history:
             self.heads.pop(entry.message_id, None)
         self.heads[name] = None

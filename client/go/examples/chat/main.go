@@ -29,7 +29,7 @@ func show(ctx context.Context, chat *logos.MessagingClient) {
 		case *logos.ChannelMessageDelivered:
 			fmt.Printf("-- %s has it\n", e.By)
 		case *logos.ChannelDeliveryError:
-			fmt.Printf("-- nobody has it: %s\n", e.Text)
+			fmt.Printf("-- not delivered: %s\n", e.Text)
 		case *logos.ChannelMessageLost:
 			fmt.Printf("-- something is missing here: %s\n", e.Reason)
 		case *logos.ConnectionStatusChange:
