@@ -24,7 +24,7 @@ export PYTHONPYCACHEPREFIX := $(CURDIR)/build/pycache
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help env runtime docs-env node clients demo test test-clients test-distributions scale compiled pure test-compiled simulate simulate-channels coverage check conformance format docs bench chaos gateway-kills soak lock clean
+.PHONY: help env runtime docs-env node clients demo test test-clients test-distributions test-lowest scale compiled pure test-compiled simulate simulate-channels coverage check conformance format docs bench chaos gateway-kills soak lock clean
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 20
@@ -68,6 +68,14 @@ test-distributions: env node ## the wheels in environments of their own, and in 
 
 test-clients: env node clients ## the clients in Go, C++ and Rust, where their tools are there
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m compiled_client tests
+
+# Installations that resolve for themselves may take any version that pyproject.toml allows; the locks have new ones.
+test-lowest: env ## the unit tests with the oldest versions of our dependencies that pyproject.toml allows
+	@mkdir -p build
+	$(BIN)/uv $(LOWEST) --extra dev pyproject.toml -o build/lowest.txt
+	$(BIN)/uv venv --quiet --allow-existing --python $(BIN)/python build/lowest
+	$(BIN)/uv pip install --quiet --python build/lowest/bin/python --no-deps -r build/lowest.txt --editable client --editable .
+	build/lowest/bin/python -m pytest -q -n $(JOBS) --dist worksteal tests/unit
 
 scale: env ## simulations of a hundred nodes and more, with a clock of their own, and 1,000 seeds of channels
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist worksteal -m simulation tests
@@ -130,6 +138,7 @@ gateway-kills: env ## gateway, Messaging API and kernel killed in turn under RES
 soak: env ## steady load for half an hour, on two nodes and on a network that comes and goes: make soak [MINUTES=4]
 	$(BIN)/python -m tests.soak --minutes $(MINUTES)
 
+LOWEST := pip compile --quiet --resolution lowest-direct --no-emit-package logos-client --no-header --no-annotate
 COMPILE := pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-package logos-client \
   --no-emit-index-url --no-header --no-annotate
 lock: env ## resolve requirements/*.lock again: make lock [UPGRADE=--upgrade]
