@@ -54,10 +54,10 @@ from kernel_proc.protocols.peer_exchange import (
 from kernel_proc.protocols.peer_select import PeerRanking, ServicePeerChoice
 from kernel_proc.protocols.ratelimit import ServiceLimiter
 from kernel_proc.protocols.requests import RequestService
-from kernel_proc.protocols.resume import StoreResume
+from kernel_proc.protocols.resume import ResumeScope, StoreResume
 from kernel_proc.protocols.store import StoreService
 from kernel_proc.protocols.store_client import StoreClient
-from kernel_proc.protocols.sync.service import StoreSync, SyncSettings, SyncTopics
+from kernel_proc.protocols.sync.service import StoreSync, SyncScope, SyncSettings, SyncTopics
 from kernel_proc.publishing import Publishing
 from kernel_proc.sender import MessageSender
 from kernel_proc.shards import Shards
@@ -219,9 +219,11 @@ class Services:
                 ),
                 registry,
                 rng,
-                topics=topics,
-                is_signed=network.is_signed,
-                max_message_size=config.network.max_message_size,
+                SyncScope(
+                    topics=topics,
+                    is_signed=network.is_signed,
+                    max_message_size=config.network.max_message_size,
+                ),
             )
         if services.store_resume:
 
@@ -235,10 +237,12 @@ class Services:
                 archive,
                 registry,
                 Path(config.data_dir) / RESUME_FILE,
-                topics=lambda: {shard_topic(cluster, shard): shard for shard in config.shards},
-                is_covered=is_covered,
-                is_signed=network.is_signed,
-                keeps=services.store_retention.seconds,
+                ResumeScope(
+                    topics=lambda: {shard_topic(cluster, shard): shard for shard in config.shards},
+                    is_covered=is_covered,
+                    is_signed=network.is_signed,
+                    keeps=services.store_retention.seconds,
+                ),
             )
 
     # --- lifetime ---

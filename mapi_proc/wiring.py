@@ -31,7 +31,7 @@ from mapi_proc.kernel_listener import Concerned, KernelListener
 from mapi_proc.network import CurrentNetwork, NetworkKeeper
 from mapi_proc.peer_watch import PeerWatch
 from mapi_proc.peers import LIGHTPUSH, STORE, ServicePeers
-from mapi_proc.receive.catchup import CatchUp, catch_up_policy
+from mapi_proc.receive.catchup import CatchUp, CatchUpHooks, catch_up_policy
 from mapi_proc.receive.dedup import Dedup
 from mapi_proc.receive.delivered import DeliveredMessages
 from mapi_proc.receive.delivered_bounds import DeliveredCount
@@ -140,14 +140,16 @@ class Parts:
             clock=clocks.running,
             steady=steady,
             label=steady.label,
-            topics_on=self.table.topics_on,
-            is_known=self._dedup.known.__contains__,
-            room=self.turn.room,
-            deliver=self.receiver.recovered,
-            notify=lambda gap: self.status.missed(
-                gap.shard, steady.label(gap.from_ns), steady.label(gap.to_ns), gap.reason
+            hooks=CatchUpHooks(
+                topics_on=self.table.topics_on,
+                is_known=self._dedup.known.__contains__,
+                room=self.turn.room,
+                deliver=self.receiver.recovered,
+                notify=lambda gap: self.status.missed(
+                    gap.shard, steady.label(gap.from_ns), steady.label(gap.to_ns), gap.reason
+                ),
+                closed=lambda shard: self.shards.moved(shard),
             ),
-            closed=lambda shard: self.shards.moved(shard),
         )
         delivered = DeliveredMessages(database, self.turn)
         self.history = HistoryJobs(

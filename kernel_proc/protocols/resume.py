@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -33,7 +34,7 @@ from kernel_proc.protocols.resume_plan import ResumeGap, load_gaps, plan_gaps, s
 from kernel_proc.protocols.store_client import CLIENT_PROTOCOLS, Found, History, StoreClient
 from logos_process.logs import fields
 
-__all__ = ["ResumeState", "StoreResume"]
+__all__ = ["ResumeScope", "ResumeState", "StoreResume"]
 
 log = logging.getLogger(__name__)
 
@@ -64,13 +65,23 @@ class ResumeState(StrEnum):
     DONE = "done"
 
 
-class StoreResume:
-    """`run` it beside the archive, which writes nothing until the plan is made.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResumeScope:
+    """What the archive should have."""
 
-    `topics`: pubsub topics that the node archives, and their shards; `is_covered`: whether messages of a
-    topic arrive by themselves; `is_signed`: whether a message is signed as its shard demands; `keeps`: the
-    retention time in seconds; `clock`: the wall clock in ns.
-    """
+    topics: Callable[[], dict[str, int]]
+    """Return the pubsub topics that the node archives, and their shards."""
+    is_covered: Callable[[str], bool]
+    """Return whether messages of a topic arrive by relay now."""
+    is_signed: Callable[[str, WakuMessage], bool]
+    """Return whether a message is signed as its shard demands."""
+    keeps: int | None
+    """The retention time in seconds."""
+
+
+class StoreResume:
+    """`run` it beside the archive, which writes nothing until the plan is made. `clock`: the wall clock in
+    ns."""
 
     def __init__(
         self,
@@ -79,21 +90,16 @@ class StoreResume:
         archive: Archive,
         registry: Registry,
         path: Path,
+        scope: ResumeScope,
         *,
-        topics: Callable[[], dict[str, int]],
-        is_covered: Callable[[str], bool],
-        is_signed: Callable[[str, WakuMessage], bool],
-        keeps: int | None,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self._client = client
         self._peers = peers
         self._archive = archive
         self._path = path
-        self._topics = topics
-        self._is_covered = is_covered
-        self._is_signed = is_signed
-        self._keeps_ns = None if keeps is None else keeps * 1_000_000_000
+        self._scope = scope
+        self._keeps_ns = None if scope.keeps is None else scope.keeps * 1_000_000_000
         self._clock = clock
         self._fetched = registry.counter("store_resume_messages")
         self._errors = partial(registry.counter, "store_resume_errors")
@@ -130,7 +136,7 @@ class StoreResume:
         newest: dict[str, int | None] = {}
         # Whatever is written from now on is younger than this: it would not have been accepted otherwise.
         high = (now - MAX_TIMESTAMP_DISTANCE_NS, b"")
-        for topic in self._topics():
+        for topic in self._scope.topics():
             found = await self._patiently(KeyQuery(topic, _MIN_KEY, high, 1, forward=False))
             newest[topic] = found[0][0] if found else None
         self.gaps = plan_gaps(newest, unfinished, now=now, keeps_ns=self._keeps_ns)
@@ -154,8 +160,8 @@ class StoreResume:
 
     async def _fetch_all(self) -> None:
         while True:
-            began, shards = self._clock(), self._topics()
-            covered = all(map(self._is_covered, shards))
+            began, shards = self._clock(), self._scope.topics()
+            covered = all(map(self._scope.is_covered, shards))
             for gap in list(self.gaps):
                 await self._fetch(gap, shards.get(gap.pubsub_topic), until=began + MAX_TIMESTAMP_DISTANCE_NS)
                 self.gaps.remove(gap)
@@ -164,11 +170,11 @@ class StoreResume:
                 return
             # What came between the answers of the stores and our first relay peer is missing as well.
             for _ in range(int(COVERED_SECONDS / LOOK)):
-                if all(map(self._is_covered, self._topics())):
+                if all(map(self._scope.is_covered, self._scope.topics())):
                     break
                 await trio.sleep(LOOK)
             start = began - 2 * MAX_TIMESTAMP_DISTANCE_NS
-            if not all(map(self._is_covered, self._topics())):
+            if not all(map(self._scope.is_covered, self._scope.topics())):
                 return  # alone, or with nothing to relay: nothing comes that could be missed
             self.gaps = [ResumeGap(topic, start, start) for topic in shards]
             await self._save()
@@ -269,7 +275,7 @@ class StoreResume:
         for found in messages:
             if found.message_hash not in missing or found.message is None:
                 continue
-            if not self._is_signed(topic, found.message):
+            if not self._scope.is_signed(topic, found.message):
                 self._errors(type="unsigned").add()
             elif await self._archive.insert(topic, found.message, found.message_hash):
                 self.added += 1

@@ -42,6 +42,7 @@ __all__ = [
     "MAX_GAPS",
     "OVERLAP_NS",
     "CatchUp",
+    "CatchUpHooks",
     "CatchUpPolicy",
     "Gap",
     "Never",
@@ -157,6 +158,24 @@ class Gap(Work):
     """A periodic round: apps are not notified when it fails."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CatchUpHooks:
+    """What catch-up asks of the receive path, and reports to it."""
+
+    topics_on: Callable[[int], set[str]]
+    """Return the subscribed content topics of a shard."""
+    is_known: Callable[[bytes], bool]
+    """Return whether a message, by its hash, has been received."""
+    room: Callable[[], Awaitable[None]]
+    """Wait until the disk keeps up."""
+    deliver: Callable[[int, StoredMessage], None]
+    """Take a recovered message of a shard."""
+    notify: Callable[[Gap], None]
+    """A gap cannot be recovered for now."""
+    closed: Callable[[int], None]
+    """A gap of a shard is closed: its good moment may advance."""
+
+
 class CatchUp:
     """The open gaps of all shards, and the loop that closes them."""
 
@@ -168,30 +187,16 @@ class CatchUp:
         clock: Callable[[], float],
         steady: Callable[[], int],
         label: Callable[[int], int],
-        topics_on: Callable[[int], set[str]],
-        is_known: Callable[[bytes], bool],
-        room: Callable[[], Awaitable[None]],
-        deliver: Callable[[int, StoredMessage], None],
-        notify: Callable[[Gap], None],
-        closed: Callable[[int], None],
+        hooks: CatchUpHooks,
     ) -> None:
-        """Take the policy and the callbacks.
-
-        `steady` is the current instant and `label(instant)` its wall-clock time, which stores use (both
-        ns). `room()` returns when the disk keeps up. `deliver(shard, message)` takes a recovered message.
-        `notify(gap)`: it cannot be recovered for now. `closed(shard)`: its good moment may advance.
-        """
+        """`steady` is the current instant and `label(instant)` its wall-clock time, which stores use (both
+        ns)."""
         self._policy = policy
         self._history = history
         self._clock = clock
         self._now_ns = steady
         self._label = label
-        self._topics_on = topics_on
-        self._is_known = is_known
-        self._room = room
-        self._deliver = deliver
-        self._notify_apps = notify
-        self._closed = closed
+        self._hooks = hooks
         self._gaps: Worklist[Gap] = Worklist(self._attempt, clock)
         self._rounds: dict[int, int] = {}
         self.found = 0
@@ -267,7 +272,7 @@ class CatchUp:
     def _notify(self, gap: Gap) -> None:
         if not (gap.notified or gap.scheduled or gap.suspected):
             gap.notified = True
-            self._notify_apps(gap)
+            self._hooks.notify(gap)
 
     async def _attempt(self, gap: Gap) -> WorkVerdict:
         if gap.late:
@@ -303,7 +308,7 @@ class CatchUp:
     async def _wait_for_stores(self, gap: Gap) -> WorkVerdict:
         """Close the gap, unless a store that may hold more has not answered yet or is away."""
         end = gap.since + LATE_S
-        if self._clock() >= end or not self._topics_on(gap.shard):
+        if self._clock() >= end or not self._hooks.topics_on(gap.shard):
             return self._close(gap)
         unasked = bool(self._unasked(gap))
         if not unasked and not await self._history.away(gap.shard, self._label(self._now_ns()) / 1e9):
@@ -315,7 +320,7 @@ class CatchUp:
 
     def _close(self, gap: Gap) -> WorkVerdict:
         self._gaps.remove(gap)
-        self._closed(gap.shard)
+        self._hooks.closed(gap.shard)
         return WorkVerdict.DONE
 
     def _doubt(self, gap: Gap) -> WorkVerdict:
@@ -329,13 +334,13 @@ class CatchUp:
         """Return whether a store was there at the time."""
         start, end = span
         age = (self._now_ns() - start) / 1e9
-        return not self._topics_on(gap.shard) or await witnessed(
+        return not self._hooks.topics_on(gap.shard) or await witnessed(
             stores, gap.shard, self._label(start), self._label(end), age
         )
 
     async def _recover(self, gap: Gap, stores: Sequence[Store] | None = None) -> list[Store] | None:
         """Query these stores, or all. Return those that answered; None if none did."""
-        topics = self._topics_on(gap.shard)
+        topics = self._hooks.topics_on(gap.shard)
         if not topics:
             return []
         answered = await fetch(
@@ -344,9 +349,9 @@ class CatchUp:
             topics,
             self._label(gap.from_ns) - OVERLAP_NS,
             self._label(gap.to_ns) + AFTER_NS,
-            room=self._room,
-            wanted=lambda digest: not self._is_known(digest),
-            deliver=lambda message: self._deliver(gap.shard, message),
+            room=self._hooks.room,
+            wanted=lambda digest: not self._hooks.is_known(digest),
+            deliver=lambda message: self._hooks.deliver(gap.shard, message),
         )
         gap.asked.update(store.name for store in answered)
         return answered or None

@@ -28,7 +28,7 @@ from kernel_proc.protocols.sync.stock import SyncStock, TooManyKeys
 from kernel_proc.protocols.sync.transfer import MessageTransfer
 from logos_process.logs import fields
 
-__all__ = ["StoreSync", "SyncOutcome", "SyncSettings", "SyncTopics"]
+__all__ = ["StoreSync", "SyncOutcome", "SyncScope", "SyncSettings", "SyncTopics"]
 
 log = logging.getLogger(__name__)
 
@@ -89,12 +89,19 @@ class SyncOutcome:
     error: str = ""
 
 
-class StoreSync:
-    """Mount it, then `run` it beside the archive.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SyncScope:
+    """What the archive takes."""
 
-    `topics` returns what the archive is filled with now, `is_signed` whether a message is signed as its shard
-    demands; `clock` is the wall clock in ns.
-    """
+    topics: Callable[[], SyncTopics]
+    """Return what the archive is filled with now."""
+    is_signed: Callable[[str, WakuMessage], bool]
+    """Return whether a message is signed as its shard demands."""
+    max_message_size: int
+
+
+class StoreSync:
+    """Mount it, then `run` it beside the archive. `clock` is the wall clock in ns."""
 
     def __init__(
         self,
@@ -104,10 +111,8 @@ class StoreSync:
         settings: SyncSettings,
         registry: Registry,
         rng: Random,
+        scope: SyncScope,
         *,
-        topics: Callable[[], SyncTopics],
-        is_signed: Callable[[str, WakuMessage], bool],
-        max_message_size: int,
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self._host = host
@@ -115,7 +120,7 @@ class StoreSync:
         self._settings = settings
         self._registry = registry
         self._rng = rng
-        self._topics = topics
+        self._topics = scope.topics
         self._clock = clock
         self.stock = SyncStock(archive, seconds=settings.range, jitter=settings.jitter, clock=clock)
         self._grants = Grants(trio.current_time, messages=MAX_MESSAGES, size=MAX_BYTES)
@@ -125,8 +130,8 @@ class StoreSync:
             self.stock,
             self._grants,
             registry,
-            is_signed=is_signed,
-            max_message_size=max_message_size,
+            is_signed=scope.is_signed,
+            max_message_size=scope.max_message_size,
             clock=clock,
         )
         self._limiter = PeerLimiter(PER_PEER)

@@ -15,7 +15,7 @@ from kernel_proc.archive.api import HistoryPage, HistoryQuery
 from kernel_proc.metrics import Registry
 from kernel_proc.protocols import resume
 from kernel_proc.protocols.peer_select import PeerRanking, ServicePeerChoice
-from kernel_proc.protocols.resume import ResumeState, StoreResume
+from kernel_proc.protocols.resume import ResumeScope, ResumeState, StoreResume
 from kernel_proc.protocols.resume_plan import (
     LOOK_BACK_NS,
     OVERLAP_NS,
@@ -100,10 +100,12 @@ class Stores:
             self.archive,
             self.registry,
             path,
-            topics=lambda: {TOPIC: 0, OTHER: 1},
-            is_covered=lambda _topic: self.covered,
-            is_signed=lambda _topic, one: one.payload != b"unsigned",
-            keeps=None,
+            ResumeScope(
+                topics=lambda: {TOPIC: 0, OTHER: 1},
+                is_covered=lambda _topic: self.covered,
+                is_signed=lambda _topic, one: one.payload != b"unsigned",
+                keeps=None,
+            ),
             clock=lambda: NOW,
         )
 

@@ -21,6 +21,7 @@ from mapi_proc.receive.catchup import (
     PATIENCE_S,
     SETTLE_NS,
     CatchUp,
+    CatchUpHooks,
     CatchUpPolicy,
     Gap,
     Never,
@@ -98,12 +99,14 @@ class World:
             clock=lambda: self.now,
             steady=lambda: 1000 * S + int(self.now * S),
             label=lambda instant: instant + self.step,
-            topics_on=lambda _shard: topics,
-            is_known=self.known.__contains__,
-            room=self.room,
-            deliver=self.deliver,
-            notify=self.notified.append,
-            closed=lambda _shard: self.closed.set(),
+            hooks=CatchUpHooks(
+                topics_on=lambda _shard: topics,
+                is_known=self.known.__contains__,
+                room=self.room,
+                deliver=self.deliver,
+                notify=self.notified.append,
+                closed=lambda _shard: self.closed.set(),
+            ),
         )
         self.catchup.set_online(True)
 

@@ -27,7 +27,7 @@ from kernel_proc.protocols.sync.codec import (
 )
 from kernel_proc.protocols.sync.keys import key_at, make_key
 from kernel_proc.protocols.sync.reconcile import TopicFilter
-from kernel_proc.protocols.sync.service import PER_PEER, StoreSync, SyncSettings, SyncTopics
+from kernel_proc.protocols.sync.service import PER_PEER, StoreSync, SyncScope, SyncSettings, SyncTopics
 from kernel_proc.protocols.sync.stock import SyncStock
 from kernel_proc.protocols.sync.transfer import MAX_REFUSED
 from kernel_proc.protocols.sync.transfer_codec import (
@@ -72,9 +72,9 @@ class Store:
             SyncSettings(interval=300.0, range=3600.0, jitter=20.0),
             self.registry,
             Random(1),
-            topics=lambda: SyncTopics(names, whole),
-            is_signed=is_signed,
-            max_message_size=MAX_SIZE,
+            SyncScope(
+                topics=lambda: SyncTopics(names, whole), is_signed=is_signed, max_message_size=MAX_SIZE
+            ),
             clock=lambda: NOW + int(trio.current_time() * SECOND),
         )
         self.sync.mount()
