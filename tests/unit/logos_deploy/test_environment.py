@@ -26,7 +26,7 @@ def test_the_script_of_the_package_is_known_too(tmp_path: Path) -> None:
 
 
 def test_another_program_and_no_program(tmp_path: Path) -> None:
-    with pytest.raises(ProcessConfigError, match="no mapi"):
+    with pytest.raises(ProcessConfigError, match="not started as mapi"):
         resolved_from("mapi", ["/bin/sh", "-c", "true"], {}, tmp_path)
     with pytest.raises(ProcessConfigError, match="cannot look at process"):
         config_of_process("mapi", 0x7FFFFFFF)
