@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
-from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from ipc_schema.config.kernel import KERNEL_SCHEMA, KernelConfig, load_kernel_config
@@ -59,10 +59,8 @@ KERNEL: Final = Process(
     stop_seconds=STOP_SECONDS,
 )
 
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a kernel until it is stopped. Return the exit code."""
-    return run_process(KERNEL, arguments)
+main: Final = partial(run_process, KERNEL)
+"""Run the process until it is stopped. Take the command line, and return the exit code."""
 
 
 if __name__ == "__main__":

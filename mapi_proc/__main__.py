@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from ipc_schema.config.mapi import MAPI_SCHEMA, MapiConfig, load_mapi_config
@@ -13,8 +13,6 @@ from logos_process.main import Process, run_process
 from logos_process.stopping import StopLimit, stop_signals
 
 __all__ = ["main"]
-
-STOP_SECONDS: Final = 5.0
 
 
 def _run(config: MapiConfig, limit: StopLimit) -> int:
@@ -46,13 +44,10 @@ MAPI: Final = Process(
     schema=MAPI_SCHEMA,
     load=load_mapi_config,
     run=_run,
-    stop_seconds=STOP_SECONDS,
 )
 
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a Messaging API until it is stopped. Return the process's exit code."""
-    return run_process(MAPI, arguments)
+main: Final = partial(run_process, MAPI)
+"""Run the process until it is stopped. Take the command line, and return the exit code."""
 
 
 if __name__ == "__main__":

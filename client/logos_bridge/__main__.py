@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from ipc_schema.config.bridge import BRIDGE_SCHEMA, BridgeConfig, load_bridge_config
@@ -12,8 +12,6 @@ from logos_process.main import Process, run_process
 from logos_process.stopping import StopLimit
 
 __all__ = ["BRIDGE", "main"]
-
-STOP_SECONDS: Final = 5.0
 
 
 def _run(config: BridgeConfig, limit: StopLimit) -> int:
@@ -35,13 +33,10 @@ BRIDGE: Final = Process(
     schema=BRIDGE_SCHEMA,
     load=load_bridge_config,
     run=_run,
-    stop_seconds=STOP_SECONDS,
 )
 
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a bridge until it is stopped; returns the exit code."""
-    return run_process(BRIDGE, arguments)
+main: Final = partial(run_process, BRIDGE)
+"""Run the process until it is stopped. Take the command line, and return the exit code."""
 
 
 if __name__ == "__main__":

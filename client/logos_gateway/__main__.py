@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from ipc_schema.config.gateway import GATEWAY_SCHEMA, GatewayConfig, load_gateway_config
@@ -11,8 +11,6 @@ from logos_process.main import Process, run_process
 from logos_process.stopping import StopLimit
 
 __all__ = ["GATEWAY", "main"]
-
-STOP_SECONDS: Final = 5.0
 
 
 def _run(config: GatewayConfig, limit: StopLimit) -> int:
@@ -30,13 +28,10 @@ GATEWAY: Final = Process(
     schema=GATEWAY_SCHEMA,
     load=load_gateway_config,
     run=_run,
-    stop_seconds=STOP_SECONDS,
 )
 
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a gateway until it is stopped. Return the exit code."""
-    return run_process(GATEWAY, arguments)
+main: Final = partial(run_process, GATEWAY)
+"""Run the process until it is stopped. Take the command line, and return the exit code."""
 
 
 if __name__ == "__main__":

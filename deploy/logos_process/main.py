@@ -53,7 +53,7 @@ class Process(Generic[C]):
     run: Callable[[C, StopLimit], int]
     """Run until stopped and return the exit code; start the limit when the shutdown begins. Raise
     `StartError`."""
-    stop_seconds: float
+    stop_seconds: float = 5.0
     """Maximum duration of the shutdown: less than supervisors wait before they kill."""
 
 
