@@ -326,7 +326,7 @@ class Muxer(abc.ABC):
     def stream_write_now(self, stream: MuxedStream, data: bytes) -> bool:
         """Write `data` to the socket in the caller's task, if nothing else is under way and it is within the
         stream's credit. What the socket does not take, and an error, are left to the writer task."""
-        now = trio.current_time()
+        now = time.perf_counter()
         if len(data) < DIRECT_LARGE and now - self._direct_at < DIRECT_PAUSE:
             return False
         if not self._write_directly(stream, data):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -10,14 +11,14 @@ import trio
 import trio.testing
 
 from kernel_proc.p2p.muxer import DIRECT_PAUSE
-from kernel_proc.p2p.noise import SecureChannel
+from kernel_proc.p2p.noise import MAX_PLAINTEXT, SecureChannel
 from kernel_proc.p2p.scratch import Scratch
 from kernel_proc.p2p.stream import MuxedStream
 from kernel_proc.p2p.yamux import DATA, HEADER_SIZE, INITIAL_WINDOW, Yamux, header
 from tests.support.aio import trio_test
 from tests.unit.kernel_proc.p2p.support import ROOMY, channels
 
-MAX_BODY = Yamux.max_body
+MAX_BODY = MAX_PLAINTEXT - HEADER_SIZE
 
 
 class Direct:
@@ -74,7 +75,7 @@ async def test_a_burst_is_written_directly_once() -> None:
         await end.settle()
         # On a busy machine two calls may be further apart than the pause: set its clock instead.
         assert end.stream.write_now(b"one")
-        end.muxer._direct_at = trio.current_time() + DIRECT_PAUSE
+        end.muxer._direct_at = time.perf_counter() + DIRECT_PAUSE
         assert not end.stream.write_now(b"two")
         end.muxer._direct_at = float("-inf")
         assert end.stream.write_now(b"three")
@@ -86,7 +87,7 @@ async def test_a_large_message_needs_no_pause_and_is_cut_into_frames() -> None:
     data = os.urandom(MAX_BODY + 40_000)
     async with direct() as end:
         end.skip_opening()
-        end.muxer._direct_at = trio.current_time() + DIRECT_PAUSE
+        end.muxer._direct_at = time.perf_counter() + DIRECT_PAUSE
         assert end.stream.write_now(data)
         got = await end.receive(len(data) + 2 * HEADER_SIZE)
         assert got[HEADER_SIZE:][:MAX_BODY] + got[MAX_BODY + 2 * HEADER_SIZE :] == data
