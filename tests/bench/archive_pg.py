@@ -5,6 +5,7 @@ topics, 8 shards, partitions of two hours, fsync on, loopback.
   of 1,024; reference: as many processes with psycopg alone and the same statement, one transaction each.
 - `page by …`: pages of 20 messages at 50 queries/s, from 100 k messages; `--case 1M` and `--case 10M` fill
   larger tables and show only them. Reference: the same statements by psycopg, on as many connections.
+- `page by topic … while storing`: the same, while another kernel stores 1,000 messages a second.
 - `retention drop`: the oldest of 24 partitions is removed; reference: the same number of rows by DELETE.
 """
 
@@ -15,7 +16,8 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack
-from multiprocessing.synchronize import Barrier
+from functools import partial
+from multiprocessing.synchronize import Barrier, Event
 from queue import SimpleQueue
 from random import Random
 from typing import Any, Final
@@ -28,6 +30,7 @@ from kernel_proc.archive.postgres_pool import SETTINGS
 from kernel_proc.archive.postgres_read import read_page
 from kernel_proc.archive.postgres_upkeep import partitions
 from kernel_proc.archive.rows import ArchivedRow, topic_key
+from tests.bench.archive_fill import CONTENTS, PAYLOAD, SHARDS, fill
 from tests.bench.harness import BenchError, Case, Options, Round, alternate, percentile, result
 from tests.support.postgres import PostgresServer, require_postgres
 
@@ -39,9 +42,6 @@ LARGE: Final = {"1M": 1_000_000, "10M": 10_000_000}
 KERNELS: Final = (1, 2, 4)
 INSERTS: Final = 20_480
 GROUP: Final = 1024
-PAYLOAD: Final = 1024
-SHARDS: Final = 8
-CONTENTS: Final = 50
 SECOND: Final = 1_000_000_000
 KEEPS: Final = 172_800
 START: Final = 1_764_460_800 * SECOND
@@ -49,19 +49,9 @@ START: Final = 1_764_460_800 * SECOND
 RATE: Final = 50
 SECONDS: Final = 10.0
 THREADS: Final = 7
+STORE_RATE: Final = 1000
+STORE_GROUP: Final = 20
 QUERY_TIMEOUT: Final = 10.0
-
-_FILL: Final = f"""
-INSERT INTO logos_message
-SELECT at, sha256(int8send(number)), ('x' || left(encode(sha256(pubsub || '\\000'::bytea || content), 'hex'), 16))::bit(64)::bigint,
-       pubsub, content, decode(repeat(md5(number::text), {PAYLOAD // 16}), 'hex'), {PAYLOAD + 600}
-FROM generate_series(%s::bigint, %s::bigint - 1) AS number
-CROSS JOIN LATERAL (SELECT
-    {START} + number * %s::bigint AS at,
-    convert_to('/waku/2/rs/1/' || number %% {SHARDS}, 'UTF8') AS pubsub,
-    convert_to('/bench/1/' || number %% {CONTENTS} || '/proto', 'UTF8') AS content
-) AS made
-"""  # noqa: E501
 
 
 def archive_pg(options: Options) -> Iterator[dict[str, Any]]:
@@ -73,7 +63,9 @@ def archive_pg(options: Options) -> Iterator[dict[str, Any]]:
         chosen = {name: size for name, size in LARGE.items() if name in options.only} or SIZES
         for name, size in chosen.items():
             if "inserts" not in options.only:
-                yield from _filled(server, name, options.count(size), options)
+                url, count = server.url(_database(server)), options.count(size)
+                fill(url, count, START, KEEPS * SECOND // count)
+                yield from measure(url, name, count, options)
 
 
 # --- inserts ----------------------------------------------------------------------------------------------
@@ -112,6 +104,11 @@ def _database(server: PostgresServer) -> str:
 
 def _groups(first: int, count: int) -> list[list[ArchivedRow]]:
     random = Random(first)
+    return [_rows(random, at, min(GROUP, first + count - at)) for at in range(first, first + count, GROUP)]
+
+
+def _rows(random: Random, first: int, count: int) -> list[ArchivedRow]:
+    """Messages 0.1 ms apart, with hashes and payloads at random."""
     rows = []
     for number in range(first, first + count):
         pubsub, content = f"/waku/2/rs/1/{number % SHARDS}", f"/bench/1/{number % CONTENTS}/proto"
@@ -120,7 +117,7 @@ def _groups(first: int, count: int) -> list[list[ArchivedRow]]:
         rows.append(
             ArchivedRow(START + number * 100_000, digest, key, pubsub, content, random.randbytes(PAYLOAD))
         )
-    return [rows[at : at + GROUP] for at in range(0, count, GROUP)]
+    return rows
 
 
 _barriers: list[Barrier] = []
@@ -156,17 +153,18 @@ def _bare(url: str, first: int, count: int) -> tuple[float, float]:
 # --- pages and retention ----------------------------------------------------------------------------------
 
 
-def _filled(server: PostgresServer, name: str, count: int, options: Options) -> Iterator[dict[str, Any]]:
-    url = server.url(_database(server))
-    step = KEEPS * SECOND // count
+def measure(url: str, name: str, count: int, options: Options) -> Iterator[dict[str, Any]]:
+    """The lines of a filled archive; at the end its oldest messages are removed."""
     with ExitStack() as stack:
         connection = stack.enter_context(psycopg.connect(url, autocommit=True))
-        for at in range(0, count, 100_000):
-            connection.execute(_FILL, (at, min(count, at + 100_000), step))
-        connection.execute("VACUUM (ANALYZE) logos_message")
         engine = PostgresEngine(url, shown="the database")
+        stack.callback(engine.close)
+        engine.open()
         cuts = [one.low for one in partitions(connection) if one.low is not None]
         connections = SimpleQueue[psycopg.Connection[Any]]()
+
+        def ours(query: HistoryQuery) -> HistoryPage:
+            return engine.read(query, QUERY_TIMEOUT)
 
         def bare(query: HistoryQuery) -> HistoryPage:
             connection = connections.get()
@@ -179,30 +177,35 @@ def _filled(server: PostgresServer, name: str, count: int, options: Options) -> 
             each = stack.enter_context(psycopg.connect(url, autocommit=True, prepare_threshold=None))
             each.execute(SETTINGS.replace("SET LOCAL", "SET").encode())
             connections.put(each)
-        try:
-            for kind, make in _queries(connection, count, step).items():
-                case = Case(
-                    BENCH, f"page by {kind} in {name}", "ms, p50", "psycopg alone, the same statements"
-                )
-                ours, reference = alternate(
-                    options.runs,
-                    lambda make=make: _ask(make, lambda q: engine.read(q, QUERY_TIMEOUT), options),  # type: ignore[misc]
-                    lambda make=make: _ask(make, bare, options),  # type: ignore[misc]
-                )
-                yield result(case, ours, reference)
-            yield _drop(engine, connection, name, count)
-        finally:
-            engine.close()
+        queries = _queries(connection, count)
+        for kind, make in queries.items():
+            sides = [partial(_ask, make, read, options) for read in (ours, bare)]
+            yield _page_line(f"page by {kind} in {name}", *alternate(options.runs, *sides))
+        sides = [partial(_ask_while_storing, url, queries["topic"], read, options) for read in (ours, bare)]
+        yield _page_line(f"page by topic in {name} while storing", *alternate(options.runs, *sides))
+        yield _drop(engine, connection, name, count)
 
 
-def _queries(
-    connection: psycopg.Connection[Any], count: int, step: int
-) -> dict[str, Callable[[Random], HistoryQuery]]:
+def _page_line(name: str, ours: list[Round], reference: list[Round]) -> dict[str, Any]:
+    limit = 250 if "storing" in name else 11
+    case = Case(
+        BENCH,
+        name,
+        "ms, p50",
+        "psycopg alone, the same statements",
+        f"≤ {limit} ms, as nwaku",
+        lambda line: bool(line["ours"] <= limit),
+    )
+    return result(case, ours, reference)
+
+
+def _queries(connection: psycopg.Connection[Any], count: int) -> dict[str, Callable[[Random], HistoryQuery]]:
+    step = KEEPS * SECOND // count
     hashes = [
         digest
+        for at in range(count // 10, count - count // 10, max(1, count // 1000))
         for (digest,) in connection.execute(
-            "SELECT sha256(int8send(n)) FROM generate_series(%s::bigint, %s::bigint, %s::bigint) AS n",
-            (count // 10, count - 1000 if count > 2000 else count // 2, max(1, count // 2000)),
+            "SELECT hash FROM logos_message WHERE timestamp = %s", (START + at * step,)
         )
     ]
 
@@ -248,6 +251,45 @@ def _ask(
         for answer in asked:
             answer.result()
     return Round(percentile(times, 0.5), {}, {"p99": percentile(times, 0.99)})
+
+
+def _ask_while_storing(
+    url: str,
+    make: Callable[[Random], HistoryQuery],
+    read: Callable[[HistoryQuery], Any],
+    options: Options,
+) -> Round:
+    context = multiprocessing.get_context("spawn")
+    ends = context.Event()
+    with ProcessPoolExecutor(1, context, initializer=_set_end, initargs=(ends,)) as pool:
+        stored = pool.submit(_store, url)
+        try:
+            asked = _ask(make, read, options)
+        finally:
+            ends.set()
+        return asked._replace(extra={**asked.extra, "stored_per_s": stored.result()})
+
+
+_ends: list[Event] = []
+
+
+def _set_end(ends: Event) -> None:
+    _ends.append(ends)
+
+
+def _store(url: str) -> float:
+    """A kernel that stores messages of the last hour at a fixed rate, in groups of 20 ms."""
+    engine = PostgresEngine(url, shown="the database")
+    engine.open()
+    random = Random()
+    begin = due = time.perf_counter()
+    stored = 0
+    while not _ends[0].is_set():
+        due += STORE_GROUP / STORE_RATE
+        time.sleep(max(0.0, due - time.perf_counter()))
+        stored += engine.insert(_rows(random, (KEEPS - 3600) * 10_000 + stored, STORE_GROUP))
+    engine.close()
+    return round(stored / (time.perf_counter() - begin))
 
 
 def _drop(

@@ -64,6 +64,7 @@ def test_shared_archive() -> None:
     assert [line["case"] for line in lines] == [
         *(f"inserts, {kernels} kernels" for kernels in (1, 2, 4)),
         *(f"page by {kind} in 100k" for kind in ("topic", "time", "cursor")),
+        "page by topic in 100k while storing",
         "retention drop in 100k",
     ]
     assert all(line["ours"] > 0 and line["reference"] > 0 for line in lines)

@@ -100,7 +100,7 @@ class PostgresServer:
     def __exit__(self, *_: object) -> None:
         if self._process is not None:
             self._process.send_signal(signal.SIGCONT)
-            self.stop(signal.SIGINT)
+            self.stop(signal.SIGQUIT)  # without a checkpoint: nothing is kept
         shutil.rmtree(self.directory)
 
     def _initialise(self) -> None:
