@@ -109,12 +109,16 @@ class MessageSpool:
         mark, rows = 0, list[ArchivedRow]()
         with self._lock, self._errors():
             found = self._open().execute(_FIRST, (messages,))
-            for number, *values in found:
-                mark = number
-                rows.append(_row(*values))
-                size -= len(rows[-1].data)
-                if size <= 0:
-                    break
+            try:
+                for number, *values in found:
+                    rows.append(_row(*values))
+                    mark = number
+                    size -= len(rows[-1].data)
+                    if size <= 0:
+                        break
+            except (sqlite3.Error, UnicodeError, _UnreadableRow):
+                if not rows:  # what is before the damage is stored first
+                    raise
             found.close()
         return mark, rows
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
+from itertools import count as count_from
 from multiprocessing.synchronize import Barrier, Event
 from queue import SimpleQueue
 from random import Random
@@ -227,13 +228,16 @@ def _queries(connection: psycopg.Connection[Any], count: int) -> dict[str, Calla
     return {"topic": topic, "time": window, "cursor": cursor}
 
 
+_seeds = count_from(1)
+
+
 def _ask(
     make: Callable[[Random], HistoryQuery],
     read: Callable[[HistoryQuery], Any],
     options: Options,
 ) -> Round:
     """Ask at a fixed rate; a slow answer delays no question, as far as there are threads."""
-    random = Random(7)
+    random = Random(next(_seeds))  # what one side has read is in memory for the other
     times: list[float] = []
 
     def one(query: HistoryQuery, due: float) -> None:

@@ -109,6 +109,22 @@ def test_a_damaged_file_is_set_aside_and_a_new_one_begun(path: Path, damage: str
     again.close()
 
 
+def test_what_is_before_the_damage_is_returned(path: Path) -> None:
+    spool = make(path)
+    spool.add(rows(0, 100))
+    spool.close()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE spool SET data = 7 WHERE id = 61")
+        connection.commit()
+    spool = make(path)
+    mark, found = spool.first(1000, 1 << 20)
+    assert found == rows(0, 60)
+    spool.remove(mark, found)
+    with pytest.raises(SpoolFailed, match="with up to 40 messages"):
+        spool.first(1000, 1 << 20)
+    spool.close()
+
+
 def test_a_file_that_cannot_be_reached_now_is_not_damaged(path: Path) -> None:
     spool = make(path)
     spool.add(rows(0, 3))
