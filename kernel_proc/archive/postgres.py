@@ -22,7 +22,7 @@ from kernel_proc.archive.api import CursorNotFound, HistoryPage, HistoryQuery, K
 from kernel_proc.archive.engine import DatabaseFailed, RowsRefused
 from kernel_proc.archive.partitions import TABLE
 from kernel_proc.archive.plan import Key
-from kernel_proc.archive.postgres_pool import WRITE_SETTINGS, Connection, NoResponse, PostgresPool
+from kernel_proc.archive.postgres_pool import Connection, NoResponse, PostgresPool
 from kernel_proc.archive.postgres_read import read_keys, read_page, topic_spans
 from kernel_proc.archive.postgres_schema import ROW_BYTES, prepare_schema
 from kernel_proc.archive.postgres_upkeep import (
@@ -143,14 +143,17 @@ class PostgresEngine(PostgresUpkeep):
         return self._insert(rows)
 
     def _insert(self, rows: Sequence[ArchivedRow]) -> int:
-        lost: list[int] = []
-        with self._pool.transaction(WRITE_SECONDS, settings=WRITE_SETTINGS) as connection:
-            row = connection.execute(_TIMELINE).fetchone()
+        recent: list[psycopg.Cursor[Any]] = []
+        with self._pool.writing(WRITE_SECONDS) as connection:
+            asked = connection.execute(_TIMELINE)
+            stored = connection.execute(INSERT, insert_columns(rows)) if rows else None
+            row = asked.fetchone()
             assert row is not None
             server = (self._pool.losses, str(row[0]))
             if server != self._server:
-                lost = [connection.execute(INSERT, insert_columns(group)).rowcount for group in self._recent]
-            new = connection.execute(INSERT, insert_columns(rows)).rowcount if rows else 0
+                recent = [connection.execute(INSERT, insert_columns(group)) for group in self._recent]
+        lost = [cursor.rowcount for cursor in recent]
+        new = 0 if stored is None else stored.rowcount
         self._server = server
         if any(lost):
             log.warning("archive: a fail-over lost messages, written again", extra=fields(messages=sum(lost)))

@@ -26,7 +26,7 @@ from psycopg.pq import TransactionStatus
 from kernel_proc.archive.engine import DatabaseFailed
 from kernel_proc.archive.postgres_schema import SchemaError
 
-__all__ = ["SETTINGS", "WRITE_SETTINGS", "Connection", "NoResponse", "PostgresPool"]
+__all__ = ["SETTINGS", "Connection", "NoResponse", "PostgresPool"]
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -176,13 +176,11 @@ class PostgresPool:
             self._forget_idle()
 
     @contextlib.contextmanager
-    def transaction(
-        self, timeout: float, more: str = "", *, settings: str = SETTINGS
-    ) -> Iterator[Connection]:
+    def transaction(self, timeout: float, more: str = "") -> Iterator[Connection]:
         """Provide a connection in a transaction whose statements are limited to `timeout` seconds. `more`:
         further statements to begin with. Raise as `connection`."""
         with self.connection(timeout) as connection:
-            begin = f"BEGIN; SET LOCAL statement_timeout = {int(timeout * 1000)}; {settings}; {more}"
+            begin = f"BEGIN; SET LOCAL statement_timeout = {int(timeout * 1000)}; {SETTINGS}; {more}"
             connection.execute(begin.encode())
             try:
                 yield connection
@@ -191,6 +189,27 @@ class PostgresPool:
                     connection.execute("ROLLBACK")
                 raise
             connection.execute("COMMIT")
+
+    @contextlib.contextmanager
+    def writing(self, timeout: float) -> Iterator[Connection]:
+        """Provide a connection in a transaction as `transaction` does, for statements that do not wait for
+        each other: their row counts are known at the end. Each wait is a change of processes, on both sides.
+        """
+        with self.connection(timeout) as connection:
+            try:
+                with connection.pipeline():
+                    for begin in (
+                        "BEGIN",
+                        f"SET LOCAL statement_timeout = {int(timeout * 1000)}",
+                        WRITE_SETTINGS,
+                    ):
+                        connection.execute(begin.encode())
+                    yield connection
+                    connection.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(psycopg.Error):
+                    connection.execute("ROLLBACK")
+                raise
 
 
 def _text(error: Exception) -> str:
