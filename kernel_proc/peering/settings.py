@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ipc_schema.config.addresses import peer_id_in
+from ipc_schema.config.addresses import peer_id_in, split_circuit
 from ipc_schema.config.kernel import KernelConfig
 from kernel_proc.discovery.enr import Enr, EnrError
 from kernel_proc.discovery.enr_values import Capability
@@ -55,9 +55,10 @@ def capabilities(config: KernelConfig) -> Capability:
 
 
 def operators_peers(config: KernelConfig) -> frozenset[PeerIdText]:
-    """Return the operator's peers that are configured with a peer id."""
+    """Return the operator's peers that are configured with a peer id, and the relays that lead to some."""
     named = (*config.entry_nodes, *config.static_nodes, *config.services.nodes)
-    return frozenset(filter(None, map(peer_id_in, named)))
+    relays = (circuit[0] for circuit in map(split_circuit, named) if circuit is not None)
+    return frozenset(filter(None, map(peer_id_in, (*named, *relays))))
 
 
 def node_records(option: str, texts: Iterable[str]) -> tuple[Enr, ...]:

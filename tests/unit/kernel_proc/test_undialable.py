@@ -23,7 +23,7 @@ from kernel_proc.p2p.api import Host
 from kernel_proc.p2p.keys import NodeKey
 from kernel_proc.p2p.peer_record import open_envelope, seal
 from kernel_proc.p2p.varint import encode as varint
-from kernel_proc.peering.settings import PeeringError, check_announced
+from kernel_proc.peering.settings import PeeringError, check_announced, operators_peers
 from kernel_proc.peers.clock import PeerClock
 from kernel_proc.peers.known import KnownPeer
 from kernel_proc.peers.manager import PeerManager
@@ -179,6 +179,7 @@ def test_a_static_node_behind_a_relay_is_dialled_through_it() -> None:
     behind = f"{GOOD}/p2p/{RELAY_PEER}/p2p-circuit/p2p/{PEER}"
     config = load_kernel_config(flags={"staticnode": [behind]})
     assert config.static_nodes == (behind,)
+    assert operators_peers(config) == {PEER, RELAY_PEER}
     assert not any("staticnode" in warning for warning in config.warnings)
     nowhere = f"{GOOD}/p2p-circuit/p2p/{PEER}"  # without the relay's peer id
     config = load_kernel_config(flags={"staticnode": [nowhere]})
