@@ -157,15 +157,18 @@ class MuxedPair:
 
 @asynccontextmanager
 async def muxed_pair(
-    kind: type[Yamux] | type[Mplex] = Yamux, limits: HostLimits = ROOMY
+    kind: type[Yamux] | type[Mplex] = Yamux,
+    limits: HostLimits = ROOMY,
+    streams: tuple[ByteStream, ByteStream] | None = None,
 ) -> AsyncIterator[MuxedPair]:
-    """Both ends run; streams that the left one opens come out of `accepted`."""
+    """Both ends run, in memory unless `streams` are given; streams that the left one opens come out of
+    `accepted`."""
     counts: Counter[str] = Counter()
 
     def count(name: str) -> None:
         counts[name] += 1
 
-    near, far = channels()
+    near, far = channels(streams)
     left = kind(near, outbound=True, limits=limits, count=count)
     right = kind(far, outbound=False, limits=limits, count=count)
     send, accepted = trio.open_memory_channel[MuxedStream](1000)

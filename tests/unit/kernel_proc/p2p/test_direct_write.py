@@ -7,16 +7,18 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
 import trio
 import trio.testing
 
+from kernel_proc.p2p.mplex import Mplex
 from kernel_proc.p2p.muxer import DIRECT_PAUSE
 from kernel_proc.p2p.noise import MAX_PLAINTEXT, SecureChannel
-from kernel_proc.p2p.scratch import Scratch
+from kernel_proc.p2p.scratch import LARGEST, Scratch
 from kernel_proc.p2p.stream import MuxedStream
 from kernel_proc.p2p.yamux import DATA, HEADER_SIZE, INITIAL_WINDOW, Yamux, header
 from tests.support.aio import trio_test
-from tests.unit.kernel_proc.p2p.support import ROOMY, channels
+from tests.unit.kernel_proc.p2p.support import ROOMY, channels, muxed_pair
 
 MAX_BODY = MAX_PLAINTEXT - HEADER_SIZE
 
@@ -122,6 +124,24 @@ async def test_a_write_needs_no_writer_task_while_the_connection_is_idle() -> No
         for text in (b"one", b"two"):
             await end.stream.write(text)
             assert (await end.receive(HEADER_SIZE + 3))[HEADER_SIZE:] == text
+
+
+@pytest.mark.parametrize("kind", [Yamux, Mplex])
+@trio_test()
+async def test_messages_of_any_size_arrive_whole_and_in_order(kind: type[Yamux] | type[Mplex]) -> None:
+    messages = [os.urandom(size) for size in (1, 1000, MAX_BODY - 1, MAX_BODY + 1, LARGEST, LARGEST + 1, 1)]
+    left, right = (trio.SocketStream(end) for end in trio.socket.socketpair())
+    async with left, right, muxed_pair(kind, streams=(left, right)) as pair:
+        near = pair.left.open_stream()
+        far = await pair.accepted.receive()
+
+        async def send() -> None:
+            for message in messages:
+                if not near.write_now(message):
+                    await near.write(message)
+
+        pair.nursery.start_soon(send)
+        assert await far.read_exactly(sum(map(len, messages))) == b"".join(messages)
 
 
 @trio_test()
