@@ -29,7 +29,7 @@ _FAMILIES: Final[Mapping[str, Family]] = {
     "messaging_topics": Family("gauge", "Content topics that apps have subscribed to."),
     "messaging_apps": Family("gauge", "Apps by state."),
     "messaging_journal_bytes": Family("gauge", "Bytes in all journals together."),
-    "messaging_sends": Family("counter", "Sends by what became of them."),
+    "messaging_sends": Family("counter", "Sends by outcome."),
     "messaging_sends_pending": Family("gauge", "Accepted sends that are not final."),
     "messaging_sends_waiting": Family("gauge", "Accepted sends pending, by state."),
     "messaging_sends_pending_bytes": Family("gauge", "Payload bytes of accepted sends that are not final."),
@@ -44,7 +44,7 @@ _FAMILIES: Final[Mapping[str, Family]] = {
     ),
     "messaging_channel_received": Family("counter", "Payloads of channels for apps."),
     "messaging_channel_received_bytes": Family("counter", "Their bytes."),
-    "messaging_channel_lost": Family("counter", "Payloads or messages of channels told to apps as lost."),
+    "messaging_channel_lost": Family("counter", "Payloads or messages of channels reported to apps as lost."),
     "messaging_channel_transmissions": Family(
         "counter", "Channel messages to be sent: first, again (not acknowledged), repair (asked for), sync."
     ),
@@ -53,6 +53,9 @@ _FAMILIES: Final[Mapping[str, Family]] = {
     "messaging_channel_retrievals": Family("counter", "Stores asked for missing messages, and those found."),
     "messaging_channel_buffered": Family("gauge", "What open channels hold, by buffer."),
     "messaging_channel_buffered_bytes": Family("gauge", "Bytes of it."),
+    "messaging_hashes_evicted_early": Family(
+        "counter", "Hashes of received messages forgotten for lack of room: these may be delivered twice."
+    ),
     "messaging_missed_ranges": Family("counter", "Time ranges whose messages may be missing for good."),
     "messaging_ipc": Family("counter", "Events on the sockets, by socket and type."),
     "messaging_ipc_in_flight": Family("gauge", "Requests of apps in flight, by socket."),
@@ -88,7 +91,8 @@ def samples(health: Mapping[str, Any]) -> Iterable[Sample]:
     for state, count in sends.items():
         yield "messaging_sends", {"state": state}, count
     receive = dict(health["receive"])
-    yield "messaging_missed_ranges", {}, receive.pop("missed_ranges")
+    for name in ("missed_ranges", "hashes_evicted_early"):
+        yield f"messaging_{name}", {}, receive.pop(name)
     for kind in ("accepted", "repeats", "unsubscribed"):
         yield "messaging_received", {"type": kind}, receive.pop(kind)
     history = receive.pop("recovered") + receive.pop("from_history")

@@ -263,6 +263,7 @@ class MapiService:
                 "live_bytes": receive.live_bytes,
                 "history_bytes": receive.history_bytes,
                 "missed_ranges": core.missed_ranges,
+                "hashes_evicted_early": core.receiver.hashes_evicted_early,
                 **link,
             },
             "ipc": {

@@ -7,7 +7,7 @@ would expire at once, a future one never.
 A slice may be evicted once it is older than the retention **and** lies before the shard's horizon: the moment
 before which no catch-up will ever ask again (the shard's good moment minus the overlap). A shard without a
 horizon has only the retention. Only the bound on the count overrides this, because memory is finite: then the
-oldest slice of all is evicted, `forced` counts it and `forced_until` says what it covered.
+oldest slice of all is evicted, and `evicted_early` counts its hashes: a catch-up may deliver these twice.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ class Dedup:
         self.known: set[bytes] = set()
         self.retention = retention
         self.capacity = capacity
-        self.forced = 0
+        self.evicted_early = 0
+        """Hashes evicted for lack of room."""
         self._slices: dict[int, deque[_Slice]] = {}
-        self._forced_until: dict[int, int] = {}
         for shard, time, hashes in loaded:
             for start in range(0, len(hashes), HASH_SIZE):
                 self.add(hashes[start : start + HASH_SIZE], shard, time)
@@ -108,18 +108,10 @@ class Dedup:
                 forgotten += self._forget_first(shard, batch)
         while len(self.known) > self.capacity:
             _, shard = min((slices[0].first, shard) for shard, slices in self._slices.items())
-            self._forced_until[shard] = self._slices[shard][0].last + 1
             count = self._forget_first(shard, batch)
-            self.forced += count
+            self.evicted_early += count
             forgotten += count
         return forgotten
-
-    def forced_until(self, shard: int) -> int:
-        """Latest time (ns) of the shard's hashes that were evicted for lack of room; 0 if none were.
-
-        A catch-up that reaches back before it may deliver messages twice.
-        """
-        return self._forced_until.get(shard, 0)
 
     def _clamp(self, shard: int, now: int, batch: Batch | None) -> None:
         # The clock was set back: what lies in the future would stay until the clock gets there once more.

@@ -61,6 +61,11 @@ class Receiver:
         self._steady = steady
         self._pack_fields = fields_packer()
 
+    @property
+    def hashes_evicted_early(self) -> int:
+        """Remembered hashes evicted for lack of room: their messages may be delivered twice."""
+        return self._dedup.evicted_early
+
     def message(self, shard: int, event: MessageEvent, payload: bytes) -> None:
         """Take one message in order. `event` is the result of `decode_header`."""
         topic, message_hash = event[4], event[5]

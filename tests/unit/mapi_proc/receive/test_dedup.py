@@ -61,11 +61,9 @@ def test_the_bound_on_the_count_takes_the_oldest_and_says_so() -> None:
     for number in range(SLICE_COUNT):
         dedup.add(message_hash(number), 0, 10)
     assert dedup.evict(20, {0: 0, 1: 0}) == 0
-    assert dedup.forced_until(0) == 0
     dedup.add(b"\xff" * 32, 1, 20)
     assert dedup.evict(20, {0: 0, 1: 0}) == SLICE_COUNT
-    assert dedup.forced == SLICE_COUNT
-    assert (dedup.forced_until(0), dedup.forced_until(1)) == (11, 0)
+    assert dedup.evicted_early == SLICE_COUNT
     assert len(dedup) == 1
 
 
