@@ -152,8 +152,11 @@ class Inward:
     def _begin(self, entry: Msg) -> None:
         seq = entry.metadata.sequence.stream
         request_id = request_id_of(self._queue_created, seq)
-        # Delivered again while we work on it? A slow server does that with all of them, again and again.
-        if request_id not in self._sends and request_id not in self._beginning:
+        # Those that are worked on come again and again: from a slow server all of them.
+        if (send := self._sends.delivered_again(request_id, entry)) is not None:
+            if send.accepted:
+                self._spawn(self._sends.dequeue(send))
+        elif request_id not in self._beginning:
             self._beginning.add(request_id)
             self._spawn(self._record(entry, seq, request_id))
 

@@ -32,8 +32,6 @@ class OpenSend:
     revision: int
     message: Msg | None = None
     """The entry of the work queue, if it was delivered to this bridge."""
-    queued: bool = True
-    """Whether the entry may still be in the queue."""
     accepted: bool = False
     handing_over: bool = False
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -57,9 +55,6 @@ class OpenSends:
 
     def __len__(self) -> int:
         return len(self._sends)
-
-    def __contains__(self, request_id: bytes) -> bool:
-        return request_id in self._sends
 
     @property
     def payload_bytes(self) -> int:
@@ -134,16 +129,21 @@ class OpenSends:
     # -- fates ---------------------------------------------------------------------------------------------
 
     async def dequeue(self, send: OpenSend) -> None:
-        """Take the entry out of the queue: the Messaging API has the send on disk."""
-        if not send.queued:
+        """Let the entry leave the queue: the Messaging API has the send on disk."""
+        if send.message is None:  # it was delivered to the bridge from which this one has the send
+            await self._link.delete(self._link.layout.sends, send.record.queue_seq)
             return
-        if send.message is not None:
-            try:
-                await send.message.ack_sync(timeout=5.0)
-            except Exception as error:  # acknowledged before, or the answer is lost: deleting settles both
-                log.debug("acknowledging entry %d: %r", send.record.queue_seq, error)
-        await self._link.delete(self._link.layout.sends, send.record.queue_seq)
-        send.queued = False
+        try:
+            await send.message.ack()  # whether that had an effect shows at the end, before the record goes
+        except Exception as error:
+            log.debug("acknowledging entry %d: %r", send.record.queue_seq, error)
+
+    def delivered_again(self, request_id: bytes, message: Msg) -> OpenSend | None:
+        """Take another delivery of an entry that is worked on. None: it is not."""
+        send = self._sends.get(request_id)
+        if send is not None:
+            send.message = message
+        return send
 
     async def report(self, send: OpenSend, fate: str, reason: str = "") -> None:
         """Publish a fate; a final one ends the send."""
@@ -173,7 +173,9 @@ class OpenSends:
 
     async def _remove(self, send: OpenSend) -> None:
         # The entry first: without a record, one that is delivered again would be a new send.
-        await self.dequeue(send)
+        queue = self._link.layout.sends
+        if await self._link.holds(queue, send.record.queue_seq):
+            await self._link.delete(queue, send.record.queue_seq)
         await self._link.delete(f"KV_{self._link.layout.open_bucket}", send.revision)
         self._left(send)
 
