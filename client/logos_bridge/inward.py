@@ -22,7 +22,7 @@ from ipc_schema.mapi.methods import MAX_TIMESTAMP_LEAD_NS
 from logos_bridge.figures import BridgeFigures
 from logos_bridge.jetstream import JetStreamLink, Stored, WrongRevisionError
 from logos_bridge.open_sends import OpenSend, OpenSends
-from logos_bridge.outcomes import outcome_of, position_of
+from logos_bridge.outcomes import Doubts, NewestOutcomes, outcome_of, position_of
 from logos_bridge.publish_window import PublishWindow
 from logos_bridge.send_record import DraftRefusedError, RecordedSend, read_draft, request_id_of
 from logos_bridge.takeover import Takeover
@@ -53,7 +53,7 @@ _ADOPTED_AT_ONCE: Final = 64
 _SETTLE_SECONDS: Final = 5.0
 _OPEN_BYTES: Final = 64 << 20
 """Payloads of all open sends together: no more are taken beyond it."""
-DROPPED: Final = "the bridge's journal exceeded its bounds, and the outcome is gone"
+UNKNOWN: Final = "the outcome is gone: the send was another bridge's when it came, or the journal was full"
 _NATS: Final = (nats.errors.Error, TimeoutError, OSError)
 
 
@@ -86,7 +86,9 @@ class Inward:
         self._orphans = 0
         """Sends of bridges that are gone, still to be taken over: before further ones of the queue."""
         self._largest = client.network.max_message_size
-        self._settling = False
+        self._outcomes = NewestOutcomes()
+        self._dropped_ns = 0
+        """When the journal last told that it had dropped events."""
         self._queue_created = ""
         self._alive_revision: int | None = None
         self._group: asyncio.TaskGroup | None = None
@@ -98,6 +100,7 @@ class Inward:
             self._group.create_task(self._take(), name="in: queue")
             self._group.create_task(self._follow(), name="in: fates")
             self._group.create_task(self._acknowledge(), name="in: journal")
+            self._group.create_task(self._settle(), name="in: outcomes")
             self._group.create_task(self._watch(), name="in: other bridges")
             await self._tell()
             self._group.create_task(self._keep_telling(), name="in: figures")
@@ -154,7 +157,7 @@ class Inward:
         request_id = request_id_of(self._queue_created, seq)
         # Those that are worked on come again and again: from a slow server all of them.
         if (send := self._sends.delivered_again(request_id, entry)) is not None:
-            if send.accepted:
+            if send.accepted_ns:
                 self._spawn(self._sends.dequeue(send))
         elif request_id not in self._beginning:
             self._beginning.add(request_id)
@@ -188,6 +191,9 @@ class Inward:
     async def _hand_over(self, send: OpenSend) -> None:
         """Give it to the Messaging API until that has it on disk, or refuses it for good."""
         if send.handing_over:
+            return
+        if (outcome := self._outcomes.get(send.record.request_id)) is not None:
+            await self._sends.report(send, *outcome)
             return
         send.handing_over = True
         try:
@@ -225,7 +231,7 @@ class Inward:
                 wait = min(wait * 2, _RETRY_MAX)
             else:
                 self._figures.trouble("mapi", "")
-                send.accepted = True
+                send.accepted_ns = time.time_ns()
                 return True
         return False
 
@@ -257,9 +263,7 @@ class Inward:
                             self._spawn(self._hand_over(send))
                     continue
                 case EventsDropped():
-                    if not self._settling:
-                        self._settling = True
-                        self._spawn(self._settle_dropped())
+                    self._dropped_ns = time.time_ns()
             position = position_of(event)
             if position is None:
                 continue
@@ -268,6 +272,8 @@ class Inward:
                 await self._changed.wait()
             slot = self._events.add(position, 256)
             outcome = outcome_of(event)
+            if outcome is not None:
+                self._outcomes.add(*outcome)
             found = self._sends.get(outcome[0]) if outcome is not None else None
             if outcome is None or found is None:
                 self._stored(slot)
@@ -297,22 +303,26 @@ class Inward:
                 log.debug("acknowledging: %s", error)
                 self._handled = self._handled or position
 
-    async def _settle_dropped(self) -> None:
-        """End the sends whose outcome the journal has lost."""
+    async def _settle(self) -> None:
+        """End the sends whose outcome will not come."""
+        doubts = Doubts()
         while True:
             await asyncio.sleep(_SETTLE_SECONDS)
+            asked = {
+                send.record.request_id: send.accepted_ns
+                for send in self._sends.all()
+                if send.accepted_ns and (send.adopted or send.accepted_ns < self._dropped_ns)
+            }
+            if not asked:
+                continue
             try:
                 pending = await self._client.pending()
             except LogosError as error:
-                log.warning("sends without an outcome cannot be looked for: %s", error)
+                log.debug("sends without an outcome cannot be looked for: %s", error)
                 continue
-            if pending.total <= len(pending.sends):
-                break
-        self._settling = False
-        known = {one.request_id for one in pending.sends}
-        for send in self._sends.all():
-            if send.accepted and send.record.request_id not in known:
-                await self._sends.report(send, "unconfirmed", DROPPED)
+            for request_id in doubts.look(asked, pending):
+                if (send := self._sends.get(request_id)) is not None:
+                    await self._sends.report(send, "unconfirmed", UNKNOWN)
 
     # -- other bridges -------------------------------------------------------------------------------------
 

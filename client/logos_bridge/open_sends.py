@@ -32,7 +32,10 @@ class OpenSend:
     revision: int
     message: Msg | None = None
     """The entry of the work queue, if it was delivered to this bridge."""
-    accepted: bool = False
+    adopted: bool = False
+    """Whether it was taken over: its outcome may have come while another bridge had it."""
+    accepted_ns: int = 0
+    """When the Messaging API had it on disk; 0: not yet."""
     handing_over: bool = False
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Fates of one send are published one after another."""
@@ -115,7 +118,7 @@ class OpenSends:
                     return None
                 revision = found[1]
             self._figures.count("bridge_in_sends", "result", "taken_over")
-        return self._opened(OpenSend(taken, revision))
+        return self._opened(OpenSend(taken, revision, adopted=True))
 
     async def stored(self) -> list[Stored]:
         """Read the records of all bridges, without their payloads. Raises a failure of NATS."""

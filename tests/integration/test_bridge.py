@@ -208,3 +208,48 @@ async def test_no_more_is_taken_from_the_queue_than_the_bound_of_bytes_lets(tmp_
                     await js.publish("logos.sends.toychat.2.huilong.proto", bytes(100 * 1024))
             status = bridge.wait_for(lambda status: status["in"] == {"open": 4, "queue": 16})
             assert counted(status, "bridge_in_open_bytes") == 4 * 100 * 1024
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["running", "restarted"])
+@asyncio_test(90)
+async def test_a_send_taken_back_ends_though_its_outcome_came_while_another_bridge_had_it(
+    tmp_path: Path, *, restarted: bool
+) -> None:
+    """The Messaging API tells an outcome once. The record is here written again as the other bridge's."""
+    quick = {"logos_bridge.inward:_SETTLE_SECONDS": 0.3}
+    with NatsServer() as server, node_with_sender(tmp_path) as (node, _sender):
+        server.wait_ready()
+        arguments = (f"--nats-url={server.url}", "--bridge-takeover-after=2")
+        with BridgeProcess(node.directory, *arguments, constants=quick) as bridge:
+            bridge.wait_ready()
+            async with KernelClient.connect(node.run) as kernel, jetstream(server) as js:
+                named = {"Logos-Client": "shop", "Logos-Ephemeral": "true"}
+                await js.publish("logos.sends.toychat.2.huilong.proto", b"once", headers=named)
+                last: dict[str, Any] = json.loads((await read(js, "logos-fates", 2))[1].data)
+                bridge.wait_for(lambda status: counted(status, "bridge_in_fates", "unconfirmed"))
+                record = RecordedSend.begin(
+                    SendDraft(
+                        content_topic=TOPIC,
+                        payload=b"once",
+                        meta=b"",
+                        ephemeral=True,
+                        send_id="",
+                        client="shop",
+                    ),
+                    kernel.network,
+                    request_id=bytes.fromhex(last["requestId"]),
+                    queue_seq=1,
+                    owner="dead",
+                    timestamp=last["timestamp"],
+                )
+                if restarted:  # what it knew is gone, and its journal acknowledged
+                    bridge.close()
+                    bridge.start()
+                    bridge.wait_ready()
+                await js.publish("$KV.logos-bridge.alive.dead", b"{}")
+                await js.publish(f"$KV.logos-open.{record.key}", b"once", headers=record.to_headers())
+                bridge.wait_for(lambda status: counted(status, "bridge_in_sends", "taken_over"))
+                while (await js.stream_info("KV_logos-open")).state.messages:
+                    await asyncio.sleep(0.05)
+                fates = (await js.stream_info("logos-fates")).state.messages
+    assert fates == 2, "the final fate stands there once"
