@@ -44,6 +44,8 @@ as few socket writes as possible."""
 DIRECT_LARGE = 32 * 1024
 """From this size on, joining with others saves nothing: a direct write needs no pause before it."""
 
+TURN = 256 * 1024
+"""Bytes written directly before other tasks have a turn; a small write counts as a sixteenth of it."""
 READ_HOLD = 0.002
 """Seconds for which a connection is read before other tasks have a turn."""
 
@@ -83,6 +85,7 @@ class Muxer(abc.ABC):
         self._unsent_size = 0
         """What they count for in `_queued`."""
         self._direct_at = float("-inf")
+        self._turn_used = 0
         self._ended: str | None = None
         self.ended_cause = EndCause.OTHER
         self._scope = trio.CancelScope()
@@ -299,6 +302,12 @@ class Muxer(abc.ABC):
     async def stream_write(self, stream: MuxedStream, data: bytes) -> None:
         """Split `data` into frames, as flow control and queue space permit."""
         if self._write_directly(stream, data):
+            # A turn of the loop costs more than a write of some KiB: give one up after several writes.
+            self._turn_used += max(len(data), TURN // 16)
+            if self._turn_used < TURN:
+                await trio.lowlevel.checkpoint_if_cancelled()
+                return
+            self._turn_used = 0
             await trio.lowlevel.checkpoint()
             return
         view: memoryview | bytes = data

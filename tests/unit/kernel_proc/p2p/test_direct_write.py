@@ -217,3 +217,30 @@ async def test_a_transport_with_frames_of_its_own_has_no_direct_writes() -> None
     stream = muxer.open_stream()
     muxer._queue.clear()
     assert not stream.write_now(b"hello")
+
+
+@trio_test()
+async def test_direct_writes_give_other_tasks_a_turn_after_several() -> None:
+    async with direct() as end, trio.open_nursery() as nursery:
+        end.skip_opening()
+        turn = trio.Event()
+
+        async def other() -> None:
+            turn.set()
+
+        nursery.start_soon(other)
+        writes = 0
+        while not turn.is_set():
+            await end.stream.write(b"small")
+            writes += 1
+        assert writes in (16, 32)  # tasks that are ready at once run in any order
+
+
+@trio_test()
+async def test_a_cancelled_task_stops_at_a_direct_write() -> None:
+    async with direct() as end:
+        end.skip_opening()
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await end.stream.write(b"small")
+        assert scope.cancelled_caught
