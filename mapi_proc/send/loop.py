@@ -53,8 +53,7 @@ class SendLoop:
         self._order = 0
         self._running = 0
         self._retries = 0
-        self.online = False
-        """Whether the kernel can be asked."""
+        self._online = False
         self._group: asyncio.TaskGroup | None = None
         self._changed = asyncio.Event()
         self.confirm = ConfirmLoop(presence, ledger, settings, timing, self._republish)
@@ -72,10 +71,15 @@ class SendLoop:
         else:
             self._schedule(task)
 
+    @property
+    def ready(self) -> bool:
+        """Whether attempts are made: the loop runs, and the kernel can be asked."""
+        return self._group is not None and self._online
+
     def reserve(self) -> bool:
         """Take the place of an attempt for a send that is on its way to the disk; `begin_reserved` or
         `release` follows. False if others come first, or the attempt cannot be made soon."""
-        if self._group is None or not self.online or self._limiter.limited:
+        if not self.ready or self._limiter.limited:
             return False
         if self._running >= self._in_flight or self._parked.peek() is not None:
             return False
@@ -85,8 +89,8 @@ class SendLoop:
         return True
 
     def begin_reserved(self, task: SendTask) -> None:
-        """Make the first attempt, which is on disk. The ledger has taken the send over."""
-        assert self._group is not None, "a place was reserved"
+        """Make the first attempt, which is on disk, while `ready`. The ledger has taken the send over."""
+        assert self._group is not None, "ready"
         self._ledger.begin(task)
         self._group.create_task(self._attempt(task))
 
@@ -97,7 +101,7 @@ class SendLoop:
 
     def set_online(self, online: bool) -> None:
         """Set whether the kernel can be asked. While it cannot, no attempt is made."""
-        self.online = online
+        self._online = online
         self.confirm.set_online(online)
         self._changed.set()
 
@@ -117,16 +121,19 @@ class SendLoop:
 
     async def run(self) -> None:
         """Serve until cancelled. Attempts in flight stay as they are on disk."""
-        async with asyncio.TaskGroup() as self._group:
-            group = self._group
+        async with asyncio.TaskGroup() as group:
             group.create_task(self.confirm.run(), name="confirm")
-            while True:
-                self._changed.clear()
-                if self.online:
-                    self._begin_due(group)
-                else:
-                    self._expire_waiting()
-                await self._wait()
+            self._group = group
+            try:
+                while True:
+                    self._changed.clear()
+                    if self._online:
+                        self._begin_due(group)
+                    else:
+                        self._expire_waiting()
+                    await self._wait()
+            finally:
+                self._group = None
 
     def _begin_due(self, group: asyncio.TaskGroup) -> None:
         now, limited = self._timing.clock(), False
@@ -181,7 +188,7 @@ class SendLoop:
 
     async def _wait(self) -> None:
         delay: float | None = None
-        if not self.online:
+        if not self._online:
             delay = 1.0 if self._due else None
         elif self._running < self._in_flight:
             waits = [self._due[0][0] - self._timing.clock()] if self._due else []

@@ -109,7 +109,7 @@ class SendService:
             self.loop.accepted(task)
             return
         fresh = entry.timestamp or abs(self._timing.wall_ns() - attempt.timestamp) < _STALE_NS
-        if fresh and self.loop.online:
+        if fresh and self.loop.ready:
             task.timestamp, task.message_hash = attempt
             self.loop.begin_reserved(task)
         else:

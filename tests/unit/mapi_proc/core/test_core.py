@@ -436,9 +436,9 @@ async def test_a_send_that_can_be_attempted_is_stored_with_its_first_attempt(tmp
 
 
 @asyncio_test()
-@pytest.mark.parametrize("late", [True, False])
-async def test_a_planned_attempt_is_not_made_when_it_has_become_wrong(tmp_path: Path, late: bool) -> None:
-    """The kernel goes away, or the clock goes on, while the send is on its way to the disk."""
+@pytest.mark.parametrize("what", ["late", "offline", "ended"])
+async def test_a_planned_attempt_is_not_made_when_it_has_become_wrong(tmp_path: Path, what: str) -> None:
+    """The clock goes on, the kernel goes away, or the loop ends, while the send is on its way to the disk."""
     clocks = TestClocks()
     async with core_of(tmp_path, clocks) as core:
         app, _ = await connected(core, "alice")
@@ -449,13 +449,17 @@ async def test_a_planned_attempt_is_not_made_when_it_has_become_wrong(tmp_path: 
         coming = asyncio.ensure_future(
             core.send(app, SendRequest(request_id=bytes(16), content_topic=TOPIC), b"hello")
         )
-        if late:
-            clocks.pass_by(10)
-        else:
-            core.sends.loop.set_online(False)
+        match what:
+            case "late":
+                clocks.pass_by(10)
+            case "offline":
+                core.sends.loop.set_online(False)
+            case _:
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
         await coming
         (task,) = core.pending(app)
-        if late:
+        if what == "late":
             while not task.attempts:  # attempted in its turn, with a timestamp of then
                 await asyncio.sleep(0.001)
             assert task.timestamp == START + 10 * SECOND
