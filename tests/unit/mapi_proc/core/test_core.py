@@ -19,11 +19,11 @@ from ipc_schema.message import WakuMessage, message_hash
 from ipc_schema.topics import autoshard, shard_topic
 from mapi_proc.apps import App
 from mapi_proc.core import Core
-from mapi_proc.database import Database, OutboxState
+from mapi_proc.database import Batch, Database, OutboxState
 from mapi_proc.kernel_link.link import KernelLink
 from mapi_proc.receive.history import MAX_JOBS
 from mapi_proc.receive.history_ranges import HistoryRange
-from mapi_proc.send.task import SendState
+from mapi_proc.send.task import SendState, SendTask
 from tests.support.aio import asyncio_test
 from tests.unit.mapi_proc.core.world import (
     DAY,
@@ -410,7 +410,9 @@ def rows(core: Core) -> list[tuple[int, int, int, bytes]]:
 
 
 @asyncio_test()
-async def test_a_send_that_can_be_attempted_is_stored_with_its_first_attempt(tmp_path: Path) -> None:
+async def test_a_send_that_can_be_attempted_is_stored_with_its_first_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     clocks = TestClocks()
     async with core_of(tmp_path, clocks) as core:
         app, _ = await connected(core, "alice")
@@ -418,9 +420,14 @@ async def test_a_send_that_can_be_attempted_is_stored_with_its_first_attempt(tmp
         running = asyncio.create_task(core.sends.loop.run())
         await asyncio.sleep(0)
         core.sends.loop.set_online(True)
-        commits = core.database.counters.commits
+        recorded: list[SendTask] = []
+
+        async def attempting(task: SendTask) -> None:
+            recorded.append(task)
+
+        monkeypatch.setattr(core.sends._record, "attempting", attempting)
         await accepted(core, app, TOPIC, b"hello")
-        assert core.database.counters.commits == commits + 1
+        assert recorded == [], "not in a transaction of its own"
         (task,) = core.pending(app)
         assert task.state is SendState.ATTEMPTED
         expected = message_hash(shard_topic(1, task.shard), WakuMessage(b"hello", TOPIC, timestamp=START))
@@ -470,14 +477,23 @@ async def test_a_planned_attempt_is_not_made_when_it_has_become_wrong(tmp_path: 
 
 
 @asyncio_test()
-async def test_sends_of_one_turn_go_to_the_disk_together(tmp_path: Path) -> None:
+async def test_sends_of_one_turn_go_to_the_disk_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with core_of(tmp_path, TestClocks()) as core:
         app, _ = await connected(core, "alice")
         await core.subscribe(app, [TOPIC])
         await accepted(core, app, TOPIC, b"first")
         core.sends.acceptance._recent.clear()  # as after many others: the next one is found on disk
         known = core.pending(app)[0].request_id
-        batches = core.database.counters.batches
+        stored: list[int] = []
+        submit = core.database.submit
+
+        def counting(batch: Batch, *callbacks: Any, **named: Any) -> None:
+            stored.extend([len(batch.outbox_added)] if batch.outbox_added else [])
+            submit(batch, *callbacks, **named)
+
+        monkeypatch.setattr(core.database, "submit", counting)
         sends = [
             core.send(app, SendRequest(request_id=request_id, content_topic=TOPIC), payload)
             for request_id, payload in (
@@ -485,7 +501,7 @@ async def test_sends_of_one_turn_go_to_the_disk_together(tmp_path: Path) -> None
             )
         ]  # fmt: skip
         assert await asyncio.gather(*sends) == [True, False, False, True]
-        assert core.database.counters.batches == batches + 1
+        assert stored == [3]
         core.sends.acceptance._recent.clear()
         with pytest.raises(IpcError) as refused:
             await core.send(app, SendRequest(request_id=known, content_topic=TOPIC), b"another")
