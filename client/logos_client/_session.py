@@ -38,7 +38,7 @@ _ACK_DELAY: Final = 0.1
 _RETRY_DELAY: Final = 0.2
 _RETRY_DELAY_MAX: Final = 5.0
 _CLOSE_TIMEOUT: Final = 2.0
-#: Characters of a hook's error that are told: at most 1,000 bytes.
+#: Characters of a hook's error that are reported: at most 1,000 bytes.
 _MAX_REASON: Final = 250
 
 

@@ -61,4 +61,4 @@ class ServiceManager:
                 notify.setblocking(False)
                 notify.sendto("\n".join(filter(None, lines)).encode(), self._address)
         except OSError as error:  # it then ends us for our silence, and logs that
-            log.warning("the service manager cannot be told %s: %s", lines[0], error)
+            log.warning("cannot notify the service manager of %s: %s", lines[0], error)

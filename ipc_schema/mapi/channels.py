@@ -132,7 +132,7 @@ class ChannelListReply(Body):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PendingChannelSend(Body):
-    """An accepted send of a channel without an end. `sent`: its `channel_message_sent` was told."""
+    """An accepted send of a channel that is not final. `sent`: its `channel_message_sent` was emitted."""
 
     request_id: Bin16
     sent: bool

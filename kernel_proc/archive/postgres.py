@@ -97,7 +97,7 @@ class PostgresEngine(PostgresUpkeep):
         self._cuts: tuple[float, list[int]] = (-CUTS_SECONDS, [])
         self._recent = RecentRows()
         self._server: tuple[int, str] | None = None
-        """What tells the server apart that has all recent rows."""
+        """What identifies the server that has all recent rows."""
 
     # --- lifetime ---
 

@@ -133,7 +133,7 @@ class StoredRequest(NamedTuple):
     ephemeral: bool
     sent: bool
     fingerprint: bytes = b""
-    """Stands for the payload: tells a repeated request from another one under its id."""
+    """Identifies the payload, to distinguish a repeated request from another one under its id."""
 
 
 @dataclass(slots=True)

@@ -34,7 +34,7 @@ class Store(Protocol):
 
     @property
     def name(self) -> str:
-        """Return what tells it from other stores, also after a reconnect."""
+        """Return what identifies this store, even after a reconnect."""
         ...
 
     @property

@@ -301,7 +301,7 @@ def _stored(coming: _Coming) -> OutboxEntry:
 
 
 def _as_answer(error: Exception) -> Exception:
-    """Return what the app is told when its send could not be stored."""
+    """Return the error for an app whose send could not be stored."""
     if isinstance(error, DatabaseBusyError):
         return IpcError(ErrorCode.BUSY, "the disk is behind", retry_after_ms=200)
     if isinstance(error, DatabaseClosedError):

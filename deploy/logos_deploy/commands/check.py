@@ -104,8 +104,8 @@ def _rows(report: NodeReport) -> Iterator[tuple[str, str]]:
     connect = "" if report.connect_ms is None else f"TCP {report.connect_ms} ms, "
     yield "latency", f"{connect}whole dial {report.dial_ms} ms"
     yield "agent", one_line(report.agent)
-    yield "cluster", "not told" if report.cluster is None else str(report.cluster)
-    yield "shards", ", ".join(map(str, report.shards)) or "none told"
+    yield "cluster", "not reported" if report.cluster is None else str(report.cluster)
+    yield "shards", ", ".join(map(str, report.shards)) or "none reported"
     for address in report.addresses:
         yield "address", one_line(address)
     yield "protocols", one_line(", ".join(report.protocols))

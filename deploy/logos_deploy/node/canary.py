@@ -55,7 +55,7 @@ class ServiceAnswer:
 
 @dataclass(slots=True)
 class NodeReport:
-    """What was found. Times in milliseconds; `error` tells why the node could not be reached."""
+    """What was found. Times in milliseconds; `error`: why the node could not be reached."""
 
     address: str
     reached: bool = False

@@ -18,7 +18,7 @@ MAX_VALUES: Final = 100
 """Most different values of a dimension: agents and protocols are whatever nodes say."""
 OTHER: Final = "other"
 _VALUE_LENGTH: Final = 80
-_NOT_TOLD: Final = "not told"
+_NOT_REPORTED: Final = "not reported"
 
 
 class Reach(StrEnum):
@@ -91,16 +91,16 @@ def take_census(nodes: Iterable[CrawledNode]) -> Census:
 
 
 def _values(node: CrawledNode) -> dict[str, Iterable[str]]:
-    cluster = _NOT_TOLD if node.cluster is None else str(node.cluster)
+    cluster = _NOT_REPORTED if node.cluster is None else str(node.cluster)
     told = None if node.record is None else node.record.capabilities
     values: dict[str, Iterable[str]] = {
         "reachability": (node.reach,),
-        "capability": (_NOT_TOLD,) if told is None else told or ("none",),
+        "capability": (_NOT_REPORTED,) if told is None else told or ("none",),
         "cluster": (cluster,),
         "shard": [f"{cluster}/{shard}" for shard in node.shards],
     }
     if node.dialled:
-        values["agent"] = (_clean(node.agent) or _NOT_TOLD,)
+        values["agent"] = (_clean(node.agent) or _NOT_REPORTED,)
         values["protocol"] = map(_clean, node.protocols)
     return values
 

@@ -106,7 +106,7 @@ class StoreFileReader:
         count = int.from_bytes(self._take(8), "big")
         expected = self._digest.digest()
         if count != self.count:
-            raise self._damaged(f"{count} messages are told")
+            raise self._damaged(f"{count} messages were announced")
         if self._take(_DIGEST_SIZE) != expected:
             raise self._damaged("the digest is wrong")
         if self._file.read(1):

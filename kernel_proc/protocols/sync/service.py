@@ -65,8 +65,8 @@ class SyncSettings:
 
 @dataclass(frozen=True, slots=True)
 class SyncTopics:
-    """`names`: the pubsub topics that the archive is filled with; `whole`: these are all of the network, and
-    the other side need not be told."""
+    """`names`: the pubsub topics that the archive is filled with; `whole`: these are all of the network,
+    and need not be listed to the other side."""
 
     names: tuple[str, ...]
     whole: bool

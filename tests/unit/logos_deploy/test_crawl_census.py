@@ -44,8 +44,8 @@ def test_nodes_are_counted_under_each_of_their_values() -> None:
     assert census.nodes == 2
     assert census.counts == {
         "reachability": {"libp2p": 1, "not asked": 1},
-        "capability": {"not told": 1, "relay": 1, "store": 1},
-        "cluster": {"1": 1, "not told": 1},
+        "capability": {"not reported": 1, "relay": 1, "store": 1},
+        "cluster": {"1": 1, "not reported": 1},
         "shard": {"1/0": 1, "1/2": 1},
         "agent": {"nwaku": 1},
         "protocol": {"/x/1": 1},
