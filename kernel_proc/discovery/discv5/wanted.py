@@ -17,7 +17,7 @@ def waku_filter(
     bootstrap: Iterable[Enr] = (),
     shard_count: int = 0,
 ) -> Callable[[Enr], bool]:
-    """Return a predicate for `Discv5Service(wanted=…)`, as in nwaku: the node has a capability
+    """Return a predicate for `NodeCallbacks(wanted=…)`, as in nwaku: the node has a capability
     (33/WAKU2-DISCV5) and may be on one of our shards, or it is a boot node.
 
     `shards` returns our current shards; while there are none, any node of our cluster or without a cluster is
