@@ -234,7 +234,7 @@ type ChannelListReply struct {
 	Channels []ChannelInfo `json:"channels"`
 }
 
-// PendingChannelSend: An accepted send of a channel without an end. `sent`: its `channel_message_sent` was told.
+// PendingChannelSend: An accepted send of a channel that is not final. `sent`: its `channel_message_sent` was emitted.
 type PendingChannelSend struct {
 	RequestID ID   `json:"request_id"`
 	Sent      bool `json:"sent"`

@@ -285,7 +285,7 @@ pub struct ChannelListReply {
     pub channels: Vec<ChannelInfo>,
 }
 
-/// An accepted send of a channel without an end. `sent`: its `channel_message_sent` was told.
+/// An accepted send of a channel that is not final. `sent`: its `channel_message_sent` was emitted.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct PendingChannelSend {
     pub request_id: Id,

@@ -119,7 +119,7 @@ struct ChannelInfo {
   bool hooks{};
 };
 
-/// An accepted send of a channel without an end. sent: its channel_message_sent was told.
+/// An accepted send of a channel that is not final. sent: its channel_message_sent was emitted.
 struct PendingChannelSend {
   Id request_id{};
   bool sent{};
