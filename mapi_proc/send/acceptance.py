@@ -219,8 +219,7 @@ class Acceptance:
                 return
             for one in coming:
                 self._abandon(one)
-                if not one.done.done():
-                    one.done.set_exception(_as_answer(error))
+                _answer(one.done, _as_answer(error))
 
         try:
             self._database.submit(batch, lambda: self._committed(coming, batch.refused_sends), failed)
@@ -235,14 +234,19 @@ class Acceptance:
                 self._comparing.add(task)
                 task.add_done_callback(self._comparing.discard)
                 continue
-            entry = one.entry
-            self._recent[entry.scope, entry.request_id] = (entry.fingerprint, None)
-            if entry.scope != one.stream.stream_id:  # the app's stream got another id meanwhile
-                entry = entry._replace(scope=one.stream.stream_id)
-            self._intake.accepted(entry, one.shard, one.attempt)
-            if not one.done.done():
-                one.done.set_result(False)
+            try:
+                self._take_over(one)
+            except Exception as error:  # one send's fault must not keep the others from being taken over
+                _answer(one.done, error)
         self._trim_recent()
+
+    def _take_over(self, one: _Coming) -> None:
+        entry = one.entry
+        self._recent[entry.scope, entry.request_id] = (entry.fingerprint, None)
+        if entry.scope != one.stream.stream_id:  # the app's stream got another id meanwhile
+            entry = entry._replace(scope=one.stream.stream_id)
+        self._intake.accepted(entry, one.shard, one.attempt)
+        _answer(one.done, False)
 
     def _abandon(self, one: _Coming) -> None:
         self._recent.pop((one.entry.scope, one.entry.request_id), None)
@@ -258,11 +262,9 @@ class Acceptance:
                 raise IpcError(ErrorCode.BUSY, "its first try is just being forgotten", retry_after_ms=200)
             await self._repeat(entry.fingerprint, stored.fingerprint, None)
         except Exception as error:  # the result's, for the server to answer
-            if not done.done():
-                done.set_exception(error)
+            _answer(done, error)
         else:
-            if not done.done():
-                done.set_result(True)
+            _answer(done, True)
 
     async def _repeat(self, mark: bytes, first: bytes, done: asyncio.Future[bool] | None) -> bool:
         if mark != first:
@@ -307,6 +309,15 @@ def _as_answer(error: Exception) -> Exception:
     if isinstance(error, DatabaseClosedError):
         return IpcError(ErrorCode.NOT_READY, "shutting down")
     return error
+
+
+def _answer(done: asyncio.Future[bool], outcome: bool | Exception) -> None:
+    if done.done():
+        return
+    if isinstance(outcome, Exception):
+        done.set_exception(outcome)
+    else:
+        done.set_result(outcome)
 
 
 def _retrieve(done: asyncio.Future[bool]) -> None:

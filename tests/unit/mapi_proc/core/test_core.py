@@ -507,3 +507,27 @@ async def test_sends_of_one_turn_go_to_the_disk_together(
             await core.send(app, SendRequest(request_id=known, content_topic=TOPIC), b"another")
         assert refused.value.code is ErrorCode.CONFLICT
         assert core.sends.ledger.room.count == 3
+
+
+@asyncio_test()
+async def test_a_fault_with_one_send_does_not_keep_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with core_of(tmp_path, TestClocks()) as core:
+        app, _ = await connected(core, "alice")
+        await core.subscribe(app, [TOPIC])
+        take = core.sends.ledger.accept
+
+        def faulty(task: SendTask) -> None:
+            if task.payload == b"bad":
+                raise ZeroDivisionError
+            take(task)
+
+        monkeypatch.setattr(core.sends.ledger, "accept", faulty)
+        sends = [
+            core.send(app, SendRequest(request_id=payload.ljust(16), content_topic=TOPIC), payload)
+            for payload in (b"a", b"bad", b"b")
+        ]
+        results = await asyncio.gather(*sends, return_exceptions=True)
+        assert [type(result) for result in results] == [bool, ZeroDivisionError, bool]
+        assert [task.payload for task in core.pending(app)] == [b"a", b"b"]
