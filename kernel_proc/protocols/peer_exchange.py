@@ -179,6 +179,7 @@ class PeerExchangeService:
             return encode_response(PxResponse(status=PxStatus.BAD_REQUEST, description=error.nwaku))
         records = [record for record in self._source() if 0 < len(record) <= MAX_RECORD_BYTES]
         room = min(wanted, MAX_RECORDS)
+        # A fresh random sample per request: a fixed one would steer all newcomers to the same peers.
         chosen = self._rng.sample(records, min(room, len(records)))
         own = self._own() if len(chosen) < room else None
         if own is not None and own not in chosen:

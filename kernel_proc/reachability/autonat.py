@@ -93,6 +93,7 @@ class AutonatClient:
             self._errors.add()
             log.debug("AutoNAT request to %s failed: %s", peer_id, error)
             return
+        # Our addresses may have changed while the peer dialled: its verdict is then about the old ones.
         if self._asked == addresses and self._verdict.take(response.status):
             log.info("peers report our reachability", extra=fields(reachability=self.reachability))
 

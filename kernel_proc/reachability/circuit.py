@@ -150,6 +150,7 @@ class CircuitClient:
             with trio.fail_after(TIMEOUT):
                 body = await reader.read()
                 peer_id = decode_stop_connect(body or b"")
+                # Only a relay where we hold a reservation may open circuits to us (circuit-v2, Stop protocol).
                 if stream.peer_id not in self._reserved:
                     raise ProtobufError("a circuit through a relay where nothing is reserved")
                 await stream.write(encode_frame(encode_stop_status(OK)))
@@ -179,6 +180,8 @@ class CircuitClient:
             if reply.status != OK:
                 await stream.reset()
                 raise DialError(f"{peer_id} through {relay}: {status_name(reply.status)}")
+            # After STATUS:OK the stream itself is the connection to the peer, secured end to end: the relay
+            # cannot read it (circuit-v2, Hop protocol). The peer may have spoken already: `rest`.
             await self._host.dial_circuit(StreamTransport(stream, rest), relay, peer_id)
             return peer_id
         raise DialError(f"{address}: timed out after {deadline:g} s")

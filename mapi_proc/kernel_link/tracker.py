@@ -205,6 +205,7 @@ class StreamTracker:
 
     def live(self, instance: bytes, epoch: bytes, seq: int, time_ns: int) -> Live:
         """Take a live event. DELIVER advances the position."""
+        # While a lease or replay is outstanding, that will bring the event in its place.
         if not self.live_now:
             return Live.DROP
         step = self._at.feed(instance, epoch, seq)
@@ -241,6 +242,7 @@ class StreamTracker:
 
     def page_done(self, last: int, complete: bool) -> None:
         """Finish a replay page up to seq `last`; `complete` means that it reached the head of the ring."""
+        # At the head of the ring nothing is between the replay and the live events (SPEC.md, "Streams").
         if complete:
             self.live_now = True
         else:
