@@ -150,7 +150,8 @@ class CircuitClient:
             with trio.fail_after(TIMEOUT):
                 body = await reader.read()
                 peer_id = decode_stop_connect(body or b"")
-                # Only a relay where we hold a reservation may open circuits to us (circuit-v2, Stop protocol).
+                # Only a relay where we hold a reservation may open circuits to us (circuit-v2, Stop
+                # protocol).
                 if stream.peer_id not in self._reserved:
                     raise ProtobufError("a circuit through a relay where nothing is reserved")
                 await stream.write(encode_frame(encode_stop_status(OK)))
