@@ -37,11 +37,11 @@ class CongestionWindow:
         """How many may be under way now."""
         return int(self._width)
 
-    async def enter(self) -> int:
-        """Wait for a place. Return the ticket for `leave`."""
+    async def enter(self, *, ahead: bool = False) -> int:
+        """Wait for a place, `ahead` of the others or behind them. Return the ticket for `leave`."""
         if self._waiting or self.under_way >= self.width:
             place = asyncio.get_running_loop().create_future()
-            self._waiting.append(place)
+            (self._waiting.appendleft if ahead else self._waiting.append)(place)
             try:
                 await place
             except asyncio.CancelledError:

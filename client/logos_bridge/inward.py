@@ -49,7 +49,7 @@ _EVENTS: Final = 4_096
 _EVENT_BYTES: Final = 32 << 20
 _RETRY: Final = 0.2
 _RETRY_MAX: Final = 2.0
-_ADOPTED_AT_ONCE: Final = 64
+_ADOPTED_AT_ONCE: Final = 256
 _SETTLE_SECONDS: Final = 5.0
 _OPEN_BYTES: Final = 64 << 20
 """Payloads of all open sends together: no more are taken beyond it."""
@@ -90,12 +90,12 @@ class Inward:
         self._dropped_ns = 0
         """When the journal last told that it had dropped events."""
         self._queue_created = ""
-        self._alive_revision: int | None = None
         self._group: asyncio.TaskGroup | None = None
 
     async def run(self) -> None:
         """Work until cancelled."""
         async with asyncio.TaskGroup() as self._group:
+            self._group.create_task(self._sign(), name="in: signs of life")
             await self._resume()
             self._group.create_task(self._take(), name="in: queue")
             self._group.create_task(self._follow(), name="in: fates")
@@ -327,11 +327,10 @@ class Inward:
     # -- other bridges -------------------------------------------------------------------------------------
 
     async def _watch(self) -> None:
-        """Give signs of life, and take over from bridges that give none."""
+        """Take over from bridges that give no signs of life."""
         loop = asyncio.get_running_loop()
         while True:
             try:
-                await self._sign()
                 await self._hear(loop.time())
                 suspects = self._takeover.suspects(loop.time())
                 if not suspects or not self._client.connected:
@@ -343,16 +342,19 @@ class Inward:
             await asyncio.sleep(min(self._look_seconds, _RETRY_MAX) if self._orphans else self._look_seconds)
 
     async def _sign(self) -> None:
-        if not self._client.connected:
-            return  # another bridge does better
+        """Give signs of life, however much else there is to do: other bridges would take our sends over."""
         bucket, key = self._link.layout.state_bucket, self._link.layout.alive_key(self._owner)
-        if self._alive_revision is None:
-            found = await self._link.get(bucket, key)
-            self._alive_revision = found.seq if found is not None else 0
-        try:
-            self._alive_revision = await self._link.put(bucket, key, b"{}", {}, self._alive_revision)
-        except WrongRevisionError:
-            self._alive_revision = None
+        revision: int | None = None
+        while True:
+            if self._client.connected:  # otherwise another bridge does better
+                if revision is None:
+                    found = await self._link.get(bucket, key)
+                    revision = found.seq if found is not None else 0
+                try:
+                    revision = await self._link.put(bucket, key, b"{}", {}, revision, ahead=True)
+                except WrongRevisionError:
+                    revision = None
+            await asyncio.sleep(self._look_seconds)
 
     async def _hear(self, now: float) -> None:
         bucket = self._link.layout.state_bucket

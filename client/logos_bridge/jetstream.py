@@ -214,8 +214,19 @@ class JetStreamLink:
 
         return await self._until_answered(publish)
 
-    async def put(self, bucket: str, key: str, data: bytes, headers: Mapping[str, str], expected: int) -> int:
+    async def put(
+        self,
+        bucket: str,
+        key: str,
+        data: bytes,
+        headers: Mapping[str, str],
+        expected: int,
+        *,
+        ahead: bool = False,
+    ) -> int:
         """Write a key if `expected` is its revision (0: it does not exist). Return the new revision.
+
+        `ahead`: before other operations that wait.
 
         Raises `WrongRevisionError`, also when our own write was stored but its answer lost: the caller reads
         the key to see whose it is.
@@ -231,7 +242,7 @@ class JetStreamLink:
                     raise WrongRevisionError(f"{subject}: {error.description}") from None
                 raise
 
-        return await self._until_answered(publish)
+        return await self._until_answered(publish, ahead=ahead)
 
     async def get(self, bucket: str, key: str) -> Stored | None:
         """Read a key; None if it does not exist."""
@@ -270,13 +281,13 @@ class JetStreamLink:
 
         return await self._until_answered(delete)
 
-    async def _until_answered(self, operation: Callable[[], Awaitable[T]]) -> T:
+    async def _until_answered(self, operation: Callable[[], Awaitable[T]], *, ahead: bool = False) -> T:
         """Repeat an operation until NATS answers it: one that it refuses for another reason than what it
         holds may succeed later, when it has a leader or room."""
         failures = 0
         while True:
             await self._up.wait()
-            ticket, answered = await self.congestion.enter(), True
+            ticket, answered = await self.congestion.enter(ahead=ahead), True
             try:
                 return await operation()
             except _FAILURES as error:

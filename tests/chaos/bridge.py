@@ -1,6 +1,6 @@
 """Two bridged nodes, a store and three NATS servers under load each way, while any of them is killed.
 
-    python -m tests.chaos.bridge [--rate 500] [--seconds 60]
+    python -m tests.chaos.bridge [--rate 500] [--seconds 60] [--calm]
 
 At the end every message of the network stands in the stream once, and every send has one final fate and was
 one message of the network, whichever bridge or host ended it.
@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -138,7 +138,7 @@ class BridgeStory:
 
     # -- the load --------------------------------------------------------------------------------------------
 
-    async def run(self, moves: list[Callable[[Self], Awaitable[None]]], pause: float) -> Verdict:
+    async def run(self, moves: Sequence[Callable[[Self], Awaitable[None]]], pause: float) -> Verdict:
         """Load both ways, and a move after each pause; then wait until all is settled, and look."""
         client = await nats.connect(
             self.urls, max_reconnect_attempts=-1, reconnect_time_wait=0.2, error_cb=_expected
@@ -305,12 +305,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rate", type=float, default=500.0, help="messages a second, each way (500)")
     parser.add_argument("--seconds", type=float, default=60.0, help="load, the moves spread over it (60)")
+    parser.add_argument("--calm", action="store_true", help="kill nothing")
     arguments = parser.parse_args()
+    moves = () if arguments.calm else MOVES
     with (
         tempfile.TemporaryDirectory(prefix="lb-") as name,
         BridgeStory(Path(name), rate=arguments.rate) as story,
     ):
-        verdict = asyncio.run(story.run(list(MOVES), arguments.seconds / (len(MOVES) + 1)))
+        verdict = asyncio.run(story.run(moves, arguments.seconds / (len(moves) + 1)))
     print(json.dumps({**vars(arguments), **verdict.told()}))
     return 0 if verdict.good else 1
 

@@ -63,6 +63,26 @@ async def test_the_others_wait_in_order_and_one_that_is_cancelled_takes_no_place
     assert (entered, window.under_way) == ([2, 3], 0)
 
 
+@asyncio_test()
+async def test_what_is_urgent_goes_ahead_of_all_that_waits() -> None:
+    window = CongestionWindow(1)
+    ticket = await window.enter()
+    order: list[str] = []
+
+    async def one(name: str, *, ahead: bool) -> None:
+        mine = await window.enter(ahead=ahead)
+        order.append(name)
+        window.leave(mine, answered=True)
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(3):
+            group.create_task(one(f"{number}", ahead=False))
+        group.create_task(one("sign of life", ahead=True))
+        await asyncio.sleep(0)
+        window.leave(ticket, answered=True)
+    assert order == ["sign of life", "0", "1", "2"]
+
+
 def test_each_failure_in_a_row_doubles_the_wait_up_to_a_bound() -> None:
     assert 0.25 <= backoff(1) <= 0.5 <= backoff(2) <= 1.0
     assert 4.0 <= backoff(10_000) <= 8.0
