@@ -331,11 +331,12 @@ class Inward:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                await self._hear(loop.time())
-                suspects = self._takeover.suspects(loop.time())
+                now = loop.time()  # also after a reading that took long: it tells nothing of that time
+                await self._hear(now)
+                suspects = self._takeover.suspects(now)
                 if not suspects or not self._client.connected:
                     self._orphans = 0
-                elif await self._take_over(loop.time()):
+                elif await self._take_over(now):
                     self._takeover.cleared(suspects)
             except _NATS as error:
                 log.debug("watching other bridges: %s", error)
