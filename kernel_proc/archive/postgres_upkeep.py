@@ -197,7 +197,9 @@ class PostgresUpkeep:
             self._cut(sealed(last, now, width), now, width)
             return
         with self._pool.transaction(STEP_SECONDS, BRIEF_LOCK) as connection:
-            connection.execute(f"LOCK TABLE {LAST} IN ACCESS EXCLUSIVE MODE".encode())
+            # In this order, as inserts do: dropping a partition locks the whole table, too.
+            for table in (TABLE, LAST):
+                connection.execute(f"LOCK TABLE ONLY {table} IN ACCESS EXCLUSIVE MODE".encode())
             if connection.execute(f"SELECT FROM {LAST} LIMIT 1".encode()).fetchone() is None:
                 connection.execute(f"DROP TABLE {LAST}".encode())
                 for partition in partitions_from(last.low, now, width):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 
+import psycopg
 import pytest
 
 from ipc_schema.message import encode_message
@@ -16,6 +18,7 @@ from kernel_proc.archive.postgres import PostgresEngine
 from kernel_proc.archive.rows import ArchivedRow, topic_key
 from tests.integration.test_archive_engines import random_query
 from tests.support.archive import Model, random_message
+from tests.support.kernel_process import eventually
 from tests.support.postgres import PostgresServer, require_postgres
 
 pytestmark = pytest.mark.integration
@@ -187,6 +190,24 @@ def test_a_last_partition_in_use_is_cut_while_messages_come_in(
     assert hashes(engine) == in_order(model) + sorted(
         [*future.rows, *more.rows], key=lambda d: ({**future.rows, **more.rows}[d][1].timestamp, d)
     )
+
+
+def test_partitions_are_created_beside_an_insert_without_a_deadlock(
+    server: PostgresServer, database: str, engine: PostgresEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An insert locks the table, and the partition later: upkeep must not have the partition by then."""
+    monkeypatch.setattr("kernel_proc.archive.postgres_upkeep.BRIEF_LOCK", "SET LOCAL lock_timeout = '30s'")
+    engine.open()
+    assert engine.claim()
+    with psycopg.connect(server.url(database)) as other, ThreadPoolExecutor(1) as pool:
+        other.execute("LOCK TABLE ONLY logos_message IN ROW EXCLUSIVE MODE")
+        prepared = pool.submit(engine.prepare, START, KEEPS)
+        eventually(lambda: server.execute("SELECT pid FROM pg_locks WHERE NOT granted", database), 20)
+        other.execute(f"LOCK TABLE {LAST} IN ROW EXCLUSIVE MODE")
+        other.commit()
+        prepared.result(20)
+    engine.release()
+    assert len(names(server, database)) > 2
 
 
 def test_one_engine_at_a_time_has_the_claim(
