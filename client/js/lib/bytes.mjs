@@ -1,8 +1,11 @@
 // Bytes as every JavaScript has them: nothing of Node.js here.
 
 /** Whether two byte strings are equal; nothing equals no bytes at all. @param {Uint8Array | null} one @param {Uint8Array | null} other */
-export const same = (one, other) =>
-  one !== null && other !== null && one.length === other.length && one.every((byte, index) => byte === other[index]);
+export const same = (one, other) => {
+  if (one === null || other === null || one.length !== other.length) return false;
+  for (let index = 0; index < one.length; index += 1) if (one[index] !== other[index]) return false;
+  return true;
+};
 
 /** @param {Uint8Array} bytes */
 export const toHex = (bytes) => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");

@@ -53,8 +53,11 @@ export class Connection {
   /** @type {Set<() => void>} */
   #changed = new Set();
   #turnstile = new Turnstile(DEFAULT_IN_FLIGHT);
-  /** @type {Promise<unknown>} */
+  /** The end of the line of messages that found no room. @type {Promise<void>} */
   #sending = Promise.resolve();
+  #inLine = 0;
+  #idPrefix = randomBytes(8);
+  #ids = 0;
   #generation = 0; // of connections: nothing meant for one may reach the next
   /** @type {Buffer | null} */ #instance = null;
   /** @type {LogosError | null} */ #failure = null;
@@ -128,10 +131,10 @@ export class Connection {
    */
   async request(method, body = {}, blobs = [], timeout = 10_000) {
     const deadline = now() + timeout;
-    await this.#turnstile.enter(deadline, method);
+    if (!this.#turnstile.tryEnter()) await this.#turnstile.enter(deadline, method);
     try {
       for (;;) {
-        await this.whenReady(deadline);
+        if (!this.ready) await this.whenReady(deadline);
         try {
           return await this.#ask(method, body, blobs, deadline);
         } catch (error) {
@@ -152,7 +155,7 @@ export class Connection {
   tell(method, body) {
     if (!this.ready) return false;
     this.#spoke = now();
-    this.#write(encodeRequest(randomBytes(16), method, body, [], { flags: NO_REPLY })).catch(() => {}); // as said
+    this.#write(encodeRequest(this.#newId(), method, body, [], { flags: NO_REPLY }), () => {});
     return true;
   }
 
@@ -176,8 +179,8 @@ export class Connection {
     return new Promise((resolve, reject) => {
       const budgetMs = Math.min(MAX_BUDGET_MS, Math.floor(deadline - now()));
       if (budgetMs < 1) return reject(late(method));
-      const id = randomBytes(16);
-      const key = id.toString("hex");
+      const id = this.#newId();
+      const key = id.toString("latin1");
       const frames = encodeRequest(id, method, body, blobs, { budgetMs });
       /** @param {Error | null} error @param {Reply} [reply] */
       const settle = (error, reply) => {
@@ -189,32 +192,60 @@ export class Connection {
       this.#pending.set(key, { settle, hello: method === "hello" });
       this.#spoke = now();
       this.counters.requests += 1;
-      this.#write(frames).catch((error) => settle(error));
+      this.#write(frames, settle);
     });
   }
 
+  #newId() {
+    const id = Buffer.allocUnsafe(16);
+    id.set(this.#idPrefix);
+    id.writeUInt16BE(0, 8);
+    id.writeUIntBE((this.#ids += 1), 10, 6);
+    return id;
+  }
+
   /**
-   * The socket takes one message at a time, and says EAGAIN when its pipe is full or gone.
+   * Send now if there is room and nothing waits for it; else in line. `failed` gets the reason if it is not sent.
    * @param {Uint8Array[]} frames
+   * @param {(error: Error) => void} failed
    */
-  #write(frames) {
+  #write(frames, failed) {
+    if (!this.#inLine && this.#socket.writable) {
+      this.#socket.send(frames).catch(() => failed(lost()));
+      return;
+    }
+    this.#inLine += 1;
     const generation = this.#generation;
-    const send = async () => {
-      for (;;) {
-        if (generation !== this.#generation) throw lost();
-        try {
-          return await this.#socket.send(frames);
-        } catch (error) {
-          if (/** @type {NodeJS.ErrnoException} */ (error).code !== "EAGAIN") throw lost();
-        }
-        await sleep(FULL_RETRY_MS);
+    const sent = this.#sending.then(() => this.#sendInLine(frames, generation)).catch(failed);
+    this.#sending = sent.then(() => void (this.#inLine -= 1));
+  }
+
+  /**
+   * The socket takes one message at a time, and reports EAGAIN while its pipe is full or gone.
+   * @param {Uint8Array[]} frames
+   * @param {number} generation
+   */
+  async #sendInLine(frames, generation) {
+    for (;;) {
+      if (generation !== this.#generation) throw lost();
+      try {
+        return await this.#socket.send(frames);
+      } catch (error) {
+        if (/** @type {NodeJS.ErrnoException} */ (error).code !== "EAGAIN") throw lost();
       }
-    };
-    return (this.#sending = this.#sending.then(send, send));
+      await sleep(FULL_RETRY_MS);
+    }
   }
 
   async #read() {
-    for await (const frames of this.#socket) {
+    while (!this.#socket.closed) {
+      /** @type {Buffer[]} */ let frames;
+      try {
+        frames = await this.#socket.receive(); // the socket's iterator costs one promise more for each message
+      } catch (error) {
+        if (this.#socket.closed) return;
+        throw error;
+      }
       this.#heard = now();
       if (isEvent(frames)) this.#handlers.onEvent?.(frames);
       else this.#reply(frames);
@@ -230,7 +261,7 @@ export class Connection {
       this.counters.garbage += 1;
       return;
     }
-    const asked = this.#pending.get(reply.id.toString("hex"));
+    const asked = this.#pending.get(reply.id.toString("latin1"));
     if (!asked) this.counters.unmatched += 1;
     else if (asked.hello && !reply.error) this.#accept(reply, asked.settle);
     else asked.settle(reply.error, reply);

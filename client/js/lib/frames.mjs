@@ -100,19 +100,43 @@ const CHECKS = {
   bin: Buffer.isBuffer, map: isMap, uint8: (value) => isUint(value) && value <= 0xff, uint32: (value) => isUint(value) && value <= 0xffffffff,
 };
 
+/** @typedef {{name: string, check: (value: any) => boolean, absent: string | undefined}} Element */
+/** Of each kind that has come. @type {WeakMap<Record<string, string>, Element[]>} */
+const plans = new WeakMap();
+
+/** @param {Record<string, string>} fields */
+const planOf = (fields) => {
+  let plan = plans.get(fields);
+  if (!plan) {
+    plan = Object.entries(fields).map(([name, check]) => {
+      const [type, absent] = check.split("="); // with a default: an element that older headers lack
+      return { name, check: CHECKS[type], absent };
+    });
+    plans.set(fields, plan);
+  }
+  return plan;
+};
+
 /**
- * The elements of a header behind the common ones, by name.
+ * Add the elements of a header behind the common ones, by name.
+ * @param {Record<string, any>} into
  * @param {string} event
  * @param {Record<string, string>} fields
- * @param {any[]} values
+ * @param {any[]} header
+ * @param {number} first the index of the first one
  */
-const named = (event, fields, values) =>
-  Object.fromEntries(Object.entries(fields).map(([name, check], index) => {
-    const [type, absent] = check.split("="); // with a default: an element that older headers lack
-    if (absent !== undefined && index >= values.length) return [name, absent];
-    need(index < values.length && CHECKS[type](values[index]), `${event}: ${name} is missing or of another type`);
-    return [name, values[index]];
-  }));
+const fill = (into, event, fields, header, first) => {
+  let index = first;
+  for (const { name, check, absent } of planOf(fields)) {
+    const value = index < header.length ? header[index] : absent;
+    if (value === undefined || (index < header.length && !check(value))) {
+      throw new LogosError("bad_request", `${event}: ${name} is missing or of another type`);
+    }
+    into[name] = value;
+    index += 1;
+  }
+  return into;
+};
 
 /**
  * An event: `{event, stream_id, seq, time_ns, …fields, payload}`; kinds of later versions are `unknown`.
@@ -125,12 +149,13 @@ export const decodeEvent = (frames) => {
   need(magic && MAGIC.equals(magic) && head, "not the frames of an event");
   const header = unpack(head, "event");
   need(Array.isArray(header) && header.length >= 5 && header[0] === 1, "event: not an array of five that 1 leads");
-  const [, stream_id, seq, kind, time_ns, ...values] = header;
+  const [, stream_id, seq, kind, time_ns] = header;
   need(isId(stream_id) && isUint(seq) && isUint(kind) && isNs(time_ns), "event: wrong types");
-  const common = { stream_id, seq, time_ns };
-  if (!EVENTS[kind]) return { event: "unknown", kind, ...common, payload };
+  if (!EVENTS[kind]) return { event: "unknown", kind, stream_id, seq, time_ns, payload };
   const [event, fields] = EVENTS[kind];
-  return { event, ...common, ...named(event, fields, values), payload };
+  const found = fill({ event, stream_id, seq, time_ns }, event, fields, header, 5);
+  found.payload = payload;
+  return found;
 };
 
 const isEpoch = isBin(8);
@@ -146,12 +171,12 @@ export const decodeKernelEvent = (frames) => {
   const [topic, head, payload] = frames;
   const header = unpack(head, "event header");
   need(Array.isArray(header) && header.length >= 6 && header[0] === 1, "event header: not an array of six that 1 leads");
-  const [, kind, instance, epoch, seq, time_ns, ...values] = header;
+  const [, kind, instance, epoch, seq, time_ns] = header;
   need(isUint(kind) && isId(instance) && isEpoch(epoch) && isUint(seq) && isNs(time_ns), "event header: wrong types");
   const common = { topic, instance, epoch, seq, time_ns };
   if (!KERNEL_EVENTS[kind]) return { event: "unknown", kind, ...common, payload };
   const [event, fields] = KERNEL_EVENTS[kind];
-  const own = named(event, fields, values);
+  const own = fill({}, event, fields, header, 6);
   if (event === "peer") need(isText(own.peer.peer_id), "peer: no peer id");
   if (event === "health") need(isText(own.health.state), "health: no state");
   return { event, ...common, ...own, payload };
@@ -177,7 +202,7 @@ export const decodeStored = (hashes, blobs) => {
   return hashes.map((message_hash, index) => {
     const header = unpack(blobs[2 * index], "stored message");
     need(Array.isArray(header), "stored message: its header is not an array");
-    return { message_hash, ...named("stored message", STORED, header), payload: blobs[2 * index + 1] };
+    return { message_hash, ...fill({}, "stored message", STORED, header, 0), payload: blobs[2 * index + 1] };
   });
 };
 const STORED = {

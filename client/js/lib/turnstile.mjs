@@ -13,6 +13,13 @@ export class Turnstile {
     this.#limit = limit;
   }
 
+  /** Take a place if one is free. */
+  tryEnter() {
+    if (this.#inside >= this.#limit) return false;
+    this.#inside += 1;
+    return true;
+  }
+
   /**
    * Resolves when there is a place; it must be given back by `leave`. Rejects at `deadline` (ms, monotonic).
    * @param {number} deadline
@@ -20,10 +27,6 @@ export class Turnstile {
    * @returns {Promise<void>}
    */
   enter(deadline, method) {
-    if (this.#inside < this.#limit) {
-      this.#inside += 1;
-      return Promise.resolve();
-    }
     return new Promise((resolve, reject) => {
       const turn = () => {
         clearTimeout(timer);
