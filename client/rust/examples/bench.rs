@@ -38,10 +38,15 @@ impl Stopwatch {
     }
 }
 
+/// The app's work is a task, as in most programs: what `main` itself awaits runs on a thread of its own.
 #[tokio::main]
-async fn client(role: &str, endpoint: &str, count: usize, size: usize) {
-    let (client, mut events) = MessagingClient::at(endpoint).connect().await.expect("a server");
-    match role {
+async fn client(role: String, endpoint: String, count: usize, size: usize) {
+    tokio::spawn(app(role, endpoint, count, size)).await.expect("it does not panic");
+}
+
+async fn app(role: String, endpoint: String, count: usize, size: usize) {
+    let (client, mut events) = MessagingClient::at(&endpoint).connect().await.expect("a server");
+    match role.as_str() {
         "receive" => {
             client.subscribe([format!("/bench/1/{count}/{size}")]).await.expect("subscribed");
             events.next().await.expect("an event");
@@ -146,7 +151,7 @@ fn main() {
     let [role, side, endpoint, count, size] = &arguments[..] else { panic!("ROLE SIDE ENDPOINT COUNT SIZE") };
     let (count, size) = (count.parse().expect("COUNT"), size.parse().expect("SIZE"));
     match side.as_str() {
-        "client" => client(role, endpoint, count, size),
+        "client" => client(role.clone(), endpoint.clone(), count, size),
         _ => bare(role, endpoint, count, size),
     }
 }
