@@ -125,10 +125,12 @@ class MessagingClient(ChannelMethods):
                 )
                 try:
                     await session.connection.wait_ready(timeout)
+                    client = cls(session)
+                    await client._complete_topics()
                 except BaseException:
                     await session.close(done=False)
                     raise
-                return cls(session)
+                return client
 
         return Opening(open_client)
 
@@ -286,6 +288,12 @@ class MessagingClient(ChannelMethods):
             found += part.topics
             if not part.more or not part.topics:
                 return found
+
+    async def _complete_topics(self) -> None:
+        """Get the rest of a first hello's list that went on (SPEC §4.2): a server that loses the app's
+        subscriptions then gets all of them again."""
+        if self._greeting.more:
+            self._session.topics.update(await self.subscriptions())
 
     async def send(
         self,

@@ -63,7 +63,10 @@ std::string_view kind_of(const Event& event) {
 Value to_value(const Event& event) { return event_value(event); }
 
 MessagingClient::MessagingClient(const std::string& where, const ConnectOptions& options)
-    : session_(std::make_unique<Session>(checked(where, options), options)) {}
+    : session_(std::make_unique<Session>(checked(where, options), options)) {
+  // A first hello's list that goes on (§4.2): a server that loses the app's subscriptions gets all of them again.
+  if (hello().more.value_or(false)) session_->note_topics(subscriptions(options.timeout), true);
+}
 MessagingClient::~MessagingClient() = default;
 MessagingClient::MessagingClient(MessagingClient&&) noexcept = default;
 MessagingClient& MessagingClient::operator=(MessagingClient&&) noexcept = default;

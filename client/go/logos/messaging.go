@@ -101,11 +101,30 @@ func ConnectMessaging(ctx context.Context, where string, options MessagingOption
 	if err := c.connection.start(); err != nil {
 		return nil, errors.Join(err, c.Close())
 	}
-	if err := c.connection.whenReady(ctx); err != nil {
+	err = c.connection.whenReady(ctx)
+	if err == nil {
+		err = c.completeTopics(ctx)
+	}
+	if err != nil {
 		_ = c.Close()
 		return nil, err
 	}
 	return c, nil
+}
+
+// Gets the rest of a first hello's list that went on (§4.2): a server that loses the app's subscriptions then gets all of
+// them again.
+func (c *MessagingClient) completeTopics(ctx context.Context) error {
+	if !c.Hello().More {
+		return nil
+	}
+	topics, err := c.Subscriptions(ctx)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, topic := range topics {
+		c.topics[topic] = true
+	}
+	return err
 }
 
 // -- what is known ----------------------------------------------------------------------------------------------------

@@ -61,6 +61,8 @@ export class MessagingClient {
     const client = new MessagingClient(endpoint, options);
     try {
       await client.#connection.whenReady(performance.now() + (options.timeout ?? TIMEOUT_MS));
+      // A first hello's list that goes on (§4.2): a server that loses the app's subscriptions gets all of them again.
+      if (client.#greeting?.more) (await client.subscriptions()).forEach((topic) => client.#topics.add(topic));
       return client;
     } catch (error) {
       await client.close();
@@ -184,7 +186,12 @@ export class MessagingClient {
 
   /** The app's content topics. @returns {Promise<string[]>} */
   async subscriptions() {
-    return (await this.#repeat("subscriptions")).topics;
+    /** @type {string[]} */ const found = [];
+    for (;;) {
+      const { topics, more } = await this.#repeat("subscriptions", { after: found.at(-1) });
+      found.push(...topics);
+      if (!more || !topics.length) return found;
+    }
   }
 
   /**
@@ -328,8 +335,15 @@ export class MessagingClient {
   }
 
   /** The node's connection status, and the health of each subscribed content topic. @returns {Promise<Status>} */
-  status() {
-    return this.#repeat("status");
+  async status() {
+    /** @type {Record<string, string>} */ const topics = {};
+    /** @type {string | undefined} */ let after;
+    for (;;) {
+      const { more, ...part } = await this.#repeat("status", { after });
+      Object.assign(topics, part.topics);
+      after = Object.keys(part.topics).at(-1);
+      if (!more || after === undefined) return { ...part, topics };
+    }
   }
 
   /** Facts about the node: Version, Metrics, MyPeerId, … @param {string[]} [ids] @returns {Promise<Record<string, any>>} */

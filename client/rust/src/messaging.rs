@@ -97,6 +97,7 @@ impl ConnectOptions {
         let background = tokio::spawn(shared.clone().keep_subscribed(link.clone()));
         let inner = Arc::new(Inner { link, shared, background });
         let client = MessagingClient { inner, timeout: self.timeout };
+        client.complete_topics().await?;
         Ok((client.clone(), Events { client }))
     }
 }
@@ -266,6 +267,17 @@ impl MessagingClient {
                 return Ok(found);
             }
         }
+    }
+
+    /// Get the rest of a first hello's list that went on (§4.2): a server that loses the app's subscriptions then gets
+    /// all of them again.
+    async fn complete_topics(&self) -> Result<()> {
+        let more = self.inner.shared.app().hello.as_ref().and_then(|hello| hello.more);
+        if more == Some(true) {
+            let topics = self.subscriptions().await?;
+            self.inner.shared.app().topics.extend(topics);
+        }
+        Ok(())
     }
 
     /// Hand a message over: its request id once it is accepted. Its outcome follows as events with this id.
