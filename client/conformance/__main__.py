@@ -49,8 +49,8 @@ def main() -> int:
         for scenario in chosen:
             outcome = run(scenario, command)
             passed[scenario.name] = not outcome.reason
+            failed += outcome.failed
             report(name, outcome)
-        failed += sum(not good for good in passed.values())
         if arguments.record:
             table.record(name, passed)
     if arguments.record:
@@ -63,8 +63,9 @@ def main() -> int:
 
 def report(name: str, outcome: ScenarioResult) -> None:
     """Report the result of a scenario."""
-    say(f"{'FAILED' if outcome.reason else 'ok    '} {name}: {outcome.scenario.name}")
-    if outcome.reason:
+    word = "FAILED" if outcome.failed else "lacks " if outcome.lacking else "ok    "
+    say(f"{word} {name}: {outcome.scenario.name}")
+    if outcome.failed:
         say(f"       {outcome.reason}")
         for sentence in outcome.sentences:
             say(f"       SPEC: {sentence}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
@@ -65,6 +66,9 @@ class ScriptedServer:
         self.most_held = 0
         self.violations: list[str] = []
         self.blobs: list[bytes] = []  # of the next reply
+        self.opened: list[bytes] = []
+        self.sealed = b""
+        self._split = b""
         self._known: dict[bytes, ScriptedApp] = {}
         self._given: set[tuple[bytes, bytes]] = set()
         """Stream ids, and the instances that gave them."""
@@ -303,7 +307,31 @@ class ScriptedServer:
                 return {}
             case "ping" | "forget":
                 return {}
+            case "channel.create":
+                return {"sender_id": "me", "existed": False}
+            case "channel.split":
+                payload = b"".join(request.blobs)
+                self.blobs, self._split = [payload], payload
+                return {"sizes": [2, len(payload) - 2], "needed": 2}
+            case "channel.send":
+                self._check_sealed(request)
+                return {"request_id": body["request_id"], "repeated": False}
+            case "channel.opened":
+                if ("error" in body) == bool(request.blobs):
+                    self.violations.append("§4.5: a segment is given back as a blob or as an error")
+                self.opened += request.blobs
+                return {}
         raise IpcError(ErrorCode.UNKNOWN_METHOD, f"there is no method {request.method!r}")
+
+    def _check_sealed(self, request: Request) -> None:
+        sealed: Any = request.body.get("sealed")
+        if sealed is None:
+            raise IpcError(ErrorCode.BAD_REQUEST, "encryption failed: the segments are not sealed")
+        if sum(sealed["sizes"]) != sum(map(len, request.blobs)):
+            self.violations.append("§4.5: `sizes` are those of the encrypted segments, which are the blobs")
+        if sealed["digest"] != sha256(self._split).digest():
+            self.violations.append("§4.5: `digest` is the SHA-256 of the plain payload")
+        self.sealed = b"".join(request.blobs)
 
     def _check_seen(self, app: ScriptedApp, seen: Any) -> None:
         if seen is None:

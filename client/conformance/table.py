@@ -59,6 +59,7 @@ FEATURES: Final[dict[str, tuple[str, ...]]] = {
         "stream-id",
     ),
     "Lists that go on in a further request": ("more",),
+    "Channels with hooks: encryption by functions of the app": ("hooks-send", "hooks-receive"),
     "Apps without a name": ("ephemeral",),
     "Goodbye": ("goodbye",),
     "Keys, elements and kinds of later versions": ("unknown-keys", "append-only", "unknown-kinds"),

@@ -7,6 +7,13 @@ let event;
 let kernel;
 let feed;
 
+const flipped = (segment) => segment.map((byte) => byte ^ 0x20);
+const seal = (segment) => Buffer.concat([Buffer.from("+"), flipped(segment)]);
+const unseal = (segment) => {
+  if (segment[0] !== 0x2b) throw new Error("not sealed");
+  return flipped(segment.subarray(1));
+};
+
 const commands = {
   connect: async ({ endpoint, timeout, ...options }) => void (client = await MessagingClient.connect(endpoint, { timeout, ...options })),
   kernel_connect: async ({ directory, ...options }) => void (kernel = await KernelClient.connect(directory, options)),
@@ -19,6 +26,11 @@ const commands = {
   subscribe: ({ topics }) => client.subscribe(topics),
   unsubscribe: ({ topics }) => client.unsubscribe(topics),
   subscriptions: () => client.subscriptions(),
+  channel_create: async ({ channel, topic }) => {
+    client.setChannelEncryption(channel, seal, unseal);
+    await client.createChannel(channel, topic, { hooks: true });
+  },
+  channel_send: async ({ channel, payload }) => void (await client.sendToChannel(channel, Buffer.from(payload, "hex"))),
   ack: () => client.ack(event),
   close: () => client.close({ handled: true }),
 };

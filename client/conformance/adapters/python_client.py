@@ -56,6 +56,13 @@ class Subject:
             case "close":
                 await client.close()
                 return None
+            case "channel_create":
+                await client.set_channel_encryption(arguments["channel"], seal, unseal)
+                await client.create_channel(arguments["channel"], arguments["topic"], hooks=True)
+                return None
+            case "channel_send":
+                await client.send_to_channel(arguments["channel"], bytes.fromhex(arguments["payload"]))
+                return None
             case "subscribe" | "unsubscribe" | "subscriptions":
                 return await getattr(client, cmd)(**arguments)
         raise ValueError(f"no command {cmd}")
@@ -88,6 +95,18 @@ class Subject:
                 await kernel.close()
                 return None
         raise ValueError(f"no command {cmd}")
+
+
+def seal(segment: bytes) -> bytes:
+    """Hide nothing, but show what was done to each segment."""
+    return b"+" + bytes(byte ^ 0x20 for byte in segment)
+
+
+def unseal(segment: bytes) -> bytes:
+    """Undo `seal`."""
+    if not segment.startswith(b"+"):
+        raise ValueError("not sealed")
+    return bytes(byte ^ 0x20 for byte in segment[1:])
 
 
 async def main() -> None:

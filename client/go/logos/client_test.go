@@ -22,6 +22,10 @@ type server struct {
 	done     chan struct{}
 	mu       sync.Mutex
 	methods  map[string]int
+	stream   ID
+	features []string
+	// What a method is answered beside the body {}, and the events behind it.
+	answers map[string]func(body []byte, blobs [][]byte) (answer map[string]any, more [][]byte, events [][][]byte)
 }
 
 func serve(t *testing.T, endpoint string) *server {
@@ -32,8 +36,8 @@ func serve(t *testing.T, endpoint string) *server {
 	must(t, router.SetLinger(0))
 	must(t, router.SetRcvtimeo(20*time.Millisecond))
 	must(t, router.Bind(endpoint))
-	s := &server{endpoint: endpoint, quit: make(chan struct{}), done: make(chan struct{}), methods: map[string]int{}}
-	instance, stream := NewID(), NewID()
+	s := &server{endpoint: endpoint, quit: make(chan struct{}), done: make(chan struct{}), methods: map[string]int{}, stream: NewID()}
+	instance := NewID()
 	go func() {
 		defer close(s.done)
 		defer router.Close()
@@ -51,23 +55,30 @@ func serve(t *testing.T, endpoint string) *server {
 			id, method, _, flags := r.id(), r.text(), r.uint(), r.uint()
 			s.mu.Lock()
 			s.methods[method]++
+			answer, features := s.answers[method], s.features
 			s.mu.Unlock()
-			body := map[string]any{}
+			body, blobs, events := map[string]any{}, [][]byte(nil), [][][]byte(nil)
+			if answer != nil {
+				body, blobs, events = answer(frames[3], frames[4:])
+			}
 			if method == "hello" {
 				body = map[string]any{
-					"protocol": 1, "instance": instance, "server": "logos-mapi/test", "app": "me", "durable": true,
+					"protocol": 1, "instance": instance, "server": "logos-mapi/test", "app": "me", "durable": true, "features": features,
 					"limits": map[string]any{
 						"in_flight": 8, "body_bytes": 1 << 20, "blob_bytes": 200_000, "topics": 10, "max_payload": 100_000, "send_window_ms": 1,
 					},
 					"network": map[string]any{"cluster": 1, "shard_count": 8, "max_message_size": 150_000},
-					"stream":  map[string]any{"id": stream, "acked": 0, "last": 0},
+					"stream":  map[string]any{"id": s.stream, "acked": 0, "last": 0},
 					"status":  map[string]any{"connection": "Connected", "topics": map[string]any{}},
 				}
 			}
 			if flags&noReply == 0 {
 				header := msgp.AppendBytes(msgp.AppendArrayHeader(nil, 3), id[:])
 				header = msgp.AppendBytes(msgp.AppendUint64(header, 0), instance[:])
-				_, _ = router.SendMessage(frames[0], magic, header, encodeBody(body))
+				_, _ = router.SendMessage(frames[0], magic, header, encodeBody(body), blobs)
+			}
+			for _, event := range events {
+				_, _ = router.SendMessage(frames[0], event)
 			}
 		}
 	}()

@@ -66,6 +66,7 @@ type MessagingClient struct {
 	mu        sync.Mutex
 	stream    appStream
 	topics    map[string]bool
+	hooks     map[string]hookPair
 	hello     *MapiHello
 	status    StatusReply
 	offered   uint64
@@ -87,7 +88,7 @@ func ConnectMessaging(ctx context.Context, where string, options MessagingOption
 	if options.Credit <= 0 {
 		options.Credit = defaultCredit
 	}
-	c := &MessagingClient{options: options, wake: make(chan struct{}, 1), topics: map[string]bool{}}
+	c := &MessagingClient{options: options, wake: make(chan struct{}, 1), topics: map[string]bool{}, hooks: map[string]hookPair{}}
 	c.stream.window = uint64(options.Credit)
 	c.left, c.leave = context.WithCancel(context.Background())
 	c.connection, err = newConnection(endpoint, hooks{
@@ -174,6 +175,17 @@ func (c *MessagingClient) Next(ctx context.Context) (Event, error) {
 		c.settle()
 		end := c.checkOpen()
 		c.mu.Unlock()
+		if segment, ok := event.(*ChannelSegmentReceived); ok {
+			if pair, known := c.hooksOf(segment.ChannelID); known {
+				if err := c.openSegment(ctx, pair.decrypt, segment); err != nil {
+					c.mu.Lock()
+					c.stream.putBack() // not handled: it must not be acknowledged with the next event
+					c.mu.Unlock()
+					return nil, err
+				}
+				continue
+			}
+		}
 		if event != nil {
 			return event, nil
 		}

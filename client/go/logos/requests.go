@@ -4,32 +4,46 @@ import (
 	"context"
 	"errors"
 	"math"
+	"slices"
 	"time"
 )
 
 // Call makes any request of the contract; what it answers is read into the struct or map that into points to, if any.
 func (c *MessagingClient) Call(ctx context.Context, method string, body, into any, blobs ...[]byte) error {
-	c.mu.Lock()
-	err := c.checkOpen()
-	c.mu.Unlock()
-	if err != nil {
-		return err
-	}
-	answer, err := c.connection.request(ctx, method, body, blobs...)
+	answer, err := c.ask(ctx, method, body, blobs...)
 	if err != nil || into == nil {
 		return err
 	}
 	return decodeBody(answer.body, into)
 }
 
+func (c *MessagingClient) ask(ctx context.Context, method string, body any, blobs ...[]byte) (*reply, error) {
+	c.mu.Lock()
+	err := c.checkOpen()
+	c.mu.Unlock()
+	if err != nil {
+		return nil, err
+	}
+	return c.connection.request(ctx, method, body, blobs...)
+}
+
 // A request that done twice is done once: a lost connection is no reason to give up.
 func (c *MessagingClient) repeat(ctx context.Context, method string, body, into any, blobs ...[]byte) error {
+	answer, err := c.repeatWhole(ctx, method, body, blobs...)
+	if err != nil || into == nil {
+		return err
+	}
+	return decodeBody(answer.body, into)
+}
+
+// As repeat, with the blobs of the reply.
+func (c *MessagingClient) repeatWhole(ctx context.Context, method string, body any, blobs ...[]byte) (*reply, error) {
 	ctx, cancel := withTimeout(ctx)
 	defer cancel()
 	for {
-		err := c.Call(ctx, method, body, into, blobs...)
+		answer, err := c.ask(ctx, method, body, blobs...)
 		if !errors.Is(err, CodePeerRestarted) || ctx.Err() != nil {
-			return err
+			return answer, err
 		}
 	}
 }
@@ -201,13 +215,17 @@ type ChannelOptions struct {
 	Keys     [][]byte // of 32 bytes, for the built-in cipher; the first one encrypts
 	KeepKeys bool     // stores the keys, so that the channel opens by itself after a restart
 	Parity   float64  // parity segments per data segment, 0 to 1
+	Hooks    bool     // instead of keys, the functions of SetChannelEncryption encrypt; only with profile "reference"
 }
 
 // CreateChannel creates a reliable channel, or opens one that was closed or is locked. Returns our sender id in it.
 func (c *MessagingClient) CreateChannel(ctx context.Context, channel, topic string, options ChannelOptions) (string, error) {
+	if options.Hooks && !slices.Contains(c.Hello().Features, "channel_hooks") {
+		return "", newError(CodeUnknownMethod, "this Messaging API has no channels with hooks") // it would ignore the key
+	}
 	wanted := ChannelCreateRequest{
 		ChannelID: channel, ContentTopic: topic, SenderID: options.SenderID, Profile: options.Profile,
-		KeepKeys: options.KeepKeys, ParityPpm: int(math.Round(options.Parity * 1e6)),
+		KeepKeys: options.KeepKeys, ParityPpm: int(math.Round(options.Parity * 1e6)), Hooks: options.Hooks,
 	}
 	for _, key := range options.Keys {
 		if len(key) != len(Hash{}) {
@@ -254,21 +272,33 @@ func (c *MessagingClient) ForgetChannel(ctx context.Context, channel string) err
 // channel_message_delivered, channel_message_error and channel_delivery_error is its end.
 func (c *MessagingClient) SendToChannel(ctx context.Context, channel string, payload []byte, options ...SendOptions) (ID, error) {
 	o := first(options)
+	if len(o.Meta) > 0 {
+		return ID{}, newError(CodeBadRequest, "a payload for a channel has no meta")
+	}
+	ctx, cancel := withTimeout(ctx)
+	defer cancel()
+	body := ChannelSendRequest{ChannelID: channel, RequestID: o.RequestID, Ephemeral: o.Ephemeral}
+	if pair, known := c.hooksOf(channel); known {
+		var err error
+		if payload, body.Sealed, err = c.seal(ctx, channel, pair.encrypt, payload); err != nil {
+			return ID{}, err
+		}
+	}
+	blobs, err := c.channelBlobs(payload)
+	if err != nil {
+		return ID{}, err
+	}
+	return o.RequestID, c.repeat(ctx, "channel.send", body, nil, blobs...)
+}
+
+// Data for a channel, in blobs that the Messaging API takes.
+func (c *MessagingClient) channelBlobs(data []byte) (blobs [][]byte, err error) {
 	most := channelBlob
 	if limit := c.Hello().Limits.BlobBytes; limit > 0 && limit < channelBlob {
 		most = int(limit)
 	}
-	switch {
-	case len(payload) > mostChannelBlobs*most:
-		return ID{}, newError(CodeTooLarge, "%d bytes, at most %d", len(payload), mostChannelBlobs*most)
-	case len(o.Meta) > 0:
-		return ID{}, newError(CodeBadRequest, "a payload for a channel has no meta")
+	if len(data) > mostChannelBlobs*most {
+		return nil, newError(CodeTooLarge, "%d bytes, at most %d", len(data), mostChannelBlobs*most)
 	}
-	var blobs [][]byte
-	for rest := payload; len(rest) > 0; {
-		size := min(most, len(rest))
-		blobs, rest = append(blobs, rest[:size]), rest[size:]
-	}
-	body := ChannelSendRequest{ChannelID: channel, RequestID: o.RequestID, Ephemeral: o.Ephemeral}
-	return o.RequestID, c.repeat(ctx, "channel.send", body, nil, blobs...)
+	return slices.Collect(slices.Chunk(data, most)), nil
 }

@@ -1,5 +1,7 @@
 package logos
 
+import "slices"
+
 // The client's end of an app's stream, without I/O: what to keep, what was seen before, how much credit and which ack are
 // due (§4.3).
 //
@@ -162,6 +164,14 @@ func (s *appStream) take() Event {
 		s.local--
 	}
 	return one.event
+}
+
+// Gives back the event in hand: it was not handled.
+func (s *appStream) putBack() {
+	if s.inHand != nil {
+		s.queue = slices.Insert(s.queue, s.head, *s.inHand)
+		s.inHand = nil
+	}
 }
 
 // The app is done with the event in its hands: its bytes may be granted again.

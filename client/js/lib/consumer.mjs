@@ -5,9 +5,12 @@ import { LogosError } from "./errors.mjs";
 /** @typedef {import("./events.mjs").AppEvent} AppEvent */
 /** @typedef {(event: AppEvent) => unknown} Callback */
 
+const SEGMENT = "channel_segment_received";
+
 export class EventConsumer {
   /** @type {import("./stream.mjs").AppStream} */ #stream;
   /** @type {() => void} */ #settle;
+  /** @type {(event: AppEvent) => Promise<boolean>} */ #openSegment;
   /** @type {(error: unknown, event: AppEvent) => void} */ #onError;
   /** @type {Map<string, Callback[]>} */ #callbacks = new Map();
   #wake = () => {};
@@ -18,15 +21,16 @@ export class EventConsumer {
   /** @type {Promise<unknown>} */ #dispatcher = Promise.resolve();
 
   /**
-   * `settle()` is called whenever an event was handled: credit and ack may be due. `onError(error, event)` gets what a
-   * callback throws.
+   * `settle()` is called whenever an event was handled: credit and ack may be due. `openSegment(event)` decrypts a channel's
+   * segment where the app has hooks for it; false: the app gets it. `onError(error, event)` gets what a callback throws.
    * @param {import("./stream.mjs").AppStream} stream
-   * @param {() => void} settle
-   * @param {(error: unknown, event: AppEvent) => void} onError
+   * @param {{settle: () => void, openSegment?: (event: AppEvent) => Promise<boolean>,
+   *   onError: (error: unknown, event: AppEvent) => void}} handlers
    */
-  constructor(stream, settle, onError) {
+  constructor(stream, { settle, openSegment = async () => false, onError }) {
     this.#stream = stream;
     this.#settle = settle;
+    this.#openSegment = openSegment;
     this.#onError = onError;
   }
 
@@ -65,6 +69,7 @@ export class EventConsumer {
           }
           continue;
         }
+        if (event.event === SEGMENT && (await this.#openSegment(event))) continue;
         const callbacks = this.#callbacksFor(event);
         if (!callbacks.length) return event;
         await this.#call(callbacks, event);
@@ -128,6 +133,7 @@ export class EventConsumer {
     await null; // not in the turn of who adds the callback: there may be a second one
     while (!this.#iterating) {
       const event = this.#takeNow();
+      if (event?.event === SEGMENT && (await this.#openSegment(event))) continue;
       if (event) await this.#call(this.#callbacksFor(event), event);
       else if (this.#ended) return;
       else await this.#waitUntil(Infinity);

@@ -3,6 +3,7 @@
 import { randomBytes } from "node:crypto";
 import { messagingEndpoint } from "./arguments.mjs";
 import * as check from "./arguments.mjs";
+import { ChannelHooks } from "./channel-hooks.mjs";
 import { Connection } from "./connection.mjs";
 import { EventConsumer } from "./consumer.mjs";
 import { LogosError, closed, repeat } from "./errors.mjs";
@@ -43,6 +44,7 @@ export class MessagingClient {
   /** @type {Set<string>} */ #topics = new Set();
   /** @type {Record<string, any> | null} */ #greeting = null;
   /** @type {Status | null} */ #status = null;
+  #hooks = new ChannelHooks();
   #offered = 0;
   /** Until the app is told. @type {Position | null} */ #lost = null;
   /** @type {NodeJS.Timeout | null} */ #timer = null;
@@ -80,7 +82,11 @@ export class MessagingClient {
     check.options(options);
     this.#autoAck = ack === "auto";
     this.#stream = new AppStream(credit);
-    this.#consumer = new EventConsumer(this.#stream, () => this.#settle(), /** @type {any} */ (onError));
+    this.#consumer = new EventConsumer(this.#stream, {
+      settle: () => this.#settle(),
+      openSegment: (event) => this.#openSegment(event),
+      onError: /** @type {any} */ (onError),
+    });
     this.#connection = new Connection(messagingEndpoint(endpoint), {
       hello: () => {
         this.#offered = this.#stream.openingCredit();
@@ -233,19 +239,44 @@ export class MessagingClient {
    * @param {string} channelId
    * @param {string} topic its content topic
    * @param {{senderId?: string, profile?: "reference" | "raw" | "js", keys?: Uint8Array[], keepKeys?: boolean, parity?: number,
-   *   timeout?: number}} [options] `keys`: of 32 bytes; the first encrypts. `keepKeys`: stored, so that the channel opens by
-   *   itself after a restart. `parity`: parity segments per data segment, 0 to 1
+   *   hooks?: boolean, timeout?: number}} [options] `keys`: of 32 bytes; the first encrypts. `keepKeys`: stored, so that the channel opens by
+   *   itself after a restart. `parity`: parity segments per data segment, 0 to 1. `hooks`: instead of keys, the functions of
+   *   `setChannelEncryption` encrypt; only with profile `reference`
    * @returns {Promise<string>}
    */
-  async createChannel(channelId, topic, { senderId, profile, keys, keepKeys, parity = 0, timeout } = {}) {
+  async createChannel(channelId, topic, { senderId, profile, keys, keepKeys, parity = 0, hooks, timeout } = {}) {
     check.text("channel id", channelId);
     check.text("content topic", topic);
+    if (hooks && !this.features.includes("channel_hooks")) {
+      throw new LogosError("unknown_method", "this Messaging API has no channels with hooks"); // it would ignore the key
+    }
     keys?.forEach((key) => check.bytes("key", key, 32));
     const body = {
       channel_id: channelId, content_topic: topic, sender_id: senderId, profile, keys, keep_keys: keepKeys,
-      parity_ppm: Math.round(parity * 1e6),
+      parity_ppm: Math.round(parity * 1e6), hooks,
     };
     return (await this.call("channel.create", body, timeout)).sender_id;
+  }
+
+  /**
+   * Encrypt a channel created with `hooks` by functions of the app, which run here, in its process. Each takes one segment
+   * of a payload and returns it encrypted or decrypted, or a promise of it, as the reference's hooks do. Set them before
+   * events are requested; whether the channel exists does not matter. If `encrypt` throws, the send rejects with
+   * `bad_request` (`encryption failed: …`) and nothing is sent; a segment at which `decrypt` throws comes as
+   * `channel_message_lost`. Without hooks the app gets `channel_segment_received`, and can neither send nor read.
+   * @param {string} channelId
+   * @param {import("./channel-hooks.mjs").Hook} encrypt
+   * @param {import("./channel-hooks.mjs").Hook} decrypt
+   */
+  setChannelEncryption(channelId, encrypt, decrypt) {
+    check.text("channel id", channelId);
+    this.#hooks.set(channelId, encrypt, decrypt);
+  }
+
+  /** Use a channel's hooks no more. Throws `bad_request` where there are none. @param {string} channelId */
+  clearChannelEncryption(channelId) {
+    check.text("channel id", channelId);
+    this.#hooks.clear(channelId);
   }
 
   /** Whether the app has an open channel of that name. @param {string} channelId @returns {Promise<boolean>} */
@@ -290,17 +321,50 @@ export class MessagingClient {
     check.bytes("payload", payload);
     if (requestId !== undefined) check.bytes("request id", requestId, 16);
     this.#checkOpen();
-    // The server's socket would refuse a larger frame unread, which costs the connection.
-    const size = Math.min(BLOB, this.limits.blob_bytes);
-    if (payload.length > MOST_BLOBS * size) {
-      throw new LogosError("too_large", `${payload.length} bytes, at most ${MOST_BLOBS * size}`);
+    const id = Buffer.from(requestId ?? randomBytes(16));
+    /** @type {Buffer} */ let data = Buffer.from(payload);
+    /** @type {import("./channel-hooks.mjs").Sealed | undefined} */ let sealed;
+    const deadline = performance.now() + (timeout ?? TIMEOUT_MS);
+    if (this.#hooks.has(channelId)) {
+      const split = await this.#repeatWhole("channel.split", { channel_id: channelId }, this.#blobs(data), timeout);
+      const sizes = /** @type {any} */ (split.body);
+      ({ data, sealed } = await this.#hooks.seal(channelId, data, sizes, Buffer.concat(split.blobs)));
     }
-    const data = Buffer.from(payload);
+    const body = { channel_id: channelId, request_id: id, ephemeral, sealed };
+    await this.#repeat("channel.send", body, this.#blobs(data), deadline - performance.now());
+    return id;
+  }
+
+  /** The server's socket would refuse a larger frame unread, which costs the connection. @param {Buffer} data */
+  #blobs(data) {
+    const size = Math.min(BLOB, this.limits.blob_bytes);
+    if (data.length > MOST_BLOBS * size) throw new LogosError("too_large", `${data.length} bytes, at most ${MOST_BLOBS * size}`);
     const blobs = [];
     for (let start = 0; start < data.length; start += size) blobs.push(data.subarray(start, start + size));
-    const id = Buffer.from(requestId ?? randomBytes(16));
-    await this.#repeat("channel.send", { channel_id: channelId, request_id: id, ephemeral }, blobs, timeout);
-    return id;
+    return blobs;
+  }
+
+  /**
+   * Decrypt a segment and give it back. False: there are no hooks for its channel.
+   *
+   * The event counts as handled, and so may be acknowledged, only when the Messaging API has the segment: until then it
+   * comes again. Given back twice, it does no harm.
+   * @param {any} event
+   */
+  async #openSegment({ channel_id, message_id, payload }) {
+    if (!this.#hooks.has(channel_id)) return false;
+    const { content, error } = await this.#hooks.open(channel_id, payload);
+    for (let delay = RETRY_MS; !this.#closed && !this.#takenOver; delay = Math.min(delay * 2, RETRY_MAX_MS)) {
+      try {
+        await this.#connection.request("channel.opened", { channel_id, message_id, error }, content ? [content] : []);
+        break;
+      } catch (failure) {
+        if (!(failure instanceof LogosError)) throw failure;
+        if (!failure.retriable) break; // closed or forgotten: a channel that is opened again gives its segments again
+      }
+      await new Promise((resolve) => setTimeout(resolve, delay).unref());
+    }
+    return true;
   }
 
   /**
@@ -377,9 +441,20 @@ export class MessagingClient {
    * @returns {Promise<any>}
    */
   async #repeat(method, body = {}, blobs = [], timeout = TIMEOUT_MS) {
-    return repeat(async (remaining) => {
+    return (await this.#repeatWhole(method, body, blobs, timeout)).body;
+  }
+
+  /**
+   * As `#repeat`, with the blobs of the reply.
+   * @param {string} method
+   * @param {Record<string, unknown>} body
+   * @param {Uint8Array[]} blobs
+   * @param {number} [timeout]
+   */
+  #repeatWhole(method, body, blobs, timeout = TIMEOUT_MS) {
+    return repeat((remaining) => {
       this.#checkOpen();
-      return (await this.#connection.request(method, body, blobs, remaining)).body;
+      return this.#connection.request(method, body, blobs, remaining);
     }, timeout);
   }
 

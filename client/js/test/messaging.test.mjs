@@ -1,6 +1,7 @@
 // MessagingClient against a small Messaging API on a real ROUTER.
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
+import { createHash } from "node:crypto";
 import { inspect } from "node:util";
 import { test as run } from "node:test";
 import { Publisher } from "zeromq";
@@ -67,6 +68,69 @@ test("a send has the timestamp that it is given, where the Messaging API can do 
   server.features = [];
   await connected(server, {}, (client) => assert.rejects(client.send(TOPIC, Buffer.from("x"), { timestamp }), code("unknown_method")));
 });
+
+const seal = async (segment) => Buffer.concat([Buffer.from("sealed "), Buffer.from(segment).reverse()]);
+const unseal = (segment) => {
+  if (!segment.toString("latin1").startsWith("sealed ")) throw new Error("not sealed");
+  return Buffer.from(segment.subarray(7)).reverse();
+};
+const withHooks = (server) => {
+  server.features = ["channels", "channel_hooks"];
+  server.handlers["channel.create"] = () => ({ sender_id: "me", existed: false });
+  server.handlers["channel.opened"] = () => ({});
+  server.handlers["channel.split"] = (app, body, blobs) => [{ sizes: [2, Buffer.concat(blobs).length - 2], needed: 2 }, blobs];
+};
+
+test("a channel with hooks: segments are encrypted here and sent as they come out", async (server) => {
+  withHooks(server);
+  await connected(server, { name: "me" }, async (client) => {
+    client.setChannelEncryption("room", seal, unseal);
+    await client.createChannel("room", TOPIC, { hooks: true });
+    await client.sendToChannel("room", Buffer.from("hello"));
+    const created = server.requests.find(({ method }) => method === "channel.create");
+    const { body, blobs } = server.requests.find(({ method }) => method === "channel.send");
+    assert.equal(created.body.hooks, true);
+    assert.equal(Buffer.concat(blobs).toString(), "sealed ehsealed oll");
+    const digest = createHash("sha256").update("hello").digest();
+    assert.deepEqual(body.sealed, { sizes: [9, 10], needed: 2, digest });
+    client.setChannelEncryption("room", () => "text", unseal);
+    await assert.rejects(client.sendToChannel("room", Buffer.from("hello")), /encryption failed: a hook returns bytes/);
+    assert.equal(server.requests.filter(({ method }) => method === "channel.send").length, 1);
+    client.clearChannelEncryption("room");
+    assert.throws(() => client.clearChannelEncryption("room"), code("bad_request"));
+  });
+});
+
+test("a channel with hooks: segments are decrypted here and given back in their order, before they are acknowledged", async (server) => {
+  withHooks(server);
+  await connected(server, { name: "me" }, async (client, app) => {
+    const segment = (id, payload) => server.emit(app, 20, ["room", "she", id], Buffer.from(payload));
+    let refusals = 1;
+    server.handlers["channel.opened"] = () => {
+      assert.deepEqual(app.acks, []);
+      if (refusals-- > 0) throw new Refusal("busy", "later", true);
+      return {};
+    };
+    client.setChannelEncryption("room", seal, unseal);
+    segment("a", await seal(Buffer.from("one")));
+    segment("b", "garbage");
+    server.emit(app, 13, ["room", "she", "a", 1], Buffer.from("one"));
+    const event = await client.nextEvent(5_000);
+    assert.deepEqual([event.event, event.payload.toString()], ["channel_message_received", "one"]);
+    const opened = server.requests.filter(({ method }) => method === "channel.opened");
+    const given = opened.map(({ body, blobs }) => [body.message_id, body.error, ...blobs.map(String)]);
+    assert.deepEqual(given, [["a", undefined, "one"], ["a", undefined, "one"], ["b", "not sealed"]]);
+    client.clearChannelEncryption("room");
+    segment("c", "closed");
+    assert.equal((await client.nextEvent(5_000)).event, "channel_segment_received"); // without hooks it is the app's
+  });
+});
+
+test("hooks need a Messaging API that has them", (server) =>
+  connected(server, { name: "me" }, async (client) => {
+    assert.throws(() => client.setChannelEncryption("room", "encrypt", unseal), TypeError);
+    await assert.rejects(client.createChannel("room", TOPIC, { hooks: true }), code("unknown_method"));
+  }));
 
 test("a payload for a channel travels in blobs that the Messaging API takes", (server) =>
   connected(server, {}, async (client) => {

@@ -122,26 +122,28 @@ export class MiniMapi {
       const body = plain(decoder.decode(packed));
       this.requests.push({ method, body, blobs });
       this.mostInFlight = Math.max(this.mostInFlight, ++this.inFlight);
-      this.#answer(identity.toString("hex"), id, method, body, flags & 1).finally(() => (this.inFlight -= 1));
+      this.#answer(identity.toString("hex"), id, method, body, blobs, flags & 1).finally(() => (this.inFlight -= 1));
     }
   }
 
-  async #answer(identity, id, method, body, noReply) {
+  async #answer(identity, id, method, body, sent, noReply) {
     let status = 0;
     let answer;
+    let blobs = [];
     try {
       if (method === "hello") answer = this.hello(identity, body);
       else {
         const app = this.#byIdentity.get(identity);
         if (!app) throw new Refusal("not_ready", "hello first", true);
-        answer = await this.handlers[method](app, body);
+        answer = await this.handlers[method](app, body, sent);
+        if (Array.isArray(answer)) [answer, blobs] = answer;
       }
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
       [status, answer] = [1, { code: error.code, message: error.message, retriable: error.retriable }];
     }
     if (answer === undefined || (noReply && !status)) return;
-    this.#send(identity, [MAGIC, encoder.encode([id, status, this.instance]), encoder.encode(answer)]);
+    this.#send(identity, [MAGIC, encoder.encode([id, status, this.instance]), encoder.encode(answer), ...blobs]);
     if (method === "hello" && !status && this.#byIdentity.has(identity)) this.#push(this.#byIdentity.get(identity));
   }
 

@@ -88,7 +88,7 @@ def test_the_table_of_the_clients_is_what_the_kit_found() -> None:
     assert table.main(["--check"]) == 0
     assert {key for keys in table.FEATURES.values() for key in keys} <= sentences().keys()
     found = json.loads(table.RESULTS.read_text(encoding="utf-8"))
-    needed = {one.name for one in scenarios()}
+    needed = {one.name for one in scenarios() if not one.optional}
     assert {client: [name for name in needed if not found[client].get(name)] for client in OURS} == {
         client: [] for client in OURS
     }
@@ -105,6 +105,23 @@ def test_a_client_with_a_fault_learns_which_sentence_it_breaks(name: str, tmp_pa
     outcome = run(scenario(name), [sys.executable, str(adapter)])
     assert outcome.reason.startswith("step ")
     assert outcome.sentences == [sentences()[key] for key in scenario(name).covers]
+
+
+def test_a_client_that_lacks_something_optional_does_not_fail(tmp_path: Path) -> None:
+    name = "a channel with hooks: the app encrypts each segment, and the segments go out as they came out"
+    adapter = tmp_path / "adapter.py"
+    adapter.write_text(
+        f"import sys, runpy\nsys.path[:0] = {[str(KIT.parent), str(SPEC.parents[1])]!r}\n"
+        "from logos_client import ErrorCode, MessagingClient, UnknownMethodError\n"
+        "async def lacking(*arguments, **options):\n"
+        "    raise UnknownMethodError(ErrorCode.UNKNOWN_METHOD, 'there are no hooks')\n"
+        "MessagingClient.create_channel = lacking\n"
+        f"runpy.run_path({PYTHON[1]!r}, run_name='__main__')\n",
+        encoding="utf-8",
+    )
+    outcome = run(scenario(name), [sys.executable, str(adapter)])
+    assert "there are no hooks" in outcome.reason
+    assert not outcome.failed
 
 
 def test_an_adapter_that_ends_is_told_so() -> None:

@@ -4,6 +4,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/hex"
 	"encoding/json"
@@ -28,6 +29,7 @@ type command struct {
 	Topics    []string `json:"topics"`
 	Payload   string   `json:"payload"`
 	RequestID string   `json:"request_id"`
+	Channel   string   `json:"channel"`
 	TimeoutMs int      `json:"timeout_ms"`
 	// Of the commands of a kernel's client, which are for this repository's tests.
 	Directory string `json:"directory"`
@@ -96,11 +98,42 @@ func (s *subject) run(ctx context.Context, c command) (any, error) {
 			return nil, err
 		}
 		return client.Send(ctx, c.Topic, payload, options)
+	case "channel_create":
+		if err := client.SetChannelEncryption(c.Channel, seal, unseal); err != nil {
+			return nil, err
+		}
+		_, err := client.CreateChannel(ctx, c.Channel, c.Topic, logos.ChannelOptions{Hooks: true})
+		return nil, err
+	case "channel_send":
+		payload, err := hex.DecodeString(c.Payload)
+		if err != nil {
+			return nil, err
+		}
+		_, err = client.SendToChannel(ctx, c.Channel, payload)
+		return nil, err
 	case "close":
 		client.Handled()
 		return nil, client.Close()
 	}
 	return nil, fmt.Errorf("no command %s", c.Cmd)
+}
+
+func flipped(segment []byte) []byte {
+	turned := bytes.Clone(segment)
+	for i := range turned {
+		turned[i] ^= 0x20
+	}
+	return turned
+}
+
+func seal(segment []byte) ([]byte, error) { return append([]byte("+"), flipped(segment)...), nil }
+
+func unseal(segment []byte) ([]byte, error) {
+	content, sealed := bytes.CutPrefix(segment, []byte("+"))
+	if !sealed {
+		return nil, errors.New("not sealed")
+	}
+	return flipped(content), nil
 }
 
 func (s *subject) ofKernel() *logos.KernelClient {

@@ -81,7 +81,7 @@ export class MessagingClient {
     this.#insist = takeover;
     this.#autoAck = ack === "auto";
     this.#stream = new AppStream(credit);
-    this.#consumer = new EventConsumer(this.#stream, () => this.#settle(), /** @type {any} */ (onError));
+    this.#consumer = new EventConsumer(this.#stream, { settle: () => this.#settle(), onError: /** @type {any} */ (onError) });
     this.#connection = new SocketConnection({
       url: () => this.#url(),
       token: () => (typeof this.#token === "function" ? this.#token() : this.#token),
