@@ -285,3 +285,6 @@ def test_a_partition_of_another_kind_is_a_failure_of_the_upkeep(
     assert engine.claim()
     with pytest.raises(DatabaseFailed, match="bounds of another kind"):
         engine.prepare(START, KEEPS)
+    model = spread(30, START + WIDTH)
+    engine.insert(rows_of(model))
+    assert hashes(engine) == in_order(model)  # pages do not need them
