@@ -40,7 +40,11 @@ def edge_of_a_network(directory: Path) -> Iterator[tuple[Path, str]]:
         dealer = far.dealer()
         eventually(lambda: dealer.ok("relay.mesh")["topics"].get(PUBSUB))
         known = edge.dealer()
-        eventually(lambda: "/vac/waku/store-query/3.0.0" in known.ok("peers.list")["peers"][0]["protocols"])
+        eventually(
+            lambda: any(
+                "/vac/waku/store-query/3.0.0" in peer["protocols"] for peer in known.ok("peers.list")["peers"]
+            )
+        )
         yield edge.directory / "run", str(service.info("MyPeerId")["MyPeerId"])
 
 

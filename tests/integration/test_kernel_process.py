@@ -253,6 +253,7 @@ def _archive_that_is_away(kernel: KernelProcess) -> tuple[dict[str, Any], dict[s
     finally:
         control.close()
     for protocol in health["health"]["protocols"]:
-        if protocol["name"] == "Store" and protocol["description"]:
+        said = protocol["description"]
+        if protocol["name"] == "Store" and said and not said.startswith("the archive is opening"):
             return health, protocol
     return None
