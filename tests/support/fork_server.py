@@ -93,7 +93,7 @@ class _Server:
         with theirs:
             number = theirs.fileno()
             command = [sys.executable, "-m", __name__, module, str(number)]
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[number], cwd=_ROOT)
+            subprocess.run(command, stdin=subprocess.DEVNULL, pass_fds=[number], cwd=_ROOT, check=True)
 
     def start(self, arguments: Sequence[str], log: IO[bytes], env: Mapping[str, str]) -> _ForkedProcess:
         request = {"arguments": list(arguments), "env": dict(env), "cwd": str(Path.cwd())}
@@ -188,6 +188,10 @@ def _serve(control: socket.socket) -> list[str]:
 
 
 def main() -> None:
+    # Not a child of the tests' process: some tests look at its children, and kill them.
+    if os.fork():
+        os._exit(0)
+    os.setsid()
     module, number = sys.argv[1:]
     for name in _PRELOADED[module]:
         import_module(name)
