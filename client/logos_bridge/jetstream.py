@@ -75,6 +75,7 @@ class JetStreamLink:
         self._client = Client()
         self._js: JetStreamContext | None = None
         self._up = asyncio.Event()
+        self._opened = False
         self.congestion = CongestionWindow(_OPERATIONS)
 
     # -- opening and closing ---------------------------------------------------------------------------------
@@ -100,6 +101,7 @@ class JetStreamLink:
                 failures += 1
                 await asyncio.sleep(backoff(failures))
             else:
+                self._opened = True
                 self._up.set()
                 log.info("connected to NATS server %s", self.server)
                 return
@@ -109,6 +111,7 @@ class JetStreamLink:
         await self._drop()
 
     async def _drop(self) -> None:
+        self._opened = False
         self._up.clear()
         with contextlib.suppress(*_FAILURES):
             await self._client.close()
@@ -142,7 +145,7 @@ class JetStreamLink:
     @property
     def closed(self) -> bool:
         """Whether the library has given the connection up: it does when a server sends an error."""
-        return self._up.is_set() and self._client.is_closed
+        return self._opened and self._client.is_closed
 
     @property
     def server(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -114,3 +115,16 @@ async def test_a_request_fails_when_its_consumer_is_deleted() -> None:
             await link.js.delete_consumer("s", "c")
             with pytest.raises(nats.errors.Error, match="409"):
                 await waiting
+
+
+@asyncio_test(60)
+async def test_a_connection_that_the_server_refuses_from_now_on_is_noticed() -> None:
+    """The library gives it up for good; the bridge then ends, and its supervisor starts it again."""
+    with NatsServer() as server:
+        async with linked(server) as link:
+            assert not link.closed
+            with (server.directory / "conf").open("a") as conf:
+                conf.write('\nauthorization { user: "other", password: "secret" }\n')
+            server.signal(signal.SIGHUP)
+            while not link.closed:
+                await asyncio.sleep(0.01)
