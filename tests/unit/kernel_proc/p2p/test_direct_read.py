@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -225,4 +226,37 @@ async def test_credit_does_not_wait_while_there_is_more_to_read() -> None:
         await socket.send_all(b"".join(frames))
         await until(lambda: opened[0].taken == 4 * size)
         assert seen == [header(WINDOW_UPDATE, 0, 1, 3 * size)]
+        nursery.cancel_scope.cancel()
+
+
+@trio_test()
+async def test_a_peer_that_always_has_more_to_say_lets_other_tasks_run() -> None:
+    async with sockets() as (socket, near, far), trio.open_nursery() as nursery:
+        muxer = Yamux(far, outbound=False, limits=ROOMY, count=lambda _name: None)
+        opened: list[MuxedStream] = []
+        nursery.start_soon(muxer.run, opened.append)
+        await socket.send_all(near.seal([header(WINDOW_UPDATE, SYN, 1, 0)]))
+        await until(lambda: bool(opened))
+        turn, taken = trio.Event(), 0
+
+        async def other() -> None:
+            turn.set()
+
+        def say() -> None:
+            os.write(socket.socket.fileno(), near.seal([header(DATA, 0, 1, 64) + bytes(64)]))
+
+        def take(_buffer: bytes, _start: int, _stop: int) -> bool:
+            nonlocal taken
+            taken += 1
+            if taken == 1:
+                nursery.start_soon(other)
+            if taken < 20_000 and not turn.is_set():
+                say()
+            return True
+
+        nursery.start_soon(opened[0].consume, take)
+        await trio.testing.wait_all_tasks_blocked()
+        say()
+        await turn.wait()
+        assert taken < 20_000
         nursery.cancel_scope.cancel()
