@@ -26,7 +26,7 @@ class StreamCursor:
         self.behind = False
         """A replay is in progress: live events are skipped, since it delivers them."""
         self.heard = False
-        """Record a heartbeat: the subscription is in force (ZeroMQ's slow-joiner problem)."""
+        """Whether a heartbeat has arrived: the subscription is in force (ZeroMQ's slow-joiner problem)."""
         self._tracker: GapTracker | None = None
 
     @property
@@ -77,13 +77,13 @@ class StreamCursor:
     ) -> CursorVerdict:
         step = feed(instance, epoch, seq)
         if step is Step.NEW_EPOCH:
-            self.begin_anew(instance, epoch, "the kernel restarted this stream")
+            self.restart(instance, epoch, "the kernel restarted this stream")
             step = feed(instance, epoch, seq)
         if step is Step.IN_ORDER:
             return CursorVerdict.KEEP
         return CursorVerdict.CATCH_UP if step is Step.GAP else CursorVerdict.SKIP
 
-    def begin_anew(self, instance: bytes, epoch: bytes, reason: str) -> None:
+    def restart(self, instance: bytes, epoch: bytes, reason: str) -> None:
         """Follow another epoch from its first event. An unknown number of the old one's events is lost."""
         assert self._tracker is not None
         self.losses.append(StreamLoss(self.stream, self._tracker.last + 1, None, reason))

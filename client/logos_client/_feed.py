@@ -449,7 +449,7 @@ class KernelFeed:
                 if state.epoch == cursor.epoch:
                     # It names the epoch that we asked for: asking again at once would turn in circles.
                     raise IpcError(ErrorCode.INTERNAL, f"{cursor.stream}: {error.message}") from error
-                cursor.begin_anew(self._host.instance, state.epoch, "the kernel restarted this stream")
+                cursor.restart(self._host.instance, state.epoch, "the kernel restarted this stream")
             else:
                 raise
             self._report(cursor)

@@ -33,7 +33,7 @@ WRITE_SECONDS: Final = 20.0
 KEEP_ALIVE_SECONDS: Final = 15
 MAX_HEAD: Final = 64 * 1024
 MAX_CONNECTIONS: Final = 4096
-"""Concurrent requests per listener; more are answered 503."""
+"""Open at once, per listener; further ones are answered 503."""
 
 RESERVE: Final = 128
 """Descriptors to keep free: for the sockets to the node, and to refuse connections."""

@@ -57,6 +57,28 @@ async def jetstream(server: NatsServer) -> AsyncIterator[JetStreamContext]:
         await client.close()
 
 
+def dead_bridges_send(
+    network: NetworkInfo,
+    request_id: bytes,
+    queue_seq: int,
+    *,
+    payload: bytes = b"x",
+    timestamp: int | None = None,
+) -> RecordedSend:
+    """The record of a send that a bridge had begun which is gone."""
+    draft = SendDraft(
+        content_topic=TOPIC, payload=payload, meta=b"", ephemeral=True, send_id="", client="shop"
+    )
+    return RecordedSend.begin(
+        draft,
+        network,
+        request_id=request_id,
+        queue_seq=queue_seq,
+        owner="dead",
+        timestamp=time.time_ns() if timestamp is None else timestamp,
+    )
+
+
 async def read(js: JetStreamContext, stream: str, count: int) -> list[Msg]:
     """The first messages of a stream."""
     subscription = await js.subscribe(">", stream=stream, ordered_consumer=True)
@@ -167,21 +189,9 @@ async def test_the_ended_sends_of_a_dead_bridge_are_settled_by_one_reading_of_th
                 bridge.wait_ready()
                 await js.publish("$KV.logos-bridge.alive.dead", b"{}")
                 for number in range(count):
-                    record = RecordedSend.begin(
-                        SendDraft(
-                            content_topic=TOPIC,
-                            payload=b"x",
-                            meta=b"",
-                            ephemeral=False,
-                            send_id=f"send-{number}",
-                            client="shop",
-                        ),
-                        network,
-                        request_id=number.to_bytes(16, "big"),
-                        queue_seq=number + 1,
-                        owner="dead",
-                        timestamp=time.time_ns(),
-                    ).ended("sent", "")
+                    record = dead_bridges_send(network, number.to_bytes(16, "big"), number + 1).ended(
+                        "sent", ""
+                    )
                     if number % 2:
                         ended = {"Nats-Msg-Id": f"{record.key}.final"}
                         await js.publish("logos.fates.shop.sent", b"{}", headers=ended)
@@ -227,20 +237,9 @@ async def test_a_send_taken_back_ends_though_its_outcome_came_while_another_brid
                 await js.publish("logos.sends.toychat.2.huilong.proto", b"once", headers=named)
                 last: dict[str, Any] = json.loads((await read(js, "logos-fates", 2))[1].data)
                 bridge.wait_for(lambda status: counted(status, "bridge_in_fates", "unconfirmed"))
-                record = RecordedSend.begin(
-                    SendDraft(
-                        content_topic=TOPIC,
-                        payload=b"once",
-                        meta=b"",
-                        ephemeral=True,
-                        send_id="",
-                        client="shop",
-                    ),
-                    kernel.network,
-                    request_id=bytes.fromhex(last["requestId"]),
-                    queue_seq=1,
-                    owner="dead",
-                    timestamp=last["timestamp"],
+                request_id = bytes.fromhex(last["requestId"])
+                record = dead_bridges_send(
+                    kernel.network, request_id, 1, payload=b"once", timestamp=last["timestamp"]
                 )
                 if restarted:  # what it knew is gone, and its journal acknowledged
                     bridge.close()

@@ -12,6 +12,7 @@ import pytest
 
 from logos_process.exits import ExitCode
 from tests.support.fork_server import start_module
+from tests.support.kernel_process import eventually
 
 pytestmark = pytest.mark.integration
 
@@ -37,7 +38,7 @@ def test_its_own_environment_and_directory(tmp_path: Path, monkeypatch: pytest.M
         process = start_module(
             "kernel_proc", ["--data-dir=here", "--tcp-port=0", "--listen-address=127.0.0.1"], log
         )
-        assert Path(f"/proc/{process.pid}/cwd").readlink() == tmp_path
+        eventually(lambda: Path(f"/proc/{process.pid}/cwd").readlink() == tmp_path, 20)  # soon after the fork
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(0)
         process.send_signal(signal.SIGKILL)

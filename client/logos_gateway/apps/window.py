@@ -93,7 +93,8 @@ class JournalWindow:
         return found
 
     def after(self, position: JournalPosition) -> int:
-        """Return the index at which a reader that has seen `position` resumes; None: at the oldest entry."""
+        """Return the index at which a reader that has seen `position` resumes: the oldest entry's if that
+        covers none."""
         return self._behind(position, self.first)
 
     def _behind(self, position: JournalPosition, otherwise: int) -> int:

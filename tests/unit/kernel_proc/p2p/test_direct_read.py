@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import NamedTuple
 
 import pytest
 import trio
@@ -52,6 +53,29 @@ async def stream_of(pair: MuxedPair) -> tuple[MuxedStream, MuxedStream]:
     there = await pair.accepted.receive()
     assert await there.read_exactly(5) == b"first"
     return here, there
+
+
+class RawPeer(NamedTuple):
+    """A sender's socket and channel, and the connection that receives, with the streams opened there."""
+
+    socket: trio.SocketStream
+    near: SecureChannel
+    muxer: Yamux
+    opened: list[MuxedStream]
+    nursery: trio.Nursery
+
+
+@asynccontextmanager
+async def raw_peer(limits: HostLimits = ROOMY) -> AsyncIterator[RawPeer]:
+    """A sender that writes its frames itself, and has opened a stream."""
+    async with sockets() as (socket, near, far), trio.open_nursery() as nursery:
+        muxer = Yamux(far, outbound=False, limits=limits, count=lambda _name: None)
+        opened: list[MuxedStream] = []
+        nursery.start_soon(muxer.run, opened.append)
+        await socket.send_all(near.seal([header(WINDOW_UPDATE, SYN, 1, 0)]))
+        await until(lambda: bool(opened))
+        yield RawPeer(socket, near, muxer, opened, nursery)
+        nursery.cancel_scope.cancel()
 
 
 @trio_test()
@@ -182,12 +206,7 @@ async def test_a_consumer_that_was_cancelled_gets_nothing_more() -> None:
 
 @trio_test()
 async def test_a_consumer_that_ends_the_connection_gets_nothing_more() -> None:
-    async with sockets() as (socket, near, far), trio.open_nursery() as nursery:
-        muxer = Yamux(far, outbound=False, limits=ROOMY, count=lambda _name: None)
-        opened: list[MuxedStream] = []
-        nursery.start_soon(muxer.run, opened.append)
-        await socket.send_all(near.seal([header(WINDOW_UPDATE, SYN, 1, 0)]))
-        await until(lambda: bool(opened))
+    async with raw_peer() as (socket, near, muxer, opened, nursery):
 
         def take(_buffer: bytes, _start: int, _stop: int) -> bool:
             muxer.end("enough")
@@ -205,12 +224,7 @@ async def test_a_consumer_that_ends_the_connection_gets_nothing_more() -> None:
 async def test_credit_does_not_wait_while_there_is_more_to_read() -> None:
     """The sender of more than a window would otherwise stand still until the reader has a pause."""
     limits = HostLimits(stream_window=INITIAL_WINDOW, max_per_ip=0, max_half_open_per_ip=0)
-    async with sockets() as (socket, near, far), trio.open_nursery() as nursery:
-        muxer = Yamux(far, outbound=False, limits=limits, count=lambda _name: None)
-        opened: list[MuxedStream] = []
-        nursery.start_soon(muxer.run, opened.append)
-        await socket.send_all(near.seal([header(WINDOW_UPDATE, SYN, 1, 0)]))
-        await until(lambda: bool(opened))
+    async with raw_peer(limits) as (socket, near, _, opened, nursery):
         assert await near.receive() == [header(WINDOW_UPDATE, 2, 1, 0)]
         seen: list[bytes] = []
 
@@ -231,12 +245,7 @@ async def test_credit_does_not_wait_while_there_is_more_to_read() -> None:
 
 @trio_test()
 async def test_a_peer_that_always_has_more_to_say_lets_other_tasks_run() -> None:
-    async with sockets() as (socket, near, far), trio.open_nursery() as nursery:
-        muxer = Yamux(far, outbound=False, limits=ROOMY, count=lambda _name: None)
-        opened: list[MuxedStream] = []
-        nursery.start_soon(muxer.run, opened.append)
-        await socket.send_all(near.seal([header(WINDOW_UPDATE, SYN, 1, 0)]))
-        await until(lambda: bool(opened))
+    async with raw_peer() as (socket, near, _, opened, nursery):
         turn, taken = trio.Event(), 0
 
         async def other() -> None:

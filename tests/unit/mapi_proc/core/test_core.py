@@ -50,6 +50,14 @@ def receive(core: Core, payload: bytes) -> None:
     core.receiver.message(shard, MessageEvent(*header), payload)
 
 
+async def start_sends(core: Core) -> asyncio.Task[None]:
+    """Run the send loop, as with a kernel that can be asked."""
+    running = asyncio.create_task(core.sends.loop.run())
+    await asyncio.sleep(0)
+    core.sends.loop.set_online(True)
+    return running
+
+
 def keep(core: Core) -> None:
     core._parts.upkeep.keep()
 
@@ -293,8 +301,7 @@ async def test_a_bad_topic_is_refused_with_the_references_words(tmp_path: Path) 
 async def test_an_oversized_message_is_accepted_and_ends_in_an_error(tmp_path: Path) -> None:
     async with core_of(tmp_path, TestClocks()) as core:
         app, listening = await connected(core, "alice")
-        running = asyncio.create_task(core.sends.loop.run())
-        core.sends.loop.set_online(True)
+        running = await start_sends(core)
         request_id = await accepted(core, app, TOPIC, bytes(200_000))
         async with asyncio.timeout(5):
             while not any(isinstance(event, MessageError) for event in listening.events):
@@ -417,9 +424,7 @@ async def test_a_send_that_can_be_attempted_is_stored_with_its_first_attempt(
     async with core_of(tmp_path, clocks) as core:
         app, _ = await connected(core, "alice")
         await core.subscribe(app, [TOPIC])
-        running = asyncio.create_task(core.sends.loop.run())
-        await asyncio.sleep(0)
-        core.sends.loop.set_online(True)
+        running = await start_sends(core)
         recorded: list[SendTask] = []
 
         async def attempting(task: SendTask) -> None:
@@ -450,9 +455,7 @@ async def test_a_planned_attempt_is_not_made_when_it_has_become_wrong(tmp_path: 
     async with core_of(tmp_path, clocks) as core:
         app, _ = await connected(core, "alice")
         await core.subscribe(app, [TOPIC])
-        running = asyncio.create_task(core.sends.loop.run())
-        await asyncio.sleep(0)
-        core.sends.loop.set_online(True)
+        running = await start_sends(core)
         coming = asyncio.ensure_future(
             core.send(app, SendRequest(request_id=bytes(16), content_topic=TOPIC), b"hello")
         )
