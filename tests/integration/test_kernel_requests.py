@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -234,13 +235,14 @@ def test_unknown_tail_elements_and_keys_are_ignored(dealer: Dealer) -> None:
 
 
 def test_at_most_so_many_requests_at_once(dealer: Dealer) -> None:
-    dead = {"addresses": ["/ip4/192.0.2.1/tcp/9"]}  # a test network: nobody answers
-    sent = [dealer.send("peers.connect", dead, budget_ms=1500) for _ in range(10)]
-    early = [dealer.receive() for _ in range(2)]
-    assert {reply.error.code for reply in early if reply.error} == {"busy"}
-    # What is answered at once is served all the same, before the slow ones.
-    assert dealer.ok("node.health")["state"] == "READY"
-    late = [dealer.receive(10.0) for _ in range(8)]
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"/ip4/127.0.0.1/tcp/{silent.getsockname()[1]}"
+        sent = [dealer.send("peers.connect", {"addresses": [address]}, budget_ms=1500) for _ in range(10)]
+        early = [dealer.receive() for _ in range(2)]
+        assert {reply.error.code for reply in early if reply.error} == {"busy"}
+        # What is answered at once is served all the same, before the slow ones.
+        assert dealer.ok("node.health")["state"] == "READY"
+        late = [dealer.receive(10.0) for _ in range(8)]
     assert {reply.correlation_id for reply in (*early, *late)} == set(sent)
 
 

@@ -12,6 +12,7 @@ from typing import Any, Self, TypeVar, overload
 
 import zmq
 
+from ipc_schema.hello import SeenPosition
 from logos_client import messaging
 from logos_client._connection import DEFAULT_TIMEOUT
 from logos_client.blocking._base import EventTap, open_client
@@ -58,6 +59,7 @@ class MessagingClient(MessagingCalls):
         takeover: bool = False,
         credit: int = DEFAULT_CREDIT,
         ack: AckMode = "auto",
+        seen: SeenPosition | None = None,
         timeout: float | None = DEFAULT_TIMEOUT,
         context: zmq.Context[zmq.Socket[bytes]] | None = None,
     ) -> Self:
@@ -68,7 +70,9 @@ class MessagingClient(MessagingCalls):
         app ends with its connection. `takeover`: end another live connection of that name. `credit`: bytes
         of events that may be queued here or in flight. `ack`: `"auto"` acknowledges an event when the next
         one is requested, its callbacks have returned, or the client is left normally (see `close`);
-        `"manual"` leaves it to `ack`. `timeout`: seconds to wait for the Messaging API, None for ever.
+        `"manual"` leaves it to `ack`. `seen`: the last event that this app received before, and the
+        `instance` that it came from: a Messaging API whose files were put back in an older state notices by
+        it. `timeout`: seconds to wait for the Messaging API, None for ever.
 
         Raises `NotReadyError` (no server in time), `ConflictError` (the name is in use),
         `UnsupportedVersionError`, `UnauthorisedError`, `BadRequestError`.
@@ -81,6 +85,7 @@ class MessagingClient(MessagingCalls):
                 takeover=takeover,
                 credit=credit,
                 ack=ack,
+                seen=seen,
                 timeout=timeout,
                 context=context,
             )
