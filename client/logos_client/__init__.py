@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from ipc_schema.control import ControlHealthReply
 from ipc_schema.errors import ErrorCode
-from ipc_schema.hello import NetworkInfo
+from ipc_schema.hello import NetworkInfo, SeenPosition
 from ipc_schema.mapi.channels import ChannelInfo, ChannelStatusReply, PendingChannelSend
 from ipc_schema.mapi.methods import ConnectionStatus, MapiLimits, PendingReply, PendingSend, StatusReply
 from ipc_schema.message import WakuMessage
@@ -243,6 +243,7 @@ __all__ = [
     "RequestError",
     "ResyncingError",
     "RlnRequiredError",
+    "SeenPosition",
     "StatusReply",
     "StoreImportReply",
     "StorePage",
