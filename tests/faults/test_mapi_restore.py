@@ -6,6 +6,7 @@ The node has no kernel: sends wait, and cancelling one puts an event into its ap
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import sqlite3
@@ -267,6 +268,13 @@ async def test_a_page_tells_a_new_gateway_what_it_has_seen(directory: Path) -> N
                 (first, *_) = await reader.next()
             assert first.position is not None
             assert first.position.stream_id != last.stream_id
+        finally:
+            await journals.close()
+        journals = Journals(mapi_endpoints(directory / "run"))
+        try:  # also if the two come at once
+            blind, told = await asyncio.gather(journals.open("alice"), journals.open("alice", seen=seen))
+            assert blind.closed
+            assert not told.closed
         finally:
             await journals.close()
 

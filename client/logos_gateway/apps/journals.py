@@ -387,7 +387,10 @@ class Journals:
             self._opening[name] = opening
             opening.add_done_callback(lambda task: self._opened(name, task))
         # Shielded: of two requests for one app, cancelling one must not cancel the other.
-        return await asyncio.shield(opening)
+        journal = await asyncio.shield(opening)
+        if journal.must_tell(seen):  # it was opened for another request, which had nothing to tell
+            return await self.open(name, takeover=takeover, seen=seen)
+        return journal
 
     def _opened(self, name: str, task: asyncio.Task[Journal]) -> None:
         del self._opening[name]
