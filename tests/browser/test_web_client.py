@@ -214,6 +214,17 @@ def test_a_page_of_an_origin_that_is_not_allowed_gets_nothing(
     browser.wait("window.refused === 'not_ready'")
 
 
+def test_an_app_learns_all_its_topics(browser: Chromium, site: Site, served: Served) -> None:
+    """400 KB of them, where a reply of the Messaging API carries 256 KiB: the gateway requests the rest."""
+    browser("fresh")
+    browser("open", url=served.page(site, "topics"))
+    browser.wait("document.title === 'connected'")
+    more = "Array.from({ length: 400 }, (_, number) => `/browser/1/${number}${'x'.repeat(1000)}/plain`)"
+    assert browser.value(f"client.subscribe({more})") == {}
+    assert browser.value("client.subscriptions().then((topics) => new Set(topics).size)") == 401
+    assert browser.value("client.status().then(({ topics }) => Object.keys(topics).length)") == 401
+
+
 def test_a_page_uses_a_channel(browser: Chromium, site: Site, served: Served) -> None:
     browser("fresh")
     browser("open", url=served.page(site, "channel"))

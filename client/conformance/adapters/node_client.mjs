@@ -22,10 +22,10 @@ const commands = {
     const requestId = request_id && Buffer.from(request_id, "hex");
     return (await client.send(topic, Buffer.from(payload, "hex"), { requestId, timeout })).toString("hex");
   },
-  status: ({ timeout }) => client.call("status", {}, timeout),
+  status: ({ timeout }) => client.status({ timeout }),
   subscribe: ({ topics }) => client.subscribe(topics),
   unsubscribe: ({ topics }) => client.unsubscribe(topics),
-  subscriptions: () => client.subscriptions(),
+  subscriptions: ({ timeout }) => client.subscriptions({ timeout }),
   channel_create: async ({ channel, topic }) => {
     client.setChannelEncryption(channel, seal, unseal);
     await client.createChannel(channel, topic, { hooks: true });

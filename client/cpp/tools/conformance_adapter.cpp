@@ -61,7 +61,10 @@ class Subject {
     if (command == "subscribe") return client->subscribe(topics(line), {.timeout = timeout});
     if (command == "unsubscribe") return client->unsubscribe(topics(line), timeout);
     if (command == "subscriptions") return client->subscriptions(timeout);
-    if (command == "status") return as_json(client->call("status", logos::Value::Map{}, {}, timeout).body);
+    if (command == "status") {
+      const auto status = client->status(timeout);
+      return {{"connection", status.connection}, {"reason", status.reason}, {"topics", status.topics}};
+    }
     if (command == "close") {
       client->close(true);
       return nullptr;

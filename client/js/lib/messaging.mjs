@@ -190,11 +190,11 @@ export class MessagingClient {
     return errors;
   }
 
-  /** The app's content topics. @returns {Promise<string[]>} */
-  async subscriptions() {
+  /** The app's content topics. @param {{timeout?: number}} [options] @returns {Promise<string[]>} */
+  async subscriptions({ timeout } = {}) {
     /** @type {string[]} */ const found = [];
     for (;;) {
-      const { topics, more } = await this.#repeat("subscriptions", { after: found.at(-1) });
+      const { topics, more } = await this.#repeat("subscriptions", { after: found.at(-1) }, [], timeout);
       found.push(...topics);
       if (!more || !topics.length) return found;
     }
@@ -398,12 +398,16 @@ export class MessagingClient {
     this.#stream.acked(position);
   }
 
-  /** The node's connection status, and the health of each subscribed content topic. @returns {Promise<Status>} */
-  async status() {
+  /**
+   * The node's connection status, and the health of each subscribed content topic.
+   * @param {{timeout?: number}} [options]
+   * @returns {Promise<Status>}
+   */
+  async status({ timeout } = {}) {
     /** @type {Record<string, string>} */ const topics = {};
     /** @type {string | undefined} */ let after;
     for (;;) {
-      const { more, ...part } = await this.#repeat("status", { after });
+      const { more, ...part } = await this.#repeat("status", { after }, [], timeout);
       Object.assign(topics, part.topics);
       after = Object.keys(part.topics).at(-1);
       if (!more || after === undefined) return { ...part, topics };

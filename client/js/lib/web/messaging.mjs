@@ -184,9 +184,9 @@ export class MessagingClient {
     return (await this.#connection.request("unsubscribe", { topics: list(topics) }, timeout)).errors;
   }
 
-  /** The app's content topics. @returns {Promise<string[]>} */
-  async subscriptions() {
-    return (await this.#repeat("subscriptions")).topics;
+  /** The app's content topics. @param {{timeout?: number}} [options] @returns {Promise<string[]>} */
+  async subscriptions({ timeout } = {}) {
+    return (await this.#repeat("subscriptions", {}, timeout)).topics;
   }
 
   /**
@@ -306,9 +306,13 @@ export class MessagingClient {
     this.#stream.acked(position);
   }
 
-  /** The node's connection status, and the health of each subscribed content topic. @returns {Promise<Status>} */
-  async status() {
-    return readStatus(await this.#repeat("status"));
+  /**
+   * The node's connection status, and the health of each subscribed content topic.
+   * @param {{timeout?: number}} [options]
+   * @returns {Promise<Status>}
+   */
+  async status({ timeout } = {}) {
+    return readStatus(await this.#repeat("status", {}, timeout));
   }
 
   /**
