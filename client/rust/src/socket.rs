@@ -86,11 +86,11 @@ impl Socket {
 
     /// What has arrived; none: nothing (more) now.
     pub fn receive(&mut self) -> Option<Frames> {
+        let mut frames = Frames::new();
         loop {
-            match self.inner.recv_multipart(zmq2::DONTWAIT) {
-                Ok(frames) => return Some(frames),
-                Err(zmq2::Error::EINTR) => {}
-                Err(_) => return None,
+            frames.push(uninterrupted(|| self.inner.recv_bytes(zmq2::DONTWAIT)).ok()?);
+            if !self.inner.get_rcvmore().ok()? {
+                return Some(frames);
             }
         }
     }
@@ -112,17 +112,15 @@ impl Socket {
 
     /// Hand a message over; false: the pipe is full, or there is none.
     pub fn send(&mut self, frames: &[Vec<u8>]) -> bool {
-        loop {
-            match self.inner.send_multipart(frames.iter().map(Vec::as_slice), zmq2::DONTWAIT) {
-                Err(zmq2::Error::EINTR) => {}
-                result => return result.is_ok(),
-            }
-        }
+        frames.iter().enumerate().all(|(at, frame)| {
+            let more = if at + 1 < frames.len() { zmq2::SNDMORE } else { 0 };
+            uninterrupted(|| self.inner.send(frame.as_slice(), zmq2::DONTWAIT | more)).is_ok()
+        })
     }
 
     /// Whether there is something to receive. Makes the socket notice what has happened, a lost connection included.
     pub fn pending(&mut self) -> bool {
-        self.inner.get_events().is_ok_and(|events| events.contains(zmq2::POLLIN))
+        uninterrupted(|| self.inner.get_events()).is_ok_and(|events| events.contains(zmq2::POLLIN))
     }
 
     /// Wait for the next edge. Only after `pending` has said false: an edge that was consumed inside does not return.
@@ -130,6 +128,16 @@ impl Socket {
         match self.fd.readable().await {
             Ok(mut guard) => guard.clear_ready(),
             Err(_) => std::future::pending().await, // the runtime is shutting down
+        }
+    }
+}
+
+/// Make a call again that a signal ended: each for itself, since a whole message would begin again in its middle.
+fn uninterrupted<T>(call: impl Fn() -> zmq2::Result<T>) -> zmq2::Result<T> {
+    loop {
+        match call() {
+            Err(zmq2::Error::EINTR) => {}
+            result => return result,
         }
     }
 }
