@@ -41,6 +41,14 @@ void Caller::ask(std::string method, const Value& body, const std::vector<BytesV
   request->deadline = Clock::now() + std::min<Milliseconds>(timeout, Milliseconds(kMaxBudgetMs));
   request->repeat = repeat;
   request->done = std::move(done);
+  // Only a request that is alone begins in the loop's place: it waits for nothing else, and many would keep the loop from its
+  // turn. And only where it ends later: `done` is not to run within the call.
+  const auto begin_now = [this, &request] {
+    if (!connection_.ready() || !connection_.idle()) return false;
+    connection_.request(request);
+    return true;
+  };
+  if (connection_.idle() && loop_.perform(begin_now)) return;
   const bool posted = loop_.post([&connection = connection_, request] {
     if (connection.waiting() >= kMaxWaiting) {
       request->done({std::nullopt, Error(ErrorCode::kBusy, "too many requests wait for their turn here")});

@@ -118,6 +118,7 @@ void Connection::disarm(std::optional<Loop::Timer>& timer) {
 // -- requests ----------------------------------------------------------------------------------------------------------
 
 void Connection::request(std::shared_ptr<Request> request) {
+  open_.fetch_add(1, std::memory_order_relaxed);
   request->timer = loop_.at(request->deadline, [this, request] { expire(request); });
   request->place = waiting_.insert(waiting_.end(), request);
   pump();
@@ -216,6 +217,7 @@ void Connection::settle(const std::shared_ptr<Request>& kept, Outcome&& outcome)
   } else {
     pending_.erase(request->id);
   }
+  open_.fetch_sub(1, std::memory_order_relaxed);
   const auto done = std::move(request->done);
   done(std::move(outcome));
 }

@@ -55,7 +55,7 @@ class Connection {
     std::string keepalive;
   };
 
-  /// All on the loop's thread, but for the constructor and `ready`.
+  /// All on the loop's thread, but for the constructor, `ready` and `idle`.
   Connection(Loop& loop, std::string endpoint, Handlers handlers);
   ~Connection() { close(); }
   Connection(const Connection&) = delete;
@@ -68,6 +68,8 @@ class Connection {
   /// A request whose success is not waited for; lost with the connection. False: it cannot be sent now.
   bool tell(std::string_view method, const Value& body);
   [[nodiscard]] bool ready() const { return ready_.load(std::memory_order_acquire); }
+  /// Whether no request is under way. From any thread.
+  [[nodiscard]] bool idle() const { return open_.load(std::memory_order_relaxed) == 0; }
   [[nodiscard]] std::size_t waiting() const { return waiting_.size(); }
 
  private:
@@ -109,6 +111,7 @@ class Connection {
   zmq::socket_t monitor_;
   State state_ = State::kConnecting;
   std::atomic<bool> ready_ = false;
+  std::atomic<std::size_t> open_ = 0;  // requests in waiting_ and pending_
   std::list<std::shared_ptr<Request>> waiting_;
   std::map<Id, std::shared_ptr<Request>> pending_;
   std::vector<zmq::message_t> parts_;

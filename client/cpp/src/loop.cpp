@@ -8,23 +8,39 @@
 #include "signal_fd.hpp"
 
 namespace logos {
+namespace {
+
+bool has_input(void* socket) {
+  return (zmq::socket_ref(zmq::from_handle, socket).get(zmq::sockopt::events) & ZMQ_POLLIN) != 0;
+}
+
+/// Signals are for the program's own work: one that ends a call of libzmq between two frames would leave half a message.
+class SignalsBlocked {
+ public:
+  SignalsBlocked() {
+    sigset_t all;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before_);
+  }
+  ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
+  SignalsBlocked(const SignalsBlocked&) = delete;
+  SignalsBlocked& operator=(const SignalsBlocked&) = delete;
+
+ private:
+  sigset_t before_;
+};
+
+}  // namespace
 
 Loop::Loop() {
   open_pipe(wake_);
-  // Signals are for the program's own threads.
-  sigset_t all;
-  sigset_t before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
+  const SignalsBlocked inherited;
   try {
     thread_ = std::thread([this] { main(); });
   } catch (...) {
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
     close_pipe(wake_);
     throw;
   }
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  thread_id_ = thread_.get_id();
 }
 
 Loop::~Loop() {
@@ -36,11 +52,33 @@ bool Loop::post(Work work) {
   const std::lock_guard lock(mutex_);
   if (stopping_) return false;
   posted_.push_back(std::move(work));
-  if (!signalled_) {
-    signalled_ = true;
-    signal_pipe(wake_);
-  }
+  signal();
   return true;
+}
+
+/// With mutex_. Wake the loop.
+void Loop::signal() {
+  if (signalled_) return;
+  signalled_ = true;
+  signal_pipe(wake_);
+}
+
+bool Loop::perform(const std::function<bool()>& work) {
+  if (here()) return false;
+  const SignalsBlocked meanwhile;
+  Turn turn(*this);
+  if (!turn.take()) return false;
+  {
+    const std::lock_guard lock(mutex_);
+    if (signalled_ || stopping_) return false;  // something that was posted before it would come after it
+  }
+  const bool done = work();
+  // A use of a socket may consume the edge that the loop's sleep would end with.
+  if (readable() || changed_ || (!timers_.empty() && timers_.begin()->first < wakes_at_)) {
+    const std::lock_guard lock(mutex_);
+    signal();
+  }
+  return done;
 }
 
 void Loop::run(const Work& work) {
@@ -87,25 +125,44 @@ std::chrono::milliseconds Loop::patience() const {
 }
 
 void Loop::main() {
+  Turn turn(*this);
+  turn.wait();
   for (;;) {
-    if (changed_) {
-      changed_ = false;
-      items_.assign(1, {nullptr, wake_[0], ZMQ_POLLIN, 0});
-      for (const auto& [handle, readable] : watched_) items_.push_back({handle, 0, ZMQ_POLLIN, 0});
-    }
-    zmq::poll(items_, patience());
-    if (items_[0].revents != 0 && !run_posted()) return;
-    for (std::size_t index = 1; index < items_.size(); ++index) {
-      const zmq::pollitem_t item = items_[index];
-      if (item.revents == 0) continue;
+    sleep(turn);
+    if (descriptors_[0].revents != 0 && !run_posted()) return;
+    for (void* const handle : handles_) {
       // A callback may end the watch of another socket, or of its own.
-      if (const auto found = watched_.find(item.socket); found != watched_.end()) {
-        const Work readable = found->second;
-        readable();
-      }
+      const auto found = watched_.find(handle);
+      if (found == watched_.end() || !has_input(handle)) continue;
+      const Work readable = found->second;
+      readable();
     }
     run_timers();
   }
+}
+
+/// Until there is something to do. Not by zmq_poll: it uses the sockets, and while the loop sleeps another thread may.
+void Loop::sleep(Turn& turn) {
+  if (changed_) {
+    changed_ = false;
+    descriptors_.assign(1, {wake_[0], POLLIN, 0});
+    handles_.clear();
+    for (const auto& [handle, work] : watched_) {
+      handles_.push_back(handle);
+      descriptors_.push_back({zmq::socket_ref(zmq::from_handle, handle).get(zmq::sockopt::fd), POLLIN, 0});
+    }
+  }
+  // The descriptor of a socket reports edges: only behind a look at its events is silence a reason to sleep.
+  const auto wait = readable() ? std::chrono::milliseconds(0) : patience();
+  wakes_at_ = timers_.empty() ? Clock::time_point::max() : timers_.begin()->first;
+  turn.leave();
+  ::poll(descriptors_.data(), descriptors_.size(), static_cast<int>(wait.count()));
+  turn.wait();
+}
+
+/// Whether a socket has something to receive.
+bool Loop::readable() {
+  return std::any_of(watched_.begin(), watched_.end(), [](const auto& watched) { return has_input(watched.first); });
 }
 
 /// False at the end.
